@@ -1,0 +1,1 @@
+"""Adapters of the ports to AWS. No vendor error leaves this package."""

@@ -1,0 +1,117 @@
+"""boto3 clients made from the settings, and the one place where vendor errors become ours."""
+
+import functools
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
+
+from facerec.errors import ConfigurationError, Throttled, Transient
+from facerec.settings import Settings
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_ec2 import EC2Client
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_sqs import SQSClient
+
+_THROTTLING = frozenset(
+    {
+        "ProvisionedThroughputExceededException",
+        "RequestLimitExceeded",
+        "RequestThrottled",
+        "SlowDown",
+        "Throttling",
+        "ThrottlingException",
+        "TooManyRequestsException",
+    }
+)
+_DENIED = frozenset(
+    {
+        "AccessDenied",
+        "AccessDeniedException",
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "InvalidAccessKeyId",
+        "InvalidClientTokenId",
+        "SignatureDoesNotMatch",
+        "UnrecognizedClientException",
+    }
+)
+_SERVER_ERROR = 500
+
+
+class Clients:
+    """Lazily made boto3 clients, one per service, shared by all threads (boto3 clients are thread-safe)."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._session = boto3.Session(region_name=settings.aws.region)
+        self._lock = threading.RLock()
+        self._config = Config(
+            max_pool_connections=settings.aws.max_connections,
+            connect_timeout=5,
+            # Above the longest long poll, so that an empty receive is no error.
+            read_timeout=settings.queue.wait_time_seconds + 10,
+            retries={"mode": "standard", "total_max_attempts": 4},
+            s3={"addressing_style": "path"} if settings.endpoint_url else {},
+        )
+
+    @functools.cached_property
+    def s3(self) -> "S3Client":
+        """S3."""
+        with self._lock:
+            return self._session.client("s3", endpoint_url=self._settings.endpoint_url, config=self._config)
+
+    @functools.cached_property
+    def sqs(self) -> "SQSClient":
+        """SQS."""
+        with self._lock:
+            return self._session.client("sqs", endpoint_url=self._settings.endpoint_url, config=self._config)
+
+    @functools.cached_property
+    def dynamodb(self) -> "DynamoDBClient":
+        """DynamoDB."""
+        with self._lock:
+            return self._session.client("dynamodb", endpoint_url=self._settings.endpoint_url, config=self._config)
+
+    @functools.cached_property
+    def ec2(self) -> "EC2Client":
+        """EC2."""
+        with self._lock:
+            return self._session.client("ec2", endpoint_url=self._settings.endpoint_url, config=self._config)
+
+
+@contextmanager
+def translated(doing: str, **known: Callable[[], Exception]) -> Iterator[None]:
+    """Turn botocore's errors into ours, `raise … from`.
+
+    `doing` completes the sentence "could not …"; `known` maps an AWS error code (dots as `_`) to what it means here.
+    """
+    try:
+        yield
+    except ClientError as exc:
+        code = exc.response.get("Error", {}).get("Code", "")
+        status = exc.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        make = known.get(code.replace(".", "_"))
+        if make is not None:
+            raise make() from exc
+        if code in _THROTTLING:
+            raise Throttled(f"could not {doing}: AWS throttles ({code}); retry later") from exc
+        if code in _DENIED:
+            raise ConfigurationError(
+                f"could not {doing}: AWS refused the credentials ({code}); check the role"
+            ) from exc
+        if status >= _SERVER_ERROR:
+            raise Transient(f"could not {doing}: AWS answered {status} {code}; retry later") from exc
+        raise ConfigurationError(f"could not {doing}: {exc}; has `facerec provision` been run?") from exc
+    except (NoCredentialsError, PartialCredentialsError) as exc:
+        raise ConfigurationError(
+            f"could not {doing}: no AWS credentials found; set them up as for the AWS CLI, or use an instance role"
+        ) from exc
+    except BotoCoreError as exc:
+        raise Transient(f"could not {doing}: {exc}") from exc

@@ -1,0 +1,48 @@
+"""The object store on S3."""
+
+from botocore.exceptions import ClientError
+
+from facerec.aws.clients import Clients, translated
+from facerec.errors import ObjectMissing
+
+_NOT_FOUND = 404
+
+
+class S3ObjectStore:
+    """`ObjectStore` on S3."""
+
+    def __init__(self, clients: Clients) -> None:
+        self._clients = clients
+
+    def put(self, bucket: str, key: str, body: bytes, content_type: str) -> None:
+        """Store an object whole or not at all (S3 puts are atomic)."""
+        with translated(f"store {key!r} in bucket {bucket!r}"):
+            self._clients.s3.put_object(Bucket=bucket, Key=key, Body=body, ContentType=content_type)
+
+    def get(self, bucket: str, key: str) -> bytes:
+        """Return an object's bytes; raises `ObjectMissing`."""
+        with translated(f"fetch {key!r} from bucket {bucket!r}", NoSuchKey=lambda: ObjectMissing(bucket, key)):
+            return self._clients.s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+
+    def exists(self, bucket: str, key: str) -> bool:
+        """Whether the object is there."""
+        with translated(f"look for {key!r} in bucket {bucket!r}"):
+            try:
+                self._clients.s3.head_object(Bucket=bucket, Key=key)
+            except ClientError as exc:
+                # A HEAD reply has no body, so there is no error code but the status.
+                if exc.response["ResponseMetadata"]["HTTPStatusCode"] == _NOT_FOUND:
+                    return False
+                raise
+        return True
+
+    def keys(self, bucket: str, prefix: str = "") -> list[str]:
+        """Every key that begins with the prefix, sorted."""
+        with translated(f"list bucket {bucket!r}"):
+            pages = self._clients.s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+            return sorted(entry["Key"] for page in pages for entry in page.get("Contents", []))
+
+    def delete(self, bucket: str, key: str) -> None:
+        """Remove an object; removing one that is not there is no error."""
+        with translated(f"delete {key!r} from bucket {bucket!r}"):
+            self._clients.s3.delete_object(Bucket=bucket, Key=key)

@@ -1,0 +1,56 @@
+"""Wires the ports to their adapters from the settings: the one place that names both.
+
+Adapters are imported where they are made: each tier loads only what it uses, and the web tier runs without the engine.
+"""
+
+import functools
+from typing import TYPE_CHECKING
+
+from facerec.ports import ObjectStore, ResultInbox, ResultPublisher, TaskQueue, TemplateStore
+from facerec.settings import Settings
+
+if TYPE_CHECKING:
+    from facerec.aws.clients import Clients
+
+
+@functools.lru_cache(maxsize=4)
+def clients(settings: Settings) -> "Clients":
+    """The process's AWS clients: one set per settings, since connections and credentials are shared."""
+    from facerec.aws.clients import Clients
+
+    return Clients(settings)
+
+
+def object_store(settings: Settings) -> ObjectStore:
+    """Photos and results."""
+    from facerec.aws.object_store import S3ObjectStore
+
+    return S3ObjectStore(clients(settings))
+
+
+def task_queue(settings: Settings) -> TaskQueue:
+    """The web tier's way to the workers."""
+    from facerec.celery import CeleryTaskQueue
+
+    return CeleryTaskQueue(settings)
+
+
+def result_publisher(settings: Settings) -> ResultPublisher:
+    """The workers' way back."""
+    from facerec.aws.results import SqsResultPublisher
+
+    return SqsResultPublisher(clients(settings))
+
+
+def result_inbox(settings: Settings, queue: str) -> ResultInbox:
+    """The reading end of one response queue."""
+    from facerec.aws.results import SqsResultInbox
+
+    return SqsResultInbox(clients(settings), queue)
+
+
+def template_store(settings: Settings) -> TemplateStore:
+    """The gallery's system of record."""
+    from facerec.aws.templates import DynamoTemplateStore
+
+    return DynamoTemplateStore(clients(settings), settings.templates_table)

@@ -1,0 +1,63 @@
+"""Structured logging: JSON off a terminal, a readable line on one; every record has an `event` key that stays stable.
+
+Bind `request_id` and `instance_id` with `structlog.contextvars.bound_contextvars`. Never log an embedding, image bytes
+or a credential.
+"""
+
+import logging
+import sys
+
+import structlog
+
+from facerec.settings import LogSettings
+
+_LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+_CHATTY = ("botocore", "boto3", "urllib3", "kombu", "celery.utils.functional", "waitress.queue", "s3transfer", "PIL")
+
+
+def configure_logging(settings: LogSettings, *, process: str) -> None:
+    """Send the records of structlog and of the standard library to stderr in one form; idempotent.
+
+    `process` names the program (`web`, `worker`, `engine`) in each record.
+    """
+    as_json = settings.format == "json" or (settings.format == "auto" and not sys.stderr.isatty())
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.ExtraAdder(),
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _add_process(process),
+    ]
+    rendering: list[structlog.typing.Processor] = (
+        [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        if as_json
+        else [structlog.dev.ConsoleRenderer()]
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(_LEVELS[settings.level])
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(max(logging.WARNING, _LEVELS[settings.level]))
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[settings.level]),
+        cache_logger_on_first_use=True,
+    )
+
+
+def _add_process(process: str) -> structlog.typing.Processor:
+    def add(
+        _logger: structlog.typing.WrappedLogger, _method: str, event: structlog.typing.EventDict
+    ) -> structlog.typing.EventDict:
+        event["process"] = process
+        return event
+
+    return add

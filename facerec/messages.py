@@ -1,0 +1,134 @@
+"""What travels over the queues: versioned JSON, pure.
+
+Readers accept every version in `SUPPORTED_VERSIONS`, ignore unknown fields, and raise `InvalidMessage` for what they
+cannot read, so that web and workers can be upgraded one after the other.
+"""
+
+from datetime import datetime
+from enum import StrEnum
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Literal, Self
+from uuid import UUID
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+
+from facerec.errors import InvalidMessage
+
+VERSION = 1
+SUPPORTED_VERSIONS = frozenset({1})
+"""The current version and, once there is one, the previous."""
+
+UNKNOWN = "Unknown"
+NO_FACE = "No-Face"
+DEFAULT_COLLECTION = "default"
+
+CollectionName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+Ratio = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    @classmethod
+    def parse(cls, message: str | bytes | dict[str, Any]) -> Self:
+        """Read a message from JSON text or from its decoded object; raises `InvalidMessage`."""
+        try:
+            if isinstance(message, str | bytes):
+                return cls.model_validate_json(message)
+            return cls.model_validate(message)
+        except ValidationError as exc:
+            problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'message'}: {e['msg']}" for e in exc.errors())
+            raise InvalidMessage(f"unreadable {cls.__name__}: {problems}") from exc
+
+    def to_json(self) -> str:
+        """The message as JSON text, the inverse of `parse`."""
+        return self.model_dump_json()
+
+
+class ObjectRef(_Message):
+    """Where an object lies, and its size in bytes."""
+
+    bucket: str
+    key: str
+    size: Annotated[int, Field(ge=0)]
+
+
+class RecognitionRequest(_Message):
+    """One photo to recognise. The photo itself stays in the object store."""
+
+    version: Literal[1] = VERSION
+    request_id: UUID
+    input: ObjectRef
+    filename: str
+    """The true file name, as the client sent it."""
+    collection: CollectionName = DEFAULT_COLLECTION
+    threshold: Ratio | None = None
+    """The client's own threshold on our similarity; the collection's or the model's applies where it is absent."""
+    reply_to: str | None = None
+    """The name of the response queue; nobody waits where it is absent."""
+    submitted_at: AwareDatetime
+
+
+class Outcome(StrEnum):
+    """How a recognition ended, decided by the primary face."""
+
+    MATCH = "match"
+    UNKNOWN = "unknown"
+    NO_FACE = "no_face"
+    INVALID_IMAGE = "invalid_image"
+    FAILED = "failed"
+    """The engine could not process this one image; the request waits in the dead-letter queue."""
+
+
+class Box(_Message):
+    """A face's corners in pixels of the upright picture; they may lie a little outside of it."""
+
+    x_min: float
+    y_min: float
+    x_max: float
+    y_max: float
+
+
+class Match(_Message):
+    """An identity at or above the threshold, with its similarity max(0, cosine)."""
+
+    identity: str
+    similarity: Ratio
+    threshold: Ratio
+
+
+class Face(_Message):
+    """One detected face with its matches, best first; no match at or above the threshold leaves the list empty."""
+
+    box: Box
+    probability: Ratio
+    landmarks: tuple[tuple[float, float], ...]
+    """Left eye, right eye, nose, left and right corner of the mouth, as (x, y) in pixels."""
+    matches: tuple[Match, ...] = ()
+
+
+class RecognitionResult(_Message):
+    """The answer to one request; a duplicate is harmless, since `request_id` names it."""
+
+    version: Literal[1] = VERSION
+    request_id: UUID
+    result: str
+    """The bare name of the primary face, `Unknown` or `No-Face`; empty where the image could not be processed."""
+    filename: str
+    outcome: Outcome
+    detail: str | None = None
+    """One sentence for the client, where the outcome is `invalid_image` or `failed`."""
+    collection: CollectionName = DEFAULT_COLLECTION
+    faces: tuple[Face, ...] = ()
+    """Every face, the primary one first."""
+    model_id: str | None = None
+    engine: str | None = None
+    precision: str | None = None
+    timings_ms: dict[str, float] = {}
+    attempt: Annotated[int, Field(ge=1)] = 1
+    completed_at: datetime
+
+    @property
+    def stem(self) -> str:
+        """The file name without its extension."""
+        return PurePosixPath(self.filename).stem

@@ -1,0 +1,127 @@
+"""What the use cases need from the outside world, as protocols.
+
+Adapters (`facerec.aws`, `facerec.engine`) implement them; so do the in-memory twins in `tests/fakes`, which one
+suite of contract tests holds to the same behaviour. Every method may raise `Transient` when the service behind it cannot be
+reached; vendor errors never pass.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Protocol
+
+from facerec.messages import ObjectRef, RecognitionRequest, RecognitionResult
+
+if TYPE_CHECKING:
+    # The web tier imports this module and runs without numpy and without the engine.
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from model.faces import ImageAnalysis
+
+
+class ObjectStore(Protocol):
+    """Objects by bucket and key; a put overwrites, and is readable at once."""
+
+    def put(self, bucket: str, key: str, body: bytes, content_type: str) -> None:
+        """Store an object whole or not at all."""
+
+    def get(self, bucket: str, key: str) -> bytes:
+        """Return an object's bytes; raises `ObjectMissing`."""
+
+    def exists(self, bucket: str, key: str) -> bool:
+        """Whether the object is there."""
+
+    def keys(self, bucket: str, prefix: str = "") -> list[str]:
+        """Every key that begins with the prefix, sorted."""
+
+    def delete(self, bucket: str, key: str) -> None:
+        """Remove an object; removing one that is not there is no error."""
+
+
+class TaskQueue(Protocol):
+    """Where the web tier hands requests to the app tier."""
+
+    def submit(self, request: RecognitionRequest) -> None:
+        """Enqueue the task; on return it is durable. Raises `QueueMissing`."""
+
+
+class ResultPublisher(Protocol):
+    """Where the app tier answers."""
+
+    def publish(self, reply_to: str, result: RecognitionResult) -> None:
+        """Send the result to a response queue; raises `QueueMissing` when its owner has left."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A received result and the receipt that deletes it."""
+
+    result: RecognitionResult
+    receipt: str
+
+
+class ResultInbox(Protocol):
+    """The reading end of one response queue."""
+
+    def receive(self, wait_seconds: float) -> Sequence[Delivery]:
+        """Up to ten results, as soon as there is one, or none after the wait; drops and logs what is unreadable."""
+
+    def delete(self, deliveries: Sequence[Delivery]) -> None:
+        """Forget deliveries; they are delivered again otherwise."""
+
+
+class FaceEngine(Protocol):
+    """Photo bytes in, faces out; safe to call from many threads."""
+
+    @property
+    def name(self) -> str:
+        """`openvino`, `onnxruntime` or `torch`."""
+
+    @property
+    def precision(self) -> str:
+        """What its numbers are: `fp32`, `bf16`."""
+
+    @property
+    def model_id(self) -> str:
+        """Which model its embeddings belong to."""
+
+    def analyse(self, image: bytes) -> "ImageAnalysis":
+        """Decode, detect and embed; raises `model.header.InvalidImage`, or `EngineFailure` for a culprit."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Template:
+    """One enrolled face of one identity, comparable only with embeddings of the same model."""
+
+    template_id: str
+    """Hash of collection, model and photo bytes: enrolling the same photo twice is found out by its id."""
+    collection: str
+    identity: str
+    model_id: str
+    embedding: "NDArray[np.float32]"
+    """Shape (512,), L2-normalised."""
+    source: str
+    """The file name of the photo, for people to recognise it by."""
+    photo: ObjectRef
+    probability: float
+    enrolled_at: datetime
+
+
+class TemplateStore(Protocol):
+    """The system of record of the gallery; safe for concurrent writers and many readers."""
+
+    def add(self, template: Template) -> None:
+        """Add one template; raises `AlreadyEnrolled` when its id exists. Concurrent adds all stay."""
+
+    def remove(self, collection: str, template_ids: Sequence[str]) -> int:
+        """Remove templates; returns how many were there."""
+
+    def version(self, collection: str) -> int:
+        """A number that every change of the collection raises; 0 before the first. Cheap: workers poll it."""
+
+    def templates(self, collection: str) -> Iterator[Template]:
+        """Every template of the collection, all models, sorted by identity and id; sees every add that has returned."""
+
+    def collections(self) -> list[str]:
+        """The names of the collections that hold templates, sorted."""

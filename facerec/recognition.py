@@ -1,0 +1,180 @@
+"""The use case: one request in, its result stored and published.
+
+Every driver (Celery worker, Lambda, edge, local) calls `Recogniser.recognise` and maps the outcome to its own words.
+"""
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from time import perf_counter
+from typing import TYPE_CHECKING, Protocol
+
+import structlog
+
+from facerec.errors import EngineFailure, ObjectMissing, QueueMissing
+from facerec.keys import base_name, output_key
+from facerec.messages import NO_FACE, UNKNOWN, Box, Face, Match, Outcome, RecognitionRequest, RecognitionResult
+from facerec.ports import FaceEngine, ObjectStore, ResultPublisher
+from model.header import InvalidImage
+
+if TYPE_CHECKING:
+    from model.faces import EmbeddedFace, ImageAnalysis
+    from model.matching import GalleryIndex
+
+log = structlog.get_logger(__name__)
+
+MATCHES_PER_FACE = 5
+"""How many identities at or above the threshold a result lists for each face."""
+
+
+class GalleryReader(Protocol):
+    """The gallery as it is now, kept fresh by its owner."""
+
+    def index(self, collection: str) -> "GalleryIndex":
+        """The searchable templates of a collection; an empty index for one without any."""
+
+
+class Recogniser:
+    """Recognises requests; safe to call from many threads.
+
+    Idempotent: the output is keyed by the request id, so a redelivery overwrites; and on a later attempt a result that
+    is already stored is published again, not computed again. The order is store, publish, return: whoever acknowledges
+    the message after `recognise` has returned loses nothing.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: ObjectStore,
+        engine: FaceEngine,
+        gallery: GalleryReader,
+        publisher: ResultPublisher,
+        output_bucket: str,
+        default_threshold: float,
+        copy_by_filename: bool = False,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._store = store
+        self._engine = engine
+        self._gallery = gallery
+        self._publisher = publisher
+        self._output_bucket = output_bucket
+        self._default_threshold = default_threshold
+        self._copy_by_filename = copy_by_filename
+        self._now = now
+
+    def recognise(self, request: RecognitionRequest, attempt: int = 1) -> RecognitionResult:
+        """Recognise, store, publish; `attempt` counts deliveries from 1.
+
+        Raises `ObjectMissing` when the input is gone, `EngineFailure` when this image is the engine's culprit, and
+        `Transient` when a service cannot be reached; nothing has been published then.
+        """
+        result = self._stored(request) if attempt > 1 else None
+        if result is None:
+            result = self._compute(request, attempt)
+            self._keep(request, result)
+        self._answer(request, result)
+        return result
+
+    def fail(self, request: RecognitionRequest, reason: str, attempt: int = 1) -> RecognitionResult:
+        """Store and publish that this request cannot be processed, so that its client need not wait in vain."""
+        result = self._result(request, Outcome.FAILED, attempt, {}, detail=reason)
+        self._keep(request, result)
+        self._answer(request, result)
+        return result
+
+    def _stored(self, request: RecognitionRequest) -> RecognitionResult | None:
+        try:
+            body = self._store.get(self._output_bucket, output_key(request.request_id, request.filename))
+        except ObjectMissing:
+            return None
+        return RecognitionResult.parse(body)
+
+    def _compute(self, request: RecognitionRequest, attempt: int) -> RecognitionResult:
+        started = perf_counter()
+        image = self._store.get(request.input.bucket, request.input.key)
+        fetched = perf_counter()
+        timings = {"fetch": _ms(fetched - started)}
+        try:
+            analysis = self._engine.analyse(image)
+        except InvalidImage as exc:
+            return self._result(request, Outcome.INVALID_IMAGE, attempt, timings, detail=str(exc))
+        analysed = perf_counter()
+        faces = self._matched(request, analysis)
+        timings |= {stage: round(ms, 3) for stage, ms in analysis.timings_ms.items()}
+        timings |= {"engine": _ms(analysed - fetched), "match": _ms(perf_counter() - analysed)}
+        outcome = Outcome.NO_FACE if not faces else Outcome.MATCH if faces[0].matches else Outcome.UNKNOWN
+        return self._result(request, outcome, attempt, timings, faces=faces)
+
+    def _matched(self, request: RecognitionRequest, analysis: "ImageAnalysis") -> tuple[Face, ...]:
+        if not analysis.faces:
+            return ()
+        # Imported here because the web tier's bootstrap reaches this module and runs without numpy.
+        import numpy as np  # noqa: PLC0415
+
+        threshold = self._default_threshold if request.threshold is None else request.threshold
+        index = self._gallery.index(request.collection)
+        found = index.search(np.stack([face.embedding for face in analysis.faces]), limit=MATCHES_PER_FACE)
+        return tuple(
+            _face(
+                face,
+                [
+                    Match(identity=m.identity, similarity=m.similarity, threshold=threshold)
+                    for m in matches
+                    if m.similarity >= threshold
+                ],
+            )
+            for face, matches in zip(analysis.faces, found, strict=True)
+        )
+
+    def _result(
+        self,
+        request: RecognitionRequest,
+        outcome: Outcome,
+        attempt: int,
+        timings: dict[str, float],
+        *,
+        faces: tuple[Face, ...] = (),
+        detail: str | None = None,
+    ) -> RecognitionResult:
+        names = {Outcome.UNKNOWN: UNKNOWN, Outcome.NO_FACE: NO_FACE}
+        return RecognitionResult(
+            request_id=request.request_id,
+            result=faces[0].matches[0].identity if outcome is Outcome.MATCH else names.get(outcome, ""),
+            filename=request.filename,
+            outcome=outcome,
+            detail=detail,
+            collection=request.collection,
+            faces=faces,
+            model_id=self._engine.model_id,
+            engine=self._engine.name,
+            precision=self._engine.precision,
+            timings_ms=timings,
+            attempt=attempt,
+            completed_at=self._now(),
+        )
+
+    def _keep(self, request: RecognitionRequest, result: RecognitionResult) -> None:
+        key = output_key(request.request_id, request.filename)
+        self._store.put(self._output_bucket, key, result.to_json().encode(), "application/json")
+        if self._copy_by_filename:
+            # For runs that expect the results of one upload set under the files' own names (contract, section 1).
+            stem = base_name(result.stem)
+            self._store.put(self._output_bucket, stem, result.result.encode(), "text/plain; charset=utf-8")
+
+    def _answer(self, request: RecognitionRequest, result: RecognitionResult) -> None:
+        if request.reply_to is None:
+            return
+        try:
+            self._publisher.publish(request.reply_to, result)
+        except QueueMissing:
+            # Its owner has left; the stored result stays fetchable, and a retry would find the queue no sooner.
+            log.warning("response_queue_missing", queue=request.reply_to, request_id=str(request.request_id))
+
+
+def _face(face: "EmbeddedFace", matches: Sequence[Match]) -> Face:
+    box = Box(x_min=face.box.x_min, y_min=face.box.y_min, x_max=face.box.x_max, y_max=face.box.y_max)
+    return Face(box=box, probability=face.probability, landmarks=face.landmarks, matches=tuple(matches))
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1000, 3)

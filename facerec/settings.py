@@ -1,0 +1,307 @@
+"""Every setting of every tier, read from `FACEREC_*` variables once, checked together, frozen.
+
+This module is the only reader of the environment. AWS credentials are none of its business: they come from boto3's
+default chain (variables, profile, instance role).
+"""
+
+import difflib
+import os
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AnyHttpUrl, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from facerec.errors import ConfigurationError
+
+ENV_PREFIX = "FACEREC_"
+_DELIMITER = "__"
+
+PositiveSeconds = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+def _cache_home() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "facerec"
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class AwsSettings(_Group):
+    """Where AWS is."""
+
+    region: str = Field("us-east-1", description="AWS region of every resource")
+    endpoint_url: AnyHttpUrl | None = Field(
+        None, description="Endpoint of every AWS service; unset means AWS itself (`facerec local env` sets it)"
+    )
+    max_connections: Count = Field(64, description="HTTP connections that one process keeps open to one AWS service")
+
+
+class NameSettings(_Group):
+    """Names of resources; each defaults to one derived from the prefix."""
+
+    input_bucket: str | None = Field(None, description="Bucket of uploads; default `<prefix>-in-bucket`")
+    output_bucket: str | None = Field(None, description="Bucket of results; default `<prefix>-out-bucket`")
+    gallery_bucket: str | None = Field(None, description="Bucket of enrolled photos; default `<prefix>-gallery-bucket`")
+    model_bucket: str | None = Field(None, description="Bucket of model artefacts; default `<prefix>-model-bucket`")
+    request_queue: str | None = Field(None, description="Queue of tasks; default `<prefix>-req-queue`")
+    dead_letter_queue: str | None = Field(None, description="Queue of failed tasks; default `<prefix>-req-queue-dlq`")
+    response_queue: str | None = Field(None, description="Queue of results; default `<prefix>-resp-queue`")
+    templates_table: str | None = Field(None, description="DynamoDB table of templates; default `<prefix>-templates`")
+
+
+class WebSettings(_Group):
+    """The web tier."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on; `0.0.0.0` on an instance behind a load balancer")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one")
+    processes: Count = Field(
+        1, description="Web processes; with more than one each owns the response queue `<resp-queue>-<id>`"
+    )
+    wait_seconds: PositiveSeconds = Field(180, description="How long an upload waits for its result before 504")
+    max_waiting: Count = Field(250, description="Uploads that one process holds at once; more are refused with 503")
+    max_upload_bytes: Count = Field(15_000_000, description="Largest upload in bytes; larger ones are refused with 413")
+
+
+class WorkerSettings(_Group):
+    """The app tier."""
+
+    engines: int = Field(
+        0, ge=0, description="Engine processes of one worker, each single-threaded; 0 means one per available core"
+    )
+    concurrency: Count = Field(16, description="Tasks that one worker holds at once (fetching, waiting, storing)")
+    batch_max: Count = Field(8, description="Images that an engine process takes at once")
+    task_time_limit_seconds: PositiveSeconds = Field(20, description="Longest time an engine may spend on one image")
+    startup_seconds: PositiveSeconds = Field(60, description="Longest time an engine process may take to load")
+
+
+class QueueSettings(_Group):
+    """Delivery of tasks."""
+
+    visibility_timeout_seconds: int = Field(
+        30, ge=1, le=43_200, description="How long a received task stays hidden before it is delivered again"
+    )
+    max_receives: Count = Field(4, description="Deliveries of one task before it goes to the dead-letter queue")
+    wait_time_seconds: int = Field(10, ge=1, le=10, description="Long-poll time; the HTTP client gives up at 20 s")
+
+
+class RetentionSettings(_Group):
+    """How long objects are kept."""
+
+    input_days: Count = Field(1, description="Days after which uploads expire")
+    result_days: Count = Field(7, description="Days after which results expire")
+
+
+class GallerySettings(_Group):
+    """Enrolled people."""
+
+    refresh_seconds: PositiveSeconds = Field(2, le=5, description="How often a worker looks for changes of the gallery")
+    min_face_pixels: Count = Field(40, description="Shortest side of a face in a photo to enrol")
+
+
+class ModelSettings(_Group):
+    """The model artefact."""
+
+    dir: Path = Field(
+        default_factory=lambda: _cache_home() / "model",
+        description="Directory of the model artefact; default `model` in `$XDG_CACHE_HOME/facerec`",
+    )
+    cache_dir: Path = Field(
+        default_factory=lambda: _cache_home() / "downloads",
+        description="Directory of downloads and compiled models; default `downloads` in `$XDG_CACHE_HOME/facerec`",
+    )
+
+
+class AutoscaleSettings(_Group):
+    """The fleet."""
+
+    boot_prior_seconds: PositiveSeconds = Field(
+        60, description="Assumed time from launch to first task, until it has been measured"
+    )
+
+
+class LogSettings(_Group):
+    """Logging."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="Lowest level that is logged")
+    format: Literal["auto", "json", "console"] = Field("auto", description="`auto`: console on a terminal, else JSON")
+
+
+class Settings(BaseSettings):
+    """The effective settings; `Settings.load()` is how a process gets them."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, env_nested_delimiter=_DELIMITER, frozen=True, extra="forbid", case_sensitive=False
+    )
+
+    prefix: str = Field("facerec", pattern=r"^[a-z0-9][a-z0-9-]{1,30}$", description="First part of every name")
+    engine: Literal["auto", "openvino", "onnxruntime", "torch"] = Field(
+        "auto", description="Recognition engine; `auto` takes OpenVINO where installed, else ONNX Runtime"
+    )
+    reply_style: Literal["sentence", "name"] = Field(
+        "sentence", description="`sentence`: `a.jpg: face detected - Jane`; `name`: `a:Jane`"
+    )
+    key_style: Literal["request", "filename"] = Field(
+        "request", description="`filename` adds copies of input and bare result under the file's own name"
+    )
+    max_megapixels: float = Field(50, gt=0, le=200, description="Largest picture in megapixels; larger ones get 415")
+    aws: AwsSettings = AwsSettings()
+    names: NameSettings = NameSettings()
+    web: WebSettings = WebSettings()
+    worker: WorkerSettings = WorkerSettings()
+    queue: QueueSettings = QueueSettings()
+    retention: RetentionSettings = RetentionSettings()
+    gallery: GallerySettings = GallerySettings()
+    model: ModelSettings = ModelSettings()
+    autoscale: AutoscaleSettings = AutoscaleSettings()
+    log: LogSettings = LogSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only arguments and the environment: no file is read behind the operator's back."""
+        del settings_cls, dotenv_settings, file_secret_settings
+        return init_settings, env_settings
+
+    @classmethod
+    def load(cls) -> Self:
+        """Read the settings from the environment; raises `ConfigurationError` naming every wrong variable."""
+        known = {variable for variable, _ in variables()}
+        problems = [
+            _unknown_variable(name, known)
+            for name in sorted(os.environ)
+            if name.startswith(ENV_PREFIX) and name not in known
+        ]
+        try:
+            settings = cls()
+        except ValidationError as exc:
+            problems += [_problem(error) for error in exc.errors() if error["type"] != "extra_forbidden"]
+        else:
+            if not problems:
+                return settings
+        raise ConfigurationError("wrong settings:\n" + "\n".join(f"  {problem}" for problem in problems))
+
+    @model_validator(mode="after")
+    def _timings_fit(self) -> Self:
+        """A redelivery after a worker's loss must still answer the waiting client (the contract's check)."""
+        needed = (
+            self.autoscale.boot_prior_seconds
+            + self.queue.visibility_timeout_seconds
+            + self.worker.task_time_limit_seconds
+        )
+        if self.web.wait_seconds <= needed:
+            message = (
+                f"FACEREC_WEB__WAIT_SECONDS ({self.web.wait_seconds:g}) must exceed boot time + visibility timeout + "
+                f"task time limit ({needed:g} s)"
+            )
+            raise ValueError(message)
+        if self.queue.visibility_timeout_seconds <= self.worker.task_time_limit_seconds:
+            message = (
+                f"FACEREC_QUEUE__VISIBILITY_TIMEOUT_SECONDS ({self.queue.visibility_timeout_seconds}) must exceed "
+                f"FACEREC_WORKER__TASK_TIME_LIMIT_SECONDS ({self.worker.task_time_limit_seconds:g}), or a slow task "
+                "is delivered twice"
+            )
+            raise ValueError(message)
+        return self
+
+    @cached_property
+    def input_bucket(self) -> str:
+        """Bucket of uploads."""
+        return self.names.input_bucket or f"{self.prefix}-in-bucket"
+
+    @cached_property
+    def output_bucket(self) -> str:
+        """Bucket of results."""
+        return self.names.output_bucket or f"{self.prefix}-out-bucket"
+
+    @cached_property
+    def gallery_bucket(self) -> str:
+        """Bucket of enrolled photos."""
+        return self.names.gallery_bucket or f"{self.prefix}-gallery-bucket"
+
+    @cached_property
+    def model_bucket(self) -> str:
+        """Bucket of model artefacts."""
+        return self.names.model_bucket or f"{self.prefix}-model-bucket"
+
+    @cached_property
+    def request_queue(self) -> str:
+        """Queue of tasks."""
+        return self.names.request_queue or f"{self.prefix}-req-queue"
+
+    @cached_property
+    def dead_letter_queue(self) -> str:
+        """Queue of failed tasks."""
+        return self.names.dead_letter_queue or f"{self.request_queue}-dlq"
+
+    @cached_property
+    def response_queue(self) -> str:
+        """Queue of results."""
+        return self.names.response_queue or f"{self.prefix}-resp-queue"
+
+    @cached_property
+    def templates_table(self) -> str:
+        """DynamoDB table of templates."""
+        return self.names.templates_table or f"{self.prefix}-templates"
+
+    @property
+    def endpoint_url(self) -> str | None:
+        """The AWS endpoint without a trailing slash, or nothing for AWS itself."""
+        return str(self.aws.endpoint_url).rstrip("/") if self.aws.endpoint_url else None
+
+
+def variables(model: type[BaseModel] = Settings, prefix: str = ENV_PREFIX) -> Iterator[tuple[str, Any]]:
+    """Every variable with its pydantic field, in the order of declaration."""
+    for name, field in model.model_fields.items():
+        annotation = field.annotation
+        if isinstance(annotation, type) and issubclass(annotation, _Group):
+            yield from variables(annotation, f"{prefix}{name.upper()}{_DELIMITER}")
+        else:
+            yield f"{prefix}{name.upper()}", field
+
+
+def effective(settings: Settings) -> dict[str, str]:
+    """Every variable with its value in force, secrets masked, as `facerec config` prints them."""
+    values = dict(_values(settings, ENV_PREFIX))
+    names = {
+        f"{ENV_PREFIX}NAMES{_DELIMITER}{name.upper()}": getattr(settings, name) for name in NameSettings.model_fields
+    }
+    return values | names
+
+
+def _values(model: BaseModel, prefix: str) -> Iterator[tuple[str, str]]:
+    for name in type(model).model_fields:
+        value = getattr(model, name)
+        variable = f"{prefix}{name.upper()}"
+        if isinstance(value, _Group):
+            yield from _values(value, f"{variable}{_DELIMITER}")
+        elif isinstance(value, AnyHttpUrl) and value.password:
+            yield variable, str(value).replace(value.password, "********")
+        else:
+            yield variable, "" if value is None else str(value)
+
+
+def _unknown_variable(name: str, known: set[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"; did you mean {close[0]}?" if close else "; `facerec config` lists them all"
+    return f"{name}: there is no such setting{hint}"
+
+
+def _problem(error: Any) -> str:
+    location = [str(part) for part in error["loc"]]
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if not location:
+        return message
+    secret = isinstance(error.get("input"), SecretStr | dict)
+    got = "" if secret else f" (got {error['input']!r})"
+    return f"{ENV_PREFIX}{_DELIMITER.join(location).upper()}: {message}{got}"
