@@ -1,8 +1,8 @@
 """What the use cases need from the outside world, as protocols.
 
 Adapters (`facerec.aws`, `facerec.engine`) implement them; so do the in-memory twins in `tests/fakes`, which one
-suite of contract tests holds to the same behaviour. Every method may raise `Transient` when the service behind it cannot be
-reached; vendor errors never pass.
+suite of contract tests holds to the same behaviour. Every method may raise `Transient` when the service behind it
+cannot be reached; vendor errors never pass.
 """
 
 from collections.abc import Iterator, Sequence

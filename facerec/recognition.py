@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from facerec.errors import EngineFailure, ObjectMissing, QueueMissing
+from facerec.errors import ObjectMissing, QueueMissing
 from facerec.keys import base_name, output_key
 from facerec.messages import NO_FACE, UNKNOWN, Box, Face, Match, Outcome, RecognitionRequest, RecognitionResult
 from facerec.ports import FaceEngine, ObjectStore, ResultPublisher

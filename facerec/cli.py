@@ -1,0 +1,63 @@
+"""The `facerec` command: the top layer. Subcommands load when they are called, so that `--help` stays quick."""
+
+import importlib
+import sys
+
+import click
+
+from facerec import __version__
+from facerec.errors import FacerecError
+
+_COMMANDS = {
+    "config": ("config", "Print the effective settings, or the table of all of them."),
+    "enrol": ("enrol", "Add photos of people to the gallery."),
+    "gallery": ("gallery", "List, show, remove, export and import enrolled people."),
+    "local": ("local", "Run the whole system on this machine against an emulated AWS."),
+    "model": ("model", "Build, show, verify, push and pull the model artefact."),
+    "provision": ("provision", "Create the buckets, queues and the table, idempotently."),
+    "web": ("web", "Run the web tier."),
+    "worker": ("worker", "Run the app tier's Celery worker."),
+}
+"""Name → module in `facerec.commands` (its attribute `command`), and the line that `--help` shows."""
+
+
+class _LazyGroup(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
+        return sorted(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        del ctx
+        if cmd_name not in _COMMANDS:
+            return None
+        module = importlib.import_module(f"facerec.commands.{_COMMANDS[cmd_name][0]}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in sorted(_COMMANDS.items())])
+
+
+@click.command(
+    cls=_LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Settings come from FACEREC_* variables (`facerec config`); AWS credentials from boto3's default chain.",
+)
+@click.version_option(__version__, prog_name="facerec")
+def cli() -> None:
+    """Elastic face recognition on AWS."""
+
+
+def main() -> None:
+    """Run the command line; an error of ours becomes one line on stderr and exit status 1."""
+    try:
+        cli()
+    except FacerecError as exc:
+        click.echo(f"facerec: {exc}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
