@@ -1,0 +1,212 @@
+"""The model artefact: a directory with four ONNX graphs and `model.json`, which says what they are.
+
+Only the standard library is imported: every process reads the description at its start, most before any engine.
+"""
+
+import errno
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+HEADER = "model.json"
+SCHEMA = 1
+GRAPHS = ("pnet.onnx", "rnet.onnx", "onet.onnx", "embedder.onnx")
+
+
+class ArtefactError(Exception):
+    """The base of every error about the artefact; its text is one sentence that says what to do."""
+
+
+class ArtefactMissing(ArtefactError):
+    """There is no artefact in the directory."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"there is no model in {path}: run `facerec model build` (or `facerec model pull`)")
+        self.path = path
+
+
+class ArtefactInvalid(ArtefactError):
+    """The directory holds an artefact that is damaged, incomplete, or of a schema this version cannot read."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"the model in {path} cannot be used, {reason}: run `facerec model build --force`")
+        self.path = path
+        self.reason = reason
+
+
+class BuildFailed(ArtefactError):
+    """The artefact could not be built; nothing was written to its directory."""
+
+
+@dataclass(frozen=True)
+class FileStamp:
+    """What a file of the artefact must look like: its size and its sha256 in hexadecimal."""
+
+    size_bytes: int
+    sha256: str
+
+    @classmethod
+    def of(cls, path: Path) -> Self:
+        """Return the stamp of an existing file, which is read once."""
+        return cls(size_bytes=path.stat().st_size, sha256=file_sha256(path))
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """A readable artefact; `load` gets one.
+
+    Lengths are pixels: `image_size` the side of a crop, `margin` what the crop adds around the box at that size
+    (facenet-pytorch's meaning), `min_face_size` the smallest face sought. `thresholds` and `factor` belong to the three
+    stages of MTCNN. `threshold` is the least cosine similarity that counts as a match by default, with
+    `threshold_source` telling where it came from and `threshold_calibrated` whether it was measured for these weights.
+    `header` is `model.json` as read.
+    """
+
+    directory: Path
+    model_id: str
+    weights_name: str
+    image_size: int
+    margin: int
+    center_weight: float
+    min_face_size: int
+    thresholds: tuple[float, float, float]
+    factor: float
+    threshold: float
+    threshold_source: str
+    threshold_calibrated: bool
+    licence: str
+    files: Mapping[str, FileStamp]
+    header: Mapping[str, Any]
+
+    @classmethod
+    def load(cls, directory: Path) -> Self:
+        """Read the description and check that every file is there with its size; no graph is opened.
+
+        Raises `ArtefactMissing` without a description, `ArtefactInvalid` when it cannot be read or a file does not fit.
+        """
+        try:
+            text = (directory / HEADER).read_text(encoding="utf-8")
+        except (FileNotFoundError, NotADirectoryError) as exc:
+            raise ArtefactMissing(directory) from exc
+        artefact = cls.parse(text, directory)
+        for name, stamp in artefact.files.items():
+            path = directory / name
+            if not path.is_file():
+                raise ArtefactInvalid(directory, f"{name} is missing")
+            if path.stat().st_size != stamp.size_bytes:
+                raise ArtefactInvalid(
+                    directory, f"{name} has {path.stat().st_size} bytes instead of {stamp.size_bytes}"
+                )
+        return artefact
+
+    @classmethod
+    def parse(cls, text: str, directory: Path) -> Self:
+        """Return the artefact that a `model.json` describes, its files unchecked; raises `ArtefactInvalid`."""
+        try:
+            header = json.loads(text)
+            schema = header["schema"]
+        except (ValueError, KeyError, TypeError) as exc:
+            raise ArtefactInvalid(directory, f"{HEADER} is not a description of a model") from exc
+        if schema != SCHEMA:
+            raise ArtefactInvalid(directory, f"{HEADER} has schema {schema} and this version reads {SCHEMA}")
+        try:
+            return cls(directory=directory, header=header, **_fields(header))
+        except (KeyError, TypeError, ValueError, AttributeError) as exc:
+            raise ArtefactInvalid(directory, f"{HEADER} lacks or garbles {exc}") from exc
+
+    def path(self, name: str) -> Path:
+        """Return the file of a graph by its name (`embedder.onnx`); raises KeyError for a name not in the artefact."""
+        if name not in self.files:
+            raise KeyError(name)
+        return self.directory / name
+
+    def verify(self) -> None:
+        """Read every file and compare its sha256; raises `ArtefactInvalid` naming the first that differs."""
+        for name, stamp in self.files.items():
+            try:
+                found = file_sha256(self.directory / name)
+            except OSError as exc:
+                raise ArtefactInvalid(self.directory, f"{name} cannot be read ({exc.strerror})") from exc
+            if found != stamp.sha256:
+                raise ArtefactInvalid(self.directory, f"{name} is damaged (its sha256 differs)")
+
+
+def _fields(header: Mapping[str, Any]) -> dict[str, Any]:
+    preprocessing, detector, threshold = header["preprocessing"], header["detector"], header["threshold"]
+    first, second, third = (float(value) for value in detector["thresholds"])
+    files = {
+        name: FileStamp(size_bytes=int(stamp["size_bytes"]), sha256=str(stamp["sha256"]))
+        for name, stamp in header["files"].items()
+    }
+    if set(files) != set(GRAPHS):
+        # Also keeps names with a path in them out: a description may come from a bucket.
+        raise ValueError(f"files: expected {', '.join(GRAPHS)}")
+    return {
+        "model_id": str(header["model_id"]),
+        "weights_name": str(header["weights"]["name"]),
+        "image_size": int(preprocessing["image_size"]),
+        "margin": int(preprocessing["margin"]),
+        "center_weight": float(header["primary_face"]["center_weight"]),
+        "min_face_size": int(detector["min_face_size"]),
+        "thresholds": (first, second, third),
+        "factor": float(detector["factor"]),
+        "threshold": float(threshold["value"]),
+        "threshold_source": str(threshold["source"]),
+        "threshold_calibrated": bool(threshold["calibrated"]),
+        "licence": str(header["licence"]),
+        "files": files,
+    }
+
+
+def file_sha256(path: Path) -> str:
+    """Return the sha256 of a file in hexadecimal; raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def staged(directory: Path) -> Iterator[Path]:
+    """Yield an empty directory beside `directory` that takes its place when the block ends well, else vanishes.
+
+    A reader sees the old artefact or the new one, never a mixture; two writers at once leave one complete artefact.
+    Raises `BuildFailed` when `directory` holds something else than an artefact, which is never overwritten.
+    """
+    if directory.exists() and not _replaceable(directory):
+        raise BuildFailed(f"{directory} holds other files than a model: choose an empty or a new directory")
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    stage = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
+    try:
+        stage.chmod(0o755)
+        yield stage
+        _swap(stage, directory)
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+def _replaceable(directory: Path) -> bool:
+    return directory.is_dir() and ((directory / HEADER).exists() or not any(directory.iterdir()))
+
+
+def _swap(stage: Path, directory: Path) -> None:
+    # A directory cannot be renamed onto a full one: the old one steps aside first, under a name of its own each time.
+    while True:
+        try:
+            stage.rename(directory)
+        except OSError as exc:
+            if exc.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
+                raise
+        else:
+            return
+        aside = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
+        try:
+            directory.rename(aside)
+        except FileNotFoundError:
+            continue  # another writer moved it aside in this very moment
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
