@@ -1,0 +1,84 @@
+# Everything a developer or an operator runs. Each target makes .venv itself; nothing but python3 (3.11+) and make is needed.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+# The checkout keeps its model and downloads to itself, so that `make clean` really cleans.
+export FACEREC_MODEL__DIR ?= $(CURDIR)/.cache/model
+export FACEREC_MODEL__CACHE_DIR ?= $(CURDIR)/.cache/downloads
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help install install-reference demo up test test-unit test-parity lint format bench docs clean
+
+help: ## Show this list
+	@echo "facerec: elastic face recognition on AWS. Start with 'make demo'."
+	@echo
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 22
+
+$(BIN)/python:
+	@echo "==> Making $(VENV)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "facerec needs Python 3.11 or newer; name one with 'make PYTHON=python3.12 …'" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { echo "python3 has no venv module; on Debian: apt-get install python3-venv" >&2; exit 1; }
+
+$(VENV)/.runtime: setup.cfg constraints.txt | $(BIN)/python
+	@echo "==> Installing facerec (web, worker, local AWS, tests; no torch)"
+	$(PIP) install --quiet --editable '.[web,worker,build,local,test]' --constraint constraints.txt
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.runtime
+	@echo "==> Installing the linters"
+	$(PIP) install --quiet --editable '.[dev]' --constraint constraints.txt
+	@touch $@
+
+$(VENV)/.reference: $(VENV)/.runtime
+	@echo "==> Installing torch and facenet-pytorch (several GB; only the reference engine and the yardsticks need them)"
+	$(PIP) install --quiet --editable '.[export]' --constraint constraints.txt
+	@touch $@
+
+$(FACEREC_MODEL__DIR)/model.json: | $(VENV)/.runtime
+	@echo "==> Building the model"
+	@$(BIN)/facerec model build
+
+install: $(VENV)/.runtime $(FACEREC_MODEL__DIR)/model.json ## Install into .venv and build the model (no torch)
+	@echo "==> Ready. Try 'make demo', 'make up', or '$(BIN)/facerec --help'."
+
+install-reference: install $(VENV)/.reference ## Add torch and facenet-pytorch, for parity tests and yardsticks
+
+demo: install ## Start everything on an emulated AWS, enrol the samples, recognise the probes
+	@$(BIN)/facerec local demo $(ARGS)
+
+up: install ## Leave the system running and print its addresses; Ctrl-C stops it
+	@exec $(BIN)/facerec local up $(ARGS)
+
+test: install $(VENV)/.dev ## Run all tests but parity
+	@$(BIN)/python -m pytest $(ARGS)
+
+test-unit: install ## Run the unit tests alone
+	@$(BIN)/python -m pytest tests/unit $(ARGS)
+
+test-parity: install-reference ## Compare the engines with facenet-pytorch as published
+	@$(BIN)/python -m pytest tests/parity $(ARGS)
+
+lint: $(VENV)/.dev ## Check format, lint, types, layers and the generated docs
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	@$(BIN)/facerec config --format markdown | diff -u docs/configuration.md - \
+	  || { echo "docs/configuration.md is out of date; run 'make docs'" >&2; exit 1; }
+
+format: $(VENV)/.dev ## Format the tree
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+docs: $(VENV)/.runtime ## Regenerate docs/configuration.md
+	$(BIN)/facerec config --format markdown > docs/configuration.md
+
+bench: install ## Measure a round trip through the whole system
+	@$(BIN)/python -m benchmarks.roundtrip $(ARGS)
+
+clean: ## Remove .venv, caches, the model and local state
+	rm -rf $(VENV) .cache .local build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
