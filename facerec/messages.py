@@ -1,7 +1,7 @@
 """What travels over the queues: versioned JSON, pure.
 
-Readers accept every version in `SUPPORTED_VERSIONS`, ignore unknown fields, and raise `InvalidMessage` for what they
-cannot read, so that web and workers can be upgraded one after the other.
+Readers accept the versions in `SupportedVersion`, ignore unknown fields, and raise `InvalidMessage` for what they cannot
+read, so that web and workers can be upgraded one after the other.
 """
 
 from datetime import datetime
@@ -14,9 +14,10 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 
 from facerec.errors import InvalidMessage
 
-VERSION = 1
-SUPPORTED_VERSIONS = frozenset({1})
-"""The current version and, once there is one, the previous."""
+VERSION: Literal[1] = 1
+"""What is written."""
+SupportedVersion = Literal[1]
+"""What is read: the current version and, once there is one, the previous."""
 
 UNKNOWN = "Unknown"
 NO_FACE = "No-Face"
@@ -56,7 +57,7 @@ class ObjectRef(_Message):
 class RecognitionRequest(_Message):
     """One photo to recognise. The photo itself stays in the object store."""
 
-    version: Literal[1] = VERSION
+    version: SupportedVersion = VERSION
     request_id: UUID
     input: ObjectRef
     filename: str
@@ -110,7 +111,7 @@ class Face(_Message):
 class RecognitionResult(_Message):
     """The answer to one request; a duplicate is harmless, since `request_id` names it."""
 
-    version: Literal[1] = VERSION
+    version: SupportedVersion = VERSION
     request_id: UUID
     result: str
     """The bare name of the primary face, `Unknown` or `No-Face`; empty where the image could not be processed."""

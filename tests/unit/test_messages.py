@@ -1,0 +1,108 @@
+"""Messages: round trips, tolerance of the future, refusal of the unreadable."""
+
+import json
+from datetime import UTC, datetime
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from facerec.errors import InvalidMessage
+from facerec.messages import Box, Face, Match, ObjectRef, Outcome, RecognitionRequest, RecognitionResult
+
+ratios = st.floats(0, 1)
+pixels = st.floats(-1e4, 1e4)
+names = st.text(st.characters(exclude_categories=["Cs"]), max_size=80)
+times = st.datetimes(timezones=st.just(UTC))
+requests = st.builds(
+    RecognitionRequest,
+    request_id=st.uuids(),
+    input=st.builds(ObjectRef, bucket=names, key=names, size=st.integers(0, 2**40)),
+    filename=names,
+    collection=st.from_regex(r"[A-Za-z0-9_.-]{1,64}", fullmatch=True),
+    threshold=st.none() | ratios,
+    reply_to=st.none() | names,
+    submitted_at=times,
+)
+faces = st.builds(
+    Face,
+    box=st.builds(Box, x_min=pixels, y_min=pixels, x_max=pixels, y_max=pixels),
+    probability=ratios,
+    landmarks=st.lists(st.tuples(pixels, pixels), min_size=5, max_size=5).map(tuple),
+    matches=st.lists(st.builds(Match, identity=names, similarity=ratios, threshold=ratios), max_size=3).map(tuple),
+)
+results = st.builds(
+    RecognitionResult,
+    request_id=st.uuids(),
+    result=names,
+    filename=names,
+    outcome=st.sampled_from(Outcome),
+    detail=st.none() | names,
+    faces=st.lists(faces, max_size=3).map(tuple),
+    timings_ms=st.dictionaries(names, st.floats(0, 1e6), max_size=4),
+    attempt=st.integers(1, 99),
+    completed_at=times,
+)
+
+
+@given(requests)
+def test_a_request_survives_the_wire(request: RecognitionRequest) -> None:
+    """What the web tier writes is what the worker reads, as text and as decoded JSON."""
+    assert RecognitionRequest.parse(request.to_json()) == request
+    assert RecognitionRequest.parse(json.loads(request.to_json())) == request
+
+
+@given(results)
+def test_a_result_survives_the_wire(result: RecognitionResult) -> None:
+    """What the worker writes is what the web tier reads."""
+    assert RecognitionResult.parse(result.to_json()) == result
+
+
+@given(requests, st.dictionaries(st.from_regex(r"x_[a-z]{1,8}", fullmatch=True), st.integers()))
+def test_unknown_fields_are_ignored(request: RecognitionRequest, extra: dict[str, int]) -> None:
+    """A newer writer may add fields before its readers know them."""
+    assert RecognitionRequest.parse(json.loads(request.to_json()) | extra) == request
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "",
+        "{",
+        "[]",
+        b"\xff\xfe",
+        "{}",
+        '{"version": 2}',
+        {"version": 1, "request_id": "not-a-uuid"},
+    ],
+)
+def test_the_unreadable_is_refused_with_a_reason(message: str | bytes | dict[str, object]) -> None:
+    """Such a message belongs into the dead-letter queue, with its reason."""
+    with pytest.raises(InvalidMessage, match=r"unreadable RecognitionRequest: ."):
+        RecognitionRequest.parse(message)
+
+
+def test_an_unknown_version_is_refused() -> None:
+    """A version that nobody can vouch for is not guessed at."""
+    good = RecognitionRequest(
+        request_id=UUID(int=7),
+        input=ObjectRef(bucket="b", key="k", size=1),
+        filename="a.jpg",
+        submitted_at=datetime(2026, 1, 1, tzinfo=UTC),
+    )
+    with pytest.raises(InvalidMessage, match="version"):
+        RecognitionRequest.parse(json.loads(good.to_json()) | {"version": 99})
+
+
+def test_a_naive_time_is_refused() -> None:
+    """A time without its zone cannot be compared between machines."""
+    with pytest.raises(InvalidMessage, match="submitted_at"):
+        RecognitionRequest.parse(
+            {
+                "request_id": str(UUID(int=7)),
+                "input": {"bucket": "b", "key": "k", "size": 1},
+                "filename": "a.jpg",
+                "submitted_at": "2026-01-01T00:00:00",
+            }
+        )
