@@ -1,7 +1,7 @@
 """What travels over the queues: versioned JSON, pure.
 
-Readers accept the versions in `SupportedVersion`, ignore unknown fields, and raise `InvalidMessage` for what they cannot
-read, so that web and workers can be upgraded one after the other.
+Readers accept the versions in `SupportedVersion`, ignore unknown fields, and raise `InvalidMessage` for what they
+cannot read, so that web and workers can be upgraded one after the other.
 """
 
 from datetime import datetime
