@@ -1,0 +1,67 @@
+"""Engines: what runs the networks, all behind one protocol and all with the same results.
+
+Importing this package imports no engine.
+"""
+
+from importlib import import_module
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.artefact import Artefact
+from model.faces import DetectedFace
+
+PREFERENCE = ("openvino", "onnxruntime")  # of `auto`: the fastest first
+_EXTRAS = {"openvino": "worker", "onnxruntime": "worker", "torch": "export"}
+
+
+class EngineUnavailable(Exception):
+    """The engine's packages are not installed, or there is no engine of that name; the text says what to do."""
+
+
+class Engine(Protocol):
+    """A loaded model; one thread at a time may use it.
+
+    `name` is `openvino`, `onnxruntime` or `torch`, `precision` what its numbers are (`fp32`), `model_id` whose
+    embeddings these are. Pictures are RGB, uint8 (H, W, 3).
+    """
+
+    name: str
+    precision: str
+    model_id: str
+
+    def detect(self, image: NDArray[np.uint8]) -> list[DetectedFace]:
+        """Return the faces, the largest first; an empty list for none or for a picture too small to hold one."""
+
+    def crop(self, image: NDArray[np.uint8], face: DetectedFace) -> NDArray[np.uint8]:
+        """Return what `embed` wants to see of a face: uint8 (S, S, 3), S being the artefact's image size."""
+
+    def embed(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return the embeddings of crops (N, S, S, 3), N ≥ 1: float32 (N, 512), L2-normalised."""
+
+
+def open_engine(
+    artefact: Artefact, name: str = "auto", threads: int = 1, cache_directory: Path | None = None
+) -> Engine:
+    """Load the artefact into the engine of that name; `auto` takes OpenVINO where installed, else ONNX Runtime.
+
+    `threads` are the cores it may use at a time. `cache_directory` keeps OpenVINO's compiled networks, for a
+    quicker next start; it may be shared by processes. Raises `EngineUnavailable`.
+    """
+    if name not in {"auto", *_EXTRAS}:
+        raise EngineUnavailable(f"there is no engine {name!r}: choose auto, {', '.join(_EXTRAS)}")
+    candidates = PREFERENCE if name == "auto" else (name,)
+    for candidate in candidates:
+        try:
+            module = import_module(f"model.engines.{candidate}")
+        except ImportError as exc:
+            missing = exc
+            continue
+        engine: Engine = module.open_engine(artefact, threads, cache_directory)
+        return engine
+    extra = _EXTRAS[candidates[-1]]
+    raise EngineUnavailable(
+        f"the engine {' or '.join(candidates)} is not installed ({missing}): pip install 'facerec[{extra}]'"
+    ) from missing

@@ -1,0 +1,32 @@
+"""The artefact on ONNX Runtime: small to install and quick to start, for Lambda and the edge."""
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from model.artefact import Artefact
+from model.detection import Net
+from model.engines.graphs import GraphEngine
+
+
+def open_engine(artefact: Artefact, threads: int, _cache_directory: Path | None) -> GraphEngine:
+    """Load the artefact; ONNX Runtime keeps no cache of its own."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # A waiting thread sleeps instead of spinning: the cores are shared with the process that feeds the engine.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return GraphEngine("onnxruntime", artefact, lambda path: load_graph(path, options))
+
+
+def load_graph(path: Path, options: onnxruntime.SessionOptions | None = None) -> Net:
+    """Return the graph as a callable on the CPU."""
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    (source,) = session.get_inputs()
+
+    def run(image: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
+        return tuple(session.run(None, {source.name: image}))
+
+    return run

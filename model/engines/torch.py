@@ -1,0 +1,87 @@
+"""The reference: facenet-pytorch as published, with the artefact's weights, for comparison and not for speed."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from facenet_pytorch import MTCNN, InceptionResnetV1
+from numpy.typing import NDArray
+from PIL import Image
+
+from model.artefact import Artefact
+from model.detection import pyramid_scales
+from model.embedder_graph import read_weights
+from model.embedding import crop_face, preprocess
+from model.faces import Box, DetectedFace
+from model.weights import unfold
+
+
+class TorchEngine:
+    """The `Engine` made of `MTCNN` and `InceptionResnetV1`, in eager float32.
+
+    MTCNN's weights are the installed package's, the embedder's are read from the artefact.
+    """
+
+    name = "torch"
+    precision = "fp32"
+
+    def __init__(self, artefact: Artefact) -> None:
+        self.model_id = artefact.model_id
+        self._image_size = artefact.image_size
+        self._margin = artefact.margin
+        self._min_face_size = artefact.min_face_size
+        self._factor = artefact.factor
+        self._mtcnn = MTCNN(
+            image_size=artefact.image_size,
+            margin=artefact.margin,
+            min_face_size=artefact.min_face_size,
+            thresholds=list(artefact.thresholds),
+            factor=artefact.factor,
+            keep_all=True,
+        )
+        self._embedder = _embedder(artefact)
+
+    def detect(self, image: NDArray[np.uint8]) -> list[DetectedFace]:
+        """Return the faces, the largest first."""
+        if not pyramid_scales(image.shape[0], image.shape[1], self._min_face_size, self._factor):
+            return []  # MTCNN raises where there is no scale to look at
+        boxes, probabilities, landmarks = self._mtcnn.detect(Image.fromarray(image), landmarks=True)
+        if boxes is None:
+            return []
+        return [
+            DetectedFace(
+                Box(*(float(edge) for edge in box)),
+                float(probability),
+                tuple((float(x), float(y)) for x, y in points),
+            )
+            for box, probability, points in zip(boxes, probabilities, landmarks, strict=True)
+        ]
+
+    def crop(self, image: NDArray[np.uint8], face: DetectedFace) -> NDArray[np.uint8]:
+        """Return what the embedder sees of a face, uint8 (S, S, 3)."""
+        return crop_face(image, face.box, self._image_size, self._margin)
+
+    def embed(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return the embeddings, float32 (N, 512)."""
+        with torch.inference_mode():
+            embeddings: NDArray[np.float32] = self._embedder(torch.from_numpy(preprocess(crops))).numpy()
+        return embeddings
+
+
+def open_engine(artefact: Artefact, threads: int, _cache_directory: Path | None) -> TorchEngine:
+    """Load the artefact; the number of threads holds for torch in the whole process."""
+    torch.set_num_threads(threads)
+    return TorchEngine(artefact)
+
+
+def _embedder(artefact: Artefact) -> InceptionResnetV1:
+    weights = unfold(read_weights(onnx.load(artefact.path("embedder.onnx"))))
+    network = InceptionResnetV1(classify=False).eval()
+    # The counters of batches seen in training are all that the artefact leaves out.
+    loaded = network.load_state_dict(
+        {key: torch.from_numpy(value.copy()) for key, value in weights.items()}, strict=False
+    )
+    if missing := [key for key in loaded.missing_keys if not key.endswith("num_batches_tracked")]:
+        raise ValueError(f"the artefact's embedder lacks {', '.join(missing)}")
+    return network

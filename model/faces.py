@@ -1,0 +1,56 @@
+"""What the engine finds in a picture: plain frozen values that cross process boundaries by pickle."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Landmarks = tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A rectangle in pixels of the upright picture; it may reach over the picture's edge by a few pixels."""
+
+    x_min: float
+    y_min: float
+    x_max: float
+    y_max: float
+
+
+@dataclass(frozen=True, slots=True)
+class DetectedFace:
+    """A face as the detector sees it.
+
+    `probability` is the last network's, between its threshold and 1. `landmarks` are five (x, y) points in pixels:
+    left eye, right eye, nose, left and right corner of the mouth, where left is the picture's left.
+    """
+
+    box: Box
+    probability: float
+    landmarks: Landmarks
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EmbeddedFace:
+    """A detected face with its embedding, float32 (512,), L2-normalised."""
+
+    box: Box
+    probability: float
+    landmarks: Landmarks
+    embedding: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImageAnalysis:
+    """All faces of one picture, the primary one first, the others by the same rule in descending order.
+
+    `width` and `height` are those of the upright picture. `timings_ms` has the wall time of the stages `decode`,
+    `detect` and `embed` in milliseconds; of an embedding shared by a batch each face bears an equal part.
+    """
+
+    width: int
+    height: int
+    faces: tuple[EmbeddedFace, ...]
+    timings_ms: Mapping[str, float]

@@ -1,0 +1,111 @@
+"""What a picture's first bytes say, without decoding it; imports nothing but Pillow, for processes without numpy."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from typing import BinaryIO
+
+from PIL import Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
+from PIL.ImageFile import ImageFile
+
+MEGAPIXEL = 1_000_000
+
+# Importing the plugins registers their formats, so that Pillow does not load its other forty when it opens a file.
+_FORMATS = tuple(
+    str(plugin.format)
+    for plugin in (JpegImagePlugin.JpegImageFile, PngImagePlugin.PngImageFile, WebPImagePlugin.WebPImageFile)
+)
+try:
+    from pillow_heif import register_heif_opener
+except ImportError:
+    SUPPORTED = _FORMATS
+else:
+    register_heif_opener()
+    SUPPORTED = (*_FORMATS, "HEIF")
+
+# Pillow warns of sizes that are checked here anyway, and of flaws that a viewer shows the picture in spite of.
+# A filter for the process, because `catch_warnings` around each call is not safe among threads.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+_ADVICE = f"send a {', '.join(SUPPORTED[:-1])} or {SUPPORTED[-1]} picture"
+_FOREIGN = {
+    b"GIF8": "GIF",
+    b"BM": "BMP",
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+    b"%PDF": "PDF",
+    b"\0\0\1\0": "icon",
+    b"8BPS": "Photoshop",
+}
+_FOREIGN_BRANDS = {b"avif": "AVIF", b"avis": "AVIF", b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIC", b"msf1": "HEIC"}
+
+
+DAMAGED = "the picture is cut off or damaged: send the complete file again"
+
+
+class InvalidImage(ValueError):
+    """The bytes are no picture that this system takes; its text is one sentence for the person who sent them."""
+
+
+@dataclass(frozen=True)
+class ImageHeader:
+    """A picture's format, one of `SUPPORTED`, and its size in pixels as stored, before any rotation by EXIF."""
+
+    format: str
+    width: int
+    height: int
+
+
+def read_header(data: bytes | BinaryIO, max_megapixels: float = 50.0) -> ImageHeader:
+    """Return what the header says; the picture is not decoded, so its rest may still be damaged.
+
+    A seekable stream is left at its start. Raises `InvalidImage` for an empty file, one that is no picture of a
+    supported format, and one of more than `max_megapixels`.
+    """
+    stream = BytesIO(data) if isinstance(data, bytes) else data
+    with opened(stream, max_megapixels) as image:
+        header = ImageHeader(_format(image), image.width, image.height)
+    stream.seek(0)
+    return header
+
+
+@contextmanager
+def opened(stream: BinaryIO, max_megapixels: float) -> Iterator[ImageFile]:
+    """Yield the picture, its header read and checked and its pixels not; raises `InvalidImage` as `read_header`."""
+    stream.seek(0)
+    start = stream.read(16)
+    if not start:
+        raise InvalidImage(f"the file is empty: {_ADVICE}")
+    try:
+        image = Image.open(stream, formats=SUPPORTED)
+    except MemoryError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as exc:
+        raise InvalidImage(f"the picture has more than {max_megapixels:g} megapixels: send a smaller one") from exc
+    except Exception as exc:  # Pillow raises a dozen types at hostile bytes; here each means the same
+        raise InvalidImage(_refusal(start)) from exc
+    with image:
+        megapixels = image.width * image.height / MEGAPIXEL
+        if megapixels > max_megapixels:
+            raise InvalidImage(
+                f"the picture has {megapixels:.1f} megapixels and the limit is {max_megapixels:g}: send a smaller one"
+            )
+        yield image
+
+
+def _format(image: ImageFile) -> str:
+    # A JPEG with a preview or a second view behind it, as many phones write, is "MPO" to Pillow.
+    return "JPEG" if image.format == "MPO" else str(image.format)
+
+
+def _refusal(start: bytes) -> str:
+    if start.startswith((b"\xff\xd8", b"\x89PNG")) or start[8:12] == b"WEBP":
+        return DAMAGED
+    foreign = next((name for magic, name in _FOREIGN.items() if start.startswith(magic)), None)
+    if start[4:8] == b"ftyp":
+        foreign = _FOREIGN_BRANDS.get(start[8:12])
+    if foreign is None or (foreign == "HEIC" and "HEIF" in SUPPORTED):
+        return f"the file is not a picture that can be read: {_ADVICE}"
+    return f"{foreign} files are not supported: {_ADVICE}"
