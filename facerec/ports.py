@@ -103,7 +103,8 @@ class Template:
     """Shape (512,), L2-normalised."""
     source: str
     """The file name of the photo, for people to recognise it by."""
-    photo: ObjectRef
+    photo: ObjectRef | None
+    """Where the photo lies; absent for a template that was imported without one."""
     probability: float
     enrolled_at: datetime
 
