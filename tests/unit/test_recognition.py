@@ -1,0 +1,257 @@
+"""The use case against in-memory ports: what is stored, what is published, and in which order."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from uuid import UUID, uuid4
+
+import numpy as np
+import pytest
+
+from facerec.errors import EngineFailure, ObjectMissing, QueueMissing, Transient
+from facerec.keys import input_key, output_key
+from facerec.messages import ObjectRef, Outcome, RecognitionRequest, RecognitionResult
+from facerec.recognition import Recogniser
+from model.faces import Box, EmbeddedFace, ImageAnalysis
+from model.header import InvalidImage
+from model.matching import GalleryIndex
+
+NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
+AXES = np.eye(512, dtype=np.float32)
+
+
+def face(embedding: np.ndarray, x: float = 0) -> EmbeddedFace:
+    """A face at x with this embedding."""
+    landmarks = tuple((x + i, 1.0) for i in range(5))
+    return EmbeddedFace(Box(x, 0, x + 50, 50), 0.99, landmarks, embedding)
+
+
+class Store:
+    """Objects in memory; can be told to be out of reach."""
+
+    def __init__(self) -> None:
+        self.objects: dict[tuple[str, str], bytes] = {}
+        self.down = False
+
+    def put(self, bucket: str, key: str, body: bytes, content_type: str) -> None:
+        if self.down:
+            raise Transient("down")
+        self.objects[bucket, key] = body
+
+    def get(self, bucket: str, key: str) -> bytes:
+        if (bucket, key) not in self.objects:
+            raise ObjectMissing(bucket, key)
+        return self.objects[bucket, key]
+
+    def exists(self, bucket: str, key: str) -> bool:
+        return (bucket, key) in self.objects
+
+    def keys(self, bucket: str, prefix: str = "") -> list[str]:
+        return sorted(k for b, k in self.objects if b == bucket and k.startswith(prefix))
+
+    def delete(self, bucket: str, key: str) -> None:
+        self.objects.pop((bucket, key), None)
+
+
+class Engine:
+    """Answers with prepared analyses."""
+
+    name, precision, model_id = "fake", "fp32", "model-1"
+
+    def __init__(self) -> None:
+        self.faces: tuple[EmbeddedFace, ...] = ()
+        self.error: Exception | None = None
+        self.calls = 0
+
+    def analyse(self, image: bytes) -> ImageAnalysis:
+        self.calls += 1
+        if self.error:
+            raise self.error
+        return ImageAnalysis(100, 80, self.faces, {"decode": 1.0, "detect": 2.0, "embed": 3.0})
+
+
+class World:
+    """Everything around one recogniser."""
+
+    def __init__(self) -> None:
+        self.store, self.engine = Store(), Engine()
+        self.published: list[tuple[str, RecognitionResult]] = []
+        self.queue_missing = False
+        self.gallery = GalleryIndex(AXES[:2], ["Ada", "Grace"], ["t1", "t2"])
+        self.recogniser = self.make()
+
+    def make(self, *, copy_by_filename: bool = False) -> Recogniser:
+        return Recogniser(
+            store=self.store,
+            engine=self.engine,
+            gallery=self,
+            publisher=self,
+            output_bucket="out",
+            default_threshold=0.5,
+            copy_by_filename=copy_by_filename,
+            now=lambda: NOW,
+        )
+
+    def index(self, collection: str) -> GalleryIndex:
+        return self.gallery
+
+    def publish(self, reply_to: str, result: RecognitionResult) -> None:
+        if self.queue_missing:
+            raise QueueMissing(reply_to)
+        # Whoever hears the answer must be able to fetch it.
+        assert ("out", output_key(result.request_id, result.filename)) in self.store.objects
+        self.published.append((reply_to, result))
+
+    def request(self, filename: str = "a.jpg", threshold: float | None = None) -> RecognitionRequest:
+        request_id = uuid4()
+        self.store.put("in", input_key(request_id, filename), b"photo", "image/jpeg")
+        return RecognitionRequest(
+            request_id=request_id,
+            input=ObjectRef(bucket="in", key=input_key(request_id, filename), size=5),
+            filename=filename,
+            threshold=threshold,
+            reply_to="responses",
+            submitted_at=NOW,
+        )
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    """A fresh world for each test."""
+    return World()
+
+
+def similar(cosine: float, axis: int = 0) -> np.ndarray:
+    """A unit vector with this cosine to one axis, and none to the other people's."""
+    return (cosine * AXES[axis] + np.sqrt(1 - cosine**2) * AXES[100]).astype(np.float32)
+
+
+def test_a_match_is_named_stored_and_published(world: World) -> None:
+    """The primary face decides; the stored result is the published one."""
+    world.engine.faces = (face(similar(0.8, axis=1)), face(similar(0.9), x=60))
+    request = world.request()
+    result = world.recogniser.recognise(request)
+    assert (result.outcome, result.result) == (Outcome.MATCH, "Grace")
+    assert result.faces[0].matches[0].similarity == pytest.approx(0.8, abs=1e-6)
+    assert result.faces[1].matches[0].identity == "Ada"
+    assert {"fetch", "decode", "detect", "embed", "match"} <= set(result.timings_ms)
+    assert (result.engine, result.precision, result.model_id) == ("fake", "fp32", "model-1")
+    assert world.published == [("responses", result)]
+    assert RecognitionResult.parse(world.store.get("out", output_key(request.request_id, "a.jpg"))) == result
+
+
+def test_a_face_below_the_threshold_is_unknown(world: World) -> None:
+    """Being the nearest is not enough."""
+    world.engine.faces = (face(similar(0.49)),)
+    result = world.recogniser.recognise(world.request())
+    assert (result.outcome, result.result, result.faces[0].matches) == (Outcome.UNKNOWN, "Unknown", ())
+
+
+@pytest.mark.parametrize(
+    ("threshold", "outcome"), [(0.4, Outcome.MATCH), (0.6, Outcome.UNKNOWN), (None, Outcome.MATCH)]
+)
+def test_the_requests_own_threshold_comes_first(world: World, threshold: float | None, outcome: Outcome) -> None:
+    """The model's threshold is only the default."""
+    world.engine.faces = (face(similar(0.55)),)
+    assert world.recogniser.recognise(world.request(threshold=threshold)).outcome is outcome
+
+
+def test_a_picture_without_a_face(world: World) -> None:
+    """No face is an outcome, not an error."""
+    result = world.recogniser.recognise(world.request())
+    assert (result.outcome, result.result) == (Outcome.NO_FACE, "No-Face")
+
+
+def test_an_empty_gallery_knows_nobody(world: World) -> None:
+    """The first day: nobody is enrolled."""
+    world.gallery = GalleryIndex(np.empty((0, 512), np.float32), [], [])
+    world.engine.faces = (face(AXES[0]),)
+    assert world.recogniser.recognise(world.request()).outcome is Outcome.UNKNOWN
+
+
+def test_an_invalid_image_is_answered_with_its_reason(world: World) -> None:
+    """The client learns what to send instead."""
+    world.engine.error = InvalidImage("the picture is cut off; send it again")
+    result = world.recogniser.recognise(world.request())
+    assert (result.outcome, result.detail) == (Outcome.INVALID_IMAGE, "the picture is cut off; send it again")
+    assert len(world.published) == 1
+
+
+def test_a_redelivery_publishes_the_stored_result_again(world: World) -> None:
+    """Nothing is computed twice when only the acknowledgement was lost."""
+    request = world.request()
+    first = world.recogniser.recognise(request)
+    again = world.recogniser.recognise(request, attempt=2)
+    assert again == first
+    assert world.engine.calls == 1
+    assert len(world.published) == 2
+
+
+def test_a_redelivery_without_a_result_computes(world: World) -> None:
+    """The first worker died before it stored anything."""
+    assert world.recogniser.recognise(world.request(), attempt=3).attempt == 3
+    assert world.engine.calls == 1
+
+
+@pytest.mark.parametrize("error", [EngineFailure("crashed"), Transient("S3 is down")])
+def test_an_error_publishes_nothing(world: World, error: Exception) -> None:
+    """The driver decides between retry and dead letter."""
+    world.engine.error = error
+    with pytest.raises(type(error)):
+        world.recogniser.recognise(world.request())
+    assert world.published == []
+    assert world.store.keys("out") == []
+
+
+def test_a_failed_store_publishes_nothing(world: World) -> None:
+    """A client must never hear of a result that cannot be fetched."""
+    request = world.request()
+    world.store.down = True
+    with pytest.raises(Transient):
+        world.recogniser.recognise(request)
+    assert world.published == []
+
+
+def test_a_missing_input_is_told_apart(world: World) -> None:
+    """It has expired; no retry brings it back."""
+    request = world.request()
+    world.store.delete("in", request.input.key)
+    with pytest.raises(ObjectMissing):
+        world.recogniser.recognise(request)
+
+
+def test_a_vanished_response_queue_loses_nothing(world: World) -> None:
+    """Its web process has left; the result stays fetchable."""
+    world.queue_missing = True
+    request = world.request()
+    world.recogniser.recognise(request)
+    assert world.store.exists("out", output_key(request.request_id, "a.jpg"))
+
+
+def test_failing_a_request_answers_its_client(world: World) -> None:
+    """A culprit's client need not wait for the time-out."""
+    result = world.recogniser.fail(world.request(), "the engine crashed on it")
+    assert (result.outcome, result.result, result.detail) == (Outcome.FAILED, "", "the engine crashed on it")
+    assert world.published == [("responses", result)]
+
+
+def test_copies_by_file_name(world: World) -> None:
+    """`FACEREC_KEY_STYLE=filename`: the bare name under the stem, beside the result under the request id."""
+    world.engine.faces = (face(AXES[0]),)
+    request = world.request("holiday.photo.jpg")
+    world.make(copy_by_filename=True).recognise(request)
+    assert world.store.get("out", "holiday.photo") == b"Ada"
+    assert world.store.exists("out", f"{request.request_id}/holiday.photo.json")
+
+
+def test_two_uploads_of_one_name_never_mix(world: World) -> None:
+    """What counts is the request id."""
+    one, two = world.request("x.jpg"), world.request("x.jpg")
+    world.engine.faces = (face(AXES[0]),)
+    world.recogniser.recognise(one)
+    world.engine.faces = (face(AXES[1]),)
+    world.recogniser.recognise(two)
+
+    def name(request_id: UUID) -> str:
+        return RecognitionResult.parse(world.store.get("out", output_key(request_id, "x.jpg"))).result
+
+    assert (name(one.request_id), name(two.request_id)) == ("Ada", "Grace")
