@@ -65,12 +65,15 @@ class Artefact:
     (facenet-pytorch's meaning), `min_face_size` the smallest face sought. `thresholds` and `factor` belong to the three
     stages of MTCNN. `threshold` is the least cosine similarity that counts as a match by default, with
     `threshold_source` telling where it came from and `threshold_calibrated` whether it was measured for these weights.
+    `least_cosine` is how far the embedder agreed with the original weights' own network, run by `checked_with`.
     `header` is `model.json` as read.
     """
 
     directory: Path
     model_id: str
     weights_name: str
+    weights_source: str
+    weights_sha256: str
     image_size: int
     margin: int
     center_weight: float
@@ -81,6 +84,9 @@ class Artefact:
     threshold_source: str
     threshold_calibrated: bool
     licence: str
+    created_at: str
+    least_cosine: float
+    checked_with: str
     files: Mapping[str, FileStamp]
     header: Mapping[str, Any]
 
@@ -150,6 +156,8 @@ def _fields(header: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "model_id": str(header["model_id"]),
         "weights_name": str(header["weights"]["name"]),
+        "weights_source": str(header["weights"]["source"]),
+        "weights_sha256": str(header["weights"]["sha256"]),
         "image_size": int(preprocessing["image_size"]),
         "margin": int(preprocessing["margin"]),
         "center_weight": float(header["primary_face"]["center_weight"]),
@@ -160,6 +168,9 @@ def _fields(header: Mapping[str, Any]) -> dict[str, Any]:
         "threshold_source": str(threshold["source"]),
         "threshold_calibrated": bool(threshold["calibrated"]),
         "licence": str(header["licence"]),
+        "created_at": str(header["created_at"]),
+        "least_cosine": float(header["check"]["least_cosine"]),
+        "checked_with": str(header["check"]["engine"]),
         "files": files,
     }
 
@@ -177,8 +188,8 @@ def staged(directory: Path) -> Iterator[Path]:
     A reader sees the old artefact or the new one, never a mixture; two writers at once leave one complete artefact.
     Raises `BuildFailed` when `directory` holds something else than an artefact, which is never overwritten.
     """
-    if directory.exists() and not _replaceable(directory):
-        raise BuildFailed(f"{directory} holds other files than a model: choose an empty or a new directory")
+    directory = directory.absolute()
+    check_replaceable(directory)
     directory.parent.mkdir(parents=True, exist_ok=True)
     stage = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
     try:
@@ -189,8 +200,12 @@ def staged(directory: Path) -> Iterator[Path]:
         shutil.rmtree(stage, ignore_errors=True)
 
 
-def _replaceable(directory: Path) -> bool:
-    return directory.is_dir() and ((directory / HEADER).exists() or not any(directory.iterdir()))
+def check_replaceable(directory: Path) -> None:
+    """Raise `BuildFailed` unless an artefact may be put there: nothing, an empty directory, or an artefact is there."""
+    if not directory.exists() or (directory / HEADER).is_file():
+        return
+    if not directory.is_dir() or any(directory.iterdir()):
+        raise BuildFailed(f"{directory} holds other files than a model: choose an empty or a new directory")
 
 
 def _swap(stage: Path, directory: Path) -> None:

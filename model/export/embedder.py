@@ -25,6 +25,7 @@ OPSET = 17
 IR_VERSION = 8  # read by every ONNX Runtime since 1.10
 IMAGE_SIZE = 160
 SMALLEST_NORM = 1e-12  # of torch.nn.functional.normalize
+ENGINE = f"torch {torch.__version__}"
 
 
 class _Composer:
@@ -125,39 +126,40 @@ def structure() -> onnx.ModelProto:
     )
 
 
-def load_network(weights: str | Path) -> InceptionResnetV1:
-    """Return `InceptionResnetV1` in evaluation mode with weights by name (`vggface2`) or from a state dict's file.
+def load_published(name: str) -> tuple[InceptionResnetV1, Path]:
+    """Return the network with the weights `vggface2`, and the file they are cached in.
 
-    A file is read as tensors only: code in it is not run. Raises `BuildFailed` that says what to do.
+    facenet-pytorch itself downloads them, once. Raises `BuildFailed` that says what to do without internet.
     """
-    network = _download(weights) if isinstance(weights, str) else _read(weights)
-    return network.eval()
-
-
-def _download(name: str) -> InceptionResnetV1:
     try:
-        return InceptionResnetV1(pretrained=name, classify=False)
+        network = InceptionResnetV1(pretrained=name, classify=False)
     except OSError as exc:
         raise BuildFailed(
             f"facenet-pytorch could not download the weights {name} ({exc}): on a machine with internet, download the "
-            f"file ending in {name}.pt from the release v2.2.9 of timesler/facenet-pytorch on GitHub, bring it here, "
-            "and run `facerec model build --weights FILE`"
+            f"file ending in {name}.pt from release v2.2.9 of timesler/facenet-pytorch on GitHub, bring it here, and "
+            "run `facerec model build --weights FILE`"
         ) from exc
+    folder = Path(reference.get_torch_home()) / "checkpoints"
+    return network.eval(), next(folder.glob(f"*-{name}.pt"))
 
 
-def _read(path: Path) -> InceptionResnetV1:
+def load_file(path: Path) -> InceptionResnetV1:
+    """Return the network with the state dict in a file; it is read as tensors only, code in it is not run.
+
+    A classifier on top (`logits.*`) is left out. Raises `BuildFailed` that says what is wrong with the file.
+    """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as exc:
-        reason = str(exc).strip().splitlines() or ["it is empty"]
-        raise BuildFailed(f"{path} cannot be read as a file of tensors saved by torch ({reason[0]})") from exc
+    except OSError as exc:
+        raise BuildFailed(f"{path} cannot be read: {exc.strerror or exc}") from exc
+    except (EOFError, RuntimeError, pickle.UnpicklingError) as exc:
+        raise BuildFailed(f"{path} is damaged, or holds more than a state dict saved by torch") from exc
     network = InceptionResnetV1(classify=False)
     try:
-        state = {key: value for key, value in state.items() if not key.startswith("logits.")}
-        network.load_state_dict(state)
+        network.load_state_dict({key: value for key, value in state.items() if not key.startswith("logits.")})
     except (AttributeError, RuntimeError) as exc:
         raise BuildFailed(f"{path} holds no state dict of facenet-pytorch's InceptionResnetV1") from exc
-    return network
+    return network.eval()
 
 
 def embed(network: InceptionResnetV1, crops: NDArray[np.float32]) -> NDArray[np.float32]:
