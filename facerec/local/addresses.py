@@ -1,0 +1,48 @@
+"""Ports of the loopback interface and what answers on them."""
+
+import http.client
+import socket
+import time
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+LOOPBACK = "127.0.0.1"
+_POLL_SECONDS = 0.05
+
+
+def free_port(preferred: int = 0) -> int:
+    """The preferred port where nothing uses it, else any free one."""
+    for port in dict.fromkeys((preferred, 0)):
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            # A server that ended a moment ago leaves connections behind that do not hinder the next.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((LOOPBACK, port))
+            except OSError:
+                continue
+            found: int = probe.getsockname()[1]
+            return found
+    raise OSError("no port is free on the loopback interface")
+
+
+def answers_ok(url: str, timeout_seconds: float = 2.0) -> bool:
+    """Whether a GET of the URL answers 200 in time."""
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.hostname or LOOPBACK, parts.port, timeout=timeout_seconds)
+    try:
+        connection.request("GET", parts.path or "/")
+        return connection.getresponse().status == http.client.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def poll_until(condition: Callable[[], bool], timeout_seconds: float) -> bool:
+    """Try the condition every 50 ms; whether it came true in time."""
+    deadline = time.monotonic() + timeout_seconds
+    while not condition():
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(_POLL_SECONDS)
+    return True

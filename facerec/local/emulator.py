@@ -1,0 +1,76 @@
+"""The emulated AWS: which command runs it, and how to tell that it is ready. It listens on loopback only."""
+
+import importlib.util
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from facerec.errors import ConfigurationError
+from facerec.local.addresses import LOOPBACK, answers_ok
+from facerec.local.environment import without_aws
+from facerec.local.processes import Command
+
+DEFAULT_PORT = 4566
+START_SECONDS = 30.0
+"""Longest wait for readiness; usually it takes half a second (moto: two seconds)."""
+
+
+class EmulatorKind(StrEnum):
+    """The emulators that we know."""
+
+    MINISTACK = "ministack"
+    MOTO = "moto"
+
+
+@dataclass(frozen=True, slots=True)
+class Emulator:
+    """An emulator to be run by `command`, then found at `url`."""
+
+    kind: EmulatorKind
+    url: str
+    command: Command
+
+    @property
+    def forgets(self) -> bool:
+        """Whether everything in it is gone when it stops."""
+        return self.kind is EmulatorKind.MOTO
+
+    def ready(self) -> bool:
+        """Whether it answers."""
+        path = "/_ministack/ready" if self.kind is EmulatorKind.MINISTACK else "/moto-api/"
+        return answers_ok(self.url + path)
+
+
+def emulator(kind: EmulatorKind, *, port: int, state: Path, environ: Mapping[str, str]) -> Emulator:
+    """Describe an emulator that keeps its state under `state`; raises `ConfigurationError` if it is not installed."""
+    if importlib.util.find_spec(kind) is None:
+        raise ConfigurationError(f"the emulator {kind} is not installed; install facerec with its extra `local`")
+    base = without_aws(environ)
+    if kind is EmulatorKind.MINISTACK:
+        argv: tuple[str, ...] = (sys.executable, "-m", "ministack")
+        base |= _ministack_environ(port, state.resolve())
+    else:
+        argv = (sys.executable, "-m", "moto.server", "-H", LOOPBACK, "-p", str(port))
+    return Emulator(kind, f"http://{LOOPBACK}:{port}", Command("emulator", argv, base))
+
+
+def _ministack_environ(port: int, state: Path) -> dict[str, str]:
+    scratch = state / "tmp"
+    scratch.mkdir(parents=True, exist_ok=True)
+    return {
+        "BIND_HOST": LOOPBACK,  # its default is every interface
+        "GATEWAY_PORT": str(port),
+        "PERSIST_STATE": "1",
+        "STATE_DIR": str(state),
+        "S3_PERSIST": "1",
+        "S3_DATA_DIR": str(state / "s3"),
+        "SERVICES": "s3,sqs,dynamodb,ec2,sts",
+        # Its MQTT and SFTP listeners have ports and interfaces of their own.
+        "IOT_MTLS_ENABLED": "0",
+        "SFTP_ENABLED": "0",
+        # It puts a file with its process id there.
+        "TMPDIR": str(scratch),
+        "LOG_LEVEL": "WARNING",
+    }

@@ -1,0 +1,33 @@
+"""The environment that points an ordinary command at the emulated AWS."""
+
+from collections.abc import Mapping
+
+from facerec.local.addresses import LOOPBACK
+
+_OWN = {
+    # Any value does: the emulators check no signature.
+    "AWS_ACCESS_KEY_ID": "facerec-local",
+    "AWS_SECRET_ACCESS_KEY": "facerec-local",
+    # Nothing of the user's real account may reach a command that is meant for the emulator.
+    "AWS_CONFIG_FILE": "/dev/null",
+    "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
+
+
+def without_aws(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment without the variables that choose an AWS account or endpoint."""
+    return {name: value for name, value in environ.items() if not name.startswith("AWS_")}
+
+
+def emulated_variables(url: str, environ: Mapping[str, str], region: str = "us-east-1") -> dict[str, str]:
+    """The variables that point a command at the emulator at `url`: dummy credentials, region, endpoint, no proxy."""
+    bypass = dict.fromkeys(filter(None, [*environ.get("NO_PROXY", "").split(","), LOOPBACK, "localhost"]))
+    return {
+        **_OWN,
+        "AWS_DEFAULT_REGION": region,
+        "FACEREC_AWS__REGION": region,
+        "FACEREC_AWS__ENDPOINT_URL": url,
+        "NO_PROXY": ",".join(bypass),
+        "no_proxy": ",".join(bypass),
+    }

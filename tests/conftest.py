@@ -1,0 +1,64 @@
+"""Fixtures for all tests: an environment of their own, an emulated AWS, and the real model artefact."""
+
+import fcntl
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from facerec.local.emulator import EmulatorKind
+from facerec.settings import Settings
+from tests.support.emulated import EmulatedAws, emulated_aws
+
+CHECKOUT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_environment() -> Iterator[None]:
+    """No test sees the user's AWS account or settings."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.startswith(("AWS_", "FACEREC_")):
+                patch.delenv(name)
+        patch.setenv("AWS_CONFIG_FILE", os.devnull)
+        patch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        yield
+
+
+@pytest.fixture(scope="session")
+def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmulatedAws]:
+    """One emulated AWS for the whole session, provisioned under the default names; the environment points at it."""
+    with emulated_aws(EmulatorKind.MINISTACK, tmp_path_factory.mktemp("emulator")) as aws:
+        yield aws
+
+
+@pytest.fixture
+def fresh(emulator: EmulatedAws) -> Settings:
+    """Settings whose buckets, queues and table are this test's own, and empty."""
+    return emulator.fresh()
+
+
+@pytest.fixture(scope="session")
+def artefact_dir() -> Path:
+    """The real model artefact, built on first use and kept in the checkout's cache."""
+    cache = CHECKOUT / ".cache"
+    cache.mkdir(exist_ok=True)
+    variables = {
+        "FACEREC_MODEL__DIR": str(cache / "model"),
+        "FACEREC_MODEL__CACHE_DIR": str(cache / "downloads"),
+    }
+    with (cache / "model.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two runs of the tests must not build at once
+        if not (cache / "model" / "model.json").exists():
+            subprocess.run(
+                [sys.executable, "-m", "facerec.cli", "model", "build"],
+                cwd=CHECKOUT,
+                env=os.environ | variables,
+                check=True,
+            )
+    return cache / "model"

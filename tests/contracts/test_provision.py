@@ -1,0 +1,121 @@
+"""Provisioning, held to the same behaviour on both emulators."""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from facerec.aws.clients import Clients
+from facerec.aws.provision import Resource, State, provision
+from facerec.errors import ConfigurationError
+from facerec.local.emulator import EmulatorKind
+from facerec.settings import QueueSettings, RetentionSettings, Settings
+from tests.support.emulated import EmulatedAws, changed, emulated_aws
+
+RESOURCES = 8
+
+
+@pytest.fixture(scope="module", params=EmulatorKind)
+def aws(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmulatedAws]:
+    """Each emulator in turn."""
+    with emulated_aws(request.param, tmp_path_factory.mktemp(str(request.param))) as found:
+        yield found
+
+
+@pytest.fixture
+def settings(aws: EmulatedAws) -> Settings:
+    """Names of their own, provisioned."""
+    return aws.fresh()
+
+
+@pytest.fixture
+def clients(settings: Settings) -> Clients:
+    """Clients of the emulator."""
+    return Clients(settings)
+
+
+def queue_attributes(clients: Clients, name: str) -> dict[str, str]:
+    """Every attribute of a queue."""
+    url = clients.sqs.get_queue_url(QueueName=name)["QueueUrl"]
+    attributes = clients.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
+    return {str(name): value for name, value in attributes.items()}
+
+
+def test_creates_all_then_changes_nothing(aws: EmulatedAws) -> None:
+    """The first run creates each resource, without notes on an emulator that supports all; the second is idle."""
+    settings = changed(aws.settings, prefix="twice")
+    clients = Clients(settings)
+    reported: list[Resource] = []
+    first = provision(clients, settings, reported.append)
+    assert [(r.state, r.notes) for r in first] == [(State.CREATED, [])] * RESOURCES
+    assert reported == first
+    assert [r.name for r in first] == [
+        "twice-in-bucket",
+        "twice-out-bucket",
+        "twice-gallery-bucket",
+        "twice-model-bucket",
+        "twice-req-queue-dlq",
+        "twice-req-queue",
+        "twice-resp-queue",
+        "twice-templates",
+    ]
+    assert [r.state for r in provision(clients, settings)] == [State.UNCHANGED] * RESOURCES
+
+
+def test_changed_settings_reach_existing_resources(clients: Clients, settings: Settings) -> None:
+    """A longer visibility timeout and retention update the queue and bucket concerned, and nothing else."""
+    other = changed(
+        settings,
+        queue=QueueSettings(visibility_timeout_seconds=45, max_receives=2),
+        retention=RetentionSettings(result_days=30),
+    )
+    updated = {r.name for r in provision(clients, other) if r.state is State.UPDATED}
+    assert updated == {settings.request_queue, settings.output_bucket}
+    attributes = queue_attributes(clients, settings.request_queue)
+    assert attributes["VisibilityTimeout"] == "45"
+    assert int(json.loads(attributes["RedrivePolicy"])["maxReceiveCount"]) == 2
+    rules = clients.s3.get_bucket_lifecycle_configuration(Bucket=settings.output_bucket)["Rules"]
+    assert [rule["Expiration"]["Days"] for rule in rules] == [30]
+
+
+def test_repairs_what_was_undone(clients: Clients, settings: Settings) -> None:
+    """An opened bucket is closed again, and a foreign lifecycle rule stays."""
+    clients.s3.delete_public_access_block(Bucket=settings.input_bucket)
+    foreign = {"ID": "theirs", "Status": "Enabled", "Filter": {"Prefix": "x/"}, "Expiration": {"Days": 3}}
+    clients.s3.put_bucket_lifecycle_configuration(
+        Bucket=settings.gallery_bucket,
+        LifecycleConfiguration={"Rules": [foreign]},  # type: ignore[list-item] # a literal
+    )
+    updated = {r.name for r in provision(clients, settings) if r.state is State.UPDATED}
+    assert updated == {settings.input_bucket, settings.gallery_bucket}
+    block = clients.s3.get_public_access_block(Bucket=settings.input_bucket)["PublicAccessBlockConfiguration"]
+    assert all(block.values())
+    rules = clients.s3.get_bucket_lifecycle_configuration(Bucket=settings.gallery_bucket)["Rules"]
+    assert {rule["ID"] for rule in rules} == {"theirs", "facerec-expiry"}
+
+
+def test_dead_letters_of_the_request_queue_are_caught(clients: Clients, settings: Settings) -> None:
+    """The request queue's redrive policy names the dead-letter queue."""
+    policy = json.loads(queue_attributes(clients, settings.request_queue)["RedrivePolicy"])
+    assert policy["deadLetterTargetArn"] == queue_attributes(clients, settings.dead_letter_queue)["QueueArn"]
+    assert int(policy["maxReceiveCount"]) == settings.queue.max_receives
+
+
+def test_works_outside_the_default_region(aws: EmulatedAws) -> None:
+    """S3 wants the region named everywhere but in us-east-1."""
+    region = aws.settings.aws.model_copy(update={"region": "eu-central-1"})
+    elsewhere = changed(aws.settings, prefix="far-away", aws=region)
+    assert {r.state for r in provision(Clients(elsewhere), elsewhere)} == {State.CREATED}
+
+
+def test_a_table_of_other_keys_is_refused(clients: Clients, settings: Settings) -> None:
+    """A table that is not ours is left alone, and the error names the variable to change."""
+    clients.dynamodb.create_table(
+        TableName=f"{settings.prefix}-theirs",
+        AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
+        KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
+        BillingMode="PAY_PER_REQUEST",
+    )
+    named = settings.names.model_copy(update={"templates_table": f"{settings.prefix}-theirs"})
+    with pytest.raises(ConfigurationError, match="FACEREC_NAMES__TEMPLATES_TABLE"):
+        provision(clients, changed(settings, names=named))

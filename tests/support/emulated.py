@@ -1,0 +1,60 @@
+"""An emulated AWS for the tests, started as `facerec local` starts it."""
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from facerec.aws.clients import Clients
+from facerec.aws.provision import provision
+from facerec.local.addresses import free_port, poll_until
+from facerec.local.emulator import START_SECONDS, EmulatorKind, emulator
+from facerec.local.environment import emulated_variables
+from facerec.local.processes import Leash, Process, tail
+from facerec.settings import Settings
+
+
+@dataclass(frozen=True)
+class EmulatedAws:
+    """A running emulator: its address, the settings in force, and the whole environment for a command that uses it."""
+
+    url: str
+    settings: Settings
+    environ: dict[str, str]
+
+    def fresh(self) -> Settings:
+        """Settings with names of their own, provisioned."""
+        settings = changed(self.settings, prefix=f"test-{uuid.uuid4().hex[:12]}")
+        provision(Clients(settings), settings)
+        return settings
+
+
+def changed(settings: Settings, **updates: Any) -> Settings:
+    """A validated copy with other values (`model_copy` would keep names that were derived from the old ones)."""
+    return Settings(**{name: getattr(settings, name) for name in Settings.model_fields} | updates)
+
+
+def environ_of(settings: Settings, base: dict[str, str]) -> dict[str, str]:
+    """The environment that makes a command use the resources of `settings`."""
+    return base | {"FACEREC_PREFIX": settings.prefix}
+
+
+@contextmanager
+def emulated_aws(kind: EmulatorKind, state: Path) -> Iterator[EmulatedAws]:
+    """Start an emulator on a free loopback port, point the environment at it, provision, and stop it at the end."""
+    found = emulator(kind, port=free_port(), state=state, environ=os.environ)
+    with closing(Leash()) as leash, pytest.MonkeyPatch.context() as patch:
+        process = Process(found.command, state / "emulator.log", leash)
+        if not poll_until(found.ready, START_SECONDS):
+            pytest.fail(f"the emulator did not start: {tail(process.log)}")
+        for name, value in emulated_variables(found.url, os.environ).items():
+            patch.setenv(name, value)
+        settings = Settings.load()
+        provision(Clients(settings), settings)
+        yield EmulatedAws(found.url, settings, dict(os.environ))
+        process.stop(5)
