@@ -49,7 +49,7 @@ def emulator(kind: EmulatorKind, *, port: int, state: Path, environ: Mapping[str
         raise ConfigurationError(f"the emulator {kind} is not installed; install facerec with its extra `local`")
     base = without_aws(environ)
     if kind is EmulatorKind.MINISTACK:
-        argv: tuple[str, ...] = (sys.executable, "-m", "ministack")
+        argv: tuple[str, ...] = (sys.executable, "-m", "facerec.local.ministack_server")
         base |= _ministack_environ(port, state.resolve())
     else:
         argv = (sys.executable, "-m", "moto.server", "-H", LOOPBACK, "-p", str(port))

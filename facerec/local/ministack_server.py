@@ -1,0 +1,80 @@
+"""Runs ministack so that its state also outlives a crash: `python -m facerec.local.ministack_server`.
+
+On its own, ministack writes S3 objects to disk at once, but tables and queues only when it ends in good order. This
+wrapper writes them a moment after they change, too. Requests are handled on one event loop, and so is the saving:
+what is saved is consistent.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from time import perf_counter
+from typing import Any
+
+from ministack import app as ministack  # type: ignore[import-untyped] # it ships no types
+from ministack.core.persistence import save_all  # type: ignore[import-untyped] # it ships no types
+
+_SERVICES = {b"DynamoDB_20120810": "dynamodb", b"AmazonSQS": "sqs"}
+_READING = (b"BatchGet", b"Describe", b"Get", b"List", b"Query", b"Scan")
+_SETTLE_SECONDS = 1.0
+_LARGEST_SHARE = 0.05
+"""Saving a large table takes time, in which no request is answered: at most this share of the whole."""
+
+_Scope = MutableMapping[str, Any]
+_App = Callable[[_Scope, Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]], Awaitable[None]]
+
+
+class Saver:
+    """Notes which services have changed, and saves them while `run` runs."""
+
+    def __init__(self) -> None:
+        self._states = ministack._build_persistence_save_dict  # noqa: SLF001 - no public way; checked at the start
+        self._changed: set[str] = set()
+        self._wake = asyncio.Event()
+
+    def note(self, target: bytes) -> None:
+        """A request with this `X-Amz-Target` has been answered."""
+        service, _, operation = target.partition(b".")
+        if service in _SERVICES and not operation.startswith(_READING):
+            self._changed.add(_SERVICES[service])
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Save what has changed, again and again, until cancelled."""
+        while True:
+            await self._wake.wait()
+            await asyncio.sleep(_SETTLE_SECONDS)
+            self._wake.clear()
+            changed, self._changed = self._changed, set()
+            began = perf_counter()
+            save_all({name: state for name, state in self._states().items() if name in changed})
+            await asyncio.sleep((perf_counter() - began) / _LARGEST_SHARE)
+
+
+def saving(app: _App) -> _App:
+    """The same ASGI app, which saves its state while it runs."""
+    saver = Saver()
+
+    async def wrapped(
+        scope: _Scope, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]
+    ) -> None:
+        if scope["type"] == "lifespan":
+            saving_task = asyncio.create_task(saver.run())
+            try:
+                await app(scope, receive, send)
+            finally:
+                saving_task.cancel()
+            return
+        await app(scope, receive, send)
+        saver.note(dict(scope.get("headers", ())).get(b"x-amz-target", b""))
+
+    return wrapped
+
+
+def main() -> None:
+    """Serve until SIGTERM, as configured by ministack's own variables."""
+    ministack.app = saving(ministack.app)
+    ministack.main()
+
+
+if __name__ == "__main__":
+    main()
