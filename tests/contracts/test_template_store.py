@@ -1,0 +1,307 @@
+"""One suite for every template store: the in-memory one, DynamoDB as ministack has it, and as moto has it."""
+
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import numpy as np
+import pytest
+from botocore.awsrequest import AWSResponse
+from botocore.compat import HTTPHeaders
+from moto import mock_aws
+
+from facerec.aws import provision
+from facerec.aws.clients import Clients
+from facerec.aws.templates import DynamoTemplateStore
+from facerec.errors import AlreadyEnrolled, ConfigurationError, Transient
+from facerec.messages import ObjectRef
+from facerec.ports import Template, TemplateStore
+from facerec.settings import AwsSettings, Settings
+from tests.fakes.templates import InMemoryTemplateStore
+from tests.support.emulated import EmulatedAws
+
+WRITERS = 8
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True)
+class Table:
+    """An empty table, and the clients to reach it."""
+
+    clients: Clients
+    name: str
+
+
+@pytest.fixture(scope="session")
+def clients(emulator: EmulatedAws) -> Clients:
+    """Clients of the emulator, shared: to make them takes longer than most tests here."""
+    return Clients(emulator.settings)
+
+
+@pytest.fixture
+def table(clients: Clients) -> Table:
+    """A table of the test's own on the emulator."""
+    return empty_table(clients)
+
+
+@pytest.fixture(scope="module")
+def moto_clients() -> Iterator[Clients]:
+    """Clients of moto, which answers within this process while the fixture lives."""
+    clients = Clients(Settings(aws=AwsSettings()))  # the environment may point at the emulator already
+    with mock_aws():
+        yield clients
+
+
+@pytest.fixture(params=["memory", "ministack", "moto"])
+def store(request: pytest.FixtureRequest) -> TemplateStore:
+    """An empty store of each kind."""
+    if request.param == "memory":
+        return InMemoryTemplateStore()
+    kind = "clients" if request.param == "ministack" else "moto_clients"
+    table = empty_table(request.getfixturevalue(kind))
+    return DynamoTemplateStore(table.clients, table.name)
+
+
+def empty_table(clients: Clients) -> Table:
+    """A table as `facerec provision` makes it, without the other resources."""
+    return Table(clients, provision._table(clients, f"test-{uuid.uuid4().hex[:12]}").name)
+
+
+def template(number: int, identity: str = "Ada Lovelace", collection: str = "default") -> Template:
+    """A template whose id and embedding follow from its number."""
+    embedding = np.random.default_rng(number).standard_normal(512).astype(np.float32)
+    return Template(
+        template_id=f"{number:032x}",
+        collection=collection,
+        identity=identity,
+        model_id="facenet-160-0123456789abcdef",
+        embedding=embedding / np.linalg.norm(embedding),
+        source=f"ada {number}.jpg",
+        photo=ObjectRef(bucket="gallery", key=f"{collection}/{number:032x}/ada {number}.jpg", size=4321),
+        probability=0.9987654321,
+        enrolled_at=datetime(2026, 3, 1, 12, 30, 15, 123456, tzinfo=UTC),
+    )
+
+
+def ids(templates: Iterator[Template]) -> list[str]:
+    """The templates' ids in their order."""
+    return [template.template_id for template in templates]
+
+
+def test_an_empty_collection_has_version_0_and_no_templates(store: TemplateStore) -> None:
+    """Asking for a collection that nobody has written is no error."""
+    assert store.version("nowhere") == 0
+    assert list(store.templates("nowhere")) == []
+    assert store.collections() == []
+
+
+def test_a_template_comes_back_as_it_was_added(store: TemplateStore) -> None:
+    """Every field survives the trip, the embedding bit by bit, names in any script."""
+    added = template(1, "José 李 👩‍🚀")
+    store.add(added)
+    (found,) = store.templates("default")
+    assert found.embedding.dtype == np.float32
+    assert found.embedding.tobytes() == added.embedding.tobytes()
+    assert fields(found) == fields(added)
+
+
+def test_a_template_without_a_photo_comes_back_without_one(store: TemplateStore) -> None:
+    """An imported template has no photo, and its source may be nothing."""
+    added = replace(template(1), photo=None, source="")
+    store.add(added)
+    (found,) = store.templates("default")
+    assert fields(found) == fields(added)
+
+
+def test_every_change_raises_the_version(store: TemplateStore) -> None:
+    """Workers see from the version alone that there is something new."""
+    versions = [store.version("default")]
+    for change in (
+        lambda: store.add(template(1)),
+        lambda: store.add(template(2)),
+        lambda: store.remove("default", [template(1).template_id]),
+    ):
+        change()
+        versions.append(store.version("default"))
+    assert versions == sorted(set(versions))
+
+
+def test_the_same_id_is_refused_with_the_name_of_its_owner(store: TemplateStore) -> None:
+    """One photo cannot be two people; the refusal changes nothing."""
+    store.add(template(1, "Ada Lovelace"))
+    version = store.version("default")
+    with pytest.raises(AlreadyEnrolled) as refused:
+        store.add(template(1, "Grace Hopper"))
+    assert (refused.value.identity, refused.value.template_id) == ("Ada Lovelace", template(1).template_id)
+    assert store.version("default") == version
+    assert [found.identity for found in store.templates("default")] == ["Ada Lovelace"]
+
+
+def test_templates_come_sorted_by_identity_and_id(store: TemplateStore) -> None:
+    """Lists are stable, whatever the order of enrolment."""
+    for number, identity in ((3, "Grace"), (2, "Ada"), (1, "Grace"), (4, "Ada")):
+        store.add(template(number, identity))
+    assert ids(store.templates("default")) == [template(number).template_id for number in (2, 4, 1, 3)]
+
+
+def test_collections_are_apart(store: TemplateStore) -> None:
+    """The same id may be in two collections, and a change of one is none of the other."""
+    store.add(template(1, collection="staff"))
+    store.add(template(1, collection="guests"))
+    assert store.collections() == ["guests", "staff"]
+    version = store.version("guests")
+    assert store.remove("staff", [template(1).template_id]) == 1
+    assert store.version("guests") == version
+    assert len(ids(store.templates("guests"))) == 1
+
+
+def test_a_collection_is_listed_while_it_holds_templates(store: TemplateStore) -> None:
+    """The last removal takes it off the list, the next enrolment brings it back, and its version never falls."""
+    store.add(template(1, collection="staff"))
+    store.remove("staff", [template(1).template_id])
+    assert store.collections() == []
+    version = store.version("staff")
+    store.add(template(1, collection="staff"))
+    assert store.collections() == ["staff"]
+    assert store.version("staff") > version
+
+
+def test_removing_counts_what_was_there(store: TemplateStore) -> None:
+    """Unknown and repeated ids are not counted, and the others go."""
+    for number in (1, 2, 3):
+        store.add(template(number))
+    wanted = [template(number).template_id for number in (2, 9, 1, 2)]
+    assert store.remove("default", wanted) == 2
+    assert ids(store.templates("default")) == [template(3).template_id]
+
+
+def test_removing_nothing_changes_nothing(store: TemplateStore) -> None:
+    """No worker reloads for a removal that found nothing."""
+    store.add(template(1))
+    version = store.version("default")
+    assert store.remove("default", [template(2).template_id]) == 0
+    assert store.remove("default", []) == 0
+    assert store.version("default") == version
+
+
+@pytest.mark.parametrize("store", ["memory", "ministack"], indirect=True)  # moto's tables are not safe among threads
+def test_concurrent_adds_all_stay(store: TemplateStore) -> None:
+    """Eight writers at once: every template is there, and the version counts each of them once."""
+    numbers = range(10 * WRITERS)
+    at_once(WRITERS, lambda number: store.add(template(number)), numbers)
+    assert ids(store.templates("default")) == [template(number).template_id for number in numbers]
+    assert store.version("default") == len(numbers)
+
+
+@pytest.mark.parametrize("store", ["memory", "ministack"], indirect=True)  # as above
+def test_of_concurrent_adds_of_one_photo_one_wins(store: TemplateStore) -> None:
+    """Eight people claim the same photo at once: one gets it, and the others are told who."""
+
+    def claim(number: int) -> str | AlreadyEnrolled:
+        try:
+            store.add(template(1, f"claimant {number}"))
+        except AlreadyEnrolled as exc:
+            return exc
+        return f"claimant {number}"
+
+    answers = at_once(WRITERS, claim, range(WRITERS))
+    (owner,) = (found.identity for found in store.templates("default"))
+    assert [answer for answer in answers if isinstance(answer, str)] == [owner]
+    assert {answer.identity for answer in answers if isinstance(answer, AlreadyEnrolled)} == {owner}
+
+
+@pytest.mark.parametrize("store", ["memory", "ministack"], indirect=True)  # as above
+def test_concurrent_removals_count_each_template_once(store: TemplateStore) -> None:
+    """Two operators who remove the same people together remove each template once."""
+    for number in range(20):
+        store.add(template(number))
+    wanted = [template(number).template_id for number in range(20)]
+    assert sum(at_once(4, lambda _: store.remove("default", wanted), range(4))) == 20
+    assert store.collections() == []
+
+
+@pytest.mark.parametrize("store", ["memory", "ministack"], indirect=True)  # as above
+def test_a_collection_larger_than_one_page_comes_whole(store: TemplateStore) -> None:
+    """DynamoDB answers in pages of 1 MB; 600 templates are more than that, and more than one transaction removes."""
+    numbers = range(600)
+    at_once(WRITERS, lambda number: store.add(template(number)), numbers)
+    wanted = [template(number).template_id for number in numbers]
+    assert ids(store.templates("default")) == wanted
+    version = store.version("default")
+    assert store.remove("default", wanted[:250]) == 250
+    assert ids(store.templates("default")) == wanted[250:]
+    assert store.version("default") > version
+
+
+def test_lost_races_are_tried_again(table: Table) -> None:
+    """A cancelled transaction is repeated after a pause of random length, longer each time, and then succeeds."""
+    pauses: list[float] = []
+    store = DynamoTemplateStore(table.clients, table.name, sleep=pauses.append)
+    with rivals(table.clients, wins=5):
+        store.add(template(1))
+    assert len(pauses) == 5
+    assert all(0 <= pause <= 0.02 * 2**attempt for attempt, pause in enumerate(pauses))
+    assert store.version("default") == 1
+
+
+def test_races_lost_too_often_are_transient(table: Table) -> None:
+    """The writer gives up after some seconds, having written nothing."""
+    pauses: list[float] = []
+    store = DynamoTemplateStore(table.clients, table.name, sleep=pauses.append)
+    with rivals(table.clients, wins=1000), pytest.raises(Transient, match="retry later"):
+        store.add(template(1))
+    assert 5 < len(pauses) < 20
+    assert max(pauses) <= 1
+    assert store.version("default") == 0
+
+
+def test_a_missing_table_says_what_to_do(clients: Clients) -> None:
+    """Before `facerec provision` every call names the remedy."""
+    store = DynamoTemplateStore(clients, "no-such-table")
+    calls: Sequence[Callable[[], object]] = (
+        lambda: store.version("default"),
+        lambda: store.templates("default"),
+        lambda: store.add(template(1)),
+        store.collections,
+    )
+    for call in calls:
+        with pytest.raises(ConfigurationError, match="facerec provision"):
+            call()
+
+
+def fields(found: Template) -> dict[str, Any]:
+    """Everything but the embedding, for comparison."""
+    return {name: getattr(found, name) for name in Template.__slots__ if name != "embedding"}
+
+
+def at_once(threads: int, call: Callable[[int], Answer], items: Sequence[int]) -> list[Answer]:
+    """Call from many threads, and raise what any of them raised."""
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(call, items))
+
+
+@contextmanager
+def rivals(clients: Clients, wins: int) -> Iterator[None]:
+    """Let the first transactions be answered as DynamoDB answers the loser of a race."""
+    reasons = [{"Code": "TransactionConflict", "Message": "Transaction is ongoing for the item"}, {"Code": "None"}]
+    lost = {
+        "Error": {"Code": "TransactionCanceledException", "Message": "Transaction cancelled"},
+        "CancellationReasons": reasons,
+        "ResponseMetadata": {"HTTPStatusCode": 400},
+    }
+    answers = iter([(AWSResponse("", 400, HTTPHeaders(), None), lost)] * wins)
+
+    def answer(**_: Any) -> Any:
+        return next(answers, None)
+
+    events = clients.dynamodb.meta.events
+    events.register("before-call.dynamodb.TransactWriteItems", answer)
+    try:
+        yield
+    finally:
+        events.unregister("before-call.dynamodb.TransactWriteItems", answer)
