@@ -1,0 +1,111 @@
+"""The real system for a measurement or a test: `facerec local up` as a child process, ended by Ctrl-C."""
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+ROOT = Path(__file__).resolve().parents[1]
+CACHE = ROOT / ".cache"
+FACEREC = (sys.executable, "-m", "facerec.cli")
+
+
+class System:
+    """A running system in its own state directory; a context manager.
+
+    `environ` are further `FACEREC_*` variables. Raises `RuntimeError` with its output when it does not come up.
+    """
+
+    def __init__(
+        self,
+        state: Path,
+        *,
+        workers: int = 1,
+        environ: Mapping[str, str] | None = None,
+        start_timeout_seconds: float = 120,
+    ) -> None:
+        self.state = state
+        self._workers = workers
+        self._start_timeout_seconds = start_timeout_seconds
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "FACEREC_"))}
+        self._base = {
+            **inherited,
+            "FACEREC_MODEL__DIR": str(CACHE / "model"),
+            "FACEREC_MODEL__CACHE_DIR": str(CACHE / "downloads"),
+            **(environ or {}),
+        }
+        self.environ: dict[str, str] = {}
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """The address of the web tier, with a slash at its end."""
+        return f"http://127.0.0.1:{self.environ['FACEREC_WEB__PORT']}/"
+
+    def __enter__(self) -> Self:
+        """Start it and wait until it serves."""
+        self.state.mkdir(parents=True, exist_ok=True)
+        self._output = self.state / "up.log"
+        arguments = ("local", "up", "--state", str(self.state), "--workers", str(self._workers))
+        with self._output.open("wb") as output:
+            self._process = subprocess.Popen(
+                (*FACEREC, *arguments), cwd=ROOT, env=self._base, stdout=output, stderr=subprocess.STDOUT
+            )
+        deadline = time.monotonic() + self._start_timeout_seconds
+        while not (exports := self._exports()):
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self.stop()
+                raise RuntimeError(f"the system did not come up:\n{self._output.read_text()}")
+            time.sleep(0.2)
+        self.environ = {**self._base, **exports}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop it as Ctrl-C does."""
+        self.stop()
+
+    def stop(self, timeout_seconds: float = 20) -> float:
+        """Send Ctrl-C's signal and wait for the end; returns the seconds it took."""
+        started = time.monotonic()
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(signal.SIGINT)
+            try:
+                self._process.wait(timeout_seconds)
+            finally:
+                if self._process.poll() is None:
+                    self._process.kill()
+        return time.monotonic() - started
+
+    def run(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run a `facerec` command against it; raises `CalledProcessError` with the output in its notes."""
+        done = subprocess.run(
+            (*FACEREC, *arguments), cwd=ROOT, env=self.environ, capture_output=True, text=True, check=False
+        )
+        if check and done.returncode:
+            raise RuntimeError(
+                f"facerec {shlex.join(arguments)} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
+            )
+        return done
+
+    def _exports(self) -> dict[str, str]:
+        """The variables that `facerec local env` prints, once the system is ready; nothing before."""
+        done = subprocess.run(
+            (*FACEREC, "local", "env", "--state", str(self.state)),
+            cwd=ROOT,
+            env=self._base,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            return {}
+        words = shlex.split(done.stdout, comments=True)
+        return dict(word.split("=", 1) for word in words if "=" in word)
