@@ -4,7 +4,7 @@
     python -m benchmarks.roundtrip --images DIR   # DIR/labels.csv: Image,Results, as of a course's workload
 
 The last line is one JSON object. `wrong` counts replies that name another file or another person than expected, `lost`
-counts uploads without a reply 200. `burst_100_s` is the time until the last of 100 uploads, all sent at once, is answered.
+counts uploads without a reply 200. `burst_100_s` is the time until the last of 100 simultaneous uploads is answered.
 """
 
 import argparse
