@@ -26,7 +26,7 @@ def decode(data: bytes, max_megapixels: float = 50.0) -> NDArray[np.uint8]:
 
     Of an animation the first frame counts. Transparent parts show white, the ground that viewers put behind them (the
     colours hidden there are arbitrary). CMYK is converted without its colour profile. 16-bit grey is scaled to 8.
-    Memory stays within 15 bytes a pixel of `max_megapixels`, because the size is checked before anything is decoded.
+    Memory stays within 24 bytes a pixel of `max_megapixels`, because the size is checked before anything is decoded.
     Raises `InvalidImage` as `model.header.read_header`, and for a file that is cut off or damaged.
     """
     picture, turn = _loaded(data, max_megapixels)

@@ -1,0 +1,40 @@
+"""What the embedding network is shown of a face."""
+
+import numpy as np
+import pytest
+
+from model.embedding import crop_face, preprocess
+from model.faces import Box
+
+
+def test_crop_adds_the_margin_on_all_sides() -> None:
+    """A margin of 32 pixels at 160 is a quarter of the box's own 128: half of it on each side."""
+    image = np.zeros((400, 400, 3), dtype=np.uint8)
+    image[84:244, 120:280] = 255  # the box of 128 x 128 and 16 pixels around it
+    assert (crop_face(image, Box(136, 100, 264, 228), image_size=160, margin=32) == 255).all()
+    assert not (crop_face(image, Box(135, 100, 263, 228), image_size=160, margin=32) == 255).all()
+
+
+def test_crop_stops_at_the_pictures_edge() -> None:
+    """What is not there is left out, not invented."""
+    image = np.full((100, 100, 3), 200, dtype=np.uint8)
+    crop = crop_face(image, Box(-20, -20, 50, 130), image_size=160, margin=32)
+    assert crop.shape == (160, 160, 3)
+    assert (crop == 200).all()
+
+
+@pytest.mark.parametrize(
+    "box", [Box(-50, -50, -10, -10), Box(500, 500, 600, 600), Box(-50, 40, -10, 60), Box(30, 30, 30, 30)]
+)
+def test_box_without_pixels_still_gives_a_crop(box: Box) -> None:
+    """A regression gone astray must not fail the other faces of the picture."""
+    assert crop_face(np.zeros((100, 120, 3), dtype=np.uint8), box, image_size=160, margin=32).shape == (160, 160, 3)
+
+
+def test_preprocessing_is_the_networks() -> None:
+    """Channels first, centred and scaled as in training."""
+    crops = np.array([0, 128, 255], dtype=np.uint8).reshape(1, 1, 1, 3)
+    planes = preprocess(crops)
+    assert planes.dtype == np.float32
+    assert planes.shape == (1, 3, 1, 1)
+    assert planes.ravel().tolist() == [-127.5 / 128, 0.5 / 128, 127.5 / 128]

@@ -1,0 +1,107 @@
+"""What the web tier learns from an upload's first bytes, and the sentences it answers with."""
+
+import subprocess
+import sys
+from contextlib import suppress
+from io import BytesIO
+
+import pytest
+from PIL import Image
+
+from model.header import SUPPORTED, ImageHeader, InvalidImage, read_header
+
+
+def encoded(format_name: str, size: tuple[int, int] = (30, 20), mode: str = "RGB", **options: object) -> bytes:
+    """Return a picture of one colour in a format."""
+    stream = BytesIO()
+    Image.new(mode, size).save(stream, format_name, **options)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("format_name", ["JPEG", "PNG", "WEBP"])
+def test_format_and_size_are_read(format_name: str) -> None:
+    """Every supported format is recognised by its content."""
+    assert read_header(encoded(format_name)) == ImageHeader(format_name, 30, 20)
+
+
+def test_every_format_of_the_contract_is_supported() -> None:
+    """JPEG, PNG and WebP are always there, HEIF where its decoder is installed."""
+    assert SUPPORTED[:3] == ("JPEG", "PNG", "WEBP")
+
+
+def test_stream_is_left_at_its_start() -> None:
+    """The caller stores the very stream that was looked at."""
+    stream = BytesIO(encoded("JPEG"))
+    stream.seek(7)
+    read_header(stream)
+    assert stream.tell() == 0
+
+
+def test_picture_with_a_second_one_behind_it_is_a_jpeg() -> None:
+    """Phones append a preview or a depth map to a JPEG."""
+    stream = BytesIO()
+    Image.new("RGB", (30, 20)).save(stream, "MPO", save_all=True, append_images=[Image.new("RGB", (30, 20))])
+    assert read_header(stream.getvalue()) == ImageHeader("JPEG", 30, 20)
+
+
+def test_nothing_is_decoded() -> None:
+    """A picture cut off behind its header still has a size."""
+    data = encoded("JPEG", (2000, 1500))
+    assert read_header(data[: len(data) // 2]).width == 2000
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"", "empty"),
+        (b"dear sir or madam, " * 20, "not a picture that can be read"),
+        (encoded("GIF", mode="P"), "GIF files are not supported"),
+        (encoded("BMP"), "BMP files are not supported"),
+        (encoded("TIFF"), "TIFF files are not supported"),
+        (b"%PDF-1.7\n", "PDF files are not supported"),
+        (b"\0\0\0\x20ftypavif\0\0\0\0", "AVIF files are not supported"),
+        (encoded("JPEG")[:40], "cut off or damaged"),
+        (encoded("PNG")[:20], "cut off or damaged"),
+        (encoded("WEBP")[:25], "cut off or damaged"),
+        (encoded("PNG", (8000, 7500), mode="1"), "60.0 megapixels"),
+        (encoded("PNG", (20000, 10000), mode="1"), "more than 50 megapixels"),
+    ],
+)
+def test_refusal_is_one_sentence_that_says_what_to_do(data: bytes, words: str) -> None:
+    """The text of the error is shown to the person who uploaded."""
+    with pytest.raises(InvalidImage, match=words) as refusal:
+        read_header(data)
+    assert "send " in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_animated_gif_is_refused() -> None:
+    """An animation is no portrait."""
+    frames = [Image.new("P", (30, 20), number) for number in range(3)]
+    stream = BytesIO()
+    frames[0].save(stream, "GIF", save_all=True, append_images=frames[1:])
+    with pytest.raises(InvalidImage, match="GIF files are not supported"):
+        read_header(stream.getvalue())
+
+
+def test_limit_is_the_callers() -> None:
+    """The most megapixels are a setting; the limit itself is allowed."""
+    data = encoded("PNG", (1000, 1000))
+    assert read_header(data, max_megapixels=1.0).height == 1000
+    with pytest.raises(InvalidImage, match=r"limit is 0\.9"):
+        read_header(data, max_megapixels=0.9)
+
+
+@pytest.mark.parametrize("position", range(0, 400, 7))
+def test_damaged_bytes_never_raise_anything_else(position: int) -> None:
+    """Whatever Pillow raises at hostile bytes, the caller sees one type."""
+    for format_name in SUPPORTED[:3]:
+        data = encoded(format_name)
+        with suppress(InvalidImage):
+            read_header(data[:position] + b"\xff\x00\xff" + data[position + 3 :])
+
+
+def test_web_tier_needs_neither_numpy_nor_opencv() -> None:
+    """Reading headers imports Pillow and nothing heavier, in a process of its own."""
+    code = "import sys, model.header; sys.exit(bool({'numpy', 'cv2', 'torch', 'openvino'} & sys.modules.keys()))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

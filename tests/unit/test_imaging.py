@@ -1,0 +1,166 @@
+"""Every kind of picture becomes upright 8-bit RGB, as a viewer would show it."""
+
+from collections.abc import Callable
+from io import BytesIO
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from model.header import InvalidImage
+from model.imaging import ORIENTATION_TAG, decode
+
+WIDTH, HEIGHT = 48, 32
+
+# What a camera stores for each value of the tag, if this is what was seen.
+STORED_AS: dict[int, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]] = {
+    1: lambda seen: seen,
+    2: lambda seen: seen[:, ::-1],
+    3: lambda seen: seen[::-1, ::-1],
+    4: lambda seen: seen[::-1],
+    5: lambda seen: seen.transpose(1, 0, 2),
+    6: lambda seen: np.rot90(seen, 1),
+    7: lambda seen: np.rot90(seen, 2).transpose(1, 0, 2),
+    8: lambda seen: np.rot90(seen, -1),
+}
+
+
+def gradient() -> NDArray[np.uint8]:
+    """Return a smooth RGB picture that no flip or rotation maps onto itself."""
+    y, x = np.mgrid[0:HEIGHT, 0:WIDTH]
+    return np.stack([x * 5, y * 7, 255 - x * 2 - y * 3], axis=-1).astype(np.uint8)
+
+
+def encoded(image: Image.Image, format_name: str = "PNG", **options: object) -> bytes:
+    """Return the picture in a format."""
+    stream = BytesIO()
+    image.save(stream, format_name, **options)
+    return stream.getvalue()
+
+
+def difference(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> float:
+    """Return the mean absolute difference of two pictures of one shape."""
+    assert first.shape == second.shape
+    return float(np.abs(first.astype(int) - second).mean())
+
+
+def test_rgb_comes_through_unchanged() -> None:
+    """A PNG's pixels are returned as they were stored, contiguous."""
+    image = decode(encoded(Image.fromarray(gradient())))
+    assert np.array_equal(image, gradient())
+    assert image.dtype == np.uint8
+    assert image.flags.c_contiguous
+
+
+@pytest.mark.parametrize(("format_name", "options"), [("JPEG", {"quality": 95}), ("WEBP", {"lossless": True})])
+def test_formats_of_the_contract_decode(format_name: str, options: dict[str, object]) -> None:
+    """JPEG and WebP show what was saved."""
+    assert difference(decode(encoded(Image.fromarray(gradient()), format_name, **options)), gradient()) < 6
+
+
+@pytest.mark.parametrize("orientation", STORED_AS)
+@pytest.mark.parametrize("format_name", ["JPEG", "PNG", "WEBP"])
+def test_exif_orientation_is_applied(orientation: int, format_name: str) -> None:
+    """A picture stored turned or mirrored, as cameras do, comes out upright."""
+    exif = Image.Exif()
+    exif[ORIENTATION_TAG] = orientation
+    stored = Image.fromarray(np.ascontiguousarray(STORED_AS[orientation](gradient())))
+    image = decode(encoded(stored, format_name, exif=exif, quality=95))
+    assert difference(image, gradient()) < 8
+    assert image.flags.c_contiguous
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+def test_unreadable_exif_leaves_the_picture_as_stored() -> None:
+    """A viewer shows a picture whose metadata is garbage; so do we."""
+    data = encoded(Image.fromarray(gradient()), "JPEG", exif=b"Exif\0\0MM\0*\0\0\xff\xff garbage")
+    assert decode(data).shape == (HEIGHT, WIDTH, 3)
+
+
+def test_grey_gets_three_equal_channels() -> None:
+    """An 8-bit grey picture is a picture."""
+    grey = Image.fromarray(gradient()).convert("L")
+    assert np.array_equal(decode(encoded(grey)), np.stack([np.asarray(grey)] * 3, axis=-1))
+
+
+def test_sixteen_bit_grey_is_scaled_and_not_clipped() -> None:
+    """The whole range of 16 bits maps onto the whole range of 8."""
+    ramp = np.linspace(0, 65535, WIDTH * HEIGHT).reshape(HEIGHT, WIDTH).astype(np.uint16)
+    image = decode(encoded(Image.fromarray(ramp)))
+    assert image.min() == 0
+    assert image.max() == 255
+    assert np.abs(image[..., 0] - ramp / 257).max() <= 0.5
+
+
+def test_one_bit_is_black_and_white() -> None:
+    """A 1-bit picture uses the ends of the range."""
+    image = decode(encoded(Image.fromarray(gradient()).convert("1")))
+    assert set(np.unique(image)) == {0, 255}
+
+
+def test_palette_shows_its_colours() -> None:
+    """An indexed picture is shown in its palette's colours."""
+    indexed = Image.fromarray(gradient()).quantize(200)
+    assert np.array_equal(decode(encoded(indexed)), np.asarray(indexed.convert("RGB")))
+
+
+def test_transparent_palette_entry_shows_white() -> None:
+    """What the palette makes transparent shows the white ground of a viewer."""
+    indexed = Image.fromarray(gradient()).quantize(16)
+    image = decode(encoded(indexed, transparency=int(np.asarray(indexed)[0, 0])))
+    assert image[0, 0].tolist() == [255, 255, 255]
+    assert difference(image[-8:, -8:], np.asarray(indexed.convert("RGB"))[-8:, -8:]) == 0
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_alpha_is_put_on_white(mode: str) -> None:
+    """Transparent is white, opaque keeps its colour, half transparent is half way."""
+    picture = Image.new(mode, (3, 1), 0)
+    for x, alpha in enumerate((0, 128, 255)):
+        picture.putpixel((x, 0), (0, 0, 0, alpha) if mode == "RGBA" else (0, alpha))
+    assert decode(encoded(picture))[0, :, 0].tolist() == [255, 127, 0]
+
+
+def test_transparent_colour_of_an_rgb_png_shows_white() -> None:
+    """A PNG may name one colour that stands for nothing."""
+    image = decode(encoded(Image.new("RGB", (4, 4), (10, 20, 30)), transparency=(10, 20, 30)))
+    assert (image == 255).all()
+
+
+def test_cmyk_is_not_inverted() -> None:
+    """A print JPEG looks like its RGB original, not like its negative."""
+    data = encoded(Image.fromarray(gradient()).convert("CMYK"), "JPEG", quality=95)
+    assert difference(decode(data), gradient()) < 10
+
+
+@pytest.mark.parametrize("format_name", ["PNG", "WEBP"])
+def test_first_frame_of_an_animation_counts(format_name: str) -> None:
+    """An animated PNG or WebP is judged by what it shows first."""
+    later = [Image.new("RGB", (WIDTH, HEIGHT), colour) for colour in ("red", "blue")]
+    first = Image.fromarray(gradient())
+    data = encoded(first, format_name, save_all=True, append_images=later, lossless=True)
+    assert np.array_equal(decode(data), gradient())
+
+
+@pytest.mark.parametrize("format_name", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("kept", [0.3, 0.6, 0.9])
+def test_truncated_picture_is_refused(format_name: str, kept: float) -> None:
+    """Half a picture is not judged; the sender is told."""
+    noise = np.random.default_rng(1).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    data = encoded(Image.fromarray(noise), format_name)
+    with pytest.raises(InvalidImage, match="cut off or damaged"):
+        decode(data[: int(len(data) * kept)])
+
+
+def test_too_many_pixels_are_refused_before_they_are_decoded() -> None:
+    """A small file that would unfold to gigabytes costs nothing."""
+    bomb = encoded(Image.new("1", (20000, 10000)))
+    assert len(bomb) < 100_000
+    with pytest.raises(InvalidImage, match="megapixels"):
+        decode(bomb)
+
+
+def test_tiny_picture_is_a_picture() -> None:
+    """One pixel is enough to be decoded."""
+    assert decode(encoded(Image.new("RGB", (1, 1), "red"))).tolist() == [[[255, 0, 0]]]

@@ -1,0 +1,99 @@
+"""Which face is the picture's subject, and whose it is."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from model.faces import Box
+from model.matching import GalleryIndex, Match, primary_order
+
+
+def directions(count: int, seed: int = 0, size: int = 16) -> NDArray[np.float32]:
+    """Return random unit vectors, float32 (count, size)."""
+    vectors = np.random.default_rng(seed).normal(size=(count, size)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors
+
+
+def at_angle(cosine: float) -> NDArray[np.float32]:
+    """Return a unit vector with the given cosine to (1, 0)."""
+    return np.array([cosine, np.sqrt(1 - cosine**2)], dtype=np.float32)
+
+
+def test_subject_in_the_middle_beats_a_bigger_head_at_the_edge() -> None:
+    """A portrait's subject is named, not the bystander nearer to the camera."""
+    bystander, subject = Box(0, 0, 60, 60), Box(80, 80, 130, 130)
+    assert primary_order([bystander, subject], 200, 200, center_weight=2.0) == [1, 0]
+
+
+def test_without_center_weight_the_largest_is_first() -> None:
+    """A weight of 0 leaves size alone."""
+    boxes = [Box(80, 80, 130, 130), Box(0, 0, 60, 60), Box(0, 0, 10, 10)]
+    assert primary_order(boxes, 200, 200, center_weight=0.0) == [1, 0, 2]
+
+
+def test_no_faces_have_no_order() -> None:
+    """A picture without faces is no special case for the caller."""
+    assert primary_order([], 200, 200, center_weight=2.0) == []
+
+
+def test_nearest_identity_is_found_with_its_best_template() -> None:
+    """Of several templates of one person the nearest counts, and is named."""
+    index = GalleryIndex(
+        np.stack([at_angle(0.2), at_angle(0.5), at_angle(0.9)]), ["Ann", "Bea", "Ann"], ["a1", "b1", "a2"]
+    )
+    (matches,) = index.search(np.array([[1.0, 0.0]], dtype=np.float32), limit=5)
+    assert [(match.identity, match.template_id) for match in matches] == [("Ann", "a2"), ("Bea", "b1")]
+    assert [match.similarity for match in matches] == pytest.approx([0.9, 0.5], abs=1e-6)
+
+
+def test_similarity_is_never_negative_nor_above_one() -> None:
+    """Opposite faces are as unlike as unrelated ones; rounding cannot pass 1."""
+    index = GalleryIndex(np.stack([at_angle(-0.7)]), ["Ann"], ["a"])
+    assert index.search(np.array([[1.0, 0.0]], dtype=np.float32)) == [[Match("Ann", 0.0, "a")]]
+    own = directions(200)
+    itself = GalleryIndex(own, [str(row) for row in range(200)], [str(row) for row in range(200)])
+    assert all(match.similarity <= 1.0 for (match,) in itself.search(own))
+
+
+def test_empty_gallery_matches_nobody() -> None:
+    """Before the first enrolment every face is unknown."""
+    index = GalleryIndex(np.empty((0, 512), dtype=np.float32), [], [])
+    assert len(index) == 0
+    assert index.search(directions(3, size=512), limit=4) == [[], [], []]
+
+
+def test_no_queries_have_no_matches() -> None:
+    """A picture without faces asks nothing."""
+    index = GalleryIndex(directions(3), ["a", "b", "c"], ["1", "2", "3"])
+    assert index.search(np.empty((0, 16), dtype=np.float32)) == []
+
+
+def test_equal_lengths_are_required() -> None:
+    """A gallery whose columns do not fit each other is refused."""
+    with pytest.raises(ValueError, match="2 identities"):
+        GalleryIndex(directions(3), ["a", "b"], ["1", "2", "3"])
+
+
+def test_asking_for_no_match_is_an_error() -> None:
+    """A limit below one is a mistake of the caller."""
+    with pytest.raises(ValueError, match="limit"):
+        GalleryIndex(directions(1), ["a"], ["1"]).search(directions(1), limit=0)
+
+
+@given(owners=st.lists(st.integers(0, 7), min_size=1, max_size=40), limit=st.integers(1, 10), seed=st.integers(0, 1000))
+def test_search_agrees_with_the_plain_definition(owners: list[int], limit: int, seed: int) -> None:
+    """Best template per identity, in descending order, for any gallery and limit."""
+    embeddings, queries = directions(len(owners), seed), directions(2, seed + 1)
+    identities = [f"person {owner}" for owner in owners]
+    template_ids = [f"t{row}" for row in range(len(owners))]
+    found = GalleryIndex(embeddings, identities, template_ids).search(queries, limit)
+    for query, matches in zip(queries, found, strict=True):
+        best: dict[str, tuple[float, str]] = {}
+        for embedding, identity, template_id in zip(embeddings, identities, template_ids, strict=True):
+            best[identity] = max(best.get(identity, (-2.0, "")), (float(query @ embedding), template_id))
+        expected = sorted(best.items(), key=lambda item: -item[1][0])[:limit]
+        assert [(match.identity, match.template_id) for match in matches] == [(name, b[1]) for name, b in expected]
+        assert [match.similarity for match in matches] == pytest.approx([max(0, b[0]) for _, b in expected], abs=1e-6)
