@@ -202,9 +202,17 @@ def staged(directory: Path) -> Iterator[Path]:
 
 def check_replaceable(directory: Path) -> None:
     """Raise `BuildFailed` unless an artefact may be put there: nothing, an empty directory, or an artefact is there."""
-    if not directory.exists() or (directory / HEADER).is_file():
+    names: set[str] = set()
+    inode = None
+    try:
+        while inode != directory.stat().st_ino:  # another writer swapped it while it was listed
+            inode = directory.stat().st_ino
+            names = {path.name for path in directory.iterdir()}
+    except FileNotFoundError:
         return
-    if not directory.is_dir() or any(directory.iterdir()):
+    except NotADirectoryError as exc:
+        raise BuildFailed(f"{directory} is a file: choose a directory") from exc
+    if names and HEADER not in names:
         raise BuildFailed(f"{directory} holds other files than a model: choose an empty or a new directory")
 
 

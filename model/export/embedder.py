@@ -6,7 +6,6 @@ compare the committed structure byte for byte. `python -m model.export.embedder`
 anew (needs torch and facenet-pytorch, the `export` extra).
 """
 
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +151,9 @@ def load_file(path: Path) -> InceptionResnetV1:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as exc:
         raise BuildFailed(f"{path} cannot be read: {exc.strerror or exc}") from exc
-    except (EOFError, RuntimeError, pickle.UnpicklingError) as exc:
+    except MemoryError:
+        raise
+    except Exception as exc:  # torch's reader raises whatever its stack machine stumbles over
         raise BuildFailed(f"{path} is damaged, or holds more than a state dict saved by torch") from exc
     network = InceptionResnetV1(classify=False)
     try:

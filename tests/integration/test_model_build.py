@@ -1,0 +1,96 @@
+"""The real model: built once from the packaged weights, then found, verified and used."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from model import conversion
+from model.artefact import Artefact, BuildFailed
+from model.build import build
+from model.conversion import convert, original, probe_crops, run_onnx
+from model.embedder_graph import read_weights
+from model.progress import silent
+from model.recipe import CASIA
+
+pytestmark = pytest.mark.weights
+
+
+@pytest.fixture(scope="module")
+def cache(artefact_dir: Path) -> Path:
+    """Where the build of the session's artefact left the downloaded weights."""
+    return artefact_dir.parent / "downloads"
+
+
+@pytest.fixture(scope="module")
+def built(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Artefact:
+    """An artefact built by this version, in a directory of its own."""
+    return build(output=tmp_path_factory.mktemp("built") / "model", cache=cache)
+
+
+def test_the_build_agrees_with_the_original_and_has_a_stable_id(built: Artefact) -> None:
+    """The id is on every template in every gallery: a change of it makes them all useless."""
+    assert built.model_id == "facenet-160-4fec5286dab0312a"
+    assert built.least_cosine >= 0.99999
+    assert (built.weights_name, built.threshold_calibrated) == (CASIA, True)
+    built.verify()
+
+
+def test_embeddings_have_length_one_for_any_number_of_crops(built: Artefact) -> None:
+    """The graph's batch dimension is free."""
+    embed = run_onnx(onnx.load(built.path("embedder.onnx")))
+    crops = probe_crops()
+    alone, together = embed(crops[:1]), embed(crops)
+    assert together.shape == (len(crops), 512)
+    np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, atol=1e-5)
+    np.testing.assert_allclose(alone[0], together[0], atol=1e-5)
+
+
+def test_the_probes_of_the_check_differ_from_one_another(built: Artefact) -> None:
+    """Inputs that all give one embedding would check nothing."""
+    embeddings = run_onnx(onnx.load(built.path("embedder.onnx")))(probe_crops())
+    similarities = (embeddings @ embeddings.T)[np.triu_indices(len(embeddings), k=1)]
+    assert np.max(similarities) < 0.9
+
+
+def test_a_wrong_conversion_does_not_pass_the_check(built: Artefact, cache: Path) -> None:
+    """Two layers of one shape, swapped: everything fits but the result."""
+    published = original(CASIA, cache, silent)
+    tensors = dict(published.tensors)
+    one, two = "repeat_3.0.branch1.0", "repeat_3.1.branch1.0"
+    for kind in ("weight", "bias"):
+        tensors[f"{one}.{kind}"], tensors[f"{two}.{kind}"] = tensors[f"{two}.{kind}"], tensors[f"{one}.{kind}"]
+    swapped = conversion.Original(**{**vars(published), "tensors": tensors})
+    with pytest.raises(BuildFailed, match="disagrees with the original"):
+        convert(swapped)
+    assert read_weights(onnx.load(built.path("embedder.onnx"))).keys() == published.tensors.keys()
+
+
+def test_a_second_build_finds_the_first(built: Artefact, cache: Path) -> None:
+    """Nothing is written, and it is said so."""
+    said: list[str] = []
+    again = build(output=built.directory, cache=cache, report=lambda text, _: said.append(text))
+    assert again == built
+    assert said[-1] == "the model is there already, intact and built from the same inputs"
+
+
+def test_a_damaged_artefact_is_built_anew(built: Artefact, cache: Path, tmp_path: Path) -> None:
+    """To the same id, from the cached weights."""
+    here = tmp_path / "model"
+    here.mkdir()
+    for name in (*built.files, "model.json"):
+        (here / name).write_bytes((built.directory / name).read_bytes())
+    content = bytearray((here / "embedder.onnx").read_bytes())
+    content[-1] ^= 1
+    (here / "embedder.onnx").write_bytes(content)
+    again = build(output=here, cache=cache)
+    again.verify()
+    assert again.model_id == built.model_id
+
+
+def test_unknown_weights_are_refused_before_anything_is_fetched(tmp_path: Path) -> None:
+    """A mistyped name is told at once, with the choice."""
+    with pytest.raises(BuildFailed, match="choose casia-webface, vggface2, or the path"):
+        build("casia", output=tmp_path / "model", cache=tmp_path / "cache")
+    assert not list(tmp_path.iterdir())

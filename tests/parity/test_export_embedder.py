@@ -1,0 +1,110 @@
+"""The torch-free way and the way through facenet-pytorch give the same embedder."""
+
+import urllib.error
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+torch = pytest.importorskip("torch", reason="the `export` extra is not installed: make install-reference")
+pytest.importorskip("facenet_pytorch", reason="the `export` extra is not installed: make install-reference")
+
+from facenet_pytorch import InceptionResnetV1  # noqa: E402 - after the check that it is there
+from facenet_pytorch.models import inception_resnet_v1 as reference  # noqa: E402 - same
+
+from model.artefact import Artefact, BuildFailed  # noqa: E402 - same
+from model.build import build  # noqa: E402 - same
+from model.conversion import LEAST_COSINE, least_cosine, probe_crops, run_onnx  # noqa: E402 - same
+from model.embedder_graph import STRUCTURE, fill, read_weights  # noqa: E402 - same
+from model.export.embedder import arrays, embed, structure  # noqa: E402 - same
+from model.weights import fold, unfold  # noqa: E402 - same
+
+
+@pytest.fixture(scope="module")
+def default(artefact_dir: Path) -> Artefact:
+    """The artefact as it is built without torch."""
+    return Artefact.load(artefact_dir)
+
+
+@pytest.fixture(scope="module")
+def state_file(default: Artefact, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The default weights as a state dict for facenet-pytorch, with a classifier as published files have one."""
+    network = InceptionResnetV1(classify=False)
+    weights = unfold(read_weights(onnx.load(default.path("embedder.onnx"))))
+    tensors = {name: torch.from_numpy(np.array(value)) for name, value in weights.items()}
+    missing, unexpected = network.load_state_dict(tensors, strict=False)
+    assert not unexpected
+    assert all(name.endswith("num_batches_tracked") for name in missing)
+    path: Path = tmp_path_factory.mktemp("weights") / "state.pt"
+    torch.save(network.state_dict() | {"logits.weight": torch.zeros(3, 512), "logits.bias": torch.zeros(3)}, path)
+    return path
+
+
+def test_the_committed_structure_is_what_facenet_pytorch_gives() -> None:
+    """Byte for byte; `python -m model.export.embedder` writes it anew."""
+    assert structure().SerializeToString(deterministic=True) == STRUCTURE.read_bytes()
+
+
+def test_both_ways_give_the_same_model(default: Artefact, state_file: Path, tmp_path: Path) -> None:
+    """The same id and the same bytes of the embedder, and torch itself agrees with them."""
+    through_torch = build(str(state_file), output=tmp_path / "model", cache=tmp_path / "cache")
+    assert through_torch.model_id == default.model_id
+    assert through_torch.files == default.files
+    assert through_torch.least_cosine >= LEAST_COSINE
+    assert through_torch.checked_with.startswith("torch")
+
+
+def test_the_weights_of_a_file_are_not_called_calibrated(state_file: Path, tmp_path: Path) -> None:
+    """The builder cannot know what threshold suits them, and says so."""
+    named = state_file.with_name("casia-webface")
+    named.write_bytes(state_file.read_bytes())
+    artefact = build(str(named), output=tmp_path / "model", cache=tmp_path / "cache")
+    assert artefact.weights_name == "file:casia-webface"
+    assert not artefact.threshold_calibrated
+    assert "NOT calibrated" in artefact.threshold_source
+    assert "of your own" in artefact.licence
+
+
+def test_batch_norms_that_do_something_are_folded_right() -> None:
+    """The default weights come with trivial ones; published state dicts do not."""
+    torch.manual_seed(3)
+    network = InceptionResnetV1(classify=False).eval()
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+            torch.nn.init.normal_(module.bias, std=0.2)
+            torch.nn.init.normal_(module.running_mean, std=0.2)
+            torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
+    graph = fill(onnx.load(STRUCTURE), fold(arrays(network)))
+    crops = probe_crops()
+    assert least_cosine(run_onnx(graph)(crops), embed(network, crops)) >= LEAST_COSINE
+
+
+def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
+    """Not torch's, more than tensors, another network's: each in one sentence."""
+    contents = {
+        "text.pt": b"these are no weights",
+        "empty.pt": b"",
+    }
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    torch.save({"path": Path("x")}, tmp_path / "code.pt")
+    for name in (*contents, "code.pt"):
+        with pytest.raises(BuildFailed, match=f"{name} is damaged, or holds more than a state dict"):
+            build(str(tmp_path / name), output=tmp_path / "model", cache=tmp_path / "cache")
+    torch.save({"weight": torch.zeros(3)}, tmp_path / "other.pt")
+    with pytest.raises(BuildFailed, match=r"other\.pt holds no state dict"):
+        build(str(tmp_path / "other.pt"), output=tmp_path / "model", cache=tmp_path / "cache")
+    assert not (tmp_path / "model").exists()
+
+
+def test_vggface2_without_internet_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The download is facenet-pytorch's own; where it fails, a file brought by hand will do."""
+
+    def refuse(*_: object) -> None:
+        raise urllib.error.URLError("Name or service not known")
+
+    monkeypatch.setattr(reference, "load_weights", refuse)
+    with pytest.raises(BuildFailed, match=r"machine with internet.*--weights FILE"):
+        build("vggface2", output=tmp_path / "model", cache=tmp_path / "cache")

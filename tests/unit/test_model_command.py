@@ -1,0 +1,114 @@
+"""`facerec model` as an operator types it."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+import model.build
+from facerec import bootstrap
+from facerec.cli import cli
+from facerec.errors import ConfigurationError
+from model.artefact import Artefact, BuildFailed
+from model.progress import Report
+from tests.support.artefacts import write_artefact
+from tests.support.shelf import Shelf
+
+
+@pytest.fixture
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the settings say that the model is; nothing is there yet."""
+    monkeypatch.setenv("FACEREC_MODEL__DIR", str(tmp_path / "model"))
+    monkeypatch.setenv("FACEREC_MODEL__CACHE_DIR", str(tmp_path / "downloads"))
+    return tmp_path / "model"
+
+
+def run(*arguments: str) -> Result:
+    """Run the command; an error of ours is raised, as `facerec.cli.main` expects it."""
+    return CliRunner().invoke(cli, ["model", *arguments], catch_exceptions=False)
+
+
+def test_show_tells_id_threshold_and_licence(directory: Path) -> None:
+    """What an operator must know before using it."""
+    artefact = write_artefact(directory)
+    output = " ".join(run("show").stdout.split())
+    assert artefact.model_id in output
+    assert "0.47: cosine similarity" in output
+    assert "non-commercial research" in output
+
+
+def test_show_can_print_the_description_for_scripts(directory: Path) -> None:
+    """The whole of model.json, and nothing else on stdout."""
+    artefact = write_artefact(directory)
+    assert json.loads(run("show", "--json").stdout) == artefact.header
+
+
+def test_verify_passes_an_intact_model_and_names_a_damaged_file(directory: Path) -> None:
+    """An error of ours, which the command line turns into one line and exit status 1."""
+    artefact = write_artefact(directory)
+    assert "4 files intact" in run("verify").stdout
+    content = artefact.path("embedder.onnx").read_bytes()
+    artefact.path("embedder.onnx").write_bytes(content[::-1])
+    with pytest.raises(ConfigurationError, match=r"embedder\.onnx is damaged"):
+        run("verify")
+
+
+def test_without_a_model_the_error_says_how_to_build_one(directory: Path) -> None:
+    """The same sentence for every subcommand that needs one."""
+    for subcommand in ("show", "verify", "push"):
+        with pytest.raises(ConfigurationError, match="run `facerec model build`"):
+            run(subcommand)
+
+
+def test_build_reports_steps_and_the_result(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps go to stderr, the result to stdout; weights, directory and --force reach the builder."""
+    asked: dict[str, object] = {}
+
+    def build(weights: str, *, output: Path, cache: Path, report: Report, force: bool) -> Artefact:
+        asked.update(weights=weights, output=output, cache=cache, force=force)
+        report("downloading", 0.5)
+        report("downloading", 1.0)
+        return write_artefact(output)
+
+    monkeypatch.setattr(model.build, "build", build)
+    result = run("build", "--weights", "mine.pt", "--force")
+    assert asked == {
+        "weights": "mine.pt",
+        "output": directory,
+        "cache": directory.parent / "downloads",
+        "force": True,
+    }
+    assert result.stderr.count("downloading") == 1
+    assert f"is in {directory}" in result.stdout
+
+
+def test_a_failed_build_is_an_error_of_ours(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its sentence reaches the operator unchanged."""
+
+    def build(*_: object, **__: object) -> Artefact:
+        raise BuildFailed("there is no network")
+
+    monkeypatch.setattr(model.build, "build", build)
+    with pytest.raises(ConfigurationError, match=r"^there is no network$"):
+        run("build")
+
+
+def test_an_uncalibrated_threshold_is_said_aloud(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other weights than the measured ones come with a warning."""
+    threshold = {"value": 0.47, "calibrated": False, "source": "NOT calibrated"}
+    monkeypatch.setattr(model.build, "build", lambda *_, output, **__: write_artefact(output, threshold=threshold))
+    assert "NOT calibrated" in run("build").stderr
+    assert "(not calibrated)" in run("show").stdout
+
+
+def test_push_and_pull_carry_the_model_to_another_machine(
+    directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Through the model bucket of the settings."""
+    shelf = Shelf()
+    monkeypatch.setattr(bootstrap, "object_store", lambda _settings: shelf)
+    artefact = write_artefact(directory)
+    assert "is the current model in facerec-model-bucket" in run("push").stdout
+    assert artefact.model_id in run("pull", "--dir", str(tmp_path / "elsewhere")).stdout
+    Artefact.load(tmp_path / "elsewhere").verify()
