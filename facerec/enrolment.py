@@ -184,13 +184,13 @@ class Enroller:
         return EnrolmentReport(source, identity, status, detail, identifier, face.box)
 
 
-def store_template(templates: TemplateStore, photos: ObjectStore, template: Template, photo: bytes) -> None:
+def store_template(templates: TemplateStore, photos: ObjectStore, template: Template, photo: bytes | None) -> None:
     """Store a photo where its template says, then the template; raises `AlreadyEnrolled`.
 
     Of a duplicate the photo may be stored a second time under another file name; it lies under the same prefix, and
     goes with the template.
     """
-    if template.photo is not None:
+    if template.photo is not None and photo is not None:
         content_type = f"image/{read_header(photo, max_megapixels=float('inf')).format.lower()}"
         photos.put(template.photo.bucket, template.photo.key, photo, content_type)
     templates.add(template)
