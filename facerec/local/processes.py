@@ -59,7 +59,7 @@ class Leash:
 
 
 class Process:
-    """A running command; its output is appended to `log`. Safe to wait for from several threads."""
+    """A running command; its output is appended to `log`. Not for two threads at once."""
 
     def __init__(self, command: Command, log: Path, leash: Leash) -> None:
         self.name = command.name
@@ -97,12 +97,14 @@ class Process:
             self._kill_group()
             self._process.wait()
             self._leash.release(self.pid)
+            os.close(self._pidfd)
         return self._process.returncode
 
     def terminate(self) -> None:
         """Ask it to end; its own children are its own affair."""
-        with suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self._pidfd, signal.SIGTERM)
+        if self._process.returncode is None:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, signal.SIGTERM)
 
     def stop(self, grace_seconds: float) -> int:
         """Ask it to end, and kill its whole group after the grace; returns its exit status."""
