@@ -52,7 +52,7 @@ def build(weights: str = CASIA, *, output: Path, cache: Path, report: Report = s
     import onnx  # noqa: PLC0415 - same
 
     published = original(weights, cache, report)
-    report("converting the weights and checking them against the original network", None)
+    report("converting and checking the weights", None)
     converted = convert(published)
     graphs = {name: onnx.load(_GRAPHS / name) for name in _DETECTORS} | {_EMBEDDER: converted.graph}
     report("writing the model", None)
