@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 MAX_IDENTITY_LENGTH = 128
 MAX_SOURCE_LENGTH = 255
+MAX_PHOTO_BYTES = 100_000_000
+"""Far above what a camera makes, and a bound for what is held in memory."""
 
 _JOINERS = "\u200c\u200d"
 """Format characters that belong into names: Persian is written with the one, emoji with the other."""
@@ -149,6 +151,9 @@ class Enroller:
         def report(status: EnrolmentStatus, detail: str, box: "Box | None" = None) -> EnrolmentReport:
             return EnrolmentReport(source, identity, status, detail, box=box)
 
+        if len(photo) > MAX_PHOTO_BYTES:
+            limit = MAX_PHOTO_BYTES // 1_000_000
+            return report(EnrolmentStatus.INVALID_IMAGE, f"the file has more than {limit} MB: send a smaller one")
         try:
             faces = self._analyse(photo).faces
         except InvalidImage as exc:
@@ -161,7 +166,7 @@ class Enroller:
         (face,) = faces
         shorter = min(face.box.x_max - face.box.x_min, face.box.y_max - face.box.y_min)
         if shorter < self._min_face_pixels:
-            detail = f"the face is {shorter:.0f} pixels wide, at least {self._min_face_pixels} are needed"
+            detail = f"the face measures {shorter:.0f} pixels, at least {self._min_face_pixels} are needed"
             return report(EnrolmentStatus.TOO_SMALL, detail, face.box)
         identifier = template_id(collection, self._model_id, photo)
         template = Template(

@@ -5,7 +5,7 @@
     photos/<id>      the photo of the template with that id, as it was enrolled
 
 An archive may come from a stranger: nothing is unpacked to disk, members are read only under the names above and up to
-a limit, and every value is checked before the first is used.
+a limit, manifest and embeddings are checked as a whole before any of it is used, and a photo before it is stored.
 """
 
 import tempfile
@@ -24,6 +24,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 from facerec.enrolment import (
     MAX_IDENTITY_LENGTH,
+    MAX_PHOTO_BYTES,
     MAX_SOURCE_LENGTH,
     InvalidName,
     photo_key,
@@ -39,7 +40,6 @@ from model.header import InvalidImage, read_header
 EMBEDDING_SIZE = 512
 MAX_MANIFEST_BYTES = 128_000_000
 """Some hundred thousand templates."""
-MAX_PHOTO_BYTES = 100_000_000
 
 _MANIFEST, _EMBEDDINGS, _PHOTOS = "manifest.json", "embeddings.bin", "photos/"
 _NORM_TOLERANCE = 1e-3

@@ -1,0 +1,96 @@
+"""What the `facerec gallery` commands share: the gallery that the settings name, and how they print."""
+
+import difflib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
+from operator import attrgetter
+from typing import TypeVar
+
+import click
+
+from facerec import bootstrap
+from facerec.enrolment import valid_collection, valid_identity
+from facerec.errors import ConfigurationError, FacerecError
+from facerec.messages import DEFAULT_COLLECTION
+from facerec.ports import ObjectStore, Template, TemplateStore
+from facerec.settings import Settings
+from model.artefact import Artefact, ArtefactError
+
+Item = TypeVar("Item")
+
+collection_option = click.option("--collection", default=DEFAULT_COLLECTION, show_default=True, help="Which gallery.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
+
+
+@dataclass(frozen=True)
+class OpenGallery:
+    """One collection and the services that hold it; `open_gallery` makes one."""
+
+    collection: str
+    settings: Settings
+
+    @cached_property
+    def templates(self) -> TemplateStore:
+        """The system of record."""
+        return bootstrap.template_store(self.settings)
+
+    @cached_property
+    def photos(self) -> ObjectStore:
+        """Where the photos are, in `settings.gallery_bucket`."""
+        return bootstrap.object_store(self.settings)
+
+    @cached_property
+    def model(self) -> Artefact:
+        """The model in use; raises `ConfigurationError` where there is none."""
+        try:
+            return Artefact.load(self.settings.model.dir)
+        except ArtefactError as exc:
+            raise ConfigurationError(str(exc)) from exc
+
+    def everyone(self) -> dict[str, list[Template]]:
+        """Templates by identity."""
+        found = self.templates.templates(self.collection)
+        return {identity: list(templates) for identity, templates in groupby(found, attrgetter("identity"))}
+
+    def templates_of(self, name: str) -> list[Template]:
+        """The templates of one person; raises `FacerecError` where there are none."""
+        everyone, identity = self.everyone(), valid_identity(name)
+        if identity in everyone:
+            return everyone[identity]
+        by_letters = {known.casefold(): known for known in everyone}
+        close = difflib.get_close_matches(identity.casefold(), by_letters, n=1)
+        hint = f"did you mean {by_letters[close[0]]!r}?" if close else "`facerec gallery list` tells who is"
+        raise FacerecError(f"nobody is enrolled as {identity!r} in collection {self.collection}: {hint}")
+
+
+def open_gallery(collection: str) -> OpenGallery:
+    """Check the name and read the settings; raises `InvalidName` and `ConfigurationError`."""
+    return OpenGallery(valid_collection(collection), Settings.load())
+
+
+def print_columns(rows: Sequence[Sequence[object]]) -> None:
+    """Print rows in columns as wide as a terminal shows their texts, which for many scripts is not their length."""
+    from rich.cells import cell_len
+
+    texts = [[str(cell) for cell in row] for row in rows]
+    widths = [max(map(cell_len, column)) for column in zip(*texts, strict=True)]
+    for row in texts:
+        cells = (cell + " " * (width - cell_len(cell)) for cell, width in zip(row, widths, strict=True))
+        click.echo("  ".join(cells).rstrip())
+
+
+def counted(number: int) -> str:
+    """`1 template`, `2 templates`."""
+    return f"{number} template" if number == 1 else f"{number} templates"
+
+
+def tracked(items: Sequence[Item], description: str) -> Iterator[Item]:
+    """The items, with a progress bar on a terminal's stderr."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, redirect_stdout=False, disable=not console.is_terminal) as progress:
+        yield from progress.track(items, description=description)

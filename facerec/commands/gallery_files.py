@@ -1,0 +1,126 @@
+"""`facerec gallery export|import|import-pt`: galleries as files."""
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from facerec.commands.gallery_access import OpenGallery, collection_option, counted, open_gallery, tracked
+from facerec.errors import FacerecError, ObjectMissing
+from facerec.ports import Template
+
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@click.command("export")
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--photos", is_flag=True, help="Include the photos; else only names and embeddings leave.")
+@click.option("--force", is_flag=True, help="Overwrite FILE.")
+@collection_option
+def export(file: Path, photos: bool, force: bool, collection: str) -> None:  # noqa: FBT001 - click passes by name
+    """Write a collection to one portable FILE, readable by its owner only, since it holds biometric data."""
+    from facerec.gallery_archive import write_archive
+
+    gallery = open_gallery(collection)
+    if file.exists() and not force:
+        raise click.UsageError(f"{file} exists already; --force overwrites it.")
+    templates = list(gallery.templates.templates(gallery.collection))
+    if not templates:
+        raise FacerecError(f"collection {collection} holds nothing to export")
+    missing: list[str] = []
+
+    def stored() -> Iterator[tuple[str, bytes]]:
+        for template in tracked(templates, "fetching photos"):
+            if template.photo is None:
+                missing.append(template.template_id)
+                continue
+            try:
+                yield template.template_id, gallery.photos.get(template.photo.bucket, template.photo.key)
+            except ObjectMissing:
+                missing.append(template.template_id)
+
+    try:
+        write_archive(file, gallery.collection, templates, stored() if photos else (), datetime.now(UTC))
+    except OSError as exc:
+        raise click.FileError(str(file), exc.strerror) from exc
+    click.echo(f"{counted(len(templates))} exported to {file}")
+    if missing:
+        click.echo(f"without a photo: {counted(len(missing))}", err=True)
+
+
+@click.command("import")
+@click.argument("file", type=_FILE)
+@click.option("--collection", help="Import into this collection.  [default: the one in FILE]")
+@click.option("--any-model", is_flag=True, help="Store templates of other models too, for when these are in use.")
+def import_(file: Path, collection: str | None, any_model: bool) -> None:  # noqa: FBT001 - click passes by name
+    """Import what `export` wrote; what is there already stays as it is.
+
+    Only embeddings of the same model can be compared, so a FILE with others is refused as a whole, unless
+    --any-model is given.
+    """
+    from facerec.gallery_archive import open_archive, restore
+
+    with open_archive(file) as archive:
+        gallery = open_gallery(collection or archive.collection)
+        if not any_model:
+            _refuse_other_models(gallery, archive.templates, file)
+        store, photos, bucket = gallery.templates, gallery.photos, gallery.settings.gallery_bucket
+        new = sum(
+            restore(template, archive.photo(template.template_id), gallery.collection, bucket, store, photos)
+            for template in tracked(archive.templates, "importing")
+        )
+    _tell_imported(new, len(archive.templates), gallery.collection)
+
+
+@click.command("import-pt")
+@click.argument("file", type=_FILE)
+@click.option("--model", "model_name", required=True, metavar="NAME", help="The model that made the embeddings.")
+@collection_option
+def import_pt(file: Path, model_name: str, collection: str) -> None:
+    """Import a saved pair: a .pt FILE with a list of 1x512 embeddings and the list of their names.
+
+    Needs torch (`make install-reference`). NAME is the weights' name (casia-webface, vggface2) or the model id of
+    `facerec model show`, and must be the model in use. "Model" means the crop as well as the weights: embeddings from
+    scripts with MTCNN(image_size=240, margin=0) see another crop than this model does, and match worse than photos
+    that are enrolled with `facerec enrol`. Photos are not part of such a file.
+
+    \b
+    Example:
+      facerec gallery import-pt data.pt --model casia-webface
+    """  # noqa: D301 - \b is click's mark for a block that is not wrapped
+    from facerec.gallery_archive import restore
+    from facerec.saved_pair import read_pair, templates_of_pair
+
+    gallery = open_gallery(collection)
+    model = gallery.model
+    if model_name not in {model.weights_name, model.model_id}:
+        raise FacerecError(
+            f"the model in use is {model.weights_name} ({model.model_id}), and embeddings of {model_name} cannot be "
+            "compared with its own; enrol the photos instead"
+        )
+    embeddings, names = read_pair(file)
+    templates = templates_of_pair(
+        file, embeddings, names, collection=gallery.collection, model_id=model.model_id, now=datetime.now(UTC)
+    )
+    store, photos, bucket = gallery.templates, gallery.photos, gallery.settings.gallery_bucket
+    new = sum(
+        restore(template, None, gallery.collection, bucket, store, photos)
+        for template in tracked(templates, "importing")
+    )
+    _tell_imported(new, len(templates), gallery.collection)
+
+
+def _refuse_other_models(gallery: OpenGallery, templates: Sequence[Template], file: Path) -> None:
+    in_use = gallery.model.model_id
+    others = [template.model_id for template in templates if template.model_id != in_use]
+    if others:
+        raise FacerecError(
+            f"{len(others)} of {counted(len(templates))} in {file} belong to {', '.join(sorted(set(others)))}, and "
+            f"the model in use is {in_use}: enrol the photos again, or store them for later with --any-model"
+        )
+
+
+def _tell_imported(new: int, total: int, collection: str) -> None:
+    there = f"; {counted(total - new)} there already" if new < total else ""
+    click.echo(f"{counted(new)} imported into collection {collection}{there}")
