@@ -1,5 +1,6 @@
 """The environment that points an ordinary command at the emulated AWS."""
 
+import shlex
 from collections.abc import Mapping
 
 from facerec.local.addresses import LOOPBACK
@@ -18,6 +19,12 @@ _OWN = {
 def without_aws(environ: Mapping[str, str]) -> dict[str, str]:
     """The environment without the variables that choose an AWS account or endpoint."""
     return {name: value for name, value in environ.items() if not name.startswith("AWS_")}
+
+
+def export_lines(variables: Mapping[str, str]) -> str:
+    """Shell commands that set the variables, and unset those that would lead to a real account."""
+    lines = [f"export {name}={shlex.quote(value)}" for name, value in sorted(variables.items())]
+    return "\n".join(["unset AWS_PROFILE AWS_SESSION_TOKEN AWS_ENDPOINT_URL", *lines])
 
 
 def emulated_variables(url: str, environ: Mapping[str, str], region: str = "us-east-1") -> dict[str, str]:

@@ -5,7 +5,7 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,9 +26,12 @@ class Command:
 
 
 class Leash:
-    """A helper process that ends every process on it once this process has gone, also by SIGKILL."""
+    """A helper process that ends every process on it once this process has gone, also by SIGKILL.
 
-    def __init__(self, grace_seconds: float = 5.0) -> None:
+    It keeps the descriptors `hold` open, so a lock among them lasts until the last process has ended.
+    """
+
+    def __init__(self, grace_seconds: float = 5.0, hold: Sequence[int] = ()) -> None:
         reader, self._writer = os.pipe()
         self._process = subprocess.Popen(  # noqa: S603 - our own script
             [sys.executable, "-I", "-S", leash_script.__file__, str(grace_seconds)],
@@ -36,6 +39,7 @@ class Leash:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
+            pass_fds=hold,
         )
         os.close(reader)
         self._grace_seconds = grace_seconds

@@ -7,7 +7,7 @@ import os
 import selectors
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -64,15 +64,24 @@ class Child:
 
 
 class Supervisor:
-    """Runs commands, with a log file for each in `log_dir`; `report` gets one line for every unplanned event."""
+    """Runs commands, with a log file for each in `log_dir`; `report` gets one line for every unplanned event.
 
-    def __init__(self, log_dir: Path, report: Callable[[str], None], backoff: Backoff = Backoff()) -> None:
+    The descriptors `hold` stay open, also after a SIGKILL, until the last process has ended.
+    """
+
+    def __init__(
+        self,
+        log_dir: Path,
+        report: Callable[[str], None],
+        backoff: Backoff = Backoff(),
+        hold: Sequence[int] = (),
+    ) -> None:
         self._log_dir = log_dir
         self._report = report
         self._backoff = backoff
-        self._leash = Leash()
+        self._leash = Leash(hold=hold)
         self._stages: list[list[Child]] = []
-        self._failure: ChildFailed | None = None
+        self._failure: FacerecError | None = None
         self._failed = threading.Event()
         self._lock = threading.RLock()
         self._due: list[tuple[float, Child]] = []
@@ -89,7 +98,7 @@ class Supervisor:
         """Start commands together, as one stage: stages end in the reverse of the order in which they were started.
 
         A child counts as crashed, and is started again, once it has been ready (`wait_until_ready`). `on_restart` is
-        called in the watching thread after each such start.
+        called in the watching thread after each such start; its `FacerecError` counts as the child's failure.
         """
         with self._lock:
             stage: list[Child] = []
@@ -131,7 +140,7 @@ class Supervisor:
         return self._log_dir / f"{command.name}.log"
 
     def wait(self, timeout_seconds: float | None = None) -> None:
-        """Wait until a child is given up, and raise its `ChildFailed`; or return when the time is over."""
+        """Wait until a child is given up, and raise its failure; or return when the time is over."""
         self._failed.wait(timeout_seconds)
         if self._failure is not None:
             raise self._failure
@@ -183,8 +192,11 @@ class Supervisor:
                         self._selector.unregister(key.fileobj)
                         self._exited(key.data)
                 restarted = self._restart_due()
-            for child in restarted:
-                child.on_restart()
+            try:
+                for child in restarted:
+                    child.on_restart()
+            except FacerecError as exc:
+                self._give_up(exc)
 
     def _exited(self, child: Child) -> None:
         status = child.process.wait(0) or 0
@@ -195,8 +207,7 @@ class Supervisor:
         child.crashes = 1 if stable else child.crashes + 1
         delay = self._backoff.delay_seconds(child.crashes)
         if delay is None:
-            self._failure = self._failed_with(child, f"ended {child.crashes} times in a row ({describe_exit(status)})")
-            self._failed.set()
+            self._give_up(self._failed_with(child, f"ended {child.crashes} times in a row ({describe_exit(status)})"))
             return
         self._report(f"{child.name} ended ({describe_exit(status)}); starting it again in {delay:g} s")
         self._due.append((time.monotonic() + delay, child))
@@ -210,6 +221,10 @@ class Supervisor:
             child.started_at = now
             self._selector.register(child.process, selectors.EVENT_READ, child)
         return restarted
+
+    def _give_up(self, failure: FacerecError) -> None:
+        self._failure = failure
+        self._failed.set()
 
     def _failed_with(self, child: Child, how: str) -> ChildFailed:
         end = tail(child.process.log)

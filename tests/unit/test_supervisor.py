@@ -14,6 +14,7 @@ import pytest
 from facerec.local.addresses import poll_until
 from facerec.local.processes import Command, Leash, Process
 from facerec.local.supervisor import Backoff, ChildFailed, Supervisor
+from tests.support.processes import alive
 
 QUICK = Backoff(first_seconds=0.01, times=2, stable_seconds=60)
 
@@ -21,14 +22,6 @@ QUICK = Backoff(first_seconds=0.01, times=2, stable_seconds=60)
 def command(name: str, script: str) -> Command:
     """A shell command."""
     return Command(name, ("/bin/sh", "-c", script), {"PATH": os.environ["PATH"]})
-
-
-def alive(pid: int) -> bool:
-    """Whether the process runs (a zombie does not)."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 class Lines(list[str]):

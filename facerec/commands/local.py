@@ -1,0 +1,178 @@
+"""`facerec local`: the whole system on this machine."""
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from facerec.errors import FacerecError
+
+_STATE = Path(".local")
+_DIRECTORY = click.Path(file_okay=False, path_type=Path)
+_INTERRUPTED = 130
+"""The exit status that shells give a command which ended by Ctrl-C."""
+_ANSWER_SECONDS = 200
+"""Above the web tier's own wait, so that its answer is seen, whatever it is."""
+
+
+@click.group("local")
+def command() -> None:
+    """Run the whole system on this machine against an emulated AWS.
+
+    \b
+    Examples:
+      facerec local up --workers 2
+      eval "$(facerec local env)" && facerec enrol "Jane Doe" jane.jpg
+      facerec local demo
+    """  # noqa: D301 - \b is click's mark for a block that is not wrapped
+
+
+_workers = click.option(
+    "--workers", type=click.IntRange(0, 16), default=1, show_default=True, help="Worker processes to run."
+)
+_emulator = click.option(
+    "--emulator",
+    "kind",
+    type=click.Choice(["ministack", "moto"]),
+    default="ministack",
+    show_default=True,
+    help="ministack keeps its state on disk; moto forgets everything when it stops.",
+)
+
+
+@command.command("up")
+@_workers
+@_emulator
+@click.option(
+    "--state",
+    type=_DIRECTORY,
+    default=_STATE,
+    show_default=True,
+    help="Directory of the emulator's state and the logs; the gallery and the results stay there.",
+)
+@click.option("--port", type=click.IntRange(0, 65535), help="Port of the web tier.  [default: FACEREC_WEB__PORT]")
+def up(workers: int, kind: str, state: Path, port: int | None) -> None:
+    """Start everything, print the addresses, and run until Ctrl-C.
+
+    \b
+    Examples:
+      facerec local up
+      FACEREC_REPLY_STYLE=name facerec local up --workers 2 --port 9000
+    """  # noqa: D301 - as above
+    from rich.console import Console
+
+    from facerec.local.emulator import EmulatorKind
+    from facerec.local.progress import Progress
+    from facerec.local.state import StateDirectory
+    from facerec.local.system import Options, local_system
+
+    progress = Progress(Console())
+    ready = False
+    directory = StateDirectory(state)
+    try:
+        options = Options(workers, EmulatorKind(kind), port)
+        with local_system(options, os.environ, state=directory, progress=progress) as system:
+            system.start_cloud()
+            system.start_tiers()
+            system.announce()
+            ready = True
+            probe = next(iter(sorted(Path("examples/probes").glob("*.jpg"))), Path("photo.jpg"))
+            where = "" if state == _STATE else f" --state {state}"
+            progress.line()
+            progress.line(f"  web       {system.web_url}")
+            progress.line(f"  AWS       {system.emulator_url}")
+            progress.line(f"  logs      {directory.logs}")
+            progress.line(f"  try       curl -F inputFile=@{probe} {system.web_url}/")
+            progress.line(f'  commands  eval "$(facerec local env{where})" points `facerec` and the AWS CLI here')
+            progress.line("  stop      Ctrl-C")
+            system.wait()
+    except KeyboardInterrupt:
+        raise SystemExit(0 if ready else _INTERRUPTED) from None
+
+
+@command.command("env")
+@click.option("--state", type=_DIRECTORY, default=_STATE, show_default=True, help="As given to `facerec local up`.")
+def env(state: Path) -> None:
+    """Print the variables that point other commands at the running system.
+
+    \b
+    Examples:
+      eval "$(facerec local env)"
+      facerec local env --state /tmp/other
+    """  # noqa: D301 - as above
+    from facerec.local.environment import export_lines
+    from facerec.local.state import StateDirectory
+
+    click.echo(export_lines(StateDirectory(state).running().variables))
+
+
+@command.command("demo")
+@click.option("--workers", type=click.IntRange(1, 16), default=2, show_default=True, help="Worker processes to run.")
+@_emulator
+@click.option("--state", type=_DIRECTORY, help="Directory to keep.  [default: a temporary one]")
+@click.option(
+    "--examples",
+    type=_DIRECTORY,
+    default=Path("examples"),
+    show_default=True,
+    help="Folder with gallery, probes and expected.csv.",
+)
+def demo(workers: int, kind: str, state: Path | None, examples: Path) -> None:
+    """Start everything, enrol the sample people, upload the sample photos, and check the replies.
+
+    \b
+    Examples:
+      facerec local demo
+      facerec local demo --emulator moto --state /tmp/kept
+    """  # noqa: D301 - as above
+    from rich.console import Console
+
+    from facerec.local.demo import Samples, compare, set_up, upload
+    from facerec.local.emulator import EmulatorKind
+    from facerec.local.progress import Progress
+    from facerec.local.state import StateDirectory
+    from facerec.local.system import Options, local_system
+
+    began = time.monotonic()
+    progress = Progress(Console())
+    samples = Samples(examples.resolve())
+    samples.expected()
+    options = Options(workers, EmulatorKind(kind), port=0)
+    environ = os.environ | {"FACEREC_REPLY_STYLE": "sentence"}
+    try:
+        with (
+            _directory(state) as directory,
+            local_system(options, environ, state=StateDirectory(directory), progress=progress) as system,
+        ):
+            set_up(system, samples, progress)
+            progress.line(f"  set up in {time.monotonic() - began:.1f} s")
+            progress.line()
+            compare(upload(samples, system.web_url, progress, _ANSWER_SECONDS), progress)
+            progress.line()
+    except KeyboardInterrupt:
+        raise SystemExit(_INTERRUPTED) from None
+    progress.line("DEMO OK")
+
+
+@contextmanager
+def _directory(state: Path | None) -> Iterator[Path]:
+    """The given directory, or a temporary one that stays only after an error."""
+    if state is not None:
+        yield state
+        return
+    scratch = Path(tempfile.mkdtemp(prefix="facerec-demo-"))
+    try:
+        yield scratch
+    except FacerecError:
+        click.echo(f"the logs are kept in {scratch / 'logs'}", err=True)
+        raise
+    except BaseException:
+        shutil.rmtree(scratch)
+        raise
+    else:
+        shutil.rmtree(scratch)

@@ -1,0 +1,171 @@
+"""A whole system on this machine: the emulated AWS and the ordinary commands, with the ordinary environment."""
+
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+from facerec.errors import ConfigurationError
+from facerec.local.addresses import LOOPBACK, answers_ok, free_port, poll_until
+from facerec.local.emulator import DEFAULT_PORT, START_SECONDS, Emulator, EmulatorKind, emulator
+from facerec.local.environment import emulated_variables, without_aws
+from facerec.local.processes import Command, tail
+from facerec.local.progress import Progress
+from facerec.local.signals import stop_signals
+from facerec.local.state import Running, StateDirectory
+from facerec.local.supervisor import ChildFailed, Supervisor
+from facerec.settings import Settings
+from model.artefact import Artefact, ArtefactError
+
+_WEB_START_SECONDS = 30.0
+_WORKER_START_EXTRA_SECONDS = 30.0
+# Together below the supervisor's limit; the emulator's is for writing its state.
+_WEB_GRACE_SECONDS, _WORKER_GRACE_SECONDS, _EMULATOR_GRACE_SECONDS = 5.0, 5.0, 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What to start: how many workers, which emulator, and the web tier's port (0: any free one)."""
+
+    workers: int
+    emulator: EmulatorKind
+    port: int | None = None
+
+
+class LocalSystem:
+    """The parts of a system as they are started; `local_system` makes one and ends it."""
+
+    def __init__(
+        self,
+        options: Options,
+        settings: Settings,
+        environ: Mapping[str, str],
+        *,
+        state: StateDirectory,
+        supervisor: Supervisor,
+        progress: Progress,
+    ) -> None:
+        self._options = options
+        self._settings = settings
+        self._state = state
+        self._supervisor = supervisor
+        self._progress = progress
+        self._emulator = self._find_emulator(environ)
+        web_port = self._free_port("the web tier", settings.web.port if options.port is None else options.port)
+        wildcard = settings.web.host in {"0.0.0.0", "::"}  # noqa: S104 - compared, not bound
+        self.web_url = f"http://{LOOPBACK if wildcard else settings.web.host}:{web_port}"
+        self.variables = self._variables(web_port, environ)
+        self._environ = without_aws(environ) | self.variables
+
+    @property
+    def emulator_url(self) -> str:
+        """Where the emulated AWS is."""
+        return self._emulator.url
+
+    def start_cloud(self) -> None:
+        """Start the emulator and create the resources; returns when both are done."""
+        with self._progress.step(f"emulated AWS ({self._emulator.kind}) on {self._emulator.url}"):
+            [child] = self._supervisor.start(
+                self._emulator.command, grace_seconds=_EMULATOR_GRACE_SECONDS, on_restart=self._emulator_restarted
+            )
+            self._supervisor.wait_until_ready(child, self._emulator.ready, START_SECONDS)
+        with self._progress.step("buckets, queues and table"):
+            self.run("provision")
+        if self._emulator.forgets:
+            self._progress.line(f"  {self._emulator.kind} forgets everything when it stops; ministack keeps it")
+
+    def start_tiers(self) -> None:
+        """Start the workers and the web tier, and wait until they take requests."""
+        workers = [self._worker(number) for number in range(1, self._options.workers + 1)]
+        started = self._supervisor.start(*workers, grace_seconds=_WORKER_GRACE_SECONDS)
+        [web] = self._supervisor.start(self._facerec("web"), grace_seconds=_WEB_GRACE_SECONDS)
+        with self._progress.step(f"web tier on {self.web_url}"):
+            self._supervisor.wait_until_ready(web, lambda: answers_ok(f"{self.web_url}/readyz"), _WEB_START_SECONDS)
+        limit = self._settings.worker.startup_seconds + _WORKER_START_EXTRA_SECONDS
+        for child in started:
+            with self._progress.step(child.name):
+                self._supervisor.wait_until_ready(child, partial(self._consumes, child.name), limit)
+
+    def run(self, name: str, *arguments: str) -> None:
+        """Run `facerec <name> …` to its end; raises `ChildFailed` with the end of its log unless it succeeds."""
+        command = self._facerec(name, *arguments)
+        status = self._supervisor.run(command)
+        if status != 0:
+            log = self._supervisor.log(command)
+            raise ChildFailed(f"`facerec {name}` failed; the end of {log}:\n{tail(log)}")
+
+    def announce(self) -> None:
+        """Let `facerec local env` find the system."""
+        self._state.announce(Running(os.getpid(), self.web_url, self.emulator_url, self.variables))
+
+    def wait(self) -> None:
+        """Wait for ever; raises `FacerecError` when a process cannot be kept up."""
+        self._supervisor.wait()
+
+    def _find_emulator(self, environ: Mapping[str, str]) -> Emulator:
+        port = self._free_port("the emulator", DEFAULT_PORT)
+        return emulator(self._options.emulator, port=port, state=self._state.emulator, environ=environ)
+
+    def _free_port(self, whose: str, preferred: int) -> int:
+        port = free_port(preferred)
+        if preferred not in {0, port}:
+            self._progress.line(f"  port {preferred} is taken; {whose} gets {port}")
+        return port
+
+    def _variables(self, web_port: int, environ: Mapping[str, str]) -> dict[str, str]:
+        variables = emulated_variables(self._emulator.url, environ, self._settings.aws.region) | {
+            "FACEREC_WEB__PORT": str(web_port),
+            "FACEREC_MODEL__DIR": str(self._settings.model.dir.resolve()),
+            "FACEREC_MODEL__CACHE_DIR": str(self._settings.model.cache_dir.resolve()),
+        }
+        if self._options.workers > 1 and "FACEREC_WORKER__ENGINES" not in environ:
+            variables["FACEREC_WORKER__ENGINES"] = "1"  # one engine per core each would crowd the machine
+        if self._settings.log.level in {"warning", "error"}:
+            variables["FACEREC_LOG__LEVEL"] = "info"  # a worker tells by a record of this level that it is ready
+        return variables
+
+    def _facerec(self, name: str, *arguments: str) -> Command:
+        return Command(name, (sys.executable, "-m", "facerec.cli", name, *arguments), self._environ)
+
+    def _worker(self, number: int) -> Command:
+        name = f"worker{number}"
+        return Command(
+            name, (sys.executable, "-m", "celery", "-A", "facerec", "worker", "-n", f"{name}@%h"), self._environ
+        )
+
+    def _consumes(self, worker: str) -> bool:
+        """Whether the worker has logged Celery's `worker1@host ready.`."""
+        log = self._state.logs / f"{worker}.log"
+        return re.search(rf"{worker}@\S+ ready\.", log.read_text(errors="replace")) is not None
+
+    def _emulator_restarted(self) -> None:
+        poll_until(lambda: self._supervisor.stopping or self._emulator.ready(), START_SECONDS)
+        if not self._supervisor.stopping:
+            self.run("provision")  # it may forget everything, or have lost its last moment
+
+
+@contextmanager
+def local_system(
+    options: Options, environ: Mapping[str, str], *, state: StateDirectory, progress: Progress
+) -> Iterator[LocalSystem]:
+    """A system to be started within the block, at whose end every process ends, within 15 s.
+
+    The settings come from the environment. Within the block the first SIGINT, SIGTERM or SIGHUP is a
+    `KeyboardInterrupt`. Raises `ConfigurationError` without a model or when a system already runs on this state.
+    """
+    settings = Settings.load()
+    try:
+        Artefact.load(settings.model.dir)
+    except ArtefactError as exc:
+        raise ConfigurationError(str(exc)) from exc
+    with stop_signals() as signals, state.held() as lock:
+        supervisor = Supervisor(state.logs, progress.line, hold=(lock,))
+        try:
+            yield LocalSystem(options, settings, environ, state=state, supervisor=supervisor, progress=progress)
+        finally:
+            signals.shield()
+            with progress.step("all processes ended"):
+                supervisor.stop()

@@ -1,0 +1,87 @@
+"""What the emulated AWS keeps, and where it listens."""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from facerec.aws.clients import Clients
+from facerec.aws.provision import provision
+from facerec.local.addresses import free_port, poll_until
+from facerec.local.emulator import START_SECONDS, EmulatorKind, emulator
+from facerec.local.environment import emulated_variables
+from facerec.local.processes import Leash, Process
+from facerec.settings import Settings
+from tests.support.processes import listening_addresses
+
+
+@contextmanager
+def run(state: Path, kind: EmulatorKind = EmulatorKind.MINISTACK) -> Iterator[tuple[Process, Settings, Clients]]:
+    """An emulator on the state directory, provisioned, stopped at the end."""
+    found = emulator(kind, port=free_port(), state=state, environ=os.environ)
+    with closing(Leash()) as leash, pytest.MonkeyPatch.context() as patch:
+        process = Process(found.command, state / "log", leash)
+        assert poll_until(found.ready, START_SECONDS)
+        for name, value in emulated_variables(found.url, os.environ).items():
+            patch.setenv(name, value)
+        settings = Settings.load()
+        clients = Clients(settings)
+        provision(clients, settings)
+        yield process, settings, clients
+        process.stop(5)
+
+
+def put(settings: Settings, clients: Clients) -> None:
+    """One object, one template, one message."""
+    clients.s3.put_object(Bucket=settings.output_bucket, Key="a/b.json", Body=b"result")
+    clients.dynamodb.put_item(
+        TableName=settings.templates_table,
+        Item={"collection": {"S": "default"}, "item": {"S": "jane"}, "embedding": {"B": bytes(range(256))}},
+    )
+    url = clients.sqs.get_queue_url(QueueName=settings.request_queue)["QueueUrl"]
+    clients.sqs.send_message(QueueUrl=url, MessageBody="task")
+
+
+def check(settings: Settings, clients: Clients) -> None:
+    """All three are there."""
+    assert clients.s3.get_object(Bucket=settings.output_bucket, Key="a/b.json")["Body"].read() == b"result"
+    [item] = clients.dynamodb.scan(TableName=settings.templates_table)["Items"]
+    assert item["embedding"]["B"] == bytes(range(256))
+    url = clients.sqs.get_queue_url(QueueName=settings.request_queue)["QueueUrl"]
+    [message] = clients.sqs.receive_message(QueueUrl=url, WaitTimeSeconds=2)["Messages"]
+    assert message["Body"] == "task"
+
+
+def test_ministack_keeps_everything_over_a_restart(tmp_path: Path) -> None:
+    """Objects, templates and waiting messages survive, also when the next run gets another port."""
+    with run(tmp_path) as (_, settings, clients):
+        put(settings, clients)
+    with run(tmp_path) as (_, settings, clients):
+        check(settings, clients)
+
+
+def test_ministack_keeps_everything_over_a_crash(tmp_path: Path) -> None:
+    """A SIGKILL a few seconds after the last change loses nothing: tables and queues are saved as they change."""
+    with run(tmp_path) as (process, settings, clients):
+        put(settings, clients)
+        assert poll_until(lambda: "jane" in text(tmp_path / "dynamodb.json"), 10)
+        assert poll_until(lambda: "task" in text(tmp_path / "sqs.json"), 10)
+        os.kill(process.pid, signal.SIGKILL)
+        assert process.wait(5) == -signal.SIGKILL
+    with run(tmp_path) as (_, settings, clients):
+        check(settings, clients)
+
+
+def text(path: Path) -> str:
+    """A file's text, or nothing while it is not there."""
+    return path.read_text() if path.exists() else ""
+
+
+@pytest.mark.parametrize("kind", EmulatorKind)
+def test_listens_on_loopback_only(tmp_path: Path, kind: EmulatorKind) -> None:
+    """No listener of the emulator is reachable from another machine, and there is only the one."""
+    with run(tmp_path, kind) as (process, settings, _):
+        assert listening_addresses(process.pid) == {(settings.aws.endpoint_url.host, settings.aws.endpoint_url.port)}  # type: ignore[union-attr] # set
