@@ -3,7 +3,6 @@
 import fcntl
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,8 +11,7 @@ import pytest
 from facerec.local.emulator import EmulatorKind
 from facerec.settings import Settings
 from tests.support.emulated import EmulatedAws, emulated_aws
-
-CHECKOUT = Path(__file__).parent.parent
+from tests.support.processes import CHECKOUT, facerec
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -45,7 +43,7 @@ def fresh(emulator: EmulatedAws) -> Settings:
 
 @pytest.fixture(scope="session")
 def artefact_dir() -> Path:
-    """The real model artefact, built on first use and kept in the checkout's cache."""
+    """The real model artefact, built on first use, kept in the checkout's cache, built anew when its inputs change."""
     cache = CHECKOUT / ".cache"
     cache.mkdir(exist_ok=True)
     variables = {
@@ -54,11 +52,5 @@ def artefact_dir() -> Path:
     }
     with (cache / "model.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two runs of the tests must not build at once
-        if not (cache / "model" / "model.json").exists():
-            subprocess.run(
-                [sys.executable, "-m", "facerec.cli", "model", "build"],
-                cwd=CHECKOUT,
-                env=os.environ | variables,
-                check=True,
-            )
+        subprocess.run(facerec("model", "build"), cwd=CHECKOUT, env=os.environ | variables, check=True)
     return cache / "model"

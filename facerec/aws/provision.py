@@ -4,54 +4,24 @@ Operators' own choices survive: foreign lifecycle rules, and KMS in the place of
 """
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Callable
+from typing import TYPE_CHECKING, cast
 
-from botocore.exceptions import ClientError
-
+from facerec.aws.buckets import provision_bucket
 from facerec.aws.clients import Clients, translated
+from facerec.aws.resources import Resource, State, settle
 from facerec.errors import ConfigurationError, Transient
 from facerec.settings import Settings
 
 if TYPE_CHECKING:
-    from mypy_boto3_s3.literals import BucketLocationConstraintType
+    from mypy_boto3_dynamodb.type_defs import TableDescriptionTypeDef
     from mypy_boto3_sqs.literals import QueueAttributeNameType
 
-_DEFAULT_REGION = "us-east-1"
-_LIFECYCLE_RULE = "facerec-expiry"
 _DAY_SECONDS = 86_400
 _REQUEST_RETENTION_SECONDS = 4 * _DAY_SECONDS
 _DEAD_LETTER_RETENTION_SECONDS = 14 * _DAY_SECONDS
 _RESPONSE_RETENTION_SECONDS = 3_600
 """Nobody waits for a result longer than a few minutes; the output bucket keeps it for days."""
-
-_UNSUPPORTED = frozenset({"InvalidAction", "NotImplemented", "UnknownOperationException", "UnsupportedOperation"})
-_FORBIDDEN, _NOT_FOUND, _MOVED, _NOT_IMPLEMENTED = 403, 404, 301, 501
-
-
-class State(StrEnum):
-    """What provisioning did to a resource."""
-
-    CREATED = "created"
-    UPDATED = "updated"
-    UNCHANGED = "unchanged"
-
-
-@dataclass(slots=True)
-class Resource:
-    """One resource as provisioning found or left it; `notes` say what this endpoint does not support."""
-
-    kind: str
-    name: str
-    state: State = State.UNCHANGED
-    notes: list[str] = field(default_factory=list)
-
-    def touched(self) -> None:
-        """An attribute was set; a resource that has just been created stays `created`."""
-        if self.state is State.UNCHANGED:
-            self.state = State.UPDATED
 
 
 def provision(
@@ -63,10 +33,14 @@ def provision(
     the variable to change, and `Transient` where AWS cannot be reached.
     """
     steps: list[Callable[[], Resource]] = [
-        lambda: _bucket(clients, settings, "INPUT_BUCKET", settings.input_bucket, settings.retention.input_days),
-        lambda: _bucket(clients, settings, "OUTPUT_BUCKET", settings.output_bucket, settings.retention.result_days),
-        lambda: _bucket(clients, settings, "GALLERY_BUCKET", settings.gallery_bucket, None),
-        lambda: _bucket(clients, settings, "MODEL_BUCKET", settings.model_bucket, None),
+        lambda: provision_bucket(
+            clients, settings, "INPUT_BUCKET", settings.input_bucket, settings.retention.input_days
+        ),
+        lambda: provision_bucket(
+            clients, settings, "OUTPUT_BUCKET", settings.output_bucket, settings.retention.result_days
+        ),
+        lambda: provision_bucket(clients, settings, "GALLERY_BUCKET", settings.gallery_bucket, None),
+        lambda: provision_bucket(clients, settings, "MODEL_BUCKET", settings.model_bucket, None),
         lambda: _queue(clients, settings.dead_letter_queue, _attributes(settings, _DEAD_LETTER_RETENTION_SECONDS)),
         lambda: _request_queue(clients, settings),
         lambda: _queue(clients, settings.response_queue, _attributes(settings, _RESPONSE_RETENTION_SECONDS)),
@@ -77,96 +51,6 @@ def provision(
         resources.append(step())
         report(resources[-1])
     return resources
-
-
-def _bucket(clients: Clients, settings: Settings, variable: str, name: str, expire_days: int | None) -> Resource:
-    bucket, s3 = Resource("bucket", name), clients.s3
-    with translated(f"provision bucket {name!r}"):
-        _create_bucket(clients, settings, variable, bucket)
-        closed = dict.fromkeys(
-            ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets"), True
-        )
-        _aspect(
-            bucket,
-            "the public-access block",
-            read=lambda: s3.get_public_access_block(Bucket=name)["PublicAccessBlockConfiguration"],
-            absent="NoSuchPublicAccessBlockConfiguration",
-            fits=lambda current: current == closed,
-            write=lambda _: s3.put_public_access_block(Bucket=name, PublicAccessBlockConfiguration=cast("Any", closed)),
-        )
-        _aspect(
-            bucket,
-            "default encryption",
-            read=lambda: s3.get_bucket_encryption(Bucket=name)["ServerSideEncryptionConfiguration"]["Rules"],
-            absent="ServerSideEncryptionConfigurationNotFoundError",
-            fits=lambda rules: any("ApplyServerSideEncryptionByDefault" in rule for rule in rules),
-            write=lambda _: s3.put_bucket_encryption(
-                Bucket=name,
-                ServerSideEncryptionConfiguration={
-                    "Rules": [{"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}]
-                },
-            ),
-        )
-        rule = _lifecycle_rule(expire_days)
-        _aspect(
-            bucket,
-            "lifecycle rules",
-            read=lambda: s3.get_bucket_lifecycle_configuration(Bucket=name)["Rules"],
-            absent="NoSuchLifecycleConfiguration",
-            fits=lambda rules: any(_same_rule(rule, other) for other in rules),
-            write=lambda rules: s3.put_bucket_lifecycle_configuration(
-                Bucket=name,
-                LifecycleConfiguration={
-                    "Rules": [rule, *(other for other in rules or [] if other.get("ID") != _LIFECYCLE_RULE)]
-                },
-            ),
-        )
-    return bucket
-
-
-def _create_bucket(clients: Clients, settings: Settings, variable: str, bucket: Resource) -> None:
-    taken = ConfigurationError(
-        f"bucket {bucket.name!r} belongs to another account or region, and bucket names are global; "
-        f"choose another with FACEREC_NAMES__{variable} or FACEREC_PREFIX"
-    )
-    try:
-        clients.s3.head_bucket(Bucket=bucket.name)
-    except ClientError as exc:
-        # A HEAD reply has no body, so there is no error code but the status.
-        status = exc.response["ResponseMetadata"]["HTTPStatusCode"]
-        if status in {_FORBIDDEN, _MOVED}:
-            raise taken from exc
-        if status != _NOT_FOUND:
-            raise
-    else:
-        return
-    try:
-        if settings.aws.region == _DEFAULT_REGION:  # the one region that S3 refuses to be named
-            clients.s3.create_bucket(Bucket=bucket.name)
-        else:
-            region = cast("BucketLocationConstraintType", settings.aws.region)
-            clients.s3.create_bucket(Bucket=bucket.name, CreateBucketConfiguration={"LocationConstraint": region})
-    except clients.s3.exceptions.BucketAlreadyExists as exc:
-        raise taken from exc
-    except clients.s3.exceptions.BucketAlreadyOwnedByYou:
-        return  # another provisioning was quicker
-    bucket.state = State.CREATED
-
-
-def _lifecycle_rule(expire_days: int | None) -> Any:
-    rule: dict[str, Any] = {
-        "ID": _LIFECYCLE_RULE,
-        "Status": "Enabled",
-        "Filter": {"Prefix": ""},
-        "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 1},
-    }
-    return rule if expire_days is None else rule | {"Expiration": {"Days": expire_days}}
-
-
-def _same_rule(wanted: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    # An empty filter comes back in more than one form.
-    compared = wanted.keys() - {"Filter"}
-    return all(wanted[key] == other.get(key) for key in compared) and not other.get("Filter", {}).get("Prefix")
 
 
 def _attributes(settings: Settings, retention_seconds: int) -> dict[str, str]:
@@ -230,22 +114,7 @@ def _same_attribute(current: str | None, wanted: str) -> bool:
 def _table(clients: Clients, name: str) -> Resource:
     table, dynamodb = Resource("table", name), clients.dynamodb
     with translated(f"provision table {name!r}"):
-        try:
-            described = dynamodb.describe_table(TableName=name)["Table"]
-        except dynamodb.exceptions.ResourceNotFoundException:
-            described = dynamodb.create_table(
-                TableName=name,
-                AttributeDefinitions=[
-                    {"AttributeName": "collection", "AttributeType": "S"},
-                    {"AttributeName": "item", "AttributeType": "S"},
-                ],
-                KeySchema=[
-                    {"AttributeName": "collection", "KeyType": "HASH"},
-                    {"AttributeName": "item", "KeyType": "RANGE"},
-                ],
-                BillingMode="PAY_PER_REQUEST",
-            )["TableDescription"]
-            table.state = State.CREATED
+        described = _described_table(clients, table)
         keys = {key["KeyType"]: key["AttributeName"] for key in described["KeySchema"]}
         if keys != {"HASH": "collection", "RANGE": "item"}:
             raise ConfigurationError(
@@ -256,7 +125,7 @@ def _table(clients: Clients, name: str) -> Resource:
         if described.get("BillingModeSummary", {}).get("BillingMode") != "PAY_PER_REQUEST":
             dynamodb.update_table(TableName=name, BillingMode="PAY_PER_REQUEST")
             table.touched()
-        _aspect(
+        settle(
             table,
             "point-in-time recovery",
             read=lambda: dynamodb.describe_continuous_backups(TableName=name)["ContinuousBackupsDescription"],
@@ -271,32 +140,26 @@ def _table(clients: Clients, name: str) -> Resource:
     return table
 
 
-def _aspect(
-    resource: Resource,
-    what: str,
-    *,
-    read: Callable[[], Any],
-    absent: str,
-    fits: Callable[[Any], bool],
-    write: Callable[[Any], object],
-) -> None:
-    """Read one attribute and write it where it does not fit; an endpoint that lacks the operation earns a note."""
+def _described_table(clients: Clients, table: Resource) -> "TableDescriptionTypeDef":
+    """The table's description, after its creation where it does not exist."""
+    dynamodb = clients.dynamodb
     try:
-        try:
-            current = read()
-        except ClientError as exc:
-            if exc.response["Error"]["Code"] != absent:
-                raise
-            current = None
-        if current is not None and fits(current):
-            return
-        write(current)
-        resource.touched()
-    except ClientError as exc:
-        if exc.response["Error"]["Code"] == "ContinuousBackupsUnavailableException":
-            resource.notes.append(f"{what} is not available yet; provision again in a minute")
-            return
-        status = exc.response["ResponseMetadata"]["HTTPStatusCode"]
-        if exc.response["Error"]["Code"] not in _UNSUPPORTED and status != _NOT_IMPLEMENTED:
-            raise
-        resource.notes.append(f"this endpoint does not support {what}")
+        return dynamodb.describe_table(TableName=table.name)["Table"]
+    except dynamodb.exceptions.ResourceNotFoundException:
+        table.state = State.CREATED
+    try:
+        return dynamodb.create_table(
+            TableName=table.name,
+            AttributeDefinitions=[
+                {"AttributeName": "collection", "AttributeType": "S"},
+                {"AttributeName": "item", "AttributeType": "S"},
+            ],
+            KeySchema=[
+                {"AttributeName": "collection", "KeyType": "HASH"},
+                {"AttributeName": "item", "KeyType": "RANGE"},
+            ],
+            BillingMode="PAY_PER_REQUEST",
+        )["TableDescription"]
+    except dynamodb.exceptions.ResourceInUseException:
+        table.state = State.UNCHANGED  # another provisioning was quicker
+        return dynamodb.describe_table(TableName=table.name)["Table"]

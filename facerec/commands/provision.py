@@ -21,7 +21,8 @@ def command(as_json: bool) -> None:  # noqa: FBT001 - click passes by name
       FACEREC_PREFIX=staging facerec provision --json
     """  # noqa: D301 - \b is click's mark for a block that is not wrapped
     from facerec.aws.clients import Clients
-    from facerec.aws.provision import Resource, provision
+    from facerec.aws.provision import provision
+    from facerec.aws.resources import Resource
 
     def report(resource: Resource) -> None:
         if as_json:

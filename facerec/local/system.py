@@ -116,11 +116,16 @@ class LocalSystem:
         return port
 
     def _variables(self, web_port: int, environ: Mapping[str, str]) -> dict[str, str]:
-        variables = emulated_variables(self._emulator.url, environ, self._settings.aws.region) | {
-            "FACEREC_WEB__PORT": str(web_port),
-            "FACEREC_MODEL__DIR": str(self._settings.model.dir.resolve()),
-            "FACEREC_MODEL__CACHE_DIR": str(self._settings.model.cache_dir.resolve()),
-        }
+        ours = {name: value for name, value in environ.items() if name.startswith("FACEREC_")}
+        variables = (
+            ours
+            | emulated_variables(self._emulator.url, environ, self._settings.aws.region)
+            | {
+                "FACEREC_WEB__PORT": str(web_port),
+                "FACEREC_MODEL__DIR": str(self._settings.model.dir.resolve()),
+                "FACEREC_MODEL__CACHE_DIR": str(self._settings.model.cache_dir.resolve()),
+            }
+        )
         if self._options.workers > 1 and "FACEREC_WORKER__ENGINES" not in environ:
             variables["FACEREC_WORKER__ENGINES"] = "1"  # one engine per core each would crowd the machine
         if self._settings.log.level in {"warning", "error"}:

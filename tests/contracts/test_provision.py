@@ -2,11 +2,15 @@
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
+import boto3
 import pytest
 
 from facerec.aws.clients import Clients
-from facerec.aws.provision import Resource, State, provision
+from facerec.aws.provision import provision
+from facerec.aws.resources import Resource, State
 from facerec.errors import ConfigurationError
 from facerec.local.emulator import EmulatorKind
 from facerec.settings import QueueSettings, RetentionSettings, Settings
@@ -119,3 +123,39 @@ def test_a_table_of_other_keys_is_refused(clients: Clients, settings: Settings) 
     named = settings.names.model_copy(update={"templates_table": f"{settings.prefix}-theirs"})
     with pytest.raises(ConfigurationError, match="FACEREC_NAMES__TEMPLATES_TABLE"):
         provision(clients, changed(settings, names=named))
+
+
+def test_a_name_of_another_account_is_refused(aws: EmulatedAws) -> None:
+    """Bucket names are global: the error names the variable that chooses another."""
+    if aws.kind is EmulatorKind.MOTO:
+        pytest.skip("moto lets an account use another one's bucket")
+    theirs = boto3.client("s3", endpoint_url=aws.url, aws_access_key_id="111111111111", aws_secret_access_key="x")
+    theirs.create_bucket(Bucket="contested-gallery-bucket")
+    settings = changed(aws.settings, prefix="contested")
+    with pytest.raises(ConfigurationError, match="FACEREC_NAMES__GALLERY_BUCKET or FACEREC_PREFIX"):
+        provision(Clients(settings), settings)
+
+
+def test_an_endpoint_without_an_operation_earns_a_note(clients: Clients, settings: Settings) -> None:
+    """What the endpoint cannot do is said, and the rest is done."""
+
+    def lacking(**_: object) -> tuple[object, object]:
+        return SimpleNamespace(status_code=501), {
+            "Error": {"Code": "NotImplemented", "Message": "no"},
+            "ResponseMetadata": {"HTTPStatusCode": 501},
+        }
+
+    clients.s3.meta.events.register("before-call.s3.GetPublicAccessBlock", lacking)  # type: ignore[arg-type] # the stub forgets that this hook answers
+    buckets = [r for r in provision(clients, settings) if r.kind == "bucket"]
+    assert [(r.state, r.notes) for r in buckets] == [
+        (State.UNCHANGED, ["this endpoint does not support the public-access block"])
+    ] * 4
+
+
+def test_several_at_once_agree(aws: EmulatedAws) -> None:
+    """Provisionings that run side by side all succeed, and leave nothing to do."""
+    settings = changed(aws.settings, prefix="crowd")
+    with ThreadPoolExecutor(4) as pool:
+        futures = [pool.submit(provision, Clients(settings), settings) for _ in range(4)]
+    assert all(len(future.result()) == RESOURCES for future in futures)
+    assert {r.state for r in provision(Clients(settings), settings)} == {State.UNCHANGED}

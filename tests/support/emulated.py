@@ -23,6 +23,7 @@ from facerec.settings import Settings
 class EmulatedAws:
     """A running emulator: its address, the settings in force, and the whole environment for a command that uses it."""
 
+    kind: EmulatorKind
     url: str
     settings: Settings
     environ: dict[str, str]
@@ -56,5 +57,5 @@ def emulated_aws(kind: EmulatorKind, state: Path) -> Iterator[EmulatedAws]:
             patch.setenv(name, value)
         settings = Settings.load()
         provision(Clients(settings), settings)
-        yield EmulatedAws(found.url, settings, dict(os.environ))
+        yield EmulatedAws(kind, found.url, settings, dict(os.environ))
         process.stop(5)
