@@ -39,7 +39,7 @@ def result_publisher(settings: Settings) -> ResultPublisher:
     """The workers' way back."""
     from facerec.aws.results import SqsResultPublisher
 
-    return SqsResultPublisher(clients(settings))
+    return SqsResultPublisher(clients(settings), settings.response_queue)
 
 
 def result_inbox(settings: Settings, queue: str) -> ResultInbox:

@@ -1,0 +1,153 @@
+"""Results over SQS: the workers' sending end and the web tier's receiving end."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+
+import structlog
+
+from facerec.aws.clients import Clients, translated
+from facerec.errors import InvalidMessage, QueueMissing
+from facerec.messages import RecognitionResult
+from facerec.ports import Delivery
+
+log = structlog.get_logger(__name__)
+
+MAX_MESSAGE_BYTES = 256 * 1024
+"""What every SQS queue takes; only queues made after August 2025 take 1 MiB."""
+
+RECEIVE_AT_ONCE = 10
+LONGEST_POLL_SECONDS = 20
+"""SQS's limits of a receive and of a batch, and of a long poll."""
+
+
+class QueueUrls:
+    """The URLs of queues by name, asked for once; safe for many threads (a lost race asks twice)."""
+
+    def __init__(self, clients: Clients) -> None:
+        self._clients = clients
+        self._urls: dict[str, str] = {}
+
+    def url(self, queue: str) -> str:
+        """The queue's URL; raises `QueueMissing`."""
+        known = self._urls.get(queue)
+        if known is None:
+            with missing(queue, "look up"):
+                known = self._clients.sqs.get_queue_url(QueueName=queue)["QueueUrl"]
+            self._urls[queue] = known
+        return known
+
+    def forget(self, queue: str) -> None:
+        """Ask again the next time: the queue is gone, or was made anew."""
+        self._urls.pop(queue, None)
+
+
+def missing(queue: str, doing: str) -> AbstractContextManager[None]:
+    """Translate SQS's errors; a queue that does not exist becomes `QueueMissing`."""
+    return translated(
+        f"{doing} queue {queue!r}",
+        QueueDoesNotExist=lambda: QueueMissing(queue),
+        AWS_SimpleQueueService_NonExistentQueue=lambda: QueueMissing(queue),
+    )
+
+
+def check_queue(clients: Clients, queue: str) -> None:
+    """Return if the queue exists and can be reached; raises `QueueMissing`, `Transient` or `ConfigurationError`."""
+    QueueUrls(clients).url(queue)
+
+
+class SqsResultPublisher:
+    """`ResultPublisher` on SQS; answers only to the response queue and to those that web processes derive from it.
+
+    The name of the queue comes with the request, so it is not trusted: any other name is as good as missing.
+    A result beyond 256 KiB (some 250 faces) travels with its first faces only, which decide the reply; the stored
+    result has them all.
+    """
+
+    def __init__(self, clients: Clients, response_queue: str) -> None:
+        self._clients = clients
+        self._response_queue = response_queue
+        self._urls = QueueUrls(clients)
+
+    def publish(self, reply_to: str, result: RecognitionResult) -> None:
+        """Send the result; raises `QueueMissing` when the queue is gone or not one of ours."""
+        if reply_to != self._response_queue and not reply_to.startswith(f"{self._response_queue}-"):
+            raise QueueMissing(reply_to)
+        body = _fitting(result)
+        try:
+            self._send(reply_to, body)
+        except QueueMissing:
+            # The remembered URL may be of a queue that was made anew since.
+            self._urls.forget(reply_to)
+            self._send(reply_to, body)
+
+    def _send(self, queue: str, body: str) -> None:
+        url = self._urls.url(queue)
+        with missing(queue, "send to"):
+            self._clients.sqs.send_message(QueueUrl=url, MessageBody=body)
+
+
+class SqsResultInbox:
+    """`ResultInbox` on SQS."""
+
+    def __init__(self, clients: Clients, queue: str) -> None:
+        self._clients = clients
+        self._queue = queue
+        self._urls = QueueUrls(clients)
+
+    def receive(self, wait_seconds: float) -> Sequence[Delivery]:
+        """Up to ten results; `wait_seconds` counts in whole seconds up to 20. Raises `QueueMissing`."""
+        seconds = min(LONGEST_POLL_SECONDS, round(wait_seconds))
+        with self._renewed("receive from"):
+            messages = self._clients.sqs.receive_message(
+                QueueUrl=self._urls.url(self._queue), MaxNumberOfMessages=RECEIVE_AT_ONCE, WaitTimeSeconds=seconds
+            ).get("Messages", [])
+        deliveries: list[Delivery] = []
+        unreadable: list[str] = []
+        for message in messages:
+            try:
+                result = RecognitionResult.parse(message["Body"])
+            except InvalidMessage as exc:
+                log.error("result_unreadable", queue=self._queue, reason=str(exc))  # noqa: TRY400 - the reason says it all
+                unreadable.append(message["ReceiptHandle"])
+            else:
+                deliveries.append(Delivery(result, message["ReceiptHandle"]))
+        self._delete(unreadable)
+        return deliveries
+
+    def delete(self, deliveries: Sequence[Delivery]) -> None:
+        """Forget deliveries; one that SQS does not delete is logged, and will come again."""
+        self._delete([delivery.receipt for delivery in deliveries])
+
+    def _delete(self, receipts: Sequence[str]) -> None:
+        for start in range(0, len(receipts), RECEIVE_AT_ONCE):
+            batch = receipts[start : start + RECEIVE_AT_ONCE]
+            with self._renewed("delete from"):
+                reply = self._clients.sqs.delete_message_batch(
+                    QueueUrl=self._urls.url(self._queue),
+                    Entries=[{"Id": str(i), "ReceiptHandle": receipt} for i, receipt in enumerate(batch)],
+                )
+            failed = reply.get("Failed", [])
+            if failed:
+                reasons = sorted({entry["Code"] for entry in failed})
+                log.warning("results_not_deleted", queue=self._queue, count=len(failed), reasons=reasons)
+
+    @contextmanager
+    def _renewed(self, doing: str) -> Iterator[None]:
+        try:
+            with missing(self._queue, doing):
+                yield
+        except QueueMissing:
+            self._urls.forget(self._queue)
+            raise
+
+
+def _fitting(result: RecognitionResult) -> str:
+    """The result as JSON, with as many of its first faces as a message holds."""
+    body = result.to_json()
+    kept = len(result.faces)
+    while len(body.encode()) > MAX_MESSAGE_BYTES and kept:
+        kept = kept * 3 // 4
+        body = result.model_copy(update={"faces": result.faces[:kept]}).to_json()
+    if kept < len(result.faces):
+        log.warning("result_shortened", request_id=str(result.request_id), faces=len(result.faces), sent=kept)
+    return body
