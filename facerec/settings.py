@@ -64,6 +64,7 @@ class WebSettings(_Group):
     )
     wait_seconds: PositiveSeconds = Field(180, description="How long an upload waits for its result before 504")
     max_waiting: Count = Field(250, description="Uploads that one process holds at once; more are refused with 503")
+    shutdown_seconds: PositiveSeconds = Field(10, description="How long a stopping process answers who still waits")
     max_upload_bytes: Count = Field(15_000_000, description="Largest upload in bytes; larger ones are refused with 413")
 
 

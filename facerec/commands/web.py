@@ -1,0 +1,127 @@
+"""`facerec web`: the web tier, in one process or in several."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from types import FrameType
+
+import click
+
+from facerec.settings import Settings
+
+
+@click.command("web")
+@click.option("--listener", type=int, hidden=True, help="Descriptor of the bound socket, in a process of several.")
+@click.option("--response-queue", hidden=True, help="The process's own response queue, in a process of several.")
+def command(listener: int | None, response_queue: str | None) -> None:
+    """Take uploads over HTTP until SIGTERM or Ctrl-C, then answer those who wait and leave.
+
+    \b
+    Examples:
+      facerec web
+      FACEREC_WEB__HOST=0.0.0.0 FACEREC_WEB__PROCESSES=2 facerec web
+    """  # noqa: D301 - \b is click's mark for a block that is not wrapped
+    from facerec.logs import configure_logging
+
+    settings = Settings.load()
+    configure_logging(settings.log, process="web")
+    if listener is not None and response_queue is not None:
+        _run_child(settings, socket.socket(fileno=listener), response_queue)
+        return
+    bound = _bound(settings)
+    if settings.web.processes == 1:
+        _run_single(settings, bound)
+    else:
+        _run_parent(settings, bound)
+
+
+def _bound(settings: Settings) -> socket.socket:
+    from facerec.errors import ConfigurationError
+    from facerec.web.server import bind
+
+    try:
+        return bind(settings.web.host, settings.web.port)
+    except OSError as exc:
+        raise ConfigurationError(
+            f"cannot listen on {settings.web.host} port {settings.web.port} ({exc.strerror}): "
+            "choose others with FACEREC_WEB__HOST and FACEREC_WEB__PORT"
+        ) from exc
+
+
+def _announce(listener: socket.socket) -> None:
+    from facerec.web.server import address_of
+
+    click.echo(f"facerec web listens on {address_of(listener)}")
+    sys.stdout.flush()
+
+
+def _run_single(settings: Settings, listener: socket.socket) -> None:
+    from facerec.web.process import WebProcess, await_resources, queue_check, resource_checks
+
+    await_resources(resource_checks(settings) | {"inbox": queue_check(settings, settings.response_queue)}, time.sleep)
+    process = WebProcess(settings, listener, settings.response_queue)
+    _on_signals(process.stop)
+    _announce(listener)
+    process.run()
+
+
+def _run_child(settings: Settings, listener: socket.socket, response_queue: str) -> None:
+    from facerec.web.process import WebProcess
+
+    process = WebProcess(settings, listener, response_queue)
+    _on_signals(process.stop)
+
+    def outlive_no_parent() -> None:
+        sys.stdin.buffer.read()  # the parent writes nothing: this returns when it is gone
+        process.stop()
+
+    threading.Thread(target=outlive_no_parent, name="parent", daemon=True).start()
+    process.run()
+
+
+def _run_parent(settings: Settings, listener: socket.socket) -> None:
+    from facerec import bootstrap
+    from facerec.aws.response_queues import ResponseQueues
+    from facerec.web.process import await_resources, resource_checks
+    from facerec.web.supervisor import WebProcesses
+
+    def spawn(queue: str) -> subprocess.Popen[bytes]:
+        arguments = ["web", "--listener", str(listener.fileno()), "--response-queue", queue]
+        return subprocess.Popen(  # noqa: S603 - our own command
+            [sys.executable, "-m", "facerec.cli", *arguments],
+            pass_fds=[listener.fileno()],
+            # The child ends when this pipe does, so it never outlives the parent.
+            stdin=subprocess.PIPE,
+            # Ctrl-C reaches the parent alone, which asks its children once.
+            process_group=0,
+        )
+
+    await_resources(resource_checks(settings), time.sleep)
+    queues = ResponseQueues(
+        bootstrap.clients(settings), settings.response_queue, retention_seconds=settings.web.wait_seconds
+    )
+    stopping = threading.Event()
+    _on_signals(stopping.set)
+    _announce(listener)
+    owner = f"{socket.gethostname()}:{os.getpid()}"
+    WebProcesses(settings, queues, spawn, owner=owner).run(stopping)
+
+
+def _on_signals(stop: Callable[[], None]) -> None:
+    """The first SIGTERM or SIGINT drains; a second one ends the process at once."""
+    asked = False
+
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            sys.exit("stopped at once, as asked twice")
+        asked = True
+        stop()
+
+    signal.signal(signal.SIGTERM, handle)
+    signal.signal(signal.SIGINT, handle)

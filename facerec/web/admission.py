@@ -1,0 +1,108 @@
+"""How many uploads may wait: what cannot be answered within the wait is refused at once. Pure but for a lock."""
+
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+SATURATED = 16
+"""With fewer uploads waiting a slow answer says nothing about capacity: one worker holds 16 tasks at once."""
+
+WINDOW_SECONDS = 30.0
+"""Completions older than this say nothing about a fleet that grows and shrinks."""
+
+MIN_COMPLETIONS = 10
+"""Fewer completions than this are no measurement."""
+
+DEFAULT_RETRY_SECONDS = 5
+"""What a refused client is told while no rate is known."""
+
+
+class Cause(StrEnum):
+    """Why an upload was not admitted."""
+
+    FULL = "full"
+    SLOW = "slow"
+    STOPPING = "stopping"
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An upload that was not admitted, and when to try again."""
+
+    cause: Cause
+    retry_after_seconds: int
+
+
+class Admission:
+    """Counts who waits and measures how fast answers come; safe for many threads.
+
+    The rate is known only from a busy spell: at least ten answers in the last 30 s, while at least 16 uploads were
+    waiting all the time. So neither a quiet hour nor a fleet that boots from zero is mistaken for a slow one.
+    """
+
+    def __init__(self, *, max_waiting: int, wait_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._max_waiting = max_waiting
+        self._wait_seconds = wait_seconds
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._waiting = 0
+        self._completions: deque[float] = deque()
+        self._closed = False
+
+    @property
+    def waiting(self) -> int:
+        """How many uploads have entered and not left."""
+        return self._waiting
+
+    @property
+    def closed(self) -> bool:
+        """Whether every further upload is refused because the process stops."""
+        return self._closed
+
+    def enter(self) -> Refusal | None:
+        """Take a place, or say why not; whoever got one must `leave`."""
+        with self._lock:
+            refusal = self._refusal(self._clock())
+            if refusal is None:
+                self._waiting += 1
+            return refusal
+
+    def leave(self, *, answered: bool) -> None:
+        """Give the place back; `answered` tells that a worker's result had come."""
+        with self._lock:
+            self._waiting -= 1
+            if answered:
+                self._completions.append(self._clock())
+            if self._waiting < SATURATED:
+                self._completions.clear()
+
+    def close(self) -> None:
+        """Refuse every further upload."""
+        self._closed = True
+
+    def _refusal(self, now: float) -> Refusal | None:
+        if self._closed:
+            return Refusal(Cause.STOPPING, DEFAULT_RETRY_SECONDS)
+        rate = self._per_second(now)
+        if self._waiting >= self._max_waiting:
+            too_many = self._waiting + 1 - self._max_waiting
+            return Refusal(Cause.FULL, DEFAULT_RETRY_SECONDS if rate is None else max(1, math.ceil(too_many / rate)))
+        if rate is None:
+            return None
+        expected_wait = (self._waiting + 1) / rate
+        if expected_wait > self._wait_seconds:
+            return Refusal(Cause.SLOW, max(1, math.ceil(expected_wait - self._wait_seconds)))
+        return None
+
+    def _per_second(self, now: float) -> float | None:
+        while self._completions and self._completions[0] < now - WINDOW_SECONDS:
+            self._completions.popleft()
+        if len(self._completions) < MIN_COMPLETIONS:
+            return None
+        elapsed = now - self._completions[0]
+        # Up to now, not up to the last completion: a fleet that has come to a halt slows down by the second.
+        return (len(self._completions) - 1) / elapsed if elapsed > 0 else None

@@ -1,0 +1,100 @@
+"""The Flask application, made from what it needs; it holds no global state."""
+
+import structlog
+from flask import Flask, Response, request
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, RequestEntityTooLarge
+
+from facerec.ports import ObjectStore, TaskQueue
+from facerec.settings import Settings
+from facerec.web import api, pages, replies, uploads
+from facerec.web.admission import Admission
+from facerec.web.forms import FORM_OVERHEAD_BYTES, MAX_FORM_PARTS, UploadRequest
+from facerec.web.inbox import Waiters
+from facerec.web.readiness import Readiness
+
+log = structlog.get_logger(__name__)
+
+_HEADERS = {
+    "Cache-Control": "no-store",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+_PAGE_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+
+
+class _App(Flask):
+    request_class = UploadRequest
+
+
+def create_app(
+    *,
+    settings: Settings,
+    store: ObjectStore,
+    queue: TaskQueue,
+    reply_to: str,
+    waiters: Waiters,
+    admission: Admission,
+    readiness: Readiness,
+) -> Flask:
+    """Make the application.
+
+    `reply_to` names the response queue whose results resolve `waiters`; `admission` decides how many uploads may wait.
+    """
+    app = _App("facerec.web", static_folder=None)
+    app.config.update(
+        MAX_CONTENT_LENGTH=settings.web.max_upload_bytes + FORM_OVERHEAD_BYTES,
+        MAX_FORM_MEMORY_SIZE=FORM_OVERHEAD_BYTES,
+        MAX_FORM_PARTS=MAX_FORM_PARTS,
+    )
+    desk = uploads.Uploads(
+        settings=settings, store=store, queue=queue, reply_to=reply_to, waiters=waiters, admission=admission
+    )
+    app.register_blueprint(uploads.blueprint(desk))
+    app.register_blueprint(api.blueprint(settings=settings, store=store, readiness=readiness))
+    app.register_blueprint(pages.blueprint(settings))
+    app.register_error_handler(HTTPException, lambda exc: _problem(exc, settings))
+    app.register_error_handler(Exception, _fault)
+    app.after_request(_secured)
+    return app
+
+
+def _problem(exc: HTTPException, settings: Settings) -> Response:
+    status = exc.code or 500
+    match exc:
+        case NotFound():
+            sentence = f"there is nothing at {request.path}: pictures are uploaded with POST to /"
+        case MethodNotAllowed():
+            allowed = " or ".join(sorted(set(exc.valid_methods or ()) - {"HEAD", "OPTIONS"}))
+            sentence = f"{request.method} is not possible here: use {allowed}"
+        case RequestEntityTooLarge():
+            sentence = replies.too_large(settings.web.max_upload_bytes).text
+        case _:
+            sentence = exc.description or "the request cannot be answered"
+    response = _worded(status, sentence)
+    for name, value in exc.get_headers():
+        if name == "Allow":
+            response.headers[name] = value
+    return response
+
+
+def _fault(exc: Exception) -> Response:
+    log.error("request_failed", method=request.method, path=request.path, exc_info=exc)
+    return _worded(500, "the server made a mistake that it has noted: try again later")
+
+
+def _worded(status: int, sentence: str) -> Response:
+    """JSON where programs ask, plain text elsewhere."""
+    sentence = replies.one_line(sentence)
+    if request.path.startswith("/api/"):
+        return api.error(status, sentence)
+    return Response(sentence, status=status, content_type="text/plain; charset=utf-8")
+
+
+def _secured(response: Response) -> Response:
+    for name, value in _HEADERS.items():
+        response.headers.setdefault(name, value)
+    if response.mimetype == "text/html":
+        response.headers["Content-Security-Policy"] = _PAGE_POLICY
+    return response

@@ -1,0 +1,17 @@
+"""The upload page for people."""
+
+from flask import Blueprint, render_template
+
+from facerec.settings import Settings
+from facerec.web.replies import megabytes
+
+
+def blueprint(settings: Settings) -> Blueprint:
+    """The route `GET /`."""
+    pages = Blueprint("pages", __name__, template_folder="templates")
+
+    @pages.get("/")
+    def upload_page() -> str:
+        return render_template("upload.html", limit=megabytes(settings.web.max_upload_bytes))
+
+    return pages

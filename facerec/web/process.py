@@ -1,0 +1,96 @@
+"""One web process: its inbox thread, its application and its server, from start to drain."""
+
+import socket
+from collections.abc import Callable
+
+import structlog
+
+from facerec import bootstrap
+from facerec.aws.results import check_queue
+from facerec.errors import FacerecError, Transient
+from facerec.settings import Settings
+from facerec.web.admission import Admission
+from facerec.web.app import create_app
+from facerec.web.inbox import InboxThread, Waiters
+from facerec.web.readiness import Check, Readiness
+from facerec.web.server import WebServer
+
+log = structlog.get_logger(__name__)
+
+START_SECONDS = 30.0
+"""How long a start waits for an AWS that cannot be reached yet."""
+
+RETRY_SECONDS = 1.0
+
+
+class WebProcess:
+    """Everything one process runs, reading the given response queue."""
+
+    def __init__(self, settings: Settings, listener: socket.socket, response_queue: str) -> None:
+        self._waiters = Waiters()
+        self._admission = Admission(max_waiting=settings.web.max_waiting, wait_seconds=settings.web.wait_seconds)
+        self._inbox = InboxThread(
+            bootstrap.result_inbox(settings, response_queue),
+            self._waiters,
+            poll_seconds=settings.queue.wait_time_seconds,
+        )
+        checks = resource_checks(settings) | {"inbox": self._inbox.check, "admission": self._check_admission}
+        app = create_app(
+            settings=settings,
+            store=bootstrap.object_store(settings),
+            queue=bootstrap.task_queue(settings),
+            reply_to=response_queue,
+            waiters=self._waiters,
+            admission=self._admission,
+            readiness=Readiness(checks),
+        )
+        self._server = WebServer(app, settings.web, listener)
+
+    def run(self) -> None:
+        """Serve until `stop`, then drain; the inbox is read to the end."""
+        self._inbox.start()
+        self._server.run(
+            close=self._admission.close, waiting=lambda: self._admission.waiting, give_up=self._waiters.give_up
+        )
+        self._inbox.stop()
+
+    def stop(self) -> None:
+        """Ask `run` to drain and return; from any thread or signal handler."""
+        self._server.request_stop()
+
+    def _check_admission(self) -> None:
+        if self._admission.closed:
+            raise FacerecError("this process is being stopped")
+
+
+def resource_checks(settings: Settings) -> dict[str, Check]:
+    """What must be there to take uploads: both buckets and the request queue."""
+    store = bootstrap.object_store(settings)
+
+    def check_store() -> None:
+        # Listing nothing is cheap, and unlike a look at one object it tells a missing bucket from a missing key.
+        for bucket in (settings.input_bucket, settings.output_bucket):
+            store.keys(bucket, "readiness/")
+
+    return {"store": check_store, "queue": queue_check(settings, settings.request_queue)}
+
+
+def queue_check(settings: Settings, queue: str) -> Check:
+    """A look at one queue."""
+    return lambda: check_queue(bootstrap.clients(settings), queue)
+
+
+def await_resources(checks: dict[str, Check], pause: Callable[[float], object]) -> None:
+    """Run the checks until AWS answers; raises what they raise when something is missing, or after 30 s."""
+    for attempt in range(1, round(START_SECONDS / RETRY_SECONDS) + 1):
+        try:
+            for check in checks.values():
+                check()
+        except Transient as exc:
+            if attempt == 1:
+                log.warning("waiting_for_aws", reason=str(exc))
+            pause(RETRY_SECONDS)
+        else:
+            return
+    for check in checks.values():
+        check()

@@ -1,0 +1,128 @@
+"""What clients of `POST /` read: one line of plain text for each way an upload can end. Pure."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+from uuid import UUID
+
+from facerec.messages import Outcome, RecognitionResult
+from facerec.web.admission import Cause, Refusal
+
+Style = Literal["sentence", "name"]
+
+UNAVAILABLE_RETRY_SECONDS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The HTTP status, its line of text, and how the upload ended, for the log."""
+
+    status: int
+    text: str
+    outcome: str
+    retry_after_seconds: int | None = None
+
+
+class Declined(Exception):
+    """An upload that is answered without a worker, with its reply."""
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(reply.text)
+        self.reply = reply
+
+
+def results_path(request_id: UUID) -> str:
+    """Where the result of a request appears."""
+    return f"/api/v1/results/{request_id}"
+
+
+def recognised(result: RecognitionResult, style: Style) -> Reply:
+    """The worker's answer in the client's words."""
+    if result.outcome is Outcome.INVALID_IMAGE:
+        return Reply(415, one_line(result.detail or "the file is not a picture that can be read"), result.outcome)
+    if result.outcome is Outcome.FAILED:
+        text = (
+            f"this picture could not be processed, and trying again will not help; "
+            f"report it with its request id {result.request_id}"
+        )
+        return Reply(500, text, result.outcome)
+    if style == "name":
+        return Reply(200, one_line(f"{result.stem}:{result.result}"), result.outcome)
+    said = {
+        Outcome.MATCH: f"face detected - {result.result}",
+        Outcome.UNKNOWN: "face not recognized",
+        Outcome.NO_FACE: "no face detected",
+    }[result.outcome]
+    return Reply(200, one_line(f"{result.filename}: {said}"), result.outcome)
+
+
+def no_file() -> Reply:
+    """There is no file under the field's name."""
+    return Reply(400, "there is no file: send the picture as the multipart form field inputFile", "no_file")
+
+
+def unreadable_form(reason: str) -> Reply:
+    """The body is not the form that its header announces."""
+    return Reply(400, f"the form cannot be read ({reason}): send multipart/form-data", "unreadable_form")
+
+
+def empty_file() -> Reply:
+    """The file has no bytes."""
+    return Reply(400, "the file is empty: choose a picture and send it again", "empty_file")
+
+
+def several_files() -> Reply:
+    """There is more than one file."""
+    return Reply(400, "there is more than one file: send one picture per request", "several_files")
+
+
+def too_large(max_upload_bytes: int) -> Reply:
+    """The upload, or the form around it, is too large."""
+    return Reply(
+        413, f"the upload is too large: send one picture of at most {megabytes(max_upload_bytes)}", "too_large"
+    )
+
+
+def unsupported(reason: str) -> Reply:
+    """The header is not one of a picture that is taken."""
+    return Reply(415, one_line(reason), Outcome.INVALID_IMAGE)
+
+
+def unavailable() -> Reply:
+    """The store or the queue cannot be reached."""
+    text = "uploads cannot be taken right now: send the picture again in a few seconds"
+    return Reply(503, text, "unavailable", UNAVAILABLE_RETRY_SECONDS)
+
+
+def refused(refusal: Refusal) -> Reply:
+    """The upload was not admitted."""
+    why = {
+        Cause.FULL: "too many uploads are waiting already",
+        Cause.SLOW: "more uploads are waiting than can be answered in time",
+        Cause.STOPPING: "this server is being stopped",
+    }[refusal.cause]
+    seconds = refusal.retry_after_seconds
+    text = f"{why}: send the picture again in {seconds} second{'' if seconds == 1 else 's'}"
+    return Reply(503, text, refusal.cause, seconds)
+
+
+def late(request_id: UUID, wait_seconds: float) -> Reply:
+    """No result within the wait."""
+    path = results_path(request_id)
+    return Reply(504, f"there is no result after {math.ceil(wait_seconds)} s: look for it at {path}", "late")
+
+
+def interrupted(request_id: UUID) -> Reply:
+    """The process stops before the result has come."""
+    path = results_path(request_id)
+    return Reply(504, f"this server is being stopped before the result has come: look for it at {path}", "interrupted")
+
+
+def megabytes(count: int) -> str:
+    """Bytes as people write them: `15 MB`."""
+    return f"{count / 1_000_000:g} MB"
+
+
+def one_line(text: str) -> str:
+    """The text without line breaks, whatever they are made of."""
+    return " ".join(text.splitlines())

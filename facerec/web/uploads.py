@@ -1,0 +1,150 @@
+"""`POST /`: the classic upload, answered on the same connection with the worker's result."""
+
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from http import HTTPStatus
+from uuid import UUID, uuid4
+
+import structlog
+from flask import Blueprint, Request, Response, request
+
+from facerec.errors import ConfigurationError, QueueMissing, Transient
+from facerec.keys import input_key, safe_name
+from facerec.messages import ObjectRef, RecognitionRequest
+from facerec.ports import ObjectStore, TaskQueue
+from facerec.settings import Settings
+from facerec.web import replies
+from facerec.web.admission import Admission
+from facerec.web.forms import Upload, read_upload
+from facerec.web.inbox import Waiter, Waiters
+from facerec.web.replies import Declined, Reply
+from model.header import InvalidImage, read_header
+
+log = structlog.get_logger(__name__)
+
+TAKING_IN = 16
+"""Uploads of one process that are in memory at once, on their way to the store; the others wait their turn."""
+
+CONTENT_TYPES = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "HEIF": "image/heif"}
+
+Record = dict[str, object]
+"""What the log line of an upload tells, filled in as it becomes known."""
+
+
+class Uploads:
+    """An upload's way: admitted, stored, submitted, awaited. Safe for many threads."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        store: ObjectStore,
+        queue: TaskQueue,
+        reply_to: str,
+        waiters: Waiters,
+        admission: Admission,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._queue = queue
+        self._reply_to = reply_to
+        self._waiters = waiters
+        self._admission = admission
+        self._now = now
+        self._taking_in = threading.BoundedSemaphore(TAKING_IN)
+
+    def answer(self, request_id: UUID, form: Request) -> Reply:
+        """Hold the request until its result has come or the wait is over, and log how it went."""
+        record: Record = {"filename": None, "bytes": None, "waited_ms": 0, "answered": False}
+        # Asked before the body is parsed, so that a refusal costs next to nothing.
+        refusal = self._admission.enter()
+        if refusal is not None:
+            reply = replies.refused(refusal)
+        else:
+            try:
+                reply = self._handled(request_id, form, record)
+            finally:
+                self._admission.leave(answered=bool(record["answered"]))
+        tell = log.warning if reply.status >= HTTPStatus.INTERNAL_SERVER_ERROR else log.info
+        tell("upload", request_id=str(request_id), outcome=reply.outcome, status=reply.status, **record)
+        return reply
+
+    def _handled(self, request_id: UUID, form: Request, record: Record) -> Reply:
+        try:
+            # Registered before the task is sent: no result comes too early.
+            with self._waiters.expecting(request_id) as waiter:
+                self._take_in(request_id, form, record)
+                return self._awaited(waiter, record)
+        except Declined as exc:
+            return exc.reply
+        except (Transient, QueueMissing, ConfigurationError) as exc:
+            record["reason"] = str(exc)
+            return replies.unavailable()
+
+    def _take_in(self, request_id: UUID, form: Request, record: Record) -> None:
+        """Bring the picture from the connection to the store; what it held in memory is free on return."""
+        if not self._taking_in.acquire(timeout=self._settings.web.wait_seconds):
+            raise Transient("the uploads before this one are stuck on their way to the store")
+        try:
+            upload = read_upload(form, self._settings.web.max_upload_bytes)
+            record |= {"filename": upload.filename, "bytes": len(upload.body)}
+            self._submit(request_id, upload)
+        finally:
+            form.close()
+            self._taking_in.release()
+
+    def _submit(self, request_id: UUID, upload: Upload) -> None:
+        settings = self._settings
+        try:
+            header = read_header(upload.body, settings.max_megapixels)
+        except InvalidImage as exc:
+            raise Declined(replies.unsupported(str(exc))) from exc
+        content_type = CONTENT_TYPES.get(header.format, "application/octet-stream")
+        key = input_key(request_id, upload.filename)
+        self._store.put(settings.input_bucket, key, upload.body, content_type)
+        if settings.key_style == "filename":
+            self._store.put(settings.input_bucket, safe_name(upload.filename), upload.body, content_type)
+        self._queue.submit(
+            RecognitionRequest(
+                request_id=request_id,
+                input=ObjectRef(bucket=settings.input_bucket, key=key, size=len(upload.body)),
+                filename=upload.filename,
+                reply_to=self._reply_to,
+                submitted_at=self._now(),
+            )
+        )
+
+    def _awaited(self, waiter: Waiter, record: Record) -> Reply:
+        started = time.monotonic()
+        result = waiter.wait(self._settings.web.wait_seconds)
+        record["waited_ms"] = round((time.monotonic() - started) * 1000)
+        if result is not None:
+            record["answered"] = True
+            return replies.recognised(result, self._settings.reply_style)
+        if self._waiters.given_up:
+            return replies.interrupted(waiter.request_id)
+        return replies.late(waiter.request_id, self._settings.web.wait_seconds)
+
+
+def blueprint(uploads: Uploads) -> Blueprint:
+    """The route of uploads."""
+    web = Blueprint("uploads", __name__)
+
+    @web.post("/")
+    def upload() -> Response:
+        request_id = uuid4()
+        return as_text(uploads.answer(request_id, request), request_id)
+
+    return web
+
+
+def as_text(reply: Reply, request_id: UUID) -> Response:
+    """A reply as plain text; the request id goes along so that a report can name it."""
+    response = Response(reply.text, status=reply.status, content_type="text/plain; charset=utf-8")
+    response.headers["X-Request-Id"] = str(request_id)
+    if reply.retry_after_seconds is not None:
+        response.headers["Retry-After"] = str(reply.retry_after_seconds)
+    return response
