@@ -1,0 +1,59 @@
+"""An object store in memory, held to the same contract as the one on S3."""
+
+import threading
+from collections.abc import Iterable
+
+from facerec.errors import ConfigurationError, FacerecError, ObjectMissing
+
+
+class InMemoryObjectStore:
+    """`ObjectStore` in memory; without `buckets` every bucket exists. While `outage` is set every call raises it."""
+
+    def __init__(self, buckets: Iterable[str] | None = None) -> None:
+        self._buckets = None if buckets is None else frozenset(buckets)
+        self._objects: dict[tuple[str, str], tuple[bytes, str]] = {}
+        self._lock = threading.Lock()
+        self.outage: FacerecError | None = None
+
+    def put(self, bucket: str, key: str, body: bytes, content_type: str) -> None:
+        """Store an object."""
+        with self._lock:
+            self._check(bucket)
+            self._objects[bucket, key] = (body, content_type)
+
+    def get(self, bucket: str, key: str) -> bytes:
+        """Return an object's bytes; raises `ObjectMissing`."""
+        with self._lock:
+            self._check(bucket)
+            if (bucket, key) not in self._objects:
+                raise ObjectMissing(bucket, key)
+            return self._objects[bucket, key][0]
+
+    def exists(self, bucket: str, key: str) -> bool:
+        """Whether the object is there; a missing bucket has none, as S3's HEAD reply cannot tell them apart."""
+        with self._lock:
+            if self.outage is not None:
+                raise self.outage
+            return (bucket, key) in self._objects
+
+    def keys(self, bucket: str, prefix: str = "") -> list[str]:
+        """Every key that begins with the prefix, sorted."""
+        with self._lock:
+            self._check(bucket)
+            return sorted(key for b, key in self._objects if b == bucket and key.startswith(prefix))
+
+    def delete(self, bucket: str, key: str) -> None:
+        """Remove an object."""
+        with self._lock:
+            self._check(bucket)
+            self._objects.pop((bucket, key), None)
+
+    def content_type(self, bucket: str, key: str) -> str:
+        """What an object was stored as, for assertions."""
+        return self._objects[bucket, key][1]
+
+    def _check(self, bucket: str) -> None:
+        if self.outage is not None:
+            raise self.outage
+        if self._buckets is not None and bucket not in self._buckets:
+            raise ConfigurationError(f"there is no bucket {bucket!r}; has `facerec provision` been run?")

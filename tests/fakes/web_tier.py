@@ -1,0 +1,141 @@
+"""A whole web tier on fakes, with a worker that answers as it is told."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from io import BytesIO
+
+from flask import Flask
+from flask.testing import FlaskClient
+from PIL import Image
+from werkzeug.test import TestResponse
+
+from facerec.keys import output_key
+from facerec.messages import NO_FACE, UNKNOWN, Box, Face, Match, Outcome, RecognitionRequest, RecognitionResult
+from facerec.settings import Settings
+from facerec.web.admission import Admission
+from facerec.web.app import create_app
+from facerec.web.inbox import InboxThread, Waiters
+from facerec.web.readiness import Check, Readiness
+from tests.fakes.object_store import InMemoryObjectStore
+from tests.fakes.results import InMemoryQueues, InMemoryResultInbox, InMemoryResultPublisher
+from tests.fakes.task_queue import InMemoryTaskQueue
+
+Answer = Callable[[RecognitionRequest], RecognitionResult]
+
+
+class FakeWebTier:
+    """The application with its ports in memory; `answer` decides what the worker says to a request.
+
+    With `answer` None no worker answers, until `work` is called.
+    """
+
+    def __init__(self, settings: Settings | None = None, answer: Answer | None = None) -> None:
+        self.settings = settings or Settings()
+        self.answer = answer
+        self.store = InMemoryObjectStore()
+        self.queues = InMemoryQueues(self.settings.response_queue)
+        self.publisher = InMemoryResultPublisher(self.queues, self.settings.response_queue)
+        self.tasks = InMemoryTaskQueue(self._worker)
+        self.waiters = Waiters()
+        self.admission = Admission(
+            max_waiting=self.settings.web.max_waiting, wait_seconds=self.settings.web.wait_seconds
+        )
+        self.inbox = InMemoryResultInbox(self.queues, self.settings.response_queue)
+        self.inbox_thread = InboxThread(self.inbox, self.waiters, poll_seconds=0.02, backoff=lambda _: 0.01)
+        self.checks: dict[str, Check] = {"inbox": self.inbox_thread.check}
+        self.app = self._app()
+
+    def _app(self) -> Flask:
+        return create_app(
+            settings=self.settings,
+            store=self.store,
+            queue=self.tasks,
+            reply_to=self.settings.response_queue,
+            waiters=self.waiters,
+            admission=self.admission,
+            readiness=Readiness(self.checks),
+        )
+
+    def _worker(self, request: RecognitionRequest) -> None:
+        if self.answer is not None:
+            self.work(request, self.answer(request))
+
+    def work(self, request: RecognitionRequest, result: RecognitionResult) -> None:
+        """Store and publish a result, as a worker does."""
+        key = output_key(request.request_id, request.filename)
+        self.store.put(self.settings.output_bucket, key, result.to_json().encode(), "application/json")
+        if request.reply_to is not None:
+            self.publisher.publish(request.reply_to, result)
+
+
+@contextmanager
+def running(tier: FakeWebTier) -> Iterator[FakeWebTier]:
+    """The tier with its inbox thread running."""
+    tier.inbox_thread.start()
+    try:
+        yield tier
+    finally:
+        assert tier.inbox_thread.stop(5), "the inbox thread did not end"
+
+
+@contextmanager
+def together(count: int, step: Callable[[int], object]) -> Iterator[None]:
+    """Run a step in as many threads as there are steps, all begun at once and all ended on leaving."""
+    barrier = threading.Barrier(count)
+    failures: list[BaseException] = []
+
+    def run(number: int) -> None:
+        try:
+            barrier.wait(10)
+            step(number)
+        except BaseException as exc:  # noqa: BLE001 - it is raised below, in the test's own thread
+            failures.append(exc)
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    yield
+    for thread in threads:
+        thread.join(60)
+    if failures:
+        raise failures[0]
+
+
+def answers(name: str) -> Answer:
+    """A worker that always says the same: a name, `Unknown` or `No-Face`."""
+    return lambda request: result_for(request, name)
+
+
+def result_for(
+    request: RecognitionRequest, name: str, *, outcome: Outcome | None = None, detail: str | None = None
+) -> RecognitionResult:
+    """A result with a plausible face where there is one."""
+    by_name = {NO_FACE: Outcome.NO_FACE, UNKNOWN: Outcome.UNKNOWN}
+    decided = outcome or by_name.get(name, Outcome.MATCH)
+    matches = (Match(identity=name, similarity=0.8, threshold=0.5),) if decided is Outcome.MATCH else ()
+    face = Face(
+        box=Box(x_min=1.5, y_min=2, x_max=30, y_max=40), probability=0.999, landmarks=((1.0, 2.0),) * 5, matches=matches
+    )
+    return RecognitionResult(
+        request_id=request.request_id,
+        result=name,
+        filename=request.filename,
+        outcome=decided,
+        detail=detail,
+        faces=(face,) if decided in {Outcome.MATCH, Outcome.UNKNOWN} else (),
+        completed_at=datetime.now(UTC),
+    )
+
+
+def picture(form: str = "JPEG", size: tuple[int, int] = (32, 24)) -> bytes:
+    """A small picture in the given format."""
+    buffer = BytesIO()
+    Image.new("RGB", size, (90, 120, 30)).save(buffer, form)
+    return buffer.getvalue()
+
+
+def upload(client: FlaskClient, body: bytes | None = None, filename: str = "image_01.jpg") -> TestResponse:
+    """Send one picture."""
+    return client.post("/", data={"inputFile": (BytesIO(picture() if body is None else body), filename)})

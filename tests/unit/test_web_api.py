@@ -1,0 +1,221 @@
+"""Results by request id, health, the page, and what is nowhere."""
+
+import threading
+from uuid import UUID, uuid4
+
+import pytest
+from flask.testing import FlaskClient
+
+from facerec.errors import ConfigurationError, ObjectMissing, QueueMissing, Transient
+from facerec.messages import RecognitionResult
+from facerec.web.readiness import Readiness
+from tests.fakes.object_store import InMemoryObjectStore
+from tests.fakes.web_tier import FakeWebTier, answers, picture, result_for, running, upload
+
+
+@pytest.fixture
+def tier() -> FakeWebTier:
+    """A web tier whose worker knows Jane."""
+    return FakeWebTier(answer=answers("Jane"))
+
+
+@pytest.fixture
+def client(tier: FakeWebTier) -> FlaskClient:
+    """Its client."""
+    return tier.app.test_client()
+
+
+def test_a_result_can_be_read_again(tier: FakeWebTier) -> None:
+    """The JSON is the stored result with all its faces."""
+    with running(tier):
+        client = tier.app.test_client()
+        request_id = upload(client).headers["X-Request-Id"]
+        response = client.get(f"/api/v1/results/{request_id}")
+        upper = client.get(f"/api/v1/results/{request_id.upper()}")
+    assert response.status_code == upper.status_code == 200
+    assert response.content_type == "application/json"
+    result = RecognitionResult.parse(response.data)
+    assert result.request_id == UUID(request_id)
+    assert result.faces[0].matches[0].identity == "Jane"
+
+
+def test_a_request_without_a_result_is_pending(tier: FakeWebTier, client: FlaskClient) -> None:
+    """As long as its picture is there."""
+    request_id = uuid4()
+    tier.store.put("facerec-in-bucket", f"{request_id}/a.jpg", picture(), "image/jpeg")
+    response = client.get(f"/api/v1/results/{request_id}")
+    assert response.status_code == 202
+    assert response.json == {"request_id": str(request_id), "status": "pending"}
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        (f"/api/v1/results/{uuid4()}", 404),
+        ("/api/v1/results/not-a-uuid", 400),
+        ("/api/v1/results/..%2f..%2fsecret", 404),
+        ("/api/v1/nothing", 404),
+    ],
+)
+def test_what_the_api_does_not_know_is_json(client: FlaskClient, path: str, status: int) -> None:
+    """One helpful sentence."""
+    response = client.get(path)
+    assert response.status_code == status
+    assert response.json
+    assert response.json["message"]
+
+
+def test_a_result_that_expires_while_it_is_read_is_unknown(tier: FakeWebTier, client: FlaskClient) -> None:
+    """No fault of the server."""
+    request_id = uuid4()
+    tier.store.put("facerec-out-bucket", f"{request_id}/a.json", b"{}", "application/json")
+
+    def gone(bucket: str, key: str) -> bytes:
+        raise ObjectMissing(bucket, key)
+
+    tier.store.get = gone  # type: ignore[method-assign] # the one method that expiry changes
+    assert client.get(f"/api/v1/results/{request_id}").status_code == 404
+
+
+def test_an_unreachable_store_is_a_503(tier: FakeWebTier, client: FlaskClient) -> None:
+    """With the time to ask again."""
+    tier.store.outage = Transient("no route")
+    response = client.get(f"/api/v1/results/{uuid4()}")
+    assert response.status_code == 503
+    assert int(response.headers["Retry-After"]) > 0
+    assert response.json
+    assert "no route" not in response.json["message"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("GET", "/nowhere", 404), ("PUT", "/", 405), ("DELETE", "/healthz", 405), ("POST", "/index.php", 404)],
+)
+def test_what_is_nowhere_is_plain_text_outside_the_api(
+    client: FlaskClient, method: str, path: str, status: int
+) -> None:
+    """One sentence; a wrong method learns the right ones."""
+    response = client.open(path, method=method)
+    assert response.status_code == status
+    assert response.content_type == "text/plain; charset=utf-8"
+    assert len(response.text.splitlines()) == 1
+    assert ("Allow" in response.headers) == (status == 405)
+
+
+def test_a_wrong_method_of_the_api_is_json(client: FlaskClient) -> None:
+    """As everything there."""
+    response = client.post(f"/api/v1/results/{uuid4()}")
+    assert response.status_code == 405
+    assert response.json
+    assert "GET" in response.json["message"]
+
+
+def test_the_page_has_the_form_and_loads_nothing_foreign(client: FlaskClient) -> None:
+    """People can upload without a program."""
+    response = client.get("/")
+    assert response.status_code == 200
+    assert response.mimetype == "text/html"
+    assert '<label for="inputFile">' in response.text
+    assert 'name="inputFile"' in response.text
+    assert "15 MB" in response.text
+    assert "src=" not in response.text
+    assert "default-src 'none'" in response.headers["Content-Security-Policy"]
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_a_hostile_host_header_is_escaped(client: FlaskClient) -> None:
+    """The page repeats the address it was asked at."""
+    response = client.get("/", headers={"Host": 'x"><script>alert(1)</script>'})
+    assert "<script>" not in response.text
+
+
+def test_the_process_is_alive(client: FlaskClient) -> None:
+    """Whatever the rest of the world does."""
+    response = client.get("/healthz")
+    assert (response.status_code, response.json) == (200, {"status": "ok"})
+
+
+def test_readiness_names_each_check_with_its_reason(tier: FakeWebTier) -> None:
+    """So that an operator need not read logs."""
+
+    def missing() -> None:
+        raise QueueMissing("facerec-req-queue")
+
+    tier.checks |= {"store": lambda: None, "queue": missing}
+    with running(tier):
+        response = tier._app().test_client().get("/readyz")
+    assert response.status_code == 503
+    assert response.json
+    assert response.json["status"] == "unready"
+    assert response.json["checks"]["store"] == "ok"
+    assert response.json["checks"]["inbox"] == "ok"
+    assert "facerec-req-queue" in response.json["checks"]["queue"]
+
+
+def test_a_process_with_all_it_needs_is_ready(tier: FakeWebTier) -> None:
+    """And not before its inbox reads."""
+    assert tier._app().test_client().get("/readyz").status_code == 503
+    with running(tier):
+        assert tier._app().test_client().get("/readyz").status_code == 200
+
+
+def test_a_check_that_hangs_is_not_waited_for_and_not_begun_twice() -> None:
+    """Load balancers get their answer in bounded time, however often they ask."""
+    begun, release = [], threading.Event()
+
+    def hang() -> None:
+        begun.append(1)
+        release.wait(30)
+
+    readiness = Readiness({"store": hang, "queue": lambda: None}, answer_seconds=0.1)
+    for _ in range(2):
+        problems = readiness.problems()
+        assert problems["store"] == "no answer in time"
+        assert problems["queue"] is None
+    assert len(begun) == 1
+    release.set()
+
+
+def test_checks_are_cheap() -> None:
+    """Asked a hundred times in a second they look once, and after it again."""
+    looks, now = [], [0.0]
+    readiness = Readiness({"store": lambda: looks.append(1)}, clock=lambda: now[0])
+    for _ in range(100):
+        assert readiness.problems() == {"store": None}
+    assert len(looks) == 1
+    now[0] += 1.5
+    readiness.problems()
+    assert len(looks) == 2
+
+
+def test_a_check_with_a_fault_makes_the_process_unready() -> None:
+    """Not unknown."""
+
+    def broken() -> None:
+        raise KeyError("x")
+
+    problem = Readiness({"store": broken}).problems()["store"]
+    assert problem is not None
+    assert "KeyError" in problem
+
+
+def test_the_fakes_know_their_buckets() -> None:
+    """A store without the bucket is not ready."""
+    store = InMemoryObjectStore(["other"])
+    problem = Readiness({"store": lambda: store.keys("facerec-in-bucket")}).problems()["store"]
+    assert problem is not None
+    assert "provision" in problem
+    with pytest.raises(ConfigurationError):
+        store.put("facerec-in-bucket", "a", b"", "text/plain")
+
+
+def test_results_are_found_whatever_the_file_was_called(tier: FakeWebTier) -> None:
+    """Only the request id counts."""
+    with running(tier):
+        client = tier.app.test_client()
+        response = upload(client, filename="😀" * 300 + ".jpg")
+        stored = client.get(f"/api/v1/results/{response.headers['X-Request-Id']}")
+    assert stored.status_code == 200
+    assert stored.json
+    assert stored.json["filename"] == "😀" * 300 + ".jpg"
+    assert result_for(tier.tasks.requests[0], "Jane").filename == stored.json["filename"]
