@@ -71,7 +71,7 @@ def valid_identity(name: str) -> str:
     words that stand for nobody in an answer.
     """
     identity = unicodedata.normalize("NFC", name).strip()
-    if not identity:
+    if not identity.strip(_JOINERS):
         raise InvalidName("a person needs a name")
     if len(identity) > MAX_IDENTITY_LENGTH:
         raise InvalidName(f"a name has {MAX_IDENTITY_LENGTH} characters at most; this one has {len(identity)}")

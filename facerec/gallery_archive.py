@@ -182,9 +182,9 @@ class GalleryArchive:
         if info.file_size > limit:
             raise InvalidArchive(self._path, f"{name} has {info.file_size} bytes, at most {limit} are expected")
         try:
-            # Never yields more bytes than it declares, whatever is packed inside.
+            # Never yields more bytes than it declares, whatever is packed inside. (RuntimeError: features unknown to it.)
             return self._archive.read(info)
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as exc:
+        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as exc:
             raise InvalidArchive(self._path, f"{name} is damaged ({exc})") from exc
 
 
@@ -193,7 +193,7 @@ def open_archive(path: Path) -> Iterator[GalleryArchive]:
     """Yield the checked archive; raises `InvalidArchive`."""
     try:
         archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as exc:
+    except (zipfile.BadZipFile, OSError, ValueError, RuntimeError) as exc:
         raise InvalidArchive(path, f"it is no readable zip file ({exc})") from exc
     with archive:
         yield GalleryArchive(path, archive)

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import numpy as np
@@ -18,10 +17,9 @@ from facerec.aws import provision
 from facerec.aws.clients import Clients
 from facerec.aws.templates import DynamoTemplateStore
 from facerec.errors import AlreadyEnrolled, ConfigurationError, Transient
-from facerec.messages import ObjectRef
 from facerec.ports import Template, TemplateStore
 from facerec.settings import AwsSettings, Settings
-from tests.fakes.templates import InMemoryTemplateStore
+from tests.fakes.templates import InMemoryTemplateStore, make_template
 from tests.support.emulated import EmulatedAws
 
 WRITERS = 8
@@ -72,22 +70,6 @@ def empty_table(clients: Clients) -> Table:
     return Table(clients, provision._table(clients, f"test-{uuid.uuid4().hex[:12]}").name)
 
 
-def template(number: int, identity: str = "Ada Lovelace", collection: str = "default") -> Template:
-    """A template whose id and embedding follow from its number."""
-    embedding = np.random.default_rng(number).standard_normal(512).astype(np.float32)
-    return Template(
-        template_id=f"{number:032x}",
-        collection=collection,
-        identity=identity,
-        model_id="facenet-160-0123456789abcdef",
-        embedding=embedding / np.linalg.norm(embedding),
-        source=f"ada {number}.jpg",
-        photo=ObjectRef(bucket="gallery", key=f"{collection}/{number:032x}/ada {number}.jpg", size=4321),
-        probability=0.9987654321,
-        enrolled_at=datetime(2026, 3, 1, 12, 30, 15, 123456, tzinfo=UTC),
-    )
-
-
 def ids(templates: Iterator[Template]) -> list[str]:
     """The templates' ids in their order."""
     return [template.template_id for template in templates]
@@ -102,7 +84,7 @@ def test_an_empty_collection_has_version_0_and_no_templates(store: TemplateStore
 
 def test_a_template_comes_back_as_it_was_added(store: TemplateStore) -> None:
     """Every field survives the trip, the embedding bit by bit, names in any script."""
-    added = template(1, "José 李 👩‍🚀")
+    added = make_template(1, "José 李 👩‍🚀")
     store.add(added)
     (found,) = store.templates("default")
     assert found.embedding.dtype == np.float32
@@ -112,7 +94,7 @@ def test_a_template_comes_back_as_it_was_added(store: TemplateStore) -> None:
 
 def test_a_template_without_a_photo_comes_back_without_one(store: TemplateStore) -> None:
     """An imported template has no photo, and its source may be nothing."""
-    added = replace(template(1), photo=None, source="")
+    added = replace(make_template(1), photo=None, source="")
     store.add(added)
     (found,) = store.templates("default")
     assert fields(found) == fields(added)
@@ -122,9 +104,9 @@ def test_every_change_raises_the_version(store: TemplateStore) -> None:
     """Workers see from the version alone that there is something new."""
     versions = [store.version("default")]
     for change in (
-        lambda: store.add(template(1)),
-        lambda: store.add(template(2)),
-        lambda: store.remove("default", [template(1).template_id]),
+        lambda: store.add(make_template(1)),
+        lambda: store.add(make_template(2)),
+        lambda: store.remove("default", [make_template(1).template_id]),
     ):
         change()
         versions.append(store.version("default"))
@@ -133,11 +115,11 @@ def test_every_change_raises_the_version(store: TemplateStore) -> None:
 
 def test_the_same_id_is_refused_with_the_name_of_its_owner(store: TemplateStore) -> None:
     """One photo cannot be two people; the refusal changes nothing."""
-    store.add(template(1, "Ada Lovelace"))
+    store.add(make_template(1, "Ada Lovelace"))
     version = store.version("default")
     with pytest.raises(AlreadyEnrolled) as refused:
-        store.add(template(1, "Grace Hopper"))
-    assert (refused.value.identity, refused.value.template_id) == ("Ada Lovelace", template(1).template_id)
+        store.add(make_template(1, "Grace Hopper"))
+    assert (refused.value.identity, refused.value.template_id) == ("Ada Lovelace", make_template(1).template_id)
     assert store.version("default") == version
     assert [found.identity for found in store.templates("default")] == ["Ada Lovelace"]
 
@@ -145,28 +127,28 @@ def test_the_same_id_is_refused_with_the_name_of_its_owner(store: TemplateStore)
 def test_templates_come_sorted_by_identity_and_id(store: TemplateStore) -> None:
     """Lists are stable, whatever the order of enrolment."""
     for number, identity in ((3, "Grace"), (2, "Ada"), (1, "Grace"), (4, "Ada")):
-        store.add(template(number, identity))
-    assert ids(store.templates("default")) == [template(number).template_id for number in (2, 4, 1, 3)]
+        store.add(make_template(number, identity))
+    assert ids(store.templates("default")) == [make_template(number).template_id for number in (2, 4, 1, 3)]
 
 
 def test_collections_are_apart(store: TemplateStore) -> None:
     """The same id may be in two collections, and a change of one is none of the other."""
-    store.add(template(1, collection="staff"))
-    store.add(template(1, collection="guests"))
+    store.add(make_template(1, collection="staff"))
+    store.add(make_template(1, collection="guests"))
     assert store.collections() == ["guests", "staff"]
     version = store.version("guests")
-    assert store.remove("staff", [template(1).template_id]) == 1
+    assert store.remove("staff", [make_template(1).template_id]) == 1
     assert store.version("guests") == version
     assert len(ids(store.templates("guests"))) == 1
 
 
 def test_a_collection_is_listed_while_it_holds_templates(store: TemplateStore) -> None:
     """The last removal takes it off the list, the next enrolment brings it back, and its version never falls."""
-    store.add(template(1, collection="staff"))
-    store.remove("staff", [template(1).template_id])
+    store.add(make_template(1, collection="staff"))
+    store.remove("staff", [make_template(1).template_id])
     assert store.collections() == []
     version = store.version("staff")
-    store.add(template(1, collection="staff"))
+    store.add(make_template(1, collection="staff"))
     assert store.collections() == ["staff"]
     assert store.version("staff") > version
 
@@ -174,17 +156,17 @@ def test_a_collection_is_listed_while_it_holds_templates(store: TemplateStore) -
 def test_removing_counts_what_was_there(store: TemplateStore) -> None:
     """Unknown and repeated ids are not counted, and the others go."""
     for number in (1, 2, 3):
-        store.add(template(number))
-    wanted = [template(number).template_id for number in (2, 9, 1, 2)]
+        store.add(make_template(number))
+    wanted = [make_template(number).template_id for number in (2, 9, 1, 2)]
     assert store.remove("default", wanted) == 2
-    assert ids(store.templates("default")) == [template(3).template_id]
+    assert ids(store.templates("default")) == [make_template(3).template_id]
 
 
 def test_removing_nothing_changes_nothing(store: TemplateStore) -> None:
     """No worker reloads for a removal that found nothing."""
-    store.add(template(1))
+    store.add(make_template(1))
     version = store.version("default")
-    assert store.remove("default", [template(2).template_id]) == 0
+    assert store.remove("default", [make_template(2).template_id]) == 0
     assert store.remove("default", []) == 0
     assert store.version("default") == version
 
@@ -193,8 +175,8 @@ def test_removing_nothing_changes_nothing(store: TemplateStore) -> None:
 def test_concurrent_adds_all_stay(store: TemplateStore) -> None:
     """Eight writers at once: every template is there, and the version counts each of them once."""
     numbers = range(10 * WRITERS)
-    at_once(WRITERS, lambda number: store.add(template(number)), numbers)
-    assert ids(store.templates("default")) == [template(number).template_id for number in numbers]
+    at_once(WRITERS, lambda number: store.add(make_template(number)), numbers)
+    assert ids(store.templates("default")) == [make_template(number).template_id for number in numbers]
     assert store.version("default") == len(numbers)
 
 
@@ -204,7 +186,7 @@ def test_of_concurrent_adds_of_one_photo_one_wins(store: TemplateStore) -> None:
 
     def claim(number: int) -> str | AlreadyEnrolled:
         try:
-            store.add(template(1, f"claimant {number}"))
+            store.add(make_template(1, f"claimant {number}"))
         except AlreadyEnrolled as exc:
             return exc
         return f"claimant {number}"
@@ -219,8 +201,8 @@ def test_of_concurrent_adds_of_one_photo_one_wins(store: TemplateStore) -> None:
 def test_concurrent_removals_count_each_template_once(store: TemplateStore) -> None:
     """Two operators who remove the same people together remove each template once."""
     for number in range(20):
-        store.add(template(number))
-    wanted = [template(number).template_id for number in range(20)]
+        store.add(make_template(number))
+    wanted = [make_template(number).template_id for number in range(20)]
     assert sum(at_once(4, lambda _: store.remove("default", wanted), range(4))) == 20
     assert store.collections() == []
 
@@ -229,8 +211,8 @@ def test_concurrent_removals_count_each_template_once(store: TemplateStore) -> N
 def test_a_collection_larger_than_one_page_comes_whole(store: TemplateStore) -> None:
     """DynamoDB answers in pages of 1 MB; 600 templates are more than that, and more than one transaction removes."""
     numbers = range(600)
-    at_once(WRITERS, lambda number: store.add(template(number)), numbers)
-    wanted = [template(number).template_id for number in numbers]
+    at_once(WRITERS, lambda number: store.add(make_template(number)), numbers)
+    wanted = [make_template(number).template_id for number in numbers]
     assert ids(store.templates("default")) == wanted
     version = store.version("default")
     assert store.remove("default", wanted[:250]) == 250
@@ -243,7 +225,7 @@ def test_lost_races_are_tried_again(table: Table) -> None:
     pauses: list[float] = []
     store = DynamoTemplateStore(table.clients, table.name, sleep=pauses.append)
     with rivals(table.clients, wins=5):
-        store.add(template(1))
+        store.add(make_template(1))
     assert len(pauses) == 5
     assert all(0 <= pause <= 0.02 * 2**attempt for attempt, pause in enumerate(pauses))
     assert store.version("default") == 1
@@ -254,7 +236,7 @@ def test_races_lost_too_often_are_transient(table: Table) -> None:
     pauses: list[float] = []
     store = DynamoTemplateStore(table.clients, table.name, sleep=pauses.append)
     with rivals(table.clients, wins=1000), pytest.raises(Transient, match="retry later"):
-        store.add(template(1))
+        store.add(make_template(1))
     assert 5 < len(pauses) < 20
     assert max(pauses) <= 1
     assert store.version("default") == 0
@@ -266,7 +248,7 @@ def test_a_missing_table_says_what_to_do(clients: Clients) -> None:
     calls: Sequence[Callable[[], object]] = (
         lambda: store.version("default"),
         lambda: store.templates("default"),
-        lambda: store.add(template(1)),
+        lambda: store.add(make_template(1)),
         store.collections,
     )
     for call in calls:

@@ -1,25 +1,53 @@
-"""A template store in memory, held to the real one's behaviour by tests/contracts."""
+"""A template store in memory, held to the real one's behaviour by tests/contracts, and templates to put into it."""
 
 import threading
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from operator import attrgetter
 
-from facerec.errors import AlreadyEnrolled
+import numpy as np
+
+from facerec.errors import AlreadyEnrolled, FacerecError
+from facerec.messages import ObjectRef
 from facerec.ports import Template
+
+MODEL = "facenet-160-0123456789abcdef"
+OTHER_MODEL = "facenet-160-fedcba9876543210"
+
+
+def make_template(
+    number: int, identity: str = "Ada Lovelace", collection: str = "default", model_id: str = MODEL
+) -> Template:
+    """A template whose id and embedding follow from its number."""
+    embedding = np.random.default_rng(number).standard_normal(512).astype(np.float32)
+    template_id = f"{number:032x}"
+    return Template(
+        template_id=template_id,
+        collection=collection,
+        identity=identity,
+        model_id=model_id,
+        embedding=embedding / np.linalg.norm(embedding),
+        source=f"photo {number}.jpg",
+        photo=ObjectRef(bucket="gallery", key=f"{collection}/{template_id}/photo {number}.jpg", size=4321),
+        probability=0.9987654321,
+        enrolled_at=datetime(2026, 3, 1, 12, 30, 15, 123456, tzinfo=UTC),
+    )
 
 
 class InMemoryTemplateStore:
-    """`TemplateStore` in a dictionary, safe for many threads."""
+    """`TemplateStore` in a dictionary, safe for many threads. While `outage` is set every call raises it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._templates: defaultdict[str, dict[str, Template]] = defaultdict(dict)
         self._versions: defaultdict[str, int] = defaultdict(int)
+        self.outage: FacerecError | None = None
 
     def add(self, template: Template) -> None:
         """Add one template; raises `AlreadyEnrolled`."""
         with self._lock:
+            self._check()
             collection = self._templates[template.collection]
             existing = collection.get(template.template_id)
             if existing is not None:
@@ -30,6 +58,7 @@ class InMemoryTemplateStore:
     def remove(self, collection: str, template_ids: Sequence[str]) -> int:
         """Remove templates; returns how many were there."""
         with self._lock:
+            self._check()
             there = [self._templates[collection].pop(identifier, None) for identifier in template_ids]
             removed = len(there) - there.count(None)
             self._versions[collection] += bool(removed)
@@ -38,15 +67,22 @@ class InMemoryTemplateStore:
     def version(self, collection: str) -> int:
         """Return the number of changes so far."""
         with self._lock:
+            self._check()
             return self._versions[collection]
 
     def templates(self, collection: str) -> Iterator[Template]:
         """Return every template, sorted by identity and id."""
         with self._lock:
+            self._check()
             found = list(self._templates[collection].values())
         return iter(sorted(found, key=attrgetter("identity", "template_id")))
 
     def collections(self) -> list[str]:
         """Return the names of the collections that hold templates."""
         with self._lock:
+            self._check()
             return sorted(name for name, templates in self._templates.items() if templates)
+
+    def _check(self) -> None:
+        if self.outage is not None:
+            raise self.outage

@@ -1,0 +1,237 @@
+"""The gallery in memory: what readers see, and when."""
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from structlog.testing import capture_logs
+
+from facerec.errors import Transient
+from facerec.gallery_cache import GalleryCache
+from facerec.ports import Template
+from model.matching import GalleryIndex
+from tests.fakes.templates import MODEL, OTHER_MODEL, InMemoryTemplateStore, make_template
+
+PATIENCE_SECONDS = 10
+
+
+class WatchedStore(InMemoryTemplateStore):
+    """Counts what is asked of it, and can be held while it reads templates."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: Counter[tuple[str, str]] = Counter()
+        self.read = threading.Event()
+        self.go_on = threading.Event()
+        self.go_on.set()
+
+    def version(self, collection: str) -> int:
+        self.asked["version", collection] += 1
+        return super().version(collection)
+
+    def templates(self, collection: str) -> Iterator[Template]:
+        self.asked["templates", collection] += 1
+        found = super().templates(collection)
+        self.read.set()
+        assert self.go_on.wait(PATIENCE_SECONDS)
+        return found
+
+
+@pytest.fixture
+def store() -> WatchedStore:
+    """A store with one person in the default collection."""
+    store = WatchedStore()
+    store.add(make_template(1, "Ada"))
+    return store
+
+
+@pytest.fixture
+def cache(store: WatchedStore) -> GalleryCache:
+    """A cache that nobody refreshes but the test."""
+    return GalleryCache(store, MODEL, refresh_seconds=3600)
+
+
+def names(index: GalleryIndex, *numbers: int) -> list[str | None]:
+    """Whom the index takes the faces of these templates for."""
+    queries = np.stack([make_template(number).embedding for number in numbers])
+    return [found[0].identity if found and found[0].similarity > 0.9 else None for found in index.search(queries)]
+
+
+def test_the_first_use_loads_and_the_next_ones_do_not_ask(cache: GalleryCache, store: WatchedStore) -> None:
+    """A request costs the store nothing once the collection is loaded."""
+    assert names(cache.index("default"), 1, 2) == ["Ada", None]
+    asked = store.asked.copy()
+    assert cache.index("default") is cache.index("default")
+    assert store.asked == asked
+
+
+def test_an_empty_collection_gives_an_empty_index(cache: GalleryCache) -> None:
+    """Nobody enrolled means nobody found."""
+    assert len(cache.index("nobody")) == 0
+    assert names(cache.index("nobody"), 1) == [None]
+
+
+def test_a_refresh_shows_every_change(cache: GalleryCache, store: WatchedStore) -> None:
+    """New people appear, removed ones vanish, also the last one."""
+    cache.index("default")
+    store.add(make_template(2, "Grace"))
+    cache.refresh()
+    assert names(cache.index("default"), 1, 2) == ["Ada", "Grace"]
+    store.remove("default", [make_template(1).template_id])
+    cache.refresh()
+    assert names(cache.index("default"), 1, 2) == [None, "Grace"]
+    store.remove("default", [make_template(2).template_id])
+    cache.refresh()
+    assert len(cache.index("default")) == 0
+
+
+def test_a_refresh_without_a_change_reads_no_templates(cache: GalleryCache, store: WatchedStore) -> None:
+    """Polling costs one small read a collection."""
+    cache.index("default")
+    cache.refresh()
+    cache.refresh()
+    assert store.asked["version", "default"] == 3
+    assert store.asked["templates", "default"] == 1
+
+
+def test_the_first_enrolment_into_an_unused_collection_is_seen_at_once(
+    cache: GalleryCache, store: WatchedStore
+) -> None:
+    """A collection that nobody has written to is not kept, so it needs no refresh to appear."""
+    assert len(cache.index("staff")) == 0
+    store.add(make_template(5, "Grace", "staff"))
+    assert names(cache.index("staff"), 5) == ["Grace"]
+
+
+def test_a_change_during_the_loading_is_not_missed(cache: GalleryCache, store: WatchedStore) -> None:
+    """What is enrolled between the reading of the version and of the templates is there after the next refresh."""
+    store.go_on.clear()
+    with ThreadPoolExecutor() as pool:
+        loading = pool.submit(cache.index, "default")
+        assert store.read.wait(PATIENCE_SECONDS)
+        store.add(make_template(2, "Grace"))
+        store.go_on.set()
+        loading.result(PATIENCE_SECONDS)
+    cache.refresh()
+    assert names(cache.index("default"), 1, 2) == ["Ada", "Grace"]
+
+
+def test_readers_do_not_wait_for_a_refresh(cache: GalleryCache, store: WatchedStore) -> None:
+    """While a change is being loaded, requests are answered from what was loaded before."""
+    cache.index("default")
+    store.add(make_template(2, "Grace"))
+    store.read.clear()
+    store.go_on.clear()
+    with ThreadPoolExecutor() as pool:
+        refreshing = pool.submit(cache.refresh)
+        assert store.read.wait(PATIENCE_SECONDS)
+        assert names(cache.index("default"), 1, 2) == ["Ada", None]
+        store.go_on.set()
+        refreshing.result(PATIENCE_SECONDS)
+    assert names(cache.index("default"), 1, 2) == ["Ada", "Grace"]
+
+
+def test_many_first_readers_load_once(cache: GalleryCache, store: WatchedStore) -> None:
+    """A hundred uploads at once after the start cost one reading."""
+    store.go_on.clear()
+    with ThreadPoolExecutor(16) as pool:
+        readers = [pool.submit(cache.index, "default") for _ in range(16)]
+        assert store.read.wait(PATIENCE_SECONDS)
+        store.go_on.set()
+        assert {id(reader.result(PATIENCE_SECONDS)) for reader in readers} == {id(cache.index("default"))}
+    assert store.asked["templates", "default"] == 1
+
+
+def test_a_failed_first_load_is_tried_again(cache: GalleryCache, store: WatchedStore) -> None:
+    """A request that finds the store away is to be retried, and then finds it back."""
+    store.outage = Transient("the table is away")
+    with pytest.raises(Transient):
+        cache.index("default")
+    store.outage = None
+    assert names(cache.index("default"), 1) == ["Ada"]
+
+
+def test_an_outage_keeps_the_last_gallery_and_is_logged_once(cache: GalleryCache, store: WatchedStore) -> None:
+    """Recognition goes on, the log is not flooded, and the end of the outage is told too."""
+    cache.index("default")
+    store.add(make_template(2, "Grace"))
+    with capture_logs() as records:
+        for outage in (Transient("the table is away"), Transient("the table is away"), None, None):
+            store.outage = outage
+            cache.refresh()
+            if outage:
+                assert names(cache.index("default"), 1, 2) == ["Ada", None]
+    assert [record["event"] for record in records] == ["gallery_unreachable", "gallery_reachable_again"]
+    assert names(cache.index("default"), 1, 2) == ["Ada", "Grace"]
+
+
+def test_templates_of_another_model_are_left_out_and_told_once(cache: GalleryCache, store: WatchedStore) -> None:
+    """Their embeddings mean nothing to this model; the warning says how many there are and what to do."""
+    store.add(make_template(2, "Grace", model_id=OTHER_MODEL))
+    with capture_logs() as records:
+        for _ in range(3):
+            assert names(cache.index("default"), 1, 2) == ["Ada", None]
+            cache.refresh()
+    (warning,) = records
+    assert (warning["event"], warning["log_level"]) == ("templates_of_another_model", "warning")
+    assert (warning["left_out"], warning["usable"], warning["models"]) == (1, 1, [OTHER_MODEL])
+    assert "enrol these people again" in warning["remedy"]
+
+
+def test_a_bounded_number_of_collections_is_kept(store: WatchedStore) -> None:
+    """Clients name collections: the least recently used go, and made-up names neither stay nor push others out."""
+    for name in ("a", "b", "c"):
+        store.add(make_template(1, "Ada", name))
+    cache = GalleryCache(store, MODEL, refresh_seconds=3600, max_collections=2)
+    for name in ("a", "b", "a", "made up 1", "made up 2", "made up 3", "c"):
+        cache.index(name)
+    store.asked.clear()
+    cache.refresh()
+    assert set(store.asked) == {("version", "a"), ("version", "c")}
+    assert names(cache.index("b"), 1) == ["Ada"]
+
+
+def test_the_thread_refreshes_until_it_is_stopped(store: WatchedStore) -> None:
+    """From `start` on, changes appear by themselves; after `stop` the gallery stays readable and nothing is asked."""
+    cache = GalleryCache(store, MODEL, refresh_seconds=0.01)
+    cache.index("default")
+    cache.start()
+    try:
+        reload(store, lambda: store.add(make_template(2, "Grace")))
+        reload(store, lambda: store.add(make_template(3, "Alan")))
+    finally:
+        cache.stop()
+    assert names(cache.index("default"), 1, 2, 3) == ["Ada", "Grace", "Alan"]
+    assert not [thread for thread in threading.enumerate() if thread.name == "gallery-refresh"]
+
+
+def test_the_thread_outlives_what_it_cannot_read(store: WatchedStore) -> None:
+    """An error that nobody thought of is logged, and the next change is seen all the same."""
+    cache = GalleryCache(store, MODEL, refresh_seconds=0.01)
+    cache.index("default")
+    with capture_logs() as records:
+        cache.start()
+        try:
+            reload(store, lambda: store.add(_unreadable(make_template(2, "Grace"))))
+            reload(store, lambda: store.remove("default", [make_template(2).template_id]))
+            reload(store, lambda: store.add(make_template(3, "Alan")))
+        finally:
+            cache.stop()
+    assert "gallery_refresh_failed" in {record["event"] for record in records}
+    cache.refresh()
+    assert names(cache.index("default"), 1, 3) == ["Ada", "Alan"]
+
+
+def reload(store: WatchedStore, change: Callable[[], object]) -> None:
+    """Make a change, and wait until the thread has begun to read it."""
+    store.read.clear()
+    change()
+    assert store.read.wait(PATIENCE_SECONDS)
+
+
+def _unreadable(template: Template) -> Template:
+    object.__setattr__(template, "embedding", np.ones(3, dtype=np.float32))
+    return template
