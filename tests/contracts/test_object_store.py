@@ -1,0 +1,108 @@
+"""One suite for every object store: the in-memory one and S3 as the emulator has it."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import pytest
+
+from facerec.aws.clients import Clients
+from facerec.aws.object_store import S3ObjectStore
+from facerec.errors import ConfigurationError, ObjectMissing, Transient
+from facerec.ports import ObjectStore
+from facerec.settings import AwsSettings, Settings
+from tests.fakes.object_store import InMemoryObjectStore
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """A store with two empty buckets."""
+
+    store: ObjectStore
+    bucket: str
+    other: str
+
+
+@pytest.fixture(params=["memory", "emulator"])
+def shelf(request: pytest.FixtureRequest) -> Shelf:
+    """Each store in turn."""
+    if request.param == "memory":
+        return Shelf(InMemoryObjectStore(["in-bucket", "out-bucket"]), "in-bucket", "out-bucket")
+    settings: Settings = request.getfixturevalue("fresh")
+    return Shelf(S3ObjectStore(Clients(settings)), settings.input_bucket, settings.output_bucket)
+
+
+@pytest.mark.parametrize("body", [b"", b"abc", bytes(range(256)) * 4096], ids=["empty", "small", "1MB"])
+def test_what_is_put_can_be_read(shelf: Shelf, body: bytes) -> None:
+    """Byte for byte, at once."""
+    shelf.store.put(shelf.bucket, "some/key.bin", body, "application/octet-stream")
+    assert shelf.store.get(shelf.bucket, "some/key.bin") == body
+    assert shelf.store.exists(shelf.bucket, "some/key.bin")
+
+
+def test_a_put_overwrites(shelf: Shelf) -> None:
+    """A redelivered task stores its result again."""
+    shelf.store.put(shelf.bucket, "key", b"old", "text/plain")
+    shelf.store.put(shelf.bucket, "key", b"new", "text/plain")
+    assert shelf.store.get(shelf.bucket, "key") == b"new"
+    assert shelf.store.keys(shelf.bucket) == ["key"]
+
+
+def test_a_missing_object_is_named(shelf: Shelf) -> None:
+    """The caller can tell it from an outage."""
+    with pytest.raises(ObjectMissing) as caught:
+        shelf.store.get(shelf.bucket, "nowhere")
+    assert (caught.value.bucket, caught.value.key) == (shelf.bucket, "nowhere")
+    assert not shelf.store.exists(shelf.bucket, "nowhere")
+
+
+def test_deleting_twice_is_no_error(shelf: Shelf) -> None:
+    """Nor deleting what never was."""
+    shelf.store.put(shelf.bucket, "key", b"x", "text/plain")
+    for _ in range(2):
+        shelf.store.delete(shelf.bucket, "key")
+        assert not shelf.store.exists(shelf.bucket, "key")
+
+
+def test_keys_are_listed_by_prefix_and_sorted(shelf: Shelf) -> None:
+    """Also beyond S3's pages of a thousand."""
+    names = ["b/2", "b/1", "a/1", "b", "bb/1", *(f"many/{number:04d}" for number in range(1_005))]
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda name: shelf.store.put(shelf.bucket, name, b"", "text/plain"), names))
+    assert shelf.store.keys(shelf.bucket, "b/") == ["b/1", "b/2"]
+    assert shelf.store.keys(shelf.bucket, "c") == []
+    assert shelf.store.keys(shelf.bucket) == sorted(names)
+
+
+def test_buckets_are_apart(shelf: Shelf) -> None:
+    """Uploads and results may have the same keys."""
+    shelf.store.put(shelf.bucket, "key", b"in", "text/plain")
+    assert not shelf.store.exists(shelf.other, "key")
+    assert shelf.store.keys(shelf.other) == []
+
+
+@pytest.mark.parametrize("key", ["grinning 😀.jpg", "ünï/写真.jpg", "a (1) 'b'!.jpg", "x" * 200, "a+b&c=d?e%20f"])
+def test_unusual_keys_come_back_as_they_are(shelf: Shelf, key: str) -> None:
+    """File names of people are part of keys."""
+    shelf.store.put(shelf.bucket, key, b"x", "text/plain")
+    assert shelf.store.keys(shelf.bucket) == [key]
+    assert shelf.store.get(shelf.bucket, key) == b"x"
+
+
+def test_a_missing_bucket_is_the_operators_affair(shelf: Shelf) -> None:
+    """No retry makes it."""
+    for call in (
+        lambda: shelf.store.put("nobodys-bucket", "key", b"", "text/plain"),
+        lambda: shelf.store.get("nobodys-bucket", "key"),
+        lambda: shelf.store.keys("nobodys-bucket"),
+    ):
+        with pytest.raises(ConfigurationError, match="provision"):
+            call()
+
+
+def test_an_endpoint_that_does_not_answer_is_transient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A refused connection is worth a retry."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    settings = Settings(aws=AwsSettings.model_validate({"endpoint_url": "http://127.0.0.1:9"}))
+    with pytest.raises(Transient):
+        S3ObjectStore(Clients(settings)).keys("bucket")

@@ -1,0 +1,347 @@
+"""One suite for every way back from workers to web processes: in memory and over SQS as the emulator has it."""
+
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
+
+import pytest
+from structlog.testing import capture_logs
+
+from facerec.aws.clients import Clients
+from facerec.aws.response_queues import HEARTBEAT, OWNER, ResponseQueues
+from facerec.aws.results import MAX_MESSAGE_BYTES, SqsResultInbox, SqsResultPublisher, check_queue
+from facerec.errors import QueueMissing, Transient
+from facerec.messages import Box, Face, Match, Outcome, RecognitionResult
+from facerec.ports import Delivery, ResultInbox, ResultPublisher
+from facerec.settings import AwsSettings, Settings
+from tests.fakes.results import InMemoryQueues, InMemoryResultInbox, InMemoryResultPublisher
+from tests.support.emulated import EmulatedAws
+
+
+@dataclass(frozen=True)
+class Way:
+    """A response queue, empty, with a visibility timeout of one second, and what one can do to it."""
+
+    queue: str
+    publisher: ResultPublisher
+    inbox: ResultInbox
+    send: Callable[[str], object]
+    create: Callable[[str], object]
+    remove: Callable[[str], object]
+    inbox_of: Callable[[str], ResultInbox]
+
+
+@pytest.fixture(scope="module")
+def clients(emulator: EmulatedAws) -> Clients:
+    """Clients of the emulator, shared: to make them takes longer than most tests here."""
+    return Clients(emulator.settings)
+
+
+@pytest.fixture(params=["memory", "emulator"])
+def way(request: pytest.FixtureRequest) -> Way:
+    """Each way in turn."""
+    queue = f"test-{uuid.uuid4().hex[:12]}-resp-queue"
+    if request.param == "memory":
+        queues = InMemoryQueues(queue, visibility_seconds=1)
+        return Way(
+            queue,
+            InMemoryResultPublisher(queues, queue),
+            InMemoryResultInbox(queues, queue),
+            send=lambda body: queues.send(queue, body),
+            create=queues.create,
+            remove=queues.remove,
+            inbox_of=lambda name: InMemoryResultInbox(queues, name),
+        )
+    clients: Clients = request.getfixturevalue("clients")
+
+    def url(name: str) -> str:
+        return clients.sqs.get_queue_url(QueueName=name)["QueueUrl"]
+
+    def create(name: str) -> object:
+        return clients.sqs.create_queue(QueueName=name, Attributes={"VisibilityTimeout": "1"})
+
+    create(queue)
+    return Way(
+        queue,
+        SqsResultPublisher(clients, queue),
+        SqsResultInbox(clients, queue),
+        send=lambda body: clients.sqs.send_message(QueueUrl=url(queue), MessageBody=body),
+        create=create,
+        remove=lambda name: clients.sqs.delete_queue(QueueUrl=url(name)),
+        inbox_of=lambda name: SqsResultInbox(clients, name),
+    )
+
+
+def a_result(name: str = "Jane", faces: int = 1) -> RecognitionResult:
+    """A result with so many faces."""
+    face = Face(
+        box=Box(x_min=1 / 3, y_min=2 / 3, x_max=100 / 3, y_max=200 / 3),
+        probability=2 / 3,
+        landmarks=((1 / 3, 2 / 3),) * 5,
+        matches=(Match(identity=name, similarity=2 / 3, threshold=1 / 3),) * 5,
+    )
+    return RecognitionResult(
+        request_id=uuid.uuid4(),
+        result=name,
+        filename="😀 image_01.jpg",
+        outcome=Outcome.MATCH,
+        faces=(face,) * faces,
+        completed_at=datetime.now(UTC),
+    )
+
+
+def received(inbox: ResultInbox, count: int) -> list[Delivery]:
+    """So many deliveries, in as many receives as it takes."""
+    deliveries: list[Delivery] = []
+    for _ in range(count + 5):
+        if len(deliveries) >= count:
+            break
+        deliveries += inbox.receive(3)
+    return deliveries
+
+
+def test_a_published_result_is_received_as_it_was(way: Way) -> None:
+    """Every field of it."""
+    result = a_result()
+    way.publisher.publish(way.queue, result)
+    (delivery,) = received(way.inbox, 1)
+    assert delivery.result == result
+
+
+def test_a_deleted_delivery_does_not_come_again(way: Way) -> None:
+    """And deleting it twice is no error."""
+    way.publisher.publish(way.queue, a_result())
+    deliveries = received(way.inbox, 1)
+    way.inbox.delete(deliveries)
+    way.inbox.delete(deliveries)
+    way.inbox.delete([])
+    assert list(way.inbox.receive(2)) == []
+
+
+def test_a_delivery_that_is_not_deleted_comes_again(way: Way) -> None:
+    """A web process that dies with a result in its hands loses nothing."""
+    way.publisher.publish(way.queue, a_result())
+    (first,) = received(way.inbox, 1)
+    (second,) = received(way.inbox, 1)
+    assert first.result == second.result
+    way.inbox.delete([second])
+    assert list(way.inbox.receive(2)) == []
+
+
+def test_many_results_come_ten_at_most_at_once(way: Way) -> None:
+    """Each once, when they are deleted."""
+    results = {(result := a_result(f"person {number}")).request_id: result for number in range(25)}
+    for result in results.values():
+        way.publisher.publish(way.queue, result)
+    found: dict[uuid.UUID, RecognitionResult] = {}
+    while len(found) < len(results):
+        deliveries = way.inbox.receive(3)
+        assert 1 <= len(deliveries) <= 10
+        found |= {delivery.result.request_id: delivery.result for delivery in deliveries}
+        way.inbox.delete(deliveries)
+    assert found == results
+
+
+def test_an_unreadable_message_is_dropped(way: Way) -> None:
+    """It neither stops the others nor comes again."""
+    way.send("this is no result")
+    way.send('{"version": 99}')
+    result = a_result()
+    way.publisher.publish(way.queue, result)
+    deliveries = received(way.inbox, 1)
+    assert [delivery.result for delivery in deliveries] == [result]
+    way.inbox.delete(deliveries)
+    assert list(way.inbox.receive(2)) == []
+
+
+def test_an_empty_queue_is_waited_for_in_vain(way: Way) -> None:
+    """Nothing is no error."""
+    assert list(way.inbox.receive(0)) == []
+
+
+def test_a_queue_that_is_gone_is_missing(way: Way) -> None:
+    """For who sends and who receives, also when it was there a moment ago."""
+    way.publisher.publish(way.queue, a_result())
+    (delivery,) = received(way.inbox, 1)
+    way.remove(way.queue)
+    with pytest.raises(QueueMissing) as caught:
+        way.publisher.publish(way.queue, a_result())
+    assert caught.value.queue == way.queue
+    with pytest.raises(QueueMissing):
+        way.inbox.receive(0)
+    with pytest.raises(QueueMissing):
+        way.inbox.delete([delivery])
+
+
+def test_a_queue_that_was_made_anew_is_found_again(way: Way) -> None:
+    """Workers outlive queues."""
+    way.publisher.publish(way.queue, a_result())
+    way.remove(way.queue)
+    with pytest.raises(QueueMissing):
+        way.inbox.receive(0)
+    way.create(way.queue)
+    way.publisher.publish(way.queue, a_result("again"))
+    assert received(way.inbox, 1)[0].result.result == "again"
+
+
+def test_a_web_process_of_several_is_answered_on_its_own_queue(way: Way) -> None:
+    """Its name derives from the response queue's."""
+    own = f"{way.queue}-0123456789ab"
+    way.create(own)
+    way.publisher.publish(own, a_result())
+    assert received(way.inbox_of(own), 1)[0].result.result == "Jane"
+    assert list(way.inbox.receive(0)) == []
+
+
+@pytest.mark.parametrize("suffix", ["", "x"])
+def test_a_worker_answers_only_to_response_queues(way: Way, suffix: str) -> None:
+    """A forged request cannot make it write into any other queue of the account."""
+    other = f"other-{way.queue}" if not suffix else f"{way.queue}{suffix}"
+    way.create(other)
+    with pytest.raises(QueueMissing):
+        way.publisher.publish(other, a_result())
+    assert list(way.inbox_of(other).receive(0)) == []
+
+
+def test_a_crowd_fits_into_a_message(clients: Clients) -> None:
+    """A thousand faces are too many for one: the first travel, and the log says how many."""
+    queue = f"test-{uuid.uuid4().hex[:12]}-resp-queue"
+    clients.sqs.create_queue(QueueName=queue)
+    crowd = a_result(faces=1_000)
+    assert len(crowd.to_json()) > MAX_MESSAGE_BYTES
+    with capture_logs() as logs:
+        SqsResultPublisher(clients, queue).publish(queue, crowd)
+    (delivery,) = received(SqsResultInbox(clients, queue), 1)
+    assert delivery.result.model_copy(update={"faces": crowd.faces}) == crowd
+    assert 100 < len(delivery.result.faces) < 1_000
+    (line,) = logs
+    assert (line["event"], line["faces"], line["sent"]) == ("result_shortened", 1_000, len(delivery.result.faces))
+
+
+def test_the_start_up_check_tells_whether_a_queue_is_there(clients: Clients) -> None:
+    """Silence is consent."""
+    queue = f"test-{uuid.uuid4().hex[:12]}-resp-queue"
+    with pytest.raises(QueueMissing, match=queue):
+        check_queue(clients, queue)
+    clients.sqs.create_queue(QueueName=queue)
+    check_queue(clients, queue)
+
+
+def test_a_refused_deletion_is_told(clients: Clients) -> None:
+    """The message will come again, and an operator can see why."""
+    queue = f"test-{uuid.uuid4().hex[:12]}-resp-queue"
+    clients.sqs.create_queue(QueueName=queue)
+    failed = {"Failed": [{"Id": "0", "Code": "ReceiptHandleIsInvalid", "SenderFault": True}]}
+
+    class Sqs:
+        def __getattr__(self, name: str) -> Any:
+            return (lambda **_: failed) if name == "delete_message_batch" else getattr(clients.sqs, name)
+
+    class Refusing:
+        sqs = Sqs()
+
+    with capture_logs() as logs:
+        SqsResultInbox(cast("Clients", Refusing()), queue).delete([Delivery(a_result(), "worn out")])
+    (line,) = logs
+    assert (line["event"], line["count"], line["reasons"]) == ("results_not_deleted", 1, ["ReceiptHandleIsInvalid"])
+
+
+def test_an_endpoint_that_does_not_answer_is_transient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A refused connection is worth a retry."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    clients = Clients(Settings(aws=AwsSettings.model_validate({"endpoint_url": "http://127.0.0.1:9"})))
+    with pytest.raises(Transient):
+        SqsResultInbox(clients, "facerec-resp-queue").receive(0)
+
+
+@dataclass(frozen=True)
+class Estate:
+    """Owned queues of one deployment, and the clock they see."""
+
+    queues: ResponseQueues
+    base: str
+    clients: Clients
+    clock: list[datetime]
+
+    def names(self) -> set[str]:
+        """Every queue whose name begins like the deployment's."""
+        urls = self.clients.sqs.list_queues(QueueNamePrefix=self.base).get("QueueUrls", [])
+        return {url.rsplit("/", 1)[-1] for url in urls}
+
+    def url(self, queue: str) -> str:
+        """A queue's URL."""
+        return self.clients.sqs.get_queue_url(QueueName=queue)["QueueUrl"]
+
+    def later(self, minutes: float) -> None:
+        """Let time pass."""
+        self.clock[0] += timedelta(minutes=minutes)
+
+
+@pytest.fixture
+def estate(clients: Clients) -> Estate:
+    """A deployment of the test's own."""
+    base = f"test-{uuid.uuid4().hex[:12]}-resp-queue"
+    clock = [datetime(2026, 1, 1, tzinfo=UTC)]
+    queues = ResponseQueues(clients, base, retention_seconds=180, now=lambda: clock[0])
+    return Estate(queues, base, clients, clock)
+
+
+def test_an_owned_queue_is_made_and_removed(estate: Estate) -> None:
+    """It tells who owns it, and its messages live no longer than the wait."""
+    queue = estate.queues.create("host:17")
+    assert queue.startswith(f"{estate.base}-")
+    tags = estate.clients.sqs.list_queue_tags(QueueUrl=estate.url(queue))["Tags"]
+    assert tags == {OWNER: "host:17", HEARTBEAT: estate.clock[0].isoformat()}
+    attributes = estate.clients.sqs.get_queue_attributes(
+        QueueUrl=estate.url(queue), AttributeNames=["MessageRetentionPeriod"]
+    )
+    assert attributes["Attributes"] == {"MessageRetentionPeriod": "180"}
+    for _ in range(2):
+        estate.queues.remove(queue)
+    assert estate.names() == set()
+
+
+def test_results_in_owned_queues_live_for_a_minute_at_least(estate: Estate) -> None:
+    """SQS takes nothing shorter."""
+    brief = ResponseQueues(estate.clients, estate.base, retention_seconds=5)
+    url = estate.url(brief.create("host:17"))
+    attributes = estate.clients.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["MessageRetentionPeriod"])
+    assert attributes["Attributes"] == {"MessageRetentionPeriod": "60"}
+
+
+def test_queues_of_the_dead_are_reaped_and_those_of_the_living_are_not(estate: Estate) -> None:
+    """A heartbeat within ten minutes is life."""
+    dead, living = estate.queues.create("host:1"), estate.queues.create("host:2")
+    estate.later(9)
+    assert estate.queues.reap() == []
+    estate.queues.beat(living)
+    estate.later(2)
+    assert estate.queues.reap() == [dead]
+    assert estate.names() == {living}
+    with pytest.raises(QueueMissing):
+        estate.queues.beat(dead)
+
+
+def test_nothing_else_is_ever_reaped(estate: Estate) -> None:
+    """Neither the shared queue, nor another deployment's, nor a queue without a heartbeat that can be read."""
+    old = {OWNER: "host:1", HEARTBEAT: "2020-01-01T00:00:00+00:00"}
+    foreign = replace(
+        estate,
+        queues=ResponseQueues(estate.clients, f"{estate.base}-two", retention_seconds=60, now=estate.queues._now),
+    ).queues.create("host:3")
+    bystanders: dict[str, dict[str, str]] = {
+        estate.base: old,
+        f"{estate.base}-by-hand": old,
+        f"{estate.base}-0123456789ab-dlq": old,
+        f"{estate.base}-aaaaaaaaaaaa": {},
+        f"{estate.base}-bbbbbbbbbbbb": {HEARTBEAT: "some time ago"},
+        f"{estate.base}-cccccccccccc": {HEARTBEAT: "2020-01-01T00:00:00"},
+    }
+    for name, tags in bystanders.items():
+        estate.clients.sqs.create_queue(QueueName=name, tags=tags)
+    estate.later(60)
+    assert estate.queues.reap() == []
+    assert estate.names() == {foreign, *bystanders}
