@@ -1,0 +1,41 @@
+"""The real engine as a child loads it: the model artefact, one thread, warm."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from facerec.engine.protocol import EngineSpec
+from model.analysis import analyse_batch
+from model.artefact import Artefact
+from model.engines import Engine, open_engine
+from model.faces import ImageAnalysis
+from model.header import InvalidImage
+
+
+class ModelAnalyser:
+    """`Analyser` over a model's engine."""
+
+    def __init__(self, engine: Engine, max_megapixels: float, center_weight: float) -> None:
+        self.name = engine.name
+        self.precision = engine.precision
+        self.model_id = engine.model_id
+        self._engine = engine
+        self._max_megapixels = max_megapixels
+        self._center_weight = center_weight
+
+    def analyse_batch(self, images: Sequence[bytes]) -> list[ImageAnalysis | InvalidImage]:
+        """One answer per image, in their order."""
+        return analyse_batch(
+            self._engine, images, max_megapixels=self._max_megapixels, center_weight=self._center_weight
+        )
+
+
+def open_analyser(spec: EngineSpec) -> ModelAnalyser:
+    """Load the artefact and run every network once; raises `ArtefactError` or `EngineUnavailable`."""
+    artefact = Artefact.load(spec.artefact_dir)
+    engine = open_engine(artefact, spec.engine, threads=1, cache_directory=spec.cache_dir)
+    # The first inference allocates and, in some engines, compiles: that belongs to the start, not to the first task.
+    side = artefact.image_size
+    engine.detect(np.zeros((side, side, 3), dtype=np.uint8))
+    engine.embed(np.zeros((1, side, side, 3), dtype=np.uint8))
+    return ModelAnalyser(engine, spec.max_megapixels, artefact.center_weight)

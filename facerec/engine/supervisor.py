@@ -1,0 +1,220 @@
+"""`FaceEngine` over supervised children: one per core, replaced when it crashes or overruns its deadline."""
+
+import os
+import threading
+from collections.abc import Iterable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import structlog
+
+from facerec.engine.image_queue import ImageQueue, QueuedImage
+from facerec.engine.process import EngineDied, EngineProcess, EngineRefused, EngineStumbled
+from facerec.engine.protocol import REAL_ANALYSER, EngineSpec, Ready
+from facerec.errors import ConfigurationError, EngineFailure, FacerecError, Transient
+from facerec.settings import Settings
+from model.header import InvalidImage
+
+if TYPE_CHECKING:
+    from model.faces import ImageAnalysis
+
+log = structlog.get_logger(__name__)
+
+_RESTART_DELAYS_SECONDS = (0.0, 1.0, 5.0)
+"""Attempts to replace a child, for causes that pass, such as a lack of memory; after them the worker gives up."""
+
+
+class SupervisedEngine:
+    """`FaceEngine`: each child takes what is queued, up to `worker.batch_max` images, when it is free.
+
+    A batch has `worker.task_time_limit_seconds` in all, however many images are in it: one image that hangs must not
+    hold its neighbours longer than that. When the batch fails (the child crashed, overran or raised) each of its images
+    is tried again alone. One that fails alone, too, is the culprit and gets `EngineFailure`; the others get theirs.
+
+    `start` first, `close` at the end; `analyse` from any thread in between.
+    """
+
+    def __init__(self, settings: Settings, artefact_dir: Path, *, factory: str = REAL_ANALYSER) -> None:
+        spec = EngineSpec(
+            artefact_dir=artefact_dir,
+            engine=settings.engine,
+            max_megapixels=settings.max_megapixels,
+            cache_dir=settings.model.cache_dir,
+            factory=factory,
+        )
+        self._queue = ImageQueue()
+        count = settings.worker.engines or len(os.sched_getaffinity(0))
+        self._lanes = [_Lane(index, spec, settings, self._queue) for index in range(count)]
+        self._ready: Ready | None = None
+
+    def start(self) -> None:
+        """Return when every child is loaded and warm; raises `ConfigurationError` when one cannot be."""
+        for lane in self._lanes:
+            lane.start()
+        try:
+            self._ready = _same(lane.ready.result() for lane in self._lanes)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def name(self) -> str:
+        """`openvino`, `onnxruntime` or `torch`."""
+        return self._loaded.name
+
+    @property
+    def precision(self) -> str:
+        """What its numbers are: `fp32`, `bf16`."""
+        return self._loaded.precision
+
+    @property
+    def model_id(self) -> str:
+        """Which model its embeddings belong to."""
+        return self._loaded.model_id
+
+    def analyse(self, image: bytes) -> "ImageAnalysis":
+        """Decode, detect and embed.
+
+        Raises `InvalidImage`; `EngineFailure` for a culprit; `Transient` after `close`; and `ConfigurationError` once
+        a child could not be replaced: then this engine is of no more use, and the process should end.
+        """
+        queued = QueuedImage(image)
+        self._queue.put(queued)
+        return queued.answer.result()
+
+    def close(self) -> None:
+        """Fail what is queued with `Transient`, finish the batches in hand, which have a deadline, end the children."""
+        self._queue.close(Transient("the engine is shutting down; the task is delivered again"))
+        for lane in self._lanes:
+            lane.close()
+
+    @property
+    def _loaded(self) -> Ready:
+        if self._ready is None:
+            raise RuntimeError("start() comes first")
+        return self._ready
+
+
+def _same(loaded: Iterable[Ready]) -> Ready:
+    different = set(loaded)
+    if len(different) > 1:
+        raise ConfigurationError("the model was replaced while the engine started: start again")
+    return different.pop()
+
+
+class _Lane:
+    """One child at a time, and the thread that feeds it."""
+
+    def __init__(self, index: int, spec: EngineSpec, settings: Settings, queue: ImageQueue) -> None:
+        self.ready: Future[Ready] = Future()
+        self._spec = spec
+        self._limits = settings.worker
+        self._queue = queue
+        self._log = log.bind(engine_child=index)
+        self._loading: EngineProcess | None = None
+        self._thread = threading.Thread(target=self._run, name=f"engine-{index}", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        """Wait for the thread's end; the queue is closed already. A child that is still loading does not hold it up."""
+        if (loading := self._loading) is not None:
+            loading.kill()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            self._serve(self._launch())
+        except FacerecError as exc:
+            self._give_up(exc)
+        except Exception as exc:  # noqa: BLE001 - a thread that ends without a word would leave its callers waiting
+            self._log.exception("engine_lane_failed")
+            self._give_up(ConfigurationError(f"the engine's supervisor failed: {exc!r}; see the log"))
+
+    def _serve(self, child: EngineProcess) -> None:
+        try:
+            while (batch := self._queue.take(self._limits.batch_max, unless=child.ended)) is not None:
+                if not child.ended():
+                    self._analyse(child, batch)
+                    continue
+                self._queue.put_back(batch)
+                child.close()
+                if (successor := self._replace()) is None:
+                    return
+                child = successor
+        finally:
+            child.close()
+
+    def _analyse(self, child: EngineProcess, batch: list[QueuedImage]) -> None:
+        try:
+            answers = child.analyse([image.data for image in batch], self._limits.task_time_limit_seconds)
+        except (EngineDied, EngineStumbled) as exc:
+            self._log.warning("batch_failed", reason=f"the engine {exc}", images=len(batch), pid=child.pid)
+            self._sort_out(batch, str(exc))
+            return
+        for image, answer in zip(batch, answers, strict=True):
+            if isinstance(answer, InvalidImage):
+                image.answer.set_exception(answer)
+            else:
+                image.answer.set_result(answer)
+
+    def _sort_out(self, batch: list[QueuedImage], reason: str) -> None:
+        # A suspect was alone in its batch, so what failed again is the culprit.
+        for image in batch:
+            image.failures += 1
+            if image.failures > 1:
+                image.answer.set_exception(EngineFailure(f"the engine {reason} on this picture, alone and twice"))
+        self._queue.put_back([image for image in batch if not image.answer.done()])
+
+    def _launch(self) -> EngineProcess:
+        child = self._loading = EngineProcess(self._spec, on_exit=self._queue.wake)
+        try:
+            if self._queue.wait_closed(0):
+                child.kill()  # `close` has come and gone before there was a child to kill
+            ready = child.load(self._limits.startup_seconds)
+        except BaseException as exc:
+            child.close()
+            if isinstance(exc, EngineRefused):
+                raise ConfigurationError(str(exc)) from exc
+            if isinstance(exc, EngineDied):
+                raise ConfigurationError(
+                    f"the engine does not start: it {exc}; try `facerec model verify` or another FACEREC_ENGINE"
+                ) from exc
+            raise
+        finally:
+            self._loading = None
+        self._log.debug("engine_ready", pid=child.pid, engine=ready.name)
+        if not self.ready.done():
+            self.ready.set_result(ready)
+        elif ready != self.ready.result():
+            # Its embeddings would be compared with templates of the other model.
+            child.close()
+            raise ConfigurationError(f"the model in {self._spec.artefact_dir} is another than before: start anew")
+        return child
+
+    def _replace(self) -> EngineProcess | None:
+        """A new child, or nothing when the engine closes meanwhile; raises `ConfigurationError` when it gives up."""
+        problem = None
+        for attempt, delay in enumerate(_RESTART_DELAYS_SECONDS, start=1):
+            if self._queue.wait_closed(delay):
+                return None
+            try:
+                child = self._launch()
+            except ConfigurationError as exc:
+                if self._queue.wait_closed(0):
+                    return None
+                problem = exc
+                self._log.warning("engine_not_replaced", attempt=attempt, reason=str(exc))
+            else:
+                self._log.info("engine_replaced", pid=child.pid)
+                return child
+        raise problem or AssertionError("there is at least one attempt")
+
+    def _give_up(self, reason: FacerecError) -> None:
+        if not self.ready.done():
+            self.ready.set_exception(reason)
+        # One lane that cannot be kept up ends the whole engine: a worker that is started anew beats half a worker.
+        self._queue.close(reason)

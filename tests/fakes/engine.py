@@ -1,0 +1,97 @@
+"""An engine for tests: what it does with an image is written in the image; its children leave traces in a folder.
+
+The folder is the `artefact_dir` of the spec. `STARTS` gets a line with its process id from each child, `BATCHES` one
+with the size of each batch that ended well. A file `REFUSE` in it makes the next children refuse, `BROKEN` makes them
+crash in their start, and a named pipe `GATE` holds them in their start until the test opens it for writing.
+"""
+
+import ctypes
+import os
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from facerec.engine.protocol import EngineSpec
+from model.artefact import ArtefactMissing
+from model.faces import Box, EmbeddedFace, ImageAnalysis
+from model.header import InvalidImage
+
+FACTORY = f"{__name__}:open_fake"
+
+SEGFAULT = b"segfault"
+EXIT = b"exit"
+HANG = b"hang"
+RAISE = b"raise"
+INVALID = b"invalid"
+
+STARTS = "starts"
+BATCHES = "batches"
+REFUSE = "refuse"
+BROKEN = "broken"
+GATE = "gate"
+
+
+class FakeAnalyser:
+    """Finds one face in every image, as wide as the image has bytes."""
+
+    name = "fake"
+    precision = "fp32"
+    model_id = "fake-model"
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def analyse_batch(self, images: Sequence[bytes]) -> list[ImageAnalysis | InvalidImage]:
+        """Answer each image, or do what it says."""
+        answers = [_answer(image) for image in images]
+        note(self._folder, BATCHES, str(len(images)))
+        return answers
+
+
+def open_fake(spec: EngineSpec) -> FakeAnalyser:
+    """The factory that a child calls."""
+    folder = spec.artefact_dir
+    note(folder, STARTS, str(os.getpid()))
+    if (folder / GATE).exists():
+        (folder / GATE).read_bytes()
+    if (folder / REFUSE).exists():
+        raise ArtefactMissing(folder)
+    if (folder / BROKEN).exists():
+        os._exit(3)
+    return FakeAnalyser(folder)
+
+
+def note(folder: Path, name: str, line: str) -> None:
+    """Append a line; short appends of several processes do not mix."""
+    with (folder / name).open("a") as file:
+        file.write(f"{line}\n")
+
+
+def notes(folder: Path, name: str) -> list[str]:
+    """The lines so far."""
+    path = folder / name
+    return path.read_text().split() if path.exists() else []
+
+
+def analysis(image: bytes) -> ImageAnalysis:
+    """What the fake finds in an image."""
+    embedding = np.zeros(512, dtype=np.float32)
+    embedding[len(image) % 512] = 1
+    face = EmbeddedFace(Box(0, 0, len(image), 10), 0.99, ((1.0, 1.0),) * 5, embedding)
+    return ImageAnalysis(width=len(image), height=10, faces=(face,), timings_ms={"detect": 1.0})
+
+
+def _answer(image: bytes) -> ImageAnalysis | InvalidImage:
+    if image == SEGFAULT:
+        ctypes.string_at(0)
+    if image == EXIT:
+        os._exit(3)
+    if image == HANG:
+        signal.pause()
+    if image == RAISE:
+        raise RuntimeError("the fake was told to raise")
+    if image == INVALID:
+        return InvalidImage("the fake was told that this is no picture")
+    return analysis(image)
