@@ -1,0 +1,32 @@
+"""The dead-letter queue, as the worker itself writes to it: with the reason, which SQS's own redrive cannot know."""
+
+from datetime import datetime
+
+from facerec.aws.clients import Clients
+from facerec.aws.results import QueueUrls, missing
+
+_LONGEST_REASON = 1000
+
+
+class SqsDeadLetters:
+    """Puts aside what no retry helps; the body stays as it came, so that SQS can move it back to be tried again."""
+
+    def __init__(self, clients: Clients, queue: str) -> None:
+        self._clients = clients
+        self._queue = queue
+        self._urls = QueueUrls(clients)
+
+    def put(self, body: str, *, reason: str, request_id: str, failed_at: datetime) -> None:
+        """Store the body with message attributes `reason`, `request_id` and `failed_at`; raises `QueueMissing`."""
+        attributes = {"reason": reason[:_LONGEST_REASON], "request_id": request_id, "failed_at": failed_at.isoformat()}
+        url = self._urls.url(self._queue)
+        with missing(self._queue, "write to"):
+            self._clients.sqs.send_message(
+                QueueUrl=url,
+                MessageBody=body,
+                MessageAttributes={
+                    # SQS refuses an empty value.
+                    name: {"DataType": "String", "StringValue": value or "unknown"}
+                    for name, value in attributes.items()
+                },
+            )
