@@ -1,0 +1,130 @@
+"""The life of a worker process: everything is there and warm before the first task, and closed after the last."""
+
+import logging
+import sys
+import warnings
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, Self
+
+import structlog
+from celery.signals import setup_logging, worker_init, worker_shutdown
+
+from facerec import bootstrap
+from facerec.aws.dead_letters import SqsDeadLetters
+from facerec.aws.results import check_queue
+from facerec.celery import app
+from facerec.engine.protocol import REAL_ANALYSER
+from facerec.engine.supervisor import SupervisedEngine
+from facerec.errors import ConfigurationError, FacerecError
+from facerec.gallery_cache import GalleryCache
+from facerec.logs import configure_logging
+from facerec.messages import DEFAULT_COLLECTION
+from facerec.recognition import Recogniser
+from facerec.settings import Settings
+from model.artefact import Artefact, ArtefactError
+from tasks.driver import TaskDriver
+
+log = structlog.get_logger(__name__)
+
+_QUIET = ("celery.app.trace", "celery.worker.strategy", "celery.worker.consumer.connection")
+"""Loggers whose lines repeat our canonical ones, or name a broker's host where there is none; errors still show."""
+
+# Celery warns root of pickle, which is not accepted here; a container's root need not read it at every start.
+warnings.filterwarnings("ignore", message="You're running the worker with superuser privileges")
+
+_NOT_ON_SQS = {"without_gossip": True, "without_mingle": True, "without_heartbeat": True}
+"""Workers hear nothing of each other over SQS: it has no broadcast. As the options of the same names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """What a worker process holds while it runs."""
+
+    driver: TaskDriver
+    _resources: ExitStack
+
+    @classmethod
+    def open(cls, settings: Settings, *, factory: str = REAL_ANALYSER) -> Self:
+        """Check the queues, load the model and the gallery; raises `FacerecError` with one sentence."""
+        clients = bootstrap.clients(settings)
+        for queue in (settings.request_queue, settings.dead_letter_queue):
+            check_queue(clients, queue)
+        try:
+            artefact = Artefact.load(settings.model.dir)
+        except ArtefactError as exc:
+            raise ConfigurationError(str(exc)) from exc
+        with ExitStack() as resources:
+            engine = SupervisedEngine(settings, artefact.directory, factory=factory)
+            resources.callback(engine.close)
+            engine.start()
+            gallery = GalleryCache(
+                bootstrap.template_store(settings), engine.model_id, settings.gallery.refresh_seconds
+            )
+            gallery.index(DEFAULT_COLLECTION)
+            gallery.start()
+            resources.callback(gallery.stop)
+            recogniser = Recogniser(
+                store=bootstrap.object_store(settings),
+                engine=engine,
+                gallery=gallery,
+                publisher=bootstrap.result_publisher(settings),
+                output_bucket=settings.output_bucket,
+                default_threshold=artefact.threshold,
+                copy_by_filename=settings.key_style == "filename",
+            )
+            driver = TaskDriver(recogniser, SqsDeadLetters(clients, settings.dead_letter_queue))
+            log.info(
+                "worker_ready",
+                engine=engine.name,
+                precision=engine.precision,
+                model_id=engine.model_id,
+                threshold=artefact.threshold,
+                concurrency=settings.worker.concurrency,
+                queue=settings.request_queue,
+            )
+            return cls(driver, resources.pop_all())
+
+    def close(self) -> None:
+        """Close everything, the last opened first."""
+        self._resources.close()
+
+
+_worker: Worker | None = None
+
+
+def driver() -> TaskDriver:
+    """The driver of this worker process; tasks run between its start and its end only."""
+    if _worker is None:
+        raise RuntimeError("no worker runs in this process")
+    return _worker.driver
+
+
+@setup_logging.connect
+def _log_our_way(**_: Any) -> None:
+    # A receiver of this signal keeps Celery from setting up its own logging.
+    configure_logging(app.settings.log, process="worker")
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+@worker_init.connect
+def _open(sender: Any, **_: Any) -> None:
+    global _worker  # noqa: PLW0603 - one worker a process, and Celery gives its tasks no other place
+    _log_our_way()
+    sender.options.update(_NOT_ON_SQS)
+    try:
+        _worker = Worker.open(app.settings)
+    except FacerecError as exc:
+        # Not an exception: Celery would log it with a traceback, and start the worker all the same.
+        print(f"facerec: {exc}", file=sys.stderr)  # noqa: T201 - one line for the operator, whatever the log's form
+        sys.exit(1)
+
+
+@worker_shutdown.connect
+def _close(**_: Any) -> None:
+    global _worker  # noqa: PLW0603 - as above
+    if _worker is not None:
+        _worker.close()
+        _worker = None
+        log.info("worker_stopped")

@@ -1,0 +1,40 @@
+"""The task `facerec.recognise`: thin; what it does is in `tasks.driver`."""
+
+from typing import Any
+
+from celery import Task
+from celery.worker import state
+
+from facerec.celery import TASK, app
+from facerec.errors import ConfigurationError, Transient
+from tasks import lifecycle
+from tasks.driver import Delivered
+
+
+# What is thrown on purpose is in the driver's own log line; Celery logs the traceback of everything else.
+@app.task(name=TASK, bind=True, throws=(Transient, ConfigurationError))
+def recognise(self: "Task[..., None]", *args: Any, **kwargs: Any) -> None:
+    """Recognise the request that is the only argument.
+
+    Anything may have been sent: what does not fit goes to the dead-letter queue. An exception leaves the message
+    unacknowledged; `facerec.aws.transport` gives it back to be delivered again after a pause.
+    """
+    try:
+        lifecycle.driver().handle(_delivered(self, args, kwargs))
+    except ConfigurationError:
+        # No task will fare better until an operator has acted: finish what is begun, and exit.
+        state.should_stop = 1  # type: ignore[assignment]  # the stub knows its first value only
+        raise
+
+
+def _delivered(task: "Task[..., None]", args: tuple[Any, ...], kwargs: dict[str, Any]) -> Delivered:
+    # Celery keeps the message, as SQS delivered it, among the properties.
+    properties: Any = task.request.properties
+    message = properties["delivery_info"]["sqs_message"]
+    fits = len(args) == 1 and not kwargs
+    return Delivered(
+        payload=args[0] if fits else [args, kwargs],
+        body=message["Body"],
+        request_id=str(task.request.id),
+        attempt=int(message["Attributes"]["ApproximateReceiveCount"]),
+    )
