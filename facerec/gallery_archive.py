@@ -182,9 +182,9 @@ class GalleryArchive:
         if info.file_size > limit:
             raise InvalidArchive(self._path, f"{name} has {info.file_size} bytes, at most {limit} are expected")
         try:
-            # Never yields more bytes than it declares, whatever is packed inside. (RuntimeError: features unknown to it.)
+            # Never yields more bytes than it declares, whatever is packed inside.
             return self._archive.read(info)
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as exc:
+        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as exc:  # the last: unknown features
             raise InvalidArchive(self._path, f"{name} is damaged ({exc})") from exc
 
 

@@ -131,7 +131,7 @@ def _warn_of_other_models(gallery: OpenGallery, templates: Sequence[Template]) -
     others = [template for template in templates if template.model_id != in_use]
     if others:
         click.echo(
-            f"{len(others)} of {counted(len(templates))} belong to another model than the one in use ({in_use}) and "
-            "match nobody: enrol the photos again.",
+            f"Made with another model than the one in use ({in_use}), so that they match nobody: {len(others)} of "
+            f"{counted(len(templates))}. Enrol the photos again.",
             err=True,
         )

@@ -1,0 +1,262 @@
+"""`facerec enrol` and `facerec gallery` against the emulator: what a person types, sees, and finds again."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from facerec import bootstrap
+from facerec.cli import cli
+from facerec.enrolment import store_template
+from facerec.errors import FacerecError
+from facerec.gallery_cache import GalleryCache
+from facerec.local.addresses import poll_until
+from facerec.settings import Settings
+from model.artefact import Artefact
+from tests.fakes.templates import make_template
+from tests.support.artefacts import write_artefact
+from tests.support.emulated import EmulatedAws, environ_of
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+OBAMA = EXAMPLES / "gallery" / "Barack Obama"
+NO_FACE = EXAMPLES / "probes" / "image_04.jpg"
+GROUP = EXAMPLES / "probes" / "image_05.jpg"
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """Runs commands on one empty installation."""
+
+    settings: Settings
+    environ: dict[str, str]
+
+    def run(self, *arguments: str | Path, says: str = "", status: int = 0, typed: str | None = None) -> Result:
+        """Run a command in this process; it must end with this status and its output hold this text."""
+        result = CliRunner(env=self.environ).invoke(cli, [str(argument) for argument in arguments], input=typed)
+        if isinstance(result.exception, FacerecError):
+            # `facerec.cli.main` prints these; the runner stops short of it.
+            assert status == 1, result.exception
+            assert says in str(result.exception)
+        else:
+            assert result.exit_code == status, (result.output, result.exception)
+            assert says in result.output
+        return result
+
+    def json(self, *arguments: str | Path, status: int = 0) -> Any:
+        """What a command prints for machines."""
+        return json.loads(self.run(*arguments, "--json", status=status).stdout)
+
+    def seed(self, *people: str, model_id: str, collection: str = "default") -> None:
+        """Enrol made-up templates of these people, each with a photo."""
+        photo = NO_FACE.read_bytes()
+        for number, name in enumerate(people, start=1):
+            template = make_template(number, name, collection, model_id)
+            assert template.photo is not None
+            template = replace(
+                template, photo=template.photo.model_copy(update={"bucket": self.settings.gallery_bucket})
+            )
+            store_template(
+                bootstrap.template_store(self.settings), bootstrap.object_store(self.settings), template, photo
+            )
+
+    def photos(self) -> list[str]:
+        """The keys of every photo in the gallery's bucket."""
+        return bootstrap.object_store(self.settings).keys(self.settings.gallery_bucket)
+
+
+@pytest.fixture
+def line(emulator: EmulatedAws, fresh: Settings, tmp_path: Path) -> CommandLine:
+    """An empty installation with a model that needs no weights."""
+    directory = tmp_path / "model"
+    write_artefact(directory)
+    return CommandLine(fresh, environ_of(fresh, emulator.environ) | {"FACEREC_MODEL__DIR": str(directory)})
+
+
+@pytest.fixture
+def real(line: CommandLine, artefact_dir: Path) -> CommandLine:
+    """An empty installation with the real model."""
+    return replace(line, environ=line.environ | {"FACEREC_MODEL__DIR": str(artefact_dir)})
+
+
+@pytest.fixture
+def model_id(line: CommandLine) -> str:
+    """The id of the model in use."""
+    return Artefact.load(Path(line.environ["FACEREC_MODEL__DIR"])).model_id
+
+
+@pytest.mark.weights
+def test_a_folder_of_people_is_enrolled_once(real: CommandLine) -> None:
+    """Every photo gets its line; the second run finds only duplicates and is no failure."""
+    first = real.json("enrol", "--folder", EXAMPLES / "gallery")
+    people = sorted({path.parent.name for path in (EXAMPLES / "gallery").glob("*/*")})
+    assert sorted({file["identity"] for file in first["files"]}) == people
+    assert first["counts"] == {"enrolled": len(first["files"])}
+    assert [person["identity"] for person in real.json("gallery", "list")] == people
+    again = real.run("enrol", "--folder", EXAMPLES / "gallery", says=f"{len(first['files'])} duplicate")
+    assert "already enrolled for 'Barack Obama'" in again.output
+
+
+@pytest.mark.weights
+def test_photos_that_are_of_no_use_are_reported_one_by_one(real: CommandLine, tmp_path: Path) -> None:
+    """Each file has its reason, and the status tells a script that nothing came of it."""
+    text = tmp_path / "notes.jpg"
+    text.write_text("no picture")
+    report = real.json("enrol", "Ada", NO_FACE, GROUP, text, status=1)
+    assert [(file["file"], file["status"]) for file in report["files"]] == [
+        (str(NO_FACE), "no_face"),
+        (str(GROUP), "several_faces"),
+        (str(text), "invalid_image"),
+    ]
+    assert real.photos() == []
+    some = real.run("enrol", "Ada", NO_FACE, *OBAMA.iterdir())
+    assert f"no face        Ada  {NO_FACE}: no face found" in some.output
+    tiny = replace(real, environ=real.environ | {"FACEREC_GALLERY__MIN_FACE_PIXELS": "5000"})
+    tiny.run("enrol", "Ada", *OBAMA.iterdir(), says="at least 5000 are needed", status=1)
+
+
+@pytest.mark.weights
+def test_two_enrolments_at_once_are_both_there(real: CommandLine) -> None:
+    """Two operators on two machines: neither loses a template."""
+    commands = [
+        [sys.executable, "-m", "facerec.cli", "enrol", photo.parent.name, str(photo)]
+        for photo in sorted((EXAMPLES / "gallery").glob("*/*"))[:2]
+    ]
+    processes = [subprocess.Popen(command, env=os.environ | real.environ) for command in commands]
+    assert [process.wait(60) for process in processes] == [0, 0]
+    assert sum(person["templates"] for person in real.json("gallery", "list")) == 2
+
+
+def test_a_running_worker_knows_of_a_change_within_five_seconds(line: CommandLine, model_id: str) -> None:
+    """At the default settings: enrolled people appear, removed ones vanish."""
+    line.seed("Ada", model_id=model_id)
+    cache = GalleryCache(bootstrap.template_store(line.settings), model_id, line.settings.gallery.refresh_seconds)
+    assert len(cache.index("default")) == 1
+    cache.start()
+    try:
+        line.run("gallery", "remove", "Ada", "--yes")
+        assert poll_until(lambda: len(cache.index("default")) == 0, 5)
+    finally:
+        cache.stop()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says", "status"),
+    [
+        (["enrol"], "Give NAME and at least one photo", 2),
+        (["enrol", "Ada"], "Give NAME and at least one photo", 2),
+        (["enrol", "Ada", "--folder", "."], "not both", 2),
+        (["enrol", "Ada", "missing.jpg"], "does not exist", 2),
+        (["enrol", "Unknown", str(NO_FACE)], "choose another name", 1),
+        (["enrol", "Ada", str(NO_FACE), "--collection", "a/b"], "no name for a collection", 1),
+        (["gallery", "list", "--collection", "#collections"], "no name for a collection", 1),
+        (["gallery", "show", "Ada"], "nobody is enrolled as 'Ada'", 1),
+        (["gallery", "remove", "Ada", "--yes"], "nobody is enrolled as 'Ada'", 1),
+        (["gallery", "export", "out.facerec"], "holds nothing to export", 1),
+        (["gallery", "import", str(NO_FACE)], "no readable zip file", 1),
+        (["gallery", "import-pt", str(NO_FACE), "--model", "vggface2"], "the model in use is casia-webface", 1),
+    ],
+)
+def test_a_mistake_is_answered_with_what_to_do(line: CommandLine, arguments: list[str], says: str, status: int) -> None:
+    """One sentence, and an exit status that a script understands."""
+    line.run(*arguments, says=says, status=status)
+
+
+def test_without_a_model_enrolment_says_how_to_get_one(line: CommandLine, tmp_path: Path) -> None:
+    """Listing works all the same."""
+    bare = replace(line, environ=line.environ | {"FACEREC_MODEL__DIR": str(tmp_path / "nothing")})
+    bare.run("enrol", "Ada", NO_FACE, says="facerec model build", status=1)
+    bare.seed("Ada", model_id="facenet-160-0123456789abcdef")
+    bare.run("gallery", "list", says="Ada")
+
+
+def test_a_folder_without_people_says_how_it_should_look(line: CommandLine, tmp_path: Path) -> None:
+    """Loose photos belong to nobody, and are named."""
+    folder = tmp_path / "people"
+    (folder / ".hidden").mkdir(parents=True)
+    (folder / ".hidden" / "a.jpg").write_bytes(b"x")
+    (folder / "loose.jpg").write_bytes(b"x")
+    result = line.run("enrol", "--folder", folder, says="a folder per person", status=2)
+    assert "loose.jpg" in result.output
+
+
+def test_the_gallery_lists_and_shows_people(line: CommandLine, model_id: str) -> None:
+    """For people in columns, for machines as JSON; a near miss is helped along."""
+    line.seed("Ada Lovelace", "José 李", "Ada Lovelace", model_id=model_id)
+    assert line.json("gallery", "list") == [
+        {"identity": "Ada Lovelace", "templates": 2, "models": [model_id]},
+        {"identity": "José 李", "templates": 1, "models": [model_id]},
+    ]
+    line.run("gallery", "list", says=f"Ada Lovelace  2          {model_id}\nJosé 李       1          {model_id}\n")
+    shown = line.json("gallery", "show", "  José 李 ")
+    assert [(template["source"], template["model_id"]) for template in shown] == [("photo 2.jpg", model_id)]
+    line.run("gallery", "show", "José 李", says=shown[0]["template_id"])
+    line.run("gallery", "show", "ada lovelace", says="did you mean 'Ada Lovelace'?", status=1)
+    line.seed("Grace", model_id=model_id, collection="staff")
+    assert line.run("gallery", "collections").stdout.split() == ["default", "staff"]
+
+
+def test_templates_of_another_model_are_pointed_out(line: CommandLine, model_id: str) -> None:
+    """They match nobody, which would else be a riddle."""
+    line.seed("Ada", model_id="facenet-160-0123456789abcdef")
+    line.run("gallery", "list", says=f"another model than the one in use ({model_id}), so that they match nobody: 1")
+
+
+def test_removing_asks_first_and_takes_the_photos(line: CommandLine, model_id: str) -> None:
+    """A no changes nothing; single templates can go; the rest goes with a yes."""
+    line.seed("Ada", "Grace", "Ada", "Ada", model_id=model_id)
+    line.run("gallery", "remove", "Ada", typed="n\n", says="Remove 3 of 3 templates of 'Ada'", status=1)
+    assert len(line.photos()) == 4
+    first = line.json("gallery", "show", "Ada")[0]["template_id"]
+    line.run("gallery", "remove", "Ada", "--template", "0" * 32, "--yes", says="has no template", status=1)
+    line.run("gallery", "remove", "Ada", "--template", first, "--yes", says="1 template of 'Ada' removed")
+    line.run("gallery", "remove", "Ada", typed="y\n", says="2 templates of 'Ada' removed")
+    assert [person["identity"] for person in line.json("gallery", "list")] == ["Grace"]
+    assert len(line.photos()) == 1
+
+
+def test_a_gallery_moves_in_a_file(line: CommandLine, model_id: str, tmp_path: Path) -> None:
+    """Exported, removed and imported it is what it was, photos included; importing again changes nothing."""
+    line.seed("Ada", model_id=model_id)
+    file = tmp_path / "backup.facerec"
+    line.run("gallery", "export", "--photos", file, says="1 template exported")
+    line.run("gallery", "export", file, says="exists already", status=2)
+    line.run("gallery", "remove", "Ada", "--yes")
+    assert line.photos() == []
+    line.run("gallery", "import", file, says="1 template imported into collection default\n")
+    line.run("gallery", "import", file, says="0 templates imported into collection default; 1 template there already")
+    assert len(line.photos()) == 1
+    line.run("gallery", "export", "--force", file)
+    line.run("gallery", "import", file, "--collection", "copy", says="1 template imported into collection copy")
+    assert len(line.photos()) == 1
+
+
+def test_a_gallery_of_another_model_is_refused(line: CommandLine, tmp_path: Path) -> None:
+    """It would match nobody; who wants it for later says so."""
+    line.seed("Ada", model_id="facenet-160-0123456789abcdef", collection="old")
+    file = tmp_path / "old.facerec"
+    line.run("gallery", "export", file, "--collection", "old")
+    line.run("gallery", "import", file, "--collection", "new", says="facenet-160-0123456789abcdef", status=1)
+    assert line.json("gallery", "list", "--collection", "new") == []
+    line.run("gallery", "import", file, "--collection", "new", "--any-model", says="1 template imported")
+
+
+def test_a_saved_pair_is_imported(line: CommandLine, tmp_path: Path) -> None:
+    """What a script saved with torch is enrolled under its names; code in the file is not run."""
+    torch = pytest.importorskip("torch", reason="only the reference installation reads torch's files")
+    file, trap = tmp_path / "data.pt", tmp_path / "trap.pt"
+    torch.save([[torch.ones(1, 512), -torch.ones(1, 512)], ["Ada", "Grace"]], file)
+    line.run("gallery", "import-pt", file, "--model", "casia-webface", says="2 templates imported")
+    line.run("gallery", "import-pt", file, "--model", "casia-webface", says="2 templates there already")
+    assert [person["identity"] for person in line.json("gallery", "list")] == ["Ada", "Grace"]
+    torch.save([[torch.ones(1, 512)], [Trap()]], trap)
+    line.run("gallery", "import-pt", trap, "--model", "casia-webface", says="UnpicklingError", status=1)
+
+
+class Trap:
+    """A value that only this very class can unpickle."""
