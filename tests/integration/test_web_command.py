@@ -1,0 +1,253 @@
+"""`facerec web` as an operator runs it, against the emulator, with a worker that is a thread of the test."""
+
+import json
+import os
+import select
+import signal
+import socket
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+
+import httpx
+import pytest
+
+from facerec.aws.clients import Clients
+from facerec.aws.results import SqsResultPublisher
+from facerec.errors import QueueMissing
+from facerec.messages import RecognitionRequest
+from facerec.settings import Settings
+from tests.fakes.web_tier import picture, result_for
+from tests.support.emulated import EmulatedAws, environ_of
+from tests.support.processes import CHECKOUT, alive, descendants, facerec, run
+
+TLS = ssl.create_default_context()
+"""Shared, because making one takes longer than an upload; it is not used, since the tests speak plain HTTP."""
+
+
+class Worker(threading.Thread):
+    """Answers every task with the name `Jane`, while `working` is set."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(name="worker")
+        self._clients = Clients(settings)
+        self._queue = settings.request_queue
+        self._publisher = SqsResultPublisher(self._clients, settings.response_queue)
+        self.working = threading.Event()
+        self.working.set()
+        self.ending = threading.Event()
+        self.replied_to: set[str] = set()
+        self.received = threading.Semaphore(0)
+
+    def run(self) -> None:
+        """Work until `ending` is set."""
+        url = self._clients.sqs.get_queue_url(QueueName=self._queue)["QueueUrl"]
+        while not self.ending.is_set():
+            received = self._clients.sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10, WaitTimeSeconds=1)
+            for message in received.get("Messages", []):
+                request = RecognitionRequest.parse(json.loads(json.loads(message["Body"])["body"])[0][0])
+                self.received.release()
+                assert self.working.wait(30)
+                assert request.reply_to is not None
+                with suppress(QueueMissing):  # its process has been killed, or has left
+                    self._publisher.publish(request.reply_to, result_for(request, "Jane"))
+                self.replied_to.add(request.reply_to)
+                self._clients.sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+
+
+@pytest.fixture
+def worker(fresh: Settings) -> Iterator[Worker]:
+    """A working worker."""
+    thread = Worker(fresh)
+    thread.start()
+    yield thread
+    thread.working.set()
+    thread.ending.set()
+    thread.join(30)
+
+
+@pytest.fixture
+def environ(emulator: EmulatedAws, fresh: Settings) -> dict[str, str]:
+    """The environment of a `facerec web` on a free port."""
+    variables = {"FACEREC_WEB__PORT": "0", "FACEREC_QUEUE__WAIT_TIME_SECONDS": "1", "FACEREC_LOG__FORMAT": "json"}
+    return environ_of(fresh, emulator.environ) | variables
+
+
+class Web:
+    """A running `facerec web`."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self.process = subprocess.Popen(
+            facerec("web"),
+            cwd=CHECKOUT,
+            env=dict(environ),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self.log: list[str] = []
+        self._logged = threading.Condition()
+        self._reader = threading.Thread(target=self._read_log, daemon=True)
+        self._reader.start()
+        assert self.process.stdout is not None
+        self.url = self.process.stdout.readline().split()[-1]
+
+    def _read_log(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            with self._logged:
+                self.log.append(line)
+                self._logged.notify_all()
+
+    def await_log(self, event: str, count: int = 1) -> None:
+        """Wait until so many lines tell of the event."""
+        with self._logged:
+            assert self._logged.wait_for(lambda: sum(f'"{event}"' in line for line in self.log) >= count, 30)
+
+    def upload(self) -> httpx.Response:
+        """Send a picture."""
+        with httpx.Client(verify=TLS, timeout=60) as client:
+            return client.post(self.url, files={"inputFile": ("image_01.jpg", picture())})
+
+    def children(self) -> set[int]:
+        """Its web processes, where it has several."""
+        return descendants(self.process.pid)
+
+    def await_ready(self) -> None:
+        """Ask until it is ready: its processes start after the address is known."""
+        deadline = time.monotonic() + 60
+        with httpx.Client(verify=TLS, timeout=60) as client:
+            while client.get(f"{self.url}/readyz").status_code != 200:
+                assert time.monotonic() < deadline, "the web tier did not get ready"
+
+    def stop(self, sent: signal.Signals = signal.SIGTERM) -> int:
+        """Send the signal; returns the exit status."""
+        self.process.send_signal(sent)
+        status = self.process.wait(30)
+        self._reader.join(10)
+        return status
+
+
+@contextmanager
+def web(environ: Mapping[str, str]) -> Iterator[Web]:
+    """A ready `facerec web`, surely gone afterwards."""
+    command = Web(environ)
+    try:
+        command.await_ready()
+        yield command
+    finally:
+        leftover = command.children()
+        if command.process.poll() is None:
+            command.process.kill()
+            command.process.wait()
+        for pid in leftover:
+            if alive(pid):
+                os.kill(pid, signal.SIGKILL)
+
+
+def own_queues(settings: Settings) -> set[str]:
+    """The response queues of single web processes."""
+    prefix = f"{settings.response_queue}-"
+    urls = Clients(settings).sqs.list_queues(QueueNamePrefix=prefix).get("QueueUrls", [])
+    return {url.rsplit("/", 1)[-1] for url in urls}
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_under_load_loses_nothing(environ: dict[str, str], worker: Worker, sent: signal.Signals) -> None:
+    """Uploads that wait are answered, the exit status is 0, and the log has no errors."""
+    worker.working.clear()
+    with web(environ) as command, ThreadPoolExecutor(10) as clients:
+        replies = [clients.submit(command.upload) for _ in range(10)]
+        assert worker.received.acquire(timeout=30)
+        command.process.send_signal(sent)
+        worker.working.set()
+        answered = [reply.result(30) for reply in replies]
+        assert command.process.wait(20) == 0
+    waiting = [reply for reply in answered if reply.status_code == 200]
+    assert waiting
+    assert {reply.text for reply in waiting} == {"image_01.jpg: face detected - Jane"}
+    # Whoever had not been admitted yet was told to come again.
+    assert all("Retry-After" in reply.headers for reply in answered if reply.status_code != 200)
+    assert not [line for line in command.log if '"level": "error"' in line or "Traceback" in line]
+
+
+def test_an_idle_stop_is_quick(environ: dict[str, str], fresh: Settings) -> None:
+    """And leaves the shared response queue alone."""
+    with web(environ) as command:
+        started = time.monotonic()
+        assert command.stop() == 0
+        assert time.monotonic() - started < 5
+    assert Clients(fresh).sqs.get_queue_url(QueueName=fresh.response_queue)
+
+
+def test_a_second_signal_ends_it_at_once(environ: dict[str, str], worker: Worker) -> None:
+    """Also while someone waits."""
+    worker.working.clear()
+    with web(environ | {"FACEREC_WEB__SHUTDOWN_SECONDS": "60"}) as command, ThreadPoolExecutor(1) as clients:
+        clients.submit(command.upload)
+        assert worker.received.acquire(timeout=30)
+        command.process.send_signal(signal.SIGTERM)
+        command.await_log("stopping")
+        assert command.stop() == 1
+
+
+def test_several_processes_share_the_port_and_own_their_queues(
+    environ: dict[str, str], fresh: Settings, worker: Worker
+) -> None:
+    """Each is answered on its own; one that dies is replaced; none leaves anything behind."""
+    with web(environ | {"FACEREC_WEB__PROCESSES": "2"}) as command, ThreadPoolExecutor(40) as clients:
+        before = own_queues(fresh)
+        assert len(before) == 2
+        replies = list(clients.map(lambda _: command.upload(), range(40)))
+        assert [reply.status_code for reply in replies] == [200] * 40
+        assert worker.replied_to <= before
+
+        victim = min(command.children())
+        os.kill(victim, signal.SIGKILL)
+        command.await_log("web_process_started", 3)
+        assert len(own_queues(fresh) - before) == 1
+        assert len(own_queues(fresh)) == 2
+        assert command.upload().status_code == 200
+
+        children = command.children()
+        assert command.stop() == 0
+    assert not [pid for pid in children if alive(pid)]
+    assert own_queues(fresh) == set()
+
+
+def test_processes_do_not_outlive_their_parent(environ: dict[str, str]) -> None:
+    """Also when it is killed without a word."""
+    with web(environ | {"FACEREC_WEB__PROCESSES": "2"}) as command:
+        children = command.children()
+        assert len(children) == 2
+        watched = [os.pidfd_open(pid) for pid in children]
+        command.process.kill()
+        for pidfd in watched:
+            ended, _, _ = select.select([pidfd], [], [], 15)
+            os.close(pidfd)
+            assert ended, "a web process outlived its parent"
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_missing_resources_are_told_in_one_line(emulator: EmulatedAws, processes: str) -> None:
+    """With what to do about it."""
+    variables = {"FACEREC_PREFIX": "nobodys", "FACEREC_WEB__PORT": "0", "FACEREC_WEB__PROCESSES": processes}
+    ended = run("web", environ=emulator.environ | variables)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("facerec: ")
+    assert "facerec provision" in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
+
+
+def test_a_taken_port_is_told_in_one_line(environ: dict[str, str]) -> None:
+    """With the settings to change."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        ended = run("web", environ=environ | {"FACEREC_WEB__PORT": str(taken.getsockname()[1])})
+    assert ended.returncode == 1
+    assert "FACEREC_WEB__PORT" in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
