@@ -1,12 +1,15 @@
-"""Runs ministack so that its state also outlives a crash: `python -m facerec.local.ministack_server`.
+"""Runs ministack with two gaps closed: `python -m facerec.local.ministack_server`.
 
-On its own, ministack writes S3 objects to disk at once, but tables and queues only when it ends in good order. This
-wrapper writes them a moment after they change, too. Requests are handled on one event loop, and so is the saving:
+Crashes: on its own, ministack writes S3 objects to disk at once, but tables and queues only when it ends in good order.
+This wrapper writes them a moment after they change, too. Requests are handled on one event loop, and so is the saving:
 what is saved is consistent.
+
+Long polls: on its own, ministack goes on polling for a client that has left, and hands it the next message, which
+nobody sees until its visibility timeout is over; and its end waits for that poll. This wrapper ends the poll.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from time import perf_counter
 from typing import Any
 
@@ -15,12 +18,15 @@ from ministack.core.persistence import save_all  # type: ignore[import-untyped] 
 
 _SERVICES = {b"DynamoDB_20120810": "dynamodb", b"AmazonSQS": "sqs"}
 _READING = (b"BatchGet", b"Describe", b"Get", b"List", b"Query", b"Scan")
+_LONG_POLL = b"AmazonSQS.ReceiveMessage"
 _SETTLE_SECONDS = 1.0
 _LARGEST_SHARE = 0.05
 """Saving a large table takes time, in which no request is answered: at most this share of the whole."""
 
 _Scope = MutableMapping[str, Any]
-_App = Callable[[_Scope, Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]], Awaitable[None]]
+_Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+_Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+_App = Callable[[_Scope, _Receive, _Send], Coroutine[Any, Any, None]]
 
 
 class Saver:
@@ -54,25 +60,61 @@ def saving(app: _App) -> _App:
     """The same ASGI app, which saves its state while it runs."""
     saver = Saver()
 
-    async def wrapped(
-        scope: _Scope, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]
-    ) -> None:
+    async def wrapped(scope: _Scope, receive: _Receive, send: _Send) -> None:
         if scope["type"] == "lifespan":
-            saving_task = asyncio.create_task(saver.run())
+            task = asyncio.create_task(saver.run())
             try:
                 await app(scope, receive, send)
             finally:
-                saving_task.cancel()
+                task.cancel()
             return
         await app(scope, receive, send)
-        saver.note(dict(scope.get("headers", ())).get(b"x-amz-target", b""))
+        saver.note(_target(scope))
 
     return wrapped
 
 
+def polling_while_connected(app: _App) -> _App:
+    """The same ASGI app, which gives up a receive call when its client has left."""
+
+    async def wrapped(scope: _Scope, receive: _Receive, send: _Send) -> None:
+        if _target(scope) != _LONG_POLL:
+            await app(scope, receive, send)
+            return
+        body_read = asyncio.Event()
+
+        async def read() -> MutableMapping[str, Any]:
+            message = await receive()
+            if not message.get("more_body"):
+                body_read.set()
+            return message
+
+        async def client_gone() -> None:
+            await body_read.wait()
+            while (await receive())["type"] != "http.disconnect":
+                continue
+
+        handling, watching = asyncio.create_task(app(scope, read, send)), asyncio.create_task(client_gone())
+        try:
+            await asyncio.wait({handling, watching}, return_when=asyncio.FIRST_COMPLETED)
+            if handling.done():
+                handling.result()
+        finally:
+            handling.cancel()
+            watching.cancel()
+
+    return wrapped
+
+
+def _target(scope: _Scope) -> bytes:
+    """The `X-Amz-Target` of a request."""
+    target: bytes = dict(scope.get("headers", ())).get(b"x-amz-target", b"")
+    return target
+
+
 def main() -> None:
     """Serve until SIGTERM, as configured by ministack's own variables."""
-    ministack.app = saving(ministack.app)
+    ministack.app = saving(polling_while_connected(ministack.app))
     ministack.main()
 
 

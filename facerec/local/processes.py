@@ -113,6 +113,10 @@ class Process:
     def stop(self, grace_seconds: float) -> int:
         """Ask it to end, and kill its whole group after the grace; returns its exit status."""
         self.terminate()
+        return self.finish(grace_seconds)
+
+    def finish(self, grace_seconds: float) -> int:
+        """Let it end, and kill its whole group after the grace; returns its exit status."""
         status = self.wait(grace_seconds)
         while status is None:
             self._kill_group()

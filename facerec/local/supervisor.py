@@ -159,7 +159,8 @@ class Supervisor:
                 child.process.terminate()
             asked_at = time.monotonic()
             for child in stage:
-                child.process.stop(min(deadline, asked_at + child.grace_seconds) - time.monotonic())
+                # Asked once: to some commands a second SIGTERM means "at once".
+                child.process.finish(min(deadline, asked_at + child.grace_seconds) - time.monotonic())
         self._leash.close()
         self._selector.close()
         if self._wake >= 0:

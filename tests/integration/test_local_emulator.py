@@ -1,5 +1,7 @@
 """What the emulated AWS keeps, and where it listens."""
 
+import http.client
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -85,3 +87,30 @@ def test_listens_on_loopback_only(tmp_path: Path, kind: EmulatorKind) -> None:
     """No listener of the emulator is reachable from another machine, and there is only the one."""
     with run(tmp_path, kind) as (process, settings, _):
         assert listening_addresses(process.pid) == {(settings.aws.endpoint_url.host, settings.aws.endpoint_url.port)}  # type: ignore[union-attr] # set
+
+
+def test_a_client_that_left_takes_no_message(tmp_path: Path) -> None:
+    """The open long poll of a killed worker must not swallow the next task."""
+    with run(tmp_path) as (_, settings, clients):
+        url = clients.sqs.get_queue_url(QueueName=settings.request_queue)["QueueUrl"]
+        assert settings.aws.endpoint_url is not None
+        worker = http.client.HTTPConnection("127.0.0.1", settings.aws.endpoint_url.port)
+        for wait_seconds in (0, 10):
+            worker.request(
+                "POST",
+                "/",
+                body=json.dumps({"QueueUrl": url, "WaitTimeSeconds": wait_seconds}),
+                headers={"X-Amz-Target": "AmazonSQS.ReceiveMessage", "Content-Type": "application/x-amz-json-1.0"},
+            )
+            if wait_seconds == 0:
+                worker.getresponse().read()
+        clients.sqs.list_queues()  # answered after the long poll has begun
+        worker.close()
+        clients.sqs.list_queues()  # answered after the end of its connection has been seen
+        clients.sqs.send_message(QueueUrl=url, MessageBody="task")
+
+        def taken() -> bool:
+            attributes = clients.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
+            return attributes["ApproximateNumberOfMessagesNotVisible"] != "0"
+
+        assert not poll_until(taken, 0.5)
