@@ -8,7 +8,7 @@ from facerec.ports import ObjectStore, TaskQueue
 from facerec.settings import Settings
 from facerec.web import api, pages, replies, uploads
 from facerec.web.admission import Admission
-from facerec.web.forms import FORM_OVERHEAD_BYTES, MAX_FORM_PARTS, UploadRequest
+from facerec.web.forms import FORM_MEMORY_BYTES, FORM_OVERHEAD_BYTES, MAX_FORM_PARTS, UploadRequest
 from facerec.web.inbox import Waiters
 from facerec.web.readiness import Readiness
 
@@ -45,7 +45,7 @@ def create_app(
     app = _App("facerec.web", static_folder=None)
     app.config.update(
         MAX_CONTENT_LENGTH=settings.web.max_upload_bytes + FORM_OVERHEAD_BYTES,
-        MAX_FORM_MEMORY_SIZE=FORM_OVERHEAD_BYTES,
+        MAX_FORM_MEMORY_SIZE=FORM_MEMORY_BYTES,
         MAX_FORM_PARTS=MAX_FORM_PARTS,
     )
     desk = uploads.Uploads(

@@ -18,6 +18,10 @@ FIELD = "inputFile"
 FORM_OVERHEAD_BYTES = 64 * 1024
 """What a body may have beyond its file: boundaries, part headers with a long file name, a few small fields."""
 
+FORM_MEMORY_BYTES = 256 * 1024
+"""What the small fields may take together. Werkzeug holds its read buffer, 64 KiB and a part of a boundary, to the same
+limit, also while it reads a file: a limit near that size refuses files by chance."""
+
 MAX_FORM_PARTS = 20
 
 

@@ -423,3 +423,17 @@ def test_names_of_people_cannot_break_the_line() -> None:
     """One line stays one line."""
     with running(FakeWebTier(answer=answers("Jane\r\nDoe"))) as tier:
         assert plain(upload(tier.app.test_client())) == "image_01.jpg: face detected - Jane Doe"
+
+
+@pytest.mark.parametrize("tail", [b"\r", b"\n", b"\r\n--", b"\r\n-"])
+def test_a_picture_of_any_bytes_is_taken(tail: bytes) -> None:
+    """What looks like the begin of a boundary at the end of the parser's buffer is not held against the picture."""
+    head = b'Content-Disposition: form-data; name="inputFile"; filename="a.jpg"\r\n\r\n'
+    start = picture("JPEG")
+    padding = bytes(64 * 1024 - len(b"--X\r\n" + head + start + tail[:-1]))
+    body = start + padding + tail + bytes(70_000)
+    with running(FakeWebTier(answer=answers("Jane"))) as tier:
+        for shift in range(len(tail) + 1):
+            sent = body[: len(start)] + body[len(start) + shift :]
+            assert raw(tier.app.test_client(), head + sent).status_code == 200
+            assert tier.tasks.requests[-1].input.size == len(sent)
