@@ -1,6 +1,7 @@
 """`facerec enrol`: photos of people become templates, with a report per file."""
 
 import json
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -77,7 +78,8 @@ def command(
             for identity, path in progress.track(files, description="enrolling"):
                 reports.append(_enrol(enroller, identity, path, collection))
                 if not as_json:
-                    click.echo(_line(reports[-1]))
+                    # Named, because click would else find the real stream behind rich's and write into the bar.
+                    click.echo(_line(reports[-1]), file=sys.stdout)
     finally:
         # What was enrolled before an error stays enrolled, and is told.
         counts = Counter(report.status for report in reports)
