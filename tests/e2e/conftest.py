@@ -1,0 +1,16 @@
+"""The real system for the end-to-end tests: started as a user starts it, on a state directory of its own."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from benchmarks.system import System
+
+
+@pytest.fixture(scope="session")
+def system(artefact_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    """One worker and one web process with the sample people enrolled."""
+    with System(tmp_path_factory.mktemp("system")) as running:
+        running.run("enrol", "--folder", "examples/gallery")
+        yield running

@@ -1,0 +1,309 @@
+"""Processes that are stopped, killed and restarted while clients wait: nothing is lost."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import boto3
+import httpx
+import pytest
+
+from benchmarks.load import Reply, Upload, upload_all
+from benchmarks.system import System
+from facerec.local.addresses import poll_until
+from tests.support.emulated import EmulatedAws, environ_of
+from tests.support.pictures import PORTRAIT
+
+ROOT = Path(__file__).parents[2]
+READY_SECONDS = 60
+
+
+class Command:
+    """One of our commands as a child process; its output is read line by line, so that events can be awaited."""
+
+    def __init__(self, *arguments: str, environ: dict[str, str], cwd: Path = ROOT) -> None:
+        self.lines: list[str] = []
+        self._arrived = threading.Condition()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", *arguments],
+            env=environ,
+            cwd=cwd,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            with self._arrived:
+                self.lines.append(line.rstrip())
+                self._arrived.notify_all()
+        with self._arrived:
+            self._arrived.notify_all()
+
+    @property
+    def output(self) -> str:
+        """All that it has printed so far."""
+        return "\n".join(self.lines)
+
+    def wait_for(self, *words: str, count: int = 1, seconds: float = READY_SECONDS) -> None:
+        """Wait until `count` lines hold all the words; fails the test with the output otherwise."""
+
+        def found() -> bool:
+            return sum(all(word in line for word in words) for line in self.lines) >= count
+
+        with self._arrived:
+            self._arrived.wait_for(lambda: found() or not self._reader.is_alive(), seconds)
+        assert found(), f"{words} not seen in:\n{self.output}"
+
+    def stop(self, sent: signal.Signals = signal.SIGTERM, seconds: float = 30) -> int:
+        """Send the signal, wait for the end, return the exit status."""
+        self.process.send_signal(sent)
+        status = self.process.wait(seconds)
+        self._reader.join(5)
+        return status
+
+
+@contextmanager
+def command(*arguments: str, environ: dict[str, str], cwd: Path = ROOT) -> Iterator[Command]:
+    """A command that is surely gone afterwards, with all its children."""
+    started = Command(*arguments, environ=environ, cwd=cwd)
+    try:
+        yield started
+    finally:
+        if started.process.poll() is None:
+            os.killpg(started.process.pid, signal.SIGKILL)
+            started.process.wait(10)
+
+
+@pytest.fixture
+def environ(emulator: EmulatedAws, artefact_dir: Path) -> dict[str, str]:
+    """The environment of a fresh set of resources, with the real model, and one engine a worker."""
+    fresh = emulator.fresh()
+    return environ_of(fresh, emulator.environ) | {
+        "PATH": os.environ["PATH"],
+        "HOME": os.environ.get("HOME", "/"),
+        "FACEREC_MODEL__DIR": str(artefact_dir),
+        "FACEREC_MODEL__CACHE_DIR": str(artefact_dir.parent / "downloads"),
+        "FACEREC_WEB__PORT": "0",
+        "FACEREC_WORKER__ENGINES": "1",
+        "FACEREC_LOG__FORMAT": "json",
+    }
+
+
+@contextmanager
+def web_tier(environ: dict[str, str]) -> Iterator[tuple[Command, str]]:
+    """A web process and its address."""
+    with command("facerec.cli", "web", environ=environ) as web:
+        web.wait_for("listens on http")
+        yield web, _address(web)
+
+
+def _address(web: Command) -> str:
+    return next(line for line in web.lines if "listens on http" in line).split()[-1] + "/"
+
+
+def worker(environ: dict[str, str], name: str = "w1") -> AbstractContextManager[Command]:
+    """A worker as an operator starts it by hand."""
+    return command("celery", "-A", "facerec", "worker", "-n", f"{name}@%h", environ=environ)
+
+
+def upload_in_background(url: str, count: int) -> Future[list[Reply]]:
+    """Start `count` clients at once."""
+    pool = ThreadPoolExecutor(1)
+    uploads = [Upload(f"{i}.jpg", PORTRAIT.read_bytes()) for i in range(count)]
+    replies = pool.submit(upload_all, url, uploads, count, 120)
+    pool.shutdown(wait=False)
+    return replies
+
+
+def test_celery_started_by_hand_serves_and_sigterm_mid_task_loses_nothing(environ: dict[str, str]) -> None:
+    """SIGTERM finishes what the worker has and leaves the rest to the next; nobody waits in vain."""
+    with web_tier(environ) as (_, url), worker(environ) as first:
+        first.wait_for("ready.")
+        replies = upload_in_background(url, 40)
+        first.wait_for('"recognised"', count=3)
+        assert first.stop() == 0
+        done = first.output.count('"event": "recognised"')
+        assert done < 40, "it was to be stopped in the middle"
+        with worker(environ, "w2") as second:
+            answers = replies.result()
+            assert second.stop() == 0
+        assert [(reply.status, reply.text.strip()) for reply in answers] == [
+            (200, f"{i}.jpg: face not recognized") for i in range(40)
+        ]
+        assert "Traceback" not in first.output + second.output
+
+
+def test_a_killed_worker_loses_nothing(environ: dict[str, str]) -> None:
+    """Its messages are delivered again after the visibility timeout, and answered by another worker."""
+    environ |= {"FACEREC_QUEUE__VISIBILITY_TIMEOUT_SECONDS": "5", "FACEREC_WORKER__TASK_TIME_LIMIT_SECONDS": "4"}
+    with web_tier(environ) as (_, url), worker(environ) as first:
+        first.wait_for("ready.")
+        replies = upload_in_background(url, 40)
+        first.wait_for('"recognised"', count=3)
+        os.killpg(first.process.pid, signal.SIGKILL)
+        first.process.wait(10)
+        with worker(environ, "w2") as second:
+            assert [reply.status for reply in replies.result()] == [200] * 40
+            assert second.stop() == 0
+
+
+def test_a_stopped_web_process_answers_or_keeps_every_upload(environ: dict[str, str]) -> None:
+    """Those who wait are answered; whoever is not finds the result under the request id, also after a restart."""
+    accepted: list[str] = []
+    with web_tier(environ | {"FACEREC_WEB__SHUTDOWN_SECONDS": "1"}) as (web, url):
+        # No worker runs yet, so that all are still waiting when the signal comes.
+        with ThreadPoolExecutor(10) as pool:
+            waiting = [
+                pool.submit(
+                    httpx.post,
+                    url,
+                    files={"inputFile": ("me.jpg", PORTRAIT.read_bytes())},
+                    timeout=60,
+                    trust_env=False,
+                )
+                for _ in range(10)
+            ]
+            _await_depth(environ, 10)
+            assert web.stop() == 0
+        for future in waiting:
+            reply = future.result()
+            assert reply.status_code in {503, 504}
+            assert reply.headers["x-request-id"] in reply.text, "it says where the result will be"
+            accepted.append(reply.headers["x-request-id"])
+        assert "Traceback" not in web.output
+    with web_tier(environ) as (_, url), worker(environ) as late:
+        late.wait_for('"recognised"', count=10)
+        for request_id in accepted:
+            assert httpx.get(f"{url}api/v1/results/{request_id}", trust_env=False).json()["outcome"] == "unknown"
+
+
+def _await_depth(environ: dict[str, str], messages: int, seconds: float = 30) -> None:
+    """Wait until the request queue holds this many messages."""
+    sqs = boto3.client(
+        "sqs", endpoint_url=environ["FACEREC_AWS__ENDPOINT_URL"], region_name=environ["FACEREC_AWS__REGION"]
+    )
+    url = sqs.get_queue_url(QueueName=f"{environ['FACEREC_PREFIX']}-req-queue")["QueueUrl"]
+
+    def depth() -> int:
+        attributes = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["ApproximateNumberOfMessages"])
+        return int(attributes["Attributes"]["ApproximateNumberOfMessages"])
+
+    poll_until(lambda: depth() >= messages, seconds)
+
+
+def test_several_web_processes_each_answer_their_own_clients(environ: dict[str, str]) -> None:
+    """Each owns a response queue, so none takes another's answers; the queues go when their owners leave."""
+    with web_tier(environ | {"FACEREC_WEB__PROCESSES": "2"}) as (web, url), worker(environ) as hand:
+        hand.wait_for("ready.")
+        replies = upload_in_background(url, 30).result()
+        assert [reply.text.strip() for reply in replies] == [f"{i}.jpg: face not recognized" for i in range(30)]
+        assert len(_response_queues(environ)) == 3
+        assert web.stop() == 0
+    assert len(_response_queues(environ)) == 1
+
+
+def _response_queues(environ: dict[str, str]) -> list[str]:
+    sqs = boto3.client(
+        "sqs", endpoint_url=environ["FACEREC_AWS__ENDPOINT_URL"], region_name=environ["FACEREC_AWS__REGION"]
+    )
+    return sqs.list_queues(QueueNamePrefix=f"{environ['FACEREC_PREFIX']}-resp-queue").get("QueueUrls", [])
+
+
+@pytest.mark.parametrize("arguments", [("facerec.cli", "worker"), ("celery", "-A", "facerec", "worker")])
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"FACEREC_PREFIX": "nobody-provisioned-this"}, "nobody-provisioned-this-req-queue"),
+        ({"FACEREC_MODEL__DIR": "/nonexistent"}, "facerec model build"),
+        ({"FACEREC_WORKER__ENGINE": "2"}, "did you mean FACEREC_WORKER__ENGINES?"),
+    ],
+)
+def test_a_worker_that_cannot_start_says_so_in_one_line(
+    environ: dict[str, str], arguments: tuple[str, ...], changes: dict[str, str], says: str
+) -> None:
+    """What is missing and what to do, no traceback, exit status 1."""
+    run = subprocess.run(
+        [sys.executable, "-m", *arguments],
+        env=environ | changes,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert run.returncode == 1
+    errors = [line for line in run.stderr.splitlines() if line.startswith("facerec: ")]
+    assert len(errors) == 1
+    assert says in run.stderr
+    assert "Traceback" not in run.stdout + run.stderr
+
+
+def test_the_built_wheel_serves_from_another_folder(
+    environ: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """An install brings all that a worker and the web tier need, templates and graphs included."""
+    folder = tmp_path_factory.mktemp("wheel")
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", folder, str(ROOT)], check=True)
+    [wheel] = folder.glob("facerec-*.whl")
+    subprocess.run([*pip, "install", "--no-deps", "--target", folder / "site", str(wheel)], check=True)
+    installed = environ | {"PYTHONPATH": str(folder / "site"), "PYTHONSAFEPATH": "1"}
+    where = subprocess.run(
+        [sys.executable, "-c", "import facerec, tasks, model; print(facerec.__file__, tasks.__file__, model.__file__)"],
+        env=installed,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert all(path.startswith(str(folder)) for path in where.stdout.split())
+    with (
+        command("celery", "-A", "facerec", "worker", environ=installed, cwd=folder) as hand,
+        command("facerec.cli", "web", environ=installed, cwd=folder) as web,
+    ):
+        web.wait_for("listens on http")
+        url = _address(web)
+        hand.wait_for("ready.")
+        assert "inputFile" in httpx.get(url, trust_env=False).text
+        assert upload_in_background(url, 1).result()[0].text.strip() == "0.jpg: face not recognized"
+
+
+def test_ctrl_c_ends_everything_and_a_restart_keeps_the_gallery_and_results(artefact_dir: Path, tmp_path: Path) -> None:
+    """Within 15 s, no process stays behind, and what was enrolled and answered is still there."""
+    photo = {"inputFile": ("me.jpg", PORTRAIT.read_bytes())}
+    with System(tmp_path / "state") as system:
+        system.run("enrol", "--folder", "examples/gallery")
+        request_id = httpx.post(system.url, files=photo, timeout=60, trust_env=False).headers["x-request-id"]
+        took = system.stop()
+        assert took < 15
+        assert _processes_of(system) == []
+    with System(tmp_path / "state") as system:
+        stored = httpx.get(f"{system.url}api/v1/results/{request_id}", trust_env=False)
+        assert stored.status_code == 200
+        reply = httpx.post(system.url, files=photo, timeout=60, trust_env=False)
+        assert reply.text.strip() == "me.jpg: face detected - Barack Obama"
+
+
+def _processes_of(system: System) -> list[str]:
+    """The processes whose environment names this system's emulator."""
+    mark = f"FACEREC_AWS__ENDPOINT_URL={system.environ['FACEREC_AWS__ENDPOINT_URL']}".encode()
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark in (process / "environ").read_bytes():
+                found.append((process / "cmdline").read_text())
+        except (PermissionError, FileNotFoundError, ProcessLookupError):
+            continue
+    return found
