@@ -20,10 +20,10 @@ from facerec.local.supervisor import ChildFailed, Supervisor
 from facerec.settings import Settings
 from model.artefact import Artefact, ArtefactError
 
-_WEB_START_SECONDS = 30.0
+_WEB_START_SECONDS = 60.0
 _WORKER_START_EXTRA_SECONDS = 30.0
 # Together below the supervisor's limit; the emulator's is for writing its state.
-_WEB_GRACE_SECONDS, _WORKER_GRACE_SECONDS, _EMULATOR_GRACE_SECONDS = 5.0, 5.0, 3.0
+_WEB_GRACE_SECONDS, _WORKER_GRACE_SECONDS, _EMULATOR_GRACE_SECONDS = 7.0, 4.0, 2.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,54 @@
+"""The demonstration's samples and its verdict."""
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from facerec.errors import ConfigurationError, FacerecError
+from facerec.local.demo import Answer, Samples, compare
+from facerec.local.progress import Progress
+
+
+@pytest.fixture
+def printed() -> io.StringIO:
+    """What the demonstration prints."""
+    return io.StringIO()
+
+
+@pytest.fixture
+def progress(printed: io.StringIO) -> Progress:
+    """Progress that is printed there."""
+    return Progress(Console(file=printed))
+
+
+def test_the_table_gives_the_reply_of_each_probe(tmp_path: Path) -> None:
+    """Outcomes become the sentences of the upload contract, in the order of the table."""
+    (tmp_path / "gallery").mkdir()
+    (tmp_path / "expected.csv").write_text("file,outcome,name\nb.jpg,match,Jane Doe\na.jpg,unknown,\nc.jpg,no_face,\n")
+    assert list(Samples(tmp_path).expected().items()) == [
+        (tmp_path / "probes" / "b.jpg", "b.jpg: face detected - Jane Doe"),
+        (tmp_path / "probes" / "a.jpg", "a.jpg: face not recognized"),
+        (tmp_path / "probes" / "c.jpg", "c.jpg: no face detected"),
+    ]
+
+
+def test_a_folder_without_samples_is_refused(tmp_path: Path) -> None:
+    """The error says where to run the command."""
+    with pytest.raises(ConfigurationError, match="--examples"):
+        Samples(tmp_path).expected()
+
+
+def test_right_replies_pass_in_silence(printed: io.StringIO, progress: Progress) -> None:
+    """There is nothing to say."""
+    compare([Answer("a.jpg: no face detected", "a.jpg: no face detected")], progress)
+    assert printed.getvalue() == ""
+
+
+def test_wrong_replies_are_shown_and_fail(printed: io.StringIO, progress: Progress) -> None:
+    """The difference is printed as it is, whatever brackets a name has."""
+    answers = [Answer("a.jpg: no face detected", "a.jpg: face detected - [b]J"), Answer("same", "same")]
+    with pytest.raises(FacerecError, match="1 of 2 replies differ"):
+        compare(answers, progress)
+    assert printed.getvalue() == "- a.jpg: face detected - [b]J\n+ a.jpg: no face detected\n"
