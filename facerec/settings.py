@@ -101,7 +101,7 @@ class GallerySettings(_Group):
     """Enrolled people."""
 
     refresh_seconds: PositiveSeconds = Field(2, le=5, description="How often a worker looks for changes of the gallery")
-    min_face_pixels: Count = Field(40, description="Shortest side of a face in a photo to enrol")
+    min_face_pixels: Count = Field(16, description="Least length in pixels of the shorter side of a face to enrol")
 
 
 class ModelSettings(_Group):

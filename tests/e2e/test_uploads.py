@@ -87,7 +87,8 @@ def test_every_file_name_is_echoed_safely(system: System, sent: str, echoed: str
     """The last path part, without control characters; the reply stays one line and gains no header."""
     # Written by hand: RFC 5987's form carries every character, which a client library would quote away.
     boundary = uuid.uuid4().hex
-    head = f"--{boundary}\r\nContent-Disposition: form-data; name=\"inputFile\"; filename*=UTF-8''{quote(sent, safe='')}\r\n\r\n"
+    name = f"name=\"inputFile\"; filename*=UTF-8''{quote(sent, safe='')}"
+    head = f"--{boundary}\r\nContent-Disposition: form-data; {name}\r\n\r\n"
     reply = httpx.post(
         system.url,
         content=head.encode() + PORTRAIT.read_bytes() + f"\r\n--{boundary}--\r\n".encode(),
