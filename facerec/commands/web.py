@@ -6,7 +6,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from types import FrameType
 
@@ -29,7 +28,7 @@ def command(listener: int | None, response_queue: str | None) -> None:
     from facerec.logs import configure_logging
 
     settings = Settings.load()
-    configure_logging(settings.log, process="web")
+    configure_logging(settings.log, process="web" if response_queue is None else f"web-{response_queue[-12:]}")
     if listener is not None and response_queue is not None:
         _run_child(settings, socket.socket(fileno=listener), response_queue)
         return
@@ -63,7 +62,7 @@ def _announce(listener: socket.socket) -> None:
 def _run_single(settings: Settings, listener: socket.socket) -> None:
     from facerec.web.process import WebProcess, await_resources, queue_check, resource_checks
 
-    await_resources(resource_checks(settings) | {"inbox": queue_check(settings, settings.response_queue)}, time.sleep)
+    await_resources(resource_checks(settings) | {"inbox": queue_check(settings, settings.response_queue)})
     process = WebProcess(settings, listener, settings.response_queue)
     _on_signals(process.stop)
     _announce(listener)
@@ -101,7 +100,7 @@ def _run_parent(settings: Settings, listener: socket.socket) -> None:
             process_group=0,
         )
 
-    await_resources(resource_checks(settings), time.sleep)
+    await_resources(resource_checks(settings))
     queues = ResponseQueues(
         bootstrap.clients(settings), settings.response_queue, retention_seconds=settings.web.wait_seconds
     )

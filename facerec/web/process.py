@@ -1,7 +1,8 @@
 """One web process: its inbox thread, its application and its server, from start to drain."""
 
 import socket
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 
 import structlog
 
@@ -80,17 +81,25 @@ def queue_check(settings: Settings, queue: str) -> Check:
     return lambda: check_queue(bootstrap.clients(settings), queue)
 
 
-def await_resources(checks: dict[str, Check], pause: Callable[[float], object]) -> None:
-    """Run the checks until AWS answers; raises what they raise when something is missing, or after 30 s."""
-    for attempt in range(1, round(START_SECONDS / RETRY_SECONDS) + 1):
+def await_resources(
+    checks: Mapping[str, Check],
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    pause: Callable[[float], object] = time.sleep,
+) -> None:
+    """Run the checks, again while AWS cannot be reached; raises the reason after 30 s, or when something is missing."""
+    deadline = clock() + START_SECONDS
+    told = False
+    while True:
         try:
             for check in checks.values():
                 check()
         except Transient as exc:
-            if attempt == 1:
+            if clock() >= deadline:
+                raise
+            if not told:
                 log.warning("waiting_for_aws", reason=str(exc))
+            told = True
             pause(RETRY_SECONDS)
         else:
             return
-    for check in checks.values():
-        check()

@@ -193,6 +193,12 @@ def test_a_second_signal_ends_it_at_once(environ: dict[str, str], worker: Worker
         assert worker.received.acquire(timeout=30)
         command.process.send_signal(signal.SIGTERM)
         command.await_log("stopping")
+        with httpx.Client(verify=TLS, timeout=60) as client:
+            # The answer of a moment ago is kept for a second.
+            while (unready := client.get(f"{command.url}/readyz")).status_code == 200:
+                assert command.process.poll() is None
+        assert unready.status_code == 503
+        assert unready.json()["checks"]["admission"] == "this process is being stopped"
         assert command.stop() == 1
 
 

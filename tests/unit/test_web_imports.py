@@ -14,6 +14,7 @@ from facerec.web.readiness import Readiness
 from tests.fakes.object_store import InMemoryObjectStore
 from tests.fakes.task_queue import InMemoryTaskQueue
 
+facerec.bootstrap.task_queue(Settings())
 create_app(
     settings=Settings(), store=InMemoryObjectStore(), queue=InMemoryTaskQueue(), reply_to="facerec-resp-queue",
     waiters=Waiters(), admission=Admission(max_waiting=1, wait_seconds=1), readiness=Readiness({}),

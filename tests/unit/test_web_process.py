@@ -1,0 +1,56 @@
+"""What a web process needs before it takes uploads."""
+
+import pytest
+from structlog.testing import capture_logs
+
+from facerec.errors import QueueMissing, Transient
+from facerec.web.process import START_SECONDS, await_resources
+
+
+class Aws:
+    """An AWS that comes up after a while, with or without the queue."""
+
+    def __init__(self, up_at: float, *, provisioned: bool = True) -> None:
+        self.now = 0.0
+        self._up_at = up_at
+        self._provisioned = provisioned
+
+    def check(self) -> None:
+        """Look at the queue."""
+        if self.now < self._up_at:
+            raise Transient("connection refused")
+        if not self._provisioned:
+            raise QueueMissing("facerec-req-queue")
+
+    def pause(self, seconds: float) -> None:
+        """Let time pass."""
+        self.now += seconds
+
+    def await_resources(self) -> None:
+        """Wait as a starting process does."""
+        await_resources({"store": lambda: None, "queue": self.check}, clock=lambda: self.now, pause=self.pause)
+
+
+def test_a_start_waits_for_an_aws_that_comes_up() -> None:
+    """And says so once."""
+    aws = Aws(up_at=20)
+    with capture_logs() as logs:
+        aws.await_resources()
+    assert 20 <= aws.now <= 21
+    assert [line["event"] for line in logs] == ["waiting_for_aws"]
+
+
+def test_a_start_does_not_wait_for_what_is_missing() -> None:
+    """No waiting makes it."""
+    aws = Aws(up_at=3, provisioned=False)
+    with pytest.raises(QueueMissing):
+        aws.await_resources()
+    assert aws.now <= 4
+
+
+def test_a_start_gives_up_after_a_while() -> None:
+    """With the reason."""
+    aws = Aws(up_at=3600)
+    with pytest.raises(Transient, match="connection refused"):
+        aws.await_resources()
+    assert aws.now <= START_SECONDS + 1
