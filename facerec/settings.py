@@ -7,7 +7,6 @@ default chain (variables, profile, instance role).
 import difflib
 import os
 from collections.abc import Iterator
-from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -215,42 +214,42 @@ class Settings(BaseSettings):
             raise ValueError(message)
         return self
 
-    @cached_property
+    @property
     def input_bucket(self) -> str:
         """Bucket of uploads."""
         return self.names.input_bucket or f"{self.prefix}-in-bucket"
 
-    @cached_property
+    @property
     def output_bucket(self) -> str:
         """Bucket of results."""
         return self.names.output_bucket or f"{self.prefix}-out-bucket"
 
-    @cached_property
+    @property
     def gallery_bucket(self) -> str:
         """Bucket of enrolled photos."""
         return self.names.gallery_bucket or f"{self.prefix}-gallery-bucket"
 
-    @cached_property
+    @property
     def model_bucket(self) -> str:
         """Bucket of model artefacts."""
         return self.names.model_bucket or f"{self.prefix}-model-bucket"
 
-    @cached_property
+    @property
     def request_queue(self) -> str:
         """Queue of tasks."""
         return self.names.request_queue or f"{self.prefix}-req-queue"
 
-    @cached_property
+    @property
     def dead_letter_queue(self) -> str:
         """Queue of failed tasks."""
         return self.names.dead_letter_queue or f"{self.request_queue}-dlq"
 
-    @cached_property
+    @property
     def response_queue(self) -> str:
         """Queue of results."""
         return self.names.response_queue or f"{self.prefix}-resp-queue"
 
-    @cached_property
+    @property
     def templates_table(self) -> str:
         """DynamoDB table of templates."""
         return self.names.templates_table or f"{self.prefix}-templates"

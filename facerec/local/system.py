@@ -128,6 +128,8 @@ class LocalSystem:
         )
         if self._options.workers > 1 and "FACEREC_WORKER__ENGINES" not in environ:
             variables["FACEREC_WORKER__ENGINES"] = "1"  # one engine per core each would crowd the machine
+        if "FACEREC_WEB__SHUTDOWN_SECONDS" not in environ:
+            variables["FACEREC_WEB__SHUTDOWN_SECONDS"] = "4"  # with the flush of the last replies within the grace
         if self._settings.log.level in {"warning", "error"}:
             variables["FACEREC_LOG__LEVEL"] = "info"  # a worker tells by a record of this level that it is ready
         return variables
