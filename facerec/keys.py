@@ -19,7 +19,7 @@ def base_name(filename: str) -> str:
     """The last path part of a client's file name, without control characters; `upload` where nothing is left."""
     last = filename.replace("\\", "/").rsplit("/", 1)[-1]
     cleaned = "".join(c for c in last if unicodedata.category(c) not in {"Cc", "Cf", "Cs", "Zl", "Zp"} or c == "\u200d")
-    return cleaned if cleaned.strip(". \u200d") else "upload"
+    return cleaned if any(not c.isspace() and c not in ".\u200d" for c in cleaned) else "upload"
 
 
 def safe_name(filename: str) -> str:
