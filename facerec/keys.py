@@ -40,7 +40,12 @@ def input_key(request_id: UUID, filename: str) -> str:
 
 def output_key(request_id: UUID, filename: str) -> str:
     """`<request_id>/<stem>.json`: where the worker stores the result."""
-    return f"{request_id}/{PurePosixPath(safe_name(filename)).stem}.json"
+    return f"{request_id}/{copy_key(filename)}.json"
+
+
+def copy_key(filename: str) -> str:
+    """`<stem>`: where the bare name goes as well, with `FACEREC_KEY_STYLE=filename`."""
+    return PurePosixPath(safe_name(filename)).stem
 
 
 def request_prefix(request_id: UUID) -> str:

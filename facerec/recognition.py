@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 import structlog
 
 from facerec.errors import ObjectMissing, QueueMissing
-from facerec.keys import base_name, output_key
+from facerec.keys import copy_key, output_key
 from facerec.messages import NO_FACE, UNKNOWN, Box, Face, Match, Outcome, RecognitionRequest, RecognitionResult
 from facerec.ports import FaceEngine, ObjectStore, ResultPublisher
 from model.header import InvalidImage
@@ -158,8 +158,8 @@ class Recogniser:
         self._store.put(self._output_bucket, key, result.to_json().encode(), "application/json")
         if self._copy_by_filename:
             # For runs that expect the results of one upload set under the files' own names (contract, section 1).
-            stem = base_name(result.stem)
-            self._store.put(self._output_bucket, stem, result.result.encode(), "text/plain; charset=utf-8")
+            copy = copy_key(request.filename)
+            self._store.put(self._output_bucket, copy, result.result.encode(), "text/plain; charset=utf-8")
 
     def _answer(self, request: RecognitionRequest, result: RecognitionResult) -> None:
         if request.reply_to is None:

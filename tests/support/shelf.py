@@ -2,32 +2,22 @@
 
 from pathlib import Path
 
-from facerec.errors import ObjectMissing
+from tests.fakes.object_store import InMemoryObjectStore
 
 
-class Shelf:
-    """`ObjectStore` in one dictionary for every bucket; `stored` are keys, `fetched` the last parts of keys."""
+class Shelf(InMemoryObjectStore):
+    """`stored` are the keys that were put, `fetched` the last parts of the keys that were got."""
 
     def __init__(self) -> None:
-        self.objects: dict[str, bytes] = {}
+        super().__init__()
         self.fetched: list[str] = []
         self.stored: list[str] = []
 
     def put(self, bucket: str, key: str, body: bytes, content_type: str) -> None:
-        self.objects[key] = body
+        super().put(bucket, key, body, content_type)
         self.stored.append(key)
 
     def get(self, bucket: str, key: str) -> bytes:
-        if key not in self.objects:
-            raise ObjectMissing(bucket, key)
+        body = super().get(bucket, key)
         self.fetched.append(Path(key).name)
-        return self.objects[key]
-
-    def exists(self, bucket: str, key: str) -> bool:
-        return key in self.objects
-
-    def keys(self, bucket: str, prefix: str = "") -> list[str]:
-        return sorted(key for key in self.objects if key.startswith(prefix))
-
-    def delete(self, bucket: str, key: str) -> None:
-        self.objects.pop(key, None)
+        return body

@@ -71,8 +71,8 @@ def test_a_damaged_object_never_reaches_the_directory(tmp_path: Path) -> None:
     push(shelf, BUCKET, write_artefact(tmp_path / "old", seed="old"))
     before = pull(shelf, BUCKET, here)
     push(shelf, BUCKET, write_artefact(tmp_path / "new", seed="new"))
-    (key,) = [key for key in shelf.objects if key.endswith("embedder.onnx") and before.model_id not in key]
-    shelf.objects[key] = shelf.objects[key][::-1]
+    (key,) = [key for key in shelf.keys(BUCKET) if key.endswith("embedder.onnx") and before.model_id not in key]
+    shelf.put(BUCKET, key, shelf.get(BUCKET, key)[::-1], "application/octet-stream")
     with pytest.raises(ConfigurationError, match=r"embedder\.onnx .* damaged"):
         pull(shelf, BUCKET, here)
     Artefact.load(here).verify()
@@ -83,7 +83,7 @@ def test_a_damaged_object_never_reaches_the_directory(tmp_path: Path) -> None:
 def test_a_damaged_pointer_is_one_sentence(tmp_path: Path, pointer: bytes) -> None:
     """Not a traceback at an instance's boot."""
     shelf = Shelf()
-    shelf.objects[CURRENT] = pointer
+    shelf.put(BUCKET, CURRENT, pointer, "application/json")
     with pytest.raises(ConfigurationError, match="push a model again"):
         pull(shelf, BUCKET, tmp_path / "here")
 
@@ -100,7 +100,7 @@ def test_a_damaged_model_is_not_pushed(tmp_path: Path) -> None:
     built.path("onet.onnx").write_bytes(b"damaged")
     with pytest.raises(ArtefactInvalid):
         push(shelf, BUCKET, built)
-    assert not shelf.objects
+    assert not shelf.stored
 
 
 def test_a_pull_never_replaces_other_files(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from facerec.recognition import Recogniser
 from model.faces import Box, EmbeddedFace, ImageAnalysis
 from model.header import InvalidImage
 from model.matching import GalleryIndex
+from tests.fakes.object_store import InMemoryObjectStore
 
 NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
 AXES = np.eye(512, dtype=np.float32)
@@ -23,33 +24,6 @@ def face(embedding: np.ndarray, x: float = 0) -> EmbeddedFace:
     """A face at x with this embedding."""
     landmarks = tuple((x + i, 1.0) for i in range(5))
     return EmbeddedFace(Box(x, 0, x + 50, 50), 0.99, landmarks, embedding)
-
-
-class Store:
-    """Objects in memory; can be told to be out of reach."""
-
-    def __init__(self) -> None:
-        self.objects: dict[tuple[str, str], bytes] = {}
-        self.down = False
-
-    def put(self, bucket: str, key: str, body: bytes, content_type: str) -> None:
-        if self.down:
-            raise Transient("down")
-        self.objects[bucket, key] = body
-
-    def get(self, bucket: str, key: str) -> bytes:
-        if (bucket, key) not in self.objects:
-            raise ObjectMissing(bucket, key)
-        return self.objects[bucket, key]
-
-    def exists(self, bucket: str, key: str) -> bool:
-        return (bucket, key) in self.objects
-
-    def keys(self, bucket: str, prefix: str = "") -> list[str]:
-        return sorted(k for b, k in self.objects if b == bucket and k.startswith(prefix))
-
-    def delete(self, bucket: str, key: str) -> None:
-        self.objects.pop((bucket, key), None)
 
 
 class Engine:
@@ -73,7 +47,7 @@ class World:
     """Everything around one recogniser."""
 
     def __init__(self) -> None:
-        self.store, self.engine = Store(), Engine()
+        self.store, self.engine = InMemoryObjectStore(), Engine()
         self.published: list[tuple[str, RecognitionResult]] = []
         self.queue_missing = False
         self.gallery = GalleryIndex(AXES[:2], ["Ada", "Grace"], ["t1", "t2"])
@@ -98,7 +72,7 @@ class World:
         if self.queue_missing:
             raise QueueMissing(reply_to)
         # Whoever hears the answer must be able to fetch it.
-        assert ("out", output_key(result.request_id, result.filename)) in self.store.objects
+        assert self.store.exists("out", output_key(result.request_id, result.filename))
         self.published.append((reply_to, result))
 
     def request(self, filename: str = "a.jpg", threshold: float | None = None) -> RecognitionRequest:
@@ -205,7 +179,7 @@ def test_an_error_publishes_nothing(world: World, error: Exception) -> None:
 def test_a_failed_store_publishes_nothing(world: World) -> None:
     """A client must never hear of a result that cannot be fetched."""
     request = world.request()
-    world.store.down = True
+    world.store.outage = Transient("S3 is down")
     with pytest.raises(Transient):
         world.recogniser.recognise(request)
     assert world.published == []
@@ -241,6 +215,13 @@ def test_copies_by_file_name(world: World) -> None:
     world.make(copy_by_filename=True).recognise(request)
     assert world.store.get("out", "holiday.photo") == b"Ada"
     assert world.store.exists("out", f"{request.request_id}/holiday.photo.json")
+
+
+def test_the_copy_of_an_endless_name_fits_s3(world: World) -> None:
+    """S3 takes keys of 1 024 bytes; the client's name may be longer."""
+    world.make(copy_by_filename=True).recognise(world.request("\N{SMILING FACE WITH SUNGLASSES}" * 300 + ".jpg"))
+    assert all(len(key.encode()) <= 1024 for key in world.store.keys("out"))
+    assert len(world.store.keys("out")) == 2
 
 
 def test_two_uploads_of_one_name_never_mix(world: World) -> None:
