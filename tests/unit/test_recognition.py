@@ -1,11 +1,11 @@
 """The use case against in-memory ports: what is stored, what is published, and in which order."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from facerec.errors import EngineFailure, ObjectMissing, QueueMissing, Transient
 from facerec.keys import input_key, output_key
@@ -20,7 +20,7 @@ NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
 AXES = np.eye(512, dtype=np.float32)
 
 
-def face(embedding: np.ndarray, x: float = 0) -> EmbeddedFace:
+def face(embedding: NDArray[np.float32], x: float = 0) -> EmbeddedFace:
     """A face at x with this embedding."""
     landmarks = tuple((x + i, 1.0) for i in range(5))
     return EmbeddedFace(Box(x, 0, x + 50, 50), 0.99, landmarks, embedding)
@@ -89,14 +89,15 @@ class World:
 
 
 @pytest.fixture
-def world() -> Iterator[World]:
+def world() -> World:
     """A fresh world for each test."""
     return World()
 
 
-def similar(cosine: float, axis: int = 0) -> np.ndarray:
+def similar(cosine: float, axis: int = 0) -> NDArray[np.float32]:
     """A unit vector with this cosine to one axis, and none to the other people's."""
-    return (cosine * AXES[axis] + np.sqrt(1 - cosine**2) * AXES[100]).astype(np.float32)
+    vector: NDArray[np.float32] = cosine * AXES[axis] + np.float32(np.sqrt(1 - cosine**2)) * AXES[100]
+    return vector
 
 
 def test_a_match_is_named_stored_and_published(world: World) -> None:
