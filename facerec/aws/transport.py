@@ -62,7 +62,8 @@ def redelivery_seconds(receives: int, luck: float) -> int:
 
 def pause_seconds(failures: int, luck: float) -> float:
     """The pause after a number of failed receives in a row: 0.5, 1, 2 … 10 s, less up to half by `luck` from 0 to 1."""
-    return float(min(0.5 * 2 ** (failures - 1), _LONGEST_PAUSE_SECONDS) * (1 - luck / 2))
+    doublings = min(failures - 1, 10)
+    return float(min(0.5 * 2**doublings, _LONGEST_PAUSE_SECONDS) * (1 - luck / 2))
 
 
 class QoS(_BaseQoS):  # type: ignore[misc]  # untyped on purpose, see above

@@ -2,7 +2,8 @@
 
 The folder is the `artefact_dir` of the spec. `STARTS` gets a line with its process id from each child, `BATCHES` one
 with the size of each batch that ended well. A file `REFUSE` in it makes the next children refuse, `BROKEN` makes them
-crash in their start, and a named pipe `GATE` holds them in their start until the test opens it for writing.
+crash in their start, and a named pipe `GATE` holds them in their start until the test opens it for writing; a named
+pipe `HELD` does so with the images `HOLD`.
 """
 
 import ctypes
@@ -23,6 +24,7 @@ FACTORY = f"{__name__}:open_fake"
 SEGFAULT = b"segfault"
 EXIT = b"exit"
 HANG = b"hang"
+HOLD = b"hold"
 RAISE = b"raise"
 INVALID = b"invalid"
 
@@ -31,6 +33,7 @@ BATCHES = "batches"
 REFUSE = "refuse"
 BROKEN = "broken"
 GATE = "gate"
+HELD = "held"
 
 
 class FakeAnalyser:
@@ -45,7 +48,7 @@ class FakeAnalyser:
 
     def analyse_batch(self, images: Sequence[bytes]) -> list[ImageAnalysis | InvalidImage]:
         """Answer each image, or do what it says."""
-        answers = [_answer(image) for image in images]
+        answers = [_answer(image, self._folder) for image in images]
         note(self._folder, BATCHES, str(len(images)))
         return answers
 
@@ -83,13 +86,15 @@ def analysis(image: bytes) -> ImageAnalysis:
     return ImageAnalysis(width=len(image), height=10, faces=(face,), timings_ms={"detect": 1.0})
 
 
-def _answer(image: bytes) -> ImageAnalysis | InvalidImage:
+def _answer(image: bytes, folder: Path) -> ImageAnalysis | InvalidImage:
     if image == SEGFAULT:
         ctypes.string_at(0)
     if image == EXIT:
         os._exit(3)
     if image == HANG:
         signal.pause()
+    if image == HOLD:
+        (folder / HELD).read_bytes()
     if image == RAISE:
         raise RuntimeError("the fake was told to raise")
     if image == INVALID:

@@ -1,0 +1,122 @@
+"""One suite for every way to hand a request to the workers: in memory, and as a Celery task over SQS."""
+
+import json
+import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from facerec.aws.clients import Clients
+from facerec.celery import TASK, CeleryTaskQueue
+from facerec.errors import ConfigurationError, QueueMissing, Transient
+from facerec.messages import ObjectRef, RecognitionRequest
+from facerec.ports import TaskQueue
+from facerec.settings import AwsSettings, Settings
+from tests.fakes.task_queue import InMemoryTaskQueue
+from tests.support.emulated import EmulatedAws, changed
+
+
+@dataclass(frozen=True)
+class Way:
+    """A task queue, empty, and what workers would get from it."""
+
+    queue: TaskQueue
+    requests: Callable[[int], list[RecognitionRequest]]
+
+
+def request(filename: str = "jane.jpg") -> RecognitionRequest:
+    """A request with everything in it."""
+    request_id = uuid.uuid4()
+    return RecognitionRequest(
+        request_id=request_id,
+        input=ObjectRef(bucket="in", key=f"{request_id}/jane.jpg", size=12),
+        filename=filename,
+        collection="people",
+        threshold=0.61,
+        reply_to="facerec-resp-queue",
+        submitted_at=datetime.now(UTC),
+    )
+
+
+def messages(clients: Clients, queue: str, count: int) -> list[dict[str, Any]]:
+    """The Celery messages in a queue, once there are so many."""
+    url = clients.sqs.get_queue_url(QueueName=queue)["QueueUrl"]
+    bodies: list[dict[str, Any]] = []
+    while len(bodies) < count:
+        received = clients.sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10, WaitTimeSeconds=5)["Messages"]
+        bodies += [json.loads(message["Body"]) for message in received]
+    return bodies
+
+
+@pytest.fixture(params=["memory", "emulator"])
+def way(request: pytest.FixtureRequest) -> Way:
+    """Each way in turn."""
+    if request.param == "memory":
+        queue = InMemoryTaskQueue()
+        return Way(queue, queue.await_count)
+    settings: Settings = request.getfixturevalue("fresh")
+    clients = Clients(settings)
+
+    def requests(count: int) -> list[RecognitionRequest]:
+        found = messages(clients, settings.request_queue, count)
+        return [RecognitionRequest.parse(json.loads(message["body"])[0][0]) for message in found]
+
+    return Way(CeleryTaskQueue(settings), requests)
+
+
+def test_workers_get_what_was_submitted(way: Way) -> None:
+    """Every field arrives as it was."""
+    submitted = request("é😀 \u2028.jpg")
+    way.queue.submit(submitted)
+    assert way.requests(1) == [submitted]
+
+
+def test_a_hundred_at_once(way: Way) -> None:
+    """A hundred threads submit at once; each request is there, once."""
+    submitted = [request(f"{index}.jpg") for index in range(100)]
+    with ThreadPoolExecutor(100) as pool:
+        list(pool.map(way.queue.submit, submitted))
+    assert {r.request_id for r in way.requests(100)} == {r.request_id for r in submitted}
+
+
+def test_the_message_on_the_wire(fresh: Settings) -> None:
+    """It is Celery's, for our task by its name, under the request's id, in plain JSON, and small."""
+    submitted = request()
+    CeleryTaskQueue(fresh).submit(submitted)
+    (message,) = messages(Clients(fresh), fresh.request_queue, 1)
+    assert message["headers"]["task"] == TASK
+    assert message["headers"]["id"] == str(submitted.request_id)
+    assert json.loads(message["body"])[0] == [submitted.model_dump(mode="json")]
+    assert len(json.dumps(message)) < 1600
+
+
+def test_a_missing_queue_is_told(emulator: EmulatedAws) -> None:
+    """By its name, whether it never was or has gone meanwhile."""
+    settings = emulator.fresh()
+    queue = CeleryTaskQueue(settings)
+    queue.submit(request())
+    clients = Clients(settings)
+    clients.sqs.delete_queue(QueueUrl=clients.sqs.get_queue_url(QueueName=settings.request_queue)["QueueUrl"])
+    for gone in (queue, CeleryTaskQueue(changed(settings, prefix="never-made"))):
+        with pytest.raises(QueueMissing, match="facerec provision"):
+            gone.submit(request())
+
+
+def test_out_of_reach_is_transient(emulator: EmulatedAws) -> None:
+    """Nobody listens at this port; the request may be sent again later."""
+    settings = changed(emulator.settings, aws=AwsSettings(endpoint_url="http://127.0.0.1:9"))
+    with pytest.raises(Transient):
+        CeleryTaskQueue(settings).submit(request())
+
+
+def test_without_credentials(emulator: EmulatedAws, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The operator is told what is missing."""
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    # A region that no other test uses: the process keeps its clients.
+    settings = changed(emulator.settings, aws=AwsSettings(region="eu-north-1", endpoint_url=emulator.url))
+    with pytest.raises(ConfigurationError, match="no AWS credentials"):
+        CeleryTaskQueue(settings).submit(request())

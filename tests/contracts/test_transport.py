@@ -1,0 +1,96 @@
+"""Our SQS transport as kombu's consumers use it, on a queue of the emulator."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from kombu import Connection
+
+from facerec.aws.clients import Clients
+from facerec.celery import configuration
+from facerec.errors import QueueMissing
+from facerec.settings import Settings
+
+BODY = {"headers": {"task": "any"}, "properties": {"delivery_info": {}}, "content-type": "application/json"}
+
+
+@pytest.fixture
+def channel(fresh: Settings) -> Iterator[Any]:
+    """A consumer's channel."""
+    conf = configuration(fresh)
+    with Connection(
+        conf["broker_url"], transport=conf["broker_transport"], transport_options=conf["broker_transport_options"]
+    ) as connection:
+        yield connection.channel()
+
+
+@pytest.fixture
+def sqs(fresh: Settings) -> Any:
+    """The queue's other users."""
+    return Clients(fresh).sqs
+
+
+@pytest.fixture
+def url(fresh: Settings, sqs: Any) -> str:
+    """The queue's URL, with one message in it."""
+    url: str = sqs.get_queue_url(QueueName=fresh.request_queue)["QueueUrl"]
+    sqs.send_message(QueueUrl=url, MessageBody=json.dumps(BODY))
+    return url
+
+
+def receive(sqs: Any, url: str, wait_seconds: int = 0) -> list[int]:
+    """The receive counts of what is visible to others."""
+    reply = sqs.receive_message(
+        QueueUrl=url, WaitTimeSeconds=wait_seconds, MessageSystemAttributeNames=["ApproximateReceiveCount"]
+    )
+    return [int(message["Attributes"]["ApproximateReceiveCount"]) for message in reply.get("Messages", [])]
+
+
+def take(channel: Any, queue: str) -> Any:
+    """The next message, held by the channel."""
+    message = channel.basic_get(queue)
+    channel.qos.append(message, message.delivery_tag)
+    return message
+
+
+def test_a_rejected_message_comes_back_after_a_pause(
+    channel: Any, sqs: Any, url: str, fresh: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not deleted, nor delivered again at once; the pause depends on how often it was delivered."""
+    asked: list[int] = []
+
+    def pause(receives: int, _luck: float) -> int:
+        asked.append(receives)
+        return 1
+
+    monkeypatch.setattr("facerec.aws.transport.redelivery_seconds", pause)
+    take(channel, fresh.request_queue).reject()
+    assert receive(sqs, url) == []
+    assert receive(sqs, url, wait_seconds=10) == [2]
+    assert asked == [1]
+
+
+def test_what_a_channel_holds_is_visible_at_once_when_it_closes(
+    channel: Any, sqs: Any, url: str, fresh: Settings
+) -> None:
+    """Another worker takes over without delay."""
+    take(channel, fresh.request_queue)
+    assert receive(sqs, url) == []
+    channel.close()
+    assert receive(sqs, url, wait_seconds=5) == [2]
+
+
+def test_an_acknowledged_message_is_deleted(channel: Any, sqs: Any, url: str, fresh: Settings) -> None:
+    """For good."""
+    take(channel, fresh.request_queue).ack()
+    names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+    attributes = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"]
+    assert {attributes[name] for name in names} == {"0"}
+
+
+def test_queues_are_never_created(channel: Any, sqs: Any) -> None:
+    """A queue made on the side would have the wrong attributes and no dead-letter queue."""
+    with pytest.raises(QueueMissing):
+        channel.queue_declare("no-such-queue")
+    assert not sqs.list_queues(QueueNamePrefix="no-such-queue").get("QueueUrls")

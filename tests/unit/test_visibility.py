@@ -1,0 +1,97 @@
+"""The heartbeat of held messages, against an SQS that only takes notes."""
+
+import threading
+from typing import Any, cast
+
+from botocore.exceptions import EndpointConnectionError
+
+from facerec.aws.visibility import VisibilityKeeper
+
+
+class Sqs:
+    """Notes extensions as (queue, receipt, seconds); refuses the receipts in `lost`, fails while `down`."""
+
+    def __init__(self) -> None:
+        self.calls: list[int] = []
+        self.extended: list[tuple[str, str, int]] = []
+        self.lost: set[str] = set()
+        self.down = False
+        self.called = threading.Event()
+
+    def change_message_visibility_batch(self, **request: Any) -> dict[str, Any]:
+        """As boto3's."""
+        self.called.set()
+        entries = request["Entries"]
+        self.calls.append(len(entries))
+        if self.down:
+            raise EndpointConnectionError(endpoint_url="http://nowhere")
+        failed = [{"Id": e["Id"], "SenderFault": True, "Code": "x"} for e in entries if e["ReceiptHandle"] in self.lost]
+        self.extended += [
+            (request["QueueUrl"], e["ReceiptHandle"], e["VisibilityTimeout"])
+            for e in entries
+            if e["ReceiptHandle"] not in self.lost
+        ]
+        return {"Failed": failed}
+
+
+def keeper(sqs: Sqs, timeout_seconds: float = 3000) -> VisibilityKeeper:
+    """A keeper that beats by itself only after a long time."""
+    return VisibilityKeeper(cast("Any", sqs), cast("int", timeout_seconds))
+
+
+def test_extends_what_is_held() -> None:
+    """Held messages are extended to the whole timeout; released ones are not."""
+    sqs = Sqs()
+    held = keeper(sqs)
+    held.hold("a", "queue")
+    held.hold("b", "queue")
+    held.release("a")
+    held.beat()
+    held.stop()
+    assert sqs.extended == [("queue", "b", 3000)]
+
+
+def test_ten_in_a_call() -> None:
+    """SQS takes ten messages at a time."""
+    sqs = Sqs()
+    held = keeper(sqs)
+    for index in range(23):
+        held.hold(str(index), "queue")
+    held.beat()
+    held.stop()
+    assert sqs.calls == [10, 10, 3]
+
+
+def test_lets_go_what_is_no_longer_ours() -> None:
+    """A receipt that SQS refuses belongs to someone else by now."""
+    sqs = Sqs()
+    sqs.lost = {"a"}
+    held = keeper(sqs)
+    held.hold("a", "queue")
+    held.hold("b", "queue")
+    held.beat()
+    held.beat()
+    held.stop()
+    assert sqs.calls == [2, 1]
+
+
+def test_an_outage_is_survived() -> None:
+    """What could not be extended is extended at the next beat."""
+    sqs = Sqs()
+    sqs.down = True
+    held = keeper(sqs)
+    held.hold("a", "queue")
+    held.beat()
+    sqs.down = False
+    held.beat()
+    held.stop()
+    assert sqs.extended == [("queue", "a", 3000)]
+
+
+def test_beats_by_itself() -> None:
+    """From the first held message on, until it is stopped."""
+    sqs = Sqs()
+    held = keeper(sqs, timeout_seconds=0.03)
+    held.hold("a", "queue")
+    assert sqs.called.wait(5)
+    held.stop()
