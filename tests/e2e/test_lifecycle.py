@@ -1,6 +1,7 @@
 """Processes that are stopped, killed and restarted while clients wait: nothing is lost."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -256,7 +257,12 @@ def test_the_built_wheel_serves_from_another_folder(
     """An install brings all that a worker and the web tier need, templates and graphs included."""
     folder = tmp_path_factory.mktemp("wheel")
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", folder, str(ROOT)], check=True)
+    # Built from a copy: setuptools leaves a build folder beside its sources, and takes up what an earlier one left there.
+    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
+    for name in filter(None, tracked.stdout.split("\0")):
+        (folder / "source" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, folder / "source" / name)
+    subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", folder, folder / "source"], check=True)
     [wheel] = folder.glob("facerec-*.whl")
     subprocess.run([*pip, "install", "--no-deps", "--target", folder / "site", str(wheel)], check=True)
     installed = environ | {"PYTHONPATH": str(folder / "site"), "PYTHONSAFEPATH": "1"}
