@@ -257,7 +257,7 @@ def test_the_built_wheel_serves_from_another_folder(
     """An install brings all that a worker and the web tier need, templates and graphs included."""
     folder = tmp_path_factory.mktemp("wheel")
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    # Built from a copy: setuptools leaves a build folder beside its sources, and takes up what an earlier one left there.
+    # Built from a copy: setuptools leaves a build folder beside its sources, and would take up an older one.
     tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
     for name in filter(None, tracked.stdout.split("\0")):
         (folder / "source" / name).parent.mkdir(parents=True, exist_ok=True)
