@@ -13,8 +13,8 @@ from botocore.exceptions import BotoCoreError
 from celery import Celery
 from kombu.exceptions import OperationalError
 
-from facerec.aws.clients import translated
-from facerec.errors import ConfigurationError, QueueMissing, Transient
+from facerec.aws.results import missing
+from facerec.errors import ConfigurationError, Transient
 from facerec.messages import RecognitionRequest
 from facerec.settings import Settings
 
@@ -107,11 +107,7 @@ class CeleryTaskQueue:
     def submit(self, request: RecognitionRequest) -> None:
         """Enqueue the task; on return it is durable. Raises `QueueMissing`, `Transient` or `ConfigurationError`."""
         request_id = str(request.request_id)
-        missing = {
-            code: lambda: QueueMissing(self._queue)
-            for code in ("QueueDoesNotExist", "AWS_SimpleQueueService_NonExistentQueue")
-        }
-        with translated(f"send a task to queue {self._queue!r}", **missing):
+        with missing(self._queue, "send a task to"):
             try:
                 self._app.send_task(
                     TASK,
