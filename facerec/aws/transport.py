@@ -28,6 +28,7 @@ from kombu.asynchronous.aws.sqs.connection import AsyncSQSConnection
 from kombu.transport import SQS, virtual
 from vine import ensure_promise
 
+from facerec.aws.pauses import pause_seconds, redelivery_seconds
 from facerec.aws.visibility import VisibilityKeeper
 from facerec.errors import QueueMissing
 
@@ -44,26 +45,7 @@ log = structlog.get_logger(__name__)
 QUEUE_MISSING = frozenset({"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist"})
 """SQS's error codes for it, in its query and its JSON protocol."""
 
-_LONGEST_PAUSE_SECONDS = 10.0
-_FIRST_REDELIVERY_SECONDS = 5
-_LONGEST_REDELIVERY_SECONDS = 120
 _client_lock = threading.Lock()
-
-
-def redelivery_seconds(receives: int, luck: float) -> int:
-    """The pause before a task that failed for a passing reason is delivered again: 5, 15, 45 … 120 s, less up to half.
-
-    `receives` counts its deliveries from 1; `luck`, from 0 to 1, spreads tasks that failed together. With the default
-    of four deliveries a fault may last about a minute before the task is left to the dead-letter queue.
-    """
-    longest: int = min(_FIRST_REDELIVERY_SECONDS * 3 ** (receives - 1), _LONGEST_REDELIVERY_SECONDS)
-    return round(longest * (1 - luck / 2))
-
-
-def pause_seconds(failures: int, luck: float) -> float:
-    """The pause after a number of failed receives in a row: 0.5, 1, 2 … 10 s, less up to half by `luck` from 0 to 1."""
-    doublings = min(failures - 1, 10)
-    return float(min(0.5 * 2**doublings, _LONGEST_PAUSE_SECONDS) * (1 - luck / 2))
 
 
 class QoS(_BaseQoS):  # type: ignore[misc]  # untyped on purpose, see above

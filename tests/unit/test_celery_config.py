@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from facerec.celery import TASK, FacerecCelery, configuration
-from facerec.settings import Settings
+from facerec.settings import AwsSettings, Settings
 
 WRONG = {"FACEREC_NO_SUCH_THING": "1"}
 
@@ -39,9 +39,9 @@ def test_loses_nothing_by_configuration() -> None:
 
 def test_no_credentials_in_the_broker_url() -> None:
     """Credentials come from boto3's chain; the endpoint is an option."""
-    conf = configuration(Settings())
+    conf = configuration(Settings(aws=AwsSettings.model_validate({"endpoint_url": "http://127.0.0.1:4566"})))
     assert conf["broker_url"] == "sqs://"
-    assert conf["broker_transport_options"]["endpoint_url"] is None
+    assert conf["broker_transport_options"]["endpoint_url"] == "http://127.0.0.1:4566"
 
 
 def test_configures_itself_from_the_settings_at_first_use() -> None:

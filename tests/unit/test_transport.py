@@ -12,7 +12,8 @@ from botocore.session import get_session
 from kombu.asynchronous.aws.connection import AsyncHTTPResponse
 from kombu.asynchronous.http import Request, Response
 
-from facerec.aws.transport import _check, _Receiver, pause_seconds, redelivery_seconds
+from facerec.aws.pauses import pause_seconds, redelivery_seconds
+from facerec.aws.transport import _check, _Receiver
 
 
 def response(status: int, body: bytes = b"{}") -> AsyncHTTPResponse:
