@@ -24,7 +24,8 @@ $(BIN)/python:
 
 $(VENV)/.runtime: setup.cfg constraints.txt | $(BIN)/python
 	@echo "==> Installing facerec (web, worker, local AWS, tests; no torch)"
-	$(PIP) install --quiet --editable '.[web,worker,build,local,test]' --constraint constraints.txt
+	@started=$$(date +%s); $(PIP) install --quiet --editable '.[web,worker,build,local,test]' --constraint constraints.txt \
+	  && echo "==> Installed in $$(( $$(date +%s) - started )) s"
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.runtime
