@@ -24,18 +24,18 @@ $(BIN)/python:
 
 $(VENV)/.runtime: setup.cfg constraints.txt | $(BIN)/python
 	@echo "==> Installing facerec (web, worker, local AWS, tests; no torch)"
-	@started=$$(date +%s); $(PIP) install --quiet --editable '.[web,worker,build,local,test]' --constraint constraints.txt \
+	@started=$$(date +%s); $(PIP) install --quiet --quiet --editable '.[web,worker,build,local,test]' --constraint constraints.txt \
 	  && echo "==> Installed in $$(( $$(date +%s) - started )) s"
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.runtime
 	@echo "==> Installing the linters"
-	$(PIP) install --quiet --editable '.[dev]' --constraint constraints.txt
+	$(PIP) install --quiet --quiet --editable '.[dev]' --constraint constraints.txt
 	@touch $@
 
 $(VENV)/.reference: $(VENV)/.runtime
 	@echo "==> Installing torch and facenet-pytorch (several GB; only the reference engine and the yardsticks need them)"
-	$(PIP) install --quiet --editable '.[export]' --constraint constraints.txt
+	$(PIP) install --quiet --quiet --editable '.[export]' --constraint constraints.txt
 	@touch $@
 
 $(FACEREC_MODEL__DIR)/model.json: | $(VENV)/.runtime
