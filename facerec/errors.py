@@ -34,7 +34,7 @@ class QueueMissing(FacerecError):
 
 
 class EngineFailure(FacerecError):
-    """One image made the engine crash or overrun its deadline, alone and twice: the request is the culprit."""
+    """One image made the engine fail again when it was alone: the request is the culprit."""
 
 
 class AlreadyEnrolled(FacerecError):

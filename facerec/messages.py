@@ -64,7 +64,7 @@ class RecognitionRequest(_Message):
     """The true file name, as the client sent it."""
     collection: CollectionName = DEFAULT_COLLECTION
     threshold: Ratio | None = None
-    """The client's own threshold on our similarity; the collection's or the model's applies where it is absent."""
+    """The client's own threshold on our similarity; the model's applies where it is absent."""
     reply_to: str | None = None
     """The name of the response queue; nobody waits where it is absent."""
     submitted_at: AwareDatetime

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from facerec.errors import ObjectMissing, QueueMissing
+from facerec.errors import InvalidMessage, ObjectMissing, QueueMissing
 from facerec.keys import copy_key, output_key
 from facerec.messages import NO_FACE, UNKNOWN, Box, Face, Match, Outcome, RecognitionRequest, RecognitionResult
 from facerec.ports import FaceEngine, ObjectStore, ResultPublisher
@@ -87,7 +87,12 @@ class Recogniser:
             body = self._store.get(self._output_bucket, output_key(request.request_id, request.filename))
         except ObjectMissing:
             return None
-        return RecognitionResult.parse(body)
+        try:
+            return RecognitionResult.parse(body)
+        except InvalidMessage as exc:
+            # Written by a newer version, or damaged: what this version computes is as good.
+            log.warning("stored_result_unreadable", request_id=str(request.request_id), reason=str(exc))
+            return None
 
     def _compute(self, request: RecognitionRequest, attempt: int) -> RecognitionResult:
         started = perf_counter()

@@ -75,7 +75,9 @@ class WorkerSettings(_Group):
     )
     concurrency: Count = Field(16, description="Tasks that one worker holds at once (fetching, waiting, storing)")
     batch_max: Count = Field(8, description="Images that an engine process takes at once")
-    task_time_limit_seconds: PositiveSeconds = Field(20, description="Longest time an engine may spend on one image")
+    task_time_limit_seconds: PositiveSeconds = Field(
+        20, description="Longest time an engine may spend on what it takes at once"
+    )
     startup_seconds: PositiveSeconds = Field(60, description="Longest time an engine process may take to load")
 
 

@@ -42,6 +42,9 @@ _FOREIGN = {
 _FOREIGN_BRANDS = {b"avif": "AVIF", b"avis": "AVIF", b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIC", b"msf1": "HEIC"}
 
 
+MAX_SIDE = 65_535
+"""What a JPEG can have; a PNG of one endless row would need gigabytes on its way through the networks."""
+
 DAMAGED = "the picture is cut off or damaged: send the complete file again"
 
 
@@ -92,6 +95,8 @@ def opened(stream: BinaryIO, max_megapixels: float) -> Iterator[ImageFile]:
             raise InvalidImage(
                 f"the picture has {megapixels:.1f} megapixels and the limit is {max_megapixels:g}: send a smaller one"
             )
+        if max(image.size) > MAX_SIDE:
+            raise InvalidImage(f"the picture has a side of more than {MAX_SIDE} pixels: send a smaller one")
         yield image
 
 

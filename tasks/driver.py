@@ -43,10 +43,12 @@ class TaskDriver:
         self,
         recogniser: Recogniser,
         dead_letters: DeadLetters,
+        input_bucket: str,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._recogniser = recogniser
         self._dead_letters = dead_letters
+        self._input_bucket = input_bucket
         self._now = now
 
     def handle(self, delivered: Delivered) -> None:
@@ -65,7 +67,7 @@ class TaskDriver:
 
     def _handle(self, delivered: Delivered, started: float) -> None:
         try:
-            request = RecognitionRequest.parse(delivered.payload)
+            request = self._decoded(delivered)
         except InvalidMessage as exc:
             self._put_aside(delivered, str(exc))
             _say(started, "dead_lettered", reason=str(exc))
@@ -79,6 +81,13 @@ class TaskDriver:
             _say(started, Outcome.FAILED, reason=str(exc))
         else:
             _say(started, result.outcome, queued_ms=round(waited_ms, 1), **_facts(result))
+
+    def _decoded(self, delivered: Delivered) -> RecognitionRequest:
+        request = RecognitionRequest.parse(delivered.payload)
+        if request.input.bucket != self._input_bucket:
+            # A message chooses what is recognised, not what the worker's role may read.
+            raise InvalidMessage(f"the input is in bucket {request.input.bucket!r}, not in {self._input_bucket!r}")
+        return request
 
     def _put_aside(self, delivered: Delivered, reason: str) -> None:
         self._dead_letters.put(delivered.body, reason=reason, request_id=delivered.request_id, failed_at=self._now())

@@ -73,7 +73,7 @@ class Worker:
                 default_threshold=artefact.threshold,
                 copy_by_filename=settings.key_style == "filename",
             )
-            driver = TaskDriver(recogniser, SqsDeadLetters(clients, settings.dead_letter_queue))
+            driver = TaskDriver(recogniser, SqsDeadLetters(clients, settings.dead_letter_queue), settings.input_bucket)
             log.info(
                 "worker_ready",
                 engine=engine.name,

@@ -1,5 +1,6 @@
 """Results over SQS: the workers' sending end and the web tier's receiving end."""
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
@@ -65,12 +66,12 @@ class SqsResultPublisher:
 
     def __init__(self, clients: Clients, response_queue: str) -> None:
         self._clients = clients
-        self._response_queue = response_queue
+        self._ours = re.compile(rf"{re.escape(response_queue)}(-[A-Za-z0-9_-]+)?")
         self._urls = QueueUrls(clients)
 
     def publish(self, reply_to: str, result: RecognitionResult) -> None:
         """Send the result; raises `QueueMissing` when the queue is gone or not one of ours."""
-        if reply_to != self._response_queue and not reply_to.startswith(f"{self._response_queue}-"):
+        if not self._ours.fullmatch(reply_to):
             raise QueueMissing(reply_to)
         body = _fitting(result)
         try:

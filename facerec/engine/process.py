@@ -104,13 +104,17 @@ class EngineProcess:
             for message in messages:
                 self._pipe.send(message)
             return self._pipe.recv()
-        except (EOFError, ConnectionError) as exc:
-            self.kill()  # it may have closed the pipe and yet hang in its exit
+        except Exception as exc:
+            # The pipe is closed, broken in the middle of an answer (OSError), or brought no answer that can be read:
+            # whatever came is not to be trusted, nor is a child that may hang in its exit.
+            self.kill()
             self._reaper.join()
             raise EngineDied(self._cause(seconds)) from exc
         finally:
             timer.cancel()
             timer.join()
+            if self._overran:
+                self._reaper.join()  # also after an answer in the last moment: the next batch shall see that it ended
 
     def _overrun(self) -> None:
         self._overran = True

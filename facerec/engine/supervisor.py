@@ -155,6 +155,14 @@ class _Lane:
             self._log.warning("batch_failed", reason=f"the engine {exc}", images=len(batch), pid=child.pid)
             self._sort_out(batch, str(exc))
             return
+        try:
+            self._hand_out(batch, answers)
+        except Exception:
+            # The lane ends with it, and closing the queue reaches only what is in it.
+            self._queue.put_back([image for image in batch if not image.answer.done()])
+            raise
+
+    def _hand_out(self, batch: list[QueuedImage], answers: "list[ImageAnalysis | InvalidImage]") -> None:
         for image, answer in zip(batch, answers, strict=True):
             if isinstance(answer, InvalidImage):
                 image.answer.set_exception(answer)
@@ -166,7 +174,9 @@ class _Lane:
         for image in batch:
             image.failures += 1
             if image.failures > 1:
-                image.answer.set_exception(EngineFailure(f"the engine {reason} on this picture, alone and twice"))
+                image.answer.set_exception(
+                    EngineFailure(f"the engine {reason} on this picture, again when it was alone")
+                )
         self._queue.put_back([image for image in batch if not image.answer.done()])
 
     def _launch(self) -> EngineProcess:

@@ -10,6 +10,9 @@ from model.artefact import Artefact
 from model.detection import Net
 from model.engines.graphs import GraphEngine
 
+_CACHED_KERNELS = "400"
+"""Enough for pictures of a few sizes at a time; some 120 MB."""
+
 
 def open_engine(artefact: Artefact, threads: int, cache_directory: Path | None) -> GraphEngine:
     """Load the artefact, reading compiled networks from the cache directory where there are some."""
@@ -30,6 +33,8 @@ def load_graph(path: Path, core: openvino.Core, threads: int = 1) -> Net:
             "NUM_STREAMS": 1,
             # Engines run one process a core: pinned, they would all sit on the first.
             "ENABLE_CPU_PINNING": False,
+            # The default of 5 000 compiled kernels lets a process grow past 1 GB as pictures of new shapes come in.
+            "CPU_RUNTIME_CACHE_CAPACITY": _CACHED_KERNELS,
         },
     )
     request = compiled.create_infer_request()

@@ -205,6 +205,13 @@ def test_a_worker_answers_only_to_response_queues(way: Way, suffix: str) -> None
     assert list(way.inbox_of(other).receive(0)) == []
 
 
+@pytest.mark.parametrize("tail", ["-!!!", "-a/b", "-\n"])
+def test_a_name_that_no_queue_can_have_is_missing(way: Way, tail: str) -> None:
+    """SQS calls such a name an invalid request, which must not be taken for a fault of the worker's."""
+    with pytest.raises(QueueMissing):
+        way.publisher.publish(f"{way.queue}{tail}", a_result())
+
+
 def test_a_crowd_fits_into_a_message(clients: Clients) -> None:
     """A thousand faces are too many for one: the first travel, and the log says how many."""
     queue = f"test-{uuid.uuid4().hex[:12]}-resp-queue"

@@ -9,6 +9,8 @@ pipe `HELD` does so with the images `HOLD`.
 import ctypes
 import os
 import signal
+import struct
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,6 +25,8 @@ FACTORY = f"{__name__}:open_fake"
 
 SEGFAULT = b"segfault"
 EXIT = b"exit"
+PARTIAL = b"partial"
+GIBBERISH = b"gibberish"
 HANG = b"hang"
 HOLD = b"hold"
 RAISE = b"raise"
@@ -48,6 +52,9 @@ class FakeAnalyser:
 
     def analyse_batch(self, images: Sequence[bytes]) -> list[ImageAnalysis | InvalidImage]:
         """Answer each image, or do what it says."""
+        for image in images:
+            if image in _BREAKS_THE_PIPE:
+                _answer_by_hand(_BREAKS_THE_PIPE[image])
         answers = [_answer(image, self._folder) for image in images]
         note(self._folder, BATCHES, str(len(images)))
         return answers
@@ -84,6 +91,16 @@ def analysis(image: bytes) -> ImageAnalysis:
     embedding[len(image) % 512] = 1
     face = EmbeddedFace(Box(0, 0, len(image), 10), 0.99, ((1.0, 1.0),) * 5, embedding)
     return ImageAnalysis(width=len(image), height=10, faces=(face,), timings_ms={"detect": 1.0})
+
+
+_BREAKS_THE_PIPE = {PARTIAL: struct.pack("!i", 300_000) + bytes(1000), GIBBERISH: struct.pack("!i", 9) + b"gibberish"}
+"""An answer that breaks off, and one that is no pickle, as they stand on the pipe behind their length."""
+
+
+def _answer_by_hand(message: bytes) -> None:
+    # The child's end of the pipe is the one descriptor that it was given by number.
+    os.write(int(sys.argv[1]), message)
+    os._exit(3)
 
 
 def _answer(image: bytes, folder: Path) -> ImageAnalysis | InvalidImage:

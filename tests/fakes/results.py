@@ -1,6 +1,7 @@
 """Response queues in memory, held to the same contract as those on SQS."""
 
 import itertools
+import re
 import threading
 import time
 from collections.abc import Sequence
@@ -98,7 +99,7 @@ class InMemoryResultPublisher:
 
     def publish(self, reply_to: str, result: RecognitionResult) -> None:
         """Send the result; raises `QueueMissing`."""
-        if reply_to != self._response_queue and not reply_to.startswith(f"{self._response_queue}-"):
+        if not re.fullmatch(rf"{re.escape(self._response_queue)}(-[A-Za-z0-9_-]+)?", reply_to):
             raise QueueMissing(reply_to)
         self._queues.send(reply_to, result.to_json())
 

@@ -113,6 +113,8 @@ def test_invalid_image_concerns_its_own_caller(tmp_path: Path, callers: ThreadPo
     ("poison", "reason"),
     [
         (fake.SEGFAULT, r"crashed \(SIGSEGV\)"),
+        (fake.PARTIAL, r"ended with status 3"),
+        (fake.GIBBERISH, r"(ended with status 3|crashed \(SIGKILL\))"),
         (fake.EXIT, "ended with status 3"),
         (fake.HANG, r"exceeded 0\.7 s"),
         (fake.RAISE, "raised RuntimeError"),

@@ -65,6 +65,7 @@ def test_nothing_is_decoded() -> None:
         (encoded("WEBP")[:25], "cut off or damaged"),
         (encoded("PNG", (8000, 7500), mode="1"), "60.0 megapixels"),
         (encoded("PNG", (20000, 10000), mode="1"), "more than 50 megapixels"),
+        (encoded("PNG", (70000, 20), mode="1"), "a side of more than 65535 pixels"),
     ],
 )
 def test_refusal_is_one_sentence_that_says_what_to_do(data: bytes, words: str) -> None:

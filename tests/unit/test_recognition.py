@@ -167,6 +167,14 @@ def test_a_redelivery_without_a_result_computes(world: World) -> None:
     assert world.engine.calls == 1
 
 
+def test_a_stored_result_that_cannot_be_read_is_computed_anew(world: World) -> None:
+    """Workers are upgraded one after the other: a newer one may have stored it."""
+    request = world.request()
+    world.store.put("out", output_key(request.request_id, "a.jpg"), b'{"version": 99}', "application/json")
+    result = world.recogniser.recognise(request, attempt=2)
+    assert RecognitionResult.parse(world.store.get("out", output_key(request.request_id, "a.jpg"))) == result
+
+
 @pytest.mark.parametrize("error", [EngineFailure("crashed"), Transient("S3 is down")])
 def test_an_error_publishes_nothing(world: World, error: Exception) -> None:
     """The driver decides between retry and dead letter."""

@@ -83,7 +83,7 @@ class Tier:
             default_threshold=0.5,
             now=lambda: NOW,
         )
-        self.driver = TaskDriver(recogniser, self.dead_letters, now=lambda: NOW)
+        self.driver = TaskDriver(recogniser, self.dead_letters, "in", now=lambda: NOW)
 
     def deliver(self, payload: Any = None, attempt: int = 1) -> None:
         """Deliver a request."""
@@ -129,9 +129,17 @@ def test_what_cannot_be_read_is_put_aside(tier: Tier) -> None:
     assert tier.answers() == []
 
 
+def test_an_input_outside_of_our_bucket_is_put_aside(tier: Tier) -> None:
+    """A forged request reads nothing else that the worker's role may read, and ends no worker."""
+    elsewhere = REQUEST.model_copy(update={"input": INPUT.model_copy(update={"bucket": "somebody-elses"})})
+    tier.deliver(payload=elsewhere.model_dump(mode="json"))
+    (entry,) = tier.dead_letters.entries
+    assert "'somebody-elses'" in entry["reason"]
+
+
 def test_a_culprit_is_put_aside_and_answered(tier: Tier) -> None:
     """Its client is told at once instead of waiting in vain."""
-    tier.engine.failure = EngineFailure("the engine exceeded 20 s on this picture, alone and twice")
+    tier.engine.failure = EngineFailure("the engine exceeded 20 s on this picture, again when it was alone")
     tier.deliver()
     assert "exceeded 20 s" in tier.dead_letters.entries[0]["reason"]
     (answer,) = tier.answers()
