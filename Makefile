@@ -3,9 +3,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-# The checkout keeps its model and downloads to itself, so that `make clean` really cleans.
-export FACEREC_MODEL__DIR ?= $(CURDIR)/.cache/model
-export FACEREC_MODEL__CACHE_DIR ?= $(CURDIR)/.cache/downloads
 ARGS ?=
 
 .DEFAULT_GOAL := help
@@ -38,11 +35,9 @@ $(VENV)/.reference: $(VENV)/.runtime
 	$(PIP) install --quiet --quiet --editable '.[export]' --constraint constraints.txt
 	@touch $@
 
-$(FACEREC_MODEL__DIR)/model.json: | $(VENV)/.runtime
-	@echo "==> Building the model"
+install: $(VENV)/.runtime ## Install into .venv and build the model (no torch)
+	@echo "==> Building the model, unless it is there"
 	@$(BIN)/facerec model build
-
-install: $(VENV)/.runtime $(FACEREC_MODEL__DIR)/model.json ## Install into .venv and build the model (no torch)
 	@echo "==> Ready. Try 'make demo', 'make up', or '$(BIN)/facerec --help'."
 
 install-reference: install $(VENV)/.reference ## Add torch and facenet-pytorch, for parity tests and yardsticks
@@ -80,6 +75,6 @@ docs: $(VENV)/.runtime ## Regenerate docs/configuration.md
 bench: install ## Measure a round trip through the whole system
 	@$(BIN)/python -m benchmarks.roundtrip $(ARGS)
 
-clean: ## Remove .venv, caches, the model and local state
+clean: ## Remove .venv, caches and local state (the model and its download are in ~/.cache/facerec)
 	rm -rf $(VENV) .cache .local build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -12,14 +12,14 @@ from types import TracebackType
 from typing import Self
 
 ROOT = Path(__file__).resolve().parents[1]
-CACHE = ROOT / ".cache"
 FACEREC = (sys.executable, "-m", "facerec.cli")
 
 
 class System:
     """A running system in its own state directory; a context manager.
 
-    `environ` are further `FACEREC_*` variables. Raises `RuntimeError` with its output when it does not come up.
+    `environ` are further `FACEREC_*` variables; of the inherited ones only those of the model
+    count. Raises `RuntimeError` with its output when it does not come up.
     """
 
     def __init__(
@@ -33,11 +33,13 @@ class System:
         self.state = state
         self._workers = workers
         self._start_timeout_seconds = start_timeout_seconds
-        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "FACEREC_"))}
+        inherited = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("AWS_", "FACEREC_")) or name.startswith("FACEREC_MODEL__")
+        }
         self._base = {
             **inherited,
-            "FACEREC_MODEL__DIR": str(CACHE / "model"),
-            "FACEREC_MODEL__CACHE_DIR": str(CACHE / "downloads"),
             **(environ or {}),
         }
         self.environ: dict[str, str] = {}

@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+from typing import NoReturn
 
 import click
 
@@ -19,6 +20,8 @@ _COMMANDS = {
     "worker": ("worker", "Run the app tier's Celery worker."),
 }
 """Name → module in `facerec.commands` (its attribute `command`), and the line that `--help` shows."""
+
+_OURS = frozenset({"autoscale", "facerec", "model", "tasks"})
 
 
 class _LazyGroup(click.Group):
@@ -51,12 +54,21 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Run the command line; an error of ours becomes one line on stderr and exit status 1."""
+    """Run the command line; an error of ours, or a missing extra, becomes one line on stderr and exit status 1."""
     try:
         cli()
     except FacerecError as exc:
-        click.echo(f"facerec: {exc}", err=True)
-        sys.exit(1)
+        _end(str(exc))
+    except ModuleNotFoundError as exc:
+        missing = (exc.name or "").partition(".")[0]
+        if missing in _OURS:
+            raise
+        _end(f"{missing} is not installed: add the extra for this tier, as `pip install '.[web,worker,local]'`")
+
+
+def _end(sentence: str) -> NoReturn:
+    click.echo(f"facerec: {sentence}", err=True)
+    sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from pydantic import TypeAdapter, ValidationError
 
 from facerec.errors import AlreadyEnrolled, FacerecError
-from facerec.keys import base_name, safe_name
+from facerec.keys import base_name, is_text, safe_name
 from facerec.messages import DEFAULT_COLLECTION, NO_FACE, UNKNOWN, CollectionName, ObjectRef
 from facerec.ports import ObjectStore, Template, TemplateStore
 from model.header import InvalidImage, read_header
@@ -75,7 +75,7 @@ def valid_identity(name: str) -> str:
         raise InvalidName("a person needs a name")
     if len(identity) > MAX_IDENTITY_LENGTH:
         raise InvalidName(f"a name has {MAX_IDENTITY_LENGTH} characters at most; this one has {len(identity)}")
-    if any(unicodedata.category(c) in {"Cc", "Cf", "Cs", "Zl", "Zp"} and c not in _JOINERS for c in identity):
+    if not all(is_text(c) or c in _JOINERS for c in identity):
         raise InvalidName(f"the name {identity!r} holds control or invisible characters")
     if identity.casefold() in {UNKNOWN.casefold(), NO_FACE.casefold()}:
         raise InvalidName(f"{identity!r} is what an answer says of nobody; choose another name")

@@ -11,14 +11,23 @@ from uuid import UUID
 MAX_NAME_BYTES = 200
 """Leaves room for the request id and a prefix, and stays below the 255 bytes of common file systems."""
 
+_NOT_TEXT = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+_NONCHARACTERS = frozenset("\ufffe\uffff")
+"""No XML can carry them, so S3 cannot list a key that holds one."""
+
 _UNSAFE = frozenset('/\\{}^%`[]"<>~#|?*:&$@=;+,\x7f')
 """S3's documented characters to avoid or to handle with care, without the space."""
+
+
+def is_text(character: str) -> bool:
+    """Whether a character is neither a control, a break, an invisible mark, nor one that no document can carry."""
+    return unicodedata.category(character) not in _NOT_TEXT and character not in _NONCHARACTERS
 
 
 def base_name(filename: str) -> str:
     """The last path part of a client's file name, without control characters; `upload` where nothing is left."""
     last = filename.replace("\\", "/").rsplit("/", 1)[-1]
-    cleaned = "".join(c for c in last if unicodedata.category(c) not in {"Cc", "Cf", "Cs", "Zl", "Zp"} or c == "\u200d")
+    cleaned = "".join(c for c in last if is_text(c) or c == "\u200d")
     return cleaned if any(not c.isspace() and c not in ".\u200d" for c in cleaned) else "upload"
 
 

@@ -42,8 +42,8 @@ class _Message(BaseModel):
             raise InvalidMessage(f"unreadable {cls.__name__}: {problems}") from exc
 
     def to_json(self) -> str:
-        """The message as JSON text, the inverse of `parse`."""
-        return self.model_dump_json()
+        """The message as JSON text, the inverse of `parse`; ASCII, since SQS refuses some characters of Unicode."""
+        return self.model_dump_json(ensure_ascii=True)
 
 
 class ObjectRef(_Message):

@@ -22,7 +22,7 @@ def read_pair(path: Path) -> tuple[list[NDArray[np.float32]], list[str]]:
         import torch  # noqa: PLC0415 - the one command that needs it; the runtime does without
     except ImportError as exc:
         raise ConfigurationError(
-            f"reading {path} needs torch: run `make install-reference`, or `pip install 'facerec[export]'`"
+            f"reading {path} needs torch: run `make install-reference`, or `pip install '.[export]'`"
         ) from exc
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)

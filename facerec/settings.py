@@ -48,7 +48,7 @@ class NameSettings(_Group):
     gallery_bucket: str | None = Field(None, description="Bucket of enrolled photos; default `<prefix>-gallery-bucket`")
     model_bucket: str | None = Field(None, description="Bucket of model artefacts; default `<prefix>-model-bucket`")
     request_queue: str | None = Field(None, description="Queue of tasks; default `<prefix>-req-queue`")
-    dead_letter_queue: str | None = Field(None, description="Queue of failed tasks; default `<prefix>-req-queue-dlq`")
+    dead_letter_queue: str | None = Field(None, description="Queue of failed tasks; default `<request queue>-dlq`")
     response_queue: str | None = Field(None, description="Queue of results; default `<prefix>-resp-queue`")
     templates_table: str | None = Field(None, description="DynamoDB table of templates; default `<prefix>-templates`")
 
@@ -182,7 +182,8 @@ class Settings(BaseSettings):
         problems = [
             _unknown_variable(name, known)
             for name in sorted(os.environ)
-            if name.startswith(ENV_PREFIX) and name not in known
+            # Also in lower case, which would be read but looks like something else.
+            if name.upper().startswith(ENV_PREFIX) and name not in known
         ]
         try:
             settings = cls()
@@ -294,7 +295,7 @@ def _values(model: BaseModel, prefix: str) -> Iterator[tuple[str, str]]:
 
 
 def _unknown_variable(name: str, known: set[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
+    close = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.8)
     hint = f"; did you mean {close[0]}?" if close else "; `facerec config` lists them all"
     return f"{name}: there is no such setting{hint}"
 

@@ -50,7 +50,10 @@ class Clients:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._session = boto3.Session(region_name=settings.aws.region)
+        try:
+            self._session = boto3.Session(region_name=settings.aws.region)
+        except BotoCoreError as exc:  # a profile that does not exist, a configuration that cannot be read
+            raise ConfigurationError(f"the AWS configuration cannot be used: {exc}; check AWS_PROFILE") from exc
         self._lock = threading.RLock()
         self._config = Config(
             max_pool_connections=settings.aws.max_connections,

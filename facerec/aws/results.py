@@ -146,7 +146,7 @@ def _fitting(result: RecognitionResult) -> str:
     """The result as JSON, with as many of its first faces as a message holds."""
     body = result.to_json()
     kept = len(result.faces)
-    while len(body.encode()) > MAX_MESSAGE_BYTES and kept:
+    while len(body) > MAX_MESSAGE_BYTES and kept:
         kept = kept * 3 // 4
         body = result.model_copy(update={"faces": result.faces[:kept]}).to_json()
     if kept < len(result.faces):

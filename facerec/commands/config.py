@@ -1,6 +1,7 @@
 """`facerec config`: what is in force, and the reference table of the documentation."""
 
 import json
+import shlex
 
 import click
 from pydantic_core import PydanticUndefined
@@ -15,7 +16,7 @@ from facerec.settings import Settings, effective, variables
     type=click.Choice(["env", "json", "markdown"]),
     default="env",
     show_default=True,
-    help="`env`: lines for a shell or a unit file; `markdown`: the table in docs/configuration.md.",
+    help="`env`: lines for a shell or an environment file; `markdown`: the table in docs/configuration.md.",
 )
 def command(form: str) -> None:
     """Print the effective settings, with secrets masked.
@@ -34,7 +35,8 @@ def command(form: str) -> None:
         click.echo(json.dumps(values, indent=2))
     else:
         for name, value in values.items():
-            click.echo(f"{name}={value}")
+            # An unset variable and an empty one are not the same.
+            click.echo(f"{name}={shlex.quote(value)}" if value else f"# {name} is unset")
 
 
 def markdown() -> str:

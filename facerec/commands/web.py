@@ -47,7 +47,7 @@ def _bound(settings: Settings) -> socket.socket:
         return bind(settings.web.host, settings.web.port)
     except OSError as exc:
         raise ConfigurationError(
-            f"cannot listen on {settings.web.host} port {settings.web.port} ({exc.strerror}): "
+            f"cannot listen on {settings.web.host} port {settings.web.port} ({os.strerror(exc.errno or 0)}): "
             "choose others with FACEREC_WEB__HOST and FACEREC_WEB__PORT"
         ) from exc
 
@@ -76,7 +76,9 @@ def _run_child(settings: Settings, listener: socket.socket, response_queue: str)
     _on_signals(process.stop)
 
     def outlive_no_parent() -> None:
-        sys.stdin.buffer.read()  # the parent writes nothing: this returns when it is gone
+        # The parent writes nothing: this returns when it is gone. Not through sys.stdin, whose lock a thread must not
+        # hold when the interpreter ends.
+        os.read(sys.stdin.fileno(), 1)
         process.stop()
 
     threading.Thread(target=outlive_no_parent, name="parent", daemon=True).start()

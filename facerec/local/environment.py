@@ -15,6 +15,18 @@ _OWN = {
     "AWS_EC2_METADATA_DISABLED": "true",
 }
 
+_FOREIGN = (
+    "AWS_DEFAULT_PROFILE",
+    "AWS_ENDPOINT_URL_DYNAMODB",
+    "AWS_ENDPOINT_URL_EC2",
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_ENDPOINT_URL_SQS",
+    "AWS_PROFILE",
+    "AWS_REGION",
+    "AWS_SESSION_TOKEN",
+)
+"""What would lead the AWS CLI, boto3 or ourselves elsewhere."""
+
 
 def without_aws(environ: Mapping[str, str]) -> dict[str, str]:
     """The environment without the variables that choose an AWS account or endpoint."""
@@ -24,7 +36,7 @@ def without_aws(environ: Mapping[str, str]) -> dict[str, str]:
 def export_lines(variables: Mapping[str, str]) -> str:
     """Shell commands that set the variables, and unset those that would lead to a real account."""
     lines = [f"export {name}={shlex.quote(value)}" for name, value in sorted(variables.items())]
-    return "\n".join(["unset AWS_PROFILE AWS_SESSION_TOKEN AWS_ENDPOINT_URL", *lines])
+    return "\n".join([f"unset {' '.join(_FOREIGN)}", *lines])
 
 
 def emulated_variables(url: str, environ: Mapping[str, str], region: str = "us-east-1") -> dict[str, str]:
@@ -33,6 +45,8 @@ def emulated_variables(url: str, environ: Mapping[str, str], region: str = "us-e
     return {
         **_OWN,
         "AWS_DEFAULT_REGION": region,
+        # For the AWS CLI and boto3; our own commands have a setting.
+        "AWS_ENDPOINT_URL": url,
         "FACEREC_AWS__REGION": region,
         "FACEREC_AWS__ENDPOINT_URL": url,
         "NO_PROXY": ",".join(bypass),

@@ -56,7 +56,8 @@ class LocalSystem:
         self._emulator = self._find_emulator(environ)
         web_port = self._free_port("the web tier", settings.web.port if options.port is None else options.port)
         wildcard = settings.web.host in {"0.0.0.0", "::"}  # noqa: S104 - compared, not bound
-        self.web_url = f"http://{LOOPBACK if wildcard else settings.web.host}:{web_port}"
+        host = LOOPBACK if wildcard else settings.web.host
+        self.web_url = f"http://[{host}]:{web_port}" if ":" in host else f"http://{host}:{web_port}"
         self.variables = self._variables(web_port, environ)
         self._environ = without_aws(environ) | self.variables
 

@@ -21,7 +21,7 @@ def blueprint(*, settings: Settings, store: ObjectStore, readiness: Readiness) -
         try:
             known = UUID(request_id)
         except ValueError:
-            return error(400, "a request id is a UUID, as the upload's reply gave it")
+            return error(404, "there is no such request: its id is a UUID, as the upload's reply gave it")
         try:
             stored = _stored_result(store, settings, known)
             if stored is not None:

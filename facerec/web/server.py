@@ -119,7 +119,9 @@ class WebServer:
 def bind(host: str, port: int) -> socket.socket:
     """A listening socket; raises `OSError` when the address is taken or not ours."""
     family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-    return socket.create_server(address[:2], family=family, backlog=1024)
+    # "::" is every address, as "0.0.0.0" is every one of IPv4.
+    dual = family == socket.AF_INET6 and address[0] == "::" and socket.has_dualstack_ipv6()
+    return socket.create_server(address[:2], family=family, backlog=1024, dualstack_ipv6=dual)
 
 
 def address_of(listener: socket.socket) -> str:

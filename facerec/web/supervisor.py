@@ -12,7 +12,7 @@ from typing import Protocol
 
 import structlog
 
-from facerec.errors import FacerecError
+from facerec.errors import FacerecError, QueueMissing
 from facerec.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -114,7 +114,16 @@ class WebProcesses:
             self._beaten_at = now
             for slot in self._slots:
                 if slot.queue is not None:
-                    self._tolerating("tag a response queue", partial(self._queues.beat, slot.queue))
+                    self._tolerating("tag a response queue", partial(self._beat, slot, slot.queue))
+
+    def _beat(self, slot: _Slot, queue: str) -> None:
+        try:
+            self._queues.beat(queue)
+        except QueueMissing:
+            if slot.child is not None:
+                # Without its queue it would let every upload wait in vain; its successor gets a new one.
+                slot.child.terminate()
+            raise
 
     def _start(self, slot: _Slot, now: float) -> None:
         try:

@@ -73,11 +73,12 @@ class Uploads:
         return reply
 
     def _handled(self, request_id: UUID, form: Request, record: Record) -> Reply:
+        deadline = time.monotonic() + self._settings.web.wait_seconds
         try:
             # Registered before the task is sent: no result comes too early.
             with self._waiters.expecting(request_id) as waiter:
                 self._take_in(request_id, form, record)
-                return self._awaited(waiter, record)
+                return self._awaited(waiter, deadline, record)
         except Declined as exc:
             return exc.reply
         except (Transient, QueueMissing, ConfigurationError) as exc:
@@ -117,9 +118,9 @@ class Uploads:
             )
         )
 
-    def _awaited(self, waiter: Waiter, record: Record) -> Reply:
+    def _awaited(self, waiter: Waiter, deadline: float, record: Record) -> Reply:
         started = time.monotonic()
-        result = waiter.wait(self._settings.web.wait_seconds)
+        result = waiter.wait(max(0.0, deadline - started))
         record["waited_ms"] = round((time.monotonic() - started) * 1000)
         if result is not None:
             record["answered"] = True

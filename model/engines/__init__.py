@@ -63,5 +63,5 @@ def open_engine(
         return engine
     extra = _EXTRAS[candidates[-1]]
     raise EngineUnavailable(
-        f"the engine {' or '.join(candidates)} is not installed ({missing}): pip install 'facerec[{extra}]'"
+        f"the engine {' or '.join(candidates)} is not installed ({missing}): pip install '.[{extra}]'"
     ) from missing

@@ -11,6 +11,7 @@ from benchmarks.system import System
 @pytest.fixture(scope="session")
 def system(artefact_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     """One worker and one web process with the sample people enrolled."""
-    with System(tmp_path_factory.mktemp("system")) as running:
+    model = {"FACEREC_MODEL__DIR": str(artefact_dir)}
+    with System(tmp_path_factory.mktemp("system"), environ=model) as running:
         running.run("enrol", "--folder", "examples/gallery")
         yield running

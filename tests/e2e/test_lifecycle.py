@@ -289,13 +289,14 @@ def test_the_built_wheel_serves_from_another_folder(
 def test_ctrl_c_ends_everything_and_a_restart_keeps_the_gallery_and_results(artefact_dir: Path, tmp_path: Path) -> None:
     """Within 15 s, no process stays behind, and what was enrolled and answered is still there."""
     photo = {"inputFile": ("me.jpg", PORTRAIT.read_bytes())}
-    with System(tmp_path / "state") as system:
+    model = {"FACEREC_MODEL__DIR": str(artefact_dir)}
+    with System(tmp_path / "state", environ=model) as system:
         system.run("enrol", "--folder", "examples/gallery")
         request_id = httpx.post(system.url, files=photo, timeout=60, trust_env=False).headers["x-request-id"]
         took = system.stop()
         assert took < 15
         assert _processes_of(system) == []
-    with System(tmp_path / "state") as system:
+    with System(tmp_path / "state", environ=model) as system:
         stored = httpx.get(f"{system.url}api/v1/results/{request_id}", trust_env=False)
         assert stored.status_code == 200
         reply = httpx.post(system.url, files=photo, timeout=60, trust_env=False)

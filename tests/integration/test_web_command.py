@@ -223,6 +223,7 @@ def test_several_processes_share_the_port_and_own_their_queues(
         children = command.children()
         assert command.stop() == 0
     assert not [pid for pid in children if alive(pid)]
+    assert not [line for line in command.log if "Fatal" in line or "Traceback" in line]
     assert own_queues(fresh) == set()
 
 

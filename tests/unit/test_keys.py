@@ -45,6 +45,12 @@ def test_a_name_without_an_extension_is_shortened_too() -> None:
     assert len(safe_name("a." + "é" * 300).encode()) <= MAX_NAME_BYTES
 
 
+@pytest.mark.parametrize("character", ["\ufffe", "\uffff", "\n", "\u202e"])
+def test_what_no_document_can_carry_is_dropped(character: str) -> None:
+    """S3 could not list such a key; a change of writing direction would make a name lie."""
+    assert base_name(f"a{character}b.jpg") == "ab.jpg"
+
+
 def test_keys_are_named_by_the_request() -> None:
     """Two uploads of one name never mix."""
     assert input_key(REQUEST, "dir/image_01.jpg") == f"{REQUEST}/image_01.jpg"

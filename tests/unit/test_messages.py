@@ -83,6 +83,13 @@ def test_the_unreadable_is_refused_with_a_reason(message: str | bytes | dict[str
         RecognitionRequest.parse(message)
 
 
+@given(requests, results)
+def test_messages_are_ascii(request: RecognitionRequest, result: RecognitionResult) -> None:
+    """SQS refuses a message with a character that XML cannot carry, such as U+FFFF; escaped, every name can travel."""
+    assert request.to_json().isascii()
+    assert result.to_json().isascii()
+
+
 def test_an_unknown_version_is_refused() -> None:
     """A version that nobody can vouch for is not guessed at."""
     good = RecognitionRequest(

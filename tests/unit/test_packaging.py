@@ -1,6 +1,7 @@
 """The guards of an application with plain top-level package names."""
 
 import configparser
+import re
 import subprocess
 import sys
 from importlib.metadata import packages_distributions
@@ -34,6 +35,26 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
     )
     run = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+def test_every_link_of_the_documentation_leads_somewhere() -> None:
+    """Relative links in Markdown files name files of the repository."""
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/*.md")]
+    for page in pages:
+        for target in re.findall(r"\]\((?!https?:|#)([^)#\s]+)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.relative_to(ROOT)} links to {target}"
+
+
+def test_a_missing_extra_is_named_in_one_line() -> None:
+    """A web-only install has no numpy, and need not show a traceback for it."""
+    script = (
+        "import sys; sys.modules['celery'] = None; sys.argv = ['facerec', 'worker'];"
+        "from facerec.cli import main; main()"
+    )
+    run = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert run.returncode == 1
+    assert run.stderr.startswith("facerec: celery is not installed")
+    assert len(run.stderr.splitlines()) == 1
 
 
 def test_there_is_no_tasks_module_at_the_root() -> None:

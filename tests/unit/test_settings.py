@@ -1,13 +1,15 @@
 """Settings: read once, checked together, wrong names refused."""
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from pydantic import AnyHttpUrl, ValidationError
 
-from facerec.commands.config import markdown
+from facerec.commands.config import command, markdown
 from facerec.errors import ConfigurationError
 from facerec.settings import AwsSettings, Settings, effective, variables
 
@@ -45,6 +47,23 @@ def test_every_wrong_variable_is_named_at_once(monkeypatch: pytest.MonkeyPatch) 
     assert "FACEREC_WEB__PROT: there is no such setting; did you mean FACEREC_WEB__PORT?" in text
     assert "FACEREC_COLOUR: there is no such setting" in text
     assert len(text.splitlines()) == 5
+
+
+def test_a_variable_in_lower_case_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would be read, but nobody who reads the configuration expects it."""
+    monkeypatch.setenv("facerec_web__port", "9000")
+    with pytest.raises(ConfigurationError, match="did you mean FACEREC_WEB__PORT"):
+        Settings.load()
+
+
+def test_the_printed_settings_can_be_read_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`facerec config` is the begin of an environment file."""
+    monkeypatch.setenv("FACEREC_MODEL__DIR", "/srv/my models")
+    printed = CliRunner().invoke(command, []).output
+    monkeypatch.delenv("FACEREC_MODEL__DIR")
+    for word in shlex.split(printed, comments=True):
+        monkeypatch.setenv(*word.split("=", 1))
+    assert effective(Settings.load())["FACEREC_MODEL__DIR"] == "/srv/my models"
 
 
 def test_a_wait_that_a_redelivery_would_outlast_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

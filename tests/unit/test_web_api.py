@@ -52,7 +52,7 @@ def test_a_request_without_a_result_is_pending(tier: FakeWebTier, client: FlaskC
     ("path", "status"),
     [
         (f"/api/v1/results/{uuid4()}", 404),
-        ("/api/v1/results/not-a-uuid", 400),
+        ("/api/v1/results/not-a-uuid", 404),
         ("/api/v1/results/..%2f..%2fsecret", 404),
         ("/api/v1/nothing", 404),
     ],

@@ -4,7 +4,7 @@ import itertools
 import subprocess
 import threading
 
-from facerec.errors import Transient
+from facerec.errors import QueueMissing, Transient
 from facerec.settings import Settings, WebSettings
 from facerec.web.supervisor import WebProcesses
 
@@ -29,12 +29,14 @@ class Queues:
     def beat(self, queue: str) -> None:
         """Note it."""
         self._check()
+        if queue not in self.names:
+            raise QueueMissing(queue)
         self.beaten.append(queue)
 
     def remove(self, queue: str) -> None:
-        """Remove one."""
+        """Remove one; one that is not there is no error."""
         self._check()
-        self.names.remove(queue)
+        self.names.discard(queue)
 
     def reap(self) -> list[str]:
         """Note it."""
@@ -188,6 +190,19 @@ def test_an_outage_at_the_end_does_not_keep_the_process() -> None:
     house.queues.outage = True
     house.stop()
     assert all(child.status == 0 for child in house.children)
+
+
+def test_a_process_whose_queue_is_gone_is_replaced() -> None:
+    """Somebody deleted it: uploads would wait in vain."""
+    house = House()
+    house.look_at(0)
+    house.queues.names.remove("me-1")
+    house.look_at(60)
+    assert [child.terminated for child in house.children] == [True, False]
+    house.look_at(61)
+    house.look_at(120)
+    assert [child.queue for child in house.children] == ["me-1", "me-2", "me-3"]
+    assert house.queues.names == {"me-2", "me-3"}
 
 
 def test_the_queues_are_told_alive_every_minute() -> None:
