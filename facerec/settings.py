@@ -144,6 +144,9 @@ class Settings(BaseSettings):
     engine: Literal["auto", "openvino", "onnxruntime", "torch"] = Field(
         "auto", description="Recognition engine; `auto` takes OpenVINO where installed, else ONNX Runtime"
     )
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="Numbers of the embedder; `auto` takes bf16 where OpenVINO offers it and it is faster here"
+    )
     reply_style: Literal["sentence", "name"] = Field(
         "sentence", description="`sentence`: `a.jpg: face detected - Jane`; `name`: `a:Jane`"
     )

@@ -122,7 +122,13 @@ def _enroller(settings: Settings) -> Enroller:
     try:
         artefact = Artefact.load(settings.model.dir)
         cores = len(os.sched_getaffinity(0))
-        engine = open_engine(artefact, settings.engine, threads=cores, cache_directory=settings.model.cache_dir)
+        engine = open_engine(
+            artefact,
+            settings.engine,
+            threads=cores,
+            cache_directory=settings.model.cache_dir,
+            precision=settings.precision,
+        )
     except (ArtefactError, EngineUnavailable) as exc:
         raise ConfigurationError(str(exc)) from exc
     return Enroller(

@@ -33,7 +33,7 @@ class ModelAnalyser:
 def open_analyser(spec: EngineSpec) -> ModelAnalyser:
     """Load the artefact and run every network once; raises `ArtefactError` or `EngineUnavailable`."""
     artefact = Artefact.load(spec.artefact_dir)
-    engine = open_engine(artefact, spec.engine, threads=1, cache_directory=spec.cache_dir)
+    engine = open_engine(artefact, spec.engine, threads=1, cache_directory=spec.cache_dir, precision=spec.precision)
     # The first inference allocates and, in some engines, compiles: that belongs to the start, not to the first task.
     side = artefact.image_size
     engine.detect(np.zeros((side, side, 3), dtype=np.uint8))

@@ -24,6 +24,7 @@ class EngineSpec:
     engine: str
     max_megapixels: float
     cache_dir: Path
+    precision: str = "auto"
     factory: str = REAL_ANALYSER
 
 

@@ -41,6 +41,7 @@ class SupervisedEngine:
             engine=settings.engine,
             max_megapixels=settings.max_megapixels,
             cache_dir=settings.model.cache_dir,
+            precision=settings.precision,
             factory=factory,
         )
         self._queue = ImageQueue()

@@ -13,20 +13,21 @@ from model.faces import DetectedFace
 
 
 class GraphEngine:
-    """The `Engine` whose networks are ONNX graphs; `load` turns a graph's file into a callable."""
+    """The `Engine` whose networks are ONNX graphs; `load` turns a graph's file and a precision into a callable."""
 
-    precision = "fp32"
-
-    def __init__(self, name: str, artefact: Artefact, load: Callable[[Path], Net]) -> None:
+    def __init__(
+        self, name: str, artefact: Artefact, load: Callable[[Path, str], Net], precision: str = "fp32"
+    ) -> None:
         self.name = name
+        self.precision = precision
         self.model_id = artefact.model_id
         self._image_size = artefact.image_size
         self._margin = artefact.margin
-        self._embedder = load(artefact.path("embedder.onnx"))
+        self._embedder = load(artefact.path("embedder.onnx"), precision)
         self._detector = Detector(
-            load(artefact.path("pnet.onnx")),
-            load(artefact.path("rnet.onnx")),
-            load(artefact.path("onet.onnx")),
+            load(artefact.path("pnet.onnx"), "fp32"),
+            load(artefact.path("rnet.onnx"), "fp32"),
+            load(artefact.path("onet.onnx"), "fp32"),
             artefact.min_face_size,
             artefact.thresholds,
             artefact.factor,

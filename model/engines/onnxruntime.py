@@ -9,16 +9,18 @@ from numpy.typing import NDArray
 from model.artefact import Artefact
 from model.detection import Net
 from model.engines.graphs import GraphEngine
+from model.engines.precision import require_fp32
 
 
-def open_engine(artefact: Artefact, threads: int, _cache_directory: Path | None) -> GraphEngine:
-    """Load the artefact; ONNX Runtime keeps no cache of its own."""
+def open_engine(artefact: Artefact, threads: int, _cache_directory: Path | None, precision: str) -> GraphEngine:
+    """Load the artefact; ONNX Runtime keeps no cache of its own and has no bfloat16 on the CPUs that we run on."""
+    require_fp32(precision, "onnxruntime")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     # A waiting thread sleeps instead of spinning: the cores are shared with the process that feeds the engine.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return GraphEngine("onnxruntime", artefact, lambda path: load_graph(path, options))
+    return GraphEngine("onnxruntime", artefact, lambda path, _: load_graph(path, options))
 
 
 def load_graph(path: Path, options: onnxruntime.SessionOptions | None = None) -> Net:

@@ -1,34 +1,70 @@
 """The artefact on OpenVINO: the fastest on a server's CPU."""
 
 from pathlib import Path
+from time import perf_counter
 
 import numpy as np
 import openvino
 from numpy.typing import NDArray
+from openvino import opset13 as ops
 
 from model.artefact import Artefact
 from model.detection import Net
 from model.engines.graphs import GraphEngine
+from model.engines.precision import choose
+
+_HINTS = {"fp32": "f32", "bf16": "bf16"}
+_PROBE_ROUNDS = 7
 
 _CACHED_KERNELS = "400"
 """Enough for pictures of a few sizes at a time; some 120 MB."""
 
 
-def open_engine(artefact: Artefact, threads: int, cache_directory: Path | None) -> GraphEngine:
+def open_engine(artefact: Artefact, threads: int, cache_directory: Path | None, precision: str) -> GraphEngine:
     """Load the artefact, reading compiled networks from the cache directory where there are some."""
     core = openvino.Core()
+    chosen = choose(precision, core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"), lambda: bf16_speedup(core))
     if cache_directory is not None:
         core.set_property({"CACHE_DIR": str(cache_directory)})
-    return GraphEngine("openvino", artefact, lambda path: load_graph(path, core, threads))
+    return GraphEngine("openvino", artefact, lambda path, numbers: load_graph(path, core, threads, numbers), chosen)
 
 
-def load_graph(path: Path, core: openvino.Core, threads: int = 1) -> Net:
-    """Return the graph as a callable on the CPU, computing in float32 whatever the CPU offers."""
+def load_graph(path: Path, core: openvino.Core, threads: int = 1, precision: str = "fp32") -> Net:
+    """Return the graph as a callable on the CPU, float32 in and out, computing as `precision` says and not as it likes.
+
+    The shapes stay open: each new one costs some 20 ms once, and none leads to another compilation.
+    """
+    return _compiled(path, core, threads, precision)
+
+
+def bf16_speedup(core: openvino.Core) -> float:
+    """Return how many times faster than float32 this core convolves in bfloat16, after 50 ms of measuring.
+
+    The report of capabilities alone would not do: OpenVINO offers bfloat16 also where it only emulates it.
+    """
+    channels, side = 128, 28  # as in the middle of the embedder: 0.2 GFLOP
+    image = ops.parameter([1, channels, side, side], np.float32)
+    # Not random: the time does not depend on the values, as long as they are ordinary numbers.
+    kernel = np.full((channels, channels, 3, 3), 1e-3, dtype=np.float32)
+    network = openvino.Model([ops.convolution(image, kernel, [1, 1], [1, 1], [1, 1], [1, 1])], [image])
+    nets = {precision: _compiled(network, core, 1, precision) for precision in _HINTS}
+    picture = np.ones((1, channels, side, side), dtype=np.float32)
+    seconds = {precision: float("inf") for precision in nets}
+    for _ in range(_PROBE_ROUNDS):
+        for precision, net in nets.items():
+            started = perf_counter()
+            net(picture)
+            # The quickest of each: what else runs on the machine can only make one slower.
+            seconds[precision] = min(seconds[precision], perf_counter() - started)
+    return seconds["fp32"] / seconds["bf16"]
+
+
+def _compiled(network: Path | openvino.Model, core: openvino.Core, threads: int, precision: str) -> Net:
     compiled = core.compile_model(
-        path,
+        network,
         "CPU",
         {
-            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_PRECISION_HINT": _HINTS[precision],
             "INFERENCE_NUM_THREADS": threads,
             "NUM_STREAMS": 1,
             # Engines run one process a core: pinned, they would all sit on the first.

@@ -13,6 +13,7 @@ from model.artefact import Artefact
 from model.detection import pyramid_scales
 from model.embedder_graph import read_weights
 from model.embedding import crop_face, preprocess
+from model.engines.precision import require_fp32
 from model.faces import Box, DetectedFace
 from model.weights import unfold
 
@@ -40,7 +41,7 @@ class TorchEngine:
             factor=artefact.factor,
             keep_all=True,
         )
-        self._embedder = _embedder(artefact)
+        self._embedder = load_embedder(artefact)
 
     def detect(self, image: NDArray[np.uint8]) -> list[DetectedFace]:
         """Return the faces, the largest first."""
@@ -69,13 +70,15 @@ class TorchEngine:
         return embeddings
 
 
-def open_engine(artefact: Artefact, threads: int, _cache_directory: Path | None) -> TorchEngine:
+def open_engine(artefact: Artefact, threads: int, _cache_directory: Path | None, precision: str) -> TorchEngine:
     """Load the artefact; the number of threads holds for torch in the whole process."""
+    require_fp32(precision, "torch")
     torch.set_num_threads(threads)
     return TorchEngine(artefact)
 
 
-def _embedder(artefact: Artefact) -> InceptionResnetV1:
+def load_embedder(artefact: Artefact) -> InceptionResnetV1:
+    """Return facenet-pytorch's network with the artefact's weights, ready for inference."""
     weights = unfold(read_weights(onnx.load(artefact.path("embedder.onnx"))))
     network = InceptionResnetV1(classify=False).eval()
     # The counters of batches seen in training are all that the artefact leaves out.

@@ -1,6 +1,6 @@
 """The reference engine, and the engines held against it.
 
-Nothing here skips: without torch and facenet-pytorch (`make install-reference`) every test fails.
+Without torch and facenet-pytorch (`make install-reference`) every test fails. Only bf16 skips, on a CPU without it.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from model.artefact import Artefact
-from model.engines import Engine, open_engine
+from model.engines import Engine, EngineUnavailable, open_engine
 from tests.parity.pictures import PICTURES, Expected
 
 
@@ -48,7 +48,13 @@ def expected(request: pytest.FixtureRequest, examined: Callable[[str], Expected]
     return examined(request.param)
 
 
-@pytest.fixture(scope="session", params=["openvino", "onnxruntime"])
+@pytest.fixture(scope="session", params=["openvino fp32", "openvino bf16", "onnxruntime fp32"])
 def engine(request: pytest.FixtureRequest, artefact: Artefact) -> Engine:
-    """Each engine that is held against the reference."""
-    return open_engine(artefact, request.param)
+    """Each engine, in each of its precisions, that is held against the reference."""
+    name, precision = request.param.split()
+    try:
+        return open_engine(artefact, name, precision=precision)
+    except EngineUnavailable as exc:
+        if precision == "bf16":
+            pytest.skip(str(exc))
+        raise

@@ -1,0 +1,79 @@
+"""Choosing the embedder's numbers."""
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+
+from facerec.engine import analyser
+from facerec.engine.protocol import EngineSpec
+from model.artefact import Artefact
+from model.engines import EngineUnavailable, open_engine
+from model.engines.precision import LEAST_SPEEDUP, choose, require_fp32
+
+OFFERED = ["FP32", "BF16", "INT8"]
+UNREAD = cast("Artefact", None)  # no engine comes so far as to read it
+
+
+def unasked() -> float:
+    """A measurement that must not be made."""
+    raise AssertionError("nobody needs to measure here")
+
+
+@pytest.mark.parametrize(("speedup", "chosen"), [(1.9, "bf16"), (LEAST_SPEEDUP, "bf16"), (1.0, "fp32"), (0.35, "fp32")])
+def test_auto_takes_bf16_only_where_it_is_faster(speedup: float, chosen: str) -> None:
+    """A CPU that emulates bf16 offers it, too."""
+    assert choose("auto", OFFERED, lambda: speedup) == chosen
+
+
+def test_nothing_is_measured_where_nothing_is_to_be_chosen() -> None:
+    """The start is not delayed by a question that is answered."""
+    assert choose("auto", ["FP32"], unasked) == "fp32"
+    assert choose("fp32", OFFERED, unasked) == "fp32"
+    assert choose("bf16", OFFERED, unasked) == "bf16"
+
+
+def test_bf16_is_refused_where_the_cpu_has_none() -> None:
+    """Rather than computed in something else than what was demanded."""
+    with pytest.raises(EngineUnavailable, match="AMX or AVX512-BF16: choose the precision auto or fp32"):
+        choose("bf16", ["FP32", "INT8"], unasked)
+
+
+def test_unknown_precision_is_named_with_the_choice() -> None:
+    """A misspelt precision lists the right ones."""
+    with pytest.raises(EngineUnavailable, match="choose auto, fp32 or bf16"):
+        choose("int8", OFFERED, unasked)
+
+
+def test_an_engine_with_float32_alone_refuses_another() -> None:
+    """It names itself and what to do."""
+    require_fp32("auto", "torch")
+    require_fp32("fp32", "torch")
+    with pytest.raises(EngineUnavailable, match="torch computes in fp32 only, not in bf16"):
+        require_fp32("bf16", "torch")
+
+
+def test_auto_falls_back_to_no_engine_without_the_demanded_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where OpenVINO is missing, ONNX Runtime refuses bf16 before it loads anything."""
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    monkeypatch.delitem(sys.modules, "model.engines.openvino", raising=False)
+    with pytest.raises(EngineUnavailable, match="onnxruntime computes in fp32 only"):
+        open_engine(UNREAD, "auto", precision="bf16")
+
+
+def test_the_setting_reaches_the_engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The child opens the engine with the precision that it was told."""
+    told = {}
+
+    def refuse(*_: object, **options: object) -> None:
+        told.update(options)
+        raise EngineUnavailable("far enough")
+
+    monkeypatch.setattr(analyser, "open_engine", refuse)
+    monkeypatch.setattr(analyser, "Artefact", SimpleNamespace(load=lambda _: None))
+    spec = EngineSpec(tmp_path, "openvino", 50, tmp_path, precision="bf16")
+    with pytest.raises(EngineUnavailable):
+        analyser.open_analyser(spec)
+    assert told["precision"] == "bf16"
