@@ -15,7 +15,9 @@ def choose(wanted: str, capabilities: Collection[str], speedup: Callable[[], flo
     """Return `fp32` or `bf16` for what is wanted: one of these or `auto`.
 
     `capabilities` are the runtime's own report on this CPU, with `BF16` where it offers bfloat16. `speedup` measures
-    how many times faster than float32 it is; only `auto` asks, and only where it is offered. Raises `EngineUnavailable`.
+    how many times faster than float32 it is; only `auto` asks, and only where it is offered.
+
+    Raises `EngineUnavailable`.
     """
     if wanted not in {"auto", "fp32", "bf16"}:
         raise EngineUnavailable(f"there is no precision {wanted!r}: choose auto, fp32 or bf16")

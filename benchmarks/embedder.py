@@ -1,0 +1,147 @@
+"""The embedding network alone: each engine and precision, in batches, against the reference and the core's peak.
+
+    python -m benchmarks.embedder
+    python -m benchmarks.embedder --images DIR   # DIR/labels.csv, where there is one, adds the decisions on its pairs
+
+One pinned thread; all engines in turn in each round. `ms` is milliseconds a crop by engine and batch, `cos_min` the
+least cosine to the reference (facenet-pytorch in float32 where it is installed, else ONNX Runtime; `reference` says
+which), `share_of_peak` the arithmetic done against what one core reaches in that precision, `decisions_differing` how
+many pairs of crops another engine judges otherwise at the model's threshold. The last line is one JSON object.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.measure import gflop, interleaved, machine, median_ms, peaks_gflops, pin
+from benchmarks.photos import SUFFIXES
+from benchmarks.system import CACHE, ROOT
+from model.artefact import Artefact
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from model.engines import Engine
+
+BATCHES = (1, 4, 8, 16)
+CANDIDATES = (("torch", "fp32"), ("onnxruntime", "fp32"), ("openvino", "fp32"), ("openvino", "bf16"))
+
+
+def main() -> None:
+    """Run it and print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=Path, default=ROOT / "examples")
+    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--limit", type=int, default=400, help="photos to take faces from")
+    options = parser.parse_args()
+    pin()
+    artefact = Artefact.load(CACHE / "model")
+    engines = open_all(artefact)
+    crops = face_crops(engines, options.images, options.limit)
+    print(f"{len(crops)} faces", file=sys.stderr)
+    arithmetic = gflop(artefact.path("embedder.onnx"), (1, 3, artefact.image_size, artefact.image_size))
+    peaks = peaks_gflops()
+    result: dict[str, Any] = {
+        "gflop": round(arithmetic, 3),
+        "peak_gflops": {precision: round(peak) for precision, peak in peaks.items()},
+        "limit_ms": {precision: round(1000 * arithmetic / peak, 2) for precision, peak in peaks.items() if peak},
+        "faces": len(crops),
+        "auto": chosen(artefact),
+    }
+    result |= fidelity(engines, crops, artefact.threshold)
+    result |= speed(engines, crops, options.rounds, arithmetic, peaks)
+    print(json.dumps(result | {"machine": machine()}))
+
+
+def open_all(artefact: Artefact) -> "dict[str, Engine]":
+    """Return every engine and precision that is installed and that this CPU has, the best reference first."""
+    from model.engines import EngineUnavailable, open_engine  # noqa: PLC0415 - imported after the process is pinned
+
+    engines = {}
+    for name, precision in CANDIDATES:
+        try:
+            engines[f"{name} {precision}"] = open_engine(artefact, name, precision=precision)
+        except EngineUnavailable as exc:
+            print(f"left out: {exc}", file=sys.stderr)
+    return engines
+
+
+def chosen(artefact: Artefact) -> str:
+    """Return engine and precision that a worker takes here when it is told nothing."""
+    from model.engines import open_engine  # noqa: PLC0415 - as above
+
+    engine = open_engine(artefact)
+    return f"{engine.name} {engine.precision}"
+
+
+def face_crops(engines: "dict[str, Engine]", folder: Path, limit: int) -> "NDArray[np.uint8]":
+    """Return the crops of every face in the folder's photos, uint8 (N, S, S, 3), as the worker cuts them."""
+    import numpy as np  # noqa: PLC0415 - as above
+
+    from model.imaging import decode  # noqa: PLC0415 - as above
+
+    engine = next(engine for name, engine in reversed(engines.items()) if not name.startswith("torch"))
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)[:limit]
+    images = [decode(path.read_bytes()) for path in paths]
+    crops = [engine.crop(image, face) for image in images for face in engine.detect(image)]
+    if not crops:
+        raise SystemExit(f"there are no faces in the photos of {folder}")
+    return np.stack(crops)
+
+
+def fidelity(engines: "dict[str, Engine]", crops: "NDArray[np.uint8]", threshold: float) -> dict[str, Any]:
+    """Compare each engine's embeddings, and its verdict on every pair, with the first's."""
+    import numpy as np  # noqa: PLC0415 - as above
+
+    steps = range(0, len(crops), BATCHES[-1])
+    embedded = {
+        name: np.concatenate([engine.embed(crops[first : first + BATCHES[-1]]) for first in steps])
+        for name, engine in engines.items()
+    }
+    reference, *others = embedded
+    known = embedded[reference]
+    verdicts = np.triu(known @ known.T >= threshold, k=1)
+    return {
+        "reference": reference,
+        "cos_min": {name: round(float((embedded[name] * known).sum(axis=1).min()), 6) for name in others},
+        "pairs": len(crops) * (len(crops) - 1) // 2,
+        "pairs_matching": int(verdicts.sum()),
+        "decisions_differing": {
+            name: int((np.triu(embedded[name] @ embedded[name].T >= threshold, k=1) != verdicts).sum())
+            for name in others
+        },
+    }
+
+
+def speed(
+    engines: "dict[str, Engine]",
+    crops: "NDArray[np.uint8]",
+    rounds: int,
+    arithmetic: float,
+    peaks: dict[str, float],
+) -> dict[str, Any]:
+    """Time each engine at each size of batch."""
+    import numpy as np  # noqa: PLC0415 - as above
+
+    ms: dict[str, dict[str, float]] = {name: {} for name in engines}
+    share: dict[str, dict[str, float]] = {name: {} for name in engines}
+    for batch in BATCHES:
+        some = np.resize(crops, (batch, *crops.shape[1:]))
+        calls: dict[str, Callable[[], object]] = {
+            name: lambda engine=engine, some=some: engine.embed(some) for name, engine in engines.items()
+        }
+        for name, seconds in interleaved(calls, rounds).items():
+            each = median_ms(seconds, batch)
+            ms[name][str(batch)] = round(each, 2)
+            peak = peaks[engines[name].precision]
+            share[name][str(batch)] = round(arithmetic / (each / 1000) / peak, 3)
+            print(f"batch {batch}: {name} {each:.2f} ms a crop", file=sys.stderr)
+    return {"ms": ms, "share_of_peak": share}
+
+
+if __name__ == "__main__":
+    main()

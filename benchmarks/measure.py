@@ -1,0 +1,132 @@
+"""What the measurements of one core share: a pinned core, interleaved timing, the machine, a network's arithmetic."""
+
+import os
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+PROC_STAT = Path("/proc/stat")
+_BUSY_WINDOW_SECONDS = 0.5
+_SINGLE_THREADED = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def pin() -> int:
+    """Keep this process on the least busy of its cores, with one thread in every library; return the core.
+
+    Call it before numpy or an engine is imported: their pools of threads read the variables then.
+    """
+    os.environ.update(dict.fromkeys(_SINGLE_THREADED, "1"))
+    before = _busy_ticks()
+    time.sleep(_BUSY_WINDOW_SECONDS)
+    after = _busy_ticks()
+    core = min(os.sched_getaffinity(0), key=lambda number: after[number] - before[number])
+    os.sched_setaffinity(0, {core})
+    return core
+
+
+def _busy_ticks() -> dict[int, int]:
+    """Ticks that each core has spent on anything but idling (proc(5): the fourth and fifth field)."""
+    ticks = {}
+    for line in PROC_STAT.read_text().splitlines():
+        name, *fields = line.split()
+        if name.startswith("cpu") and name != "cpu":
+            ticks[int(name[3:])] = sum(map(int, fields)) - int(fields[3]) - int(fields[4])
+    return ticks
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on: the CPU, what it can do with bfloat16, and how busy it was."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    flags = set(fields.get("flags", "").split())
+    return {
+        "cpu": fields.get("model name", "unknown"),
+        "bf16": sorted(flags & {"amx_bf16", "avx512_bf16"}),
+        "cores": os.cpu_count(),
+        "load": round(os.getloadavg()[0], 2),
+    }
+
+
+def interleaved(calls: Mapping[str, Callable[[], object]], rounds: int, warm_ups: int = 2) -> dict[str, list[float]]:
+    """Return the seconds of every call in each round, taken in turn so that what disturbs one disturbs all alike.
+
+    They are seconds of the core, of all threads of this process together: on one pinned thread that is the time on the
+    clock without what other processes took of the core meanwhile.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for number in range(-warm_ups, rounds):
+        for name, call in calls.items():
+            started = time.process_time()
+            call()
+            if number >= 0:
+                seconds[name].append(time.process_time() - started)
+    return seconds
+
+
+def median_ms(seconds: list[float], count: int = 1) -> float:
+    """Return the median in milliseconds for one of `count` things done at once."""
+    return statistics.median(seconds) * 1000 / count
+
+
+def ratio(slow: list[float], fast: list[float]) -> float:
+    """Return how many times faster one is: the median over rounds that ran side by side."""
+    return statistics.median(one / other for one, other in zip(slow, fast, strict=True))
+
+
+def gflop(network: Path, shape: tuple[int, int, int, int]) -> float:
+    """Return the arithmetic of a graph's convolutions and matrix products on one input, two operations a product."""
+    import openvino  # noqa: PLC0415 - imported after the process has been pinned
+
+    model = openvino.Core().read_model(network)
+    model.reshape(list(shape))
+    total = 0
+    for node in model.get_ops():
+        if node.get_type_name() not in {"Convolution", "MatMul"}:
+            continue
+        products = list(node.input(1).get_shape())
+        outputs = list(node.output(0).get_shape())
+        inner = products[1:] if node.get_type_name() == "Convolution" else [node.input(0).get_shape()[-1]]
+        total += 2 * _product(outputs) * _product(inner)
+    return total / 1e9
+
+
+def peaks_gflops() -> dict[str, float]:
+    """Return what one core reaches at best in 10⁹ operations a second, `fp32` and `bf16` (0 where there is none).
+
+    Measured, not calculated: the best of three convolutions and a matrix product that fit its caches, run by OpenVINO.
+    """
+    import numpy as np  # noqa: PLC0415 - as above
+    import openvino  # noqa: PLC0415 - as above
+    from openvino import opset13 as ops  # noqa: PLC0415 - as above
+
+    core = openvino.Core()
+    hints = {"fp32": "f32"}
+    if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        hints["bf16"] = "bf16"
+    best = {"fp32": 0.0, "bf16": 0.0}
+    for channels, side in ((128, 28), (256, 28), (256, 14), (1024, 0)):
+        shape = [1, channels, side, side] if side else [channels, channels]
+        image = ops.parameter(shape, np.float32)
+        if side:
+            kernel = np.full((channels, channels, 3, 3), 1e-3, dtype=np.float32)
+            layer = ops.convolution(image, kernel, [1, 1], [1, 1], [1, 1], [1, 1])
+            operations = 2 * side * side * channels * channels * 9
+        else:
+            layer = ops.matmul(image, np.full((channels, channels), 1e-3, dtype=np.float32), False, False)
+            operations = 2 * channels**3
+        picture = np.ones(shape, dtype=np.float32)
+        for precision, hint in hints.items():
+            properties = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": 1, "ENABLE_CPU_PINNING": False}
+            request = core.compile_model(openvino.Model([layer], [image]), "CPU", properties).create_infer_request()
+            run = interleaved({"it": lambda request=request, picture=picture: request.infer([picture])}, rounds=60)
+            best[precision] = max(best[precision], operations / min(run["it"]) / 1e9)
+    return best
+
+
+def _product(lengths: list[int]) -> int:
+    total = 1
+    for length in lengths:
+        total *= int(length)
+    return total
