@@ -1,18 +1,19 @@
 """The embedding network alone: each engine and precision, in batches, against the reference and the core's peak.
 
     python -m benchmarks.embedder
-    python -m benchmarks.embedder --images DIR   # DIR/labels.csv, where there is one, adds the decisions on its pairs
+    python -m benchmarks.embedder --images DIR
 
 One pinned thread; all engines in turn in each round. `ms` is milliseconds a crop by engine and batch, `cos_min` the
 least cosine to the reference (facenet-pytorch in float32 where it is installed, else ONNX Runtime; `reference` says
-which), `share_of_peak` the arithmetic done against what one core reaches in that precision, `decisions_differing` how
-many pairs of crops another engine judges otherwise at the model's threshold. The last line is one JSON object.
+which), `share_of_peak` the arithmetic done against what one core reaches in that precision, `decisions_differing` on how
+many of all pairs of faces an engine judges otherwise than the reference at the model's threshold. The last line is one JSON object.
 """
 
 import argparse
 import json
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -131,9 +132,7 @@ def speed(
     share: dict[str, dict[str, float]] = {name: {} for name in engines}
     for batch in BATCHES:
         some = np.resize(crops, (batch, *crops.shape[1:]))
-        calls: dict[str, Callable[[], object]] = {
-            name: lambda engine=engine, some=some: engine.embed(some) for name, engine in engines.items()
-        }
+        calls: dict[str, Callable[[], object]] = {name: partial(engine.embed, some) for name, engine in engines.items()}
         for name, seconds in interleaved(calls, rounds).items():
             each = median_ms(seconds, batch)
             ms[name][str(batch)] = round(each, 2)

@@ -4,6 +4,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +121,7 @@ def peaks_gflops() -> dict[str, float]:
         for precision, hint in hints.items():
             properties = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": 1, "ENABLE_CPU_PINNING": False}
             request = core.compile_model(openvino.Model([layer], [image]), "CPU", properties).create_infer_request()
-            run = interleaved({"it": lambda request=request, picture=picture: request.infer([picture])}, rounds=60)
+            run = interleaved({"it": partial(request.infer, [picture])}, rounds=60)
             best[precision] = max(best[precision], operations / min(run["it"]) / 1e9)
     return best
 

@@ -1,6 +1,5 @@
 """The photos of a measurement, as bytes and by size: thumbnails of 64 px, middling ones of 250 px, and large ones."""
 
-import csv
 from collections.abc import Iterable
 from io import BytesIO
 from pathlib import Path
@@ -34,15 +33,6 @@ def by_size(folder: Path, limit: int) -> dict[str, list[bytes]]:
     if not any(photos.values()):
         raise SystemExit(f"there are no photos in {folder}")
     return photos
-
-
-def labels(folder: Path) -> dict[str, str]:
-    """Return the name of the person on each photo of the folder by the file's stem, where `labels.csv` tells."""
-    path = folder / "labels.csv"
-    if not path.exists():
-        return {}
-    with path.open() as rows:
-        return {Path(row["Image"]).stem: row["Results"] for row in csv.DictReader(rows)}
 
 
 def _spread(photos: list[bytes], limit: int) -> list[bytes]:

@@ -1,0 +1,169 @@
+"""From a cold interpreter to the first embedding, and the memory that is taken: for each engine, in fresh processes.
+
+    python -m benchmarks.coldstart
+
+`<engine>_s` is the time on the clock from starting Python to the first face's embedding, the median of `--runs` with
+the files in the page cache and OpenVINO's own cache filled; `<engine>_first_s` the start that fills it. `*_rss_mb` is
+the resident memory after that face, `*_own_mb` the part that no other process shares. `worker_rss_mb` adds to an idle
+engine child the process beside it: Celery, the AWS clients and a gallery of `--templates` people. `peak_mb` is the most
+memory that an engine process held while it analysed a photo of 50 megapixels. The last line is one JSON object.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measure import machine
+from benchmarks.system import CACHE, ROOT
+
+ENGINES = ("onnxruntime", "openvino")
+MEGABYTE = 1e6
+
+
+def main() -> None:
+    """Run it and print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--image", type=Path, default=ROOT / "examples/probes/image_01.jpg")
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--templates", type=int, default=10_000)
+    parser.add_argument("--part", choices=["engine", "peak", "worker"], help=argparse.SUPPRESS)
+    parser.add_argument("--engine", default="openvino", help=argparse.SUPPRESS)
+    parser.add_argument("--cache", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.part == "engine":
+        report(first_face(options.image.read_bytes(), options.engine, options.cache))
+    elif options.part == "peak":
+        report(largest_photo(options.engine, options.cache))
+    elif options.part == "worker":
+        report(idle_worker(options.templates))
+    else:
+        print(json.dumps(measure(options.image, options.runs, options.templates)))
+
+
+def measure(image: Path, runs: int, templates: int) -> dict[str, Any]:
+    """Start every part in a process of its own."""
+    result: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory(prefix="facerec-coldstart-") as cache:
+        for engine in ENGINES:
+            arguments = ("--part", "engine", "--engine", engine, "--cache", cache, "--image", str(image))
+            first, _ = start(*arguments)
+            starts = [start(*arguments) for _ in range(runs)]
+            seconds = statistics.median(seconds for seconds, _ in starts)
+            told = starts[-1][1]
+            result |= {
+                f"{engine}_s": round(seconds, 2),
+                f"{engine}_first_s": round(first, 2),
+                f"{engine}_precision": told["precision"],
+                f"{engine}_rss_mb": told["rss_mb"],
+                f"{engine}_own_mb": told["own_mb"],
+            }
+            print(f"{engine}: {seconds:.2f} s, {told['rss_mb']} MB", file=sys.stderr)
+            _, told = start("--part", "peak", "--engine", engine, "--cache", cache)
+            result[f"{engine}_peak_mb"] = told["peak_mb"]
+            result["peak_megapixels"] = told["megapixels"]
+    _, told = start("--part", "worker", "--templates", str(templates))
+    result |= {"worker_process_rss_mb": told["rss_mb"], "templates": templates}
+    result |= {f"worker_rss_mb_{engine}": told["rss_mb"] + result[f"{engine}_rss_mb"] for engine in ENGINES}
+    return result | {"machine": machine()}
+
+
+def start(*arguments: str) -> tuple[float, dict[str, Any]]:
+    """Run this module anew; returns the seconds until its report, and the report."""
+    started = time.perf_counter()
+    with subprocess.Popen(
+        (sys.executable, "-m", "benchmarks.coldstart", *arguments), cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None  # noqa: S101 - asked for above
+        line = process.stdout.readline()
+        seconds = time.perf_counter() - started
+    if process.returncode or not line:
+        raise SystemExit(f"{' '.join(arguments)} ended with {process.returncode}")
+    told: dict[str, Any] = json.loads(line)
+    return seconds, told
+
+
+def report(told: dict[str, Any]) -> None:
+    """Say it at once: the reader stops its clock."""
+    print(json.dumps(told), flush=True)
+
+
+def first_face(data: bytes, engine: str, cache: Path) -> dict[str, Any]:
+    """Load the engine as a child does, warm, and embed the first photo's faces."""
+    analyser = _analyser(engine, cache)
+    (analysis,) = analyser.analyse_batch([data])
+    if not analysis.faces:
+        raise SystemExit("there is no face on the photo to start with")
+    return {"precision": analyser.precision, **_memory()}
+
+
+def largest_photo(engine: str, cache: Path) -> dict[str, Any]:
+    """Analyse a photo of the most megapixels that are taken, made of noise and so of much to look at."""
+    from io import BytesIO  # noqa: PLC0415 - an engine's start is measured without it
+
+    import numpy as np  # noqa: PLC0415 - same
+    from PIL import Image  # noqa: PLC0415 - same
+
+    width, height = 8660, 5773
+    coarse = np.random.default_rng(6).integers(0, 256, (height // 40, width // 40, 3), dtype=np.uint8)
+    stream = BytesIO()
+    Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC).save(stream, "JPEG", quality=90)
+    data = stream.getvalue()
+    analyser = _analyser(engine, cache)
+    Path("/proc/self/clear_refs").write_text("5")  # proc(5): resets the peak, so that making the photo does not count
+    analyser.analyse_batch([data])
+    return {"megapixels": round(width * height / 1e6, 1), "peak_mb": _status("VmHWM")}
+
+
+def idle_worker(templates: int) -> dict[str, Any]:
+    """Hold what a worker's first process holds: the Celery app with its driver, the AWS clients, a gallery."""
+    import numpy as np  # noqa: PLC0415 - as above
+
+    import tasks.recognise  # noqa: PLC0415, F401 - what `celery -A facerec worker` imports
+    from facerec import bootstrap  # noqa: PLC0415 - as above
+    from facerec.settings import Settings  # noqa: PLC0415 - as above
+    from model.matching import GalleryIndex  # noqa: PLC0415 - as above
+
+    os.environ.setdefault("AWS_ACCESS_KEY_ID", "none")
+    os.environ.setdefault("AWS_SECRET_ACCESS_KEY", "none")
+    settings = Settings.load()
+    held = [
+        bootstrap.object_store(settings),
+        bootstrap.result_publisher(settings),
+        bootstrap.template_store(settings),
+    ]
+    rows = np.random.default_rng(7).normal(size=(templates, 512)).astype(np.float32)
+    names = [f"person {number}" for number in range(templates)]
+    index = GalleryIndex(rows / np.linalg.norm(rows, axis=1, keepdims=True), names, names)
+    del rows
+    index.search(np.ones((1, 512), dtype=np.float32), limit=5)
+    return {"held": len(held), **_memory()}
+
+
+def _analyser(engine: str, cache: Path) -> Any:
+    from facerec.engine.analyser import open_analyser  # noqa: PLC0415 - part of the start that is measured
+    from facerec.engine.protocol import EngineSpec  # noqa: PLC0415 - same
+
+    return open_analyser(EngineSpec(CACHE / "model", engine, max_megapixels=50, cache_dir=cache))
+
+
+def _memory() -> dict[str, int]:
+    return {"rss_mb": _status("VmRSS"), "own_mb": _status("RssAnon")}
+
+
+def _status(field: str) -> int:
+    """Return a size in megabytes from /proc/self/status, which counts in kibibytes (proc(5))."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{field}:"):
+            return round(int(line.split()[1]) * 1024 / MEGABYTE)
+    return 0
+
+
+if __name__ == "__main__":
+    main()
