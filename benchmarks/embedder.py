@@ -5,8 +5,9 @@
 
 One pinned thread; all engines in turn in each round. `ms` is milliseconds a crop by engine and batch, `cos_min` the
 least cosine to the reference (facenet-pytorch in float32 where it is installed, else ONNX Runtime; `reference` says
-which), `share_of_peak` the arithmetic done against what one core reaches in that precision, `decisions_differing` on how
-many of all pairs of faces an engine judges otherwise than the reference at the model's threshold. The last line is one JSON object.
+which), `decisions_differing` on how many of all pairs of faces an engine judges otherwise than the reference at the
+model's threshold, `share_of_peak` the arithmetic done against what one core reaches in that precision. The last line is
+one JSON object.
 """
 
 import argparse
