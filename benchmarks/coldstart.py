@@ -20,8 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import machine
-from benchmarks.system import CACHE, ROOT
+from benchmarks.measure import ROOT, machine, model_dir
 
 ENGINES = ("onnxruntime", "openvino")
 MEGABYTE = 1e6
@@ -150,7 +149,7 @@ def _analyser(engine: str, cache: Path) -> Any:
     from facerec.engine.analyser import open_analyser  # noqa: PLC0415 - part of the start that is measured
     from facerec.engine.protocol import EngineSpec  # noqa: PLC0415 - same
 
-    return open_analyser(EngineSpec(CACHE / "model", engine, max_megapixels=50, cache_dir=cache))
+    return open_analyser(EngineSpec(model_dir(), engine, max_megapixels=50, cache_dir=cache))
 
 
 def _memory() -> dict[str, int]:

@@ -18,9 +18,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.measure import gflop, interleaved, machine, median_ms, peaks_gflops, pin
+from benchmarks.measure import ROOT, gflop, interleaved, machine, median_ms, model_dir, peaks_gflops, pin
 from benchmarks.photos import SUFFIXES
-from benchmarks.system import CACHE, ROOT
 from model.artefact import Artefact
 
 if TYPE_CHECKING:
@@ -41,7 +40,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=400, help="photos to take faces from")
     options = parser.parse_args()
     pin()
-    artefact = Artefact.load(CACHE / "model")
+    artefact = Artefact.load(model_dir())
     engines = open_all(artefact)
     crops = face_crops(engines, options.images, options.limit)
     print(f"{len(crops)} faces", file=sys.stderr)

@@ -22,10 +22,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.measure import gflop, interleaved, machine, median_ms, peaks_gflops, pin, ratio
+from benchmarks.measure import ROOT, gflop, interleaved, machine, median_ms, model_dir, peaks_gflops, pin, ratio
 from benchmarks.naive import GALLERY, Naive, gallery
 from benchmarks.photos import SIZES, by_size
-from benchmarks.system import CACHE, ROOT
 from model.artefact import Artefact
 
 if TYPE_CHECKING:
@@ -49,7 +48,7 @@ def main() -> None:
     pin()
     from model.engines import open_engine  # noqa: PLC0415 - imported after the process has been pinned
 
-    artefact = Artefact.load(CACHE / "model")
+    artefact = Artefact.load(model_dir())
     engine = open_engine(artefact, options.engine, precision=options.precision)
     photos = by_size(options.images, options.limit)
     peaks = peaks_gflops()

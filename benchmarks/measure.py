@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+ROOT = Path(__file__).resolve().parents[1]
 PROC_STAT = Path("/proc/stat")
 _BUSY_WINDOW_SECONDS = 0.5
 _SINGLE_THREADED = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -35,6 +36,14 @@ def _busy_ticks() -> dict[int, int]:
         if name.startswith("cpu") and name != "cpu":
             ticks[int(name[3:])] = sum(map(int, fields)) - int(fields[3]) - int(fields[4])
     return ticks
+
+
+def model_dir() -> Path:
+    """Return where the model is: where the settings say, else in the checkout's cache if the tests have built one."""
+    from facerec.settings import Settings  # noqa: PLC0415 - imported after the process has been pinned
+
+    built = ROOT / ".cache" / "model"
+    return built if "FACEREC_MODEL__DIR" not in os.environ and built.exists() else Settings.load().model.dir
 
 
 def machine() -> dict[str, Any]:

@@ -16,9 +16,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.measure import interleaved, machine, pin
+from benchmarks.measure import ROOT, interleaved, machine, model_dir, pin
 from benchmarks.photos import SIZES, by_size
-from benchmarks.system import CACHE, ROOT
 from model.artefact import Artefact
 
 if TYPE_CHECKING:
@@ -83,7 +82,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     pin()
-    artefact = Artefact.load(CACHE / "model")
+    artefact = Artefact.load(model_dir())
     ways = {side: Naive(artefact, side, gallery()) for side in SIDES}
     result: dict[str, Any] = {}
     photos = by_size(options.images, options.limit)

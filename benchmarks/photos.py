@@ -40,12 +40,12 @@ def _spread(photos: list[bytes], limit: int) -> list[bytes]:
 
 
 def _faces(photos: Iterable[bytes]) -> Iterable[Image.Image]:
-    from benchmarks.system import CACHE  # noqa: PLC0415 - only where faces must be cut out
+    from benchmarks.measure import model_dir  # noqa: PLC0415 - only where faces must be cut out
     from model.artefact import Artefact  # noqa: PLC0415 - same
     from model.engines import open_engine  # noqa: PLC0415 - same
     from model.imaging import decode  # noqa: PLC0415 - same
 
-    engine = open_engine(Artefact.load(CACHE / "model"))
+    engine = open_engine(Artefact.load(model_dir()))
     for data in photos:
         pixels = decode(data)
         image = Image.fromarray(pixels)

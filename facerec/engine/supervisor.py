@@ -1,5 +1,6 @@
 """`FaceEngine` over supervised children: one per core, replaced when it crashes or overruns its deadline."""
 
+import dataclasses
 import os
 import threading
 from collections.abc import Iterable
@@ -100,6 +101,8 @@ class SupervisedEngine:
 def _same(loaded: Iterable[Ready]) -> Ready:
     different = set(loaded)
     if len(different) > 1:
+        if len({ready.precision for ready in different}) > 1:
+            raise ConfigurationError("the engines chose different precisions: set FACEREC_PRECISION to fp32 or bf16")
         raise ConfigurationError("the model was replaced while the engine started: start again")
     return different.pop()
 
@@ -200,6 +203,8 @@ class _Lane:
         self._log.debug("engine_ready", pid=child.pid, engine=ready.name)
         if not self.ready.done():
             self.ready.set_result(ready)
+            # What was chosen once holds for every successor: a new measurement might tip over on a busy machine.
+            self._spec = dataclasses.replace(self._spec, precision=ready.precision)
         elif ready != self.ready.result():
             # Its embeddings would be compared with templates of the other model.
             child.close()

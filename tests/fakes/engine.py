@@ -1,9 +1,9 @@
 """An engine for tests: what it does with an image is written in the image; its children leave traces in a folder.
 
-The folder is the `artefact_dir` of the spec. `STARTS` gets a line with its process id from each child, `BATCHES` one
-with the size of each batch that ended well. A file `REFUSE` in it makes the next children refuse, `BROKEN` makes them
-crash in their start, and a named pipe `GATE` holds them in their start until the test opens it for writing; a named
-pipe `HELD` does so with the images `HOLD`.
+The folder is the `artefact_dir` of the spec. `STARTS` gets a line with its process id from each child, `TOLD` one with
+the precision that it was told, `BATCHES` one with the size of each batch that ended well. A file `REFUSE` in it makes
+the next children refuse, `BROKEN` makes them crash in their start, and a named pipe `GATE` holds them in their start
+until the test opens it for writing; a named pipe `HELD` does so with the images `HOLD`.
 """
 
 import ctypes
@@ -33,6 +33,7 @@ RAISE = b"raise"
 INVALID = b"invalid"
 
 STARTS = "starts"
+TOLD = "told"
 BATCHES = "batches"
 REFUSE = "refuse"
 BROKEN = "broken"
@@ -64,6 +65,7 @@ def open_fake(spec: EngineSpec) -> FakeAnalyser:
     """The factory that a child calls."""
     folder = spec.artefact_dir
     note(folder, STARTS, str(os.getpid()))
+    note(folder, TOLD, spec.precision)
     if (folder / GATE).exists():
         (folder / GATE).read_bytes()
     if (folder / REFUSE).exists():

@@ -83,6 +83,18 @@ def test_says_what_is_loaded(tmp_path: Path) -> None:
         assert (engine.name, engine.precision, engine.model_id) == ("fake", "fp32", "fake-model")
 
 
+def test_a_replacement_computes_as_its_predecessor_chose(tmp_path: Path, callers: ThreadPoolExecutor) -> None:
+    """`auto` is decided once: a replacement does not measure again."""
+    with closing(make(tmp_path)) as engine:
+        engine.start()
+        with pytest.raises(EngineFailure):
+            engine.analyse(fake.EXIT)
+        engine.analyse(b"next")
+    first, *replacements = fake.notes(tmp_path, fake.TOLD)
+    assert first == "auto"
+    assert set(replacements) == {"fp32"}
+
+
 def test_loads_once_per_child(tmp_path: Path, callers: ThreadPoolExecutor) -> None:
     """Many images, one load each for the children."""
     with closing(make(tmp_path, engines=2)) as engine:
