@@ -19,6 +19,7 @@ log = structlog.get_logger(__name__)
 class _Loaded:
     version: int
     index: GalleryIndex
+    threshold: float | None
 
 
 class GalleryCache:
@@ -41,18 +42,25 @@ class GalleryCache:
         self._max_collections = max_collections
         self._lock = threading.Lock()
         self._loaded: OrderedDict[str, _Loaded] = OrderedDict()
-        self._loading: dict[str, Future[GalleryIndex]] = {}
+        self._loading: dict[str, Future[_Loaded]] = {}
         self._unreachable = False
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
     def index(self, collection: str) -> GalleryIndex:
         """Return the collection as last loaded; the first use loads it, and raises `Transient` when that fails."""
+        return self._current(collection).index
+
+    def threshold(self, collection: str) -> float | None:
+        """Return the collection's own threshold for the model, if any; loads and raises as `index` does."""
+        return self._current(collection).threshold
+
+    def _current(self, collection: str) -> _Loaded:
         with self._lock:
             loaded = self._loaded.get(collection)
             if loaded is not None:
                 self._loaded.move_to_end(collection)
-                return loaded.index
+                return loaded
             future = self._loading.get(collection)
             first = future is None
             if future is None:
@@ -99,7 +107,7 @@ class GalleryCache:
                 # A template that cannot be read must not end the refreshing of all others for good.
                 log.exception("gallery_refresh_failed")
 
-    def _load_first(self, collection: str, future: "Future[GalleryIndex]") -> None:
+    def _load_first(self, collection: str, future: "Future[_Loaded]") -> None:
         try:
             loaded = self._load(collection)
         except BaseException as exc:  # noqa: BLE001 - whatever it is belongs to everyone who waits for this load
@@ -107,7 +115,7 @@ class GalleryCache:
         else:
             if loaded.version > 0:
                 self._keep(collection, loaded, new=True)
-            future.set_result(loaded.index)
+            future.set_result(loaded)
         finally:
             with self._lock:
                 del self._loading[collection]
@@ -141,4 +149,5 @@ class GalleryCache:
             [template.identity for template in usable],
             [template.template_id for template in usable],
         )
-        return _Loaded(version, index)
+        own = self._store.threshold(collection, self._model_id) if version > 0 else None
+        return _Loaded(version, index, None if own is None else own.value)

@@ -109,6 +109,21 @@ class Template:
     enrolled_at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class CollectionThreshold:
+    """The least similarity of a match in one collection with one model, and how it was found."""
+
+    value: float
+    """Similarity max(0, cosine), from 0 to 1."""
+    target_fmr: float
+    fmr: float
+    """The share of the impostor pairs that reach `value`."""
+    impostor_pairs: int
+    source: str
+    """Where the pairs came from, for people."""
+    calibrated_at: datetime
+
+
 class TemplateStore(Protocol):
     """The system of record of the gallery; safe for concurrent writers and many readers."""
 
@@ -126,3 +141,9 @@ class TemplateStore(Protocol):
 
     def collections(self) -> list[str]:
         """The names of the collections that hold templates, sorted."""
+
+    def threshold(self, collection: str, model_id: str) -> CollectionThreshold | None:
+        """The collection's own threshold for embeddings of this model, if it has one."""
+
+    def set_threshold(self, collection: str, model_id: str, threshold: CollectionThreshold | None) -> None:
+        """Replace the collection's threshold for this model, or remove it; always raises the version."""

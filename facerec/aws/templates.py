@@ -1,8 +1,8 @@
 """The gallery's system of record on DynamoDB: one table, every change of a collection one transaction.
 
 The table's keys are `collection` and `item`. A template is the item `template#<template_id>` of its collection; the
-item `#version` there counts the collection's changes. The partition `#collections`, a name that no collection can have,
-holds for each collection the number of its templates.
+item `#version` there counts the collection's changes, and `threshold#<model_id>` is its own threshold for a model. The
+partition `#collections`, a name that no collection can have, holds for each collection the number of its templates.
 """
 
 import random
@@ -18,7 +18,7 @@ from botocore.exceptions import ClientError
 from facerec.aws.clients import Clients, translated
 from facerec.errors import AlreadyEnrolled, Transient
 from facerec.messages import ObjectRef
-from facerec.ports import Template
+from facerec.ports import CollectionThreshold, Template
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.type_defs import TransactWriteItemTypeDef
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _VERSION_ITEM = "#version"
 _TEMPLATE_ITEM = "template#"
 _COLLECTIONS = "#collections"
+_THRESHOLD_ITEM = "threshold#"
 
 _BATCH = 98
 """A transaction takes 100 items; two of them are the version and the count."""
@@ -182,6 +183,25 @@ class DynamoTemplateStore:
             )
         return reply.get("Item", {})
 
+    def threshold(self, collection: str, model_id: str) -> CollectionThreshold | None:
+        """Return the collection's threshold for the model: one consistent read of a small item."""
+        with translated(f"read the threshold of collection {collection!r}"):
+            reply = self._clients.dynamodb.get_item(
+                TableName=self._table, Key=_threshold_key(collection, model_id), ConsistentRead=True
+            )
+        return _threshold_from(reply["Item"]) if "Item" in reply else None
+
+    def set_threshold(self, collection: str, model_id: str, threshold: CollectionThreshold | None) -> None:
+        """Write or remove the threshold with the collection's new version, both or neither."""
+        key = _threshold_key(collection, model_id)
+        change: TransactWriteItemTypeDef = (
+            {"Delete": {"TableName": self._table, "Key": key}}
+            if threshold is None
+            else {"Put": {"TableName": self._table, "Item": key | _threshold_fields(threshold)}}
+        )
+        version = {"collection": {"S": collection}, "item": {"S": _VERSION_ITEM}}
+        self._transact(f"set the threshold of {collection!r}", [change, self._raised(version, "version", 1)])
+
 
 def _key(collection: str, template_id: str) -> Any:
     return {"collection": {"S": collection}, "item": {"S": f"{_TEMPLATE_ITEM}{template_id}"}}
@@ -212,4 +232,30 @@ def _from_item(item: Any) -> Template:
         photo=ObjectRef.parse(item["photo"]["S"]) if "photo" in item else None,
         probability=float(item["probability"]["N"]),
         enrolled_at=datetime.fromisoformat(item["enrolled_at"]["S"]),
+    )
+
+
+def _threshold_key(collection: str, model_id: str) -> Any:
+    return {"collection": {"S": collection}, "item": {"S": f"{_THRESHOLD_ITEM}{model_id}"}}
+
+
+def _threshold_fields(threshold: CollectionThreshold) -> Any:
+    return {
+        "value": {"N": repr(float(threshold.value))},
+        "target_fmr": {"N": repr(float(threshold.target_fmr))},
+        "fmr": {"N": repr(float(threshold.fmr))},
+        "impostor_pairs": {"N": str(threshold.impostor_pairs)},
+        "source": {"S": threshold.source},
+        "calibrated_at": {"S": threshold.calibrated_at.isoformat()},
+    }
+
+
+def _threshold_from(item: Any) -> CollectionThreshold:
+    return CollectionThreshold(
+        value=float(item["value"]["N"]),
+        target_fmr=float(item["target_fmr"]["N"]),
+        fmr=float(item["fmr"]["N"]),
+        impostor_pairs=int(item["impostor_pairs"]["N"]),
+        source=item["source"]["S"],
+        calibrated_at=datetime.fromisoformat(item["calibrated_at"]["S"]),
     )

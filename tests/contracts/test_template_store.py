@@ -19,7 +19,7 @@ from facerec.aws.templates import DynamoTemplateStore
 from facerec.errors import AlreadyEnrolled, ConfigurationError, Transient
 from facerec.ports import Template, TemplateStore
 from facerec.settings import AwsSettings, Settings
-from tests.fakes.templates import InMemoryTemplateStore, make_template
+from tests.fakes.templates import MODEL, OTHER_MODEL, InMemoryTemplateStore, make_template, make_threshold
 from tests.support.emulated import EmulatedAws
 
 WRITERS = 8
@@ -169,6 +169,50 @@ def test_removing_nothing_changes_nothing(store: TemplateStore) -> None:
     assert store.remove("default", [make_template(2).template_id]) == 0
     assert store.remove("default", []) == 0
     assert store.version("default") == version
+
+
+def test_a_threshold_comes_back_as_it_was_set(store: TemplateStore) -> None:
+    """Every field survives the trip; a second one takes the first one's place."""
+    assert store.threshold("default", MODEL) is None
+    store.set_threshold("default", MODEL, make_threshold(0.4321))
+    assert store.threshold("default", MODEL) == make_threshold(0.4321)
+    store.set_threshold("default", MODEL, make_threshold(0.6))
+    assert store.threshold("default", MODEL) == make_threshold(0.6)
+
+
+def test_thresholds_are_apart_by_collection_and_model(store: TemplateStore) -> None:
+    """Setting one neither shows nor changes another."""
+    store.set_threshold("default", MODEL, make_threshold(0.4))
+    assert store.threshold("default", OTHER_MODEL) is None
+    assert store.threshold("staff", MODEL) is None
+    assert store.version("staff") == 0
+
+
+def test_a_threshold_can_be_removed(store: TemplateStore) -> None:
+    """The model's own applies again; removing one that is not there is no error."""
+    store.set_threshold("default", MODEL, make_threshold())
+    store.set_threshold("default", MODEL, None)
+    assert store.threshold("default", MODEL) is None
+    store.set_threshold("default", MODEL, None)
+
+
+def test_every_change_of_a_threshold_raises_the_version(store: TemplateStore) -> None:
+    """Workers see it as they see an enrolment."""
+    versions = [store.version("default")]
+    for threshold in (make_threshold(0.4), make_threshold(0.5), None):
+        store.set_threshold("default", MODEL, threshold)
+        versions.append(store.version("default"))
+    assert versions == sorted(set(versions))
+
+
+def test_a_threshold_is_no_template(store: TemplateStore) -> None:
+    """A collection with nothing but a threshold is not listed; removing everyone keeps the threshold."""
+    store.set_threshold("staff", MODEL, make_threshold())
+    assert store.collections() == []
+    assert list(store.templates("staff")) == []
+    store.add(make_template(1, collection="staff"))
+    assert store.remove("staff", [make_template(1).template_id]) == 1
+    assert store.threshold("staff", MODEL) == make_threshold()
 
 
 @pytest.mark.parametrize("store", ["memory", "ministack"], indirect=True)  # moto's tables are not safe among threads

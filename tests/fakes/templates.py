@@ -10,7 +10,7 @@ import numpy as np
 
 from facerec.errors import AlreadyEnrolled, FacerecError
 from facerec.messages import ObjectRef
-from facerec.ports import Template
+from facerec.ports import CollectionThreshold, Template
 
 MODEL = "facenet-160-0123456789abcdef"
 OTHER_MODEL = "facenet-160-fedcba9876543210"
@@ -35,6 +35,18 @@ def make_template(
     )
 
 
+def make_threshold(value: float = 0.5123) -> CollectionThreshold:
+    """A collection's threshold of this value."""
+    return CollectionThreshold(
+        value=value,
+        target_fmr=1e-3,
+        fmr=0.0009765625,
+        impostor_pairs=10240,
+        source="templates of 144 people",
+        calibrated_at=datetime(2026, 3, 2, 8, 0, 0, 5, tzinfo=UTC),
+    )
+
+
 class InMemoryTemplateStore:
     """`TemplateStore` in a dictionary, safe for many threads. While `outage` is set every call raises it."""
 
@@ -42,6 +54,7 @@ class InMemoryTemplateStore:
         self._lock = threading.Lock()
         self._templates: defaultdict[str, dict[str, Template]] = defaultdict(dict)
         self._versions: defaultdict[str, int] = defaultdict(int)
+        self._thresholds: dict[tuple[str, str], CollectionThreshold | None] = {}
         self.outage: FacerecError | None = None
 
     def add(self, template: Template) -> None:
@@ -82,6 +95,19 @@ class InMemoryTemplateStore:
         with self._lock:
             self._check()
             return sorted(name for name, templates in self._templates.items() if templates)
+
+    def threshold(self, collection: str, model_id: str) -> CollectionThreshold | None:
+        """Return the collection's threshold for the model."""
+        with self._lock:
+            self._check()
+            return self._thresholds.get((collection, model_id))
+
+    def set_threshold(self, collection: str, model_id: str, threshold: CollectionThreshold | None) -> None:
+        """Replace or remove the collection's threshold for the model."""
+        with self._lock:
+            self._check()
+            self._thresholds[collection, model_id] = threshold
+            self._versions[collection] += 1
 
     def _check(self) -> None:
         if self.outage is not None:

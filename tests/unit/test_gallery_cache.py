@@ -13,7 +13,7 @@ from facerec.errors import Transient
 from facerec.gallery_cache import GalleryCache
 from facerec.ports import Template
 from model.matching import GalleryIndex
-from tests.fakes.templates import MODEL, OTHER_MODEL, InMemoryTemplateStore, make_template
+from tests.fakes.templates import MODEL, OTHER_MODEL, InMemoryTemplateStore, make_template, make_threshold
 
 PATIENCE_SECONDS = 10
 
@@ -86,6 +86,34 @@ def test_a_refresh_shows_every_change(cache: GalleryCache, store: WatchedStore) 
     store.remove("default", [make_template(2).template_id])
     cache.refresh()
     assert len(cache.index("default")) == 0
+
+
+def test_a_refresh_shows_a_new_threshold(cache: GalleryCache, store: WatchedStore) -> None:
+    """A calibration reaches running workers as an enrolment does, and so does its removal."""
+    assert cache.threshold("default") is None
+    store.set_threshold("default", MODEL, make_threshold(0.55))
+    assert cache.threshold("default") is None
+    cache.refresh()
+    assert cache.threshold("default") == 0.55
+    store.set_threshold("default", MODEL, None)
+    cache.refresh()
+    assert cache.threshold("default") is None
+
+
+def test_a_threshold_of_another_model_or_collection_does_not_apply(cache: GalleryCache, store: WatchedStore) -> None:
+    """Similarities of different models are on different scales."""
+    store.set_threshold("default", OTHER_MODEL, make_threshold(0.55))
+    store.set_threshold("staff", MODEL, make_threshold(0.66))
+    assert cache.threshold("default") is None
+    assert cache.threshold("staff") == 0.66
+    assert cache.threshold("nobody") is None
+
+
+def test_asking_for_a_threshold_first_loads_the_collection_once(cache: GalleryCache, store: WatchedStore) -> None:
+    """Whichever of the two is asked for first, a request costs one reading."""
+    cache.threshold("default")
+    cache.index("default")
+    assert store.asked["templates", "default"] == 1
 
 
 def test_a_refresh_without_a_change_reads_no_templates(cache: GalleryCache, store: WatchedStore) -> None:
