@@ -112,7 +112,7 @@ def _print(
         ("Collection", f"{gallery.collection}, model {gallery.model.model_id}"),
         ("Threshold", f"{threshold.value:.4f} (so far {in_force})"),
         ("False matches", f"{threshold.fmr:.3g} of the pairs, at most {threshold.target_fmr:g} asked for"),
-        ("Impostor pairs", f"{threshold.impostor_pairs}: {threshold.source}"),
+        ("Impostor pairs", threshold.source),
     ]
     if scored is not None:
         rows.append(("Evaluation set", used_and_skipped(scored)))
