@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from model.faces import Box
 from model.index.blocks import Block, Tail, encoded
 from model.index.shortlist import Shortlist
-from model.index.vectors import Codes, Float32Vectors, Queries
+from model.index.vectors import Codes, Float32Vectors, Queries, RowsDamaged
 
 BLOCK_ROWS = 32_768
 """Templates in full precision, 64 MB at 512 dimensions; so many together are encoded in 8 bits."""
@@ -77,7 +77,8 @@ class GalleryIndex:
         self._tail = Tail(0, embeddings.shape[1] if embeddings.ndim > 1 else 0)
         self._where: dict[str, tuple[int, int]] | None = None
         self._removed = 0
-        self._blocks: tuple[Block, ...] = ()
+        self._damaged = False
+        self._publish()
         self._append(embeddings, identities, template_ids)
 
     @classmethod
@@ -91,12 +92,20 @@ class GalleryIndex:
         index._numbers = {name: number for number, name in enumerate(names)}
         index._sealed = sealed
         index._tail.extend(last.vectors.embeddings, last.owners, last.template_ids)
+        if index._tail.count >= block_rows:
+            index._sealed.append(encoded(index._tail.block()))
+            index._tail = Tail(0, index._tail.dimension)
         index._publish()
         return index
 
     def __len__(self) -> int:
         """Return the number of templates."""
         return sum(map(len, self._blocks)) - self._removed
+
+    @property
+    def damaged(self) -> bool:
+        """Whether a search has raised `RowsDamaged`: the index is to be made anew."""
+        return self._damaged
 
     @property
     def blocks(self) -> tuple[Block, ...]:
@@ -118,16 +127,11 @@ class GalleryIndex:
         if limit < 1:
             raise ValueError(f"limit is {limit}, at least one match must be asked for")
         shortlists = [Shortlist(query, limit) for query in queries]
-        blocks = self._blocks
-        if len(queries) and any(map(len, blocks)):
-            prepared = Queries.of(queries)
-            position = 0
-            for block in blocks:
-                scores = block.vectors.scores(prepared)
-                errors = block.vectors.errors(prepared).tolist()
-                for shortlist, row, error in zip(shortlists, scores, errors, strict=True):
-                    shortlist.offer(block, row, error, position)
-                position += len(block)
+        try:
+            self._offer(queries, shortlists)
+        except RowsDamaged:
+            self._damaged = True
+            raise
         return [
             [Match(self._names[hit.owner], min(max(0.0, hit.cosine), 1.0), hit.template_id) for hit in shortlist.hits()]
             for shortlist in shortlists
@@ -150,11 +154,24 @@ class GalleryIndex:
                 self._compact()
             return removed
 
+    def _offer(self, queries: NDArray[np.float32], shortlists: list[Shortlist]) -> None:
+        blocks = self._blocks
+        if not shortlists or not any(map(len, blocks)):
+            return
+        prepared = Queries.of(queries)
+        position = 0
+        for block in blocks:
+            scores = block.vectors.scores(prepared)
+            errors = block.vectors.errors(prepared).tolist()
+            for shortlist, row, error in zip(shortlists, scores, errors, strict=True):
+                shortlist.offer(block, row, error, position)
+            position += len(block)
+
     def _append(self, embeddings: NDArray[np.float32], identities: Sequence[str], template_ids: Sequence[str]) -> None:
         embeddings = self._checked(embeddings, identities, template_ids)
         if not len(embeddings):
             return
-        replaced = self._bury(template_ids) if self._blocks else 0
+        replaced = self._bury(template_ids) if any(map(len, self._blocks)) else 0
         if not self._tail.count:
             self._tail = Tail(min(len(embeddings), self._block_rows), embeddings.shape[1])
         for name in identities:
@@ -187,7 +204,7 @@ class GalleryIndex:
             )
         if len(embeddings):
             embeddings = np.ascontiguousarray(embeddings, dtype=np.float32)
-            if embeddings.ndim != 2 or (self._blocks and embeddings.shape[1] != self._tail.dimension):  # noqa: PLR2004
+            if embeddings.ndim != 2 or (any(map(len, self._blocks)) and embeddings.shape[1] != self._tail.dimension):  # noqa: PLR2004
                 raise ValueError(f"embeddings of shape {embeddings.shape}, expected (N, {self._tail.dimension})")
             if not (np.einsum("nd,nd->n", embeddings, embeddings) <= _LONGEST**2).all():
                 raise ValueError("a template is not normalised")
@@ -233,4 +250,4 @@ class GalleryIndex:
         self._publish()
 
     def _publish(self) -> None:
-        self._blocks = (*self._sealed, self._tail.block())
+        self._blocks: tuple[Block, ...] = (*self._sealed, self._tail.block())

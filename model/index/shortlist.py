@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.index.blocks import Block
+from model.index.vectors import RowsDamaged
 
 _GROUP = 64
 """Scores whose maximum stands for them while the first floor is sought."""
@@ -13,10 +14,6 @@ _MANY = 256
 """From so many candidates on, those that a better template of their identity rules out are dropped first."""
 _AT_ONCE = 4096
 """Rows that are looked at in full precision at a time: 16 MB as float64 at 512 dimensions."""
-
-
-class RowsDamaged(Exception):
-    """A template in full precision is not the one that its code was made from: the file it came from is damaged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +72,7 @@ class Shortlist:
     def _look_at(
         self, block: Block, offsets: NDArray[np.intp], scores: NDArray[np.float32], error: float, first_position: int
     ) -> None:
-        # Row by row in float64, not as one product: a cosine depends on query and template alone, not on their neighbours.
+        # Row by row in float64, not as one product: a cosine depends on query and template, not on their neighbours.
         cosines = np.vecdot(block.vectors.take(offsets).astype(np.float64), self._query)
         if not (np.abs(cosines - scores[offsets]) <= error).all():
             raise RowsDamaged("a template's embedding contradicts its code")

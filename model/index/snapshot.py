@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.index.blocks import Block
-from model.index.vectors import Codes, Float32Vectors, Int8Vectors
+from model.index.vectors import Codes, Float32Vectors, Int8Vectors, RowsDamaged
 from model.matching import GalleryIndex
 
 _MAGIC = b"facidx01"
@@ -41,22 +41,27 @@ class FileRows:
         self._dimension = dimension
 
     def take(self, offsets: NDArray[np.intp]) -> NDArray[np.float32]:
-        """Return the rows at these offsets; raises OSError or ValueError when they cannot be read."""
+        """Return the rows at these offsets; raises `RowsDamaged` when they cannot be read."""
         size = 4 * self._dimension
         handle = self._file.fileno()
-        found = b"".join([os.pread(handle, size, self._start + offset * size) for offset in offsets.tolist()])
+        try:
+            found = b"".join([os.pread(handle, size, self._start + offset * size) for offset in offsets.tolist()])
+        except OSError as exc:
+            raise RowsDamaged(str(exc)) from exc
+        if len(found) != size * len(offsets):
+            raise RowsDamaged("the file has been cut short")
         return np.frombuffer(found, dtype="<f4").reshape(len(offsets), self._dimension)
 
 
-def write(index: GalleryIndex, path: Path, key: str) -> None:
-    """Write what the index holds under a key of the caller's; the file appears whole or not at all.
+def write(index: GalleryIndex, path: Path, key: str, version: int) -> None:
+    """Write what the index holds under a key and a version of the caller's; the file appears whole or not at all.
 
     Raises OSError when it cannot be written. Removed templates are left out. The index must not change meanwhile.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
         try:
-            _Writer(file).write(index, key)
+            _Writer(file).write(index, key, version)
             file.flush()
             os.fsync(file.fileno())
             Path(file.name).replace(path)
@@ -65,15 +70,16 @@ def write(index: GalleryIndex, path: Path, key: str) -> None:
             raise
 
 
-def open_snapshot(path: Path, key: str) -> GalleryIndex:
-    """Return the index that was written under this key; raises `SnapshotUnusable`."""
+def open_snapshot(path: Path, key: str) -> tuple[GalleryIndex, int]:
+    """Return the index that was last written under this key, and its version; raises `SnapshotUnusable`."""
     try:
         file = path.open("rb")
     except OSError as exc:
         raise SnapshotUnusable(f"{path}: {exc}") from exc
     try:
         reader = _Reader(file)
-        return reader.index(reader.contents(key))
+        contents = reader.contents(key)
+        return reader.index(contents), int(contents["version"])
     except (OSError, ValueError, KeyError, TypeError, struct.error) as exc:
         file.close()
         raise SnapshotUnusable(f"{path}: {exc}") from exc
@@ -86,13 +92,14 @@ class _Writer:
     def __init__(self, file: Any) -> None:
         self._file = file
 
-    def write(self, index: GalleryIndex, key: str) -> None:
+    def write(self, index: GalleryIndex, key: str, version: int) -> None:
         blocks = [self._block(block) for block in index.blocks if block.alive.any() or block is index.blocks[-1]]
         template_ids = [
             block.template_ids[offset] for block in index.blocks for offset in np.flatnonzero(block.alive).tolist()
         ]
         contents = {
             "key": key,
+            "version": version,
             "dimension": _dimension(index.blocks[-1]),
             "blocks": blocks,
             "template_ids": self._section([json.dumps(template_ids).encode()]),

@@ -16,6 +16,10 @@ _ROUNDING = 1e-5
 """Added to the bound of 8-bit scores for the float32 multiplications after the exact products; far above 2⁻²³."""
 
 
+class RowsDamaged(Exception):
+    """A template in full precision is not the one that its code was made from: its file is damaged or gone."""
+
+
 @dataclass(frozen=True, slots=True)
 class Queries:
     """Queries as they came and as 8-bit codes, prepared once for all blocks."""
