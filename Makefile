@@ -54,8 +54,8 @@ test: install $(VENV)/.dev ## Run all tests but parity
 test-unit: install ## Run the unit tests alone
 	@$(BIN)/python -m pytest tests/unit $(ARGS)
 
-test-parity: install-reference ## Compare the engines with facenet-pytorch as published
-	@$(BIN)/python -m pytest tests/parity $(ARGS)
+test-parity: install-reference ## Compare the engines with facenet-pytorch as published, and run what else needs torch
+	@$(BIN)/python -m pytest tests/parity tests/integration/test_gallery_cli.py::test_a_saved_pair_is_imported $(ARGS)
 
 lint: $(VENV)/.dev ## Check format, lint, types, layers and the generated docs
 	$(BIN)/ruff format --check .

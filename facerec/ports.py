@@ -124,6 +124,17 @@ class CollectionThreshold:
     calibrated_at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What leads from one version of a collection to a later one: first the removals, then the additions."""
+
+    version: int
+    added: Sequence[Template]
+    """All models; some may be of a version later still, and come again then."""
+    removed: Sequence[str]
+    """Template ids; some may never have been seen."""
+
+
 class TemplateStore(Protocol):
     """The system of record of the gallery; safe for concurrent writers and many readers."""
 
@@ -134,7 +145,13 @@ class TemplateStore(Protocol):
         """Remove templates; returns how many were there."""
 
     def version(self, collection: str) -> int:
-        """A number that every change of the collection raises; 0 before the first. Cheap: workers poll it."""
+        """A number that every change of the collection raises by 1; 0 before the first. Cheap: workers poll it.
+
+        A collection whose store was lost and made anew begins above the versions that it had before.
+        """
+
+    def changes(self, collection: str, since: int) -> Changes | None:
+        """What has changed since a version that `version` once returned; nothing when that can no longer be told."""
 
     def templates(self, collection: str) -> Iterator[Template]:
         """Every template of the collection, all models, sorted by identity and id; sees every add that has returned."""

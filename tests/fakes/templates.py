@@ -10,7 +10,7 @@ import numpy as np
 
 from facerec.errors import AlreadyEnrolled, FacerecError
 from facerec.messages import ObjectRef
-from facerec.ports import CollectionThreshold, Template
+from facerec.ports import Changes, CollectionThreshold, Template
 
 MODEL = "facenet-160-0123456789abcdef"
 OTHER_MODEL = "facenet-160-fedcba9876543210"
@@ -50,8 +50,10 @@ def make_threshold(value: float = 0.5123) -> CollectionThreshold:
 class InMemoryTemplateStore:
     """`TemplateStore` in a dictionary, safe for many threads. While `outage` is set every call raises it."""
 
-    def __init__(self) -> None:
+    def __init__(self, kept_changes: int = 10_000) -> None:
         self._lock = threading.Lock()
+        self._kept_changes = kept_changes
+        self._log: defaultdict[str, dict[int, set[str]]] = defaultdict(dict)
         self._templates: defaultdict[str, dict[str, Template]] = defaultdict(dict)
         self._versions: defaultdict[str, int] = defaultdict(int)
         self._thresholds: dict[tuple[str, str], CollectionThreshold | None] = {}
@@ -66,7 +68,7 @@ class InMemoryTemplateStore:
             if existing is not None:
                 raise AlreadyEnrolled(existing.identity, existing.template_id)
             collection[template.template_id] = template
-            self._versions[template.collection] += 1
+            self._changed(template.collection, {template.template_id})
 
     def remove(self, collection: str, template_ids: Sequence[str]) -> int:
         """Remove templates; returns how many were there."""
@@ -74,7 +76,8 @@ class InMemoryTemplateStore:
             self._check()
             there = [self._templates[collection].pop(identifier, None) for identifier in template_ids]
             removed = len(there) - there.count(None)
-            self._versions[collection] += bool(removed)
+            if removed:
+                self._changed(collection, set(template_ids))
             return removed
 
     def version(self, collection: str) -> int:
@@ -82,6 +85,19 @@ class InMemoryTemplateStore:
         with self._lock:
             self._check()
             return self._versions[collection]
+
+    def changes(self, collection: str, since: int) -> Changes | None:
+        """Return what has changed since that version, as far back as `kept_changes`."""
+        with self._lock:
+            self._check()
+            version, log = self._versions[collection], self._log[collection]
+            if since > version or not all(number in log for number in range(since + 1, version + 1)):
+                return None
+            touched = set[str]().union(*(log[number] for number in range(since + 1, version + 1)))
+            there = self._templates[collection]
+            return Changes(
+                version, [there[name] for name in sorted(touched & there.keys())], sorted(touched - there.keys())
+            )
 
     def templates(self, collection: str) -> Iterator[Template]:
         """Return every template, sorted by identity and id."""
@@ -107,8 +123,13 @@ class InMemoryTemplateStore:
         with self._lock:
             self._check()
             self._thresholds[collection, model_id] = threshold
-            self._versions[collection] += 1
+            self._changed(collection, set())
 
     def _check(self) -> None:
         if self.outage is not None:
             raise self.outage
+
+    def _changed(self, collection: str, template_ids: set[str]) -> None:
+        self._versions[collection] += 1
+        self._log[collection][self._versions[collection]] = template_ids
+        self._log[collection].pop(self._versions[collection] - self._kept_changes, None)
