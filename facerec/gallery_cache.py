@@ -2,14 +2,17 @@
 
 import threading
 from collections import Counter, OrderedDict
+from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import structlog
+from numpy.typing import NDArray
 
 from facerec.errors import FacerecError
-from facerec.ports import TemplateStore
+from facerec.gallery_snapshots import GallerySnapshots
+from facerec.ports import Template, TemplateStore
 from model.matching import GalleryIndex
 
 log = structlog.get_logger(__name__)
@@ -19,40 +22,59 @@ log = structlog.get_logger(__name__)
 class _Loaded:
     version: int
     index: GalleryIndex
+    unsaved: int = 0
+    """How many templates differ from the collection's snapshot."""
+    threshold: float | None = None
 
 
 class GalleryCache:
     """`GalleryReader` over a template store, for many threads.
 
     A collection is loaded at its first use. From `start` to `stop` one thread asks for the versions of the loaded ones
-    every `refresh_seconds`, reloads what has changed, and puts the new index in the old one's place at once: readers of
-    a loaded collection never wait. While the store cannot be reached they see what was loaded last.
+    every `refresh_seconds`, and makes the changes since in the index, or puts a new one in its place where the store
+    can no longer tell them: readers of a loaded collection never wait. While the store cannot be reached they see what
+    was loaded last. With `snapshots` a collection is loaded from this machine's disk, and only what has changed since
+    is read from the store.
 
     Templates of another model than `model_id` are left out. Names of collections come from clients, so at most
     `max_collections` are kept, the most recently used ones, and one that never held a template is not kept at all.
     """
 
     def __init__(
-        self, store: TemplateStore, model_id: str, refresh_seconds: float, *, max_collections: int = 64
+        self,
+        store: TemplateStore,
+        model_id: str,
+        refresh_seconds: float,
+        *,
+        snapshots: GallerySnapshots | None = None,
+        max_collections: int = 64,
     ) -> None:
         self._store = store
         self._model_id = model_id
         self._refresh_seconds = refresh_seconds
+        self._snapshots = snapshots
         self._max_collections = max_collections
         self._lock = threading.Lock()
         self._loaded: OrderedDict[str, _Loaded] = OrderedDict()
-        self._loading: dict[str, Future[GalleryIndex]] = {}
+        self._loading: dict[str, Future[_Loaded]] = {}
         self._unreachable = False
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
     def index(self, collection: str) -> GalleryIndex:
         """Return the collection as last loaded; the first use loads it, and raises `Transient` when that fails."""
+        return self._current(collection).index
+
+    def threshold(self, collection: str) -> float | None:
+        """Return the collection's own threshold for the model, if any; loads and raises as `index` does."""
+        return self._current(collection).threshold
+
+    def _current(self, collection: str) -> _Loaded:
         with self._lock:
             loaded = self._loaded.get(collection)
             if loaded is not None:
                 self._loaded.move_to_end(collection)
-                return loaded.index
+                return loaded
             future = self._loading.get(collection)
             first = future is None
             if future is None:
@@ -75,13 +97,16 @@ class GalleryCache:
             self._thread = None
 
     def refresh(self) -> None:
-        """Reload the collections that have changed; keeps what is loaded, and logs once, while the store is away."""
+        """Bring what is loaded up to date; keeps it as it is, and logs once, while the store is away."""
         with self._lock:
-            versions = {collection: loaded.version for collection, loaded in self._loaded.items()}
+            loaded = list(self._loaded.items())
         try:
-            for collection, version in versions.items():
-                if self._store.version(collection) != version:
-                    self._keep(collection, self._load(collection))
+            for collection, known in loaded:
+                if known.index.damaged:
+                    log.error("gallery_snapshot_damaged", collection=collection)
+                    self._keep(collection, self._read(collection))
+                elif self._store.version(collection) != known.version:
+                    self._keep(collection, self._advanced(collection, known))
         except FacerecError as exc:
             if not self._unreachable:
                 log.warning("gallery_unreachable", reason=str(exc))
@@ -99,7 +124,7 @@ class GalleryCache:
                 # A template that cannot be read must not end the refreshing of all others for good.
                 log.exception("gallery_refresh_failed")
 
-    def _load_first(self, collection: str, future: "Future[GalleryIndex]") -> None:
+    def _load_first(self, collection: str, future: "Future[_Loaded]") -> None:
         try:
             loaded = self._load(collection)
         except BaseException as exc:  # noqa: BLE001 - whatever it is belongs to everyone who waits for this load
@@ -107,7 +132,7 @@ class GalleryCache:
         else:
             if loaded.version > 0:
                 self._keep(collection, loaded, new=True)
-            future.set_result(loaded.index)
+            future.set_result(loaded)
         finally:
             with self._lock:
                 del self._loading[collection]
@@ -121,11 +146,41 @@ class GalleryCache:
                 self._loaded.popitem(last=False)
 
     def _load(self, collection: str) -> _Loaded:
-        # The version is read first: a change in between is loaded now, and once more at the next look.
+        saved = self._snapshots.load(collection) if self._snapshots else None
+        if saved is not None:
+            return self._advanced(collection, _Loaded(saved.version, saved.index))
+        return self._read(collection)
+
+    def _advanced(self, collection: str, known: _Loaded) -> _Loaded:
+        """What is known with the changes since, made in place; read anew when they cannot be told."""
+        changes = self._store.changes(collection, known.version)
+        if changes is None:
+            return self._read(collection)
+        templates = self._usable(collection, changes.added)
+        known.index.remove(changes.removed)
+        known.index.add(*_columns(templates))
+        unsaved = known.unsaved + len(changes.added) + len(changes.removed)
+        return self._saved(collection, _Loaded(changes.version, known.index, unsaved))
+
+    def _read(self, collection: str) -> _Loaded:
+        # The version is read first: a change in between is read now, and once more at the next look.
         version = self._store.version(collection)
         templates = list(self._store.templates(collection)) if version > 0 else []
-        usable = [template for template in templates if template.model_id == self._model_id]
+        index = GalleryIndex(*_columns(self._usable(collection, templates)))
+        return self._saved(collection, _Loaded(version, index, len(templates)))
+
+    def _saved(self, collection: str, loaded: _Loaded) -> _Loaded:
+        """The same with the collection's threshold, and from a new snapshot where one is worth writing."""
+        own = self._store.threshold(collection, self._model_id) if loaded.version > 0 else None
+        loaded = replace(loaded, threshold=None if own is None else own.value)
+        if self._snapshots is None or loaded.unsaved < self._snapshots.worth_writing:
+            return loaded
+        saved = self._snapshots.save(collection, loaded.version, loaded.index)
+        return replace(loaded, index=saved or loaded.index, unsaved=0)
+
+    def _usable(self, collection: str, templates: Sequence[Template]) -> list[Template]:
         others = Counter(template.model_id for template in templates if template.model_id != self._model_id)
+        usable = [template for template in templates if template.model_id == self._model_id]
         if others:
             log.warning(
                 "templates_of_another_model",
@@ -136,9 +191,12 @@ class GalleryCache:
                 model_in_use=self._model_id,
                 remedy="enrol these people again, or import a gallery that was made with the model in use",
             )
-        index = GalleryIndex(
-            np.array([template.embedding for template in usable], dtype=np.float32),
-            [template.identity for template in usable],
-            [template.template_id for template in usable],
-        )
-        return _Loaded(version, index)
+        return usable
+
+
+def _columns(templates: Sequence[Template]) -> tuple[NDArray[np.float32], list[str], list[str]]:
+    return (
+        np.array([template.embedding for template in templates], dtype=np.float32),
+        [template.identity for template in templates],
+        [template.template_id for template in templates],
+    )

@@ -25,6 +25,7 @@ DEFAULT_COLLECTION = "default"
 
 CollectionName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 Ratio = Annotated[float, Field(ge=0.0, le=1.0)]
+ThresholdSource = Literal["request", "collection", "model"]
 
 
 class _Message(BaseModel):
@@ -122,6 +123,8 @@ class RecognitionResult(_Message):
     collection: CollectionName = DEFAULT_COLLECTION
     faces: tuple[Face, ...] = ()
     """Every face, the primary one first."""
+    threshold_source: ThresholdSource | None = None
+    """Whose threshold applied; absent where there was no face, and in results of earlier versions."""
     model_id: str | None = None
     engine: str | None = None
     precision: str | None = None

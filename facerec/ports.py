@@ -109,6 +109,32 @@ class Template:
     enrolled_at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class CollectionThreshold:
+    """The least similarity of a match in one collection with one model, and how it was found."""
+
+    value: float
+    """Similarity max(0, cosine), from 0 to 1."""
+    target_fmr: float
+    fmr: float
+    """The share of the impostor pairs that reach `value`."""
+    impostor_pairs: int
+    source: str
+    """Where the pairs came from, for people."""
+    calibrated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What leads from one version of a collection to a later one: first the removals, then the additions."""
+
+    version: int
+    added: Sequence[Template]
+    """All models; some may be of a version later still, and come again then."""
+    removed: Sequence[str]
+    """Template ids; some may never have been seen."""
+
+
 class TemplateStore(Protocol):
     """The system of record of the gallery; safe for concurrent writers and many readers."""
 
@@ -119,10 +145,22 @@ class TemplateStore(Protocol):
         """Remove templates; returns how many were there."""
 
     def version(self, collection: str) -> int:
-        """A number that every change of the collection raises; 0 before the first. Cheap: workers poll it."""
+        """A number that every change of the collection raises by 1; 0 before the first. Cheap: workers poll it.
+
+        A collection whose store was lost and made anew begins above the versions that it had before.
+        """
+
+    def changes(self, collection: str, since: int) -> Changes | None:
+        """What has changed since a version that `version` once returned; nothing when that can no longer be told."""
 
     def templates(self, collection: str) -> Iterator[Template]:
         """Every template of the collection, all models, sorted by identity and id; sees every add that has returned."""
 
     def collections(self) -> list[str]:
         """The names of the collections that hold templates, sorted."""
+
+    def threshold(self, collection: str, model_id: str) -> CollectionThreshold | None:
+        """The collection's own threshold for embeddings of this model, if it has one."""
+
+    def set_threshold(self, collection: str, model_id: str, threshold: CollectionThreshold | None) -> None:
+        """Replace the collection's threshold for this model, or remove it; always raises the version."""

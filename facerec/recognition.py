@@ -12,7 +12,17 @@ import structlog
 
 from facerec.errors import InvalidMessage, ObjectMissing, QueueMissing
 from facerec.keys import copy_key, output_key
-from facerec.messages import NO_FACE, UNKNOWN, Box, Face, Match, Outcome, RecognitionRequest, RecognitionResult
+from facerec.messages import (
+    NO_FACE,
+    UNKNOWN,
+    Box,
+    Face,
+    Match,
+    Outcome,
+    RecognitionRequest,
+    RecognitionResult,
+    ThresholdSource,
+)
 from facerec.ports import FaceEngine, ObjectStore, ResultPublisher
 from model.header import InvalidImage
 
@@ -31,6 +41,9 @@ class GalleryReader(Protocol):
 
     def index(self, collection: str) -> "GalleryIndex":
         """The searchable templates of a collection; an empty index for one without any."""
+
+    def threshold(self, collection: str) -> float | None:
+        """The collection's own threshold for the model in use, if it was calibrated."""
 
 
 class Recogniser:
@@ -104,19 +117,26 @@ class Recogniser:
         except InvalidImage as exc:
             return self._result(request, Outcome.INVALID_IMAGE, attempt, timings, detail=str(exc))
         analysed = perf_counter()
-        faces = self._matched(request, analysis)
+        threshold, source = self._threshold(request) if analysis.faces else (self._default_threshold, None)
+        faces = self._matched(request, analysis, threshold)
         timings |= {stage: round(ms, 3) for stage, ms in analysis.timings_ms.items()}
         timings |= {"engine": _ms(analysed - fetched), "match": _ms(perf_counter() - analysed)}
         outcome = Outcome.NO_FACE if not faces else Outcome.MATCH if faces[0].matches else Outcome.UNKNOWN
-        return self._result(request, outcome, attempt, timings, faces=faces)
+        return self._result(request, outcome, attempt, timings, faces=faces, threshold_source=source)
 
-    def _matched(self, request: RecognitionRequest, analysis: "ImageAnalysis") -> tuple[Face, ...]:
+    def _threshold(self, request: RecognitionRequest) -> tuple[float, ThresholdSource]:
+        """The first that there is of the request's, the collection's and the model's threshold."""
+        if request.threshold is not None:
+            return request.threshold, "request"
+        own = self._gallery.threshold(request.collection)
+        return (self._default_threshold, "model") if own is None else (own, "collection")
+
+    def _matched(self, request: RecognitionRequest, analysis: "ImageAnalysis", threshold: float) -> tuple[Face, ...]:
         if not analysis.faces:
             return ()
         # Imported here because the web tier's bootstrap reaches this module and runs without numpy.
         import numpy as np  # noqa: PLC0415
 
-        threshold = self._default_threshold if request.threshold is None else request.threshold
         index = self._gallery.index(request.collection)
         found = index.search(np.stack([face.embedding for face in analysis.faces]), limit=MATCHES_PER_FACE)
         return tuple(
@@ -140,6 +160,7 @@ class Recogniser:
         *,
         faces: tuple[Face, ...] = (),
         detail: str | None = None,
+        threshold_source: ThresholdSource | None = None,
     ) -> RecognitionResult:
         names = {Outcome.UNKNOWN: UNKNOWN, Outcome.NO_FACE: NO_FACE}
         return RecognitionResult(
@@ -150,6 +171,7 @@ class Recogniser:
             detail=detail,
             collection=request.collection,
             faces=faces,
+            threshold_source=threshold_source,
             model_id=self._engine.model_id,
             engine=self._engine.name,
             precision=self._engine.precision,

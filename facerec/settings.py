@@ -114,7 +114,7 @@ class ModelSettings(_Group):
     )
     cache_dir: Path = Field(
         default_factory=lambda: _cache_home() / "downloads",
-        description="Directory of downloads and compiled models; default `downloads` in `$XDG_CACHE_HOME/facerec`",
+        description="Downloads, compiled models, copies of galleries; default `downloads` in `$XDG_CACHE_HOME/facerec`",
     )
 
 

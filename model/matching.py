@@ -1,12 +1,30 @@
 """Which face counts, and whose it is: pure functions and an index over arrays."""
 
+import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model.faces import Box
+from model.index.blocks import Block, Tail, encoded
+from model.index.shortlist import Shortlist
+from model.index.vectors import Codes, Float32Vectors, Queries, RowsDamaged
+
+BLOCK_ROWS = 32_768
+"""Templates in full precision, 64 MB at 512 dimensions; so many together are encoded in 8 bits.
+
+The first block is a quarter of that: ten thousand templates are then 5 MB to read for a search, not 20.
+"""
+
+_AT_ONCE = 8
+"""Queries that share a pass over the templates; more would cost more memory for scores, and gain little."""
+
+_LONGEST = 1.001
+"""The norm of a template at most, with room for rounding: the bounds of the search rest on it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,60 +53,215 @@ def primary_order(boxes: Sequence[Box], width: int, height: int, center_weight: 
 
 
 class GalleryIndex:
-    """Enrolled templates, searchable by cosine similarity; immutable and safe to search from several threads.
+    """Enrolled templates, searchable by cosine similarity; one interface from none to millions of them.
 
-    `embeddings` is float32 (N, D), L2-normalised, row i belonging to `identities[i]` and `template_ids[i]`. Raises
-    ValueError when the three differ in length.
+    Any number of threads may search while others add and remove: a search sees each of their changes or does not, and
+    waits for none. `embeddings` is float32 (N, D), L2-normalised, row i belonging to `identities[i]` and
+    `template_ids[i]`, which are unique. Raises ValueError when the three differ in length, and for a template that is
+    not normalised.
+
+    A small gallery is float32 arithmetic. Of a larger one each full block of `block_rows`, the first at a quarter of
+    that, is also kept as 8-bit codes, a quarter of the memory to read; these choose the few templates whose cosines are then computed in
+    full precision. The errors of the codes are bounded, so nothing is missed (`model.index.vectors`).
     """
 
-    def __init__(self, embeddings: NDArray[np.float32], identities: Sequence[str], template_ids: Sequence[str]) -> None:
-        if not len(embeddings) == len(identities) == len(template_ids):
-            raise ValueError(
-                f"{len(embeddings)} embeddings, {len(identities)} identities and {len(template_ids)} template ids"
-            )
-        # Grouped by identity, so that the best template of each is one `reduceat` over neighbouring columns.
-        numbers: dict[str, int] = {}
-        owners = np.array([numbers.setdefault(identity, len(numbers)) for identity in identities], dtype=np.intp)
-        order = np.argsort(owners, kind="stable")
-        self._names = list(numbers)
-        self._identity = owners[order]
-        self._firsts = np.searchsorted(self._identity, np.arange(len(numbers)), side="left")
-        self._ends = np.searchsorted(self._identity, np.arange(len(numbers)), side="right")
-        self._template_ids = [template_ids[row] for row in order]
-        self._embeddings = np.ascontiguousarray(embeddings[order], dtype=np.float32)
+    exact = True
+    """Whether the result is always that of comparing every template in full precision."""
+
+    def __init__(
+        self,
+        embeddings: NDArray[np.float32],
+        identities: Sequence[str],
+        template_ids: Sequence[str],
+        *,
+        block_rows: int = BLOCK_ROWS,
+    ) -> None:
+        self._block_rows = block_rows
+        self._writing = threading.Lock()
+        self._names: list[str] = []
+        self._numbers: dict[str, int] = {}
+        self._sealed: list[Block] = []
+        self._tail = Tail(0, embeddings.shape[1] if embeddings.ndim > 1 else 0)
+        self._where: dict[str, tuple[int, int]] | None = None
+        self._removed = 0
+        self._damaged = False
+        self._publish()
+        self._append(embeddings, identities, template_ids)
+
+    @classmethod
+    def of_blocks(cls, blocks: Sequence[Block], names: Sequence[str], *, block_rows: int = BLOCK_ROWS) -> Self:
+        """Return an index over full blocks and, last or alone, one of float32; `names[i]` is the identity i."""
+        *sealed, last = blocks
+        if not isinstance(last.vectors, Float32Vectors):
+            raise TypeError("the last block is not float32")
+        index = cls(last.vectors.embeddings[:0], [], [], block_rows=block_rows)
+        index._names = list(names)
+        index._numbers = {name: number for number, name in enumerate(names)}
+        index._sealed = sealed
+        index._tail.extend(last.vectors.embeddings, last.owners, last.template_ids)
+        index._seal()
+        index._publish()
+        return index
 
     def __len__(self) -> int:
         """Return the number of templates."""
-        return len(self._template_ids)
+        return sum(map(len, self._blocks)) - self._removed
+
+    @property
+    def damaged(self) -> bool:
+        """Whether a search has raised `RowsDamaged`: the index is to be made anew."""
+        return self._damaged
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """The templates as they are searched, the removed ones too; the last block is float32."""
+        return self._blocks
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The identities by their numbers, also those whose templates are all removed."""
+        return self._names
 
     def search(self, queries: NDArray[np.float32], limit: int = 1) -> list[list[Match]]:
         """Return for each query (M, D), L2-normalised, its `limit` nearest identities, the most similar first.
 
         An identity appears once, with its best template; equals come in the order of enrolment. An empty gallery
-        gives empty lists. No threshold is applied. Raises ValueError for a `limit` below 1.
+        gives empty lists. No threshold is applied. A result depends on the query and the gallery, not on the other
+        queries. Raises ValueError for a `limit` below 1, and `RowsDamaged` when the file of a snapshot has rotted.
         """
         if limit < 1:
             raise ValueError(f"limit is {limit}, at least one match must be asked for")
-        if not len(self):
-            return [[] for _ in queries]
-        cosines = queries @ self._embeddings.T
-        if limit == 1:
-            best = cosines.argmax(axis=1)
-            return [[self._match(row, template)] for row, template in zip(cosines, best, strict=True)]
-        return [self._nearest(row, limit) for row in cosines]
-
-    def _nearest(self, cosines: NDArray[np.float32], limit: int) -> list[Match]:
-        by_identity = np.maximum.reduceat(cosines, self._firsts)
-        numbers = np.arange(len(by_identity))
-        if limit < len(numbers):
-            # Only the few that can be among the nearest are sorted.
-            numbers = np.flatnonzero(by_identity >= np.partition(by_identity, -limit)[-limit])
-        numbers = numbers[np.argsort(-by_identity[numbers], kind="stable")][:limit]
+        shortlists = [Shortlist(query, limit) for query in queries]
+        try:
+            for start in range(0, len(queries), _AT_ONCE):
+                self._offer(queries[start : start + _AT_ONCE], shortlists[start : start + _AT_ONCE])
+        except RowsDamaged:
+            self._damaged = True
+            raise
         return [
-            self._match(cosines, first + cosines[first:end].argmax())
-            for first, end in zip(self._firsts[numbers], self._ends[numbers], strict=True)
+            [Match(self._names[hit.owner], min(max(0.0, hit.cosine), 1.0), hit.template_id) for hit in shortlist.hits()]
+            for shortlist in shortlists
         ]
 
-    def _match(self, cosines: NDArray[np.float32], template: np.intp) -> Match:
-        similarity = min(max(0.0, float(cosines[template])), 1.0)
-        return Match(self._names[self._identity[template]], similarity, self._template_ids[template])
+    def add(self, embeddings: NDArray[np.float32], identities: Sequence[str], template_ids: Sequence[str]) -> None:
+        """Add templates as at the construction; one whose id is there already takes the other's place.
+
+        Costs a copy of the new templates, and for every `block_rows` of them the encoding of a block.
+        """
+        with self._writing:
+            self._append(embeddings, identities, template_ids)
+
+    def remove(self, template_ids: Sequence[str]) -> int:
+        """Remove templates; returns how many were there. A block is rewritten when half of it is gone."""
+        with self._writing:
+            before = self._removed
+            removed = self._bury(template_ids)
+            if self._removed != before:
+                self._compact()
+            return removed
+
+    def _offer(self, queries: NDArray[np.float32], shortlists: list[Shortlist]) -> None:
+        blocks = self._blocks
+        if not any(map(len, blocks)):
+            return
+        prepared = Queries.of(queries)
+        position = 0
+        for block in blocks:
+            scores = block.vectors.scores(prepared)
+            errors = block.vectors.errors(prepared).tolist()
+            for shortlist, row, error in zip(shortlists, scores, errors, strict=True):
+                shortlist.offer(block, row, error, position)
+            position += len(block)
+
+    def _append(self, embeddings: NDArray[np.float32], identities: Sequence[str], template_ids: Sequence[str]) -> None:
+        embeddings = self._checked(embeddings, identities, template_ids)
+        if not len(embeddings):
+            return
+        replaced = self._bury(template_ids) if any(map(len, self._blocks)) else 0
+        if not self._tail.count:
+            self._tail = Tail(0, embeddings.shape[1])
+        for name in identities:
+            if name not in self._numbers:
+                self._names.append(name)
+                self._numbers[name] = len(self._names) - 1
+        owners = np.fromiter((self._numbers[name] for name in identities), dtype=np.int32, count=len(identities))
+        start = 0
+        while start < len(embeddings):
+            limit = self._limit(embeddings.shape[1])
+            stop = min(len(embeddings), start + limit - self._tail.count)
+            if self._where is not None:
+                first = self._tail.count - start
+                self._where |= {template_ids[row]: (len(self._sealed), first + row) for row in range(start, stop)}
+            self._tail.extend(embeddings[start:stop], owners[start:stop], template_ids[start:stop])
+            self._seal()
+            start = stop
+        self._publish()
+        if replaced:
+            self._compact()
+
+    def _limit(self, dimension: int) -> int:
+        """How many rows make the last block full."""
+        rows = self._block_rows if self._sealed else self._block_rows // 4
+        return rows if Codes.possible(dimension) else sys.maxsize
+
+    def _seal(self) -> None:
+        if self._tail.count >= self._limit(self._tail.dimension):
+            self._sealed.append(encoded(self._tail.block()))
+            self._tail = Tail(0, self._tail.dimension)
+
+    def _checked(
+        self, embeddings: NDArray[np.float32], identities: Sequence[str], template_ids: Sequence[str]
+    ) -> NDArray[np.float32]:
+        if not len(embeddings) == len(identities) == len(template_ids):
+            raise ValueError(
+                f"{len(embeddings)} embeddings, {len(identities)} identities and {len(template_ids)} template ids"
+            )
+        if len(embeddings):
+            embeddings = np.ascontiguousarray(embeddings, dtype=np.float32)
+            if embeddings.ndim != 2 or (any(map(len, self._blocks)) and embeddings.shape[1] != self._tail.dimension):  # noqa: PLR2004
+                raise ValueError(f"embeddings of shape {embeddings.shape}, expected (N, {self._tail.dimension})")
+            if not (np.einsum("nd,nd->n", embeddings, embeddings) <= _LONGEST**2).all():
+                raise ValueError("a template is not normalised")
+        return embeddings
+
+    def _bury(self, template_ids: Sequence[str]) -> int:
+        """Clear the rows of these templates, as far as they are there."""
+        if self._where is None:
+            self._where = {
+                template_id: (number, offset)
+                for number, block in enumerate(self._blocks)
+                for offset, (template_id, alive) in enumerate(
+                    zip(block.template_ids[: len(block)], block.alive.tolist(), strict=True)
+                )
+                if alive
+            }
+        buried = 0
+        for template_id in template_ids:
+            number, offset = self._where.pop(template_id, (-1, -1))
+            if number >= 0:
+                self._blocks[number].alive[offset] = False
+                buried += 1
+        self._removed += buried
+        return buried
+
+    def _compact(self) -> None:
+        """Rewrite the blocks that are half dead; searches that have begun go on with the old ones."""
+        for number, block in enumerate(self._blocks):
+            alive = np.flatnonzero(block.alive)
+            if 2 * len(alive) > len(block) or not len(block):
+                continue
+            template_ids = [block.template_ids[offset] for offset in alive]
+            rows, owners = block.vectors.take(alive), block.owners[alive]
+            if number == len(self._sealed):
+                self._tail = Tail(len(alive), rows.shape[1])
+                self._tail.extend(rows, owners, template_ids)
+            else:
+                fresh = Block(Float32Vectors(rows), owners, template_ids, np.ones(len(alive), dtype=np.bool_))
+                self._sealed[number] = encoded(fresh) if len(alive) else fresh
+            if self._where is not None:
+                self._where |= {template_id: (number, offset) for offset, template_id in enumerate(template_ids)}
+            self._removed -= len(block) - len(alive)
+        self._publish()
+
+    def _publish(self) -> None:
+        self._blocks: tuple[Block, ...] = (*self._sealed, self._tail.block())

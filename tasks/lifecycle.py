@@ -18,6 +18,7 @@ from facerec.engine.protocol import REAL_ANALYSER
 from facerec.engine.supervisor import SupervisedEngine
 from facerec.errors import ConfigurationError, FacerecError
 from facerec.gallery_cache import GalleryCache
+from facerec.gallery_snapshots import GallerySnapshots
 from facerec.logs import configure_logging
 from facerec.messages import DEFAULT_COLLECTION
 from facerec.recognition import Recogniser
@@ -59,7 +60,14 @@ class Worker:
             resources.callback(engine.close)
             engine.start()
             gallery = GalleryCache(
-                bootstrap.template_store(settings), engine.model_id, settings.gallery.refresh_seconds
+                bootstrap.template_store(settings),
+                engine.model_id,
+                settings.gallery.refresh_seconds,
+                snapshots=GallerySnapshots(
+                    settings.model.cache_dir / "galleries",
+                    f"{settings.endpoint_url or settings.aws.region}/{settings.templates_table}",
+                    engine.model_id,
+                ),
             )
             gallery.index(DEFAULT_COLLECTION)
             gallery.start()

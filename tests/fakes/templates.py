@@ -10,7 +10,7 @@ import numpy as np
 
 from facerec.errors import AlreadyEnrolled, FacerecError
 from facerec.messages import ObjectRef
-from facerec.ports import Template
+from facerec.ports import Changes, CollectionThreshold, Template
 
 MODEL = "facenet-160-0123456789abcdef"
 OTHER_MODEL = "facenet-160-fedcba9876543210"
@@ -35,13 +35,28 @@ def make_template(
     )
 
 
+def make_threshold(value: float = 0.5123) -> CollectionThreshold:
+    """A collection's threshold of this value."""
+    return CollectionThreshold(
+        value=value,
+        target_fmr=1e-3,
+        fmr=0.0009765625,
+        impostor_pairs=10240,
+        source="templates of 144 people",
+        calibrated_at=datetime(2026, 3, 2, 8, 0, 0, 5, tzinfo=UTC),
+    )
+
+
 class InMemoryTemplateStore:
     """`TemplateStore` in a dictionary, safe for many threads. While `outage` is set every call raises it."""
 
-    def __init__(self) -> None:
+    def __init__(self, kept_changes: int = 10_000) -> None:
         self._lock = threading.Lock()
+        self._kept_changes = kept_changes
+        self._log: defaultdict[str, dict[int, set[str]]] = defaultdict(dict)
         self._templates: defaultdict[str, dict[str, Template]] = defaultdict(dict)
         self._versions: defaultdict[str, int] = defaultdict(int)
+        self._thresholds: dict[tuple[str, str], CollectionThreshold | None] = {}
         self.outage: FacerecError | None = None
 
     def add(self, template: Template) -> None:
@@ -53,7 +68,7 @@ class InMemoryTemplateStore:
             if existing is not None:
                 raise AlreadyEnrolled(existing.identity, existing.template_id)
             collection[template.template_id] = template
-            self._versions[template.collection] += 1
+            self._changed(template.collection, {template.template_id})
 
     def remove(self, collection: str, template_ids: Sequence[str]) -> int:
         """Remove templates; returns how many were there."""
@@ -61,7 +76,8 @@ class InMemoryTemplateStore:
             self._check()
             there = [self._templates[collection].pop(identifier, None) for identifier in template_ids]
             removed = len(there) - there.count(None)
-            self._versions[collection] += bool(removed)
+            if removed:
+                self._changed(collection, set(template_ids))
             return removed
 
     def version(self, collection: str) -> int:
@@ -69,6 +85,19 @@ class InMemoryTemplateStore:
         with self._lock:
             self._check()
             return self._versions[collection]
+
+    def changes(self, collection: str, since: int) -> Changes | None:
+        """Return what has changed since that version, as far back as `kept_changes`."""
+        with self._lock:
+            self._check()
+            version, log = self._versions[collection], self._log[collection]
+            if since > version or not all(number in log for number in range(since + 1, version + 1)):
+                return None
+            touched = set[str]().union(*(log[number] for number in range(since + 1, version + 1)))
+            there = self._templates[collection]
+            return Changes(
+                version, [there[name] for name in sorted(touched & there.keys())], sorted(touched - there.keys())
+            )
 
     def templates(self, collection: str) -> Iterator[Template]:
         """Return every template, sorted by identity and id."""
@@ -83,6 +112,24 @@ class InMemoryTemplateStore:
             self._check()
             return sorted(name for name, templates in self._templates.items() if templates)
 
+    def threshold(self, collection: str, model_id: str) -> CollectionThreshold | None:
+        """Return the collection's threshold for the model."""
+        with self._lock:
+            self._check()
+            return self._thresholds.get((collection, model_id))
+
+    def set_threshold(self, collection: str, model_id: str, threshold: CollectionThreshold | None) -> None:
+        """Replace or remove the collection's threshold for the model."""
+        with self._lock:
+            self._check()
+            self._thresholds[collection, model_id] = threshold
+            self._changed(collection, set())
+
     def _check(self) -> None:
         if self.outage is not None:
             raise self.outage
+
+    def _changed(self, collection: str, template_ids: set[str]) -> None:
+        self._versions[collection] += 1
+        self._log[collection][self._versions[collection]] = template_ids
+        self._log[collection].pop(self._versions[collection] - self._kept_changes, None)

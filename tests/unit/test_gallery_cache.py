@@ -4,6 +4,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,9 +12,10 @@ from structlog.testing import capture_logs
 
 from facerec.errors import Transient
 from facerec.gallery_cache import GalleryCache
-from facerec.ports import Template
+from facerec.gallery_snapshots import GallerySnapshots
+from facerec.ports import Changes, Template
 from model.matching import GalleryIndex
-from tests.fakes.templates import MODEL, OTHER_MODEL, InMemoryTemplateStore, make_template
+from tests.fakes.templates import MODEL, OTHER_MODEL, InMemoryTemplateStore, make_template, make_threshold
 
 PATIENCE_SECONDS = 10
 
@@ -21,8 +23,8 @@ PATIENCE_SECONDS = 10
 class WatchedStore(InMemoryTemplateStore):
     """Counts what is asked of it, and can be held while it reads templates."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, kept_changes: int = 10_000) -> None:
+        super().__init__(kept_changes)
         self.asked: Counter[tuple[str, str]] = Counter()
         self.read = threading.Event()
         self.go_on = threading.Event()
@@ -35,9 +37,18 @@ class WatchedStore(InMemoryTemplateStore):
     def templates(self, collection: str) -> Iterator[Template]:
         self.asked["templates", collection] += 1
         found = super().templates(collection)
+        self._hold()
+        return found
+
+    def changes(self, collection: str, since: int) -> Changes | None:
+        self.asked["changes", collection] += 1
+        found = super().changes(collection, since)
+        self._hold()
+        return found
+
+    def _hold(self) -> None:
         self.read.set()
         assert self.go_on.wait(PATIENCE_SECONDS)
-        return found
 
 
 @pytest.fixture
@@ -86,6 +97,34 @@ def test_a_refresh_shows_every_change(cache: GalleryCache, store: WatchedStore) 
     store.remove("default", [make_template(2).template_id])
     cache.refresh()
     assert len(cache.index("default")) == 0
+
+
+def test_a_refresh_shows_a_new_threshold(cache: GalleryCache, store: WatchedStore) -> None:
+    """A calibration reaches running workers as an enrolment does, and so does its removal."""
+    assert cache.threshold("default") is None
+    store.set_threshold("default", MODEL, make_threshold(0.55))
+    assert cache.threshold("default") is None
+    cache.refresh()
+    assert cache.threshold("default") == 0.55
+    store.set_threshold("default", MODEL, None)
+    cache.refresh()
+    assert cache.threshold("default") is None
+
+
+def test_a_threshold_of_another_model_or_collection_does_not_apply(cache: GalleryCache, store: WatchedStore) -> None:
+    """Similarities of different models are on different scales."""
+    store.set_threshold("default", OTHER_MODEL, make_threshold(0.55))
+    store.set_threshold("staff", MODEL, make_threshold(0.66))
+    assert cache.threshold("default") is None
+    assert cache.threshold("staff") == 0.66
+    assert cache.threshold("nobody") is None
+
+
+def test_asking_for_a_threshold_first_loads_the_collection_once(cache: GalleryCache, store: WatchedStore) -> None:
+    """Whichever of the two is asked for first, a request costs one reading."""
+    cache.threshold("default")
+    cache.index("default")
+    assert store.asked["templates", "default"] == 1
 
 
 def test_a_refresh_without_a_change_reads_no_templates(cache: GalleryCache, store: WatchedStore) -> None:
@@ -223,6 +262,75 @@ def test_the_thread_outlives_what_it_cannot_read(store: WatchedStore) -> None:
     assert "gallery_refresh_failed" in {record["event"] for record in records}
     cache.refresh()
     assert names(cache.index("default"), 1, 3) == ["Ada", "Alan"]
+
+
+def test_a_change_is_read_alone(cache: GalleryCache, store: WatchedStore) -> None:
+    """One more person costs one person's reading, however large the collection is; readers keep their index."""
+    index = cache.index("default")
+    store.add(make_template(2, "Grace"))
+    store.remove("default", [make_template(1).template_id])
+    cache.refresh()
+    assert names(index, 1, 2) == [None, "Grace"]
+    assert cache.index("default") is index
+    assert store.asked["templates", "default"] == 1
+
+
+def test_who_is_too_far_behind_reads_the_whole() -> None:
+    """After more changes than the store can tell, nobody is missing."""
+    store = WatchedStore(kept_changes=2)
+    cache = GalleryCache(store, MODEL, refresh_seconds=3600)
+    store.add(make_template(1, "Ada"))
+    cache.index("default")
+    for number, name in ((2, "Grace"), (3, "Alan"), (4, "Edsger")):
+        store.add(make_template(number, name))
+    store.remove("default", [make_template(1).template_id])
+    cache.refresh()
+    assert names(cache.index("default"), 1, 2, 3, 4) == [None, "Grace", "Alan", "Edsger"]
+    assert store.asked["templates", "default"] == 2
+
+
+def test_a_starting_worker_reads_its_snapshot_and_the_changes(store: WatchedStore, tmp_path: Path) -> None:
+    """The store is asked for what is new, not for the whole; a removed person does not come back."""
+    snapshots = GallerySnapshots(tmp_path, "table", MODEL, worth_writing=1)
+    GalleryCache(store, MODEL, 3600, snapshots=snapshots).index("default")
+    store.add(make_template(2, "Grace"))
+    store.remove("default", [make_template(1).template_id])
+    store.asked.clear()
+    assert names(GalleryCache(store, MODEL, 3600, snapshots=snapshots).index("default"), 1, 2) == [None, "Grace"]
+    assert store.asked == {("changes", "default"): 1}
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_damaged_snapshot_is_replaced(store: WatchedStore, tmp_path: Path) -> None:
+    """It is told, the store is read instead, and the next start finds a good one."""
+    snapshots = GallerySnapshots(tmp_path, "table", MODEL, worth_writing=1)
+    GalleryCache(store, MODEL, 3600, snapshots=snapshots).index("default")
+    (file,) = tmp_path.iterdir()
+    file.write_bytes(file.read_bytes()[:-100])
+    with capture_logs() as records:
+        for _ in range(2):
+            assert names(GalleryCache(store, MODEL, 3600, snapshots=snapshots).index("default"), 1) == ["Ada"]
+    assert [record["event"] for record in records] == ["gallery_snapshot_unusable", "gallery_snapshot_loaded"]
+
+
+def test_a_snapshot_of_another_store_or_model_is_none(store: WatchedStore, tmp_path: Path) -> None:
+    """Two tables, or two models, on one machine do not meet."""
+    GalleryCache(store, MODEL, 3600, snapshots=GallerySnapshots(tmp_path, "table", MODEL, worth_writing=1)).index(
+        "default"
+    )
+    assert GallerySnapshots(tmp_path, "table", MODEL).load("default") is not None
+    assert GallerySnapshots(tmp_path, "other table", MODEL).load("default") is None
+    assert GallerySnapshots(tmp_path, "table", OTHER_MODEL).load("default") is None
+    assert GallerySnapshots(tmp_path, "table", MODEL).load("staff") is None
+
+
+def test_a_snapshot_that_cannot_be_written_stops_nobody(store: WatchedStore, tmp_path: Path) -> None:
+    """Without a place on the disk the gallery is in memory alone, and the log says why."""
+    (tmp_path / "occupied").write_text("a file, not a directory")
+    snapshots = GallerySnapshots(tmp_path / "occupied", "table", MODEL, worth_writing=1)
+    with capture_logs() as records:
+        assert names(GalleryCache(store, MODEL, 3600, snapshots=snapshots).index("default"), 1) == ["Ada"]
+    assert "gallery_snapshot_not_written" in {record["event"] for record in records}
 
 
 def reload(store: WatchedStore, change: Callable[[], object]) -> None:

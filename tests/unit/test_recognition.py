@@ -51,6 +51,7 @@ class World:
         self.published: list[tuple[str, RecognitionResult]] = []
         self.queue_missing = False
         self.gallery = GalleryIndex(AXES[:2], ["Ada", "Grace"], ["t1", "t2"])
+        self.collection_threshold: float | None = None
         self.recogniser = self.make()
 
     def make(self, *, copy_by_filename: bool = False) -> Recogniser:
@@ -67,6 +68,9 @@ class World:
 
     def index(self, collection: str) -> GalleryIndex:
         return self.gallery
+
+    def threshold(self, collection: str) -> float | None:
+        return self.collection_threshold
 
     def publish(self, reply_to: str, result: RecognitionResult) -> None:
         if self.queue_missing:
@@ -122,12 +126,26 @@ def test_a_face_below_the_threshold_is_unknown(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    ("threshold", "outcome"), [(0.4, Outcome.MATCH), (0.6, Outcome.UNKNOWN), (None, Outcome.MATCH)]
+    ("requests", "collections", "outcome", "source"),
+    [
+        (0.4, 0.6, Outcome.MATCH, "request"),
+        (0.6, 0.4, Outcome.UNKNOWN, "request"),
+        (0.0, 0.6, Outcome.MATCH, "request"),
+        (None, 0.6, Outcome.UNKNOWN, "collection"),
+        (None, 0.4, Outcome.MATCH, "collection"),
+        (None, None, Outcome.MATCH, "model"),
+    ],
 )
-def test_the_requests_own_threshold_comes_first(world: World, threshold: float | None, outcome: Outcome) -> None:
-    """The model's threshold is only the default."""
+def test_the_threshold_is_the_requests_then_the_collections_then_the_models(
+    world: World, requests: float | None, collections: float | None, outcome: Outcome, source: str
+) -> None:
+    """The first that there is decides; the result names it, and a match shows its value."""
     world.engine.faces = (face(similar(0.55)),)
-    assert world.recogniser.recognise(world.request(threshold=threshold)).outcome is outcome
+    world.collection_threshold = collections
+    result = world.recogniser.recognise(world.request(threshold=requests))
+    assert (result.outcome, result.threshold_source) == (outcome, source)
+    applied = next(value for value in (requests, collections, 0.5) if value is not None)
+    assert all(match.threshold == applied for match in result.faces[0].matches)
 
 
 def test_a_picture_without_a_face(world: World) -> None:

@@ -53,6 +53,10 @@ class Gallery:
         """As the port says."""
         return GalleryIndex(np.empty((0, 512), dtype=np.float32), [], [])
 
+    def threshold(self, collection: str) -> float | None:
+        """As the port says."""
+        return None
+
 
 @dataclass
 class DeadLetters:

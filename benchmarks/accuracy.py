@@ -1,0 +1,240 @@
+"""How well people are told apart: the pattern everyone copies (240 px, largest face) against ours.
+
+    python -m benchmarks.accuracy                   # examples/
+    python -m benchmarks.accuracy --images DIR      # see below for the labels that are understood
+    python -m benchmarks.accuracy --mirror          # also ours with the mean of crop and mirrored crop
+
+DIR is like examples/ (expected.csv, gallery/, probes/), or has labels.csv (Image,Results), or one folder per person;
+any other folder counts as one photo each of different people, and gives impostor pairs alone. Every photo is compared
+with every other; of files with the same content one counts. The naive side needs `make install-reference`; --ours-only
+leaves it out. Both sides have the same weights. The last line is one JSON object.
+"""
+
+import argparse
+import csv
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from time import process_time
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from facerec.accuracy import assess
+from model.analysis import EMBED_BATCH
+from model.artefact import Artefact
+from model.confidence import method
+from model.engines import Engine, EngineUnavailable, open_engine
+from model.evaluation import Ranking, Trials
+from model.imaging import decode
+from model.matching import primary_order
+
+ROOT = Path(__file__).resolve().parents[1]
+PICTURES = {".jpg", ".jpeg", ".png", ".webp"}
+Embedding = NDArray[np.float32]
+Embed = Callable[[bytes], Embedding | None]
+"""From a photo's bytes to the embedding of the face that counts, L2-normalised; nothing where no face is found."""
+
+
+@dataclass(frozen=True, slots=True)
+class Photo:
+    """A photo and who is in it."""
+
+    path: Path
+    person: str
+
+
+def main() -> None:
+    """Run it and print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=Path, default=ROOT / "examples")
+    parser.add_argument("--model", type=Path, default=os.environ.get("FACEREC_MODEL__DIR", ROOT / ".cache/model"))
+    parser.add_argument("--engine", default="auto")
+    parser.add_argument("--mirror", action="store_true")
+    parser.add_argument("--ours-only", action="store_true")
+    options = parser.parse_args()
+    artefact = Artefact.load(Path(options.model))
+    photos = distinct(labelled(options.images))
+    engine = open_engine(artefact, options.engine)
+    sides: dict[str, Embed] = {} if options.ours_only else {"naive_240": naive_embedder(artefact)}
+    sides["ours_160"] = our_embedder(engine, artefact)
+    if options.mirror:
+        sides["ours_160_mirrored"] = our_embedder(engine, artefact, mirror=True)
+    people = len({photo.person for photo in photos})
+    print(f"{len(photos)} photos of {people} people in {options.images}", file=sys.stderr)
+    embeddings, cpu_ms = embed_all(sides, photos)
+    # One set of pairs for all sides, or one that fails on hard photos would be flattered.
+    usable = [i for i in range(len(photos)) if all(found[i] is not None for found in embeddings.values())]
+    if len({photos[i].person for i in usable}) < 2:  # noqa: PLR2004 - nobody to take for somebody else
+        sys.exit("benchmarks.accuracy: there must be photos with a face of at least two people")
+    numbers = {name: number for number, name in enumerate(sorted({photo.person for photo in photos}))}
+    owners = np.array([numbers[photos[i].person] for i in usable], dtype=np.intp)
+    result: dict[str, Any] = {
+        "photos": len(photos),
+        "people": len(set(owners.tolist())),
+        "compared": len(usable),
+        "engine": f"{engine.name} {engine.precision}",
+        "threshold": artefact.threshold,
+    }
+    for side, found in embeddings.items():
+        trials = Trials.all_against_all(np.stack([e for e in (found[i] for i in usable) if e is not None]), owners)
+        result["genuine_pairs"], result["impostor_pairs"] = len(trials.genuine), len(trials.impostor)
+        result["intervals"] = method(trials)
+        result[side] = figures(trials, artefact.threshold) | {
+            "no_face": sum(embedding is None for embedding in found),
+            "cpu_ms_per_photo": round(cpu_ms[side], 1),
+        }
+    tell(result, list(embeddings))
+    print(json.dumps(result))
+
+
+def labelled(folder: Path) -> list[Photo]:
+    """The photos of a folder with what it says of them."""
+    if (folder / "expected.csv").exists():
+        enrolled = [Photo(path, path.parent.name) for path in sorted((folder / "gallery").glob("*/*"))]
+        with (folder / "expected.csv").open(encoding="utf-8", newline="") as rows:
+            probes = [
+                Photo(folder / "probes" / row["file"], row["name"] or f"unknown: {row['file']}")
+                for row in csv.DictReader(rows)
+                if row["outcome"] != "no_face"
+            ]
+        return enrolled + probes
+    if (folder / "labels.csv").exists():
+        with (folder / "labels.csv").open(encoding="utf-8", newline="") as rows:
+            return [Photo(folder / f"{row['Image']}.jpg", row["Results"]) for row in csv.DictReader(rows)]
+    in_folders = [path for path in sorted(folder.glob("*/*")) if path.suffix.lower() in PICTURES]
+    if in_folders:
+        return [Photo(path, path.parent.name) for path in in_folders]
+    return [Photo(path, path.name) for path in sorted(folder.iterdir()) if path.suffix.lower() in PICTURES]
+
+
+def distinct(photos: list[Photo]) -> list[Photo]:
+    """The photos without copies: a picture compared with itself says nothing."""
+    return list({hashlib.sha256(photo.path.read_bytes()).digest(): photo for photo in reversed(photos)}.values())[::-1]
+
+
+def embed_all(
+    sides: dict[str, Embed], photos: list[Photo]
+) -> tuple[dict[str, list[Embedding | None]], dict[str, float]]:
+    """Every side's embedding of every photo, and its CPU time a photo in ms; the sides take turns on each photo."""
+    found: dict[str, list[Embedding | None]] = {side: [] for side in sides}
+    seconds = dict.fromkeys(sides, 0.0)
+    first = photos[0].path.read_bytes()
+    for embed in sides.values():
+        embed(first)  # warm up
+    for number, photo in enumerate(photos, start=1):
+        data = photo.path.read_bytes()
+        for side, embed in sides.items():
+            started = process_time()
+            found[side].append(embed(data))
+            seconds[side] += process_time() - started
+        if number % 20 == 0:
+            print(f"  {number} of {len(photos)}", file=sys.stderr)
+    return found, {side: 1000 * spent / len(photos) for side, spent in seconds.items()}
+
+
+def our_embedder(engine: Engine, artefact: Artefact, *, mirror: bool = False) -> Embed:
+    """Ours: the primary face, 160 px with the artefact's margin; with `mirror` the mean of crop and mirrored crop."""
+
+    def embed(data: bytes) -> Embedding | None:
+        image = decode(data)
+        faces = engine.detect(image)
+        if not faces:
+            return None
+        order = primary_order([face.box for face in faces], image.shape[1], image.shape[0], artefact.center_weight)
+        # As the worker does it, all faces are embedded.
+        crops = np.stack([engine.crop(image, faces[index]) for index in order[:EMBED_BATCH]])
+        embeddings = engine.embed(crops)
+        if mirror:
+            embeddings = embeddings + engine.embed(np.ascontiguousarray(crops[:, :, ::-1]))
+        primary: Embedding = embeddings[0] / np.linalg.norm(embeddings[0])
+        return primary
+
+    return embed
+
+
+def naive_embedder(artefact: Artefact) -> Embed:
+    """The pattern everyone copies: MTCNN at 240 px without margin, the largest face, the network in eager float32."""
+    try:
+        from facenet_pytorch import MTCNN  # noqa: PLC0415 - only this side needs it
+
+        network = open_engine(artefact, "torch")
+    except (ImportError, EngineUnavailable) as exc:
+        sys.exit(f"benchmarks.accuracy: {exc}: `make install-reference` for the naive side, or --ours-only")
+    # Without post-processing it returns the very pixels; the engine then normalises them as facenet-pytorch does.
+    detector = MTCNN(image_size=240, margin=0, min_face_size=20, post_process=False)
+
+    def embed(data: bytes) -> Embedding | None:
+        face = detector(Image.fromarray(decode(data)))
+        if face is None:
+            return None
+        crop: NDArray[np.uint8] = face.numpy().transpose(1, 2, 0).astype(np.uint8)
+        embedding: Embedding = network.embed(crop[None])[0]
+        return embedding
+
+    return embed
+
+
+def figures(trials: Trials, threshold: float) -> dict[str, Any]:
+    """What is known of one side, for JSON."""
+    report = assess(trials, None, threshold)
+    both = bool(len(trials.genuine) and len(trials.impostor))
+    return {
+        "genuine": distribution(trials.genuine),
+        "impostor": distribution(trials.impostor),
+        "overlap": round(Ranking(trials).curve().overlap, 5) if both else None,
+        "auc": None if report.auc is None else round(report.auc.value, 5),
+        "eer": None if report.eer is None else round(report.eer.value, 5),
+        "at_fmr": report.to_json()["at_fmr"],
+        "at_threshold": asdict(report.at_threshold),
+    }
+
+
+def distribution(cosines: NDArray[np.float64]) -> dict[str, float] | None:
+    """Mean, spread and the ends of the cosines."""
+    if not len(cosines):
+        return None
+    names = ("min", "p5", "median", "p95", "max")
+    quantiles = np.percentile(cosines, (0, 5, 50, 95, 100))
+    ends = {name: round(float(value), 4) for name, value in zip(names, quantiles, strict=True)}
+    return {"mean": round(float(cosines.mean()), 4), "std": round(float(cosines.std()), 4)} | ends
+
+
+def tell(result: dict[str, Any], sides: list[str]) -> None:
+    """Print the table for people."""
+    kinds = f"{result['genuine_pairs']} genuine and {result['impostor_pairs']} impostor pairs"
+    print(f"{kinds} of {result['compared']} photos; intervals {result['intervals']}")
+    for side in sides:
+        found = result[side]
+        for kind in ("genuine", "impostor"):
+            if found[kind] is not None:
+                values = ", ".join(f"{name} {value:.3f}" for name, value in found[kind].items())
+                print(f"  {side:<18} {kind:<9} {values}")
+        if found["overlap"] is not None:
+            print(f"  {side:<18} overlap {found['overlap']:.4f}, AUC {found['auc']:.4f}, EER {found['eer']:.2%}")
+        for target, point in found["at_fmr"].items():
+            if "needed" in point:
+                print(f"  {side:<18} FMR {target}: not supported, {point['needed']} impostor pairs are needed")
+            else:
+                print(f"  {side:<18} FMR {target}: threshold {point['threshold']:.4f}, {_rates(point)}")
+        print(f"  {side:<18} at threshold {result['threshold']}: {_rates(found['at_threshold'])}")
+        print(f"  {side:<18} {found['no_face']} without a face, {found['cpu_ms_per_photo']} ms CPU a photo")
+
+
+def _rates(point: dict[str, Any]) -> str:
+    texts = []
+    for rate in ("fmr", "tar"):
+        if point[rate] is not None:
+            interval = point[rate]["interval"]
+            texts.append(f"{rate.upper()} {point[rate]['value']:.3%} [{interval['low']:.3%}, {interval['high']:.3%}]")
+    return ", ".join(texts)
+
+
+if __name__ == "__main__":
+    main()

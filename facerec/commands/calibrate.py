@@ -1,0 +1,169 @@
+"""`facerec calibrate`: a collection's own threshold for a false match rate."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from facerec.commands.evaluation_set import engine_option, score_pairs, used_and_skipped
+from facerec.commands.gallery_access import OpenGallery, collection_option, counted, json_option, open_gallery
+
+if TYPE_CHECKING:
+    from facerec.calibration import Calibration
+    from facerec.ports import CollectionThreshold
+    from facerec.scoring import Scored
+
+
+@click.command("calibrate")
+@click.option(
+    "--target-fmr",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="The share of comparisons of different people that may match, for example 1e-3.",
+)
+@collection_option
+@click.option(
+    "--pairs",
+    "pairs_file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="An evaluation set besides the gallery's own templates, as of `facerec evaluate`.",
+)
+@click.option(
+    "--folder",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Where the photos are that the pairs name.",
+)
+@engine_option
+@click.option("--dry-run", is_flag=True, help="Find the threshold and store nothing.")
+@click.option("--reset", is_flag=True, help="Remove the collection's threshold; the model's own applies again.")
+@json_option
+def command(
+    target_fmr: float | None,
+    collection: str,
+    pairs_file: Path | None,
+    folder: Path | None,
+    engine: str | None,
+    dry_run: bool,  # noqa: FBT001 - click passes by name
+    reset: bool,  # noqa: FBT001 - as above
+    as_json: bool,  # noqa: FBT001 - as above
+) -> None:
+    """Find the threshold at which different people match no more often than --target-fmr, and store it.
+
+    It comes from all pairs of different people in the collection, and in the evaluation set if one is given. A rate
+    that fewer than 10/FMR such pairs support is refused: 1e-3 takes 10 000 pairs, or 142 people with one photo each.
+    The threshold holds for this collection and the model in use; a request's own still comes first. Running workers
+    apply it within 5 seconds.
+
+    \b
+    Examples:
+      facerec calibrate --target-fmr 1e-3
+      facerec calibrate --target-fmr 1e-4 --collection staff --pairs pairs.csv --folder photos/ --dry-run
+      facerec calibrate --reset
+    """  # noqa: D301 - \b is click's mark for a block that is not wrapped
+    from facerec.calibration import calibrate
+
+    if (pairs_file is None) != (folder is None):
+        raise click.UsageError("Give --pairs and --folder together.")
+    if reset == (target_fmr is not None):
+        raise click.UsageError("Give either --target-fmr or --reset.")
+    gallery = open_gallery(collection)
+    if target_fmr is None:
+        _reset(gallery, dry_run=dry_run)
+        return
+    scored = None
+    if pairs_file is not None and folder is not None:
+        scored, _ = score_pairs(pairs_file, folder, gallery.settings, gallery.model, engine)
+    store, model_id = gallery.templates, gallery.model.model_id
+    evaluation = None if scored is None else scored.trials.impostor
+    before = store.threshold(gallery.collection, model_id)
+    found = calibrate(store, gallery.collection, model_id, target_fmr, evaluation=evaluation)
+    if not dry_run:
+        store.set_threshold(gallery.collection, model_id, found.threshold)
+    if as_json:
+        click.echo(json.dumps(_described(gallery, found, before, scored, stored=not dry_run), indent=2))
+        return
+    _print(gallery, found, before, scored)
+    click.echo("Nothing stored (--dry-run)." if dry_run else "Stored; running workers apply it within 5 seconds.")
+
+
+def _reset(gallery: OpenGallery, *, dry_run: bool) -> None:
+    model = gallery.model
+    before = gallery.templates.threshold(gallery.collection, model.model_id)
+    if before is None:
+        click.echo(
+            f"Collection {gallery.collection} has no threshold of its own; the model's {model.threshold} applies."
+        )
+        return
+    if not dry_run:
+        gallery.templates.set_threshold(gallery.collection, model.model_id, None)
+    would = "would apply" if dry_run else "applies"
+    click.echo(
+        f"Threshold {before.value} of collection {gallery.collection}: the model's {model.threshold} {would} again."
+    )
+
+
+def _print(
+    gallery: OpenGallery, found: "Calibration", before: "CollectionThreshold | None", scored: "Scored | None"
+) -> None:
+    threshold = found.threshold
+    in_force = f"{gallery.model.threshold}, the model's" if before is None else f"{before.value}, from {before.source}"
+    rows = [
+        ("Collection", f"{gallery.collection}, model {gallery.model.model_id}"),
+        ("Threshold", f"{threshold.value:.4f} (so far {in_force})"),
+        ("False matches", f"{threshold.fmr:.3g} of the pairs, at most {threshold.target_fmr:g} asked for"),
+        ("Impostor pairs", threshold.source),
+    ]
+    if scored is not None:
+        rows.append(("Evaluation set", used_and_skipped(scored)))
+        if tar := _true_accepts(scored, threshold.value):
+            rows.append(("True accepts", tar))
+    if found.identities:
+        people = f"{found.strangers_taken:.1%} of them, with {found.identities} people to compare with"
+        rows.append(("Strangers taken for someone", people))
+    if found.lookalikes is not None:
+        one, other = found.lookalikes.one, found.lookalikes.other
+        pair = f"{one.identity!r} ({one.source}) and {other.identity!r} ({other.source})"
+        rows.append(("Most alike", f"{found.lookalikes.cosine:.4f}: {pair}; are these two people?"))
+    formatter = click.HelpFormatter(width=110)
+    formatter.write_dl(rows)
+    click.echo(formatter.getvalue(), nl=False)
+    if found.other_models:
+        click.echo(f"Left out, of another model: {counted(found.other_models)}", err=True)
+
+
+def _true_accepts(scored: "Scored", threshold: float) -> str:
+    from facerec.accuracy import operating_point
+
+    tar = operating_point(scored.trials, threshold).tar
+    if tar is None or tar.interval is None:
+        return ""
+    return f"{tar.value:.2%} [{tar.interval.low:.2%}, {tar.interval.high:.2%}] of the evaluation set's genuine pairs"
+
+
+def _described(
+    gallery: OpenGallery,
+    found: "Calibration",
+    before: "CollectionThreshold | None",
+    scored: "Scored | None",
+    *,
+    stored: bool,
+) -> dict[str, object]:
+    def plain(threshold: "CollectionThreshold | None") -> dict[str, object] | None:
+        if threshold is None:
+            return None
+        return asdict(threshold) | {"calibrated_at": threshold.calibrated_at.isoformat()}
+
+    return {
+        "collection": gallery.collection,
+        "model_id": gallery.model.model_id,
+        "threshold": plain(found.threshold),
+        "before": plain(before),
+        "stored": stored,
+        "identities": found.identities,
+        "gallery_pairs": found.gallery_pairs,
+        "evaluation_pairs": found.evaluation_pairs,
+        "skipped_pairs": 0 if scored is None else scored.skipped_pairs,
+        "templates_of_other_models": found.other_models,
+        "strangers_taken": found.strangers_taken,
+    }

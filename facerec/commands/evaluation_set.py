@@ -1,0 +1,67 @@
+"""What `facerec evaluate` and `facerec calibrate` share: labelled pairs of photos, scored with the model in use."""
+
+import os
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from facerec.commands.gallery_access import tracked
+from facerec.errors import ConfigurationError
+from facerec.settings import Settings
+from model.artefact import Artefact, ArtefactError
+
+if TYPE_CHECKING:
+    from facerec.scoring import Scored
+    from model.engines import Engine
+
+engine_option = click.option(
+    "--engine",
+    type=click.Choice(["auto", "openvino", "onnxruntime", "torch"]),
+    help="What runs the networks.  [default: FACEREC_ENGINE]",
+)
+
+
+def load_model(settings: Settings) -> Artefact:
+    """Return the model in use; raises `ConfigurationError`."""
+    try:
+        return Artefact.load(settings.model.dir)
+    except ArtefactError as exc:
+        raise ConfigurationError(str(exc)) from exc
+
+
+def score_pairs(
+    pairs_file: Path, folder: Path, settings: Settings, artefact: Artefact, engine_name: str | None
+) -> "tuple[Scored, Engine]":
+    """Read the list, embed its photos as a worker does, compare; returns the trials and the engine that did it.
+
+    Raises `InvalidPairs` before anything is loaded, and `ConfigurationError` where the engine cannot be opened.
+    """
+    from facerec.pairs import read_pairs
+    from facerec.scoring import embed_photos, photos_of, score
+    from model.analysis import analyse
+    from model.engines import EngineUnavailable, open_engine
+
+    pairs = read_pairs(pairs_file)
+    cores = len(os.sched_getaffinity(0))
+    try:
+        engine = open_engine(
+            artefact, engine_name or settings.engine, threads=cores, cache_directory=settings.model.cache_dir
+        )
+    except EngineUnavailable as exc:
+        raise ConfigurationError(str(exc)) from exc
+    see = partial(analyse, engine, max_megapixels=settings.max_megapixels, center_weight=artefact.center_weight)
+    found = embed_photos(tracked(photos_of(pairs), "embedding photos"), folder, see)
+    return score(pairs, found), engine
+
+
+def used_and_skipped(scored: "Scored") -> str:
+    """`5 used (3 same, 2 different), 2 skipped for 1 of 6 photos (1 no face)`."""
+    trials = scored.trials
+    text = f"{len(trials.cosines)} used ({len(trials.genuine)} same, {len(trials.impostor)} different)"
+    if not scored.skipped_pairs:
+        return f"{text}, none skipped; {scored.photos} photos"
+    reasons = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in scored.reasons.items())
+    skipped = len(scored.skipped_photos)
+    return f"{text}, {scored.skipped_pairs} skipped for {skipped} of {scored.photos} photos ({reasons})"

@@ -1,0 +1,177 @@
+"""How well cosines tell people apart: error rates, thresholds, and how sure one can be of them; pure functions.
+
+A *trial* compares two photos: genuine when they show one person, impostor otherwise. A pair matches when its cosine is
+at or above the threshold. FMR is the share of impostor trials that match, TAR (1 - false non-match rate) that of
+genuine ones; terms as in ISO/IEC 19795-1.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+ERRORS_NEEDED = 10
+"""A rate p is stated of 10/p trials at least, so that ten errors are expected; of fewer it is mostly chance."""
+STEP = 1e-4
+"""Thresholds are multiples of it, rounded up."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trials:
+    """Scored pairs: `cosines` float (P,), `same` bool (P,), and `left`, `right` the two photos' numbers, int (P,)."""
+
+    cosines: Floats
+    same: NDArray[np.bool_]
+    left: NDArray[np.intp]
+    right: NDArray[np.intp]
+
+    @property
+    def genuine(self) -> Floats:
+        """The cosines of pairs of one person."""
+        return self.cosines[self.same]
+
+    @property
+    def impostor(self) -> Floats:
+        """The cosines of pairs of different people."""
+        return self.cosines[~self.same]
+
+    @property
+    def pairs_a_photo(self) -> float:
+        """In how many pairs a photo takes part on average; 0 without pairs."""
+        photos = len(np.unique(np.concatenate([self.left, self.right])))
+        return 2 * len(self.cosines) / photos if photos else 0.0
+
+    def where(self, chosen: NDArray[np.bool_]) -> Self:
+        """The chosen ones, bool (P,)."""
+        return type(self)(self.cosines[chosen], self.same[chosen], self.left[chosen], self.right[chosen])
+
+    @classmethod
+    def all_against_all(cls, embeddings: NDArray[np.float32], owners: NDArray[np.intp]) -> Self:
+        """Every pair of the embeddings (N, D), L2-normalised; `owners` (N,) numbers the people."""
+        left, right = np.triu_indices(len(embeddings), 1)
+        cosines = (embeddings.astype(np.float64) @ embeddings.T.astype(np.float64))[left, right]
+        return cls(cosines, owners[left] == owners[right], left, right)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Curve:
+    """FMR and TAR at each distinct cosine as the threshold, descending: three arrays of one length."""
+
+    thresholds: Floats
+    fmr: Floats
+    tar: Floats
+
+    @property
+    def auc(self) -> float:
+        """The area under TAR over FMR: the chance that a genuine pair beats an impostor pair, ties by half."""
+        return float(np.trapezoid(np.append(0.0, self.tar), np.append(0.0, self.fmr)))
+
+    @property
+    def eer(self) -> float:
+        """The rate at which FMR equals 1 - TAR, linear between neighbouring thresholds."""
+        fmr, tar = np.append(0.0, self.fmr), np.append(0.0, self.tar)
+        excess = fmr - (1 - tar)  # rises from -1 to 1
+        after = int(np.argmax(excess >= 0))
+        share = -excess[after - 1] / (excess[after] - excess[after - 1])
+        return float(fmr[after - 1] + share * (fmr[after] - fmr[after - 1]))
+
+    @property
+    def overlap(self) -> float:
+        """The least sum of both error rates (1 - Youden's J): 0 where one threshold separates all pairs."""
+        return float(1 - max(0.0, (self.tar - self.fmr).max()))
+
+    def tar_at(self, fmr: float) -> float:
+        """The largest TAR at which no more than this share of impostor pairs matches."""
+        allowed = int(np.searchsorted(self.fmr, fmr + 1e-12, side="right"))
+        return float(self.tar[allowed - 1]) if allowed else 0.0
+
+
+def pairs_needed(fmr: float) -> int:
+    """Return how many impostor pairs a false match rate must be measured on at least: 10/FMR."""
+    return math.ceil(ERRORS_NEEDED / fmr - 1e-6)
+
+
+def threshold_above(cosine: float) -> float:
+    """Return the least multiple of 1e-4, not below 0, that this cosine does not reach."""
+    steps = math.floor(max(cosine, 0.0) / STEP + 1e-9) + 1
+    return round(steps * STEP, 4)
+
+
+def threshold_at(impostor: Floats, fmr: float) -> float:
+    """Return the least threshold, to 1e-4, at which no more than this share of the impostor cosines matches.
+
+    Raises ValueError without impostor pairs and for a rate outside of 0 to 1, both excluded.
+    """
+    if not len(impostor) or not 0 < fmr < 1:
+        raise ValueError(f"no threshold for the rate {fmr} from {len(impostor)} impostor pairs")
+    allowed = math.floor(fmr * len(impostor) + 1e-9)
+    return threshold_above(float(-np.partition(-impostor, allowed)[allowed]))
+
+
+class Ranking:
+    """Trials of both kinds, sorted once for the curves of many weightings."""
+
+    def __init__(self, trials: Trials) -> None:
+        self._order = np.argsort(-trials.cosines, kind="stable")
+        cosines = trials.cosines[self._order]
+        self._same = trials.same[self._order]
+        self._ends = _ends(cosines)
+        self._thresholds = cosines[self._ends]
+
+    def curve(self, weights: Floats | None = None) -> Curve:
+        """Return FMR and TAR over all thresholds; trial i counts `weights[i]` times. Both kinds must have weight."""
+        counts = np.ones(len(self._same)) if weights is None else weights[self._order]
+        genuine = np.cumsum(np.where(self._same, counts, 0.0))
+        impostor = np.cumsum(np.where(self._same, 0.0, counts))
+        return Curve(self._thresholds, impostor[self._ends] / impostor[-1], genuine[self._ends] / genuine[-1])
+
+
+def _ends(ranked: Floats) -> NDArray[np.intp]:
+    """The last place of each run of equal cosines, which can only pass together."""
+    return np.flatnonzero(np.append(np.diff(ranked) != 0, [True]))
+
+
+@dataclass(frozen=True, slots=True)
+class FoldAccuracy:
+    """Accuracy over folds: the mean, its standard error, and the mean of the thresholds that were chosen."""
+
+    mean: float
+    standard_error: float
+    threshold: float
+    folds: int
+
+
+def fold_accuracy(trials: Trials, folds: NDArray[np.intp]) -> FoldAccuracy:
+    """Return the accuracy by the protocol of LFW's view 2; `folds` (P,) numbers each trial's fold.
+
+    Each fold is judged with the threshold that was best on all the others; the error is that of the mean over folds.
+    G. Huang et al., "Labeled Faces in the Wild", UMass 07-49 (2007). Raises ValueError with fewer than two folds.
+    """
+    numbers = np.unique(folds)
+    if len(numbers) < 2:  # noqa: PLR2004 - one fold leaves nothing to choose a threshold on
+        raise ValueError("at least two folds are needed")
+    accuracies, thresholds = [], []
+    for number in numbers:
+        held_out = folds == number
+        threshold = _most_accurate(trials.cosines[~held_out], trials.same[~held_out])
+        accuracies.append(float(((trials.cosines >= threshold) == trials.same)[held_out].mean()))
+        thresholds.append(threshold)
+    error = float(np.std(accuracies, ddof=1) / math.sqrt(len(numbers)))
+    return FoldAccuracy(float(np.mean(accuracies)), error, float(np.mean(thresholds)), len(numbers))
+
+
+def _most_accurate(cosines: Floats, same: NDArray[np.bool_]) -> float:
+    """The threshold with the most right answers, in the middle between the cosines that it parts."""
+    order = np.argsort(-cosines, kind="stable")
+    ranked = cosines[order]
+    ends = _ends(ranked)
+    right = np.cumsum(np.where(same[order], 1, -1))[ends]  # beyond the impostor pairs, which are right above all
+    best = int(np.argmax(np.append(0, right)))
+    if best == 0:
+        return float(np.nextafter(ranked[0], np.inf))
+    last = ends[best - 1]
+    return float((ranked[last] + ranked[last + 1]) / 2) if last + 1 < len(ranked) else float(ranked[last])

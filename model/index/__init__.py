@@ -1,0 +1,1 @@
+"""The parts of the gallery index: vectors with proven errors, the search over them, and its snapshot on disk."""

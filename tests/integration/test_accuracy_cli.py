@@ -1,0 +1,70 @@
+"""`facerec evaluate` with the real model, and `facerec calibrate` against the emulator and a worker's gallery."""
+
+import csv
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+
+from facerec import bootstrap
+from facerec.gallery_cache import GalleryCache
+from facerec.local.addresses import poll_until
+from facerec.settings import Settings
+from tests.fakes.templates import make_template
+from tests.support.artefacts import write_artefact
+from tests.support.emulated import EmulatedAws, environ_of
+from tests.support.processes import run
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@pytest.mark.weights
+def test_the_examples_are_told_apart_by_the_default_threshold(
+    emulator: EmulatedAws, artefact_dir: Path, tmp_path: Path
+) -> None:
+    """Every pair of the samples, judged from the photos alone; the faceless one is skipped and told."""
+    people = {path.relative_to(EXAMPLES).as_posix(): path.parent.name for path in EXAMPLES.glob("gallery/*/*")}
+    with (EXAMPLES / "expected.csv").open(encoding="utf-8", newline="") as rows:
+        people |= {f"probes/{row['file']}": row["name"] or row["file"] for row in csv.DictReader(rows)}
+    pairs = tmp_path / "pairs.csv"
+    with pairs.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("left", "right", "same"))
+        writer.writerows(
+            (one, other, int(people[one] == people[other])) for one, other in itertools.combinations(people, 2)
+        )
+    environ = emulator.environ | {"FACEREC_MODEL__DIR": str(artefact_dir)}
+    plot = tmp_path / "plot.png"
+    done = run(
+        "evaluate", "--pairs", str(pairs), "--folder", str(EXAMPLES), "--json", "--plot", str(plot), environ=environ
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert list(report["skipped_photos"].values()) == ["no_face"]
+    assert report["genuine_pairs"] >= 2
+    assert (report["at_threshold"]["tar"]["value"], report["at_threshold"]["fmr"]["value"]) == (1, 0)
+    assert report["auc"]["value"] == 1
+    assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_calibration_reaches_a_running_gallery(emulator: EmulatedAws, fresh: Settings, tmp_path: Path) -> None:
+    """From the command in one process to the threshold of a reader in another, within the promised five seconds."""
+    artefact = write_artefact(tmp_path / "model")
+    environ = environ_of(fresh, emulator.environ) | {"FACEREC_MODEL__DIR": str(tmp_path / "model")}
+    store = bootstrap.template_store(fresh)
+    for number in range(46):
+        store.add(make_template(number, f"person {number}", model_id=artefact.model_id))
+    gallery = GalleryCache(store, artefact.model_id, fresh.gallery.refresh_seconds)
+    assert gallery.threshold("default") is None
+    gallery.start()
+    try:
+        done = run("calibrate", "--target-fmr", "1e-2", "--json", environ=environ)
+        assert done.returncode == 0, done.stderr
+        value = json.loads(done.stdout)["threshold"]["value"]
+        assert poll_until(lambda: gallery.threshold("default") == value, 5)
+    finally:
+        gallery.stop()
+    refused = run("calibrate", "--target-fmr", "1e-3", environ=environ)
+    assert refused.returncode == 1
+    assert "needs 10000 impostor pairs and there are 1035" in refused.stderr

@@ -1,0 +1,229 @@
+"""`facerec evaluate` and `facerec calibrate` as an operator types them, with an engine that needs no weights."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from numpy.typing import NDArray
+from PIL import Image
+
+import model.engines
+from facerec import bootstrap
+from facerec.calibration import TooFewPairs
+from facerec.cli import cli
+from facerec.errors import FacerecError
+from facerec.pairs import InvalidPairs
+from model.artefact import Artefact
+from model.faces import Box, DetectedFace
+from tests.fakes.templates import InMemoryTemplateStore, make_template
+from tests.support.artefacts import write_artefact
+
+
+class ColourEngine:
+    """Sees one face in every picture that is not black; its embedding is the picture's mean colour, less grey."""
+
+    name, precision = "colour", "fp32"
+
+    def __init__(self, model_id: str) -> None:
+        self.model_id = model_id
+
+    def detect(self, image: NDArray[np.uint8]) -> list[DetectedFace]:
+        """As the protocol says."""
+        return [DetectedFace(Box(0, 0, 8, 8), 0.99, ((0.0, 0.0),) * 5)] if image.any() else []
+
+    def crop(self, image: NDArray[np.uint8], face: DetectedFace) -> NDArray[np.uint8]:
+        """As the protocol says."""
+        return image[:8, :8]
+
+    def embed(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """As the protocol says."""
+        means = crops.reshape(len(crops), -1, 3).mean(axis=1)
+        means -= means.mean(axis=1, keepdims=True)
+        unit: NDArray[np.float32] = (means / np.linalg.norm(means, axis=1, keepdims=True)).astype(np.float32)
+        return unit
+
+
+@pytest.fixture
+def artefact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Artefact:
+    """The model in use: an engine for colours, whatever engine is asked for."""
+    artefact = write_artefact(tmp_path / "model")
+    monkeypatch.setenv("FACEREC_MODEL__DIR", str(tmp_path / "model"))
+    monkeypatch.setattr(model.engines, "open_engine", lambda *_, **__: ColourEngine(artefact.model_id))
+    return artefact
+
+
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch) -> InMemoryTemplateStore:
+    """The gallery of the installation."""
+    store = InMemoryTemplateStore()
+    monkeypatch.setattr(bootstrap, "template_store", lambda _settings: store)
+    return store
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Reddish pictures of one person and greenish ones of another, a black one and a broken one."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    colours = {"r1": (200, 10, 20), "r2": (210, 30, 10), "g1": (10, 200, 20), "g2": (30, 190, 10), "none": (0, 0, 0)}
+    for name, colour in colours.items():
+        Image.new("RGB", (8, 8), colour).save(folder / f"{name}.png")
+    (folder / "bad.png").write_bytes(b"no picture")
+    return folder
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Path:
+    """Five usable pairs, and two that are not."""
+    path = tmp_path / "pairs.csv"
+    rows = ["r1,r2,1", "g1,g2,1", "r1,g1,0", "r2,g2,0", "r1,g2,0", "r1,none,0", "bad,g1,0"]
+    lines = [",".join((f"{left}.png", f"{right}.png", same)) for left, right, same in (r.split(",") for r in rows)]
+    path.write_text("\n".join(["left,right,same", *lines]))
+    return path
+
+
+def run(*arguments: str | Path, status: int = 0) -> Result:
+    """Run a command; an error of ours is raised, as `facerec.cli.main` expects it."""
+    result = CliRunner().invoke(cli, [str(argument) for argument in arguments], catch_exceptions=False)
+    assert result.exit_code == status, result.output
+    return result
+
+
+def printed(*arguments: str | Path) -> Any:
+    """What the command prints for machines."""
+    return json.loads(run(*arguments, "--json").stdout)
+
+
+def test_evaluate_tells_what_was_measured_and_what_was_not(artefact: Artefact, pairs: Path, photos: Path) -> None:
+    """Skipped pairs with their reasons, and the rates that three impostor pairs do not support."""
+    output = " ".join(run("evaluate", "--pairs", pairs, "--folder", photos).stdout.split())
+    assert "5 used (2 same, 3 different), 2 skipped for 2 of 6 photos (1 no face, 1 unreadable)" in output
+    assert "AUC 1.00000" in output
+    assert "At FMR 0.001 not supported by 3 impostor pairs (10000 are needed)" in output
+    assert f"threshold {artefact.threshold:.4f}: TAR 100.000%" in output
+    assert artefact.model_id in output
+
+
+def test_evaluate_prints_the_same_for_machines(artefact: Artefact, pairs: Path, photos: Path) -> None:
+    """Nothing but JSON on stdout."""
+    report = printed("evaluate", "--pairs", pairs, "--folder", photos)
+    assert (report["genuine_pairs"], report["impostor_pairs"], report["skipped_pairs"]) == (2, 3, 2)
+    assert report["skipped_photos"] == {"none.png": "no_face", "bad.png": "unreadable"}
+    assert report["at_fmr"]["0.01"] == {"not_supported_by_impostor_pairs": 3, "needed": 1000}
+    assert report["at_threshold"]["tar"]["value"] == 1
+    assert (report["engine"], report["precision"], report["model_id"]) == ("colour", "fp32", artefact.model_id)
+
+
+@pytest.mark.usefixtures("artefact")
+@pytest.mark.parametrize("kinds", ["01", "0", "1"])
+def test_evaluate_draws_whatever_pairs_there_are(kinds: str, pairs: Path, photos: Path, tmp_path: Path) -> None:
+    """A picture with both colours for both kinds, and with one of them for one."""
+    header, *rows = pairs.read_text().splitlines()
+    pairs.write_text("\n".join([header, *(row for row in rows if row[-1] in kinds)]))
+    run("evaluate", "--pairs", pairs, "--folder", photos, "--plot", tmp_path / "plot.png")
+    with Image.open(io.BytesIO((tmp_path / "plot.png").read_bytes())) as picture:
+        colours = {colour for _, colour in picture.getcolors(1 << 20) or []}
+    assert (picture.format, picture.width > picture.height) == ("PNG", True)
+    assert ((0x00, 0x72, 0xB2) in colours) == ("1" in kinds)
+    assert ((0xD5, 0x5E, 0x00) in colours) == ("0" in kinds)
+
+
+@pytest.mark.usefixtures("artefact")
+def test_evaluate_refuses_a_list_without_a_usable_pair(pairs: Path, tmp_path: Path) -> None:
+    """The folder is another one: the error says how many photos are missing."""
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FacerecError, match=r"7 skipped for 6 of 6 photos \(6 missing\); is --folder where"):
+        run("evaluate", "--pairs", pairs, "--folder", tmp_path / "empty")
+
+
+def test_an_unreadable_list_is_told_before_the_model_is_loaded(
+    artefact: Artefact, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody waits for a typing error."""
+    monkeypatch.setattr(model.engines, "open_engine", lambda *_, **__: pytest.fail("the engine was opened"))
+    (tmp_path / "list").write_text("hello\n")
+    with pytest.raises(InvalidPairs, match="line 1"):
+        run("evaluate", "--pairs", tmp_path / "list", "--folder", photos)
+
+
+def enrol(store: InMemoryTemplateStore, artefact: Artefact, people: int) -> None:
+    """Made-up people with one template each."""
+    for number in range(people):
+        store.add(make_template(number, f"person {number:03d}", model_id=artefact.model_id))
+
+
+def test_calibrate_stores_the_threshold_with_its_provenance(artefact: Artefact, store: InMemoryTemplateStore) -> None:
+    """1035 pairs of 46 people, found again in the store and in the next run's output."""
+    enrol(store, artefact, 46)
+    version = store.version("default")
+    report = printed("calibrate", "--target-fmr", "0.01")
+    threshold = store.threshold("default", artefact.model_id)
+    assert threshold is not None
+    assert report["stored"] is True
+    assert report["threshold"]["value"] == threshold.value
+    assert (threshold.target_fmr, threshold.impostor_pairs) == (0.01, 1035)
+    assert threshold.fmr <= 0.01
+    assert "46 people" in threshold.source
+    assert store.version("default") > version
+    again = run("calibrate", "--target-fmr", "0.02")
+    assert f"so far {threshold.value}" in " ".join(again.stdout.split())
+    assert "within 5 seconds" in again.stdout
+
+
+def test_a_dry_run_stores_nothing(artefact: Artefact, store: InMemoryTemplateStore) -> None:
+    """The threshold is shown, and the version stays."""
+    enrol(store, artefact, 46)
+    version = store.version("default")
+    assert "Nothing stored" in run("calibrate", "--target-fmr", "1e-2", "--dry-run").stdout
+    assert store.threshold("default", artefact.model_id) is None
+    assert store.version("default") == version
+
+
+def test_calibrate_refuses_what_the_gallery_cannot_support(artefact: Artefact, store: InMemoryTemplateStore) -> None:
+    """The sentence says how many pairs there are and how many are needed; nothing is stored."""
+    enrol(store, artefact, 3)
+    with pytest.raises(TooFewPairs, match="needs 10000 impostor pairs and there are 3"):
+        run("calibrate", "--target-fmr", "1e-3")
+    assert store.threshold("default", artefact.model_id) is None
+
+
+def test_an_evaluation_set_is_taken_too(
+    artefact: Artefact, store: InMemoryTemplateStore, pairs: Path, photos: Path
+) -> None:
+    """Its impostor pairs count, its genuine ones tell what the threshold costs, and what was skipped is told."""
+    enrol(store, artefact, 45)
+    arguments = ("calibrate", "--target-fmr", "0.0101", "--pairs", pairs, "--folder", photos)
+    report = printed(*arguments)
+    assert (report["gallery_pairs"], report["evaluation_pairs"], report["skipped_pairs"]) == (990, 3, 2)
+    output = " ".join(run(*arguments, "--dry-run").stdout.split())
+    assert "990 pairs of 45 templates of 45 people and 3 pairs of an evaluation set" in output
+    assert "of the evaluation set's genuine pairs" in output
+
+
+def test_reset_brings_the_models_threshold_back(artefact: Artefact, store: InMemoryTemplateStore) -> None:
+    """And says so; without one of its own there is nothing to do."""
+    enrol(store, artefact, 46)
+    run("calibrate", "--target-fmr", "1e-2")
+    assert "would apply" in run("calibrate", "--reset", "--dry-run").stdout
+    assert store.threshold("default", artefact.model_id) is not None
+    assert f"the model's {artefact.threshold} applies again" in run("calibrate", "--reset").stdout
+    assert store.threshold("default", artefact.model_id) is None
+    assert "no threshold of its own" in run("calibrate", "--reset").stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [(), ("--reset", "--target-fmr", "0.1"), ("--target-fmr", "0"), ("--target-fmr", "1"), ("--target-fmr", "2")],
+)
+def test_calibrate_takes_a_rate_or_a_reset(arguments: tuple[str, ...]) -> None:
+    """A usage error otherwise, before anything is read."""
+    assert "Error" in run("calibrate", *arguments, status=2).output
+
+
+def test_pairs_need_their_folder(pairs: Path) -> None:
+    """One without the other is a usage error."""
+    assert "together" in run("calibrate", "--target-fmr", "0.1", "--pairs", pairs, status=2).output
