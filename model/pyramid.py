@@ -29,37 +29,38 @@ class IntegralImage:
         # The sums run over beyond 8.4 megapixels; modulo 2^32 their differences are right for windows up to 16.8.
         self._sums: NDArray[np.uint32] = cv2.integral(image, sdepth=cv2.CV_32S).view(np.uint32)
 
-    def scaled(self, height: int, width: int, rows: slice) -> NDArray[np.float32]:
-        """Return the given rows of the whole picture pooled to height by width, float32 (1, 3, rows, width)."""
-        top, bottom = (edge[rows] for edge in _windows(np.array(self.height), height))
-        left, right = _windows(np.array(self.width), width)
-        strips = self._sums.take(bottom, axis=0)
-        strips -= self._sums.take(top, axis=0)
-        sums = strips.take(right, axis=1)
-        sums -= strips.take(left, axis=1)
-        return _normalised(sums, bottom - top, right - left)[np.newaxis]
+    def scaled(self, height: int, width: int, part: tuple[slice, slice], out: NDArray[np.float32]) -> None:
+        """Pool the picture to height by width and write the given rows and columns of that, float32 (3, …, …)."""
+        top, bottom = (edge[part[0]] for edge in _windows(np.array(self.height), height))
+        left, right = (edge[part[1]] for edge in _windows(np.array(self.width), width))
+        seen = slice(left[0], right[-1] + 1)
+        strips = self._sums[bottom, seen]
+        strips -= self._sums[top, seen]
+        sums = strips.take(right - left[0], axis=1)
+        sums -= strips.take(left - left[0], axis=1)
+        _normalise(sums, bottom - top, right - left, out)
 
     def crops(self, boxes: NDArray[np.intp], size: int) -> NDArray[np.float32]:
         """Return each box (x_min, y_min, x_max, y_max; not empty, inside) pooled to float32 (N, 3, size, size)."""
         top, bottom = _windows(boxes[:, 3] - boxes[:, 1], size)
         left, right = _windows(boxes[:, 2] - boxes[:, 0], size)
-        pixels = self._sums.reshape(-1, 3)
-        first_row, last_row = (
-            ((boxes[:, 1, np.newaxis] + edge) * (self.width + 1))[:, :, np.newaxis] for edge in (top, bottom)
-        )
-        first_column, last_column = ((boxes[:, 0, np.newaxis] + edge)[:, np.newaxis, :] for edge in (left, right))
-        sums = pixels.take(last_row + last_column, axis=0)
-        sums -= pixels.take(last_row + first_column, axis=0)
-        sums -= pixels.take(first_row + last_column, axis=0)
-        sums += pixels.take(first_row + first_column, axis=0)
-        return _normalised(sums, bottom - top, right - left)
+        # One look-up for all four corners of the windows.
+        rows = np.concatenate([bottom, top], axis=1) + boxes[:, 1, np.newaxis]
+        columns = np.concatenate([right, left], axis=1) + boxes[:, 0, np.newaxis]
+        corners = (rows * (self.width + 1))[:, :, np.newaxis] + columns[:, np.newaxis, :]
+        sums = self._sums.reshape(-1, 3).take(corners, axis=0)
+        strips = np.subtract(sums[:, :size], sums[:, size:])
+        means = np.empty((len(boxes), 3, size, size), dtype=np.float32)
+        _normalise(strips[:, :, :size] - strips[:, :, size:], bottom - top, right - left, means)
+        return means
 
 
-def _normalised(sums: NDArray[np.uint32], heights: NDArray[np.intp], widths: NDArray[np.intp]) -> NDArray[np.float32]:
-    """Turn window sums (…, h, w, 3) into means (…, 3, h, w) about zero, in float32 and in torch's order of division."""
+def _normalise(
+    sums: NDArray[np.uint32], heights: NDArray[np.intp], widths: NDArray[np.intp], out: NDArray[np.float32]
+) -> None:
+    """Write window sums (…, h, w, 3) as means (…, 3, h, w) about zero, in float32 and in torch's order of division."""
     means = np.moveaxis(sums, -1, -3).astype(np.float32, order="C")
     means /= heights.astype(np.float32)[..., np.newaxis, :, np.newaxis]
     means /= widths.astype(np.float32)[..., np.newaxis, np.newaxis, :]
     means -= 127.5
-    means *= 0.0078125
-    return means
+    np.multiply(means, np.float32(0.0078125), out=out)

@@ -1,32 +1,43 @@
 """What OpenVINO and ONNX Runtime share: the artefact's graphs as callables, our detector and crops around them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model.artefact import Artefact
-from model.detection import Detector, Net
+from model.detection import Detector
 from model.embedding import crop_face, preprocess
 from model.faces import DetectedFace
+from model.proposals import Net, ProposalNet
 
 
 class GraphEngine:
-    """The `Engine` whose networks are ONNX graphs; `load` turns a graph's file into a callable."""
+    """The `Engine` whose networks are ONNX graphs; `load` turns a graph's file into a callable.
+
+    `load_proposals` and `load_crops` do so for P-Net, and for R- and O-Net, where these are run another way.
+    """
 
     precision = "fp32"
 
-    def __init__(self, name: str, artefact: Artefact, load: Callable[[Path], Net]) -> None:
+    def __init__(
+        self,
+        name: str,
+        artefact: Artefact,
+        load: Callable[[Path], Net],
+        load_proposals: Callable[[Path], Net | ProposalNet] | None = None,
+        load_crops: Callable[[Path], Net] | None = None,
+    ) -> None:
         self.name = name
         self.model_id = artefact.model_id
         self._image_size = artefact.image_size
         self._margin = artefact.margin
         self._embedder = load(artefact.path("embedder.onnx"))
         self._detector = Detector(
-            load(artefact.path("pnet.onnx")),
-            load(artefact.path("rnet.onnx")),
-            load(artefact.path("onet.onnx")),
+            (load_proposals or load)(artefact.path("pnet.onnx")),
+            (load_crops or load)(artefact.path("rnet.onnx")),
+            (load_crops or load)(artefact.path("onet.onnx")),
             artefact.min_face_size,
             artefact.thresholds,
             artefact.factor,
@@ -35,6 +46,10 @@ class GraphEngine:
     def detect(self, image: NDArray[np.uint8]) -> list[DetectedFace]:
         """Return the faces, the largest first."""
         return self._detector.detect(image)
+
+    def detect_batch(self, images: Sequence[NDArray[np.uint8]]) -> list[list[DetectedFace]]:
+        """Return the faces of each picture, the largest first."""
+        return self._detector.detect_batch(images)
 
     def crop(self, image: NDArray[np.uint8], face: DetectedFace) -> NDArray[np.uint8]:
         """Return what the embedder sees of a face, uint8 (S, S, 3)."""

@@ -7,8 +7,8 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from model.artefact import Artefact
-from model.detection import Net
 from model.engines.graphs import GraphEngine
+from model.proposals import Net
 
 
 def open_engine(artefact: Artefact, threads: int, _cache_directory: Path | None) -> GraphEngine:
