@@ -93,8 +93,9 @@ class Detector:
 
     def _decide(
         self, integrals: Sequence[IntegralImage], refined: Sequence[NDArray[np.float32]]
-    ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]]:
-        """Yield O-Net's faces of each picture: boxes (N, 4), probabilities (N,) and landmarks (N, 5, 2), float32."""
+    ) -> list[tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]]:
+        """Return O-Net's faces of each picture: boxes (N, 4), probabilities (N,) and landmarks (N, 5, 2), float32."""
+        decided = []
         for boxes, (regression, points, probability) in _classify(
             self._onet, integrals, refined, 48, outputs=(4, 10, 2)
         ):
@@ -106,7 +107,8 @@ class Detector:
             landmarks = landmarks + shown[:, np.newaxis, :2] - 1
             moved = _regressed(shown, regression[passed])
             kept = suppress_by_smaller(moved, scores, 0.7)
-            yield moved[kept], scores[kept], landmarks[kept]
+            decided.append((moved[kept], scores[kept], landmarks[kept]))
+        return decided
 
 
 def pyramid_scales(height: int, width: int, min_face_size: int, factor: float) -> list[float]:
