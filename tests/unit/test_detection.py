@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 import model.nms
 import model.proposals
+import model.pyramid
 from model.detection import Detector
 from model.engines.onnxruntime import load_graph as load_onnxruntime
 from model.engines.openvino_shapes import PackedProposals, load_batched
@@ -207,6 +208,25 @@ def test_crops_are_area_pooled() -> None:
     crops = IntegralImage(image).crops(boxes, 24)
     for crop, (left, top, right, bottom) in zip(crops, boxes, strict=True):
         assert crop == pytest.approx(pooled(image[top:bottom, left:right], 24, 24), abs=1e-5)
+
+
+def test_a_picture_too_large_for_its_sums_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Summed in parts, to the last bit, whether windows are larger or smaller than a part."""
+    image = np.random.default_rng(8).integers(0, 256, (140, 90, 3), dtype=np.uint8)
+    boxes = np.array([(0, 0, 90, 140), (3, 5, 4, 6), (10, 20, 47, 31)], dtype=np.intp)
+
+    def read() -> list[NDArray[np.float32]]:
+        integral = IntegralImage(image)
+        scaled, tiny = np.empty((3, 40, 30), np.float32), np.empty((3, 1, 2), np.float32)
+        integral.scaled(61, 44, np.s_[8:48, 3:33], out=scaled)
+        integral.scaled(1, 2, np.s_[:, :], out=tiny)
+        return [scaled, tiny, integral.crops(boxes, 24)]
+
+    whole = read()
+    monkeypatch.setattr(model.pyramid, "WHOLE_PIXELS", 0)
+    for part_pixels in (1, 700, 10**6):
+        monkeypatch.setattr(model.pyramid, "PART_PIXELS", part_pixels)
+        assert all(np.array_equal(one, other) for one, other in zip(whole, read(), strict=True))
 
 
 def test_sums_may_run_over() -> None:
