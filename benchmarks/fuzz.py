@@ -5,8 +5,8 @@
 Seeded mutations of real photos in every supported format go to an engine child as a worker runs it, under a deadline.
 Most go through decoding and detection only, `--embedded` of them through the embedder too. The last line is one JSON
 object: counts by outcome, and the child's memory in MB (start is after the first tenth of the inputs, when every
-code path has been taken and every buffer made). A picture that ends its child is kept in `--keep` and the exit status
-is 1.
+code path has been taken and every buffer made; `rss_mb` is its course from there on). A picture that ends its child
+is kept in `--keep` and the exit status is 1.
 """
 
 import argparse
@@ -18,6 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -34,6 +35,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DETECTION_ONLY = "benchmarks.fuzz:open_detection_only"
 BATCH = 8
 LOAD_SECONDS = 120
+CURVE = 10  # points of the memory's course
 MEGABYTE = 1 << 20
 NO_EMBEDDING = np.zeros(0, dtype=np.float32)
 
@@ -115,7 +117,7 @@ class Child:
         (line,) = (line for line in status.splitlines() if line.startswith(f"{field}:"))
         return int(line.split()[1]) * 1024 / MEGABYTE
 
-    def close(self) -> dict[str, int | float]:
+    def close(self) -> dict[str, Any]:
         """End the child and return what happened."""
         peak = self._memory("VmHWM")
         self._process.close()
@@ -128,6 +130,7 @@ class Child:
             "rss_start_mb": round(float(np.median(settled[:tenth])), 1),
             "rss_end_mb": round(float(np.median(settled[-tenth:])), 1),
             "rss_mb_per_1000": round(float(slope) * 1000 / BATCH, 3),
+            "rss_mb": [round(float(np.median(part)), 1) for part in np.array_split(settled, CURVE) if part.size],
             "rss_peak_mb": round(peak, 1),
         }
 
@@ -154,7 +157,7 @@ def main() -> None:
     sys.exit(1 if figures["crashed"] or figures["hung"] or figures["raised"] else 0)
 
 
-def run(options: argparse.Namespace, keep: Path) -> dict[str, object]:
+def run(options: argparse.Namespace, keep: Path) -> dict[str, Any]:
     """Feed all the inputs and return the figures."""
     pool, rng = seeds(options.images), random.Random(options.seed)  # noqa: S311 - repeatable, not secret
     started = time.monotonic()
