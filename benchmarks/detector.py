@@ -4,9 +4,11 @@
     python -m benchmarks.detector --images DIR
 
 Every photo is detected in turn by facenet-pytorch's MTCNN (eager, as published) and by each engine, round by round, on
-one pinned core with one thread each. Times are medians of the core's time, without what other processes took of it.
-`speedup` is the median of the ratios of neighbouring runs, by size: up to 96 pixels on the longer side, up to 400, and
-beyond. The last line is one JSON object; the exit status is 1 where a face is missing, added or moved by half a pixel.
+one pinned core with one thread each. Times are of the core, without what other processes took of it, and medians unless
+they are named means; `mean_first_ms` is of photos that the engine had not seen, `batch_ms` of one in a batch of 8,
+`stages_ms` means under a profiler, which makes them longer. `speedup` is the median of the ratios of neighbouring runs,
+by size: up to 96 pixels on the longer side, up to 400, and beyond. A folder of large photos alone is made small, too.
+The last line is one JSON object; the exit status is 1 where a face is missing, added or moved by half a pixel.
 """
 
 import argparse
