@@ -1,6 +1,6 @@
 """From the bytes of pictures to their faces: decode, detect, crop, embed."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -13,7 +13,16 @@ from model.header import InvalidImage
 from model.imaging import decode
 from model.matching import primary_order
 
+DETECT_PIXELS = 4_000_000  # of pictures held decoded at a time, where they are several
 EMBED_BATCH = 16  # crops at a time: a group photo costs no more memory than a row of portraits
+
+
+@dataclass(frozen=True, slots=True)
+class _Picture:
+    """A decoded picture."""
+
+    pixels: NDArray[np.uint8]
+    decode_ms: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +53,9 @@ def analyse_batch(
 ) -> list[ImageAnalysis | InvalidImage]:
     """Return what `analyse` returns or raises for each picture; the crops of all are embedded together.
 
-    One picture is held decoded at a time.
+    At most `DETECT_PIXELS`, or one larger picture, are looked at together; one more is held decoded meanwhile.
     """
-    detections = [_detect(engine, data, max_megapixels, center_weight) for data in images]
+    detections = list(_detections(engine, images, max_megapixels, center_weight))
     crops = [crop for detection in detections if isinstance(detection, _Detection) for crop in detection.crops]
     started = perf_counter()
     embeddings = [
@@ -75,20 +84,51 @@ def analyse_batch(
     ]
 
 
-def _detect(engine: Engine, data: bytes, max_megapixels: float, center_weight: float) -> _Detection | InvalidImage:
+def _detections(
+    engine: Engine, images: Sequence[bytes], max_megapixels: float, center_weight: float
+) -> Iterator[_Detection | InvalidImage]:
+    """Yield the faces of each picture, or why it has none, in the order of the pictures."""
+    held: list[_Picture | InvalidImage] = []
+    room = DETECT_PIXELS
+    for data in images:
+        picture = _decode(data, max_megapixels)
+        pixels = 0 if isinstance(picture, InvalidImage) else picture.pixels.size // 3
+        if pixels > room:
+            yield from _detect(engine, held, center_weight)
+            held, room = [], DETECT_PIXELS
+        held.append(picture)
+        room -= pixels
+    yield from _detect(engine, held, center_weight)
+
+
+def _decode(data: bytes, max_megapixels: float) -> _Picture | InvalidImage:
     started = perf_counter()
     try:
-        image = decode(data, max_megapixels)
+        return _Picture(decode(data, max_megapixels), _milliseconds_since(started))
     except InvalidImage as exc:
         return exc
-    decode_ms = _milliseconds_since(started)
+
+
+def _detect(
+    engine: Engine, held: Sequence[_Picture | InvalidImage], center_weight: float
+) -> Iterator[_Detection | InvalidImage]:
+    """Yield the faces of pictures that are looked at together."""
+    pictures = [picture for picture in held if isinstance(picture, _Picture)]
     started = perf_counter()
-    height, width = image.shape[:2]
-    found = engine.detect(image)
-    order = primary_order([face.box for face in found], width, height, center_weight)
-    faces = [found[index] for index in order]
-    crops = [engine.crop(image, face) for face in faces]
-    return _Detection(width, height, faces, crops, decode_ms, _milliseconds_since(started))
+    found = iter(engine.detect_batch([picture.pixels for picture in pictures]) if pictures else ())
+    pixel_ms = _milliseconds_since(started) / max(1, sum(picture.pixels.size for picture in pictures))
+    for picture in held:
+        if isinstance(picture, InvalidImage):
+            yield picture
+            continue
+        started = perf_counter()
+        height, width = picture.pixels.shape[:2]
+        faces = next(found)
+        order = primary_order([face.box for face in faces], width, height, center_weight)
+        faces = [faces[index] for index in order]
+        crops = [engine.crop(picture.pixels, face) for face in faces]
+        detect_ms = pixel_ms * picture.pixels.size + _milliseconds_since(started)
+        yield _Detection(width, height, faces, crops, picture.decode_ms, detect_ms)
 
 
 def _milliseconds_since(started: float) -> float:

@@ -5,26 +5,24 @@ decides and finds the landmarks (Zhang et al. 2016, arXiv:1604.02878). What surr
 code in its float32 roundings, because a floor that falls the other way moves a box by a whole pixel.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model.faces import Box, DetectedFace
 from model.nms import suppress_by_smaller, suppress_by_union
+from model.packing import CELL, STRIDE, Tile
+from model.proposals import Net, Outputs, ProposalNet, TileByTile, proposed
 from model.pyramid import IntegralImage
 
-Net = Callable[[NDArray[np.float32]], tuple[NDArray[np.float32], ...]]
-
-CELL = 12  # pixels that one P-Net output looks at
-STRIDE = 2  # pixels between neighbouring P-Net outputs
-BAND_PIXELS = 1 << 17  # P-Net input at a time: fits a cache, and bounds its memory for a picture of any size
-BATCH = 512  # crops at a time, for the same reason
+BATCHES = {24: 64, 48: 16}  # crops of a size at a time: fits a cache, and bounds the memory for any number of them
 
 
 class Detector:
     """Finds faces with three networks, each a callable from float32 (N, 3, H, W) to a tuple of arrays.
 
+    P-Net may be a `ProposalNet` instead, which lays out the scales of a picture as suits it.
     P-Net and R-Net return regression and probability, O-Net regression, landmarks and probability, shaped as
     `model.export.mtcnn` says. `min_face_size` is in pixels, `thresholds` are the three networks' probabilities,
     `factor` is the ratio of neighbouring scales.
@@ -32,14 +30,14 @@ class Detector:
 
     def __init__(
         self,
-        pnet: Net,
+        pnet: Net | ProposalNet,
         rnet: Net,
         onet: Net,
         min_face_size: int = 20,
         thresholds: tuple[float, float, float] = (0.6, 0.7, 0.7),
         factor: float = 0.709,
     ) -> None:
-        self._pnet = pnet
+        self._pnet = TileByTile(pnet) if callable(pnet) else pnet
         self._rnet = rnet
         self._onet = onet
         self._min_face_size = min_face_size
@@ -48,76 +46,69 @@ class Detector:
 
     def detect(self, image: NDArray[np.uint8]) -> list[DetectedFace]:
         """Return the faces of an RGB picture (H, W, 3), the largest first; none in one too small to hold a face."""
-        scales = pyramid_scales(image.shape[0], image.shape[1], self._min_face_size, self._factor)
-        if not scales:
-            return []
-        integral = IntegralImage(image)
-        boxes = self._refine(integral, self._propose(integral, scales))
-        boxes, scores, landmarks = self._decide(integral, boxes)
-        largest_first = np.argsort((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]))[::-1]
-        return [
-            DetectedFace(
-                Box(*boxes[face].tolist()),
-                float(scores[face]),
-                tuple((x, y) for x, y in landmarks[face].tolist()),
-            )
-            for face in largest_first
-        ]
+        (faces,) = self.detect_batch([image])
+        return faces
 
-    def _propose(self, integral: IntegralImage, scales: list[float]) -> NDArray[np.float32]:
+    def detect_batch(self, images: Sequence[NDArray[np.uint8]]) -> list[list[DetectedFace]]:
+        """Return what `detect` returns for each picture; the second and third network see the crops of all at once.
+
+        Holds 12 bytes for each pixel of all the pictures.
+        """
+        if not images:
+            return []
+        integrals = [IntegralImage(image) for image in images]
+        proposals = [self._propose(integral) for integral in integrals]
+        return [_faces(*decided) for decided in self._decide(integrals, self._refine(integrals, proposals))]
+
+    def _propose(self, integral: IntegralImage) -> NDArray[np.float32]:
         """Return P-Net's proposals as squares, float32 (N, 4)."""
-        survivors = []
-        for scale in scales:
-            candidates = self._candidates(integral, scale)
-            survivors.append(candidates[suppress_by_union(candidates[:, :4], candidates[:, 4], 0.5)])
+        scales = pyramid_scales(integral.height, integral.width, self._min_face_size, self._factor)
+        sizes = tuple((int(integral.height * scale + 1), int(integral.width * scale + 1)) for scale in scales)
+        candidates: list[list[NDArray[np.float32]]] = [[] for _ in scales]
+        for tile, outputs in proposed(self._pnet, integral, sizes):
+            found = _candidates(tile, outputs, scales[tile.scale], self._thresholds[0])
+            if found.size:
+                candidates[tile.scale].append(found)
+        survivors = [np.empty((0, 9), dtype=np.float32)]
+        for parts in candidates:
+            if parts:
+                level = _row_by_row(parts)
+                survivors.append(level[suppress_by_union(level[:, :4], level[:, 4], 0.5)])
         proposals = np.concatenate(survivors)
         proposals = proposals[suppress_by_union(proposals[:, :4], proposals[:, 4], 0.7)]
         boxes, offsets = proposals[:, :4], proposals[:, 5:]
         sides = boxes[:, 2:] - boxes[:, :2]
         return _squared(boxes + offsets * np.tile(sides, 2))
 
-    def _candidates(self, integral: IntegralImage, scale: float) -> NDArray[np.float32]:
-        """Return the cells of one scale above the threshold: box, probability, regression, float32 (N, 9)."""
-        found = []
-        for first_row, level in _bands(integral, scale):
-            regression, probability = self._pnet(level)
-            face = probability[0, 1]
-            rows, columns = np.nonzero(face >= self._thresholds[0])
-            corners = STRIDE * np.stack([columns, rows + first_row], axis=1).astype(np.float32)
-            found.append(
-                np.concatenate(
-                    [
-                        np.floor((corners + 1) / np.float32(scale)),
-                        np.floor((corners + CELL) / np.float32(scale)),
-                        face[rows, columns, np.newaxis],
-                        regression[0][:, rows, columns].T,
-                    ],
-                    axis=1,
-                )
-            )
-        return np.concatenate(found)
-
-    def _refine(self, integral: IntegralImage, boxes: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the squares that R-Net keeps, moved to where it sees the face, float32 (N, 4)."""
-        boxes, (regression, probability) = _classify(self._rnet, integral, boxes, 24, outputs=(4, 2))
-        passed = probability[:, 1] > self._thresholds[1]
-        boxes, regression, scores = boxes[passed], regression[passed], probability[passed, 1]
-        kept = suppress_by_union(boxes, scores, 0.7)
-        return _squared(_regressed(boxes[kept], regression[kept]))
+    def _refine(
+        self, integrals: Sequence[IntegralImage], proposals: Sequence[NDArray[np.float32]]
+    ) -> list[NDArray[np.float32]]:
+        """Return the squares of each picture that R-Net keeps, moved to where it sees the face, float32 (N, 4)."""
+        refined = []
+        for boxes, (regression, probability) in _classify(self._rnet, integrals, proposals, 24, outputs=(4, 2)):
+            passed = np.flatnonzero(probability[:, 1] > self._thresholds[1])
+            kept = passed[suppress_by_union(boxes[passed], probability[passed, 1], 0.7)]
+            refined.append(_squared(_regressed(boxes[kept], regression[kept])))
+        return refined
 
     def _decide(
-        self, integral: IntegralImage, boxes: NDArray[np.float32]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-        """Return O-Net's faces: boxes (N, 4), probabilities (N,) and landmarks (N, 5, 2), all float32."""
-        boxes, (regression, points, probability) = _classify(self._onet, integral, boxes, 48, outputs=(4, 10, 2))
-        passed = probability[:, 1] > self._thresholds[2]
-        boxes, regression, points, scores = boxes[passed], regression[passed], points[passed], probability[passed, 1]
-        sides = boxes[:, 2:] - boxes[:, :2] + 1
-        # Five x, then five y, as fractions of the box that O-Net was shown.
-        landmarks = points.reshape(-1, 2, 5).transpose(0, 2, 1) * sides[:, np.newaxis] + boxes[:, np.newaxis, :2] - 1
-        boxes = _regressed(boxes, regression)
-        kept = suppress_by_smaller(boxes, scores, 0.7)
-        return boxes[kept], scores[kept], landmarks[kept]
+        self, integrals: Sequence[IntegralImage], refined: Sequence[NDArray[np.float32]]
+    ) -> list[tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]]:
+        """Return O-Net's faces of each picture: boxes (N, 4), probabilities (N,) and landmarks (N, 5, 2), float32."""
+        decided = []
+        for boxes, (regression, points, probability) in _classify(
+            self._onet, integrals, refined, 48, outputs=(4, 10, 2)
+        ):
+            passed = np.flatnonzero(probability[:, 1] > self._thresholds[2])
+            shown, scores = boxes[passed], probability[passed, 1]
+            sides = shown[:, 2:] - shown[:, :2] + 1
+            # Five x, then five y, as fractions of the box that O-Net was shown.
+            landmarks = points[passed].reshape(-1, 2, 5).transpose(0, 2, 1) * sides[:, np.newaxis]
+            landmarks = landmarks + shown[:, np.newaxis, :2] - 1
+            moved = _regressed(shown, regression[passed])
+            kept = suppress_by_smaller(moved, scores, 0.7)
+            decided.append((moved[kept], scores[kept], landmarks[kept]))
+        return decided
 
 
 def pyramid_scales(height: int, width: int, min_face_size: int, factor: float) -> list[float]:
@@ -132,37 +123,92 @@ def pyramid_scales(height: int, width: int, min_face_size: int, factor: float) -
     return scales
 
 
-def _bands(integral: IntegralImage, scale: float) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """Yield one scale of the picture in bands of whole P-Net rows: (first output row, float32 (1, 3, rows, width)).
+def _candidates(tile: Tile, outputs: Outputs, scale: float, threshold: float) -> NDArray[np.float32]:
+    """Return the cells above the threshold: box, probability, regression, float32 (N, 9)."""
+    regression, probability = outputs
+    rows, columns = np.nonzero(probability >= threshold)
+    found = np.empty((rows.size, 9), dtype=np.float32)
+    if rows.size:
+        corners = np.stack([columns + tile.column, rows + tile.row], axis=1).astype(np.float32) * STRIDE
+        np.floor((corners + 1) / np.float32(scale), out=found[:, :2])
+        np.floor((corners + CELL) / np.float32(scale), out=found[:, 2:4])
+        found[:, 4] = probability[rows, columns]
+        found[:, 5:] = regression[:, rows, columns].T
+    return found
 
-    P-Net has no padding, so bands that overlap by what a cell sees beyond its stride give the very values of
-    the whole; only the last may end in the half-filled window that its pooling layer allows at the picture's edge.
-    """
-    height, width = int(integral.height * scale + 1), int(integral.width * scale + 1)
-    rows = (height - CELL + 1) // STRIDE + 1
-    step = max(1, BAND_PIXELS // (STRIDE * width))
-    for first in range(0, rows, step):
-        end = height if first + step >= rows else STRIDE * (first + step - 1) + CELL
-        yield first, integral.scaled(height, width, slice(STRIDE * first, end))
+
+def _row_by_row(parts: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Return the candidates of one scale in the order of its cells, which decides between equal probabilities."""
+    candidates = np.concatenate(parts)
+    return candidates if len(parts) == 1 else candidates[np.lexsort((candidates[:, 0], candidates[:, 1]))]
 
 
 def _classify(
-    net: Net, integral: IntegralImage, boxes: NDArray[np.float32], size: int, *, outputs: tuple[int, ...]
-) -> tuple[NDArray[np.float32], tuple[NDArray[np.float32], ...]]:
-    """Return the boxes that hold at least one pixel of the picture, and the net's outputs for their crops.
+    net: Net,
+    integrals: Sequence[IntegralImage],
+    proposals: Sequence[NDArray[np.float32]],
+    size: int,
+    *,
+    outputs: tuple[int, ...],
+) -> list[tuple[NDArray[np.float32], list[NDArray[np.float32]]]]:
+    """Return, for each picture, its boxes that hold at least one pixel of it and the net's outputs for their crops.
 
     The published code cuts with 1-based inclusive corners and fails where a box lies wholly outside.
     """
+    cuts = [_cut(integral, boxes) for integral, boxes in zip(integrals, proposals, strict=True)]
+    ends = np.cumsum([len(boxes) for boxes, _ in cuts])
+    results = [np.empty((ends[-1], columns), dtype=np.float32) for columns in outputs]
+    crops = _batched(integrals, [corners for _, corners in cuts], size)
+    for first in range(0, ends[-1], BATCHES[size]):
+        for result, part in zip(results, net(next(crops)), strict=True):
+            result[first : first + len(part)] = part
+    shares = zip(*(np.split(result, ends[:-1]) for result in results), strict=True)
+    return [(boxes, list(share)) for (boxes, _), share in zip(cuts, shares, strict=True)]
+
+
+def _cut(integral: IntegralImage, boxes: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
+    """Return the boxes that reach into the picture, and what of it they hold, 0-based and past-the-end (N, 4)."""
     corners = np.trunc(boxes).astype(np.intp)
     np.maximum(corners[:, :2], 1, out=corners[:, :2])
     corners[:, :2] -= 1
     np.minimum(corners[:, 2:], (integral.width, integral.height), out=corners[:, 2:])
     inside = (corners[:, 2:] > corners[:, :2]).all(axis=1)
-    boxes, corners = boxes[inside], corners[inside]
-    if not len(boxes):
-        return boxes, tuple(np.empty((0, columns), dtype=np.float32) for columns in outputs)
-    batches = [net(integral.crops(corners[first : first + BATCH], size)) for first in range(0, len(corners), BATCH)]
-    return boxes, tuple(np.concatenate(parts) for parts in zip(*batches, strict=True))
+    return boxes[inside], corners[inside]
+
+
+def _batched(
+    integrals: Sequence[IntegralImage], corners: Sequence[NDArray[np.intp]], size: int
+) -> Iterator[NDArray[np.float32]]:
+    """Yield the crops of all the pictures in their order, a full batch at a time and the rest last."""
+    batch: list[NDArray[np.float32]] = []
+    room = BATCHES[size]
+    for integral, boxes in zip(integrals, corners, strict=True):
+        first = 0
+        while first < len(boxes):
+            part = boxes[first : first + room]
+            batch.append(integral.crops(part, size))
+            first += len(part)
+            room -= len(part)
+            if not room:
+                yield np.concatenate(batch)
+                batch, room = [], BATCHES[size]
+    if batch:
+        yield np.concatenate(batch) if len(batch) > 1 else batch[0]
+
+
+def _faces(
+    boxes: NDArray[np.float32], scores: NDArray[np.float32], landmarks: NDArray[np.float32]
+) -> list[DetectedFace]:
+    """Return the faces as values, the largest first."""
+    largest_first = np.argsort((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]))[::-1]
+    return [
+        DetectedFace(
+            Box(*boxes[face].tolist()),
+            float(scores[face]),
+            tuple((x, y) for x, y in landmarks[face].tolist()),
+        )
+        for face in largest_first
+    ]
 
 
 def _regressed(boxes: NDArray[np.float32], regression: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -47,7 +47,8 @@ class ImageAnalysis:
     """All faces of one picture, the primary one first, the others by the same rule in descending order.
 
     `width` and `height` are those of the upright picture. `timings_ms` has the wall time of the stages `decode`,
-    `detect` and `embed` in milliseconds; of an embedding shared by a batch each face bears an equal part.
+    `detect` and `embed` in milliseconds; of a detection shared by a batch each picture bears a part as large as its
+    share of the pixels, of a shared embedding each face an equal part.
     """
 
     width: int

@@ -9,6 +9,9 @@ from PIL.ImageFile import ImageFile
 
 from model.header import DAMAGED, InvalidImage, opened
 
+LARGE_PIXELS = 8_000_000
+STRIP_PIXELS = 20_000  # three bytes each: one block of Pillow's raw encoder
+
 ORIENTATION_TAG = 0x0112  # EXIF 2.3, section 4.6.4
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -30,7 +33,20 @@ def decode(data: bytes, max_megapixels: float = 50.0) -> NDArray[np.uint8]:
     Raises `InvalidImage` as `model.header.read_header`, and for a file that is cut off or damaged.
     """
     picture, turn = _loaded(data, max_megapixels)
-    return np.asarray(picture if turn is None else picture.transpose(turn))
+    return _pixels(picture if turn is None else picture.transpose(turn))
+
+
+def _pixels(picture: Image.Image) -> NDArray[np.uint8]:
+    if picture.width * picture.height <= LARGE_PIXELS:
+        return np.asarray(picture)
+    # Pillow would hold what it hands over twice more meanwhile; what fits one of its blocks it hands over at once.
+    pixels = np.empty((picture.height, picture.width, 3), dtype=np.uint8)
+    rows = max(1, STRIP_PIXELS // picture.width)
+    for top in range(0, picture.height, rows):
+        bottom = min(top + rows, picture.height)
+        pixels[top:bottom] = np.asarray(picture.crop((0, top, picture.width, bottom)))
+    pixels.flags.writeable = False
+    return pixels
 
 
 def _loaded(data: bytes, max_megapixels: float) -> tuple[Image.Image, Image.Transpose | None]:

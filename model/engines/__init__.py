@@ -3,6 +3,7 @@
 Importing this package imports no engine.
 """
 
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Protocol
@@ -34,6 +35,9 @@ class Engine(Protocol):
 
     def detect(self, image: NDArray[np.uint8]) -> list[DetectedFace]:
         """Return the faces, the largest first; an empty list for none or for a picture too small to hold one."""
+
+    def detect_batch(self, images: Sequence[NDArray[np.uint8]]) -> list[list[DetectedFace]]:
+        """Return what `detect` returns for each picture, for less than one by one where they are small."""
 
     def crop(self, image: NDArray[np.uint8], face: DetectedFace) -> NDArray[np.uint8]:
         """Return what `embed` wants to see of a face: uint8 (S, S, 3), S being the artefact's image size."""

@@ -7,9 +7,9 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from model.artefact import Artefact
-from model.detection import Net
 from model.engines.graphs import GraphEngine
 from model.engines.precision import require_fp32
+from model.proposals import Net
 
 
 def open_engine(artefact: Artefact, threads: int, _cache_directory: Path | None, precision: str) -> GraphEngine:

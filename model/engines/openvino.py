@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 from openvino import opset13 as ops
 
 from model.artefact import Artefact
-from model.detection import Net
 from model.engines.graphs import GraphEngine
+from model.engines.openvino_shapes import PackedProposals, load_batched
 from model.engines.precision import choose
+from model.proposals import Net
 
 _HINTS = {"fp32": "f32", "bf16": "bf16"}
 _PROBE_ROUNDS = 7
@@ -26,7 +27,15 @@ def open_engine(artefact: Artefact, threads: int, cache_directory: Path | None, 
     chosen = choose(precision, core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"), lambda: bf16_speedup(core))
     if cache_directory is not None:
         core.set_property({"CACHE_DIR": str(cache_directory)})
-    return GraphEngine("openvino", artefact, lambda path, numbers: load_graph(path, core, threads, numbers), chosen)
+    config = _config(threads, "fp32")
+    return GraphEngine(
+        "openvino",
+        artefact,
+        lambda path, precision: load_graph(path, core, threads, precision),
+        chosen,
+        load_proposals=lambda path: PackedProposals(path, core, config),
+        load_crops=lambda path: load_batched(path, core, config),
+    )
 
 
 def load_graph(path: Path, core: openvino.Core, threads: int = 1, precision: str = "fp32") -> Net:
@@ -60,19 +69,7 @@ def bf16_speedup(core: openvino.Core) -> float:
 
 
 def _compiled(network: Path | openvino.Model, core: openvino.Core, threads: int, precision: str) -> Net:
-    compiled = core.compile_model(
-        network,
-        "CPU",
-        {
-            "INFERENCE_PRECISION_HINT": _HINTS[precision],
-            "INFERENCE_NUM_THREADS": threads,
-            "NUM_STREAMS": 1,
-            # Engines run one process a core: pinned, they would all sit on the first.
-            "ENABLE_CPU_PINNING": False,
-            # The default of 5 000 compiled kernels lets a process grow past 1 GB as pictures of new shapes come in.
-            "CPU_RUNTIME_CACHE_CAPACITY": _CACHED_KERNELS,
-        },
-    )
+    compiled = core.compile_model(network, "CPU", _config(threads, precision))
     request = compiled.create_infer_request()
 
     def run(image: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
@@ -80,3 +77,15 @@ def _compiled(network: Path | openvino.Model, core: openvino.Core, threads: int,
         return tuple(request.infer([image], share_inputs=True).to_tuple())
 
     return run
+
+
+def _config(threads: int, precision: str) -> dict[str, str | int | bool]:
+    return {
+        "INFERENCE_PRECISION_HINT": _HINTS[precision],
+        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": 1,
+        # Engines run one process a core: pinned, they would all sit on the first.
+        "ENABLE_CPU_PINNING": False,
+        # The default of 5 000 compiled kernels lets a process grow past 1 GB as pictures of new shapes come in.
+        "CPU_RUNTIME_CACHE_CAPACITY": _CACHED_KERNELS,
+    }

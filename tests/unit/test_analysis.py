@@ -1,6 +1,7 @@
 """From bytes to faces, with an engine that only pretends: order, batches, errors, pickling."""
 
 import pickle
+from collections.abc import Sequence
 from io import BytesIO
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+import model.analysis
 from model.analysis import EMBED_BATCH, analyse, analyse_batch
 from model.engines import Engine
 from model.faces import Box, DetectedFace
@@ -23,6 +25,7 @@ class PretendEngine:
 
     def __init__(self) -> None:
         self.batches: list[int] = []
+        self.seen: list[int] = []
 
     def detect(self, image: NDArray[np.uint8]) -> list[DetectedFace]:
         """Return growing boxes from left to right."""
@@ -30,6 +33,11 @@ class PretendEngine:
             DetectedFace(Box(10.0 * n, 0.0, 10.0 * n + 5 + n, 8.0), 0.9, ((10.0 * n, 4.0),) * 5)
             for n in range(image.shape[1] // 10)
         ]
+
+    def detect_batch(self, images: Sequence[NDArray[np.uint8]]) -> list[list[DetectedFace]]:
+        """Detect in each."""
+        self.seen.append(len(images))
+        return [self.detect(image) for image in images]
 
     def crop(self, image: NDArray[np.uint8], face: DetectedFace) -> NDArray[np.uint8]:
         """Return a crop that remembers the picture and the face."""
@@ -83,6 +91,17 @@ def test_crops_of_many_pictures_share_bounded_batches() -> None:
     engine = PretendEngine()
     analyse_batch(engine, [picture(100, 0)] * 4, max_megapixels=1.0, center_weight=2.0)
     assert engine.batches == [EMBED_BATCH, EMBED_BATCH, 40 - 2 * EMBED_BATCH]
+
+
+def test_small_pictures_are_looked_at_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as the bound on decoded pixels allows; a larger one alone; refusals take no part."""
+    monkeypatch.setattr(model.analysis, "DETECT_PIXELS", 700)
+    engine = PretendEngine()
+    pictures = [picture(20, 1), b"no picture", picture(30, 2), picture(20, 3), picture(200, 4), picture(5, 5)]
+    outcomes = analyse_batch(engine, pictures, max_megapixels=1.0, center_weight=2.0)
+    assert engine.seen == [3, 1, 1]
+    widths = [None if isinstance(outcome, InvalidImage) else outcome.width for outcome in outcomes]
+    assert widths == [20, None, 30, 20, 200, 5]
 
 
 def test_nothing_is_embedded_where_there_is_no_face() -> None:

@@ -8,6 +8,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+import model.imaging
 from model.header import InvalidImage
 from model.imaging import ORIENTATION_TAG, decode
 
@@ -159,6 +160,20 @@ def test_too_many_pixels_are_refused_before_they_are_decoded() -> None:
     assert len(bomb) < 100_000
     with pytest.raises(InvalidImage, match="megapixels"):
         decode(bomb)
+
+
+def test_a_large_picture_comes_through_in_strips(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Handed over a few rows at a time, it is the same picture, contiguous and read-only."""
+    stream = BytesIO()
+    Image.fromarray(np.random.default_rng(1).integers(0, 256, (50, 31, 3), dtype=np.uint8)).save(stream, "PNG")
+    whole = decode(stream.getvalue())
+    monkeypatch.setattr(model.imaging, "LARGE_PIXELS", 0)
+    for strip_pixels in (1, 100, 10**6):
+        monkeypatch.setattr(model.imaging, "STRIP_PIXELS", strip_pixels)
+        strips = decode(stream.getvalue())
+        assert np.array_equal(strips, whole)
+        assert strips.flags.c_contiguous
+        assert not strips.flags.writeable
 
 
 def test_tiny_picture_is_a_picture() -> None:

@@ -1,0 +1,240 @@
+"""The detector against MTCNN as everyone copies it: how much faster, and whether it finds the very same faces.
+
+    python -m benchmarks.detector                # needs `make install-reference`
+    python -m benchmarks.detector --images DIR
+
+Every photo is detected in turn by facenet-pytorch's MTCNN (eager, as published) and by each engine, round by round, on
+one pinned core with one thread each. Times are of the core, without what other processes took of it, and medians unless
+they are named means; `mean_first_ms` is of photos that the engine had not seen, `batch_ms` of one in a batch of 8,
+`stages_ms` means under a profiler, which makes them longer. `speedup` is the median of the ratios of neighbouring runs,
+by size: up to 96 pixels on the longer side, up to 400, and beyond. A folder of large photos alone is made small, too.
+The last line is one JSON object; the exit status is 1 where a face is missing, added or moved by half a pixel.
+"""
+
+import argparse
+import cProfile
+import json
+import os
+import statistics
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from model.engines import Engine
+    from model.faces import DetectedFace
+
+ROOT = Path(__file__).resolve().parents[1]
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
+SIZES = {"64": 96, "250": 400, "large": 1 << 30}  # pixels of the longer side
+BATCH = 8
+TOLERANCE_PIXELS = 0.5
+SAME_FACE = 0.5  # intersection over union
+STAGES = {
+    "_propose": "propose",
+    "_refine": "refine",
+    "_decide": "decide",
+    "scaled": "of it: scaling",
+    "crops": "of it: cropping",
+    "_suppress": "of it: suppression",
+}
+
+
+def main() -> None:
+    """Run it and print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=Path, default=ROOT / "examples")
+    parser.add_argument("--model", type=Path, default=ROOT / ".cache" / "model")
+    parser.add_argument("--engines", nargs="+", default=["openvino", "onnxruntime"])
+    parser.add_argument("--limit", type=int, default=30, help="photos of each size")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--core", type=int, help="the core to run on; default the first that is allowed")
+    options = parser.parse_args()
+    # Before numpy and the engines are imported: their pools of threads are made then.
+    os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0)) if options.core is None else options.core})
+    figures = measure(options)
+    print(json.dumps(figures))
+    sys.exit(0 if figures["same_faces"] else 1)
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Time and compare; the models are loaded here, after the process has been pinned."""
+    import cv2  # noqa: PLC0415 - as above
+
+    from model.artefact import Artefact  # noqa: PLC0415 - as above
+    from model.engines import open_engine  # noqa: PLC0415 - as above
+
+    cv2.setNumThreads(1)
+    artefact = Artefact.load(options.model)
+    naive = open_engine(artefact, "torch", threads=1)
+    engines = {name: open_engine(artefact, name, threads=1) for name in options.engines}
+    figures: dict[str, Any] = {"load": round(os.getloadavg()[0], 2), "photos": {}, "naive_ms": {}}
+    compared = {name: Comparison() for name in engines}
+    results: dict[str, dict[str, Any]] = {name: {} for name in engines}
+    for size, photos in _photos(options.images, options.limit).items():
+        print(f"{len(photos)} photos of size {size}", file=sys.stderr)
+        figures["photos"][size] = len(photos)
+        first = defaultdict(list)
+        for photo in photos:
+            known = naive.detect(photo)
+            for name, engine in engines.items():
+                started = time.process_time()
+                found = engine.detect(photo)
+                first[name].append(time.process_time() - started)
+                compared[name].add(known, found)
+        calls = {"naive": naive.detect} | {name: engine.detect for name, engine in engines.items()}
+        seconds = _interleaved(photos, calls, options.rounds)
+        figures["naive_ms"][size] = _median_ms(seconds["naive"])
+        for name, engine in engines.items():
+            ratios = [slow / fast for slow, fast in zip(seconds["naive"], seconds[name], strict=True)]
+            results[name][size] = {
+                "speedup": round(statistics.median(ratios), 2),
+                "ms": _median_ms(seconds[name]),
+                "mean_ms": _ms(statistics.fmean(seconds[name])),
+                "mean_first_ms": _ms(statistics.fmean(first[name])),
+                "batch_ms": _ms(_batched(engine, photos, options.rounds)),
+                "stages_ms": _stages(engine, photos),
+            }
+    for name, comparison in compared.items():
+        figures[name] = results[name] | comparison.figures()
+    figures["same_faces"] = all(comparison.same() for comparison in compared.values())
+    return figures
+
+
+class Comparison:
+    """How far an engine's faces are from the reference's."""
+
+    def __init__(self) -> None:
+        self._faces = self._missing = self._extra = 0
+        self._box_pixels = self._landmark_pixels = 0.0
+
+    def add(self, known: "list[DetectedFace]", found: "list[DetectedFace]") -> None:
+        """Compare the faces of one photo: each known one with the found one that covers it best."""
+        left = list(found)
+        self._faces += len(known)
+        for face in known:
+            best = max(left, key=lambda other: _overlap(face, other), default=None)
+            if best is None or _overlap(face, best) < SAME_FACE:
+                self._missing += 1
+                continue
+            left.remove(best)
+            self._box_pixels = max(self._box_pixels, *_distances(_edges(face), _edges(best)))
+            for point, other in zip(face.landmarks, best.landmarks, strict=True):
+                self._landmark_pixels = max(self._landmark_pixels, *_distances(point, other))
+        self._extra += len(left)
+
+    def same(self) -> bool:
+        """Whether they are the same faces at the same places."""
+        return not (self._missing or self._extra) and max(self._box_pixels, self._landmark_pixels) < TOLERANCE_PIXELS
+
+    def figures(self) -> dict[str, int | float]:
+        """Return what was found."""
+        return {
+            "faces": self._faces,
+            "faces_missing": self._missing,
+            "faces_extra": self._extra,
+            "box_max_px": round(self._box_pixels, 5),
+            "landmark_max_px": round(self._landmark_pixels, 5),
+        }
+
+
+def _edges(face: "DetectedFace") -> tuple[float, ...]:
+    return face.box.x_min, face.box.y_min, face.box.x_max, face.box.y_max
+
+
+def _distances(values: Iterable[float], others: Iterable[float]) -> list[float]:
+    return [abs(value - other) for value, other in zip(values, others, strict=True)]
+
+
+def _overlap(face: "DetectedFace", other: "DetectedFace") -> float:
+    one, two = face.box, other.box
+    width = min(one.x_max, two.x_max) - max(one.x_min, two.x_min)
+    height = min(one.y_max, two.y_max) - max(one.y_min, two.y_min)
+    shared = max(width, 0) * max(height, 0)
+    areas = sum((box.x_max - box.x_min) * (box.y_max - box.y_min) for box in (one, two))
+    return shared / (areas - shared)
+
+
+def _photos(folder: Path, limit: int) -> "dict[str, list[NDArray[np.uint8]]]":
+    """Return up to `limit` decoded photos of each size; in a folder without small ones, large ones made small too."""
+    import cv2  # noqa: PLC0415 - as in `measure`
+    import numpy as np  # noqa: PLC0415 - as in `measure`
+
+    from model.imaging import decode  # noqa: PLC0415 - as in `measure`
+
+    found: dict[str, list[NDArray[np.uint8]]] = {}
+    for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES):
+        photo = decode(path.read_bytes())
+        size = next(size for size, side in SIZES.items() if max(photo.shape[:2]) <= side)
+        if len(found.setdefault(size, [])) < limit:
+            found[size].append(photo)
+    if not found:
+        raise SystemExit(f"there is no photo below {folder}")
+    if set(found) == {"large"}:
+        for size in ("64", "250"):
+            scaled = [(photo, int(size) / max(photo.shape[:2])) for photo in found["large"]]
+            found[size] = [
+                np.asarray(cv2.resize(photo, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+                for photo, scale in scaled
+            ]
+    return {size: found[size] for size in SIZES if size in found}
+
+
+def _interleaved(
+    photos: "list[NDArray[np.uint8]]", calls: "Mapping[str, Callable[[NDArray[np.uint8]], object]]", rounds: int
+) -> dict[str, list[float]]:
+    """Return the seconds of every call on every photo in every round, taken in turn."""
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(rounds):
+        for photo in photos:
+            for name, call in calls.items():
+                started = time.process_time()
+                call(photo)
+                seconds[name].append(time.process_time() - started)
+    return seconds
+
+
+def _batched(engine: "Engine", photos: "list[NDArray[np.uint8]]", rounds: int) -> float:
+    """Return the median seconds of a photo in batches of `BATCH`."""
+    seconds = []
+    for _ in range(rounds):
+        for first in range(0, len(photos), BATCH):
+            batch = photos[first : first + BATCH]
+            started = time.process_time()
+            engine.detect_batch(batch)
+            seconds.append((time.process_time() - started) / len(batch))
+    return statistics.median(seconds)
+
+
+def _stages(engine: "Engine", photos: "list[NDArray[np.uint8]]") -> dict[str, float]:
+    """Return the mean milliseconds of each stage in a photo, and of what they have in common, under a profiler."""
+    profile = cProfile.Profile()
+    profile.enable()
+    for photo in photos:
+        engine.detect(photo)
+    profile.disable()
+    stages = dict.fromkeys(STAGES.values(), 0.0)
+    for entry in profile.getstats():
+        code = entry.code
+        if not isinstance(code, str) and code.co_name in STAGES and f"{os.sep}model{os.sep}" in code.co_filename:
+            stages[STAGES[code.co_name]] += entry.totaltime
+    return {stage: _ms(seconds / len(photos)) for stage, seconds in stages.items()}
+
+
+def _median_ms(seconds: list[float]) -> float:
+    return _ms(statistics.median(seconds))
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1000, 2)
+
+
+if __name__ == "__main__":
+    main()
