@@ -71,9 +71,10 @@ def main() -> None:
     model = NaiveModel(Artefact.load(Path(options["artefact"])))
     people = Path(options["people"])
     model.enrol(people)
-    for photo in sorted(people.glob("*/*"))[:3]:
-        model.name(photo.read_bytes())
-    s3, sqs = (boto3.client(service, endpoint_url=options["endpoint_url"]) for service in ("s3", "sqs"))
+    for enrolled in sorted(people.glob("*/*"))[:3]:
+        model.name(enrolled.read_bytes())
+    s3 = boto3.client("s3", endpoint_url=options["endpoint_url"])
+    sqs = boto3.client("sqs", endpoint_url=options["endpoint_url"])
     print("warm", flush=True)
     while True:
         received = sqs.receive_message(

@@ -3,8 +3,8 @@
     python -m benchmarks.pipeline --images DIR   # DIR as for benchmarks.roundtrip; needs `make install-reference`
 
 Each side finds its backlog complete when it starts, so that nothing else runs meanwhile, and is timed from the moment
-when `--warm` results are there until the last one. Ours is one `celery -A facerec worker` with its defaults; `batch1` the
-same with FACEREC_WORKER__BATCH_MAX=1; `naive` are two processes of `benchmarks.naive_tier`. The three take turns,
+when `--warm` results are there until the last one. Ours is one `celery -A facerec worker` with its defaults; `batch1`
+the same with FACEREC_WORKER__BATCH_MAX=1; `naive` are two processes of `benchmarks.naive_tier`. The three take turns,
 `--rounds` times; medians are reported. CPU times are those of the tier alone, without the emulator's.
 
 `burst_100_s` is the time until the last of 100 simultaneous uploads through the web tier is answered, and
@@ -205,7 +205,8 @@ def _naive_process(options: Mapping[str, str | None]) -> Iterator["subprocess.Po
 
 def _summary(turns: Mapping[str, Sequence[Drained]]) -> dict[str, float | int | dict[str, float]]:
     def middle(side: str, figure: str, digits: int = 1) -> float:
-        return round(statistics.median(getattr(drained, figure) for drained in turns[side]), digits)
+        values: list[float] = [getattr(drained, figure) for drained in turns[side]]
+        return round(statistics.median(values), digits)
 
     figures: dict[str, float | int | dict[str, float]] = {
         "ours_per_s": middle("ours", "per_second"),

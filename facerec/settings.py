@@ -71,7 +71,10 @@ class WorkerSettings(_Group):
     """The app tier."""
 
     engines: int = Field(
-        0, ge=0, description="Engine processes of one worker, each single-threaded; 0 means one per available core"
+        0,
+        ge=0,
+        description="Engine processes of one worker, each single-threaded; 0 means one per core that the scheduler's "
+        "affinity and the control group's quota leave to it",
     )
     concurrency: Count = Field(16, description="Tasks that one worker holds at once (fetching, waiting, storing)")
     batch_max: Count = Field(8, description="Images that an engine process takes at once")

@@ -23,7 +23,7 @@ class QueuedImage:
     failures: int = 0
     came_at: float = 0.0
     """When it was queued, in seconds of the queue's clock."""
-    awaits_others: bool = False
+    streamed: bool = False
     """Whether the image before it came so shortly before that another one is likely to follow."""
 
     @property
@@ -50,8 +50,8 @@ class ImageQueue:
     """First in, first out; suspects come first and alone. Safe for many threads.
 
     Whoever puts an image waits while the queue is full. Whoever takes gets what is there at once, unless images are
-    streaming in: one that came within `window_seconds` after the one before it waits so long for others to join it.
-    A single image, with nothing shortly before it, never waits.
+    streaming in: one that came within `window_seconds` after the one before it waits so long for others to join it, if
+    there is another one already or another taker is at work. So a single client on an idle engine never waits.
     """
 
     def __init__(self, limits: QueueLimits, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -60,6 +60,7 @@ class ImageQueue:
         self._images: deque[QueuedImage] = deque()
         self._bytes = 0
         self._takers = 0
+        self._at_work: set[int] = set()
         self._last_came_at = float("-inf")
         self._changed = threading.Condition()
         self._closed: Exception | None = None
@@ -70,7 +71,7 @@ class ImageQueue:
             self._changed.wait_for(lambda: self._closed is not None or self._has_room(image))
             if self._closed is None:
                 image.came_at = self._clock()
-                image.awaits_others = self._streaming(image)
+                image.streamed = image.came_at - self._last_came_at <= self._limits.window_seconds
                 self._last_came_at = image.came_at
                 self._images.append(image)
                 self._bytes += len(image.data)
@@ -84,7 +85,7 @@ class ImageQueue:
         with self._changed:
             if self._closed is None:
                 for image in images:
-                    image.awaits_others = False
+                    image.streamed = False
                 self._images.extendleft(reversed(images))
                 self._bytes += sum(len(image.data) for image in images)
                 self._changed.notify_all()
@@ -96,10 +97,12 @@ class ImageQueue:
         """The next batch, as soon as there is one; nothing once the queue is closed.
 
         An empty batch means that `unless` came true; it is looked at again after each `wake`. Takers that wait at the
-        same time share what is there.
+        same time share what is there. Each taker is a thread, which is at work from one `take` to its next.
         """
         with self._changed:
             self._takers += 1
+            self._at_work.discard(threading.get_ident())
+            self._changed.notify_all()  # another one may have waited only because this one was at work
             try:
                 while True:
                     self._changed.wait_for(lambda: self._images or self._closed is not None or unless())
@@ -140,18 +143,15 @@ class ImageQueue:
         if not self._images:
             return True
         limits = self._limits
-        return len(self._images) < limits.queued_images and self._bytes + len(image.data) <= limits.queued_bytes
-
-    def _streaming(self, image: QueuedImage) -> bool:
-        recently = image.came_at - self._last_came_at <= self._limits.window_seconds
-        return recently and image.megapixels < self._limits.batch_megapixels
+        return self._bytes + len(image.data) <= limits.queued_bytes and len(self._images) < limits.queued_images
 
     def _window_ends_at(self) -> float:
         """Until when the first image waits for others; a time that is over where it need not."""
-        first = self._images[0]
-        if not first.awaits_others or len(self._images) >= self._limits.batch_images:
-            return float("-inf")
-        return first.came_at + self._limits.window_seconds
+        first, limits = self._images[0], self._limits
+        joinable = len(self._images) < limits.batch_images and first.megapixels < limits.batch_megapixels
+        if first.streamed and joinable and (len(self._images) > 1 or self._at_work):
+            return first.came_at + limits.window_seconds
+        return float("-inf")
 
     def _popped(self) -> list[QueuedImage]:
         # Takers that wait get equal shares: cores that compute at the same time beat one with a larger batch.
@@ -164,5 +164,6 @@ class ImageQueue:
                 break
             batch.append(self._images.popleft())
         self._bytes -= sum(len(image.data) for image in batch)
+        self._at_work.add(threading.get_ident())
         self._changed.notify_all()  # there is room
         return batch

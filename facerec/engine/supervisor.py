@@ -61,6 +61,7 @@ class SupervisedEngine:
         except BaseException:
             self.close()
             raise
+        log.info("engines_ready", engines=len(self._lanes), available_cores=available_cores())
 
     @property
     def name(self) -> str:
