@@ -28,7 +28,7 @@ from pathlib import Path
 from benchmarks.backlog import Backlog, NaiveBacklog
 from benchmarks.processes import cpu_seconds, descendants
 from benchmarks.roundtrip import Photo, ask, await_enrolment, workload
-from benchmarks.system import CACHE, ROOT, System
+from benchmarks.system import ROOT, System
 from facerec.settings import Settings
 
 NAIVE_PROCESSES = 2
@@ -100,7 +100,7 @@ class Bench:
         backlog = self._naive_backlog
         settings = backlog.settings
         options = {
-            "artefact": str(CACHE / "model"),
+            "artefact": str(settings.model.dir),
             "people": str(self._people),
             "endpoint_url": settings.endpoint_url,
             "requests": backlog.requests,
