@@ -5,7 +5,8 @@
 Each side finds its backlog complete when it starts, so that nothing else runs meanwhile, and is timed from the moment
 when `--warm` results are there until the last one. Ours is one `celery -A facerec worker` with its defaults; `batch1`
 the same with FACEREC_WORKER__BATCH_MAX=1; `naive` are two processes of `benchmarks.naive_tier`. The three take turns,
-`--rounds` times; medians are reported. CPU times are those of the tier alone, without the emulator's.
+`--rounds` times; medians are reported. CPU times are those of the tier alone, without the emulator's: their
+ratio, `cpu_ratio`, hardly depends on what else the machine does; that of the requests per second, `ratio`, does.
 
 `burst_100_s` is the time until the last of 100 simultaneous uploads through the web tier is answered, and
 `burst_cpu_s` whose CPU time went into it: `emulator`, `web`, `worker`, and this process as `clients`.
@@ -222,6 +223,7 @@ def _summary(turns: Mapping[str, Sequence[Drained]]) -> dict[str, float | int | 
             "naive_per_s": middle("naive", "per_second", 2),
             "ratio": round(statistics.median(ratios), 2),
             "naive_cpu_ms_per_request": middle("naive", "cpu_ms"),
+            "cpu_ratio": round(middle("naive", "cpu_ms") / middle("ours", "cpu_ms"), 2),
             "naive_wrong": sum(drained.wrong for drained in turns["naive"]),
         }
     return figures
