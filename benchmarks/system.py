@@ -50,6 +50,13 @@ class System:
         """The address of the web tier, with a slash at its end."""
         return f"http://127.0.0.1:{self.environ['FACEREC_WEB__PORT']}/"
 
+    @property
+    def pid(self) -> int:
+        """The process id of `facerec local up`, whose children are the emulator and the tiers."""
+        if self._process is None:
+            raise RuntimeError("the system has not been started")
+        return self._process.pid
+
     def __enter__(self) -> Self:
         """Start it and wait until it serves."""
         self.state.mkdir(parents=True, exist_ok=True)

@@ -71,10 +71,21 @@ class WorkerSettings(_Group):
     """The app tier."""
 
     engines: int = Field(
-        0, ge=0, description="Engine processes of one worker, each single-threaded; 0 means one per available core"
+        0,
+        ge=0,
+        description="Engine processes of one worker, each single-threaded; 0 means one per core that the scheduler's "
+        "affinity and the control group's quota leave to it",
     )
     concurrency: Count = Field(16, description="Tasks that one worker holds at once (fetching, waiting, storing)")
     batch_max: Count = Field(8, description="Images that an engine process takes at once")
+    batch_max_megapixels: float = Field(
+        8, gt=0, description="Megapixels that an engine process takes at once; a larger picture goes alone"
+    )
+    batch_window_ms: float = Field(
+        5, ge=0, le=1000, description="How long a batch waits for its next image while images stream in; 0 is never"
+    )
+    queue_max_images: Count = Field(64, description="Images that wait for an engine; then tasks wait to add theirs")
+    queue_max_bytes: Count = Field(64_000_000, description="Bytes of images that wait for an engine, likewise")
     task_time_limit_seconds: PositiveSeconds = Field(
         20, description="Longest time an engine may spend on what it takes at once"
     )

@@ -28,6 +28,7 @@ from kombu.asynchronous.aws.sqs.connection import AsyncSQSConnection
 from kombu.transport import SQS, virtual
 from vine import ensure_promise
 
+from facerec.aws.clients import USER_AGENT
 from facerec.aws.pauses import pause_seconds, redelivery_seconds
 from facerec.aws.visibility import VisibilityKeeper
 from facerec.errors import QueueMissing
@@ -236,6 +237,7 @@ def _cached_client(region: str, endpoint_url: str | None) -> "SQSClient":
         read_timeout=5,
         retries={"mode": "standard", "total_max_attempts": 3},
         max_pool_connections=32,
+        user_agent=USER_AGENT,
     )
     return boto3.Session(region_name=region).client("sqs", endpoint_url=endpoint_url, config=config)
 

@@ -18,10 +18,14 @@ def command(concurrency: int | None, engines: int | None) -> None:
     SIGTERM and Ctrl-C finish the tasks in hand and give back the others; nothing is lost. It is the very worker of
     `celery -A facerec worker`.
 
+    Each engine process is single-threaded. By default there is one for each core that this process may use: those of
+    its affinity (`taskset`), or fewer where a container's CPU quota is less.
+
     \b
     Examples:
       facerec worker
       facerec worker --engines 2 --concurrency 32
+      taskset -c 0,1 facerec worker
       FACEREC_ENGINE=onnxruntime FACEREC_LOG__LEVEL=debug facerec worker
     """  # noqa: D301 - \b is click's mark for a block that is not wrapped
     from facerec.celery import app

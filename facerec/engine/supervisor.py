@@ -1,7 +1,6 @@
 """`FaceEngine` over supervised children: one per core, replaced when it crashes or overruns its deadline."""
 
 import dataclasses
-import os
 import threading
 from collections.abc import Iterable
 from concurrent.futures import Future
@@ -10,11 +9,13 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from facerec.engine.image_queue import ImageQueue, QueuedImage
+from facerec.engine.cores import available_cores
+from facerec.engine.image_queue import ImageQueue, QueuedImage, QueueLimits
 from facerec.engine.process import EngineDied, EngineProcess, EngineRefused, EngineStumbled
 from facerec.engine.protocol import REAL_ANALYSER, EngineSpec, Ready
+from facerec.engine.size import megapixels
 from facerec.errors import ConfigurationError, EngineFailure, FacerecError, Transient
-from facerec.settings import Settings
+from facerec.settings import Settings, WorkerSettings
 from model.header import InvalidImage
 
 if TYPE_CHECKING:
@@ -27,9 +28,10 @@ _RESTART_DELAYS_SECONDS = (0.0, 1.0, 5.0)
 
 
 class SupervisedEngine:
-    """`FaceEngine`: each child takes what is queued, up to `worker.batch_max` images, when it is free.
+    """`FaceEngine`: each child takes what is queued when it is free, and waits shortly while images stream in.
 
-    A batch has `worker.task_time_limit_seconds` in all, however many images are in it: one image that hangs must not
+    A batch has up to `worker.batch_max` images of `worker.batch_max_megapixels` together; see `image_queue` for which.
+    It has `worker.task_time_limit_seconds` in all, however many images are in it: one image that hangs must not
     hold its neighbours longer than that. When the batch fails (the child crashed, overran or raised) each of its images
     is tried again alone. One that fails alone, too, is the culprit and gets `EngineFailure`; the others get theirs.
 
@@ -45,8 +47,10 @@ class SupervisedEngine:
             precision=settings.precision,
             factory=factory,
         )
-        self._queue = ImageQueue()
-        count = settings.worker.engines or len(os.sched_getaffinity(0))
+        self._limits = settings.worker
+        self._max_megapixels = settings.max_megapixels
+        self._queue = ImageQueue(_queue_limits(settings.worker))
+        count = settings.worker.engines or available_cores()
         self._lanes = [_Lane(index, spec, settings, self._queue) for index in range(count)]
         self._ready: Ready | None = None
 
@@ -59,6 +63,7 @@ class SupervisedEngine:
         except BaseException:
             self.close()
             raise
+        log.info("engines_ready", engines=len(self._lanes), available_cores=available_cores())
 
     @property
     def name(self) -> str:
@@ -79,9 +84,10 @@ class SupervisedEngine:
         """Decode, detect and embed.
 
         Raises `InvalidImage`; `EngineFailure` for a culprit; `Transient` after `close`; and `ConfigurationError` once
-        a child could not be replaced: then this engine is of no more use, and the process should end.
+        a child could not be replaced: then this engine is of no more use, and the process should end. Waits while
+        `worker.queue_max_images` or `worker.queue_max_bytes` are queued.
         """
-        queued = QueuedImage(image)
+        queued = QueuedImage(image, megapixels(image, self._limits.batch_max_megapixels, self._max_megapixels))
         self._queue.put(queued)
         return queued.answer.result()
 
@@ -96,6 +102,16 @@ class SupervisedEngine:
         if self._ready is None:
             raise RuntimeError("start() comes first")
         return self._ready
+
+
+def _queue_limits(settings: WorkerSettings) -> QueueLimits:
+    return QueueLimits(
+        batch_images=settings.batch_max,
+        batch_megapixels=settings.batch_max_megapixels,
+        window_seconds=settings.batch_window_ms / 1000,
+        queued_images=settings.queue_max_images,
+        queued_bytes=settings.queue_max_bytes,
+    )
 
 
 def _same(loaded: Iterable[Ready]) -> Ready:
@@ -140,7 +156,7 @@ class _Lane:
 
     def _serve(self, child: EngineProcess) -> None:
         try:
-            while (batch := self._queue.take(self._limits.batch_max, unless=child.ended)) is not None:
+            while (batch := self._queue.take(unless=child.ended)) is not None:
                 if not child.ended():
                     self._analyse(child, batch)
                     continue

@@ -8,9 +8,11 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from io import BytesIO
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from facerec.engine.image_queue import QueuedImage
 from facerec.engine.supervisor import SupervisedEngine
@@ -101,6 +103,24 @@ def test_loads_once_per_child(tmp_path: Path, callers: ThreadPoolExecutor) -> No
         engine.start()
         list(callers.map(engine.analyse, GOOD * 3))
     assert len(fake.notes(tmp_path, fake.STARTS)) == 2
+
+
+def test_one_child_per_available_core(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By default; whoever starts the worker need not count."""
+    monkeypatch.setattr("facerec.engine.supervisor.available_cores", lambda: 3)
+    with closing(make(tmp_path, engines=0)) as engine:
+        engine.start()
+    assert len(fake.notes(tmp_path, fake.STARTS)) == 3
+
+
+def test_large_pictures_are_not_taken_together(tmp_path: Path, callers: ThreadPoolExecutor) -> None:
+    """Their headers tell before anything is decoded."""
+    file = BytesIO()
+    Image.new("L", (3000, 2000)).save(file, "PNG")
+    with closing(make(tmp_path)) as engine:
+        for future in batch_together(engine, callers, [*GOOD[:2], file.getvalue(), file.getvalue(), *GOOD[2:4]]):
+            future.result()
+    assert fake.notes(tmp_path, fake.BATCHES) == ["3", "3"]
 
 
 def test_takes_what_is_queued_as_one_batch(tmp_path: Path, callers: ThreadPoolExecutor) -> None:
