@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings as Profile
 
 from facerec.local.emulator import EmulatorKind
 from facerec.settings import Settings
