@@ -61,8 +61,9 @@ class GalleryIndex:
     not normalised.
 
     A small gallery is float32 arithmetic. Of a larger one each full block of `block_rows`, the first at a quarter of
-    that, is also kept as 8-bit codes, a quarter of the memory to read; these choose the few templates whose cosines are then computed in
-    full precision. The errors of the codes are bounded, so nothing is missed (`model.index.vectors`).
+    that, is also kept as 8-bit codes, a quarter of the memory to read; these choose the few templates whose cosines
+    are then computed in full precision. The errors of the codes are bounded, so nothing is missed
+    (`model.index.vectors`).
     """
 
     exact = True

@@ -4,6 +4,7 @@ OpenVINO keeps the codes packed for the CPU's 8-bit instructions and is bound by
 where its arithmetic is not the exact one, NumPy does the same in float32, some ten times slower.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -62,7 +63,7 @@ class OpenVinoProducts:
             "INFERENCE_PRECISION_HINT": "f32",
             "DYNAMIC_QUANTIZATION_GROUP_SIZE": codes.shape[1],
         }
-        self._compiled = ov.Core().compile_model(model, "CPU", options)
+        self._compiled = _core().compile_model(model, "CPU", options)
         self._idle: list[Any] = []
         self._prove(codes, scales)
 
@@ -88,6 +89,18 @@ class OpenVinoProducts:
             found = self(queries[:count].astype(np.float32))[:, rows]
             if not np.allclose(found, expected[:count], rtol=1e-6, atol=0):
                 raise ArithmeticError("OpenVINO's 8-bit products are not exact on this CPU")
+
+
+@functools.cache
+def _core() -> Any:
+    """One for the life of the process.
+
+    OpenVINO's CPU plugin gives the thread that loads it a stack for signals, and when the last core is gone unmaps it,
+    in use as it may be: the next signal then kills the process (seen with 2026.4).
+    """
+    import openvino as ov  # noqa: PLC0415 - as above
+
+    return ov.Core()
 
 
 def fastest(codes: NDArray[np.int8], scales: NDArray[np.float32]) -> Products:
