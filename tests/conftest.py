@@ -6,13 +6,17 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
-from hypothesis import settings as Profile
 
 from facerec.local.emulator import EmulatorKind
 from facerec.settings import Settings
 from tests.support.emulated import EmulatedAws, emulated_aws
 from tests.support.processes import CHECKOUT, facerec
+
+# How long an example takes depends on what else the machine does; speed is measured in benchmarks.
+hypothesis.settings.register_profile("facerec", deadline=None)
+hypothesis.settings.load_profile("facerec")
 
 
 @pytest.fixture(scope="session", autouse=True)

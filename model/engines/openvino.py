@@ -1,5 +1,6 @@
 """The artefact on OpenVINO: the fastest on a server's CPU."""
 
+from functools import cache
 from pathlib import Path
 from time import perf_counter
 
@@ -23,10 +24,8 @@ _CACHED_KERNELS = "400"
 
 def open_engine(artefact: Artefact, threads: int, cache_directory: Path | None, precision: str) -> GraphEngine:
     """Load the artefact, reading compiled networks from the cache directory where there are some."""
-    core = openvino.Core()
+    core = _core(cache_directory)
     chosen = choose(precision, core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"), lambda: bf16_speedup(core))
-    if cache_directory is not None:
-        core.set_property({"CACHE_DIR": str(cache_directory)})
     config = _config(threads, "fp32")
     return GraphEngine(
         "openvino",
@@ -36,6 +35,15 @@ def open_engine(artefact: Artefact, threads: int, cache_directory: Path | None, 
         load_proposals=lambda path: PackedProposals(path, core, config),
         load_crops=lambda path: load_batched(path, core, config),
     )
+
+
+@cache
+def _core(cache_directory: Path | None) -> openvino.Core:
+    """Return a core that lives as long as the process: with the last one goes the stack that signal handlers run on."""
+    core = openvino.Core()
+    if cache_directory is not None:
+        core.set_property({"CACHE_DIR": str(cache_directory)})
+    return core
 
 
 def load_graph(path: Path, core: openvino.Core, threads: int = 1, precision: str = "fp32") -> Net:
