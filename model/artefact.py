@@ -185,7 +185,8 @@ def file_sha256(path: Path) -> str:
 def staged(directory: Path) -> Iterator[Path]:
     """Yield an empty directory beside `directory` that takes its place when the block ends well, else vanishes.
 
-    A reader sees the old artefact or the new one, never a mixture; two writers at once leave one complete artefact.
+    Whoever opens the directory finds the old artefact, the new one or, for a moment between two renames, none; two
+    writers at once leave one complete artefact.
     Raises `BuildFailed` when `directory` holds something else than an artefact, which is never overwritten.
     """
     directory = directory.absolute()
