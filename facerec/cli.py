@@ -65,7 +65,9 @@ def main() -> None:
         missing = (exc.name or "").partition(".")[0]
         if missing in _OURS:
             raise
-        _end(f"{missing} is not installed: add the extra for this tier, as `pip install '.[web,worker,local]'`")
+        _end(
+            f"{missing} is not installed: add the extra for this tier, as `pip install '.[web,worker,autoscale,local]'`"
+        )
 
 
 def _end(sentence: str) -> NoReturn:

@@ -56,3 +56,7 @@ class Throttled(Transient):
 
 class InsufficientCapacity(Transient):
     """AWS has no instance of this kind in this place right now."""
+
+
+class LeaseLost(Transient):
+    """Another controller has taken over; this one waits."""

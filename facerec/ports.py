@@ -5,11 +5,12 @@ suite of contract tests holds to the same behaviour. Every method may raise `Tra
 cannot be reached; vendor errors never pass.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
+from facerec.fleet import Registration, WorkerReport
 from facerec.messages import ObjectRef, RecognitionRequest, RecognitionResult
 
 if TYPE_CHECKING:
@@ -164,3 +165,25 @@ class TemplateStore(Protocol):
 
     def set_threshold(self, collection: str, model_id: str, threshold: CollectionThreshold | None) -> None:
         """Replace the collection's threshold for this model, or remove it; always raises the version."""
+
+
+class WorkerReports(Protocol):
+    """Where the workers of the fleet report, and where the autoscaler asks them to drain."""
+
+    def report(self, report: WorkerReport) -> bool:
+        """Replace what the instance's worker said before; returns whether it is asked to drain. One cheap call."""
+
+    def withdraw(self, instance_id: str) -> None:
+        """The worker has ended: forget its report. An order to drain stays."""
+
+    def registrations(self) -> Mapping[str, Registration]:
+        """Every instance that has reported or was asked to drain, by its id; sees every write that has returned."""
+
+    def order_drain(self, instance_id: str, ordered_at: float) -> None:
+        """Ask the worker to take no more tasks; an earlier order keeps its time. It may not have reported yet."""
+
+    def cancel_drain(self, instance_id: str) -> None:
+        """Let the worker take tasks again."""
+
+    def forget(self, instance_id: str) -> None:
+        """The instance was stopped or has gone: remove its report and its order."""

@@ -51,6 +51,12 @@ class NameSettings(_Group):
     dead_letter_queue: str | None = Field(None, description="Queue of failed tasks; default `<request queue>-dlq`")
     response_queue: str | None = Field(None, description="Queue of results; default `<prefix>-resp-queue`")
     templates_table: str | None = Field(None, description="DynamoDB table of templates; default `<prefix>-templates`")
+    fleet_table: str | None = Field(
+        None, description="DynamoDB table of what workers report and the autoscaler remembers; default `<prefix>-fleet`"
+    )
+    launch_template: str | None = Field(
+        None, description="EC2 launch template of the app tier's instances; default `<prefix>-worker`"
+    )
 
 
 class WebSettings(_Group):
@@ -90,6 +96,19 @@ class WorkerSettings(_Group):
         20, description="Longest time an engine may spend on what it takes at once"
     )
     startup_seconds: PositiveSeconds = Field(60, description="Longest time an engine process may take to load")
+    instance_id: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9-]{1,64}$",
+        description="EC2 instance whose worker this is: it reports to the autoscaler, which may then ask it to drain",
+    )
+    report_seconds: float = Field(
+        1, gt=0, le=30, description="How often an instance's worker reports, and looks whether it is to drain"
+    )
+    metadata_url: AnyHttpUrl | None = Field(
+        None,
+        description="EC2's instance metadata service, asked for spot interruption notices; unset asks nobody "
+        "(the instances' user data sets `http://169.254.169.254`)",
+    )
 
 
 class QueueSettings(_Group):
@@ -130,10 +149,81 @@ class ModelSettings(_Group):
 
 
 class AutoscaleSettings(_Group):
-    """The fleet."""
+    """The fleet's size."""
 
+    min_instances: int = Field(0, ge=0, description="Instances that always run")
+    max_instances: Count = Field(15, description="Instances that may be pending, running or draining at once")
+    target_seconds: PositiveSeconds = Field(
+        10, description="How soon the backlog shall be cleared once instances serve; less takes more instances"
+    )
+    cooldown_seconds: float = Field(
+        60, ge=0, description="How long an instance must have been idle, or too many, before it is drained and stopped"
+    )
+    utilisation: float = Field(
+        0.8, gt=0, le=1, description="Share of its time that an instance may be busy under a steady flow"
+    )
+    interval_seconds: float = Field(1, gt=0, le=60, description="How often queue and fleet are looked at")
     boot_prior_seconds: PositiveSeconds = Field(
         60, description="Assumed time from launch to first task, until it has been measured"
+    )
+    start_prior_seconds: PositiveSeconds = Field(30, description="The same for a stopped instance of the warm pool")
+    service_prior_seconds: PositiveSeconds = Field(
+        0.1, description="Assumed time of one busy instance for one task, until it has been measured"
+    )
+    boot_limit_seconds: PositiveSeconds = Field(
+        300, description="An instance that has not reported so long after its launch or start is replaced"
+    )
+    silence_limit_seconds: PositiveSeconds = Field(
+        60, description="An instance whose worker has not reported for so long is replaced"
+    )
+    drain_limit_seconds: PositiveSeconds = Field(
+        120, description="An instance that has not drained so long after it was asked to is terminated"
+    )
+    warm_pool_max: int = Field(
+        4, ge=0, description="Stopped instances kept to be started again; they cost their disks. 0 terminates instead"
+    )
+    warm_pool_max_age_seconds: PositiveSeconds = Field(
+        86_400, description="How long an instance may stay stopped before it is terminated"
+    )
+    lease_seconds: float = Field(
+        15, ge=3, description="How soon a waiting autoscaler takes over from one that has fallen silent"
+    )
+    metrics_host: str = Field("127.0.0.1", description="Address of the autoscaler's Prometheus metrics")
+    metrics_port: int = Field(
+        0, ge=-1, le=65535, description="Port of the autoscaler's Prometheus metrics; 0 takes a free one, -1 none"
+    )
+
+    @model_validator(mode="after")
+    def _least_below_most(self) -> Self:
+        if self.min_instances > self.max_instances:
+            message = (
+                f"FACEREC_AUTOSCALE__MIN_INSTANCES ({self.min_instances}) must not exceed "
+                f"FACEREC_AUTOSCALE__MAX_INSTANCES ({self.max_instances})"
+            )
+            raise ValueError(message)
+        return self
+
+
+class InstancesSettings(_Group):
+    """The app tier's EC2 instances, as `facerec provision` writes them into the launch template."""
+
+    image_id: str | None = Field(
+        None,
+        description="AMI to launch; unset leaves the launch template alone, so nothing can be launched without one",
+    )
+    types: tuple[str, ...] = Field(
+        ("c7i.large", "c7a.large", "m7i.large"),
+        min_length=1,
+        description="Instance types as a JSON list, the first preferred; the others when EC2 has none of it",
+    )
+    subnet_ids: tuple[str, ...] = Field((), description="Subnets as a JSON list; none means the default VPC's")
+    security_group_ids: tuple[str, ...] = Field((), description="Security groups as a JSON list")
+    profile: str | None = Field(None, description="Name of the IAM instance profile")
+    key_name: str | None = Field(None, description="EC2 key pair for SSH; unset means no SSH")
+    purchase: Literal["on-demand", "spot"] = Field("on-demand", description="How instances are bought")
+    volume_gb: Count = Field(16, description="Size of the root volume in GB")
+    package: str | None = Field(
+        None, description="`s3://…` address of the facerec wheel that instances install; unset: the AMI has it"
     )
 
 
@@ -174,6 +264,7 @@ class Settings(BaseSettings):
     gallery: GallerySettings = GallerySettings()
     model: ModelSettings = ModelSettings()
     autoscale: AutoscaleSettings = AutoscaleSettings()
+    instances: InstancesSettings = InstancesSettings()
     log: LogSettings = LogSettings()
 
     @classmethod
@@ -270,6 +361,16 @@ class Settings(BaseSettings):
     def templates_table(self) -> str:
         """DynamoDB table of templates."""
         return self.names.templates_table or f"{self.prefix}-templates"
+
+    @property
+    def fleet_table(self) -> str:
+        """DynamoDB table of what workers report and the autoscaler remembers."""
+        return self.names.fleet_table or f"{self.prefix}-fleet"
+
+    @property
+    def launch_template(self) -> str:
+        """EC2 launch template of the app tier's instances."""
+        return self.names.launch_template or f"{self.prefix}-worker"
 
     @property
     def endpoint_url(self) -> str | None:

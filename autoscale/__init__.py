@@ -1,0 +1,1 @@
+"""The elastic fleet: how many EC2 instances the backlog needs, and getting there."""

@@ -1,0 +1,70 @@
+"""The autoscaler's mind: what it learns, and what it decides; the same for the real fleet and for the simulator."""
+
+from collections import deque
+from dataclasses import dataclass
+
+from autoscale.estimates import Arrivals, Boots, Estimates, Throughput
+from autoscale.observation import Observation, Unreadable
+from autoscale.policy import Decision, Hold, Policy, decide
+
+
+@dataclass(frozen=True, slots=True)
+class Priors:
+    """What is assumed until it has been seen."""
+
+    boot_seconds: float = 60.0
+    start_seconds: float = 30.0
+    service_seconds: float = 0.1
+
+
+class Controller:
+    """Decides again and again; what it remembers can be lost at any time, at the cost of a slower way down."""
+
+    def __init__(self, policy: Policy, priors: Priors) -> None:
+        self.policy = policy
+        self._boots = Boots(priors.boot_seconds)
+        self._starts = Boots(priors.start_seconds)
+        self._throughput = Throughput(priors.service_seconds)
+        self._arrivals = Arrivals()
+        self._needed: deque[tuple[float, int]] = deque()
+        self._watching_since: float | None = None
+        self._started: set[str] = set()
+
+    def step(self, observation: Observation, now: float) -> Decision | Hold:
+        """Learn from an observation and decide; `now` is in seconds since the epoch and never goes back."""
+        if isinstance(observation.depth, Unreadable) or isinstance(observation.fleet, Unreadable):
+            # What was needed meanwhile is not known: the cooldown begins anew.
+            self._watching_since = None
+            self._needed.clear()
+            return decide(observation, self.estimates(now), self.policy, now)
+        for instance in observation.fleet:
+            boots = self._starts if instance.instance_id in self._started else self._boots
+            boots.observe(instance)
+        self._throughput.observe(observation.fleet)
+        self._arrivals.observe(observation.depth, observation.fleet, now)
+        decision = decide(observation, self.estimates(now), self.policy, now)
+        if isinstance(decision, Decision):
+            self._started.update(decision.start)
+            self._started.difference_update(decision.terminate)
+            if self._watching_since is None:
+                self._watching_since = now
+            self._needed.append((now, decision.keep))
+        return decision
+
+    def estimates(self, now: float) -> Estimates:
+        """What has been learned so far."""
+        return Estimates(
+            boot_seconds=self._boots.seconds,
+            start_seconds=self._starts.seconds,
+            service_seconds=self._throughput.service_seconds,
+            arrivals_per_second=self._arrivals.per_second,
+            recent_peak=self._recent_peak(now),
+        )
+
+    def _recent_peak(self, now: float) -> int | None:
+        window = self.policy.cooldown_seconds
+        while self._needed and now - self._needed[0][0] > window:
+            self._needed.popleft()
+        if self._watching_since is None or now - self._watching_since < window:
+            return None
+        return max((count for _, count in self._needed), default=None)

@@ -1,0 +1,131 @@
+"""What the autoscaler sees of queue and fleet: pure values; times are seconds since the epoch."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from facerec.fleet import WorkerReport, WorkerState
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A reading that failed, and why; never to be taken for nothing."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class QueueDepth:
+    """How many tasks the request queue holds; approximate, as SQS counts are."""
+
+    visible: int
+    """The backlog: waiting for a worker."""
+    in_flight: int
+    """Received and not deleted, also by workers that died since."""
+    delayed: int = 0
+    """To be tried again later."""
+    oldest_age_seconds: float | None = None
+    """Age of the oldest one, where it is known."""
+
+    @property
+    def open(self) -> int:
+        """Tasks to be worked off now."""
+        return self.visible + self.in_flight
+
+
+class Power(StrEnum):
+    """EC2's instance states, in EC2's words."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+    SHUTTING_DOWN = "shutting-down"
+
+
+class Phase(StrEnum):
+    """What an instance is to the autoscaler."""
+
+    BOOTING = "booting"
+    """Launched or started; its worker has not reported yet."""
+    SERVING = "serving"
+    """Its worker takes tasks."""
+    DRAINING = "draining"
+    """Its worker takes no more tasks and still holds some, as far as is known."""
+    DRAINED = "drained"
+    """It holds no task and takes none."""
+    LOST = "lost"
+    """It never reported, fell silent, or is impaired: to be replaced."""
+    STOPPING = "stopping"
+    """On its way to stopped or gone."""
+    STOPPED = "stopped"
+    """In the warm pool: it costs its disk."""
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One instance of the fleet; `number` is that of its name `app-tier-instance-<number>`."""
+
+    number: int
+    instance_id: str | None
+    """Absent for a moment after the launch was claimed, before EC2 has confirmed it."""
+    power: Power
+    since: float
+    """When it was last launched, started, or stopped."""
+    worker: WorkerReport | None = None
+    """What its worker last said since then."""
+    drain_ordered_at: float | None = None
+    spot: bool = False
+    """Spot instances are terminated, not stopped."""
+    outdated: bool = False
+    """Made from an older version of the launch template than the one in force."""
+    impaired: bool = False
+    """EC2's status checks fail."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long an instance may keep quiet, in seconds."""
+
+    boot_seconds: float
+    """From launch or start to the first report."""
+    silence_seconds: float
+    """Between two reports."""
+    drain_seconds: float
+    """From the order to drain to drained."""
+
+
+def phase(instance: Instance, limits: Limits, now: float) -> Phase:  # noqa: PLR0911 - one line for each phase
+    """What the instance is at this moment."""
+    if instance.power in {Power.STOPPING, Power.SHUTTING_DOWN}:
+        return Phase.STOPPING
+    if instance.power is Power.STOPPED:
+        return Phase.STOPPED
+    report, ordered_at = instance.worker, instance.drain_ordered_at
+    if instance.impaired or (ordered_at is not None and now - ordered_at > limits.drain_seconds):
+        return Phase.LOST
+    if report is None:
+        # A worker learns of the order by its first report, before it takes a task.
+        if ordered_at is not None:
+            return Phase.DRAINED
+        return Phase.LOST if now - instance.since > limits.boot_seconds else Phase.BOOTING
+    if now - report.reported_at > limits.silence_seconds:
+        return Phase.LOST
+    if report.state is WorkerState.DRAINED:
+        return Phase.DRAINED
+    if report.state is WorkerState.DRAINING or report.interrupted or ordered_at is not None:
+        return Phase.DRAINING
+    return Phase.SERVING
+
+
+ACTIVE = frozenset({Phase.BOOTING, Phase.SERVING, Phase.DRAINING, Phase.DRAINED, Phase.LOST})
+"""What counts towards the cap: all that EC2 calls pending or running."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """Queue and fleet at one moment, as far as they could be read."""
+
+    depth: QueueDepth | Unreadable
+    fleet: tuple[Instance, ...] | Unreadable
+    no_capacity: str | None = None
+    """Why nothing can be launched or started at the moment."""
