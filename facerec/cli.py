@@ -17,7 +17,7 @@ _COMMANDS = {
     "gallery": ("gallery", "List, show, remove, export and import enrolled people."),
     "local": ("local", "Run the whole system on this machine against an emulated AWS."),
     "model": ("model", "Build, show, verify, push and pull the model artefact."),
-    "provision": ("provision", "Create the buckets, queues and the table, idempotently."),
+    "provision": ("provision", "Create the buckets, queues and tables, idempotently."),
     "web": ("web", "Run the web tier."),
     "worker": ("worker", "Run the app tier's Celery worker."),
 }

@@ -42,7 +42,7 @@ def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmulatedAws]:
 
 @pytest.fixture
 def fresh(emulator: EmulatedAws) -> Settings:
-    """Settings whose buckets, queues and table are this test's own, and empty."""
+    """Settings whose buckets, queues and tables are this test's own, and empty."""
     return emulator.fresh()
 
 

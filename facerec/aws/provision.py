@@ -1,4 +1,4 @@
-"""Creates the buckets, queues and the table, and repairs their attributes; idempotent, in any account or emulator.
+"""Creates the buckets, queues and tables, and repairs their attributes; idempotent, in any account or emulator.
 
 Operators' own choices survive: foreign lifecycle rules, and KMS in the place of the default encryption.
 """
@@ -44,7 +44,8 @@ def provision(
         lambda: _queue(clients, settings.dead_letter_queue, _attributes(settings, _DEAD_LETTER_RETENTION_SECONDS)),
         lambda: _request_queue(clients, settings),
         lambda: _queue(clients, settings.response_queue, _attributes(settings, _RESPONSE_RETENTION_SECONDS)),
-        lambda: _table(clients, settings.templates_table),
+        lambda: _table(clients, "TEMPLATES_TABLE", settings.templates_table, ("collection", "item")),
+        lambda: _table(clients, "FLEET_TABLE", settings.fleet_table, ("kind", "item")),
     ]
     resources = []
     for step in steps:
@@ -111,15 +112,15 @@ def _same_attribute(current: str | None, wanted: str) -> bool:
     return {key: str(value) for key, value in read.items()} == {key: str(value) for key, value in asked.items()}
 
 
-def _table(clients: Clients, name: str) -> Resource:
+def _table(clients: Clients, variable: str, name: str, keys: tuple[str, str]) -> Resource:
     table, dynamodb = Resource("table", name), clients.dynamodb
     with translated(f"provision table {name!r}"):
-        described = _described_table(clients, table)
-        keys = {key["KeyType"]: key["AttributeName"] for key in described["KeySchema"]}
-        if keys != {"HASH": "collection", "RANGE": "item"}:
+        described = _described_table(clients, table, keys)
+        found = {key["KeyType"]: key["AttributeName"] for key in described["KeySchema"]}
+        if found != {"HASH": keys[0], "RANGE": keys[1]}:
             raise ConfigurationError(
                 f"table {name!r} exists with other keys, so it is not ours; "
-                "choose another name with FACEREC_NAMES__TEMPLATES_TABLE or FACEREC_PREFIX"
+                f"choose another name with FACEREC_NAMES__{variable} or FACEREC_PREFIX"
             )
         dynamodb.get_waiter("table_exists").wait(TableName=name, WaiterConfig={"Delay": 1, "MaxAttempts": 120})
         if described.get("BillingModeSummary", {}).get("BillingMode") != "PAY_PER_REQUEST":
@@ -140,7 +141,7 @@ def _table(clients: Clients, name: str) -> Resource:
     return table
 
 
-def _described_table(clients: Clients, table: Resource) -> "TableDescriptionTypeDef":
+def _described_table(clients: Clients, table: Resource, keys: tuple[str, str]) -> "TableDescriptionTypeDef":
     """The table's description, after its creation where it does not exist."""
     dynamodb = clients.dynamodb
     try:
@@ -150,13 +151,10 @@ def _described_table(clients: Clients, table: Resource) -> "TableDescriptionType
     try:
         return dynamodb.create_table(
             TableName=table.name,
-            AttributeDefinitions=[
-                {"AttributeName": "collection", "AttributeType": "S"},
-                {"AttributeName": "item", "AttributeType": "S"},
-            ],
+            AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in keys],
             KeySchema=[
-                {"AttributeName": "collection", "KeyType": "HASH"},
-                {"AttributeName": "item", "KeyType": "RANGE"},
+                {"AttributeName": keys[0], "KeyType": "HASH"},
+                {"AttributeName": keys[1], "KeyType": "RANGE"},
             ],
             BillingMode="PAY_PER_REQUEST",
         )["TableDescription"]

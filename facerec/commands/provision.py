@@ -1,4 +1,4 @@
-"""`facerec provision`: the buckets, queues and the table."""
+"""`facerec provision`: the buckets, queues and tables."""
 
 import json
 from dataclasses import asdict
@@ -11,7 +11,7 @@ from facerec.settings import Settings
 @click.command("provision")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per resource.")
 def command(as_json: bool) -> None:  # noqa: FBT001 - click passes by name
-    """Create the buckets, queues and the table, idempotently.
+    """Create the buckets, queues and tables, idempotently.
 
     What exists is left, with its attributes repaired where they differ. The names come from the settings.
 

@@ -73,7 +73,7 @@ class LocalSystem:
                 self._emulator.command, grace_seconds=_EMULATOR_GRACE_SECONDS, on_restart=self._emulator_restarted
             )
             self._supervisor.wait_until_ready(child, self._emulator.ready, START_SECONDS)
-        with self._progress.step("buckets, queues and table"):
+        with self._progress.step("buckets, queues and tables"):
             self.run("provision")
         if self._emulator.forgets:
             self._progress.line(f"  {self._emulator.kind} forgets everything when it stops; ministack keeps it")

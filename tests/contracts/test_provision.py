@@ -16,7 +16,7 @@ from facerec.local.emulator import EmulatorKind
 from facerec.settings import QueueSettings, RetentionSettings, Settings
 from tests.support.emulated import EmulatedAws, changed, emulated_aws
 
-RESOURCES = 8
+RESOURCES = 9
 
 
 @pytest.fixture(scope="module", params=EmulatorKind)
@@ -62,6 +62,7 @@ def test_creates_all_then_changes_nothing(aws: EmulatedAws) -> None:
         "twice-req-queue",
         "twice-resp-queue",
         "twice-templates",
+        "twice-fleet",
     ]
     assert [r.state for r in provision(clients, settings)] == [State.UNCHANGED] * RESOURCES
 
