@@ -5,13 +5,14 @@ default chain (variables, profile, instance role).
 """
 
 import difflib
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AnyHttpUrl, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from facerec.errors import ConfigurationError
 
@@ -292,6 +293,8 @@ class Settings(BaseSettings):
         ]
         try:
             settings = cls()
+        except SettingsError as exc:
+            problems.append(f"{exc}: a list is written as JSON, like '[\"a\", \"b\"]'")
         except ValidationError as exc:
             problems += [_problem(error) for error in exc.errors() if error["type"] != "extra_forbidden"]
         else:
@@ -405,6 +408,8 @@ def _values(model: BaseModel, prefix: str) -> Iterator[tuple[str, str]]:
             yield from _values(value, f"{variable}{_DELIMITER}")
         elif isinstance(value, AnyHttpUrl) and value.password:
             yield variable, str(value).replace(value.password, "********")
+        elif isinstance(value, tuple):
+            yield variable, json.dumps(value)
         else:
             yield variable, "" if value is None else str(value)
 

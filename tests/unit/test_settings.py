@@ -66,6 +66,13 @@ def test_the_printed_settings_can_be_read_back(monkeypatch: pytest.MonkeyPatch) 
     assert effective(Settings.load())["FACEREC_MODEL__DIR"] == "/srv/my models"
 
 
+def test_a_list_that_is_no_json_is_refused_with_an_example(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Comma-separated is what people try first."""
+    monkeypatch.setenv("FACEREC_INSTANCES__TYPES", "c7i.large,c7a.large")
+    with pytest.raises(ConfigurationError, match="written as JSON"):
+        Settings.load()
+
+
 def test_a_wait_that_a_redelivery_would_outlast_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """The contract's start-up check: wait > boot + visibility timeout + time limit."""
     monkeypatch.setenv("FACEREC_WEB__WAIT_SECONDS", "100")
