@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000], help="templates")
     parser.add_argument("--dir", type=Path, help="where to put the snapshots (2.6 kB a template); default a new one")
     parser.add_argument("--core", type=int, help="the core to run on; default the last one")
-    parser.add_argument("--rounds", type=int, default=15, help="how often each search is timed")
+    parser.add_argument("--rounds", type=int, default=100, help="how often each search is timed")
     parser.add_argument("--step", choices=list(STEPS), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.step:

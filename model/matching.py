@@ -1,6 +1,5 @@
 """Which face counts, and whose it is: pure functions and an index over arrays."""
 
-import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -62,8 +61,8 @@ class GalleryIndex:
     not normalised.
 
     A small gallery is float32 arithmetic. Of a larger one each block of up to `block_rows` is also kept as 8-bit codes,
-    a quarter of the memory to read; these choose the few templates whose cosines are then computed in full precision. The errors of the codes are bounded, so nothing is missed
-    (`model.index.vectors`).
+    a quarter of the memory to read; these choose the few templates whose cosines are then computed in full precision.
+    The errors of the codes are bounded, so nothing is missed (`model.index.vectors`).
     """
 
     exact = True
@@ -140,7 +139,10 @@ class GalleryIndex:
             self._damaged = True
             raise
         return [
-            [Match(self._names[hit.owner], min(max(0.0, -hit.distance), 1.0), hit.template_id) for hit in shortlist.hits()]
+            [
+                Match(self._names[hit.owner], min(max(0.0, -hit.distance), 1.0), hit.template_id)
+                for hit in shortlist.hits()
+            ]
             for shortlist in shortlists
         ]
 
@@ -188,7 +190,8 @@ class GalleryIndex:
         owners = np.fromiter((self._numbers[name] for name in identities), dtype=np.int32, count=len(identities))
         start = 0
         while start < len(embeddings):
-            stop = min(len(embeddings), start + self._block_rows - self._tail.count)
+            room = self._block_rows - self._tail.count if Codes.possible(embeddings.shape[1]) else len(embeddings)
+            stop = min(len(embeddings), start + room)
             if self._where is not None:
                 first = self._tail.count - start
                 self._where |= {template_ids[row]: (len(self._sealed), first + row) for row in range(start, stop)}
