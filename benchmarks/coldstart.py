@@ -132,11 +132,8 @@ def idle_worker(templates: int) -> dict[str, Any]:
     os.environ.setdefault("AWS_ACCESS_KEY_ID", "none")
     os.environ.setdefault("AWS_SECRET_ACCESS_KEY", "none")
     settings = Settings.load()
-    held = [
-        bootstrap.object_store(settings),
-        bootstrap.result_publisher(settings),
-        bootstrap.template_store(settings),
-    ]
+    clients = bootstrap.clients(settings)
+    held = [clients.s3, clients.sqs, clients.dynamodb]  # made at the first use, with the models of their services
     rows = np.random.default_rng(7).normal(size=(templates, 512)).astype(np.float32)
     names = [f"person {number}" for number in range(templates)]
     index = GalleryIndex(rows / np.linalg.norm(rows, axis=1, keepdims=True), names, names)
