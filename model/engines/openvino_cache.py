@@ -7,6 +7,9 @@ half written dies of SIGBUS; and the weights stay resident in float32 although t
 import ctypes
 import fcntl
 import mmap
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +27,22 @@ class CachingCore(openvino.Core):  # type: ignore[misc]  # it has no stubs
 
     def compile_model(self, *arguments: Any, **options: Any) -> openvino.CompiledModel:
         """Compile as `Core` does; a network that was compiled now is then read back, which takes half the memory."""
-        with (self.directory / ".lock").open("wb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with self._turn():
             compiled = super().compile_model(*arguments, **options)
             if not compiled.get_property("LOADED_FROM_CACHE"):
                 del compiled
                 compiled = super().compile_model(*arguments, **options)
             return compiled
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        # The lock is on the directory itself: one that came ready-made may not be writable.
+        directory = os.open(self.directory, os.O_RDONLY)
+        try:
+            fcntl.flock(directory, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(directory)  # and with it the lock
 
     def release(self) -> None:
         """Give back the pages of the files that are mapped; whatever is read again comes from the file.
