@@ -1,6 +1,5 @@
 """Which face counts, and whose it is: pure functions and an index over arrays."""
 
-import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +16,8 @@ from model.index.vectors import Codes, Float32Vectors, Queries, RowsDamaged
 BLOCK_ROWS = 32_768
 """Templates in full precision, 64 MB at 512 dimensions; so many together are encoded in 8 bits.
 
-The first block is a quarter of that: ten thousand templates are then 5 MB to read for a search, not 20.
+The first block may be a quarter of that, and so may what is left over when many come at once: ten thousand templates
+are then 5 MB to read for a search, not 20.
 """
 
 _AT_ONCE = 8
@@ -60,10 +60,9 @@ class GalleryIndex:
     `template_ids[i]`, which are unique. Raises ValueError when the three differ in length, and for a template that is
     not normalised.
 
-    A small gallery is float32 arithmetic. Of a larger one each full block of `block_rows`, the first at a quarter of
-    that, is also kept as 8-bit codes, a quarter of the memory to read; these choose the few templates whose cosines
-    are then computed in full precision. The errors of the codes are bounded, so nothing is missed
-    (`model.index.vectors`).
+    A small gallery is float32 arithmetic. Of a larger one each block of up to `block_rows` is also kept as 8-bit codes,
+    a quarter of the memory to read; these choose the few templates whose cosines are then computed in full precision.
+    The errors of the codes are bounded, so nothing is missed (`model.index.vectors`).
     """
 
     exact = True
@@ -100,7 +99,7 @@ class GalleryIndex:
         index._numbers = {name: number for number, name in enumerate(names)}
         index._sealed = sealed
         index._tail.extend(last.vectors.embeddings, last.owners, last.template_ids)
-        index._seal()
+        index._seal(0)
         index._publish()
         return index
 
@@ -140,14 +139,17 @@ class GalleryIndex:
             self._damaged = True
             raise
         return [
-            [Match(self._names[hit.owner], min(max(0.0, hit.cosine), 1.0), hit.template_id) for hit in shortlist.hits()]
+            [
+                Match(self._names[hit.owner], min(max(0.0, -hit.distance), 1.0), hit.template_id)
+                for hit in shortlist.hits()
+            ]
             for shortlist in shortlists
         ]
 
     def add(self, embeddings: NDArray[np.float32], identities: Sequence[str], template_ids: Sequence[str]) -> None:
         """Add templates as at the construction; one whose id is there already takes the other's place.
 
-        Costs a copy of the new templates, and for every `block_rows` of them the encoding of a block.
+        Costs a copy of the new templates, and the encoding of the blocks that they complete.
         """
         with self._writing:
             self._append(embeddings, identities, template_ids)
@@ -167,7 +169,7 @@ class GalleryIndex:
             return
         prepared = Queries.of(queries)
         position = 0
-        for block in blocks:
+        for block in filter(len, blocks):
             scores = block.vectors.scores(prepared)
             errors = block.vectors.errors(prepared).tolist()
             for shortlist, row, error in zip(shortlists, scores, errors, strict=True):
@@ -188,25 +190,23 @@ class GalleryIndex:
         owners = np.fromiter((self._numbers[name] for name in identities), dtype=np.int32, count=len(identities))
         start = 0
         while start < len(embeddings):
-            limit = self._limit(embeddings.shape[1])
-            stop = min(len(embeddings), start + limit - self._tail.count)
+            room = self._block_rows - self._tail.count if Codes.possible(embeddings.shape[1]) else len(embeddings)
+            stop = min(len(embeddings), start + room)
             if self._where is not None:
                 first = self._tail.count - start
                 self._where |= {template_ids[row]: (len(self._sealed), first + row) for row in range(start, stop)}
             self._tail.extend(embeddings[start:stop], owners[start:stop], template_ids[start:stop])
-            self._seal()
+            self._seal(len(embeddings))
             start = stop
         self._publish()
         if replaced:
             self._compact()
 
-    def _limit(self, dimension: int) -> int:
-        """How many rows make the last block full."""
-        rows = self._block_rows if self._sealed else self._block_rows // 4
-        return rows if Codes.possible(dimension) else sys.maxsize
-
-    def _seal(self) -> None:
-        if self._tail.count >= self._limit(self._tail.dimension):
+    def _seal(self, added: int) -> None:
+        """Encode the last block if it is full, or a quarter full and either the first or of `added` many at once."""
+        quarter = self._block_rows // 4
+        enough = self._block_rows if self._sealed and added < quarter else quarter
+        if self._tail.count >= enough and Codes.possible(self._tail.dimension):
             self._sealed.append(encoded(self._tail.block()))
             self._tail = Tail(0, self._tail.dimension)
 

@@ -11,6 +11,7 @@ from openvino import opset13 as ops
 
 from model.artefact import Artefact
 from model.engines.graphs import GraphEngine
+from model.engines.openvino_cache import CachingCore
 from model.engines.openvino_shapes import PackedProposals, load_batched
 from model.engines.precision import choose
 from model.proposals import Net
@@ -27,7 +28,7 @@ def open_engine(artefact: Artefact, threads: int, cache_directory: Path | None, 
     core = _core(cache_directory)
     chosen = choose(precision, core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"), lambda: bf16_speedup(core))
     config = _config(threads, "fp32")
-    return GraphEngine(
+    engine = GraphEngine(
         "openvino",
         artefact,
         lambda path, precision: load_graph(path, core, threads, precision),
@@ -35,15 +36,17 @@ def open_engine(artefact: Artefact, threads: int, cache_directory: Path | None, 
         load_proposals=lambda path: PackedProposals(path, core, config),
         load_crops=lambda path: load_batched(path, core, config),
     )
+    if isinstance(core, CachingCore):
+        # The first inference packs the weights.
+        engine.embed(np.zeros((1, artefact.image_size, artefact.image_size, 3), dtype=np.uint8))
+        core.release()
+    return engine
 
 
 @cache
 def _core(cache_directory: Path | None) -> openvino.Core:
     """Return a core that lives as long as the process: with the last one goes the stack that signal handlers run on."""
-    core = openvino.Core()
-    if cache_directory is not None:
-        core.set_property({"CACHE_DIR": str(cache_directory)})
-    return core
+    return openvino.Core() if cache_directory is None else CachingCore(cache_directory)
 
 
 def load_graph(path: Path, core: openvino.Core, threads: int = 1, precision: str = "fp32") -> Net:

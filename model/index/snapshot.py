@@ -160,7 +160,9 @@ class _Reader:
             own = template_ids[first : first + block["count"]]
             blocks.append(self._block(block, own, contents["dimension"]))
             first += block["count"]
-        return GalleryIndex.of_blocks(blocks, names)
+        index = GalleryIndex.of_blocks(blocks, names)
+        self._let_go()
+        return index
 
     def _block(self, block: Any, template_ids: list[str], dimension: int) -> Block:
         count = block["count"]
@@ -176,10 +178,12 @@ class _Reader:
             block["largest_norm"],
         )
         vectors = Int8Vectors(codes, FileRows(self._file, block["rows"][0], dimension))
-        # The kernel has packed them: their pages need not stay.
-        start, length, _ = block["codes"]
-        self._map.madvise(mmap.MADV_DONTNEED, start, length)
+        self._let_go()  # the kernel has packed the codes
         return Block(vectors, owners, template_ids, alive)
+
+    def _let_go(self) -> None:
+        """Give back the memory of what has been read; whoever reads it again gets it from the file."""
+        self._map.madvise(mmap.MADV_DONTNEED)
 
     def _section(self, section: list[int]) -> memoryview:
         start, length, checksum = section

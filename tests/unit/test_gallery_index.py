@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from model.index import vectors
-from model.index.kernels import NumpyProducts, OpenVinoProducts
+from model.index.kernels import LARGEST_DIMENSION, NumpyProducts, OpenVinoProducts
 from model.index.snapshot import SnapshotUnusable, open_snapshot, write
 from model.index.vectors import Codes, Int8Vectors, Queries, RowsDamaged, quantise
 from model.matching import GalleryIndex
@@ -112,6 +112,28 @@ def test_many_blocks_give_what_the_definition_gives(kernel: type, monkeypatch: p
     rows = {f"t{row}": (f"p{row % 50}", embedding) for row, embedding in enumerate(embeddings)}
     for limit in (1, 2, 5, 49, 80):
         assert found(index, queries, limit) == [plain(rows, query, limit) for query in queries]
+
+
+@pytest.mark.parametrize(("additions", "left"), [([60], 0), ([10, 6], 0), ([20, 60], 0), ([20, 15, 15], 30), ([70], 6)])
+def test_only_a_few_stay_in_full_precision_where_many_come_at_once(additions: list[int], left: int, fast: None) -> None:
+    """The first quarter of a block is encoded, and what comes in such numbers; fewer wait for a full block."""
+    index = gallery(directions(0))
+    for number, count in enumerate(additions):
+        names = [f"{number} {row}" for row in range(count)]
+        index.add(directions(count, number), names, names)
+    assert len(index) == sum(additions)
+    assert len(index.blocks[-1]) == left
+
+
+def test_templates_too_long_for_codes_are_compared_in_full(fast: None) -> None:
+    """However many there are, and however they come."""
+    size = LARGEST_DIMENSION + 1
+    embeddings, queries = directions(2 * BLOCK + 9, size=size), directions(2, 1, size=size)
+    index = gallery(embeddings[: BLOCK + 5])
+    names = [f"t{row}" for row in range(BLOCK + 5, len(embeddings))]
+    index.add(embeddings[BLOCK + 5 :], [f"p{row % 50}" for row in range(BLOCK + 5, len(embeddings))], names)
+    rows = {f"t{row}": (f"p{row % 50}", embedding) for row, embedding in enumerate(embeddings)}
+    assert found(index, queries, 5) == [plain(rows, query, 5) for query in queries]
 
 
 def test_a_result_does_not_depend_on_the_other_queries(fast: None) -> None:
