@@ -1,7 +1,8 @@
 """OpenVINO's own cache of compiled networks: shared by processes that start together, and not kept in memory.
 
-OpenVINO 2026.4 writes a compiled network straight to its file and maps it from there. A process that finds the file
-half written dies of SIGBUS; and the weights stay resident in float32 although they have long been packed in bfloat16.
+OpenVINO 2026.4 writes a compiled network straight to its file and maps it from there. A process that maps a file which
+another still writes would die of SIGBUS (seen once when two started on an empty cache; the cause is inferred), so they
+take turns. And the weights stay resident in float32 although they have long been packed in bfloat16.
 """
 
 import ctypes
