@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,10 @@ class DetectionOnly:
         self.model_id = engine.model_id
         self._engine = engine
         self._max_megapixels = max_megapixels
+
+    def prepare(self) -> Iterator[None]:
+        """The engine's steps."""
+        return self._engine.prepare()
 
     def analyse_batch(self, images: Sequence[bytes]) -> list[ImageAnalysis | InvalidImage]:
         """One answer per image; faces without embeddings."""
@@ -164,7 +168,7 @@ def run(options: argparse.Namespace, keep: Path) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="facerec-fuzz-cache-") as cache:
         detection, whole = (
             Child(
-                EngineSpec(options.model, options.engine, options.max_megapixels, Path(cache), factory),
+                EngineSpec(options.model, options.engine, options.max_megapixels, Path(cache), factory=factory),
                 options.limit_seconds,
                 keep,
             )

@@ -8,6 +8,7 @@ from PIL import Image
 from PIL.ImageFile import ImageFile
 
 from model.header import DAMAGED, InvalidImage, opened
+from model.plain_jpeg import decode_plain
 
 LARGE_PIXELS = 8_000_000
 STRIP_PIXELS = 20_000  # three bytes each: one block of Pillow's raw encoder
@@ -32,7 +33,15 @@ def decode(data: bytes, max_megapixels: float = 50.0) -> NDArray[np.uint8]:
     Memory stays within 24 bytes a pixel of `max_megapixels`, because the size is checked before anything is decoded.
     Raises `InvalidImage` as `model.header.read_header`, and for a file that is cut off or damaged.
     """
-    picture, turn = _loaded(data, max_megapixels)
+    with opened(BytesIO(data), max_megapixels) as image:
+        plain = decode_plain(data, *image.size) if image.format == "JPEG" else None
+        if plain is None:
+            picture, turn = _loaded(image)
+        elif (turn := _turn(image)) is not None:
+            picture = Image.fromarray(plain)
+        else:
+            plain.flags.writeable = False
+            return plain
     return _pixels(picture if turn is None else picture.transpose(turn))
 
 
@@ -49,22 +58,21 @@ def _pixels(picture: Image.Image) -> NDArray[np.uint8]:
     return pixels
 
 
-def _loaded(data: bytes, max_megapixels: float) -> tuple[Image.Image, Image.Transpose | None]:
-    with opened(BytesIO(data), max_megapixels) as image:
-        try:
-            image.load()
-            return _rgb(image), _UPRIGHT.get(_orientation(image))
-        except MemoryError:
-            raise
-        except Exception as exc:  # Pillow raises a dozen types at damaged bytes; here each means the same
-            raise InvalidImage(DAMAGED) from exc
-
-
-def _orientation(image: ImageFile) -> int:
+def _loaded(image: ImageFile) -> tuple[Image.Image, Image.Transpose | None]:
     try:
-        return int(image.getexif().get(ORIENTATION_TAG, 1))
+        image.load()
+        return _rgb(image), _turn(image)
+    except MemoryError:
+        raise
+    except Exception as exc:  # Pillow raises a dozen types at damaged bytes; here each means the same
+        raise InvalidImage(DAMAGED) from exc
+
+
+def _turn(image: ImageFile) -> Image.Transpose | None:
+    try:
+        return _UPRIGHT.get(int(image.getexif().get(ORIENTATION_TAG, 1)))
     except Exception:  # noqa: BLE001 - unreadable EXIF of any kind: viewers show such a picture as stored
-        return 1
+        return None
 
 
 def _rgb(image: Image.Image) -> Image.Image:

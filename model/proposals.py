@@ -41,7 +41,7 @@ class TileByTile:
 
     def canvas(self, sheet: Sheet) -> NDArray[np.float32]:
         """Return an image of the tile's size."""
-        self._image = np.empty((1, 3, *sheet.size), dtype=np.float32)
+        self._image = np.empty((1, *sheet.size, 3), dtype=np.float32).transpose(0, 3, 1, 2)
         image: NDArray[np.float32] = self._image[0]
         return image
 

@@ -1,6 +1,6 @@
 """The real engine as a child loads it: the model artefact, one thread, warm."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -22,6 +22,10 @@ class ModelAnalyser:
         self._engine = engine
         self._max_megapixels = max_megapixels
         self._center_weight = center_weight
+
+    def prepare(self) -> Iterator[None]:
+        """The engine's steps."""
+        return self._engine.prepare()
 
     def analyse_batch(self, images: Sequence[bytes]) -> list[ImageAnalysis | InvalidImage]:
         """One answer per image, in their order."""

@@ -4,6 +4,7 @@ import ctypes
 import os
 import signal
 import traceback
+from collections.abc import Iterator
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
@@ -31,7 +32,9 @@ def run(pipe: "Connection[Any, Any]") -> None:
             pipe.send(analyser)
             return
         pipe.send(Ready(analyser.name, analyser.precision, analyser.model_id))
+        steps = analyser.prepare()
         while True:
+            prepare_while_idle(pipe, steps)
             pipe.send(_answer(analyser, pipe.recv()))
 
 
@@ -62,6 +65,18 @@ def _load(spec: EngineSpec) -> Analyser | Refused:
         reason = str(exc) if ours else f"the engine does not load: {type(exc).__name__}: {exc}"
         return Refused(reason, traceback.format_exc())
     return analyser
+
+
+def prepare_while_idle(pipe: "Connection[Any, Any]", steps: Iterator[None]) -> None:
+    """Take steps until there are no more or something has come through the pipe, its end included."""
+    while not pipe.poll():
+        try:
+            next(steps)
+        except StopIteration:
+            return
+        except Exception:  # noqa: BLE001 - what fails here fails again when it is needed, and is reported then
+            traceback.print_exc()
+            return
 
 
 def _answer(analyser: Analyser, images: list[bytes]) -> Any:

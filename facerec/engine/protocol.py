@@ -1,6 +1,6 @@
 """What the supervisor and its children say to each other: plain values, pickled over a pipe."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -67,6 +67,9 @@ class Analyser(Protocol):
     @property
     def model_id(self) -> str:
         """Which model its embeddings belong to."""
+
+    def prepare(self) -> Iterator[None]:
+        """Steps that make later batches quicker, to be taken one by one while there is nothing else to do."""
 
     def analyse_batch(self, images: Sequence[bytes]) -> "list[ImageAnalysis | InvalidImage]":
         """One answer per image, in their order; a picture that cannot be read is an answer, not an exception."""

@@ -3,7 +3,7 @@
 Importing this package imports no engine.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Protocol
@@ -32,6 +32,9 @@ class Engine(Protocol):
     name: str
     precision: str
     model_id: str
+
+    def prepare(self) -> Iterator[None]:
+        """Make, one step after another of some 100 ms at most, what would else be made when it is first asked for."""
 
     def detect(self, image: NDArray[np.uint8]) -> list[DetectedFace]:
         """Return the faces, the largest first; an empty list for none or for a picture too small to hold one."""

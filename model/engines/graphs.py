@@ -1,6 +1,6 @@
 """What OpenVINO and ONNX Runtime share: the artefact's graphs as callables, our detector and crops around them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +16,8 @@ from model.proposals import Net, ProposalNet
 class GraphEngine:
     """The `Engine` whose networks are ONNX graphs; `load` turns a graph's file and a precision into a callable.
 
-    `load_proposals` and `load_crops` do so for P-Net, and for R- and O-Net, where these are run another way than
-    in float32 by `load`.
+    `load_proposals` and `load_crops` do so for P-Net, and for R- and O-Net with the side of their crops, where these
+    are run another way than in float32 by `load`.
     """
 
     def __init__(
@@ -27,7 +27,7 @@ class GraphEngine:
         load: Callable[[Path, str], Net],
         precision: str = "fp32",
         load_proposals: Callable[[Path], Net | ProposalNet] | None = None,
-        load_crops: Callable[[Path], Net] | None = None,
+        load_crops: Callable[[Path, int], Net] | None = None,
     ) -> None:
         self.name = name
         self.precision = precision
@@ -38,16 +38,21 @@ class GraphEngine:
         def load_exact(path: Path) -> Net:
             return load(path, "fp32")
 
-        load_proposals, load_crops = load_proposals or load_exact, load_crops or load_exact
+        load_proposals = load_proposals or load_exact
+        load_crops = load_crops or (lambda path, _: load_exact(path))
         self._embedder = load(artefact.path("embedder.onnx"), precision)
         self._detector = Detector(
             load_proposals(artefact.path("pnet.onnx")),
-            load_crops(artefact.path("rnet.onnx")),
-            load_crops(artefact.path("onet.onnx")),
+            load_crops(artefact.path("rnet.onnx"), 24),
+            load_crops(artefact.path("onet.onnx"), 48),
             artefact.min_face_size,
             artefact.thresholds,
             artefact.factor,
         )
+
+    def prepare(self) -> Iterator[None]:
+        """Nothing is made when it is first asked for."""
+        yield from ()
 
     def detect(self, image: NDArray[np.uint8]) -> list[DetectedFace]:
         """Return the faces, the largest first."""

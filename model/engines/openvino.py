@@ -1,5 +1,6 @@
 """The artefact on OpenVINO: the fastest on a server's CPU."""
 
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from time import perf_counter
@@ -10,37 +11,76 @@ from numpy.typing import NDArray
 from openvino import opset13 as ops
 
 from model.artefact import Artefact
+from model.detection import BATCHES
 from model.engines.graphs import GraphEngine
 from model.engines.openvino_cache import CachingCore
-from model.engines.openvino_shapes import PackedProposals, load_batched
+from model.engines.openvino_shapes import BatchedCrops, PackedProposals
 from model.engines.precision import choose
 from model.proposals import Net
 
 _HINTS = {"fp32": "f32", "bf16": "bf16"}
 _PROBE_ROUNDS = 7
+_USUAL_CROPS = range(1, 9)  # at a time: one of each picture in a batch
 
 _CACHED_KERNELS = "400"
 """Enough for pictures of a few sizes at a time; some 120 MB."""
 
 
-def open_engine(artefact: Artefact, threads: int, cache_directory: Path | None, precision: str) -> GraphEngine:
+class OpenVinoEngine(GraphEngine):
+    """The `Engine` that compiles as pictures ask for it, or beforehand."""
+
+    def __init__(self, artefact: Artefact, core: openvino.Core, threads: int, precision: str) -> None:
+        config = _config(threads, "fp32")
+        self._core = core
+        self._detecting: list[PackedProposals | BatchedCrops] = []
+
+        def load_proposals(path: Path) -> PackedProposals:
+            self._detecting.append(net := PackedProposals(path, core, config))
+            return net
+
+        def load_crops(path: Path, size: int) -> BatchedCrops:
+            self._detecting.append(net := BatchedCrops(path, core, config, BATCHES[size]))
+            return net
+
+        self._core = core
+        super().__init__(
+            "openvino",
+            artefact,
+            lambda path, precision: load_graph(path, core, threads, precision),
+            precision,
+            load_proposals,
+            load_crops,
+        )
+
+    def prepare(self) -> Iterator[None]:
+        """Compile every network of the detector, then let the embedder see every usual number of crops."""
+        for net in self._detecting:
+            yield from net.prepare()
+        if isinstance(self._core, CachingCore):
+            self._core.release()
+        for count in _USUAL_CROPS:
+            self.embed(_blank(self._image_size, count))
+            yield
+        _release(self._core)
+
+
+def open_engine(artefact: Artefact, threads: int, cache_directory: Path | None, precision: str) -> OpenVinoEngine:
     """Load the artefact, reading compiled networks from the cache directory where there are some."""
     core = _core(cache_directory)
     chosen = choose(precision, core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"), lambda: bf16_speedup(core))
-    config = _config(threads, "fp32")
-    engine = GraphEngine(
-        "openvino",
-        artefact,
-        lambda path, precision: load_graph(path, core, threads, precision),
-        chosen,
-        load_proposals=lambda path: PackedProposals(path, core, config),
-        load_crops=lambda path: load_batched(path, core, config),
-    )
-    if isinstance(core, CachingCore):
-        # The first inference packs the weights.
-        engine.embed(np.zeros((1, artefact.image_size, artefact.image_size, 3), dtype=np.uint8))
-        core.release()
+    engine = OpenVinoEngine(artefact, core, threads, chosen)
+    engine.embed(_blank(artefact.image_size, 1))  # the first inference packs the weights
+    _release(core)
     return engine
+
+
+def _blank(size: int, count: int) -> NDArray[np.uint8]:
+    return np.zeros((count, size, size, 3), dtype=np.uint8)
+
+
+def _release(core: openvino.Core) -> None:
+    if isinstance(core, CachingCore):
+        core.release()
 
 
 @cache

@@ -4,17 +4,17 @@ That preparation takes longer than these networks themselves. So each of a few s
 made when it is first asked for, with inputs and outputs that stay in place.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import openvino
 from numpy.typing import NDArray
-from openvino import opset13
 
-from model.packing import Sheet, Size, pack
-from model.proposals import TILE, Net, Outputs
+from model.engines.openvino_rewriting import add_limit, channels_last, join_heads
+from model.packing import Placed, Sheet, Size, pack
+from model.proposals import TILE, Outputs
 
 SHAPES = ((40, 88), (64, 112), (96, 136), (128, 160), (152, 208), TILE)  # of P-Net's images; the first fits 64 by 64
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
@@ -23,7 +23,7 @@ _KEEP, _DROP = np.float32(1e6), np.float32(-1e6)  # far beyond what the first la
 
 
 class _Compiled:
-    """A graph of fixed shape with its arrays."""
+    """A graph of fixed shape with its arrays, those of images with their channels last."""
 
     def __init__(self, core: openvino.Core, model: openvino.Model, config: Mapping[str, Any]) -> None:
         compiled = core.compile_model(model, "CPU", dict(config))
@@ -41,6 +41,35 @@ class _Compiled:
         self._request.infer(share_outputs=True)
 
 
+class _Proposing(_Compiled):
+    """P-Net for one shape of sheets."""
+
+    def __init__(self, core: openvino.Core, path: Path, size: Size, config: Mapping[str, Any]) -> None:
+        model = core.read_model(path)
+        model.reshape({model.input(0): [1, 3, *size]})
+        join_heads(model, "regression", "probability")
+        add_limit(model, "MaxPool")
+        super().__init__(core, channels_last(model), config)
+        self._limit = self.inputs[1][0]
+        self._limit[:] = _KEEP
+        self._limited: Sequence[Placed] = ()
+
+    def limit(self, tiles: Sequence[Placed]) -> None:
+        """Keep what lies beyond these tiles' odd sides, where they have any, out of the pooling."""
+        self._draw(self._limited, _KEEP)
+        self._draw(tiles, _DROP)
+        self._limited = tiles
+
+    def _draw(self, tiles: Sequence[Placed], value: np.float32) -> None:
+        for placed in tiles:
+            # The first layer's outputs begin one pixel further in: the first beyond the tile is its side less 2.
+            bottom, right = placed.top + placed.tile.height, placed.left + placed.tile.width
+            if placed.tile.height % 2:
+                self._limit[bottom - 2, placed.left : right] = value
+            if placed.tile.width % 2:
+                self._limit[placed.top : bottom, right - 2] = value
+
+
 class PackedProposals:
     """A `ProposalNet` that packs all scales of a photo into images of a few shapes."""
 
@@ -48,7 +77,7 @@ class PackedProposals:
         self._path = path
         self._core = core
         self._config = config
-        self._graphs: dict[tuple[Size, bool], _Compiled] = {}
+        self._graphs: dict[Size, _Proposing] = {}
 
     def sheets(self, sizes: Sequence[Size]) -> Sequence[Sheet]:
         """Return packed sheets."""
@@ -56,76 +85,67 @@ class PackedProposals:
 
     def canvas(self, sheet: Sheet) -> NDArray[np.float32]:
         """Return the image of the sheet's shape, with what was last on it between the tiles."""
-        image: NDArray[np.float32] = self._graph(sheet).inputs[0][0]
+        image: NDArray[np.float32] = self._graph(sheet.size).inputs[0][0].transpose(2, 0, 1)
         return image
 
     def run(self, sheet: Sheet) -> Outputs:
         """Run the network, on tiles with odd sides with what lies beyond them kept out of its pooling."""
-        graph = self._graph(sheet)
-        if _halved(sheet):
-            mask = graph.inputs[1][0, 0]
-            mask[:] = _KEEP
-            for placed in sheet.tiles:
-                # The first layer's outputs begin one pixel further in: the first beyond the tile is its side less 2.
-                bottom, right = placed.top + placed.tile.height, placed.left + placed.tile.width
-                if placed.tile.height % 2:
-                    mask[bottom - 2, placed.left : right] = _DROP
-                if placed.tile.width % 2:
-                    mask[placed.top : bottom, right - 2] = _DROP
+        graph = self._graph(sheet.size)
+        graph.limit(sheet.tiles)
         graph.run()
-        regression, probability = graph.outputs
-        return regression[0], probability[0, 1]
+        joined = graph.outputs[0][0]
+        # The softmax of two values is the logistic function of their difference.
+        probability = 1 / (1 + np.exp(-joined[..., 4]))
+        return joined[..., :4].transpose(2, 0, 1), probability
 
-    def _graph(self, sheet: Sheet) -> _Compiled:
-        key = sheet.size, _halved(sheet)
-        if key not in self._graphs:
-            model = self._core.read_model(self._path)
-            height, width = sheet.size
-            if _halved(sheet):
-                _add_mask(model, height - 2, width - 2)
-            model.reshape({model.input(0): [1, 3, height, width]})
-            self._graphs[key] = _Compiled(self._core, model, self._config)
-        return self._graphs[key]
+    def prepare(self) -> Iterator[None]:
+        """Compile what `run` would compile when it is first asked for, one graph a step."""
+        for size in SHAPES:
+            self._graph(size)
+            yield
 
-
-def _halved(sheet: Sheet) -> bool:
-    return any(placed.tile.height % 2 or placed.tile.width % 2 for placed in sheet.tiles)
+    def _graph(self, size: Size) -> _Proposing:
+        if size not in self._graphs:
+            self._graphs[size] = _Proposing(self._core, self._path, size, self._config)
+        return self._graphs[size]
 
 
-def _add_mask(model: openvino.Model, height: int, width: int) -> None:
-    """Give P-Net a second input, an upper limit for the outputs of its first layer, whose maxima are pooled."""
-    (pool,) = (node for node in model.get_ops() if node.get_type_name() == "MaxPool")
-    mask = opset13.parameter([1, 1, height, width], np.float32, name="mask")
-    pool.input(0).replace_source_output(opset13.minimum(pool.input_value(0), mask).output(0))
-    model.add_parameters([mask])
+class BatchedCrops:
+    """A network of crops as a `Net` that takes any number of them, up to `largest` at a time and in few sizes."""
 
+    def __init__(self, path: Path, core: openvino.Core, config: Mapping[str, Any], largest: int = BATCHES[-1]) -> None:
+        self._path = path
+        self._core = core
+        self._config = config
+        self._batches = [batch for batch in BATCHES if batch <= largest]
+        self._graphs: dict[int, _Compiled] = {}
 
-def load_batched(path: Path, core: openvino.Core, config: Mapping[str, Any]) -> Net:
-    """Return a graph for crops as a callable that takes any number of them, in batches of a few sizes."""
-    graphs: dict[int, _Compiled] = {}
-
-    def graph(batch: int) -> _Compiled:
-        if batch not in graphs:
-            model = core.read_model(path)
-            model.reshape([batch, *(int(side) for side in list(model.input(0).partial_shape.get_min_shape())[1:])])
-            graphs[batch] = _Compiled(core, model, config)
-        return graphs[batch]
-
-    def run(images: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
+    def __call__(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
+        """Run the network."""
         results: list[list[NDArray[np.float32]]] = []
         first = 0
         while first < len(images):
-            compiled = graph(_batch(len(images) - first))
+            compiled = self._graph(self._batch(len(images) - first))
             part = images[first : first + len(compiled.inputs[0])]
-            compiled.inputs[0][: len(part)] = part
+            compiled.inputs[0][: len(part)] = part.transpose(0, 2, 3, 1)
             compiled.run()
             results.append([output[: len(part)].copy() for output in compiled.outputs])
             first += len(part)
         return tuple(np.concatenate(parts) for parts in zip(*results, strict=True))
 
-    return run
+    def prepare(self) -> Iterator[None]:
+        """Compile what a call would compile when it is first asked for, one graph a step."""
+        for batch in self._batches:
+            self._graph(batch)
+            yield
 
+    def _batch(self, count: int) -> int:
+        """Return the batch for the next of `count` crops: the largest that they fill, or nearly fill."""
+        return max(batch for batch in self._batches if count >= NEARLY_FULL * batch)
 
-def _batch(count: int) -> int:
-    """Return the batch for the next of `count` crops: the largest that they fill, or nearly fill."""
-    return max(batch for batch in BATCHES if count >= NEARLY_FULL * batch)
+    def _graph(self, batch: int) -> _Compiled:
+        if batch not in self._graphs:
+            model = self._core.read_model(self._path)
+            model.reshape([batch, *(int(side) for side in list(model.input(0).partial_shape.get_min_shape())[1:])])
+            self._graphs[batch] = _Compiled(self._core, channels_last(model), self._config)
+        return self._graphs[batch]

@@ -1,6 +1,6 @@
 """The reference: facenet-pytorch as published, with the artefact's weights, for comparison and not for speed."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +43,10 @@ class TorchEngine:
             keep_all=True,
         )
         self._embedder = load_embedder(artefact)
+
+    def prepare(self) -> Iterator[None]:
+        """Nothing is made when it is first asked for."""
+        yield from ()
 
     def detect(self, image: NDArray[np.uint8]) -> list[DetectedFace]:
         """Return the faces, the largest first."""

@@ -11,7 +11,7 @@ import os
 import signal
 import struct
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +50,10 @@ class FakeAnalyser:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+
+    def prepare(self) -> Iterator[None]:
+        """Nothing to be done."""
+        yield from ()
 
     def analyse_batch(self, images: Sequence[bytes]) -> list[ImageAnalysis | InvalidImage]:
         """Answer each image, or do what it says."""

@@ -1,7 +1,7 @@
 """From bytes to faces, with an engine that only pretends: order, batches, errors, pickling."""
 
 import pickle
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from io import BytesIO
 
 import numpy as np
@@ -26,6 +26,10 @@ class PretendEngine:
     def __init__(self) -> None:
         self.batches: list[int] = []
         self.seen: list[int] = []
+
+    def prepare(self) -> Iterator[None]:
+        """Nothing to be done."""
+        yield from ()
 
     def detect(self, image: NDArray[np.uint8]) -> list[DetectedFace]:
         """Return growing boxes from left to right."""

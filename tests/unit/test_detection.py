@@ -17,7 +17,7 @@ import model.proposals
 import model.pyramid
 from model.detection import Detector
 from model.engines.onnxruntime import load_graph as load_onnxruntime
-from model.engines.openvino_shapes import PackedProposals, load_batched
+from model.engines.openvino_shapes import BatchedCrops, PackedProposals
 from model.faces import DetectedFace
 from model.imaging import decode
 from model.nms import suppress_by_smaller, suppress_by_union
@@ -44,8 +44,8 @@ def real(request: pytest.FixtureRequest) -> Detector:
     core, config = openvino.Core(), {"INFERENCE_PRECISION_HINT": "f32"}
     return Detector(
         PackedProposals(GRAPHS / "pnet.onnx", core, config),
-        load_batched(GRAPHS / "rnet.onnx", core, config),
-        load_batched(GRAPHS / "onet.onnx", core, config),
+        BatchedCrops(GRAPHS / "rnet.onnx", core, config),
+        BatchedCrops(GRAPHS / "onet.onnx", core, config),
     )
 
 
