@@ -24,13 +24,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from benchmarks.naive import Naive
 from facerec.accuracy import assess
 from model.analysis import EMBED_BATCH
 from model.artefact import Artefact
 from model.confidence import method
-from model.engines import Engine, EngineUnavailable, open_engine
+from model.engines import Engine, open_engine
 from model.evaluation import Ranking, Trials
 from model.imaging import decode
 from model.matching import primary_order
@@ -160,23 +160,12 @@ def our_embedder(engine: Engine, artefact: Artefact, *, mirror: bool = False) ->
 
 
 def naive_embedder(artefact: Artefact) -> Embed:
-    """The pattern everyone copies: MTCNN at 240 px without margin, the largest face, the network in eager float32."""
-    try:
-        from facenet_pytorch import MTCNN  # noqa: PLC0415 - only this side needs it
-
-        network = open_engine(artefact, "torch")
-    except (ImportError, EngineUnavailable) as exc:
-        sys.exit(f"benchmarks.accuracy: {exc}: `make install-reference` for the naive side, or --ours-only")
-    # Without post-processing it returns the very pixels; the engine then normalises them as facenet-pytorch does.
-    detector = MTCNN(image_size=240, margin=0, min_face_size=20, post_process=False)
+    """The pattern everyone copies, with its largest face."""
+    naive = Naive(artefact, 240)
 
     def embed(data: bytes) -> Embedding | None:
-        face = detector(Image.fromarray(decode(data)))
-        if face is None:
-            return None
-        crop: NDArray[np.uint8] = face.numpy().transpose(1, 2, 0).astype(np.uint8)
-        embedding: Embedding = network.embed(crop[None])[0]
-        return embedding
+        embedding = naive.embedding(data)
+        return None if embedding is None else embedding.numpy()[0]
 
     return embed
 

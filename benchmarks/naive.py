@@ -29,13 +29,13 @@ SIDES = (240, 160)
 
 
 class Naive:
-    """The published code around the published networks; `gallery` is float32 (N, 512).
+    """The published code around the published networks; `gallery` is float32 (N, 512), and `enrol` adds to it.
 
     Everything in it is facenet-pytorch's own. It is not slowed down: the networks are loaded once, stay in evaluation
     mode, and keep no gradients. Exits with a sentence where the reference is not installed.
     """
 
-    def __init__(self, artefact: Artefact, image_size: int, gallery: "NDArray[np.float32]") -> None:
+    def __init__(self, artefact: Artefact, image_size: int, gallery: "NDArray[np.float32] | None" = None) -> None:
         try:
             import torch  # noqa: PLC0415 - the sentence below is for who lacks it
             from facenet_pytorch import MTCNN  # noqa: PLC0415 - same
@@ -49,20 +49,31 @@ class Naive:
         self._torch: Any = torch
         self._mtcnn = MTCNN(image_size=image_size, margin=0, min_face_size=20)
         self._resnet = load_embedder(artefact)
-        self._gallery = [torch.from_numpy(row.copy()).unsqueeze(0) for row in gallery]
+        self._gallery = [torch.from_numpy(row.copy()).unsqueeze(0) for row in ([] if gallery is None else gallery)]
 
-    def recognise(self, data: bytes) -> tuple[int, float] | None:
-        """Return the gallery's nearest entry with its distance, or nothing without a face."""
+    def embedding(self, data: bytes) -> Any:
+        """Return the largest face's embedding, a tensor (1, 512), L2-normalised; nothing without a face."""
         from PIL import Image  # noqa: PLC0415 - as above
 
         with self._torch.no_grad():
             image = Image.open(BytesIO(data)).convert("RGB")
             face, _probability = self._mtcnn(image, return_prob=True)
-            if face is None:
-                return None
-            embedding = self._resnet(face.unsqueeze(0))
-            distances = [self._torch.dist(embedding, known).item() for known in self._gallery]
-            return distances.index(min(distances)), min(distances)
+            return None if face is None else self._resnet(face.unsqueeze(0))
+
+    def enrol(self, data: bytes) -> bool:
+        """Add the photo's face to the end of the gallery; returns whether it has one."""
+        embedding = self.embedding(data)
+        if embedding is not None:
+            self._gallery.append(embedding)
+        return embedding is not None
+
+    def recognise(self, data: bytes) -> tuple[int, float] | None:
+        """Return the gallery's nearest entry with its distance, or nothing without a face."""
+        embedding = self.embedding(data)
+        if embedding is None:
+            return None
+        distances = [self._torch.dist(embedding, known).item() for known in self._gallery]
+        return distances.index(min(distances)), min(distances)
 
 
 def gallery(count: int = GALLERY) -> "NDArray[np.float32]":

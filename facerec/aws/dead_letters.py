@@ -3,7 +3,7 @@
 from datetime import datetime
 
 from facerec.aws.clients import Clients
-from facerec.aws.results import QueueUrls, missing
+from facerec.aws.queue_urls import QueueUrls, missing
 
 _LONGEST_REASON = 1000
 

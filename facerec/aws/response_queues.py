@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import structlog
 
 from facerec.aws.clients import Clients, translated
-from facerec.aws.results import missing
+from facerec.aws.queue_urls import missing
 from facerec.errors import QueueMissing
 
 log = structlog.get_logger(__name__)

@@ -2,58 +2,22 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 
 import structlog
 
-from facerec.aws.clients import Clients, translated
+from facerec.aws.clients import Clients
+from facerec.aws.group_sends import MAX_MESSAGE_BYTES, GroupSends
+from facerec.aws.queue_urls import QueueUrls, missing
 from facerec.errors import InvalidMessage, QueueMissing
 from facerec.messages import RecognitionResult
 from facerec.ports import Delivery
 
 log = structlog.get_logger(__name__)
 
-MAX_MESSAGE_BYTES = 256 * 1024
-"""What every SQS queue takes; only queues made after August 2025 take 1 MiB."""
-
 RECEIVE_AT_ONCE = 10
 LONGEST_POLL_SECONDS = 20
 """SQS's limits of a receive and of a batch, and of a long poll."""
-
-
-class QueueUrls:
-    """The URLs of queues by name, asked for once; safe for many threads (a lost race asks twice)."""
-
-    def __init__(self, clients: Clients) -> None:
-        self._clients = clients
-        self._urls: dict[str, str] = {}
-
-    def url(self, queue: str) -> str:
-        """The queue's URL; raises `QueueMissing`."""
-        known = self._urls.get(queue)
-        if known is None:
-            with missing(queue, "look up"):
-                known = self._clients.sqs.get_queue_url(QueueName=queue)["QueueUrl"]
-            self._urls[queue] = known
-        return known
-
-    def forget(self, queue: str) -> None:
-        """Ask again the next time: the queue is gone, or was made anew."""
-        self._urls.pop(queue, None)
-
-
-def missing(queue: str, doing: str) -> AbstractContextManager[None]:
-    """Translate SQS's errors; a queue that does not exist becomes `QueueMissing`."""
-    return translated(
-        f"{doing} queue {queue!r}",
-        QueueDoesNotExist=lambda: QueueMissing(queue),
-        AWS_SimpleQueueService_NonExistentQueue=lambda: QueueMissing(queue),
-    )
-
-
-def check_queue(clients: Clients, queue: str) -> None:
-    """Return if the queue exists and can be reached; raises `QueueMissing`, `Transient` or `ConfigurationError`."""
-    QueueUrls(clients).url(queue)
 
 
 class SqsResultPublisher:
@@ -65,9 +29,9 @@ class SqsResultPublisher:
     """
 
     def __init__(self, clients: Clients, response_queue: str) -> None:
-        self._clients = clients
         self._ours = re.compile(rf"{re.escape(response_queue)}(-[A-Za-z0-9_-]+)?")
         self._urls = QueueUrls(clients)
+        self._sends = GroupSends(clients, self._urls)
 
     def publish(self, reply_to: str, result: RecognitionResult) -> None:
         """Send the result; raises `QueueMissing` when the queue is gone or not one of ours."""
@@ -75,16 +39,11 @@ class SqsResultPublisher:
             raise QueueMissing(reply_to)
         body = _fitting(result)
         try:
-            self._send(reply_to, body)
+            self._sends.send(reply_to, body)
         except QueueMissing:
             # The remembered URL may be of a queue that was made anew since.
             self._urls.forget(reply_to)
-            self._send(reply_to, body)
-
-    def _send(self, queue: str, body: str) -> None:
-        url = self._urls.url(queue)
-        with missing(queue, "send to"):
-            self._clients.sqs.send_message(QueueUrl=url, MessageBody=body)
+            self._sends.send(reply_to, body)
 
 
 class SqsResultInbox:

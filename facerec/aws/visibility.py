@@ -48,6 +48,12 @@ class VisibilityKeeper:
         with self._lock:
             self._held.pop(receipt, None)
 
+    @property
+    def holds(self) -> bool:
+        """Whether anything is held."""
+        with self._lock:
+            return bool(self._held)
+
     def beat(self) -> None:
         """Extend everything that is held, once."""
         with self._lock:

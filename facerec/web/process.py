@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import structlog
 
 from facerec import bootstrap
-from facerec.aws.results import check_queue
+from facerec.aws.queue_urls import check_queue
 from facerec.errors import FacerecError, Transient
 from facerec.settings import Settings
 from facerec.web.admission import Admission

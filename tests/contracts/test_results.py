@@ -10,8 +10,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from facerec.aws.clients import Clients
+from facerec.aws.group_sends import MAX_MESSAGE_BYTES
+from facerec.aws.queue_urls import check_queue
 from facerec.aws.response_queues import HEARTBEAT, OWNER, ResponseQueues
-from facerec.aws.results import MAX_MESSAGE_BYTES, SqsResultInbox, SqsResultPublisher, check_queue
+from facerec.aws.results import SqsResultInbox, SqsResultPublisher
 from facerec.errors import QueueMissing, Transient
 from facerec.messages import Box, Face, Match, Outcome, RecognitionResult
 from facerec.ports import Delivery, ResultInbox, ResultPublisher

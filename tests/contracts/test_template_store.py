@@ -67,7 +67,10 @@ def store(request: pytest.FixtureRequest) -> TemplateStore:
 
 def empty_table(clients: Clients) -> Table:
     """A table as `facerec provision` makes it, without the other resources."""
-    return Table(clients, provision._table(clients, f"test-{uuid.uuid4().hex[:12]}").name)
+    return Table(
+        clients,
+        provision._table(clients, "TEMPLATES_TABLE", f"test-{uuid.uuid4().hex[:12]}", ("collection", "item")).name,
+    )
 
 
 def ids(templates: Iterator[Template]) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from facerec.celery import TASK, FacerecCelery, configuration
-from facerec.settings import AwsSettings, Settings
+from facerec.settings import AwsSettings, Settings, WorkerSettings
 
 WRONG = {"FACEREC_NO_SUCH_THING": "1"}
 
@@ -42,6 +42,15 @@ def test_no_credentials_in_the_broker_url() -> None:
     conf = configuration(Settings(aws=AwsSettings.model_validate({"endpoint_url": "http://127.0.0.1:4566"})))
     assert conf["broker_url"] == "sqs://"
     assert conf["broker_transport_options"]["endpoint_url"] == "http://127.0.0.1:4566"
+
+
+def test_the_worker_of_an_instance_polls_shortly() -> None:
+    """It can drain no sooner than its long poll ends."""
+    waits = [
+        configuration(Settings(worker=worker))["broker_transport_options"]["wait_time_seconds"]
+        for worker in (WorkerSettings(), WorkerSettings(instance_id="i-1"))
+    ]
+    assert waits == [10, 1]
 
 
 def test_configures_itself_from_the_settings_at_first_use() -> None:
