@@ -46,7 +46,7 @@ class Phase(StrEnum):
     """What an instance is to the autoscaler."""
 
     BOOTING = "booting"
-    """Launched or started; its worker has not reported yet."""
+    """Launched or started; its worker has not reported yet, or is being started again."""
     SERVING = "serving"
     """Its worker takes tasks."""
     DRAINING = "draining"
@@ -103,11 +103,12 @@ def phase(instance: Instance, limits: Limits, now: float) -> Phase:  # noqa: PLR
     report, ordered_at = instance.worker, instance.drain_ordered_at
     if instance.impaired or (ordered_at is not None and now - ordered_at > limits.drain_seconds):
         return Phase.LOST
-    if report is None:
+    if report is None or report.state is WorkerState.ENDED:
         # A worker learns of the order by its first report, before it takes a task.
         if ordered_at is not None:
             return Phase.DRAINED
-        return Phase.LOST if now - instance.since > limits.boot_seconds else Phase.BOOTING
+        silent_since = instance.since if report is None else report.reported_at
+        return Phase.LOST if now - silent_since > limits.boot_seconds else Phase.BOOTING
     if now - report.reported_at > limits.silence_seconds:
         return Phase.LOST
     if report.state is WorkerState.DRAINED:
@@ -129,3 +130,5 @@ class Observation:
     fleet: tuple[Instance, ...] | Unreadable
     no_capacity: str | None = None
     """Why nothing can be launched or started at the moment."""
+    unstartable: frozenset[str] = frozenset()
+    """Stopped instances that EC2 lately had no room for; others are launched instead."""

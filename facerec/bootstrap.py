@@ -6,7 +6,7 @@ Adapters are imported where they are made: each tier loads only what it uses, an
 import functools
 from typing import TYPE_CHECKING
 
-from facerec.ports import ObjectStore, ResultInbox, ResultPublisher, TaskQueue, TemplateStore
+from facerec.ports import ObjectStore, ResultInbox, ResultPublisher, TaskQueue, TemplateStore, WorkerReports
 from facerec.settings import Settings
 
 if TYPE_CHECKING:
@@ -54,3 +54,10 @@ def template_store(settings: Settings) -> TemplateStore:
     from facerec.aws.templates import DynamoTemplateStore
 
     return DynamoTemplateStore(clients(settings), settings.templates_table)
+
+
+def worker_reports(settings: Settings) -> WorkerReports:
+    """Where workers report, and are asked to drain."""
+    from facerec.aws.worker_reports import DynamoWorkerReports
+
+    return DynamoWorkerReports(clients(settings), settings.fleet_table)

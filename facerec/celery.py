@@ -13,7 +13,7 @@ from botocore.exceptions import BotoCoreError
 from celery import Celery
 from kombu.exceptions import OperationalError
 
-from facerec.aws.results import missing
+from facerec.aws.queue_urls import missing
 from facerec.errors import ConfigurationError, Transient
 from facerec.messages import RecognitionRequest
 from facerec.settings import Settings
@@ -62,7 +62,9 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "broker_transport_options": {
             "region": settings.aws.region,
             "endpoint_url": settings.endpoint_url,
-            "wait_time_seconds": settings.queue.wait_time_seconds,
+            # A long poll cannot be called off without the risk that SQS hands a message to nobody: it has to end soon
+            # where a worker may be asked to drain.
+            "wait_time_seconds": 1 if settings.worker.instance_id else settings.queue.wait_time_seconds,
             "visibility_timeout": settings.queue.visibility_timeout_seconds,
             # How soon a worker whose places were all taken looks whether one is free; Celery's 1 s throttles it.
             "polling_interval": 0.02,

@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+FLEET_TAG = "facerec:fleet"
+"""The tag of the fleet's instances and of what makes them; its value is the prefix."""
+
 
 class WorkerState(StrEnum):
     """Where a worker is in its life, as it tells itself."""
@@ -13,6 +16,8 @@ class WorkerState(StrEnum):
     """It takes no more tasks and finishes those it holds."""
     DRAINED = "drained"
     """It takes no tasks and holds none: its instance may be stopped."""
+    ENDED = "ended"
+    """Its process ends in good order: the instance stops, or the worker is started again, as after an update."""
 
 
 @dataclass(frozen=True, slots=True)

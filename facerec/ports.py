@@ -173,9 +173,6 @@ class WorkerReports(Protocol):
     def report(self, report: WorkerReport) -> bool:
         """Replace what the instance's worker said before; returns whether it is asked to drain. One cheap call."""
 
-    def withdraw(self, instance_id: str) -> None:
-        """The worker has ended: forget its report. An order to drain stays."""
-
     def registrations(self) -> Mapping[str, Registration]:
         """Every instance that has reported or was asked to drain, by its id; sees every write that has returned."""
 

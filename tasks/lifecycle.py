@@ -3,17 +3,21 @@
 import logging
 import sys
 import warnings
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Self
 
 import structlog
-from celery.signals import setup_logging, worker_init, worker_shutdown
+from celery.signals import setup_logging, worker_init, worker_shutdown, worker_shutting_down
 
 from facerec import bootstrap
 from facerec.aws.dead_letters import SqsDeadLetters
-from facerec.aws.results import check_queue
+from facerec.aws.instance_metadata import SpotNotices
+from facerec.aws.intake import INTAKE
+from facerec.aws.queue_urls import check_queue
 from facerec.celery import app
+from facerec.engine.cores import available_cores
 from facerec.engine.protocol import REAL_ANALYSER
 from facerec.engine.supervisor import SupervisedEngine
 from facerec.errors import ConfigurationError, FacerecError
@@ -24,7 +28,9 @@ from facerec.messages import DEFAULT_COLLECTION
 from facerec.recognition import Recogniser
 from facerec.settings import Settings
 from model.artefact import Artefact, ArtefactError
-from tasks.driver import TaskDriver
+from tasks.driver import Delivered, TaskDriver
+from tasks.occupancy import Occupancy
+from tasks.reporter import Reporter
 
 log = structlog.get_logger(__name__)
 
@@ -42,7 +48,9 @@ _NOT_ON_SQS = {"without_gossip": True, "without_mingle": True, "without_heartbea
 class Worker:
     """What a worker process holds while it runs."""
 
-    driver: TaskDriver
+    _driver: TaskDriver
+    _occupancy: Occupancy
+    _reporter: Reporter | None
     _resources: ExitStack
 
     @classmethod
@@ -91,7 +99,22 @@ class Worker:
                 concurrency=settings.worker.concurrency,
                 queue=settings.request_queue,
             )
-            return cls(driver, resources.pop_all())
+            occupancy = Occupancy(settings.worker.engines or available_cores())
+            reporter = _reporter(settings, occupancy)
+            if reporter is not None:
+                reporter.start()
+                resources.callback(reporter.stop)
+            return cls(driver, occupancy, reporter, resources.pop_all())
+
+    def handle(self, delivered: Delivered) -> None:
+        """Do what a task does; raises as `TaskDriver.handle`."""
+        with self._occupancy.holding():
+            self._driver.handle(delivered)
+
+    def leave(self) -> None:
+        """The process was told to end. May be called in a signal handler."""
+        if self._reporter is not None:
+            self._reporter.leave()
 
     def close(self) -> None:
         """Close everything, the last opened first."""
@@ -101,11 +124,32 @@ class Worker:
 _worker: Worker | None = None
 
 
-def driver() -> TaskDriver:
-    """The driver of this worker process; tasks run between its start and its end only."""
+def worker() -> Worker:
+    """The worker of this process; tasks run between its start and its end only."""
     if _worker is None:
         raise RuntimeError("no worker runs in this process")
-    return _worker.driver
+    return _worker
+
+
+def _reporter(settings: Settings, occupancy: Occupancy) -> Reporter | None:
+    """Who reports to the autoscaler, for the worker of an EC2 instance."""
+    if settings.worker.instance_id is None:
+        return None
+    return Reporter(
+        bootstrap.worker_reports(settings),
+        settings.worker.instance_id,
+        occupancy,
+        INTAKE,
+        every_seconds=settings.worker.report_seconds,
+        interrupted=_spot_notices(settings),
+    )
+
+
+def _spot_notices(settings: Settings) -> Callable[[], bool]:
+    url = settings.worker.metadata_url
+    if url is None or url.host is None or url.port is None:
+        return lambda: False
+    return SpotNotices(url.host, url.port).interrupted
 
 
 @setup_logging.connect
@@ -127,6 +171,12 @@ def _open(sender: Any, **_: Any) -> None:
         # Not an exception: Celery would log it with a traceback, and start the worker all the same.
         print(f"facerec: {exc}", file=sys.stderr)  # noqa: T201 - one line for the operator, whatever the log's form
         sys.exit(1)
+
+
+@worker_shutting_down.connect
+def _leave(**_: Any) -> None:
+    if _worker is not None:
+        _worker.leave()
 
 
 @worker_shutdown.connect

@@ -20,7 +20,7 @@ def recognise(self: "Task[..., None]", *args: Any, **kwargs: Any) -> None:
     unacknowledged; `facerec.aws.transport` gives it back to be delivered again after a pause.
     """
     try:
-        lifecycle.driver().handle(_delivered(self, args, kwargs))
+        lifecycle.worker().handle(_delivered(self, args, kwargs))
     except ConfigurationError:
         # No task will fare better until an operator has acted: finish what is begun, and exit.
         state.should_stop = 1  # type: ignore[assignment]  # the stub knows its first value only

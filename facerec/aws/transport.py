@@ -4,12 +4,14 @@ Each difference, and why:
 
 - the client: one per process instead of one per channel (making one costs about as much as sending twenty tasks), with
   boto3's own credential chain (kombu's asynchronous receive signs with that client's credentials, so those of an
-  instance role are refreshed), and with short timeouts, since kombu deletes messages on its event loop;
+  instance role are refreshed), and with short timeouts, since messages are given back on the event loop;
 - queues: found by name and never created; kombu lists all queues, or creates one with wrong attributes;
 - receiving: a refused connection, a timeout, a 5xx or a missing queue is an empty answer and a pause that grows; kombu
   returns a list where a dict is expected, and the worker dies. A message that cannot be read stays in the queue until
   its redrive policy moves it; kombu raises in the event loop, and the worker dies;
+- deleting: several messages with one call, beside the event loop (`facerec.aws.deletions`); kombu deletes each on it;
 - visibility: receives ask for the timeout of our settings, and what is held is extended (`facerec.aws.visibility`);
+- draining: no receive begins while the process's intake is closed (`facerec.aws.intake`);
 - giving back: a rejected message comes back after a pause that grows with each delivery; kombu deletes it where the
   queue has no redrive policy. What was not begun at shutdown is visible at once; kombu hides it for a long poll's time.
 """
@@ -29,6 +31,8 @@ from kombu.transport import SQS, virtual
 from vine import ensure_promise
 
 from facerec.aws.clients import USER_AGENT
+from facerec.aws.deletions import Deletions
+from facerec.aws.intake import INTAKE
 from facerec.aws.pauses import pause_seconds, redelivery_seconds
 from facerec.aws.visibility import VisibilityKeeper
 from facerec.errors import QueueMissing
@@ -60,14 +64,14 @@ class QoS(_BaseQoS):  # type: ignore[misc]  # untyped on purpose, see above
         self.channel.keeper.hold(delivery_tag, message.delivery_info["sqs_queue"])
 
     def ack(self, delivery_tag: str) -> None:
-        """A message was deleted or given back."""
+        """A message was given back, or was none of a queue."""
         super().ack(delivery_tag)
         self.channel.keeper.release(delivery_tag)
 
-    def reject(self, delivery_tag: str, requeue: bool = False) -> None:  # noqa: FBT001, FBT002 - kombu's signature
-        """A message could not be deleted; it comes back when its time is over."""
-        super().reject(delivery_tag, requeue=requeue)
-        self.channel.keeper.release(delivery_tag)
+    def finish(self, delivery_tag: str, queue_url: str) -> None:
+        """A task has ended: its place is free at once, its message stays hidden until SQS has deleted it."""
+        super().ack(delivery_tag)
+        self.channel.deletions.add(delivery_tag, queue_url)
 
 
 class Channel(_BaseChannel):  # type: ignore[misc]  # untyped on purpose, see above
@@ -80,7 +84,14 @@ class Channel(_BaseChannel):  # type: ignore[misc]  # untyped on purpose, see ab
     @functools.cached_property
     def keeper(self) -> VisibilityKeeper:
         """The heartbeat of what this channel holds."""
-        return VisibilityKeeper(self.sqs(), self.visibility_timeout)
+        keeper = VisibilityKeeper(self.sqs(), self.visibility_timeout)
+        INTAKE.watch(keeper)
+        return keeper
+
+    @functools.cached_property
+    def deletions(self) -> Deletions:
+        """What this channel has finished and is to be deleted."""
+        return Deletions(self.sqs(), settled=self.keeper.release)
 
     def new_sqs_client(self, *_args: Any, **_credentials: Any) -> "SQSClient":
         """The process's client."""
@@ -92,6 +103,15 @@ class Channel(_BaseChannel):  # type: ignore[misc]  # untyped on purpose, see ab
         if self._asynsqs is None:
             self._asynsqs = _Receiver(sqs_connection=self.sqs(), region=self.region, on_outcome=self._received)
         return self._asynsqs
+
+    def basic_ack(self, delivery_tag: str, multiple: bool = False) -> None:  # noqa: FBT001, FBT002 - kombu's signature
+        """Have the message deleted, for good."""
+        del multiple
+        try:
+            message = self.qos.get(delivery_tag)
+        except KeyError:
+            return  # restored already
+        self.qos.finish(delivery_tag, message.delivery_info["sqs_queue"])
 
     def basic_reject(self, delivery_tag: str, requeue: bool = False) -> None:  # noqa: FBT001, FBT002 - kombu's signature
         """Give the message back, to be delivered again after a pause."""
@@ -105,10 +125,13 @@ class Channel(_BaseChannel):  # type: ignore[misc]  # untyped on purpose, see ab
         self.qos.ack(delivery_tag)
 
     def close(self) -> None:
-        """Stop consuming and make what was not begun visible at once."""
+        """Stop consuming, delete what is finished, and make what was not begun visible at once."""
+        if "deletions" in self.__dict__:
+            self.deletions.stop()
         if "keeper" in self.__dict__:
             self.keeper.stop()
         super().close()
+        INTAKE.end(self)
 
     def _update_queue_cache(self, queue_name_prefix: str) -> None:
         """Override kombu's listing of every queue."""
@@ -128,6 +151,17 @@ class Channel(_BaseChannel):  # type: ignore[misc]  # untyped on purpose, see ab
     def _get_from_sqs(
         self, queue_name: str, queue_url: str, connection: "_Receiver", count: int = 1, callback: Any = None
     ) -> Any:
+        answered = ensure_promise(callback)
+
+        def received(messages: dict[str, Any]) -> None:
+            try:
+                answered(messages)
+            finally:
+                INTAKE.end(self, empty=not messages.get("Messages"))
+
+        if not INTAKE.begin(self):
+            answered({})
+            return answered
         try:
             return connection.receive_message(
                 queue_name,
@@ -135,13 +169,12 @@ class Channel(_BaseChannel):  # type: ignore[misc]  # untyped on purpose, see ab
                 number_messages=count,
                 visibility_timeout=self.visibility_timeout,
                 wait_time_seconds=self.wait_time_seconds,
-                callback=callback,
+                callback=received,
             )
         except BotoCoreError as exc:  # no credentials to sign with, at the moment
             self._received(str(exc))
-            callback = ensure_promise(callback)
-            callback({})
-            return callback
+            received({})
+            return answered
 
     def _received(self, failure: str | None) -> None:
         if failure is None:

@@ -82,8 +82,9 @@ def test_what_a_channel_holds_is_visible_at_once_when_it_closes(
 
 
 def test_an_acknowledged_message_is_deleted(channel: Any, sqs: Any, url: str, fresh: Settings) -> None:
-    """For good."""
+    """For good, and at the latest when its channel closes: it is not given back then."""
     take(channel, fresh.request_queue).ack()
+    channel.close()
     names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
     attributes = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"]
     assert {attributes[name] for name in names} == {"0"}

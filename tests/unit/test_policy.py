@@ -314,6 +314,14 @@ def test_a_lost_instance_is_replaced(lost: Instance) -> None:
     assert decision.launch == (2,)
 
 
+def test_a_worker_that_is_started_again_is_waited_for() -> None:
+    """As after an update: its instance has booted long ago, and is not lost because its worker says nothing."""
+    restarting = instance(1, worker=report("i-1", state=WorkerState.ENDED, reported_at=NOW - 200))
+    assert decided(QueueDepth(5, 0), restarting).holds
+    never = instance(1, worker=report("i-1", state=WorkerState.ENDED, reported_at=NOW - 301))
+    assert decided(QueueDepth(5, 0), never).terminate == ("i-1",)
+
+
 def test_an_instance_that_ec2_takes_back_is_replaced_while_it_drains() -> None:
     """The notice comes two minutes before."""
     leaving = instance(1, worker=report("i-1", interrupted=True, held=3, idle_since=None))

@@ -1,0 +1,82 @@
+"""What EC2 tells an instance about its own end, by version 2 of the instance metadata service.
+
+Sources: "Spot Instance interruption notices" and "EC2 instance rebalance recommendations" in the EC2 User Guide. A
+notice comes two minutes before the instance is stopped or terminated; AWS advises to ask every 5 s.
+"""
+
+import time
+from collections.abc import Callable
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException
+
+import structlog
+
+log = structlog.get_logger(__name__)
+
+_INTERRUPTION = "/latest/meta-data/spot/instance-action"
+_REBALANCE = "/latest/meta-data/events/recommendations/rebalance"
+_TOKEN_SECONDS = "60"  # noqa: S105 - how long a token is good: for one look; none is kept that could have expired
+_MOST_BYTES = 4096
+
+
+class SpotNotices:
+    """Asks at most every `every_seconds`; for one thread. A service that does not answer is logged, and no notice."""
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        every_seconds: float = 5.0,
+        timeout_seconds: float = 1.0,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._address = (host, port)
+        self._every_seconds = every_seconds
+        self._timeout_seconds = timeout_seconds
+        self._monotonic = monotonic
+        self._asked_at: float | None = None
+        self._interrupted = False
+        self._rebalance = False
+        self._unreachable = False
+
+    def interrupted(self) -> bool:
+        """Whether EC2 has given notice that it takes the instance back; it never withdraws one."""
+        now = self._monotonic()
+        if not self._interrupted and (self._asked_at is None or now - self._asked_at >= self._every_seconds):
+            self._asked_at = now
+            self._ask()
+        return self._interrupted
+
+    def _ask(self) -> None:
+        try:
+            token = self._call("PUT", "/latest/api/token", {"X-aws-ec2-metadata-token-ttl-seconds": _TOKEN_SECONDS})
+            headers = {"X-aws-ec2-metadata-token": token or ""}
+            notice = self._call("GET", _INTERRUPTION, headers)
+            if notice is not None:
+                log.warning("spot_interruption", notice=notice)
+                self._interrupted = True
+            elif not self._rebalance and (advice := self._call("GET", _REBALANCE, headers)) is not None:
+                log.info("rebalance_recommended", notice=advice)
+                self._rebalance = True
+        except (OSError, HTTPException) as exc:
+            if not self._unreachable:
+                log.warning("instance_metadata_unreachable", reason=repr(exc))
+            self._unreachable = True
+        else:
+            self._unreachable = False
+
+    def _call(self, method: str, path: str, headers: dict[str, str]) -> str | None:
+        """The answer, or nothing where there is none."""
+        connection = HTTPConnection(*self._address, timeout=self._timeout_seconds)
+        try:
+            connection.request(method, path, headers=headers)
+            response = connection.getresponse()
+            body = response.read(_MOST_BYTES)
+        finally:
+            connection.close()
+        if response.status == HTTPStatus.NOT_FOUND:
+            return None
+        if response.status != HTTPStatus.OK:
+            raise HTTPException(f"{method} {path}: HTTP {response.status}")
+        return body.decode("utf-8", "replace")

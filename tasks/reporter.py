@@ -1,0 +1,164 @@
+"""A worker's side of its fleet: it reports what it does, and drains when it is asked to or loses its instance.
+
+A worker that drains takes no more tasks (`facerec.aws.intake`) and finishes those that it holds; then it says that it
+is drained, and waits: to be stopped, or for the order to be taken back. The reports are best effort: no task ever
+waits for one, and while the table cannot be reached the worker goes on as it was told last.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+
+import structlog
+
+from facerec.aws.intake import Intake
+from facerec.errors import FacerecError
+from facerec.fleet import WorkerReport, WorkerState
+from facerec.ports import WorkerReports
+from tasks.occupancy import Occupancy
+
+log = structlog.get_logger(__name__)
+
+LEAST_SECONDS = 0.2
+"""Between two reports that only say that the worker has become busy or idle."""
+_FIRST_ANSWER_SECONDS = 5
+"""How long a start waits to be told whether to drain."""
+_LAST_WORD_SECONDS = 5
+_DRAINING_LOOK_SECONDS = 0.05
+
+
+class Reporter:
+    """Reports in a thread of its own, every `every_seconds`, and sooner when there is something to say.
+
+    `interrupted` tells whether EC2 takes the instance back: the worker drains then, whatever it is asked.
+    """
+
+    def __init__(
+        self,
+        reports: WorkerReports,
+        instance_id: str,
+        occupancy: Occupancy,
+        intake: Intake,
+        *,
+        every_seconds: float,
+        interrupted: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._reports = reports
+        self._instance_id = instance_id
+        self._occupancy = occupancy
+        self._intake = intake
+        self._every_seconds = every_seconds
+        self._look_for_interruption = interrupted
+        self._interrupted = False
+        self._ordered = False
+        self._leaving = False
+        self._consulted = False
+        self._failures = 0
+        self._state = WorkerState.READY
+        self._first_told = threading.Event()
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="reporter", daemon=True)
+
+    def start(self) -> None:
+        """Report for the first time and return: the intake is closed when the worker is to drain."""
+        self._intake.consult(self._asked)
+        self._thread.start()
+        if not self._first_told.wait(_FIRST_ANSWER_SECONDS):
+            log.warning("report_pending", reason="nobody has answered yet; taking tasks meanwhile")
+
+    def leave(self) -> None:
+        """The process was told to end: say so from now on. May be called in a signal handler."""
+        self._leaving = True
+
+    def stop(self) -> None:
+        """Report the end, or give up after some seconds."""
+        self._stopped.set()
+        self._occupancy.turned.set()
+        self._thread.join(_LAST_WORD_SECONDS)
+
+    def tell(self) -> WorkerReport:
+        """Report once, and do what is asked; returns what was said."""
+        self._interrupted = self._interrupted or self._look_for_interruption()
+        self._steer()
+        said = self._report()
+        if said.state is not self._state:
+            log.info("worker_state", state=str(said.state), held=said.held, interrupted=said.interrupted)
+            self._state = said.state
+        try:
+            self._ordered = self._reports.report(said)
+        except FacerecError as exc:
+            self._failed(exc)
+        else:
+            if self._failures:
+                log.info("reporting_again", failures=self._failures)
+            self._failures = 0
+            self._steer()
+        self._consulted = False
+        self._intake.go_on()
+        return said
+
+    def _run(self) -> None:
+        said = self.tell()
+        self._first_told.set()
+        while self._news_after(said):
+            said = self.tell()
+        try:
+            last = self._occupancy.report(self._instance_id, WorkerState.ENDED, interrupted=self._interrupted)
+            self._reports.report(last)
+        except FacerecError as exc:
+            log.warning("end_not_reported", reason=str(exc))
+
+    def _news_after(self, said: WorkerReport) -> bool:
+        """Wait until the next report is due; returns whether there shall be one."""
+        began = time.monotonic()
+        while not self._stopped.is_set():
+            current = self._report()
+            if self._consulted:
+                if time.monotonic() - began >= self._every_seconds / 5:
+                    return True
+                self._consulted = False  # what was answered just now still holds
+                self._intake.go_on()
+            seconds = due_in(said, current, time.monotonic() - began, self._every_seconds)
+            if seconds <= 0:
+                return True
+            if current.state is WorkerState.DRAINING:  # nobody tells when the last receive has ended
+                seconds = min(seconds, _DRAINING_LOOK_SECONDS)
+            self._occupancy.turned.wait(seconds)
+            self._occupancy.turned.clear()
+        return False
+
+    def _asked(self) -> bool:
+        """The intake's question before it waits for tasks again; while nobody answers us it need not wait, either."""
+        if self._failures:
+            return False
+        self._consulted = True
+        self._occupancy.turned.set()
+        return True
+
+    def _report(self) -> WorkerReport:
+        state = WorkerState.READY
+        if self._ordered or self._interrupted or self._leaving:
+            # Asked in this order: with the intake quiet nothing can be begun between the two.
+            drained = self._intake.quiet and self._occupancy.idle_since is not None
+            state = WorkerState.DRAINED if drained else WorkerState.DRAINING
+        return self._occupancy.report(self._instance_id, state, interrupted=self._interrupted)
+
+    def _steer(self) -> None:
+        if self._ordered or self._interrupted:
+            self._intake.close()
+        else:
+            self._intake.open()
+
+    def _failed(self, exc: FacerecError) -> None:
+        if not self._failures:
+            log.warning("not_reported", reason=str(exc))
+        self._failures += 1
+
+
+def due_in(said: WorkerReport, current: WorkerReport, waited_seconds: float, every_seconds: float) -> float:
+    """In how many seconds to report again, `waited_seconds` after `said`; 0 or less is now."""
+    if current.state is not said.state:
+        return 0.0
+    if current.idle_since != said.idle_since:
+        return min(LEAST_SECONDS, every_seconds) - waited_seconds
+    return every_seconds - waited_seconds

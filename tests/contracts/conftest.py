@@ -1,0 +1,37 @@
+"""Clients of both emulators for the suites that hold adapters and their twins to one behaviour."""
+
+from collections.abc import Iterator
+
+import pytest
+from moto import mock_aws
+
+from facerec.aws.clients import Clients
+from facerec.settings import AwsSettings, Settings
+from tests.support.cloud import Cloud, made
+from tests.support.emulated import EmulatedAws
+
+
+@pytest.fixture(scope="session")
+def ministack_clients(emulator: EmulatedAws) -> Clients:
+    """Clients of the emulator, shared: to make them takes longer than most tests here."""
+    return Clients(emulator.settings)
+
+
+@pytest.fixture(scope="module")
+def moto_clients() -> Iterator[Clients]:
+    """Clients of moto, which answers within this process while the fixture lives."""
+    clients = Clients(Settings(aws=AwsSettings()))  # the environment may point at the emulator already
+    with mock_aws():
+        yield clients
+
+
+@pytest.fixture
+def cloud(ministack_clients: Clients) -> Cloud:
+    """A cloud of the test's own."""
+    return made(ministack_clients, types=("c7i.large", "m7i.large"), subnet_ids=("subnet-a", "subnet-b"))
+
+
+@pytest.fixture(scope="session")
+def other(emulator: EmulatedAws) -> Clients:
+    """Clients of the emulator whose calls no test tampers with."""
+    return Clients(emulator.settings)

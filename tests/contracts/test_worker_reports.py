@@ -1,0 +1,173 @@
+"""One suite for everywhere workers report to: memory, DynamoDB as ministack has it, and as moto has it."""
+
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import pytest
+from moto import mock_aws
+
+from facerec.aws import provision
+from facerec.aws.clients import Clients
+from facerec.aws.worker_reports import DynamoWorkerReports
+from facerec.errors import ConfigurationError, Transient
+from facerec.fleet import Registration, WorkerState
+from facerec.ports import WorkerReports
+from facerec.settings import AwsSettings, Settings
+from tests.fakes.worker_reports import READY, InMemoryWorkerReports
+from tests.support.emulated import EmulatedAws
+
+ID = READY.instance_id
+ORDERED_AT = 1_700_000_020.0625
+
+
+@dataclass(frozen=True)
+class Table:
+    """An empty table, and the clients to reach it."""
+
+    clients: Clients
+    name: str
+
+
+@pytest.fixture(scope="session")
+def clients(emulator: EmulatedAws) -> Clients:
+    """Clients of the emulator."""
+    return Clients(emulator.settings)
+
+
+@pytest.fixture(scope="module")
+def moto_clients() -> Iterator[Clients]:
+    """Clients of moto, which answers within this process while the fixture lives."""
+    clients = Clients(Settings(aws=AwsSettings()))  # the environment may point at the emulator already
+    with mock_aws():
+        yield clients
+
+
+@pytest.fixture
+def table(clients: Clients) -> Table:
+    """A table of the test's own on the emulator."""
+    return empty_table(clients)
+
+
+@pytest.fixture(params=["memory", "ministack", "moto"])
+def reports(request: pytest.FixtureRequest) -> WorkerReports:
+    """Each kind in turn, empty."""
+    if request.param == "memory":
+        return InMemoryWorkerReports()
+    table = empty_table(request.getfixturevalue("clients" if request.param == "ministack" else "moto_clients"))
+    return DynamoWorkerReports(table.clients, table.name)
+
+
+def empty_table(clients: Clients) -> Table:
+    """A table as `facerec provision` makes it, without the other resources."""
+    name = f"test-{uuid.uuid4().hex[:12]}"
+    provision._table(clients, "FLEET_TABLE", name, ("kind", "item"))
+    return Table(clients, name)
+
+
+def test_nobody_has_reported_at_first(reports: WorkerReports) -> None:
+    """That is no error."""
+    assert reports.registrations() == {}
+
+
+def test_a_report_comes_back_as_it_was_made(reports: WorkerReports) -> None:
+    """Every field survives the trip, times to the last digit; a later report replaces it whole."""
+    busy = replace(READY, state=WorkerState.DRAINING, held=2, idle_since=None, interrupted=True, saturated_seconds=0.0)
+    for report in (READY, busy, READY):
+        assert reports.report(report) is False
+        assert reports.registrations() == {ID: Registration(report, None)}
+
+
+def test_a_worker_learns_of_an_order_by_its_report(reports: WorkerReports) -> None:
+    """Until the order is taken back; the first order's time counts."""
+    reports.report(READY)
+    reports.order_drain(ID, ORDERED_AT)
+    reports.order_drain(ID, ORDERED_AT + 5)
+    assert reports.report(READY) is True
+    assert reports.registrations() == {ID: Registration(READY, ORDERED_AT)}
+    reports.cancel_drain(ID)
+    assert reports.report(READY) is False
+    assert reports.registrations() == {ID: Registration(READY, None)}
+
+
+def test_an_order_may_come_before_the_first_report(reports: WorkerReports) -> None:
+    """An instance that still boots is known by the order alone, and its worker's first report is told of it."""
+    reports.order_drain(ID, ORDERED_AT)
+    assert reports.registrations() == {ID: Registration(None, ORDERED_AT)}
+    assert reports.report(READY) is True
+
+
+def test_an_order_outlives_the_worker(reports: WorkerReports) -> None:
+    """The worker of a draining instance that is started again must drain, too."""
+    reports.report(READY)
+    reports.order_drain(ID, ORDERED_AT)
+    ended = replace(READY, state=WorkerState.ENDED)
+    assert reports.report(ended) is True
+    assert reports.registrations() == {ID: Registration(ended, ORDERED_AT)}
+    assert reports.report(READY) is True
+
+
+def test_what_is_forgotten_is_gone(reports: WorkerReports) -> None:
+    """As if the instance had never been there; twice, or of nobody, is no error."""
+    reports.forget(ID)
+    assert reports.registrations() == {}
+    reports.report(READY)
+    reports.forget(ID)
+    reports.forget(ID)
+    assert reports.registrations() == {}
+    reports.order_drain(ID, ORDERED_AT)
+    reports.forget(ID)
+    assert reports.report(READY) is False
+
+
+def test_instances_are_apart(reports: WorkerReports) -> None:
+    """A whole fleet at once: nobody is asked to do what another one is asked."""
+    own = [replace(READY, instance_id=f"i-{number:017x}", held=number) for number in range(40)]
+
+    def order_and_report(number: int) -> bool:
+        if number % 2:
+            reports.order_drain(own[number].instance_id, ORDERED_AT)
+        return reports.report(own[number])
+
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(order_and_report, range(40))) == [False, True] * 20
+    assert reports.registrations() == {
+        report.instance_id: Registration(report, ORDERED_AT if number % 2 else None)
+        for number, report in enumerate(own)
+    }
+
+
+def test_leftovers_go_after_a_day(table: Table) -> None:
+    """Whoever wrote last, the item has a time to live."""
+    reports = DynamoWorkerReports(table.clients, table.name)
+    reports.report(READY)
+    reports.order_drain("i-2", ORDERED_AT)
+    reports.cancel_drain("i-4")
+    items = table.clients.dynamodb.scan(TableName=table.name)["Items"]
+    assert {item["item"]["S"]: item["expires_at"]["N"] for item in items} == {
+        ID: str(int(READY.reported_at) + 86_400),
+        "i-2": str(int(ORDERED_AT) + 86_400),
+    }
+
+
+def test_a_garbled_report_is_not_taken_for_none(table: Table) -> None:
+    """The worker behind it may hold tasks: whoever reads must hold, not replace it."""
+    item = {"kind": {"S": "worker"}, "item": {"S": ID}, "report": {"S": '{"instance_id": "i-1"}'}}
+    table.clients.dynamodb.put_item(TableName=table.name, Item=item)
+    with pytest.raises(Transient, match=ID):
+        DynamoWorkerReports(table.clients, table.name).registrations()
+
+
+def test_a_missing_table_says_what_to_do(clients: Clients) -> None:
+    """Before `facerec provision` every call names the remedy."""
+    reports = DynamoWorkerReports(clients, "no-such-table")
+    calls: Sequence[Callable[[], object]] = (
+        lambda: reports.report(READY),
+        reports.registrations,
+        lambda: reports.order_drain(ID, ORDERED_AT),
+        lambda: reports.forget(ID),
+    )
+    for call in calls:
+        with pytest.raises(ConfigurationError, match="facerec provision"):
+            call()

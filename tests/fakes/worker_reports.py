@@ -1,0 +1,69 @@
+"""What workers report and are asked, in memory, held to the real one's behaviour by tests/contracts."""
+
+import threading
+from collections.abc import Mapping
+
+from facerec.errors import FacerecError
+from facerec.fleet import Registration, WorkerReport, WorkerState
+
+READY = WorkerReport(
+    instance_id="i-1",
+    state=WorkerState.READY,
+    ready_at=1_700_000_000.125,
+    reported_at=1_700_000_012.3456789,
+    held=0,
+    idle_since=1_700_000_010.5,
+    tasks_done=3,
+    saturated_seconds=0.1 + 0.2,
+    saturated_tasks=2,
+)
+"""A worker that has done something and has nothing to do."""
+
+
+class InMemoryWorkerReports:
+    """`WorkerReports` in dictionaries, safe for many threads. While `outage` is set every call raises it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._reports: dict[str, WorkerReport] = {}
+        self._orders: dict[str, float] = {}
+        self.outage: FacerecError | None = None
+
+    def report(self, report: WorkerReport) -> bool:
+        """Keep the report; returns whether there is an order."""
+        with self._lock:
+            self._reach()
+            self._reports[report.instance_id] = report
+            return report.instance_id in self._orders
+
+    def registrations(self) -> Mapping[str, Registration]:
+        """A copy of everything."""
+        with self._lock:
+            self._reach()
+            return {
+                instance_id: Registration(self._reports.get(instance_id), self._orders.get(instance_id))
+                for instance_id in self._reports | self._orders
+            }
+
+    def order_drain(self, instance_id: str, ordered_at: float) -> None:
+        """Keep the first order."""
+        with self._lock:
+            self._reach()
+            self._orders.setdefault(instance_id, ordered_at)
+
+    def cancel_drain(self, instance_id: str) -> None:
+        """Drop the order."""
+        with self._lock:
+            self._reach()
+            self._orders.pop(instance_id, None)
+
+    def forget(self, instance_id: str) -> None:
+        """Drop both."""
+        with self._lock:
+            self._reach()
+            self._reports.pop(instance_id, None)
+            self._orders.pop(instance_id, None)
+
+    def _reach(self) -> None:
+        if self.outage is not None:
+            raise self.outage

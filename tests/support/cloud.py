@@ -1,0 +1,197 @@
+"""An emulated EC2 with one fleet's table and launch template, controllers on it, and answers in its place."""
+
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from autoscale.aws.ec2 import Ec2
+from autoscale.aws.fleet import Ec2Fleet
+from autoscale.aws.launches import Launches
+from autoscale.aws.lease import DynamoLease
+from autoscale.aws.offers import Offers
+from autoscale.observation import Instance
+from facerec.aws import provision
+from facerec.aws.clients import Clients
+from facerec.settings import InstancesSettings, Settings
+from tests.fakes.worker_reports import READY, InMemoryWorkerReports
+
+Hook = Callable[..., Any]
+LEASE_KEY: Any = {"kind": {"S": "lease"}, "item": {"S": "controller"}}
+
+
+@dataclass
+class Time:
+    """The time of day, which the test may put forward."""
+
+    ahead: float = 0.0
+    silence: float = 0.0
+    """How long the controllers have not renewed their leases."""
+
+    def now(self) -> float:
+        """Seconds since the epoch."""
+        return time.time() + self.ahead
+
+    def clock(self) -> float:
+        """Seconds since some moment."""
+        return time.monotonic() + self.ahead
+
+    def lease_clock(self) -> float:
+        """The same for leases, so that tests need not renew them."""
+        return time.monotonic() + self.silence
+
+
+@dataclass
+class Cloud:
+    """An emulated EC2 with one fleet's table and launch template, and controllers on it."""
+
+    clients: Clients
+    settings: Settings
+    time: Time = field(default_factory=Time)
+    reports: InMemoryWorkerReports = field(default_factory=InMemoryWorkerReports)
+
+    def lease(self) -> DynamoLease:
+        """Another controller's share in the lease."""
+        return DynamoLease(self.clients, self.settings.fleet_table, lease_seconds=3600, clock=self.time.lease_clock)
+
+    def fleet(self, lease: DynamoLease, **options: Any) -> Ec2Fleet:
+        """A controller's fleet."""
+        return Ec2Fleet(
+            Ec2(self.clients, self.settings),
+            Launches(self.clients, self.settings.fleet_table, lease),
+            lease,
+            self.reports,
+            Offers(self.settings.instances.types, self.settings.instances.subnet_ids, clock=self.time.clock),
+            now=self.time.now,
+            clock=self.time.clock,
+            **options,
+        )
+
+    def active(self, **options: Any) -> Ec2Fleet:
+        """The fleet of a controller that holds the lease."""
+        lease = self.lease()
+        assert lease.hold()
+        return self.fleet(lease, **options)
+
+    def shown(self) -> list[Any]:
+        """What EC2 itself says of the instances that are not terminated."""
+        answer = self.clients.ec2.describe_instances(
+            Filters=[{"Name": "tag:facerec:fleet", "Values": [self.settings.prefix]}]
+        )
+        found = [one for reservation in answer["Reservations"] for one in reservation["Instances"]]
+        return [one for one in found if one["State"]["Name"] != "terminated"]
+
+    def names(self) -> list[str]:
+        """Their `Name` tags, sorted."""
+        tags = [{tag["Key"]: tag["Value"] for tag in one["Tags"]} for one in self.shown()]
+        return sorted(found.get("Name", "") for found in tags)
+
+    def claims(self) -> list[Any]:
+        """The items of the claims."""
+        items = self.clients.dynamodb.scan(TableName=self.settings.fleet_table, ConsistentRead=True)["Items"]
+        return [item for item in items if item["kind"]["S"] == "number"]
+
+    @contextmanager
+    def hooked(self, event: str, hook: Hook) -> Iterator[None]:
+        """Answer, or see, calls of EC2 or DynamoDB in the service's place."""
+        client = getattr(self.clients, event.split(".")[1])
+        client.meta.events.register(event, hook)
+        try:
+            yield
+        finally:
+            client.meta.events.unregister(event, hook)
+
+
+def made(clients: Clients, **instances: Any) -> Cloud:
+    """A cloud of its own on the emulator that these clients reach."""
+    settings = Settings(prefix=f"test-{uuid.uuid4().hex[:12]}", instances=InstancesSettings(**instances))
+    provision._table(clients, "FLEET_TABLE", settings.fleet_table, ("kind", "item"))
+    image = clients.ec2.describe_images(Owners=["amazon"])["Images"][0]["ImageId"]
+    clients.ec2.create_launch_template(
+        LaunchTemplateName=settings.launch_template, LaunchTemplateData={"ImageId": image}
+    )
+    return Cloud(clients, settings)
+
+
+def answer(parsed: Any, status: int = 200) -> tuple[Any, Any]:
+    """What a botocore hook returns to answer in the service's place."""
+
+    class Response:
+        status_code = status
+
+    return Response(), parsed | {"ResponseMetadata": {"HTTPStatusCode": status}}
+
+
+def refusal(code: str, status: int = 400) -> Hook:
+    """A hook that answers with an error."""
+    return lambda **_: answer({"Error": {"Code": code, "Message": "no"}}, status)
+
+
+def nothing_shown(**_: Any) -> tuple[Any, Any]:
+    """DescribeInstances as it answers when it lags behind."""
+    return answer({"Reservations": []})
+
+
+def said(instance: Instance, at: float) -> Any:
+    """What the instance's worker says at that moment, having got ready then."""
+    return replace(READY, instance_id=str(instance.instance_id), ready_at=at, reported_at=at)
+
+
+def held_again(cloud: Cloud) -> DynamoLease:
+    """A lease held by a new controller, whoever had it."""
+    cloud.clients.dynamodb.delete_item(TableName=cloud.settings.fleet_table, Key=LEASE_KEY)
+    lease = cloud.lease()
+    assert lease.hold()
+    return lease
+
+
+class DocumentedLaunches:
+    """Makes RunInstances keep what EC2 promises, and emulators do not: MaxCount, and one launch for each token.
+
+    A hook for `before-call`, which launches by a client of its own. `most` is how many instances a call gets.
+    """
+
+    def __init__(self, ec2: Any, most: int) -> None:
+        self._ec2 = ec2
+        self._most = most
+        self._answers: dict[str, list[Any]] = {}
+        self._lock = threading.Lock()
+        self.bodies: list[Any] = []
+
+    def __call__(self, params: Any, **_: Any) -> tuple[Any, Any]:
+        """Serve one call."""
+        body = params["body"]
+        with self._lock:
+            self.bodies.append(body)
+            token = body["ClientToken"]
+            if token not in self._answers:
+                count = min(int(body["MaxCount"]), self._most)
+                self._answers[token] = [self._launched(body) for _ in range(count)]
+            return answer({"Instances": self._answers[token]})
+
+    def launched(self) -> list[str]:
+        """Every instance ever launched."""
+        with self._lock:
+            return [one["InstanceId"] for given in self._answers.values() for one in given]
+
+    def _launched(self, body: Any) -> Any:
+        prefix = "TagSpecification.1.Tag."
+        count = sum(key.startswith(prefix) and key.endswith(".Key") for key in body)
+        tags = [{part: body[f"{prefix}{index + 1}.{part}"] for part in ("Key", "Value")} for index in range(count)]
+        tagged = [{"ResourceType": "instance", "Tags": tags}]
+        answered = self._ec2.run_instances(ImageId="ami-1", MinCount=1, MaxCount=1, TagSpecifications=tagged)
+        return answered["Instances"][0]
+
+
+def described(number: int) -> Any:
+    """An instance as RunInstances answers."""
+    return {
+        "InstanceId": f"i-{number:017x}",
+        "State": {"Name": "pending"},
+        "LaunchTime": datetime.now(UTC),
+        "AmiLaunchIndex": number,
+    }

@@ -1,0 +1,140 @@
+"""The app tier in tests: its resources, worker processes with the fake engine, and a client's view of both."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import uuid
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from facerec.aws.clients import Clients
+from facerec.aws.object_store import S3ObjectStore
+from facerec.aws.results import SqsResultInbox
+from facerec.celery import CeleryTaskQueue
+from facerec.keys import input_key
+from facerec.local.addresses import poll_until
+from facerec.messages import ObjectRef, RecognitionRequest, RecognitionResult
+from facerec.settings import Settings
+from tests.support.artefacts import write_artefact
+from tests.support.emulated import EmulatedAws, environ_of
+from tests.support.processes import CHECKOUT, alive, descendants
+
+
+class Tier:
+    """The resources of one test, a client's view of them, and the worker's environment."""
+
+    def __init__(self, aws: EmulatedAws, settings: Settings, folder: Path) -> None:
+        self.settings = settings
+        self.model_dir = folder / "model"
+        write_artefact(self.model_dir)
+        self.environ = environ_of(settings, aws.environ) | {
+            "FACEREC_MODEL__DIR": str(self.model_dir),
+            "FACEREC_MODEL__CACHE_DIR": str(folder / "cache"),
+            "FACEREC_WORKER__ENGINES": "1",
+            "FACEREC_WORKER__TASK_TIME_LIMIT_SECONDS": "2",
+            "FACEREC_QUEUE__VISIBILITY_TIMEOUT_SECONDS": "3",
+            "FACEREC_LOG__FORMAT": "json",
+        }
+        self.clients = Clients(settings)
+        self.store = S3ObjectStore(self.clients)
+        self._queue = CeleryTaskQueue(settings)
+        self._inbox = SqsResultInbox(self.clients, settings.response_queue)
+
+    def upload(self, picture: bytes = b"picture", filename: str = "a.jpg") -> RecognitionRequest:
+        """Do what the web tier does with an upload."""
+        request_id = uuid.uuid4()
+        key = input_key(request_id, filename)
+        self.store.put(self.settings.input_bucket, key, picture, "image/jpeg")
+        request = RecognitionRequest(
+            request_id=request_id,
+            input=ObjectRef(bucket=self.settings.input_bucket, key=key, size=len(picture)),
+            filename=filename,
+            reply_to=self.settings.response_queue,
+            submitted_at=datetime.now(UTC),
+        )
+        self._queue.submit(request)
+        return request
+
+    def answers(self, *requests: RecognitionRequest) -> list[RecognitionResult]:
+        """The results of these requests, in their order, once all are there."""
+        found: dict[uuid.UUID, RecognitionResult] = {}
+        while not all(request.request_id in found for request in requests):
+            deliveries = self._inbox.receive(5)
+            found |= {delivery.result.request_id: delivery.result for delivery in deliveries}
+            self._inbox.delete(deliveries)
+        return [found[request.request_id] for request in requests]
+
+    def url(self, queue: str) -> str:
+        """A queue's URL."""
+        return self.clients.sqs.get_queue_url(QueueName=queue)["QueueUrl"]
+
+    def left(self, queue: str) -> int:
+        """How many messages a queue holds, visible or not."""
+        names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+        attributes = self.clients.sqs.get_queue_attributes(QueueUrl=self.url(queue), AttributeNames=names)  # type: ignore[arg-type]  # literals
+        return sum(int(value) for value in attributes["Attributes"].values())
+
+    def dead_letter(self) -> dict[str, Any]:
+        """The next message of the dead-letter queue."""
+        (message,) = self.clients.sqs.receive_message(
+            QueueUrl=self.url(self.settings.dead_letter_queue), MessageAttributeNames=["All"], WaitTimeSeconds=10
+        )["Messages"]
+        return dict(message)
+
+
+class Worker:
+    """A worker process; what it logs can be waited for."""
+
+    def __init__(self, environ: dict[str, str], *argv: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", *(argv or ("tests.fakes.worker",))],
+            cwd=CHECKOUT,
+            env=environ,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self.lines: list[str] = []
+        self._logged = threading.Condition()
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def wait_for(self, *words: str) -> str:
+        """The first line with all the words, once it is there."""
+        with self._logged:
+            assert self._logged.wait_for(lambda: self._find(words) is not None or not self._reader.is_alive(), 30)
+            line = self._find(words)
+            assert line is not None, self.lines
+            return line
+
+    def tell(self, number: int) -> None:
+        """Send a signal to the worker and its engines, as a terminal and a service manager do."""
+        os.killpg(self.process.pid, number)
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal, and return the exit status once all that the worker started has ended, too."""
+        children = descendants(self.process.pid)
+        if number == signal.SIGKILL:
+            self.process.kill()  # only the worker itself: its engines must end by themselves
+        else:
+            self.tell(number)
+        status = self.process.wait(30)
+        self._reader.join(30)
+        assert poll_until(lambda: not any(alive(child) for child in children), 10)
+        return status
+
+    def _find(self, words: tuple[str, ...]) -> str | None:
+        return next((line for line in self.lines if all(word in line for word in words)), None)
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            with self._logged:
+                self.lines.append(line)
+                self._logged.notify_all()
+        with self._logged:
+            self._logged.notify_all()
