@@ -119,7 +119,13 @@ class QueueSettings(_Group):
         30, ge=1, le=43_200, description="How long a received task stays hidden before it is delivered again"
     )
     max_receives: Count = Field(4, description="Deliveries of one task before it goes to the dead-letter queue")
-    wait_time_seconds: int = Field(10, ge=1, le=10, description="Long-poll time; the HTTP client gives up at 20 s")
+    wait_time_seconds: int = Field(
+        10,
+        ge=1,
+        le=10,
+        description="Long-poll time; the HTTP client gives up at 20 s. An instance's worker polls for 1 s, to drain "
+        "soon when it is asked to",
+    )
 
 
 class RetentionSettings(_Group):
@@ -224,7 +230,10 @@ class InstancesSettings(_Group):
     purchase: Literal["on-demand", "spot"] = Field("on-demand", description="How instances are bought")
     volume_gb: Count = Field(16, description="Size of the root volume in GB")
     package: str | None = Field(
-        None, description="`s3://…` address of the facerec wheel that instances install; unset: the AMI has it"
+        None,
+        pattern=r"^s3://[^/]+/\S+\.whl$",
+        description="`s3://…` address of the facerec wheel that instances install, with `constraints.txt` beside it; "
+        "unset: the AMI has it",
     )
 
 
@@ -294,7 +303,7 @@ class Settings(BaseSettings):
         try:
             settings = cls()
         except SettingsError as exc:
-            problems.append(f"{exc}: a list is written as JSON, like '[\"a\", \"b\"]'")
+            problems.append(f'{exc}: a list is written as JSON, like \'["a", "b"]\'')
         except ValidationError as exc:
             problems += [_problem(error) for error in exc.errors() if error["type"] != "extra_forbidden"]
         else:

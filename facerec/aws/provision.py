@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 from facerec.aws.buckets import provision_bucket
 from facerec.aws.clients import Clients, translated
+from facerec.aws.launch_template import provision_launch_template
 from facerec.aws.resources import Resource, State, settle
 from facerec.errors import ConfigurationError, Transient
 from facerec.settings import Settings
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb.type_defs import TableDescriptionTypeDef
     from mypy_boto3_sqs.literals import QueueAttributeNameType
 
+FLEET_EXPIRY = "expires_at"
+"""The attribute of the fleet's table that says when DynamoDB may remove an item, in seconds since the epoch."""
 _DAY_SECONDS = 86_400
 _REQUEST_RETENTION_SECONDS = 4 * _DAY_SECONDS
 _DEAD_LETTER_RETENTION_SECONDS = 14 * _DAY_SECONDS
@@ -45,8 +48,11 @@ def provision(
         lambda: _request_queue(clients, settings),
         lambda: _queue(clients, settings.response_queue, _attributes(settings, _RESPONSE_RETENTION_SECONDS)),
         lambda: _table(clients, "TEMPLATES_TABLE", settings.templates_table, ("collection", "item")),
-        lambda: _table(clients, "FLEET_TABLE", settings.fleet_table, ("kind", "item")),
+        lambda: _table(clients, "FLEET_TABLE", settings.fleet_table, ("kind", "item"), expiry=FLEET_EXPIRY),
     ]
+    image_id = settings.instances.image_id
+    if image_id is not None:
+        steps.append(lambda: provision_launch_template(clients, settings, image_id))
     resources = []
     for step in steps:
         resources.append(step())
@@ -112,7 +118,7 @@ def _same_attribute(current: str | None, wanted: str) -> bool:
     return {key: str(value) for key, value in read.items()} == {key: str(value) for key, value in asked.items()}
 
 
-def _table(clients: Clients, variable: str, name: str, keys: tuple[str, str]) -> Resource:
+def _table(clients: Clients, variable: str, name: str, keys: tuple[str, str], *, expiry: str | None = None) -> Resource:
     table, dynamodb = Resource("table", name), clients.dynamodb
     with translated(f"provision table {name!r}"):
         described = _described_table(clients, table, keys)
@@ -138,6 +144,17 @@ def _table(clients: Clients, variable: str, name: str, keys: tuple[str, str]) ->
                 TableName=name, PointInTimeRecoverySpecification={"PointInTimeRecoveryEnabled": True}
             ),
         )
+        if expiry is not None:
+            settle(
+                table,
+                "expiry of items",
+                read=lambda: dynamodb.describe_time_to_live(TableName=name)["TimeToLiveDescription"],
+                absent="",
+                fits=lambda ttl: ttl.get("TimeToLiveStatus") in {"ENABLING", "ENABLED"},
+                write=lambda _: dynamodb.update_time_to_live(
+                    TableName=name, TimeToLiveSpecification={"Enabled": True, "AttributeName": expiry}
+                ),
+            )
     return table
 
 

@@ -99,6 +99,14 @@ def test_repairs_what_was_undone(clients: Clients, settings: Settings) -> None:
     assert {rule["ID"] for rule in rules} == {"theirs", "facerec-expiry"}
 
 
+def test_items_of_the_fleets_table_expire(clients: Clients, settings: Settings) -> None:
+    """By the attribute that the chronicle writes; templates never do."""
+    read = clients.dynamodb.describe_time_to_live
+    found = read(TableName=settings.fleet_table)["TimeToLiveDescription"]
+    assert (found["TimeToLiveStatus"], found["AttributeName"]) == ("ENABLED", "expires_at")
+    assert read(TableName=settings.templates_table)["TimeToLiveDescription"]["TimeToLiveStatus"] == "DISABLED"
+
+
 def test_dead_letters_of_the_request_queue_are_caught(clients: Clients, settings: Settings) -> None:
     """The request queue's redrive policy names the dead-letter queue."""
     policy = json.loads(queue_attributes(clients, settings.request_queue)["RedrivePolicy"])

@@ -1,0 +1,242 @@
+"""The autoscaler's ports in memory, held to the real ones' behaviour by tests/contracts."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from autoscale.observation import Instance, Power, QueueDepth
+from autoscale.ports import Record
+from facerec.errors import FacerecError, InsufficientCapacity, LeaseLost
+from facerec.ports import WorkerReports
+
+
+class FakeBacklog:
+    """`Backlog` with counts to be set; while `outage` is set it is raised."""
+
+    def __init__(self, visible: int = 0, in_flight: int = 0, delayed: int = 0) -> None:
+        self.counts = QueueDepth(visible, in_flight, delayed)
+        self.outage: FacerecError | None = None
+
+    def depth(self) -> QueueDepth:
+        if self.outage is not None:
+            raise self.outage
+        return self.counts
+
+
+@dataclass
+class LeaseItem:
+    """What several `FakeLease` contend for."""
+
+    owner: "FakeLease | None" = None
+    renewals: int = 0
+    outage: FacerecError | None = None
+
+
+class FakeLease:
+    """`Lease` on an item in memory; `clock` is monotonic, in seconds."""
+
+    def __init__(self, item: LeaseItem, *, lease_seconds: float, clock: Callable[[], float]) -> None:
+        self._item = item
+        self._lease_seconds = lease_seconds
+        self._clock = clock
+        self._held_until = -float("inf")
+        self._seen: int | None = None
+        self._seen_at = 0.0
+
+    @property
+    def held(self) -> bool:
+        """Whether the lease is ours for all that this process knows."""
+        return self._clock() < self._held_until
+
+    def hold(self) -> bool:
+        item, now = self._item, self._clock()
+        if item.outage is not None:
+            raise item.outage
+        if item.owner not in {None, self}:
+            self._held_until = -float("inf")
+            if item.renewals != self._seen:
+                self._seen, self._seen_at = item.renewals, now
+            if now - self._seen_at < self._lease_seconds:
+                return False
+        item.owner, item.renewals = self, item.renewals + 1
+        self._held_until = now + self._lease_seconds
+        return True
+
+    def release(self) -> None:
+        self._held_until = -float("inf")
+        if self._item.owner is self:
+            self._item.owner = None
+
+
+@dataclass
+class FakeChronicle:
+    """`Chronicle` in a list."""
+
+    kept: list[Record] = field(default_factory=list)
+
+    def record(self, record: Record) -> None:
+        self.kept.append(record)
+
+    def records(self, since: float) -> Sequence[Record]:
+        return sorted((one for one in self.kept if one.at >= since), key=lambda one: one.at)
+
+
+@dataclass
+class Machine:
+    """One simulated instance; times are seconds since the epoch."""
+
+    number: int
+    instance_id: str
+    power: Power
+    since: float
+    confirmed_at: float
+    spot: bool = False
+    outdated: bool = False
+    impaired: bool = False
+
+
+class FakeFleet:
+    """`Fleet` of simulated instances, whose power states follow the orders by the injected clock.
+
+    `capacity` is how many more EC2 has (absent: any number); `lease_lost` makes orders fail as for a controller that
+    was succeeded; while `outage` is set every call raises it. `machines` may be changed from outside, as EC2 does.
+    """
+
+    def __init__(
+        self,
+        reports: WorkerReports,
+        now: Callable[[], float],
+        *,
+        pending_seconds: float = 0.0,
+        stopping_seconds: float = 0.0,
+        confirm_seconds: float = 0.0,
+        spot: bool = False,
+    ) -> None:
+        self._reports = reports
+        self._now = now
+        self._pending_seconds = pending_seconds
+        self._stopping_seconds = stopping_seconds
+        self._confirm_seconds = confirm_seconds
+        self._spot = spot
+        self._launched = 0
+        self.machines: list[Machine] = []
+        self.capacity: int | None = None
+        self.lease_lost = False
+        self.outage: FacerecError | None = None
+
+    def instances(self) -> tuple[Instance, ...]:
+        self._check()
+        now = self._now()
+        for machine in list(self.machines):
+            self._move_on(machine, now - machine.since)
+        registrations = self._reports.registrations()
+        found = []
+        for machine in sorted(self.machines, key=lambda one: one.number):
+            registration = registrations.get(machine.instance_id)
+            report = registration.report if registration is not None else None
+            found.append(
+                Instance(
+                    number=machine.number,
+                    instance_id=machine.instance_id if now >= machine.confirmed_at else None,
+                    power=machine.power,
+                    since=machine.since,
+                    worker=report if report is not None and report.ready_at >= machine.since else None,
+                    drain_ordered_at=registration.drain_ordered_at if registration is not None else None,
+                    spot=machine.spot,
+                    outdated=machine.outdated,
+                    impaired=machine.impaired,
+                )
+            )
+        return tuple(found)
+
+    def launch(self, numbers: Sequence[int]) -> None:
+        self._check(writing=True)
+        now = self._now()
+        for number in sorted(set(numbers) - {machine.number for machine in self.machines}):
+            self._take_capacity()
+            self._launched += 1
+            self.machines.append(
+                Machine(
+                    number=number,
+                    instance_id=f"i-{self._launched:017x}",
+                    power=Power.PENDING,
+                    since=now,
+                    confirmed_at=now + self._confirm_seconds,
+                    spot=self._spot,
+                )
+            )
+
+    def start(self, instance_ids: Sequence[str]) -> None:
+        self._check(writing=True)
+        for machine in self._ours(instance_ids):
+            if machine.power is Power.STOPPED:
+                self._take_capacity()
+                self._reports.forget(machine.instance_id)
+                machine.power, machine.since = Power.PENDING, self._now()
+
+    def drain(self, instance_ids: Sequence[str], now: float) -> None:
+        self._check()
+        for machine in self._ours(instance_ids):
+            self._reports.order_drain(machine.instance_id, now)
+
+    def resume(self, instance_ids: Sequence[str]) -> None:
+        self._check()
+        for machine in self._ours(instance_ids):
+            self._reports.cancel_drain(machine.instance_id)
+
+    def stop(self, instance_ids: Sequence[str]) -> None:
+        self._end(instance_ids, {Power.PENDING, Power.RUNNING}, Power.STOPPING)
+
+    def terminate(self, instance_ids: Sequence[str]) -> None:
+        self._end(instance_ids, set(Power) - {Power.SHUTTING_DOWN}, Power.SHUTTING_DOWN)
+
+    def _end(self, instance_ids: Sequence[str], ending: set[Power], power: Power) -> None:
+        self._check(writing=True)
+        for machine in self._ours(instance_ids):
+            self._reports.forget(machine.instance_id)
+            if machine.power in ending:
+                machine.power, machine.since = power, self._now()
+
+    def _move_on(self, machine: Machine, seconds: float) -> None:
+        if machine.power is Power.PENDING and seconds >= self._pending_seconds:
+            machine.power = Power.RUNNING
+        elif machine.power is Power.STOPPING and seconds >= self._stopping_seconds:
+            machine.power = Power.STOPPED
+        elif machine.power is Power.SHUTTING_DOWN and seconds >= self._stopping_seconds:
+            self.machines.remove(machine)
+
+    def _ours(self, instance_ids: Sequence[str]) -> list[Machine]:
+        return [machine for machine in self.machines if machine.instance_id in instance_ids]
+
+    def _take_capacity(self) -> None:
+        if self.capacity is not None:
+            if self.capacity < 1:
+                raise InsufficientCapacity("EC2 has no instance of any type in any subnet; offer more")
+            self.capacity -= 1
+
+    def _check(self, *, writing: bool = False) -> None:
+        if self.outage is not None:
+            raise self.outage
+        if writing and self.lease_lost:
+            raise LeaseLost("another controller is active; this one waits")
+
+
+def a_record(at: float, reason: str = "3 open; 1 instance is enough", **counts: int) -> Record:
+    """A record of that moment."""
+    return replace(
+        Record(
+            at=at,
+            visible=2,
+            in_flight=1,
+            needed=1,
+            booting=0,
+            serving=1,
+            draining=0,
+            stopped=4,
+            arrivals_per_second=1 / 3,
+            service_seconds=0.1 + 0.2,
+            boot_seconds=31.25,
+            reason=reason,
+            actions="",
+        ),
+        **counts,  # type: ignore[arg-type] # only counts are given
+    )
