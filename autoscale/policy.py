@@ -176,6 +176,7 @@ def _grow(
         # Called back ones are active already; lost ones count until they are gone.
         room = max(0, policy.max_instances - fleet.active)
         pool = [one for one in fleet[Phase.STOPPED] if one not in terminate]
+        pool = [one for one in pool if one.instance_id not in observation.unstartable]
         start = pool[: min(missing - len(resume), room)]
         count = min(missing - len(resume) - len(start), room - len(start))
         launch = _free_numbers(fleet, count)

@@ -10,10 +10,12 @@ from facerec import __version__
 from facerec.errors import FacerecError
 
 _COMMANDS = {
+    "autoscale": ("autoscale", "Keep the fleet of EC2 instances at the size that the backlog needs."),
     "calibrate": ("calibrate", "Set a collection's threshold for a false match rate."),
     "config": ("config", "Print the effective settings, or the table of all of them."),
     "enrol": ("enrol", "Add photos of people to the gallery."),
     "evaluate": ("evaluate", "Measure the model's accuracy on labelled pairs of photos."),
+    "fleet": ("fleet", "Show the fleet of EC2 instances, now and over time."),
     "gallery": ("gallery", "List, show, remove, export and import enrolled people."),
     "local": ("local", "Run the whole system on this machine against an emulated AWS."),
     "model": ("model", "Build, show, verify, push and pull the model artefact."),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from facerec.errors import FacerecError
+from facerec.errors import ConfigurationError, FacerecError
 
 _STATE = Path(".local")
 _DIRECTORY = click.Path(file_okay=False, path_type=Path)
@@ -33,7 +33,16 @@ def command() -> None:
 
 
 _workers = click.option(
-    "--workers", type=click.IntRange(0, 16), default=1, show_default=True, help="Worker processes to run."
+    "--workers",
+    type=click.IntRange(0, 16),
+    help="A fixed number of worker processes.  [default: an elastic fleet, 0 to FACEREC_AUTOSCALE__MAX_INSTANCES]",
+)
+_boot_seconds = click.option(
+    "--boot-seconds",
+    type=click.FloatRange(0, 600),
+    default=0.0,
+    show_default=True,
+    help="How long an emulated instance boots before its worker starts.",
 )
 _emulator = click.option(
     "--emulator",
@@ -47,6 +56,10 @@ _emulator = click.option(
 
 @command.command("up")
 @_workers
+@_boot_seconds
+@click.option(
+    "--autoscaler/--no-autoscaler", default=True, show_default=True, help="Whether to run `facerec autoscale`, too."
+)
 @_emulator
 @click.option(
     "--state",
@@ -56,12 +69,16 @@ _emulator = click.option(
     help="Directory of the emulator's state and the logs; the gallery and the results stay there.",
 )
 @click.option("--port", type=click.IntRange(0, 65535), help="Port of the web tier.  [default: FACEREC_WEB__PORT]")
-def up(workers: int, kind: str, state: Path, port: int | None) -> None:
+def up(workers: int | None, boot_seconds: float, kind: str, state: Path, port: int | None, *, autoscaler: bool) -> None:
     """Start everything, print the addresses, and run until Ctrl-C.
+
+    Without --workers no worker runs while there is nothing to do: the first upload launches an instance of the
+    emulated EC2, which is a worker process here, and `facerec fleet status` shows it.
 
     \b
     Examples:
       facerec local up
+      FACEREC_AUTOSCALE__COOLDOWN_SECONDS=10 facerec local up --boot-seconds 20
       FACEREC_REPLY_STYLE=name facerec local up --workers 2 --port 9000
     """  # noqa: D301 - as above
     from rich.console import Console
@@ -75,7 +92,7 @@ def up(workers: int, kind: str, state: Path, port: int | None) -> None:
     ready = False
     directory = StateDirectory(state)
     try:
-        options = Options(workers, EmulatorKind(kind), port)
+        options = Options(workers, EmulatorKind(kind), port, boot_seconds, autoscaler)
         with local_system(options, os.environ, state=directory, progress=progress) as system:
             system.start_cloud()
             system.start_tiers()
@@ -111,8 +128,39 @@ def env(state: Path) -> None:
     click.echo(export_lines(StateDirectory(state).running().variables))
 
 
+@command.command("ec2-host")
+@_boot_seconds
+@click.option("--logs", type=_DIRECTORY, required=True, help="Directory of the workers' logs.")
+def ec2_host(boot_seconds: float, logs: Path) -> None:
+    """Run a worker for every running instance of the emulated EC2; `facerec local up` starts it.
+
+    \b
+    Example:
+      eval "$(facerec local env)" && facerec local ec2-host --logs .local/logs --boot-seconds 20
+    """  # noqa: D301 - as above
+    import signal
+    import sys
+    import threading
+
+    from facerec import bootstrap
+    from facerec.local.ec2_host import Ec2Host, worker_command
+    from facerec.logs import configure_logging
+    from facerec.settings import Settings
+
+    settings = Settings.load()
+    if settings.endpoint_url is None:
+        raise ConfigurationError("FACEREC_AWS__ENDPOINT_URL is not set: instances of AWS itself need no host")
+    configure_logging(settings.log, process="ec2-host")
+    stopped = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
+    worker = worker_command((sys.executable, "-m", "facerec.cli", "worker"), os.environ)
+    clients = bootstrap.clients(settings)
+    Ec2Host(clients, settings, worker, log_dir=logs, boot_seconds=boot_seconds).run(stopped)
+
+
 @command.command("demo")
-@click.option("--workers", type=click.IntRange(1, 16), default=2, show_default=True, help="Worker processes to run.")
+@_workers
 @_emulator
 @click.option("--state", type=_DIRECTORY, help="Directory to keep.  [default: a temporary one]")
 @click.option(
@@ -122,17 +170,19 @@ def env(state: Path) -> None:
     show_default=True,
     help="Folder with gallery, probes and expected.csv.",
 )
-def demo(workers: int, kind: str, state: Path | None, examples: Path) -> None:
+def demo(workers: int | None, kind: str, state: Path | None, examples: Path) -> None:
     """Start everything, enrol the sample people, upload the sample photos, and check the replies.
+
+    Without --workers the fleet begins at zero instances, and is seen back at zero in the end.
 
     \b
     Examples:
       facerec local demo
-      facerec local demo --emulator moto --state /tmp/kept
+      facerec local demo --workers 2 --emulator moto --state /tmp/kept
     """  # noqa: D301 - as above
     from rich.console import Console
 
-    from facerec.local.demo import Samples, compare, set_up, upload
+    from facerec.local.demo import Samples, await_zero, compare, set_up, upload
     from facerec.local.emulator import EmulatorKind
     from facerec.local.progress import Progress
     from facerec.local.state import StateDirectory
@@ -143,7 +193,7 @@ def demo(workers: int, kind: str, state: Path | None, examples: Path) -> None:
     samples = Samples(examples.resolve())
     samples.expected()
     options = Options(workers, EmulatorKind(kind), port=0)
-    environ = os.environ | {"FACEREC_REPLY_STYLE": "sentence"}
+    environ = {"FACEREC_AUTOSCALE__COOLDOWN_SECONDS": "2", **os.environ, "FACEREC_REPLY_STYLE": "sentence"}
     try:
         with (
             _directory(state) as directory,
@@ -154,6 +204,8 @@ def demo(workers: int, kind: str, state: Path | None, examples: Path) -> None:
             progress.line()
             compare(upload(samples, system.web_url, progress, _ANSWER_SECONDS), progress)
             progress.line()
+            if workers is None:
+                await_zero(system, progress)
     except KeyboardInterrupt:
         raise SystemExit(_INTERRUPTED) from None
     progress.line("DEMO OK")

@@ -1,0 +1,21 @@
+"""`python -m autoscale`: the autoscaler; an error of ours becomes one line on stderr and exit status 1."""
+
+import sys
+
+import click
+
+from facerec.commands.autoscale import command
+from facerec.errors import FacerecError
+
+
+def main() -> None:
+    """Run the command."""
+    try:
+        command(prog_name="python -m autoscale")
+    except FacerecError as exc:
+        click.echo(f"autoscale: {exc}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

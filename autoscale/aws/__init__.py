@@ -1,0 +1,1 @@
+"""The autoscaler's ports on AWS: SQS and CloudWatch, EC2, and the fleet's table in DynamoDB."""

@@ -1,0 +1,153 @@
+"""Exactly one controller acts: a lease in the fleet's table.
+
+The algorithm is the published one of AWS's DynamoDB lock client ("Building Distributed Locks with the DynamoDB Lock
+Client", AWS Database Blog): no clocks are compared. The owner raises a version with every renewal. A waiter takes over
+once it has seen one version unchanged for the lease's length by its own monotonic clock; the owner, by its own, stops
+believing in its lease when its last renewal began longer ago than that, which is always the earlier moment.
+"""
+
+import socket
+import time
+import uuid
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from facerec.aws.clients import Clients, translated
+from facerec.errors import LeaseLost
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb.type_defs import TransactWriteItemTypeDef
+
+log = structlog.get_logger(__name__)
+
+_KEY: Any = {"kind": {"S": "lease"}, "item": {"S": "controller"}}
+_NAMES = {"#owner": "owner"}
+
+
+class _Refused(LeaseLost):
+    """Somebody else has written meanwhile."""
+
+
+def _refused() -> _Refused:
+    return _Refused("another controller is active; this one waits")
+
+
+class DynamoLease:
+    """`Lease` in DynamoDB. `clock` is monotonic, in seconds; not to be shared by threads."""
+
+    def __init__(
+        self,
+        clients: Clients,
+        table: str,
+        *,
+        lease_seconds: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clients = clients
+        self._table = table
+        self._lease_seconds = lease_seconds
+        self._clock = clock
+        self._owner = f"{socket.gethostname()}/{uuid.uuid4()}"
+        self._version = 0
+        """Of the last attempt to write; no number is ever written twice, or a waiter would miss a renewal."""
+        self._ours = False
+        self._held_until = -float("inf")
+        self._seen: tuple[str, int] | None = None
+        self._seen_at = 0.0
+
+    @property
+    def held(self) -> bool:
+        """Whether the lease is ours for all that this process knows."""
+        return self._clock() < self._held_until
+
+    def hold(self) -> bool:
+        """Renew the lease, or take it if it is free or has not been renewed for its length."""
+        began = self._clock()
+        # Whose belief has run out but whom nobody succeeded just goes on.
+        if self._ours and self._written(began, "#owner = :me"):
+            return True
+        with translated("read the controllers' lease"):
+            found = self._clients.dynamodb.get_item(TableName=self._table, Key=_KEY, ConsistentRead=True).get("Item")
+        if found is None:
+            return self._written(began, "attribute_not_exists(#owner)")
+        seen = (found["owner"]["S"], int(found["version"]["N"]))
+        if seen[0] == self._owner:  # the answer to our first write was lost
+            return self._written(began, "#owner = :me")
+        now = self._clock()
+        if seen != self._seen:
+            self._seen, self._seen_at = seen, now
+        # The owner may reckon with a longer lease than we.
+        length = max(self._lease_seconds, float(found["lease_seconds"]["N"]))
+        if now - self._seen_at < length:
+            return False
+        log.warning("lease_taken_over", owner=seen[0], silent_seconds=round(now - self._seen_at, 1))
+        return self._written(
+            began,
+            "#owner = :them AND version = :theirs",
+            {":them": {"S": seen[0]}, ":theirs": {"N": str(seen[1])}},
+        )
+
+    def release(self) -> None:
+        """Delete the item, if it is ours."""
+        self._held_until = -float("inf")
+        if not self._ours:
+            return
+        try:
+            with translated("release the controllers' lease", ConditionalCheckFailedException=_refused):
+                self._clients.dynamodb.delete_item(
+                    TableName=self._table,
+                    Key=_KEY,
+                    ConditionExpression="#owner = :me",
+                    ExpressionAttributeNames=_NAMES,
+                    ExpressionAttributeValues={":me": {"S": self._owner}},
+                )
+        except _Refused:
+            log.info("lease_was_lost", owner=self._owner)
+        self._ours = False
+
+    def fence(self) -> "TransactWriteItemTypeDef":
+        """A condition for a transaction: that the lease is still ours; raises `LeaseLost` when it cannot be."""
+        if not self.held:
+            raise _refused()
+        return {
+            "ConditionCheck": {
+                "TableName": self._table,
+                "Key": _KEY,
+                "ConditionExpression": "#owner = :me",
+                "ExpressionAttributeNames": _NAMES,
+                "ExpressionAttributeValues": {":me": {"S": self._owner}},
+            }
+        }
+
+    def _written(self, began: float, condition: str, values: Any = None) -> bool:
+        """Write the next version under the condition; whether it held."""
+        self._version += 1
+        try:
+            with translated("write the controllers' lease", ConditionalCheckFailedException=_refused):
+                self._clients.dynamodb.update_item(
+                    TableName=self._table,
+                    Key=_KEY,
+                    UpdateExpression="SET #owner = :me, version = :version, lease_seconds = :length",
+                    ConditionExpression=condition,
+                    ExpressionAttributeNames=_NAMES,
+                    ExpressionAttributeValues={
+                        ":me": {"S": self._owner},
+                        ":version": {"N": str(self._version)},
+                        ":length": {"N": repr(self._lease_seconds)},
+                    }
+                    | (values or {}),
+                )
+        except _Refused:
+            self._ours, self._held_until = False, -float("inf")
+            return False
+        self._ours, self._held_until = True, began + self._lease_seconds
+        return True
+
+
+def lease_owner(clients: Clients, table: str) -> str | None:
+    """Who holds the lease, or fell silent with it; nobody where it was given up."""
+    with translated("read the controllers' lease"):
+        found = clients.dynamodb.get_item(TableName=table, Key=_KEY, ConsistentRead=True).get("Item")
+    return None if found is None else found["owner"]["S"]

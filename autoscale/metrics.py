@@ -1,0 +1,142 @@
+"""Prometheus metrics of the rounds, in a registry of their own, and the server that shows them.
+
+What could not be read is absent, never 0, and never the value of before.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from autoscale.policy import Decision, Policy
+from autoscale.rounds import ActionKind, Cause, Round
+from facerec.errors import ConfigurationError
+
+log = structlog.get_logger(__name__)
+
+_FAILURES = (Cause.LEASE, Cause.QUEUE, Cause.FLEET, "chronicle", *ActionKind)
+_ROUND_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_ESTIMATES = {
+    "boot_seconds": "Time from a launch to the worker's first report",
+    "start_seconds": "The same for a stopped instance that is started",
+    "service_seconds": "Time of one busy instance for one task",
+    "arrivals_per_second": "Steady flow of tasks",
+}
+
+
+class RoundMetrics:
+    """Takes every round, tells of the last one and counts them all."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.registry = CollectorRegistry()
+        self._leader = Gauge("facerec_autoscaler_leader", "1 while this process decides", registry=self.registry)
+        self._last = Gauge(
+            "facerec_autoscaler_last_round_timestamp_seconds", "When the last round ended", registry=self.registry
+        )
+        self._seconds = Histogram(
+            "facerec_autoscaler_round_seconds", "Length of a round", buckets=_ROUND_BUCKETS, registry=self.registry
+        )
+        self._actions = Counter(
+            "facerec_autoscaler_actions", "Instances acted upon, by action", ["action"], registry=self.registry
+        )
+        self._holds = Counter(
+            "facerec_autoscaler_holds",
+            "Rounds that could not decide or launch, by cause",
+            ["cause"],
+            registry=self.registry,
+        )
+        self._errors = Counter(
+            "facerec_autoscaler_errors", "Readings and actions that failed", ["action"], registry=self.registry
+        )
+        # From the start, so that a rate sees the first one.
+        for counter, labels in ((self._actions, ActionKind), (self._holds, Cause), (self._errors, _FAILURES)):
+            for label in labels:
+                counter.labels(label)
+        self._latest = _Latest(policy)
+        self.registry.register(self._latest)
+
+    def observe(self, done: Round) -> None:
+        """Take a round in."""
+        self._leader.set(done.leading)
+        self._last.set(done.at + done.seconds)
+        self._seconds.observe(done.seconds)
+        if done.cause is not None:
+            self._holds.labels(done.cause).inc()
+        for action in done.actions:
+            if action.problem is None:
+                self._actions.labels(action.kind).inc(len(action.numbers))
+        for failure in done.failures:
+            self._errors.labels(failure).inc()
+        self._latest.round = done
+
+
+class _Latest(Collector):
+    """The gauges of the last round, made when they are asked for."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self.round: Round | None = None
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        done = self.round
+        yield _gauge("facerec_fleet_max_instances", "Cap on active instances", self._policy.max_instances)
+        if done is None:
+            return
+        depth, phases = done.depth, done.phases(self._policy.limits)
+        if depth is not None:
+            states = {"visible": depth.visible, "in_flight": depth.in_flight, "delayed": depth.delayed}
+            yield _gauges("facerec_backlog_messages", "Tasks in the request queue", "state", states)
+            if depth.oldest_age_seconds is not None:
+                yield _gauge("facerec_backlog_oldest_seconds", "Age of the oldest task", depth.oldest_age_seconds)
+        if phases is not None:
+            counts = {name.value: count for name, count in phases.items()}
+            yield _gauges("facerec_fleet_instances", "Instances by phase", "phase", counts)
+        if isinstance(done.decision, Decision):
+            yield _gauge("facerec_fleet_needed", "Instances that should serve", done.decision.needed)
+            yield _gauge("facerec_fleet_keep", "The fewest that would do for what is open", done.decision.keep)
+        if done.estimates is not None:
+            values = asdict(done.estimates)
+            for name, text in _ESTIMATES.items():
+                yield _gauge(f"facerec_estimate_{name}", text, values[name])
+
+
+def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, text, value=value)
+
+
+def _gauges(name: str, text: str, label: str, values: Mapping[str, float]) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(name, text, labels=[label])
+    for key, value in values.items():
+        family.add_metric([key], value)
+    return family
+
+
+@contextmanager
+def served(registry: CollectorRegistry, host: str, port: int) -> Iterator[str | None]:
+    """Show the metrics over HTTP within the block; yields their address, or nothing for port -1.
+
+    Raises `ConfigurationError` when the address is taken or not this machine's.
+    """
+    if port < 0:
+        yield None
+        return
+    try:
+        server, thread = start_http_server(port, host, registry)
+    except OSError as exc:
+        raise ConfigurationError(
+            f"cannot show metrics on {host} port {port} ({exc.strerror or exc}): choose others with "
+            "FACEREC_AUTOSCALE__METRICS_HOST and FACEREC_AUTOSCALE__METRICS_PORT"
+        ) from exc
+    named = f"[{host}]" if ":" in host else host
+    address = f"http://{named}:{server.server_port}/metrics"
+    log.info("metrics_served", address=address)
+    try:
+        yield address
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

@@ -1,0 +1,116 @@
+"""The autoscaler's process: wired from the settings, stopped by signals."""
+
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from types import FrameType
+
+import structlog
+
+from autoscale import bootstrap
+from autoscale.aws.requirements import check_requirements
+from autoscale.controller import Controller, Priors
+from autoscale.metrics import RoundMetrics, served
+from autoscale.observation import Limits
+from autoscale.policy import Policy
+from autoscale.reconciler import Reconciler
+from autoscale.rehearsal import NoChronicle, NoLease, WatchedFleet
+from autoscale.rounds import Round
+from facerec.bootstrap import clients, worker_reports
+from facerec.errors import Transient
+from facerec.settings import AutoscaleSettings, Settings
+
+log = structlog.get_logger(__name__)
+
+
+def policy_of(settings: AutoscaleSettings) -> Policy:
+    """What the operator wants."""
+    return Policy(
+        min_instances=settings.min_instances,
+        max_instances=settings.max_instances,
+        target_seconds=settings.target_seconds,
+        cooldown_seconds=settings.cooldown_seconds,
+        utilisation=settings.utilisation,
+        warm_pool_max=settings.warm_pool_max,
+        warm_pool_max_age_seconds=settings.warm_pool_max_age_seconds,
+        limits=Limits(
+            boot_seconds=settings.boot_limit_seconds,
+            silence_seconds=settings.silence_limit_seconds,
+            drain_seconds=settings.drain_limit_seconds,
+        ),
+    )
+
+
+def controller_of(settings: AutoscaleSettings) -> Controller:
+    """A mind that has seen nothing yet."""
+    priors = Priors(settings.boot_prior_seconds, settings.start_prior_seconds, settings.service_prior_seconds)
+    return Controller(policy_of(settings), priors)
+
+
+def reconciler_of(settings: Settings, watch: Callable[[Round], None], *, rehearsal: bool) -> Reconciler:
+    """The reconciler on AWS; a rehearsal decides and changes nothing."""
+    holder = bootstrap.lease(settings)
+    fleet = bootstrap.fleet(settings, holder, worker_reports(settings))
+    return Reconciler(
+        backlog=bootstrap.backlog(settings),
+        fleet=WatchedFleet(fleet) if rehearsal else fleet,
+        lease=NoLease() if rehearsal else holder,
+        chronicle=NoChronicle() if rehearsal else bootstrap.chronicle(settings),
+        controller=controller_of(settings.autoscale),
+        watch=watch,
+    )
+
+
+def run(settings: Settings, watch: Callable[[Round], None] = lambda _: None, *, rehearsal: bool = False) -> None:
+    """Reconcile until SIGTERM or SIGINT; the instances are left as they are.
+
+    Raises `ConfigurationError` or `QueueMissing` when something is missing at the start; later that is logged, and
+    tried again.
+    """
+    stopping = threading.Event()
+    _on_signals(stopping.set)
+    check(settings)
+    metrics = RoundMetrics(policy_of(settings.autoscale))
+
+    def told(done: Round) -> None:
+        metrics.observe(done)
+        watch(done)
+
+    with served(metrics.registry, settings.autoscale.metrics_host, settings.autoscale.metrics_port):
+        log.info("autoscaler_ready", max_instances=settings.autoscale.max_instances, rehearsal=rehearsal)
+        reconciler_of(settings, told, rehearsal=rehearsal).run(stopping, settings.autoscale.interval_seconds)
+    log.info("autoscaler_stopped")
+
+
+def once(settings: Settings, *, rehearsal: bool = False) -> Round:
+    """One round. Raises as `run`."""
+    check(settings)
+    reconciler = reconciler_of(settings, lambda _: None, rehearsal=rehearsal)
+    try:
+        return reconciler.round()
+    finally:
+        reconciler.release()
+
+
+def check(settings: Settings) -> None:
+    """Raise `ConfigurationError` or `QueueMissing` for what is missing; an outage is waited for in the rounds."""
+    try:
+        check_requirements(clients(settings), settings)
+    except Transient as exc:
+        log.warning("requirements_not_checked", reason=str(exc))
+
+
+def _on_signals(stop: Callable[[], None]) -> None:
+    """The first SIGTERM or SIGINT lets the round end; a second one ends the process at once."""
+    asked = False
+
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            sys.exit("stopped at once, as asked twice")
+        asked = True
+        stop()
+
+    signal.signal(signal.SIGTERM, handle)
+    signal.signal(signal.SIGINT, handle)

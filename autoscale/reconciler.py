@@ -1,0 +1,224 @@
+"""The loop that makes the fleet what the policy wants: observe, decide, confirm, act; again and again.
+
+All that must outlive the process lies in AWS: another process goes on in the middle of anything. On its end the
+instances are left as they are.
+"""
+
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TypeVar
+
+import structlog
+
+from autoscale.controller import Controller
+from autoscale.journal import Journal
+from autoscale.observation import Instance, Observation, Unreadable
+from autoscale.pauses import LaunchPause
+from autoscale.policy import Decision, Hold, decide
+from autoscale.ports import Backlog, Chronicle, Fleet, Lease
+from autoscale.rounds import Action, ActionKind, Cause, Round
+from facerec.errors import ConfigurationError, FacerecError, InsufficientCapacity, LeaseLost, Throttled
+
+log = structlog.get_logger(__name__)
+
+_JITTER = 0.1
+"""Share of the interval by which rounds come earlier or later, so that several controllers do not march in step."""
+_UNSTARTABLE_SECONDS = 300.0
+"""A stopped instance lives in one zone; where EC2 has no room for it, others are launched for so long instead."""
+
+T = TypeVar("T")
+
+
+class Reconciler:
+    """Keeps the fleet at the size that the backlog needs, while it holds the lease.
+
+    `clock` tells seconds since the epoch, `luck` a number from 0 to 1; `watch` gets every round when it is over.
+    """
+
+    def __init__(
+        self,
+        *,
+        backlog: Backlog,
+        fleet: Fleet,
+        lease: Lease,
+        chronicle: Chronicle,
+        controller: Controller,
+        watch: Callable[[Round], None] = lambda _: None,
+        clock: Callable[[], float] = time.time,
+        luck: Callable[[], float] = random.random,
+    ) -> None:
+        self._backlog = backlog
+        self._fleet = fleet
+        self._lease = lease
+        self._controller = controller
+        self._journal = Journal(chronicle, controller.policy.limits)
+        self._watch = watch
+        self._clock = clock
+        self._luck = luck
+        self._pause = LaunchPause(luck)
+        self._unstartable: dict[str, float] = {}
+        self._leading: bool | None = None
+        self._latest = 0.0
+        self._failures: list[str] = []
+
+    def run(self, stopping: threading.Event, interval_seconds: float) -> None:
+        """Do rounds until `stopping` is set, then release the lease; a round in progress is finished."""
+        try:
+            while not stopping.is_set():
+                took = self.round().seconds
+                # After a long round there is a pause all the same, so that rounds never run into each other.
+                pause = interval_seconds * (1 + _JITTER * (2 * self._luck() - 1))
+                stopping.wait(max(pause - took, pause * _JITTER))
+        finally:
+            self.release()
+
+    def release(self) -> None:
+        """Let another controller take over at once."""
+        try:
+            self._lease.release()
+        except FacerecError as exc:
+            log.warning("lease_not_released", reason=str(exc))
+
+    def round(self) -> Round:
+        """Observe, decide and act once; what fails is logged and told in the round, and tried again in the next."""
+        began = self._now()
+        self._failures.clear()
+        done = replace(self._led(began), failures=tuple(self._failures), seconds=self._now() - began)
+        if not self._journal.write(done):
+            done = replace(done, failures=(*done.failures, "chronicle"))
+        self._watch(done)
+        return done
+
+    def _led(self, now: float) -> Round:
+        """One round, as far as this controller leads."""
+        try:
+            leading = self._lease.hold()
+        except FacerecError as exc:
+            self._failures.append(Cause.LEASE)
+            self._forget(now)
+            hold = Hold(f"the lease could not be renewed: {exc}")
+            return Round(now, leading=False, decision=hold, cause=Cause.LEASE)
+        self._turn(leading)
+        if not leading:
+            self._forget(now)
+            return Round(now, leading=False)
+        observation = self._observed(now)
+        decision = self._controller.step(observation, now)
+        estimates = self._controller.estimates(now)
+        cause: Cause | None = None
+        actions: tuple[Action, ...] = ()
+        if isinstance(observation.depth, Unreadable):
+            cause = Cause.QUEUE
+        elif isinstance(observation.fleet, Unreadable):
+            cause = Cause.FLEET
+        elif isinstance(decision, Decision):
+            cause = None if observation.no_capacity is None else Cause.CAPACITY
+            actions = self._act(decision, observation.fleet)
+        return Round(now, bool(self._leading), observation, decision, estimates, cause, actions)
+
+    def _turn(self, leading: bool) -> None:  # noqa: FBT001 - a state
+        if leading != self._leading:
+            log.info("leading" if leading else "waiting_for_the_lease")
+        self._leading = leading
+
+    def _forget(self, now: float) -> None:
+        """What is needed meanwhile is not seen: the cooldown begins anew."""
+        unseen = Unreadable("not leading")
+        self._controller.step(Observation(unseen, unseen), now)
+
+    def _observed(self, now: float) -> Observation:
+        self._unstartable = {one: until for one, until in self._unstartable.items() if now < until}
+        return Observation(
+            self._read(Cause.QUEUE, self._backlog.depth),
+            self._read(Cause.FLEET, self._fleet.instances),
+            no_capacity=self._pause.reason(now),
+            unstartable=frozenset(self._unstartable),
+        )
+
+    def _read(self, name: str, reading: Callable[[], T]) -> T | Unreadable:
+        try:
+            return reading()
+        except FacerecError as exc:
+            self._failures.append(name)
+            return Unreadable(str(exc))
+
+    def _act(self, decision: Decision, fleet: Sequence[Instance]) -> tuple[Action, ...]:
+        """Carry the decision out, each part whatever becomes of the others, until the lease is lost."""
+        numbers = {one.instance_id: one.number for one in fleet}
+        done: list[Action] = []
+
+        def give(kind: ActionKind, ids: Sequence[str], order: Callable[[Sequence[str]], None]) -> None:
+            if ids:
+                done.append(self._given(kind, tuple(numbers[one] for one in ids), partial(order, ids)))
+
+        try:
+            give(ActionKind.RESUME, decision.resume, self._fleet.resume)
+            give(ActionKind.START, decision.start, self._start)
+            if decision.launch:
+                done.append(self._given(ActionKind.LAUNCH, decision.launch, partial(self._launch, decision.launch)))
+            give(ActionKind.DRAIN, decision.drain, partial(self._fleet.drain, now=self._now()))
+            stop, terminate = self._confirmed(decision)
+            give(ActionKind.STOP, stop, self._fleet.stop)
+            give(ActionKind.TERMINATE, terminate, self._fleet.terminate)
+        except LeaseLost as exc:
+            log.warning("lease_lost", reason=str(exc))
+            self._leading = False
+        return tuple(done)
+
+    def _given(self, kind: ActionKind, numbers: tuple[int, ...], order: Callable[[], None]) -> Action:
+        """Give one order while the lease is held; raises `LeaseLost`."""
+        try:
+            self._fence()
+            order()
+        except LeaseLost:
+            raise
+        except FacerecError as exc:
+            log.warning("action_failed", action=kind, instances=numbers, reason=str(exc))
+            self._failures.append(kind)
+            return Action(kind, numbers, str(exc))
+        return Action(kind, numbers)
+
+    def _fence(self) -> None:
+        """What was read may have taken longer than the lease lasts."""
+        if not self._lease.hold():
+            raise LeaseLost("another controller has taken over")
+
+    def _start(self, ids: Sequence[str]) -> None:
+        try:
+            self._fleet.start(ids)
+        except InsufficientCapacity:
+            until = self._now() + _UNSTARTABLE_SECONDS
+            self._unstartable.update((one, until) for one in ids)
+            raise
+        except (Throttled, ConfigurationError) as exc:
+            self._pause.refused(str(exc), self._now())
+            raise
+
+    def _launch(self, numbers: Sequence[int]) -> None:
+        try:
+            self._fleet.launch(numbers)
+        except (InsufficientCapacity, Throttled, ConfigurationError) as exc:
+            self._pause.refused(str(exc), self._now())
+            raise
+        self._pause.succeeded()
+
+    def _confirmed(self, decision: Decision) -> tuple[Sequence[str], Sequence[str]]:
+        """Who is to be stopped and terminated still, when everything is read and decided on anew."""
+        if not decision.stop and not decision.terminate:
+            return (), ()
+        now = self._now()
+        again = decide(self._observed(now), self._controller.estimates(now), self._controller.policy, now)
+        if isinstance(again, Hold):
+            log.warning("ends_not_confirmed", reason=again.reason)
+            return (), ()
+        stop = [one for one in decision.stop if one in again.stop]
+        return stop, [one for one in decision.terminate if one in again.terminate]
+
+    def _now(self) -> float:
+        """The time; a clock that is set back stands still instead."""
+        self._latest = max(self._latest, self._clock())
+        return self._latest

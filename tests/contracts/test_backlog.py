@@ -1,0 +1,171 @@
+"""One suite for every backlog: in memory, and of SQS as ministack and moto have it."""
+
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from autoscale.aws.backlog import SqsBacklog, parse_age, parse_depth
+from autoscale.observation import QueueDepth
+from autoscale.ports import Backlog
+from facerec.aws.clients import Clients
+from facerec.errors import Transient
+from facerec.settings import AwsSettings, Settings
+from tests.fakes.fleet import FakeBacklog
+
+COUNTS = {
+    "ApproximateNumberOfMessages": "7",
+    "ApproximateNumberOfMessagesNotVisible": "3",
+    "ApproximateNumberOfMessagesDelayed": "1",
+}
+
+
+@dataclass(frozen=True)
+class Queue:
+    """A queue, empty at first, and what fills it or makes it unreadable."""
+
+    backlog: Backlog
+    fill: Callable[[int, int, int], object]
+    fail: Callable[[], object]
+
+
+@pytest.fixture(params=["memory", "ministack", "moto"])
+def queue(request: pytest.FixtureRequest) -> Queue:
+    """Each kind in turn."""
+    if request.param == "memory":
+        fake = FakeBacklog()
+        return Queue(
+            fake,
+            lambda visible, in_flight, delayed: setattr(fake, "counts", QueueDepth(visible, in_flight, delayed)),
+            lambda: setattr(fake, "outage", Transient("there is no queue; create it with `facerec provision`")),
+        )
+    clients: Clients = request.getfixturevalue(f"{request.param}_clients")
+    name = f"test-{uuid.uuid4().hex[:12]}"
+    url = clients.sqs.create_queue(QueueName=name, Attributes={"VisibilityTimeout": "600"})["QueueUrl"]
+
+    def fill(visible: int, in_flight: int, delayed: int) -> None:
+        for number in range(in_flight):
+            clients.sqs.send_message(QueueUrl=url, MessageBody=f"held {number}")
+            assert clients.sqs.receive_message(QueueUrl=url)["Messages"]
+        for number in range(visible):
+            clients.sqs.send_message(QueueUrl=url, MessageBody=f"waiting {number}")
+        for number in range(delayed):
+            clients.sqs.send_message(QueueUrl=url, MessageBody=f"later {number}", DelaySeconds=600)
+
+    return Queue(SqsBacklog(clients, name), fill, lambda: clients.sqs.delete_queue(QueueUrl=url))
+
+
+@pytest.fixture
+def own(ministack_clients: Clients) -> Clients:
+    """Clients whose calls the test may answer itself."""
+    return Clients(Settings(aws=AwsSettings(endpoint_url=ministack_clients.sqs.meta.endpoint_url)))
+
+
+def answered(answer: Any, status: int = 200) -> Callable[..., tuple[Any, Any]]:
+    """A botocore hook that answers in the service's place."""
+
+    class Response:
+        status_code = status
+
+    return lambda **_: (Response(), answer | {"ResponseMetadata": {"HTTPStatusCode": status}})
+
+
+def test_an_empty_queue_has_no_depth(queue: Queue) -> None:
+    """All three counts are told."""
+    assert queue.backlog.depth() == QueueDepth(0, 0, 0)
+
+
+def test_each_count_is_told_apart(queue: Queue) -> None:
+    """What waits, what is being worked on, and what comes later."""
+    queue.fill(4, 2, 1)
+    assert queue.backlog.depth() == QueueDepth(visible=4, in_flight=2, delayed=1)
+
+
+def test_a_queue_that_is_not_there_is_unreadable_and_not_empty(queue: Queue) -> None:
+    """Also when it disappears later."""
+    queue.fill(1, 0, 0)
+    assert queue.backlog.depth().visible == 1
+    queue.fail()
+    with pytest.raises(Transient, match="facerec provision"):
+        queue.backlog.depth()
+
+
+def test_a_queue_that_was_never_made_is_found_when_it_is(ministack_clients: Clients) -> None:
+    """The autoscaler may start before the first provisioning."""
+    name = f"test-{uuid.uuid4().hex[:12]}"
+    backlog = SqsBacklog(ministack_clients, name)
+    with pytest.raises(Transient, match=name):
+        backlog.depth()
+    ministack_clients.sqs.create_queue(QueueName=name)
+    assert backlog.depth() == QueueDepth(0, 0, 0)
+
+
+@pytest.mark.parametrize("name", COUNTS)
+@pytest.mark.parametrize("text", [None, "", "many", "-1", "1.5", "²"])
+def test_a_count_that_is_missing_or_none_is_unreadable(name: str, text: str | None) -> None:
+    """It must never pass for 0: the fleet would be sent home."""
+    counts = {key: value for key, value in COUNTS.items() if key != name}
+    with pytest.raises(Transient, match=name):
+        parse_depth(counts if text is None else counts | {name: text})
+
+
+def test_the_age_is_that_of_the_latest_datapoint() -> None:
+    """They come in no order; none is no age."""
+    at = datetime(2026, 3, 4, tzinfo=UTC)
+    points = [{"Timestamp": at + timedelta(minutes=minute), "Maximum": float(minute)} for minute in (1, 3, 2)]
+    assert parse_age({"Datapoints": points}) == 3.0
+    assert parse_age({"Datapoints": []}) is None
+    assert parse_age({}) is None
+
+
+def test_cloudwatch_is_asked_once_a_minute(own: Clients) -> None:
+    """Its value changes no faster, and each question costs."""
+    name, clock, asked = f"test-{uuid.uuid4().hex[:12]}", [0.0], []
+
+    def age(params: Any, **_: Any) -> Any:
+        asked.append(params)
+        points = [{"Timestamp": datetime.now(UTC), "Maximum": 10.0 * len(asked)}]
+        return answered({"Datapoints": points})()
+
+    own.cloudwatch.meta.events.register("before-call.cloudwatch.GetMetricStatistics", age)
+    own.sqs.create_queue(QueueName=name)
+    backlog = SqsBacklog(own, name, clock=lambda: clock[0])
+    ages = []
+    for clock[0] in (0.0, 30.0, 59.0, 61.0, 90.0):
+        ages.append(backlog.depth().oldest_age_seconds)
+    assert ages == [10.0, 10.0, 10.0, 20.0, 20.0]
+
+
+def test_a_silent_cloudwatch_leaves_the_depth_readable(own: Clients) -> None:
+    """The age is unknown then, and that is logged once."""
+    name, clock = f"test-{uuid.uuid4().hex[:12]}", [0.0]
+    refusal = answered({"Error": {"Code": "InternalFailure", "Message": "down"}}, status=500)
+    own.cloudwatch.meta.events.register("before-call.cloudwatch.GetMetricStatistics", refusal)
+    own.sqs.create_queue(QueueName=name)
+    backlog = SqsBacklog(own, name, clock=lambda: clock[0])
+    with capture_logs() as logs:
+        for clock[0] in (0.0, 61.0, 122.0):
+            assert backlog.depth() == QueueDepth(0, 0, 0, None)
+    assert [line["event"] for line in logs] == ["reading_failed"]
+
+
+def test_a_failing_sqs_is_unreadable(own: Clients) -> None:
+    """Its own failures, and answers without the counts."""
+    name = f"test-{uuid.uuid4().hex[:12]}"
+    own.sqs.create_queue(QueueName=name)
+    backlog = SqsBacklog(own, name)
+    answers: list[Any] = [
+        answered({"Error": {"Code": "ServiceUnavailable", "Message": "down"}}, status=503),
+        answered({"Attributes": {}}),
+        answered({}),
+    ]
+    for answer in answers:
+        own.sqs.meta.events.register("before-call.sqs.GetQueueAttributes", answer)
+        with pytest.raises(Transient):
+            backlog.depth()
+        own.sqs.meta.events.unregister("before-call.sqs.GetQueueAttributes", answer)
+    assert backlog.depth() == QueueDepth(0, 0, 0)

@@ -1,0 +1,234 @@
+"""One suite for every fleet: simulated in memory, and on EC2 and DynamoDB as ministack and moto have them."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from autoscale.aws.instances import LAG_SECONDS
+from autoscale.observation import Instance, Power
+from autoscale.ports import Fleet
+from facerec.aws.clients import Clients
+from facerec.errors import InsufficientCapacity, LeaseLost
+from tests.fakes.fleet import FakeFleet
+from tests.fakes.worker_reports import InMemoryWorkerReports
+from tests.support.cloud import Time, made, refusal, said
+
+
+@dataclass
+class World:
+    """A fleet without instances, and what one can do to it from outside."""
+
+    fleet: Fleet
+    reports: InMemoryWorkerReports
+    time: Time
+    succeed: Callable[[], object]
+    """Another controller takes over."""
+    exhaust: Callable[[], object]
+    """EC2 has no more instances."""
+
+    def numbers(self) -> list[int]:
+        """The numbers taken, as the fleet tells them."""
+        return [one.number for one in self.fleet.instances()]
+
+    def one(self) -> Instance:
+        """The fleet's only instance."""
+        (instance,) = self.fleet.instances()
+        return instance
+
+    def ids(self) -> list[str]:
+        """Every instance's id, in the order of their numbers."""
+        return [one.instance_id for one in self.fleet.instances() if one.instance_id is not None]
+
+
+@pytest.fixture(params=["memory", "ministack", "moto"])
+def world(request: pytest.FixtureRequest) -> Iterator[World]:
+    """Each kind in turn."""
+    if request.param == "memory":
+        moment, reports = Time(), InMemoryWorkerReports()
+        fake = FakeFleet(reports, moment.now)
+        yield World(
+            fake,
+            reports,
+            moment,
+            succeed=lambda: setattr(fake, "lease_lost", True),
+            exhaust=lambda: setattr(fake, "capacity", 0),
+        )
+        return
+    clients: Clients = request.getfixturevalue(f"{request.param}_clients")
+    cloud = made(clients)
+    first, second = cloud.lease(), cloud.lease()
+    assert first.hold()
+
+    def succeed() -> None:
+        first.release()
+        assert second.hold()
+
+    hook = refusal("InsufficientInstanceCapacity")
+    event = "before-call.ec2.RunInstances"
+    yield World(
+        cloud.fleet(first),
+        cloud.reports,
+        cloud.time,
+        succeed,
+        exhaust=lambda: cloud.clients.ec2.meta.events.register(event, hook),
+    )
+    cloud.clients.ec2.meta.events.unregister(event, hook)
+
+
+def test_there_is_nobody_at_first(world: World) -> None:
+    """Zero means none."""
+    assert world.fleet.instances() == ()
+
+
+def test_launched_instances_have_the_numbers_asked_for(world: World) -> None:
+    """They are seen at once, sorted by number, with ids of their own."""
+    before = world.time.now()
+    world.fleet.launch([2, 1, 5])
+    fleet = world.fleet.instances()
+    assert [one.number for one in fleet] == [1, 2, 5]
+    assert len({one.instance_id for one in fleet}) == 3
+    for one in fleet:
+        assert one.power in {Power.PENDING, Power.RUNNING}
+        assert before - 2 <= one.since <= world.time.now() + 2
+        assert one.worker is None
+        assert one.drain_ordered_at is None
+        assert (one.spot, one.outdated, one.impaired) == (False, False, False)
+
+
+def test_a_taken_number_is_left_out(world: World) -> None:
+    """The others are launched."""
+    world.fleet.launch([1, 2])
+    ids = world.ids()
+    world.fleet.launch([1, 2, 3])
+    assert world.numbers() == [1, 2, 3]
+    assert world.ids()[:2] == ids
+
+
+def test_a_stopped_instance_keeps_its_number(world: World) -> None:
+    """It stops at once as far as the fleet tells, and starts again as the same."""
+    world.fleet.launch([1])
+    (name,) = world.ids()
+    world.fleet.stop([name])
+    assert world.one().power in {Power.STOPPING, Power.STOPPED}
+    world.time.ahead += LAG_SECONDS + 1
+    stopped = world.one()
+    assert (stopped.number, stopped.instance_id, stopped.power) == (1, name, Power.STOPPED)
+    world.fleet.launch([1])
+    world.fleet.start([name])
+    started = world.one()
+    assert (started.number, started.instance_id) == (1, name)
+    assert started.power in {Power.PENDING, Power.RUNNING}
+
+
+def test_since_is_that_of_the_latest_order(world: World) -> None:
+    """Emulators keep the launch time of an instance that is started again; the fleet must not."""
+    world.fleet.launch([1])
+    launched = world.one().since
+    world.time.ahead += 100
+    world.fleet.stop(world.ids())
+    stopped = world.one().since
+    world.time.ahead += 100
+    assert world.one().since == stopped
+    world.fleet.start(world.ids())
+    started = world.one().since
+    assert stopped - launched == pytest.approx(100, abs=10)
+    assert started - stopped == pytest.approx(100, abs=10)
+
+
+def test_a_terminated_instance_frees_its_number(world: World) -> None:
+    """Once it has gone, which may take its time."""
+    world.fleet.launch([1, 2])
+    first, second = world.ids()
+    world.fleet.terminate([first])
+    assert all(one.power is Power.SHUTTING_DOWN for one in world.fleet.instances() if one.number == 1)
+    world.time.ahead += LAG_SECONDS + 1
+    assert world.numbers() == [2]
+    world.fleet.launch([1])
+    assert world.numbers() == [1, 2]
+    assert first not in world.ids()
+    assert second in world.ids()
+
+
+def test_every_order_may_be_given_twice(world: World) -> None:
+    """Also to one that has gone."""
+    world.fleet.launch([1, 2])
+    first, second = world.ids()
+    for order in (world.fleet.stop, world.fleet.start, world.fleet.resume):
+        order([first])
+        order([first])
+    world.fleet.drain([first], 5.0)
+    world.fleet.drain([first], 6.0)
+    assert world.fleet.instances()[0].drain_ordered_at == 5.0
+    for _ in range(2):
+        world.fleet.terminate([first, second])
+    world.time.ahead += LAG_SECONDS + 1
+    assert world.fleet.instances() == ()
+    world.fleet.terminate([first, second])
+    world.fleet.launch([])
+    assert world.fleet.instances() == ()
+
+
+def test_a_workers_report_is_told_with_its_instance(world: World) -> None:
+    """What it says, and what it was asked."""
+    world.fleet.launch([1])
+    report = said(world.one(), world.time.now())
+    world.reports.report(report)
+    assert world.one().worker == report
+    world.fleet.drain(world.ids(), 123.5)
+    assert world.one().drain_ordered_at == 123.5
+    assert world.reports.report(report)
+    world.fleet.resume(world.ids())
+    assert world.one().drain_ordered_at is None
+    assert not world.reports.report(report)
+
+
+def test_what_was_said_in_a_former_life_is_not_told(world: World) -> None:
+    """Neither after a stop, nor when the old report arrives late."""
+    world.fleet.launch([1])
+    report = said(world.one(), world.time.now())
+    world.reports.report(report)
+    world.fleet.drain(world.ids(), world.time.now())
+    world.time.ahead += 30
+    world.fleet.stop(world.ids())
+    assert world.reports.registrations() == {}
+    world.time.ahead += 30
+    world.reports.report(report)  # its last words were on their way
+    world.fleet.start(world.ids())
+    world.reports.report(report)
+    assert world.one().worker is None
+    assert world.one().drain_ordered_at is None
+    world.time.ahead += 30
+    fresh = said(world.one(), world.time.now())
+    world.reports.report(fresh)
+    assert world.one().worker == fresh
+
+
+def test_termination_forgets_the_worker(world: World) -> None:
+    """A fleet that comes and goes leaves nothing behind."""
+    world.fleet.launch([1])
+    world.reports.report(said(world.one(), world.time.now()))
+    world.fleet.terminate(world.ids())
+    assert world.reports.registrations() == {}
+
+
+def test_who_was_succeeded_changes_nothing(world: World) -> None:
+    """Its orders are refused; what it launched before stays."""
+    world.fleet.launch([1])
+    world.succeed()
+    with pytest.raises(LeaseLost):
+        world.fleet.launch([2])
+    for order in (world.fleet.start, world.fleet.stop, world.fleet.terminate):
+        with pytest.raises(LeaseLost):
+            order(world.ids())
+    assert world.numbers() == [1]
+    assert world.one().power in {Power.PENDING, Power.RUNNING}
+
+
+def test_exhausted_capacity_says_what_to_do(world: World) -> None:
+    """And no number stays taken."""
+    world.fleet.launch([1])
+    world.exhaust()
+    with pytest.raises(InsufficientCapacity, match="offer more"):
+        world.fleet.launch([2, 3])
+    assert world.numbers() == [1]

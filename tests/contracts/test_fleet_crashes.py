@@ -1,0 +1,331 @@
+"""What a crash, EC2's late answers and a second controller may do to the fleet on EC2: nothing that is not counted."""
+
+import contextlib
+import random
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from autoscale.aws.fleet import UNSEEN_SECONDS
+from autoscale.aws.instances import LAG_SECONDS
+from autoscale.observation import Power
+from facerec.aws.clients import Clients
+from facerec.errors import LeaseLost, Throttled, Transient
+from tests.fakes.worker_reports import READY
+from tests.support.cloud import LEASE_KEY, Cloud, DocumentedLaunches, answer, held_again, nothing_shown, refusal, said
+
+
+def crash_after(**_: Any) -> None:
+    """The answer gets lost."""
+    raise Transient("the answer got lost")
+
+
+def test_a_missing_name_is_given_by_the_next_controller(cloud: Cloud) -> None:
+    """EC2 may not have known the new instance yet, or the controller died."""
+    with cloud.hooked("before-call.ec2.CreateTags", refusal("InvalidInstanceID.NotFound")):
+        cloud.active().launch([1, 2])
+    cloud.fleet(cloud.lease()).instances()
+    assert cloud.names() == ["", ""]  # without the lease it is only read
+    cloud.fleet(held_again(cloud)).instances()
+    assert cloud.names() == ["app-tier-instance-1", "app-tier-instance-2"]
+
+
+def test_a_crash_between_claim_and_launch_is_completed(cloud: Cloud) -> None:
+    """The claim counts at once; the next controller launches it with the same token, once."""
+    tokens = []
+
+    def crash(params: Any, **_: Any) -> None:
+        tokens.append(params["body"]["ClientToken"])
+        raise KeyboardInterrupt
+
+    lease = cloud.lease()
+    assert lease.hold()
+    first = cloud.fleet(lease)
+    with cloud.hooked("before-call.ec2.RunInstances", crash), pytest.raises(KeyboardInterrupt):
+        first.launch([1])
+    lease.release()
+    assert cloud.shown() == []
+    (claimed,) = first.instances()
+    assert (claimed.number, claimed.instance_id, claimed.power) == (1, None, Power.PENDING)
+    assert cloud.shown() == []  # without the lease it is only told
+
+    repeated = []
+    with cloud.hooked("before-call.ec2.RunInstances", lambda params, **_: repeated.append(params["body"])):
+        second = cloud.active()
+        (completed,) = second.instances()
+        assert [one.instance_id for one in second.instances()] == [completed.instance_id]
+    assert completed.instance_id == cloud.shown()[0]["InstanceId"]
+    assert [body["ClientToken"] for body in repeated] == tokens
+    assert cloud.names() == ["app-tier-instance-1"]
+
+
+def test_a_crash_after_the_launch_finds_the_instance(cloud: Cloud) -> None:
+    """EC2 shows it by the launch's tag: nothing is launched again."""
+    fleet = cloud.active()
+    with cloud.hooked("after-call.ec2.RunInstances", crash_after), pytest.raises(Transient):
+        fleet.launch([1])
+    assert len(cloud.shown()) == 1
+    with cloud.hooked("before-call.ec2.RunInstances", refusal("MustNotBeAsked")):
+        (found,) = fleet.instances()
+        assert fleet.instances() == (found,)
+    assert (found.number, found.instance_id) == (1, cloud.shown()[0]["InstanceId"])
+    assert cloud.claims()[0]["instance_id"]["S"] == found.instance_id
+    assert cloud.names() == ["app-tier-instance-1"]
+
+
+def test_a_repeated_launch_is_answered_with_what_it_launched(cloud: Cloud, other: Clients) -> None:
+    """EC2 repeats the first answer to a token: those it launched are taken once, and what it did not launch is free."""
+    fleet, ec2 = cloud.active(), DocumentedLaunches(other.ec2, most=2)
+
+    def lost(**call: Any) -> None:
+        ec2(**call)
+        raise Transient("the answer got lost")
+
+    with cloud.hooked("before-call.ec2.RunInstances", lost), pytest.raises(Transient):
+        fleet.launch([1, 2, 3])
+    with (
+        cloud.hooked("before-call.ec2.RunInstances", ec2),
+        cloud.hooked("before-call.ec2.DescribeInstances", nothing_shown),
+    ):
+        found = fleet.instances()
+    assert [one.number for one in found] == [1, 2]
+    assert sorted(str(one.instance_id) for one in found) == sorted(ec2.launched())
+    assert len(ec2.bodies) == 2
+    assert ec2.bodies[0] == ec2.bodies[1]
+    assert cloud.names() == ["app-tier-instance-1", "app-tier-instance-2"]
+
+
+def test_a_claim_that_stays_unseen_is_dropped(cloud: Cloud) -> None:
+    """After five minutes, with or without an id; until then it counts."""
+    fleet = cloud.active()
+    with cloud.hooked("before-call.ec2.DescribeInstances", nothing_shown):
+        fleet.launch([1])
+        with cloud.hooked("before-call.ec2.RunInstances", refusal("Unavailable", 503)):
+            with pytest.raises(Transient):
+                fleet.launch([2])
+            for _ in range(2):
+                fleet = cloud.fleet(held_again(cloud))  # restarts do not matter
+                assert [(one.number, one.power) for one in fleet.instances()] == [
+                    (1, Power.PENDING),
+                    (2, Power.PENDING),
+                ]
+            cloud.time.ahead += UNSEEN_SECONDS - 5
+            assert len(fleet.instances()) == 2
+            cloud.time.ahead += 10
+            assert fleet.instances() == ()
+            assert cloud.claims() == []
+
+
+def test_late_answers_never_make_the_fleet_smaller(cloud: Cloud) -> None:
+    """What EC2 does not show (yet, or for a moment) is still told, so that it is not launched again."""
+    fleet = cloud.active()
+    with cloud.hooked("before-call.ec2.DescribeInstances", nothing_shown):
+        fleet.launch([1, 2])
+        first = fleet.instances()
+        assert [one.number for one in first] == [1, 2]
+        assert {one.instance_id for one in first} == {item["instance_id"]["S"] for item in cloud.claims()}
+        assert {one.power for one in first} == {Power.PENDING}
+        for one in first:
+            cloud.reports.report(said(one, cloud.time.now()))
+        assert all(one.worker is not None for one in fleet.instances())
+    shown = fleet.instances()
+    assert {one.power for one in shown} == {Power.RUNNING}
+    with cloud.hooked("before-call.ec2.DescribeInstances", nothing_shown):
+        assert fleet.instances() == shown
+
+
+@pytest.mark.parametrize(
+    ("order", "lagging", "told"),
+    [
+        ("stop", "running", Power.STOPPING),
+        ("terminate", "running", Power.SHUTTING_DOWN),
+        ("start", "stopped", Power.PENDING),
+    ],
+)
+def test_an_order_is_seen_before_ec2_shows_it(cloud: Cloud, order: str, lagging: str, told: Power) -> None:
+    """For a minute the order is believed; then EC2 is, so that the order is given again."""
+    fleet = cloud.active()
+    fleet.launch([1])
+    (instance,) = fleet.instances()
+    ids = [str(instance.instance_id)]
+    if order == "start":
+        fleet.stop(ids)
+    stale = cloud.clients.ec2.describe_instances(InstanceIds=ids)
+    assert stale["Reservations"][0]["Instances"][0]["State"]["Name"] == lagging
+    getattr(fleet, order)(ids)
+    with cloud.hooked("before-call.ec2.DescribeInstances", lambda **_: answer(dict(stale))):
+        assert [one.power for one in fleet.instances()] == [told]
+        cloud.time.ahead += LAG_SECONDS + 1
+        assert [one.power for one in fleet.instances()] == [Power(lagging)]
+
+
+@pytest.mark.parametrize("order", ["stop", "terminate"])
+def test_an_order_that_did_not_reach_ec2_changes_nothing(cloud: Cloud, order: str) -> None:
+    """What may still run must count, or another would be launched beside it."""
+    fleet = cloud.active()
+    fleet.launch([1])
+    (running,) = fleet.instances()
+    event = f"before-call.ec2.{order.capitalize()}Instances"
+    for failure in (refusal("RequestLimitExceeded", 503), crash_after):
+        with cloud.hooked(event, failure), pytest.raises(Transient):
+            getattr(fleet, order)([str(running.instance_id)])
+        assert fleet.instances() == (running,)
+
+
+def test_a_start_whose_answer_is_lost_counts(cloud: Cloud) -> None:
+    """For a minute, as EC2 may have served it; then EC2 is believed."""
+    fleet = cloud.active()
+    fleet.launch([1])
+    ids = [str(one.instance_id) for one in fleet.instances()]
+    fleet.stop(ids)
+    with cloud.hooked("before-call.ec2.StartInstances", crash_after), pytest.raises(Transient):
+        fleet.start(ids)
+    assert [one.power for one in fleet.instances()] == [Power.PENDING]
+    cloud.time.ahead += LAG_SECONDS + 1
+    assert [one.power for one in fleet.instances()] == [Power.STOPPED]
+
+
+def test_two_controllers_never_launch_one_number_twice(cloud: Cloud) -> None:
+    """The second takes over while the first is between its decision and its launch."""
+    first, second = cloud.lease(), cloud.lease()
+    assert first.hold()
+    late, early = cloud.fleet(first), cloud.fleet(second)
+    assert not second.hold()
+    cloud.time.silence += 3601
+    assert second.hold()
+    early.launch([1, 2, 3])
+    with pytest.raises(LeaseLost):
+        late.launch([1, 2, 3])
+    first._held_until = float("inf")  # its clock stood still: the table's condition must do
+    with pytest.raises(LeaseLost):
+        late.launch([1, 2, 3, 4])
+    with pytest.raises(LeaseLost):
+        late.terminate([str(one.instance_id) for one in early.instances()])
+    assert len(cloud.shown()) == 3
+    assert [one.number for one in early.instances()] == [1, 2, 3]
+
+
+def test_a_controller_that_is_succeeded_after_its_claim_launches_nothing(cloud: Cloud) -> None:
+    """Who has the lease completes the claim instead."""
+    lease = cloud.lease()
+    assert lease.hold()
+    fleet = cloud.fleet(lease)
+
+    def stall(**_: Any) -> None:
+        cloud.time.silence += 3601
+
+    with cloud.hooked("after-call.dynamodb.TransactWriteItems", stall), pytest.raises(LeaseLost):
+        fleet.launch([1])
+    assert cloud.shown() == []
+    assert [one.number for one in cloud.fleet(held_again(cloud)).instances()] == [1]
+    assert len(cloud.shown()) == 1
+
+
+def test_throttling_keeps_the_claim_and_its_token(cloud: Cloud) -> None:
+    """An earlier try of the call may have been served, so the numbers stay taken, and the launch is repeated."""
+    fleet, throttled = cloud.active(), refusal("RequestLimitExceeded", 503)
+    with cloud.hooked("before-call.ec2.RunInstances", throttled), pytest.raises(Throttled):
+        fleet.launch([1])
+    (token,) = {item["token"]["S"] for item in cloud.claims()}
+    (repeated,) = fleet.instances()
+    assert repeated.instance_id is not None
+    assert {item["token"]["S"] for item in cloud.claims()} == {token}
+
+
+def test_instances_without_a_claim_are_taken_in(cloud: Cloud) -> None:
+    """A lost table, or a launch that came through after its claim was dropped: they count, by their names."""
+    fleet = cloud.active()
+    fleet.launch([1, 2, 3])
+    ids = [one.instance_id for one in fleet.instances()]
+    for item in cloud.claims()[:2]:
+        cloud.clients.dynamodb.delete_item(
+            TableName=cloud.settings.fleet_table, Key={name: item[name] for name in ("kind", "item")}
+        )
+    assert [(one.number, one.instance_id) for one in fleet.instances()] == list(zip((1, 2, 3), ids, strict=True))
+    assert len(cloud.claims()) == 3
+    fleet.stop([str(ids[0])])
+    assert fleet.instances()[0].power is Power.STOPPED
+
+
+def test_an_instance_that_ended_itself_is_cleaned_up(cloud: Cloud) -> None:
+    """EC2 took it back, or a person did: number and worker are forgotten."""
+    fleet = cloud.active()
+    fleet.launch([1])
+    (instance,) = fleet.instances()
+    cloud.reports.report(said(instance, cloud.time.now()))
+    cloud.clients.ec2.terminate_instances(InstanceIds=[str(instance.instance_id)])
+    assert fleet.instances() == ()
+    assert cloud.claims() == []
+    assert cloud.reports.registrations() == {}
+
+
+def test_registrations_of_nobody_are_forgotten_in_the_end(cloud: Cloud) -> None:
+    """A last report that came after the end; a fresh one may be of an instance that is not known yet."""
+    report = replace(READY, instance_id="i-gone", ready_at=cloud.time.now(), reported_at=cloud.time.now())
+    cloud.reports.report(report)
+    fleet = cloud.active()
+    fleet.instances()
+    assert set(cloud.reports.registrations()) == {"i-gone"}
+    cloud.time.ahead += 700
+    fleet.instances()
+    assert cloud.reports.registrations() == {}
+
+
+def test_an_unreadable_ec2_is_no_empty_fleet(cloud: Cloud) -> None:
+    """Nor is a table that cannot be read."""
+    fleet = cloud.active()
+    fleet.launch([1])
+    for event in ("before-call.ec2.DescribeInstances", "before-call.dynamodb.Query"):
+        with cloud.hooked(event, refusal("InternalError", 500)), pytest.raises(Transient):
+            fleet.instances()
+
+
+def test_controllers_that_fight_never_exceed_the_cap(cloud: Cloud, other: Clients) -> None:
+    """Leases are lost at any moment, answers get lost or lag behind, instances end: never more than four at once."""
+    cap, ec2, truth = 4, DocumentedLaunches(other.ec2, most=2), replace(cloud, clients=other)
+    most, monitor = [0], threading.Lock()
+    chance = random.Random(5)  # noqa: S311 - no secret
+
+    def unreliable(**call: Any) -> Any:
+        if chance.random() < 0.2:
+            raise Transient("the request got lost")
+        given = ec2(**call)
+        with monitor:
+            most[0] = max(most[0], len(truth.shown()))
+        if chance.random() < 0.2:
+            raise Transient("the answer got lost")
+        return given
+
+    def lagging(**_: Any) -> Any:
+        return nothing_shown() if chance.random() < 0.3 else None
+
+    def control(_: int) -> int:
+        lease, rounds = cloud.lease(), 0
+        fleet = cloud.fleet(lease)
+        for _ in range(25):
+            with contextlib.suppress(Transient):
+                if lease.hold():
+                    rounds += 1
+                    there = fleet.instances()
+                    numbers = {one.number for one in there}
+                    fleet.launch([n for n in range(1, cap + 1) if n not in numbers][: cap - len(there)])
+                    if there and chance.random() < 0.3:
+                        fleet.terminate([one.instance_id for one in there[:2] if one.instance_id is not None])
+            if chance.random() < 0.3:
+                cloud.clients.dynamodb.delete_item(TableName=cloud.settings.fleet_table, Key=LEASE_KEY)
+        return rounds
+
+    with (
+        cloud.hooked("before-call.ec2.RunInstances", unreliable),
+        cloud.hooked("before-call.ec2.DescribeInstances", lagging),
+        ThreadPoolExecutor(3) as pool,
+    ):
+        assert sum(pool.map(control, range(3))) > 0
+    with cloud.hooked("before-call.ec2.RunInstances", ec2):
+        last = cloud.fleet(held_again(cloud)).instances()
+    assert 0 < most[0] <= cap
+    assert len({one.number for one in last}) == len(last) <= cap
+    assert {one["InstanceId"] for one in truth.shown()} == {one.instance_id for one in last}

@@ -1,0 +1,236 @@
+"""What only EC2 has: offers and shortages, tags and templates, strangers, status checks."""
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from autoscale import bootstrap
+from autoscale.aws.offers import REST_SECONDS
+from autoscale.observation import Power, QueueDepth
+from facerec.aws.clients import Clients
+from facerec.errors import ConfigurationError, InsufficientCapacity
+from facerec.settings import NameSettings, Settings
+from tests.fakes.fleet import a_record
+from tests.fakes.worker_reports import InMemoryWorkerReports
+from tests.support.cloud import Cloud, answer, described, made, nothing_shown, refusal
+from tests.support.emulated import EmulatedAws
+
+
+def test_strangers_are_never_touched(cloud: Cloud) -> None:
+    """Neither told, nor stopped, nor ended: instances without our tag, or with another fleet's."""
+    ec2 = cloud.clients.ec2
+    another = [{"Key": "facerec:fleet", "Value": "another"}, {"Key": "Name", "Value": "app-tier-instance-1"}]
+    tagged: Any = [{"ResourceType": "instance", "Tags": another}]
+    launched = [
+        ec2.run_instances(ImageId="ami-1", MinCount=1, MaxCount=1),
+        ec2.run_instances(ImageId="ami-1", MinCount=1, MaxCount=1, TagSpecifications=tagged),
+    ]
+    strangers = [one["Instances"][0]["InstanceId"] for one in launched]
+    fleet = cloud.active()
+    assert fleet.instances() == ()
+    fleet.launch([1])
+    (ours,) = fleet.instances()
+    orders: list[Callable[[list[str]], None]] = [
+        fleet.stop, fleet.start, fleet.terminate, fleet.resume, lambda ids: fleet.drain(ids, 1.0)
+    ]  # fmt: skip
+    for order in orders:
+        order(strangers)
+        order([*strangers, str(ours.instance_id)])
+    found = ec2.describe_instances(InstanceIds=strangers)["Reservations"]
+    assert [one["State"]["Name"] for r in found for one in r["Instances"]] == ["running", "running"]
+    assert set(cloud.reports.registrations()) <= {ours.instance_id}
+
+
+def test_instances_are_named_and_tagged(cloud: Cloud) -> None:
+    """By their numbers, at the launch."""
+    cloud.active().launch([1, 2, 3])
+    assert cloud.names() == [f"app-tier-instance-{number}" for number in (1, 2, 3)]
+    assert {one["InstanceType"] for one in cloud.shown()} == {"c7i.large"}
+    assert {one["SubnetId"] for one in cloud.shown()} == {"subnet-a"}
+
+
+def test_a_shortage_walks_the_offers(cloud: Cloud) -> None:
+    """The next subnet, then the next type; what had none rests, longer each time."""
+    asked: list[tuple[str, str]] = []
+
+    def short(params: Any, **_: Any) -> Any:
+        offer = (params["body"]["InstanceType"], params["body"]["SubnetId"])
+        asked.append(offer)
+        codes = {("c7i.large", "subnet-a"): "InsufficientInstanceCapacity", ("c7i.large", "subnet-b"): "Unsupported"}
+        return refusal(codes[offer])() if offer in codes else None
+
+    fleet = cloud.active()
+    with cloud.hooked("before-call.ec2.RunInstances", short):
+        fleet.launch([1])
+        assert asked == [("c7i.large", "subnet-a"), ("c7i.large", "subnet-b"), ("m7i.large", "subnet-a")]
+        fleet.launch([2])
+        assert asked[3:] == [("m7i.large", "subnet-a")]
+        cloud.time.ahead += REST_SECONDS + 1
+        fleet.launch([3])
+        assert asked[4:] == [("c7i.large", "subnet-a"), ("c7i.large", "subnet-b"), ("m7i.large", "subnet-a")]
+        cloud.time.ahead += REST_SECONDS + 1
+        fleet.launch([4])
+        assert asked[7:] == [("m7i.large", "subnet-a")]
+    assert [one.number for one in fleet.instances()] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "InsufficientInstanceCapacity",
+        "InstanceLimitExceeded",
+        "VcpuLimitExceeded",
+        "MaxSpotInstanceCountExceeded",
+        "InsufficientFreeAddressesInSubnet",
+    ],
+)
+def test_no_offer_left_names_what_was_tried(cloud: Cloud, code: str) -> None:
+    """With EC2's reasons and the settings to change; while all rest EC2 is not asked."""
+    fleet = cloud.active()
+    with cloud.hooked("before-call.ec2.RunInstances", refusal(code)), pytest.raises(InsufficientCapacity) as found:
+        fleet.launch([1])
+    for words in (f"m7i.large in subnet-b ({code})", "FACEREC_INSTANCES__TYPES", "FACEREC_INSTANCES__SUBNET_IDS"):
+        assert words in str(found.value)
+    with cloud.hooked("before-call.ec2.RunInstances", refusal("MustNotBeAsked")), pytest.raises(InsufficientCapacity):
+        fleet.launch([1])
+    assert cloud.claims() == []
+
+
+def test_what_an_offer_does_not_give_is_asked_of_the_next(cloud: Cloud) -> None:
+    """Some are launched, the others elsewhere."""
+    left = Counter({"c7i.large": 2})
+
+    def few(params: Any, **_: Any) -> Any:
+        body = params["body"]
+        if body["InstanceType"] == "c7i.large":
+            if not left["c7i.large"]:
+                return refusal("InsufficientInstanceCapacity")()
+            left["c7i.large"] -= 1
+        return None
+
+    fleet = cloud.active()
+    with cloud.hooked("before-call.ec2.RunInstances", few):
+        fleet.launch([1, 2, 3, 4, 5])
+    assert Counter(one["InstanceType"] for one in cloud.shown()) == {"c7i.large": 2, "m7i.large": 3}
+    assert [one.number for one in fleet.instances()] == [1, 2, 3, 4, 5]
+
+
+def test_a_wrong_setting_is_told_and_claims_nothing(cloud: Cloud) -> None:
+    """The operator must change something: no retry helps."""
+    fleet = cloud.active()
+    wrong = refusal("InvalidParameterValue")
+    with cloud.hooked("before-call.ec2.RunInstances", wrong), pytest.raises(ConfigurationError):
+        fleet.launch([1])
+    assert cloud.claims() == []
+
+
+def test_a_missing_launch_template_names_the_remedy(cloud: Cloud) -> None:
+    """It leaves the fleet readable."""
+    names = NameSettings(launch_template="nowhere", fleet_table=cloud.settings.fleet_table)
+    fleet = replace(cloud, settings=Settings(prefix=cloud.settings.prefix, names=names)).active()
+    assert fleet.instances() == ()
+    with pytest.raises(ConfigurationError, match="facerec provision"):
+        fleet.launch([1])
+
+
+def test_a_start_without_capacity_leaves_them_stopped(cloud: Cloud) -> None:
+    """Those for which there is capacity are started."""
+    fleet = cloud.active()
+    fleet.launch([1, 2])
+    ids = [str(one.instance_id) for one in fleet.instances()]
+    fleet.stop(ids)
+
+    def only_the_second(params: Any, **_: Any) -> Any:
+        return refusal("InsufficientInstanceCapacity")() if ids[0] in params["body"].values() else None
+
+    with cloud.hooked("before-call.ec2.StartInstances", only_the_second), pytest.raises(InsufficientCapacity):
+        fleet.start(ids)
+    assert [one.power for one in fleet.instances()] == [Power.STOPPED, Power.RUNNING]
+
+
+def test_an_instance_of_an_older_template_is_outdated(cloud: Cloud) -> None:
+    """Once another version is made the default, which is looked up now and then."""
+    fleet, ec2, name = cloud.active(), cloud.clients.ec2, cloud.settings.launch_template
+    fleet.launch([1])
+    assert [one.outdated for one in fleet.instances()] == [False]
+    ec2.create_launch_template_version(LaunchTemplateName=name, LaunchTemplateData={"ImageId": "ami-2"})
+    ec2.modify_launch_template(LaunchTemplateName=name, DefaultVersion="2")
+    cloud.time.ahead += 20
+    assert [one.outdated for one in fleet.instances()] == [True]
+    fleet.launch([2])
+    assert [one.outdated for one in fleet.instances()] == [True, False]
+
+
+def test_failing_status_checks_are_told(cloud: Cloud) -> None:
+    """And where they cannot be read nobody counts as impaired."""
+    fleet = cloud.active()
+    fleet.launch([1, 2])
+    sick = str(fleet.instances()[1].instance_id)
+    status = {
+        "InstanceId": sick,
+        "SystemStatus": {"Status": "impaired"},
+        "InstanceStatus": {"Status": "ok"},
+    }
+    cloud.time.ahead += 20
+    with cloud.hooked("before-call.ec2.DescribeInstanceStatus", lambda **_: answer({"InstanceStatuses": [status]})):
+        assert [one.impaired for one in fleet.instances()] == [False, True]
+    cloud.time.ahead += 20
+    with cloud.hooked("before-call.ec2.DescribeInstanceStatus", refusal("InvalidAction")):
+        assert [one.impaired for one in fleet.instances()] == [False, False]
+
+
+def test_spot_is_asked_for_and_told(cloud: Cloud) -> None:
+    """As the settings want it."""
+    bodies: list[Any] = []
+    fleet = cloud.active(spot=True)
+    with (
+        cloud.hooked("before-call.ec2.RunInstances", lambda params, **_: bodies.append(params["body"])),
+        cloud.hooked("before-call.ec2.DescribeInstances", nothing_shown),
+    ):
+        fleet.launch([1])
+        assert [one.spot for one in fleet.instances()] == [True]
+    assert bodies[0]["InstanceMarketOptions.MarketType"] == "spot"
+
+
+def test_a_launch_larger_than_a_transaction_is_split(ministack_clients: Clients) -> None:
+    """DynamoDB takes a hundred items at once, EC2 any number."""
+    cloud, next_id = made(ministack_clients), iter(range(1000))
+
+    def generous(params: Any, **_: Any) -> Any:
+        return answer({"Instances": [described(next(next_id)) for _ in range(int(params["body"]["MaxCount"]))]})
+
+    fleet = cloud.active()
+    with (
+        cloud.hooked("before-call.ec2.RunInstances", generous),
+        cloud.hooked("before-call.ec2.CreateTags", lambda **_: answer({})),
+    ):
+        fleet.launch(list(range(1, 201)))
+    assert [one.number for one in fleet.instances()] == list(range(1, 201))
+    assert len({one.instance_id for one in fleet.instances()}) == 200
+
+
+def test_a_lost_table_is_written_anew_for_any_number_of_instances(cloud: Cloud) -> None:
+    """More than one transaction takes; without their names they get the lowest numbers."""
+    reservation = {"Instances": [described(number) for number in range(120)]}
+    with (
+        cloud.hooked("before-call.ec2.DescribeInstances", lambda **_: answer({"Reservations": [reservation]})),
+        cloud.hooked("before-call.ec2.CreateTags", lambda **_: answer({})),
+    ):
+        assert [one.number for one in cloud.active().instances()] == list(range(1, 121))
+    assert len(cloud.claims()) == 120
+
+
+def test_the_settings_wire_the_ports(emulator: EmulatedAws) -> None:
+    """Each adapter finds what provisioning has made."""
+    settings = emulator.settings
+    lease = bootstrap.lease(settings)
+    assert lease.hold()
+    assert bootstrap.fleet(settings, lease, InMemoryWorkerReports()).instances() == ()
+    assert bootstrap.backlog(settings).depth() == QueueDepth(0, 0, 0)
+    bootstrap.chronicle(settings).record(a_record(time.time()))
+    assert len(bootstrap.chronicle(settings).records(time.time() - 60)) == 1
+    lease.release()

@@ -1,0 +1,199 @@
+"""One suite for every controllers' lease: in memory, and in DynamoDB as ministack and moto have it."""
+
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import pytest
+
+from autoscale.aws.lease import DynamoLease
+from facerec.aws import provision
+from facerec.aws.clients import Clients
+from facerec.errors import LeaseLost, Transient
+from facerec.settings import AwsSettings, Settings
+from tests.fakes.fleet import FakeLease, LeaseItem
+
+SECONDS = 15.0
+
+
+class HeldLease(Protocol):
+    """`Lease`, and what its owner believes."""
+
+    @property
+    def held(self) -> bool:
+        """Whether it may act."""
+
+    def hold(self) -> bool:
+        """Take or renew."""
+
+    def release(self) -> None:
+        """Give up."""
+
+
+@dataclass
+class Clock:
+    """A clock to be set, in seconds; each process has its own, which began at a moment of its own."""
+
+    seconds: float = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+@dataclass
+class Contest:
+    """Controllers that contend for one lease, each with a clock of its own."""
+
+    make: Callable[[Clock], HeldLease]
+    clocks: list[Clock] = field(default_factory=list)
+
+    def join(self) -> HeldLease:
+        """Another controller."""
+        self.clocks.append(Clock(1000.0 * len(self.clocks)))
+        return self.make(self.clocks[-1])
+
+    def pass_time(self, seconds: float) -> None:
+        """Time passes for all."""
+        for clock in self.clocks:
+            clock.seconds += seconds
+
+
+@pytest.fixture(params=["memory", "ministack", "moto"])
+def contest(request: pytest.FixtureRequest) -> Contest:
+    """Each kind in turn."""
+    if request.param == "memory":
+        item = LeaseItem()
+        return Contest(lambda clock: FakeLease(item, lease_seconds=SECONDS, clock=clock))
+    clients: Clients = request.getfixturevalue(f"{request.param}_clients")
+    table = provision._table(clients, "FLEET_TABLE", f"test-{uuid.uuid4().hex[:12]}", ("kind", "item")).name
+    return Contest(lambda clock: DynamoLease(clients, table, lease_seconds=SECONDS, clock=clock))
+
+
+@pytest.fixture
+def table(ministack_clients: Clients) -> str:
+    """An empty table on the emulator."""
+    name = f"test-{uuid.uuid4().hex[:12]}"
+    return provision._table(ministack_clients, "FLEET_TABLE", name, ("kind", "item")).name
+
+
+def test_one_holds_and_others_wait(contest: Contest) -> None:
+    """For as long as it renews, and however often they ask."""
+    first, second = contest.join(), contest.join()
+    for _ in range(10):
+        assert first.hold()
+        assert first.held
+        assert not second.hold()
+        assert not second.held
+        contest.pass_time(SECONDS / 2)
+
+
+def test_a_silent_owner_is_succeeded(contest: Contest) -> None:
+    """After the lease's length, not before; the former owner then waits."""
+    first, second = contest.join(), contest.join()
+    assert first.hold()
+    contest.pass_time(100)
+    assert not second.hold()  # it has only just begun to watch
+    contest.pass_time(SECONDS - 1)
+    assert not second.hold()
+    contest.pass_time(2)
+    assert second.hold()
+    assert not first.hold()
+    assert not first.held
+
+
+def test_the_owner_doubts_before_another_takes_over(contest: Contest) -> None:
+    """At no moment do two believe that they hold it."""
+    first, second = contest.join(), contest.join()
+    assert first.hold()
+    assert not second.hold()
+    for _ in range(20):
+        contest.pass_time(1)
+        second.hold()
+        assert not (first.held and second.held)
+    assert second.held
+
+
+def test_an_owner_that_was_away_goes_on_if_nobody_took_over(contest: Contest) -> None:
+    """It doubts meanwhile."""
+    only = contest.join()
+    assert only.hold()
+    contest.pass_time(10 * SECONDS)
+    assert not only.held
+    assert only.hold()
+    assert only.held
+
+
+def test_a_released_lease_is_free_at_once(contest: Contest) -> None:
+    """And who released it must wait like any other."""
+    first, second = contest.join(), contest.join()
+    assert first.hold()
+    assert not second.hold()
+    first.release()
+    assert not first.held
+    assert second.hold()
+    assert not first.hold()
+
+
+def test_releasing_what_one_does_not_hold_changes_nothing(contest: Contest) -> None:
+    """Neither before it was held, nor after it was lost."""
+    first, second = contest.join(), contest.join()
+    second.release()
+    assert first.hold()
+    second.release()
+    assert not second.hold()
+    contest.pass_time(SECONDS + 1)
+    assert second.hold()
+    first.release()
+    assert second.hold()
+    assert not first.hold()
+
+
+def test_a_renewal_whose_answer_is_lost_still_counts_for_those_who_wait(
+    ministack_clients: Clients, emulator: object, table: str
+) -> None:
+    """The owner's next renewal is another version, so that no waiter takes it for silence."""
+    clock = Clock()
+    deaf = Clients(Settings(aws=AwsSettings(endpoint_url=ministack_clients.dynamodb.meta.endpoint_url)))
+    first = DynamoLease(deaf, table, lease_seconds=SECONDS, clock=clock)
+    second = DynamoLease(ministack_clients, table, lease_seconds=SECONDS, clock=clock)
+    assert first.hold()
+
+    def lost(**_: object) -> None:
+        raise Transient("the answer was lost")
+
+    deaf.dynamodb.meta.events.register_first("after-call.dynamodb.UpdateItem", lost)
+    with pytest.raises(Transient):
+        first.hold()
+    deaf.dynamodb.meta.events.unregister("after-call.dynamodb.UpdateItem", lost)
+    assert not second.hold()
+    clock.seconds += SECONDS - 1
+    assert first.hold()
+    clock.seconds += 2
+    assert not second.hold()
+    assert first.held
+
+
+def test_the_fence_is_there_for_the_owner_alone(ministack_clients: Clients, table: str) -> None:
+    """Who does not hold the lease gets none; of a former owner it does not hold."""
+    clock = Clock()
+    first, second = (DynamoLease(ministack_clients, table, lease_seconds=SECONDS, clock=clock) for _ in range(2))
+    with pytest.raises(LeaseLost):
+        second.fence()
+    assert first.hold()
+    stale = first.fence()
+    ministack_clients.dynamodb.transact_write_items(TransactItems=[stale])
+    assert not second.hold()
+    clock.seconds += SECONDS + 1
+    assert second.hold()
+    with pytest.raises(LeaseLost):
+        first.fence()
+    with pytest.raises(ministack_clients.dynamodb.exceptions.TransactionCanceledException):
+        ministack_clients.dynamodb.transact_write_items(TransactItems=[stale])
+
+
+def test_a_missing_table_names_the_remedy(ministack_clients: Clients) -> None:
+    """Provisioning makes it."""
+    lease = DynamoLease(ministack_clients, "nowhere", lease_seconds=SECONDS)
+    with pytest.raises(Exception, match="facerec provision"):
+        lease.hold()

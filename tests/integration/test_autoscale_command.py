@@ -1,0 +1,249 @@
+"""`python -m autoscale` and `facerec fleet` as an operator runs them, on the emulator's queue, table and EC2."""
+
+import json
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from facerec.aws.clients import Clients
+from facerec.aws.launch_template import provision_launch_template
+from facerec.settings import InstancesSettings, Settings
+from tests.support.emulated import EmulatedAws, changed, environ_of
+from tests.support.processes import CHECKOUT, run
+
+AUTOSCALE = (sys.executable, "-m", "autoscale")
+PATIENCE_SECONDS = 60
+BACKLOG = b'facerec_backlog_messages{state="visible"} 1.0'
+
+
+class Autoscaler:
+    """A running `python -m autoscale`, and what it logs."""
+
+    def __init__(self, environ: Mapping[str, str], *arguments: str) -> None:
+        self.process = subprocess.Popen(
+            [*AUTOSCALE, *arguments],
+            cwd=CHECKOUT,
+            env=dict(environ),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self._log: list[dict[str, Any]] = []
+        self._logged = threading.Condition()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            with self._logged:
+                self._log.append(json.loads(line))
+                self._logged.notify_all()
+
+    def await_line(self, event: str, fits: Callable[[dict[str, Any]], bool] = lambda _: True) -> dict[str, Any]:
+        """The first line of the event that fits, once it is there."""
+
+        def found() -> dict[str, Any] | None:
+            return next((line for line in self._log if line["event"] == event and fits(line)), None)
+
+        with self._logged:
+            assert self._logged.wait_for(lambda: found() is not None, PATIENCE_SECONDS), self._log
+            line = found()
+        assert line is not None
+        return line
+
+    def logged(self, event: str) -> bool:
+        """Whether there is such a line by now."""
+        with self._logged:
+            return any(line["event"] == event for line in self._log)
+
+    def end(self, sent: signal.Signals = signal.SIGTERM) -> int:
+        """Send the signal; returns the exit status when everything it logged is read."""
+        self.process.send_signal(sent)
+        status = self.process.wait(PATIENCE_SECONDS)
+        self._reader.join(PATIENCE_SECONDS)
+        return status
+
+
+@contextmanager
+def autoscaler(environ: Mapping[str, str], *arguments: str) -> Iterator[Autoscaler]:
+    """An autoscaler that is surely gone afterwards."""
+    command = Autoscaler(environ, *arguments)
+    try:
+        yield command
+    finally:
+        if command.process.poll() is None:
+            command.process.kill()
+            command.process.wait()
+
+
+@pytest.fixture
+def clients(fresh: Settings) -> Iterator[Clients]:
+    """Clients of the emulator; what was launched is terminated afterwards."""
+    found = Clients(fresh)
+    yield found
+    instances = [one["InstanceId"] for one in described(found, fresh)]
+    if instances:
+        found.ec2.terminate_instances(InstanceIds=instances)
+
+
+@pytest.fixture
+def environ(emulator: EmulatedAws, fresh: Settings, clients: Clients) -> dict[str, str]:
+    """The environment of an autoscaler that can launch, and hurries."""
+    image_id = clients.ec2.describe_images()["Images"][0]["ImageId"]
+    settings = changed(fresh, instances=InstancesSettings(image_id=image_id, volume_gb=100))
+    provision_launch_template(clients, settings, image_id)
+    return environ_of(fresh, emulator.environ) | {
+        "FACEREC_AUTOSCALE__INTERVAL_SECONDS": "0.1",
+        "FACEREC_AUTOSCALE__LEASE_SECONDS": "3",
+        "FACEREC_LOG__FORMAT": "json",
+    }
+
+
+def submit(clients: Clients, settings: Settings) -> None:
+    """Put a message into the request queue."""
+    url = clients.sqs.get_queue_url(QueueName=settings.request_queue)["QueueUrl"]
+    clients.sqs.send_message(QueueUrl=url, MessageBody="a task")
+
+
+def described(clients: Clients, settings: Settings) -> list[Any]:
+    """The fleet's instances that are not terminated, as EC2 tells them."""
+    answer = clients.ec2.describe_instances(Filters=[{"Name": "tag:facerec:fleet", "Values": [settings.prefix]}])
+    found = [one for reservation in answer["Reservations"] for one in reservation["Instances"]]
+    return [one for one in found if one["State"]["Name"] in {"pending", "running", "stopping", "stopped"}]
+
+
+def names(instance: Any) -> str:
+    """An instance's name."""
+    return str(next(tag["Value"] for tag in instance["Tags"] if tag["Key"] == "Name"))
+
+
+def test_a_task_in_the_queue_launches_from_zero(
+    environ: dict[str, str], fresh: Settings, clients: Clients, tmp_path: Path
+) -> None:
+    """It is told by log, metrics, status, history and plot, and the instance outlives the autoscaler."""
+    with autoscaler(environ) as command:
+        address = command.await_line("metrics_served")["address"]
+        command.await_line("reconciled", lambda line: line["needed"] == 0)
+        assert not described(clients, fresh)
+        submit(clients, fresh)
+        line = command.await_line("reconciled", lambda line: line["actions"] == "launch 1")
+        assert line["visible"] == 1
+        assert line["reason"].startswith("1 open")
+        command.await_line("reconciled", lambda line: line["phases"] == {"booting": 1})
+        assert [names(one) for one in described(clients, fresh)] == ["app-tier-instance-1"]
+        metrics = httpx.get(address).content
+        assert BACKLOG in metrics
+        assert b'facerec_fleet_instances{phase="booting"} 1.0' in metrics
+        assert b'facerec_autoscaler_actions_total{action="launch"} 1.0' in metrics
+        assert b"facerec_autoscaler_leader 1.0" in metrics
+        seen = run("fleet", "status", "--format", "json", environ=environ)
+        assert seen.returncode == 0, seen.stderr
+        status = json.loads(seen.stdout)
+        assert [(one["number"], one["phase"]) for one in status["instances"]] == [(1, "booting")]
+        assert status["queue"]["visible"] == 1
+        assert status["lease_holder"]
+        assert command.end() == 0
+        assert not command.logged("action_failed")
+    assert len(described(clients, fresh)) == 1
+    shown = run("fleet", "status", environ=environ).stdout
+    assert "nobody holds the lease" in shown
+    assert "booting" in shown
+    history = json.loads(run("fleet", "history", "--format", "json", environ=environ).stdout)
+    assert [record["actions"] for record in history if record["actions"]] == ["launch 1"]
+    assert "launch 1" in run("fleet", "history", "--since", "10m", environ=environ).stdout
+    plot = tmp_path / "fleet.png"
+    drawn = run("fleet", "history", "--plot", str(plot), environ=environ)
+    assert drawn.returncode == 0, drawn.stderr
+    assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+def test_one_decides_and_another_takes_over(environ: dict[str, str], fresh: Settings, clients: Clients) -> None:
+    """At once when the first one leaves, after the lease when it was killed; nothing is launched twice."""
+    submit(clients, fresh)
+    with autoscaler(environ) as first:
+        first.await_line("reconciled", lambda line: line["phases"] == {"booting": 1})
+        with autoscaler(environ) as second:
+            second.await_line("waiting_for_the_lease")
+            assert not second.logged("leading")
+            assert first.end() == 0
+            second.await_line("leading")
+            assert not second.logged("lease_taken_over")
+            with autoscaler(environ) as third:
+                third.await_line("waiting_for_the_lease")
+                second.end(signal.SIGKILL)
+                third.await_line("leading")
+                assert third.logged("lease_taken_over")
+                third.await_line("reconciled", lambda line: line["phases"] == {"booting": 1})
+                assert third.end(signal.SIGINT) == 0
+    assert len(described(clients, fresh)) == 1
+
+
+def test_a_rehearsal_changes_nothing(environ: dict[str, str], fresh: Settings, clients: Clients) -> None:
+    """`--dry-run` prints what would be done, beside an active autoscaler too; `--once` without it does it."""
+    submit(clients, fresh)
+    printed = run("autoscale", "--once", "--dry-run", environ=environ)
+    assert printed.returncode == 0, printed.stderr
+    assert "queue    1 visible" in printed.stdout
+    assert "would    launch 1" in printed.stdout
+    assert not described(clients, fresh)
+    with autoscaler(environ, "--dry-run") as command:
+        assert command.process.stdout is not None
+        assert select.select([command.process.stdout], [], [], PATIENCE_SECONDS)[0]
+        assert command.process.stdout.readline().startswith("queue    1 visible")
+        assert command.end() == 0
+    assert not described(clients, fresh)
+    printed = run("autoscale", "--once", environ=environ)
+    assert "did      launch 1" in printed.stdout
+    assert len(described(clients, fresh)) == 1
+    with autoscaler(environ) as command:
+        command.await_line("leading")
+        assert run("autoscale", "--once", environ=environ).returncode == 1
+
+
+def failure(environ: dict[str, str], *arguments: str) -> str:
+    """The one sentence with which the autoscaler ends."""
+    ended = subprocess.run(
+        [*AUTOSCALE, *arguments],
+        cwd=CHECKOUT,
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+        check=False,
+    )
+    assert ended.returncode == 1
+    (line,) = ended.stderr.splitlines()
+    return line
+
+
+def test_what_is_missing_is_named_at_the_start(environ: dict[str, str], fresh: Settings, clients: Clients) -> None:
+    """Template, table and queue, each with the command that makes them."""
+    clients.ec2.delete_launch_template(LaunchTemplateName=fresh.launch_template)
+    assert failure(environ).startswith("autoscale: there is no launch template")
+    assert "facerec provision" in failure(environ)
+    clients.dynamodb.delete_table(TableName=fresh.fleet_table)
+    assert failure(environ) == (
+        f"autoscale: there is no table {fresh.fleet_table!r}; create it with `facerec provision`"
+    )
+    missing = environ | {"FACEREC_NAMES__REQUEST_QUEUE": "nowhere"}
+    assert failure(missing) == "autoscale: there is no queue 'nowhere'; create it with `facerec provision`"
+
+
+def test_a_taken_port_is_named(environ: dict[str, str]) -> None:
+    """So is the setting to change."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        line = failure(environ | {"FACEREC_AUTOSCALE__METRICS_PORT": str(port)})
+    assert line.startswith(f"autoscale: cannot show metrics on 127.0.0.1 port {port}")
+    assert "FACEREC_AUTOSCALE__METRICS_PORT" in line

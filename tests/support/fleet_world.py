@@ -1,0 +1,136 @@
+"""Queue, fleet, lease and chronicle in memory around a reconciler, on a clock that the test moves."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from structlog.typing import EventDict
+
+from autoscale.controller import Controller, Priors
+from autoscale.observation import ACTIVE, Instance, Power, QueueDepth, phase
+from autoscale.policy import Policy
+from autoscale.reconciler import Reconciler
+from autoscale.rounds import Round
+from facerec.errors import FacerecError
+from facerec.fleet import WorkerState
+from tests.fakes.fleet import FakeBacklog, FakeChronicle, FakeFleet, FakeLease, LeaseItem, Machine
+from tests.fakes.worker_reports import READY, InMemoryWorkerReports
+
+POLICY = Policy(cooldown_seconds=5, warm_pool_max=1)
+LEASE_SECONDS = 15.0
+PRIORS = Priors(boot_seconds=10, start_seconds=5, service_seconds=1)
+
+
+class World:
+    """Queue, fleet, lease and chronicle in memory, on a clock that the test moves.
+
+    An instance's worker reports every second from `boot_seconds` after its launch on; it works off nothing by itself.
+    `failing` maps a port's method to what it raises; `orders` is what was asked of the fleet, by numbers.
+    """
+
+    boot_seconds = 10.0
+
+    def __init__(self) -> None:
+        self.now = 1_000_000.0
+        self.reports = InMemoryWorkerReports()
+        self.fleet = FakeFleet(self.reports, lambda: self.now, pending_seconds=self.boot_seconds / 2)
+        self.backlog = FakeBacklog()
+        self.lease = LeaseItem()
+        self.chronicle = FakeChronicle()
+        self.failing: dict[str, FacerecError] = {}
+        self.on_call: Callable[[str], None] = lambda _: None
+        self.orders: list[str] = []
+
+    def called(self, method: str, targets: Sequence[int | str]) -> None:
+        """A port's method is about to be called."""
+        self.on_call(method)
+        if method in self.failing:
+            raise self.failing[method]
+        if targets:
+            numbers = {one.instance_id: one.number for one in self.fleet.machines}
+            self.orders.append(" ".join([method, *(str(numbers.get(str(one), one)) for one in targets)]))
+
+    def queue(self, visible: int, in_flight: int = 0) -> None:
+        """What waits from now on."""
+        self.backlog.counts = QueueDepth(visible, in_flight)
+
+    def machine(self, number: int) -> Machine:
+        """The instance of that number, to be changed."""
+        return next(one for one in self.fleet.machines if one.number == number)
+
+    @property
+    def active(self) -> int:
+        """What counts towards the cap."""
+        return sum(phase(one, POLICY.limits, self.now) in ACTIVE for one in self.fleet.instances())
+
+    def pass_second(self, held: int = 0) -> None:
+        """Let the workers live a second."""
+        self.now += 1
+        for one in self.fleet.instances():
+            if one.power is Power.RUNNING and self.now - one.since >= self.boot_seconds:
+                self.report(one, held)
+
+    def report(self, one: Instance, held: int = 0) -> None:
+        """The worker says what it does."""
+        assert one.instance_id is not None
+        before = one.worker or replace(READY, instance_id=one.instance_id, ready_at=self.now, idle_since=self.now)
+        drained = WorkerState.DRAINING if held else WorkerState.DRAINED
+        state = WorkerState.READY if one.drain_ordered_at is None else drained
+        idle_since = None if held else before.idle_since or self.now
+        still = replace(before, saturated_seconds=0.0, saturated_tasks=0)
+        self.reports.report(replace(still, state=state, reported_at=self.now, held=held, idle_since=idle_since))
+
+
+class Watched:
+    """A port whose calls the world sees first."""
+
+    def __init__(self, world: World, port: Any) -> None:
+        self._world = world
+        self._port = port
+
+    def __getattr__(self, name: str) -> Any:
+        """The method, watched."""
+        method = getattr(self._port, name)
+
+        def call(*arguments: Any, **named: Any) -> Any:
+            targets = arguments[0] if arguments and name != "record" else ()
+            self._world.called(name, targets)
+            return method(*arguments, **named)
+
+        return call
+
+
+def started(world: World, policy: Policy = POLICY, watch: Callable[[Round], None] = lambda _: None) -> Reconciler:
+    """Another controller on the same world."""
+    return Reconciler(
+        backlog=Watched(world, world.backlog),
+        fleet=Watched(world, world.fleet),
+        lease=Watched(world, FakeLease(world.lease, lease_seconds=LEASE_SECONDS, clock=lambda: world.now)),
+        chronicle=Watched(world, world.chronicle),
+        controller=Controller(policy, PRIORS),
+        watch=watch,
+        clock=lambda: world.now,
+        luck=lambda: 0.0,
+    )
+
+
+def rounds(world: World, reconciler: Reconciler, seconds: int) -> list[Round]:
+    """A round a second."""
+    done = []
+    for _ in range(seconds):
+        done.append(reconciler.round())
+        assert world.active <= POLICY.max_instances
+        world.pass_second()
+    return done
+
+
+def serving(world: World, count: int) -> None:
+    """So many instances serve, and are idle since now."""
+    world.fleet.launch(range(1, count + 1))
+    for _ in range(int(world.boot_seconds) + 1):
+        world.pass_second()
+
+
+def events(logs: list[EventDict], name: str) -> list[EventDict]:
+    """The lines of one kind."""
+    return [line for line in logs if line["event"] == name]

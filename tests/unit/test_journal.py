@@ -1,0 +1,78 @@
+"""What rounds leave in the log and in the chronicle."""
+
+import itertools
+from collections.abc import Iterator
+
+import pytest
+from structlog.testing import capture_logs
+from structlog.typing import EventDict
+
+from autoscale.reconciler import Reconciler
+from facerec.errors import Transient
+from tests.support.fleet_world import World, events, rounds, started
+
+
+@pytest.fixture
+def world() -> World:
+    """Nothing waits, nothing runs."""
+    return World()
+
+
+@pytest.fixture
+def reconciler(world: World) -> Reconciler:
+    """A controller that has just been started."""
+    return started(world)
+
+
+@pytest.fixture
+def logs() -> Iterator[list[EventDict]]:
+    """What is logged."""
+    with capture_logs() as records:
+        yield records
+
+
+def test_the_canonical_line(world: World, reconciler: Reconciler, logs: list[EventDict]) -> None:
+    """One when something changed or was done, else one a minute."""
+    rounds(world, reconciler, 119)
+    assert len(events(logs, "reconciled")) == 2
+    logs.clear()
+    world.queue(5)
+    reconciler.round()
+    (line,) = events(logs, "reconciled")
+    assert line["visible"] == 5
+    assert line["needed"] == 1
+    assert line["actions"] == "launch 1"
+    assert line["estimates"]["service_seconds"] == 1
+    assert line["reason"].startswith("5 open")
+    assert line["phases"] == {}
+    logs.clear()
+    reconciler.round()
+    (line,) = events(logs, "reconciled")
+    assert line["phases"] == {"booting": 1}
+
+
+def test_the_chronicle(world: World, reconciler: Reconciler) -> None:
+    """Every change and every action is recorded, each ten seconds while there is something, and nothing at zero."""
+    rounds(world, reconciler, 60)
+    assert len(world.chronicle.kept) == 1
+    world.queue(5)
+    rounds(world, reconciler, 31)
+    told = world.chronicle.kept[1:]
+    assert [record.actions for record in told if record.actions] == ["launch 1"]
+    assert [(record.booting, record.serving) for record in told[1:]] == [(1, 0), (0, 1), (0, 1), (0, 1)]
+    assert all(after.at - before.at <= 10 for before, after in itertools.pairwise(told))
+    assert told[0].visible == 5
+    assert told[0].needed == 1
+
+
+def test_the_chronicle_failing_fails_nothing_else(world: World, reconciler: Reconciler, logs: list[EventDict]) -> None:
+    """It is logged once, and what could not be recorded is tried again."""
+    world.failing["record"] = Transient("no table")
+    world.queue(5)
+    done = rounds(world, reconciler, 3)
+    assert world.orders == ["launch 1"]
+    assert all(one.failures == ("chronicle",) for one in done)
+    assert len(events(logs, "chronicle_not_written")) == 1
+    del world.failing["record"]
+    rounds(world, reconciler, 1)
+    assert world.chronicle.kept[-1].booting == 1
