@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -18,20 +18,22 @@ FACEREC = (sys.executable, "-m", "facerec.cli")
 class System:
     """A running system in its own state directory; a context manager.
 
-    `environ` are further `FACEREC_*` variables; of the inherited ones only those of the model
-    count. Raises `RuntimeError` with its output when it does not come up.
+    Without `workers` its fleet is elastic. `options` are further ones of `facerec local up`, `environ` further
+    `FACEREC_*` variables; of the inherited ones only those of the model count. Raises `RuntimeError` with its output
+    when it does not come up.
     """
 
     def __init__(
         self,
         state: Path,
         *,
-        workers: int = 1,
+        workers: int | None = 1,
+        options: Sequence[str] = (),
         environ: Mapping[str, str] | None = None,
         start_timeout_seconds: float = 120,
     ) -> None:
         self.state = state
-        self._workers = workers
+        self._options = (*options, *(() if workers is None else ("--workers", str(workers))))
         self._start_timeout_seconds = start_timeout_seconds
         inherited = {
             name: value
@@ -61,7 +63,7 @@ class System:
         """Start it and wait until it serves."""
         self.state.mkdir(parents=True, exist_ok=True)
         self._output = self.state / "up.log"
-        arguments = ("local", "up", "--state", str(self.state), "--workers", str(self._workers))
+        arguments = ("local", "up", "--state", str(self.state), *self._options)
         with self._output.open("wb") as output:
             self._process = subprocess.Popen(
                 (*FACEREC, *arguments), cwd=ROOT, env=self._base, stdout=output, stderr=subprocess.STDOUT
@@ -92,6 +94,21 @@ class System:
                 if self._process.poll() is None:
                     self._process.kill()
         return time.monotonic() - started
+
+    def processes(self, words: str) -> list[int]:
+        """The ids of this system's processes whose command line holds these words."""
+        marks = (str(self.state).encode(), self.environ["AWS_ENDPOINT_URL"].encode())
+        found = []
+        for folder in Path("/proc").iterdir():
+            if folder.name.isdigit():
+                try:
+                    command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                    environ = (folder / "environ").read_bytes()
+                except OSError:  # it has just ended, or is another user's
+                    continue
+                if words in command and any(mark in environ for mark in marks):
+                    found.append(int(folder.name))
+        return found
 
     def run(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a `facerec` command against it; raises `CalledProcessError` with the output in its notes."""

@@ -7,9 +7,11 @@ from pathlib import Path
 import httpx
 
 from facerec.errors import ConfigurationError, FacerecError
+from facerec.local.addresses import poll_until
 from facerec.local.progress import Progress
 from facerec.local.system import LocalSystem
 
+_ZERO_SECONDS = 30.0
 _SENTENCES = {
     "match": "{file}: face detected - {name}",
     "unknown": "{file}: face not recognized",
@@ -81,6 +83,15 @@ def upload(samples: Samples, web_url: str, progress: Progress, wait_seconds: flo
             answers.append(Answer(response.text.rstrip("\n"), expected))
             progress.line(answers[-1].reply)
     return answers
+
+
+def await_zero(system: LocalSystem, progress: Progress) -> None:
+    """Wait until the fleet has no instance left that is pending or running; raises `FacerecError` if it stays."""
+    with progress.step("back at zero instances"):
+        if not poll_until(lambda: not system.running_instances(), _ZERO_SECONDS):
+            raise FacerecError(
+                f"instances run on {_ZERO_SECONDS:g} s after the last reply: {system.running_instances()}"
+            )
 
 
 def compare(answers: list[Answer], progress: Progress) -> None:

@@ -24,6 +24,9 @@ class EmulatorKind(StrEnum):
     MOTO = "moto"
 
 
+_IMAGES = {EmulatorKind.MINISTACK: "ami-0c2023a1b2c3d4e5f", EmulatorKind.MOTO: "ami-04681a1dbd79675a5"}
+
+
 @dataclass(frozen=True, slots=True)
 class Emulator:
     """An emulator to be run by `command`, then found at `url`."""
@@ -31,6 +34,8 @@ class Emulator:
     kind: EmulatorKind
     url: str
     command: Command
+    image_id: str
+    """An AMI that it has; what runs on an instance is this machine's affair."""
 
     @property
     def forgets(self) -> bool:
@@ -53,7 +58,7 @@ def emulator(kind: EmulatorKind, *, port: int, state: Path, environ: Mapping[str
         base |= _ministack_environ(port, state.resolve())
     else:
         argv = (sys.executable, "-m", "moto.server", "-H", LOOPBACK, "-p", str(port))
-    return Emulator(kind, f"http://{LOOPBACK}:{port}", Command("emulator", argv, base))
+    return Emulator(kind, f"http://{LOOPBACK}:{port}", Command("emulator", argv, base), _IMAGES[kind])
 
 
 def _ministack_environ(port: int, state: Path) -> dict[str, str]:
@@ -66,7 +71,7 @@ def _ministack_environ(port: int, state: Path) -> dict[str, str]:
         "STATE_DIR": str(state),
         "S3_PERSIST": "1",
         "S3_DATA_DIR": str(state / "s3"),
-        "SERVICES": "s3,sqs,dynamodb,ec2,sts",
+        "SERVICES": "s3,sqs,dynamodb,ec2,monitoring,sts",
         # Its MQTT and SFTP listeners have ports and interfaces of their own.
         "IOT_MTLS_ENABLED": "0",
         "SFTP_ENABLED": "0",

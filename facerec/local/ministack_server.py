@@ -1,14 +1,15 @@
 """Runs ministack with two gaps closed: `python -m facerec.local.ministack_server`.
 
-Crashes: on its own, ministack writes S3 objects to disk at once, but tables and queues only when it ends in good order.
-This wrapper writes them a moment after they change, too. Requests are handled on one event loop, and so is the saving:
-what is saved is consistent.
+Crashes: on its own, ministack writes S3 objects to disk at once, but tables, queues and instances only when it ends in
+good order. This wrapper writes them a moment after they change, too. Requests are handled on one event loop, and so is
+the saving: what is saved is consistent.
 
 Long polls: on its own, ministack goes on polling for a client that has left, and hands it the next message, which
 nobody sees until its visibility timeout is over; and its end waits for that poll. This wrapper ends the poll.
 """
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from time import perf_counter
 from typing import Any
@@ -18,6 +19,9 @@ from ministack.core.persistence import save_all  # type: ignore[import-untyped] 
 
 _SERVICES = {b"DynamoDB_20120810": "dynamodb", b"AmazonSQS": "sqs"}
 _READING = (b"BatchGet", b"Describe", b"Get", b"List", b"Query", b"Scan")
+_EC2 = b"/ec2/aws4_request"
+"""In the signature of EC2's requests, which name their operation in the body."""
+_EC2_ACTION = re.compile(rb"(?:^|&)Action=(\w+)")
 _LONG_POLL = b"AmazonSQS.ReceiveMessage"
 _SETTLE_SECONDS = 1.0
 _LARGEST_SHARE = 0.05
@@ -37,11 +41,10 @@ class Saver:
         self._changed: set[str] = set()
         self._wake = asyncio.Event()
 
-    def note(self, target: bytes) -> None:
-        """A request with this `X-Amz-Target` has been answered."""
-        service, _, operation = target.partition(b".")
-        if service in _SERVICES and not operation.startswith(_READING):
-            self._changed.add(_SERVICES[service])
+    def note(self, service: str, operation: bytes) -> None:
+        """An operation has been answered."""
+        if not operation.startswith(_READING):
+            self._changed.add(service)
             self._wake.set()
 
     async def run(self) -> None:
@@ -68,8 +71,23 @@ def saving(app: _App) -> _App:
             finally:
                 task.cancel()
             return
-        await app(scope, receive, send)
-        saver.note(_target(scope))
+        service, _, operation = _target(scope).partition(b".")
+        if service in _SERVICES:
+            await app(scope, receive, send)
+            saver.note(_SERVICES[service], operation)
+        elif _EC2 in _header(scope, b"authorization"):
+            body = bytearray()
+
+            async def read() -> MutableMapping[str, Any]:
+                message = await receive()
+                body.extend(message.get("body", b""))
+                return message
+
+            await app(scope, read, send)
+            action = _EC2_ACTION.search(body)
+            saver.note("ec2", action[1] if action else b"")
+        else:
+            await app(scope, receive, send)
 
     return wrapped
 
@@ -108,8 +126,12 @@ def polling_while_connected(app: _App) -> _App:
 
 def _target(scope: _Scope) -> bytes:
     """The `X-Amz-Target` of a request."""
-    target: bytes = dict(scope.get("headers", ())).get(b"x-amz-target", b"")
-    return target
+    return _header(scope, b"x-amz-target")
+
+
+def _header(scope: _Scope, name: bytes) -> bytes:
+    value: bytes = dict(scope.get("headers", ())).get(name, b"")
+    return value
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ from facerec.errors import ConfigurationError
 from facerec.local.addresses import LOOPBACK, answers_ok, free_port, poll_until
 from facerec.local.emulator import DEFAULT_PORT, START_SECONDS, Emulator, EmulatorKind, emulator
 from facerec.local.environment import emulated_variables, without_aws
+from facerec.local.instances import emulated_ec2, running_instances
 from facerec.local.processes import Command, tail
 from facerec.local.progress import Progress
 from facerec.local.signals import stop_signals
@@ -22,17 +23,32 @@ from model.artefact import Artefact, ArtefactError
 
 _WEB_START_SECONDS = 60.0
 _WORKER_START_EXTRA_SECONDS = 30.0
+_FLEET_START_SECONDS = 30.0
 # Together below the supervisor's limit; the emulator's is for writing its state.
 _WEB_GRACE_SECONDS, _WORKER_GRACE_SECONDS, _EMULATOR_GRACE_SECONDS = 7.0, 4.0, 2.0
+_AUTOSCALER_GRACE_SECONDS = 2.0
+
+_FLEET = {
+    "FACEREC_AUTOSCALE__BOOT_PRIOR_SECONDS": "4",
+    "FACEREC_AUTOSCALE__START_PRIOR_SECONDS": "4",
+}
+"""What is different about this machine's fleet, unless the environment says otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What to start: how many workers, which emulator, and the web tier's port (0: any free one)."""
+    """What to start.
 
-    workers: int
+    A number of `workers` is fixed; without one the autoscaler runs as many instances as the backlog needs, each of
+    which boots for `boot_seconds` before its worker starts; with `autoscaler` False somebody else runs that. The web
+    tier's `port` 0 means any free one.
+    """
+
+    workers: int | None
     emulator: EmulatorKind
     port: int | None = None
+    boot_seconds: float = 0.0
+    autoscaler: bool = True
 
 
 class LocalSystem:
@@ -79,9 +95,11 @@ class LocalSystem:
             self._progress.line(f"  {self._emulator.kind} forgets everything when it stops; ministack keeps it")
 
     def start_tiers(self) -> None:
-        """Start the workers and the web tier, and wait until they take requests."""
-        workers = [self._worker(number) for number in range(1, self._options.workers + 1)]
+        """Start the workers, or what starts them, and the web tier, and wait until they take requests."""
+        workers = [self._worker(number) for number in range(1, (self._options.workers or 0) + 1)]
         started = self._supervisor.start(*workers, grace_seconds=_WORKER_GRACE_SECONDS)
+        if self._options.workers is None:
+            self._start_fleet()
         [web] = self._supervisor.start(self._facerec("web"), grace_seconds=_WEB_GRACE_SECONDS)
         with self._progress.step(f"web tier on {self.web_url}"):
             self._supervisor.wait_until_ready(web, lambda: answers_ok(f"{self.web_url}/readyz"), _WEB_START_SECONDS)
@@ -90,6 +108,25 @@ class LocalSystem:
             with self._progress.step(child.name):
                 self._supervisor.wait_until_ready(child, partial(self._consumes, child.name), limit)
 
+    def _start_fleet(self) -> None:
+        """Start the machine behind the emulated EC2, and the autoscaler."""
+        logs, boot = str(self._state.logs), str(self._options.boot_seconds)
+        host = Command(
+            "ec2-host", self._argv("local", "ec2-host", "--logs", logs, "--boot-seconds", boot), self._environ
+        )
+        [machine] = self._supervisor.start(host, grace_seconds=_WORKER_GRACE_SECONDS)
+        with self._progress.step("machine behind the emulated EC2"):
+            self._supervisor.wait_until_ready(
+                machine, lambda: self._logged("ec2-host", "ec2_host_ready"), _FLEET_START_SECONDS
+            )
+        if not self._options.autoscaler:
+            return
+        [autoscaler] = self._supervisor.start(self._facerec("autoscale"), grace_seconds=_AUTOSCALER_GRACE_SECONDS)
+        with self._progress.step(f"autoscaler (0 to {self._environ['FACEREC_AUTOSCALE__MAX_INSTANCES']} instances)"):
+            self._supervisor.wait_until_ready(
+                autoscaler, lambda: self._logged("autoscale", "autoscaler_ready"), _FLEET_START_SECONDS
+            )
+
     def run(self, name: str, *arguments: str) -> None:
         """Run `facerec <name> …` to its end; raises `ChildFailed` with the end of its log unless it succeeds."""
         command = self._facerec(name, *arguments)
@@ -97,6 +134,11 @@ class LocalSystem:
         if status != 0:
             log = self._supervisor.log(command)
             raise ChildFailed(f"`facerec {name}` failed; the end of {log}:\n{tail(log)}")
+
+    def running_instances(self) -> list[str]:
+        """The names of the fleet's pending and running instances."""
+        ec2 = emulated_ec2(self.variables)
+        return sorted(running_instances(ec2, self._settings.prefix, pending=True).values())
 
     def announce(self) -> None:
         """Let `facerec local env` find the system."""
@@ -127,16 +169,26 @@ class LocalSystem:
                 "FACEREC_MODEL__CACHE_DIR": str(self._settings.model.cache_dir.resolve()),
             }
         )
-        if self._options.workers > 1 and "FACEREC_WORKER__ENGINES" not in environ:
+        if self._options.workers != 1 and "FACEREC_WORKER__ENGINES" not in environ:
             variables["FACEREC_WORKER__ENGINES"] = "1"  # one engine per core each would crowd the machine
+        # More than a worker for each core would only get in each other's way.
+        cores = str(max(2, len(os.sched_getaffinity(0))))
+        of_the_fleet = {
+            "FACEREC_INSTANCES__IMAGE_ID": self._emulator.image_id,
+            "FACEREC_AUTOSCALE__MAX_INSTANCES": cores,
+        }
+        variables = _FLEET | of_the_fleet | variables
         if "FACEREC_WEB__SHUTDOWN_SECONDS" not in environ:
             variables["FACEREC_WEB__SHUTDOWN_SECONDS"] = "4"  # with the flush of the last replies within the grace
         if self._settings.log.level in {"warning", "error"}:
             variables["FACEREC_LOG__LEVEL"] = "info"  # a worker tells by a record of this level that it is ready
         return variables
 
+    def _argv(self, *arguments: str) -> tuple[str, ...]:
+        return (sys.executable, "-m", "facerec.cli", *arguments)
+
     def _facerec(self, name: str, *arguments: str) -> Command:
-        return Command(name, (sys.executable, "-m", "facerec.cli", name, *arguments), self._environ)
+        return Command(name, self._argv(name, *arguments), self._environ)
 
     def _worker(self, number: int) -> Command:
         name = f"worker{number}"
@@ -146,8 +198,11 @@ class LocalSystem:
 
     def _consumes(self, worker: str) -> bool:
         """Whether the worker has logged Celery's `worker1@host ready.`."""
-        log = self._state.logs / f"{worker}.log"
-        return re.search(rf"{worker}@\S+ ready\.", log.read_text(errors="replace")) is not None
+        return self._logged(worker, rf"{worker}@\S+ ready\.")
+
+    def _logged(self, process: str, pattern: str) -> bool:
+        log = self._state.logs / f"{process}.log"
+        return re.search(pattern, log.read_text(errors="replace")) is not None
 
     def _emulator_restarted(self) -> None:
         poll_until(lambda: self._supervisor.stopping or self._emulator.ready(), START_SECONDS)

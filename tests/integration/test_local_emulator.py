@@ -37,7 +37,7 @@ def run(state: Path, kind: EmulatorKind = EmulatorKind.MINISTACK) -> Iterator[tu
 
 
 def put(settings: Settings, clients: Clients) -> None:
-    """One object, one template, one message."""
+    """One object, one template, one message, one instance."""
     clients.s3.put_object(Bucket=settings.output_bucket, Key="a/b.json", Body=b"result")
     clients.dynamodb.put_item(
         TableName=settings.templates_table,
@@ -45,16 +45,19 @@ def put(settings: Settings, clients: Clients) -> None:
     )
     url = clients.sqs.get_queue_url(QueueName=settings.request_queue)["QueueUrl"]
     clients.sqs.send_message(QueueUrl=url, MessageBody="task")
+    clients.ec2.run_instances(ImageId="ami-12345678", MinCount=1, MaxCount=1)
 
 
 def check(settings: Settings, clients: Clients) -> None:
-    """All three are there."""
+    """All four are there."""
     assert clients.s3.get_object(Bucket=settings.output_bucket, Key="a/b.json")["Body"].read() == b"result"
     [item] = clients.dynamodb.scan(TableName=settings.templates_table)["Items"]
     assert item["embedding"]["B"] == bytes(range(256))
     url = clients.sqs.get_queue_url(QueueName=settings.request_queue)["QueueUrl"]
     [message] = clients.sqs.receive_message(QueueUrl=url, WaitTimeSeconds=2)["Messages"]
     assert message["Body"] == "task"
+    [reservation] = clients.ec2.describe_instances()["Reservations"]
+    assert [instance["State"]["Name"] for instance in reservation["Instances"]] == ["running"]
 
 
 def test_ministack_keeps_everything_over_a_restart(tmp_path: Path) -> None:
@@ -71,6 +74,7 @@ def test_ministack_keeps_everything_over_a_crash(tmp_path: Path) -> None:
         put(settings, clients)
         assert poll_until(lambda: "jane" in text(tmp_path / "dynamodb.json"), 10)
         assert poll_until(lambda: "task" in text(tmp_path / "sqs.json"), 10)
+        assert poll_until(lambda: "running" in text(tmp_path / "ec2.json"), 10)
         os.kill(process.pid, signal.SIGKILL)
         assert process.wait(5) == -signal.SIGKILL
     with run(tmp_path) as (_, settings, clients):

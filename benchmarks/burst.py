@@ -1,0 +1,101 @@
+"""Bursts of uploads on the real local fleet, from zero instances and back to zero.
+
+    python -m benchmarks.burst --requests 100 --max-instances 4
+    python -m benchmarks.burst --cooldown-seconds 10 --boot-seconds 5
+
+Each emulated instance is a real worker process; EC2's books are read ten times a second. The last line is one JSON
+object: `wrong` and `lost` as in benchmarks.roundtrip; `max_running` is the most instances that were pending or running
+at once; `to_first_answer_s` counts from the first upload, `to_zero_s` from the last answer.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.fleet_watch import FleetWatch, queue_counts
+from benchmarks.load import Reply, Upload, upload_all
+from benchmarks.roundtrip import OK, Photo, workload
+from benchmarks.system import ROOT, System
+
+
+def main() -> None:
+    """Run it and print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--requests", type=int, default=100)
+    parser.add_argument("--max-instances", type=int, default=4)
+    parser.add_argument("--bursts", type=int, default=2)
+    parser.add_argument("--cooldown-seconds", type=float, default=0.0)
+    parser.add_argument("--boot-seconds", type=float, default=0.0, help="of an emulated instance, before its worker")
+    parser.add_argument("--images", type=Path, default=ROOT / "examples")
+    options = parser.parse_args()
+    environ = {
+        "FACEREC_REPLY_STYLE": "name",
+        "FACEREC_AUTOSCALE__MAX_INSTANCES": str(options.max_instances),
+        "FACEREC_AUTOSCALE__COOLDOWN_SECONDS": str(options.cooldown_seconds),
+    }
+    with tempfile.TemporaryDirectory(prefix="facerec-burst-") as folder:
+        people, photos = workload(options.images, Path(folder) / "people")
+        boot = ("--boot-seconds", str(options.boot_seconds))
+        with System(Path(folder) / "state", workers=None, options=boot, environ=environ) as system:
+            system.run("enrol", "--folder", str(people))
+            bursts = []
+            for number in range(options.bursts):
+                bursts.append(burst(system, photos, options.requests, options.cooldown_seconds))
+                print(f"burst {number + 1}: {json.dumps(bursts[-1])}", file=sys.stderr)
+    print(json.dumps(summary(bursts, options.max_instances)))
+
+
+def burst(system: System, photos: list[Photo], requests: int, cooldown_seconds: float) -> dict[str, float]:
+    """Upload that many at once to a system at zero, and wait until it is at zero again."""
+    chosen = [photos[index % len(photos)] for index in range(requests)]
+    uploads = [Upload(f"{i:05d}_{photo.path.name}", photo.path.read_bytes()) for i, photo in enumerate(chosen)]
+    with FleetWatch(system) as watch:
+        watch.zero_after(time.monotonic(), 60 + cooldown_seconds)
+        began = time.monotonic()
+        replies = upload_all(system.url, uploads, requests)
+        ended = time.monotonic()
+        to_zero = watch.zero_after(ended, 120 + cooldown_seconds)
+        most = watch.most()
+    return judged(system, replies, chosen) | {
+        "max_running": most,
+        "to_first_answer_s": round(min(reply.seconds for reply in replies), 2),
+        "to_last_answer_s": round(ended - began, 2),
+        "to_zero_s": round(to_zero, 2),
+    }
+
+
+def judged(system: System, replies: list[Reply], photos: list[Photo]) -> dict[str, float]:
+    """How many replies came and were right, and what is left in the queues."""
+    answered = [(reply, photo) for reply, photo in zip(replies, photos, strict=True) if reply.status == OK]
+    wrong = [r for r, photo in answered if r.text.strip() != f"{Path(r.filename).stem}:{photo.answer}"]
+    for reply in [r for r in replies if r.status != OK][:3] + wrong[:3]:
+        print(f"  {reply.filename}: {reply.status} {reply.text.strip()}", file=sys.stderr)
+    prefix = system.environ.get("FACEREC_PREFIX", "facerec")
+    visible, in_flight = queue_counts(system, f"{prefix}-req-queue")
+    return {
+        "answered": len(answered),
+        "wrong": len(wrong),
+        "lost": len(replies) - len(answered),
+        "left_visible": visible,
+        "left_in_flight": in_flight,
+        "left_responses": sum(queue_counts(system, f"{prefix}-resp-queue")),
+    }
+
+
+def summary(bursts: list[dict[str, float]], max_instances: int) -> dict[str, object]:
+    """Sums of what may be lost, the worst of what takes time."""
+    sums = ("answered", "wrong", "lost", "left_visible", "left_in_flight", "left_responses")
+    worst = ("max_running", "to_first_answer_s", "to_last_answer_s", "to_zero_s")
+    return {
+        **{name: sum(one[name] for one in bursts) for name in sums},
+        **{name: max(one[name] for one in bursts) for name in worst},
+        "max_instances": max_instances,
+        "bursts": bursts,
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""The elastic fleet on this machine: from zero and back, also when parts of it die; nothing is lost."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from benchmarks.fleet_watch import FleetWatch, queue_counts
+from benchmarks.load import Reply, Upload, upload_all
+from benchmarks.system import System
+from facerec.local.addresses import poll_until
+from facerec.local.instances import emulated_ec2, running_instances
+from tests.support.processes import CHECKOUT
+
+pytestmark = [pytest.mark.weights, pytest.mark.timeout(400)]
+
+MOST = 2
+ZERO_SECONDS = 90
+
+
+@pytest.fixture(scope="module")
+def elastic(artefact_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    """A system at zero instances that goes back to zero at once, with the sample people enrolled."""
+    environ = {
+        "FACEREC_MODEL__DIR": str(artefact_dir),
+        "FACEREC_AUTOSCALE__MAX_INSTANCES": str(MOST),
+        "FACEREC_AUTOSCALE__COOLDOWN_SECONDS": "0",
+    }
+    with System(tmp_path_factory.mktemp("elastic"), workers=None, environ=environ) as running:
+        running.run("enrol", "--folder", "examples/gallery")
+        yield running
+
+
+def burst(system: System, count: int) -> list[Reply]:
+    """Upload at once, each photo under a name of its own."""
+    photo = (CHECKOUT / "examples" / "probes" / "image_01.jpg").read_bytes()
+    return upload_all(system.url, [Upload(f"{n:03d}.jpg", photo) for n in range(count)], count)
+
+
+def assert_all_right(replies: list[Reply]) -> None:
+    """Every client got the answer to its own photo."""
+    assert [r.text.strip() for r in replies] == [f"{r.filename}: face detected - Barack Obama" for r in replies]
+
+
+def assert_at_zero(system: System, watch: FleetWatch) -> None:
+    """No instance is left, the cap was kept, and the queues are empty."""
+    watch.zero_after(time.monotonic(), ZERO_SECONDS)
+    assert watch.most() <= MOST
+    assert queue_counts(system, "facerec-req-queue") == (0, 0)
+    assert queue_counts(system, "facerec-req-queue-dlq") == (0, 0)
+    assert queue_counts(system, "facerec-resp-queue") == (0, 0)
+
+
+def test_bursts_are_answered_from_zero_and_the_fleet_returns_to_zero(elastic: System) -> None:
+    """Twice, the second time with instances of the warm pool."""
+    for _ in range(2):
+        with FleetWatch(elastic) as watch:
+            watch.zero_after(time.monotonic(), ZERO_SECONDS)
+            assert_all_right(burst(elastic, 30))
+            assert_at_zero(elastic, watch)
+            assert watch.most() >= 1
+
+
+def test_a_killed_worker_and_a_killed_autoscaler_lose_nothing(elastic: System) -> None:
+    """Both are started again, by the instance and by the supervisor; the clients only wait longer."""
+    replies: list[Reply] = []
+    uploads = threading.Thread(target=lambda: replies.extend(burst(elastic, 60)))
+    with FleetWatch(elastic) as watch:
+        uploads.start()
+        assert poll_until(lambda: queue_counts(elastic, "facerec-req-queue")[1] > 0, 60)
+        for words in ("facerec.cli worker", "facerec.cli autoscale"):
+            for pid in elastic.processes(words):
+                if os.getpgid(pid) == pid:
+                    os.killpg(pid, signal.SIGKILL)
+        uploads.join(200)
+        assert_all_right(replies)
+        assert len(replies) == 60
+        assert_at_zero(elastic, watch)
+
+
+def test_an_instance_stopped_by_somebody_else_finishes_what_it_holds(elastic: System) -> None:
+    """As when an operator stops it in the console."""
+    replies: list[Reply] = []
+    uploads = threading.Thread(target=lambda: replies.extend(burst(elastic, 60)))
+    ec2 = emulated_ec2(elastic.environ)
+    with FleetWatch(elastic) as watch:
+        uploads.start()
+        assert poll_until(lambda: queue_counts(elastic, "facerec-req-queue")[1] > 0, 60)
+        ec2.stop_instances(InstanceIds=[min(running_instances(ec2, "facerec"))])
+        uploads.join(200)
+        assert_all_right(replies)
+        assert_at_zero(elastic, watch)

@@ -1,0 +1,156 @@
+"""The machine behind the emulated EC2: instances in its books are processes here."""
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from facerec.aws.clients import Clients
+from facerec.fleet import FLEET_TAG
+from facerec.local.addresses import poll_until
+from facerec.local.ec2_host import Ec2Host, worker_command
+from facerec.local.instances import running_instances
+from facerec.settings import Settings
+from tests.support.emulated import EmulatedAws, changed
+from tests.support.processes import alive
+
+_WORKER = """
+import os, signal, sys
+def end(*_):
+    print("ends", flush=True)
+    sys.exit(0)
+signal.signal(signal.SIGTERM, end)
+print("runs", os.getpid(), os.environ["FACEREC_WORKER__INSTANCE_ID"], flush=True)
+while True:
+    signal.pause()
+"""
+
+
+class Books:
+    """A fleet of one's own in the emulated EC2, and the host that follows it; `time` is the host's clock."""
+
+    def __init__(self, settings: Settings, log_dir: Path, boot_seconds: float) -> None:
+        self.time = 0.0
+        self._clients = Clients(settings)
+        self._prefix = settings.prefix
+        self._log_dir = log_dir
+        self.host = Ec2Host(
+            self._clients,
+            settings,
+            worker_command((sys.executable, "-c", _WORKER), os.environ),
+            log_dir=log_dir,
+            boot_seconds=boot_seconds,
+            clock=lambda: self.time,
+        )
+
+    def launch(self, name: str) -> str:
+        """Launch an instance as the autoscaler does; returns its id."""
+        tags = [{"Key": FLEET_TAG, "Value": self._prefix}, {"Key": "Name", "Value": name}]
+        launched = self._clients.ec2.run_instances(
+            ImageId="ami-12345678",
+            MinCount=1,
+            MaxCount=1,
+            TagSpecifications=[{"ResourceType": "instance", "Tags": tags}],  # type: ignore[misc,list-item] # literals
+        )
+        return launched["Instances"][0]["InstanceId"]
+
+    def stop(self, instance_id: str) -> None:
+        """Stop it."""
+        self._clients.ec2.stop_instances(InstanceIds=[instance_id])
+
+    def start(self, instance_id: str) -> None:
+        """Start it again."""
+        self._clients.ec2.start_instances(InstanceIds=[instance_id])
+
+    def lines(self, name: str) -> list[str]:
+        """What the instance's workers have printed."""
+        log = self._log_dir / f"{name}.log"
+        return log.read_text().splitlines() if log.exists() else []
+
+    def prints(self, name: str, *words: str, step_seconds: float = 0.0) -> bool:
+        """Follow the books until the instance's workers have printed lines that begin with these words."""
+
+        def printed() -> bool:
+            self.host.look()
+            self.time += step_seconds
+            return [line.split()[0] for line in self.lines(name)] == list(words)
+
+        return poll_until(printed, 20)
+
+
+@pytest.fixture
+def settings(emulator: EmulatedAws, request: pytest.FixtureRequest) -> Settings:
+    """A prefix of its own; nothing but EC2 is needed."""
+    return changed(emulator.settings, prefix=f"host-{abs(hash(request.node.name)) % 10**9}")
+
+
+@contextmanager
+def books(settings: Settings, log_dir: Path, boot_seconds: float = 0.0) -> Iterator[Books]:
+    """Books whose processes end with the block."""
+    opened = Books(settings, log_dir, boot_seconds)
+    try:
+        yield opened
+    finally:
+        opened.host.close()
+
+
+def test_a_running_instance_is_a_worker_after_its_boot(settings: Settings, tmp_path: Path) -> None:
+    """It knows its instance, boots for as long as it was told, and others' instances are not the host's business."""
+    with (
+        books(settings, tmp_path, boot_seconds=30) as fleet,
+        books(changed(settings, prefix="other"), tmp_path) as other,
+    ):
+        instance_id = fleet.launch("app-tier-instance-1")
+        other.launch("app-tier-instance-9")
+        fleet.host.look()
+        fleet.time = 29.0
+        fleet.host.look()
+        assert fleet.lines("app-tier-instance-1") == []
+        fleet.time = 30.0
+        assert fleet.prints("app-tier-instance-1", "runs")
+        assert fleet.lines("app-tier-instance-1")[0].split()[2] == instance_id
+        assert fleet.lines("app-tier-instance-9") == []
+
+
+def test_a_stopped_instance_ends_in_good_order_and_can_be_started_again(settings: Settings, tmp_path: Path) -> None:
+    """SIGTERM, then a new process; never two at once."""
+    with books(settings, tmp_path) as fleet:
+        instance_id = fleet.launch("app-tier-instance-1")
+        assert fleet.prints("app-tier-instance-1", "runs")
+        fleet.stop(instance_id)
+        assert fleet.prints("app-tier-instance-1", "runs", "ends")
+        fleet.start(instance_id)
+        assert fleet.prints("app-tier-instance-1", "runs", "ends", "runs")
+
+
+def test_a_dead_worker_is_started_again(settings: Settings, tmp_path: Path) -> None:
+    """As by systemd's `Restart=always`."""
+    with books(settings, tmp_path) as fleet:
+        fleet.launch("app-tier-instance-1")
+        assert fleet.prints("app-tier-instance-1", "runs")
+        os.kill(int(fleet.lines("app-tier-instance-1")[0].split()[1]), signal.SIGKILL)
+        assert fleet.prints("app-tier-instance-1", "runs", "runs", step_seconds=0.5)
+
+
+def test_unreadable_books_change_nothing(settings: Settings, tmp_path: Path, emulator: EmulatedAws) -> None:
+    """An emulator that does not answer is not an empty fleet; when it answers again, the books count."""
+    with books(settings, tmp_path) as fleet:
+        instance_id = fleet.launch("app-tier-instance-1")
+        assert fleet.prints("app-tier-instance-1", "runs")
+        ec2 = fleet.host._ec2
+        fleet.host._ec2 = Clients(changed(settings, aws={"endpoint_url": "http://127.0.0.1:9"})).ec2
+        fleet.host.look()
+        assert alive(pid(fleet))
+        fleet.host._ec2 = ec2
+        assert running_instances(ec2, settings.prefix) == {instance_id: "app-tier-instance-1"}
+        fleet.stop(instance_id)
+        assert fleet.prints("app-tier-instance-1", "runs", "ends")
+
+
+def pid(fleet: Books) -> int:
+    """The process of the first worker."""
+    return int(fleet.lines("app-tier-instance-1")[0].split()[1])
