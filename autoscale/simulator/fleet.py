@@ -1,0 +1,210 @@
+"""The simulated EC2: instances, what becomes of orders, and the bill."""
+
+import math
+from collections.abc import Iterable, Sequence
+from random import Random
+
+from autoscale.observation import Instance, Power
+from autoscale.simulator.events import Events
+from autoscale.simulator.machine import Machine
+from autoscale.simulator.queue import Queue
+from autoscale.simulator.scenario import Environment
+from facerec.fleet import WorkerState
+
+
+class SimulatedFleet:
+    """Carries out orders as EC2 and the workers would; the cap is watched, not kept: that is the policy's business."""
+
+    def __init__(
+        self,
+        events: Events,
+        queue: Queue,
+        environment: Environment,
+        services: Sequence[float],
+        max_instances: int,
+        random: Random,
+    ) -> None:
+        self.max_instances = max_instances
+        self.machines: dict[str, Machine] = {}
+        self.active = 0
+        """Pending or running."""
+        self.most_active = 0
+        self.over_cap_seconds = 0.0
+        self.billed_seconds = 0.0
+        self.disk_seconds = 0.0
+        self.launches = 0
+        self.health_check_seconds: float | None = None
+        """After it EC2 terminates an instance that has died, for policies that leave that to EC2."""
+        self._events, self._queue, self._environment = events, queue, environment
+        self._services, self._random = services, random
+        self._active_since = 0.0
+        self._tokens, self._tokens_at = float(environment.launches_at_once), 0.0
+
+    @property
+    def serving(self) -> int:
+        """Instances whose workers take tasks."""
+        return sum(machine.state is WorkerState.READY and not machine.leaving for machine in self.machines.values())
+
+    @property
+    def staying(self) -> list[Machine]:
+        """Pending and running instances that were not asked to leave."""
+        return [machine for machine in self.machines.values() if machine.active and not machine.leaving]
+
+    def observed(self) -> tuple[Instance, ...]:
+        """What the controller sees, sorted by number."""
+        return tuple(machine.observed() for machine in sorted(self.machines.values(), key=lambda one: one.number))
+
+    def launch(self, numbers: Iterable[int]) -> None:
+        """Launch new instances."""
+        for number in numbers:
+            machine = Machine(number, self._events, self._queue, self._environment, self._services)
+            self.machines[machine.instance_id] = machine
+            self.launches += 1
+            self._boot(machine, self._environment.boot.draw(self._random), self._throttled_seconds())
+
+    def start(self, instance_ids: Iterable[str]) -> None:
+        """Start stopped instances."""
+        for name in instance_ids:
+            machine = self.machines[name]
+            machine.power, machine.since = Power.PENDING, self._events.now
+            self._boot(machine, self._environment.start.draw(self._random), 0.0)
+
+    def drain(self, instance_ids: Iterable[str]) -> None:
+        """Ask workers to take no more tasks."""
+        for name in instance_ids:
+            self.machines[name].drain_ordered_at = self._events.now
+            self._tell(self.machines[name])
+
+    def resume(self, instance_ids: Iterable[str]) -> None:
+        """Take the order to drain back."""
+        for name in instance_ids:
+            self.machines[name].drain_ordered_at = None
+            self._tell(self.machines[name])
+
+    def stop(self, instance_ids: Iterable[str]) -> None:
+        """Stop instances, to be started again."""
+        for name in instance_ids:
+            self._end(self.machines[name], Power.STOPPING)
+
+    def terminate(self, instance_ids: Iterable[str]) -> None:
+        """End instances for good."""
+        for name in instance_ids:
+            self._end(self.machines[name], Power.SHUTTING_DOWN)
+
+    def resize(self, size: int) -> None:
+        """What a scaling group does: stopped instances are started, others launched; who leaves drains, the newest first.
+
+        Within the cap, which counts also those that still drain. To be used instead of the single orders.
+        """
+        staying = self.staying
+        missing = min(size, self.max_instances) - len(staying)
+        if missing > 0:
+            missing = min(missing, self.max_instances - self.active)
+            pool = [name for name, machine in self.machines.items() if machine.power is Power.STOPPED][: max(0, missing)]
+            self.start(pool)
+            taken = {machine.number for machine in self.machines.values()}
+            numbers = (number for number in range(1, len(taken) + missing + 1) if number not in taken)
+            self.launch([number for number, _ in zip(numbers, range(missing - len(pool)), strict=False)])
+            return
+        newest_first = sorted(staying, key=lambda one: (one.state is not None, -one.since, one.number))
+        for machine in newest_first[: len(staying) - size]:
+            self.retire(machine)
+
+    def retire(self, machine: Machine) -> None:
+        """Drain it, then stop it into the warm pool, or terminate it where that is full."""
+        if machine.state is None or (machine.state is WorkerState.READY and not machine.held):
+            self._dismiss(machine)
+            return
+        machine.on_drained = lambda: self._dismiss(machine)
+        self.drain([machine.instance_id])
+
+    def close(self) -> None:
+        """The simulation is over: bill what still runs."""
+        self._count(0)
+        for machine in self.machines.values():
+            self._bill(machine)
+            self.disk_seconds += self._events.now - machine.created_at
+
+    def _dismiss(self, machine: Machine) -> None:
+        pool = sum(one.power in {Power.STOPPING, Power.STOPPED} for one in self.machines.values())
+        keeps = pool < self._environment.warm_pool_max and machine.state is not None
+        self._end(machine, Power.STOPPING if keeps else Power.SHUTTING_DOWN)
+
+    def _boot(self, machine: Machine, seconds: float, delay: float) -> None:
+        self._count(1)
+        life = machine.life
+        self._events.after(delay + min(seconds, self._environment.pending_seconds), self._run, machine, life)
+        self._events.after(delay + seconds, self._ready, machine, life)
+
+    def _run(self, machine: Machine, life: int) -> None:
+        if machine.life == life:
+            machine.power, machine.running_since = Power.RUNNING, self._events.now
+
+    def _ready(self, machine: Machine, life: int) -> None:
+        if machine.life != life:
+            return
+        machine.ready()
+        if self._environment.deaths_per_instance_hour:
+            rate = self._environment.deaths_per_instance_hour / 3600
+            self._events.after(self._random.expovariate(rate), self._die, machine, life)
+
+    def _die(self, machine: Machine, life: int) -> None:
+        if machine.life != life:
+            return
+        machine.die()
+        if self.health_check_seconds is not None:
+            self._events.after(self.health_check_seconds, self._replace, machine, machine.life)
+
+    def _replace(self, machine: Machine, life: int) -> None:
+        if machine.life == life:
+            self._end(machine, Power.SHUTTING_DOWN)
+
+    def _tell(self, machine: Machine) -> None:
+        life = machine.life
+
+        def heed() -> None:
+            if machine.life == life:
+                machine.heed()
+
+        self._events.after(self._environment.order_seconds, heed)
+
+    def _end(self, machine: Machine, power: Power) -> None:
+        if machine.power is power:
+            return
+        if machine.active:
+            self._count(-1)
+            self._bill(machine)
+        machine.end()
+        machine.power, machine.since = power, self._events.now
+        self._events.after(self._environment.stopping_seconds, self._ended, machine, machine.life)
+
+    def _ended(self, machine: Machine, life: int) -> None:
+        if machine.life != life:
+            return
+        if machine.power is Power.STOPPING:
+            machine.power = Power.STOPPED
+        else:
+            self.disk_seconds += self._events.now - machine.created_at
+            del self.machines[machine.instance_id]
+
+    def _bill(self, machine: Machine) -> None:
+        if machine.running_since is not None:
+            ran = math.ceil(self._events.now - machine.running_since)
+            self.billed_seconds += max(self._environment.billed_least_seconds, ran)
+            machine.running_since = None
+
+    def _count(self, change: int) -> None:
+        if self.active > self.max_instances:
+            self.over_cap_seconds += self._events.now - self._active_since
+        self._active_since = self._events.now
+        self.active += change
+        self.most_active = max(self.most_active, self.active)
+
+    def _throttled_seconds(self) -> float:
+        """How long EC2's token bucket makes a launch wait."""
+        environment, now = self._environment, self._events.now
+        if environment.launches_per_second is None:
+            return 0.0
+        refilled = self._tokens + (now - self._tokens_at) * environment.launches_per_second
+        self._tokens, self._tokens_at = min(refilled, environment.launches_at_once) - 1, now
+        return max(0.0, -self._tokens / environment.launches_per_second)
