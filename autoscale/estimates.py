@@ -18,6 +18,8 @@ _MEMORY_SATURATED_SECONDS = 120.0
 _BIN_SECONDS = 3.0
 """Arrivals are counted in bins: long enough for reports and queue counts, which lag each other by a second or two."""
 _BINS = 10
+_LATEST_BINS = 3
+"""A flow that is seen in so many bins one after the other is no burst."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +118,12 @@ class Arrivals:
 
     @property
     def per_second(self) -> float:
-        """The lesser of mean and median of the last half minute: a burst moves one of them only."""
+        """The lesser of mean and median of the last half minute, and no less than each of the latest bins saw.
+
+        A burst moves only the mean, and is over before it has filled the latest bins; a flow that has begun does fill them.
+        """
         if not self._bins:
             return 0.0
-        return min(sum(self._bins) / len(self._bins), median(self._bins))
+        steady = min(sum(self._bins) / len(self._bins), median(self._bins))
+        latest = list(self._bins)[-_LATEST_BINS:]
+        return max(steady, min(latest)) if len(latest) == _LATEST_BINS else steady

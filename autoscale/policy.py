@@ -123,9 +123,13 @@ def fewest(depth: QueueDepth, estimates: Estimates, policy: Policy) -> int:
         least = 1 if depth.delayed else 0
     else:
         clear = depth.open * estimates.service_seconds / policy.target_seconds
-        flow = estimates.arrivals_per_second * estimates.service_seconds / policy.utilisation
-        least = max(1, math.ceil(clear), math.ceil(flow))
+        least = max(1, math.ceil(clear), _for_flow(estimates, policy))
     return min(max(least, policy.min_instances), policy.max_instances)
+
+
+def _for_flow(estimates: Estimates, policy: Policy) -> int:
+    """Instances that a steady flow keeps as busy as they may be."""
+    return math.ceil(estimates.arrivals_per_second * estimates.service_seconds / policy.utilisation)
 
 
 def _needed(
@@ -152,7 +156,7 @@ def _needed(
     come = depth.open + estimates.arrivals_per_second * horizon
     lacking_seconds = come * estimates.service_seconds - done_seconds
     more = math.ceil(lacking_seconds / policy.target_seconds - 1e-9) if lacking_seconds > 0 else 0
-    needed = min(max(there + more, least, 1), policy.max_instances)
+    needed = min(max(there + more, _for_flow(estimates, policy), least, 1), policy.max_instances)
     reason = (
         f"{work}; {needed} instances clear it {horizon:.0f} s from now "
         f"(boot {boot:.0f} s, {estimates.service_seconds:.3g} s a task)"

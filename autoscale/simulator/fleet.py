@@ -22,7 +22,7 @@ class SimulatedFleet:
         environment: Environment,
         services: Sequence[float],
         max_instances: int,
-        random: Random,
+        seed: str,
     ) -> None:
         self.max_instances = max_instances
         self.machines: dict[str, Machine] = {}
@@ -36,7 +36,12 @@ class SimulatedFleet:
         self.health_check_seconds: float | None = None
         """After it EC2 terminates an instance that has died, for policies that leave that to EC2."""
         self._events, self._queue, self._environment = events, queue, environment
-        self._services, self._random = services, random
+        self._services = services
+        # Streams of their own, so that the n-th launch takes equally long under every policy.
+        self._boots, self._starts, self._deaths = (
+            Random(f"{seed} {name}")  # noqa: S311 - to be repeated, not to be secret
+            for name in ("boots", "starts", "deaths")
+        )
         self._active_since = 0.0
         self._tokens, self._tokens_at = float(environment.launches_at_once), 0.0
 
@@ -60,14 +65,14 @@ class SimulatedFleet:
             machine = Machine(number, self._events, self._queue, self._environment, self._services)
             self.machines[machine.instance_id] = machine
             self.launches += 1
-            self._boot(machine, self._environment.boot.draw(self._random), self._throttled_seconds())
+            self._boot(machine, self._environment.boot.draw(self._boots), self._throttled_seconds())
 
     def start(self, instance_ids: Iterable[str]) -> None:
         """Start stopped instances."""
         for name in instance_ids:
             machine = self.machines[name]
             machine.power, machine.since = Power.PENDING, self._events.now
-            self._boot(machine, self._environment.start.draw(self._random), 0.0)
+            self._boot(machine, self._environment.start.draw(self._starts), 0.0)
 
     def drain(self, instance_ids: Iterable[str]) -> None:
         """Ask workers to take no more tasks."""
@@ -146,7 +151,7 @@ class SimulatedFleet:
         machine.ready()
         if self._environment.deaths_per_instance_hour:
             rate = self._environment.deaths_per_instance_hour / 3600
-            self._events.after(self._random.expovariate(rate), self._die, machine, life)
+            self._events.after(self._deaths.expovariate(rate), self._die, machine, life)
 
     def _die(self, machine: Machine, life: int) -> None:
         if machine.life != life:

@@ -84,10 +84,11 @@ def simulate(
 
     `policy` bounds every policy by its `max_instances`; the rest of it is ours. With `watch_seconds`, moments are kept.
     """
-    random = Random(f"{trace.name} {seed} world")  # noqa: S311 - to be repeated, not to be secret
+    name = f"{trace.name} {seed}"
+    random = Random(f"{name} world")  # noqa: S311 - to be repeated, not to be secret
     events = Events()
     queue = Queue(events, environment.visibility_seconds, environment.counts_refresh_seconds, random)
-    fleet = SimulatedFleet(events, queue, environment, trace.services, policy.max_instances, random)
+    fleet = SimulatedFleet(events, queue, environment, trace.services, policy.max_instances, name)
     scaler = _scaler(policy_name, World(events, queue, fleet), policy, priors or Priors())
     for period, act in scaler.loops():
         events.every(period, random.uniform(0, period), act)

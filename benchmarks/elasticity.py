@@ -1,0 +1,131 @@
+"""Our autoscaler against three published rules, in the simulator: how soon answers come, and what they cost.
+
+    python -m benchmarks.elasticity                              # every trace, policy and seed; about five minutes
+    python -m benchmarks.elasticity --trace spikes --seeds 3
+    python -m benchmarks.elasticity --cooldown 20 --target 5     # another wish of the operator
+
+Traces, instances, price and seeds are in autoscale/simulator/scenarios.toml. A policy dominates another on a trace
+when both its p95 and its cost are lower, in the median over the seeds. `ours-from-one` is ours with min_instances 1: as
+target tracking needs an instance that always runs, that is its equal; both comparisons are told.
+The last line is one JSON object.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, replace
+from functools import partial
+from statistics import geometric_mean, median
+
+from autoscale.policy import Policy
+from autoscale.simulator.run import POLICIES, Outcome, simulate
+from autoscale.simulator.scenario import Scenarios
+
+FROM_ONE = "ours-from-one"
+Figures = dict[str, float]
+Table = dict[str, dict[str, Figures]]
+"""Trace → policy → figures."""
+
+
+def main() -> None:
+    """Run the comparison."""
+    scenarios = Scenarios.load()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trace", action="append", choices=scenarios.loads, help="only this one; may be repeated")
+    parser.add_argument("--seeds", type=int, default=scenarios.seeds, help="default: %(default)s")
+    parser.add_argument("--max-instances", type=int, default=Policy().max_instances, help="default: %(default)s")
+    parser.add_argument("--target", type=float, default=Policy().target_seconds, help="ours; default: %(default)s s")
+    parser.add_argument("--cooldown", type=float, default=Policy().cooldown_seconds, help="ours; default: %(default)s s")
+    parser.add_argument("--jobs", type=int, default=1, help="processes; default: %(default)s")
+    options = parser.parse_args()
+    policy = Policy(
+        max_instances=options.max_instances, target_seconds=options.target, cooldown_seconds=options.cooldown
+    )
+    names = options.trace or list(scenarios.loads)
+    tasks = [(trace, name) for trace in names for name in (*POLICIES, FROM_ONE)]
+    table: Table = {trace: {} for trace in names}
+    with ProcessPoolExecutor(options.jobs) as pool:
+        results = pool.map(partial(measured, scenarios=scenarios, policy=policy, seeds=options.seeds), tasks)
+        for (trace, name), figures in zip(tasks, results, strict=True):
+            table[trace][name] = figures
+            tell(trace, name, figures)
+    print(json.dumps({"traces": table, "summary": summary(table)}))
+
+
+def measured(task: tuple[str, str], scenarios: Scenarios, policy: Policy, seeds: int) -> Figures:
+    """The medians over the seeds; of what must not be, the worst."""
+    trace, name = task
+    environment = scenarios.environment
+    policy = replace(policy, warm_pool_max=environment.warm_pool_max)
+    if name == FROM_ONE:
+        name, policy = "ours", replace(policy, min_instances=1)
+    outcomes: list[Outcome] = []
+    for seed in range(seeds):
+        drawn = scenarios.loads[trace].trace(environment, seed)
+        outcomes.append(simulate(drawn, environment, name, policy, seed).outcome)
+    worst = {"over_cap", "lost", "max_instances"}
+    columns = {key: [asdict(outcome)[key] for outcome in outcomes] for key in asdict(outcomes[0])}
+    return {key: round(max(column) if key in worst else median(column), 6) for key, column in columns.items()}
+
+
+def summary(table: Table) -> dict[str, object]:
+    """How ours compares: geometric means of the ratios over the traces, and who dominates whom."""
+    baselines = [name for name in POLICIES if name != "ours"]
+    result: dict[str, object] = {}
+    for baseline in baselines:
+        result |= ratios(table, "ours", baseline)
+    pairs = [(trace, baseline) for trace in table for baseline in baselines]
+    result["pairs"] = len(pairs)
+    result["dominates"] = sum(dominates(table[trace]["ours"], table[trace][other]) for trace, other in pairs)
+    result["dominated_by"] = [
+        f"{other} on {trace}" for trace, other in pairs if dominates(table[trace][other], table[trace]["ours"])
+    ]
+    result["faster_than_ours"] = beaten(table, pairs, "p95_s")
+    result["cheaper_than_ours"] = beaten(table, pairs, "cost_per_1000")
+    result["over_cap"] = max(figures["over_cap"] for row in table.values() for figures in row.values())
+    result["lost"] = max(figures["lost"] for row in table.values() for figures in row.values())
+    one = [(trace, "target-tracking") for trace in table]
+    result["from_one"] = {
+        **ratios(table, FROM_ONE, "target-tracking"),
+        "dominates": sum(dominates(table[trace][FROM_ONE], table[trace][other]) for trace, other in one),
+        "dominated_by": [
+            f"{other} on {trace}" for trace, other in one if dominates(table[trace][other], table[trace][FROM_ONE])
+        ],
+        "pairs": len(one),
+    }
+    return result
+
+
+def ratios(table: Table, ours: str, baseline: str) -> dict[str, float]:
+    """Ours by theirs: below 1 is better."""
+    known = baseline.replace("-", "_")
+    return {
+        f"{word}_vs_{known}": round(geometric_mean(row[ours][key] / row[baseline][key] for row in table.values()), 3)
+        for word, key in (("p95", "p95_s"), ("cost", "cost_per_1000"))
+    }
+
+
+def dominates(one: Figures, other: Figures) -> bool:
+    """Whether it is both faster and cheaper."""
+    return one["p95_s"] < other["p95_s"] and one["cost_per_1000"] < other["cost_per_1000"]
+
+
+def beaten(table: Table, pairs: Sequence[tuple[str, str]], key: str) -> list[str]:
+    """Where a baseline is better by one figure."""
+    return [f"{other} on {trace}" for trace, other in pairs if table[trace][other][key] < table[trace]["ours"][key]]
+
+
+def tell(trace: str, policy: str, figures: Figures) -> None:
+    """One line of progress."""
+    print(
+        f"  {trace:11} {policy:16} p50 {figures['p50_s']:7.2f} s  p95 {figures['p95_s']:7.2f} s  "
+        f"{figures['instance_seconds']:7.0f} instance s  {figures['cost_per_1000']:.4f} $ a thousand  "
+        f"at most {figures['max_instances']:.0f}",
+        file=sys.stderr,
+    )
+
+
+if __name__ == "__main__":
+    main()
