@@ -3,6 +3,7 @@
 Lost with the process and learned again within seconds: what it is learned from (reports, launch times) lies in AWS.
 """
 
+import math
 from collections import deque
 from dataclasses import dataclass
 from statistics import median
@@ -20,6 +21,8 @@ _BIN_SECONDS = 3.0
 _BINS = 10
 _LATEST_BINS = 3
 """A flow that is seen in so many bins one after the other is no burst."""
+_DEVIATIONS = 2.0
+"""So many standard deviations above the steady flow are no chance, in each of the latest bins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,12 +121,13 @@ class Arrivals:
 
     @property
     def per_second(self) -> float:
-        """The lesser of mean and median of the last half minute, and no less than each of the latest bins saw.
+        """The lesser of mean and median of the last half minute; the least of the latest bins if that is clearly more.
 
-        A burst moves only the mean, and is over before it has filled the latest bins; a flow that has begun does fill them.
+        A burst moves the mean alone, and is over before it has filled the latest bins; a flow that begins fills them.
         """
         if not self._bins:
             return 0.0
         steady = min(sum(self._bins) / len(self._bins), median(self._bins))
         latest = list(self._bins)[-_LATEST_BINS:]
-        return max(steady, min(latest)) if len(latest) == _LATEST_BINS else steady
+        by_chance = _DEVIATIONS * math.sqrt(steady / _BIN_SECONDS)  # of a Poisson flow's count in a bin
+        return min(latest) if len(latest) == _LATEST_BINS and min(latest) > steady + by_chance else steady

@@ -212,8 +212,9 @@ def _to_drain(
     )
     drain = idle[: max(0, surplus)]
     if estimates.recent_peak is not None:
-        # Consumers of a queue share its tasks, so that of too many none is ever idle: the least busy make way.
-        more = there - len(drain) - max(keep, estimates.recent_peak)
+        # Consumers of a queue share its tasks, so that of too many none is ever idle: the least busy make way. The last
+        # one goes only when it has been idle: a task now and then may never be seen in the queue.
+        more = there - len(drain) - max(keep, estimates.recent_peak, 1)
         others = [one for one in serving if one not in drain]
         drain += sorted(others, key=lambda one: (_held(one), -one.number))[: max(0, more)]
     if there - len(drain) > policy.max_instances:  # the cap was lowered

@@ -37,7 +37,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=scenarios.seeds, help="default: %(default)s")
     parser.add_argument("--max-instances", type=int, default=Policy().max_instances, help="default: %(default)s")
     parser.add_argument("--target", type=float, default=Policy().target_seconds, help="ours; default: %(default)s s")
-    parser.add_argument("--cooldown", type=float, default=Policy().cooldown_seconds, help="ours; default: %(default)s s")
+    parser.add_argument(
+        "--cooldown", type=float, default=Policy().cooldown_seconds, help="ours; default: %(default)s s"
+    )
     parser.add_argument("--jobs", type=int, default=1, help="processes; default: %(default)s")
     options = parser.parse_args()
     policy = Policy(

@@ -97,15 +97,17 @@ class SimulatedFleet:
             self._end(self.machines[name], Power.SHUTTING_DOWN)
 
     def resize(self, size: int) -> None:
-        """What a scaling group does: stopped instances are started, others launched; who leaves drains, the newest first.
+        """What a scaling group does: start stopped instances and launch others, or drain the newest.
 
-        Within the cap, which counts also those that still drain. To be used instead of the single orders.
+        Within the cap, which counts also those that still drain.
         """
         staying = self.staying
         missing = min(size, self.max_instances) - len(staying)
         if missing > 0:
             missing = min(missing, self.max_instances - self.active)
-            pool = [name for name, machine in self.machines.items() if machine.power is Power.STOPPED][: max(0, missing)]
+            pool = [name for name, machine in self.machines.items() if machine.power is Power.STOPPED][
+                : max(0, missing)
+            ]
             self.start(pool)
             taken = {machine.number for machine in self.machines.values()}
             numbers = (number for number in range(1, len(taken) + missing + 1) if number not in taken)

@@ -2,10 +2,11 @@
 
 An instance stands for a pod and its node. Sources:
 
-- https://keda.sh/docs/latest/scalers/aws-sqs/ : queueLength 5, messages in flight count (scaleOnInFlight), activation above 0;
+- https://keda.sh/docs/latest/scalers/aws-sqs/ : queueLength 5, activation above 0, messages in
+  flight count (scaleOnInFlight);
 - https://keda.sh/docs/latest/reference/scaledobject-spec/ : pollingInterval 30 s, cooldownPeriod 300 s, both for 0 ↔ 1;
 - https://kubernetes.io/docs/tasks/run-application/horizontal-pod-autoscale/ : every 15 s, desired = ceil(messages / 5)
-  unless within a tenth of what there is; up by at most max(100 %, 4 pods) in 15 s and at once; down to the most that was
+  unless within a tenth of what there is; up at once, by at most max(100 %, 4 pods) in 15 s; down to the most that was
   recommended in the last 300 s. A pod that goes gets SIGTERM and time to finish: nothing is lost.
 """
 

@@ -155,9 +155,7 @@ class Machine:
 
         A worker reports at once when it becomes busy, idle or drained; its counts are those of the round before.
         """
-        return Instance(
-            self.number, self.instance_id, self.power, self.since, self._report(), self.drain_ordered_at
-        )
+        return Instance(self.number, self.instance_id, self.power, self.since, self._report(), self.drain_ordered_at)
 
     def _report(self) -> WorkerReport | None:
         if self.state is None:

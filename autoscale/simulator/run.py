@@ -1,6 +1,6 @@
 """One simulation: a trace, a policy, a seed."""
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from math import ceil, inf
 from random import Random
 
@@ -186,8 +186,3 @@ def _outcome(
 def percentile(ordered: list[float], share: float) -> float:
     """The nearest rank: the least value that `share` percent do not exceed."""
     return ordered[max(0, ceil(len(ordered) * share / 100) - 1)] if ordered else 0.0
-
-
-def warm_pool_of(policy: Policy, environment: Environment) -> Policy:
-    """The policy with the warm pool that every policy has in this environment."""
-    return replace(policy, warm_pool_max=environment.warm_pool_max)

@@ -2,15 +2,16 @@
 
 Sources:
 
-- https://docs.aws.amazon.com/autoscaling/ec2/userguide/as-using-sqs-queue.html : the metric is ApproximateNumberOfMessages
-  by instances in service; its target is the acceptable latency by the time for a message;
-- https://docs.aws.amazon.com/autoscaling/ec2/userguide/as-scaling-target-tracking.html : capacity grows in proportion to the
-  metric, shrinks more gradually; instances that warm up count as capacity but not in the metric, and while they do nothing is
-  taken away; 300 s is the default;
+- https://docs.aws.amazon.com/autoscaling/ec2/userguide/as-using-sqs-queue.html : the metric is
+  ApproximateNumberOfMessages by instances in service; its target is the acceptable latency by the time for a message;
+- https://docs.aws.amazon.com/autoscaling/ec2/userguide/as-scaling-target-tracking.html : capacity grows in proportion
+  to the metric and shrinks more gradually; instances that warm up count as capacity; while they do, nothing is taken
+  away; 300 s is the default;
 - the alarms that it creates: three datapoints of a minute above the target, fifteen below nine tenths of it.
 
 Choices, in its favour: the metric has no lag beyond its minute. At no instance it is not defined, so that a group
-scales from one: `min_instances` is 1. How gradually it shrinks is not published: here by a tenth, at least one, a minute.
+scales from one: `min_instances` is 1. How gradually it shrinks is not published: here by a tenth, at least one, a
+minute.
 """
 
 import math
