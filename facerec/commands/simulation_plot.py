@@ -43,10 +43,10 @@ def draw(path: Path, trace: Trace, runs: dict[str, Run], policy: Policy) -> None
         figure.suptitle(f"{trace.name}: {len(trace.arrivals):,} requests, at most {policy.max_instances} instances")
     for name, run in runs.items():
         colour, stroke, width = _LOOKS[name]
-        label = f"{name}: {_words(run)}" if len(runs) > 1 else "95th percentile of arrivals close by"
-        if len(runs) == 1 and len(trace.arrivals) <= _WINDOWS * 20:
+        label = f"{name}: {_words(run)}" if len(runs) > 1 else "95th percentile of those close by"
+        if len(runs) == 1 and len(trace.arrivals) <= _DOTS:
             times = [arrival / 60 for arrival in trace.arrivals]
-            latency.plot(times, run.latencies, ".", color=colour, alpha=0.3, markersize=4, label="each request")
+            latency.plot(times, run.latencies, ".", color=_BOOTING, alpha=0.4, markersize=3, label="each request")
         latency.plot(
             *_percentiles(trace, run), color=colour, linestyle=stroke, linewidth=width, marker=".", label=label
         )

@@ -1,0 +1,89 @@
+"""What breaks first on the way to a thousand instances and a million requests an hour: simulated, ours alone.
+
+    python -m benchmarks.scale
+
+Loads with the cap and the service time that make them need up to a thousand instances, with EC2's token bucket for
+RunInstances as published (5 at once, 2 a second) and without; and how long one round of the controller takes with so
+many instances. docs/scale.md discusses the figures. The last line is one JSON object.
+"""
+
+import argparse
+import json
+import sys
+from dataclasses import replace
+from random import Random
+from statistics import median
+from time import process_time
+
+from autoscale.controller import Controller, Priors
+from autoscale.observation import Observation, QueueDepth
+from autoscale.policy import Policy
+from autoscale.simulator.events import Events
+from autoscale.simulator.fleet import SimulatedFleet
+from autoscale.simulator.queue import Queue
+from autoscale.simulator.run import simulate
+from autoscale.simulator.scenario import Environment, Load, LogNormal, Scenarios
+
+MILLION_AN_HOUR = 1_000_000 / 3600
+THROTTLE = {"launches_per_second": 2.0, "launches_at_once": 5}
+
+
+def main() -> None:
+    """Run the loads and time the controller."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    environment = Scenarios.load().environment
+    slow = replace(environment, service=LogNormal(5.0, 0.5))
+    flow = Load("flow", "", 3900.0, rate=((60.0, MILLION_AN_HOUR), (3660.0, MILLION_AN_HOUR)))
+    short_flow = Load("short-flow", "", 1500.0, rate=((60.0, MILLION_AN_HOUR), (1260.0, MILLION_AN_HOUR)))
+    burst = Load("burst", "", 900.0, bursts=((60.0, 100_000),))
+    figures = {
+        "million_an_hour": run(flow, environment, 100),
+        "million_an_hour_slow": run(short_flow, slow, 1000),
+        "million_an_hour_slow_throttled": run(short_flow, replace(slow, **THROTTLE), 1000),
+        "burst_of_100000": run(burst, environment, 1000),
+        "burst_of_100000_throttled": run(burst, replace(environment, **THROTTLE), 1000),
+        "controller_ms": {str(count): controller_ms(count, environment) for count in (15, 100, 1000)},
+    }
+    print(json.dumps(figures))
+
+
+def run(load: Load, environment: Environment, max_instances: int) -> dict[str, float]:
+    """One run of ours."""
+    policy = Policy(max_instances=max_instances, warm_pool_max=environment.warm_pool_max)
+    told = simulate(load.trace(environment, 0), environment, "ours", policy, 0, watch_seconds=5.0)
+    outcome = told.outcome
+    figures = {
+        "requests": outcome.requests,
+        "p50_s": round(outcome.p50_s, 2),
+        "p95_s": round(outcome.p95_s, 2),
+        "later_than_180_s": sum(latency > 180 for latency in told.latencies),  # noqa: PLR2004 - the web tier's wait
+        "max_instances": outcome.max_instances,
+        "most_visible": max(moment.visible for moment in told.moments),
+        "most_in_flight": max(moment.in_flight for moment in told.moments),
+        "over_cap": outcome.over_cap,
+        "lost": outcome.lost,
+    }
+    print(f"  {load.name}: {figures}", file=sys.stderr)
+    return figures
+
+
+def controller_ms(count: int, environment: Environment) -> float:
+    """CPU time of one round over a busy fleet, without the reading of queue and fleet; the median of thirty."""
+    events = Events()
+    queue = Queue(events, 30.0, 1.0, Random(0))  # noqa: S311 - not used
+    fleet = SimulatedFleet(events, queue, environment, [], count, "timing")
+    fleet.launch(range(1, count + 1))
+    while events.now < 300:  # noqa: PLR2004 - all have booted
+        events.step()
+    controller = Controller(Policy(max_instances=count), Priors())
+    seconds = []
+    for turn in range(30):
+        observation = Observation(QueueDepth(100 * count, 16 * count), fleet.observed())
+        started = process_time()
+        controller.step(observation, events.now + turn)
+        seconds.append(process_time() - started)
+    return round(1000 * median(seconds), 2)
+
+
+if __name__ == "__main__":
+    main()
