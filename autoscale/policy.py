@@ -156,11 +156,14 @@ def _needed(
     come = depth.open + estimates.arrivals_per_second * horizon
     lacking_seconds = come * estimates.service_seconds - done_seconds
     more = math.ceil(lacking_seconds / policy.target_seconds - 1e-9) if lacking_seconds > 0 else 0
-    needed = min(max(there + more, _for_flow(estimates, policy), least, 1), policy.max_instances)
+    flow = _for_flow(estimates, policy)
+    needed = min(max(there + more, flow, least, 1), policy.max_instances)
     reason = (
         f"{work}; {needed} instances clear it {horizon:.0f} s from now "
         f"(boot {boot:.0f} s, {estimates.service_seconds:.3g} s a task)"
     )
+    if flow > there + more:
+        reason = f"{work}; {estimates.arrivals_per_second:.3g} a second keep {needed} instances busy"
     return max(needed, there), reason
 
 
