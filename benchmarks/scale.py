@@ -25,7 +25,6 @@ from autoscale.simulator.run import simulate
 from autoscale.simulator.scenario import Environment, Load, LogNormal, Scenarios
 
 MILLION_AN_HOUR = 1_000_000 / 3600
-THROTTLE = {"launches_per_second": 2.0, "launches_at_once": 5}
 
 
 def main() -> None:
@@ -39,12 +38,17 @@ def main() -> None:
     figures = {
         "million_an_hour": run(flow, environment, 100),
         "million_an_hour_slow": run(short_flow, slow, 1000),
-        "million_an_hour_slow_throttled": run(short_flow, replace(slow, **THROTTLE), 1000),
+        "million_an_hour_slow_throttled": run(short_flow, throttled(slow), 1000),
         "burst_of_100000": run(burst, environment, 1000),
-        "burst_of_100000_throttled": run(burst, replace(environment, **THROTTLE), 1000),
+        "burst_of_100000_throttled": run(burst, throttled(environment), 1000),
         "controller_ms": {str(count): controller_ms(count, environment) for count in (15, 100, 1000)},
     }
     print(json.dumps(figures))
+
+
+def throttled(environment: Environment) -> Environment:
+    """With the bucket that RunInstances has when each call launches one instance."""
+    return replace(environment, launches_per_second=2.0, launches_at_once=5)
 
 
 def run(load: Load, environment: Environment, max_instances: int) -> dict[str, float]:
