@@ -2,9 +2,10 @@
 
     python -m benchmarks.scale
 
-Loads with the cap and the service time that make them need up to a thousand instances, with EC2's token bucket for
-RunInstances as published (5 at once, 2 a second) and without; and how long one round of the controller takes with so
-many instances. docs/scale.md discusses the figures. The last line is one JSON object.
+Loads with the cap and the service time that make them need up to a thousand instances; the same if every launch were a
+request of its own and had to wait for EC2's token bucket (5 at once, 2 a second), instead of one request for all; and
+how long one round of the controller takes with so many instances. docs/scale.md discusses the figures. The last line is
+one JSON object.
 """
 
 import argparse
@@ -47,7 +48,7 @@ def main() -> None:
 
 
 def throttled(environment: Environment) -> Environment:
-    """With the bucket that RunInstances has when each call launches one instance."""
+    """With the bucket that RunInstances has for requests, where each launches one instance."""
     return replace(environment, launches_per_second=2.0, launches_at_once=5)
 
 
