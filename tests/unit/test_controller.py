@@ -132,6 +132,6 @@ def test_a_flow_is_served_before_it_has_built_a_backlog() -> None:
             for n in (1, 2)
         )
         decision = controller.step(Observation(QueueDepth(2, 8), fleet), now)
-        assert isinstance(decision, Decision)
+    assert isinstance(decision, Decision)
     assert decision.launch == (3,)
     assert "17 a second" in decision.reason
