@@ -129,7 +129,7 @@ def _print(title: str, runs: dict[str, Run]) -> None:
     from rich.table import Column, Table
 
     table = Table(Column("policy", no_wrap=True), title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for heading in ("p50 s", "p95 s", "p99 s", "all s", "inst. s", "$/1000", "most", "over", "lost"):
+    for heading in ("p50 s", "p95 s", "p99 s", "inst. s", "$/1000", "most", "over", "lost"):
         table.add_column(heading, justify="right", no_wrap=True)
     for name, run in runs.items():
         told = run.outcome
@@ -138,7 +138,6 @@ def _print(title: str, runs: dict[str, Run]) -> None:
             f"{told.p50_s:.2f}",
             f"{told.p95_s:.2f}",
             f"{told.p99_s:.2f}",
-            f"{told.makespan_s:,.0f}",
             f"{told.instance_seconds:,.0f}",
             f"{told.cost_per_1000:.4f}",
             str(told.max_instances),
