@@ -103,7 +103,8 @@ class Arrivals:
 
     def __init__(self) -> None:
         self._last: tuple[float, int, dict[tuple[str, float], int]] | None = None
-        self._bins: deque[float] = deque(maxlen=_BINS)
+        # Before the first look there was no flow, as far as is known: what is seen in one bin alone may be a burst.
+        self._bins = deque([0.0] * _BINS, maxlen=_BINS)
 
     def observe(self, depth: QueueDepth, fleet: tuple[Instance, ...], now: float) -> None:
         """Take in queue and reports; nothing is counted until a bin is full."""
@@ -125,8 +126,6 @@ class Arrivals:
 
         A burst moves the mean alone, and is over before it has filled the latest bins; a flow that begins fills them.
         """
-        if not self._bins:
-            return 0.0
         steady = min(sum(self._bins) / len(self._bins), median(self._bins))
         latest = list(self._bins)[-_LATEST_BINS:]
         by_chance = _DEVIATIONS * math.sqrt(steady / _BIN_SECONDS)  # of a Poisson flow's count in a bin

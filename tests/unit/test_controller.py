@@ -80,6 +80,13 @@ def test_a_burst_is_no_flow() -> None:
         assert arrivals.per_second == pytest.approx(before, abs=0.5)
 
 
+def test_a_burst_at_the_start_is_no_flow_either() -> None:
+    """The autoscaler was started because there is work: the first thing it sees says nothing of what comes next."""
+    arrivals = Arrivals()
+    flow([40.0] * 4, arrivals)
+    assert arrivals.per_second == 0.0
+
+
 def test_a_flow_that_begins_is_seen_in_a_dozen_seconds() -> None:
     """The median of half a minute would need longer."""
     arrivals = Arrivals()
