@@ -19,7 +19,7 @@ _COMMANDS = {
     "gallery": ("gallery", "List, show, remove, export and import enrolled people."),
     "local": ("local", "Run the whole system on this machine against an emulated AWS."),
     "model": ("model", "Build, show, verify, push and pull the model artefact."),
-    "provision": ("provision", "Create the buckets, queues and tables, idempotently."),
+    "provision": ("provision", "Create buckets, queues, tables and the launch template, idempotently."),
     "simulate": ("simulate", "Compare the autoscaler with published rules on a simulated load."),
     "web": ("web", "Run the web tier."),
     "worker": ("worker", "Run the app tier's Celery worker."),
