@@ -143,7 +143,7 @@ def _needed(
     if depth.open == 0:
         if least > there:
             return least, f"{work}; at least {least} instances are asked for"
-        return there, f"{work}; {there} instances are enough"
+        return there, f"{work}; nothing more is needed"
     if ready >= keep:
         return there, f"{work}; {ready} serving instances clear it within {policy.target_seconds:g} s"
     boot = estimates.start_seconds if fleet[Phase.STOPPED] else estimates.boot_seconds
