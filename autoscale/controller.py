@@ -1,7 +1,7 @@
 """The autoscaler's mind: what it learns, and what it decides; the same for the real fleet and for the simulator."""
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from autoscale.estimates import Arrivals, Boots, Estimates, Throughput
 from autoscale.observation import Observation, Unreadable
@@ -29,19 +29,23 @@ class Controller:
         self._needed: deque[tuple[float, int]] = deque()
         self._watching_since: float | None = None
         self._started: set[str] = set()
+        self._last_seen: float | None = None
+        self._seen_since = 0.0
 
     def step(self, observation: Observation, now: float) -> Decision | Hold:
         """Learn from an observation and decide; `now` is in seconds since the epoch and never goes back."""
-        if isinstance(observation.depth, Unreadable) or isinstance(observation.fleet, Unreadable):
+        depth, fleet = observation.depth, observation.fleet
+        if isinstance(depth, Unreadable) or isinstance(fleet, Unreadable):
             # What was needed meanwhile is not known: the cooldown begins anew.
             self._watching_since = None
             self._needed.clear()
             return decide(observation, self.estimates(now), self.policy, now)
-        for instance in observation.fleet:
+        observation = replace(observation, watched_since=self._watched_since(now))
+        for instance in fleet:
             boots = self._starts if instance.instance_id in self._started else self._boots
             boots.observe(instance)
-        self._throughput.observe(observation.fleet)
-        self._arrivals.observe(observation.depth, observation.fleet, now)
+        self._throughput.observe(fleet)
+        self._arrivals.observe(depth, fleet, now)
         decision = decide(observation, self.estimates(now), self.policy, now)
         if isinstance(decision, Decision):
             self._started.update(decision.start)
@@ -60,6 +64,14 @@ class Controller:
             arrivals_per_second=self._arrivals.per_second,
             recent_peak=self._recent_peak(now),
         )
+
+    def _watched_since(self, now: float) -> float:
+        """Since when there has been no long gap between two readings, this one included."""
+        # Gaps that cannot make a report look silent do not count, or short outages would keep lost instances for ever.
+        if self._last_seen is None or now - self._last_seen > self.policy.limits.silence_seconds / 4:
+            self._seen_since = now
+        self._last_seen = now
+        return self._seen_since
 
     def _recent_peak(self, now: float) -> int | None:
         window = self.policy.cooldown_seconds

@@ -46,7 +46,7 @@ class Phase(StrEnum):
     """What an instance is to the autoscaler."""
 
     BOOTING = "booting"
-    """Launched or started; its worker has not reported yet, or is being started again."""
+    """Launched, started or called back; its worker does not take tasks yet."""
     SERVING = "serving"
     """Its worker takes tasks."""
     DRAINING = "draining"
@@ -94,28 +94,34 @@ class Limits:
     """From the order to drain to drained."""
 
 
-def phase(instance: Instance, limits: Limits, now: float) -> Phase:  # noqa: PLR0911 - one line for each phase
-    """What the instance is at this moment."""
+def phase(  # noqa: PLR0911 - one line for each phase
+    instance: Instance, limits: Limits, now: float, watched_since: float = 0.0
+) -> Phase:
+    """What the instance is at this moment; how long it has kept quiet counts from `watched_since` at the earliest.
+
+    While nothing could be read nothing could be reported, either.
+    """
     if instance.power in {Power.STOPPING, Power.SHUTTING_DOWN}:
         return Phase.STOPPING
     if instance.power is Power.STOPPED:
         return Phase.STOPPED
     report, ordered_at = instance.worker, instance.drain_ordered_at
-    if instance.impaired or (ordered_at is not None and now - ordered_at > limits.drain_seconds):
+    if instance.impaired:
+        return Phase.LOST
+    if ordered_at is not None and now - max(ordered_at, watched_since) > limits.drain_seconds:
         return Phase.LOST
     if report is None or report.state is WorkerState.ENDED:
         # A worker learns of the order by its first report, before it takes a task.
         if ordered_at is not None:
             return Phase.DRAINED
         silent_since = instance.since if report is None else report.reported_at
-        return Phase.LOST if now - silent_since > limits.boot_seconds else Phase.BOOTING
-    if now - report.reported_at > limits.silence_seconds:
+        return Phase.LOST if now - max(silent_since, watched_since) > limits.boot_seconds else Phase.BOOTING
+    if now - max(report.reported_at, watched_since) > limits.silence_seconds:
         return Phase.LOST
-    if report.state is WorkerState.DRAINED:
-        return Phase.DRAINED
-    if report.state is WorkerState.DRAINING or report.interrupted or ordered_at is not None:
-        return Phase.DRAINING
-    return Phase.SERVING
+    if report.interrupted or ordered_at is not None:
+        return Phase.DRAINED if report.state is WorkerState.DRAINED else Phase.DRAINING
+    # A worker that still says that it drains, without an order, has been called back, or is being started again.
+    return Phase.SERVING if report.state is WorkerState.READY else Phase.BOOTING
 
 
 ACTIVE = frozenset({Phase.BOOTING, Phase.SERVING, Phase.DRAINING, Phase.DRAINED, Phase.LOST})
@@ -132,3 +138,5 @@ class Observation:
     """Why nothing can be launched or started at the moment."""
     unstartable: frozenset[str] = frozenset()
     """Stopped instances that EC2 lately had no room for; others are launched instead."""
+    watched_since: float = 0.0
+    """Since when there has been no long gap between readings; the controller fills it in."""

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from autoscale.estimates import Estimates
-from autoscale.observation import ACTIVE, Instance, Limits, Observation, Phase, QueueDepth, Unreadable, phase
+from autoscale.observation import ACTIVE, Instance, Limits, Observation, Phase, Power, QueueDepth, Unreadable, phase
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +73,10 @@ class _Fleet:
     by_phase: dict[Phase, list[Instance]]
 
     @classmethod
-    def of(cls, fleet: Iterable[Instance], limits: Limits, now: float) -> "_Fleet":
+    def of(cls, fleet: Iterable[Instance], limits: Limits, now: float, watched_since: float) -> "_Fleet":
         by_phase: dict[Phase, list[Instance]] = {name: [] for name in Phase}
         for instance in sorted(fleet, key=lambda one: one.number):
-            by_phase[phase(instance, limits, now)].append(instance)
+            by_phase[phase(instance, limits, now, watched_since)].append(instance)
         return cls(by_phase)
 
     def __getitem__(self, name: Phase) -> list[Instance]:
@@ -94,10 +94,12 @@ def decide(observation: Observation, estimates: Estimates, policy: Policy, now: 
         return Hold(f"the queue could not be read: {observation.depth.reason}")
     if isinstance(observation.fleet, Unreadable):
         return Hold(f"the fleet could not be read: {observation.fleet.reason}")
-    fleet = _Fleet.of(observation.fleet, policy.limits, now)
+    fleet = _Fleet.of(observation.fleet, policy.limits, now, observation.watched_since)
     serving = len(fleet[Phase.SERVING]) + len(fleet[Phase.BOOTING])
     keep = fewest(observation.depth, estimates, policy)
     needed, reason = _needed(observation.depth, fleet, keep, estimates, policy, now)
+    # Who drains serves again within a second or so: that always pays, up to what would do.
+    needed = max(needed, min(serving + len(_resumable(fleet)), keep))
     if needed > serving:
         return _grow(fleet, needed, keep, reason, observation, policy, now)
     drain = _to_drain(fleet, keep, observation.depth, estimates, policy, now)
@@ -172,9 +174,7 @@ def _grow(
 ) -> Decision:
     """First who drains is called back, then who is stopped is started, then others are launched."""
     missing = needed - len(fleet[Phase.SERVING]) - len(fleet[Phase.BOOTING])
-    drains = [*fleet[Phase.DRAINING], *fleet[Phase.DRAINED]]
-    resumable = [one for one in drains if one.drain_ordered_at is not None and not _leaves(one)]
-    resume = resumable[:missing]
+    resume = _resumable(fleet)[:missing]
     terminate = [*fleet[Phase.LOST], *(one for one in fleet[Phase.DRAINED] if one not in resume and _leaves(one))]
     terminate += [one for one in fleet[Phase.STOPPED] if _expired(one, policy, now)]
     start: list[Instance] = []
@@ -198,6 +198,12 @@ def _grow(
         resume=_ids(resume),
         terminate=_ids(terminate),
     )
+
+
+def _resumable(fleet: _Fleet) -> list[Instance]:
+    """Who drains because it was asked to, and may be called back."""
+    drains = [*fleet[Phase.DRAINING], *fleet[Phase.DRAINED]]
+    return [one for one in drains if one.drain_ordered_at is not None and not _leaves(one)]
 
 
 def _to_drain(
@@ -231,7 +237,7 @@ def _to_end(fleet: _Fleet, policy: Policy, now: float) -> tuple[list[Instance], 
     pool = [one for one in fleet[Phase.STOPPED] if not _expired(one, policy, now)]
     terminate = [*fleet[Phase.LOST], *(one for one in fleet[Phase.STOPPED] if one not in pool)]
     terminate += pool[policy.warm_pool_max :]
-    room = policy.warm_pool_max - len(pool) - len(fleet[Phase.STOPPING])
+    room = policy.warm_pool_max - len(pool) - sum(one.power is Power.STOPPING for one in fleet[Phase.STOPPING])
     stop: list[Instance] = []
     for one in fleet[Phase.DRAINED]:
         # Only who once took tasks is known to be worth starting again.

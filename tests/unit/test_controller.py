@@ -142,3 +142,18 @@ def test_a_flow_is_served_before_it_has_built_a_backlog() -> None:
     assert isinstance(decision, Decision)
     assert decision.launch == (3,)
     assert "17 a second" in decision.reason
+
+
+def test_a_long_gap_is_not_the_workers_silence() -> None:
+    """An outage, a paused process, a lease that came back: reports count again from the first reading on."""
+    controller = Controller(Policy(), Priors())
+    busy = WorkerReport("i-1", WorkerState.READY, 0.0, 100.0, 3, None, 0, 0.0, 0)
+    fleet = (Instance(1, "i-1", Power.RUNNING, 0.0, busy),)
+    for now, lost in ((100.0, False), (190.0, False), (200.0, False), (260.0, False)):
+        decision = controller.step(Observation(QueueDepth(1, 3), fleet), now)
+        assert isinstance(decision, Decision)
+        assert bool(decision.terminate) is lost
+    for now in range(270, 345, 10):
+        decision = controller.step(Observation(QueueDepth(1, 3), fleet), float(now))
+    assert isinstance(decision, Decision)
+    assert decision.terminate == ("i-1",)

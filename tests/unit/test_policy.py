@@ -242,6 +242,32 @@ def test_the_lowest_free_numbers_are_taken() -> None:
     assert decided(QueueDepth(400, 0), *fleet).launch == (1, 3, 5)
 
 
+def test_after_an_outage_nobody_is_lost_before_it_could_report() -> None:
+    """Every report is old then; silence is counted from the end of the outage."""
+    busy = [instance(n, worker=report(f"i-{n}", reported_at=NOW - 90, held=3, idle_since=None)) for n in (1, 2)]
+    depth = QueueDepth(5, 6)
+    decision = decide(Observation(depth, tuple(busy), watched_since=NOW - 5), ESTIMATES, POLICY, NOW)
+    assert isinstance(decision, Decision)
+    assert decision.holds
+    assert decided(depth, *busy).terminate == ("i-1", "i-2")
+
+
+def test_who_drains_is_called_back_where_a_launch_would_come_too_late() -> None:
+    """It serves within a second, so it is never stopped while it could help."""
+    drained = instance(2, drain_ordered_at=NOW - 2, worker=report("i-2", state=WorkerState.DRAINED))
+    for count in (30, 64, 69, 200):
+        decision = decided(QueueDepth(count, 0), instance(1), drained, service_seconds=1.0)
+        assert decision.resume == ("i-2",)
+        assert not decision.stop
+
+
+def test_who_is_called_back_is_waited_for() -> None:
+    """Until its next report it still says that it is drained: it is neither stopped nor doubled by a launch."""
+    called_back = instance(2, worker=report("i-2", state=WorkerState.DRAINED))
+    for count in (1, 80, 200):
+        assert decided(QueueDepth(count, 0), instance(1), called_back).holds
+
+
 def test_who_drains_is_called_back_first_then_the_stopped_are_started() -> None:
     """The nearest capacity first."""
     fleet = (instance(1, drain_ordered_at=NOW - 1), instance(2, Power.STOPPED))

@@ -14,7 +14,7 @@ from autoscale.reconciler import Reconciler
 from autoscale.rounds import ActionKind, Cause, Round
 from facerec.errors import ConfigurationError, InsufficientCapacity, LeaseLost, Throttled, Transient
 from tests.fakes.fleet import FakeLease
-from tests.support.fleet_world import LEASE_SECONDS, POLICY, World, events, rounds, serving, started
+from tests.support.fleet_world import LEASE_SECONDS, World, events, rounds, serving, started
 
 
 @pytest.fixture
@@ -148,18 +148,18 @@ def test_a_failing_action_does_not_stop_the_others(world: World, reconciler: Rec
 
 
 def test_nobody_is_ended_who_is_alive_after_all(world: World, reconciler: Reconciler) -> None:
-    """An instance that seemed lost and reports just before its end is spared."""
+    """An instance that failed its status checks and passes them just before its end is spared."""
     serving(world, 1)
-    world.now += POLICY.limits.silence_seconds + 1
+    world.machine(1).impaired = True
     readings = 0
 
-    def report_late(method: str) -> None:
+    def recover(method: str) -> None:
         nonlocal readings
         readings += method == "instances"
         if readings == 2:
-            world.report(world.fleet.instances()[0])
+            world.machine(1).impaired = False
 
-    world.on_call = report_late
+    world.on_call = recover
     done = reconciler.round()
     assert isinstance(done.decision, Decision)
     assert done.decision.terminate == (world.machine(1).instance_id,)
