@@ -15,9 +15,9 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from benchmarks.burst import judged
@@ -30,6 +30,8 @@ from facerec.local.instances import emulated_ec2, running_instances
 
 _DESCRIBE_FAILS_SECONDS = 20.0
 _FROZEN_SECONDS = 10.0
+_HARMED = 3
+"""Instances: one is stopped, the workers of the others are killed."""
 
 
 class Faults:
@@ -42,12 +44,13 @@ class Faults:
         self.done: list[str] = []
 
     def run(self) -> None:
-        """All of them, once the first instance serves."""
-        self._await(lambda: len(self._workers()) > 0)
-        time.sleep(4)
+        """All of them, once as many workers run as are to be harmed."""
+        self._await(lambda: len(self._workers()) >= _HARMED)
+        time.sleep(3)
+        before = self._workers()
         self._note(f"stopped {self._stop_one()}")
-        time.sleep(2)
-        for pid in self._workers()[:2]:
+        self._await(lambda: len(set(before) - set(self._workers())) > 0)
+        for pid in [pid for pid in self._workers() if pid in before][: _HARMED - 1]:
             os.killpg(pid, signal.SIGKILL)
             self._note("killed a worker")
         self._autoscaler.kill()
@@ -85,7 +88,7 @@ class Faults:
         deadline = time.monotonic() + seconds
         while not condition():
             if time.monotonic() > deadline:
-                raise TimeoutError("no worker came")
+                raise TimeoutError("the workers are not as they should be by now")
             time.sleep(0.1)
 
 
@@ -111,15 +114,16 @@ class Autoscaler:
 def main() -> None:
     """Run it and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--requests", type=int, default=600)
-    parser.add_argument("--concurrency", type=int, default=200)
-    parser.add_argument("--max-instances", type=int, default=4)
-    parser.add_argument("--images", type=Path, default=ROOT / "examples")
+    parser.add_argument("--requests", type=int, default=600, help="uploads in all")
+    parser.add_argument("--concurrency", type=int, default=200, help="uploads at once")
+    parser.add_argument("--max-instances", type=int, default=4, help="the fleet's cap")
+    parser.add_argument("--images", type=Path, default=ROOT / "examples", help="as of benchmarks.roundtrip")
     options = parser.parse_args()
     environ = {
         "FACEREC_REPLY_STYLE": "name",
         "FACEREC_AUTOSCALE__MAX_INSTANCES": str(options.max_instances),
         "FACEREC_AUTOSCALE__COOLDOWN_SECONDS": "5",
+        "FACEREC_AUTOSCALE__TARGET_SECONDS": "3",  # short enough for several instances
     }
     with tempfile.TemporaryDirectory(prefix="facerec-chaos-") as folder:
         people, photos = workload(options.images, Path(folder) / "people")
@@ -135,17 +139,16 @@ def main() -> None:
                 autoscaler.start()
             try:
                 faults = Faults(system, proxy, autoscalers[0])
-                harm = threading.Thread(target=faults.run)
                 chosen = [photos[index % len(photos)] for index in range(options.requests)]
                 uploads = [
                     Upload(f"{i:05d}_{photo.path.name}", photo.path.read_bytes()) for i, photo in enumerate(chosen)
                 ]
-                with FleetWatch(system) as watch:
-                    harm.start()
+                with FleetWatch(system) as watch, ThreadPoolExecutor(1) as thread:
+                    harm = thread.submit(faults.run)
                     began = time.monotonic()
                     replies = upload_all(system.url, uploads, options.concurrency)
                     ended = time.monotonic()
-                    harm.join()
+                    harm.result()
                     to_zero = watch.zero_after(max(ended, time.monotonic()), 240)
                     figures = judged(system, replies, chosen) | {
                         "max_running": watch.most(),

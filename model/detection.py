@@ -52,7 +52,7 @@ class Detector:
     def detect_batch(self, images: Sequence[NDArray[np.uint8]]) -> list[list[DetectedFace]]:
         """Return what `detect` returns for each picture; the second and third network see the crops of all at once.
 
-        Holds 12 bytes for each pixel of all the pictures.
+        Holds 16 bytes for each pixel of all the pictures.
         """
         if not images:
             return []

@@ -64,7 +64,7 @@ def _is_one_scan(data: bytes, start: int) -> bool:
     Pillow reads on behind the pixels, and refuses a file for what it finds; OpenCV does not look.
     """
     pixels = np.frombuffer(data, dtype=np.uint8, offset=start)
-    marks = pixels[np.flatnonzero(pixels[:-2] == _MARK) + 1]
+    marks = pixels[1:-1][pixels[:-2] == _MARK]
     return not ((marks != 0) & (marks & 0xF8 != _RESTART)).any()
 
 

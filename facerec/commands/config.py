@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from typing import Any
 
 import click
 from pydantic_core import PydanticUndefined
@@ -39,6 +40,11 @@ def command(form: str) -> None:
             click.echo(f"{name}={shlex.quote(value)}" if value else f"# {name} is unset")
 
 
+def _written(default: Any) -> str:
+    """A default as the variable would have it."""
+    return json.dumps(default) if isinstance(default, tuple) else str(default)
+
+
 def markdown() -> str:
     """The page docs/configuration.md: every variable with its default and meaning."""
     lines = [
@@ -52,6 +58,6 @@ def markdown() -> str:
         "|---|---|---|",
     ]
     for name, field in variables():
-        default = "" if field.default is None or field.default is PydanticUndefined else f"`{field.default}`"
+        default = "" if field.default is None or field.default is PydanticUndefined else f"`{_written(field.default)}`"
         lines.append(f"| `{name}` | {default} | {field.description.replace('|', chr(92) + '|')} |")
     return "\n".join(lines) + "\n"

@@ -42,7 +42,6 @@ class OpenVinoEngine(GraphEngine):
             self._detecting.append(net := BatchedCrops(path, core, config, BATCHES[size]))
             return net
 
-        self._core = core
         super().__init__(
             "openvino",
             artefact,
@@ -56,8 +55,7 @@ class OpenVinoEngine(GraphEngine):
         """Compile every network of the detector, then let the embedder see every usual number of crops."""
         for net in self._detecting:
             yield from net.prepare()
-        if isinstance(self._core, CachingCore):
-            self._core.release()
+        _release(self._core)
         for count in _USUAL_CROPS:
             self.embed(_blank(self._image_size, count))
             yield

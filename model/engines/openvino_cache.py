@@ -30,7 +30,8 @@ class CachingCore(openvino.Core):  # type: ignore[misc]  # it has no stubs
         """Compile as `Core` does; a network that was compiled now is then read back, which takes half the memory."""
         with self._turn():
             compiled = super().compile_model(*arguments, **options)
-            if not compiled.get_property("LOADED_FROM_CACHE"):
+            # What could not be saved cannot be read back, either.
+            if not compiled.get_property("LOADED_FROM_CACHE") and os.access(self.directory, os.W_OK):
                 del compiled
                 compiled = super().compile_model(*arguments, **options)
             return compiled
