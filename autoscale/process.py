@@ -3,6 +3,7 @@
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from types import FrameType
 
@@ -22,6 +23,8 @@ from facerec.errors import Transient
 from facerec.settings import AutoscaleSettings, Settings
 
 log = structlog.get_logger(__name__)
+
+_LEASE_MARGIN_SECONDS = 3.0
 
 
 def policy_of(settings: AutoscaleSettings) -> Policy:
@@ -84,11 +87,19 @@ def run(settings: Settings, watch: Callable[[Round], None] = lambda _: None, *, 
 
 
 def once(settings: Settings, *, rehearsal: bool = False) -> Round:
-    """One round. Raises as `run`."""
+    """One round, as soon as the lease is free: one that a killed autoscaler left is so after its length.
+
+    Raises as `run`. The round has no decision when another autoscaler kept the lease meanwhile.
+    """
     check(settings)
     reconciler = reconciler_of(settings, lambda _: None, rehearsal=rehearsal)
+    deadline = time.monotonic() + settings.autoscale.lease_seconds + _LEASE_MARGIN_SECONDS
     try:
-        return reconciler.round()
+        while True:
+            done = reconciler.round()
+            if done.decision is not None or time.monotonic() > deadline:
+                return done
+            time.sleep(settings.autoscale.interval_seconds)
     finally:
         reconciler.release()
 

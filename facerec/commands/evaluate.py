@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from facerec.commands.evaluation_set import engine_option, load_model, score_pairs, used_and_skipped
+from facerec.commands.picture_file import PictureFile
 from facerec.errors import FacerecError
 from facerec.settings import Settings
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 )
 @engine_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
-@click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw ROC and distributions as a PNG.")
+@click.option("--plot", type=PictureFile(), help="Draw ROC and distributions as a PNG.")
 def command(
     pairs_file: Path,
     folder: Path,

@@ -13,6 +13,7 @@ import click
 
 from autoscale.status import FleetStatus
 from facerec.commands.fleet_user_data import user_data
+from facerec.commands.picture_file import PictureFile
 from facerec.errors import FacerecError, Transient
 from facerec.settings import LogSettings, Settings
 
@@ -114,7 +115,7 @@ def _looking(settings: Settings) -> Callable[[], FleetStatus]:
 
 @command.command("history")
 @click.option("--since", type=Duration(), default="1h", show_default=True, help="How far back: 90s, 15m, 2h, 1d.")
-@click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw it into this PNG file instead.")
+@click.option("--plot", type=PictureFile(), help="Draw it into this PNG file instead.")
 @_format
 def history(since: float, plot: Path | None, form: str) -> None:
     """Show backlog and fleet over time, and what was done for which reason. Records are kept for a week.

@@ -10,6 +10,7 @@ from autoscale.controller import Priors
 from autoscale.policy import Policy
 from autoscale.simulator.run import POLICIES, Run, simulate
 from autoscale.simulator.scenario import Load, Scenarios, recorded
+from facerec.commands.picture_file import PictureFile
 from facerec.errors import ConfigurationError
 from facerec.settings import Settings
 
@@ -36,7 +37,7 @@ _MOMENTS = 1000
 @click.option("--boot", type=click.FloatRange(min=1), help="Mean seconds from a launch to the first task.")
 @click.option("--service", type=click.FloatRange(min=0.001), help="Mean seconds of an engine for a request.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Another one is another day.")
-@click.option("--plot", type=click.Path(dir_okay=False, writable=True, path_type=Path), help="Write a picture there.")
+@click.option("--plot", type=PictureFile(), help="Write a picture there.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def command(
     trace: str | None,
