@@ -16,7 +16,7 @@ class PictureFile(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The path; fails with what is wrong about its folder."""
         path = super().convert(value, param, ctx)
-        folder = Path(path).resolve().parent
+        folder = Path(os.fsdecode(path)).resolve().parent
         if not folder.is_dir():
             self.fail(f"there is no folder {str(folder)!r}", param, ctx)
         if not os.access(folder, os.W_OK):
