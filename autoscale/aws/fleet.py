@@ -120,11 +120,12 @@ class Ec2Fleet:
                 wanted = [*self._run(claims), *wanted]
 
     def start(self, instance_ids: Sequence[str]) -> None:
-        """Record the order first: from then on they count; forget the former life's reports, then start."""
+        """Forget the former life's reports and orders, then record the order: from then on they count; then start."""
         claims = self._ours(instance_ids)
-        self._launches.order([replace(claim, order=Order.START, ordered_at=self._now()) for claim in claims])
+        self._launches.check()
         for claim in claims:
             self._reports.forget(str(claim.instance_id))
+        self._launches.order([replace(claim, order=Order.START, ordered_at=self._now()) for claim in claims])
         refused = self._give(self._ec2.start, claims)
         self._launches.tell(list(refused))
         codes = {exc.code for exc in refused.values() if isinstance(exc, Refused)}
@@ -151,7 +152,10 @@ class Ec2Fleet:
         """End; a number is free again when EC2 shows that its instance has gone."""
         missing = self._end(instance_ids, Order.TERMINATE, self._ec2.terminate)
         # Who was just launched may be unknown to EC2 because its answers lag: it is kept, and terminated again.
-        self._launches.tell(over=[claim for claim in missing if self._now() - claim.made_at > UNSEEN_SECONDS])
+        over = [claim for claim in missing if self._now() - claim.made_at > UNSEEN_SECONDS]
+        self._launches.tell(over=over)
+        for claim in over:
+            self._reports.forget(str(claim.instance_id))
 
     def _end(
         self, instance_ids: Sequence[str], order: Order, give: Callable[[Sequence[str]], None]
@@ -159,11 +163,11 @@ class Ec2Fleet:
         """Give the order, then record it: what may still run must count. Returns those that EC2 does not know."""
         claims = self._ours(instance_ids)
         self._launches.check()
+        for claim in claims:  # until its process is ended, which takes seconds, the worker must not take tasks
+            self._reports.order_drain(str(claim.instance_id), self._now())
         refused = self._give(give, claims)
         ended = [claim for claim in claims if claim not in refused]
         self._launches.tell([replace(claim, order=order, ordered_at=self._now()) for claim in ended])
-        for claim in claims:
-            self._reports.forget(str(claim.instance_id))
         return refused
 
     def _run(self, claims: list[Claim], known: Container[str | None] = ()) -> list[int]:
