@@ -45,6 +45,10 @@ class NoSuchInstance(Transient):
         super().__init__("EC2 does not know the instance (yet, or any more)")
 
 
+class WrongState(Transient):
+    """An instance is on its way elsewhere, so that the order does not apply."""
+
+
 class Ec2:
     """The instances of one fleet, told by their tag, and the launch template that they are made from."""
 
@@ -91,17 +95,17 @@ class Ec2:
             return in_launch_order(Description.of(one) for one in self._client.run_instances(**parameters)["Instances"])
 
     def start(self, instance_ids: Sequence[str]) -> None:
-        """Start stopped instances, all or none; raises `Refused` and `NoSuchInstance`."""
+        """Start stopped instances, all or none; raises `Refused`, `NoSuchInstance` and `WrongState`."""
         with _ordering("start instances"):
             self._client.start_instances(InstanceIds=instance_ids)
 
     def stop(self, instance_ids: Sequence[str]) -> None:
-        """Stop instances, all or none; raises `NoSuchInstance`."""
+        """Stop instances, all or none; raises `NoSuchInstance` and `WrongState`."""
         with _ordering("stop instances"):
             self._client.stop_instances(InstanceIds=instance_ids)
 
     def terminate(self, instance_ids: Sequence[str]) -> None:
-        """End instances, all or none; raises `NoSuchInstance`."""
+        """End instances, all or none; raises `NoSuchInstance` and `WrongState`."""
         with _ordering("terminate instances"):
             self._client.terminate_instances(InstanceIds=instance_ids)
 
@@ -150,7 +154,7 @@ def _ordering(doing: str) -> Any:
     return translated(
         doing,
         InvalidInstanceID_NotFound=NoSuchInstance,
-        IncorrectInstanceState=lambda: Transient(
+        IncorrectInstanceState=lambda: WrongState(
             f"could not {doing}: one of them is on its way elsewhere; retry later"
         ),
         **_refusals(),

@@ -13,7 +13,7 @@ from autoscale.aws.fleet import UNSEEN_SECONDS
 from autoscale.aws.instances import LAG_SECONDS
 from autoscale.observation import Power
 from facerec.aws.clients import Clients
-from facerec.errors import LeaseLost, Throttled, Transient
+from facerec.errors import ConfigurationError, FacerecError, LeaseLost, Throttled, Transient
 from tests.fakes.worker_reports import READY
 from tests.support.cloud import LEASE_KEY, Cloud, DocumentedLaunches, answer, held_again, nothing_shown, refusal, said
 
@@ -187,6 +187,44 @@ def test_a_start_whose_answer_is_lost_counts(cloud: Cloud) -> None:
     assert [one.power for one in fleet.instances()] == [Power.PENDING]
     cloud.time.ahead += LAG_SECONDS + 1
     assert [one.power for one in fleet.instances()] == [Power.STOPPED]
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "error"),
+    [
+        ("RequestLimitExceeded", 503, Throttled),
+        ("IncorrectInstanceState", 400, Transient),
+        ("UnauthorizedOperation", 403, ConfigurationError),
+    ],
+)
+def test_a_refused_start_leaves_them_stopped(cloud: Cloud, code: str, status: int, error: type[FacerecError]) -> None:
+    """What EC2 will not start must not count as booting, or nothing is launched in its place."""
+    fleet = cloud.active()
+    fleet.launch([1, 2])
+    ids = [str(one.instance_id) for one in fleet.instances()]
+    fleet.stop(ids)
+    stopped = fleet.instances()
+    with cloud.hooked("before-call.ec2.StartInstances", refusal(code, status)), pytest.raises(error):
+        fleet.start(ids)
+    assert [(one.power, one.since) for one in fleet.instances()] == [(Power.STOPPED, one.since) for one in stopped]
+
+
+def test_a_start_that_is_refused_to_some_counts_the_others(cloud: Cloud) -> None:
+    """EC2 refuses all because of one: each is started alone, and only who may be starting counts."""
+    fleet = cloud.active()
+    fleet.launch([1, 2, 3])
+    ids = [str(one.instance_id) for one in fleet.instances()]
+    fleet.stop(ids)
+
+    def partly(params: Any, **_: Any) -> Any:
+        asked = params["body"].values()
+        if ids[2] in asked and ids[0] not in asked:
+            raise Transient("the answer got lost")
+        return refusal("IncorrectInstanceState")() if ids[0] in asked else None
+
+    with cloud.hooked("before-call.ec2.StartInstances", partly), pytest.raises(Transient):
+        fleet.start(ids)
+    assert [one.power for one in fleet.instances()] == [Power.STOPPED, Power.RUNNING, Power.PENDING]
 
 
 def test_two_controllers_never_launch_one_number_twice(cloud: Cloud) -> None:

@@ -12,7 +12,7 @@ from autoscale.pauses import LaunchPause
 from autoscale.policy import Decision, Hold
 from autoscale.reconciler import Reconciler
 from autoscale.rounds import ActionKind, Cause, Round
-from facerec.errors import ConfigurationError, InsufficientCapacity, LeaseLost, Throttled, Transient
+from facerec.errors import ConfigurationError, FacerecError, InsufficientCapacity, LeaseLost, Throttled, Transient
 from tests.fakes.fleet import FakeLease
 from tests.support.fleet_world import LEASE_SECONDS, World, events, rounds, serving, started
 
@@ -121,13 +121,16 @@ def test_throttled_launches_pause(world: World, reconciler: Reconciler) -> None:
         world.lease.owner = None
 
 
-def test_what_cannot_be_started_is_launched(world: World, reconciler: Reconciler) -> None:
-    """A stopped instance whose zone is full must not keep the fleet at zero."""
+@pytest.mark.parametrize(
+    "error", [InsufficientCapacity("the zone is full"), ConfigurationError("the role may not start instances")]
+)
+def test_what_cannot_be_started_is_launched(world: World, reconciler: Reconciler, error: FacerecError) -> None:
+    """A stopped instance whose zone is full, or which may not be started, must not keep the fleet at zero."""
     world.fleet.launch([1])
     world.machine(1).power = Power.STOPPED
-    world.failing["start"] = InsufficientCapacity("the zone is full")
+    world.failing["start"] = error
     world.queue(3)
-    rounds(world, reconciler, 2)
+    rounds(world, reconciler, 4)
     assert world.orders == ["launch 2"]
 
 
