@@ -11,7 +11,9 @@ import pytest
 
 from autoscale.aws.fleet import UNSEEN_SECONDS
 from autoscale.aws.instances import LAG_SECONDS
-from autoscale.observation import Power
+from autoscale.estimates import Estimates
+from autoscale.observation import Observation, Power, QueueDepth
+from autoscale.policy import Decision, Policy, decide
 from facerec.aws.clients import Clients
 from facerec.errors import ConfigurationError, FacerecError, LeaseLost, Throttled, Transient
 from tests.fakes.worker_reports import READY
@@ -187,6 +189,31 @@ def test_a_start_whose_answer_is_lost_counts(cloud: Cloud) -> None:
     assert [one.power for one in fleet.instances()] == [Power.PENDING]
     cloud.time.ahead += LAG_SECONDS + 1
     assert [one.power for one in fleet.instances()] == [Power.STOPPED]
+
+
+def test_who_falls_back_to_stopped_is_not_started_again(cloud: Cloud) -> None:
+    """EC2 accepts a start and stops the instance without a word, each time anew; who has worked since is kept."""
+    fleet = cloud.active()
+    fleet.launch([1, 2])
+    ids = [str(one.instance_id) for one in fleet.instances()]
+    fleet.stop(ids)
+    cloud.time.ahead += 30
+    fleet.start(ids)
+    cloud.time.ahead += 30
+    cloud.reports.report(said(fleet.instances()[1], cloud.time.now()))
+    cloud.clients.ec2.stop_instances(InstanceIds=ids)
+    assert [(one.power, one.outdated) for one in fleet.instances()] == [(Power.PENDING, False)] * 2
+    cloud.time.ahead += LAG_SECONDS + 1
+    fleet = cloud.fleet(held_again(cloud))  # a restart does not forget it
+    first, second = fleet.instances()
+    assert (first.power, first.outdated) == (Power.STOPPED, True)
+    assert (second.power, second.outdated) == (Power.STOPPED, False)
+    nothing = Estimates(arrivals_per_second=0, service_seconds=1, boot_seconds=10, start_seconds=5, recent_peak=None)
+    decision = decide(Observation(QueueDepth(1000, 0), (first,)), nothing, Policy(), cloud.time.now())
+    assert isinstance(decision, Decision)
+    assert decision.start == ()
+    assert decision.launch[0] == 2
+    assert decision.terminate == (ids[0],)
 
 
 @pytest.mark.parametrize(
