@@ -116,13 +116,15 @@ class Ec2:
 
     def default_version(self) -> str:
         """The version of the launch template in force; raises `ConfigurationError` where there is no template."""
-        with translated(f"read launch template {self._template!r}"):
+        missing = ConfigurationError(
+            f"there is no launch template {self._template!r}; set FACEREC_INSTANCES__IMAGE_ID and run "
+            "`facerec provision`"
+        )
+        unknown = {"InvalidLaunchTemplateName_NotFoundException": lambda: missing}
+        with translated(f"read launch template {self._template!r}", **unknown):
             found = self._client.describe_launch_templates(LaunchTemplateNames=[self._template])["LaunchTemplates"]
-        if not found:  # AWS says so by an error, which is translated to the same
-            raise ConfigurationError(
-                f"there is no launch template {self._template!r}; set FACEREC_INSTANCES__IMAGE_ID and run "
-                "`facerec provision`"
-            )
+        if not found:  # so emulators say it
+            raise missing
         return str(found[0]["DefaultVersionNumber"])
 
     def impaired(self) -> frozenset[str]:
