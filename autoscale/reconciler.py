@@ -135,12 +135,11 @@ class Reconciler:
 
     def _observed(self, now: float) -> Observation:
         self._unstartable = {one: until for one, until in self._unstartable.items() if now < until}
-        return Observation(
-            self._read(Cause.QUEUE, self._backlog.depth),
-            self._read(Cause.FLEET, self._fleet.instances),
-            no_capacity=self._pause.reason(now),
-            unstartable=frozenset(self._unstartable),
-        )
+        depth = self._read(Cause.QUEUE, self._backlog.depth)
+        fleet = self._read(Cause.FLEET, self._fleet.instances)
+        if not isinstance(fleet, Unreadable):
+            self._pause.observe(fleet, now)
+        return Observation(depth, fleet, no_capacity=self._pause.reason(now), unstartable=frozenset(self._unstartable))
 
     def _read(self, name: str, reading: Callable[[], T]) -> T | Unreadable:
         try:
@@ -207,7 +206,7 @@ class Reconciler:
         except (InsufficientCapacity, Throttled, ConfigurationError) as exc:
             self._pause.refused(str(exc), self._now())
             raise
-        self._pause.succeeded()
+        self._pause.launched(numbers)
 
     def _confirmed(self, decision: Decision) -> tuple[Sequence[str], Sequence[str]]:
         """Who is to be stopped and terminated still, when everything is read and decided on anew."""
