@@ -28,7 +28,10 @@ log = structlog.get_logger(__name__)
 _JITTER = 0.1
 """Share of the interval by which rounds come earlier or later, so that several controllers do not march in step."""
 _UNSTARTABLE_SECONDS = 300.0
-"""A stopped instance lives in one zone; where EC2 has no room for it, others are launched for so long instead."""
+"""A stopped instance lives in one zone; where EC2 has no room for it, others are launched for so long instead.
+
+So they are when it may not be started, as by a role that lacks the permission.
+"""
 
 T = TypeVar("T")
 
@@ -132,12 +135,11 @@ class Reconciler:
 
     def _observed(self, now: float) -> Observation:
         self._unstartable = {one: until for one, until in self._unstartable.items() if now < until}
-        return Observation(
-            self._read(Cause.QUEUE, self._backlog.depth),
-            self._read(Cause.FLEET, self._fleet.instances),
-            no_capacity=self._pause.reason(now),
-            unstartable=frozenset(self._unstartable),
-        )
+        depth = self._read(Cause.QUEUE, self._backlog.depth)
+        fleet = self._read(Cause.FLEET, self._fleet.instances)
+        if not isinstance(fleet, Unreadable):
+            self._pause.observe(fleet, now)
+        return Observation(depth, fleet, no_capacity=self._pause.reason(now), unstartable=frozenset(self._unstartable))
 
     def _read(self, name: str, reading: Callable[[], T]) -> T | Unreadable:
         try:
@@ -190,12 +192,12 @@ class Reconciler:
     def _start(self, ids: Sequence[str]) -> None:
         try:
             self._fleet.start(ids)
-        except InsufficientCapacity:
-            until = self._now() + _UNSTARTABLE_SECONDS
-            self._unstartable.update((one, until) for one in ids)
-            raise
-        except (Throttled, ConfigurationError) as exc:
-            self._pause.refused(str(exc), self._now())
+        except (InsufficientCapacity, Throttled, ConfigurationError) as exc:
+            if not isinstance(exc, InsufficientCapacity):
+                self._pause.refused(str(exc), self._now())
+            if not isinstance(exc, Throttled):
+                until = self._now() + _UNSTARTABLE_SECONDS
+                self._unstartable.update((one, until) for one in ids)
             raise
 
     def _launch(self, numbers: Sequence[int]) -> None:
@@ -204,7 +206,7 @@ class Reconciler:
         except (InsufficientCapacity, Throttled, ConfigurationError) as exc:
             self._pause.refused(str(exc), self._now())
             raise
-        self._pause.succeeded()
+        self._pause.launched(numbers)
 
     def _confirmed(self, decision: Decision) -> tuple[Sequence[str], Sequence[str]]:
         """Who is to be stopped and terminated still, when everything is read and decided on anew."""

@@ -45,6 +45,10 @@ class NoSuchInstance(Transient):
         super().__init__("EC2 does not know the instance (yet, or any more)")
 
 
+class WrongState(Transient):
+    """An instance is on its way elsewhere, so that the order does not apply."""
+
+
 class Ec2:
     """The instances of one fleet, told by their tag, and the launch template that they are made from."""
 
@@ -91,17 +95,17 @@ class Ec2:
             return in_launch_order(Description.of(one) for one in self._client.run_instances(**parameters)["Instances"])
 
     def start(self, instance_ids: Sequence[str]) -> None:
-        """Start stopped instances, all or none; raises `Refused` and `NoSuchInstance`."""
+        """Start stopped instances, all or none; raises `Refused`, `NoSuchInstance` and `WrongState`."""
         with _ordering("start instances"):
             self._client.start_instances(InstanceIds=instance_ids)
 
     def stop(self, instance_ids: Sequence[str]) -> None:
-        """Stop instances, all or none; raises `NoSuchInstance`."""
+        """Stop instances, all or none; raises `NoSuchInstance` and `WrongState`."""
         with _ordering("stop instances"):
             self._client.stop_instances(InstanceIds=instance_ids)
 
     def terminate(self, instance_ids: Sequence[str]) -> None:
-        """End instances, all or none; raises `NoSuchInstance`."""
+        """End instances, all or none; raises `NoSuchInstance` and `WrongState`."""
         with _ordering("terminate instances"):
             self._client.terminate_instances(InstanceIds=instance_ids)
 
@@ -112,13 +116,15 @@ class Ec2:
 
     def default_version(self) -> str:
         """The version of the launch template in force; raises `ConfigurationError` where there is no template."""
-        with translated(f"read launch template {self._template!r}"):
+        missing = ConfigurationError(
+            f"there is no launch template {self._template!r}; set FACEREC_INSTANCES__IMAGE_ID and run "
+            "`facerec provision`"
+        )
+        unknown = {"InvalidLaunchTemplateName_NotFoundException": lambda: missing}
+        with translated(f"read launch template {self._template!r}", **unknown):
             found = self._client.describe_launch_templates(LaunchTemplateNames=[self._template])["LaunchTemplates"]
-        if not found:  # AWS says so by an error, which is translated to the same
-            raise ConfigurationError(
-                f"there is no launch template {self._template!r}; set FACEREC_INSTANCES__IMAGE_ID and run "
-                "`facerec provision`"
-            )
+        if not found:  # so emulators say it
+            raise missing
         return str(found[0]["DefaultVersionNumber"])
 
     def impaired(self) -> frozenset[str]:
@@ -150,7 +156,7 @@ def _ordering(doing: str) -> Any:
     return translated(
         doing,
         InvalidInstanceID_NotFound=NoSuchInstance,
-        IncorrectInstanceState=lambda: Transient(
+        IncorrectInstanceState=lambda: WrongState(
             f"could not {doing}: one of them is on its way elsewhere; retry later"
         ),
         **_refusals(),

@@ -8,14 +8,14 @@ from dataclasses import replace
 import structlog
 
 from autoscale.aws.claims import Claim, Order, Request
-from autoscale.aws.ec2 import Ec2, NoSuchInstance, Refused
+from autoscale.aws.ec2 import Ec2, NoSuchInstance, Refused, WrongState
 from autoscale.aws.instances import Description, instance_of, matched, name_of, unclaimed
 from autoscale.aws.launches import BATCH, Launches
 from autoscale.aws.lease import DynamoLease
 from autoscale.aws.offers import Offers
 from autoscale.aws.polled import Polled
 from autoscale.observation import Instance
-from facerec.errors import ConfigurationError, FacerecError, InsufficientCapacity, LeaseLost, Transient
+from facerec.errors import ConfigurationError, FacerecError, InsufficientCapacity, LeaseLost, Throttled, Transient
 from facerec.fleet import Registration
 from facerec.ports import WorkerReports
 
@@ -29,6 +29,10 @@ _REPEAT_SECONDS = 5.0
 """Between two tries of a launch whose outcome is not known."""
 _FORGOTTEN_SECONDS = 600.0
 """A registration of no known instance that is older is left from one that has gone."""
+_OF_ONE = (NoSuchInstance, Refused, WrongState)
+"""What EC2 refuses to all because of one."""
+_REFUSALS = (*_OF_ONE, Throttled, ConfigurationError)
+"""After any other failure it is not known whether EC2 has done what it was told."""
 
 
 class Ec2Fleet:
@@ -120,13 +124,16 @@ class Ec2Fleet:
                 wanted = [*self._run(claims), *wanted]
 
     def start(self, instance_ids: Sequence[str]) -> None:
-        """Record the order first: from then on they count; forget the former life's reports, then start."""
+        """Forget the former life's reports and orders, then record the order: from then on they count; then start."""
         claims = self._ours(instance_ids)
-        self._launches.order([replace(claim, order=Order.START, ordered_at=self._now()) for claim in claims])
+        self._launches.check()
         for claim in claims:
             self._reports.forget(str(claim.instance_id))
-        refused = self._give(self._ec2.start, claims)
-        self._launches.tell(list(refused))
+        self._launches.order([replace(claim, order=Order.START, ordered_at=self._now()) for claim in claims])
+        failed = self._give(self._ec2.start, claims)
+        refused = {claim: exc for claim, exc in failed.items() if isinstance(exc, _REFUSALS)}
+        self._launches.tell(list(refused))  # the others may be starting, so that they count
+        _raise_other(failed)
         codes = {exc.code for exc in refused.values() if isinstance(exc, Refused)}
         if codes:
             raise InsufficientCapacity(
@@ -151,7 +158,10 @@ class Ec2Fleet:
         """End; a number is free again when EC2 shows that its instance has gone."""
         missing = self._end(instance_ids, Order.TERMINATE, self._ec2.terminate)
         # Who was just launched may be unknown to EC2 because its answers lag: it is kept, and terminated again.
-        self._launches.tell(over=[claim for claim in missing if self._now() - claim.made_at > UNSEEN_SECONDS])
+        over = [claim for claim in missing if self._now() - claim.made_at > UNSEEN_SECONDS]
+        self._launches.tell(over=over)
+        for claim in over:
+            self._reports.forget(str(claim.instance_id))
 
     def _end(
         self, instance_ids: Sequence[str], order: Order, give: Callable[[Sequence[str]], None]
@@ -159,12 +169,13 @@ class Ec2Fleet:
         """Give the order, then record it: what may still run must count. Returns those that EC2 does not know."""
         claims = self._ours(instance_ids)
         self._launches.check()
-        refused = self._give(give, claims)
-        ended = [claim for claim in claims if claim not in refused]
+        for claim in claims:  # until its process is ended, which takes seconds, the worker must not take tasks
+            self._reports.order_drain(str(claim.instance_id), self._now())
+        failed = self._give(give, claims)
+        ended = [claim for claim in claims if claim not in failed]
         self._launches.tell([replace(claim, order=order, ordered_at=self._now()) for claim in ended])
-        for claim in claims:
-            self._reports.forget(str(claim.instance_id))
-        return refused
+        _raise_other(failed)
+        return failed
 
     def _run(self, claims: list[Claim], known: Container[str | None] = ()) -> list[int]:
         """Launch what is claimed, all by one request; returns the numbers that EC2 gave no instance, free again.
@@ -260,16 +271,21 @@ class Ec2Fleet:
             log.warning("instance_not_of_the_fleet", instance_id=stranger)
         return claims
 
-    def _give(
-        self, order: Callable[[Sequence[str]], None], claims: Sequence[Claim]
-    ) -> dict[Claim, NoSuchInstance | Refused]:
-        """Give the order to all at once, or to each alone where EC2 refuses it for some; returns who was refused."""
+    def _give(self, order: Callable[[Sequence[str]], None], claims: Sequence[Claim]) -> dict[Claim, FacerecError]:
+        """Give the order to all at once, or to each alone where EC2 refuses it for some; returns what failed."""
         if not claims:
             return {}
         try:
             order([str(claim.instance_id) for claim in claims])
-        except (NoSuchInstance, Refused) as exc:
-            if len(claims) == 1:
-                return {claims[0]: exc}
-            return {refused: why for claim in claims for refused, why in self._give(order, [claim]).items()}
+        except FacerecError as exc:
+            if len(claims) == 1 or not isinstance(exc, _OF_ONE):
+                return dict.fromkeys(claims, exc)
+            return {failed: why for claim in claims for failed, why in self._give(order, [claim]).items()}
         return {}
+
+
+def _raise_other(failed: Mapping[Claim, FacerecError]) -> None:
+    """Raise a failure that is neither a shortage nor a missing instance."""
+    for exc in failed.values():
+        if not isinstance(exc, (NoSuchInstance, Refused)):
+            raise exc

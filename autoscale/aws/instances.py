@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from autoscale.aws.claims import Claim, Order
 from autoscale.observation import Instance, Power
-from facerec.fleet import Registration
+from facerec.fleet import Registration, WorkerReport
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2.type_defs import InstanceTypeDef
@@ -130,9 +130,19 @@ def instance_of(
         worker=report if report is not None and report.ready_at >= since else None,
         drain_ordered_at=registration.drain_ordered_at if registration is not None else None,
         spot=seen.spot if seen is not None else claim.request is not None and claim.request.spot,
-        outdated=None not in {version, default_version} and version != default_version,
+        # Who fell back to stopped is, like an old version, not worth starting: another is launched instead.
+        outdated=(None not in {version, default_version} and version != default_version)
+        or (power is Power.STOPPED and _failed_to_start(claim, report)),
         impaired=impaired,
     )
+
+
+def _failed_to_start(claim: Claim, report: WorkerReport | None) -> bool:
+    """Whether a stopped instance was last told to start and never got so far that its worker spoke.
+
+    EC2 accepts a start before it knows whether there is room, or a key for the disk; then it only stops it again.
+    """
+    return claim.order is Order.START and (report is None or report.ready_at < claim.ordered_at)
 
 
 def _power(claim: Claim, seen: Description | None, now: float) -> Power:

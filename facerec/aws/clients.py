@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
+from botocore.parsers import ResponseParserError
 
 from facerec import __version__
 from facerec.errors import ConfigurationError, Throttled, Transient
@@ -23,10 +24,15 @@ if TYPE_CHECKING:
 
 _THROTTLING = frozenset(
     {
+        "EC2ThrottledException",
+        "KmsThrottled",
+        "OverLimit",
         "ProvisionedThroughputExceededException",
         "RequestLimitExceeded",
         "RequestThrottled",
+        "RequestThrottledException",
         "SlowDown",
+        "ThrottledException",
         "Throttling",
         "ThrottlingException",
         "TooManyRequestsException",
@@ -36,11 +42,15 @@ _DENIED = frozenset(
     {
         "AccessDenied",
         "AccessDeniedException",
+        "AuthFailure",
         "ExpiredToken",
         "ExpiredTokenException",
         "InvalidAccessKeyId",
         "InvalidClientTokenId",
+        "OptInRequired",
+        "RequestExpired",
         "SignatureDoesNotMatch",
+        "UnauthorizedOperation",
         "UnrecognizedClientException",
     }
 )
@@ -142,5 +152,5 @@ def translated(doing: str, **known: Callable[[], Exception]) -> Iterator[None]:
         raise ConfigurationError(
             f"could not {doing}: no AWS credentials found; set them up as for the AWS CLI, or use an instance role"
         ) from exc
-    except BotoCoreError as exc:
+    except (BotoCoreError, ResponseParserError) as exc:  # an answer cut short, or that of some proxy
         raise Transient(f"could not {doing}: {exc}") from exc

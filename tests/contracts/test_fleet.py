@@ -191,10 +191,11 @@ def test_what_was_said_in_a_former_life_is_not_told(world: World) -> None:
     world.fleet.drain(world.ids(), world.time.now())
     world.time.ahead += 30
     world.fleet.stop(world.ids())
-    assert world.reports.registrations() == {}
     world.time.ahead += 30
     world.reports.report(report)  # its last words were on their way
+    assert world.one().worker is None
     world.fleet.start(world.ids())
+    assert world.reports.registrations() == {}
     world.reports.report(report)
     assert world.one().worker is None
     assert world.one().drain_ordered_at is None
@@ -204,11 +205,31 @@ def test_what_was_said_in_a_former_life_is_not_told(world: World) -> None:
     assert world.one().worker == fresh
 
 
-def test_termination_forgets_the_worker(world: World) -> None:
+def test_who_is_to_end_takes_no_more_tasks(world: World) -> None:
+    """Its worker reports until its process is ended: an order to drain stays, and who had none gets one."""
+    world.fleet.launch([1, 2, 3, 4])
+    ids = world.ids()
+    reports = [said(one, world.time.now()) for one in world.fleet.instances()]
+    for report in reports[:3]:
+        world.reports.report(report)
+    world.fleet.drain([ids[0]], 123.5)
+    before = world.time.now()
+    world.fleet.stop(ids[:2])
+    world.fleet.terminate(ids[2:])
+    assert all(world.reports.report(report) for report in reports)
+    orders = [world.reports.registrations()[one].drain_ordered_at for one in ids]
+    assert orders[0] == 123.5
+    assert all(at is not None and before <= at <= world.time.now() for at in orders[1:])
+
+
+def test_who_has_gone_is_forgotten(world: World) -> None:
     """A fleet that comes and goes leaves nothing behind."""
     world.fleet.launch([1])
     world.reports.report(said(world.one(), world.time.now()))
     world.fleet.terminate(world.ids())
+    world.time.ahead += LAG_SECONDS + 1
+    world.fleet.instances()
+    world.fleet.instances()
     assert world.reports.registrations() == {}
 
 

@@ -11,9 +11,11 @@ import pytest
 
 from autoscale.aws.fleet import UNSEEN_SECONDS
 from autoscale.aws.instances import LAG_SECONDS
-from autoscale.observation import Power
+from autoscale.estimates import Estimates
+from autoscale.observation import Observation, Power, QueueDepth
+from autoscale.policy import Decision, Policy, decide
 from facerec.aws.clients import Clients
-from facerec.errors import LeaseLost, Throttled, Transient
+from facerec.errors import ConfigurationError, FacerecError, LeaseLost, Throttled, Transient
 from tests.fakes.worker_reports import READY
 from tests.support.cloud import LEASE_KEY, Cloud, DocumentedLaunches, answer, held_again, nothing_shown, refusal, said
 
@@ -172,7 +174,8 @@ def test_an_order_that_did_not_reach_ec2_changes_nothing(cloud: Cloud, order: st
     for failure in (refusal("RequestLimitExceeded", 503), crash_after):
         with cloud.hooked(event, failure), pytest.raises(Transient):
             getattr(fleet, order)([str(running.instance_id)])
-        assert fleet.instances() == (running,)
+        (still,) = fleet.instances()
+        assert replace(still, drain_ordered_at=None) == running
 
 
 def test_a_start_whose_answer_is_lost_counts(cloud: Cloud) -> None:
@@ -186,6 +189,69 @@ def test_a_start_whose_answer_is_lost_counts(cloud: Cloud) -> None:
     assert [one.power for one in fleet.instances()] == [Power.PENDING]
     cloud.time.ahead += LAG_SECONDS + 1
     assert [one.power for one in fleet.instances()] == [Power.STOPPED]
+
+
+def test_who_falls_back_to_stopped_is_not_started_again(cloud: Cloud) -> None:
+    """EC2 accepts a start and stops the instance without a word, each time anew; who has worked since is kept."""
+    fleet = cloud.active()
+    fleet.launch([1, 2])
+    ids = [str(one.instance_id) for one in fleet.instances()]
+    fleet.stop(ids)
+    cloud.time.ahead += 30
+    fleet.start(ids)
+    cloud.time.ahead += 30
+    cloud.reports.report(said(fleet.instances()[1], cloud.time.now()))
+    cloud.clients.ec2.stop_instances(InstanceIds=ids)
+    assert [(one.power, one.outdated) for one in fleet.instances()] == [(Power.PENDING, False)] * 2
+    cloud.time.ahead += LAG_SECONDS + 1
+    fleet = cloud.fleet(held_again(cloud))  # a restart does not forget it
+    first, second = fleet.instances()
+    assert (first.power, first.outdated) == (Power.STOPPED, True)
+    assert (second.power, second.outdated) == (Power.STOPPED, False)
+    nothing = Estimates(arrivals_per_second=0, service_seconds=1, boot_seconds=10, start_seconds=5, recent_peak=None)
+    decision = decide(Observation(QueueDepth(1000, 0), (first,)), nothing, Policy(), cloud.time.now())
+    assert isinstance(decision, Decision)
+    assert decision.start == ()
+    assert decision.launch[0] == 2
+    assert decision.terminate == (ids[0],)
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "error"),
+    [
+        ("RequestLimitExceeded", 503, Throttled),
+        ("IncorrectInstanceState", 400, Transient),
+        ("UnauthorizedOperation", 403, ConfigurationError),
+    ],
+)
+def test_a_refused_start_leaves_them_stopped(cloud: Cloud, code: str, status: int, error: type[FacerecError]) -> None:
+    """What EC2 will not start must not count as booting, or nothing is launched in its place."""
+    fleet = cloud.active()
+    fleet.launch([1, 2])
+    ids = [str(one.instance_id) for one in fleet.instances()]
+    fleet.stop(ids)
+    stopped = fleet.instances()
+    with cloud.hooked("before-call.ec2.StartInstances", refusal(code, status)), pytest.raises(error):
+        fleet.start(ids)
+    assert [(one.power, one.since) for one in fleet.instances()] == [(Power.STOPPED, one.since) for one in stopped]
+
+
+def test_a_start_that_is_refused_to_some_counts_the_others(cloud: Cloud) -> None:
+    """EC2 refuses all because of one: each is started alone, and only who may be starting counts."""
+    fleet = cloud.active()
+    fleet.launch([1, 2, 3])
+    ids = [str(one.instance_id) for one in fleet.instances()]
+    fleet.stop(ids)
+
+    def partly(params: Any, **_: Any) -> Any:
+        asked = params["body"].values()
+        if ids[2] in asked and ids[0] not in asked:
+            raise Transient("the answer got lost")
+        return refusal("IncorrectInstanceState")() if ids[0] in asked else None
+
+    with cloud.hooked("before-call.ec2.StartInstances", partly), pytest.raises(Transient):
+        fleet.start(ids)
+    assert [one.power for one in fleet.instances()] == [Power.STOPPED, Power.RUNNING, Power.PENDING]
 
 
 def test_two_controllers_never_launch_one_number_twice(cloud: Cloud) -> None:

@@ -133,7 +133,13 @@ def test_a_missing_launch_template_names_the_remedy(cloud: Cloud) -> None:
     names = NameSettings(launch_template="nowhere", fleet_table=cloud.settings.fleet_table)
     fleet = replace(cloud, settings=Settings(prefix=cloud.settings.prefix, names=names)).active()
     assert fleet.instances() == ()
-    with pytest.raises(ConfigurationError, match="facerec provision"):
+    with pytest.raises(ConfigurationError, match="FACEREC_INSTANCES__IMAGE_ID and run `facerec provision`"):
+        fleet.launch([1])
+    unknown = refusal("InvalidLaunchTemplateName.NotFoundException")  # AWS says it so
+    with (
+        cloud.hooked("before-call.ec2.DescribeLaunchTemplates", unknown),
+        pytest.raises(ConfigurationError, match="FACEREC_INSTANCES__IMAGE_ID and run `facerec provision`"),
+    ):
         fleet.launch([1])
 
 

@@ -192,7 +192,7 @@ class FakeFleet:
     def _end(self, instance_ids: Sequence[str], ending: set[Power], power: Power) -> None:
         self._check(writing=True)
         for machine in self._ours(instance_ids):
-            self._reports.forget(machine.instance_id)
+            self._reports.order_drain(machine.instance_id, self._now())
             if machine.power in ending:
                 machine.power, machine.since = power, self._now()
 
@@ -203,6 +203,7 @@ class FakeFleet:
             machine.power = Power.STOPPED
         elif machine.power is Power.SHUTTING_DOWN and seconds >= self._stopping_seconds:
             self.machines.remove(machine)
+            self._reports.forget(machine.instance_id)
 
     def _ours(self, instance_ids: Sequence[str]) -> list[Machine]:
         return [machine for machine in self.machines if machine.instance_id in instance_ids]

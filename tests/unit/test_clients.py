@@ -1,10 +1,14 @@
-"""What our clients put on the wire; no socket is opened."""
+"""What our clients put on the wire, and what AWS's errors become; no socket is opened."""
 
 from typing import Any
 
+import pytest
 from botocore.awsrequest import AWSResponse
+from botocore.exceptions import ClientError
+from botocore.parsers import ResponseParserError
 
-from facerec.aws.clients import Clients
+from facerec.aws.clients import Clients, translated
+from facerec.errors import ConfigurationError, Throttled, Transient
 from facerec.settings import Settings
 
 
@@ -24,3 +28,29 @@ def test_an_object_goes_out_with_its_head(monkeypatch: Any) -> None:
     s3.put_object(Bucket="bucket", Key="key", Body=b"photo")
     [request] = sent
     assert "Expect" not in request.headers
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "error", "words"),
+    [
+        *((code, 403, ConfigurationError, "check the role") for code in (
+            "AccessDenied", "AuthFailure", "OptInRequired", "RequestExpired", "UnauthorizedOperation"
+        )),
+        *((code, 400, Throttled, "retry later") for code in (
+            "EC2ThrottledException", "KmsThrottled", "OverLimit", "RequestThrottledException", "ThrottledException"
+        )),
+        ("InternalError", 500, Transient, "retry later"),
+        ("InvalidParameterValue", 400, ConfigurationError, "facerec provision"),
+    ],
+)  # fmt: skip
+def test_an_error_of_aws_becomes_one_of_ours(code: str, status: int, error: type[Exception], words: str) -> None:
+    """Told with what to do about it: another role, patience, or a repair."""
+    answer: Any = {"Error": {"Code": code, "Message": "no"}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    with pytest.raises(error, match=f"could not launch.*{words}"), translated("launch"):
+        raise ClientError(answer, "RunInstances")
+
+
+def test_an_unreadable_answer_may_be_asked_for_again() -> None:
+    """Botocore's error for it is of no family."""
+    with pytest.raises(Transient, match="could not launch: invalid XML"), translated("launch"):
+        raise ResponseParserError("invalid XML")

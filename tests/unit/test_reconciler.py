@@ -2,18 +2,20 @@
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
-from autoscale.observation import Power
+from autoscale.observation import Instance, Power
 from autoscale.pauses import LaunchPause
 from autoscale.policy import Decision, Hold
 from autoscale.reconciler import Reconciler
 from autoscale.rounds import ActionKind, Cause, Round
-from facerec.errors import ConfigurationError, InsufficientCapacity, LeaseLost, Throttled, Transient
+from facerec.errors import ConfigurationError, FacerecError, InsufficientCapacity, LeaseLost, Throttled, Transient
 from tests.fakes.fleet import FakeLease
+from tests.fakes.worker_reports import READY
 from tests.support.fleet_world import LEASE_SECONDS, World, events, rounds, serving, started
 
 
@@ -86,11 +88,38 @@ def test_launches_pause_longer_and_longer_without_capacity(world: World, reconci
     refused = world.failing.pop("launch")
     while not world.orders:
         rounds(world, reconciler, 1)
+    rounds(world, reconciler, int(world.boot_seconds) + 1)
     world.failing["launch"] = refused
     world.queue(1000)
     again = rounds(world, reconciler, 2)[1].decision
     assert isinstance(again, Decision)
     assert "launches pause for 2.0 s" in again.reason
+
+
+def test_launches_that_come_to_nothing_pause(world: World, reconciler: Reconciler) -> None:
+    """Instances that end before a worker reports are launched again after 2, 4, 8 … s, not every second."""
+    world.queue(25)
+    launched = []
+    for second in range(40):
+        launched += [second for action in reconciler.round().actions if action.kind is ActionKind.LAUNCH]
+        world.fleet.machines.clear()
+        world.pass_second()
+    assert launched == [0, 3, 8, 17, 34]
+    decision = reconciler.round().decision
+    assert isinstance(decision, Decision)
+    assert "1, 2, 3 ended before any report" in decision.reason
+
+
+def test_who_boots_for_nothing_is_no_refusal(world: World, reconciler: Reconciler) -> None:
+    """The work was withdrawn, so the fleet ended them itself: the next launch need not wait."""
+    world.boot_seconds = 1000.0
+    world.queue(25)
+    reconciler.round()
+    world.queue(0)
+    rounds(world, reconciler, 20)
+    assert not world.fleet.machines
+    world.queue(25)
+    assert reconciler.round().words == "launch 1-3"
 
 
 def test_a_pause_is_shortened_by_luck_and_forgotten_after_a_success() -> None:
@@ -105,7 +134,10 @@ def test_a_pause_is_shortened_by_luck_and_forgotten_after_a_success() -> None:
             now += 0.5
         lengths.append(now - began)
     assert lengths == [1, 2, 4, 8, 16, 30, 30, 30]
-    pause.succeeded()
+    pause.launched([1])
+    booting = Instance(1, "i-1", Power.RUNNING, since=now)
+    pause.observe([booting], now)
+    pause.observe([replace(booting, worker=READY)], now)
     pause.refused("none", now)
     assert pause.reason(now + 0.9)
     assert pause.reason(now + 1) is None
@@ -121,13 +153,16 @@ def test_throttled_launches_pause(world: World, reconciler: Reconciler) -> None:
         world.lease.owner = None
 
 
-def test_what_cannot_be_started_is_launched(world: World, reconciler: Reconciler) -> None:
-    """A stopped instance whose zone is full must not keep the fleet at zero."""
+@pytest.mark.parametrize(
+    "error", [InsufficientCapacity("the zone is full"), ConfigurationError("the role may not start instances")]
+)
+def test_what_cannot_be_started_is_launched(world: World, reconciler: Reconciler, error: FacerecError) -> None:
+    """A stopped instance whose zone is full, or which may not be started, must not keep the fleet at zero."""
     world.fleet.launch([1])
     world.machine(1).power = Power.STOPPED
-    world.failing["start"] = InsufficientCapacity("the zone is full")
+    world.failing["start"] = error
     world.queue(3)
-    rounds(world, reconciler, 2)
+    rounds(world, reconciler, 4)
     assert world.orders == ["launch 2"]
 
 
