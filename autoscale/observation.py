@@ -77,7 +77,7 @@ class Instance:
     spot: bool = False
     """Spot instances are terminated, not stopped."""
     outdated: bool = False
-    """Made from an older version of the launch template than the one in force."""
+    """Not worth starting again: made from an older launch template, or it fell back to stopped after a start."""
     impaired: bool = False
     """EC2's status checks fail."""
 

@@ -43,10 +43,10 @@ class Fleet(Protocol):
         """Take the order to drain back."""
 
     def stop(self, instance_ids: Sequence[str]) -> None:
-        """Stop instances, to be started again."""
+        """Stop instances, to be started again; until they end their workers are asked to drain."""
 
     def terminate(self, instance_ids: Sequence[str]) -> None:
-        """End instances for good; one that has gone is no error."""
+        """End instances for good, their workers drained likewise; one that has gone is no error."""
 
 
 class Lease(Protocol):

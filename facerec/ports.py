@@ -183,4 +183,4 @@ class WorkerReports(Protocol):
         """Let the worker take tasks again."""
 
     def forget(self, instance_id: str) -> None:
-        """The instance was stopped or has gone: remove its report and its order."""
+        """The instance starts a new life or has gone: remove its report and its order."""

@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_sqs import SQSClient
 
-_THROTTLING = frozenset(
+THROTTLING = frozenset(
     {
         "EC2ThrottledException",
+        "KMS.ThrottlingException",
         "KmsThrottled",
         "OverLimit",
         "ProvisionedThroughputExceededException",
@@ -139,7 +140,7 @@ def translated(doing: str, **known: Callable[[], Exception]) -> Iterator[None]:
         make = known.get(code.replace(".", "_"))
         if make is not None:
             raise make() from exc
-        if code in _THROTTLING:
+        if code in THROTTLING:
             raise Throttled(f"could not {doing}: AWS throttles ({code}); retry later") from exc
         if code in _DENIED:
             raise ConfigurationError(

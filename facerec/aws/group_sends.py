@@ -5,9 +5,9 @@ from collections import deque
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
-from facerec.aws.clients import Clients
+from facerec.aws.clients import THROTTLING, Clients
 from facerec.aws.queue_urls import QueueUrls, missing
-from facerec.errors import ConfigurationError, FacerecError, Transient
+from facerec.errors import ConfigurationError, FacerecError, Throttled, Transient
 
 MAX_MESSAGE_BYTES = 256 * 1024
 """What every SQS queue takes, as one message or as a batch; only queues made after August 2025 take 1 MiB."""
@@ -86,5 +86,7 @@ class GroupSends:
                 message.sent.set_result(None)
                 continue
             sentence = f"could not send to queue {queue!r}: {refused[index]['Code']}"
+            # AWS counts some throttling as the sender's fault.
             error: type[FacerecError] = ConfigurationError if refused[index]["SenderFault"] else Transient
+            error = Throttled if refused[index]["Code"] in THROTTLING else error
             message.sent.set_exception(error(sentence))

@@ -11,7 +11,7 @@ from botocore.exceptions import ClientError
 
 from facerec.aws.group_sends import MAX_MESSAGE_BYTES, GroupSends
 from facerec.aws.queue_urls import QueueUrls
-from facerec.errors import ConfigurationError, QueueMissing, Transient
+from facerec.errors import ConfigurationError, QueueMissing, Throttled, Transient
 
 
 class Sqs:
@@ -89,12 +89,19 @@ def test_a_batch_keeps_the_limit_of_bytes(sqs: Sqs, sends: GroupSends) -> None:
     assert [len(call) for call in sqs.calls] == [1, 2, 1]
 
 
-@pytest.mark.parametrize(("sender_fault", "error"), [(True, ConfigurationError), (False, Transient)])
+@pytest.mark.parametrize(
+    ("code", "sender_fault", "error"),
+    [
+        ("InvalidMessageContents", True, ConfigurationError),
+        ("InternalError", False, Transient),
+        ("RequestThrottled", True, Throttled),  # nothing that an operator must change
+    ],
+)
 def test_a_refused_message_fails_alone(
-    sqs: Sqs, sends: GroupSends, *, sender_fault: bool, error: type[Exception]
+    sqs: Sqs, sends: GroupSends, code: str, *, sender_fault: bool, error: type[Exception]
 ) -> None:
     """Its sender hears of it, its neighbours are sent."""
-    sqs.failing = {"bad": {"Code": "InternalError", "SenderFault": sender_fault}}
+    sqs.failing = {"bad": {"Code": code, "SenderFault": sender_fault}}
     good, bad = meanwhile(sqs, sends, ["good", "bad"], then=lambda: None)
     assert good.exception() is None
     assert isinstance(bad.exception(), error)
