@@ -81,9 +81,11 @@ class VisibilityKeeper:
         ]
         try:
             answer = self._client.change_message_visibility_batch(QueueUrl=queue_url, Entries=entries)
+            for failure in answer.get("Failed", []):
+                if failure["SenderFault"]:
+                    self.release(receipts[int(failure["Id"])])
         except (BotoCoreError, ClientError) as exc:
             log.warning("visibility_not_extended", messages=len(receipts), reason=str(exc))
-            return
-        for failure in answer.get("Failed", []):
-            if failure["SenderFault"]:
-                self.release(receipts[int(failure["Id"])])
+        except Exception as exc:
+            # A proxy may answer what botocore cannot parse. That must not end the heartbeat for good.
+            log.exception("visibility_not_extended", messages=len(receipts), reason=repr(exc))
