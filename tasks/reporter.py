@@ -50,6 +50,7 @@ class Reporter:
         self._every_seconds = every_seconds
         self._look_for_interruption = interrupted
         self._interrupted = False
+        self._blind = False
         self._ordered = False
         self._leaving = False
         self._consulted = False
@@ -78,7 +79,7 @@ class Reporter:
 
     def tell(self) -> WorkerReport:
         """Report once, and do what is asked; returns what was said."""
-        self._interrupted = self._interrupted or self._look_for_interruption()
+        self._look()
         self._steer()
         said = self._report()
         if said.state is not self._state:
@@ -86,7 +87,7 @@ class Reporter:
             self._state = said.state
         try:
             self._ordered = self._reports.report(said)
-        except FacerecError as exc:
+        except Exception as exc:  # noqa: BLE001 - it is logged; a worker that falls silent for good is replaced
             self._failed(exc)
         else:
             if self._failures:
@@ -105,8 +106,8 @@ class Reporter:
         try:
             last = self._occupancy.report(self._instance_id, WorkerState.ENDED, interrupted=self._interrupted)
             self._reports.report(last)
-        except FacerecError as exc:
-            log.warning("end_not_reported", reason=str(exc))
+        except Exception as exc:
+            log.warning("end_not_reported", reason=str(exc), exc_info=_trace(exc))
 
     def _news_after(self, said: WorkerReport) -> bool:
         """Wait until the next report is due; returns whether there shall be one."""
@@ -143,16 +144,31 @@ class Reporter:
             state = WorkerState.DRAINED if drained else WorkerState.DRAINING
         return self._occupancy.report(self._instance_id, state, interrupted=self._interrupted)
 
+    def _look(self) -> None:
+        try:
+            self._interrupted = self._interrupted or self._look_for_interruption()
+        except Exception as exc:  # whatever it was, the reports must go out
+            if not self._blind:
+                log.warning("interruption_unknown", reason=str(exc), exc_info=_trace(exc))
+            self._blind = True
+        else:
+            self._blind = False
+
     def _steer(self) -> None:
         if self._ordered or self._interrupted:
             self._intake.close()
         else:
             self._intake.open()
 
-    def _failed(self, exc: FacerecError) -> None:
+    def _failed(self, exc: Exception) -> None:
         if not self._failures:
-            log.warning("not_reported", reason=str(exc))
+            log.warning("not_reported", reason=str(exc), exc_info=_trace(exc))
         self._failures += 1
+
+
+def _trace(exc: Exception) -> Exception | None:
+    """What to log of it beside its text: a traceback, unless it is an error of ours, which says what to do."""
+    return None if isinstance(exc, FacerecError) else exc
 
 
 def due_in(said: WorkerReport, current: WorkerReport, waited_seconds: float, every_seconds: float) -> float:

@@ -3,7 +3,6 @@
 import threading
 from collections.abc import Mapping
 
-from facerec.errors import FacerecError
 from facerec.fleet import Registration, WorkerReport, WorkerState
 
 READY = WorkerReport(
@@ -27,7 +26,7 @@ class InMemoryWorkerReports:
         self._lock = threading.Lock()
         self._reports: dict[str, WorkerReport] = {}
         self._orders: dict[str, float] = {}
-        self.outage: FacerecError | None = None
+        self.outage: Exception | None = None
 
     def report(self, report: WorkerReport) -> bool:
         """Keep the report; returns whether there is an order."""

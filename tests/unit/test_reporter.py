@@ -113,8 +113,8 @@ def test_a_worker_that_ends_says_so(instance: Instance) -> None:
     assert instance.tell() is WorkerState.DRAINING
 
 
-@pytest.mark.parametrize("outage", [Transient("down"), ConfigurationError("no such table")])
-def test_an_outage_is_logged_once_and_its_end_once(instance: Instance, outage: FacerecError) -> None:
+@pytest.mark.parametrize("outage", [Transient("down"), ConfigurationError("no such table"), KeyError("Attributes")])
+def test_an_outage_is_logged_once_and_its_end_once(instance: Instance, outage: Exception) -> None:
     """The worker goes on as it was told last; what it says then is what is true then."""
     instance.reports.order_drain(ID, 1.0)
     instance.tell()
@@ -127,6 +127,20 @@ def test_an_outage_is_logged_once_and_its_end_once(instance: Instance, outage: F
         instance.reports.cancel_drain(ID)
         assert instance.tell() is WorkerState.READY
     assert [entry["event"] for entry in logs] == ["not_reported", "reporting_again", "worker_state"]
+    assert logs[0]["exc_info"] is (None if isinstance(outage, FacerecError) else outage)
+
+
+def test_a_fault_in_the_look_for_an_interruption_is_logged_once(instance: Instance) -> None:
+    """The reports go out all the same."""
+    fault = ValueError("told to fail")
+
+    def fail() -> bool:
+        raise fault
+
+    instance.reporter._look_for_interruption = fail
+    with capture_logs() as logs:
+        assert instance.tell() is WorkerState.READY
+    assert [(entry["event"], entry["exc_info"]) for entry in logs] == [("interruption_unknown", fault)]
 
 
 def test_a_start_waits_for_the_first_answer() -> None:
@@ -164,16 +178,19 @@ def test_a_waiting_worker_learns_of_an_order_before_it_waits_again(running: Inst
     assert poll_until(lambda: running.state is WorkerState.DRAINED, 10)
 
 
-def test_reporting_goes_on_after_an_outage() -> None:
-    """Nobody needs to be told."""
+@pytest.mark.parametrize("outage", [Transient("down"), KeyError("Attributes")])
+def test_reporting_goes_on_after_an_outage(outage: Exception) -> None:
+    """Nobody needs to be told, whatever the fault was; one at the very end is logged, too."""
     instance = Instance(every_seconds=0.01)
-    instance.reports.outage = Transient("down")
+    instance.reports.outage = outage
     instance.reporter.start()
     assert instance.takes
     instance.reports.outage = None
     assert poll_until(lambda: instance.state is WorkerState.READY, 10)
-    instance.reports.outage = Transient("down")
-    instance.reporter.stop()
+    instance.reports.outage = outage
+    with capture_logs() as logs:
+        instance.reporter.stop()
+    assert logs[-1]["event"] == "end_not_reported"
 
 
 def test_when_a_report_is_due() -> None:
