@@ -1,7 +1,8 @@
 """What workers report and are asked, in memory, held to the real one's behaviour by tests/contracts."""
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from facerec.fleet import Registration, WorkerReport, WorkerState
 
@@ -62,6 +63,12 @@ class InMemoryWorkerReports:
             self._reach()
             self._reports.pop(instance_id, None)
             self._orders.pop(instance_id, None)
+
+    @contextmanager
+    def hanging(self) -> Iterator[None]:
+        """Let no call return meanwhile."""
+        with self._lock:
+            yield
 
     def _reach(self) -> None:
         if self.outage is not None:
