@@ -129,8 +129,10 @@ class Channel(_BaseChannel):  # type: ignore[misc]  # untyped on purpose, see ab
         if "deletions" in self.__dict__:
             self.deletions.stop()
         if "keeper" in self.__dict__:
-            self.keeper.stop()
+            self.keeper.stop()  # first: a beat would hide again what is given back
         super().close()
+        if "keeper" in self.__dict__:
+            self.keeper.let_go()
         INTAKE.end(self)
 
     def _update_queue_cache(self, queue_name_prefix: str) -> None:

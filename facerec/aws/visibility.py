@@ -70,6 +70,11 @@ class VisibilityKeeper:
         if thread is not None:
             thread.join()
 
+    def let_go(self) -> None:
+        """Hold nothing any more."""
+        with self._lock:
+            self._held.clear()
+
     def _run(self) -> None:
         while not self._stopped.wait(self._timeout_seconds / 3):
             self.beat()

@@ -54,6 +54,16 @@ def test_extends_what_is_held() -> None:
     assert sqs.extended == [("queue", "b", 3000)]
 
 
+def test_holds_until_it_lets_go() -> None:
+    """The end of the heartbeat alone leaves the messages with us until their time is over."""
+    held = keeper(Sqs())
+    held.hold("a", "queue")
+    held.stop()
+    assert held.holds
+    held.let_go()
+    assert not held.holds
+
+
 def test_ten_in_a_call() -> None:
     """SQS takes ten messages at a time."""
     sqs = Sqs()
