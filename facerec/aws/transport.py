@@ -225,6 +225,9 @@ class Channel(_BaseChannel):  # type: ignore[misc]  # untyped on purpose, see ab
         except (BotoCoreError, ClientError) as exc:
             # It comes back by itself when its visibility timeout is over.
             log.warning("message_not_given_back", reason=str(exc))
+        except Exception as exc:
+            # So does this one, where a proxy has answered what botocore cannot parse; but its place must become free.
+            log.exception("message_not_given_back", reason=repr(exc))
 
 
 class Transport(SQS.Transport):

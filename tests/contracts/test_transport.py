@@ -6,7 +6,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from botocore.parsers import ResponseParserError
 from kombu import Connection
+from structlog.testing import capture_logs
 
 from facerec.aws.clients import Clients
 from facerec.aws.intake import Intake
@@ -113,6 +115,20 @@ def test_a_closed_channel_holds_nothing(
         channel.close()
     assert quiet == [False]
     assert intake.quiet
+
+
+def test_a_message_that_cannot_be_given_back_takes_no_place(channel: Any, url: str, fresh: Settings) -> None:
+    """Whatever the fault: it comes back by itself when its visibility timeout is over."""
+    del url  # it has put a message into the queue
+    message = take(channel, fresh.request_queue)
+
+    def fail() -> None:
+        raise ResponseParserError("a proxy's page")
+
+    with giving_back(channel, fail), capture_logs() as logs:
+        message.reject()
+    assert not channel.keeper.holds
+    assert [entry["event"] for entry in logs] == ["message_not_given_back"]
 
 
 def test_an_acknowledged_message_is_deleted(channel: Any, sqs: Any, url: str, fresh: Settings) -> None:
