@@ -82,11 +82,13 @@ class Deletions:
                 QueueUrl=queue_url,
                 Entries=[{"Id": str(index), "ReceiptHandle": receipt} for index, receipt in enumerate(receipts)],
             )
-        except (BotoCoreError, ClientError) as exc:
-            log.warning("messages_not_deleted", count=len(receipts), reasons=[str(exc)])
-        else:
             if failed := reply.get("Failed", []):
                 reasons = sorted({entry["Code"] for entry in failed})
                 log.warning("messages_not_deleted", count=len(failed), reasons=reasons)
+        except (BotoCoreError, ClientError) as exc:
+            log.warning("messages_not_deleted", count=len(receipts), reasons=[str(exc)])
+        except Exception as exc:
+            # A proxy may answer what botocore cannot parse. That must not end the deleting of all others for good.
+            log.exception("messages_not_deleted", count=len(receipts), reasons=[repr(exc)])
         for receipt in receipts:
             self._settled(receipt)

@@ -6,9 +6,8 @@ Each difference, and why:
   boto3's own credential chain (kombu's asynchronous receive signs with that client's credentials, so those of an
   instance role are refreshed), and with short timeouts, since messages are given back on the event loop;
 - queues: found by name and never created; kombu lists all queues, or creates one with wrong attributes;
-- receiving: a refused connection, a timeout, a 5xx or a missing queue is an empty answer and a pause that grows; kombu
-  returns a list where a dict is expected, and the worker dies. A message that cannot be read stays in the queue until
-  its redrive policy moves it; kombu raises in the event loop, and the worker dies;
+- receiving: a receive that fails is an empty one and a pause that grows, and a message that cannot be read stays in the
+  queue until its redrive policy moves it (`facerec.aws.receives`); with kombu's own either ends the worker;
 - deleting: several messages with one call, beside the event loop (`facerec.aws.deletions`); kombu deletes each on it;
 - visibility: receives ask for the timeout of our settings, and what is held is extended (`facerec.aws.visibility`);
 - draining: no receive begins while the process's intake is closed (`facerec.aws.intake`);
@@ -19,14 +18,12 @@ Each difference, and why:
 import functools
 import random
 import threading
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import boto3
 import structlog
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
-from kombu.asynchronous.aws.sqs.connection import AsyncSQSConnection
 from kombu.transport import SQS, virtual
 from vine import ensure_promise
 
@@ -34,6 +31,7 @@ from facerec.aws.clients import USER_AGENT
 from facerec.aws.deletions import Deletions
 from facerec.aws.intake import INTAKE
 from facerec.aws.pauses import pause_seconds, redelivery_seconds
+from facerec.aws.receives import Receiver, check_task
 from facerec.aws.visibility import VisibilityKeeper
 from facerec.errors import QueueMissing
 
@@ -43,7 +41,6 @@ if TYPE_CHECKING:
 # The stubs of kombu know almost none of the methods that are called and overridden here.
 _BaseQoS: Any = virtual.QoS
 _BaseChannel: Any = SQS.Channel
-_BaseReceiver: Any = AsyncSQSConnection
 
 log = structlog.get_logger(__name__)
 
@@ -78,7 +75,7 @@ class Channel(_BaseChannel):  # type: ignore[misc]  # untyped on purpose, see ab
     """One consumer or producer; `transport_options`: region, endpoint_url, wait_time_seconds, visibility_timeout."""
 
     QoS = QoS
-    _asynsqs: "_Receiver | None" = None
+    _asynsqs: Receiver | None = None
     _failures = 0
 
     @functools.cached_property
@@ -97,11 +94,11 @@ class Channel(_BaseChannel):  # type: ignore[misc]  # untyped on purpose, see ab
         """The process's client."""
         return _client(self.region, self.transport_options.get("endpoint_url"))
 
-    def asynsqs(self, queue: str | None = None) -> "_Receiver":
+    def asynsqs(self, queue: str | None = None) -> Receiver:
         """The asynchronous client, which never raises."""
         del queue
         if self._asynsqs is None:
-            self._asynsqs = _Receiver(sqs_connection=self.sqs(), region=self.region, on_outcome=self._received)
+            self._asynsqs = Receiver(sqs_connection=self.sqs(), region=self.region, on_outcome=self._received)
         return self._asynsqs
 
     def basic_ack(self, delivery_tag: str, multiple: bool = False) -> None:  # noqa: FBT001, FBT002 - kombu's signature
@@ -129,8 +126,10 @@ class Channel(_BaseChannel):  # type: ignore[misc]  # untyped on purpose, see ab
         if "deletions" in self.__dict__:
             self.deletions.stop()
         if "keeper" in self.__dict__:
-            self.keeper.stop()
+            self.keeper.stop()  # first: a beat would hide again what is given back
         super().close()
+        if "keeper" in self.__dict__:
+            self.keeper.let_go()
         INTAKE.end(self)
 
     def _update_queue_cache(self, queue_name_prefix: str) -> None:
@@ -149,7 +148,7 @@ class Channel(_BaseChannel):  # type: ignore[misc]  # untyped on purpose, see ab
         return url
 
     def _get_from_sqs(
-        self, queue_name: str, queue_url: str, connection: "_Receiver", count: int = 1, callback: Any = None
+        self, queue_name: str, queue_url: str, connection: Receiver, count: int = 1, callback: Any = None
     ) -> Any:
         answered = ensure_promise(callback)
 
@@ -202,7 +201,7 @@ class Channel(_BaseChannel):  # type: ignore[misc]  # untyped on purpose, see ab
         for message in received:
             try:
                 payload = self._message_to_python(message, qname, queue)
-                _check(self.Message(payload, channel=self))
+                check_task(self.Message(payload, channel=self))
                 callback(payload)
             except Exception as exc:  # noqa: BLE001 - what other senders put into the queue can break anything
                 log.warning("message_unreadable", message_id=message.get("MessageId"), queue=qname, reason=repr(exc))
@@ -223,44 +222,15 @@ class Channel(_BaseChannel):  # type: ignore[misc]  # untyped on purpose, see ab
         except (BotoCoreError, ClientError) as exc:
             # It comes back by itself when its visibility timeout is over.
             log.warning("message_not_given_back", reason=str(exc))
+        except Exception as exc:
+            # So does this one, where a proxy has answered what botocore cannot parse; but its place must become free.
+            log.exception("message_not_given_back", reason=repr(exc))
 
 
 class Transport(SQS.Transport):
     """Register as `broker_transport="facerec.aws.transport:Transport"`."""
 
     Channel = Channel
-
-
-class _Receiver(_BaseReceiver):  # type: ignore[misc]  # untyped on purpose, see above
-    """kombu's asynchronous client; a failed receive is an empty one, and is told to `on_outcome`."""
-
-    def __init__(self, *args: Any, on_outcome: Callable[[str | None], None], **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._on_outcome = on_outcome
-
-    def _on_list_ready(self, parent: Any, markers: Any, operation: str, response: Any) -> dict[str, Any]:
-        try:
-            answer = super()._on_list_ready(parent, markers, operation, response)
-        except Exception as exc:  # noqa: BLE001 - kombu raises Exception itself; a proxy may answer with anything
-            self._on_outcome(str(exc))
-            return {}
-        if not isinstance(answer, dict):
-            self._on_outcome(f"HTTP {response.status} {response.reason}")
-            return {}
-        self._on_outcome(None)
-        return answer
-
-
-def _check(message: Any) -> None:
-    """Raise unless the message is a task in Celery's second protocol, whose body Celery decodes in a pool's thread.
-
-    There an error would neither acknowledge nor reject the message, but hold its place for ever.
-    """
-    if message.headers is None or "task" not in message.headers:
-        raise ValueError("not a task of Celery")
-    args, kwargs, embed = message.decode()
-    if not (isinstance(args, list) and isinstance(kwargs, dict) and isinstance(embed, dict | None)):
-        raise TypeError("the body of the task is garbled")
 
 
 @functools.lru_cache(maxsize=4)

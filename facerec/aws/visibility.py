@@ -70,6 +70,11 @@ class VisibilityKeeper:
         if thread is not None:
             thread.join()
 
+    def let_go(self) -> None:
+        """Hold nothing any more."""
+        with self._lock:
+            self._held.clear()
+
     def _run(self) -> None:
         while not self._stopped.wait(self._timeout_seconds / 3):
             self.beat()
@@ -81,9 +86,11 @@ class VisibilityKeeper:
         ]
         try:
             answer = self._client.change_message_visibility_batch(QueueUrl=queue_url, Entries=entries)
+            for failure in answer.get("Failed", []):
+                if failure["SenderFault"]:
+                    self.release(receipts[int(failure["Id"])])
         except (BotoCoreError, ClientError) as exc:
             log.warning("visibility_not_extended", messages=len(receipts), reason=str(exc))
-            return
-        for failure in answer.get("Failed", []):
-            if failure["SenderFault"]:
-                self.release(receipts[int(failure["Id"])])
+        except Exception as exc:
+            # A proxy may answer what botocore cannot parse. That must not end the heartbeat for good.
+            log.exception("visibility_not_extended", messages=len(receipts), reason=repr(exc))

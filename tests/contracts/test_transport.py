@@ -1,13 +1,17 @@
 """Our SQS transport as kombu's consumers use it, on a queue of the emulator."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from botocore.parsers import ResponseParserError
 from kombu import Connection
+from structlog.testing import capture_logs
 
 from facerec.aws.clients import Clients
+from facerec.aws.intake import Intake
 from facerec.celery import configuration
 from facerec.errors import QueueMissing
 from facerec.settings import Settings
@@ -54,6 +58,22 @@ def take(channel: Any, queue: str) -> Any:
     return message
 
 
+@contextmanager
+def giving_back(channel: Any, happens: Callable[[], None]) -> Iterator[None]:
+    """Whenever a message is about to be given back this happens, too."""
+    event = "before-call.sqs.ChangeMessageVisibility"
+
+    def handler(**_: Any) -> None:
+        happens()
+
+    events = channel.sqs().meta.events  # of the process's client
+    events.register(event, handler)
+    try:
+        yield
+    finally:
+        events.unregister(event, handler)
+
+
 def test_a_rejected_message_comes_back_after_a_pause(
     channel: Any, sqs: Any, url: str, fresh: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -79,6 +99,36 @@ def test_what_a_channel_holds_is_visible_at_once_when_it_closes(
     assert receive(sqs, url) == []
     channel.close()
     assert receive(sqs, url, wait_seconds=5) == [2]
+
+
+def test_a_closed_channel_holds_nothing(
+    channel: Any, url: str, fresh: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process connects anew and is to become quiet then: not before all is given back, but without more ado."""
+    del url  # it has put a message into the queue
+    intake = Intake()
+    monkeypatch.setattr("facerec.aws.transport.INTAKE", intake)
+    take(channel, fresh.request_queue)
+    intake.close()
+    quiet: list[bool] = []
+    with giving_back(channel, lambda: quiet.append(intake.quiet)):
+        channel.close()
+    assert quiet == [False]
+    assert intake.quiet
+
+
+def test_a_message_that_cannot_be_given_back_takes_no_place(channel: Any, url: str, fresh: Settings) -> None:
+    """Whatever the fault: it comes back by itself when its visibility timeout is over."""
+    del url  # it has put a message into the queue
+    message = take(channel, fresh.request_queue)
+
+    def fail() -> None:
+        raise ResponseParserError("a proxy's page")
+
+    with giving_back(channel, fail), capture_logs() as logs:
+        message.reject()
+    assert not channel.keeper.holds
+    assert [entry["event"] for entry in logs] == ["message_not_given_back"]
 
 
 def test_an_acknowledged_message_is_deleted(channel: Any, sqs: Any, url: str, fresh: Settings) -> None:

@@ -1,9 +1,9 @@
 """What workers report and are asked, in memory, held to the real one's behaviour by tests/contracts."""
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
-from facerec.errors import FacerecError
 from facerec.fleet import Registration, WorkerReport, WorkerState
 
 READY = WorkerReport(
@@ -27,7 +27,7 @@ class InMemoryWorkerReports:
         self._lock = threading.Lock()
         self._reports: dict[str, WorkerReport] = {}
         self._orders: dict[str, float] = {}
-        self.outage: FacerecError | None = None
+        self.outage: Exception | None = None
 
     def report(self, report: WorkerReport) -> bool:
         """Keep the report; returns whether there is an order."""
@@ -63,6 +63,12 @@ class InMemoryWorkerReports:
             self._reach()
             self._reports.pop(instance_id, None)
             self._orders.pop(instance_id, None)
+
+    @contextmanager
+    def hanging(self) -> Iterator[None]:
+        """Let no call return meanwhile."""
+        with self._lock:
+            yield
 
     def _reach(self) -> None:
         if self.outage is not None:

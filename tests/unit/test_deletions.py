@@ -5,6 +5,7 @@ from typing import Any, cast
 
 import pytest
 from botocore.exceptions import ClientError
+from botocore.parsers import ResponseParserError
 from structlog.testing import capture_logs
 
 from facerec.aws.deletions import Deletions
@@ -14,16 +15,16 @@ LONG_SECONDS = 600
 
 
 class Sqs:
-    """Notes what is deleted; refuses the receipts in `refused`, or every call when it is `away`."""
+    """Notes what is deleted; refuses the receipts in `refused`, or every call with `fault`."""
 
     def __init__(self) -> None:
         self.calls: list[list[str]] = []
         self.refused: set[str] = set()
-        self.away = False
+        self.fault: Exception | None = None
 
     def delete_message_batch(self, QueueUrl: str, Entries: list[dict[str, str]]) -> dict[str, Any]:  # noqa: N803 - boto3's
-        if self.away:
-            raise ClientError({"Error": {"Code": "ServiceUnavailable"}}, "DeleteMessageBatch")
+        if self.fault is not None:
+            raise self.fault
         self.calls.append([f"{QueueUrl} {entry['ReceiptHandle']}" for entry in Entries])
         refused = [entry["Id"] for entry in Entries if entry["ReceiptHandle"] in self.refused]
         return {"Failed": [{"Id": name, "Code": "ReceiptHandleIsInvalid", "SenderFault": True} for name in refused]}
@@ -113,13 +114,22 @@ def test_a_message_that_is_not_deleted_is_let_go_and_logged(sqs: Sqs, settled: S
     assert [(entry["event"], entry["count"]) for entry in logs] == [("messages_not_deleted", 1)]
 
 
-def test_goes_on_after_a_call_that_fails(sqs: Sqs, settled: Settled) -> None:
-    """A fault of the moment ends neither the thread nor the next deletions."""
-    sqs.away = True
+@pytest.mark.parametrize(
+    ("fault", "traced"),
+    [
+        (ClientError({"Error": {"Code": "ServiceUnavailable"}}, "DeleteMessageBatch"), False),
+        (ResponseParserError("a proxy's page"), True),  # neither of botocore's two bases
+    ],
+)
+def test_goes_on_after_a_call_that_fails(sqs: Sqs, settled: Settled, fault: Exception, traced: bool) -> None:  # noqa: FBT001 - a parameter of the test
+    """No fault ends the thread or the next deletions; one that nobody foresaw is logged with its traceback."""
+    sqs.fault = fault
     made = deletions(sqs, settled, 0.001)
-    made.add("a", "queue")
-    settled.wait_for(1)
-    sqs.away = False
+    with capture_logs() as logs:
+        made.add("a", "queue")
+        settled.wait_for(1)
+    assert [(entry["event"], "exc_info" in entry) for entry in logs] == [("messages_not_deleted", traced)]
+    sqs.fault = None
     made.add("b", "queue")
     settled.wait_for(2)
     assert sqs.calls == [["queue b"]]

@@ -20,7 +20,7 @@ ID = "i-1"
 class Instance:
     """A worker's reporter with all that it talks to; `every_seconds` is so long that only news are reported."""
 
-    def __init__(self, every_seconds: float = 3000) -> None:
+    def __init__(self, every_seconds: float = 3000, patience_seconds: float = 3000) -> None:
         self.reports = InMemoryWorkerReports()
         self.occupancy = Occupancy(engines=1)
         self.intake = Intake()
@@ -32,6 +32,7 @@ class Instance:
             self.intake,
             every_seconds=every_seconds,
             interrupted=lambda: self.interrupted,
+            patience_seconds=patience_seconds,
         )
 
     @property
@@ -113,8 +114,8 @@ def test_a_worker_that_ends_says_so(instance: Instance) -> None:
     assert instance.tell() is WorkerState.DRAINING
 
 
-@pytest.mark.parametrize("outage", [Transient("down"), ConfigurationError("no such table")])
-def test_an_outage_is_logged_once_and_its_end_once(instance: Instance, outage: FacerecError) -> None:
+@pytest.mark.parametrize("outage", [Transient("down"), ConfigurationError("no such table"), KeyError("Attributes")])
+def test_an_outage_is_logged_once_and_its_end_once(instance: Instance, outage: Exception) -> None:
     """The worker goes on as it was told last; what it says then is what is true then."""
     instance.reports.order_drain(ID, 1.0)
     instance.tell()
@@ -127,17 +128,61 @@ def test_an_outage_is_logged_once_and_its_end_once(instance: Instance, outage: F
         instance.reports.cancel_drain(ID)
         assert instance.tell() is WorkerState.READY
     assert [entry["event"] for entry in logs] == ["not_reported", "reporting_again", "worker_state"]
+    assert logs[0]["exc_info"] is (None if isinstance(outage, FacerecError) else outage)
+
+
+def test_a_fault_in_the_look_for_an_interruption_is_logged_once(instance: Instance) -> None:
+    """The reports go out all the same."""
+    fault = ValueError("told to fail")
+
+    def fail() -> bool:
+        raise fault
+
+    instance.reporter._look_for_interruption = fail
+    with capture_logs() as logs:
+        assert instance.tell() is WorkerState.READY
+    assert [(entry["event"], entry["exc_info"]) for entry in logs] == [("interruption_unknown", fault)]
 
 
 def test_a_start_waits_for_the_first_answer() -> None:
-    """A worker that is to drain has closed its intake when `start` returns; without an answer it takes tasks."""
-    for outage, takes in ((None, False), (Transient("down"), True)):
+    """When `start` returns the intake is as it was told; where no answer can be expected, tasks are taken."""
+    for outage, ordered in ((None, True), (None, False), (ConfigurationError("no such table"), False)):
         instance = Instance()
-        instance.reports.order_drain(ID, 1.0)
+        if ordered:
+            instance.reports.order_drain(ID, 1.0)
         instance.reports.outage = outage
         instance.reporter.start()
-        assert instance.takes is takes
+        assert instance.takes is not ordered
         instance.reporter.stop()
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_no_task_is_taken_before_a_slow_first_answer(ordered: bool, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: FBT001 - a parameter of the test
+    """Its instance may be terminated at any moment: one that was to drain and never reported counts as drained."""
+    monkeypatch.setattr("tasks.reporter._FIRST_ANSWER_SECONDS", 0)
+    instance = Instance()
+    if ordered:
+        instance.reports.order_drain(ID, 1.0)
+    with instance.reports.hanging():
+        instance.reporter.start()
+        assert not instance.takes
+    assert poll_until(lambda: instance.state is (WorkerState.DRAINED if ordered else WorkerState.READY), 10)
+    assert poll_until(lambda: instance.takes is not ordered, 10)
+    instance.reporter.stop()
+
+
+def test_tasks_are_taken_when_no_answer_has_come_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The worker says so; an order that comes after all still holds."""
+    monkeypatch.setattr("tasks.reporter._FIRST_ANSWER_SECONDS", 0)
+    instance = Instance(patience_seconds=0.01)
+    instance.reports.order_drain(ID, 1.0)
+    with instance.reports.hanging(), capture_logs() as logs:
+        instance.reporter.start()
+        assert poll_until(lambda: instance.takes, 10)
+    assert [entry["event"] for entry in logs] == ["report_pending"]
+    assert poll_until(lambda: instance.state is WorkerState.DRAINED, 10)
+    assert not instance.takes
+    instance.reporter.stop()
 
 
 def test_news_are_reported_at_once(running: Instance) -> None:
@@ -164,16 +209,20 @@ def test_a_waiting_worker_learns_of_an_order_before_it_waits_again(running: Inst
     assert poll_until(lambda: running.state is WorkerState.DRAINED, 10)
 
 
-def test_reporting_goes_on_after_an_outage() -> None:
-    """Nobody needs to be told."""
+@pytest.mark.parametrize("outage", [Transient("down"), KeyError("Attributes")])
+def test_reporting_goes_on_after_an_outage(outage: Exception) -> None:
+    """Nobody needs to be told, whatever the fault was; one at the very end is logged, too."""
     instance = Instance(every_seconds=0.01)
-    instance.reports.outage = Transient("down")
+    instance.reports.outage = outage
     instance.reporter.start()
-    assert instance.takes
+    assert not instance.takes
     instance.reports.outage = None
-    assert poll_until(lambda: instance.state is WorkerState.READY, 10)
-    instance.reports.outage = Transient("down")
-    instance.reporter.stop()
+    assert poll_until(lambda: instance.takes, 10)
+    assert instance.state is WorkerState.READY
+    instance.reports.outage = outage
+    with capture_logs() as logs:
+        instance.reporter.stop()
+    assert logs[-1]["event"] == "end_not_reported"
 
 
 def test_when_a_report_is_due() -> None:

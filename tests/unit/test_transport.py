@@ -13,7 +13,7 @@ from kombu.asynchronous.aws.connection import AsyncHTTPResponse
 from kombu.asynchronous.http import Request, Response
 
 from facerec.aws.pauses import pause_seconds, redelivery_seconds
-from facerec.aws.transport import _check, _Receiver
+from facerec.aws.receives import Receiver, check_task
 
 
 def response(status: int, body: bytes = b"{}") -> AsyncHTTPResponse:
@@ -36,7 +36,7 @@ def receiver(outcomes: list[str | None], session: boto3.Session | None = None) -
     """A receiver that notes its outcomes, and where its requests go."""
     session = session or boto3.Session("id", "secret", region_name="us-east-1")
     http = HttpClient()
-    return _Receiver(sqs_connection=session.client("sqs"), http_client=http, on_outcome=outcomes.append), http
+    return Receiver(sqs_connection=session.client("sqs"), http_client=http, on_outcome=outcomes.append), http
 
 
 @pytest.mark.parametrize("status", [400, 403, 408, 500, 503, 504, 599])
@@ -109,9 +109,9 @@ def test_pauses_between_failed_receives_grow_to_ten_seconds() -> None:
 def test_refuses_what_is_no_task(headers: Any, body: Any) -> None:
     """Such a message would hold a place in the worker for ever."""
     with pytest.raises((TypeError, ValueError)):
-        _check(SimpleNamespace(headers=headers, decode=lambda: body))
+        check_task(SimpleNamespace(headers=headers, decode=lambda: body))
 
 
 def test_accepts_a_task() -> None:
     """Celery's second protocol."""
-    _check(SimpleNamespace(headers={"task": "facerec.recognise"}, decode=lambda: [[1], {}, {"chain": None}]))
+    check_task(SimpleNamespace(headers={"task": "facerec.recognise"}, decode=lambda: [[1], {}, {"chain": None}]))

@@ -3,19 +3,22 @@
 import threading
 from typing import Any, cast
 
+import pytest
 from botocore.exceptions import EndpointConnectionError
+from botocore.parsers import ResponseParserError
+from structlog.testing import capture_logs
 
 from facerec.aws.visibility import VisibilityKeeper
 
 
 class Sqs:
-    """Notes extensions as (queue, receipt, seconds); refuses the receipts in `lost`, fails while `down`."""
+    """Notes extensions as (queue, receipt, seconds); refuses the receipts in `lost`, or every call with `fault`."""
 
     def __init__(self) -> None:
         self.calls: list[int] = []
         self.extended: list[tuple[str, str, int]] = []
         self.lost: set[str] = set()
-        self.down = False
+        self.fault: Exception | None = None
         self.called = threading.Event()
 
     def change_message_visibility_batch(self, **request: Any) -> dict[str, Any]:
@@ -23,8 +26,8 @@ class Sqs:
         self.called.set()
         entries = request["Entries"]
         self.calls.append(len(entries))
-        if self.down:
-            raise EndpointConnectionError(endpoint_url="http://nowhere")
+        if self.fault is not None:
+            raise self.fault
         failed = [{"Id": e["Id"], "SenderFault": True, "Code": "x"} for e in entries if e["ReceiptHandle"] in self.lost]
         self.extended += [
             (request["QueueUrl"], e["ReceiptHandle"], e["VisibilityTimeout"])
@@ -51,6 +54,16 @@ def test_extends_what_is_held() -> None:
     assert sqs.extended == [("queue", "b", 3000)]
 
 
+def test_holds_until_it_lets_go() -> None:
+    """The end of the heartbeat alone leaves the messages with us until their time is over."""
+    held = keeper(Sqs())
+    held.hold("a", "queue")
+    held.stop()
+    assert held.holds
+    held.let_go()
+    assert not held.holds
+
+
 def test_ten_in_a_call() -> None:
     """SQS takes ten messages at a time."""
     sqs = Sqs()
@@ -75,14 +88,23 @@ def test_lets_go_what_is_no_longer_ours() -> None:
     assert sqs.calls == [2, 1]
 
 
-def test_an_outage_is_survived() -> None:
-    """What could not be extended is extended at the next beat."""
+@pytest.mark.parametrize(
+    ("fault", "traced"),
+    [
+        (EndpointConnectionError(endpoint_url="http://nowhere"), False),
+        (ResponseParserError("a proxy's page"), True),  # neither of botocore's two bases
+    ],
+)
+def test_an_outage_is_survived(fault: Exception, traced: bool) -> None:  # noqa: FBT001 - a parameter of the test
+    """What could not be extended is extended at the next beat; what nobody foresaw is logged with its traceback."""
     sqs = Sqs()
-    sqs.down = True
+    sqs.fault = fault
     held = keeper(sqs)
     held.hold("a", "queue")
-    held.beat()
-    sqs.down = False
+    with capture_logs() as logs:
+        held.beat()
+    assert [(entry["event"], "exc_info" in entry) for entry in logs] == [("visibility_not_extended", traced)]
+    sqs.fault = None
     held.beat()
     held.stop()
     assert sqs.extended == [("queue", "a", 3000)]

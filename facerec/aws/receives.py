@@ -1,0 +1,45 @@
+"""What a receive brings: nothing where it failed, and only tasks that Celery can carry out.
+
+After a refused connection, a timeout, a 5xx or a missing queue kombu returns a list where a dict is expected; what it
+cannot read raises in the event loop. Either way the worker dies.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from kombu.asynchronous.aws.sqs.connection import AsyncSQSConnection
+
+# The stubs of kombu know almost none of the methods that are called and overridden here.
+_BaseReceiver: Any = AsyncSQSConnection
+
+
+class Receiver(_BaseReceiver):  # type: ignore[misc]  # untyped on purpose, see above
+    """kombu's asynchronous client; a failed receive is an empty one, and is told to `on_outcome`."""
+
+    def __init__(self, *args: Any, on_outcome: Callable[[str | None], None], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._on_outcome = on_outcome
+
+    def _on_list_ready(self, parent: Any, markers: Any, operation: str, response: Any) -> dict[str, Any]:
+        try:
+            answer = super()._on_list_ready(parent, markers, operation, response)
+        except Exception as exc:  # noqa: BLE001 - kombu raises Exception itself; a proxy may answer with anything
+            self._on_outcome(str(exc))
+            return {}
+        if not isinstance(answer, dict):
+            self._on_outcome(f"HTTP {response.status} {response.reason}")
+            return {}
+        self._on_outcome(None)
+        return answer
+
+
+def check_task(message: Any) -> None:
+    """Raise unless the message is a task in Celery's second protocol, whose body Celery decodes in a pool's thread.
+
+    There an error would neither acknowledge nor reject the message, but hold its place for ever.
+    """
+    if message.headers is None or "task" not in message.headers:
+        raise ValueError("not a task of Celery")
+    args, kwargs, embed = message.decode()
+    if not (isinstance(args, list) and isinstance(kwargs, dict) and isinstance(embed, dict | None)):
+        raise TypeError("the body of the task is garbled")
