@@ -1,11 +1,8 @@
 """The autoscaler's process: wired from the settings, stopped by signals."""
 
-import signal
-import sys
 import threading
 import time
 from collections.abc import Callable
-from types import FrameType
 
 import structlog
 
@@ -21,6 +18,7 @@ from autoscale.rounds import Round
 from facerec.bootstrap import clients, worker_reports
 from facerec.errors import Transient
 from facerec.settings import AutoscaleSettings, Settings
+from facerec.stopping import on_stop_signals
 
 log = structlog.get_logger(__name__)
 
@@ -72,7 +70,7 @@ def run(settings: Settings, watch: Callable[[Round], None] = lambda _: None, *, 
     tried again.
     """
     stopping = threading.Event()
-    _on_signals(stopping.set)
+    on_stop_signals(stopping.set)
     check(settings)
     metrics = RoundMetrics(policy_of(settings.autoscale))
 
@@ -110,18 +108,3 @@ def check(settings: Settings) -> None:
         check_requirements(clients(settings), settings)
     except Transient as exc:
         log.warning("requirements_not_checked", reason=str(exc))
-
-
-def _on_signals(stop: Callable[[], None]) -> None:
-    """The first SIGTERM or SIGINT lets the round end; a second one ends the process at once."""
-    asked = False
-
-    def handle(_number: int, _frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked:
-            sys.exit("stopped at once, as asked twice")
-        asked = True
-        stop()
-
-    signal.signal(signal.SIGTERM, handle)
-    signal.signal(signal.SIGINT, handle)

@@ -138,7 +138,6 @@ def ec2_host(boot_seconds: float, logs: Path) -> None:
     Example:
       eval "$(facerec local env)" && facerec local ec2-host --logs .local/logs --boot-seconds 20
     """  # noqa: D301 - as above
-    import signal
     import sys
     import threading
 
@@ -146,14 +145,14 @@ def ec2_host(boot_seconds: float, logs: Path) -> None:
     from facerec.local.ec2_host import Ec2Host, worker_command
     from facerec.logs import configure_logging
     from facerec.settings import Settings
+    from facerec.stopping import on_stop_signals
 
     settings = Settings.load()
     if settings.endpoint_url is None:
         raise ConfigurationError("FACEREC_AWS__ENDPOINT_URL is not set: instances of AWS itself need no host")
     configure_logging(settings.log, process="ec2-host")
     stopped = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopped.set())
+    on_stop_signals(stopped.set)
     worker = worker_command((sys.executable, "-m", "facerec.cli", "worker"), os.environ)
     clients = bootstrap.clients(settings)
     Ec2Host(clients, settings, worker, log_dir=logs, boot_seconds=boot_seconds).run(stopped)

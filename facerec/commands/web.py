@@ -1,17 +1,15 @@
 """`facerec web`: the web tier, in one process or in several."""
 
 import os
-import signal
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
-from types import FrameType
 
 import click
 
 from facerec.settings import Settings
+from facerec.stopping import on_stop_signals
 
 
 @click.command("web")
@@ -64,7 +62,7 @@ def _run_single(settings: Settings, listener: socket.socket) -> None:
 
     await_resources(resource_checks(settings) | {"inbox": queue_check(settings, settings.response_queue)})
     process = WebProcess(settings, listener, settings.response_queue)
-    _on_signals(process.stop)
+    on_stop_signals(process.stop)
     _announce(listener)
     process.run()
 
@@ -73,7 +71,7 @@ def _run_child(settings: Settings, listener: socket.socket, response_queue: str)
     from facerec.web.process import WebProcess
 
     process = WebProcess(settings, listener, response_queue)
-    _on_signals(process.stop)
+    on_stop_signals(process.stop)
 
     def outlive_no_parent() -> None:
         # The parent writes nothing: this returns when it is gone. Not through sys.stdin, whose lock a thread must not
@@ -107,22 +105,7 @@ def _run_parent(settings: Settings, listener: socket.socket) -> None:
         bootstrap.clients(settings), settings.response_queue, retention_seconds=settings.web.wait_seconds
     )
     stopping = threading.Event()
-    _on_signals(stopping.set)
+    on_stop_signals(stopping.set)
     _announce(listener)
     owner = f"{socket.gethostname()}:{os.getpid()}"
     WebProcesses(settings, queues, spawn, owner=owner).run(stopping)
-
-
-def _on_signals(stop: Callable[[], None]) -> None:
-    """The first SIGTERM or SIGINT drains; a second one ends the process at once."""
-    asked = False
-
-    def handle(_number: int, _frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked:
-            sys.exit("stopped at once, as asked twice")
-        asked = True
-        stop()
-
-    signal.signal(signal.SIGTERM, handle)
-    signal.signal(signal.SIGINT, handle)

@@ -1,12 +1,11 @@
 """One suite for everywhere workers report to: memory, DynamoDB as ministack has it, and as moto has it."""
 
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import pytest
-from moto import mock_aws
 
 from facerec.aws import provision
 from facerec.aws.clients import Clients
@@ -14,9 +13,7 @@ from facerec.aws.worker_reports import DynamoWorkerReports
 from facerec.errors import ConfigurationError, Transient
 from facerec.fleet import Registration, WorkerState
 from facerec.ports import WorkerReports
-from facerec.settings import AwsSettings, Settings
 from tests.fakes.worker_reports import READY, InMemoryWorkerReports
-from tests.support.emulated import EmulatedAws
 
 ID = READY.instance_id
 ORDERED_AT = 1_700_000_020.0625
@@ -30,24 +27,10 @@ class Table:
     name: str
 
 
-@pytest.fixture(scope="session")
-def clients(emulator: EmulatedAws) -> Clients:
-    """Clients of the emulator."""
-    return Clients(emulator.settings)
-
-
-@pytest.fixture(scope="module")
-def moto_clients() -> Iterator[Clients]:
-    """Clients of moto, which answers within this process while the fixture lives."""
-    clients = Clients(Settings(aws=AwsSettings()))  # the environment may point at the emulator already
-    with mock_aws():
-        yield clients
-
-
 @pytest.fixture
-def table(clients: Clients) -> Table:
+def table(ministack_clients: Clients) -> Table:
     """A table of the test's own on the emulator."""
-    return empty_table(clients)
+    return empty_table(ministack_clients)
 
 
 @pytest.fixture(params=["memory", "ministack", "moto"])
@@ -55,7 +38,9 @@ def reports(request: pytest.FixtureRequest) -> WorkerReports:
     """Each kind in turn, empty."""
     if request.param == "memory":
         return InMemoryWorkerReports()
-    table = empty_table(request.getfixturevalue("clients" if request.param == "ministack" else "moto_clients"))
+    table = empty_table(
+        request.getfixturevalue(f"{request.param}_clients")
+    )
     return DynamoWorkerReports(table.clients, table.name)
 
 
@@ -159,9 +144,9 @@ def test_a_garbled_report_is_not_taken_for_none(table: Table) -> None:
         DynamoWorkerReports(table.clients, table.name).registrations()
 
 
-def test_a_missing_table_says_what_to_do(clients: Clients) -> None:
+def test_a_missing_table_says_what_to_do(ministack_clients: Clients) -> None:
     """Before `facerec provision` every call names the remedy."""
-    reports = DynamoWorkerReports(clients, "no-such-table")
+    reports = DynamoWorkerReports(ministack_clients, "no-such-table")
     calls: Sequence[Callable[[], object]] = (
         lambda: reports.report(READY),
         reports.registrations,
