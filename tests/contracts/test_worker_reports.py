@@ -38,9 +38,7 @@ def reports(request: pytest.FixtureRequest) -> WorkerReports:
     """Each kind in turn, empty."""
     if request.param == "memory":
         return InMemoryWorkerReports()
-    table = empty_table(
-        request.getfixturevalue(f"{request.param}_clients")
-    )
+    table = empty_table(request.getfixturevalue(f"{request.param}_clients"))
     return DynamoWorkerReports(table.clients, table.name)
 
 
