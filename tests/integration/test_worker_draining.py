@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -62,6 +63,10 @@ class Instance:
 
         assert poll_until(look, SECONDS), self.report()
         return found[0]
+
+    def order_drain(self) -> None:
+        """Ask the worker to drain. Now: an order of long ago has expired, and the emulator deletes it in time."""
+        self.reports.order_drain(ID, time.time())
 
     def wait_until(self, state: WorkerState) -> WorkerReport:
         """The first report of this state."""
@@ -135,7 +140,7 @@ def test_drains_and_takes_tasks_again(instance: Instance) -> None:
     worker = instance.start(FACEREC_WORKER__CONCURRENCY="1")
     held = tier.upload(fake.HOLD)
     with (tier.model_dir / fake.HELD).open("wb"):  # the only place is taken, so that no receive is open
-        instance.reports.order_drain(ID, 1.0)
+        instance.order_drain()
         assert instance.wait_until(WorkerState.DRAINING).held == 1
         others = [tier.upload() for _ in range(3)]
     drained = instance.wait_until(WorkerState.DRAINED)
@@ -169,7 +174,7 @@ def test_nothing_is_lost_when_tasks_arrive_with_the_order(instance: Instance) ->
         uploader.start()
         done = instance.wait_until(WorkerState.READY).tasks_done
         instance.wait_for(lambda report, done=done: report.tasks_done > done)  # type: ignore[misc]  # a default
-        instance.reports.order_drain(ID, 1.0)
+        instance.order_drain()
         report = instance.wait_until(WorkerState.DRAINED)
         assert instance.queue()[1] == 0
         drained.set()
@@ -184,7 +189,7 @@ def test_a_drained_worker_waits_for_no_message(instance: Instance) -> None:
     instance.start(FACEREC_WORKER__REPORT_SECONDS="0.05")
     for sent in range(3):
         instance.wait_until(WorkerState.READY)
-        instance.reports.order_drain(ID, 1.0)
+        instance.order_drain()
         assert instance.wait_until(WorkerState.DRAINED).tasks_done == sent
         request = instance.tier.upload()
         instance.wait_for_reports(2)
@@ -195,7 +200,7 @@ def test_a_drained_worker_waits_for_no_message(instance: Instance) -> None:
 
 def test_a_worker_that_is_to_drain_takes_no_task_at_its_start(instance: Instance) -> None:
     """Its first report tells it, before it receives anything."""
-    instance.reports.order_drain(ID, 1.0)
+    instance.order_drain()
     request = instance.tier.upload()
     instance.start()
     instance.wait_until(WorkerState.DRAINED)
