@@ -21,7 +21,7 @@ $(BIN)/python:
 
 $(VENV)/.runtime: setup.cfg constraints.txt | $(BIN)/python
 	@echo "==> Installing facerec (web, worker, local AWS, tests; no torch)"
-	@started=$$(date +%s); $(PIP) install --quiet --quiet --editable '.[web,worker,autoscale,build,local,test]' --constraint constraints.txt \
+	@started=$$(date +%s); $(PIP) install --quiet --quiet --editable '.[web,worker,autoscale,flower,build,local,test]' --constraint constraints.txt \
 	  && echo "==> Installed in $$(( $$(date +%s) - started )) s"
 	@touch $@
 

@@ -17,7 +17,8 @@ from autoscale.rehearsal import NoChronicle, NoLease, WatchedFleet
 from autoscale.rounds import Round
 from facerec.bootstrap import clients, worker_reports
 from facerec.errors import Transient
-from facerec.settings import AutoscaleSettings, Settings
+from facerec.setting_groups import AutoscaleSettings
+from facerec.settings import Settings
 from facerec.stopping import on_stop_signals
 
 log = structlog.get_logger(__name__)

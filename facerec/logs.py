@@ -9,7 +9,7 @@ import sys
 
 import structlog
 
-from facerec.settings import LogSettings
+from facerec.setting_groups import LogSettings
 
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _CHATTY = ("botocore", "boto3", "urllib3", "kombu", "celery.utils.functional", "waitress.queue", "s3transfer", "PIL")

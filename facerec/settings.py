@@ -1,247 +1,36 @@
 """Every setting of every tier, read from `FACEREC_*` variables once, checked together, frozen.
 
-This module is the only reader of the environment. AWS credentials are none of its business: they come from boto3's
-default chain (variables, profile, instance role).
+This module, with its groups, is the only reader of the environment. AWS credentials are none of its business: they come
+from boto3's default chain (variables, profile, instance role).
 """
 
 import difflib
 import json
 import os
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import AnyHttpUrl, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import AnyHttpUrl, BaseModel, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from facerec.errors import ConfigurationError
+from facerec.setting_groups import (
+    AutoscaleSettings,
+    AwsSettings,
+    GallerySettings,
+    Group,
+    InstancesSettings,
+    LogSettings,
+    ModelSettings,
+    NameSettings,
+    QueueSettings,
+    RetentionSettings,
+    WebSettings,
+    WorkerSettings,
+)
 
 ENV_PREFIX = "FACEREC_"
 _DELIMITER = "__"
-
-PositiveSeconds = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
-
-
-def _cache_home() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "facerec"
-
-
-class _Group(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class AwsSettings(_Group):
-    """Where AWS is."""
-
-    region: str = Field("us-east-1", description="AWS region of every resource")
-    endpoint_url: AnyHttpUrl | None = Field(
-        None, description="Endpoint of every AWS service; unset means AWS itself (`facerec local env` sets it)"
-    )
-    max_connections: Count = Field(64, description="HTTP connections that one process keeps open to one AWS service")
-
-
-class NameSettings(_Group):
-    """Names of resources; each defaults to one derived from the prefix."""
-
-    input_bucket: str | None = Field(None, description="Bucket of uploads; default `<prefix>-in-bucket`")
-    output_bucket: str | None = Field(None, description="Bucket of results; default `<prefix>-out-bucket`")
-    gallery_bucket: str | None = Field(None, description="Bucket of enrolled photos; default `<prefix>-gallery-bucket`")
-    model_bucket: str | None = Field(None, description="Bucket of model artefacts; default `<prefix>-model-bucket`")
-    request_queue: str | None = Field(None, description="Queue of tasks; default `<prefix>-req-queue`")
-    dead_letter_queue: str | None = Field(None, description="Queue of failed tasks; default `<request queue>-dlq`")
-    response_queue: str | None = Field(None, description="Queue of results; default `<prefix>-resp-queue`")
-    templates_table: str | None = Field(None, description="DynamoDB table of templates; default `<prefix>-templates`")
-    fleet_table: str | None = Field(
-        None, description="DynamoDB table of what workers report and the autoscaler remembers; default `<prefix>-fleet`"
-    )
-    launch_template: str | None = Field(
-        None, description="EC2 launch template of the app tier's instances; default `<prefix>-worker`"
-    )
-
-
-class WebSettings(_Group):
-    """The web tier."""
-
-    host: str = Field("127.0.0.1", description="Address to listen on; `0.0.0.0` on an instance behind a load balancer")
-    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one")
-    processes: Count = Field(
-        1, description="Web processes; with more than one each owns the response queue `<resp-queue>-<id>`"
-    )
-    wait_seconds: PositiveSeconds = Field(180, description="How long an upload waits for its result before 504")
-    max_waiting: Count = Field(250, description="Uploads that one process holds at once; more are refused with 503")
-    shutdown_seconds: PositiveSeconds = Field(10, description="How long a stopping process answers who still waits")
-    max_upload_bytes: Count = Field(15_000_000, description="Largest upload in bytes; larger ones are refused with 413")
-
-
-class WorkerSettings(_Group):
-    """The app tier."""
-
-    engines: int = Field(
-        0,
-        ge=0,
-        description="Engine processes of one worker, each single-threaded; 0 means one per core that the scheduler's "
-        "affinity and the control group's quota leave to it",
-    )
-    concurrency: Count = Field(16, description="Tasks that one worker holds at once (fetching, waiting, storing)")
-    batch_max: Count = Field(8, description="Images that an engine process takes at once")
-    batch_max_megapixels: float = Field(
-        8, gt=0, description="Megapixels that an engine process takes at once; a larger picture goes alone"
-    )
-    batch_window_ms: float = Field(
-        5, ge=0, le=1000, description="How long a batch waits for its next image while images stream in; 0 is never"
-    )
-    queue_max_images: Count = Field(64, description="Images that wait for an engine; then tasks wait to add theirs")
-    queue_max_bytes: Count = Field(64_000_000, description="Bytes of images that wait for an engine, likewise")
-    task_time_limit_seconds: PositiveSeconds = Field(
-        20, description="Longest time an engine may spend on what it takes at once"
-    )
-    startup_seconds: PositiveSeconds = Field(60, description="Longest time an engine process may take to load")
-    instance_id: str | None = Field(
-        None,
-        pattern=r"^[A-Za-z0-9-]{1,64}$",
-        description="EC2 instance whose worker this is: it reports to the autoscaler, which may then ask it to drain",
-    )
-    report_seconds: float = Field(
-        1, gt=0, le=30, description="How often an instance's worker reports, and looks whether it is to drain"
-    )
-    metadata_url: AnyHttpUrl | None = Field(
-        None,
-        description="EC2's instance metadata service, asked for spot interruption notices; unset asks nobody "
-        "(the instances' user data sets `http://169.254.169.254`)",
-    )
-
-
-class QueueSettings(_Group):
-    """Delivery of tasks."""
-
-    visibility_timeout_seconds: int = Field(
-        30, ge=1, le=43_200, description="How long a received task stays hidden before it is delivered again"
-    )
-    max_receives: Count = Field(4, description="Deliveries of one task before it goes to the dead-letter queue")
-    wait_time_seconds: int = Field(
-        10,
-        ge=1,
-        le=10,
-        description="Long-poll time; the HTTP client gives up at 20 s. An instance's worker polls for 1 s, to drain "
-        "soon when it is asked to",
-    )
-
-
-class RetentionSettings(_Group):
-    """How long objects are kept."""
-
-    input_days: Count = Field(1, description="Days after which uploads expire")
-    result_days: Count = Field(7, description="Days after which results expire")
-
-
-class GallerySettings(_Group):
-    """Enrolled people."""
-
-    refresh_seconds: PositiveSeconds = Field(2, le=5, description="How often a worker looks for changes of the gallery")
-    min_face_pixels: Count = Field(16, description="Least length in pixels of the shorter side of a face to enrol")
-
-
-class ModelSettings(_Group):
-    """The model artefact."""
-
-    dir: Path = Field(
-        default_factory=lambda: _cache_home() / "model",
-        description="Directory of the model artefact; default `model` in `$XDG_CACHE_HOME/facerec`",
-    )
-    cache_dir: Path = Field(
-        default_factory=lambda: _cache_home() / "downloads",
-        description="Downloads, compiled models, copies of galleries; default `downloads` in `$XDG_CACHE_HOME/facerec`",
-    )
-
-
-class AutoscaleSettings(_Group):
-    """The fleet's size."""
-
-    min_instances: int = Field(0, ge=0, description="Instances that always run")
-    max_instances: Count = Field(15, description="Instances that may be pending, running or draining at once")
-    target_seconds: PositiveSeconds = Field(
-        10, description="How soon the backlog shall be cleared once instances serve; less takes more instances"
-    )
-    cooldown_seconds: float = Field(
-        60, ge=0, description="How long an instance must have been idle, or too many, before it is drained and stopped"
-    )
-    utilisation: float = Field(
-        0.8, gt=0, le=1, description="Share of its time that an instance may be busy under a steady flow"
-    )
-    interval_seconds: float = Field(1, gt=0, le=60, description="How often queue and fleet are looked at")
-    boot_prior_seconds: PositiveSeconds = Field(
-        60, description="Assumed time from launch to first task, until it has been measured"
-    )
-    start_prior_seconds: PositiveSeconds = Field(30, description="The same for a stopped instance of the warm pool")
-    service_prior_seconds: PositiveSeconds = Field(
-        0.1, description="Assumed time of one busy instance for one task, until it has been measured"
-    )
-    boot_limit_seconds: PositiveSeconds = Field(
-        300, description="An instance that has not reported so long after its launch or start is replaced"
-    )
-    silence_limit_seconds: PositiveSeconds = Field(
-        60, description="An instance whose worker has not reported for so long is replaced"
-    )
-    drain_limit_seconds: PositiveSeconds = Field(
-        120, description="An instance that has not drained so long after it was asked to is terminated"
-    )
-    warm_pool_max: int = Field(
-        4, ge=0, description="Stopped instances kept to be started again; they cost their disks. 0 terminates instead"
-    )
-    warm_pool_max_age_seconds: PositiveSeconds = Field(
-        86_400, description="How long an instance may stay stopped before it is terminated"
-    )
-    lease_seconds: float = Field(
-        15, ge=3, description="How soon a waiting autoscaler takes over from one that has fallen silent"
-    )
-    metrics_host: str = Field("127.0.0.1", description="Address of the autoscaler's Prometheus metrics")
-    metrics_port: int = Field(
-        0, ge=-1, le=65535, description="Port of the autoscaler's Prometheus metrics; 0 takes a free one, -1 none"
-    )
-
-    @model_validator(mode="after")
-    def _least_below_most(self) -> Self:
-        if self.min_instances > self.max_instances:
-            message = (
-                f"FACEREC_AUTOSCALE__MIN_INSTANCES ({self.min_instances}) must not exceed "
-                f"FACEREC_AUTOSCALE__MAX_INSTANCES ({self.max_instances})"
-            )
-            raise ValueError(message)
-        return self
-
-
-class InstancesSettings(_Group):
-    """The app tier's EC2 instances, as `facerec provision` writes them into the launch template."""
-
-    image_id: str | None = Field(
-        None,
-        description="AMI to launch; unset leaves the launch template alone, so nothing can be launched without one",
-    )
-    types: tuple[str, ...] = Field(
-        ("c7i.large", "c7a.large", "m7i.large"),
-        min_length=1,
-        description="Instance types as a JSON list, the first preferred; the others when EC2 has none of it",
-    )
-    subnet_ids: tuple[str, ...] = Field((), description="Subnets as a JSON list; none means the default VPC's")
-    security_group_ids: tuple[str, ...] = Field((), description="Security groups as a JSON list")
-    profile: str | None = Field(None, description="Name of the IAM instance profile")
-    key_name: str | None = Field(None, description="EC2 key pair for SSH; unset means no SSH")
-    purchase: Literal["on-demand", "spot"] = Field("on-demand", description="How instances are bought")
-    volume_gb: Count = Field(16, description="Size of the root volume in GB")
-    package: str | None = Field(
-        None,
-        pattern=r"^s3://[^/]+/\S+\.whl$",
-        description="`s3://…` address of the facerec wheel that instances install, with `constraints.txt` beside it; "
-        "unset: the AMI has it",
-    )
-
-
-class LogSettings(_Group):
-    """Logging."""
-
-    level: Literal["debug", "info", "warning", "error"] = Field("info", description="Lowest level that is logged")
-    format: Literal["auto", "json", "console"] = Field("auto", description="`auto`: console on a terminal, else JSON")
 
 
 class Settings(BaseSettings):
@@ -394,7 +183,7 @@ def variables(model: type[BaseModel] = Settings, prefix: str = ENV_PREFIX) -> It
     """Every variable with its pydantic field, in the order of declaration."""
     for name, field in model.model_fields.items():
         annotation = field.annotation
-        if isinstance(annotation, type) and issubclass(annotation, _Group):
+        if isinstance(annotation, type) and issubclass(annotation, Group):
             yield from variables(annotation, f"{prefix}{name.upper()}{_DELIMITER}")
         else:
             yield f"{prefix}{name.upper()}", field
@@ -413,7 +202,7 @@ def _values(model: BaseModel, prefix: str) -> Iterator[tuple[str, str]]:
     for name in type(model).model_fields:
         value = getattr(model, name)
         variable = f"{prefix}{name.upper()}"
-        if isinstance(value, _Group):
+        if isinstance(value, Group):
             yield from _values(value, f"{variable}{_DELIMITER}")
         elif isinstance(value, AnyHttpUrl) and value.password:
             yield variable, str(value).replace(value.password, "********")

@@ -7,7 +7,8 @@ from autoscale.observation import Limits, Unreadable
 from autoscale.policy import Decision, Hold
 from autoscale.rounds import Round
 from facerec.errors import ConfigurationError, LeaseLost, Transient
-from facerec.settings import AutoscaleSettings, Settings
+from facerec.setting_groups import AutoscaleSettings
+from facerec.settings import Settings
 
 
 @click.command("autoscale", context_settings={"help_option_names": ["-h", "--help"]})

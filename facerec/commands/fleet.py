@@ -15,7 +15,8 @@ from autoscale.status import FleetStatus
 from facerec.commands.fleet_user_data import user_data
 from facerec.commands.picture_file import PictureFile
 from facerec.errors import FacerecError, Transient
-from facerec.settings import LogSettings, Settings
+from facerec.setting_groups import LogSettings
+from facerec.settings import Settings
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 

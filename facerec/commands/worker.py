@@ -4,7 +4,8 @@ import sys
 
 import click
 
-from facerec.settings import Settings, WorkerSettings
+from facerec.setting_groups import WorkerSettings
+from facerec.settings import Settings
 
 
 @click.command("worker")

@@ -15,7 +15,8 @@ from facerec.engine.process import EngineDied, EngineProcess, EngineRefused, Eng
 from facerec.engine.protocol import REAL_ANALYSER, EngineSpec, Ready
 from facerec.engine.size import megapixels
 from facerec.errors import ConfigurationError, EngineFailure, FacerecError, Transient
-from facerec.settings import Settings, WorkerSettings
+from facerec.setting_groups import WorkerSettings
+from facerec.settings import Settings
 from model.header import InvalidImage
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from waitress.server import create_server
 from waitress.task import ErrorTask
 from waitress.utilities import RequestEntityTooLarge
 
-from facerec.settings import WebSettings
+from facerec.setting_groups import WebSettings
 from facerec.web import replies
 from facerec.web.forms import FORM_OVERHEAD_BYTES
 

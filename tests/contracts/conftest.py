@@ -6,7 +6,8 @@ import pytest
 from moto import mock_aws
 
 from facerec.aws.clients import Clients
-from facerec.settings import AwsSettings, Settings
+from facerec.setting_groups import AwsSettings
+from facerec.settings import Settings
 from tests.support.cloud import Cloud, made
 from tests.support.emulated import EmulatedAws
 

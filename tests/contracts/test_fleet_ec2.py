@@ -13,7 +13,8 @@ from autoscale.aws.offers import REST_SECONDS
 from autoscale.observation import Power, QueueDepth
 from facerec.aws.clients import Clients
 from facerec.errors import ConfigurationError, InsufficientCapacity
-from facerec.settings import NameSettings, Settings
+from facerec.setting_groups import NameSettings
+from facerec.settings import Settings
 from tests.fakes.fleet import a_record
 from tests.fakes.worker_reports import InMemoryWorkerReports
 from tests.support.cloud import Cloud, answer, described, made, nothing_shown, refusal

@@ -15,7 +15,8 @@ from facerec.aws.resources import Resource, State
 from facerec.errors import ConfigurationError
 from facerec.instance.user_data import user_data
 from facerec.local.emulator import EmulatorKind
-from facerec.settings import InstancesSettings, Settings
+from facerec.setting_groups import InstancesSettings
+from facerec.settings import Settings
 from tests.support.emulated import EmulatedAws, changed, emulated_aws
 
 

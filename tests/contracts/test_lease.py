@@ -11,7 +11,8 @@ from autoscale.aws.lease import DynamoLease
 from facerec.aws import provision
 from facerec.aws.clients import Clients
 from facerec.errors import LeaseLost, Transient
-from facerec.settings import AwsSettings, Settings
+from facerec.setting_groups import AwsSettings
+from facerec.settings import Settings
 from tests.fakes.fleet import FakeLease, LeaseItem
 
 SECONDS = 15.0

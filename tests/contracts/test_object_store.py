@@ -9,7 +9,8 @@ from facerec.aws.clients import Clients
 from facerec.aws.object_store import S3ObjectStore
 from facerec.errors import ConfigurationError, ObjectMissing, Transient
 from facerec.ports import ObjectStore
-from facerec.settings import AwsSettings, Settings
+from facerec.setting_groups import AwsSettings
+from facerec.settings import Settings
 from tests.fakes.object_store import InMemoryObjectStore
 
 

@@ -13,7 +13,8 @@ from facerec.aws.provision import provision
 from facerec.aws.resources import Resource, State
 from facerec.errors import ConfigurationError
 from facerec.local.emulator import EmulatorKind
-from facerec.settings import QueueSettings, RetentionSettings, Settings
+from facerec.setting_groups import QueueSettings, RetentionSettings
+from facerec.settings import Settings
 from tests.support.emulated import EmulatedAws, changed, emulated_aws
 
 RESOURCES = 9

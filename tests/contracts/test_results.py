@@ -17,7 +17,8 @@ from facerec.aws.results import SqsResultInbox, SqsResultPublisher
 from facerec.errors import QueueMissing, Transient
 from facerec.messages import Box, Face, Match, Outcome, RecognitionResult
 from facerec.ports import Delivery, ResultInbox, ResultPublisher
-from facerec.settings import AwsSettings, Settings
+from facerec.setting_groups import AwsSettings
+from facerec.settings import Settings
 from tests.fakes.results import InMemoryQueues, InMemoryResultInbox, InMemoryResultPublisher
 from tests.support.emulated import EmulatedAws
 

@@ -18,7 +18,8 @@ from facerec.aws.clients import Clients
 from facerec.aws.templates import DynamoTemplateStore
 from facerec.errors import AlreadyEnrolled, ConfigurationError, Transient
 from facerec.ports import Template, TemplateStore
-from facerec.settings import AwsSettings, Settings
+from facerec.setting_groups import AwsSettings
+from facerec.settings import Settings
 from tests.fakes.templates import MODEL, OTHER_MODEL, InMemoryTemplateStore, make_template, make_threshold
 from tests.support.emulated import EmulatedAws
 

@@ -17,7 +17,8 @@ import pytest
 
 from facerec.aws.clients import Clients
 from facerec.aws.launch_template import provision_launch_template
-from facerec.settings import InstancesSettings, Settings
+from facerec.setting_groups import InstancesSettings
+from facerec.settings import Settings
 from tests.support.emulated import EmulatedAws, changed, environ_of
 from tests.support.processes import CHECKOUT, run
 

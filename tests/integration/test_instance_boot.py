@@ -30,7 +30,8 @@ from facerec.instance.user_data import user_data
 from facerec.keys import input_key
 from facerec.messages import ObjectRef, Outcome, RecognitionRequest, RecognitionResult
 from facerec.model_registry import push
-from facerec.settings import AwsSettings, InstancesSettings, Settings
+from facerec.setting_groups import AwsSettings, InstancesSettings
+from facerec.settings import Settings
 from model.artefact import Artefact
 from tests.fakes.metadata import FakeMetadata
 from tests.support.emulated import EmulatedAws, changed

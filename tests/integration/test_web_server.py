@@ -11,7 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
-from facerec.settings import Settings, WebSettings
+from facerec.setting_groups import WebSettings
+from facerec.settings import Settings
 from facerec.web.server import WebServer, address_of, bind
 from model.header import read_header
 from tests.fakes.web_tier import FakeWebTier, answers, picture, result_for, running, together

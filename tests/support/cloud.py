@@ -17,7 +17,8 @@ from autoscale.aws.offers import Offers
 from autoscale.observation import Instance
 from facerec.aws import provision
 from facerec.aws.clients import Clients
-from facerec.settings import InstancesSettings, Settings
+from facerec.setting_groups import InstancesSettings
+from facerec.settings import Settings
 from tests.fakes.worker_reports import READY, InMemoryWorkerReports
 
 Hook = Callable[..., Any]

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from facerec.celery import TASK, FacerecCelery, configuration
-from facerec.settings import AwsSettings, Settings, WorkerSettings
+from facerec.setting_groups import AwsSettings, WorkerSettings
+from facerec.settings import Settings
 
 WRONG = {"FACEREC_NO_SUCH_THING": "1"}
 

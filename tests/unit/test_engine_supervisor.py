@@ -17,7 +17,8 @@ from PIL import Image
 from facerec.engine.image_queue import QueuedImage
 from facerec.engine.supervisor import SupervisedEngine
 from facerec.errors import ConfigurationError, EngineFailure, Transient
-from facerec.settings import Settings, WorkerSettings
+from facerec.setting_groups import WorkerSettings
+from facerec.settings import Settings
 from model.faces import ImageAnalysis
 from model.header import InvalidImage
 from tests.fakes import engine as fake

@@ -11,7 +11,8 @@ from pydantic import AnyHttpUrl, ValidationError
 
 from facerec.commands.config import command, markdown
 from facerec.errors import ConfigurationError
-from facerec.settings import AwsSettings, Settings, effective, variables
+from facerec.setting_groups import AwsSettings
+from facerec.settings import Settings, effective, variables
 
 ROOT = Path(__file__).parents[2]
 

@@ -13,7 +13,7 @@ from pydantic import AnyHttpUrl
 from facerec.commands.fleet_user_data import user_data as command
 from facerec.errors import ConfigurationError
 from facerec.instance.user_data import MAX_BYTES, deployment_environment, service_unit, user_data
-from facerec.settings import (
+from facerec.setting_groups import (
     AutoscaleSettings,
     AwsSettings,
     GallerySettings,
@@ -23,10 +23,10 @@ from facerec.settings import (
     NameSettings,
     QueueSettings,
     RetentionSettings,
-    Settings,
     WebSettings,
     WorkerSettings,
 )
+from facerec.settings import Settings
 
 PACKAGE = "s3://releases/facerec-1.0-py3-none-any.whl"
 

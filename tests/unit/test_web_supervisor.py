@@ -5,7 +5,8 @@ import subprocess
 import threading
 
 from facerec.errors import QueueMissing, Transient
-from facerec.settings import Settings, WebSettings
+from facerec.setting_groups import WebSettings
+from facerec.settings import Settings
 from facerec.web.supervisor import WebProcesses
 
 
