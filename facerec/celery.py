@@ -66,6 +66,10 @@ def configuration(settings: Settings) -> dict[str, Any]:
             # where a worker may be asked to drain.
             "wait_time_seconds": 1 if settings.worker.instance_id else settings.queue.wait_time_seconds,
             "visibility_timeout": settings.queue.visibility_timeout_seconds,
+            "task_queue": settings.request_queue,
+            "tasks": [TASK],
+            "dead_letter_queue": settings.dead_letter_queue,
+            "max_receives": settings.queue.max_receives,
             # How soon a worker whose places were all taken looks whether one is free; Celery's 1 s throttles it.
             "polling_interval": 0.02,
             # Celery's JSON is ASCII, which SQS takes as it is: smaller, and readable where people look at a queue.

@@ -6,7 +6,7 @@ Every driver (Celery worker, Lambda, edge, local) calls `Recogniser.recognise` a
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from time import perf_counter
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import structlog
 
@@ -46,6 +46,21 @@ class GalleryReader(Protocol):
         """The collection's own threshold for the model in use, if it was calibrated."""
 
 
+T = TypeVar("T")
+
+
+class Insist(Protocol):
+    """How a driver carries out one step, of which any may fail with `Transient`: once, or again until it succeeds."""
+
+    def __call__(self, step: Callable[[], T], /) -> T:
+        """Return what the step returns."""
+
+
+def once(step: Callable[[], T], /) -> T:
+    """Carry out a step once."""
+    return step()
+
+
 class Recogniser:
     """Recognises requests; safe to call from many threads.
 
@@ -75,24 +90,32 @@ class Recogniser:
         self._copy_by_filename = copy_by_filename
         self._now = now
 
-    def recognise(self, request: RecognitionRequest, attempt: int = 1) -> RecognitionResult:
+    def recognise(self, request: RecognitionRequest, attempt: int = 1, *, insist: Insist = once) -> RecognitionResult:
         """Recognise, store, publish; `attempt` counts deliveries from 1.
 
-        Raises `ObjectMissing` when the input is gone, `EngineFailure` when this image is the engine's culprit, and
-        `Transient` when a service cannot be reached; nothing has been published then.
+        `insist` repeats single steps: what is computed or stored stays so while a later one is tried again. Raises
+        `ObjectMissing` when the input is gone, `EngineFailure` when this image is the engine's culprit, and `Transient`
+        when a service cannot be reached; nothing has been published then.
         """
-        result = self._stored(request) if attempt > 1 else None
+        result = insist(lambda: self._stored(request)) if attempt > 1 else None
         if result is None:
-            result = self._compute(request, attempt)
-            self._keep(request, result)
-        self._answer(request, result)
+            result = self._compute(request, attempt, insist)
+            self._keep(request, result, insist)
+        self._answer(request, result, insist)
         return result
 
-    def fail(self, request: RecognitionRequest, reason: str, attempt: int = 1) -> RecognitionResult:
-        """Store and publish that this request cannot be processed, so that its client need not wait in vain."""
-        result = self._result(request, Outcome.FAILED, attempt, {}, detail=reason)
-        self._keep(request, result)
-        self._answer(request, result)
+    def fail(
+        self, request: RecognitionRequest, reason: str, attempt: int = 1, *, insist: Insist = once
+    ) -> RecognitionResult:
+        """Store and publish that this request cannot be processed, so that its client need not wait in vain.
+
+        A result that is stored already is published instead.
+        """
+        result = insist(lambda: self._stored(request))
+        if result is None:
+            result = self._result(request, Outcome.FAILED, attempt, {}, detail=reason)
+            self._keep(request, result, insist)
+        self._answer(request, result, insist)
         return result
 
     def _stored(self, request: RecognitionRequest) -> RecognitionResult | None:
@@ -107,9 +130,9 @@ class Recogniser:
             log.warning("stored_result_unreadable", request_id=str(request.request_id), reason=str(exc))
             return None
 
-    def _compute(self, request: RecognitionRequest, attempt: int) -> RecognitionResult:
+    def _compute(self, request: RecognitionRequest, attempt: int, insist: Insist) -> RecognitionResult:
         started = perf_counter()
-        image = self._store.get(request.input.bucket, request.input.key)
+        image = insist(lambda: self._store.get(request.input.bucket, request.input.key))
         fetched = perf_counter()
         timings = {"fetch": _ms(fetched - started)}
         try:
@@ -117,8 +140,7 @@ class Recogniser:
         except InvalidImage as exc:
             return self._result(request, Outcome.INVALID_IMAGE, attempt, timings, detail=str(exc))
         analysed = perf_counter()
-        threshold, source = self._threshold(request) if analysis.faces else (self._default_threshold, None)
-        faces = self._matched(request, analysis, threshold)
+        faces, source = insist(lambda: self._matched(request, analysis))
         timings |= {stage: round(ms, 3) for stage, ms in analysis.timings_ms.items()}
         timings |= {"engine": _ms(analysed - fetched), "match": _ms(perf_counter() - analysed)}
         outcome = Outcome.NO_FACE if not faces else Outcome.MATCH if faces[0].matches else Outcome.UNKNOWN
@@ -131,15 +153,18 @@ class Recogniser:
         own = self._gallery.threshold(request.collection)
         return (self._default_threshold, "model") if own is None else (own, "collection")
 
-    def _matched(self, request: RecognitionRequest, analysis: "ImageAnalysis", threshold: float) -> tuple[Face, ...]:
+    def _matched(
+        self, request: RecognitionRequest, analysis: "ImageAnalysis"
+    ) -> tuple[tuple[Face, ...], ThresholdSource | None]:
         if not analysis.faces:
-            return ()
+            return (), None
         # Imported here because the web tier's bootstrap reaches this module and runs without numpy.
         import numpy as np  # noqa: PLC0415
 
+        threshold, source = self._threshold(request)
         index = self._gallery.index(request.collection)
         found = index.search(np.stack([face.embedding for face in analysis.faces]), limit=MATCHES_PER_FACE)
-        return tuple(
+        faces = tuple(
             _face(
                 face,
                 [
@@ -150,6 +175,7 @@ class Recogniser:
             )
             for face, matches in zip(analysis.faces, found, strict=True)
         )
+        return faces, source
 
     def _result(
         self,
@@ -180,19 +206,22 @@ class Recogniser:
             completed_at=self._now(),
         )
 
-    def _keep(self, request: RecognitionRequest, result: RecognitionResult) -> None:
+    def _keep(self, request: RecognitionRequest, result: RecognitionResult, insist: Insist) -> None:
         key = output_key(request.request_id, request.filename)
-        self._store.put(self._output_bucket, key, result.to_json().encode(), "application/json")
+        body = result.to_json().encode()
+        insist(lambda: self._store.put(self._output_bucket, key, body, "application/json"))
         if self._copy_by_filename:
             # For runs that expect the results of one upload set under the files' own names (contract, section 1).
             copy = copy_key(request.filename)
-            self._store.put(self._output_bucket, copy, result.result.encode(), "text/plain; charset=utf-8")
+            name = result.result.encode()
+            insist(lambda: self._store.put(self._output_bucket, copy, name, "text/plain; charset=utf-8"))
 
-    def _answer(self, request: RecognitionRequest, result: RecognitionResult) -> None:
-        if request.reply_to is None:
+    def _answer(self, request: RecognitionRequest, result: RecognitionResult, insist: Insist) -> None:
+        reply_to = request.reply_to
+        if reply_to is None:
             return
         try:
-            self._publisher.publish(request.reply_to, result)
+            insist(lambda: self._publisher.publish(reply_to, result))
         except QueueMissing:
             # Its owner has left; the stored result stays fetchable, and a retry would find the queue no sooner.
             log.warning("response_queue_missing", queue=request.reply_to, request_id=str(request.request_id))

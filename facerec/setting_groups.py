@@ -85,6 +85,12 @@ class WorkerSettings(Group):
     task_time_limit_seconds: PositiveSeconds = Field(
         20, description="Longest time an engine may spend on what it takes at once"
     )
+    retry_seconds: float = Field(
+        600,
+        ge=0,
+        description="How long a worker keeps a task and tries again while AWS is out of reach, before it gives it back "
+        "and uses up one of its deliveries; 0 gives back at once",
+    )
     startup_seconds: PositiveSeconds = Field(60, description="Longest time an engine process may take to load")
     instance_id: str | None = Field(
         None,

@@ -1,5 +1,6 @@
 """The life of a worker process: everything is there and warm before the first task, and closed after the last."""
 
+import functools
 import logging
 import sys
 import warnings
@@ -16,6 +17,7 @@ from facerec.aws.dead_letters import SqsDeadLetters
 from facerec.aws.instance_metadata import SpotNotices
 from facerec.aws.intake import INTAKE
 from facerec.aws.queue_urls import check_queue
+from facerec.aws.task_tail import SqsTaskTail
 from facerec.celery import app
 from facerec.engine.cores import available_cores
 from facerec.engine.protocol import REAL_ANALYSER
@@ -29,7 +31,9 @@ from facerec.recognition import Recogniser
 from facerec.settings import Settings
 from model.artefact import Artefact, ArtefactError
 from tasks.driver import Delivered, TaskDriver
+from tasks.latecomers import Latecomers
 from tasks.occupancy import Occupancy
+from tasks.patience import Patience
 from tasks.reporter import Reporter
 
 log = structlog.get_logger(__name__)
@@ -89,7 +93,15 @@ class Worker:
                 default_threshold=artefact.threshold,
                 copy_by_filename=settings.key_style == "filename",
             )
-            driver = TaskDriver(recogniser, SqsDeadLetters(clients, settings.dead_letter_queue), settings.input_bucket)
+            occupancy = Occupancy(settings.worker.engines or available_cores())
+            driver = TaskDriver(
+                recogniser,
+                SqsDeadLetters(clients, settings.dead_letter_queue),
+                Latecomers(SqsTaskTail(clients, settings.request_queue), settings.web.wait_seconds),
+                functools.partial(Patience, settings.worker.retry_seconds, INTAKE, occupancy.resting),
+                input_bucket=settings.input_bucket,
+                max_receives=settings.queue.max_receives,
+            )
             log.info(
                 "worker_ready",
                 engine=engine.name,
@@ -99,7 +111,6 @@ class Worker:
                 concurrency=settings.worker.concurrency,
                 queue=settings.request_queue,
             )
-            occupancy = Occupancy(settings.worker.engines or available_cores())
             reporter = _reporter(settings, occupancy)
             if reporter is not None:
                 reporter.start()
@@ -112,7 +123,8 @@ class Worker:
             self._driver.handle(delivered)
 
     def leave(self) -> None:
-        """The process was told to end. May be called in a signal handler."""
+        """The process is to end. May be called in a signal handler."""
+        INTAKE.leave()
         if self._reporter is not None:
             self._reporter.leave()
 

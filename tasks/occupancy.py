@@ -11,8 +11,11 @@ from facerec.fleet import WorkerReport, WorkerState
 class Occupancy:
     """What a worker holds and has done since it was made; safe for many threads.
 
-    It is saturated while it holds at least as many tasks as it has `engines`. `now` is in seconds since the epoch, for
-    others to read; durations are measured by `monotonic`, since clocks are set right soon after a boot.
+    It is saturated while it works on at least as many tasks as it has `engines`; one that rests, because a service is
+    out of reach, is held but not worked on: the time of an outage is no measure of how fast the worker is.
+
+    `now` is in seconds since the epoch, for others to read; durations are measured by `monotonic`, since clocks are set
+    right soon after a boot.
     """
 
     def __init__(
@@ -28,6 +31,7 @@ class Occupancy:
         self._ready_at = now()
         self._idle_since: float | None = self._ready_at
         self._held = 0
+        self._resting = 0
         self._done = 0
         self._saturated_seconds = 0.0
         self._saturated_tasks = 0
@@ -45,6 +49,15 @@ class Occupancy:
             self._change(-1)
             raise
         self._change(-1, done=1)
+
+    @contextmanager
+    def resting(self) -> Iterator[None]:
+        """Do not work on one of the tasks that are held."""
+        self._rest(1)
+        try:
+            yield
+        finally:
+            self._rest(-1)
 
     def report(self, instance_id: str, state: WorkerState, *, interrupted: bool) -> WorkerReport:
         """Everything at this moment."""
@@ -72,7 +85,7 @@ class Occupancy:
     def _change(self, by: int, done: int = 0) -> None:
         with self._lock:
             self._count()
-            if self._held >= self._engines:
+            if self._saturated:
                 self._saturated_tasks += done
             self._done += done
             self._held += by
@@ -82,7 +95,16 @@ class Occupancy:
             self._idle_since = self._now() if idle else None
         self.turned.set()
 
+    def _rest(self, by: int) -> None:
+        with self._lock:
+            self._count()
+            self._resting += by
+
+    @property
+    def _saturated(self) -> bool:
+        return self._held - self._resting >= self._engines
+
     def _count(self) -> None:
         then, self._counted_until = self._counted_until, self._monotonic()
-        if self._held >= self._engines:
+        if self._saturated:
             self._saturated_seconds += self._counted_until - then

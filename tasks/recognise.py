@@ -3,26 +3,35 @@
 from typing import Any
 
 from celery import Task
+from celery.exceptions import Reject, Retry
 from celery.worker import state
 
 from facerec.celery import TASK, app
-from facerec.errors import ConfigurationError, Transient
+from facerec.errors import ConfigurationError, QueueMissing, Transient
 from tasks import lifecycle
 from tasks.driver import Delivered
+from tasks.latecomers import Postponed
+from tasks.patience import Interrupted
 
 
 # What is thrown on purpose is in the driver's own log line; Celery logs the traceback of everything else.
-@app.task(name=TASK, bind=True, throws=(Transient, ConfigurationError))
+@app.task(name=TASK, bind=True, throws=(Transient, QueueMissing, ConfigurationError))
 def recognise(self: "Task[..., None]", *args: Any, **kwargs: Any) -> None:
     """Recognise the request that is the only argument.
 
     Anything may have been sent: what does not fit goes to the dead-letter queue. An exception leaves the message
-    unacknowledged; `facerec.aws.transport` gives it back to be delivered again after a pause.
+    unacknowledged; `facerec.aws.transport` gives it back to be delivered again after a pause, or at once on `Reject`.
+    `Retry` deletes it: the task was sent again.
     """
     try:
         lifecycle.worker().handle(_delivered(self, args, kwargs))
+    except Postponed as exc:
+        raise Retry(str(exc)) from exc
+    except Interrupted as exc:
+        raise Reject(str(exc), requeue=True) from exc
     except ConfigurationError:
-        # No task will fare better until an operator has acted: finish what is begun, and exit.
+        # No task will fare better until an operator has acted: finish what can be finished, and exit.
+        lifecycle.worker().leave()
         state.should_stop = 1  # type: ignore[assignment]  # the stub knows its first value only
         raise
 

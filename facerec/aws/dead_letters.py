@@ -2,8 +2,7 @@
 
 from datetime import datetime
 
-from facerec.aws.clients import Clients
-from facerec.aws.queue_urls import QueueUrls, missing
+from facerec.aws.queue_urls import QueueUrls, SqsClients
 
 _LONGEST_REASON = 1000
 
@@ -11,7 +10,7 @@ _LONGEST_REASON = 1000
 class SqsDeadLetters:
     """Puts aside what no retry helps; the body stays as it came, so that SQS can move it back to be tried again."""
 
-    def __init__(self, clients: Clients, queue: str) -> None:
+    def __init__(self, clients: SqsClients, queue: str) -> None:
         self._clients = clients
         self._queue = queue
         self._urls = QueueUrls(clients)
@@ -19,8 +18,7 @@ class SqsDeadLetters:
     def put(self, body: str, *, reason: str, request_id: str, failed_at: datetime) -> None:
         """Store the body with message attributes `reason`, `request_id` and `failed_at`; raises `QueueMissing`."""
         attributes = {"reason": reason[:_LONGEST_REASON], "request_id": request_id, "failed_at": failed_at.isoformat()}
-        url = self._urls.url(self._queue)
-        with missing(self._queue, "write to"):
+        with self._urls.calling(self._queue, "write to") as url:
             self._clients.sqs.send_message(
                 QueueUrl=url,
                 MessageBody=body,

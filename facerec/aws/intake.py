@@ -4,6 +4,8 @@ It stands before every receive (`facerec.aws.transport`), not in Celery's consum
 anew, it may be turned from any thread, and nothing is lost at it. A receive that was open when it was closed is a long
 poll that SQS may answer until its end; what it brings is worked off like any other task. For a worker to drain soon,
 whoever turns the valve is consulted after each receive that brought nothing, before the next one begins.
+
+A task that waits for a service to come back does so here (`rest`): a worker that takes no more is to be rid of it soon.
 """
 
 import threading
@@ -21,10 +23,12 @@ class Intake:
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
-        self._lock = threading.Lock()
+        # Reentrant: `leave` is called in a signal handler, which may interrupt any of these methods.
+        self._lock = threading.Condition(threading.RLock())
         self._consult: Callable[[], bool] = lambda: False
         self._rests_until = 0.0
         self._closed = False
+        self._leaving = False
         self._receivers: set[object] = set()
         self._keepers: WeakSet[VisibilityKeeper] = WeakSet()
 
@@ -32,11 +36,23 @@ class Intake:
         """Begin no more receives."""
         with self._lock:
             self._closed = True
+            self._lock.notify_all()
 
     def open(self) -> None:
         """Take messages again."""
         with self._lock:
             self._closed = False
+
+    def leave(self) -> None:
+        """The process is to end: no more receives begin, and nobody rests. May be called in a signal handler."""
+        with self._lock:
+            self._leaving = True
+            self._lock.notify_all()
+
+    def rest(self, seconds: float) -> bool:
+        """Wait so long; returns whether messages are taken, and at once when they are not any more."""
+        with self._lock:
+            return not self._lock.wait_for(lambda: self._closed or self._leaving, seconds)
 
     def consult(self, adviser: Callable[[], bool]) -> None:
         """Ask this one after each empty receive; where it says yes the next waits for `go_on`, but not for long."""
@@ -56,10 +72,15 @@ class Intake:
     def begin(self, receiver: object) -> bool:
         """Whether this receiver may ask for messages; it must `end` then, once it has noted what came."""
         with self._lock:
-            if self._closed or self._monotonic() < self._rests_until:
+            if self._closed or self._leaving or self._monotonic() < self._rests_until:
                 return False
             self._receivers.add(receiver)
             return True
+
+    def receives(self, receiver: object) -> bool:
+        """Whether a receive of this one's is open, which would take back at once what is given back."""
+        with self._lock:
+            return receiver in self._receivers
 
     def end(self, receiver: object, *, empty: bool = False) -> None:
         """The receive has been answered, or given up; one that has not begun is no error."""

@@ -1,15 +1,31 @@
 """SQS queues by name: their URLs, and the errors of calls to them."""
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING, Protocol
 
-from facerec.aws.clients import Clients, translated
+from facerec.aws.clients import translated
 from facerec.errors import QueueMissing
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs import SQSClient
+
+QUEUE_MISSING = frozenset({"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist"})
+"""SQS's error codes for it, in its query and its JSON protocol."""
+
+
+class SqsClients(Protocol):
+    """What of `Clients` is needed here."""
+
+    @property
+    def sqs(self) -> "SQSClient":
+        """SQS."""
 
 
 class QueueUrls:
     """The URLs of queues by name, asked for once; safe for many threads (a lost race asks twice)."""
 
-    def __init__(self, clients: Clients) -> None:
+    def __init__(self, clients: SqsClients) -> None:
         self._clients = clients
         self._urls: dict[str, str] = {}
 
@@ -22,6 +38,17 @@ class QueueUrls:
             self._urls[queue] = known
         return known
 
+    @contextmanager
+    def calling(self, queue: str, doing: str) -> Iterator[str]:
+        """Translate the errors of a call to the queue's URL; one that is gone is asked for anew the next time."""
+        try:
+            url = self.url(queue)
+            with missing(queue, doing):
+                yield url
+        except QueueMissing:
+            self.forget(queue)
+            raise
+
     def forget(self, queue: str) -> None:
         """Ask again the next time: the queue is gone, or was made anew."""
         self._urls.pop(queue, None)
@@ -31,11 +58,10 @@ def missing(queue: str, doing: str) -> AbstractContextManager[None]:
     """Translate SQS's errors; a queue that does not exist becomes `QueueMissing`."""
     return translated(
         f"{doing} queue {queue!r}",
-        QueueDoesNotExist=lambda: QueueMissing(queue),
-        AWS_SimpleQueueService_NonExistentQueue=lambda: QueueMissing(queue),
+        **{code.replace(".", "_"): lambda: QueueMissing(queue) for code in QUEUE_MISSING},
     )
 
 
-def check_queue(clients: Clients, queue: str) -> None:
+def check_queue(clients: SqsClients, queue: str) -> None:
     """Return if the queue exists and can be reached; raises `QueueMissing`, `Transient` or `ConfigurationError`."""
     QueueUrls(clients).url(queue)

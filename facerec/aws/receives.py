@@ -4,7 +4,7 @@ After a refused connection, a timeout, a 5xx or a missing queue kombu returns a 
 cannot read raises in the event loop. Either way the worker dies.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from kombu.asynchronous.aws.sqs.connection import AsyncSQSConnection
@@ -33,13 +33,16 @@ class Receiver(_BaseReceiver):  # type: ignore[misc]  # untyped on purpose, see 
         return answer
 
 
-def check_task(message: Any) -> None:
-    """Raise unless the message is a task in Celery's second protocol, whose body Celery decodes in a pool's thread.
+def check_task(message: Any, tasks: Collection[str]) -> None:
+    """Raise unless the message is one of these tasks in Celery's second protocol.
 
-    There an error would neither acknowledge nor reject the message, but hold its place for ever.
+    Its body is decoded by Celery in a pool's thread, where an error would neither acknowledge nor reject the message,
+    but hold its place for ever.
     """
     if message.headers is None or "task" not in message.headers:
         raise ValueError("not a task of Celery")
+    if message.headers["task"] not in tasks:
+        raise ValueError(f"there is no task {message.headers['task']!r}")
     args, kwargs, embed = message.decode()
     if not (isinstance(args, list) and isinstance(kwargs, dict) and isinstance(embed, dict | None)):
         raise TypeError("the body of the task is garbled")

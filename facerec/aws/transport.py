@@ -5,94 +5,56 @@ Each difference, and why:
 - the client: one per process instead of one per channel (making one costs about as much as sending twenty tasks), with
   boto3's own credential chain (kombu's asynchronous receive signs with that client's credentials, so those of an
   instance role are refreshed), and with short timeouts, since messages are given back on the event loop;
-- queues: found by name and never created; kombu lists all queues, or creates one with wrong attributes;
-- receiving: a receive that fails is an empty one and a pause that grows, and a message that cannot be read stays in the
-  queue until its redrive policy moves it (`facerec.aws.receives`); with kombu's own either ends the worker;
+- queues: found by name and never created, and looked up again when they have gone; kombu lists all queues, or creates
+  one with wrong attributes, and keeps to the URLs that it knows;
+- receiving: a receive that fails (a refused connection, a time-out, any status, throttling, a queue that is gone) is an
+  empty one and a pause that grows (`facerec.aws.receives`); with kombu's own each of them ends the worker;
+- reading: what is no task goes to the dead-letter queue with the reason, beside the event loop
+  (`facerec.aws.castoffs`); with kombu's own it ends the worker, or is delivered again and again;
 - deleting: several messages with one call, beside the event loop (`facerec.aws.deletions`); kombu deletes each on it;
 - visibility: receives ask for the timeout of our settings, and what is held is extended (`facerec.aws.visibility`);
 - draining: no receive begins while the process's intake is closed (`facerec.aws.intake`);
-- giving back: a rejected message comes back after a pause that grows with each delivery; kombu deletes it where the
-  queue has no redrive policy. What was not begun at shutdown is visible at once; kombu hides it for a long poll's time.
+- giving back: a rejected message comes back after a pause that grows with each delivery, or goes to the dead-letter
+  queue after its last; kombu deletes it where the queue has no redrive policy. One that is rejected to be requeued, and
+  what was not begun at shutdown, is visible at once unless a long poll of this process is open; kombu hides it for a
+  long poll's time in any case.
 """
 
-import functools
 import random
-import threading
 from typing import TYPE_CHECKING, Any
 
-import boto3
 import structlog
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
-from kombu.transport import SQS, virtual
+from kombu.transport import SQS
 from vine import ensure_promise
 
-from facerec.aws.clients import USER_AGENT
-from facerec.aws.deletions import Deletions
+from facerec.aws.broker_client import broker_client
+from facerec.aws.holding import HoldingChannel
 from facerec.aws.intake import INTAKE
-from facerec.aws.pauses import pause_seconds, redelivery_seconds
+from facerec.aws.pauses import pause_seconds
+from facerec.aws.queue_urls import QUEUE_MISSING
 from facerec.aws.receives import Receiver, check_task
-from facerec.aws.visibility import VisibilityKeeper
 from facerec.errors import QueueMissing
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
 
-# The stubs of kombu know almost none of the methods that are called and overridden here.
-_BaseQoS: Any = virtual.QoS
-_BaseChannel: Any = SQS.Channel
-
 log = structlog.get_logger(__name__)
 
-QUEUE_MISSING = frozenset({"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist"})
-"""SQS's error codes for it, in its query and its JSON protocol."""
 
-_client_lock = threading.Lock()
+class Channel(HoldingChannel):
+    """One consumer or producer; `transport_options`: region, endpoint_url, wait_time_seconds, visibility_timeout.
 
+    And for consumers: `task_queue`, where everything but `tasks` is put into `dead_letter_queue`, and so is what is
+    rejected in the last of `max_receives` deliveries.
+    """
 
-class QoS(_BaseQoS):  # type: ignore[misc]  # untyped on purpose, see above
-    """What the consumer holds, kept hidden meanwhile."""
-
-    channel: "Channel"
-
-    def append(self, message: Any, delivery_tag: str) -> None:
-        """A message came in."""
-        super().append(message, delivery_tag)
-        self.channel.keeper.hold(delivery_tag, message.delivery_info["sqs_queue"])
-
-    def ack(self, delivery_tag: str) -> None:
-        """A message was given back, or was none of a queue."""
-        super().ack(delivery_tag)
-        self.channel.keeper.release(delivery_tag)
-
-    def finish(self, delivery_tag: str, queue_url: str) -> None:
-        """A task has ended: its place is free at once, its message stays hidden until SQS has deleted it."""
-        super().ack(delivery_tag)
-        self.channel.deletions.add(delivery_tag, queue_url)
-
-
-class Channel(_BaseChannel):  # type: ignore[misc]  # untyped on purpose, see above
-    """One consumer or producer; `transport_options`: region, endpoint_url, wait_time_seconds, visibility_timeout."""
-
-    QoS = QoS
     _asynsqs: Receiver | None = None
     _failures = 0
 
-    @functools.cached_property
-    def keeper(self) -> VisibilityKeeper:
-        """The heartbeat of what this channel holds."""
-        keeper = VisibilityKeeper(self.sqs(), self.visibility_timeout)
-        INTAKE.watch(keeper)
-        return keeper
-
-    @functools.cached_property
-    def deletions(self) -> Deletions:
-        """What this channel has finished and is to be deleted."""
-        return Deletions(self.sqs(), settled=self.keeper.release)
-
     def new_sqs_client(self, *_args: Any, **_credentials: Any) -> "SQSClient":
         """The process's client."""
-        return _client(self.region, self.transport_options.get("endpoint_url"))
+        return broker_client(self.region, self.transport_options.get("endpoint_url"))
 
     def asynsqs(self, queue: str | None = None) -> Receiver:
         """The asynchronous client, which never raises."""
@@ -100,37 +62,6 @@ class Channel(_BaseChannel):  # type: ignore[misc]  # untyped on purpose, see ab
         if self._asynsqs is None:
             self._asynsqs = Receiver(sqs_connection=self.sqs(), region=self.region, on_outcome=self._received)
         return self._asynsqs
-
-    def basic_ack(self, delivery_tag: str, multiple: bool = False) -> None:  # noqa: FBT001, FBT002 - kombu's signature
-        """Have the message deleted, for good."""
-        del multiple
-        try:
-            message = self.qos.get(delivery_tag)
-        except KeyError:
-            return  # restored already
-        self.qos.finish(delivery_tag, message.delivery_info["sqs_queue"])
-
-    def basic_reject(self, delivery_tag: str, requeue: bool = False) -> None:  # noqa: FBT001, FBT002 - kombu's signature
-        """Give the message back, to be delivered again after a pause."""
-        del requeue
-        try:
-            message = self.qos.get(delivery_tag)
-        except KeyError:
-            return  # restored already
-        receives = int(message.delivery_info["sqs_message"]["Attributes"]["ApproximateReceiveCount"])
-        self._show(message, redelivery_seconds(receives, random.random()))  # noqa: S311 - no secret
-        self.qos.ack(delivery_tag)
-
-    def close(self) -> None:
-        """Stop consuming, delete what is finished, and make what was not begun visible at once."""
-        if "deletions" in self.__dict__:
-            self.deletions.stop()
-        if "keeper" in self.__dict__:
-            self.keeper.stop()  # first: a beat would hide again what is given back
-        super().close()
-        if "keeper" in self.__dict__:
-            self.keeper.let_go()
-        INTAKE.end(self)
 
     def _update_queue_cache(self, queue_name_prefix: str) -> None:
         """Override kombu's listing of every queue."""
@@ -146,6 +77,25 @@ class Channel(_BaseChannel):  # type: ignore[misc]  # untyped on purpose, see ab
                 raise
         url: str = self._queue_cache[queue]
         return url
+
+    def _put(self, queue: str, message: Any, **kwargs: Any) -> None:
+        try:
+            super()._put(queue, message, **kwargs)
+        except ClientError as exc:
+            if exc.response["Error"]["Code"] not in QUEUE_MISSING:
+                raise
+            # The remembered URL may be of a queue that was made anew since.
+            del self._queue_cache[queue]
+            super()._put(queue, message, **kwargs)
+
+    def _get_async(self, queue: str, count: int = 1, callback: Any = None) -> Any:
+        try:
+            return super()._get_async(queue, count, callback)
+        except (QueueMissing, BotoCoreError, ClientError) as exc:  # its URL is not known any more
+            self._received(str(exc))
+            answered = ensure_promise(callback)
+            answered(0)
+            return answered
 
     def _get_from_sqs(
         self, queue_name: str, queue_url: str, connection: Receiver, count: int = 1, callback: Any = None
@@ -184,6 +134,8 @@ class Channel(_BaseChannel):  # type: ignore[misc]  # untyped on purpose, see ab
         if not self._failures:
             log.warning("queue_unreachable", reason=failure)
         self._failures += 1
+        if any(code in failure for code in QUEUE_MISSING):
+            self._queue_cache.clear()
 
     def _loop1(self, queue: str, messages_fetched: int | None = None) -> None:
         if self._failures:
@@ -199,52 +151,28 @@ class Channel(_BaseChannel):  # type: ignore[misc]  # untyped on purpose, see ab
             released: int = super()._on_messages_ready(queue, qname, messages)
             return released
         for message in received:
-            try:
-                payload = self._message_to_python(message, qname, queue)
-                check_task(self.Message(payload, channel=self))
-                callback(payload)
-            except Exception as exc:  # noqa: BLE001 - what other senders put into the queue can break anything
-                log.warning("message_unreadable", message_id=message.get("MessageId"), queue=qname, reason=repr(exc))
-                self.qos.ack(message["ReceiptHandle"])
+            self._take(message, queue, qname, callback)
         return len(received)
 
-    def _restore(self, message: Any, *_args: Any, **_kwargs: Any) -> None:
-        self._show(message, 0)
-
-    def _show(self, message: Any, seconds: int) -> None:
-        info = message.delivery_info
+    def _take(self, message: dict[str, Any], queue_url: str, queue: str, callback: Any) -> None:
+        opened = None
         try:
-            self.sqs().change_message_visibility(
-                QueueUrl=info["sqs_queue"],
-                ReceiptHandle=info["sqs_message"]["ReceiptHandle"],
-                VisibilityTimeout=seconds,
-            )
-        except (BotoCoreError, ClientError) as exc:
-            # It comes back by itself when its visibility timeout is over.
-            log.warning("message_not_given_back", reason=str(exc))
+            payload = self._message_to_python(message, queue, queue_url)
+            if queue == self.transport_options.get("task_queue"):
+                opened = self.Message(payload, channel=self)
+                check_task(opened, self.transport_options["tasks"])
+        except Exception as exc:  # noqa: BLE001 - what other senders put into the queue can break anything
+            self.cast_off(message, queue_url, f"it cannot be read: {exc!r}", opened)
+            return
+        try:
+            callback(payload)
         except Exception as exc:
-            # So does this one, where a proxy has answered what botocore cannot parse; but its place must become free.
-            log.exception("message_not_given_back", reason=repr(exc))
+            # It stays in the queue, and comes back when its visibility timeout is over.
+            log.exception("message_not_taken", message_id=message.get("MessageId"), reason=repr(exc))
+            self.qos.ack(message["ReceiptHandle"])
 
 
 class Transport(SQS.Transport):
     """Register as `broker_transport="facerec.aws.transport:Transport"`."""
 
     Channel = Channel
-
-
-@functools.lru_cache(maxsize=4)
-def _cached_client(region: str, endpoint_url: str | None) -> "SQSClient":
-    config = Config(
-        connect_timeout=3,
-        read_timeout=5,
-        retries={"mode": "standard", "total_max_attempts": 3},
-        max_pool_connections=32,
-        user_agent=USER_AGENT,
-    )
-    return boto3.Session(region_name=region).client("sqs", endpoint_url=endpoint_url, config=config)
-
-
-def _client(region: str, endpoint_url: str | None) -> "SQSClient":
-    with _client_lock:  # two threads must not make one each
-        return _cached_client(region, endpoint_url)

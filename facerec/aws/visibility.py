@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import structlog
 from botocore.exceptions import BotoCoreError, ClientError
 
+from facerec.aws.clients import THROTTLING
+
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
     from mypy_boto3_sqs.type_defs import ChangeMessageVisibilityBatchRequestEntryTypeDef as Entry
@@ -87,7 +89,7 @@ class VisibilityKeeper:
         try:
             answer = self._client.change_message_visibility_batch(QueueUrl=queue_url, Entries=entries)
             for failure in answer.get("Failed", []):
-                if failure["SenderFault"]:
+                if failure["SenderFault"] and failure["Code"] not in THROTTLING:
                     self.release(receipts[int(failure["Id"])])
         except (BotoCoreError, ClientError) as exc:
             log.warning("visibility_not_extended", messages=len(receipts), reason=str(exc))

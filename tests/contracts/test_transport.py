@@ -84,7 +84,7 @@ def test_a_rejected_message_comes_back_after_a_pause(
         asked.append(receives)
         return 1
 
-    monkeypatch.setattr("facerec.aws.transport.redelivery_seconds", pause)
+    monkeypatch.setattr("facerec.aws.holding.redelivery_seconds", pause)
     take(channel, fresh.request_queue).reject()
     assert receive(sqs, url) == []
     assert receive(sqs, url, wait_seconds=10) == [2]
@@ -107,7 +107,8 @@ def test_a_closed_channel_holds_nothing(
     """The process connects anew and is to become quiet then: not before all is given back, but without more ado."""
     del url  # it has put a message into the queue
     intake = Intake()
-    monkeypatch.setattr("facerec.aws.transport.INTAKE", intake)
+    monkeypatch.setattr("facerec.aws.holding.INTAKE", intake)
+    intake.watch(channel.keeper)
     take(channel, fresh.request_queue)
     intake.close()
     quiet: list[bool] = []

@@ -43,8 +43,10 @@ class Tier:
         self._queue = CeleryTaskQueue(settings)
         self._inbox = SqsResultInbox(self.clients, settings.response_queue)
 
-    def upload(self, picture: bytes = b"picture", filename: str = "a.jpg") -> RecognitionRequest:
-        """Do what the web tier does with an upload."""
+    def upload(
+        self, picture: bytes = b"picture", filename: str = "a.jpg", submitted_at: datetime | None = None
+    ) -> RecognitionRequest:
+        """Do what the web tier does with an upload, or did with an earlier one."""
         request_id = uuid.uuid4()
         key = input_key(request_id, filename)
         self.store.put(self.settings.input_bucket, key, picture, "image/jpeg")
@@ -53,7 +55,7 @@ class Tier:
             input=ObjectRef(bucket=self.settings.input_bucket, key=key, size=len(picture)),
             filename=filename,
             reply_to=self.settings.response_queue,
-            submitted_at=datetime.now(UTC),
+            submitted_at=submitted_at or datetime.now(UTC),
         )
         self._queue.submit(request)
         return request
@@ -78,9 +80,12 @@ class Tier:
         return sum(int(value) for value in attributes["Attributes"].values())
 
     def dead_letter(self) -> dict[str, Any]:
-        """The next message of the dead-letter queue."""
+        """The next message of the dead-letter queue, hidden from now on."""
         (message,) = self.clients.sqs.receive_message(
-            QueueUrl=self.url(self.settings.dead_letter_queue), MessageAttributeNames=["All"], WaitTimeSeconds=10
+            QueueUrl=self.url(self.settings.dead_letter_queue),
+            MessageAttributeNames=["All"],
+            VisibilityTimeout=600,
+            WaitTimeSeconds=20,
         )["Messages"]
         return dict(message)
 

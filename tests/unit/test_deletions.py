@@ -20,6 +20,7 @@ class Sqs:
     def __init__(self) -> None:
         self.calls: list[list[str]] = []
         self.refused: set[str] = set()
+        self.code = "ReceiptHandleIsInvalid"
         self.fault: Exception | None = None
 
     def delete_message_batch(self, QueueUrl: str, Entries: list[dict[str, str]]) -> dict[str, Any]:  # noqa: N803 - boto3's
@@ -27,7 +28,7 @@ class Sqs:
             raise self.fault
         self.calls.append([f"{QueueUrl} {entry['ReceiptHandle']}" for entry in Entries])
         refused = [entry["Id"] for entry in Entries if entry["ReceiptHandle"] in self.refused]
-        return {"Failed": [{"Id": name, "Code": "ReceiptHandleIsInvalid", "SenderFault": True} for name in refused]}
+        return {"Failed": [{"Id": name, "Code": self.code, "SenderFault": True} for name in refused]}
 
 
 class Settled:
@@ -102,6 +103,23 @@ def test_after_the_end_messages_are_deleted_at_once(sqs: Sqs, settled: Settled) 
     assert settled.receipts == ["a"]
 
 
+@pytest.fixture
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pauses of no length to speak of."""
+    monkeypatch.setattr("facerec.aws.deletions.pause_seconds", lambda _failures, _luck: 0.001)
+
+
+@pytest.mark.usefixtures("_impatient")
+def test_what_is_throttled_is_tried_again_and_stays_hidden(sqs: Sqs, settled: Settled) -> None:
+    """Up to eight times; AWS calls it the sender's fault."""
+    sqs.refused, sqs.code = {"b"}, "RequestThrottled"
+    made = deletions(sqs, settled, 0.001)
+    made.add("b", "queue")
+    settled.wait_for(1)
+    made.stop()
+    assert sqs.calls == [["queue b"]] * 8
+
+
 def test_a_message_that_is_not_deleted_is_let_go_and_logged(sqs: Sqs, settled: Settled) -> None:
     """It comes back by itself, so it must not be kept hidden for ever."""
     sqs.refused = {"b"}
@@ -114,6 +132,7 @@ def test_a_message_that_is_not_deleted_is_let_go_and_logged(sqs: Sqs, settled: S
     assert [(entry["event"], entry["count"]) for entry in logs] == [("messages_not_deleted", 1)]
 
 
+@pytest.mark.usefixtures("_impatient")
 @pytest.mark.parametrize(
     ("fault", "traced"),
     [
@@ -122,15 +141,24 @@ def test_a_message_that_is_not_deleted_is_let_go_and_logged(sqs: Sqs, settled: S
     ],
 )
 def test_goes_on_after_a_call_that_fails(sqs: Sqs, settled: Settled, fault: Exception, traced: bool) -> None:  # noqa: FBT001 - a parameter of the test
-    """No fault ends the thread or the next deletions; one that nobody foresaw is logged with its traceback."""
+    """No fault ends the thread; it asks again. One that nobody foresaw is logged with its traceback."""
     sqs.fault = fault
     made = deletions(sqs, settled, 0.001)
     with capture_logs() as logs:
         made.add("a", "queue")
         settled.wait_for(1)
-    assert [(entry["event"], "exc_info" in entry) for entry in logs] == [("messages_not_deleted", traced)]
+    assert {(entry["event"], "exc_info" in entry) for entry in logs} == {("messages_not_deleted", traced)}
     sqs.fault = None
     made.add("b", "queue")
     settled.wait_for(2)
     assert sqs.calls == [["queue b"]]
+    made.stop()
+
+
+def test_what_was_in_a_queue_that_is_gone_is_let_go(sqs: Sqs, settled: Settled) -> None:
+    """There is nothing left to delete."""
+    sqs.fault = ClientError({"Error": {"Code": "AWS.SimpleQueueService.NonExistentQueue"}}, "DeleteMessageBatch")
+    made = deletions(sqs, settled, 0.001)
+    made.add("a", "queue")
+    settled.wait_for(1)
     made.stop()

@@ -104,14 +104,16 @@ def test_pauses_between_failed_receives_grow_to_ten_seconds() -> None:
         ({"task": "facerec.recognise"}, []),
         ({"task": "facerec.recognise"}, [{}, [], {}]),
         ({"task": "facerec.recognise"}, [[], {}, "embed"]),
+        ({"task": "somebody.elses"}, [[], {}, {}]),
     ],
 )
 def test_refuses_what_is_no_task(headers: Any, body: Any) -> None:
     """Such a message would hold a place in the worker for ever."""
     with pytest.raises((TypeError, ValueError)):
-        check_task(SimpleNamespace(headers=headers, decode=lambda: body))
+        check_task(SimpleNamespace(headers=headers, decode=lambda: body), ["facerec.recognise"])
 
 
 def test_accepts_a_task() -> None:
     """Celery's second protocol."""
-    check_task(SimpleNamespace(headers={"task": "facerec.recognise"}, decode=lambda: [[1], {}, {"chain": None}]))
+    task = SimpleNamespace(headers={"task": "facerec.recognise"}, decode=lambda: [[1], {}, {"chain": None}])
+    check_task(task, ["facerec.recognise"])

@@ -18,6 +18,7 @@ class Sqs:
         self.calls: list[int] = []
         self.extended: list[tuple[str, str, int]] = []
         self.lost: set[str] = set()
+        self.code = "ReceiptHandleIsInvalid"
         self.fault: Exception | None = None
         self.called = threading.Event()
 
@@ -28,7 +29,9 @@ class Sqs:
         self.calls.append(len(entries))
         if self.fault is not None:
             raise self.fault
-        failed = [{"Id": e["Id"], "SenderFault": True, "Code": "x"} for e in entries if e["ReceiptHandle"] in self.lost]
+        failed = [
+            {"Id": e["Id"], "SenderFault": True, "Code": self.code} for e in entries if e["ReceiptHandle"] in self.lost
+        ]
         self.extended += [
             (request["QueueUrl"], e["ReceiptHandle"], e["VisibilityTimeout"])
             for e in entries
@@ -86,6 +89,17 @@ def test_lets_go_what_is_no_longer_ours() -> None:
     held.beat()
     held.stop()
     assert sqs.calls == [2, 1]
+
+
+def test_keeps_what_is_throttled() -> None:
+    """AWS calls it the sender's fault; the next beat extends it."""
+    sqs = Sqs()
+    sqs.lost, sqs.code = {"a"}, "RequestThrottled"
+    held = keeper(sqs)
+    held.hold("a", "queue")
+    held.beat()
+    assert held.holds
+    held.stop()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,139 @@
+"""What a consumer of tasks holds, and what becomes of it: deleted, given back, or put into the dead-letter queue."""
+
+import math
+import random
+from typing import Any
+from uuid import UUID
+
+import structlog
+from botocore.exceptions import BotoCoreError, ClientError
+from kombu.transport import SQS, virtual
+
+from facerec.aws.broker_client import BrokerClient
+from facerec.aws.castoffs import CastOff, CastOffs
+from facerec.aws.dead_letters import SqsDeadLetters
+from facerec.aws.deletions import Deletions
+from facerec.aws.intake import INTAKE
+from facerec.aws.pauses import redelivery_seconds
+from facerec.aws.visibility import VisibilityKeeper
+
+# The stubs of kombu know almost none of the methods that are called and overridden here.
+_BaseQoS: Any = virtual.QoS
+_BaseChannel: Any = SQS.Channel
+
+log = structlog.get_logger(__name__)
+
+
+class QoS(_BaseQoS):  # type: ignore[misc]  # untyped on purpose, see above
+    """What the consumer holds, kept hidden meanwhile."""
+
+    channel: "HoldingChannel"
+
+    def append(self, message: Any, delivery_tag: str) -> None:
+        """A message came in."""
+        super().append(message, delivery_tag)
+        self.channel.keeper.hold(delivery_tag, message.delivery_info["sqs_queue"])
+
+    def ack(self, delivery_tag: str) -> None:
+        """A message was given back, or was none of a queue."""
+        super().ack(delivery_tag)
+        self.channel.keeper.release(delivery_tag)
+
+    def free(self, delivery_tag: str) -> None:
+        """A task has ended: its place is free at once, its message stays hidden until SQS has deleted it."""
+        super().ack(delivery_tag)
+
+
+class HoldingChannel(_BaseChannel):  # type: ignore[misc]  # untyped on purpose, see above
+    """kombu's channel, as far as it concerns the messages that have been received."""
+
+    QoS = QoS
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        sqs = self.sqs()
+        self.keeper = VisibilityKeeper(sqs, self.visibility_timeout)
+        self._deletions = Deletions(sqs, settled=self.keeper.release)
+        self._castoffs = CastOffs(
+            SqsDeadLetters(BrokerClient(sqs), self.transport_options.get("dead_letter_queue", "")),
+            stored=lambda castoff: self._deletions.add(castoff.receipt, castoff.queue_url),
+            left=lambda castoff: self.keeper.release(castoff.receipt),
+        )
+        INTAKE.watch(self.keeper)
+        self._max_receives: float = self.transport_options.get("max_receives", math.inf)
+
+    def basic_ack(self, delivery_tag: str, multiple: bool = False) -> None:  # noqa: FBT001, FBT002 - kombu's signature
+        """Have the message deleted, for good."""
+        del multiple
+        try:
+            message = self.qos.get(delivery_tag)
+        except KeyError:
+            return  # restored already
+        self.qos.free(delivery_tag)
+        self._deletions.add(delivery_tag, message.delivery_info["sqs_queue"])
+
+    def basic_reject(self, delivery_tag: str, requeue: bool = False) -> None:  # noqa: FBT001, FBT002 - kombu's signature
+        """Give the message back, to be delivered again: soon if it is to be requeued, after a growing pause else."""
+        try:
+            message = self.qos.get(delivery_tag)
+        except KeyError:
+            return  # restored already
+        info = message.delivery_info
+        receives = int(info["sqs_message"]["Attributes"]["ApproximateReceiveCount"])
+        last = not requeue and receives >= self._max_receives
+        if last and self.cast_off(
+            info["sqs_message"], info["sqs_queue"], "it failed in its last delivery; the worker's log says how", message
+        ):
+            self.qos.free(delivery_tag)
+            return
+        if requeue:
+            self._restore(message)
+        else:
+            self._show(message, redelivery_seconds(receives, random.random()))  # noqa: S311 - no secret
+        self.qos.ack(delivery_tag)
+
+    def cast_off(self, received: dict[str, Any], queue_url: str, reason: str, message: Any) -> bool:
+        """Have the message put into the dead-letter queue; returns whether that will be done."""
+        receipt = received["ReceiptHandle"]
+        self.keeper.hold(receipt, queue_url)
+        request_id = _request_id(message)
+        if self._castoffs.take(CastOff(received["Body"], receipt, queue_url, reason, request_id)):
+            return True
+        self.keeper.release(receipt)
+        return False
+
+    def close(self) -> None:
+        """Stop consuming, delete what is finished, and give back what was not begun."""
+        self._castoffs.stop()
+        self._deletions.stop()
+        self.keeper.stop()  # first: a beat would hide again what is given back
+        super().close()
+        self.keeper.let_go()
+        INTAKE.end(self)
+
+    def _restore(self, message: Any, *_args: Any, **_kwargs: Any) -> None:
+        """Make it visible at once or, where our own open long poll would take it to its grave, after that."""
+        self._show(message, self.wait_time_seconds if INTAKE.receives(self) else 0)
+
+    def _show(self, message: Any, seconds: int) -> None:
+        info = message.delivery_info
+        try:
+            self.sqs().change_message_visibility(
+                QueueUrl=info["sqs_queue"],
+                ReceiptHandle=info["sqs_message"]["ReceiptHandle"],
+                VisibilityTimeout=seconds,
+            )
+        except (BotoCoreError, ClientError) as exc:
+            # It comes back by itself when its visibility timeout is over.
+            log.warning("message_not_given_back", reason=str(exc))
+        except Exception as exc:
+            # So does this one, where a proxy has answered what botocore cannot parse; but its place must become free.
+            log.exception("message_not_given_back", reason=repr(exc))
+
+
+def _request_id(message: Any) -> str:
+    """The id of the request that a task is for, as its headers tell; they may hold anything."""
+    try:
+        return str(UUID(message.headers["id"]))
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return ""
