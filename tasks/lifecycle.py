@@ -16,6 +16,7 @@ from facerec import bootstrap
 from facerec.aws.dead_letters import SqsDeadLetters
 from facerec.aws.instance_metadata import SpotNotices
 from facerec.aws.intake import INTAKE
+from facerec.aws.queue_differences import queue_differences
 from facerec.aws.queue_urls import check_queue
 from facerec.aws.task_tail import SqsTaskTail
 from facerec.celery import app
@@ -63,6 +64,9 @@ class Worker:
         clients = bootstrap.clients(settings)
         for queue in (settings.request_queue, settings.dead_letter_queue):
             check_queue(clients, queue)
+        for difference in queue_differences(clients, settings):
+            remedy = "run `facerec provision`"
+            log.warning("queue_differs", queue=settings.request_queue, reason=difference, remedy=remedy)
         try:
             artefact = Artefact.load(settings.model.dir)
         except ArtefactError as exc:

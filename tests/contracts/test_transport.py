@@ -11,7 +11,7 @@ from kombu import Connection
 from structlog.testing import capture_logs
 
 from facerec.aws.clients import Clients
-from facerec.aws.intake import Intake
+from facerec.aws.intake import INTAKE, Intake
 from facerec.celery import configuration
 from facerec.errors import QueueMissing
 from facerec.settings import Settings
@@ -89,6 +89,33 @@ def test_a_rejected_message_comes_back_after_a_pause(
     assert receive(sqs, url) == []
     assert receive(sqs, url, wait_seconds=10) == [2]
     assert asked == [1]
+
+
+def test_what_is_rejected_for_the_last_time_is_put_aside(
+    channel: Any, sqs: Any, url: str, fresh: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQS would put it there, too, but without a reason."""
+    monkeypatch.setattr(channel, "_max_receives", 1)
+    take(channel, fresh.request_queue).reject()
+    dead_letters = sqs.get_queue_url(QueueName=fresh.dead_letter_queue)["QueueUrl"]
+    (message,) = sqs.receive_message(QueueUrl=dead_letters, WaitTimeSeconds=20, MessageAttributeNames=["All"])[
+        "Messages"
+    ]
+    assert json.loads(message["Body"]) == BODY
+    assert "last delivery" in message["MessageAttributes"]["reason"]["StringValue"]
+    channel.close()
+    assert receive(sqs, url) == []
+
+
+def test_a_rejected_message_may_be_wanted_back_at_once(channel: Any, sqs: Any, url: str, fresh: Settings) -> None:
+    """By another worker: not by a long poll that this one has open, which may outlast it."""
+    take(channel, fresh.request_queue).reject(requeue=True)
+    assert receive(sqs, url) == [2]
+    sqs.send_message(QueueUrl=url, MessageBody=json.dumps(BODY))
+    message = take(channel, fresh.request_queue)
+    INTAKE.begin(channel)
+    message.reject(requeue=True)
+    assert receive(sqs, url) == []
 
 
 def test_what_a_channel_holds_is_visible_at_once_when_it_closes(

@@ -39,6 +39,9 @@ class Tier:
             "FACEREC_LOG__FORMAT": "json",
         }
         self.clients = Clients(settings)
+        self.clients.sqs.set_queue_attributes(
+            QueueUrl=self.url(settings.request_queue), Attributes={"VisibilityTimeout": "3"}
+        )
         self.store = S3ObjectStore(self.clients)
         self._queue = CeleryTaskQueue(settings)
         self._inbox = SqsResultInbox(self.clients, settings.response_queue)

@@ -1,0 +1,34 @@
+"""What a worker says at its start of a queue that is not as the settings say."""
+
+from typing import Any
+
+from facerec.aws.clients import Clients
+from facerec.aws.queue_differences import queue_differences
+from facerec.setting_groups import NameSettings, QueueSettings
+from facerec.settings import Settings
+from tests.support.emulated import changed
+
+
+def test_a_provisioned_queue_does_not_differ(fresh: Settings) -> None:
+    """Nothing is said."""
+    assert queue_differences(Clients(fresh), fresh) == []
+
+
+def test_each_difference_is_told(fresh: Settings) -> None:
+    """With both values, since either may be the wrong one."""
+    names = NameSettings(request_queue=fresh.request_queue, dead_letter_queue="elsewhere")
+    other = changed(fresh, queue=QueueSettings(visibility_timeout_seconds=60, max_receives=3), names=names)
+    timeout, target, receives = queue_differences(Clients(fresh), other)
+    assert "is 30 s" in timeout
+    assert "(60)" in timeout
+    assert f"{fresh.dead_letter_queue!r}, not to 'elsewhere'" in target
+    assert "delivers 4 times" in receives
+
+
+def test_a_queue_without_a_redrive_policy_is_told(fresh: Settings) -> None:
+    """Its poison would go round for ever."""
+    sqs: Any = Clients(fresh).sqs
+    url = sqs.get_queue_url(QueueName=fresh.request_queue)["QueueUrl"]
+    sqs.set_queue_attributes(QueueUrl=url, Attributes={"RedrivePolicy": ""})
+    (difference,) = queue_differences(Clients(fresh), fresh)
+    assert "no redrive policy" in difference

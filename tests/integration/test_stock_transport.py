@@ -1,0 +1,303 @@
+"""What kombu's own SQS transport fails at, and ours does not: each test runs with both.
+
+With kombu's each is known to fail. Where one passes, because kombu has been mended, the test fails and says which of
+our overrides can go.
+"""
+
+import json
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from io import BytesIO
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+from kombu import Connection
+from kombu.asynchronous.http import Response
+
+from facerec.aws.clients import Clients
+from facerec.celery import TASK, configuration
+from facerec.errors import QueueMissing
+from facerec.setting_groups import QueueSettings, WorkerSettings
+from facerec.settings import Settings
+from tests.support.cloud import answer
+from tests.support.emulated import EmulatedAws, changed
+
+OURS = "facerec.aws.transport:Transport"
+BODY = json.dumps(
+    {
+        "headers": {"task": TASK},
+        "properties": {"delivery_info": {}},
+        "body": "[[], {}, {}]",
+        "content-type": "application/json",
+        "content-encoding": "utf-8",
+    }
+)
+MISSING = b'{"__type": "com.amazonaws.sqs#QueueDoesNotExist", "message": "gone"}'
+THROTTLED = b'{"__type": "com.amazonaws.sqs#RequestThrottled", "message": "slow down"}'
+
+
+def both(override: str, raises: type[Exception] = AssertionError) -> pytest.MarkDecorator:
+    """Run a test with kombu's transport, which fails, and with ours."""
+    fails = pytest.mark.xfail(strict=True, raises=raises, reason=f"once kombu passes, {override} can go")
+    stock = pytest.param("kombu.transport.SQS:Transport", marks=fails, id="kombu")
+    return pytest.mark.parametrize("transport", [stock, pytest.param(OURS, id="ours")])
+
+
+class Hub:
+    """An event loop whose time passes when the test says so."""
+
+    def __init__(self) -> None:
+        self.scheduled: list[tuple[float, Callable[..., Any], tuple[Any, ...]]] = []
+
+    def call_soon(self, call: Callable[..., Any], *args: Any) -> None:
+        """As kombu's."""
+        self.scheduled.append((0, call, args))
+
+    def call_later(self, seconds: float, call: Callable[..., Any], *args: Any) -> None:
+        """As kombu's."""
+        self.scheduled.append((seconds, call, args))
+
+    def step(self) -> float:
+        """Make the next call; returns how long it had to wait."""
+        seconds, call, args = self.scheduled.pop(0)
+        call(*args)
+        return seconds
+
+
+class Http:
+    """Answers each request of kombu's asynchronous client at once, with the next of `answers`."""
+
+    def __init__(self) -> None:
+        self.answers: list[tuple[int, bytes]] = []
+        self.asked: list[dict[str, Any]] = []
+
+    def add_request(self, request: Any) -> None:
+        """As kombu's."""
+        self.asked.append(json.loads(request.body))
+        status, body = self.answers.pop(0)
+        request.on_ready(Response(request, status, buffer=BytesIO(body)))
+
+
+class Broker:
+    """Connections with one of the transports to the queues of one test."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.queue = settings.request_queue
+        self.sqs: Any = Clients(settings).sqs
+        self.url: str = self.sqs.create_queue(QueueName=self.queue)["QueueUrl"]
+        self.dead_letters: str = self.sqs.create_queue(QueueName=settings.dead_letter_queue)["QueueUrl"]
+        self._opened: list[Connection] = []
+
+    def channel(self, transport: str) -> Any:
+        """A channel of a new connection."""
+        address = str(self.settings.endpoint_url).removeprefix("http://").rstrip("/")
+        options = configuration(self.settings)["broker_transport_options"] | {"is_secure": False}
+        self._opened.append(Connection(f"sqs://id:secret@{address}", transport=transport, transport_options=options))
+        return self._opened[-1].channel()
+
+    def close(self) -> None:
+        """End them all."""
+        for connection in self._opened:
+            connection.close()
+
+    def send(self) -> None:
+        """Send a task."""
+        self.sqs.send_message(QueueUrl=self.url, MessageBody=BODY)
+
+    @property
+    def left(self) -> int:
+        """How many messages are not deleted."""
+        names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+        attributes = self.sqs.get_queue_attributes(QueueUrl=self.url, AttributeNames=names)["Attributes"]
+        return sum(int(attributes[name]) for name in names)
+
+
+@pytest.fixture
+def broker(emulator: EmulatedAws) -> Iterator[Broker]:
+    """Connections to queues of the test's own, without a redrive policy; a heartbeat beats three times a second."""
+    broker = Broker(
+        changed(
+            emulator.settings,
+            prefix=f"test-{uuid.uuid4().hex[:12]}",
+            worker=WorkerSettings(task_time_limit_seconds=0.5),
+            queue=QueueSettings(visibility_timeout_seconds=1),
+        )
+    )
+    yield broker
+    broker.close()
+
+
+@pytest.fixture
+def http(monkeypatch: pytest.MonkeyPatch) -> Http:
+    """What answers the receives."""
+    http = Http()
+    monkeypatch.setattr("kombu.asynchronous.aws.connection.get_client", lambda: http)
+    return http
+
+
+@contextmanager
+def hooked(channel: Any, operation: str, hook: Callable[..., Any]) -> Iterator[None]:
+    """See, or answer, the calls of a channel's client."""
+    events = channel.sqs().meta.events
+    events.register(f"before-call.sqs.{operation}", hook)
+    try:
+        yield
+    finally:
+        events.unregister(f"before-call.sqs.{operation}", hook)
+
+
+def messages(*bodies: str) -> tuple[int, bytes]:
+    """The answer to a receive."""
+    received = [
+        {"MessageId": str(n), "ReceiptHandle": f"r-{n}", "Body": body, "Attributes": {"ApproximateReceiveCount": "1"}}
+        for n, body in enumerate(bodies)
+    ]
+    return 200, json.dumps({"Messages": received}).encode()
+
+
+def consuming(channel: Any, queue: str) -> tuple[Hub, list[Any]]:
+    """Begin to consume; returns the loop and what is received."""
+    received: list[Any] = []
+    channel.hub = hub = Hub()
+    channel.basic_consume(queue, False, received.append, "tag")
+    return hub, received
+
+
+def take(channel: Any, queue: str) -> Any:
+    """The next message, held by the channel."""
+    message = channel.basic_get(queue)
+    channel.qos.append(message, message.delivery_tag)
+    return message
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        pytest.param(400, THROTTLED, id="throttled"),
+        pytest.param(400, MISSING, id="missing"),
+        *(pytest.param(status, b"", id=str(status)) for status in (403, 408, 429, 500, 503, 504, 599)),
+    ],
+)
+@both("Receiver._on_list_ready and Channel._loop1", raises=Exception)
+def test_a_failed_receive_is_followed_by_another(
+    broker: Broker, http: Http, transport: str, status: int, body: bytes
+) -> None:
+    """After a pause that grows; 599 is what kombu's HTTP client says to a refused connection and a time-out."""
+    hub, received = consuming(broker.channel(transport), broker.queue)
+    http.answers = [(status, body), (status, body), messages(BODY)]
+    pauses = [hub.step() for _ in range(3)]
+    assert pauses[0] == 0
+    assert 0.25 <= pauses[1] <= 0.5 <= pauses[2] <= 1
+    assert len(received) == 1
+
+
+@both("Channel._get_async and the forgetting of URLs", raises=Exception)
+def test_a_queue_that_was_made_anew_is_found(broker: Broker, http: Http, transport: str) -> None:
+    """Its URL may be another one."""
+    channel = broker.channel(transport)
+    hub, received = consuming(channel, broker.queue)
+    http.answers = [(400, MISSING), messages(BODY)]
+    hub.step()
+    with hooked(channel, "GetQueueUrl", lambda **_: answer({"QueueUrl": "http://elsewhere/queue"})):
+        hub.step()
+    assert [asked["QueueUrl"] for asked in http.asked] == [broker.url, "http://elsewhere/queue"]
+    assert len(received) == 1
+
+
+@both("Channel._put", raises=ClientError)
+def test_sends_to_a_queue_that_was_made_anew(broker: Broker, transport: str) -> None:
+    """Whose URL it remembered has gone."""
+    channel = broker.channel(transport)
+    channel._queue_cache[broker.queue] = f"{broker.url}-gone"
+    channel._put(broker.queue, json.loads(BODY))
+    assert broker.left == 1
+
+
+@both("Channel._take", raises=AttributeError)
+def test_a_message_that_cannot_be_read_ends_nobody(broker: Broker, http: Http, transport: str) -> None:
+    """It is in the dead-letter queue with its reason, and its neighbour is worked on."""
+    hub, received = consuming(broker.channel(transport), broker.queue)
+    http.answers = [messages('{"properties": 5}', BODY)]
+    hub.step()
+    assert len(received) == 1
+    (message,) = broker.sqs.receive_message(
+        QueueUrl=broker.dead_letters, WaitTimeSeconds=20, MessageAttributeNames=["All"]
+    )["Messages"]
+    assert message["Body"] == '{"properties": 5}'
+    assert "'int' object" in message["MessageAttributes"]["reason"]["StringValue"]
+
+
+@both("HoldingChannel.basic_reject")
+def test_a_rejected_message_is_not_lost_without_a_redrive_policy(broker: Broker, transport: str) -> None:
+    """It failed for a reason that passes."""
+    broker.send()
+    take(broker.channel(transport), broker.queue).reject()
+    assert broker.left == 1
+
+
+@both("HoldingChannel._restore")
+def test_what_was_not_begun_is_visible_at_once_at_shutdown(broker: Broker, transport: str) -> None:
+    """Another worker takes over."""
+    broker.send()
+    channel = broker.channel(transport)
+    channel.visibility_timeout = 600
+    take(channel, broker.queue)
+    channel.close()
+    assert len(broker.sqs.receive_message(QueueUrl=broker.url, WaitTimeSeconds=0).get("Messages", [])) == 1
+
+
+@both("VisibilityKeeper")
+def test_what_is_held_stays_hidden(broker: Broker, transport: str) -> None:
+    """A task that takes longer than the visibility timeout is not delivered twice."""
+    broker.send()
+    channel = broker.channel(transport)
+    extended = threading.Event()
+    with hooked(channel, "ChangeMessageVisibilityBatch", lambda **_: extended.set()):
+        take(channel, broker.queue)
+        assert extended.wait(20 if transport == OURS else 1)
+
+
+@both("the visibility timeout in Channel._get_from_sqs", raises=KeyError)
+def test_a_receive_asks_for_our_visibility_timeout(broker: Broker, http: Http, transport: str) -> None:
+    """The heartbeat is set by it, whatever the queue's own is."""
+    hub, _ = consuming(broker.channel(transport), broker.queue)
+    http.answers = [messages()]
+    hub.step()
+    assert http.asked[0]["VisibilityTimeout"] == 1
+
+
+@both("Deletions")
+def test_deletes_beside_the_event_loop_and_together(broker: Broker, transport: str) -> None:
+    """Each call takes milliseconds, in which no task begins."""
+    channel = broker.channel(transport)
+    threads: list[int] = []
+    with hooked(channel, "*", lambda **_: threads.append(threading.get_ident())):
+        for _ in range(3):
+            broker.send()
+        held = [take(channel, broker.queue) for _ in range(3)]
+        threads.clear()
+        for message in held:
+            message.ack()
+        channel.close()
+    assert broker.left == 0
+    assert len(threads) < 3
+    assert threading.get_ident() not in threads
+
+
+@both("Channel._new_queue")
+def test_a_missing_queue_is_not_made(broker: Broker, transport: str) -> None:
+    """It would have the wrong attributes, and no dead-letter queue."""
+    name = f"{broker.queue}-missing"
+    with suppress(QueueMissing):
+        broker.channel(transport).queue_declare(name)
+    assert not broker.sqs.list_queues(QueueNamePrefix=name).get("QueueUrls")
+
+
+@both("broker_client")
+def test_channels_share_a_client(broker: Broker, transport: str) -> None:
+    """To make one costs as much as to send twenty tasks."""
+    assert broker.channel(transport).sqs() is broker.channel(transport).sqs()
