@@ -7,6 +7,7 @@ Each difference, and why:
   instance role are refreshed), and with short timeouts, since messages are given back on the event loop;
 - queues: found by name and never created, and looked up again when they have gone; kombu lists all queues, or creates
   one with wrong attributes, and keeps to the URLs that it knows;
+- sending: to standard queues only, without what every receiver takes for granted (`facerec.aws.envelopes`);
 - receiving: a receive that fails (a refused connection, a time-out, any status, throttling, a queue that is gone) is an
   empty one and a pause that grows (`facerec.aws.receives`); with kombu's own each of them ends the worker;
 - reading: what is no task goes to the dead-letter queue with the reason, beside the event loop
@@ -29,6 +30,7 @@ from kombu.transport import SQS
 from vine import ensure_promise
 
 from facerec.aws.broker_client import broker_client
+from facerec.aws.envelopes import compact
 from facerec.aws.holding import HoldingChannel
 from facerec.aws.intake import INTAKE
 from facerec.aws.pauses import pause_seconds
@@ -78,15 +80,17 @@ class Channel(HoldingChannel):
         url: str = self._queue_cache[queue]
         return url
 
-    def _put(self, queue: str, message: Any, **kwargs: Any) -> None:
+    def _put(self, queue: str, message: Any, **_: Any) -> None:
+        body = compact(message)
+        delay = self._resolve_delay_seconds(message["properties"]) or 0
         try:
-            super()._put(queue, message, **kwargs)
+            self.sqs().send_message(QueueUrl=self._new_queue(queue), MessageBody=body, DelaySeconds=delay)
         except ClientError as exc:
             if exc.response["Error"]["Code"] not in QUEUE_MISSING:
                 raise
             # The remembered URL may be of a queue that was made anew since.
             del self._queue_cache[queue]
-            super()._put(queue, message, **kwargs)
+            self.sqs().send_message(QueueUrl=self._new_queue(queue), MessageBody=body, DelaySeconds=delay)
 
     def _get_async(self, queue: str, count: int = 1, callback: Any = None) -> Any:
         try:

@@ -1,5 +1,6 @@
 """The valve before the receives, with a clock that the test sets."""
 
+import threading
 from typing import Any, cast
 
 import pytest
@@ -93,3 +94,37 @@ def test_nobody_waits_for_an_adviser_that_does_not_answer_or_while_tasks_come(in
     intake.consult(lambda: pytest.fail("not to be asked"))
     intake.end("receiver")
     assert intake.begin("receiver")
+
+
+def test_one_rests_while_tasks_are_taken(intake: Intake) -> None:
+    """And not a moment in a worker that drains."""
+    assert intake.rest(0.001)
+    intake.close()
+    assert not intake.rest(600)
+    intake.open()
+    assert intake.rest(0.001)
+
+
+@pytest.mark.parametrize("end", ["close", "leave"])
+def test_who_rests_is_woken(intake: Intake, end: str) -> None:
+    """When no more tasks are taken, or the process is to end."""
+    rested: list[bool] = []
+    resting = threading.Thread(target=lambda: rested.append(intake.rest(600)))
+    resting.start()
+    getattr(intake, end)()
+    resting.join(30)
+    assert rested == [False]
+
+
+def test_a_process_that_is_to_end_begins_nothing(intake: Intake) -> None:
+    """What it gives back is for others."""
+    intake.leave()
+    assert not intake.begin("receiver")
+
+
+def test_who_gives_back_may_ask_for_open_receives(intake: Intake) -> None:
+    """One would take it again."""
+    assert intake.begin("one")
+    assert (intake.receives("one"), intake.receives("other")) == (True, False)
+    intake.end("one")
+    assert not intake.receives("one")

@@ -103,3 +103,14 @@ def test_turning_busy_or_idle_is_told() -> None:
         turned.clear()
         change()
         assert turned.is_set() is told
+
+
+def test_a_task_that_rests_is_held_but_not_worked_on() -> None:
+    """An outage says nothing of how fast the worker is: only its last second was work."""
+    day = Day(engines=1)
+    day.at(1).take()
+    with day.occupancy.resting():
+        day.at(600)
+        assert (day.report().held, day.report().idle_since, day.report().saturated_seconds) == (1, None, 0)
+    day.at(601).finish()
+    assert (day.report().tasks_done, day.report().saturated_tasks, day.report().saturated_seconds) == (1, 1, 1)
