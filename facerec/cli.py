@@ -13,6 +13,7 @@ _COMMANDS = {
     "autoscale": ("autoscale", "Keep the fleet of EC2 instances at the size that the backlog needs."),
     "calibrate": ("calibrate", "Set a collection's threshold for a false match rate."),
     "config": ("config", "Print the effective settings, or the table of all of them."),
+    "dlq": ("dlq", "List, show, redrive and purge what waits in the dead-letter queue."),
     "enrol": ("enrol", "Add photos of people to the gallery."),
     "evaluate": ("evaluate", "Measure the model's accuracy on labelled pairs of photos."),
     "fleet": ("fleet", "Show the fleet of EC2 instances, now and over time."),
