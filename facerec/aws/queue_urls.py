@@ -42,7 +42,7 @@ def check_queue(clients: Clients, queue: str) -> None:
 
 
 def made_at(clients: Clients, queue: str) -> str:
-    """When the queue was made, to the second, as SQS words it; another moment is another queue. Raises `QueueMissing`."""
+    """When the queue was made, in SQS's own words; another moment is another queue. Raises `QueueMissing`."""
     with missing(queue, "look at"):
         url = clients.sqs.get_queue_url(QueueName=queue)["QueueUrl"]
         read = clients.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["CreatedTimestamp"])

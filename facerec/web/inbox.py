@@ -22,7 +22,7 @@ SILENCE_SECONDS = 30.0
 
 
 class Waiter:
-    """One upload's wait for its result; `request` is set when its task is about to be sent, `since` is its beginning."""
+    """One upload's wait for its result, begun at `since`; `request` is set when its task is about to be sent."""
 
     def __init__(self, request_id: UUID, since: float) -> None:
         self.request_id = request_id

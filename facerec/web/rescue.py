@@ -86,7 +86,7 @@ class Rescue:
         for step in steps:
             try:
                 step()
-            except Exception as exc:  # noqa: BLE001 - without this thread nothing that is lost would be found again
+            except Exception as exc:
                 failed = True
                 if not self._failing:
                     ours = isinstance(exc, FacerecError)
