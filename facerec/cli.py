@@ -20,6 +20,7 @@ _COMMANDS = {
     "gallery": ("gallery", "List, show, remove, export and import enrolled people."),
     "local": ("local", "Run the whole system on this machine against an emulated AWS."),
     "model": ("model", "Build, show, verify, push and pull the model artefact."),
+    "policies": ("policies", "Print the least-privilege IAM policy of each role."),
     "provision": ("provision", "Create buckets, queues, tables and the launch template, idempotently."),
     "simulate": ("simulate", "Compare the autoscaler with published rules on a simulated load."),
     "web": ("web", "Run the web tier."),
