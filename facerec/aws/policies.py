@@ -142,7 +142,13 @@ def worker(place: Place) -> list[Statement]:
         allow("StoreResults", ["s3:PutObject"], [place.objects(settings.output_bucket)]),
         allow(
             "TakeTasks",
-            ["sqs:ChangeMessageVisibility", "sqs:DeleteMessage", "sqs:GetQueueUrl", "sqs:ReceiveMessage"],
+            [
+                "sqs:ChangeMessageVisibility",
+                "sqs:DeleteMessage",
+                "sqs:GetQueueAttributes",
+                "sqs:GetQueueUrl",
+                "sqs:ReceiveMessage",
+            ],
             [place.queue(settings.request_queue)],
         ),
         allow(

@@ -23,7 +23,12 @@ EC2 = f"arn:aws:ec2:us-east-1:{ACCOUNT}"
 ALL: frozenset[str] = frozenset()
 """All operations that a module calls."""
 
-RECEIVED_BY_KOMBU = {"receive_message", "delete_message_batch", "change_message_visibility_batch"}
+RECEIVED_BY_KOMBU = {
+    "get_queue_attributes",
+    "receive_message",
+    "delete_message_batch",
+    "change_message_visibility_batch",
+}
 SENT_BY_KOMBU = {"send_message"}
 
 CALLS: dict[str, dict[str, frozenset[str] | set[str]]] = {
@@ -35,7 +40,7 @@ CALLS: dict[str, dict[str, frozenset[str] | set[str]]] = {
         "facerec/aws/response_queues.py": ALL,
     },
     "worker": {
-        "facerec/aws/object_store.py": {"put_object", "get_object", "list_objects_v2"},
+        "facerec/aws/object_store.py": {"put_object", "get_object"},
         "facerec/aws/queue_urls.py": {"get_queue_url"},
         "facerec/aws/transport.py": ALL,
         "facerec/aws/deletions.py": ALL,
@@ -76,9 +81,10 @@ CALLS: dict[str, dict[str, frozenset[str] | set[str]]] = {
 """Which modules a role's commands run, and which of their operations where they have more than it needs."""
 
 BEYOND_CALLS = {
-    # AWS asks for these beside the call that is made.
+    # What AWS asks for beside the calls that are made.
     "autoscaler": {"iam:PassRole"},
     "provisioner": {"ec2:CreateTags"},
+    "worker": {"s3:ListBucket"},  # without it S3 calls a missing object forbidden
 }
 
 IN_S3 = {
