@@ -152,12 +152,13 @@ def worker(place: Place) -> list[Statement]:
             [place.queue(settings.request_queue)],
         ),
         allow(
-            "AnswerAndPutAside",
+            "AnswerAndPass",
             ["sqs:GetQueueUrl", "sqs:SendMessage"],
             [
                 place.queue(settings.response_queue),
                 place.queue(place.own_response_queues),
                 place.queue(settings.dead_letter_queue),
+                place.queue(settings.request_queue),  # late tasks go to its end
                 place.queue(place.events_queue),
             ],
         ),
@@ -185,7 +186,11 @@ def autoscaler(place: Place) -> list[Statement]:
     placed += [place.ec2("subnet", one) for one in instances.subnet_ids or ("*",)]
     requested = {"StringEquals": {f"aws:RequestTag/{FLEET_TAG}": settings.prefix}}
     statements = [
-        allow("ReadBacklog", ["sqs:GetQueueAttributes", "sqs:GetQueueUrl"], [place.queue(settings.request_queue)]),
+        allow(
+            "ReadBacklog",
+            ["sqs:GetQueueAttributes", "sqs:GetQueueUrl"],
+            [place.queue(settings.request_queue), place.queue(settings.dead_letter_queue)],
+        ),
         allow(
             "KeepState",
             [

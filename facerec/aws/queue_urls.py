@@ -39,11 +39,3 @@ def missing(queue: str, doing: str) -> AbstractContextManager[None]:
 def check_queue(clients: Clients, queue: str) -> None:
     """Return if the queue exists and can be reached; raises `QueueMissing`, `Transient` or `ConfigurationError`."""
     QueueUrls(clients).url(queue)
-
-
-def made_at(clients: Clients, queue: str) -> str:
-    """When the queue was made, in SQS's own words; another moment is another queue. Raises `QueueMissing`."""
-    with missing(queue, "look at"):
-        url = clients.sqs.get_queue_url(QueueName=queue)["QueueUrl"]
-        read = clients.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["CreatedTimestamp"])
-    return read["Attributes"]["CreatedTimestamp"]

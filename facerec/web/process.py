@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 import structlog
 
 from facerec import bootstrap
-from facerec.aws.queue_urls import check_queue, made_at
+from facerec.aws.queue_identity import made_at
+from facerec.aws.queue_urls import check_queue
 from facerec.errors import FacerecError, Transient
 from facerec.settings import Settings
 from facerec.web.admission import Admission

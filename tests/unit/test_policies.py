@@ -34,6 +34,7 @@ SENT_BY_KOMBU = {"send_message"}
 CALLS: dict[str, dict[str, frozenset[str] | set[str]]] = {
     "web": {
         "facerec/aws/object_store.py": {"put_object", "get_object", "list_objects_v2"},
+        "facerec/aws/queue_identity.py": ALL,
         "facerec/aws/queue_urls.py": ALL,
         "facerec/aws/transport.py": {"get_queue_url"},
         "facerec/aws/results.py": ALL,
