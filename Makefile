@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-reference demo up test test-unit test-parity lint format bench docs clean
+.PHONY: help install install-reference demo up test test-unit test-parity lint audit format bench docs clean
 
 help: ## Show this list
 	@echo "facerec: elastic face recognition on AWS. Start with 'make demo'."
@@ -57,13 +57,20 @@ test-unit: install ## Run the unit tests alone
 test-parity: install-reference ## Compare the engines with facenet-pytorch as published, and run what else needs torch
 	@$(BIN)/python -m pytest tests/parity tests/integration/test_gallery_cli.py::test_a_saved_pair_is_imported $(ARGS)
 
-lint: $(VENV)/.dev ## Check format, lint, types, layers and the generated docs
+lint: $(VENV)/.dev ## Check format, lint, types, layers, security and the generated docs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive facerec tasks autoscale model
 	@$(BIN)/facerec config --format markdown | diff -u docs/configuration.md - \
 	  || { echo "docs/configuration.md is out of date; run 'make docs'" >&2; exit 1; }
+
+$(VENV)/audit: | $(BIN)/python
+	@$(BIN)/python -m venv $@ && $@/bin/python -m pip --disable-pip-version-check install --quiet pip-audit
+
+audit: $(VENV)/audit ## Look the tested versions up in PyPI's database of vulnerabilities (needs pypi.org)
+	$(VENV)/audit/bin/pip-audit --strict --no-deps --disable-pip --requirement constraints.txt
 
 format: $(VENV)/.dev ## Format the tree
 	$(BIN)/ruff format .

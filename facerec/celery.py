@@ -15,11 +15,11 @@ from kombu.exceptions import OperationalError
 
 from facerec.aws.queue_urls import missing
 from facerec.errors import ConfigurationError, Transient
-from facerec.messages import RecognitionRequest
+from facerec.messages import TASK_NAME, RecognitionRequest
 from facerec.settings import Settings
 
-TASK = "facerec.recognise"
-"""The task's name in messages: explicit, so that moving its module never orphans what is queued."""
+TASK = TASK_NAME
+"""The task's name in messages."""
 
 _PUBLISHERS = 8
 """Connections that senders share: an idle one costs nothing, and SQS answers in a few milliseconds."""

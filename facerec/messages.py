@@ -19,6 +19,9 @@ VERSION: Literal[1] = 1
 SupportedVersion = Literal[1]
 """What is read: the current version and, once there is one, the previous."""
 
+TASK_NAME = "facerec.recognise"
+"""The Celery task that carries a request: explicit, so that moving its module never orphans what is queued."""
+
 UNKNOWN = "Unknown"
 NO_FACE = "No-Face"
 DEFAULT_COLLECTION = "default"

@@ -1,11 +1,13 @@
 """Creates a bucket that is closed to the public, encrypted and cleans itself up, or repairs one; idempotent."""
 
+import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from botocore.exceptions import ClientError
 
 from facerec.aws.clients import Clients, translated
+from facerec.aws.policies import partition
 from facerec.aws.resources import Resource, State, settle
 from facerec.errors import ConfigurationError
 from facerec.settings import Settings
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 
 _DEFAULT_REGION = "us-east-1"
 _LIFECYCLE_RULE = "facerec-expiry"
+_TLS_STATEMENT = "FacerecTlsOnly"
 _FORBIDDEN, _NOT_FOUND, _MOVED = 403, 404, 301
 
 
@@ -51,6 +54,15 @@ def provision_bucket(
                     "Rules": [{"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}]
                 },
             ),
+        )
+        deny = _tls_only(settings, name)
+        settle(
+            bucket,
+            "the policy that refuses unencrypted connections",
+            read=lambda: json.loads(s3.get_bucket_policy(Bucket=name)["Policy"]),
+            absent="NoSuchBucketPolicy",
+            fits=lambda policy: deny in policy["Statement"],
+            write=lambda policy: s3.put_bucket_policy(Bucket=name, Policy=json.dumps(_with_statement(policy, deny))),
         )
         rule = _lifecycle_rule(expire_days)
         settle(
@@ -96,6 +108,25 @@ def _create_bucket(clients: Clients, settings: Settings, variable: str, bucket: 
     except clients.s3.exceptions.BucketAlreadyOwnedByYou:
         return  # another provisioning was quicker
     bucket.state = State.CREATED
+
+
+def _tls_only(settings: Settings, name: str) -> dict[str, Any]:
+    arn = f"arn:{partition(settings.aws.region)}:s3:::{name}"
+    return {
+        "Sid": _TLS_STATEMENT,
+        "Effect": "Deny",
+        "Principal": "*",
+        "Action": "s3:*",
+        "Resource": [arn, f"{arn}/*"],
+        "Condition": {"Bool": {"aws:SecureTransport": "false"}},
+    }
+
+
+def _with_statement(policy: dict[str, Any] | None, ours: dict[str, Any]) -> dict[str, Any]:
+    """The policy with our statement in the place of an earlier one; the operator's own stay."""
+    policy = policy or {"Version": "2012-10-17", "Statement": []}
+    others = [statement for statement in policy["Statement"] if statement.get("Sid") != _TLS_STATEMENT]
+    return policy | {"Statement": [*others, ours]}
 
 
 def _lifecycle_rule(expire_days: int | None) -> Any:

@@ -10,7 +10,7 @@ from uuid import UUID
 import structlog
 
 from facerec.errors import FacerecError
-from facerec.messages import RecognitionResult
+from facerec.messages import RecognitionRequest, RecognitionResult
 from facerec.ports import ResultInbox
 
 log = structlog.get_logger(__name__)
@@ -22,10 +22,14 @@ SILENCE_SECONDS = 30.0
 
 
 class Waiter:
-    """One upload's wait for its result."""
+    """One upload's wait for its result, begun at `since`; `request` is set when its task is about to be sent."""
 
-    def __init__(self, request_id: UUID) -> None:
+    def __init__(self, request_id: UUID, since: float) -> None:
         self.request_id = request_id
+        self.since = since
+        self.request: RecognitionRequest | None = None
+        self.sought_at = since
+        """When the store was last asked for its result; not yet, at the beginning."""
         self._result: RecognitionResult | None = None
         self._done = threading.Event()
 
@@ -43,7 +47,8 @@ class Waiter:
 class Waiters:
     """The waits of one process, by request id; safe for many threads."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._waiters: dict[UUID, Waiter] = {}
         self._lock = threading.Lock()
         self._given_up = False
@@ -53,6 +58,11 @@ class Waiters:
         """How many wait."""
         return len(self._waiters)
 
+    def sent(self) -> list[Waiter]:
+        """Those whose task has been sent, or is just being sent."""
+        with self._lock:
+            return [waiter for waiter in self._waiters.values() if waiter.request is not None]
+
     @property
     def given_up(self) -> bool:
         """Whether nobody waits any more, because the process stops."""
@@ -61,7 +71,7 @@ class Waiters:
     @contextmanager
     def expecting(self, request_id: UUID) -> Iterator[Waiter]:
         """Register a wait, before its task is sent, so that no result can come too early; forgotten on leaving."""
-        waiter = Waiter(request_id)
+        waiter = Waiter(request_id, self._clock())
         with self._lock:
             self._waiters[request_id] = waiter
             if self._given_up:
@@ -120,6 +130,7 @@ class InboxThread:
         self._stopping = threading.Event()
         self._problem: str | None = "has not read anything yet"
         self._heard_at = clock()
+        self._recoveries = 0
         self._thread = threading.Thread(target=self._run, name="inbox", daemon=True)
 
     def start(self) -> None:
@@ -133,6 +144,11 @@ class InboxThread:
         self._stopping.set()
         self._thread.join(timeout_seconds)
         return not self._thread.is_alive()
+
+    @property
+    def recoveries(self) -> int:
+        """How many outages have ended: what was sent meanwhile may be lost."""
+        return self._recoveries
 
     def check(self) -> None:
         """Raise `FacerecError` with the reason when results do not come in."""
@@ -156,6 +172,7 @@ class InboxThread:
             else:
                 if failures:
                     log.info("inbox_recovered", failures=failures)
+                    self._recoveries += 1
                 failures = 0
                 self._problem = None
                 self._heard_at = self._clock()

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 import structlog
 
 from facerec import bootstrap
+from facerec.aws.queue_identity import made_at
 from facerec.aws.queue_urls import check_queue
 from facerec.errors import FacerecError, Transient
 from facerec.settings import Settings
@@ -14,6 +15,7 @@ from facerec.web.admission import Admission
 from facerec.web.app import create_app
 from facerec.web.inbox import InboxThread, Waiters
 from facerec.web.readiness import Check, Readiness
+from facerec.web.rescue import Rescue
 from facerec.web.server import WebServer
 
 log = structlog.get_logger(__name__)
@@ -35,11 +37,20 @@ class WebProcess:
             self._waiters,
             poll_seconds=settings.queue.wait_time_seconds,
         )
+        store, queue = bootstrap.object_store(settings), bootstrap.task_queue(settings)
+        self._rescue = Rescue(
+            self._waiters,
+            self._inbox,
+            queue=queue,
+            made_at=lambda: made_at(bootstrap.clients(settings), settings.request_queue),
+            store=store,
+            output_bucket=settings.output_bucket,
+        )
         checks = resource_checks(settings) | {"inbox": self._inbox.check, "admission": self._check_admission}
         app = create_app(
             settings=settings,
-            store=bootstrap.object_store(settings),
-            queue=bootstrap.task_queue(settings),
+            store=store,
+            queue=queue,
             reply_to=response_queue,
             waiters=self._waiters,
             admission=self._admission,
@@ -50,9 +61,11 @@ class WebProcess:
     def run(self) -> None:
         """Serve until `stop`, then drain; the inbox is read to the end."""
         self._inbox.start()
+        self._rescue.start()
         self._server.run(
             close=self._admission.close, waiting=lambda: self._admission.waiting, give_up=self._waiters.give_up
         )
+        self._rescue.stop()
         self._inbox.stop()
 
     def stop(self) -> None:

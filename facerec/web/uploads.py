@@ -77,7 +77,7 @@ class Uploads:
         try:
             # Registered before the task is sent: no result comes too early.
             with self._waiters.expecting(request_id) as waiter:
-                self._take_in(request_id, form, record)
+                self._take_in(waiter, form, record)
                 return self._awaited(waiter, deadline, record)
         except Declined as exc:
             return exc.reply
@@ -85,38 +85,38 @@ class Uploads:
             record["reason"] = str(exc)
             return replies.unavailable()
 
-    def _take_in(self, request_id: UUID, form: Request, record: Record) -> None:
+    def _take_in(self, waiter: Waiter, form: Request, record: Record) -> None:
         """Bring the picture from the connection to the store; what it held in memory is free on return."""
         if not self._taking_in.acquire(timeout=self._settings.web.wait_seconds):
             raise Transient("the uploads before this one are stuck on their way to the store")
         try:
             upload = read_upload(form, self._settings.web.max_upload_bytes)
             record |= {"filename": upload.filename, "bytes": len(upload.body)}
-            self._submit(request_id, upload)
+            self._submit(waiter, upload)
         finally:
             form.close()
             self._taking_in.release()
 
-    def _submit(self, request_id: UUID, upload: Upload) -> None:
+    def _submit(self, waiter: Waiter, upload: Upload) -> None:
         settings = self._settings
         try:
             header = read_header(upload.body, settings.max_megapixels)
         except InvalidImage as exc:
             raise Declined(replies.unsupported(str(exc))) from exc
         content_type = CONTENT_TYPES.get(header.format, "application/octet-stream")
-        key = input_key(request_id, upload.filename)
+        key = input_key(waiter.request_id, upload.filename)
         self._store.put(settings.input_bucket, key, upload.body, content_type)
         if settings.key_style == "filename":
             self._store.put(settings.input_bucket, safe_name(upload.filename), upload.body, content_type)
-        self._queue.submit(
-            RecognitionRequest(
-                request_id=request_id,
-                input=ObjectRef(bucket=settings.input_bucket, key=key, size=len(upload.body)),
-                filename=upload.filename,
-                reply_to=self._reply_to,
-                submitted_at=self._now(),
-            )
+        # Noted before the send: should the queue be lost right after it, the task is sent again.
+        waiter.request = RecognitionRequest(
+            request_id=waiter.request_id,
+            input=ObjectRef(bucket=settings.input_bucket, key=key, size=len(upload.body)),
+            filename=upload.filename,
+            reply_to=self._reply_to,
+            submitted_at=self._now(),
         )
+        self._queue.submit(waiter.request)
 
     def _awaited(self, waiter: Waiter, deadline: float, record: Record) -> Reply:
         started = time.monotonic()

@@ -100,6 +100,43 @@ def test_repairs_what_was_undone(clients: Clients, settings: Settings) -> None:
     assert {rule["ID"] for rule in rules} == {"theirs", "facerec-expiry"}
 
 
+def test_buckets_are_hardened(clients: Clients, settings: Settings) -> None:
+    """Closed, encrypted, only over TLS, and nothing unfinished stays; uploads and results expire."""
+    expiries = {}
+    for name in (settings.input_bucket, settings.output_bucket, settings.gallery_bucket, settings.model_bucket):
+        block = clients.s3.get_public_access_block(Bucket=name)["PublicAccessBlockConfiguration"]
+        assert list(block.values()) == [True] * 4
+        (encryption,) = clients.s3.get_bucket_encryption(Bucket=name)["ServerSideEncryptionConfiguration"]["Rules"]
+        assert encryption["ApplyServerSideEncryptionByDefault"]["SSEAlgorithm"] == "AES256"
+        (statement,) = json.loads(clients.s3.get_bucket_policy(Bucket=name)["Policy"])["Statement"]
+        assert (statement["Effect"], statement["Principal"], statement["Action"]) == ("Deny", "*", "s3:*")
+        assert statement["Resource"] == [f"arn:aws:s3:::{name}", f"arn:aws:s3:::{name}/*"]
+        assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+        (rule,) = clients.s3.get_bucket_lifecycle_configuration(Bucket=name)["Rules"]
+        assert rule["AbortIncompleteMultipartUpload"] == {"DaysAfterInitiation": 1}
+        expiries[name] = rule.get("Expiration", {}).get("Days")
+    assert list(expiries.values()) == [settings.retention.input_days, settings.retention.result_days, None, None]
+
+
+def test_a_foreign_statement_of_a_bucket_policy_stays(clients: Clients, settings: Settings) -> None:
+    """Beside ours, which comes back where it was changed."""
+    name = settings.input_bucket
+    theirs = {
+        "Sid": "Theirs",
+        "Effect": "Deny",
+        "Principal": "*",
+        "Action": "s3:DeleteObject",
+        "Resource": f"arn:aws:s3:::{name}/*",
+    }
+    weakened = theirs | {"Sid": "FacerecTlsOnly"}
+    policy = {"Version": "2012-10-17", "Statement": [theirs, weakened]}
+    clients.s3.put_bucket_policy(Bucket=name, Policy=json.dumps(policy))
+    assert {r.name for r in provision(clients, settings) if r.state is State.UPDATED} == {name}
+    found = json.loads(clients.s3.get_bucket_policy(Bucket=name)["Policy"])["Statement"]
+    assert found[0] == theirs
+    assert [(one["Sid"], one["Action"]) for one in found[1:]] == [("FacerecTlsOnly", "s3:*")]
+
+
 def test_items_of_the_fleets_table_expire(clients: Clients, settings: Settings) -> None:
     """By the attribute that the chronicle writes; templates never do."""
     read = clients.dynamodb.describe_time_to_live

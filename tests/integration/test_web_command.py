@@ -12,16 +12,21 @@ import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import httpx
 import pytest
 
 from facerec.aws.clients import Clients
+from facerec.aws.provision import provision
+from facerec.aws.response_queues import HEARTBEAT, OWNER
 from facerec.aws.results import SqsResultPublisher
 from facerec.errors import QueueMissing
+from facerec.local.addresses import poll_until
 from facerec.messages import RecognitionRequest
 from facerec.settings import Settings
 from tests.fakes.web_tier import picture, result_for
+from tests.support import workers
 from tests.support.emulated import EmulatedAws, environ_of
 from tests.support.processes import CHECKOUT, alive, descendants, facerec, run
 
@@ -205,7 +210,9 @@ def test_a_second_signal_ends_it_at_once(environ: dict[str, str], worker: Worker
 def test_several_processes_share_the_port_and_own_their_queues(
     environ: dict[str, str], fresh: Settings, worker: Worker
 ) -> None:
-    """Each is answered on its own; one that dies is replaced; none leaves anything behind."""
+    """Each is answered on its own; one that dies is replaced; none leaves anything behind, nor did those before."""
+    orphan = {OWNER: "gone:1", HEARTBEAT: "2020-01-01T00:00:00+00:00"}
+    Clients(fresh).sqs.create_queue(QueueName=f"{fresh.response_queue}-0123456789ab", tags=orphan)
     with web(environ | {"FACEREC_WEB__PROCESSES": "2"}) as command, ThreadPoolExecutor(40) as clients:
         before = own_queues(fresh)
         assert len(before) == 2
@@ -238,6 +245,29 @@ def test_processes_do_not_outlive_their_parent(environ: dict[str, str]) -> None:
             ended, _, _ = select.select([pidfd], [], [], 15)
             os.close(pidfd)
             assert ended, "a web process outlived its parent"
+
+
+def test_lost_queues_cost_seconds(
+    environ: dict[str, str], emulator: EmulatedAws, fresh: Settings, tmp_path: Path
+) -> None:
+    """The task of a deleted request queue is sent again, and the answer of a deleted response queue is fetched."""
+    tier = workers.Tier(emulator, fresh, tmp_path)
+    with web(environ) as command, ThreadPoolExecutor(1) as clients:
+        waiting = clients.submit(command.upload)
+        assert poll_until(lambda: tier.left(fresh.request_queue) == 1, 30)
+        tier.clients.sqs.delete_queue(QueueUrl=tier.url(fresh.request_queue))
+        command.await_log("request_queue_missing")
+        assert command.upload().status_code == 503
+        provision(tier.clients, fresh)
+        command.await_log("task_sent_again")
+        worker = workers.Worker(tier.environ)
+        try:
+            assert waiting.result(30).text == "image_01.jpg: face not recognized"
+            tier.clients.sqs.delete_queue(QueueUrl=tier.url(fresh.response_queue))
+            assert command.upload().text == "image_01.jpg: face not recognized"
+            command.await_log("result_found_in_the_store")
+        finally:
+            worker.stop(signal.SIGKILL)
 
 
 @pytest.mark.parametrize("processes", ["1", "2"])

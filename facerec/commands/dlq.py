@@ -1,0 +1,330 @@
+"""`facerec dlq`: what waits in the dead-letter queue, and what becomes of it."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import click
+
+from facerec import bootstrap
+from facerec.commands.fleet import Duration
+from facerec.commands.gallery_access import json_option, print_columns
+from facerec.dead_letters import BodySender, DeadLetter, DeadLetterQueue, redrive, stored_result
+from facerec.errors import FacerecError
+from facerec.keys import is_text, request_prefix
+from facerec.messages import RecognitionRequest
+from facerec.ports import ObjectStore
+from facerec.settings import Settings
+
+_REASON_WIDTH = 60
+
+_reason = click.option("--reason-matches", metavar="TEXT", help="Only those whose reason has this text in it.")
+_identifiers = click.argument("identifiers", nargs=-1, metavar="[REQUEST_ID]...")
+_yes = click.option("--yes", is_flag=True, help="Do not ask.")
+_dry_run = click.option("--dry-run", is_flag=True, help="Only print what would be done.")
+
+
+@click.group("dlq")
+def command() -> None:
+    """List, show, redrive and purge what waits in the dead-letter queue.
+
+    A task is there because no retry would help: it crashed the engine, its picture is gone, it cannot be read (then
+    with the worker's reason), or SQS delivered it FACEREC_QUEUE__MAX_RECEIVES times in vain.
+
+    \b
+    Examples:
+      facerec dlq list
+      facerec dlq show 0b7c1c5e-7c39-4b0e-a3a8-2f1d8f6f3f55
+      facerec dlq redrive --reason-matches "no object" --dry-run
+      facerec dlq redrive --all --yes
+      facerec dlq purge --older-than 7d
+    """  # noqa: D301 - \b is click's mark for a block that is not wrapped
+
+
+@dataclass(frozen=True, slots=True)
+class Shelf:
+    """The dead-letter queue and what belongs to it."""
+
+    settings: Settings
+    dead: DeadLetterQueue
+    requests: BodySender
+    store: ObjectStore
+
+    @classmethod
+    def open(cls) -> "Shelf":
+        """As the settings name them."""
+        from facerec.aws.dead_letter_queue import SqsBodySender, SqsDeadLetterQueue
+
+        settings = Settings.load()
+        clients = bootstrap.clients(settings)
+        return cls(
+            settings,
+            SqsDeadLetterQueue(clients, settings.dead_letter_queue),
+            SqsBodySender(clients, settings.request_queue),
+            bootstrap.object_store(settings),
+        )
+
+    @contextmanager
+    def looked_at(self, chosen: Callable[[DeadLetter], bool], limit: int | None = None) -> Iterator[list[DeadLetter]]:
+        """Those that are chosen among all, the oldest failure first; they are hidden from others within the block."""
+        with self.dead.look(limit) as letters:
+            found = [letter for letter in _counted(letters, self.dead.count()) if chosen(letter)]
+            yield sorted(found, key=lambda letter: letter.failed_at)
+
+
+@command.command("list")
+@click.option("--limit", type=click.IntRange(1), help="Look at no more than this; default all.")
+@_reason
+@json_option
+def list_(limit: int | None, reason_matches: str | None, as_json: bool) -> None:  # noqa: FBT001 - click passes by name
+    """List the dead letters, the oldest failure first.
+
+    Looking at a message counts as one more receive; nothing is taken away, and all are visible again at the end.
+    """
+    shelf = Shelf.open()
+    with shelf.looked_at(_chooser((), reason_matches), limit) as letters:
+        pass
+    if as_json:
+        click.echo(json.dumps([_facts(letter) for letter in letters], indent=2))
+        return
+    if not letters:
+        click.echo(f"There is nothing in {shelf.settings.dead_letter_queue}.", err=True)
+        return
+    rows = [
+        (
+            _name(letter),
+            _plain(letter.request.filename if letter.request else None),
+            f"{letter.failed_at:%Y-%m-%d %H:%M:%S}",
+            letter.receives,
+            len(letter.body),
+            _short(letter.reason),
+        )
+        for letter in letters
+    ]
+    print_columns([("request", "file", "failed at (UTC)", "receives", "bytes", "reason"), *rows])
+
+
+@command.command("show")
+@click.argument("identifier", metavar="REQUEST_ID")
+@json_option
+def show(identifier: str, as_json: bool) -> None:  # noqa: FBT001 - click passes by name
+    """Show all that is known of a dead letter, by its request's id or the message's."""
+    shelf = Shelf.open()
+    with shelf.looked_at(lambda letter: letter.named(identifier)) as letters:
+        pass
+    if not letters:
+        raise FacerecError(f"there is no dead letter {identifier!r}: `facerec dlq list` tells what there is")
+    stories = [_facts(letter) | _surroundings(shelf, letter.request) | {"body": letter.body} for letter in letters]
+    if as_json:
+        click.echo(json.dumps(stories, indent=2))
+        return
+    for story in stories:
+        print_columns([(name.replace("_", " "), _plain(value)) for name, value in story.items()])
+
+
+@command.command("redrive")
+@_identifiers
+@click.option("--all", "everything", is_flag=True, help="Everything that is there.")
+@_reason
+@click.option("--force", is_flag=True, help="Also what is not a task of facerec.")
+@_dry_run
+@_yes
+def redrive_(
+    identifiers: tuple[str, ...],
+    reason_matches: str | None,
+    everything: bool,  # noqa: FBT001 - click passes by name
+    force: bool,  # noqa: FBT001
+    dry_run: bool,  # noqa: FBT001
+    yes: bool,  # noqa: FBT001
+) -> None:
+    """Send tasks to the request queue again, as they were, and take them from the dead letters.
+
+    Each gets all its attempts anew, and its picture is recognised anew: a failure that was stored as its result is
+    removed. The result appears at /api/v1/results/REQUEST_ID. An input that has expired (FACEREC_RETENTION__INPUT_DAYS)
+    brings the task back here. Exits with 1 when something that was named is not there, or is refused.
+
+    \b
+    Examples:
+      facerec dlq redrive 0b7c1c5e-7c39-4b0e-a3a8-2f1d8f6f3f55
+      facerec dlq redrive --reason-matches SIGSEGV --dry-run
+      facerec dlq redrive --all --yes
+    """  # noqa: D301 - \b is click's mark for a block that is not wrapped
+    _need_a_choice(identifiers, reason_matches, everything)
+    shelf = Shelf.open()
+    with shelf.looked_at(_chooser(identifiers, reason_matches)) as letters:
+        _check_found(identifiers, letters)
+        sent = [letter for letter in letters if force or letter.task is not None]
+        refused = [letter for letter in letters if letter not in sent]
+        for letter in refused:
+            click.echo(f"{letter.message_id}: {_plain(letter.reason)}; --force sends it all the same", err=True)
+        if _agreed("Send again", sent, dry_run=dry_run, yes=yes):
+            for letter in _tracked(sent, "sending"):
+                redrive(
+                    letter,
+                    dead=shelf.dead,
+                    requests=shelf.requests,
+                    store=shelf.store,
+                    bucket=shelf.settings.output_bucket,
+                )
+            click.echo(f"{_many(len(sent))} sent to {shelf.settings.request_queue}")
+    if refused:
+        raise FacerecError(f"{_many(len(refused))} left where they are: not tasks of facerec")
+
+
+@command.command("purge")
+@_identifiers
+@click.option("--all", "everything", is_flag=True, help="Everything, also what comes in meanwhile.")
+@click.option("--older-than", type=Duration(), metavar="7d", help="Only those that failed longer ago.")
+@_reason
+@_dry_run
+@_yes
+def purge(
+    identifiers: tuple[str, ...],
+    reason_matches: str | None,
+    older_than: float | None,
+    everything: bool,  # noqa: FBT001 - click passes by name
+    dry_run: bool,  # noqa: FBT001
+    yes: bool,  # noqa: FBT001
+) -> None:
+    """Throw dead letters away for good; only what has been looked at, unless with --all.
+
+    \b
+    Examples:
+      facerec dlq purge --older-than 7d
+      facerec dlq purge --reason-matches "no longer stored" --yes
+    """  # noqa: D301 - \b is click's mark for a block that is not wrapped
+    narrowed = identifiers or reason_matches is not None or older_than is not None
+    _need_a_choice(identifiers, reason_matches, everything or older_than is not None)
+    if everything and narrowed:
+        raise click.UsageError("--all throws everything away: leave it out to choose")
+    shelf = Shelf.open()
+    if everything and not dry_run:
+        count = shelf.dead.count()
+        if not yes:
+            click.confirm(f"Throw away everything in {shelf.settings.dead_letter_queue} (about {count})?", abort=True)
+        shelf.dead.purge()
+        click.echo(f"{shelf.settings.dead_letter_queue} is being emptied, which may take a minute")
+        return
+    before = None if older_than is None else datetime.now(UTC) - timedelta(seconds=older_than)
+    with shelf.looked_at(_chooser(identifiers, reason_matches, before)) as letters:
+        _check_found(identifiers, letters)
+        if _agreed("Throw away", letters, dry_run=dry_run, yes=yes):
+            for letter in _tracked(letters, "deleting"):
+                shelf.dead.remove(letter)
+            click.echo(f"{_many(len(letters))} thrown away")
+
+
+def _need_a_choice(identifiers: Sequence[str], reason: str | None, everything: bool) -> None:  # noqa: FBT001
+    if not (identifiers or reason is not None or everything):
+        raise click.UsageError("name requests, or choose with --reason-matches, or say --all")
+
+
+def _chooser(
+    identifiers: Sequence[str], reason: str | None, before: datetime | None = None
+) -> Callable[[DeadLetter], bool]:
+    def chosen(letter: DeadLetter) -> bool:
+        return (
+            (not identifiers or any(letter.named(identifier) for identifier in identifiers))
+            and (reason is None or reason.casefold() in letter.reason.casefold())
+            and (before is None or letter.failed_at < before)
+        )
+
+    return chosen
+
+
+def _check_found(identifiers: Sequence[str], letters: Sequence[DeadLetter]) -> None:
+    """Nothing is done when a name is wrong."""
+    absent = [name for name in identifiers if not any(letter.named(name) for letter in letters)]
+    if absent:
+        raise FacerecError(f"there is no such dead letter: {', '.join(absent)}; `facerec dlq list` tells what there is")
+
+
+def _agreed(doing: str, letters: Sequence[DeadLetter], *, dry_run: bool, yes: bool) -> bool:
+    if dry_run or not yes:
+        for letter in letters:
+            click.echo(f"{_name(letter)}  {_short(letter.reason)}")
+    if not letters or dry_run:
+        click.echo(f"{doing}: {_many(len(letters))}", err=True)
+        return False
+    return yes or click.confirm(f"{doing} {_many(len(letters))}?", abort=True)
+
+
+def _facts(letter: DeadLetter) -> dict[str, Any]:
+    request = letter.request
+    return {
+        "request_id": letter.request_id,
+        "message_id": letter.message_id,
+        "reason": letter.reason,
+        "failed_at": letter.failed_at.isoformat(),
+        "sent_at": letter.sent_at.isoformat(),
+        "receives": letter.receives,
+        "bytes": len(letter.body),
+        "task": letter.task is not None,
+        "filename": request.filename if request else None,
+        "collection": request.collection if request else None,
+        "submitted_at": request.submitted_at.isoformat() if request else None,
+        "reply_to": request.reply_to if request else None,
+    }
+
+
+def _surroundings(shelf: Shelf, request: RecognitionRequest | None) -> dict[str, Any]:
+    """What the store has of the request."""
+    if request is None:
+        return {"input": None, "input_stored": None, "result": None}
+    # Only below the request's own prefix of our own bucket: the message may say anything.
+    there = shelf.store.keys(shelf.settings.input_bucket, request_prefix(request.request_id))
+    result = stored_result(request, shelf.store, shelf.settings.output_bucket)
+    return {
+        "input": f"s3://{request.input.bucket}/{request.input.key}",
+        "input_stored": request.input.bucket == shelf.settings.input_bucket and request.input.key in there,
+        "result": None
+        if result is None
+        else {"outcome": result.outcome, "detail": result.detail, "name": result.result},
+    }
+
+
+def _counted(letters: Iterator[DeadLetter], about: int) -> Iterator[DeadLetter]:
+    from rich.progress import track
+
+    yield from track(
+        letters, "looking", total=about, console=_console(), transient=True, disable=not _console().is_terminal
+    )
+
+
+def _tracked(letters: Sequence[DeadLetter], doing: str) -> Iterator[DeadLetter]:
+    from rich.progress import track
+
+    yield from track(letters, doing, console=_console(), transient=True, disable=not _console().is_terminal)
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def _name(letter: DeadLetter) -> str:
+    return _plain(letter.request_id or letter.message_id)
+
+
+def _short(reason: str) -> str:
+    line = _plain(reason)
+    return line if len(line) <= _REASON_WIDTH else f"{line[: _REASON_WIDTH - 1]}…"
+
+
+def _plain(value: Any) -> str:
+    """What a terminal may show: a message comes from anybody who may send one."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, dict):
+        return ", ".join(f"{name}: {_plain(one)}" for name, one in value.items() if one)
+    return "".join(character for character in " ".join(str(value).split()) if is_text(character))
+
+
+def _many(number: int) -> str:
+    return f"{number} dead letter" if number == 1 else f"{number} dead letters"

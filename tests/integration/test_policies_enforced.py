@@ -1,0 +1,129 @@
+"""Each tier on an emulated AWS that lets it do what its policy allows, and nothing else."""
+
+import signal
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx
+import pytest
+from botocore.exceptions import ClientError
+from click.testing import CliRunner
+
+from facerec.aws.clients import Clients
+from facerec.aws.dead_letters import SqsDeadLetters
+from facerec.aws.policies import Place, policy
+from facerec.aws.provision import provision
+from facerec.cli import cli
+from facerec.local.addresses import free_port, poll_until
+from facerec.setting_groups import AwsSettings, QueueSettings
+from facerec.settings import Settings
+from tests.fakes import engine as fake
+from tests.fakes.web_tier import picture
+from tests.support.emulated import EmulatedAws, changed
+from tests.support.iam_gate import ACCOUNT, IamGate, iam_gate
+from tests.support.processes import facerec
+from tests.support.workers import Tier, Worker
+
+Guard = Callable[..., IamGate]
+
+
+@pytest.fixture
+def guard(emulator: EmulatedAws, fresh: Settings) -> Iterator[Guard]:
+    """Makes the gate of a role."""
+    with ExitStack() as gates:
+        yield lambda role, settings=fresh: gates.enter_context(
+            iam_gate(emulator.url, policy(role, Place(settings, ACCOUNT)))
+        )
+
+
+def guarded(settings: Settings, gate: IamGate) -> Settings:
+    """The settings of who comes through the gate."""
+    return changed(settings, aws=AwsSettings.model_validate({"endpoint_url": gate.url}))
+
+
+def test_web_and_worker_need_no_more_than_they_may(
+    emulator: EmulatedAws, fresh: Settings, tmp_path: Path, guard: Guard
+) -> None:
+    """Two web processes and a worker answer an upload and put a culprit aside; what they did not use is told here."""
+    tier = Tier(emulator, fresh, tmp_path)
+    web_gate, worker_gate = guard("web"), guard("worker")
+    tier.clients.sqs.create_queue(QueueName=f"{fresh.response_queue}-0123456789ab")  # looks like an orphan
+    port = free_port()
+    serving = {"FACEREC_WEB__PORT": str(port), "FACEREC_WEB__PROCESSES": "2", "FACEREC_QUEUE__WAIT_TIME_SECONDS": "1"}
+    web = Worker(tier.environ | serving | {"FACEREC_AWS__ENDPOINT_URL": web_gate.url}, *facerec("web")[2:])
+    taking = {"FACEREC_AWS__ENDPOINT_URL": worker_gate.url, "FACEREC_WORKER__INSTANCE_ID": "i-1"}
+    worker = Worker(tier.environ | taking)
+    try:
+        worker.wait_for("worker_ready")
+        culprit = tier.upload(fake.SEGFAULT)
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=60) as client:
+            assert poll_until(lambda: _ready(client), 30)
+            sent = client.post("/", files={"inputFile": ("a.jpg", picture())})
+            assert sent.text == "a.jpg: face not recognized"
+            stored = client.get(f"/api/v1/results/{sent.headers['X-Request-Id']}")
+            assert stored.json()["outcome"] == "unknown"
+        tier.answers(culprit)
+        assert poll_until(lambda: "TakeTasks sqs:DeleteMessage" in worker_gate.used, 30)
+    finally:
+        assert web.stop(signal.SIGTERM) == 0
+        worker.stop(signal.SIGTERM)
+    assert (web_gate.refused, worker_gate.refused) == (set(), set())
+    assert web_gate.unused() == {"CheckKeys dynamodb:GetItem"}
+    assert worker_gate.unused() == {
+        "ReadGallery dynamodb:BatchGetItem",  # the gallery is empty
+        "ReadGallery dynamodb:Query",
+        "TellMissingFromForbidden s3:ListBucket",  # not called: with it S3 answers 404 where it would answer 403
+    }
+
+
+def _ready(client: httpx.Client) -> bool:
+    try:
+        return client.get("/readyz").status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def test_what_is_not_granted_is_refused(fresh: Settings, guard: Guard) -> None:
+    """A worker that was taken over removes no bucket, reads no photo and no other deployment's queue."""
+    gate = guard("worker")
+    clients = Clients(guarded(fresh, gate))
+    forbidden: list[Callable[[], object]] = [
+        lambda: clients.s3.delete_bucket(Bucket=fresh.output_bucket),
+        lambda: clients.s3.get_object(Bucket=fresh.gallery_bucket, Key="photo"),
+        lambda: clients.sqs.get_queue_url(QueueName="another-req-queue"),
+        lambda: clients.dynamodb.delete_item(TableName=fresh.fleet_table, Key={"kind": {"S": "lease"}}),
+    ]
+    for call in forbidden:
+        with pytest.raises(ClientError, match="AccessDenied"):
+            call()
+    assert len(gate.refused) == 4
+
+
+def test_provisioning_and_dead_letters_need_no_more(
+    emulator: EmulatedAws, guard: Guard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The provisioner makes all that the settings name, but for the launch template; the operator empties a queue."""
+    settings = changed(emulator.settings, prefix=f"test-{uuid.uuid4().hex[:12]}")
+    gate = guard("provisioner", settings)
+    provision(Clients(guarded(settings, gate)), settings)
+    provision(Clients(guarded(settings, gate)), changed(settings, queue=QueueSettings(max_receives=2)))
+    assert gate.refused == set()
+    assert {entry for entry in gate.unused() if "ec2:" not in entry} == {
+        "MakeBuckets s3:PutEncryptionConfiguration",  # buckets are made with it
+        "MakeTables dynamodb:UpdateTable",  # only a table of another making is billed otherwise
+    }
+
+    operator = guard("operator", settings)
+    SqsDeadLetters(Clients(settings), settings.dead_letter_queue).put(
+        "rubbish", reason="x", request_id="y", failed_at=datetime.now(UTC)
+    )
+    monkeypatch.setenv("FACEREC_PREFIX", settings.prefix)
+    monkeypatch.setenv("FACEREC_AWS__ENDPOINT_URL", operator.url)
+    assert CliRunner().invoke(cli, ["dlq", "list"]).exit_code == 0
+    assert CliRunner().invoke(cli, ["dlq", "redrive", "--all", "--force", "--yes"]).exit_code == 0
+    assert CliRunner().invoke(cli, ["dlq", "purge", "--all", "--yes"]).exit_code == 0
+    assert operator.refused == set()
+    assert not [entry for entry in operator.unused() if entry.startswith("LookAtDeadLetters")]
