@@ -1,10 +1,13 @@
-"""How a process shows its Prometheus metrics: a server of its own, from the client library."""
+"""What every tier's Prometheus metrics have in common: their server, and the processes that they speak of."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import structlog
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from facerec.errors import ConfigurationError
 
@@ -37,3 +40,35 @@ def served(registry: CollectorRegistry, host: str, port: int, *, group: str) -> 
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+class ProcessSum(Collector):
+    """The process metrics of several processes, added up: memory, processor time, descriptors.
+
+    `pids` tells which there are now; one that has ended meanwhile counts for nothing.
+    """
+
+    def __init__(self, pids: Callable[[], Iterable[int]], namespace: str = "") -> None:
+        self._pids = pids
+        self._namespace = namespace
+
+    def collect(self) -> Iterator[Metric]:
+        """One family for each, also without any process."""
+        sums = dict.fromkeys(_ADDED_UP, 0.0)
+        for pid in self._pids():
+            for family in ProcessCollector(pid=partial(str, pid), registry=None).collect():
+                if family.name in sums:
+                    sums[family.name] += family.samples[0].value
+        prefix = f"{self._namespace}_" if self._namespace else ""
+        for name, value in sums.items():
+            make = CounterMetricFamily if name == _CPU else GaugeMetricFamily
+            yield make(f"{prefix}{name}", _ADDED_UP[name], value=value)
+
+
+_CPU = "process_cpu_seconds"
+_ADDED_UP = {
+    _CPU: "Processor time, user and system",
+    "process_resident_memory_bytes": "Resident memory",
+    "process_virtual_memory_bytes": "Virtual memory",
+    "process_open_fds": "Open descriptors",
+}

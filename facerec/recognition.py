@@ -3,7 +3,8 @@
 Every driver (Celery worker, Lambda, edge, local) calls `Recogniser.recognise` and maps the outcome to its own words.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from model.matching import GalleryIndex
 
 log = structlog.get_logger(__name__)
+
+Timings = dict[str, float]
+"""How long each stage took, in milliseconds, filled in as it becomes known."""
 
 MATCHES_PER_FACE = 5
 """How many identities at or above the threshold a result lists for each face."""
@@ -75,17 +79,23 @@ class Recogniser:
         self._copy_by_filename = copy_by_filename
         self._now = now
 
-    def recognise(self, request: RecognitionRequest, attempt: int = 1) -> RecognitionResult:
+    def recognise(
+        self, request: RecognitionRequest, attempt: int = 1, timings: Timings | None = None
+    ) -> RecognitionResult:
         """Recognise, store, publish; `attempt` counts deliveries from 1.
 
+        `timings` is filled in, also on an error, and with the stages that come after the result is written.
         Raises `ObjectMissing` when the input is gone, `EngineFailure` when this image is the engine's culprit, and
         `Transient` when a service cannot be reached; nothing has been published then.
         """
+        spent = {} if timings is None else timings
         result = self._stored(request) if attempt > 1 else None
         if result is None:
-            result = self._compute(request, attempt)
-            self._keep(request, result)
-        self._answer(request, result)
+            result = self._compute(request, attempt, spent)
+            with _timed(spent, "store"):
+                self._keep(request, result)
+        with _timed(spent, "publish"):
+            self._answer(request, result)
         return result
 
     def fail(self, request: RecognitionRequest, reason: str, attempt: int = 1) -> RecognitionResult:
@@ -107,20 +117,18 @@ class Recogniser:
             log.warning("stored_result_unreadable", request_id=str(request.request_id), reason=str(exc))
             return None
 
-    def _compute(self, request: RecognitionRequest, attempt: int) -> RecognitionResult:
-        started = perf_counter()
-        image = self._store.get(request.input.bucket, request.input.key)
-        fetched = perf_counter()
-        timings = {"fetch": _ms(fetched - started)}
+    def _compute(self, request: RecognitionRequest, attempt: int, timings: Timings) -> RecognitionResult:
+        with _timed(timings, "fetch"):
+            image = self._store.get(request.input.bucket, request.input.key)
         try:
-            analysis = self._engine.analyse(image)
+            with _timed(timings, "engine"):
+                analysis = self._engine.analyse(image)
         except InvalidImage as exc:
             return self._result(request, Outcome.INVALID_IMAGE, attempt, timings, detail=str(exc))
-        analysed = perf_counter()
-        threshold, source = self._threshold(request) if analysis.faces else (self._default_threshold, None)
-        faces = self._matched(request, analysis, threshold)
         timings |= {stage: round(ms, 3) for stage, ms in analysis.timings_ms.items()}
-        timings |= {"engine": _ms(analysed - fetched), "match": _ms(perf_counter() - analysed)}
+        with _timed(timings, "match"):
+            threshold, source = self._threshold(request) if analysis.faces else (self._default_threshold, None)
+            faces = self._matched(request, analysis, threshold)
         outcome = Outcome.NO_FACE if not faces else Outcome.MATCH if faces[0].matches else Outcome.UNKNOWN
         return self._result(request, outcome, attempt, timings, faces=faces, threshold_source=source)
 
@@ -156,7 +164,7 @@ class Recogniser:
         request: RecognitionRequest,
         outcome: Outcome,
         attempt: int,
-        timings: dict[str, float],
+        timings: Timings,
         *,
         faces: tuple[Face, ...] = (),
         detail: str | None = None,
@@ -175,7 +183,7 @@ class Recogniser:
             model_id=self._engine.model_id,
             engine=self._engine.name,
             precision=self._engine.precision,
-            timings_ms=timings,
+            timings_ms=dict(timings),
             attempt=attempt,
             completed_at=self._now(),
         )
@@ -203,5 +211,11 @@ def _face(face: "EmbeddedFace", matches: Sequence[Match]) -> Face:
     return Face(box=box, probability=face.probability, landmarks=face.landmarks, matches=tuple(matches))
 
 
-def _ms(seconds: float) -> float:
-    return round(seconds * 1000, 3)
+@contextmanager
+def _timed(timings: Timings, stage: str) -> Iterator[None]:
+    """Add how long the block took, however it ended."""
+    started = perf_counter()
+    try:
+        yield
+    finally:
+        timings[stage] = round((perf_counter() - started) * 1000, 3)

@@ -25,10 +25,12 @@ from facerec.gallery_cache import GalleryCache
 from facerec.gallery_snapshots import GallerySnapshots
 from facerec.logs import configure_logging
 from facerec.messages import DEFAULT_COLLECTION
+from facerec.metrics import served
 from facerec.recognition import Recogniser
 from facerec.settings import Settings
 from model.artefact import Artefact, ArtefactError
 from tasks.driver import Delivered, TaskDriver
+from tasks.metrics import WorkerMetrics
 from tasks.occupancy import Occupancy
 from tasks.reporter import Reporter
 
@@ -64,7 +66,8 @@ class Worker:
         except ArtefactError as exc:
             raise ConfigurationError(str(exc)) from exc
         with ExitStack() as resources:
-            engine = SupervisedEngine(settings, artefact.directory, factory=factory)
+            metrics = WorkerMetrics()
+            engine = SupervisedEngine(settings, artefact.directory, factory=factory, watch=metrics)
             resources.callback(engine.close)
             engine.start()
             gallery = GalleryCache(
@@ -89,7 +92,8 @@ class Worker:
                 default_threshold=artefact.threshold,
                 copy_by_filename=settings.key_style == "filename",
             )
-            driver = TaskDriver(recogniser, SqsDeadLetters(clients, settings.dead_letter_queue), settings.input_bucket)
+            dead_letters = SqsDeadLetters(clients, settings.dead_letter_queue)
+            driver = TaskDriver(recogniser, dead_letters, settings.input_bucket, watch=metrics.handled)
             log.info(
                 "worker_ready",
                 engine=engine.name,
@@ -100,6 +104,9 @@ class Worker:
                 queue=settings.request_queue,
             )
             occupancy = Occupancy(settings.worker.engines or available_cores())
+            metrics.look_at(engine=engine, gallery=gallery, occupancy=occupancy)
+            shown = settings.worker
+            resources.enter_context(served(metrics.registry, shown.metrics_host, shown.metrics_port, group="worker"))
             reporter = _reporter(settings, occupancy)
             if reporter is not None:
                 reporter.start()

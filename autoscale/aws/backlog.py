@@ -96,7 +96,7 @@ class SqsBacklog:
             return None
         with missing(queue, "read the depth of"):
             url = self._clients.sqs.get_queue_url(QueueName=queue)["QueueUrl"]
-            answer = self._clients.sqs.get_queue_attributes(
+            answer: Any = self._clients.sqs.get_queue_attributes(
                 QueueUrl=url, AttributeNames=[_VISIBLE, _IN_FLIGHT, _DELAYED]
             )
         depth = parse_depth(answer.get("Attributes", {}))
