@@ -162,7 +162,7 @@ def _spot_notices(settings: Settings) -> Callable[[], bool]:
 @setup_logging.connect
 def _log_our_way(**_: Any) -> None:
     # A receiver of this signal keeps Celery from setting up its own logging.
-    configure_logging(app.settings.log, process="worker")
+    configure_logging(app.settings.log, process="worker", instance_id=app.settings.worker.instance_id)
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
 
