@@ -21,6 +21,7 @@ _COMMANDS = {
     "model": ("model", "Build, show, verify, push and pull the model artefact."),
     "provision": ("provision", "Create buckets, queues, tables and the launch template, idempotently."),
     "simulate": ("simulate", "Compare the autoscaler with published rules on a simulated load."),
+    "trace": ("trace", "Tell the story of one request, from logs and the object store."),
     "web": ("web", "Run the web tier."),
     "worker": ("worker", "Run the app tier's Celery worker."),
 }

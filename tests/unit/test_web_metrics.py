@@ -70,7 +70,7 @@ def test_routes_are_labels_and_paths_are_not(tier: FakeWebTier) -> None:
 def test_a_fault_of_ours_is_a_500(tier: FakeWebTier) -> None:
     """It counts like any other reply."""
 
-    def broken(*_: object) -> None:
+    def broken(bucket: str, key: str, body: bytes, content_type: str) -> None:
         raise RuntimeError("a bug")
 
     tier.store.put = broken  # type: ignore[method-assign]  # a fault that nobody expected
