@@ -6,7 +6,7 @@ What could not be read is absent, never 0, and never the value of before.
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
@@ -28,6 +28,7 @@ class RoundMetrics:
 
     def __init__(self, policy: Policy) -> None:
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
         self._leader = Gauge("facerec_autoscaler_leader", "1 while this process decides", registry=self.registry)
         self._last = Gauge(
             "facerec_autoscaler_last_round_timestamp_seconds", "When the last round ended", registry=self.registry
