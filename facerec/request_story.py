@@ -111,18 +111,22 @@ def _received_at(steps: Iterable[Step]) -> datetime | None:
 
 def _seen(objects: Objects, received_at: datetime | None) -> Iterator[Step]:
     if (photo := objects.photo) is not None:
-        # The store cuts the second off: not before the upload came in, where that is known.
-        at = photo.stored_at
-        if received_at is not None and at < received_at < at + _SECOND:
-            at = received_at
-        yield Step(at, f"s3 {photo.bucket}", "photo lies there", _object(photo))
+        yield Step(_not_before(received_at, photo), f"s3 {photo.bucket}", "photo lies there", _object(photo))
     if (stored := objects.stored) is not None:
         result = objects.result
         facts = {} if result is None else _result(result)
         at = stored.stored_at if result is None else result.completed_at
         yield Step(at, f"s3 {stored.bucket}", "result lies there", facts | _object(stored))
     for copy in objects.copies:
-        yield Step(copy.stored_at, f"s3 {copy.bucket}", "copy under the file's own name", _object(copy))
+        of_the_photo = objects.photo is not None and copy.bucket == objects.photo.bucket
+        first = received_at if of_the_photo or objects.result is None else objects.result.completed_at
+        yield Step(_not_before(first, copy), f"s3 {copy.bucket}", "copy under the file's own name", _object(copy))
+
+
+def _not_before(first: datetime | None, stored: StoredObject) -> datetime:
+    """When an object was stored: the store cuts the second off, and something may be known to have come first."""
+    at = stored.stored_at
+    return first if first is not None and at < first < at + _SECOND else at
 
 
 def _object(stored: StoredObject) -> dict[str, Any]:
