@@ -14,8 +14,8 @@ from facerec.settings import Settings
 
 
 def backlog(settings: Settings) -> Backlog:
-    """The request queue."""
-    return SqsBacklog(clients(settings), settings.request_queue)
+    """The request queue, and how much of it has failed."""
+    return SqsBacklog(clients(settings), settings.request_queue, settings.dead_letter_queue)
 
 
 def lease(settings: Settings) -> DynamoLease:

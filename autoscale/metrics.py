@@ -1,22 +1,17 @@
-"""Prometheus metrics of the rounds, in a registry of their own, and the server that shows them.
+"""Prometheus metrics of the rounds, in a registry of their own.
 
 What could not be read is absent, never 0, and never the value of before.
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict
 
-import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from autoscale.policy import Decision, Policy
 from autoscale.rounds import ActionKind, Cause, Round
-from facerec.errors import ConfigurationError
-
-log = structlog.get_logger(__name__)
 
 _FAILURES = (Cause.LEASE, Cause.QUEUE, Cause.FLEET, "chronicle", *ActionKind)
 _ROUND_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -33,6 +28,7 @@ class RoundMetrics:
 
     def __init__(self, policy: Policy) -> None:
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
         self._leader = Gauge("facerec_autoscaler_leader", "1 while this process decides", registry=self.registry)
         self._last = Gauge(
             "facerec_autoscaler_last_round_timestamp_seconds", "When the last round ended", registry=self.registry
@@ -92,6 +88,8 @@ class _Latest(Collector):
             yield _gauges("facerec_backlog_messages", "Tasks in the request queue", "state", states)
             if depth.oldest_age_seconds is not None:
                 yield _gauge("facerec_backlog_oldest_seconds", "Age of the oldest task", depth.oldest_age_seconds)
+            if depth.dead_letters is not None:
+                yield _gauge("facerec_dead_letter_messages", "Tasks in the dead-letter queue", depth.dead_letters)
         if phases is not None:
             counts = {name.value: count for name, count in phases.items()}
             yield _gauges("facerec_fleet_instances", "Instances by phase", "phase", counts)
@@ -113,30 +111,3 @@ def _gauges(name: str, text: str, label: str, values: Mapping[str, float]) -> Ga
     for key, value in values.items():
         family.add_metric([key], value)
     return family
-
-
-@contextmanager
-def served(registry: CollectorRegistry, host: str, port: int) -> Iterator[str | None]:
-    """Show the metrics over HTTP within the block; yields their address, or nothing for port -1.
-
-    Raises `ConfigurationError` when the address is taken or not this machine's.
-    """
-    if port < 0:
-        yield None
-        return
-    try:
-        server, thread = start_http_server(port, host, registry)
-    except OSError as exc:
-        raise ConfigurationError(
-            f"cannot show metrics on {host} port {port} ({exc.strerror or exc}): choose others with "
-            "FACEREC_AUTOSCALE__METRICS_HOST and FACEREC_AUTOSCALE__METRICS_PORT"
-        ) from exc
-    named = f"[{host}]" if ":" in host else host
-    address = f"http://{named}:{server.server_port}/metrics"
-    log.info("metrics_served", address=address)
-    try:
-        yield address
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

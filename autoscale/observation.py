@@ -25,6 +25,8 @@ class QueueDepth:
     """To be tried again later."""
     oldest_age_seconds: float | None = None
     """Age of the oldest one, where it is known."""
+    dead_letters: int | None = None
+    """How many lie in the dead-letter queue, where it is known; for people, no decision looks at it."""
 
     @property
     def open(self) -> int:

@@ -9,7 +9,7 @@ import structlog
 from autoscale import bootstrap
 from autoscale.aws.requirements import check_requirements
 from autoscale.controller import Controller, Priors
-from autoscale.metrics import RoundMetrics, served
+from autoscale.metrics import RoundMetrics
 from autoscale.observation import Limits
 from autoscale.policy import Policy
 from autoscale.reconciler import Reconciler
@@ -17,6 +17,7 @@ from autoscale.rehearsal import NoChronicle, NoLease, WatchedFleet
 from autoscale.rounds import Round
 from facerec.bootstrap import clients, worker_reports
 from facerec.errors import Transient
+from facerec.metrics import served
 from facerec.setting_groups import AutoscaleSettings
 from facerec.settings import Settings
 from facerec.stopping import on_stop_signals
@@ -79,7 +80,8 @@ def run(settings: Settings, watch: Callable[[Round], None] = lambda _: None, *, 
         metrics.observe(done)
         watch(done)
 
-    with served(metrics.registry, settings.autoscale.metrics_host, settings.autoscale.metrics_port):
+    shown = settings.autoscale
+    with served(metrics.registry, shown.metrics_host, shown.metrics_port, group="autoscale"):
         log.info("autoscaler_ready", max_instances=settings.autoscale.max_instances, rehearsal=rehearsal)
         reconciler_of(settings, told, rehearsal=rehearsal).run(stopping, settings.autoscale.interval_seconds)
     log.info("autoscaler_stopped")

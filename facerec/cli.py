@@ -23,6 +23,7 @@ _COMMANDS = {
     "policies": ("policies", "Print the least-privilege IAM policy of each role."),
     "provision": ("provision", "Create buckets, queues, tables and the launch template, idempotently."),
     "simulate": ("simulate", "Compare the autoscaler with published rules on a simulated load."),
+    "trace": ("trace", "Tell the story of one request, from logs and the object store."),
     "web": ("web", "Run the web tier."),
     "worker": ("worker", "Run the app tier's Celery worker."),
 }

@@ -1,8 +1,9 @@
 """The gallery in memory: one searchable index per collection, refreshed in the background."""
 
 import threading
+import time
 from collections import Counter, OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
@@ -16,6 +17,15 @@ from facerec.ports import Template, TemplateStore
 from model.matching import GalleryIndex
 
 log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class GallerySizes:
+    """How many templates each loaded collection has, and when all of them were last known to be up to date."""
+
+    templates: Mapping[str, int]
+    fresh_at: float
+    """In seconds since the epoch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +58,7 @@ class GalleryCache:
         *,
         snapshots: GallerySnapshots | None = None,
         max_collections: int = 64,
+        now: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
         self._model_id = model_id
@@ -58,6 +69,8 @@ class GalleryCache:
         self._loaded: OrderedDict[str, _Loaded] = OrderedDict()
         self._loading: dict[str, Future[_Loaded]] = {}
         self._unreachable = False
+        self._now = now
+        self._fresh_at = now()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -68,6 +81,12 @@ class GalleryCache:
     def threshold(self, collection: str) -> float | None:
         """Return the collection's own threshold for the model, if any; loads and raises as `index` does."""
         return self._current(collection).threshold
+
+    def sizes(self) -> GallerySizes:
+        """What is loaded, at this moment."""
+        with self._lock:
+            loaded = list(self._loaded.items())
+        return GallerySizes({collection: len(known.index) for collection, known in loaded}, self._fresh_at)
 
     def _current(self, collection: str) -> _Loaded:
         with self._lock:
@@ -100,6 +119,7 @@ class GalleryCache:
         """Bring what is loaded up to date; keeps it as it is, and logs once, while the store is away."""
         with self._lock:
             loaded = list(self._loaded.items())
+        began = self._now()
         try:
             for collection, known in loaded:
                 if known.index.damaged:
@@ -115,6 +135,7 @@ class GalleryCache:
         if self._unreachable:
             log.info("gallery_reachable_again")
         self._unreachable = False
+        self._fresh_at = began
 
     def _run(self) -> None:
         while not self._stopping.wait(self._refresh_seconds):

@@ -1,7 +1,7 @@
 """Structured logging: JSON off a terminal, a readable line on one; every record has an `event` key that stays stable.
 
-Bind `request_id` and `instance_id` with `structlog.contextvars.bound_contextvars`. Never log an embedding, image bytes
-or a credential.
+Bind `request_id` with `structlog.contextvars.bound_contextvars` where a thread works for one request. Never log an
+embedding, image bytes or a credential.
 """
 
 import logging
@@ -15,10 +15,11 @@ _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARN
 _CHATTY = ("botocore", "boto3", "urllib3", "kombu", "celery.utils.functional", "waitress.queue", "s3transfer", "PIL")
 
 
-def configure_logging(settings: LogSettings, *, process: str) -> None:
+def configure_logging(settings: LogSettings, *, process: str, instance_id: str | None = None) -> None:
     """Send the records of structlog and of the standard library to stderr in one form; idempotent.
 
-    `process` names the program (`web`, `worker`, `engine`) in each record.
+    Each record names the program as `process` (`web`, `worker`, `autoscale`), and the EC2 instance, where there is one,
+    as `instance_id`.
     """
     as_json = settings.format == "json" or (settings.format == "auto" and not sys.stderr.isatty())
     shared: list[structlog.typing.Processor] = [
@@ -26,7 +27,7 @@ def configure_logging(settings: LogSettings, *, process: str) -> None:
         structlog.stdlib.add_log_level,
         structlog.stdlib.ExtraAdder(),
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        _add_process(process),
+        _add({"process": process} | ({"instance_id": instance_id} if instance_id else {})),
     ]
     rendering: list[structlog.typing.Processor] = (
         [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
@@ -53,11 +54,10 @@ def configure_logging(settings: LogSettings, *, process: str) -> None:
     )
 
 
-def _add_process(process: str) -> structlog.typing.Processor:
+def _add(facts: dict[str, str]) -> structlog.typing.Processor:
     def add(
         _logger: structlog.typing.WrappedLogger, _method: str, event: structlog.typing.EventDict
     ) -> structlog.typing.EventDict:
-        event["process"] = process
-        return event
+        return {**event, **facts}
 
     return add

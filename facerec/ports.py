@@ -21,6 +21,18 @@ if TYPE_CHECKING:
     from model.faces import ImageAnalysis
 
 
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """What an object store tells of an object without its bytes."""
+
+    bucket: str
+    key: str
+    size: int
+    content_type: str
+    stored_at: datetime
+    """In whole seconds, cut off."""
+
+
 class ObjectStore(Protocol):
     """Objects by bucket and key; a put overwrites, and is readable at once."""
 
@@ -29,6 +41,9 @@ class ObjectStore(Protocol):
 
     def get(self, bucket: str, key: str) -> bytes:
         """Return an object's bytes; raises `ObjectMissing`."""
+
+    def describe(self, bucket: str, key: str) -> StoredObject:
+        """Return what is known of an object but its bytes; raises `ObjectMissing`."""
 
     def exists(self, bucket: str, key: str) -> bool:
         """Whether the object is there."""

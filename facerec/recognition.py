@@ -3,7 +3,8 @@
 Every driver (Celery worker, Lambda, edge, local) calls `Recogniser.recognise` and maps the outcome to its own words.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from time import perf_counter
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from model.matching import GalleryIndex
 
 log = structlog.get_logger(__name__)
+
+Timings = dict[str, float]
+"""How long each stage took, in milliseconds, filled in as it becomes known."""
 
 MATCHES_PER_FACE = 5
 """How many identities at or above the threshold a result lists for each face."""
@@ -90,18 +94,29 @@ class Recogniser:
         self._copy_by_filename = copy_by_filename
         self._now = now
 
-    def recognise(self, request: RecognitionRequest, attempt: int = 1, *, insist: Insist = once) -> RecognitionResult:
+    def recognise(
+        self,
+        request: RecognitionRequest,
+        attempt: int = 1,
+        *,
+        insist: Insist = once,
+        timings: Timings | None = None,
+    ) -> RecognitionResult:
         """Recognise, store, publish; `attempt` counts deliveries from 1.
 
-        `insist` repeats single steps: what is computed or stored stays so while a later one is tried again. Raises
+        `insist` repeats single steps: what is computed or stored stays so while a later one is tried again. `timings`
+        is filled in, also on an error, and with the stages that come after the result is written. Raises
         `ObjectMissing` when the input is gone, `EngineFailure` when this image is the engine's culprit, and `Transient`
         when a service cannot be reached; nothing has been published then.
         """
+        spent = {} if timings is None else timings
         result = insist(lambda: self._stored(request)) if attempt > 1 else None
         if result is None:
-            result = self._compute(request, attempt, insist)
-            self._keep(request, result, insist)
-        self._answer(request, result, insist)
+            result = self._compute(request, attempt, insist, spent)
+            with _timed(spent, "store"):
+                self._keep(request, result, insist)
+        with _timed(spent, "publish"):
+            self._answer(request, result, insist)
         return result
 
     def fail(
@@ -130,19 +145,19 @@ class Recogniser:
             log.warning("stored_result_unreadable", request_id=str(request.request_id), reason=str(exc))
             return None
 
-    def _compute(self, request: RecognitionRequest, attempt: int, insist: Insist) -> RecognitionResult:
-        started = perf_counter()
-        image = insist(lambda: self._store.get(request.input.bucket, request.input.key))
-        fetched = perf_counter()
-        timings = {"fetch": _ms(fetched - started)}
+    def _compute(
+        self, request: RecognitionRequest, attempt: int, insist: Insist, timings: Timings
+    ) -> RecognitionResult:
+        with _timed(timings, "fetch"):
+            image = insist(lambda: self._store.get(request.input.bucket, request.input.key))
         try:
-            analysis = self._engine.analyse(image)
+            with _timed(timings, "engine"):
+                analysis = self._engine.analyse(image)
         except InvalidImage as exc:
             return self._result(request, Outcome.INVALID_IMAGE, attempt, timings, detail=str(exc))
-        analysed = perf_counter()
-        faces, source = insist(lambda: self._matched(request, analysis))
         timings |= {stage: round(ms, 3) for stage, ms in analysis.timings_ms.items()}
-        timings |= {"engine": _ms(analysed - fetched), "match": _ms(perf_counter() - analysed)}
+        with _timed(timings, "match"):
+            faces, source = insist(lambda: self._matched(request, analysis))
         outcome = Outcome.NO_FACE if not faces else Outcome.MATCH if faces[0].matches else Outcome.UNKNOWN
         return self._result(request, outcome, attempt, timings, faces=faces, threshold_source=source)
 
@@ -182,7 +197,7 @@ class Recogniser:
         request: RecognitionRequest,
         outcome: Outcome,
         attempt: int,
-        timings: dict[str, float],
+        timings: Timings,
         *,
         faces: tuple[Face, ...] = (),
         detail: str | None = None,
@@ -201,7 +216,7 @@ class Recogniser:
             model_id=self._engine.model_id,
             engine=self._engine.name,
             precision=self._engine.precision,
-            timings_ms=timings,
+            timings_ms=dict(timings),
             attempt=attempt,
             completed_at=self._now(),
         )
@@ -232,5 +247,11 @@ def _face(face: "EmbeddedFace", matches: Sequence[Match]) -> Face:
     return Face(box=box, probability=face.probability, landmarks=face.landmarks, matches=tuple(matches))
 
 
-def _ms(seconds: float) -> float:
-    return round(seconds * 1000, 3)
+@contextmanager
+def _timed(timings: Timings, stage: str) -> Iterator[None]:
+    """Add how long the block took, however it ended."""
+    started = perf_counter()
+    try:
+        yield
+    finally:
+        timings[stage] = round((perf_counter() - started) * 1000, 3)

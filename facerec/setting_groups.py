@@ -105,6 +105,10 @@ class WorkerSettings(Group):
         description="EC2's instance metadata service, asked for spot interruption notices; unset asks nobody "
         "(the instances' user data sets `http://169.254.169.254`)",
     )
+    metrics_host: str = Field("127.0.0.1", description="Address of the worker's Prometheus metrics")
+    metrics_port: int = Field(
+        0, ge=-1, le=65535, description="Port of the worker's Prometheus metrics; 0 takes a free one, -1 none"
+    )
 
 
 class QueueSettings(Group):

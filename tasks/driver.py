@@ -1,7 +1,7 @@
 """From a delivered message to the use case and back: decode, call, map how it ended to what the queue is told."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from time import perf_counter
 from typing import Any, Protocol
@@ -10,7 +10,7 @@ import structlog
 
 from facerec.errors import EngineFailure, FacerecError, InvalidMessage, ObjectMissing
 from facerec.messages import Outcome, RecognitionRequest, RecognitionResult
-from facerec.recognition import Recogniser
+from facerec.recognition import Recogniser, Timings
 from tasks.latecomers import Latecomers, Postponed
 from tasks.patience import Patience
 
@@ -34,13 +34,33 @@ class Delivered:
     attempt: int
 
 
+POSTPONED, REDELIVERED, ERROR, DEAD_LETTERED = "postponed", "redelivered", "error", "dead_lettered"
+"""How a delivery may end beside the outcomes of a recognition."""
+
+
+@dataclass(slots=True)
+class Handling:
+    """One delivery of a request: what is known of it, filled in on the way, for its line in the log and the metrics."""
+
+    attempt: int
+    outcome: str = ERROR
+    reason: str | None = None
+    queued_seconds: float | None = None
+    """From the request's submission to this delivery, by two machines' clocks."""
+    timings_ms: Timings = field(default_factory=dict)
+    """Of this delivery; those of the result may be an earlier one's."""
+    result: RecognitionResult | None = None
+    seconds: float = 0.0
+
+
 class TaskDriver:
     """What a task does; safe to call from many threads.
 
     On return the message is to be deleted: the request is answered, or it is in the dead-letter queue with its reason
     and, where it could be read, answered as failed. So it is on `Postponed`: the task was sent again. On any other
     exception the message must be delivered again: at once on `Interrupted`, after a pause else. What fails in the last
-    of its deliveries, `max_receives`, is put aside here, since SQS would do so without the reason.
+    of its deliveries, `max_receives`, is put aside here, since SQS would do so without the reason. `watch` gets every
+    delivery when it is over.
     """
 
     def __init__(
@@ -53,6 +73,7 @@ class TaskDriver:
         input_bucket: str,
         max_receives: int,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        watch: Callable[[Handling], None] = lambda _: None,
     ) -> None:
         self._recogniser = recogniser
         self._dead_letters = dead_letters
@@ -61,46 +82,55 @@ class TaskDriver:
         self._input_bucket = input_bucket
         self._max_receives = max_receives
         self._now = now
+        self._watch = watch
 
     def handle(self, delivered: Delivered) -> None:
         """Recognise one request; raises `Postponed`, `FacerecError`, or whatever nobody expected."""
         with structlog.contextvars.bound_contextvars(request_id=delivered.request_id, attempt=delivered.attempt):
             started = perf_counter()
+            handling = Handling(delivered.attempt)
             try:
-                self._handle(delivered, started)
+                self._handle(delivered, handling)
             except Postponed as exc:
-                _say(started, "postponed", reason=str(exc))
+                handling.outcome, handling.reason = POSTPONED, str(exc)
                 raise
             except Exception as exc:
                 ours = isinstance(exc, FacerecError)
-                reason = str(exc) if ours else repr(exc)
-                if delivered.attempt >= self._max_receives and self._given_up(delivered, reason):
-                    _say(started, Outcome.FAILED, reason=reason, **({} if ours else {"exc_info": exc}))
+                handling.reason = str(exc) if ours else repr(exc)
+                if delivered.attempt >= self._max_receives and self._given_up(delivered, handling.reason):
+                    handling.outcome = Outcome.FAILED
+                    if not ours:
+                        log.exception("task_given_up")
                     return
                 # Celery logs the traceback of what nobody expected.
-                _say(started, "redelivered" if ours else "error", reason=reason)
+                handling.outcome = REDELIVERED if ours else ERROR
                 raise
+            finally:
+                handling.seconds = perf_counter() - started
+                _say(handling)
+                self._watch(handling)
 
-    def _handle(self, delivered: Delivered, started: float) -> None:
+    def _handle(self, delivered: Delivered, handling: Handling) -> None:
         insist = self._patience().insist
         try:
             request = self._decoded(delivered)
         except InvalidMessage as exc:
             unreadable = str(exc)
             insist(lambda: self._put_aside(delivered, unreadable))
-            _say(started, "dead_lettered", reason=unreadable)
+            handling.outcome, handling.reason = DEAD_LETTERED, unreadable
             return
         self._latecomers.give_way(request, delivered.body, delivered.attempt, self._now())
-        waited_ms = (self._now() - request.submitted_at).total_seconds() * 1000
+        handling.queued_seconds = (self._now() - request.submitted_at).total_seconds()
         try:
-            result = self._recogniser.recognise(request, delivered.attempt, insist=insist)
+            handling.result = self._recogniser.recognise(
+                request, delivered.attempt, insist=insist, timings=handling.timings_ms
+            )
+            handling.outcome = handling.result.outcome
         except (EngineFailure, ObjectMissing) as exc:
             reason = str(exc)
             insist(lambda: self._put_aside(delivered, reason))
             self._recogniser.fail(request, _told(exc), delivered.attempt, insist=insist)
-            _say(started, Outcome.FAILED, reason=reason)
-        else:
-            _say(started, result.outcome, queued_ms=round(waited_ms, 1), **_facts(result))
+            handling.outcome, handling.reason = Outcome.FAILED, reason
 
     def _decoded(self, delivered: Delivered) -> RecognitionRequest:
         request = RecognitionRequest.parse(delivered.payload)
@@ -133,23 +163,30 @@ def _told(exc: EngineFailure | ObjectMissing) -> str:
     return str(exc)
 
 
-def _facts(result: RecognitionResult) -> dict[str, Any]:
-    return {
-        "faces": len(result.faces),
-        "collection": result.collection,
-        "engine": result.engine,
-        "precision": result.precision,
-        "timings_ms": result.timings_ms,
-        "computed_in_attempt": result.attempt,
-    }
+def _facts(handling: Handling) -> dict[str, Any]:
+    result = handling.result
+    facts: dict[str, Any] = {"total_ms": round(handling.seconds * 1000, 1)}
+    if handling.queued_seconds is not None:
+        facts |= {"queued_ms": round(handling.queued_seconds * 1000, 1), "timings_ms": handling.timings_ms}
+    if handling.reason is not None:
+        facts["reason"] = handling.reason
+    if result is not None:
+        facts |= {
+            "faces": len(result.faces),
+            "collection": result.collection,
+            "engine": result.engine,
+            "precision": result.precision,
+            "computed_in_attempt": result.attempt,
+        }
+    return facts
 
 
-def _say(started: float, outcome: str, **facts: Any) -> None:
+def _say(handling: Handling) -> None:
     """The canonical line of a delivery."""
-    level = log.info if outcome in _WELL else log.warning
-    level("recognised", outcome=str(outcome), total_ms=round((perf_counter() - started) * 1000, 1), **facts)
+    level = log.info if handling.outcome in _WELL else log.warning
+    level("recognised", outcome=str(handling.outcome), **_facts(handling))
 
 
-_WELL = (frozenset(Outcome) - {Outcome.FAILED}) | {"postponed"}
+_WELL = (frozenset(Outcome) - {Outcome.FAILED}) | {POSTPONED}
 
 _GIVEN_UP = "the picture could not be processed for now; upload it again later"

@@ -28,11 +28,13 @@ from facerec.gallery_cache import GalleryCache
 from facerec.gallery_snapshots import GallerySnapshots
 from facerec.logs import configure_logging
 from facerec.messages import DEFAULT_COLLECTION
+from facerec.metrics import served
 from facerec.recognition import Recogniser
 from facerec.settings import Settings
 from model.artefact import Artefact, ArtefactError
 from tasks.driver import Delivered, TaskDriver
 from tasks.latecomers import Latecomers
+from tasks.metrics import WorkerMetrics
 from tasks.occupancy import Occupancy
 from tasks.patience import Patience
 from tasks.reporter import Reporter
@@ -72,7 +74,8 @@ class Worker:
         except ArtefactError as exc:
             raise ConfigurationError(str(exc)) from exc
         with ExitStack() as resources:
-            engine = SupervisedEngine(settings, artefact.directory, factory=factory)
+            metrics = WorkerMetrics()
+            engine = SupervisedEngine(settings, artefact.directory, factory=factory, watch=metrics)
             resources.callback(engine.close)
             engine.start()
             gallery = GalleryCache(
@@ -105,6 +108,7 @@ class Worker:
                 functools.partial(Patience, settings.worker.retry_seconds, INTAKE, occupancy.resting),
                 input_bucket=settings.input_bucket,
                 max_receives=settings.queue.max_receives,
+                watch=metrics.handled,
             )
             log.info(
                 "worker_ready",
@@ -115,6 +119,9 @@ class Worker:
                 concurrency=settings.worker.concurrency,
                 queue=settings.request_queue,
             )
+            metrics.look_at(engine=engine, gallery=gallery, occupancy=occupancy)
+            shown = settings.worker
+            resources.enter_context(served(metrics.registry, shown.metrics_host, shown.metrics_port, group="worker"))
             reporter = _reporter(settings, occupancy)
             if reporter is not None:
                 reporter.start()
@@ -171,7 +178,7 @@ def _spot_notices(settings: Settings) -> Callable[[], bool]:
 @setup_logging.connect
 def _log_our_way(**_: Any) -> None:
     # A receiver of this signal keeps Celery from setting up its own logging.
-    configure_logging(app.settings.log, process="worker")
+    configure_logging(app.settings.log, process="worker", instance_id=app.settings.worker.instance_id)
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
 

@@ -8,6 +8,7 @@ from typing import Any, Final
 from autoscale.aws.polled import Polled
 from autoscale.observation import QueueDepth
 from facerec.aws.clients import Clients, translated
+from facerec.aws.queue_urls import missing
 from facerec.errors import Transient
 
 _VISIBLE: Final = "ApproximateNumberOfMessages"
@@ -15,11 +16,15 @@ _IN_FLIGHT: Final = "ApproximateNumberOfMessagesNotVisible"
 _DELAYED: Final = "ApproximateNumberOfMessagesDelayed"
 _AGE_EVERY_SECONDS = 60.0
 """SQS gives CloudWatch one value a minute, and CloudWatch charges for each question."""
+_DEAD_LETTERS_EVERY_SECONDS = 15.0
+"""As often as Prometheus usually asks."""
 _AGE_WINDOW = timedelta(minutes=5)
 """CloudWatch gets its values late by minutes; an older one tells nothing of this moment."""
 
 
-def parse_depth(attributes: Mapping[str, str], oldest_age_seconds: float | None = None) -> QueueDepth:
+def parse_depth(
+    attributes: Mapping[str, str], oldest_age_seconds: float | None = None, dead_letters: int | None = None
+) -> QueueDepth:
     """Read SQS's answer; a count that is missing, or none, is `Transient`: it must never pass for an empty queue."""
 
     def count(name: str) -> int:
@@ -28,7 +33,7 @@ def parse_depth(attributes: Mapping[str, str], oldest_age_seconds: float | None 
             raise Transient(f"SQS answered without a usable {name} ({text!r}); retry later")
         return int(text)
 
-    return QueueDepth(count(_VISIBLE), count(_IN_FLIGHT), count(_DELAYED), oldest_age_seconds)
+    return QueueDepth(count(_VISIBLE), count(_IN_FLIGHT), count(_DELAYED), oldest_age_seconds, dead_letters)
 
 
 def parse_age(answer: Mapping[str, Any]) -> float | None:
@@ -38,12 +43,13 @@ def parse_age(answer: Mapping[str, Any]) -> float | None:
 
 
 class SqsBacklog:
-    """`Backlog` of one queue."""
+    """`Backlog` of one queue; `dead_letters` names the one that its failed tasks go to."""
 
     def __init__(
         self,
         clients: Clients,
         queue: str,
+        dead_letters: str | None = None,
         *,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -59,9 +65,16 @@ class SqsBacklog:
             every_seconds=_AGE_EVERY_SECONDS,
             clock=clock,
         )
+        self._dead_letters: Polled[int | None] = Polled(
+            f"the depth of queue {dead_letters!r}",
+            lambda: self._read_dead_letters(dead_letters),
+            fallback=None,
+            every_seconds=_DEAD_LETTERS_EVERY_SECONDS,
+            clock=clock,
+        )
 
     def depth(self) -> QueueDepth:
-        """Ask SQS for its counts, and now and then CloudWatch for the age of the oldest message."""
+        """Ask SQS for its counts, and now and then for the dead letters, and CloudWatch for the oldest one's age."""
         with translated(
             f"read the depth of queue {self._queue!r}",
             AWS_SimpleQueueService_NonExistentQueue=self._missing,
@@ -72,11 +85,23 @@ class SqsBacklog:
             answer: Any = self._clients.sqs.get_queue_attributes(
                 QueueUrl=self._url, AttributeNames=[_VISIBLE, _IN_FLIGHT, _DELAYED]
             )
-        return parse_depth(answer.get("Attributes", {}), self._age.value())
+        return parse_depth(answer.get("Attributes", {}), self._age.value(), self._dead_letters.value())
 
     def _missing(self) -> Transient:
         self._url = None
         return Transient(f"there is no queue {self._queue!r}; create it with `facerec provision`")
+
+    def _read_dead_letters(self, queue: str | None) -> int | None:
+        if queue is None:
+            return None
+        with missing(queue, "read the depth of"):
+            url = self._clients.sqs.get_queue_url(QueueName=queue)["QueueUrl"]
+            answer: Any = self._clients.sqs.get_queue_attributes(
+                QueueUrl=url, AttributeNames=[_VISIBLE, _IN_FLIGHT, _DELAYED]
+            )
+        depth = parse_depth(answer.get("Attributes", {}))
+        # Also those that somebody looks at now.
+        return depth.open + depth.delayed
 
     def _read_age(self) -> float | None:
         end = self._now()

@@ -4,6 +4,7 @@ from botocore.exceptions import ClientError
 
 from facerec.aws.clients import Clients, translated
 from facerec.errors import ObjectMissing
+from facerec.ports import StoredObject
 
 _NOT_FOUND = 404
 
@@ -23,6 +24,17 @@ class S3ObjectStore:
         """Return an object's bytes; raises `ObjectMissing`."""
         with translated(f"fetch {key!r} from bucket {bucket!r}", NoSuchKey=lambda: ObjectMissing(bucket, key)):
             return self._clients.s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+
+    def describe(self, bucket: str, key: str) -> StoredObject:
+        """Return what is known of an object but its bytes; raises `ObjectMissing`."""
+        with translated(f"look at {key!r} in bucket {bucket!r}"):
+            try:
+                head = self._clients.s3.head_object(Bucket=bucket, Key=key)
+            except ClientError as exc:
+                if exc.response["ResponseMetadata"]["HTTPStatusCode"] == _NOT_FOUND:  # as below
+                    raise ObjectMissing(bucket, key) from exc
+                raise
+        return StoredObject(bucket, key, head["ContentLength"], head["ContentType"], head["LastModified"])
 
     def exists(self, bucket: str, key: str) -> bool:
         """Whether the object is there."""

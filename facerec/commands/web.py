@@ -4,7 +4,10 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
+from functools import partial
+from pathlib import Path
 
 import click
 
@@ -68,9 +71,10 @@ def _run_single(settings: Settings, listener: socket.socket) -> None:
 
 
 def _run_child(settings: Settings, listener: socket.socket, response_queue: str) -> None:
+    from facerec.web.metrics import DIRECTORY_VARIABLE
     from facerec.web.process import WebProcess
 
-    process = WebProcess(settings, listener, response_queue)
+    process = WebProcess(settings, listener, response_queue, Path(os.environ[DIRECTORY_VARIABLE]))
     on_stop_signals(process.stop)
 
     def outlive_no_parent() -> None:
@@ -86,6 +90,7 @@ def _run_child(settings: Settings, listener: socket.socket, response_queue: str)
 def _run_parent(settings: Settings, listener: socket.socket) -> None:
     from facerec import bootstrap
     from facerec.aws.response_queues import ResponseQueues
+    from facerec.web.metrics import DIRECTORY_VARIABLE, forget_process
     from facerec.web.process import await_resources, resource_checks
     from facerec.web.supervisor import WebProcesses
 
@@ -98,6 +103,7 @@ def _run_parent(settings: Settings, listener: socket.socket) -> None:
             stdin=subprocess.PIPE,
             # Ctrl-C reaches the parent alone, which asks its children once.
             process_group=0,
+            env={**os.environ, DIRECTORY_VARIABLE: metrics},
         )
 
     await_resources(resource_checks(settings))
@@ -108,4 +114,6 @@ def _run_parent(settings: Settings, listener: socket.socket) -> None:
     on_stop_signals(stopping.set)
     _announce(listener)
     owner = f"{socket.gethostname()}:{os.getpid()}"
-    WebProcesses(settings, queues, spawn, owner=owner).run(stopping)
+    with tempfile.TemporaryDirectory(prefix="facerec-web-metrics-") as metrics:
+        ended = partial(forget_process, Path(metrics))
+        WebProcesses(settings, queues, spawn, owner=owner, ended=ended).run(stopping)

@@ -23,6 +23,8 @@ class QueuedImage:
     failures: int = 0
     came_at: float = 0.0
     """When it was queued, in seconds of the queue's clock."""
+    request_id: str | None = None
+    """Whose image it is, for the log."""
     streamed: bool = False
     """Whether the image before it came so shortly before that another one is likely to follow."""
 
@@ -64,6 +66,11 @@ class ImageQueue:
         self._last_came_at = float("-inf")
         self._changed = threading.Condition()
         self._closed: Exception | None = None
+
+    @property
+    def waiting(self) -> int:
+        """How many images no taker has taken yet."""
+        return len(self._images)
 
     def put(self, image: QueuedImage) -> None:
         """Add an image, as soon as there is room; it fails at once when the queue is closed."""

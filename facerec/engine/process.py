@@ -29,6 +29,10 @@ class EngineDied(Exception):
     """The child is gone; the text ends the sentence "the engine …"."""
 
 
+class EngineOverran(EngineDied):
+    """The child did not answer in time, and was ended."""
+
+
 class EngineStumbled(Exception):
     """The batch raised in the child, which lives on; the text ends the sentence "the engine …"."""
 
@@ -78,7 +82,7 @@ class EngineProcess:
         """One answer per image, within the time for all of them; raises `EngineDied` or `EngineStumbled`."""
         answer = self._exchange([images], seconds)
         if isinstance(answer, BatchFailed):
-            log.error("engine_raised", reason=answer.reason, images=len(images), traceback=answer.traceback)
+            log.error("engine_raised", reason=answer.reason, traceback=answer.traceback)
             raise EngineStumbled(answer.reason)
         answers: list[Any] = answer
         return answers
@@ -109,7 +113,8 @@ class EngineProcess:
             # whatever came is not to be trusted, nor is a child that may hang in its exit.
             self.kill()
             self._reaper.join()
-            raise EngineDied(self._cause(seconds)) from exc
+            died = EngineOverran if self._overran else EngineDied
+            raise died(self._cause(seconds)) from exc
         finally:
             timer.cancel()
             timer.join()

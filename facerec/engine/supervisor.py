@@ -2,6 +2,7 @@
 
 import dataclasses
 import threading
+import time
 from collections.abc import Iterable
 from concurrent.futures import Future
 from pathlib import Path
@@ -11,9 +12,10 @@ import structlog
 
 from facerec.engine.cores import available_cores
 from facerec.engine.image_queue import ImageQueue, QueuedImage, QueueLimits
-from facerec.engine.process import EngineDied, EngineProcess, EngineRefused, EngineStumbled
+from facerec.engine.process import EngineDied, EngineOverran, EngineProcess, EngineRefused, EngineStumbled
 from facerec.engine.protocol import REAL_ANALYSER, EngineSpec, Ready
 from facerec.engine.size import megapixels
+from facerec.engine.watch import NOBODY, Batch, EngineWatch, Failure
 from facerec.errors import ConfigurationError, EngineFailure, FacerecError, Transient
 from facerec.setting_groups import WorkerSettings
 from facerec.settings import Settings
@@ -36,10 +38,17 @@ class SupervisedEngine:
     hold its neighbours longer than that. When the batch fails (the child crashed, overran or raised) each of its images
     is tried again alone. One that fails alone, too, is the culprit and gets `EngineFailure`; the others get theirs.
 
-    `start` first, `close` at the end; `analyse` from any thread in between.
+    `start` first, `close` at the end; `analyse` from any thread in between. `watch` is told of every batch.
     """
 
-    def __init__(self, settings: Settings, artefact_dir: Path, *, factory: str = REAL_ANALYSER) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        artefact_dir: Path,
+        *,
+        factory: str = REAL_ANALYSER,
+        watch: EngineWatch = NOBODY,
+    ) -> None:
         spec = EngineSpec(
             artefact_dir=artefact_dir,
             engine=settings.engine,
@@ -52,7 +61,7 @@ class SupervisedEngine:
         self._max_megapixels = settings.max_megapixels
         self._queue = ImageQueue(_queue_limits(settings.worker))
         count = settings.worker.engines or available_cores()
-        self._lanes = [_Lane(index, spec, settings, self._queue) for index in range(count)]
+        self._lanes = [_Lane(index, spec, settings, self._queue, watch) for index in range(count)]
         self._ready: Ready | None = None
 
     def start(self) -> None:
@@ -81,14 +90,24 @@ class SupervisedEngine:
         """Which model its embeddings belong to."""
         return self._loaded.model_id
 
+    @property
+    def waiting(self) -> int:
+        """How many images wait for a child."""
+        return self._queue.waiting
+
+    def pids(self) -> list[int]:
+        """The process ids of the children, as far as they run."""
+        return [lane.pid for lane in self._lanes if lane.pid is not None]
+
     def analyse(self, image: bytes) -> "ImageAnalysis":
-        """Decode, detect and embed.
+        """Decode, detect and embed; `timings_ms` also has the `wait` for a child.
 
         Raises `InvalidImage`; `EngineFailure` for a culprit; `Transient` after `close`; and `ConfigurationError` once
         a child could not be replaced: then this engine is of no more use, and the process should end. Waits while
         `worker.queue_max_images` or `worker.queue_max_bytes` are queued.
         """
         queued = QueuedImage(image, megapixels(image, self._limits.batch_max_megapixels, self._max_megapixels))
+        queued.request_id = structlog.contextvars.get_contextvars().get("request_id")
         self._queue.put(queued)
         return queued.answer.result()
 
@@ -124,14 +143,22 @@ def _same(loaded: Iterable[Ready]) -> Ready:
     return different.pop()
 
 
+def _failure(exc: EngineDied | EngineStumbled) -> Failure:
+    if isinstance(exc, EngineStumbled):
+        return Failure.RAISED
+    return Failure.OVERRAN if isinstance(exc, EngineOverran) else Failure.CRASHED
+
+
 class _Lane:
     """One child at a time, and the thread that feeds it."""
 
-    def __init__(self, index: int, spec: EngineSpec, settings: Settings, queue: ImageQueue) -> None:
+    def __init__(self, index: int, spec: EngineSpec, settings: Settings, queue: ImageQueue, watch: EngineWatch) -> None:
         self.ready: Future[Ready] = Future()
+        self.pid: int | None = None
         self._spec = spec
         self._limits = settings.worker
         self._queue = queue
+        self._watch = watch
         self._log = log.bind(engine_child=index)
         self._loading: EngineProcess | None = None
         self._thread = threading.Thread(target=self._run, name=f"engine-{index}", daemon=True)
@@ -170,25 +197,38 @@ class _Lane:
             child.close()
 
     def _analyse(self, child: EngineProcess, batch: list[QueuedImage]) -> None:
+        request_ids = [image.request_id for image in batch]
+        with structlog.contextvars.bound_contextvars(request_ids=request_ids, images=len(batch), pid=child.pid):
+            self._attempt(child, batch)
+
+    def _attempt(self, child: EngineProcess, batch: list[QueuedImage]) -> None:
+        begun = time.monotonic()
+        waited = tuple(begun - image.came_at for image in batch)
         try:
             answers = child.analyse([image.data for image in batch], self._limits.task_time_limit_seconds)
         except (EngineDied, EngineStumbled) as exc:
-            self._log.warning("batch_failed", reason=f"the engine {exc}", images=len(batch), pid=child.pid)
+            self._watch.batch(Batch(waited, time.monotonic() - begun, _failure(exc)))
+            self._log.warning("batch_failed", reason=f"the engine {exc}")
             self._sort_out(batch, str(exc))
             return
+        self._watch.batch(Batch(waited, time.monotonic() - begun))
+        self._log.debug("batch_analysed")
         try:
-            self._hand_out(batch, answers)
+            self._hand_out(batch, answers, waited)
         except Exception:
             # The lane ends with it, and closing the queue reaches only what is in it.
             self._queue.put_back([image for image in batch if not image.answer.done()])
             raise
 
-    def _hand_out(self, batch: list[QueuedImage], answers: "list[ImageAnalysis | InvalidImage]") -> None:
-        for image, answer in zip(batch, answers, strict=True):
+    def _hand_out(
+        self, batch: list[QueuedImage], answers: "list[ImageAnalysis | InvalidImage]", waited: tuple[float, ...]
+    ) -> None:
+        for image, answer, seconds in zip(batch, answers, waited, strict=True):
             if isinstance(answer, InvalidImage):
                 image.answer.set_exception(answer)
             else:
-                image.answer.set_result(answer)
+                timings = {"wait": seconds * 1000, **answer.timings_ms}
+                image.answer.set_result(dataclasses.replace(answer, timings_ms=timings))
 
     def _sort_out(self, batch: list[QueuedImage], reason: str) -> None:
         # A suspect was alone in its batch, so what failed again is the culprit.
@@ -202,6 +242,7 @@ class _Lane:
 
     def _launch(self) -> EngineProcess:
         child = self._loading = EngineProcess(self._spec, on_exit=self._queue.wake)
+        self.pid = child.pid
         try:
             if self._queue.wait_closed(0):
                 child.kill()  # `close` has come and gone before there was a child to kill
@@ -242,6 +283,7 @@ class _Lane:
                 problem = exc
                 self._log.warning("engine_not_replaced", attempt=attempt, reason=str(exc))
             else:
+                self._watch.replaced()
                 self._log.info("engine_replaced", pid=child.pid)
                 return child
         raise problem or AssertionError("there is at least one attempt")

@@ -40,14 +40,24 @@ class Refusal:
 class Admission:
     """Counts who waits and measures how fast answers come; safe for many threads.
 
+    `watch` is told how many wait, whenever that changes.
+
     The rate is known only from a busy spell: at least ten answers in the last 30 s, while at least 16 uploads were
     waiting all the time. So neither a quiet hour nor a fleet that boots from zero is mistaken for a slow one.
     """
 
-    def __init__(self, *, max_waiting: int, wait_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        *,
+        max_waiting: int,
+        wait_seconds: float,
+        clock: Callable[[], float] = time.monotonic,
+        watch: Callable[[int], None] = lambda _: None,
+    ) -> None:
         self._max_waiting = max_waiting
         self._wait_seconds = wait_seconds
         self._clock = clock
+        self._watch = watch
         self._lock = threading.Lock()
         self._waiting = 0
         self._completions: deque[float] = deque()
@@ -69,12 +79,14 @@ class Admission:
             refusal = self._refusal(self._clock())
             if refusal is None:
                 self._waiting += 1
+                self._watch(self._waiting)
             return refusal
 
     def leave(self, *, answered: bool) -> None:
         """Give the place back; `answered` tells that a worker's result had come."""
         with self._lock:
             self._waiting -= 1
+            self._watch(self._waiting)
             if answered:
                 self._completions.append(self._clock())
             if self._waiting < SATURATED:

@@ -1,12 +1,12 @@
 """The Flask application, made from what it needs; it holds no global state."""
 
 import structlog
-from flask import Flask, Response, request
+from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, RequestEntityTooLarge
 
 from facerec.ports import ObjectStore, TaskQueue
 from facerec.settings import Settings
-from facerec.web import api, pages, replies, uploads
+from facerec.web import api, metrics, pages, replies, uploads
 from facerec.web.admission import Admission
 from facerec.web.forms import FORM_MEMORY_BYTES, FORM_OVERHEAD_BYTES, MAX_FORM_PARTS, UploadRequest
 from facerec.web.inbox import Waiters
@@ -37,10 +37,12 @@ def create_app(
     waiters: Waiters,
     admission: Admission,
     readiness: Readiness,
+    measured: metrics.WebMetrics,
 ) -> Flask:
     """Make the application.
 
-    `reply_to` names the response queue whose results resolve `waiters`; `admission` decides how many uploads may wait.
+    `reply_to` names the response queue whose results resolve `waiters`; `admission` decides how many uploads may wait;
+    `measured` sees every request.
     """
     app = _App("facerec.web", static_folder=None)
     app.config.update(
@@ -48,12 +50,20 @@ def create_app(
         MAX_FORM_MEMORY_SIZE=FORM_MEMORY_BYTES,
         MAX_FORM_PARTS=MAX_FORM_PARTS,
     )
+    measured.instrument(app)
     desk = uploads.Uploads(
-        settings=settings, store=store, queue=queue, reply_to=reply_to, waiters=waiters, admission=admission
+        settings=settings,
+        store=store,
+        queue=queue,
+        reply_to=reply_to,
+        waiters=waiters,
+        admission=admission,
+        watch=measured.upload,
     )
     app.register_blueprint(uploads.blueprint(desk))
     app.register_blueprint(api.blueprint(settings=settings, store=store, readiness=readiness))
     app.register_blueprint(pages.blueprint(settings))
+    app.register_blueprint(metrics.blueprint(measured))
     app.register_error_handler(HTTPException, lambda exc: _problem(exc, settings))
     app.register_error_handler(Exception, _fault)
     app.after_request(_secured)
@@ -80,7 +90,8 @@ def _problem(exc: HTTPException, settings: Settings) -> Response:
 
 
 def _fault(exc: Exception) -> Response:
-    log.error("request_failed", method=request.method, path=request.path, exc_info=exc)
+    known = {"request_id": str(g.request_id)} if "request_id" in g else {}
+    log.error("request_failed", method=request.method, path=request.path, exc_info=exc, **known)
     return _worded(500, "the server made a mistake that it has noted: try again later")
 
 

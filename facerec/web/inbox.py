@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Protocol
 from uuid import UUID
 
 import structlog
@@ -106,6 +107,28 @@ def backoff_seconds(failures: int, fraction: Callable[[], float] = random.random
     return longest * (0.5 + fraction() / 2)
 
 
+class InboxWatch(Protocol):
+    """Is told what the inbox does; it must be quick, and must not raise."""
+
+    def read(self, *, awaited: int, unexpected: int, at: float) -> None:
+        """The queue has answered, at a time in seconds since the epoch, with results that had a waiter or none."""
+
+    def failed(self) -> None:
+        """The queue could not be read."""
+
+
+class _Nobody:
+    def read(self, *, awaited: int, unexpected: int, at: float) -> None:
+        """Forget it."""
+
+    def failed(self) -> None:
+        """Forget it."""
+
+
+NOBODY: InboxWatch = _Nobody()
+"""Nobody listens."""
+
+
 class InboxThread:
     """Long-polls one response queue and resolves waiters; survives every outage, and tells of each once.
 
@@ -121,12 +144,14 @@ class InboxThread:
         poll_seconds: float,
         backoff: Callable[[int], float] = backoff_seconds,
         clock: Callable[[], float] = time.monotonic,
+        watch: InboxWatch = NOBODY,
     ) -> None:
         self._inbox = inbox
         self._waiters = waiters
         self._poll_seconds = poll_seconds
         self._backoff = backoff
         self._clock = clock
+        self._watch = watch
         self._stopping = threading.Event()
         self._problem: str | None = "has not read anything yet"
         self._heard_at = clock()
@@ -182,10 +207,12 @@ class InboxThread:
         unexpected = [d for d in deliveries if not self._waiters.resolve(d.result)]
         for delivery in unexpected:
             log.debug("result_unexpected", request_id=str(delivery.result.request_id))
+        self._watch.read(awaited=len(deliveries) - len(unexpected), unexpected=len(unexpected), at=time.time())
         if deliveries:
             self._inbox.delete(deliveries)
 
     def _failed(self, exc: Exception, failures: int) -> None:
+        self._watch.failed()
         self._problem = str(exc) or type(exc).__name__
         if failures == 1:
             ours = isinstance(exc, FacerecError)

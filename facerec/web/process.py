@@ -3,6 +3,7 @@
 import socket
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import structlog
 
@@ -14,6 +15,7 @@ from facerec.settings import Settings
 from facerec.web.admission import Admission
 from facerec.web.app import create_app
 from facerec.web.inbox import InboxThread, Waiters
+from facerec.web.metrics import WebMetrics
 from facerec.web.readiness import Check, Readiness
 from facerec.web.rescue import Rescue
 from facerec.web.server import WebServer
@@ -27,15 +29,26 @@ RETRY_SECONDS = 1.0
 
 
 class WebProcess:
-    """Everything one process runs, reading the given response queue."""
+    """Everything one process runs, reading the given response queue; one of several has a `metrics_directory`."""
 
-    def __init__(self, settings: Settings, listener: socket.socket, response_queue: str) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        listener: socket.socket,
+        response_queue: str,
+        metrics_directory: Path | None = None,
+    ) -> None:
+        metrics = WebMetrics(metrics_directory)
+        metrics.places(settings.web.max_waiting)
         self._waiters = Waiters()
-        self._admission = Admission(max_waiting=settings.web.max_waiting, wait_seconds=settings.web.wait_seconds)
+        self._admission = Admission(
+            max_waiting=settings.web.max_waiting, wait_seconds=settings.web.wait_seconds, watch=metrics.waiting
+        )
         self._inbox = InboxThread(
             bootstrap.result_inbox(settings, response_queue),
             self._waiters,
             poll_seconds=settings.queue.wait_time_seconds,
+            watch=metrics,
         )
         store, queue = bootstrap.object_store(settings), bootstrap.task_queue(settings)
         self._rescue = Rescue(
@@ -55,8 +68,9 @@ class WebProcess:
             waiters=self._waiters,
             admission=self._admission,
             readiness=Readiness(checks),
+            measured=metrics,
         )
-        self._server = WebServer(app, settings.web, listener)
+        self._server = WebServer(app, settings.web, listener, refused=metrics.refused)
 
     def run(self) -> None:
         """Serve until `stop`, then drain; the inbox is read to the end."""

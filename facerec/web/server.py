@@ -49,9 +49,19 @@ _FILES = 16_384
 
 
 class WebServer:
-    """Serves an application on a bound socket until it is asked to stop."""
+    """Serves an application on a bound socket until it is asked to stop.
 
-    def __init__(self, application: "WSGIApplication", settings: WebSettings, listener: socket.socket) -> None:
+    `refused` gets the status of each request that the application does not see.
+    """
+
+    def __init__(
+        self,
+        application: "WSGIApplication",
+        settings: WebSettings,
+        listener: socket.socket,
+        *,
+        refused: Callable[[int], None] = lambda _: None,
+    ) -> None:
         self._settings = settings
         self._sockets: dict[int, Any] = {}
         self._stopping = threading.Event()
@@ -77,6 +87,7 @@ class WebServer:
         )
         self._server.channel_class = _Channel
         self._server.max_upload_bytes = settings.max_upload_bytes
+        self._server.refused = refused
 
     def request_stop(self) -> None:
         """Ask `run` to drain and return; may be called from any thread and from a signal handler."""
@@ -200,6 +211,7 @@ class _Refusal(ErrorTask):  # type: ignore[misc] # waitress has no annotations
         else:
             sentence = f"the request cannot be answered ({replies.one_line(error.body)})"
         log.info("request_refused", status=int(status), reason=sentence)
+        self.channel.server.refused(int(status))
         body = sentence.encode()
         self.status = f"{int(status)} {status.phrase}"
         self.response_headers += [

@@ -73,7 +73,10 @@ class _Slot:
 
 
 class WebProcesses:
-    """Keeps `processes` children running, and their queues made, tagged and removed."""
+    """Keeps `processes` children running, and their queues made, tagged and removed.
+
+    `ended` gets the process id of a child that has ended by itself.
+    """
 
     def __init__(
         self,
@@ -82,6 +85,7 @@ class WebProcesses:
         spawn: Callable[[str], Child],
         *,
         owner: str,
+        ended: Callable[[int], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._grace_seconds = settings.web.shutdown_seconds + EXTRA_GRACE_SECONDS
@@ -89,6 +93,7 @@ class WebProcesses:
         self._spawn = spawn
         self._owner = owner
         self._clock = clock
+        self._told_ended = ended
         self._slots = [_Slot() for _ in range(settings.web.processes)]
         self._beaten_at = -math.inf
 
@@ -140,6 +145,8 @@ class WebProcesses:
     def _ended(self, slot: _Slot, status: int, now: float) -> None:
         slot.failures = 1 if now - slot.started_at >= STABLE_SECONDS else slot.failures + 1
         slot.start_at = now + _backoff(slot.failures)
+        if slot.child is not None:
+            self._told_ended(slot.child.pid)
         log.error("web_process_ended", queue=slot.queue, status=status, restart_seconds=_backoff(slot.failures))
         slot.child = None
         self._remove_queue(slot)

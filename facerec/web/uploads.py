@@ -8,7 +8,7 @@ from http import HTTPStatus
 from uuid import UUID, uuid4
 
 import structlog
-from flask import Blueprint, Request, Response, request
+from flask import Blueprint, Request, Response, g, request
 
 from facerec.errors import ConfigurationError, QueueMissing, Transient
 from facerec.keys import input_key, safe_name
@@ -46,6 +46,7 @@ class Uploads:
         waiters: Waiters,
         admission: Admission,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        watch: Callable[[Reply, Record], None] = lambda _reply, _record: None,
     ) -> None:
         self._settings = settings
         self._store = store
@@ -54,11 +55,13 @@ class Uploads:
         self._waiters = waiters
         self._admission = admission
         self._now = now
+        self._watch = watch
         self._taking_in = threading.BoundedSemaphore(TAKING_IN)
 
     def answer(self, request_id: UUID, form: Request) -> Reply:
         """Hold the request until its result has come or the wait is over, and log how it went."""
-        record: Record = {"filename": None, "bytes": None, "waited_ms": 0, "answered": False}
+        began = time.monotonic()
+        record: Record = {"filename": None, "bytes": None, "took_in_ms": None, "waited_ms": 0, "answered": False}
         # Asked before the body is parsed, so that a refusal costs next to nothing.
         refusal = self._admission.enter()
         if refusal is not None:
@@ -68,8 +71,10 @@ class Uploads:
                 reply = self._handled(request_id, form, record)
             finally:
                 self._admission.leave(answered=bool(record["answered"]))
+        record["total_ms"] = _ms(time.monotonic() - began)
         tell = log.warning if reply.status >= HTTPStatus.INTERNAL_SERVER_ERROR else log.info
         tell("upload", request_id=str(request_id), outcome=reply.outcome, status=reply.status, **record)
+        self._watch(reply, record)
         return reply
 
     def _handled(self, request_id: UUID, form: Request, record: Record) -> Reply:
@@ -77,7 +82,9 @@ class Uploads:
         try:
             # Registered before the task is sent: no result comes too early.
             with self._waiters.expecting(request_id) as waiter:
+                began = time.monotonic()
                 self._take_in(waiter, form, record)
+                record["took_in_ms"] = _ms(time.monotonic() - began)
                 return self._awaited(waiter, deadline, record)
         except Declined as exc:
             return exc.reply
@@ -121,7 +128,7 @@ class Uploads:
     def _awaited(self, waiter: Waiter, deadline: float, record: Record) -> Reply:
         started = time.monotonic()
         result = waiter.wait(max(0.0, deadline - started))
-        record["waited_ms"] = round((time.monotonic() - started) * 1000)
+        record["waited_ms"] = _ms(time.monotonic() - started)
         if result is not None:
             record["answered"] = True
             return replies.recognised(result, self._settings.reply_style)
@@ -130,14 +137,19 @@ class Uploads:
         return replies.late(waiter.request_id, self._settings.web.wait_seconds)
 
 
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)
+
+
 def blueprint(uploads: Uploads) -> Blueprint:
     """The route of uploads."""
     web = Blueprint("uploads", __name__)
 
     @web.post("/")
     def upload() -> Response:
-        request_id = uuid4()
-        return as_text(uploads.answer(request_id, request), request_id)
+        request_id = g.request_id = uuid4()
+        with structlog.contextvars.bound_contextvars(request_id=str(request_id)):
+            return as_text(uploads.answer(request_id, request), request_id)
 
     return web
 

@@ -154,6 +154,23 @@ def test_a_silent_cloudwatch_leaves_the_depth_readable(own: Clients) -> None:
     assert [line["event"] for line in logs] == ["reading_failed"]
 
 
+def test_dead_letters_are_counted_where_their_queue_is_known(own: Clients) -> None:
+    """Those that somebody looks at, too; without the queue the backlog is readable all the same."""
+    name, clock = f"test-{uuid.uuid4().hex[:12]}", [0.0]
+    own.sqs.create_queue(QueueName=name)
+    backlog = SqsBacklog(own, name, f"{name}-dlq", clock=lambda: clock[0])
+    with capture_logs() as logs:
+        assert backlog.depth() == QueueDepth(0, 0, 0)
+    assert [line["event"] for line in logs] == ["reading_failed"]
+    url = own.sqs.create_queue(QueueName=f"{name}-dlq", Attributes={"VisibilityTimeout": "600"})["QueueUrl"]
+    for number in range(3):
+        own.sqs.send_message(QueueUrl=url, MessageBody=f"failed {number}")
+    own.sqs.receive_message(QueueUrl=url)
+    assert backlog.depth().dead_letters is None
+    clock[0] = 16.0
+    assert backlog.depth().dead_letters == 3
+
+
 def test_a_failing_sqs_is_unreadable(own: Clients) -> None:
     """Its own failures, and answers without the counts."""
     name = f"test-{uuid.uuid4().hex[:12]}"

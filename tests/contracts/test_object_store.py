@@ -2,6 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import pytest
 
@@ -38,6 +39,17 @@ def test_what_is_put_can_be_read(shelf: Shelf, body: bytes) -> None:
     shelf.store.put(shelf.bucket, "some/key.bin", body, "application/octet-stream")
     assert shelf.store.get(shelf.bucket, "some/key.bin") == body
     assert shelf.store.exists(shelf.bucket, "some/key.bin")
+
+
+def test_an_object_is_described_without_its_bytes(shelf: Shelf) -> None:
+    """Its size, its type, and when it was stored, in whole seconds."""
+    before = datetime.now(UTC).replace(microsecond=0)
+    shelf.store.put(shelf.bucket, "some/key.jpg", b"abc", "image/jpeg")
+    seen = shelf.store.describe(shelf.bucket, "some/key.jpg")
+    assert (seen.bucket, seen.key, seen.size, seen.content_type) == (shelf.bucket, "some/key.jpg", 3, "image/jpeg")
+    assert before <= seen.stored_at <= datetime.now(UTC)
+    with pytest.raises(ObjectMissing):
+        shelf.store.describe(shelf.bucket, "some/other.jpg")
 
 
 def test_a_put_overwrites(shelf: Shelf) -> None:

@@ -1,17 +1,22 @@
 """An object store in memory, held to the same contract as the one on S3."""
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 
 from facerec.errors import ConfigurationError, FacerecError, ObjectMissing
+from facerec.ports import StoredObject
 
 
 class InMemoryObjectStore:
     """`ObjectStore` in memory; without `buckets` every bucket exists. While `outage` is set every call raises it."""
 
-    def __init__(self, buckets: Iterable[str] | None = None) -> None:
+    def __init__(
+        self, buckets: Iterable[str] | None = None, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    ) -> None:
+        self._now = now
         self._buckets = None if buckets is None else frozenset(buckets)
-        self._objects: dict[tuple[str, str], tuple[bytes, str]] = {}
+        self._objects: dict[tuple[str, str], tuple[bytes, str, datetime]] = {}
         self._lock = threading.Lock()
         self.outage: FacerecError | None = None
 
@@ -19,7 +24,7 @@ class InMemoryObjectStore:
         """Store an object."""
         with self._lock:
             self._check(bucket)
-            self._objects[bucket, key] = (body, content_type)
+            self._objects[bucket, key] = (body, content_type, self._now().replace(microsecond=0))
 
     def get(self, bucket: str, key: str) -> bytes:
         """Return an object's bytes; raises `ObjectMissing`."""
@@ -28,6 +33,16 @@ class InMemoryObjectStore:
             if (bucket, key) not in self._objects:
                 raise ObjectMissing(bucket, key)
             return self._objects[bucket, key][0]
+
+    def describe(self, bucket: str, key: str) -> StoredObject:
+        """What is known of an object but its bytes; raises `ObjectMissing`, also where its bucket is."""
+        with self._lock:
+            if self.outage is not None:
+                raise self.outage
+            if (bucket, key) not in self._objects:
+                raise ObjectMissing(bucket, key)
+            body, content_type, stored_at = self._objects[bucket, key]
+            return StoredObject(bucket, key, len(body), content_type, stored_at)
 
     def exists(self, bucket: str, key: str) -> bool:
         """Whether the object is there; a missing bucket has none, as S3's HEAD reply cannot tell them apart."""

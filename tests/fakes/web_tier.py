@@ -17,6 +17,7 @@ from facerec.settings import Settings
 from facerec.web.admission import Admission
 from facerec.web.app import create_app
 from facerec.web.inbox import InboxThread, Waiters
+from facerec.web.metrics import WebMetrics
 from facerec.web.readiness import Check, Readiness
 from tests.fakes.object_store import InMemoryObjectStore
 from tests.fakes.results import InMemoryQueues, InMemoryResultInbox, InMemoryResultPublisher
@@ -39,11 +40,16 @@ class FakeWebTier:
         self.publisher = InMemoryResultPublisher(self.queues, self.settings.response_queue)
         self.tasks = InMemoryTaskQueue(self._worker)
         self.waiters = Waiters()
+        self.metrics = WebMetrics()
         self.admission = Admission(
-            max_waiting=self.settings.web.max_waiting, wait_seconds=self.settings.web.wait_seconds
+            max_waiting=self.settings.web.max_waiting,
+            wait_seconds=self.settings.web.wait_seconds,
+            watch=self.metrics.waiting,
         )
         self.inbox = InMemoryResultInbox(self.queues, self.settings.response_queue)
-        self.inbox_thread = InboxThread(self.inbox, self.waiters, poll_seconds=0.02, backoff=lambda _: 0.01)
+        self.inbox_thread = InboxThread(
+            self.inbox, self.waiters, poll_seconds=0.02, backoff=lambda _: 0.01, watch=self.metrics
+        )
         self.checks: dict[str, Check] = {"inbox": self.inbox_thread.check}
         self.app = self._app()
 
@@ -56,6 +62,7 @@ class FakeWebTier:
             waiters=self.waiters,
             admission=self.admission,
             readiness=Readiness(self.checks),
+            measured=self.metrics,
         )
 
     def _worker(self, request: RecognitionRequest) -> None:

@@ -28,6 +28,7 @@ from facerec.settings import Settings
 from tests.fakes.web_tier import picture, result_for
 from tests.support import workers
 from tests.support.emulated import EmulatedAws, environ_of
+from tests.support.metrics import scrape, total
 from tests.support.processes import CHECKOUT, alive, descendants, facerec, run
 
 TLS = ssl.create_default_context()
@@ -232,6 +233,29 @@ def test_several_processes_share_the_port_and_own_their_queues(
     assert not [pid for pid in children if alive(pid)]
     assert not [line for line in command.log if "Fatal" in line or "Traceback" in line]
     assert own_queues(fresh) == set()
+
+
+def test_several_processes_tell_the_sum_of_their_metrics(environ: dict[str, str], tmp_path: Path) -> None:
+    """Whichever is asked; one that died keeps its counts and loses its gauges; no file stays behind."""
+    several = {"FACEREC_WEB__PROCESSES": "2", "FACEREC_WEB__MAX_WAITING": "10", "TMPDIR": str(tmp_path)}
+    with web(environ | several) as command:
+        page = f"{command.url}/metrics"
+        assert poll_until(lambda: total(scrape(page), "facerec_web_uploads_places") == 20, 30)
+        health = {"route": "/healthz", "status": "200"}
+        for _ in range(10):
+            httpx.get(f"{command.url}/healthz", verify=TLS, timeout=60)
+        assert total(scrape(page), "facerec_web_request_seconds_count", **health) == 10
+        victim = min(command.children())
+        assert list(tmp_path.glob(f"*/gauge_live*_{victim}.db"))
+        os.kill(victim, signal.SIGKILL)
+        command.await_log("web_process_ended")
+        assert list(tmp_path.glob(f"*/gauge_live*_{victim}.db")) == []
+        assert poll_until(lambda: total(scrape(page), "facerec_web_processes") == 2, 30)
+        samples = scrape(page)
+        assert total(samples, "facerec_web_request_seconds_count", **health) == 10
+        assert total(samples, "process_resident_memory_bytes") > 1_000_000
+        assert command.stop() == 0
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_processes_do_not_outlive_their_parent(environ: dict[str, str]) -> None:

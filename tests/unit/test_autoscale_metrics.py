@@ -4,10 +4,11 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from autoscale.estimates import Estimates
-from autoscale.metrics import RoundMetrics, served
+from autoscale.metrics import RoundMetrics
 from autoscale.observation import Instance, Observation, Power, QueueDepth, Unreadable
 from autoscale.policy import Decision, Hold, Policy
 from autoscale.rounds import Action, ActionKind, Cause, Round
+from facerec.metrics import served
 
 NOW = 1_000_000.0
 ESTIMATES = Estimates(60, 30, 0.1, 2.5)
@@ -31,7 +32,7 @@ def test_a_round_that_acted(metrics: RoundMetrics) -> None:
         Round(
             NOW,
             leading=True,
-            observation=Observation(QueueDepth(7, 3, 1, 12.5), fleet),
+            observation=Observation(QueueDepth(7, 3, 1, 12.5, 2), fleet),
             decision=Decision(needed=4, keep=2, reason="7 open"),
             estimates=ESTIMATES,
             actions=(Action(ActionKind.LAUNCH, (3, 4)), Action(ActionKind.DRAIN, (1,), "no answer")),
@@ -43,6 +44,7 @@ def test_a_round_that_acted(metrics: RoundMetrics) -> None:
     assert value(metrics, "facerec_backlog_messages", state="in_flight") == 3
     assert value(metrics, "facerec_backlog_messages", state="delayed") == 1
     assert value(metrics, "facerec_backlog_oldest_seconds") == 12.5
+    assert value(metrics, "facerec_dead_letter_messages") == 2
     assert value(metrics, "facerec_fleet_instances", phase="booting") == 1
     assert value(metrics, "facerec_fleet_instances", phase="stopped") == 1
     assert value(metrics, "facerec_fleet_instances", phase="serving") == 0
@@ -92,5 +94,5 @@ def test_every_count_is_there_from_the_start(metrics: RoundMetrics) -> None:
 
 def test_no_port_means_no_server() -> None:
     """-1 switches it off."""
-    with served(CollectorRegistry(), "127.0.0.1", -1) as address:
+    with served(CollectorRegistry(), "127.0.0.1", -1, group="autoscale") as address:
         assert address is None

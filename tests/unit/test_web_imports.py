@@ -10,6 +10,7 @@ from facerec.settings import Settings
 from facerec.web.admission import Admission
 from facerec.web.app import create_app
 from facerec.web.inbox import Waiters
+from facerec.web.metrics import WebMetrics
 from facerec.web.readiness import Readiness
 from tests.fakes.object_store import InMemoryObjectStore
 from tests.fakes.task_queue import InMemoryTaskQueue
@@ -18,6 +19,7 @@ facerec.bootstrap.task_queue(Settings())
 create_app(
     settings=Settings(), store=InMemoryObjectStore(), queue=InMemoryTaskQueue(), reply_to="facerec-resp-queue",
     waiters=Waiters(), admission=Admission(max_waiting=1, wait_seconds=1), readiness=Readiness({}),
+    measured=WebMetrics(),
 )
 heavy = {"numpy", "cv2", "torch", "openvino", "onnx", "onnxruntime", "model.engines", "tasks", "facerec.engine"}
 print(*sorted(heavy & set(sys.modules)))

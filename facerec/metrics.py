@@ -1,0 +1,74 @@
+"""What every tier's Prometheus metrics have in common: their server, and the processes that they speak of."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import structlog
+from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from facerec.errors import ConfigurationError
+
+log = structlog.get_logger(__name__)
+
+
+@contextmanager
+def served(registry: CollectorRegistry, host: str, port: int, *, group: str) -> Iterator[str | None]:
+    """Show the metrics over HTTP within the block; yields their address, or nothing for port -1.
+
+    Port 0 takes a free one. Raises `ConfigurationError` when the address is taken or not this machine's; `group` is the
+    group of settings that it names then.
+    """
+    if port < 0:
+        yield None
+        return
+    try:
+        server, thread = start_http_server(port, host, registry)
+    except OSError as exc:
+        raise ConfigurationError(
+            f"cannot show metrics on {host} port {port} ({exc.strerror or exc}): choose others with "
+            f"FACEREC_{group.upper()}__METRICS_HOST and FACEREC_{group.upper()}__METRICS_PORT"
+        ) from exc
+    named = f"[{host}]" if ":" in host else host
+    address = f"http://{named}:{server.server_port}/metrics"
+    log.info("metrics_served", address=address)
+    try:
+        yield address
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+class ProcessSum(Collector):
+    """The process metrics of several processes, added up: memory, processor time, descriptors.
+
+    `pids` tells which there are now; one that has ended meanwhile counts for nothing.
+    """
+
+    def __init__(self, pids: Callable[[], Iterable[int]], namespace: str = "") -> None:
+        self._pids = pids
+        self._namespace = namespace
+
+    def collect(self) -> Iterator[Metric]:
+        """One family for each, also without any process."""
+        sums = dict.fromkeys(_ADDED_UP, 0.0)
+        for pid in self._pids():
+            for family in ProcessCollector(pid=partial(str, pid), registry=None).collect():
+                if family.name in sums:
+                    sums[family.name] += family.samples[0].value
+        prefix = f"{self._namespace}_" if self._namespace else ""
+        for name, value in sums.items():
+            make = CounterMetricFamily if name == _CPU else GaugeMetricFamily
+            yield make(f"{prefix}{name}", _ADDED_UP[name], value=value)
+
+
+_CPU = "process_cpu_seconds"
+_ADDED_UP = {
+    _CPU: "Processor time, user and system",
+    "process_resident_memory_bytes": "Resident memory",
+    "process_virtual_memory_bytes": "Virtual memory",
+    "process_open_fds": "Open descriptors",
+}

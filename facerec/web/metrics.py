@@ -1,0 +1,171 @@
+"""Prometheus metrics of the web tier, and `GET /metrics`, which shows them.
+
+Several web processes write theirs to files in one directory (the client library's multiprocess mode), so that whichever
+of them is asked tells the sum: that directory is in `PROMETHEUS_MULTIPROC_DIR` before the library is first imported.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from time import perf_counter
+
+from flask import Blueprint, Flask, Response, g, request
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+from facerec.messages import Outcome
+from facerec.metrics import ProcessSum
+from facerec.web.admission import Cause
+from facerec.web.replies import Reply
+from facerec.web.uploads import Record
+
+DIRECTORY_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+
+NO_ROUTE = "(none)"
+"""For paths that lead nowhere: their names come from clients, and are endless."""
+BEFORE_ROUTES = "(refused)"
+"""For requests that the server refuses before it looks at their path: too large, or no proper HTTP."""
+
+_METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
+_REQUEST = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 180, 240)
+_INTAKE = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_BYTES = (10_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000, 10_000_000, 15_000_000)
+
+
+class WebMetrics:
+    """Takes every request, every upload and what the inbox does; safe for many threads.
+
+    With a `directory` this process is one of several.
+    """
+
+    def __init__(self, directory: Path | None = None) -> None:
+        self.registry = registry = CollectorRegistry()
+        self.shown = registry if directory is None else _sum_of_all(directory)
+        if directory is None:
+            ProcessCollector(registry=registry)
+        self._requests = Histogram(
+            "facerec_web_request_seconds",
+            "Time from a request that has come in whole to its reply",
+            ["method", "route", "status"],
+            buckets=_REQUEST,
+            registry=registry,
+        )
+        self._uploads = Counter("facerec_web_uploads", "Uploads, by how they ended", ["outcome"], registry=registry)
+        self._bytes = Histogram(
+            "facerec_web_upload_bytes", "Size of the uploaded pictures", buckets=_BYTES, registry=registry
+        )
+        self._intakes = Histogram(
+            "facerec_web_intake_seconds",
+            "Time to read an upload, store the picture and submit its task",
+            buckets=_INTAKE,
+            registry=registry,
+        )
+        self._waits = Histogram(
+            "facerec_web_wait_seconds", "Wait of an upload for its result", buckets=_REQUEST, registry=registry
+        )
+        self._waiting = Gauge(
+            "facerec_web_uploads_waiting", "Uploads in hand", multiprocess_mode="livesum", registry=registry
+        )
+        self._places = Gauge(
+            "facerec_web_uploads_places",
+            "Uploads that may be in hand at once",
+            multiprocess_mode="livesum",
+            registry=registry,
+        )
+        self._results = Counter(
+            "facerec_web_results",
+            "Results from the response queue, by whether an upload waited for them",
+            ["awaited"],
+            registry=registry,
+        )
+        self._inbox_failures = Counter(
+            "facerec_web_inbox_failures", "Reads of the response queue that failed", registry=registry
+        )
+        self._inbox_heard = Gauge(
+            "facerec_web_inbox_heard_timestamp_seconds",
+            "When the response queue last answered; of several processes the one that waits longest",
+            multiprocess_mode="livemin",
+            registry=registry,
+        )
+        Gauge("facerec_web_processes", "Web processes", multiprocess_mode="livesum", registry=registry).set(1)
+        # From the start, so that a rate sees the first one.
+        for outcome in (*Outcome, *Cause, "unavailable", "late", "interrupted"):
+            self._uploads.labels(outcome)
+        self._awaited, self._unexpected = self._results.labels("yes"), self._results.labels("no")
+
+    def instrument(self, app: Flask) -> None:
+        """Time every request; to be called before any other hook is registered, so that it sees what they answer."""
+
+        def begin() -> None:
+            g.began = perf_counter()
+
+        def end(response: Response) -> Response:
+            method = request.method if request.method in _METHODS else "other"
+            route = NO_ROUTE if request.url_rule is None else request.url_rule.rule
+            self._requests.labels(method, route, response.status_code).observe(perf_counter() - g.began)
+            return response
+
+        app.before_request(begin)
+        app.after_request(end)
+
+    def refused(self, status: int) -> None:
+        """The server has refused a request itself."""
+        self._requests.labels("other", BEFORE_ROUTES, status).observe(0)
+
+    def places(self, count: int) -> None:
+        """So many uploads may be in hand."""
+        self._places.set(count)
+
+    def waiting(self, count: int) -> None:
+        """So many uploads are in hand now."""
+        self._waiting.set(count)
+
+    def upload(self, reply: Reply, record: Record) -> None:
+        """An upload is over."""
+        self._uploads.labels(reply.outcome).inc()
+        match record:
+            case {"bytes": int(size)}:
+                self._bytes.observe(size)
+        match record:
+            case {"took_in_ms": int(took_in), "waited_ms": int(waited)}:
+                self._intakes.observe(took_in / 1000)
+                self._waits.observe(waited / 1000)
+
+    def read(self, *, awaited: int, unexpected: int, at: float) -> None:
+        """The response queue has answered with so many results."""
+        self._awaited.inc(awaited)
+        self._unexpected.inc(unexpected)
+        self._inbox_heard.set(at)
+
+    def failed(self) -> None:
+        """The response queue could not be read."""
+        self._inbox_failures.inc()
+
+
+def blueprint(metrics: WebMetrics) -> Blueprint:
+    """The route `GET /metrics`."""
+    page = Blueprint("metrics", __name__)
+
+    @page.get("/metrics")
+    def shown() -> Response:
+        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+        return Response(encode(metrics.shown), content_type=content_type)
+
+    return page
+
+
+def forget_process(directory: Path, pid: int) -> None:
+    """One of several processes has ended: what it counted stays, what it held does not."""
+    mark_process_dead(pid, str(directory))  # type: ignore[no-untyped-call] # of the library
+
+
+def _sum_of_all(directory: Path) -> CollectorRegistry:
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry, str(directory))  # type: ignore[no-untyped-call] # of the library
+
+    def pids() -> Iterator[int]:
+        for file in directory.glob("gauge_livesum_*.db"):
+            yield int(file.stem.rpartition("_")[2])
+
+    registry.register(ProcessSum(pids))
+    return registry

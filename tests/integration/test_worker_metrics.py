@@ -1,0 +1,37 @@
+"""The metrics of a running worker, as Prometheus asks for them."""
+
+import json
+import signal
+from pathlib import Path
+
+from facerec.local.addresses import poll_until
+from facerec.settings import Settings
+from tests.fakes import engine as fake
+from tests.support.emulated import EmulatedAws
+from tests.support.metrics import scrape, total
+from tests.support.workers import Tier, Worker
+
+
+def test_a_worker(emulator: EmulatedAws, fresh: Settings, tmp_path: Path) -> None:
+    """It tells what became of its tasks, and its log names the requests of a batch that failed."""
+    tier = Tier(emulator, fresh, tmp_path)
+    worker = Worker(tier.environ)
+    try:
+        address = json.loads(worker.wait_for("metrics_served"))["address"]
+        worker.wait_for("worker_ready")
+        requests = [tier.upload(picture) for picture in (b"a", fake.SEGFAULT, b"b")]
+        tier.answers(*requests)
+        # The answer goes out before the delivery is over.
+        assert poll_until(lambda: total(scrape(address), "facerec_worker_tasks_total") == 3, 30)
+        samples = scrape(address)
+        assert total(samples, "facerec_worker_tasks_total", outcome="unknown") == 2
+        assert total(samples, "facerec_worker_tasks_total", outcome="failed") == 1
+        assert total(samples, "facerec_worker_batch_failures_total", cause="crashed") >= 2
+        assert total(samples, "facerec_worker_stage_seconds_count", stage="publish") == 2
+        assert total(samples, "process_resident_memory_bytes") > 1_000_000
+        culprit = str(requests[1].request_id)
+        assert culprit in json.loads(worker.wait_for("batch_failed", culprit))["request_ids"]
+        assert worker.stop() == 0
+    finally:
+        if worker.process.poll() is None:
+            worker.stop(signal.SIGKILL)

@@ -1,0 +1,117 @@
+"""What Prometheus sees of the web tier."""
+
+import pytest
+
+from facerec.errors import Transient
+from facerec.settings import Settings
+from facerec.web.metrics import BEFORE_ROUTES, NO_ROUTE
+from tests.fakes.web_tier import FakeWebTier, answers, running, upload
+
+
+@pytest.fixture
+def tier() -> FakeWebTier:
+    """A web tier whose worker knows everybody as Jane."""
+    return FakeWebTier(Settings(), answers("Jane"))
+
+
+def value(tier: FakeWebTier, name: str, **labels: str) -> float | None:
+    """A sample, or nothing where there is none."""
+    return tier.metrics.registry.get_sample_value(name, labels)
+
+
+def requests(tier: FakeWebTier, method: str, route: str, status: int) -> float | None:
+    """How many such requests there were."""
+    return value(tier, "facerec_web_request_seconds_count", method=method, route=route, status=str(status))
+
+
+def test_an_upload_counts_by_its_outcome(tier: FakeWebTier) -> None:
+    """With its size, its intake, its wait, and the result that ended it."""
+    with running(tier):
+        assert upload(tier.app.test_client()).status_code == 200
+    assert value(tier, "facerec_web_uploads_total", outcome="match") == 1
+    assert value(tier, "facerec_web_upload_bytes_count") == 1
+    assert value(tier, "facerec_web_intake_seconds_count") == 1
+    assert value(tier, "facerec_web_wait_seconds_count") == 1
+    assert value(tier, "facerec_web_results_total", awaited="yes") == 1
+    assert value(tier, "facerec_web_uploads_waiting") == 0
+    assert requests(tier, "POST", "/", 200) == 1
+
+
+def test_what_never_waited_is_no_wait(tier: FakeWebTier) -> None:
+    """Refusals would make the waits look short."""
+    tier.admission.close()
+    assert upload(tier.app.test_client()).status_code == 503
+    assert upload(FakeWebTier().app.test_client(), body=b"").status_code == 400
+    assert value(tier, "facerec_web_uploads_total", outcome="stopping") == 1
+    assert value(tier, "facerec_web_wait_seconds_count") == 0
+
+
+def test_uploads_in_hand_are_told_while_they_wait(tier: FakeWebTier) -> None:
+    """As many as have entered and not left."""
+    tier.admission.enter()
+    tier.admission.enter()
+    assert value(tier, "facerec_web_uploads_waiting") == 2
+    tier.admission.leave(answered=True)
+    assert value(tier, "facerec_web_uploads_waiting") == 1
+
+
+def test_routes_are_labels_and_paths_are_not(tier: FakeWebTier) -> None:
+    """Clients invent paths and methods; neither may fill a Prometheus."""
+    client = tier.app.test_client()
+    for number in range(3):
+        client.get(f"/nowhere/{number}")
+        client.get(f"/api/v1/results/{number}")
+        client.open("/", method=f"BREW{number}")
+    assert requests(tier, "GET", NO_ROUTE, 404) == 3
+    assert requests(tier, "GET", "/api/v1/results/<request_id>", 404) == 3
+    assert requests(tier, "other", NO_ROUTE, 405) == 3
+
+
+def test_a_fault_of_ours_is_a_500(tier: FakeWebTier) -> None:
+    """It counts like any other reply."""
+
+    def broken(bucket: str, key: str, body: bytes, content_type: str) -> None:
+        raise RuntimeError("a bug")
+
+    tier.store.put = broken  # type: ignore[method-assign]  # a fault that nobody expected
+    assert upload(tier.app.test_client()).status_code == 500
+    assert requests(tier, "POST", "/", 500) == 1
+    assert value(tier, "facerec_web_uploads_waiting") == 0
+
+
+def test_what_the_server_refuses_itself_counts_too(tier: FakeWebTier) -> None:
+    """The application never sees it."""
+    tier.metrics.refused(413)
+    assert requests(tier, "other", BEFORE_ROUTES, 413) == 1
+
+
+def test_a_failing_inbox_counts(tier: FakeWebTier) -> None:
+    """And the time of its last answer tells how long it has been silent."""
+    with running(tier):
+        assert upload(tier.app.test_client()).status_code == 200
+    heard = value(tier, "facerec_web_inbox_heard_timestamp_seconds")
+    assert heard
+    assert value(tier, "facerec_web_inbox_failures_total") == 0
+    tier.metrics.failed()
+    assert value(tier, "facerec_web_inbox_failures_total") == 1
+
+
+def test_an_unreachable_store_is_unavailable(tier: FakeWebTier) -> None:
+    """The client is told so, and so is the operator."""
+    tier.store.outage = Transient("down")
+    assert upload(tier.app.test_client()).status_code == 503
+    assert value(tier, "facerec_web_uploads_total", outcome="unavailable") == 1
+
+
+def test_the_page_is_prometheus_text(tier: FakeWebTier) -> None:
+    """With the process's own memory and descriptors; it is not to be cached."""
+    client = tier.app.test_client()
+    client.get("/healthz")
+    page = client.get("/metrics")
+    assert page.status_code == 200
+    assert page.mimetype == "text/plain"
+    assert page.headers["Cache-Control"] == "no-store"
+    assert 'facerec_web_request_seconds_count{method="GET",route="/healthz",status="200"} 1.0' in page.text
+    assert "process_resident_memory_bytes" in page.text
+    openmetrics = client.get("/metrics", headers={"Accept": "application/openmetrics-text"})
+    assert openmetrics.text.endswith("# EOF\n")
