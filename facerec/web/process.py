@@ -10,9 +10,11 @@ from facerec import bootstrap
 from facerec.aws.queue_urls import check_queue
 from facerec.errors import FacerecError, Transient
 from facerec.settings import Settings
+from facerec.web.access import Gate
 from facerec.web.admission import Admission
 from facerec.web.app import create_app
 from facerec.web.inbox import InboxThread, Waiters
+from facerec.web.key_ring import KeyRing
 from facerec.web.readiness import Check, Readiness
 from facerec.web.server import WebServer
 
@@ -36,6 +38,8 @@ class WebProcess:
             poll_seconds=settings.queue.wait_time_seconds,
         )
         checks = resource_checks(settings) | {"inbox": self._inbox.check, "admission": self._check_admission}
+        ring = KeyRing(bootstrap.api_keys(settings)) if settings.web.auth == "keys" else None
+        gate = Gate(settings.web, ring)
         app = create_app(
             settings=settings,
             store=bootstrap.object_store(settings),
@@ -44,8 +48,9 @@ class WebProcess:
             waiters=self._waiters,
             admission=self._admission,
             readiness=Readiness(checks),
+            gate=gate,
         )
-        self._server = WebServer(app, settings.web, listener)
+        self._server = WebServer(app, settings.web, listener, preview=gate.preview)
 
     def run(self) -> None:
         """Serve until `stop`, then drain; the inbox is read to the end."""
@@ -74,6 +79,14 @@ def resource_checks(settings: Settings) -> dict[str, Check]:
             store.keys(bucket, "readiness/")
 
     return {"store": check_store, "queue": queue_check(settings, settings.request_queue)}
+
+
+def start_checks(settings: Settings) -> dict[str, Check]:
+    """What must be there to start; the keys, once read, are not needed all the time."""
+    checks = resource_checks(settings)
+    if settings.web.auth == "keys":
+        checks["keys"] = lambda: bootstrap.api_keys(settings).get("0" * 12)
+    return checks
 
 
 def queue_check(settings: Settings, queue: str) -> Check:
