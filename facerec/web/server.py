@@ -22,22 +22,17 @@ from waitress import wasyncore
 from waitress.channel import HTTPChannel
 from waitress.parser import HTTPRequestParser
 from waitress.server import create_server
-from waitress.task import ErrorTask, WSGITask
+from waitress.task import ErrorTask
 from waitress.utilities import RequestEntityTooLarge
 
 from facerec.setting_groups import WebSettings
 from facerec.web import replies
-from facerec.web.access import Denial
 from facerec.web.forms import FORM_OVERHEAD_BYTES
-from facerec.web.guard import DENIAL
 from facerec.web.headers import HEADERS
-from facerec.web.key_ring import UNREAD, Unread
+from facerec.web.screening import Preview, ScreenedTask, Screening
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
-
-Preview = Callable[["WSGIEnvironment"], Denial | Unread | None]
-"""Whether a request is turned away for its head; it must not wait. `UNREAD` means: ask again."""
+    from _typeshed.wsgi import WSGIApplication
 
 log = structlog.get_logger(__name__)
 
@@ -167,38 +162,24 @@ class _Parser(HTTPRequestParser):  # type: ignore[misc] # waitress has no annota
 
     completed: bool
     expect_continue: bool
-    verdict: Denial | Unread | None = UNREAD
     _discarded: int | None = None
 
     def __init__(self, adj: Any, *, preview: Preview, address: str) -> None:
         super().__init__(adj)
-        self._preview = preview
-        self._address = address
+        self.screening = Screening(preview, address)
 
     def received(self, data: bytes) -> int:
         if self._discarded is not None:
             return self._discard(data)
         consumed: int = super().received(data)
-        if self.completed and isinstance(self.error, RequestEntityTooLarge):
+        if (self.completed and isinstance(self.error, RequestEntityTooLarge)) or self.screening.turns_away(self):
             self._begin_to_discard()
-        elif self.body_rcv is not None and not self.completed and self.verdict is UNREAD:
-            # Asked with each piece of the body until it is known whose it is.
-            self.verdict = self._preview(self._head())
-            if isinstance(self.verdict, Denial):
-                self.headers["CONNECTION"] = "close"
-                self.completed = True
-                self._begin_to_discard()
         return consumed
-
-    def _head(self) -> "WSGIEnvironment":
-        return {"REQUEST_METHOD": self.command, "REMOTE_ADDR": self._address} | {
-            f"HTTP_{name}": value for name, value in self.headers.items()
-        }
 
     def _begin_to_discard(self) -> None:
         if self.expect_continue:
             # The client asks before it sends: it learns the answer at once.
-            self.expect_continue = False
+            self.expect_continue, self.completed = False, True
             return
         if self.content_length > DISCARDED_BYTES:
             return
@@ -221,7 +202,7 @@ class _Void:
         """Forget it."""
 
     def getfile(self) -> BytesIO:
-        """Nothing was kept."""
+        """What was kept."""
         return BytesIO()
 
     def close(self) -> None:
@@ -254,19 +235,8 @@ class _Refusal(ErrorTask):  # type: ignore[misc] # waitress has no annotations
         self.write(body)
 
 
-class _Task(WSGITask):  # type: ignore[misc] # waitress has no annotations
-    """Hands the verdict on the head over to the application, which words it."""
-
-    def get_environment(self) -> "WSGIEnvironment":
-        environ: WSGIEnvironment = super().get_environment()
-        if isinstance(self.request.verdict, Denial):
-            environ[DENIAL] = self.request.verdict
-            environ["CONTENT_LENGTH"] = "0"
-        return environ
-
-
 class _Channel(HTTPChannel):  # type: ignore[misc] # waitress has no annotations
-    task_class = _Task
+    task_class = ScreenedTask
     error_task_class = _Refusal
 
     def __init__(self, server: Any, sock: socket.socket, addr: tuple[str, int], *rest: Any, **named: Any) -> None:
