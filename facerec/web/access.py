@@ -68,7 +68,8 @@ class Gate:
         self._limit = RateLimiter(parse_rate(settings.rate_limit), clock=clock)
         self._failures = RateLimiter(parse_rate(settings.auth_failures), clock=clock)
         self._now = now
-        self._hosts = settings.allowed_hosts or _own_names(settings, open_to_all=ring is None)
+        named = tuple(host.lower() for host in settings.allowed_hosts)
+        self._hosts = named or _own_names(settings, open_to_all=ring is None)
 
     @property
     def open_to_all(self) -> bool:
@@ -104,7 +105,7 @@ class Gate:
     def _who(
         self, environ: "WSGIEnvironment", find: Callable[[str], ApiKey | Unread | None] | None
     ) -> ApiKey | Denial | Unread | None:
-        if self._hosts and _host(environ) not in self._hosts and not _host(environ).endswith(_suffixes(self._hosts)):
+        if not _addressed(_host(environ), self._hosts):
             return Denial(
                 HTTPStatus.MISDIRECTED_REQUEST,
                 "foreign_host",
@@ -204,8 +205,8 @@ def _host(environ: "WSGIEnvironment") -> str:
         return ""
 
 
-def _suffixes(hosts: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(host for host in hosts if host.startswith("."))
+def _addressed(name: str, hosts: tuple[str, ...]) -> bool:
+    return not hosts or name in hosts or any(host.startswith(".") and name.endswith(host) for host in hosts)
 
 
 def _own_names(settings: WebSettings, *, open_to_all: bool) -> tuple[str, ...]:

@@ -311,7 +311,7 @@ def test_other_names_can_be_allowed() -> None:
     def status(name: str, **web: Any) -> int:
         return opened(**web).get(RESULT, headers={"Host": name}).status_code
 
-    allowed = ("faces.example", ".internal")
+    allowed = ("Faces.example", ".internal")
     assert status("faces.example", allowed_hosts=allowed) == 404
     assert status("a.b.internal:80", allowed_hosts=allowed) == 404
     assert status("localhost", allowed_hosts=allowed) == 421
