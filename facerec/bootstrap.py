@@ -6,7 +6,7 @@ Adapters are imported where they are made: each tier loads only what it uses, an
 import functools
 from typing import TYPE_CHECKING
 
-from facerec.ports import ObjectStore, ResultInbox, ResultPublisher, TaskQueue, TemplateStore, WorkerReports
+from facerec.ports import ApiKeys, ObjectStore, ResultInbox, ResultPublisher, TaskQueue, TemplateStore, WorkerReports
 from facerec.settings import Settings
 
 if TYPE_CHECKING:
@@ -54,6 +54,13 @@ def template_store(settings: Settings) -> TemplateStore:
     from facerec.aws.templates import DynamoTemplateStore
 
     return DynamoTemplateStore(clients(settings), settings.templates_table)
+
+
+def api_keys(settings: Settings) -> ApiKeys:
+    """Who may use the web tier."""
+    from facerec.aws.api_keys import DynamoApiKeys
+
+    return DynamoApiKeys(clients(settings), settings.keys_table)
 
 
 def worker_reports(settings: Settings) -> WorkerReports:

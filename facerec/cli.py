@@ -18,6 +18,7 @@ _COMMANDS = {
     "evaluate": ("evaluate", "Measure the model's accuracy on labelled pairs of photos."),
     "fleet": ("fleet", "Show the fleet of EC2 instances, now and over time."),
     "gallery": ("gallery", "List, show, remove, export and import enrolled people."),
+    "keys": ("keys", "Make, list, rotate and revoke the API keys of the web tier's clients."),
     "local": ("local", "Run the whole system on this machine against an emulated AWS."),
     "model": ("model", "Build, show, verify, push and pull the model artefact."),
     "policies": ("policies", "Print the least-privilege IAM policy of each role."),

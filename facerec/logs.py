@@ -11,6 +11,8 @@ import structlog
 
 from facerec.setting_groups import LogSettings
 
+# Without local variables, which hold what must not be logged: pictures, embeddings, credentials.
+_TRACEBACKS = structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False))
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _CHATTY = ("botocore", "boto3", "urllib3", "kombu", "celery.utils.functional", "waitress.queue", "s3transfer", "PIL")
 
@@ -30,9 +32,9 @@ def configure_logging(settings: LogSettings, *, process: str, instance_id: str |
         _add({"process": process} | ({"instance_id": instance_id} if instance_id else {})),
     ]
     rendering: list[structlog.typing.Processor] = (
-        [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        [_TRACEBACKS, structlog.processors.JSONRenderer()]
         if as_json
-        else [structlog.dev.ConsoleRenderer()]
+        else [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
+from facerec.api_keys import ApiKey
 from facerec.fleet import Registration, WorkerReport
 from facerec.messages import ObjectRef, RecognitionRequest, RecognitionResult
 
@@ -180,6 +181,19 @@ class TemplateStore(Protocol):
 
     def set_threshold(self, collection: str, model_id: str, threshold: CollectionThreshold | None) -> None:
         """Replace the collection's threshold for this model, or remove it; always raises the version."""
+
+
+class ApiKeys(Protocol):
+    """Who may use the web tier; safe for concurrent writers and many readers."""
+
+    def get(self, key_id: str) -> ApiKey | None:
+        """The key of that id, if there is one; sees every put that has returned."""
+
+    def keys(self) -> list[ApiKey]:
+        """Every key, also those that ended, the oldest first."""
+
+    def put(self, key: ApiKey) -> None:
+        """Add a key of revision 1, or replace it by its next revision; raises `FacerecError` if someone was quicker."""
 
 
 class WorkerReports(Protocol):

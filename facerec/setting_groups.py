@@ -4,7 +4,9 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AnyHttpUrl, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AnyHttpUrl, BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from facerec.rates import parse_rate
 
 PositiveSeconds = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -41,6 +43,7 @@ class NameSettings(Group):
     dead_letter_queue: str | None = Field(None, description="Queue of failed tasks; default `<request queue>-dlq`")
     response_queue: str | None = Field(None, description="Queue of results; default `<prefix>-resp-queue`")
     templates_table: str | None = Field(None, description="DynamoDB table of templates; default `<prefix>-templates`")
+    keys_table: str | None = Field(None, description="DynamoDB table of API keys; default `<prefix>-api-keys`")
     fleet_table: str | None = Field(
         None, description="DynamoDB table of what workers report and the autoscaler remembers; default `<prefix>-fleet`"
     )
@@ -61,6 +64,34 @@ class WebSettings(Group):
     max_waiting: Count = Field(250, description="Uploads that one process holds at once; more are refused with 503")
     shutdown_seconds: PositiveSeconds = Field(10, description="How long a stopping process answers who still waits")
     max_upload_bytes: Count = Field(15_000_000, description="Largest upload in bytes; larger ones are refused with 413")
+    auth: Literal["keys", "open"] = Field(
+        "keys", description="Who is served: holders of an API key (`facerec keys`), or with `open` everyone"
+    )
+    rate_limit: str = Field(
+        "6000/minute",
+        description="Requests that each process answers one API key, or in open mode one client address; more get "
+        "429. So many at once, refilled evenly; empty is no limit",
+    )
+    auth_failures: str = Field(
+        "30/minute", description="Wrong API keys that each process hears from one client address, likewise"
+    )
+    trusted_proxies: int = Field(
+        0,
+        ge=0,
+        le=10,
+        description="Proxies in front, each of which adds to `X-Forwarded-For` and `-Proto`; with 0 these are ignored",
+    )
+    allowed_hosts: tuple[str, ...] = Field(
+        (),
+        description="Host names that requests may be addressed to, as a JSON list; `.example.org` includes what is "
+        "below it. None means any, but in open mode on loopback `localhost`, `127.0.0.1` and `::1`",
+    )
+
+    @field_validator("rate_limit", "auth_failures")
+    @classmethod
+    def _a_rate(cls, text: str) -> str:
+        parse_rate(text)
+        return text
 
 
 class WorkerSettings(Group):

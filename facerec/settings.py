@@ -164,6 +164,11 @@ class Settings(BaseSettings):
         return self.names.templates_table or f"{self.prefix}-templates"
 
     @property
+    def keys_table(self) -> str:
+        """DynamoDB table of API keys."""
+        return self.names.keys_table or f"{self.prefix}-api-keys"
+
+    @property
     def fleet_table(self) -> str:
         """DynamoDB table of what workers report and the autoscaler remembers."""
         return self.names.fleet_table or f"{self.prefix}-fleet"

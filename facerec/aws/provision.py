@@ -48,6 +48,7 @@ def provision(
         lambda: _request_queue(clients, settings),
         lambda: _queue(clients, settings.response_queue, _attributes(settings, _RESPONSE_RETENTION_SECONDS)),
         lambda: _table(clients, "TEMPLATES_TABLE", settings.templates_table, ("collection", "item")),
+        lambda: _table(clients, "KEYS_TABLE", settings.keys_table, ("kind", "item")),
         lambda: _table(clients, "FLEET_TABLE", settings.fleet_table, ("kind", "item"), expiry=FLEET_EXPIRY),
     ]
     image_id = settings.instances.image_id

@@ -21,9 +21,12 @@ from facerec.stopping import on_stop_signals
 def command(listener: int | None, response_queue: str | None) -> None:
     """Take uploads over HTTP until SIGTERM or Ctrl-C, then answer those who wait and leave.
 
+    Clients need an API key (`facerec keys`), unless FACEREC_WEB__AUTH=open.
+
     \b
     Examples:
       facerec web
+      FACEREC_WEB__AUTH=open facerec web
       FACEREC_WEB__HOST=0.0.0.0 FACEREC_WEB__PROCESSES=2 facerec web
     """  # noqa: D301 - \b is click's mark for a block that is not wrapped
     from facerec.logs import configure_logging
@@ -53,20 +56,26 @@ def _bound(settings: Settings) -> socket.socket:
         ) from exc
 
 
-def _announce(listener: socket.socket) -> None:
-    from facerec.web.server import address_of
+def _announce(settings: Settings, listener: socket.socket) -> None:
+    import structlog
 
+    from facerec.web.server import address_of, on_loopback
+
+    log = structlog.get_logger(__name__)
+    log.info("web_starting", auth=settings.web.auth, rate_limit=settings.web.rate_limit or None)
+    if settings.web.auth == "open" and not on_loopback(listener):
+        log.warning("open_to_everyone", advice="whoever reaches this address is served: set FACEREC_WEB__AUTH=keys")
     click.echo(f"facerec web listens on {address_of(listener)}")
     sys.stdout.flush()
 
 
 def _run_single(settings: Settings, listener: socket.socket) -> None:
-    from facerec.web.process import WebProcess, await_resources, queue_check, resource_checks
+    from facerec.web.process import WebProcess, await_resources, queue_check, start_checks
 
-    await_resources(resource_checks(settings) | {"inbox": queue_check(settings, settings.response_queue)})
+    await_resources(start_checks(settings) | {"inbox": queue_check(settings, settings.response_queue)})
     process = WebProcess(settings, listener, settings.response_queue)
     on_stop_signals(process.stop)
-    _announce(listener)
+    _announce(settings, listener)
     process.run()
 
 
@@ -91,7 +100,7 @@ def _run_parent(settings: Settings, listener: socket.socket) -> None:
     from facerec import bootstrap
     from facerec.aws.response_queues import ResponseQueues
     from facerec.web.metrics import DIRECTORY_VARIABLE, forget_process
-    from facerec.web.process import await_resources, resource_checks
+    from facerec.web.process import await_resources, start_checks
     from facerec.web.supervisor import WebProcesses
 
     def spawn(queue: str) -> subprocess.Popen[bytes]:
@@ -106,13 +115,13 @@ def _run_parent(settings: Settings, listener: socket.socket) -> None:
             env={**os.environ, DIRECTORY_VARIABLE: metrics},
         )
 
-    await_resources(resource_checks(settings))
+    await_resources(start_checks(settings))
     queues = ResponseQueues(
         bootstrap.clients(settings), settings.response_queue, retention_seconds=settings.web.wait_seconds
     )
     stopping = threading.Event()
     on_stop_signals(stopping.set)
-    _announce(listener)
+    _announce(settings, listener)
     owner = f"{socket.gethostname()}:{os.getpid()}"
     with tempfile.TemporaryDirectory(prefix="facerec-web-metrics-") as metrics:
         ended = partial(forget_process, Path(metrics))

@@ -28,11 +28,16 @@ _FLEET_START_SECONDS = 30.0
 _WEB_GRACE_SECONDS, _WORKER_GRACE_SECONDS, _EMULATOR_GRACE_SECONDS = 7.0, 4.0, 2.0
 _AUTOSCALER_GRACE_SECONDS = 2.0
 
+_WEB = {
+    # On loopback; whoever sets FACEREC_WEB__HOST otherwise may set these, too.
+    "FACEREC_WEB__AUTH": "open",
+    "FACEREC_WEB__RATE_LIMIT": "",
+}
 _FLEET = {
     "FACEREC_AUTOSCALE__BOOT_PRIOR_SECONDS": "4",
     "FACEREC_AUTOSCALE__START_PRIOR_SECONDS": "4",
 }
-"""What is different about this machine's fleet, unless the environment says otherwise."""
+"""What is different about this machine's web tier and fleet, unless the environment says otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +182,7 @@ class LocalSystem:
             "FACEREC_INSTANCES__IMAGE_ID": self._emulator.image_id,
             "FACEREC_AUTOSCALE__MAX_INSTANCES": cores,
         }
-        variables = _FLEET | of_the_fleet | variables
+        variables = _WEB | _FLEET | of_the_fleet | variables
         if "FACEREC_WEB__SHUTDOWN_SECONDS" not in environ:
             variables["FACEREC_WEB__SHUTDOWN_SECONDS"] = "4"  # with the flush of the last replies within the grace
         if self._settings.log.level in {"warning", "error"}:

@@ -4,10 +4,13 @@ from uuid import UUID
 
 from flask import Blueprint, Response, jsonify
 
+from facerec.api_keys import Scope
 from facerec.errors import ConfigurationError, ObjectMissing, Transient
 from facerec.keys import request_prefix
 from facerec.ports import ObjectStore
 from facerec.settings import Settings
+from facerec.web.access import UNDEFINED
+from facerec.web.guard import needs
 from facerec.web.readiness import Readiness
 from facerec.web.replies import UNAVAILABLE_RETRY_SECONDS
 
@@ -17,6 +20,7 @@ def blueprint(*, settings: Settings, store: ObjectStore, readiness: Readiness) -
     api = Blueprint("api", __name__)
 
     @api.get("/api/v1/results/<request_id>")
+    @needs(Scope.RECOGNISE)
     def result(request_id: str) -> Response:
         try:
             known = UUID(request_id)
@@ -38,10 +42,12 @@ def blueprint(*, settings: Settings, store: ObjectStore, readiness: Readiness) -
         return error(404, f"there is no request {known}, or its result has expired")
 
     @api.get("/healthz")
+    @needs(None)
     def alive() -> Response:
         return jsonify(status="ok")
 
     @api.get("/readyz")
+    @needs(None)
     def ready() -> Response:
         problems = readiness.problems()
         response = jsonify(
@@ -54,9 +60,9 @@ def blueprint(*, settings: Settings, store: ObjectStore, readiness: Readiness) -
     return api
 
 
-def error(status: int, message: str) -> Response:
-    """An error as the API words it."""
-    response = jsonify(message=message)
+def error(status: int, message: str, code: int = UNDEFINED) -> Response:
+    """An error as the API words it, with CompreFace's code where it has one."""
+    response = jsonify(message=message, code=code)
     response.status_code = status
     return response
 

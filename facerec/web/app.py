@@ -7,21 +7,15 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, Reque
 from facerec.ports import ObjectStore, TaskQueue
 from facerec.settings import Settings
 from facerec.web import api, metrics, pages, replies, uploads
+from facerec.web.access import UNDEFINED, Gate, behind_proxies
 from facerec.web.admission import Admission
 from facerec.web.forms import FORM_MEMORY_BYTES, FORM_OVERHEAD_BYTES, MAX_FORM_PARTS, UploadRequest
+from facerec.web.guard import guard
+from facerec.web.headers import HEADERS, PAGE_POLICY, TRANSPORT_SECURITY
 from facerec.web.inbox import Waiters
 from facerec.web.readiness import Readiness
 
 log = structlog.get_logger(__name__)
-
-_HEADERS = {
-    "Cache-Control": "no-store",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-}
-_PAGE_POLICY = (
-    "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
-)
 
 
 class _App(Flask):
@@ -38,11 +32,12 @@ def create_app(
     admission: Admission,
     readiness: Readiness,
     measured: metrics.WebMetrics,
+    gate: Gate,
 ) -> Flask:
     """Make the application.
 
-    `reply_to` names the response queue whose results resolve `waiters`; `admission` decides how many uploads may wait;
-    `measured` sees every request.
+    `reply_to` names the response queue whose results resolve `waiters`; `admission` decides how many uploads may wait,
+    `gate` who is served at all; `measured` sees every request.
     """
     app = _App("facerec.web", static_folder=None)
     app.config.update(
@@ -62,8 +57,10 @@ def create_app(
     )
     app.register_blueprint(uploads.blueprint(desk))
     app.register_blueprint(api.blueprint(settings=settings, store=store, readiness=readiness))
-    app.register_blueprint(pages.blueprint(settings))
+    app.register_blueprint(pages.blueprint(settings, open_to_all=gate.open_to_all))
     app.register_blueprint(metrics.blueprint(measured))
+    guard(app, gate, _worded)
+    app.wsgi_app = behind_proxies(app.wsgi_app, settings.web.trusted_proxies)  # type: ignore[assignment] # as Flask documents
     app.register_error_handler(HTTPException, lambda exc: _problem(exc, settings))
     app.register_error_handler(Exception, _fault)
     app.after_request(_secured)
@@ -95,17 +92,19 @@ def _fault(exc: Exception) -> Response:
     return _worded(500, "the server made a mistake that it has noted: try again later")
 
 
-def _worded(status: int, sentence: str) -> Response:
+def _worded(status: int, sentence: str, code: int = UNDEFINED) -> Response:
     """JSON where programs ask, plain text elsewhere."""
     sentence = replies.one_line(sentence)
     if request.path.startswith("/api/"):
-        return api.error(status, sentence)
+        return api.error(status, sentence, code)
     return Response(sentence, status=status, content_type="text/plain; charset=utf-8")
 
 
 def _secured(response: Response) -> Response:
-    for name, value in _HEADERS.items():
-        response.headers.setdefault(name, value)
     if response.mimetype == "text/html":
-        response.headers["Content-Security-Policy"] = _PAGE_POLICY
+        response.headers["Content-Security-Policy"] = PAGE_POLICY
+    if request.is_secure:
+        response.headers["Strict-Transport-Security"] = TRANSPORT_SECURITY
+    for name, value in HEADERS.items():
+        response.headers.setdefault(name, value)
     return response

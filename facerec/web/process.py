@@ -12,9 +12,11 @@ from facerec.aws.queue_identity import made_at
 from facerec.aws.queue_urls import check_queue
 from facerec.errors import FacerecError, Transient
 from facerec.settings import Settings
+from facerec.web.access import Gate
 from facerec.web.admission import Admission
 from facerec.web.app import create_app
 from facerec.web.inbox import InboxThread, Waiters
+from facerec.web.key_ring import KeyRing
 from facerec.web.metrics import WebMetrics
 from facerec.web.readiness import Check, Readiness
 from facerec.web.rescue import Rescue
@@ -60,6 +62,8 @@ class WebProcess:
             output_bucket=settings.output_bucket,
         )
         checks = resource_checks(settings) | {"inbox": self._inbox.check, "admission": self._check_admission}
+        ring = KeyRing(bootstrap.api_keys(settings)) if settings.web.auth == "keys" else None
+        gate = Gate(settings.web, ring)
         app = create_app(
             settings=settings,
             store=store,
@@ -69,8 +73,9 @@ class WebProcess:
             admission=self._admission,
             readiness=Readiness(checks),
             measured=metrics,
+            gate=gate,
         )
-        self._server = WebServer(app, settings.web, listener, refused=metrics.refused)
+        self._server = WebServer(app, settings.web, listener, preview=gate.preview, refused=metrics.refused)
 
     def run(self) -> None:
         """Serve until `stop`, then drain; the inbox is read to the end."""
@@ -101,6 +106,14 @@ def resource_checks(settings: Settings) -> dict[str, Check]:
             store.keys(bucket, "readiness/")
 
     return {"store": check_store, "queue": queue_check(settings, settings.request_queue)}
+
+
+def start_checks(settings: Settings) -> dict[str, Check]:
+    """What must be there to start; the keys, once read, are not needed all the time."""
+    checks = resource_checks(settings)
+    if settings.web.auth == "keys":
+        checks["keys"] = lambda: bootstrap.api_keys(settings).get("0" * 12)
+    return checks
 
 
 def queue_check(settings: Settings, queue: str) -> Check:

@@ -1,16 +1,20 @@
 """The production server: waitress, whose one loop reads and writes for all clients while threads only compute.
 
-A slow client costs a socket, not a thread. Two things are added to waitress: a refused body is read to its end and
-thrown away, so that the client sees the refusal instead of a reset; and a stop answers whoever still waits.
+A slow client costs a socket, not a thread. Three things are added to waitress: whoever is turned away for what the head
+says has his body not kept; a refused body is read to its end and thrown away, so that the client sees the refusal
+instead of a reset; and a stop answers whoever still waits.
 """
 
+import ipaddress
 import resource
 import socket
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from http import HTTPStatus
+from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -24,6 +28,8 @@ from waitress.utilities import RequestEntityTooLarge
 from facerec.setting_groups import WebSettings
 from facerec.web import replies
 from facerec.web.forms import FORM_OVERHEAD_BYTES
+from facerec.web.headers import HEADERS
+from facerec.web.screening import Preview, ScreenedTask, Screening
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -60,6 +66,7 @@ class WebServer:
         settings: WebSettings,
         listener: socket.socket,
         *,
+        preview: Preview,
         refused: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._settings = settings
@@ -83,11 +90,14 @@ class WebServer:
             max_request_header_size=FORM_OVERHEAD_BYTES,
             expose_tracebacks=False,
             ident=None,
+            # Those of proxies that are not trusted, which the application ignores anyway.
+            clear_untrusted_proxy_headers=settings.trusted_proxies == 0,
             log_socket_errors=False,
         )
         self._server.channel_class = _Channel
         self._server.max_upload_bytes = settings.max_upload_bytes
         self._server.refused = refused
+        self._server.preview = preview
 
     def request_stop(self) -> None:
         """Ask `run` to drain and return; may be called from any thread and from a signal handler."""
@@ -141,6 +151,11 @@ def address_of(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+def on_loopback(listener: socket.socket) -> bool:
+    """Whether only this machine can reach it."""
+    return ipaddress.ip_address(listener.getsockname()[0].partition("%")[0]).is_loopback
+
+
 def _raise_file_limit() -> None:
     """Each connection takes a descriptor, and a large body another; the usual soft limit is 1 024."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -150,26 +165,31 @@ def _raise_file_limit() -> None:
 
 
 class _Parser(HTTPRequestParser):  # type: ignore[misc] # waitress has no annotations
-    """Reads a body that is too large to its end, without keeping it, before the request counts as complete.
+    """Reads a refused body to its end, without keeping it, before the request counts as complete.
 
     A server that answers and closes while the client still sends makes the client's kernel drop the answer.
     """
 
+    completed: bool
     expect_continue: bool
     _discarded: int | None = None
+
+    def __init__(self, adj: Any, *, preview: Preview, address: str) -> None:
+        super().__init__(adj)
+        self.screening = Screening(preview, address)
 
     def received(self, data: bytes) -> int:
         if self._discarded is not None:
             return self._discard(data)
         consumed: int = super().received(data)
-        if self.completed and isinstance(self.error, RequestEntityTooLarge):
+        if (self.completed and isinstance(self.error, RequestEntityTooLarge)) or self.screening.turns_away(self):
             self._begin_to_discard()
         return consumed
 
     def _begin_to_discard(self) -> None:
         if self.expect_continue:
             # The client asks before it sends: it learns the answer at once.
-            self.expect_continue = False
+            self.expect_continue, self.completed = False, True
             return
         if self.content_length > DISCARDED_BYTES:
             return
@@ -191,6 +211,10 @@ class _Void:
     def append(self, data: bytes) -> None:
         """Forget it."""
 
+    def getfile(self) -> BytesIO:
+        """What was kept."""
+        return BytesIO()
+
     def close(self) -> None:
         """There is nothing to free."""
 
@@ -207,23 +231,25 @@ class _Refusal(ErrorTask):  # type: ignore[misc] # waitress has no annotations
         if status is HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
             sentence = replies.too_large(self.channel.server.max_upload_bytes).text
         elif status < HTTPStatus.INTERNAL_SERVER_ERROR:
-            sentence = f"this is no proper HTTP request ({replies.one_line(error.body)}): use an HTTP client"
+            # Without the line that it quotes, which may hold a key.
+            reason = replies.one_line(error.body.partition('"')[0].strip())
+            sentence = f"this is no proper HTTP request ({reason}): use an HTTP client"
         else:
             sentence = f"the request cannot be answered ({replies.one_line(error.body)})"
         log.info("request_refused", status=int(status), reason=sentence)
         self.channel.server.refused(int(status))
         body = sentence.encode()
         self.status = f"{int(status)} {status.phrase}"
-        self.response_headers += [
-            ("Content-Type", "text/plain; charset=utf-8"),
-            ("Cache-Control", "no-store"),
-            ("X-Content-Type-Options", "nosniff"),
-        ]
+        self.response_headers += [("Content-Type", "text/plain; charset=utf-8"), *HEADERS.items()]
         self.set_close_on_finish()
         self.content_length = len(body)
         self.write(body)
 
 
 class _Channel(HTTPChannel):  # type: ignore[misc] # waitress has no annotations
-    parser_class = _Parser
+    task_class = ScreenedTask
     error_task_class = _Refusal
+
+    def __init__(self, server: Any, sock: socket.socket, addr: tuple[str, int], *rest: Any, **named: Any) -> None:
+        self.parser_class = partial(_Parser, preview=server.preview, address=addr[0])
+        super().__init__(server, sock, addr, *rest, **named)

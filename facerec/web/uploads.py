@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 import structlog
 from flask import Blueprint, Request, Response, g, request
 
+from facerec.api_keys import Scope
 from facerec.errors import ConfigurationError, QueueMissing, Transient
 from facerec.keys import input_key, safe_name
 from facerec.messages import ObjectRef, RecognitionRequest
@@ -18,6 +19,7 @@ from facerec.settings import Settings
 from facerec.web import replies
 from facerec.web.admission import Admission
 from facerec.web.forms import Upload, read_upload
+from facerec.web.guard import needs
 from facerec.web.inbox import Waiter, Waiters
 from facerec.web.replies import Declined, Reply
 from model.header import InvalidImage, read_header
@@ -146,6 +148,7 @@ def blueprint(uploads: Uploads) -> Blueprint:
     web = Blueprint("uploads", __name__)
 
     @web.post("/")
+    @needs(Scope.RECOGNISE)
     def upload() -> Response:
         request_id = g.request_id = uuid4()
         with structlog.contextvars.bound_contextvars(request_id=str(request_id)):

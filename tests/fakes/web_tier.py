@@ -1,6 +1,7 @@
 """A whole web tier on fakes, with a worker that answers as it is told."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -13,10 +14,13 @@ from werkzeug.test import TestResponse
 
 from facerec.keys import output_key
 from facerec.messages import NO_FACE, UNKNOWN, Box, Face, Match, Outcome, RecognitionRequest, RecognitionResult
+from facerec.ports import ApiKeys
 from facerec.settings import Settings
+from facerec.web.access import Gate
 from facerec.web.admission import Admission
 from facerec.web.app import create_app
 from facerec.web.inbox import InboxThread, Waiters
+from facerec.web.key_ring import KeyRing
 from facerec.web.metrics import WebMetrics
 from facerec.web.readiness import Check, Readiness
 from tests.fakes.object_store import InMemoryObjectStore
@@ -29,10 +33,17 @@ Answer = Callable[[RecognitionRequest], RecognitionResult]
 class FakeWebTier:
     """The application with its ports in memory; `answer` decides what the worker says to a request.
 
-    With `answer` None no worker answers, until `work` is called.
+    With `answer` None no worker answers, until `work` is called. Without `keys` everyone is served.
     """
 
-    def __init__(self, settings: Settings | None = None, answer: Answer | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        answer: Answer | None = None,
+        *,
+        keys: ApiKeys | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.settings = settings or Settings()
         self.answer = answer
         self.store = InMemoryObjectStore()
@@ -50,6 +61,7 @@ class FakeWebTier:
         self.inbox_thread = InboxThread(
             self.inbox, self.waiters, poll_seconds=0.02, backoff=lambda _: 0.01, watch=self.metrics
         )
+        self.gate = Gate(self.settings.web, None if keys is None else KeyRing(keys, clock=clock), clock=clock)
         self.checks: dict[str, Check] = {"inbox": self.inbox_thread.check}
         self.app = self._app()
 
@@ -63,6 +75,7 @@ class FakeWebTier:
             admission=self.admission,
             readiness=Readiness(self.checks),
             measured=self.metrics,
+            gate=self.gate,
         )
 
     def _worker(self, request: RecognitionRequest) -> None:

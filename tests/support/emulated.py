@@ -55,6 +55,7 @@ def emulated_aws(kind: EmulatorKind, state: Path) -> Iterator[EmulatedAws]:
             pytest.fail(f"the emulator did not start: {tail(process.log)}")
         for name, value in emulated_variables(found.url, os.environ).items():
             patch.setenv(name, value)
+        patch.setenv("FACEREC_WEB__AUTH", "open")
         settings = Settings.load()
         provision(Clients(settings), settings)
         yield EmulatedAws(kind, found.url, settings, dict(os.environ))

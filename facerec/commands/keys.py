@@ -1,0 +1,196 @@
+"""`facerec keys`: who may use the web tier."""
+
+import json
+import re
+import sys
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from facerec.api_keys import ApiKey, Scope, Token, issue, revoked, rotated
+from facerec.errors import FacerecError
+from facerec.settings import Settings
+
+if TYPE_CHECKING:
+    from facerec.ports import ApiKeys
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
+
+_UNIT_SECONDS = {"m": 60, "h": 3600, "d": 86_400}
+_LONGEST = timedelta(days=3650)
+
+
+class _Duration(click.ParamType[timedelta]):
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
+        if isinstance(value, timedelta):
+            return value
+        found = re.fullmatch(r"([0-9]{1,6})([mhd])", value, re.ASCII)
+        length = timedelta(seconds=int(found[1]) * _UNIT_SECONDS[found[2]]) if found else None
+        if length is None or length > _LONGEST:
+            self.fail(f"{value!r} is no duration up to ten years: write it like 30m, 24h or 90d", param, ctx)
+        return length
+
+
+@click.group("keys")
+def command() -> None:
+    """Make, list, rotate and revoke the API keys of the web tier's clients.
+
+    \b
+    Examples:
+      facerec keys create "front desk" --scope recognise --expires-in 90d
+      facerec keys list
+      facerec keys rotate 0123456789ab --grace 24h
+      facerec keys revoke 0123456789ab
+    """  # noqa: D301 - \b is click's mark for a block that is not wrapped
+
+
+@command.command("create")
+@click.argument("name")
+@click.option(
+    "--scope",
+    "scopes",
+    multiple=True,
+    required=True,
+    type=click.Choice([str(scope) for scope in Scope]),
+    help="What it may be used for; may be repeated. `admin` includes all.",
+)
+@click.option("--expires-in", type=_Duration(), help="As 90d; without it the key does not expire.")
+@json_option
+def create(name: str, scopes: tuple[str, ...], expires_in: timedelta | None, as_json: bool) -> None:  # noqa: FBT001 - click passes by name
+    """Make a key for the client NAME and show it, once.
+
+    \b
+    Examples:
+      facerec keys create "front desk" --scope recognise
+      facerec keys create importer --scope recognise --scope enrol --expires-in 90d --json
+    """  # noqa: D301 - as above
+    key, token = issue(name, [Scope(scope) for scope in scopes], now=datetime.now(UTC), expires_in=expires_in)
+    _store().put(key)
+    _show(key, token, as_json=as_json)
+
+
+@command.command("list")
+@json_option
+def list_(as_json: bool) -> None:  # noqa: FBT001 - as above
+    """List all keys, without their secrets; times are UTC.
+
+    \b
+    Examples:
+      facerec keys list
+      facerec keys list --json
+    """  # noqa: D301 - as above
+    keys = _store().keys()
+    now = datetime.now(UTC)
+    if as_json:
+        click.echo(json.dumps([_described(key, now) for key in keys], indent=2, ensure_ascii=False))
+    elif keys:
+        _print_table(keys, now)
+    else:
+        click.echo("There are no keys: `facerec keys create NAME --scope recognise`.", err=True)
+
+
+@command.command("revoke")
+@click.argument("key_id", metavar="ID")
+def revoke(key_id: str) -> None:
+    """Let the key ID be refused from now on; running web processes learn it within half a minute.
+
+    \b
+    Example:
+      facerec keys revoke 0123456789ab
+    """  # noqa: D301 - as above
+    store = _store()
+    key = _found(store, key_id)
+    if key.revoked_at is None:
+        store.put(revoked(key, datetime.now(UTC)))
+    click.echo(f"Key {key.key_id} ({key.name}) is revoked.")
+
+
+@command.command("rotate")
+@click.argument("key_id", metavar="ID")
+@click.option(
+    "--grace", type=_Duration(), default="24h", show_default=True, help="How long the old secret works; 0m ends it."
+)
+@json_option
+def rotate(key_id: str, grace: timedelta, as_json: bool) -> None:  # noqa: FBT001 - as above
+    """Give the key ID a new secret and show it, once; a still older secret ends at once.
+
+    \b
+    Examples:
+      facerec keys rotate 0123456789ab
+      facerec keys rotate 0123456789ab --grace 0m
+    """  # noqa: D301 - as above
+    store = _store()
+    changed, token = rotated(_found(store, key_id), now=datetime.now(UTC), grace=grace)
+    store.put(changed)
+    _show(changed, token, as_json=as_json)
+
+
+def _store() -> "ApiKeys":
+    from facerec import bootstrap
+
+    return bootstrap.api_keys(Settings.load())
+
+
+def _found(store: "ApiKeys", key_id: str) -> ApiKey:
+    key = store.get(key_id) if re.fullmatch(r"[0-9a-f]{12}", key_id) else None
+    if key is None:
+        # Not repeated: it may be a whole key, and end up in a log.
+        raise FacerecError("there is no key of this id: `facerec keys list` shows them; it is the middle part of a key")
+    return key
+
+
+def _show(key: ApiKey, token: Token, *, as_json: bool) -> None:
+    now = datetime.now(UTC)
+    if as_json:
+        click.echo(json.dumps(_described(key, now) | {"key": token.reveal()}, indent=2, ensure_ascii=False))
+        return
+    click.echo(f"The key of {key.name} ({', '.join(key.scopes)}); it is shown this once:", err=True)
+    click.echo(token.reveal())
+    if key.former_until is not None:
+        click.echo(f"The old one works until {_when(key.former_until)} UTC.", err=True)
+
+
+def _state(key: ApiKey, now: datetime) -> str:
+    if key.revoked_at is not None:
+        return "revoked"
+    if key.expires_at is not None and now >= key.expires_at:
+        return "expired"
+    return "rotating" if key.former_until is not None and now < key.former_until else "good"
+
+
+def _described(key: ApiKey, now: datetime) -> dict[str, object]:
+    times = ("created_at", "expires_at", "revoked_at", "former_until")
+    return {"id": key.key_id, "name": key.name, "scopes": list(key.scopes), "state": _state(key, now)} | {
+        name: None if (at := getattr(key, name)) is None else at.isoformat() for name in times
+    }
+
+
+def _print_table(keys: list[ApiKey], now: datetime) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for title in ("id", "name", "scopes", "state", "created (UTC)", "expires (UTC)"):
+        table.add_column(title, overflow="fold")
+    styles = {"good": "green", "rotating": "cyan", "expired": "dim", "revoked": "red"}
+    for key in keys:
+        state = _state(key, now)
+        expires = "never" if key.expires_at is None else _when(key.expires_at)
+        table.add_row(
+            key.key_id,
+            Text(key.name),
+            ", ".join(key.scopes),
+            Text(state, styles[state]),
+            _when(key.created_at),
+            expires,
+        )
+    # Off a terminal lines are long rather than folded.
+    Console(width=None if sys.stdout.isatty() else 240).print(table)
+
+
+def _when(at: datetime) -> str:
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M}"

@@ -1,0 +1,122 @@
+"""One suite for everywhere API keys are kept: memory, DynamoDB as ministack has it, and as moto has it."""
+
+import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from facerec.api_keys import ApiKey, Scope, Standing, issue, revoked, rotated
+from facerec.aws import provision
+from facerec.aws.api_keys import DynamoApiKeys
+from facerec.aws.clients import Clients
+from facerec.errors import ConfigurationError, FacerecError, Transient
+from facerec.ports import ApiKeys
+from tests.fakes.api_keys import InMemoryApiKeys
+
+NOW = datetime(2026, 3, 1, 12, 30, 15, 123456, tzinfo=UTC)
+
+
+@pytest.fixture(params=["memory", "ministack", "moto"])
+def store(request: pytest.FixtureRequest) -> ApiKeys:
+    """Each kind in turn, empty."""
+    if request.param == "memory":
+        return InMemoryApiKeys()
+    return empty_store(request.getfixturevalue(f"{request.param}_clients"))
+
+
+def empty_store(clients: Clients) -> DynamoApiKeys:
+    """A store on a table as `facerec provision` makes it."""
+    name = f"test-{uuid.uuid4().hex[:12]}"
+    provision._table(clients, "KEYS_TABLE", name, ("kind", "item"))
+    return DynamoApiKeys(clients, name)
+
+
+def made(name: str = "kiosk", later: float = 0) -> ApiKey:
+    """A key that was made some seconds later."""
+    return issue(name, [Scope.RECOGNISE], now=NOW + timedelta(seconds=later))[0]
+
+
+def test_there_are_none_at_first(store: ApiKeys) -> None:
+    """That is no error."""
+    assert store.get("0123456789ab") is None
+    assert store.keys() == []
+
+
+def test_a_key_comes_back_as_it_was_put_through_its_whole_life(store: ApiKeys) -> None:
+    """Every field survives the trip, and so does the check of both secrets."""
+    key, first = issue("kiosk im Süden", [Scope.ADMIN, Scope.ENROL], now=NOW, expires_in=timedelta(days=90))
+    store.put(key)
+    assert store.get(key.key_id) == key
+    changed, second = rotated(key, now=NOW, grace=timedelta(hours=24))
+    store.put(changed)
+    found = store.get(key.key_id)
+    assert found == changed
+    assert found.standing(first.secret, NOW) is found.standing(second.secret, NOW) is Standing.GOOD
+    ended = revoked(changed, NOW)
+    store.put(ended)
+    assert store.get(key.key_id) == ended
+    assert store.keys() == [ended]
+
+
+def test_all_are_listed_the_oldest_first(store: ApiKeys) -> None:
+    """Whatever their ids."""
+    keys = [made(f"client {number}", later=number) for number in range(5)]
+    for key in reversed(keys):
+        store.put(key)
+    assert store.keys() == keys
+
+
+def test_of_two_changes_at_once_one_is_refused(store: ApiKeys) -> None:
+    """So that no rotation brings back what has just been revoked."""
+    key = made()
+    store.put(key)
+    store.put(revoked(key, NOW))
+    with pytest.raises(FacerecError, match="try again"):
+        store.put(rotated(key, now=NOW, grace=timedelta(0))[0])
+    with pytest.raises(FacerecError, match="try again"):
+        store.put(replace(key, name="another of the same id"))
+    found = store.get(key.key_id)
+    assert found is not None
+    assert found.revoked_at == NOW
+
+
+def test_many_changes_at_once_leave_one(store: ApiKeys) -> None:
+    """Whoever was first."""
+    key = made()
+    store.put(key)
+
+    def rename(number: int) -> bool:
+        try:
+            store.put(replace(key, name=str(number), revision=2))
+        except FacerecError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(4) as threads:
+        assert sum(threads.map(rename, range(4))) == 1
+
+
+def test_a_damaged_key_is_neither_good_nor_unknown(ministack_clients: Clients) -> None:
+    """And the error does not repeat what was read."""
+    store = empty_store(ministack_clients)
+    place = {"kind": {"S": "api-key"}, "item": {"S": "0123456789ab"}}
+    ministack_clients.dynamodb.put_item(TableName=store._table, Item=place | {"record": {"S": '{"hash": "abc"}'}})
+    with pytest.raises(Transient, match="0123456789ab cannot be read") as caught:
+        store.get("0123456789ab")
+    assert "abc" not in str(caught.value).replace("0123456789ab", "")
+
+
+def test_a_missing_table_says_what_to_do(ministack_clients: Clients) -> None:
+    """Before `facerec provision` every call names the remedy."""
+    store = DynamoApiKeys(ministack_clients, "no-such-table")
+    calls: tuple[Callable[[], object], ...] = (
+        lambda: store.get("0123456789ab"),
+        store.keys,
+        lambda: store.put(made()),
+    )
+    for call in calls:
+        with pytest.raises(ConfigurationError, match="facerec provision"):
+            call()

@@ -1,0 +1,40 @@
+"""API keys in memory, held to the real one's behaviour by tests/contracts."""
+
+import threading
+
+from facerec.api_keys import ApiKey
+from facerec.errors import FacerecError
+
+
+class InMemoryApiKeys:
+    """`ApiKeys` in a dictionary, safe for many threads. While `outage` is set every call raises it."""
+
+    def __init__(self, *keys: ApiKey) -> None:
+        self._lock = threading.Lock()
+        self._keys = {key.key_id: key for key in keys}
+        self.outage: Exception | None = None
+        self.reads: list[str] = []
+        """The ids that `get` was asked for."""
+
+    def get(self, key_id: str) -> ApiKey | None:
+        with self._lock:
+            self.reads.append(key_id)
+            self._reach()
+            return self._keys.get(key_id)
+
+    def keys(self) -> list[ApiKey]:
+        with self._lock:
+            self._reach()
+            return sorted(self._keys.values(), key=lambda key: (key.created_at, key.key_id))
+
+    def put(self, key: ApiKey) -> None:
+        with self._lock:
+            self._reach()
+            known = self._keys.get(key.key_id)
+            if (0 if known is None else known.revision) != key.revision - 1:
+                raise FacerecError(f"key {key.key_id} was changed by someone else just now: try again")
+            self._keys[key.key_id] = key
+
+    def _reach(self) -> None:
+        if self.outage is not None:
+            raise self.outage

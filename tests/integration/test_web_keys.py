@@ -1,0 +1,179 @@
+"""`facerec web` with API keys, as an operator and a client use it: real commands, against the emulator."""
+
+import json
+import re
+import socket
+import ssl
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx
+import pytest
+
+from facerec import bootstrap
+from facerec.api_keys import Scope, issue, revoked
+from facerec.local.addresses import poll_until
+from facerec.settings import Settings
+from tests.support.emulated import EmulatedAws, environ_of
+from tests.support.processes import CHECKOUT, descendants, facerec, run
+
+NOBODYS = f"frk_{'0' * 12}_{'A' * 43}"
+LARGE = 14_000_000
+TLS = ssl.create_default_context()
+"""Shared, because making one takes long; it is not used, since the tests speak plain HTTP."""
+
+
+def client(url: str) -> httpx.Client:
+    """A client that keeps its connection."""
+    return httpx.Client(base_url=url, timeout=60, trust_env=False, verify=TLS)
+
+
+class Web:
+    """A running `facerec web` and what it has logged."""
+
+    def __init__(self, environ: Mapping[str, str], log: Path) -> None:
+        with log.open("wb") as errors:
+            self.process = subprocess.Popen(
+                facerec("web"), cwd=CHECKOUT, env=dict(environ), stdout=subprocess.PIPE, stderr=errors, text=True
+            )
+        self._log = log
+        assert self.process.stdout is not None
+        self.url = self.process.stdout.readline().split()[-1]
+        self.client = client(self.url)
+
+    def status(self, key: str | None = None, path: str = "/api/v1/results/00000000-0000-0000-0000-000000000000") -> int:
+        """Ask for a result, with a key or without."""
+        return self.client.get(path, headers={} if key is None else {"x-api-key": key}).status_code
+
+    def logged(self) -> str:
+        """The whole log so far."""
+        return self._log.read_text()
+
+
+def read_all(connection: socket.socket) -> str:
+    """What the server says until it closes."""
+    said = b""
+    while chunk := connection.recv(65_536):
+        said += chunk
+    return said.decode()
+
+
+@contextmanager
+def web(environ: Mapping[str, str], log: Path) -> Iterator[Web]:
+    """A ready `facerec web`, surely gone afterwards."""
+    command = Web(environ, log)
+    try:
+        deadline = time.monotonic() + 60
+        while command.status(path="/readyz") != 200:
+            assert time.monotonic() < deadline, command.logged()
+        yield command
+    finally:
+        command.client.close()
+        command.process.terminate()
+        try:
+            command.process.wait(30)
+        finally:
+            command.process.kill()
+
+
+@pytest.fixture
+def environ(emulator: EmulatedAws, fresh: Settings) -> dict[str, str]:
+    """The environment of a `facerec web` that is not told to be open, and of `facerec keys`."""
+    variables = {"FACEREC_WEB__PORT": "0", "FACEREC_QUEUE__WAIT_TIME_SECONDS": "1", "FACEREC_LOG__FORMAT": "json"}
+    inherited = {name: value for name, value in emulator.environ.items() if name != "FACEREC_WEB__AUTH"}
+    return environ_of(fresh, inherited) | variables
+
+
+def made(environ: Mapping[str, str], *arguments: str) -> str:
+    """A key as `facerec keys` prints it."""
+    ended = run("keys", *arguments, environ=environ)
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout.strip()
+
+
+def test_a_key_from_its_making_to_its_end(environ: dict[str, str], fresh: Settings, tmp_path: Path) -> None:
+    """The door is shut unless it is said otherwise; both secrets work after a rotation, in every process."""
+    key = made(environ, "create", "kiosk", "--scope", "recognise")
+    new = made(environ, "rotate", key.split("_")[1])
+    record, token = issue("gone", [Scope.ADMIN], now=datetime.now(UTC))
+    store, gone = bootstrap.api_keys(fresh), token.reveal()
+    store.put(record)
+    store.put(revoked(record, datetime.now(UTC)))
+    with web(environ | {"FACEREC_WEB__PROCESSES": "2"}, tmp_path / "log") as command:
+        assert len(descendants(command.process.pid)) == 2
+        for _ in range(4):
+            command.client.close()  # the next connection may be another process's
+            command.client = client(command.url)
+            assert [command.status(text) for text in (None, NOBODYS, gone, key, new)] == [401, 401, 401, 404, 404]
+        assert '"auth": "keys"' in command.logged()
+        assert not [text for text in (key, gone, new, NOBODYS) if text.rpartition("_")[2] in command.logged()]
+
+
+def test_the_body_of_a_stranger_is_not_kept(environ: dict[str, str], fresh: Settings, tmp_path: Path) -> None:
+    """He reads why after he has sent it all, and the connection ends; whoever asks first need not send it."""
+    record, token = issue("kiosk", [Scope.RECOGNISE], now=datetime.now(UTC))
+    bootstrap.api_keys(fresh).put(record)
+    key, wrong = token.reveal(), f"frk_{token.key_id}_{'A' * 43}"
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    with web(environ | {"TMPDIR": str(scratch)}, tmp_path / "log") as command, ExitStack() as stack:
+
+        def temporary_files() -> int:
+            count = 0
+            for link in Path(f"/proc/{command.process.pid}/fd").iterdir():
+                with suppress(FileNotFoundError):  # closed meanwhile
+                    count += str(scratch) in str(link.readlink())
+            return count
+
+        def begin(headers: str, body: bytes = b"x" * (LARGE // 2)) -> socket.socket:
+            address = ("127.0.0.1", httpx.URL(command.url).port or 0)
+            connection = stack.enter_context(socket.create_connection(address, timeout=60))
+            head = f"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: {LARGE}\r\n{headers}\r\n"
+            connection.sendall(head.encode() + body)
+            return connection
+
+        def end(connection: socket.socket) -> str:
+            connection.sendall(b"x" * (LARGE // 2))
+            return read_all(connection)
+
+        for headers in ("", f"x-api-key: {wrong}\r\n", f"Authorization: Bearer {NOBODYS}\r\n"):
+            stranger = begin(headers)
+            assert command.status(key) == 404
+            assert poll_until(lambda: temporary_files() == 0, 30)
+            reply = end(stranger)
+            assert reply.startswith("HTTP/1.1 401 ")
+            assert re.search(r"\r\nWWW-Authenticate: Bearer ", reply, re.IGNORECASE)
+            assert re.search(r"\r\nConnection: close\r\n", reply, re.IGNORECASE)
+        assert read_all(begin("Expect: 100-continue\r\n", b"")).startswith("HTTP/1.1 401 ")
+        # Whereas that of a holder is.
+        holder = begin(f"x-api-key: {key}\r\nConnection: close\r\n")
+        assert poll_until(lambda: temporary_files() == 1, 30)
+        assert end(holder).startswith("HTTP/1.1 400 ")
+
+        # A line that is no header is quoted neither in the log nor in the reply.
+        reply = read_all(begin(f"x-api-key: {key}\n\r\n", b""))
+        assert " 400 " in reply
+        assert token.secret not in reply + command.logged()
+        denied = [json.loads(line) for line in command.logged().splitlines() if '"request_denied"' in line]
+        assert [line["reason"] for line in denied] == ["no_key", "wrong_key", "wrong_key", "no_key"]
+
+
+def test_an_open_server_is_warned_of_where_others_reach_it(environ: dict[str, str], tmp_path: Path) -> None:
+    """And serves whoever comes."""
+    opened = {"FACEREC_WEB__AUTH": "open", "FACEREC_WEB__HOST": "0.0.0.0"}  # noqa: S104 - that is the point
+    with web(environ | opened, tmp_path / "log") as command:
+        assert command.status() == 404
+        assert '"open_to_everyone"' in command.logged()
+
+
+def test_without_the_table_the_start_says_what_to_do(environ: dict[str, str]) -> None:
+    """In one line."""
+    ended = run("web", environ=environ | {"FACEREC_NAMES__KEYS_TABLE": "no-such-table"})
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("facerec: ")
+    assert "facerec provision" in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1

@@ -1,0 +1,157 @@
+"""The keys as a web process knows them: read once, kept through an outage, and never made up."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+
+import pytest
+
+from facerec.api_keys import ApiKey, Scope, issue, revoked
+from facerec.errors import Transient
+from facerec.web import key_ring
+from facerec.web.key_ring import UNREAD, KeyRing
+from tests.fakes.api_keys import InMemoryApiKeys
+from tests.fakes.clock import Clock
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+KEY = issue("kiosk", [Scope.RECOGNISE], now=NOW)[0]
+OTHER = issue("other", [Scope.ADMIN], now=NOW)[0]
+
+
+class Hanging(InMemoryApiKeys):
+    """A store that does not answer before it is released."""
+
+    def __init__(self, *keys: ApiKey) -> None:
+        super().__init__(*keys)
+        self.release = threading.Event()
+
+    def get(self, key_id: str) -> ApiKey | None:
+        assert self.release.wait(30)
+        return super().get(key_id)
+
+
+@pytest.fixture
+def store() -> InMemoryApiKeys:
+    """A store with one key."""
+    return InMemoryApiKeys(KEY)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """The ring's clock."""
+    return Clock()
+
+
+@pytest.fixture
+def ring(store: InMemoryApiKeys, clock: Clock) -> KeyRing:
+    """A ring that knows nothing yet."""
+    return KeyRing(store, clock=clock)
+
+
+def test_a_key_is_read_once_in_half_a_minute(store: InMemoryApiKeys, clock: Clock, ring: KeyRing) -> None:
+    """However often it comes."""
+    for _ in range(100):
+        assert ring.find(KEY.key_id) == KEY
+        assert ring.peek(KEY.key_id) == KEY
+    assert store.reads == [KEY.key_id]
+    clock.now += 30
+    assert ring.find(KEY.key_id) == KEY
+    assert len(store.reads) == 2
+
+
+def test_a_revocation_arrives_within_half_a_minute(store: InMemoryApiKeys, clock: Clock, ring: KeyRing) -> None:
+    """And so does a rotation."""
+    assert ring.find(KEY.key_id) == KEY
+    ended = revoked(KEY, NOW)
+    store.put(ended)
+    clock.now += 30
+    assert ring.find(KEY.key_id) == ended
+
+
+def test_an_unknown_id_is_looked_for_once_in_ten_seconds(store: InMemoryApiKeys, clock: Clock, ring: KeyRing) -> None:
+    """A key that is made meanwhile works then."""
+    for _ in range(100):
+        assert ring.find(OTHER.key_id) is None
+    assert len(store.reads) == 1
+    assert not ring.knows(OTHER.key_id)
+    store.put(OTHER)
+    clock.now += 10
+    assert ring.find(OTHER.key_id) == OTHER
+    assert ring.knows(OTHER.key_id)
+
+
+def test_random_ids_fill_no_memory_and_push_no_key_out(store: InMemoryApiKeys, ring: KeyRing) -> None:
+    """Only each other."""
+    ring.find(KEY.key_id)
+    for number in range(key_ring.MAX_ABSENT + 50):
+        assert ring.find(f"{number:012x}") is None
+    assert len(ring._absent) == key_ring.MAX_ABSENT
+    reads = len(store.reads)
+    assert ring.find(KEY.key_id) == KEY
+    assert len(store.reads) == reads
+
+
+def test_known_keys_work_through_an_outage_and_unknown_ones_do_not(
+    store: InMemoryApiKeys, clock: Clock, ring: KeyRing
+) -> None:
+    """For ten minutes; meanwhile the store is asked now and then."""
+    ring.find(KEY.key_id)
+    store.outage = Transient("no route")
+    for _ in range(100):
+        clock.now += 5.9
+        assert ring.find(KEY.key_id) == KEY
+        with pytest.raises(Transient):
+            ring.find(OTHER.key_id)
+    assert len(store.reads) < 150
+    clock.now += 11
+    with pytest.raises(Transient):
+        ring.find(KEY.key_id)
+    store.outage = None
+    clock.now += 2
+    assert ring.find(KEY.key_id) == KEY
+
+
+def test_a_store_that_hangs_holds_nobody_for_long(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the first who waited in vain nobody waits, until the store is tried again."""
+    monkeypatch.setattr(key_ring, "PATIENCE_SECONDS", 0.01)
+    store = Hanging(KEY)
+    ring = KeyRing(store, clock=clock)
+    with pytest.raises(Transient):
+        ring.find(KEY.key_id)
+    monkeypatch.setattr(key_ring, "PATIENCE_SECONDS", 30)
+    with pytest.raises(Transient):
+        ring.find(KEY.key_id)
+    store.release.set()
+    clock.now += key_ring.PAUSE_SECONDS
+    assert ring.find(KEY.key_id) == KEY
+
+
+def test_a_hanging_store_takes_few_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many keys are presented."""
+    store = Hanging()
+    ring = KeyRing(store)
+    for number in range(key_ring.MAX_READINGS):
+        assert ring.peek(f"{number:012x}") is UNREAD
+    with pytest.raises(Transient):
+        ring.peek(KEY.key_id)
+    store.release.set()
+
+
+def test_a_peek_waits_for_nothing_and_begins_the_reading() -> None:
+    """Of many at once one reads, and all get it."""
+    store = Hanging(KEY)
+    ring = KeyRing(store)
+    assert ring.peek(KEY.key_id) is UNREAD
+    with ThreadPoolExecutor(20) as threads:
+        found = [threads.submit(ring.find, KEY.key_id) for _ in range(20)]
+        store.release.set()
+        assert {one.result(30) for one in found} == {KEY}
+    assert ring.peek(KEY.key_id) == KEY
+    assert store.reads == [KEY.key_id]
+
+
+def test_a_fault_lets_nobody_in(store: InMemoryApiKeys, ring: KeyRing) -> None:
+    """It is an outage like another."""
+    store.outage = KeyError("x")
+    with pytest.raises(Transient):
+        ring.find(KEY.key_id)

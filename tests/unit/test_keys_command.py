@@ -1,0 +1,128 @@
+"""`facerec keys` on a store in memory."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from facerec import bootstrap
+from facerec.api_keys import Scope, Standing, issue, parse_token
+from facerec.commands.keys import command
+from facerec.errors import FacerecError
+from tests.fakes.api_keys import InMemoryApiKeys
+
+
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch) -> InMemoryApiKeys:
+    """Where the commands keep the keys."""
+    keys = InMemoryApiKeys()
+    monkeypatch.setattr(bootstrap, "api_keys", lambda settings: keys)
+    return keys
+
+
+def run(*arguments: str, status: int = 0) -> Result:
+    """Run `facerec keys …`."""
+    result = CliRunner().invoke(command, arguments)
+    assert result.exit_code == status, result.output
+    return result
+
+
+def made(*options: str) -> dict[str, Any]:
+    """A key as `create --json` prints it."""
+    printed: dict[str, Any] = json.loads(run("create", "front desk", "--json", *options).stdout)
+    return printed
+
+
+def test_a_key_is_shown_once_alone_on_standard_output(store: InMemoryApiKeys) -> None:
+    """So that it can be piped to where it belongs; what is kept does not have it."""
+    result = run("create", "front desk", "--scope", "recognise")
+    token = parse_token(result.stdout.strip())
+    assert token is not None
+    assert "front desk (recognise)" in result.stderr
+    (key,) = store.keys()
+    assert (key.key_id, key.name, key.scopes, key.expires_at) == (token.key_id, "front desk", (Scope.RECOGNISE,), None)
+    assert key.standing(token.secret, datetime.now(UTC)) is Standing.GOOD
+    assert token.secret not in run("list").stdout + run("list", "--json").stdout
+
+
+def test_scopes_and_an_end_can_be_given(store: InMemoryApiKeys) -> None:
+    """And are printed for machines."""
+    printed = made("--scope", "enrol", "--scope", "recognise", "--expires-in", "90d")
+    assert printed["scopes"] == ["recognise", "enrol"]
+    created, expires = (datetime.fromisoformat(printed[name]) for name in ("created_at", "expires_at"))
+    assert expires - created == timedelta(days=90)
+    assert parse_token(printed["key"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("create", "x"), "--scope"),
+        (("create", "x", "--scope", "everything"), "recognise"),
+        (("create", "x", "--scope", "admin", "--expires-in", "soon"), "90d"),
+        (("create", "x", "--scope", "admin", "--expires-in", "999999d"), "ten years"),
+        (("rotate", "0123456789ab", "--grace", "-1h"), "24h"),
+    ],
+)
+def test_a_mistake_is_answered_with_the_right_way(
+    store: InMemoryApiKeys, arguments: tuple[str, ...], said: str
+) -> None:
+    """And nothing is made."""
+    assert said in run(*arguments, status=2).stderr
+    assert store.keys() == []
+
+
+def test_the_list_tells_how_each_key_stands(store: InMemoryApiKeys) -> None:
+    """With its id, which the other commands take."""
+    assert "facerec keys create" in run("list").stderr
+    good = made("--scope", "recognise")
+    ended = made("--scope", "admin", "--expires-in", "1m")
+    changing = made("--scope", "recognise")
+    expired = issue("old", [Scope.ENROL], now=datetime.now(UTC) - timedelta(days=2), expires_in=timedelta(days=1))[0]
+    store.put(expired)
+    run("revoke", ended["id"])
+    run("rotate", changing["id"])
+    states = {row["id"]: row["state"] for row in json.loads(run("list", "--json").stdout)}
+    wanted = {good["id"]: "good", ended["id"]: "revoked", changing["id"]: "rotating", expired.key_id: "expired"}
+    assert states == wanted
+    lines = run("list").stdout.splitlines()
+    assert all(any(key in line and state in line for line in lines) for key, state in wanted.items())
+    assert "never" in next(line for line in lines if good["id"] in line)
+
+
+def test_a_rotated_key_keeps_its_old_secret_for_the_grace(store: InMemoryApiKeys) -> None:
+    """A day unless it is said otherwise."""
+    old = parse_token(made("--scope", "recognise")["key"])
+    assert old is not None
+    result = run("rotate", old.key_id)
+    new = parse_token(result.stdout.strip())
+    assert new is not None
+    assert "works until" in result.stderr
+    (key,) = store.keys()
+    now = datetime.now(UTC)
+    assert key.standing(old.secret, now) is key.standing(new.secret, now) is Standing.GOOD
+    assert key.standing(old.secret, now + timedelta(days=1)) is Standing.EXPIRED
+    run("rotate", old.key_id, "--grace", "0m")
+    (key,) = store.keys()
+    assert key.standing(new.secret, datetime.now(UTC)) is Standing.EXPIRED
+
+
+def test_a_revoked_key_stays_revoked(store: InMemoryApiKeys) -> None:
+    """Twice is no error; it cannot be rotated."""
+    key_id = made("--scope", "recognise")["id"]
+    for _ in range(2):
+        assert "is revoked" in run("revoke", key_id).stdout
+    with pytest.raises(FacerecError, match="facerec keys create"):
+        CliRunner().invoke(command, ["rotate", key_id], catch_exceptions=False)
+
+
+def test_an_id_that_is_none_is_not_repeated(store: InMemoryApiKeys) -> None:
+    """People paste whole keys, and what is printed ends up in logs."""
+    key = made("--scope", "recognise")["key"]
+    for verb in ("revoke", "rotate"):
+        for text in (key, "0123456789ab"):
+            with pytest.raises(FacerecError, match="facerec keys list") as caught:
+                CliRunner().invoke(command, [verb, text], catch_exceptions=False)
+            assert text not in str(caught.value)
