@@ -61,6 +61,17 @@ class WebSettings(Group):
     max_waiting: Count = Field(250, description="Uploads that one process holds at once; more are refused with 503")
     shutdown_seconds: PositiveSeconds = Field(10, description="How long a stopping process answers who still waits")
     max_upload_bytes: Count = Field(15_000_000, description="Largest upload in bytes; larger ones are refused with 413")
+    header_seconds: PositiveSeconds = Field(
+        10, description="How long a client may take to send the head of a request; a slower one is closed with 408"
+    )
+    min_bytes_per_second: Count = Field(
+        1000, description="Least speed of an upload, after 10 s of grace; a slower one is closed with 408"
+    )
+    max_buffered_bytes: Count = Field(
+        1_000_000_000,
+        description="Uploads that one process holds in temporary files (`TMPDIR`) at once; beyond it the slowest and "
+        "least complete are refused with 503",
+    )
 
 
 class WorkerSettings(Group):

@@ -1,7 +1,7 @@
 """The production server: waitress, whose one loop reads and writes for all clients while threads only compute.
 
-A slow client costs a socket, not a thread. Two things are added to waitress: a refused body is read to its end and
-thrown away, so that the client sees the refusal instead of a reset; and a stop answers whoever still waits.
+A slow client costs a socket, not a thread. Added to waitress are what bad clients may do (`connections`, `framing`), and
+that a stop answers whoever still waits.
 """
 
 import resource
@@ -10,41 +10,24 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import structlog
 from waitress import wasyncore
-from waitress.channel import HTTPChannel
-from waitress.parser import HTTPRequestParser
-from waitress.server import create_server
-from waitress.task import ErrorTask
-from waitress.utilities import RequestEntityTooLarge
 
 from facerec.setting_groups import WebSettings
-from facerec.web import replies
-from facerec.web.forms import FORM_OVERHEAD_BYTES
+from facerec.web.connections import listening
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
 log = structlog.get_logger(__name__)
 
-SPARE_THREADS = 16
-"""Beyond those that hold uploads: refusals and health checks are answered at once also when the house is full."""
-
-IDLE_SECONDS = 60
-"""A connection without a byte for this long, and without a request being worked on, is closed."""
-
-DISCARDED_BYTES = 1_000_000_000
-"""How much of a refused body is read for politeness' sake; whoever sends more is cut off."""
-
 FLUSH_SECONDS = 2.0
 """How long the last replies may take to leave after the drain."""
 
 _LOOP_SECONDS = 1.0
 _DRAIN_LOOP_SECONDS = 0.05
-_RECEIVE_BYTES = 64 * 1024
 _FILES = 16_384
 
 
@@ -56,27 +39,7 @@ class WebServer:
         self._sockets: dict[int, Any] = {}
         self._stopping = threading.Event()
         _raise_file_limit()
-        self._server = create_server(
-            application,
-            map=self._sockets,
-            sockets=[listener],
-            threads=settings.max_waiting + SPARE_THREADS,
-            backlog=1024,
-            # Idle keep-alive connections and slow senders beside those that wait.
-            connection_limit=2 * settings.max_waiting + 500,
-            asyncore_use_poll=True,
-            channel_timeout=IDLE_SECONDS,
-            cleanup_interval=10,
-            recv_bytes=_RECEIVE_BYTES,
-            # Waitress refuses from this size on.
-            max_request_body_size=settings.max_upload_bytes + FORM_OVERHEAD_BYTES + 1,
-            max_request_header_size=FORM_OVERHEAD_BYTES,
-            expose_tracebacks=False,
-            ident=None,
-            log_socket_errors=False,
-        )
-        self._server.channel_class = _Channel
-        self._server.max_upload_bytes = settings.max_upload_bytes
+        self._server = listening(application, settings, listener, self._sockets)
 
     def request_stop(self) -> None:
         """Ask `run` to drain and return; may be called from any thread and from a signal handler."""
@@ -136,82 +99,3 @@ def _raise_file_limit() -> None:
     wanted = _FILES if hard == resource.RLIM_INFINITY else min(_FILES, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-class _Parser(HTTPRequestParser):  # type: ignore[misc] # waitress has no annotations
-    """Reads a body that is too large to its end, without keeping it, before the request counts as complete.
-
-    A server that answers and closes while the client still sends makes the client's kernel drop the answer.
-    """
-
-    expect_continue: bool
-    _discarded: int | None = None
-
-    def received(self, data: bytes) -> int:
-        if self._discarded is not None:
-            return self._discard(data)
-        consumed: int = super().received(data)
-        if self.completed and isinstance(self.error, RequestEntityTooLarge):
-            self._begin_to_discard()
-        return consumed
-
-    def _begin_to_discard(self) -> None:
-        if self.expect_continue:
-            # The client asks before it sends: it learns the answer at once.
-            self.expect_continue = False
-            return
-        if self.content_length > DISCARDED_BYTES:
-            return
-        self.body_rcv.getbuf().close()
-        self.body_rcv.buf = _Void()
-        self._discarded = 0
-        self.completed = False
-
-    def _discard(self, data: bytes) -> int:
-        consumed: int = self.body_rcv.received(data)
-        self._discarded = (self._discarded or 0) + consumed
-        self.completed = self.body_rcv.completed or bool(self.body_rcv.error) or self._discarded > DISCARDED_BYTES
-        return consumed
-
-
-class _Void:
-    """A buffer that keeps nothing."""
-
-    def append(self, data: bytes) -> None:
-        """Forget it."""
-
-    def close(self) -> None:
-        """There is nothing to free."""
-
-    def __len__(self) -> int:
-        return 0
-
-
-class _Refusal(ErrorTask):  # type: ignore[misc] # waitress has no annotations
-    """Words the errors that waitress finds itself like ours: plain text, one sentence."""
-
-    def execute(self) -> None:
-        error = self.request.error
-        status = HTTPStatus(error.code)
-        if status is HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-            sentence = replies.too_large(self.channel.server.max_upload_bytes).text
-        elif status < HTTPStatus.INTERNAL_SERVER_ERROR:
-            sentence = f"this is no proper HTTP request ({replies.one_line(error.body)}): use an HTTP client"
-        else:
-            sentence = f"the request cannot be answered ({replies.one_line(error.body)})"
-        log.info("request_refused", status=int(status), reason=sentence)
-        body = sentence.encode()
-        self.status = f"{int(status)} {status.phrase}"
-        self.response_headers += [
-            ("Content-Type", "text/plain; charset=utf-8"),
-            ("Cache-Control", "no-store"),
-            ("X-Content-Type-Options", "nosniff"),
-        ]
-        self.set_close_on_finish()
-        self.content_length = len(body)
-        self.write(body)
-
-
-class _Channel(HTTPChannel):  # type: ignore[misc] # waitress has no annotations
-    parser_class = _Parser
-    error_task_class = _Refusal
