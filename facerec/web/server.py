@@ -26,6 +26,11 @@ log = structlog.get_logger(__name__)
 FLUSH_SECONDS = 2.0
 """How long the last replies may take to leave after the drain."""
 
+MANY_SOCKETS = 200
+
+GATHERING_SECONDS = 0.003
+"""How long the loop waits for more events when it has many connections to look at."""
+
 _LOOP_SECONDS = 1.0
 _DRAIN_LOOP_SECONDS = 0.05
 _FILES = 16_384
@@ -66,6 +71,9 @@ class WebServer:
         log.info("stopped")
 
     def _turn(self, seconds: float) -> None:
+        if len(self._sockets) > MANY_SOCKETS:
+            # A turn looks at every connection: events that come one by one are gathered, as network cards do.
+            time.sleep(GATHERING_SECONDS)
         wasyncore.loop(timeout=seconds, use_poll=True, map=self._sockets, count=1)
 
     def _turn_while(self, condition: Callable[[], bool], seconds: float) -> None:
