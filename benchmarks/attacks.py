@@ -14,7 +14,7 @@ import resource
 import socket
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 
 from benchmarks import hostile_forms
@@ -82,11 +82,11 @@ async def drip(target: Target, head: bytes, drop: bytes) -> None:
         reader, writer = stream
         with suppress(OSError):
             writer.write(head)
-            while not (target.over or reader.at_eof()):
+            while not reader.at_eof() and time.monotonic() < target.ends:
                 await asyncio.sleep(1)
                 writer.write(drop)
                 await writer.drain()
-        if reader.at_eof():
+        if not target.over:
             target.told["cut_off"] += 1
         await shut(writer)
 
@@ -216,7 +216,7 @@ async def never_read(target: Target) -> None:
     """Requests one behind the other, whose replies stay where they are."""
     loop = asyncio.get_running_loop()
     with socket.socket() as bare:
-        bare.setblocking(False)  # noqa: FBT003 - the name of the standard library's parameter
+        bare.setblocking(False)
         bare.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
         with suppress(OSError, TimeoutError):
             await asyncio.wait_for(loop.sock_connect(bare, (HOST, target.port)), 5)
@@ -241,7 +241,7 @@ async def vanish(target: Target) -> None:
     writer.transport.abort()
 
 
-ATTACKS: dict[str, Callable[[Target], Awaitable[None]]] = {
+ATTACKS: dict[str, Callable[[Target], Coroutine[None, None, None]]] = {
     attack.__name__: attack
     for attack in (
         slow_headers,

@@ -33,6 +33,8 @@ from facerec.setting_groups import WebSettings
 OK = 200
 NICENESS = 10
 AUTH = "auth"
+LEAD_SECONDS = 0.7
+"""So long the attackers' process takes to start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,12 +157,10 @@ class Attack:
         told: dict[str, float] = {}
         port = httpx.URL(self._system.url).port
         words = ("-m", "benchmarks.attacks", self._name, "--port", str(port), "--seconds", str(self._seconds))
-        process = subprocess.Popen(
-            (sys.executable, *words), cwd=ROOT, stdout=subprocess.PIPE, preexec_fn=lambda: os.nice(NICENESS)
-        )
+        process = subprocess.Popen((sys.executable, *words), cwd=ROOT, stdout=subprocess.PIPE)
+        os.setpriority(os.PRIO_PROCESS, process.pid, NICENESS)
         try:
-            # The attack is under way when the phase begins.
-            time.sleep(1.5)
+            time.sleep(LEAD_SECONDS)
             yield told
             output, _ = process.communicate(timeout=self._seconds + 30)
             told |= json.loads(output.splitlines()[-1])

@@ -58,7 +58,7 @@ def _damage(body: bytearray, dice: random.Random) -> None:
 
 def injections() -> list[bytes]:
     """Line breaks in names, ambiguous lengths, broken chunks, absurd heads."""
-    evil = b'\r\nX-Evil: yes\r\nSet-Cookie: a=b\r\n\r\n<script>alert(1)</script>'
+    evil = b"\r\nX-Evil: yes\r\nSet-Cookie: a=b\r\n\r\n<script>alert(1)</script>"
     names = (
         b'form-data; name="inputFile"; filename="a' + evil + b'.jpg"',
         b"form-data; name=\"inputFile\"; filename*=UTF-8''a%0d%0aX-Evil:%20yes.jpg",
@@ -85,7 +85,9 @@ def injections() -> list[bytes]:
         post + b"Transfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n" + smuggled,
         post + b"Transfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n" + smuggled,
         post + b"Transfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n" + smuggled,
-        post.replace(b"1.1", b"1.0") + b"Connection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + smuggled,
+        post.replace(b"1.1", b"1.0")
+        + b"Connection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+        + smuggled,
         chunked + b"\r\n-1\r\n" + smuggled,
         chunked + b"\r\n0x5\r\nabcde\r\n0\r\n\r\n" + smuggled,
         chunked + b"\r\n5\r\nabcdeXX0\r\n\r\n" + smuggled,

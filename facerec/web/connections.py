@@ -7,7 +7,7 @@ and then stays, and keeps everybody else out. Here a request has a deadline, and
 import heapq
 import socket
 import time
-from collections.abc import Callable, MutableMapping
+from collections.abc import MutableMapping
 from contextlib import suppress
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -88,6 +88,9 @@ class Connection(HTTPChannel):  # type: ignore[misc] # waitress has no annotatio
     parser_class = Parser
     error_task_class = Refusal
     request: Parser | None
+    requests: list[Parser]
+    total_outbufs_len: int
+    last_activity: float
     began: float
     silent = True
 
@@ -116,10 +119,11 @@ class Connection(HTTPChannel):  # type: ignore[misc] # waitress has no annotatio
             return False
         age = now - self.began
         if self.request is None:
+            # Between two requests waitress' time for idle connections counts.
             return self.silent and age > settings.header_seconds
         if not self.request.headers_finished:
             return age > settings.header_seconds
-        return age > BODY_GRACE_SECONDS + self.request.body_bytes_received / settings.min_bytes_per_second
+        return age > BODY_GRACE_SECONDS + self._body_bytes / settings.min_bytes_per_second
 
     def slowness(self, now: float, settings: WebSettings) -> float:
         """Seconds spent without anything to show for them; 0 while the application works for the client."""
@@ -127,7 +131,11 @@ class Connection(HTTPChannel):  # type: ignore[misc] # waitress has no annotatio
             return 0
         if self.request is None:
             return now - max(self.began, self.last_activity)
-        return now - self.began - self.request.body_bytes_received / (GOOD_SPEED * settings.min_bytes_per_second)
+        return now - self.began - self._body_bytes / (GOOD_SPEED * settings.min_bytes_per_second)
+
+    @property
+    def _body_bytes(self) -> int:
+        return 0 if self.request is None else int(self.request.body_bytes_received)
 
     def turn_out(self, status: HTTPStatus, sentence: str) -> None:
         """Close, with a reply if a request had begun; to be called on the loop."""
@@ -149,6 +157,7 @@ class Listener(TcpWSGIServer):  # type: ignore[misc] # waitress has no annotatio
     """Accepts connections and looks after them; all but the application runs on one loop."""
 
     channel_class = Connection
+    next_channel_cleanup: float
 
     def __init__(
         self,
@@ -232,16 +241,16 @@ class Listener(TcpWSGIServer):  # type: ignore[misc] # waitress has no annotatio
         excess = sum(body.held_bytes for body in self._bodies) - self._settings.max_buffered_bytes
         if excess <= 0:
             return
-        by_worth: Callable[[Connection], tuple[float, float]] = lambda c: (
-            max(0.0, c.slowness(now, self._settings)),
-            c.request.missing_bytes if c.request else 0.0,
-        )
-        reading = [c for c in self._connections() if c.request is not None and c.request.held_bytes > MEMORY_BYTES]
+        reading = [
+            (max(0.0, connection.slowness(now, self._settings)), connection.request)
+            for connection in self._connections()
+            if connection.request is not None and connection.request.held_bytes > MEMORY_BYTES
+        ]
         refused = 0
-        for connection in sorted(reading, key=by_worth, reverse=True):
-            if excess <= 0 or connection.request is None:
+        for _, request in sorted(reading, key=lambda pair: (pair[0], pair[1].missing_bytes), reverse=True):
+            if excess <= 0:
                 break
-            excess -= connection.request.held_bytes
-            connection.request.refuse(Overloaded("no room for the body"))
+            excess -= request.held_bytes
+            request.refuse(Overloaded("no room for the body"))
             refused += 1
         log.warning("uploads_refused", count=refused, reason="temporary files are full", settings="max_buffered_bytes")

@@ -1,10 +1,11 @@
 """Requests as bytes become requests, whoever sends them: what waitress' parser does, within bounds.
 
 A parser runs on the loop that serves everybody, so it may take neither time nor memory beyond what the bytes deserve.
-Whatever two servers could read differently is refused, so that nobody smuggles a request past a proxy (RFC 9112, §11.2).
+Whatever two servers could read differently is refused, so that nobody smuggles one past a proxy (RFC 9112, 11.2).
 """
 
 from http import HTTPStatus
+from typing import Any
 
 import structlog
 from waitress.parser import HTTPRequestParser, ParsingError
@@ -48,6 +49,10 @@ class Parser(HTTPRequestParser):  # type: ignore[misc] # waitress has no annotat
     """
 
     expect_continue: bool
+    completed: bool
+    empty: bool
+    error: Error | None
+    body_rcv: Any
     _discarded: int | None = None
 
     def received(self, data: bytes) -> int:
@@ -58,7 +63,7 @@ class Parser(HTTPRequestParser):  # type: ignore[misc] # waitress has no annotat
             consumed: int = super().received(data)
         except OSError as exc:
             # What does not fit in memory goes to a temporary file.
-            log.error("upload_not_buffered", reason=str(exc))
+            log.warning("upload_not_buffered", reason=str(exc))
             self.error, self.completed = Overloaded("no room for the body"), True
             return len(data)
         if self.empty:
@@ -66,7 +71,7 @@ class Parser(HTTPRequestParser):  # type: ignore[misc] # waitress has no annotat
         if self.completed and isinstance(self.error, RequestEntityTooLarge):
             self.refuse(self.error)
         # After an error the connection is closed: what follows would be parsed for nothing.
-        return len(data) if self.completed and self.error else consumed
+        return len(data) if self.completed and self.error is not None else consumed
 
     def parse_header(self, header_plus: bytes) -> None:
         """Read the request line and the headers; refuses what leaves open where the request ends."""
@@ -115,6 +120,8 @@ class Parser(HTTPRequestParser):  # type: ignore[misc] # waitress has no annotat
 class _Chunks(ChunkedReceiver):  # type: ignore[misc] # waitress has no annotations
     """Waitress' reader of chunked bodies in linear time, and with an end to everything that is not the body."""
 
+    completed: bool
+    error: Error | None
     _consumed = 0
 
     def received(self, s: bytes) -> int:

@@ -1,7 +1,7 @@
 """The production server: waitress, whose one loop reads and writes for all clients while threads only compute.
 
-A slow client costs a socket, not a thread. Added to waitress are what bad clients may do (`connections`, `framing`), and
-that a stop answers whoever still waits.
+A slow client costs a socket, not a thread. Added to waitress are bounds for bad clients (`connections`, `framing`), and
+a stop that answers whoever still waits.
 """
 
 import resource
