@@ -9,7 +9,6 @@ import socket
 import time
 from collections.abc import MutableMapping
 from contextlib import suppress
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
@@ -20,8 +19,10 @@ from waitress.server import TcpWSGIServer
 from waitress.task import ThreadedTaskDispatcher
 
 from facerec.setting_groups import WebSettings
+from facerec.web import replies
 from facerec.web.forms import FORM_OVERHEAD_BYTES
 from facerec.web.framing import Overloaded, Parser, Refusal, last_words
+from facerec.web.replies import Reply
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -137,8 +138,8 @@ class Connection(HTTPChannel):  # type: ignore[misc] # waitress has no annotatio
     def _body_bytes(self) -> int:
         return 0 if self.request is None else int(self.request.body_bytes_received)
 
-    def turn_out(self, status: HTTPStatus, sentence: str) -> None:
-        """Close, with a reply if a request had begun; to be called on the loop."""
+    def turn_out(self, reply: Reply) -> None:
+        """Close, with the reply if a request had begun; to be called on the loop."""
         with self.requests_lock:
             if self.requests:
                 return
@@ -148,7 +149,7 @@ class Connection(HTTPChannel):  # type: ignore[misc] # waitress has no annotatio
             unfinished.close()
             if not self.total_outbufs_len:
                 with suppress(ClientDisconnected):
-                    self.write_soon(last_words(status, sentence))
+                    self.write_soon(last_words(reply))
         # Whoever does not read is not waited for.
         self.will_close = True
 
@@ -207,7 +208,7 @@ class Listener(TcpWSGIServer):  # type: ignore[misc] # waitress has no annotatio
         super().maintenance(now)
         late = [connection for connection in self._connections() if connection.overdue(now, self._settings)]
         for connection in late:
-            connection.turn_out(HTTPStatus.REQUEST_TIMEOUT, "the request came too slowly: send it again")
+            connection.turn_out(replies.too_slow())
         if late or self._turned_out:
             log.info("connections_closed", too_slow=len(late), for_room=self._turned_out, left=len(self._map))
             self._turned_out = 0
@@ -229,7 +230,7 @@ class Listener(TcpWSGIServer):  # type: ignore[misc] # waitress has no annotatio
         slowest = self._slowest(self._connections(), now)
         for slowness, connection in slowest:
             if slowness > _FIRST_SECOND:
-                connection.turn_out(HTTPStatus.SERVICE_UNAVAILABLE, "too many clients are connected: send it again")
+                connection.turn_out(replies.no_place())
                 self._turned_out += 1
 
     def _slowest(self, connections: list[Connection], now: float) -> list[tuple[float, Connection]]:

@@ -14,6 +14,7 @@ from waitress.task import ErrorTask
 from waitress.utilities import BadRequest, Error, RequestEntityTooLarge
 
 from facerec.web import replies
+from facerec.web.replies import Reply
 
 log = structlog.get_logger(__name__)
 
@@ -30,9 +31,6 @@ CHUNK_OVERHEAD_BYTES = 64 * 1024
 """What sizes and line ends of chunks may take beyond a sixteenth of the body: chunks of a few bytes are an attack."""
 
 _CHUNK_OVERHEAD_PART = 16
-
-QUOTED_CHARACTERS = 120
-"""How much of a client's own words a refusal repeats."""
 
 
 class Overloaded(Error):  # type: ignore[misc] # waitress has no annotations
@@ -167,9 +165,9 @@ class Refusal(ErrorTask):  # type: ignore[misc] # waitress has no annotations
             reply = replies.crowded()
             sentence, headers = reply.text, [("Retry-After", str(reply.retry_after_seconds))]
         elif status < HTTPStatus.INTERNAL_SERVER_ERROR:
-            sentence = f"this is no proper HTTP request ({_quoted(error.body)}): use an HTTP client"
+            sentence = f"this is no proper HTTP request ({_reason(error.body)}): use an HTTP client"
         else:
-            sentence = f"the request cannot be answered ({_quoted(error.body)})"
+            sentence = f"the request cannot be answered ({_reason(error.body)})"
         log.info("request_refused", status=int(status), reason=sentence)
         body = sentence.encode()
         self.status = f"{int(status)} {status.phrase}"
@@ -179,10 +177,9 @@ class Refusal(ErrorTask):  # type: ignore[misc] # waitress has no annotations
         self.write(body)
 
 
-def _quoted(reason: str) -> str:
-    """What waitress says; it repeats the line that it does not like."""
-    line = replies.one_line(reason)
-    return line if len(line) <= QUOTED_CHARACTERS else f"{line[:QUOTED_CHARACTERS]}..."
+def _reason(said: str) -> str:
+    """What waitress says, without the line that it quotes: that may hold a key, and is logged."""
+    return replies.one_line(said.partition('"')[0]).strip()
 
 
 def plain_headers() -> list[tuple[str, str]]:
@@ -194,9 +191,11 @@ def plain_headers() -> list[tuple[str, str]]:
     ]
 
 
-def last_words(status: HTTPStatus, sentence: str) -> bytes:
+def last_words(reply: Reply) -> bytes:
     """A whole reply for a client whose request never became one."""
-    body = sentence.encode()
+    status, body = HTTPStatus(reply.status), reply.text.encode()
     headers = [*plain_headers(), ("Connection", "close"), ("Content-Length", str(len(body)))]
-    lines = [f"HTTP/1.1 {int(status)} {status.phrase}", *(f"{name}: {value}" for name, value in headers)]
+    if reply.retry_after_seconds is not None:
+        headers.append(("Retry-After", str(reply.retry_after_seconds)))
+    lines = (f"HTTP/1.1 {int(status)} {status.phrase}", *(f"{name}: {value}" for name, value in headers))
     return "\r\n".join((*lines, "", "")).encode() + body

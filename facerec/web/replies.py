@@ -127,6 +127,19 @@ def crowded() -> Reply:
     return Reply(503, text, "crowded", seconds)
 
 
+def no_place() -> Reply:
+    """Too many clients are connected, and this one is among the slowest."""
+    seconds = CROWDED_RETRY_SECONDS
+    return Reply(
+        503, f"too many clients are connected: send the request again in {seconds} seconds", "no_place", seconds
+    )
+
+
+def too_slow() -> Reply:
+    """The request does not come to its end."""
+    return Reply(408, "the request came too slowly: send it again over a faster connection", "too_slow")
+
+
 def megabytes(count: int) -> str:
     """Bytes as people write them: `15 MB`."""
     return f"{count / 1_000_000:g} MB"

@@ -30,8 +30,8 @@ TAKING_IN = 16
 LARGE_BYTES = 1_000_000
 """Uploads from this size on have places of their own, so that the others do not wait behind them."""
 
-LARGE_AT_ONCE = 4
-"""A large upload is in memory about three times: so they stay below 200 MB."""
+LARGE_AT_ONCE = 2
+"""Storing them takes the CPU from the others, and each is in memory up to three times."""
 
 CONTENT_TYPES = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "HEIF": "image/heif"}
 
