@@ -5,6 +5,7 @@ Whatever two servers could read differently is refused, so that nobody smuggles 
 """
 
 from http import HTTPStatus
+from io import BytesIO
 from typing import Any
 
 import structlog
@@ -97,6 +98,9 @@ class Parser(HTTPRequestParser):  # type: ignore[misc] # waitress has no annotat
     def refuse(self, error: Error) -> None:
         """Forget the body, and answer with the error once the rest has been read."""
         self.error = error
+        self._forget_body()
+
+    def _forget_body(self) -> None:
         if self.expect_continue or self.content_length > DISCARDED_BYTES:
             # A client that asks before it sends learns the answer at once.
             self.expect_continue, self.completed = False, True
@@ -143,6 +147,10 @@ class _Void:
 
     def append(self, data: bytes) -> None:
         self._length += len(data)
+
+    def getfile(self) -> BytesIO:
+        """What was kept."""
+        return BytesIO()
 
     def close(self) -> None:
         """There is nothing to free."""
