@@ -18,8 +18,8 @@ from tests.fakes.web_tier import answers, picture, together
 from tests.support.served import Served, read_all, served
 
 BOUNDARY = b"X"
-FORM_HEAD = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=X\r\n"
-SMUGGLED = b"GET /smuggled HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+FORM_HEAD = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=X\r\n"
+SMUGGLED = b"GET /smuggled HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 OUR_HEADERS = {
     b"cache-control",
     b"connection",
@@ -203,7 +203,7 @@ def test_any_file_name(house: Served, name: str) -> None:
 def test_no_request_is_smuggled(house: Served, head: bytes, status: int) -> None:
     """What leaves open where it ends gets one reply, and the connection ends with it."""
     with house.connect() as connection:
-        connection.sendall(b"POST / HTTP/1.1\r\nHost: x\r\n" + head + SMUGGLED)
+        connection.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\n" + head + SMUGGLED)
         told, text = only_reply(read_all(connection))
     assert told == status
     assert "smuggled" not in text or len(text) < 300
@@ -212,7 +212,7 @@ def test_no_request_is_smuggled(house: Served, head: bytes, status: int) -> None
 def test_what_a_client_wrote_is_repeated_without_control_characters(house: Served) -> None:
     """Here in a path."""
     _, text = only_reply(
-        said_to(house, b"GET /%0d%0aX-Evil:%20a%1b[31m HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        said_to(house, b"GET /%0d%0aX-Evil:%20a%1b[31m HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
     )
     assert "X-Evil: a[31m" in text
 

@@ -44,7 +44,7 @@ def test_a_full_house_answers_at_once() -> None:
 
 def test_slow_clients_take_no_threads() -> None:
     """More of them than there are threads, and an upload passes them all."""
-    head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\nContent-Type: multipart/form-data\r\n"
+    head = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\nContent-Type: multipart/form-data\r\n"
     with served(answers("Jane"), max_waiting=4) as house, ExitStack() as stack:
         for number in range(60):
             slow = stack.enter_context(house.connect())
@@ -57,7 +57,7 @@ def test_slow_clients_take_no_threads() -> None:
 def test_who_sends_too_much_reads_the_refusal(chunked: bool) -> None:  # noqa: FBT001 - a parameter of the test
     """Also a client that first sends everything and then listens."""
     body = b"x" * 20_000_000
-    head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=X\r\n"
+    head = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=X\r\n"
     if chunked:
         message = head + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n" % len(body) + body + b"\r\n0\r\n\r\n"
     else:
@@ -82,7 +82,7 @@ def test_a_file_a_little_too_large_is_refused_by_the_application() -> None:
 
 def test_who_asks_first_need_not_send() -> None:
     """A client that expects 100 Continue learns the refusal instead."""
-    head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\nExpect: 100-continue\r\n\r\n"
+    head = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\nExpect: 100-continue\r\n\r\n"
     with served() as house:
         with house.connect() as connection:
             connection.sendall(head % 20_000_000)
@@ -97,8 +97,8 @@ def test_who_asks_first_need_not_send() -> None:
     [
         (b"what is this?\r\n\r\n", b"400"),
         (b"GET / HTTP/1.1\r\nHost : x\r\n\r\n", b"400"),
-        (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n", b"400"),
-        (b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: rot13\r\n\r\n", b"501"),
+        (b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n", b"400"),
+        (b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: rot13\r\n\r\n", b"501"),
         (b"GET / HTTP/1.1\r\nX: " + b"y" * 100_000 + b"\r\n\r\n", b"431"),
     ],
 )
