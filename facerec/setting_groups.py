@@ -87,6 +87,18 @@ class WebSettings(Group):
         "below it. None means any, but in open mode on loopback `localhost`, `127.0.0.1` and `::1`",
     )
 
+    header_seconds: PositiveSeconds = Field(
+        10, description="How long a client may take to send the head of a request; a slower one is closed with 408"
+    )
+    min_bytes_per_second: Count = Field(
+        1000, description="Least speed of an upload, after 10 s of grace; a slower one is closed with 408"
+    )
+    max_buffered_bytes: Count = Field(
+        1_000_000_000,
+        description="Uploads that one process holds in temporary files (`TMPDIR`) at once; beyond it the slowest and "
+        "least complete are refused with 503",
+    )
+
     @field_validator("rate_limit", "auth_failures")
     @classmethod
     def _a_rate(cls, text: str) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from PIL import Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 from PIL.ImageFile import ImageFile
@@ -45,6 +45,9 @@ _FOREIGN_BRANDS = {b"avif": "AVIF", b"avis": "AVIF", b"heic": "HEIC", b"heix": "
 MAX_SIDE = 65_535
 """What a JPEG can have; a PNG of one endless row would need gigabytes on its way through the networks."""
 
+MAX_READS = 10_000
+"""Of a header: each segment or chunk takes a few, and real files have dozens. Millions would cost Pillow seconds."""
+
 DAMAGED = "the picture is cut off or damaged: send the complete file again"
 
 
@@ -81,14 +84,17 @@ def opened(stream: BinaryIO, max_megapixels: float) -> Iterator[ImageFile]:
     start = stream.read(16)
     if not start:
         raise InvalidImage(f"the file is empty: {_ADVICE}")
+    _check_profiles(stream, start)
+    counted = _Counted(stream)
     try:
-        image = Image.open(stream, formats=SUPPORTED)
+        image = Image.open(cast("BinaryIO", counted), formats=SUPPORTED)
     except MemoryError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as exc:
         raise InvalidImage(f"the picture has more than {max_megapixels:g} megapixels: send a smaller one") from exc
     except Exception as exc:  # Pillow raises a dozen types at hostile bytes; here each means the same
         raise InvalidImage(_refusal(start)) from exc
+    counted.reads_left = None  # decoding reads as often as it must
     with image:
         megapixels = image.width * image.height / MEGAPIXEL
         if megapixels > max_megapixels:
@@ -98,6 +104,44 @@ def opened(stream: BinaryIO, max_megapixels: float) -> Iterator[ImageFile]:
         if max(image.size) > MAX_SIDE:
             raise InvalidImage(f"the picture has a side of more than {MAX_SIDE} pixels: send a smaller one")
         yield image
+
+
+class _Counted:
+    """A stream that can be read only so often, while `reads_left` is not None."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self.reads_left: int | None = MAX_READS
+
+    def read(self, size: int = -1) -> bytes:
+        if self.reads_left is not None:
+            self.reads_left -= 1
+            if self.reads_left < 0:
+                raise InvalidImage(DAMAGED)
+        return self._stream.read(size)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._stream, name)
+
+
+def _check_profiles(stream: BinaryIO, start: bytes) -> None:
+    """Refuse a PNG of several colour profiles: Pillow inflates each to a megabyte, and a file may hold thousands.
+
+    PNG, third edition, section 5.6: there is at most one iCCP chunk, and it stands before the pixels.
+    """
+    if not start.startswith(b"\x89PNG\r\n\x1a\n"):
+        return
+    stream.seek(8)
+    profiles = 0
+    for _ in range(MAX_READS):
+        head = stream.read(8)
+        if head[4:] in {b"", b"IDAT", b"IEND"}:
+            break
+        profiles += head[4:] == b"iCCP"
+        if profiles > 1:
+            raise InvalidImage(DAMAGED)
+        stream.seek(int.from_bytes(head[:4], "big") + 4, 1)
+    stream.seek(0)
 
 
 def _format(image: ImageFile) -> str:

@@ -45,6 +45,11 @@ class UploadRequest(Request):
         del total_content_length, content_type, filename, content_length
         return BytesIO()
 
+    def close(self) -> None:
+        """Free the files and the body they came in, which the server would keep until the request is answered."""
+        super().close()
+        self.environ["wsgi.input"].close()
+
 
 @dataclass(frozen=True, slots=True)
 class Upload:

@@ -1,6 +1,7 @@
 """What clients of `POST /` read: one line of plain text for each way an upload can end. Pure."""
 
 import math
+import unicodedata
 from dataclasses import dataclass
 from typing import Literal
 from uuid import UUID
@@ -11,6 +12,7 @@ from facerec.web.admission import Cause, Refusal
 Style = Literal["sentence", "name"]
 
 UNAVAILABLE_RETRY_SECONDS = 5
+CROWDED_RETRY_SECONDS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,11 +120,31 @@ def interrupted(request_id: UUID) -> Reply:
     return Reply(504, f"this server is being stopped before the result has come: look for it at {path}", "interrupted")
 
 
+def crowded() -> Reply:
+    """There is no room to receive the upload."""
+    seconds = CROWDED_RETRY_SECONDS
+    text = f"too many uploads are being received: send the picture again in {seconds} seconds"
+    return Reply(503, text, "crowded", seconds)
+
+
+def no_place() -> Reply:
+    """Too many clients are connected, and this one is among the slowest."""
+    seconds = CROWDED_RETRY_SECONDS
+    return Reply(
+        503, f"too many clients are connected: send the request again in {seconds} seconds", "no_place", seconds
+    )
+
+
+def too_slow() -> Reply:
+    """The request does not come to its end."""
+    return Reply(408, "the request came too slowly: send it again over a faster connection", "too_slow")
+
+
 def megabytes(count: int) -> str:
     """Bytes as people write them: `15 MB`."""
     return f"{count / 1_000_000:g} MB"
 
 
 def one_line(text: str) -> str:
-    """The text without line breaks, whatever they are made of."""
-    return " ".join(text.splitlines())
+    """The text without line breaks, whatever they are made of, and without control characters."""
+    return "".join(c for c in " ".join(text.splitlines()) if unicodedata.category(c) != "Cc")

@@ -1,63 +1,55 @@
 """The production server: waitress, whose one loop reads and writes for all clients while threads only compute.
 
-A slow client costs a socket, not a thread. Three things are added to waitress: whoever is turned away for what the head
-says has his body not kept; a refused body is read to its end and thrown away, so that the client sees the refusal
-instead of a reset; and a stop answers whoever still waits.
+A slow client costs a socket, not a thread. Added to waitress are bounds for bad clients (`connections`, `framing`), and
+a stop that answers whoever still waits.
 """
 
+import ctypes
 import ipaddress
 import resource
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
-from http import HTTPStatus
-from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 import structlog
 from waitress import wasyncore
-from waitress.channel import HTTPChannel
-from waitress.parser import HTTPRequestParser
-from waitress.server import create_server
-from waitress.task import ErrorTask
-from waitress.utilities import RequestEntityTooLarge
 
 from facerec.setting_groups import WebSettings
-from facerec.web import replies
-from facerec.web.forms import FORM_OVERHEAD_BYTES
-from facerec.web.headers import HEADERS
-from facerec.web.screening import Preview, ScreenedTask, Screening
+from facerec.web.connections import listening
+from facerec.web.screening import Preview
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
 log = structlog.get_logger(__name__)
 
-SPARE_THREADS = 16
-"""Beyond those that hold uploads: refusals and health checks are answered at once also when the house is full."""
-
-IDLE_SECONDS = 60
-"""A connection without a byte for this long, and without a request being worked on, is closed."""
-
-DISCARDED_BYTES = 1_000_000_000
-"""How much of a refused body is read for politeness' sake; whoever sends more is cut off."""
-
 FLUSH_SECONDS = 2.0
 """How long the last replies may take to leave after the drain."""
 
+SWITCH_SECONDS = 0.0005
+"""Among hundreds of threads that all want to compute, the loop must not wait Python's 5 ms for each."""
+
+MANY_SOCKETS = 200
+
+GATHERING_SECONDS = 0.003
+"""How long the loop waits for more events when it has many connections to look at."""
+
 _LOOP_SECONDS = 1.0
 _DRAIN_LOOP_SECONDS = 0.05
-_RECEIVE_BYTES = 64 * 1024
 _FILES = 16_384
+_M_MMAP_THRESHOLD = -3
+_LARGE_BLOCK_BYTES = 1_000_000
 
 
 class WebServer:
     """Serves an application on a bound socket until it is asked to stop.
 
-    `refused` gets the status of each request that the application does not see.
+    `preview` is asked about the head of each request; `refused` gets the status of each that the application does not
+    see.
     """
 
     def __init__(
@@ -73,31 +65,8 @@ class WebServer:
         self._sockets: dict[int, Any] = {}
         self._stopping = threading.Event()
         _raise_file_limit()
-        self._server = create_server(
-            application,
-            map=self._sockets,
-            sockets=[listener],
-            threads=settings.max_waiting + SPARE_THREADS,
-            backlog=1024,
-            # Idle keep-alive connections and slow senders beside those that wait.
-            connection_limit=2 * settings.max_waiting + 500,
-            asyncore_use_poll=True,
-            channel_timeout=IDLE_SECONDS,
-            cleanup_interval=10,
-            recv_bytes=_RECEIVE_BYTES,
-            # Waitress refuses from this size on.
-            max_request_body_size=settings.max_upload_bytes + FORM_OVERHEAD_BYTES + 1,
-            max_request_header_size=FORM_OVERHEAD_BYTES,
-            expose_tracebacks=False,
-            ident=None,
-            # Those of proxies that are not trusted, which the application ignores anyway.
-            clear_untrusted_proxy_headers=settings.trusted_proxies == 0,
-            log_socket_errors=False,
-        )
-        self._server.channel_class = _Channel
-        self._server.max_upload_bytes = settings.max_upload_bytes
-        self._server.refused = refused
-        self._server.preview = preview
+        _return_large_blocks()
+        self._server = listening(application, settings, listener, self._sockets, preview=preview, refused=refused)
 
     def request_stop(self) -> None:
         """Ask `run` to drain and return; may be called from any thread and from a signal handler."""
@@ -112,6 +81,7 @@ class WebServer:
         as soon as `waiting` is 0 and every reply has left, or after `shutdown_seconds`, `give_up` ends the waits that
         are left, and their replies leave too.
         """
+        sys.setswitchinterval(SWITCH_SECONDS)
         while not self._stopping.is_set():
             self._turn(_LOOP_SECONDS)
         close()
@@ -124,6 +94,9 @@ class WebServer:
         log.info("stopped")
 
     def _turn(self, seconds: float) -> None:
+        if len(self._sockets) > MANY_SOCKETS:
+            # A turn looks at every connection: events that come one by one are gathered, as network cards do.
+            time.sleep(GATHERING_SECONDS)
         wasyncore.loop(timeout=seconds, use_poll=True, map=self._sockets, count=1)
 
     def _turn_while(self, condition: Callable[[], bool], seconds: float) -> None:
@@ -164,92 +137,10 @@ def _raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-class _Parser(HTTPRequestParser):  # type: ignore[misc] # waitress has no annotations
-    """Reads a refused body to its end, without keeping it, before the request counts as complete.
+def _return_large_blocks() -> None:
+    """Have glibc give a large upload's memory back at once, instead of keeping it for each thread's next one.
 
-    A server that answers and closes while the client still sends makes the client's kernel drop the answer.
+    By itself it raises the size from which on it does so up to 32 MB (mallopt(3), M_MMAP_THRESHOLD).
     """
-
-    completed: bool
-    expect_continue: bool
-    _discarded: int | None = None
-
-    def __init__(self, adj: Any, *, preview: Preview, address: str) -> None:
-        super().__init__(adj)
-        self.screening = Screening(preview, address)
-
-    def received(self, data: bytes) -> int:
-        if self._discarded is not None:
-            return self._discard(data)
-        consumed: int = super().received(data)
-        if (self.completed and isinstance(self.error, RequestEntityTooLarge)) or self.screening.turns_away(self):
-            self._begin_to_discard()
-        return consumed
-
-    def _begin_to_discard(self) -> None:
-        if self.expect_continue:
-            # The client asks before it sends: it learns the answer at once.
-            self.expect_continue, self.completed = False, True
-            return
-        if self.content_length > DISCARDED_BYTES:
-            return
-        self.body_rcv.getbuf().close()
-        self.body_rcv.buf = _Void()
-        self._discarded = 0
-        self.completed = False
-
-    def _discard(self, data: bytes) -> int:
-        consumed: int = self.body_rcv.received(data)
-        self._discarded = (self._discarded or 0) + consumed
-        self.completed = self.body_rcv.completed or bool(self.body_rcv.error) or self._discarded > DISCARDED_BYTES
-        return consumed
-
-
-class _Void:
-    """A buffer that keeps nothing."""
-
-    def append(self, data: bytes) -> None:
-        """Forget it."""
-
-    def getfile(self) -> BytesIO:
-        """What was kept."""
-        return BytesIO()
-
-    def close(self) -> None:
-        """There is nothing to free."""
-
-    def __len__(self) -> int:
-        return 0
-
-
-class _Refusal(ErrorTask):  # type: ignore[misc] # waitress has no annotations
-    """Words the errors that waitress finds itself like ours: plain text, one sentence."""
-
-    def execute(self) -> None:
-        error = self.request.error
-        status = HTTPStatus(error.code)
-        if status is HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-            sentence = replies.too_large(self.channel.server.max_upload_bytes).text
-        elif status < HTTPStatus.INTERNAL_SERVER_ERROR:
-            # Without the line that it quotes, which may hold a key.
-            reason = replies.one_line(error.body.partition('"')[0].strip())
-            sentence = f"this is no proper HTTP request ({reason}): use an HTTP client"
-        else:
-            sentence = f"the request cannot be answered ({replies.one_line(error.body)})"
-        log.info("request_refused", status=int(status), reason=sentence)
-        self.channel.server.refused(int(status))
-        body = sentence.encode()
-        self.status = f"{int(status)} {status.phrase}"
-        self.response_headers += [("Content-Type", "text/plain; charset=utf-8"), *HEADERS.items()]
-        self.set_close_on_finish()
-        self.content_length = len(body)
-        self.write(body)
-
-
-class _Channel(HTTPChannel):  # type: ignore[misc] # waitress has no annotations
-    task_class = ScreenedTask
-    error_task_class = _Refusal
-
-    def __init__(self, server: Any, sock: socket.socket, addr: tuple[str, int], *rest: Any, **named: Any) -> None:
-        self.parser_class = partial(_Parser, preview=server.preview, address=addr[0])
-        super().__init__(server, sock, addr, *rest, **named)
+    with suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK_BYTES)

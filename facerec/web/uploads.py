@@ -29,6 +29,12 @@ log = structlog.get_logger(__name__)
 TAKING_IN = 16
 """Uploads of one process that are in memory at once, on their way to the store; the others wait their turn."""
 
+LARGE_BYTES = 1_000_000
+"""Uploads from this size on have places of their own, so that the others do not wait behind them."""
+
+LARGE_AT_ONCE = 2
+"""Storing them takes the CPU from the others, and each is in memory up to three times."""
+
 CONTENT_TYPES = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "HEIF": "image/heif"}
 
 Record = dict[str, object]
@@ -59,6 +65,7 @@ class Uploads:
         self._now = now
         self._watch = watch
         self._taking_in = threading.BoundedSemaphore(TAKING_IN)
+        self._taking_in_large = threading.BoundedSemaphore(LARGE_AT_ONCE)
 
     def answer(self, request_id: UUID, form: Request) -> Reply:
         """Hold the request until its result has come or the wait is over, and log how it went."""
@@ -96,7 +103,9 @@ class Uploads:
 
     def _take_in(self, waiter: Waiter, form: Request, record: Record) -> None:
         """Bring the picture from the connection to the store; what it held in memory is free on return."""
-        if not self._taking_in.acquire(timeout=self._settings.web.wait_seconds):
+        large = (form.content_length or 0) >= LARGE_BYTES
+        places = self._taking_in_large if large else self._taking_in
+        if not places.acquire(timeout=self._settings.web.wait_seconds):
             raise Transient("the uploads before this one are stuck on their way to the store")
         try:
             upload = read_upload(form, self._settings.web.max_upload_bytes)
@@ -104,7 +113,7 @@ class Uploads:
             self._submit(waiter, upload)
         finally:
             form.close()
-            self._taking_in.release()
+            places.release()
 
     def _submit(self, waiter: Waiter, upload: Upload) -> None:
         settings = self._settings

@@ -1,82 +1,14 @@
 """The web tier behind its real server, on loopback, with fakes for AWS."""
 
-import socket
-import ssl
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from typing import Any
+from contextlib import ExitStack
 
 import httpx
 import pytest
 
-from facerec.setting_groups import WebSettings
-from facerec.settings import Settings
-from facerec.web.server import WebServer, address_of, bind
+from facerec.web.server import bind
 from model.header import read_header
-from tests.fakes.web_tier import FakeWebTier, answers, picture, result_for, running, together
-
-TLS = ssl.create_default_context()
-"""Shared, because making one takes longer than an upload; it is not used, since the tests speak plain HTTP."""
-
-
-@dataclass
-class Served:
-    """A web tier on a port."""
-
-    tier: FakeWebTier
-    server: WebServer
-    url: str
-    address: tuple[str, int]
-    thread: threading.Thread
-
-    def upload(self, body: bytes | None = None, filename: str = "image_01.jpg") -> httpx.Response:
-        """Send one picture on a connection of its own."""
-        with httpx.Client(verify=TLS, timeout=60) as client:
-            return client.post(self.url, files={"inputFile": (filename, picture() if body is None else body)})
-
-    def get(self, path: str) -> httpx.Response:
-        """Ask on a connection of its own."""
-        with httpx.Client(verify=TLS, timeout=60) as client:
-            return client.get(f"{self.url}{path}")
-
-    def connect(self) -> socket.socket:
-        """A bare connection."""
-        return socket.create_connection(self.address, timeout=30)
-
-    def stop(self) -> None:
-        """Stop, and wait for the end."""
-        self.server.request_stop()
-        self.thread.join(30)
-        assert not self.thread.is_alive()
-
-
-@contextmanager
-def served(answer: Callable[..., Any] | None = None, **web: Any) -> Iterator[Served]:
-    """A served web tier, stopped on leaving."""
-    tier = FakeWebTier(Settings(web=WebSettings(**web)), answer)
-    with running(tier), bind("127.0.0.1", 0) as listener:
-        server = WebServer(tier.app, tier.settings.web, listener, preview=tier.gate.preview)
-        thread = threading.Thread(
-            target=lambda: server.run(
-                close=tier.admission.close, waiting=lambda: tier.admission.waiting, give_up=tier.waiters.give_up
-            )
-        )
-        thread.start()
-        house = Served(tier, server, address_of(listener), listener.getsockname()[:2], thread)
-        try:
-            yield house
-        finally:
-            house.stop()
-
-
-def read_all(connection: socket.socket) -> bytes:
-    """What the server says until it closes."""
-    said = b""
-    while chunk := connection.recv(65_536):
-        said += chunk
-    return said
+from tests.fakes.web_tier import answers, picture, result_for, together
+from tests.support.served import TLS, read_all, served
 
 
 def test_one_hundred_connections_are_held_and_each_gets_its_own_result() -> None:

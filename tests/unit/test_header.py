@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import zlib
 from contextlib import suppress
 from io import BytesIO
 
@@ -9,6 +10,7 @@ import pytest
 from PIL import Image
 
 from model.header import SUPPORTED, ImageHeader, InvalidImage, read_header
+from model.imaging import decode
 
 
 def encoded(format_name: str, size: tuple[int, int] = (30, 20), mode: str = "RGB", **options: object) -> bytes:
@@ -106,3 +108,43 @@ def test_web_tier_needs_neither_numpy_nor_opencv() -> None:
     """Reading headers imports Pillow and nothing heavier, in a process of its own."""
     code = "import sys, model.header; sys.exit(bool({'numpy', 'cv2', 'torch', 'openvino'} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def chunk(kind: bytes, data: bytes = b"") -> bytes:
+    """A PNG chunk."""
+    return len(data).to_bytes(4) + kind + data + zlib.crc32(kind + data).to_bytes(4)
+
+
+@pytest.mark.parametrize("segment", [b"\xff\xe1\x00\x02", b"\xff\xfe\x00\x02", b"\xff", b"\xff\x00", b"\xff\xd0"])
+def test_jpeg_of_endless_segments_is_refused(segment: bytes) -> None:
+    """Pillow would look at every one of them: seconds, and for some hundreds of megabytes."""
+    data = encoded("JPEG")
+    assert read_header(data[:2] + segment * 100 + data[2:]).width == 30
+    with pytest.raises(InvalidImage, match="damaged"):
+        read_header(data[:2] + segment * 20_000 + data[2:])
+
+
+def test_png_of_endless_chunks_is_refused() -> None:
+    """Likewise."""
+    data = encoded("PNG")
+    assert read_header(data[:33] + chunk(b"prVt") * 100 + data[33:]).width == 30
+    with pytest.raises(InvalidImage, match="damaged"):
+        read_header(data[:33] + chunk(b"prVt") * 20_000 + data[33:])
+
+
+def test_png_of_several_colour_profiles_is_refused() -> None:
+    """Each of a kilobyte becomes a megabyte."""
+    data = encoded("PNG")
+    profile = chunk(b"iCCP", b"k\0\0" + zlib.compress(bytes(1_000_000)))
+    assert read_header(data[:33] + profile + data[33:]).width == 30
+    with pytest.raises(InvalidImage, match="damaged"):
+        read_header(data[:33] + profile * 2 + data[33:])
+
+
+def test_pixels_may_come_in_as_many_pieces_as_they_like() -> None:
+    """The bound is the header's."""
+    data = encoded("PNG", (300, 200))
+    start = data.index(b"IDAT")
+    pixels = data[start + 4 :][: int.from_bytes(data[start - 4 : start])]
+    pieces = b"".join(chunk(b"IDAT", pixels[i : i + 1]) + chunk(b"IDAT") * 50 for i in range(len(pixels)))
+    assert decode(data[:33] + pieces + chunk(b"IEND")).shape == (200, 300, 3)
