@@ -105,7 +105,7 @@ def form(body: bytes) -> bytes:
 @given(st.binary(max_size=600))
 def test_any_bytes_instead_of_a_request(house: Served, data: bytes) -> None:
     """A 4xx, a 501, or a closed connection."""
-    assert all(status in {400, 404, 405, 431, 501} for status, _ in replies_in(said_to(house, data + b"\r\n\r\n")))
+    assert all(status in {400, 403, 404, 405, 421, 431, 501} for status, _ in replies_in(said_to(house, data + b"\r\n\r\n")))
 
 
 TOKENS = st.sampled_from(
@@ -124,7 +124,7 @@ def test_any_headers(house: Served, headers: list[tuple[bytes, bytes]], body: by
     head = b"".join(b"%s: %s\r\n" % header for header in headers)
     said = said_to(house, b"POST /?a=b HTTP/1.1\r\n" + head + b"\r\n" + body)
     said = said.removeprefix(b"HTTP/1.1 100 Continue\r\n\r\n")
-    assert all(status in {400, 404, 405, 413, 415, 417, 431, 501} for status, _ in replies_in(said))
+    assert all(status in {400, 403, 404, 405, 413, 415, 417, 421, 431, 501} for status, _ in replies_in(said))
 
 
 PARAMETERS = st.one_of(
