@@ -179,11 +179,14 @@ async def header_injection(target: Target) -> None:
 
 
 async def wrong_keys(target: Target) -> None:
-    """Uploads with a key that does not exist, five hundred a second."""
+    """Uploads with a key that does not exist, five hundred a second; every other one looks like a key."""
     body = hostile_forms.form(hostile_forms.PICTURE)
 
+    def key(number: int) -> bytes:
+        return b"frk_%012x_%s" % (number, b"A" * 43) if number % 2 else b"wrong-key-%d" % number
+
     def message(number: int) -> bytes:
-        head = b"POST / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nX-Api-Key: wrong-key-%012d\r\n" % number
+        head = b"POST / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nX-Api-Key: %s\r\n" % key(number)
         head += b"Content-Type: multipart/form-data; boundary=%s\r\n" % hostile_forms.BOUNDARY
         return head + b"Content-Length: %d\r\n\r\n" % len(body) + body
 

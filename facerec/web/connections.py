@@ -50,6 +50,9 @@ MEMORY_BYTES = 256 * 1024
 HEADER_BYTES = 16 * 1024
 """What the head of a request may have: parsing it takes the loop some milliseconds."""
 
+LOOK_SECONDS = 1.0
+"""How often the deadlines are looked at."""
+
 ACCEPTED_AT_ONCE = 32
 """Connections taken in one turn of the loop, and places freed when there are none left."""
 
@@ -79,7 +82,6 @@ def listening(
         connection_limit=2 * settings.max_waiting + 500,
         asyncore_use_poll=True,
         channel_timeout=IDLE_SECONDS,
-        cleanup_interval=1,
         recv_bytes=_RECEIVE_BYTES,
         inbuf_overflow=MEMORY_BYTES,
         # Waitress refuses from this size on.
@@ -104,14 +106,13 @@ class Connection(HTTPChannel):  # type: ignore[misc] # waitress has no annotatio
     request: Parser | None
     requests: list[Parser]
     total_outbufs_len: int
-    last_activity: float
     began: float
     silent = True
 
     def __init__(
         self, server: "Listener", sock: socket.socket, addr: tuple[str, int], *rest: Any, **options: Any
     ) -> None:
-        self.began = time.time()
+        self.began = time.monotonic()
         self.parser_class = partial(Parser, preview=server.preview, address=addr[0])
         super().__init__(server, sock, addr, *rest, **options)
 
@@ -121,14 +122,14 @@ class Connection(HTTPChannel):  # type: ignore[misc] # waitress has no annotatio
         before = self.request
         going_on: bool = super().received(data)
         if self.request is None or self.request is not before:
-            self.began = time.time()
+            self.began = time.monotonic()
         self.server.weigh(self.request, len(data))
         return going_on
 
     def service(self) -> None:
         """Answer a request; called in a thread. What was sent after it is read, and timed, from now on."""
         super().service()
-        self.began = time.time()
+        self.began = time.monotonic()
 
     def overdue(self, now: float, settings: WebSettings) -> bool:
         """Whether the client is slower than the settings allow."""
@@ -146,8 +147,6 @@ class Connection(HTTPChannel):  # type: ignore[misc] # waitress has no annotatio
         """Seconds spent without anything to show for them; 0 while the application works for the client."""
         if self.requests:
             return 0
-        if self.request is None:
-            return now - max(self.began, self.last_activity)
         return now - self.began - self._body_bytes / (GOOD_SPEED * settings.min_bytes_per_second)
 
     @property
@@ -175,7 +174,6 @@ class Listener(TcpWSGIServer):  # type: ignore[misc] # waitress has no annotatio
     """Accepts connections and looks after them; all but the application runs on one loop."""
 
     channel_class = Connection
-    next_channel_cleanup: float
 
     def __init__(
         self,
@@ -195,6 +193,7 @@ class Listener(TcpWSGIServer):  # type: ignore[misc] # waitress has no annotatio
         self._bodies: WeakSet[Parser] = WeakSet()
         self._unweighed = 0
         self._turned_out = 0
+        self._looked = time.monotonic()
         super().__init__(
             application,
             sockets,
@@ -207,10 +206,9 @@ class Listener(TcpWSGIServer):  # type: ignore[misc] # waitress has no annotatio
 
     def readable(self) -> bool:
         """Look after the connections; whether another one may be accepted."""
-        now = time.time()
-        if now >= self.next_channel_cleanup:
-            self.next_channel_cleanup = now + self.adj.cleanup_interval
-            self.maintenance(now)
+        now = time.monotonic()
+        if now >= self._looked + LOOK_SECONDS:
+            self._look(now)
         room: int = self.adj.connection_limit - len(self._map)
         if room < ACCEPTED_AT_ONCE:
             self._make_room(now)
@@ -224,9 +222,15 @@ class Listener(TcpWSGIServer):  # type: ignore[misc] # waitress has no annotatio
             if len(self._map) == connected:
                 return
 
-    def maintenance(self, now: float) -> None:
+    def _look(self, now: float) -> None:
         """Close who is idle or overdue; every second."""
-        super().maintenance(now)
+        asleep = now - self._looked - LOOK_SECONDS
+        self._looked = now
+        if asleep > LOOK_SECONDS:
+            # This process was, not the clients: what they sent meanwhile has not been read yet.
+            for connection in self._connections():
+                connection.began += asleep
+        self.maintenance(time.time())
         late = [connection for connection in self._connections() if connection.overdue(now, self._settings)]
         for connection in late:
             connection.turn_out(replies.too_slow())
@@ -241,7 +245,7 @@ class Listener(TcpWSGIServer):  # type: ignore[misc] # waitress has no annotatio
         self._unweighed += count
         if self._unweighed >= min(_WEIGHED_EVERY_BYTES, self._settings.max_buffered_bytes // 8):
             self._unweighed = 0
-            self._shed(time.time())
+            self._shed(time.monotonic())
 
     def _connections(self) -> list[Connection]:
         return [c for c in self.active_channels.values() if not (c.will_close or c.close_when_flushed)]

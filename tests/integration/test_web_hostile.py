@@ -2,6 +2,7 @@
 
 import re
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -105,7 +106,9 @@ def form(body: bytes) -> bytes:
 @given(st.binary(max_size=600))
 def test_any_bytes_instead_of_a_request(house: Served, data: bytes) -> None:
     """A 4xx, a 501, or a closed connection."""
-    assert all(status in {400, 404, 405, 431, 501} for status, _ in replies_in(said_to(house, data + b"\r\n\r\n")))
+    assert all(
+        status in {400, 403, 404, 405, 421, 431, 501} for status, _ in replies_in(said_to(house, data + b"\r\n\r\n"))
+    )
 
 
 TOKENS = st.sampled_from(
@@ -124,7 +127,7 @@ def test_any_headers(house: Served, headers: list[tuple[bytes, bytes]], body: by
     head = b"".join(b"%s: %s\r\n" % header for header in headers)
     said = said_to(house, b"POST /?a=b HTTP/1.1\r\n" + head + b"\r\n" + body)
     said = said.removeprefix(b"HTTP/1.1 100 Continue\r\n\r\n")
-    assert all(status in {400, 404, 405, 413, 415, 417, 431, 501} for status, _ in replies_in(said))
+    assert all(status in {400, 403, 404, 405, 413, 415, 417, 421, 431, 501} for status, _ in replies_in(said))
 
 
 PARAMETERS = st.one_of(
@@ -259,6 +262,24 @@ def test_a_body_that_drips_in_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> Non
         assert only_reply(read_all(slow))[0] == 408
         fast.sendall(b"a" * 100)
         assert fast.recv(1000).startswith(b"HTTP/1.1 400 ")
+
+
+def test_nobody_pays_for_a_pause_of_the_server() -> None:
+    """A frozen process or machine: the client was not slow."""
+    asleep, sent = threading.Event(), threading.Event()
+
+    def pause() -> None:
+        asleep.set()
+        sent.wait(PATIENCE_SECONDS)
+        time.sleep(5)
+
+    with served(answers("Jane"), header_seconds=3) as house, house.connect() as connection:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\n")
+        house.server._server.trigger.pull_trigger(pause)
+        assert asleep.wait(PATIENCE_SECONDS)
+        connection.sendall(b"Host: localhost\r\n\r\n")
+        sent.set()
+        assert connection.recv(1000).startswith(b"HTTP/1.1 200 ")
 
 
 def test_slow_clients_cannot_keep_the_others_out() -> None:
