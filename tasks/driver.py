@@ -32,6 +32,14 @@ class Delivered:
     attempt: int
 
 
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a delivery ended whose message is to be deleted."""
+
+    outcome: str
+    reason: str | None = None
+
+
 class TaskDriver:
     """What a task does; safe to call from many threads.
 
@@ -51,12 +59,12 @@ class TaskDriver:
         self._input_bucket = input_bucket
         self._now = now
 
-    def handle(self, delivered: Delivered) -> None:
+    def handle(self, delivered: Delivered) -> Ended:
         """Recognise one request; raises `Transient`, `ConfigurationError`, or whatever nobody expected."""
         with structlog.contextvars.bound_contextvars(request_id=delivered.request_id, attempt=delivered.attempt):
             started = perf_counter()
             try:
-                self._handle(delivered, started)
+                return self._handle(delivered, started)
             except FacerecError as exc:
                 _say(started, "redelivered", reason=str(exc))
                 raise
@@ -65,22 +73,23 @@ class TaskDriver:
                 _say(started, "error", reason=repr(exc))
                 raise
 
-    def _handle(self, delivered: Delivered, started: float) -> None:
+    def _handle(self, delivered: Delivered, started: float) -> Ended:
         try:
             request = self._decoded(delivered)
         except InvalidMessage as exc:
             self._put_aside(delivered, str(exc))
-            _say(started, "dead_lettered", reason=str(exc))
-            return
+            _say(started, DEAD_LETTERED, reason=str(exc))
+            return Ended(DEAD_LETTERED, str(exc))
         waited_ms = (self._now() - request.submitted_at).total_seconds() * 1000
         try:
             result = self._recogniser.recognise(request, delivered.attempt)
         except (EngineFailure, ObjectMissing) as exc:
             self._put_aside(delivered, str(exc))
-            result = self._recogniser.fail(request, _told(exc), delivered.attempt)
+            self._recogniser.fail(request, _told(exc), delivered.attempt)
             _say(started, Outcome.FAILED, reason=str(exc))
-        else:
-            _say(started, result.outcome, queued_ms=round(waited_ms, 1), **_facts(result))
+            return Ended(str(Outcome.FAILED), str(exc))
+        _say(started, result.outcome, queued_ms=round(waited_ms, 1), **_facts(result))
+        return Ended(str(result.outcome))
 
     def _decoded(self, delivered: Delivered) -> RecognitionRequest:
         request = RecognitionRequest.parse(delivered.payload)
@@ -118,3 +127,8 @@ def _say(started: float, outcome: str, **facts: Any) -> None:
 
 
 _WELL = frozenset(Outcome) - {Outcome.FAILED}
+
+DEAD_LETTERED = "dead_lettered"
+
+PUT_ASIDE = frozenset({DEAD_LETTERED, str(Outcome.FAILED)})
+"""The outcomes of what is in the dead-letter queue now."""

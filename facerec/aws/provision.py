@@ -47,6 +47,7 @@ def provision(
         lambda: _queue(clients, settings.dead_letter_queue, _attributes(settings, _DEAD_LETTER_RETENTION_SECONDS)),
         lambda: _request_queue(clients, settings),
         lambda: _queue(clients, settings.response_queue, _attributes(settings, _RESPONSE_RETENTION_SECONDS)),
+        lambda: _queue(clients, settings.events_queue, _attributes(settings, settings.events.retention_seconds)),
         lambda: _table(clients, "TEMPLATES_TABLE", settings.templates_table, ("collection", "item")),
         lambda: _table(clients, "FLEET_TABLE", settings.fleet_table, ("kind", "item"), expiry=FLEET_EXPIRY),
     ]
