@@ -68,8 +68,10 @@ class _Broker(BrokerView):  # type: ignore[misc]  # Flower has no types
 
     def render(self, template: str, **values: Any) -> None:
         # The page has no place for what is wrong with a queue but beside its name.
-        rows = [row | {"name": f"{row['name']}: {row['error']}"} if "error" in row else row for row in values["queues"]]
-        super().render(template, **values | {"queues": rows})
+        for row in values.get("queues", ()):
+            if "error" in row:
+                row["name"] += f": {row['error']}"
+        super().render(template, **values)
 
 
 class _QueueLengths(GetQueueLengths):  # type: ignore[misc]  # Flower has no types

@@ -37,6 +37,8 @@ def run(settings: Settings, say: Callable[[str], None]) -> None:
     configure_logging(settings.log, process="flower")
     logging.getLogger("tornado.access").setLevel(logging.WARNING)
     check_queue(shared_clients(settings), settings.events_queue)
+    # It would open the API to every page in the operator's browser; there is no option for it.
+    os.environ.pop("FLOWER_UNAUTHENTICATED_API", None)
     password = configure(options, settings.flower)
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)  # the one on which Flower runs
@@ -75,7 +77,7 @@ def configure(chosen: Any, flower: FlowerSettings) -> str | None:
     chosen.address, chosen.port = flower.host, flower.port
     chosen.max_tasks = flower.max_tasks
     chosen.purge_offline_workers = _FORGET_SECONDS
-    chosen.tasks_columns = "name,uuid,state,args,result,received,runtime,worker"
+    chosen.tasks_columns = "uuid,state,args,result,received,runtime,worker"
     chosen.read_only = True
     return made
 

@@ -52,8 +52,12 @@ class Inspected:
                 "total": {TASK: worker.processed or 0},
                 "broker": {"transport": "sqs", "hostname": self._broker},
                 "clock": worker.clock,
-                "software": f"{worker.sw_ident} {worker.sw_ver} on {worker.sw_sys}",
-                "online": worker.alive,
+                "pool": {
+                    "online": worker.alive,
+                    "heartbeat_every": f"{worker.freq} s",
+                    "load_average": worker.loadavg,
+                    "software": f"{worker.sw_ident} {worker.sw_ver} on {worker.sw_sys}",
+                },
             },
             "active_queues": [
                 queue

@@ -85,4 +85,4 @@ def test_a_worker_is_known_by_its_events() -> None:
     assert [task["args"] for task in worker["active"]] == ["b.jpg"]
     assert [queue["name"] for queue in worker["active_queues"]] == ["requests"]
     assert worker["stats"]["pid"] == 7
-    assert worker["stats"]["online"] is True
+    assert worker["stats"]["pool"]["online"] is True
