@@ -73,11 +73,11 @@ def _turn(system: System, backlog: Backlog, requests: int, warm: int, enabled: s
     queued = _events(backlog.settings)
     backlog.fill(requests)
     with _worker(system, enabled) as pid:
-        _collect(backlog, warm)
+        done = _collect(backlog, 0, warm)
         began = _used(pid), cpu_seconds(emulator)
-        _collect(backlog, requests - warm)
+        _collect(backlog, done, requests)
         (whole, process), emulated = _used(pid), cpu_seconds(emulator)
-    per_task = 1000 / (requests - warm)
+    per_task = 1000 / (requests - done)
     return Turn(
         worker_cpu_ms=(whole - began[0][0]) * per_task,
         process_cpu_ms=(process - began[0][1]) * per_task,
@@ -92,14 +92,16 @@ def _used(worker: int) -> tuple[float, float]:
     return whole, whole - cpu_seconds(*(pid for pid in descendants(worker) if pid != worker))
 
 
-def _collect(backlog: Backlog, count: int) -> None:
-    done, moved = 0, time.monotonic()
-    while done < count:
+def _collect(backlog: Backlog, done: int, until: int) -> int:
+    """Take results until there are at least so many; returns how many there are."""
+    moved = time.monotonic()
+    while done < until:
         came, _ = backlog.collect()
         done += came
         moved = time.monotonic() if came else moved
         if time.monotonic() - moved > _STALLED_SECONDS:
-            raise RuntimeError(f"{count - done} of {count} results are missing")
+            raise RuntimeError(f"{until - done} results are missing")
+    return done
 
 
 def _events(settings: Settings) -> int:

@@ -17,7 +17,7 @@ from facerec.setting_groups import QueueSettings, RetentionSettings
 from facerec.settings import Settings
 from tests.support.emulated import EmulatedAws, changed, emulated_aws
 
-RESOURCES = 9
+RESOURCES = 10
 
 
 @pytest.fixture(scope="module", params=EmulatorKind)
@@ -62,6 +62,7 @@ def test_creates_all_then_changes_nothing(aws: EmulatedAws) -> None:
         "twice-req-queue-dlq",
         "twice-req-queue",
         "twice-resp-queue",
+        "twice-events-queue",
         "twice-templates",
         "twice-fleet",
     ]
