@@ -261,7 +261,7 @@ class FlowerSettings(Group):
     auth: Literal["basic", "none"] = Field(
         "basic", description="`none` asks for no password and closes `/api`; on a loopback address only"
     )
-    user: str = Field("facerec", pattern=r"^[^:\s]+$", description="User name of the basic authentication")
+    user: str = Field("facerec", pattern=r"^[A-Za-z0-9._-]+$", description="User name of the basic authentication")
     password: SecretStr | None = Field(
         None, min_length=8, description="Its password; unset makes one at every start and prints it"
     )

@@ -45,16 +45,23 @@ class Events(_BaseEvents):  # type: ignore[misc]  # untyped on purpose, see abov
     def __init__(self, app: Any) -> None:
         super().__init__(app)
         settings = app.settings
+        self._queue: SqsEventQueue | None = None
         self.outbox = EventOutbox(
-            lambda body: self.queue().send(body),
+            self._send,
             window_seconds=settings.events.window_seconds,
             max_waiting=settings.events.max_waiting,
         )
         # However the process ends in good order, its last events are sent.
         atexit.register(self.outbox.close, _FAREWELL_SECONDS)
 
+    def _send(self, body: str) -> None:
+        # In the outbox's thread: to make a client takes a tenth of a second.
+        if self._queue is None:
+            self._queue = self.queue()
+        self._queue.send(body)
+
     def queue(self) -> SqsEventQueue:
-        """A connection to the queue; made where it is used, since a client takes a tenth of a second."""
+        """The queue, for one thread to use."""
         settings = self.app.settings
         return SqsEventQueue(shared_clients(settings), settings.events_queue)
 

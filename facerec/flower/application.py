@@ -17,6 +17,7 @@ from flower.events import Events
 from flower.urls import settings as flower_settings
 from flower.views.broker import BrokerView
 from flower.views.monitor import Metrics
+from tornado.ioloop import IOLoop
 
 from facerec.aws.clients import shared_clients
 from facerec.celery import FacerecCelery
@@ -42,10 +43,10 @@ class FlowerApplication(Flower):  # type: ignore[misc]  # Flower has no types
         capp.settings = settings
         # Flower imports what the application includes: the tasks, and with them the engine, which it never calls.
         capp.conf.include = ()
-        super().__init__(options=options, capp=capp, **flower_settings)
-        self.events = QueueEvents(
+        io_loop = IOLoop.current()
+        events = QueueEvents(
             capp,
-            io_loop=self.io_loop,
+            io_loop=io_loop,
             db=options.db,
             persistent=options.persistent,
             state_save_interval=options.state_save_interval,
@@ -53,8 +54,9 @@ class FlowerApplication(Flower):  # type: ignore[misc]  # Flower has no types
             max_workers_in_memory=options.max_workers,
             max_tasks_in_memory=options.max_tasks,
         )
+        super().__init__(options=options, capp=capp, events=events, io_loop=io_loop, **flower_settings)
         self.broker_uri = settings.endpoint_url or f"SQS in {settings.aws.region}"
-        self.inspector = Inspected(lambda: self.events.state, settings.request_queue, self.broker_uri)
+        self.inspector = Inspected(lambda: events.state, settings.request_queue, self.broker_uri)
         self.broker = SqsBroker(shared_clients(settings), settings)
         self.add_handlers(
             r".*", [(r"/broker", _Broker), (r"/api/queues/length", _QueueLengths), (r"/metrics", _PrivateMetrics)]

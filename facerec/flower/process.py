@@ -68,6 +68,10 @@ def configure(chosen: Any, flower: FlowerSettings) -> str | None:
     if flower.auth == "basic":
         made = None if flower.password else secrets.token_urlsafe(_PASSWORD_BYTES)
         password = flower.password.get_secret_value() if flower.password else made
+        if not str(password).isascii():
+            raise ConfigurationError(
+                "FACEREC_FLOWER__PASSWORD may have ASCII characters only: Flower compares no others"
+            )
         chosen.basic_auth = [f"{flower.user}:{password}"]
     if flower.database is not None:
         _check_private(flower.database)
@@ -84,7 +88,7 @@ def configure(chosen: Any, flower: FlowerSettings) -> str | None:
 
 def _check_private(database: Path) -> None:
     """Refuse a file that others may write: to read a pickle is to run what is in it."""
-    os.umask(0o077)
+    os.umask(0o077)  # for what Flower writes, too
     try:
         database.parent.mkdir(parents=True, exist_ok=True)
         # dbm's backends append to the name.
@@ -101,7 +105,7 @@ def _check_private(database: Path) -> None:
 
 def _foreign(status: os.stat_result) -> bool:
     others_write = bool(status.st_mode & (stat.S_IWGRP | stat.S_IWOTH))
-    return status.st_uid != os.geteuid() or (others_write and not stat.S_ISVTX & status.st_mode)
+    return others_write or status.st_uid != os.geteuid()
 
 
 def _announce(settings: Settings, url: str, password: str | None, say: Callable[[str], None]) -> None:
