@@ -3,7 +3,6 @@
 Adapters are imported where they are made: each tier loads only what it uses, and the web tier runs without the engine.
 """
 
-import functools
 from typing import TYPE_CHECKING
 
 from facerec.ports import ApiKeys, ObjectStore, ResultInbox, ResultPublisher, TaskQueue, TemplateStore, WorkerReports
@@ -13,12 +12,11 @@ if TYPE_CHECKING:
     from facerec.aws.clients import Clients
 
 
-@functools.lru_cache(maxsize=4)
 def clients(settings: Settings) -> "Clients":
-    """The process's AWS clients: one set per settings, since connections and credentials are shared."""
-    from facerec.aws.clients import Clients
+    """The process's AWS clients."""
+    from facerec.aws.clients import shared_clients
 
-    return Clients(settings)
+    return shared_clients(settings)
 
 
 def object_store(settings: Settings) -> ObjectStore:

@@ -21,6 +21,9 @@ from facerec.settings import Settings
 TASK = TASK_NAME
 """The task's name in messages."""
 
+_SHOWN_CHARACTERS = 100
+"""Of a file name, to whoever looks at a task."""
+
 _PUBLISHERS = 8
 """Connections that senders share: an idle one costs nothing, and SQS answers in a few milliseconds."""
 
@@ -36,6 +39,8 @@ class ConfigurationRefused(ConfigurationError, click.ClickException):
 class FacerecCelery(Celery):
     """A Celery application that reads its configuration from our settings, when it is first needed."""
 
+    events_cls = "facerec.aws.events:Events"
+
     @cached_property
     def settings(self) -> Settings:
         """Those of the environment, unless others are assigned before the first use."""
@@ -47,6 +52,9 @@ class FacerecCelery(Celery):
     def prepare_config(self, config: Any) -> Any:
         """Celery's hook: our settings alone; no configuration module is read behind the operator's back."""
         del config
+        context = click.get_current_context(silent=True)
+        if context is not None and context.command_path.endswith("celery flower"):
+            raise ConfigurationRefused("Flower's own command cannot read events from SQS; run `facerec flower`")
         return configuration(self.settings)
 
 
@@ -94,6 +102,8 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "worker_concurrency": settings.worker.concurrency,
         "worker_prefetch_multiplier": 1,
         "worker_enable_remote_control": False,
+        "worker_send_task_events": settings.events.enabled,
+        "task_send_sent_event": settings.events.enabled,
         "worker_hijack_root_logger": False,
         "worker_redirect_stdouts": False,
     }
@@ -119,8 +129,8 @@ class CeleryTaskQueue:
                     TASK,
                     args=[request.model_dump(mode="json", exclude_none=True)],
                     task_id=request_id,
-                    # Instead of a copy of the arguments for monitors to show.
-                    argsrepr=request_id,
+                    # What Flower shows as the arguments, beside the task's id, which is the request's.
+                    argsrepr=request.filename[:_SHOWN_CHARACTERS],
                     kwargsrepr="",
                 )
             except OperationalError as exc:

@@ -17,6 +17,7 @@ _COMMANDS = {
     "enrol": ("enrol", "Add photos of people to the gallery."),
     "evaluate": ("evaluate", "Measure the model's accuracy on labelled pairs of photos."),
     "fleet": ("fleet", "Show the fleet of EC2 instances, now and over time."),
+    "flower": ("flower", "Show workers, tasks and queues in a browser."),
     "gallery": ("gallery", "List, show, remove, export and import enrolled people."),
     "keys": ("keys", "Make, list, rotate and revoke the API keys of the web tier's clients."),
     "local": ("local", "Run the whole system on this machine against an emulated AWS."),
@@ -72,9 +73,7 @@ def main() -> None:
         missing = (exc.name or "").partition(".")[0]
         if missing in _OURS:
             raise
-        _end(
-            f"{missing} is not installed: add the extra for this tier, as `pip install '.[web,worker,autoscale,local]'`"
-        )
+        _end(f"{missing} is not installed: add its tier's extra: `pip install '.[web,worker,autoscale,flower,local]'`")
 
 
 def _end(sentence: str) -> NoReturn:

@@ -1,10 +1,11 @@
 """The groups of settings, one for each tier or subject: defaults, bounds, and a line each for the table of them all."""
 
+import ipaddress
 import os
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AnyHttpUrl, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AnyHttpUrl, BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from facerec.rates import parse_rate
 
@@ -42,6 +43,9 @@ class NameSettings(Group):
     request_queue: str | None = Field(None, description="Queue of tasks; default `<prefix>-req-queue`")
     dead_letter_queue: str | None = Field(None, description="Queue of failed tasks; default `<request queue>-dlq`")
     response_queue: str | None = Field(None, description="Queue of results; default `<prefix>-resp-queue`")
+    events_queue: str | None = Field(
+        None, description="Queue of what Flower is to show; default `<prefix>-events-queue`"
+    )
     templates_table: str | None = Field(None, description="DynamoDB table of templates; default `<prefix>-templates`")
     keys_table: str | None = Field(None, description="DynamoDB table of API keys; default `<prefix>-api-keys`")
     fleet_table: str | None = Field(
@@ -277,6 +281,64 @@ class InstancesSettings(Group):
         description="`s3://…` address of the facerec wheel that instances install, with `constraints.txt` beside it; "
         "unset: the AMI has it",
     )
+
+
+class EventsSettings(Group):
+    """What the tiers tell Flower."""
+
+    enabled: bool = Field(True, description="Whether web and workers send events for Flower to their queue")
+    window_seconds: float = Field(
+        1, ge=0.05, le=10, description="Events of so long a time travel in one message; Flower is as far behind"
+    )
+    heartbeat_seconds: float = Field(
+        5,
+        ge=0.5,
+        le=60,
+        description="How often a worker shows that it lives; after twice as long Flower has it offline",
+    )
+    max_waiting: Count = Field(
+        5000, description="Events that a process keeps while they cannot be sent; the oldest go first"
+    )
+    retention_seconds: int = Field(
+        300, ge=60, le=86_400, description="How long events wait in their queue for a Flower that is away"
+    )
+
+
+class FlowerSettings(Group):
+    """`facerec flower`."""
+
+    host: str = Field(
+        "127.0.0.1", description="Address to listen on; any other than a loopback one wants TLS before it"
+    )
+    port: int = Field(5555, ge=0, le=65535, description="Port to listen on; 0 takes a free one")
+    auth: Literal["basic", "none"] = Field(
+        "basic", description="`none` asks for no password and closes `/api`; on a loopback address only"
+    )
+    user: str = Field("facerec", pattern=r"^[A-Za-z0-9._-]+$", description="User name of the basic authentication")
+    password: SecretStr | None = Field(
+        None, min_length=8, description="Its password; unset makes one at every start and prints it"
+    )
+    database: Path | None = Field(
+        None,
+        description="File that keeps tasks over restarts of Flower, a pickle: who may write it may run code as Flower; "
+        "unset keeps none",
+    )
+    max_tasks: Count = Field(10_000, description="Tasks that Flower keeps in memory; the oldest go first")
+
+    @model_validator(mode="after")
+    def _open_to_this_machine_alone(self) -> Self:
+        if self.auth == "none" and not self.on_loopback:
+            message = f"FACEREC_FLOWER__AUTH=none needs a loopback address in FACEREC_FLOWER__HOST, not {self.host!r}"
+            raise ValueError(message)
+        return self
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether only this machine can reach it."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
 
 
 class LogSettings(Group):

@@ -17,6 +17,8 @@ from facerec.errors import ConfigurationError
 from facerec.setting_groups import (
     AutoscaleSettings,
     AwsSettings,
+    EventsSettings,
+    FlowerSettings,
     GallerySettings,
     Group,
     InstancesSettings,
@@ -64,6 +66,8 @@ class Settings(BaseSettings):
     model: ModelSettings = ModelSettings()
     autoscale: AutoscaleSettings = AutoscaleSettings()
     instances: InstancesSettings = InstancesSettings()
+    events: EventsSettings = EventsSettings()
+    flower: FlowerSettings = FlowerSettings()
     log: LogSettings = LogSettings()
 
     @classmethod
@@ -157,6 +161,11 @@ class Settings(BaseSettings):
     def response_queue(self) -> str:
         """Queue of results."""
         return self.names.response_queue or f"{self.prefix}-resp-queue"
+
+    @property
+    def events_queue(self) -> str:
+        """Queue of what Flower is to show."""
+        return self.names.events_queue or f"{self.prefix}-events-queue"
 
     @property
     def templates_table(self) -> str:

@@ -36,6 +36,8 @@ class Delivered:
 
 POSTPONED, REDELIVERED, ERROR, DEAD_LETTERED = "postponed", "redelivered", "error", "dead_lettered"
 """How a delivery may end beside the outcomes of a recognition."""
+PUT_ASIDE = frozenset({DEAD_LETTERED, str(Outcome.FAILED)})
+"""The outcomes of what is in the dead-letter queue now."""
 
 
 @dataclass(slots=True)
@@ -84,7 +86,7 @@ class TaskDriver:
         self._now = now
         self._watch = watch
 
-    def handle(self, delivered: Delivered) -> None:
+    def handle(self, delivered: Delivered) -> Handling:
         """Recognise one request; raises `Postponed`, `FacerecError`, or whatever nobody expected."""
         with structlog.contextvars.bound_contextvars(request_id=delivered.request_id, attempt=delivered.attempt):
             started = perf_counter()
@@ -101,7 +103,7 @@ class TaskDriver:
                     handling.outcome = Outcome.FAILED
                     if not ours:
                         log.exception("task_given_up")
-                    return
+                    return handling
                 # Celery logs the traceback of what nobody expected.
                 handling.outcome = REDELIVERED if ours else ERROR
                 raise
@@ -109,6 +111,7 @@ class TaskDriver:
                 handling.seconds = perf_counter() - started
                 _say(handling)
                 self._watch(handling)
+            return handling
 
     def _handle(self, delivered: Delivered, handling: Handling) -> None:
         insist = self._patience().insist

@@ -32,7 +32,7 @@ from facerec.metrics import served
 from facerec.recognition import Recogniser
 from facerec.settings import Settings
 from model.artefact import Artefact, ArtefactError
-from tasks.driver import Delivered, TaskDriver
+from tasks.driver import Delivered, Handling, TaskDriver
 from tasks.latecomers import Latecomers
 from tasks.metrics import WorkerMetrics
 from tasks.occupancy import Occupancy
@@ -47,7 +47,7 @@ _QUIET = ("celery.app.trace", "celery.worker.strategy", "celery.worker.consumer.
 # Celery warns root of pickle, which is not accepted here; a container's root need not read it at every start.
 warnings.filterwarnings("ignore", message="You're running the worker with superuser privileges")
 
-_NOT_ON_SQS = {"without_gossip": True, "without_mingle": True, "without_heartbeat": True}
+_NOT_ON_SQS = {"without_gossip": True, "without_mingle": True}
 """Workers hear nothing of each other over SQS: it has no broadcast. As the options of the same names."""
 
 
@@ -128,10 +128,10 @@ class Worker:
                 resources.callback(reporter.stop)
             return cls(driver, occupancy, reporter, resources.pop_all())
 
-    def handle(self, delivered: Delivered) -> None:
+    def handle(self, delivered: Delivered) -> Handling:
         """Do what a task does; raises as `TaskDriver.handle`."""
         with self._occupancy.holding():
-            self._driver.handle(delivered)
+            return self._driver.handle(delivered)
 
     def leave(self) -> None:
         """The process is to end. May be called in a signal handler."""
@@ -187,7 +187,10 @@ def _log_our_way(**_: Any) -> None:
 def _open(sender: Any, **_: Any) -> None:
     global _worker  # noqa: PLW0603 - one worker a process, and Celery gives its tasks no other place
     _log_our_way()
-    sender.options.update(_NOT_ON_SQS)
+    events = app.settings.events
+    sender.options.update(
+        _NOT_ON_SQS, without_heartbeat=not events.enabled, heartbeat_interval=events.heartbeat_seconds
+    )
     try:
         _worker = Worker.open(app.settings)
     except FacerecError as exc:

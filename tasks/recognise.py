@@ -9,22 +9,23 @@ from celery.worker import state
 from facerec.celery import TASK, app
 from facerec.errors import ConfigurationError, QueueMissing, Transient
 from tasks import lifecycle
-from tasks.driver import Delivered
+from tasks.driver import PUT_ASIDE, Delivered
 from tasks.latecomers import Postponed
 from tasks.patience import Interrupted
+from tasks.requests import PutAside, Request
 
 
 # What is thrown on purpose is in the driver's own log line; Celery logs the traceback of everything else.
-@app.task(name=TASK, bind=True, throws=(Transient, QueueMissing, ConfigurationError))
-def recognise(self: "Task[..., None]", *args: Any, **kwargs: Any) -> None:
-    """Recognise the request that is the only argument.
+@app.task(name=TASK, bind=True, throws=(Transient, QueueMissing, ConfigurationError, PutAside), Request=Request)
+def recognise(self: "Task[..., str]", *args: Any, **kwargs: Any) -> str:
+    """Recognise the request that is the only argument; returns its outcome, for Flower to show.
 
     Anything may have been sent: what does not fit goes to the dead-letter queue. An exception leaves the message
     unacknowledged; `facerec.aws.transport` gives it back to be delivered again after a pause, or at once on `Reject`.
     `Retry` deletes it: the task was sent again.
     """
     try:
-        lifecycle.worker().handle(_delivered(self, args, kwargs))
+        ended = lifecycle.worker().handle(_delivered(self, args, kwargs))
     except Postponed as exc:
         raise Retry(str(exc)) from exc
     except Interrupted as exc:
@@ -34,9 +35,12 @@ def recognise(self: "Task[..., None]", *args: Any, **kwargs: Any) -> None:
         lifecycle.worker().leave()
         state.should_stop = 1  # type: ignore[assignment]  # the stub knows its first value only
         raise
+    if ended.outcome in PUT_ASIDE:
+        raise PutAside(ended.reason)
+    return ended.outcome
 
 
-def _delivered(task: "Task[..., None]", args: tuple[Any, ...], kwargs: dict[str, Any]) -> Delivered:
+def _delivered(task: "Task[..., str]", args: tuple[Any, ...], kwargs: dict[str, Any]) -> Delivered:
     # Celery keeps the message, as SQS delivered it, among the properties.
     properties: Any = task.request.properties
     message = properties["delivery_info"]["sqs_message"]

@@ -116,6 +116,12 @@ class Clients:
             )
 
 
+@functools.lru_cache(maxsize=4)
+def shared_clients(settings: Settings) -> Clients:
+    """The process's clients: one set per settings, since connections and credentials are shared."""
+    return Clients(settings)
+
+
 def _send_whole(params: dict[str, Any], **_: Any) -> None:
     """Give botocore the bytes again that it has wrapped into a stream.
 

@@ -47,6 +47,7 @@ def provision(
         lambda: _queue(clients, settings.dead_letter_queue, _attributes(settings, _DEAD_LETTER_RETENTION_SECONDS)),
         lambda: _request_queue(clients, settings),
         lambda: _queue(clients, settings.response_queue, _attributes(settings, _RESPONSE_RETENTION_SECONDS)),
+        lambda: _queue(clients, settings.events_queue, _events_attributes(settings)),
         lambda: _table(clients, "TEMPLATES_TABLE", settings.templates_table, ("collection", "item")),
         lambda: _table(clients, "KEYS_TABLE", settings.keys_table, ("kind", "item")),
         lambda: _table(clients, "FLEET_TABLE", settings.fleet_table, ("kind", "item"), expiry=FLEET_EXPIRY),
@@ -67,6 +68,11 @@ def _attributes(settings: Settings, retention_seconds: int) -> dict[str, str]:
         "ReceiveMessageWaitTimeSeconds": str(settings.queue.wait_time_seconds),
         "SqsManagedSseEnabled": "true",
     }
+
+
+def _events_attributes(settings: Settings) -> dict[str, str]:
+    # What a Flower took that died is soon for the next one to read.
+    return _attributes(settings, settings.events.retention_seconds) | {"VisibilityTimeout": "5"}
 
 
 def _request_queue(clients: Clients, settings: Settings) -> Resource:

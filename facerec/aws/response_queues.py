@@ -65,6 +65,10 @@ class ResponseQueues:
         except QueueMissing:
             return
 
+    def names(self) -> list[str]:
+        """The queues that there are, whoever owns them."""
+        return sorted(name for name, _ in self._owned())
+
     def reap(self) -> list[str]:
         """Remove the queues whose owner has not shown itself for ten minutes; returns their names.
 

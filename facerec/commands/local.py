@@ -60,6 +60,7 @@ _emulator = click.option(
 @click.option(
     "--autoscaler/--no-autoscaler", default=True, show_default=True, help="Whether to run `facerec autoscale`, too."
 )
+@click.option("--flower/--no-flower", default=True, show_default=True, help="Whether to run `facerec flower`, too.")
 @_emulator
 @click.option(
     "--state",
@@ -69,7 +70,16 @@ _emulator = click.option(
     help="Directory of the emulator's state and the logs; the gallery and the results stay there.",
 )
 @click.option("--port", type=click.IntRange(0, 65535), help="Port of the web tier.  [default: FACEREC_WEB__PORT]")
-def up(workers: int | None, boot_seconds: float, kind: str, state: Path, port: int | None, *, autoscaler: bool) -> None:
+def up(
+    workers: int | None,
+    boot_seconds: float,
+    kind: str,
+    state: Path,
+    port: int | None,
+    *,
+    autoscaler: bool,
+    flower: bool,
+) -> None:
     """Start everything, print the addresses, and run until Ctrl-C.
 
     Without --workers no worker runs while there is nothing to do: the first upload launches an instance of the
@@ -92,7 +102,7 @@ def up(workers: int | None, boot_seconds: float, kind: str, state: Path, port: i
     ready = False
     directory = StateDirectory(state)
     try:
-        options = Options(workers, EmulatorKind(kind), port, boot_seconds, autoscaler)
+        options = Options(workers, EmulatorKind(kind), port, boot_seconds, autoscaler, flower)
         with local_system(options, os.environ, state=directory, progress=progress) as system:
             system.start_cloud()
             system.start_tiers()
@@ -102,6 +112,8 @@ def up(workers: int | None, boot_seconds: float, kind: str, state: Path, port: i
             where = "" if state == _STATE else f" --state {state}"
             progress.line()
             progress.line(f"  web       {system.web_url}")
+            if system.flower is not None:
+                progress.line(f"  Flower    {system.flower}")
             progress.line(f"  AWS       {system.emulator_url}")
             progress.line(f"  logs      {directory.logs}")
             progress.line(f"  try       curl -F inputFile=@{probe} {system.web_url}/")

@@ -1,5 +1,6 @@
 """`facerec worker`: the app tier's Celery worker."""
 
+import socket
 import sys
 
 import click
@@ -37,6 +38,8 @@ def command(concurrency: int | None, engines: int | None) -> None:
         **settings.worker.model_dump() | {name: value for name, value in chosen.items() if value is not None}
     )
     app.settings = Settings(**{name: getattr(settings, name) for name in Settings.model_fields} | {"worker": worker})
-    process = app.Worker(quiet=True)
+    # Flower knows workers by this name; several instances of an emulated EC2 share one host.
+    instance_id = settings.worker.instance_id
+    process = app.Worker(quiet=True, hostname=f"{instance_id}@{socket.gethostname()}" if instance_id else None)
     process.start()
     sys.exit(process.exitcode)

@@ -1,7 +1,9 @@
 """A whole system on this machine: the emulated AWS and the ordinary commands, with the ordinary environment."""
 
+import importlib.util
 import os
 import re
+import secrets
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -27,6 +29,7 @@ _FLEET_START_SECONDS = 30.0
 # Together below the supervisor's limit; the emulator's is for writing its state.
 _WEB_GRACE_SECONDS, _WORKER_GRACE_SECONDS, _EMULATOR_GRACE_SECONDS = 7.0, 4.0, 2.0
 _AUTOSCALER_GRACE_SECONDS = 2.0
+_FLOWER_START_SECONDS, _FLOWER_GRACE_SECONDS = 30.0, 2.0
 
 _WEB = {
     # On loopback; whoever sets FACEREC_WEB__HOST otherwise may set these, too.
@@ -46,7 +49,7 @@ class Options:
 
     A number of `workers` is fixed; without one the autoscaler runs as many instances as the backlog needs, each of
     which boots for `boot_seconds` before its worker starts; with `autoscaler` False somebody else runs that. The web
-    tier's `port` 0 means any free one.
+    tier's `port` 0 means any free one. With `flower` Flower runs, too, where it is installed.
     """
 
     workers: int | None
@@ -54,6 +57,7 @@ class Options:
     port: int | None = None
     boot_seconds: float = 0.0
     autoscaler: bool = True
+    flower: bool = False
 
 
 class LocalSystem:
@@ -81,6 +85,8 @@ class LocalSystem:
         self.web_url = f"http://[{host}]:{web_port}" if ":" in host else f"http://{host}:{web_port}"
         self.variables = self._variables(web_port, environ)
         self._environ = without_aws(environ) | self.variables
+        self.flower: str | None = None
+        """Flower's address, user and password for people, once it runs."""
 
     @property
     def emulator_url(self) -> str:
@@ -108,6 +114,8 @@ class LocalSystem:
         [web] = self._supervisor.start(self._facerec("web"), grace_seconds=_WEB_GRACE_SECONDS)
         with self._progress.step(f"web tier on {self.web_url}"):
             self._supervisor.wait_until_ready(web, lambda: answers_ok(f"{self.web_url}/readyz"), _WEB_START_SECONDS)
+        if self._options.flower:
+            self._start_flower()
         limit = self._settings.worker.startup_seconds + _WORKER_START_EXTRA_SECONDS
         for child in started:
             with self._progress.step(child.name):
@@ -131,6 +139,25 @@ class LocalSystem:
             self._supervisor.wait_until_ready(
                 autoscaler, lambda: self._logged("autoscale", "autoscaler_ready"), _FLEET_START_SECONDS
             )
+
+    def _start_flower(self) -> None:
+        """Start Flower with a password of this run, unless the environment has one."""
+        if importlib.util.find_spec("flower") is None:
+            self._progress.line("  Flower is not installed: pip install '.[flower]'")
+            return
+        wanted = self._settings.flower
+        port = self._free_port("Flower", wanted.port)
+        url = f"http://{LOOPBACK}:{port}"
+        own = {"FACEREC_FLOWER__PORT": str(port)}
+        self.flower = url
+        if wanted.auth == "basic" and wanted.password is None:
+            # Not among the variables of the system, which are kept in a file.
+            own["FACEREC_FLOWER__PASSWORD"] = password = secrets.token_urlsafe(12)
+            self.flower = f"{url}  user {wanted.user}, password {password}"
+        command = Command("flower", self._argv("flower"), {**self._environ, **own})
+        [child] = self._supervisor.start(command, grace_seconds=_FLOWER_GRACE_SECONDS)
+        with self._progress.step(f"Flower on {url}"):
+            self._supervisor.wait_until_ready(child, lambda: answers_ok(f"{url}/healthcheck"), _FLOWER_START_SECONDS)
 
     def run(self, name: str, *arguments: str) -> None:
         """Run `facerec <name> …` to its end; raises `ChildFailed` with the end of its log unless it succeeds."""
@@ -165,6 +192,7 @@ class LocalSystem:
 
     def _variables(self, web_port: int, environ: Mapping[str, str]) -> dict[str, str]:
         ours = {name: value for name, value in environ.items() if name.startswith("FACEREC_")}
+        ours.pop("FACEREC_FLOWER__PASSWORD", None)  # these are kept in a file
         variables = (
             ours
             | emulated_variables(self._emulator.url, environ, self._settings.aws.region)

@@ -62,6 +62,7 @@ def test_creates_all_then_changes_nothing(aws: EmulatedAws) -> None:
         "twice-req-queue-dlq",
         "twice-req-queue",
         "twice-resp-queue",
+        "twice-events-queue",
         "twice-templates",
         "twice-api-keys",
         "twice-fleet",

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -14,13 +15,13 @@ from facerec.settings import Settings
 WRONG = {"FACEREC_NO_SUCH_THING": "1"}
 
 
-def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, cwd: Path | None = None, wrong: Mapping[str, str] = WRONG) -> subprocess.CompletedProcess[str]:
     """Run Python with settings that are refused, and our packages as if they were installed."""
     path = os.pathsep.join([str(Path.cwd()), *filter(None, sys.path)])
     return subprocess.run(
         [sys.executable, *arguments],
         cwd=cwd,
-        env=os.environ | WRONG | {"PYTHONPATH": path},
+        env=os.environ | dict(wrong) | {"PYTHONPATH": path},
         capture_output=True,
         text=True,
         timeout=60,
@@ -90,3 +91,11 @@ def test_the_task_has_its_lasting_name() -> None:
     from tasks.recognise import recognise  # noqa: PLC0415 - only this test needs the task
 
     assert recognise.name == TASK == "facerec.recognise"
+
+
+def test_flowers_own_command_says_what_to_run() -> None:
+    """It would show nothing, for it reads Celery's own events."""
+    done = run("-m", "celery", "-A", "facerec", "flower", "--port=0", wrong={})
+    assert done.returncode == 1
+    sentence = "facerec: Flower's own command cannot read events from SQS; run `facerec flower`"
+    assert done.stderr.splitlines() == [sentence]

@@ -1,0 +1,154 @@
+"""What the events for Flower cost a worker: the same backlog drained with events off and on, in turns.
+
+    python -m benchmarks.events --rounds 6
+
+Each turn starts one worker as an operator does, and counts CPU seconds from the moment when `--warm` results are there.
+`worker_cpu_ms` is of the whole worker for each task, `process_cpu_ms` without its engines: that is where events are
+made. The emulator's CPU is apart. `difference_percent` is the median over pairs of turns. `sends_per_task` counts
+the messages of events by the queue's own count; nobody reads them meanwhile. The last line is one JSON object.
+"""
+
+import argparse
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from benchmarks.backlog import Backlog
+from benchmarks.processes import cpu_seconds, descendants
+from benchmarks.roundtrip import workload
+from benchmarks.system import ROOT, System
+from facerec.aws.clients import Clients
+from facerec.settings import Settings
+
+_STALLED_SECONDS = 120
+_ENABLED = "FACEREC_EVENTS__ENABLED"
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One backlog's drain; CPU time in milliseconds for each task."""
+
+    worker_cpu_ms: float
+    process_cpu_ms: float
+    emulator_cpu_ms: float
+    sends_per_task: float
+
+
+def main() -> None:
+    """Run it and print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--requests", type=int, default=300, help="backlog of each turn")
+    parser.add_argument("--warm", type=int, default=60, help="results of each backlog that are not counted")
+    parser.add_argument("--rounds", type=int, default=6, help="pairs of turns")
+    parser.add_argument("--images", type=Path, default=ROOT / "examples", help="as of benchmarks.roundtrip")
+    options = parser.parse_args()
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="facerec-events-")))
+        people, photos = workload(options.images, folder / "people")
+        # A day: what is counted may not expire meanwhile.
+        environ = {"FACEREC_REPLY_STYLE": "name", "FACEREC_EVENTS__RETENTION_SECONDS": "86400"}
+        system = stack.enter_context(System(folder / "state", workers=0, environ=environ))
+        system.run("enrol", "--folder", str(people))
+        os.environ.update({k: v for k, v in system.environ.items() if k.startswith(("AWS_", "FACEREC_"))})
+        os.environ[_ENABLED] = "false"  # this process stands for the web tier, which is not measured here
+        backlog = Backlog(Settings.load(), photos, f"{Settings.load().response_queue}-bench")
+        turns: dict[str, list[Turn]] = {"false": [], "true": []}
+        for number in range(options.rounds):
+            # The side that begins changes, since what else the machine does may drift.
+            for enabled in ("false", "true") if number % 2 else ("true", "false"):
+                turns[enabled].append(_turn(system, backlog, options.requests, options.warm, enabled))
+                print(f"round {number + 1}: events {enabled} {turns[enabled][-1]}", file=sys.stderr)
+    print(json.dumps(_summary(turns["false"], turns["true"])))
+
+
+def _turn(system: System, backlog: Backlog, requests: int, warm: int, enabled: str) -> Turn:
+    [emulator] = descendants(system.pid, "facerec.local.ministack_server")
+    queued = _events(backlog.settings)
+    backlog.fill(requests)
+    with _worker(system, enabled) as pid:
+        done = _collect(backlog, 0, warm)
+        began = _used(pid), cpu_seconds(emulator)
+        _collect(backlog, done, requests)
+        (whole, process), emulated = _used(pid), cpu_seconds(emulator)
+    per_task = 1000 / (requests - done)
+    return Turn(
+        worker_cpu_ms=(whole - began[0][0]) * per_task,
+        process_cpu_ms=(process - began[0][1]) * per_task,
+        emulator_cpu_ms=(emulated - began[1]) * per_task,
+        sends_per_task=(_events(backlog.settings) - queued) / requests,
+    )
+
+
+def _used(worker: int) -> tuple[float, float]:
+    """The CPU seconds of a worker with its engines, and of its own process alone."""
+    whole = cpu_seconds(worker)
+    return whole, whole - cpu_seconds(*(pid for pid in descendants(worker) if pid != worker))
+
+
+def _collect(backlog: Backlog, done: int, until: int) -> int:
+    """Take results until there are at least so many; returns how many there are."""
+    moved = time.monotonic()
+    while done < until:
+        came, _ = backlog.collect()
+        done += came
+        moved = time.monotonic() if came else moved
+        if time.monotonic() - moved > _STALLED_SECONDS:
+            raise RuntimeError(f"{until - done} results are missing")
+    return done
+
+
+def _events(settings: Settings) -> int:
+    """How many messages wait for Flower."""
+    sqs = Clients(settings).sqs
+    url = sqs.get_queue_url(QueueName=settings.events_queue)["QueueUrl"]
+    counts = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["ApproximateNumberOfMessages"])["Attributes"]
+    return int(counts["ApproximateNumberOfMessages"])
+
+
+@contextmanager
+def _worker(system: System, enabled: str) -> Iterator[int]:
+    with (system.state / "bench-worker.log").open("ab") as log:
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "celery", "-A", "facerec", "worker"],
+            cwd=ROOT,
+            env={**system.environ, _ENABLED: enabled},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            yield worker.pid
+        finally:
+            worker.send_signal(signal.SIGTERM)
+            worker.wait(60)
+
+
+def _summary(off: list[Turn], on: list[Turn]) -> dict[str, object]:
+    def middle(turns: list[Turn]) -> dict[str, float]:
+        columns = [asdict(turn) for turn in turns]
+        return {name: round(statistics.median(column[name] for column in columns), 3) for name in columns[0]}
+
+    def difference(figure: str) -> float:
+        pairs = zip(off, on, strict=True)
+        ratios: list[float] = [getattr(b, figure) / getattr(a, figure) for a, b in pairs]
+        return round(statistics.median(ratios) * 100 - 100, 1)
+
+    return {
+        "off": middle(off),
+        "on": middle(on),
+        "difference_percent": difference("worker_cpu_ms"),
+        "process_difference_percent": difference("process_cpu_ms"),
+        "rounds": len(off),
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""Events of Celery as they travel: many in one SQS message, numbered by their sender. Pure.
+
+A body is JSON: `version`, `source` (a name that the sending process gave itself), `sequence` (1, 2, 3 …), `lost`
+(events that the process has had to give up so far) and `events`. Readers pass over what they cannot read.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from math import isfinite
+from typing import Any
+
+Event = dict[str, Any]
+
+_VERSION = 1
+_MAX_BATCH_BYTES = 200_000
+"""Below the 256 KiB that every SQS queue takes; each 64 KiB count as a request of their own."""
+_MAX_EVENT_BYTES = 16_000
+_MAX_TEXT = 2_000
+_MAX_MISSING = 1_000
+_MISSING_SECONDS = 60.0
+_SILENT_SECONDS = 900.0
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What came in one message."""
+
+    source: str
+    sequence: int
+    lost: int
+    events: tuple[Event, ...]
+
+
+def packed(events: Sequence[Event]) -> Iterator[str]:
+    """The events as JSON arrays, each with as many as one message holds; what is no JSON is shown by its `repr`.
+
+    Long texts (a traceback) are cut short; an event that is too large even so is left out.
+    """
+    parts: list[str] = []
+    size = 0
+    for event in events:
+        text = json.dumps(event, default=repr)
+        if len(text) > _MAX_EVENT_BYTES:
+            text = json.dumps({name: _short(value) for name, value in event.items()}, default=repr)
+        if len(text) > _MAX_EVENT_BYTES:
+            continue
+        if size + len(text) > _MAX_BATCH_BYTES:
+            yield f"[{','.join(parts)}]"
+            parts, size = [], 0
+        parts.append(text)
+        size += len(text) + 1
+    if parts:
+        yield f"[{','.join(parts)}]"
+
+
+def body(source: str, sequence: int, lost: int, events: str) -> str:
+    """The body of a message, with one of the arrays of `packed`; ASCII."""
+    head = json.dumps({"version": _VERSION, "source": source, "sequence": sequence, "lost": lost})
+    return f'{head[:-1]}, "events": {events}}}'
+
+
+def parse(text: str) -> Batch:
+    """Read a body; raises `ValueError` where it is none of ours. Events that Celery could not use are left out."""
+    content = json.loads(text)
+    if not isinstance(content, dict) or content.get("version") != _VERSION:
+        raise ValueError("not a batch of events")
+    source, sequence, lost, events = (content.get(name) for name in ("source", "sequence", "lost", "events"))
+    if not (isinstance(source, str) and isinstance(sequence, int) and isinstance(lost, int)):
+        raise ValueError("a batch of events without its number")  # noqa: TRY004 - of the text, not of an argument
+    if not isinstance(events, list):
+        raise ValueError("a batch without events")  # noqa: TRY004 - as above
+    return Batch(source, sequence, lost, tuple(event for event in events if _usable(event)))
+
+
+def _usable(event: Any) -> bool:
+    """Whether Celery's `State` can take it without an error."""
+    if not isinstance(event, dict):
+        return False
+    kind = event.get("type")
+    if not isinstance(kind, str) or not isinstance(event.get("hostname"), str):
+        return False
+    if not all(isinstance(event.get(name), int | float) and isfinite(event[name]) for name in ("timestamp", "clock")):
+        return False
+    if kind.startswith("task-"):
+        return isinstance(event.get("uuid"), str) and isinstance(event.get("name"), str | None)
+    return kind.startswith("worker-") and isinstance(event.get("freq"), int | float)
+
+
+def _short(value: Any) -> Any:
+    return f"{value[:_MAX_TEXT]}…" if isinstance(value, str) and len(value) > _MAX_TEXT else value
+
+
+@dataclass(slots=True)
+class _Source:
+    first: int
+    highest: int
+    lost: int
+    seen_at: float
+    missing: dict[int, float] = field(default_factory=dict)
+
+
+class Arrivals:
+    """Which batches have come: SQS delivers some twice, in any order, and what another reader took not at all."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._sources: dict[str, _Source] = {}
+
+    def is_new(self, batch: Batch) -> bool:
+        """Note a batch; whether it has not come before."""
+        now = self._now()
+        source = self._sources.get(batch.source)
+        if source is None:
+            self._sources[batch.source] = _Source(batch.sequence, batch.sequence, batch.lost, now)
+            return True
+        source.seen_at = now
+        if batch.sequence > source.highest:
+            gap = range(source.highest + 1, batch.sequence)[-_MAX_MISSING:]
+            source.missing |= dict.fromkeys(gap, now)
+            source.highest = batch.sequence
+            return True
+        # One from before the first that came: nobody was here to note whether it had come.
+        return source.missing.pop(batch.sequence, None) is not None or batch.sequence < source.first
+
+    def newly_lost(self, batch: Batch) -> int:
+        """How many events this batch's sender has given up since its last batch, or since the first that came."""
+        source = self._sources[batch.source]
+        more = max(0, batch.lost - source.lost)
+        source.lost += more
+        return more
+
+    def overdue(self) -> int:
+        """How many batches have now been missing for a minute, each counted once; forgets senders that went silent."""
+        now = self._now()
+        count = 0
+        for name, source in list(self._sources.items()):
+            late = [number for number, since in source.missing.items() if now - since > _MISSING_SECONDS]
+            for number in late:
+                del source.missing[number]
+            count += len(late)
+            if now - source.seen_at > _SILENT_SECONDS:
+                del self._sources[name]
+        return count

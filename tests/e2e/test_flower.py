@@ -1,0 +1,231 @@
+"""Flower over SQS: a real worker (with the fake engine) and the real `facerec flower`, seen through its HTTP API."""
+
+import json
+import re
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from facerec.celery import TASK
+from facerec.local.addresses import poll_until
+from facerec.settings import Settings
+from tests.fakes import engine as fake
+from tests.support.emulated import EmulatedAws
+from tests.support.processes import CHECKOUT, facerec
+from tests.support.workers import Tier, Worker
+
+_LONG_SECONDS = 60.0
+_QUICK = {
+    "FACEREC_EVENTS__HEARTBEAT_SECONDS": "0.5",
+    "FACEREC_EVENTS__WINDOW_SECONDS": "0.1",
+    "FACEREC_FLOWER__PORT": "0",
+}
+
+
+class Flower:
+    """A running `facerec flower`, and a client that knows its password."""
+
+    def __init__(self, environ: dict[str, str], log: Path) -> None:
+        self._log = log
+        with log.open("w") as stderr:
+            self.process = subprocess.Popen(
+                facerec("flower"), cwd=CHECKOUT, env=environ, stdout=subprocess.PIPE, stderr=stderr, text=True
+            )
+        assert self.process.stdout is not None
+        said = self.process.stdout.readline()
+        address = re.match(r"Flower on (http://127\.0\.0\.1:\d+), user facerec", said)
+        assert address, log.read_text()
+        self.url = address[1]
+        password = environ.get("FACEREC_FLOWER__PASSWORD")
+        if password is None:
+            made = re.match(r"password (\S+) ", self.process.stdout.readline())
+            assert made
+            password = made[1]
+        self.password = password
+        self._client = httpx.Client(base_url=self.url, auth=("facerec", password), timeout=_LONG_SECONDS)
+
+    def get(self, path: str) -> Any:
+        """The JSON of a page."""
+        return self._client.get(path).raise_for_status().json()
+
+    def text(self, path: str) -> str:
+        """A page."""
+        return self._client.get(path).raise_for_status().text
+
+    def states(self) -> dict[str, str]:
+        """The state of each task by the file's name."""
+        return {task["args"]: task["state"] for task in self.get("/api/tasks").values()}
+
+    def lengths(self) -> dict[str, int | None]:
+        """How many messages each queue has."""
+        return {row["name"]: row["messages"] for row in self.get("/api/queues/length")["active_queues"]}
+
+    def alive(self) -> list[bool]:
+        """Whether each worker is shown as online."""
+        return list(self.get("/api/workers?status=true").values())
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal, and return the exit status."""
+        self.process.send_signal(number)
+        status = self.process.wait(_LONG_SECONDS)
+        self._client.close()
+        return status
+
+    def logged(self) -> str:
+        """Its log so far."""
+        return self._log.read_text()
+
+
+@pytest.fixture
+def tier(emulator: EmulatedAws, fresh: Settings, tmp_path: Path) -> Tier:
+    """Resources of this test's own."""
+    tier = Tier(emulator, fresh, tmp_path)
+    tier.environ |= _QUICK
+    return tier
+
+
+@pytest.fixture
+def start(tier: Tier, tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """Starts workers and Flowers; whatever still runs at the end is killed."""
+    workers: list[Worker] = []
+    flowers: list[Flower] = []
+
+    def start(kind: type, **variables: str) -> Any:
+        if kind is Worker:
+            workers.append(Worker(tier.environ | variables))
+            return workers[-1]
+        flowers.append(Flower(tier.environ | variables, tmp_path / f"flower{len(flowers)}.log"))
+        return flowers[-1]
+
+    yield start
+    for worker in workers:
+        worker.stop(signal.SIGKILL)
+    for flower in flowers:
+        flower.stop(signal.SIGKILL)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for what Flower shows; it is behind by a window and a receive."""
+    assert poll_until(condition, _LONG_SECONDS)
+
+
+def test_shows_a_live_system(tier: Tier, start: Callable[..., Any], tmp_path: Path) -> None:
+    """Workers, tasks with arguments, runtimes, results and failures, queues, metrics; over restarts and a death."""
+    settings = tier.settings
+    worker = start(Worker)
+    kept = {"FACEREC_FLOWER__DATABASE": str(tmp_path / "flower" / "tasks"), "FACEREC_FLOWER__PASSWORD": "correct horse"}
+    flower = start(Flower, **kept)
+    requests = [tier.upload(b"x" * size, f"{size}.jpg") for size in range(1, 11)]
+    requests.append(tier.upload(fake.EXIT, "<poison>.jpg"))
+    tier.clients.sqs.send_message(QueueUrl=tier.url(settings.request_queue), MessageBody=_no_request())
+    tier.answers(*requests)
+
+    # Tasks: what was sent, how it ended, how long it took.
+    until(lambda: sum(state in {"SUCCESS", "FAILURE"} for state in flower.states().values()) == 12)
+    tasks = flower.get("/api/tasks")
+    for request in requests[:10]:
+        task = tasks[str(request.request_id)]
+        assert (task["name"], task["args"], task["state"], task["result"]) == (
+            TASK,
+            request.filename,
+            "SUCCESS",
+            "'unknown'",
+        )
+        assert task["runtime"] > 0
+        assert task["received"] <= task["started"] <= task["succeeded"]
+    poison, unreadable = tasks[str(requests[10].request_id)], tasks["not-ours"]
+    assert (poison["args"], poison["state"]) == ("<poison>.jpg", "FAILURE")
+    assert "the engine ended" in poison["exception"]
+    assert unreadable["state"] == "FAILURE"
+    assert "unreadable RecognitionRequest" in unreadable["exception"]
+
+    # Workers.
+    until(lambda: flower.alive() == [True])
+    ((name, known),) = flower.get("/api/workers").items()
+    assert name in flower.text("/workers")
+    assert name in flower.text(f"/worker/{name}")
+    assert [queue["name"] for queue in known["active_queues"]] == [settings.request_queue]
+
+    # Queues: the two that failed wait for an operator.
+    until(lambda: flower.lengths()[settings.request_queue] == 0)
+    assert flower.lengths()[settings.dead_letter_queue] == 2
+    assert set(flower.lengths()) >= {settings.response_queue, settings.events_queue}
+    assert settings.dead_letter_queue in flower.text("/broker")
+
+    # Metrics.
+    pattern = rf'flower_events_total{{task="{TASK}",type="([a-z-]+)",.*}} (\S+)'
+    counts = {kind: float(count) for kind, count in re.findall(pattern, flower.text("/metrics"))}
+    assert (counts["task-succeeded"], counts["task-failed"]) == (10, 2)
+
+    # All of it only with the password, and nothing that is ordered here.
+    for path in ("/", "/tasks", "/api/workers", "/api/tasks", "/api/queues/length", "/metrics", f"/worker/{name}"):
+        assert httpx.get(flower.url + path).status_code == 401
+        assert httpx.get(flower.url + path, auth=("facerec", "wrong")).status_code == 401
+    refused = httpx.post(f"{flower.url}/api/worker/shutdown/{name}", auth=("facerec", flower.password))
+    assert (refused.status_code, refused.text) == (403, "Read only mode is enabled")
+    assert "correct horse" not in flower.logged()
+
+    # A restart: the tasks are still there, the worker is so again, and new tasks are shown.
+    assert flower.stop() == 0
+    missed = tier.upload(b"x", "missed.jpg")
+    tier.answers(missed)
+    flower = start(Flower, **kept)
+    until(lambda: flower.states().get("missed.jpg") == "SUCCESS")
+    assert flower.states()["3.jpg"] == "SUCCESS"
+    until(lambda: flower.alive() == [True])
+
+    # A death: nothing is said, so the worker is offline when its heartbeats have stayed away.
+    worker.process.kill()
+    until(lambda: flower.alive() == [False])
+    assert flower.stop() == 0
+
+
+def test_a_password_is_made_and_told_once(tier: Tier, start: Callable[..., Any]) -> None:
+    """To whoever started it, not to the log; and after a kill the next Flower knows the worker by its heartbeats."""
+    worker = start(Worker)
+    first = start(Flower)
+    until(lambda: first.alive() == [True])
+    first.stop(signal.SIGKILL)
+    second = start(Flower)
+    assert second.password != first.password
+    until(lambda: second.alive() == [True])
+    assert all(flower.password not in flower.logged() for flower in (first, second))
+
+    # A clean end is shown without waiting for heartbeats to stay away, and after the last task.
+    tier.answers(tier.upload(b"x", "last.jpg"))
+    assert worker.stop() == 0
+    until(lambda: second.alive() == [False])
+    assert second.states()["last.jpg"] == "SUCCESS"
+
+
+def test_a_worker_works_on_without_flower_or_queue(tier: Tier, start: Callable[..., Any]) -> None:
+    """It says so once, ends in good order, and tells what it still knows when the queue is there."""
+    tier.clients.sqs.delete_queue(QueueUrl=tier.url(tier.settings.events_queue))
+    worker = start(Worker)
+    worker.wait_for("events_not_sent", tier.settings.events_queue)
+    tier.answers(*(tier.upload(b"x" * size, f"{size}.jpg") for size in range(1, 21)))
+    tier.clients.sqs.create_queue(QueueName=tier.settings.events_queue)
+    worker.wait_for("events_sent_again")
+    assert worker.stop() == 0
+    warnings = [line for line in worker.lines if json.loads(line)["level"] != "info"]
+    assert len(warnings) == 1
+    flower = start(Flower)
+    until(lambda: flower.states().get("20.jpg") == "SUCCESS")
+
+
+def _no_request() -> str:
+    """A task whose argument is no request."""
+    return json.dumps(
+        {
+            "headers": {"task": TASK, "id": "not-ours"},
+            "content-type": "application/json",
+            "content-encoding": "utf-8",
+            "properties": {"delivery_info": {}, "body_encoding": None},
+            "body": '[["no request"], {}, {}]',
+        }
+    )
