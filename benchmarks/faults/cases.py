@@ -1,0 +1,184 @@
+"""The faults: what each does to a running system, and what its processes need for it."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks.fault_rules import Harm, Rule, of
+from benchmarks.faults.rig import Processes, Rig
+
+_LEAD_SECONDS = 4.0
+"""Of undisturbed load before the first harm."""
+_FROZEN_SECONDS = 15.0
+_KILLS = 5
+_WITHOUT_QUEUE_SECONDS = 5.0
+_LOST_DELETES_SECONDS = 10.0
+_AN_HOUR_SECONDS = 3600
+
+_FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
+_OFFSET_FILE = "FAKETIME_TIMESTAMP_FILE"
+_DISK = "FACEREC_MODEL__CACHE_DIR"
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One fault.
+
+    `harm` gets the rig and an event that is set once the last client has its answer: a fault that lasts waits for it,
+    any other returns sooner, and the load goes on until then. `missing` says what this machine lacks. `poisoned` is
+    every which photo kills the engine; `shots` make sure that the harm has really been done.
+    """
+
+    name: str
+    harm: Callable[[Rig, threading.Event], None]
+    processes: Callable[[], Processes] = Processes
+    missing: Callable[[], str | None] = lambda: None
+    lasts: bool = False
+    poisoned: int = 0
+    shots: list[str] = field(default_factory=list)
+
+
+def kill_workers(rig: Rig, over: threading.Event, kills: int = _KILLS, pause_seconds: float = _LEAD_SECONDS) -> None:
+    """SIGKILL one worker after the other; each is started again."""
+    for number in range(kills):
+        over.wait(pause_seconds)
+        rig.kill(rig.workers[number % len(rig.workers)])
+
+
+def kill_web(rig: Rig, over: threading.Event, lead_seconds: float = _LEAD_SECONDS) -> None:
+    """SIGKILL the web tier; it is started again."""
+    over.wait(lead_seconds)
+    before = rig.web.process.pid
+    rig.kill(rig.web)
+    while rig.web.process.pid == before or not rig.serves():
+        time.sleep(0.1)
+
+
+def freeze_aws(rig: Rig, over: threading.Event, seconds: float = _FROZEN_SECONDS) -> None:
+    """SIGSTOP the emulator for a while: connections stand, and nothing answers."""
+    over.wait(_LEAD_SECONDS)
+    rig.send(signal.SIGSTOP, rig.emulator)
+    time.sleep(seconds)
+    rig.send(signal.SIGCONT, rig.emulator)
+
+
+def rules(*harms: Rule) -> Callable[[Rig, threading.Event], None]:
+    """Have the proxy do harm from the first client to the last."""
+
+    def lasting(rig: Rig, over: threading.Event) -> None:
+        rig.proxy.rules = harms
+        over.wait()
+        rig.proxy.rules = ()
+
+    return lasting
+
+
+def recreate_queue(rig: Rig, over: threading.Event, seconds: float = _WITHOUT_QUEUE_SECONDS) -> None:
+    """Delete the request queue while tasks wait in it, and create it again as an operator does."""
+    over.wait(_LEAD_SECONDS)
+    rig.send(signal.SIGSTOP, *rig.workers)  # so that tasks wait in it
+    time.sleep(2)
+    sqs = rig.aws("sqs")
+    sqs.delete_queue(QueueUrl=sqs.get_queue_url(QueueName=f"{rig.names}-req-queue")["QueueUrl"])
+    rig.send(signal.SIGCONT, *rig.workers)
+    time.sleep(seconds)
+    rig.run("provision")
+
+
+def duplicate(rig: Rig, over: threading.Event, seconds: float = _LOST_DELETES_SECONDS) -> None:
+    """Have every other message sent twice, tasks and results alike, and for a while every fifth delete forgotten.
+
+    That while is shorter than the visibility timeout: no task is delivered so often that SQS takes it for a culprit.
+    """
+    sends = Rule(Harm.TWICE, share=0.5, matches=of("sqs", "SendMessage", "SendMessageBatch"))
+    deletes = Rule(Harm.SWALLOW, share=0.2, matches=of("sqs", "DeleteMessage", "DeleteMessageBatch"))
+    rig.proxy.rules = (sends, deletes)
+    over.wait(seconds)
+    rig.proxy.rules = (sends,)
+    over.wait()
+    rig.proxy.rules = ()
+
+
+def jump_clock(rig: Rig, over: threading.Event) -> None:
+    """Put the clock of both tiers an hour ahead, then an hour behind, then right."""
+    for offset in (_AN_HOUR_SECONDS, -_AN_HOUR_SECONDS, 0):
+        over.wait(_LEAD_SECONDS)
+        _set_offset(Path(rig.environ[_OFFSET_FILE]), offset)
+
+
+def nothing(rig: Rig, over: threading.Event) -> None:
+    """Do no harm: the fault lies in the processes or in the photos."""
+    del rig, over
+
+
+def _set_offset(file: Path, seconds: int) -> None:
+    """In one step: the library may read it at any moment."""
+    new = file.with_suffix(".new")
+    new.write_text(f"{seconds:+d}\n")
+    new.replace(file)
+
+
+def _on_a_clock() -> Processes:
+    """Both tiers read the clock through libfaketime; time-outs, which go by the monotonic clock, stay true."""
+    file = Path(tempfile.mkdtemp(prefix="facerec-clock-")) / "offset"
+    _set_offset(file, 0)
+    environ = {"LD_PRELOAD": str(_FAKETIME), _OFFSET_FILE: str(file), "DONT_FAKE_MONOTONIC": "1"}
+    return Processes(environ=environ | {"FAKETIME_NO_CACHE": "1"})
+
+
+def _on_a_full_disk() -> Processes:
+    """The model's cache is a file system of 64 KiB without a free byte, in a mount namespace of each process."""
+    disk = tempfile.mkdtemp(prefix="facerec-full-")
+    return Processes(within=(*_unshare(), "sh", "-c", f'{_FILL_DISK} && exec "$@"', "sh"), environ={_DISK: disk})
+
+
+_FILL_DISK = f'mount -t tmpfs -o size=64k none "${_DISK}" && {{ cat /dev/zero > "${_DISK}/full" 2>/dev/null || true; }}'
+
+
+def _unshare() -> tuple[str, ...]:
+    return ("unshare", "--mount") if os.geteuid() == 0 else ("unshare", "--map-root-user", "--mount")
+
+
+def _no_faketime() -> str | None:
+    return None if _FAKETIME else "libfaketime is not installed: apt-get install faketime"
+
+
+def _no_namespaces() -> str | None:
+    tried = shutil.which("unshare") and subprocess.run(
+        (*_unshare(), "mount", "-t", "tmpfs", "none", "/mnt"), capture_output=True, check=False
+    )
+    return (
+        None
+        if tried and tried.returncode == 0
+        else "no mount namespaces here: run as root, or allow unprivileged user namespaces"
+    )
+
+
+def _poisoned() -> Processes:
+    return Processes(worker=(sys.executable, "-m", "benchmarks.faults.poisoned_worker"))
+
+
+_REFUSED = Rule(Harm.REFUSE, share=0.2, matches=of("s3"), code="SlowDown")
+_RESETS = (Rule(Harm.RESET_BEFORE, share=0.05), Rule(Harm.RESET_AFTER, share=0.05))
+
+FAULTS = (
+    Fault("worker killed 5 times", kill_workers),
+    Fault("web killed", kill_web),
+    Fault("aws frozen 15 s", freeze_aws),
+    Fault("connections reset 10 %", rules(*_RESETS), lasts=True),
+    Fault("s3 503 20 %", rules(_REFUSED), lasts=True),
+    Fault("latency 500 ms", rules(Rule(Harm.DELAY, seconds=0.5)), lasts=True),
+    Fault("queue deleted and created", recreate_queue),
+    Fault("duplicate deliveries", duplicate, lasts=True),
+    Fault("clock jumps 1 h", jump_clock, processes=_on_a_clock, missing=_no_faketime),
+    Fault("disk full", nothing, processes=_on_a_full_disk, missing=_no_namespaces),
+    Fault("poison", nothing, processes=_poisoned, poisoned=40),
+)
