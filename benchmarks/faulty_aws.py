@@ -50,15 +50,17 @@ class FaultyAws:
     def serve(self) -> None:
         """Serve until `close`."""
         with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
-            runner.run(self._serve())  # at whose end the runner cancels every conversation
+            runner.run(self._serve())
 
     def close(self) -> None:
         """End it; every connection breaks."""
         self._loop.call_soon_threadsafe(self._ended.set)
 
     async def _serve(self) -> None:
-        await self._loop.create_server(lambda: _Connection(self._converse), sock=self._listener)
+        server = await self._loop.create_server(lambda: _Connection(self._converse), sock=self._listener)
         await self._ended.wait()
+        server.close()
+        await asyncio.sleep(_LOOK_SECONDS)  # for what is being accepted; the runner then ends every conversation
 
     async def _converse(self, client: "_Peer") -> None:
         upstream: _Peer | None = None

@@ -16,13 +16,12 @@ import itertools
 import json
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from benchmarks.faults.cases import FAULTS, Fault
-from benchmarks.faults.clients import Crowd, Photo, Story
+from benchmarks.faults.clients import Crowd, Photo, upload_under
 from benchmarks.faults.poisoned_worker import MARK
 from benchmarks.faults.rig import Rig
 from benchmarks.faults.verdict import Ledger, Row, at_rest, judge, remains
@@ -76,11 +75,11 @@ def run(fault: Fault, requests: int, rate: float, logs: Path | None) -> Row:
             ledger = Ledger(f"{rig.names}-req-queue")
             rig.proxy.on_answer = ledger.note
             crowd = Crowd(rig.url, rate)
-            warm = threading.Event()
-            warm.set()
-            crowd.upload(_photos("warm", bodies), _WARM_UP, warm)
+            crowd.upload(_photos("warm", bodies), _WARM_UP)
             began = time.monotonic()
-            stories = _harmed(fault, rig, crowd, requests, _photos("photo", bodies, fault.poisoned))
+            stories = upload_under(
+                fault.harm, rig, crowd, _photos("photo", bodies, fault.poisoned), requests, lasts=fault.lasts
+            )
             seconds = time.monotonic() - began
             rested = at_rest(rig, _REST_SECONDS)
             found = judge(stories, remains(rig), ledger.ids(), _say)
@@ -94,33 +93,6 @@ def run(fault: Fault, requests: int, rate: float, logs: Path | None) -> Row:
                 "harmed": dict(rig.proxy.harmed),
                 "passed": rested and clean,
             }
-
-
-def _harmed(fault: Fault, rig: Rig, crowd: Crowd, requests: int, photos: Iterator[Photo]) -> list[Story]:
-    """Upload while the harm is done; raises what the harm raised."""
-    over, enough = threading.Event(), threading.Event()
-    failures: list[Exception] = []
-
-    def harm() -> None:
-        try:
-            fault.harm(rig, over)
-        except Exception as exc:  # noqa: BLE001 - raised below, in the main thread
-            failures.append(exc)
-        finally:
-            enough.set()
-
-    thread = threading.Thread(target=harm, name="harm")
-    thread.start()
-    if fault.lasts:
-        enough.set()
-    try:
-        stories = crowd.upload(photos, requests, enough)
-    finally:
-        over.set()
-        thread.join()
-    if failures:
-        raise failures[0]
-    return stories
 
 
 def _photos(name: str, bodies: Sequence[tuple[bytes, str]], poisoned: int = 0) -> Iterator[Photo]:

@@ -9,10 +9,11 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.fault_rules import Harm, Rule, of
+from benchmarks.faults.clients import Harmful
 from benchmarks.faults.rig import Processes, Rig
 
 _LEAD_SECONDS = 4.0
@@ -32,18 +33,16 @@ _DISK = "FACEREC_MODEL__CACHE_DIR"
 class Fault:
     """One fault.
 
-    `harm` gets the rig and an event that is set once the last client has its answer: a fault that lasts waits for it,
-    any other returns sooner, and the load goes on until then. `missing` says what this machine lacks. `poisoned` is
-    every which photo kills the engine; `shots` make sure that the harm has really been done.
+    Harm that `lasts` is done until the last client has its answer; else the load goes on until it has been done.
+    `missing` says what this machine lacks. `poisoned` says which photos kill the engine: every so many.
     """
 
     name: str
-    harm: Callable[[Rig, threading.Event], None]
+    harm: Harmful
     processes: Callable[[], Processes] = Processes
     missing: Callable[[], str | None] = lambda: None
     lasts: bool = False
     poisoned: int = 0
-    shots: list[str] = field(default_factory=list)
 
 
 def kill_workers(rig: Rig, over: threading.Event, kills: int = _KILLS, pause_seconds: float = _LEAD_SECONDS) -> None:
@@ -62,15 +61,17 @@ def kill_web(rig: Rig, over: threading.Event, lead_seconds: float = _LEAD_SECOND
         time.sleep(0.1)
 
 
-def freeze_aws(rig: Rig, over: threading.Event, seconds: float = _FROZEN_SECONDS) -> None:
+def freeze_aws(
+    rig: Rig, over: threading.Event, seconds: float = _FROZEN_SECONDS, lead_seconds: float = _LEAD_SECONDS
+) -> None:
     """SIGSTOP the emulator for a while: connections stand, and nothing answers."""
-    over.wait(_LEAD_SECONDS)
+    over.wait(lead_seconds)
     rig.send(signal.SIGSTOP, rig.emulator)
     time.sleep(seconds)
     rig.send(signal.SIGCONT, rig.emulator)
 
 
-def rules(*harms: Rule) -> Callable[[Rig, threading.Event], None]:
+def rules(*harms: Rule) -> Harmful:
     """Have the proxy do harm from the first client to the last."""
 
     def lasting(rig: Rig, over: threading.Event) -> None:
@@ -81,9 +82,11 @@ def rules(*harms: Rule) -> Callable[[Rig, threading.Event], None]:
     return lasting
 
 
-def recreate_queue(rig: Rig, over: threading.Event, seconds: float = _WITHOUT_QUEUE_SECONDS) -> None:
+def recreate_queue(
+    rig: Rig, over: threading.Event, seconds: float = _WITHOUT_QUEUE_SECONDS, lead_seconds: float = _LEAD_SECONDS
+) -> None:
     """Delete the request queue while tasks wait in it, and create it again as an operator does."""
-    over.wait(_LEAD_SECONDS)
+    over.wait(lead_seconds)
     rig.send(signal.SIGSTOP, *rig.workers)  # so that tasks wait in it
     time.sleep(2)
     sqs = rig.aws("sqs")

@@ -5,16 +5,23 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http import HTTPStatus
 
 import httpx
+
+from benchmarks.faults.rig import Rig
 
 _AGAIN = frozenset({HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS})
 _BROKEN_PAUSE_SECONDS = 1.0
 _FETCH_PAUSE_SECONDS = 1.0
 _REPLY_SECONDS = 240.0
 """Above the web tier's own wait, so that its reply is seen."""
+
+
+Harmful = Callable[[Rig, threading.Event], None]
+"""Does harm to a system; the event is set once the last client has its answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +62,9 @@ class Crowd:
     longest_pause_seconds: float = 30.0
     chance: random.Random = field(default_factory=lambda: random.Random(0))  # noqa: S311 - no secret
 
-    def upload(self, photos: Iterator[Photo], least: int, until: threading.Event) -> list[Story]:
-        """Upload at least so many photos, and more until the event is set; returns when every client has ended."""
-        return asyncio.run(self._upload(photos, least, until.is_set))
+    def upload(self, photos: Iterator[Photo], least: int, enough: Callable[[], bool] = lambda: True) -> list[Story]:
+        """Upload at least so many photos, and more until it is enough; returns when every client has ended."""
+        return asyncio.run(self._upload(photos, least, enough))
 
     async def _upload(self, photos: Iterator[Photo], least: int, enough: Callable[[], bool]) -> list[Story]:
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
@@ -112,3 +119,27 @@ class Crowd:
     async def _pause(self, seconds: float) -> None:
         """As long as asked, and up to a quarter longer, so that those who failed together do not come together."""
         await asyncio.sleep(min(seconds, self.longest_pause_seconds) * (1 + self.chance.random() / 4))
+
+
+def upload_under(
+    harm: Harmful,
+    rig: Rig,
+    crowd: Crowd,
+    photos: Iterator[Photo],
+    least: int,
+    *,
+    lasts: bool = False,
+) -> list[Story]:
+    """Upload at least so many photos while harm is done, and more until it has been done unless it lasts.
+
+    The harm is done in a thread of its own; what that raises is raised here.
+    """
+    over = threading.Event()
+    with ThreadPoolExecutor(1, thread_name_prefix="harm") as thread:
+        doing = thread.submit(harm, rig, over)
+        try:
+            stories = crowd.upload(photos, least, lambda: lasts or doing.done())
+        finally:
+            over.set()
+        doing.result()
+    return stories

@@ -58,11 +58,12 @@ class Rig:
     def __enter__(self) -> Self:
         """Start everything, and wait until uploads are taken."""
         with ExitStack() as started:
+            # First in, last out: the processes end while they still reach AWS.
+            self.proxy: FaultyAws = started.enter_context(faulty_aws(self._emulator.url))
             self._supervisor = Supervisor(self.state / "logs", self._report, _RESTARTS)
             started.callback(self._supervisor.stop)
             [self.emulator] = self._supervisor.start(self._emulator.command)
             self._supervisor.wait_until_ready(self.emulator, self._emulator.ready, START_SECONDS)
-            self.proxy: FaultyAws = started.enter_context(faulty_aws(self._emulator.url))
             self.environ = self._environ()
             self.run("provision")
             self._resources = started.pop_all()

@@ -98,7 +98,7 @@ def _dead_letters(rig: Rig) -> list[tuple[str, str | None]]:
     url = sqs.get_queue_url(QueueName=f"{rig.names}-req-queue-dlq")["QueueUrl"]
     found: list[tuple[str, str | None]] = []
     while messages := sqs.receive_message(
-        QueueUrl=url, MaxNumberOfMessages=_RECEIVE_AT_ONCE, MessageAttributeNames=["All"], WaitTimeSeconds=1
+        QueueUrl=url, MaxNumberOfMessages=_RECEIVE_AT_ONCE, MessageAttributeNames=["All"], WaitTimeSeconds=0
     ).get("Messages"):
         for message in messages:
             reason = message.get("MessageAttributes", {}).get("reason", {}).get("StringValue")
@@ -117,8 +117,7 @@ def judge(stories: Sequence[Story], left: Remains, sent: set[str], tell: Callabl
     outputs = {one: results for one, results in left.outputs.items() if one in ours or one not in left.inputs}
     accepted = ours.keys() & sent
     dead = {request_id: reason for request_id, reason in left.dead.items() if request_id in ours}
-    lost = [f"{one} of {ours[one]}" for one in accepted if not outputs.get(one) and one not in dead]
-    lost += [f"{one} of {ours[one]}: dead without a reason" for one, why in dead.items() if why is None]
+    lost = {one for one in accepted if not outputs.get(one) and dead.get(one) is None}
     wrong = [story.text or "" for story in stories if story.text is not None and not _right(story)]
     wrong += [
         f"stored {result['filename']}: {result['result']}"
@@ -126,13 +125,15 @@ def judge(stories: Sequence[Story], left: Remains, sent: set[str], tell: Callabl
         for result in results
         if not _right_result(one, result, by_name)
     ]
-    unserved = [s for s in stories if s.text is None and s.fetched is None and s.told is None]
-    refused = [s for s in stories if s.told is not None and s.photo.answer is not None]
+    unserved = [story for story in stories if not _served(story) and story.request_id not in lost]
     twice = [one for one, results in outputs.items() if len(results) > 1]
     twice += [story.request_id or "" for story in stories if _differs(story, outputs)]
-    _tell(tell, lost=lost, wrong=wrong, twice=twice)
     _tell(
-        tell, unserved=[s.photo.filename for s in unserved], refused=[f"{s.photo.filename}: {s.told}" for s in refused]
+        tell,
+        lost=[f"{one} of {ours[one]}" for one in lost],
+        unserved=[f"{story.photo.filename} {story.told or ''}" for story in unserved],
+        wrong=wrong,
+        twice=twice,
     )
     seconds = [story.seconds for story in stories if story.text is not None]
     return {
@@ -144,12 +145,18 @@ def judge(stories: Sequence[Story], left: Remains, sent: set[str], tell: Callabl
         "sent_again": sum(s.refused + s.broken for s in stories),
         "redelivered": sum(result["attempt"] > 1 for results in outputs.values() for result in results),
         "wrong": len(wrong),
-        "lost": len(lost) + len(unserved) + len(refused),
+        "lost": len(lost) + len(unserved),
         "duplicates_visible": len(twice),
         "dlq": len(dead),
         "p50_s": round(percentile(seconds, 50), 2) if seconds else None,
         "p95_s": round(percentile(seconds, 95), 2) if seconds else None,
     }
+
+
+def _served(story: Story) -> bool:
+    """Whether the client has its answer; a final refusal is one for poison alone."""
+    refused = story.told is not None and story.photo.answer is None
+    return story.text is not None or story.fetched is not None or refused
 
 
 def _right(story: Story) -> bool:
