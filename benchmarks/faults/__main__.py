@@ -7,7 +7,8 @@
 One line of JSON for each fault, and last one object with the sums. *answered* on the connection, *fetched* later under
 the request id, *told* for good that it cannot be processed; *lost*: a task that SQS had taken and that left neither
 result nor dead letter with its reason, or a client that ended without an answer; *wrong*: another request's or another
-person's result; *duplicates_visible*: requests with two results, or whose answer is not what is stored. The exit status
+person's result; *duplicates_visible*: requests with two results, or whose answer is not what is stored; *handled*: how
+often workers came to an end with one of the *accepted* tasks. The exit status
 is 1 unless lost, wrong and visible duplicates are 0 and only poison is among the dead letters.
 """
 
@@ -69,7 +70,7 @@ def run(fault: Fault, requests: int, rate: float, logs: Path | None) -> Row:
         state = Path(folder) if logs is None else logs / fault.name.replace(" ", "-").replace("%", "percent")
         people, samples = workload(ROOT / "examples", Path(folder) / "people")
         bodies = [(photo.path.read_bytes(), photo.answer) for photo in samples]
-        with Rig(state, fault.processes(), _say) as rig:
+        with Rig(state, fault.processes(Path(folder)), _say) as rig:
             rig.run("enrol", "--folder", str(people))
             rig.start_tiers()
             ledger = Ledger(f"{rig.names}-req-queue")

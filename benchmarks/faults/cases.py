@@ -5,7 +5,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.fault_rules import Harm, Rule, of
+from benchmarks.faults import clock
 from benchmarks.faults.clients import Harmful
 from benchmarks.faults.rig import Processes, Rig
 
@@ -24,8 +24,6 @@ _WITHOUT_QUEUE_SECONDS = 5.0
 _LOST_DELETES_SECONDS = 10.0
 _AN_HOUR_SECONDS = 3600
 
-_FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
-_OFFSET_FILE = "FAKETIME_TIMESTAMP_FILE"
 _DISK = "FACEREC_MODEL__CACHE_DIR"
 
 
@@ -34,12 +32,13 @@ class Fault:
     """One fault.
 
     Harm that `lasts` is done until the last client has its answer; else the load goes on until it has been done.
-    `missing` says what this machine lacks. `poisoned` says which photos kill the engine: every so many.
+    `processes` gets a folder of its own, `missing` says what this machine lacks, `poisoned` which photos kill the engine:
+    every so many.
     """
 
     name: str
     harm: Harmful
-    processes: Callable[[], Processes] = Processes
+    processes: Callable[[Path], Processes] = lambda _: Processes()
     missing: Callable[[], str | None] = lambda: None
     lasts: bool = False
     poisoned: int = 0
@@ -114,7 +113,7 @@ def jump_clock(rig: Rig, over: threading.Event) -> None:
     """Put the clock of both tiers an hour ahead, then an hour behind, then right."""
     for offset in (_AN_HOUR_SECONDS, -_AN_HOUR_SECONDS, 0):
         over.wait(_LEAD_SECONDS)
-        _set_offset(Path(rig.environ[_OFFSET_FILE]), offset)
+        clock.shift(rig.environ, offset)
 
 
 def nothing(rig: Rig, over: threading.Event) -> None:
@@ -122,25 +121,15 @@ def nothing(rig: Rig, over: threading.Event) -> None:
     del rig, over
 
 
-def _set_offset(file: Path, seconds: int) -> None:
-    """In one step: the library may read it at any moment."""
-    new = file.with_suffix(".new")
-    new.write_text(f"{seconds:+d}\n")
-    new.replace(file)
+def _on_a_clock(folder: Path) -> Processes:
+    return Processes(environ=clock.shifted_clock(folder))
 
 
-def _on_a_clock() -> Processes:
-    """Both tiers read the clock through libfaketime; time-outs, which go by the monotonic clock, stay true."""
-    file = Path(tempfile.mkdtemp(prefix="facerec-clock-")) / "offset"
-    _set_offset(file, 0)
-    environ = {"LD_PRELOAD": str(_FAKETIME), _OFFSET_FILE: str(file), "DONT_FAKE_MONOTONIC": "1"}
-    return Processes(environ=environ | {"FAKETIME_NO_CACHE": "1"})
-
-
-def _on_a_full_disk() -> Processes:
+def _on_a_full_disk(folder: Path) -> Processes:
     """The model's cache is a file system of 64 KiB without a free byte, in a mount namespace of each process."""
-    disk = tempfile.mkdtemp(prefix="facerec-full-")
-    return Processes(within=(*_unshare(), "sh", "-c", f'{_FILL_DISK} && exec "$@"', "sh"), environ={_DISK: disk})
+    disk = folder / "disk"
+    disk.mkdir()
+    return Processes(within=(*_unshare(), "sh", "-c", f'{_FILL_DISK} && exec "$@"', "sh"), environ={_DISK: str(disk)})
 
 
 _FILL_DISK = f'mount -t tmpfs -o size=64k none "${_DISK}" && {{ cat /dev/zero > "${_DISK}/full" 2>/dev/null || true; }}'
@@ -150,22 +139,21 @@ def _unshare() -> tuple[str, ...]:
     return ("unshare", "--mount") if os.geteuid() == 0 else ("unshare", "--map-root-user", "--mount")
 
 
-def _no_faketime() -> str | None:
-    return None if _FAKETIME else "libfaketime is not installed: apt-get install faketime"
+def _no_compiler() -> str | None:
+    return None if clock.compiler() else "no C compiler to build the shifted clock: apt-get install gcc libc6-dev"
 
 
 def _no_namespaces() -> str | None:
     tried = shutil.which("unshare") and subprocess.run(
         (*_unshare(), "mount", "-t", "tmpfs", "none", "/mnt"), capture_output=True, check=False
     )
-    return (
-        None
-        if tried and tried.returncode == 0
-        else "no mount namespaces here: run as root, or allow unprivileged user namespaces"
-    )
+    if tried and tried.returncode == 0:
+        return None
+    return "no mount namespaces here: run as root, or allow unprivileged user namespaces"
 
 
-def _poisoned() -> Processes:
+def _poisoned(folder: Path) -> Processes:
+    del folder
     return Processes(worker=(sys.executable, "-m", "benchmarks.faults.poisoned_worker"))
 
 
@@ -181,7 +169,7 @@ FAULTS = (
     Fault("latency 500 ms", rules(Rule(Harm.DELAY, seconds=0.5)), lasts=True),
     Fault("queue deleted and created", recreate_queue),
     Fault("duplicate deliveries", duplicate, lasts=True),
-    Fault("clock jumps 1 h", jump_clock, processes=_on_a_clock, missing=_no_faketime),
+    Fault("clock jumps 1 h", jump_clock, processes=_on_a_clock, missing=_no_compiler),
     Fault("disk full", nothing, processes=_on_a_full_disk, missing=_no_namespaces),
     Fault("poison", nothing, processes=_poisoned, poisoned=40),
 )

@@ -4,7 +4,8 @@ import json
 import re
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,11 +55,15 @@ class Ledger:
 
 @dataclass(frozen=True, slots=True)
 class Remains:
-    """What AWS holds: the file name of each input, all outputs, and the dead letters' reasons, by request id."""
+    """What AWS holds: the file name of each input, all outputs, and the dead letters' reasons, by request id.
+
+    `handled` counts, from the workers' logs, how often they came to an end with a task.
+    """
 
     inputs: dict[str, str]
     outputs: dict[str, list[dict[str, Any]]]
     dead: dict[str, str | None]
+    handled: Mapping[str, int]
 
 
 def at_rest(rig: Rig, limit_seconds: float) -> bool:
@@ -90,7 +95,12 @@ def remains(rig: Rig) -> Remains:
         body = s3.get_object(Bucket=f"{rig.names}-out-bucket", Key=key)["Body"].read()
         outputs.setdefault(key.partition("/")[0], []).append(json.loads(body))
     inputs = dict(key.split("/", 1) for key in keys("in") if _ID.match(key))
-    return Remains(inputs, outputs, dict(_dead_letters(rig)))
+    return Remains(inputs, outputs, dict(_dead_letters(rig)), _handled(rig))
+
+
+def _handled(rig: Rig) -> Counter[str]:
+    lines = (line for worker in rig.workers for line in rig.log(worker).splitlines() if '"recognised"' in line)
+    return Counter(json.loads(line).get("request_id") for line in lines)
 
 
 def _dead_letters(rig: Rig) -> list[tuple[str, str | None]]:
@@ -143,7 +153,7 @@ def judge(stories: Sequence[Story], left: Remains, sent: set[str], tell: Callabl
         "told": sum(s.told is not None for s in stories),
         "accepted": len(accepted),
         "sent_again": sum(s.refused + s.broken for s in stories),
-        "redelivered": sum(result["attempt"] > 1 for results in outputs.values() for result in results),
+        "handled": sum(left.handled.get(one, 0) for one in accepted),
         "wrong": len(wrong),
         "lost": len(lost) + len(unserved),
         "duplicates_visible": len(twice),

@@ -15,12 +15,12 @@ JANE = Photo("a.jpg", b"", "Jane")
 
 def stored(request_id: str = ID, name: str = "Jane", outcome: str = "match") -> dict[str, Any]:
     """A stored result for `a.jpg`."""
-    return {"request_id": request_id, "filename": "a.jpg", "result": name, "outcome": outcome, "attempt": 1}
+    return {"request_id": request_id, "filename": "a.jpg", "result": name, "outcome": outcome}
 
 
 def told(story: Story, outputs: dict[str, list[dict[str, Any]]], dead: dict[str, str | None] | None = None) -> Any:
     """The counts for one client whose task SQS took: lost, wrong, seen twice, dead."""
-    row = judge([story], Remains({ID: "a.jpg"}, outputs, dead or {}), {ID, OTHER}, lambda _: None)
+    row = judge([story], Remains({ID: "a.jpg"}, outputs, dead or {}, {}), {ID, OTHER}, lambda _: None)
     return row["lost"], row["wrong"], row["duplicates_visible"], row["dlq"]
 
 
