@@ -32,8 +32,8 @@ class Fault:
     """One fault.
 
     Harm that `lasts` is done until the last client has its answer; else the load goes on until it has been done.
-    `processes` gets a folder of its own, `missing` says what this machine lacks, `poisoned` which photos kill the engine:
-    every so many.
+    `processes` gets a folder of its own. `missing` says what this machine lacks, and `poisoned` which photos kill the
+    engine: every so many.
     """
 
     name: str
