@@ -15,6 +15,7 @@ from benchmarks.fault_rules import Harm, Rule, of
 from benchmarks.faults import clock
 from benchmarks.faults.clients import Harmful
 from benchmarks.faults.rig import Processes, Rig
+from benchmarks.processes import descendants
 
 _LEAD_SECONDS = 4.0
 """Of undisturbed load before the first harm."""
@@ -49,6 +50,14 @@ def kill_workers(rig: Rig, over: threading.Event, kills: int = _KILLS, pause_sec
     for number in range(kills):
         over.wait(pause_seconds)
         rig.kill(rig.workers[number % len(rig.workers)])
+
+
+def kill_engines(rig: Rig, over: threading.Event) -> None:
+    """SIGKILL the engine process of each worker, which is replaced by one that finds what the first one has left."""
+    over.wait(_LEAD_SECONDS)
+    for worker in rig.workers:
+        for pid in descendants(worker.process.pid, "facerec.engine.child"):
+            os.kill(pid, signal.SIGKILL)
 
 
 def kill_web(rig: Rig, over: threading.Event, lead_seconds: float = _LEAD_SECONDS) -> None:
@@ -117,7 +126,7 @@ def jump_clock(rig: Rig, over: threading.Event) -> None:
 
 
 def nothing(rig: Rig, over: threading.Event) -> None:
-    """Do no harm: the fault lies in the processes or in the photos."""
+    """Do no harm: the fault lies in the photos."""
     del rig, over
 
 
@@ -126,7 +135,10 @@ def _on_a_clock(folder: Path) -> Processes:
 
 
 def _on_a_full_disk(folder: Path) -> Processes:
-    """The model's cache is a file system of 64 KiB without a free byte, in a mount namespace of each process."""
+    """The model's cache is a file system of 64 KiB without a free byte, in a mount namespace of each process.
+
+    Files can be made there, but stay empty: what finds them later must not take them for whole.
+    """
     disk = folder / "disk"
     disk.mkdir()
     return Processes(within=(*_unshare(), "sh", "-c", f'{_FILL_DISK} && exec "$@"', "sh"), environ={_DISK: str(disk)})
@@ -170,6 +182,6 @@ FAULTS = (
     Fault("queue deleted and created", recreate_queue),
     Fault("duplicate deliveries", duplicate, lasts=True),
     Fault("clock jumps 1 h", jump_clock, processes=_on_a_clock, missing=_no_compiler),
-    Fault("disk full", nothing, processes=_on_a_full_disk, missing=_no_namespaces),
+    Fault("disk full", kill_engines, processes=_on_a_full_disk, missing=_no_namespaces),
     Fault("poison", nothing, processes=_poisoned, poisoned=40),
 )

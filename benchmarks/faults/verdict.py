@@ -14,6 +14,7 @@ from benchmarks.fault_rules import Call
 from benchmarks.faults.clients import Photo, Story
 from benchmarks.faults.rig import Rig
 from benchmarks.load import percentile
+from facerec.messages import Outcome
 
 _ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _COUNTS = ("ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible", "ApproximateNumberOfMessagesDelayed")
@@ -21,7 +22,7 @@ _LOOK_SECONDS = 0.25
 _QUIET_LOOKS = 4
 _RECEIVE_AT_ONCE = 10
 _OK = 200
-_FAILED = "failed"
+_DONE = frozenset(Outcome)
 
 Row = dict[str, Any]
 
@@ -100,7 +101,8 @@ def remains(rig: Rig) -> Remains:
 
 def _handled(rig: Rig) -> Counter[str]:
     lines = (line for worker in rig.workers for line in rig.log(worker).splitlines() if '"recognised"' in line)
-    return Counter(json.loads(line).get("request_id") for line in lines)
+    ends = (json.loads(line) for line in lines)
+    return Counter(end["request_id"] for end in ends if end["outcome"] in _DONE)
 
 
 def _dead_letters(rig: Rig) -> list[tuple[str, str | None]]:
@@ -178,7 +180,7 @@ def _right_result(request_id: str, result: dict[str, Any], photos: dict[str, Pho
     photo = photos.get(result["filename"])
     if result["request_id"] != request_id or photo is None:
         return False
-    if result["outcome"] == _FAILED:
+    if result["outcome"] == Outcome.FAILED:
         return True  # whoever was told so without reason is counted as lost
     return bool(result["result"] == photo.answer)
 
