@@ -32,6 +32,7 @@ from benchmarks.system import ROOT, System
 _LOOK_SECONDS = 5.0
 _TOLD_EVERY = 6
 _WINDOW_MINUTES = 5.0
+_LEAST_MINUTES = 0.5
 _MOST_DRIFT_PERCENT = 5.0
 _MOST_SLOPE = 0.5
 _MOST_MORE = 2
@@ -49,6 +50,8 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=8, help="uploads at once")
     parser.add_argument("--images", type=Path, default=ROOT / "examples", help="as of benchmarks.roundtrip")
     options = parser.parse_args()
+    if options.minutes < _LEAST_MINUTES:
+        parser.error(f"--minutes must be at least {_LEAST_MINUTES:g}, or there is nothing to compare")
     with tempfile.TemporaryDirectory(prefix="facerec-soak-") as folder:
         people, photos = workload(options.images, Path(folder) / "people")
         with System(Path(folder) / "state", environ={"FACEREC_REPLY_STYLE": "name"}) as system:
@@ -167,14 +170,10 @@ def _median(held: Sequence[Usage]) -> dict[str, float]:
 
 
 def _processes(system: System) -> dict[str, int]:
-    """Each process of the web tier and of the worker by a name; an engine that is replaced ends the measurement."""
-    found = {}
-    for tier, words in (("web", "facerec.cli web"), ("worker", "celery -A facerec worker")):
-        root = min(system.processes(words))
-        found[tier] = root
-        others = (pid for pid in descendants(root) if pid != root)
-        found |= {f"{tier} child {number}": pid for number, pid in enumerate(others, 1)}
-    return found
+    """The web process, the worker and its engines by name; one that is replaced ends the measurement."""
+    [web], [worker] = system.processes("facerec.cli web"), system.processes("celery -A facerec worker")
+    engines = enumerate(descendants(worker, "facerec.engine.child"), 1)
+    return {"web": web, "worker": worker} | {f"engine {number}": pid for number, pid in engines}
 
 
 if __name__ == "__main__":

@@ -14,8 +14,9 @@ from pathlib import Path
 from benchmarks.fault_rules import Harm, Rule, of
 from benchmarks.faults import clock
 from benchmarks.faults.clients import Harmful
-from benchmarks.faults.rig import Processes, Rig
+from benchmarks.faults.rig import START_SECONDS, Processes, Rig
 from benchmarks.processes import descendants
+from facerec.local.addresses import poll_until
 
 _LEAD_SECONDS = 4.0
 """Of undisturbed load before the first harm."""
@@ -65,8 +66,8 @@ def kill_web(rig: Rig, over: threading.Event, lead_seconds: float = _LEAD_SECOND
     over.wait(lead_seconds)
     before = rig.web.process.pid
     rig.kill(rig.web)
-    while rig.web.process.pid == before or not rig.serves():
-        time.sleep(0.1)
+    if not poll_until(lambda: rig.web.process.pid != before and rig.serves(), START_SECONDS):
+        raise TimeoutError("the web tier has not come back")
 
 
 def freeze_aws(
@@ -75,8 +76,10 @@ def freeze_aws(
     """SIGSTOP the emulator for a while: connections stand, and nothing answers."""
     over.wait(lead_seconds)
     rig.send(signal.SIGSTOP, rig.emulator)
-    time.sleep(seconds)
-    rig.send(signal.SIGCONT, rig.emulator)
+    try:
+        time.sleep(seconds)
+    finally:
+        rig.send(signal.SIGCONT, rig.emulator)
 
 
 def rules(*harms: Rule) -> Harmful:
@@ -98,7 +101,7 @@ def recreate_queue(
     rig.send(signal.SIGSTOP, *rig.workers)  # so that tasks wait in it
     time.sleep(2)
     sqs = rig.aws("sqs")
-    sqs.delete_queue(QueueUrl=sqs.get_queue_url(QueueName=f"{rig.names}-req-queue")["QueueUrl"])
+    sqs.delete_queue(QueueUrl=sqs.get_queue_url(QueueName=f"{rig.prefix}-req-queue")["QueueUrl"])
     rig.send(signal.SIGCONT, *rig.workers)
     time.sleep(seconds)
     rig.run("provision")

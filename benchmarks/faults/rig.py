@@ -51,7 +51,7 @@ class Rig:
         self._resources = ExitStack()
         self._emulator = emulator(EmulatorKind.MINISTACK, port=free_port(), state=state / "aws", environ=os.environ)
         self.url = f"http://{LOOPBACK}:{free_port()}/"
-        self.names = processes.environ.get("FACEREC_PREFIX", "facerec")
+        self.prefix = processes.environ.get("FACEREC_PREFIX", "facerec")
         self.environ: dict[str, str] = {}
         self.workers: list[Child] = []
 
@@ -74,7 +74,6 @@ class Rig:
     ) -> None:
         """End every process."""
         self.proxy.rules = ()
-        os.kill(self.emulator.process.pid, signal.SIGCONT)
         self._resources.close()
 
     def start_tiers(self) -> None:

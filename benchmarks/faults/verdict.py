@@ -70,7 +70,7 @@ class Remains:
 def at_rest(rig: Rig, limit_seconds: float) -> bool:
     """Wait until the request queue and the response queue are empty and stay so; whether that came in time."""
     sqs = rig.aws("sqs")
-    urls = [sqs.get_queue_url(QueueName=f"{rig.names}-{name}-queue")["QueueUrl"] for name in ("req", "resp")]
+    urls = [sqs.get_queue_url(QueueName=f"{rig.prefix}-{name}-queue")["QueueUrl"] for name in ("req", "resp")]
 
     def held() -> int:
         answers = [sqs.get_queue_attributes(QueueUrl=url, AttributeNames=list(_COUNTS)) for url in urls]
@@ -88,12 +88,12 @@ def remains(rig: Rig) -> Remains:
     s3 = rig.aws("s3")
 
     def keys(bucket: str) -> list[str]:
-        pages = s3.get_paginator("list_objects_v2").paginate(Bucket=f"{rig.names}-{bucket}-bucket")
+        pages = s3.get_paginator("list_objects_v2").paginate(Bucket=f"{rig.prefix}-{bucket}-bucket")
         return [entry["Key"] for page in pages for entry in page.get("Contents", [])]
 
     outputs: dict[str, list[dict[str, Any]]] = {}
     for key in keys("out"):
-        body = s3.get_object(Bucket=f"{rig.names}-out-bucket", Key=key)["Body"].read()
+        body = s3.get_object(Bucket=f"{rig.prefix}-out-bucket", Key=key)["Body"].read()
         outputs.setdefault(key.partition("/")[0], []).append(json.loads(body))
     inputs = dict(key.split("/", 1) for key in keys("in") if _ID.match(key))
     return Remains(inputs, outputs, dict(_dead_letters(rig)), _handled(rig))
@@ -107,7 +107,7 @@ def _handled(rig: Rig) -> Counter[str]:
 
 def _dead_letters(rig: Rig) -> list[tuple[str, str | None]]:
     sqs = rig.aws("sqs")
-    url = sqs.get_queue_url(QueueName=f"{rig.names}-req-queue-dlq")["QueueUrl"]
+    url = sqs.get_queue_url(QueueName=f"{rig.prefix}-req-queue-dlq")["QueueUrl"]
     found: list[tuple[str, str | None]] = []
     while messages := sqs.receive_message(
         QueueUrl=url, MaxNumberOfMessages=_RECEIVE_AT_ONCE, MessageAttributeNames=["All"], WaitTimeSeconds=0
@@ -160,6 +160,7 @@ def judge(stories: Sequence[Story], left: Remains, sent: set[str], tell: Callabl
         "lost": len(lost) + len(unserved),
         "duplicates_visible": len(twice),
         "dlq": len(dead),
+        "dlq_amiss": sum(why is None or by_name[ours[one]].answer is not None for one, why in dead.items()),
         "p50_s": round(percentile(seconds, 50), 2) if seconds else None,
         "p95_s": round(percentile(seconds, 95), 2) if seconds else None,
     }

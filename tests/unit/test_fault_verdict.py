@@ -11,6 +11,7 @@ from benchmarks.faults.verdict import Ledger, Remains, judge
 ID = "11111111-1111-4111-8111-111111111111"
 OTHER = "22222222-2222-4222-8222-222222222222"
 JANE = Photo("a.jpg", b"", "Jane")
+POISON = Photo("a.jpg", b"", None)
 
 
 def stored(request_id: str = ID, name: str = "Jane", outcome: str = "match") -> dict[str, Any]:
@@ -19,9 +20,9 @@ def stored(request_id: str = ID, name: str = "Jane", outcome: str = "match") -> 
 
 
 def told(story: Story, outputs: dict[str, list[dict[str, Any]]], dead: dict[str, str | None] | None = None) -> Any:
-    """The counts for one client whose task SQS took: lost, wrong, seen twice, dead."""
+    """The counts for one client whose task SQS took: lost, wrong, seen twice, dead amiss."""
     row = judge([story], Remains({ID: "a.jpg"}, outputs, dead or {}, {}), {ID, OTHER}, lambda _: None)
-    return row["lost"], row["wrong"], row["duplicates_visible"], row["dlq"]
+    return row["lost"], row["wrong"], row["duplicates_visible"], row["dlq_amiss"]
 
 
 ANSWERED = Story(JANE, text="a:Jane", request_id=ID)
@@ -43,8 +44,9 @@ ANSWERED = Story(JANE, text="a:Jane", request_id=ID)
         (Story(JANE, text="a:Jane", request_id=OTHER), {OTHER: [stored(OTHER)]}, {}, (1, 0, 0, 0)),
         (Story(JANE, told=(500, "no")), {ID: [stored(outcome="failed")]}, {ID: "it died"}, (1, 0, 0, 1)),
         (Story(JANE, request_id=ID), {}, {ID: None}, (1, 0, 0, 1)),
-        (Story(Photo("a.jpg", b"", None), told=(500, "no")), {ID: [stored(outcome="failed")]}, {ID: "x"}, (0, 0, 0, 1)),
-        (Story(Photo("a.jpg", b"", None)), {ID: [stored(outcome="failed")]}, {ID: "x"}, (1, 0, 0, 1)),
+        (Story(POISON, told=(500, "no")), {ID: [stored(outcome="failed")]}, {ID: "x"}, (0, 0, 0, 0)),
+        (Story(POISON, told=(500, "no")), {ID: [stored(outcome="failed")]}, {ID: None}, (0, 0, 0, 1)),
+        (Story(POISON), {ID: [stored(outcome="failed")]}, {ID: "x"}, (1, 0, 0, 0)),
     ],
 )
 def test_what_became_of_a_photo(story: Story, outputs: Any, dead: Any, counts: tuple[int, ...]) -> None:

@@ -36,7 +36,7 @@ class Disturbed:
             yield Photo(f"photo{length:05d}.jpg", padded, None if poison else UNKNOWN)
 
     def suffer(
-        self, harm: Harmful, least: int = 20, *, per_second: float = 20, lasts: bool = False, poisoned: int = 0
+        self, harm: Harmful, least: int = 20, *, per_second: float = 10, lasts: bool = False, poisoned: int = 0
     ) -> tuple[list[Story], Row]:
         """Upload while harm is done, wait until nothing moves any more, and count what became of the photos."""
         self.rig.proxy.harmed.clear()
@@ -63,14 +63,16 @@ def disturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Disturbed]:
     environ = {
         "FACEREC_MODEL__DIR": str(folder / "model"),
         "FACEREC_MODEL__CACHE_DIR": str(folder / "cache"),
-        "FACEREC_WORKER__TASK_TIME_LIMIT_SECONDS": "2",
-        "FACEREC_QUEUE__VISIBILITY_TIMEOUT_SECONDS": "3",
+        "FACEREC_WORKER__TASK_TIME_LIMIT_SECONDS": "3",
+        "FACEREC_QUEUE__VISIBILITY_TIMEOUT_SECONDS": "4",
+        # On a busy machine such a short timeout passes before a heartbeat: that alone must not kill a message.
+        "FACEREC_QUEUE__MAX_RECEIVES": "20",
         "FACEREC_QUEUE__WAIT_TIME_SECONDS": "2",
         "FACEREC_WEB__WAIT_SECONDS": "100",
     }
     processes = Processes(worker=(sys.executable, "-m", "tests.fakes.worker"), environ=environ)
     with Rig(folder, processes) as rig:
         rig.start_tiers()
-        ledger = Ledger(f"{rig.names}-req-queue")
+        ledger = Ledger(f"{rig.prefix}-req-queue")
         rig.proxy.on_answer = ledger.note
         yield Disturbed(rig, ledger)

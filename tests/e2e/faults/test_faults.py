@@ -19,8 +19,9 @@ REFUSALS = (Rule(Harm.REFUSE, share=0.2, matches=of("s3"), code="SlowDown"), THR
 
 
 def assert_harmless(row: Row, dead: int = 0) -> None:
-    """Nothing is lost, wrong, or seen twice, and only so many are among the dead letters."""
-    assert (row["lost"], row["wrong"], row["duplicates_visible"], row["dlq"]) == (0, 0, 0, dead), row
+    """Nothing is lost, wrong, or seen twice, and only so many, with their reasons, are among the dead letters."""
+    assert (row["lost"], row["wrong"], row["duplicates_visible"]) == (0, 0, 0), str(row)
+    assert (row["dlq"], row["dlq_amiss"]) == (dead, 0), str(row)
 
 
 @pytest.mark.parametrize("harm", [RESETS, REFUSALS], ids=["resets", "refusals"])
