@@ -21,6 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from benchmarks.burst import judged
+from benchmarks.fault_rules import Harm, Rule, of
 from benchmarks.faulty_aws import FaultyAws, faulty_aws
 from benchmarks.fleet_watch import FleetWatch
 from benchmarks.load import Upload, upload_all
@@ -58,10 +59,10 @@ class Faults:
         time.sleep(3)
         self._autoscaler.start()
         self._note("started the autoscaler again")
-        self._proxy.failing = lambda body: b"Action=DescribeInstances" in body
+        self._proxy.rules = (Rule(Harm.REFUSE, matches=of("ec2", "DescribeInstances"), code="Unavailable"),)
         self._note(f"DescribeInstances fails for {_DESCRIBE_FAILS_SECONDS:g} s")
         time.sleep(_DESCRIBE_FAILS_SECONDS)
-        self._proxy.failing = lambda _: False
+        self._proxy.rules = ()
         [emulator] = self._system.processes("facerec.local.ministack_server")
         self._note(f"froze the emulated AWS for {_FROZEN_SECONDS:g} s")
         os.kill(emulator, signal.SIGSTOP)

@@ -1,4 +1,4 @@
-"""CPU time of running processes and their descendants, read from /proc."""
+"""CPU time of running processes and their descendants, and what else they use, read from /proc."""
 
 import os
 from dataclasses import dataclass
@@ -11,6 +11,23 @@ _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 class _Stat:
     parent: int
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What one process holds at a moment: resident memory in MB, open descriptors, threads."""
+
+    rss_mb: float
+    descriptors: int
+    threads: int
+
+
+def usage(pid: int) -> Usage:
+    """What a process holds; raises `FileNotFoundError` or `ProcessLookupError` when it has ended."""
+    fields = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    rss_kb = int(fields.get("VmRSS", "0 kB").split()[0])  # a zombie has none
+    descriptors = sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
+    return Usage(rss_kb / 1024, descriptors, int(fields["Threads"]))
 
 
 def cpu_seconds(*roots: int) -> float:

@@ -18,6 +18,9 @@ log = structlog.get_logger(__name__)
 RECEIVE_AT_ONCE = 10
 LONGEST_POLL_SECONDS = 20
 """SQS's limits of a receive and of a batch, and of a long poll."""
+_HIDDEN_SECONDS = 5
+"""How long a result stays hidden that was received: long enough to be deleted. Where the answer to a receive is lost on
+its way, the clients of its results wait that long, not SQS's 30 s."""
 
 
 class SqsResultPublisher:
@@ -59,7 +62,10 @@ class SqsResultInbox:
         seconds = min(LONGEST_POLL_SECONDS, round(wait_seconds))
         with self._renewed("receive from"):
             messages = self._clients.sqs.receive_message(
-                QueueUrl=self._urls.url(self._queue), MaxNumberOfMessages=RECEIVE_AT_ONCE, WaitTimeSeconds=seconds
+                QueueUrl=self._urls.url(self._queue),
+                MaxNumberOfMessages=RECEIVE_AT_ONCE,
+                WaitTimeSeconds=seconds,
+                VisibilityTimeout=_HIDDEN_SECONDS,
             ).get("Messages", [])
         deliveries: list[Delivery] = []
         unreadable: list[str] = []

@@ -110,7 +110,7 @@ def _answer_by_hand(message: bytes) -> None:
 
 
 def _answer(image: bytes, folder: Path) -> ImageAnalysis | InvalidImage:
-    if image == SEGFAULT:
+    if image.endswith(SEGFAULT):  # behind a picture, too, so that the web tier lets it pass
         ctypes.string_at(0)
     if image == EXIT:
         os._exit(3)

@@ -1,0 +1,123 @@
+"""Faults under load, one after the other, each on a system of its own; docs/faults.md says what they are.
+
+    python -m benchmarks.faults
+    python -m benchmarks.faults --fault "web killed" --fault poison --requests 400
+    python -m benchmarks.faults --list
+
+One line of JSON for each fault, and last one object with the sums. *answered* on the connection, *fetched* later under
+the request id, *told* for good that it cannot be processed; *lost*: a task that SQS had taken and that left neither
+result nor dead letter with its reason, or a client that ended without an answer; *wrong*: another request's or another
+person's result; *duplicates_visible*: requests with two results, or whose answer is not what is stored; *handled*: how
+often workers came to an end with one of the *accepted* tasks; *dlq_amiss*: dead letters that are no poison, or have no
+reason. The exit status is 1 unless lost, wrong, visible duplicates and dlq_amiss are 0.
+"""
+
+import argparse
+import itertools
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from benchmarks.faults.cases import FAULTS, Fault
+from benchmarks.faults.clients import Crowd, Photo, upload_under
+from benchmarks.faults.poisoned_worker import MARK
+from benchmarks.faults.rig import Rig
+from benchmarks.faults.verdict import Ledger, Row, at_rest, judge, remains
+from benchmarks.measure import machine
+from benchmarks.roundtrip import workload
+from benchmarks.system import ROOT
+
+_WARM_UP = 20
+_REST_SECONDS = 240.0
+_SUMS = (
+    "requests",
+    "answered",
+    "fetched",
+    "told",
+    "accepted",
+    "wrong",
+    "lost",
+    "duplicates_visible",
+    "dlq",
+    "dlq_amiss",
+)
+
+
+def main() -> None:
+    """Run them and print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    names = [fault.name for fault in FAULTS]
+    parser.add_argument("--fault", action="append", choices=names, help="only this one; may be repeated")
+    parser.add_argument("--list", action="store_true", help="print the faults' names")
+    parser.add_argument("--requests", type=int, default=200, help="uploads under each fault, at least")
+    parser.add_argument("--rate", type=float, default=10.0, help="uploads a second, whatever becomes of those before")
+    parser.add_argument("--logs", type=Path, help="keep the processes' logs there")
+    options = parser.parse_args()
+    if options.list:
+        print("\n".join(names))
+        return
+    rows = []
+    for fault in FAULTS:
+        if options.fault is None or fault.name in options.fault:
+            _say(fault.name)
+            rows.append(run(fault, options.requests, options.rate, options.logs))
+            print(json.dumps(rows[-1]), flush=True)
+    done = [row for row in rows if "skipped" not in row]
+    passed = all(row["passed"] for row in done)
+    sums = {name: sum(row[name] for row in done) for name in _SUMS}
+    print(json.dumps({"faults": len(done), **sums, "passed": passed, "machine": machine()}))
+    sys.exit(0 if passed else 1)
+
+
+def run(fault: Fault, requests: int, rate: float, logs: Path | None) -> Row:
+    """Inject one fault into a system of its own, under load."""
+    missing = fault.missing()
+    if missing is not None:
+        return {"fault": fault.name, "skipped": missing}
+    with tempfile.TemporaryDirectory(prefix="facerec-faults-") as folder:
+        state = Path(folder) if logs is None else logs / fault.name.replace(" ", "-").replace("%", "percent")
+        people, samples = workload(ROOT / "examples", Path(folder) / "people")
+        bodies = [(photo.path.read_bytes(), photo.answer) for photo in samples]
+        with Rig(state, fault.processes(Path(folder)), _say) as rig:
+            rig.run("enrol", "--folder", str(people))
+            rig.start_tiers()
+            ledger = Ledger(f"{rig.prefix}-req-queue")
+            rig.proxy.on_answer = ledger.note
+            crowd = Crowd(rig.url, rate)
+            crowd.upload(_photos("warm", bodies), _WARM_UP)
+            began = time.monotonic()
+            stories = upload_under(
+                fault.harm, rig, crowd, _photos("photo", bodies, fault.poisoned), requests, lasts=fault.lasts
+            )
+            seconds = time.monotonic() - began
+            rested = at_rest(rig, _REST_SECONDS)
+            found = judge(stories, remains(rig), ledger.ids(), _say)
+            return {
+                "fault": fault.name,
+                **found,
+                "seconds": round(seconds, 1),
+                "rest_seconds": round(time.monotonic() - began - seconds, 1),
+                "rested": rested,
+                "harmed": dict(rig.proxy.harmed),
+                "passed": rested and not any(found[name] for name in _MUST_BE_NONE),
+            }
+
+
+def _photos(name: str, bodies: Sequence[tuple[bytes, str]], poisoned: int = 0) -> Iterator[Photo]:
+    for number, (body, answer) in enumerate(itertools.cycle(bodies)):
+        filename = f"{name}{number:05d}.jpg"
+        if poisoned and number % poisoned == poisoned - 1:
+            yield Photo(filename, body + MARK, None)
+        else:
+            yield Photo(filename, body, answer)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,190 @@
+"""The faults: what each does to a running system, and what its processes need for it."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.fault_rules import Harm, Rule, of
+from benchmarks.faults import clock
+from benchmarks.faults.clients import Harmful
+from benchmarks.faults.rig import START_SECONDS, Processes, Rig
+from benchmarks.processes import descendants
+from facerec.local.addresses import poll_until
+
+_LEAD_SECONDS = 4.0
+"""Of undisturbed load before the first harm."""
+_FROZEN_SECONDS = 15.0
+_KILLS = 5
+_WITHOUT_QUEUE_SECONDS = 5.0
+_LOST_DELETES_SECONDS = 10.0
+_AN_HOUR_SECONDS = 3600
+
+_DISK = "FACEREC_MODEL__CACHE_DIR"
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One fault.
+
+    Harm that `lasts` is done until the last client has its answer; else the load goes on until it has been done.
+    `processes` gets a folder of its own. `missing` says what this machine lacks, and `poisoned` which photos kill the
+    engine: every so many.
+    """
+
+    name: str
+    harm: Harmful
+    processes: Callable[[Path], Processes] = lambda _: Processes()
+    missing: Callable[[], str | None] = lambda: None
+    lasts: bool = False
+    poisoned: int = 0
+
+
+def kill_workers(rig: Rig, over: threading.Event, kills: int = _KILLS, pause_seconds: float = _LEAD_SECONDS) -> None:
+    """SIGKILL one worker after the other; each is started again."""
+    for number in range(kills):
+        over.wait(pause_seconds)
+        rig.kill(rig.workers[number % len(rig.workers)])
+
+
+def kill_engines(rig: Rig, over: threading.Event) -> None:
+    """SIGKILL the engine process of each worker, which is replaced by one that finds what the first one has left."""
+    over.wait(_LEAD_SECONDS)
+    for worker in rig.workers:
+        for pid in descendants(worker.process.pid, "facerec.engine.child"):
+            os.kill(pid, signal.SIGKILL)
+
+
+def kill_web(rig: Rig, over: threading.Event, lead_seconds: float = _LEAD_SECONDS) -> None:
+    """SIGKILL the web tier; it is started again."""
+    over.wait(lead_seconds)
+    before = rig.web.process.pid
+    rig.kill(rig.web)
+    if not poll_until(lambda: rig.web.process.pid != before and rig.serves(), START_SECONDS):
+        raise TimeoutError("the web tier has not come back")
+
+
+def freeze_aws(
+    rig: Rig, over: threading.Event, seconds: float = _FROZEN_SECONDS, lead_seconds: float = _LEAD_SECONDS
+) -> None:
+    """SIGSTOP the emulator for a while: connections stand, and nothing answers."""
+    over.wait(lead_seconds)
+    rig.send(signal.SIGSTOP, rig.emulator)
+    try:
+        time.sleep(seconds)
+    finally:
+        rig.send(signal.SIGCONT, rig.emulator)
+
+
+def rules(*harms: Rule) -> Harmful:
+    """Have the proxy do harm from the first client to the last."""
+
+    def lasting(rig: Rig, over: threading.Event) -> None:
+        rig.proxy.rules = harms
+        over.wait()
+        rig.proxy.rules = ()
+
+    return lasting
+
+
+def recreate_queue(
+    rig: Rig, over: threading.Event, seconds: float = _WITHOUT_QUEUE_SECONDS, lead_seconds: float = _LEAD_SECONDS
+) -> None:
+    """Delete the request queue while tasks wait in it, and create it again as an operator does."""
+    over.wait(lead_seconds)
+    rig.send(signal.SIGSTOP, *rig.workers)  # so that tasks wait in it
+    time.sleep(2)
+    sqs = rig.aws("sqs")
+    sqs.delete_queue(QueueUrl=sqs.get_queue_url(QueueName=f"{rig.prefix}-req-queue")["QueueUrl"])
+    rig.send(signal.SIGCONT, *rig.workers)
+    time.sleep(seconds)
+    rig.run("provision")
+
+
+def duplicate(rig: Rig, over: threading.Event, seconds: float = _LOST_DELETES_SECONDS) -> None:
+    """Have every other message sent twice, tasks and results alike, and for a while every fifth delete forgotten.
+
+    That while is shorter than the visibility timeout: no task is delivered so often that SQS takes it for a culprit.
+    """
+    sends = Rule(Harm.TWICE, share=0.5, matches=of("sqs", "SendMessage", "SendMessageBatch"))
+    deletes = Rule(Harm.SWALLOW, share=0.2, matches=of("sqs", "DeleteMessage", "DeleteMessageBatch"))
+    rig.proxy.rules = (sends, deletes)
+    over.wait(seconds)
+    rig.proxy.rules = (sends,)
+    over.wait()
+    rig.proxy.rules = ()
+
+
+def jump_clock(rig: Rig, over: threading.Event) -> None:
+    """Put the clock of both tiers an hour ahead, then an hour behind, then right."""
+    for offset in (_AN_HOUR_SECONDS, -_AN_HOUR_SECONDS, 0):
+        over.wait(_LEAD_SECONDS)
+        clock.shift(rig.environ, offset)
+
+
+def nothing(rig: Rig, over: threading.Event) -> None:
+    """Do no harm: the fault lies in the photos."""
+    del rig, over
+
+
+def _on_a_clock(folder: Path) -> Processes:
+    return Processes(environ=clock.shifted_clock(folder))
+
+
+def _on_a_full_disk(folder: Path) -> Processes:
+    """The model's cache is a file system of 64 KiB without a free byte, in a mount namespace of each process.
+
+    Files can be made there, but stay empty: what finds them later must not take them for whole.
+    """
+    disk = folder / "disk"
+    disk.mkdir()
+    return Processes(within=(*_unshare(), "sh", "-c", f'{_FILL_DISK} && exec "$@"', "sh"), environ={_DISK: str(disk)})
+
+
+_FILL_DISK = f'mount -t tmpfs -o size=64k none "${_DISK}" && {{ cat /dev/zero > "${_DISK}/full" 2>/dev/null || true; }}'
+
+
+def _unshare() -> tuple[str, ...]:
+    return ("unshare", "--mount") if os.geteuid() == 0 else ("unshare", "--map-root-user", "--mount")
+
+
+def _no_compiler() -> str | None:
+    return None if clock.compiler() else "no C compiler to build the shifted clock: apt-get install gcc libc6-dev"
+
+
+def _no_namespaces() -> str | None:
+    tried = shutil.which("unshare") and subprocess.run(
+        (*_unshare(), "mount", "-t", "tmpfs", "none", "/mnt"), capture_output=True, check=False
+    )
+    if tried and tried.returncode == 0:
+        return None
+    return "no mount namespaces here: run as root, or allow unprivileged user namespaces"
+
+
+def _poisoned(folder: Path) -> Processes:
+    del folder
+    return Processes(worker=(sys.executable, "-m", "benchmarks.faults.poisoned_worker"))
+
+
+_REFUSED = Rule(Harm.REFUSE, share=0.2, matches=of("s3"), code="SlowDown")
+_RESETS = (Rule(Harm.RESET_BEFORE, share=0.05), Rule(Harm.RESET_AFTER, share=0.05))
+
+FAULTS = (
+    Fault("worker killed 5 times", kill_workers),
+    Fault("web killed", kill_web),
+    Fault("aws frozen 15 s", freeze_aws),
+    Fault("connections reset 10 %", rules(*_RESETS), lasts=True),
+    Fault("s3 503 20 %", rules(_REFUSED), lasts=True),
+    Fault("latency 500 ms", rules(Rule(Harm.DELAY, seconds=0.5)), lasts=True),
+    Fault("queue deleted and created", recreate_queue),
+    Fault("duplicate deliveries", duplicate, lasts=True),
+    Fault("clock jumps 1 h", jump_clock, processes=_on_a_clock, missing=_no_compiler),
+    Fault("disk full", kill_engines, processes=_on_a_full_disk, missing=_no_namespaces),
+    Fault("poison", nothing, processes=_poisoned, poisoned=40),
+)

@@ -1,0 +1,148 @@
+"""The real system with a proxy between its processes and the emulated AWS, each process in reach of a fault."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import boto3
+from botocore.config import Config
+
+from benchmarks.faulty_aws import FaultyAws, faulty_aws
+from facerec.local.addresses import LOOPBACK, answers_ok, free_port
+from facerec.local.emulator import EmulatorKind, emulator
+from facerec.local.environment import emulated_variables, without_aws
+from facerec.local.processes import Command
+from facerec.local.supervisor import Backoff, Child, Supervisor
+
+FACEREC = (sys.executable, "-m", "facerec.cli")
+START_SECONDS = 120.0
+_RESTARTS = Backoff(first_seconds=0.5, times=20, stable_seconds=2)
+"""The harness kills more often than a service manager expects."""
+
+
+@dataclass(frozen=True, slots=True)
+class Processes:
+    """How the tiers are started: `worker` is the worker's command, `within` what stands before both tiers' commands."""
+
+    workers: int = 2
+    worker: tuple[str, ...] = (*FACEREC, "worker")
+    within: tuple[str, ...] = ()
+    environ: Mapping[str, str] = field(default_factory=dict)
+
+
+class Rig:
+    """Emulator, proxy, web tier and workers, each started again when it ends; a context manager.
+
+    `aws(service)` is a client that goes past the proxy. Of the inherited variables only those of the model count.
+    """
+
+    def __init__(self, state: Path, processes: Processes, report: Callable[[str], None] = lambda _: None) -> None:
+        self.state = state
+        self._processes = processes
+        self._report = report
+        self._resources = ExitStack()
+        self._emulator = emulator(EmulatorKind.MINISTACK, port=free_port(), state=state / "aws", environ=os.environ)
+        self.url = f"http://{LOOPBACK}:{free_port()}/"
+        self.prefix = processes.environ.get("FACEREC_PREFIX", "facerec")
+        self.environ: dict[str, str] = {}
+        self.workers: list[Child] = []
+
+    def __enter__(self) -> Self:
+        """Start everything, and wait until uploads are taken."""
+        with ExitStack() as started:
+            # First in, last out: the processes end while they still reach AWS.
+            self.proxy: FaultyAws = started.enter_context(faulty_aws(self._emulator.url))
+            self._supervisor = Supervisor(self.state / "logs", self._report, _RESTARTS)
+            started.callback(self._supervisor.stop)
+            [self.emulator] = self._supervisor.start(self._emulator.command)
+            self._supervisor.wait_until_ready(self.emulator, self._emulator.ready, START_SECONDS)
+            self.environ = self._environ()
+            self.run("provision")
+            self._resources = started.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End every process."""
+        self.proxy.rules = ()
+        self._resources.close()
+
+    def start_tiers(self) -> None:
+        """Start the web tier and the workers."""
+        [self.web] = self._supervisor.start(self._command("web", (*FACEREC, "web")))
+        self.workers = self._supervisor.start(
+            *(self._command(f"worker{n + 1}", self._processes.worker) for n in range(self._processes.workers)),
+            grace_seconds=10,
+        )
+        self._supervisor.wait_until_ready(self.web, self.serves, START_SECONDS)
+        for worker in self.workers:
+            self._supervisor.wait_until_ready(worker, partial(self._consumes, worker), START_SECONDS)
+
+    def serves(self) -> bool:
+        """Whether the web tier takes uploads."""
+        return answers_ok(f"{self.url}readyz")
+
+    def kill(self, child: Child) -> None:
+        """End a process without warning; it is started again."""
+        os.kill(child.process.pid, signal.SIGKILL)
+
+    def send(self, number: signal.Signals, *children: Child) -> None:
+        """Send a signal to whole process groups."""
+        for child in children:
+            os.killpg(child.process.pid, number)
+
+    def run(self, *arguments: str) -> None:
+        """Run a `facerec` command; raises `RuntimeError` with its output."""
+        done = subprocess.run((*FACEREC, *arguments), env=self.environ, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(
+                f"facerec {' '.join(arguments)} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
+            )
+
+    def aws(self, service: Any) -> Any:
+        """A boto3 client of the emulator itself."""
+        session = boto3.Session(
+            aws_access_key_id=self.environ["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=self.environ["AWS_SECRET_ACCESS_KEY"],
+            region_name=self.environ["AWS_DEFAULT_REGION"],
+        )
+        return session.client(
+            service, endpoint_url=self._emulator.url, config=Config(s3={"addressing_style": "path"}, read_timeout=60)
+        )
+
+    def log(self, child: Child) -> str:
+        """What a process has written so far, in all its lives."""
+        return self._supervisor.log(child.command).read_text(errors="replace")
+
+    def _environ(self) -> dict[str, str]:
+        inherited = {
+            name: value
+            for name, value in without_aws(os.environ).items()
+            if not name.startswith("FACEREC_") or name.startswith("FACEREC_MODEL__")
+        }
+        return (
+            inherited
+            | emulated_variables(self.proxy.url, os.environ)
+            | {
+                "FACEREC_WEB__PORT": self.url.rpartition(":")[2].strip("/"),
+                "FACEREC_WORKER__ENGINES": "1",
+                "FACEREC_LOG__FORMAT": "json",
+                "FACEREC_REPLY_STYLE": "name",
+            }
+            | dict(self._processes.environ)
+        )
+
+    def _command(self, name: str, argv: tuple[str, ...]) -> Command:
+        return Command(name, (*self._processes.within, *argv), self.environ)
+
+    def _consumes(self, worker: Child) -> bool:
+        return "worker_ready" in self.log(worker)

@@ -1,0 +1,198 @@
+"""What became of every upload, asked of the clients and of AWS itself once nothing moves any more."""
+
+import json
+import re
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.fault_rules import Call
+from benchmarks.faults.clients import Photo, Story
+from benchmarks.faults.rig import Rig
+from benchmarks.load import percentile
+from facerec.messages import Outcome
+
+_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_COUNTS = ("ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible", "ApproximateNumberOfMessagesDelayed")
+_LOOK_SECONDS = 0.25
+_QUIET_LOOKS = 4
+_RECEIVE_AT_ONCE = 10
+_OK = 200
+_DONE = frozenset(Outcome)
+
+Row = dict[str, Any]
+
+
+class Ledger:
+    """The tasks that SQS has taken: from then on the system owes an answer, whatever its sender came to know."""
+
+    def __init__(self, request_queue: str) -> None:
+        self._queue = f"/{request_queue}"
+        self._lock = threading.Lock()
+        self._bodies: list[str] = []
+
+    def note(self, call: Call, status: int) -> None:
+        """A call has been carried out, and answered with this status; for `FaultyAws.on_answer`."""
+        if call.service == "sqs" and call.operation.startswith("SendMessage") and status == _OK:
+            asked = json.loads(call.body)
+            if asked["QueueUrl"].endswith(self._queue):
+                with self._lock:
+                    self._bodies.append(call.body.decode())
+
+    def ids(self) -> set[str]:
+        """Every id in them: those of the requests among others, which are no object's."""
+        with self._lock:
+            return {found for body in self._bodies for found in _ID.findall(body)}
+
+    def clear(self) -> None:
+        """Forget all."""
+        with self._lock:
+            self._bodies.clear()
+
+
+@dataclass(frozen=True, slots=True)
+class Remains:
+    """What AWS holds: the file name of each input, all outputs, and the dead letters' reasons, by request id.
+
+    `handled` counts, from the workers' logs, how often they came to an end with a task.
+    """
+
+    inputs: dict[str, str]
+    outputs: dict[str, list[dict[str, Any]]]
+    dead: dict[str, str | None]
+    handled: Mapping[str, int]
+
+
+def at_rest(rig: Rig, limit_seconds: float) -> bool:
+    """Wait until the request queue and the response queue are empty and stay so; whether that came in time."""
+    sqs = rig.aws("sqs")
+    urls = [sqs.get_queue_url(QueueName=f"{rig.prefix}-{name}-queue")["QueueUrl"] for name in ("req", "resp")]
+
+    def held() -> int:
+        answers = [sqs.get_queue_attributes(QueueUrl=url, AttributeNames=list(_COUNTS)) for url in urls]
+        return sum(int(answer["Attributes"][name]) for answer in answers for name in _COUNTS)
+
+    deadline, quiet = time.monotonic() + limit_seconds, 0
+    while quiet < _QUIET_LOOKS and time.monotonic() < deadline:
+        quiet = 0 if held() else quiet + 1
+        time.sleep(_LOOK_SECONDS)
+    return quiet >= _QUIET_LOOKS
+
+
+def remains(rig: Rig) -> Remains:
+    """Read everything, past the proxy; the dead letters are taken out of their queue."""
+    s3 = rig.aws("s3")
+
+    def keys(bucket: str) -> list[str]:
+        pages = s3.get_paginator("list_objects_v2").paginate(Bucket=f"{rig.prefix}-{bucket}-bucket")
+        return [entry["Key"] for page in pages for entry in page.get("Contents", [])]
+
+    outputs: dict[str, list[dict[str, Any]]] = {}
+    for key in keys("out"):
+        body = s3.get_object(Bucket=f"{rig.prefix}-out-bucket", Key=key)["Body"].read()
+        outputs.setdefault(key.partition("/")[0], []).append(json.loads(body))
+    inputs = dict(key.split("/", 1) for key in keys("in") if _ID.match(key))
+    return Remains(inputs, outputs, dict(_dead_letters(rig)), _handled(rig))
+
+
+def _handled(rig: Rig) -> Counter[str]:
+    lines = (line for worker in rig.workers for line in rig.log(worker).splitlines() if '"recognised"' in line)
+    ends = (json.loads(line) for line in lines)
+    return Counter(end["request_id"] for end in ends if end["outcome"] in _DONE)
+
+
+def _dead_letters(rig: Rig) -> list[tuple[str, str | None]]:
+    sqs = rig.aws("sqs")
+    url = sqs.get_queue_url(QueueName=f"{rig.prefix}-req-queue-dlq")["QueueUrl"]
+    found: list[tuple[str, str | None]] = []
+    while messages := sqs.receive_message(
+        QueueUrl=url, MaxNumberOfMessages=_RECEIVE_AT_ONCE, MessageAttributeNames=["All"], WaitTimeSeconds=0
+    ).get("Messages"):
+        for message in messages:
+            reason = message.get("MessageAttributes", {}).get("reason", {}).get("StringValue")
+            found += [(one, reason) for one in set(_ID.findall(message["Body"]))]
+            sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+    return found
+
+
+def judge(stories: Sequence[Story], left: Remains, sent: set[str], tell: Callable[[str], None]) -> Row:
+    """Count what these clients' photos led to; `sent` are the ids of the tasks that SQS took.
+
+    What is wrong or lost is told one by one. The outputs of other photos do not count, those of none are wrong.
+    """
+    by_name = {story.photo.filename: story.photo for story in stories}
+    ours = {request_id: name for request_id, name in left.inputs.items() if name in by_name}
+    outputs = {one: results for one, results in left.outputs.items() if one in ours or one not in left.inputs}
+    accepted = ours.keys() & sent
+    dead = {request_id: reason for request_id, reason in left.dead.items() if request_id in ours}
+    lost = {one for one in accepted if not outputs.get(one) and dead.get(one) is None}
+    wrong = [story.text or "" for story in stories if story.text is not None and not _right(story)]
+    wrong += [
+        f"stored {result['filename']}: {result['result']}"
+        for one, results in outputs.items()
+        for result in results
+        if not _right_result(one, result, by_name)
+    ]
+    unserved = [story for story in stories if not _served(story) and story.request_id not in lost]
+    twice = [one for one, results in outputs.items() if len(results) > 1]
+    twice += [story.request_id or "" for story in stories if _differs(story, outputs)]
+    _tell(
+        tell,
+        lost=[f"{one} of {ours[one]}" for one in lost],
+        unserved=[f"{story.photo.filename} {story.told or ''}" for story in unserved],
+        wrong=wrong,
+        twice=twice,
+    )
+    seconds = [story.seconds for story in stories if story.text is not None]
+    return {
+        "requests": len(stories),
+        "answered": sum(s.text is not None for s in stories),
+        "fetched": sum(s.fetched is not None for s in stories),
+        "told": sum(s.told is not None for s in stories),
+        "accepted": len(accepted),
+        "sent_again": sum(s.refused + s.broken for s in stories),
+        "handled": sum(left.handled.get(one, 0) for one in accepted),
+        "wrong": len(wrong),
+        "lost": len(lost) + len(unserved),
+        "duplicates_visible": len(twice),
+        "dlq": len(dead),
+        "dlq_amiss": sum(why is None or by_name[ours[one]].answer is not None for one, why in dead.items()),
+        "p50_s": round(percentile(seconds, 50), 2) if seconds else None,
+        "p95_s": round(percentile(seconds, 95), 2) if seconds else None,
+    }
+
+
+def _served(story: Story) -> bool:
+    """Whether the client has its answer; a final refusal is one for poison alone."""
+    refused = story.told is not None and story.photo.answer is None
+    return story.text is not None or story.fetched is not None or refused
+
+
+def _right(story: Story) -> bool:
+    return story.text == f"{Path(story.photo.filename).stem}:{story.photo.answer}"
+
+
+def _right_result(request_id: str, result: dict[str, Any], photos: dict[str, Photo]) -> bool:
+    """Whether a stored result is this request's own, and names its person."""
+    photo = photos.get(result["filename"])
+    if result["request_id"] != request_id or photo is None:
+        return False
+    if result["outcome"] == Outcome.FAILED:
+        return True  # whoever was told so without reason is counted as lost
+    return bool(result["result"] == photo.answer)
+
+
+def _differs(story: Story, outputs: dict[str, list[dict[str, Any]]]) -> bool:
+    """Whether what the client was told is not what is stored under its request id."""
+    stored = outputs.get(story.request_id or "", [])
+    return story.text is not None and [result["result"] for result in stored[:1]] != [story.text.rpartition(":")[2]]
+
+
+def _tell(tell: Callable[[str], None], **found: list[str]) -> None:
+    for what, ones in found.items():
+        for one in ones[:5]:
+            tell(f"{what}: {one}")

@@ -1,0 +1,74 @@
+"""Faults under load: every photo is answered in the end, rightly and once, whatever broke meanwhile.
+
+The faults are those of `python -m benchmarks.faults`, which runs them for longer, and with the real engine.
+"""
+
+from functools import partial
+
+import httpx
+import pytest
+
+from benchmarks.fault_rules import Harm, Rule, of
+from benchmarks.faults import cases
+from benchmarks.faults.verdict import Row
+from tests.e2e.faults.conftest import Disturbed
+
+RESETS = (Rule(Harm.RESET_BEFORE, share=0.1), Rule(Harm.RESET_AFTER, share=0.1))
+THROTTLES = Rule(Harm.REFUSE, share=0.1, matches=of("sqs"), code="ThrottlingException", status=400)
+REFUSALS = (Rule(Harm.REFUSE, share=0.2, matches=of("s3"), code="SlowDown"), THROTTLES)
+
+
+def assert_harmless(row: Row, dead: int = 0) -> None:
+    """Nothing is lost, wrong, or seen twice, and only so many, with their reasons, are among the dead letters."""
+    assert (row["lost"], row["wrong"], row["duplicates_visible"]) == (0, 0, 0), str(row)
+    assert (row["dlq"], row["dlq_amiss"]) == (dead, 0), str(row)
+
+
+@pytest.mark.parametrize("harm", [RESETS, REFUSALS], ids=["resets", "refusals"])
+def test_an_aws_that_fails_now_and_then_costs_nobody_an_answer(disturbed: Disturbed, harm: tuple[Rule, ...]) -> None:
+    """Reset connections, before and after the call was carried out, and S3's and SQS's own refusals."""
+    _, row = disturbed.suffer(cases.rules(*harm), lasts=True)
+    assert_harmless(row)
+    assert disturbed.rig.proxy.harmed
+
+
+def test_killed_workers_lose_nothing(disturbed: Disturbed) -> None:
+    """One after the other, under load; what they held is delivered again."""
+    _, row = disturbed.suffer(partial(cases.kill_workers, kills=2, pause_seconds=1))
+    assert_harmless(row)
+
+
+def test_a_killed_web_process_comes_back_with_every_result(disturbed: Disturbed) -> None:
+    """Clients whose connection broke send again; what was answered before is still fetchable."""
+    stories, row = disturbed.suffer(partial(cases.kill_web, lead_seconds=1))
+    assert_harmless(row)
+    for story in stories[:5]:
+        stored = httpx.get(f"{disturbed.rig.url}api/v1/results/{story.request_id}", trust_env=False)
+        assert (stored.status_code, stored.json()["filename"]) == (200, story.photo.filename)
+
+
+def test_an_aws_that_freezes_is_waited_for(disturbed: Disturbed) -> None:
+    """Connections stand, and nothing answers for longer than a long poll."""
+    _, row = disturbed.suffer(partial(cases.freeze_aws, seconds=3, lead_seconds=0.5))
+    assert_harmless(row)
+
+
+def test_what_is_delivered_twice_is_answered_once(disturbed: Disturbed) -> None:
+    """Tasks and results that are sent twice, and deletes that SQS has forgotten."""
+    _, row = disturbed.suffer(partial(cases.duplicate, seconds=1), lasts=True)
+    assert_harmless(row)
+    assert disturbed.rig.proxy.harmed["twice sqs.SendMessage"] > 0
+
+
+def test_poison_alone_is_put_aside(disturbed: Disturbed) -> None:
+    """Its client is told, its message is kept with the reason, and its neighbours are answered."""
+    stories, row = disturbed.suffer(cases.nothing, poisoned=10)
+    assert_harmless(row, dead=2)
+    told = [story.told for story in stories if story.photo.answer is None]
+    assert [status for status, _ in filter(None, told)] == [500, 500]
+
+
+def test_a_queue_that_is_deleted_and_created_again_loses_nothing(disturbed: Disturbed) -> None:
+    """The web process sends again what its clients still wait for."""
+    _, row = disturbed.suffer(partial(cases.recreate_queue, seconds=1, lead_seconds=0.5))
+    assert_harmless(row)
