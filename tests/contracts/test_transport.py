@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from kombu import Connection
 from structlog.testing import capture_logs
 
 from facerec.aws.clients import Clients
+from facerec.aws.dead_letters import SqsDeadLetters
 from facerec.aws.intake import INTAKE, Intake
 from facerec.celery import configuration
 from facerec.errors import QueueMissing
@@ -173,3 +175,16 @@ def test_queues_are_never_created(channel: Any, sqs: Any) -> None:
     with pytest.raises(QueueMissing):
         channel.queue_declare("no-such-queue")
     assert not sqs.list_queues(QueueNamePrefix="no-such-queue").get("QueueUrls")
+
+
+def test_a_reason_may_hold_anything(fresh: Settings, sqs: Any) -> None:
+    """SQS refuses some characters; who sends garbage must not keep it from being put aside."""
+    reason = "bad \x00\x1b\ud800\ufffe byte\nJörg 😀"
+    SqsDeadLetters(Clients(fresh), fresh.dead_letter_queue).put(
+        "body", reason=reason, request_id="", failed_at=datetime.now(UTC)
+    )
+    url = sqs.get_queue_url(QueueName=fresh.dead_letter_queue)["QueueUrl"]
+    (message,) = sqs.receive_message(QueueUrl=url, WaitTimeSeconds=10, MessageAttributeNames=["All"])["Messages"]
+    attributes = {name: value["StringValue"] for name, value in message["MessageAttributes"].items()}
+    assert attributes["reason"].split() == ["bad", "byte", "Jörg", "😀"]
+    assert attributes["request_id"] == "unknown"
