@@ -188,3 +188,20 @@ def test_a_reason_may_hold_anything(fresh: Settings, sqs: Any) -> None:
     attributes = {name: value["StringValue"] for name, value in message["MessageAttributes"].items()}
     assert attributes["reason"].split() == ["bad", "byte", "Jörg", "😀"]
     assert attributes["request_id"] == "unknown"
+
+
+def test_a_task_that_cannot_be_begun_stays_in_the_queue(channel: Any, sqs: Any, url: str, fresh: Settings) -> None:
+    """A pool that is closing takes nothing: the task is no dead letter, holds no place, and comes back by itself."""
+    (received,) = sqs.receive_message(QueueUrl=url)["Messages"]
+
+    def refuse(payload: Any) -> None:
+        channel.qos.append(channel.Message(payload, channel=channel), received["ReceiptHandle"])
+        raise RuntimeError("cannot schedule new futures after shutdown")
+
+    with capture_logs() as logs:
+        channel._take(received, url, "some-queue", refuse)
+        channel.close()
+    assert [entry["event"] for entry in logs] == ["message_not_taken"]
+    assert not channel.keeper.holds
+    dead_letters = sqs.get_queue_url(QueueName=fresh.dead_letter_queue)["QueueUrl"]
+    assert receive(sqs, dead_letters) == []
