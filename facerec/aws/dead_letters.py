@@ -3,6 +3,7 @@
 from datetime import datetime
 
 from facerec.aws.queue_urls import QueueUrls, SqsClients
+from facerec.keys import is_text
 
 _LONGEST_REASON = 1000
 
@@ -24,7 +25,12 @@ class SqsDeadLetters:
                 MessageBody=body,
                 MessageAttributes={
                     # SQS refuses an empty value.
-                    name: {"DataType": "String", "StringValue": value or "unknown"}
+                    name: {"DataType": "String", "StringValue": _sendable(value) or "unknown"}
                     for name, value in attributes.items()
                 },
             )
+
+
+def _sendable(value: str) -> str:
+    """The text without what SQS refuses in attributes; a reason may quote what somebody else has written."""
+    return "".join(character if is_text(character) else " " for character in value)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from kombu import Connection
 from structlog.testing import capture_logs
 
 from facerec.aws.clients import Clients
+from facerec.aws.dead_letters import SqsDeadLetters
 from facerec.aws.intake import INTAKE, Intake
 from facerec.celery import configuration
 from facerec.errors import QueueMissing
@@ -173,3 +175,33 @@ def test_queues_are_never_created(channel: Any, sqs: Any) -> None:
     with pytest.raises(QueueMissing):
         channel.queue_declare("no-such-queue")
     assert not sqs.list_queues(QueueNamePrefix="no-such-queue").get("QueueUrls")
+
+
+def test_a_reason_may_hold_anything(fresh: Settings, sqs: Any) -> None:
+    """SQS refuses some characters; who sends garbage must not keep it from being put aside."""
+    reason = "bad \x00\x1b\ud800\ufffe byte\nJörg 😀"
+    SqsDeadLetters(Clients(fresh), fresh.dead_letter_queue).put(
+        "body", reason=reason, request_id="", failed_at=datetime.now(UTC)
+    )
+    url = sqs.get_queue_url(QueueName=fresh.dead_letter_queue)["QueueUrl"]
+    (message,) = sqs.receive_message(QueueUrl=url, WaitTimeSeconds=10, MessageAttributeNames=["All"])["Messages"]
+    attributes = {name: value["StringValue"] for name, value in message["MessageAttributes"].items()}
+    assert attributes["reason"].split() == ["bad", "byte", "Jörg", "😀"]
+    assert attributes["request_id"] == "unknown"
+
+
+def test_a_task_that_cannot_be_begun_stays_in_the_queue(channel: Any, sqs: Any, url: str, fresh: Settings) -> None:
+    """A pool that is closing takes nothing: the task is no dead letter, holds no place, and comes back by itself."""
+    (received,) = sqs.receive_message(QueueUrl=url)["Messages"]
+
+    def refuse(payload: Any) -> None:
+        channel.qos.append(channel.Message(payload, channel=channel), received["ReceiptHandle"])
+        raise RuntimeError("cannot schedule new futures after shutdown")
+
+    with capture_logs() as logs:
+        channel._take(received, url, "some-queue", refuse)
+        channel.close()
+    assert [entry["event"] for entry in logs] == ["message_not_taken"]
+    assert not channel.keeper.holds
+    dead_letters = sqs.get_queue_url(QueueName=fresh.dead_letter_queue)["QueueUrl"]
+    assert receive(sqs, dead_letters) == []

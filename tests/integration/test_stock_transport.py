@@ -84,10 +84,10 @@ class Http:
 class Broker:
     """Connections with one of the transports to the queues of one test."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, sqs: Any) -> None:
         self.settings = settings
         self.queue = settings.request_queue
-        self.sqs: Any = Clients(settings).sqs
+        self.sqs = sqs
         self.url: str = self.sqs.create_queue(QueueName=self.queue)["QueueUrl"]
         self.dead_letters: str = self.sqs.create_queue(QueueName=settings.dead_letter_queue)["QueueUrl"]
         self._opened: list[Connection] = []
@@ -116,17 +116,22 @@ class Broker:
         return sum(int(attributes[name]) for name in names)
 
 
+@pytest.fixture(scope="module")
+def sqs(emulator: EmulatedAws) -> Any:
+    """The queues' other users; to make a client takes longer than most tests here."""
+    return Clients(emulator.settings).sqs
+
+
 @pytest.fixture
-def broker(emulator: EmulatedAws) -> Iterator[Broker]:
+def broker(emulator: EmulatedAws, sqs: Any) -> Iterator[Broker]:
     """Connections to queues of the test's own, without a redrive policy; a heartbeat beats three times a second."""
-    broker = Broker(
-        changed(
-            emulator.settings,
-            prefix=f"test-{uuid.uuid4().hex[:12]}",
-            worker=WorkerSettings(task_time_limit_seconds=0.5),
-            queue=QueueSettings(visibility_timeout_seconds=1),
-        )
+    settings = changed(
+        emulator.settings,
+        prefix=f"test-{uuid.uuid4().hex[:12]}",
+        worker=WorkerSettings(task_time_limit_seconds=0.5),
+        queue=QueueSettings(visibility_timeout_seconds=1),
     )
+    broker = Broker(settings, sqs)
     yield broker
     broker.close()
 

@@ -52,9 +52,15 @@ def proxy(emulator: EmulatedAws) -> Iterator[FaultyAws]:
         yield proxy
 
 
-def answering(body: bytes) -> bool:
-    """Whether a call of a worker's publishes a result."""
-    return b"MessageBody" in body and b"resp-queue" in body
+def refuse_answers(proxy: FaultyAws) -> None:
+    """No result is published from now on."""
+    proxy.failing = lambda body: b"MessageBody" in body and b"resp-queue" in body
+
+
+def refuse_a_third(proxy: FaultyAws) -> None:
+    """Of all calls to SQS."""
+    calls = itertools.count()
+    proxy.failing = lambda body: b"QueueUrl" in body and next(calls) % 3 == 0
 
 
 def test_outlives_its_queues(tier: Tier, start: Callable[..., Worker]) -> None:
@@ -75,8 +81,7 @@ def test_outlives_its_queues(tier: Tier, start: Callable[..., Worker]) -> None:
 
 def test_throttling_loses_and_repeats_nothing(tier: Tier, start: Callable[..., Worker], proxy: FaultyAws) -> None:
     """A third of the calls to SQS is refused, of every kind: each task is answered, in its first delivery."""
-    calls = itertools.count()
-    proxy.failing = lambda body: b"QueueUrl" in body and next(calls) % 3 == 0
+    refuse_a_third(proxy)
     worker = start(FACEREC_AWS__ENDPOINT_URL=proxy.url)
     answers = tier.answers(*[tier.upload(b"x" * size) for size in range(1, 31)])
     assert [answer.faces[0].box.x_max for answer in answers] == list(range(1, 31))
@@ -90,7 +95,7 @@ def test_a_stored_result_is_published_and_not_computed_again(
     tier: Tier, start: Callable[..., Worker], proxy: FaultyAws, number: int
 ) -> None:
     """A worker that cannot answer is killed, or stopped and gives the task back at once; another one answers."""
-    proxy.failing = answering
+    refuse_answers(proxy)
     timings = {} if number == signal.SIGKILL else LONG_HIDDEN
     first = start(**BRIEF_POLLS, **timings, FACEREC_AWS__ENDPOINT_URL=proxy.url)
     request = tier.upload()
