@@ -245,15 +245,20 @@ def autoscaler(place: Place) -> list[Statement]:
 def flower(place: Place) -> list[Statement]:
     """`facerec flower`: takes the workers' events, and shows how long the queues are."""
     settings = place.settings
-    shown = [settings.request_queue, settings.dead_letter_queue, settings.response_queue, place.events_queue]
+    shown = [settings.request_queue, settings.dead_letter_queue, settings.response_queue, place.own_response_queues]
     return [
-        allow("TakeEvents", ["sqs:DeleteMessage", "sqs:ReceiveMessage"], [place.queue(place.events_queue)]),
+        allow(
+            "TakeEvents",
+            ["sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:GetQueueUrl", "sqs:ReceiveMessage"],
+            [place.queue(place.events_queue)],
+        ),
         allow("ShowQueues", ["sqs:GetQueueAttributes", "sqs:GetQueueUrl"], [place.queue(name) for name in shown]),
+        allow("FindResponseQueues", ["sqs:ListQueues"], ["*"]),
     ]
 
 
 def operator(place: Place) -> list[Statement]:
-    """A person: `facerec enrol`, `gallery`, `calibrate`, `model`, `dlq`, `fleet`, and the API keys."""
+    """A person: `facerec enrol`, `gallery`, `calibrate`, `model`, `dlq`, `trace`, `fleet`, and the API keys."""
     settings = place.settings
     return [
         allow(
@@ -262,7 +267,12 @@ def operator(place: Place) -> list[Statement]:
             [place.objects(settings.gallery_bucket), place.objects(settings.model_bucket)],
         ),
         allow("RemovePhotos", ["s3:DeleteObject"], [place.objects(settings.gallery_bucket)]),
-        allow("ReplaceFailures", ["s3:DeleteObject", "s3:GetObject"], [place.objects(settings.output_bucket)]),
+        allow(
+            "FollowRequests",
+            ["s3:GetObject"],
+            [place.objects(settings.input_bucket), place.objects(settings.output_bucket)],
+        ),
+        allow("RemoveFailures", ["s3:DeleteObject"], [place.objects(settings.output_bucket)]),
         allow(
             "ListObjects",
             ["s3:ListBucket"],
@@ -309,7 +319,7 @@ def operator(place: Place) -> list[Statement]:
         _look_at_fleet(),
         allow(
             "KeepKeys",
-            ["dynamodb:PutItem", "dynamodb:Scan", "dynamodb:UpdateItem"],
+            ["dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:Query"],
             [place.table(place.keys_table)],
         ),
     ]
