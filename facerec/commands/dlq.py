@@ -54,8 +54,10 @@ class Shelf:
     store: ObjectStore
 
     @classmethod
-    def open(cls) -> "Shelf":
-        """As the settings name them."""
+    def of(cls, given: "Shelf | None") -> "Shelf":
+        """What is given (click's object), else as the settings name them."""
+        if given is not None:
+            return given
         from facerec.aws.dead_letter_queue import SqsBodySender, SqsDeadLetterQueue
 
         settings = Settings.load()
@@ -79,12 +81,13 @@ class Shelf:
 @click.option("--limit", type=click.IntRange(1), help="Look at no more than this; default all.")
 @_reason
 @json_option
-def list_(limit: int | None, reason_matches: str | None, as_json: bool) -> None:  # noqa: FBT001 - click passes by name
+@click.pass_obj
+def list_(given: Shelf | None, limit: int | None, reason_matches: str | None, as_json: bool) -> None:  # noqa: FBT001 - click passes by name
     """List the dead letters, the oldest failure first.
 
     Looking at a message counts as one more receive; nothing is taken away, and all are visible again at the end.
     """
-    shelf = Shelf.open()
+    shelf = Shelf.of(given)
     with shelf.looked_at(_chooser((), reason_matches), limit) as letters:
         pass
     if as_json:
@@ -110,9 +113,10 @@ def list_(limit: int | None, reason_matches: str | None, as_json: bool) -> None:
 @command.command("show")
 @click.argument("identifier", metavar="REQUEST_ID")
 @json_option
-def show(identifier: str, as_json: bool) -> None:  # noqa: FBT001 - click passes by name
+@click.pass_obj
+def show(given: Shelf | None, identifier: str, as_json: bool) -> None:  # noqa: FBT001 - click passes by name
     """Show all that is known of a dead letter, by its request's id or the message's."""
-    shelf = Shelf.open()
+    shelf = Shelf.of(given)
     with shelf.looked_at(lambda letter: letter.named(identifier)) as letters:
         pass
     if not letters:
@@ -132,7 +136,9 @@ def show(identifier: str, as_json: bool) -> None:  # noqa: FBT001 - click passes
 @click.option("--force", is_flag=True, help="Also what is not a task of facerec.")
 @_dry_run
 @_yes
+@click.pass_obj
 def redrive_(
+    given: Shelf | None,
     identifiers: tuple[str, ...],
     reason_matches: str | None,
     everything: bool,  # noqa: FBT001 - click passes by name
@@ -153,7 +159,7 @@ def redrive_(
       facerec dlq redrive --all --yes
     """  # noqa: D301 - \b is click's mark for a block that is not wrapped
     _need_a_choice(identifiers, reason_matches, everything)
-    shelf = Shelf.open()
+    shelf = Shelf.of(given)
     with shelf.looked_at(_chooser(identifiers, reason_matches)) as letters:
         _check_found(identifiers, letters)
         sent = [letter for letter in letters if force or letter.task is not None]
@@ -181,7 +187,9 @@ def redrive_(
 @_reason
 @_dry_run
 @_yes
+@click.pass_obj
 def purge(
+    given: Shelf | None,
     identifiers: tuple[str, ...],
     reason_matches: str | None,
     older_than: float | None,
@@ -200,7 +208,7 @@ def purge(
     _need_a_choice(identifiers, reason_matches, everything or older_than is not None)
     if everything and narrowed:
         raise click.UsageError("--all throws everything away: leave it out to choose")
-    shelf = Shelf.open()
+    shelf = Shelf.of(given)
     if everything and not dry_run:
         count = shelf.dead.count()
         if not yes:
