@@ -14,8 +14,9 @@ from click.testing import CliRunner
 
 from facerec.aws.clients import Clients
 from facerec.aws.dead_letters import SqsDeadLetters
-from facerec.aws.policies import Place, policy
+from facerec.aws.policies import policy
 from facerec.aws.provision import provision
+from facerec.aws.statements import Place
 from facerec.cli import cli
 from facerec.local.addresses import free_port, poll_until
 from facerec.setting_groups import AwsSettings, QueueSettings

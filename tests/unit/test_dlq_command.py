@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from click.testing import CliRunner, Result
 
-from facerec.commands.dlq import Shelf, command
+from facerec.commands.dead_letter_shelf import Shelf
+from facerec.commands.dlq import command
 from facerec.settings import Settings
 from tests.fakes.dead_letters import InMemoryDeadLetters
 from tests.fakes.object_store import InMemoryObjectStore

@@ -10,7 +10,8 @@ import botocore.session
 import pytest
 from botocore import xform_name
 
-from facerec.aws.policies import ROLES, WITHOUT_RESOURCES, Place, policy
+from facerec.aws.policies import ROLES, policy
+from facerec.aws.statements import WITHOUT_RESOURCES, Place
 from facerec.setting_groups import AwsSettings, InstancesSettings
 from facerec.settings import Settings
 from tests.support.iam import allowed
