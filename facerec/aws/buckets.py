@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, cast
 from botocore.exceptions import ClientError
 
 from facerec.aws.clients import Clients, translated
-from facerec.aws.policies import partition
 from facerec.aws.resources import Resource, State, settle
+from facerec.aws.statements import partition
 from facerec.errors import ConfigurationError
 from facerec.settings import Settings
 

@@ -1,25 +1,16 @@
 """`facerec dlq`: what waits in the dead-letter queue, and what becomes of it."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import click
 
-from facerec import bootstrap
+from facerec.commands.dead_letter_shelf import Shelf, facts, many, name_of, plain, short, surroundings, tracked
 from facerec.commands.fleet import Duration
 from facerec.commands.gallery_access import json_option, print_columns
-from facerec.dead_letters import BodySender, DeadLetter, DeadLetterQueue, redrive, stored_result
+from facerec.dead_letters import DeadLetter, redrive
 from facerec.errors import FacerecError
-from facerec.keys import is_text, request_prefix
-from facerec.messages import RecognitionRequest
-from facerec.ports import ObjectStore
-from facerec.settings import Settings
-
-_REASON_WIDTH = 60
 
 _reason = click.option("--reason-matches", metavar="TEXT", help="Only those whose reason has this text in it.")
 _identifiers = click.argument("identifiers", nargs=-1, metavar="[REQUEST_ID]...")
@@ -44,63 +35,33 @@ def command() -> None:
     """  # noqa: D301 - \b is click's mark for a block that is not wrapped
 
 
-@dataclass(frozen=True, slots=True)
-class Shelf:
-    """The dead-letter queue and what belongs to it."""
-
-    settings: Settings
-    dead: DeadLetterQueue
-    requests: BodySender
-    store: ObjectStore
-
-    @classmethod
-    def open(cls) -> "Shelf":
-        """As the settings name them."""
-        from facerec.aws.dead_letter_queue import SqsBodySender, SqsDeadLetterQueue
-
-        settings = Settings.load()
-        clients = bootstrap.clients(settings)
-        return cls(
-            settings,
-            SqsDeadLetterQueue(clients, settings.dead_letter_queue),
-            SqsBodySender(clients, settings.request_queue),
-            bootstrap.object_store(settings),
-        )
-
-    @contextmanager
-    def looked_at(self, chosen: Callable[[DeadLetter], bool], limit: int | None = None) -> Iterator[list[DeadLetter]]:
-        """Those that are chosen among all, the oldest failure first; they are hidden from others within the block."""
-        with self.dead.look(limit) as letters:
-            found = [letter for letter in _counted(letters, self.dead.count()) if chosen(letter)]
-            yield sorted(found, key=lambda letter: letter.failed_at)
-
-
 @command.command("list")
 @click.option("--limit", type=click.IntRange(1), help="Look at no more than this; default all.")
 @_reason
 @json_option
-def list_(limit: int | None, reason_matches: str | None, as_json: bool) -> None:  # noqa: FBT001 - click passes by name
+@click.pass_obj
+def list_(given: Shelf | None, limit: int | None, reason_matches: str | None, as_json: bool) -> None:  # noqa: FBT001 - click passes by name
     """List the dead letters, the oldest failure first.
 
     Looking at a message counts as one more receive; nothing is taken away, and all are visible again at the end.
     """
-    shelf = Shelf.open()
+    shelf = Shelf.of(given)
     with shelf.looked_at(_chooser((), reason_matches), limit) as letters:
         pass
     if as_json:
-        click.echo(json.dumps([_facts(letter) for letter in letters], indent=2))
+        click.echo(json.dumps([facts(letter) for letter in letters], indent=2))
         return
     if not letters:
         click.echo(f"There is nothing in {shelf.settings.dead_letter_queue}.", err=True)
         return
     rows = [
         (
-            _name(letter),
-            _plain(letter.request.filename if letter.request else None),
+            name_of(letter),
+            plain(letter.request.filename if letter.request else None),
             f"{letter.failed_at:%Y-%m-%d %H:%M:%S}",
             letter.receives,
             len(letter.body),
-            _short(letter.reason),
+            short(letter.reason),
         )
         for letter in letters
     ]
@@ -110,19 +71,20 @@ def list_(limit: int | None, reason_matches: str | None, as_json: bool) -> None:
 @command.command("show")
 @click.argument("identifier", metavar="REQUEST_ID")
 @json_option
-def show(identifier: str, as_json: bool) -> None:  # noqa: FBT001 - click passes by name
+@click.pass_obj
+def show(given: Shelf | None, identifier: str, as_json: bool) -> None:  # noqa: FBT001 - click passes by name
     """Show all that is known of a dead letter, by its request's id or the message's."""
-    shelf = Shelf.open()
+    shelf = Shelf.of(given)
     with shelf.looked_at(lambda letter: letter.named(identifier)) as letters:
         pass
     if not letters:
         raise FacerecError(f"there is no dead letter {identifier!r}: `facerec dlq list` tells what there is")
-    stories = [_facts(letter) | _surroundings(shelf, letter.request) | {"body": letter.body} for letter in letters]
+    stories = [facts(letter) | surroundings(shelf, letter.request) | {"body": letter.body} for letter in letters]
     if as_json:
         click.echo(json.dumps(stories, indent=2))
         return
     for story in stories:
-        print_columns([(name.replace("_", " "), _plain(value)) for name, value in story.items()])
+        print_columns([(name.replace("_", " "), plain(value)) for name, value in story.items()])
 
 
 @command.command("redrive")
@@ -132,7 +94,9 @@ def show(identifier: str, as_json: bool) -> None:  # noqa: FBT001 - click passes
 @click.option("--force", is_flag=True, help="Also what is not a task of facerec.")
 @_dry_run
 @_yes
+@click.pass_obj
 def redrive_(
+    given: Shelf | None,
     identifiers: tuple[str, ...],
     reason_matches: str | None,
     everything: bool,  # noqa: FBT001 - click passes by name
@@ -153,15 +117,15 @@ def redrive_(
       facerec dlq redrive --all --yes
     """  # noqa: D301 - \b is click's mark for a block that is not wrapped
     _need_a_choice(identifiers, reason_matches, everything)
-    shelf = Shelf.open()
+    shelf = Shelf.of(given)
     with shelf.looked_at(_chooser(identifiers, reason_matches)) as letters:
         _check_found(identifiers, letters)
         sent = [letter for letter in letters if force or letter.task is not None]
         refused = [letter for letter in letters if letter not in sent]
         for letter in refused:
-            click.echo(f"{letter.message_id}: {_plain(letter.reason)}; --force sends it all the same", err=True)
+            click.echo(f"{letter.message_id}: {plain(letter.reason)}; --force sends it all the same", err=True)
         if _agreed("Send again", sent, dry_run=dry_run, yes=yes):
-            for letter in _tracked(sent, "sending"):
+            for letter in tracked(sent, "sending"):
                 redrive(
                     letter,
                     dead=shelf.dead,
@@ -169,9 +133,9 @@ def redrive_(
                     store=shelf.store,
                     bucket=shelf.settings.output_bucket,
                 )
-            click.echo(f"{_many(len(sent))} sent to {shelf.settings.request_queue}")
+            click.echo(f"{many(len(sent))} sent to {shelf.settings.request_queue}")
     if refused:
-        raise FacerecError(f"{_many(len(refused))} left where they are: not tasks of facerec")
+        raise FacerecError(f"{many(len(refused))} left where they are: not tasks of facerec")
 
 
 @command.command("purge")
@@ -181,7 +145,9 @@ def redrive_(
 @_reason
 @_dry_run
 @_yes
+@click.pass_obj
 def purge(
+    given: Shelf | None,
     identifiers: tuple[str, ...],
     reason_matches: str | None,
     older_than: float | None,
@@ -200,7 +166,7 @@ def purge(
     _need_a_choice(identifiers, reason_matches, everything or older_than is not None)
     if everything and narrowed:
         raise click.UsageError("--all throws everything away: leave it out to choose")
-    shelf = Shelf.open()
+    shelf = Shelf.of(given)
     if everything and not dry_run:
         count = shelf.dead.count()
         if not yes:
@@ -212,9 +178,9 @@ def purge(
     with shelf.looked_at(_chooser(identifiers, reason_matches, before)) as letters:
         _check_found(identifiers, letters)
         if _agreed("Throw away", letters, dry_run=dry_run, yes=yes):
-            for letter in _tracked(letters, "deleting"):
+            for letter in tracked(letters, "deleting"):
                 shelf.dead.remove(letter)
-            click.echo(f"{_many(len(letters))} thrown away")
+            click.echo(f"{many(len(letters))} thrown away")
 
 
 def _need_a_choice(identifiers: Sequence[str], reason: str | None, everything: bool) -> None:  # noqa: FBT001
@@ -245,86 +211,8 @@ def _check_found(identifiers: Sequence[str], letters: Sequence[DeadLetter]) -> N
 def _agreed(doing: str, letters: Sequence[DeadLetter], *, dry_run: bool, yes: bool) -> bool:
     if dry_run or not yes:
         for letter in letters:
-            click.echo(f"{_name(letter)}  {_short(letter.reason)}")
+            click.echo(f"{name_of(letter)}  {short(letter.reason)}")
     if not letters or dry_run:
-        click.echo(f"{doing}: {_many(len(letters))}", err=True)
+        click.echo(f"{doing}: {many(len(letters))}", err=True)
         return False
-    return yes or click.confirm(f"{doing} {_many(len(letters))}?", abort=True)
-
-
-def _facts(letter: DeadLetter) -> dict[str, Any]:
-    request = letter.request
-    return {
-        "request_id": letter.request_id,
-        "message_id": letter.message_id,
-        "reason": letter.reason,
-        "failed_at": letter.failed_at.isoformat(),
-        "sent_at": letter.sent_at.isoformat(),
-        "receives": letter.receives,
-        "bytes": len(letter.body),
-        "task": letter.task is not None,
-        "filename": request.filename if request else None,
-        "collection": request.collection if request else None,
-        "submitted_at": request.submitted_at.isoformat() if request else None,
-        "reply_to": request.reply_to if request else None,
-    }
-
-
-def _surroundings(shelf: Shelf, request: RecognitionRequest | None) -> dict[str, Any]:
-    """What the store has of the request."""
-    if request is None:
-        return {"input": None, "input_stored": None, "result": None}
-    # Only below the request's own prefix of our own bucket: the message may say anything.
-    there = shelf.store.keys(shelf.settings.input_bucket, request_prefix(request.request_id))
-    result = stored_result(request, shelf.store, shelf.settings.output_bucket)
-    return {
-        "input": f"s3://{request.input.bucket}/{request.input.key}",
-        "input_stored": request.input.bucket == shelf.settings.input_bucket and request.input.key in there,
-        "result": None
-        if result is None
-        else {"outcome": result.outcome, "detail": result.detail, "name": result.result},
-    }
-
-
-def _counted(letters: Iterator[DeadLetter], about: int) -> Iterator[DeadLetter]:
-    from rich.progress import track
-
-    yield from track(
-        letters, "looking", total=about, console=_console(), transient=True, disable=not _console().is_terminal
-    )
-
-
-def _tracked(letters: Sequence[DeadLetter], doing: str) -> Iterator[DeadLetter]:
-    from rich.progress import track
-
-    yield from track(letters, doing, console=_console(), transient=True, disable=not _console().is_terminal)
-
-
-def _console() -> Any:
-    from rich.console import Console
-
-    return Console(stderr=True)
-
-
-def _name(letter: DeadLetter) -> str:
-    return _plain(letter.request_id or letter.message_id)
-
-
-def _short(reason: str) -> str:
-    line = _plain(reason)
-    return line if len(line) <= _REASON_WIDTH else f"{line[: _REASON_WIDTH - 1]}…"
-
-
-def _plain(value: Any) -> str:
-    """What a terminal may show: a message comes from anybody who may send one."""
-    if value is None:
-        return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, dict):
-        return ", ".join(f"{name}: {_plain(one)}" for name, one in value.items() if one)
-    return "".join(character for character in " ".join(str(value).split()) if is_text(character))
-
-
-def _many(number: int) -> str:
-    return f"{number} dead letter" if number == 1 else f"{number} dead letters"
+    return yes or click.confirm(f"{doing} {many(len(letters))}?", abort=True)

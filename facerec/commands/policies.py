@@ -5,7 +5,8 @@ from pathlib import Path
 
 import click
 
-from facerec.aws.policies import ROLES, Place, policy
+from facerec.aws.policies import ROLES, policy
+from facerec.aws.statements import Place
 from facerec.settings import Settings
 
 

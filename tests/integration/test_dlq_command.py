@@ -1,15 +1,12 @@
 """`facerec dlq` against the emulator, with dead letters that a real worker wrote."""
 
-import json
 import signal
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
-from facerec.aws.dead_letters import SqsDeadLetters
 from facerec.cli import cli
 from facerec.keys import output_key
 from facerec.messages import Outcome, RecognitionResult
@@ -66,28 +63,3 @@ def test_a_culprit_is_tried_again_and_answered(tier: Tier, dlq: Dlq, worker: Wor
     stored = tier.store.get(tier.settings.output_bucket, output_key(request.request_id, request.filename))
     assert RecognitionResult.parse(stored) == answer
     assert tier.left(tier.settings.dead_letter_queue) == 0
-
-
-def test_only_what_was_chosen_is_touched(tier: Tier, dlq: Dlq) -> None:
-    """What is no task is not sent back unless it is forced, and what is young is not thrown away."""
-    dead = SqsDeadLetters(tier.clients, tier.settings.dead_letter_queue)
-    now = datetime.now(UTC)
-    dead.put("rubbish", reason="old \x9b31m\u202e rubbish", request_id="old", failed_at=now - timedelta(days=8))
-    dead.put("young rubbish", reason="young", request_id="young", failed_at=now)
-
-    assert dlq("redrive").exit_code == 2
-    assert dlq("purge", "--all", "--older-than", "1d").exit_code == 2
-    unknown = dlq("redrive", "young", "nobody", "--yes")
-    assert (unknown.exit_code, "nobody" in str(unknown.exception)) == (1, True)
-    assert "not tasks" in str(dlq("redrive", "--all", "--yes").exception)
-    table = dlq("list").stdout
-    assert table.index("old") < table.index("young")
-    assert not {"\x9b", "\u202e"} & set(table)
-
-    assert dlq("purge", "--older-than", "7d", "--yes").exit_code == 0
-    assert tier.left(tier.settings.dead_letter_queue) == 1
-    assert dlq("redrive", "young", "--force", "--yes").exit_code == 0
-    assert tier.left(tier.settings.request_queue) == 1
-    dead.put("the rest", reason="", request_id="", failed_at=now)
-    assert dlq("purge", "--all", input="y\n").exit_code == 0
-    assert json.loads(dlq("list", "--json").stdout) == []

@@ -14,8 +14,9 @@ from click.testing import CliRunner
 
 from facerec.aws.clients import Clients
 from facerec.aws.dead_letters import SqsDeadLetters
-from facerec.aws.policies import Place, policy
+from facerec.aws.policies import policy
 from facerec.aws.provision import provision
+from facerec.aws.statements import Place
 from facerec.cli import cli
 from facerec.local.addresses import free_port, poll_until
 from facerec.setting_groups import AwsSettings, QueueSettings
@@ -71,7 +72,7 @@ def test_web_and_worker_need_no_more_than_they_may(
         assert web.stop(signal.SIGTERM) == 0
         worker.stop(signal.SIGTERM)
     assert (web_gate.refused, worker_gate.refused) == (set(), set())
-    assert web_gate.unused() == {"CheckKeys dynamodb:GetItem"}
+    assert web_gate.unused() == {"CheckKeys dynamodb:GetItem"}  # open mode
     assert worker_gate.unused() == {
         "ReadGallery dynamodb:BatchGetItem",  # the gallery is empty
         "ReadGallery dynamodb:Query",

@@ -1,0 +1,131 @@
+"""What the `facerec dlq` commands share: the queue with what belongs to it, and how its letters are told."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from facerec import bootstrap
+from facerec.dead_letters import BodySender, DeadLetter, DeadLetterQueue, stored_result
+from facerec.keys import is_text, request_prefix
+from facerec.messages import RecognitionRequest
+from facerec.ports import ObjectStore
+from facerec.settings import Settings
+
+_REASON_WIDTH = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Shelf:
+    """The dead-letter queue and what belongs to it."""
+
+    settings: Settings
+    dead: DeadLetterQueue
+    requests: BodySender
+    store: ObjectStore
+
+    @classmethod
+    def of(cls, given: "Shelf | None") -> "Shelf":
+        """What is given (click's object), else as the settings name them."""
+        if given is not None:
+            return given
+        from facerec.aws.dead_letter_queue import SqsBodySender, SqsDeadLetterQueue
+
+        settings = Settings.load()
+        clients = bootstrap.clients(settings)
+        return cls(
+            settings,
+            SqsDeadLetterQueue(clients, settings.dead_letter_queue),
+            SqsBodySender(clients, settings.request_queue),
+            bootstrap.object_store(settings),
+        )
+
+    @contextmanager
+    def looked_at(self, chosen: Callable[[DeadLetter], bool], limit: int | None = None) -> Iterator[list[DeadLetter]]:
+        """Those that are chosen among all, the oldest failure first; they are hidden from others within the block."""
+        with self.dead.look(limit) as letters:
+            found = [letter for letter in _counted(letters, self.dead.count()) if chosen(letter)]
+            yield sorted(found, key=lambda letter: letter.failed_at)
+
+
+def facts(letter: DeadLetter) -> dict[str, Any]:
+    """All that the message tells of itself, for JSON."""
+    request = letter.request
+    return {
+        "request_id": letter.request_id,
+        "message_id": letter.message_id,
+        "reason": letter.reason,
+        "failed_at": letter.failed_at.isoformat(),
+        "sent_at": letter.sent_at.isoformat(),
+        "receives": letter.receives,
+        "bytes": len(letter.body),
+        "task": letter.task is not None,
+        "filename": request.filename if request else None,
+        "collection": request.collection if request else None,
+        "submitted_at": request.submitted_at.isoformat() if request else None,
+        "reply_to": request.reply_to if request else None,
+    }
+
+
+def surroundings(shelf: Shelf, request: RecognitionRequest | None) -> dict[str, Any]:
+    """What the store has of the request."""
+    if request is None:
+        return {"input": None, "input_stored": None, "result": None}
+    # Only below the request's own prefix of our own bucket: the message may say anything.
+    there = shelf.store.keys(shelf.settings.input_bucket, request_prefix(request.request_id))
+    result = stored_result(request, shelf.store, shelf.settings.output_bucket)
+    return {
+        "input": f"s3://{request.input.bucket}/{request.input.key}",
+        "input_stored": request.input.bucket == shelf.settings.input_bucket and request.input.key in there,
+        "result": None
+        if result is None
+        else {"outcome": result.outcome, "detail": result.detail, "name": result.result},
+    }
+
+
+def _counted(letters: Iterator[DeadLetter], about: int) -> Iterator[DeadLetter]:
+    from rich.progress import track
+
+    yield from track(
+        letters, "looking", total=about, console=_console(), transient=True, disable=not _console().is_terminal
+    )
+
+
+def tracked(letters: Sequence[DeadLetter], doing: str) -> Iterator[DeadLetter]:
+    """The letters, with a progress bar on a terminal's stderr."""
+    from rich.progress import track
+
+    yield from track(letters, doing, console=_console(), transient=True, disable=not _console().is_terminal)
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def name_of(letter: DeadLetter) -> str:
+    """By what `show` finds it again."""
+    return plain(letter.request_id or letter.message_id)
+
+
+def short(reason: str) -> str:
+    """A reason in a table's column."""
+    line = plain(reason)
+    return line if len(line) <= _REASON_WIDTH else f"{line[: _REASON_WIDTH - 1]}…"
+
+
+def plain(value: Any) -> str:
+    """What a terminal may show: a message comes from anybody who may send one."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, dict):
+        return ", ".join(f"{name}: {plain(one)}" for name, one in value.items() if one)
+    return "".join(character for character in " ".join(str(value).split()) if is_text(character))
+
+
+def many(number: int) -> str:
+    """`1 dead letter`, `2 dead letters`."""
+    return f"{number} dead letter" if number == 1 else f"{number} dead letters"
