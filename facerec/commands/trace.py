@@ -1,7 +1,6 @@
 """`facerec trace`: what became of one request."""
 
 import json
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -88,7 +87,7 @@ def _read(sources: list[Path | None], request_id: UUID) -> _Told:
     told = _Told(files=len(sources))
     foreign = 0
     for source in sources:
-        lines: Iterable[str] = sys.stdin if source is None else lines_of(source)
+        lines: Iterable[str] = _standard_input() if source is None else lines_of(source)
         for record in mentions(lines, request_id):
             if record is None:
                 foreign += 1
@@ -102,6 +101,10 @@ def _read(sources: list[Path | None], request_id: UUID) -> _Told:
             "FACEREC_LOG__FORMAT=json makes them so"
         )
     return told
+
+
+def _standard_input() -> Iterable[str]:
+    return click.get_text_stream("stdin", encoding="utf-8", errors="replace")
 
 
 def _objects(request_id: UUID, notes: list[str]) -> Objects | None:

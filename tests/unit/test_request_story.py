@@ -155,7 +155,7 @@ def test_the_command_prints_a_timeline(tmp_path: Path) -> None:
     told = CliRunner().invoke(
         cli,
         ["trace", str(ID), "--no-s3", "--logs", str(tmp_path), "--logs", "-"],
-        input=f"{log_line(DELIVERY)}\n{ID} ?\n",
+        input=log_line(DELIVERY).encode() + f"\n{ID} ".encode() + b"\xff\n",
     )
     assert told.exit_code == 0
     assert (
