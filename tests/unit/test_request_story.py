@@ -163,7 +163,7 @@ def test_the_command_prints_a_timeline(tmp_path: Path) -> None:
         < told.output.index("photo fetched")
         < told.output.index("answered with 200")
     )
-    assert "1 more line" in told.output
+    assert "no JSON records of ours: 1" in told.output
     assert "\x1b" not in told.output
 
 
