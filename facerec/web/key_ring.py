@@ -24,7 +24,7 @@ ABSENT_SECONDS = 10.0
 STALE_SECONDS = 600.0
 """How long a key goes on working while the store cannot be read."""
 
-PATIENCE_SECONDS = 2.0
+PATIENCE_SECONDS = 5.0
 """How long a request waits for a reading."""
 
 PAUSE_SECONDS = 2.0
