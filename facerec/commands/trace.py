@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
@@ -88,7 +88,7 @@ def _read(sources: list[Path | None], request_id: UUID) -> _Told:
     told = _Told(files=len(sources))
     foreign = 0
     for source in sources:
-        lines: Iterable[str] = sys.stdin if source is None else lines_of(source)
+        lines: Iterable[str] = _decoded(sys.stdin.buffer) if source is None else lines_of(source)
         for record in mentions(lines, request_id):
             if record is None:
                 foreign += 1
@@ -98,10 +98,14 @@ def _read(sources: list[Path | None], request_id: UUID) -> _Told:
         told.notes.append("no logs were read: name files or folders with --logs")
     if foreign:
         told.notes.append(
-            f"{foreign} more line{'s' * (foreign > 1)} of the logs mention it and are no JSON records of ours: "
-            "FACEREC_LOG__FORMAT=json makes them so"
+            f"lines of the logs that mention it and are no JSON records of ours: {foreign}; "
+            "FACEREC_LOG__FORMAT=json makes ours so"
         )
     return told
+
+
+def _decoded(lines: Iterable[bytes]) -> Iterator[str]:
+    return (line.decode(errors="replace") for line in lines)
 
 
 def _objects(request_id: UUID, notes: list[str]) -> Objects | None:

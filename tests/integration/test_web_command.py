@@ -235,7 +235,7 @@ def test_several_processes_tell_the_sum_of_their_metrics(environ: dict[str, str]
     several = {"FACEREC_WEB__PROCESSES": "2", "FACEREC_WEB__MAX_WAITING": "10", "TMPDIR": str(tmp_path)}
     with web(environ | several) as command:
         page = f"{command.url}/metrics"
-        assert poll_until(lambda: total(scrape(page), "facerec_web_uploads_places") == 20, 30)
+        assert poll_until(lambda: total(scrape(page), "facerec_web_uploads_places") == 20, 60)
         health = {"route": "/healthz", "status": "200"}
         for _ in range(10):
             httpx.get(f"{command.url}/healthz", verify=TLS, timeout=60)
@@ -245,7 +245,7 @@ def test_several_processes_tell_the_sum_of_their_metrics(environ: dict[str, str]
         os.kill(victim, signal.SIGKILL)
         command.await_log("web_process_ended")
         assert list(tmp_path.glob(f"*/gauge_live*_{victim}.db")) == []
-        assert poll_until(lambda: total(scrape(page), "facerec_web_processes") == 2, 30)
+        assert poll_until(lambda: total(scrape(page), "facerec_web_processes") == 2, 60)
         samples = scrape(page)
         assert total(samples, "facerec_web_request_seconds_count", **health) == 10
         assert total(samples, "process_resident_memory_bytes") > 1_000_000

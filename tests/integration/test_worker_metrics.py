@@ -22,7 +22,7 @@ def test_a_worker(emulator: EmulatedAws, fresh: Settings, tmp_path: Path) -> Non
         requests = [tier.upload(picture) for picture in (b"a", fake.SEGFAULT, b"b")]
         tier.answers(*requests)
         # The answer goes out before the delivery is over.
-        assert poll_until(lambda: total(scrape(address), "facerec_worker_tasks_total") == 3, 30)
+        assert poll_until(lambda: total(scrape(address), "facerec_worker_tasks_total") == 3, 60)
         samples = scrape(address)
         assert total(samples, "facerec_worker_tasks_total", outcome="unknown") == 2
         assert total(samples, "facerec_worker_tasks_total", outcome="failed") == 1

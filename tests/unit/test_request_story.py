@@ -155,7 +155,7 @@ def test_the_command_prints_a_timeline(tmp_path: Path) -> None:
     told = CliRunner().invoke(
         cli,
         ["trace", str(ID), "--no-s3", "--logs", str(tmp_path), "--logs", "-"],
-        input=f"{log_line(DELIVERY)}\n{ID} ?\n",
+        input=log_line(DELIVERY).encode() + f"\n{ID} ".encode() + b"\xff\n",
     )
     assert told.exit_code == 0
     assert (
@@ -163,7 +163,7 @@ def test_the_command_prints_a_timeline(tmp_path: Path) -> None:
         < told.output.index("photo fetched")
         < told.output.index("answered with 200")
     )
-    assert "1 more line" in told.output
+    assert "no JSON records of ours: 1" in told.output
     assert "\x1b" not in told.output
 
 
