@@ -22,7 +22,16 @@ METADATA_URL = "http://169.254.169.254"
 MAX_BYTES = 16_384
 """EC2's limit, before the encoding in base64."""
 
-_BELONGS_TO_OTHERS = ("AUTOSCALE__", "INSTANCES__", "NAMES__LAUNCH_TEMPLATE", "REPLY_STYLE", "RETENTION__", "WEB__")
+_BELONGS_TO_OTHERS = (
+    "AUTOSCALE__",
+    "EVENTS__RETENTION_SECONDS",
+    "FLOWER__",
+    "INSTANCES__",
+    "NAMES__LAUNCH_TEMPLATE",
+    "REPLY_STYLE",
+    "RETENTION__",
+    "WEB__",
+)
 """What no worker reads: its change shall not make a new launch template, by which instances would be replaced."""
 _STILL_READ = ("AUTOSCALE__BOOT_PRIOR_SECONDS", "INSTANCES__PACKAGE", "WEB__WAIT_SECONDS")
 """Exceptions: what the worker's own timings are checked with, and what is installed."""

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 from click.testing import CliRunner
-from pydantic import AnyHttpUrl
+from pydantic import AnyHttpUrl, SecretStr
 
 from facerec.commands.fleet_user_data import user_data as command
 from facerec.errors import ConfigurationError
@@ -16,6 +16,8 @@ from facerec.instance.user_data import MAX_BYTES, deployment_environment, servic
 from facerec.setting_groups import (
     AutoscaleSettings,
     AwsSettings,
+    EventsSettings,
+    FlowerSettings,
     GallerySettings,
     InstancesSettings,
     LogSettings,
@@ -100,6 +102,8 @@ def test_says_where_the_metadata_service_is() -> None:
         {"instances": InstancesSettings(image_id="ami-1", subnet_ids=("subnet-1",), key_name="ops")},
         {"retention": RetentionSettings(input_days=3)},
         {"names": NameSettings(launch_template="ours")},
+        {"flower": FlowerSettings(password=SecretStr("correct horse"))},
+        {"events": EventsSettings(retention_seconds=3600)},
         {"reply_style": "name"},
         {"model": ModelSettings(dir=Path("/here"), cache_dir=Path("/there"))},
         {"worker": WorkerSettings(instance_id="i-1")},
