@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.fault_rules import Harm, Rule
 from benchmarks.faulty_aws import FaultyAws, faulty_aws
 from facerec.aws.provision import provision
 from facerec.keys import output_key
@@ -54,13 +55,19 @@ def proxy(emulator: EmulatedAws) -> Iterator[FaultyAws]:
 
 def refuse_answers(proxy: FaultyAws) -> None:
     """No result is published from now on."""
-    proxy.failing = lambda body: b"MessageBody" in body and b"resp-queue" in body
+    proxy.rules = (Rule(Harm.REFUSE, matches=lambda call: b"MessageBody" in call.body and b"resp-queue" in call.body),)
 
 
 def refuse_a_third(proxy: FaultyAws) -> None:
     """Of all calls to SQS."""
     calls = itertools.count()
-    proxy.failing = lambda body: b"QueueUrl" in body and next(calls) % 3 == 0
+    third = Rule(
+        Harm.REFUSE,
+        matches=lambda call: b"QueueUrl" in call.body and next(calls) % 3 == 0,
+        status=400,
+        code="RequestThrottled",
+    )
+    proxy.rules = (third,)
 
 
 def test_outlives_its_queues(tier: Tier, start: Callable[..., Worker]) -> None:
