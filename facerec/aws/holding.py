@@ -125,10 +125,10 @@ class HoldingChannel(_BaseChannel):  # type: ignore[misc]  # untyped on purpose,
             )
         except (BotoCoreError, ClientError) as exc:
             # It comes back by itself when its visibility timeout is over.
-            log.warning("message_not_given_back", reason=str(exc))
+            log.warning("message_not_given_back", request_id=_request_id(message), reason=str(exc))
         except Exception as exc:
             # So does this one, where a proxy has answered what botocore cannot parse; but its place must become free.
-            log.exception("message_not_given_back", reason=repr(exc))
+            log.exception("message_not_given_back", request_id=_request_id(message), reason=repr(exc))
 
 
 def _request_id(message: Any) -> str:
