@@ -37,7 +37,7 @@ def recognise(self: "Task[..., str]", *args: Any, **kwargs: Any) -> str:
         raise
     if ended.outcome in PUT_ASIDE:
         raise PutAside(ended.reason)
-    return ended.outcome
+    return str(ended.outcome)
 
 
 def _delivered(task: "Task[..., str]", args: tuple[Any, ...], kwargs: dict[str, Any]) -> Delivered:
