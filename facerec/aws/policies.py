@@ -29,6 +29,7 @@ def web(place: Place) -> list[Statement]:
             ["sqs:GetQueueAttributes", "sqs:GetQueueUrl", "sqs:SendMessage"],
             [place.queue(settings.request_queue)],
         ),
+        allow("TellFlower", ["sqs:GetQueueUrl", "sqs:SendMessage"], [place.queue(place.events_queue)]),
         allow(
             "ReceiveResults",
             ["sqs:DeleteMessage", "sqs:GetQueueUrl", "sqs:ReceiveMessage"],

@@ -72,7 +72,8 @@ def test_web_and_worker_need_no_more_than_they_may(
         assert web.stop(signal.SIGTERM) == 0
         worker.stop(signal.SIGTERM)
     assert (web_gate.refused, worker_gate.refused) == (set(), set())
-    assert web_gate.unused() == {"CheckKeys dynamodb:GetItem"}  # open mode
+    unused = {entry for entry in web_gate.unused() if not entry.startswith("TellFlower")}  # which is best effort
+    assert unused == {"CheckKeys dynamodb:GetItem"}  # open mode
     assert worker_gate.unused() == {
         "ReadGallery dynamodb:BatchGetItem",  # the gallery is empty
         "ReadGallery dynamodb:Query",
