@@ -81,7 +81,7 @@ class Instance:
     outdated: bool = False
     """Not worth starting again: made from an older launch template, or it fell back to stopped after a start."""
     impaired: bool = False
-    """EC2's status checks fail."""
+    """EC2's status checks fail; of what runs alone."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,13 @@ from tasks.requests import PutAside, Request
 
 
 # What is thrown on purpose is in the driver's own log line; Celery logs the traceback of everything else.
-@app.task(name=TASK, bind=True, throws=(Transient, QueueMissing, ConfigurationError, PutAside), Request=Request)
+@app.task(
+    name=TASK,
+    bind=True,
+    shared=False,  # no other app of the process has a worker to hand it to
+    throws=(Transient, QueueMissing, ConfigurationError, PutAside),
+    Request=Request,
+)
 def recognise(self: "Task[..., str]", *args: Any, **kwargs: Any) -> str:
     """Recognise the request that is the only argument; returns its outcome, for Flower to show.
 

@@ -133,7 +133,8 @@ def instance_of(
         # Who fell back to stopped is, like an old version, not worth starting: another is launched instead.
         outdated=(None not in {version, default_version} and version != default_version)
         or (power is Power.STOPPED and _failed_to_start(claim, report)),
-        impaired=impaired,
+        # The checks are of what runs; they are read now and then only, so what was found may be of a former life.
+        impaired=impaired and power is Power.RUNNING,
     )
 
 

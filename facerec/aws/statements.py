@@ -69,18 +69,6 @@ class Place:
         """An IAM role."""
         return f"arn:{self.partition}:iam::{self.account}:role/{name}"
 
-    # Resources of tiers whose settings name them elsewhere, or not yet: replace by the settings' properties.
-
-    @cached_property
-    def events_queue(self) -> str:
-        """Queue of Celery's events, from the workers to Flower."""
-        return str(getattr(self.settings, "events_queue", f"{self.settings.prefix}-events-queue"))
-
-    @cached_property
-    def keys_table(self) -> str:
-        """DynamoDB table of API keys."""
-        return str(getattr(self.settings, "keys_table", f"{self.settings.prefix}-api-keys"))
-
     @cached_property
     def own_response_queues(self) -> str:
         """Those that single web processes make for themselves."""

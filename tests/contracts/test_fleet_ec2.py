@@ -237,7 +237,7 @@ def test_the_settings_wire_the_ports(emulator: EmulatedAws) -> None:
     lease = bootstrap.lease(settings)
     assert lease.hold()
     assert bootstrap.fleet(settings, lease, InMemoryWorkerReports()).instances() == ()
-    assert bootstrap.backlog(settings).depth() == QueueDepth(0, 0, 0)
+    assert bootstrap.backlog(settings).depth() == QueueDepth(0, 0, 0, dead_letters=0)
     bootstrap.chronicle(settings).record(a_record(time.time()))
     assert len(bootstrap.chronicle(settings).records(time.time() - 60)) == 1
     lease.release()

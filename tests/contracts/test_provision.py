@@ -17,7 +17,7 @@ from facerec.setting_groups import QueueSettings, RetentionSettings
 from facerec.settings import Settings
 from tests.support.emulated import EmulatedAws, changed, emulated_aws
 
-RESOURCES = 10
+RESOURCES = 11
 
 
 @pytest.fixture(scope="module", params=EmulatorKind)

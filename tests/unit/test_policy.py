@@ -74,7 +74,7 @@ def instances(draw: st.DrawFn, number: int) -> Instance:
         draw(st.none() | st.floats(NOW - 300, NOW)),
         spot=draw(st.booleans()),
         outdated=draw(st.booleans()),
-        impaired=draw(st.booleans()),
+        impaired=power is Power.RUNNING and draw(st.booleans()),
     )
 
 
