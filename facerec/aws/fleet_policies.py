@@ -79,8 +79,8 @@ def provisioner(place: Place) -> list[Statement]:
     """`facerec provision`: makes and repairs resources, and reads nothing that is in them."""
     settings = place.settings
     buckets = [settings.input_bucket, settings.output_bucket, settings.gallery_bucket, settings.model_bucket]
-    queues = [settings.request_queue, settings.dead_letter_queue, settings.response_queue, place.settings.events_queue]
-    tables = [settings.templates_table, settings.fleet_table, place.settings.keys_table]
+    queues = [settings.request_queue, settings.dead_letter_queue, settings.response_queue, settings.events_queue]
+    tables = [settings.templates_table, settings.fleet_table, settings.keys_table]
     launch_template = place.ec2("launch-template")
     requested = {"StringEquals": {f"aws:RequestTag/{FLEET_TAG}": settings.prefix}}
     return [

@@ -29,7 +29,7 @@ def web(place: Place) -> list[Statement]:
             ["sqs:GetQueueAttributes", "sqs:GetQueueUrl", "sqs:SendMessage"],
             [place.queue(settings.request_queue)],
         ),
-        allow("TellFlower", ["sqs:GetQueueUrl", "sqs:SendMessage"], [place.queue(place.settings.events_queue)]),
+        allow("TellFlower", ["sqs:GetQueueUrl", "sqs:SendMessage"], [place.queue(settings.events_queue)]),
         allow(
             "ReceiveResults",
             ["sqs:DeleteMessage", "sqs:GetQueueUrl", "sqs:ReceiveMessage"],
@@ -41,7 +41,7 @@ def web(place: Place) -> list[Statement]:
             [place.queue(place.own_response_queues)],
         ),
         allow("FindOrphanedQueues", ["sqs:ListQueues"], ["*"]),
-        allow("CheckKeys", ["dynamodb:GetItem"], [place.table(place.settings.keys_table)]),
+        allow("CheckKeys", ["dynamodb:GetItem"], [place.table(settings.keys_table)]),
     ]
 
 
@@ -76,7 +76,7 @@ def worker(place: Place) -> list[Statement]:
                 place.queue(place.own_response_queues),
                 place.queue(settings.dead_letter_queue),
                 place.queue(settings.request_queue),  # late tasks go to its end
-                place.queue(place.settings.events_queue),
+                place.queue(settings.events_queue),
             ],
         ),
         allow(
@@ -96,7 +96,7 @@ def flower(place: Place) -> list[Statement]:
         allow(
             "TakeEvents",
             ["sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:GetQueueUrl", "sqs:ReceiveMessage"],
-            [place.queue(place.settings.events_queue)],
+            [place.queue(settings.events_queue)],
         ),
         allow("ShowQueues", ["sqs:GetQueueAttributes", "sqs:GetQueueUrl"], [place.queue(name) for name in shown]),
         allow("FindResponseQueues", ["sqs:ListQueues"], ["*"]),
@@ -166,7 +166,7 @@ def operator(place: Place) -> list[Statement]:
         allow(
             "KeepKeys",
             ["dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:Query"],
-            [place.table(place.settings.keys_table)],
+            [place.table(settings.keys_table)],
         ),
     ]
 
