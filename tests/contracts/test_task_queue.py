@@ -131,7 +131,7 @@ def test_a_queue_may_be_capped_at_a_kibibyte(fresh: Settings) -> None:
     job.execute()
     assert done == [submitted.model_dump(mode="json")]
     request_id = str(submitted.request_id)
-    assert (job.id, job.root_id, job.argsrepr, job.kwargsrepr) == (request_id, request_id, request_id, "")
+    assert (job.id, job.root_id, job.argsrepr, job.kwargsrepr) == (request_id, request_id, submitted.filename, "")
 
 
 def test_a_missing_queue_is_told(emulator: EmulatedAws) -> None:
