@@ -13,10 +13,10 @@ from benchmarks.faults.verdict import Row
 from tests.e2e.faults.conftest import Disturbed
 
 FAILURES = (
-    Rule(Harm.RESET_BEFORE, share=0.1),
-    Rule(Harm.RESET_AFTER, share=0.1),
+    Rule(Harm.RESET_BEFORE, share=0.07),
+    Rule(Harm.RESET_AFTER, share=0.07),
     Rule(Harm.REFUSE, share=0.2, matches=of("s3"), code="SlowDown"),
-    Rule(Harm.REFUSE, share=0.1, matches=of("sqs"), code="ThrottlingException", status=400),
+    Rule(Harm.REFUSE, share=0.05, matches=of("sqs"), code="ThrottlingException", status=400),
 )
 
 
