@@ -134,6 +134,8 @@ class Rig:
             | emulated_variables(self.proxy.url, os.environ)
             | {
                 "FACEREC_WEB__PORT": self.url.rpartition(":")[2].strip("/"),
+                "FACEREC_WEB__AUTH": "open",
+                "FACEREC_WEB__RATE_LIMIT": "",
                 "FACEREC_WORKER__ENGINES": "1",
                 "FACEREC_LOG__FORMAT": "json",
                 "FACEREC_REPLY_STYLE": "name",
