@@ -13,7 +13,7 @@ def test_provision_says_what_it_did(emulator: EmulatedAws) -> None:
     environ = emulator.environ | {"FACEREC_PREFIX": "by-command"}
     first, second = run("provision", environ=environ), run("provision", "--json", environ=environ)
     assert (first.returncode, first.stderr) == (0, "")
-    assert [line.split()[0] for line in first.stdout.splitlines()] == ["created"] * 9
+    assert [line.split()[0] for line in first.stdout.splitlines()] == ["created"] * 11
     assert {json.loads(line)["state"] for line in second.stdout.splitlines()} == {"unchanged"}
     assert json.loads(second.stdout.splitlines()[0]) == {
         "kind": "bucket",
