@@ -89,6 +89,11 @@ class CastOffs:
                 failures += 1
                 if failures == 1:
                     log.warning("dead_letters_unreachable", reason=str(exc))
+            except Exception as exc:
+                # Such as an answer of a proxy's that botocore cannot read: it must not end the thread.
+                failures += 1
+                if failures == 1:
+                    log.exception("dead_letters_unreachable", reason=repr(exc))
             else:
                 failures = 0
                 with self._changed:

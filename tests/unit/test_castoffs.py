@@ -8,13 +8,13 @@ import pytest
 from structlog.testing import capture_logs
 
 from facerec.aws.castoffs import CastOff, CastOffs
-from facerec.errors import ConfigurationError, FacerecError, QueueMissing, Transient
+from facerec.errors import ConfigurationError, QueueMissing, Transient
 
 
 class DeadLetters:
     """Keeps what is put; raises the `faults` first, one a call."""
 
-    def __init__(self, *faults: FacerecError) -> None:
+    def __init__(self, *faults: Exception) -> None:
         self.faults = list(faults)
         self.kept: list[tuple[str, str]] = []
 
@@ -85,6 +85,19 @@ def test_waits_for_a_queue_that_is_out_of_reach(monkeypatch: pytest.MonkeyPatch)
     pauses(monkeypatch, 0.001)
     dead_letters, ends = DeadLetters(Transient("down"), QueueMissing("dlq"), Transient("down")), Ends()
     castoffs = made(dead_letters, ends)
+    with capture_logs() as logs:
+        castoffs.take(castoff(1))
+        ends.wait_for(1)
+    castoffs.stop()
+    assert ends.stored == ["1"]
+    assert [entry["event"] for entry in logs] == ["dead_letters_unreachable", "dead_lettered"]
+
+
+def test_goes_on_after_what_nobody_foresaw(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer that botocore cannot read must not leave all garbage hidden for ever."""
+    pauses(monkeypatch, 0.001)
+    ends = Ends()
+    castoffs = made(DeadLetters(AttributeError("no dict"), UnicodeDecodeError("utf-8", b"", 0, 1, "no text")), ends)
     with capture_logs() as logs:
         castoffs.take(castoff(1))
         ends.wait_for(1)
