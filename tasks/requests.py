@@ -6,6 +6,8 @@ from celery.exceptions import Ignore, Reject, Retry
 from celery.utils.saferepr import saferepr
 from celery.worker.request import Request as CeleryRequest
 
+from facerec.errors import Transient
+
 # The stubs of Celery do not know what is called and overridden here.
 _BaseRequest: Any = CeleryRequest
 
@@ -20,6 +22,9 @@ class Request(_BaseRequest):  # type: ignore[misc]  # untyped on purpose, see ab
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> None:  # noqa: FBT001, FBT002 - Celery's signature
         """Settle the message, and tell Flower."""
         exc = exc_info.exception
+        if isinstance(exc, MemoryError):
+            # Celery raises it again before the message is settled, whose place would be taken for ever.
+            exc = exc_info.exception = Transient("the worker is out of memory")
         if isinstance(exc, PutAside):
             self.acknowledge()
         elif send_failed_event and isinstance(exc, Exception) and not isinstance(exc, Ignore | Reject | Retry):

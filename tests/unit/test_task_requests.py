@@ -53,6 +53,11 @@ def test_what_is_delivered_again_is_shown_as_retried(exc: Exception) -> None:
     assert ended(exc) == ["given back", "task-rejected", f"task-retried {exc!r}"]
 
 
+def test_a_lack_of_memory_gives_the_message_back() -> None:
+    """Celery alone would neither delete it nor give it back, and its place would be lost."""
+    assert ended(MemoryError())[:2] == ["given back", "task-rejected"]
+
+
 def test_a_rejection_is_celerys_own() -> None:
     """It is no failure."""
     assert ended(Reject("interrupted", requeue=True)) == ["given back", "task-rejected"]
