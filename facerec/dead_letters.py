@@ -122,7 +122,7 @@ def stored_result(request: RecognitionRequest, store: ObjectStore, bucket: str) 
 def _envelope(body: str) -> dict[str, Any] | None:
     try:
         decoded = json.loads(body if body.lstrip().startswith("{") else base64.b64decode(body, validate=True))
-    except (ValueError, binascii.Error):
+    except (ValueError, binascii.Error, RecursionError):
         return None
     ours = (
         isinstance(decoded, dict)
@@ -139,6 +139,6 @@ def _argument(envelope: dict[str, Any]) -> Any:
         if envelope.get("properties", {}).get("body_encoding") == "base64":
             body = base64.b64decode(str(body), validate=True)
         (argument,) = json.loads(body or "")[0]
-    except (AttributeError, LookupError, TypeError, ValueError) as exc:
+    except (AttributeError, LookupError, TypeError, ValueError, RecursionError) as exc:
         raise InvalidMessage("the body of the task is garbled") from exc
     return argument

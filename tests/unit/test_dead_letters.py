@@ -59,7 +59,23 @@ def test_a_task_that_cannot_be_read_is_still_one(argument: Any) -> None:
     assert (found.request, found.request_id) == (None, "from-the-headers")
 
 
-@pytest.mark.parametrize("body", ["", "x", "[]", "{}", '{"headers": 5}', task(name="another.task"), '{"headers": {}}'])
+NESTED = "[" * 100_000
+"""Deeper than a reader can follow."""
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "",
+        "x",
+        "[]",
+        pytest.param(f'{{"a": {NESTED}', id="deeper"),
+        "{}",
+        '{"headers": 5}',
+        task(name="another.task"),
+        '{"headers": {}}',
+    ],
+)
 def test_anything_else_is_no_task(body: str) -> None:
     """Whatever it is, it is described and not raised."""
     found = letter(body)
@@ -67,7 +83,7 @@ def test_anything_else_is_no_task(body: str) -> None:
     assert found.request_id is None
 
 
-@pytest.mark.parametrize("broken", ['"x"', "[]", "[[1, 2]]", "{}", "5"])
+@pytest.mark.parametrize("broken", [pytest.param(NESTED, id="deep"), '"x"', "[]", "[[1, 2]]", "{}", "5"])
 def test_a_garbled_body_is_described(broken: str) -> None:
     """As a task without a request."""
     envelope = json.loads(task()) | {"body": broken}
