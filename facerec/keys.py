@@ -8,6 +8,9 @@ import unicodedata
 from pathlib import PurePosixPath
 from uuid import UUID
 
+MAX_KEY_BYTES = 1024
+"""Of a key in S3."""
+
 MAX_NAME_BYTES = 200
 """Leaves room for the request id and a prefix, and stays below the 255 bytes of common file systems."""
 

@@ -235,11 +235,15 @@ class Recogniser:
         reply_to = request.reply_to
         if reply_to is None:
             return
-        try:
-            insist(lambda: self._publisher.publish(reply_to, result))
-        except QueueMissing:
-            # Its owner has left; the stored result stays fetchable, and a retry would find the queue no sooner.
-            log.warning("response_queue_missing", queue=request.reply_to, request_id=str(request.request_id))
+
+        def publish() -> None:
+            try:
+                self._publisher.publish(reply_to, result)
+            except QueueMissing:
+                # Its owner has left; the stored result stays fetchable, and a retry would find the queue no sooner.
+                log.warning("response_queue_missing", queue=reply_to, request_id=str(request.request_id))
+
+        insist(publish)
 
 
 def _face(face: "EmbeddedFace", matches: Sequence[Match]) -> Face:

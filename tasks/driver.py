@@ -8,9 +8,10 @@ from typing import Any, Protocol
 
 import structlog
 
-from facerec.errors import EngineFailure, FacerecError, InvalidMessage, ObjectMissing
+from facerec.errors import ConfigurationError, EngineFailure, FacerecError, InvalidMessage, ObjectMissing, Transient
+from facerec.keys import MAX_KEY_BYTES
 from facerec.messages import Outcome, RecognitionRequest, RecognitionResult
-from facerec.recognition import Recogniser, Timings
+from facerec.recognition import Insist, Recogniser, Timings
 from tasks.latecomers import Latecomers, Postponed
 from tasks.patience import Patience
 
@@ -119,7 +120,7 @@ class TaskDriver:
             request = self._decoded(delivered)
         except InvalidMessage as exc:
             unreadable = str(exc)
-            insist(lambda: self._put_aside(delivered, unreadable))
+            self._put_aside_surely(delivered, unreadable, insist)
             handling.outcome, handling.reason = DEAD_LETTERED, unreadable
             return
         self._latecomers.give_way(request, delivered.body, delivered.attempt, self._now())
@@ -131,7 +132,7 @@ class TaskDriver:
             handling.outcome = handling.result.outcome
         except (EngineFailure, ObjectMissing) as exc:
             reason = str(exc)
-            insist(lambda: self._put_aside(delivered, reason))
+            self._put_aside_surely(delivered, reason, insist)
             self._recogniser.fail(request, _told(exc), delivered.attempt, insist=insist)
             handling.outcome, handling.reason = Outcome.FAILED, reason
 
@@ -140,6 +141,11 @@ class TaskDriver:
         if request.input.bucket != self._input_bucket:
             # A message chooses what is recognised, not what the worker's role may read.
             raise InvalidMessage(f"the input is in bucket {request.input.bucket!r}, not in {self._input_bucket!r}")
+        if not 0 < len(request.input.key.encode()) <= MAX_KEY_BYTES:
+            # S3 would refuse it like a worker that is set up wrongly, which exits.
+            raise InvalidMessage(
+                f"the input's key has {len(request.input.key.encode())} bytes, not 1 to {MAX_KEY_BYTES}"
+            )
         return request
 
     def _given_up(self, delivered: Delivered, reason: str) -> bool:
@@ -154,6 +160,13 @@ class TaskDriver:
         except FacerecError as exc:
             log.warning("not_answered", reason=str(exc))
         return True
+
+    def _put_aside_surely(self, delivered: Delivered, reason: str, insist: Insist) -> None:
+        try:
+            insist(lambda: self._put_aside(delivered, reason))
+        except ConfigurationError as exc:
+            # It may be for this message alone, which is too large with its reason: no cause to end the worker.
+            raise Transient(str(exc)) from exc
 
     def _put_aside(self, delivered: Delivered, reason: str) -> None:
         self._dead_letters.put(delivered.body, reason=reason, request_id=delivered.request_id, failed_at=self._now())

@@ -201,6 +201,34 @@ def test_an_input_outside_of_our_bucket_is_put_aside(tier: Tier) -> None:
     assert "'somebody-elses'" in entry["reason"]
 
 
+@pytest.mark.parametrize("key", ["", "x" * 1025, "é" * 513])
+def test_a_key_that_s3_would_refuse_is_put_aside(tier: Tier, key: str) -> None:
+    """The refusal would look like a fault of the worker's own, which ends it; and so it would the next."""
+    forged = REQUEST.model_copy(update={"input": INPUT.model_copy(update={"key": key})})
+    tier.deliver(payload=forged.model_dump(mode="json"))
+    (entry,) = tier.dead_letters.entries
+    assert "the input's key" in entry["reason"]
+
+
+def test_what_cannot_be_put_aside_ends_no_worker(tier: Tier) -> None:
+    """Where the dead-letter queue refuses this one message, it comes again, and nothing rests."""
+    tier.dead_letters.outage = ConfigurationError("too large")
+    with pytest.raises(Transient, match="too large"):
+        tier.deliver(payload={"version": 99})
+    tier.engine.failure = EngineFailure("crashed")
+    with pytest.raises(Transient, match="too large"):
+        tier.deliver()
+    assert tier.rests.pauses == []
+
+
+def test_a_missing_response_queue_is_not_waited_for(tier: Tier) -> None:
+    """Its owner has left: the result stays stored, and the message may be deleted."""
+    tier.queues.remove("resp")
+    tier.deliver()
+    assert tier.rests.pauses == []
+    assert tier.store.get("out", output_key(REQUEST_ID, REQUEST.filename))
+
+
 def test_a_culprit_is_put_aside_and_answered(tier: Tier) -> None:
     """Its client is told at once instead of waiting in vain."""
     tier.engine.failure = EngineFailure("the engine exceeded 20 s on this picture, again when it was alone")
