@@ -32,18 +32,22 @@ class Batch:
     events: tuple[Event, ...]
 
 
-def packed(events: Sequence[Event]) -> Iterator[str]:
+def packed(events: Sequence[Event], lose: Callable[[], None] = lambda: None) -> Iterator[str]:
     """The events as JSON arrays, each with as many as one message holds; what is no JSON is shown by its `repr`.
 
-    Long texts (a traceback) are cut short; an event that is too large even so is left out.
+    Long texts (a traceback) are cut short; for an event that is too large even so, or no JSON at all, `lose` is called.
     """
     parts: list[str] = []
     size = 0
     for event in events:
-        text = json.dumps(event, default=repr)
-        if len(text) > _MAX_EVENT_BYTES:
-            text = json.dumps({name: _short(value) for name, value in event.items()}, default=repr)
-        if len(text) > _MAX_EVENT_BYTES:
+        try:
+            text = json.dumps(event, default=repr)
+            if len(text) > _MAX_EVENT_BYTES:
+                text = json.dumps({name: _short(value) for name, value in event.items()}, default=repr)
+        except Exception:  # noqa: BLE001 - it may hold anything, itself included, and `repr` may raise
+            text = None
+        if text is None or len(text) > _MAX_EVENT_BYTES:
+            lose()
             continue
         if size + len(text) > _MAX_BATCH_BYTES:
             yield f"[{','.join(parts)}]"

@@ -76,9 +76,13 @@ class EventOutbox:
 
     def _run(self) -> None:
         while events := self._taken():
-            for part in packed(events):
+            for part in packed(events, self._lose):
                 if not self._deliver(part):
                     return
+
+    def _lose(self) -> None:
+        with self._changed:
+            self._lost += 1
 
     def _taken(self) -> list[Event]:
         """The events of the next window; none when there will be no more."""

@@ -120,6 +120,18 @@ def test_the_end_does_not_wait_for_a_queue_that_is_away(queue: InMemoryEventQueu
     assert queue.left == 0
 
 
+def test_an_event_that_cannot_be_packed_counts_as_lost(queue: InMemoryEventQueue) -> None:
+    """Those beside it, and all later ones, are sent."""
+    endless = event(1)
+    endless["args"] = endless
+    made = outbox(queue, LONG_SECONDS)
+    for one in (event(0), endless, event(2)):
+        made.put(one)
+    made.close(30)
+    (found,) = batches(queue)
+    assert (clocks([found]), found.lost) == ([0, 2], 1)
+
+
 def test_what_is_left_behind_comes_last(queue: InMemoryEventQueue) -> None:
     """A worker's farewell, after what its last tasks said."""
     made = outbox(queue, LONG_SECONDS)
