@@ -137,7 +137,10 @@ class Receiver:
         try:
             letters = self._queue.receive(self._wait_seconds)
             for letter in letters:
-                self._open(letter)
+                try:
+                    self._open(letter)
+                except Exception as exc:  # noqa: BLE001 - anything may lie in a queue, and must not keep the others in it
+                    log.warning("events_unreadable", queue=self._name, reason=str(exc) or repr(exc))
             self._queue.delete(letters)
         except Exception as exc:  # noqa: BLE001 - whatever it is, a monitor must not go blind for good
             if not self._failures:
@@ -157,11 +160,7 @@ class Receiver:
         return _GATHER_SECONDS if 0 < len(letters) < RECEIVE_AT_ONCE else 0
 
     def _open(self, letter: Letter) -> None:
-        try:
-            batch = parse(letter.body)
-        except ValueError as exc:
-            log.warning("events_unreadable", queue=self._name, reason=str(exc))
-            return
+        batch = parse(letter.body)
         if not self._arrivals.is_new(batch):
             return
         if lost := self._arrivals.newly_lost(batch):
