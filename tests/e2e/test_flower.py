@@ -26,6 +26,9 @@ _QUICK = {
     "FACEREC_FLOWER__PORT": "0",
 }
 
+_LONG_HIDDEN = {"FACEREC_WORKER__TASK_TIME_LIMIT_SECONDS": "20", "FACEREC_QUEUE__VISIBILITY_TIMEOUT_SECONDS": "30"}
+"""No task comes twice, however slow the machine."""
+
 
 class Flower:
     """A running `facerec flower`, and a client that knows its password."""
@@ -117,7 +120,7 @@ def until(condition: Callable[[], bool]) -> None:
 def test_shows_a_live_system(tier: Tier, start: Callable[..., Any], tmp_path: Path) -> None:
     """Workers, tasks with arguments, runtimes, results and failures, queues, metrics; over restarts and a death."""
     settings = tier.settings
-    worker = start(Worker)
+    worker = start(Worker, **_LONG_HIDDEN)
     kept = {"FACEREC_FLOWER__DATABASE": str(tmp_path / "flower" / "tasks"), "FACEREC_FLOWER__PASSWORD": "correct horse"}
     flower = start(Flower, **kept)
     requests = [tier.upload(b"x" * size, f"{size}.jpg") for size in range(1, 11)]

@@ -89,7 +89,7 @@ def test_outlives_its_queues(tier: Tier, start: Callable[..., Worker]) -> None:
 def test_throttling_loses_and_repeats_nothing(tier: Tier, start: Callable[..., Worker], proxy: FaultyAws) -> None:
     """A third of the calls to SQS is refused, of every kind: each task is answered, in its first delivery."""
     refuse_a_third(proxy)
-    worker = start(FACEREC_AWS__ENDPOINT_URL=proxy.url)
+    worker = start(**LONG_HIDDEN, FACEREC_AWS__ENDPOINT_URL=proxy.url)
     answers = tier.answers(*[tier.upload(b"x" * size) for size in range(1, 31)])
     assert [answer.faces[0].box.x_max for answer in answers] == list(range(1, 31))
     assert {answer.attempt for answer in answers} == {1}
