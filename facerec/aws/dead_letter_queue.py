@@ -5,9 +5,10 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from facerec.aws.clients import Clients
-from facerec.aws.queue_urls import QueueUrls, missing
+from facerec.aws.clients import THROTTLING, Clients
+from facerec.aws.queue_urls import QueueUrls, check_taken, missing
 from facerec.dead_letters import DeadLetter
+from facerec.errors import FacerecError, Transient
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs.type_defs import MessageTypeDef
@@ -94,16 +95,35 @@ class SqsDeadLetterQueue:
         return int(read["ApproximateNumberOfMessages"]), int(read["ApproximateNumberOfMessagesNotVisible"])
 
     def _give_back(self, receipts: list[str]) -> None:
+        """As many as possible; raises the first fault at the end."""
+        faults: list[FacerecError] = []
         for start in range(0, len(receipts), _AT_ONCE):
-            batch = receipts[start : start + _AT_ONCE]
-            with missing(self._queue, "give back to"):
-                self._sqs.change_message_visibility_batch(
-                    QueueUrl=self._urls.url(self._queue),
-                    Entries=[
-                        {"Id": str(index), "ReceiptHandle": receipt, "VisibilityTimeout": 0}
-                        for index, receipt in enumerate(batch)
-                    ],
-                )
+            try:
+                self._show(receipts[start : start + _AT_ONCE])
+            except FacerecError as exc:
+                faults.append(exc)
+        if faults:
+            raise faults[0]
+
+    def _show(self, receipts: list[str]) -> None:
+        with missing(self._queue, "give back to"):
+            reply = self._sqs.change_message_visibility_batch(
+                QueueUrl=self._urls.url(self._queue),
+                Entries=[
+                    {"Id": str(index), "ReceiptHandle": receipt, "VisibilityTimeout": 0}
+                    for index, receipt in enumerate(receipts)
+                ],
+            )
+        # The sender's fault is a receipt that is no good any more: the message is visible already, or gone.
+        kept = [
+            entry["Code"]
+            for entry in reply.get("Failed", [])
+            if not entry["SenderFault"] or entry["Code"] in THROTTLING
+        ]
+        if kept:
+            raise Transient(
+                f"{len(kept)} messages of queue {self._queue!r} stay hidden for up to {HOLD_SECONDS} s: {kept[0]}"
+            )
 
 
 class SqsBodySender:
@@ -117,7 +137,8 @@ class SqsBodySender:
     def send(self, body: str) -> None:
         """Return when SQS has the message; raises `QueueMissing`."""
         with missing(self._queue, "send to"):
-            self._sqs.send_message(QueueUrl=self._urls.url(self._queue), MessageBody=body)
+            reply = self._sqs.send_message(QueueUrl=self._urls.url(self._queue), MessageBody=body)
+        check_taken(self._queue, reply)
 
 
 def _letter(message: "MessageTypeDef") -> DeadLetter:

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from facerec.aws.queue_urls import QueueUrls, SqsClients
+from facerec.aws.queue_urls import QueueUrls, SqsClients, check_taken
 from facerec.keys import is_text
 
 _LONGEST_REASON = 1000
@@ -20,7 +20,7 @@ class SqsDeadLetters:
         """Store the body with message attributes `reason`, `request_id` and `failed_at`; raises `QueueMissing`."""
         attributes = {"reason": reason[:_LONGEST_REASON], "request_id": request_id, "failed_at": failed_at.isoformat()}
         with self._urls.calling(self._queue, "write to") as url:
-            self._clients.sqs.send_message(
+            reply = self._clients.sqs.send_message(
                 QueueUrl=url,
                 MessageBody=body,
                 MessageAttributes={
@@ -29,6 +29,7 @@ class SqsDeadLetters:
                     for name, value in attributes.items()
                 },
             )
+        check_taken(self._queue, reply)
 
 
 def _sendable(value: str) -> str:

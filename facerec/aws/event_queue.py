@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from facerec.aws.clients import Clients
-from facerec.aws.queue_urls import QueueUrls, missing
+from facerec.aws.queue_urls import QueueUrls, check_taken, missing
 from facerec.aws.results import RECEIVE_AT_ONCE
 from facerec.errors import QueueMissing, Transient
 
@@ -30,7 +30,8 @@ class SqsEventQueue:
     def send(self, body: str) -> None:
         """Put one message, up to 256 KiB."""
         with self._renewed("send to"):
-            self._clients.sqs.send_message(QueueUrl=self._urls.url(self._queue), MessageBody=body)
+            reply = self._clients.sqs.send_message(QueueUrl=self._urls.url(self._queue), MessageBody=body)
+        check_taken(self._queue, reply)
 
     def receive(self, wait_seconds: int) -> Sequence[Letter]:
         """Up to ten messages; whoever has used them deletes them, or they come again."""

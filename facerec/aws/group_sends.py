@@ -80,10 +80,14 @@ class GroupSends:
             for message in batch:
                 message.sent.set_exception(exc)
             return
+        sent = {int(entry["Id"]) for entry in reply.get("Successful", [])}
         refused = {int(entry["Id"]): entry for entry in reply.get("Failed", [])}
         for index, message in enumerate(batch):
-            if index not in refused:
+            if index in sent:
                 message.sent.set_result(None)
+                continue
+            if index not in refused:
+                message.sent.set_exception(Transient(f"queue {queue!r} has not confirmed a message"))
                 continue
             sentence = f"could not send to queue {queue!r}: {refused[index]['Code']}"
             # AWS counts some throttling as the sender's fault.

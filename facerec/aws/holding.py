@@ -96,7 +96,7 @@ class HoldingChannel(_BaseChannel):  # type: ignore[misc]  # untyped on purpose,
         """Have the message put into the dead-letter queue; returns whether that will be done."""
         receipt = received["ReceiptHandle"]
         self.keeper.hold(receipt, queue_url)
-        request_id = _request_id(message)
+        request_id = request_id_of(message)
         if self._castoffs.take(CastOff(received["Body"], receipt, queue_url, reason, request_id)):
             return True
         self.keeper.release(receipt)
@@ -125,13 +125,13 @@ class HoldingChannel(_BaseChannel):  # type: ignore[misc]  # untyped on purpose,
             )
         except (BotoCoreError, ClientError) as exc:
             # It comes back by itself when its visibility timeout is over.
-            log.warning("message_not_given_back", request_id=_request_id(message), reason=str(exc))
+            log.warning("message_not_given_back", request_id=request_id_of(message), reason=str(exc))
         except Exception as exc:
             # So does this one, where a proxy has answered what botocore cannot parse; but its place must become free.
-            log.exception("message_not_given_back", request_id=_request_id(message), reason=repr(exc))
+            log.exception("message_not_given_back", request_id=request_id_of(message), reason=repr(exc))
 
 
-def _request_id(message: Any) -> str:
+def request_id_of(message: Any) -> str:
     """The id of the request that a task is for, as its headers tell; they may hold anything."""
     try:
         return str(UUID(message.headers["id"]))

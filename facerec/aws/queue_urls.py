@@ -1,11 +1,11 @@
 """SQS queues by name: their URLs, and the errors of calls to them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from facerec.aws.clients import translated
-from facerec.errors import QueueMissing
+from facerec.errors import QueueMissing, Transient
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -60,6 +60,12 @@ def missing(queue: str, doing: str) -> AbstractContextManager[None]:
         f"{doing} queue {queue!r}",
         **{code.replace(".", "_"): lambda: QueueMissing(queue) for code in QUEUE_MISSING},
     )
+
+
+def check_taken(queue: str, reply: Mapping[str, Any]) -> None:
+    """Raise `Transient` unless SQS has answered that it has the message: a proxy's page, with 200, says nothing."""
+    if not reply.get("MessageId"):
+        raise Transient(f"queue {queue!r} has not confirmed a message; does a proxy answer for SQS?")
 
 
 def check_queue(clients: SqsClients, queue: str) -> None:

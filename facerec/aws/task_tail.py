@@ -1,6 +1,6 @@
 """The end of the request queue, where a worker puts a task that may wait."""
 
-from facerec.aws.queue_urls import QueueUrls, SqsClients
+from facerec.aws.queue_urls import QueueUrls, SqsClients, check_taken
 
 
 class SqsTaskTail:
@@ -17,4 +17,5 @@ class SqsTaskTail:
         Raises `QueueMissing`, `Transient` or `ConfigurationError`.
         """
         with self._urls.calling(self._queue, "send a task to") as url:
-            self._clients.sqs.send_message(QueueUrl=url, MessageBody=body, DelaySeconds=delay_seconds)
+            reply = self._clients.sqs.send_message(QueueUrl=url, MessageBody=body, DelaySeconds=delay_seconds)
+        check_taken(self._queue, reply)

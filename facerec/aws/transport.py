@@ -31,12 +31,12 @@ from vine import ensure_promise
 
 from facerec.aws.broker_client import broker_client
 from facerec.aws.envelopes import compact
-from facerec.aws.holding import HoldingChannel
+from facerec.aws.holding import HoldingChannel, request_id_of
 from facerec.aws.intake import INTAKE
 from facerec.aws.pauses import pause_seconds
-from facerec.aws.queue_urls import QUEUE_MISSING
+from facerec.aws.queue_urls import QUEUE_MISSING, check_taken
 from facerec.aws.receives import Receiver, check_task
-from facerec.errors import QueueMissing
+from facerec.errors import FacerecError, QueueMissing
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -84,13 +84,14 @@ class Channel(HoldingChannel):
         body = compact(message)
         delay = self._resolve_delay_seconds(message["properties"]) or 0
         try:
-            self.sqs().send_message(QueueUrl=self._new_queue(queue), MessageBody=body, DelaySeconds=delay)
+            reply = self.sqs().send_message(QueueUrl=self._new_queue(queue), MessageBody=body, DelaySeconds=delay)
         except ClientError as exc:
             if exc.response["Error"]["Code"] not in QUEUE_MISSING:
                 raise
             # The remembered URL may be of a queue that was made anew since.
             del self._queue_cache[queue]
-            self.sqs().send_message(QueueUrl=self._new_queue(queue), MessageBody=body, DelaySeconds=delay)
+            reply = self.sqs().send_message(QueueUrl=self._new_queue(queue), MessageBody=body, DelaySeconds=delay)
+        check_taken(queue, reply)
 
     def _get_async(self, queue: str, count: int = 1, callback: Any = None) -> Any:
         try:
@@ -166,14 +167,24 @@ class Channel(HoldingChannel):
                 opened = self.Message(payload, channel=self)
                 check_task(opened, self.transport_options["tasks"])
         except Exception as exc:  # noqa: BLE001 - what other senders put into the queue can break anything
-            self.cast_off(message, queue_url, f"it cannot be read: {exc!r}", opened)
+            self.cast_off(message, queue_url, f"it cannot be read: {_words(exc)}", opened)
             return
         try:
             callback(payload)
         except Exception as exc:
             # It stays in the queue, and comes back when its visibility timeout is over.
-            log.exception("message_not_taken", message_id=message.get("MessageId"), reason=repr(exc))
+            log.exception(
+                "message_not_taken",
+                message_id=message.get("MessageId"),
+                request_id=request_id_of(opened),
+                reason=repr(exc),
+            )
             self.qos.ack(message["ReceiptHandle"])
+
+
+def _words(exc: Exception) -> str:
+    """For an operator: the message of an error that has one of its own, and what kind of error it is else."""
+    return (str(exc) if isinstance(exc, FacerecError | TypeError | ValueError) else "") or repr(exc)
 
 
 class Transport(SQS.Transport):

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from facerec.aws.clients import Clients
 from facerec.aws.dead_letters import SqsDeadLetters
 from facerec.aws.intake import INTAKE, Intake
 from facerec.celery import configuration
-from facerec.errors import QueueMissing
+from facerec.errors import QueueMissing, Transient
 from facerec.settings import Settings
 
 BODY = {"headers": {"task": "any"}, "properties": {"delivery_info": {}}, "content-type": "application/json"}
@@ -168,6 +169,22 @@ def test_an_acknowledged_message_is_deleted(channel: Any, sqs: Any, url: str, fr
     names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
     attributes = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"]
     assert {attributes[name] for name in names} == {"0"}
+
+
+def test_a_task_that_nobody_confirms_is_not_taken_for_sent(channel: Any, fresh: Settings) -> None:
+    """A proxy that answers 200 with its own page has not stored it."""
+    event, page = "before-call.sqs.SendMessage", (SimpleNamespace(status_code=200), {"ResponseMetadata": {}})
+
+    def answer(**_: Any) -> Any:
+        return page
+
+    events = channel.sqs().meta.events  # of the process's client
+    events.register(event, answer)
+    try:
+        with pytest.raises(Transient, match="has not confirmed"):
+            channel._put(fresh.request_queue, BODY | {"body": "[[], {}, {}]"})
+    finally:
+        events.unregister(event, answer)
 
 
 def test_queues_are_never_created(channel: Any, sqs: Any) -> None:

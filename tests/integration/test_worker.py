@@ -124,7 +124,7 @@ def test_garbage_is_put_aside_at_once(tier: Tier, start: Callable[..., Worker]) 
     form = {"content-encoding": "utf-8", "properties": {"delivery_info": {}, "body_encoding": None}}
     broken = {"properties": {"delivery_info": {}, "body_encoding": "base64"}, "body": "!"}
     garbage = {
-        "no json": "not a task of Celery",
+        "no json": "it cannot be read: not a task of Celery",
         "[]": "not a task of Celery",
         '{"properties": 5}': "int",
         json.dumps(task | form | {"body": "[]"}): "not enough values",

@@ -34,7 +34,10 @@ class Sqs:
         if self.error is not None:
             raise self.error
         refused = [entry for entry in Entries if entry["MessageBody"] in self.failing]
-        return {"Failed": [{"Id": entry["Id"], **self.failing[entry["MessageBody"]]} for entry in refused]}
+        return {
+            "Successful": [{"Id": entry["Id"], "MessageId": entry["Id"]} for entry in Entries if entry not in refused],
+            "Failed": [{"Id": entry["Id"], **self.failing[entry["MessageBody"]]} for entry in refused],
+        }
 
 
 @pytest.fixture
