@@ -13,6 +13,7 @@ import structlog
 from celery.signals import setup_logging, worker_init, worker_shutdown, worker_shutting_down
 
 from facerec import bootstrap
+from facerec.aws import castoffs
 from facerec.aws.dead_letters import SqsDeadLetters
 from facerec.aws.instance_metadata import SpotNotices
 from facerec.aws.intake import INTAKE
@@ -75,6 +76,8 @@ class Worker:
             raise ConfigurationError(str(exc)) from exc
         with ExitStack() as resources:
             metrics = WorkerMetrics()
+            castoffs.WATCHERS.add(metrics.cast_off)
+            resources.callback(castoffs.WATCHERS.discard, metrics.cast_off)
             engine = SupervisedEngine(settings, artefact.directory, factory=factory, watch=metrics)
             resources.callback(engine.close)
             engine.start()

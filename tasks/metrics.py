@@ -108,6 +108,10 @@ class WorkerMetrics:
         self._known.inc(known)
         self._unknown.inc(len(result.faces) - known)
 
+    def cast_off(self) -> None:
+        """A message is in the dead-letter queue that was no task, or that its last delivery could not put there."""
+        self._tasks.labels(DEAD_LETTERED).inc()
+
     def batch(self, batch: Batch) -> None:
         """A batch is over."""
         self._batch_images.observe(len(batch.waited_seconds))

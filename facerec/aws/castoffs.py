@@ -21,6 +21,9 @@ log = structlog.get_logger(__name__)
 _MOST = 100
 """Messages that may wait for a dead-letter queue that is out of reach; others stay in their queue."""
 
+WATCHERS: set[Callable[[], None]] = set()
+"""Called after each that this process has stored: kombu makes the channels itself, so nothing can be handed to them."""
+
 
 @dataclass(frozen=True, slots=True)
 class CastOff:
@@ -112,3 +115,5 @@ class CastOffs:
         else:
             log.warning("dead_lettered", request_id=castoff.request_id, reason=castoff.reason)
             self._stored(castoff)
+            for watch in WATCHERS:
+                watch()

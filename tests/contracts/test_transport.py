@@ -173,10 +173,10 @@ def test_an_acknowledged_message_is_deleted(channel: Any, sqs: Any, url: str, fr
 
 def test_a_task_that_nobody_confirms_is_not_taken_for_sent(channel: Any, fresh: Settings) -> None:
     """A proxy that answers 200 with its own page has not stored it."""
-    event, page = "before-call.sqs.SendMessage", (SimpleNamespace(status_code=200), {"ResponseMetadata": {}})
+    event = "before-call.sqs.SendMessage"
 
     def answer(**_: Any) -> Any:
-        return page
+        return SimpleNamespace(status_code=200), {}
 
     events = channel.sqs().meta.events  # of the process's client
     events.register(event, answer)

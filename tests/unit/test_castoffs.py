@@ -9,6 +9,7 @@ from structlog.testing import capture_logs
 
 from facerec.aws.castoffs import CastOff, CastOffs
 from facerec.errors import ConfigurationError, QueueMissing, Transient
+from tasks.metrics import WorkerMetrics
 
 
 class DeadLetters:
@@ -78,6 +79,18 @@ def test_stores_in_order_and_tells() -> None:
     castoffs.stop()
     assert dead_letters.kept == [("body 0", "no task"), ("body 1", "no task"), ("body 2", "no task")]
     assert (ends.stored, ends.left) == (["0", "1", "2"], [])
+
+
+def test_whoever_watches_hears_of_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that the worker's metrics count what never became a task."""
+    metrics = WorkerMetrics()
+    monkeypatch.setattr("facerec.aws.castoffs.WATCHERS", {metrics.cast_off})
+    ends = Ends()
+    castoffs = made(DeadLetters(ConfigurationError("too large")), ends)
+    assert all(castoffs.take(castoff(number)) for number in range(3))
+    ends.wait_for(3)
+    castoffs.stop()
+    assert metrics.registry.get_sample_value("facerec_worker_tasks_total", {"outcome": "dead_lettered"}) == 2
 
 
 def test_waits_for_a_queue_that_is_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import boto3
 import pytest
 from botocore.awsrequest import AWSResponse
+from botocore.compat import HTTPHeaders
 
 from facerec.aws.broker_client import BrokerClient
 from facerec.aws.dead_letter_queue import SqsBodySender, SqsDeadLetterQueue
@@ -37,11 +38,11 @@ class Answers:
         self._bodies = {"GetQueueUrl": b'{"QueueUrl": "http://sqs/queue"}'} | bodies
         self.calls: list[str] = []
 
-    def __call__(self, request: Any, **_: Any) -> AWSResponse:
+    def __call__(self, request: Any, **_: Any) -> Any:
         """As botocore's hook."""
         operation = request.headers["X-Amz-Target"].decode().rsplit(".", 1)[-1]
         self.calls.append(operation)
-        return AWSResponse(request.url, 200, {}, Raw(self._bodies.get(operation, self._body)))
+        return AWSResponse(request.url, 200, HTTPHeaders(), Raw(self._bodies.get(operation, self._body)))
 
 
 def clients(answers: Answers) -> Any:
