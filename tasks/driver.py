@@ -120,7 +120,7 @@ class TaskDriver:
             request = self._decoded(delivered)
         except InvalidMessage as exc:
             unreadable = str(exc)
-            self._put_aside_surely(delivered, unreadable, insist)
+            self._put_aside_patiently(delivered, unreadable, insist)
             handling.outcome, handling.reason = DEAD_LETTERED, unreadable
             return
         self._latecomers.give_way(request, delivered.body, delivered.attempt, self._now())
@@ -132,7 +132,7 @@ class TaskDriver:
             handling.outcome = handling.result.outcome
         except (EngineFailure, ObjectMissing) as exc:
             reason = str(exc)
-            self._put_aside_surely(delivered, reason, insist)
+            self._put_aside_patiently(delivered, reason, insist)
             self._recogniser.fail(request, _told(exc), delivered.attempt, insist=insist)
             handling.outcome, handling.reason = Outcome.FAILED, reason
 
@@ -161,7 +161,7 @@ class TaskDriver:
             log.warning("not_answered", reason=str(exc))
         return True
 
-    def _put_aside_surely(self, delivered: Delivered, reason: str, insist: Insist) -> None:
+    def _put_aside_patiently(self, delivered: Delivered, reason: str, insist: Insist) -> None:
         try:
             insist(lambda: self._put_aside(delivered, reason))
         except ConfigurationError as exc:
