@@ -71,6 +71,9 @@ class Parser(HTTPRequestParser):  # type: ignore[misc] # waitress has no annotat
             log.warning("upload_not_buffered", reason=str(exc))
             self.error, self.completed = Overloaded("no room for the body"), True
             return len(data)
+        if self.completed:
+            # Waitress, told to go on, would read the next request into this one, whose body it waits for.
+            self.expect_continue = False
         if self.empty:
             self.empty, self.error = False, BadRequest("blank lines instead of a request")
         if self.completed and isinstance(self.error, RequestEntityTooLarge):

@@ -97,11 +97,17 @@ def test_what_is_not_granted_is_refused(fresh: Settings, guard: Guard) -> None:
         lambda: clients.s3.get_object(Bucket=fresh.gallery_bucket, Key="photo"),
         lambda: clients.sqs.get_queue_url(QueueName="another-req-queue"),
         lambda: clients.dynamodb.delete_item(TableName=fresh.fleet_table, Key={"kind": {"S": "lease"}}),
+        lambda: clients.dynamodb.update_item(
+            TableName=fresh.fleet_table,
+            Key={"kind": {"S": "lease"}, "item": {"S": "controller"}},
+            UpdateExpression="SET holder = :me",
+            ExpressionAttributeValues={":me": {"S": "i-1"}},
+        ),
     ]
     for call in forbidden:
         with pytest.raises(ClientError, match="AccessDenied"):
             call()
-    assert len(gate.refused) == 4
+    assert len(gate.refused) == 5
 
 
 def test_provisioning_and_dead_letters_need_no_more(

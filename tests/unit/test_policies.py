@@ -255,6 +255,13 @@ def test_the_autoscaler_passes_one_role_to_ec2() -> None:
     assert not allowed(document, "iam:PassRole", f"arn:aws:iam::{ACCOUNT}:role/workers")
 
 
+def test_a_worker_writes_its_report_and_not_the_lease() -> None:
+    """Which is in the same table."""
+    document, table = policy("worker", PLACE), f"arn:aws:dynamodb:us-east-1:{ACCOUNT}:table/facerec-fleet"
+    assert allowed(document, "dynamodb:UpdateItem", table, {"dynamodb:LeadingKeys": ["worker"]})
+    assert not allowed(document, "dynamodb:UpdateItem", table, {"dynamodb:LeadingKeys": ["lease"]})
+
+
 def test_settings_narrow_and_widen_what_is_granted() -> None:
     """What the template names is named, spot needs one more permission, and so does a package."""
     instances = InstancesSettings(
