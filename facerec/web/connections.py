@@ -280,4 +280,6 @@ class Listener(TcpWSGIServer):  # type: ignore[misc] # waitress has no annotatio
             request.refuse(Overloaded("no room for the body"))
             refused += 1
         if refused:
-            log.warning("uploads_refused", count=refused, reason="temporary files are full", settings="max_buffered_bytes")
+            log.warning(
+                "uploads_refused", count=refused, reason="temporary files are full", settings="max_buffered_bytes"
+            )
