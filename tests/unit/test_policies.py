@@ -9,9 +9,12 @@ from typing import Any
 import botocore.session
 import pytest
 from botocore import xform_name
+from click.testing import CliRunner
 
 from facerec.aws.policies import ROLES, policy
 from facerec.aws.statements import WITHOUT_RESOURCES, Place
+from facerec.commands.policies import command
+from facerec.errors import FacerecError
 from facerec.setting_groups import AwsSettings, InstancesSettings
 from facerec.settings import Settings
 from tests.support.iam import allowed
@@ -187,6 +190,14 @@ def test_the_policies_in_deploy_are_those_of_the_default_names() -> None:
     folder = CHECKOUT / "deploy" / "iam"
     written = {path.stem: json.loads(path.read_text()) for path in folder.glob("*.json")}
     assert written == {role: policy(role, PLACE) for role in ROLES}
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    """With the option that chose it, and no traceback."""
+    folder = tmp_path / "file" / "iam"
+    folder.parent.write_text("")
+    with pytest.raises(FacerecError, match="cannot write to .*/file/iam: Not a directory; see --write"):
+        CliRunner().invoke(command, ["--account", ACCOUNT, "--write", str(folder)], catch_exceptions=False)
 
 
 @pytest.mark.parametrize("role", sorted(ROLES))
