@@ -196,7 +196,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     """With the option that chose it, and no traceback."""
     folder = tmp_path / "file" / "iam"
     folder.parent.write_text("")
-    with pytest.raises(FacerecError, match="cannot write to .*/file/iam: Not a directory; see --write"):
+    with pytest.raises(FacerecError, match=r"cannot write to .*/file/iam: .* see --write"):
         CliRunner().invoke(command, ["--account", ACCOUNT, "--write", str(folder)], catch_exceptions=False)
 
 
