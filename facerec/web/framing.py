@@ -71,15 +71,15 @@ class Parser(HTTPRequestParser):  # type: ignore[misc] # waitress has no annotat
             log.warning("upload_not_buffered", reason=str(exc))
             self.error, self.completed = Overloaded("no room for the body"), True
             return len(data)
-        if self.completed:
-            # Waitress, told to go on, would read the next request into this one, whose body it waits for.
-            self.expect_continue = False
         if self.empty:
             self.empty, self.error = False, BadRequest("blank lines instead of a request")
         if self.completed and isinstance(self.error, RequestEntityTooLarge):
             self.refuse(self.error)
         elif self.screening.turns_away(self):
             self._forget_body()
+        if self.completed:
+            # Nothing is to come: waitress, if it told the client to go on, would read the next request into this one.
+            self.expect_continue = False
         # After an error the connection is closed: what follows would be parsed for nothing.
         return len(data) if self.completed and self.error is not None else consumed
 
