@@ -74,7 +74,8 @@ def test_web_and_worker_need_no_more_than_they_may(
     assert (web_gate.refused, worker_gate.refused) == (set(), set())
     unused = {entry for entry in web_gate.unused() if not entry.startswith("TellFlower")}  # which is best effort
     assert unused == {"CheckKeys dynamodb:GetItem"}  # open mode
-    assert worker_gate.unused() == {
+    # Whether a message is held for longer is a matter of time.
+    assert worker_gate.unused() - {"TakeTasks sqs:ChangeMessageVisibility"} == {
         "ReadGallery dynamodb:BatchGetItem",  # the gallery is empty
         "ReadGallery dynamodb:Query",
         "TellMissingFromForbidden s3:ListBucket",  # not called: with it S3 answers 404 where it would answer 403
