@@ -33,6 +33,10 @@ class QueueMissing(FacerecError):
         self.queue = queue
 
 
+class ApiKeyUnreadable(FacerecError):
+    """The record of one API key is damaged, or of a later version; it says nothing of the others."""
+
+
 class EngineFailure(FacerecError):
     """One image made the engine fail again when it was alone: the request is the culprit."""
 

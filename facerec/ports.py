@@ -187,7 +187,7 @@ class ApiKeys(Protocol):
     """Who may use the web tier; safe for concurrent writers and many readers."""
 
     def get(self, key_id: str) -> ApiKey | None:
-        """The key of that id, if there is one; sees every put that has returned."""
+        """The key of that id, if there is one; sees every put that has returned. Raises `ApiKeyUnreadable`."""
 
     def keys(self) -> list[ApiKey]:
         """Every key, also those that ended, the oldest first."""

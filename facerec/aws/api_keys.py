@@ -6,7 +6,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from facerec.api_keys import ApiKey
 from facerec.aws.clients import Clients, translated
-from facerec.errors import FacerecError, Transient
+from facerec.errors import ApiKeyUnreadable, FacerecError
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.type_defs import PutItemInputTypeDef
@@ -69,4 +69,6 @@ def _parsed(item: Any) -> ApiKey:
         return _KEY.validate_json(item["record"]["S"])
     except (KeyError, ValidationError) as exc:
         # Not the error's own text, which holds what was read.
-        raise Transient(f"API key {item['item']['S']} cannot be read: it is damaged, or of a later version") from exc
+        raise ApiKeyUnreadable(
+            f"API key {item['item']['S']} cannot be read: it is damaged, or of a later version"
+        ) from exc

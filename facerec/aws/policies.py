@@ -84,7 +84,13 @@ def worker(place: Place) -> list[Statement]:
             ["dynamodb:BatchGetItem", "dynamodb:GetItem", "dynamodb:Query"],
             [place.table(settings.templates_table)],
         ),
-        allow("Report", ["dynamodb:UpdateItem"], [place.table(settings.fleet_table)]),
+        allow(
+            "Report",
+            ["dynamodb:UpdateItem"],
+            [place.table(settings.fleet_table)],
+            # Beside the reports the table has the autoscaler's lease and records.
+            {"ForAllValues:StringEquals": {"dynamodb:LeadingKeys": ["worker"]}},
+        ),
     ]
 
 

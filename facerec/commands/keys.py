@@ -67,6 +67,10 @@ def create(name: str, scopes: tuple[str, ...], expires_in: timedelta | None, as_
       facerec keys create "front desk" --scope recognise
       facerec keys create importer --scope recognise --scope enrol --expires-in 90d --json
     """  # noqa: D301 - as above
+    if expires_in == timedelta():
+        raise click.BadParameter(
+            "a key that ends at once is of no use: write 30m, 24h or 90d", param_hint="--expires-in"
+        )
     key, token = issue(name, [Scope(scope) for scope in scopes], now=datetime.now(UTC), expires_in=expires_in)
     _store().put(key)
     _show(key, token, as_json=as_json)

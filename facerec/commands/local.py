@@ -112,11 +112,16 @@ def up(
             where = "" if state == _STATE else f" --state {state}"
             progress.line()
             progress.line(f"  web       {system.web_url}")
+            if system.asks_for_keys:
+                progress.line(
+                    "  keys      needed: `facerec keys create NAME --scope recognise`, or FACEREC_WEB__AUTH=open"
+                )
             if system.flower is not None:
                 progress.line(f"  Flower    {system.flower}")
             progress.line(f"  AWS       {system.emulator_url}")
             progress.line(f"  logs      {directory.logs}")
-            progress.line(f"  try       curl -F inputFile=@{probe} {system.web_url}/")
+            key = '-H "x-api-key: $KEY" ' if system.asks_for_keys else ""
+            progress.line(f"  try       curl {key}-F inputFile=@{probe} {system.web_url}/")
             progress.line(f'  commands  eval "$(facerec local env{where})" points `facerec` and the AWS CLI here')
             progress.line("  stop      Ctrl-C")
             system.wait()

@@ -7,6 +7,7 @@ import click
 
 from facerec.aws.policies import ROLES, policy
 from facerec.aws.statements import Place
+from facerec.errors import FacerecError
 from facerec.settings import Settings
 
 
@@ -34,9 +35,12 @@ def command(role: str | None, account: str, folder: Path | None) -> None:
     place = Place(Settings.load(), account)
     documents = {name: policy(name, place) for name in ([role] if role else sorted(ROLES))}
     if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, document in documents.items():
-            (folder / f"{name}.json").write_text(json.dumps(document, indent=2) + "\n")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for name, document in documents.items():
+                (folder / f"{name}.json").write_text(json.dumps(document, indent=2) + "\n")
+        except OSError as exc:
+            raise FacerecError(f"cannot write to {folder}: {exc.strerror}; see --write") from exc
         click.echo(f"{len(documents)} policies written to {folder}", err=True)
     else:
         click.echo(json.dumps(documents[role] if role else documents, indent=2))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from facerec.errors import ConfigurationError
-from facerec.local.addresses import LOOPBACK, answers_ok, free_port, poll_until
+from facerec.local.addresses import LOOPBACK, answers_ok, free_port, on_loopback, poll_until
 from facerec.local.emulator import DEFAULT_PORT, START_SECONDS, Emulator, EmulatorKind, emulator
 from facerec.local.environment import emulated_variables, without_aws
 from facerec.local.instances import emulated_ec2, running_instances
@@ -31,16 +31,20 @@ _WEB_GRACE_SECONDS, _WORKER_GRACE_SECONDS, _EMULATOR_GRACE_SECONDS = 7.0, 4.0, 2
 _AUTOSCALER_GRACE_SECONDS = 2.0
 _FLOWER_START_SECONDS, _FLOWER_GRACE_SECONDS = 30.0, 2.0
 
-_WEB = {
-    # On loopback; whoever sets FACEREC_WEB__HOST otherwise may set these, too.
+_OPEN = {
     "FACEREC_WEB__AUTH": "open",
     "FACEREC_WEB__RATE_LIMIT": "",
 }
+"""What is different about a web tier that only this machine reaches, unless the environment says otherwise."""
+
+_OF_THIS_WEB = frozenset({*_OPEN, "FACEREC_WEB__SHUTDOWN_SECONDS"})
+"""What is for the system's own web tier alone: after `facerec local env` another one must not be open by it."""
+
 _FLEET = {
     "FACEREC_AUTOSCALE__BOOT_PRIOR_SECONDS": "4",
     "FACEREC_AUTOSCALE__START_PRIOR_SECONDS": "4",
 }
-"""What is different about this machine's web tier and fleet, unless the environment says otherwise."""
+"""What is different about this machine's fleet, unless the environment says otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,13 @@ class Options:
     boot_seconds: float = 0.0
     autoscaler: bool = True
     flower: bool = False
+
+
+def web_variables(host: str, environ: Mapping[str, str]) -> dict[str, str]:
+    """What the web tier on `host` is told beside the system's variables; it is open only on loopback, or if told so."""
+    # With the flush of the last replies within the grace.
+    defaults = {"FACEREC_WEB__SHUTDOWN_SECONDS": "4"} | (_OPEN if on_loopback(host) else {})
+    return defaults | {name: environ[name] for name in _OF_THIS_WEB & environ.keys()}
 
 
 class LocalSystem:
@@ -85,6 +96,7 @@ class LocalSystem:
         self.web_url = f"http://[{host}]:{web_port}" if ":" in host else f"http://{host}:{web_port}"
         self.variables = self._variables(web_port, environ)
         self._environ = without_aws(environ) | self.variables
+        self._web = web_variables(settings.web.host, environ)
         self.flower: str | None = None
         """Flower's address, user and password for people, once it runs."""
 
@@ -92,6 +104,11 @@ class LocalSystem:
     def emulator_url(self) -> str:
         """Where the emulated AWS is."""
         return self._emulator.url
+
+    @property
+    def asks_for_keys(self) -> bool:
+        """Whether the web tier serves only holders of a key."""
+        return self._web.get("FACEREC_WEB__AUTH", "keys") != "open"
 
     def start_cloud(self) -> None:
         """Start the emulator and create the resources; returns when both are done."""
@@ -111,7 +128,8 @@ class LocalSystem:
         started = self._supervisor.start(*workers, grace_seconds=_WORKER_GRACE_SECONDS)
         if self._options.workers is None:
             self._start_fleet()
-        [web] = self._supervisor.start(self._facerec("web"), grace_seconds=_WEB_GRACE_SECONDS)
+        command = Command("web", self._argv("web"), self._environ | self._web)
+        [web] = self._supervisor.start(command, grace_seconds=_WEB_GRACE_SECONDS)
         with self._progress.step(f"web tier on {self.web_url}"):
             self._supervisor.wait_until_ready(web, lambda: answers_ok(f"{self.web_url}/readyz"), _WEB_START_SECONDS)
         if self._options.flower:
@@ -191,7 +209,9 @@ class LocalSystem:
         return port
 
     def _variables(self, web_port: int, environ: Mapping[str, str]) -> dict[str, str]:
-        ours = {name: value for name, value in environ.items() if name.startswith("FACEREC_")}
+        ours = {
+            name: value for name, value in environ.items() if name.startswith("FACEREC_") and name not in _OF_THIS_WEB
+        }
         ours.pop("FACEREC_FLOWER__PASSWORD", None)  # these are kept in a file
         variables = (
             ours
@@ -210,9 +230,7 @@ class LocalSystem:
             "FACEREC_INSTANCES__IMAGE_ID": self._emulator.image_id,
             "FACEREC_AUTOSCALE__MAX_INSTANCES": cores,
         }
-        variables = _WEB | _FLEET | of_the_fleet | variables
-        if "FACEREC_WEB__SHUTDOWN_SECONDS" not in environ:
-            variables["FACEREC_WEB__SHUTDOWN_SECONDS"] = "4"  # with the flush of the last replies within the grace
+        variables = _FLEET | of_the_fleet | variables
         if self._settings.log.level in {"warning", "error"}:
             variables["FACEREC_LOG__LEVEL"] = "info"  # a worker tells by a record of this level that it is ready
         return variables

@@ -15,11 +15,11 @@ from urllib.parse import urlsplit
 
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from facerec.api_keys import ApiKey, Standing, parse_token
+from facerec.api_keys import ApiKey, Standing, Token, parse_token
 from facerec.errors import Transient
 from facerec.rates import parse_rate
 from facerec.setting_groups import WebSettings
-from facerec.web.key_ring import KeyRing, Unread
+from facerec.web.key_ring import DOUBTED_SECONDS, FRESH_SECONDS, KeyRing, Unread
 from facerec.web.rate_limit import RateLimiter, client_network
 from facerec.web.replies import UNAVAILABLE_RETRY_SECONDS
 
@@ -30,6 +30,9 @@ LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 
 MISSING_HEADER, NO_SUCH_KEY, UNDEFINED = 20, 10, 0
 """CompreFace's codes of errors, for clients that were written for it."""
+
+Find = Callable[[str, float], ApiKey | Unread | None]
+"""`KeyRing.find` or `peek`."""
 
 _BEARER = re.compile(r"bearer +(\S+)", re.IGNORECASE)
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -102,10 +105,9 @@ class Gate:
             return who
         return self._limited(self._limit.take(_client(environ, who)), who) or who
 
-    def _who(
-        self, environ: "WSGIEnvironment", find: Callable[[str], ApiKey | Unread | None] | None
-    ) -> ApiKey | Denial | Unread | None:
-        if not _addressed(_host(environ), self._hosts):
+    def _who(self, environ: "WSGIEnvironment", find: Find | None) -> ApiKey | Denial | Unread | None:
+        # Browsers name a host; whoever names none is none.
+        if environ.get("HTTP_HOST") and not _addressed(_host(environ), self._hosts):
             return Denial(
                 HTTPStatus.MISDIRECTED_REQUEST,
                 "foreign_host",
@@ -115,14 +117,11 @@ class Gate:
         if find is not None:
             return self._holder(environ, find)
         # A page of another site, open in the browser of someone on this machine, must not use the server through it.
-        site = environ.get("HTTP_SEC_FETCH_SITE", "none")
-        if site not in {"same-origin", "none"} and environ["REQUEST_METHOD"] not in _SAFE:
+        if environ["REQUEST_METHOD"] not in _SAFE and _of_another_site(environ):
             return Denial(HTTPStatus.FORBIDDEN, "foreign_page", "pages of other web sites cannot use this server")
         return None
 
-    def _holder(
-        self, environ: "WSGIEnvironment", find: Callable[[str], ApiKey | Unread | None]
-    ) -> ApiKey | Denial | Unread:
+    def _holder(self, environ: "WSGIEnvironment", find: Find) -> ApiKey | Denial | Unread:
         presented = _presented(environ)
         if presented is None:
             return Denial(
@@ -137,13 +136,18 @@ class Gate:
             wait = self._failures.wait_seconds(client_network(environ["REMOTE_ADDR"]))
             if wait:
                 return _too_many_failures(wait)
-        key = None if token is None else find(token.key_id)
+        key = None if token is None else find(token.key_id, FRESH_SECONDS)
+        standing = self._standing(key, token)
+        if standing is Standing.WRONG and token is not None and isinstance(key, ApiKey):
+            # It may have been rotated since it was read.
+            key = find(token.key_id, DOUBTED_SECONDS)
+            standing = self._standing(key, token)
         if isinstance(key, Unread):
             return key
-        standing = Standing.WRONG if key is None or token is None else key.standing(token.secret, self._now())
         if key is not None and standing is Standing.GOOD:
             return key
-        wait = self._failures.take(client_network(environ["REMOTE_ADDR"]))
+        # Whoever has the right secret does not guess.
+        wait = standing is Standing.WRONG and self._failures.take(client_network(environ["REMOTE_ADDR"]))
         if wait:
             return _too_many_failures(wait)
         sentence = {
@@ -157,6 +161,9 @@ class Gate:
             NO_SUCH_KEY,
             key_id=None if key is None else key.key_id,
         )
+
+    def _standing(self, key: ApiKey | Unread | None, token: Token | None) -> Standing:
+        return key.standing(token.secret, self._now()) if isinstance(key, ApiKey) and token else Standing.WRONG
 
     def _known(self, key_id: str) -> bool:
         return self._ring is not None and self._ring.knows(key_id)
@@ -200,9 +207,21 @@ def _client(environ: "WSGIEnvironment", key: ApiKey | None) -> str:
 
 def _host(environ: "WSGIEnvironment") -> str:
     try:
-        return urlsplit(f"//{environ.get('HTTP_HOST', '')}").hostname or ""
+        return (urlsplit(f"//{environ.get('HTTP_HOST', '')}").hostname or "").removesuffix(".")
     except ValueError:
         return ""
+
+
+def _of_another_site(environ: "WSGIEnvironment") -> bool:
+    """Whether a browser says that the request comes from a page that is not ours; programs say nothing.
+
+    `Sec-Fetch-Site` is only sent over HTTPS and to loopback, `Origin` everywhere; a page may hide behind `null` there.
+    """
+    site = environ.get("HTTP_SEC_FETCH_SITE")
+    if site is not None:
+        return site not in {"same-origin", "none"}
+    origin: str = environ.get("HTTP_ORIGIN", "")
+    return bool(origin) and origin.rpartition("://")[2].lower() != environ.get("HTTP_HOST", "").lower()
 
 
 def _addressed(name: str, hosts: tuple[str, ...]) -> bool:
@@ -215,7 +234,8 @@ def _own_names(settings: WebSettings, *, open_to_all: bool) -> tuple[str, ...]:
     With keys it could do nothing; behind a proxy the names are the proxy's.
     """
     on_loopback = settings.host in LOOPBACK_NAMES or settings.host.startswith("127.")
-    return LOOPBACK_NAMES if open_to_all and on_loopback and not settings.trusted_proxies else ()
+    own = (*LOOPBACK_NAMES, settings.host.lower())
+    return own if open_to_all and on_loopback and not settings.trusted_proxies else ()
 
 
 def _too_many_failures(wait_seconds: int) -> Denial:

@@ -15,7 +15,7 @@ from facerec.web.readiness import Readiness
 from facerec.web.replies import UNAVAILABLE_RETRY_SECONDS
 
 
-def blueprint(*, settings: Settings, store: ObjectStore, readiness: Readiness) -> Blueprint:
+def blueprint(*, settings: Settings, store: ObjectStore, readiness: Readiness, open_to_all: bool) -> Blueprint:
     """The routes `/api/v1/results/<request_id>`, `/healthz` and `/readyz`."""
     api = Blueprint("api", __name__)
 
@@ -52,7 +52,10 @@ def blueprint(*, settings: Settings, store: ObjectStore, readiness: Readiness) -
         problems = readiness.problems()
         response = jsonify(
             status="unready" if any(problems.values()) else "ok",
-            checks={name: problem or "ok" for name, problem in problems.items()},
+            # The reasons name buckets and endpoints: where not everyone may use the server they are in the log alone.
+            checks={
+                name: (problem if open_to_all else "failed") if problem else "ok" for name, problem in problems.items()
+            },
         )
         response.status_code = 503 if any(problems.values()) else 200
         return response

@@ -56,7 +56,9 @@ def create_app(
         watch=measured.upload,
     )
     app.register_blueprint(uploads.blueprint(desk))
-    app.register_blueprint(api.blueprint(settings=settings, store=store, readiness=readiness))
+    app.register_blueprint(
+        api.blueprint(settings=settings, store=store, readiness=readiness, open_to_all=gate.open_to_all)
+    )
     app.register_blueprint(pages.blueprint(settings, open_to_all=gate.open_to_all))
     app.register_blueprint(metrics.blueprint(measured))
     guard(app, gate, _worded)

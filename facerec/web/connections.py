@@ -279,4 +279,7 @@ class Listener(TcpWSGIServer):  # type: ignore[misc] # waitress has no annotatio
             excess -= request.held_bytes
             request.refuse(Overloaded("no room for the body"))
             refused += 1
-        log.warning("uploads_refused", count=refused, reason="temporary files are full", settings="max_buffered_bytes")
+        if refused:
+            log.warning(
+                "uploads_refused", count=refused, reason="temporary files are full", settings="max_buffered_bytes"
+            )

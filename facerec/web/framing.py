@@ -77,6 +77,9 @@ class Parser(HTTPRequestParser):  # type: ignore[misc] # waitress has no annotat
             self.refuse(self.error)
         elif self.screening.turns_away(self):
             self._forget_body()
+        if self.completed:
+            # Nothing is to come: waitress, if it told the client to go on, would read the next request into this one.
+            self.expect_continue = False
         # After an error the connection is closed: what follows would be parsed for nothing.
         return len(data) if self.completed and self.error is not None else consumed
 

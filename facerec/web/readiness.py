@@ -75,9 +75,24 @@ class Readiness:
     ) -> None:
         self._answer_seconds = answer_seconds
         self._probes = [Probe(name, check, clock) for name, check in checks.items()]
+        self._lock = threading.Lock()
+        self._failing: set[str] = set()
 
     def problems(self) -> dict[str, str | None]:
         """Each check's name with the reason why it failed, or nothing; takes two seconds at most by default."""
         deadline = time.monotonic() + self._answer_seconds
         begun = [(probe, probe.begin()) for probe in self._probes]
-        return {probe.name: probe.problem(done, deadline - time.monotonic()) for probe, done in begun}
+        problems = {probe.name: probe.problem(done, deadline - time.monotonic()) for probe, done in begun}
+        self._tell(problems)
+        return problems
+
+    def _tell(self, problems: Mapping[str, str | None]) -> None:
+        """Log what has changed."""
+        with self._lock:
+            failing = {name for name, problem in problems.items() if problem is not None}
+            began, ended = failing - self._failing, self._failing - failing
+            self._failing = failing
+        for name in sorted(began):
+            log.warning("check_failed", check=name, reason=problems[name])
+        for name in sorted(ended):
+            log.info("check_recovered", check=name)

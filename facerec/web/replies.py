@@ -15,6 +15,10 @@ UNAVAILABLE_RETRY_SECONDS = 5
 CROWDED_RETRY_SECONDS = 10
 
 
+SEND_AGAIN = "upload it again"
+"""What the detail of a failed result says where that can help: the picture was not the cause."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reply:
     """The HTTP status, its line of text, and how the upload ended, for the log."""
@@ -43,11 +47,14 @@ def recognised(result: RecognitionResult, style: Style) -> Reply:
     if result.outcome is Outcome.INVALID_IMAGE:
         return Reply(415, one_line(result.detail or "the file is not a picture that can be read"), result.outcome)
     if result.outcome is Outcome.FAILED:
-        text = (
-            f"this picture could not be processed, and trying again will not help; "
-            f"report it with its request id {result.request_id}"
-        )
-        return Reply(500, text, result.outcome)
+        if SEND_AGAIN in (result.detail or ""):
+            text = f"{result.detail}; its request id is {result.request_id}"
+        else:
+            text = (
+                "this picture could not be processed, and trying again will not help; "
+                f"report it with its request id {result.request_id}"
+            )
+        return Reply(500, one_line(text), result.outcome)
     if style == "name":
         return Reply(200, one_line(f"{result.stem}:{result.result}"), result.outcome)
     said = {

@@ -12,7 +12,7 @@ from facerec.api_keys import ApiKey, Scope, Standing, issue, revoked, rotated
 from facerec.aws import provision
 from facerec.aws.api_keys import DynamoApiKeys
 from facerec.aws.clients import Clients
-from facerec.errors import ConfigurationError, FacerecError, Transient
+from facerec.errors import ApiKeyUnreadable, ConfigurationError, FacerecError
 from facerec.ports import ApiKeys
 from tests.fakes.api_keys import InMemoryApiKeys
 
@@ -104,7 +104,7 @@ def test_a_damaged_key_is_neither_good_nor_unknown(ministack_clients: Clients) -
     store = empty_store(ministack_clients)
     place = {"kind": {"S": "api-key"}, "item": {"S": "0123456789ab"}}
     ministack_clients.dynamodb.put_item(TableName=store._table, Item=place | {"record": {"S": '{"hash": "abc"}'}})
-    with pytest.raises(Transient, match="0123456789ab cannot be read") as caught:
+    with pytest.raises(ApiKeyUnreadable, match="0123456789ab cannot be read") as caught:
         store.get("0123456789ab")
     assert "abc" not in str(caught.value).replace("0123456789ab", "")
 

@@ -94,7 +94,7 @@ def test_the_gallery_survives_a_restart_and_ctrl_c_ends_everything(tmp_path: Pat
         enrol(first.running, "Barack Obama", portrait)
         exports = run("local", "env", "--state", str(state), environ=os.environ)
         assert f"export FACEREC_AWS__ENDPOINT_URL={first.running.emulator_url}" in exports.stdout.splitlines()
-        assert "export FACEREC_WEB__AUTH=open" in exports.stdout.splitlines()
+        assert "FACEREC_WEB__AUTH" not in exports.stdout  # another web tier would be open by it
         processes = first.descendants()
         assert len(processes) >= 4  # emulator, web, worker, engine
         assert first.stop(signal.SIGINT) < STOP_SECONDS

@@ -6,15 +6,18 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from facerec.api_keys import Scope, issue
 from facerec.keys import is_text
 from facerec.messages import UNKNOWN
 from facerec.web import connections
+from tests.fakes.api_keys import InMemoryApiKeys
 from tests.fakes.web_tier import answers, picture, together
 from tests.support.served import Served, read_all, served
 
@@ -105,10 +108,10 @@ def form(body: bytes) -> bytes:
 @hostile
 @given(st.binary(max_size=600))
 def test_any_bytes_instead_of_a_request(house: Served, data: bytes) -> None:
-    """A 4xx, a 501, or a closed connection."""
-    assert all(
-        status in {400, 403, 404, 405, 421, 431, 501} for status, _ in replies_in(said_to(house, data + b"\r\n\r\n"))
-    )
+    """A 4xx, or a 501."""
+    found = replies_in(said_to(house, data + b"\r\n\r\n"))
+    assert found
+    assert {status for status, _ in found} <= {400, 403, 404, 405, 421, 431, 501}
 
 
 TOKENS = st.sampled_from(
@@ -123,11 +126,25 @@ VALUES = st.one_of(
 @hostile
 @given(st.lists(st.tuples(TOKENS, VALUES), max_size=8), st.binary(max_size=200))
 def test_any_headers(house: Served, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
-    """Likewise; whatever the body is taken for, nothing of it gets into a header."""
+    """Likewise where its end is clear; whatever the body is taken for, nothing of it gets into a header."""
     head = b"".join(b"%s: %s\r\n" % header for header in headers)
     said = said_to(house, b"POST /?a=b HTTP/1.1\r\n" + head + b"\r\n" + body)
-    said = said.removeprefix(b"HTTP/1.1 100 Continue\r\n\r\n")
-    assert all(status in {400, 403, 404, 405, 413, 415, 417, 421, 431, 501} for status, _ in replies_in(said))
+    found = replies_in(said.removeprefix(b"HTTP/1.1 100 Continue\r\n\r\n"))
+    assert found or any(name in {b"Content-Length", b"Transfer-Encoding"} for name, _ in headers)
+    assert {status for status, _ in found} <= {400, 403, 404, 405, 413, 415, 417, 421, 431, 501}
+
+
+@pytest.mark.parametrize("length", [b"", b"Content-Length: 0\r\n"])
+def test_what_expects_to_go_on_and_does_not_gives_its_key_to_nobody(length: bytes) -> None:
+    """A request that is complete without a body is answered; the next on the connection has headers of its own."""
+    key, token = issue("kiosk", [Scope.RECOGNISE], now=datetime.now(UTC))
+    secret = token.reveal().encode()
+    keyed = b"GET /nowhere HTTP/1.1\r\nHost: localhost\r\nx-api-key: %s\r\nExpect: 100-continue\r\n%s\r\n"
+    with served(keys=InMemoryApiKeys(key)) as house, house.connect() as connection:
+        connection.sendall(keyed % (secret, length))
+        assert connection.recv(10_000).startswith(b"HTTP/1.1 404 ")
+        connection.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+        assert b"HTTP/1.1 401 " in read_all(connection)
 
 
 PARAMETERS = st.one_of(
@@ -209,7 +226,7 @@ def test_no_request_is_smuggled(house: Served, head: bytes, status: int) -> None
         connection.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\n" + head + SMUGGLED)
         told, text = only_reply(read_all(connection))
     assert told == status
-    assert "smuggled" not in text or len(text) < 300
+    assert "smuggled" not in text
 
 
 def test_what_a_client_wrote_is_repeated_without_control_characters(house: Served) -> None:

@@ -85,8 +85,9 @@ class IamGate:
 
     def passes(self, method: str, path: str, headers: dict[str, str], body: bytes) -> bool:
         """Whether all that the request does is allowed."""
+        context = leading_keys(headers, body)
         for action, resource in calls(method, path, headers, body):
-            sid = allowed(self.policy, action, resource)
+            sid = allowed(self.policy, action, resource, context)
             if sid is None:
                 self.refused.add((action, resource))
                 return False
@@ -132,6 +133,15 @@ def calls(method: str, path: str, headers: dict[str, str], body: bytes) -> list[
     if "Action" in form:  # kombu speaks SQS's older protocol
         return _sqs(form["Action"][0], {"QueueUrl": form.get("QueueUrl", [split.path])[0]})
     return [_s3(method, unquote(split.path), parse_qs(split.query, keep_blank_values=True))]
+
+
+def leading_keys(headers: dict[str, str], body: bytes) -> dict[str, list[str]]:
+    """The partition key of the one item that a call to DynamoDB writes; those of several are not looked at."""
+    target = next((value for name, value in headers.items() if name.lower() == "x-amz-target"), "")
+    if not target.startswith("DynamoDB"):
+        return {}
+    kind = json.loads(body).get("Key", {}).get("kind")
+    return {} if kind is None else {"dynamodb:LeadingKeys": [kind["S"]]}
 
 
 def _sqs(operation: str, content: Any) -> list[Call]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 
+from facerec.ports import ApiKeys
 from facerec.setting_groups import WebSettings
 from facerec.settings import Settings
 from facerec.web.server import WebServer, address_of, bind
@@ -51,9 +52,9 @@ class Served:
 
 
 @contextmanager
-def served(answer: Callable[..., Any] | None = None, **web: Any) -> Iterator[Served]:
+def served(answer: Callable[..., Any] | None = None, keys: ApiKeys | None = None, **web: Any) -> Iterator[Served]:
     """A served web tier, stopped on leaving."""
-    tier = FakeWebTier(Settings(web=WebSettings(**web)), answer)
+    tier = FakeWebTier(Settings(web=WebSettings(**web)), answer, keys=keys)
     with running(tier), bind("127.0.0.1", 0) as listener:
         server = WebServer(
             tier.app, tier.settings.web, listener, preview=tier.gate.preview, refused=tier.metrics.refused

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from facerec.api_keys import ApiKey, Scope, issue, revoked
-from facerec.errors import Transient
+from facerec.errors import ApiKeyUnreadable, Transient
 from facerec.web import key_ring
 from facerec.web.key_ring import UNREAD, KeyRing
 from tests.fakes.api_keys import InMemoryApiKeys
@@ -126,15 +126,89 @@ def test_a_store_that_hangs_holds_nobody_for_long(clock: Clock, monkeypatch: pyt
     assert ring.find(KEY.key_id) == KEY
 
 
-def test_a_hanging_store_takes_few_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many keys are presented."""
+def test_a_hanging_store_takes_few_threads() -> None:
+    """However many keys are presented; who comes without a body to wait for asks again."""
     store = Hanging()
     ring = KeyRing(store)
-    for number in range(key_ring.MAX_READINGS):
+    for number in range(3 * key_ring.MAX_READINGS):
         assert ring.peek(f"{number:012x}") is UNREAD
-    with pytest.raises(Transient):
-        ring.peek(KEY.key_id)
+    assert len(ring._readings) == key_ring.MAX_READINGS
     store.release.set()
+
+
+def test_a_crowd_of_new_keys_is_served() -> None:
+    """A process that has just started meets all its clients at once, and a store that takes its time."""
+    keys = [issue(f"client {number}", [Scope.RECOGNISE], now=NOW)[0] for number in range(100)]
+
+    class Slow(InMemoryApiKeys):
+        def get(self, key_id: str) -> ApiKey | None:
+            threading.Event().wait(0.05)
+            return super().get(key_id)
+
+    store = Slow(*keys)
+    ring = KeyRing(store)
+    assert UNREAD in {ring.peek(key.key_id) for key in keys}
+    with ThreadPoolExecutor(len(keys)) as threads:
+        assert list(threads.map(lambda key: ring.find(key.key_id), keys)) == keys
+    assert len(store.reads) == len(keys)
+
+
+def test_strangers_take_no_places_from_known_keys(clock: Clock) -> None:
+    """Whatever ids they invent while the store hangs."""
+    store = Hanging(KEY)
+    store.release.set()
+    ring = KeyRing(store, clock=clock)
+    assert ring.find(KEY.key_id) == KEY
+    clock.now += key_ring.FRESH_SECONDS
+    store.release.clear()
+    for number in range(key_ring.MAX_READINGS):
+        ring.peek(f"{number:012x}")
+    assert ring.peek(KEY.key_id) is UNREAD
+    assert KEY.key_id in ring._readings
+    store.release.set()
+    assert ring.find(KEY.key_id) == KEY
+
+
+def test_more_known_keys_than_can_be_read_again_go_on_working(clock: Clock) -> None:
+    """For ten minutes while the store hangs."""
+    keys = [issue(f"client {number}", [Scope.RECOGNISE], now=NOW)[0] for number in range(key_ring.MAX_READINGS + 1)]
+    store = Hanging(*keys)
+    store.release.set()
+    ring = KeyRing(store, clock=clock)
+    assert [ring.find(key.key_id) for key in keys] == keys
+    store.release.clear()
+    clock.now += key_ring.STALE_SECONDS - 1
+    assert [ring.peek(key.key_id) for key in keys[:-1]] == [UNREAD] * key_ring.MAX_READINGS
+    assert ring.peek(keys[-1].key_id) == ring.find(keys[-1].key_id) == keys[-1]
+    clock.now += 1
+    assert ring.peek(keys[-1].key_id) is UNREAD
+    store.release.set()
+
+
+def test_a_record_that_cannot_be_read_says_nothing_of_the_others(clock: Clock) -> None:
+    """It is not looked at all the time, and works once it is mended."""
+
+    class Damaged(InMemoryApiKeys):
+        damaged = True
+
+        def get(self, key_id: str) -> ApiKey | None:
+            found = super().get(key_id)
+            if found == KEY and self.damaged:
+                raise ApiKeyUnreadable("of a later version")
+            return found
+
+    store = Damaged(KEY, OTHER)
+    ring = KeyRing(store, clock=clock)
+    for _ in range(3):
+        with pytest.raises(Transient, match="later version"):
+            ring.find(KEY.key_id)
+    with pytest.raises(Transient, match="later version"):
+        ring.peek(KEY.key_id)
+    assert ring.find(OTHER.key_id) == OTHER
+    assert len(store.reads) == 2
+    store.damaged = False
+    clock.now += key_ring.ABSENT_SECONDS
+    assert ring.find(KEY.key_id) == KEY
 
 
 def test_a_peek_waits_for_nothing_and_begins_the_reading() -> None:

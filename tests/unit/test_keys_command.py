@@ -63,6 +63,7 @@ def test_scopes_and_an_end_can_be_given(store: InMemoryApiKeys) -> None:
         (("create", "x", "--scope", "everything"), "recognise"),
         (("create", "x", "--scope", "admin", "--expires-in", "soon"), "90d"),
         (("create", "x", "--scope", "admin", "--expires-in", "999999d"), "ten years"),
+        (("create", "x", "--scope", "admin", "--expires-in", "0d"), "90d"),
         (("rotate", "0123456789ab", "--grace", "-1h"), "24h"),
     ],
 )

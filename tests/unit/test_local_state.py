@@ -12,6 +12,7 @@ from facerec.errors import ConfigurationError
 from facerec.local.environment import emulated_variables, export_lines, without_aws
 from facerec.local.signals import stop_signals
 from facerec.local.state import Running, StateDirectory
+from facerec.local.system import web_variables
 
 RUNNING = Running(4711, "http://127.0.0.1:8000", "http://127.0.0.1:4566", {"FACEREC_WEB__PORT": "8000"})
 
@@ -70,6 +71,20 @@ def test_exports_survive_a_shell(tmp_path: Path) -> None:
         ["/bin/sh", "-c", script], env={"AWS_PROFILE": "work"}, capture_output=True, text=True, check=True
     )
     assert shell.stdout == "/a b/'c' $HOME\n`d`|eu-central-1|"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "::1", "localhost"])
+def test_the_local_web_tier_is_open_on_loopback(host: str) -> None:
+    """Unless the environment says otherwise."""
+    assert web_variables(host, {})["FACEREC_WEB__AUTH"] == "open"
+    assert web_variables(host, {"FACEREC_WEB__AUTH": "keys", "PATH": "/bin"})["FACEREC_WEB__AUTH"] == "keys"
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7", "faces.example"])  # noqa: S104 - nothing is bound
+def test_where_others_reach_it_the_local_web_tier_asks_for_keys(host: str) -> None:
+    """It has to be said that everyone is served."""
+    assert not {"FACEREC_WEB__AUTH", "FACEREC_WEB__RATE_LIMIT"} & web_variables(host, {}).keys()
+    assert web_variables(host, {"FACEREC_WEB__AUTH": "open"})["FACEREC_WEB__AUTH"] == "open"
 
 
 def test_nothing_of_a_real_account_reaches_the_emulated_one() -> None:

@@ -9,9 +9,12 @@ from typing import Any
 import botocore.session
 import pytest
 from botocore import xform_name
+from click.testing import CliRunner
 
 from facerec.aws.policies import ROLES, policy
 from facerec.aws.statements import WITHOUT_RESOURCES, Place
+from facerec.commands.policies import command
+from facerec.errors import FacerecError
 from facerec.setting_groups import AwsSettings, InstancesSettings
 from facerec.settings import Settings
 from tests.support.iam import allowed
@@ -189,6 +192,14 @@ def test_the_policies_in_deploy_are_those_of_the_default_names() -> None:
     assert written == {role: policy(role, PLACE) for role in ROLES}
 
 
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    """With the option that chose it, and no traceback."""
+    folder = tmp_path / "file" / "iam"
+    folder.parent.write_text("")
+    with pytest.raises(FacerecError, match=r"cannot write to .*/file/iam: .* see --write"):
+        CliRunner().invoke(command, ["--account", ACCOUNT, "--write", str(folder)], catch_exceptions=False)
+
+
 @pytest.mark.parametrize("role", sorted(ROLES))
 def test_nothing_is_granted_at_large(role: str) -> None:
     """No wildcard among the actions; `*` as a resource only where AWS knows no other; small enough for IAM."""
@@ -253,6 +264,13 @@ def test_the_autoscaler_passes_one_role_to_ec2() -> None:
     assert allowed(document, "iam:PassRole", f"arn:aws:iam::{ACCOUNT}:role/workers", to_ec2)
     assert not allowed(document, "iam:PassRole", f"arn:aws:iam::{ACCOUNT}:role/admin", to_ec2)
     assert not allowed(document, "iam:PassRole", f"arn:aws:iam::{ACCOUNT}:role/workers")
+
+
+def test_a_worker_writes_its_report_and_not_the_lease() -> None:
+    """Which is in the same table."""
+    document, table = policy("worker", PLACE), f"arn:aws:dynamodb:us-east-1:{ACCOUNT}:table/facerec-fleet"
+    assert allowed(document, "dynamodb:UpdateItem", table, {"dynamodb:LeadingKeys": ["worker"]})
+    assert not allowed(document, "dynamodb:UpdateItem", table, {"dynamodb:LeadingKeys": ["lease"]})
 
 
 def test_settings_narrow_and_widen_what_is_granted() -> None:

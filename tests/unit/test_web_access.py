@@ -17,7 +17,7 @@ from structlog.contextvars import get_contextvars, merge_contextvars
 from structlog.testing import capture_logs
 from werkzeug.test import TestResponse
 
-from facerec.api_keys import ApiKey, Scope, Token, issue, revoked
+from facerec.api_keys import ApiKey, Scope, Token, issue, revoked, rotated
 from facerec.errors import Transient
 from facerec.logs import _TRACEBACKS
 from facerec.setting_groups import WebSettings
@@ -112,6 +112,23 @@ def test_health_and_the_page_are_open(guarded: House, path: str) -> None:
     """Also to those with a wrong key."""
     for headers in ({}, {"x-api-key": NOBODYS}):
         assert guarded.client.get(path, headers=headers).status_code == 200
+
+
+def test_strangers_do_not_learn_what_is_wrong(guarded: House) -> None:
+    """The reasons have names of buckets and addresses; they are logged once, until something changes."""
+
+    def missing() -> None:
+        raise Transient("cannot reach http://10.0.0.1/bucket")
+
+    guarded.tier.checks |= {"store": missing, "inbox": lambda: None}
+    app = guarded.tier._app()
+    with capture_logs() as lines:
+        responses = [app.test_client().get("/readyz") for _ in range(2)]
+    assert [response.status_code for response in responses] == [503, 503]
+    assert responses[0].json == {"status": "unready", "checks": {"inbox": "ok", "store": "failed"}}
+    assert [(line["check"], line["reason"]) for line in lines if line["event"] == "check_failed"] == [
+        ("store", "cannot reach http://10.0.0.1/bucket")
+    ]
 
 
 def test_the_page_says_how_to_use_a_key(guarded: House) -> None:
@@ -244,6 +261,33 @@ def test_guesses_are_limited_and_cost_no_readings() -> None:
         assert attacked.post().status_code == 401  # a missing key is no guess
 
 
+def test_a_right_secret_is_no_guess() -> None:
+    """A forgotten client with an old key shuts nobody out at its address."""
+    shared = house(auth_failures="3/minute")
+    expired, old = made(expires_in=timedelta(minutes=1))
+    other, token = made()
+    shared.keys.put(expired)
+    shared.keys.put(other)
+    with running(shared.tier):
+        assert {shared.post(old.reveal()).status_code for _ in range(10)} == {401}
+        assert shared.post(token.reveal()).status_code == 200
+
+
+def test_a_new_secret_works_within_seconds(guarded: House) -> None:
+    """A key that is rotated is read again for whoever has another secret, and guesses do not tire the store."""
+    assert guarded.post(guarded.token.reveal()).status_code == 200
+    changed, token = rotated(guarded.key, now=datetime.now(UTC), grace=timedelta(hours=1))
+    guarded.keys.put(changed)
+    guarded.clock.now += 2
+    assert guarded.post(token.reveal()).status_code == 200
+    assert guarded.post(guarded.token.reveal()).status_code == 200
+    reads = len(guarded.keys.reads)
+    for _ in range(10):
+        guarded.clock.now += 0.5
+        guarded.post(f"frk_{guarded.key.key_id}_{'A' * 43}")
+    assert len(guarded.keys.reads) - reads <= 3
+
+
 def test_the_address_behind_a_proxy_counts_only_where_proxies_are_trusted() -> None:
     """Otherwise anybody could take another one for each request."""
 
@@ -272,7 +316,7 @@ def test_browsers_are_told_to_keep_everything_to_themselves(guarded: House) -> N
         assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
         assert headers["X-Content-Type-Options"] == "nosniff"
         assert headers["X-Frame-Options"] == "DENY"
-        assert headers["Referrer-Policy"] == "no-referrer"
+        assert headers["Referrer-Policy"] == "same-origin"
         assert headers["Cache-Control"] == "no-store"
         assert headers["Cross-Origin-Opener-Policy"] == headers["Cross-Origin-Resource-Policy"] == "same-origin"
         assert "camera=()" in headers["Permissions-Policy"]
@@ -289,14 +333,15 @@ def test_https_is_kept_to_once_a_trusted_proxy_says_so() -> None:
     )
 
 
-@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:8000", "127.0.0.1:8000", "[::1]:8000"])
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:8000", "localhost.", "127.0.0.1:8000", "[::1]:8000", ""])
 def test_on_loopback_the_open_server_answers_to_its_own_names(host: str) -> None:
-    """With any port."""
+    """With any port; and to who names none, as HTTP/1.0 allows and no browser does."""
     assert opened().get(RESULT, headers={"Host": host}).status_code == 404
+    assert opened(host="127.0.0.2").get(RESULT, headers={"Host": "127.0.0.2:8000"}).status_code == 404
 
 
 @pytest.mark.parametrize(
-    "host", ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "", "[", "::1]", "@"]
+    "host", ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "127.0.0.2", "[", "::1]", "@"]
 )
 def test_a_rebound_name_gets_nothing(host: str) -> None:
     """A foreign page may make its own name point here, and read what is answered."""
@@ -327,6 +372,27 @@ def test_a_foreign_page_cannot_upload_through_its_readers_browser(site: str | No
     headers = {} if site is None else {"Sec-Fetch-Site": site}
     assert opened().post("/", headers=headers).status_code == status
     assert opened().get(RESULT, headers=headers).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("origin", "site", "status"),
+    [
+        ("http://192.0.2.7:8000", None, 400),
+        ("HTTP://192.0.2.7:8000", None, 400),
+        ("http://192.0.2.7", None, 403),
+        ("http://192.0.2.7:8001", None, 403),
+        ("http://evil.example", None, 403),
+        ("null", None, 403),
+        ("http://evil.example", "same-origin", 400),
+        ("http://192.0.2.7:8000", "cross-site", 403),
+    ],
+)
+def test_over_plain_http_the_origin_tells(origin: str, site: str | None, status: int) -> None:
+    """There browsers do not send `Sec-Fetch-Site`."""
+    client = opened(host="0.0.0.0")  # noqa: S104 - nothing is bound
+    headers = {"Host": "192.0.2.7:8000", "Origin": origin} | ({} if site is None else {"Sec-Fetch-Site": site})
+    assert client.post("/", headers=headers).status_code == status
+    assert client.get(RESULT, headers=headers).status_code == 404
 
 
 HEADER_TEXT = st.text(st.characters(max_codepoint=255, exclude_characters="\r\n\0"), max_size=80)

@@ -12,12 +12,13 @@ from flask.testing import FlaskClient
 from structlog.testing import capture_logs
 from werkzeug.test import TestResponse
 
-from facerec.errors import ConfigurationError, FacerecError, QueueMissing, Transient
+from facerec.errors import ConfigurationError, FacerecError, ObjectMissing, QueueMissing, Transient
 from facerec.messages import NO_FACE, UNKNOWN, Outcome, RecognitionRequest, RecognitionResult
 from facerec.setting_groups import AutoscaleSettings, QueueSettings, WebSettings, WorkerSettings
 from facerec.settings import Settings
 from facerec.web.forms import FORM_OVERHEAD_BYTES
 from model.header import read_header
+from tasks.driver import _GIVEN_UP, _told
 from tests.fakes.web_tier import FakeWebTier, answers, picture, result_for, running, together, upload
 
 LIMIT = 200_000
@@ -291,7 +292,21 @@ def test_what_the_engine_cannot_process_is_reported_with_its_id() -> None:
         response = upload(tier.app.test_client())
     assert response.status_code == 500
     assert str(tier.tasks.requests[0].request_id) in plain(response)
+    assert "trying again will not help" in plain(response)
     assert "libfoo" not in response.text
+
+
+@pytest.mark.parametrize("detail", [_GIVEN_UP, _told(ObjectMissing("b", "k"))])
+def test_what_was_not_the_pictures_fault_can_be_sent_again(detail: str) -> None:
+    """The reply says what the stored result says."""
+
+    def fail(request: RecognitionRequest) -> RecognitionResult:
+        return result_for(request, "", outcome=Outcome.FAILED, detail=detail)
+
+    with running(FakeWebTier(answer=fail)) as tier:
+        response = upload(tier.app.test_client())
+    assert response.status_code == 500
+    assert plain(response) == f"{detail}; its request id is {tier.tasks.requests[0].request_id}"
 
 
 @pytest.mark.parametrize(
