@@ -1,5 +1,6 @@
 """What every tier's Prometheus metrics have in common: their server, and the processes that they speak of."""
 
+import resource
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -42,15 +43,23 @@ def served(registry: CollectorRegistry, host: str, port: int, *, group: str) -> 
         thread.join()
 
 
+def ended_children_seconds() -> float:
+    """The processor time, user and system, of this process's children that have ended and been waited for."""
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return spent.ru_utime + spent.ru_stime
+
+
 class ProcessSum(Collector):
     """The process metrics of several processes, added up: memory, processor time, descriptors.
 
-    `pids` tells which there are now; one that has ended meanwhile counts for nothing.
+    `pids` tells which there are now. `ended` tells the processor time of those that have ended, which stays in the sum:
+    a counter may not go backwards.
     """
 
-    def __init__(self, pids: Callable[[], Iterable[int]], namespace: str = "") -> None:
+    def __init__(self, pids: Callable[[], Iterable[int]], namespace: str = "", *, ended: Callable[[], float]) -> None:
         self._pids = pids
         self._namespace = namespace
+        self._ended = ended
 
     def collect(self) -> Iterator[Metric]:
         """One family for each, also without any process."""
@@ -59,6 +68,7 @@ class ProcessSum(Collector):
             for family in ProcessCollector(pid=partial(str, pid), registry=None).collect():
                 if family.name in sums:
                     sums[family.name] += family.samples[0].value
+        sums[_CPU] += self._ended()
         prefix = f"{self._namespace}_" if self._namespace else ""
         for name, value in sums.items():
             make = CounterMetricFamily if name == _CPU else GaugeMetricFamily

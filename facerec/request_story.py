@@ -4,19 +4,23 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 from facerec.log_records import LogRecord
 from facerec.messages import Outcome, RecognitionResult
 from facerec.ports import StoredObject
 
 _STAGES = {
-    "fetch": "photo fetched",
-    "engine": "faces looked for",
-    "match": "faces compared with the gallery",
-    "store": "result stored",
-    "publish": "result published",
+    "fetch": ("photo fetched", "photo not fetched"),
+    "engine": ("faces looked for", "looking for faces failed"),
+    "match": ("faces compared with the gallery", "faces not compared with the gallery"),
+    "store": ("result stored", "result not stored"),
+    "publish": ("result published", "result not published"),
 }
-"""The worker's stages that follow one another, as `timings_ms` names them."""
+"""The worker's stages that follow one another, as `timings_ms` names them: what is told when they went well, or not."""
+_IN_VAIN = frozenset({"failed", "redelivered", "error"})
+_OVER = "delivery over: "
+_PUT_ASIDE = frozenset({f"{_OVER}failed", f"{_OVER}dead_lettered"})
 _WITHIN_ENGINE = ("wait", "decode", "detect", "embed")
 _KNOWN = frozenset({"level", "request_id", "logger"})
 _SECOND = timedelta(seconds=1)
@@ -57,12 +61,12 @@ class Story:
     notes: tuple[str, ...] = ()
 
 
-def story(records: Iterable[LogRecord], objects: Objects | None, notes: Iterable[str] = ()) -> Story:
+def story(request_id: UUID, records: Iterable[LogRecord], objects: Objects | None, notes: Iterable[str] = ()) -> Story:
     """Put together what is known; without `objects` the store was not asked, or could not be."""
     steps = [step for record in records for step in _told(record)]
     if objects is not None:
         steps += _seen(objects, _received_at(steps))
-    return Story(tuple(sorted(steps, key=lambda step: step.at)), (*notes, *_hints(steps, objects)))
+    return Story(tuple(sorted(steps, key=lambda step: step.at)), (*notes, *_hints(request_id, steps, objects)))
 
 
 def _told(record: LogRecord) -> Iterator[Step]:
@@ -97,12 +101,15 @@ def _delivery(record: LogRecord, facts: dict[str, Any]) -> Iterator[Step]:
         at = record.at - total
         queued = {"queued_ms": facts.pop("queued_ms")} if "queued_ms" in facts else {}
         yield Step(at, record.process, f"task received, delivery {attempt}", queued)
-        for stage, what in _STAGES.items():
-            if (took := _ms(timings.get(stage))) is not None:
-                at = min(at + took, record.at)
-                inside = {f"{name}_ms": timings[name] for name in _WITHIN_ENGINE if name in timings}
-                yield Step(at, record.process, what, inside if stage == "engine" else {})
-    yield Step(record.at, record.process, f"delivery over: {facts.pop('outcome', '?')}", facts)
+        timed = {stage: took for stage in _STAGES if (took := _ms(timings.get(stage))) is not None}
+        # Stages are timed however they end. One that had a result passed them all, though the result be a failure.
+        in_vain = facts.get("outcome") in _IN_VAIN and "computed_in_attempt" not in facts
+        failed = [*timed][-1] if timed and in_vain else None
+        for stage, took in timed.items():
+            at = min(at + took, record.at)
+            inside = {f"{name}_ms": timings[name] for name in _WITHIN_ENGINE if name in timings}
+            yield Step(at, record.process, _STAGES[stage][stage == failed], inside if stage == "engine" else {})
+    yield Step(record.at, record.process, f"{_OVER}{facts.pop('outcome', '?')}", facts)
 
 
 def _received_at(steps: Iterable[Step]) -> datetime | None:
@@ -148,18 +155,22 @@ def _result(result: RecognitionResult) -> dict[str, Any]:
     return {name: value for name, value in known.items() if value not in (None, "", {})}
 
 
-def _hints(steps: Iterable[Step], objects: Objects | None) -> Iterator[str]:
-    if any(step.what in {"delivery over: failed", "delivery over: dead_lettered"} for step in steps):
-        yield "it was put aside: `facerec dlq show <request_id>` has the task with its reason"
+def _hints(request_id: UUID, steps: Iterable[Step], objects: Objects | None) -> Iterator[str]:
+    show = f"`facerec dlq show {request_id}`"
+    if _put_aside(steps, None if objects is None else objects.result):
+        yield f"it was put aside: {show} has the task with its reason, unless it was redriven or purged since"
     elif objects is not None and objects.stored is None and objects.photo is not None:
-        yield (
-            "there is a photo and no result: it waits, is worked on, or is a dead letter "
-            "(`facerec dlq show <request_id>`)"
-        )
+        yield f"there is a photo and no result: it waits, is worked on, or is a dead letter ({show})"
     elif objects is not None and objects.stored is not None and objects.result is None:
         yield "the stored result cannot be read by this version"
-    if objects is not None and objects.result is not None and objects.result.outcome is Outcome.FAILED:
-        yield "it failed for good: `facerec dlq show <request_id>` has the task with its reason"
+
+
+def _put_aside(steps: Iterable[Step], result: RecognitionResult | None) -> bool:
+    """Whether what came last made it a dead letter: after a redrive an earlier end does not count."""
+    last = max((step for step in steps if step.what.startswith(_OVER)), key=lambda step: step.at, default=None)
+    if last is None or (result is not None and result.completed_at > last.at):
+        return result is not None and result.outcome is Outcome.FAILED
+    return last.what in _PUT_ASIDE
 
 
 def _ms(value: Any) -> timedelta | None:

@@ -8,7 +8,7 @@ import difflib
 import json
 import os
 from collections.abc import Iterator
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 from pydantic import AnyHttpUrl, BaseModel, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
@@ -237,6 +237,14 @@ def _problem(error: Any) -> str:
     message = str(error["msg"]).removeprefix("Value error, ")
     if not location:
         return message
-    secret = isinstance(error.get("input"), SecretStr | dict)
-    got = "" if secret else f" (got {error['input']!r})"
-    return f"{ENV_PREFIX}{_DELIMITER.join(location).upper()}: {message}{got}"
+    variable = f"{ENV_PREFIX}{_DELIMITER.join(location).upper()}"
+    if variable in _secrets():  # the input is what was given: plain text
+        if error["type"] == "too_short":
+            message = f"needs at least {error['ctx']['min_length']} characters"
+        return f"{variable}: {message}"
+    got = "" if isinstance(error.get("input"), dict) else f" (got {error['input']!r})"
+    return f"{variable}: {message}{got}"
+
+
+def _secrets() -> set[str]:
+    return {name for name, field in variables() if SecretStr in (field.annotation, *get_args(field.annotation))}

@@ -15,7 +15,7 @@ from facerec.engine.watch import Batch, Failure
 from facerec.fleet import WorkerState
 from facerec.gallery_cache import GalleryCache
 from facerec.messages import Outcome
-from facerec.metrics import ProcessSum
+from facerec.metrics import ProcessSum, ended_children_seconds
 from tasks.driver import DEAD_LETTERED, ERROR, POSTPONED, REDELIVERED, Handling
 from tasks.occupancy import Occupancy
 
@@ -128,7 +128,7 @@ class WorkerMetrics:
     def look_at(self, *, engine: SupervisedEngine, gallery: GalleryCache, occupancy: Occupancy) -> None:
         """Tell also what is so at the moment; the engine has started."""
         self.registry.register(_Now(engine, gallery, occupancy))
-        self.registry.register(ProcessSum(engine.pids, "facerec_worker_engine"))
+        self.registry.register(ProcessSum(engine.pids, "facerec_worker_engine", ended=ended_children_seconds))
 
 
 class _Now(Collector):

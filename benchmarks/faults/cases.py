@@ -1,5 +1,6 @@
 """The faults: what each does to a running system, and what its processes need for it."""
 
+import json
 import os
 import shutil
 import signal
@@ -9,6 +10,8 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from benchmarks.fault_rules import Harm, Rule, of
@@ -17,6 +20,7 @@ from benchmarks.faults.clients import Harmful
 from benchmarks.faults.rig import START_SECONDS, Processes, Rig
 from benchmarks.processes import descendants
 from facerec.local.addresses import poll_until
+from facerec.local.supervisor import Child
 
 _LEAD_SECONDS = 4.0
 """Of undisturbed load before the first harm."""
@@ -25,17 +29,23 @@ _KILLS = 5
 _WITHOUT_QUEUE_SECONDS = 5.0
 _LOST_DELETES_SECONDS = 10.0
 _AN_HOUR_SECONDS = 3600
+_MOVED_SECONDS = 60.0
+_LAST_LINES = 5
 
 _DISK = "FACEREC_MODEL__CACHE_DIR"
+
+
+class NotHarmed(Exception):
+    """Nothing was injected, so that what went well proves nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
     """One fault.
 
-    Harm that `lasts` is done until the last client has its answer; else the load goes on until it has been done.
-    `processes` gets a folder of its own. `missing` says what this machine lacks, and `poisoned` which photos kill the
-    engine: every so many.
+    Harm that `lasts` is done by the proxy until the last client has its answer; else the load goes on until it has been
+    done. `processes` gets a folder of its own. `missing` says what this machine lacks, and `poisoned` which photos kill
+    the engine: every so many.
     """
 
     name: str
@@ -56,9 +66,11 @@ def kill_workers(rig: Rig, over: threading.Event, kills: int = _KILLS, pause_sec
 def kill_engines(rig: Rig, over: threading.Event) -> None:
     """SIGKILL the engine process of each worker, which is replaced by one that finds what the first one has left."""
     over.wait(_LEAD_SECONDS)
-    for worker in rig.workers:
-        for pid in descendants(worker.process.pid, "facerec.engine.child"):
-            os.kill(pid, signal.SIGKILL)
+    engines = [pid for worker in rig.workers for pid in descendants(worker.process.pid, "facerec.engine.child")]
+    if not engines:
+        raise NotHarmed("no worker has an engine process")
+    for pid in engines:
+        os.kill(pid, signal.SIGKILL)
 
 
 def kill_web(rig: Rig, over: threading.Event, lead_seconds: float = _LEAD_SECONDS) -> None:
@@ -122,10 +134,25 @@ def duplicate(rig: Rig, over: threading.Event, seconds: float = _LOST_DELETES_SE
 
 
 def jump_clock(rig: Rig, over: threading.Event) -> None:
-    """Put the clock of both tiers an hour ahead, then an hour behind, then right."""
+    """Put the clock of both tiers an hour ahead, then an hour behind, then right; what they log tells that it moved."""
     for offset in (_AN_HOUR_SECONDS, -_AN_HOUR_SECONDS, 0):
         over.wait(_LEAD_SECONDS)
         clock.shift(rig.environ, offset)
+        for tier in (rig.web, *rig.workers):
+            if not poll_until(partial(_is_ahead, rig, tier, offset), _MOVED_SECONDS):
+                raise NotHarmed(f"the clock of {tier.command.name} has not moved by {offset} s")
+
+
+def _is_ahead(rig: Rig, child: Child, offset: int) -> bool:
+    """Whether a process has logged just now so many seconds ahead of the true time, within a minute."""
+    lines = rig.log(child).rpartition("\n")[0].splitlines()[-_LAST_LINES:]  # the last one may still be written
+    stamps = [json.loads(line).get("timestamp") for line in lines if line.startswith("{")]
+    now = datetime.now(UTC)
+    return any(
+        abs((datetime.fromisoformat(stamp) - now).total_seconds() - offset) < _MOVED_SECONDS
+        for stamp in stamps
+        if stamp
+    )
 
 
 def nothing(rig: Rig, over: threading.Event) -> None:

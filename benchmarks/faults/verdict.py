@@ -130,12 +130,19 @@ def judge(stories: Sequence[Story], left: Remains, sent: set[str], tell: Callabl
     accepted = ours.keys() & sent
     dead = {request_id: reason for request_id, reason in left.dead.items() if request_id in ours}
     lost = {one for one in accepted if not outputs.get(one) and dead.get(one) is None}
+    lost |= {one for one in accepted - dead.keys() if any(map(_failed, outputs.get(one, [])))}
     wrong = [story.text or "" for story in stories if story.text is not None and not _right(story)]
     wrong += [
         f"stored {result['filename']}: {result['result']}"
         for one, results in outputs.items()
         for result in results
         if not _right_result(one, result, by_name)
+    ]
+    wrong += [
+        f"fetched {story.photo.filename} under {story.request_id}: {story.fetched}"
+        for story in stories
+        if story.fetched is not None
+        and not _right_result(story.request_id or "", story.fetched, {story.photo.filename: story.photo})
     ]
     unserved = [story for story in stories if not _served(story) and story.request_id not in lost]
     twice = [one for one, results in outputs.items() if len(results) > 1]
@@ -167,9 +174,13 @@ def judge(stories: Sequence[Story], left: Remains, sent: set[str], tell: Callabl
 
 
 def _served(story: Story) -> bool:
-    """Whether the client has its answer; a final refusal is one for poison alone."""
-    refused = story.told is not None and story.photo.answer is None
-    return story.text is not None or story.fetched is not None or refused
+    """Whether the client has its answer; a final refusal or a failure is one for poison alone."""
+    failed = story.told is not None or (story.fetched is not None and _failed(story.fetched))
+    return story.photo.answer is None if failed else story.text is not None or story.fetched is not None
+
+
+def _failed(result: Mapping[str, Any]) -> bool:
+    return bool(result["outcome"] == Outcome.FAILED)
 
 
 def _right(story: Story) -> bool:
@@ -181,8 +192,8 @@ def _right_result(request_id: str, result: dict[str, Any], photos: dict[str, Pho
     photo = photos.get(result["filename"])
     if result["request_id"] != request_id or photo is None:
         return False
-    if result["outcome"] == Outcome.FAILED:
-        return True  # whoever was told so without reason is counted as lost
+    if _failed(result):
+        return True  # whoever was told so without reason, or has no dead letter, is counted as lost
     return bool(result["result"] == photo.answer)
 
 

@@ -1,13 +1,12 @@
 """The queue of events: from every process of the tiers to the one Flower."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from facerec.aws.clients import Clients
-from facerec.aws.queue_urls import QueueUrls, check_taken, missing
+from facerec.aws.queue_urls import QueueUrls, check_taken
 from facerec.aws.results import RECEIVE_AT_ONCE
-from facerec.errors import QueueMissing, Transient
+from facerec.errors import Transient
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,15 +28,15 @@ class SqsEventQueue:
 
     def send(self, body: str) -> None:
         """Put one message, up to 256 KiB."""
-        with self._renewed("send to"):
-            reply = self._clients.sqs.send_message(QueueUrl=self._urls.url(self._queue), MessageBody=body)
+        with self._urls.calling(self._queue, "send to") as url:
+            reply = self._clients.sqs.send_message(QueueUrl=url, MessageBody=body)
         check_taken(self._queue, reply)
 
     def receive(self, wait_seconds: int) -> Sequence[Letter]:
         """Up to ten messages; whoever has used them deletes them, or they come again."""
-        with self._renewed("receive from"):
+        with self._urls.calling(self._queue, "receive from") as url:
             messages = self._clients.sqs.receive_message(
-                QueueUrl=self._urls.url(self._queue),
+                QueueUrl=url,
                 MaxNumberOfMessages=RECEIVE_AT_ONCE,
                 WaitTimeSeconds=wait_seconds,
                 AttributeNames=["SentTimestamp"],
@@ -51,19 +50,10 @@ class SqsEventQueue:
         """Forget up to ten messages; raises `Transient` where SQS keeps one."""
         if not letters:
             return
-        with self._renewed("delete from"):
+        with self._urls.calling(self._queue, "delete from") as url:
             reply = self._clients.sqs.delete_message_batch(
-                QueueUrl=self._urls.url(self._queue),
+                QueueUrl=url,
                 Entries=[{"Id": str(i), "ReceiptHandle": letter.receipt} for i, letter in enumerate(letters)],
             )
         if failed := reply.get("Failed", []):
             raise Transient(f"queue {self._queue!r} kept {len(failed)} messages: {failed[0]['Code']}")
-
-    @contextmanager
-    def _renewed(self, doing: str) -> Iterator[None]:
-        try:
-            with missing(self._queue, doing):
-                yield
-        except QueueMissing:
-            self._urls.forget(self._queue)  # it may be made anew
-            raise

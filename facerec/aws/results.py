@@ -1,14 +1,13 @@
 """Results over SQS: the workers' sending end and the web tier's receiving end."""
 
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import structlog
 
 from facerec.aws.clients import Clients
 from facerec.aws.group_sends import MAX_MESSAGE_BYTES, GroupSends
-from facerec.aws.queue_urls import QueueUrls, missing
+from facerec.aws.queue_urls import QueueUrls
 from facerec.errors import InvalidMessage, QueueMissing
 from facerec.messages import RecognitionResult
 from facerec.ports import Delivery
@@ -60,9 +59,9 @@ class SqsResultInbox:
     def receive(self, wait_seconds: float) -> Sequence[Delivery]:
         """Up to ten results; `wait_seconds` counts in whole seconds up to 20. Raises `QueueMissing`."""
         seconds = min(LONGEST_POLL_SECONDS, round(wait_seconds))
-        with self._renewed("receive from"):
+        with self._urls.calling(self._queue, "receive from") as url:
             messages = self._clients.sqs.receive_message(
-                QueueUrl=self._urls.url(self._queue),
+                QueueUrl=url,
                 MaxNumberOfMessages=RECEIVE_AT_ONCE,
                 WaitTimeSeconds=seconds,
                 VisibilityTimeout=_HIDDEN_SECONDS,
@@ -87,24 +86,15 @@ class SqsResultInbox:
     def _delete(self, receipts: Sequence[str]) -> None:
         for start in range(0, len(receipts), RECEIVE_AT_ONCE):
             batch = receipts[start : start + RECEIVE_AT_ONCE]
-            with self._renewed("delete from"):
+            with self._urls.calling(self._queue, "delete from") as url:
                 reply = self._clients.sqs.delete_message_batch(
-                    QueueUrl=self._urls.url(self._queue),
+                    QueueUrl=url,
                     Entries=[{"Id": str(i), "ReceiptHandle": receipt} for i, receipt in enumerate(batch)],
                 )
             failed = reply.get("Failed", [])
             if failed:
                 reasons = sorted({entry["Code"] for entry in failed})
                 log.warning("results_not_deleted", queue=self._queue, count=len(failed), reasons=reasons)
-
-    @contextmanager
-    def _renewed(self, doing: str) -> Iterator[None]:
-        try:
-            with missing(self._queue, doing):
-                yield
-        except QueueMissing:
-            self._urls.forget(self._queue)
-            raise
 
 
 def _fitting(result: RecognitionResult) -> str:

@@ -1,5 +1,6 @@
 """What the `facerec dlq` commands share: the queue with what belongs to it, and how its letters are told."""
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -110,9 +111,10 @@ def name_of(letter: DeadLetter) -> str:
 
 
 def short(reason: str) -> str:
-    """A reason in a table's column."""
+    """A reason in a table's column: whole where no terminal shows it."""
     line = plain(reason)
-    return line if len(line) <= _REASON_WIDTH else f"{line[: _REASON_WIDTH - 1]}…"
+    whole = len(line) <= _REASON_WIDTH or not sys.stdout.isatty()
+    return line if whole else f"{line[: _REASON_WIDTH - 1]}…"
 
 
 def plain(value: Any) -> str:

@@ -44,7 +44,12 @@ def list_(given: Shelf | None, limit: int | None, reason_matches: str | None, as
     """List the dead letters, the oldest failure first.
 
     Looking at a message counts as one more receive; nothing is taken away, and all are visible again at the end.
-    """
+
+    \b
+    Examples:
+      facerec dlq list --limit 20
+      facerec dlq list --reason-matches SIGSEGV --json | jq -r '.[].request_id'
+    """  # noqa: D301 - \b is click's mark for a block that is not wrapped
     shelf = Shelf.of(given)
     with shelf.looked_at(_chooser((), reason_matches), limit) as letters:
         pass
@@ -73,7 +78,13 @@ def list_(given: Shelf | None, limit: int | None, reason_matches: str | None, as
 @json_option
 @click.pass_obj
 def show(given: Shelf | None, identifier: str, as_json: bool) -> None:  # noqa: FBT001 - click passes by name
-    """Show all that is known of a dead letter, by its request's id or the message's."""
+    """Show all that is known of a dead letter, by its request's id or the message's.
+
+    \b
+    Examples:
+      facerec dlq show 0b7c1c5e-7c39-4b0e-a3a8-2f1d8f6f3f55
+      facerec dlq show 0b7c1c5e-7c39-4b0e-a3a8-2f1d8f6f3f55 --json | jq -r '.[].body'
+    """  # noqa: D301 - \b is click's mark for a block that is not wrapped
     shelf = Shelf.of(given)
     with shelf.looked_at(lambda letter: letter.named(identifier)) as letters:
         pass
@@ -116,7 +127,7 @@ def redrive_(
       facerec dlq redrive --reason-matches SIGSEGV --dry-run
       facerec dlq redrive --all --yes
     """  # noqa: D301 - \b is click's mark for a block that is not wrapped
-    _need_a_choice(identifiers, reason_matches, everything)
+    _need_a_choice(everything, identifiers, reason_matches)
     shelf = Shelf.of(given)
     with shelf.looked_at(_chooser(identifiers, reason_matches)) as letters:
         _check_found(identifiers, letters)
@@ -135,7 +146,7 @@ def redrive_(
                 )
             click.echo(f"{many(len(sent))} sent to {shelf.settings.request_queue}")
     if refused:
-        raise FacerecError(f"{many(len(refused))} left where they are: not tasks of facerec")
+        raise FacerecError(f"not a task of facerec, so left where it is: {many(len(refused))}")
 
 
 @command.command("purge")
@@ -160,12 +171,9 @@ def purge(
     \b
     Examples:
       facerec dlq purge --older-than 7d
-      facerec dlq purge --reason-matches "no longer stored" --yes
+      facerec dlq purge --reason-matches "no object" --yes
     """  # noqa: D301 - \b is click's mark for a block that is not wrapped
-    narrowed = identifiers or reason_matches is not None or older_than is not None
-    _need_a_choice(identifiers, reason_matches, everything or older_than is not None)
-    if everything and narrowed:
-        raise click.UsageError("--all throws everything away: leave it out to choose")
+    _need_a_choice(everything, identifiers, reason_matches, older_than, ages=" or --older-than")
     shelf = Shelf.of(given)
     if everything and not dry_run:
         count = shelf.dead.count()
@@ -183,9 +191,17 @@ def purge(
             click.echo(f"{many(len(letters))} thrown away")
 
 
-def _need_a_choice(identifiers: Sequence[str], reason: str | None, everything: bool) -> None:  # noqa: FBT001
-    if not (identifiers or reason is not None or everything):
-        raise click.UsageError("name requests, or choose with --reason-matches, or say --all")
+def _need_a_choice(
+    everything: bool,  # noqa: FBT001 - as click passes it
+    identifiers: Sequence[str],
+    *choices: object,
+    ages: str = "",
+) -> None:
+    narrowed = bool(identifiers) or any(choice is not None for choice in choices)
+    if not narrowed and not everything:
+        raise click.UsageError(f"name requests, or choose with --reason-matches{ages}, or say --all")
+    if narrowed and everything:
+        raise click.UsageError("--all takes everything: leave it out to choose")
 
 
 def _chooser(

@@ -48,15 +48,15 @@ def command(request_id: UUID, logs: tuple[str, ...], *, ask_s3: bool, as_json: b
       facerec trace 0b7c1c5e-7c39-4b0e-a3a8-2f1d8f6f3f55 --logs /var/log/facerec --json | jq .steps
       journalctl -o cat -u facerec-worker | facerec trace 0b7c1c5e-7c39-4b0e-a3a8-2f1d8f6f3f55 --logs -
     """  # noqa: D301 - \b is click's mark for a block that is not wrapped
-    from facerec.commands.trace_view import as_object, console, rendered
+    from facerec.commands.trace_view import as_object, show
 
     told = _read(_sources(logs), request_id)
     objects = _objects(request_id, told.notes) if ask_s3 else None
-    seen = story(told.records, objects, told.notes)
+    seen = story(request_id, told.records, objects, told.notes)
     if as_json:
         click.echo(json.dumps(as_object(request_id, seen), default=str))
     elif seen.steps:
-        console().print(rendered(request_id, seen))
+        show(request_id, seen)
     else:
         _print_notes(seen)
     if not seen.steps:

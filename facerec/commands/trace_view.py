@@ -1,26 +1,38 @@
 """A request's story as a timeline for a terminal, and as JSON for programs."""
 
 import json
+import sys
 from datetime import UTC, timedelta
 from typing import Any
 from uuid import UUID
 
-from rich.console import Group, RenderableType
+import click
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from facerec.commands.fleet_status import console
 from facerec.keys import is_text
 from facerec.request_story import Step, Story
 
-__all__ = ["as_object", "console", "rendered"]
-
 _STYLES = {"web": "cyan", "worker": "green", "s3": "yellow"}
 _BAD = ("failed", "dead_lettered", "redelivered", "error", "answered with 5")
+_WIDEST = 100_000
 _MILLISECOND, _SECOND, _MINUTE = (timedelta(milliseconds=1), timedelta(seconds=1), timedelta(minutes=1))
 
 
-def rendered(request_id: UUID, seen: Story) -> RenderableType:
+def show(request_id: UUID, seen: Story) -> None:
+    """Print the timeline; off a terminal each row is one line, however long, without blanks at its end."""
+    if sys.stdout.isatty():
+        Console().print(_rendered(request_id, seen))
+        return
+    console = Console(width=_WIDEST)
+    with console.capture() as captured:
+        console.print(_rendered(request_id, seen))
+    for line in captured.get().splitlines():
+        click.echo(line.rstrip())
+
+
+def _rendered(request_id: UUID, seen: Story) -> RenderableType:
     """One row a step, with the time since the one before it; nothing of it is taken for markup."""
     first, last = seen.steps[0].at, seen.steps[-1].at
     head = Text.assemble(

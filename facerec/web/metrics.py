@@ -14,7 +14,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from facerec.messages import Outcome
-from facerec.metrics import ProcessSum
+from facerec.metrics import ProcessSum, ended_children_seconds
 from facerec.web.admission import Cause
 from facerec.web.replies import Reply
 from facerec.web.uploads import Record
@@ -26,6 +26,7 @@ NO_ROUTE = "(none)"
 BEFORE_ROUTES = "(refused)"
 """For requests that the server refuses before it looks at their path: too large, or no proper HTTP."""
 
+_ENDED = "ended_cpu_seconds"
 _METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
 _REQUEST = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 180, 240)
 _INTAKE = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -155,7 +156,10 @@ def blueprint(metrics: WebMetrics) -> Blueprint:
 
 
 def forget_process(directory: Path, pid: int) -> None:
-    """One of several processes has ended: what it counted stays, what it held does not."""
+    """One of several children has ended: what it counted stays, what it held does not."""
+    new = directory / f"{_ENDED}.new"
+    new.write_text(str(ended_children_seconds()))
+    new.replace(directory / _ENDED)  # in one step: the other processes read it
     mark_process_dead(pid, str(directory))  # type: ignore[no-untyped-call] # of the library
 
 
@@ -167,5 +171,9 @@ def _sum_of_all(directory: Path) -> CollectorRegistry:
         for file in directory.glob("gauge_livesum_*.db"):
             yield int(file.stem.rpartition("_")[2])
 
-    registry.register(ProcessSum(pids))
+    def ended() -> float:
+        told = directory / _ENDED
+        return float(told.read_text()) if told.exists() else 0.0
+
+    registry.register(ProcessSum(pids, ended=ended))
     return registry

@@ -63,6 +63,12 @@ def test_a_list_is_sorted_and_safe_to_look_at(desk: Desk) -> None:
     assert "young" not in desk.run("list", "--reason-matches", "OLD").stdout
 
 
+def test_a_reason_is_whole_where_programs_read_it(desk: Desk) -> None:
+    """Only a terminal's table cuts it."""
+    desk.dead.put("more", reason="so " * 50 + "it ended", request_id="more", failed_at=NOW)
+    assert "it ended" in desk.run("list").stdout
+
+
 def test_what_is_no_task_is_sent_by_force_alone(desk: Desk) -> None:
     """The exit status tells that something stayed."""
     refused = desk.run("redrive", "--all", "--yes")
@@ -82,9 +88,12 @@ def test_a_wrong_name_does_nothing_at_all(desk: Desk) -> None:
     assert (desk.sent.bodies, len(desk.left())) == ([], 2)
 
 
-@pytest.mark.parametrize("words", [("redrive",), ("purge",), ("purge", "--all", "--older-than", "1d"), ("show",)])
+@pytest.mark.parametrize(
+    "words",
+    [("redrive",), ("redrive", "young", "--all"), ("purge",), ("purge", "--all", "--older-than", "1d"), ("show",)],
+)
 def test_nothing_is_done_without_a_choice(desk: Desk, words: tuple[str, ...]) -> None:
-    """The usage is told."""
+    """Nor with two that contradict each other; the usage is told."""
     assert desk.run(*words).exit_code == 2
 
 

@@ -47,6 +47,16 @@ ANSWERED = Story(JANE, text="a:Jane", request_id=ID)
         (Story(POISON, told=(500, "no")), {ID: [stored(outcome="failed")]}, {ID: "x"}, (0, 0, 0, 0)),
         (Story(POISON, told=(500, "no")), {ID: [stored(outcome="failed")]}, {ID: None}, (0, 0, 0, 1)),
         (Story(POISON), {ID: [stored(outcome="failed")]}, {ID: "x"}, (1, 0, 0, 0)),
+        (Story(JANE, fetched=stored(name="Joe"), request_id=ID), {ID: [stored()]}, {}, (0, 1, 0, 0)),
+        (Story(JANE, fetched=stored(OTHER), request_id=ID), {ID: [stored()]}, {}, (0, 1, 0, 0)),
+        (Story(JANE, fetched=stored(outcome="failed"), request_id=ID), {ID: [stored()]}, {}, (1, 0, 0, 0)),
+        (
+            Story(POISON, fetched=stored(outcome="failed"), request_id=ID),
+            {ID: [stored(outcome="failed")]},
+            {ID: "x"},
+            (0, 0, 0, 0),
+        ),
+        (Story(POISON, told=(500, "no")), {ID: [stored(outcome="failed")]}, {}, (1, 0, 0, 0)),
     ],
 )
 def test_what_became_of_a_photo(story: Story, outputs: Any, dead: Any, counts: tuple[int, ...]) -> None:

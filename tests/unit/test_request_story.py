@@ -1,6 +1,7 @@
 """The story of one request, from its records and its objects."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
@@ -67,7 +68,7 @@ STORED = StoredObject("out", output_key(ID, "jane.jpg"), 99, "application/json",
 
 def test_records_become_steps_in_the_order_of_time() -> None:
     """The line at the end of an upload, and that of a delivery, tell of everything before them."""
-    steps = story([UPLOAD, DELIVERY], None).steps
+    steps = story(ID, [UPLOAD, DELIVERY], None).steps
     assert [(step.at, step.what) for step in steps] == [
         (after(500), "upload received"),
         (after(600), "photo stored, task submitted"),
@@ -87,7 +88,7 @@ def test_records_become_steps_in_the_order_of_time() -> None:
 
 def test_objects_tell_what_they_are() -> None:
     """The photo not before its upload, though the store cuts the second off; the result with what it says."""
-    steps = story([UPLOAD], Objects(PHOTO, STORED, RESULT)).steps
+    steps = story(ID, [UPLOAD], Objects(PHOTO, STORED, RESULT)).steps
     assert [step.what for step in steps[:2]] == ["upload received", "photo lies there"]
     (result,) = [step for step in steps if step.what == "result lies there"]
     assert result.at == after(905)
@@ -99,13 +100,13 @@ def test_a_refused_upload_was_never_submitted() -> None:
     """It has a beginning and an end."""
     facts = {"outcome": "full", "status": 503, "filename": None, "bytes": None, "took_in_ms": None, "waited_ms": 0}
     refused = LogRecord(NOON, "upload", "web", facts | {"total_ms": 0})
-    assert [step.what for step in story([refused], None).steps] == ["upload received", "answered with 503"]
+    assert [step.what for step in story(ID, [refused], None).steps] == ["upload received", "answered with 503"]
 
 
 def test_an_unknown_event_is_a_step_as_it_is() -> None:
     """Whatever a later version logs."""
     (step,) = story(
-        [LogRecord(NOON, "response_queue_missing", "worker", {"queue": "q", "level": "warning"})], None
+        ID, [LogRecord(NOON, "response_queue_missing", "worker", {"queue": "q", "level": "warning"})], None
     ).steps
     assert (step.what, step.facts) == ("response_queue_missing", {"queue": "q"})
 
@@ -113,18 +114,45 @@ def test_an_unknown_event_is_a_step_as_it_is() -> None:
 def test_records_of_an_earlier_version_have_fewer_steps() -> None:
     """Without their lengths only the ends are known."""
     old = LogRecord(NOON, "upload", "web", {"status": 200, "outcome": "match", "waited_ms": 3})
-    assert [step.what for step in story([old], None).steps] == ["answered with 200"]
+    assert [step.what for step in story(ID, [old], None).steps] == ["answered with 200"]
+
+
+def test_the_stage_that_failed_is_told_as_such() -> None:
+    """It was timed like those that went well."""
+    gone = {"outcome": "failed", "timings_ms": {"fetch": 3.0}, "reason": "no object"}
+    told = [step.what for step in story(ID, [replace(DELIVERY, facts=DELIVERY.facts | gone)], None).steps]
+    assert told == ["task received, delivery 1", "photo not fetched", "delivery over: failed"]
+    waiting = {"outcome": "redelivered", "timings_ms": {"fetch": 3.0, "engine": 5.0, "match": 1.0, "store": 40.0}}
+    told = [step.what for step in story(ID, [replace(DELIVERY, facts=DELIVERY.facts | waiting)], None).steps]
+    assert told[-3:] == ["faces compared with the gallery", "result not stored", "delivery over: redelivered"]
+    # A failure that was stored is answered with: that delivery went well.
+    again = {"outcome": "failed", "timings_ms": {"publish": 3.0}, "computed_in_attempt": 1}
+    told = [step.what for step in story(ID, [replace(DELIVERY, facts=DELIVERY.facts | again)], None).steps]
+    assert told[-2:] == ["result published", "delivery over: failed"]
 
 
 def test_it_says_where_to_look_further() -> None:
-    """In the dead-letter queue, which must not be received from just to look."""
+    """In the dead-letter queue, which must not be received from just to look; once, with what can be typed."""
     failed = LogRecord(NOON, "recognised", "worker", {"outcome": "failed", "reason": "it crashed"})
-    assert "facerec dlq show" in story([failed], None).notes[0]
-    assert "there is no result" not in " ".join(story([], Objects(PHOTO, STORED, RESULT)).notes)
-    assert "a photo and no result" in story([], Objects(PHOTO)).notes[0]
-    assert "cannot be read" in story([], Objects(PHOTO, STORED)).notes[0]
     gone_wrong = RESULT.model_copy(update={"outcome": Outcome.FAILED})
-    assert "facerec dlq show" in story([], Objects(PHOTO, STORED, gone_wrong)).notes[0]
+    for records, objects in (
+        ([failed], None),
+        ([failed], Objects(PHOTO, STORED, gone_wrong)),
+        ([], Objects(PHOTO, STORED, gone_wrong)),
+    ):
+        (note,) = story(ID, records, objects).notes
+        assert f"put aside: `facerec dlq show {ID}`" in note
+    assert story(ID, [], Objects(PHOTO, STORED, RESULT)).notes == ()
+    assert "a photo and no result" in story(ID, [], Objects(PHOTO)).notes[0]
+    assert "cannot be read" in story(ID, [], Objects(PHOTO, STORED)).notes[0]
+
+
+def test_after_a_redrive_it_is_no_dead_letter_any_more() -> None:
+    """What came last counts, whether a log or the store tells it."""
+    failed = LogRecord(NOON, "recognised", "worker", {"outcome": "failed", "reason": "it crashed"})
+    assert story(ID, [DELIVERY, failed], None).notes == ()
+    assert story(ID, [failed], Objects(PHOTO, STORED, RESULT)).notes == ()
+    assert len(story(ID, [replace(failed, at=after(5000)), DELIVERY], Objects(PHOTO, STORED, RESULT)).notes) == 1
 
 
 def test_objects_are_found_by_the_request_id() -> None:
@@ -165,6 +193,7 @@ def test_the_command_prints_a_timeline(tmp_path: Path) -> None:
     )
     assert "no JSON records of ours: 1" in told.output
     assert "\x1b" not in told.output
+    assert all(line == line.rstrip() for line in told.output.splitlines())
 
 
 def test_the_command_prints_json() -> None:

@@ -95,6 +95,14 @@ def test_settings_are_frozen_all_the_way_down() -> None:
         settings.web.port = 1  # type: ignore[misc]
 
 
+def test_a_wrong_password_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would stand in the journal, and be half of the right one."""
+    monkeypatch.setenv("FACEREC_FLOWER__PASSWORD", "hunter2")
+    with pytest.raises(ConfigurationError, match="FACEREC_FLOWER__PASSWORD: needs at least 8 characters") as caught:
+        Settings.load()
+    assert "hunter2" not in str(caught.value)
+
+
 def test_effective_settings_name_the_resources_and_mask_passwords() -> None:
     """`facerec config` shows what is in force and gives no secret away."""
     settings = Settings(aws=AwsSettings(endpoint_url=AnyHttpUrl("http://user:hunter2@127.0.0.1:4566")))

@@ -1,10 +1,14 @@
 """What Prometheus sees of the web tier."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from facerec.errors import Transient
 from facerec.settings import Settings
-from facerec.web.metrics import BEFORE_ROUTES, NO_ROUTE
+from facerec.web.metrics import BEFORE_ROUTES, NO_ROUTE, WebMetrics, forget_process
 from tests.fakes.web_tier import FakeWebTier, answers, running, upload
 
 
@@ -115,3 +119,20 @@ def test_the_page_is_prometheus_text(tier: FakeWebTier) -> None:
     assert "process_resident_memory_bytes" in page.text
     openmetrics = client.get("/metrics", headers={"Accept": "application/openmetrics-text"})
     assert openmetrics.text.endswith("# EOF\n")
+
+
+def test_processor_time_of_an_ended_process_stays_counted(tmp_path: Path) -> None:
+    """A counter that fell back would look to `rate()` like a burst."""
+    burn = "import time\nwhile time.process_time() < 0.2: pass\nprint(flush=True)\ninput()"
+    shown = WebMetrics(tmp_path).shown
+    with subprocess.Popen([sys.executable, "-c", burn], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        (tmp_path / f"gauge_livesum_{child.pid}.db").write_bytes(bytes(8))  # as if it had counted
+        assert child.stdout is not None
+        child.stdout.readline()
+        before = shown.get_sample_value("process_cpu_seconds_total")
+        child.communicate(b"\n")
+    forget_process(tmp_path, child.pid)
+    after = shown.get_sample_value("process_cpu_seconds_total")
+    assert before is not None
+    assert after is not None
+    assert after >= before >= 0.1
