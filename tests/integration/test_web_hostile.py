@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from facerec.api_keys import Scope, issue
 from facerec.keys import is_text
+from facerec.local.addresses import poll_until
 from facerec.messages import UNKNOWN
 from facerec.web import connections
 from tests.fakes.api_keys import InMemoryApiKeys
@@ -245,12 +246,7 @@ def test_a_broken_line_of_the_head_is_not_repeated(house: Served) -> None:
 
 def eventually(condition: Callable[[], bool]) -> bool:
     """Whether it comes true within half a minute."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.01)
-    return True
+    return poll_until(condition, PATIENCE_SECONDS)
 
 
 def test_a_head_that_drips_in_is_cut_off() -> None:
