@@ -8,8 +8,9 @@ Each difference, and why:
 - queues: found by name and never created, and looked up again when they have gone; kombu lists all queues, or creates
   one with wrong attributes, and keeps to the URLs that it knows;
 - sending: to standard queues only, without what every receiver takes for granted (`facerec.aws.envelopes`);
-- receiving: a receive that fails (a refused connection, a time-out, any status, throttling, a queue that is gone) is an
-  empty one and a pause that grows (`facerec.aws.receives`); with kombu's own each of them ends the worker;
+- receiving: one that fails (a refused connection, any status, throttling, a queue that is gone, no answer in time) is
+  an empty one and a pause that grows (`facerec.aws.receives`); with kombu's own each of these ends the worker, but for
+  the last, for which it waits without end;
 - reading: what is no task goes to the dead-letter queue with the reason, beside the event loop
   (`facerec.aws.castoffs`); with kombu's own it ends the worker, or is delivered again and again;
 - deleting: several messages with one call, beside the event loop (`facerec.aws.deletions`); kombu deletes each on it;
@@ -62,7 +63,12 @@ class Channel(HoldingChannel):
         """The asynchronous client, which never raises."""
         del queue
         if self._asynsqs is None:
-            self._asynsqs = Receiver(sqs_connection=self.sqs(), region=self.region, on_outcome=self._received)
+            self._asynsqs = Receiver(
+                sqs_connection=self.sqs(),
+                region=self.region,
+                wait_seconds=self.wait_time_seconds,
+                on_outcome=self._received,
+            )
         return self._asynsqs
 
     def _update_queue_cache(self, queue_name_prefix: str) -> None:

@@ -3,18 +3,25 @@
 OpenVINO 2026.4 writes a compiled network straight to its file and maps it from there. A process that maps a file which
 another still writes would die of SIGBUS (seen once when two started on an empty cache; the cause is inferred), so they
 take turns. And the weights stay resident in float32 although they have long been packed in bfloat16.
+
+A process that has been stopped in its turn (by a debugger, by a frozen control group) does not stop the others: after
+a while they compile for themselves.
 """
 
 import ctypes
 import fcntl
 import mmap
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import openvino
+
+_LONGEST_WAIT_SECONDS = 20.0
+"""A turn takes a second or two; a dozen processes may stand in line."""
 
 
 class CachingCore(openvino.Core):  # type: ignore[misc]  # it has no stubs
@@ -24,25 +31,31 @@ class CachingCore(openvino.Core):  # type: ignore[misc]  # it has no stubs
         super().__init__()
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
+        self._patience_seconds = _LONGEST_WAIT_SECONDS
         self.set_property({"CACHE_DIR": str(directory)})
 
-    def compile_model(self, *arguments: Any, **options: Any) -> openvino.CompiledModel:
+    def compile_model(
+        self, model: Path | openvino.Model, device: str, config: Mapping[str, Any]
+    ) -> openvino.CompiledModel:
         """Compile as `Core` does; a network that was compiled now is then read back, which takes half the memory."""
-        with self._turn():
-            compiled = super().compile_model(*arguments, **options)
+        with self._turn() as ours:
+            if not ours:
+                self._patience_seconds = 0.0  # for the networks that follow
+                return super().compile_model(model, device, {**config, "CACHE_DIR": ""})
+            compiled = super().compile_model(model, device, config)
             # What could not be saved cannot be read back, either.
             if not compiled.get_property("LOADED_FROM_CACHE") and os.access(self.directory, os.W_OK):
                 del compiled
-                compiled = super().compile_model(*arguments, **options)
+                compiled = super().compile_model(model, device, config)
             return compiled
 
     @contextmanager
-    def _turn(self) -> Iterator[None]:
+    def _turn(self) -> Iterator[bool]:
+        """Wait for this process's turn; whether it came."""
         # The lock is on the directory itself: one that came ready-made may not be writable.
         directory = os.open(self.directory, os.O_RDONLY)
         try:
-            fcntl.flock(directory, fcntl.LOCK_EX)
-            yield
+            yield _locked(directory, time.monotonic() + self._patience_seconds)
         finally:
             os.close(directory)  # and with it the lock
 
@@ -59,3 +72,15 @@ class CachingCore(openvino.Core):  # type: ignore[misc]  # it has no stubs
             if permissions.startswith("r--") and path.startswith(prefix):
                 start, end = (int(address, 16) for address in addresses.split("-"))
                 madvise(start, end - start, mmap.MADV_DONTNEED)
+
+
+def _locked(descriptor: int, deadline: float) -> bool:
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.02)
+        else:
+            return True

@@ -5,13 +5,16 @@ our overrides can go.
 """
 
 import json
+import socket
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from io import BytesIO
 from typing import Any
 
+import kombu.asynchronous
 import pytest
 from botocore.exceptions import ClientError
 from kombu import Connection
@@ -198,6 +201,31 @@ def test_a_failed_receive_is_followed_by_another(
     assert pauses[0] == 0
     assert 0.25 <= pauses[1] <= 0.5 <= pauses[2] <= 1
     assert len(received) == 1
+
+
+@both("Receiver.get_http_connection")
+def test_a_receive_that_nobody_answers_is_given_up(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch, transport: str
+) -> None:
+    """As when a gateway has forgotten its connection: the next one has another."""
+    monkeypatch.setattr("facerec.aws.receives.ANSWER_SECONDS", 0.1)
+    channel = broker.channel(transport)
+    channel.wait_time_seconds = 0
+    channel.hub = hub = kombu.asynchronous.Hub()
+    kombu.asynchronous.set_event_loop(hub)
+    with closing(hub), socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.setblocking(False)
+        monkeypatch.setattr(channel.sqs()._endpoint, "host", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        channel.basic_consume(broker.queue, False, print, "tag")
+        connections: list[socket.socket] = []
+        deadline = time.monotonic() + 10
+        while len(connections) < 2 and time.monotonic() < deadline:
+            hub.run_once()
+            with suppress(BlockingIOError):
+                connections.append(silent.accept()[0])
+        for connection in connections:
+            connection.close()
+    assert len(connections) == 2
 
 
 @both("Channel._get_async and the forgetting of URLs", raises=Exception)

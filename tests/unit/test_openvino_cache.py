@@ -1,5 +1,7 @@
 """OpenVINO's cache of compiled networks, among processes and in memory."""
 
+import fcntl
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -63,6 +65,18 @@ def test_processes_that_start_together_share_an_empty_cache(tmp_path: Path) -> N
         subprocess.Popen([sys.executable, "-c", command], env={"PYTHONPATH": ":".join(sys.path)}) for _ in range(3)
     ]
     assert [process.wait(timeout=120) for process in processes] == [0, 0, 0]
+
+
+def test_a_process_that_has_been_stopped_stops_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever waits too long compiles for itself, and leaves the cache alone."""
+    monkeypatch.setattr("model.engines.openvino_cache._LONGEST_WAIT_SECONDS", 0.1)
+    stopped = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(stopped, fcntl.LOCK_EX)
+    _, alone = answer(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    os.close(stopped)
+    assert np.array_equal(alone, answer(tmp_path)[1])
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_a_cache_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:

@@ -36,7 +36,9 @@ def receiver(outcomes: list[str | None], session: boto3.Session | None = None) -
     """A receiver that notes its outcomes, and where its requests go."""
     session = session or boto3.Session("id", "secret", region_name="us-east-1")
     http = HttpClient()
-    return Receiver(sqs_connection=session.client("sqs"), http_client=http, on_outcome=outcomes.append), http
+    return Receiver(
+        sqs_connection=session.client("sqs"), http_client=http, wait_seconds=20, on_outcome=outcomes.append
+    ), http
 
 
 @pytest.mark.parametrize("status", [400, 403, 408, 500, 503, 504, 599])
