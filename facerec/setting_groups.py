@@ -168,9 +168,8 @@ class QueueSettings(Group):
     wait_time_seconds: int = Field(
         10,
         ge=1,
-        le=10,
-        description="Long-poll time; the HTTP client gives up at 20 s. An instance's worker polls for 1 s, to drain "
-        "soon when it is asked to",
+        le=20,
+        description="Long-poll time. An instance's worker polls for 1 s, to drain soon when it is asked to",
     )
 
 

@@ -61,8 +61,9 @@ class CastOffs:
                 return False
             self._waiting.append(castoff)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="castoffs", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="castoffs", daemon=True)
+                thread.start()  # where that fails the next one is tried
+                self._thread = thread
             self._changed.notify()
             return True
 

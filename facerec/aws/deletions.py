@@ -58,8 +58,9 @@ class Deletions:
             self._waiting[receipt] = _Finished(queue_url)
             if not self._stopped:
                 if self._thread is None:
-                    self._thread = threading.Thread(target=self._run, name="deletions", daemon=True)
-                    self._thread.start()
+                    thread = threading.Thread(target=self._run, name="deletions", daemon=True)
+                    thread.start()  # where that fails the next one is tried
+                    self._thread = thread
                 if len(self._waiting) in {1, _BATCH}:
                     self._changed.notify()
                 return

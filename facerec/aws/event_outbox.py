@@ -53,8 +53,9 @@ class EventOutbox:
                 self._lost += 1
             self._waiting.append(event)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="events", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="events", daemon=True)
+                thread.start()  # where that fails the next one is tried
+                self._thread = thread
             elif len(self._waiting) == 1:
                 self._changed.notify()
 

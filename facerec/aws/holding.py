@@ -2,6 +2,7 @@
 
 import math
 import random
+import time
 from typing import Any
 from uuid import UUID
 
@@ -22,6 +23,9 @@ _BaseQoS: Any = virtual.QoS
 _BaseChannel: Any = SQS.Channel
 
 log = structlog.get_logger(__name__)
+
+_OUT_OF_REACH_SECONDS = 10.0
+"""So long nothing is given back after a call that got no answer: each may take a quarter of a minute."""
 
 
 class QoS(_BaseQoS):  # type: ignore[misc]  # untyped on purpose, see above
@@ -48,6 +52,7 @@ class HoldingChannel(_BaseChannel):  # type: ignore[misc]  # untyped on purpose,
     """kombu's channel, as far as it concerns the messages that have been received."""
 
     QoS = QoS
+    _no_giving_back_until = 0.0
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -116,6 +121,9 @@ class HoldingChannel(_BaseChannel):  # type: ignore[misc]  # untyped on purpose,
         self._show(message, self.wait_time_seconds if INTAKE.receives(self) else 0)
 
     def _show(self, message: Any, seconds: int) -> None:
+        """Make it visible then. This runs on the event loop, so that an SQS out of reach is asked once for many."""
+        if time.monotonic() < self._no_giving_back_until:
+            return
         info = message.delivery_info
         try:
             self.sqs().change_message_visibility(
@@ -126,6 +134,8 @@ class HoldingChannel(_BaseChannel):  # type: ignore[misc]  # untyped on purpose,
         except (BotoCoreError, ClientError) as exc:
             # It comes back by itself when its visibility timeout is over.
             log.warning("message_not_given_back", request_id=request_id_of(message), reason=str(exc))
+            if isinstance(exc, BotoCoreError):
+                self._no_giving_back_until = time.monotonic() + _OUT_OF_REACH_SECONDS
         except Exception as exc:
             # So does this one, where a proxy has answered what botocore cannot parse; but its place must become free.
             log.exception("message_not_given_back", request_id=request_id_of(message), reason=repr(exc))

@@ -34,7 +34,7 @@ class QueueUrls:
         known = self._urls.get(queue)
         if known is None:
             with missing(queue, "look up"):
-                known = self._clients.sqs.get_queue_url(QueueName=queue)["QueueUrl"]
+                known = url_in(queue, self._clients.sqs.get_queue_url(QueueName=queue))
             self._urls[queue] = known
         return known
 
@@ -60,6 +60,14 @@ def missing(queue: str, doing: str) -> AbstractContextManager[None]:
         f"{doing} queue {queue!r}",
         **{code.replace(".", "_"): lambda: QueueMissing(queue) for code in QUEUE_MISSING},
     )
+
+
+def url_in(queue: str, reply: Mapping[str, Any]) -> str:
+    """The queue's URL in an answer; raises `Transient` where there is none, as in a proxy's page with status 200."""
+    url: str | None = reply.get("QueueUrl")
+    if not url:
+        raise Transient(f"the URL of queue {queue!r} is not in the answer; does a proxy answer for SQS?")
+    return url
 
 
 def check_taken(queue: str, reply: Mapping[str, Any]) -> None:

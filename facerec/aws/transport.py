@@ -35,7 +35,7 @@ from facerec.aws.envelopes import compact
 from facerec.aws.holding import HoldingChannel, request_id_of
 from facerec.aws.intake import INTAKE
 from facerec.aws.pauses import pause_seconds
-from facerec.aws.queue_urls import QUEUE_MISSING, check_taken
+from facerec.aws.queue_urls import QUEUE_MISSING, check_taken, url_in
 from facerec.aws.receives import Receiver, check_task
 from facerec.errors import FacerecError, QueueMissing
 
@@ -75,10 +75,10 @@ class Channel(HoldingChannel):
         """Override kombu's listing of every queue."""
 
     def _new_queue(self, queue: str, **_kwargs: Any) -> str:
-        """The queue's URL; raises `QueueMissing`, and botocore's errors, which kombu knows."""
+        """The queue's URL; raises `QueueMissing`, `Transient`, and botocore's errors, which kombu knows."""
         if queue not in self._queue_cache:
             try:
-                self._queue_cache[queue] = self.sqs().get_queue_url(QueueName=queue)["QueueUrl"]
+                self._queue_cache[queue] = url_in(queue, self.sqs().get_queue_url(QueueName=queue))
             except ClientError as exc:
                 if exc.response["Error"]["Code"] in QUEUE_MISSING:
                     raise QueueMissing(queue) from exc
@@ -102,8 +102,8 @@ class Channel(HoldingChannel):
     def _get_async(self, queue: str, count: int = 1, callback: Any = None) -> Any:
         try:
             return super()._get_async(queue, count, callback)
-        except (QueueMissing, BotoCoreError, ClientError) as exc:  # its URL is not known any more
-            self._received(str(exc))
+        except Exception as exc:  # noqa: BLE001 - its URL is not known any more, and anything may answer for SQS
+            self._not_begun(exc)
             answered = ensure_promise(callback)
             answered(0)
             return answered
@@ -131,10 +131,16 @@ class Channel(HoldingChannel):
                 wait_time_seconds=self.wait_time_seconds,
                 callback=received,
             )
-        except BotoCoreError as exc:  # no credentials to sign with, at the moment
-            self._received(str(exc))
+        except Exception as exc:  # noqa: BLE001 - such as: no credentials to sign with, at the moment
+            self._not_begun(exc)
             received({})
             return answered
+
+    def _not_begun(self, exc: Exception) -> None:
+        """What escapes from a timer of the event loop ends the polling for good, after one line in the log."""
+        if not self._failures and not isinstance(exc, FacerecError | BotoCoreError | ClientError):
+            log.error("receive_not_begun", exc_info=exc)
+        self._received(str(exc) or repr(exc))
 
     def _received(self, failure: str | None) -> None:
         if failure is None:

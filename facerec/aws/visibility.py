@@ -42,8 +42,9 @@ class VisibilityKeeper:
         with self._lock:
             self._held[receipt] = queue_url
             if self._thread is None and not self._stopped.is_set():
-                self._thread = threading.Thread(target=self._run, name="visibility", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="visibility", daemon=True)
+                thread.start()  # where that fails the next one is tried
+                self._thread = thread
 
     def release(self, receipt: str) -> None:
         """The message is deleted or given back; an unknown receipt is no error."""

@@ -37,9 +37,10 @@ class Probe:
                 return self._running
             if self._checked_at is not None and self._clock() - self._checked_at < FRESH_SECONDS:
                 return None
-            self._running = threading.Event()
-            threading.Thread(target=self._run, args=(self._running,), name=f"probe-{self.name}", daemon=True).start()
-            return self._running
+            done = threading.Event()
+            threading.Thread(target=self._run, args=(done,), name=f"probe-{self.name}", daemon=True).start()
+            self._running = done
+            return done
 
     def problem(self, done: threading.Event | None, timeout_seconds: float) -> str | None:
         """Why the check failed, or nothing; a check that has not ended in time has failed."""

@@ -20,8 +20,8 @@ from typing import Any
 
 import openvino
 
-_LONGEST_WAIT_SECONDS = 20.0
-"""A turn takes a second or two; a dozen processes may stand in line."""
+_LONGEST_WAIT_SECONDS = 5.0
+"""A turn takes a second at most; the first batch of an engine, which may have to wait for one, has a time limit."""
 
 
 class CachingCore(openvino.Core):  # type: ignore[misc]  # it has no stubs

@@ -13,10 +13,11 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from io import BytesIO
 from typing import Any
+from unittest.mock import Mock
 
 import kombu.asynchronous
 import pytest
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, ConnectTimeoutError
 from kombu import Connection
 from kombu.asynchronous.http import Response
 
@@ -31,7 +32,7 @@ from tests.support.emulated import EmulatedAws, changed
 OURS = "facerec.aws.transport:Transport"
 BODY = json.dumps(
     {
-        "headers": {"task": TASK},
+        "headers": {"task": TASK, "id": "f2cf5a3e-8d8c-4b63-9b80-0d6a7a3a4c11"},
         "properties": {"delivery_info": {}},
         "body": "[[], {}, {}]",
         "content-type": "application/json",
@@ -144,6 +145,7 @@ def http(monkeypatch: pytest.MonkeyPatch) -> Http:
     """What answers the receives."""
     http = Http()
     monkeypatch.setattr("kombu.asynchronous.aws.connection.get_client", lambda: http)
+    monkeypatch.setattr("facerec.aws.receives.http_client", lambda: http)
     return http
 
 
@@ -203,29 +205,79 @@ def test_a_failed_receive_is_followed_by_another(
     assert len(received) == 1
 
 
-@both("Receiver.get_http_connection")
+@pytest.fixture
+def hub() -> Iterator[Any]:
+    """The event loop as kombu has it."""
+    with closing(kombu.asynchronous.Hub()) as hub:
+        kombu.asynchronous.set_event_loop(hub)
+        yield hub
+
+
+def run_until(hub: Any, condition: Callable[[], bool]) -> None:
+    """Run the loop, which turns once a second at least, for ten seconds at most."""
+    deadline = time.monotonic() + 10
+    while not condition() and time.monotonic() < deadline:
+        hub.run_once()
+
+
+@both("Receiver.get_http_connection and HttpClient")
 def test_a_receive_that_nobody_answers_is_given_up(
-    broker: Broker, monkeypatch: pytest.MonkeyPatch, transport: str
+    broker: Broker, hub: Any, monkeypatch: pytest.MonkeyPatch, transport: str
 ) -> None:
     """As when a gateway has forgotten its connection: the next one has another."""
     monkeypatch.setattr("facerec.aws.receives.ANSWER_SECONDS", 0.1)
     channel = broker.channel(transport)
     channel.wait_time_seconds = 0
-    channel.hub = hub = kombu.asynchronous.Hub()
-    kombu.asynchronous.set_event_loop(hub)
-    with closing(hub), socket.create_server(("127.0.0.1", 0)) as silent:
+    channel.hub = hub
+    connections: list[socket.socket] = []
+    with socket.create_server(("127.0.0.1", 0)) as silent:
         silent.setblocking(False)
         monkeypatch.setattr(channel.sqs()._endpoint, "host", f"http://127.0.0.1:{silent.getsockname()[1]}")
         channel.basic_consume(broker.queue, False, print, "tag")
-        connections: list[socket.socket] = []
-        deadline = time.monotonic() + 10
-        while len(connections) < 2 and time.monotonic() < deadline:
-            hub.run_once()
+
+        def asked_again() -> bool:
             with suppress(BlockingIOError):
                 connections.append(silent.accept()[0])
+            return len(connections) > 1
+
+        run_until(hub, asked_again)
         for connection in connections:
             connection.close()
     assert len(connections) == 2
+
+
+def test_receives_leave_no_timers(broker: Broker, hub: Any) -> None:
+    """Their time limits are curl's; kombu would keep each for hours."""
+    channel = broker.channel(OURS)
+    channel.wait_time_seconds = 0
+    channel.hub = hub
+    receives: list[str | None] = []
+    channel.asynsqs()._on_outcome = receives.append
+    channel.basic_consume(broker.queue, False, print, "tag")
+    run_until(hub, lambda: len(receives) >= 20)
+    assert receives == [None] * 20
+    assert len(hub.timer.queue) < 10
+
+
+@both("the except clauses of Channel._get_async and _get_from_sqs", raises=Exception)
+@pytest.mark.parametrize("broken", ["url", "signature"])
+def test_a_receive_that_cannot_begin_is_followed_by_another(
+    broker: Broker, http: Http, monkeypatch: pytest.MonkeyPatch, transport: str, broken: str
+) -> None:
+    """A proxy answers with a page of its own; an instance's role has no credentials at the moment."""
+    channel = broker.channel(transport)
+    hub, received = consuming(channel, broker.queue)
+    http.answers = [messages(BODY)]
+    with monkeypatch.context() as patch:
+        if broken == "url":
+            channel._queue_cache.clear()
+            patch.setattr(channel.sqs(), "get_queue_url", lambda **_: {})
+            patch.setattr(channel.sqs(), "list_queues", lambda **_: {})
+        else:
+            patch.setattr(channel.sqs()._request_signer, "sign", Mock(side_effect=RuntimeError("expired")))
+        hub.step()
+    hub.step()
+    assert len(received) == 1
 
 
 @both("Channel._get_async and the forgetting of URLs", raises=Exception)
@@ -281,6 +333,24 @@ def test_what_was_not_begun_is_visible_at_once_at_shutdown(broker: Broker, trans
     take(channel, broker.queue)
     channel.close()
     assert len(broker.sqs.receive_message(QueueUrl=broker.url, WaitTimeSeconds=0).get("Messages", [])) == 1
+
+
+def test_an_outage_is_asked_once_for_all_that_is_given_back(broker: Broker) -> None:
+    """Each call that gets no answer holds up the event loop for a quarter of a minute."""
+    for _ in range(3):
+        broker.send()
+    channel = broker.channel(OURS)
+    held = [take(channel, broker.queue) for _ in range(3)]
+    asked: list[None] = []
+
+    def fail(**_: Any) -> None:
+        asked.append(None)
+        raise ConnectTimeoutError(endpoint_url="sqs")
+
+    with hooked(channel, "ChangeMessageVisibility", fail):
+        for message in held:
+            message.requeue()
+    assert len(asked) == 1
 
 
 @both("VisibilityKeeper")

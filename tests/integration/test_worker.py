@@ -128,6 +128,7 @@ def test_garbage_is_put_aside_at_once(tier: Tier, start: Callable[..., Worker]) 
         "[]": "not a task of Celery",
         '{"properties": 5}': "int",
         json.dumps(task | form | {"body": "[]"}): "not enough values",
+        json.dumps(task | form | {"headers": {"task": "facerec.recognise"}, "body": "[[], {}, {}]"}): "no id",
         json.dumps(task | form | broken): "not enough values",
         json.dumps(task | form | {"headers": {"task": "somebody.elses"}, "body": "[[], {}, {}]"}): "somebody.elses",
         json.dumps(task | form | {"body": '[["no request"], {}, {}]'}): "unreadable RecognitionRequest",

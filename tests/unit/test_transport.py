@@ -36,9 +36,7 @@ def receiver(outcomes: list[str | None], session: boto3.Session | None = None) -
     """A receiver that notes its outcomes, and where its requests go."""
     session = session or boto3.Session("id", "secret", region_name="us-east-1")
     http = HttpClient()
-    return Receiver(
-        sqs_connection=session.client("sqs"), http_client=http, wait_seconds=20, on_outcome=outcomes.append
-    ), http
+    return Receiver(sqs_connection=session.client("sqs"), http=http, wait_seconds=20, on_outcome=outcomes.append), http
 
 
 @pytest.mark.parametrize("status", [400, 403, 408, 500, 503, 504, 599])
@@ -49,6 +47,14 @@ def test_a_failed_receive_is_an_empty_one(status: int) -> None:
     assert made._on_list_ready(None, None, "ReceiveMessage", response(status, b"")) == {}
     assert len(outcomes) == 1
     assert str(status) in (outcomes[0] or "")
+
+
+def test_a_page_is_no_empty_receive() -> None:
+    """A proxy between us and SQS answers with 200, too."""
+    outcomes: list[str | None] = []
+    made, _ = receiver(outcomes)
+    assert made._on_list_ready(None, None, "ReceiveMessage", response(200, b"<html>Sign in</html>")) == {}
+    assert "proxy" in (outcomes[0] or "")
 
 
 def test_a_good_receive_is_told_as_such() -> None:
@@ -102,11 +108,13 @@ def test_pauses_between_failed_receives_grow_to_ten_seconds() -> None:
     [
         (None, [[], {}, {}]),
         ({}, [[], {}, {}]),
-        ({"task": "facerec.recognise"}, "text"),
-        ({"task": "facerec.recognise"}, []),
-        ({"task": "facerec.recognise"}, [{}, [], {}]),
-        ({"task": "facerec.recognise"}, [[], {}, "embed"]),
-        ({"task": "somebody.elses"}, [[], {}, {}]),
+        ({"task": "facerec.recognise"}, [[], {}, {}]),
+        ({"task": "facerec.recognise", "id": 5}, [[], {}, {}]),
+        ({"task": "facerec.recognise", "id": "x"}, "text"),
+        ({"task": "facerec.recognise", "id": "x"}, []),
+        ({"task": "facerec.recognise", "id": "x"}, [{}, [], {}]),
+        ({"task": "facerec.recognise", "id": "x"}, [[], {}, "embed"]),
+        ({"task": "somebody.elses", "id": "x"}, [[], {}, {}]),
     ],
 )
 def test_refuses_what_is_no_task(headers: Any, body: Any) -> None:
@@ -117,5 +125,5 @@ def test_refuses_what_is_no_task(headers: Any, body: Any) -> None:
 
 def test_accepts_a_task() -> None:
     """Celery's second protocol."""
-    task = SimpleNamespace(headers={"task": "facerec.recognise"}, decode=lambda: [[1], {}, {"chain": None}])
+    task = SimpleNamespace(headers={"task": "facerec.recognise", "id": "x"}, decode=lambda: [[1], {}, {"chain": None}])
     check_task(task, ["facerec.recognise"])

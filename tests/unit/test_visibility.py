@@ -2,6 +2,7 @@
 
 import threading
 from typing import Any, cast
+from unittest.mock import Mock
 
 import pytest
 from botocore.exceptions import EndpointConnectionError
@@ -55,6 +56,19 @@ def test_extends_what_is_held() -> None:
     held.beat()
     held.stop()
     assert sqs.extended == [("queue", "b", 3000)]
+
+
+def test_a_heartbeat_that_could_not_begin_begins_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process may have as many threads as it is allowed, for a moment."""
+    sqs = Sqs()
+    held = keeper(sqs, timeout_seconds=0.03)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", Mock(side_effect=RuntimeError("can't start new thread")))
+        with pytest.raises(RuntimeError):
+            held.hold("a", "queue")
+    held.hold("b", "queue")
+    assert sqs.called.wait(10)
+    held.stop()
 
 
 def test_holds_until_it_lets_go() -> None:
