@@ -16,7 +16,6 @@ import httpx
 import pytest
 
 from benchmarks.load import Reply, Upload, upload_all
-from benchmarks.system import System
 from facerec.local.addresses import poll_until
 from tests.support.emulated import EmulatedAws, environ_of
 from tests.support.pictures import PORTRAIT
@@ -146,20 +145,6 @@ def test_celery_started_by_hand_serves_and_sigterm_mid_task_loses_nothing(enviro
         assert "Traceback" not in first.output + second.output
 
 
-def test_a_killed_worker_loses_nothing(environ: dict[str, str]) -> None:
-    """Its messages are delivered again after the visibility timeout, and answered by another worker."""
-    environ |= {"FACEREC_QUEUE__VISIBILITY_TIMEOUT_SECONDS": "5", "FACEREC_WORKER__TASK_TIME_LIMIT_SECONDS": "4"}
-    with web_tier(environ) as (_, url), worker(environ) as first:
-        first.wait_for("ready.")
-        replies = upload_in_background(url, 40)
-        first.wait_for('"recognised"', count=3)
-        os.killpg(first.process.pid, signal.SIGKILL)
-        first.process.wait(10)
-        with worker(environ, "w2") as second:
-            assert [reply.status for reply in replies.result()] == [200] * 40
-            assert second.stop() == 0
-
-
 def test_a_stopped_web_process_answers_or_keeps_every_upload(environ: dict[str, str]) -> None:
     """Those who wait are answered; whoever is not finds the result under the request id, also after a restart."""
     accepted: list[str] = []
@@ -201,54 +186,7 @@ def _await_depth(environ: dict[str, str], messages: int, seconds: float = 30) ->
         attributes = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["ApproximateNumberOfMessages"])
         return int(attributes["Attributes"]["ApproximateNumberOfMessages"])
 
-    poll_until(lambda: depth() >= messages, seconds)
-
-
-def test_several_web_processes_each_answer_their_own_clients(environ: dict[str, str]) -> None:
-    """Each owns a response queue, so none takes another's answers; the queues go when their owners leave."""
-    with web_tier(environ | {"FACEREC_WEB__PROCESSES": "2"}) as (web, url), worker(environ) as hand:
-        hand.wait_for("ready.")
-        replies = upload_in_background(url, 30).result()
-        assert [reply.text.strip() for reply in replies] == [f"{i}.jpg: face not recognized" for i in range(30)]
-        assert len(_response_queues(environ)) == 3
-        assert web.stop() == 0
-    assert len(_response_queues(environ)) == 1
-
-
-def _response_queues(environ: dict[str, str]) -> list[str]:
-    sqs = boto3.client(
-        "sqs", endpoint_url=environ["FACEREC_AWS__ENDPOINT_URL"], region_name=environ["FACEREC_AWS__REGION"]
-    )
-    return sqs.list_queues(QueueNamePrefix=f"{environ['FACEREC_PREFIX']}-resp-queue").get("QueueUrls", [])
-
-
-@pytest.mark.parametrize("arguments", [("facerec.cli", "worker"), ("celery", "-A", "facerec", "worker")])
-@pytest.mark.parametrize(
-    ("changes", "says"),
-    [
-        ({"FACEREC_PREFIX": "nobody-provisioned-this"}, "nobody-provisioned-this-req-queue"),
-        ({"FACEREC_MODEL__DIR": "/nonexistent"}, "facerec model build"),
-        ({"FACEREC_WORKER__ENGINE": "2"}, "did you mean FACEREC_WORKER__ENGINES?"),
-    ],
-)
-def test_a_worker_that_cannot_start_says_so_in_one_line(
-    environ: dict[str, str], arguments: tuple[str, ...], changes: dict[str, str], says: str
-) -> None:
-    """What is missing and what to do, no traceback, exit status 1."""
-    run = subprocess.run(
-        [sys.executable, "-m", *arguments],
-        env=environ | changes,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert run.returncode == 1
-    errors = [line for line in run.stderr.splitlines() if line.startswith("facerec: ")]
-    assert len(errors) == 1
-    assert says in run.stderr
-    assert "Traceback" not in run.stdout + run.stderr
+    assert poll_until(lambda: depth() >= messages, seconds)
 
 
 def test_the_built_wheel_serves_from_another_folder(
@@ -284,33 +222,3 @@ def test_the_built_wheel_serves_from_another_folder(
         hand.wait_for("ready.")
         assert "inputFile" in httpx.get(url, trust_env=False).text
         assert upload_in_background(url, 1).result()[0].text.strip() == "0.jpg: face not recognized"
-
-
-def test_ctrl_c_ends_everything_and_a_restart_keeps_the_gallery_and_results(artefact_dir: Path, tmp_path: Path) -> None:
-    """Within 15 s, no process stays behind, and what was enrolled and answered is still there."""
-    photo = {"inputFile": ("me.jpg", PORTRAIT.read_bytes())}
-    model = {"FACEREC_MODEL__DIR": str(artefact_dir)}
-    with System(tmp_path / "state", environ=model) as system:
-        system.run("enrol", "--folder", "examples/gallery")
-        request_id = httpx.post(system.url, files=photo, timeout=60, trust_env=False).headers["x-request-id"]
-        took = system.stop()
-        assert took < 15
-        assert _processes_of(system) == []
-    with System(tmp_path / "state", environ=model) as system:
-        stored = httpx.get(f"{system.url}api/v1/results/{request_id}", trust_env=False)
-        assert stored.status_code == 200
-        reply = httpx.post(system.url, files=photo, timeout=60, trust_env=False)
-        assert reply.text.strip() == "me.jpg: face detected - Barack Obama"
-
-
-def _processes_of(system: System) -> list[str]:
-    """The processes whose environment names this system's emulator."""
-    mark = f"FACEREC_AWS__ENDPOINT_URL={system.environ['FACEREC_AWS__ENDPOINT_URL']}".encode()
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if mark in (process / "environ").read_bytes():
-                found.append((process / "cmdline").read_text())
-        except (PermissionError, FileNotFoundError, ProcessLookupError):
-            continue
-    return found

@@ -247,14 +247,13 @@ def recognised(settings: Settings) -> RecognitionResult:
         reply_to=settings.response_queue,
         submitted_at=datetime.now(UTC),
     )
+    CeleryTaskQueue(settings).submit(request)
     inbox = SqsResultInbox(Clients(settings), settings.response_queue)
-    for _ in range(2):  # this is about the boot: a task without an answer is sent once more
-        CeleryTaskQueue(settings).submit(request)
-        deadline = time.monotonic() + 90
-        while time.monotonic() < deadline:
-            for delivery in inbox.receive(5):
-                if delivery.result.request_id == request_id:
-                    return delivery.result
+    deadline = time.monotonic() + 180
+    while time.monotonic() < deadline:
+        for delivery in inbox.receive(5):
+            if delivery.result.request_id == request_id:
+                return delivery.result
     raise AssertionError("the worker has not answered")
 
 

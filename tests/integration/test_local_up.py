@@ -71,10 +71,15 @@ def up(state: Path, artefact_dir: Path, *options: str) -> Iterator[Up]:
             process.wait(STOP_SECONDS + 5)
 
 
+def upload(running: Running, photo: Path) -> httpx.Response:
+    """Upload a photo."""
+    with photo.open("rb") as file:
+        return httpx.post(running.web_url, files={"inputFile": file}, timeout=60, trust_env=False)
+
+
 def ask(running: Running, photo: Path) -> str:
     """Upload a photo and return the reply."""
-    with photo.open("rb") as file:
-        return httpx.post(running.web_url, files={"inputFile": file}, timeout=60, trust_env=False).text.strip()
+    return upload(running, photo).text.strip()
 
 
 def enrol(running: Running, name: str, photo: Path) -> None:
@@ -84,13 +89,14 @@ def enrol(running: Running, name: str, photo: Path) -> None:
     assert result.returncode == 0, result.stderr
 
 
-def test_the_gallery_survives_a_restart_and_ctrl_c_ends_everything(tmp_path: Path, artefact_dir: Path) -> None:
-    """Enrol, Ctrl-C, start again: the person is known, and no process of either run is left."""
+def test_gallery_and_results_survive_a_restart_and_ctrl_c_ends_everything(tmp_path: Path, artefact_dir: Path) -> None:
+    """Enrol, Ctrl-C, start again: person and answers are known, and no process of either run is left."""
     portrait = next((CHECKOUT / "examples" / "gallery" / "Barack Obama").glob("*.jpg"))
     probe = CHECKOUT / "examples" / "probes" / "image_01.jpg"
     state = tmp_path / "state"
     with up(state, artefact_dir) as first:
-        assert ask(first.running, probe) == "image_01:Unknown"
+        unknown = upload(first.running, probe)
+        assert unknown.text.strip() == "image_01:Unknown"
         enrol(first.running, "Barack Obama", portrait)
         exports = run("local", "env", "--state", str(state), environ=os.environ)
         assert f"export FACEREC_AWS__ENDPOINT_URL={first.running.emulator_url}" in exports.stdout.splitlines()
@@ -101,6 +107,8 @@ def test_the_gallery_survives_a_restart_and_ctrl_c_ends_everything(tmp_path: Pat
         assert first.process.returncode == 0
         assert not any(map(alive, processes))
     with up(state, artefact_dir) as second:
+        stored = f"{second.running.web_url}/api/v1/results/{unknown.headers['x-request-id']}"
+        assert httpx.get(stored, trust_env=False).json()["outcome"] == "unknown"
         assert ask(second.running, probe) == "image_01:Barack Obama"
         processes = second.descendants()
         os.kill(second.process.pid, signal.SIGKILL)
