@@ -6,17 +6,22 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 import structlog
-from numpy.typing import NDArray
 
-from facerec.errors import FacerecError
+from facerec.errors import FacerecError, Throttled, Transient
 from facerec.gallery_snapshots import GallerySnapshots
 from facerec.ports import Template, TemplateStore
+from model.index.assembly import Columns, assembled
+from model.index.vectors import Float32Vectors, RowsDamaged
 from model.matching import GalleryIndex
 
 log = structlog.get_logger(__name__)
+
+_READ_AT_ONCE = 4096
+"""Templates of a collection that are held beside the index while it is read: some 20 MB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +74,7 @@ class GalleryCache:
         self._loaded: OrderedDict[str, _Loaded] = OrderedDict()
         self._loading: dict[str, Future[_Loaded]] = {}
         self._unreachable = False
+        self._failed: dict[str, str] = {}
         self._now = now
         self._fresh_at = now()
         self._stopping = threading.Event()
@@ -116,34 +122,43 @@ class GalleryCache:
             self._thread = None
 
     def refresh(self) -> None:
-        """Bring what is loaded up to date; keeps it as it is, and logs once, while the store is away."""
+        """Bring what is loaded up to date.
+
+        A collection that cannot be read, and all of them while the store is away, stay as they are; it is logged once.
+        """
         with self._lock:
             loaded = list(self._loaded.items())
-        began = self._now()
-        try:
-            for collection, known in loaded:
-                if known.index.damaged:
-                    log.error("gallery_snapshot_damaged", collection=collection)
-                    self._keep(collection, self._read(collection))
-                elif self._store.version(collection) != known.version:
-                    self._keep(collection, self._advanced(collection, known))
-        except FacerecError as exc:
-            if not self._unreachable:
-                log.warning("gallery_unreachable", reason=str(exc))
-            self._unreachable = True
-            return
+        began, failed = self._now(), dict[str, str]()
+        for collection, known in loaded:
+            try:
+                self._bring_up_to_date(collection, known)
+            except Exception as exc:  # whatever is wrong with one collection must not keep the others from being read
+                if isinstance(exc, Transient) and not isinstance(exc, Throttled):
+                    if not self._unreachable:
+                        log.warning("gallery_unreachable", reason=str(exc))
+                    self._unreachable = True
+                    return
+                reason = repr(exc)
+                if self._failed.get(collection) != reason:
+                    trace = None if isinstance(exc, FacerecError) else exc
+                    log.warning("gallery_refresh_failed", collection=collection, reason=str(exc), exc_info=trace)
+                failed[collection] = self._failed[collection] = reason
         if self._unreachable:
             log.info("gallery_reachable_again")
-        self._unreachable = False
-        self._fresh_at = began
+        self._unreachable, self._failed = False, failed
+        if not failed:
+            self._fresh_at = began
+
+    def _bring_up_to_date(self, collection: str, known: _Loaded) -> None:
+        if known.index.damaged:
+            log.error("gallery_snapshot_damaged", collection=collection)
+            self._keep(collection, self._read(collection))
+        elif self._store.version(collection) != known.version:
+            self._keep(collection, self._advanced(collection, known))
 
     def _run(self) -> None:
         while not self._stopping.wait(self._refresh_seconds):
-            try:
-                self.refresh()
-            except Exception:
-                # A template that cannot be read must not end the refreshing of all others for good.
-                log.exception("gallery_refresh_failed")
+            self.refresh()
 
     def _load_first(self, collection: str, future: "Future[_Loaded]") -> None:
         try:
@@ -169,7 +184,10 @@ class GalleryCache:
     def _load(self, collection: str) -> _Loaded:
         saved = self._snapshots.load(collection) if self._snapshots else None
         if saved is not None:
-            return self._advanced(collection, _Loaded(saved.version, saved.index))
+            try:
+                return self._advanced(collection, _Loaded(saved.version, saved.index))
+            except RowsDamaged as exc:
+                log.warning("gallery_snapshot_unusable", collection=collection, reason=str(exc))
         return self._read(collection)
 
     def _advanced(self, collection: str, known: _Loaded) -> _Loaded:
@@ -177,18 +195,23 @@ class GalleryCache:
         changes = self._store.changes(collection, known.version)
         if changes is None:
             return self._read(collection)
-        templates = self._usable(collection, changes.added)
+        models = Counter[str]()
+        added = self._columns(changes.added, models)
+        self._tell_of_others(collection, models)
         known.index.remove(changes.removed)
-        known.index.add(*_columns(templates))
+        known.index.add(*added)
         unsaved = known.unsaved + len(changes.added) + len(changes.removed)
         return self._saved(collection, _Loaded(changes.version, known.index, unsaved))
 
     def _read(self, collection: str) -> _Loaded:
         # The version is read first: a change in between is read now, and once more at the next look.
         version = self._store.version(collection)
-        templates = list(self._store.templates(collection)) if version > 0 else []
-        index = GalleryIndex(*_columns(self._usable(collection, templates)))
-        return self._saved(collection, _Loaded(version, index, len(templates)))
+        templates = self._store.templates(collection) if version > 0 else iter(())
+        models = Counter[str]()
+        pieces = (self._columns(piece, models) for piece in iter(lambda: list(islice(templates, _READ_AT_ONCE)), []))
+        index = assembled(pieces, self._snapshots.spool() if self._snapshots else Float32Vectors)
+        self._tell_of_others(collection, models)
+        return self._saved(collection, _Loaded(version, index, models.total()))
 
     def _saved(self, collection: str, loaded: _Loaded) -> _Loaded:
         """The same with the collection's threshold, and from a new snapshot where one is worth writing."""
@@ -199,25 +222,25 @@ class GalleryCache:
         saved = self._snapshots.save(collection, loaded.version, loaded.index)
         return replace(loaded, index=saved or loaded.index, unsaved=0)
 
-    def _usable(self, collection: str, templates: Sequence[Template]) -> list[Template]:
-        others = Counter(template.model_id for template in templates if template.model_id != self._model_id)
+    def _columns(self, templates: Sequence[Template], models: "Counter[str]") -> Columns:
+        """What the index takes of those of the model in use; all are counted."""
+        models.update(template.model_id for template in templates)
         usable = [template for template in templates if template.model_id == self._model_id]
+        return (
+            np.array([template.embedding for template in usable], dtype=np.float32),
+            [template.identity for template in usable],
+            [template.template_id for template in usable],
+        )
+
+    def _tell_of_others(self, collection: str, models: "Counter[str]") -> None:
+        others = models.keys() - {self._model_id}
         if others:
             log.warning(
                 "templates_of_another_model",
                 collection=collection,
-                left_out=others.total(),
-                usable=len(usable),
+                left_out=models.total() - models[self._model_id],
+                usable=models[self._model_id],
                 models=sorted(others),
                 model_in_use=self._model_id,
                 remedy="enrol these people again, or import a gallery that was made with the model in use",
             )
-        return usable
-
-
-def _columns(templates: Sequence[Template]) -> tuple[NDArray[np.float32], list[str], list[str]]:
-    return (
-        np.array([template.embedding for template in templates], dtype=np.float32),
-        [template.identity for template in templates],
-        [template.template_id for template in templates],
-    )

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import structlog
 
-from model.index.snapshot import SnapshotUnusable, open_snapshot, write
+from model.index.blocks import PutAside
+from model.index.snapshot import SnapshotMissing, SnapshotUnusable, Spool, open_snapshot, write
+from model.index.vectors import RowsDamaged
 from model.matching import GalleryIndex
 
 log = structlog.get_logger(__name__)
@@ -37,13 +39,13 @@ class GallerySnapshots:
         self._model_id = model_id
 
     def load(self, collection: str) -> Saved | None:
-        """Return the collection as it was saved, or nothing, with a warning where the file is damaged."""
+        """Return the collection as it was saved, or nothing, with a warning where the file cannot be used."""
         path, key = self._place(collection)
         started = time.perf_counter()
-        if not path.exists():
-            return None
         try:
             index, version = open_snapshot(path, key)
+        except SnapshotMissing:
+            return None
         except SnapshotUnusable as exc:
             log.warning("gallery_snapshot_unusable", collection=collection, reason=str(exc))
             return None
@@ -57,9 +59,13 @@ class GallerySnapshots:
         try:
             write(index, path, key, version)
             return open_snapshot(path, key)[0]
-        except (OSError, SnapshotUnusable) as exc:
+        except (OSError, RowsDamaged, SnapshotUnusable) as exc:
             log.warning("gallery_snapshot_not_written", collection=collection, reason=str(exc))
             return None
+
+    def spool(self) -> PutAside:
+        """Where embeddings are put while a gallery is read that is to be saved."""
+        return Spool(self._directory).put_aside
 
     def _place(self, collection: str) -> tuple[Path, str]:
         key = json.dumps([self._store, self._model_id, collection])

@@ -171,7 +171,11 @@ class TemplateStore(Protocol):
         """What has changed since a version that `version` once returned; nothing when that can no longer be told."""
 
     def templates(self, collection: str) -> Iterator[Template]:
-        """Every template of the collection, all models, sorted by identity and id; sees every add that has returned."""
+        """Every template of the collection, all models, in the order of their ids; sees every add that has returned.
+
+        They are read while they are taken, so that a large collection is never whole in memory: also an error comes
+        when the first is taken, or in the middle, and a change meanwhile may be seen or not.
+        """
 
     def collections(self) -> list[str]:
         """The names of the collections that hold templates, sorted."""

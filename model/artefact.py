@@ -6,6 +6,7 @@ Only the standard library is imported: every process reads the description at it
 import errno
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -92,7 +93,7 @@ class Artefact:
 
     @classmethod
     def load(cls, directory: Path) -> Self:
-        """Read the description and check that every file is there with its size; no graph is opened.
+        """Read the description and check that every file is there with its size and may be read; no graph is loaded.
 
         Raises `ArtefactMissing` without a description, `ArtefactInvalid` when it cannot be read or a file does not fit.
         """
@@ -100,15 +101,21 @@ class Artefact:
             text = (directory / HEADER).read_text(encoding="utf-8")
         except (FileNotFoundError, NotADirectoryError) as exc:
             raise ArtefactMissing(directory) from exc
+        except OSError as exc:
+            raise ArtefactInvalid(directory, f"{HEADER} cannot be read ({exc.strerror})") from exc
+        except UnicodeError as exc:
+            raise ArtefactInvalid(directory, f"{HEADER} is not a description of a model") from exc
         artefact = cls.parse(text, directory)
         for name, stamp in artefact.files.items():
-            path = directory / name
-            if not path.is_file():
-                raise ArtefactInvalid(directory, f"{name} is missing")
-            if path.stat().st_size != stamp.size_bytes:
-                raise ArtefactInvalid(
-                    directory, f"{name} has {path.stat().st_size} bytes instead of {stamp.size_bytes}"
-                )
+            try:
+                with (directory / name).open("rb") as file:  # that it is there does not say that it may be read
+                    size = os.fstat(file.fileno()).st_size
+            except FileNotFoundError as exc:
+                raise ArtefactInvalid(directory, f"{name} is missing") from exc
+            except OSError as exc:
+                raise ArtefactInvalid(directory, f"{name} cannot be read ({exc.strerror})") from exc
+            if size != stamp.size_bytes:
+                raise ArtefactInvalid(directory, f"{name} has {size} bytes instead of {stamp.size_bytes}")
         return artefact
 
     @classmethod
@@ -186,7 +193,7 @@ def staged(directory: Path) -> Iterator[Path]:
     """Yield an empty directory beside `directory` that takes its place when the block ends well, else vanishes.
 
     Whoever opens the directory finds the old artefact, the new one or, for a moment between two renames, none; two
-    writers at once leave one complete artefact.
+    writers at once leave one complete artefact. Every user may read it, and its owner alone write.
     Raises `BuildFailed` when `directory` holds something else than an artefact, which is never overwritten.
     """
     directory = directory.absolute()
@@ -194,8 +201,11 @@ def staged(directory: Path) -> Iterator[Path]:
     directory.parent.mkdir(parents=True, exist_ok=True)
     stage = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
     try:
-        stage.chmod(0o755)
         yield stage
+        # Whatever the umask: who builds or pulls a model is seldom the user that the worker runs as.
+        for path in stage.iterdir():
+            path.chmod(0o644)
+        stage.chmod(0o755)
         _swap(stage, directory)
     finally:
         shutil.rmtree(stage, ignore_errors=True)

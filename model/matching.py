@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.faces import Box
-from model.index.blocks import Block, Tail, encoded
+from model.index.blocks import Block, Tail, checked, encoded
 from model.index.shortlist import Shortlist
 from model.index.vectors import Codes, Float32Vectors, Queries, RowsDamaged
 
@@ -22,9 +22,6 @@ are then 5 MB to read for a search, not 20.
 
 _AT_ONCE = 8
 """Queries that share a pass over the templates; more would cost more memory for scores, and gain little."""
-
-_LONGEST = 1.001
-"""The norm of a template at most, with room for rounding: the bounds of the search rest on it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +106,7 @@ class GalleryIndex:
 
     @property
     def damaged(self) -> bool:
-        """Whether a search has raised `RowsDamaged`: the index is to be made anew."""
+        """Whether `RowsDamaged` has been raised: the index is to be made anew."""
         return self._damaged
 
     @property
@@ -155,7 +152,10 @@ class GalleryIndex:
             self._append(embeddings, identities, template_ids)
 
     def remove(self, template_ids: Sequence[str]) -> int:
-        """Remove templates; returns how many were there. A block is rewritten when half of it is gone."""
+        """Remove templates; returns how many were there. A block is rewritten when half of it is gone.
+
+        Raises `RowsDamaged` as `search` does; they are removed all the same.
+        """
         with self._writing:
             before = self._removed
             removed = self._bury(template_ids)
@@ -177,10 +177,11 @@ class GalleryIndex:
             position += len(block)
 
     def _append(self, embeddings: NDArray[np.float32], identities: Sequence[str], template_ids: Sequence[str]) -> None:
-        embeddings = self._checked(embeddings, identities, template_ids)
+        there = any(map(len, self._blocks))
+        embeddings = checked(embeddings, identities, template_ids, self._tail.dimension if there else None)
         if not len(embeddings):
             return
-        replaced = self._bury(template_ids) if any(map(len, self._blocks)) else 0
+        replaced = self._bury(template_ids) if there else 0
         if not self._tail.count:
             self._tail = Tail(0, embeddings.shape[1])
         for name in identities:
@@ -210,21 +211,6 @@ class GalleryIndex:
             self._sealed.append(encoded(self._tail.block()))
             self._tail = Tail(0, self._tail.dimension)
 
-    def _checked(
-        self, embeddings: NDArray[np.float32], identities: Sequence[str], template_ids: Sequence[str]
-    ) -> NDArray[np.float32]:
-        if not len(embeddings) == len(identities) == len(template_ids):
-            raise ValueError(
-                f"{len(embeddings)} embeddings, {len(identities)} identities and {len(template_ids)} template ids"
-            )
-        if len(embeddings):
-            embeddings = np.ascontiguousarray(embeddings, dtype=np.float32)
-            if embeddings.ndim != 2 or (any(map(len, self._blocks)) and embeddings.shape[1] != self._tail.dimension):  # noqa: PLR2004
-                raise ValueError(f"embeddings of shape {embeddings.shape}, expected (N, {self._tail.dimension})")
-            if not (np.einsum("nd,nd->n", embeddings, embeddings) <= _LONGEST**2).all():
-                raise ValueError("a template is not normalised")
-        return embeddings
-
     def _bury(self, template_ids: Sequence[str]) -> int:
         """Clear the rows of these templates, as far as they are there."""
         if self._where is None:
@@ -247,22 +233,29 @@ class GalleryIndex:
 
     def _compact(self) -> None:
         """Rewrite the blocks that are half dead; searches that have begun go on with the old ones."""
-        for number, block in enumerate(self._blocks):
-            alive = np.flatnonzero(block.alive)
-            if 2 * len(alive) > len(block) or not len(block):
-                continue
-            template_ids = [block.template_ids[offset] for offset in alive]
-            rows, owners = block.vectors.take(alive), block.owners[alive]
-            if number == len(self._sealed):
-                self._tail = Tail(len(alive), rows.shape[1])
-                self._tail.extend(rows, owners, template_ids)
-            else:
-                fresh = Block(Float32Vectors(rows), owners, template_ids, np.ones(len(alive), dtype=np.bool_))
-                self._sealed[number] = encoded(fresh) if len(alive) else fresh
-            if self._where is not None:
-                self._where |= {template_id: (number, offset) for offset, template_id in enumerate(template_ids)}
-            self._removed -= len(block) - len(alive)
-        self._publish()
+        try:
+            for number, block in enumerate(self._blocks):
+                alive = np.flatnonzero(block.alive)
+                if 2 * len(alive) <= len(block) and len(block):
+                    self._rewrite(number, block, alive)
+        except RowsDamaged:
+            self._damaged = True
+            raise
+        finally:
+            self._publish()
+
+    def _rewrite(self, number: int, block: Block, alive: NDArray[np.intp]) -> None:
+        template_ids = [block.template_ids[offset] for offset in alive]
+        rows, owners = block.vectors.copied(alive), block.owners[alive]
+        if number == len(self._sealed):
+            self._tail = Tail(len(alive), rows.shape[1])
+            self._tail.extend(rows, owners, template_ids)
+        else:
+            fresh = Block(Float32Vectors(rows), owners, template_ids, np.ones(len(alive), dtype=np.bool_))
+            self._sealed[number] = encoded(fresh) if len(alive) else fresh
+        if self._where is not None:
+            self._where |= {template_id: (number, offset) for offset, template_id in enumerate(template_ids)}
+        self._removed -= len(block) - len(alive)
 
     def _publish(self) -> None:
         self._blocks: tuple[Block, ...] = (*self._sealed, self._tail.block())

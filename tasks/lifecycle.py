@@ -189,16 +189,19 @@ def _log_our_way(**_: Any) -> None:
 @worker_init.connect
 def _open(sender: Any, **_: Any) -> None:
     global _worker  # noqa: PLW0603 - one worker a process, and Celery gives its tasks no other place
-    _log_our_way()
-    events = app.settings.events
-    sender.options.update(
-        _NOT_ON_SQS, without_heartbeat=not events.enabled, heartbeat_interval=events.heartbeat_seconds
-    )
+    # Celery logs an exception and starts the worker all the same, one that fails every task: the process has to end.
     try:
+        _log_our_way()
+        events = app.settings.events
+        sender.options.update(
+            _NOT_ON_SQS, without_heartbeat=not events.enabled, heartbeat_interval=events.heartbeat_seconds
+        )
         _worker = Worker.open(app.settings)
     except FacerecError as exc:
-        # Not an exception: Celery would log it with a traceback, and start the worker all the same.
         print(f"facerec: {exc}", file=sys.stderr)  # noqa: T201 - one line for the operator, whatever the log's form
+        sys.exit(1)
+    except Exception as exc:
+        log.exception("worker_not_started", reason=repr(exc))
         sys.exit(1)
 
 

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from facerec.aws.clients import Clients, translated
@@ -87,10 +86,9 @@ class DynamoTemplateStore:
         return Changes(version, added, sorted(touched - {template.template_id for template in added}))
 
     def templates(self, collection: str) -> Iterator[Template]:
-        """Read every template of the collection consistently, page by page, sorted by identity and id."""
+        """Read every template of the collection consistently, page by page, each page when it is needed."""
         with translated(f"read the templates of collection {collection!r}"):
-            found = [from_item(item) for item in self._table.items(collection, TEMPLATE_ITEM)]
-        return iter(sorted(found, key=attrgetter("identity", "template_id")))
+            yield from map(from_item, self._table.items(collection, TEMPLATE_ITEM))
 
     def collections(self) -> list[str]:
         """Return the names of the collections that hold templates, sorted."""

@@ -49,10 +49,14 @@ class OpenGallery:
         except ArtefactError as exc:
             raise ConfigurationError(str(exc)) from exc
 
+    def sorted_templates(self) -> list[Template]:
+        """Every template, sorted by identity and id."""
+        return sorted(self.templates.templates(self.collection), key=attrgetter("identity", "template_id"))
+
     def everyone(self) -> dict[str, list[Template]]:
         """Templates by identity."""
-        found = self.templates.templates(self.collection)
-        return {identity: list(templates) for identity, templates in groupby(found, attrgetter("identity"))}
+        found = groupby(self.sorted_templates(), attrgetter("identity"))
+        return {identity: list(templates) for identity, templates in found}
 
     def templates_of(self, name: str) -> list[Template]:
         """The templates of one person; raises `FacerecError` where there are none."""

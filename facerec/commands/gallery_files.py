@@ -25,7 +25,7 @@ def export(file: Path, photos: bool, force: bool, collection: str) -> None:  # n
     gallery = open_gallery(collection)
     if file.exists() and not force:
         raise click.UsageError(f"{file} exists already; --force overwrites it.")
-    templates = list(gallery.templates.templates(gallery.collection))
+    templates = gallery.sorted_templates()
     if not templates:
         raise FacerecError(f"collection {collection} holds nothing to export")
     missing: list[str] = []

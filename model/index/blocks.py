@@ -1,12 +1,18 @@
 """Neighbouring templates of a gallery: full blocks, and the growing one."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from model.index.vectors import Codes, Float32Vectors, Int8Vectors, Vectors
+from model.index.vectors import Codes, Float32Vectors, Int8Vectors, Rows, Vectors
+
+PutAside = Callable[[NDArray[np.float32]], Rows]
+"""Takes embeddings (N, D), and returns where they are from then on."""
+
+_LONGEST = 1.001
+"""The norm of a template at most, with room for rounding: the bounds of the search rest on it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +64,25 @@ class Tail:
         return Block(vectors, self._owners[: self.count], self._template_ids, self._alive[: self.count])
 
 
-def encoded(block: Block) -> Block:
-    """Return the block with 8-bit codes before its vectors."""
-    vectors = Int8Vectors(Codes.of(block.vectors.take(np.arange(len(block)))), block.vectors)
+def encoded(block: Block, put_aside: PutAside = Float32Vectors) -> Block:
+    """Return a block of float32 with 8-bit codes before its vectors, which `put_aside` is given to keep."""
+    embeddings = block.vectors.take(np.arange(len(block)))
+    vectors = Int8Vectors(Codes.of(embeddings), put_aside(embeddings))
     return Block(vectors, block.owners.copy(), block.template_ids, block.alive.copy())
+
+
+def checked(
+    embeddings: NDArray[np.float32], identities: Sequence[str], template_ids: Sequence[str], dimension: int | None
+) -> NDArray[np.float32]:
+    """Return embeddings that may join those of this dimension, or be the first ones; raises ValueError for others."""
+    if not len(embeddings) == len(identities) == len(template_ids):
+        raise ValueError(
+            f"{len(embeddings)} embeddings, {len(identities)} identities and {len(template_ids)} template ids"
+        )
+    if len(embeddings):
+        embeddings = np.ascontiguousarray(embeddings, dtype=np.float32)
+        if embeddings.ndim != 2 or dimension not in {None, embeddings.shape[1]}:  # noqa: PLR2004
+            raise ValueError(f"embeddings of shape {embeddings.shape}, expected (N, {dimension or 'D'})")
+        if not (np.einsum("nd,nd->n", embeddings, embeddings) <= _LONGEST**2).all():
+            raise ValueError("a template is not normalised")
+    return embeddings

@@ -107,5 +107,5 @@ def fastest(codes: NDArray[np.int8], scales: NDArray[np.float32]) -> Products:
     """Return the fastest exact kernel of this machine for codes (N, D) with a scale (N,) each."""
     try:
         return OpenVinoProducts(codes, scales)
-    except (ImportError, ArithmeticError):
+    except (ImportError, ArithmeticError, RuntimeError):  # the last is how OpenVINO refuses
         return NumpyProducts(codes, scales)

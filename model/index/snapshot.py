@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.index.blocks import Block
-from model.index.vectors import Codes, Float32Vectors, Int8Vectors, RowsDamaged
+from model.index.vectors import Codes, Float32Vectors, Int8Vectors, Rows, RowsDamaged
 from model.matching import GalleryIndex
 
 _MAGIC = b"facidx01"
@@ -30,6 +30,10 @@ _PIECE_ROWS = 8192
 
 class SnapshotUnusable(Exception):
     """There is no such snapshot, or it is damaged, or of something else."""
+
+
+class SnapshotMissing(SnapshotUnusable):
+    """There is no such snapshot."""
 
 
 class FileRows:
@@ -53,10 +57,36 @@ class FileRows:
         return np.frombuffer(found, dtype="<f4").reshape(len(offsets), self._dimension)
 
 
+class Spool:
+    """Puts embeddings aside, into a file without a name in the directory, while an index is made that is then written.
+
+    The file goes with the last index that reads from it. What the disk does not take stays in memory.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._file: Any = None
+
+    def put_aside(self, embeddings: NDArray[np.float32]) -> Rows:
+        """Return where the embeddings (N, D) are from now on."""
+        try:
+            if self._file is None:
+                self._directory.mkdir(parents=True, exist_ok=True)
+                self._file = tempfile.TemporaryFile(dir=self._directory, buffering=0)  # noqa: SIM115 - see FileRows
+            start = self._file.seek(0, os.SEEK_END)
+            left = np.ascontiguousarray(embeddings, "<f4").data.cast("B")
+            while left:
+                left = left[self._file.write(left) :]
+        except OSError:
+            return Float32Vectors(embeddings)
+        return FileRows(self._file, start, embeddings.shape[1])
+
+
 def write(index: GalleryIndex, path: Path, key: str, version: int) -> None:
     """Write what the index holds under a key and a version of the caller's; the file appears whole or not at all.
 
-    Raises OSError when it cannot be written. Removed templates are left out. The index must not change meanwhile.
+    Raises OSError when it cannot be written, and `RowsDamaged` when the index is over a file that has rotted. Removed
+    templates are left out. The index must not change meanwhile.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
@@ -74,6 +104,8 @@ def open_snapshot(path: Path, key: str) -> tuple[GalleryIndex, int]:
     """Return the index that was last written under this key, and its version; raises `SnapshotUnusable`."""
     try:
         file = path.open("rb")
+    except (FileNotFoundError, NotADirectoryError) as exc:
+        raise SnapshotMissing(f"{path} is not there") from exc
     except OSError as exc:
         raise SnapshotUnusable(f"{path}: {exc}") from exc
     try:
@@ -113,7 +145,7 @@ class _Writer:
         pieces = (alive[start : start + _PIECE_ROWS] for start in range(0, len(alive), _PIECE_ROWS))
         written = {
             "count": len(alive),
-            "rows": self._section(np.ascontiguousarray(block.vectors.take(piece), "<f4") for piece in pieces),
+            "rows": self._section(np.ascontiguousarray(block.vectors.copied(piece), "<f4") for piece in pieces),
             "owners": self._section([block.owners[alive].astype("<i4")]),
         }
         if isinstance(block.vectors, Int8Vectors):

@@ -15,6 +15,9 @@ from model.index.kernels import LARGEST_DIMENSION, fastest
 _ROUNDING = 1e-5
 """Added to the bound of 8-bit scores for the float32 multiplications after the exact products; far above 2⁻²³."""
 
+_PIECE_ROWS = 2048
+"""Rows that are encoded at once: some 4 MB at 512 dimensions for each of the steps in between."""
+
 
 class RowsDamaged(Exception):
     """A template in full precision is not the one that its code was made from: its file is damaged or gone."""
@@ -63,6 +66,9 @@ class Vectors(Rows, Protocol):
     def errors(self, queries: Queries) -> NDArray[np.float64]:
         """For each query the most (M,) by which a score can miss the cosine."""
 
+    def copied(self, offsets: NDArray[np.intp]) -> NDArray[np.float32]:
+        """The rows (N, D) at these offsets, to be kept; raises `RowsDamaged` where they are not what they were."""
+
 
 class Float32Vectors:
     """Templates float32 (N, D) in memory, L2-normalised."""
@@ -88,6 +94,8 @@ class Float32Vectors:
         """Return the rows at these offsets."""
         return self.embeddings[offsets]
 
+    copied = take
+
 
 @dataclass(frozen=True, slots=True)
 class Codes:
@@ -105,9 +113,15 @@ class Codes:
     @classmethod
     def of(cls, embeddings: NDArray[np.float32]) -> Self:
         """Encode templates (N, D), with one scale each."""
-        codes, scales = quantise(embeddings)
-        decoded = codes.astype(np.float32) * scales[:, None]
-        return cls(codes, scales, float(_norms(embeddings - decoded).max()), float(_norms(decoded).max()))
+        codes, scales = np.empty(embeddings.shape, dtype=np.int8), np.empty(len(embeddings), dtype=np.float32)
+        error = norm = 0.0
+        for start in range(0, len(embeddings), _PIECE_ROWS):
+            piece = slice(start, start + _PIECE_ROWS)
+            codes[piece], scales[piece] = quantise(embeddings[piece])
+            decoded = codes[piece].astype(np.float32) * scales[piece, None]
+            error = max(error, float(_norms(embeddings[piece] - decoded).max()))
+            norm = max(norm, float(_norms(decoded).max()))
+        return cls(codes, scales, error, norm)
 
     @staticmethod
     def possible(dimension: int) -> bool:
@@ -147,6 +161,16 @@ class Int8Vectors:
     def take(self, offsets: NDArray[np.intp]) -> NDArray[np.float32]:
         """Return the rows at these offsets."""
         return self._rows.take(offsets)
+
+    def copied(self, offsets: NDArray[np.intp]) -> NDArray[np.float32]:
+        """Return the rows at these offsets, compared with their codes."""
+        rows = self._rows.take(offsets)
+        for start in range(0, len(offsets), _PIECE_ROWS):
+            piece = slice(start, start + _PIECE_ROWS)
+            decoded = self.codes.codes[offsets[piece]].astype(np.float32) * self.codes.scales[offsets[piece], None]
+            if not (_norms(rows[piece] - decoded) <= self.codes.largest_error + _ROUNDING).all():
+                raise RowsDamaged("a template's embedding contradicts its code")
+        return rows
 
 
 def quantise(vectors: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:

@@ -128,11 +128,41 @@ def test_the_same_id_is_refused_with_the_name_of_its_owner(store: TemplateStore)
     assert [found.identity for found in store.templates("default")] == ["Ada Lovelace"]
 
 
-def test_templates_come_sorted_by_identity_and_id(store: TemplateStore) -> None:
+def test_templates_come_in_the_order_of_their_ids(store: TemplateStore) -> None:
     """Lists are stable, whatever the order of enrolment."""
     for number, identity in ((3, "Grace"), (2, "Ada"), (1, "Grace"), (4, "Ada")):
         store.add(make_template(number, identity))
-    assert ids(store.templates("default")) == [make_template(number).template_id for number in (2, 4, 1, 3)]
+    assert ids(store.templates("default")) == [make_template(number).template_id for number in (1, 2, 3, 4)]
+
+
+def test_templates_are_read_while_they_are_taken(store: TemplateStore) -> None:
+    """Nothing is asked before the first is, and what is added before that is there."""
+    found = store.templates("default")
+    store.add(make_template(1))
+    assert ids(found) == [make_template(1).template_id]
+
+
+def test_a_page_is_read_when_it_is_needed(moto_clients: Clients) -> None:
+    """A collection of any size passes through little memory."""
+    table = empty_table(moto_clients)
+    store = DynamoTemplateStore(table.clients, table.name)
+    for number in range(6):
+        store.add(replace(make_template(number), source="x" * 300_000))  # four of them are more than a page
+    queries: list[object] = []
+    events = table.clients.dynamodb.meta.events
+
+    def count(**_: object) -> None:
+        queries.append(1)
+
+    events.register("before-call.dynamodb.Query", count)
+    try:
+        found = store.templates("default")
+        next(found)
+        assert len(queries) == 1
+        assert len(list(found)) == 5
+        assert len(queries) > 1
+    finally:
+        events.unregister("before-call.dynamodb.Query", count)
 
 
 def test_collections_are_apart(store: TemplateStore) -> None:
@@ -373,7 +403,7 @@ def test_a_missing_table_says_what_to_do(clients: Clients) -> None:
     store = DynamoTemplateStore(clients, "no-such-table")
     calls: Sequence[Callable[[], object]] = (
         lambda: store.version("default"),
-        lambda: store.templates("default"),
+        lambda: next(store.templates("default")),
         lambda: store.add(make_template(1)),
         store.collections,
     )

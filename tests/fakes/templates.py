@@ -100,11 +100,14 @@ class InMemoryTemplateStore:
             )
 
     def templates(self, collection: str) -> Iterator[Template]:
-        """Return every template, sorted by identity and id."""
+        """Yield every template in the order of their ids; an outage shows at the next one."""
         with self._lock:
             self._check()
-            found = list(self._templates[collection].values())
-        return iter(sorted(found, key=attrgetter("identity", "template_id")))
+            found = sorted(self._templates[collection].values(), key=attrgetter("template_id"))
+        for template in found:
+            with self._lock:
+                self._check()
+            yield template
 
     def collections(self) -> list[str]:
         """Return the names of the collections that hold templates."""

@@ -1,6 +1,10 @@
 """The artefact's description: read cheaply, refused when it does not fit, replaced whole or not at all."""
 
+import errno
+import io
 import json
+import os
+import stat
 import subprocess
 import sys
 import threading
@@ -49,6 +53,45 @@ def test_a_garbled_description_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / HEADER).write_text(text)
     with pytest.raises(ArtefactInvalid, match="cannot be used"):
         Artefact.load(tmp_path)
+
+
+def test_a_description_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    """As one that is garbled."""
+    (tmp_path / HEADER).write_bytes(b"\xff")
+    with pytest.raises(ArtefactInvalid, match="is not a description of a model"):
+        Artefact.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", [HEADER, "onet.onnx"])
+def test_what_cannot_be_read_is_told_in_one_sentence(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model that another user pulled and kept to itself."""
+    write_artefact(tmp_path)
+    opened = io.open
+
+    def denied(file: object, *arguments: object, **named: object) -> object:
+        if Path(str(file)).name == name:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(file))
+        return opened(file, *arguments, **named)  # type: ignore[call-overload]  # as it was called
+
+    monkeypatch.setattr("io.open", denied)  # the tests may run as root, who may read everything
+    with pytest.raises(ArtefactInvalid, match=rf"{name} cannot be read \(Permission denied\): run") as refused:
+        Artefact.load(tmp_path)
+    assert "\n" not in str(refused.value)
+
+
+def test_everyone_may_read_an_artefact(tmp_path: Path) -> None:
+    """Whoever builds or pulls it, with whatever umask: workers run as a user of their own."""
+    before = os.umask(0o077)
+    try:
+        with staged(tmp_path / "model") as stage:
+            write_artefact(stage)
+    finally:
+        os.umask(before)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in [tmp_path / "model", *tmp_path.glob("model/*")]}
+    assert modes.pop("model") == 0o755
+    assert set(modes.values()) == {0o644}
 
 
 def test_another_schema_is_refused_by_its_number(tmp_path: Path) -> None:

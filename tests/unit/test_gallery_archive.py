@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from io import BytesIO
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,10 @@ class Destination:
         self.templates = InMemoryTemplateStore()
         self.photos = InMemoryObjectStore()
 
+    def people(self, collection: str) -> list[Template]:
+        """The templates by name."""
+        return sorted(self.templates.templates(collection), key=attrgetter("identity"))
+
     def restore(self, path: Path, collection: str = "default") -> list[bool]:
         """Restore everything; tells for each template whether it was new."""
         with open_archive(path) as archive:
@@ -133,7 +138,7 @@ def test_a_restored_photo_is_where_its_template_says(archive: Path) -> None:
     """In the destination's own bucket, wherever it was before."""
     destination = Destination()
     destination.restore(archive)
-    ada, grace = destination.templates.templates("default")
+    ada, grace = destination.people("default")
     assert ada.photo is not None
     assert ada.photo.bucket == BUCKET
     assert destination.photos.get(ada.photo.bucket, ada.photo.key) == picture()
@@ -144,7 +149,7 @@ def test_restored_photos_are_duplicates_of_enrolled_ones(archive: Path) -> None:
     """With its photo a template gets the id that enrolling the photo gives, also in another collection."""
     destination = Destination()
     destination.restore(archive, "guests")
-    ada, grace = destination.templates.templates("guests")
+    ada, grace = destination.people("guests")
     assert ada.template_id == template_id("guests", MODEL, picture())
     assert grace.template_id == make_template(2).template_id
 

@@ -1,19 +1,27 @@
 """The gallery in memory: what readers see, and when."""
 
 import threading
+import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
-from facerec.errors import Transient
+from facerec import gallery_cache
+from facerec.errors import Throttled, Transient
 from facerec.gallery_cache import GalleryCache
 from facerec.gallery_snapshots import GallerySnapshots
 from facerec.ports import Changes, Template
+from model.index import vectors
+from model.index.assembly import assembled
+from model.index.kernels import NumpyProducts
+from model.index.snapshot import open_snapshot, write
 from model.matching import GalleryIndex
 from tests.fakes.templates import MODEL, OTHER_MODEL, InMemoryTemplateStore, make_template, make_threshold
 
@@ -29,16 +37,19 @@ class WatchedStore(InMemoryTemplateStore):
         self.read = threading.Event()
         self.go_on = threading.Event()
         self.go_on.set()
+        self.throttled: str | None = None
 
     def version(self, collection: str) -> int:
         self.asked["version", collection] += 1
+        if collection == self.throttled:
+            raise Throttled("AWS throttles")
         return super().version(collection)
 
     def templates(self, collection: str) -> Iterator[Template]:
         self.asked["templates", collection] += 1
-        found = super().templates(collection)
+        found = list(super().templates(collection))
         self._hold()
-        return found
+        return iter(found)
 
     def changes(self, collection: str, since: int) -> Changes | None:
         self.asked["changes", collection] += 1
@@ -331,6 +342,135 @@ def test_a_snapshot_that_cannot_be_written_stops_nobody(store: WatchedStore, tmp
     with capture_logs() as records:
         assert names(GalleryCache(store, MODEL, 3600, snapshots=snapshots).index("default"), 1) == ["Ada"]
     assert "gallery_snapshot_not_written" in {record["event"] for record in records}
+
+
+def test_a_collection_that_cannot_be_read_does_not_hold_up_the_others(cache: GalleryCache, store: WatchedStore) -> None:
+    """It stays as it is, which is logged once; in the others people appear, and in it too once it can be read."""
+    store.add(make_template(2, "Grace", "staff"))
+    for collection in ("default", "staff"):
+        cache.index(collection)
+    fresh_at = cache.sizes().fresh_at
+    store.add(_unreadable(make_template(3, "Alan")))
+    store.add(make_template(4, "Edsger", "staff"))
+    with capture_logs() as records:
+        cache.refresh()
+        cache.refresh()
+    assert names(cache.index("staff"), 2, 4) == ["Grace", "Edsger"]
+    assert names(cache.index("default"), 1) == ["Ada"]
+    assert [(record["event"], record.get("collection")) for record in records] == [
+        ("gallery_refresh_failed", "default")
+    ]
+    assert cache.sizes().fresh_at == fresh_at
+    store.remove("default", [make_template(3).template_id])
+    store.add(make_template(5, "Barbara"))
+    cache.refresh()
+    assert names(cache.index("default"), 1, 5) == ["Ada", "Barbara"]
+    assert cache.sizes().fresh_at > fresh_at
+
+
+def test_a_throttled_collection_does_not_hold_up_the_others(cache: GalleryCache, store: WatchedStore) -> None:
+    """AWS throttles one partition of the table, and answers for the others."""
+    store.add(make_template(2, "Grace", "staff"))
+    for collection in ("default", "staff"):
+        cache.index(collection)
+    store.add(make_template(3, "Alan"))
+    store.add(make_template(4, "Edsger", "staff"))
+    store.throttled = "default"
+    with capture_logs() as records:
+        cache.refresh()
+    assert names(cache.index("staff"), 4) == ["Edsger"]
+    assert [record["event"] for record in records] == ["gallery_refresh_failed"]
+    store.throttled = None
+    cache.refresh()
+    assert names(cache.index("default"), 3) == ["Alan"]
+
+
+def test_a_snapshot_that_rots_is_read_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Embeddings are not read at a start: the damage shows when a block is rewritten, at the next start or before."""
+    monkeypatch.setattr(vectors, "fastest", NumpyProducts)
+    monkeypatch.setattr(gallery_cache, "assembled", partial(assembled, block_rows=16))
+    store = WatchedStore()
+    people = {number: f"person {number}" for number in range(16)}
+    for number, name in people.items():
+        store.add(make_template(number, name))
+    snapshots = GallerySnapshots(tmp_path, "table", MODEL, worth_writing=9)
+    running = GalleryCache(store, MODEL, 3600, snapshots=snapshots)
+    running.index("default")
+    (file,) = tmp_path.iterdir()
+    with file.open("r+b") as rotten:
+        rotten.write(bytes(16 * 4 * 512))
+    store.remove("default", [make_template(number).template_id for number in range(9)])
+    left = [None] * 9 + [people[number] for number in range(9, 16)]
+    with capture_logs() as records:
+        starting = GalleryCache(store, MODEL, 3600, snapshots=snapshots)
+        assert names(starting.index("default"), *people) == left
+        running.refresh()
+        running.refresh()
+    assert names(running.index("default"), *people) == left
+    assert [record["event"] for record in records if record["log_level"] != "info"] == [
+        "gallery_snapshot_unusable",
+        "gallery_refresh_failed",
+        "gallery_snapshot_damaged",
+    ]
+
+
+def test_a_gallery_over_a_rotten_file_is_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is there stays, with a word in the log: the next search that meets the damage has the gallery read anew."""
+    monkeypatch.setattr(vectors, "fastest", NumpyProducts)
+    path = tmp_path / "s"
+    rows = np.stack([make_template(number).embedding for number in range(16)])
+    names_ = [str(number) for number in range(16)]
+    write(GalleryIndex(rows, names_, names_, block_rows=16), path, "key", 1)
+    index, _ = open_snapshot(path, "key")
+    path.write_bytes(b"")
+    snapshots = GallerySnapshots(tmp_path / "galleries", "table", MODEL)
+    with capture_logs() as records:
+        assert snapshots.save("default", 1, index) is None
+    assert [record["event"] for record in records] == ["gallery_snapshot_not_written"]
+    assert list((tmp_path / "galleries").iterdir()) == []
+
+
+def test_a_place_for_snapshots_that_cannot_be_looked_at_stops_nobody(store: WatchedStore, tmp_path: Path) -> None:
+    """The gallery is read from the store, and the log says why."""
+    snapshots = GallerySnapshots(tmp_path / ("x" * 300), "table", MODEL, worth_writing=1)
+    with capture_logs() as records:
+        assert names(GalleryCache(store, MODEL, 3600, snapshots=snapshots).index("default"), 1) == ["Ada"]
+    assert [record["event"] for record in records] == ["gallery_snapshot_unusable", "gallery_snapshot_not_written"]
+
+
+class Crowd(InMemoryTemplateStore):
+    """A large collection, made up while it is read."""
+
+    SIZE = 10_000
+
+    def version(self, collection: str) -> int:
+        """It has one."""
+        return 1 if collection == "default" else 0
+
+    def templates(self, collection: str) -> Iterator[Template]:
+        """Templates whose embeddings repeat, each in memory of its own."""
+        templates = [make_template(number) for number in range(16)]
+        for number in range(self.SIZE):
+            template = templates[number % len(templates)]
+            yield replace(template, template_id=f"{number:032x}", embedding=template.embedding.copy())
+
+
+def test_a_large_collection_is_never_in_memory_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fresh machine reads its first gallery with little more memory than the next start takes."""
+    monkeypatch.setattr(vectors, "fastest", NumpyProducts)
+    monkeypatch.setattr(gallery_cache, "assembled", partial(assembled, block_rows=1024))
+    monkeypatch.setattr(gallery_cache, "_READ_AT_ONCE", 256)
+    cache = GalleryCache(Crowd(), MODEL, 3600, snapshots=GallerySnapshots(tmp_path, "table", MODEL))
+    tracemalloc.start()
+    try:
+        index = cache.index("default")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(index) == Crowd.SIZE
+    assert peak < Crowd.SIZE * 4 * 512  # the embeddings alone
+    assert names(index, 3, 17) == ["Ada Lovelace", None]
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def reload(store: WatchedStore, change: Callable[[], object]) -> None:

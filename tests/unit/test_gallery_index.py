@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from model.index import vectors
+from model.index import kernels, vectors
+from model.index.assembly import assembled
 from model.index.kernels import LARGEST_DIMENSION, NumpyProducts, OpenVinoProducts
-from model.index.snapshot import SnapshotUnusable, open_snapshot, write
+from model.index.snapshot import SnapshotUnusable, Spool, open_snapshot, write
 from model.index.vectors import Codes, Int8Vectors, Queries, RowsDamaged, quantise
 from model.matching import GalleryIndex
 
@@ -277,6 +278,70 @@ def test_what_is_no_snapshot_is_refused(tmp_path: Path, fast: None) -> None:
             open_snapshot(path, "key")
     with pytest.raises(SnapshotUnusable):
         open_snapshot(tmp_path / "missing", "key")
+
+
+def test_rows_that_rotted_are_not_kept_as_new_ones(tmp_path: Path, fast: None) -> None:
+    """Who rewrites a block or saves the gallery reads embeddings that no search compares with their codes later."""
+    path = tmp_path / "s"
+    write(gallery(directions(BLOCK)), path, "key", 1)
+    opened, _ = open_snapshot(path, "key")
+    with path.open("r+b") as file:
+        file.write(bytes(4 * SIZE * BLOCK))
+    with pytest.raises(RowsDamaged):
+        write(opened, tmp_path / "copy", "key", 2)
+    assert not opened.damaged
+    with pytest.raises(RowsDamaged):
+        opened.remove([f"t{row}" for row in range(BLOCK - 9)])
+    assert opened.damaged
+    assert len(opened) == 9
+    assert [file.name for file in tmp_path.iterdir()] == ["s"]
+
+
+@pytest.mark.parametrize("count", [0, 5, 15, 16, BLOCK, BLOCK + 15, BLOCK + 16, 5 * BLOCK + 3])
+def test_piece_by_piece_it_is_the_same_gallery(count: int, tmp_path: Path, fast: None) -> None:
+    """The same blocks, names and results as at once, with the embeddings in memory or put aside."""
+    embeddings, queries = directions(count), directions(4, 1)
+    whole, spool = gallery(embeddings), Spool(tmp_path / "new")
+    for keep in (vectors.Float32Vectors, spool.put_aside):
+        pieces = (
+            (embeddings[rows], [f"p{row % 50}" for row in rows], [f"t{row}" for row in rows])
+            for rows in (range(start, min(count, start + 13)) for start in range(0, count + 13, 13))
+        )
+        index = assembled(pieces, keep, block_rows=BLOCK)
+        assert [len(block) for block in index.blocks] == [len(block) for block in whole.blocks]
+        assert list(index.names) == list(whole.names)
+        for one in (index, whole):
+            assert one.search(queries, 5) == whole.search(queries, 5)
+        index.add(queries[:1], ["new"], ["n"])
+        assert found(index, queries[:1], 1) == [[("new", "n")]]
+        assert index.remove([f"t{row}" for row in range(count)]) == count
+    assert list(tmp_path.glob("new/*")) == []
+
+
+def test_pieces_that_do_not_fit_are_refused() -> None:
+    """As at the construction."""
+    right = directions(2), ["x", "y"], ["1", "2"]
+    for wrong in ((directions(1, size=7), ["z"], ["3"]), (2 * directions(1), ["z"], ["3"]), (directions(1), [], ["3"])):
+        with pytest.raises(ValueError, match=r"shape|not normalised|identities"):
+            assembled([right, wrong])
+
+
+def test_what_the_disk_does_not_take_stays_in_memory(tmp_path: Path) -> None:
+    """A full disk costs memory, not the gallery."""
+    (tmp_path / "file").write_text("no directory")
+    rows = directions(3)
+    assert np.array_equal(Spool(tmp_path / "file").put_aside(rows).take(np.arange(3)), rows)
+
+
+def test_where_openvino_refuses_numpy_multiplies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CPU or a memory that it cannot do with: slower, and right all the same."""
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError("Exception from src/inference/src/cpp/core.cpp:112")
+
+    monkeypatch.setattr(kernels, "OpenVinoProducts", refuse)
+    codes, scales = quantise(directions(9))
+    assert isinstance(kernels.fastest(codes, scales), NumpyProducts)
 
 
 def test_a_search_that_meets_damage_says_so(tmp_path: Path, fast: None) -> None:
