@@ -136,6 +136,49 @@ def test_a_hanging_store_takes_few_threads() -> None:
     store.release.set()
 
 
+def test_without_a_thread_to_spare_a_key_is_unreadable_only_until_there_is_one(
+    store: InMemoryApiKeys, clock: Clock, ring: KeyRing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody waits for a reading that never began; a key that was known goes on working."""
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    assert ring.find(KEY.key_id) == KEY
+    clock.now += key_ring.FRESH_SECONDS
+    with monkeypatch.context() as full:
+        full.setattr(threading.Thread, "start", refuse)
+        for ask in (ring.peek, ring.find):
+            with pytest.raises(Transient, match="thread"):
+                ask(OTHER.key_id)
+            assert ask(KEY.key_id) == KEY
+    store.put(OTHER)
+    assert ring.find(OTHER.key_id) == OTHER
+    assert ring.find(KEY.key_id) == KEY
+    assert len(store.reads) == 3
+
+
+def test_what_costs_a_reading_is_told_beforehand(store: InMemoryApiKeys, clock: Clock, ring: KeyRing) -> None:
+    """Once for each id; not while the store is left alone, nor while there is no place."""
+    assert ring.would_read(OTHER.key_id)
+    assert ring.find(OTHER.key_id) is None
+    assert not ring.would_read(OTHER.key_id)
+    clock.now += key_ring.ABSENT_SECONDS
+    assert ring.would_read(OTHER.key_id)
+    store.outage = Transient("no route")
+    with pytest.raises(Transient):
+        ring.find(OTHER.key_id)
+    assert not ring.would_read(OTHER.key_id)
+
+    hanging = Hanging()
+    crowded = KeyRing(hanging)
+    for number in range(key_ring.MAX_READINGS):
+        crowded.peek(f"{number:012x}")
+    assert not crowded.would_read(f"{0:012x}")
+    assert not crowded.would_read(OTHER.key_id)
+    hanging.release.set()
+
+
 def test_a_crowd_of_new_keys_is_served() -> None:
     """A process that has just started meets all its clients at once, and a store that takes its time."""
     keys = [issue(f"client {number}", [Scope.RECOGNISE], now=NOW)[0] for number in range(100)]
