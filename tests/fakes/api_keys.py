@@ -38,3 +38,15 @@ class InMemoryApiKeys:
     def _reach(self) -> None:
         if self.outage is not None:
             raise self.outage
+
+
+class HangingApiKeys(InMemoryApiKeys):
+    """Does not answer `get` before it is released."""
+
+    def __init__(self, *keys: ApiKey) -> None:
+        super().__init__(*keys)
+        self.release = threading.Event()
+
+    def get(self, key_id: str) -> ApiKey | None:
+        assert self.release.wait(30)
+        return super().get(key_id)

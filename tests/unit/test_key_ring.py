@@ -10,24 +10,12 @@ from facerec.api_keys import ApiKey, Scope, issue, revoked
 from facerec.errors import ApiKeyUnreadable, Transient
 from facerec.web import key_ring
 from facerec.web.key_ring import UNREAD, KeyRing
-from tests.fakes.api_keys import InMemoryApiKeys
+from tests.fakes.api_keys import HangingApiKeys, InMemoryApiKeys
 from tests.fakes.clock import Clock
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 KEY = issue("kiosk", [Scope.RECOGNISE], now=NOW)[0]
 OTHER = issue("other", [Scope.ADMIN], now=NOW)[0]
-
-
-class Hanging(InMemoryApiKeys):
-    """A store that does not answer before it is released."""
-
-    def __init__(self, *keys: ApiKey) -> None:
-        super().__init__(*keys)
-        self.release = threading.Event()
-
-    def get(self, key_id: str) -> ApiKey | None:
-        assert self.release.wait(30)
-        return super().get(key_id)
 
 
 @pytest.fixture
@@ -114,7 +102,7 @@ def test_known_keys_work_through_an_outage_and_unknown_ones_do_not(
 def test_a_store_that_hangs_holds_nobody_for_long(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     """After the first who waited in vain nobody waits, until the store is tried again."""
     monkeypatch.setattr(key_ring, "PATIENCE_SECONDS", 0.01)
-    store = Hanging(KEY)
+    store = HangingApiKeys(KEY)
     ring = KeyRing(store, clock=clock)
     with pytest.raises(Transient):
         ring.find(KEY.key_id)
@@ -128,7 +116,7 @@ def test_a_store_that_hangs_holds_nobody_for_long(clock: Clock, monkeypatch: pyt
 
 def test_a_hanging_store_takes_few_threads() -> None:
     """However many keys are presented; who comes without a body to wait for asks again."""
-    store = Hanging()
+    store = HangingApiKeys()
     ring = KeyRing(store)
     for number in range(3 * key_ring.MAX_READINGS):
         assert ring.peek(f"{number:012x}") is UNREAD
@@ -170,7 +158,7 @@ def test_what_costs_a_reading_is_told_beforehand(store: InMemoryApiKeys, clock: 
         ring.find(OTHER.key_id)
     assert not ring.would_read(OTHER.key_id)
 
-    hanging = Hanging()
+    hanging = HangingApiKeys()
     crowded = KeyRing(hanging)
     for number in range(key_ring.MAX_READINGS):
         crowded.peek(f"{number:012x}")
@@ -198,7 +186,7 @@ def test_a_crowd_of_new_keys_is_served() -> None:
 
 def test_strangers_take_no_places_from_known_keys(clock: Clock) -> None:
     """Whatever ids they invent while the store hangs."""
-    store = Hanging(KEY)
+    store = HangingApiKeys(KEY)
     store.release.set()
     ring = KeyRing(store, clock=clock)
     assert ring.find(KEY.key_id) == KEY
@@ -215,7 +203,7 @@ def test_strangers_take_no_places_from_known_keys(clock: Clock) -> None:
 def test_more_known_keys_than_can_be_read_again_go_on_working(clock: Clock) -> None:
     """For ten minutes while the store hangs."""
     keys = [issue(f"client {number}", [Scope.RECOGNISE], now=NOW)[0] for number in range(key_ring.MAX_READINGS + 1)]
-    store = Hanging(*keys)
+    store = HangingApiKeys(*keys)
     store.release.set()
     ring = KeyRing(store, clock=clock)
     assert [ring.find(key.key_id) for key in keys] == keys
@@ -256,7 +244,7 @@ def test_a_record_that_cannot_be_read_says_nothing_of_the_others(clock: Clock) -
 
 def test_a_peek_waits_for_nothing_and_begins_the_reading() -> None:
     """Of many at once one reads, and all get it."""
-    store = Hanging(KEY)
+    store = HangingApiKeys(KEY)
     ring = KeyRing(store)
     assert ring.peek(KEY.key_id) is UNREAD
     with ThreadPoolExecutor(20) as threads:

@@ -1,6 +1,5 @@
 """Who is served: keys, scopes, limits, names and pages, through the application on fakes."""
 
-import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -26,7 +25,7 @@ from facerec.settings import Settings
 from facerec.web.access import Denial, Gate
 from facerec.web.guard import guard
 from facerec.web.key_ring import MAX_READINGS, UNREAD, KeyRing
-from tests.fakes.api_keys import InMemoryApiKeys
+from tests.fakes.api_keys import HangingApiKeys, InMemoryApiKeys
 from tests.fakes.clock import Clock
 from tests.fakes.web_tier import FakeWebTier, answers, picture, running
 
@@ -477,20 +476,13 @@ def test_a_body_in_many_pieces_is_one_lookup() -> None:
     """However often the gate is asked about one key while it is read, or while there is no place to read it."""
     clock = Clock()
     key, token = made()
-    release = threading.Event()
-
-    class Hanging(InMemoryApiKeys):
-        def get(self, key_id: str) -> ApiKey | None:
-            assert release.wait(30)
-            return super().get(key_id)
-
-    keys = Hanging(key)
+    keys = HangingApiKeys(key)
     gate = Gate(WebSettings(auth_failures="5/minute"), KeyRing(keys, clock=clock), clock=clock)
     head = {"REQUEST_METHOD": "POST", "REMOTE_ADDR": "203.0.113.7", "HTTP_X_API_KEY": token.reveal()}
     for number in range(MAX_READINGS):
         assert gate.preview(head | {"HTTP_X_API_KEY": f"frk_{number:012x}_{'A' * 43}"}) is UNREAD
     assert [gate.preview(dict(head)) for _ in range(100)] == [UNREAD] * 100
-    release.set()
+    keys.release.set()
     assert gate.admit(head) == key
 
 
