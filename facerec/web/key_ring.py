@@ -71,7 +71,7 @@ class KeyRing:
         return key_id in self._kept
 
     def would_read(self, key_id: str) -> bool:
-        """Whether to ask now for that id, which may be nobody's, costs the store a reading, and a thread."""
+        """Whether asking now for that id, which may be nobody's, would begin a reading, in a thread of its own."""
         with self._lock:
             try:
                 unread = isinstance(self._found(key_id, FRESH_SECONDS), Unread)
