@@ -8,9 +8,10 @@ cannot be reached; vendor errors never pass.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from facerec.api_keys import ApiKey
+from facerec.errors import ApiKeyUnreadable
 from facerec.fleet import Registration, WorkerReport
 from facerec.messages import ObjectRef, RecognitionRequest, RecognitionResult
 
@@ -187,14 +188,23 @@ class TemplateStore(Protocol):
         """Replace the collection's threshold for this model, or remove it; always raises the version."""
 
 
+class ListedKeys(NamedTuple):
+    """All keys there are."""
+
+    keys: list[ApiKey]
+    """The oldest first."""
+    unreadable: list[ApiKeyUnreadable]
+    """What `ApiKeys.get` raises for each of the others, by their ids."""
+
+
 class ApiKeys(Protocol):
     """Who may use the web tier; safe for concurrent writers and many readers."""
 
     def get(self, key_id: str) -> ApiKey | None:
         """The key of that id, if there is one; sees every put that has returned. Raises `ApiKeyUnreadable`."""
 
-    def keys(self) -> list[ApiKey]:
-        """Every key, also those that ended, the oldest first."""
+    def keys(self) -> ListedKeys:
+        """Every key, also those that ended; one that cannot be read hides no other."""
 
     def put(self, key: ApiKey) -> None:
         """Add a key of revision 1, or replace it by its next revision; raises `FacerecError` if someone was quicker."""

@@ -48,6 +48,20 @@ MAX_SIDE = 65_535
 MAX_READS = 10_000
 """Of a header: each segment or chunk takes a few, and real files have dozens. Millions would cost Pillow seconds."""
 
+MAX_TEXT = 2_000_000
+"""What a PNG's comments may have together, in characters: of four bytes each in memory, of a few bits each in a file.
+
+Descriptions that programs write (XMP, a drawing's history) have some hundreds of kilobytes at most.
+"""
+
+MAX_PACKED = 50
+"""Comments of a PNG that may be packed; Pillow inflates up to a megabyte of each, in 2 ms, also of the unreadable.
+
+Real files have a handful, beside any number of short plain ones.
+"""
+
+PngImagePlugin.MAX_TEXT_MEMORY = MAX_TEXT
+
 DAMAGED = "the picture is cut off or damaged: send the complete file again"
 
 
@@ -84,7 +98,7 @@ def opened(stream: BinaryIO, max_megapixels: float) -> Iterator[ImageFile]:
     start = stream.read(16)
     if not start:
         raise InvalidImage(f"the file is empty: {_ADVICE}")
-    _check_profiles(stream, start)
+    _check_chunks(stream, start)
     counted = _Counted(stream)
     try:
         image = Image.open(cast("BinaryIO", counted), formats=SUPPORTED)
@@ -124,23 +138,27 @@ class _Counted:
         return getattr(self._stream, name)
 
 
-def _check_profiles(stream: BinaryIO, start: bytes) -> None:
+def _check_chunks(stream: BinaryIO, start: bytes) -> None:
     """Refuse a PNG of several colour profiles: Pillow inflates each to a megabyte, and a file may hold thousands.
 
-    PNG, third edition, section 5.6: there is at most one iCCP chunk, and it stands before the pixels.
+    PNG, third edition, section 5.6: there is at most one iCCP chunk, and it stands before the pixels. Likewise one of
+    many comments or long ones: Pillow counts what it keeps of them, and only when it has unpacked it.
     """
     if not start.startswith(b"\x89PNG\r\n\x1a\n"):
         return
     stream.seek(8)
-    profiles = 0
+    profiles = packed = text_bytes = 0
     for _ in range(MAX_READS):
         head = stream.read(8)
-        if head[4:] in {b"", b"IDAT", b"IEND"}:
+        size, kind = int.from_bytes(head[:4]), head[4:]
+        if kind in {b"", b"IDAT", b"IEND"}:
             break
-        profiles += head[4:] == b"iCCP"
-        if profiles > 1:
+        profiles += kind == b"iCCP"
+        packed += kind in {b"iTXt", b"zTXt"}
+        text_bytes += size if kind in {b"iTXt", b"zTXt", b"tEXt"} else 0
+        if profiles > 1 or packed > MAX_PACKED or text_bytes > MAX_TEXT:
             raise InvalidImage(DAMAGED)
-        stream.seek(int.from_bytes(head[:4], "big") + 4, 1)
+        stream.seek(size + 4, 1)
     stream.seek(0)
 
 

@@ -7,6 +7,7 @@ from pydantic import TypeAdapter, ValidationError
 from facerec.api_keys import ApiKey
 from facerec.aws.clients import Clients, translated
 from facerec.errors import ApiKeyUnreadable, FacerecError
+from facerec.ports import ListedKeys
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.type_defs import PutItemInputTypeDef
@@ -29,8 +30,8 @@ class DynamoApiKeys:
             reply = self._clients.dynamodb.get_item(TableName=self._table, Key=_place(key_id), ConsistentRead=True)
         return _parsed(reply["Item"]) if "Item" in reply else None
 
-    def keys(self) -> list[ApiKey]:
-        """Read all items, consistently, page by page."""
+    def keys(self) -> ListedKeys:
+        """Read all items, consistently, page by page, in the order of their ids."""
         with translated("list the API keys"):
             pages = self._clients.dynamodb.get_paginator("query").paginate(
                 TableName=self._table,
@@ -39,7 +40,14 @@ class DynamoApiKeys:
                 ConsistentRead=True,
             )
             items = [item for page in pages for item in page["Items"]]
-        return sorted((_parsed(item) for item in items), key=lambda key: (key.created_at, key.key_id))
+        keys: list[ApiKey] = []
+        unreadable: list[ApiKeyUnreadable] = []
+        for item in items:
+            try:
+                keys.append(_parsed(item))
+            except ApiKeyUnreadable as exc:
+                unreadable.append(exc)
+        return ListedKeys(sorted(keys, key=lambda key: (key.created_at, key.key_id)), unreadable)
 
     def put(self, key: ApiKey) -> None:
         """Write the item where the revision before this one is, or none before the first."""

@@ -79,20 +79,22 @@ def create(name: str, scopes: tuple[str, ...], expires_in: timedelta | None, as_
 @command.command("list")
 @json_option
 def list_(as_json: bool) -> None:  # noqa: FBT001 - as above
-    """List all keys, without their secrets; times are UTC.
+    """List all keys, without their secrets; times are UTC. Those whose record cannot be read are named on stderr.
 
     \b
     Examples:
       facerec keys list
       facerec keys list --json
     """  # noqa: D301 - as above
-    keys = _store().keys()
+    keys, unreadable = _store().keys()
+    for problem in unreadable:
+        click.echo(problem, err=True)
     now = datetime.now(UTC)
     if as_json:
         click.echo(json.dumps([_described(key, now) for key in keys], indent=2, ensure_ascii=False))
     elif keys:
         _print_table(keys, now)
-    else:
+    elif not unreadable:
         click.echo("There are no keys: `facerec keys create NAME --scope recognise`.", err=True)
 
 

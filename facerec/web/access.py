@@ -7,11 +7,10 @@ the body of whoever is turned away is neither kept nor parsed. The application a
 import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from werkzeug.middleware.proxy_fix import ProxyFix
 
@@ -20,22 +19,23 @@ from facerec.errors import Transient
 from facerec.rates import parse_rate
 from facerec.setting_groups import WebSettings
 from facerec.web.key_ring import DOUBTED_SECONDS, FRESH_SECONDS, KeyRing, Unread
+from facerec.web.origins import host_names, is_addressed, is_from_another_site
 from facerec.web.rate_limit import RateLimiter, client_network
 from facerec.web.replies import UNAVAILABLE_RETRY_SECONDS
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
 
-LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
-
 MISSING_HEADER, NO_SUCH_KEY, UNDEFINED = 20, 10, 0
 """CompreFace's codes of errors, for clients that were written for it."""
+
+LOOKUPS_PER_FAILURE = 10
+"""New ids that are looked up for a client address, for each wrong key that it may present: clients share addresses."""
 
 Find = Callable[[str, float], ApiKey | Unread | None]
 """`KeyRing.find` or `peek`."""
 
 _BEARER = re.compile(r"bearer +(\S+)", re.IGNORECASE)
-_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +69,12 @@ class Gate:
         self._settings = settings
         self._ring = ring
         self._limit = RateLimiter(parse_rate(settings.rate_limit), clock=clock)
-        self._failures = RateLimiter(parse_rate(settings.auth_failures), clock=clock)
+        failures = parse_rate(settings.auth_failures)
+        self._failures = RateLimiter(failures, clock=clock)
+        lookups = None if failures is None else replace(failures, count=failures.count * LOOKUPS_PER_FAILURE)
+        self._lookups = RateLimiter(lookups, clock=clock)
         self._now = now
-        named = tuple(host.lower() for host in settings.allowed_hosts)
-        self._hosts = named or _own_names(settings, open_to_all=ring is None)
+        self._hosts = host_names(settings, open_to_all=ring is None)
 
     @property
     def open_to_all(self) -> bool:
@@ -106,8 +108,7 @@ class Gate:
         return self._limited(self._limit.take(_client(environ, who)), who) or who
 
     def _who(self, environ: "WSGIEnvironment", find: Find | None) -> ApiKey | Denial | Unread | None:
-        # Browsers name a host; whoever names none is none.
-        if environ.get("HTTP_HOST") and not _addressed(_host(environ), self._hosts):
+        if not is_addressed(environ, self._hosts):
             return Denial(
                 HTTPStatus.MISDIRECTED_REQUEST,
                 "foreign_host",
@@ -117,7 +118,7 @@ class Gate:
         if find is not None:
             return self._holder(environ, find)
         # A page of another site, open in the browser of someone on this machine, must not use the server through it.
-        if environ["REQUEST_METHOD"] not in _SAFE and _of_another_site(environ):
+        if is_from_another_site(environ):
             return Denial(HTTPStatus.FORBIDDEN, "foreign_page", "pages of other web sites cannot use this server")
         return None
 
@@ -133,7 +134,11 @@ class Gate:
         token = parse_token(presented)
         if token is None or not self._known(token.key_id):
             # Whoever guesses is stopped before that costs a reading; keys in use are not stopped by others' guesses.
-            wait = self._failures.wait_seconds(client_network(environ["REMOTE_ADDR"]))
+            network = client_network(environ["REMOTE_ADDR"])
+            wait = self._failures.wait_seconds(network)
+            if not wait and token is not None and self._would_read(token.key_id):
+                # Whoever leaves before his key has been read is never found to guess: what it costs is counted.
+                wait = self._lookups.take(network)
             if wait:
                 return _too_many_failures(wait)
         key = None if token is None else find(token.key_id, FRESH_SECONDS)
@@ -167,6 +172,9 @@ class Gate:
 
     def _known(self, key_id: str) -> bool:
         return self._ring is not None and self._ring.knows(key_id)
+
+    def _would_read(self, key_id: str) -> bool:
+        return self._ring is not None and self._ring.would_read(key_id)
 
     @staticmethod
     def _limited(wait_seconds: int, key: ApiKey | None) -> Denial | None:
@@ -205,44 +213,11 @@ def _client(environ: "WSGIEnvironment", key: ApiKey | None) -> str:
     return client_network(environ["REMOTE_ADDR"]) if key is None else key.key_id
 
 
-def _host(environ: "WSGIEnvironment") -> str:
-    try:
-        return (urlsplit(f"//{environ.get('HTTP_HOST', '')}").hostname or "").removesuffix(".")
-    except ValueError:
-        return ""
-
-
-def _of_another_site(environ: "WSGIEnvironment") -> bool:
-    """Whether a browser says that the request comes from a page that is not ours; programs say nothing.
-
-    `Sec-Fetch-Site` is only sent over HTTPS and to loopback, `Origin` everywhere; a page may hide behind `null` there.
-    """
-    site = environ.get("HTTP_SEC_FETCH_SITE")
-    if site is not None:
-        return site not in {"same-origin", "none"}
-    origin: str = environ.get("HTTP_ORIGIN", "")
-    return bool(origin) and origin.rpartition("://")[2].lower() != environ.get("HTTP_HOST", "").lower()
-
-
-def _addressed(name: str, hosts: tuple[str, ...]) -> bool:
-    return not hosts or name in hosts or any(host.startswith(".") and name.endswith(host) for host in hosts)
-
-
-def _own_names(settings: WebSettings, *, open_to_all: bool) -> tuple[str, ...]:
-    """Against DNS rebinding: a foreign page whose name is made to point here comes under its own name.
-
-    With keys it could do nothing; behind a proxy the names are the proxy's.
-    """
-    on_loopback = settings.host in LOOPBACK_NAMES or settings.host.startswith("127.")
-    own = (*LOOPBACK_NAMES, settings.host.lower())
-    return own if open_to_all and on_loopback and not settings.trusted_proxies else ()
-
-
 def _too_many_failures(wait_seconds: int) -> Denial:
     return Denial(
         HTTPStatus.TOO_MANY_REQUESTS,
         "auth_failures",
-        f"too many wrong API keys came from this address: try again in {_seconds(wait_seconds)}",
+        f"too many wrong or unknown API keys came from this address: try again in {_seconds(wait_seconds)}",
         retry_after_seconds=wait_seconds,
     )
 

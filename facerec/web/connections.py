@@ -24,7 +24,7 @@ from facerec.web import replies
 from facerec.web.forms import FORM_OVERHEAD_BYTES
 from facerec.web.framing import Overloaded, Parser, Refusal, last_words
 from facerec.web.replies import Reply
-from facerec.web.screening import Preview, ScreenedTask
+from facerec.web.screening import Preview, ScreenedTask, ask_again
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -231,6 +231,7 @@ class Listener(TcpWSGIServer):  # type: ignore[misc] # waitress has no annotatio
             for connection in self._connections():
                 connection.began += asleep
         self.maintenance(time.time())
+        ask_again(self._connections())
         late = [connection for connection in self._connections() if connection.overdue(now, self._settings)]
         for connection in late:
             connection.turn_out(replies.too_slow())

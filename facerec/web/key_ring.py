@@ -70,6 +70,15 @@ class KeyRing:
         """Whether a key of that id has been read, so that to ask for it costs at most a reading every 2 s."""
         return key_id in self._kept
 
+    def would_read(self, key_id: str) -> bool:
+        """Whether asking now for that id, which may be nobody's, would begin a reading, in a thread of its own."""
+        with self._lock:
+            try:
+                unread = isinstance(self._found(key_id, FRESH_SECONDS), Unread)
+            except Transient:
+                return False
+            return unread and key_id not in self._readings and self._has_place(key_id)
+
     def peek(self, key_id: str, fresh_seconds: float = FRESH_SECONDS) -> ApiKey | Unread | None:
         """What is known now, without waiting; where that is nothing, the reading has begun if there was a place for it.
 
@@ -101,8 +110,7 @@ class KeyRing:
         if isinstance(found, Unread):
             if key_id in self._readings:
                 return self._readings[key_id]
-            known = key_id in self._kept
-            if sum((other in self._kept) == known for other in self._readings) < MAX_READINGS:
+            if self._has_place(key_id):
                 return self._begin(key_id)
             found = self._kept_for(key_id, STALE_SECONDS)
             if found is None:
@@ -131,10 +139,25 @@ class KeyRing:
         key, read_at = self._kept.get(key_id, (None, 0.0))
         return key if self._clock() - read_at < seconds else None
 
+    def _has_place(self, key_id: str) -> bool:
+        known = key_id in self._kept
+        return sum((other in self._kept) == known for other in self._readings) < MAX_READINGS
+
     def _begin(self, key_id: str) -> Future[ApiKey | None]:
-        reading = self._readings[key_id] = Future()
+        reading: Future[ApiKey | None] = Future()
         # Not a pool, whose threads the interpreter would wait for at its end.
-        threading.Thread(target=self._read, args=(key_id, reading), name="api-key", daemon=True).start()
+        thread = threading.Thread(target=self._read, args=(key_id, reading), name="api-key", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as exc:  # the process, or the machine, has as many as it may have
+            log.warning("api_key_unreadable", key_id=key_id, reason=str(exc))
+            known = self._kept_for(key_id, STALE_SECONDS)
+            if known is None:
+                raise Transient(f"an API key cannot be read: {exc}") from exc
+            reading.set_result(known)
+            return reading
+        # It ends under the lock, which we hold.
+        self._readings[key_id] = reading
         return reading
 
     def _read(self, key_id: str, reading: Future[ApiKey | None]) -> None:

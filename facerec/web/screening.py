@@ -1,6 +1,6 @@
 """Looking at a request's head while its body still arrives: whoever is turned away has his body not kept."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from waitress.task import WSGITask
@@ -17,7 +17,7 @@ Preview = Callable[["WSGIEnvironment"], Denial | Unread | None]
 
 
 class Screening:
-    """The verdict on one request from the address, asked for with each piece of its body until it is known."""
+    """The verdict on one request from the address: asked for with each piece of its body, and between, until known."""
 
     def __init__(self, preview: Preview, address: str) -> None:
         self._preview = preview
@@ -37,6 +37,21 @@ class Screening:
             return False
         parser.headers["CONNECTION"] = "close"
         return True
+
+
+def ask_again(connections: Iterable[Any]) -> None:
+    """Ask for the verdicts that were not known when the last bytes came; to be called on the loop, now and then.
+
+    Otherwise what a client has sent would be kept for as long as it falls silent.
+    """
+    for connection in connections:
+        with connection.requests_lock:
+            request = connection.request
+            if request is None or request.body_rcv is None or request.screening.verdict is not UNREAD:
+                continue
+            # A client that waits to be told to go on has sent nothing yet.
+            if not request.expect_continue:
+                request.received(b"")
 
 
 class ScreenedTask(WSGITask):  # type: ignore[misc] # waitress has no annotations

@@ -42,7 +42,7 @@ def made(name: str = "kiosk", later: float = 0) -> ApiKey:
 def test_there_are_none_at_first(store: ApiKeys) -> None:
     """That is no error."""
     assert store.get("0123456789ab") is None
-    assert store.keys() == []
+    assert store.keys() == ([], [])
 
 
 def test_a_key_comes_back_as_it_was_put_through_its_whole_life(store: ApiKeys) -> None:
@@ -58,7 +58,7 @@ def test_a_key_comes_back_as_it_was_put_through_its_whole_life(store: ApiKeys) -
     ended = revoked(changed, NOW)
     store.put(ended)
     assert store.get(key.key_id) == ended
-    assert store.keys() == [ended]
+    assert store.keys() == ([ended], [])
 
 
 def test_all_are_listed_the_oldest_first(store: ApiKeys) -> None:
@@ -66,7 +66,7 @@ def test_all_are_listed_the_oldest_first(store: ApiKeys) -> None:
     keys = [made(f"client {number}", later=number) for number in range(5)]
     for key in reversed(keys):
         store.put(key)
-    assert store.keys() == keys
+    assert store.keys() == (keys, [])
 
 
 def test_of_two_changes_at_once_one_is_refused(store: ApiKeys) -> None:
@@ -99,14 +99,36 @@ def test_many_changes_at_once_leave_one(store: ApiKeys) -> None:
         assert sum(threads.map(rename, range(4))) == 1
 
 
-def test_a_damaged_key_is_neither_good_nor_unknown(ministack_clients: Clients) -> None:
+def damage(store: ApiKeys, key_id: str) -> None:
+    """Make the record of an id unreadable."""
+    if isinstance(store, InMemoryApiKeys):
+        store.damaged.add(key_id)
+    elif isinstance(store, DynamoApiKeys):
+        item = {"kind": {"S": "api-key"}, "item": {"S": key_id}, "record": {"S": '{"hash": "abc"}'}}
+        store._clients.dynamodb.put_item(TableName=store._table, Item=item)
+
+
+def test_a_damaged_key_is_neither_good_nor_unknown(store: ApiKeys) -> None:
     """And the error does not repeat what was read."""
-    store = empty_store(ministack_clients)
-    place = {"kind": {"S": "api-key"}, "item": {"S": "0123456789ab"}}
-    ministack_clients.dynamodb.put_item(TableName=store._table, Item=place | {"record": {"S": '{"hash": "abc"}'}})
+    damage(store, "0123456789ab")
     with pytest.raises(ApiKeyUnreadable, match="0123456789ab cannot be read") as caught:
         store.get("0123456789ab")
     assert "abc" not in str(caught.value).replace("0123456789ab", "")
+
+
+def test_a_damaged_key_hides_no_other(store: ApiKeys) -> None:
+    """Whoever lists them learns which it is."""
+    good, lost, older = made(later=1), made(), made()
+    for key in (good, lost, older):
+        store.put(key)
+    damage(store, lost.key_id)
+    damage(store, "0123456789ab")
+    keys, unreadable = store.keys()
+    assert keys == [older, good]
+    assert {str(problem) for problem in unreadable} == {
+        f"API key {key_id} cannot be read: it is damaged, or of a later version"
+        for key_id in (lost.key_id, "0123456789ab")
+    }
 
 
 def test_a_missing_table_says_what_to_do(ministack_clients: Clients) -> None:

@@ -18,7 +18,7 @@ from facerec.keys import is_text
 from facerec.local.addresses import poll_until
 from facerec.messages import UNKNOWN
 from facerec.web import connections
-from tests.fakes.api_keys import InMemoryApiKeys
+from tests.fakes.api_keys import HangingApiKeys, InMemoryApiKeys
 from tests.fakes.web_tier import answers, picture, together
 from tests.support.served import Served, read_all, served
 
@@ -327,6 +327,24 @@ def received(house: Served) -> int:
     """How many bytes of unfinished bodies the server has read."""
     requests = [channel.request for channel in list(house.server._server.active_channels.values())]
     return sum(request.body_bytes_received for request in requests if request is not None)
+
+
+def test_the_body_of_a_stranger_who_falls_silent_is_not_kept(folder: Path) -> None:
+    """Though it all came before his key was known to be wrong; he learns it when he has sent the rest."""
+    size = 1_000_000
+    (key, token), nobodys = issue("kiosk", [Scope.RECOGNISE], now=datetime.now(UTC)), f"frk_{'0' * 12}_{'A' * 43}"
+    keys = HangingApiKeys(key)
+    head = b"POST / HTTP/1.1\r\nHost: localhost\r\nx-api-key: %s\r\nContent-Length: %d\r\n\r\n"
+    with served(keys=keys) as house, house.connect() as stranger, house.connect() as holder:
+        for connection, text in ((stranger, nobodys), (holder, token.reveal())):
+            connection.sendall(head % (text.encode(), size) + bytes(size // 2))
+        assert eventually(lambda: received(house) == size)
+        assert files_in(folder) == 2
+        keys.release.set()
+        assert eventually(lambda: files_in(folder) == 1)
+        for connection, status in ((stranger, b"401"), (holder, b"400")):
+            connection.sendall(bytes(size // 2))
+            assert connection.recv(10_000).split()[1] == status
 
 
 def test_bodies_that_do_not_fit_are_refused_and_small_ones_are_not(folder: Path) -> None:

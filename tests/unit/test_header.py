@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tracemalloc
 import zlib
 from contextlib import suppress
 from io import BytesIO
@@ -139,6 +140,59 @@ def test_png_of_several_colour_profiles_is_refused() -> None:
     assert read_header(data[:33] + profile + data[33:]).width == 30
     with pytest.raises(InvalidImage, match="damaged"):
         read_header(data[:33] + profile * 2 + data[33:])
+
+
+FOUR_BYTES_EACH = "\N{GRINNING FACE}".encode()
+"""One such letter in a text, and Python keeps every letter of it in four bytes."""
+
+
+def comment(number: int, text: bytes, *, packed: bool) -> bytes:
+    """A PNG chunk of text under a name of its own."""
+    return chunk(b"iTXt", b"c%d\0%c\0\0\0" % (number, packed) + (zlib.compress(text, 9) if packed else text))
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_comments_do_not_unpack_to_hundreds_of_megabytes(packed: bool) -> None:  # noqa: FBT001 - a parameter of the test
+    """Sixteen uploads are looked at together; packed, the file has 40 kB."""
+    text = FOUR_BYTES_EACH + b"x" * (2**20 - 4 if packed else 14_000_000)
+    comments = b"".join(comment(number, text, packed=packed) for number in range(40 if packed else 1))
+    data = encoded("PNG")
+    data = data[:33] + comments + data[33:]
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidImage, match="damaged"):
+            read_header(data)
+        assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "unreadable",
+    [
+        chunk(b"iTXt", b"c\0\1\0\0\0" + zlib.compress(b"x" * 1_000_000 + b"\xff")),
+        chunk(b"zTXt", b"c\0\0" + zlib.compress(b"x" * 1_000_000)[:-4] + b"sum?"),
+    ],
+)
+def test_png_of_endless_packed_comments_is_refused(unreadable: bytes) -> None:
+    """Pillow would inflate them all to keep none: seconds for each megabyte of the file."""
+    data = encoded("PNG")
+    assert read_header(data[:33] + unreadable * 5 + data[33:]).width == 30
+    with pytest.raises(InvalidImage, match="damaged"):
+        read_header(data[:33] + unreadable * 1_000 + data[33:])
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_photo_may_be_described_at_length(packed: bool) -> None:  # noqa: FBT001 - as above
+    """As picture editors do, before the pixels or behind them."""
+    data = encoded("PNG")
+    end = data.index(b"IEND") - 4
+    xmp = b"XML:com.adobe.xmp\0%c\0\0\0" % packed
+    xmp += zlib.compress(b"<rdf:li>x</rdf:li>" * 6_000) if packed else b"<rdf:li>x</rdf:li>" * 6_000
+    comments = chunk(b"iTXt", xmp) + comment(1, b"y" * 800_000, packed=packed) + chunk(b"tEXt", b"Software\0camera")
+    for described in (data[:33] + comments + data[33:], data[:end] + comments + data[end:]):
+        assert read_header(described).width == 30
+        assert decode(described).shape == (20, 30, 3)
 
 
 def test_pixels_may_come_in_as_many_pieces_as_they_like() -> None:

@@ -7,27 +7,15 @@ from datetime import UTC, datetime
 import pytest
 
 from facerec.api_keys import ApiKey, Scope, issue, revoked
-from facerec.errors import ApiKeyUnreadable, Transient
+from facerec.errors import Transient
 from facerec.web import key_ring
 from facerec.web.key_ring import UNREAD, KeyRing
-from tests.fakes.api_keys import InMemoryApiKeys
+from tests.fakes.api_keys import HangingApiKeys, InMemoryApiKeys
 from tests.fakes.clock import Clock
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 KEY = issue("kiosk", [Scope.RECOGNISE], now=NOW)[0]
 OTHER = issue("other", [Scope.ADMIN], now=NOW)[0]
-
-
-class Hanging(InMemoryApiKeys):
-    """A store that does not answer before it is released."""
-
-    def __init__(self, *keys: ApiKey) -> None:
-        super().__init__(*keys)
-        self.release = threading.Event()
-
-    def get(self, key_id: str) -> ApiKey | None:
-        assert self.release.wait(30)
-        return super().get(key_id)
 
 
 @pytest.fixture
@@ -114,7 +102,7 @@ def test_known_keys_work_through_an_outage_and_unknown_ones_do_not(
 def test_a_store_that_hangs_holds_nobody_for_long(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     """After the first who waited in vain nobody waits, until the store is tried again."""
     monkeypatch.setattr(key_ring, "PATIENCE_SECONDS", 0.01)
-    store = Hanging(KEY)
+    store = HangingApiKeys(KEY)
     ring = KeyRing(store, clock=clock)
     with pytest.raises(Transient):
         ring.find(KEY.key_id)
@@ -128,12 +116,55 @@ def test_a_store_that_hangs_holds_nobody_for_long(clock: Clock, monkeypatch: pyt
 
 def test_a_hanging_store_takes_few_threads() -> None:
     """However many keys are presented; who comes without a body to wait for asks again."""
-    store = Hanging()
+    store = HangingApiKeys()
     ring = KeyRing(store)
     for number in range(3 * key_ring.MAX_READINGS):
         assert ring.peek(f"{number:012x}") is UNREAD
     assert len(ring._readings) == key_ring.MAX_READINGS
     store.release.set()
+
+
+def test_without_a_thread_to_spare_a_key_is_unreadable_only_until_there_is_one(
+    store: InMemoryApiKeys, clock: Clock, ring: KeyRing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody waits for a reading that never began; a key that was known goes on working."""
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    assert ring.find(KEY.key_id) == KEY
+    clock.now += key_ring.FRESH_SECONDS
+    with monkeypatch.context() as full:
+        full.setattr(threading.Thread, "start", refuse)
+        for ask in (ring.peek, ring.find):
+            with pytest.raises(Transient, match="thread"):
+                ask(OTHER.key_id)
+            assert ask(KEY.key_id) == KEY
+    store.put(OTHER)
+    assert ring.find(OTHER.key_id) == OTHER
+    assert ring.find(KEY.key_id) == KEY
+    assert len(store.reads) == 3
+
+
+def test_what_costs_a_reading_is_told_beforehand(store: InMemoryApiKeys, clock: Clock, ring: KeyRing) -> None:
+    """Once for each id; not while the store is left alone, nor while there is no place."""
+    assert ring.would_read(OTHER.key_id)
+    assert ring.find(OTHER.key_id) is None
+    assert not ring.would_read(OTHER.key_id)
+    clock.now += key_ring.ABSENT_SECONDS
+    assert ring.would_read(OTHER.key_id)
+    store.outage = Transient("no route")
+    with pytest.raises(Transient):
+        ring.find(OTHER.key_id)
+    assert not ring.would_read(OTHER.key_id)
+
+    hanging = HangingApiKeys()
+    crowded = KeyRing(hanging)
+    for number in range(key_ring.MAX_READINGS):
+        crowded.peek(f"{number:012x}")
+    assert not crowded.would_read(f"{0:012x}")
+    assert not crowded.would_read(OTHER.key_id)
+    hanging.release.set()
 
 
 def test_a_crowd_of_new_keys_is_served() -> None:
@@ -155,7 +186,7 @@ def test_a_crowd_of_new_keys_is_served() -> None:
 
 def test_strangers_take_no_places_from_known_keys(clock: Clock) -> None:
     """Whatever ids they invent while the store hangs."""
-    store = Hanging(KEY)
+    store = HangingApiKeys(KEY)
     store.release.set()
     ring = KeyRing(store, clock=clock)
     assert ring.find(KEY.key_id) == KEY
@@ -172,7 +203,7 @@ def test_strangers_take_no_places_from_known_keys(clock: Clock) -> None:
 def test_more_known_keys_than_can_be_read_again_go_on_working(clock: Clock) -> None:
     """For ten minutes while the store hangs."""
     keys = [issue(f"client {number}", [Scope.RECOGNISE], now=NOW)[0] for number in range(key_ring.MAX_READINGS + 1)]
-    store = Hanging(*keys)
+    store = HangingApiKeys(*keys)
     store.release.set()
     ring = KeyRing(store, clock=clock)
     assert [ring.find(key.key_id) for key in keys] == keys
@@ -185,20 +216,12 @@ def test_more_known_keys_than_can_be_read_again_go_on_working(clock: Clock) -> N
     store.release.set()
 
 
-def test_a_record_that_cannot_be_read_says_nothing_of_the_others(clock: Clock) -> None:
+def test_a_record_that_cannot_be_read_says_nothing_of_the_others(
+    store: InMemoryApiKeys, clock: Clock, ring: KeyRing
+) -> None:
     """It is not looked at all the time, and works once it is mended."""
-
-    class Damaged(InMemoryApiKeys):
-        damaged = True
-
-        def get(self, key_id: str) -> ApiKey | None:
-            found = super().get(key_id)
-            if found == KEY and self.damaged:
-                raise ApiKeyUnreadable("of a later version")
-            return found
-
-    store = Damaged(KEY, OTHER)
-    ring = KeyRing(store, clock=clock)
+    store.put(OTHER)
+    store.damaged.add(KEY.key_id)
     for _ in range(3):
         with pytest.raises(Transient, match="later version"):
             ring.find(KEY.key_id)
@@ -206,14 +229,14 @@ def test_a_record_that_cannot_be_read_says_nothing_of_the_others(clock: Clock) -
         ring.peek(KEY.key_id)
     assert ring.find(OTHER.key_id) == OTHER
     assert len(store.reads) == 2
-    store.damaged = False
+    store.damaged.clear()
     clock.now += key_ring.ABSENT_SECONDS
     assert ring.find(KEY.key_id) == KEY
 
 
 def test_a_peek_waits_for_nothing_and_begins_the_reading() -> None:
     """Of many at once one reads, and all get it."""
-    store = Hanging(KEY)
+    store = HangingApiKeys(KEY)
     ring = KeyRing(store)
     assert ring.peek(KEY.key_id) is UNREAD
     with ThreadPoolExecutor(20) as threads:

@@ -41,7 +41,7 @@ def test_a_key_is_shown_once_alone_on_standard_output(store: InMemoryApiKeys) ->
     token = parse_token(result.stdout.strip())
     assert token is not None
     assert "front desk (recognise)" in result.stderr
-    (key,) = store.keys()
+    (key,) = store.keys().keys
     assert (key.key_id, key.name, key.scopes, key.expires_at) == (token.key_id, "front desk", (Scope.RECOGNISE,), None)
     assert key.standing(token.secret, datetime.now(UTC)) is Standing.GOOD
     assert token.secret not in run("list").stdout + run("list", "--json").stdout
@@ -72,7 +72,7 @@ def test_a_mistake_is_answered_with_the_right_way(
 ) -> None:
     """And nothing is made."""
     assert said in run(*arguments, status=2).stderr
-    assert store.keys() == []
+    assert store.keys() == ([], [])
 
 
 def test_the_list_tells_how_each_key_stands(store: InMemoryApiKeys) -> None:
@@ -93,6 +93,21 @@ def test_the_list_tells_how_each_key_stands(store: InMemoryApiKeys) -> None:
     assert "never" in next(line for line in lines if good["id"] in line)
 
 
+def test_a_key_that_cannot_be_read_hides_no_other(store: InMemoryApiKeys) -> None:
+    """It is named beside the list, which stays one for machines."""
+    good, lost = made("--scope", "recognise")["id"], made("--scope", "recognise")["id"]
+    store.damaged.add(lost)
+    for options in ((), ("--json",)):
+        result = run("list", *options)
+        assert good in result.stdout
+        assert lost not in result.stdout
+        assert f"API key {lost} cannot be read" in result.stderr
+        assert len(result.stderr.splitlines()) == 1
+    assert [row["id"] for row in json.loads(run("list", "--json").stdout)] == [good]
+    store.damaged.add(good)
+    assert "There are no keys" not in run("list").stderr
+
+
 def test_a_rotated_key_keeps_its_old_secret_for_the_grace(store: InMemoryApiKeys) -> None:
     """A day unless it is said otherwise."""
     old = parse_token(made("--scope", "recognise")["key"])
@@ -101,12 +116,12 @@ def test_a_rotated_key_keeps_its_old_secret_for_the_grace(store: InMemoryApiKeys
     new = parse_token(result.stdout.strip())
     assert new is not None
     assert "works until" in result.stderr
-    (key,) = store.keys()
+    (key,) = store.keys().keys
     now = datetime.now(UTC)
     assert key.standing(old.secret, now) is key.standing(new.secret, now) is Standing.GOOD
     assert key.standing(old.secret, now + timedelta(days=1)) is Standing.EXPIRED
     run("rotate", old.key_id, "--grace", "0m")
-    (key,) = store.keys()
+    (key,) = store.keys().keys
     assert key.standing(new.secret, datetime.now(UTC)) is Standing.EXPIRED
 
 

@@ -24,8 +24,8 @@ from facerec.setting_groups import WebSettings
 from facerec.settings import Settings
 from facerec.web.access import Denial, Gate
 from facerec.web.guard import guard
-from facerec.web.key_ring import UNREAD, KeyRing
-from tests.fakes.api_keys import InMemoryApiKeys
+from facerec.web.key_ring import MAX_READINGS, UNREAD, KeyRing
+from tests.fakes.api_keys import HangingApiKeys, InMemoryApiKeys
 from tests.fakes.clock import Clock
 from tests.fakes.web_tier import FakeWebTier, answers, picture, running
 
@@ -442,6 +442,48 @@ def test_the_head_alone_tells_who_is_turned_away() -> None:
     clock.now += 60
     assert [status(token.reveal()) for _ in range(3)] == [None] * 3
     assert [status("nonsense") for _ in range(3)] == [401, 401, 429]
+
+
+def test_who_leaves_before_the_verdict_costs_no_more_readings_than_others() -> None:
+    """A head with a new id for each connection, and never a body; keys in use are served, and so is who comes later."""
+    clock = Clock()
+    (key, token), (new, first) = made(), made()
+    keys = InMemoryApiKeys(key, new)
+    ring = KeyRing(keys, clock=clock)
+    gate = Gate(WebSettings(auth_failures="5/minute"), ring, clock=clock)
+
+    def head(text: str, address: str = "203.0.113.7") -> dict[str, Any]:
+        return {"REQUEST_METHOD": "POST", "REMOTE_ADDR": address, "HTTP_X_API_KEY": text}
+
+    assert gate.admit(head(token.reveal())) == key
+    verdicts = []
+    for number in range(199):
+        key_id = f"{number:012x}"
+        verdicts.append(gate.preview(head(f"frk_{key_id}_{'A' * 43}")))
+        if verdicts[-1] is UNREAD:
+            ring.find(key_id)  # its reading has ended
+    assert len(keys.reads) == 50  # that of the first key was one
+    assert verdicts[:49] == [UNREAD] * 49
+    denied = [verdict for verdict in verdicts[49:] if isinstance(verdict, Denial)]
+    assert [(denial.status, denial.retry_after_seconds) for denial in denied] == [(429, 2)] * 150
+    assert gate.preview(head(token.reveal())) is None
+    assert gate.preview(head(first.reveal(), "203.0.113.8")) is UNREAD
+    clock.now += 2
+    assert gate.admit(head(first.reveal())) == new
+
+
+def test_a_body_in_many_pieces_is_one_lookup() -> None:
+    """However often the gate is asked about one key while it is read, or while there is no place to read it."""
+    clock = Clock()
+    key, token = made()
+    keys = HangingApiKeys(key)
+    gate = Gate(WebSettings(auth_failures="5/minute"), KeyRing(keys, clock=clock), clock=clock)
+    head = {"REQUEST_METHOD": "POST", "REMOTE_ADDR": "203.0.113.7", "HTTP_X_API_KEY": token.reveal()}
+    for number in range(MAX_READINGS):
+        assert gate.preview(head | {"HTTP_X_API_KEY": f"frk_{number:012x}_{'A' * 43}"}) is UNREAD
+    assert [gate.preview(dict(head)) for _ in range(100)] == [UNREAD] * 100
+    keys.release.set()
+    assert gate.admit(head) == key
 
 
 def test_the_log_names_the_key_and_never_holds_it(guarded: House) -> None:
