@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from facerec.commands.evaluation_set import engine_option, score_pairs, used_and_skipped
-from facerec.commands.gallery_access import OpenGallery, collection_option, counted, json_option, open_gallery
+from facerec.commands.gallery_access import OpenGallery, collection_option, counted, open_gallery
+from facerec.commands.printing import json_option
 
 if TYPE_CHECKING:
     from facerec.calibration import Calibration

@@ -1,14 +1,15 @@
 """What the `facerec dlq` commands share: the queue with what belongs to it, and how its letters are told."""
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from facerec import bootstrap
+from facerec.commands.printing import plain, tracked
 from facerec.dead_letters import BodySender, DeadLetter, DeadLetterQueue, stored_result
-from facerec.keys import is_text, request_prefix
+from facerec.keys import request_prefix
 from facerec.messages import RecognitionRequest
 from facerec.ports import ObjectStore
 from facerec.settings import Settings
@@ -45,7 +46,7 @@ class Shelf:
     def looked_at(self, chosen: Callable[[DeadLetter], bool], limit: int | None = None) -> Iterator[list[DeadLetter]]:
         """Those that are chosen among all, the oldest failure first; they are hidden from others within the block."""
         with self.dead.look(limit) as letters:
-            found = [letter for letter in _counted(letters, self.dead.count()) if chosen(letter)]
+            found = [letter for letter in tracked(letters, "looking", total=self.dead.count()) if chosen(letter)]
             yield sorted(found, key=lambda letter: letter.failed_at)
 
 
@@ -84,48 +85,27 @@ def surroundings(shelf: Shelf, request: RecognitionRequest | None) -> dict[str, 
     }
 
 
-def _counted(letters: Iterator[DeadLetter], about: int) -> Iterator[DeadLetter]:
-    from rich.progress import track
-
-    yield from track(
-        letters, "looking", total=about, console=_console(), transient=True, disable=not _console().is_terminal
-    )
-
-
-def tracked(letters: Sequence[DeadLetter], doing: str) -> Iterator[DeadLetter]:
-    """The letters, with a progress bar on a terminal's stderr."""
-    from rich.progress import track
-
-    yield from track(letters, doing, console=_console(), transient=True, disable=not _console().is_terminal)
-
-
-def _console() -> Any:
-    from rich.console import Console
-
-    return Console(stderr=True)
-
-
 def name_of(letter: DeadLetter) -> str:
     """By what `show` finds it again."""
-    return plain(letter.request_id or letter.message_id)
+    return in_a_line(letter.request_id or letter.message_id)
 
 
 def short(reason: str) -> str:
     """A reason in a table's column: whole where no terminal shows it."""
-    line = plain(reason)
+    line = in_a_line(reason)
     whole = len(line) <= _REASON_WIDTH or not sys.stdout.isatty()
     return line if whole else f"{line[: _REASON_WIDTH - 1]}…"
 
 
-def plain(value: Any) -> str:
-    """What a terminal may show: a message comes from anybody who may send one."""
+def in_a_line(value: Any) -> str:
+    """A value as a terminal may show it: a message comes from anybody who may send one."""
     if value is None:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, dict):
-        return ", ".join(f"{name}: {plain(one)}" for name, one in value.items() if one)
-    return "".join(character for character in " ".join(str(value).split()) if is_text(character))
+        return ", ".join(f"{name}: {in_a_line(one)}" for name, one in value.items() if one)
+    return " ".join(plain(str(value)).split())
 
 
 def many(number: int) -> str:

@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 
 import click
 
-from facerec.commands.dead_letter_shelf import Shelf, facts, many, name_of, plain, short, surroundings, tracked
-from facerec.commands.fleet import Duration
-from facerec.commands.gallery_access import json_option, print_columns
+from facerec.commands.dead_letter_shelf import Shelf, facts, in_a_line, many, name_of, short, surroundings
+from facerec.commands.durations import Duration
+from facerec.commands.printing import json_option, print_columns, tracked
 from facerec.dead_letters import DeadLetter, redrive
 from facerec.errors import FacerecError
 
@@ -62,7 +62,7 @@ def list_(given: Shelf | None, limit: int | None, reason_matches: str | None, as
     rows = [
         (
             name_of(letter),
-            plain(letter.request.filename if letter.request else None),
+            in_a_line(letter.request.filename if letter.request else None),
             f"{letter.failed_at:%Y-%m-%d %H:%M:%S}",
             letter.receives,
             len(letter.body),
@@ -95,7 +95,7 @@ def show(given: Shelf | None, identifier: str, as_json: bool) -> None:  # noqa: 
         click.echo(json.dumps(stories, indent=2))
         return
     for story in stories:
-        print_columns([(name.replace("_", " "), plain(value)) for name, value in story.items()])
+        print_columns([(name.replace("_", " "), in_a_line(value)) for name, value in story.items()])
 
 
 @command.command("redrive")
@@ -134,7 +134,7 @@ def redrive_(
         sent = [letter for letter in letters if force or letter.task is not None]
         refused = [letter for letter in letters if letter not in sent]
         for letter in refused:
-            click.echo(f"{letter.message_id}: {plain(letter.reason)}; --force sends it all the same", err=True)
+            click.echo(f"{letter.message_id}: {in_a_line(letter.reason)}; --force sends it all the same", err=True)
         if _agreed("Send again", sent, dry_run=dry_run, yes=yes):
             for letter in tracked(sent, "sending"):
                 redrive(
@@ -161,7 +161,7 @@ def purge(
     given: Shelf | None,
     identifiers: tuple[str, ...],
     reason_matches: str | None,
-    older_than: float | None,
+    older_than: timedelta | None,
     everything: bool,  # noqa: FBT001 - click passes by name
     dry_run: bool,  # noqa: FBT001
     yes: bool,  # noqa: FBT001
@@ -182,7 +182,7 @@ def purge(
         shelf.dead.purge()
         click.echo(f"{shelf.settings.dead_letter_queue} is being emptied, which may take a minute")
         return
-    before = None if older_than is None else datetime.now(UTC) - timedelta(seconds=older_than)
+    before = None if older_than is None else datetime.now(UTC) - older_than
     with shelf.looked_at(_chooser(identifiers, reason_matches, before)) as letters:
         _check_found(identifiers, letters)
         if _agreed("Throw away", letters, dry_run=dry_run, yes=yes):

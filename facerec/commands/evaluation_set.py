@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from facerec.commands.gallery_access import tracked
+from facerec.commands.printing import tracked
 from facerec.errors import ConfigurationError
 from facerec.settings import Settings
 from model.artefact import Artefact, ArtefactError

@@ -1,24 +1,24 @@
 """`facerec fleet`: the fleet of EC2 instances, now and over time."""
 
 import json
-import re
 import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 
 import click
 
 from autoscale.status import FleetStatus
+from facerec.commands.durations import Duration
 from facerec.commands.fleet_user_data import user_data
 from facerec.commands.picture_file import PictureFile
+from facerec.commands.printing import console
 from facerec.errors import FacerecError, Transient
 from facerec.setting_groups import LogSettings
 from facerec.settings import Settings
-
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
 @click.group("fleet")
@@ -33,21 +33,6 @@ def command() -> None:
 
 
 command.add_command(user_data)
-
-
-class Duration(click.ParamType[float]):
-    """A length of time such as 15m, in seconds."""
-
-    name = "duration"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Read it."""
-        if isinstance(value, float):
-            return value
-        matched = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", str(value))
-        if matched is None:
-            self.fail(f"{value!r} is no duration such as 90s, 15m, 2h or 1d", param, ctx)
-        return float(matched[1]) * _UNITS[matched[2]]
 
 
 _format = click.option(
@@ -69,7 +54,7 @@ def status(watch: bool, form: str) -> None:  # noqa: FBT001 - click passes by na
     """  # noqa: D301 - as above
     from rich.live import Live
 
-    from facerec.commands.fleet_status import console, rendered
+    from facerec.commands.fleet_status import rendered
 
     look = _looking(Settings.load())
     if not watch:
@@ -118,7 +103,7 @@ def _looking(settings: Settings) -> Callable[[], FleetStatus]:
 @click.option("--since", type=Duration(), default="1h", show_default=True, help="How far back: 90s, 15m, 2h, 1d.")
 @click.option("--plot", type=PictureFile(), help="Draw it into this PNG file instead.")
 @_format
-def history(since: float, plot: Path | None, form: str) -> None:
+def history(since: timedelta, plot: Path | None, form: str) -> None:
     """Show backlog and fleet over time, and what was done for which reason. Records are kept for a week.
 
     \b
@@ -128,10 +113,10 @@ def history(since: float, plot: Path | None, form: str) -> None:
       facerec fleet history --since 1d --format json
     """  # noqa: D301 - as above
     from autoscale import bootstrap
-    from facerec.commands.fleet_status import console, listed
+    from facerec.commands.fleet_status import listed
 
     now = time.time()
-    records = bootstrap.chronicle(Settings.load()).records(now - since)
+    records = bootstrap.chronicle(Settings.load()).records(now - since.total_seconds())
     if plot is not None:
         if not records:
             raise FacerecError("there is nothing to plot: no autoscaler has recorded anything since then")

@@ -1,10 +1,9 @@
 """The fleet as tables for a terminal."""
 
-import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -21,13 +20,7 @@ _STYLES = {
     Phase.STOPPING: "dim",
     Phase.STOPPED: "dim",
 }
-_WIDTH = 240
 _MINUTE, _HOUR, _DAY = 60, 3600, 86_400
-
-
-def console() -> Console:
-    """Standard output; off a terminal lines are long rather than folded."""
-    return Console(width=None if sys.stdout.isatty() else _WIDTH)
 
 
 def rendered(seen: FleetStatus) -> RenderableType:

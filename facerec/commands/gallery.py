@@ -6,15 +6,9 @@ from typing import Any
 
 import click
 
-from facerec.commands.gallery_access import (
-    OpenGallery,
-    collection_option,
-    counted,
-    json_option,
-    open_gallery,
-    print_columns,
-)
+from facerec.commands.gallery_access import OpenGallery, collection_option, counted, open_gallery
 from facerec.commands.gallery_files import export, import_, import_pt
+from facerec.commands.printing import json_option, print_columns
 from facerec.enrolment import remove_templates
 from facerec.errors import ConfigurationError, FacerecError
 from facerec.messages import DEFAULT_COLLECTION

@@ -1,12 +1,10 @@
-"""What the `facerec gallery` commands share: the gallery that the settings name, and how they print."""
+"""What the `facerec gallery` commands share: the gallery that the settings name."""
 
 import difflib
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
 from operator import attrgetter
-from typing import TypeVar
 
 import click
 
@@ -18,10 +16,7 @@ from facerec.ports import ObjectStore, Template, TemplateStore
 from facerec.settings import Settings
 from model.artefact import Artefact, ArtefactError
 
-Item = TypeVar("Item")
-
 collection_option = click.option("--collection", default=DEFAULT_COLLECTION, show_default=True, help="Which gallery.")
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
 
 
 @dataclass(frozen=True)
@@ -74,27 +69,6 @@ def open_gallery(collection: str) -> OpenGallery:
     return OpenGallery(valid_collection(collection), Settings.load())
 
 
-def print_columns(rows: Sequence[Sequence[object]]) -> None:
-    """Print rows in columns as wide as a terminal shows their texts, which for many scripts is not their length."""
-    from rich.cells import cell_len
-
-    texts = [[str(cell) for cell in row] for row in rows]
-    widths = [max(map(cell_len, column)) for column in zip(*texts, strict=True)]
-    for row in texts:
-        cells = (cell + " " * (width - cell_len(cell)) for cell, width in zip(row, widths, strict=True))
-        click.echo("  ".join(cells).rstrip())
-
-
 def counted(number: int) -> str:
     """`1 template`, `2 templates`."""
     return f"{number} template" if number == 1 else f"{number} templates"
-
-
-def tracked(items: Sequence[Item], description: str) -> Iterator[Item]:
-    """The items, with a progress bar on a terminal's stderr."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, redirect_stdout=False, disable=not console.is_terminal) as progress:
-        yield from progress.track(items, description=description)

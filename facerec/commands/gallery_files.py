@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from facerec.commands.gallery_access import OpenGallery, collection_option, counted, open_gallery, tracked
+from facerec.commands.gallery_access import OpenGallery, collection_option, counted, open_gallery
+from facerec.commands.printing import tracked
 from facerec.errors import FacerecError, ObjectMissing
 from facerec.ports import Template
 

@@ -2,36 +2,19 @@
 
 import json
 import re
-import sys
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from facerec.api_keys import ApiKey, Scope, Token, issue, revoked, rotated
+from facerec.commands.durations import Duration
+from facerec.commands.printing import console, json_option
 from facerec.errors import FacerecError
 from facerec.settings import Settings
 
 if TYPE_CHECKING:
     from facerec.ports import ApiKeys
-
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
-
-_UNIT_SECONDS = {"m": 60, "h": 3600, "d": 86_400}
-_LONGEST = timedelta(days=3650)
-
-
-class _Duration(click.ParamType[timedelta]):
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
-        if isinstance(value, timedelta):
-            return value
-        found = re.fullmatch(r"([0-9]{1,6})([mhd])", value, re.ASCII)
-        length = timedelta(seconds=int(found[1]) * _UNIT_SECONDS[found[2]]) if found else None
-        if length is None or length > _LONGEST:
-            self.fail(f"{value!r} is no duration up to ten years: write it like 30m, 24h or 90d", param, ctx)
-        return length
 
 
 @click.group("keys")
@@ -57,7 +40,7 @@ def command() -> None:
     type=click.Choice([str(scope) for scope in Scope]),
     help="What it may be used for; may be repeated. `admin` includes all.",
 )
-@click.option("--expires-in", type=_Duration(), help="As 90d; without it the key does not expire.")
+@click.option("--expires-in", type=Duration(), help="As 90d; without it the key does not expire.")
 @json_option
 def create(name: str, scopes: tuple[str, ...], expires_in: timedelta | None, as_json: bool) -> None:  # noqa: FBT001 - click passes by name
     """Make a key for the client NAME and show it, once.
@@ -117,7 +100,7 @@ def revoke(key_id: str) -> None:
 @command.command("rotate")
 @click.argument("key_id", metavar="ID")
 @click.option(
-    "--grace", type=_Duration(), default="24h", show_default=True, help="How long the old secret works; 0m ends it."
+    "--grace", type=Duration(), default="24h", show_default=True, help="How long the old secret works; 0m ends it."
 )
 @json_option
 def rotate(key_id: str, grace: timedelta, as_json: bool) -> None:  # noqa: FBT001 - as above
@@ -175,7 +158,6 @@ def _described(key: ApiKey, now: datetime) -> dict[str, object]:
 
 
 def _print_table(keys: list[ApiKey], now: datetime) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -194,8 +176,7 @@ def _print_table(keys: list[ApiKey], now: datetime) -> None:
             _when(key.created_at),
             expires,
         )
-    # Off a terminal lines are long rather than folded.
-    Console(width=None if sys.stdout.isatty() else 240).print(table)
+    console().print(table)
 
 
 def _when(at: datetime) -> str:

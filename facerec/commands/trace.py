@@ -10,7 +10,7 @@ from uuid import UUID
 import click
 
 from facerec import bootstrap
-from facerec.commands.gallery_access import json_option
+from facerec.commands.printing import json_option
 from facerec.errors import FacerecError
 from facerec.log_records import LogRecord, lines_of, log_files, mentions
 from facerec.request_objects import find

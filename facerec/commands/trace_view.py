@@ -11,7 +11,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from facerec.keys import is_text
+from facerec.commands.printing import plain
 from facerec.request_story import Step, Story
 
 _STYLES = {"web": "cyan", "worker": "green", "s3": "yellow"}
@@ -46,10 +46,10 @@ def _rendered(request_id: UUID, seen: Story) -> RenderableType:
     before = first
     for step in seen.steps:
         at = step.at.astimezone(UTC)
-        where = Text(_plain(step.where), _STYLES.get(step.where.partition(" ")[0].partition("-")[0], ""))
+        where = Text(plain(step.where), _STYLES.get(step.where.partition(" ")[0].partition("-")[0], ""))
         table.add_row(f"{at:%H:%M:%S}.{at.microsecond // 1000:03}", _length(step.at - before), where, _what(step))
         before = step.at
-    return Group(head, "", table, *(Text(f"note: {_plain(note)}", "dim") for note in seen.notes))
+    return Group(head, "", table, *(Text(f"note: {plain(note)}", "dim") for note in seen.notes))
 
 
 def as_object(request_id: UUID, seen: Story) -> dict[str, Any]:
@@ -67,18 +67,13 @@ def as_object(request_id: UUID, seen: Story) -> dict[str, Any]:
 def _what(step: Step) -> Text:
     style = "bold red" if any(word in step.what for word in _BAD) else "bold"
     facts = "  ".join(f"{name}={_shown(value)}" for name, value in step.facts.items() if value is not None)
-    return Text.assemble((_plain(step.what), style), "  " if facts else "", (_plain(facts), ""))
+    return Text.assemble((plain(step.what), style), "  " if facts else "", (plain(facts), ""))
 
 
 def _shown(value: Any) -> str:
     if isinstance(value, dict):
         return " ".join(f"{name}:{_shown(one)}" for name, one in value.items())
     return value if isinstance(value, str) else json.dumps(value, default=str)
-
-
-def _plain(text: str) -> str:
-    """Without control characters: file names and log lines come from strangers, and this goes to a terminal."""
-    return "".join(c if is_text(c) else " " for c in text)
 
 
 def _length(length: timedelta) -> str:

@@ -118,6 +118,13 @@ def test_the_old_are_thrown_away(desk: Desk) -> None:
     assert "nothing" in desk.run("list").stderr
 
 
+def test_an_age_before_all_time_is_a_usage_error(desk: Desk) -> None:
+    """And nothing is thrown away."""
+    refused = desk.run("purge", "--older-than", "999999d", "--yes")
+    assert (refused.exit_code, "ten years" in refused.stderr) == (2, True)
+    assert len(desk.left()) == 2
+
+
 def test_a_story_tells_what_is_known(desk: Desk) -> None:
     """Also of what is no task."""
     (story,) = json.loads(desk.run("show", "young", "--json").stdout)

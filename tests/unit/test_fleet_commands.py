@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import click
 import pytest
 from rich.console import Console, RenderableType
 
@@ -16,7 +15,6 @@ from autoscale.ports import Record
 from autoscale.rounds import Action, ActionKind, Round, in_words
 from autoscale.status import FleetStatus, InstanceStatus
 from facerec.commands.autoscale import described
-from facerec.commands.fleet import Duration
 from facerec.commands.fleet_plot import Episode, Series, draw, episodes
 from facerec.commands.fleet_status import listed, rendered
 from facerec.fleet import WorkerReport, WorkerState
@@ -114,18 +112,6 @@ def test_a_round_in_words() -> None:
 def test_numbers_in_words(numbers: Sequence[int], words: str) -> None:
     """Runs are told in short."""
     assert in_words(numbers) == words
-
-
-@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("15m", 900), ("1.5h", 5400), ("2d", 172_800)])
-def test_durations(text: str, seconds: float) -> None:
-    """As people write them."""
-    assert Duration().convert(text, None, None) == seconds
-
-
-def test_no_duration() -> None:
-    """The complaint says how one looks."""
-    with pytest.raises(click.BadParameter, match="15m"):
-        Duration().convert("soon", None, None)
 
 
 def acting(at: float, actions: str) -> Record:

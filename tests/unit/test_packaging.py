@@ -1,6 +1,7 @@
 """The guards of an application with plain top-level package names."""
 
 import configparser
+import json
 import re
 import subprocess
 import sys
@@ -55,6 +56,47 @@ def test_a_missing_extra_is_named_in_one_line() -> None:
     assert run.returncode == 1
     assert run.stderr.startswith("facerec: celery is not installed")
     assert len(run.stderr.splitlines()) == 1
+
+
+_OF_THE_EXTRAS = ("PIL", "celery", "cv2", "flask", "kombu", "matplotlib", "numpy", "prometheus_client")
+
+
+def _printed_by_the_core(*arguments: str) -> str:
+    """What `facerec …` prints where no extra is installed, and without our autoscaler, whose tier has one."""
+    script = (
+        "import sys;"
+        f"sys.modules.update(dict.fromkeys({('autoscale', *_OF_THE_EXTRAS)!r}));"
+        f"sys.argv = ['facerec', *{arguments!r}];"
+        "from facerec.cli import main; main()"
+    )
+    run = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stderr) == (0, "")
+    return run.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("config",), "FACEREC_PREFIX=facerec"),
+        (("dlq", "--help"), "redrive"),
+        (("dlq", "purge", "--help"), "--older-than"),
+        (("keys", "--help"), "rotate"),
+        (("policies", "web", "--account", "123456789012"), "sqs:SendMessage"),
+        (("provision", "--help"), "idempotently"),
+        (("trace", "--help"), "--logs"),
+    ],
+)
+def test_operators_commands_run_on_the_core_install(arguments: tuple[str, ...], says: str) -> None:
+    """A machine that only looks after the system needs no tier's extra for them, nor the autoscaler."""
+    assert says in _printed_by_the_core(*arguments)
+
+
+def test_a_request_is_traced_on_the_core_install(tmp_path: Path) -> None:
+    """Also what the command loads only when it runs."""
+    log, request_id = tmp_path / "web.log", "0b7c1c5e-7c39-4b0e-a3a8-2f1d8f6f3f55"
+    record = {"event": "upload", "timestamp": "2026-01-01T00:00:00Z", "process": "web", "status": 200}
+    log.write_text(json.dumps(record | {"request_id": request_id}) + "\n")
+    assert "answered with 200" in _printed_by_the_core("trace", request_id, "--no-s3", "--logs", str(log))
 
 
 def test_there_is_no_tasks_module_at_the_root() -> None:
