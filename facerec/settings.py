@@ -32,6 +32,8 @@ from facerec.setting_groups import (
 )
 
 ENV_PREFIX = "FACEREC_"
+MASK = "**********"
+"""What stands for a secret in printed settings, as pydantic masks its own."""
 _DELIMITER = "__"
 
 
@@ -219,7 +221,7 @@ def _values(model: BaseModel, prefix: str) -> Iterator[tuple[str, str]]:
         if isinstance(value, Group):
             yield from _values(value, f"{variable}{_DELIMITER}")
         elif isinstance(value, AnyHttpUrl) and value.password:
-            yield variable, str(value).replace(value.password, "********")
+            yield variable, str(value).replace(value.password, MASK)
         elif isinstance(value, tuple):
             yield variable, json.dumps(value)
         else:

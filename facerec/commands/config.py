@@ -7,7 +7,7 @@ from typing import Any
 import click
 from pydantic_core import PydanticUndefined
 
-from facerec.settings import Settings, effective, variables
+from facerec.settings import MASK, Settings, effective, variables
 
 
 @click.command("config")
@@ -36,8 +36,15 @@ def command(form: str) -> None:
         click.echo(json.dumps(values, indent=2))
     else:
         for name, value in values.items():
-            # An unset variable and an empty one are not the same.
-            click.echo(f"{name}={shlex.quote(value)}" if value else f"# {name} is unset")
+            click.echo(_line(name, value))
+
+
+def _line(name: str, value: str) -> str:
+    """What a shell or an environment file may read back: no mask that would be taken for the secret."""
+    if MASK in value:
+        return f"# {name} is set (not shown)"
+    # An unset variable and an empty one are not the same.
+    return f"{name}={shlex.quote(value)}" if value else f"# {name} is unset"
 
 
 def _written(default: Any) -> str:

@@ -67,6 +67,21 @@ def test_the_printed_settings_can_be_read_back(monkeypatch: pytest.MonkeyPatch) 
     assert effective(Settings.load())["FACEREC_MODEL__DIR"] == "/srv/my models"
 
 
+def test_printed_secrets_are_no_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An environment file with a mask in it would set the mask as the password."""
+    monkeypatch.setenv("FACEREC_FLOWER__PASSWORD", "correct horse")
+    monkeypatch.setenv("FACEREC_AWS__ENDPOINT_URL", "http://user:hunter2@127.0.0.1:4566")
+    monkeypatch.setenv("FACEREC_PREFIX", "staging")
+    printed = CliRunner().invoke(command, []).output
+    assert "correct horse" not in printed
+    assert "hunter2" not in printed
+    assert "# FACEREC_FLOWER__PASSWORD is set (not shown)\n" in printed
+    assert "# FACEREC_AWS__ENDPOINT_URL is set (not shown)\n" in printed
+    set_by_it = dict(word.split("=", 1) for word in shlex.split(printed, comments=True))
+    assert set_by_it["FACEREC_PREFIX"] == "staging"
+    assert not {"FACEREC_FLOWER__PASSWORD", "FACEREC_AWS__ENDPOINT_URL"} & set_by_it.keys()
+
+
 def test_a_list_that_is_no_json_is_refused_with_an_example(monkeypatch: pytest.MonkeyPatch) -> None:
     """Comma-separated is what people try first."""
     monkeypatch.setenv("FACEREC_INSTANCES__TYPES", "c7i.large,c7a.large")
