@@ -5,13 +5,17 @@ import json
 import re
 import subprocess
 import sys
-from importlib.metadata import packages_distributions
+from importlib.metadata import PackageNotFoundError, packages_distributions, requires
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import NormalizedName, canonicalize_name
 
 ROOT = Path(__file__).parents[2]
 OURS = ("facerec", "tasks", "autoscale", "model")
+INSTALLER = {"pip", "setuptools"}
+"""They come with the virtual environment, and are no business of the application's."""
 
 
 @pytest.mark.parametrize("package", OURS)
@@ -25,6 +29,39 @@ def test_it_cannot_be_uploaded_by_mistake() -> None:
     setup = configparser.ConfigParser(interpolation=None)
     setup.read(ROOT / "setup.cfg")
     assert "Private :: Do Not Upload" in setup["metadata"]["classifiers"]
+
+
+def test_every_package_that_an_extra_brings_has_its_tested_version() -> None:
+    """What no constraint names is taken as new as it is on the day of the install, which nobody has tested."""
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    pending = [setup["options"]["install_requires"], *setup["options.extras_require"].values()]
+    wanted = [Requirement(line) for lines in pending for line in lines.split("\n") if line]
+    constraints = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    tested = {canonicalize_name(Requirement(line).name) for line in constraints}
+    assert _names_brought_by(wanted) - INSTALLER - tested == set()
+
+
+def _names_brought_by(wanted: list[Requirement]) -> set[NormalizedName]:
+    """The packages that the requirements lead to on this machine, as far as they are installed."""
+    seen: set[tuple[NormalizedName, str]] = set()
+    while wanted:
+        one = wanted.pop()
+        for extra in ("", *one.extras):
+            place = (canonicalize_name(one.name), extra)
+            if place not in seen:
+                seen.add(place)
+                wanted += [
+                    need for need in _needs(one.name) if need.marker is None or need.marker.evaluate({"extra": extra})
+                ]
+    return {name for name, _ in seen}
+
+
+def _needs(name: str) -> list[Requirement]:
+    try:
+        return [Requirement(line) for line in requires(name) or ()]
+    except PackageNotFoundError:  # an extra that is not installed here
+        return []
 
 
 def test_importing_the_package_imports_nothing_heavy() -> None:
