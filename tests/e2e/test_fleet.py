@@ -16,7 +16,7 @@ from facerec.local.addresses import poll_until
 from facerec.local.instances import emulated_ec2, running_instances
 from tests.support.processes import CHECKOUT
 
-pytestmark = [pytest.mark.weights, pytest.mark.timeout(400)]
+pytestmark = pytest.mark.timeout(400)
 
 MOST = 2
 ZERO_SECONDS = 90

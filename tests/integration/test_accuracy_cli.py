@@ -5,8 +5,6 @@ import itertools
 import json
 from pathlib import Path
 
-import pytest
-
 from facerec import bootstrap
 from facerec.gallery_cache import GalleryCache
 from facerec.local.addresses import poll_until
@@ -19,7 +17,6 @@ from tests.support.processes import run
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
-@pytest.mark.weights
 def test_the_examples_are_told_apart_by_the_default_threshold(
     emulator: EmulatedAws, artefact_dir: Path, tmp_path: Path
 ) -> None:

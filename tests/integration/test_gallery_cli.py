@@ -90,7 +90,6 @@ def model_id(line: CommandLine) -> str:
     return Artefact.load(Path(line.environ["FACEREC_MODEL__DIR"])).model_id
 
 
-@pytest.mark.weights
 def test_a_folder_of_people_is_enrolled_once(real: CommandLine) -> None:
     """Every photo gets its line; the second run finds only duplicates and is no failure."""
     first = real.json("enrol", "--folder", EXAMPLES / "gallery")
@@ -102,7 +101,6 @@ def test_a_folder_of_people_is_enrolled_once(real: CommandLine) -> None:
     assert "already enrolled for 'Barack Obama'" in again.output
 
 
-@pytest.mark.weights
 def test_photos_that_are_of_no_use_are_reported_one_by_one(real: CommandLine, tmp_path: Path) -> None:
     """Each file has its reason, and the status tells a script that nothing came of it."""
     text = tmp_path / "notes.jpg"
@@ -120,7 +118,6 @@ def test_photos_that_are_of_no_use_are_reported_one_by_one(real: CommandLine, tm
     tiny.run("enrol", "Ada", *OBAMA.iterdir(), says="at least 5000 are needed", status=1)
 
 
-@pytest.mark.weights
 def test_two_enrolments_at_once_are_both_there(real: CommandLine) -> None:
     """Two operators on two machines: neither loses a template."""
     commands = [

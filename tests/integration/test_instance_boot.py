@@ -40,7 +40,6 @@ from tests.support.pictures import PORTRAIT
 from tests.support.processes import CHECKOUT
 
 pytestmark = [
-    pytest.mark.weights,
     pytest.mark.timeout(600),
     pytest.mark.skipif(shutil.which("curl") is None, reason="curl, which every AMI has, is not installed here"),
 ]

@@ -10,13 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
-import pytest
 
 from facerec.local.addresses import poll_until
 from facerec.local.state import Running, StateDirectory
 from tests.support.processes import CHECKOUT, alive, descendants, facerec, run
-
-pytestmark = pytest.mark.weights
 
 READY_SECONDS = 90
 STOP_SECONDS = 15

@@ -2,14 +2,10 @@
 
 from pathlib import Path
 
-import pytest
-
 from facerec import bootstrap
 from facerec.model_registry import pull, push
 from facerec.settings import Settings
 from model.artefact import Artefact
-
-pytestmark = pytest.mark.weights
 
 
 def test_the_real_model_travels_through_the_bucket(fresh: Settings, artefact_dir: Path, tmp_path: Path) -> None:

@@ -14,8 +14,6 @@ from model.embedder_graph import read_weights
 from model.progress import silent
 from model.recipe import CASIA
 
-pytestmark = pytest.mark.weights
-
 
 @pytest.fixture(scope="module")
 def cache(artefact_dir: Path) -> Path:
