@@ -1,5 +1,7 @@
-"""Wires the ports to their adapters from the settings: the one place that names both.
+"""Wires the ports to their adapters on AWS from the settings, for whoever needs them.
 
+What one tier alone uses it wires itself: the worker its engine and the rest of its queues (`tasks.lifecycle.Worker`),
+the autoscaler its fleet (`autoscale.bootstrap`), and web processes, Flower and a few commands what nobody else needs.
 Adapters are imported where they are made: each tier loads only what it uses, and the web tier runs without the engine.
 """
 

@@ -1,6 +1,6 @@
 """The use case: one request in, its result stored and published.
 
-Every driver (Celery worker, Lambda, edge, local) calls `Recogniser.recognise` and maps the outcome to its own words.
+A driver (the Celery worker; Lambda and edge are planned) calls `Recogniser.recognise` and maps its outcome.
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""The artefact on ONNX Runtime: small to install and quick to start, for Lambda and the edge."""
+"""The artefact on ONNX Runtime: small to install and quick to start, for machines without OpenVINO."""
 
 from pathlib import Path
 
