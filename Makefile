@@ -76,8 +76,9 @@ format: $(VENV)/.dev ## Format the tree
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-docs: $(VENV)/.runtime ## Regenerate docs/configuration.md
+docs: $(VENV)/.runtime ## Regenerate docs/configuration.md and deploy/iam
 	$(BIN)/facerec config --format markdown > docs/configuration.md
+	$(BIN)/facerec policies --account 123456789012 --write deploy/iam
 
 bench: install ## Measure a round trip through the whole system
 	@$(BIN)/python -m benchmarks.roundtrip $(ARGS)

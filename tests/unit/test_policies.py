@@ -186,7 +186,7 @@ def _adapters(tier: str) -> list[Path]:
 
 
 def test_the_policies_in_deploy_are_those_of_the_default_names() -> None:
-    """`facerec policies --account 123456789012 --write deploy/iam` brings them up to date."""
+    """`make docs` brings them up to date."""
     folder = CHECKOUT / "deploy" / "iam"
     written = {path.stem: json.loads(path.read_text()) for path in folder.glob("*.json")}
     assert written == {role: policy(role, PLACE) for role in ROLES}
