@@ -1,12 +1,12 @@
 """The groups of settings, one for each tier or subject: defaults, bounds, and a line each for the table of them all."""
 
-import ipaddress
 import os
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import AnyHttpUrl, BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
+from facerec.loopback import on_loopback
 from facerec.rates import parse_rate
 
 PositiveSeconds = Annotated[float, Field(gt=0)]
@@ -334,10 +334,7 @@ class FlowerSettings(Group):
     @property
     def on_loopback(self) -> bool:
         """Whether only this machine can reach it."""
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return self.host == "localhost"
+        return on_loopback(self.host)
 
 
 class LogSettings(Group):

@@ -1,7 +1,6 @@
 """Ports of the loopback interface and what answers on them."""
 
 import http.client
-import ipaddress
 import socket
 import time
 from collections.abc import Callable
@@ -24,14 +23,6 @@ def free_port(preferred: int = 0) -> int:
             found: int = probe.getsockname()[1]
             return found
     raise OSError("no port is free on the loopback interface")
-
-
-def on_loopback(host: str) -> bool:
-    """Whether what listens on the host is reached from this machine alone."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
 
 
 def answers_ok(url: str, timeout_seconds: float = 2.0) -> bool:

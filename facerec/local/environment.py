@@ -1,9 +1,12 @@
-"""The environment that points an ordinary command at the emulated AWS."""
+"""The variables that make ordinary commands the parts of a local system: the emulated AWS, and what differs here."""
 
+import os
 import shlex
 from collections.abc import Mapping
 
 from facerec.local.addresses import LOOPBACK
+from facerec.loopback import on_loopback
+from facerec.settings import Settings
 
 _OWN = {
     # Any value does: the emulators check no signature.
@@ -26,6 +29,21 @@ _FOREIGN = (
     "AWS_SESSION_TOKEN",
 )
 """What would lead the AWS CLI, boto3 or ourselves elsewhere."""
+
+_OPEN = {
+    "FACEREC_WEB__AUTH": "open",
+    "FACEREC_WEB__RATE_LIMIT": "",
+}
+"""What is different about a web tier that only this machine reaches, unless the environment says otherwise."""
+
+_OF_THIS_WEB = frozenset({*_OPEN, "FACEREC_WEB__SHUTDOWN_SECONDS"})
+"""What is for the system's own web tier alone: after `facerec local env` another one must not be open by it."""
+
+_FLEET = {
+    "FACEREC_AUTOSCALE__BOOT_PRIOR_SECONDS": "4",
+    "FACEREC_AUTOSCALE__START_PRIOR_SECONDS": "4",
+}
+"""What is different about this machine's fleet, unless the environment says otherwise."""
 
 
 def without_aws(environ: Mapping[str, str]) -> dict[str, str]:
@@ -52,3 +70,48 @@ def emulated_variables(url: str, environ: Mapping[str, str], region: str = "us-e
         "NO_PROXY": ",".join(bypass),
         "no_proxy": ",".join(bypass),
     }
+
+
+def system_variables(
+    settings: Settings,
+    environ: Mapping[str, str],
+    *,
+    emulator_url: str,
+    image_id: str,
+    web_port: int,
+    workers: int | None,
+) -> dict[str, str]:
+    """What all parts of the system are told, and the commands that are pointed at it; no secret is among them.
+
+    A number of `workers` is fixed; without one a fleet of instances does the work.
+    """
+    ours = {name: value for name, value in environ.items() if name.startswith("FACEREC_") and name not in _OF_THIS_WEB}
+    ours.pop("FACEREC_FLOWER__PASSWORD", None)  # these are kept in a file
+    variables = (
+        ours
+        | emulated_variables(emulator_url, environ, settings.aws.region)
+        | {
+            "FACEREC_WEB__PORT": str(web_port),
+            "FACEREC_MODEL__DIR": str(settings.model.dir.resolve()),
+            "FACEREC_MODEL__CACHE_DIR": str(settings.model.cache_dir.resolve()),
+        }
+    )
+    if workers != 1 and "FACEREC_WORKER__ENGINES" not in environ:
+        variables["FACEREC_WORKER__ENGINES"] = "1"  # one engine per core each would crowd the machine
+    # More than a worker for each core would only get in each other's way.
+    cores = str(max(2, len(os.sched_getaffinity(0))))
+    of_the_fleet = {
+        "FACEREC_INSTANCES__IMAGE_ID": image_id,
+        "FACEREC_AUTOSCALE__MAX_INSTANCES": cores,
+    }
+    variables = _FLEET | of_the_fleet | variables
+    if settings.log.level in {"warning", "error"}:
+        variables["FACEREC_LOG__LEVEL"] = "info"  # a worker tells by a record of this level that it is ready
+    return variables
+
+
+def web_variables(host: str, environ: Mapping[str, str]) -> dict[str, str]:
+    """What the web tier on `host` is told beside the system's variables; it is open only on loopback, or if told so."""
+    # With the flush of the last replies within the grace.
+    defaults = {"FACEREC_WEB__SHUTDOWN_SECONDS": "4"} | (_OPEN if on_loopback(host) else {})
+    return defaults | {name: environ[name] for name in _OF_THIS_WEB & environ.keys()}

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from functools import partial
 
 from facerec.errors import ConfigurationError
-from facerec.local.addresses import LOOPBACK, answers_ok, free_port, on_loopback, poll_until
+from facerec.local.addresses import LOOPBACK, answers_ok, free_port, poll_until
 from facerec.local.emulator import DEFAULT_PORT, START_SECONDS, Emulator, EmulatorKind, emulator
-from facerec.local.environment import emulated_variables, without_aws
+from facerec.local.environment import system_variables, web_variables, without_aws
 from facerec.local.instances import emulated_ec2, running_instances
 from facerec.local.processes import Command, tail
 from facerec.local.progress import Progress
@@ -31,21 +31,6 @@ _WEB_GRACE_SECONDS, _WORKER_GRACE_SECONDS, _EMULATOR_GRACE_SECONDS = 7.0, 4.0, 2
 _AUTOSCALER_GRACE_SECONDS = 2.0
 _FLOWER_START_SECONDS, _FLOWER_GRACE_SECONDS = 30.0, 2.0
 
-_OPEN = {
-    "FACEREC_WEB__AUTH": "open",
-    "FACEREC_WEB__RATE_LIMIT": "",
-}
-"""What is different about a web tier that only this machine reaches, unless the environment says otherwise."""
-
-_OF_THIS_WEB = frozenset({*_OPEN, "FACEREC_WEB__SHUTDOWN_SECONDS"})
-"""What is for the system's own web tier alone: after `facerec local env` another one must not be open by it."""
-
-_FLEET = {
-    "FACEREC_AUTOSCALE__BOOT_PRIOR_SECONDS": "4",
-    "FACEREC_AUTOSCALE__START_PRIOR_SECONDS": "4",
-}
-"""What is different about this machine's fleet, unless the environment says otherwise."""
-
 
 @dataclass(frozen=True, slots=True)
 class Options:
@@ -62,13 +47,6 @@ class Options:
     boot_seconds: float = 0.0
     autoscaler: bool = True
     flower: bool = False
-
-
-def web_variables(host: str, environ: Mapping[str, str]) -> dict[str, str]:
-    """What the web tier on `host` is told beside the system's variables; it is open only on loopback, or if told so."""
-    # With the flush of the last replies within the grace.
-    defaults = {"FACEREC_WEB__SHUTDOWN_SECONDS": "4"} | (_OPEN if on_loopback(host) else {})
-    return defaults | {name: environ[name] for name in _OF_THIS_WEB & environ.keys()}
 
 
 class LocalSystem:
@@ -94,7 +72,14 @@ class LocalSystem:
         wildcard = settings.web.host in {"0.0.0.0", "::"}  # noqa: S104 - compared, not bound
         host = LOOPBACK if wildcard else settings.web.host
         self.web_url = f"http://[{host}]:{web_port}" if ":" in host else f"http://{host}:{web_port}"
-        self.variables = self._variables(web_port, environ)
+        self.variables = system_variables(
+            settings,
+            environ,
+            emulator_url=self._emulator.url,
+            image_id=self._emulator.image_id,
+            web_port=web_port,
+            workers=options.workers,
+        )
         self._environ = without_aws(environ) | self.variables
         self._web = web_variables(settings.web.host, environ)
         self.flower: str | None = None
@@ -207,33 +192,6 @@ class LocalSystem:
         if preferred not in {0, port}:
             self._progress.line(f"  port {preferred} is taken; {whose} gets {port}")
         return port
-
-    def _variables(self, web_port: int, environ: Mapping[str, str]) -> dict[str, str]:
-        ours = {
-            name: value for name, value in environ.items() if name.startswith("FACEREC_") and name not in _OF_THIS_WEB
-        }
-        ours.pop("FACEREC_FLOWER__PASSWORD", None)  # these are kept in a file
-        variables = (
-            ours
-            | emulated_variables(self._emulator.url, environ, self._settings.aws.region)
-            | {
-                "FACEREC_WEB__PORT": str(web_port),
-                "FACEREC_MODEL__DIR": str(self._settings.model.dir.resolve()),
-                "FACEREC_MODEL__CACHE_DIR": str(self._settings.model.cache_dir.resolve()),
-            }
-        )
-        if self._options.workers != 1 and "FACEREC_WORKER__ENGINES" not in environ:
-            variables["FACEREC_WORKER__ENGINES"] = "1"  # one engine per core each would crowd the machine
-        # More than a worker for each core would only get in each other's way.
-        cores = str(max(2, len(os.sched_getaffinity(0))))
-        of_the_fleet = {
-            "FACEREC_INSTANCES__IMAGE_ID": self._emulator.image_id,
-            "FACEREC_AUTOSCALE__MAX_INSTANCES": cores,
-        }
-        variables = _FLEET | of_the_fleet | variables
-        if self._settings.log.level in {"warning", "error"}:
-            variables["FACEREC_LOG__LEVEL"] = "info"  # a worker tells by a record of this level that it is ready
-        return variables
 
     def _argv(self, *arguments: str) -> tuple[str, ...]:
         return (sys.executable, "-m", "facerec.cli", *arguments)

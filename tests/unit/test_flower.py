@@ -41,8 +41,9 @@ def test_takes_the_password_that_is_set() -> None:
 
 def test_without_a_password_on_loopback_only() -> None:
     """Where it is asked for."""
-    options, made = configured(FlowerSettings(auth="none", host="::1"))
-    assert (options.basic_auth, made) == ([], None)
+    for host in ("::1", "127.0.0.2", "localhost", "LOCALHOST"):
+        options, made = configured(FlowerSettings(auth="none", host=host))
+        assert (options.basic_auth, made) == ([], None)
     for host in ("0.0.0.0", "flower.example"):  # noqa: S104 - refused
         with pytest.raises(ValidationError, match="loopback"):
             FlowerSettings(auth="none", host=host)

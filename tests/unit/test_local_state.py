@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from facerec.errors import ConfigurationError
-from facerec.local.environment import emulated_variables, export_lines, without_aws
+from facerec.local.environment import emulated_variables, export_lines, system_variables, web_variables, without_aws
 from facerec.local.signals import stop_signals
 from facerec.local.state import Running, StateDirectory
-from facerec.local.system import web_variables
+from facerec.setting_groups import LogSettings
+from facerec.settings import Settings
 
 RUNNING = Running(4711, "http://127.0.0.1:8000", "http://127.0.0.1:4566", {"FACEREC_WEB__PORT": "8000"})
 
@@ -73,7 +74,7 @@ def test_exports_survive_a_shell(tmp_path: Path) -> None:
     assert shell.stdout == "/a b/'c' $HOME\n`d`|eu-central-1|"
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "::1", "localhost"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "::1", "localhost", "Localhost"])
 def test_the_local_web_tier_is_open_on_loopback(host: str) -> None:
     """Unless the environment says otherwise."""
     assert web_variables(host, {})["FACEREC_WEB__AUTH"] == "open"
@@ -85,6 +86,41 @@ def test_where_others_reach_it_the_local_web_tier_asks_for_keys(host: str) -> No
     """It has to be said that everyone is served."""
     assert not {"FACEREC_WEB__AUTH", "FACEREC_WEB__RATE_LIMIT"} & web_variables(host, {}).keys()
     assert web_variables(host, {"FACEREC_WEB__AUTH": "open"})["FACEREC_WEB__AUTH"] == "open"
+
+
+def variables_of(environ: dict[str, str], *, workers: int | None, settings: Settings | None = None) -> dict[str, str]:
+    """What the parts of a system are told."""
+    return system_variables(
+        settings or Settings(),
+        environ,
+        emulator_url="http://127.0.0.1:4566",
+        image_id="ami-1",
+        web_port=8001,
+        workers=workers,
+    )
+
+
+def test_what_opens_the_local_web_tier_and_passwords_stay_out_of_the_file() -> None:
+    """`facerec local env` gives it to other commands; what else the environment says of ours is passed on."""
+    secret = {"FACEREC_WEB__AUTH": "open", "FACEREC_WEB__RATE_LIMIT": "", "FACEREC_FLOWER__PASSWORD": "correct horse"}
+    variables = variables_of(secret | {"FACEREC_REPLY_STYLE": "name", "PATH": "/bin"}, workers=1)
+    assert not {*secret, "PATH"} & variables.keys()
+    assert variables["FACEREC_REPLY_STYLE"] == "name"
+    assert variables["FACEREC_WEB__PORT"] == "8001"
+
+
+@pytest.mark.parametrize(("workers", "engines"), [(1, None), (2, "1"), (None, "1")])
+def test_only_a_worker_alone_has_an_engine_for_each_core(workers: int | None, engines: str | None) -> None:
+    """Unless the environment says otherwise."""
+    assert variables_of({}, workers=workers).get("FACEREC_WORKER__ENGINES") == engines
+    assert variables_of({"FACEREC_WORKER__ENGINES": "3"}, workers=workers)["FACEREC_WORKER__ENGINES"] == "3"
+
+
+def test_the_local_system_always_logs_that_a_worker_is_ready() -> None:
+    """It waits for the record."""
+    quiet = Settings(log=LogSettings(level="error"))
+    environ = {"FACEREC_LOG__LEVEL": "error"}
+    assert variables_of(environ, workers=1, settings=quiet)["FACEREC_LOG__LEVEL"] == "info"
 
 
 def test_nothing_of_a_real_account_reaches_the_emulated_one() -> None:
