@@ -48,10 +48,12 @@ demo: install ## Start everything on an emulated AWS, enrol the samples, recogni
 up: install ## Leave the system running and print its addresses; Ctrl-C stops it
 	@exec $(BIN)/facerec local up $(ARGS)
 
-test: install $(VENV)/.dev ## Run all tests but parity
+# The model is built here, since its download may take longer than a test may.
+test: $(VENV)/.dev ## Run all tests but parity
+	@FACEREC_MODEL__DIR=.cache/model $(BIN)/facerec model build
 	@$(BIN)/python -m pytest $(ARGS)
 
-test-unit: install ## Run the unit tests alone
+test-unit: $(VENV)/.runtime ## Run the unit tests alone
 	@$(BIN)/python -m pytest tests/unit $(ARGS)
 
 test-parity: install-reference ## Compare the engines with facenet-pytorch as published, and run what else needs torch
