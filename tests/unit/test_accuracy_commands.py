@@ -16,10 +16,12 @@ import model.engines
 from facerec import bootstrap
 from facerec.calibration import TooFewPairs
 from facerec.cli import cli
+from facerec.engine import cores
 from facerec.errors import FacerecError
 from facerec.pairs import InvalidPairs
 from model.artefact import Artefact
 from model.faces import Box, DetectedFace
+from tests.fakes.object_store import InMemoryObjectStore
 from tests.fakes.templates import InMemoryTemplateStore, make_template
 from tests.support.artefacts import write_artefact
 
@@ -53,12 +55,23 @@ class ColourEngine:
 
 
 @pytest.fixture
-def artefact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Artefact:
+def artefact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened: list[dict[str, object]]) -> Artefact:
     """The model in use: an engine for colours, whatever engine is asked for."""
     artefact = write_artefact(tmp_path / "model")
     monkeypatch.setenv("FACEREC_MODEL__DIR", str(tmp_path / "model"))
-    monkeypatch.setattr(model.engines, "open_engine", lambda *_, **__: ColourEngine(artefact.model_id))
+
+    def open_engine(artefact: Artefact, name: str, threads: int, cache_directory: Path, precision: str) -> ColourEngine:
+        opened.append({"name": name, "threads": threads, "cache": cache_directory, "precision": precision})
+        return ColourEngine(artefact.model_id)
+
+    monkeypatch.setattr(model.engines, "open_engine", open_engine)
     return artefact
+
+
+@pytest.fixture
+def opened() -> list[dict[str, object]]:
+    """How each engine was opened."""
+    return []
 
 
 @pytest.fixture
@@ -121,6 +134,31 @@ def test_evaluate_prints_the_same_for_machines(artefact: Artefact, pairs: Path, 
     assert report["at_fmr"]["0.01"] == {"not_supported_by_impostor_pairs": 3, "needed": 1000}
     assert report["at_threshold"]["tar"]["value"] == 1
     assert (report["engine"], report["precision"], report["model_id"]) == ("colour", "fp32", artefact.model_id)
+
+
+@pytest.mark.usefixtures("artefact", "store")
+@pytest.mark.parametrize("command", ["evaluate", "calibrate", "enrol"])
+def test_the_engine_computes_as_a_workers_and_takes_the_cores_that_are_ours(
+    command: str,
+    opened: list[dict[str, object]],
+    pairs: Path,
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A container's share of the cores counts, and what is measured holds for the precision in use."""
+    monkeypatch.setenv("FACEREC_PRECISION", "bf16")
+    monkeypatch.setenv("FACEREC_ENGINE", "openvino")
+    monkeypatch.setenv("FACEREC_MODEL__CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(cores, "available_cores", lambda: 3)
+    monkeypatch.setattr(bootstrap, "object_store", lambda _settings: InMemoryObjectStore())
+    arguments: dict[str, tuple[str | Path, ...]] = {
+        "evaluate": ("--pairs", pairs, "--folder", photos),
+        "calibrate": ("--target-fmr", "0.9", "--pairs", pairs, "--folder", photos),
+        "enrol": ("Ada", photos / "r1.png"),
+    }
+    CliRunner().invoke(cli, [command, *map(str, arguments[command])])
+    assert opened == [{"name": "openvino", "threads": 3, "cache": tmp_path / "cache", "precision": "bf16"}]
 
 
 @pytest.mark.usefixtures("artefact")
