@@ -55,7 +55,9 @@ def main() -> None:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="facerec-pipeline-")))
         people, photos = workload(options.images, folder / "people")
-        system = stack.enter_context(System(folder / "state", workers=0, environ={"FACEREC_REPLY_STYLE": "name"}))
+        # An engine for each core, which is a worker's default: an elastic local fleet has smaller workers.
+        environ = {"FACEREC_REPLY_STYLE": "name", "FACEREC_WORKER__ENGINES": "0"}
+        system = stack.enter_context(System(folder / "state", workers=0, environ=environ))
         system.run("enrol", "--folder", str(people))
         os.environ.update({k: v for k, v in system.environ.items() if k.startswith(("AWS_", "FACEREC_"))})
         bench = Bench(system, photos, people)
