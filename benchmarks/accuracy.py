@@ -14,7 +14,6 @@ import argparse
 import csv
 import hashlib
 import json
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -25,6 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.measure import ROOT, model_dir
 from benchmarks.naive import Naive
 from facerec.accuracy import assess
 from model.analysis import EMBED_BATCH
@@ -35,7 +35,6 @@ from model.evaluation import Ranking, Trials
 from model.imaging import decode
 from model.matching import primary_order
 
-ROOT = Path(__file__).resolve().parents[1]
 PICTURES = {".jpg", ".jpeg", ".png", ".webp"}
 Embedding = NDArray[np.float32]
 Embed = Callable[[bytes], Embedding | None]
@@ -54,12 +53,12 @@ def main() -> None:
     """Run it and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=Path, default=ROOT / "examples")
-    parser.add_argument("--model", type=Path, default=os.environ.get("FACEREC_MODEL__DIR", ROOT / ".cache/model"))
+    parser.add_argument("--model", type=Path, help="the model's directory; default the one in use")
     parser.add_argument("--engine", default="auto")
     parser.add_argument("--mirror", action="store_true")
     parser.add_argument("--ours-only", action="store_true")
     options = parser.parse_args()
-    artefact = Artefact.load(Path(options.model))
+    artefact = Artefact.load(options.model or model_dir())
     photos = distinct(labelled(options.images))
     engine = open_engine(artefact, options.engine)
     sides: dict[str, Embed] = {} if options.ours_only else {"naive_240": naive_embedder(artefact)}
@@ -208,10 +207,9 @@ def tell(result: dict[str, Any], sides: list[str]) -> None:
         if found["overlap"] is not None:
             print(f"  {side:<18} overlap {found['overlap']:.4f}, AUC {found['auc']:.4f}, EER {found['eer']:.2%}")
         for target, point in found["at_fmr"].items():
-            if "needed" in point:
-                print(f"  {side:<18} FMR {target}: not supported, {point['needed']} impostor pairs are needed")
-            else:
-                print(f"  {side:<18} FMR {target}: threshold {point['threshold']:.4f}, {_rates(point)}")
+            if point["fmr"] is not None:
+                weak = f" (weak: {point['impostor_pairs_needed']} impostor pairs are needed)" if point["weak"] else ""
+                print(f"  {side:<18} FMR {target}: threshold {point['threshold']:.4f}, {_rates(point)}{weak}")
         print(f"  {side:<18} at threshold {result['threshold']}: {_rates(found['at_threshold'])}")
         print(f"  {side:<18} {found['no_face']} without a face, {found['cpu_ms_per_photo']} ms CPU a photo")
 

@@ -23,6 +23,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.measure import ROOT, model_dir
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
     from model.engines import Engine
     from model.faces import DetectedFace
 
-ROOT = Path(__file__).resolve().parents[1]
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 SIZES = {"64": 96, "250": 400, "large": 1 << 30}  # pixels of the longer side
 BATCH = 8
@@ -50,7 +51,7 @@ def main() -> None:
     """Run it and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=Path, default=ROOT / "examples")
-    parser.add_argument("--model", type=Path, default=ROOT / ".cache" / "model")
+    parser.add_argument("--model", type=Path, help="the model's directory; default the one in use")
     parser.add_argument("--engines", nargs="+", default=["openvino", "onnxruntime"])
     parser.add_argument("--limit", type=int, default=30, help="photos of each size")
     parser.add_argument("--rounds", type=int, default=3)
@@ -72,7 +73,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     from model.engines import open_engine  # noqa: PLC0415 - as above
 
     cv2.setNumThreads(1)
-    artefact = Artefact.load(options.model)
+    artefact = Artefact.load(options.model or model_dir())
     naive = open_engine(artefact, "torch", threads=1)
     engines = {name: open_engine(artefact, name, threads=1) for name in options.engines}
     figures: dict[str, Any] = {"load": round(os.getloadavg()[0], 2), "photos": {}, "naive_ms": {}}

@@ -5,8 +5,10 @@
 
 One pinned thread; in each round every way sees the same group of photos, one way after the other, and the speedups are
 medians over the rounds' ratios. `speedup_*` is the naive pattern at 240 px against ours as a busy worker's engine gets
-its photos, a batch at a time (`--batch`); `speedup_*_single` against ours one at a time; `speedup_*_same_size` the
-naive pattern at 160 px against ours, so that the difference to `speedup_*` is what the smaller crop gives.
+its photos, a batch at a time: up to `--batch` of `--batch-megapixels` together, and as even as possible, so that no
+small rest is among the medians (`batches` says how many each has); `speedup_*_single` against ours one at a time;
+`speedup_*_same_size` the naive pattern at 160 px against ours, so that the difference to `speedup_*` is what the
+smaller crop gives.
 `cos_min`, `box_max_px`, `landmark_max_px`, `faces_missing` and `faces_extra` hold our faces against facenet-pytorch's
 at 160 px. `limit_ms_64` is the arithmetic of P-Net on every scale and of one embedding at the core's measured peak;
 `bf16_peak_share` is that arithmetic in the time that we take, against the peak in bf16. Needs `make install-reference`.
@@ -19,6 +21,7 @@ import statistics
 import sys
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +29,7 @@ from benchmarks.measure import ROOT, gflop, interleaved, machine, median_ms, mod
 from benchmarks.naive import GALLERY, Naive, gallery
 from benchmarks.photos import SIZES, by_size
 from model.artefact import Artefact
+from model.header import MEGAPIXEL, read_header
 
 if TYPE_CHECKING:
     from model.engines import Engine
@@ -42,6 +46,7 @@ def main() -> None:
     parser.add_argument("--engine", default="auto")
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--batch", type=int, default=8, help="photos that ours takes at a time, a worker's batch_max")
+    parser.add_argument("--batch-megapixels", type=float, default=8, help="the same, a worker's batch_max_megapixels")
     parser.add_argument("--limit", type=int, default=16, help="photos of each size")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
@@ -53,10 +58,10 @@ def main() -> None:
     photos = by_size(options.images, options.limit)
     peaks = peaks_gflops()
     result: dict[str, Any] = {}
-    ways = Ways(artefact, engine, options.batch)
-    for size in SIZES:
-        if photos[size]:
-            result |= ways.compare(size, photos[size], options.rounds)
+    ways = Ways(artefact, engine)
+    groups = {size: grouped(photos[size], options.batch, options.batch_megapixels) for size in SIZES if photos[size]}
+    for size, together in groups.items():
+        result |= ways.compare(size, together, options.rounds)
     everything = [data for size in SIZES for data in photos[size]]
     result |= correctness(artefact, engine, everything)
     if photos["64"]:
@@ -64,7 +69,7 @@ def main() -> None:
     result |= {
         "engine": engine.name,
         "precision": engine.precision,
-        "batch": options.batch,
+        "batches": {size: [len(group) for group in together] for size, together in groups.items()},
         "photos": {size: len(photos[size]) for size in SIZES},
         "peak_gflops": {precision: round(peak) for precision, peak in peaks.items()},
         "machine": machine(),
@@ -72,10 +77,24 @@ def main() -> None:
     print(json.dumps(result))
 
 
+def grouped(photos: list[bytes], most: int, megapixels: float) -> list[list[bytes]]:
+    """Return the photos in as few batches as a worker would make of them, of nearly as many photos each.
+
+    A batch has `most` photos at most, and `megapixels` together or a single one.
+    """
+    sizes = [header.width * header.height / MEGAPIXEL for header in map(read_header, photos)]
+    for count in range(-(-len(photos) // most), len(photos)):
+        ends = [number * len(photos) // count for number in range(count + 1)]
+        spans = [slice(first, last) for first, last in pairwise(ends)]
+        if all(span.stop - span.start == 1 or sum(sizes[span]) <= megapixels for span in spans):
+            return [photos[span] for span in spans]
+    return [[photo] for photo in photos]
+
+
 class Ways:
     """Ours and the naive pattern, each with a gallery of as many strangers."""
 
-    def __init__(self, artefact: Artefact, engine: "Engine", batch: int) -> None:
+    def __init__(self, artefact: Artefact, engine: "Engine") -> None:
         from model.matching import GalleryIndex  # noqa: PLC0415 - as above
 
         known = gallery()
@@ -84,14 +103,11 @@ class Ways:
         self._naive = {side: Naive(artefact, side, known) for side in (240, 160)}
         self._engine = engine
         self._center_weight = artefact.center_weight
-        self._batch = batch
 
-    def compare(self, size: str, photos: list[bytes], rounds: int) -> dict[str, float]:
-        """Time every way on each group of a batch's photos."""
+    def compare(self, size: str, groups: list[list[bytes]], rounds: int) -> dict[str, float]:
+        """Time every way on each batch of photos."""
         seconds: dict[str, list[float]] = {}
-        counts: list[int] = []
-        for first in range(0, len(photos), self._batch):
-            group = photos[first : first + self._batch]
+        for number, group in enumerate(groups, start=1):
             calls: dict[str, Callable[[], object]] = {
                 "240": partial(self._naively, 240, group),
                 "160": partial(self._naively, 160, group),
@@ -100,8 +116,7 @@ class Ways:
             }
             for way, times in interleaved(calls, rounds, warm_ups=1).items():
                 seconds.setdefault(way, []).extend(time / len(group) for time in times)
-            counts.append(len(group))
-            print(f"{size}: {sum(counts)} of {len(photos)} photos", file=sys.stderr)
+            print(f"{size}: {number} of {len(groups)} batches", file=sys.stderr)
         return {
             f"speedup_{size}": round(ratio(seconds["240"], seconds["batch"]), 2),
             f"speedup_{size}_single": round(ratio(seconds["240"], seconds["single"]), 2),
@@ -109,7 +124,7 @@ class Ways:
             f"ms_{size}": round(median_ms(seconds["batch"]), 2),
             f"ms_{size}_single": round(median_ms(seconds["single"]), 2),
             f"ms_{size}_naive": round(median_ms(seconds["240"]), 2),
-        } | self._stages(size, photos, rounds)
+        } | self._stages(size, groups, rounds)
 
     def _naively(self, side: int, photos: list[bytes]) -> None:
         for data in photos:
@@ -135,7 +150,7 @@ class Ways:
                 answers.append(None)
         return answers
 
-    def _stages(self, size: str, photos: list[bytes], rounds: int) -> dict[str, float]:
+    def _stages(self, size: str, groups: list[list[bytes]], rounds: int) -> dict[str, float]:
         """Where our time goes: the stages that every result carries, in milliseconds by the clock.
 
         The median over the photos of the least over the rounds, since the clock counts other processes, too.
@@ -143,16 +158,14 @@ class Ways:
         from model.analysis import analyse_batch  # noqa: PLC0415 - as above
         from model.faces import ImageAnalysis  # noqa: PLC0415 - as above
 
-        least: dict[str, dict[int, float]] = {}
+        least: dict[str, dict[tuple[int, int], float]] = {}
         options = {"max_megapixels": MAX_MEGAPIXELS, "center_weight": self._center_weight}
-        for first in [*range(0, len(photos), self._batch)] * rounds:
-            for number, outcome in enumerate(
-                analyse_batch(self._engine, photos[first : first + self._batch], **options), first
-            ):
+        for number, group in [*enumerate(groups)] * rounds:
+            for place, outcome in enumerate(analyse_batch(self._engine, group, **options)):
                 if isinstance(outcome, ImageAnalysis):
                     for stage, ms in outcome.timings_ms.items():
                         known = least.setdefault(stage, {})
-                        known[number] = min(ms, known.get(number, ms))
+                        known[number, place] = min(ms, known.get((number, place), ms))
         return {f"{stage}_ms_{size}": round(statistics.median(ms.values()), 2) for stage, ms in least.items()}
 
 

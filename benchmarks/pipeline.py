@@ -2,11 +2,14 @@
 
     python -m benchmarks.pipeline --images DIR   # DIR as for benchmarks.roundtrip; needs `make install-reference`
 
-Each side finds its backlog complete when it starts, so that nothing else runs meanwhile, and is timed from the moment
-when `--warm` results are there until the last one. Ours is one `celery -A facerec worker` with its defaults; `batch1`
-the same with FACEREC_WORKER__BATCH_MAX=1; `naive` are two processes of `benchmarks.naive_tier`. The three take turns,
-`--rounds` times; medians are reported. CPU times are those of the tier alone, without the emulator's: their
-ratio, `cpu_ratio`, hardly depends on what else the machine does; that of the requests per second, `ratio`, does.
+Ours is one `celery -A facerec worker` with its defaults; `batch1` the same with FACEREC_WORKER__BATCH_MAX=1; `naive`
+are two processes of `benchmarks.naive_tier`. Each side is timed when it is warm, from a number of results until the
+last one. The naive tier has run its networks before its backlog is filled, so `--naive-warm` results are enough. Our
+worker starts on a backlog that is complete, which leaves its engines no idle moment to prepare themselves in: they
+compile what they need as the first batches ask for it, within the first `--warm` results. What a worker's start costs,
+`benchmarks.coldstart` tells. The three take turns, `--rounds` times; medians are reported. CPU times are those of the
+tier alone, without the emulator's: their ratio, `cpu_ratio`, hardly depends on what else the machine does; that of the
+requests per second, `ratio`, does.
 
 `burst_100_s` is the time until the last of 100 simultaneous uploads through the web tier is answered, and
 `burst_cpu_s` whose CPU time went into it: `emulator`, `web`, `worker`, and this process as `clients`.
@@ -40,9 +43,10 @@ STALLED_SECONDS = 60
 def main() -> None:
     """Run it and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--requests", type=int, default=400, help="backlog of ours; batch1 gets as many")
+    parser.add_argument("--requests", type=int, default=600, help="backlog of ours; batch1 gets as many")
     parser.add_argument("--naive-requests", type=int, default=80, help="backlog of the naive tier, which is slower")
-    parser.add_argument("--warm", type=int, default=20, help="results of each backlog that are not timed")
+    parser.add_argument("--warm", type=int, default=200, help="first results of ours and of batch1, which do not count")
+    parser.add_argument("--naive-warm", type=int, default=20, help="the same of the naive tier, which starts warm")
     parser.add_argument("--rounds", type=int, default=3, help="turns of each side; medians are reported")
     parser.add_argument("--bursts", type=int, default=5, help="bursts of 100 uploads; the median is reported")
     parser.add_argument("--images", type=Path, default=ROOT / "examples")
@@ -51,16 +55,18 @@ def main() -> None:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="facerec-pipeline-")))
         people, photos = workload(options.images, folder / "people")
-        system = stack.enter_context(System(folder / "state", workers=0, environ={"FACEREC_REPLY_STYLE": "name"}))
+        # An engine for each core, which is a worker's default: an elastic local fleet has smaller workers.
+        environ = {"FACEREC_REPLY_STYLE": "name", "FACEREC_WORKER__ENGINES": "0"}
+        system = stack.enter_context(System(folder / "state", workers=0, environ=environ))
         system.run("enrol", "--folder", str(people))
         os.environ.update({k: v for k, v in system.environ.items() if k.startswith(("AWS_", "FACEREC_"))})
-        bench = Bench(system, photos, people, options.warm)
+        bench = Bench(system, photos, people)
         turns: dict[str, list[Drained]] = {side: [] for side in ("ours", "batch1", "naive")}
         for number in range(options.rounds):
-            turns["ours"].append(bench.ours(options.requests, {}))
-            turns["batch1"].append(bench.ours(options.requests, {"FACEREC_WORKER__BATCH_MAX": "1"}))
+            turns["ours"].append(bench.ours(options.requests, options.warm, {}))
+            turns["batch1"].append(bench.ours(options.requests, options.warm, {"FACEREC_WORKER__BATCH_MAX": "1"}))
             if not options.skip_naive:
-                turns["naive"].append(bench.naive(options.naive_requests))
+                turns["naive"].append(bench.naive(options.naive_requests, options.naive_warm))
             for side, drained in turns.items():
                 print(f"round {number + 1}: {side} {drained[-1] if drained else 'skipped'}", file=sys.stderr)
         print(json.dumps(_summary(turns) | bench.bursts(options.bursts)))
@@ -79,24 +85,23 @@ class Drained:
 class Bench:
     """The sides of the comparison on one running system without workers."""
 
-    def __init__(self, system: System, photos: Sequence[Photo], people: Path, warm: int) -> None:
+    def __init__(self, system: System, photos: Sequence[Photo], people: Path) -> None:
         self._system = system
         self._photos = list(photos)
         self._people = people
-        self._warm = warm
         settings = Settings.load()
         self._backlog = Backlog(settings, photos, f"{settings.response_queue}-bench")
         self._naive_backlog = NaiveBacklog(settings, photos, f"{settings.response_queue}-naive")
         [self._emulator] = descendants(system.pid, "facerec.local.ministack_server")
         [self._web, *_] = descendants(system.pid, "facerec.cli web")
 
-    def ours(self, requests: int, environ: Mapping[str, str]) -> Drained:
+    def ours(self, requests: int, warm: int, environ: Mapping[str, str]) -> Drained:
         """Our worker, with these settings beside its defaults."""
         self._backlog.fill(requests)
         with self._worker(environ) as worker:
-            return self._drain(self._backlog, requests, [worker.pid])
+            return self._drain(self._backlog, requests, warm, [worker.pid])
 
-    def naive(self, requests: int) -> Drained:
+    def naive(self, requests: int, warm: int) -> Drained:
         """The naive tier; its processes take their first message when both are warm."""
         backlog = self._naive_backlog
         settings = backlog.settings
@@ -115,7 +120,7 @@ class Bench:
                 if process.stdout is None or process.stdout.readline() != "warm\n":
                     raise RuntimeError("the naive tier did not start; has `make install-reference` been run?")
             backlog.fill(requests)
-            return self._drain(backlog, requests, [process.pid for process in tier])
+            return self._drain(backlog, requests, warm, [process.pid for process in tier])
 
     def bursts(self, count: int) -> dict[str, float | int | dict[str, float]]:
         """Crowds of uploads through the web tier, and single uploads on the idle system."""
@@ -138,7 +143,7 @@ class Bench:
             "idle_p50_ms": round(statistics.median(single.latencies_ms), 1),
         }
 
-    def _drain(self, backlog: Backlog, requests: int, tier: Sequence[int]) -> Drained:
+    def _drain(self, backlog: Backlog, requests: int, warm: int, tier: Sequence[int]) -> Drained:
         done = wrong = 0
         start: tuple[float, float, float, int] | None = None
         moved = time.perf_counter()
@@ -150,7 +155,7 @@ class Bench:
             elif now - moved > STALLED_SECONDS:
                 raise RuntimeError(f"{requests - done} of {requests} results are missing")
             done, wrong = done + came, wrong + of_them_wrong
-            if start is None and done >= self._warm:
+            if start is None and done >= warm:
                 start = now, cpu_seconds(*tier), cpu_seconds(self._emulator), done
         if start is None or start[3] == requests:
             raise RuntimeError("the backlog is too short to be timed")

@@ -1,7 +1,7 @@
 """What is known of a recogniser's accuracy from scored trials, each figure with what it rests on."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -40,29 +40,35 @@ class OperatingPoint:
     tar: Measured | None
 
 
+_RATES = tuple(field.name for field in fields(OperatingPoint))
+
+
 @dataclass(frozen=True, slots=True)
 class AccuracyReport:
-    """Figures of one set of trials; those that it cannot support are absent."""
+    """Figures of one set of trials; those that it says nothing of are absent."""
 
     genuine_pairs: int
     impostor_pairs: int
     auc: Measured | None
     eer: Measured | None
     at_fmr: dict[float, OperatingPoint | None]
-    """By target; absent where fewer than 10/FMR impostor pairs were there."""
+    """By target; absent without impostor pairs, and to be taken as `weak` says."""
     at_threshold: OperatingPoint
     """At the threshold in use."""
     folds: FoldAccuracy | None
     intervals: str
     """How the intervals were made."""
 
+    def weak(self, target: float) -> bool:
+        """Whether fewer than 10/FMR impostor pairs were there: the rate rests on few false matches, or on none."""
+        return self.impostor_pairs < pairs_needed(target)
+
     def to_json(self) -> dict[str, Any]:
         """The same for `json.dumps`."""
         plain = asdict(self)
         plain["at_fmr"] = {
-            f"{target:g}": {"not_supported_by_impostor_pairs": self.impostor_pairs, "needed": pairs_needed(target)}
-            if point is None
-            else asdict(point)
+            f"{target:g}": (dict.fromkeys(_RATES) if point is None else asdict(point))
+            | {"weak": self.weak(target), "impostor_pairs_needed": pairs_needed(target)}
             for target, point in self.at_fmr.items()
         }
         return plain
@@ -87,9 +93,7 @@ def assess(
         auc=auc,
         eer=eer,
         at_fmr={
-            target: operating_point(trials, threshold_at(trials.impostor, target))
-            if impostor >= pairs_needed(target)
-            else None
+            target: operating_point(trials, threshold_at(trials.impostor, target)) if impostor else None
             for target in targets
         },
         at_threshold=operating_point(trials, threshold),

@@ -57,7 +57,10 @@ class Settings(BaseSettings):
     key_style: Literal["request", "filename"] = Field(
         "request", description="`filename` adds copies of input and bare result under the file's own name"
     )
-    max_megapixels: float = Field(50, gt=0, le=200, description="Largest picture in megapixels; larger ones get 415")
+    # Pillow itself refuses more than 178.9.
+    max_megapixels: float = Field(
+        50, gt=0, le=178, description="Largest picture in megapixels, up to 178; larger ones get 415"
+    )
     aws: AwsSettings = AwsSettings()
     names: NameSettings = NameSettings()
     web: WebSettings = WebSettings()

@@ -1,7 +1,9 @@
 """Bytes → pixels: every kind of picture that a person may send becomes upright 8-bit RGB, as a viewer would show it."""
 
+from collections.abc import Callable
 from io import BytesIO
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -14,14 +16,14 @@ LARGE_PIXELS = 8_000_000
 STRIP_PIXELS = 20_000  # three bytes each: one block of Pillow's raw encoder
 
 ORIENTATION_TAG = 0x0112  # EXIF 2.3, section 4.6.4
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
+_UPRIGHT: dict[int, Callable[[cv2.typing.MatLike], cv2.typing.MatLike]] = {
+    2: lambda pixels: cv2.flip(pixels, 1),
+    3: lambda pixels: cv2.rotate(pixels, cv2.ROTATE_180),
+    4: lambda pixels: cv2.flip(pixels, 0),
+    5: cv2.transpose,
+    6: lambda pixels: cv2.rotate(pixels, cv2.ROTATE_90_CLOCKWISE),
+    7: lambda pixels: cv2.flip(cv2.transpose(pixels), -1),
+    8: lambda pixels: cv2.rotate(pixels, cv2.ROTATE_90_COUNTERCLOCKWISE),
 }
 
 
@@ -34,41 +36,41 @@ def decode(data: bytes, max_megapixels: float = 50.0) -> NDArray[np.uint8]:
     Raises `InvalidImage` as `model.header.read_header`, and for a file that is cut off or damaged.
     """
     with opened(BytesIO(data), max_megapixels) as image:
-        plain = decode_plain(data, *image.size) if image.format == "JPEG" else None
-        if plain is None:
-            picture, turn = _loaded(image)
-        elif (turn := _turn(image)) is not None:
-            picture = Image.fromarray(plain)
-        else:
-            plain.flags.writeable = False
-            return plain
-    return _pixels(picture if turn is None else picture.transpose(turn))
-
-
-def _pixels(picture: Image.Image) -> NDArray[np.uint8]:
-    if picture.width * picture.height <= LARGE_PIXELS:
-        return np.asarray(picture)
-    # Pillow would hold what it hands over twice more meanwhile; what fits one of its blocks it hands over at once.
-    pixels = np.empty((picture.height, picture.width, 3), dtype=np.uint8)
-    rows = max(1, STRIP_PIXELS // picture.width)
-    for top in range(0, picture.height, rows):
-        bottom = min(top + rows, picture.height)
-        pixels[top:bottom] = np.asarray(picture.crop((0, top, picture.width, bottom)))
+        pixels = decode_plain(data, *image.size) if image.format == "JPEG" else None
+        if pixels is None:
+            pixels = _loaded(image)
+        upright = _upright(image)
+    del image  # it holds the picture once more, and some decoders several times
+    if upright is not None:
+        pixels = np.asarray(upright(pixels), dtype=np.uint8)
     pixels.flags.writeable = False
     return pixels
 
 
-def _loaded(image: ImageFile) -> tuple[Image.Image, Image.Transpose | None]:
+def _pixels(picture: Image.Image) -> NDArray[np.uint8]:
+    if picture.width * picture.height <= LARGE_PIXELS:
+        return np.asarray(_rgb(picture))
+    # Of a few rows at a time, a conversion's copies are small, and Pillow hands over at once what fits its block.
+    pixels = np.empty((picture.height, picture.width, 3), dtype=np.uint8)
+    rows = max(1, STRIP_PIXELS // picture.width)
+    for top in range(0, picture.height, rows):
+        bottom = min(top + rows, picture.height)
+        pixels[top:bottom] = np.asarray(_rgb(picture.crop((0, top, picture.width, bottom))))
+    return pixels
+
+
+def _loaded(image: ImageFile) -> NDArray[np.uint8]:
     try:
         image.load()
-        return _rgb(image), _turn(image)
+        return _pixels(image)
     except MemoryError:
         raise
     except Exception as exc:  # Pillow raises a dozen types at damaged bytes; here each means the same
         raise InvalidImage(DAMAGED) from exc
 
 
-def _turn(image: ImageFile) -> Image.Transpose | None:
+def _upright(image: ImageFile) -> Callable[[cv2.typing.MatLike], cv2.typing.MatLike] | None:
+    """Return what turns the stored picture as its EXIF says, or nothing where it says nothing."""
     try:
         return _UPRIGHT.get(int(image.getexif().get(ORIENTATION_TAG, 1)))
     except Exception:  # noqa: BLE001 - unreadable EXIF of any kind: viewers show such a picture as stored

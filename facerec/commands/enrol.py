@@ -112,20 +112,18 @@ def _people(folder: Path) -> list[tuple[str, Path]]:
 
 
 def _enroller(settings: Settings) -> Enroller:
-    import os
-
     from facerec import bootstrap
+    from facerec.engine.cores import available_cores
     from model.analysis import analyse
     from model.artefact import Artefact, ArtefactError
     from model.engines import EngineUnavailable, open_engine
 
     try:
         artefact = Artefact.load(settings.model.dir)
-        cores = len(os.sched_getaffinity(0))
         engine = open_engine(
             artefact,
             settings.engine,
-            threads=cores,
+            threads=available_cores(),
             cache_directory=settings.model.cache_dir,
             precision=settings.precision,
         )

@@ -43,9 +43,9 @@ def command(
 ) -> None:
     """Measure the model in use on labelled pairs of photos.
 
-    Each photo is detected, cropped and embedded once, as a worker does it; its primary face counts. A false match rate
-    (FMR) that fewer than 10/FMR pairs of different people support is said to be so, and not estimated. Intervals hold
-    with 95 % confidence; those of TAR take the threshold as given.
+    Each photo is detected, cropped and embedded once, as a worker does it; its primary face counts. What is told of a
+    false match rate (FMR) is marked as weak where fewer than 10/FMR pairs of different people are there: it rests on
+    few false matches, or on none. Intervals hold with 95 % confidence; those of TAR take the threshold as given.
 
     \b
     Examples:
@@ -101,10 +101,11 @@ def _rows(report: "AccuracyReport") -> list[tuple[str, str]]:
         rows = [("AUC, EER", f"not measurable: no pair of {missing}")]
     else:
         rows = [("AUC", _number(report.auc)), ("EER", _percent(report.eer))]
-    rows += [
-        (f"At FMR {target:g}", _point(point) if point else _unsupported(report.impostor_pairs, pairs_needed(target)))
-        for target, point in report.at_fmr.items()
-    ]
+    for target, point in report.at_fmr.items():
+        told = "not measurable: no pair of different people" if point is None else _point(point)
+        if point is not None and report.weak(target):
+            told += f"; weak: {report.impostor_pairs} impostor pairs, {pairs_needed(target)} are needed"
+        rows.append((f"At FMR {target:g}", told))
     rows.append(("At the default", _point(report.at_threshold)))
     if report.folds is not None:
         rows.append(("Accuracy", _folds(report.folds)))
@@ -116,10 +117,6 @@ def _folds(folds: "FoldAccuracy") -> str:
         f"{folds.mean:.2%} ± {folds.standard_error:.2%} (standard error) over {folds.folds} folds, each with the "
         f"threshold that is best on the others (mean {folds.threshold:.4f})"
     )
-
-
-def _unsupported(pairs: int, needed: int) -> str:
-    return f"not supported by {pairs} impostor pairs ({needed} are needed)"
 
 
 def _point(point: "OperatingPoint") -> str:

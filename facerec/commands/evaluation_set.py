@@ -1,6 +1,5 @@
 """What `facerec evaluate` and `facerec calibrate` share: labelled pairs of photos, scored with the model in use."""
 
-import os
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,16 +37,20 @@ def score_pairs(
 
     Raises `InvalidPairs` before anything is loaded, and `ConfigurationError` where the engine cannot be opened.
     """
+    from facerec.engine.cores import available_cores
     from facerec.pairs import read_pairs
     from facerec.scoring import embed_photos, photos_of, score
     from model.analysis import analyse
     from model.engines import EngineUnavailable, open_engine
 
     pairs = read_pairs(pairs_file)
-    cores = len(os.sched_getaffinity(0))
     try:
         engine = open_engine(
-            artefact, engine_name or settings.engine, threads=cores, cache_directory=settings.model.cache_dir
+            artefact,
+            engine_name or settings.engine,
+            threads=available_cores(),
+            cache_directory=settings.model.cache_dir,
+            precision=settings.precision,
         )
     except EngineUnavailable as exc:
         raise ConfigurationError(str(exc)) from exc

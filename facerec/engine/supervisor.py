@@ -241,7 +241,10 @@ class _Lane:
         self._queue.put_back([image for image in batch if not image.answer.done()])
 
     def _launch(self) -> EngineProcess:
-        child = self._loading = EngineProcess(self._spec, on_exit=self._queue.wake)
+        try:
+            child = self._loading = EngineProcess(self._spec, on_exit=self._queue.wake)
+        except OSError as exc:  # no memory, process or descriptor is left, which may pass
+            raise ConfigurationError(f"the engine's process does not start: {exc}") from exc
         self.pid = child.pid
         try:
             if self._queue.wait_closed(0):

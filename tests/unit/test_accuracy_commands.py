@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,12 @@ import model.engines
 from facerec import bootstrap
 from facerec.calibration import TooFewPairs
 from facerec.cli import cli
+from facerec.engine import cores
 from facerec.errors import FacerecError
 from facerec.pairs import InvalidPairs
 from model.artefact import Artefact
 from model.faces import Box, DetectedFace
+from tests.fakes.object_store import InMemoryObjectStore
 from tests.fakes.templates import InMemoryTemplateStore, make_template
 from tests.support.artefacts import write_artefact
 
@@ -53,12 +56,23 @@ class ColourEngine:
 
 
 @pytest.fixture
-def artefact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Artefact:
+def artefact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened: list[dict[str, object]]) -> Artefact:
     """The model in use: an engine for colours, whatever engine is asked for."""
     artefact = write_artefact(tmp_path / "model")
     monkeypatch.setenv("FACEREC_MODEL__DIR", str(tmp_path / "model"))
-    monkeypatch.setattr(model.engines, "open_engine", lambda *_, **__: ColourEngine(artefact.model_id))
+
+    def open_engine(artefact: Artefact, name: str, threads: int, cache_directory: Path, precision: str) -> ColourEngine:
+        opened.append({"name": name, "threads": threads, "cache": cache_directory, "precision": precision})
+        return ColourEngine(artefact.model_id)
+
+    monkeypatch.setattr(model.engines, "open_engine", open_engine)
     return artefact
+
+
+@pytest.fixture
+def opened() -> list[dict[str, object]]:
+    """How each engine was opened."""
+    return []
 
 
 @pytest.fixture
@@ -104,11 +118,11 @@ def printed(*arguments: str | Path) -> Any:
 
 
 def test_evaluate_tells_what_was_measured_and_what_was_not(artefact: Artefact, pairs: Path, photos: Path) -> None:
-    """Skipped pairs with their reasons, and the rates that three impostor pairs do not support."""
+    """Skipped pairs with their reasons, and the rates for which three impostor pairs are few."""
     output = " ".join(run("evaluate", "--pairs", pairs, "--folder", photos).stdout.split())
     assert "5 used (2 same, 3 different), 2 skipped for 2 of 6 photos (1 no face, 1 unreadable)" in output
     assert "AUC 1.00000" in output
-    assert "At FMR 0.001 not supported by 3 impostor pairs (10000 are needed)" in output
+    assert re.search(r"At FMR 0\.001 threshold 0\.\d{4}: TAR 100\.000% .*; weak: 3 impostor pairs, 10000 are", output)
     assert f"threshold {artefact.threshold:.4f}: TAR 100.000%" in output
     assert artefact.model_id in output
 
@@ -118,9 +132,36 @@ def test_evaluate_prints_the_same_for_machines(artefact: Artefact, pairs: Path, 
     report = printed("evaluate", "--pairs", pairs, "--folder", photos)
     assert (report["genuine_pairs"], report["impostor_pairs"], report["skipped_pairs"]) == (2, 3, 2)
     assert report["skipped_photos"] == {"none.png": "no_face", "bad.png": "unreadable"}
-    assert report["at_fmr"]["0.01"] == {"not_supported_by_impostor_pairs": 3, "needed": 1000}
+    point = report["at_fmr"]["0.01"]
+    assert (point["fmr"]["value"], point["tar"]["value"]) == (0, 1)
+    assert (point["weak"], point["impostor_pairs_needed"]) == (True, 1000)
     assert report["at_threshold"]["tar"]["value"] == 1
     assert (report["engine"], report["precision"], report["model_id"]) == ("colour", "fp32", artefact.model_id)
+
+
+@pytest.mark.usefixtures("artefact", "store")
+@pytest.mark.parametrize("command", ["evaluate", "calibrate", "enrol"])
+def test_the_engine_computes_as_a_workers_and_takes_the_cores_that_are_ours(
+    command: str,
+    opened: list[dict[str, object]],
+    pairs: Path,
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A container's share of the cores counts, and what is measured holds for the precision in use."""
+    monkeypatch.setenv("FACEREC_PRECISION", "bf16")
+    monkeypatch.setenv("FACEREC_ENGINE", "openvino")
+    monkeypatch.setenv("FACEREC_MODEL__CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(cores, "available_cores", lambda: 3)
+    monkeypatch.setattr(bootstrap, "object_store", lambda _settings: InMemoryObjectStore())
+    arguments: dict[str, tuple[str | Path, ...]] = {
+        "evaluate": ("--pairs", pairs, "--folder", photos),
+        "calibrate": ("--target-fmr", "0.9", "--pairs", pairs, "--folder", photos),
+        "enrol": ("Ada", photos / "r1.png"),
+    }
+    CliRunner().invoke(cli, [command, *map(str, arguments[command])])
+    assert opened == [{"name": "openvino", "threads": 3, "cache": tmp_path / "cache", "precision": "bf16"}]
 
 
 @pytest.mark.usefixtures("artefact")

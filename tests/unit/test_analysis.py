@@ -45,7 +45,7 @@ class PretendEngine:
 
     def crop(self, image: NDArray[np.uint8], face: DetectedFace) -> NDArray[np.uint8]:
         """Return a crop that remembers the picture and the face."""
-        return np.full((160, 160, 3), image[0, 0, 0] + int(face.box.x_min // 10), dtype=np.uint8)
+        return np.full((160, 160, 3), (int(image[0, 0, 0]) + int(face.box.x_min // 10)) % 256, dtype=np.uint8)
 
     def embed(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the crop's value in the first component."""

@@ -1,5 +1,6 @@
 """The supervised engine, with a fake engine in real child processes."""
 
+import errno
 import os
 import select
 import subprocess
@@ -10,6 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -143,19 +145,21 @@ def test_invalid_image_concerns_its_own_caller(tmp_path: Path, callers: ThreadPo
 
 
 @pytest.mark.parametrize(
-    ("poison", "reason"),
+    ("poison", "limit_seconds", "reason"),
     [
-        (fake.SEGFAULT, r"crashed \(SIGSEGV\)"),
-        (fake.PARTIAL, r"ended with status 3"),
-        (fake.GIBBERISH, r"(ended with status 3|crashed \(SIGKILL\))"),
-        (fake.EXIT, "ended with status 3"),
-        (fake.HANG, r"exceeded 0\.7 s"),
-        (fake.RAISE, "raised RuntimeError"),
+        (fake.SEGFAULT, 20, r"crashed \(SIGSEGV\)"),
+        (fake.PARTIAL, 20, r"ended with status 3"),
+        (fake.GIBBERISH, 20, r"(ended with status 3|crashed \(SIGKILL\))"),
+        (fake.EXIT, 20, "ended with status 3"),
+        (fake.HANG, 0.7, r"exceeded 0\.7 s"),
+        (fake.RAISE, 20, "raised RuntimeError"),
     ],
 )
-def test_only_the_culprit_fails(tmp_path: Path, callers: ThreadPoolExecutor, poison: bytes, reason: str) -> None:
+def test_only_the_culprit_fails(
+    tmp_path: Path, callers: ThreadPoolExecutor, poison: bytes, limit_seconds: float, reason: str
+) -> None:
     """An image that takes its engine down fails, with the reason; its neighbours in the batch get their faces."""
-    with closing(make(tmp_path, limit_seconds=0.7)) as engine:
+    with closing(make(tmp_path, limit_seconds=limit_seconds)) as engine:
         futures = batch_together(engine, callers, [*GOOD[:3], poison, *GOOD[3:]])
         before, culprit, after = futures[:3], futures[3], futures[4:]
         assert [future.result().width for future in before + after] == [len(image) for image in GOOD]
@@ -205,6 +209,25 @@ def test_a_child_that_dies_in_its_start_is_no_endless_loop(tmp_path: Path) -> No
     with pytest.raises(ConfigurationError, match="ended with status 3; try"):
         make(tmp_path).start()
     assert len(fake.notes(tmp_path, fake.STARTS)) == 1
+
+
+def test_a_lack_of_memory_that_passes_costs_one_attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A replacement that the kernel cannot start is tried again, and the engine goes on."""
+    monkeypatch.setattr("facerec.engine.supervisor._RESTART_DELAYS_SECONDS", (0.0, 0.0))
+    popen, refusals = subprocess.Popen, [OSError(errno.ENOMEM, "Cannot allocate memory")]
+
+    def short_of_memory(*arguments: Any, **options: Any) -> "subprocess.Popen[bytes]":
+        if refusals:
+            raise refusals.pop()
+        return popen(*arguments, **options)
+
+    with closing(make(tmp_path)) as engine:
+        engine.start()
+        monkeypatch.setattr(subprocess, "Popen", short_of_memory)
+        with pytest.raises(EngineFailure):
+            engine.analyse(fake.EXIT)
+        assert engine.analyse(b"next").width == 4
+    assert not refusals
 
 
 def test_gives_up_when_no_replacement_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,9 @@ from io import BytesIO
 
 import pytest
 from PIL import Image
+from pydantic import ValidationError
 
+from facerec.settings import Settings
 from model.header import SUPPORTED, ImageHeader, InvalidImage, read_header
 from model.imaging import decode
 
@@ -94,6 +96,15 @@ def test_limit_is_the_callers() -> None:
     assert read_header(data, max_megapixels=1.0).height == 1000
     with pytest.raises(InvalidImage, match=r"limit is 0\.9"):
         read_header(data, max_megapixels=0.9)
+
+
+@pytest.mark.filterwarnings("ignore:Image size")
+def test_the_largest_limit_that_can_be_set_is_kept() -> None:
+    """No setting promises a picture that Pillow's own limit refuses."""
+    limit = Settings(max_megapixels=178).max_megapixels
+    assert read_header(encoded("PNG", (13_340, 13_340), "1"), limit).width == 13_340
+    with pytest.raises(ValidationError, match="less than or equal to 178"):
+        Settings(max_megapixels=178.9)
 
 
 @pytest.mark.parametrize("position", range(0, 400, 7))

@@ -1,7 +1,10 @@
 """Every kind of picture becomes upright 8-bit RGB, as a viewer would show it."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -162,18 +165,72 @@ def test_too_many_pixels_are_refused_before_they_are_decoded() -> None:
         decode(bomb)
 
 
-def test_a_large_picture_comes_through_in_strips(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Handed over a few rows at a time, it is the same picture, contiguous and read-only."""
-    stream = BytesIO()
-    Image.fromarray(np.random.default_rng(1).integers(0, 256, (50, 31, 3), dtype=np.uint8)).save(stream, "PNG")
-    whole = decode(stream.getvalue())
+def noise(*shape: int) -> NDArray[np.uint8]:
+    """Return an array in which no row resembles another."""
+    return np.random.default_rng(1).integers(0, 256, shape, dtype=np.uint8)
+
+
+IN_STRIPS = {
+    "RGB": encoded(Image.fromarray(noise(50, 31, 3))),
+    "RGB with a transparent colour": encoded(
+        Image.fromarray(noise(50, 31, 3)), transparency=tuple(noise(1, 1, 3)[0, 0].tolist())
+    ),
+    "RGBA": encoded(Image.fromarray(noise(50, 31, 4))),
+    "palette": encoded(Image.fromarray(noise(50, 31, 3)).quantize(200), transparency=bytes(range(200))),
+    "grey": encoded(Image.fromarray(noise(50, 31))),
+    "grey of 16 bits": encoded(Image.fromarray(noise(50, 62).view(np.uint16))),
+    "black and white": encoded(Image.fromarray(noise(50, 31)).convert("1")),
+    "CMYK": encoded(Image.fromarray(noise(50, 31, 3)).convert("CMYK"), "JPEG"),
+    "WebP": encoded(Image.fromarray(noise(50, 31, 4)), "WEBP", lossless=True),
+}
+
+
+@pytest.mark.parametrize("kind", IN_STRIPS)
+def test_a_large_picture_comes_through_in_strips(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Converted a few rows at a time, it is the same picture, contiguous and read-only."""
+    data = IN_STRIPS[kind]
+    whole = decode(data)
     monkeypatch.setattr(model.imaging, "LARGE_PIXELS", 0)
     for strip_pixels in (1, 100, 10**6):
         monkeypatch.setattr(model.imaging, "STRIP_PIXELS", strip_pixels)
-        strips = decode(stream.getvalue())
+        strips = decode(data)
         assert np.array_equal(strips, whole)
         assert strips.flags.c_contiguous
         assert not strips.flags.writeable
+
+
+PEAK = """
+import sys
+from pathlib import Path
+from model.imaging import decode
+
+def status(field):
+    return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith(field))
+
+large, small = (Path(path).read_bytes() for path in sys.argv[1:])
+decode(small)
+Path("/proc/self/clear_refs").write_text("5")  # proc(5): resets the peak
+before = status("VmRSS")
+decode(large)
+print(status("VmHWM") - before)
+"""
+
+
+@pytest.mark.parametrize(
+    ("mode", "format_name", "orientation"),
+    [("RGBA", "PNG", 1), ("I;16", "PNG", 1), ("RGB", "PNG", 6), ("RGB", "JPEG", 6)],
+)
+def test_a_large_picture_is_hardly_held_twice(mode: str, format_name: str, orientation: int, tmp_path: Path) -> None:
+    """What Pillow decodes, four bytes a pixel, and what is returned, three; no whole picture on the way between."""
+    large, small = (Image.new(mode, size) for size in ((4000, 2500), (8, 8)))
+    exif = Image.Exif()
+    exif[ORIENTATION_TAG] = orientation
+    for name, picture in (("large", large), ("small", small)):
+        (tmp_path / name).write_bytes(encoded(picture, format_name, exif=exif))
+    done = subprocess.run(
+        [sys.executable, "-c", PEAK, tmp_path / "large", tmp_path / "small"], capture_output=True, check=True
+    )
+    assert int(done.stdout) / (large.width * large.height) < 8
 
 
 def test_tiny_picture_is_a_picture() -> None:

@@ -69,19 +69,26 @@ def trials(genuine: int, impostor: int) -> Trials:
     )
 
 
-def test_a_rate_is_reported_from_ten_expected_false_matches_on() -> None:
-    """999 impostor pairs do not support 1e-2, 1000 do; the report says which."""
+def test_a_rate_is_weak_below_ten_expected_false_matches() -> None:
+    """1000 impostor pairs support 1e-2, 999 do not; the report says which."""
     too_few, enough = assess(trials(200, 999), None, 0.5), assess(trials(200, 1000), None, 0.5)
-    assert too_few.at_fmr == {1e-2: None, 1e-3: None, 1e-4: None}
     point = enough.at_fmr[1e-2]
     assert point is not None
     assert point.fmr is not None
     assert point.tar is not None
-    assert (point.fmr.value, point.tar.value, enough.at_fmr[1e-3]) == (0.01, 0.99, None)
+    assert (point.fmr.value, point.tar.value) == (0.01, 0.99)
     assert point.tar.interval is not None
     assert point.tar.interval.low < 0.99 < point.tar.interval.high
-    plain = too_few.to_json()
-    assert plain["at_fmr"]["0.01"] == {"not_supported_by_impostor_pairs": 999, "needed": 1000}
+    assert [enough.weak(target) for target in enough.at_fmr] == [False, True, True]
+    plain = too_few.to_json()["at_fmr"]["0.01"]
+    assert (plain["weak"], plain["impostor_pairs_needed"]) == (True, 1000)
+
+
+def test_lfws_own_pairs_give_the_published_rates() -> None:
+    """3 000 of each kind tell TAR at 1e-3 and 1e-4 as far as their false matches go, and say that it is not far."""
+    at_fmr = assess(trials(3000, 3000), None, 0.5).to_json()["at_fmr"]
+    at = {target: (point["weak"], point["fmr"]["value"], point["tar"]["value"]) for target, point in at_fmr.items()}
+    assert at == {"0.01": (False, 0.01, 0.99), "0.001": (True, 0, 0.99), "0.0001": (True, 0, 0.99)}
 
 
 def test_both_rates_are_told_at_the_threshold_in_use() -> None:
@@ -98,6 +105,8 @@ def test_pairs_of_one_kind_give_that_kinds_figures_alone(genuine: int, impostor:
     report = assess(trials(genuine, impostor), None, 0.5)
     assert (report.auc, report.eer) == (None, None)
     assert (report.at_threshold.tar is None, report.at_threshold.fmr is None) == (not genuine, not impostor)
+    assert (report.at_fmr[1e-2] is None) == (not impostor)
+    assert (report.to_json()["at_fmr"]["0.01"]["fmr"] is None) == (not impostor)
 
 
 def test_separated_pairs_claim_no_certainty() -> None:
