@@ -90,6 +90,11 @@ class Parser(HTTPRequestParser):  # type: ignore[misc] # waitress has no annotat
             self.body_rcv = Chunks(self.body_rcv.getbuf())
 
     @property
+    def refused(self) -> bool:
+        """Whether the body is thrown away as it comes."""
+        return self.error is not None or self._discarded is not None
+
+    @property
     def held_bytes(self) -> int:
         """What of the body is kept at present, in memory or in a file."""
         buffer = None if self.body_rcv is None else self.body_rcv.getbuf()
@@ -123,6 +128,15 @@ class Parser(HTTPRequestParser):  # type: ignore[misc] # waitress has no annotat
         self._discarded = (self._discarded or 0) + consumed
         self.completed = self.body_rcv.completed or bool(self.body_rcv.error) or self._discarded > DISCARDED_BYTES
         return consumed
+
+
+class Surplus(Parser):
+    """One request too many; whatever came with it is not looked at."""
+
+    def received(self, data: bytes) -> int:
+        """Take all of the bytes."""
+        self.error, self.completed = BadRequest("too many requests at once"), True
+        return len(data)
 
 
 class _Void:
