@@ -230,6 +230,33 @@ async def never_read(target: Target) -> None:
                 await asyncio.sleep(1)
 
 
+async def pipelining(target: Target) -> None:
+    """A thousand connections that ask for a thousand pages in one packet, and take none."""
+    await asyncio.gather(*(ask_for_much(target) for _ in range(MANY)))
+
+
+async def ask_for_much(target: Target) -> None:
+    """Packets of requests, one a second, on a connection that is renewed whenever the server closes it."""
+    loop = asyncio.get_running_loop()
+    requests = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n" * 1500
+    await asyncio.sleep(random.random())  # noqa: S311 - spreads the load
+    while not target.over:
+        with socket.socket() as bare:
+            bare.setblocking(False)
+            bare.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
+            try:
+                await asyncio.wait_for(loop.sock_connect(bare, (HOST, target.port)), 5)
+                target.told["connections"] += 1
+                while not target.over:
+                    await asyncio.wait_for(loop.sock_sendall(bare, requests), max(0.1, target.ends - time.monotonic()))
+                    await asyncio.sleep(1)
+            except TimeoutError:
+                target.told["stuck"] += 1
+            except OSError:
+                target.told["cut_off"] += 1
+                await asyncio.sleep(1)
+
+
 async def vanish(target: Target) -> None:
     """Half an upload, then a reset."""
     stream = await target.connect()
@@ -255,6 +282,7 @@ ATTACKS: dict[str, Callable[[Target], Coroutine[None, None, None]]] = {
         malformed_forms,
         header_injection,
         idle,
+        pipelining,
     )
 }
 

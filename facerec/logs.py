@@ -14,7 +14,9 @@ from facerec.setting_groups import LogSettings
 # Without local variables, which hold what must not be logged: pictures, embeddings, credentials.
 _TRACEBACKS = structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False))
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
-_CHATTY = ("botocore", "boto3", "urllib3", "kombu", "celery.utils.functional", "waitress.queue", "s3transfer", "PIL")
+_CHATTY = ("botocore", "boto3", "urllib3", "kombu", "celery.utils.functional", "s3transfer", "PIL")
+# It warns of each request that finds no idle thread: under load, of each.
+_WARNS_TOO_MUCH = ("waitress.queue",)
 
 
 def configure_logging(settings: LogSettings, *, process: str, instance_id: str | None = None) -> None:
@@ -48,6 +50,8 @@ def configure_logging(settings: LogSettings, *, process: str, instance_id: str |
     root.setLevel(_LEVELS[settings.level])
     for name in _CHATTY:
         logging.getLogger(name).setLevel(max(logging.WARNING, _LEVELS[settings.level]))
+    for name in _WARNS_TOO_MUCH:
+        logging.getLogger(name).setLevel(logging.ERROR)
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),

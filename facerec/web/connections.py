@@ -5,26 +5,25 @@ and then stays, and keeps everybody else out. Here a request has a deadline, and
 """
 
 import heapq
+import math
 import socket
+import threading
 import time
+import weakref
 from collections.abc import Callable, MutableMapping
-from contextlib import suppress
-from functools import partial
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet
 
 import structlog
 from waitress.adjustments import Adjustments
-from waitress.channel import ClientDisconnected, HTTPChannel
 from waitress.server import TcpWSGIServer
 from waitress.task import ThreadedTaskDispatcher
 
 from facerec.setting_groups import WebSettings
 from facerec.web import replies
+from facerec.web.connection import Connection
 from facerec.web.forms import FORM_OVERHEAD_BYTES
-from facerec.web.framing import Overloaded, Parser, Refusal, last_words
-from facerec.web.replies import Reply
-from facerec.web.screening import Preview, ScreenedTask, ask_again
+from facerec.web.framing import Overloaded, Parser
+from facerec.web.screening import Preview, ask_again
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -33,16 +32,6 @@ log = structlog.get_logger(__name__)
 
 SPARE_THREADS = 16
 """Beyond those that hold uploads: refusals and health checks are answered at once also when the house is full."""
-
-IDLE_SECONDS = 75
-"""A connection without a byte for this long, and without a request being worked on, is closed. Longer than the 60 s of
-AWS's load balancers, which must be the first to close: they answer 502 where the target was."""
-
-BODY_GRACE_SECONDS = 10
-"""How long a body may take however slow it comes."""
-
-GOOD_SPEED = 16
-"""Whoever sends at this many times the least speed is never among the slowest."""
 
 MEMORY_BYTES = 256 * 1024
 """Bodies up to this size stay in memory, larger ones go to a temporary file."""
@@ -69,6 +58,7 @@ def listening(
     *,
     preview: Preview,
     refused: Callable[[int], None],
+    clock: Callable[[], float] = time.monotonic,
 ) -> "Listener":
     """A server on a bound socket that adds its connections to `sockets`, for waitress' loop.
 
@@ -81,7 +71,6 @@ def listening(
         # Idle keep-alive connections and slow senders beside those that wait.
         connection_limit=2 * settings.max_waiting + 500,
         asyncore_use_poll=True,
-        channel_timeout=IDLE_SECONDS,
         recv_bytes=_RECEIVE_BYTES,
         inbuf_overflow=MEMORY_BYTES,
         # Waitress refuses from this size on.
@@ -95,79 +84,7 @@ def listening(
     )
     dispatcher = ThreadedTaskDispatcher()
     dispatcher.set_thread_count(adjustments.threads)
-    return Listener(application, adjustments, dispatcher, settings, listener, sockets, preview, refused)
-
-
-class Connection(HTTPChannel):  # type: ignore[misc] # waitress has no annotations
-    """One client; `began` is when it connected, or began the request that is being read, or ended the last one."""
-
-    task_class = ScreenedTask
-    error_task_class = Refusal
-    request: Parser | None
-    requests: list[Parser]
-    total_outbufs_len: int
-    began: float
-    silent = True
-
-    def __init__(
-        self, server: "Listener", sock: socket.socket, addr: tuple[str, int], *rest: Any, **options: Any
-    ) -> None:
-        self.began = time.monotonic()
-        self.parser_class = partial(Parser, preview=server.preview, address=addr[0])
-        super().__init__(server, sock, addr, *rest, **options)
-
-    def received(self, data: bytes) -> bool:
-        """Take bytes from the socket."""
-        self.silent = False
-        before = self.request
-        going_on: bool = super().received(data)
-        if self.request is None or self.request is not before:
-            self.began = time.monotonic()
-        self.server.weigh(self.request, len(data))
-        return going_on
-
-    def service(self) -> None:
-        """Answer a request; called in a thread. What was sent after it is read, and timed, from now on."""
-        super().service()
-        self.began = time.monotonic()
-
-    def overdue(self, now: float, settings: WebSettings) -> bool:
-        """Whether the client is slower than the settings allow."""
-        if self.requests or self.total_outbufs_len:
-            return False
-        age = now - self.began
-        if self.request is None:
-            # Between two requests waitress' time for idle connections counts.
-            return self.silent and age > settings.header_seconds
-        if not self.request.headers_finished:
-            return age > settings.header_seconds
-        return age > BODY_GRACE_SECONDS + self._body_bytes / settings.min_bytes_per_second
-
-    def slowness(self, now: float, settings: WebSettings) -> float:
-        """Seconds spent without anything to show for them; 0 while the application works for the client."""
-        if self.requests:
-            return 0
-        return now - self.began - self._body_bytes / (GOOD_SPEED * settings.min_bytes_per_second)
-
-    @property
-    def _body_bytes(self) -> int:
-        return 0 if self.request is None else int(self.request.body_bytes_received)
-
-    def turn_out(self, reply: Reply) -> None:
-        """Close, with the reply if a request had begun; to be called on the loop."""
-        with self.requests_lock:
-            if self.requests:
-                return
-            self.close_when_flushed = True
-            unfinished, self.request = self.request, None
-        if unfinished is not None:
-            unfinished.close()
-            if not self.total_outbufs_len:
-                self.server.refused(reply.status)
-                with suppress(ClientDisconnected):
-                    self.write_soon(last_words(reply))
-        # Whoever does not read is not waited for.
-        self.will_close = True
+    return Listener(application, adjustments, dispatcher, settings, listener, sockets, preview, refused, clock)
 
 
 class Listener(TcpWSGIServer):  # type: ignore[misc] # waitress has no annotations
@@ -185,15 +102,19 @@ class Listener(TcpWSGIServer):  # type: ignore[misc] # waitress has no annotatio
         sockets: MutableMapping[int, Any],
         preview: Preview,
         refused: Callable[[int], None],
+        clock: Callable[[], float],
     ) -> None:
         self.preview = preview
         self.refused = refused
+        self.clock = clock
+        self.settings = settings
         self.max_upload_bytes = settings.max_upload_bytes
-        self._settings = settings
-        self._bodies: WeakSet[Parser] = WeakSet()
+        self._loop = threading.get_ident()
+        # No `WeakSet`: that one loses its members in whichever thread is the last to hold them, also while one looks.
+        self._bodies: dict[int, weakref.ref[Parser]] = {}
         self._unweighed = 0
         self._turned_out = 0
-        self._looked = time.monotonic()
+        self._looked = clock()
         super().__init__(
             application,
             sockets,
@@ -206,13 +127,17 @@ class Listener(TcpWSGIServer):  # type: ignore[misc] # waitress has no annotatio
 
     def readable(self) -> bool:
         """Look after the connections; whether another one may be accepted."""
-        now = time.monotonic()
+        self._loop = threading.get_ident()
+        now = self.clock()
         if now >= self._looked + LOOK_SECONDS:
             self._look(now)
-        room: int = self.adj.connection_limit - len(self._map)
-        if room < ACCEPTED_AT_ONCE:
+        if self._room < ACCEPTED_AT_ONCE:
             self._make_room(now)
-        return bool(self.accepting) and room > 0
+        return bool(self.accepting) and self._room > 0
+
+    def on_loop(self) -> bool:
+        """Whether the caller is the thread that serves the sockets."""
+        return threading.get_ident() == self._loop
 
     def handle_accept(self) -> None:
         """Accept whoever waits: one a turn, as waitress does, lets a crowd of attackers queue before the others."""
@@ -222,59 +147,66 @@ class Listener(TcpWSGIServer):  # type: ignore[misc] # waitress has no annotatio
             if len(self._map) == connected:
                 return
 
+    def weigh(self, request: Parser | None, count: int) -> None:
+        """Note that `count` bytes have come, of which a request that is still being read may hold some."""
+        if request is not None and request.body_rcv is not None:
+            self._bodies[id(request)] = weakref.ref(request)
+        self._unweighed += count
+        if self._unweighed >= min(_WEIGHED_EVERY_BYTES, self.settings.max_buffered_bytes // 8):
+            self._unweighed = 0
+            self._shed(self.clock())
+
+    @property
+    def _room(self) -> int:
+        return int(self.adj.connection_limit) - len(self._map)
+
+    def _connections(self) -> list[Connection]:
+        # A copy, as closing one takes it away.
+        return list(self.active_channels.values())
+
     def _look(self, now: float) -> None:
         """Close who is idle or overdue; every second."""
         asleep = now - self._looked - LOOK_SECONDS
         self._looked = now
+        connections = self._connections()
         if asleep > LOOK_SECONDS:
             # This process was, not the clients: what they sent meanwhile has not been read yet.
-            for connection in self._connections():
-                connection.began += asleep
-        self.maintenance(time.time())
-        ask_again(self._connections())
-        late = [connection for connection in self._connections() if connection.overdue(now, self._settings)]
+            for connection in connections:
+                connection.excuse(asleep)
+        ask_again(connections)
+        late = [connection for connection in connections if connection.overdue(now)]
         for connection in late:
             connection.turn_out(replies.too_slow())
+        for connection in connections:
+            if connection.idle(now):
+                connection.handle_close()
         if late or self._turned_out:
             log.info("connections_closed", too_slow=len(late), for_room=self._turned_out, left=len(self._map))
             self._turned_out = 0
 
-    def weigh(self, request: Parser | None, count: int) -> None:
-        """Note that `count` bytes have come, of which a request that is still being read may hold some."""
-        if request is not None and request.body_rcv is not None:
-            self._bodies.add(request)
-        self._unweighed += count
-        if self._unweighed >= min(_WEIGHED_EVERY_BYTES, self._settings.max_buffered_bytes // 8):
-            self._unweighed = 0
-            self._shed(time.monotonic())
-
-    def _connections(self) -> list[Connection]:
-        return [c for c in self.active_channels.values() if not (c.will_close or c.close_when_flushed)]
-
     def _make_room(self, now: float) -> None:
-        """Turn out the slowest, but nobody in the first second."""
-        slowest = self._slowest(self._connections(), now)
-        for slowness, connection in slowest:
-            if slowness > _FIRST_SECOND:
-                connection.turn_out(replies.no_place())
-                self._turned_out += 1
-
-    def _slowest(self, connections: list[Connection], now: float) -> list[tuple[float, Connection]]:
-        ranked = ((connection.slowness(now, self._settings), connection) for connection in connections)
-        return heapq.nlargest(ACCEPTED_AT_ONCE, ranked, key=lambda pair: pair[0])
+        """Turn out those whose body is refused, then the slowest, but nobody in the first second."""
+        ranked = ((connection.refused, connection.slowness(now), connection) for connection in self._connections())
+        slow = (rank for rank in ranked if rank[1] > _FIRST_SECOND)
+        for _, _, connection in heapq.nlargest(ACCEPTED_AT_ONCE, slow, key=lambda rank: rank[:2]):
+            connection.turn_out(replies.no_place())
+            self._turned_out += 1
 
     def _shed(self, now: float) -> None:
-        """Refuse bodies until the others fit: first whose client is slow, then of whom most is missing."""
-        excess = sum(body.held_bytes for body in self._bodies) - self._settings.max_buffered_bytes
+        """Refuse bodies until the others fit: first those that come slowly or no longer, then those that miss most."""
+        held = {key: body for key, reference in self._bodies.items() if (body := reference()) is not None}
+        self._bodies = {key: weakref.ref(body) for key, body in held.items()}
+        excess = sum(body.held_bytes for body in held.values()) - self.settings.max_buffered_bytes
         if excess <= 0:
             return
         reading = [
-            (max(0.0, connection.slowness(now, self._settings)), connection.request)
+            # Whole seconds: what is missing decides between two that both send.
+            (math.floor(connection.slowness(now)), connection.request.missing_bytes, connection.request)
             for connection in self._connections()
             if connection.request is not None and connection.request.held_bytes > MEMORY_BYTES
         ]
         refused = 0
-        for _, request in sorted(reading, key=lambda pair: (pair[0], pair[1].missing_bytes), reverse=True):
+        for _, _, request in sorted(reading, key=lambda rank: rank[:2], reverse=True):
             if excess <= 0:
                 break
             excess -= request.held_bytes

@@ -10,11 +10,11 @@ from typing import Any
 
 import structlog
 from waitress.parser import HTTPRequestParser, ParsingError
-from waitress.receiver import ChunkedReceiver
 from waitress.task import ErrorTask
 from waitress.utilities import BadRequest, Error, RequestEntityTooLarge
 
 from facerec.web import replies
+from facerec.web.chunks import Chunks
 from facerec.web.headers import HEADERS
 from facerec.web.replies import Reply
 from facerec.web.screening import Preview, Screening
@@ -23,17 +23,6 @@ log = structlog.get_logger(__name__)
 
 DISCARDED_BYTES = 1_000_000_000
 """How much of a refused body is read for politeness' sake; whoever sends more is cut off."""
-
-CONTROL_BYTES = 4096
-"""The longest chunk size with its extensions, and the longest trailer; waitress would read them without an end."""
-
-SLICE_BYTES = 1024
-"""Waitress' reader of chunks copies the rest of its bytes for every chunk: a slice keeps tiny chunks cheap."""
-
-CHUNK_OVERHEAD_BYTES = 64 * 1024
-"""What sizes and line ends of chunks may take beyond a sixteenth of the body: chunks of a few bytes are an attack."""
-
-_CHUNK_OVERHEAD_PART = 16
 
 
 class Overloaded(Error):  # type: ignore[misc] # waitress has no annotations
@@ -54,6 +43,7 @@ class Parser(HTTPRequestParser):  # type: ignore[misc] # waitress has no annotat
     empty: bool
     error: Error | None
     body_rcv: Any
+    path = ""  # waitress writes it into its log, also of a request that never told it
     _discarded: int | None = None
 
     def __init__(self, adj: Any, *, preview: Preview, address: str) -> None:
@@ -87,12 +77,22 @@ class Parser(HTTPRequestParser):  # type: ignore[misc] # waitress has no annotat
         """Read the request line and the headers; refuses what leaves open where the request ends."""
         if b"\r\n " in header_plus or b"\r\n\t" in header_plus:
             raise ParsingError("a header goes on in a second line")
-        super().parse_header(header_plus)
-        encoded = self.chunked or "TRANSFER_ENCODING" in self.headers
-        if encoded and ("CONTENT_LENGTH" in self.headers or self.version != "1.1"):
+        try:
+            super().parse_header(header_plus)
+        except ValueError as exc:  # what `urlsplit` and `int` say to "http://[" and to five thousand digits
+            raise ParsingError("the address or the length of the body cannot be read") from exc
+        codings = _values(header_plus, b"transfer-encoding")
+        plain = codings == [b"chunked"] and "CONTENT_LENGTH" not in self.headers and self.version == "1.1"
+        if codings and not plain:
+            # Waitress skips empty codings, and takes "chunked, chunked" for one.
             raise ParsingError("the length of the body is ambiguous")
         if self.chunked:
-            self.body_rcv = _Chunks(self.body_rcv.getbuf())
+            self.body_rcv = Chunks(self.body_rcv.getbuf())
+
+    @property
+    def refused(self) -> bool:
+        """Whether the body is thrown away as it comes."""
+        return self.error is not None or self._discarded is not None
 
     @property
     def held_bytes(self) -> int:
@@ -130,24 +130,13 @@ class Parser(HTTPRequestParser):  # type: ignore[misc] # waitress has no annotat
         return consumed
 
 
-class _Chunks(ChunkedReceiver):  # type: ignore[misc] # waitress has no annotations
-    """Waitress' reader of chunked bodies in linear time, and with an end to everything that is not the body."""
+class Surplus(Parser):
+    """One request too many; whatever came with it is not looked at."""
 
-    completed: bool
-    error: Error | None
-    _consumed = 0
-
-    def received(self, s: bytes) -> int:
-        taken = 0
-        while taken < len(s) and not self.completed and self.error is None:
-            taken += super().received(s[taken : taken + SLICE_BYTES])
-            if max(len(self.control_line), len(self.trailer)) > CONTROL_BYTES:
-                self.error = BadRequest("a chunk's size or the trailer is too long")
-        self._consumed += taken
-        overhead = self._consumed - len(self.buf)
-        if overhead > CHUNK_OVERHEAD_BYTES + len(self.buf) // _CHUNK_OVERHEAD_PART:
-            self.error = BadRequest("the chunks are too small")
-        return taken
+    def received(self, data: bytes) -> int:
+        """Take all of the bytes."""
+        self.error, self.completed = BadRequest("too many requests at once"), True
+        return len(data)
 
 
 class _Void:
@@ -195,6 +184,12 @@ class Refusal(ErrorTask):  # type: ignore[misc] # waitress has no annotations
         self.set_close_on_finish()
         self.content_length = len(body)
         self.write(body)
+
+
+def _values(header_plus: bytes, name: bytes) -> list[bytes]:
+    """The values of a header as they were sent, one for each time."""
+    headers = (line.partition(b":") for line in header_plus.split(b"\r\n")[1:])
+    return [value.strip(b" \t").lower() for key, _, value in headers if key.lower() == name]
 
 
 def _reason(said: str) -> str:

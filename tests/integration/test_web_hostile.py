@@ -1,11 +1,12 @@
 """Clients that do what none should: the web tier answers them in one sentence, or not at all, and serves the others."""
 
 import re
+import socket
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,7 +18,6 @@ from facerec.api_keys import Scope, issue
 from facerec.keys import is_text
 from facerec.local.addresses import poll_until
 from facerec.messages import UNKNOWN
-from facerec.web import connections
 from tests.fakes.api_keys import HangingApiKeys, InMemoryApiKeys
 from tests.fakes.web_tier import answers, picture, together
 from tests.support.served import Served, read_all, served
@@ -219,6 +219,14 @@ def test_any_file_name(house: Served, name: str) -> None:
         (b"Transfer-Encoding: chunked\r\n\r\n0x0\r\n\r\n", 400),
         (b"Transfer-Encoding: chunked\r\n\r\n1\r\nab0\r\n\r\n", 400),
         (b"Transfer-Encoding: chunked\r\n\r\n1\nab\n0\n\n", 400),
+        (b"Transfer-Encoding: chunked\r\n\r\n0\n\r\n\r\n", 400),
+        (b"Transfer-Encoding: chunked\r\n\r\n0;a\n\r\n\r\n", 400),
+        (b"Transfer-Encoding: chunked\r\n\r\n\r\n0\r\n\r\n", 400),
+        (b"Transfer-Encoding: chunked\r\n\r\n0\r\nX: y\n\n", 400),
+        (b"Transfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n", 400),
+        (b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+        (b"Transfer-Encoding: ,\r\nContent-Length: 5\r\n\r\nabcde", 400),
+        (b"Content-Length: 5\r\nTransfer-Encoding:\r\n\r\nabcde", 400),
     ],
 )
 def test_no_request_is_smuggled(house: Served, head: bytes, status: int) -> None:
@@ -268,7 +276,7 @@ def test_a_head_that_drips_in_is_cut_off() -> None:
 
 def test_a_body_that_drips_in_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     """And one that comes fast enough is not."""
-    monkeypatch.setattr(connections, "BODY_GRACE_SECONDS", 0.3)
+    monkeypatch.setattr("facerec.web.connection.BODY_GRACE_SECONDS", 0.3)
     with served(answers("Jane"), min_bytes_per_second=1) as house, house.connect() as fast, house.connect() as slow:
         slow.sendall(FORM_HEAD + b"Content-Length: 100000\r\n\r\n")
         fast.sendall(FORM_HEAD + b"Content-Length: 1000\r\n\r\n" + b"a" * 900)
@@ -303,6 +311,20 @@ def test_slow_clients_cannot_keep_the_others_out() -> None:
             connection.sendall(b"POST / HTTP/1.1\r\nX: ")
         assert all(house.upload().status_code == 200 for _ in range(5))
         assert read_all(slow[0]).startswith(b"HTTP/1.1 503 ")
+
+
+def test_who_asks_for_much_and_reads_nothing_keeps_nobody_out() -> None:
+    """A thousand requests in one packet, on more connections than there are places."""
+    requests = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n" * 1500
+    with served(answers("Jane"), max_waiting=1) as house, ExitStack() as stack:
+        for _ in range(520):
+            greedy = stack.enter_context(socket.socket())
+            greedy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
+            greedy.connect(house.address)
+            greedy.setblocking(False)
+            with suppress(BlockingIOError):
+                greedy.send(requests)
+        assert all(house.upload().status_code == 200 for _ in range(5))
 
 
 def files_in(folder: Path) -> int:

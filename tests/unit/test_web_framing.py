@@ -3,7 +3,8 @@
 import pytest
 from waitress.adjustments import Adjustments
 
-from facerec.web.framing import CHUNK_OVERHEAD_BYTES, CONTROL_BYTES, Parser
+from facerec.web.chunks import CHUNK_OVERHEAD_BYTES, CONTROL_BYTES
+from facerec.web.framing import Parser
 
 CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
 LIMIT = 1_000_000
@@ -52,11 +53,19 @@ def pieces(data: bytes, size: int) -> list[bytes]:
         (b"0" * 3 * CONTROL_BYTES, "too long"),
         (b"0\r\n" + b"a: b\r\n" * CONTROL_BYTES, "too long"),
         (b"1\r\nx\r\n" * CHUNK_OVERHEAD_BYTES, "too small"),
+        (b"5\n\r\nabcde\r\n0\r\n\r\n", "without CR"),
+        (b"5;a\n\r\nabcde\r\n0\r\n\r\n", "without CR"),
+        (b"5;a=\r\r\nabcde\r\n0\r\n\r\n", "extension"),
+        (b"\r\n5\r\nabcde\r\n0\r\n\r\n", "chunk size"),
+        (b"5 \r\nabcde\r\n0\r\n\r\n", "chunk size"),
+        (b"5\r\nabcdef\r\n0\r\n\r\n", "not properly terminated"),
+        (b"0\r\nX: y\n\r\n\r\n", "without CR"),
+        (b"0\r\nno trailer\r\n\r\n", "trailer"),
     ],
 )
-@pytest.mark.parametrize("size", [100, 65_536])
-def test_chunks_have_an_end(body: bytes, reason: str, size: int) -> None:
-    """A size, an extension or a trailer without one would be read, and copied, again with every byte that comes."""
+@pytest.mark.parametrize("size", [1, 100, 65_536])
+def test_chunks_are_read_to_the_letter_and_have_an_end(body: bytes, reason: str, size: int) -> None:
+    """Another server may read what is not to the letter differently, and an end there must be to what is no body."""
     parser = parsed(CHUNKED, *pieces(body, size))
     assert parser.completed
     assert parser.error is not None
@@ -87,6 +96,13 @@ def test_a_body_that_is_refused_is_read_and_not_kept() -> None:
         b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n",
         b"POST / HTTP/1.1\r\nTransfer-Encoding:\r\n chunked\r\n\r\n",
         b"POST / HTTP/1.1\r\nX: a\r\n\tb\r\n\r\n",
+        b"POST / HTTP/1.1\r\nTransfer-Encoding: ,\r\nContent-Length: 5\r\n\r\n",
+        b"POST / HTTP/1.1\r\nTransfer-Encoding:\r\nContent-Length: 5\r\n\r\n",
+        b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked, chunked\r\n\r\n",
+        b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\ntransfer-encoding: chunked\r\n\r\n",
+        b"POST / HTTP/2.0\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"POST http://[ HTTP/1.1\r\n\r\n",
+        b"POST / HTTP/1.1\r\nContent-Length: " + b"9" * 5_000 + b"\r\n\r\n",
         b"\r\n\r\n\r\n\r\n",
     ],
 )
