@@ -133,12 +133,13 @@ class WebProcesses:
     def _start(self, slot: _Slot, now: float) -> None:
         try:
             slot.queue = self._queues.create(self._owner)
-        except FacerecError as exc:
+            slot.child = self._spawn(slot.queue)
+        except (FacerecError, OSError) as exc:  # the machine may have no place for another process
+            self._remove_queue(slot)
             slot.failures += 1
             slot.start_at = now + _backoff(slot.failures)
-            log.error("response_queue_not_created", reason=str(exc), retry_seconds=_backoff(slot.failures))  # noqa: TRY400 - the reason says it all
+            log.error("web_process_not_started", reason=str(exc), retry_seconds=_backoff(slot.failures))  # noqa: TRY400 - the reason says it all
             return
-        slot.child = self._spawn(slot.queue)
         slot.started_at = now
         log.info("web_process_started", child=slot.child.pid, queue=slot.queue)
 

@@ -94,6 +94,7 @@ class House:
         self.children: list[Child] = []
         self.now = 0.0
         self.stubborn = stubborn
+        self.crowded = False
         self.processes = WebProcesses(
             Settings(web=WebSettings(processes=2)),
             self.queues,
@@ -104,6 +105,8 @@ class House:
         )
 
     def _spawn(self, queue: str) -> Child:
+        if self.crowded:
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
         self.children.append(Child(queue, stubborn=self.stubborn))
         return self.children[-1]
 
@@ -170,6 +173,21 @@ def test_a_full_disk_does_not_end_the_other_child() -> None:
     house.look_at(101)
     assert [(child.status, child.terminated) for child in house.children] == [(-9, False), (None, False), (None, False)]
     assert house.queues.names == {"me-2", "me-3"}
+
+
+def test_a_machine_that_takes_no_other_process_is_waited_for() -> None:
+    """The one that runs serves on, and no queue is left without a process."""
+    house = House()
+    house.look_at(0)
+    house.crowded = True
+    house.children[0].status = -9
+    house.look_at(100)
+    house.look_at(101)
+    assert house.queues.names == {"me-2"}
+    house.crowded = False
+    house.look_at(110)
+    assert [child.status for child in house.children] == [-9, None, None]
+    assert [child.terminated for child in house.children] == [False, False, False]
 
 
 def test_a_child_that_dies_again_and_again_is_started_less_and_less_often() -> None:
