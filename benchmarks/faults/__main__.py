@@ -8,9 +8,9 @@ One line of JSON for each fault, and last one object with the sums. *answered* o
 the request id, *told* for good that it cannot be processed; *lost*: a task that SQS had taken and that left neither
 result nor dead letter with its reason, or a client that ended without an answer; *wrong*: another request's or another
 person's result; *duplicates_visible*: requests with two results, or whose answer is not what is stored; *handled*: how
-often workers came to an end with one of the *accepted* tasks; *dlq_amiss*: dead letters that are no poison, or have no
-reason. The exit status is 1 unless some fault was injected, each did its harm, and lost, wrong, visible duplicates and
-dlq_amiss are 0. What this machine cannot do is *skipped*.
+often workers came to an end with one of the *accepted* tasks; *redelivered*: how many came to a worker again;
+*dlq_amiss*: dead letters that are no poison, or have no reason. The exit status is 1 unless some fault was injected,
+each did its harm, and lost, wrong, visible duplicates and dlq_amiss are 0. What this machine cannot do is *skipped*.
 """
 
 import argparse
@@ -92,6 +92,8 @@ def run(fault: Fault, requests: int, rate: float, logs: Path | None) -> Row:
             if fault.lasts and not rig.proxy.harmed:
                 raise NotHarmed("the proxy has harmed no call")
             found = judge(stories, remains(rig), ledger.ids(), _say)
+            if fault.redelivers and not found["redelivered"]:
+                raise NotHarmed("no task was delivered again")
             return {
                 "fault": fault.name,
                 **found,

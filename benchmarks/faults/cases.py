@@ -18,6 +18,7 @@ from benchmarks.fault_rules import Harm, Rule, of
 from benchmarks.faults import clock
 from benchmarks.faults.clients import Harmful
 from benchmarks.faults.rig import START_SECONDS, Processes, Rig
+from benchmarks.faults.verdict import held
 from benchmarks.processes import descendants
 from facerec.local.addresses import poll_until
 from facerec.local.supervisor import Child
@@ -26,6 +27,8 @@ _LEAD_SECONDS = 4.0
 """Of undisturbed load before the first harm."""
 _FROZEN_SECONDS = 15.0
 _KILLS = 5
+_IDLE_SECONDS = 60.0
+_GATHER_SECONDS = 2.0
 _WITHOUT_QUEUE_SECONDS = 5.0
 _LOST_DELETES_SECONDS = 10.0
 _AN_HOUR_SECONDS = 3600
@@ -44,8 +47,8 @@ class Fault:
     """One fault.
 
     Harm that `lasts` is done by the proxy until the last client has its answer; else the load goes on until it has been
-    done. `processes` gets a folder of its own. `missing` says what this machine lacks, and `poisoned` which photos kill
-    the engine: every so many.
+    done. One that `redelivers` has done none unless some task came to a worker again. `processes` gets a folder of its
+    own. `missing` says what this machine lacks, and `poisoned` which photos kill the engine: every so many.
     """
 
     name: str
@@ -53,14 +56,27 @@ class Fault:
     processes: Callable[[Path], Processes] = lambda _: Processes()
     missing: Callable[[], str | None] = lambda: None
     lasts: bool = False
+    redelivers: bool = False
     poisoned: int = 0
 
 
-def kill_workers(rig: Rig, over: threading.Event, kills: int = _KILLS, pause_seconds: float = _LEAD_SECONDS) -> None:
-    """SIGKILL one worker after the other; each is started again."""
+def kill_workers(
+    rig: Rig,
+    over: threading.Event,
+    kills: int = _KILLS,
+    pause_seconds: float = _LEAD_SECONDS,
+    idle_seconds: float = _IDLE_SECONDS,
+) -> None:
+    """SIGKILL one worker after the other, each with a task in hand; each is started again.
+
+    Raises `NotHarmed` where one has none for so long.
+    """
     for number in range(kills):
         over.wait(pause_seconds)
-        rig.kill(rig.workers[number % len(rig.workers)])
+        worker = rig.workers[number % len(rig.workers)]
+        if not poll_until(partial(rig.works, worker), idle_seconds):
+            raise NotHarmed(f"{worker.name} has had no task in hand for {idle_seconds:g} s")
+        rig.kill(worker)
 
 
 def kill_engines(rig: Rig, over: threading.Event) -> None:
@@ -108,13 +124,21 @@ def rules(*harms: Rule) -> Harmful:
 def recreate_queue(
     rig: Rig, over: threading.Event, seconds: float = _WITHOUT_QUEUE_SECONDS, lead_seconds: float = _LEAD_SECONDS
 ) -> None:
-    """Delete the request queue while tasks wait in it, and create it again as an operator does."""
+    """Delete the request queue while tasks wait in it, and create it again as an operator does.
+
+    Raises `NotHarmed`, and deletes nothing, where none waits.
+    """
     over.wait(lead_seconds)
-    rig.send(signal.SIGSTOP, *rig.workers)  # so that tasks wait in it
-    time.sleep(2)
     sqs = rig.aws("sqs")
-    sqs.delete_queue(QueueUrl=sqs.get_queue_url(QueueName=f"{rig.prefix}-req-queue")["QueueUrl"])
-    rig.send(signal.SIGCONT, *rig.workers)
+    url = sqs.get_queue_url(QueueName=f"{rig.prefix}-req-queue")["QueueUrl"]
+    rig.send(signal.SIGSTOP, *rig.workers)  # so that tasks wait in it
+    try:
+        time.sleep(_GATHER_SECONDS)
+        if not held(sqs, url):
+            raise NotHarmed("no task was in the queue")
+        sqs.delete_queue(QueueUrl=url)
+    finally:
+        rig.send(signal.SIGCONT, *rig.workers)
     time.sleep(seconds)
     rig.run("provision")
 
@@ -203,7 +227,7 @@ _REFUSED = Rule(Harm.REFUSE, share=0.2, matches=of("s3"), code="SlowDown")
 _RESETS = (Rule(Harm.RESET_BEFORE, share=0.05), Rule(Harm.RESET_AFTER, share=0.05))
 
 FAULTS = (
-    Fault("worker killed 5 times", kill_workers),
+    Fault("worker killed 5 times", kill_workers, redelivers=True),
     Fault("web killed", kill_web),
     Fault("aws frozen 15 s", freeze_aws),
     Fault("connections reset 10 %", rules(*_RESETS), lasts=True),

@@ -1,6 +1,8 @@
 """The real system with a proxy between its processes and the emulated AWS, each process in reach of a fault."""
 
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +15,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import boto3
+import httpx
 from botocore.config import Config
 
 from benchmarks.faulty_aws import FaultyAws, faulty_aws
@@ -90,6 +93,16 @@ class Rig:
     def serves(self) -> bool:
         """Whether the web tier takes uploads."""
         return answers_ok(f"{self.url}readyz")
+
+    def works(self, worker: Child) -> bool:
+        """Whether a worker has a task in hand, as its metrics tell; one that has died or still starts has none."""
+        written = self.log(worker).rpartition("\n")[0].splitlines()  # the last line may still be written
+        served = [json.loads(line)["address"] for line in written if '"metrics_served"' in line]
+        try:
+            shown = httpx.get(served[-1], trust_env=False).text if served else ""
+        except httpx.HTTPError:
+            return False
+        return re.search(r"^facerec_worker_tasks_held [1-9]", shown, re.MULTILINE) is not None
 
     def kill(self, child: Child) -> None:
         """End a process without warning; it is started again."""

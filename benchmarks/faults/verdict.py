@@ -6,6 +6,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,13 +59,15 @@ class Ledger:
 class Remains:
     """What AWS holds: the file name of each input, all outputs, and the dead letters' reasons, by request id.
 
-    `handled` counts, from the workers' logs, how often they came to an end with a task.
+    `handled` counts, from the workers' logs, how often they came to an end with a task; `redelivered` are the tasks
+    that came to one again.
     """
 
     inputs: dict[str, str]
     outputs: dict[str, list[dict[str, Any]]]
     dead: dict[str, str | None]
     handled: Mapping[str, int]
+    redelivered: AbstractSet[str] = frozenset()
 
 
 def at_rest(rig: Rig, limit_seconds: float) -> bool:
@@ -72,15 +75,17 @@ def at_rest(rig: Rig, limit_seconds: float) -> bool:
     sqs = rig.aws("sqs")
     urls = [sqs.get_queue_url(QueueName=f"{rig.prefix}-{name}-queue")["QueueUrl"] for name in ("req", "resp")]
 
-    def held() -> int:
-        answers = [sqs.get_queue_attributes(QueueUrl=url, AttributeNames=list(_COUNTS)) for url in urls]
-        return sum(int(answer["Attributes"][name]) for answer in answers for name in _COUNTS)
-
     deadline, quiet = time.monotonic() + limit_seconds, 0
     while quiet < _QUIET_LOOKS and time.monotonic() < deadline:
-        quiet = 0 if held() else quiet + 1
+        quiet = 0 if any(held(sqs, url) for url in urls) else quiet + 1
         time.sleep(_LOOK_SECONDS)
     return quiet >= _QUIET_LOOKS
+
+
+def held(sqs: Any, url: str) -> int:
+    """How many messages a queue has: waiting, in flight and delayed."""
+    counts = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=list(_COUNTS))["Attributes"]
+    return sum(int(counts[name]) for name in _COUNTS)
 
 
 def remains(rig: Rig) -> Remains:
@@ -96,13 +101,11 @@ def remains(rig: Rig) -> Remains:
         body = s3.get_object(Bucket=f"{rig.prefix}-out-bucket", Key=key)["Body"].read()
         outputs.setdefault(key.partition("/")[0], []).append(json.loads(body))
     inputs = dict(key.split("/", 1) for key in keys("in") if _ID.match(key))
-    return Remains(inputs, outputs, dict(_dead_letters(rig)), _handled(rig))
-
-
-def _handled(rig: Rig) -> Counter[str]:
     lines = (line for worker in rig.workers for line in rig.log(worker).splitlines() if '"recognised"' in line)
-    ends = (json.loads(line) for line in lines)
-    return Counter(end["request_id"] for end in ends if end["outcome"] in _DONE)
+    ends = [json.loads(line) for line in lines]
+    handled = Counter(end["request_id"] for end in ends if end["outcome"] in _DONE)
+    redelivered = {end["request_id"] for end in ends if end["attempt"] > 1}
+    return Remains(inputs, outputs, dict(_dead_letters(rig)), handled, redelivered)
 
 
 def _dead_letters(rig: Rig) -> list[tuple[str, str | None]]:
@@ -163,6 +166,7 @@ def judge(stories: Sequence[Story], left: Remains, sent: set[str], tell: Callabl
         "accepted": len(accepted),
         "sent_again": sum(s.refused + s.broken for s in stories),
         "handled": sum(left.handled.get(one, 0) for one in accepted),
+        "redelivered": len(accepted & left.redelivered),
         "wrong": len(wrong),
         "lost": len(lost) + len(unserved),
         "duplicates_visible": len(twice),

@@ -8,8 +8,10 @@
 All remote control is off (`read_only`): Flower hides its buttons and answers its calls with 403.
 """
 
+import time
 from typing import Any
 
+import structlog
 import tornado.web
 from flower.api.tasks import GetQueueLengths
 from flower.app import Flower
@@ -25,6 +27,8 @@ from facerec.flower.queues import SqsBroker
 from facerec.flower.workers import Inspected
 from facerec.settings import Settings
 
+log = structlog.get_logger(__name__)
+
 
 class QueueEvents(Events):  # type: ignore[misc]  # Flower has no types
     """Flower's thread of events."""
@@ -33,6 +37,13 @@ class QueueEvents(Events):  # type: ignore[misc]  # Flower has no types
         """Read for ever; an outage is waited out."""
         self.receiver = self.capp.events.Receiver(handlers={"*": self.on_event})
         self.receiver.capture()
+
+    def save_state(self) -> None:
+        """Write the database, now and then and at the end; what fails is logged, and tried again the next time."""
+        try:
+            super().save_state()
+        except Exception as exc:  # noqa: BLE001 - whatever it is, it must not keep Flower from its end
+            log.warning("tasks_not_saved", database=self.db, reason=str(exc))
 
 
 class FlowerApplication(Flower):  # type: ignore[misc]  # Flower has no types
@@ -61,6 +72,28 @@ class FlowerApplication(Flower):  # type: ignore[misc]  # Flower has no types
         self.add_handlers(
             r".*", [(r"/broker", _Broker), (r"/api/queues/length", _QueueLengths), (r"/metrics", _PrivateMetrics)]
         )
+
+    def purge_offline_worker_metrics(self) -> None:
+        """Bring the metrics up to date; Flower does it before it shows them.
+
+        It sets who is online by events alone, which a worker that was killed does not send, and takes whoever sends
+        tasks for a worker that has gone. So both are done here: a worker is online while `/workers` says so.
+        """
+        state = self.events.state
+        online = state.metrics.worker_online
+        shown = {name for (name,) in list(online._metrics)}  # noqa: SLF001 - there is no other way to ask for labels
+        gone = set()
+        for name in shown | set(state.workers):
+            worker = state.workers.get(name)
+            if name in shown:
+                online.labels(name).set(worker is not None and worker.alive)
+            if worker is None or self._is_forgotten(worker):
+                gone.add(name)
+        state.metrics.remove_workers(gone)
+
+    def _is_forgotten(self, worker: Any) -> bool:
+        seen = max(worker.heartbeats, default=0) or getattr(worker, "timestamp", 0)
+        return not worker.alive and time.time() - seen >= self.options.purge_offline_workers
 
 
 class _Broker(BrokerView):  # type: ignore[misc]  # Flower has no types

@@ -81,7 +81,7 @@ def configure(chosen: Any, flower: FlowerSettings) -> str | None:
     chosen.address, chosen.port = flower.host, flower.port
     chosen.max_tasks = flower.max_tasks
     chosen.purge_offline_workers = _FORGET_SECONDS
-    chosen.tasks_columns = "uuid,state,args,result,received,runtime,worker"
+    chosen.tasks_columns = "uuid,state,args,result,received,started,runtime,worker"
     chosen.read_only = True
     return made
 

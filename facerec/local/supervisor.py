@@ -4,6 +4,7 @@ One thread watches the processes' descriptors, so an exit is seen when it happen
 """
 
 import os
+import select
 import selectors
 import threading
 import time
@@ -20,7 +21,6 @@ from facerec.local.processes import Command, Leash, Process, describe_exit, tail
 _STOP_SECONDS = 13.0
 """For all processes together: the promise is 15 s."""
 _RUN_GRACE_SECONDS = 3.0
-_HOUR_SECONDS = 3_600.0
 
 
 class ChildFailed(FacerecError):
@@ -121,13 +121,15 @@ class Supervisor:
             child.ready = True
 
     def run(self, command: Command) -> int:
-        """Run a command to its end and return its exit status; an interrupted wait ends it."""
+        """Run a command to its end and return its exit status; an interrupted wait ends it, and so does `stop`."""
         process = self._spawn(command)
         try:
-            while (status := process.wait(_HOUR_SECONDS)) is None:
-                continue
+            over = select.poll()
+            over.register(process, select.POLLIN)
+            over.register(self._wake, select.POLLIN)
+            over.poll()
         finally:
-            process.stop(_RUN_GRACE_SECONDS)
+            status = process.stop(_RUN_GRACE_SECONDS)
         return status
 
     @property
@@ -140,7 +142,7 @@ class Supervisor:
         return self._log_dir / f"{command.name}.log"
 
     def wait(self, timeout_seconds: float | None = None) -> None:
-        """Wait until a child is given up, and raise its failure; or return when the time is over."""
+        """Wait until a child is given up, or all of them, and raise the failure; or return when the time is over."""
         self._failed.wait(timeout_seconds)
         if self._failure is not None:
             raise self._failure
@@ -151,8 +153,8 @@ class Supervisor:
             if not self._stopping:
                 self._stopping = True
                 os.eventfd_write(self._wake, 1)
-        self._watcher.join()
         deadline = time.monotonic() + _STOP_SECONDS
+        self._watcher.join()
         while self._stages:
             stage = self._stages.pop()
             for child in stage:
@@ -179,25 +181,33 @@ class Supervisor:
         return Process(command, self.log(command), self._leash)
 
     def _watch(self) -> None:
-        while True:
-            with self._lock:
-                timeout = max(0.0, min(at for at, _ in self._due) - time.monotonic()) if self._due else None
-            events = self._selector.select(timeout)
-            with self._lock:
-                if self._stopping:
-                    return
-                for key, _ in events:
-                    if key.data is None:
-                        os.eventfd_read(self._wake)
-                    else:
-                        self._selector.unregister(key.fileobj)
-                        self._exited(key.data)
-                restarted = self._restart_due()
-            try:
-                for child in restarted:
-                    child.on_restart()
-            except FacerecError as exc:
-                self._give_up(exc)
+        try:
+            while self._look():
+                continue
+        except BaseException as exc:  # noqa: BLE001 - rich makes a broken pipe of `report` a SystemExit
+            # Nobody would start anything again, and nobody would know.
+            failure = FacerecError(f"the processes are not watched any more: {type(exc).__name__}: {exc}")
+            failure.__cause__ = exc
+            self._give_up(failure)
+
+    def _look(self) -> bool:
+        """Wait for what happens next, and answer it; whether to go on."""
+        with self._lock:
+            timeout = max(0.0, min(at for at, _ in self._due) - time.monotonic()) if self._due else None
+        events = self._selector.select(timeout)
+        with self._lock:
+            if self._stopping:
+                return False
+            for key, _ in events:
+                self._selector.unregister(key.fileobj)
+                self._exited(key.data)
+            restarted = self._restart_due()
+        try:
+            for child in restarted:
+                child.on_restart()
+        except FacerecError as exc:
+            self._give_up(exc)
+        return True
 
     def _exited(self, child: Child) -> None:
         status = child.process.wait(0) or 0

@@ -156,11 +156,14 @@ def blueprint(metrics: WebMetrics) -> Blueprint:
 
 
 def forget_process(directory: Path, pid: int) -> None:
-    """One of several children has ended: what it counted stays, what it held does not."""
+    """One of several children has ended: what it counted stays, what it held does not.
+
+    Raises `OSError` where its processor time cannot be written down; what it held is forgotten all the same.
+    """
+    mark_process_dead(pid, str(directory))  # type: ignore[no-untyped-call] # of the library
     new = directory / f"{_ENDED}.new"
     new.write_text(str(ended_children_seconds()))
     new.replace(directory / _ENDED)  # in one step: the other processes read it
-    mark_process_dead(pid, str(directory))  # type: ignore[no-untyped-call] # of the library
 
 
 def _sum_of_all(directory: Path) -> CollectorRegistry:

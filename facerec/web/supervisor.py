@@ -75,7 +75,7 @@ class _Slot:
 class WebProcesses:
     """Keeps `processes` children running, and their queues made, tagged and removed.
 
-    `ended` gets the process id of a child that has ended by itself.
+    `ended` gets the process id of a child that has ended by itself; its `OSError` is logged, and costs no other child.
     """
 
     def __init__(
@@ -133,12 +133,13 @@ class WebProcesses:
     def _start(self, slot: _Slot, now: float) -> None:
         try:
             slot.queue = self._queues.create(self._owner)
-        except FacerecError as exc:
+            slot.child = self._spawn(slot.queue)
+        except (FacerecError, OSError) as exc:  # the machine may have no place for another process
+            self._remove_queue(slot)
             slot.failures += 1
             slot.start_at = now + _backoff(slot.failures)
-            log.error("response_queue_not_created", reason=str(exc), retry_seconds=_backoff(slot.failures))  # noqa: TRY400 - the reason says it all
+            log.error("web_process_not_started", reason=str(exc), retry_seconds=_backoff(slot.failures))  # noqa: TRY400 - the reason says it all
             return
-        slot.child = self._spawn(slot.queue)
         slot.started_at = now
         log.info("web_process_started", child=slot.child.pid, queue=slot.queue)
 
@@ -146,7 +147,10 @@ class WebProcesses:
         slot.failures = 1 if now - slot.started_at >= STABLE_SECONDS else slot.failures + 1
         slot.start_at = now + _backoff(slot.failures)
         if slot.child is not None:
-            self._told_ended(slot.child.pid)
+            try:
+                self._told_ended(slot.child.pid)
+            except OSError as exc:
+                log.warning("web_process_not_counted", child=slot.child.pid, reason=str(exc))
         log.error("web_process_ended", queue=slot.queue, status=status, restart_seconds=_backoff(slot.failures))
         slot.child = None
         self._remove_queue(slot)

@@ -72,6 +72,17 @@ class Flower:
         """Whether each worker is shown as online."""
         return list(self.get("/api/workers?status=true").values())
 
+    def events(self) -> dict[str, float]:
+        """How many events of our task there were of each type, by the metrics."""
+        pattern = rf'flower_events_total{{task="{TASK}",type="([a-z-]+)",.*}} (\S+)'
+        return {kind: float(count) for kind, count in re.findall(pattern, self.text("/metrics"))}
+
+    def online(self, worker: str) -> float:
+        """Whether a worker is online, by the metrics."""
+        found = re.search(rf'^flower_worker_online{{worker="{worker}"}} (\S+)$', self.text("/metrics"), re.MULTILINE)
+        assert found
+        return float(found[1])
+
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Send a signal, and return the exit status."""
         self.process.send_signal(number)
@@ -141,6 +152,7 @@ def test_shows_a_live_system(tier: Tier, start: Callable[..., Any], tmp_path: Pa
         )
         assert task["runtime"] > 0
         assert task["received"] <= task["started"] <= task["succeeded"]
+    assert 'data-column="started"' in flower.text("/tasks")
     poison, unreadable = tasks[str(requests[10].request_id)], tasks["not-ours"]
     assert (poison["args"], poison["state"]) == ("<poison>.jpg", "FAILURE")
     assert "the engine ended" in poison["exception"]
@@ -161,9 +173,10 @@ def test_shows_a_live_system(tier: Tier, start: Callable[..., Any], tmp_path: Pa
     assert settings.dead_letter_queue in flower.text("/broker")
 
     # Metrics.
-    pattern = rf'flower_events_total{{task="{TASK}",type="([a-z-]+)",.*}} (\S+)'
-    counts = {kind: float(count) for kind, count in re.findall(pattern, flower.text("/metrics"))}
-    assert (counts["task-succeeded"], counts["task-failed"]) == (10, 2)
+    until(lambda: flower.events().get("task-sent") == 11)  # their sender gathers them for longer than the worker
+    assert flower.events().items() >= {"task-succeeded": 10, "task-failed": 2}.items()
+    assert "<dt>Sent</dt>" in flower.text(f"/task/{requests[0].request_id}")
+    assert flower.online(name) == 1
 
     # All of it only with the password, and nothing that is ordered here.
     for path in ("/", "/tasks", "/api/workers", "/api/tasks", "/api/queues/length", "/metrics", f"/worker/{name}"):
@@ -185,7 +198,19 @@ def test_shows_a_live_system(tier: Tier, start: Callable[..., Any], tmp_path: Pa
     # A death: nothing is said, so the worker is offline when its heartbeats have stayed away.
     worker.process.kill()
     until(lambda: flower.alive() == [False])
+    assert flower.online(name) == 0
     assert flower.stop() == 0
+
+
+def test_ends_though_its_tasks_cannot_be_saved(start: Callable[..., Any], tmp_path: Path) -> None:
+    """The folder has gone, or its disk is full: that is said, and nothing else happens."""
+    folder = tmp_path / "flower"
+    flower = start(Flower, FACEREC_FLOWER__DATABASE=str(folder / "tasks"))
+    until(lambda: httpx.get(f"{flower.url}/healthcheck").status_code == 200)
+    folder.rename(tmp_path / "elsewhere")
+    assert flower.stop() == 0
+    assert flower.logged().count("tasks_not_saved") == 1
+    assert "Traceback" not in flower.logged()
 
 
 def test_a_password_is_made_and_told_once(tier: Tier, start: Callable[..., Any]) -> None:

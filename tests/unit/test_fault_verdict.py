@@ -64,6 +64,15 @@ def test_what_became_of_a_photo(story: Story, outputs: Any, dead: Any, counts: t
     assert told(story, outputs, dead) == counts
 
 
+def test_only_the_tasks_of_these_clients_count_as_redelivered() -> None:
+    """What was delivered again before says nothing of this fault."""
+    again = {OTHER}
+    left = Remains({ID: "a.jpg", OTHER: "of before.jpg"}, {ID: [stored()], OTHER: [stored(OTHER)]}, {}, {}, again)
+    assert judge([ANSWERED], left, {ID, OTHER}, lambda _: None)["redelivered"] == 0
+    again.add(ID)
+    assert judge([ANSWERED], left, {ID, OTHER}, lambda _: None)["redelivered"] == 1
+
+
 def test_a_task_counts_once_sqs_has_taken_it() -> None:
     """Refused sends, other queues and other calls owe nobody an answer."""
     ledger = Ledger("x-req-queue")

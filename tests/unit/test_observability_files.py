@@ -143,6 +143,13 @@ def test_every_alert_says_what_is_wrong_and_is_explained() -> None:
         assert f"`{rule['alert']}`" in page
 
 
+def test_every_alert_is_seen_to_fire() -> None:
+    """In promtool's tests, which a rule that never fires would fail."""
+    tests = yaml.safe_load((FILES / "prometheus-alerts.test.yml").read_text())["tests"]
+    fired = {case["alertname"] for test in tests for case in test["alert_rule_test"] if case["exp_alerts"]}
+    assert fired == {rule["alert"] for rule in alerts()}
+
+
 def test_the_page_tells_of_every_metric_and_of_no_other(tiers: Tiers) -> None:
     """By the names that are typed into Prometheus; of a histogram the part before `_bucket`."""
     page = PAGE.read_text()

@@ -1,16 +1,19 @@
 """The supervisor, with tiny commands in the place of real ones."""
 
+import errno
 import os
 import signal
 import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from facerec.errors import FacerecError
 from facerec.local.addresses import poll_until
 from facerec.local.processes import Command, Leash, Process
 from facerec.local.supervisor import Backoff, ChildFailed, Supervisor
@@ -125,6 +128,48 @@ def test_output_goes_to_the_log_and_input_is_empty(supervisor: Supervisor, tmp_p
     """Both streams are kept, and a command never reads the terminal."""
     assert supervisor.run(command("talker", "cat; echo out; echo err >&2; exit 4")) == 4
     assert sorted((tmp_path / "talker.log").read_text().split()) == ["err", "out"]
+
+
+def test_a_report_that_fails_is_not_the_end_of_all_watching_unnoticed(tmp_path: Path) -> None:
+    """Whoever waits hears of it: nothing would be started again."""
+
+    def gone(_: str) -> None:
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+    with Supervisor(tmp_path, gone, QUICK) as supervisor:
+        [child] = supervisor.start(command("victim", "exec sleep 60"))
+        supervisor.wait_until_ready(child, lambda: True, 5)
+        os.kill(child.process.pid, signal.SIGKILL)
+        with pytest.raises(FacerecError, match="BrokenPipeError"):
+            supervisor.wait(5)
+
+
+def test_a_child_that_cannot_be_started_again_is_told(tmp_path: Path, lines: Lines) -> None:
+    """As when the disk has no place for its log, or the machine none for a process."""
+    with Supervisor(tmp_path / "logs", lines, QUICK) as supervisor:
+        [child] = supervisor.start(command("victim", "exec sleep 60"))
+        supervisor.wait_until_ready(child, lambda: True, 5)
+        (tmp_path / "logs").rename(tmp_path / "elsewhere")
+        (tmp_path / "logs").touch()
+        os.kill(child.process.pid, signal.SIGKILL)
+        with pytest.raises(FacerecError, match="logs"):
+            supervisor.wait(5)
+
+
+def test_what_runs_at_a_restart_does_not_hold_up_the_stop(tmp_path: Path, lines: Lines) -> None:
+    """A command that waits for a service that hangs is ended with the others."""
+    with Supervisor(tmp_path, lines, QUICK) as supervisor:
+
+        def provision() -> None:
+            supervisor.run(command("hanging", f"touch {tmp_path}/up; exec sleep 60"))
+
+        [child] = supervisor.start(command("victim", "exec sleep 60"), on_restart=provision)
+        supervisor.wait_until_ready(child, lambda: True, 5)
+        os.kill(child.process.pid, signal.SIGKILL)
+        assert poll_until((tmp_path / "up").exists, 10)
+        began = time.monotonic()
+        supervisor.stop()
+        assert time.monotonic() - began < 15
 
 
 def test_stop_is_harmless_twice(supervisor: Supervisor) -> None:

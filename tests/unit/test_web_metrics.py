@@ -136,3 +136,13 @@ def test_processor_time_of_an_ended_process_stays_counted(tmp_path: Path) -> Non
     assert before is not None
     assert after is not None
     assert after >= before >= 0.1
+
+
+def test_what_an_ended_process_held_is_forgotten_on_a_full_disk(tmp_path: Path) -> None:
+    """Else its uploads would seem to be in hand for ever; only its processor time is lost."""
+    held = tmp_path / "gauge_livesum_4711.db"
+    held.write_bytes(bytes(8))
+    (tmp_path / "ended_cpu_seconds.new").mkdir()  # so that nothing can be written there, by root neither
+    with pytest.raises(OSError, match="ended_cpu_seconds"):
+        forget_process(tmp_path, 4711)
+    assert not held.exists()

@@ -1,8 +1,11 @@
 """Several web processes: each with a queue of its own, for as long as it lives."""
 
+import errno
 import itertools
+import os
 import subprocess
 import threading
+from collections.abc import Callable
 
 from facerec.errors import QueueMissing, Transient
 from facerec.setting_groups import WebSettings
@@ -86,16 +89,24 @@ class Child:
 class House:
     """Two processes with a clock in hand."""
 
-    def __init__(self, *, stubborn: bool = False) -> None:
+    def __init__(self, *, stubborn: bool = False, ended: Callable[[int], None] = lambda _: None) -> None:
         self.queues = Queues()
         self.children: list[Child] = []
         self.now = 0.0
         self.stubborn = stubborn
+        self.crowded = False
         self.processes = WebProcesses(
-            Settings(web=WebSettings(processes=2)), self.queues, self._spawn, owner="me", clock=lambda: self.now
+            Settings(web=WebSettings(processes=2)),
+            self.queues,
+            self._spawn,
+            owner="me",
+            ended=ended,
+            clock=lambda: self.now,
         )
 
     def _spawn(self, queue: str) -> Child:
+        if self.crowded:
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
         self.children.append(Child(queue, stubborn=self.stubborn))
         return self.children[-1]
 
@@ -147,6 +158,36 @@ def test_a_child_that_dies_is_replaced_with_a_new_queue() -> None:
     house.look_at(101)
     assert house.queues.names == {"me-2", "me-3"}
     assert [child.status for child in house.children] == [-9, None, None]
+
+
+def test_a_full_disk_does_not_end_the_other_child() -> None:
+    """What the dead one has counted cannot be written down; it is replaced all the same."""
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    house = House(ended=full)
+    house.look_at(0)
+    house.children[0].status = -9
+    house.look_at(100)
+    house.look_at(101)
+    assert [(child.status, child.terminated) for child in house.children] == [(-9, False), (None, False), (None, False)]
+    assert house.queues.names == {"me-2", "me-3"}
+
+
+def test_a_machine_that_takes_no_other_process_is_waited_for() -> None:
+    """The one that runs serves on, and no queue is left without a process."""
+    house = House()
+    house.look_at(0)
+    house.crowded = True
+    house.children[0].status = -9
+    house.look_at(100)
+    house.look_at(101)
+    assert house.queues.names == {"me-2"}
+    house.crowded = False
+    house.look_at(110)
+    assert [child.status for child in house.children] == [-9, None, None]
+    assert [child.terminated for child in house.children] == [False, False, False]
 
 
 def test_a_child_that_dies_again_and_again_is_started_less_and_less_often() -> None:

@@ -3,12 +3,15 @@
 The faults are those of `python -m benchmarks.faults`, which runs them for longer, and with the real engine.
 """
 
+import threading
 from functools import partial
 
 import httpx
+import pytest
 
 from benchmarks.fault_rules import Harm, Rule, of
 from benchmarks.faults import cases
+from benchmarks.faults.rig import Rig
 from benchmarks.faults.verdict import Row
 from tests.e2e.faults.conftest import Disturbed
 
@@ -34,8 +37,29 @@ def test_an_aws_that_fails_now_and_then_costs_nobody_an_answer(disturbed: Distur
 
 
 def test_killed_workers_lose_nothing(disturbed: Disturbed) -> None:
-    """One after the other, under load; what they held is delivered again."""
-    _, row = disturbed.suffer(partial(cases.kill_workers, kills=2, pause_seconds=1))
+    """One after the other, with a task in hand; what they held is delivered again."""
+
+    def harm(rig: Rig, over: threading.Event) -> None:
+        rig.proxy.rules = (Rule(Harm.DELAY, seconds=0.3, matches=of("s3")),)  # a task lasts beyond the kill
+        try:
+            cases.kill_workers(rig, over, kills=2, pause_seconds=1)
+        finally:
+            rig.proxy.rules = ()
+
+    _, row = disturbed.suffer(harm)
+    assert_harmless(row)
+    assert row["redelivered"] > 0
+
+
+def test_without_load_no_harm_is_claimed(disturbed: Disturbed) -> None:
+    """Workers without a task and an empty queue have nothing to lose: neither is touched."""
+    before = [worker.process.pid for worker in disturbed.rig.workers]
+    with pytest.raises(cases.NotHarmed, match="no task in hand"):
+        cases.kill_workers(disturbed.rig, threading.Event(), kills=1, pause_seconds=0, idle_seconds=1)
+    assert [worker.process.pid for worker in disturbed.rig.workers] == before
+    with pytest.raises(cases.NotHarmed, match="no task was in the queue"):
+        cases.recreate_queue(disturbed.rig, threading.Event(), seconds=0, lead_seconds=0)
+    _, row = disturbed.suffer(cases.nothing, least=2)  # the queue is there, and the workers work
     assert_harmless(row)
 
 
