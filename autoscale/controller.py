@@ -4,6 +4,7 @@ from collections import deque
 from dataclasses import dataclass, replace
 
 from autoscale.estimates import Arrivals, Boots, Estimates, Throughput
+from autoscale.hearing import Hearing
 from autoscale.observation import Observation, Unreadable
 from autoscale.policy import Decision, Hold, Policy, decide
 
@@ -22,28 +23,29 @@ class Controller:
 
     def __init__(self, policy: Policy, priors: Priors) -> None:
         self.policy = policy
-        self._boots = Boots(priors.boot_seconds)
-        self._starts = Boots(priors.start_seconds)
+        self._boots = Boots(priors.boot_seconds, policy.limits.boot_seconds)
+        self._starts = Boots(priors.start_seconds, policy.limits.boot_seconds)
         self._throughput = Throughput(priors.service_seconds)
         self._arrivals = Arrivals()
         self._needed: deque[tuple[float, int]] = deque()
         self._watching_since: float | None = None
+        self._empty_since: float | None = None
         self._started: set[str] = set()
+        self._hearing = Hearing()
         self._last_seen: float | None = None
         self._seen_since = 0.0
 
     def step(self, observation: Observation, now: float) -> Decision | Hold:
         """Learn from an observation and decide; `now` is in seconds since the epoch and never goes back."""
+        observation = self.heard(observation, now)
         depth, fleet = observation.depth, observation.fleet
         if isinstance(depth, Unreadable) or isinstance(fleet, Unreadable):
             # What was needed meanwhile is not known: the cooldown begins anew.
-            self._watching_since = None
+            self._watching_since = self._empty_since = None
             self._needed.clear()
             return decide(observation, self.estimates(now), self.policy, now)
-        observation = replace(observation, watched_since=self._watched_since(now))
-        for instance in fleet:
-            boots = self._starts if instance.instance_id in self._started else self._boots
-            boots.observe(instance)
+        self._boots.observe(one for one in fleet if one.instance_id not in self._started)
+        self._starts.observe(one for one in fleet if one.instance_id in self._started)
         self._throughput.observe(fleet)
         self._arrivals.observe(depth, fleet, now)
         decision = decide(observation, self.estimates(now), self.policy, now)
@@ -53,7 +55,22 @@ class Controller:
             if self._watching_since is None:
                 self._watching_since = now
             self._needed.append((now, decision.keep))
+        if depth.open + depth.delayed:
+            self._empty_since = None
+        elif self._empty_since is None:
+            self._empty_since = now
         return decision
+
+    def heard(self, observation: Observation, now: float) -> Observation:
+        """The observation with what is known of the workers' silence; to ask twice at one time changes nothing."""
+        if isinstance(observation.fleet, Unreadable):
+            return observation
+        heard_at = self._hearing.listen(observation.fleet, now)
+        return replace(observation, watched_since=self._watched_since(now), heard_at=heard_at)
+
+    def review(self, observation: Observation, now: float) -> Decision | Hold:
+        """Decide on a second look, from which nothing else is learned than who has been heard."""
+        return decide(self.heard(observation, now), self.estimates(now), self.policy, now)
 
     def estimates(self, now: float) -> Estimates:
         """What has been learned so far."""
@@ -63,6 +80,7 @@ class Controller:
             service_seconds=self._throughput.service_seconds,
             arrivals_per_second=self._arrivals.per_second,
             recent_peak=self._recent_peak(now),
+            empty_seconds=None if self._empty_since is None else now - self._empty_since,
         )
 
     def _watched_since(self, now: float) -> float:

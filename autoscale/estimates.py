@@ -5,6 +5,7 @@ Lost with the process and learned again within seconds: what it is learned from 
 
 import math
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import median
 
@@ -39,30 +40,43 @@ class Estimates:
     """The steady flow of tasks; a burst is not one."""
     recent_peak: int | None = None
     """The most instances that were needed in the last cooldown; absent until it has been watched for so long."""
+    empty_seconds: float | None = None
+    """For how long readings have found no work, up to the one before this; absent when that one found some."""
 
 
 class Boots:
-    """Boot times seen; each boot counts once, the prior counts while there is none."""
+    """Boot times seen; each boot counts once, the prior counts while there is none.
 
-    def __init__(self, prior_seconds: float) -> None:
+    Only what has been waited for is a boot: the worker of an instance that reports already may have been restarted long
+    after its instance came up. What took longer than `limit_seconds` was replaced, and a negative time tells of clocks
+    that differ.
+    """
+
+    def __init__(self, prior_seconds: float, limit_seconds: float) -> None:
         self._prior = prior_seconds
-        self._seen: dict[tuple[str, float], float] = {}
+        self._limit = limit_seconds
+        self._awaited: set[tuple[str, float]] = set()
+        self._seen: deque[float] = deque(maxlen=_BOOTS)
 
-    def observe(self, instance: Instance) -> None:
-        """Take in an instance that has reported."""
-        if instance.worker is None or instance.instance_id is None:
-            return
-        key = (instance.instance_id, instance.since)
-        # The worker alone may have been restarted long after the boot: the first report is the one that tells.
-        if key not in self._seen:
-            self._seen[key] = max(0.0, instance.worker.ready_at - instance.since)
-            while len(self._seen) > _BOOTS:
-                del self._seen[next(iter(self._seen))]
+    def observe(self, instances: Iterable[Instance]) -> None:
+        """Take a reading in."""
+        awaited = set()
+        for instance in instances:
+            if instance.instance_id is None:
+                continue
+            key = (instance.instance_id, instance.since)
+            if instance.worker is None:
+                awaited.add(key)
+            elif key in self._awaited:
+                seconds = instance.worker.ready_at - instance.since
+                if 0 <= seconds <= self._limit:
+                    self._seen.append(seconds)
+        self._awaited = awaited
 
     @property
     def seconds(self) -> float:
         """The median of what was seen lately."""
-        return median(self._seen.values()) if self._seen else self._prior
+        return median(self._seen) if self._seen else self._prior
 
 
 class Throughput:

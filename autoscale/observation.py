@@ -1,6 +1,7 @@
 """What the autoscaler sees of queue and fleet: pure values; times are seconds since the epoch."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from facerec.fleet import WorkerReport, WorkerState
@@ -97,12 +98,9 @@ class Limits:
 
 
 def phase(  # noqa: PLR0911 - one line for each phase
-    instance: Instance, limits: Limits, now: float, watched_since: float = 0.0
+    instance: Instance, limits: Limits, now: float, watched_since: float = 0.0, heard_at: float | None = None
 ) -> Phase:
-    """What the instance is at this moment; how long it has kept quiet counts from `watched_since` at the earliest.
-
-    While nothing could be read nothing could be reported, either.
-    """
+    """What the instance is at this moment; the other arguments are as in `Observation`."""
     if instance.power in {Power.STOPPING, Power.SHUTTING_DOWN}:
         return Phase.STOPPING
     if instance.power is Power.STOPPED:
@@ -112,18 +110,24 @@ def phase(  # noqa: PLR0911 - one line for each phase
         return Phase.LOST
     if ordered_at is not None and now - max(ordered_at, watched_since) > limits.drain_seconds:
         return Phase.LOST
+    silent_seconds = now - _silent_since(instance, watched_since, heard_at)
     if report is None or report.state is WorkerState.ENDED:
+        if silent_seconds > limits.boot_seconds:
+            return Phase.LOST
         # A worker learns of the order by its first report, before it takes a task.
-        if ordered_at is not None:
-            return Phase.DRAINED
-        silent_since = instance.since if report is None else report.reported_at
-        return Phase.LOST if now - max(silent_since, watched_since) > limits.boot_seconds else Phase.BOOTING
-    if now - max(report.reported_at, watched_since) > limits.silence_seconds:
+        return Phase.BOOTING if ordered_at is None else Phase.DRAINED
+    if silent_seconds > limits.silence_seconds:
         return Phase.LOST
     if report.interrupted or ordered_at is not None:
         return Phase.DRAINED if report.state is WorkerState.DRAINED else Phase.DRAINING
     # A worker that still says that it drains, without an order, has been called back, or is being started again.
     return Phase.SERVING if report.state is WorkerState.READY else Phase.BOOTING
+
+
+def _silent_since(instance: Instance, watched_since: float, heard_at: float | None) -> float:
+    if heard_at is None:  # nobody has listened so far: there are only the clocks of others
+        heard_at = instance.since if instance.worker is None else instance.worker.reported_at
+    return max(heard_at, watched_since)
 
 
 ACTIVE = frozenset({Phase.BOOTING, Phase.SERVING, Phase.DRAINING, Phase.DRAINED, Phase.LOST})
@@ -141,4 +145,20 @@ class Observation:
     unstartable: frozenset[str] = frozenset()
     """Stopped instances that EC2 lately had no room for; others are launched instead."""
     watched_since: float = 0.0
-    """Since when there has been no long gap between readings; the controller fills it in."""
+    """Since when there has been no long gap between readings: while nothing could be read nothing could be reported,
+    either, so that silence counts from then at the earliest. The controller fills it in."""
+    heard_at: Mapping[int, float] = field(default_factory=dict)
+    """When what is said of each instance last changed, by its number and by the clock of who reads: the clocks of the
+    workers may be others. The controller fills it in."""
+
+    def phase(self, instance: Instance, limits: Limits, now: float) -> Phase:
+        """What an instance of this fleet is at this moment."""
+        return phase(instance, limits, now, self.watched_since, self.heard_at.get(instance.number))
+
+    def silent(self, instance: Instance, limits: Limits, now: float) -> bool | None:
+        """Whether its worker, once heard, has said nothing for too long; nothing of who has no worker that reports."""
+        report = instance.worker
+        if report is None or report.state is WorkerState.ENDED or instance.power not in {Power.PENDING, Power.RUNNING}:
+            return None
+        since = _silent_since(instance, self.watched_since, self.heard_at.get(instance.number))
+        return now - since > limits.silence_seconds

@@ -9,7 +9,8 @@ The rule, with N tasks open, R instances serving, each doing μ tasks a second, 
 - a steady flow of tasks adds what it brings until then, and is never served by fewer than it keeps busy;
 - down goes what has been idle for the cooldown, or what the last cooldown never needed. An instance is first asked
   to drain, and stopped when it says that it holds nothing: work in hand is never cut off, and an order to drain is
-  taken back when work comes.
+  taken back when work comes;
+- silence of one worker is its end, silence of all of them is rather the end of their reports.
 """
 
 import math
@@ -17,7 +18,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from autoscale.estimates import Estimates
-from autoscale.observation import ACTIVE, Instance, Limits, Observation, Phase, Power, QueueDepth, Unreadable, phase
+from autoscale.muster import Muster
+from autoscale.observation import Instance, Limits, Observation, Phase, Power, QueueDepth, Unreadable
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,38 +68,19 @@ class Hold:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Fleet:
-    """The fleet by phase, each in the order of its numbers."""
-
-    by_phase: dict[Phase, list[Instance]]
-
-    @classmethod
-    def of(cls, fleet: Iterable[Instance], limits: Limits, now: float, watched_since: float) -> "_Fleet":
-        by_phase: dict[Phase, list[Instance]] = {name: [] for name in Phase}
-        for instance in sorted(fleet, key=lambda one: one.number):
-            by_phase[phase(instance, limits, now, watched_since)].append(instance)
-        return cls(by_phase)
-
-    def __getitem__(self, name: Phase) -> list[Instance]:
-        return self.by_phase[name]
-
-    @property
-    def active(self) -> int:
-        """What counts towards the cap."""
-        return sum(len(self.by_phase[name]) for name in ACTIVE)
-
-
 def decide(observation: Observation, estimates: Estimates, policy: Policy, now: float) -> Decision | Hold:
     """What to do about queue and fleet as they are; `now` is in seconds since the epoch."""
     if isinstance(observation.depth, Unreadable):
         return Hold(f"the queue could not be read: {observation.depth.reason}")
     if isinstance(observation.fleet, Unreadable):
         return Hold(f"the fleet could not be read: {observation.fleet.reason}")
-    fleet = _Fleet.of(observation.fleet, policy.limits, now, observation.watched_since)
+    fleet = Muster.of(observation, observation.fleet, policy.limits, now)
     serving = len(fleet[Phase.SERVING]) + len(fleet[Phase.BOOTING])
     keep = fewest(observation.depth, estimates, policy)
-    needed, reason = _needed(observation.depth, fleet, keep, estimates, policy, now)
+    if fleet.deaf:
+        return _sound_out(fleet, keep, observation, observation.depth, estimates, policy)
+    boot_seconds = estimates.start_seconds if _startable(fleet, observation, policy, now) else estimates.boot_seconds
+    needed, reason = _needed(observation.depth, fleet, boot_seconds, keep, estimates, policy, now)
     # Who drains serves again within a second or so: that always pays, up to what would do.
     needed = max(needed, min(serving + len(_resumable(fleet)), keep))
     if needed > serving:
@@ -135,7 +118,13 @@ def _for_flow(estimates: Estimates, policy: Policy) -> int:
 
 
 def _needed(
-    depth: QueueDepth, fleet: _Fleet, keep: int, estimates: Estimates, policy: Policy, now: float
+    depth: QueueDepth,
+    fleet: Muster,
+    boot: float,
+    keep: int,
+    estimates: Estimates,
+    policy: Policy,
+    now: float,
 ) -> tuple[int, str]:
     """Serving and booting instances that there should be, at least those there are; and the reason."""
     ready, booting = len(fleet[Phase.SERVING]), len(fleet[Phase.BOOTING])
@@ -148,7 +137,6 @@ def _needed(
         return there, f"{work}; nothing more is needed"
     if ready >= keep:
         return there, f"{work}; {ready} serving instances clear it within {policy.target_seconds:g} s"
-    boot = estimates.start_seconds if fleet[Phase.STOPPED] else estimates.boot_seconds
     horizon = boot + policy.target_seconds
     done_seconds = ready * horizon
     for instance in fleet[Phase.BOOTING]:
@@ -170,7 +158,7 @@ def _needed(
 
 
 def _grow(
-    fleet: _Fleet, needed: int, keep: int, reason: str, observation: Observation, policy: Policy, now: float
+    fleet: Muster, needed: int, keep: int, reason: str, observation: Observation, policy: Policy, now: float
 ) -> Decision:
     """First who drains is called back, then who is stopped is started, then others are launched."""
     missing = needed - len(fleet[Phase.SERVING]) - len(fleet[Phase.BOOTING])
@@ -182,11 +170,9 @@ def _grow(
     if observation.no_capacity is None:
         # Called back ones are active already; lost ones count until they are gone.
         room = max(0, policy.max_instances - fleet.active)
-        pool = [one for one in fleet[Phase.STOPPED] if one not in terminate]
-        pool = [one for one in pool if one.instance_id not in observation.unstartable]
-        start = pool[: min(missing - len(resume), room)]
+        start = _startable(fleet, observation, policy, now)[: min(missing - len(resume), room)]
         count = min(missing - len(resume) - len(start), room - len(start))
-        launch = _free_numbers(fleet, count)
+        launch = fleet.free_numbers(count)
     else:
         reason = f"{reason}; but {observation.no_capacity}"
     return Decision(
@@ -200,24 +186,63 @@ def _grow(
     )
 
 
-def _resumable(fleet: _Fleet) -> list[Instance]:
+def _startable(fleet: Muster, observation: Observation, policy: Policy, now: float) -> list[Instance]:
+    """Who of the stopped may be started, and is worth it."""
+    if observation.no_capacity is not None:
+        return []
+    pool = [one for one in fleet[Phase.STOPPED] if not _expired(one, policy, now)]
+    return [one for one in pool if one.instance_id not in observation.unstartable]
+
+
+def _resumable(fleet: Muster) -> list[Instance]:
     """Who drains because it was asked to, and may be called back."""
     drains = [*fleet[Phase.DRAINING], *fleet[Phase.DRAINED]]
     return [one for one in drains if one.drain_ordered_at is not None and not _leaves(one)]
 
 
+def _sound_out(
+    fleet: Muster, keep: int, observation: Observation, depth: QueueDepth, estimates: Estimates, policy: Policy
+) -> Decision:
+    """While nobody is heard the silent are left alone; where there is work, one more instance shows whose fault it is.
+
+    When its worker is heard, those that are silent still are lost. Only for its place one of them is ended, or when the
+    queue has been empty for so long that they hold nothing.
+    """
+    silent, booting = fleet.silent, fleet[Phase.BOOTING]
+    there = len(silent) + len(booting)
+    terminate = [one for one in fleet[Phase.LOST] if one not in silent]
+    reason = f"{_named(silent)} fell silent at once and nobody is heard: reports may be what fails, not the workers"
+    launch: list[int] = []
+    if depth.open and not booting:
+        if observation.no_capacity is not None:
+            reason = f"{reason}; {observation.no_capacity}"
+        elif fleet.active < policy.max_instances:
+            launch = fleet.free_numbers(1)
+        elif not terminate:
+            terminate = [min(silent, key=lambda one: (observation.heard_at.get(one.number, 0.0), one.number))]
+    elif _empty_for(max(policy.cooldown_seconds, policy.limits.silence_seconds), depth, estimates):
+        idle = silent[::-1][: max(0, there - keep)]
+        terminate += idle
+        there -= len(idle)
+    return Decision(
+        needed=there + len(launch), keep=keep, reason=reason, launch=tuple(launch), terminate=_ids(terminate)
+    )
+
+
 def _to_drain(
-    fleet: _Fleet, keep: int, depth: QueueDepth, estimates: Estimates, policy: Policy, now: float
+    fleet: Muster, keep: int, depth: QueueDepth, estimates: Estimates, policy: Policy, now: float
 ) -> list[Instance]:
     """Who is to take no more tasks: who boots for nothing, who has long been idle, or who holds least."""
     serving, booting = fleet[Phase.SERVING], fleet[Phase.BOOTING]
     there = len(serving) + len(booting)
     surplus = there - keep
-    idle = [] if depth.open + depth.delayed else [one for one in reversed(booting) if one.instance_id is not None]
-    idle = [one for one in idle if now - one.since >= policy.cooldown_seconds]
+    idle: list[Instance] = []
+    if _empty_for(policy.cooldown_seconds, depth, estimates):
+        idle = [one for one in reversed(booting) if one.instance_id is not None]
+        idle = [one for one in idle if now - one.since >= policy.cooldown_seconds]
     idle += sorted(
-        (one for one in serving if _idle_seconds(one, now) >= policy.cooldown_seconds),
-        key=lambda one: (-_idle_seconds(one, now), -one.number),
+        (one for one in serving if _idle_seconds(one) >= policy.cooldown_seconds),
+        key=lambda one: (-_idle_seconds(one), -one.number),
     )
     drain = idle[: max(0, surplus)]
     if estimates.recent_peak is not None:
@@ -232,7 +257,7 @@ def _to_drain(
     return drain
 
 
-def _to_end(fleet: _Fleet, policy: Policy, now: float) -> tuple[list[Instance], list[Instance]]:
+def _to_end(fleet: Muster, policy: Policy, now: float) -> tuple[list[Instance], list[Instance]]:
     """Who is to be stopped into the warm pool, and who is to be terminated."""
     pool = [one for one in fleet[Phase.STOPPED] if not _expired(one, policy, now)]
     terminate = [*fleet[Phase.LOST], *(one for one in fleet[Phase.STOPPED] if one not in pool)]
@@ -248,6 +273,13 @@ def _to_end(fleet: _Fleet, policy: Policy, now: float) -> tuple[list[Instance], 
     return stop, terminate
 
 
+def _empty_for(seconds: float, depth: QueueDepth, estimates: Estimates) -> bool:
+    """Whether no work was seen for so long, and never by one reading alone: SQS's counts are approximate."""
+    if depth.open + depth.delayed:
+        return False
+    return estimates.empty_seconds is not None and estimates.empty_seconds >= seconds
+
+
 def _leaves(instance: Instance) -> bool:
     """Whether EC2 takes it back, or it is not to be used again."""
     return instance.outdated or (instance.worker is not None and instance.worker.interrupted)
@@ -257,26 +289,15 @@ def _expired(instance: Instance, policy: Policy, now: float) -> bool:
     return instance.outdated or now - instance.since > policy.warm_pool_max_age_seconds
 
 
-def _idle_seconds(instance: Instance, now: float) -> float:
-    """How long it has held no task; negative while it holds one."""
+def _idle_seconds(instance: Instance) -> float:
+    """How long it had held no task when it reported, by its own clock; negative while it holds one."""
     if instance.worker is None or instance.worker.idle_since is None:
         return -1.0
-    return now - instance.worker.idle_since
+    return instance.worker.reported_at - instance.worker.idle_since
 
 
 def _held(instance: Instance) -> int:
     return 0 if instance.worker is None else instance.worker.held
-
-
-def _free_numbers(fleet: _Fleet, count: int) -> list[int]:
-    taken = {one.number for members in fleet.by_phase.values() for one in members}
-    numbers: list[int] = []
-    candidate = 1
-    while len(numbers) < count:
-        if candidate not in taken:
-            numbers.append(candidate)
-        candidate += 1
-    return numbers
 
 
 def _ids(instances: Iterable[Instance]) -> tuple[str, ...]:

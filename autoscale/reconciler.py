@@ -18,7 +18,7 @@ from autoscale.controller import Controller
 from autoscale.journal import Journal
 from autoscale.observation import Instance, Observation, Unreadable
 from autoscale.pauses import LaunchPause
-from autoscale.policy import Decision, Hold, decide
+from autoscale.policy import Decision, Hold
 from autoscale.ports import Backlog, Chronicle, Fleet, Lease
 from autoscale.rounds import Action, ActionKind, Cause, Round
 from facerec.errors import ConfigurationError, FacerecError, InsufficientCapacity, LeaseLost, Throttled
@@ -109,7 +109,7 @@ class Reconciler:
         if not leading:
             self._forget(now)
             return Round(now, leading=False)
-        observation = self._observed(now)
+        observation = self._controller.heard(self._observed(now), now)  # as the round tells it, too
         decision = self._controller.step(observation, now)
         estimates = self._controller.estimates(now)
         cause: Cause | None = None
@@ -213,7 +213,7 @@ class Reconciler:
         if not decision.stop and not decision.terminate:
             return (), ()
         now = self._now()
-        again = decide(self._observed(now), self._controller.estimates(now), self._controller.policy, now)
+        again = self._controller.review(self._observed(now), now)
         if isinstance(again, Hold):
             log.warning("ends_not_confirmed", reason=again.reason)
             return (), ()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from autoscale.estimates import Estimates
-from autoscale.observation import Limits, Observation, Phase, QueueDepth, Unreadable, phase
+from autoscale.observation import Limits, Observation, Phase, QueueDepth, Unreadable
 from autoscale.policy import Decision, Hold
 
 
@@ -83,10 +83,10 @@ class Round:
 
     def phases(self, limits: Limits) -> Mapping[Phase, int] | None:
         """The number of instances in each phase, where the fleet could be read."""
-        fleet = None if self.observation is None else self.observation.fleet
-        if fleet is None or isinstance(fleet, Unreadable):
+        observation = self.observation
+        if observation is None or isinstance(observation.fleet, Unreadable):
             return None
-        counts = Counter(phase(one, limits, self.at) for one in fleet)
+        counts = Counter(observation.phase(one, limits, self.at) for one in observation.fleet)
         return {name: counts[name] for name in Phase}
 
     @property

@@ -1,11 +1,14 @@
 """Bursts of uploads on the real local fleet, from zero instances and back to zero.
 
     python -m benchmarks.burst --requests 100 --max-instances 4
+    python -m benchmarks.burst --target-seconds 10          # the product's default: one instance is enough for 100
     python -m benchmarks.burst --cooldown-seconds 10 --boot-seconds 5
 
-Each emulated instance is a real worker process; EC2's books are read ten times a second. The last line is one JSON
-object: `wrong` and `lost` as in benchmarks.roundtrip; `max_running` is the most instances that were pending or running
-at once; `to_first_answer_s` counts from the first upload, `to_zero_s` from the last answer.
+Each emulated instance is a real worker process; EC2's books are read ten times a second. The target is so short that
+100 requests need the whole fleet. The last line is one JSON object: `wrong` and `lost` as in benchmarks.roundtrip;
+`max_running` is the most instances that were pending or running at once; `to_first_answer_s` counts from the first
+upload, and is absent where nothing was answered, `to_zero_s` from the last answer. `amiss` names what must not be:
+wrong, lost or left over requests, no answer at all, no instance or more than the cap; then the exit status is 1.
 """
 
 import argparse
@@ -14,11 +17,14 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from benchmarks.fleet_watch import FleetWatch, queue_counts
 from benchmarks.load import Reply, Upload, upload_all
 from benchmarks.roundtrip import OK, Photo, workload
 from benchmarks.system import ROOT, System
+
+Figures = dict[str, float | None]
 
 
 def main() -> None:
@@ -26,6 +32,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--requests", type=int, default=100, help="uploads of a burst, all at once")
     parser.add_argument("--max-instances", type=int, default=4, help="the fleet's cap")
+    parser.add_argument("--target-seconds", type=float, default=1.0, help="of the autoscaler; default: %(default)s")
     parser.add_argument("--bursts", type=int, default=2, help="one after the other, each from zero")
     parser.add_argument("--cooldown-seconds", type=float, default=0.0, help="of the autoscaler")
     parser.add_argument("--boot-seconds", type=float, default=0.0, help="of an emulated instance, before its worker")
@@ -35,20 +42,23 @@ def main() -> None:
         "FACEREC_REPLY_STYLE": "name",
         "FACEREC_AUTOSCALE__MAX_INSTANCES": str(options.max_instances),
         "FACEREC_AUTOSCALE__COOLDOWN_SECONDS": str(options.cooldown_seconds),
+        "FACEREC_AUTOSCALE__TARGET_SECONDS": str(options.target_seconds),
     }
     with tempfile.TemporaryDirectory(prefix="facerec-burst-") as folder:
         people, photos = workload(options.images, Path(folder) / "people")
         boot = ("--boot-seconds", str(options.boot_seconds))
         with System(Path(folder) / "state", workers=None, options=boot, environ=environ) as system:
             system.run("enrol", "--folder", str(people))
-            bursts = []
+            bursts: list[Figures] = []
             for number in range(options.bursts):
                 bursts.append(burst(system, photos, options.requests, options.cooldown_seconds))
                 print(f"burst {number + 1}: {json.dumps(bursts[-1])}", file=sys.stderr)
-    print(json.dumps(summary(bursts, options.max_instances)))
+    told = summary(bursts, options.max_instances)
+    print(json.dumps(told, allow_nan=False))
+    sys.exit(1 if told["amiss"] else 0)
 
 
-def burst(system: System, photos: list[Photo], requests: int, cooldown_seconds: float) -> dict[str, float]:
+def burst(system: System, photos: list[Photo], requests: int, cooldown_seconds: float) -> Figures:
     """Upload that many at once to a system at zero, and wait until it is at zero again."""
     chosen = [photos[index % len(photos)] for index in range(requests)]
     uploads = [Upload(f"{i:05d}_{photo.path.name}", photo.path.read_bytes()) for i, photo in enumerate(chosen)]
@@ -61,13 +71,13 @@ def burst(system: System, photos: list[Photo], requests: int, cooldown_seconds: 
         most = watch.most()
     return judged(system, replies, chosen) | {
         "max_running": most,
-        "to_first_answer_s": round(min((r.seconds for r in replies if r.status == OK), default=float("inf")), 2),
+        "to_first_answer_s": min((round(r.seconds, 2) for r in replies if r.status == OK), default=None),
         "to_last_answer_s": round(ended - began, 2),
         "to_zero_s": round(to_zero, 2),
     }
 
 
-def judged(system: System, replies: list[Reply], photos: list[Photo]) -> dict[str, float]:
+def judged(system: System, replies: list[Reply], photos: list[Photo]) -> Figures:
     """How many replies came and were right, and what is left in the queues."""
     answered = [(reply, photo) for reply, photo in zip(replies, photos, strict=True) if reply.status == OK]
     wrong = [r for r, photo in answered if r.text.strip() != f"{Path(r.filename).stem}:{photo.answer}"]
@@ -85,16 +95,27 @@ def judged(system: System, replies: list[Reply], photos: list[Photo]) -> dict[st
     }
 
 
-def summary(bursts: list[dict[str, float]], max_instances: int) -> dict[str, object]:
-    """Sums of what may be lost, the worst of what takes time."""
+def summary(bursts: list[Figures], max_instances: int) -> dict[str, Any]:
+    """Sums of what may be lost, the worst of what takes time, and what is amiss."""
     sums = ("answered", "wrong", "lost", "left_visible", "left_in_flight", "left_responses")
     worst = ("max_running", "to_first_answer_s", "to_last_answer_s", "to_zero_s")
-    return {
-        **{name: sum(one[name] for one in bursts) for name in sums},
-        **{name: max(one[name] for one in bursts) for name in worst},
-        "max_instances": max_instances,
-        "bursts": bursts,
-    }
+    figures: Figures = {name: sum(one[name] or 0 for one in bursts) for name in sums}
+    for name in worst:
+        seen = [value for one in bursts if (value := one[name]) is not None]
+        figures[name] = max(seen) if len(seen) == len(bursts) else None
+    return {**figures, "max_instances": max_instances, "bursts": bursts, "amiss": amiss(figures, max_instances)}
+
+
+def amiss(figures: Figures, max_instances: int) -> list[str]:
+    """What must not be, by the names of the figures."""
+    wrong = [
+        name for name in ("wrong", "lost", "left_visible", "left_in_flight", "left_responses") if figures[name] != 0
+    ]
+    if not figures["answered"]:
+        wrong.append("answered")
+    if not 0 < (figures["max_running"] or 0) <= max_instances:
+        wrong.append("max_running")
+    return wrong
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
-"""Faults during a burst on the real local fleet: is anything lost, is the cap exceeded, is the end zero?
+"""Faults during uploads on the real local fleet: is anything lost, is the cap exceeded, is the end zero?
 
     python -m benchmarks.chaos --requests 600 --max-instances 4
 
 One after the other, while uploads wait: an instance is stopped behind the autoscaler's back, the workers of two others
-are killed, the autoscaler is killed and started again, its DescribeInstances fails for 20 s, and the emulated AWS is
-frozen for 10 s (SIGSTOP). A second autoscaler stands by all the time. The last line is one JSON object, as of
-benchmarks.burst, with the faults and when they happened.
+are killed, the leading autoscaler is killed and started again, DescribeInstances fails for 20 s, and the emulated AWS
+is frozen for 10 s (SIGSTOP). A second autoscaler stands by all the time. The clients upload until all that is done, and
+send again what is refused with 503 (`refused`). The last line is one JSON object, as of benchmarks.burst, with the
+faults and when they happened. `not_harmed` says which fault hit nothing, so that the rest proves nothing; then, and
+when something is `amiss`, the exit status is 1.
 """
 
 import argparse
@@ -19,12 +21,14 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
-from benchmarks.burst import judged
+from benchmarks.burst import Figures, amiss, judged
+from benchmarks.endless import Endless
 from benchmarks.fault_rules import Harm, Rule, of
+from benchmarks.faults.cases import NotHarmed
 from benchmarks.faulty_aws import FaultyAws, faulty_aws
 from benchmarks.fleet_watch import FleetWatch
-from benchmarks.load import Upload, upload_all
 from benchmarks.roundtrip import workload
 from benchmarks.system import FACEREC, ROOT, System
 from facerec.local.instances import emulated_ec2, running_instances
@@ -36,39 +40,64 @@ _HARMED = 3
 
 
 class Faults:
-    """Does the harm, in a thread of its own, and notes what it did."""
+    """Does the harm, in a thread of its own, and notes what it did; raises `NotHarmed` when that met nothing."""
 
-    def __init__(self, system: System, proxy: FaultyAws, autoscaler: "Autoscaler") -> None:
-        self._system, self._proxy, self._autoscaler = system, proxy, autoscaler
+    def __init__(
+        self, system: System, proxy: FaultyAws, leader: "Autoscaler", standby: "Autoscaler", crowd: Endless
+    ) -> None:
+        self._system, self._proxy, self._crowd = system, proxy, crowd
+        self._leader, self._standby = leader, standby
         self._ec2 = emulated_ec2(system.environ)
         self._began = time.monotonic()
         self.done: list[str] = []
 
     def run(self) -> None:
         """All of them, once as many workers run as are to be harmed."""
-        self._await(lambda: len(self._workers()) >= _HARMED)
+        self._await("there are too few workers", lambda: len(self._workers()) >= _HARMED)
         time.sleep(3)
         before = self._workers()
         self._note(f"stopped {self._stop_one()}")
-        self._await(lambda: len(set(before) - set(self._workers())) > 0)
-        for pid in [pid for pid in self._workers() if pid in before][: _HARMED - 1]:
+        self._await("no worker has ended", lambda: len(set(before) - set(self._workers())) > 0)
+        victims = [pid for pid in self._workers() if pid in before][: _HARMED - 1]
+        if len(victims) < _HARMED - 1:
+            raise NotHarmed(f"only {len(victims)} workers are left to be killed")
+        for pid in victims:
             os.killpg(pid, signal.SIGKILL)
             self._note("killed a worker")
-        self._autoscaler.kill()
-        self._note("killed the autoscaler")
+        self._leader.kill()
+        self._note("killed the leading autoscaler")
         time.sleep(3)
-        self._autoscaler.start()
-        self._note("started the autoscaler again")
+        self._leader.start()
+        self._note("started it again")
+        self._await("the other autoscaler never took over", lambda: self._standby.logged("leading"))
+        self._note("the other one has taken over")
+        self._refuse_describing()
+        self._freeze()
+
+    def _refuse_describing(self) -> None:
+        before = sum(self._proxy.harmed.values())
         self._proxy.rules = (Rule(Harm.REFUSE, matches=of("ec2", "DescribeInstances"), code="Unavailable"),)
         self._note(f"DescribeInstances fails for {_DESCRIBE_FAILS_SECONDS:g} s")
         time.sleep(_DESCRIBE_FAILS_SECONDS)
         self._proxy.rules = ()
+        refused = sum(self._proxy.harmed.values()) - before
+        if not refused:
+            raise NotHarmed("no DescribeInstances was refused")
+        self._note(f"it was refused {refused} times")
+
+    def _freeze(self) -> None:
         [emulator] = self._system.processes("facerec.local.ministack_server")
-        self._note(f"froze the emulated AWS for {_FROZEN_SECONDS:g} s")
         os.kill(emulator, signal.SIGSTOP)
-        time.sleep(_FROZEN_SECONDS)
-        os.kill(emulator, signal.SIGCONT)
-        self._note("thawed it")
+        try:
+            self._note(f"froze the emulated AWS for {_FROZEN_SECONDS:g} s")
+            self._await("the emulated AWS goes on", lambda: _stopped(emulator), 1)
+            answered = len(self._crowd.replies)
+            time.sleep(_FROZEN_SECONDS)
+            if not self._crowd.open:
+                raise NotHarmed("no upload waited for the frozen AWS")
+        finally:
+            os.kill(emulator, signal.SIGCONT)
+        self._note(f"thawed it; {len(self._crowd.replies) - answered} uploads were answered meanwhile")
 
     def _stop_one(self) -> str:
         running = running_instances(self._ec2, self._system.environ.get("FACEREC_PREFIX", "facerec"))
@@ -81,16 +110,24 @@ class Faults:
         return [pid for pid in self._system.processes("facerec.cli worker") if os.getpgid(pid) == pid]
 
     def _note(self, what: str) -> None:
-        self.done.append(f"{time.monotonic() - self._began:.1f} s: {what}")
+        waiting = self._crowd.open
+        if not waiting:
+            raise NotHarmed(f"no upload waited: {what}")
+        self.done.append(f"{time.monotonic() - self._began:.1f} s, {waiting} uploads open: {what}")
         print(self.done[-1], file=sys.stderr)
 
     @staticmethod
-    def _await(condition: Callable[[], bool], seconds: float = 60) -> None:
+    def _await(otherwise: str, condition: Callable[[], bool], seconds: float = 60) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
             if time.monotonic() > deadline:
-                raise TimeoutError("the workers are not as they should be by now")
+                raise NotHarmed(otherwise)
             time.sleep(0.1)
+
+
+def _stopped(pid: int) -> bool:
+    """Whether a process is stopped by a signal (proc(5), `/proc/<pid>/stat`)."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
 class Autoscaler:
@@ -111,23 +148,44 @@ class Autoscaler:
             self._process.kill()
             self._process.wait()
 
+    def logged(self, event: str) -> bool:
+        """Whether it has ever logged that."""
+        lines = self._log.read_text().splitlines() if self._log.exists() else []
+        return any(json.loads(line)["event"] == event for line in lines if line.endswith("}"))
+
+    def await_line(self, event: str, seconds: float = 60) -> None:
+        """Wait until it has logged that; raises `TimeoutError`."""
+        deadline = time.monotonic() + seconds
+        while not self.logged(event):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"the autoscaler has not logged {event!r}: {self._log.read_text()}")
+            time.sleep(0.1)
+
 
 def main() -> None:
     """Run it and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--requests", type=int, default=600, help="uploads in all")
+    parser.add_argument("--requests", type=int, default=600, help="uploads in all, at least")
     parser.add_argument("--concurrency", type=int, default=200, help="uploads at once")
     parser.add_argument("--max-instances", type=int, default=4, help="the fleet's cap")
     parser.add_argument("--images", type=Path, default=ROOT / "examples", help="as of benchmarks.roundtrip")
     options = parser.parse_args()
+    told = measured(options.requests, options.concurrency, options.max_instances, options.images)
+    print(json.dumps(told, allow_nan=False))
+    sys.exit(1 if told["amiss"] or told["not_harmed"] else 0)
+
+
+def measured(requests: int, concurrency: int, max_instances: int, images: Path) -> dict[str, Any]:
+    """The figures of one run."""
     environ = {
         "FACEREC_REPLY_STYLE": "name",
-        "FACEREC_AUTOSCALE__MAX_INSTANCES": str(options.max_instances),
+        "FACEREC_LOG__FORMAT": "json",
+        "FACEREC_AUTOSCALE__MAX_INSTANCES": str(max_instances),
         "FACEREC_AUTOSCALE__COOLDOWN_SECONDS": "5",
         "FACEREC_AUTOSCALE__TARGET_SECONDS": "3",  # short enough for several instances
     }
     with tempfile.TemporaryDirectory(prefix="facerec-chaos-") as folder:
-        people, photos = workload(options.images, Path(folder) / "people")
+        people, photos = workload(images, Path(folder) / "people")
         state = Path(folder) / "state"
         with (
             System(state, workers=None, options=("--no-autoscaler",), environ=environ) as system,
@@ -136,31 +194,45 @@ def main() -> None:
             system.run("enrol", "--folder", str(people))
             endpoint = {"FACEREC_AWS__ENDPOINT_URL": proxy.url, "AWS_ENDPOINT_URL": proxy.url}
             autoscalers = [Autoscaler(system.environ | endpoint, state / f"autoscale{n}.log") for n in (1, 2)]
-            for autoscaler in autoscalers:
-                autoscaler.start()
+            leader, standby = autoscalers
             try:
-                faults = Faults(system, proxy, autoscalers[0])
-                chosen = [photos[index % len(photos)] for index in range(options.requests)]
-                uploads = [
-                    Upload(f"{i:05d}_{photo.path.name}", photo.path.read_bytes()) for i, photo in enumerate(chosen)
-                ]
-                with FleetWatch(system) as watch, ThreadPoolExecutor(1) as thread:
-                    harm = thread.submit(faults.run)
-                    began = time.monotonic()
-                    replies = upload_all(system.url, uploads, options.concurrency)
-                    ended = time.monotonic()
-                    harm.result()
-                    to_zero = watch.zero_after(max(ended, time.monotonic()), 240)
-                    figures = judged(system, replies, chosen) | {
-                        "max_running": watch.most(),
-                        "max_instances": options.max_instances,
-                        "to_last_answer_s": round(ended - began, 2),
-                        "to_zero_s": round(to_zero, 2),
-                    }
+                leader.start()
+                leader.await_line("leading")
+                standby.start()
+                standby.await_line("waiting_for_the_lease")
+                crowd = Endless(system.url, photos, concurrency)
+                return harmed(system, Faults(system, proxy, leader, standby, crowd), crowd, requests, max_instances)
             finally:
                 for autoscaler in autoscalers:
                     autoscaler.kill()
-    print(json.dumps(figures | {"faults": faults.done}))
+
+
+def harmed(system: System, faults: Faults, crowd: Endless, requests: int, max_instances: int) -> dict[str, Any]:
+    """Upload while the harm is done, and wait for the end."""
+    with FleetWatch(system) as watch, ThreadPoolExecutor(1) as thread:
+        harm = thread.submit(faults.run)
+        began = time.monotonic()
+        crowd.upload(requests, harm.done)
+        ended = time.monotonic()
+        not_harmed = None
+        try:
+            harm.result()
+        except NotHarmed as exc:
+            not_harmed = str(exc)
+        to_zero = watch.zero_after(max(ended, time.monotonic()), 240)
+        figures: Figures = judged(system, crowd.replies, crowd.photos) | {
+            "max_running": watch.most(),
+            "to_last_answer_s": round(ended - began, 2),
+            "to_zero_s": round(to_zero, 2),
+        }
+    return {
+        **figures,
+        "max_instances": max_instances,
+        "refused": crowd.refused,
+        "faults": faults.done,
+        "not_harmed": not_harmed,
+        "amiss": amiss(figures, max_instances),
+    }
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@
 Traces, instances, price and seeds are in autoscale/simulator/scenarios.toml. A policy dominates another on a trace
 when both its p95 and its cost are lower, in the median over the seeds. `ours-from-one` is ours with min_instances 1: as
 target tracking needs an instance that always runs, that is its equal; both comparisons are told.
-The last line is one JSON object.
+The last line is one JSON object. The exit status is 1 when a request was lost, the cap exceeded, or ours dominated.
 """
 
 import argparse
@@ -18,6 +18,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
 from functools import partial
 from statistics import geometric_mean, median
+from typing import Any
 
 from autoscale.policy import Policy
 from autoscale.simulator.run import POLICIES, Outcome, simulate
@@ -27,6 +28,7 @@ FROM_ONE = "ours-from-one"
 Figures = dict[str, float]
 Table = dict[str, dict[str, Figures]]
 """Trace → policy → figures."""
+Summary = dict[str, Any]
 
 
 def main() -> None:
@@ -53,7 +55,9 @@ def main() -> None:
         for (trace, name), figures in zip(tasks, results, strict=True):
             table[trace][name] = figures
             tell(trace, name, figures)
-    print(json.dumps({"traces": table, "summary": summary(table)}))
+    told = summary(table)
+    print(json.dumps({"traces": table, "summary": told}))
+    sys.exit(1 if amiss(told) else 0)
 
 
 def measured(task: tuple[str, str], scenarios: Scenarios, policy: Policy, seeds: int) -> Figures:
@@ -72,10 +76,10 @@ def measured(task: tuple[str, str], scenarios: Scenarios, policy: Policy, seeds:
     return {key: round(max(column) if key in worst else median(column), 6) for key, column in columns.items()}
 
 
-def summary(table: Table) -> dict[str, object]:
+def summary(table: Table) -> Summary:
     """How ours compares: geometric means of the ratios over the traces, and who dominates whom."""
     baselines = [name for name in POLICIES if name != "ours"]
-    result: dict[str, object] = {}
+    result: Summary = {}
     for baseline in baselines:
         result |= ratios(table, "ours", baseline)
     pairs = [(trace, baseline) for trace in table for baseline in baselines]
@@ -98,6 +102,12 @@ def summary(table: Table) -> dict[str, object]:
         "pairs": len(one),
     }
     return result
+
+
+def amiss(told: Summary) -> list[str]:
+    """What must not be."""
+    wrong = [name for name in ("over_cap", "lost", "dominated_by") if told[name]]
+    return wrong + (["from_one dominated_by"] if told["from_one"]["dominated_by"] else [])
 
 
 def ratios(table: Table, ours: str, baseline: str) -> dict[str, float]:

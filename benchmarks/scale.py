@@ -5,7 +5,7 @@
 Loads with the cap and the service time that make them need up to a thousand instances; the same if every launch were a
 request of its own and had to wait for EC2's token bucket (5 at once, 2 a second), instead of one request for all; and
 how long one round of the controller takes with so many instances. docs/scale.md discusses the figures. The last line is
-one JSON object.
+one JSON object. The exit status is 1 when a request was lost or the cap exceeded.
 """
 
 import argparse
@@ -36,15 +36,21 @@ def main() -> None:
     flow = Load("flow", "", 3900.0, rate=((60.0, MILLION_AN_HOUR), (3660.0, MILLION_AN_HOUR)))
     short_flow = Load("short-flow", "", 1500.0, rate=((60.0, MILLION_AN_HOUR), (1260.0, MILLION_AN_HOUR)))
     burst = Load("burst", "", 900.0, bursts=((60.0, 100_000),))
-    figures = {
+    runs = {
         "million_an_hour": run(flow, environment, 100),
         "million_an_hour_slow": run(short_flow, slow, 1000),
         "million_an_hour_slow_throttled": run(short_flow, throttled(slow), 1000),
         "burst_of_100000": run(burst, environment, 1000),
         "burst_of_100000_throttled": run(burst, throttled(environment), 1000),
-        "controller_ms": {str(count): controller_ms(count, environment) for count in (15, 100, 1000)},
     }
-    print(json.dumps(figures))
+    timed = {str(count): controller_ms(count, environment) for count in (15, 100, 1000)}
+    print(json.dumps(runs | {"controller_ms": timed}))
+    sys.exit(1 if amiss(runs) else 0)
+
+
+def amiss(runs: dict[str, dict[str, float]]) -> list[str]:
+    """What must not be."""
+    return [f"{name}: {what}" for name, figures in runs.items() for what in ("lost", "over_cap") if figures[what]]
 
 
 def throttled(environment: Environment) -> Environment:

@@ -7,6 +7,9 @@ from contextlib import contextmanager
 
 from facerec.fleet import WorkerReport, WorkerState
 
+_STEP_SECONDS = 1.0
+"""By more the two clocks do not part unless one is set."""
+
 
 class Occupancy:
     """What a worker holds and has done since it was made; safe for many threads.
@@ -15,7 +18,7 @@ class Occupancy:
     out of reach, is held but not worked on: the time of an outage is no measure of how fast the worker is.
 
     `now` is in seconds since the epoch, for others to read; durations are measured by `monotonic`, since clocks are set
-    right soon after a boot.
+    right soon after a boot. From `idle_since` to `reported_at` it is always as long as it has been idle.
     """
 
     def __init__(
@@ -35,7 +38,7 @@ class Occupancy:
         self._done = 0
         self._saturated_seconds = 0.0
         self._saturated_tasks = 0
-        self._counted_until = monotonic()
+        self._counted_until = self._idle_mark = monotonic()
         self.turned = threading.Event()
         """Set whenever it becomes busy or idle; whoever waits for it clears it."""
 
@@ -63,11 +66,16 @@ class Occupancy:
         """Everything at this moment."""
         with self._lock:
             self._count()
+            now = self._now()
+            if self._idle_since is not None:
+                step = now - self._idle_since - (self._counted_until - self._idle_mark)
+                if abs(step) > _STEP_SECONDS:  # the clock has been set meanwhile
+                    self._idle_since += step
             return WorkerReport(
                 instance_id=instance_id,
                 state=state,
                 ready_at=self._ready_at,
-                reported_at=self._now(),
+                reported_at=now,
                 held=self._held,
                 idle_since=self._idle_since,
                 tasks_done=self._done,
@@ -93,6 +101,7 @@ class Occupancy:
             if idle is (self._idle_since is not None):
                 return
             self._idle_since = self._now() if idle else None
+            self._idle_mark = self._counted_until
         self.turned.set()
 
     def _rest(self, by: int) -> None:

@@ -48,3 +48,5 @@ class Claim:
     """Absent until EC2 has confirmed it."""
     order: Order | None = None
     ordered_at: float = 0.0
+    former_ready_at: float | None = None
+    """When the worker of its life before the last start got ready, by its own clock: its reports may come late."""

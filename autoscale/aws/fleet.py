@@ -9,20 +9,23 @@ import structlog
 
 from autoscale.aws.claims import Claim, Order, Request
 from autoscale.aws.ec2 import Ec2, NoSuchInstance, Refused, WrongState
-from autoscale.aws.instances import Description, instance_of, matched, name_of, unclaimed
+from autoscale.aws.instances import Description, instance_of, matched, unclaimed
 from autoscale.aws.launches import BATCH, Launches
 from autoscale.aws.lease import DynamoLease
+from autoscale.aws.names import Names
 from autoscale.aws.offers import Offers
 from autoscale.aws.polled import Polled
 from autoscale.observation import Instance
 from facerec.errors import ConfigurationError, FacerecError, InsufficientCapacity, LeaseLost, Throttled, Transient
-from facerec.fleet import Registration
+from facerec.fleet import Registration, WorkerReport
 from facerec.ports import WorkerReports
 
 log = structlog.get_logger(__name__)
 
 UNSEEN_SECONDS = 300.0
 """A claim whose instance EC2 does not show for so long is void; AWS shows new instances within seconds."""
+_FORGOTTEN_BY_EC2_SECONDS = 5.0
+"""The same for a claim that is as old already, and whose instance this process has never seen."""
 _POLL_SECONDS = 15.0
 """EC2's status checks run every minute; the default version of a template changes with a release."""
 _REPEAT_SECONDS = 5.0
@@ -72,7 +75,7 @@ class Ec2Fleet:
         """What EC2 last showed of an instance: its answers may lack one for a moment."""
         self._unseen: dict[tuple[str, int], float] = {}
         self._repeated: dict[str, float] = {}
-        self._named: dict[str, int] = {}
+        self._names = Names(ec2)
 
     def instances(self) -> tuple[Instance, ...]:
         """Read claims, EC2 and the workers' reports."""
@@ -82,20 +85,23 @@ class Ec2Fleet:
         registrations = self._reports.registrations()
         claims = matched(written, described)
         found = unclaimed(claims, described)
-        over = self._over(claims, described)
+        over = self._over(claims, described, now)
         claims = [claim for claim in claims if claim not in set(over)]
         if self._lease.held:
             unchanged = set(written)
             self._launches.tell([claim for claim in claims if claim not in unchanged], over=over)
             found = self._launches.take(found)
             claims = self._repeat([*claims, *found])
-            self._name(claims, described)
+            self._names.begin({claim.instance_id for claim in claims})
+            self._names.give(claims, described)
             self._forget(over, claims, registrations, now)
         else:
             claims += found
         ids = {claim.instance_id for claim in claims}
         self._shown = {name: one for name, one in (self._shown | described).items() if name in ids}
         version, impaired = self._version.value(), self._impaired.value()
+        if impaired & ids:  # somebody is to be ended for what may have passed since
+            impaired = self._impaired.anew()
         return tuple(
             instance_of(
                 claim,
@@ -122,14 +128,17 @@ class Ec2Fleet:
             claims = self._launches.take([Claim(number, token, now, request) for number in batch])
             if claims:
                 wanted = [*self._run(claims), *wanted]
+            if wanted:
+                self._lease.renew()  # a launch of many takes long
 
     def start(self, instance_ids: Sequence[str]) -> None:
         """Forget the former life's reports and orders, then record the order: from then on they count; then start."""
         claims = self._ours(instance_ids)
         self._launches.check()
+        former = {name: known.report for name, known in self._reports.registrations().items()} if claims else {}
         for claim in claims:
             self._reports.forget(str(claim.instance_id))
-        self._launches.order([replace(claim, order=Order.START, ordered_at=self._now()) for claim in claims])
+        self._launches.order([_started(claim, former.get(str(claim.instance_id)), self._now()) for claim in claims])
         failed = self._give(self._ec2.start, claims)
         refused = {claim: exc for claim, exc in failed.items() if isinstance(exc, _REFUSALS)}
         self._launches.tell(list(refused))  # the others may be starting, so that they count
@@ -169,13 +178,27 @@ class Ec2Fleet:
         """Give the order, then record it: what may still run must count. Returns those that EC2 does not know."""
         claims = self._ours(instance_ids)
         self._launches.check()
-        for claim in claims:  # until its process is ended, which takes seconds, the worker must not take tasks
+        for index, claim in enumerate(claims, 1):
+            # Until its process is ended, which takes seconds, the worker must not take tasks.
+            self._check_held()
             self._reports.order_drain(str(claim.instance_id), self._now())
-        failed = self._give(give, claims)
+            if index % BATCH == 0:
+                self._lease.renew()
+
+        def held(ids: Sequence[str]) -> None:
+            self._check_held()
+            give(ids)
+
+        failed = self._give(held, claims)
         ended = [claim for claim in claims if claim not in failed]
         self._launches.tell([replace(claim, order=order, ordered_at=self._now()) for claim in ended])
         _raise_other(failed)
         return failed
+
+    def _check_held(self) -> None:
+        """Raise `LeaseLost` when it took too long to get here: whoever has the lease may have called them back."""
+        if not self._lease.held:
+            raise LeaseLost("the lease ran out before instances were ended; whoever has it decides anew")
 
     def _run(self, claims: list[Claim], known: Container[str | None] = ()) -> list[int]:
         """Launch what is claimed, all by one request; returns the numbers that EC2 gave no instance, free again.
@@ -200,7 +223,7 @@ class Ec2Fleet:
         made = [replace(claim, instance_id=one.instance_id) for claim, one in zip(claims, given, strict=False)]
         left = claims[len(made) :]
         self._launches.tell(made, over=left)
-        self._name(made, {one.instance_id: one for one in given})
+        self._names.give(made, {one.instance_id: one for one in given})
         return [claim.number for claim in left]
 
     def _repeat(self, claims: list[Claim]) -> list[Claim]:
@@ -225,30 +248,26 @@ class Ec2Fleet:
             changed = True
         return self._launches.all() if changed else claims
 
-    def _over(self, claims: list[Claim], described: Mapping[str, Description]) -> list[Claim]:
-        """The claims whose instance is terminated, or which EC2 has not shown for long."""
+    def _over(self, claims: list[Claim], described: Mapping[str, Description], now: float) -> list[Claim]:
+        """The claims whose instance is terminated, or which EC2 has not shown for long.
+
+        For a moment its answers may lack one that it has shown before; one that was old when this process began to
+        look, and has been absent since, has been forgotten by EC2 long ago.
+        """
         clock, unseen, over = self._clock(), {}, []
         for claim in claims:
             seen, key = described.get(claim.instance_id or ""), (claim.token, claim.number)
-            if seen is None:
-                unseen[key] = self._unseen.get(key, clock)
-            if clock - unseen[key] > UNSEEN_SECONDS if seen is None else seen.power is None:
+            if seen is not None:
+                if seen.power is None:
+                    over.append(claim)
+                continue
+            unseen[key] = self._unseen.get(key, clock)
+            old = now - claim.made_at > UNSEEN_SECONDS and claim.instance_id is not None
+            forgotten = old and claim.instance_id not in self._shown
+            if clock - unseen[key] > (_FORGOTTEN_BY_EC2_SECONDS if forgotten else UNSEEN_SECONDS):
                 over.append(claim)
         self._unseen = unseen
         return over
-
-    def _name(self, claims: Sequence[Claim], described: Mapping[str, Description]) -> None:
-        """Set the `Name` of those that lack theirs; one that EC2 does not know yet has its turn later."""
-        for claim in claims:
-            seen = described.get(claim.instance_id or "")
-            if seen is None or seen.name == name_of(claim.number) or self._named.get(seen.instance_id) == claim.number:
-                continue
-            try:
-                self._ec2.name(seen.instance_id, name_of(claim.number))
-            except FacerecError as exc:
-                log.info("instance_not_named", instance_id=seen.instance_id, number=claim.number, reason=str(exc))
-            else:
-                self._named[seen.instance_id] = claim.number
 
     def _forget(
         self, over: Sequence[Claim], claims: Sequence[Claim], registrations: Mapping[str, Registration], now: float
@@ -261,7 +280,6 @@ class Ec2Fleet:
             last = max(report.reported_at if report else 0.0, registration.drain_ordered_at or 0.0)
             if instance_id in gone or (instance_id not in known and now - last > _FORGOTTEN_SECONDS):
                 self._reports.forget(instance_id)
-        self._named = {instance_id: number for instance_id, number in self._named.items() if instance_id in known}
 
     def _ours(self, instance_ids: Sequence[str]) -> list[Claim]:
         """The claims of those instances that are of the fleet; others are never touched."""
@@ -282,6 +300,12 @@ class Ec2Fleet:
                 return dict.fromkeys(claims, exc)
             return {failed: why for claim in claims for failed, why in self._give(order, [claim]).items()}
         return {}
+
+
+def _started(claim: Claim, former: WorkerReport | None, now: float) -> Claim:
+    """The claim with the order to start, and with the worker whose reports no longer count."""
+    ready_at = claim.former_ready_at if former is None else former.ready_at
+    return replace(claim, order=Order.START, ordered_at=now, former_ready_at=ready_at)
 
 
 def _raise_other(failed: Mapping[Claim, FacerecError]) -> None:

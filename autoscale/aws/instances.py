@@ -25,6 +25,7 @@ _NAME = re.compile(r"app-tier-instance-([1-9][0-9]{0,5})")
 _REASON_TIME = re.compile(r"\((\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) (?:GMT|UTC)\)")
 LAG_SECONDS = 60.0
 """How long EC2's answers may lag behind an order; usually they do for some seconds."""
+_CLOCKS_DIFFER_SECONDS = 600.0
 
 
 def name_of(number: int) -> str:
@@ -126,8 +127,7 @@ def instance_of(
         instance_id=claim.instance_id,
         power=power,
         since=since,
-        # What was said before is of a former life.
-        worker=report if report is not None and report.ready_at >= since else None,
+        worker=None if report is None or _of_former_life(report, claim, seen, power) else report,
         drain_ordered_at=registration.drain_ordered_at if registration is not None else None,
         spot=seen.spot if seen is not None else claim.request is not None and claim.request.spot,
         # Who fell back to stopped is, like an old version, not worth starting: another is launched instead.
@@ -138,12 +138,23 @@ def instance_of(
     )
 
 
+def _of_former_life(report: WorkerReport, claim: Claim, seen: Description | None, power: Power) -> bool:
+    """Whether the report comes from before the last start, or from before the stop.
+
+    The worker's clock may be another than ours, and that of EC2 a third one: told by its own clock is the worker that
+    we knew when we gave the order. Somebody else's start is told by a time that no two clocks differ by.
+    """
+    if power in {Power.STOPPING, Power.STOPPED} or report.ready_at == claim.former_ready_at:
+        return True
+    return seen is not None and report.reported_at < seen.launched_at - _CLOCKS_DIFFER_SECONDS
+
+
 def _failed_to_start(claim: Claim, report: WorkerReport | None) -> bool:
     """Whether a stopped instance was last told to start and never got so far that its worker spoke.
 
     EC2 accepts a start before it knows whether there is room, or a key for the disk; then it only stops it again.
     """
-    return claim.order is Order.START and (report is None or report.ready_at < claim.ordered_at)
+    return claim.order is Order.START and (report is None or report.ready_at == claim.former_ready_at)
 
 
 def _power(claim: Claim, seen: Description | None, now: float) -> Power:

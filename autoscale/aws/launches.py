@@ -140,6 +140,8 @@ def _to_item(claim: Claim) -> Any:
         item["instance_id"] = {"S": claim.instance_id}
     if claim.order is not None:
         item |= {"order": {"S": claim.order.value}, "ordered_at": {"N": repr(claim.ordered_at)}}
+    if claim.former_ready_at is not None:
+        item["former_ready_at"] = {"N": repr(claim.former_ready_at)}
     request = claim.request
     if request is not None:
         item |= {
@@ -170,4 +172,5 @@ def _from_item(item: Any) -> Claim:
         instance_id=item.get("instance_id", {}).get("S"),
         order=Order(item["order"]["S"]) if "order" in item else None,
         ordered_at=float(item["ordered_at"]["N"]) if "order" in item else 0.0,
+        former_ready_at=float(item["former_ready_at"]["N"]) if "former_ready_at" in item else None,
     )

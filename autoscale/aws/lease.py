@@ -89,6 +89,14 @@ class DynamoLease:
             {":them": {"S": seen[0]}, ":theirs": {"N": str(seen[1])}},
         )
 
+    def renew(self) -> None:
+        """Renew what is ours, in the middle of what takes long; raises `LeaseLost`, and never takes the lease back.
+
+        Whoever had it meanwhile may have changed everything.
+        """
+        if not self.held or not self._written(self._clock(), "#owner = :me"):
+            raise _refused()
+
     def release(self) -> None:
         """Delete the item, if it is ours."""
         self._held_until = -float("inf")

@@ -38,14 +38,17 @@ class Polled(Generic[Value]):
 
     def value(self) -> Value:
         """The latest reading."""
-        if self._clock() >= self._due:
-            try:
-                self._value = self._read()
-            except FacerecError as exc:
-                if not self._failing:
-                    log.warning("reading_failed", what=self._what, reason=str(exc))
-                self._value, self._failing = self._fallback, True
-            else:
-                self._failing = False
-            self._due = self._clock() + self._every_seconds
+        return self.anew() if self._clock() >= self._due else self._value
+
+    def anew(self) -> Value:
+        """A reading of this moment."""
+        try:
+            self._value = self._read()
+        except FacerecError as exc:
+            if not self._failing:
+                log.warning("reading_failed", what=self._what, reason=str(exc))
+            self._value, self._failing = self._fallback, True
+        else:
+            self._failing = False
+        self._due = self._clock() + self._every_seconds
         return self._value

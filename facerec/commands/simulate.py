@@ -7,7 +7,6 @@ from pathlib import Path
 import click
 
 from autoscale.controller import Priors
-from autoscale.policy import Policy
 from autoscale.simulator.run import POLICIES, Run, simulate
 from autoscale.simulator.scenario import Load, Scenarios, recorded
 from facerec.commands.picture_file import PictureFile
@@ -66,6 +65,8 @@ def command(
       facerec simulate spikes --cooldown 20 --target 5 --max-instances 30
       facerec simulate arrivals.csv --boot 90 --service 0.5 --json
     """  # noqa: D301 - \b is click's mark for a block that is not wrapped
+    from autoscale.process import policy_of
+
     scenarios = Scenarios.load()
     if trace is None:
         _list(scenarios)
@@ -76,13 +77,15 @@ def command(
     if service is not None:
         environment = replace(environment, service=replace(environment.service, mean=service))
     settings = Settings.load().autoscale
-    policy = Policy(
-        min_instances=settings.min_instances if min_instances is None else min_instances,
-        max_instances=settings.max_instances if max_instances is None else max_instances,
-        target_seconds=settings.target_seconds if target is None else target,
-        cooldown_seconds=settings.cooldown_seconds if cooldown is None else cooldown,
-        utilisation=settings.utilisation,
-        warm_pool_max=environment.warm_pool_max,
+    # The baselines keep as many stopped instances as ours.
+    environment = replace(environment, warm_pool_max=settings.warm_pool_max)
+    policy = policy_of(settings)
+    policy = replace(
+        policy,
+        min_instances=policy.min_instances if min_instances is None else min_instances,
+        max_instances=policy.max_instances if max_instances is None else max_instances,
+        target_seconds=policy.target_seconds if target is None else target,
+        cooldown_seconds=policy.cooldown_seconds if cooldown is None else cooldown,
     )
     if policy.min_instances > policy.max_instances:
         raise ConfigurationError(
@@ -91,8 +94,8 @@ def command(
     priors = Priors(settings.boot_prior_seconds, settings.start_prior_seconds, settings.service_prior_seconds)
     drawn = _load(trace, scenarios).trace(environment, seed)
     watch = drawn.duration_seconds / _MOMENTS if plot is not None else None
-    chosen = POLICIES if policies == "all" else (policies,)
-    runs = {name: simulate(drawn, environment, name, policy, seed, priors, watch) for name in chosen}
+    names = POLICIES if policies == "all" else (policies,)
+    runs = {name: simulate(drawn, environment, name, policy, seed, priors, watch) for name in names}
     if plot is not None:
         from facerec.commands.simulation_plot import draw
 

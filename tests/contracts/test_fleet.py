@@ -205,6 +205,25 @@ def test_what_was_said_in_a_former_life_is_not_told(world: World) -> None:
     assert world.one().worker == fresh
 
 
+@pytest.mark.parametrize("apart", [-90, 90])
+def test_a_worker_is_heard_whose_clock_is_another(world: World, apart: float) -> None:
+    """After a launch, and after a start, whose time is told by other clocks than the worker's."""
+    world.fleet.launch([1])
+    first = said(world.one(), world.time.now() + apart)
+    world.reports.report(first)
+    assert world.one().worker == first
+    world.fleet.stop(world.ids())
+    world.time.ahead += LAG_SECONDS + 1
+    assert world.one().worker is None
+    world.fleet.start(world.ids())
+    world.time.ahead += 10
+    world.reports.report(first)  # late
+    assert world.one().worker is None
+    second = said(world.one(), world.time.now() + apart)
+    world.reports.report(second)
+    assert world.one().worker == second
+
+
 def test_who_is_to_end_takes_no_more_tasks(world: World) -> None:
     """Its worker reports until its process is ended: an order to drain stays, and who had none gets one."""
     world.fleet.launch([1, 2, 3, 4])

@@ -121,6 +121,23 @@ def test_a_claim_that_stays_unseen_is_dropped(cloud: Cloud) -> None:
             assert cloud.claims() == []
 
 
+def test_what_ec2_has_forgotten_does_not_fill_the_cap(cloud: Cloud, other: Clients) -> None:
+    """After a long absence of every controller: what it never shows to the new one does not count for minutes."""
+    fleet = cloud.active()
+    fleet.launch([1, 2])
+    kept = str(fleet.instances()[0].instance_id)
+    cloud.time.ahead += UNSEEN_SECONDS + 1
+
+    shown = dict(other.ec2.describe_instances(InstanceIds=[kept]))
+    with cloud.hooked("before-call.ec2.DescribeInstances", lambda **_: answer(shown)):
+        late = cloud.fleet(held_again(cloud))
+        assert [one.number for one in late.instances()] == [1, 2]  # one reading may lack it by chance
+        cloud.time.ahead += 6
+        assert [one.number for one in fleet.instances()] == [1, 2]  # this one has seen both
+        assert [one.number for one in late.instances()] == [1]
+        assert len(cloud.claims()) == 1
+
+
 def test_late_answers_never_make_the_fleet_smaller(cloud: Cloud) -> None:
     """What EC2 does not show (yet, or for a moment) is still told, so that it is not launched again."""
     fleet = cloud.active()
@@ -288,6 +305,45 @@ def test_a_controller_that_is_succeeded_after_its_claim_launches_nothing(cloud: 
     assert cloud.shown() == []
     assert [one.number for one in cloud.fleet(held_again(cloud)).instances()] == [1]
     assert len(cloud.shown()) == 1
+
+
+@pytest.mark.parametrize("order", ["stop", "terminate"])
+def test_a_controller_whose_lease_runs_out_ends_nobody(cloud: Cloud, order: str) -> None:
+    """The orders to drain before it may take long; whoever has the lease by then may have called them back."""
+    lease = cloud.lease()
+    assert lease.hold()
+    fleet = cloud.fleet(lease)
+    fleet.launch([1, 2, 3])
+    ids = [str(one.instance_id) for one in fleet.instances()]
+    given = []
+
+    def stall(instance_id: str, ordered_at: float) -> None:
+        given.append((instance_id, ordered_at))
+        if len(given) == 2:
+            cloud.time.silence += 3601
+
+    cloud.reports.order_drain = stall  # type: ignore[method-assign] # it takes an hour
+    with (
+        cloud.hooked(f"before-call.ec2.{order.capitalize()}Instances", refusal("MustNotBeAsked")),
+        pytest.raises(LeaseLost),
+    ):
+        getattr(fleet, order)(ids)
+    assert [instance_id for instance_id, _ in given] == ids[:2]
+    assert {one["State"]["Name"] for one in cloud.shown()} == {"running"}
+    given.clear()
+
+    def stall_at_last(instance_id: str, ordered_at: float) -> None:
+        given.append((instance_id, ordered_at))
+        if len(given) == 3:
+            cloud.time.silence += 3601
+
+    cloud.reports.order_drain = stall_at_last  # type: ignore[method-assign] # as before
+    assert lease.hold()
+    with (
+        cloud.hooked(f"before-call.ec2.{order.capitalize()}Instances", refusal("MustNotBeAsked")),
+        pytest.raises(LeaseLost),
+    ):
+        getattr(fleet, order)(ids)
 
 
 def test_throttling_keeps_the_claim_and_its_token(cloud: Cloud) -> None:

@@ -12,12 +12,12 @@ from autoscale import bootstrap
 from autoscale.aws.offers import REST_SECONDS
 from autoscale.observation import Power, QueueDepth
 from facerec.aws.clients import Clients
-from facerec.errors import ConfigurationError, InsufficientCapacity
+from facerec.errors import ConfigurationError, InsufficientCapacity, LeaseLost
 from facerec.setting_groups import NameSettings
 from facerec.settings import Settings
 from tests.fakes.fleet import a_record
 from tests.fakes.worker_reports import InMemoryWorkerReports
-from tests.support.cloud import Cloud, answer, described, made, nothing_shown, refusal
+from tests.support.cloud import Cloud, answer, described, held_again, made, nothing_shown, refusal
 from tests.support.emulated import EmulatedAws
 
 
@@ -190,6 +190,37 @@ def test_failing_status_checks_are_told(cloud: Cloud) -> None:
         assert [one.impaired for one in fleet.instances()] == [False, False]
 
 
+def test_who_has_recovered_is_not_ended_for_an_old_check(cloud: Cloud) -> None:
+    """The checks are read now and then; of who fails them they are read again before each decision."""
+    fleet = cloud.active()
+    fleet.launch([1])
+    failing = {
+        "InstanceId": str(fleet.instances()[0].instance_id),
+        "SystemStatus": {"Status": "ok"},
+        "InstanceStatus": {"Status": "impaired"},
+    }
+    cloud.time.ahead += 20
+    asked = []
+
+    def checks(**_: Any) -> Any:
+        asked.append(cloud.time.now())
+        return answer({"InstanceStatuses": [failing]})
+
+    with cloud.hooked("before-call.ec2.DescribeInstanceStatus", checks):
+        assert [one.impaired for one in fleet.instances()] == [True]
+    cloud.time.ahead += 1
+    with cloud.hooked("before-call.ec2.DescribeInstanceStatus", lambda **_: answer({"InstanceStatuses": []})):
+        assert [one.impaired for one in fleet.instances()] == [False]
+    asked.clear()
+    failing["InstanceId"] = "i-another"  # others' instances are no reason to ask more often
+    cloud.time.ahead += 20
+    with cloud.hooked("before-call.ec2.DescribeInstanceStatus", checks):
+        for _ in range(3):
+            assert [one.impaired for one in fleet.instances()] == [False]
+            cloud.time.ahead += 1
+    assert len(asked) == 2  # one reading, of two checks
+
+
 def test_spot_is_asked_for_and_told(cloud: Cloud) -> None:
     """As the settings want it."""
     bodies: list[Any] = []
@@ -218,6 +249,55 @@ def test_a_launch_larger_than_a_transaction_is_split(ministack_clients: Clients)
         fleet.launch(list(range(1, 201)))
     assert [one.number for one in fleet.instances()] == list(range(1, 201))
     assert len({one.instance_id for one in fleet.instances()}) == 200
+
+
+def test_names_are_given_by_and_by(ministack_clients: Clients) -> None:
+    """Each is a request: a large launch waits for twenty of them, and each later reading for twenty more."""
+    cloud = made(ministack_clients)
+    named: list[Any] = []
+    instances = [described(number) for number in range(90)]
+    fleet = cloud.active()
+
+    def tag(params: Any, **_: Any) -> Any:
+        named.append(params["body"])
+        return answer({})
+
+    with (
+        cloud.hooked("before-call.ec2.RunInstances", lambda **_: answer({"Instances": instances})),
+        cloud.hooked(
+            "before-call.ec2.DescribeInstances", lambda **_: answer({"Reservations": [{"Instances": instances}]})
+        ),
+        cloud.hooked("before-call.ec2.CreateTags", tag),
+    ):
+        fleet.launch(list(range(1, 91)))
+        assert len(named) == 20
+        for total in (40, 60, 80, 90, 90):
+            fleet.instances()
+            assert len(named) == total
+    assert {body["Tag.1.Value"] for body in named} == {f"app-tier-instance-{number}" for number in range(1, 91)}
+
+
+def test_the_lease_is_renewed_within_a_large_launch(ministack_clients: Clients) -> None:
+    """So that it does not run out between two batches; who lost it meanwhile stops."""
+    cloud, next_id = made(ministack_clients), iter(range(1000))
+    lease = cloud.lease()
+    assert lease.hold()
+    fleet, calls = cloud.fleet(lease), []
+
+    def slow(params: Any, **_: Any) -> Any:
+        calls.append(int(params["body"]["MaxCount"]))
+        cloud.time.silence += 2000  # of the lease's 3600 seconds
+        if len(calls) == 3:
+            held_again(cloud)
+        return answer({"Instances": [described(next(next_id)) for _ in range(calls[-1])]})
+
+    with (
+        cloud.hooked("before-call.ec2.RunInstances", slow),
+        cloud.hooked("before-call.ec2.CreateTags", lambda **_: answer({})),
+        pytest.raises(LeaseLost),
+    ):
+        fleet.launch(list(range(1, 401)))
+    assert calls == [90, 90, 90]
 
 
 def test_a_lost_table_is_written_anew_for_any_number_of_instances(cloud: Cloud) -> None:

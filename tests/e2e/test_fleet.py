@@ -24,11 +24,15 @@ ZERO_SECONDS = 90
 
 @pytest.fixture(scope="module")
 def elastic(artefact_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    """A system at zero instances that goes back to zero at once, with the sample people enrolled."""
+    """A system at zero instances that goes back to zero at once, with the sample people enrolled.
+
+    Its target is so short that thirty uploads are worth more instances than it may have.
+    """
     environ = {
         "FACEREC_MODEL__DIR": str(artefact_dir),
         "FACEREC_AUTOSCALE__MAX_INSTANCES": str(MOST),
         "FACEREC_AUTOSCALE__COOLDOWN_SECONDS": "0",
+        "FACEREC_AUTOSCALE__TARGET_SECONDS": "0.2",
     }
     with System(tmp_path_factory.mktemp("elastic"), workers=None, environ=environ) as running:
         running.run("enrol", "--folder", "examples/gallery")
@@ -47,9 +51,9 @@ def assert_all_right(replies: list[Reply]) -> None:
 
 
 def assert_at_zero(system: System, watch: FleetWatch) -> None:
-    """No instance is left, the cap was kept, and the queues are empty."""
+    """No instance is left, the cap was reached and kept, and the queues are empty."""
     watch.zero_after(time.monotonic(), ZERO_SECONDS)
-    assert watch.most() <= MOST
+    assert watch.most() == MOST
     assert queue_counts(system, "facerec-req-queue") == (0, 0)
     assert queue_counts(system, "facerec-req-queue-dlq") == (0, 0)
     assert queue_counts(system, "facerec-resp-queue") == (0, 0)
@@ -62,7 +66,6 @@ def test_bursts_are_answered_from_zero_and_the_fleet_returns_to_zero(elastic: Sy
             watch.zero_after(time.monotonic(), ZERO_SECONDS)
             assert_all_right(burst(elastic, 30))
             assert_at_zero(elastic, watch)
-            assert watch.most() >= 1
 
 
 def test_a_killed_worker_and_a_killed_autoscaler_lose_nothing(elastic: System) -> None:

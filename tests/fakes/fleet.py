@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from autoscale.observation import Instance, Power, QueueDepth
 from autoscale.ports import Record
 from facerec.errors import FacerecError, InsufficientCapacity, LeaseLost
+from facerec.fleet import WorkerReport
 from facerec.ports import WorkerReports
 
 
@@ -92,6 +93,8 @@ class Machine:
     spot: bool = False
     outdated: bool = False
     impaired: bool = False
+    former_ready_at: float | None = None
+    """Of the worker that was known at the last start: its reports no longer count."""
 
 
 class FakeFleet:
@@ -139,7 +142,7 @@ class FakeFleet:
                     instance_id=machine.instance_id if now >= machine.confirmed_at else None,
                     power=machine.power,
                     since=machine.since,
-                    worker=report if report is not None and report.ready_at >= machine.since else None,
+                    worker=None if report is None or self._of_former_life(report, machine) else report,
                     drain_ordered_at=registration.drain_ordered_at if registration is not None else None,
                     spot=machine.spot,
                     outdated=machine.outdated,
@@ -170,6 +173,9 @@ class FakeFleet:
         for machine in self._ours(instance_ids):
             if machine.power is Power.STOPPED:
                 self._take_capacity()
+                registration = self._reports.registrations().get(machine.instance_id)
+                if registration is not None and registration.report is not None:
+                    machine.former_ready_at = registration.report.ready_at
                 self._reports.forget(machine.instance_id)
                 machine.power, machine.since = Power.PENDING, self._now()
 
@@ -207,6 +213,10 @@ class FakeFleet:
 
     def _ours(self, instance_ids: Sequence[str]) -> list[Machine]:
         return [machine for machine in self.machines if machine.instance_id in instance_ids]
+
+    @staticmethod
+    def _of_former_life(report: WorkerReport, machine: Machine) -> bool:
+        return machine.power in {Power.STOPPING, Power.STOPPED} or report.ready_at == machine.former_ready_at
 
     def _take_capacity(self) -> None:
         if self.capacity is not None:

@@ -21,15 +21,55 @@ def serving(number: int, boot: float = 40.0, since: float = NOW - 300, **changes
     return Instance(number, f"i-{number}", Power.RUNNING, since, report)
 
 
+def booting(number: int, since: float = NOW - 300) -> Instance:
+    """An instance whose worker has not reported yet."""
+    return Instance(number, f"i-{number}", Power.PENDING, since)
+
+
+def booted(boots: Boots, number: int, seconds: float) -> None:
+    """See an instance boot, and serve for a while."""
+    for _ in range(3):
+        boots.observe([booting(number)])
+    for _ in range(3):
+        boots.observe([serving(number, seconds)])
+
+
 def test_boots_are_the_median_of_what_was_seen_each_counted_once() -> None:
     """One slow boot does not move it, and a worker that came back later is no boot."""
-    boots = Boots(60.0)
+    boots = Boots(60.0, 600.0)
     assert boots.seconds == 60
     for number, seconds in enumerate((30.0, 40.0, 500.0)):
-        for _ in range(5):
-            boots.observe(serving(number, seconds))
-    boots.observe(serving(0, 250.0))
+        booted(boots, number, seconds)
+    boots.observe([serving(0, 250.0)])
     assert boots.seconds == 40
+
+
+def test_a_boot_counts_once_however_many_came_after_it() -> None:
+    """A worker that is restarted after sixteen other boots has not booted for hours."""
+    boots = Boots(60.0, 600.0)
+    for number in range(17):
+        booted(boots, number, 40.0)
+    for number in range(17):
+        boots.observe([serving(number, 599.0)])
+    assert boots.seconds == 40
+
+
+def test_what_no_boot_can_take_is_not_learned() -> None:
+    """Longer than an instance is waited for, or less than nothing because two clocks differ."""
+    boots = Boots(60.0, 300.0)
+    booted(boots, 1, 301.0)
+    booted(boots, 2, -20.0)
+    assert boots.seconds == 60
+
+
+def test_a_worker_that_was_restarted_before_the_controller_is_no_boot() -> None:
+    """After a failover a fleet that has served for hours is still scaled by the prior."""
+    controller = Controller(Policy(), Priors())
+    old = serving(1, boot=18_000, since=NOW - 18_100)
+    decision = controller.step(Observation(QueueDepth(3000, 0), (old,)), NOW)
+    assert controller.estimates(NOW).boot_seconds == Priors().boot_seconds
+    assert isinstance(decision, Decision)
+    assert decision.launch == tuple(range(2, 16))
 
 
 def test_throughput_is_that_of_saturated_time() -> None:
@@ -157,3 +197,120 @@ def test_a_long_gap_is_not_the_workers_silence() -> None:
         decision = controller.step(Observation(QueueDepth(1, 3), fleet), float(now))
     assert isinstance(decision, Decision)
     assert decision.terminate == ("i-1",)
+
+
+def test_a_clock_that_is_ahead_makes_nobody_silent() -> None:
+    """The controller's is 90 s ahead of the workers': what counts is that they say something new each second."""
+    controller = Controller(Policy(), Priors())
+    for second in range(200):
+        now = NOW + second
+        fleet = tuple(serving(n, reported_at=now - 90, held=1, idle_since=None) for n in (1, 2, 3))
+        decision = controller.step(Observation(QueueDepth(297, 3), fleet), now)
+        assert isinstance(decision, Decision)
+        assert decision.holds
+
+
+def test_who_falls_silent_is_lost_after_the_limit_whatever_its_clock_says() -> None:
+    """Its last report may be from the future."""
+    controller = Controller(Policy(), Priors())
+    lost_at = []
+    for second in range(100):
+        now = NOW + second
+        alive = serving(1, reported_at=now, held=1, idle_since=None)
+        silent = serving(2, reported_at=NOW + 5000 + min(second, 10), held=1, idle_since=None)
+        decision = controller.step(Observation(QueueDepth(0, 2), (alive, silent)), now)
+        assert isinstance(decision, Decision)
+        if decision.terminate:
+            lost_at.append(second)
+    assert lost_at[0] == 10 + 61
+
+
+def test_idleness_is_told_by_the_workers_own_clock() -> None:
+    """An instance that is busy every few seconds is not drained because our clock is two minutes ahead."""
+    controller = Controller(Policy(), Priors())
+    for second in range(200):
+        now = NOW + second
+        fleet = tuple(
+            serving(n, reported_at=now - 120, idle_since=now - 120 - second % 5, tasks_done=second) for n in (1, 2)
+        )
+        decision = controller.step(Observation(QueueDepth(0, 0), fleet), now)
+        assert isinstance(decision, Decision)
+        assert decision.drain == (() if second < 60 else ("i-2",))  # one of two is enough for such a flow
+    idle = tuple(serving(n, reported_at=NOW + 141, idle_since=NOW + 80) for n in (1, 2))
+    decision = controller.step(Observation(QueueDepth(0, 0), idle), NOW + 200)
+    assert isinstance(decision, Decision)
+    assert decision.drain == ("i-2", "i-1")
+
+
+def test_work_that_is_not_counted_for_a_moment_ends_no_boot() -> None:
+    """A task waits for the instance that boots; one reading of nothing is SQS's, a cooldown of nothing is the end."""
+    controller = Controller(Policy(), Priors(boot_seconds=100))
+    for second in range(70):
+        decision = controller.step(Observation(QueueDepth(1, 0), (booting(1, since=NOW),)), NOW + second)
+        assert isinstance(decision, Decision)
+        assert decision.holds
+    drained_at = []
+    for second in range(70, 140):
+        decision = controller.step(Observation(QueueDepth(0, 0), (booting(1, since=NOW),)), NOW + second)
+        assert isinstance(decision, Decision)
+        if decision.drain:
+            drained_at.append(second)
+    assert drained_at[0] == 130
+
+
+def writes_fail(controller: Controller, depth: QueueDepth, seconds: int) -> list[tuple[int, Decision]]:
+    """Two busy instances of which nothing is heard any more after ten seconds; what is done besides holding."""
+    acted: list[tuple[int, Decision]] = []
+    for second in range(seconds):
+        now = NOW + second
+        fleet = [serving(n, reported_at=min(now, NOW + 10), held=3, idle_since=None) for n in (1, 2)]
+        if acted and acted[0][1].launch:
+            fleet.append(booting(3, since=NOW + acted[0][0]))
+        decision = controller.step(Observation(depth, tuple(fleet)), now)
+        assert isinstance(decision, Decision)
+        if not decision.holds:
+            acted.append((second, decision))
+    return acted
+
+
+def test_a_fleet_that_falls_silent_as_one_is_not_ended() -> None:
+    """Their reports are refused, say, while they work: one more instance is to show, and all others stay."""
+    ((second, first), *others) = writes_fail(Controller(Policy(), Priors()), QueueDepth(100, 6), 350)
+    assert second == 71
+    assert first.launch == (3,)
+    assert not first.terminate
+    assert "1, 2 fell silent at once" in first.reason
+    assert not others
+
+
+def test_at_the_cap_one_of_a_silent_fleet_makes_room() -> None:
+    """Never both."""
+    acted = writes_fail(Controller(Policy(max_instances=2), Priors()), QueueDepth(100, 6), 72)
+    assert [(second, decision.terminate) for second, decision in acted] == [(71, ("i-1",))]
+
+
+def test_once_another_is_heard_the_silent_are_lost() -> None:
+    """Reports do come through, so that it was the workers that died."""
+    controller = Controller(Policy(), Priors())
+    for second in range(100):
+        now = NOW + second
+        fleet = [serving(n, reported_at=min(now, NOW + 10), held=3, idle_since=None) for n in (1, 2)]
+        if second >= 80:
+            fleet.append(serving(3, since=NOW + 72, boot=8, reported_at=now, held=3, idle_since=None))
+        decision = controller.step(Observation(QueueDepth(5, 6), tuple(fleet)), now)
+        assert isinstance(decision, Decision)
+        assert decision.terminate == (("i-1", "i-2") if second >= 80 else ())
+
+
+def test_a_silent_fleet_without_work_costs_nothing_for_long() -> None:
+    """The queue has been empty for a cooldown: who is silent holds nothing, so that the surplus goes."""
+    controller = Controller(Policy(min_instances=1), Priors())
+    ended: list[tuple[int, tuple[str, ...]]] = []
+    for second in range(200):
+        now = NOW + second
+        fleet = tuple(serving(n, reported_at=min(now, NOW + 10), held=3, idle_since=None) for n in (1, 2))
+        decision = controller.step(Observation(QueueDepth(0, 3 if second < 100 else 0), fleet), now)
+        assert isinstance(decision, Decision)
+        if decision.terminate:
+            ended.append((second, decision.terminate))
+    assert ended[0] == (160, ("i-2",))

@@ -15,7 +15,10 @@ class Day:
 
     def __init__(self, engines: int) -> None:
         self.seconds = 0.0
-        self.occupancy = Occupancy(engines, now=lambda: START + self.seconds, monotonic=lambda: 77 + self.seconds)
+        self.set_by = 0.0
+        self.occupancy = Occupancy(
+            engines, now=lambda: START + self.set_by + self.seconds, monotonic=lambda: 77 + self.seconds
+        )
         self._tasks: list[AbstractContextManager[None]] = []
 
     def at(self, seconds: float) -> "Day":
@@ -67,6 +70,18 @@ def test_it_is_idle_from_the_end_of_the_last_task() -> None:
     assert (day.report().held, day.report().idle_since) == (1, None)
     day.at(4).finish()
     assert (day.at(9).report().idle_since, day.occupancy.idle_since) == (START + 4, START + 4)
+
+
+@pytest.mark.parametrize("set_by", [3600.0, -3600.0])
+def test_setting_the_clock_makes_nobody_idle_for_longer(set_by: float) -> None:
+    """As at a boot: from the end of the last task to the report it is ten seconds, on whichever clock."""
+    day = Day(engines=1)
+    day.at(1).take()
+    day.at(5).finish()
+    day.set_by = set_by
+    for _ in range(2):
+        said = day.at(15).report()
+        assert (said.reported_at, said.idle_since) == (START + set_by + 15, START + set_by + 5)
 
 
 def test_saturated_time_is_added_up_exactly() -> None:

@@ -93,6 +93,7 @@ estimates = st.builds(
     st.floats(0.005, 5),
     st.floats(0, 500),
     st.none() | st.integers(0, 15),
+    st.none() | st.floats(0, 500),
 )
 policies = st.builds(
     Policy,
@@ -175,7 +176,7 @@ def test_what_cannot_be_read_changes_nothing(
 def test_a_decision_that_was_carried_out_needs_no_other(
     depth: QueueDepth, fleet: tuple[Instance, ...], guesses: Estimates, policy: Policy
 ) -> None:
-    """Once launches and starts are seen, the same backlog asks for no more of them, nor takes them back.
+    """Once its orders are seen, the same backlog asks for none of them again, nor for their contrary.
 
     What is terminated makes room under the cap, which may be used then.
     """
@@ -183,13 +184,28 @@ def test_a_decision_that_was_carried_out_needs_no_other(
     assert isinstance(decision, Decision)
     after = decide(Observation(depth, carried_out(fleet, decision)), guesses, policy, NOW)
     assert isinstance(after, Decision)
-    if (decision.launch or decision.start or decision.resume) and not decision.terminate:
-        assert not after.launch
-        assert not after.start
-        assert not after.resume
-    if decision.drain:
-        assert not after.drain
-        assert not after.resume
+    grew = bool(decision.launch or decision.start or decision.resume)
+    if not decision.terminate:
+        assert (after.launch, after.start, after.resume) == ((), (), ())
+    if not grew:
+        assert (after.drain, after.stop) == ((), ())
+    again = {*after.start, *after.resume, *after.drain, *after.stop, *after.terminate}
+    assert not {*decision.start, *decision.resume, *decision.stop, *decision.terminate} & again
+    assert not {*decision.drain} & {*after.start, *after.resume, *after.drain}  # who is drained may be ended
+
+
+@given(depths, fleets(), estimates, policies)
+def test_decisions_come_to_an_end(
+    depth: QueueDepth, fleet: tuple[Instance, ...], guesses: Estimates, policy: Policy
+) -> None:
+    """Carried out one after the other, with nothing new from queue and workers, they soon hold."""
+    for _ in range(5):
+        decision = decide(Observation(depth, fleet), guesses, policy, NOW)
+        assert isinstance(decision, Decision)
+        if decision.holds:
+            return
+        fleet = carried_out(fleet, decision)
+    raise AssertionError(decision)
 
 
 def carried_out(fleet: tuple[Instance, ...], decision: Decision) -> tuple[Instance, ...]:
@@ -249,7 +265,7 @@ def test_after_an_outage_nobody_is_lost_before_it_could_report() -> None:
     decision = decide(Observation(depth, tuple(busy), watched_since=NOW - 5), ESTIMATES, POLICY, NOW)
     assert isinstance(decision, Decision)
     assert decision.holds
-    assert decided(depth, *busy).terminate == ("i-1", "i-2")
+    assert decided(depth, *busy, instance(3)).terminate == ("i-1", "i-2")
 
 
 def test_who_drains_is_called_back_where_a_launch_would_come_too_late() -> None:
@@ -373,7 +389,8 @@ def test_spot_instances_are_terminated_not_stopped() -> None:
 def test_what_boots_for_nothing_is_ended() -> None:
     """The work was done by others; its worker, not yet there, will see the order before its first task."""
     policy = Policy(cooldown_seconds=0)
-    assert decided(QueueDepth(0, 0), booting(1), policy=policy).drain == ("i-1",)
+    assert decided(QueueDepth(0, 0), booting(1), policy=policy).holds  # one reading of nothing may be wrong
+    assert decided(QueueDepth(0, 0), booting(1), policy=policy, empty_seconds=1.0).drain == ("i-1",)
     ordered = replace(booting(1), drain_ordered_at=NOW - 1)
     assert decided(QueueDepth(0, 0), ordered, policy=policy).terminate == ("i-1",)
 
@@ -382,3 +399,25 @@ def test_a_lowered_cap_drains_at_once() -> None:
     """Also who is busy: it finishes first."""
     fleet = [instance(n, worker=report(f"i-{n}", held=n, idle_since=None)) for n in range(1, 5)]
     assert decided(QueueDepth(500, 10), *fleet, policy=Policy(max_instances=2)).drain == ("i-1", "i-2")
+
+
+@pytest.mark.parametrize(
+    ("stopped", "unstartable"),
+    [
+        (instance(2, Power.STOPPED), frozenset({"i-2"})),
+        (instance(2, Power.STOPPED, outdated=True), frozenset()),
+        (instance(2, Power.STOPPED, since=NOW - 90_000), frozenset()),
+    ],
+    ids=["no room for it", "outdated", "expired"],
+)
+def test_a_stopped_instance_that_will_not_be_started_is_no_reason_to_hope(
+    stopped: Instance, unstartable: frozenset[str]
+) -> None:
+    """New ones need a whole boot, so that fewer of them are worth it than if they could be started."""
+    depth, serving = QueueDepth(600, 0), instance(1)
+    seen = decide(Observation(depth, (serving, stopped), unstartable=unstartable), ESTIMATES, POLICY, NOW)
+    without = decide(Observation(depth, (serving,)), ESTIMATES, POLICY, NOW)
+    assert isinstance(seen, Decision)
+    assert isinstance(without, Decision)
+    assert seen.reason.removesuffix("; 2 to go") == without.reason
+    assert decided(depth, serving, instance(2, Power.STOPPED)).start == ("i-2",)

@@ -8,7 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
-from autoscale.observation import Instance, Power
+from autoscale.observation import Instance, Phase, Power
 from autoscale.pauses import LaunchPause
 from autoscale.policy import Decision, Hold
 from autoscale.reconciler import Reconciler
@@ -16,7 +16,7 @@ from autoscale.rounds import ActionKind, Cause, Round
 from facerec.errors import ConfigurationError, FacerecError, InsufficientCapacity, LeaseLost, Throttled, Transient
 from tests.fakes.fleet import FakeLease
 from tests.fakes.worker_reports import READY
-from tests.support.fleet_world import LEASE_SECONDS, World, events, rounds, serving, started
+from tests.support.fleet_world import LEASE_SECONDS, POLICY, World, events, rounds, serving, started
 
 
 @pytest.fixture
@@ -200,6 +200,49 @@ def test_nobody_is_ended_who_is_alive_after_all(world: World, reconciler: Reconc
     assert done.decision.terminate == (world.machine(1).instance_id,)
     assert not done.actions
     assert world.machine(1).power is Power.RUNNING
+
+
+def test_nobody_is_ended_who_speaks_after_all(world: World, reconciler: Reconciler) -> None:
+    """A worker that was silent for its minute, and reports just before its end, is spared."""
+    serving(world, 2)
+    world.queue(15)
+    first, second = world.fleet.instances()
+    readings = 0
+
+    def speak(method: str) -> None:
+        nonlocal readings
+        readings += method == "instances"
+        if readings == 2:
+            world.report(second, held=1)
+
+    world.on_call = speak
+    for _ in range(62):
+        readings = 0
+        world.report(first, held=1)
+        done = reconciler.round()
+        world.now += 1
+    assert isinstance(done.decision, Decision)
+    assert done.decision.terminate == (second.instance_id,)
+    assert not [action for action in done.actions if action.kind is ActionKind.TERMINATE]
+    assert world.machine(2).power is Power.RUNNING
+
+
+def test_after_an_outage_nobody_is_told_as_lost(world: World, reconciler: Reconciler) -> None:
+    """Neither reports nor readings came through: metrics, log and chronicle show the fleet as it is decided on."""
+    serving(world, 3)
+    world.queue(30)
+    rounds(world, reconciler, 3)
+    world.failing["instances"] = Transient("no answer")
+    for _ in range(100):
+        world.now += 1
+        reconciler.round()
+    del world.failing["instances"]
+    done = reconciler.round()
+    phases = done.phases(POLICY.limits)
+    assert phases is not None
+    assert (phases[Phase.SERVING], phases[Phase.LOST]) == (3, 0)
+    assert world.chronicle.kept[-1].serving == 3
+    assert not done.actions
 
 
 def test_nothing_is_ended_on_an_old_observation(world: World, reconciler: Reconciler, logs: list[EventDict]) -> None:

@@ -1,5 +1,6 @@
 """The simulator: nothing is lost or done twice, the bill is right, and the baselines follow their published rules."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -20,6 +21,7 @@ from autoscale.simulator.scalers import World
 from autoscale.simulator.scenario import Environment, Load, LogNormal, Scenarios, Trace, recorded
 from autoscale.simulator.target_tracking import TargetTracking
 from facerec.errors import ConfigurationError
+from facerec.setting_groups import InstancesSettings
 
 ENVIRONMENT = Scenarios.load().environment
 CERTAIN = replace(
@@ -331,3 +333,25 @@ def test_the_command_compares_and_draws(tmp_path: Path) -> None:
     assert all(name in told.output for name in POLICIES)
     assert plot.read_bytes().startswith(b"\x89PNG")
     assert "burst-100" in CliRunner().invoke(command, []).output
+
+
+def test_the_command_takes_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a warm pool the second of two bursts finds stopped instances; without one it waits for boots again."""
+    from facerec.commands.simulate import command  # noqa: PLC0415 - as above
+
+    path = tmp_path / "two.csv"
+    path.write_text("\n".join(str(at + index / 100) for at in (0, 400) for index in range(50)))
+    latest = {}
+    for kept in ("4", "0"):
+        monkeypatch.setenv("FACEREC_AUTOSCALE__WARM_POOL_MAX", kept)
+        told = CliRunner().invoke(command, [str(path), "--policy", "ours", "--json"])
+        assert told.exit_code == 0, told.output
+        latest[kept] = json.loads(told.output)["ours"]
+    assert latest["4"]["launches"] < latest["0"]["launches"]
+    assert latest["4"]["p50_s"] < latest["0"]["p50_s"]
+
+
+def test_the_disks_are_those_of_the_settings() -> None:
+    """The scenarios bill what an instance is launched with: 0.08 $ a GB and month of 730 hours."""
+    price = InstancesSettings().volume_gb * 0.08 / 730
+    assert pytest.approx(price, rel=0.001) == ENVIRONMENT.disk_price_per_hour

@@ -1,0 +1,89 @@
+"""When the benchmarks of the fleet fail: what they measured must not be taken for a success."""
+
+import json
+
+import pytest
+
+from benchmarks import burst, elasticity, scale
+
+RIGHT: burst.Figures = {
+    "answered": 100,
+    "wrong": 0,
+    "lost": 0,
+    "left_visible": 0,
+    "left_in_flight": 0,
+    "left_responses": 0,
+    "max_running": 4,
+    "to_first_answer_s": 3.1,
+    "to_last_answer_s": 8.0,
+    "to_zero_s": 1.7,
+}
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({}, []),
+        ({"wrong": 1}, ["wrong"]),
+        ({"lost": 1}, ["lost"]),
+        ({"left_visible": 2}, ["left_visible"]),
+        ({"left_in_flight": 1}, ["left_in_flight"]),
+        ({"left_responses": 1}, ["left_responses"]),
+        ({"max_running": 5}, ["max_running"]),
+    ],
+)
+def test_a_burst_is_amiss(changed: burst.Figures, told: list[str]) -> None:
+    """In any of several bursts."""
+    summary = burst.summary([RIGHT, RIGHT | changed], max_instances=4)
+    assert summary["amiss"] == told
+
+
+def test_a_burst_without_instances_is_amiss() -> None:
+    """Something else answered."""
+    assert burst.amiss(RIGHT | {"max_running": 0}, max_instances=4) == ["max_running"]
+
+
+def test_a_burst_without_answers_is_json() -> None:
+    """What was not measured is null, and never better than what was."""
+    nothing = RIGHT | {"answered": 0, "lost": 100, "to_first_answer_s": None}
+    summary = json.loads(json.dumps(burst.summary([nothing, nothing], max_instances=4), allow_nan=False))
+    assert summary["to_first_answer_s"] is None
+    assert summary["amiss"] == ["lost", "answered"]
+    assert burst.summary([RIGHT, nothing], max_instances=4)["to_first_answer_s"] is None
+
+
+def figures(p95: float, cost: float, **worst: float) -> elasticity.Figures:
+    """One policy on one trace."""
+    return {"p95_s": p95, "cost_per_1000": cost, "over_cap": 0.0, "lost": 0, **worst}
+
+
+def table(**changed: elasticity.Figures) -> elasticity.Table:
+    """Ours is the fastest, and as cheap as any."""
+    policies = ("naive", "keda", "target-tracking")
+    row = {"ours": figures(1, 1), elasticity.FROM_ONE: figures(1, 1), **{name: figures(2, 1) for name in policies}}
+    return {"steady": row | changed}
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({}, []),
+        ({"keda": figures(0.9, 0.9)}, ["dominated_by"]),
+        ({"target-tracking": figures(0.9, 0.9)}, ["dominated_by", "from_one dominated_by"]),
+        ({"naive": figures(2, 1, lost=1)}, ["lost"]),
+        ({"ours": figures(1, 1, over_cap=0.5)}, ["over_cap"]),
+    ],
+)
+def test_a_comparison_is_amiss(changed: dict[str, elasticity.Figures], told: list[str]) -> None:
+    """Lost requests, a cap exceeded, or another policy that is both faster and cheaper."""
+    assert elasticity.amiss(elasticity.summary(table(**changed))) == told
+
+
+def test_a_run_at_scale_is_amiss() -> None:
+    """Which one, and why."""
+    right = {"lost": 0, "over_cap": 0.0, "p95_s": 51.0}
+    assert scale.amiss({"flow": right}) == []
+    assert scale.amiss({"flow": right, "burst": right | {"over_cap": 3.0, "lost": 1}}) == [
+        "burst: lost",
+        "burst: over_cap",
+    ]
