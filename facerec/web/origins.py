@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from facerec.loopback import on_loopback
 from facerec.setting_groups import WebSettings
 
 if TYPE_CHECKING:
@@ -19,10 +20,9 @@ def host_names(settings: WebSettings, *, open_to_all: bool) -> tuple[str, ...]:
     Unless the settings say it: against DNS rebinding, where a foreign page whose name is made to point here comes under
     its own name. With keys it could do nothing; behind a proxy the names are the proxy's.
     """
-    on_loopback = settings.host in LOOPBACK_NAMES or settings.host.startswith("127.")
     own = (*LOOPBACK_NAMES, settings.host.lower())
     named = tuple(host.lower() for host in settings.allowed_hosts)
-    return named or (own if open_to_all and on_loopback and not settings.trusted_proxies else ())
+    return named or (own if open_to_all and on_loopback(settings.host) and not settings.trusted_proxies else ())
 
 
 def is_addressed(environ: "WSGIEnvironment", names: tuple[str, ...]) -> bool:
