@@ -31,7 +31,7 @@ GOOD_SPEED = 16
 """Whoever sends at this many times the least speed is never among the slowest."""
 
 REQUESTS_AT_ONCE = 8
-"""The last of so many that come before the first is answered is refused. Waitress takes thousands out of one packet."""
+"""So many that come before the first is answered are refused. Waitress takes thousands out of one packet."""
 
 
 class Connection(HTTPChannel):  # type: ignore[misc] # waitress has no annotations
@@ -76,6 +76,7 @@ class Connection(HTTPChannel):  # type: ignore[misc] # waitress has no annotatio
             self._begin(now)
             had = 0
         self._pay(self._body_bytes - had, now)
+        self._drop_surplus()
         self.server.weigh(self.request, len(data))
         return going_on
 
@@ -167,6 +168,14 @@ class Connection(HTTPChannel):  # type: ignore[misc] # waitress has no annotatio
         # Not by waitress' `will_close`, which waits until the socket takes bytes: whoever does not read is not waited
         # for. A thread that waits for the reply to leave wakes up.
         self.handle_close()
+
+    def _drop_surplus(self) -> None:
+        """Of too many requests only the one that may have begun is answered, before the client is told."""
+        with self.requests_lock:
+            if self.requests and isinstance(self.requests[-1], Surplus):
+                for request in self.requests[1:-1]:
+                    request.close()
+                del self.requests[1:-1]
 
     @property
     def _body_bytes(self) -> int:

@@ -170,16 +170,28 @@ def test_in_a_full_house_a_refused_body_gives_way_first(server: Server) -> None:
 
 
 def test_a_packet_of_requests_is_few_requests(server: Server) -> None:
-    """The first ones are answered, then the client is told, and the connection ends."""
+    """The first one is answered, then the client is told, and the connection ends."""
     client, connection = server.connect()
     server.go_on.clear()
     server.send(client, GET * 400)
-    assert len(connection.requests) == REQUESTS_AT_ONCE
+    assert len(connection.requests) == 2
     server.go_on.set()
     server.until(lambda: not is_open(connection))
     said = read_all(client)
-    assert said.count(b"HTTP/1.1 200 OK") == REQUESTS_AT_ONCE - 1
+    assert said.count(b"HTTP/1.1 200 OK") == 1
     assert said.endswith(b"(too many requests at once): use an HTTP client")
+
+
+def test_a_few_requests_in_a_packet_are_answered(server: Server) -> None:
+    """And the connection goes on."""
+    client, connection = server.connect()
+    for _ in range(3):
+        server.send(client, GET * (REQUESTS_AT_ONCE - 1))
+        server.until(lambda: not connection.requests)
+    assert is_open(connection)
+    client.shutdown(socket.SHUT_WR)
+    server.until(lambda: not is_open(connection))
+    assert read_all(client).count(b"HTTP/1.1 200 OK") == 3 * (REQUESTS_AT_ONCE - 1)
 
 
 def unread(server: Server) -> Connection:
