@@ -95,7 +95,8 @@ class WebSettings(Group):
         10, description="How long a client may take to send the head of a request; a slower one is closed with 408"
     )
     min_bytes_per_second: Count = Field(
-        1000, description="Least speed of an upload, after 10 s of grace; a slower one is closed with 408"
+        1000,
+        description="Least speed of an upload, and of taking a reply, after 10 s of grace; a slower one is closed, with 408",
     )
     max_buffered_bytes: Count = Field(
         1_000_000_000,
