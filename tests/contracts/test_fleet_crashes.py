@@ -346,6 +346,23 @@ def test_a_controller_whose_lease_runs_out_ends_nobody(cloud: Cloud, order: str)
         getattr(fleet, order)(ids)
 
 
+def test_a_lease_that_another_had_meanwhile_is_not_renewed(cloud: Cloud) -> None:
+    """Not even when it is free again: in the middle of an order nobody may go on from what was read before."""
+    lease = cloud.lease()
+    with pytest.raises(LeaseLost):
+        lease.renew()
+    assert lease.hold()
+    cloud.time.silence += 3000
+    lease.renew()
+    cloud.time.silence += 3000
+    assert lease.held
+    held_again(cloud).release()
+    with pytest.raises(LeaseLost):
+        lease.renew()
+    assert not lease.held
+    assert lease.hold()
+
+
 def test_throttling_keeps_the_claim_and_its_token(cloud: Cloud) -> None:
     """An earlier try of the call may have been served, so the numbers stay taken, and the launch is repeated."""
     fleet, throttled = cloud.active(), refusal("RequestLimitExceeded", 503)
