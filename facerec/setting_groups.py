@@ -96,7 +96,7 @@ class WebSettings(Group):
     )
     min_bytes_per_second: Count = Field(
         1000,
-        description="Least speed of an upload, and of taking a reply, after 10 s of grace; a slower one is closed, with 408",
+        description="Least speed of an upload, and of taking a reply, after 10 s of grace; who is slower is closed",
     )
     max_buffered_bytes: Count = Field(
         1_000_000_000,
