@@ -198,8 +198,13 @@ class _Lane:
 
     def _analyse(self, child: EngineProcess, batch: list[QueuedImage]) -> None:
         request_ids = [image.request_id for image in batch]
-        with structlog.contextvars.bound_contextvars(request_ids=request_ids, images=len(batch), pid=child.pid):
-            self._attempt(child, batch)
+        try:
+            with structlog.contextvars.bound_contextvars(request_ids=request_ids, images=len(batch), pid=child.pid):
+                self._attempt(child, batch)
+        except Exception:
+            # The lane ends with it, and closing the queue reaches only what is in it.
+            self._queue.put_back([image for image in batch if not image.answer.done()])
+            raise
 
     def _attempt(self, child: EngineProcess, batch: list[QueuedImage]) -> None:
         begun = time.monotonic()
@@ -213,12 +218,7 @@ class _Lane:
             return
         self._watch.batch(Batch(waited, time.monotonic() - begun))
         self._log.debug("batch_analysed")
-        try:
-            self._hand_out(batch, answers, waited)
-        except Exception:
-            # The lane ends with it, and closing the queue reaches only what is in it.
-            self._queue.put_back([image for image in batch if not image.answer.done()])
-            raise
+        self._hand_out(batch, answers, waited)
 
     def _hand_out(
         self, batch: list[QueuedImage], answers: "list[ImageAnalysis | InvalidImage]", waited: tuple[float, ...]

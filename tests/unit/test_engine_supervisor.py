@@ -12,6 +12,7 @@ from contextlib import closing
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from PIL import Image
@@ -228,6 +229,19 @@ def test_a_lack_of_memory_that_passes_costs_one_attempt(tmp_path: Path, monkeypa
             engine.analyse(fake.EXIT)
         assert engine.analyse(b"next").width == 4
     assert not refusals
+
+
+def test_an_unforeseen_fault_leaves_nobody_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, callers: ThreadPoolExecutor
+) -> None:
+    """Neither who is in the batch, such as where no thread can be started for its deadline, nor who comes later."""
+    fault = Mock(side_effect=RuntimeError("can't start new thread"))
+    monkeypatch.setattr("facerec.engine.supervisor.EngineProcess.analyse", fault)
+    with closing(make(tmp_path)) as engine:
+        futures = batch_together(engine, callers, GOOD[:3])
+        for future in (*futures, callers.submit(engine.analyse, b"later")):
+            with pytest.raises(ConfigurationError, match="can't start new thread"):
+                future.result(30)
 
 
 def test_gives_up_when_no_replacement_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
