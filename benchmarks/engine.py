@@ -205,7 +205,7 @@ def correctness(artefact: Artefact, engine: "Engine", photos: list[bytes]) -> di
 
 def limit(artefact: Artefact, precision: str, ms: float, peaks: dict[str, float]) -> dict[str, float]:
     """Return what the arithmetic of a photo of 64 by 64 takes at the core's peak, and the share of it that we reach."""
-    from model.detection import pyramid_scales  # noqa: PLC0415 - as above
+    from model.detection.mtcnn import pyramid_scales  # noqa: PLC0415 - as above
 
     embedding = gflop(artefact.path("embedder.onnx"), (1, 3, artefact.image_size, artefact.image_size))
     sides = [int(64 * scale + 1) for scale in pyramid_scales(64, 64, artefact.min_face_size, artefact.factor)]

@@ -1,27 +1,43 @@
 """From the bytes of pictures to their faces: decode, detect, crop, embed."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
 
+from model.embedding import Embeddings
 from model.engines import Engine
-from model.faces import DetectedFace, EmbeddedFace, ImageAnalysis
+from model.faces import Box, DetectedFace, EmbeddedFace, ImageAnalysis
 from model.header import InvalidImage
-from model.imaging import decode
+from model.imaging import Picture, decode_reduced
 from model.matching import primary_order
 
 DETECT_PIXELS = 4_000_000  # of pictures held decoded at a time, where they are several
 EMBED_BATCH = 16  # crops at a time: a group photo costs no more memory than a row of portraits
+_ENLARGED = 1.25  # a crop may be blown up by so much before a reduced picture is decoded in more detail
 
 
 @dataclass(frozen=True, slots=True)
-class _Picture:
-    """A decoded picture."""
+class Limits:
+    """What is looked for in a picture, and how much of it is taken."""
 
-    pixels: NDArray[np.uint8]
+    max_megapixels: float = 50.0
+    max_faces: int = 100
+    """Faces of a picture that are embedded, the largest first."""
+    min_face_pixels: int | None = None
+    """The smallest face to find, in pixels of the picture; without it, a 64th of the longer side."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Decoded:
+    """A decoded picture, how it is to be looked at, and the bytes that it came from."""
+
+    data: bytes
+    picture: Picture
+    side: int | None
     decode_ms: float
 
 
@@ -33,38 +49,29 @@ class _Detection:
     height: int
     faces: list[DetectedFace]
     crops: list[NDArray[np.uint8]]
+    more_faces: int
     decode_ms: float
     detect_ms: float
 
 
-def analyse(engine: Engine, data: bytes, *, max_megapixels: float, center_weight: float) -> ImageAnalysis:
-    """Return the faces of one picture with their embeddings, the primary one first.
-
-    `center_weight` is that of `model.matching.primary_order`. Raises `InvalidImage`.
-    """
-    (outcome,) = analyse_batch(engine, [data], max_megapixels=max_megapixels, center_weight=center_weight)
+def analyse(engine: Engine, data: bytes, limits: Limits) -> ImageAnalysis:
+    """Return the faces of one picture with their embeddings, the primary one first; raises `InvalidImage`."""
+    (outcome,) = analyse_batch(engine, [data], limits)
     if isinstance(outcome, InvalidImage):
         raise outcome
     return outcome
 
 
-def analyse_batch(
-    engine: Engine, images: Sequence[bytes], *, max_megapixels: float, center_weight: float
-) -> list[ImageAnalysis | InvalidImage]:
+def analyse_batch(engine: Engine, images: Sequence[bytes], limits: Limits) -> list[ImageAnalysis | InvalidImage]:
     """Return what `analyse` returns or raises for each picture; the crops of all are embedded together.
 
     At most `DETECT_PIXELS`, or one larger picture, are looked at together; one more is held decoded meanwhile.
     """
-    detections = list(_detections(engine, images, max_megapixels, center_weight))
+    detections = list(_detections(engine, images, limits))
     crops = [crop for detection in detections if isinstance(detection, _Detection) for crop in detection.crops]
     started = perf_counter()
-    embeddings = [
-        embedding
-        for first in range(0, len(crops), EMBED_BATCH)
-        for embedding in engine.embed(np.stack(crops[first : first + EMBED_BATCH]))
-    ]
+    embeddings = iter(list(_embeddings(engine, crops)))
     embed_ms = _milliseconds_since(started) / max(1, len(crops))
-    remaining = iter(embeddings)
     return [
         detection
         if isinstance(detection, InvalidImage)
@@ -72,63 +79,116 @@ def analyse_batch(
             width=detection.width,
             height=detection.height,
             faces=tuple(
-                EmbeddedFace(face.box, face.probability, face.landmarks, next(remaining)) for face in detection.faces
+                EmbeddedFace(face.box, face.probability, face.landmarks, next(embeddings)) for face in detection.faces
             ),
             timings_ms={
                 "decode": detection.decode_ms,
                 "detect": detection.detect_ms,
                 "embed": embed_ms * len(detection.faces),
             },
+            more_faces=detection.more_faces,
         )
         for detection in detections
     ]
 
 
-def _detections(
-    engine: Engine, images: Sequence[bytes], max_megapixels: float, center_weight: float
-) -> Iterator[_Detection | InvalidImage]:
+def _embeddings(engine: Engine, crops: Sequence[NDArray[np.uint8]]) -> Iterator[NDArray[np.float32]]:
+    for first in range(0, len(crops), EMBED_BATCH):
+        embedded: Embeddings = engine.embed(np.stack(crops[first : first + EMBED_BATCH]))
+        yield from embedded.vectors
+
+
+def _detections(engine: Engine, images: Sequence[bytes], limits: Limits) -> Iterator[_Detection | InvalidImage]:
     """Yield the faces of each picture, or why it has none, in the order of the pictures."""
-    held: list[_Picture | InvalidImage] = []
+    held: list[_Decoded | InvalidImage] = []
     room = DETECT_PIXELS
     for data in images:
-        picture = _decode(data, max_megapixels)
-        pixels = 0 if isinstance(picture, InvalidImage) else picture.pixels.size // 3
+        decoded = _decode(engine, data, limits)
+        pixels = 0 if isinstance(decoded, InvalidImage) else decoded.picture.pixels.size // 3
         if pixels > room:
-            yield from _detect(engine, held, center_weight)
+            yield from _detect(engine, held, limits)
             held, room = [], DETECT_PIXELS
-        held.append(picture)
+        held.append(decoded)
         room -= pixels
-    yield from _detect(engine, held, center_weight)
+    yield from _detect(engine, held, limits)
 
 
-def _decode(data: bytes, max_megapixels: float) -> _Picture | InvalidImage:
+def _decode(engine: Engine, data: bytes, limits: Limits) -> _Decoded | InvalidImage:
     started = perf_counter()
+    least_side = partial(engine.detector.least_side, min_face_pixels=limits.min_face_pixels)
     try:
-        return _Picture(decode(data, max_megapixels), _milliseconds_since(started))
+        picture = decode_reduced(data, limits.max_megapixels, least_side)
     except InvalidImage as exc:
         return exc
+    return _Decoded(data, picture, least_side(picture.width, picture.height), _milliseconds_since(started))
 
 
 def _detect(
-    engine: Engine, held: Sequence[_Picture | InvalidImage], center_weight: float
+    engine: Engine, held: Sequence[_Decoded | InvalidImage], limits: Limits
 ) -> Iterator[_Detection | InvalidImage]:
     """Yield the faces of pictures that are looked at together."""
-    pictures = [picture for picture in held if isinstance(picture, _Picture)]
+    decoded = [picture for picture in held if isinstance(picture, _Decoded)]
     started = perf_counter()
-    found = iter(engine.detect_batch([picture.pixels for picture in pictures]) if pictures else ())
-    pixel_ms = _milliseconds_since(started) / max(1, sum(picture.pixels.size for picture in pictures))
-    for picture in held:
-        if isinstance(picture, InvalidImage):
-            yield picture
+    found = iter(
+        engine.detector.detect_batch([each.picture.pixels for each in decoded], [each.side for each in decoded])
+        if decoded
+        else ()
+    )
+    pixel_ms = _milliseconds_since(started) / max(1, sum(each.picture.pixels.size for each in decoded))
+    for each in held:
+        if isinstance(each, InvalidImage):
+            yield each
             continue
         started = perf_counter()
-        height, width = picture.pixels.shape[:2]
-        faces = next(found)
-        order = primary_order([face.box for face in faces], width, height, center_weight)
-        faces = [faces[index] for index in order]
-        crops = [engine.crop(picture.pixels, face) for face in faces]
-        detect_ms = pixel_ms * picture.pixels.size + _milliseconds_since(started)
-        yield _Detection(width, height, faces, crops, picture.decode_ms, detect_ms)
+        picture = each.picture
+        faces, more = _chosen(next(found), picture, engine.center_weight, limits.max_faces)
+        sharper = _sharper(engine, each, faces, limits)
+        crops = [engine.crop(sharper.pixels, _scaled(face, picture.reduction / sharper.reduction)) for face in faces]
+        yield _Detection(
+            picture.width,
+            picture.height,
+            [_scaled(face, picture.reduction) for face in faces],
+            crops,
+            more,
+            each.decode_ms,
+            pixel_ms * picture.pixels.size + _milliseconds_since(started),
+        )
+
+
+def _chosen(
+    faces: Sequence[DetectedFace], picture: Picture, center_weight: float, most: int
+) -> tuple[list[DetectedFace], int]:
+    """Return the faces to embed, the primary one first, and how many are left out: the smallest."""
+    height, width = picture.pixels.shape[:2]
+    order = primary_order([face.box for face in faces], width, height, center_weight)
+    # The faces come with the largest first, and the primary one is kept however small it is.
+    kept = {*order[:1], *range(most)}
+    if len(kept) > most:
+        kept.discard(most - 1)
+    chosen = [faces[number] for number in order if number in kept]
+    return chosen, len(faces) - len(chosen)
+
+
+def _sharper(engine: Engine, decoded: _Decoded, faces: Sequence[DetectedFace], limits: Limits) -> Picture:
+    """Return the picture in as much detail as the smallest face needs for its crop, or as it is where that will do."""
+    picture = decoded.picture
+    enlarged = max((engine.cropper.scale(face) for face in faces), default=0.0)
+    if picture.reduction == 1 or enlarged <= _ENLARGED:
+        return picture
+    needed = int(max(picture.pixels.shape) * enlarged / _ENLARGED)
+    return decode_reduced(decoded.data, limits.max_megapixels, lambda _width, _height: needed)
+
+
+def _scaled(face: DetectedFace, factor: float) -> DetectedFace:
+    """Return the face in a picture that is `factor` times as large."""
+    if factor == 1:
+        return face
+    box = face.box
+    return replace(
+        face,
+        box=Box(box.x_min * factor, box.y_min * factor, box.x_max * factor, box.y_max * factor),
+        landmarks=tuple((x * factor, y * factor) for x, y in face.landmarks),
+    )
 
 
 def _milliseconds_since(started: float) -> float:

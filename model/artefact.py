@@ -1,4 +1,4 @@
-"""The model artefact: a directory with four ONNX graphs and `model.json`, which says what they are.
+"""The model artefact: a directory with a pack's ONNX graphs and `model.json`, which says what they are.
 
 Only the standard library is imported: every process reads the description at its start, most before any engine.
 """
@@ -15,9 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from model.packs import PERMISSIVE, RESEARCH, CropSpec, DetectorSpec, EmbedderSpec, Licence
+from model.tail import VERIFICATION_FMR, ImpostorTail
+
 HEADER = "model.json"
-SCHEMA = 1
-GRAPHS = ("pnet.onnx", "rnet.onnx", "onet.onnx", "embedder.onnx")
+SCHEMA = 2
+EMBEDDER = "embedder.onnx"
+DETECTORS = {"mtcnn": ("pnet.onnx", "rnet.onnx", "onet.onnx"), "yunet": ("detector.onnx",), "scrfd": ("detector.onnx",)}
+"""The graphs of each kind of detector."""
 
 
 class ArtefactError(Exception):
@@ -62,34 +67,44 @@ class FileStamp:
 class Artefact:
     """A readable artefact; `load` gets one.
 
-    Lengths are pixels: `image_size` the side of a crop, `margin` what the crop adds around the box at that size
-    (facenet-pytorch's meaning), `min_face_size` the smallest face sought. `thresholds` and `factor` belong to the three
-    stages of MTCNN. `threshold` is the least cosine similarity that counts as a match by default, with
-    `threshold_source` telling where it came from and `threshold_calibrated` whether it was measured for these weights.
-    `least_cosine` is how far the embedder agreed with the original weights' own network, run by `checked_with`.
-    `header` is `model.json` as read.
+    `pack` is the pack's name and `licence` what its code and weights allow. `detector`, `crop`, `embedder` and
+    `center_weight` mean what they mean in `model.packs.Pack`. `least_cosine` is how far the embedder agreed with the
+    published network, run by `checked_with`. `header` is `model.json` as read.
     """
 
     directory: Path
     model_id: str
+    pack: str
+    licence: Licence
+    detector: DetectorSpec
+    crop: CropSpec
+    embedder: EmbedderSpec
+    center_weight: float
     weights_name: str
     weights_source: str
-    weights_sha256: str
-    image_size: int
-    margin: int
-    center_weight: float
-    min_face_size: int
-    thresholds: tuple[float, float, float]
-    factor: float
-    threshold: float
-    threshold_source: str
-    threshold_calibrated: bool
-    licence: str
+    tail: ImpostorTail
+    tail_calibrated: bool
+    """Whether the impostor tail was measured with these weights."""
     created_at: str
     least_cosine: float
     checked_with: str
     files: Mapping[str, FileStamp]
     header: Mapping[str, Any]
+
+    @property
+    def dimension(self) -> int:
+        """How many numbers an embedding has."""
+        return self.embedder.dimension
+
+    @property
+    def image_size(self) -> int:
+        """The side of a crop in pixels."""
+        return self.crop.image_size
+
+    @property
+    def threshold(self) -> float:
+        """The similarity from which two photos count as one person: that at `VERIFICATION_FMR`."""
+        return self.tail.similarity_at(VERIFICATION_FMR).value
 
     @classmethod
     def load(cls, directory: Path) -> Self:
@@ -127,7 +142,7 @@ class Artefact:
         except (ValueError, KeyError, TypeError) as exc:
             raise ArtefactInvalid(directory, f"{HEADER} is not a description of a model") from exc
         if schema != SCHEMA:
-            raise ArtefactInvalid(directory, f"{HEADER} has schema {schema} and this version reads {SCHEMA}")
+            raise ArtefactInvalid(directory, f"{HEADER} has schema {schema} and this version reads schema {SCHEMA}")
         try:
             return cls(directory=directory, header=header, **_fields(header))
         except (KeyError, TypeError, ValueError, AttributeError) as exc:
@@ -151,30 +166,30 @@ class Artefact:
 
 
 def _fields(header: Mapping[str, Any]) -> dict[str, Any]:
-    preprocessing, detector, threshold = header["preprocessing"], header["detector"], header["threshold"]
-    first, second, third = (float(value) for value in detector["thresholds"])
+    detector = DetectorSpec(str(header["detector"]["kind"]), dict(header["detector"]["options"]))
+    licence = header["licence"]
+    if licence not in {PERMISSIVE, RESEARCH}:
+        raise ValueError(f"licence: {licence!r}")
     files = {
         name: FileStamp(size_bytes=int(stamp["size_bytes"]), sha256=str(stamp["sha256"]))
         for name, stamp in header["files"].items()
     }
-    if set(files) != set(GRAPHS):
+    graphs = (*DETECTORS[detector.kind], EMBEDDER)
+    if set(files) != set(graphs):
         # Also keeps names with a path in them out: a description may come from a bucket.
-        raise ValueError(f"files: expected {', '.join(GRAPHS)}")
+        raise ValueError(f"files: expected {', '.join(graphs)}")
     return {
         "model_id": str(header["model_id"]),
+        "pack": str(header["pack"]),
+        "licence": licence,
+        "detector": detector,
+        "crop": CropSpec(**header["crop"]),
+        "embedder": EmbedderSpec(**header["embedder"]),
+        "center_weight": float(header["primary_face"]["center_weight"]),
         "weights_name": str(header["weights"]["name"]),
         "weights_source": str(header["weights"]["source"]),
-        "weights_sha256": str(header["weights"]["sha256"]),
-        "image_size": int(preprocessing["image_size"]),
-        "margin": int(preprocessing["margin"]),
-        "center_weight": float(header["primary_face"]["center_weight"]),
-        "min_face_size": int(detector["min_face_size"]),
-        "thresholds": (first, second, third),
-        "factor": float(detector["factor"]),
-        "threshold": float(threshold["value"]),
-        "threshold_source": str(threshold["source"]),
-        "threshold_calibrated": bool(threshold["calibrated"]),
-        "licence": str(header["licence"]),
+        "tail": ImpostorTail.from_json(header["impostor_tail"]),
+        "tail_calibrated": bool(header["impostor_tail"]["calibrated"]),
         "created_at": str(header["created_at"]),
         "least_cosine": float(header["check"]["least_cosine"]),
         "checked_with": str(header["check"]["engine"]),

@@ -1,17 +1,79 @@
-"""Crops: what the embedding network is shown of a face, exactly as facenet-pytorch's `extract_face` cuts it."""
+"""What the embedding network is shown of a face, and how its output becomes an embedding."""
+
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from model.faces import Box
+from model.alignment import aligned, scale_of, similarity
+from model.faces import Box, DetectedFace
+from model.packs import CropSpec, EmbedderSpec
+
+
+class Embeddings(NamedTuple):
+    """Embeddings and what is known of them."""
+
+    vectors: NDArray[np.float32]
+    """(N, D), L2-normalised."""
+    norms: NDArray[np.float32] | None
+    """(N,) before they were normalised: small for faces that the network makes little of. None where it is unknown."""
+
+
+class Cropper(Protocol):
+    """Cuts what the embedder is shown of a face."""
+
+    def crop(self, image: NDArray[np.uint8], face: DetectedFace) -> NDArray[np.uint8]:
+        """Return a face of an RGB picture (H, W, 3), uint8 (S, S, 3)."""
+
+    def scale(self, face: DetectedFace) -> float:
+        """Return how many pixels of the crop one pixel of the picture becomes."""
+
+
+class AlignedCropper:
+    """A `Cropper` by the face's five points."""
+
+    def __init__(self, image_size: int) -> None:
+        self._image_size = image_size
+
+    def crop(self, image: NDArray[np.uint8], face: DetectedFace) -> NDArray[np.uint8]:
+        """Return the face turned and scaled onto the template."""
+        return aligned(image, face.landmarks, self._image_size)
+
+    def scale(self, face: DetectedFace) -> float:
+        """Return the scale of the alignment."""
+        return scale_of(similarity(face.landmarks, self._image_size))
+
+
+class BoxCropper:
+    """A `Cropper` of the detector's box with a margin, exactly as facenet-pytorch's `extract_face` cuts it."""
+
+    def __init__(self, image_size: int, margin: int) -> None:
+        self._image_size = image_size
+        self._margin = margin
+
+    def crop(self, image: NDArray[np.uint8], face: DetectedFace) -> NDArray[np.uint8]:
+        """Return the box with its margin, stretched to the square."""
+        return crop_face(image, face.box, self._image_size, self._margin)
+
+    def scale(self, face: DetectedFace) -> float:
+        """Return the scale of the box's longer side."""
+        side = max(face.box.x_max - face.box.x_min, face.box.y_max - face.box.y_min)
+        return (self._image_size - self._margin) / max(side, 1.0)
+
+
+def cropper(crop: CropSpec) -> Cropper:
+    """Return the cropper of a pack."""
+    if crop.kind == "aligned":
+        return AlignedCropper(crop.image_size)
+    return BoxCropper(crop.image_size, crop.margin)
 
 
 def crop_face(image: NDArray[np.uint8], box: Box, image_size: int, margin: int) -> NDArray[np.uint8]:
     """Return the face with its surroundings, uint8 (image_size, image_size, 3).
 
     `margin` is in pixels of the crop and is shared by two opposite sides. What lies outside the picture is left
-    out, and the rest is stretched to the square, as these weights were trained. A box wholly outside gives the
+    out, and the rest is stretched to the square, as FaceNet's weights were trained. A box wholly outside gives the
     nearest pixel.
     """
     height, width = image.shape[:2]
@@ -25,9 +87,19 @@ def crop_face(image: NDArray[np.uint8], box: Box, image_size: int, margin: int) 
     return np.asarray(face.resize((image_size, image_size), Image.Resampling.BILINEAR))
 
 
-def preprocess(crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return crops (N, S, S, 3) as network input, float32 (N, 3, S, S): (x - 127.5) / 128."""
+def preprocess(crops: NDArray[np.uint8], embedder: EmbedderSpec) -> NDArray[np.float32]:
+    """Return crops (N, S, S, 3) as network input, float32 (N, 3, S, S): (x - mean) / scale."""
     planes = crops.transpose(0, 3, 1, 2).astype(np.float32, order="C")
-    planes -= 127.5
-    planes /= 128.0
+    if embedder.mean:
+        planes -= embedder.mean
+    if embedder.scale != 1:
+        planes /= embedder.scale
     return planes
+
+
+def normalised(outputs: NDArray[np.float32], embedder: EmbedderSpec) -> Embeddings:
+    """Return a network's outputs (N, D) as embeddings."""
+    if embedder.normalised:
+        return Embeddings(outputs, None)
+    norms = np.linalg.norm(outputs, axis=1)
+    return Embeddings(outputs / np.maximum(norms, 1e-12)[:, np.newaxis], norms)

@@ -34,7 +34,7 @@ class DetectedFace:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EmbeddedFace:
-    """A detected face with its embedding, float32 (512,), L2-normalised."""
+    """A detected face with its embedding, float32 (D,), L2-normalised."""
 
     box: Box
     probability: float
@@ -44,9 +44,9 @@ class EmbeddedFace:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ImageAnalysis:
-    """All faces of one picture, the primary one first, the others by the same rule in descending order.
+    """The faces of one picture, the primary one first, the others by the same rule in descending order.
 
-    `width` and `height` are those of the upright picture. `timings_ms` has the wall time of the stages `decode`,
+    `more_faces` is how many further ones were seen and not embedded, the smallest. `width` and `height` are those of the upright picture. `timings_ms` has the wall time of the stages `decode`,
     `detect` and `embed` in milliseconds; of a detection shared by a batch each picture bears a part as large as its
     share of the pixels, of a shared embedding each face an equal part.
     """
@@ -55,3 +55,4 @@ class ImageAnalysis:
     height: int
     faces: tuple[EmbeddedFace, ...]
     timings_ms: Mapping[str, float]
+    more_faces: int = 0

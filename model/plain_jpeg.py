@@ -18,14 +18,22 @@ _LUMA_SAMPLINGS = {0x11, 0x21, 0x12, 0x22}  # 4:4:4, 4:2:2, 4:4:0 and 4:2:0
 _SCAN_COMPONENTS = bytes((1, 2, 3))
 
 
-def decode_plain(data: bytes, width: int, height: int) -> NDArray[np.uint8] | None:
+_REDUCED = {  # OpenCV's names say "grayscale" for the bits that reduce, whatever the colours
+    1: 0,
+    2: cv2.IMREAD_REDUCED_GRAYSCALE_2,
+    4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
+    8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
+}
+
+
+def decode_plain(data: bytes, width: int, height: int, reduction: int = 1) -> NDArray[np.uint8] | None:
     """Return an ordinary JPEG as stored, RGB, uint8 (height, width, 3); None for any other, and for a damaged one.
 
-    Width and height are those that were read and checked before.
+    Width and height are those that were read and checked before; the result is `reduction` times smaller, rounded up.
     """
     if not _is_plain(data, width, height):
         return None
-    flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+    flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION | _REDUCED[reduction]
     try:
         pixels = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags)
     except cv2.error:

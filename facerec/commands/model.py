@@ -13,7 +13,7 @@ from facerec.errors import ConfigurationError
 from facerec.settings import Settings
 from model.artefact import Artefact, ArtefactError
 from model.progress import Report
-from model.recipe import CASIA, VGGFACE2
+from model.packs.catalogue import CASIA, VGGFACE2
 
 _DIRECTORY = click.Path(file_okay=False, path_type=Path)
 
@@ -49,7 +49,7 @@ def build(weights: str, output: Path | None, force: bool) -> None:  # noqa: FBT0
       facerec model build --weights vggface2
       facerec model build --weights my-weights.pt --output ./my-model
     """  # noqa: D301 - as above
-    from model.build import build as build_artefact
+    from model.packs.build import build as build_artefact
 
     settings = Settings.load()
     started = time.monotonic()

@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.artefact import Artefact
+from model.detection import Detector
+from model.embedding import Cropper, Embeddings
 from model.faces import DetectedFace
 
 PREFERENCE = ("openvino", "onnxruntime")  # of `auto`: the fastest first
@@ -26,12 +28,16 @@ class Engine(Protocol):
     """A loaded model; one thread at a time may use it.
 
     `name` is `openvino`, `onnxruntime` or `torch`, `precision` what the embedder's numbers are (`fp32` or `bf16`),
-    `model_id` whose embeddings these are, whatever the precision. Pictures are RGB, uint8 (H, W, 3).
+    `model_id` whose embeddings these are, whatever the precision, `center_weight` the pack's rule for the primary face.
+    Pictures are RGB, uint8 (H, W, 3).
     """
 
     name: str
     precision: str
     model_id: str
+    center_weight: float
+    detector: Detector
+    cropper: Cropper
 
     def prepare(self) -> Iterator[None]:
         """Make, one step after another of some 100 ms at most, what would else be made when it is first asked for."""
@@ -45,8 +51,8 @@ class Engine(Protocol):
     def crop(self, image: NDArray[np.uint8], face: DetectedFace) -> NDArray[np.uint8]:
         """Return what `embed` wants to see of a face: uint8 (S, S, 3), S being the artefact's image size."""
 
-    def embed(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return the embeddings of crops (N, S, S, 3), N ≥ 1: float32 (N, 512), L2-normalised."""
+    def embed(self, crops: NDArray[np.uint8]) -> Embeddings:
+        """Return the embeddings of crops (N, S, S, 3), N >= 1."""
 
 
 def open_engine(

@@ -1,54 +1,49 @@
-"""What OpenVINO and ONNX Runtime share: the artefact's graphs as callables, our detector and crops around them."""
+"""What OpenVINO and ONNX Runtime share: the artefact's graphs as callables, detector, crops and embedder around them."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from model.artefact import Artefact
+from model.artefact import EMBEDDER, Artefact
 from model.detection import Detector
-from model.embedding import crop_face, preprocess
+from model.detection.grid import OUTPUTS, GridDetector, Scrfd, YuNet
+from model.detection.mtcnn import Mtcnn
+from model.detection.proposals import Net, ProposalNet
+from model.embedding import Embeddings, cropper, normalised, preprocess
 from model.faces import DetectedFace
-from model.proposals import Net, ProposalNet
+
+
+class Graphs(Protocol):
+    """Loads graphs as callables from float32 (N, C, H, W) to their outputs, in the way that suits their use."""
+
+    def embedder(self, path: Path) -> Net:
+        """Return a network of crops of one size, any number at a time."""
+
+    def looks(self, path: Path) -> Net:
+        """Return a network of pictures of a few sizes, up to eight at a time; its outputs hold until the next call."""
+
+    def proposals(self, path: Path) -> Net | ProposalNet:
+        """Return MTCNN's first network."""
+
+    def crops(self, path: Path, size: int) -> Net:
+        """Return MTCNN's second or third network, of crops of this side, any number at a time."""
 
 
 class GraphEngine:
-    """The `Engine` whose networks are ONNX graphs; `load` turns a graph's file and a precision into a callable.
+    """The `Engine` whose networks are ONNX graphs."""
 
-    `load_proposals` and `load_crops` do so for P-Net, and for R- and O-Net with the side of their crops, where these
-    are run another way than in float32 by `load`.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        artefact: Artefact,
-        load: Callable[[Path, str], Net],
-        precision: str = "fp32",
-        load_proposals: Callable[[Path], Net | ProposalNet] | None = None,
-        load_crops: Callable[[Path, int], Net] | None = None,
-    ) -> None:
+    def __init__(self, name: str, precision: str, artefact: Artefact, graphs: Graphs) -> None:
         self.name = name
         self.precision = precision
         self.model_id = artefact.model_id
-        self._image_size = artefact.image_size
-        self._margin = artefact.margin
-
-        def load_exact(path: Path) -> Net:
-            return load(path, "fp32")
-
-        load_proposals = load_proposals or load_exact
-        load_crops = load_crops or (lambda path, _: load_exact(path))
-        self._embedder = load(artefact.path("embedder.onnx"), precision)
-        self._detector = Detector(
-            load_proposals(artefact.path("pnet.onnx")),
-            load_crops(artefact.path("rnet.onnx"), 24),
-            load_crops(artefact.path("onet.onnx"), 48),
-            artefact.min_face_size,
-            artefact.thresholds,
-            artefact.factor,
-        )
+        self.center_weight = artefact.center_weight
+        self.detector = detector(artefact, graphs)
+        self.cropper = cropper(artefact.crop)
+        self._spec = artefact.embedder
+        self._embedder = graphs.embedder(artefact.path(EMBEDDER))
 
     def prepare(self) -> Iterator[None]:
         """Nothing is made when it is first asked for."""
@@ -56,17 +51,36 @@ class GraphEngine:
 
     def detect(self, image: NDArray[np.uint8]) -> list[DetectedFace]:
         """Return the faces, the largest first."""
-        return self._detector.detect(image)
+        (faces,) = self.detect_batch([image])
+        return faces
 
     def detect_batch(self, images: Sequence[NDArray[np.uint8]]) -> list[list[DetectedFace]]:
         """Return the faces of each picture, the largest first."""
-        return self._detector.detect_batch(images)
+        sides = [self.detector.least_side(image.shape[1], image.shape[0], None) for image in images]
+        return self.detector.detect_batch(images, sides)
 
     def crop(self, image: NDArray[np.uint8], face: DetectedFace) -> NDArray[np.uint8]:
         """Return what the embedder sees of a face, uint8 (S, S, 3)."""
-        return crop_face(image, face.box, self._image_size, self._margin)
+        return self.cropper.crop(image, face)
 
-    def embed(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return the embeddings, float32 (N, 512); the graph itself normalises them."""
-        (embeddings,) = self._embedder(preprocess(crops))
-        return embeddings
+    def embed(self, crops: NDArray[np.uint8]) -> Embeddings:
+        """Return the embeddings of crops (N, S, S, 3)."""
+        (outputs,) = self._embedder(preprocess(crops, self._spec))
+        return normalised(outputs, self._spec)
+
+
+def detector(artefact: Artefact, graphs: Graphs) -> Detector:
+    """Return the pack's detector over its graphs."""
+    options = artefact.detector.options
+    if artefact.detector.kind == "mtcnn":
+        return Mtcnn(
+            graphs.proposals(artefact.path("pnet.onnx")),
+            graphs.crops(artefact.path("rnet.onnx"), 24),
+            graphs.crops(artefact.path("onet.onnx"), 48),
+            options["min_face_size"],
+            tuple(options["thresholds"]),
+            options["factor"],
+        )
+    reading = {"yunet": YuNet, "scrfd": Scrfd}[artefact.detector.kind]()
+    net = graphs.looks(artefact.path("detector.onnx"))
+    return GridDetector(net, OUTPUTS[artefact.detector.kind], reading, **options)

@@ -7,9 +7,9 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from model.artefact import Artefact
+from model.detection.proposals import Net
 from model.engines.graphs import GraphEngine
 from model.engines.precision import require_fp32
-from model.proposals import Net
 
 
 def open_engine(artefact: Artefact, threads: int, _cache_directory: Path | None, precision: str) -> GraphEngine:
@@ -20,7 +20,30 @@ def open_engine(artefact: Artefact, threads: int, _cache_directory: Path | None,
     options.inter_op_num_threads = 1
     # A waiting thread sleeps instead of spinning: the cores are shared with the process that feeds the engine.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return GraphEngine("onnxruntime", artefact, lambda path, _: load_graph(path, options))
+    return GraphEngine("onnxruntime", "fp32", artefact, OnnxRuntimeGraphs(options))
+
+
+class OnnxRuntimeGraphs:
+    """Graphs on ONNX Runtime, which takes every shape for the same price."""
+
+    def __init__(self, options: onnxruntime.SessionOptions | None = None) -> None:
+        self._options = options
+
+    def embedder(self, path: Path) -> Net:
+        """Return the graph."""
+        return load_graph(path, self._options)
+
+    def looks(self, path: Path) -> Net:
+        """Return the graph."""
+        return load_graph(path, self._options)
+
+    def proposals(self, path: Path) -> Net:
+        """Return the graph."""
+        return load_graph(path, self._options)
+
+    def crops(self, path: Path, _size: int) -> Net:
+        """Return the graph."""
+        return load_graph(path, self._options)
 
 
 def load_graph(path: Path, options: onnxruntime.SessionOptions | None = None) -> Net:

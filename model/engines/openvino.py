@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from openvino import opset13 as ops
 
 from model.artefact import Artefact
-from model.detection import BATCHES
+from model.detection.mtcnn import BATCHES
+from model.detection.proposals import Net
 from model.engines.graphs import GraphEngine
 from model.engines.openvino_cache import CachingCore
-from model.engines.openvino_shapes import BatchedCrops, PackedProposals
+from model.engines.openvino_shapes import BatchedCrops, Looks, PackedProposals
 from model.engines.precision import choose
-from model.proposals import Net
 
 _HINTS = {"fp32": "f32", "bf16": "bf16"}
 _PROBE_ROUNDS = 7
@@ -26,34 +26,52 @@ _CACHED_KERNELS = "400"
 """Enough for pictures of a few sizes at a time; some 120 MB."""
 
 
+class OpenVinoGraphs:
+    """Graphs on OpenVINO, each in the shapes that its use takes; only the embedder computes in `precision`."""
+
+    def __init__(self, core: openvino.Core, threads: int, precision: str) -> None:
+        self._core = core
+        self._threads = threads
+        self._precision = precision
+        self._exact = _config(threads, "fp32")
+        self.shaped: list[PackedProposals | BatchedCrops | Looks] = []
+        """The networks that compile as shapes are first asked for."""
+
+    def embedder(self, path: Path) -> Net:
+        """Return the graph with its number of crops open."""
+        return load_graph(path, self._core, self._threads, self._precision)
+
+    def looks(self, path: Path) -> Looks:
+        """Return the graph, compiled for each shape and usual number of pictures."""
+        net = Looks(path, self._core, self._exact)
+        self.shaped.append(net)
+        return net
+
+    def proposals(self, path: Path) -> PackedProposals:
+        """Return P-Net over packed sheets."""
+        net = PackedProposals(path, self._core, self._exact)
+        self.shaped.append(net)
+        return net
+
+    def crops(self, path: Path, size: int) -> BatchedCrops:
+        """Return the graph, compiled for each usual number of crops."""
+        net = BatchedCrops(path, self._core, self._exact, BATCHES[size])
+        self.shaped.append(net)
+        return net
+
+
 class OpenVinoEngine(GraphEngine):
     """The `Engine` that compiles as pictures ask for it, or beforehand."""
 
     def __init__(self, artefact: Artefact, core: openvino.Core, threads: int, precision: str) -> None:
-        config = _config(threads, "fp32")
         self._core = core
-        self._detecting: list[PackedProposals | BatchedCrops] = []
-
-        def load_proposals(path: Path) -> PackedProposals:
-            self._detecting.append(net := PackedProposals(path, core, config))
-            return net
-
-        def load_crops(path: Path, size: int) -> BatchedCrops:
-            self._detecting.append(net := BatchedCrops(path, core, config, BATCHES[size]))
-            return net
-
-        super().__init__(
-            "openvino",
-            artefact,
-            lambda path, precision: load_graph(path, core, threads, precision),
-            precision,
-            load_proposals,
-            load_crops,
-        )
+        self._image_size = artefact.image_size
+        self._graphs = OpenVinoGraphs(core, threads, precision)
+        super().__init__("openvino", precision, artefact, self._graphs)
 
     def prepare(self) -> Iterator[None]:
-        """Compile every network of the detector, then let the embedder see every usual number of crops."""
-        for net in self._detecting:
+        """Compile every usual network of the detector, then let the embedder see every usual number of crops."""
+        for net in self._graphs.shaped:
             yield from net.prepare()
         _release(self._core)
         for count in _USUAL_CROPS:

@@ -1,4 +1,4 @@
-"""The reference: facenet-pytorch as published, with the artefact's weights, for comparison and not for speed."""
+"""The reference: facenet-pytorch as published, with the weights of the pack `classic`, for comparison and not for speed."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from model.artefact import Artefact
-from model.detection import pyramid_scales
-from model.embedder_graph import read_weights
-from model.embedding import crop_face, preprocess
+from model.detection.mtcnn import pyramid_scales
+from model.packs.facenet_graph import read_weights
+from model.embedding import Embeddings, cropper, normalised, preprocess
+from model.engines import EngineUnavailable
 from model.engines.precision import require_fp32
 from model.faces import Box, DetectedFace
-from model.weights import unfold
+from model.packs.facenet_weights import unfold
 
 
 class TorchEngine:
@@ -30,16 +31,19 @@ class TorchEngine:
 
     def __init__(self, artefact: Artefact) -> None:
         self.model_id = artefact.model_id
-        self._image_size = artefact.image_size
-        self._margin = artefact.margin
-        self._min_face_size = artefact.min_face_size
-        self._factor = artefact.factor
+        self.center_weight = artefact.center_weight
+        self.detector = self
+        self.cropper = cropper(artefact.crop)
+        self._spec = artefact.embedder
+        options = artefact.detector.options
+        self._min_face_size = options["min_face_size"]
+        self._factor = options["factor"]
         self._mtcnn = MTCNN(
-            image_size=artefact.image_size,
-            margin=artefact.margin,
-            min_face_size=artefact.min_face_size,
-            thresholds=list(artefact.thresholds),
-            factor=artefact.factor,
+            image_size=artefact.crop.image_size,
+            margin=artefact.crop.margin,
+            min_face_size=options["min_face_size"],
+            thresholds=list(options["thresholds"]),
+            factor=options["factor"],
             keep_all=True,
         )
         self._embedder = load_embedder(artefact)
@@ -64,24 +68,34 @@ class TorchEngine:
             for box, probability, points in zip(boxes, probabilities, landmarks, strict=True)
         ]
 
-    def detect_batch(self, images: Sequence[NDArray[np.uint8]]) -> list[list[DetectedFace]]:
+    def least_side(self, width: int, height: int, min_face_pixels: int | None) -> None:  # noqa: ARG002 - as `Detector`
+        """Nothing: a picture is always looked at in full size."""
+
+    def detect_batch(
+        self, images: Sequence[NDArray[np.uint8]], sides: Sequence[int | None] = ()  # noqa: ARG002 - as `Detector`
+    ) -> list[list[DetectedFace]]:
         """Return the faces of each picture, one after the other."""
         return [self.detect(image) for image in images]
 
     def crop(self, image: NDArray[np.uint8], face: DetectedFace) -> NDArray[np.uint8]:
         """Return what the embedder sees of a face, uint8 (S, S, 3)."""
-        return crop_face(image, face.box, self._image_size, self._margin)
+        return self.cropper.crop(image, face)
 
-    def embed(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return the embeddings, float32 (N, 512)."""
+    def embed(self, crops: NDArray[np.uint8]) -> Embeddings:
+        """Return the embeddings, of 512 numbers; the network itself normalises them."""
         with torch.inference_mode():
-            embeddings: NDArray[np.float32] = self._embedder(torch.from_numpy(preprocess(crops))).numpy()
-        return embeddings
+            outputs: NDArray[np.float32] = self._embedder(torch.from_numpy(preprocess(crops, self._spec))).numpy()
+        return normalised(outputs, self._spec)
 
 
 def open_engine(artefact: Artefact, threads: int, _cache_directory: Path | None, precision: str) -> TorchEngine:
     """Load the artefact; the number of threads holds for torch in the whole process."""
     require_fp32(precision, "torch")
+    if artefact.detector.kind != "mtcnn":
+        raise EngineUnavailable(
+            f"the engine torch runs the pack classic alone, not {artefact.pack}: choose openvino or onnxruntime, or "
+            "build the model with `--pack classic`"
+        )
     torch.set_num_threads(threads)
     return TorchEngine(artefact)
 

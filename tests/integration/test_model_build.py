@@ -8,11 +8,11 @@ import pytest
 
 from model import conversion
 from model.artefact import Artefact, BuildFailed
-from model.build import build
-from model.conversion import convert, original, probe_crops, run_onnx
-from model.embedder_graph import read_weights
+from model.packs.build import build
+from model.packs.facenet import convert, original, probe_crops, run_onnx
+from model.packs.facenet_graph import read_weights
 from model.progress import silent
-from model.recipe import CASIA
+from model.packs.catalogue import CASIA
 
 
 @pytest.fixture(scope="module")

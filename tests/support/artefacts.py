@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from model.artefact import GRAPHS, HEADER, SCHEMA, Artefact
-from model.recipe import CASIA, description
+from model.packs.catalogue import CASIA, description
 
 
 def write_artefact(directory: Path, *, seed: str = "one", **changes: Any) -> Artefact:

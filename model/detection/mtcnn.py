@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 
 from model.faces import Box, DetectedFace
 from model.nms import suppress_by_smaller, suppress_by_union
-from model.packing import CELL, STRIDE, Tile
-from model.proposals import Net, Outputs, ProposalNet, TileByTile, proposed
-from model.pyramid import IntegralImage
+from model.detection.packing import CELL, STRIDE, Tile
+from model.detection.proposals import Net, Outputs, ProposalNet, TileByTile, proposed
+from model.detection.pyramid import IntegralImage
 
 BATCHES = {24: 64, 48: 16}  # crops of a size at a time: fits a cache, and bounds the memory for any number of them
 
 
-class Detector:
+class Mtcnn:
     """Finds faces with three networks, each a callable from float32 (N, 3, H, W) to a tuple of arrays.
 
     P-Net may be a `ProposalNet` instead, which lays out the scales of a picture as suits it.
@@ -49,7 +49,12 @@ class Detector:
         (faces,) = self.detect_batch([image])
         return faces
 
-    def detect_batch(self, images: Sequence[NDArray[np.uint8]]) -> list[list[DetectedFace]]:
+    def least_side(self, width: int, height: int, min_face_pixels: int | None) -> None:  # noqa: ARG002 - as `Detector`
+        """Nothing: a picture is always looked at in full size, as published."""
+
+    def detect_batch(
+        self, images: Sequence[NDArray[np.uint8]], sides: Sequence[int | None] = ()  # noqa: ARG002 - as `Detector`
+    ) -> list[list[DetectedFace]]:
         """Return what `detect` returns for each picture; the second and third network see the crops of all at once.
 
         Holds 16 bytes for each pixel of all the pictures.

@@ -1,6 +1,6 @@
 """Puts weights into the embedder's structure, and reads them out again.
 
-`graphs/embedder.onnx` is the whole graph with every weight named, typed and shaped but without its 94 MB of values.
+`model/graphs/embedder.onnx` is the whole graph with every weight named, typed and shaped but without its 94 MB of values.
 """
 
 from pathlib import Path
@@ -9,9 +9,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
-from model.weights import Array, Tensors
+from model.packs.facenet_weights import Array, Tensors
 
-STRUCTURE = Path(__file__).resolve().parent / "graphs" / "embedder.onnx"
+STRUCTURE = Path(__file__).resolve().parent.parent / "graphs" / "embedder.onnx"
 
 
 class WrongWeights(ValueError):

@@ -6,8 +6,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from model.packing import STRIDE, Placed, Sheet, Size, Tile, cut
-from model.pyramid import IntegralImage
+from model.detection.packing import STRIDE, Placed, Sheet, Size, Tile, cut
+from model.detection.pyramid import IntegralImage
 
 Net = Callable[[NDArray[np.float32]], tuple[NDArray[np.float32], ...]]
 Outputs = tuple[NDArray[np.float32], NDArray[np.float32]]

@@ -1,0 +1,293 @@
+"""One-look detectors: every cell of three grids over the picture says whether it is a face, its box and five points.
+
+YuNet (Wu et al., "YuNet: a tiny millisecond-level face detector", 2023) and SCRFD (Guo et al., arXiv:2105.04714) differ
+in how a cell's numbers are read, and in nothing else here. Both find faces from 10 pixels up to about 40 % of what they
+are shown, so a large picture is looked at twice: as a whole in small, and in detail.
+
+YuNet's points drift when the head is turned in the plane (an embedding by 30 degrees: cosine 0.88 to the upright one).
+Such a face is turned upright by its first points and looked at again.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import atan2, ceil, cos, degrees, hypot, sin
+from typing import NamedTuple, Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from model.alignment import warp
+from model.detection.proposals import Net
+from model.faces import Box, DetectedFace, Landmarks
+from model.nms import suppress_by_union
+
+STRIDES = (8, 16, 32)
+SMALL_SIDE, WHOLE_SIDE, DETAIL_SIDE, LARGEST_SIDE = 160, 256, 640, 4096
+"""Lengths of the longer side at which a picture is shown: a thumbnail, any other as a whole, and in detail."""
+
+OUTPUTS = {
+    "yunet": tuple(f"{kind}_{stride}" for kind in ("cls", "obj", "bbox", "kps") for stride in STRIDES),
+    "scrfd": tuple(f"{kind}_{stride}" for kind in ("score", "bbox", "kps") for stride in STRIDES),
+}
+"""The outputs of each network, in their order."""
+
+_THUMBNAIL = 128  # pixels of the longer side up to which a picture is a thumbnail
+_WHOLE_IS_ENOUGH = 400  # pixels of the longer side up to which no detail is lost in `WHOLE_SIDE`
+_LEAST_FACE = 10  # pixels of the smallest face that these networks find (YuNet, section 4)
+_PROPORTIONS = (1.0, 0.75, 0.6)  # of short to long side; few, because every shape takes a compiled network
+_SECOND_LOOKS = 100  # faces of a picture that are looked at again, the largest first
+_ASTRAY = 0.2  # of the canvas's side, between its middle and a face that is another one
+_BATCH = 8  # pictures at a time
+_BATCH_PIXELS = 640 * 640  # and what they may have together: bounds the memory
+
+Floats = NDArray[np.float32]
+
+
+class Reading(Protocol):
+    """How a network's outputs are read."""
+
+    anchors: int
+    """How many answers each cell gives."""
+
+    def pixels(self, canvases: NDArray[np.uint8]) -> Floats:
+        """Return the network's input (N, 3, H, W) for RGB canvases (N, H, W, 3)."""
+
+    def scores(self, outputs: Mapping[str, Floats], stride: int) -> Floats:
+        """Return the scores (N, A) of a grid's answers, 0 to 1."""
+
+    def boxes(self, values: Floats, cells: Floats, stride: int) -> Floats:
+        """Return boxes (K, 4) as corners in pixels, from the network's values (K, 4) and the cells' (column, row)."""
+
+
+class YuNet:
+    """YuNet of March 2023 as OpenCV Zoo publishes it: BGR from 0 to 255, one answer a cell, sizes as exponents."""
+
+    anchors = 1
+
+    def pixels(self, canvases: NDArray[np.uint8]) -> Floats:
+        """Return the canvases as BGR."""
+        return cv2.dnn.blobFromImages(list(canvases), swapRB=True)  # type: ignore[return-value]
+
+    def scores(self, outputs: Mapping[str, Floats], stride: int) -> Floats:
+        """Return the geometric mean of class and objectness."""
+        product = outputs[f"cls_{stride}"][..., 0] * outputs[f"obj_{stride}"][..., 0]
+        return np.sqrt(product.clip(0, 1))
+
+    def boxes(self, values: Floats, cells: Floats, stride: int) -> Floats:
+        """Return centre and size as corners."""
+        centres, halves = (cells + values[:, :2]) * stride, np.exp(values[:, 2:]) * (stride / 2)
+        return np.concatenate([centres - halves, centres + halves], axis=1)
+
+
+class Scrfd:
+    """SCRFD with keypoints: RGB from -1 to 1, two answers a cell, distances to the four sides."""
+
+    anchors = 2
+
+    def pixels(self, canvases: NDArray[np.uint8]) -> Floats:
+        """Return (x - 127.5) / 128."""
+        return cv2.dnn.blobFromImages(list(canvases), 1 / 128, mean=(127.5, 127.5, 127.5))  # type: ignore[return-value]
+
+    def scores(self, outputs: Mapping[str, Floats], stride: int) -> Floats:
+        """Return the network's own scores."""
+        return outputs[f"score_{stride}"][..., 0]
+
+    def boxes(self, values: Floats, cells: Floats, stride: int) -> Floats:
+        """Return the sides at their distances from the cell's corner."""
+        corners = cells * stride
+        return np.concatenate([corners - values[:, :2] * stride, corners + values[:, 2:] * stride], axis=1)
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """One picture shown at one size."""
+
+    picture: int
+    scale: float
+    """Pixels of the view for one of the picture."""
+    width: int
+    height: int
+    canvas: tuple[int, int]
+    """Height and width of the network's input, at least the view's."""
+
+
+class _Answers(NamedTuple):
+    """What a network says of faces, in pixels of what it was shown."""
+
+    scores: Floats
+    """(K,)."""
+    boxes: Floats
+    """(K, 4)."""
+    points: Floats
+    """(K, 10), five times x and y."""
+
+
+class GridDetector:
+    """A `Detector` of one network, a callable from float32 (N, 3, H, W) to its outputs, named by `outputs`.
+
+    `threshold` is the least score of a face, `overlap` the intersection over union from which two are one,
+    `upright_degrees` the turn of a head from which it is looked at again.
+    """
+
+    def __init__(
+        self,
+        net: Net,
+        outputs: Sequence[str],
+        reading: Reading,
+        *,
+        threshold: float,
+        overlap: float,
+        upright_degrees: float = 180.0,
+    ) -> None:
+        self._net = net
+        self._outputs = tuple(outputs)
+        self._reading = reading
+        self._threshold = threshold
+        self._overlap = overlap
+        self._upright_degrees = upright_degrees
+
+    def least_side(self, width: int, height: int, min_face_pixels: int | None) -> int | None:
+        """Return the longest side at which the picture will be shown.
+
+        Without `min_face_pixels` that shows faces of a 64th of the longer side.
+        """
+        longer = max(width, height)
+        if longer <= _THUMBNAIL:
+            side = SMALL_SIDE
+        elif longer <= _WHOLE_IS_ENOUGH:
+            side = WHOLE_SIDE
+        else:
+            side = DETAIL_SIDE
+        if min_face_pixels is not None:
+            side = max(side, min(ceil(longer * _LEAST_FACE / min_face_pixels), LARGEST_SIDE))
+        return -(-side // STRIDES[-1]) * STRIDES[-1]
+
+    def detect_batch(
+        self, images: Sequence[NDArray[np.uint8]], sides: Sequence[int | None]
+    ) -> list[list[DetectedFace]]:
+        """Return the faces of each picture; views of equal shape go through the network together."""
+        views = defaultdict(list)
+        for number, (image, side) in enumerate(zip(images, sides, strict=True)):
+            for view in _views(number, image, side or max(image.shape)):
+                views[view.canvas].append(view)
+        found: list[list[_Answers]] = [[] for _ in images]
+        for (height, width), alike in views.items():
+            at_once = max(1, min(_BATCH, _BATCH_PIXELS // (height * width)))
+            for first in range(0, len(alike), at_once):
+                group = alike[first : first + at_once]
+                canvases = np.zeros((len(group), height, width, 3), dtype=np.uint8)
+                for canvas, view in zip(canvases, group, strict=True):
+                    canvas[: view.height, : view.width] = resized(images[view.picture], view.width, view.height)
+                for view, (scores, boxes, points) in zip(group, self._look(canvases), strict=True):
+                    scale = np.float32(view.scale)
+                    found[view.picture].append(_Answers(scores, boxes / scale, points / scale))
+        faces = [self._merged(answers) for answers in found]
+        return self._uprighted(images, faces)
+
+    def _look(self, canvases: NDArray[np.uint8]) -> Iterator[_Answers]:
+        """Yield what the network says of each canvas (N, H, W, 3)."""
+        outputs = dict(zip(self._outputs, self._net(self._reading.pixels(canvases)), strict=True))
+        owners, parts = [], []
+        for stride in STRIDES:
+            scores = self._reading.scores(outputs, stride)
+            owner, place = np.nonzero(scores > self._threshold)
+            columns = canvases.shape[2] // stride
+            cell = place // self._reading.anchors
+            cells = np.stack([cell % columns, cell // columns], axis=1).astype(np.float32)
+            owners.append(owner)
+            parts.append(
+                (
+                    scores[owner, place],
+                    self._reading.boxes(outputs[f"bbox_{stride}"][owner, place], cells, stride),
+                    (np.tile(cells, 5) + outputs[f"kps_{stride}"][owner, place]) * np.float32(stride),
+                )
+            )
+        owner, (scores, boxes, points) = np.concatenate(owners), map(np.concatenate, zip(*parts, strict=True))
+        for number in range(len(canvases)):
+            mine = owner == number
+            yield _Answers(scores[mine], boxes[mine], points[mine])
+
+    def _merged(self, views: Sequence[_Answers]) -> list[DetectedFace]:
+        """Return the faces of one picture, each once, the largest first."""
+        scores, boxes, points = (np.concatenate(parts) for parts in zip(*views, strict=True))
+        kept = suppress_by_union(boxes, scores, self._overlap)
+        sides = boxes[kept, 2:] - boxes[kept, :2]
+        largest_first = kept[np.argsort(-sides.prod(axis=1), kind="stable")]
+        return [
+            DetectedFace(Box(*boxes[face].tolist()), float(scores[face]), _pairs(points[face]))
+            for face in largest_first
+        ]
+
+    def _uprighted(
+        self, images: Sequence[NDArray[np.uint8]], faces: list[list[DetectedFace]]
+    ) -> list[list[DetectedFace]]:
+        """Replace the points of faces that are turned in the plane by those of a second look."""
+        turned = [
+            (picture, number)
+            for picture, found in enumerate(faces)
+            for number, face in enumerate(found[:_SECOND_LOOKS])
+            if abs(_turn_degrees(face)) > self._upright_degrees
+        ]
+        for first in range(0, len(turned), _BATCH):
+            group = turned[first : first + _BATCH]
+            matrices = [_upright(faces[picture][number]) for picture, number in group]
+            canvases = [
+                warp(images[picture], matrix, SMALL_SIDE) for (picture, _), matrix in zip(group, matrices, strict=True)
+            ]
+            looks = self._look(np.stack(canvases))
+            for (picture, number), matrix, (_, boxes, points) in zip(group, matrices, looks, strict=True):
+                distances = np.abs((boxes[:, :2] + boxes[:, 2:]) / 2 - SMALL_SIDE / 2).max(axis=1, initial=0)
+                if not len(distances) or distances.min() > _ASTRAY * SMALL_SIDE:
+                    continue  # the second look does not see this face: the first one's points stay
+                back = np.linalg.inv(matrix[:, :2])
+                seen = (points[distances.argmin()].reshape(5, 2) - matrix[:, 2]) @ back.T
+                face = faces[picture][number]
+                faces[picture][number] = DetectedFace(face.box, face.probability, _pairs(seen))
+        return faces
+
+
+def resized(image: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
+    """Return an RGB picture scaled to a size; averaged where it shrinks to less than half, so that nothing aliases."""
+    if image.shape[:2] == (height, width):
+        return image
+    shrinks = 2 * width < image.shape[1] or 2 * height < image.shape[0]
+    how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(image, (width, height), interpolation=how), dtype=np.uint8)
+
+
+def _views(number: int, image: NDArray[np.uint8], side: int) -> Iterator[_View]:
+    """Yield how a picture is shown: as a whole, and in detail where `side` asks for more."""
+    height, width = image.shape[:2]
+    for longer in (side,) if side <= WHOLE_SIDE else (WHOLE_SIDE, side):
+        scale = longer / max(height, width)
+        shown = max(1, round(width * scale)), max(1, round(height * scale))
+        yield _View(number, scale, *shown, _canvas(*shown, longer))
+
+
+def _canvas(width: int, height: int, longer: int) -> tuple[int, int]:
+    """Return height and width of the smallest canvas of a usual shape that holds a view."""
+    shorter = min(width, height)
+    sides = (-(-int(longer * part) // STRIDES[-1]) * STRIDES[-1] for part in _PROPORTIONS)
+    side = min(side for side in sides if side >= shorter)
+    return (side, longer) if width >= height else (longer, side)
+
+
+def _pairs(points: NDArray[np.floating]) -> Landmarks:
+    return tuple((x, y) for x, y in points.reshape(5, 2).tolist())
+
+
+def _turn_degrees(face: DetectedFace) -> float:
+    """Return by how much the line between the eyes is turned from level."""
+    (left_x, left_y), (right_x, right_y) = face.landmarks[:2]
+    return degrees(atan2(right_y - left_y, right_x - left_x))
+
+
+def _upright(face: DetectedFace) -> NDArray[np.float64]:
+    """Return the (2, 3) matrix that shows the face level, in the middle of `SMALL_SIDE` and half as large."""
+    box, turn = face.box, atan2(*(np.subtract(face.landmarks[1], face.landmarks[0])[::-1]))
+    scale = SMALL_SIDE / 2 / max(hypot(box.x_max - box.x_min, box.y_max - box.y_min) / hypot(1, 1), 1.0)
+    rotation = scale * np.array([[cos(turn), sin(turn)], [-sin(turn), cos(turn)]])
+    centre = np.array([box.x_min + box.x_max, box.y_min + box.y_max]) / 2
+    return np.concatenate([rotation, (SMALL_SIDE / 2 - rotation @ centre)[:, np.newaxis]], axis=1)

