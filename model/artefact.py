@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from model.tail import ImpostorTail
+
 HEADER = "model.json"
 SCHEMA = 1
 GRAPHS = ("pnet.onnx", "rnet.onnx", "onet.onnx", "embedder.onnx")
@@ -64,8 +66,9 @@ class Artefact:
 
     Lengths are pixels: `image_size` the side of a crop, `margin` what the crop adds around the box at that size
     (facenet-pytorch's meaning), `min_face_size` the smallest face sought. `thresholds` and `factor` belong to the three
-    stages of MTCNN. `threshold` is the least cosine similarity that counts as a match by default, with
-    `threshold_source` telling where it came from and `threshold_calibrated` whether it was measured for these weights.
+    stages of MTCNN. `threshold` is the least cosine similarity at which two photos show one person (false match rate
+    1e-3), with `threshold_source` telling where it came from; `tail` is what a search among many people needs.
+    `threshold_calibrated` says whether both were measured for these weights.
     `least_cosine` is how far the embedder agreed with the original weights' own network, run by `checked_with`.
     `header` is `model.json` as read.
     """
@@ -84,6 +87,7 @@ class Artefact:
     threshold: float
     threshold_source: str
     threshold_calibrated: bool
+    tail: ImpostorTail
     licence: str
     created_at: str
     least_cosine: float
@@ -174,6 +178,7 @@ def _fields(header: Mapping[str, Any]) -> dict[str, Any]:
         "threshold": float(threshold["value"]),
         "threshold_source": str(threshold["source"]),
         "threshold_calibrated": bool(threshold["calibrated"]),
+        "tail": ImpostorTail.from_json(threshold["tail"]),
         "licence": str(header["licence"]),
         "created_at": str(header["created_at"]),
         "least_cosine": float(header["check"]["least_cosine"]),
