@@ -48,10 +48,11 @@ class ImageAnalysis:
 
     `width` and `height` are those of the upright picture. `timings_ms` has the wall time of the stages `decode`,
     `detect` and `embed` in milliseconds; of a detection shared by a batch each picture bears a part as large as its
-    share of the pixels, of a shared embedding each face an equal part.
+    share of the pixels, of a shared embedding each face an equal part. `more_faces` is how many were seen beyond those.
     """
 
     width: int
     height: int
     faces: tuple[EmbeddedFace, ...]
     timings_ms: Mapping[str, float]
+    more_faces: int = 0
