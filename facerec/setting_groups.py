@@ -191,7 +191,7 @@ class GallerySettings(Group):
         gt=0,
         le=1,
         description="Share of strangers that may get a name: the threshold follows from it and from the number of "
-        "people enrolled. A request's threshold and a collection's own come first",
+        "people enrolled, with one photo each. A request's threshold and a collection's own come first",
     )
 
 
