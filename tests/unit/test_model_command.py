@@ -12,6 +12,7 @@ from facerec.cli import cli
 from facerec.errors import ConfigurationError
 from model.artefact import Artefact, BuildFailed
 from model.progress import Report
+from model.recipe import CASIA, description
 from tests.support.artefacts import write_artefact
 from tests.support.shelf import Shelf
 
@@ -96,7 +97,7 @@ def test_a_failed_build_is_an_error_of_ours(directory: Path, monkeypatch: pytest
 
 def test_an_uncalibrated_threshold_is_said_aloud(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Other weights than the measured ones come with a warning."""
-    threshold = {"value": 0.47, "calibrated": False, "source": "NOT calibrated"}
+    threshold = description(CASIA)["threshold"] | {"calibrated": False, "source": "NOT calibrated"}
     monkeypatch.setattr(model.build, "build", lambda *_, output, **__: write_artefact(output, threshold=threshold))
     assert "NOT calibrated" in run("build").stderr
     assert "(not calibrated)" in run("show").stdout
