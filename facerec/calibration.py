@@ -60,10 +60,14 @@ def calibrate(
     model_id: str,
     target_fmr: float,
     *,
+    per_search: bool = False,
     evaluation: Floats | None = None,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Calibration:
     """Find the least threshold at which no more than `target_fmr` of all impostor pairs match; stores nothing.
+
+    With `per_search` the target is the share of strangers that may get a name instead: it is divided by the number of
+    people, with each of whom a stranger is compared.
 
     Impostor pairs are all pairs of the collection's templates that belong to different people, and the cosines in
     `evaluation`. Raises `TooFewPairs` and `NoThreshold`.
@@ -75,9 +79,11 @@ def calibrate(
     owners = np.array([numbers[template.identity] for template in templates], dtype=np.intp)
     extra = np.empty(0, np.float64) if evaluation is None else evaluation
     in_gallery = _pairs_of_different(owners)
+    searched = max(1, len(names)) if per_search else 1
+    target_fmr /= searched
     total, needed = in_gallery + len(extra), pairs_needed(target_fmr)
     if total < needed:
-        raise TooFewPairs(_too_few(collection, target_fmr, needed, in_gallery, len(names), len(extra)))
+        raise TooFewPairs(_too_few(collection, target_fmr, searched, in_gallery, len(names), len(extra)))
     allowed = int(target_fmr * total + 1e-9)
     highest, closest = _highest(templates, owners, extra, allowed + 1)
     value = threshold_above(float(highest[0]))
@@ -98,20 +104,23 @@ def calibrate(
     return Calibration(threshold, len(names), in_gallery, len(extra), len(everything) - len(templates), closest)
 
 
-def _too_few(collection: str, fmr: float, needed: int, in_gallery: int, people: int, extra: int) -> str:
+def _too_few(collection: str, fmr: float, searched: int, in_gallery: int, people: int, extra: int) -> str:
     total = in_gallery + extra
-    least = f", or ask for a rate of {_least_rate(total):g} or more" if total > ERRORS_NEEDED else ""
+    rate = f"{fmr:g}" if searched == 1 else f"{fmr:.3g} ({fmr * searched:g} of strangers / {searched} people)"
+    least = _least_rate(searched * ERRORS_NEEDED / total) if total else 1.0
+    ask = f", or ask for a rate of {least:g} or more" if least < 1 else ""
     return (
-        f"a false match rate of {fmr:g} needs {needed} impostor pairs and there are {total}: {in_gallery} in "
+        f"a false match rate of {rate} needs {pairs_needed(fmr)} impostor pairs and there are {total}: {in_gallery} in "
         f"collection {collection} ({people} people) and {extra} in the evaluation set; "
-        f"enrol more people, give --pairs{least}"
+        f"enrol more people, give --pairs{ask}; a collection without a calibration has the model's threshold for so "
+        "many people"
     )
 
 
-def _least_rate(pairs: int) -> float:
-    """The least rate that the pairs support, rounded up to two digits."""
-    step = 10.0 ** (math.floor(math.log10(ERRORS_NEEDED / pairs)) - 1)
-    return math.ceil(ERRORS_NEEDED / pairs / step - 1e-9) * step
+def _least_rate(rate: float) -> float:
+    """The rate, rounded up to two digits."""
+    step = 10.0 ** (math.floor(math.log10(rate)) - 1)
+    return math.ceil(rate / step - 1e-9) * step
 
 
 def _pairs_of_different(owners: NDArray[np.intp]) -> int:

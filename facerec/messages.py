@@ -31,6 +31,11 @@ Ratio = Annotated[float, Field(ge=0.0, le=1.0)]
 ThresholdSource = Literal["request", "collection", "model"]
 
 
+def for_people(identities: int, false_names: float) -> str:
+    """What the model's threshold is for, as people are told: `for 332 people at 1 %`."""
+    return f"for {identities} {'person' if identities == 1 else 'people'} at {100 * false_names:.3g} %"
+
+
 class _Message(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -68,7 +73,7 @@ class RecognitionRequest(_Message):
     """The true file name, as the client sent it."""
     collection: CollectionName = DEFAULT_COLLECTION
     threshold: Ratio | None = None
-    """The client's own threshold on our similarity; the model's applies where it is absent."""
+    """The client's own threshold on our similarity; the collection's or the model's applies where it is absent."""
     reply_to: str | None = None
     """The name of the response queue; nobody waits where it is absent."""
     submitted_at: AwareDatetime
@@ -127,7 +132,19 @@ class RecognitionResult(_Message):
     faces: tuple[Face, ...] = ()
     """Every face, the primary one first."""
     threshold_source: ThresholdSource | None = None
-    """Whose threshold applied; absent where there was no face, and in results of earlier versions."""
+    """Whose threshold applied: `model` means the model's table for so many people.
+
+    It and the following four are absent where there was no face, and in results of earlier versions.
+    """
+    threshold: Ratio | None = None
+    identities: Annotated[int, Field(ge=0)] | None = None
+    """How many people of the collection the faces were compared with."""
+    false_names: Ratio | None = None
+    """The share of strangers that may get a name, where the threshold is the model's for so many people."""
+    threshold_extrapolated: bool = False
+    """Whether that threshold lies beyond what was measured."""
+    more_faces: Annotated[int, Field(ge=0)] = 0
+    """How many faces were seen beyond those in `faces`."""
     model_id: str | None = None
     engine: str | None = None
     precision: str | None = None

@@ -5,6 +5,7 @@ A driver (the Celery worker; Lambda and edge are planned) calls `Recogniser.reco
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from time import perf_counter
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -26,6 +27,7 @@ from facerec.messages import (
 )
 from facerec.ports import FaceEngine, ObjectStore, ResultPublisher
 from model.header import InvalidImage
+from model.tail import ImpostorTail, identification_threshold
 
 if TYPE_CHECKING:
     from model.faces import EmbeddedFace, ImageAnalysis
@@ -48,6 +50,34 @@ class GalleryReader(Protocol):
 
     def threshold(self, collection: str) -> float | None:
         """The collection's own threshold for the model in use, if it was calibrated."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelThresholds:
+    """The thresholds of a model's table: at most `false_names` of strangers get a name, however many are enrolled.
+
+    `verification` is the threshold of a comparison one to one, below which none of them lies.
+    """
+
+    tail: ImpostorTail
+    verification: float
+    false_names: float
+
+    def threshold(self, identities: int) -> "Threshold":
+        """Return the threshold for a collection of so many identities."""
+        found = identification_threshold(self.tail, self.verification, self.false_names, identities)
+        return Threshold(found.value, "model", identities, self.false_names, found.extrapolated)
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """The least similarity of a match, whose it is, and how many people there are; the rest is said of the model's."""
+
+    value: float
+    source: ThresholdSource
+    identities: int
+    false_names: float | None = None
+    extrapolated: bool = False
 
 
 T = TypeVar("T")
@@ -81,7 +111,7 @@ class Recogniser:
         gallery: GalleryReader,
         publisher: ResultPublisher,
         output_bucket: str,
-        default_threshold: float,
+        thresholds: ModelThresholds,
         copy_by_filename: bool = False,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
@@ -90,7 +120,7 @@ class Recogniser:
         self._gallery = gallery
         self._publisher = publisher
         self._output_bucket = output_bucket
-        self._default_threshold = default_threshold
+        self._thresholds = thresholds
         self._copy_by_filename = copy_by_filename
         self._now = now
 
@@ -157,40 +187,42 @@ class Recogniser:
             return self._result(request, Outcome.INVALID_IMAGE, attempt, timings, detail=str(exc))
         timings |= {stage: round(ms, 3) for stage, ms in analysis.timings_ms.items()}
         with _timed(timings, "match"):
-            faces, source = insist(lambda: self._matched(request, analysis))
+            faces, threshold = insist(lambda: self._matched(request, analysis))
         outcome = Outcome.NO_FACE if not faces else Outcome.MATCH if faces[0].matches else Outcome.UNKNOWN
-        return self._result(request, outcome, attempt, timings, faces=faces, threshold_source=source)
+        return self._result(
+            request, outcome, attempt, timings, faces=faces, threshold=threshold, more_faces=analysis.more_faces
+        )
 
-    def _threshold(self, request: RecognitionRequest) -> tuple[float, ThresholdSource]:
-        """The first that there is of the request's, the collection's and the model's threshold."""
+    def _threshold(self, request: RecognitionRequest, identities: int) -> Threshold:
+        """The first that there is of the request's threshold, the collection's, and the model's for so many people."""
         if request.threshold is not None:
-            return request.threshold, "request"
+            return Threshold(request.threshold, "request", identities)
         own = self._gallery.threshold(request.collection)
-        return (self._default_threshold, "model") if own is None else (own, "collection")
+        return self._thresholds.threshold(identities) if own is None else Threshold(own, "collection", identities)
 
     def _matched(
         self, request: RecognitionRequest, analysis: "ImageAnalysis"
-    ) -> tuple[tuple[Face, ...], ThresholdSource | None]:
+    ) -> tuple[tuple[Face, ...], Threshold | None]:
         if not analysis.faces:
             return (), None
         # Imported here because the web tier's bootstrap reaches this module and runs without numpy.
         import numpy as np  # noqa: PLC0415
 
-        threshold, source = self._threshold(request)
         index = self._gallery.index(request.collection)
+        threshold = self._threshold(request, index.identities)
         found = index.search(np.stack([face.embedding for face in analysis.faces]), limit=MATCHES_PER_FACE)
         faces = tuple(
             _face(
                 face,
                 [
-                    Match(identity=m.identity, similarity=m.similarity, threshold=threshold)
+                    Match(identity=m.identity, similarity=m.similarity, threshold=threshold.value)
                     for m in matches
-                    if m.similarity >= threshold
+                    if m.similarity >= threshold.value
                 ],
             )
             for face, matches in zip(analysis.faces, found, strict=True)
         )
-        return faces, source
+        return faces, threshold
 
     def _result(
         self,
@@ -201,7 +233,8 @@ class Recogniser:
         *,
         faces: tuple[Face, ...] = (),
         detail: str | None = None,
-        threshold_source: ThresholdSource | None = None,
+        threshold: Threshold | None = None,
+        more_faces: int = 0,
     ) -> RecognitionResult:
         names = {Outcome.UNKNOWN: UNKNOWN, Outcome.NO_FACE: NO_FACE}
         return RecognitionResult(
@@ -212,7 +245,12 @@ class Recogniser:
             detail=detail,
             collection=request.collection,
             faces=faces,
-            threshold_source=threshold_source,
+            threshold_source=threshold.source if threshold else None,
+            threshold=threshold.value if threshold else None,
+            identities=threshold.identities if threshold else None,
+            false_names=threshold.false_names if threshold else None,
+            threshold_extrapolated=threshold is not None and threshold.extrapolated,
+            more_faces=more_faces,
             model_id=self._engine.model_id,
             engine=self._engine.name,
             precision=self._engine.precision,

@@ -186,6 +186,13 @@ class GallerySettings(Group):
 
     refresh_seconds: PositiveSeconds = Field(2, le=5, description="How often a worker looks for changes of the gallery")
     min_face_pixels: Count = Field(16, description="Least length in pixels of the shorter side of a face to enrol")
+    false_names: float = Field(
+        0.01,
+        gt=0,
+        le=1,
+        description="Share of strangers that may get a name: the threshold follows from it and from the number of "
+        "people enrolled, with one photo each. A request's threshold and a collection's own come first",
+    )
 
 
 class ModelSettings(Group):

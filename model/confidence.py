@@ -82,6 +82,23 @@ def share_interval(hits: NDArray[np.bool_], trials: Trials, *, draws: int = 1000
     return interval.around(Interval(float(low), float(high)))
 
 
+def share_by_group(hits: NDArray[np.bool_], groups: NDArray[np.intp], *, draws: int = 1000, seed: int = 0) -> Interval:
+    """Return the interval of the share of `hits`, bool (P,), of trials of sampled `groups`, int (P,): Wilson's.
+
+    Where a group has several trials it is widened to that of the bootstrap over groups, which alone would claim
+    certainty for 0 %: B. Efron, "Bootstrap methods", Ann. Stat. 7 (1979).
+    """
+    interval = wilson(int(hits.sum()), len(hits))
+    _, numbers = np.unique(groups, return_inverse=True)
+    trials = np.bincount(numbers)
+    if len(trials) == len(hits):
+        return interval
+    hit, random = np.bincount(numbers, weights=hits), np.random.default_rng(seed)
+    drawn = (random.integers(len(trials), size=len(trials)) for _ in range(draws))
+    low, high = np.percentile([hit[groups].sum() / trials[groups].sum() for groups in drawn], _TAILS)
+    return interval.around(Interval(float(low), float(high)))
+
+
 def _by_pair(trials: Trials, random: np.random.Generator) -> Iterator[Floats]:
     kinds = [np.flatnonzero(trials.same), np.flatnonzero(~trials.same)]
     while True:

@@ -48,7 +48,7 @@ class ImageAnalysis:
 
     `more_faces` is how many further ones were seen and not embedded, the smallest. `width` and `height` are those of the upright picture. `timings_ms` has the wall time of the stages `decode`,
     `detect` and `embed` in milliseconds; of a detection shared by a batch each picture bears a part as large as its
-    share of the pixels, of a shared embedding each face an equal part.
+    share of the pixels, of a shared embedding each face an equal part. `more_faces` is how many were seen beyond those.
     """
 
     width: int

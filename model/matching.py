@@ -77,6 +77,8 @@ class GalleryIndex:
         self._writing = threading.Lock()
         self._names: list[str] = []
         self._numbers: dict[str, int] = {}
+        self._living = np.zeros(0, dtype=np.int32)  # templates that each identity has, by its number; grows by doubling
+        self._present = self._identities = 0
         self._sealed: list[Block] = []
         self._tail = Tail(0, embeddings.shape[1] if embeddings.ndim > 1 else 0)
         self._where: dict[str, tuple[int, int]] | None = None
@@ -96,6 +98,9 @@ class GalleryIndex:
         index._numbers = {name: number for number, name in enumerate(names)}
         index._sealed = sealed
         index._tail.extend(last.vectors.embeddings, last.owners, last.template_ids)
+        for block in sealed:
+            index._count(block.owners[block.alive], 1)
+        index._count(last.owners, 1)
         index._seal(0)
         index._publish()
         return index
@@ -103,6 +108,11 @@ class GalleryIndex:
     def __len__(self) -> int:
         """Return the number of templates."""
         return sum(map(len, self._blocks)) - self._removed
+
+    @property
+    def identities(self) -> int:
+        """How many identities have a template; as current as a search, and as free of waiting."""
+        return self._identities
 
     @property
     def damaged(self) -> bool:
@@ -189,6 +199,7 @@ class GalleryIndex:
                 self._names.append(name)
                 self._numbers[name] = len(self._names) - 1
         owners = np.fromiter((self._numbers[name] for name in identities), dtype=np.int32, count=len(identities))
+        self._count(owners, 1)
         start = 0
         while start < len(embeddings):
             room = self._block_rows - self._tail.count if Codes.possible(embeddings.shape[1]) else len(embeddings)
@@ -222,14 +233,25 @@ class GalleryIndex:
                 )
                 if alive
             }
-        buried = 0
+        owners = []
         for template_id in template_ids:
             number, offset = self._where.pop(template_id, (-1, -1))
             if number >= 0:
                 self._blocks[number].alive[offset] = False
-                buried += 1
-        self._removed += buried
-        return buried
+                owners.append(self._blocks[number].owners[offset])
+        self._removed += len(owners)
+        self._count(np.array(owners, dtype=np.int32), -1)
+        return len(owners)
+
+    def _count(self, owners: NDArray[np.int32], change: int) -> None:
+        """Count one template more or less, as `change` says, for each of these owners."""
+        if len(self._living) < len(self._names):
+            more = max(len(self._names), 2 * len(self._living)) - len(self._living)
+            self._living = np.append(self._living, np.zeros(more, dtype=np.int32))
+        touched, counts = np.unique(owners, return_counts=True)
+        before = np.count_nonzero(self._living[touched])
+        self._living[touched] += change * counts.astype(np.int32)
+        self._present += int(np.count_nonzero(self._living[touched]) - before)
 
     def _compact(self) -> None:
         """Rewrite the blocks that are half dead; searches that have begun go on with the old ones."""
@@ -258,4 +280,5 @@ class GalleryIndex:
         self._removed -= len(block) - len(alive)
 
     def _publish(self) -> None:
+        self._identities = self._present
         self._blocks: tuple[Block, ...] = (*self._sealed, self._tail.block())

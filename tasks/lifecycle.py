@@ -30,7 +30,7 @@ from facerec.gallery_snapshots import GallerySnapshots
 from facerec.logs import configure_logging
 from facerec.messages import DEFAULT_COLLECTION
 from facerec.metrics import served
-from facerec.recognition import Recogniser
+from facerec.recognition import ModelThresholds, Recogniser
 from facerec.settings import Settings
 from model.artefact import Artefact, ArtefactError
 from tasks.driver import Delivered, Handling, TaskDriver
@@ -94,13 +94,14 @@ class Worker:
             gallery.index(DEFAULT_COLLECTION)
             gallery.start()
             resources.callback(gallery.stop)
+            thresholds = ModelThresholds(artefact.tail, artefact.threshold, settings.gallery.false_names)
             recogniser = Recogniser(
                 store=bootstrap.object_store(settings),
                 engine=engine,
                 gallery=gallery,
                 publisher=bootstrap.result_publisher(settings),
                 output_bucket=settings.output_bucket,
-                default_threshold=artefact.threshold,
+                thresholds=thresholds,
                 copy_by_filename=settings.key_style == "filename",
             )
             occupancy = Occupancy(settings.worker.engines or available_cores())
@@ -118,7 +119,8 @@ class Worker:
                 engine=engine.name,
                 precision=engine.precision,
                 model_id=engine.model_id,
-                threshold=artefact.threshold,
+                verification_threshold=artefact.threshold,
+                false_names=settings.gallery.false_names,
                 concurrency=settings.worker.concurrency,
                 queue=settings.request_queue,
             )

@@ -10,6 +10,8 @@ import click
 from facerec.commands.evaluation_set import engine_option, score_pairs, used_and_skipped
 from facerec.commands.gallery_access import OpenGallery, collection_option, counted, open_gallery
 from facerec.commands.printing import json_option
+from facerec.messages import for_people
+from model.tail import identification_threshold
 
 if TYPE_CHECKING:
     from facerec.calibration import Calibration
@@ -22,6 +24,11 @@ if TYPE_CHECKING:
     "--target-fmr",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
     help="The share of comparisons of different people that may match, for example 1e-3.",
+)
+@click.option(
+    "--false-names",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="Instead: the share of strangers that may get a name, for example 0.01; divided by the number of people.",
 )
 @collection_option
 @click.option(
@@ -37,10 +44,11 @@ if TYPE_CHECKING:
 )
 @engine_option
 @click.option("--dry-run", is_flag=True, help="Find the threshold and store nothing.")
-@click.option("--reset", is_flag=True, help="Remove the collection's threshold; the model's own applies again.")
+@click.option("--reset", is_flag=True, help="Remove the collection's threshold; the model's table applies again.")
 @json_option
 def command(
     target_fmr: float | None,
+    false_names: float | None,
     collection: str,
     pairs_file: Path | None,
     folder: Path | None,
@@ -51,14 +59,18 @@ def command(
 ) -> None:
     """Find the threshold at which different people match no more often than --target-fmr, and store it.
 
+    A collection needs none: the model has a table with the threshold for so many people (FACEREC_GALLERY__FALSE_NAMES).
+    A calibration takes its place, and stays as it is while the collection grows: repeat it then.
+
     It comes from all pairs of different people in the collection, and in the evaluation set if one is given. A rate
-    that fewer than 10/FMR such pairs support is refused: 1e-3 takes 10 000 pairs, or 142 people with one photo each.
-    The threshold holds for this collection and the model in use; a request's own still comes first. Running workers
-    apply it within 5 seconds.
+    that fewer than 10/FMR such pairs support is refused: 1e-3 takes 10 000 pairs, or 142 people with one photo each;
+    --false-names 0.01 takes 2 001 people. The threshold holds for this collection and the model in use; a request's own
+    still comes first. Running workers apply it within 5 seconds.
 
     \b
     Examples:
       facerec calibrate --target-fmr 1e-3
+      facerec calibrate --false-names 0.01
       facerec calibrate --target-fmr 1e-4 --collection staff --pairs pairs.csv --folder photos/ --dry-run
       facerec calibrate --reset
     """  # noqa: D301 - \b is click's mark for a block that is not wrapped
@@ -66,10 +78,11 @@ def command(
 
     if (pairs_file is None) != (folder is None):
         raise click.UsageError("Give --pairs and --folder together.")
-    if reset == (target_fmr is not None):
-        raise click.UsageError("Give either --target-fmr or --reset.")
+    given = [rate for rate in (target_fmr, false_names) if rate is not None]
+    if len(given) + reset != 1:
+        raise click.UsageError("Give one of --target-fmr, --false-names and --reset.")
     gallery = open_gallery(collection)
-    if target_fmr is None:
+    if not given:
         _reset(gallery, dry_run=dry_run)
         return
     scored = None
@@ -78,7 +91,8 @@ def command(
     store, model_id = gallery.templates, gallery.model.model_id
     evaluation = None if scored is None else scored.trials.impostor
     before = store.threshold(gallery.collection, model_id)
-    found = calibrate(store, gallery.collection, model_id, target_fmr, evaluation=evaluation)
+    per_search = false_names is not None
+    found = calibrate(store, gallery.collection, model_id, given[0], per_search=per_search, evaluation=evaluation)
     if not dry_run:
         store.set_threshold(gallery.collection, model_id, found.threshold)
     if as_json:
@@ -89,26 +103,32 @@ def command(
 
 
 def _reset(gallery: OpenGallery, *, dry_run: bool) -> None:
-    model = gallery.model
-    before = gallery.templates.threshold(gallery.collection, model.model_id)
+    store, collection, model_id = gallery.templates, gallery.collection, gallery.model.model_id
+    before = store.threshold(collection, model_id)
+    people = len({each.identity for each in store.templates(collection) if each.model_id == model_id})
+    models = _of_the_model(gallery, people)
     if before is None:
-        click.echo(
-            f"Collection {gallery.collection} has no threshold of its own; the model's {model.threshold} applies."
-        )
+        click.echo(f"Collection {collection} has no threshold of its own; {models} applies.")
         return
     if not dry_run:
-        gallery.templates.set_threshold(gallery.collection, model.model_id, None)
+        store.set_threshold(collection, model_id, None)
     would = "would apply" if dry_run else "applies"
-    click.echo(
-        f"Threshold {before.value} of collection {gallery.collection}: the model's {model.threshold} {would} again."
-    )
+    click.echo(f"Threshold {before.value} of collection {collection}: {models} {would} again.")
+
+
+def _of_the_model(gallery: OpenGallery, people: int) -> str:
+    """`the model's 0.6350 for 332 people at 1 %`."""
+    false_names = gallery.settings.gallery.false_names
+    found = identification_threshold(gallery.model.tail, gallery.model.threshold, false_names, people)
+    return f"the model's {found.value:.4f} {for_people(people, false_names)}"
 
 
 def _print(
     gallery: OpenGallery, found: "Calibration", before: "CollectionThreshold | None", scored: "Scored | None"
 ) -> None:
     threshold = found.threshold
-    in_force = f"{gallery.model.threshold}, the model's" if before is None else f"{before.value}, from {before.source}"
+    models = _of_the_model(gallery, found.identities)
+    in_force = models if before is None else f"{before.value}, from {before.source}"
     rows = [
         ("Collection", f"{gallery.collection}, model {gallery.model.model_id}"),
         ("Threshold", f"{threshold.value:.4f} (so far {in_force})"),

@@ -1,4 +1,4 @@
-"""`facerec evaluate`: how well the model in use tells people apart on labelled pairs of photos."""
+"""`facerec evaluate`: how well the model in use tells people apart, on labelled pairs or on people and strangers."""
 
 import json
 from pathlib import Path
@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from facerec.commands.evaluation_set import engine_option, load_model, score_pairs, used_and_skipped
+from facerec.commands.evaluation_set import engine_option, interval, load_model, percent, score_pairs, used_and_skipped
 from facerec.commands.picture_file import PictureFile
 from facerec.errors import FacerecError
 from facerec.settings import Settings
 
 if TYPE_CHECKING:
     from facerec.accuracy import AccuracyReport, Measured, OperatingPoint
-    from model.confidence import Interval
     from model.evaluation import FoldAccuracy
 
 
@@ -21,37 +20,86 @@ if TYPE_CHECKING:
 @click.option(
     "--pairs",
     "pairs_file",
-    required=True,
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="CSV with the columns left,right,same (and fold), or LFW's pairs.txt.",
 )
 @click.option(
     "--folder",
-    required=True,
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Where the photos are that the pairs name.",
+)
+@click.option(
+    "--open-set",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Instead: a folder per person. One photo of each person is enrolled, the others are probes.",
+)
+@click.option(
+    "--strangers",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="With --open-set: photos of strangers, each a person, or a folder per stranger.",
+)
+@click.option(
+    "--left-out",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.0,
+    show_default=True,
+    help="With --open-set: the share of people with several photos that are not enrolled and come as strangers.",
+)
+@click.option("--seed", default=0, show_default=True, help="With --open-set: decides who and what is drawn by lot.")
+@click.option(
+    "--threshold",
+    "thresholds",
+    multiple=True,
+    type=click.FloatRange(0, 1),
+    help="With --open-set: another threshold to compare with; may be given again.",
 )
 @engine_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
 @click.option("--plot", type=PictureFile(), help="Draw ROC and distributions as a PNG.")
 def command(
-    pairs_file: Path,
-    folder: Path,
+    pairs_file: Path | None,
+    folder: Path | None,
+    open_set: Path | None,
+    strangers: Path | None,
+    left_out: float,
+    seed: int,
+    thresholds: tuple[float, ...],
     engine: str | None,
     as_json: bool,  # noqa: FBT001 - click passes by name
     plot: Path | None,
 ) -> None:
-    """Measure the model in use on labelled pairs of photos.
+    """Measure the model in use, on labelled pairs of photos or on people of whom some are enrolled.
 
     Each photo is detected, cropped and embedded once, as a worker does it; its primary face counts. What is told of a
     false match rate (FMR) is marked as weak where fewer than 10/FMR pairs of different people are there: it rests on
     few false matches, or on none. Intervals hold with 95 % confidence; those of TAR take the threshold as given.
 
+    With --open-set one photo of each person is enrolled, drawn by lot. The others are probes, and so are strangers:
+    people with one photo, --strangers, and --left-out of the rest. Printed are the shares of known probes with the
+    right name (TPIR), a wrong one and none, and of strangers with a name (FPIR), at the service's threshold for so many
+    people (FACEREC_GALLERY__FALSE_NAMES), and what the model's impostor tail predicts for more people.
+
     \b
     Examples:
       facerec evaluate --pairs pairs.csv --folder photos/ --plot roc.png
       facerec evaluate --pairs lfw/pairs.txt --folder lfw/ --json     # ten folds, as published figures are
+      facerec evaluate --open-set people/ --strangers visitors/ --threshold 0.5
     """  # noqa: D301 - \b is click's mark for a block that is not wrapped
+    if open_set is not None:
+        if pairs_file or folder or plot:
+            raise click.UsageError("--open-set takes none of --pairs, --folder and --plot.")
+        from facerec.commands.evaluate_open_set import evaluate
+
+        evaluate(open_set, strangers, left_out, seed, thresholds, engine, as_json=as_json)
+    elif strangers or left_out or thresholds:
+        raise click.UsageError("--strangers, --left-out and --threshold belong to --open-set.")
+    elif pairs_file and folder:
+        _evaluate_pairs(pairs_file, folder, engine, plot, as_json=as_json)
+    else:
+        raise click.UsageError("Give --pairs and --folder, or --open-set.")
+
+
+def _evaluate_pairs(pairs_file: Path, folder: Path, engine: str | None, plot: Path | None, *, as_json: bool) -> None:
     from facerec.accuracy import assess
 
     settings = Settings.load()
@@ -100,13 +148,13 @@ def _rows(report: "AccuracyReport") -> list[tuple[str, str]]:
         missing = "different people" if report.genuine_pairs else "the same person"
         rows = [("AUC, EER", f"not measurable: no pair of {missing}")]
     else:
-        rows = [("AUC", _number(report.auc)), ("EER", _percent(report.eer))]
+        rows = [("AUC", _number(report.auc)), ("EER", percent(report.eer))]
     for target, point in report.at_fmr.items():
         told = "not measurable: no pair of different people" if point is None else _point(point)
         if point is not None and report.weak(target):
             told += f"; weak: {report.impostor_pairs} impostor pairs, {pairs_needed(target)} are needed"
         rows.append((f"At FMR {target:g}", told))
-    rows.append(("At the default", _point(report.at_threshold)))
+    rows.append(("For verification", _point(report.at_threshold)))
     if report.folds is not None:
         rows.append(("Accuracy", _folds(report.folds)))
     return [*rows, ("Intervals", report.intervals)]
@@ -120,20 +168,10 @@ def _folds(folds: "FoldAccuracy") -> str:
 
 
 def _point(point: "OperatingPoint") -> str:
-    tar = "no pair of the same person" if point.tar is None else f"TAR {_percent(point.tar)}"
-    fmr = "no pair of different people" if point.fmr is None else f"FMR {_percent(point.fmr)}"
+    tar = "no pair of the same person" if point.tar is None else f"TAR {percent(point.tar)}"
+    fmr = "no pair of different people" if point.fmr is None else f"FMR {percent(point.fmr)}"
     return f"threshold {point.threshold:.4f}: {tar}, {fmr}"
 
 
-def _percent(figure: "Measured") -> str:
-    return f"{figure.value:.3%}{_range(figure.interval, '.3%')}"
-
-
 def _number(figure: "Measured") -> str:
-    return f"{figure.value:.5f}{_range(figure.interval, '.5f')}"
-
-
-def _range(interval: "Interval | None", form: str) -> str:
-    return (
-        " (too few errors for an interval)" if interval is None else f" [{interval.low:{form}}, {interval.high:{form}}]"
-    )
+    return f"{figure.value:.5f}{interval(figure.interval, '.5f')}"

@@ -1,5 +1,6 @@
 """What `facerec evaluate` and `facerec calibrate` share: labelled pairs of photos, scored with the model in use."""
 
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +13,9 @@ from facerec.settings import Settings
 from model.artefact import Artefact, ArtefactError
 
 if TYPE_CHECKING:
-    from facerec.scoring import Scored
+    from facerec.accuracy import Measured
+    from facerec.scoring import Embedding, Scored, Skip
+    from model.confidence import Interval
     from model.engines import Engine
 
 engine_option = click.option(
@@ -37,13 +40,26 @@ def score_pairs(
 
     Raises `InvalidPairs` before anything is loaded, and `ConfigurationError` where the engine cannot be opened.
     """
-    from facerec.engine.cores import available_cores
     from facerec.pairs import read_pairs
-    from facerec.scoring import embed_photos, photos_of, score
+    from facerec.scoring import photos_of, score
+
+    pairs = read_pairs(pairs_file)
+    found, engine = embed_tracked(photos_of(pairs), folder, settings, artefact, engine_name)
+    return score(pairs, found), engine
+
+
+def embed_tracked(
+    photos: Iterable[str], folder: Path, settings: Settings, artefact: Artefact, engine_name: str | None
+) -> "tuple[dict[str, Embedding | Skip], Engine]":
+    """Embed photos as a worker does, with progress shown, and return the engine that did it.
+
+    Raises `ConfigurationError` where the engine cannot be opened.
+    """
+    from facerec.engine.cores import available_cores
+    from facerec.scoring import embed_photos
     from model.analysis import analyse
     from model.engines import EngineUnavailable, open_engine
 
-    pairs = read_pairs(pairs_file)
     try:
         engine = open_engine(
             artefact,
@@ -55,8 +71,7 @@ def score_pairs(
     except EngineUnavailable as exc:
         raise ConfigurationError(str(exc)) from exc
     see = partial(analyse, engine, max_megapixels=settings.max_megapixels, center_weight=artefact.center_weight)
-    found = embed_photos(tracked(photos_of(pairs), "embedding photos"), folder, see)
-    return score(pairs, found), engine
+    return embed_photos(tracked(photos, "embedding photos"), folder, see), engine
 
 
 def used_and_skipped(scored: "Scored") -> str:
@@ -68,3 +83,13 @@ def used_and_skipped(scored: "Scored") -> str:
     reasons = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in scored.reasons.items())
     skipped = len(scored.skipped_photos)
     return f"{text}, {scored.skipped_pairs} skipped for {skipped} of {scored.photos} photos ({reasons})"
+
+
+def percent(figure: "Measured") -> str:
+    """`98.667% [98.1%, 99.2%]`."""
+    return f"{figure.value:.3%}{interval(figure.interval, '.3%')}"
+
+
+def interval(found: "Interval | None", form: str) -> str:
+    """The interval after its figure, or why there is none."""
+    return " (too few errors for an interval)" if found is None else f" [{found.low:{form}}, {found.high:{form}}]"

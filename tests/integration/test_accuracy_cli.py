@@ -3,6 +3,7 @@
 import csv
 import itertools
 import json
+import shutil
 from pathlib import Path
 
 from facerec import bootstrap
@@ -43,6 +44,26 @@ def test_the_examples_are_told_apart_by_the_default_threshold(
     assert (report["at_threshold"]["tar"]["value"], report["at_threshold"]["fmr"]["value"]) == (1, 0)
     assert report["auc"]["value"] == 1
     assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_examples_are_an_open_set(emulator: EmulatedAws, artefact_dir: Path, tmp_path: Path) -> None:
+    """Enrolled by one photo, both people get their names on the other; a stranger and a rocket get none."""
+    for person, probe in (("Barack Obama", "image_01"), ("Joe Biden", "image_03")):
+        (tmp_path / "people" / person).mkdir(parents=True)
+        for photo in (*(EXAMPLES / "gallery" / person).iterdir(), EXAMPLES / "probes" / f"{probe}.jpg"):
+            shutil.copy(photo, tmp_path / "people" / person)
+    (tmp_path / "strangers").mkdir()
+    for probe in ("image_02", "image_04"):
+        shutil.copy(EXAMPLES / "probes" / f"{probe}.jpg", tmp_path / "strangers")
+    environ = emulator.environ | {"FACEREC_MODEL__DIR": str(artefact_dir)}
+    folders = ("--open-set", str(tmp_path / "people"), "--strangers", str(tmp_path / "strangers"))
+    done = run("evaluate", *folders, "--json", environ=environ)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert (report["identities"], report["strangers"]) == (2, 1)
+    assert list(report["skipped_photos"].values()) == ["no_face"]
+    (rates,) = report["at"]
+    assert (rates["right_name"]["value"], rates["strangers_named"]["value"]) == (1, 0)
 
 
 def test_a_calibration_reaches_a_running_gallery(emulator: EmulatedAws, fresh: Settings, tmp_path: Path) -> None:

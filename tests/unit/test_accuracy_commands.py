@@ -18,10 +18,11 @@ from facerec import bootstrap
 from facerec.calibration import TooFewPairs
 from facerec.cli import cli
 from facerec.engine import cores
-from facerec.errors import FacerecError
+from facerec.errors import ConfigurationError, FacerecError
 from facerec.pairs import InvalidPairs
 from model.artefact import Artefact
 from model.faces import Box, DetectedFace
+from model.tail import identification_threshold
 from tests.fakes.object_store import InMemoryObjectStore
 from tests.fakes.templates import InMemoryTemplateStore, make_template
 from tests.support.artefacts import write_artefact
@@ -196,6 +197,87 @@ def test_an_unreadable_list_is_told_before_the_model_is_loaded(
         run("evaluate", "--pairs", tmp_path / "list", "--folder", photos)
 
 
+@pytest.fixture
+def visitors(tmp_path: Path) -> Path:
+    """Four people with two photos each, one with one, and a stranger who resembles two of the four."""
+    people = {
+        "Ada": [(200, 10, 20), (210, 12, 18)],
+        "Bea": [(200, 90, 20), (190, 88, 22)],
+        "Cem": [(10, 200, 20), (12, 190, 18)],
+        "Dan": [(20, 200, 90), (22, 190, 88)],
+        "Eva": [(10, 20, 200)],
+    }
+    for name, colours in people.items():
+        (tmp_path / "people" / name).mkdir(parents=True)
+        for number, colour in enumerate(colours):
+            Image.new("RGB", (8, 8), colour).save(tmp_path / "people" / name / f"{number}.png")
+    (tmp_path / "people" / "Ada" / "broken.png").write_bytes(b"no picture")
+    (tmp_path / "strangers").mkdir()
+    Image.new("RGB", (8, 8), (200, 50, 20)).save(tmp_path / "strangers" / "between.png")
+    return tmp_path
+
+
+def test_an_open_set_is_judged_at_the_threshold_for_so_many_people(artefact: Artefact, visitors: Path) -> None:
+    """Of two strangers the reddish one gets a name at any threshold that takes colours for people."""
+    report = printed(
+        "evaluate", "--open-set", visitors / "people", "--strangers", visitors / "strangers", "--threshold", "1"
+    )
+    assert (report["identities"], report["known_probes"]) == (4, 4)
+    assert (report["strangers"], report["stranger_probes"]) == (2, 2)
+    assert list(report["skipped_photos"].values()) == ["unreadable"]
+    ours, strictest = report["at"]
+    assert ours["threshold"] == identification_threshold(artefact.tail, artefact.threshold, 0.01, 4).value
+    assert (ours["right_name"]["value"], ours["wrong_name"]["value"], ours["no_name"]["value"]) == (1, 0, 0)
+    assert ours["strangers_named"]["value"] == 0.5
+    assert ours["strangers_named"]["interval"]["high"] < 1
+    assert (strictest["right_name"]["value"], strictest["strangers_named"]["value"]) == (0, 0)
+    assert [size["identities"] for size in report["expected"]] == [4, 10_000, 1_000_000]
+    assert [size["extrapolated"] for size in report["expected"]] == [False, True, True]
+    assert report["expected"][2]["strangers_named"] == pytest.approx(0.01, rel=0.01)
+
+
+def test_an_open_set_is_told_to_people(artefact: Artefact, visitors: Path) -> None:
+    """With what the threshold is for, and what is to be expected of more people."""
+    output = " ".join(run("evaluate", "--open-set", visitors / "people").stdout.split())
+    threshold = identification_threshold(artefact.tail, artefact.threshold, 0.01, 4).value
+    assert "10, skipped 1 (1 unreadable)" in output
+    assert "4 people by one photo each; 4 probes of them, 1 probes of 1 strangers" in output
+    assert f"At {threshold:.4f} the model's threshold for 4 people at 1 %" in output
+    assert "right name (TPIR) 100.000% [" in output
+    assert re.search(r"With 1000000 people at 0\.8\d+: right name .* \(threshold extrapolated\)", output)
+
+
+@pytest.mark.usefixtures("artefact")
+def test_people_left_out_come_as_strangers(visitors: Path) -> None:
+    """Half of the four, and the one with a single photo; the same seed leaves out the same."""
+    arguments = ("evaluate", "--open-set", visitors / "people", "--left-out", "0.5")
+    report = printed(*arguments)
+    assert (report["identities"], report["strangers"], report["stranger_probes"]) == (2, 3, 5)
+    assert printed(*arguments) == report
+
+
+@pytest.mark.usefixtures("artefact")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--pairs", "pairs.csv"),
+        ("--folder", "photos"),
+        ("--open-set", "photos", "--plot", "x.png"),
+        ("--open-set", "photos", "--folder", "photos"),
+        ("--pairs", "pairs.csv", "--folder", "photos", "--left-out", "0.1"),
+        ("--pairs", "pairs.csv", "--folder", "photos", "--threshold", "0.1"),
+        (),
+    ],
+)
+def test_evaluate_takes_pairs_or_an_open_set(
+    arguments: tuple[str, ...], pairs: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Anything else is a usage error."""
+    monkeypatch.chdir(pairs.parent)
+    assert photos.is_dir()
+    assert "--open-set" in run("evaluate", *arguments, status=2).output
+
+
 def enrol(store: InMemoryTemplateStore, artefact: Artefact, people: int) -> None:
     """Made-up people with one template each."""
     for number in range(people):
@@ -256,14 +338,56 @@ def test_reset_brings_the_models_threshold_back(artefact: Artefact, store: InMem
     run("calibrate", "--target-fmr", "1e-2")
     assert "would apply" in run("calibrate", "--reset", "--dry-run").stdout
     assert store.threshold("default", artefact.model_id) is not None
-    assert f"the model's {artefact.threshold} applies again" in run("calibrate", "--reset").stdout
+    models = identification_threshold(artefact.tail, artefact.threshold, 0.01, 46).value
+    assert f"the model's {models:.4f} for 46 people at 1 % applies again" in run("calibrate", "--reset").stdout
     assert store.threshold("default", artefact.model_id) is None
-    assert "no threshold of its own" in run("calibrate", "--reset").stdout
+    told = run("calibrate", "--reset").stdout
+    assert f"no threshold of its own; the model's {models:.4f} for 46 people at 1 % applies" in told
+
+
+def test_calibrate_takes_the_share_of_strangers_that_may_get_a_name(
+    artefact: Artefact, store: InMemoryTemplateStore
+) -> None:
+    """Divided by the number of people, and with the model's threshold for so many beside it."""
+    enrol(store, artefact, 46)
+    report = printed("calibrate", "--false-names", "0.5")
+    assert report["threshold"]["target_fmr"] == pytest.approx(0.5 / 46)
+    assert report["strangers_taken"] <= 0.5
+    run("calibrate", "--reset")
+    again = " ".join(run("calibrate", "--false-names", "0.5", "--dry-run").stdout.split())
+    models = identification_threshold(artefact.tail, artefact.threshold, 0.01, 46).value
+    assert f"(so far the model's {models:.4f} for 46 people at 1 %)" in again
+    with pytest.raises(TooFewPairs, match=r"0\.000217 \(0\.01 of strangers / 46 people\) needs 46000"):
+        run("calibrate", "--false-names", "0.01")
+
+
+def test_the_share_of_strangers_in_force_is_the_settings(
+    artefact: Artefact, store: InMemoryTemplateStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tenth of it is as good as a tenfold gallery; out of its range it is refused."""
+    enrol(store, artefact, 46)
+    monkeypatch.setenv("FACEREC_GALLERY__FALSE_NAMES", "0.001")
+    stricter = identification_threshold(artefact.tail, artefact.threshold, 0.01, 460).value
+    assert f"{stricter:.4f} for 46 people at 0.1 %" in run("calibrate", "--reset").stdout
+    for wrong in ("0", "1.01", "nan"):
+        monkeypatch.setenv("FACEREC_GALLERY__FALSE_NAMES", wrong)
+        with pytest.raises(ConfigurationError, match="FALSE_NAMES"):
+            run("calibrate", "--reset")
 
 
 @pytest.mark.parametrize(
     "arguments",
-    [(), ("--reset", "--target-fmr", "0.1"), ("--target-fmr", "0"), ("--target-fmr", "1"), ("--target-fmr", "2")],
+    [
+        (),
+        ("--reset", "--target-fmr", "0.1"),
+        ("--reset", "--false-names", "0.1"),
+        ("--false-names", "0.1", "--target-fmr", "0.1"),
+        ("--false-names", "0"),
+        ("--false-names", "1.5"),
+        ("--target-fmr", "0"),
+        ("--target-fmr", "1"),
+        ("--target-fmr", "2"),
+    ],
 )
 def test_calibrate_takes_a_rate_or_a_reset(arguments: tuple[str, ...]) -> None:
     """A usage error otherwise, before anything is read."""

@@ -69,6 +69,30 @@ def test_one_pair_too_few_is_refused_with_what_there_is_and_what_is_needed() -> 
     assert calibration.threshold.source.endswith("and 10 pairs of an evaluation set")
 
 
+def test_a_share_of_strangers_is_divided_by_the_number_of_people() -> None:
+    """30 % of searches among 60 people is a rate of 0.005: 2000 pairs, and with one photo each they have 1770."""
+    store = enrolled(60)
+    store.add(make_template(9999, "person of another model", model_id=OTHER_MODEL))
+    with pytest.raises(
+        TooFewPairs, match=r"0\.005 \(0\.3 of strangers / 60 people\) needs 2000 .* there are 1770"
+    ) as few:
+        calibrate(store, "default", MODEL, 0.3, per_search=True)
+    assert "ask for a rate of 0.34 or more" in str(few.value)
+    assert "has the model's threshold for so many people" in str(few.value)
+    calibration = calibrate(store, "default", MODEL, 0.34, per_search=True)
+    assert calibration.threshold.target_fmr == pytest.approx(0.34 / 60)
+    assert calibration.threshold.fmr <= 0.34 / 60
+    assert calibration.strangers_taken <= 0.34
+
+
+def test_without_a_pair_no_rate_is_recommended() -> None:
+    """Nor one of all strangers."""
+    with pytest.raises(TooFewPairs, match="give --pairs; a collection"):
+        calibrate(enrolled(1), "default", MODEL, 0.5, per_search=True)
+    with pytest.raises(TooFewPairs, match="give --pairs; a collection"):
+        calibrate(enrolled(5), "default", MODEL, 0.5)
+
+
 def test_a_refusal_names_a_rate_that_would_be_taken() -> None:
     """4950 pairs do not support 0.002, which 10/4950 would round to."""
     store = enrolled(100)

@@ -173,6 +173,7 @@ def test_changes_in_place_give_what_a_new_index_gives(steps: list[tuple[bool, in
             else:
                 assert index.remove(names) == len(there)
             assert len(index) == len(rows)
+            assert index.identities == len({who for who, _ in rows.values()})
             for limit in (1, 5):
                 assert found(index, queries, limit) == [plain(rows, query, limit) for query in queries]
 
@@ -194,6 +195,26 @@ def test_a_template_that_is_not_normalised_is_refused() -> None:
     with pytest.raises(ValueError, match="shape"):
         index.add(directions(1, size=7), ["x"], ["x"])
     assert len(index) == 3
+
+
+def test_a_person_counts_while_a_template_is_left(fast: None, tmp_path: Path) -> None:
+    """One of several, moved to another person, removed twice, saved and read: the number of people stays right."""
+    embeddings = directions(4)
+    index = GalleryIndex(embeddings, ["Ada", "Ada", "Bea", "Cem"], ["a1", "a2", "b", "c"])
+    assert index.identities == 3
+    index.remove(["a1", "a1", "nothing"])
+    assert index.identities == 3
+    index.remove(["a2"])
+    assert index.identities == 2
+    index.add(embeddings[:2], ["Bea", "Bea"], ["c", "b2"])
+    assert index.identities == 1
+    write(index, tmp_path / "s", "key", 1)
+    opened = open_snapshot(tmp_path / "s", "key")[0]
+    assert opened.identities == 1
+    opened.add(embeddings[:1], ["Ada"], ["a1"])
+    assert opened.identities == 2
+    opened.remove(["a1", "b", "b2", "c"])
+    assert (opened.identities, len(opened)) == (0, 0)
 
 
 def test_searches_go_on_while_others_change_the_gallery(fast: None) -> None:
@@ -233,7 +254,7 @@ def test_a_snapshot_holds_the_gallery(kernel: type, monkeypatch: pytest.MonkeyPa
     write(index, path, "key", 7)
     for _ in range(2):
         opened, version = open_snapshot(path, "key")
-        assert (version, len(opened)) == (7, len(index))
+        assert (version, len(opened), opened.identities) == (7, len(index), index.identities)
         assert opened.search(queries, 5) == index.search(queries, 5)
         for one in (index, opened):
             one.remove(["t5"])
@@ -310,11 +331,13 @@ def test_piece_by_piece_it_is_the_same_gallery(count: int, tmp_path: Path, fast:
         index = assembled(pieces, keep, block_rows=BLOCK)
         assert [len(block) for block in index.blocks] == [len(block) for block in whole.blocks]
         assert list(index.names) == list(whole.names)
+        assert index.identities == whole.identities == min(count, 50)
         for one in (index, whole):
             assert one.search(queries, 5) == whole.search(queries, 5)
         index.add(queries[:1], ["new"], ["n"])
         assert found(index, queries[:1], 1) == [[("new", "n")]]
         assert index.remove([f"t{row}" for row in range(count)]) == count
+        assert index.identities == 1
     assert list(tmp_path.glob("new/*")) == []
 
 

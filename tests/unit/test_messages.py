@@ -2,14 +2,14 @@
 
 import json
 from datetime import UTC, datetime
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from facerec.errors import InvalidMessage
-from facerec.messages import Box, Face, Match, ObjectRef, Outcome, RecognitionRequest, RecognitionResult
+from facerec.messages import Box, Face, Match, ObjectRef, Outcome, RecognitionRequest, RecognitionResult, for_people
 
 ratios = st.floats(0, 1)
 pixels = st.floats(-1e4, 1e4)
@@ -40,6 +40,12 @@ results = st.builds(
     outcome=st.sampled_from(Outcome),
     detail=st.none() | names,
     faces=st.lists(faces, max_size=3).map(tuple),
+    threshold_source=st.none() | st.sampled_from(["request", "collection", "model"]),
+    threshold=st.none() | ratios,
+    identities=st.none() | st.integers(0, 10**7),
+    false_names=st.none() | ratios,
+    threshold_extrapolated=st.booleans(),
+    more_faces=st.integers(0, 10**4),
     timings_ms=st.dictionaries(names, st.floats(0, 1e6), max_size=4),
     attempt=st.integers(1, 99),
     completed_at=times,
@@ -113,3 +119,27 @@ def test_a_naive_time_is_refused() -> None:
                 "submitted_at": "2026-01-01T00:00:00",
             }
         )
+
+
+def test_a_result_of_the_previous_version_is_read() -> None:
+    """It says nothing of the threshold and of the people that the faces were compared with."""
+    result = RecognitionResult(
+        request_id=uuid4(), result="Ada", filename="a.jpg", outcome=Outcome.MATCH, completed_at=datetime.now(UTC)
+    )
+    added = ("threshold", "identities", "false_names", "threshold_extrapolated", "more_faces")
+    older = {name: value for name, value in json.loads(result.to_json()).items() if name not in added}
+    assert RecognitionResult.parse(older) == result
+
+
+@pytest.mark.parametrize(
+    ("identities", "false_names", "told"),
+    [
+        (332, 0.01, "for 332 people at 1 %"),
+        (1, 0.003, "for 1 person at 0.3 %"),
+        (0, 1, "for 0 people at 100 %"),
+        (2, 1e-6, "for 2 people at 0.0001 %"),
+    ],
+)
+def test_people_are_told_what_a_threshold_is_for(identities: int, false_names: float, told: str) -> None:
+    """The share in per cent, without digits that say nothing."""
+    assert for_people(identities, false_names) == told

@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 from facerec.errors import EngineFailure, ObjectMissing, QueueMissing, Transient
 from facerec.keys import input_key, output_key
 from facerec.messages import ObjectRef, Outcome, RecognitionRequest, RecognitionResult
-from facerec.recognition import Recogniser
+from facerec.recognition import ModelThresholds, Recogniser
 from model.faces import Box, EmbeddedFace, ImageAnalysis
 from model.header import InvalidImage
 from model.matching import GalleryIndex
 from tests.fakes.object_store import InMemoryObjectStore
+from tests.support.tails import TAILS
 
 NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
 AXES = np.eye(512, dtype=np.float32)
@@ -34,13 +35,13 @@ class Engine:
     def __init__(self) -> None:
         self.faces: tuple[EmbeddedFace, ...] = ()
         self.error: Exception | None = None
-        self.calls = 0
+        self.calls = self.more_faces = 0
 
     def analyse(self, image: bytes) -> ImageAnalysis:
         self.calls += 1
         if self.error:
             raise self.error
-        return ImageAnalysis(100, 80, self.faces, {"decode": 1.0, "detect": 2.0, "embed": 3.0})
+        return ImageAnalysis(100, 80, self.faces, {"decode": 1.0, "detect": 2.0, "embed": 3.0}, self.more_faces)
 
 
 class World:
@@ -61,7 +62,7 @@ class World:
             gallery=self,
             publisher=self,
             output_bucket="out",
-            default_threshold=0.5,
+            thresholds=ModelThresholds(TAILS["classic"], 0.5, 0.01),
             copy_by_filename=copy_by_filename,
             now=lambda: NOW,
         )
@@ -146,12 +147,47 @@ def test_the_threshold_is_the_requests_then_the_collections_then_the_models(
     assert (result.outcome, result.threshold_source) == (outcome, source)
     applied = next(value for value in (requests, collections, 0.5) if value is not None)
     assert all(match.threshold == applied for match in result.faces[0].matches)
+    assert (result.threshold, result.identities) == (applied, 2)
+    assert result.false_names == (0.01 if source == "model" else None)
+
+
+def test_the_models_threshold_follows_the_gallery(world: World) -> None:
+    """What is a match among two people is none among a thousand, and is one again when they have been removed."""
+    world.engine.faces = (face(similar(0.6)),)
+    people = [str(number) for number in range(1000)]
+    assert world.recogniser.recognise(world.request()).result == "Ada"
+    world.gallery.add(np.repeat(AXES[5:6], 1000, axis=0), people, people)
+    among_many = world.recogniser.recognise(world.request())
+    assert among_many.outcome is Outcome.UNKNOWN
+    expected = TAILS["classic"].similarity_at(0.01 / 1002)
+    assert among_many.threshold == pytest.approx(expected.value)
+    assert (among_many.identities, among_many.threshold_source) == (1002, "model")
+    assert among_many.threshold_extrapolated == expected.extrapolated is False
+    world.gallery.remove(people)
+    assert world.recogniser.recognise(world.request()).result == "Ada"
+
+
+def test_an_extrapolated_threshold_is_marked(world: World) -> None:
+    """From 10 000 people on, one in a hundred strangers is beyond what was measured; a request's own is no guess."""
+    people = [str(number) for number in range(10_000)]
+    world.gallery = GalleryIndex(np.repeat(AXES[5:6, :16], 10_000, axis=0), people, people)
+    world.engine.faces = (face(AXES[5, :16]),)
+    result = world.recogniser.recognise(world.request())
+    assert (result.threshold_extrapolated, result.result) == (True, "0")
+    assert not world.recogniser.recognise(world.request(threshold=0.9)).threshold_extrapolated
+
+
+def test_faces_beyond_the_limit_are_counted(world: World) -> None:
+    """The result says how many more were seen."""
+    world.engine.faces, world.engine.more_faces = (face(AXES[0]),), 7
+    assert world.recogniser.recognise(world.request()).more_faces == 7
 
 
 def test_a_picture_without_a_face(world: World) -> None:
     """No face is an outcome, not an error."""
     result = world.recogniser.recognise(world.request())
     assert (result.outcome, result.result) == (Outcome.NO_FACE, "No-Face")
+    assert (result.threshold, result.identities, result.threshold_source) == (None, None, None)
 
 
 def test_an_empty_gallery_knows_nobody(world: World) -> None:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
+import pytest
 from click.testing import CliRunner
 
 from facerec.cli import cli
@@ -94,6 +95,29 @@ def test_objects_tell_what_they_are() -> None:
     assert result.at == after(905)
     assert result.facts["outcome"] == "match"
     assert (result.facts["result"], result.facts["bytes"]) == ("Jane", 99)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"threshold_source": "model", "false_names": 0.01}, "0.6350, the model's for 332 people at 1 %"),
+        (
+            {"threshold_source": "model", "false_names": 0.01, "threshold_extrapolated": True},
+            "0.6350, the model's for 332 people at 1 %, extrapolated",
+        ),
+        ({"threshold_source": "collection"}, "0.6350, the collection's, among 332 people"),
+        ({"threshold_source": "request"}, "0.6350, the request's, among 332 people"),
+    ],
+)
+def test_a_result_says_what_its_threshold_was_for(changes: dict[str, object], told: str) -> None:
+    """Whose it was, for how many people, and at which share of strangers; earlier results say nothing."""
+    known = RESULT.model_copy(update={"threshold": 0.635, "identities": 332, "more_faces": 2, **changes})
+    result, earlier = (
+        next(step for step in story(ID, [], Objects(PHOTO, STORED, one)).steps if step.what == "result lies there")
+        for one in (known, RESULT)
+    )
+    assert (result.facts["threshold"], result.facts["more_faces"]) == (told, 2)
+    assert "threshold" not in earlier.facts
 
 
 def test_a_refused_upload_was_never_submitted() -> None:

@@ -15,7 +15,7 @@ from facerec.aws.intake import Intake
 from facerec.errors import ConfigurationError, EngineFailure, FacerecError, QueueMissing, Transient
 from facerec.keys import output_key
 from facerec.messages import ObjectRef, Outcome, RecognitionRequest, RecognitionResult
-from facerec.recognition import Recogniser
+from facerec.recognition import ModelThresholds, Recogniser
 from model.faces import ImageAnalysis
 from model.matching import GalleryIndex
 from tasks.driver import Delivered, TaskDriver
@@ -24,6 +24,7 @@ from tasks.patience import Interrupted, Patience
 from tests.fakes.engine import analysis
 from tests.fakes.object_store import InMemoryObjectStore
 from tests.fakes.results import InMemoryQueues, InMemoryResultInbox, InMemoryResultPublisher
+from tests.support.tails import TAILS
 
 NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
 REQUEST_ID = UUID("00000000-0000-4000-8000-000000000001")
@@ -126,7 +127,7 @@ class Tier:
             gallery=Gallery(),
             publisher=InMemoryResultPublisher(self.queues, "resp"),
             output_bucket="out",
-            default_threshold=0.5,
+            thresholds=ModelThresholds(TAILS["classic"], 0.47, 0.01),
             now=lambda: NOW,
         )
         self.tail, self.rests = Tail(), Rests()
