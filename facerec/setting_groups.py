@@ -196,7 +196,7 @@ class GallerySettings(Group):
 
 
 class ModelSettings(Group):
-    """The model artefact."""
+    """The model artefact, and what it looks for."""
 
     dir: Path = Field(
         default_factory=lambda: _cache_home() / "model",
@@ -205,6 +205,18 @@ class ModelSettings(Group):
     cache_dir: Path = Field(
         default_factory=lambda: _cache_home() / "downloads",
         description="Downloads, compiled models, copies of galleries; default `downloads` in `$XDG_CACHE_HOME/facerec`",
+    )
+    licence: Literal["permissive", "research"] = Field(
+        "permissive",
+        description="Which packs may be built and loaded, by the licences of their code and weights; `research` also "
+        "allows weights for non-commercial research",
+    )
+    max_faces: Count = Field(100, description="Faces of a picture that are recognised, the largest first")
+    min_face_pixels: int | None = Field(
+        None,
+        ge=8,
+        description="Smallest face to look for, in pixels of the picture; unset: a 64th of the picture's longer side, "
+        "and 20 pixels with the pack `classic`, which ignores this. Less takes more time",
     )
 
 

@@ -16,7 +16,9 @@ except ImportError:  # the reason why `warp_numpy` is here
     cv2 = None  # type: ignore[assignment]
 
 TEMPLATE_SIDE = 112
-TEMPLATE = np.array([(38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041)])
+TEMPLATE = np.array(
+    [(38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041)]
+)
 """Left eye, right eye, nose, left and right corner of the mouth in a crop of 112 px: ArcFace's (arXiv:1801.07698)."""
 
 Matrix = NDArray[np.float64]
@@ -83,9 +85,7 @@ def warp_numpy(image: NDArray[np.uint8], matrix: Matrix, side: int) -> NDArray[n
     return np.rint(mixed).astype(np.uint8)
 
 
-def _averaged(
-    image: NDArray[np.uint8], matrix: Matrix, side: int, shrink: int
-) -> tuple[NDArray[np.uint8], Matrix]:
+def _averaged(image: NDArray[np.uint8], matrix: Matrix, side: int, shrink: int) -> tuple[NDArray[np.uint8], Matrix]:
     """Return the part of the picture that the crop shows, `shrink` times smaller, and the matrix for that part."""
     inverse = np.linalg.inv(np.vstack([matrix, (0, 0, 1)]))[:2]
     corners = inverse @ np.array([(0, 0, 1), (side, 0, 1), (0, side, 1), (side, side, 1)], dtype=np.float64).T

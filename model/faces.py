@@ -46,9 +46,10 @@ class EmbeddedFace:
 class ImageAnalysis:
     """The faces of one picture, the primary one first, the others by the same rule in descending order.
 
-    `more_faces` is how many further ones were seen and not embedded, the smallest. `width` and `height` are those of the upright picture. `timings_ms` has the wall time of the stages `decode`,
+    `width` and `height` are those of the upright picture. `timings_ms` has the wall time of the stages `decode`,
     `detect` and `embed` in milliseconds; of a detection shared by a batch each picture bears a part as large as its
-    share of the pixels, of a shared embedding each face an equal part. `more_faces` is how many were seen beyond those.
+    share of the pixels, of a shared embedding each face an equal part. `more_faces` is how many further ones were seen
+    and not embedded, the smallest.
     """
 
     width: int

@@ -53,9 +53,7 @@ def decode(data: bytes, max_megapixels: float = 50.0) -> NDArray[np.uint8]:
     return decode_reduced(data, max_megapixels, lambda _width, _height: None).pixels
 
 
-def decode_reduced(
-    data: bytes, max_megapixels: float, least_side: Callable[[int, int], int | None]
-) -> Picture:
+def decode_reduced(data: bytes, max_megapixels: float, least_side: Callable[[int, int], int | None]) -> Picture:
     """Return the picture as `decode` does, a JPEG at a half, a quarter or an eighth of its size where that is enough.
 
     `least_side` takes width and height, and returns how long the longer side must stay, or None for full size. A

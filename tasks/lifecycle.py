@@ -24,15 +24,15 @@ from facerec.celery import app
 from facerec.engine.cores import available_cores
 from facerec.engine.protocol import REAL_ANALYSER
 from facerec.engine.supervisor import SupervisedEngine
-from facerec.errors import ConfigurationError, FacerecError
+from facerec.errors import FacerecError
 from facerec.gallery_cache import GalleryCache
 from facerec.gallery_snapshots import GallerySnapshots
 from facerec.logs import configure_logging
 from facerec.messages import DEFAULT_COLLECTION
 from facerec.metrics import served
+from facerec.model_in_use import load_artefact
 from facerec.recognition import ModelThresholds, Recogniser
 from facerec.settings import Settings
-from model.artefact import Artefact, ArtefactError
 from tasks.driver import Delivered, Handling, TaskDriver
 from tasks.latecomers import Latecomers
 from tasks.metrics import WorkerMetrics
@@ -70,10 +70,7 @@ class Worker:
         for difference in queue_differences(clients, settings):
             remedy = "run `facerec provision`"
             log.warning("queue_differs", queue=settings.request_queue, reason=difference, remedy=remedy)
-        try:
-            artefact = Artefact.load(settings.model.dir)
-        except ArtefactError as exc:
-            raise ConfigurationError(str(exc)) from exc
+        artefact = load_artefact(settings)
         with ExitStack() as resources:
             metrics = WorkerMetrics()
             castoffs.WATCHERS.add(metrics.cast_off)

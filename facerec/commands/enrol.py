@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +19,6 @@ from facerec.enrolment import (
     valid_collection,
     valid_identity,
 )
-from facerec.errors import ConfigurationError
 from facerec.messages import DEFAULT_COLLECTION
 from facerec.settings import Settings
 
@@ -113,24 +111,11 @@ def _people(folder: Path) -> list[tuple[str, Path]]:
 
 def _enroller(settings: Settings) -> Enroller:
     from facerec import bootstrap
-    from facerec.engine.cores import available_cores
-    from model.analysis import analyse
-    from model.artefact import Artefact, ArtefactError
-    from model.engines import EngineUnavailable, open_engine
+    from facerec.model_in_use import analyser, load_artefact, open_engine
 
-    try:
-        artefact = Artefact.load(settings.model.dir)
-        engine = open_engine(
-            artefact,
-            settings.engine,
-            threads=available_cores(),
-            cache_directory=settings.model.cache_dir,
-            precision=settings.precision,
-        )
-    except (ArtefactError, EngineUnavailable) as exc:
-        raise ConfigurationError(str(exc)) from exc
+    artefact = load_artefact(settings)
     return Enroller(
-        analyse=partial(analyse, engine, max_megapixels=settings.max_megapixels, center_weight=artefact.center_weight),
+        analyse=analyser(settings, open_engine(settings, artefact)),
         templates=bootstrap.template_store(settings),
         photos=bootstrap.object_store(settings),
         gallery_bucket=settings.gallery_bucket,

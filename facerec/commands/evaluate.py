@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from facerec.commands.evaluation_set import engine_option, interval, load_model, percent, score_pairs, used_and_skipped
+from facerec.commands.evaluation_set import engine_option, interval, percent, score_pairs, used_and_skipped
 from facerec.commands.picture_file import PictureFile
 from facerec.errors import FacerecError
+from facerec.model_in_use import load_artefact
 from facerec.settings import Settings
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def _evaluate_pairs(pairs_file: Path, folder: Path, engine: str | None, plot: Pa
     from facerec.accuracy import assess
 
     settings = Settings.load()
-    artefact = load_model(settings)
+    artefact = load_artefact(settings)
     scored, used_engine = score_pairs(pairs_file, folder, settings, artefact, engine)
     if not len(scored.trials.cosines):
         raise FacerecError(f"no pair can be used: {used_and_skipped(scored)}; is --folder where the photos are?")

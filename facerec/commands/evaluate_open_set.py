@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from facerec.commands.evaluation_set import embed_tracked, load_model, percent
+from facerec.commands.evaluation_set import embed_tracked, percent
 from facerec.messages import for_people
+from facerec.model_in_use import load_artefact
 from facerec.settings import Settings
 from model.tail import identification_threshold
 
@@ -43,7 +44,7 @@ def evaluate(
     from facerec.scoring import Skip
 
     settings = Settings.load()
-    artefact = load_model(settings)
+    artefact = load_artefact(settings)
     people, unknown = people_in(folder), {} if strangers is None else strangers_in(strangers)
     photos = [photo for group in (people, unknown) for each in group.values() for photo in each]
     found, engine = embed_tracked(photos, Path(), settings, artefact, engine_name)

@@ -1,16 +1,14 @@
 """What `facerec evaluate` and `facerec calibrate` share: labelled pairs of photos, scored with the model in use."""
 
 from collections.abc import Iterable
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from facerec.commands.printing import tracked
-from facerec.errors import ConfigurationError
 from facerec.settings import Settings
-from model.artefact import Artefact, ArtefactError
+from model.artefact import Artefact
 
 if TYPE_CHECKING:
     from facerec.accuracy import Measured
@@ -23,14 +21,6 @@ engine_option = click.option(
     type=click.Choice(["auto", "openvino", "onnxruntime", "torch"]),
     help="What runs the networks.  [default: FACEREC_ENGINE]",
 )
-
-
-def load_model(settings: Settings) -> Artefact:
-    """Return the model in use; raises `ConfigurationError`."""
-    try:
-        return Artefact.load(settings.model.dir)
-    except ArtefactError as exc:
-        raise ConfigurationError(str(exc)) from exc
 
 
 def score_pairs(
@@ -55,23 +45,11 @@ def embed_tracked(
 
     Raises `ConfigurationError` where the engine cannot be opened.
     """
-    from facerec.engine.cores import available_cores
+    from facerec.model_in_use import analyser, open_engine
     from facerec.scoring import embed_photos
-    from model.analysis import analyse
-    from model.engines import EngineUnavailable, open_engine
 
-    try:
-        engine = open_engine(
-            artefact,
-            engine_name or settings.engine,
-            threads=available_cores(),
-            cache_directory=settings.model.cache_dir,
-            precision=settings.precision,
-        )
-    except EngineUnavailable as exc:
-        raise ConfigurationError(str(exc)) from exc
-    see = partial(analyse, engine, max_megapixels=settings.max_megapixels, center_weight=artefact.center_weight)
-    return embed_photos(tracked(photos, "embedding photos"), folder, see), engine
+    engine = open_engine(settings, artefact, engine_name)
+    return embed_photos(tracked(photos, "embedding photos"), folder, analyser(settings, engine)), engine
 
 
 def used_and_skipped(scored: "Scored") -> str:

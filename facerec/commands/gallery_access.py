@@ -10,11 +10,12 @@ import click
 
 from facerec import bootstrap
 from facerec.enrolment import valid_collection, valid_identity
-from facerec.errors import ConfigurationError, FacerecError
+from facerec.errors import FacerecError
 from facerec.messages import DEFAULT_COLLECTION
+from facerec.model_in_use import load_artefact
 from facerec.ports import ObjectStore, Template, TemplateStore
 from facerec.settings import Settings
-from model.artefact import Artefact, ArtefactError
+from model.artefact import Artefact
 
 collection_option = click.option("--collection", default=DEFAULT_COLLECTION, show_default=True, help="Which gallery.")
 
@@ -39,10 +40,7 @@ class OpenGallery:
     @cached_property
     def model(self) -> Artefact:
         """The model in use; raises `ConfigurationError` where there is none."""
-        try:
-            return Artefact.load(self.settings.model.dir)
-        except ArtefactError as exc:
-            raise ConfigurationError(str(exc)) from exc
+        return load_artefact(self.settings)
 
     def sorted_templates(self) -> list[Template]:
         """Every template, sorted by identity and id."""

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from facerec.engine.protocol import EngineSpec
-from model.analysis import analyse_batch
+from model.analysis import Limits, analyse_batch
 from model.artefact import Artefact
 from model.engines import Engine, open_engine
 from model.faces import ImageAnalysis
@@ -15,13 +15,12 @@ from model.header import InvalidImage
 class ModelAnalyser:
     """`Analyser` over a model's engine."""
 
-    def __init__(self, engine: Engine, max_megapixels: float, center_weight: float) -> None:
+    def __init__(self, engine: Engine, limits: Limits) -> None:
         self.name = engine.name
         self.precision = engine.precision
         self.model_id = engine.model_id
         self._engine = engine
-        self._max_megapixels = max_megapixels
-        self._center_weight = center_weight
+        self._limits = limits
 
     def prepare(self) -> Iterator[None]:
         """The engine's steps."""
@@ -29,9 +28,7 @@ class ModelAnalyser:
 
     def analyse_batch(self, images: Sequence[bytes]) -> list[ImageAnalysis | InvalidImage]:
         """One answer per image, in their order."""
-        return analyse_batch(
-            self._engine, images, max_megapixels=self._max_megapixels, center_weight=self._center_weight
-        )
+        return analyse_batch(self._engine, images, self._limits)
 
 
 def open_analyser(spec: EngineSpec) -> ModelAnalyser:
@@ -42,4 +39,4 @@ def open_analyser(spec: EngineSpec) -> ModelAnalyser:
     side = artefact.image_size
     engine.detect(np.zeros((side, side, 3), dtype=np.uint8))
     engine.embed(np.zeros((1, side, side, 3), dtype=np.uint8))
-    return ModelAnalyser(engine, spec.max_megapixels, artefact.center_weight)
+    return ModelAnalyser(engine, Limits(spec.max_megapixels, spec.max_faces, spec.min_face_pixels))

@@ -25,6 +25,8 @@ class EngineSpec:
     max_megapixels: float
     cache_dir: Path
     precision: str = "auto"
+    max_faces: int = 100
+    min_face_pixels: int | None = None
     factory: str = REAL_ANALYSER
 
 

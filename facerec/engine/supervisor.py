@@ -53,6 +53,8 @@ class SupervisedEngine:
             artefact_dir=artefact_dir,
             engine=settings.engine,
             max_megapixels=settings.max_megapixels,
+            max_faces=settings.model.max_faces,
+            min_face_pixels=settings.model.min_face_pixels,
             cache_dir=settings.model.cache_dir,
             precision=settings.precision,
             factory=factory,

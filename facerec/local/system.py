@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
-from facerec.errors import ConfigurationError
 from facerec.local.addresses import LOOPBACK, answers_ok, free_port, poll_until
 from facerec.local.emulator import DEFAULT_PORT, START_SECONDS, Emulator, EmulatorKind, emulator
 from facerec.local.environment import system_variables, web_variables, without_aws
@@ -20,8 +19,8 @@ from facerec.local.progress import Progress
 from facerec.local.signals import stop_signals
 from facerec.local.state import Running, StateDirectory
 from facerec.local.supervisor import ChildFailed, Supervisor
+from facerec.model_in_use import load_artefact
 from facerec.settings import Settings
-from model.artefact import Artefact, ArtefactError
 
 _WEB_START_SECONDS = 60.0
 _WORKER_START_EXTRA_SECONDS = 30.0
@@ -229,10 +228,7 @@ def local_system(
     `KeyboardInterrupt`. Raises `ConfigurationError` without a model or when a system already runs on this state.
     """
     settings = Settings.load()
-    try:
-        Artefact.load(settings.model.dir)
-    except ArtefactError as exc:
-        raise ConfigurationError(str(exc)) from exc
+    load_artefact(settings)
     with stop_signals() as signals, state.held() as lock:
         supervisor = Supervisor(state.logs, progress.line, hold=(lock,))
         try:

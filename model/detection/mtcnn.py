@@ -10,11 +10,11 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from model.faces import Box, DetectedFace
-from model.nms import suppress_by_smaller, suppress_by_union
 from model.detection.packing import CELL, STRIDE, Tile
 from model.detection.proposals import Net, Outputs, ProposalNet, TileByTile, proposed
 from model.detection.pyramid import IntegralImage
+from model.faces import Box, DetectedFace
+from model.nms import suppress_by_smaller, suppress_by_union
 
 BATCHES = {24: 64, 48: 16}  # crops of a size at a time: fits a cache, and bounds the memory for any number of them
 
@@ -49,11 +49,13 @@ class Mtcnn:
         (faces,) = self.detect_batch([image])
         return faces
 
-    def least_side(self, width: int, height: int, min_face_pixels: int | None) -> None:  # noqa: ARG002 - as `Detector`
+    def least_side(self, width: int, height: int, min_face_pixels: int | None) -> None:
         """Nothing: a picture is always looked at in full size, as published."""
 
     def detect_batch(
-        self, images: Sequence[NDArray[np.uint8]], sides: Sequence[int | None] = ()  # noqa: ARG002 - as `Detector`
+        self,
+        images: Sequence[NDArray[np.uint8]],
+        sides: Sequence[int | None] = (),  # noqa: ARG002 - as `Detector`
     ) -> list[list[DetectedFace]]:
         """Return what `detect` returns for each picture; the second and third network see the crops of all at once.
 

@@ -1,4 +1,4 @@
-"""What OpenVINO and ONNX Runtime share: the artefact's graphs as callables, detector, crops and embedder around them."""
+"""What OpenVINO and ONNX Runtime share: an artefact's graphs as callables, with detector and crops around them."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path

@@ -13,9 +13,9 @@ import openvino
 from numpy.typing import NDArray
 
 from model.detection.grid import DETAIL_SIDE, SMALL_SIDE, WHOLE_SIDE
-from model.engines.openvino_rewriting import add_limit, channels_last, join_heads
 from model.detection.packing import Placed, Sheet, Size, pack
 from model.detection.proposals import TILE, Outputs
+from model.engines.openvino_rewriting import add_limit, channels_last, join_heads
 
 SHAPES = ((40, 88), (64, 112), (96, 136), (128, 160), (152, 208), TILE)  # of P-Net's images; the first fits 64 by 64
 BATCHES = (1, 2, 4, 8, 16, 32, 64)

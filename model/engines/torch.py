@@ -1,4 +1,4 @@
-"""The reference: facenet-pytorch as published, with the weights of the pack `classic`, for comparison and not for speed."""
+"""The reference: facenet-pytorch as published, for the pack `classic`; for comparison and not for speed."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,11 +12,11 @@ from PIL import Image
 
 from model.artefact import Artefact
 from model.detection.mtcnn import pyramid_scales
-from model.packs.facenet_graph import read_weights
 from model.embedding import Embeddings, cropper, normalised, preprocess
 from model.engines import EngineUnavailable
 from model.engines.precision import require_fp32
 from model.faces import Box, DetectedFace
+from model.packs.facenet_graph import read_weights
 from model.packs.facenet_weights import unfold
 
 
@@ -68,11 +68,13 @@ class TorchEngine:
             for box, probability, points in zip(boxes, probabilities, landmarks, strict=True)
         ]
 
-    def least_side(self, width: int, height: int, min_face_pixels: int | None) -> None:  # noqa: ARG002 - as `Detector`
+    def least_side(self, width: int, height: int, min_face_pixels: int | None) -> None:
         """Nothing: a picture is always looked at in full size."""
 
     def detect_batch(
-        self, images: Sequence[NDArray[np.uint8]], sides: Sequence[int | None] = ()  # noqa: ARG002 - as `Detector`
+        self,
+        images: Sequence[NDArray[np.uint8]],
+        sides: Sequence[int | None] = (),  # noqa: ARG002 - as `Detector`
     ) -> list[list[DetectedFace]]:
         """Return the faces of each picture, one after the other."""
         return [self.detect(image) for image in images]

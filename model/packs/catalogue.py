@@ -2,16 +2,20 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 from model.packs import PERMISSIVE, RESEARCH, CropSpec, DetectorSpec, EmbedderSpec, Measured, Pack, SourceFile
 from model.tail import ImpostorTail
+
+OWN_GRAPHS = Path(__file__).resolve().parent.parent / "graphs"
+"""Where the graphs are that come with facerec."""
 
 CASIA, VGGFACE2 = "casia-webface", "vggface2"
 """Weights of the pack `classic`, under facenet-pytorch's names."""
 
 _LFW = (
-    "primary faces of Labeled Faces in the Wild (deep-funneled photos of public figures), {} million pairs of different "
-    "people, bf16; what is rarer is decided by its own label errors"
+    "primary faces of Labeled Faces in the Wild (deep-funneled photos of public figures), {} million pairs of "
+    "different people, bf16; what is rarer is decided by its own label errors"
 )
 
 _YUNET = SourceFile(

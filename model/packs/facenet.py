@@ -1,6 +1,6 @@
 """FaceNet's weights into a checked embedder: the torch-free way for `casia-webface`, torch for all others."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -1,6 +1,7 @@
 """Puts weights into the embedder's structure, and reads them out again.
 
-`model/graphs/embedder.onnx` is the whole graph with every weight named, typed and shaped but without its 94 MB of values.
+`model/graphs/embedder.onnx` is the whole graph with every weight named, typed and shaped but without its 94 MB of
+values.
 """
 
 from pathlib import Path

@@ -50,4 +50,8 @@ def _rules(pack: Pack) -> Mapping[str, Any]:
     if pack.name == "classic":
         return _CLASSIC_RULES
     options = {name: value for name, value in pack.detector.options.items() if name == _TURNS_POINTS}
-    return {"detector": {"kind": pack.detector.kind} | options, "crop": asdict(pack.crop), "embedder": asdict(pack.embedder)}
+    return {
+        "detector": {"kind": pack.detector.kind} | options,
+        "crop": asdict(pack.crop),
+        "embedder": asdict(pack.embedder),
+    }

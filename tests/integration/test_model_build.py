@@ -9,10 +9,10 @@ import pytest
 from model import conversion
 from model.artefact import Artefact, BuildFailed
 from model.packs.build import build
+from model.packs.catalogue import CASIA
 from model.packs.facenet import convert, original, probe_crops, run_onnx
 from model.packs.facenet_graph import read_weights
 from model.progress import silent
-from model.packs.catalogue import CASIA
 
 
 @pytest.fixture(scope="module")

@@ -14,10 +14,10 @@ from facenet_pytorch import InceptionResnetV1  # noqa: E402 - after the check th
 from facenet_pytorch.models import inception_resnet_v1 as reference  # noqa: E402 - same
 
 from model.artefact import Artefact, BuildFailed  # noqa: E402 - same
+from model.export.embedder import arrays, embed, structure  # noqa: E402 - same
 from model.packs.build import build  # noqa: E402 - same
 from model.packs.facenet import LEAST_COSINE, least_cosine, probe_crops, run_onnx  # noqa: E402 - same
 from model.packs.facenet_graph import STRUCTURE, fill, read_weights  # noqa: E402 - same
-from model.export.embedder import arrays, embed, structure  # noqa: E402 - same
 from model.packs.facenet_weights import fold, unfold  # noqa: E402 - same
 
 

@@ -12,18 +12,18 @@ import openvino
 import pytest
 from numpy.typing import NDArray
 
-import model.nms
 import model.detection.proposals
 import model.detection.pyramid
+import model.nms
 from model.detection.mtcnn import Detector
+from model.detection.packing import STRIDE, cells, cut, pack
+from model.detection.proposals import TILE, Net
+from model.detection.pyramid import IntegralImage
 from model.engines.onnxruntime import load_graph as load_onnxruntime
 from model.engines.openvino_shapes import BatchedCrops, PackedProposals
 from model.faces import DetectedFace
 from model.imaging import decode
 from model.nms import suppress_by_smaller, suppress_by_union
-from model.detection.packing import STRIDE, cells, cut, pack
-from model.detection.proposals import TILE, Net
-from model.detection.pyramid import IntegralImage
 
 ROOT = Path(__file__).resolve().parents[2]
 GRAPHS = ROOT / "model" / "graphs"

@@ -97,7 +97,9 @@ def test_a_failed_build_is_an_error_of_ours(directory: Path, monkeypatch: pytest
 def test_an_uncalibrated_threshold_is_said_aloud(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Other weights than the measured ones come with a warning."""
     threshold = {"value": 0.47, "calibrated": False, "source": "NOT calibrated"}
-    monkeypatch.setattr(model.packs.build, "build", lambda *_, output, **__: write_artefact(output, threshold=threshold))
+    monkeypatch.setattr(
+        model.packs.build, "build", lambda *_, output, **__: write_artefact(output, threshold=threshold)
+    )
     assert "NOT calibrated" in run("build").stderr
     assert "(not calibrated)" in run("show").stdout
 

@@ -7,11 +7,11 @@ import numpy as np
 import onnx
 import pytest
 
-from model.packs.facenet_graph import STRUCTURE, WrongWeights, fill, read_weights
-from model.packs.identity import model_id
 from model.packs.catalogue import DETECTOR, PREPROCESSING
-from model.packs.tf_graph import UnreadableGraph, read_graph
+from model.packs.facenet_graph import STRUCTURE, WrongWeights, fill, read_weights
 from model.packs.facenet_weights import BATCH_NORM_EPSILON, Array, fold, from_tf_graph, layer_names, unfold
+from model.packs.identity import model_id
+from model.packs.tf_graph import UnreadableGraph, read_graph
 
 RANDOM = np.random.default_rng(7)
 
