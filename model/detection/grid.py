@@ -68,12 +68,12 @@ class YuNet:
 
     def pixels(self, canvases: NDArray[np.uint8]) -> Floats:
         """Return the canvases as BGR."""
-        return cv2.dnn.blobFromImages(list(canvases), swapRB=True)  # type: ignore[return-value]
+        return np.asarray(cv2.dnn.blobFromImages(list(canvases), swapRB=True), dtype=np.float32)
 
     def scores(self, outputs: Mapping[str, Floats], stride: int) -> Floats:
         """Return the geometric mean of class and objectness."""
         product = outputs[f"cls_{stride}"][..., 0] * outputs[f"obj_{stride}"][..., 0]
-        return np.sqrt(product.clip(0, 1))
+        return np.asarray(np.sqrt(product.clip(0, 1)), dtype=np.float32)
 
     def boxes(self, values: Floats, cells: Floats, stride: int) -> Floats:
         """Return centre and size as corners."""
@@ -88,7 +88,8 @@ class Scrfd:
 
     def pixels(self, canvases: NDArray[np.uint8]) -> Floats:
         """Return (x - 127.5) / 128."""
-        return cv2.dnn.blobFromImages(list(canvases), 1 / 128, mean=(127.5, 127.5, 127.5))  # type: ignore[return-value]
+        blob = cv2.dnn.blobFromImages(list(canvases), 1 / 128, mean=(127.5, 127.5, 127.5))
+        return np.asarray(blob, dtype=np.float32)
 
     def scores(self, outputs: Mapping[str, Floats], stride: int) -> Floats:
         """Return the network's own scores."""

@@ -81,6 +81,6 @@ def detector(artefact: Artefact, graphs: Graphs) -> Detector:
             tuple(options["thresholds"]),
             options["factor"],
         )
-    reading = {"yunet": YuNet, "scrfd": Scrfd}[artefact.detector.kind]()
+    reading = YuNet() if artefact.detector.kind == "yunet" else Scrfd()
     net = graphs.looks(artefact.path("detector.onnx"))
     return GridDetector(net, OUTPUTS[artefact.detector.kind], reading, **options)

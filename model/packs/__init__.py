@@ -6,11 +6,12 @@ says, most before any engine.
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, Self
+from typing import Any, Final, Literal
 
 from model.tail import ImpostorTail
 
-PERMISSIVE, RESEARCH = "permissive", "research"
+PERMISSIVE: Final = "permissive"
+RESEARCH: Final = "research"
 Licence = Literal["permissive", "research"]
 """What the licences of code and weights allow: any use, or research alone."""
 
@@ -116,10 +117,3 @@ class Pack:
             "impostor_tail": self.tail.to_json(),
             "sources": {name: asdict(file) for name, file in self.files.items()} | dict(self.own_files),
         }
-
-    @classmethod
-    def named(cls, name: str) -> Self:
-        """Return one of the packs; raises KeyError."""
-        from model.packs.catalogue import PACKS  # noqa: PLC0415 - the catalogue is made of this class
-
-        return PACKS[name]

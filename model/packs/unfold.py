@@ -137,4 +137,4 @@ def _with_one_input(published: onnx.ModelProto, name: str) -> bytes:
     kept = [value for value in model.graph.input if value.name == name]
     del model.graph.input[:]
     model.graph.input.extend(kept)
-    return model.SerializeToString()
+    return bytes(model.SerializeToString())
