@@ -21,6 +21,8 @@ TEMPLATE = np.array(
 )
 """Left eye, right eye, nose, left and right corner of the mouth in a crop of 112 px: ArcFace's (arXiv:1801.07698)."""
 
+_LEAST = 1e-6  # of what is divided by
+
 Matrix = NDArray[np.float64]
 
 
@@ -28,16 +30,18 @@ def similarity(points: Landmarks, side: int = TEMPLATE_SIDE) -> Matrix:
     """Return the (2, 3) matrix that turns, scales and moves five points as near to the template as can be.
 
     Least squares without reflection: S. Umeyama, "Least-squares estimation of transformation parameters", PAMI 13
-    (1991), which in two dimensions has this closed form. `side` scales the template. Points that all coincide, which
-    fix no scale, are taken for a face of one pixel.
+    (1991), which in two dimensions has this closed form. `side` scales the template. Points that fix no scale,
+    since all coincide, are moved to the template and not scaled.
     """
     source = np.asarray(points, dtype=np.float64)
     target = TEMPLATE * (side / TEMPLATE_SIDE)
     source_mean, target_mean = source.mean(axis=0), target.mean(axis=0)
     from_, to = source - source_mean, target - target_mean
-    spread = max(float((from_**2).sum()), 1e-6)
+    spread = max(float((from_**2).sum()), _LEAST)
     along = float((from_ * to).sum()) / spread
     across = float((from_[:, 0] * to[:, 1] - from_[:, 1] * to[:, 0]).sum()) / spread
+    if hypot(along, across) < _LEAST:
+        along, across = 1.0, 0.0
     turn = np.array([[along, -across], [across, along]])
     return np.concatenate([turn, (target_mean - turn @ source_mean)[:, np.newaxis]], axis=1)
 
@@ -54,7 +58,7 @@ def aligned(image: NDArray[np.uint8], points: Landmarks, side: int = TEMPLATE_SI
     would skip most of them.
     """
     matrix = similarity(points, side)
-    shrink = floor(1 / max(scale_of(matrix), 1e-6))
+    shrink = floor(1 / scale_of(matrix))
     if shrink >= 2:  # noqa: PLR2004 - whole pixels
         image, matrix = _averaged(image, matrix, side, shrink)
     return warp(image, matrix, side)

@@ -36,8 +36,14 @@ class Engine(Protocol):
     precision: str
     model_id: str
     center_weight: float
-    detector: Detector
-    cropper: Cropper
+
+    @property
+    def detector(self) -> Detector:
+        """What finds faces."""
+
+    @property
+    def cropper(self) -> Cropper:
+        """What cuts them out for the embedder."""
 
     def prepare(self) -> Iterator[None]:
         """Make, one step after another of some 100 ms at most, what would else be made when it is first asked for."""

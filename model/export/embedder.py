@@ -136,7 +136,7 @@ def load_published(name: str) -> tuple[InceptionResnetV1, Path]:
         raise BuildFailed(
             f"facenet-pytorch could not download the weights {name} ({exc}): on a machine with internet, download the "
             f"file ending in {name}.pt from release v2.2.9 of timesler/facenet-pytorch on GitHub, bring it here, and "
-            "run `facerec model build --weights FILE`"
+            "run `facerec model build --pack classic --weights FILE`"
         ) from exc
     folder = Path(reference.get_torch_home()) / "checkpoints"
     return network.eval(), next(folder.glob(f"*-{name}.pt"))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from model.packs import Pack
 
 _DIGITS = 16
-_TURNS_POINTS = "upright_degrees"  # the one option of a detector that decides where the points of a face lie
+_MOVES_POINTS = {"upright_degrees", "turn_factor"}  # a detector's options that decide where the points of a face lie
 
 _CLASSIC_RULES = {
     "preprocessing": {
@@ -49,7 +49,7 @@ def model_id(pack: Pack, networks: Mapping[str, Mapping[str, NDArray[np.float32]
 def _rules(pack: Pack) -> Mapping[str, Any]:
     if pack.name == "classic":
         return _CLASSIC_RULES
-    options = {name: value for name, value in pack.detector.options.items() if name == _TURNS_POINTS}
+    options = {name: value for name, value in pack.detector.options.items() if name in _MOVES_POINTS}
     return {
         "detector": {"kind": pack.detector.kind} | options,
         "crop": asdict(pack.crop),

@@ -6,33 +6,46 @@ import numpy as np
 import onnx
 import pytest
 
-from model import conversion
+from facerec.settings import Settings
 from model.artefact import Artefact, BuildFailed
 from model.packs.build import build
-from model.packs.catalogue import CASIA
-from model.packs.facenet import convert, original, probe_crops, run_onnx
+from model.packs.catalogue import CASIA, PACKS
+from model.packs.facenet import Original, convert, original, probe_crops, run_onnx
 from model.packs.facenet_graph import read_weights
 from model.progress import silent
 
+CLASSIC = PACKS["classic"]
+
 
 @pytest.fixture(scope="module")
-def cache(artefact_dir: Path) -> Path:
-    """Where the build of the session's artefact left the downloaded weights."""
-    return artefact_dir.parent / "downloads"
+def cache() -> Path:
+    """Where downloaded weights are kept: fetched once for all tests and the user's own builds."""
+    return Settings().model.cache_dir
 
 
 @pytest.fixture(scope="module")
 def built(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Artefact:
-    """An artefact built by this version, in a directory of its own."""
-    return build(output=tmp_path_factory.mktemp("built") / "model", cache=cache)
+    """The classic artefact built by this version, in a directory of its own."""
+    return build(CLASSIC, output=tmp_path_factory.mktemp("built") / "model", cache=cache)
 
 
-def test_the_build_agrees_with_the_original_and_has_a_stable_id(built: Artefact) -> None:
+@pytest.mark.parametrize(
+    ("pack", "model_id"),
+    [
+        ("open", "open-128-68032edd24d06295"),
+        ("accurate", "accurate-512-145e91f7d861725e"),
+        ("classic", "facenet-160-4fec5286dab0312a"),  # as before there were packs: templates of then stay of use
+    ],
+)
+def test_a_build_agrees_with_the_published_weights_and_has_a_stable_id(
+    pack: str, model_id: str, cache: Path, tmp_path: Path
+) -> None:
     """The id is on every template in every gallery: a change of it makes them all useless."""
-    assert built.model_id == "facenet-160-4fec5286dab0312a"
-    assert built.least_cosine >= 0.99999
-    assert (built.weights_name, built.threshold_calibrated) == (CASIA, True)
-    built.verify()
+    artefact = build(PACKS[pack], output=tmp_path / "model", cache=cache)
+    assert artefact.model_id == model_id
+    assert artefact.least_cosine >= 0.99999
+    assert artefact.tail_calibrated
+    artefact.verify()
 
 
 def test_embeddings_have_length_one_for_any_number_of_crops(built: Artefact) -> None:
@@ -59,7 +72,7 @@ def test_a_wrong_conversion_does_not_pass_the_check(built: Artefact, cache: Path
     one, two = "repeat_3.0.branch1.0", "repeat_3.1.branch1.0"
     for kind in ("weight", "bias"):
         tensors[f"{one}.{kind}"], tensors[f"{two}.{kind}"] = tensors[f"{two}.{kind}"], tensors[f"{one}.{kind}"]
-    swapped = conversion.Original(**{**vars(published), "tensors": tensors})
+    swapped = Original(**{**vars(published), "tensors": tensors})
     with pytest.raises(BuildFailed, match="disagrees with the original"):
         convert(swapped)
     assert read_weights(onnx.load(built.path("embedder.onnx"))).keys() == published.tensors.keys()
@@ -68,7 +81,7 @@ def test_a_wrong_conversion_does_not_pass_the_check(built: Artefact, cache: Path
 def test_a_second_build_finds_the_first(built: Artefact, cache: Path) -> None:
     """Nothing is written, and it is said so."""
     said: list[str] = []
-    again = build(output=built.directory, cache=cache, report=lambda text, _: said.append(text))
+    again = build(CLASSIC, output=built.directory, cache=cache, report=lambda text, _: said.append(text))
     assert again == built
     assert said[-1] == "the model is there already, intact and built from the same inputs"
 
@@ -82,13 +95,22 @@ def test_a_damaged_artefact_is_built_anew(built: Artefact, cache: Path, tmp_path
     content = bytearray((here / "embedder.onnx").read_bytes())
     content[-1] ^= 1
     (here / "embedder.onnx").write_bytes(content)
-    again = build(output=here, cache=cache)
+    again = build(CLASSIC, output=here, cache=cache)
     again.verify()
     assert again.model_id == built.model_id
 
 
-def test_unknown_weights_are_refused_before_anything_is_fetched(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("pack", "weights", "words"),
+    [
+        ("classic", "casia", "choose casia-webface, vggface2, or the path"),
+        ("open", "vggface2", "add `--pack classic`"),
+    ],
+)
+def test_weights_that_cannot_be_built_are_refused_before_anything_is_fetched(
+    tmp_path: Path, pack: str, weights: str, words: str
+) -> None:
     """A mistyped name is told at once, with the choice."""
-    with pytest.raises(BuildFailed, match="choose casia-webface, vggface2, or the path"):
-        build("casia", output=tmp_path / "model", cache=tmp_path / "cache")
+    with pytest.raises(BuildFailed, match=words):
+        build(PACKS[pack], weights=weights, output=tmp_path / "model", cache=tmp_path / "cache")
     assert not list(tmp_path.iterdir())

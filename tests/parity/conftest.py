@@ -16,9 +16,9 @@ from tests.parity.pictures import PICTURES, Expected
 
 
 @pytest.fixture(scope="session")
-def artefact(artefact_dir: Path) -> Artefact:
-    """The real model."""
-    return Artefact.load(artefact_dir)
+def artefact(classic_dir: Path) -> Artefact:
+    """The pack `classic`, which is what facenet-pytorch publishes."""
+    return Artefact.load(classic_dir)
 
 
 @pytest.fixture(scope="session")
@@ -36,7 +36,7 @@ def examined(reference: Engine) -> Callable[[str], Expected]:
         image = np.asarray(PICTURES[name]().convert("RGB"))
         faces = reference.detect(image)
         crops = [reference.crop(image, face) for face in faces]
-        embeddings = reference.embed(np.stack(crops)) if crops else np.empty((0, 512), dtype=np.float32)
+        embeddings = reference.embed(np.stack(crops)).vectors if crops else np.empty((0, 512), dtype=np.float32)
         return Expected(image, faces, crops, embeddings)
 
     return examine

@@ -33,7 +33,7 @@ def test_same_embeddings(engine: Engine, expected: Expected) -> None:
     """From picture to embedding, each engine by its own boxes and crops."""
     faces = engine.detect(expected.image)
     if faces:
-        embeddings = engine.embed(np.stack([engine.crop(expected.image, face) for face in faces]))
+        embeddings = engine.embed(np.stack([engine.crop(expected.image, face) for face in faces])).vectors
         assert embeddings.dtype == np.float32
         assert np.linalg.norm(embeddings, axis=1) == pytest.approx(1.0, abs=1e-5)
         assert (embeddings * expected.embeddings).sum(axis=1).min() >= LEAST_COSINE
@@ -43,7 +43,7 @@ def test_same_decisions(engine: Engine, examined: Callable[[str], Expected], art
     """At the model's threshold every pair of faces in the samples is judged as the reference judges it."""
     samples = [examined(name) for name in PICTURES if name.endswith(LABELLED)]
     known = np.concatenate([sample.embeddings for sample in samples])
-    ours = np.concatenate([engine.embed(np.stack(sample.crops)) for sample in samples if sample.crops])
+    ours = np.concatenate([engine.embed(np.stack(sample.crops)).vectors for sample in samples if sample.crops])
     matches = known @ known.T >= artefact.threshold
     assert 0 < matches.sum() - len(matches) < matches.size - len(matches)  # both verdicts occur
     assert np.array_equal(ours @ ours.T >= artefact.threshold, matches)
@@ -52,8 +52,8 @@ def test_same_decisions(engine: Engine, examined: Callable[[str], Expected], art
 def test_embedding_does_not_depend_on_the_batch(engine: Engine, examined: Callable[[str], Expected]) -> None:
     """A face has one embedding, alone or in company."""
     crops = examined("a group").crops
-    together = engine.embed(np.stack(crops))
-    alone = np.concatenate([engine.embed(crop[np.newaxis]) for crop in crops])
+    together = engine.embed(np.stack(crops)).vectors
+    alone = np.concatenate([engine.embed(crop[np.newaxis]).vectors for crop in crops])
     assert (together * alone).sum(axis=1).min() >= 1 - 1e-5
 
 

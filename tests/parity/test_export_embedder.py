@@ -16,15 +16,16 @@ from facenet_pytorch.models import inception_resnet_v1 as reference  # noqa: E40
 from model.artefact import Artefact, BuildFailed  # noqa: E402 - same
 from model.export.embedder import arrays, embed, structure  # noqa: E402 - same
 from model.packs.build import build  # noqa: E402 - same
+from model.packs.catalogue import PACKS  # noqa: E402 - same
 from model.packs.facenet import LEAST_COSINE, least_cosine, probe_crops, run_onnx  # noqa: E402 - same
 from model.packs.facenet_graph import STRUCTURE, fill, read_weights  # noqa: E402 - same
 from model.packs.facenet_weights import fold, unfold  # noqa: E402 - same
 
 
 @pytest.fixture(scope="module")
-def default(artefact_dir: Path) -> Artefact:
+def default(classic_dir: Path) -> Artefact:
     """The artefact as it is built without torch."""
-    return Artefact.load(artefact_dir)
+    return Artefact.load(classic_dir)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,9 @@ def test_the_committed_structure_is_what_facenet_pytorch_gives() -> None:
 
 def test_both_ways_give_the_same_model(default: Artefact, state_file: Path, tmp_path: Path) -> None:
     """The same id and the same bytes of the embedder, and torch itself agrees with them."""
-    through_torch = build(str(state_file), output=tmp_path / "model", cache=tmp_path / "cache")
+    through_torch = build(
+        PACKS["classic"], weights=str(state_file), output=tmp_path / "model", cache=tmp_path / "cache"
+    )
     assert through_torch.model_id == default.model_id
     assert through_torch.files == default.files
     assert through_torch.least_cosine >= LEAST_COSINE
@@ -59,11 +62,10 @@ def test_the_weights_of_a_file_are_not_called_calibrated(state_file: Path, tmp_p
     """The builder cannot know what threshold suits them, and says so."""
     named = state_file.with_name("casia-webface")
     named.write_bytes(state_file.read_bytes())
-    artefact = build(str(named), output=tmp_path / "model", cache=tmp_path / "cache")
+    artefact = build(PACKS["classic"], weights=str(named), output=tmp_path / "model", cache=tmp_path / "cache")
     assert artefact.weights_name == "file:casia-webface"
-    assert not artefact.threshold_calibrated
-    assert "NOT calibrated" in artefact.threshold_source
-    assert "of your own" in artefact.licence
+    assert not artefact.tail_calibrated
+    assert "of your own" in artefact.header["weights"]["licence"]
 
 
 def test_batch_norms_that_do_something_are_folded_right() -> None:
@@ -92,10 +94,10 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
     torch.save({"path": Path("x")}, tmp_path / "code.pt")
     for name in (*contents, "code.pt"):
         with pytest.raises(BuildFailed, match=f"{name} is damaged, or holds more than a state dict"):
-            build(str(tmp_path / name), output=tmp_path / "model", cache=tmp_path / "cache")
+            build(PACKS["classic"], weights=str(tmp_path / name), output=tmp_path / "model", cache=tmp_path / "cache")
     torch.save({"weight": torch.zeros(3)}, tmp_path / "other.pt")
     with pytest.raises(BuildFailed, match=r"other\.pt holds no state dict"):
-        build(str(tmp_path / "other.pt"), output=tmp_path / "model", cache=tmp_path / "cache")
+        build(PACKS["classic"], weights=str(tmp_path / "other.pt"), output=tmp_path / "model", cache=tmp_path / "cache")
     assert not (tmp_path / "model").exists()
 
 
@@ -107,4 +109,4 @@ def test_vggface2_without_internet_says_what_to_do(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(reference, "load_weights", refuse)
     with pytest.raises(BuildFailed, match=r"machine with internet.*--weights FILE"):
-        build("vggface2", output=tmp_path / "model", cache=tmp_path / "cache")
+        build(PACKS["classic"], weights="vggface2", output=tmp_path / "model", cache=tmp_path / "cache")

@@ -5,27 +5,36 @@ import json
 from pathlib import Path
 from typing import Any
 
-from model.artefact import GRAPHS, HEADER, SCHEMA, Artefact
-from model.packs.catalogue import CASIA, description
+from model.artefact import DETECTORS, EMBEDDER, HEADER, SCHEMA, Artefact
+from model.packs.catalogue import CASIA, PACKS
 
 
-def write_artefact(directory: Path, *, seed: str = "one", **changes: Any) -> Artefact:
+def write_artefact(directory: Path, *, pack: str = "classic", seed: str = "one", **changes: Any) -> Artefact:
     """Write an artefact whose graphs are a few bytes that depend on the seed; `changes` replace parts of the header."""
     directory.mkdir(parents=True, exist_ok=True)
-    for name in GRAPHS:
+    described = PACKS[pack]
+    graphs = (*DETECTORS[described.detector.kind], EMBEDDER)
+    for name in graphs:
         (directory / name).write_bytes(f"{name} {seed}".encode() * 10)
+    description = described.description()
+    description["impostor_tail"]["calibrated"] = True
     header = {
         "schema": SCHEMA,
-        "model_id": f"facenet-160-{hashlib.sha256(seed.encode()).hexdigest()[:16]}",
-        "weights": {"name": CASIA, "source": "a test", "sha256": "0" * 64, "licence": "none"},
-        **description(CASIA),
+        "model_id": f"{pack}-{described.embedder.dimension}-{hashlib.sha256(seed.encode()).hexdigest()[:16]}",
+        **description,
+        "weights": {
+            "name": CASIA if pack == "classic" else pack,
+            "source": "a test",
+            "sha256": "0" * 64,
+            "licence": "none",
+        },
         "check": {"engine": "a test", "least_cosine": 1.0},
         "files": {
             name: {
                 "size_bytes": (directory / name).stat().st_size,
                 "sha256": hashlib.sha256((directory / name).read_bytes()).hexdigest(),
             }
-            for name in GRAPHS
+            for name in graphs
         },
         "created_at": "2026-01-01T00:00:00+00:00",
         "builder": {"version": 1, "inputs_sha256": "0" * 64},

@@ -3,7 +3,6 @@
 import io
 import json
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,39 +20,38 @@ from facerec.engine import cores
 from facerec.errors import ConfigurationError, FacerecError
 from facerec.pairs import InvalidPairs
 from model.artefact import Artefact
+from model.embedding import Embeddings
 from model.faces import Box, DetectedFace
 from model.tail import identification_threshold
 from tests.fakes.object_store import InMemoryObjectStore
+from tests.fakes.pretend_engine import PretendEngine
 from tests.fakes.templates import InMemoryTemplateStore, make_template
 from tests.support.artefacts import write_artefact
 
 
-class ColourEngine:
+class ColourEngine(PretendEngine):
     """Sees one face in every picture that is not black; its embedding is the picture's mean colour, less grey."""
 
-    name, precision = "colour", "fp32"
+    name = "colour"
 
     def __init__(self, model_id: str) -> None:
+        super().__init__()
         self.model_id = model_id
 
     def detect(self, image: NDArray[np.uint8]) -> list[DetectedFace]:
         """As the protocol says."""
         return [DetectedFace(Box(0, 0, 8, 8), 0.99, ((0.0, 0.0),) * 5)] if image.any() else []
 
-    def detect_batch(self, images: Sequence[NDArray[np.uint8]]) -> list[list[DetectedFace]]:
-        """As the protocol says."""
-        return [self.detect(image) for image in images]
-
     def crop(self, image: NDArray[np.uint8], face: DetectedFace) -> NDArray[np.uint8]:
         """As the protocol says."""
         return image[:8, :8]
 
-    def embed(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def embed(self, crops: NDArray[np.uint8]) -> Embeddings:
         """As the protocol says."""
         means = crops.reshape(len(crops), -1, 3).mean(axis=1)
         means -= means.mean(axis=1, keepdims=True)
         unit: NDArray[np.float32] = (means / np.linalg.norm(means, axis=1, keepdims=True)).astype(np.float32)
-        return unit
+        return Embeddings(unit, None)
 
 
 @pytest.fixture

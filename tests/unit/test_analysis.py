@@ -1,58 +1,19 @@
 """From bytes to faces, with an engine that only pretends: order, batches, errors, pickling."""
 
 import pickle
-from collections.abc import Iterator, Sequence
 from io import BytesIO
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from PIL import Image
 
 import model.analysis
-from model.analysis import EMBED_BATCH, analyse, analyse_batch
+from model.analysis import EMBED_BATCH, Limits, analyse, analyse_batch
 from model.engines import Engine
-from model.faces import Box, DetectedFace
 from model.header import InvalidImage
+from tests.fakes.pretend_engine import PretendEngine
 
-
-class PretendEngine:
-    """Finds a face per 10 pixels of width, and embeds a crop as its grey value."""
-
-    name = "pretend"
-    precision = "fp32"
-    model_id = "pretend-1"
-
-    def __init__(self) -> None:
-        self.batches: list[int] = []
-        self.seen: list[int] = []
-
-    def prepare(self) -> Iterator[None]:
-        """Nothing to be done."""
-        yield from ()
-
-    def detect(self, image: NDArray[np.uint8]) -> list[DetectedFace]:
-        """Return growing boxes from left to right."""
-        return [
-            DetectedFace(Box(10.0 * n, 0.0, 10.0 * n + 5 + n, 8.0), 0.9, ((10.0 * n, 4.0),) * 5)
-            for n in range(image.shape[1] // 10)
-        ]
-
-    def detect_batch(self, images: Sequence[NDArray[np.uint8]]) -> list[list[DetectedFace]]:
-        """Detect in each."""
-        self.seen.append(len(images))
-        return [self.detect(image) for image in images]
-
-    def crop(self, image: NDArray[np.uint8], face: DetectedFace) -> NDArray[np.uint8]:
-        """Return a crop that remembers the picture and the face."""
-        return np.full((160, 160, 3), (int(image[0, 0, 0]) + int(face.box.x_min // 10)) % 256, dtype=np.uint8)
-
-    def embed(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return the crop's value in the first component."""
-        self.batches.append(len(crops))
-        embeddings = np.zeros((len(crops), 512), dtype=np.float32)
-        embeddings[:, 0] = crops[:, 0, 0, 0]
-        return embeddings
+LIMITS = Limits(max_megapixels=1.0)
 
 
 def picture(width: int, value: int) -> bytes:
@@ -64,7 +25,7 @@ def picture(width: int, value: int) -> bytes:
 
 def test_primary_face_is_first_with_its_own_embedding() -> None:
     """Faces are reordered and keep what belongs to them."""
-    analysis = analyse(PretendEngine(), picture(30, 100), max_megapixels=1.0, center_weight=0.0)
+    analysis = analyse(PretendEngine(center_weight=0.0), picture(30, 100), LIMITS)
     assert (analysis.width, analysis.height) == (30, 10)
     assert [face.box.x_min for face in analysis.faces] == [20.0, 10.0, 0.0]
     assert [face.embedding[0] for face in analysis.faces] == [102, 101, 100]
@@ -78,8 +39,7 @@ def test_batch_keeps_each_pictures_faces_and_refusals_apart() -> None:
     first, broken, faceless, last = analyse_batch(
         engine,
         [picture(20, 50), b"no picture", picture(5, 80), picture(10, 200)],
-        max_megapixels=1.0,
-        center_weight=2.0,
+        LIMITS,
     )
     assert isinstance(broken, InvalidImage)
     assert not isinstance(first, InvalidImage)
@@ -93,7 +53,7 @@ def test_batch_keeps_each_pictures_faces_and_refusals_apart() -> None:
 def test_crops_of_many_pictures_share_bounded_batches() -> None:
     """A crowd is embedded a batch at a time, whatever pictures it comes from."""
     engine = PretendEngine()
-    analyse_batch(engine, [picture(100, 0)] * 4, max_megapixels=1.0, center_weight=2.0)
+    analyse_batch(engine, [picture(100, 0)] * 4, LIMITS)
     assert engine.batches == [EMBED_BATCH, EMBED_BATCH, 40 - 2 * EMBED_BATCH]
 
 
@@ -102,7 +62,7 @@ def test_small_pictures_are_looked_at_together(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(model.analysis, "DETECT_PIXELS", 700)
     engine = PretendEngine()
     pictures = [picture(20, 1), b"no picture", picture(30, 2), picture(20, 3), picture(200, 4), picture(5, 5)]
-    outcomes = analyse_batch(engine, pictures, max_megapixels=1.0, center_weight=2.0)
+    outcomes = analyse_batch(engine, pictures, LIMITS)
     assert engine.seen == [3, 1, 1]
     widths = [None if isinstance(outcome, InvalidImage) else outcome.width for outcome in outcomes]
     assert widths == [20, None, 30, 20, 200, 5]
@@ -111,20 +71,69 @@ def test_small_pictures_are_looked_at_together(monkeypatch: pytest.MonkeyPatch) 
 def test_nothing_is_embedded_where_there_is_no_face() -> None:
     """The engine is not asked about nothing."""
     engine = PretendEngine()
-    assert analyse(engine, picture(5, 0), max_megapixels=1.0, center_weight=2.0).faces == ()
+    assert analyse(engine, picture(5, 0), LIMITS).faces == ()
     assert engine.batches == []
 
 
 def test_refusal_is_raised_for_a_single_picture() -> None:
     """The limit given is the limit applied."""
     with pytest.raises(InvalidImage, match="megapixels"):
-        analyse(PretendEngine(), picture(200, 0), max_megapixels=0.001, center_weight=2.0)
+        analyse(PretendEngine(), picture(200, 0), Limits(max_megapixels=0.001))
 
 
 def test_analysis_crosses_a_process_boundary() -> None:
     """The engine's process hands its results over by pickle, an error's sentence included."""
-    analysis = analyse(PretendEngine(), picture(20, 7), max_megapixels=1.0, center_weight=2.0)
+    analysis = analyse(PretendEngine(), picture(20, 7), LIMITS)
     copy = pickle.loads(pickle.dumps(analysis))  # noqa: S301 - our own bytes
     assert copy.faces[0].box == analysis.faces[0].box
     assert np.array_equal(copy.faces[1].embedding, analysis.faces[1].embedding)
     assert str(pickle.loads(pickle.dumps(InvalidImage("why")))) == "why"  # noqa: S301 - same
+
+
+def test_of_many_faces_the_largest_are_embedded_and_the_others_counted() -> None:
+    """A crowd costs no more than the limit, and the result says how many faces it leaves out."""
+    analysis = analyse(PretendEngine(center_weight=0.0), picture(100, 0), Limits(max_faces=3))
+    assert [face.box.x_min for face in analysis.faces] == [90.0, 80.0, 70.0]
+    assert analysis.more_faces == 7
+
+
+def test_the_primary_face_is_kept_however_small_it_is() -> None:
+    """The answer's line is about it: with a limit it takes the place of the smallest."""
+    engine = PretendEngine(center_weight=1000.0)
+    everyone = analyse(engine, picture(100, 0), LIMITS).faces
+    analysis = analyse(engine, picture(100, 0), Limits(max_faces=3))
+    assert analysis.faces[0].box == everyone[0].box
+    assert {face.box.x_min for face in analysis.faces} == {everyone[0].box.x_min, 90.0, 80.0}
+    assert analysis.more_faces == 7
+
+
+def jpeg(width: int, height: int, orientation: int = 1) -> bytes:
+    """Return a grey JPEG with an EXIF orientation."""
+    stream, exif = BytesIO(), Image.Exif()
+    exif[0x0112] = orientation
+    Image.new("RGB", (width, height), (60, 60, 60)).save(stream, "JPEG", exif=exif)
+    return stream.getvalue()
+
+
+def test_faces_of_a_reduced_picture_are_told_in_its_own_pixels() -> None:
+    """A large JPEG is decoded at a quarter of its size, which no result shows."""
+    analysis = analyse(PretendEngine(least_side=100), jpeg(400, 200), LIMITS)
+    assert (analysis.width, analysis.height) == (400, 200)
+    assert sorted(face.box.x_min for face in analysis.faces) == [40.0 * n for n in range(10)]
+    assert analysis.faces[0].landmarks[0][1] == 16.0
+
+
+def test_small_faces_are_cut_from_the_picture_in_more_detail() -> None:
+    """A crop that would be blown up is cut from a larger decoding, as far as the picture has the pixels."""
+    engine = PretendEngine(least_side=100, enlarged=2.0)
+    analysis = analyse(engine, jpeg(400, 200), LIMITS)
+    assert {width for width, _ in engine.cut_from} == {200}
+    assert sorted(x for _, x in engine.cut_from) == [20 * n for n in range(10)]
+    assert sorted(face.box.x_min for face in analysis.faces) == [40.0 * n for n in range(10)]
+
+
+@pytest.mark.parametrize(("orientation", "size"), [(1, (400, 200)), (3, (400, 200)), (6, (200, 400)), (8, (200, 400))])
+def test_the_size_of_a_reduced_picture_is_that_of_the_upright_one(orientation: int, size: tuple[int, int]) -> None:
+    """Phones store portraits on their side."""
+    analysis = analyse(PretendEngine(least_side=100), jpeg(400, 200, orientation), LIMITS)
+    assert (analysis.width, analysis.height) == size

@@ -9,23 +9,26 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from model.artefact import HEADER, Artefact, ArtefactInvalid, ArtefactMissing, BuildFailed, staged
+from model.packs.catalogue import PACKS
 from tests.support.artefacts import write_artefact
 
 ROOT = Path(__file__).parents[2]
 
 
-def test_it_tells_what_engine_and_gallery_need(tmp_path: Path) -> None:
-    """The values behind every crop, match and licence notice."""
-    artefact = write_artefact(tmp_path)
-    assert (artefact.image_size, artefact.margin, artefact.center_weight) == (160, 32, 2.0)
-    assert (artefact.min_face_size, artefact.thresholds, artefact.factor) == (20, (0.6, 0.7, 0.7), 0.709)
-    assert (artefact.threshold, artefact.threshold_calibrated) == (0.47, True)
-    assert "LFW" in artefact.threshold_source
-    assert all(word in artefact.licence for word in ("Code", "Weights", "CASIA-WebFace", "research"))
+@pytest.mark.parametrize("name", sorted(PACKS))
+def test_artefact_tells_what_engine_and_gallery_need(tmp_path: Path, name: str) -> None:
+    """The values behind every crop, match and licence notice are the pack's."""
+    artefact, pack = write_artefact(tmp_path, pack=name), PACKS[name]
+    assert (artefact.pack, artefact.licence) == (name, pack.licence)
+    assert (artefact.detector, artefact.crop, artefact.embedder) == (pack.detector, pack.crop, pack.embedder)
+    assert (artefact.dimension, artefact.center_weight) == (pack.embedder.dimension, 2.0)
+    assert artefact.tail == pack.tail
+    assert artefact.threshold == pack.tail.similarity_at(1e-3).value
     assert artefact.path("embedder.onnx") == tmp_path / "embedder.onnx"
     with pytest.raises(KeyError):
         artefact.path("../model.json")
@@ -94,13 +97,38 @@ def test_everyone_may_read_an_artefact(tmp_path: Path) -> None:
     assert set(modes.values()) == {0o644}
 
 
-def test_another_schema_is_refused_by_its_number(tmp_path: Path) -> None:
-    """A newer builder's artefact is not read as if it were known."""
+@pytest.mark.parametrize("schema", [1, 99])
+def test_another_schema_is_refused_by_its_number(tmp_path: Path, schema: int) -> None:
+    """An artefact of before there were packs, or of a newer builder, is not read as if it were known."""
     write_artefact(tmp_path)
     header = json.loads((tmp_path / HEADER).read_text())
-    (tmp_path / HEADER).write_text(json.dumps(header | {"schema": 99}))
-    with pytest.raises(ArtefactInvalid, match="schema 99"):
+    (tmp_path / HEADER).write_text(json.dumps(header | {"schema": schema}))
+    with pytest.raises(ArtefactInvalid, match=rf"schema {schema} .*run `facerec model build --force`"):
         Artefact.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"licence": "anything"},
+        {"impostor_tail": {"points": [], "pairs": 1, "source": "", "calibrated": True}},
+        {
+            "impostor_tail": {
+                "points": [[1e-3, 0.5], [1e-4, 0.4], [1e-5, 0.6]],
+                "pairs": 1,
+                "source": "",
+                "calibrated": True,
+            }
+        },
+        {"detector": {"kind": "guess", "options": {}}},
+        {"crop": {"kind": "aligned"}},
+        {"embedder": {"dimension": 128}},
+    ],
+)
+def test_a_description_with_an_unusable_part_is_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
+    """It may come from a bucket: nothing of it reaches an engine or a threshold unchecked."""
+    with pytest.raises(ArtefactInvalid, match="lacks or garbles"):
+        write_artefact(tmp_path, **changes)
 
 
 def test_a_description_cannot_name_files_elsewhere(tmp_path: Path) -> None:

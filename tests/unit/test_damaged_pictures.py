@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.mutations import mutated, seeds
-from model.analysis import analyse_batch
+from model.analysis import Limits, analyse_batch
 from model.faces import ImageAnalysis
 from model.header import InvalidImage, read_header
 from model.imaging import decode
+from tests.fakes.pretend_engine import PretendEngine
 from tests.support.processes import CHECKOUT
-from tests.unit.test_analysis import PretendEngine
 
 MEGAPIXELS = 0.05
 POOL = [seed for seed in seeds(CHECKOUT / "examples") if read_header(seed).width <= 160]
@@ -28,7 +28,7 @@ Outcome = tuple[int, int, list[float]] | str
 
 def outcomes(pictures: list[bytes]) -> list[Outcome]:
     """What becomes of the pictures of one batch: size and faces, or the refusal's sentence."""
-    found = analyse_batch(PretendEngine(), pictures, max_megapixels=MEGAPIXELS, center_weight=2.0)
+    found = analyse_batch(PretendEngine(), pictures, Limits(max_megapixels=MEGAPIXELS))
     return [
         (outcome.width, outcome.height, [float(face.embedding[0]) for face in outcome.faces])
         if isinstance(outcome, ImageAnalysis)

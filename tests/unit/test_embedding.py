@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from model.embedding import crop_face, preprocess
+from model.embedding import crop_face, normalised, preprocess
 from model.faces import Box
+from model.packs import EmbedderSpec
 
 
 def test_crop_adds_the_margin_on_all_sides() -> None:
@@ -34,7 +35,18 @@ def test_box_without_pixels_still_gives_a_crop(box: Box) -> None:
 def test_preprocessing_is_the_networks() -> None:
     """Channels first, centred and scaled as in training."""
     crops = np.array([0, 128, 255], dtype=np.uint8).reshape(1, 1, 1, 3)
-    planes = preprocess(crops)
+    planes = preprocess(crops, EmbedderSpec(512, mean=127.5, scale=128))
     assert planes.dtype == np.float32
     assert planes.shape == (1, 3, 1, 1)
     assert planes.ravel().tolist() == [-127.5 / 128, 0.5 / 128, 127.5 / 128]
+
+
+def test_embeddings_have_length_one_and_say_how_long_they_were() -> None:
+    """The norm tells how much the network makes of a face; one that normalises by itself keeps it to itself."""
+    outputs = np.array([[3.0, 4.0], [0.0, 0.0]], dtype=np.float32)
+    found = normalised(outputs, EmbedderSpec(2, mean=0.0, scale=1.0))
+    assert found.vectors.tolist() == [pytest.approx([0.6, 0.8]), [0.0, 0.0]]
+    assert found.norms is not None
+    assert found.norms.tolist() == [5.0, 0.0]
+    unit = np.array([[0.6, 0.8]], dtype=np.float32)
+    assert normalised(unit, EmbedderSpec(2, mean=0.0, scale=1.0, normalised=True)).norms is None

@@ -10,7 +10,11 @@ import model.packs.build
 from facerec import bootstrap
 from facerec.cli import cli
 from facerec.errors import ConfigurationError
+from facerec.model_in_use import load_artefact
+from facerec.settings import Settings
 from model.artefact import Artefact, BuildFailed
+from model.packs import Pack
+from model.packs.catalogue import PACKS
 from model.progress import Report
 from tests.support.artefacts import write_artefact
 from tests.support.shelf import Shelf
@@ -34,8 +38,9 @@ def test_show_tells_id_threshold_and_licence(directory: Path) -> None:
     artefact = write_artefact(directory)
     output = " ".join(run("show").stdout.split())
     assert artefact.model_id in output
-    assert "0.47: cosine similarity" in output
-    assert "non-commercial research" in output
+    assert "0.511 at FMR 0.001; 0.597 at FMR 0.0001; 0." in output
+    assert "at FMR 1e-06 (extrapolated)" in output
+    assert "published for non-commercial research" in output
 
 
 def test_show_can_print_the_description_for_scripts(directory: Path) -> None:
@@ -65,15 +70,16 @@ def test_build_reports_steps_and_the_result(directory: Path, monkeypatch: pytest
     """Steps go to stderr, the result to stdout; weights, directory and --force reach the builder."""
     asked: dict[str, object] = {}
 
-    def build(weights: str, *, output: Path, cache: Path, report: Report, force: bool) -> Artefact:
-        asked.update(weights=weights, output=output, cache=cache, force=force)
+    def build(pack: Pack, *, output: Path, cache: Path, weights: str, report: Report, force: bool) -> Artefact:
+        asked.update(pack=pack.name, weights=weights, output=output, cache=cache, force=force)
         report("downloading", 0.5)
         report("downloading", 1.0)
         return write_artefact(output)
 
     monkeypatch.setattr(model.packs.build, "build", build)
-    result = run("build", "--weights", "mine.pt", "--force")
+    result = run("build", "--pack", "classic", "--weights", "mine.pt", "--force")
     assert asked == {
+        "pack": "classic",
         "weights": "mine.pt",
         "output": directory,
         "cache": directory.parent / "downloads",
@@ -94,14 +100,42 @@ def test_a_failed_build_is_an_error_of_ours(directory: Path, monkeypatch: pytest
         run("build")
 
 
-def test_an_uncalibrated_threshold_is_said_aloud(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_thresholds_of_other_weights_are_said_not_to_be_measured(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Other weights than the measured ones come with a warning."""
-    threshold = {"value": 0.47, "calibrated": False, "source": "NOT calibrated"}
-    monkeypatch.setattr(
-        model.packs.build, "build", lambda *_, output, **__: write_artefact(output, threshold=threshold)
-    )
-    assert "NOT calibrated" in run("build").stderr
-    assert "(not calibrated)" in run("show").stdout
+    tail = PACKS["classic"].tail.to_json() | {"calibrated": False}
+    monkeypatch.setattr(model.packs.build, "build", lambda *_, output, **__: write_artefact(output, impostor_tail=tail))
+    assert "NOT measured with these weights" in run("build").stderr
+    assert "NOT measured with these weights" in " ".join(run("show").stdout.split())
+
+
+def test_packs_are_listed_with_accuracy_and_every_licence(directory: Path) -> None:
+    """Before anything is built: what to choose from, and on which terms."""
+    listed = run("packs").stdout
+    for pack in PACKS.values():
+        assert f"{pack.measured.accuracy:.2%}" in listed
+        for file in pack.files.values():
+            assert file.weights_licence in listed
+            assert file.training_data in listed
+    assert [pack["name"] for pack in json.loads(run("packs", "--json").stdout)] == ["open", "accurate", "classic"]
+    assert not directory.exists()
+
+
+def test_research_weights_are_refused_until_a_setting_accepts_them(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One sentence that says what to set, at building and at loading."""
+    monkeypatch.setattr(model.packs.build, "build", lambda *_, output, **__: write_artefact(output, pack="accurate"))
+    with pytest.raises(ConfigurationError, match="set FACEREC_MODEL__LICENCE=research"):
+        run("build", "--pack", "accurate")
+    assert not directory.exists()
+    write_artefact(directory, pack="accurate")
+    with pytest.raises(ConfigurationError, match="set FACEREC_MODEL__LICENCE=research"):
+        load_artefact(Settings.load())
+    monkeypatch.setenv("FACEREC_MODEL__LICENCE", "research")
+    run("build", "--pack", "accurate")
+    assert load_artefact(Settings.load()).pack == "accurate"
 
 
 def test_push_and_pull_carry_the_model_to_another_machine(

@@ -1,13 +1,14 @@
 """The embedder's weights: read from a frozen graph, folded, put into the structure, hashed into the model id."""
 
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 
-from model.packs.catalogue import DETECTOR, PREPROCESSING
+from model.packs.catalogue import PACKS
 from model.packs.facenet_graph import STRUCTURE, WrongWeights, fill, read_weights
 from model.packs.facenet_weights import BATCH_NORM_EPSILON, Array, fold, from_tf_graph, layer_names, unfold
 from model.packs.identity import model_id
@@ -228,17 +229,22 @@ def test_a_missing_layer_is_named(structure: onnx.ModelProto, tensors: dict[str,
         fill(structure, tensors)
 
 
-def test_the_model_id_follows_weights_and_preprocessing_alone() -> None:
+def test_the_model_id_follows_weights_and_crop_alone() -> None:
     """The same embeddings, the same id; any change of their values, another."""
     one, two = random(2, 3), random(4)
-    known = model_id({"embedder": {"a": one, "b": two}}, PREPROCESSING, DETECTOR)
-    assert known.startswith("facenet-160-")
-    assert known == model_id({"embedder": {"b": two, "a": np.asfortranarray(one)}}, PREPROCESSING, DETECTOR)
+    pack = PACKS["open"]
+    known = model_id(pack, {"embedder": {"a": one, "b": two}})
+    assert known.startswith("open-128-")
+    assert known == model_id(pack, {"embedder": {"b": two, "a": np.asfortranarray(one)}})
+    lenient = replace(pack, detector=replace(pack.detector, options={**pack.detector.options, "threshold": 0.5}))
+    assert known == model_id(replace(lenient, center_weight=0.0), {"embedder": {"a": one, "b": two}})
+    unturned = replace(pack, detector=replace(pack.detector, options={"threshold": 0.6, "overlap": 0.3}))
     others = [
-        model_id({"embedder": {"a": one, "b": -two}}, PREPROCESSING, DETECTOR),
-        model_id({"embedder": {"a": one.reshape(3, 2), "b": two}}, PREPROCESSING, DETECTOR),
-        model_id({"pnet": {"a": one, "b": two}}, PREPROCESSING, DETECTOR),
-        model_id({"embedder": {"a": one, "b": two}}, {**PREPROCESSING, "margin": 0}, DETECTOR),
-        model_id({"embedder": {"a": one, "b": two}}, PREPROCESSING, {**DETECTOR, "min_face_size": 40}),
+        model_id(pack, {"embedder": {"a": one, "b": -two}}),
+        model_id(pack, {"embedder": {"a": one.reshape(3, 2), "b": two}}),
+        model_id(pack, {"detector": {"a": one, "b": two}}),
+        model_id(replace(pack, crop=replace(pack.crop, image_size=96)), {"embedder": {"a": one, "b": two}}),
+        model_id(replace(pack, embedder=replace(pack.embedder, mean=1.0)), {"embedder": {"a": one, "b": two}}),
+        model_id(unturned, {"embedder": {"a": one, "b": two}}),
     ]
-    assert len({known, *others}) == 6
+    assert len({known, *others}) == 7

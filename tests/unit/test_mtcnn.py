@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 import model.detection.proposals
 import model.detection.pyramid
 import model.nms
-from model.detection.mtcnn import Detector
+from model.detection.mtcnn import Mtcnn
 from model.detection.packing import STRIDE, cells, cut, pack
 from model.detection.proposals import TILE, Net
 from model.detection.pyramid import IntegralImage
@@ -31,18 +31,18 @@ GRAPHS = ROOT / "model" / "graphs"
 GOLDEN = json.loads(Path(__file__).with_name("golden_detection.json").read_text(encoding="utf-8"))
 
 
-def plain(load: Callable[[Path], Net]) -> Detector:
+def plain(load: Callable[[Path], Net]) -> Mtcnn:
     """Return the real networks around the real glue, each tile a P-Net input of its own."""
-    return Detector(load(GRAPHS / "pnet.onnx"), load(GRAPHS / "rnet.onnx"), load(GRAPHS / "onet.onnx"))
+    return Mtcnn(load(GRAPHS / "pnet.onnx"), load(GRAPHS / "rnet.onnx"), load(GRAPHS / "onet.onnx"))
 
 
 @pytest.fixture(scope="module", params=["onnxruntime", "openvino"])
-def real(request: pytest.FixtureRequest) -> Detector:
+def real(request: pytest.FixtureRequest) -> Mtcnn:
     """A detector as each engine runs it."""
     if request.param == "onnxruntime":
         return plain(load_onnxruntime)
     core, config = openvino.Core(), {"INFERENCE_PRECISION_HINT": "f32"}
-    return Detector(
+    return Mtcnn(
         PackedProposals(GRAPHS / "pnet.onnx", core, config),
         BatchedCrops(GRAPHS / "rnet.onnx", core, config),
         BatchedCrops(GRAPHS / "onet.onnx", core, config),
@@ -50,7 +50,7 @@ def real(request: pytest.FixtureRequest) -> Detector:
 
 
 @pytest.mark.parametrize("name", sorted(GOLDEN["pictures"]))
-def test_faces_are_those_of_the_reference(real: Detector, name: str) -> None:
+def test_faces_are_those_of_the_reference(real: Mtcnn, name: str) -> None:
     """Boxes and landmarks within half a pixel of facenet-pytorch's, the same faces in the same order."""
     data, golden = (ROOT / name).read_bytes(), GOLDEN["pictures"][name]
     assert hashlib.sha256(data).hexdigest() == golden["sha256"], "the sample has changed: record the golden values anew"
@@ -69,12 +69,12 @@ def corners(face: DetectedFace) -> list[float]:
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (10, 10), (19, 300), (300, 1), (20, 20)])
-def test_picture_too_small_for_a_face_has_none(real: Detector, shape: tuple[int, int]) -> None:
+def test_picture_too_small_for_a_face_has_none(real: Mtcnn, shape: tuple[int, int]) -> None:
     """A picture smaller than the smallest face is answered, not refused."""
     assert real.detect(np.full((*shape, 3), 120, dtype=np.uint8)) == []
 
 
-def test_blank_picture_has_no_face(real: Detector) -> None:
+def test_blank_picture_has_no_face(real: Mtcnn) -> None:
     """Where no network finds anything, no later one is asked."""
     assert real.detect(np.zeros((200, 301, 3), dtype=np.uint8)) == []
 
@@ -108,13 +108,13 @@ def test_tiles_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (63, 65), (90, 121), (250, 250), (251, 187), (40, 700), (333, 421)])
-def test_packed_scales_give_what_each_gives_alone(real: Detector, shape: tuple[int, int]) -> None:
+def test_packed_scales_give_what_each_gives_alone(real: Mtcnn, shape: tuple[int, int]) -> None:
     """Whatever sides the scales have, even or odd, the last half-filled cells included."""
     image = resized(busiest(), *shape)
     assert same(real.detect(image), plain(load_onnxruntime).detect(image))
 
 
-def test_a_batch_gives_what_its_pictures_give_alone(real: Detector) -> None:
+def test_a_batch_gives_what_its_pictures_give_alone(real: Mtcnn) -> None:
     """Pictures of several sizes, one without a face and one too small for any."""
     image = busiest()
     images = [image, np.zeros((80, 80, 3), np.uint8), image[:, ::-1], image[:10, :10], resized(image, 64, 64)]
@@ -155,7 +155,7 @@ def test_a_large_picture_needs_no_more_memory_than_its_sums() -> None:
         rows, columns = ((side - 9) // 2 for side in image.shape[2:])
         return np.zeros((1, 4, rows, columns), np.float32), np.zeros((1, 2, rows, columns), np.float32)
 
-    assert Detector(pnet, unasked, unasked).detect(np.zeros((3000, 4000, 3), dtype=np.uint8)) == []
+    assert Mtcnn(pnet, unasked, unasked).detect(np.zeros((3000, 4000, 3), dtype=np.uint8)) == []
     assert sum(seen) > 10 * TILE[0] * TILE[1]
     assert max(seen) == TILE[0] * TILE[1]
 
@@ -174,7 +174,7 @@ def test_proposal_outside_the_picture_is_dropped() -> None:
         probability[0, 1, 0, 0] = 0.99
         return np.full((1, 4, rows, columns), -50, np.float32), probability
 
-    assert Detector(pnet, unasked, unasked).detect(np.zeros((40, 40, 3), dtype=np.uint8)) == []
+    assert Mtcnn(pnet, unasked, unasked).detect(np.zeros((40, 40, 3), dtype=np.uint8)) == []
 
 
 def pooled(image: NDArray[Any], height: int, width: int) -> NDArray[np.float64]:

@@ -1,0 +1,173 @@
+"""The packs with their real weights: every engine sees the same, and what each pack promises of faces holds."""
+
+from collections.abc import Callable
+from functools import cache
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from model.analysis import Limits, analyse
+from model.artefact import Artefact
+from model.engines import Engine, EngineUnavailable, open_engine
+from model.faces import DetectedFace, EmbeddedFace
+from model.imaging import decode
+from tests.parity.pictures import COMPOSED, EXAMPLES, PHOTOS, VARIANTS, photo
+
+BOX_TOLERANCE_PIXELS = 0.5
+LEAST_COSINE = 0.9999
+OBAMA = EXAMPLES / "gallery" / "Barack Obama" / "official_portrait_2012.jpg"
+FACELESS = EXAMPLES / "probes" / "image_04.jpg"
+
+Pixels = NDArray[np.uint8]
+
+
+@pytest.fixture(scope="module", params=["open", "accurate"])
+def artefact(request: pytest.FixtureRequest) -> Artefact:
+    """Each pack with a one-look detector."""
+    directory: Path = request.getfixturevalue({"open": "artefact_dir", "accurate": "accurate_dir"}[request.param])
+    return Artefact.load(directory)
+
+
+@pytest.fixture(scope="module")
+def engines(artefact: Artefact) -> dict[str, Engine]:
+    """The pack on each engine, in float32."""
+    return {name: open_engine(artefact, name, precision="fp32") for name in ("openvino", "onnxruntime")}
+
+
+@pytest.fixture(scope="module")
+def engine(engines: dict[str, Engine]) -> Engine:
+    """The pack on the engine that is preferred."""
+    return engines["openvino"]
+
+
+def pixels(image: Image.Image) -> Pixels:
+    """A picture as a detector gets it."""
+    return np.asarray(image.convert("RGB"))
+
+
+def embedding(engine: Engine, image: Pixels, face: DetectedFace) -> NDArray[np.float32]:
+    """The face's embedding."""
+    vector: NDArray[np.float32] = engine.embed(engine.crop(image, face)[np.newaxis]).vectors[0]
+    return vector
+
+
+PICTURES: dict[str, Callable[[], Image.Image]] = COMPOSED | {
+    f"{path.name} {name}": lambda path=path, variant=variant: variant(photo(path))
+    for path in PHOTOS
+    for name, variant in VARIANTS.items()
+}
+
+
+@pytest.mark.parametrize("name", sorted(PICTURES))
+def test_engines_agree_on_faces_and_embeddings(engines: dict[str, Engine], name: str) -> None:
+    """Boxes within half a pixel and the same embeddings: a fleet may mix machines."""
+    image = pixels(PICTURES[name]())
+    one, other = (engine.detect(image) for engine in engines.values())
+    assert len(one) == len(other)
+    for face, twin in zip(one, other, strict=True):
+        for edge in ("x_min", "y_min", "x_max", "y_max"):
+            assert getattr(face.box, edge) == pytest.approx(getattr(twin.box, edge), abs=BOX_TOLERANCE_PIXELS)
+        if name.endswith("on its side"):
+            continue  # no detector here knows the points of a face that lies: they are arbitrary on any engine
+        first, second = (
+            embedding(engine, image, seen) for engine, seen in zip(engines.values(), (face, twin), strict=True)
+        )
+        assert float(first @ second) >= LEAST_COSINE
+
+
+def test_bf16_embeds_as_float32_does(artefact: Artefact, engine: Engine) -> None:
+    """On real crops, where this CPU has bf16."""
+    try:
+        half = open_engine(artefact, "openvino", precision="bf16")
+    except EngineUnavailable as exc:
+        pytest.skip(str(exc))
+    for path in PHOTOS:
+        image = decode(path.read_bytes())
+        crops = [engine.crop(image, face) for face in engine.detect(image)]
+        if crops:
+            exact, fast = engine.embed(np.stack(crops)).vectors, half.embed(np.stack(crops)).vectors
+            assert (exact * fast).sum(axis=1).min() >= 0.999
+
+
+def test_samples_of_one_person_match_and_others_do_not(engine: Engine, artefact: Artefact) -> None:
+    """At the threshold of one comparison, on every pair of sample photos with a face."""
+    faces: dict[str, EmbeddedFace] = {}
+    for path in PHOTOS:
+        found = analyse(engine, path.read_bytes(), Limits()).faces
+        if found:
+            faces[path.name] = found[0]
+    obama = {"official_portrait_2012.jpg", "image_01.jpg", "image_05.jpg"}
+    biden = {"blue_room_2010.jpg", "image_03.jpg"}
+    assert obama | biden <= faces.keys()
+    for one, other in combinations(faces, 2):
+        similarity = float(faces[one].embedding @ faces[other].embedding)
+        same = {one, other} <= obama or {one, other} <= biden
+        assert (similarity >= artefact.threshold) == same, f"{one} {other}: {similarity:.3f}"
+
+
+def test_faceless_pictures_have_no_face(engine: Engine) -> None:
+    """A photo without a person, noise, a grey spot."""
+    for image in (photo(FACELESS), COMPOSED["noise"](), COMPOSED["10 by 10"](), Image.new("RGB", (900, 600), "white")):
+        assert engine.detect(pixels(image)) == []
+
+
+@pytest.mark.parametrize("side", [48, 64, 160, 320, 640, 1600])
+def test_a_face_that_fills_the_picture_is_found_at_every_size(engine: Engine, side: int) -> None:
+    """Far beyond 40 % of the picture, which is where these detectors alone stop to see one."""
+    image = decode(OBAMA.read_bytes())
+    box = engine.detect(image)[0].box
+    tight = photo(OBAMA).crop((int(box.x_min), int(box.y_min), int(box.x_max), int(box.y_max)))
+    assert len(engine.detect(pixels(ImageOps.fit(tight, (side, side))))) == 1
+
+
+@pytest.mark.parametrize("degrees", [-30, -15, 15, 30])
+def test_turned_heads_have_the_embeddings_of_upright_ones(engine: Engine, artefact: Artefact, degrees: int) -> None:
+    """Each matches itself, half of them closely: points are looked for again on the head turned back."""
+    similarities = []
+    for path in PHOTOS:
+        upright = ImageOps.pad(photo(path), (1000, 1000))
+        turned = upright.rotate(degrees, Image.Resampling.BICUBIC)
+        faces = [engine.detect(pixels(image)) for image in (upright, turned)]
+        if len(faces[0]) == 1:
+            one, other = (
+                embedding(engine, pixels(image), found[0])
+                for image, found in zip((upright, turned), faces, strict=True)
+            )
+            similarities.append(float(one @ other))
+    assert min(similarities) >= artefact.threshold
+    assert np.median(similarities) >= 0.8
+
+
+@cache
+def crowd() -> Image.Image:
+    """A picture of 3 000 by 2 000 with one small face far from its middle: 45 pixels between the box's sides."""
+    canvas = Image.new("RGB", (3000, 2000), "slategrey")
+    canvas.paste(ImageOps.fit(photo(OBAMA), (90, 90)), (2700, 300))
+    return canvas
+
+
+def test_smaller_faces_are_found_where_they_are_asked_for(engine: Engine) -> None:
+    """By the setting for the smallest face, at the price of a larger look."""
+    image = pixels(crowd())
+
+    def seen(min_face_pixels: int | None) -> int:
+        side = engine.detector.least_side(image.shape[1], image.shape[0], min_face_pixels)
+        return len(engine.detector.detect_batch([image], [side])[0])
+
+    assert seen(20) == 1
+
+
+def test_a_large_jpeg_gives_the_same_answer_as_its_pixels(engine: Engine, tmp_path: Path) -> None:
+    """Decoding it at a reduced size moves neither face nor name."""
+    large = photo(OBAMA).resize((3032, 3200), Image.Resampling.LANCZOS)
+    large.save(tmp_path / "large.jpg", quality=95)
+    large.save(tmp_path / "large.png", compress_level=1)
+    reduced, full = (analyse(engine, (tmp_path / f"large.{kind}").read_bytes(), Limits()) for kind in ("jpg", "png"))
+    assert (reduced.width, reduced.height) == (full.width, full.height) == (3032, 3200)
+    (one,), (other,) = reduced.faces, full.faces
+    assert one.box.x_min == pytest.approx(other.box.x_min, abs=0.01 * 3200)
+    assert float(one.embedding @ other.embedding) >= 0.98
