@@ -3,7 +3,7 @@
 The warp is OpenCV's where it is installed, and the same arithmetic in numpy elsewhere (edge device, Lambda).
 """
 
-from math import floor, hypot
+from math import ceil, floor, hypot
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,18 +89,28 @@ def warp_numpy(image: NDArray[np.uint8], matrix: Matrix, side: int) -> NDArray[n
     return np.rint(mixed).astype(np.uint8)
 
 
-def _averaged(image: NDArray[np.uint8], matrix: Matrix, side: int, shrink: int) -> tuple[NDArray[np.uint8], Matrix]:
-    """Return the part of the picture that the crop shows, `shrink` times smaller, and the matrix for that part."""
+def region(matrix: Matrix, width: int, height: int, side: int = TEMPLATE_SIDE) -> tuple[int, int, int, int]:
+    """Return left, top, right and bottom of the part of a picture that a crop is made of, with some pixels to spare.
+
+    What is cut out so can be aligned elsewhere, its points moved by left and top: the crop is the same.
+    """
     inverse = np.linalg.inv(np.vstack([matrix, (0, 0, 1)]))[:2]
     corners = inverse @ np.array([(0, 0, 1), (side, 0, 1), (0, side, 1), (side, side, 1)], dtype=np.float64).T
-    height, width = image.shape[:2]
-    left, top = (int(max(0, floor(low) - shrink)) for low in corners.min(axis=1))
-    right, bottom = (int(high) + 2 * shrink for high in corners.max(axis=1))
-    part = image[top : min(bottom, height), left : min(right, width)]
-    rows, columns = part.shape[0] // shrink, part.shape[1] // shrink
-    if not rows or not columns:
+    spare = ceil(1 / scale_of(matrix)) + 1  # pixels of the picture for one of the crop
+    left, top = (max(0, floor(low) - spare) for low in corners.min(axis=1))
+    right, bottom = (
+        min(length, ceil(high) + spare) for high, length in zip(corners.max(axis=1), (width, height), strict=True)
+    )
+    return left, top, right, bottom
+
+
+def _averaged(image: NDArray[np.uint8], matrix: Matrix, side: int, shrink: int) -> tuple[NDArray[np.uint8], Matrix]:
+    """Return the part of the picture that the crop shows, `shrink` times smaller, and the matrix for that part."""
+    left, top, right, bottom = region(matrix, image.shape[1], image.shape[0], side)
+    rows, columns = (bottom - top) // shrink, (right - left) // shrink
+    if rows <= 0 or columns <= 0:
         return image, matrix  # the face lies beyond the picture
-    blocks = part[: rows * shrink, : columns * shrink]
+    blocks = image[top : top + rows * shrink, left : left + columns * shrink]
     if cv2 is not None:
         small = np.asarray(cv2.resize(blocks, (columns, rows), interpolation=cv2.INTER_AREA), dtype=np.uint8)
     else:

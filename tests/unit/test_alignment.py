@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import model.alignment
-from model.alignment import TEMPLATE, aligned, scale_of, similarity, warp, warp_numpy
+from model.alignment import TEMPLATE, aligned, region, scale_of, similarity, warp, warp_numpy
 from model.faces import Landmarks
 
 SEEDED = np.random.default_rng(5)
@@ -86,3 +86,15 @@ def test_what_lies_outside_the_picture_is_black() -> None:
     crop = aligned(white, placed(1.0, 0.0, -60.0, 0.0))
     assert (crop[20:80, :50] == 0).all()
     assert (crop[20:80, 65:] == 255).all()
+
+
+@pytest.mark.parametrize("scale", [0.4, 1.3, 2.6, 5.3])
+@pytest.mark.parametrize("corner", [(350.0, 300.0), (-60.0, 40.0)])
+def test_a_part_of_the_picture_gives_the_same_crop(scale: float, corner: tuple[float, float]) -> None:
+    """A device sends the part of a frame that holds the face; the cloud aligns it again."""
+    image, points = picture(1300, 1200), placed(scale, 12.0, *corner)
+    left, top, right, bottom = region(similarity(points), 1300, 1200)
+    moved = tuple((x - left, y - top) for x, y in points)
+    part = np.ascontiguousarray(image[top:bottom, left:right])
+    assert np.abs(aligned(image, points).astype(int) - aligned(part, moved)).max() <= 1
+    assert part.size < image.size
