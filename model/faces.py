@@ -2,9 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from model.quality import Quality
 
 Landmarks = tuple[tuple[float, float], ...]
 
@@ -34,12 +38,14 @@ class DetectedFace:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EmbeddedFace:
-    """A detected face with its embedding, float32 (512,), L2-normalised."""
+    """A detected face with its embedding, float32 (D,), L2-normalised; D is the model's dimension."""
 
     box: Box
     probability: float
     landmarks: Landmarks
     embedding: NDArray[np.float32]
+    quality: "Quality | None" = None
+    """How well it can be recognised, where that was looked at."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

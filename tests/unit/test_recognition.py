@@ -1,5 +1,6 @@
 """The use case against in-memory ports: what is stored, what is published, and in which order."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
@@ -9,11 +10,12 @@ from numpy.typing import NDArray
 
 from facerec.errors import EngineFailure, ObjectMissing, QueueMissing, Transient
 from facerec.keys import input_key, output_key
-from facerec.messages import ObjectRef, Outcome, RecognitionRequest, RecognitionResult
+from facerec.messages import FaceQuality, ObjectRef, Outcome, RecognitionRequest, RecognitionResult
 from facerec.recognition import Recogniser
 from model.faces import Box, EmbeddedFace, ImageAnalysis
 from model.header import InvalidImage
 from model.matching import GalleryIndex
+from model.quality import Quality
 from tests.fakes.object_store import InMemoryObjectStore
 
 NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
@@ -146,6 +148,14 @@ def test_the_threshold_is_the_requests_then_the_collections_then_the_models(
     assert (result.outcome, result.threshold_source) == (outcome, source)
     applied = next(value for value in (requests, collections, 0.5) if value is not None)
     assert all(match.threshold == applied for match in result.faces[0].matches)
+
+
+def test_the_quality_of_a_face_is_told(world: World) -> None:
+    """With the reasons, for the person who took the photo; an engine that does not look at it leaves it out."""
+    world.engine.faces = (replace(face(AXES[0]), quality=Quality(0.42, ("blurred", "tilted"))), face(AXES[1], 100))
+    told, untold = world.recogniser.recognise(world.request()).faces
+    assert told.quality == FaceQuality(score=0.42, reasons=("blurred", "tilted"))
+    assert untold.quality is None
 
 
 def test_a_picture_without_a_face(world: World) -> None:
