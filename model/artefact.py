@@ -91,6 +91,11 @@ class Artefact:
     files: Mapping[str, FileStamp]
     header: Mapping[str, Any]
 
+    @property
+    def dimension(self) -> int:
+        """How many numbers an embedding has."""
+        return 512  # InceptionResnetV1's last layer
+
     @classmethod
     def load(cls, directory: Path) -> Self:
         """Read the description and check that every file is there with its size and may be read; no graph is loaded.
