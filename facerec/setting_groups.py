@@ -186,6 +186,9 @@ class GallerySettings(Group):
 
     refresh_seconds: PositiveSeconds = Field(2, le=5, description="How often a worker looks for changes of the gallery")
     min_face_pixels: Count = Field(16, description="Least length in pixels of the shorter side of a face to enrol")
+    min_quality: float = Field(
+        0.5, ge=0, le=1, description="Least quality of a face to enrol, from 0 to 1 (docs/accuracy.md); 0 takes any"
+    )
 
 
 class ModelSettings(Group):

@@ -2,13 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    from model.quality import Quality
 
 Landmarks = tuple[tuple[float, float], ...]
 
@@ -21,6 +17,11 @@ class Box:
     y_min: float
     x_max: float
     y_max: float
+
+    @property
+    def area(self) -> float:
+        """In square pixels."""
+        return (self.x_max - self.x_min) * (self.y_max - self.y_min)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,17 @@ class DetectedFace:
     landmarks: Landmarks
 
 
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """How well a face can be recognised by how it was taken (`model.quality`).
+
+    `score` is 1 for a photo that costs no similarity, 0 for one that is of no use; `reasons` has the worst first.
+    """
+
+    score: float
+    reasons: tuple[str, ...]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class EmbeddedFace:
     """A detected face with its embedding, float32 (D,), L2-normalised; D is the model's dimension."""
@@ -44,7 +56,7 @@ class EmbeddedFace:
     probability: float
     landmarks: Landmarks
     embedding: NDArray[np.float32]
-    quality: "Quality | None" = None
+    quality: Quality | None = None
     """How well it can be recognised, where that was looked at."""
 
 

@@ -8,13 +8,12 @@ sunglasses) is not measured.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from model.faces import Box, Landmarks
+from model.faces import Box, Landmarks, Quality
 
 _SIDE = 64
 """Pixels of the square in which a face is looked at; a smaller one stays as it is."""
@@ -45,14 +44,6 @@ _YAW: _Curve = (15, 30, 45, 60, 75, 90), (1, 0.95, 0.8, 0.5, 0.2, 0)
 _PITCH: _Curve = (12, 25, 40, 60, 80), (1, 0.93, 0.75, 0.3, 0)
 _PROBABILITY: _Curve = (0.3, 0.5, 0.7), (0.3, 0.6, 1)
 _NORM: _Curve = (0.3, 0.8), (0.2, 1)
-
-
-@dataclass(frozen=True, slots=True)
-class Quality:
-    """`score` is 1 for a photo that costs no similarity, 0 for one that is of no use; `reasons` has the worst first."""
-
-    score: float
-    reasons: tuple[str, ...]
 
 
 def assess(

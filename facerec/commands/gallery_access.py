@@ -2,9 +2,10 @@
 
 import difflib
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import groupby
 from operator import attrgetter
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,6 +16,9 @@ from facerec.messages import DEFAULT_COLLECTION
 from facerec.ports import ObjectStore, Template, TemplateStore
 from facerec.settings import Settings
 from model.artefact import Artefact, ArtefactError
+
+if TYPE_CHECKING:
+    from model.faces import ImageAnalysis
 
 collection_option = click.option("--collection", default=DEFAULT_COLLECTION, show_default=True, help="Which gallery.")
 
@@ -39,10 +43,7 @@ class OpenGallery:
     @cached_property
     def model(self) -> Artefact:
         """The model in use; raises `ConfigurationError` where there is none."""
-        try:
-            return Artefact.load(self.settings.model.dir)
-        except ArtefactError as exc:
-            raise ConfigurationError(str(exc)) from exc
+        return load_model(self.settings)
 
     def sorted_templates(self) -> list[Template]:
         """Every template, sorted by identity and id."""
@@ -62,6 +63,33 @@ class OpenGallery:
         close = difflib.get_close_matches(identity.casefold(), by_letters, n=1)
         hint = f"did you mean {by_letters[close[0]]!r}?" if close else "`facerec gallery list` tells who is"
         raise FacerecError(f"nobody is enrolled as {identity!r} in collection {self.collection}: {hint}")
+
+
+def load_model(settings: Settings) -> Artefact:
+    """Return the model in use; raises `ConfigurationError` where there is none."""
+    try:
+        return Artefact.load(settings.model.dir)
+    except ArtefactError as exc:
+        raise ConfigurationError(str(exc)) from exc
+
+
+def open_analyser(artefact: Artefact, settings: Settings) -> "partial[ImageAnalysis]":
+    """Return what turns photo bytes into faces, with all cores of this machine; raises `ConfigurationError`."""
+    from facerec.engine.cores import available_cores
+    from model.analysis import analyse
+    from model.engines import EngineUnavailable, open_engine
+
+    try:
+        engine = open_engine(
+            artefact,
+            settings.engine,
+            threads=available_cores(),
+            cache_directory=settings.model.cache_dir,
+            precision=settings.precision,
+        )
+    except (ArtefactError, EngineUnavailable) as exc:
+        raise ConfigurationError(str(exc)) from exc
+    return partial(analyse, engine, max_megapixels=settings.max_megapixels, center_weight=artefact.center_weight)
 
 
 def open_gallery(collection: str) -> OpenGallery:

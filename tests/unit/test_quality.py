@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from model.faces import Box, Landmarks
+from model.faces import Box, Landmarks, Quality
 from model.imaging import decode
-from model.quality import Quality, assess
+from model.quality import assess
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

@@ -12,10 +12,9 @@ from facerec.errors import EngineFailure, ObjectMissing, QueueMissing, Transient
 from facerec.keys import input_key, output_key
 from facerec.messages import FaceQuality, ObjectRef, Outcome, RecognitionRequest, RecognitionResult
 from facerec.recognition import Recogniser
-from model.faces import Box, EmbeddedFace, ImageAnalysis
+from model.faces import Box, EmbeddedFace, ImageAnalysis, Quality
 from model.header import InvalidImage
 from model.matching import GalleryIndex
-from model.quality import Quality
 from tests.fakes.object_store import InMemoryObjectStore
 
 NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
