@@ -157,7 +157,7 @@ def test_a_good_photo_scores_well_and_without_reasons(photo: Photo) -> None:
 @pytest.mark.parametrize(
     ("degrade", "amounts", "reason"),
     [
-        (blurred, (0.02, 0.03, 0.05, 0.08), "blurred"),
+        (blurred, (0.02, 0.03, 0.05, 0.08, 0.12), "blurred"),
         (dark, (2, 4, 8, 12), "too dark"),
         (overexposed, (3, 4, 5), "too bright"),
         (pale, (2, 4, 8, 12), "low contrast"),
