@@ -21,7 +21,6 @@ from statistics import median
 from time import perf_counter, process_time
 from typing import Any
 
-DIMENSION = 512
 WITHIN = 0.24
 """Cosine distance between two pictures of one person (FaceNet, 160 px)."""
 PICTURES = 2
@@ -37,38 +36,39 @@ def main() -> None:
     """Measure each size and print the figures."""
     parser = argparse.ArgumentParser(description="Measure the gallery index; one pinned thread, no photo is read.")
     parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000], help="templates")
+    parser.add_argument("--dimension", type=int, default=512, help="numbers in an embedding")
     parser.add_argument("--dir", type=Path, help="where to put the snapshots (2.6 kB a template); default a new one")
     parser.add_argument("--core", type=int, help="the core to run on; default the last one")
     parser.add_argument("--rounds", type=int, default=100, help="how often each search is timed")
     parser.add_argument("--step", choices=list(STEPS), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.step:
-        print(json.dumps(STEPS[options.step](options.sizes[0], options.dir, options.rounds)))
+        print(json.dumps(STEPS[options.step](options.sizes[0], options.dimension, options.dir, options.rounds)))
         return
     core = max(os.sched_getaffinity(0)) if options.core is None else options.core
     os.sched_setaffinity(0, {core})
-    figures: dict[str, Any] = {"dimension": DIMENSION, "core": core}
+    figures: dict[str, Any] = {"dimension": options.dimension, "core": core}
     with tempfile.TemporaryDirectory(dir=options.dir) as directory:
         for size in options.sizes:
             steps: dict[str, Any] = {}
             for step_name in STEPS:
                 say(f"{size} templates: {step_name}")
-                steps |= run(step_name, size, directory, options.rounds)
+                steps |= run(step_name, size, options.dimension, directory, options.rounds)
             figures[str(size)] = steps
             say(json.dumps(steps))
     print(json.dumps(figures))
 
 
-def run(step: str, size: int, directory: str, rounds: int) -> Any:
+def run(step: str, size: int, dimension: int, directory: str, rounds: int) -> Any:
     """Run a step in a process of its own and return its figures."""
     command = [sys.executable, "-m", "benchmarks.gallery", "--step", step, "--sizes", str(size)]
-    command += ["--dir", directory, "--rounds", str(rounds)]
+    command += ["--dimension", str(dimension), "--dir", directory, "--rounds", str(rounds)]
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     done = subprocess.run(command, env=os.environ | threads, stdout=subprocess.PIPE, check=True, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def make(size: int, directory: Path, rounds: int) -> dict[str, Any]:
+def make(size: int, dimension: int, directory: Path, rounds: int) -> dict[str, Any]:
     """Enrol the templates chunk by chunk, search by plain arithmetic meanwhile, and write snapshot and truth."""
     import numpy as np  # noqa: PLC0415 - the parent process has no use for it
 
@@ -91,17 +91,17 @@ def make(size: int, directory: Path, rounds: int) -> dict[str, Any]:
 
     def centres(number: int) -> Any:
         seeded = np.random.default_rng([size, number])
-        return unit(seeded.standard_normal((lengths[number], DIMENSION), dtype=np.float32))
+        return unit(seeded.standard_normal((lengths[number], dimension), dtype=np.float32))
 
     queries = [
         pictures(centres(number)[wanted[wanted // CHUNK == number] % CHUNK])
         for number in range(len(chunks))
         if (wanted // CHUNK == number).any()
     ]
-    strangers = unit(random.standard_normal((STRANGERS, DIMENSION), dtype=np.float32))
+    strangers = unit(random.standard_normal((STRANGERS, dimension), dtype=np.float32))
     asked = np.concatenate([*queries, strangers]).astype(np.float32)
 
-    index = GalleryIndex(np.empty((0, DIMENSION), np.float32), [], [])
+    index = GalleryIndex(np.empty((0, dimension), np.float32), [], [])
     best, truth = np.full(len(asked), -2, np.float32), [""] * len(asked)
     plain: dict[int, float] = {1: 0.0, 8: 0.0}
     adding = 0.0
@@ -131,13 +131,13 @@ def make(size: int, directory: Path, rounds: int) -> dict[str, Any]:
     }
 
 
-def start_cold(size: int, directory: Path, rounds: int) -> dict[str, Any]:
+def start_cold(size: int, dimension: int, directory: Path, rounds: int) -> dict[str, Any]:
     """Open the snapshot as the first worker after a start of the machine does: from the disk."""
     import numpy as np  # noqa: PLC0415 - the parent process has no use for it
 
     from model.index.snapshot import open_snapshot  # noqa: PLC0415 - as above
 
-    del rounds
+    del rounds, dimension
     path = directory / f"{size}.idx"
     queries = np.load(directory / f"{size}.npz")["queries"]
     with path.open("rb") as file:
@@ -146,12 +146,13 @@ def start_cold(size: int, directory: Path, rounds: int) -> dict[str, Any]:
     return {"ready_cold_s": round(timed(lambda: open_snapshot(path, KEY)[0].search(queries[:1]))[0], 2)}
 
 
-def measure(size: int, directory: Path, rounds: int) -> dict[str, Any]:
+def measure(size: int, dimension: int, directory: Path, rounds: int) -> dict[str, Any]:
     """Open the snapshot as the next worker does, from the page cache, search and change it."""
     import numpy as np  # noqa: PLC0415 - the parent process has no use for it
 
     from model.index.snapshot import open_snapshot  # noqa: PLC0415 - as above
 
+    del dimension
     path = directory / f"{size}.idx"
     saved = np.load(directory / f"{size}.npz")
     queries, truth = saved["queries"], saved["truth"].tolist()

@@ -3,7 +3,7 @@
 import hashlib
 import unicodedata
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -17,8 +17,11 @@ from facerec.ports import ObjectStore, Template, TemplateStore
 from model.header import InvalidImage, read_header
 
 if TYPE_CHECKING:
-    from model.faces import Box, ImageAnalysis
+    # The web tier imports this module and runs without numpy.
+    from model.faces import Box, EmbeddedFace, ImageAnalysis, Quality
 
+DOMINANCE = 4
+"""A face with so many times the area of the next largest is the one that the photo was taken of."""
 MAX_IDENTITY_LENGTH = 128
 MAX_SOURCE_LENGTH = 255
 MAX_PHOTO_BYTES = 100_000_000
@@ -41,12 +44,38 @@ class EnrolmentStatus(StrEnum):
     NO_FACE = "no_face"
     SEVERAL_FACES = "several_faces"
     TOO_SMALL = "too_small"
+    POOR_QUALITY = "poor_quality"
     INVALID_IMAGE = "invalid_image"
 
     @property
     def failed(self) -> bool:
         """Whether the photo is of no use; a duplicate is."""
         return self not in {EnrolmentStatus.ENROLLED, EnrolmentStatus.DUPLICATE}
+
+
+class WhichFace(StrEnum):
+    """Which face is meant where a photo shows several."""
+
+    DOMINANT = "dominant"
+    """The largest if it has `DOMINANCE` times the area of the next largest; else none."""
+    PRIMARY = "primary"
+    """The picture's subject by the model's own rule: the first of `ImageAnalysis.faces`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The face that is meant; `note` says which of several it is, and is empty where there is one."""
+
+    face: "EmbeddedFace"
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NotChosen:
+    """Why no face can be meant: `no_face` or `several_faces`, and one sentence."""
+
+    status: EnrolmentStatus
+    detail: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +89,11 @@ class EnrolmentReport:
     template_id: str | None = None
     """Of the template that is there now, with `enrolled` and `duplicate`."""
     box: "Box | None" = None
-    """The face in pixels of the upright picture, where there is exactly one."""
+    """The face that was looked at, in pixels of the upright picture; absent where none was."""
+    faces: "tuple[Box, ...]" = ()
+    """All faces of a photo that shows several, the primary one first."""
+    quality: "Quality | None" = None
+    """Of the face in `box`, where the engine looked at it."""
 
 
 def valid_identity(name: str) -> str:
@@ -111,11 +144,30 @@ def photo_key(collection: str, identifier: str, filename: str) -> str:
     return photo_prefix(collection, identifier) + safe_name(filename)
 
 
+def choose_face(faces: "Sequence[EmbeddedFace]", which: WhichFace) -> Chosen | NotChosen:
+    """Return the face of a photo that is meant; `faces` has the primary one first."""
+    if not faces:
+        return NotChosen(EnrolmentStatus.NO_FACE, "no face found: take a sharper photo, from the front")
+    if len(faces) == 1:
+        return Chosen(faces[0])
+    if which is WhichFace.PRIMARY:
+        return Chosen(faces[0], f"the primary one of {len(faces)} faces")
+    largest, second = sorted(faces, key=lambda face: face.box.area, reverse=True)[:2]
+    if largest.box.area >= DOMINANCE * second.box.area:
+        return Chosen(largest, f"the largest of {len(faces)} faces")
+    return NotChosen(
+        EnrolmentStatus.SEVERAL_FACES,
+        f"{len(faces)} faces found, and none has {DOMINANCE} times the area of every other: crop the photo to the one "
+        "person, or ask for the primary face",
+    )
+
+
 class Enroller:
     """Enrols photos; as safe to call from several threads as its `analyse` is.
 
     `analyse` turns photo bytes into faces, as `FaceEngine.analyse` does. `min_face_pixels` is the least length of a
-    face's shorter side. A photo is stored before its template, so that no template points at nothing.
+    face's shorter side, `min_quality` the least `model.quality.Quality.score`; where the engine gives no quality, that
+    is not asked for. A photo is stored before its template, so that no template points at nothing.
     """
 
     def __init__(
@@ -127,6 +179,7 @@ class Enroller:
         gallery_bucket: str,
         model_id: str,
         min_face_pixels: int,
+        min_quality: float = 0.0,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._analyse = analyse
@@ -135,12 +188,19 @@ class Enroller:
         self._bucket = gallery_bucket
         self._model_id = model_id
         self._min_face_pixels = min_face_pixels
+        self._min_quality = min_quality
         self._now = now
 
     def enrol(
-        self, identity: str, filename: str, photo: bytes, collection: str = DEFAULT_COLLECTION
+        self,
+        identity: str,
+        filename: str,
+        photo: bytes,
+        collection: str = DEFAULT_COLLECTION,
+        *,
+        which: WhichFace = WhichFace.DOMINANT,
     ) -> EnrolmentReport:
-        """Enrol the one face of a photo; repeating it reports a duplicate and changes nothing.
+        """Enrol one face of a photo; repeating it reports a duplicate and changes nothing.
 
         Raises `InvalidName` before anything is looked at, and `Transient` when a service cannot be reached: the
         template is not there then, or complete, and the call may be repeated.
@@ -148,8 +208,8 @@ class Enroller:
         identity, collection = valid_identity(identity), valid_collection(collection)
         source = base_name(filename)[:MAX_SOURCE_LENGTH]
 
-        def report(status: EnrolmentStatus, detail: str, box: "Box | None" = None) -> EnrolmentReport:
-            return EnrolmentReport(source, identity, status, detail, box=box)
+        def report(status: EnrolmentStatus, detail: str) -> EnrolmentReport:
+            return EnrolmentReport(source, identity, status, detail)
 
         if len(photo) > MAX_PHOTO_BYTES:
             limit = MAX_PHOTO_BYTES // 1_000_000
@@ -158,16 +218,19 @@ class Enroller:
             faces = self._analyse(photo).faces
         except InvalidImage as exc:
             return report(EnrolmentStatus.INVALID_IMAGE, str(exc))
-        if not faces:
-            return report(EnrolmentStatus.NO_FACE, "no face found: take a sharper photo, from the front")
-        if len(faces) > 1:
-            detail = f"{len(faces)} faces found: crop the photo to the one person"
-            return report(EnrolmentStatus.SEVERAL_FACES, detail)
-        (face,) = faces
+        boxes = tuple(face.box for face in faces) if len(faces) > 1 else ()
+        choice = choose_face(faces, which)
+        if isinstance(choice, NotChosen):
+            return replace(report(choice.status, choice.detail), faces=boxes)
+        face = choice.face
+        looked_at = replace(report(EnrolmentStatus.ENROLLED, ""), box=face.box, faces=boxes, quality=face.quality)
         shorter = min(face.box.x_max - face.box.x_min, face.box.y_max - face.box.y_min)
         if shorter < self._min_face_pixels:
             detail = f"the face measures {shorter:.0f} pixels, at least {self._min_face_pixels} are needed"
-            return report(EnrolmentStatus.TOO_SMALL, detail, face.box)
+            return replace(looked_at, status=EnrolmentStatus.TOO_SMALL, detail=detail)
+        if face.quality is not None and face.quality.score < self._min_quality:
+            detail = f"{described(face.quality)}, at least {self._min_quality:g} is needed: take a better photo"
+            return replace(looked_at, status=EnrolmentStatus.POOR_QUALITY, detail=detail)
         identifier = template_id(collection, self._model_id, photo)
         template = Template(
             template_id=identifier,
@@ -185,8 +248,16 @@ class Enroller:
         except AlreadyEnrolled as exc:
             status, detail = EnrolmentStatus.DUPLICATE, str(exc)
         else:
-            status, detail = EnrolmentStatus.ENROLLED, f"face of {shorter:.0f} pixels"
-        return EnrolmentReport(source, identity, status, detail, identifier, face.box)
+            status = EnrolmentStatus.ENROLLED
+            facts = [f"face of {shorter:.0f} pixels", choice.note, described(face.quality) if face.quality else ""]
+            detail = ", ".join(filter(None, facts))
+        return replace(looked_at, status=status, detail=detail, template_id=identifier)
+
+
+def described(quality: "Quality") -> str:
+    """`quality 0.97`, or `quality 0.61 (blurred, too dark)`."""
+    reasons = f" ({', '.join(quality.reasons)})" if quality.reasons else ""
+    return f"quality {quality.score:.2f}{reasons}"
 
 
 def store_template(templates: TemplateStore, photos: ObjectStore, template: Template, photo: bytes | None) -> None:

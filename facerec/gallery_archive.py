@@ -1,8 +1,10 @@
 """The gallery in one portable file: a zip of a JSON manifest, the embeddings, and the photos where they are wanted.
 
-    manifest.json    format, version, collection, time, and one entry per template
-    embeddings.bin   float32 little-endian, 512 per template, in the order of the entries
+    manifest.json    format, version, collection, time, the dimension of each model, and one entry per template
+    embeddings.bin   float32 little-endian, as many per template as its model has dimensions, in the entries' order
     photos/<id>      the photo of the template with that id, as it was enrolled
+
+Version 1, which is still read, names no dimensions: all its templates have 512.
 
 An archive may come from a stranger: nothing is unpacked to disk, members are read only under the names above and up to
 a limit, manifest and embeddings are checked as a whole before any of it is used, and a photo before it is stored.
@@ -16,11 +18,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Annotated, Literal
+from typing import IO, Annotated, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from facerec.enrolment import (
     MAX_IDENTITY_LENGTH,
@@ -37,10 +39,12 @@ from facerec.messages import CollectionName, ObjectRef, Ratio
 from facerec.ports import ObjectStore, Template, TemplateStore
 from model.header import InvalidImage, read_header
 
-EMBEDDING_SIZE = 512
+MAX_DIMENSION = 1024
+"""More than an embedder of faces has; it bounds what a made-up archive may unpack to."""
 MAX_MANIFEST_BYTES = 128_000_000
 """Some hundred thousand templates."""
 
+_VERSION_1_DIMENSION = 512
 _MANIFEST, _EMBEDDINGS, _PHOTOS = "manifest.json", "embeddings.bin", "photos/"
 _NORM_TOLERANCE = 1e-3
 _READABLE = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
@@ -61,6 +65,9 @@ def _same_identity(name: str) -> str:
         raise ValueError(str(exc)) from exc
 
 
+_ModelId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,128}$")]
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -71,7 +78,7 @@ class _Entry(_Part):
     template_id: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
     # A decomposed name is longer than the composed one, whose length counts.
     identity: Annotated[str, Field(max_length=4 * MAX_IDENTITY_LENGTH), AfterValidator(_same_identity)]
-    model_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,128}$")]
+    model_id: _ModelId
     source: Annotated[str, Field(max_length=MAX_SOURCE_LENGTH)]
     probability: Ratio
     enrolled_at: AwareDatetime
@@ -79,10 +86,25 @@ class _Entry(_Part):
 
 class _Manifest(_Part):
     format: Literal["facerec-gallery"]
-    version: Literal[1]
+    version: Literal[1, 2]
     collection: CollectionName
     exported_at: AwareDatetime
+    dimensions: dict[_ModelId, Annotated[int, Field(ge=1, le=MAX_DIMENSION)]] = {}
     templates: tuple[_Entry, ...]
+
+    @model_validator(mode="after")
+    def _every_dimension_known(self) -> Self:
+        unknown = {entry.model_id for entry in self.templates} - self.dimensions.keys()
+        if unknown and self.version > 1:
+            raise ValueError(f"the dimension of model {min(unknown)} is missing")
+        return self
+
+    @property
+    def lengths(self) -> list[int]:
+        """How many numbers each template's embedding has."""
+        if self.version == 1:
+            return [_VERSION_1_DIMENSION] * len(self.templates)
+        return [self.dimensions[entry.model_id] for entry in self.templates]
 
 
 def write_archive(
@@ -108,7 +130,12 @@ def write_archive(
         for template in templates
     )
     manifest = _Manifest(
-        format="facerec-gallery", version=1, collection=collection, exported_at=exported_at, templates=entries
+        format="facerec-gallery",
+        version=2,
+        collection=collection,
+        exported_at=exported_at,
+        dimensions={template.model_id: template.embedding.size for template in templates},
+        templates=entries,
     )
     embeddings = b"".join(template.embedding.astype("<f4").tobytes() for template in templates)
     with _staged(path) as file, zipfile.ZipFile(file, "w") as archive:
@@ -132,7 +159,7 @@ class GalleryArchive:
             raise InvalidArchive(path, f"its manifest is wrong at {place or 'the start'}: {error['msg']}") from exc
         if len({entry.template_id for entry in manifest.templates}) < len(manifest.templates):
             raise InvalidArchive(path, "it holds a template twice")
-        embeddings = self._embeddings(len(manifest.templates))
+        embeddings = self._embeddings(manifest.lengths)
         self.collection = manifest.collection
         self.templates = [
             Template(
@@ -160,14 +187,17 @@ class GalleryArchive:
             raise InvalidArchive(self._path, f"photo {identifier}: {exc}") from exc
         return photo
 
-    def _embeddings(self, count: int) -> NDArray[np.float32]:
-        size = count * EMBEDDING_SIZE * 4
+    def _embeddings(self, lengths: Sequence[int]) -> list[NDArray[np.float32]]:
+        size = sum(lengths) * 4
         content = self._member(_EMBEDDINGS, size)
         if len(content) != size:
-            raise InvalidArchive(self._path, f"{count} templates need {size} bytes of embeddings, not {len(content)}")
-        embeddings = np.frombuffer(content, dtype="<f4").astype(np.float32).reshape(count, EMBEDDING_SIZE)
+            raise InvalidArchive(
+                self._path, f"{len(lengths)} templates need {size} bytes of embeddings, not {len(content)}"
+            )
+        numbers = np.frombuffer(content, dtype="<f4").astype(np.float32)
+        embeddings = np.split(numbers, np.cumsum(lengths)[:-1]) if lengths else []
         with np.errstate(all="ignore"):
-            off = np.abs(np.linalg.norm(embeddings, axis=1) - 1)
+            off = np.array([abs(np.linalg.norm(embedding) - 1) for embedding in embeddings])
         if not (off < _NORM_TOLERANCE).all():  # also false for NaN
             raise InvalidArchive(self._path, "it holds embeddings that are not of length 1")
         return embeddings

@@ -21,7 +21,7 @@ from model.matching import GalleryIndex
 log = structlog.get_logger(__name__)
 
 _READ_AT_ONCE = 4096
-"""Templates of a collection that are held beside the index while it is read: some 20 MB."""
+"""Templates of a collection that are held beside the index while it is read: some 20 MB at 512 dimensions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +211,8 @@ class GalleryCache:
         pieces = (self._columns(piece, models) for piece in iter(lambda: list(islice(templates, _READ_AT_ONCE)), []))
         index = assembled(pieces, self._snapshots.spool() if self._snapshots else Float32Vectors)
         self._tell_of_others(collection, models)
-        return self._saved(collection, _Loaded(version, index, models.total()))
+        # Those of other models count as nothing: a worker that starts from a snapshot would not see and tell of them.
+        return self._saved(collection, _Loaded(version, index, models[self._model_id]))
 
     def _saved(self, collection: str, loaded: _Loaded) -> _Loaded:
         """The same with the collection's threshold, and from a new snapshot where one is worth writing."""
@@ -236,11 +237,11 @@ class GalleryCache:
         others = models.keys() - {self._model_id}
         if others:
             log.warning(
-                "templates_of_another_model",
+                "gallery_of_another_model",
                 collection=collection,
-                left_out=models.total() - models[self._model_id],
+                count=models.total() - models[self._model_id],
                 usable=models[self._model_id],
                 models=sorted(others),
                 model_in_use=self._model_id,
-                remedy="enrol these people again, or import a gallery that was made with the model in use",
+                command=f"facerec gallery rebuild --collection {collection}",
             )

@@ -107,6 +107,13 @@ class Match(_Message):
     threshold: Ratio
 
 
+class FaceQuality(_Message):
+    """How well a face can be recognised by how it was taken: 1 is best; the worst reason comes first."""
+
+    score: Ratio
+    reasons: tuple[str, ...] = ()
+
+
 class Face(_Message):
     """One detected face with its matches, best first; no match at or above the threshold leaves the list empty."""
 
@@ -115,6 +122,8 @@ class Face(_Message):
     landmarks: tuple[tuple[float, float], ...]
     """Left eye, right eye, nose, left and right corner of the mouth, as (x, y) in pixels."""
     matches: tuple[Match, ...] = ()
+    quality: FaceQuality | None = None
+    """Absent in results of earlier versions."""
 
 
 class RecognitionResult(_Message):

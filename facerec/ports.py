@@ -118,7 +118,7 @@ class Template:
     identity: str
     model_id: str
     embedding: "NDArray[np.float32]"
-    """Shape (512,), L2-normalised."""
+    """Shape (D,), L2-normalised; D is the dimension of the model."""
     source: str
     """The file name of the photo, for people to recognise it by."""
     photo: ObjectRef | None

@@ -19,6 +19,7 @@ from facerec.messages import (
     UNKNOWN,
     Box,
     Face,
+    FaceQuality,
     Match,
     Outcome,
     RecognitionRequest,
@@ -286,7 +287,10 @@ class Recogniser:
 
 def _face(face: "EmbeddedFace", matches: Sequence[Match]) -> Face:
     box = Box(x_min=face.box.x_min, y_min=face.box.y_min, x_max=face.box.x_max, y_max=face.box.y_max)
-    return Face(box=box, probability=face.probability, landmarks=face.landmarks, matches=tuple(matches))
+    quality = None if face.quality is None else FaceQuality(score=face.quality.score, reasons=face.quality.reasons)
+    return Face(
+        box=box, probability=face.probability, landmarks=face.landmarks, matches=tuple(matches), quality=quality
+    )
 
 
 @contextmanager

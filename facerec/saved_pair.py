@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from facerec.enrolment import MAX_SOURCE_LENGTH, template_id, valid_identity
 from facerec.errors import ConfigurationError
-from facerec.gallery_archive import EMBEDDING_SIZE, InvalidArchive
+from facerec.gallery_archive import InvalidArchive
 from facerec.ports import Template
 
 
@@ -41,9 +41,10 @@ def templates_of_pair(
     *,
     collection: str,
     model_id: str,
+    dimension: int,
     now: datetime,
 ) -> list[Template]:
-    """Make templates of embeddings (1, 512) or (512,) and their names, normalised, without photos.
+    """Make templates of embeddings (1, D) or (D,) and their names, normalised, without photos; D is `dimension`.
 
     The id is that of the embedding's bytes in the place of a photo's, so that importing twice changes nothing. Raises
     `InvalidArchive` naming the first entry that is wrong, and `InvalidName`.
@@ -54,9 +55,13 @@ def templates_of_pair(
     for number, (embedding, name) in enumerate(zip(embeddings, names, strict=True), start=1):
         if not isinstance(name, str):
             raise InvalidArchive(path, f"name {number} is no text")
-        if embedding.shape not in {(EMBEDDING_SIZE,), (1, EMBEDDING_SIZE)}:
-            raise InvalidArchive(path, f"embedding {number} has the shape {embedding.shape}, not (1, {EMBEDDING_SIZE})")
-        vector = embedding.reshape(EMBEDDING_SIZE).astype(np.float64)
+        if embedding.shape not in {(dimension,), (1, dimension)}:
+            raise InvalidArchive(
+                path,
+                f"embedding {number} has the shape {embedding.shape}, and those of the model in use have "
+                f"(1, {dimension}): it was made with another model",
+            )
+        vector = embedding.reshape(dimension).astype(np.float64)
         length = np.linalg.norm(vector)
         if not np.isfinite(length) or length == 0:
             raise InvalidArchive(path, f"embedding {number} has no direction (zero, infinite or not a number)")

@@ -53,7 +53,7 @@ def photos_of(pairs: Sequence[Pair]) -> list[str]:
 def embed_photos(
     photos: Iterable[str], folder: Path, analyse: Callable[[bytes], ImageAnalysis]
 ) -> dict[str, Embedding | Skip]:
-    """Return the embedding of each photo's primary face, float32 (512,), or why there is none.
+    """Return the embedding of each photo's primary face, float32 (D,), or why there is none.
 
     `analyse` returns a picture's faces, the primary one first, and raises `InvalidImage`.
     """

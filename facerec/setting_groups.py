@@ -193,6 +193,9 @@ class GallerySettings(Group):
         description="Share of strangers that may get a name: the threshold follows from it and from the number of "
         "people enrolled, with one photo each. A request's threshold and a collection's own come first",
     )
+    min_quality: float = Field(
+        0.5, ge=0, le=1, description="Least quality of a face to enrol, from 0 to 1 (docs/accuracy.md); 0 takes any"
+    )
 
 
 class ModelSettings(Group):

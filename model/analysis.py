@@ -3,17 +3,18 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import repeat
 from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
 
-from model.embedding import Embeddings
 from model.engines import Engine
 from model.faces import Box, DetectedFace, EmbeddedFace, ImageAnalysis
 from model.header import InvalidImage
 from model.imaging import Picture, decode_reduced
 from model.matching import primary_order
+from model.quality import judged, looked_at
 
 DETECT_PIXELS = 4_000_000  # of pictures held decoded at a time, where they are several
 EMBED_BATCH = 16  # crops at a time: a group photo costs no more memory than a row of portraits
@@ -49,6 +50,8 @@ class _Detection:
     height: int
     faces: list[DetectedFace]
     crops: list[NDArray[np.uint8]]
+    looks: list[NDArray[np.float32] | None]
+    """Of each face, what its quality is judged by."""
     more_faces: int
     decode_ms: float
     detect_ms: float
@@ -70,7 +73,7 @@ def analyse_batch(engine: Engine, images: Sequence[bytes], limits: Limits) -> li
     detections = list(_detections(engine, images, limits))
     crops = [crop for detection in detections if isinstance(detection, _Detection) for crop in detection.crops]
     started = perf_counter()
-    embeddings = iter(list(_embeddings(engine, crops)))
+    embedded = iter(list(_embedded(engine, crops)))
     embed_ms = _milliseconds_since(started) / max(1, len(crops))
     return [
         detection
@@ -79,7 +82,7 @@ def analyse_batch(engine: Engine, images: Sequence[bytes], limits: Limits) -> li
             width=detection.width,
             height=detection.height,
             faces=tuple(
-                EmbeddedFace(face.box, face.probability, face.landmarks, next(embeddings)) for face in detection.faces
+                _face(face, look, *next(embedded)) for face, look in zip(detection.faces, detection.looks, strict=True)
             ),
             timings_ms={
                 "decode": detection.decode_ms,
@@ -92,10 +95,18 @@ def analyse_batch(engine: Engine, images: Sequence[bytes], limits: Limits) -> li
     ]
 
 
-def _embeddings(engine: Engine, crops: Sequence[NDArray[np.uint8]]) -> Iterator[NDArray[np.float32]]:
+def _embedded(engine: Engine, crops: Sequence[NDArray[np.uint8]]) -> Iterator[tuple[NDArray[np.float32], float | None]]:
+    """Yield each crop's embedding and its norm, where the network tells it."""
     for first in range(0, len(crops), EMBED_BATCH):
-        embedded: Embeddings = engine.embed(np.stack(crops[first : first + EMBED_BATCH]))
-        yield from embedded.vectors
+        vectors, norms = engine.embed(np.stack(crops[first : first + EMBED_BATCH]))
+        yield from zip(vectors, repeat(None) if norms is None else norms.tolist(), strict=norms is not None)
+
+
+def _face(
+    face: DetectedFace, look: NDArray[np.float32] | None, embedding: NDArray[np.float32], norm: float | None
+) -> EmbeddedFace:
+    quality = judged(look, face.landmarks, face.probability, embedding_norm=norm)
+    return EmbeddedFace(face.box, face.probability, face.landmarks, embedding, quality)
 
 
 def _detections(engine: Engine, images: Sequence[bytes], limits: Limits) -> Iterator[_Detection | InvalidImage]:
@@ -149,6 +160,7 @@ def _detect(
             picture.height,
             [_scaled(face, picture.reduction) for face in faces],
             crops,
+            [looked_at(picture.pixels, face.box) for face in faces],
             more,
             each.decode_ms,
             pixel_ms * picture.pixels.size + _milliseconds_since(started),

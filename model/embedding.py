@@ -17,7 +17,10 @@ class Embeddings(NamedTuple):
     vectors: NDArray[np.float32]
     """(N, D), L2-normalised."""
     norms: NDArray[np.float32] | None
-    """(N,) before they were normalised: small for faces that the network makes little of. None where it is unknown."""
+    """(N,) lengths before they were normalised, in those of ordinary photos; None where the network does not tell.
+
+    Small for faces that the network makes little of.
+    """
 
 
 class Cropper(Protocol):
@@ -99,7 +102,7 @@ def preprocess(crops: NDArray[np.uint8], embedder: EmbedderSpec) -> NDArray[np.f
 
 def normalised(outputs: NDArray[np.float32], embedder: EmbedderSpec) -> Embeddings:
     """Return a network's outputs (N, D) as embeddings."""
-    if embedder.normalised:
+    if embedder.typical_norm is None:
         return Embeddings(outputs, None)
     norms = np.linalg.norm(outputs, axis=1)
-    return Embeddings(outputs / np.maximum(norms, 1e-12)[:, np.newaxis], norms)
+    return Embeddings(outputs / np.maximum(norms, 1e-12)[:, np.newaxis], norms / np.float32(embedder.typical_norm))

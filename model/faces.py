@@ -18,6 +18,11 @@ class Box:
     x_max: float
     y_max: float
 
+    @property
+    def area(self) -> float:
+        """In square pixels."""
+        return (self.x_max - self.x_min) * (self.y_max - self.y_min)
+
 
 @dataclass(frozen=True, slots=True)
 class DetectedFace:
@@ -32,14 +37,27 @@ class DetectedFace:
     landmarks: Landmarks
 
 
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """How well a face can be recognised by how it was taken (`model.quality`).
+
+    `score` is 1 for a photo that costs no similarity, 0 for one that is of no use; `reasons` has the worst first.
+    """
+
+    score: float
+    reasons: tuple[str, ...]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class EmbeddedFace:
-    """A detected face with its embedding, float32 (D,), L2-normalised."""
+    """A detected face with its embedding, float32 (D,), L2-normalised; D is the model's dimension."""
 
     box: Box
     probability: float
     landmarks: Landmarks
     embedding: NDArray[np.float32]
+    quality: Quality | None = None
+    """How well it can be recognised, where that was looked at."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

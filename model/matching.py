@@ -14,10 +14,10 @@ from model.index.shortlist import Shortlist
 from model.index.vectors import Codes, Float32Vectors, Queries, RowsDamaged
 
 BLOCK_ROWS = 32_768
-"""Templates in full precision, 64 MB at 512 dimensions; so many together are encoded in 8 bits.
+"""Templates in full precision, 16 MB at 128 dimensions, 64 at 512; so many together are encoded in 8 bits.
 
 The first block may be a quarter of that, and so may what is left over when many come at once: ten thousand templates
-are then 5 MB to read for a search, not 20.
+of 512 dimensions are then 5 MB to read for a search, not 20.
 """
 
 _AT_ONCE = 8

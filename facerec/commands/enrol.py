@@ -3,27 +3,23 @@
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
+from facerec.commands.printing import places, progress_bar
 from facerec.enrolment import (
     MAX_PHOTO_BYTES,
     Enroller,
     EnrolmentReport,
     EnrolmentStatus,
+    WhichFace,
     valid_collection,
     valid_identity,
 )
 from facerec.messages import DEFAULT_COLLECTION
 from facerec.settings import Settings
-
-if TYPE_CHECKING:
-    from rich.progress import Progress
 
 _COLOURS = {EnrolmentStatus.ENROLLED: "green", EnrolmentStatus.DUPLICATE: "yellow"}
 
@@ -36,27 +32,40 @@ _COLOURS = {EnrolmentStatus.ENROLLED: "green", EnrolmentStatus.DUPLICATE: "yello
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Enrol a folder with one folder per person, named as the person.",
 )
+@click.option(
+    "--face",
+    "which",
+    type=click.Choice([str(which) for which in WhichFace]),
+    default=str(WhichFace.DOMINANT),
+    show_default=True,
+    help="Of a photo with several faces, enrol the one with four times the area of the next, or the primary one.",
+)
 @click.option("--collection", default=DEFAULT_COLLECTION, show_default=True, help="The gallery to enrol into.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object with a report per file and the counts.")
 def command(
     name: str | None,
     photos: tuple[Path, ...],
     folder: Path | None,
+    which: str,
     collection: str,
     as_json: bool,  # noqa: FBT001 - click passes by name
 ) -> None:
     """Enrol PHOTOS of the person NAME, or a whole folder of people.
 
-    A photo must show exactly one face, at least FACEREC_GALLERY__MIN_FACE_PIXELS wide and high. Each file is reported
-    as enrolled, duplicate (this very photo is enrolled already), no face, several faces, too small or invalid image.
-    Running workers know the person within 5 seconds. The exit status is 1 when nothing was enrolled and a photo was of
-    no use.
+    A photo must show one face, or one that has four times the area of the next largest. With --face primary the one
+    counts that decides an answer, too: size weighted by nearness to the centre. It must be at least
+    FACEREC_GALLERY__MIN_FACE_PIXELS wide and high, of FACEREC_GALLERY__MIN_QUALITY or more.
+
+    Each file is reported as enrolled, duplicate (this very photo is enrolled already), no face, several faces (with
+    where they are), too small, poor quality (with the reasons) or invalid image. Running workers know the person within
+    5 seconds. The exit status is 1 when nothing was enrolled and a photo was of no use.
 
     \b
     Examples:
       facerec enrol "Ada Lovelace" ada1.jpg ada2.jpg
       facerec enrol --folder people/        # people/Ada Lovelace/*.jpg, people/Grace Hopper/*.jpg
       facerec enrol --folder people/ --collection staff --json
+      facerec enrol "Ada Lovelace" wedding.jpg --face primary
     """  # noqa: D301 - \b is click's mark for a block that is not wrapped
     if folder is not None and name is not None:
         raise click.UsageError("Give either NAME and PHOTOS or --folder, not both.")
@@ -69,12 +78,12 @@ def command(
     valid_collection(collection)
     reports: list[EnrolmentReport] = []
     try:
-        with _progress(as_json=as_json) as progress:
+        with progress_bar(as_json=as_json) as progress:
             waiting = progress.add_task("loading the model", total=None)
             enroller = _enroller(Settings.load())
             progress.update(waiting, visible=False)
             for identity, path in progress.track(files, description="enrolling"):
-                reports.append(_enrol(enroller, identity, path, collection))
+                reports.append(_enrol(enroller, identity, path, collection, WhichFace(which)))
                 if not as_json:
                     # Named, because click would else find the real stream behind rich's and write into the bar.
                     click.echo(_line(reports[-1]), file=sys.stdout)
@@ -121,37 +130,25 @@ def _enroller(settings: Settings) -> Enroller:
         gallery_bucket=settings.gallery_bucket,
         model_id=artefact.model_id,
         min_face_pixels=settings.gallery.min_face_pixels,
+        min_quality=settings.gallery.min_quality,
     )
 
 
-def _enrol(enroller: Enroller, identity: str, path: Path, collection: str) -> EnrolmentReport:
+def _enrol(enroller: Enroller, identity: str, path: Path, collection: str, which: WhichFace) -> EnrolmentReport:
     try:
         with path.open("rb") as file:
             photo = file.read(MAX_PHOTO_BYTES + 1)
     except OSError as exc:
         detail = f"the file cannot be read: {exc.strerror}"
         return EnrolmentReport(str(path), identity, EnrolmentStatus.INVALID_IMAGE, detail)
-    return replace(enroller.enrol(identity, path.name, photo, collection), file=str(path))
+    return replace(enroller.enrol(identity, path.name, photo, collection, which=which), file=str(path))
 
 
 def _line(report: EnrolmentReport) -> str:
     status = click.style(f"{_words(report.status):<13}", fg=_COLOURS.get(report.status, "red"))
-    detail = "" if report.status is EnrolmentStatus.ENROLLED else f": {report.detail}"
-    return f"{status}  {report.identity}  {report.file}{detail}"
+    where = f"; they are {places(report.faces)}" if report.status is EnrolmentStatus.SEVERAL_FACES else ""
+    return f"{status}  {report.identity}  {report.file}: {report.detail}{where}"
 
 
 def _words(status: EnrolmentStatus) -> str:
     return status.replace("_", " ")
-
-
-@contextmanager
-def _progress(*, as_json: bool) -> "Iterator[Progress]":
-    """Yield a progress bar, drawn on a terminal only; lines printed meanwhile appear above it."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=as_json)
-    with Progress(
-        console=console, transient=True, redirect_stdout=not as_json, disable=not console.is_terminal
-    ) as progress:
-        yield progress

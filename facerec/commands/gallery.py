@@ -8,6 +8,7 @@ import click
 
 from facerec.commands.gallery_access import OpenGallery, collection_option, counted, open_gallery
 from facerec.commands.gallery_files import export, import_, import_pt
+from facerec.commands.gallery_rebuild import rebuild
 from facerec.commands.printing import json_option, print_columns
 from facerec.enrolment import remove_templates
 from facerec.errors import ConfigurationError, FacerecError
@@ -17,7 +18,7 @@ from facerec.ports import Template
 
 @click.group("gallery")
 def command() -> None:
-    """List, show, remove, export and import enrolled people.
+    """List, show, remove, export, import and rebuild enrolled people.
 
     \b
     Examples:
@@ -25,10 +26,11 @@ def command() -> None:
       facerec gallery remove "Ada Lovelace"
       facerec gallery export --photos backup.facerec
       facerec gallery import backup.facerec
+      facerec gallery rebuild --all-collections     # after a change of the model
     """  # noqa: D301 - \b is click's mark for a block that is not wrapped
 
 
-for _subcommand in (export, import_, import_pt):
+for _subcommand in (export, import_, import_pt, rebuild):
     command.add_command(_subcommand)
 
 
@@ -126,6 +128,7 @@ def _warn_of_other_models(gallery: OpenGallery, templates: Sequence[Template]) -
     if others:
         click.echo(
             f"Made with another model than the one in use ({in_use}), so that they match nobody: {len(others)} of "
-            f"{counted(len(templates))}. Enrol the photos again.",
+            f"{counted(len(templates))}. `facerec gallery rebuild --collection {gallery.collection}` embeds their "
+            "photos with the model in use; with --remove-old these templates go then.",
             err=True,
         )

@@ -8,7 +8,7 @@ import click
 
 from facerec.commands.gallery_access import OpenGallery, collection_option, counted, open_gallery
 from facerec.commands.printing import tracked
-from facerec.errors import FacerecError, ObjectMissing
+from facerec.errors import ConfigurationError, FacerecError, ObjectMissing
 from facerec.ports import Template
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -66,6 +66,7 @@ def import_(file: Path, collection: str | None, any_model: bool) -> None:  # noq
         gallery = open_gallery(collection or archive.collection)
         if not any_model:
             _refuse_other_models(gallery, archive.templates, file)
+        _refuse_other_dimensions(gallery, archive.templates, file)
         store, photos, bucket = gallery.templates, gallery.photos, gallery.settings.gallery_bucket
         new = sum(
             restore(template, archive.photo(template.template_id), gallery.collection, bucket, store, photos)
@@ -79,12 +80,12 @@ def import_(file: Path, collection: str | None, any_model: bool) -> None:  # noq
 @click.option("--model", "model_name", required=True, metavar="NAME", help="The model that made the embeddings.")
 @collection_option
 def import_pt(file: Path, model_name: str, collection: str) -> None:
-    """Import a saved pair: a .pt FILE with a list of 1x512 embeddings and the list of their names.
+    """Import a saved pair: a .pt FILE with a list of 1xD embeddings and the list of their names.
 
     Needs torch (`make install-reference`). NAME is the weights' name (casia-webface, vggface2) or the model id of
-    `facerec model show`, and must be the model in use. "Model" means the crop as well as the weights: embeddings from
-    scripts with MTCNN(image_size=240, margin=0) see another crop than this model does, and match worse than photos
-    that are enrolled with `facerec enrol`. Photos are not part of such a file.
+    `facerec model show`, and must be the model in use; D is its dimension. "Model" means the crop as well as the
+    weights: embeddings from scripts with MTCNN(image_size=240, margin=0) see another crop than this model does, and
+    match worse than photos that are enrolled with `facerec enrol`. Photos are not part of such a file.
 
     \b
     Example:
@@ -102,7 +103,13 @@ def import_pt(file: Path, model_name: str, collection: str) -> None:
         )
     embeddings, names = read_pair(file)
     templates = templates_of_pair(
-        file, embeddings, names, collection=gallery.collection, model_id=model.model_id, now=datetime.now(UTC)
+        file,
+        embeddings,
+        names,
+        collection=gallery.collection,
+        model_id=model.model_id,
+        dimension=model.dimension,
+        now=datetime.now(UTC),
     )
     store, photos, bucket = gallery.templates, gallery.photos, gallery.settings.gallery_bucket
     new = sum(
@@ -119,6 +126,21 @@ def _refuse_other_models(gallery: OpenGallery, templates: Sequence[Template], fi
         raise FacerecError(
             f"{len(others)} of {counted(len(templates))} in {file} belong to {', '.join(sorted(set(others)))}, and "
             f"the model in use is {in_use}: enrol the photos again, or store them for later with --any-model"
+        )
+
+
+def _refuse_other_dimensions(gallery: OpenGallery, templates: Sequence[Template], file: Path) -> None:
+    """One template of a wrong length under the model's id would keep workers from loading the collection."""
+    try:
+        model = gallery.model
+    except ConfigurationError:
+        return  # only --any-model comes so far without a model
+    own = [template.embedding.size for template in templates if template.model_id == model.model_id]
+    wrong = [size for size in own if size != model.dimension]
+    if wrong:
+        raise FacerecError(
+            f"{counted(len(wrong))} in {file} claim to be of {model.model_id} and have {wrong[0]} numbers each "
+            f"instead of {model.dimension}: the file was not written by `facerec gallery export`"
         )
 
 

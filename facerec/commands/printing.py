@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 import click
@@ -10,6 +11,9 @@ from facerec.keys import is_text
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress
+
+    from model.faces import Box
 
 Item = TypeVar("Item")
 
@@ -44,6 +48,27 @@ def tracked(items: Iterable[Item], description: str, *, total: int | None = None
     console = Console(stderr=True)
     with Progress(console=console, transient=True, redirect_stdout=False, disable=not console.is_terminal) as progress:
         yield from progress.track(items, total=total, description=description)
+
+
+@contextmanager
+def progress_bar(*, as_json: bool) -> "Iterator[Progress]":
+    """Yield a progress bar, drawn on a terminal only; lines printed meanwhile appear above it."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=as_json)
+    with Progress(
+        console=console, transient=True, redirect_stdout=not as_json, disable=not console.is_terminal
+    ) as progress:
+        yield progress
+
+
+def places(boxes: "Iterable[Box]") -> str:
+    """Where faces are, as `width x height at left, top` in pixels of the upright picture."""
+    return "; ".join(
+        f"{box.x_max - box.x_min:.0f} x {box.y_max - box.y_min:.0f} at {box.x_min:.0f}, {box.y_min:.0f}"
+        for box in boxes
+    )
 
 
 def plain(text: str) -> str:

@@ -65,13 +65,13 @@ class CropSpec:
 class EmbedderSpec:
     """The embedding network: its input is (RGB - `mean`) / `scale`, its output has `dimension` numbers.
 
-    `normalised` says that the graph itself divides by the norm, which is unknown then.
+    `typical_norm` is the median length of its output for ordinary photos; None where the graph itself normalises.
     """
 
     dimension: int
     mean: float
     scale: float
-    normalised: bool = False
+    typical_norm: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

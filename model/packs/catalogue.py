@@ -84,7 +84,7 @@ _OPEN = Pack(
     # Measured on photos turned by 15 to 60 degrees: YuNet's points show 45 to 60 % of the turn.
     detector=DetectorSpec("yunet", {"threshold": 0.6, "overlap": 0.3, "upright_degrees": 4.0, "turn_factor": 1.6}),
     crop=CropSpec("aligned", 112),
-    embedder=EmbedderSpec(128, mean=0.0, scale=1.0),  # the graph itself centres and scales
+    embedder=EmbedderSpec(128, mean=0.0, scale=1.0, typical_norm=12.4),  # the graph itself centres and scales
     center_weight=2.0,
     tail=ImpostorTail(
         ((1e-3, 0.356), (1e-4, 0.412), (1e-5, 0.462), (1e-6, 0.532)), pairs=8_000_000, source=_LFW.format(8)
@@ -99,7 +99,7 @@ _ACCURATE = Pack(
     own_files={},
     detector=DetectorSpec("scrfd", {"threshold": 0.5, "overlap": 0.4}),
     crop=CropSpec("aligned", 112),
-    embedder=EmbedderSpec(512, mean=127.5, scale=127.5),
+    embedder=EmbedderSpec(512, mean=127.5, scale=127.5, typical_norm=23.7),
     center_weight=2.0,
     tail=ImpostorTail(
         ((1e-3, 0.226), (1e-4, 0.280), (1e-5, 0.330), (1e-6, 0.385)), pairs=8_000_000, source=_LFW.format(8)
@@ -116,7 +116,7 @@ _CLASSIC = Pack(
     detector=DetectorSpec("mtcnn", {"min_face_size": 20, "thresholds": [0.6, 0.7, 0.7], "factor": 0.709}),
     # 160 is what the network was trained at; 32 lies in the middle of the plateau, 26 to 38, of accuracy on LFW.
     crop=CropSpec("box", 160, margin=32),
-    embedder=EmbedderSpec(512, mean=127.5, scale=128.0, normalised=True),
+    embedder=EmbedderSpec(512, mean=127.5, scale=128.0),
     center_weight=2.0,
     tail=ImpostorTail(
         (

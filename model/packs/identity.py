@@ -49,9 +49,10 @@ def model_id(pack: Pack, networks: Mapping[str, Mapping[str, NDArray[np.float32]
 def _rules(pack: Pack) -> Mapping[str, Any]:
     if pack.name == "classic":
         return _CLASSIC_RULES
+    embedder = {name: value for name, value in asdict(pack.embedder).items() if name != "typical_norm"}
     options = {name: value for name, value in pack.detector.options.items() if name in _MOVES_POINTS}
     return {
         "detector": {"kind": pack.detector.kind} | options,
         "crop": asdict(pack.crop),
-        "embedder": asdict(pack.embedder),
+        "embedder": embedder,
     }

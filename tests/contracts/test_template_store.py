@@ -20,7 +20,7 @@ from facerec.errors import AlreadyEnrolled, ConfigurationError, Transient
 from facerec.ports import Template, TemplateStore
 from facerec.setting_groups import AwsSettings
 from facerec.settings import Settings
-from tests.fakes.templates import MODEL, OTHER_MODEL, InMemoryTemplateStore, make_template, make_threshold
+from tests.fakes.templates import MODEL, OTHER_MODEL, InMemoryTemplateStore, make_template, make_threshold, of_dimension
 from tests.support.emulated import EmulatedAws
 
 WRITERS = 8
@@ -94,6 +94,20 @@ def test_a_template_comes_back_as_it_was_added(store: TemplateStore) -> None:
     assert found.embedding.dtype == np.float32
     assert found.embedding.tobytes() == added.embedding.tobytes()
     assert fields(found) == fields(added)
+
+
+def test_models_of_different_dimensions_share_a_collection(store: TemplateStore) -> None:
+    """Each template comes back with as many numbers as it had."""
+    added = [of_dimension(128, make_template(1)), make_template(2, model_id=OTHER_MODEL)]
+    for template in added:
+        store.add(template)
+    changes = store.changes("default", store.version("default") - 1)
+    assert changes is not None
+    for found in (list(store.templates("default")), [*store.templates("default")][:1] + list(changes.added)):
+        assert [np.array_equal(one.embedding, other.embedding) for one, other in zip(found, added, strict=True)] == [
+            True,
+            True,
+        ]
 
 
 def test_a_template_without_a_photo_comes_back_without_one(store: TemplateStore) -> None:

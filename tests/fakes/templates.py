@@ -3,6 +3,7 @@
 import threading
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from operator import attrgetter
 
@@ -33,6 +34,12 @@ def make_template(
         probability=0.9987654321,
         enrolled_at=datetime(2026, 3, 1, 12, 30, 15, 123456, tzinfo=UTC),
     )
+
+
+def of_dimension(dimension: int, template: Template) -> Template:
+    """The template with an embedding of this many numbers."""
+    embedding = template.embedding[:dimension]
+    return replace(template, embedding=embedding / np.linalg.norm(embedding))
 
 
 def make_threshold(value: float = 0.5123) -> CollectionThreshold:

@@ -1,25 +1,34 @@
 """`facerec enrol` and `facerec gallery` against the emulator: what a person types, sees, and finds again."""
 
+import itertools
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from PIL import Image, ImageFilter
 
 from facerec import bootstrap
 from facerec.cli import cli
-from facerec.enrolment import store_template
+from facerec.enrolment import photo_key, store_template, template_id
 from facerec.errors import FacerecError
+from facerec.gallery_archive import write_archive
 from facerec.gallery_cache import GalleryCache
 from facerec.local.addresses import poll_until
+from facerec.messages import ObjectRef
+from facerec.ports import Template
 from facerec.settings import Settings
 from model.artefact import Artefact
-from tests.fakes.templates import make_template
+from tests.fakes.templates import make_template, of_dimension
 from tests.support.artefacts import write_artefact
 from tests.support.emulated import EmulatedAws, environ_of
 
@@ -90,6 +99,25 @@ def model_id(line: CommandLine) -> str:
     return Artefact.load(Path(line.environ["FACEREC_MODEL__DIR"])).model_id
 
 
+@pytest.fixture
+def old(real: CommandLine) -> Callable[[Path, str], Template]:
+    """Enrols a photo as an installation with another model did."""
+    numbers = itertools.count(1)
+
+    def enrol(path: Path, identity: str) -> Template:
+        photo, made = path.read_bytes(), make_template(next(numbers), identity, model_id="facenet-160-0123456789abcdef")
+        # A comment behind the picture makes it another photo.
+        photo += identity.encode()
+        identifier = template_id("default", made.model_id, photo)
+        key = photo_key("default", identifier, path.name)
+        reference = ObjectRef(bucket=real.settings.gallery_bucket, key=key, size=len(photo))
+        template = replace(made, template_id=identifier, source=path.name, photo=reference)
+        store_template(bootstrap.template_store(real.settings), bootstrap.object_store(real.settings), template, photo)
+        return template
+
+    return enrol
+
+
 def test_a_folder_of_people_is_enrolled_once(real: CommandLine) -> None:
     """Every photo gets its line; the second run finds only duplicates and is no failure."""
     first = real.json("enrol", "--folder", EXAMPLES / "gallery")
@@ -112,10 +140,32 @@ def test_photos_that_are_of_no_use_are_reported_one_by_one(real: CommandLine, tm
         (str(text), "invalid_image"),
     ]
     assert real.photos() == []
+    assert [len(file["faces"]) for file in report["files"]] == [0, 3, 0]
+    text_report = real.run("enrol", "Ada", GROUP, says="3 faces found", status=1)
+    assert re.search(r"they are \d+ x \d+ at \d+, \d+; ", text_report.output)
     some = real.run("enrol", "Ada", NO_FACE, *OBAMA.iterdir())
     assert f"no face        Ada  {NO_FACE}: no face found" in some.output
     tiny = replace(real, environ=real.environ | {"FACEREC_GALLERY__MIN_FACE_PIXELS": "5000"})
     tiny.run("enrol", "Ada", *OBAMA.iterdir(), says="at least 5000 are needed", status=1)
+
+
+def test_the_primary_face_of_several_can_be_enrolled(real: CommandLine) -> None:
+    """A way out where a photo cannot be cropped."""
+    real.run("enrol", "Barack Obama", GROUP, "--face", "primary", says="the primary one of 3 faces")
+    (template,) = real.json("gallery", "show", "Barack Obama")
+    assert template["source"] == GROUP.name
+
+
+def test_a_photo_of_poor_quality_is_refused_unless_the_gate_is_off(real: CommandLine, tmp_path: Path) -> None:
+    """The reasons reach the person; a setting takes the photo all the same."""
+    blurred = tmp_path / "blurred.jpg"
+    with Image.open(next(OBAMA.iterdir())) as image:
+        image.filter(ImageFilter.GaussianBlur(18)).save(blurred)
+    report = real.json("enrol", "Barack Obama", blurred, status=1)["files"][0]
+    assert (report["status"], report["quality"]["reasons"]) == ("poor_quality", ["blurred"])
+    assert report["quality"]["score"] < 0.5
+    open_gate = replace(real, environ=real.environ | {"FACEREC_GALLERY__MIN_QUALITY": "0"})
+    open_gate.run("enrol", "Barack Obama", blurred, says="(blurred)")
 
 
 def test_two_enrolments_at_once_are_both_there(real: CommandLine) -> None:
@@ -201,7 +251,74 @@ def test_the_gallery_lists_and_shows_people(line: CommandLine, model_id: str) ->
 def test_templates_of_another_model_are_pointed_out(line: CommandLine, model_id: str) -> None:
     """They match nobody, which would else be a riddle."""
     line.seed("Ada", model_id="facenet-160-0123456789abcdef")
-    line.run("gallery", "list", says=f"another model than the one in use ({model_id}), so that they match nobody: 1")
+    says = f"another model than the one in use ({model_id}), so that they match nobody: 1"
+    line.run("gallery", "list", says=says)
+    line.run("gallery", "list", says="`facerec gallery rebuild --collection default`")
+
+
+def test_a_gallery_of_another_model_is_rebuilt(
+    real: CommandLine, artefact_dir: Path, old: Callable[[Path, str], Template]
+) -> None:
+    """The people are known again, what fails is listed, and the old templates go when that is asked for."""
+    biden = EXAMPLES / "gallery" / "Joe Biden" / "blue_room_2010.jpg"
+    good, bad = old(next(OBAMA.iterdir()), "Barack Obama"), old(NO_FACE, "Nemo")
+    old(biden, "Joe Biden")
+    real.seed("Somebody", model_id="facenet-160-0123456789abcdef", collection="other")
+    in_use = Artefact.load(artefact_dir).model_id
+    report = real.json("gallery", "rebuild", status=1)
+    assert report["counts"] == {"rebuilt": 2, "no_face": 1}
+    assert report["model"] == in_use
+    assert [(found["file"], found["status"]) for found in report["templates"]] == [
+        (good.source, "rebuilt"),
+        (biden.name, "rebuilt"),
+        (bad.source, "no_face"),
+    ]
+    models = {person["identity"]: person["models"] for person in real.json("gallery", "list")}
+    assert models["Barack Obama"] == sorted([in_use, good.model_id])
+    cache = GalleryCache(bootstrap.template_store(real.settings), in_use, 2)
+    assert len(cache.index("default")) == 2
+
+    again = real.run("gallery", "rebuild", "--remove-old", says="2 present", status=1)
+    assert "no face        Nemo  image_04.jpg: no face found" in again.output
+    assert "2 templates of other models removed" in again.output
+    models = {person["identity"]: person["models"] for person in real.json("gallery", "list")}
+    assert models == {"Barack Obama": [in_use], "Joe Biden": [in_use], "Nemo": [bad.model_id]}
+    # The photos went with the old templates, and stay with the new ones.
+    assert len([key for key in real.photos() if key.startswith("default/")]) == 3
+
+    everywhere = real.json("gallery", "rebuild", "--all-collections", status=1)
+    assert {found["collection"]: found["status"] for found in everywhere["templates"]} == {
+        "default": "no_face",
+        "other": "no_face",
+    }
+
+
+def test_an_interrupted_rebuild_keeps_what_it_did(real: CommandLine, old: Callable[[Path, str], Template]) -> None:
+    """Ctrl-C ends it with the report so far; the next run goes on from there."""
+    for number in range(30):
+        old(next(OBAMA.iterdir()), f"person {number:02d}")
+    command = [sys.executable, "-m", "facerec.cli", "gallery", "rebuild"]
+    process = subprocess.Popen(
+        command, env=os.environ | real.environ | {"PYTHONUNBUFFERED": "1"}, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    first = process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    said = first + process.communicate(timeout=60)[0]
+    assert process.returncode == 1
+    done = said.count("rebuilt        person")
+    assert first.startswith("rebuilt")
+    assert 0 < done < 30
+    report = real.json("gallery", "rebuild")
+    assert report["counts"]["present"] + report["counts"]["rebuilt"] == 30
+    assert report["counts"]["present"] >= 1
+
+
+def test_nothing_to_rebuild_is_said_without_a_model_being_loaded(line: CommandLine, model_id: str) -> None:
+    """The artefact of this test has no networks that could be loaded."""
+    line.seed("Ada", model_id=model_id)
+    line.run("gallery", "rebuild", says="Nothing to rebuild in collection default")
+    line.run("gallery", "rebuild", "--all-collections", "--collection", "staff", says="not both", status=2)
 
 
 def test_removing_asks_first_and_takes_the_photos(line: CommandLine, model_id: str) -> None:
@@ -241,6 +358,16 @@ def test_a_gallery_of_another_model_is_refused(line: CommandLine, tmp_path: Path
     line.run("gallery", "import", file, "--collection", "new", says="facenet-160-0123456789abcdef", status=1)
     assert line.json("gallery", "list", "--collection", "new") == []
     line.run("gallery", "import", file, "--collection", "new", "--any-model", says="1 template imported")
+
+
+def test_a_made_up_dimension_is_refused(line: CommandLine, model_id: str, tmp_path: Path) -> None:
+    """One template of the wrong length would keep workers from loading the collection."""
+    file = tmp_path / "short.facerec"
+    short = of_dimension(128, make_template(1, "Ada", model_id=model_id))
+    write_archive(file, "default", [short], (), datetime(2026, 11, 1, tzinfo=UTC))
+    for flag in ([], ["--any-model"]):
+        line.run("gallery", "import", file, *flag, says="have 128 numbers each instead of 512", status=1)
+    assert line.json("gallery", "list") == []
 
 
 def test_a_saved_pair_is_imported(line: CommandLine, tmp_path: Path) -> None:

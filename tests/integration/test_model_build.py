@@ -32,8 +32,8 @@ def built(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Artefact:
 @pytest.mark.parametrize(
     ("pack", "model_id"),
     [
-        ("open", "open-128-68032edd24d06295"),
-        ("accurate", "accurate-512-145e91f7d861725e"),
+        ("open", "open-128-3426150903e12d6e"),
+        ("accurate", "accurate-512-82f66b4a11fda3ba"),
         ("classic", "facenet-160-4fec5286dab0312a"),  # as before there were packs: templates of then stay of use
     ],
 )

@@ -44,9 +44,9 @@ def test_preprocessing_is_the_networks() -> None:
 def test_embeddings_have_length_one_and_say_how_long_they_were() -> None:
     """The norm tells how much the network makes of a face; one that normalises by itself keeps it to itself."""
     outputs = np.array([[3.0, 4.0], [0.0, 0.0]], dtype=np.float32)
-    found = normalised(outputs, EmbedderSpec(2, mean=0.0, scale=1.0))
+    found = normalised(outputs, EmbedderSpec(2, mean=0.0, scale=1.0, typical_norm=2.5))
     assert found.vectors.tolist() == [pytest.approx([0.6, 0.8]), [0.0, 0.0]]
     assert found.norms is not None
-    assert found.norms.tolist() == [5.0, 0.0]
+    assert found.norms.tolist() == [2.0, 0.0]
     unit = np.array([[0.6, 0.8]], dtype=np.float32)
-    assert normalised(unit, EmbedderSpec(2, mean=0.0, scale=1.0, normalised=True)).norms is None
+    assert normalised(unit, EmbedderSpec(2, mean=0.0, scale=1.0)).norms is None

@@ -1,7 +1,8 @@
 """Enrolment against in-memory ports: what becomes of each photo, and what is stored in which order."""
 
+import json
 import unicodedata
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from io import BytesIO
 
@@ -17,6 +18,7 @@ from facerec.enrolment import (
     Enroller,
     EnrolmentStatus,
     InvalidName,
+    WhichFace,
     photo_key,
     remove_templates,
     store_template,
@@ -25,7 +27,7 @@ from facerec.enrolment import (
     valid_identity,
 )
 from facerec.errors import AlreadyEnrolled, Transient
-from model.faces import Box, EmbeddedFace, ImageAnalysis
+from model.faces import Box, EmbeddedFace, ImageAnalysis, Quality
 from model.header import InvalidImage
 from tests.fakes.object_store import InMemoryObjectStore
 from tests.fakes.templates import MODEL, OTHER_MODEL, InMemoryTemplateStore, make_template
@@ -42,9 +44,11 @@ def picture(colour: str, form: str = "JPEG") -> bytes:
     return file.getvalue()
 
 
-def face(size: float = 100, height: float | None = None) -> EmbeddedFace:
+def face(
+    size: float = 100, height: float | None = None, *, axis: int = 0, quality: Quality | None = None
+) -> EmbeddedFace:
     """A face of this size."""
-    return EmbeddedFace(Box(5, 5, 5 + size, 5 + (height or size)), 0.99, (), AXES[0])
+    return EmbeddedFace(Box(5, 5, 5 + size, 5 + (height or size)), 0.99, (), AXES[axis], quality)
 
 
 class Desk:
@@ -62,6 +66,7 @@ class Desk:
             gallery_bucket=BUCKET,
             model_id=MODEL,
             min_face_pixels=40,
+            min_quality=0.5,
             now=lambda: NOW,
         )
 
@@ -99,12 +104,12 @@ def test_a_photo_of_one_face_is_enrolled(desk: Desk) -> None:
     ("faces", "status", "says"),
     [
         ((), EnrolmentStatus.NO_FACE, "no face found"),
-        ((face(), face(60), face(50)), EnrolmentStatus.SEVERAL_FACES, "3 faces found: crop"),
+        ((face(), face(60), face(50)), EnrolmentStatus.SEVERAL_FACES, "3 faces found, and none has 4 times the area"),
         ((face(39),), EnrolmentStatus.TOO_SMALL, "39 pixels, at least 40"),
         ((face(100, height=20),), EnrolmentStatus.TOO_SMALL, "20 pixels, at least 40"),
     ],
 )
-def test_a_photo_without_exactly_one_large_face_is_refused(
+def test_a_photo_without_one_large_face_is_refused(
     desk: Desk, faces: tuple[EmbeddedFace, ...], status: EnrolmentStatus, says: str
 ) -> None:
     """The report says why and what to do, and nothing is stored."""
@@ -115,6 +120,60 @@ def test_a_photo_without_exactly_one_large_face_is_refused(
     assert says in report.detail
     assert report.template_id is None
     assert stored(desk) == ([], [])
+
+
+def test_a_photo_with_one_dominant_face_is_enrolled_and_says_so(desk: Desk) -> None:
+    """Passers-by in the background are no reason to refuse; the report names the face and all that were seen."""
+    desk.faces = (face(49, axis=1), face(100), face(50, axis=2))
+    report = desk.enroller.enrol("Ada", "ada.jpg", picture("red"))
+    assert report.status is EnrolmentStatus.ENROLLED
+    assert "the largest of 3 faces" in report.detail
+    assert report.box == face(100).box
+    assert report.faces == (face(49).box, face(100).box, face(50).box)
+    (template,) = desk.templates.templates("default")
+    assert (template.embedding == AXES[0]).all()
+
+
+def test_a_face_less_than_four_times_as_large_as_the_next_is_not_dominant(desk: Desk) -> None:
+    """Two people side by side: the report says where both are, so that somebody can crop or choose."""
+    desk.faces = (face(100), face(51, axis=1))
+    report = desk.enroller.enrol("Ada", "ada.jpg", picture("red"))
+    assert report.status is EnrolmentStatus.SEVERAL_FACES
+    assert report.faces == (face(100).box, face(51).box)
+    assert "primary" in report.detail
+    assert stored(desk) == ([], [])
+
+
+def test_the_primary_face_is_enrolled_where_that_is_asked_for(desk: Desk) -> None:
+    """Also when another one is larger: it is the one that an answer would be about."""
+    desk.faces = (face(60, axis=1), face(70))
+    report = desk.enroller.enrol("Ada", "ada.jpg", picture("red"), which=WhichFace.PRIMARY)
+    assert report.status is EnrolmentStatus.ENROLLED
+    assert "the primary one of 2 faces" in report.detail
+    (template,) = desk.templates.templates("default")
+    assert (template.embedding == AXES[1]).all()
+    desk.faces = (face(30), face(100))
+    small = desk.enroller.enrol("Ada", "ada.jpg", picture("blue"), which=WhichFace.PRIMARY)
+    assert small.status is EnrolmentStatus.TOO_SMALL
+
+
+def test_a_face_of_poor_quality_is_refused_with_the_reasons(desk: Desk) -> None:
+    """It would match neither its owner nor be told from others; the person learns what to do better."""
+    desk.faces = (face(quality=Quality(0.49, ("blurred", "too dark"))),)
+    report = desk.enroller.enrol("Ada", "ada.jpg", picture("red"))
+    assert (report.status, report.status.failed) == (EnrolmentStatus.POOR_QUALITY, True)
+    assert report.detail == "quality 0.49 (blurred, too dark), at least 0.5 is needed: take a better photo"
+    assert report.quality == Quality(0.49, ("blurred", "too dark"))
+    assert stored(desk) == ([], [])
+
+
+def test_the_quality_of_what_is_enrolled_is_told(desk: Desk) -> None:
+    """In the sentence and as a value that goes into JSON."""
+    desk.faces = (face(quality=Quality(0.5, ("tilted",))),)
+    report = desk.enroller.enrol("Ada", "ada.jpg", picture("red"))
+    assert report.status is EnrolmentStatus.ENROLLED
+    assert "quality 0.50 (tilted)" in report.detail
+    assert json.loads(json.dumps(asdict(report)))["quality"] == {"score": 0.5, "reasons": ["tilted"]}
 
 
 def test_a_file_that_is_no_picture_is_refused(desk: Desk) -> None:

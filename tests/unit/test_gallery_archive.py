@@ -25,7 +25,7 @@ from facerec.gallery_archive import InvalidArchive, open_archive, restore, write
 from facerec.ports import Template
 from facerec.saved_pair import read_pair, templates_of_pair
 from tests.fakes.object_store import InMemoryObjectStore
-from tests.fakes.templates import MODEL, InMemoryTemplateStore, make_template
+from tests.fakes.templates import MODEL, OTHER_MODEL, InMemoryTemplateStore, make_template, of_dimension
 
 NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
 BUCKET = "gallery"
@@ -84,6 +84,36 @@ def test_photos_come_back_with_their_templates(archive: Path) -> None:
     with open_archive(archive) as opened:
         photos = [opened.photo(template.template_id) for template in opened.templates]
     assert photos == [picture(), None]
+
+
+def test_models_of_different_dimensions_travel_together(tmp_path: Path) -> None:
+    """A gallery in the middle of a change of models: each template comes back with its own length."""
+    path = tmp_path / "gallery.facerec"
+    templates = [
+        of_dimension(128, make_template(1, "Ada")),
+        make_template(2, "Ada", model_id=OTHER_MODEL),
+        of_dimension(128, make_template(3, "Grace")),
+    ]
+    write_archive(path, "default", templates, (), NOW)
+    with open_archive(path) as archive:
+        assert list(map(fields, archive.templates)) == list(map(fields, templates))
+    with zipfile.ZipFile(path) as packed:
+        assert len(packed.read("embeddings.bin")) == 4 * (128 + 512 + 128)
+
+
+def test_an_archive_of_version_1_is_still_read(archive: Path) -> None:
+    """It says nothing of dimensions: all were 512."""
+
+    def older(members: dict[str, bytes]) -> None:
+        values = json.loads(members["manifest.json"])
+        del values["dimensions"]
+        members["manifest.json"] = json.dumps(values | {"version": 1}).encode()
+
+    with open_archive(rewritten(archive, older)) as opened:
+        assert list(map(fields, opened.templates)) == [
+            fields(make_template(1, "Ada")),
+            fields(make_template(2, "Grace")),
+        ]
 
 
 def test_only_the_owner_may_read_an_archive(archive: Path) -> None:
@@ -198,7 +228,11 @@ def embeddings(content: bytes) -> Callable[[dict[str, bytes]], None]:
         (lambda members: members.update({"manifest.json": b"[" * 100_000}), "manifest is wrong"),
         (lambda members: members.update({"manifest.json": b"\xff"}), "manifest is wrong"),
         (manifest(format="another"), "wrong at format"),
-        (manifest(version=2), "wrong at version"),
+        (manifest(version=3), "wrong at version"),
+        (manifest(dimensions={}), "the dimension of model .* is missing"),
+        (manifest(dimensions={MODEL: 0}), "wrong at dimensions"),
+        (manifest(dimensions={MODEL: 1_000_000_000}), "wrong at dimensions"),
+        (manifest(dimensions={MODEL: 128}), "at most 1024 are expected"),
         (manifest(collection="../../etc"), "wrong at collection"),
         (manifest(collection="#collections"), "wrong at collection"),
         (manifest(templates=[]), "at most 0 are expected"),
@@ -283,9 +317,11 @@ def test_a_flipped_byte_is_an_invalid_archive_or_none_that_matters(archive: Path
 VECTOR = np.arange(1, 513, dtype=np.float32)
 
 
-def pair(vectors: list[Any], names: list[object]) -> list[Template]:
+def pair(vectors: list[Any], names: list[object], dimension: int = 512) -> list[Template]:
     """The templates of a saved pair."""
-    return templates_of_pair(Path("data.pt"), vectors, names, collection="default", model_id=MODEL, now=NOW)
+    return templates_of_pair(
+        Path("data.pt"), vectors, names, collection="default", model_id=MODEL, dimension=dimension, now=NOW
+    )
 
 
 def test_a_saved_pair_becomes_templates() -> None:
@@ -297,6 +333,14 @@ def test_a_saved_pair_becomes_templates() -> None:
     assert (one.embedding == -other.embedding).all()
     assert one.template_id != other.template_id
     assert (one.model_id, one.source, one.photo, one.enrolled_at) == (MODEL, "data.pt", None, NOW)
+
+
+def test_a_saved_pair_has_the_dimension_of_the_model_in_use() -> None:
+    """Embeddings of 512 numbers are refused where the model makes 128, with a sentence that says so."""
+    (template,) = pair([VECTOR[:128]], ["Ada"], dimension=128)
+    assert template.embedding.shape == (128,)
+    with pytest.raises(InvalidArchive, match=r"shape \(512,\), and those of the model in use have \(1, 128\)"):
+        pair([VECTOR], ["Ada"], dimension=128)
 
 
 def test_a_saved_pair_imported_twice_is_there_once() -> None:

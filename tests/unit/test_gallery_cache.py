@@ -23,7 +23,7 @@ from model.index.assembly import assembled
 from model.index.kernels import NumpyProducts
 from model.index.snapshot import open_snapshot, write
 from model.matching import GalleryIndex
-from tests.fakes.templates import MODEL, OTHER_MODEL, InMemoryTemplateStore, make_template, make_threshold
+from tests.fakes.templates import MODEL, OTHER_MODEL, InMemoryTemplateStore, make_template, make_threshold, of_dimension
 
 PATIENCE_SECONDS = 10
 
@@ -226,9 +226,42 @@ def test_templates_of_another_model_are_left_out_and_told_once(cache: GalleryCac
             assert names(cache.index("default"), 1, 2) == ["Ada", None]
             cache.refresh()
     (warning,) = records
-    assert (warning["event"], warning["log_level"]) == ("templates_of_another_model", "warning")
-    assert (warning["left_out"], warning["usable"], warning["models"]) == (1, 1, [OTHER_MODEL])
-    assert "enrol these people again" in warning["remedy"]
+    assert (warning["event"], warning["log_level"]) == ("gallery_of_another_model", "warning")
+    assert (warning["count"], warning["usable"], warning["models"]) == (1, 1, [OTHER_MODEL])
+    assert warning["command"] == "facerec gallery rebuild --collection default"
+
+
+def test_models_of_different_dimensions_share_a_collection(store: WatchedStore, tmp_path: Path) -> None:
+    """In the middle of a change of models each worker sees the templates of its own model, also from a snapshot."""
+    store.add(of_dimension(128, make_template(2, "Grace", model_id=OTHER_MODEL)))
+    snapshots = [GallerySnapshots(tmp_path, "table", model, worth_writing=1) for model in (MODEL, OTHER_MODEL)]
+    for _ in range(2):
+        old, new = (
+            GalleryCache(store, model, 3600, snapshots=kept)
+            for model, kept in zip((MODEL, OTHER_MODEL), snapshots, strict=True)
+        )
+        assert names(old.index("default"), 1) == ["Ada"]
+        ((match,),) = new.index("default").search(of_dimension(128, make_template(2)).embedding[None])
+        assert (match.identity, round(match.similarity, 3)) == ("Grace", 1)
+        store.add(of_dimension(128, make_template(3, "Edsger", model_id=OTHER_MODEL)))
+        store.add(make_template(4, "Barbara"))
+        old.refresh()
+        new.refresh()
+        assert names(old.index("default"), 4) == ["Barbara"]
+        assert (len(old.index("default")), len(new.index("default"))) == (2, 2)
+        store.remove("default", [make_template(number).template_id for number in (3, 4)])
+
+
+def test_every_start_tells_of_a_gallery_of_another_model(tmp_path: Path) -> None:
+    """A gallery of another model alone leaves no snapshot behind which the next start would hide it."""
+    lone = InMemoryTemplateStore()
+    for number in range(5):
+        lone.add(make_template(number, model_id=OTHER_MODEL))
+    for _ in range(2):
+        with capture_logs() as records:
+            snapshots = GallerySnapshots(tmp_path, "table", MODEL, worth_writing=5)
+            assert len(GalleryCache(lone, MODEL, 3600, snapshots=snapshots).index("default")) == 0
+        assert [(record["event"], record["count"]) for record in records] == [("gallery_of_another_model", 5)]
 
 
 def test_a_bounded_number_of_collections_is_kept(store: WatchedStore) -> None:

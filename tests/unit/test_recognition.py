@@ -1,5 +1,6 @@
 """The use case against in-memory ports: what is stored, what is published, and in which order."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
@@ -9,9 +10,9 @@ from numpy.typing import NDArray
 
 from facerec.errors import EngineFailure, ObjectMissing, QueueMissing, Transient
 from facerec.keys import input_key, output_key
-from facerec.messages import ObjectRef, Outcome, RecognitionRequest, RecognitionResult
+from facerec.messages import FaceQuality, ObjectRef, Outcome, RecognitionRequest, RecognitionResult
 from facerec.recognition import ModelThresholds, Recogniser
-from model.faces import Box, EmbeddedFace, ImageAnalysis
+from model.faces import Box, EmbeddedFace, ImageAnalysis, Quality
 from model.header import InvalidImage
 from model.matching import GalleryIndex
 from tests.fakes.object_store import InMemoryObjectStore
@@ -181,6 +182,14 @@ def test_faces_beyond_the_limit_are_counted(world: World) -> None:
     """The result says how many more were seen."""
     world.engine.faces, world.engine.more_faces = (face(AXES[0]),), 7
     assert world.recogniser.recognise(world.request()).more_faces == 7
+
+
+def test_the_quality_of_a_face_is_told(world: World) -> None:
+    """With the reasons, for the person who took the photo; an engine that does not look at it leaves it out."""
+    world.engine.faces = (replace(face(AXES[0]), quality=Quality(0.42, ("blurred", "tilted"))), face(AXES[1], 100))
+    told, untold = world.recogniser.recognise(world.request()).faces
+    assert told.quality == FaceQuality(score=0.42, reasons=("blurred", "tilted"))
+    assert untold.quality is None
 
 
 def test_a_picture_without_a_face(world: World) -> None:

@@ -1,0 +1,167 @@
+"""How well a face can be recognised by how it was taken: a number from 0 to 1, and the reasons in words.
+
+Each property gives a factor: the share of the genuine similarity that is left when good photos are degraded so far, the
+mean over three embedders on 80 people of LFW (`docs/accuracy.md`, Quality). For yaw, pitch and the detector's score,
+where no photo can be degraded, it is an estimate. The score is the product. What covers a face (mask, hand,
+sunglasses) is not measured.
+"""
+
+import math
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from model.faces import Box, Landmarks, Quality
+
+_SIDE = 32
+"""Pixels of the square in which a face is looked at; a smaller one stays as it is."""
+_LEAST_SIDE = 8
+_ENOUGH_SIDE = 128
+_BLUR = 5
+"""The length of the filter that blurs once more (Crété-Roffet and others, "The blur effect", SPIE 6492, 2007)."""
+_NAMED_BELOW = 0.85
+"""A factor below it is a reason."""
+_CLIPPED = 250
+"""From here on a camera's white says nothing more of the face."""
+_DARK, _BRIGHT = 70, 150
+"""A narrow range below the one, or above the other, is a matter of light; between them of contrast."""
+_NOSE_DEPTH = 0.45
+"""How far the tip of the nose stands before the plane of eyes and mouth, in distances between the eyes."""
+_NOSE_HEIGHT = 0.53
+"""Where it is on the way from the eyes to the mouth, seen from the front: the median of 500 photos of LFW."""
+
+_Curve = tuple[Sequence[float], Sequence[float]]
+"""Values, ascending, and the factor at each; in between it is linear, beyond it stays."""
+
+_EYE_DISTANCE: _Curve = (3, 5.4, 7.2, 9, 10.8, 13.5, 18, 27), (0, 0.5, 0.7, 0.83, 0.9, 0.95, 0.98, 1)
+_BLUR_EFFECT: _Curve = (0.48, 0.55, 0.62, 0.675, 0.72, 0.8, 0.84), (1, 0.94, 0.82, 0.68, 0.5, 0.12, 0)
+_RANGE: _Curve = (3, 6.5, 13, 26, 52, 104), (0, 0.3, 0.68, 0.9, 0.97, 1)
+_CLIPPED_SHARE: _Curve = (0.1, 0.4, 0.7, 1), (1, 0.9, 0.7, 0.35)
+_ROLL: _Curve = (10, 15, 30, 45, 90), (1, 0.99, 0.92, 0.8, 0.2)
+_YAW: _Curve = (15, 30, 45, 60, 75, 90), (1, 0.95, 0.8, 0.5, 0.2, 0)
+_PITCH: _Curve = (12, 25, 40, 60, 80), (1, 0.93, 0.75, 0.3, 0)
+_PROBABILITY: _Curve = (0.3, 0.5, 0.7), (0.3, 0.6, 1)
+_NORM: _Curve = (0.3, 0.5, 0.8, 1), (0.2, 0.5, 0.87, 1)
+
+
+def assess(
+    image: NDArray[np.uint8],
+    box: Box,
+    landmarks: Landmarks,
+    probability: float,
+    *,
+    scale: float = 1.0,
+    embedding_norm: float | None = None,
+) -> Quality:
+    """Return the quality of one face of a picture, RGB uint8 (H, W, 3).
+
+    `box` and the five `landmarks` are in pixels of `image`, of which each stands for `scale` pixels of the photo as it
+    was taken. `embedding_norm` is the length of the embedding before it was normalised, divided by the median of
+    ordinary photos; without it that is not looked at. A box that lies outside of the picture is no error: its score
+    is 0.
+    """
+    return judged(looked_at(image, box), landmarks, probability, scale=scale, embedding_norm=embedding_norm)
+
+
+def judged(
+    grey: NDArray[np.float32] | None,
+    landmarks: Landmarks,
+    probability: float,
+    *,
+    scale: float = 1.0,
+    embedding_norm: float | None = None,
+) -> Quality:
+    """Return what `assess` returns, of a face that was `looked_at` before: the picture need not be kept."""
+    if grey is None:
+        return Quality(0.0, ("outside of the picture",))
+    factors = [
+        (_factor(_BLUR_EFFECT, _blur_effect(grey)), "blurred"),
+        _exposure(grey),
+        *_geometry(np.array(landmarks, dtype=np.float64), scale),
+        (_factor(_PROBABILITY, probability), "hardly a face to the detector"),
+    ]
+    if embedding_norm is not None:
+        factors.append((_factor(_NORM, embedding_norm), "little that tells this face from others"))
+    factors.sort(key=lambda factor: factor[0])
+    score = math.prod(value for value, _ in factors)
+    return Quality(round(score, 3), tuple(reason for value, reason in factors if value < _NAMED_BELOW))
+
+
+def looked_at(image: NDArray[np.uint8], box: Box) -> NDArray[np.float32] | None:
+    """The face in grey, float32 (S, S), or nothing where the box has no pixels in the picture."""
+    height, width = image.shape[:2]
+    left, right = max(0, math.floor(box.x_min)), min(width, math.ceil(box.x_max))
+    top, bottom = max(0, math.floor(box.y_min)), min(height, math.ceil(box.y_max))
+    if right - left < 1 or bottom - top < 1:
+        return None
+    side = min(max(min(right - left, bottom - top), _LEAST_SIDE), _SIDE)
+    face: cv2.typing.MatLike = image[top:bottom, left:right]
+    if min(face.shape[:2]) > _ENOUGH_SIDE:
+        # Of a large face some pixels will do: the mean of all would cost milliseconds.
+        face = cv2.resize(face, (_ENOUGH_SIDE, _ENOUGH_SIDE), interpolation=cv2.INTER_NEAREST)
+    # Fractions of grey levels, since whole ones look like sharp edges where a face is very blurred.
+    grey = cv2.cvtColor(face, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    return np.asarray(cv2.resize(grey, (side, side), interpolation=cv2.INTER_AREA), dtype=np.float32)
+
+
+def _blur_effect(grey: NDArray[np.float32]) -> float:
+    """From 0 (sharp) to 1: how little the differences between neighbours change when the face is blurred once more.
+
+    It compares the face with itself, so that light, contrast and skin do not count.
+    """
+    worst = 0.0
+    for picture in (grey, grey.T):
+        differences = np.abs(np.diff(picture, axis=1))
+        again = np.abs(np.diff(cv2.blur(picture, (_BLUR, 1)), axis=1))
+        there = float(differences.sum())
+        lost = float(np.maximum(differences - again, 0).sum())
+        worst = max(worst, 1 - lost / there if there else 1.0)
+    return worst
+
+
+def _exposure(grey: NDArray[np.float32]) -> tuple[float, str]:
+    """What the range between the dark and the light parts of the face leaves, and what narrows it.
+
+    The mean would count dark skin as a dark photo; the range of a face in good light is the same for every skin.
+    """
+    edge_y, edge_x = grey.shape[0] // 8, grey.shape[1] // 6
+    inner = np.sort(grey[edge_y : grey.shape[0] - edge_y, edge_x : grey.shape[1] - edge_x], axis=None)
+    dark, light = float(inner[len(inner) // 20]), float(inner[-1 - len(inner) // 20])
+    clipped = 1 - float(np.searchsorted(inner, _CLIPPED)) / len(inner)
+    narrow, white = _factor(_RANGE, light - dark), _factor(_CLIPPED_SHARE, clipped)
+    if white < narrow or dark > _BRIGHT:
+        return narrow * white, "too bright"
+    return narrow * white, "too dark" if light < _DARK else "low contrast"
+
+
+def _geometry(points: NDArray[np.float64], scale: float) -> list[tuple[float, str]]:
+    """Size and pose from the five points; angles by weak perspective, good to some ten degrees."""
+    left_eye, right_eye, nose, left_mouth, right_mouth = points
+    across = right_eye - left_eye
+    eye_distance = math.hypot(*across)
+    size = _factor(_EYE_DISTANCE, eye_distance * scale), f"small: {eye_distance * scale:.0f} pixels between the eyes"
+    roll = math.degrees(math.atan2(across[1], across[0]))
+    # Upright coordinates around the middle between the eyes.
+    axis = across / eye_distance if eye_distance else np.array([1.0, 0.0])
+    turn = np.array([axis, (-axis[1], axis[0])])
+    middle = (left_eye + right_eye) / 2
+    tip, mouth = turn @ (nose - middle), turn @ ((left_mouth + right_mouth) / 2 - middle)
+    height = float(mouth[1])
+    if height <= 0 or not eye_distance:
+        return [size, (0.0, "no front of a face")]
+    along = float(tip[1]) / height
+    aside = float(tip[0]) - float(mouth[0]) * along
+    yaw = math.degrees(math.atan2(abs(aside), _NOSE_DEPTH * eye_distance))
+    pitch = math.degrees(math.atan2(abs(along - _NOSE_HEIGHT) * height, _NOSE_DEPTH * eye_distance))
+    return [
+        size,
+        (_factor(_ROLL, abs(roll)), "tilted"),
+        (_factor(_YAW, yaw), "turned to the side"),
+        (_factor(_PITCH, pitch), "turned up or down"),
+    ]
+
+
+def _factor(curve: _Curve, value: float) -> float:
+    return float(np.interp(value, *curve))
