@@ -19,14 +19,11 @@ where nothing was compared: no events came from the turns with events, or some f
 import argparse
 import json
 import os
-import signal
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -90,7 +87,7 @@ def _turn(system: System, backlog: Backlog, requests: int, warm: int, enabled: s
     [emulator] = descendants(system.pid, "facerec.local.ministack_server")
     queued = _events(backlog.settings)
     backlog.fill(requests)
-    with _worker(system, enabled) as pid:
+    with system.worker({_ENABLED: enabled}) as pid:
         done = _collect(backlog, 0, warm)
         began = _used(pid), cpu_seconds(emulator)
         _collect(backlog, done, requests)
@@ -149,23 +146,6 @@ def _events(settings: Settings) -> int:
     url = sqs.get_queue_url(QueueName=settings.events_queue)["QueueUrl"]
     counts = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["ApproximateNumberOfMessages"])["Attributes"]
     return int(counts["ApproximateNumberOfMessages"])
-
-
-@contextmanager
-def _worker(system: System, enabled: str) -> Iterator[int]:
-    with (system.state / "bench-worker.log").open("ab") as log:
-        worker = subprocess.Popen(
-            [sys.executable, "-m", "celery", "-A", "facerec", "worker"],
-            cwd=ROOT,
-            env={**system.environ, _ENABLED: enabled},
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
-        try:
-            yield worker.pid
-        finally:
-            worker.send_signal(signal.SIGTERM)
-            worker.wait(60)
 
 
 def _summary(off: list[Turn], on: list[Turn], alone: float) -> dict[str, object]:

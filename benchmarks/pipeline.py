@@ -18,7 +18,6 @@ requests per second, `ratio`, does.
 import argparse
 import json
 import os
-import signal
 import statistics
 import subprocess
 import sys
@@ -98,8 +97,8 @@ class Bench:
     def ours(self, requests: int, warm: int, environ: Mapping[str, str]) -> Drained:
         """Our worker, with these settings beside its defaults."""
         self._backlog.fill(requests)
-        with self._worker(environ) as worker:
-            return self._drain(self._backlog, requests, warm, [worker.pid])
+        with self._system.worker(environ) as worker:
+            return self._drain(self._backlog, requests, warm, [worker])
 
     def naive(self, requests: int, warm: int) -> Drained:
         """The naive tier; its processes take their first message when both are warm."""
@@ -124,10 +123,10 @@ class Bench:
 
     def bursts(self, count: int) -> dict[str, float | int | dict[str, float]]:
         """Crowds of uploads through the web tier, and single uploads on the idle system."""
-        with self._worker({}) as worker:
+        with self._system.worker() as worker:
             await_enrolment(self._system, self._photos)
             ask(self._system.url, self._photos, BURST, BURST)
-            parts = {"emulator": self._emulator, "web": self._web, "worker": worker.pid}
+            parts = {"emulator": self._emulator, "web": self._web, "worker": worker}
             before, own = {part: cpu_seconds(pid) for part, pid in parts.items()}, time.process_time()
             crowds = [ask(self._system.url, self._photos, BURST, BURST) for _ in range(count)]
             used = {part: cpu_seconds(pid) - before[part] for part, pid in parts.items()}
@@ -167,23 +166,6 @@ class Bench:
             emulator_cpu_ms=(cpu_seconds(self._emulator) - emulator_began) / counted * 1000,
             wrong=wrong,
         )
-
-    @contextmanager
-    def _worker(self, environ: Mapping[str, str]) -> Iterator["subprocess.Popen[bytes]"]:
-        """A worker as an operator starts it; it ends in good order at the end of the block."""
-        with (self._system.state / "bench-worker.log").open("ab") as log:
-            worker = subprocess.Popen(
-                [sys.executable, "-m", "celery", "-A", "facerec", "worker"],
-                cwd=ROOT,
-                env={**self._system.environ, **environ},
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
-            try:
-                yield worker
-            finally:
-                worker.send_signal(signal.SIGTERM)
-                worker.wait(30)
 
 
 @contextmanager

@@ -6,7 +6,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -121,6 +122,26 @@ class System:
                 f"facerec {shlex.join(arguments)} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
             )
         return done
+
+    @contextmanager
+    def worker(self, environ: Mapping[str, str] | None = None, *, tree: Path = ROOT) -> Iterator[int]:
+        """One more worker, started as an operator does it from a checkout's root; yields its process id.
+
+        It ends in good order at the end of the block. What it prints is in `bench-worker.log` in the state directory.
+        """
+        with (self.state / "bench-worker.log").open("ab") as log:
+            worker = subprocess.Popen(
+                [sys.executable, "-m", "celery", "-A", "facerec", "worker"],
+                cwd=tree,
+                env={**self.environ, "PYTHONPATH": str(tree), **(environ or {})},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+            try:
+                yield worker.pid
+            finally:
+                worker.send_signal(signal.SIGTERM)
+                worker.wait(60)
 
     def _exports(self) -> dict[str, str]:
         """The variables that `facerec local env` prints, once the system is ready; nothing before."""

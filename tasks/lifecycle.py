@@ -65,6 +65,7 @@ class Worker:
     def open(cls, settings: Settings, *, factory: str = REAL_ANALYSER) -> Self:
         """Check the queues, load the model and the gallery; raises `FacerecError` with one sentence."""
         clients = bootstrap.clients(settings)
+        clients.quicken()
         for queue in (settings.request_queue, settings.dead_letter_queue):
             check_queue(clients, queue)
         for difference in queue_differences(clients, settings):

@@ -3,12 +3,13 @@
 import functools
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import boto3
 from botocore.config import Config
 
 from facerec.aws.clients import USER_AGENT
+from facerec.aws.quick_calls import QuickSqs
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -38,4 +39,6 @@ def _cached(region: str, endpoint_url: str | None) -> "SQSClient":
         max_pool_connections=32,
         user_agent=USER_AGENT,
     )
-    return boto3.Session(region_name=region).client("sqs", endpoint_url=endpoint_url, config=config)
+    session = boto3.Session(region_name=region)
+    client: Any = QuickSqs(session.client("sqs", endpoint_url=endpoint_url, config=config), session)
+    return client  # type: ignore[no-any-return]  # it stands for boto3's

@@ -94,6 +94,15 @@ class Clients:
         with self._lock:
             return self._session.client("sqs", endpoint_url=self._settings.endpoint_url, config=self._config)
 
+    def quicken(self) -> None:
+        """Make the most frequent calls of S3 and SQS quick, for a process that makes a great many of them."""
+        from facerec.aws.quick_calls import QuickS3, QuickSqs  # noqa: PLC0415 - not every tier has pycurl
+
+        quick: Any = QuickS3(self.s3, self._session)
+        self.s3 = quick
+        quick = QuickSqs(self.sqs, self._session)
+        self.sqs = quick
+
     @functools.cached_property
     def dynamodb(self) -> "DynamoDBClient":
         """DynamoDB."""

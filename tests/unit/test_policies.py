@@ -46,6 +46,7 @@ CALLS: dict[str, dict[str, frozenset[str] | set[str]]] = {
         "facerec/aws/api_keys.py": {"get_item"},
     },
     "worker": {
+        "facerec/aws/quick_calls.py": ALL,
         "facerec/aws/object_store.py": {"put_object", "get_object"},
         "facerec/aws/queue_urls.py": {"get_queue_url"},
         "facerec/aws/transport.py": ALL,
