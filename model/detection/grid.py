@@ -12,7 +12,7 @@ and looked at once more (0.94); further looks find no more, since that one's poi
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import atan2, ceil, cos, hypot, radians, sin, sqrt
+from math import atan2, cos, hypot, radians, sin, sqrt
 from typing import NamedTuple, Protocol
 
 import cv2
@@ -25,8 +25,10 @@ from model.faces import Box, DetectedFace, Landmarks
 from model.nms import suppress_by_union
 
 STRIDES = (8, 16, 32)
-SMALL_SIDE, WHOLE_SIDE, DETAIL_SIDE, LARGEST_SIDE = 160, 256, 640, 4096
+SMALL_SIDE, WHOLE_SIDE, DETAIL_SIDE = 160, 256, 640
 """Lengths of the longer side at which a picture is shown: a thumbnail, any other as a whole, and in detail."""
+_MORE_DETAIL = (DETAIL_SIDE, 960, 1280, 1920, 2560, 3840)
+"""Where smaller faces are asked for; few, because every length takes compiled networks, and the last one 1 GB."""
 
 OUTPUTS = {
     "yunet": tuple(f"{kind}_{stride}" for kind in ("cls", "obj", "bbox", "kps") for stride in STRIDES),
@@ -168,9 +170,10 @@ class GridDetector:
             side = WHOLE_SIDE
         else:
             side = DETAIL_SIDE
-        if min_face_pixels is not None:
-            side = max(side, min(ceil(longer * _LEAST_FACE / min_face_pixels), LARGEST_SIDE))
-        return -(-side // STRIDES[-1]) * STRIDES[-1]
+        needed = 0 if min_face_pixels is None else longer * _LEAST_FACE / min_face_pixels
+        if needed <= side:
+            return side
+        return next((detail for detail in _MORE_DETAIL if detail >= needed), _MORE_DETAIL[-1])
 
     def detect_batch(
         self, images: Sequence[NDArray[np.uint8]], sides: Sequence[int | None]

@@ -69,10 +69,10 @@ def detector(net: PretendNet) -> GridDetector:
         (250, 250, None, WHOLE_SIDE),
         (1200, 630, None, DETAIL_SIDE),
         (3000, 4000, None, DETAIL_SIDE),
-        (3000, 4000, 20, 2016),
+        (3000, 4000, 20, 2560),
         (3000, 4000, 200, DETAIL_SIDE),
-        (8000, 6000, 10, 4096),
-        (250, 250, 5, 512),
+        (8000, 6000, 10, 3840),
+        (250, 250, 5, DETAIL_SIDE),
     ],
 )
 def test_least_side_follows_the_picture_and_the_smallest_face(
