@@ -17,7 +17,7 @@ from model.packs.catalogue import DEFAULT, PACKS
 ROOT = Path(__file__).resolve().parents[1]
 PROC_STAT = Path("/proc/stat")
 _BUSY_WINDOW_SECONDS = 0.5
-_SINGLE_THREADED = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+SINGLE_THREADED = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")
 
 
 def pin() -> int:
@@ -25,7 +25,7 @@ def pin() -> int:
 
     Call it before numpy or an engine is imported: their pools of threads read the variables then.
     """
-    os.environ.update(dict.fromkeys(_SINGLE_THREADED, "1"))
+    os.environ.update(dict.fromkeys(SINGLE_THREADED, "1"))
     before = _busy_ticks()
     time.sleep(_BUSY_WINDOW_SECONDS)
     after = _busy_ticks()
