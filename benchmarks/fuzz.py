@@ -4,7 +4,7 @@
 
 Seeded mutations of real photos in every supported format go to an engine child as a worker runs it, under a deadline,
 in batches of 1 to 8 that are decoded, detected and cropped together; `--embedded` of them go through the embedder too.
-After them come pictures without a face (`benchmarks.faceless`): `faces_false` counts the faces in them.
+Pictures without a face (`benchmarks.faceless`) come first: in `faces_false` of them one was seen.
 The last line is one JSON object: counts by outcome, and the child's memory in MB (start is after the first quarter of
 the inputs, when the compiled kernels that are kept have all been made; `rss_mb` is the course from there on). A picture
 that ends its child is kept in `--keep`. The exit status is 1 where there is one, where a child grew by more than
@@ -160,6 +160,10 @@ def run(options: argparse.Namespace, keep: Path) -> dict[str, Any]:
             )
             for factory in (DETECTION_ONLY, REAL_ANALYSER)
         )
+        faceless = [data for _, data in seeded(options.faceless_seeds)]
+        for first in range(0, len(faceless), BATCHES[-1]):
+            detection.feed(faceless[first : first + BATCHES[-1]])
+        false = detection.counts["faces"]
         fed = 0
         while fed < options.inputs:
             images = [mutated(rng, pool) for _ in range(min(rng.choice(BATCHES), options.inputs - fed))]
@@ -167,11 +171,6 @@ def run(options: argparse.Namespace, keep: Path) -> dict[str, Any]:
             if fed % 1000 < len(images):
                 print(f"{fed} inputs, {time.monotonic() - started:.0f} s", file=sys.stderr)
             fed += len(images)
-        faceless = [data for _, data in seeded(options.faceless_seeds)]
-        before = detection.counts["faces"]
-        for first in range(0, len(faceless), BATCHES[-1]):
-            detection.feed(faceless[first : first + BATCHES[-1]])
-        false = detection.counts["faces"] - before
         parts = {"detection": detection.close(), "whole": whole.close()}
     return {
         "pack": options.pack,
