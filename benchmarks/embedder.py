@@ -5,8 +5,8 @@
 
 One pinned thread; all engines in turn in each round. `ms` is milliseconds a crop by engine and batch, `cos_min` the
 least cosine to the reference (for classic facenet-pytorch in float32 where it is installed, else ONNX Runtime;
-`reference` says which), `cos_p1` that below which one in a hundred is, `faces_below` how many are below 0.999 (faces cut
-by the edge, in the dark, or out of focus come first), `decisions_differing` on how many of all pairs of faces an engine
+`reference` says which), `cos_p1` that below which one in a hundred is, `faces_below` how many are below 0.999 (first
+faces cut by the edge, in the dark, or out of focus), `decisions_differing` on how many of all pairs of faces an engine
 judges otherwise than the reference at the model's threshold, `share_of_peak` the arithmetic done against what one core
 reaches in that precision.
 The last line is one JSON object; the exit status is 1 where a cosine is below 0.999.
