@@ -1,13 +1,17 @@
-"""How well people are told apart: the pattern everyone copies (240 px, largest face) against ours.
+"""How well people are told apart: all packs side by side, and the pattern that everyone copies (240 px, largest face).
 
     python -m benchmarks.accuracy                   # examples/
     python -m benchmarks.accuracy --images DIR      # see below for the labels that are understood
-    python -m benchmarks.accuracy --mirror          # also ours with the mean of crop and mirrored crop
+    python -m benchmarks.accuracy --images DIR --different
 
-DIR is like examples/ (expected.csv, gallery/, probes/), or has labels.csv (Image,Results), or one folder per person;
-any other folder counts as one photo each of different people, and gives impostor pairs alone. Every photo is compared
-with every other; of files with the same content one counts. The naive side needs `make install-reference`; --ours-only
-leaves it out. Both sides have the same weights. The last line is one JSON object.
+DIR is like examples/ (expected.csv, gallery/, probes/), or has known/ with one folder per person and strangers/ with
+one photo of each, or labels.csv (Image,Results), or one folder per person; any other folder counts as one photo each of
+different people, and gives impostor pairs alone. With `--different` every photo shows another person, whatever the
+labels say. Every photo is compared with every other; of files with the same content one counts.
+
+`d_prime` is the distance of the two means in units of the spread, sqrt((var genuine + var impostor) / 2), and
+`told_apart` says that the greatest similarity of different people is below the pack's threshold. The naive side needs
+`make install-reference`; --ours-only leaves it out. The last line is one JSON object.
 """
 
 import argparse
@@ -24,18 +28,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.measure import ROOT, model_dir
+from benchmarks.measure import ROOT, machine, pack_artefact
 from benchmarks.naive import Naive
 from facerec.accuracy import assess
-from model.analysis import EMBED_BATCH
+from model.analysis import Limits, analyse
 from model.artefact import Artefact
 from model.confidence import method
 from model.engines import Engine, open_engine
 from model.evaluation import Ranking, Trials
-from model.imaging import decode
-from model.matching import primary_order
+from model.packs.catalogue import PACKS
 
 PICTURES = {".jpg", ".jpeg", ".png", ".webp"}
+NAIVE = "naive_240"
 Embedding = NDArray[np.float32]
 Embed = Callable[[bytes], Embedding | None]
 """From a photo's bytes to the embedding of the face that counts, L2-normalised; nothing where no face is found."""
@@ -53,18 +57,20 @@ def main() -> None:
     """Run it and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=Path, default=ROOT / "examples")
-    parser.add_argument("--model", type=Path, help="the model's directory; default the one in use")
+    parser.add_argument("--pack", choices=list(PACKS), action="append", help="may be repeated; default all of them")
     parser.add_argument("--engine", default="auto")
-    parser.add_argument("--mirror", action="store_true")
+    parser.add_argument("--different", action="store_true", help="every photo shows another person")
     parser.add_argument("--ours-only", action="store_true")
     options = parser.parse_args()
-    artefact = Artefact.load(options.model or model_dir())
     photos = distinct(labelled(options.images))
-    engine = open_engine(artefact, options.engine)
-    sides: dict[str, Embed] = {} if options.ours_only else {"naive_240": naive_embedder(artefact)}
-    sides["ours_160"] = our_embedder(engine, artefact)
-    if options.mirror:
-        sides["ours_160_mirrored"] = our_embedder(engine, artefact, mirror=True)
+    if options.different:
+        photos = [Photo(photo.path, str(photo.path)) for photo in photos]
+    artefacts = {pack: pack_artefact(pack) for pack in options.pack or PACKS}
+    thresholds = {pack: artefact.threshold for pack, artefact in artefacts.items()}
+    sides = {pack: our_embedder(open_engine(artefact, options.engine)) for pack, artefact in artefacts.items()}
+    if not options.ours_only:
+        classic = pack_artefact("classic")
+        sides[NAIVE], thresholds[NAIVE] = naive_embedder(classic), classic.threshold
     people = len({photo.person for photo in photos})
     print(f"{len(photos)} photos of {people} people in {options.images}", file=sys.stderr)
     embeddings, cpu_ms = embed_all(sides, photos)
@@ -74,23 +80,17 @@ def main() -> None:
         sys.exit("benchmarks.accuracy: there must be photos with a face of at least two people")
     numbers = {name: number for number, name in enumerate(sorted({photo.person for photo in photos}))}
     owners = np.array([numbers[photos[i].person] for i in usable], dtype=np.intp)
-    result: dict[str, Any] = {
-        "photos": len(photos),
-        "people": len(set(owners.tolist())),
-        "compared": len(usable),
-        "engine": f"{engine.name} {engine.precision}",
-        "threshold": artefact.threshold,
-    }
+    result: dict[str, Any] = {"photos": len(photos), "people": len(set(owners.tolist())), "compared": len(usable)}
     for side, found in embeddings.items():
         trials = Trials.all_against_all(np.stack([e for e in (found[i] for i in usable) if e is not None]), owners)
         result["genuine_pairs"], result["impostor_pairs"] = len(trials.genuine), len(trials.impostor)
         result["intervals"] = method(trials)
-        result[side] = figures(trials, artefact.threshold) | {
+        result[side] = figures(trials, thresholds[side]) | {
             "no_face": sum(embedding is None for embedding in found),
             "cpu_ms_per_photo": round(cpu_ms[side], 1),
         }
     tell(result, list(embeddings))
-    print(json.dumps(result))
+    print(json.dumps(result | {"machine": machine()}))
 
 
 def labelled(folder: Path) -> list[Photo]:
@@ -104,6 +104,9 @@ def labelled(folder: Path) -> list[Photo]:
                 if row["outcome"] != "no_face"
             ]
         return enrolled + probes
+    if (folder / "known").is_dir():
+        known = [Photo(path, path.parent.name) for path in sorted((folder / "known").glob("*/*"))]
+        return known + [Photo(path, path.name) for path in sorted((folder / "strangers").iterdir())]
     if (folder / "labels.csv").exists():
         with (folder / "labels.csv").open(encoding="utf-8", newline="") as rows:
             return [Photo(folder / f"{row['Image']}.jpg", row["Results"]) for row in csv.DictReader(rows)]
@@ -138,22 +141,12 @@ def embed_all(
     return found, {side: 1000 * spent / len(photos) for side, spent in seconds.items()}
 
 
-def our_embedder(engine: Engine, artefact: Artefact, *, mirror: bool = False) -> Embed:
-    """Ours: the primary face, 160 px with the artefact's margin; with `mirror` the mean of crop and mirrored crop."""
+def our_embedder(engine: Engine) -> Embed:
+    """Ours, as a worker does it: all faces are embedded, and the primary one counts."""
 
     def embed(data: bytes) -> Embedding | None:
-        image = decode(data)
-        faces = engine.detect(image)
-        if not faces:
-            return None
-        order = primary_order([face.box for face in faces], image.shape[1], image.shape[0], artefact.center_weight)
-        # As the worker does it, all faces are embedded.
-        crops = np.stack([engine.crop(image, faces[index]) for index in order[:EMBED_BATCH]])
-        embeddings = engine.embed(crops)
-        if mirror:
-            embeddings = embeddings + engine.embed(np.ascontiguousarray(crops[:, :, ::-1]))
-        primary: Embedding = embeddings[0] / np.linalg.norm(embeddings[0])
-        return primary
+        faces = analyse(engine, data, Limits()).faces
+        return faces[0].embedding if faces else None
 
     return embed
 
@@ -174,6 +167,9 @@ def figures(trials: Trials, threshold: float) -> dict[str, Any]:
     report = assess(trials, None, threshold)
     both = bool(len(trials.genuine) and len(trials.impostor))
     return {
+        "threshold": threshold,
+        "told_apart": bool(trials.impostor.max() < threshold),
+        "d_prime": round(d_prime(trials), 3) if both else None,
         "genuine": distribution(trials.genuine),
         "impostor": distribution(trials.impostor),
         "overlap": round(Ranking(trials).curve().overlap, 5) if both else None,
@@ -184,12 +180,18 @@ def figures(trials: Trials, threshold: float) -> dict[str, Any]:
     }
 
 
+def d_prime(trials: Trials) -> float:
+    """Return how far apart the two kinds are: the distance of their means in units of their spread."""
+    genuine, impostor = trials.genuine, trials.impostor
+    return float((genuine.mean() - impostor.mean()) / np.sqrt((genuine.var() + impostor.var()) / 2))
+
+
 def distribution(cosines: NDArray[np.float64]) -> dict[str, float] | None:
     """Mean, spread and the ends of the cosines."""
     if not len(cosines):
         return None
-    names = ("min", "p5", "median", "p95", "max")
-    quantiles = np.percentile(cosines, (0, 5, 50, 95, 100))
+    names = ("min", "p1", "p5", "median", "p95", "p99", "max")
+    quantiles = np.percentile(cosines, (0, 1, 5, 50, 95, 99, 100))
     ends = {name: round(float(value), 4) for name, value in zip(names, quantiles, strict=True)}
     return {"mean": round(float(cosines.mean()), 4), "std": round(float(cosines.std()), 4)} | ends
 
@@ -205,12 +207,12 @@ def tell(result: dict[str, Any], sides: list[str]) -> None:
                 values = ", ".join(f"{name} {value:.3f}" for name, value in found[kind].items())
                 print(f"  {side:<18} {kind:<9} {values}")
         if found["overlap"] is not None:
-            print(f"  {side:<18} overlap {found['overlap']:.4f}, AUC {found['auc']:.4f}, EER {found['eer']:.2%}")
+            print(f"  {side:<18} d' {found['d_prime']:.2f}, AUC {found['auc']:.4f}, EER {found['eer']:.2%}")
         for target, point in found["at_fmr"].items():
             if point["fmr"] is not None:
                 weak = f" (weak: {point['impostor_pairs_needed']} impostor pairs are needed)" if point["weak"] else ""
                 print(f"  {side:<18} FMR {target}: threshold {point['threshold']:.4f}, {_rates(point)}{weak}")
-        print(f"  {side:<18} at threshold {result['threshold']}: {_rates(found['at_threshold'])}")
+        print(f"  {side:<18} at threshold {found['threshold']}: {_rates(found['at_threshold'])}")
         print(f"  {side:<18} {found['no_face']} without a face, {found['cpu_ms_per_photo']} ms CPU a photo")
 
 

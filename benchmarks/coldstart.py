@@ -1,13 +1,16 @@
 """From a cold interpreter to the first embedding, and the memory that is taken: for each engine, in fresh processes.
 
-    python -m benchmarks.coldstart
+    python -m benchmarks.coldstart --pack open
 
 `<engine>_s` is the time on the clock from starting Python to the first face's embedding, the median of `--runs` with
-the files in the page cache and OpenVINO's own cache filled; `<engine>_first_s` the start that fills it. `*_rss_mb` is
-the resident memory after that face, `*_own_mb` the part that no other process shares. `worker_rss_mb` adds to an idle
-engine child the process beside it: Celery, the AWS clients and a gallery of `--templates` people. `*_peak_mb` is the
-most memory that an engine process held while it analysed one photo of 50 megapixels, `*_peak_s` the time on the clock
-that it took, by the way in which the photo is stored; `*_worst_peak_mb` and `*_worst_peak_s` are the largest of them.
+the files in the page cache and OpenVINO's own cache filled; `<engine>_first_s` the start that fills it;
+`<engine>_uncached_s` the median without such a cache. `<engine>_cpu_s` and the like are the CPU time of the same, which
+hardly depends on what else the machine does. `*_started_mb` is the resident memory after that face, `*_rss_mb` after
+all that an idle child prepares, `*_own_mb` the part of that which no other process shares. `worker_rss_mb` adds to an
+idle engine child the process beside it: Celery, the AWS clients and a gallery of `--templates` people. `*_peak_mb` is
+the most memory that an engine process held while it analysed one photo of 50 megapixels, `*_peak_s` the time on the
+clock that it took, by the way in which the photo is stored; `*_worst_peak_mb` and `*_worst_peak_s` are the largest of
+them.
 The last line is one JSON object.
 """
 
@@ -20,9 +23,13 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from benchmarks.measure import ROOT, machine, model_dir
+from benchmarks.measure import ROOT, SINGLE_THREADED, add_pack_option, machine, pack_artefact
+from model.artefact import Artefact
+
+if TYPE_CHECKING:
+    from facerec.engine.protocol import EngineSpec
 
 ENGINES = ("onnxruntime", "openvino")
 FORMS = ("jpeg", "turned_jpeg", "progressive_jpeg", "rgba_png", "grey16_png", "webp")
@@ -32,6 +39,7 @@ MEGABYTE = 1e6
 def main() -> None:
     """Run it and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_pack_option(parser)
     parser.add_argument("--image", type=Path, default=ROOT / "examples/probes/image_01.jpg")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--templates", type=int, default=10_000)
@@ -39,51 +47,53 @@ def main() -> None:
     parser.add_argument("--form", choices=FORMS, help=argparse.SUPPRESS)
     parser.add_argument("--engine", default="openvino", help=argparse.SUPPRESS)
     parser.add_argument("--cache", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--model", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--dimension", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.part == "engine":
-        report(first_face(options.image.read_bytes(), options.engine, options.cache))
+        first_face(options.image.read_bytes(), _spec(options))
     elif options.part == "photo":
         report(largest_photo(options.form, options.cache / options.form))
     elif options.part == "peak":
-        report(peak((options.cache / options.form).read_bytes(), options.engine, options.cache))
+        report(peak((options.cache / options.form).read_bytes(), _spec(options)))
     elif options.part == "gallery":
-        report(saved_gallery(options.templates, options.cache / "gallery"))
+        report(saved_gallery(options.templates, options.dimension, options.cache / "gallery"))
     elif options.part == "worker":
-        report(idle_worker(options.cache / "gallery"))
+        report(idle_worker(options.dimension, options.cache / "gallery"))
     else:
-        print(json.dumps(measure(options.image, options.runs, options.templates)))
+        artefact = pack_artefact(options.pack)
+        print(json.dumps(measure(artefact, options.image, options.runs, options.templates)))
 
 
-def measure(image: Path, runs: int, templates: int) -> dict[str, Any]:
+def measure(artefact: Artefact, image: Path, runs: int, templates: int) -> dict[str, Any]:
     """Start every part in a process of its own."""
-    result: dict[str, Any] = {}
+    result: dict[str, Any] = {"pack": artefact.pack}
+    model = ("--model", str(artefact.directory))
     with tempfile.TemporaryDirectory(prefix="facerec-coldstart-") as cache:
         for form in FORMS:
             _, told = start("--part", "photo", "--form", form, "--cache", cache)
         result["peak_megapixels"] = told["megapixels"]
         for engine in ENGINES:
-            arguments = ("--part", "engine", "--engine", engine, "--cache", cache, "--image", str(image))
-            first, _ = start(*arguments)
-            starts = [start(*arguments) for _ in range(runs)]
-            seconds = statistics.median(seconds for seconds, _ in starts)
+            arguments = ("--part", "engine", *model, "--engine", engine, "--image", str(image))
+            uncached = [start(*arguments) for _ in range(runs)]
+            first = start(*arguments, "--cache", cache)
+            starts = [start(*arguments, "--cache", cache) for _ in range(runs)]
+            for name, some in (("", starts), ("first_", [first]), ("uncached_", uncached)):
+                result[f"{engine}_{name}s"] = round(statistics.median(seconds for seconds, _ in some), 2)
+                result[f"{engine}_{name}cpu_s"] = round(statistics.median(told["cpu_s"] for _, told in some), 2)
             told = starts[-1][1]
-            result |= {
-                f"{engine}_s": round(seconds, 2),
-                f"{engine}_first_s": round(first, 2),
-                f"{engine}_precision": told["precision"],
-                f"{engine}_rss_mb": told["rss_mb"],
-                f"{engine}_own_mb": told["own_mb"],
-            }
-            print(f"{engine}: {seconds:.2f} s, {told['rss_mb']} MB", file=sys.stderr)
+            result |= {f"{engine}_{figure}": told[figure] for figure in ("precision", "started_mb", "rss_mb", "own_mb")}
+            print(f"{engine}: {result[f'{engine}_s']} s, {told['rss_mb']} MB", file=sys.stderr)
             peaks = {}
             for form in FORMS:
-                _, peaks[form] = start("--part", "peak", "--form", form, "--engine", engine, "--cache", cache)
+                _, peaks[form] = start("--part", "peak", *model, "--form", form, "--engine", engine, "--cache", cache)
                 print(f"{engine}: {form}: {peaks[form]}", file=sys.stderr)
             for figure in ("peak_mb", "peak_s"):
                 by_form = {form: told[figure] for form, told in peaks.items()}
                 result |= {f"{engine}_{figure}": by_form, f"{engine}_worst_{figure}": max(by_form.values())}
-        start("--part", "gallery", "--templates", str(templates), "--cache", cache)
-        _, told = start("--part", "worker", "--cache", cache)
+        dimension = ("--dimension", str(artefact.dimension))
+        start("--part", "gallery", *dimension, "--templates", str(templates), "--cache", cache)
+        _, told = start("--part", "worker", *dimension, "--cache", cache)
     result |= {"worker_process_rss_mb": told["rss_mb"], "templates": templates}
     result |= {f"worker_rss_mb_{engine}": told["rss_mb"] + result[f"{engine}_rss_mb"] for engine in ENGINES}
     return result | {"machine": machine()}
@@ -93,7 +103,11 @@ def start(*arguments: str) -> tuple[float, dict[str, Any]]:
     """Run this module anew; returns the seconds until its first report, and all that it reports."""
     started = time.perf_counter()
     with subprocess.Popen(
-        (sys.executable, "-m", "benchmarks.coldstart", *arguments), cwd=ROOT, stdout=subprocess.PIPE, text=True
+        (sys.executable, "-m", "benchmarks.coldstart", *arguments),
+        cwd=ROOT,
+        env={**os.environ, **dict.fromkeys(SINGLE_THREADED, "1")},  # as an engine child has it
+        stdout=subprocess.PIPE,
+        text=True,
     ) as process:
         assert process.stdout is not None  # noqa: S101 - asked for above
         lines = [process.stdout.readline()]
@@ -112,16 +126,16 @@ def report(told: dict[str, Any]) -> None:
     print(json.dumps(told), flush=True)
 
 
-def first_face(data: bytes, engine: str, cache: Path) -> dict[str, Any]:
+def first_face(data: bytes, spec: "EngineSpec") -> None:
     """Load the engine as a child does, warm, and embed the first photo's faces; then prepare as an idle child does."""
-    analyser = _analyser(engine, cache)
+    analyser = _analyser(spec)
     (analysis,) = analyser.analyse_batch([data])
     if not analysis.faces:
         raise SystemExit("there is no face on the photo to start with")
-    report({"precision": analyser.precision})
+    report({"precision": analyser.precision, "cpu_s": time.process_time(), "started_mb": _status("VmRSS")})
     for _ in analyser.prepare():
         pass
-    return _memory()
+    report(_memory())
 
 
 def largest_photo(form: str, path: Path) -> dict[str, Any]:
@@ -150,9 +164,9 @@ def largest_photo(form: str, path: Path) -> dict[str, Any]:
     return {"megapixels": round(width * height / 1e6, 1)}
 
 
-def peak(data: bytes, engine: str, cache: Path) -> dict[str, Any]:
+def peak(data: bytes, spec: "EngineSpec") -> dict[str, Any]:
     """Analyse one photo as an idle child does that has prepared itself."""
-    analyser = _analyser(engine, cache)
+    analyser = _analyser(spec)
     for _ in analyser.prepare():
         pass
     Path("/proc/self/clear_refs").write_text("5")  # proc(5): resets the peak
@@ -161,20 +175,20 @@ def peak(data: bytes, engine: str, cache: Path) -> dict[str, Any]:
     return {"peak_mb": _status("VmHWM"), "peak_s": round(time.perf_counter() - started, 2)}
 
 
-def saved_gallery(templates: int, path: Path) -> dict[str, Any]:
+def saved_gallery(templates: int, dimension: int, path: Path) -> dict[str, Any]:
     """Save a gallery as the first worker of a machine does for all that start later."""
     import numpy as np  # noqa: PLC0415 - as above
 
     from model.index.snapshot import write  # noqa: PLC0415 - as above
     from model.matching import GalleryIndex  # noqa: PLC0415 - as above
 
-    rows = np.random.default_rng(7).normal(size=(templates, 512)).astype(np.float32)
+    rows = np.random.default_rng(7).normal(size=(templates, dimension)).astype(np.float32)
     names = [f"person {number}" for number in range(templates)]
     write(GalleryIndex(rows / np.linalg.norm(rows, axis=1, keepdims=True), names, names), path, "benchmark", 1)
     return {"templates": templates}
 
 
-def idle_worker(gallery: Path) -> dict[str, Any]:
+def idle_worker(dimension: int, gallery: Path) -> dict[str, Any]:
     """Hold what a worker's first process holds: the Celery app with its driver, the AWS clients, a gallery."""
     import numpy as np  # noqa: PLC0415 - as above
 
@@ -188,15 +202,20 @@ def idle_worker(gallery: Path) -> dict[str, Any]:
     clients = bootstrap.clients(Settings.load())
     held = [clients.s3, clients.sqs, clients.dynamodb]  # made at the first use, with the models of their services
     index, _ = open_snapshot(gallery, "benchmark")
-    index.search(np.ones((1, 512), dtype=np.float32), limit=5)
+    index.search(np.ones((1, dimension), dtype=np.float32), limit=5)
     return {"held": len(held), **_memory()}
 
 
-def _analyser(engine: str, cache: Path) -> Any:
-    from facerec.engine.analyser import open_analyser  # noqa: PLC0415 - part of the start that is measured
-    from facerec.engine.protocol import EngineSpec  # noqa: PLC0415 - same
+def _spec(options: argparse.Namespace) -> "EngineSpec":
+    from facerec.engine.protocol import EngineSpec  # noqa: PLC0415 - part of the start that is measured
 
-    return open_analyser(EngineSpec(model_dir(), engine, max_megapixels=50, cache_dir=cache))
+    return EngineSpec(options.model, options.engine, max_megapixels=50, cache_dir=options.cache)
+
+
+def _analyser(spec: "EngineSpec") -> Any:
+    from facerec.engine.analyser import open_analyser  # noqa: PLC0415 - as above
+
+    return open_analyser(spec)
 
 
 def _memory() -> dict[str, int]:

@@ -1,13 +1,14 @@
-"""The detector against MTCNN as everyone copies it: how much faster, and whether it finds the very same faces.
+"""A pack's detector against MTCNN as everyone copies it: how much faster, and whether all engines find the same faces.
 
-    python -m benchmarks.detector                # needs `make install-reference`
-    python -m benchmarks.detector --images DIR
+    python -m benchmarks.detector --pack open          # needs `make install-reference`
+    python -m benchmarks.detector --pack classic --images DIR
 
 Every photo is detected in turn by facenet-pytorch's MTCNN (eager, as published) and by each engine, round by round, on
 one pinned core with one thread each. Times are of the core, without what other processes took of it, and medians unless
 they are named means; `mean_first_ms` is of photos that the engine had not seen, `batch_ms` of one in a batch of 8,
 `stages_ms` means under a profiler, which makes them longer. `speedup` is the median of the ratios of neighbouring runs,
 by size: up to 96 pixels on the longer side, up to 400, and beyond. A folder of large photos alone is made small, too.
+The faces are held against facenet-pytorch's for the pack classic, and against the first of `--engines` for the others.
 The last line is one JSON object; the exit status is 1 where a face is missing, added or moved by half a pixel.
 """
 
@@ -23,7 +24,9 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.measure import ROOT, model_dir
+from benchmarks.agreement import edges, overlap
+from benchmarks.measure import ROOT, add_pack_option, machine, pack_artefact, pin
+from benchmarks.photos import SUFFIXES
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,7 +35,6 @@ if TYPE_CHECKING:
     from model.engines import Engine
     from model.faces import DetectedFace
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 SIZES = {"64": 96, "250": 400, "large": 1 << 30}  # pixels of the longer side
 BATCH = 8
 TOLERANCE_PIXELS = 0.5
@@ -44,22 +46,24 @@ STAGES = {
     "scaled": "of it: scaling",
     "crops": "of it: cropping",
     "_suppress": "of it: suppression",
+    "_look": "look",
+    "_uprighted": "second looks",
+    "pixels": "of it: pixels",
+    "resized": "scaling",
 }
+"""Functions of the detectors, by what they are called in the figures."""
 
 
 def main() -> None:
     """Run it and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_pack_option(parser)
     parser.add_argument("--images", type=Path, default=ROOT / "examples")
-    parser.add_argument("--model", type=Path, help="the model's directory; default the one in use")
-    parser.add_argument("--engines", nargs="+", default=["openvino", "onnxruntime"])
+    parser.add_argument("--engines", nargs="+", default=["onnxruntime", "openvino"])
     parser.add_argument("--limit", type=int, default=30, help="photos of each size")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--core", type=int, help="the core to run on; default the first that is allowed")
     options = parser.parse_args()
-    # Before numpy and the engines are imported: their pools of threads are made then.
-    os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0)) if options.core is None else options.core})
+    pin()
     figures = measure(options)
     print(json.dumps(figures))
     sys.exit(0 if figures["same_faces"] else 1)
@@ -69,14 +73,14 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Time and compare; the models are loaded here, after the process has been pinned."""
     import cv2  # noqa: PLC0415 - as above
 
-    from model.artefact import Artefact  # noqa: PLC0415 - as above
     from model.engines import open_engine  # noqa: PLC0415 - as above
 
     cv2.setNumThreads(1)
-    artefact = Artefact.load(options.model or model_dir())
-    naive = open_engine(artefact, "torch", threads=1)
-    engines = {name: open_engine(artefact, name, threads=1) for name in options.engines}
-    figures: dict[str, Any] = {"load": round(os.getloadavg()[0], 2), "photos": {}, "naive_ms": {}}
+    artefact = pack_artefact(options.pack)
+    naive = open_engine(pack_artefact("classic"), "torch")
+    engines = {name: open_engine(artefact, name) for name in options.engines}
+    reference = naive if options.pack == "classic" else engines[options.engines[0]]
+    figures: dict[str, Any] = {"pack": options.pack, "machine": machine(), "photos": {}, "naive_ms": {}}
     compared = {name: Comparison() for name in engines}
     results: dict[str, dict[str, Any]] = {name: {} for name in engines}
     for size, photos in _photos(options.images, options.limit).items():
@@ -84,7 +88,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         figures["photos"][size] = len(photos)
         first = defaultdict(list)
         for photo in photos:
-            known = naive.detect(photo)
+            known = reference.detect(photo)
             for name, engine in engines.items():
                 started = time.process_time()
                 found = engine.detect(photo)
@@ -121,12 +125,12 @@ class Comparison:
         left = list(found)
         self._faces += len(known)
         for face in known:
-            best = max(left, key=lambda other: _overlap(face, other), default=None)
-            if best is None or _overlap(face, best) < SAME_FACE:
+            best = max(left, key=lambda other: overlap(face.box, other.box), default=None)
+            if best is None or overlap(face.box, best.box) < SAME_FACE:
                 self._missing += 1
                 continue
             left.remove(best)
-            self._box_pixels = max(self._box_pixels, *_distances(_edges(face), _edges(best)))
+            self._box_pixels = max(self._box_pixels, *_distances(edges(face.box), edges(best.box)))
             for point, other in zip(face.landmarks, best.landmarks, strict=True):
                 self._landmark_pixels = max(self._landmark_pixels, *_distances(point, other))
         self._extra += len(left)
@@ -146,21 +150,8 @@ class Comparison:
         }
 
 
-def _edges(face: "DetectedFace") -> tuple[float, ...]:
-    return face.box.x_min, face.box.y_min, face.box.x_max, face.box.y_max
-
-
 def _distances(values: Iterable[float], others: Iterable[float]) -> list[float]:
     return [abs(value - other) for value, other in zip(values, others, strict=True)]
-
-
-def _overlap(face: "DetectedFace", other: "DetectedFace") -> float:
-    one, two = face.box, other.box
-    width = min(one.x_max, two.x_max) - max(one.x_min, two.x_min)
-    height = min(one.y_max, two.y_max) - max(one.y_min, two.y_min)
-    shared = max(width, 0) * max(height, 0)
-    areas = sum((box.x_max - box.x_min) * (box.y_max - box.y_min) for box in (one, two))
-    return shared / (areas - shared)
 
 
 def _photos(folder: Path, limit: int) -> "dict[str, list[NDArray[np.uint8]]]":
@@ -216,7 +207,7 @@ def _batched(engine: "Engine", photos: "list[NDArray[np.uint8]]", rounds: int) -
 
 def _stages(engine: "Engine", photos: "list[NDArray[np.uint8]]") -> dict[str, float]:
     """Return the mean milliseconds of each stage in a photo, and of what they have in common, under a profiler."""
-    profile = cProfile.Profile()
+    profile = cProfile.Profile(time.process_time)
     profile.enable()
     for photo in photos:
         engine.detect(photo)
@@ -226,7 +217,7 @@ def _stages(engine: "Engine", photos: "list[NDArray[np.uint8]]") -> dict[str, fl
         code = entry.code
         if not isinstance(code, str) and code.co_name in STAGES and f"{os.sep}model{os.sep}" in code.co_filename:
             stages[STAGES[code.co_name]] += entry.totaltime
-    return {stage: _ms(seconds / len(photos)) for stage, seconds in stages.items()}
+    return {stage: _ms(seconds / len(photos)) for stage, seconds in stages.items() if seconds}
 
 
 def _median_ms(seconds: list[float]) -> float:

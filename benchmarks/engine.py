@@ -1,48 +1,66 @@
 """The whole engine against the pattern that everyone copies: photos as bytes in, faces with embeddings and a match out.
 
-    python -m benchmarks.engine                # examples/, with thumbnails made of its faces
-    python -m benchmarks.engine --images DIR
+    python -m benchmarks.engine                # examples/, with thumbnails made of its faces; the pack open
+    python -m benchmarks.engine --pack accurate --images DIR
 
 One pinned thread; in each round every way sees the same group of photos, one way after the other, and the speedups are
 medians over the rounds' ratios. `speedup_*` is the naive pattern at 240 px against ours as a busy worker's engine gets
 its photos, a batch at a time: up to `--batch` of `--batch-megapixels` together, and as even as possible, so that no
 small rest is among the medians (`batches` says how many each has); `speedup_*_single` against ours one at a time;
 `speedup_*_same_size` the naive pattern at 160 px against ours, so that the difference to `speedup_*` is what the
-smaller crop gives.
-`cos_min`, `box_max_px`, `landmark_max_px`, `faces_missing` and `faces_extra` hold our faces against facenet-pytorch's
-at 160 px. `limit_ms_64` is the arithmetic of P-Net on every scale and of one embedding at the core's measured peak;
-`bf16_peak_share` is that arithmetic in the time that we take, against the peak in bf16. Needs `make install-reference`.
-The last line is one JSON object.
+smaller crop gives. The naive pattern has MTCNN and FaceNet whatever the pack. Times are of the core, not of the clock.
+
+`faces_*` are of all photos in DIR: `faces_reference` are those that two of the three packs' detectors agree on, or that
+a file of `--verdicts` confirms, `faces_found` those of them that this pack finds, `faces_missing` where the others are,
+`faces_extra` what it finds beside them; `disputed` is what one detector alone finds, to be judged by hand.
+`faces_false` are in pictures without a face (`faceless` of them), or refuted by a verdict.
+`cos_min`, `box_max_px`, `landmark_max_px`, `torch_missing` and `torch_extra` hold the pack classic against
+facenet-pytorch at 160 px. `limit_ms_64` is the arithmetic of detector and one embedding at the core's measured peak;
+`peak_share` the part of that peak that we reach. Needs `make install-reference`. The last line is one JSON object.
 """
 
 import argparse
 import json
 import statistics
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.measure import ROOT, gflop, interleaved, machine, median_ms, model_dir, peaks_gflops, pin, ratio
+from benchmarks.agreement import counted, detected, edges, overlap, verdicts
+from benchmarks.measure import (
+    ROOT,
+    add_pack_option,
+    gflop,
+    interleaved,
+    machine,
+    median_ms,
+    pack_artefact,
+    peaks_gflops,
+    pin,
+    ratio,
+)
 from benchmarks.naive import GALLERY, Naive, gallery
 from benchmarks.photos import SIZES, by_size
-from model.artefact import Artefact
+from model.artefact import EMBEDDER, Artefact
 from model.header import MEGAPIXEL, read_header
+from model.packs.catalogue import PACKS
 
 if TYPE_CHECKING:
     from model.engines import Engine
-    from model.faces import EmbeddedFace
 
-SAME_FACE_OVERLAP = 0.5
-MAX_MEGAPIXELS = 50.0
+SAME_BOX = 0.5  # intersection over union; of one detector run by two engines
+FACELESS_SEEDS = 8
 
 
 def main() -> None:
     """Run it and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_pack_option(parser)
     parser.add_argument("--images", type=Path, default=ROOT / "examples")
+    parser.add_argument("--verdicts", type=Path, help="JSON file of faces that were judged by hand")
     parser.add_argument("--engine", default="auto")
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--batch", type=int, default=8, help="photos that ours takes at a time, a worker's batch_max")
@@ -53,19 +71,22 @@ def main() -> None:
     pin()
     from model.engines import open_engine  # noqa: PLC0415 - imported after the process has been pinned
 
-    artefact = Artefact.load(model_dir())
+    artefacts = {pack: pack_artefact(pack) for pack in PACKS}
+    artefact = artefacts[options.pack]
     engine = open_engine(artefact, options.engine, precision=options.precision)
     photos = by_size(options.images, options.limit)
     peaks = peaks_gflops()
-    result: dict[str, Any] = {}
-    ways = Ways(artefact, engine)
+    result: dict[str, Any] = {"pack": options.pack}
+    ways = Ways(artefact, engine, artefacts["classic"])
     groups = {size: grouped(photos[size], options.batch, options.batch_megapixels) for size in SIZES if photos[size]}
     for size, together in groups.items():
         result |= ways.compare(size, together, options.rounds)
-    everything = [data for size in SIZES for data in photos[size]]
-    result |= correctness(artefact, engine, everything)
+    if options.pack == "classic":
+        result |= fidelity(artefact, engine, [data for size in SIZES for data in photos[size]])
     if photos["64"]:
         result |= limit(artefact, engine.precision, result["ms_64"], peaks)
+    others = {pack: open_engine(other) for pack, other in artefacts.items() if pack != options.pack}
+    result |= faces({options.pack: engine} | others, options.pack, options.images, options.verdicts)
     result |= {
         "engine": engine.name,
         "precision": engine.precision,
@@ -94,15 +115,13 @@ def grouped(photos: list[bytes], most: int, megapixels: float) -> list[list[byte
 class Ways:
     """Ours and the naive pattern, each with a gallery of as many strangers."""
 
-    def __init__(self, artefact: Artefact, engine: "Engine") -> None:
+    def __init__(self, artefact: Artefact, engine: "Engine", classic: Artefact) -> None:
         from model.matching import GalleryIndex  # noqa: PLC0415 - as above
 
-        known = gallery()
         names = [f"stranger {number}" for number in range(GALLERY)]
-        self._index = GalleryIndex(known, names, names)
-        self._naive = {side: Naive(artefact, side, known) for side in (240, 160)}
+        self._index = GalleryIndex(gallery(artefact.dimension), names, names)
+        self._naive = {side: Naive(classic, side, gallery(classic.dimension)) for side in (240, 160)}
         self._engine = engine
-        self._center_weight = artefact.center_weight
 
     def compare(self, size: str, groups: list[list[bytes]], rounds: int) -> dict[str, float]:
         """Time every way on each batch of photos."""
@@ -137,13 +156,11 @@ class Ways:
     def _ours(self, photos: list[bytes]) -> list[object]:
         import numpy as np  # noqa: PLC0415 - as above
 
-        from model.analysis import analyse_batch  # noqa: PLC0415 - as above
+        from model.analysis import Limits, analyse_batch  # noqa: PLC0415 - as above
         from model.faces import ImageAnalysis  # noqa: PLC0415 - as above
 
         answers: list[object] = []
-        for outcome in analyse_batch(
-            self._engine, photos, max_megapixels=MAX_MEGAPIXELS, center_weight=self._center_weight
-        ):
+        for outcome in analyse_batch(self._engine, photos, Limits()):
             if isinstance(outcome, ImageAnalysis) and outcome.faces:
                 answers.append(self._index.search(np.stack([face.embedding for face in outcome.faces]), limit=5))
             else:
@@ -155,13 +172,12 @@ class Ways:
 
         The median over the photos of the least over the rounds, since the clock counts other processes, too.
         """
-        from model.analysis import analyse_batch  # noqa: PLC0415 - as above
+        from model.analysis import Limits, analyse_batch  # noqa: PLC0415 - as above
         from model.faces import ImageAnalysis  # noqa: PLC0415 - as above
 
         least: dict[str, dict[tuple[int, int], float]] = {}
-        options = {"max_megapixels": MAX_MEGAPIXELS, "center_weight": self._center_weight}
         for number, group in [*enumerate(groups)] * rounds:
-            for place, outcome in enumerate(analyse_batch(self._engine, group, **options)):
+            for place, outcome in enumerate(analyse_batch(self._engine, group, Limits())):
                 if isinstance(outcome, ImageAnalysis):
                     for stage, ms in outcome.timings_ms.items():
                         known = least.setdefault(stage, {})
@@ -169,34 +185,48 @@ class Ways:
         return {f"{stage}_ms_{size}": round(statistics.median(ms.values()), 2) for stage, ms in least.items()}
 
 
-def correctness(artefact: Artefact, engine: "Engine", photos: list[bytes]) -> dict[str, float | int]:
-    """Hold our faces against the reference's, each way from the bytes to the embedding."""
+def faces(engines: "dict[str, Engine]", pack: str, folder: Path, judged: Path | None) -> dict[str, Any]:
+    """Count the faces that a pack finds, in photos and where there are none."""
+    from benchmarks.faceless import seeded  # noqa: PLC0415 - as above
+    from model.analysis import Limits, analyse  # noqa: PLC0415 - as above
+
+    print("faces of all photos, by all detectors", file=sys.stderr)
+    figures = counted(pack, detected(engines, folder), verdicts(judged) if judged else [])
+    seen = {name: len(analyse(engines[pack], data, Limits()).faces) for name, data in seeded(FACELESS_SEEDS)}
+    return figures | {
+        "faces_false": sum(seen.values()) + figures["faces_refuted"],
+        "faceless": len(seen),
+        "faceless_with_face": [name for name, count in seen.items() if count],
+    }
+
+
+def fidelity(artefact: Artefact, engine: "Engine", photos: list[bytes]) -> dict[str, float | int]:
+    """Hold our faces against facenet-pytorch's, each way from the bytes to the embedding."""
     import numpy as np  # noqa: PLC0415 - as above
 
-    from model.analysis import analyse  # noqa: PLC0415 - as above
+    from model.analysis import Limits, analyse  # noqa: PLC0415 - as above
     from model.engines import open_engine  # noqa: PLC0415 - as above
 
     reference = open_engine(artefact, "torch")
     missing = extra = known_count = 0
     boxes, landmarks, cosines = [0.0], [0.0], [1.0]
     for data in photos:
-        options = {"max_megapixels": MAX_MEGAPIXELS, "center_weight": artefact.center_weight}
-        left = list(analyse(engine, data, **options).faces)
-        for known in analyse(reference, data, **options).faces:
+        left = list(analyse(engine, data, Limits()).faces)
+        for known in analyse(reference, data, Limits()).faces:
             known_count += 1
-            face = max(left, key=partial(_overlap, known), default=None)
-            if face is None or _overlap(face, known) < SAME_FACE_OVERLAP:
+            face = next((each for each in left if overlap(each.box, known.box) >= SAME_BOX), None)
+            if face is None:
                 missing += 1
                 continue
             left.remove(face)
-            boxes.append(float(np.abs(np.subtract(_edges(face), _edges(known))).max()))
+            boxes.append(float(np.abs(np.subtract(edges(face.box), edges(known.box))).max()))
             landmarks.append(float(np.abs(np.subtract(face.landmarks, known.landmarks)).max()))
             cosines.append(float(face.embedding @ known.embedding))
         extra += len(left)
     return {
-        "faces": known_count,
-        "faces_missing": missing,
-        "faces_extra": extra,
+        "torch_faces": known_count,
+        "torch_missing": missing,
+        "torch_extra": extra,
         "box_max_px": round(max(boxes), 4),
         "landmark_max_px": round(max(landmarks), 4),
         "cos_min": round(min(cosines), 6),
@@ -205,31 +235,27 @@ def correctness(artefact: Artefact, engine: "Engine", photos: list[bytes]) -> di
 
 def limit(artefact: Artefact, precision: str, ms: float, peaks: dict[str, float]) -> dict[str, float]:
     """Return what the arithmetic of a photo of 64 by 64 takes at the core's peak, and the share of it that we reach."""
-    from model.detection.mtcnn import pyramid_scales  # noqa: PLC0415 - as above
-
-    embedding = gflop(artefact.path("embedder.onnx"), (1, 3, artefact.image_size, artefact.image_size))
-    sides = [int(64 * scale + 1) for scale in pyramid_scales(64, 64, artefact.min_face_size, artefact.factor)]
-    proposing = sum(gflop(artefact.path("pnet.onnx"), (1, 3, side, side)) for side in sides)
-    peak = peaks["bf16"] or peaks["fp32"]
+    embedding = gflop(artefact.path(EMBEDDER), (1, 3, artefact.image_size, artefact.image_size))
+    detecting = sum(gflop(path, (1, 3, side, side)) for path, side in _looks(artefact, 64))
+    least = 1000 * (embedding / peaks[precision] + detecting / peaks["fp32"])
     return {
-        "gflop_64": round(embedding + proposing, 3),
-        "limit_ms_64": round(1000 * (embedding / peaks[precision] + proposing / peaks["fp32"]), 2),
-        "bf16_peak_share": round((embedding + proposing) / (ms / 1000) / peak, 3),
+        "gflop_64": round(embedding + detecting, 3),
+        "limit_ms_64": round(least, 2),
+        "peak_share": round(least / ms, 3),
     }
 
 
-def _edges(face: "EmbeddedFace") -> tuple[float, float, float, float]:
-    return face.box.x_min, face.box.y_min, face.box.x_max, face.box.y_max
+def _looks(artefact: Artefact, photo_side: int) -> Iterator[tuple[Path, int]]:
+    """Yield the detector's network with each side of the square that it looks at, for a square photo."""
+    from model.detection.grid import SMALL_SIDE  # noqa: PLC0415 - as above
+    from model.detection.mtcnn import pyramid_scales  # noqa: PLC0415 - as above
 
-
-def _overlap(one: "EmbeddedFace", other: "EmbeddedFace") -> float:
-    """Intersection over union of two faces' boxes."""
-    a, b = one.box, other.box
-    width = min(a.x_max, b.x_max) - max(a.x_min, b.x_min)
-    height = min(a.y_max, b.y_max) - max(a.y_min, b.y_min)
-    shared = max(0.0, width) * max(0.0, height)
-    areas = [(box.x_max - box.x_min) * (box.y_max - box.y_min) for box in (a, b)]
-    return shared / (sum(areas) - shared)
+    options = artefact.detector.options
+    if artefact.detector.kind != "mtcnn":
+        yield artefact.path("detector.onnx"), SMALL_SIDE
+        return
+    for scale in pyramid_scales(photo_side, photo_side, options["min_face_size"], options["factor"]):
+        yield artefact.path("pnet.onnx"), int(photo_side * scale + 1)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,14 @@
 """Damaged pictures through the engine's process: it must not crash, hang or grow.
 
-    python -m benchmarks.fuzz --inputs 20000
+    python -m benchmarks.fuzz --pack open --inputs 20000
 
 Seeded mutations of real photos in every supported format go to an engine child as a worker runs it, under a deadline,
 in batches of 1 to 8 that are decoded, detected and cropped together; `--embedded` of them go through the embedder too.
+Pictures without a face (`benchmarks.faceless`) come first: in `faces_false` of them one was seen.
 The last line is one JSON object: counts by outcome, and the child's memory in MB (start is after the first quarter of
 the inputs, when the compiled kernels that are kept have all been made; `rss_mb` is the course from there on). A picture
-that ends its child is kept in `--keep`. The exit status is 1 where there is one, or where a child grew by more than
-`--growth-mb`.
+that ends its child is kept in `--keep`. The exit status is 1 where there is one, where a child grew by more than
+`--growth-mb`, or where a face was seen that is not there.
 """
 
 import argparse
@@ -22,12 +23,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmarks.measure import ROOT, model_dir
+from benchmarks.faceless import seeded
+from benchmarks.measure import ROOT, add_pack_option, machine, pack_artefact
 from benchmarks.mutations import mutated, seeds
 from facerec.engine.analyser import ModelAnalyser
 from facerec.engine.process import EngineDied, EngineProcess, EngineStumbled
 from facerec.engine.protocol import REAL_ANALYSER, EngineSpec
+from model.analysis import Limits
 from model.artefact import Artefact
+from model.embedding import Embeddings
 from model.engines import open_engine
 from model.header import InvalidImage
 
@@ -47,11 +51,11 @@ def open_detection_only(spec: EngineSpec) -> ModelAnalyser:
     artefact = Artefact.load(spec.artefact_dir)
     engine = open_engine(artefact, spec.engine, cache_directory=spec.cache_dir, precision=spec.precision)
 
-    def embed(crops: "NDArray[np.uint8]") -> "NDArray[np.float32]":
-        return np.zeros((len(crops), 0), dtype=np.float32)
+    def embed(crops: "NDArray[np.uint8]") -> Embeddings:
+        return Embeddings(np.zeros((len(crops), 0), dtype=np.float32), None)
 
     engine.embed = embed  # type: ignore[method-assign]  # the crops are made and stacked all the same
-    return ModelAnalyser(engine, spec.max_megapixels, artefact.center_weight)
+    return ModelAnalyser(engine, Limits(spec.max_megapixels))
 
 
 class Child:
@@ -121,6 +125,7 @@ class Child:
 def main() -> None:
     """Run it and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_pack_option(parser)
     parser.add_argument("--inputs", type=int, default=20_000)
     parser.add_argument("--embedded", type=float, default=0.05, help="share that goes through the embedder too")
     parser.add_argument("--seed", type=int, default=1)
@@ -128,7 +133,7 @@ def main() -> None:
     parser.add_argument("--max-megapixels", type=float, default=50)
     parser.add_argument("--engine", default="auto")
     parser.add_argument("--images", type=Path, default=ROOT / "examples")
-    parser.add_argument("--model", type=Path, help="the model's directory; default the one in use")
+    parser.add_argument("--faceless-seeds", type=int, default=8, help="sets of pictures without a face")
     parser.add_argument("--growth-mb", type=float, default=GROWTH_MB, help="what a child may grow by from start to end")
     parser.add_argument("--keep", type=Path, help="folder for pictures that end a child; default a temporary one")
     options = parser.parse_args()
@@ -138,13 +143,13 @@ def main() -> None:
     if options.keep is None and not any(keep.iterdir()):
         keep.rmdir()
     print(json.dumps(figures))
-    sys.exit(1 if figures["crashed"] or figures["hung"] or figures["raised"] or figures["grown"] else 0)
+    sys.exit(1 if any(figures[fault] for fault in ("crashed", "hung", "raised", "grown", "faces_false")) else 0)
 
 
 def run(options: argparse.Namespace, keep: Path) -> dict[str, Any]:
     """Feed all the inputs and return the figures."""
     pool, rng = seeds(options.images), random.Random(options.seed)  # noqa: S311 - repeatable, not secret
-    model = options.model or model_dir()
+    model = pack_artefact(options.pack).directory
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="facerec-fuzz-cache-") as cache:
         detection, whole = (
@@ -155,6 +160,10 @@ def run(options: argparse.Namespace, keep: Path) -> dict[str, Any]:
             )
             for factory in (DETECTION_ONLY, REAL_ANALYSER)
         )
+        faceless = [data for _, data in seeded(options.faceless_seeds)]
+        for first in range(0, len(faceless), BATCHES[-1]):
+            detection.feed(faceless[first : first + BATCHES[-1]])
+        false = detection.counts["faces"]
         fed = 0
         while fed < options.inputs:
             images = [mutated(rng, pool) for _ in range(min(rng.choice(BATCHES), options.inputs - fed))]
@@ -164,6 +173,9 @@ def run(options: argparse.Namespace, keep: Path) -> dict[str, Any]:
             fed += len(images)
         parts = {"detection": detection.close(), "whole": whole.close()}
     return {
+        "pack": options.pack,
+        "faceless": len(faceless),
+        "faces_false": false,
         **{
             name: sum(int(part[name]) for part in parts.values())
             for name in ("inputs", "faces", "no_face", "refused", "raised", "crashed", "hung")
@@ -171,6 +183,7 @@ def run(options: argparse.Namespace, keep: Path) -> dict[str, Any]:
         "grown": [name for name, part in parts.items() if part["growth_mb"] > options.growth_mb],
         "seconds": round(time.monotonic() - started, 1),
         **parts,
+        "machine": machine(),
     }
 
 

@@ -1,17 +1,23 @@
-"""What the measurements of one core share: a pinned core, interleaved timing, the machine, a network's arithmetic."""
+"""What the measurements of one core share: a pinned core, a pack's artefact, timing in turns, arithmetic."""
 
+import argparse
 import os
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from model.artefact import Artefact
+from model.packs.build import build
+from model.packs.catalogue import DEFAULT, PACKS
+
 ROOT = Path(__file__).resolve().parents[1]
 PROC_STAT = Path("/proc/stat")
 _BUSY_WINDOW_SECONDS = 0.5
-_SINGLE_THREADED = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+SINGLE_THREADED = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")
 
 
 def pin() -> int:
@@ -19,7 +25,7 @@ def pin() -> int:
 
     Call it before numpy or an engine is imported: their pools of threads read the variables then.
     """
-    os.environ.update(dict.fromkeys(_SINGLE_THREADED, "1"))
+    os.environ.update(dict.fromkeys(SINGLE_THREADED, "1"))
     before = _busy_ticks()
     time.sleep(_BUSY_WINDOW_SECONDS)
     after = _busy_ticks()
@@ -46,14 +52,41 @@ def model_dir() -> Path:
     return built if "FACEREC_MODEL__DIR" not in os.environ and built.exists() else Settings.load().model.dir
 
 
+def add_pack_option(parser: argparse.ArgumentParser) -> None:
+    """Give a benchmark the option `--pack`."""
+    parser.add_argument("--pack", choices=list(PACKS), default=DEFAULT, help="which model; default %(default)s")
+
+
+def pack_artefact(pack: str) -> Artefact:
+    """Return the artefact of a pack, built in the checkout's cache unless it is there; progress goes to stderr.
+
+    A measurement on the own machine is what research licences allow, so the setting for them is not asked. Raises
+    `BuildFailed`.
+    """
+    from facerec.settings import Settings  # noqa: PLC0415 - as above
+
+    last = ""
+
+    def report(step: str, _share: float | None) -> None:
+        nonlocal last
+        if step != last:
+            print(f"{pack}: {step}", file=sys.stderr)
+        last = step
+
+    return build(
+        PACKS[pack], output=ROOT / ".cache" / "packs" / pack, cache=Settings.load().model.cache_dir, report=report
+    )
+
+
 def machine() -> dict[str, Any]:
-    """What the figures were measured on: the CPU, what it can do with bfloat16, and how busy it was."""
+    """What the figures were measured on: the CPU, what it can do with bfloat16 (AMX or not), and how busy it was."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
     flags = set(fields.get("flags", "").split())
     return {
         "cpu": fields.get("model name", "unknown"),
         "bf16": sorted(flags & {"amx_bf16", "avx512_bf16"}),
+        "amx": "amx_tile" in flags,
         "cores": os.cpu_count(),
         "load": round(os.getloadavg()[0], 2),
     }
@@ -93,12 +126,15 @@ def gflop(network: Path, shape: tuple[int, int, int, int]) -> float:
     model.reshape(list(shape))
     total = 0
     for node in model.get_ops():
-        if node.get_type_name() not in {"Convolution", "MatMul"}:
+        kind = node.get_type_name()
+        if kind not in {"Convolution", "GroupConvolution", "MatMul"}:
             continue
-        products = list(node.input(1).get_shape())
-        outputs = list(node.output(0).get_shape())
-        inner = products[1:] if node.get_type_name() == "Convolution" else [node.input(0).get_shape()[-1]]
-        total += 2 * _product(outputs) * _product(inner)
+        weights = list(node.input(1).get_shape())
+        if kind == "MatMul":
+            inner = [node.input(0).get_shape()[-1]]
+        else:
+            inner = weights[2 if kind == "GroupConvolution" else 1 :]  # without (groups and) outputs
+        total += 2 * _product(list(node.output(0).get_shape())) * _product(inner)
     return total / 1e9
 
 

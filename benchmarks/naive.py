@@ -16,7 +16,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.measure import ROOT, interleaved, machine, model_dir, pin
+from benchmarks.measure import ROOT, interleaved, machine, pack_artefact, pin
 from benchmarks.photos import SIZES, by_size
 from model.artefact import Artefact
 
@@ -29,10 +29,11 @@ SIDES = (240, 160)
 
 
 class Naive:
-    """The published code around the published networks; `gallery` is float32 (N, 512), and `enrol` adds to it.
+    """The published code around the published networks, with the weights of the pack classic's artefact.
 
-    Everything in it is facenet-pytorch's own. It is not slowed down: the networks are loaded once, stay in evaluation
-    mode, and keep no gradients. Exits with a sentence where the reference is not installed.
+    `gallery` is float32 (N, 512), and `enrol` adds to it. Everything in it is facenet-pytorch's own. It is not slowed
+    down: the networks are loaded once, stay in evaluation mode, and keep no gradients. Exits with a sentence where the
+    reference is not installed.
     """
 
     def __init__(self, artefact: Artefact, image_size: int, gallery: "NDArray[np.float32] | None" = None) -> None:
@@ -76,11 +77,11 @@ class Naive:
         return distances.index(min(distances)), min(distances)
 
 
-def gallery(count: int = GALLERY) -> "NDArray[np.float32]":
-    """Return a gallery of strangers, float32 (count, 512), L2-normalised: who is in it does not matter to the time."""
+def gallery(dimension: int) -> "NDArray[np.float32]":
+    """Return a gallery of strangers, float32 (GALLERY, D), L2-normalised: who is in it does not matter to the time."""
     import numpy as np  # noqa: PLC0415 - imported after the process has been pinned
 
-    rows = np.random.default_rng(7).normal(size=(count, 512)).astype(np.float32)
+    rows = np.random.default_rng(7).normal(size=(GALLERY, dimension)).astype(np.float32)
     normalised: NDArray[np.float32] = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     return normalised
 
@@ -93,8 +94,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     pin()
-    artefact = Artefact.load(model_dir())
-    ways = {side: Naive(artefact, side, gallery()) for side in SIDES}
+    artefact = pack_artefact("classic")
+    ways = {side: Naive(artefact, side, gallery(artefact.dimension)) for side in SIDES}
     result: dict[str, Any] = {}
     photos = by_size(options.images, options.limit)
     for size in SIZES:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from model.packs.catalogue import DEFAULT
+
 SIZES = ("64", "250", "large")
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 _LONGEST_SIDE = {"64": 96, "250": 400}
@@ -40,12 +42,11 @@ def _spread(photos: list[bytes], limit: int) -> list[bytes]:
 
 
 def _faces(photos: Iterable[bytes]) -> Iterable[Image.Image]:
-    from benchmarks.measure import model_dir  # noqa: PLC0415 - only where faces must be cut out
-    from model.artefact import Artefact  # noqa: PLC0415 - same
+    from benchmarks.measure import pack_artefact  # noqa: PLC0415 - only where faces must be cut out
     from model.engines import open_engine  # noqa: PLC0415 - same
     from model.imaging import decode  # noqa: PLC0415 - same
 
-    engine = open_engine(Artefact.load(model_dir()))
+    engine = open_engine(pack_artefact(DEFAULT))  # one for all: every pack is measured on the same photos
     for data in photos:
         pixels = decode(data)
         image = Image.fromarray(pixels)

@@ -1,10 +1,11 @@
 """A backlog drained by our worker, by our worker without batches, and by a naive app tier, on the same emulated AWS.
 
-    python -m benchmarks.pipeline --images DIR   # DIR as for benchmarks.roundtrip; needs `make install-reference`
+    python -m benchmarks.pipeline --pack open --images DIR   # needs `make install-reference`
 
-Ours is one `celery -A facerec worker` with its defaults; `batch1` the same with FACEREC_WORKER__BATCH_MAX=1; `naive`
-are two processes of `benchmarks.naive_tier`. Each side is timed when it is warm, from a number of results until the
-last one. The naive tier has run its networks before its backlog is filled, so `--naive-warm` results are enough. Our
+DIR is as for `benchmarks.roundtrip`. Ours is one `celery -A facerec worker` with its defaults; `batch1` the same with
+FACEREC_WORKER__BATCH_MAX=1; `naive` are two processes of `benchmarks.naive_tier`, with MTCNN and FaceNet whatever the
+pack. Each side is timed when it is warm, from a number of results until the last one. The naive tier has run its
+networks before its backlog is filled, so `--naive-warm` results are enough. Our
 worker starts on a backlog that is complete, which leaves its engines no idle moment to prepare themselves in: they
 compile what they need as the first batches ask for it, within the first `--warm` results. What a worker's start costs,
 `benchmarks.coldstart` tells. The three take turns, `--rounds` times; medians are reported. CPU times are those of the
@@ -29,6 +30,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.backlog import Backlog, NaiveBacklog
+from benchmarks.measure import add_pack_option, machine, pack_artefact
 from benchmarks.processes import cpu_seconds, descendants
 from benchmarks.roundtrip import Photo, ask, await_enrolment, workload
 from benchmarks.system import ROOT, System
@@ -42,6 +44,7 @@ STALLED_SECONDS = 60
 def main() -> None:
     """Run it and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_pack_option(parser)
     parser.add_argument("--requests", type=int, default=600, help="backlog of ours; batch1 gets as many")
     parser.add_argument("--naive-requests", type=int, default=80, help="backlog of the naive tier, which is slower")
     parser.add_argument("--warm", type=int, default=200, help="first results of ours and of batch1, which do not count")
@@ -51,6 +54,9 @@ def main() -> None:
     parser.add_argument("--images", type=Path, default=ROOT / "examples")
     parser.add_argument("--skip-naive", action="store_true", help="without torch: ours and batch1 only")
     options = parser.parse_args()
+    classic = pack_artefact("classic").directory  # what the naive tier runs whatever the pack
+    os.environ["FACEREC_MODEL__DIR"] = str(pack_artefact(options.pack).directory)
+    os.environ["FACEREC_MODEL__LICENCE"] = "research"
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="facerec-pipeline-")))
         people, photos = workload(options.images, folder / "people")
@@ -59,7 +65,7 @@ def main() -> None:
         system = stack.enter_context(System(folder / "state", workers=0, environ=environ))
         system.run("enrol", "--folder", str(people))
         os.environ.update({k: v for k, v in system.environ.items() if k.startswith(("AWS_", "FACEREC_"))})
-        bench = Bench(system, photos, people)
+        bench = Bench(system, photos, people, classic)
         turns: dict[str, list[Drained]] = {side: [] for side in ("ours", "batch1", "naive")}
         for number in range(options.rounds):
             turns["ours"].append(bench.ours(options.requests, options.warm, {}))
@@ -68,7 +74,9 @@ def main() -> None:
                 turns["naive"].append(bench.naive(options.naive_requests, options.naive_warm))
             for side, drained in turns.items():
                 print(f"round {number + 1}: {side} {drained[-1] if drained else 'skipped'}", file=sys.stderr)
-        print(json.dumps(_summary(turns) | bench.bursts(options.bursts)))
+        print(
+            json.dumps({"pack": options.pack} | _summary(turns) | bench.bursts(options.bursts) | {"machine": machine()})
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +92,11 @@ class Drained:
 class Bench:
     """The sides of the comparison on one running system without workers."""
 
-    def __init__(self, system: System, photos: Sequence[Photo], people: Path) -> None:
+    def __init__(self, system: System, photos: Sequence[Photo], people: Path, classic: Path) -> None:
         self._system = system
         self._photos = list(photos)
         self._people = people
+        self._classic = classic
         settings = Settings.load()
         self._backlog = Backlog(settings, photos, f"{settings.response_queue}-bench")
         self._naive_backlog = NaiveBacklog(settings, photos, f"{settings.response_queue}-naive")
@@ -105,7 +114,7 @@ class Bench:
         backlog = self._naive_backlog
         settings = backlog.settings
         options = {
-            "artefact": str(settings.model.dir),
+            "artefact": str(self._classic),
             "people": str(self._people),
             "endpoint_url": settings.endpoint_url,
             "requests": backlog.requests,

@@ -1,0 +1,79 @@
+"""How the benchmarks count faces: where detectors agree, where a person decided, and where there are none."""
+
+import json
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from benchmarks.agreement import Candidate, Verdict, candidates, counted, overlap, verdicts
+from benchmarks.faceless import KINDS, SIZES, faceless, seeded
+from model.faces import Box
+
+FACE, SAME_FACE_DRAWN_LARGER, ELSEWHERE = Box(10, 10, 50, 60), Box(8, 2, 54, 64), Box(200, 10, 240, 60)
+
+
+def seen(box: Box, *detectors: str) -> dict[str, list[Candidate]]:
+    """Return one photo with one candidate."""
+    return {"a.jpg": [Candidate(box, frozenset(detectors))]}
+
+
+def test_overlap_is_intersection_over_union() -> None:
+    """Of the same box 1, of boxes apart 0, of two halves that share a quarter of the whole a third."""
+    assert overlap(FACE, FACE) == 1
+    assert overlap(FACE, ELSEWHERE) == 0
+    assert overlap(Box(0, 0, 2, 1), Box(1, 0, 3, 1)) == pytest.approx(1 / 3)
+
+
+def test_boxes_of_several_detectors_are_one_face() -> None:
+    """However differently they draw it."""
+    found = candidates({"open": [FACE, ELSEWHERE], "accurate": [SAME_FACE_DRAWN_LARGER], "classic": []})
+    assert found == [Candidate(FACE, frozenset({"open", "accurate"})), Candidate(ELSEWHERE, frozenset({"open"}))]
+
+
+def test_two_boxes_of_one_detector_stay_two_faces() -> None:
+    """A detector cannot confirm itself."""
+    found = candidates({"open": [FACE, SAME_FACE_DRAWN_LARGER]})
+    assert [candidate.found_by for candidate in found] == [{"open"}, {"open"}]
+
+
+def test_a_face_that_two_detectors_see_is_missing_from_the_third() -> None:
+    """And found by the two."""
+    photos = seen(FACE, "accurate", "classic")
+    assert counted("accurate", photos, []).items() >= {"faces_reference": 1, "faces_found": 1}.items()
+    missed = counted("open", photos, [])
+    assert (missed["faces_reference"], missed["faces_found"]) == (1, 0)
+    assert missed["faces_missing"] == [
+        {"file": "a.jpg", "box": [10, 10, 50, 60], "found_by": ["accurate", "classic"]},
+    ]
+
+
+def test_a_face_that_one_detector_sees_is_extra_and_disputed() -> None:
+    """Until a person decides."""
+    figures = counted("open", seen(FACE, "open"), [])
+    assert (figures["faces_reference"], figures["faces_extra"], len(figures["disputed"])) == (0, 1, 1)
+
+
+def test_a_verdict_outweighs_the_detectors(tmp_path: Path) -> None:
+    """Both ways, for its own photo and place alone, and read from the form that `disputed` has."""
+    path = tmp_path / "verdicts.json"
+    path.write_text(json.dumps([{"file": "a.jpg", "box": [9, 9, 51, 61], "face": True}]))
+    judged = verdicts(path)
+    confirmed = counted("open", seen(FACE, "open"), judged)
+    assert (confirmed["faces_found"], confirmed["faces_extra"], confirmed["disputed"]) == (1, 0, [])
+    assert counted("open", seen(ELSEWHERE, "open"), judged)["faces_extra"] == 1
+    refuted = counted("open", seen(FACE, "open", "classic"), [Verdict("a.jpg", FACE, face=False)])
+    assert (refuted["faces_reference"], refuted["faces_refuted"], refuted["faces_missing"]) == (0, 1, [])
+
+
+def test_faceless_pictures_are_the_same_for_a_seed() -> None:
+    """And others for another, of every kind and size."""
+    pictures = faceless(3)
+    assert pictures == faceless(3)
+    assert pictures != faceless(4)
+    assert len(pictures) == len(KINDS) * len(SIZES)
+    assert len(dict(seeded(2))) == 2 * len(pictures)
+    for name, data in pictures.items():
+        with Image.open(BytesIO(data)) as picture:
+            assert f"{picture.width}x{picture.height}" == name.split()[-1]
