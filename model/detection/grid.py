@@ -135,8 +135,9 @@ class _Answers(NamedTuple):
 class GridDetector:
     """A `Detector` of one network, a callable from float32 (N, 3, H, W) to its outputs, named by `outputs`.
 
-    `threshold` is the least score of a face, `overlap` the intersection over union from which two are one. A face whose
-    points show a turn above `upright_degrees` is looked at again, turned back by `turn_factor` times as much.
+    `threshold` is the least score of a face, `overlap` the intersection over union from which two are one. A face is
+    looked at again where its score is below `doubtful`, which it must stand, and where its points show a turn above
+    `upright_degrees`; it is turned back by `turn_factor` times as much.
     """
 
     def __init__(
@@ -147,6 +148,7 @@ class GridDetector:
         *,
         threshold: float,
         overlap: float,
+        doubtful: float = 0.0,
         upright_degrees: float = 180.0,
         turn_factor: float = 1.0,
     ) -> None:
@@ -155,6 +157,7 @@ class GridDetector:
         self._reading = reading
         self._threshold = threshold
         self._overlap = overlap
+        self._doubtful = doubtful
         self._upright = radians(upright_degrees)
         self._turn_factor = turn_factor
 
@@ -194,8 +197,7 @@ class GridDetector:
                 for view, (scores, boxes, points) in zip(group, self._look(canvases), strict=True):
                     scale = np.float32(view.scale)
                     found[view.picture].append(_Answers(scores, boxes / scale, points / scale))
-        faces = [self._merged(answers) for answers in found]
-        return self._uprighted(images, faces)
+        return self._looked_at_again(images, [self._merged(answers) for answers in found])
 
     def _look(self, canvases: NDArray[np.uint8]) -> Iterator[_Answers]:
         """Yield what the network says of each canvas (N, H, W, 3)."""
@@ -231,30 +233,39 @@ class GridDetector:
             for face in largest_first
         ]
 
-    def _uprighted(
-        self, images: Sequence[NDArray[np.uint8]], faces: list[list[DetectedFace]]
+    def _looked_at_again(
+        self, images: Sequence[NDArray[np.uint8]], faces: Sequence[Sequence[DetectedFace]]
     ) -> list[list[DetectedFace]]:
-        """Replace the points of faces that are turned in the plane by those of a look at them turned back."""
-        turned = [
-            (picture, number)
+        """Return the faces with the points of a closer look at those that are turned in the plane or doubtful.
+
+        A doubtful face that the closer look does not see is none.
+        """
+        again = [
+            (picture, face)
             for picture, found in enumerate(faces)
-            for number, face in enumerate(found[:_SECOND_LOOKS])
-            if abs(_turn(face)) > self._upright
+            for face in found[:_SECOND_LOOKS]
+            if face.probability < self._doubtful or abs(_turn(face)) > self._upright
         ]
-        for first in range(0, len(turned), _BATCH):
-            group = turned[first : first + _BATCH]
-            matrices = [_upright(faces[picture][number], self._turn_factor) for picture, number in group]
+        seen: dict[tuple[int, DetectedFace], DetectedFace | None] = {}
+        for first in range(0, len(again), _BATCH):
+            group = again[first : first + _BATCH]
+            matrices = [_upright(face, self._turn_factor) for _, face in group]
             canvases = [
                 warp(images[picture], matrix, SMALL_SIDE) for (picture, _), matrix in zip(group, matrices, strict=True)
             ]
             looks = self._look(np.stack(canvases))
-            for (picture, number), matrix, (_, boxes, points) in zip(group, matrices, looks, strict=True):
+            for (picture, face), matrix, (_, boxes, points) in zip(group, matrices, looks, strict=True):
                 astray = np.abs((boxes[:, :2] + boxes[:, 2:]) / 2 - SMALL_SIDE / 2).max(axis=1, initial=0)
-                if len(astray) and astray.min() <= _ASTRAY * SMALL_SIDE:  # else this look does not see the face
+                if len(astray) and astray.min() <= _ASTRAY * SMALL_SIDE:
                     shown = points[astray.argmin()].reshape(5, 2) - matrix[:, 2]
-                    seen = _pairs(shown @ np.linalg.inv(matrix[:, :2]).T)
-                    faces[picture][number] = replace(faces[picture][number], landmarks=seen)
-        return faces
+                    landmarks = _pairs(shown @ np.linalg.inv(matrix[:, :2]).T)
+                    seen[picture, face] = replace(face, landmarks=landmarks)
+                else:
+                    seen[picture, face] = None if face.probability < self._doubtful else face
+        return [
+            [kept for face in found if (kept := seen.get((picture, face), face)) is not None]
+            for picture, found in enumerate(faces)
+        ]
 
 
 def resized(image: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:

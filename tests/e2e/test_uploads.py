@@ -133,7 +133,7 @@ def test_the_full_result_is_fetched_by_its_request_id(system: System) -> None:
     match = result["faces"][0]["matches"][0]
     assert match["similarity"] > match["threshold"] == result["threshold"]
     assert (result["threshold_source"], result["identities"], result["false_names"]) == ("model", 2, 0.01)
-    assert result["model_id"].startswith("facenet-160-")
+    assert result["model_id"].startswith("open-128-")
     assert result["engine"] in {"openvino", "onnxruntime"}
 
 

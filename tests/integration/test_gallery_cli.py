@@ -162,10 +162,10 @@ def test_a_photo_of_poor_quality_is_refused_unless_the_gate_is_off(real: Command
     with Image.open(next(OBAMA.iterdir())) as image:
         image.filter(ImageFilter.GaussianBlur(18)).save(blurred)
     report = real.json("enrol", "Barack Obama", blurred, status=1)["files"][0]
-    assert (report["status"], report["quality"]["reasons"]) == ("poor_quality", ["blurred"])
+    assert (report["status"], report["quality"]["reasons"][0]) == ("poor_quality", "blurred")
     assert report["quality"]["score"] < 0.5
     open_gate = replace(real, environ=real.environ | {"FACEREC_GALLERY__MIN_QUALITY": "0"})
-    open_gate.run("enrol", "Barack Obama", blurred, says="(blurred)")
+    open_gate.run("enrol", "Barack Obama", blurred, says="(blurred")
 
 
 def test_two_enrolments_at_once_are_both_there(real: CommandLine) -> None:

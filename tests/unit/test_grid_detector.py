@@ -226,3 +226,14 @@ def test_input_is_what_each_network_was_trained_on(reading: Reading, expected: t
     pixels = reading.pixels(canvases)
     assert pixels.shape == (2, 3, 32, 64)
     assert pixels[1, :, 5, 7] == pytest.approx(expected)
+
+
+def test_a_doubtful_face_must_stand_a_closer_look() -> None:
+    """What the closer look does not see is none; a turned face that was never doubtful stays."""
+    image = spotted(250, 250, (124, 124))
+    options = {"threshold": 0.6, "overlap": 0.3, "upright_degrees": 10.0}
+    for doubtful, seen, blind in ((0.95, 1, 0), (0.85, 1, 1)):
+        strict = GridDetector(TurningNet(), OUTPUTS["yunet"], YuNet(), doubtful=doubtful, **options)
+        assert len(strict.detect_batch([image], [WHOLE_SIDE])[0]) == seen
+        unseen = GridDetector(BlindNet(), OUTPUTS["yunet"], YuNet(), doubtful=doubtful, **options)
+        assert len(unseen.detect_batch([image], [WHOLE_SIDE])[0]) == blind
