@@ -161,7 +161,10 @@ class Bench:
             if came:
                 moved = now
             elif now - moved > STALLED_SECONDS:
-                raise RuntimeError(f"{requests - done} of {requests} results are missing")
+                log = (self._system.state / "bench-worker.log").read_text(errors="replace").splitlines()
+                raise RuntimeError(
+                    f"{requests - done} of {requests} results are missing; our worker ended with: {log[-1:]}"
+                )
             done, wrong = done + came, wrong + of_them_wrong
             if start is None and done >= warm:
                 start = now, cpu_seconds(*tier), cpu_seconds(self._emulator), done
