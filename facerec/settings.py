@@ -49,7 +49,7 @@ class Settings(BaseSettings):
         "auto", description="Recognition engine; `auto` takes OpenVINO where installed, else ONNX Runtime"
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="Numbers of the embedder; `auto` takes bf16 where OpenVINO offers it and it is faster here"
+        "auto", description="Numbers of the embedder; `auto` takes bf16 where OpenVINO and the CPU have it"
     )
     reply_style: Literal["sentence", "name"] = Field(
         "sentence", description="`sentence`: `a.jpg: face detected - Jane`; `name`: `a:Jane`"

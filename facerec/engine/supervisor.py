@@ -139,8 +139,6 @@ def _queue_limits(settings: WorkerSettings) -> QueueLimits:
 def _same(loaded: Iterable[Ready]) -> Ready:
     different = set(loaded)
     if len(different) > 1:
-        if len({ready.precision for ready in different}) > 1:
-            raise ConfigurationError("the engines chose different precisions: set FACEREC_PRECISION to fp32 or bf16")
         raise ConfigurationError("the model was replaced while the engine started: start again")
     return different.pop()
 

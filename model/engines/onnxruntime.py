@@ -15,12 +15,17 @@ from model.engines.precision import require_fp32
 def open_engine(artefact: Artefact, threads: int, _cache_directory: Path | None, precision: str) -> GraphEngine:
     """Load the artefact; ONNX Runtime keeps no cache of its own and has no bfloat16 on the CPUs that we run on."""
     require_fp32(precision, "onnxruntime")
+    return GraphEngine("onnxruntime", "fp32", artefact, OnnxRuntimeGraphs(session_options(threads)))
+
+
+def session_options(threads: int) -> onnxruntime.SessionOptions:
+    """Return options for so many threads."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     # A waiting thread sleeps instead of spinning: the cores are shared with the process that feeds the engine.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return GraphEngine("onnxruntime", "fp32", artefact, OnnxRuntimeGraphs(options))
+    return options
 
 
 class OnnxRuntimeGraphs:

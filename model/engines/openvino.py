@@ -1,26 +1,24 @@
-"""The artefact on OpenVINO: the fastest on a server's CPU."""
+"""The artefact on OpenVINO, the fastest embedder on a CPU; one-look detectors run on ONNX Runtime beside it."""
 
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from time import perf_counter
 
 import numpy as np
 import openvino
 from numpy.typing import NDArray
-from openvino import opset13 as ops
 
 from model.artefact import Artefact
 from model.detection.mtcnn import BATCHES
 from model.detection.proposals import Net
+from model.engines import onnxruntime
 from model.engines.graphs import GraphEngine
 from model.engines.openvino_cache import CachingCore
-from model.engines.openvino_shapes import BatchedCrops, Looks, PackedProposals
-from model.engines.precision import choose
+from model.engines.openvino_shapes import BatchedCrops, PackedProposals
+from model.engines.precision import choose, cpu_flags
 
 _HINTS = {"fp32": "f32", "bf16": "bf16"}
-_PROBE_ROUNDS = 7
-_USUAL_CROPS = range(1, 9)  # at a time: one of each picture in a batch
+_USUAL_CROPS = (1, 2, 4, 8)  # at a time
 
 _CACHED_KERNELS = "400"
 """Enough for pictures of a few sizes at a time; some 120 MB."""
@@ -34,18 +32,16 @@ class OpenVinoGraphs:
         self._threads = threads
         self._precision = precision
         self._exact = _config(threads, "fp32")
-        self.shaped: list[PackedProposals | BatchedCrops | Looks] = []
+        self.shaped: list[PackedProposals | BatchedCrops] = []
         """The networks that compile as shapes are first asked for."""
 
     def embedder(self, path: Path) -> Net:
         """Return the graph with its number of crops open."""
         return load_graph(path, self._core, self._threads, self._precision)
 
-    def looks(self, path: Path) -> Looks:
-        """Return the graph, compiled for each shape and usual number of pictures."""
-        net = Looks(path, self._core, self._exact)
-        self.shaped.append(net)
-        return net
+    def looks(self, path: Path) -> Net:
+        """Return the graph on ONNX Runtime, which was faster at every size (ADR 15) and takes any shape as it comes."""
+        return onnxruntime.load_graph(path, onnxruntime.session_options(self._threads))
 
     def proposals(self, path: Path) -> PackedProposals:
         """Return P-Net over packed sheets."""
@@ -83,7 +79,7 @@ class OpenVinoEngine(GraphEngine):
 def open_engine(artefact: Artefact, threads: int, cache_directory: Path | None, precision: str) -> OpenVinoEngine:
     """Load the artefact, reading compiled networks from the cache directory where there are some."""
     core = _core(cache_directory)
-    chosen = choose(precision, core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"), lambda: bf16_speedup(core))
+    chosen = choose(precision, core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"), cpu_flags())
     engine = OpenVinoEngine(artefact, core, threads, chosen)
     engine.embed(_blank(artefact.image_size, 1))  # the first inference packs the weights
     _release(core)
@@ -110,33 +106,7 @@ def load_graph(path: Path, core: openvino.Core, threads: int = 1, precision: str
 
     The shapes stay open: each new one costs some 20 ms once, and none leads to another compilation.
     """
-    return _compiled(path, core, threads, precision)
-
-
-def bf16_speedup(core: openvino.Core) -> float:
-    """Return how many times faster than float32 this core convolves in bfloat16, after 50 ms of measuring.
-
-    The report of capabilities alone would not do: OpenVINO offers bfloat16 also where it only emulates it.
-    """
-    channels, side = 128, 28  # as in the middle of the embedder: 0.2 GFLOP
-    image = ops.parameter([1, channels, side, side], np.float32)
-    # Not random: the time does not depend on the values, as long as they are ordinary numbers.
-    kernel = np.full((channels, channels, 3, 3), 1e-3, dtype=np.float32)
-    network = openvino.Model([ops.convolution(image, kernel, [1, 1], [1, 1], [1, 1], [1, 1])], [image])
-    nets = {precision: _compiled(network, core, 1, precision) for precision in _HINTS}
-    picture = np.ones((1, channels, side, side), dtype=np.float32)
-    seconds = {precision: float("inf") for precision in nets}
-    for _ in range(_PROBE_ROUNDS):
-        for precision, net in nets.items():
-            started = perf_counter()
-            net(picture)
-            # The quickest of each: what else runs on the machine can only make one slower.
-            seconds[precision] = min(seconds[precision], perf_counter() - started)
-    return seconds["fp32"] / seconds["bf16"]
-
-
-def _compiled(network: Path | openvino.Model, core: openvino.Core, threads: int, precision: str) -> Net:
-    compiled = core.compile_model(network, "CPU", _config(threads, precision))
+    compiled = core.compile_model(path, "CPU", _config(threads, precision))
     request = compiled.create_infer_request()
 
     def run(image: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:

@@ -1,4 +1,4 @@
-"""The detectors' networks on OpenVINO with fixed shapes: it prepares a graph again when an input has another shape.
+"""MTCNN's networks on OpenVINO with fixed shapes: it prepares a graph again whenever an input has another shape.
 
 That preparation takes longer than these networks themselves. So each of a few shapes has a compiled graph of its own,
 made when it is first asked for, with inputs and outputs that stay in place.
@@ -12,7 +12,6 @@ import numpy as np
 import openvino
 from numpy.typing import NDArray
 
-from model.detection.grid import DETAIL_SIDE, SMALL_SIDE, WHOLE_SIDE
 from model.detection.packing import Placed, Sheet, Size, pack
 from model.detection.proposals import TILE, Outputs
 from model.engines.openvino_rewriting import add_limit, channels_last, join_heads
@@ -20,13 +19,6 @@ from model.engines.openvino_rewriting import add_limit, channels_last, join_head
 SHAPES = ((40, 88), (64, 112), (96, 136), (128, 160), (152, 208), TILE)  # of P-Net's images; the first fits 64 by 64
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
 NEARLY_FULL = 0.75  # of a batch: from here on the larger one costs less than two
-_PICTURES = (8, 4, 2, 1)
-_USUAL_LOOKS = (
-    *((count, 3, SMALL_SIDE, SMALL_SIDE) for count in _PICTURES),
-    *((count, 3, WHOLE_SIDE, WHOLE_SIDE) for count in (1, 2, 4)),
-    *((1, 3, height, width) for height, width in ((DETAIL_SIDE, 480), (480, DETAIL_SIDE))),
-    *((1, 3, height, width) for height, width in ((WHOLE_SIDE, 192), (192, WHOLE_SIDE))),
-)
 _KEEP, _DROP = np.float32(1e6), np.float32(-1e6)  # far beyond what the first layer gives for pixels in [-1, 1]
 
 
@@ -157,42 +149,3 @@ class BatchedCrops:
             model.reshape([batch, *(int(side) for side in list(model.input(0).partial_shape.get_min_shape())[1:])])
             self._graphs[batch] = _Compiled(self._core, channels_last(model), self._config)
         return self._graphs[batch]
-
-
-class Looks:
-    """A network of whole pictures as a `Net` that takes up to eight of one shape; a compiled graph for each shape.
-
-    The arrays that it returns hold until the next call.
-    """
-
-    def __init__(self, path: Path, core: openvino.Core, config: Mapping[str, Any]) -> None:
-        self._path = path
-        self._core = core
-        self._config = config
-        self._requests: dict[tuple[int, ...], openvino.InferRequest] = {}
-
-    def __call__(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
-        """Run the network on the pictures, as many at a time as there is a compiled graph for."""
-        parts, first = [], 0
-        while first < len(images):
-            count = max(batch for batch in _PICTURES if batch <= len(images) - first)
-            request = self._request((count, *images.shape[1:]))
-            request.infer([images[first : first + count]], share_inputs=True)
-            parts.append([request.get_output_tensor(index).data for index in range(len(request.output_tensors))])
-            first += count
-        if len(parts) == 1:
-            return tuple(parts[0])
-        return tuple(np.concatenate(outputs) for outputs in zip(*parts, strict=True))
-
-    def prepare(self) -> Iterator[None]:
-        """Compile what the usual pictures ask for, one graph a step."""
-        for shape in _USUAL_LOOKS:
-            self._request(shape)
-            yield
-
-    def _request(self, shape: tuple[int, ...]) -> openvino.InferRequest:
-        if shape not in self._requests:
-            model = self._core.read_model(self._path)
-            model.reshape(list(shape))
-            self._requests[shape] = self._core.compile_model(model, "CPU", dict(self._config)).create_infer_request()
-        return self._requests[shape]
