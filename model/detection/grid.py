@@ -12,7 +12,7 @@ and looked at once more (0.94); further looks find no more, since that one's poi
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import atan2, cos, hypot, radians, sin, sqrt
+from math import atan2, ceil, cos, hypot, radians, sin, sqrt
 from typing import NamedTuple, Protocol
 
 import cv2
@@ -27,8 +27,8 @@ from model.nms import suppress_by_union
 STRIDES = (8, 16, 32)
 SMALL_SIDE, WHOLE_SIDE, DETAIL_SIDE = 160, 256, 640
 """Lengths of the longer side at which a picture is shown: a thumbnail, any other as a whole, and in detail."""
-_MORE_DETAIL = (DETAIL_SIDE, 960, 1280, 1920, 2560, 3840)
-"""Where smaller faces are asked for; few, because every length takes compiled networks, and the last one 1 GB."""
+LARGEST_SIDE = 3840
+"""Where smaller faces are asked for: takes 1 GB."""
 
 OUTPUTS = {
     "yunet": tuple(f"{kind}_{stride}" for kind in ("cls", "obj", "bbox", "kps") for stride in STRIDES),
@@ -39,7 +39,6 @@ OUTPUTS = {
 _THUMBNAIL = 128  # pixels of the longer side up to which a picture is a thumbnail
 _WHOLE_IS_ENOUGH = 400  # pixels of the longer side up to which no detail is lost in `WHOLE_SIDE`
 _LEAST_FACE = 10  # pixels of the smallest face that these networks find (YuNet, section 4)
-_PROPORTIONS = (1.0, 0.75, 0.6)  # of short to long side; few, because every shape takes a compiled network
 _SECOND_LOOKS = 100  # faces of a picture that are looked at again, the largest first
 _LARGEST_EXPONENT = 7.0  # of a size in strides: larger than any picture shown, and small enough for float32
 _ASTRAY = 0.2  # of the canvas's side, between its middle and a face that is another one
@@ -136,8 +135,8 @@ class GridDetector:
     """A `Detector` of one network, a callable from float32 (N, 3, H, W) to its outputs, named by `outputs`.
 
     `threshold` is the least score of a face, `overlap` the intersection over union from which two are one. A face is
-    looked at again where its score is below `doubtful`, which it must stand, and where its points show a turn above
-    `upright_degrees`; it is turned back by `turn_factor` times as much.
+    looked at again where its score is below `doubtful`, and where its points show a turn above `upright_degrees`; it is
+    turned back by `turn_factor` times as much. A doubtful face that this closer look does not see is dropped.
     """
 
     def __init__(
@@ -173,10 +172,8 @@ class GridDetector:
             side = WHOLE_SIDE
         else:
             side = DETAIL_SIDE
-        needed = 0 if min_face_pixels is None else longer * _LEAST_FACE / min_face_pixels
-        if needed <= side:
-            return side
-        return next((detail for detail in _MORE_DETAIL if detail >= needed), _MORE_DETAIL[-1])
+        needed = 0 if min_face_pixels is None else _whole_cells(longer * _LEAST_FACE / min_face_pixels)
+        return min(max(side, needed), LARGEST_SIDE)
 
     def detect_batch(
         self, images: Sequence[NDArray[np.uint8]], sides: Sequence[int | None]
@@ -236,10 +233,7 @@ class GridDetector:
     def _looked_at_again(
         self, images: Sequence[NDArray[np.uint8]], faces: Sequence[Sequence[DetectedFace]]
     ) -> list[list[DetectedFace]]:
-        """Return the faces with the points of a closer look at those that are turned in the plane or doubtful.
-
-        A doubtful face that the closer look does not see is none.
-        """
+        """Return the faces, those that are doubtful or turned in the plane after a closer look."""
         again = [
             (picture, face)
             for picture, found in enumerate(faces)
@@ -283,15 +277,12 @@ def _views(number: int, image: NDArray[np.uint8], side: int) -> Iterator[_View]:
     for longer in (side,) if side <= WHOLE_SIDE else (WHOLE_SIDE, side):
         scale = longer / max(height, width)
         shown = max(1, round(width * scale)), max(1, round(height * scale))
-        yield _View(number, scale, *shown, _canvas(*shown, longer))
+        yield _View(number, scale, *shown, (_whole_cells(shown[1]), _whole_cells(shown[0])))
 
 
-def _canvas(width: int, height: int, longer: int) -> tuple[int, int]:
-    """Return height and width of the smallest canvas of a usual shape that holds a view."""
-    shorter = min(width, height)
-    sides = (-(-int(longer * part) // STRIDES[-1]) * STRIDES[-1] for part in _PROPORTIONS)
-    side = min(side for side in sides if side >= shorter)
-    return (side, longer) if width >= height else (longer, side)
+def _whole_cells(pixels: float) -> int:
+    """Return the next length that the coarsest grid divides."""
+    return ceil(pixels / STRIDES[-1]) * STRIDES[-1]
 
 
 def _pairs(points: NDArray[np.floating]) -> Landmarks:

@@ -69,10 +69,10 @@ def detector(net: PretendNet) -> GridDetector:
         (250, 250, None, WHOLE_SIDE),
         (1200, 630, None, DETAIL_SIDE),
         (3000, 4000, None, DETAIL_SIDE),
-        (3000, 4000, 20, 2560),
+        (3000, 4000, 20, 2016),
         (3000, 4000, 200, DETAIL_SIDE),
         (8000, 6000, 10, 3840),
-        (250, 250, 5, DETAIL_SIDE),
+        (250, 250, 5, 512),
     ],
 )
 def test_least_side_follows_the_picture_and_the_smallest_face(
@@ -84,7 +84,7 @@ def test_least_side_follows_the_picture_and_the_smallest_face(
 
 
 def test_large_picture_is_shown_as_a_whole_and_in_detail() -> None:
-    """Two canvases of few shapes, the picture's proportions kept and the rest black."""
+    """Two canvases of its own proportions, whole cells wide and high."""
     net = PretendNet()
     detector(net).detect_batch([spotted(1280, 720)], [DETAIL_SIDE])
     assert sorted(net.shapes) == [(1, 3, 160, 256), (1, 3, 384, 640)]
