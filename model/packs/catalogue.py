@@ -83,7 +83,7 @@ _OPEN = Pack(
     own_files={},
     # Measured on photos turned by 15 to 60 degrees: YuNet's points show 45 to 60 % of the turn.
     detector=DetectorSpec(
-        "yunet", {"threshold": 0.5, "overlap": 0.3, "doubtful": 0.75, "upright_degrees": 4.0, "turn_factor": 1.6}
+        "yunet", {"threshold": 0.6, "overlap": 0.3, "doubtful": 0.75, "upright_degrees": 4.0, "turn_factor": 1.6}
     ),
     crop=CropSpec("aligned", 112),
     embedder=EmbedderSpec(128, mean=0.0, scale=1.0, typical_norm=12.4),  # the graph itself centres and scales
@@ -99,7 +99,7 @@ _ACCURATE = Pack(
     licence=RESEARCH,
     files={"detector.onnx": _SCRFD, "embedder.onnx": _MBF},
     own_files={},
-    detector=DetectorSpec("scrfd", {"threshold": 0.4, "overlap": 0.4, "doubtful": 0.5}),
+    detector=DetectorSpec("scrfd", {"threshold": 0.45, "overlap": 0.4, "doubtful": 0.55}),
     crop=CropSpec("aligned", 112),
     embedder=EmbedderSpec(512, mean=127.5, scale=127.5, typical_norm=23.7),
     center_weight=2.0,
