@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-reference demo up test test-unit test-parity lint audit format bench docs clean
+.PHONY: help install install-reference demo up test test-packs test-unit test-parity lint audit format bench docs clean
 
 help: ## Show this list
 	@echo "facerec: elastic face recognition on AWS. Start with 'make demo'."
@@ -48,15 +48,19 @@ demo: install ## Start everything on an emulated AWS, enrol the samples, recogni
 up: install ## Leave the system running and print its addresses; Ctrl-C stops it
 	@exec $(BIN)/facerec local up $(ARGS)
 
-# The model is built here, since its download may take longer than a test may.
-test: $(VENV)/.dev ## Run all tests but parity
+# The packs are built here, since their downloads (117 MB) may take longer than a test may.
+test-packs: $(VENV)/.runtime
 	@FACEREC_MODEL__DIR=.cache/model $(BIN)/facerec model build
+	@FACEREC_MODEL__DIR=.cache/packs/classic $(BIN)/facerec model build --pack classic
+	@FACEREC_MODEL__DIR=.cache/packs/accurate FACEREC_MODEL__LICENCE=research $(BIN)/facerec model build --pack accurate
+
+test: $(VENV)/.dev test-packs ## Run all tests but parity
 	@$(BIN)/python -m pytest $(ARGS)
 
 test-unit: $(VENV)/.runtime ## Run the unit tests alone
 	@$(BIN)/python -m pytest tests/unit $(ARGS)
 
-test-parity: install-reference ## Compare the engines with facenet-pytorch as published, and run what else needs torch
+test-parity: install-reference test-packs ## Compare the engines with facenet-pytorch as published, and run what else needs torch
 	@$(BIN)/python -m pytest tests/parity tests/integration/test_gallery_cli.py::test_a_saved_pair_is_imported $(ARGS)
 
 lint: $(VENV)/.dev ## Check format, lint, types, layers, security and the generated docs
