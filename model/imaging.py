@@ -66,7 +66,7 @@ def decode_reduced(data: bytes, max_megapixels: float, least_side: Callable[[int
         pixels = decode_plain(data, width, height, reduction) if image.format == "JPEG" else None
         if pixels is None:
             if reduction > 1:
-                image.draft("RGB", (-(-width // reduction), -(-height // reduction)))
+                image.draft("RGB", (width // reduction, height // reduction))
                 reduction = round(max(width, height) / max(image.size))
             pixels = _loaded(image)
         upright = _upright(image)

@@ -13,7 +13,7 @@ from PIL import Image
 
 import model.imaging
 from model.header import InvalidImage
-from model.imaging import ORIENTATION_TAG, decode
+from model.imaging import ORIENTATION_TAG, decode, decode_reduced
 
 WIDTH, HEIGHT = 48, 32
 
@@ -236,3 +236,21 @@ def test_a_large_picture_is_hardly_held_twice(mode: str, format_name: str, orien
 def test_tiny_picture_is_a_picture() -> None:
     """One pixel is enough to be decoded."""
     assert decode(encoded(Image.new("RGB", (1, 1), "red"))).tolist() == [[[255, 0, 0]]]
+
+
+@pytest.mark.parametrize("kind", ["ordinary", "progressive", "grey", "CMYK"])
+@pytest.mark.parametrize(("least_side", "reduction"), [(None, 1), (1001, 1), (501, 1), (500, 2), (240, 4), (10, 8)])
+def test_a_large_jpeg_of_any_kind_is_decoded_as_small_as_it_may_be(
+    kind: str, least_side: int | None, reduction: int
+) -> None:
+    """At most eight times smaller, and the longer side as long as asked for; the picture's own size is told."""
+    image = Image.fromarray(gradient()).resize((1001, 800)).convert({"grey": "L", "CMYK": "CMYK"}.get(kind, "RGB"))
+    data = encoded(image, "JPEG", quality=95, progressive=kind == "progressive")
+    picture = decode_reduced(data, 50, lambda width, height: least_side if (width, height) == (1001, 800) else None)
+    assert (picture.width, picture.height, picture.reduction) == (1001, 800, reduction)
+    assert picture.pixels.shape == (-(-800 // reduction), -(-1001 // reduction), 3)
+    assert not picture.pixels.flags.writeable
+    shrunk = Image.fromarray(decode(data)).resize(
+        (picture.pixels.shape[1], picture.pixels.shape[0]), Image.Resampling.BOX
+    )
+    assert difference(np.asarray(shrunk), picture.pixels) < 3
