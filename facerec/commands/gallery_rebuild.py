@@ -102,7 +102,7 @@ def rebuild(
                 if remove_old:
                     removed += work.remove_old()
     finally:
-        # What was done before an error or Ctrl-C stays, and is told.
+        # What was done before an error or Ctrl-C stays, and is reported.
         _tell(reports, names, model.model_id, removed, found - len(reports), as_json=as_json)
     if any(report.status.failed for report in reports):
         raise SystemExit(1)
