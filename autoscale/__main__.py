@@ -4,7 +4,7 @@ import sys
 
 import click
 
-from facerec.commands.autoscale import command
+from autoscale.commands.autoscale import command
 from facerec.errors import FacerecError
 
 

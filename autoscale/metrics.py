@@ -11,7 +11,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from autoscale.policy import Decision, Policy
-from autoscale.rounds import ActionKind, Cause, Round
+from autoscale.round_result import ActionKind, Cause, Round
 
 _FAILURES = (Cause.LEASE, Cause.QUEUE, Cause.FLEET, "chronicle", *ActionKind)
 _ROUND_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)

@@ -18,8 +18,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from autoscale.estimates import Estimates
-from autoscale.muster import Muster
-from autoscale.observation import Instance, Limits, Observation, Phase, Power, QueueDepth, Unreadable
+from autoscale.observation import Instance, Limits, Muster, Observation, Phase, Power, QueueDepth, Unreadable
 
 
 @dataclass(frozen=True, slots=True)

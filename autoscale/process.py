@@ -2,28 +2,133 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import structlog
 
-from autoscale import bootstrap
-from autoscale.aws.requirements import check_requirements
+from autoscale.aws.backlog import SqsBacklog
+from autoscale.aws.capacity_pools import Offers
+from autoscale.aws.ec2 import Ec2
+from autoscale.aws.fleet import Ec2Fleet
+from autoscale.aws.history import DynamoChronicle
+from autoscale.aws.launches import Launches
+from autoscale.aws.lease import DynamoLease
 from autoscale.controller import Controller, Priors
 from autoscale.metrics import RoundMetrics
-from autoscale.observation import Limits
+from autoscale.observation import Instance, Limits
 from autoscale.policy import Policy
+from autoscale.ports import Backlog, Chronicle, Fleet, Record
 from autoscale.reconciler import Reconciler
-from autoscale.rehearsal import NoChronicle, NoLease, WatchedFleet
-from autoscale.rounds import Round
+from autoscale.round_result import Round
+from facerec.aws.clients import Clients, translated
+from facerec.aws.sqs.queue import check_queue
 from facerec.bootstrap import clients, worker_reports
-from facerec.errors import Transient
-from facerec.metrics import served
-from facerec.setting_groups import AutoscaleSettings
+from facerec.errors import ConfigurationError, Transient
+from facerec.observability.metrics import served
+from facerec.ports import WorkerReports
+from facerec.processes.stop_signals import on_stop_signals
 from facerec.settings import Settings
-from facerec.stopping import on_stop_signals
+from facerec.settings.groups import AutoscaleSettings
+
+
+def make_backlog(settings: Settings) -> Backlog:
+    """The request queue, and how much of it has failed."""
+    return SqsBacklog(clients(settings), settings.request_queue, settings.dead_letter_queue)
+
+
+def make_lease(settings: Settings) -> DynamoLease:
+    """This process's share in the controllers' lease; one for all that acts."""
+    return DynamoLease(clients(settings), settings.fleet_table, lease_seconds=settings.autoscale.lease_seconds)
+
+
+def make_fleet(settings: Settings, holder: DynamoLease, reports: WorkerReports) -> Fleet:
+    """The app tier's instances; with a lease that is never held, to look at only."""
+    aws, instances = clients(settings), settings.instances
+    return Ec2Fleet(
+        Ec2(aws, settings),
+        Launches(aws, settings.fleet_table, holder),
+        holder,
+        reports,
+        Offers(instances.types, instances.subnet_ids),
+        spot=instances.purchase == "spot",
+    )
+
+
+def make_chronicle(settings: Settings) -> Chronicle:
+    """What the fleet did."""
+    return DynamoChronicle(clients(settings), settings.fleet_table)
+
+
+class WatchedFleet:
+    """A `Fleet` that is only looked at: every order is left out."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+
+    def instances(self) -> tuple[Instance, ...]:
+        """The real ones."""
+        return self._fleet.instances()
+
+    def launch(self, numbers: Sequence[int]) -> None:
+        """Nothing."""
+
+    def start(self, instance_ids: Sequence[str]) -> None:
+        """Nothing."""
+
+    def drain(self, instance_ids: Sequence[str], now: float) -> None:
+        """Nothing."""
+
+    def resume(self, instance_ids: Sequence[str]) -> None:
+        """Nothing."""
+
+    def stop(self, instance_ids: Sequence[str]) -> None:
+        """Nothing."""
+
+    def terminate(self, instance_ids: Sequence[str]) -> None:
+        """Nothing."""
+
+
+class NoLease:
+    """A `Lease` that keeps nobody from anything: who only looks needs none."""
+
+    def hold(self) -> bool:
+        """Go on."""
+        return True
+
+    def release(self) -> None:
+        """Nothing."""
+
+
+class NoChronicle:
+    """A `Chronicle` that keeps nothing."""
+
+    def record(self, record: Record) -> None:
+        """Nothing."""
+
+    def records(self, since: float) -> Sequence[Record]:
+        """None."""
+        del since
+        return ()
+
+
+def check_requirements(clients: Clients, settings: Settings) -> None:
+    """Return if queue, table and launch template exist.
+
+    Raises `QueueMissing` or `ConfigurationError` saying how to make what is missing, and `Transient`.
+    """
+    table = settings.fleet_table
+    check_queue(clients, settings.request_queue)
+    with translated(
+        f"find table {table!r}",
+        ResourceNotFoundException=lambda: ConfigurationError(
+            f"there is no table {table!r}; create it with `facerec provision`"
+        ),
+    ):
+        clients.dynamodb.describe_table(TableName=table)
+    Ec2(clients, settings).default_version()
+
 
 log = structlog.get_logger(__name__)
-
 _LEASE_MARGIN_SECONDS = 3.0
 
 
@@ -53,13 +158,13 @@ def controller_of(settings: AutoscaleSettings) -> Controller:
 
 def reconciler_of(settings: Settings, watch: Callable[[Round], None], *, rehearsal: bool) -> Reconciler:
     """The reconciler on AWS; a rehearsal decides and changes nothing."""
-    holder = bootstrap.lease(settings)
-    fleet = bootstrap.fleet(settings, holder, worker_reports(settings))
+    holder = make_lease(settings)
+    fleet = make_fleet(settings, holder, worker_reports(settings))
     return Reconciler(
-        backlog=bootstrap.backlog(settings),
+        backlog=make_backlog(settings),
         fleet=WatchedFleet(fleet) if rehearsal else fleet,
         lease=NoLease() if rehearsal else holder,
-        chronicle=NoChronicle() if rehearsal else bootstrap.chronicle(settings),
+        chronicle=NoChronicle() if rehearsal else make_chronicle(settings),
         controller=controller_of(settings.autoscale),
         watch=watch,
     )

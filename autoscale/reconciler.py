@@ -7,7 +7,7 @@ instances are left as they are.
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TypeVar
@@ -15,16 +15,65 @@ from typing import TypeVar
 import structlog
 
 from autoscale.controller import Controller
-from autoscale.journal import Journal
-from autoscale.observation import Instance, Observation, Unreadable
-from autoscale.pauses import LaunchPause
+from autoscale.observation import Instance, Observation, Power, Unreadable
 from autoscale.policy import Decision, Hold
 from autoscale.ports import Backlog, Chronicle, Fleet, Lease
-from autoscale.rounds import Action, ActionKind, Cause, Round
+from autoscale.round_log import Journal
+from autoscale.round_result import Action, ActionKind, Cause, Round
 from facerec.errors import ConfigurationError, FacerecError, InsufficientCapacity, LeaseLost, Throttled
 
-log = structlog.get_logger(__name__)
+_FIRST_SECONDS = 2.0
+_LONGEST_SECONDS = 60.0
 
+
+class LaunchPause:
+    """Pauses of 2, 4, 8 … 60 s, less up to half by `luck` (from 0 to 1), until a launched instance's worker reports.
+
+    A refusal that comes a minute or more after the last pause is a first one again.
+    """
+
+    def __init__(self, luck: Callable[[], float]) -> None:
+        self._luck = luck
+        self._refusals = 0
+        self._until = 0.0
+        self._reason = ""
+        self._launched: set[int] = set()
+        """The numbers of which nothing has been heard yet."""
+
+    def refused(self, reason: str, now: float) -> None:
+        """EC2 has refused."""
+        if now - self._until >= _LONGEST_SECONDS:
+            self._refusals = 0
+        longest = min(_FIRST_SECONDS * 2 ** min(self._refusals, 10), _LONGEST_SECONDS)
+        seconds = longest * (1 - self._luck() / 2)
+        self._refusals += 1
+        self._until = now + seconds
+        self._reason = f"{reason}; launches pause for {seconds:.1f} s"
+
+    def launched(self, numbers: Iterable[int]) -> None:
+        """EC2 has accepted a launch, which may come to nothing still: the image, a key or a limit may be missing."""
+        self._launched.update(numbers)
+
+    def observe(self, fleet: Sequence[Instance], now: float) -> None:
+        """See what has become of the launches; whom the fleet itself drains or ends is no failure."""
+        there = {one.number: one for one in fleet if one.number in self._launched}
+        drained = {number for number, one in there.items() if one.drain_ordered_at is not None}
+        reported = {number for number, one in there.items() if one.worker is not None}
+        running = {number for number, one in there.items() if one.power is not Power.SHUTTING_DOWN}
+        ended = self._launched - running - drained
+        self._launched -= drained | reported | ended
+        if reported:
+            self._refusals = 0
+        if ended:
+            names = ", ".join(map(str, sorted(ended)))
+            self.refused(f"{names} ended before any report (EC2 tells why as the state transition reason)", now)
+
+    def reason(self, now: float) -> str | None:
+        """Why nothing may be launched at this moment."""
+        return self._reason if now < self._until else None
+
+
+log = structlog.get_logger(__name__)
 _JITTER = 0.1
 """Share of the interval by which rounds come earlier or later, so that several controllers do not march in step."""
 _UNSTARTABLE_SECONDS = 300.0
@@ -32,7 +81,6 @@ _UNSTARTABLE_SECONDS = 300.0
 
 So they are when it may not be started, as by a role that lacks the permission.
 """
-
 T = TypeVar("T")
 
 

@@ -30,12 +30,11 @@ from numpy.typing import NDArray
 
 from benchmarks.measure import ROOT, machine, pack_artefact
 from benchmarks.naive import Naive
-from facerec.accuracy import assess
+from facerec.accuracy.report import assess
 from model.analysis import Limits, analyse
 from model.artefact import Artefact
-from model.confidence import method
 from model.engines import Engine, open_engine
-from model.evaluation import Ranking, Trials
+from model.evaluation import Ranking, Trials, method
 from model.packs.catalogue import PACKS
 
 PICTURES = {".jpg", ".jpeg", ".png", ".webp"}

@@ -31,7 +31,7 @@ from benchmarks.faulty_aws import FaultyAws, faulty_aws
 from benchmarks.fleet_watch import FleetWatch
 from benchmarks.roundtrip import workload
 from benchmarks.system import FACEREC, ROOT, System
-from facerec.local.instances import emulated_ec2, running_instances
+from facerec.local.ec2_host import emulated_ec2, running_instances
 
 _DESCRIBE_FAILS_SECONDS = 20.0
 _FROZEN_SECONDS = 10.0

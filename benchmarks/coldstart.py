@@ -29,7 +29,7 @@ from benchmarks.measure import ROOT, SINGLE_THREADED, add_pack_option, machine, 
 from model.artefact import Artefact
 
 if TYPE_CHECKING:
-    from facerec.engine.protocol import EngineSpec
+    from facerec.engine.child import EngineSpec
 
 ENGINES = ("onnxruntime", "openvino")
 FORMS = ("jpeg", "turned_jpeg", "progressive_jpeg", "rgba_png", "grey16_png", "webp")
@@ -207,7 +207,7 @@ def idle_worker(dimension: int, gallery: Path) -> dict[str, Any]:
 
 
 def _spec(options: argparse.Namespace) -> "EngineSpec":
-    from facerec.engine.protocol import EngineSpec  # noqa: PLC0415 - part of the start that is measured
+    from facerec.engine.child import EngineSpec  # noqa: PLC0415 - part of the start that is measured
 
     return EngineSpec(options.model, options.engine, max_megapixels=50, cache_dir=options.cache)
 

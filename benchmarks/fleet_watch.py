@@ -8,7 +8,7 @@ from typing import Self
 import boto3
 
 from benchmarks.system import System
-from facerec.local.instances import emulated_ec2, running_instances
+from facerec.local.ec2_host import emulated_ec2, running_instances
 
 _LOOK_SECONDS = 0.1
 

@@ -27,8 +27,8 @@ from benchmarks.faceless import seeded
 from benchmarks.measure import ROOT, add_pack_option, machine, pack_artefact
 from benchmarks.mutations import mutated, seeds
 from facerec.engine.analyser import ModelAnalyser
+from facerec.engine.child import REAL_ANALYSER, EngineSpec
 from facerec.engine.process import EngineDied, EngineProcess, EngineStumbled
-from facerec.engine.protocol import REAL_ANALYSER, EngineSpec
 from model.analysis import Limits
 from model.artefact import Artefact
 from model.embedding import Embeddings

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model.confidence import wilson
+from model.evaluation import wilson
 from model.packs.catalogue import PACKS
 from model.tail import VERIFICATION_FMR, ImpostorTail, identification_threshold
 

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.measure import ROOT
-from facerec.model_in_use import analyser, load_artefact, open_engine
+from facerec.engine.loading import analyser, load_artefact, open_engine
 from facerec.settings import Settings
 from model.faces import Box, EmbeddedFace, Quality
 from model.imaging import decode

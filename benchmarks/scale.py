@@ -19,9 +19,8 @@ from time import process_time
 from autoscale.controller import Controller, Priors
 from autoscale.observation import Observation, QueueDepth
 from autoscale.policy import Policy
-from autoscale.simulator.events import Events
 from autoscale.simulator.fleet import SimulatedFleet
-from autoscale.simulator.queue import Queue
+from autoscale.simulator.queue import Events, Queue
 from autoscale.simulator.run import simulate
 from autoscale.simulator.scenario import Environment, Load, LogNormal, Scenarios
 

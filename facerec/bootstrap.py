@@ -1,7 +1,7 @@
 """Wires the ports to their adapters on AWS from the settings, for whoever needs them.
 
-What one tier alone uses it wires itself: the worker its engine and the rest of its queues (`tasks.lifecycle.Worker`),
-the autoscaler its fleet (`autoscale.bootstrap`), and web processes, Flower and a few commands what nobody else needs.
+What one tier alone uses it wires itself: the worker its engine and the rest of its queues (`tasks.worker.Worker`),
+the autoscaler its fleet (`autoscale.process`), and web processes, Flower and a few commands what nobody else needs.
 Adapters are imported where they are made: each tier loads only what it uses, and the web tier runs without the engine.
 """
 
@@ -37,34 +37,34 @@ def task_queue(settings: Settings) -> TaskQueue:
 
 def result_publisher(settings: Settings) -> ResultPublisher:
     """The workers' way back."""
-    from facerec.aws.results import SqsResultPublisher
+    from facerec.aws.sqs.results import SqsResultPublisher
 
     return SqsResultPublisher(clients(settings), settings.response_queue)
 
 
 def result_inbox(settings: Settings, queue: str) -> ResultInbox:
     """The reading end of one response queue."""
-    from facerec.aws.results import SqsResultInbox
+    from facerec.aws.sqs.results import SqsResultInbox
 
     return SqsResultInbox(clients(settings), queue)
 
 
 def template_store(settings: Settings) -> TemplateStore:
     """The gallery's system of record."""
-    from facerec.aws.templates import DynamoTemplateStore
+    from facerec.aws.dynamodb.templates import DynamoTemplateStore
 
     return DynamoTemplateStore(clients(settings), settings.templates_table)
 
 
 def api_keys(settings: Settings) -> ApiKeys:
     """Who may use the web tier."""
-    from facerec.aws.api_keys import DynamoApiKeys
+    from facerec.aws.dynamodb.key_table import DynamoApiKeys
 
     return DynamoApiKeys(clients(settings), settings.keys_table)
 
 
 def worker_reports(settings: Settings) -> WorkerReports:
     """Where workers report, and are asked to drain."""
-    from facerec.aws.worker_reports import DynamoWorkerReports
+    from facerec.aws.dynamodb.worker_reports import DynamoWorkerReports
 
     return DynamoWorkerReports(clients(settings), settings.fleet_table)

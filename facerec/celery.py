@@ -13,7 +13,7 @@ from botocore.exceptions import BotoCoreError
 from celery import Celery
 from kombu.exceptions import OperationalError
 
-from facerec.aws.queue_urls import missing
+from facerec.aws.sqs.queue import missing
 from facerec.errors import ConfigurationError, Transient
 from facerec.messages import TASK_NAME, RecognitionRequest
 from facerec.settings import Settings
@@ -39,7 +39,7 @@ class ConfigurationRefused(ConfigurationError, click.ClickException):
 class FacerecCelery(Celery):
     """A Celery application that reads its configuration from our settings, when it is first needed."""
 
-    events_cls = "facerec.aws.events:Events"
+    events_cls = "facerec.celery_sqs.events.celery_events:Events"
 
     @cached_property
     def settings(self) -> Settings:
@@ -66,7 +66,7 @@ def configuration(settings: Settings) -> dict[str, Any]:
     return {
         # No credentials in a URL: they come from boto3's chain.
         "broker_url": "sqs://",
-        "broker_transport": "facerec.aws.transport:Transport",
+        "broker_transport": "facerec.celery_sqs.transport:Transport",
         "broker_transport_options": {
             "region": settings.aws.region,
             "endpoint_url": settings.endpoint_url,

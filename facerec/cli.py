@@ -10,26 +10,35 @@ from facerec import __version__
 from facerec.errors import FacerecError
 
 _COMMANDS = {
-    "autoscale": ("autoscale", "Keep the fleet of EC2 instances at the size that the backlog needs."),
-    "calibrate": ("calibrate", "Set a collection's threshold for a false match rate."),
-    "config": ("config", "Print the effective settings, or the table of all of them."),
-    "dlq": ("dlq", "List, show, redrive and purge what waits in the dead-letter queue."),
-    "enrol": ("enrol", "Add photos of people to the gallery."),
-    "evaluate": ("evaluate", "Measure the model's accuracy on labelled pairs of photos."),
-    "fleet": ("fleet", "Show the fleet of EC2 instances, now and over time."),
-    "flower": ("flower", "Show workers, tasks and queues in a browser."),
-    "gallery": ("gallery", "List, show, remove, export and import enrolled people."),
-    "keys": ("keys", "Make, list, rotate and revoke the API keys of the web tier's clients."),
-    "local": ("local", "Run the whole system on this machine against an emulated AWS."),
-    "model": ("model", "Build, show, verify, push and pull the model artefact."),
-    "policies": ("policies", "Print the least-privilege IAM policy of each role."),
-    "provision": ("provision", "Create buckets, queues, tables and the launch template, idempotently."),
-    "simulate": ("simulate", "Compare the autoscaler with published rules on a simulated load."),
-    "trace": ("trace", "Tell the story of one request, from logs and the object store."),
-    "web": ("web", "Run the web tier."),
-    "worker": ("worker", "Run the app tier's Celery worker."),
+    "autoscale": (
+        "autoscale.commands.autoscale:command",
+        "Keep the fleet of EC2 instances at the size that the backlog needs.",
+    ),
+    "calibrate": ("facerec.commands.calibrate:command", "Set a collection's threshold for a false match rate."),
+    "config": ("facerec.commands.config:command", "Print the effective settings, or the table of all of them."),
+    "dlq": ("facerec.commands.dlq:command", "List, show, redrive and purge what waits in the dead-letter queue."),
+    "enrol": ("facerec.commands.enrol:command", "Add photos of people to the gallery."),
+    "evaluate": ("facerec.commands.evaluate:command", "Measure the model's accuracy on labelled pairs of photos."),
+    "fleet": ("autoscale.commands.fleet:command", "Show the fleet of EC2 instances, now and over time."),
+    "flower": ("facerec.commands.flower:command", "Show workers, tasks and queues in a browser."),
+    "gallery": ("facerec.commands.gallery:command", "List, show, remove, export and import enrolled people."),
+    "keys": ("facerec.commands.keys:command", "Make, list, rotate and revoke the API keys of the web tier's clients."),
+    "local": ("facerec.commands.local:command", "Run the whole system on this machine against an emulated AWS."),
+    "model": ("facerec.commands.model:command", "Build, show, verify, push and pull the model artefact."),
+    "policies": ("facerec.commands.provision:policies", "Print the least-privilege IAM policy of each role."),
+    "provision": (
+        "facerec.commands.provision:command",
+        "Create buckets, queues, tables and the launch template, idempotently.",
+    ),
+    "simulate": (
+        "autoscale.commands.simulate:command",
+        "Compare the autoscaler with published rules on a simulated load.",
+    ),
+    "trace": ("facerec.commands.trace:command", "Tell the story of one request, from logs and the object store."),
+    "web": ("facerec.commands.web:command", "Run the web tier."),
+    "worker": ("tasks.command:command", "Run the app tier's Celery worker."),
 }
-"""Name → module in `facerec.commands` (its attribute `command`), and the line that `--help` shows."""
+"""Name → where its click command is defined, and the line that `--help` shows."""
 
 _OURS = frozenset({"autoscale", "facerec", "model", "tasks"})
 
@@ -43,8 +52,8 @@ class _LazyGroup(click.Group):
         del ctx
         if cmd_name not in _COMMANDS:
             return None
-        module = importlib.import_module(f"facerec.commands.{_COMMANDS[cmd_name][0]}")
-        command: click.Command = module.command
+        module, _, attribute = _COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

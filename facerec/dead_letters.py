@@ -11,8 +11,8 @@ from functools import cached_property
 from typing import Any, Protocol
 
 from facerec.errors import InvalidMessage, ObjectMissing
-from facerec.keys import output_key
 from facerec.messages import TASK_NAME, Outcome, RecognitionRequest, RecognitionResult
+from facerec.object_keys import output_key
 from facerec.ports import ObjectStore
 
 _UNTOLD = "received too often without an end"

@@ -4,6 +4,7 @@ Readers accept the versions in `SupportedVersion`, ignore unknown fields, and ra
 cannot read, so that web and workers can be upgraded one after the other.
 """
 
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from pathlib import PurePosixPath
@@ -18,14 +19,11 @@ VERSION: Literal[1] = 1
 """What is written."""
 SupportedVersion = Literal[1]
 """What is read: the current version and, once there is one, the previous."""
-
 TASK_NAME = "facerec.recognise"
 """The Celery task that carries a request: explicit, so that moving its module never orphans what is queued."""
-
 UNKNOWN = "Unknown"
 NO_FACE = "No-Face"
 DEFAULT_COLLECTION = "default"
-
 CollectionName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 Ratio = Annotated[float, Field(ge=0.0, le=1.0)]
 ThresholdSource = Literal["request", "collection", "model"]
@@ -165,3 +163,50 @@ class RecognitionResult(_Message):
     def stem(self) -> str:
         """The file name without its extension."""
         return PurePosixPath(self.filename).stem
+
+
+FLEET_TAG = "facerec:fleet"
+"""The tag of the fleet's instances and of what makes them; its value is the prefix."""
+
+
+class WorkerState(StrEnum):
+    """Where a worker is in its life, as it tells itself."""
+
+    READY = "ready"
+    """It takes tasks."""
+    DRAINING = "draining"
+    """It takes no more tasks and finishes those it holds."""
+    DRAINED = "drained"
+    """It takes no tasks and holds none: its instance may be stopped."""
+    ENDED = "ended"
+    """Its process ends in good order: the instance stops, or the worker is started again, as after an update."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReport:
+    """What the worker of one instance last said of itself; the counts are since `ready_at`."""
+
+    instance_id: str
+    state: WorkerState
+    ready_at: float
+    """When it began to take tasks: what launched or started before is what booting took."""
+    reported_at: float
+    held: int
+    """Tasks received and not yet ended."""
+    idle_since: float | None
+    """Since when it holds none; absent while it holds one."""
+    tasks_done: int
+    saturated_seconds: float
+    """How long it held at least as many tasks as it has engines, so that its throughput was its capacity."""
+    saturated_tasks: int
+    """Tasks that ended in that time."""
+    interrupted: bool = False
+    """EC2 has given notice that it takes the instance back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """What is known of one instance's worker: what it said, and what it was asked."""
+
+    report: WorkerReport | None
+    drain_ordered_at: float | None

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from facerec.api_keys import ApiKey
 from facerec.errors import ApiKeyUnreadable
-from facerec.fleet import Registration, WorkerReport
-from facerec.messages import ObjectRef, RecognitionRequest, RecognitionResult
+from facerec.messages import ObjectRef, RecognitionRequest, RecognitionResult, Registration, WorkerReport
 
 if TYPE_CHECKING:
     # The web tier imports this module and runs without numpy and without the engine.

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 import structlog
 
 from facerec.errors import InvalidMessage, ObjectMissing, QueueMissing
-from facerec.keys import copy_key, output_key
 from facerec.messages import (
     NO_FACE,
     UNKNOWN,
@@ -26,6 +25,7 @@ from facerec.messages import (
     RecognitionResult,
     ThresholdSource,
 )
+from facerec.object_keys import copy_key, output_key
 from facerec.ports import FaceEngine, ObjectStore, ResultPublisher
 from model.header import InvalidImage
 from model.tail import ImpostorTail, identification_threshold

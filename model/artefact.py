@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,14 @@ from typing import Any, Self
 
 from model.packs import PERMISSIVE, RESEARCH, CropSpec, DetectorSpec, EmbedderSpec, Licence
 from model.tail import VERIFICATION_FMR, ImpostorTail
+
+Report = Callable[[str, float | None], None]
+"""Called with what is being done and the share of it that is done (0 to 1, or nothing when that is unknown)."""
+
+
+def silent(_text: str, _share: float | None) -> None:
+    """Report to nobody."""
+
 
 HEADER = "model.json"
 SCHEMA = 2

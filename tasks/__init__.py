@@ -1,5 +1,5 @@
 """The app tier: Celery's task and the life of a worker process. Celery imports this package in workers only."""
 
-from tasks import lifecycle, recognise
+from tasks import recognise, worker
 
-__all__ = ["lifecycle", "recognise"]
+__all__ = ["recognise", "worker"]

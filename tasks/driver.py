@@ -9,11 +9,11 @@ from typing import Any, Protocol
 import structlog
 
 from facerec.errors import ConfigurationError, EngineFailure, FacerecError, InvalidMessage, ObjectMissing, Transient
-from facerec.keys import MAX_KEY_BYTES
 from facerec.messages import Outcome, RecognitionRequest, RecognitionResult
+from facerec.object_keys import MAX_KEY_BYTES
 from facerec.recognition import Insist, Recogniser, Timings
-from tasks.latecomers import Latecomers, Postponed
-from tasks.patience import Patience
+from tasks.retry import Patience
+from tasks.stale_tasks import Latecomers, Postponed
 
 log = structlog.get_logger(__name__)
 

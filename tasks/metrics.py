@@ -10,14 +10,13 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.registry import Collector
 
 from facerec import __version__
+from facerec.engine.process import Batch, Failure
 from facerec.engine.supervisor import SupervisedEngine
-from facerec.engine.watch import Batch, Failure
-from facerec.fleet import WorkerState
-from facerec.gallery_cache import GalleryCache
-from facerec.messages import Outcome
-from facerec.metrics import ProcessSum, ended_children_seconds
+from facerec.gallery.cache import GalleryCache
+from facerec.messages import Outcome, WorkerState
+from facerec.observability.metrics import ProcessSum, ended_children_seconds
 from tasks.driver import DEAD_LETTERED, ERROR, POSTPONED, REDELIVERED, Handling
-from tasks.occupancy import Occupancy
+from tasks.utilisation import Occupancy
 
 STAGES = ("fetch", "wait", "decode", "detect", "embed", "engine", "match", "store", "publish")
 """`engine` is the whole way through an engine child: `wait`, `decode`, `detect`, `embed`, and the pipe."""

@@ -5,10 +5,10 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from autoscale.aws.polled import Polled
+from autoscale.aws.cached_reading import Polled
 from autoscale.observation import QueueDepth
 from facerec.aws.clients import Clients, translated
-from facerec.aws.queue_urls import missing
+from facerec.aws.sqs.queue import missing
 from facerec.errors import Transient
 
 _VISIBLE: Final = "ApproximateNumberOfMessages"

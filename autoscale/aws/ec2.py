@@ -3,11 +3,10 @@
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from autoscale.aws.claims import Request
-from autoscale.aws.instances import LAUNCH_TAG, VERSION_TAG, Description, in_launch_order
+from autoscale.aws.instances import LAUNCH_TAG, VERSION_TAG, Description, Request, in_launch_order
 from facerec.aws.clients import Clients, translated
 from facerec.errors import ConfigurationError, InsufficientCapacity, Transient
-from facerec.fleet import FLEET_TAG
+from facerec.messages import FLEET_TAG
 from facerec.settings import Settings
 
 if TYPE_CHECKING:

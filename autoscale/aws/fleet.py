@@ -7,17 +7,16 @@ from dataclasses import replace
 
 import structlog
 
-from autoscale.aws.claims import Claim, Order, Request
+from autoscale.aws.cached_reading import Polled
+from autoscale.aws.capacity_pools import Offers
 from autoscale.aws.ec2 import Ec2, NoSuchInstance, Refused, WrongState
-from autoscale.aws.instances import Description, instance_of, matched, unclaimed
+from autoscale.aws.instances import Claim, Description, Order, Request, instance_of, matched, unclaimed
 from autoscale.aws.launches import BATCH, Launches
 from autoscale.aws.lease import DynamoLease
 from autoscale.aws.names import Names
-from autoscale.aws.offers import Offers
-from autoscale.aws.polled import Polled
 from autoscale.observation import Instance
 from facerec.errors import ConfigurationError, FacerecError, InsufficientCapacity, LeaseLost, Throttled, Transient
-from facerec.fleet import Registration, WorkerReport
+from facerec.messages import Registration, WorkerReport
 from facerec.ports import WorkerReports
 
 log = structlog.get_logger(__name__)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
-from autoscale.aws.claims import Claim, Offer, Order, Request
+from autoscale.aws.instances import Claim, Offer, Order, Request
 from autoscale.aws.lease import DynamoLease
 from facerec.aws.clients import Clients, translated
 from facerec.errors import LeaseLost, Transient

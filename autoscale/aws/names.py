@@ -4,9 +4,8 @@ from collections.abc import Container, Mapping, Sequence
 
 import structlog
 
-from autoscale.aws.claims import Claim
 from autoscale.aws.ec2 import Ec2
-from autoscale.aws.instances import Description, name_of
+from autoscale.aws.instances import Claim, Description, name_of
 from facerec.errors import FacerecError
 
 log = structlog.get_logger(__name__)

@@ -5,11 +5,10 @@ from collections.abc import Iterable, Sequence
 from random import Random
 
 from autoscale.observation import Instance, Power
-from autoscale.simulator.events import Events
 from autoscale.simulator.machine import Machine
-from autoscale.simulator.queue import Queue
+from autoscale.simulator.queue import Events, Queue
 from autoscale.simulator.scenario import Environment
-from facerec.fleet import WorkerState
+from facerec.messages import WorkerState
 
 
 class SimulatedFleet:

@@ -4,10 +4,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from autoscale.observation import Instance, Power
-from autoscale.simulator.events import Events
-from autoscale.simulator.queue import Queue
+from autoscale.simulator.queue import Events, Queue
 from autoscale.simulator.scenario import Environment
-from facerec.fleet import WorkerReport, WorkerState
+from facerec.messages import WorkerReport, WorkerState
 
 
 class Machine:

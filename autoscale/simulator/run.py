@@ -7,15 +7,11 @@ from random import Random
 from autoscale.controller import Priors
 from autoscale.observation import Power
 from autoscale.policy import Policy
-from autoscale.simulator.events import Events
 from autoscale.simulator.fleet import SimulatedFleet
-from autoscale.simulator.keda import Keda
-from autoscale.simulator.naive import Naive
-from autoscale.simulator.queue import Queue
-from autoscale.simulator.scalers import Ours, Scaler, World
+from autoscale.simulator.queue import Events, Queue
+from autoscale.simulator.scalers import Keda, Naive, Ours, Scaler, TargetTracking, World
 from autoscale.simulator.scenario import Environment, Trace
-from autoscale.simulator.target_tracking import TargetTracking
-from facerec.fleet import WorkerState
+from facerec.messages import WorkerState
 
 POLICIES = ("ours", "naive", "keda", "target-tracking")
 _PATIENCE_SECONDS = 6 * 3600.0

@@ -20,8 +20,8 @@ from benchmarks.faults.clients import Harmful
 from benchmarks.faults.rig import START_SECONDS, Processes, Rig
 from benchmarks.faults.verdict import held
 from benchmarks.processes import descendants
-from facerec.local.addresses import poll_until
-from facerec.local.supervisor import Child
+from facerec.processes.addresses import poll_until
+from facerec.processes.supervisor import Child
 
 _LEAD_SECONDS = 4.0
 """Of undisturbed load before the first harm."""

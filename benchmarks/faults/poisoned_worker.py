@@ -11,7 +11,7 @@ from typing import Any
 
 from facerec.cli import cli
 from facerec.engine.analyser import open_analyser
-from facerec.engine.protocol import Analyser, EngineSpec
+from facerec.engine.child import Analyser, EngineSpec
 from model.faces import ImageAnalysis
 from model.header import InvalidImage
 
@@ -43,8 +43,8 @@ def open_poisoned(spec: EngineSpec) -> PoisonedAnalyser:
 
 
 if __name__ == "__main__":
-    from tasks import lifecycle
+    from tasks import worker
 
-    opened: Any = functools.partial(lifecycle.Worker.open, factory=FACTORY)
-    lifecycle.Worker.open = opened  # type: ignore[method-assign]  # no setting chooses the factory
+    opened: Any = functools.partial(worker.Worker.open, factory=FACTORY)
+    worker.Worker.open = opened  # type: ignore[method-assign]  # no setting chooses the factory
     cli(["worker"])

@@ -19,11 +19,11 @@ import httpx
 from botocore.config import Config
 
 from benchmarks.faulty_aws import FaultyAws, faulty_aws
-from facerec.local.addresses import LOOPBACK, answers_ok, free_port
 from facerec.local.emulator import EmulatorKind, emulator
 from facerec.local.environment import emulated_variables, without_aws
-from facerec.local.processes import Command
-from facerec.local.supervisor import Backoff, Child, Supervisor
+from facerec.processes.addresses import LOOPBACK, answers_ok, free_port
+from facerec.processes.children import Command
+from facerec.processes.supervisor import Backoff, Child, Supervisor
 
 FACEREC = (sys.executable, "-m", "facerec.cli")
 START_SECONDS = 120.0

@@ -9,14 +9,14 @@ import click
 
 from facerec.commands.evaluation_set import engine_option, score_pairs, used_and_skipped
 from facerec.commands.gallery_access import OpenGallery, collection_option, counted, open_gallery
-from facerec.commands.printing import json_option
+from facerec.commands.terminal import json_option
 from facerec.messages import for_people
 from model.tail import identification_threshold
 
 if TYPE_CHECKING:
-    from facerec.calibration import Calibration
+    from facerec.accuracy.calibration import Calibration
+    from facerec.accuracy.scoring import Scored
     from facerec.ports import CollectionThreshold
-    from facerec.scoring import Scored
 
 
 @click.command("calibrate")
@@ -74,7 +74,7 @@ def command(
       facerec calibrate --target-fmr 1e-4 --collection staff --pairs pairs.csv --folder photos/ --dry-run
       facerec calibrate --reset
     """  # noqa: D301 - \b is click's mark for a block that is not wrapped
-    from facerec.calibration import calibrate
+    from facerec.accuracy.calibration import calibrate
 
     if (pairs_file is None) != (folder is None):
         raise click.UsageError("Give --pairs and --folder together.")
@@ -154,7 +154,7 @@ def _print(
 
 
 def _true_accepts(scored: "Scored", threshold: float) -> str:
-    from facerec.accuracy import operating_point
+    from facerec.accuracy.report import operating_point
 
     tar = operating_point(scored.trials, threshold).tar
     if tar is None or tar.interval is None:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from facerec import bootstrap
-from facerec.commands.printing import plain, tracked
+from facerec.commands.terminal import plain, tracked
 from facerec.dead_letters import BodySender, DeadLetter, DeadLetterQueue, stored_result
-from facerec.keys import request_prefix
 from facerec.messages import RecognitionRequest
+from facerec.object_keys import request_prefix
 from facerec.ports import ObjectStore
 from facerec.settings import Settings
 
@@ -31,7 +31,7 @@ class Shelf:
         """What is given (click's object), else as the settings name them."""
         if given is not None:
             return given
-        from facerec.aws.dead_letter_queue import SqsBodySender, SqsDeadLetterQueue
+        from facerec.aws.sqs.dead_letter_queue import SqsBodySender, SqsDeadLetterQueue
 
         settings = Settings.load()
         clients = bootstrap.clients(settings)

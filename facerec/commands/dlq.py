@@ -7,8 +7,7 @@ from datetime import UTC, datetime, timedelta
 import click
 
 from facerec.commands.dead_letter_shelf import Shelf, facts, in_a_line, many, name_of, short, surroundings
-from facerec.commands.durations import Duration
-from facerec.commands.printing import json_option, print_columns, tracked
+from facerec.commands.terminal import Duration, json_option, print_columns, tracked
 from facerec.dead_letters import DeadLetter, redrive
 from facerec.errors import FacerecError
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import click
 
-from facerec.commands.printing import places, progress_bar
-from facerec.enrolment import (
+from facerec.commands.terminal import places, progress_bar
+from facerec.gallery.enrolment import (
     MAX_PHOTO_BYTES,
     Enroller,
     EnrolmentReport,
@@ -120,7 +120,7 @@ def _people(folder: Path) -> list[tuple[str, Path]]:
 
 def _enroller(settings: Settings) -> Enroller:
     from facerec import bootstrap
-    from facerec.model_in_use import analyser, load_artefact, open_engine
+    from facerec.engine.loading import analyser, load_artefact, open_engine
 
     artefact = load_artefact(settings)
     return Enroller(

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import click
 
 from facerec.commands.evaluation_set import engine_option, interval, percent, score_pairs, used_and_skipped
-from facerec.commands.picture_file import PictureFile
+from facerec.commands.terminal import PictureFile
+from facerec.engine.loading import load_artefact
 from facerec.errors import FacerecError
-from facerec.model_in_use import load_artefact
 from facerec.settings import Settings
 
 if TYPE_CHECKING:
-    from facerec.accuracy import AccuracyReport, Measured, OperatingPoint
+    from facerec.accuracy.report import AccuracyReport, Measured, OperatingPoint
     from model.evaluation import FoldAccuracy
 
 
@@ -101,7 +101,7 @@ def command(
 
 
 def _evaluate_pairs(pairs_file: Path, folder: Path, engine: str | None, plot: Path | None, *, as_json: bool) -> None:
-    from facerec.accuracy import assess
+    from facerec.accuracy.report import assess
 
     settings = Settings.load()
     artefact = load_artefact(settings)

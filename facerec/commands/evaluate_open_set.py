@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 import click
 
 from facerec.commands.evaluation_set import embed_tracked, percent
+from facerec.engine.loading import load_artefact
 from facerec.messages import for_people
-from facerec.model_in_use import load_artefact
 from facerec.settings import Settings
 from model.tail import identification_threshold
 
 if TYPE_CHECKING:
-    from facerec.open_set import Expectation, IdentificationRates, OpenSetReport
-    from facerec.scoring import Embedding, Skip
+    from facerec.accuracy.open_set import Expectation, IdentificationRates, OpenSetReport
+    from facerec.accuracy.scoring import Embedding, Skip
 
 _INTERVALS = (
     "95 %: Wilson's score interval, widened to a bootstrap over people where they have several probes; the photos that "
@@ -40,8 +40,8 @@ def evaluate(
     as_json: bool,
 ) -> None:
     """Embed the photos, enrol and probe, print the report; raises `NoOpenSet`."""
-    from facerec.open_set import assess_open_set, divide, people_in, search, strangers_in
-    from facerec.scoring import Skip
+    from facerec.accuracy.open_set import assess_open_set, divide, people_in, search, strangers_in
+    from facerec.accuracy.scoring import Skip
 
     settings = Settings.load()
     artefact = load_artefact(settings)
@@ -84,7 +84,7 @@ def _only(people: Mapping[str, Sequence[str]], usable: "Mapping[str, Embedding]"
 
 
 def _photos(found: "Mapping[str, Embedding | Skip]") -> str:
-    from facerec.scoring import Skip
+    from facerec.accuracy.scoring import Skip
 
     reasons = Counter(str(value) for value in found.values() if isinstance(value, Skip))
     told = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in sorted(reasons.items()))

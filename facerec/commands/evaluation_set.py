@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from facerec.commands.printing import tracked
+from facerec.commands.terminal import tracked
 from facerec.settings import Settings
 from model.artefact import Artefact
 
 if TYPE_CHECKING:
-    from facerec.accuracy import Measured
-    from facerec.scoring import Embedding, Scored, Skip
-    from model.confidence import Interval
+    from facerec.accuracy.report import Measured
+    from facerec.accuracy.scoring import Embedding, Scored, Skip
     from model.engines import Engine
+    from model.evaluation import Interval
 
 engine_option = click.option(
     "--engine",
@@ -30,8 +30,7 @@ def score_pairs(
 
     Raises `InvalidPairs` before anything is loaded, and `ConfigurationError` where the engine cannot be opened.
     """
-    from facerec.pairs import read_pairs
-    from facerec.scoring import photos_of, score
+    from facerec.accuracy.scoring import photos_of, read_pairs, score
 
     pairs = read_pairs(pairs_file)
     found, engine = embed_tracked(photos_of(pairs), folder, settings, artefact, engine_name)
@@ -45,8 +44,8 @@ def embed_tracked(
 
     Raises `ConfigurationError` where the engine cannot be opened.
     """
-    from facerec.model_in_use import analyser, open_engine
-    from facerec.scoring import embed_photos
+    from facerec.accuracy.scoring import embed_photos
+    from facerec.engine.loading import analyser, open_engine
 
     engine = open_engine(settings, artefact, engine_name)
     return embed_photos(tracked(photos, "embedding photos"), folder, analyser(settings, engine)), engine

@@ -7,11 +7,10 @@ from typing import Any
 import click
 
 from facerec.commands.gallery_access import OpenGallery, collection_option, counted, open_gallery
-from facerec.commands.gallery_files import export, import_, import_pt
-from facerec.commands.gallery_rebuild import rebuild
-from facerec.commands.printing import json_option, print_columns
-from facerec.enrolment import remove_templates
+from facerec.commands.gallery_files import export, import_, import_pt, rebuild
+from facerec.commands.terminal import json_option, print_columns
 from facerec.errors import ConfigurationError, FacerecError
+from facerec.gallery.enrolment import remove_templates
 from facerec.messages import DEFAULT_COLLECTION
 from facerec.ports import Template
 

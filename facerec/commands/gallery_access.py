@@ -9,10 +9,10 @@ from operator import attrgetter
 import click
 
 from facerec import bootstrap
-from facerec.enrolment import valid_collection, valid_identity
+from facerec.engine.loading import load_artefact
 from facerec.errors import FacerecError
+from facerec.gallery.enrolment import valid_collection, valid_identity
 from facerec.messages import DEFAULT_COLLECTION
-from facerec.model_in_use import load_artefact
 from facerec.ports import ObjectStore, Template, TemplateStore
 from facerec.settings import Settings
 from model.artefact import Artefact

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from facerec.api_keys import ApiKey, Scope, Token, issue, revoked, rotated
-from facerec.commands.durations import Duration
-from facerec.commands.printing import console, json_option
+from facerec.commands.terminal import Duration, console, json_option
 from facerec.errors import FacerecError
 from facerec.settings import Settings
 

@@ -160,9 +160,9 @@ def ec2_host(boot_seconds: float, logs: Path) -> None:
 
     from facerec import bootstrap
     from facerec.local.ec2_host import Ec2Host, worker_command
-    from facerec.logs import configure_logging
+    from facerec.observability.logs import configure_logging
+    from facerec.processes.stop_signals import on_stop_signals
     from facerec.settings import Settings
-    from facerec.stopping import on_stop_signals
 
     settings = Settings.load()
     if settings.endpoint_url is None:

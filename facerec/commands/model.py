@@ -10,14 +10,13 @@ from pathlib import Path
 
 import click
 
-from facerec.commands.printing import json_option, print_columns
+from facerec.commands.terminal import json_option, print_columns
+from facerec.engine.loading import check_licence
 from facerec.errors import ConfigurationError
-from facerec.model_in_use import check_licence
 from facerec.settings import Settings
-from model.artefact import Artefact, ArtefactError
+from model.artefact import Artefact, ArtefactError, Report
 from model.packs import Pack
 from model.packs.catalogue import DEFAULT, PACKS, VGGFACE2
-from model.progress import Report
 
 _UNCALIBRATED = (
     "The thresholds were NOT measured with these weights; those of the pack's own stand in: measure a collection's "
@@ -224,12 +223,13 @@ def verify(directory: Path | None) -> None:
 @click.option("--dir", "directory", type=_DIRECTORY, help="Directory of the artefact.  [default: FACEREC_MODEL__DIR]")
 def push(directory: Path | None) -> None:
     """Send the model to the model bucket and make it the current one there."""
-    from facerec import bootstrap, model_registry
+    from facerec import bootstrap
+    from facerec.engine import registry
 
     settings = Settings.load()
     artefact = _load(directory)
     with _our_errors(), _progress() as report:
-        sent = model_registry.push(bootstrap.object_store(settings), settings.model_bucket, artefact, report)
+        sent = registry.push(bootstrap.object_store(settings), settings.model_bucket, artefact, report)
     click.echo(f"{artefact.model_id} is the current model in {settings.model_bucket} ({sent / 1e6:.1f} MB sent)")
 
 
@@ -244,11 +244,12 @@ def pull(directory: Path | None, model_id: str | None) -> None:
       facerec model pull
       facerec model pull --model-id open-128-0123456789abcdef   # back to an earlier one
     """  # noqa: D301 - as above
-    from facerec import bootstrap, model_registry
+    from facerec import bootstrap
+    from facerec.engine import registry
 
     settings = Settings.load()
     with _our_errors(), _progress() as report:
-        artefact = model_registry.pull(
+        artefact = registry.pull(
             bootstrap.object_store(settings),
             settings.model_bucket,
             directory or settings.model.dir,

@@ -4,7 +4,7 @@ import statistics
 import time
 from io import BytesIO
 
-from facerec.model_in_use import open_engine
+from facerec.engine.loading import open_engine
 from facerec.settings import Settings
 from model.artefact import Artefact
 

@@ -2,9 +2,13 @@
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 
 import click
 
+from facerec.errors import FacerecError
+from facerec.provision.iam.policies import ROLES, policy
+from facerec.provision.iam.statements import Place
 from facerec.settings import Settings
 
 
@@ -22,8 +26,8 @@ def command(as_json: bool) -> None:  # noqa: FBT001 - click passes by name
       FACEREC_PREFIX=staging facerec provision --json
     """  # noqa: D301 - \b is click's mark for a block that is not wrapped
     from facerec.aws.clients import Clients
-    from facerec.aws.provision import provision
-    from facerec.aws.resources import Resource
+    from facerec.provision.provisioning import provision
+    from facerec.provision.resources import Resource
 
     def report(resource: Resource) -> None:
         if as_json:
@@ -35,3 +39,38 @@ def command(as_json: bool) -> None:  # noqa: FBT001 - click passes by name
 
     settings = Settings.load()
     provision(Clients(settings), settings, report)
+
+
+@click.command("policies")
+@click.argument("role", required=False, type=click.Choice(sorted(ROLES)))
+@click.option(
+    "--account", required=True, metavar="ID", help="AWS account, 12 digits: `aws sts get-caller-identity` tells."
+)
+@click.option("--write", "folder", type=click.Path(path_type=Path, file_okay=False), help="Write ROLE.json there.")
+def policies(role: str | None, account: str, folder: Path | None) -> None:
+    """Print the least-privilege IAM policy of ROLE, or of all roles.
+
+    The resources are those that the settings name; nothing is asked of AWS. Instances launch with the role that has the
+    name of FACEREC_INSTANCES__PROFILE (default `<prefix>-worker`).
+
+    \b
+    Examples:
+      facerec policies worker --account 123456789012
+      facerec policies --account 123456789012 --write iam
+      aws iam put-role-policy --role-name facerec-web --policy-name facerec --policy-document \\
+        "$(facerec policies web --account 123456789012)"
+    """  # noqa: D301 - \b is click's mark for a block that is not wrapped
+    if len(account) != 12 or not account.isdecimal():  # noqa: PLR2004 - as AWS numbers accounts
+        raise click.BadParameter(f"{account!r} is no AWS account: 12 digits", param_hint="--account")
+    place = Place(Settings.load(), account)
+    documents = {name: policy(name, place) for name in ([role] if role else sorted(ROLES))}
+    if folder is not None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for name, document in documents.items():
+                (folder / f"{name}.json").write_text(json.dumps(document, indent=2) + "\n")
+        except OSError as exc:
+            raise FacerecError(f"cannot write to {folder}: {exc.strerror}; see --write") from exc
+        click.echo(f"{len(documents)} policies written to {folder}", err=True)
+    else:
+        click.echo(json.dumps(documents[role] if role else documents, indent=2))

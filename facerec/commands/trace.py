@@ -10,11 +10,10 @@ from uuid import UUID
 import click
 
 from facerec import bootstrap
-from facerec.commands.printing import json_option
+from facerec.commands.terminal import json_option
 from facerec.errors import FacerecError
-from facerec.log_records import LogRecord, lines_of, log_files, mentions
-from facerec.request_objects import find
-from facerec.request_story import Objects, Story, story
+from facerec.observability.log_records import LogRecord, lines_of, log_files, mentions
+from facerec.observability.request_trace import Objects, Story, find, story
 from facerec.settings import Settings
 
 STANDARD_INPUT = "-"

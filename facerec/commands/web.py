@@ -11,8 +11,8 @@ from pathlib import Path
 
 import click
 
+from facerec.processes.stop_signals import on_stop_signals
 from facerec.settings import Settings
-from facerec.stopping import on_stop_signals
 
 
 @click.command("web")
@@ -29,7 +29,7 @@ def command(listener: int | None, response_queue: str | None) -> None:
       FACEREC_WEB__AUTH=open facerec web
       FACEREC_WEB__HOST=0.0.0.0 FACEREC_WEB__PROCESSES=2 facerec web
     """  # noqa: D301 - \b is click's mark for a block that is not wrapped
-    from facerec.logs import configure_logging
+    from facerec.observability.logs import configure_logging
 
     settings = Settings.load()
     configure_logging(settings.log, process="web" if response_queue is None else f"web-{response_queue[-12:]}")
@@ -98,7 +98,7 @@ def _run_child(settings: Settings, listener: socket.socket, response_queue: str)
 
 def _run_parent(settings: Settings, listener: socket.socket) -> None:
     from facerec import bootstrap
-    from facerec.aws.response_queues import ResponseQueues
+    from facerec.aws.sqs.response_queues import ResponseQueues
     from facerec.web.metrics import DIRECTORY_VARIABLE, forget_process
     from facerec.web.process import await_resources, start_checks
     from facerec.web.supervisor import WebProcesses

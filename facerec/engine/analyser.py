@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from facerec.engine.protocol import EngineSpec
+from facerec.engine.child import EngineSpec
 from model.analysis import Limits, analyse_batch
 from model.artefact import Artefact
 from model.engines import Engine, open_engine

@@ -6,14 +6,54 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Protocol
 
 import structlog
 
-from facerec.engine.protocol import BatchFailed, EngineSpec, Ready, Refused
+from facerec.engine.child import BatchFailed, EngineSpec, Ready, Refused
 
+
+class Failure(StrEnum):
+    """Why a batch failed as a whole."""
+
+    CRASHED = "crashed"
+    OVERRAN = "overran"
+    RAISED = "raised"
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one engine child took at once, and how it ended."""
+
+    waited_seconds: tuple[float, ...]
+    """How long each of its images had waited for a child."""
+    seconds: float
+    failure: Failure | None = None
+
+
+class EngineWatch(Protocol):
+    """Is told by the threads that feed the children; it must be quick, and must not raise."""
+
+    def batch(self, batch: Batch) -> None:
+        """A batch is over."""
+
+    def replaced(self) -> None:
+        """A child that had ended has a successor."""
+
+
+class _Nobody:
+    def batch(self, batch: Batch) -> None:
+        """Forget it."""
+
+    def replaced(self) -> None:
+        """Forget it."""
+
+
+NOBODY: EngineWatch = _Nobody()
+"""Nobody listens."""
 log = structlog.get_logger(__name__)
-
 _BOOT = (
     "import sys; from multiprocessing.connection import Connection; pipe = Connection(int(sys.argv[1])); "
     "sys.path[:] = pipe.recv(); from facerec.engine.child import run; run(pipe)"

@@ -10,15 +10,23 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from facerec.engine.child import REAL_ANALYSER, EngineSpec, Ready
 from facerec.engine.cores import available_cores
-from facerec.engine.image_queue import ImageQueue, QueuedImage, QueueLimits
-from facerec.engine.process import EngineDied, EngineOverran, EngineProcess, EngineRefused, EngineStumbled
-from facerec.engine.protocol import REAL_ANALYSER, EngineSpec, Ready
-from facerec.engine.size import megapixels
-from facerec.engine.watch import NOBODY, Batch, EngineWatch, Failure
+from facerec.engine.image_queue import ImageQueue, QueuedImage, QueueLimits, megapixels
+from facerec.engine.process import (
+    NOBODY,
+    Batch,
+    EngineDied,
+    EngineOverran,
+    EngineProcess,
+    EngineRefused,
+    EngineStumbled,
+    EngineWatch,
+    Failure,
+)
 from facerec.errors import ConfigurationError, EngineFailure, FacerecError, Transient
-from facerec.setting_groups import WorkerSettings
 from facerec.settings import Settings
+from facerec.settings.groups import WorkerSettings
 from model.header import InvalidImage
 
 if TYPE_CHECKING:

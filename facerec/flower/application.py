@@ -8,24 +8,162 @@
 All remote control is off (`read_only`): Flower hides its buttons and answers its calls with 403.
 """
 
+import asyncio
 import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import structlog
 import tornado.web
+from celery import states
+from celery.events.state import State
 from flower.api.tasks import GetQueueLengths
 from flower.app import Flower
 from flower.events import Events
+from flower.inspector import Inspector
 from flower.urls import settings as flower_settings
 from flower.views.broker import BrokerView
 from flower.views.monitor import Metrics
 from tornado.ioloop import IOLoop
 
-from facerec.aws.clients import shared_clients
-from facerec.celery import FacerecCelery
-from facerec.flower.queues import SqsBroker
-from facerec.flower.workers import Inspected
+from facerec.aws.clients import Clients, shared_clients
+from facerec.aws.sqs.queue import QueueUrls, missing
+from facerec.aws.sqs.response_queues import ResponseQueues
+from facerec.celery import TASK, FacerecCelery
+from facerec.errors import FacerecError
 from facerec.settings import Settings
+
+_READY, _UNACKED, _DELAYED = "", "NotVisible", "Delayed"
+_COUNTS = {suffix: f"ApproximateNumberOfMessages{suffix}" for suffix in (_READY, _UNACKED, _DELAYED)}
+_READERS = 4
+
+
+class SqsBroker:
+    """What Flower calls a broker. SQS counts approximately."""
+
+    def __init__(self, clients: Clients, settings: Settings) -> None:
+        self._clients = clients
+        self._settings = settings
+        self._urls = QueueUrls(clients)
+        self._pool = ThreadPoolExecutor(_READERS, "queues")
+
+    async def queues(self, names: Iterable[str]) -> list[dict[str, Any]]:
+        """A row for each queue of the system, whatever `names` says; an unreadable one has `error`, and no counts."""
+        del names
+        settings = self._settings
+        found = [settings.request_queue, settings.dead_letter_queue, settings.response_queue, settings.events_queue]
+        run = IOLoop.current().run_in_executor
+        rows: list[dict[str, Any]] = []
+        try:
+            found[3:3] = await run(self._pool, self._owned_response_queues)
+        except FacerecError as exc:
+            rows.append(_unreadable(f"{settings.response_queue}-*", exc))
+        pending = [run(self._pool, self._row, name) for name in found]
+        return [*[await row for row in pending], *rows]
+
+    def _owned_response_queues(self) -> list[str]:
+        return ResponseQueues(self._clients, self._settings.response_queue, retention_seconds=0).names()
+
+    def _row(self, name: str) -> dict[str, Any]:
+        try:
+            with missing(name, "read"):
+                counts = self._clients.sqs.get_queue_attributes(
+                    QueueUrl=self._urls.url(name),
+                    AttributeNames=list(_COUNTS.values()),  # type: ignore[arg-type]  # literals
+                )["Attributes"]
+            numbers = {suffix: int(counts[attribute]) for suffix, attribute in _COUNTS.items()}  # type: ignore[index]  # as above
+        except (FacerecError, KeyError) as exc:
+            self._urls.forget(name)
+            return _unreadable(name, exc)
+        return {
+            "name": name,
+            "messages": sum(numbers.values()),
+            "messages_ready": numbers[_READY],
+            "messages_unacknowledged": numbers[_UNACKED],
+            "messages_delayed": numbers[_DELAYED],
+        }
+
+
+def _unreadable(name: str, exc: Exception) -> dict[str, Any]:
+    """The counts are unknown, not 0."""
+    return {"name": name, "messages": None, "error": str(exc)}
+
+
+_HELD = frozenset({states.RECEIVED, states.STARTED})
+
+
+class Inspected:
+    """In the place of Flower's `Inspector`: the same dictionaries, made from the events' state; nobody is asked."""
+
+    inspect_methods: tuple[str, ...] = Inspector.inspect_methods
+
+    def __init__(self, state: Callable[[], State], queue: str, broker: str) -> None:
+        self._state = state
+        self._queue = queue
+        self._broker = broker
+
+    def inspect(self, workername: str | None = None) -> "asyncio.Future[None]":
+        """Nothing to be asked; done at once."""
+        del workername
+        done: asyncio.Future[None] = asyncio.get_event_loop().create_future()
+        done.set_result(None)
+        return done
+
+    @property
+    def workers(self) -> dict[str, dict[str, Any]]:
+        """By name, as a worker itself would answer, as far as events tell; raises nothing."""
+        state: Any = self._state()
+        held: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+        for task in list(state.tasks.data.values()):
+            if task.worker is not None and task.state in _HELD:
+                held[task.worker.hostname, task.state].append(_held(task))
+        return {
+            name: self._worker(worker) | {"active": held[name, states.STARTED], "reserved": held[name, states.RECEIVED]}
+            for name, worker in list(state.workers.data.items())
+        }
+
+    def _worker(self, worker: Any) -> dict[str, Any]:
+        queue = dict.fromkeys(("alias", "queue_arguments", "binding_arguments"))
+        return {
+            "stats": {
+                "pid": worker.pid,
+                "total": {TASK: worker.processed or 0},
+                "broker": {"transport": "sqs", "hostname": self._broker},
+                "clock": worker.clock,
+                "pool": {
+                    "online": worker.alive,
+                    "heartbeat_every": f"{worker.freq} s",
+                    "load_average": worker.loadavg,
+                    "software": f"{worker.sw_ident} {worker.sw_ver} on {worker.sw_sys}",
+                },
+            },
+            "active_queues": [
+                queue
+                | {"name": self._queue, "routing_key": self._queue, "exchange": None}
+                | {"durable": True, "exclusive": False, "no_ack": False, "auto_delete": False}
+            ],
+            "registered": [TASK],
+            "scheduled": [],
+            "revoked": [],
+            "conf": {},
+            "timestamp": max(worker.heartbeats, default=None),
+        }
+
+
+def _held(task: Any) -> dict[str, Any]:
+    return {
+        "id": task.uuid,
+        "name": task.name,
+        "args": task.args,
+        "kwargs": task.kwargs,
+        "time_start": task.started,
+        "acknowledged": False,
+        "worker_pid": None,
+        "hostname": task.worker.hostname,
+    }
+
 
 log = structlog.get_logger(__name__)
 

@@ -13,13 +13,13 @@ import structlog
 from flower.options import options
 
 from facerec.aws.clients import shared_clients
-from facerec.aws.queue_urls import check_queue
+from facerec.aws.sqs.queue import check_queue
 from facerec.errors import ConfigurationError
 from facerec.flower.application import FlowerApplication
-from facerec.logs import configure_logging
-from facerec.setting_groups import FlowerSettings
+from facerec.observability.logs import configure_logging
+from facerec.processes.stop_signals import on_stop_signals
 from facerec.settings import Settings
-from facerec.stopping import on_stop_signals
+from facerec.settings.groups import FlowerSettings
 
 log = structlog.get_logger(__name__)
 

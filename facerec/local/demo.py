@@ -7,9 +7,9 @@ from pathlib import Path
 import httpx
 
 from facerec.errors import ConfigurationError, FacerecError
-from facerec.local.addresses import poll_until
 from facerec.local.progress import Progress
 from facerec.local.system import LocalSystem
+from facerec.processes.addresses import poll_until
 
 _ZERO_SECONDS = 30.0
 _SENTENCES = {

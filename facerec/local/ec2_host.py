@@ -10,17 +10,53 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import boto3
 import structlog
 
-from facerec.aws.clients import Clients
+from facerec.aws.clients import Clients, translated
 from facerec.errors import FacerecError
-from facerec.local.instances import running_instances
-from facerec.local.processes import Command, Leash, Process, describe_exit
+from facerec.messages import FLEET_TAG
+from facerec.processes.children import Command, Leash, Process, describe_exit
 from facerec.settings import Settings
 
-log = structlog.get_logger(__name__)
+if TYPE_CHECKING:
+    from mypy_boto3_ec2 import EC2Client
+    from mypy_boto3_ec2.type_defs import InstanceTypeDef
 
+
+def emulated_ec2(variables: Mapping[str, str]) -> "EC2Client":
+    """A client of the EC2 that a local system's variables lead to, whatever this process's own lead to."""
+    session = boto3.Session(
+        aws_access_key_id=variables["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=variables["AWS_SECRET_ACCESS_KEY"],
+        region_name=variables["AWS_DEFAULT_REGION"],
+    )
+    return session.client("ec2", endpoint_url=variables["AWS_ENDPOINT_URL"])
+
+
+def running_instances(ec2: "EC2Client", prefix: str, *, pending: bool = False) -> dict[str, str]:
+    """The names of the fleet's running (and `pending`) instances by their ids; raises `Transient`."""
+    states = ["pending", "running"] if pending else ["running"]
+    with translated("read the emulated EC2's instances"):
+        pages = ec2.get_paginator("describe_instances").paginate(
+            Filters=[
+                {"Name": f"tag:{FLEET_TAG}", "Values": [prefix]},
+                {"Name": "instance-state-name", "Values": states},
+            ]
+        )
+        found = [one for page in pages for group in page["Reservations"] for one in group["Instances"]]
+    return {one["InstanceId"]: _name(one) for one in found}
+
+
+def _name(instance: "InstanceTypeDef") -> str:
+    """The instance's name, which it gets a moment after its launch; its id until then."""
+    tags = {tag["Key"]: tag["Value"] for tag in instance.get("Tags", [])}
+    return tags.get("Name", instance["InstanceId"])
+
+
+log = structlog.get_logger(__name__)
 _LOOK_SECONDS = 0.25
 _RESTART_SECONDS = 1.0
 """As the unit's `RestartSec`."""

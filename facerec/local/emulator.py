@@ -8,9 +8,9 @@ from enum import StrEnum
 from pathlib import Path
 
 from facerec.errors import ConfigurationError
-from facerec.local.addresses import LOOPBACK, answers_ok
 from facerec.local.environment import without_aws
-from facerec.local.processes import Command
+from facerec.processes.addresses import LOOPBACK, answers_ok
+from facerec.processes.children import Command
 
 DEFAULT_PORT = 4566
 START_SECONDS = 30.0

@@ -4,9 +4,9 @@ import os
 import shlex
 from collections.abc import Mapping
 
-from facerec.local.addresses import LOOPBACK
-from facerec.loopback import on_loopback
+from facerec.processes.addresses import LOOPBACK
 from facerec.settings import Settings
+from facerec.settings.values import on_loopback
 
 _OWN = {
     # Any value does: the emulators check no signature.

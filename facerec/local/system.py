@@ -10,16 +10,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
-from facerec.local.addresses import LOOPBACK, answers_ok, free_port, poll_until
+from facerec.engine.loading import load_artefact
+from facerec.local.ec2_host import emulated_ec2, running_instances
 from facerec.local.emulator import DEFAULT_PORT, START_SECONDS, Emulator, EmulatorKind, emulator
 from facerec.local.environment import system_variables, web_variables, without_aws
-from facerec.local.instances import emulated_ec2, running_instances
-from facerec.local.processes import Command, tail
 from facerec.local.progress import Progress
-from facerec.local.signals import stop_signals
 from facerec.local.state import Running, StateDirectory
-from facerec.local.supervisor import ChildFailed, Supervisor
-from facerec.model_in_use import load_artefact
+from facerec.processes.addresses import LOOPBACK, answers_ok, free_port, poll_until
+from facerec.processes.children import Command, tail
+from facerec.processes.stop_signals import stop_signals
+from facerec.processes.supervisor import ChildFailed, Supervisor
 from facerec.settings import Settings
 
 _WEB_START_SECONDS = 60.0

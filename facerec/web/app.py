@@ -6,11 +6,11 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, Reque
 
 from facerec.ports import ObjectStore, TaskQueue
 from facerec.settings import Settings
-from facerec.web import api, metrics, pages, replies, uploads
-from facerec.web.access import UNDEFINED, Gate, behind_proxies
+from facerec.web import metrics, pages, replies, results, uploads
 from facerec.web.admission import Admission
+from facerec.web.auth.access import UNDEFINED, Gate, behind_proxies
+from facerec.web.auth.hook import guard
 from facerec.web.forms import FORM_MEMORY_BYTES, FORM_OVERHEAD_BYTES, MAX_FORM_PARTS, UploadRequest
-from facerec.web.guard import guard
 from facerec.web.headers import HEADERS, PAGE_POLICY, TRANSPORT_SECURITY
 from facerec.web.inbox import Waiters
 from facerec.web.readiness import Readiness
@@ -57,7 +57,7 @@ def create_app(
     )
     app.register_blueprint(uploads.blueprint(desk))
     app.register_blueprint(
-        api.blueprint(settings=settings, store=store, readiness=readiness, open_to_all=gate.open_to_all)
+        results.blueprint(settings=settings, store=store, readiness=readiness, open_to_all=gate.open_to_all)
     )
     app.register_blueprint(pages.blueprint(settings, open_to_all=gate.open_to_all))
     app.register_blueprint(metrics.blueprint(measured))
@@ -98,7 +98,7 @@ def _worded(status: int, sentence: str, code: int = UNDEFINED) -> Response:
     """JSON where programs ask, plain text elsewhere."""
     sentence = replies.one_line(sentence)
     if request.path.startswith("/api/"):
-        return api.error(status, sentence, code)
+        return results.error(status, sentence, code)
     return Response(sentence, status=status, content_type="text/plain; charset=utf-8")
 
 

@@ -9,7 +9,7 @@ from werkzeug.datastructures import FileStorage
 from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.formparser import FormDataParser
 
-from facerec.keys import base_name
+from facerec.object_keys import base_name
 from facerec.web import replies
 from facerec.web.replies import Declined
 

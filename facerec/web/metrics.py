@@ -14,7 +14,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from facerec.messages import Outcome
-from facerec.metrics import ProcessSum, ended_children_seconds
+from facerec.observability.metrics import ProcessSum, ended_children_seconds
 from facerec.web.admission import Cause
 from facerec.web.replies import Reply
 from facerec.web.uploads import Record

@@ -3,7 +3,7 @@
 from flask import Blueprint, render_template
 
 from facerec.settings import Settings
-from facerec.web.guard import needs
+from facerec.web.auth.hook import needs
 from facerec.web.replies import megabytes
 
 

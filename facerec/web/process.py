@@ -8,18 +8,17 @@ from pathlib import Path
 import structlog
 
 from facerec import bootstrap
-from facerec.aws.queue_identity import made_at
-from facerec.aws.queue_urls import check_queue
+from facerec.aws.sqs.queue import check_queue, made_at
 from facerec.errors import FacerecError, Transient
 from facerec.settings import Settings
-from facerec.web.access import Gate
 from facerec.web.admission import Admission
 from facerec.web.app import create_app
+from facerec.web.auth.access import Gate
+from facerec.web.auth.key_cache import KeyRing
 from facerec.web.inbox import InboxThread, Waiters
-from facerec.web.key_ring import KeyRing
 from facerec.web.metrics import WebMetrics
 from facerec.web.readiness import Check, Readiness
-from facerec.web.rescue import Rescue
+from facerec.web.recovery import Rescue
 from facerec.web.server import WebServer
 
 log = structlog.get_logger(__name__)

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 from waitress.task import WSGITask
 
-from facerec.web.access import Denial
-from facerec.web.guard import DENIAL
-from facerec.web.key_ring import UNREAD, Unread
+from facerec.web.auth.access import Denial
+from facerec.web.auth.hook import DENIAL
+from facerec.web.auth.key_cache import UNREAD, Unread
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment

@@ -12,14 +12,14 @@ from flask import Blueprint, Request, Response, g, request
 
 from facerec.api_keys import Scope
 from facerec.errors import ConfigurationError, QueueMissing, Transient
-from facerec.keys import input_key, safe_name
 from facerec.messages import ObjectRef, RecognitionRequest
+from facerec.object_keys import input_key, safe_name
 from facerec.ports import ObjectStore, TaskQueue
 from facerec.settings import Settings
 from facerec.web import replies
 from facerec.web.admission import Admission
+from facerec.web.auth.hook import needs
 from facerec.web.forms import Upload, read_upload
-from facerec.web.guard import needs
 from facerec.web.inbox import Waiter, Waiters
 from facerec.web.replies import Declined, Reply
 from model.header import InvalidImage, read_header

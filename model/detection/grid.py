@@ -20,9 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.alignment import warp
-from model.detection.proposals import Net
+from model.detection.proposals import Net, suppress_by_union
 from model.faces import Box, DetectedFace, Landmarks
-from model.nms import suppress_by_union
 
 STRIDES = (8, 16, 32)
 SMALL_SIDE, WHOLE_SIDE, DETAIL_SIDE = 160, 256, 640

@@ -11,10 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.detection.packing import CELL, STRIDE, Tile
-from model.detection.proposals import Net, Outputs, ProposalNet, TileByTile, proposed
-from model.detection.pyramid import IntegralImage
+from model.detection.proposals import (
+    IntegralImage,
+    Net,
+    Outputs,
+    ProposalNet,
+    TileByTile,
+    proposed,
+    suppress_by_smaller,
+    suppress_by_union,
+)
 from model.faces import Box, DetectedFace
-from model.nms import suppress_by_smaller, suppress_by_union
 
 BATCHES = {24: 64, 48: 16}  # crops of a size at a time: fits a cache, and bounds the memory for any number of them
 

@@ -1,8 +1,15 @@
 """The artefact on OpenVINO, the fastest embedder on a CPU; one-look detectors run on ONNX Runtime beside it."""
 
-from collections.abc import Iterator
+import ctypes
+import fcntl
+import mmap
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import openvino
@@ -11,15 +18,78 @@ from numpy.typing import NDArray
 from model.artefact import Artefact
 from model.detection.mtcnn import BATCHES
 from model.detection.proposals import Net
-from model.engines import onnxruntime
-from model.engines.graphs import GraphEngine
-from model.engines.openvino_cache import CachingCore
+from model.engines import choose, cpu_flags, onnxruntime
+from model.engines.onnxruntime import GraphEngine
 from model.engines.openvino_shapes import BatchedCrops, PackedProposals
-from model.engines.precision import choose, cpu_flags
+
+_LONGEST_WAIT_SECONDS = 5.0
+"""A turn takes a second at most; the first batch of an engine, which may have to wait for one, has a time limit."""
+
+
+class CachingCore(openvino.Core):  # type: ignore[misc]  # it has no stubs
+    """A core with a cache directory; of the processes that use it one at a time compiles, or reads what is there."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__()
+        directory.mkdir(parents=True, exist_ok=True)
+        self.directory = directory
+        self._patience_seconds = _LONGEST_WAIT_SECONDS
+        self.set_property({"CACHE_DIR": str(directory)})
+
+    def compile_model(
+        self, model: Path | openvino.Model, device: str, config: Mapping[str, Any]
+    ) -> openvino.CompiledModel:
+        """Compile as `Core` does; a network that was compiled now is then read back, which takes half the memory."""
+        with self._turn() as ours:
+            if not ours:
+                self._patience_seconds = 0.0  # for the networks that follow
+                return super().compile_model(model, device, {**config, "CACHE_DIR": ""})
+            compiled = super().compile_model(model, device, config)
+            # What could not be saved cannot be read back, either.
+            if not compiled.get_property("LOADED_FROM_CACHE") and os.access(self.directory, os.W_OK):
+                del compiled
+                compiled = super().compile_model(model, device, config)
+            return compiled
+
+    @contextmanager
+    def _turn(self) -> Iterator[bool]:
+        """Wait for this process's turn; whether it came."""
+        # The lock is on the directory itself: one that came ready-made may not be writable.
+        directory = os.open(self.directory, os.O_RDONLY)
+        try:
+            yield _locked(directory, time.monotonic() + self._patience_seconds)
+        finally:
+            os.close(directory)  # and with it the lock
+
+    def release(self) -> None:
+        """Give back the pages of the files that are mapped; whatever is read again comes from the file.
+
+        Only mappings that cannot be written are touched: nothing but what is in the file can be lost.
+        """
+        madvise = ctypes.CDLL(None, use_errno=True).madvise
+        madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+        prefix = f"{self.directory.resolve()}/"
+        for line in Path("/proc/self/maps").read_text().splitlines():
+            addresses, permissions, *_, path = line.split(maxsplit=5)
+            if permissions.startswith("r--") and path.startswith(prefix):
+                start, end = (int(address, 16) for address in addresses.split("-"))
+                madvise(start, end - start, mmap.MADV_DONTNEED)
+
+
+def _locked(descriptor: int, deadline: float) -> bool:
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.02)
+        else:
+            return True
+
 
 _HINTS = {"fp32": "f32", "bf16": "bf16"}
 _USUAL_CROPS = (1, 2, 4, 8)  # at a time
-
 _CACHED_KERNELS = "400"
 """Enough for pictures of a few sizes at a time; some 120 MB."""
 

@@ -13,11 +13,9 @@ from PIL import Image
 from model.artefact import Artefact
 from model.detection.mtcnn import pyramid_scales
 from model.embedding import Embeddings, cropper, normalised, preprocess
-from model.engines import EngineUnavailable
-from model.engines.precision import require_fp32
+from model.engines import EngineUnavailable, require_fp32
 from model.faces import Box, DetectedFace
-from model.packs.facenet_graph import read_weights
-from model.packs.facenet_weights import unfold
+from model.packs.facenet_weights import read_weights, unfold
 
 
 class TorchEngine:

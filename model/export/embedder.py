@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from model.artefact import BuildFailed
-from model.packs.facenet_graph import STRUCTURE
+from model.packs.facenet_weights import STRUCTURE
 
 OPSET = 17
 IR_VERSION = 8  # read by every ONNX Runtime since 1.10

@@ -13,13 +13,14 @@ from model.artefact import (
     ArtefactError,
     BuildFailed,
     FileStamp,
+    Report,
     check_replaceable,
     file_sha256,
+    silent,
     staged,
 )
 from model.packs import Pack
 from model.packs.catalogue import CASIA, OWN_GRAPHS, VGGFACE2
-from model.progress import Report, silent
 
 BUILDER_VERSION = 2
 """Raised when the same inputs give another artefact, so that older ones are built again."""

@@ -10,13 +10,11 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
-from model.artefact import BuildFailed, file_sha256
+from model.artefact import BuildFailed, Report, file_sha256
 from model.packs.catalogue import CASIA, FACENET, VGGFACE2
-from model.packs.facenet_graph import STRUCTURE, WrongWeights, fill
-from model.packs.facenet_weights import Tensors, fold, from_tf_graph
+from model.packs.facenet_weights import STRUCTURE, Tensors, WrongWeights, fill, fold, from_tf_graph
 from model.packs.fetch import fetch
 from model.packs.tf_graph import UnreadableGraph
-from model.progress import Report
 
 Embed = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 

@@ -10,15 +10,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
+from onnx import TensorProto, numpy_helper
 
 from model.packs.tf_graph import Node, UnreadableGraph, read_graph
 
 Array = NDArray[np.float32]
 Tensors = Mapping[str, Array]
-
 BATCH_NORM_EPSILON = 0.001  # of every batch norm of the network, in the paper's code and in facenet-pytorch
-
 _STEM = {
     "Conv2d_1a_3x3": "conv2d_1a",
     "Conv2d_2a_3x3": "conv2d_2a",
@@ -143,3 +143,40 @@ def _fold_norm(weight: Array, gamma: Array, beta: Array, mean: Array, variance: 
     folded = weight.astype(np.float64) * scale.reshape(-1, *[1] * (weight.ndim - 1))
     bias = beta.astype(np.float64) - mean.astype(np.float64) * scale
     return np.ascontiguousarray(folded, dtype=np.float32), bias.astype(np.float32)
+
+
+STRUCTURE = Path(__file__).resolve().parent.parent / "graphs" / "embedder.onnx"
+
+
+class WrongWeights(ValueError):
+    """The weights are not those of this graph: a tensor is missing, unknown, or of another shape."""
+
+
+def fill(structure: onnx.ModelProto, tensors: Tensors) -> onnx.ModelProto:
+    """Return a copy of the structure with the values of a folded set, checked by ONNX.
+
+    Raises `WrongWeights` unless the set has exactly the structure's tensors, each of its shape and finite.
+    """
+    graph = onnx.ModelProto()
+    graph.CopyFrom(structure)
+    wanted = {initializer.name: initializer for initializer in _weights(graph)}
+    if differing := sorted(wanted.keys() ^ tensors.keys()):
+        raise WrongWeights(f"these tensors are missing or unknown: {', '.join(differing[:5])}")
+    for name, initializer in wanted.items():
+        value = np.ascontiguousarray(tensors[name], dtype="<f4")
+        if value.shape != tuple(initializer.dims):
+            raise WrongWeights(f"{name} has the shape {value.shape} instead of {tuple(initializer.dims)}")
+        if not np.isfinite(value).all():
+            raise WrongWeights(f"{name} holds values that are no finite numbers")
+        initializer.raw_data = value.tobytes()
+    onnx.checker.check_model(graph)
+    return graph
+
+
+def read_weights(graph: onnx.ModelProto) -> dict[str, Array]:
+    """Return the layers' weights of a filled embedder, or of a detection network, by name."""
+    return {initializer.name: numpy_helper.to_array(initializer) for initializer in _weights(graph)}
+
+
+def _weights(graph: onnx.ModelProto) -> list[TensorProto]:
+    return [initializer for initializer in graph.graph.initializer if initializer.name.endswith((".weight", ".bias"))]

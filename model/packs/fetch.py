@@ -9,9 +9,8 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from model.artefact import BuildFailed, file_sha256
+from model.artefact import BuildFailed, Report, file_sha256
 from model.packs import SourceFile
-from model.progress import Report
 
 _CHUNK = 1 << 20
 _POLL_SECONDS = 0.2

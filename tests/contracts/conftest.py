@@ -6,8 +6,8 @@ import pytest
 from moto import mock_aws
 
 from facerec.aws.clients import Clients
-from facerec.setting_groups import AwsSettings
 from facerec.settings import Settings
+from facerec.settings.groups import AwsSettings
 from tests.support.cloud import Cloud, made
 from tests.support.emulated import EmulatedAws
 

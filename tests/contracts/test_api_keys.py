@@ -9,11 +9,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from facerec.api_keys import ApiKey, Scope, Standing, issue, revoked, rotated
-from facerec.aws import provision
-from facerec.aws.api_keys import DynamoApiKeys
 from facerec.aws.clients import Clients
+from facerec.aws.dynamodb.key_table import DynamoApiKeys
 from facerec.errors import ApiKeyUnreadable, ConfigurationError, FacerecError
 from facerec.ports import ApiKeys
+from facerec.provision import provisioning
 from tests.fakes.api_keys import InMemoryApiKeys
 
 NOW = datetime(2026, 3, 1, 12, 30, 15, 123456, tzinfo=UTC)
@@ -30,7 +30,7 @@ def store(request: pytest.FixtureRequest) -> ApiKeys:
 def empty_store(clients: Clients) -> DynamoApiKeys:
     """A store on a table as `facerec provision` makes it."""
     name = f"test-{uuid.uuid4().hex[:12]}"
-    provision._table(clients, "KEYS_TABLE", name, ("kind", "item"))
+    provisioning._table(clients, "KEYS_TABLE", name, ("kind", "item"))
     return DynamoApiKeys(clients, name)
 
 

@@ -14,8 +14,8 @@ from autoscale.observation import QueueDepth
 from autoscale.ports import Backlog
 from facerec.aws.clients import Clients
 from facerec.errors import Transient
-from facerec.setting_groups import AwsSettings
 from facerec.settings import Settings
+from facerec.settings.groups import AwsSettings
 from tests.fakes.fleet import FakeBacklog
 
 COUNTS = {

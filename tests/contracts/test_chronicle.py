@@ -4,10 +4,10 @@ import uuid
 
 import pytest
 
-from autoscale.aws.chronicle import DynamoChronicle
+from autoscale.aws.history import DynamoChronicle
 from autoscale.ports import Chronicle
-from facerec.aws import provision
 from facerec.aws.clients import Clients
+from facerec.provision import provisioning
 from tests.fakes.fleet import FakeChronicle, a_record
 
 NOW = 1_772_600_000.25  # 2026-03-04, 04:53 UTC
@@ -18,7 +18,7 @@ DAY = 86_400.0
 def table(request: pytest.FixtureRequest) -> str:
     """An empty table on the emulator."""
     clients: Clients = request.getfixturevalue("ministack_clients")
-    return provision._table(clients, "FLEET_TABLE", f"test-{uuid.uuid4().hex[:12]}", ("kind", "item")).name
+    return provisioning._table(clients, "FLEET_TABLE", f"test-{uuid.uuid4().hex[:12]}", ("kind", "item")).name
 
 
 @pytest.fixture(params=["memory", "ministack", "moto"])
@@ -28,7 +28,7 @@ def chronicle(request: pytest.FixtureRequest) -> Chronicle:
         return FakeChronicle()
     clients: Clients = request.getfixturevalue(f"{request.param}_clients")
     name = f"test-{uuid.uuid4().hex[:12]}"
-    table = provision._table(clients, "FLEET_TABLE", name, ("kind", "item")).name
+    table = provisioning._table(clients, "FLEET_TABLE", name, ("kind", "item")).name
     return DynamoChronicle(clients, table, now=lambda: NOW)
 
 

@@ -8,8 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from facerec.aws.clients import Clients
-from facerec.aws.dead_letter_queue import SqsBodySender, SqsDeadLetterQueue
-from facerec.aws.dead_letters import SqsDeadLetters
+from facerec.aws.sqs.dead_letter_queue import SqsBodySender, SqsDeadLetterQueue, SqsDeadLetters
 from facerec.dead_letters import DeadLetter, DeadLetterQueue
 from facerec.errors import QueueMissing
 from tests.fakes.dead_letters import InMemoryDeadLetters

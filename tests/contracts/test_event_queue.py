@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from facerec.aws.clients import Clients
-from facerec.aws.event_queue import Letter, SqsEventQueue
+from facerec.celery_sqs.events.queue import Letter, SqsEventQueue
 from facerec.errors import QueueMissing
 from tests.fakes.event_queue import InMemoryEventQueue
 

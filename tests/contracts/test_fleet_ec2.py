@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from autoscale import bootstrap
-from autoscale.aws.offers import REST_SECONDS
+from autoscale import process
+from autoscale.aws.capacity_pools import REST_SECONDS
 from autoscale.observation import Power, QueueDepth
 from facerec.aws.clients import Clients
 from facerec.errors import ConfigurationError, InsufficientCapacity, LeaseLost
-from facerec.setting_groups import NameSettings
 from facerec.settings import Settings
+from facerec.settings.groups import NameSettings
 from tests.fakes.fleet import a_record
 from tests.fakes.worker_reports import InMemoryWorkerReports
 from tests.support.cloud import Cloud, answer, described, held_again, made, nothing_shown, refusal
@@ -314,10 +314,10 @@ def test_a_lost_table_is_written_anew_for_any_number_of_instances(cloud: Cloud) 
 def test_the_settings_wire_the_ports(emulator: EmulatedAws) -> None:
     """Each adapter finds what provisioning has made."""
     settings = emulator.settings
-    lease = bootstrap.lease(settings)
+    lease = process.make_lease(settings)
     assert lease.hold()
-    assert bootstrap.fleet(settings, lease, InMemoryWorkerReports()).instances() == ()
-    assert bootstrap.backlog(settings).depth() == QueueDepth(0, 0, 0, dead_letters=0)
-    bootstrap.chronicle(settings).record(a_record(time.time()))
-    assert len(bootstrap.chronicle(settings).records(time.time() - 60)) == 1
+    assert process.make_fleet(settings, lease, InMemoryWorkerReports()).instances() == ()
+    assert process.make_backlog(settings).depth() == QueueDepth(0, 0, 0, dead_letters=0)
+    process.make_chronicle(settings).record(a_record(time.time()))
+    assert len(process.make_chronicle(settings).records(time.time() - 60)) == 1
     lease.release()

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from facerec.aws.clients import Clients
-from facerec.aws.provision import provision
-from facerec.aws.response_queues import ResponseQueues
-from facerec.flower.queues import SqsBroker
+from facerec.aws.sqs.response_queues import ResponseQueues
+from facerec.flower.application import SqsBroker
+from facerec.provision.provisioning import provision
 from facerec.settings import Settings
 
 

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from facerec.aws.clients import Clients
-from facerec.aws.launch_template import provision_launch_template
-from facerec.aws.provision import provision
-from facerec.aws.resources import Resource, State
 from facerec.errors import ConfigurationError
-from facerec.instance.user_data import user_data
 from facerec.local.emulator import EmulatorKind
-from facerec.setting_groups import InstancesSettings
+from facerec.provision.launch_template import provision_launch_template
+from facerec.provision.provisioning import provision
+from facerec.provision.resources import Resource, State
+from facerec.provision.user_data import user_data
 from facerec.settings import Settings
+from facerec.settings.groups import InstancesSettings
 from tests.support.emulated import EmulatedAws, changed, emulated_aws
 
 

@@ -8,11 +8,11 @@ from typing import Protocol
 import pytest
 
 from autoscale.aws.lease import DynamoLease
-from facerec.aws import provision
 from facerec.aws.clients import Clients
 from facerec.errors import LeaseLost, Transient
-from facerec.setting_groups import AwsSettings
+from facerec.provision import provisioning
 from facerec.settings import Settings
+from facerec.settings.groups import AwsSettings
 from tests.fakes.fleet import FakeLease, LeaseItem
 
 SECONDS = 15.0
@@ -67,7 +67,7 @@ def contest(request: pytest.FixtureRequest) -> Contest:
         item = LeaseItem()
         return Contest(lambda clock: FakeLease(item, lease_seconds=SECONDS, clock=clock))
     clients: Clients = request.getfixturevalue(f"{request.param}_clients")
-    table = provision._table(clients, "FLEET_TABLE", f"test-{uuid.uuid4().hex[:12]}", ("kind", "item")).name
+    table = provisioning._table(clients, "FLEET_TABLE", f"test-{uuid.uuid4().hex[:12]}", ("kind", "item")).name
     return Contest(lambda clock: DynamoLease(clients, table, lease_seconds=SECONDS, clock=clock))
 
 
@@ -75,7 +75,7 @@ def contest(request: pytest.FixtureRequest) -> Contest:
 def table(ministack_clients: Clients) -> str:
     """An empty table on the emulator."""
     name = f"test-{uuid.uuid4().hex[:12]}"
-    return provision._table(ministack_clients, "FLEET_TABLE", name, ("kind", "item")).name
+    return provisioning._table(ministack_clients, "FLEET_TABLE", name, ("kind", "item")).name
 
 
 def test_one_holds_and_others_wait(contest: Contest) -> None:

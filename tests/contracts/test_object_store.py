@@ -10,8 +10,8 @@ from facerec.aws.clients import Clients
 from facerec.aws.object_store import S3ObjectStore
 from facerec.errors import ConfigurationError, ObjectMissing, Transient
 from facerec.ports import ObjectStore
-from facerec.setting_groups import AwsSettings
 from facerec.settings import Settings
+from facerec.settings.groups import AwsSettings
 from tests.fakes.object_store import InMemoryObjectStore
 
 

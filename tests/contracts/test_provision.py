@@ -9,12 +9,12 @@ import boto3
 import pytest
 
 from facerec.aws.clients import Clients
-from facerec.aws.provision import provision
-from facerec.aws.resources import Resource, State
 from facerec.errors import ConfigurationError
 from facerec.local.emulator import EmulatorKind
-from facerec.setting_groups import QueueSettings, RetentionSettings
+from facerec.provision.provisioning import provision
+from facerec.provision.resources import Resource, State
 from facerec.settings import Settings
+from facerec.settings.groups import QueueSettings, RetentionSettings
 from tests.support.emulated import EmulatedAws, changed, emulated_aws
 
 RESOURCES = 11

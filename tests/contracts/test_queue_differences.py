@@ -3,9 +3,9 @@
 from typing import Any
 
 from facerec.aws.clients import Clients
-from facerec.aws.queue_differences import queue_differences
-from facerec.setting_groups import NameSettings, QueueSettings
+from facerec.aws.sqs.queue import queue_differences
 from facerec.settings import Settings
+from facerec.settings.groups import NameSettings, QueueSettings
 from tests.support.emulated import changed
 
 

@@ -10,15 +10,14 @@ import pytest
 from structlog.testing import capture_logs
 
 from facerec.aws.clients import Clients
-from facerec.aws.group_sends import MAX_MESSAGE_BYTES
-from facerec.aws.queue_urls import check_queue
-from facerec.aws.response_queues import HEARTBEAT, OWNER, ResponseQueues
-from facerec.aws.results import SqsResultInbox, SqsResultPublisher
+from facerec.aws.sqs.queue import MAX_MESSAGE_BYTES, check_queue
+from facerec.aws.sqs.response_queues import HEARTBEAT, OWNER, ResponseQueues
+from facerec.aws.sqs.results import SqsResultInbox, SqsResultPublisher
 from facerec.errors import QueueMissing, Transient
 from facerec.messages import Box, Face, Match, Outcome, RecognitionResult
 from facerec.ports import Delivery, ResultInbox, ResultPublisher
-from facerec.setting_groups import AwsSettings
 from facerec.settings import Settings
+from facerec.settings.groups import AwsSettings
 from tests.fakes.results import InMemoryQueues, InMemoryResultInbox, InMemoryResultPublisher
 from tests.support.emulated import EmulatedAws
 

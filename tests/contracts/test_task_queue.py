@@ -19,8 +19,8 @@ from facerec.celery import TASK, CeleryTaskQueue
 from facerec.errors import ConfigurationError, QueueMissing, Transient
 from facerec.messages import ObjectRef, RecognitionRequest
 from facerec.ports import TaskQueue
-from facerec.setting_groups import AwsSettings
 from facerec.settings import Settings
+from facerec.settings.groups import AwsSettings
 from tests.fakes.task_queue import InMemoryTaskQueue
 from tests.support.emulated import EmulatedAws, changed
 

@@ -13,13 +13,13 @@ from botocore.awsrequest import AWSResponse
 from botocore.compat import HTTPHeaders
 from moto import mock_aws
 
-from facerec.aws import provision
 from facerec.aws.clients import Clients
-from facerec.aws.templates import DynamoTemplateStore
+from facerec.aws.dynamodb.templates import DynamoTemplateStore
 from facerec.errors import AlreadyEnrolled, ConfigurationError, Transient
 from facerec.ports import Template, TemplateStore
-from facerec.setting_groups import AwsSettings
+from facerec.provision import provisioning
 from facerec.settings import Settings
+from facerec.settings.groups import AwsSettings
 from tests.fakes.templates import MODEL, OTHER_MODEL, InMemoryTemplateStore, make_template, make_threshold, of_dimension
 from tests.support.emulated import EmulatedAws
 
@@ -70,7 +70,7 @@ def empty_table(clients: Clients) -> Table:
     """A table as `facerec provision` makes it, without the other resources."""
     return Table(
         clients,
-        provision._table(clients, "TEMPLATES_TABLE", f"test-{uuid.uuid4().hex[:12]}", ("collection", "item")).name,
+        provisioning._table(clients, "TEMPLATES_TABLE", f"test-{uuid.uuid4().hex[:12]}", ("collection", "item")).name,
     )
 
 

@@ -13,9 +13,9 @@ from kombu import Connection
 from structlog.testing import capture_logs
 
 from facerec.aws.clients import Clients
-from facerec.aws.dead_letters import SqsDeadLetters
-from facerec.aws.intake import INTAKE, Intake
+from facerec.aws.sqs.dead_letter_queue import SqsDeadLetters
 from facerec.celery import configuration
+from facerec.celery_sqs.consumer_gate import INTAKE, Intake
 from facerec.errors import QueueMissing, Transient
 from facerec.settings import Settings
 
@@ -87,7 +87,7 @@ def test_a_rejected_message_comes_back_after_a_pause(
         asked.append(receives)
         return 1
 
-    monkeypatch.setattr("facerec.aws.holding.redelivery_seconds", pause)
+    monkeypatch.setattr("facerec.celery_sqs.in_flight.redelivery_seconds", pause)
     take(channel, fresh.request_queue).reject()
     assert receive(sqs, url) == []
     assert receive(sqs, url, wait_seconds=10) == [2]
@@ -137,7 +137,7 @@ def test_a_closed_channel_holds_nothing(
     """The process connects anew and is to become quiet then: not before all is given back, but without more ado."""
     del url  # it has put a message into the queue
     intake = Intake()
-    monkeypatch.setattr("facerec.aws.holding.INTAKE", intake)
+    monkeypatch.setattr("facerec.celery_sqs.in_flight.INTAKE", intake)
     intake.watch(channel.keeper)
     take(channel, fresh.request_queue)
     intake.close()

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from facerec.aws import provision
 from facerec.aws.clients import Clients
-from facerec.aws.worker_reports import DynamoWorkerReports
+from facerec.aws.dynamodb.worker_reports import DynamoWorkerReports
 from facerec.errors import ConfigurationError, Transient
-from facerec.fleet import Registration, WorkerState
+from facerec.messages import Registration, WorkerState
 from facerec.ports import WorkerReports
+from facerec.provision import provisioning
 from tests.fakes.worker_reports import READY, InMemoryWorkerReports
 
 ID = READY.instance_id
@@ -45,7 +45,7 @@ def reports(request: pytest.FixtureRequest) -> WorkerReports:
 def empty_table(clients: Clients) -> Table:
     """A table as `facerec provision` makes it, without the other resources."""
     name = f"test-{uuid.uuid4().hex[:12]}"
-    provision._table(clients, "FLEET_TABLE", name, ("kind", "item"))
+    provisioning._table(clients, "FLEET_TABLE", name, ("kind", "item"))
     return Table(clients, name)
 
 

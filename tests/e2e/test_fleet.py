@@ -12,8 +12,8 @@ import pytest
 from benchmarks.fleet_watch import FleetWatch, queue_counts
 from benchmarks.load import Reply, Upload, upload_all
 from benchmarks.system import System
-from facerec.local.addresses import poll_until
-from facerec.local.instances import emulated_ec2, running_instances
+from facerec.local.ec2_host import emulated_ec2, running_instances
+from facerec.processes.addresses import poll_until
 from tests.support.processes import CHECKOUT
 
 pytestmark = pytest.mark.timeout(400)

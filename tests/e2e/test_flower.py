@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from facerec.celery import TASK
-from facerec.local.addresses import poll_until
+from facerec.processes.addresses import poll_until
 from facerec.settings import Settings
 from tests.fakes import engine as fake
 from tests.support.emulated import EmulatedAws

@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from benchmarks.load import Reply, Upload, upload_all
-from facerec.local.addresses import poll_until
+from facerec.processes.addresses import poll_until
 from tests.support.emulated import EmulatedAws, environ_of
 from tests.support.pictures import PORTRAIT
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from facerec.engine.protocol import EngineSpec
+from facerec.engine.child import EngineSpec
 from model.artefact import ArtefactMissing
 from model.faces import Box, EmbeddedFace, ImageAnalysis
 from model.header import InvalidImage

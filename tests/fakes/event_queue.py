@@ -4,7 +4,7 @@ import itertools
 import threading
 from collections.abc import Sequence
 
-from facerec.aws.event_queue import Letter
+from facerec.celery_sqs.events.queue import Letter
 from facerec.errors import FacerecError
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from autoscale.observation import Instance, Power, QueueDepth
 from autoscale.ports import Record
 from facerec.errors import FacerecError, InsufficientCapacity, LeaseLost
-from facerec.fleet import WorkerReport
+from facerec.messages import WorkerReport
 from facerec.ports import WorkerReports
 
 

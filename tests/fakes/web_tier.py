@@ -12,15 +12,15 @@ from flask.testing import FlaskClient
 from PIL import Image
 from werkzeug.test import TestResponse
 
-from facerec.keys import output_key
 from facerec.messages import NO_FACE, UNKNOWN, Box, Face, Match, Outcome, RecognitionRequest, RecognitionResult
+from facerec.object_keys import output_key
 from facerec.ports import ApiKeys
 from facerec.settings import Settings
-from facerec.web.access import Gate
 from facerec.web.admission import Admission
 from facerec.web.app import create_app
+from facerec.web.auth.access import Gate
+from facerec.web.auth.key_cache import KeyRing
 from facerec.web.inbox import InboxThread, Waiters
-from facerec.web.key_ring import KeyRing
 from facerec.web.metrics import WebMetrics
 from facerec.web.readiness import Check, Readiness
 from tests.fakes.object_store import InMemoryObjectStore

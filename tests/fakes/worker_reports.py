@@ -4,7 +4,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from facerec.fleet import Registration, WorkerReport, WorkerState
+from facerec.messages import Registration, WorkerReport, WorkerState
 
 READY = WorkerReport(
     instance_id="i-1",

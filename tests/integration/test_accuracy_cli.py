@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 
 from facerec import bootstrap
-from facerec.gallery_cache import GalleryCache
-from facerec.local.addresses import poll_until
+from facerec.gallery.cache import GalleryCache
+from facerec.processes.addresses import poll_until
 from facerec.settings import Settings
 from tests.fakes.templates import make_template
 from tests.support.artefacts import write_artefact

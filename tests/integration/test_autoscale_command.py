@@ -16,9 +16,9 @@ import httpx
 import pytest
 
 from facerec.aws.clients import Clients
-from facerec.aws.launch_template import provision_launch_template
-from facerec.setting_groups import InstancesSettings
+from facerec.provision.launch_template import provision_launch_template
 from facerec.settings import Settings
+from facerec.settings.groups import InstancesSettings
 from tests.support.emulated import EmulatedAws, changed, environ_of
 from tests.support.processes import CHECKOUT, run
 

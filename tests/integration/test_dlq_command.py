@@ -8,8 +8,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from facerec.cli import cli
-from facerec.keys import output_key
 from facerec.messages import Outcome, RecognitionResult
+from facerec.object_keys import output_key
 from facerec.settings import Settings
 from tests.fakes import engine as fake
 from tests.support.emulated import EmulatedAws

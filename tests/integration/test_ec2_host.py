@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 
 from facerec.aws.clients import Clients
-from facerec.fleet import FLEET_TAG
-from facerec.local.addresses import poll_until
-from facerec.local.ec2_host import Ec2Host, worker_command
-from facerec.local.instances import running_instances
+from facerec.local.ec2_host import Ec2Host, running_instances, worker_command
+from facerec.messages import FLEET_TAG
+from facerec.processes.addresses import poll_until
 from facerec.settings import Settings
 from tests.support.emulated import EmulatedAws, changed
 from tests.support.processes import alive

@@ -19,13 +19,13 @@ from PIL import Image, ImageFilter
 
 from facerec import bootstrap
 from facerec.cli import cli
-from facerec.enrolment import photo_key, store_template, template_id
 from facerec.errors import FacerecError
-from facerec.gallery_archive import write_archive
-from facerec.gallery_cache import GalleryCache
-from facerec.local.addresses import poll_until
+from facerec.gallery.archive import write_archive
+from facerec.gallery.cache import GalleryCache
+from facerec.gallery.enrolment import photo_key, store_template, template_id
 from facerec.messages import ObjectRef
 from facerec.ports import Template
+from facerec.processes.addresses import poll_until
 from facerec.settings import Settings
 from model.artefact import Artefact
 from tests.fakes.templates import make_template, of_dimension

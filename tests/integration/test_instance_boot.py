@@ -24,15 +24,15 @@ from pydantic import AnyHttpUrl
 
 from facerec import __version__, bootstrap
 from facerec.aws.clients import Clients
-from facerec.aws.provision import provision
-from facerec.aws.results import SqsResultInbox
+from facerec.aws.sqs.results import SqsResultInbox
 from facerec.celery import CeleryTaskQueue
-from facerec.instance.user_data import user_data
-from facerec.keys import input_key
+from facerec.engine.registry import push
 from facerec.messages import ObjectRef, Outcome, RecognitionRequest, RecognitionResult
-from facerec.model_registry import push
-from facerec.setting_groups import AwsSettings, InstancesSettings
+from facerec.object_keys import input_key
+from facerec.provision.provisioning import provision
+from facerec.provision.user_data import user_data
 from facerec.settings import Settings
+from facerec.settings.groups import AwsSettings, InstancesSettings
 from model.artefact import Artefact
 from tests.fakes.metadata import FakeMetadata
 from tests.support.emulated import EmulatedAws, changed
@@ -184,7 +184,7 @@ def test_the_first_boot_installs_and_says_so(booted: Instance) -> None:
 def test_a_release_can_make_user_data(booted: Instance) -> None:
     """The script and the unit are in the wheel, so that an installed facerec provisions, too."""
     script = (
-        "from facerec.instance.user_data import user_data;"
+        "from facerec.provision.user_data import user_data;"
         "from facerec.settings import Settings;"
         "print(user_data(Settings()), end='')"
     )

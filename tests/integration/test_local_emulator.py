@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from facerec.aws.clients import Clients
-from facerec.aws.provision import provision
-from facerec.local.addresses import free_port, poll_until
 from facerec.local.emulator import START_SECONDS, EmulatorKind, emulator
 from facerec.local.environment import emulated_variables
-from facerec.local.processes import Leash, Process
+from facerec.processes.addresses import free_port, poll_until
+from facerec.processes.children import Leash, Process
+from facerec.provision.provisioning import provision
 from facerec.settings import Settings
 from tests.support.processes import listening_addresses
 

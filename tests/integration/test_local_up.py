@@ -11,8 +11,8 @@ from pathlib import Path
 
 import httpx
 
-from facerec.local.addresses import poll_until
 from facerec.local.state import Running, StateDirectory
+from facerec.processes.addresses import poll_until
 from tests.support.processes import CHECKOUT, alive, descendants, facerec, run
 
 READY_SECONDS = 90

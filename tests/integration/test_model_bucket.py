@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from facerec import bootstrap
-from facerec.model_registry import pull, push
+from facerec.engine.registry import pull, push
 from facerec.settings import Settings
 from model.artefact import Artefact
 

@@ -7,12 +7,11 @@ import onnx
 import pytest
 
 from facerec.settings import Settings
-from model.artefact import Artefact, BuildFailed
+from model.artefact import Artefact, BuildFailed, silent
 from model.packs.build import build
 from model.packs.catalogue import CASIA, PACKS
 from model.packs.facenet import Original, convert, original, probe_crops, run_onnx
-from model.packs.facenet_graph import read_weights
-from model.progress import silent
+from model.packs.facenet_weights import read_weights
 
 CLASSIC = PACKS["classic"]
 

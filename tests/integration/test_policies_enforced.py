@@ -13,14 +13,14 @@ from botocore.exceptions import ClientError
 from click.testing import CliRunner
 
 from facerec.aws.clients import Clients
-from facerec.aws.dead_letters import SqsDeadLetters
-from facerec.aws.policies import policy
-from facerec.aws.provision import provision
-from facerec.aws.statements import Place
+from facerec.aws.sqs.dead_letter_queue import SqsDeadLetters
 from facerec.cli import cli
-from facerec.local.addresses import free_port, poll_until
-from facerec.setting_groups import AwsSettings, QueueSettings
+from facerec.processes.addresses import free_port, poll_until
+from facerec.provision.iam.policies import policy
+from facerec.provision.iam.statements import Place
+from facerec.provision.provisioning import provision
 from facerec.settings import Settings
+from facerec.settings.groups import AwsSettings, QueueSettings
 from tests.fakes import engine as fake
 from tests.fakes.web_tier import picture
 from tests.support.emulated import EmulatedAws, changed

@@ -24,12 +24,12 @@ from kombu.asynchronous.http import Response
 from facerec.aws.clients import Clients
 from facerec.celery import TASK, configuration
 from facerec.errors import QueueMissing
-from facerec.setting_groups import QueueSettings, WorkerSettings
 from facerec.settings import Settings
+from facerec.settings.groups import QueueSettings, WorkerSettings
 from tests.support.cloud import answer
 from tests.support.emulated import EmulatedAws, changed
 
-OURS = "facerec.aws.transport:Transport"
+OURS = "facerec.celery_sqs.transport:Transport"
 BODY = json.dumps(
     {
         "headers": {"task": TASK, "id": "f2cf5a3e-8d8c-4b63-9b80-0d6a7a3a4c11"},
@@ -145,7 +145,7 @@ def http(monkeypatch: pytest.MonkeyPatch) -> Http:
     """What answers the receives."""
     http = Http()
     monkeypatch.setattr("kombu.asynchronous.aws.connection.get_client", lambda: http)
-    monkeypatch.setattr("facerec.aws.receives.http_client", lambda: http)
+    monkeypatch.setattr("facerec.celery_sqs.receiver.http_client", lambda: http)
     return http
 
 
@@ -225,7 +225,7 @@ def test_a_receive_that_nobody_answers_is_given_up(
     broker: Broker, hub: Any, monkeypatch: pytest.MonkeyPatch, transport: str
 ) -> None:
     """As when a gateway has forgotten its connection: the next one has another."""
-    monkeypatch.setattr("facerec.aws.receives.ANSWER_SECONDS", 0.1)
+    monkeypatch.setattr("facerec.celery_sqs.receiver.ANSWER_SECONDS", 0.1)
     channel = broker.channel(transport)
     channel.wait_time_seconds = 0
     channel.hub = hub

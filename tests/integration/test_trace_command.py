@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 
 from facerec.aws.clients import Clients
 from facerec.aws.object_store import S3ObjectStore
-from facerec.keys import input_key, output_key
 from facerec.messages import Outcome, RecognitionResult
+from facerec.object_keys import input_key, output_key
 from facerec.settings import Settings
 from tests.support.emulated import EmulatedAws, environ_of
 from tests.support.processes import run

@@ -18,12 +18,12 @@ import httpx
 import pytest
 
 from facerec.aws.clients import Clients
-from facerec.aws.provision import provision
-from facerec.aws.response_queues import HEARTBEAT, OWNER
-from facerec.aws.results import SqsResultPublisher
+from facerec.aws.sqs.response_queues import HEARTBEAT, OWNER
+from facerec.aws.sqs.results import SqsResultPublisher
 from facerec.errors import QueueMissing
-from facerec.local.addresses import poll_until
 from facerec.messages import RecognitionRequest
+from facerec.processes.addresses import poll_until
+from facerec.provision.provisioning import provision
 from facerec.settings import Settings
 from tests.fakes.web_tier import picture, result_for
 from tests.support import workers

@@ -16,7 +16,7 @@ import pytest
 
 from facerec import bootstrap
 from facerec.api_keys import Scope, issue, revoked
-from facerec.local.addresses import poll_until
+from facerec.processes.addresses import poll_until
 from facerec.settings import Settings
 from tests.support.emulated import EmulatedAws, environ_of
 from tests.support.processes import CHECKOUT, descendants, facerec, run

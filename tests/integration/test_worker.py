@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from facerec.keys import output_key
 from facerec.messages import Outcome, RecognitionRequest, RecognitionResult
+from facerec.object_keys import output_key
 from facerec.settings import Settings
 from tests.fakes import engine as fake
 from tests.support.emulated import EmulatedAws

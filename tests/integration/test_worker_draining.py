@@ -11,11 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from facerec.aws import provision
-from facerec.aws.worker_reports import DynamoWorkerReports
-from facerec.fleet import WorkerReport, WorkerState
-from facerec.local.addresses import poll_until
-from facerec.messages import RecognitionRequest
+from facerec.aws.dynamodb.worker_reports import DynamoWorkerReports
+from facerec.messages import RecognitionRequest, WorkerReport, WorkerState
+from facerec.processes.addresses import poll_until
+from facerec.provision import provisioning
 from facerec.settings import Settings
 from tests.fakes import engine as fake
 from tests.support.emulated import EmulatedAws
@@ -218,7 +217,7 @@ def test_a_worker_needs_nobody_to_report_to(instance: Instance) -> None:
     worker = instance.start(FACEREC_NAMES__FLEET_TABLE=name)
     worker.wait_for("not_reported", "facerec provision")
     tier.answers(tier.upload())
-    provision._table(tier.clients, "FLEET_TABLE", name, ("kind", "item"))
+    provisioning._table(tier.clients, "FLEET_TABLE", name, ("kind", "item"))
     worker.wait_for("reporting_again")
     instance.reports = DynamoWorkerReports(tier.clients, name)
     assert instance.wait_until(WorkerState.READY).tasks_done == 1

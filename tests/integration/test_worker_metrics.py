@@ -4,7 +4,7 @@ import json
 import signal
 from pathlib import Path
 
-from facerec.local.addresses import poll_until
+from facerec.processes.addresses import poll_until
 from facerec.settings import Settings
 from tests.fakes import engine as fake
 from tests.support.emulated import EmulatedAws

@@ -11,9 +11,9 @@ import pytest
 
 from benchmarks.fault_rules import Harm, Rule
 from benchmarks.faulty_aws import FaultyAws, faulty_aws
-from facerec.aws.provision import provision
-from facerec.keys import output_key
 from facerec.messages import Outcome, RecognitionResult
+from facerec.object_keys import output_key
+from facerec.provision.provisioning import provision
 from facerec.settings import Settings
 from tests.fakes import engine as fake
 from tests.support.emulated import EmulatedAws

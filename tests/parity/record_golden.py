@@ -1,4 +1,4 @@
-"""Records what facenet-pytorch finds in the samples into `tests/unit/golden_detection.json`.
+"""Records what facenet-pytorch finds in the samples into `tests/unit/model/detection/golden_detection.json`.
 
 Run `python tests/parity/record_golden.py` from the root, in an environment with the `export` extra, when a sample
 changes. Boxes, landmarks and probabilities are those of `MTCNN(keep_all=True, min_face_size=20).detect`, on CPU.
@@ -15,7 +15,7 @@ from facenet_pytorch import MTCNN
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
-GOLDEN = ROOT / "tests" / "unit" / "golden_detection.json"
+GOLDEN = ROOT / "tests" / "unit" / "model" / "detection" / "golden_detection.json"
 DECIMALS = 4  # a thousandth of the tolerance
 
 

@@ -18,8 +18,7 @@ from model.export.embedder import arrays, embed, structure  # noqa: E402 - same
 from model.packs.build import build  # noqa: E402 - same
 from model.packs.catalogue import PACKS  # noqa: E402 - same
 from model.packs.facenet import LEAST_COSINE, least_cosine, probe_crops, run_onnx  # noqa: E402 - same
-from model.packs.facenet_graph import STRUCTURE, fill, read_weights  # noqa: E402 - same
-from model.packs.facenet_weights import fold, unfold  # noqa: E402 - same
+from model.packs.facenet_weights import STRUCTURE, fill, fold, read_weights, unfold  # noqa: E402 - same  # noqa: E402 - same
 
 
 @pytest.fixture(scope="module")

@@ -9,16 +9,16 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from autoscale.aws.capacity_pools import Offers
 from autoscale.aws.ec2 import Ec2
 from autoscale.aws.fleet import Ec2Fleet
 from autoscale.aws.launches import Launches
 from autoscale.aws.lease import DynamoLease
-from autoscale.aws.offers import Offers
 from autoscale.observation import Instance
-from facerec.aws import provision
 from facerec.aws.clients import Clients
-from facerec.setting_groups import InstancesSettings
+from facerec.provision import provisioning
 from facerec.settings import Settings
+from facerec.settings.groups import InstancesSettings
 from tests.fakes.worker_reports import READY, InMemoryWorkerReports
 
 Hook = Callable[..., Any]
@@ -110,7 +110,7 @@ class Cloud:
 def made(clients: Clients, **instances: Any) -> Cloud:
     """A cloud of its own on the emulator that these clients reach."""
     settings = Settings(prefix=f"test-{uuid.uuid4().hex[:12]}", instances=InstancesSettings(**instances))
-    provision._table(clients, "FLEET_TABLE", settings.fleet_table, ("kind", "item"))
+    provisioning._table(clients, "FLEET_TABLE", settings.fleet_table, ("kind", "item"))
     image = clients.ec2.describe_images(Owners=["amazon"])["Images"][0]["ImageId"]
     clients.ec2.create_launch_template(
         LaunchTemplateName=settings.launch_template, LaunchTemplateData={"ImageId": image}

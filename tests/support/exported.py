@@ -11,14 +11,14 @@ from autoscale.estimates import Estimates
 from autoscale.metrics import RoundMetrics
 from autoscale.observation import Observation, QueueDepth
 from autoscale.policy import Decision, Policy
-from autoscale.rounds import Round
+from autoscale.round_result import Round
 from facerec.engine.supervisor import SupervisedEngine
-from facerec.gallery_cache import GalleryCache
-from facerec.setting_groups import WorkerSettings
+from facerec.gallery.cache import GalleryCache
 from facerec.settings import Settings
+from facerec.settings.groups import WorkerSettings
 from facerec.web.metrics import WebMetrics
 from tasks.metrics import WorkerMetrics
-from tasks.occupancy import Occupancy
+from tasks.utilisation import Occupancy
 from tests.fakes import engine as fake
 from tests.fakes.templates import MODEL, InMemoryTemplateStore, make_template
 

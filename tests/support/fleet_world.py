@@ -10,9 +10,9 @@ from autoscale.controller import Controller, Priors
 from autoscale.observation import ACTIVE, Instance, Power, QueueDepth, phase
 from autoscale.policy import Policy
 from autoscale.reconciler import Reconciler
-from autoscale.rounds import Round
+from autoscale.round_result import Round
 from facerec.errors import FacerecError
-from facerec.fleet import WorkerState
+from facerec.messages import WorkerState
 from tests.fakes.fleet import FakeBacklog, FakeChronicle, FakeFleet, FakeLease, LeaseItem, Machine
 from tests.fakes.worker_reports import READY, InMemoryWorkerReports
 

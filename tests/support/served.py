@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 
 from facerec.ports import ApiKeys
-from facerec.setting_groups import WebSettings
 from facerec.settings import Settings
+from facerec.settings.groups import WebSettings
 from facerec.web.server import WebServer, address_of, bind
 from tests.fakes.web_tier import FakeWebTier, picture, running
 

@@ -12,11 +12,11 @@ from typing import Any
 
 from facerec.aws.clients import Clients
 from facerec.aws.object_store import S3ObjectStore
-from facerec.aws.results import SqsResultInbox
+from facerec.aws.sqs.results import SqsResultInbox
 from facerec.celery import CeleryTaskQueue
-from facerec.keys import input_key
-from facerec.local.addresses import poll_until
 from facerec.messages import ObjectRef, RecognitionRequest, RecognitionResult
+from facerec.object_keys import input_key
+from facerec.processes.addresses import poll_until
 from facerec.settings import Settings
 from tests.support.artefacts import write_artefact
 from tests.support.emulated import EmulatedAws, environ_of

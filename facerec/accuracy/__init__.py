@@ -1,0 +1,1 @@
+"""How well the recogniser tells people apart: scored pairs, reports, calibration and open sets."""

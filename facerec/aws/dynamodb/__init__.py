@@ -1,0 +1,1 @@
+"""DynamoDB: templates, collection changes, API keys and worker reports."""

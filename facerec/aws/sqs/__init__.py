@@ -1,0 +1,1 @@
+"""SQS: queues, results and dead letters."""

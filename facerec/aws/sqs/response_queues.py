@@ -1,0 +1,107 @@
+"""Response queues that one web process owns: made when it starts, removed when it leaves, reaped when it died."""
+
+import re
+import secrets
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import structlog
+
+from facerec.aws.clients import Clients, translated
+from facerec.aws.sqs.queue import missing
+from facerec.errors import QueueMissing
+
+log = structlog.get_logger(__name__)
+
+MIN_RETENTION_SECONDS = 60
+"""SQS's lower limit."""
+
+STALE_AFTER = timedelta(minutes=10)
+"""An owner that has not shown itself for this long is gone."""
+
+HEARTBEAT = "facerec:heartbeat"
+OWNER = "facerec:owner"
+
+
+class ResponseQueues:
+    """The queues `<response_queue>-<id>`, with their owner's name and its last heartbeat as tags."""
+
+    def __init__(
+        self,
+        clients: Clients,
+        response_queue: str,
+        *,
+        retention_seconds: float,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._clients = clients
+        self._response_queue = response_queue
+        self._retention_seconds = max(MIN_RETENTION_SECONDS, round(retention_seconds))
+        self._now = now
+
+    def create(self, owner: str) -> str:
+        """Make a queue with a name of its own, and return that; results expire in it as fast as waits do."""
+        queue = f"{self._response_queue}-{secrets.token_hex(6)}"
+        with translated(f"create queue {queue!r}"):
+            self._clients.sqs.create_queue(
+                QueueName=queue,
+                Attributes={"MessageRetentionPeriod": str(self._retention_seconds)},
+                tags={OWNER: owner, HEARTBEAT: self._now().isoformat()},
+            )
+        return queue
+
+    def beat(self, queue: str) -> None:
+        """Tell that the owner lives; due well within ten minutes. Raises `QueueMissing`."""
+        with missing(queue, "tag"):
+            url = self._clients.sqs.get_queue_url(QueueName=queue)["QueueUrl"]
+            self._clients.sqs.tag_queue(QueueUrl=url, Tags={HEARTBEAT: self._now().isoformat()})
+
+    def remove(self, queue: str) -> None:
+        """Remove a queue; removing one that is not there is no error."""
+        try:
+            with missing(queue, "remove"):
+                url = self._clients.sqs.get_queue_url(QueueName=queue)["QueueUrl"]
+                self._clients.sqs.delete_queue(QueueUrl=url)
+        except QueueMissing:
+            return
+
+    def names(self) -> list[str]:
+        """The queues that there are, whoever owns them."""
+        return sorted(name for name, _ in self._owned())
+
+    def reap(self) -> list[str]:
+        """Remove the queues whose owner has not shown itself for ten minutes; returns their names.
+
+        Touches only names that `create` gives, with a heartbeat that can be read: never the shared response queue, nor
+        the queues of another deployment whose prefix begins like ours.
+        """
+        reaped = []
+        for queue, url in self._owned():
+            try:
+                with missing(queue, "reap"):
+                    tags = self._clients.sqs.list_queue_tags(QueueUrl=url).get("Tags", {})
+                    if not self._stale(tags.get(HEARTBEAT)):
+                        continue
+                    self._clients.sqs.delete_queue(QueueUrl=url)
+            except QueueMissing:
+                continue  # another process was quicker
+            log.warning("response_queue_reaped", queue=queue, owner=tags.get(OWNER))
+            reaped.append(queue)
+        return reaped
+
+    def _owned(self) -> list[tuple[str, str]]:
+        ours = re.compile(re.escape(self._response_queue) + r"-[0-9a-f]{12}")
+        with translated(f"list the queues of {self._response_queue!r}"):
+            pages = self._clients.sqs.get_paginator("list_queues").paginate(
+                QueueNamePrefix=f"{self._response_queue}-", PaginationConfig={"PageSize": 1000}
+            )
+            urls = [url for page in pages for url in page.get("QueueUrls", [])]
+        named = [(url.rsplit("/", 1)[-1], url) for url in urls]
+        return [(name, url) for name, url in named if ours.fullmatch(name)]
+
+    def _stale(self, heartbeat: str | None) -> bool:
+        try:
+            beaten = datetime.fromisoformat(heartbeat or "")
+        except ValueError:
+            return False
+        return beaten.tzinfo is not None and self._now() - beaten > STALE_AFTER

@@ -1,0 +1,1 @@
+"""Celery's events over SQS, for Flower."""

@@ -1,0 +1,116 @@
+"""The shelf of model artefacts in a bucket: one machine builds and pushes, every instance pulls at its boot.
+
+Under `models/<model id>/` lie `model.json` and the graphs by the hash of their content, so that a push never changes
+what a pull is reading; `models/current.json` points to the model in use and is written last.
+"""
+
+import json
+from pathlib import Path
+
+from facerec.errors import ConfigurationError, ObjectMissing
+from facerec.ports import ObjectStore
+from model.artefact import (
+    HEADER,
+    Artefact,
+    ArtefactError,
+    ArtefactInvalid,
+    FileStamp,
+    Report,
+    file_sha256,
+    silent,
+    staged,
+)
+
+CURRENT = "models/current.json"
+_JSON, _BINARY = "application/json", "application/octet-stream"
+
+
+def push(store: ObjectStore, bucket: str, artefact: Artefact, report: Report = silent) -> int:
+    """Upload what the bucket lacks and make this model the current one; returns the bytes sent.
+
+    Idempotent. Raises `ArtefactInvalid` for a damaged artefact, of which nothing is sent, and what the store raises.
+    """
+    artefact.verify()
+    sent = 0
+    for name, stamp in artefact.files.items():
+        key = _graph_key(artefact.model_id, name, stamp)
+        if store.exists(bucket, key):
+            report(f"{name} is there already", 1.0)
+            continue
+        report(f"sending {name} ({stamp.size_bytes / 1e6:.1f} MB)", None)
+        store.put(bucket, key, artefact.path(name).read_bytes(), _BINARY)
+        sent += stamp.size_bytes
+    header = (artefact.directory / HEADER).read_bytes()
+    store.put(bucket, _header_key(artefact.model_id), header, _JSON)
+    store.put(bucket, CURRENT, json.dumps({"model_id": artefact.model_id}).encode(), _JSON)
+    return sent
+
+
+def pull(
+    store: ObjectStore, bucket: str, directory: Path, model_id: str | None = None, report: Report = silent
+) -> Artefact:
+    """Bring the current model, or the one named, into the directory; returns it verified.
+
+    Graphs that are there already and intact are kept, and a directory that has it all is not touched. What is there is
+    replaced whole or not at all. Raises `ConfigurationError` when the bucket has no such model or holds a damaged
+    one, `BuildFailed` when the directory holds other files, and what the store raises.
+    """
+    wanted = model_id or _current(store, bucket)
+    header = _fetch(store, bucket, _header_key(wanted), f"there is no model {wanted!r} in bucket {bucket!r}")
+    try:
+        artefact = Artefact.parse(header.decode("utf-8", errors="replace"), directory)
+    except ArtefactInvalid as exc:
+        raise ConfigurationError(f"model {wanted!r} in bucket {bucket!r} cannot be used, {exc.reason}") from exc
+    if _complete(directory, header):
+        report("the model is there already and intact", 1.0)
+        return Artefact.load(directory)
+    with staged(directory) as stage:
+        for name, stamp in artefact.files.items():
+            (stage / name).write_bytes(_graph(store, bucket, artefact, name, report))
+            if FileStamp.of(stage / name) != stamp:
+                raise ConfigurationError(f"{name} of model {wanted!r} in bucket {bucket!r} is damaged: push it again")
+        (stage / HEADER).write_bytes(header)
+    return Artefact.load(directory)
+
+
+def _graph(store: ObjectStore, bucket: str, artefact: Artefact, name: str, report: Report) -> bytes:
+    """Return a graph from the directory if it is intact there, else from the bucket."""
+    here, stamp = artefact.directory / name, artefact.files[name]
+    if here.is_file() and file_sha256(here) == stamp.sha256:
+        report(f"{name} is there already", 1.0)
+        return here.read_bytes()
+    report(f"fetching {name} ({stamp.size_bytes / 1e6:.1f} MB)", None)
+    missing = f"{name} of model {artefact.model_id!r} is missing in bucket {bucket!r}"
+    return _fetch(store, bucket, _graph_key(artefact.model_id, name, stamp), missing)
+
+
+def _complete(directory: Path, header: bytes) -> bool:
+    try:
+        artefact = Artefact.load(directory)
+        artefact.verify()
+    except ArtefactError:
+        return False
+    return (directory / HEADER).read_bytes() == header
+
+
+def _current(store: ObjectStore, bucket: str) -> str:
+    pointer = _fetch(store, bucket, CURRENT, f"bucket {bucket!r} holds no model")
+    try:
+        return str(json.loads(pointer)["model_id"])
+    except (ValueError, KeyError, TypeError) as exc:
+        raise ConfigurationError(f"{CURRENT} in bucket {bucket!r} is damaged: push a model again") from exc
+
+
+def _fetch(store: ObjectStore, bucket: str, key: str, missing: str) -> bytes:
+    try:
+        return store.get(bucket, key)
+    except ObjectMissing as exc:
+        raise ConfigurationError(f"{missing}: run `facerec model push` where the model was built") from exc
+
+
+def _header_key(model_id: str) -> str:
+    return f"models/{model_id}/{HEADER}"
+
+
+def _graph_key(model_id: str, name: str, stamp: FileStamp) -> str:
+    return f"models/{model_id}/{stamp.sha256}/{name}"

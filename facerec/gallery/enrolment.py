@@ -1,0 +1,286 @@
+"""The use case: one photo of one person becomes a template, or a report that says why not."""
+
+import hashlib
+import unicodedata
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from pydantic import TypeAdapter, ValidationError
+
+from facerec.errors import AlreadyEnrolled, FacerecError
+from facerec.messages import DEFAULT_COLLECTION, NO_FACE, UNKNOWN, CollectionName, ObjectRef
+from facerec.object_keys import base_name, is_text, safe_name
+from facerec.ports import ObjectStore, Template, TemplateStore
+from model.header import InvalidImage, read_header
+
+if TYPE_CHECKING:
+    # The web tier imports this module and runs without numpy.
+    from model.faces import Box, EmbeddedFace, ImageAnalysis, Quality
+
+DOMINANCE = 4
+"""A face with so many times the area of the next largest is the one that the photo was taken of."""
+MAX_IDENTITY_LENGTH = 128
+MAX_SOURCE_LENGTH = 255
+MAX_PHOTO_BYTES = 100_000_000
+"""Far above what a camera makes, and a bound for what is held in memory."""
+
+_JOINERS = "\u200c\u200d"
+"""Format characters that belong into names: Persian is written with the one, emoji with the other."""
+
+
+class InvalidName(FacerecError):
+    """The name of a person or of a collection cannot be taken; the text says what is wrong with it."""
+
+
+class EnrolmentStatus(StrEnum):
+    """What became of a photo."""
+
+    ENROLLED = "enrolled"
+    DUPLICATE = "duplicate"
+    """The very same photo is enrolled already, for this person or for another one."""
+    NO_FACE = "no_face"
+    SEVERAL_FACES = "several_faces"
+    TOO_SMALL = "too_small"
+    POOR_QUALITY = "poor_quality"
+    INVALID_IMAGE = "invalid_image"
+
+    @property
+    def failed(self) -> bool:
+        """Whether the photo is of no use; a duplicate is."""
+        return self not in {EnrolmentStatus.ENROLLED, EnrolmentStatus.DUPLICATE}
+
+
+class WhichFace(StrEnum):
+    """Which face is meant where a photo shows several."""
+
+    DOMINANT = "dominant"
+    """The largest if it has `DOMINANCE` times the area of the next largest; else none."""
+    PRIMARY = "primary"
+    """The picture's subject by the model's own rule: the first of `ImageAnalysis.faces`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The face that is meant; `note` says which of several it is, and is empty where there is one."""
+
+    face: "EmbeddedFace"
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NotChosen:
+    """Why no face can be meant: `no_face` or `several_faces`, and one sentence."""
+
+    status: EnrolmentStatus
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class EnrolmentReport:
+    """What became of one photo; `detail` is one sentence for the person who sent it."""
+
+    file: str
+    identity: str
+    status: EnrolmentStatus
+    detail: str
+    template_id: str | None = None
+    """Of the template that is there now, with `enrolled` and `duplicate`."""
+    box: "Box | None" = None
+    """The face that was looked at, in pixels of the upright picture; absent where none was."""
+    faces: "tuple[Box, ...]" = ()
+    """All faces of a photo that shows several, the primary one first."""
+    quality: "Quality | None" = None
+    """Of the face in `box`, where the engine looked at it."""
+
+
+def valid_identity(name: str) -> str:
+    """Return a person's name stripped and in Unicode's composed form (NFC), as it will be stored and answered.
+
+    The form matters: macOS gives file names decomposed, and one person must not become two. Raises `InvalidName` for
+    an empty name, one of more than 128 characters, with line breaks, control or invisible characters, and for the two
+    words that stand for nobody in an answer.
+    """
+    identity = unicodedata.normalize("NFC", name).strip()
+    if not identity.strip(_JOINERS):
+        raise InvalidName("a person needs a name")
+    if len(identity) > MAX_IDENTITY_LENGTH:
+        raise InvalidName(f"a name has {MAX_IDENTITY_LENGTH} characters at most; this one has {len(identity)}")
+    if not all(is_text(c) or c in _JOINERS for c in identity):
+        raise InvalidName(f"the name {identity!r} holds control or invisible characters")
+    if identity.casefold() in {UNKNOWN.casefold(), NO_FACE.casefold()}:
+        raise InvalidName(f"{identity!r} is what an answer says of nobody; choose another name")
+    return identity
+
+
+def valid_collection(name: str) -> str:
+    """Return the name of a collection unchanged; raises `InvalidName`."""
+    try:
+        return TypeAdapter(CollectionName).validate_python(name)
+    except ValidationError as exc:
+        raise InvalidName(
+            f"{name!r} is no name for a collection: 1 to 64 letters, digits, dots, underscores and hyphens"
+        ) from exc
+
+
+def template_id(collection: str, model_id: str, photo: bytes) -> str:
+    """Return 32 hexadecimal digits that are the same for the same photo, model and collection, whoever is in it."""
+    digest = hashlib.sha256()
+    for part in (collection.encode(), model_id.encode(), photo):
+        # Lengths first, so that no two different triples look alike.
+        digest.update(len(part).to_bytes(8, "big") + part)
+    return digest.hexdigest()[:32]
+
+
+def photo_prefix(collection: str, identifier: str) -> str:
+    """What the keys of a template's photo begin with in the gallery bucket."""
+    return f"{collection}/{identifier}/"
+
+
+def photo_key(collection: str, identifier: str, filename: str) -> str:
+    """Where a template's photo is kept in the gallery bucket."""
+    return photo_prefix(collection, identifier) + safe_name(filename)
+
+
+def choose_face(faces: "Sequence[EmbeddedFace]", which: WhichFace) -> Chosen | NotChosen:
+    """Return the face of a photo that is meant; `faces` has the primary one first."""
+    if not faces:
+        return NotChosen(EnrolmentStatus.NO_FACE, "no face found: take a sharper photo, from the front")
+    if len(faces) == 1:
+        return Chosen(faces[0])
+    if which is WhichFace.PRIMARY:
+        return Chosen(faces[0], f"the primary one of {len(faces)} faces")
+    largest, second = sorted(faces, key=lambda face: face.box.area, reverse=True)[:2]
+    if largest.box.area >= DOMINANCE * second.box.area:
+        return Chosen(largest, f"the largest of {len(faces)} faces")
+    return NotChosen(
+        EnrolmentStatus.SEVERAL_FACES,
+        f"{len(faces)} faces found, and none has {DOMINANCE} times the area of every other: crop the photo to the one "
+        "person, or ask for the primary face",
+    )
+
+
+class Enroller:
+    """Enrols photos; as safe to call from several threads as its `analyse` is.
+
+    `analyse` turns photo bytes into faces, as `FaceEngine.analyse` does. `min_face_pixels` is the least length of a
+    face's shorter side, `min_quality` the least `model.quality.Quality.score`; where the engine gives no quality, that
+    is not asked for. A photo is stored before its template, so that no template points at nothing.
+    """
+
+    def __init__(
+        self,
+        *,
+        analyse: "Callable[[bytes], ImageAnalysis]",
+        templates: TemplateStore,
+        photos: ObjectStore,
+        gallery_bucket: str,
+        model_id: str,
+        min_face_pixels: int,
+        min_quality: float = 0.0,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._analyse = analyse
+        self._templates = templates
+        self._photos = photos
+        self._bucket = gallery_bucket
+        self._model_id = model_id
+        self._min_face_pixels = min_face_pixels
+        self._min_quality = min_quality
+        self._now = now
+
+    def enrol(
+        self,
+        identity: str,
+        filename: str,
+        photo: bytes,
+        collection: str = DEFAULT_COLLECTION,
+        *,
+        which: WhichFace = WhichFace.DOMINANT,
+    ) -> EnrolmentReport:
+        """Enrol one face of a photo; repeating it reports a duplicate and changes nothing.
+
+        Raises `InvalidName` before anything is looked at, and `Transient` when a service cannot be reached: the
+        template is not there then, or complete, and the call may be repeated.
+        """
+        identity, collection = valid_identity(identity), valid_collection(collection)
+        source = base_name(filename)[:MAX_SOURCE_LENGTH]
+
+        def report(status: EnrolmentStatus, detail: str) -> EnrolmentReport:
+            return EnrolmentReport(source, identity, status, detail)
+
+        if len(photo) > MAX_PHOTO_BYTES:
+            limit = MAX_PHOTO_BYTES // 1_000_000
+            return report(EnrolmentStatus.INVALID_IMAGE, f"the file has more than {limit} MB: send a smaller one")
+        try:
+            faces = self._analyse(photo).faces
+        except InvalidImage as exc:
+            return report(EnrolmentStatus.INVALID_IMAGE, str(exc))
+        boxes = tuple(face.box for face in faces) if len(faces) > 1 else ()
+        choice = choose_face(faces, which)
+        if isinstance(choice, NotChosen):
+            return replace(report(choice.status, choice.detail), faces=boxes)
+        face = choice.face
+        looked_at = replace(report(EnrolmentStatus.ENROLLED, ""), box=face.box, faces=boxes, quality=face.quality)
+        shorter = min(face.box.x_max - face.box.x_min, face.box.y_max - face.box.y_min)
+        if shorter < self._min_face_pixels:
+            detail = f"the face measures {shorter:.0f} pixels, at least {self._min_face_pixels} are needed"
+            return replace(looked_at, status=EnrolmentStatus.TOO_SMALL, detail=detail)
+        if face.quality is not None and face.quality.score < self._min_quality:
+            detail = f"{described(face.quality)}, at least {self._min_quality:g} is needed: take a better photo"
+            return replace(looked_at, status=EnrolmentStatus.POOR_QUALITY, detail=detail)
+        identifier = template_id(collection, self._model_id, photo)
+        template = Template(
+            template_id=identifier,
+            collection=collection,
+            identity=identity,
+            model_id=self._model_id,
+            embedding=face.embedding,
+            source=source,
+            photo=ObjectRef(bucket=self._bucket, key=photo_key(collection, identifier, source), size=len(photo)),
+            probability=face.probability,
+            enrolled_at=self._now(),
+        )
+        try:
+            store_template(self._templates, self._photos, template, photo)
+        except AlreadyEnrolled as exc:
+            status, detail = EnrolmentStatus.DUPLICATE, str(exc)
+        else:
+            status = EnrolmentStatus.ENROLLED
+            facts = [f"face of {shorter:.0f} pixels", choice.note, described(face.quality) if face.quality else ""]
+            detail = ", ".join(filter(None, facts))
+        return replace(looked_at, status=status, detail=detail, template_id=identifier)
+
+
+def described(quality: "Quality") -> str:
+    """`quality 0.97`, or `quality 0.61 (blurred, too dark)`."""
+    reasons = f" ({', '.join(quality.reasons)})" if quality.reasons else ""
+    return f"quality {quality.score:.2f}{reasons}"
+
+
+def store_template(templates: TemplateStore, photos: ObjectStore, template: Template, photo: bytes | None) -> None:
+    """Store a photo where its template says, then the template; raises `AlreadyEnrolled`.
+
+    Of a duplicate the photo may be stored a second time under another file name; it lies under the same prefix, and
+    goes with the template.
+    """
+    if template.photo is not None and photo is not None:
+        content_type = f"image/{read_header(photo, max_megapixels=float('inf')).format.lower()}"
+        photos.put(template.photo.bucket, template.photo.key, photo, content_type)
+    templates.add(template)
+
+
+def remove_templates(
+    templates: TemplateStore, photos: ObjectStore, bucket: str, collection: str, template_ids: Sequence[str]
+) -> int:
+    """Remove templates and their photos; returns how many templates were there.
+
+    The photos go first: when that is cut short, the templates are still listed, and removing them again completes it.
+    The other way round, a photo of a person who asked to be forgotten would stay behind unseen.
+    """
+    for identifier in template_ids:
+        for key in photos.keys(bucket, photo_prefix(collection, identifier)):
+            photos.delete(bucket, key)
+    return templates.remove(collection, template_ids)

@@ -1,0 +1,82 @@
+"""Galleries of scripts around facenet-pytorch: one `data.pt` with a list of embeddings and the list of their names."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facerec.errors import ConfigurationError
+from facerec.gallery.archive import InvalidArchive
+from facerec.gallery.enrolment import MAX_SOURCE_LENGTH, template_id, valid_identity
+from facerec.ports import Template
+
+
+def read_pair(path: Path) -> tuple[list[NDArray[np.float32]], list[str]]:
+    """Read `[embeddings, names]` as torch saved it; nothing in the file is executed (`weights_only`).
+
+    Raises `ConfigurationError` where torch is not installed, and `InvalidArchive` for anything but such a pair.
+    """
+    try:
+        import torch  # noqa: PLC0415 - the one command that needs it; the runtime does without
+    except ImportError as exc:
+        raise ConfigurationError(
+            f"reading {path} needs torch: run `make install-reference`, or `pip install '.[export]'`"
+        ) from exc
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as exc:  # torch raises a dozen types at hostile bytes; here each means the same
+        raise InvalidArchive(path, f"torch does not read it as a file of tensors ({type(exc).__name__})") from exc
+    match saved:
+        case [list(tensors), list(names)] if all(isinstance(tensor, torch.Tensor) for tensor in tensors):
+            return [tensor.detach().to(torch.float32).numpy() for tensor in tensors], names
+    raise InvalidArchive(path, "it must hold a list of embeddings and a list of names")
+
+
+def templates_of_pair(
+    path: Path,
+    embeddings: Sequence[NDArray[np.float32]],
+    names: Sequence[object],
+    *,
+    collection: str,
+    model_id: str,
+    dimension: int,
+    now: datetime,
+) -> list[Template]:
+    """Make templates of embeddings (1, D) or (D,) and their names, normalised, without photos; D is `dimension`.
+
+    The id is that of the embedding's bytes in the place of a photo's, so that importing twice changes nothing. Raises
+    `InvalidArchive` naming the first entry that is wrong, and `InvalidName`.
+    """
+    if len(embeddings) != len(names):
+        raise InvalidArchive(path, f"it holds {len(embeddings)} embeddings and {len(names)} names")
+    templates = []
+    for number, (embedding, name) in enumerate(zip(embeddings, names, strict=True), start=1):
+        if not isinstance(name, str):
+            raise InvalidArchive(path, f"name {number} is no text")
+        if embedding.shape not in {(dimension,), (1, dimension)}:
+            raise InvalidArchive(
+                path,
+                f"embedding {number} has the shape {embedding.shape}, and those of the model in use have "
+                f"(1, {dimension}): it was made with another model",
+            )
+        vector = embedding.reshape(dimension).astype(np.float64)
+        length = np.linalg.norm(vector)
+        if not np.isfinite(length) or length == 0:
+            raise InvalidArchive(path, f"embedding {number} has no direction (zero, infinite or not a number)")
+        normalised = (vector / length).astype(np.float32)
+        templates.append(
+            Template(
+                template_id=template_id(collection, model_id, normalised.astype("<f4").tobytes()),
+                collection=collection,
+                identity=valid_identity(name),
+                model_id=model_id,
+                embedding=normalised,
+                source=path.name[:MAX_SOURCE_LENGTH],
+                photo=None,
+                probability=1.0,  # the pair does not say; whoever made it vouches for the faces
+                enrolled_at=now,
+            )
+        )
+    return templates

@@ -1,0 +1,184 @@
+"""The use case: after a change of the model, the kept photos of a collection become templates of the model in use."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from operator import attrgetter
+from typing import TYPE_CHECKING
+
+from facerec.errors import AlreadyEnrolled, ObjectMissing
+from facerec.gallery.enrolment import (
+    EnrolmentStatus,
+    NotChosen,
+    WhichFace,
+    choose_face,
+    described,
+    photo_key,
+    remove_templates,
+    store_template,
+    template_id,
+)
+from facerec.messages import ObjectRef
+from facerec.ports import ObjectStore, Template, TemplateStore
+from model.header import InvalidImage
+
+if TYPE_CHECKING:
+    from model.faces import Box, ImageAnalysis, Quality
+
+
+class RebuildStatus(StrEnum):
+    """What became of a template of another model."""
+
+    REBUILT = "rebuilt"
+    PRESENT = "present"
+    """Its photo is enrolled with the model in use already: by an earlier run, or by hand."""
+    OTHER_NAME = "other_name"
+    """Its photo is enrolled with the model in use already, for another person."""
+    NO_PHOTO = "no_photo"
+    NO_FACE = "no_face"
+    SEVERAL_FACES = "several_faces"
+    INVALID_IMAGE = "invalid_image"
+
+    @property
+    def failed(self) -> bool:
+        """Whether somebody has to look after it."""
+        return self not in {RebuildStatus.REBUILT, RebuildStatus.PRESENT}
+
+
+@dataclass(frozen=True, slots=True)
+class RebuildReport:
+    """What became of one template of another model; `detail` is one sentence for the operator."""
+
+    collection: str
+    identity: str
+    file: str
+    """The name of the photo, as it was enrolled."""
+    old_template_id: str
+    old_model_id: str
+    status: RebuildStatus
+    detail: str
+    template_id: str | None = None
+    """Of the template of the model in use, with `rebuilt` and `present`."""
+    box: "Box | None" = None
+    """The face that was embedded, in pixels of the upright picture."""
+    faces: "tuple[Box, ...]" = ()
+    """All faces of a photo that shows several, the primary one first."""
+    quality: "Quality | None" = None
+
+
+_Report = Callable[[RebuildStatus, str], RebuildReport]
+
+
+class CollectionRebuild:
+    """Embeds the photos of one collection's templates of other models; for one thread.
+
+    What is enrolled stays enrolled: neither a least size nor a least quality is asked for. A photo with several faces
+    is taken as `enrol` takes it. Each photo's new template is stored at once, with a copy of the photo, under the old
+    one's name and date, so that an interrupted run is continued by the next, which skips what is there. A photo whose
+    templates belong to several other models is embedded once. Others may add and remove meanwhile; a person who is
+    removed meanwhile may come back by a photo that was read just before.
+    """
+
+    def __init__(
+        self,
+        collection: str,
+        *,
+        analyse: "Callable[[bytes], ImageAnalysis]",
+        templates: TemplateStore,
+        photos: ObjectStore,
+        gallery_bucket: str,
+        model_id: str,
+        which: WhichFace = WhichFace.DOMINANT,
+    ) -> None:
+        """Read the collection; raises `Transient`."""
+        self._collection = collection
+        self._analyse = analyse
+        self._templates = templates
+        self._photos = photos
+        self._bucket = gallery_bucket
+        self._model_id = model_id
+        self._which = which
+        self._present: dict[str, str] = {}
+        self._replaced: list[str] = []
+        self.old: list[Template] = []
+        """The templates of other models without their embeddings, by identity."""
+        for template in templates.templates(collection):
+            if template.model_id == model_id:
+                self._present[template.template_id] = template.identity
+            else:
+                self.old.append(replace(template, embedding=template.embedding[:0].copy()))
+        self.old.sort(key=attrgetter("identity", "source", "template_id"))
+
+    def rebuild(self, old: Template) -> RebuildReport:
+        """Embed the photo of one of `old`, unless that is done; raises `Transient`, and may then be repeated."""
+        report = self._rebuilt(old)
+        if not report.status.failed:
+            self._replaced.append(old.template_id)
+        return report
+
+    def remove_old(self) -> int:
+        """Remove those of `old` that `rebuild` has replaced, and their copies of the photos; returns how many."""
+        return remove_templates(self._templates, self._photos, self._bucket, self._collection, self._replaced)
+
+    def _rebuilt(self, old: Template) -> RebuildReport:
+        def report(status: RebuildStatus, detail: str) -> RebuildReport:
+            return RebuildReport(
+                self._collection, old.identity, old.source, old.template_id, old.model_id, status, detail
+            )
+
+        if old.photo is None:
+            return report(RebuildStatus.NO_PHOTO, "it was imported without a photo: enrol one of this person")
+        try:
+            photo = self._photos.get(old.photo.bucket, old.photo.key)
+        except ObjectMissing:
+            return report(RebuildStatus.NO_PHOTO, "its photo is no longer in the bucket: enrol one of this person")
+        identifier = template_id(self._collection, self._model_id, photo)
+        if identifier in self._present:
+            return self._already(report, old, identifier)
+        return self._embedded(report, old, photo, identifier)
+
+    def _embedded(self, report: _Report, old: Template, photo: bytes, identifier: str) -> RebuildReport:
+        try:
+            faces = self._analyse(photo).faces
+        except InvalidImage as exc:
+            return report(RebuildStatus.INVALID_IMAGE, str(exc))
+        boxes = tuple(face.box for face in faces) if len(faces) > 1 else ()
+        choice = choose_face(faces, self._which)
+        if isinstance(choice, NotChosen):
+            several = choice.status is EnrolmentStatus.SEVERAL_FACES
+            status = RebuildStatus.SEVERAL_FACES if several else RebuildStatus.NO_FACE
+            return replace(report(status, choice.detail), faces=boxes)
+        face = choice.face
+        template = replace(
+            old,
+            template_id=identifier,
+            model_id=self._model_id,
+            embedding=face.embedding,
+            probability=face.probability,
+            photo=ObjectRef(
+                bucket=self._bucket, key=photo_key(self._collection, identifier, old.source), size=len(photo)
+            ),
+        )
+        try:
+            store_template(self._templates, self._photos, template, photo)
+        except AlreadyEnrolled as exc:
+            # Somebody enrolled it since the collection was read.
+            self._present[identifier] = exc.identity
+            return self._already(report, old, identifier)
+        self._present[identifier] = old.identity
+        facts = [choice.note, described(face.quality) if face.quality else ""]
+        return replace(
+            report(RebuildStatus.REBUILT, ", ".join(filter(None, facts))),
+            template_id=identifier,
+            box=face.box,
+            faces=boxes,
+            quality=face.quality,
+        )
+
+    def _already(self, report: _Report, old: Template, identifier: str) -> RebuildReport:
+        owner = self._present[identifier]
+        if owner != old.identity:
+            detail = f"with the model in use this photo is enrolled for {owner!r}: remove one of the two templates"
+            return report(RebuildStatus.OTHER_NAME, detail)
+        detail = "enrolled with the model in use already"
+        return replace(report(RebuildStatus.PRESENT, detail), template_id=identifier)

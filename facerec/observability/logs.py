@@ -1,0 +1,69 @@
+"""Structured logging: JSON off a terminal, a readable line on one; every record has an `event` key that stays stable.
+
+Bind `request_id` with `structlog.contextvars.bound_contextvars` where a thread works for one request. Never log an
+embedding, image bytes or a credential.
+"""
+
+import logging
+import sys
+
+import structlog
+
+from facerec.settings.groups import LogSettings
+
+# Without local variables, which hold what must not be logged: pictures, embeddings, credentials.
+_TRACEBACKS = structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False))
+_LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+_CHATTY = ("botocore", "boto3", "urllib3", "kombu", "celery.utils.functional", "s3transfer", "PIL")
+# It warns of each request that finds no idle thread: under load, of each.
+_WARNS_TOO_MUCH = ("waitress.queue",)
+
+
+def configure_logging(settings: LogSettings, *, process: str, instance_id: str | None = None) -> None:
+    """Send the records of structlog and of the standard library to stderr in one form; idempotent.
+
+    Each record names the program as `process` (`web`, `worker`, `autoscale`), and the EC2 instance, where there is one,
+    as `instance_id`.
+    """
+    as_json = settings.format == "json" or (settings.format == "auto" and not sys.stderr.isatty())
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.ExtraAdder(),
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _add({"process": process} | ({"instance_id": instance_id} if instance_id else {})),
+    ]
+    rendering: list[structlog.typing.Processor] = (
+        [_TRACEBACKS, structlog.processors.JSONRenderer()]
+        if as_json
+        else [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(_LEVELS[settings.level])
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(max(logging.WARNING, _LEVELS[settings.level]))
+    for name in _WARNS_TOO_MUCH:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[settings.level]),
+        cache_logger_on_first_use=True,
+    )
+
+
+def _add(facts: dict[str, str]) -> structlog.typing.Processor:
+    def add(
+        _logger: structlog.typing.WrappedLogger, _method: str, event: structlog.typing.EventDict
+    ) -> structlog.typing.EventDict:
+        return {**event, **facts}
+
+    return add

@@ -1,0 +1,1 @@
+"""Child processes of this machine: start, watch, restart and end them."""

@@ -1,0 +1,1 @@
+"""The least-privilege IAM policy of each role."""

@@ -1,0 +1,255 @@
+"""Every setting of every tier, read from `FACEREC_*` variables once, checked together, frozen.
+
+This module, with its groups, is the only reader of the environment. AWS credentials are none of its business: they come
+from boto3's default chain (variables, profile, instance role).
+"""
+
+import difflib
+import json
+import os
+from collections.abc import Iterator
+from typing import Any, Literal, Self, get_args
+
+from pydantic import AnyHttpUrl, BaseModel, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
+
+from facerec.errors import ConfigurationError
+from facerec.settings.groups import (
+    AutoscaleSettings,
+    AwsSettings,
+    EventsSettings,
+    FlowerSettings,
+    GallerySettings,
+    Group,
+    InstancesSettings,
+    LogSettings,
+    ModelSettings,
+    NameSettings,
+    QueueSettings,
+    RetentionSettings,
+    WebSettings,
+    WorkerSettings,
+)
+
+ENV_PREFIX = "FACEREC_"
+MASK = "**********"
+"""What stands for a secret in printed settings, as pydantic masks its own."""
+_DELIMITER = "__"
+
+
+class Settings(BaseSettings):
+    """The effective settings; `Settings.load()` is how a process gets them."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, env_nested_delimiter=_DELIMITER, frozen=True, extra="forbid", case_sensitive=False
+    )
+
+    prefix: str = Field("facerec", pattern=r"^[a-z0-9][a-z0-9-]{1,30}$", description="First part of every name")
+    engine: Literal["auto", "openvino", "onnxruntime", "torch"] = Field(
+        "auto", description="Recognition engine; `auto` takes OpenVINO where installed, else ONNX Runtime"
+    )
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="Numbers of the embedder; `auto` takes bf16 where OpenVINO and the CPU have it"
+    )
+    reply_style: Literal["sentence", "name"] = Field(
+        "sentence", description="`sentence`: `a.jpg: face detected - Jane`; `name`: `a:Jane`"
+    )
+    key_style: Literal["request", "filename"] = Field(
+        "request", description="`filename` adds copies of input and bare result under the file's own name"
+    )
+    # Pillow itself refuses more than 178.9.
+    max_megapixels: float = Field(
+        50, gt=0, le=178, description="Largest picture in megapixels, up to 178; larger ones get 415"
+    )
+    aws: AwsSettings = AwsSettings()
+    names: NameSettings = NameSettings()
+    web: WebSettings = WebSettings()
+    worker: WorkerSettings = WorkerSettings()
+    queue: QueueSettings = QueueSettings()
+    retention: RetentionSettings = RetentionSettings()
+    gallery: GallerySettings = GallerySettings()
+    model: ModelSettings = ModelSettings()
+    autoscale: AutoscaleSettings = AutoscaleSettings()
+    instances: InstancesSettings = InstancesSettings()
+    events: EventsSettings = EventsSettings()
+    flower: FlowerSettings = FlowerSettings()
+    log: LogSettings = LogSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only arguments and the environment: no file is read behind the operator's back."""
+        del settings_cls, dotenv_settings, file_secret_settings
+        return init_settings, env_settings
+
+    @classmethod
+    def load(cls) -> Self:
+        """Read the settings from the environment; raises `ConfigurationError` naming every wrong variable."""
+        known = {variable for variable, _ in variables()}
+        problems = [
+            _unknown_variable(name, known)
+            for name in sorted(os.environ)
+            # Also in lower case, which would be read but looks like something else.
+            if name.upper().startswith(ENV_PREFIX) and name not in known
+        ]
+        try:
+            settings = cls()
+        except SettingsError as exc:
+            problems.append(f'{exc}: a list is written as JSON, like \'["a", "b"]\'')
+        except ValidationError as exc:
+            problems += [_problem(error) for error in exc.errors() if error["type"] != "extra_forbidden"]
+        else:
+            if not problems:
+                return settings
+        raise ConfigurationError("wrong settings:\n" + "\n".join(f"  {problem}" for problem in problems))
+
+    @model_validator(mode="after")
+    def _timings_fit(self) -> Self:
+        """A redelivery after a worker's loss must still answer the waiting client (the contract's check)."""
+        needed = (
+            self.autoscale.boot_prior_seconds
+            + self.queue.visibility_timeout_seconds
+            + self.worker.task_time_limit_seconds
+        )
+        if self.web.wait_seconds <= needed:
+            message = (
+                f"FACEREC_WEB__WAIT_SECONDS ({self.web.wait_seconds:g}) must exceed boot time + visibility timeout + "
+                f"task time limit ({needed:g} s)"
+            )
+            raise ValueError(message)
+        if self.queue.visibility_timeout_seconds <= self.worker.task_time_limit_seconds:
+            message = (
+                f"FACEREC_QUEUE__VISIBILITY_TIMEOUT_SECONDS ({self.queue.visibility_timeout_seconds}) must exceed "
+                f"FACEREC_WORKER__TASK_TIME_LIMIT_SECONDS ({self.worker.task_time_limit_seconds:g}), or a slow task "
+                "is delivered twice"
+            )
+            raise ValueError(message)
+        return self
+
+    @property
+    def input_bucket(self) -> str:
+        """Bucket of uploads."""
+        return self.names.input_bucket or f"{self.prefix}-in-bucket"
+
+    @property
+    def output_bucket(self) -> str:
+        """Bucket of results."""
+        return self.names.output_bucket or f"{self.prefix}-out-bucket"
+
+    @property
+    def gallery_bucket(self) -> str:
+        """Bucket of enrolled photos."""
+        return self.names.gallery_bucket or f"{self.prefix}-gallery-bucket"
+
+    @property
+    def model_bucket(self) -> str:
+        """Bucket of model artefacts."""
+        return self.names.model_bucket or f"{self.prefix}-model-bucket"
+
+    @property
+    def request_queue(self) -> str:
+        """Queue of tasks."""
+        return self.names.request_queue or f"{self.prefix}-req-queue"
+
+    @property
+    def dead_letter_queue(self) -> str:
+        """Queue of failed tasks."""
+        return self.names.dead_letter_queue or f"{self.request_queue}-dlq"
+
+    @property
+    def response_queue(self) -> str:
+        """Queue of results."""
+        return self.names.response_queue or f"{self.prefix}-resp-queue"
+
+    @property
+    def events_queue(self) -> str:
+        """Queue of what Flower is to show."""
+        return self.names.events_queue or f"{self.prefix}-events-queue"
+
+    @property
+    def templates_table(self) -> str:
+        """DynamoDB table of templates."""
+        return self.names.templates_table or f"{self.prefix}-templates"
+
+    @property
+    def keys_table(self) -> str:
+        """DynamoDB table of API keys."""
+        return self.names.keys_table or f"{self.prefix}-api-keys"
+
+    @property
+    def fleet_table(self) -> str:
+        """DynamoDB table of what workers report and the autoscaler remembers."""
+        return self.names.fleet_table or f"{self.prefix}-fleet"
+
+    @property
+    def launch_template(self) -> str:
+        """EC2 launch template of the app tier's instances."""
+        return self.names.launch_template or f"{self.prefix}-worker"
+
+    @property
+    def endpoint_url(self) -> str | None:
+        """The AWS endpoint without a trailing slash, or nothing for AWS itself."""
+        return str(self.aws.endpoint_url).rstrip("/") if self.aws.endpoint_url else None
+
+
+def variables(model: type[BaseModel] = Settings, prefix: str = ENV_PREFIX) -> Iterator[tuple[str, Any]]:
+    """Every variable with its pydantic field, in the order of declaration."""
+    for name, field in model.model_fields.items():
+        annotation = field.annotation
+        if isinstance(annotation, type) and issubclass(annotation, Group):
+            yield from variables(annotation, f"{prefix}{name.upper()}{_DELIMITER}")
+        else:
+            yield f"{prefix}{name.upper()}", field
+
+
+def effective(settings: Settings) -> dict[str, str]:
+    """Every variable with its value in force, secrets masked, as `facerec config` prints them."""
+    values = dict(_values(settings, ENV_PREFIX))
+    names = {
+        f"{ENV_PREFIX}NAMES{_DELIMITER}{name.upper()}": getattr(settings, name) for name in NameSettings.model_fields
+    }
+    return values | names
+
+
+def _values(model: BaseModel, prefix: str) -> Iterator[tuple[str, str]]:
+    for name in type(model).model_fields:
+        value = getattr(model, name)
+        variable = f"{prefix}{name.upper()}"
+        if isinstance(value, Group):
+            yield from _values(value, f"{variable}{_DELIMITER}")
+        elif isinstance(value, AnyHttpUrl) and value.password:
+            yield variable, str(value).replace(value.password, MASK)
+        elif isinstance(value, tuple):
+            yield variable, json.dumps(value)
+        else:
+            yield variable, "" if value is None else str(value)
+
+
+def _unknown_variable(name: str, known: set[str]) -> str:
+    close = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.8)
+    hint = f"; did you mean {close[0]}?" if close else "; `facerec config` lists them all"
+    return f"{name}: there is no such setting{hint}"
+
+
+def _problem(error: Any) -> str:
+    location = [str(part) for part in error["loc"]]
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if not location:
+        return message
+    variable = f"{ENV_PREFIX}{_DELIMITER.join(location).upper()}"
+    if variable in _secrets():  # the input is what was given: plain text
+        if error["type"] == "too_short":
+            message = f"needs at least {error['ctx']['min_length']} characters"
+        return f"{variable}: {message}"
+    got = "" if isinstance(error.get("input"), dict) else f" (got {error['input']!r})"
+    return f"{variable}: {message}{got}"
+
+
+def _secrets() -> set[str]:
+    return {name for name, field in variables() if SecretStr in (field.annotation, *get_args(field.annotation))}

@@ -1,0 +1,366 @@
+"""The groups of settings, one for each tier or subject: defaults, bounds, and a line each for the table of them all."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import AnyHttpUrl, BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+
+from facerec.settings.values import on_loopback, parse_rate
+
+PositiveSeconds = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+def _cache_home() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "facerec"
+
+
+class Group(BaseModel):
+    """What is nested in the settings; its fields are the variables `FACEREC_<GROUP>__<FIELD>`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class AwsSettings(Group):
+    """Where AWS is."""
+
+    region: str = Field("us-east-1", description="AWS region of every resource")
+    endpoint_url: AnyHttpUrl | None = Field(
+        None, description="Endpoint of every AWS service; unset means AWS itself (`facerec local env` sets it)"
+    )
+    max_connections: Count = Field(64, description="HTTP connections that one process keeps open to one AWS service")
+
+
+class NameSettings(Group):
+    """Names of resources; each defaults to one derived from the prefix."""
+
+    input_bucket: str | None = Field(None, description="Bucket of uploads; default `<prefix>-in-bucket`")
+    output_bucket: str | None = Field(None, description="Bucket of results; default `<prefix>-out-bucket`")
+    gallery_bucket: str | None = Field(None, description="Bucket of enrolled photos; default `<prefix>-gallery-bucket`")
+    model_bucket: str | None = Field(None, description="Bucket of model artefacts; default `<prefix>-model-bucket`")
+    request_queue: str | None = Field(None, description="Queue of tasks; default `<prefix>-req-queue`")
+    dead_letter_queue: str | None = Field(None, description="Queue of failed tasks; default `<request queue>-dlq`")
+    response_queue: str | None = Field(None, description="Queue of results; default `<prefix>-resp-queue`")
+    events_queue: str | None = Field(
+        None, description="Queue of what Flower is to show; default `<prefix>-events-queue`"
+    )
+    templates_table: str | None = Field(None, description="DynamoDB table of templates; default `<prefix>-templates`")
+    keys_table: str | None = Field(None, description="DynamoDB table of API keys; default `<prefix>-api-keys`")
+    fleet_table: str | None = Field(
+        None, description="DynamoDB table of what workers report and the autoscaler remembers; default `<prefix>-fleet`"
+    )
+    launch_template: str | None = Field(
+        None, description="EC2 launch template of the app tier's instances; default `<prefix>-worker`"
+    )
+
+
+class WebSettings(Group):
+    """The web tier."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on; `0.0.0.0` on an instance behind a load balancer")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one")
+    processes: Count = Field(
+        1, description="Web processes; with more than one each owns the response queue `<resp-queue>-<id>`"
+    )
+    wait_seconds: PositiveSeconds = Field(180, description="How long an upload waits for its result before 504")
+    max_waiting: Count = Field(250, description="Uploads that one process holds at once; more are refused with 503")
+    shutdown_seconds: PositiveSeconds = Field(10, description="How long a stopping process answers who still waits")
+    max_upload_bytes: Count = Field(15_000_000, description="Largest upload in bytes; larger ones are refused with 413")
+    auth: Literal["keys", "open"] = Field(
+        "keys", description="Who is served: holders of an API key (`facerec keys`), or with `open` everyone"
+    )
+    rate_limit: str = Field(
+        "6000/minute",
+        description="Requests that each process answers one API key, or in open mode one client address; more get "
+        "429. So many at once, refilled evenly; empty is no limit",
+    )
+    auth_failures: str = Field(
+        "30/minute", description="Wrong API keys that each process hears from one client address, likewise"
+    )
+    trusted_proxies: int = Field(
+        0,
+        ge=0,
+        le=10,
+        description="Proxies in front, each of which adds to `X-Forwarded-For` and `-Proto`; with 0 these are ignored",
+    )
+    allowed_hosts: tuple[str, ...] = Field(
+        (),
+        description="Host names that requests may be addressed to, as a JSON list; `.example.org` includes what is "
+        "below it. None means any, but in open mode on loopback `localhost`, `127.0.0.1` and `::1`",
+    )
+
+    header_seconds: PositiveSeconds = Field(
+        10, description="How long a client may take to send the head of a request; a slower one is closed with 408"
+    )
+    min_bytes_per_second: Count = Field(
+        1000,
+        description="Least speed of an upload, and of taking a reply, after 10 s of grace; who is slower is closed",
+    )
+    max_buffered_bytes: Count = Field(
+        1_000_000_000,
+        description="Uploads that one process holds in temporary files (`TMPDIR`) at once; beyond it the slowest and "
+        "least complete are refused with 503",
+    )
+
+    @field_validator("rate_limit", "auth_failures")
+    @classmethod
+    def _a_rate(cls, text: str) -> str:
+        parse_rate(text)
+        return text
+
+
+class WorkerSettings(Group):
+    """The app tier."""
+
+    engines: int = Field(
+        0,
+        ge=0,
+        description="Engine processes of one worker, each single-threaded; 0 means one per core that the scheduler's "
+        "affinity and the control group's quota leave to it",
+    )
+    concurrency: Count = Field(16, description="Tasks that one worker holds at once (fetching, waiting, storing)")
+    batch_max: Count = Field(8, description="Images that an engine process takes at once")
+    batch_max_megapixels: float = Field(
+        8, gt=0, description="Megapixels that an engine process takes at once; a larger picture goes alone"
+    )
+    batch_window_ms: float = Field(
+        5, ge=0, le=1000, description="How long a batch waits for its next image while images stream in; 0 is never"
+    )
+    queue_max_images: Count = Field(64, description="Images that wait for an engine; then tasks wait to add theirs")
+    queue_max_bytes: Count = Field(64_000_000, description="Bytes of images that wait for an engine, likewise")
+    task_time_limit_seconds: PositiveSeconds = Field(
+        20, description="Longest time an engine may spend on what it takes at once"
+    )
+    retry_seconds: float = Field(
+        600,
+        ge=0,
+        description="How long a worker keeps a task and tries again while AWS is out of reach, before it gives it back "
+        "and uses up one of its deliveries; 0 gives back at once",
+    )
+    startup_seconds: PositiveSeconds = Field(60, description="Longest time an engine process may take to load")
+    instance_id: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9-]{1,64}$",
+        description="EC2 instance whose worker this is: it reports to the autoscaler, which may then ask it to drain",
+    )
+    report_seconds: float = Field(
+        1, gt=0, le=30, description="How often an instance's worker reports, and looks whether it is to drain"
+    )
+    metadata_url: AnyHttpUrl | None = Field(
+        None,
+        description="EC2's instance metadata service, asked for spot interruption notices; unset asks nobody "
+        "(the instances' user data sets `http://169.254.169.254`)",
+    )
+    metrics_host: str = Field("127.0.0.1", description="Address of the worker's Prometheus metrics")
+    metrics_port: int = Field(
+        0, ge=-1, le=65535, description="Port of the worker's Prometheus metrics; 0 takes a free one, -1 none"
+    )
+
+
+class QueueSettings(Group):
+    """Delivery of tasks."""
+
+    visibility_timeout_seconds: int = Field(
+        30, ge=1, le=43_200, description="How long a received task stays hidden before it is delivered again"
+    )
+    max_receives: Count = Field(4, description="Deliveries of one task before it goes to the dead-letter queue")
+    wait_time_seconds: int = Field(
+        10,
+        ge=1,
+        le=20,
+        description="Long-poll time. An instance's worker polls for 1 s, to drain soon when it is asked to",
+    )
+
+
+class RetentionSettings(Group):
+    """How long objects are kept."""
+
+    input_days: Count = Field(1, description="Days after which uploads expire")
+    result_days: Count = Field(7, description="Days after which results expire")
+
+
+class GallerySettings(Group):
+    """Enrolled people."""
+
+    refresh_seconds: PositiveSeconds = Field(2, le=5, description="How often a worker looks for changes of the gallery")
+    min_face_pixels: Count = Field(16, description="Least length in pixels of the shorter side of a face to enrol")
+    false_names: float = Field(
+        0.01,
+        gt=0,
+        le=1,
+        description="Share of strangers that may get a name: the threshold follows from it and from the number of "
+        "people enrolled, with one photo each. A request's threshold and a collection's own come first",
+    )
+    min_quality: float = Field(
+        0.5, ge=0, le=1, description="Least quality of a face to enrol, from 0 to 1 (docs/accuracy.md); 0 takes any"
+    )
+
+
+class ModelSettings(Group):
+    """The model artefact, and what it looks for."""
+
+    dir: Path = Field(
+        default_factory=lambda: _cache_home() / "model",
+        description="Directory of the model artefact; default `model` in `$XDG_CACHE_HOME/facerec`",
+    )
+    cache_dir: Path = Field(
+        default_factory=lambda: _cache_home() / "downloads",
+        description="Downloads, compiled models, copies of galleries; default `downloads` in `$XDG_CACHE_HOME/facerec`",
+    )
+    licence: Literal["permissive", "research"] = Field(
+        "permissive",
+        description="Which packs may be built and loaded, by the licences of their code and weights; `research` also "
+        "allows weights for non-commercial research",
+    )
+    max_faces: Count = Field(100, description="Faces of a picture that are recognised, the largest first")
+    min_face_pixels: int | None = Field(
+        None,
+        ge=8,
+        description="Smallest face to look for, in pixels of the picture; unset: a 64th of the picture's longer side, "
+        "and 20 pixels with the pack `classic`, which ignores this. Less takes more time",
+    )
+
+
+class AutoscaleSettings(Group):
+    """The fleet's size."""
+
+    min_instances: int = Field(0, ge=0, description="Instances that always run")
+    max_instances: Count = Field(15, description="Instances that may be pending, running or draining at once")
+    target_seconds: PositiveSeconds = Field(
+        10, description="How soon the backlog shall be cleared once instances serve; less takes more instances"
+    )
+    cooldown_seconds: float = Field(
+        60, ge=0, description="How long an instance must have been idle, or too many, before it is drained and stopped"
+    )
+    utilisation: float = Field(
+        0.8, gt=0, le=1, description="Share of its time that an instance may be busy under a steady flow"
+    )
+    interval_seconds: float = Field(1, gt=0, le=60, description="How often queue and fleet are looked at")
+    boot_prior_seconds: PositiveSeconds = Field(
+        60, description="Assumed time from launch to first task, until it has been measured"
+    )
+    start_prior_seconds: PositiveSeconds = Field(30, description="The same for a stopped instance of the warm pool")
+    service_prior_seconds: PositiveSeconds = Field(
+        0.1, description="Assumed time of one busy instance for one task, until it has been measured"
+    )
+    boot_limit_seconds: PositiveSeconds = Field(
+        300, description="An instance that has not reported so long after its launch or start is replaced"
+    )
+    silence_limit_seconds: PositiveSeconds = Field(
+        60, description="An instance whose worker has not reported for so long is replaced"
+    )
+    drain_limit_seconds: PositiveSeconds = Field(
+        120, description="An instance that has not drained so long after it was asked to is terminated"
+    )
+    warm_pool_max: int = Field(
+        4, ge=0, description="Stopped instances kept to be started again; they cost their disks. 0 terminates instead"
+    )
+    warm_pool_max_age_seconds: PositiveSeconds = Field(
+        86_400, description="How long an instance may stay stopped before it is terminated"
+    )
+    lease_seconds: float = Field(
+        15, ge=3, description="How soon a waiting autoscaler takes over from one that has fallen silent"
+    )
+    metrics_host: str = Field("127.0.0.1", description="Address of the autoscaler's Prometheus metrics")
+    metrics_port: int = Field(
+        0, ge=-1, le=65535, description="Port of the autoscaler's Prometheus metrics; 0 takes a free one, -1 none"
+    )
+
+    @model_validator(mode="after")
+    def _least_below_most(self) -> Self:
+        if self.min_instances > self.max_instances:
+            message = (
+                f"FACEREC_AUTOSCALE__MIN_INSTANCES ({self.min_instances}) must not exceed "
+                f"FACEREC_AUTOSCALE__MAX_INSTANCES ({self.max_instances})"
+            )
+            raise ValueError(message)
+        return self
+
+
+class InstancesSettings(Group):
+    """The app tier's EC2 instances, as `facerec provision` writes them into the launch template."""
+
+    image_id: str | None = Field(
+        None,
+        description="AMI to launch; unset leaves the launch template alone, so nothing can be launched without one",
+    )
+    types: tuple[str, ...] = Field(
+        ("c7i.large", "c7a.large", "m7i.large"),
+        min_length=1,
+        description="Instance types as a JSON list, the first preferred; the others when EC2 has none of it",
+    )
+    subnet_ids: tuple[str, ...] = Field((), description="Subnets as a JSON list; none means the default VPC's")
+    security_group_ids: tuple[str, ...] = Field((), description="Security groups as a JSON list")
+    profile: str | None = Field(None, description="Name of the IAM instance profile")
+    key_name: str | None = Field(None, description="EC2 key pair for SSH; unset means no SSH")
+    purchase: Literal["on-demand", "spot"] = Field("on-demand", description="How instances are bought")
+    volume_gb: Count = Field(16, description="Size of the root volume in GB")
+    package: str | None = Field(
+        None,
+        pattern=r"^s3://[^/]+/\S+\.whl$",
+        description="`s3://…` address of the facerec wheel that instances install, with `constraints.txt` beside it; "
+        "unset: the AMI has it",
+    )
+
+
+class EventsSettings(Group):
+    """What the tiers tell Flower."""
+
+    enabled: bool = Field(True, description="Whether web and workers send events for Flower to their queue")
+    window_seconds: float = Field(
+        1, ge=0.05, le=10, description="Events of so long a time travel in one message; Flower is as far behind"
+    )
+    heartbeat_seconds: float = Field(
+        5,
+        ge=0.5,
+        le=60,
+        description="How often a worker shows that it lives; after twice as long Flower has it offline",
+    )
+    max_waiting: Count = Field(
+        5000, description="Events that a process keeps while they cannot be sent; the oldest go first"
+    )
+    retention_seconds: int = Field(
+        300, ge=60, le=86_400, description="How long events wait in their queue for a Flower that is away"
+    )
+
+
+class FlowerSettings(Group):
+    """`facerec flower`."""
+
+    host: str = Field(
+        "127.0.0.1", description="Address to listen on; any other than a loopback one wants TLS before it"
+    )
+    port: int = Field(5555, ge=0, le=65535, description="Port to listen on; 0 takes a free one")
+    auth: Literal["basic", "none"] = Field(
+        "basic", description="`none` asks for no password and closes `/api`; on a loopback address only"
+    )
+    user: str = Field("facerec", pattern=r"^[A-Za-z0-9._-]+$", description="User name of the basic authentication")
+    password: SecretStr | None = Field(
+        None, min_length=8, description="Its password; unset makes one at every start and prints it"
+    )
+    database: Path | None = Field(
+        None,
+        description="File that keeps tasks over restarts of Flower, a pickle: who may write it may run code as Flower; "
+        "unset keeps none",
+    )
+    max_tasks: Count = Field(10_000, description="Tasks that Flower keeps in memory; the oldest go first")
+
+    @model_validator(mode="after")
+    def _open_to_this_machine_alone(self) -> Self:
+        if self.auth == "none" and not self.on_loopback:
+            message = f"FACEREC_FLOWER__AUTH=none needs a loopback address in FACEREC_FLOWER__HOST, not {self.host!r}"
+            raise ValueError(message)
+        return self
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether only this machine can reach it."""
+        return on_loopback(self.host)
+
+
+class LogSettings(Group):
+    """Logging."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="Lowest level that is logged")
+    format: Literal["auto", "json", "console"] = Field("auto", description="`auto`: console on a terminal, else JSON")

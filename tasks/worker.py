@@ -1,0 +1,218 @@
+"""The life of a worker process: everything is there and warm before the first task, and closed after the last."""
+
+import functools
+import logging
+import sys
+import warnings
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, Self
+
+import structlog
+from celery.signals import setup_logging, worker_init, worker_shutdown, worker_shutting_down
+
+from facerec import bootstrap
+from facerec.aws.instance_metadata import SpotNotices
+from facerec.aws.sqs.dead_letter_queue import SqsDeadLetters
+from facerec.aws.sqs.queue import SqsTaskTail, check_queue, queue_differences
+from facerec.celery import app
+from facerec.celery_sqs import dead_letter_writer
+from facerec.celery_sqs.consumer_gate import INTAKE
+from facerec.engine.child import REAL_ANALYSER
+from facerec.engine.cores import available_cores
+from facerec.engine.loading import load_artefact
+from facerec.engine.supervisor import SupervisedEngine
+from facerec.errors import FacerecError
+from facerec.gallery.cache import GalleryCache
+from facerec.gallery.snapshots import GallerySnapshots
+from facerec.messages import DEFAULT_COLLECTION
+from facerec.observability.logs import configure_logging
+from facerec.observability.metrics import served
+from facerec.recognition import ModelThresholds, Recogniser
+from facerec.settings import Settings
+from tasks.driver import Delivered, Handling, TaskDriver
+from tasks.heartbeat import Reporter
+from tasks.metrics import WorkerMetrics
+from tasks.retry import Patience
+from tasks.stale_tasks import Latecomers
+from tasks.utilisation import Occupancy
+
+log = structlog.get_logger(__name__)
+
+_QUIET = ("celery.app.trace", "celery.worker.strategy", "celery.worker.consumer.connection")
+"""Loggers whose lines repeat our canonical ones, or name a broker's host where there is none; errors still show."""
+
+# Celery warns root of pickle, which is not accepted here; a container's root need not read it at every start.
+warnings.filterwarnings("ignore", message="You're running the worker with superuser privileges")
+
+_NOT_ON_SQS = {"without_gossip": True, "without_mingle": True}
+"""Workers hear nothing of each other over SQS: it has no broadcast. As the options of the same names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """What a worker process holds while it runs."""
+
+    _driver: TaskDriver
+    _occupancy: Occupancy
+    _reporter: Reporter | None
+    _resources: ExitStack
+
+    @classmethod
+    def open(cls, settings: Settings, *, factory: str = REAL_ANALYSER) -> Self:
+        """Check the queues, load the model and the gallery; raises `FacerecError` with one sentence."""
+        clients = bootstrap.clients(settings)
+        clients.quicken()
+        for queue in (settings.request_queue, settings.dead_letter_queue):
+            check_queue(clients, queue)
+        for difference in queue_differences(clients, settings):
+            remedy = "run `facerec provision`"
+            log.warning("queue_differs", queue=settings.request_queue, reason=difference, remedy=remedy)
+        artefact = load_artefact(settings)
+        with ExitStack() as resources:
+            metrics = WorkerMetrics()
+            dead_letter_writer.WATCHERS.add(metrics.cast_off)
+            resources.callback(dead_letter_writer.WATCHERS.discard, metrics.cast_off)
+            engine = SupervisedEngine(settings, artefact.directory, factory=factory, watch=metrics)
+            resources.callback(engine.close)
+            engine.start()
+            gallery = GalleryCache(
+                bootstrap.template_store(settings),
+                engine.model_id,
+                settings.gallery.refresh_seconds,
+                snapshots=GallerySnapshots(
+                    settings.model.cache_dir / "galleries",
+                    f"{settings.endpoint_url or settings.aws.region}/{settings.templates_table}",
+                    engine.model_id,
+                ),
+            )
+            gallery.index(DEFAULT_COLLECTION)
+            gallery.start()
+            resources.callback(gallery.stop)
+            thresholds = ModelThresholds(artefact.tail, artefact.threshold, settings.gallery.false_names)
+            recogniser = Recogniser(
+                store=bootstrap.object_store(settings),
+                engine=engine,
+                gallery=gallery,
+                publisher=bootstrap.result_publisher(settings),
+                output_bucket=settings.output_bucket,
+                thresholds=thresholds,
+                copy_by_filename=settings.key_style == "filename",
+            )
+            occupancy = Occupancy(settings.worker.engines or available_cores())
+            driver = TaskDriver(
+                recogniser,
+                SqsDeadLetters(clients, settings.dead_letter_queue),
+                Latecomers(SqsTaskTail(clients, settings.request_queue), settings.web.wait_seconds),
+                functools.partial(Patience, settings.worker.retry_seconds, INTAKE, occupancy.resting),
+                input_bucket=settings.input_bucket,
+                max_receives=settings.queue.max_receives,
+                watch=metrics.handled,
+            )
+            log.info(
+                "worker_ready",
+                engine=engine.name,
+                precision=engine.precision,
+                model_id=engine.model_id,
+                verification_threshold=artefact.threshold,
+                false_names=settings.gallery.false_names,
+                concurrency=settings.worker.concurrency,
+                queue=settings.request_queue,
+            )
+            metrics.look_at(engine=engine, gallery=gallery, occupancy=occupancy)
+            shown = settings.worker
+            resources.enter_context(served(metrics.registry, shown.metrics_host, shown.metrics_port, group="worker"))
+            reporter = _reporter(settings, occupancy)
+            if reporter is not None:
+                reporter.start()
+                resources.callback(reporter.stop)
+            return cls(driver, occupancy, reporter, resources.pop_all())
+
+    def handle(self, delivered: Delivered) -> Handling:
+        """Do what a task does; raises as `TaskDriver.handle`."""
+        with self._occupancy.holding():
+            return self._driver.handle(delivered)
+
+    def leave(self) -> None:
+        """The process is to end. May be called in a signal handler."""
+        INTAKE.leave()
+        if self._reporter is not None:
+            self._reporter.leave()
+
+    def close(self) -> None:
+        """Close everything, the last opened first."""
+        self._resources.close()
+
+
+_worker: Worker | None = None
+
+
+def worker() -> Worker:
+    """The worker of this process; tasks run between its start and its end only."""
+    if _worker is None:
+        raise RuntimeError("no worker runs in this process")
+    return _worker
+
+
+def _reporter(settings: Settings, occupancy: Occupancy) -> Reporter | None:
+    """Who reports to the autoscaler, for the worker of an EC2 instance."""
+    if settings.worker.instance_id is None:
+        return None
+    return Reporter(
+        bootstrap.worker_reports(settings),
+        settings.worker.instance_id,
+        occupancy,
+        INTAKE,
+        every_seconds=settings.worker.report_seconds,
+        interrupted=_spot_notices(settings),
+    )
+
+
+def _spot_notices(settings: Settings) -> Callable[[], bool]:
+    url = settings.worker.metadata_url
+    if url is None or url.host is None or url.port is None:
+        return lambda: False
+    return SpotNotices(url.host, url.port).interrupted
+
+
+@setup_logging.connect
+def _log_our_way(**_: Any) -> None:
+    # A receiver of this signal keeps Celery from setting up its own logging.
+    configure_logging(app.settings.log, process="worker", instance_id=app.settings.worker.instance_id)
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+@worker_init.connect
+def _open(sender: Any, **_: Any) -> None:
+    global _worker  # noqa: PLW0603 - one worker a process, and Celery gives its tasks no other place
+    # Celery logs an exception and starts the worker all the same, one that fails every task: the process has to end.
+    try:
+        _log_our_way()
+        events = app.settings.events
+        sender.options.update(
+            _NOT_ON_SQS, without_heartbeat=not events.enabled, heartbeat_interval=events.heartbeat_seconds
+        )
+        _worker = Worker.open(app.settings)
+    except FacerecError as exc:
+        print(f"facerec: {exc}", file=sys.stderr)  # noqa: T201 - one line for the operator, whatever the log's form
+        sys.exit(1)
+    except Exception as exc:
+        log.exception("worker_not_started", reason=repr(exc))
+        sys.exit(1)
+
+
+@worker_shutting_down.connect
+def _leave(**_: Any) -> None:
+    if _worker is not None:
+        _worker.leave()
+
+
+@worker_shutdown.connect
+def _close(**_: Any) -> None:
+    global _worker  # noqa: PLW0603 - as above
+    if _worker is not None:
+        _worker.close()
+        _worker = None
+        log.info("worker_stopped")

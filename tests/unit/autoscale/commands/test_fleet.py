@@ -1,0 +1,152 @@
+"""What `facerec fleet` and `facerec autoscale --once` show: tables, JSON and the picture."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console, RenderableType
+
+from autoscale.commands.autoscale import described
+from autoscale.commands.fleet import listed, rendered
+from autoscale.commands.fleet_plot import Episode, Series, draw, episodes
+from autoscale.observation import Instance, Limits, Observation, Phase, Power, QueueDepth, Unreadable
+from autoscale.policy import Decision, Hold
+from autoscale.ports import Record
+from autoscale.round_result import Action, ActionKind, Round, in_words
+from autoscale.status import FleetStatus, InstanceStatus
+from facerec.messages import WorkerReport, WorkerState
+from tests.fakes.fleet import a_record
+
+NOW = 1_000_000.0
+LIMITS = Limits(boot_seconds=300, silence_seconds=60, drain_seconds=120)
+WORKER = WorkerReport("i-1", WorkerState.READY, NOW - 90, NOW - 1, 0, NOW - 65, 42, 0.0, 0)
+SERVING = Instance(1, "i-1", Power.RUNNING, NOW - 100, WORKER)
+CLAIMED = Instance(2, None, Power.PENDING, NOW - 2)
+STOPPED = Instance(3, "i-3", Power.STOPPED, NOW - 8000)
+
+
+def seen(*instances: Instance) -> FleetStatus:
+    """A status in which everything could be read."""
+    rows = tuple(InstanceStatus.of(one, LIMITS, NOW) for one in instances)
+    return FleetStatus(NOW, QueueDepth(5, 2), rows, "host/01234567-89ab", a_record(NOW - 3))
+
+
+def printed(what: RenderableType) -> str:
+    """What a terminal shows."""
+    console = Console(width=140, color_system=None)
+    with console.capture() as capture:
+        console.print(what)
+    return capture.get()
+
+
+def test_the_status_shows_every_instance() -> None:
+    """With the phase, how long it is in it, and what its worker told."""
+    lines = printed(rendered(seen(SERVING, CLAIMED, STOPPED))).splitlines()
+    rows = {line.split()[0]: line for line in lines if line.strip()[:1].isdigit()}
+    assert " ".join(rows["1"].split()) == "1 i-1 serving running 1 min 40 s 0 1 min 05 s 42"
+    assert " ".join(rows["2"].split()) == "2 being launched booting pending 2 s - - -"
+    assert " ".join(rows["3"].split()) == "3 i-3 stopped stopped 2 h 13 min - - -"
+    text = "\n".join(lines)
+    assert "5 visible, 2 in flight, 0 delayed" in text
+    assert "1 booting, 1 serving, 1 stopped" in text
+    assert "host (01234567) holds the lease" in text
+    assert "1 needed: 3 open; 1 instance is enough (3 s ago)" in text
+
+
+def test_a_stopped_fleet_runs_no_instance() -> None:
+    """A warm pool is no running fleet."""
+    assert "no instance runs, 1 stopped" in printed(rendered(seen(STOPPED)))
+
+
+def test_what_is_unreadable_is_told_in_its_place() -> None:
+    """Never as 0; the others are shown all the same. The reason is no markup."""
+    status = replace(seen(SERVING), queue=Unreadable("no [bold]answer"), lease_holder=None, last=None)
+    text = printed(rendered(status))
+    assert "unreadable: no [bold]answer" in text
+    assert "nobody holds the lease" in text
+    assert "nothing recorded for 1 h 00 min" in text
+    assert not status.whole
+    plain = json.loads(json.dumps(status.as_json()))
+    assert plain["queue"] == {"unreadable": "no [bold]answer"}
+    assert plain["instances"][0]["tasks_done"] == 42
+    assert plain["instances"][0]["phase"] == "serving"
+    assert plain["last"] is None
+
+
+def test_the_history_lists_every_record() -> None:
+    """Actions with their reasons."""
+    text = printed(
+        listed([a_record(NOW, visible=7), replace(a_record(NOW + 1, reason="9 open"), actions="launch 1-3")])
+    )
+    assert "01-12 13:46:40" in text
+    assert "launch 1-3: 9 open" in text
+
+
+def test_a_round_in_words() -> None:
+    """What `--once` and `--dry-run` print."""
+    done = Round(
+        NOW,
+        leading=True,
+        observation=Observation(QueueDepth(5, 2, 1), (SERVING, CLAIMED)),
+        decision=Decision(4, 2, "7 open"),
+        actions=(Action(ActionKind.LAUNCH, (3, 4)), Action(ActionKind.TERMINATE, (9,), "no answer")),
+    )
+    assert described(done, LIMITS).splitlines() == [
+        "queue    5 visible, 2 in flight, 1 delayed",
+        "fleet    1 booting, 1 serving",
+        "needed   4: 7 open",
+        "did      launch 3-4; terminate 9 failed",
+    ]
+    unread = Observation(Unreadable("no answer"), Unreadable("nothing"))
+    assert described(Round(NOW, leading=True, observation=unread, decision=Hold("why")), LIMITS).splitlines() == [
+        "queue    unreadable: no answer",
+        "fleet    unreadable: nothing",
+        "holds    why",
+    ]
+
+
+@pytest.mark.parametrize(("numbers", "words"), [((), ""), ((2,), "2"), ((7, 3, 1, 2), "1-3, 7")])
+def test_numbers_in_words(numbers: Sequence[int], words: str) -> None:
+    """Runs are told in short."""
+    assert in_words(numbers) == words
+
+
+def acting(at: float, actions: str) -> Record:
+    """A record of actions."""
+    return replace(a_record(at), actions=actions)
+
+
+def test_actions_close_together_are_one_episode() -> None:
+    """Their numbers are united by kind; the reason is the first one's."""
+    acted = [acting(0, "drain 1-2"), acting(1, "drain 4; stop 1 failed"), acting(2, "stop 1"), acting(9, "launch 1")]
+    first, second = episodes(acted, apart_seconds=5)
+    assert first == Episode(acted[:3])
+    assert str(first) == ("00:00:00 to 00:00:02  drain 1-2, 4; stop failed 1; stop 1: 3 open; 1 instance is enough")
+    assert str(second).startswith("00:00:09  launch 1: ")
+
+
+def test_a_gap_is_unknown_and_zero_is_not() -> None:
+    """A line ends where records stop while something ran, and goes on at zero where nothing did."""
+    gap = Series([a_record(0), a_record(100)], until=110)
+    assert [math.isnan(value) for value in gap.values(lambda one: one.serving)] == [False, True, False, False]
+    nothing = a_record(0, visible=0, in_flight=0, needed=0, serving=0)
+    quiet = Series([nothing, replace(nothing, at=100)], until=110)
+    assert quiet.values(lambda one: one.serving) == [0, 0, 0]
+
+
+@pytest.mark.parametrize("count", [1, 2, 60])
+def test_the_picture(tmp_path: Path, count: int) -> None:
+    """One record, few or many: a PNG."""
+    records = [acting(NOW + 10 * index, f"launch {index % 15 + 1}" if index % 9 else "") for index in range(count)]
+    draw(records, tmp_path / "fleet.png", until=NOW + 10 * count)
+    assert (tmp_path / "fleet.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_phases_are_all_styled() -> None:
+    """A new phase needs a colour."""
+    for name in Phase:
+        status = replace(seen(), instances=(replace(InstanceStatus.of(SERVING, LIMITS, NOW), phase=name),))
+        assert name in printed(rendered(status))

@@ -1,0 +1,98 @@
+"""What Prometheus sees of the rounds."""
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from autoscale.estimates import Estimates
+from autoscale.metrics import RoundMetrics
+from autoscale.observation import Instance, Observation, Power, QueueDepth, Unreadable
+from autoscale.policy import Decision, Hold, Policy
+from autoscale.round_result import Action, ActionKind, Cause, Round
+from facerec.observability.metrics import served
+
+NOW = 1_000_000.0
+ESTIMATES = Estimates(60, 30, 0.1, 2.5)
+
+
+def value(metrics: RoundMetrics, name: str, **labels: str) -> float | None:
+    """A sample, or nothing where there is none."""
+    return metrics.registry.get_sample_value(name, labels)
+
+
+@pytest.fixture
+def metrics() -> RoundMetrics:
+    """Before the first round."""
+    return RoundMetrics(Policy())
+
+
+def test_a_round_that_acted(metrics: RoundMetrics) -> None:
+    """Gauges of what it saw, counts of what it did."""
+    fleet = (Instance(1, "i-1", Power.PENDING, NOW), Instance(2, "i-2", Power.STOPPED, NOW))
+    metrics.observe(
+        Round(
+            NOW,
+            leading=True,
+            observation=Observation(QueueDepth(7, 3, 1, 12.5, 2), fleet),
+            decision=Decision(needed=4, keep=2, reason="7 open"),
+            estimates=ESTIMATES,
+            actions=(Action(ActionKind.LAUNCH, (3, 4)), Action(ActionKind.DRAIN, (1,), "no answer")),
+            failures=("drain",),
+            seconds=0.2,
+        )
+    )
+    assert value(metrics, "facerec_backlog_messages", state="visible") == 7
+    assert value(metrics, "facerec_backlog_messages", state="in_flight") == 3
+    assert value(metrics, "facerec_backlog_messages", state="delayed") == 1
+    assert value(metrics, "facerec_backlog_oldest_seconds") == 12.5
+    assert value(metrics, "facerec_dead_letter_messages") == 2
+    assert value(metrics, "facerec_fleet_instances", phase="booting") == 1
+    assert value(metrics, "facerec_fleet_instances", phase="stopped") == 1
+    assert value(metrics, "facerec_fleet_instances", phase="serving") == 0
+    assert value(metrics, "facerec_fleet_needed") == 4
+    assert value(metrics, "facerec_fleet_keep") == 2
+    assert value(metrics, "facerec_fleet_max_instances") == 15
+    assert value(metrics, "facerec_estimate_boot_seconds") == 60
+    assert value(metrics, "facerec_estimate_arrivals_per_second") == 2.5
+    assert value(metrics, "facerec_autoscaler_leader") == 1
+    assert value(metrics, "facerec_autoscaler_last_round_timestamp_seconds") == NOW + 0.2
+    assert value(metrics, "facerec_autoscaler_actions_total", action="launch") == 2
+    assert value(metrics, "facerec_autoscaler_actions_total", action="drain") == 0
+    assert value(metrics, "facerec_autoscaler_errors_total", action="drain") == 1
+    assert value(metrics, "facerec_autoscaler_round_seconds_count") == 1
+
+
+def test_what_could_not_be_read_is_absent(metrics: RoundMetrics) -> None:
+    """Neither 0 nor the value of before: an outage must not look like an empty queue."""
+    seen = Round(NOW, leading=True, observation=Observation(QueueDepth(7, 3), ()), decision=Decision(1, 1, "7 open"))
+    metrics.observe(seen)
+    assert value(metrics, "facerec_fleet_instances", phase="serving") == 0
+    unread = Observation(Unreadable("no answer"), Unreadable("no answer"))
+    metrics.observe(Round(NOW, leading=True, observation=unread, decision=Hold("no answer"), cause=Cause.QUEUE))
+    assert value(metrics, "facerec_backlog_messages", state="visible") is None
+    assert value(metrics, "facerec_backlog_oldest_seconds") is None
+    assert value(metrics, "facerec_fleet_instances", phase="serving") is None
+    assert value(metrics, "facerec_fleet_needed") is None
+    assert value(metrics, "facerec_autoscaler_holds_total", cause="queue") == 1
+
+
+def test_a_waiting_controller_shows_no_fleet(metrics: RoundMetrics) -> None:
+    """Two controllers are scraped; only one of them may tell of the fleet."""
+    metrics.observe(Round(NOW, leading=False))
+    assert value(metrics, "facerec_autoscaler_leader") == 0
+    assert value(metrics, "facerec_fleet_instances", phase="serving") is None
+
+
+def test_every_count_is_there_from_the_start(metrics: RoundMetrics) -> None:
+    """A rate misses the first event of a series that begins with 1."""
+    for kind in ActionKind:
+        assert value(metrics, "facerec_autoscaler_actions_total", action=kind) == 0
+    for cause in Cause:
+        assert value(metrics, "facerec_autoscaler_holds_total", cause=cause) == 0
+    for failure in ("lease", "queue", "fleet", "chronicle", *ActionKind):
+        assert value(metrics, "facerec_autoscaler_errors_total", action=failure) == 0
+
+
+def test_no_port_means_no_server() -> None:
+    """-1 switches it off."""
+    with served(CollectorRegistry(), "127.0.0.1", -1, group="autoscale") as address:
+        assert address is None

@@ -1,0 +1,423 @@
+"""The policy's promises, whatever it sees."""
+
+import math
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autoscale.estimates import Estimates
+from autoscale.observation import ACTIVE, Instance, Observation, Phase, Power, QueueDepth, Unreadable, phase
+from autoscale.policy import Decision, Hold, Policy, decide
+from facerec.messages import WorkerReport, WorkerState
+
+NOW = 1_000_000.0
+POLICY = Policy()
+ESTIMATES = Estimates(boot_seconds=60, start_seconds=30, service_seconds=0.1)
+
+
+def report(instance_id: str, **changes: object) -> WorkerReport:
+    """A ready worker that has been idle for ten seconds."""
+    idle = WorkerReport(instance_id, WorkerState.READY, NOW - 100, NOW - 1, 0, NOW - 10, 0, 0.0, 0)
+    return replace(idle, **changes)  # type: ignore[arg-type]  # fields by name
+
+
+def instance(number: int, power: Power = Power.RUNNING, since: float = NOW - 200, **changes: object) -> Instance:
+    """A serving instance unless told otherwise."""
+    known = {"worker": report(f"i-{number}") if power is Power.RUNNING else None} | changes
+    return Instance(number, f"i-{number}", power, since, **known)  # type: ignore[arg-type]  # fields by name
+
+
+def booting(number: int, age: float = 5) -> Instance:
+    """An instance that has not reported yet."""
+    return Instance(number, f"i-{number}", Power.PENDING, NOW - age)
+
+
+def decided(depth: QueueDepth, *fleet: Instance, policy: Policy = POLICY, **estimates: object) -> Decision:
+    """The decision, which must not be a hold."""
+    guesses = replace(ESTIMATES, **estimates)  # type: ignore[arg-type]  # fields by name
+    decision = decide(Observation(depth, fleet), guesses, policy, NOW)
+    assert isinstance(decision, Decision)
+    return decision
+
+
+@st.composite
+def reports(draw: st.DrawFn, instance_id: str) -> WorkerReport:
+    """What a worker may say."""
+    held = draw(st.integers(0, 16))
+    return WorkerReport(
+        instance_id,
+        draw(st.sampled_from(WorkerState)) if held == 0 else draw(st.sampled_from([WorkerState.READY, "draining"])),  # type: ignore[arg-type]
+        NOW - draw(st.floats(0, 5000)),
+        NOW - draw(st.floats(0, 100)),
+        held,
+        NOW - draw(st.floats(0, 500)) if held == 0 else None,
+        draw(st.integers(0, 1000)),
+        draw(st.floats(0, 100)),
+        draw(st.integers(0, 1000)),
+        draw(st.booleans()),
+    )
+
+
+@st.composite
+def instances(draw: st.DrawFn, number: int) -> Instance:
+    """An instance in any condition."""
+    power = draw(st.sampled_from(Power))
+    instance_id = f"i-{number}"
+    return Instance(
+        number,
+        instance_id,
+        power,
+        NOW - draw(st.floats(0, 100_000)),
+        draw(st.none() | reports(instance_id)) if power is Power.RUNNING else None,
+        draw(st.none() | st.floats(NOW - 300, NOW)),
+        spot=draw(st.booleans()),
+        outdated=draw(st.booleans()),
+        impaired=power is Power.RUNNING and draw(st.booleans()),
+    )
+
+
+@st.composite
+def fleets(draw: st.DrawFn) -> tuple[Instance, ...]:
+    """Up to twenty instances with different numbers."""
+    numbers = draw(st.sets(st.integers(1, 40), max_size=20))
+    return tuple(draw(instances(number)) for number in sorted(numbers))
+
+
+depths = st.builds(QueueDepth, st.integers(0, 5000), st.integers(0, 300), st.integers(0, 50))
+estimates = st.builds(
+    Estimates,
+    st.floats(1, 300),
+    st.floats(1, 100),
+    st.floats(0.005, 5),
+    st.floats(0, 500),
+    st.none() | st.integers(0, 15),
+    st.none() | st.floats(0, 500),
+)
+policies = st.builds(
+    Policy,
+    st.integers(0, 3),
+    st.integers(3, 15),
+    st.floats(1, 60),
+    st.floats(0, 300),
+    st.floats(0.1, 1),
+    st.integers(0, 5),
+)
+
+
+def phases(fleet: tuple[Instance, ...], policy: Policy) -> dict[str, Phase]:
+    """Every instance's phase by its id."""
+    return {str(one.instance_id): phase(one, policy.limits, NOW) for one in fleet}
+
+
+@given(depths, fleets(), estimates, policies)
+def test_the_cap_is_never_exceeded(
+    depth: QueueDepth, fleet: tuple[Instance, ...], guesses: Estimates, policy: Policy
+) -> None:
+    """What is launched and started, with all that is active already, stays within the maximum."""
+    decision = decide(Observation(depth, fleet), guesses, policy, NOW)
+    assert isinstance(decision, Decision)
+    active = sum(one in ACTIVE for one in phases(fleet, policy).values())
+    assert active + len(decision.launch) + len(decision.start) <= max(policy.max_instances, active)
+
+
+@given(depths, fleets(), estimates, policies)
+def test_no_instance_is_named_for_two_things(
+    depth: QueueDepth, fleet: tuple[Instance, ...], guesses: Estimates, policy: Policy
+) -> None:
+    """Each instance has one fate, and new numbers are free ones."""
+    decision = decide(Observation(depth, fleet), guesses, policy, NOW)
+    assert isinstance(decision, Decision)
+    named = [*decision.start, *decision.resume, *decision.drain, *decision.stop, *decision.terminate]
+    assert len(named) == len(set(named))
+    assert not set(decision.launch) & {one.number for one in fleet}
+    assert len(decision.launch) == len(set(decision.launch))
+
+
+@given(depths, fleets(), estimates, policies)
+def test_work_in_hand_is_never_cut_off(
+    depth: QueueDepth, fleet: tuple[Instance, ...], guesses: Estimates, policy: Policy
+) -> None:
+    """Stopped or terminated is only what holds nothing, or is lost, or was stopped before."""
+    decision = decide(Observation(depth, fleet), guesses, policy, NOW)
+    assert isinstance(decision, Decision)
+    seen = phases(fleet, policy)
+    assert {seen[name] for name in decision.stop} <= {Phase.DRAINED}
+    assert {seen[name] for name in decision.terminate} <= {Phase.DRAINED, Phase.LOST, Phase.STOPPED}
+
+
+@given(depths, depths, fleets(), estimates, policies)
+def test_more_backlog_never_needs_less(
+    one: QueueDepth, other: QueueDepth, fleet: tuple[Instance, ...], guesses: Estimates, policy: Policy
+) -> None:
+    """The need grows with what is open."""
+    less, more = sorted((one, other), key=lambda depth: depth.open)
+    less = replace(less, delayed=more.delayed)
+    smaller = decide(Observation(less, fleet), guesses, policy, NOW)
+    larger = decide(Observation(more, fleet), guesses, policy, NOW)
+    assert isinstance(smaller, Decision)
+    assert isinstance(larger, Decision)
+    assert smaller.needed <= larger.needed
+
+
+@given(fleets(), estimates, policies, depths)
+def test_what_cannot_be_read_changes_nothing(
+    fleet: tuple[Instance, ...], guesses: Estimates, policy: Policy, depth: QueueDepth
+) -> None:
+    """An outage is not an empty queue, nor an empty fleet."""
+    for observation in (Observation(Unreadable("outage"), fleet), Observation(depth, Unreadable("outage"))):
+        decision = decide(observation, guesses, policy, NOW)
+        assert isinstance(decision, Hold)
+        assert "outage" in decision.reason
+
+
+@given(depths, fleets(), estimates, policies)
+def test_a_decision_that_was_carried_out_needs_no_other(
+    depth: QueueDepth, fleet: tuple[Instance, ...], guesses: Estimates, policy: Policy
+) -> None:
+    """Once its orders are seen, the same backlog asks for none of them again, nor for their contrary.
+
+    What is terminated makes room under the cap, which may be used then.
+    """
+    decision = decide(Observation(depth, fleet), guesses, policy, NOW)
+    assert isinstance(decision, Decision)
+    after = decide(Observation(depth, carried_out(fleet, decision)), guesses, policy, NOW)
+    assert isinstance(after, Decision)
+    grew = bool(decision.launch or decision.start or decision.resume)
+    if not decision.terminate:
+        assert (after.launch, after.start, after.resume) == ((), (), ())
+    if not grew:
+        assert (after.drain, after.stop) == ((), ())
+    again = {*after.start, *after.resume, *after.drain, *after.stop, *after.terminate}
+    assert not {*decision.start, *decision.resume, *decision.stop, *decision.terminate} & again
+    assert not {*decision.drain} & {*after.start, *after.resume, *after.drain}  # who is drained may be ended
+
+
+@given(depths, fleets(), estimates, policies)
+def test_decisions_come_to_an_end(
+    depth: QueueDepth, fleet: tuple[Instance, ...], guesses: Estimates, policy: Policy
+) -> None:
+    """Carried out one after the other, with nothing new from queue and workers, they soon hold."""
+    for _ in range(5):
+        decision = decide(Observation(depth, fleet), guesses, policy, NOW)
+        assert isinstance(decision, Decision)
+        if decision.holds:
+            return
+        fleet = carried_out(fleet, decision)
+    raise AssertionError(decision)
+
+
+def carried_out(fleet: tuple[Instance, ...], decision: Decision) -> tuple[Instance, ...]:
+    """The fleet a moment after the decision."""
+    after = []
+    for one in fleet:
+        name = one.instance_id
+        if name in decision.terminate:
+            after.append(replace(one, power=Power.SHUTTING_DOWN, worker=None))
+        elif name in decision.stop:
+            after.append(replace(one, power=Power.STOPPING, worker=None))
+        elif name in decision.start:
+            after.append(replace(one, power=Power.PENDING, since=NOW, drain_ordered_at=None))
+        elif name in decision.resume:
+            resumed = None if one.worker is None else replace(one.worker, state=WorkerState.READY)
+            after.append(replace(one, drain_ordered_at=None, worker=resumed))
+        elif name in decision.drain:
+            after.append(replace(one, drain_ordered_at=NOW))
+        else:
+            after.append(one)
+    after += [Instance(number, f"i-{number}", Power.PENDING, NOW) for number in decision.launch]
+    return tuple(after)
+
+
+def test_the_first_task_launches_one() -> None:
+    """From zero, one task is enough."""
+    assert decided(QueueDepth(1, 0)).launch == (1,)
+
+
+def test_a_burst_is_cleared_in_the_target_time() -> None:
+    """1 000 tasks at 0.1 s are 100 s of work: ten instances clear them in ten seconds."""
+    assert len(decided(QueueDepth(1000, 0)).launch) == 10
+
+
+def test_nothing_is_launched_that_would_come_too_late() -> None:
+    """Two serving instances clear 1 000 tasks in 50 s; others would need 60 s to boot."""
+    decision = decided(QueueDepth(1000, 0), instance(1), instance(2))
+    assert decision.holds
+
+
+def test_what_boots_already_is_reckoned_with() -> None:
+    """Ten booting instances are what the burst needs, so no more are launched, however long they have booted."""
+    for age in (0.0, 30.0, 100.0):
+        assert decided(QueueDepth(1000, 0), *(booting(number, age) for number in range(1, 11))).holds
+
+
+def test_the_lowest_free_numbers_are_taken() -> None:
+    """Names have no holes."""
+    fleet = (booting(2), instance(4, Power.STOPPING))
+    assert decided(QueueDepth(400, 0), *fleet).launch == (1, 3, 5)
+
+
+def test_after_an_outage_nobody_is_lost_before_it_could_report() -> None:
+    """Every report is old then; silence is counted from the end of the outage."""
+    busy = [instance(n, worker=report(f"i-{n}", reported_at=NOW - 90, held=3, idle_since=None)) for n in (1, 2)]
+    depth = QueueDepth(5, 6)
+    decision = decide(Observation(depth, tuple(busy), watched_since=NOW - 5), ESTIMATES, POLICY, NOW)
+    assert isinstance(decision, Decision)
+    assert decision.holds
+    assert decided(depth, *busy, instance(3)).terminate == ("i-1", "i-2")
+
+
+def test_who_drains_is_called_back_where_a_launch_would_come_too_late() -> None:
+    """It serves within a second, so it is never stopped while it could help."""
+    drained = instance(2, drain_ordered_at=NOW - 2, worker=report("i-2", state=WorkerState.DRAINED))
+    for count in (30, 64, 69, 200):
+        decision = decided(QueueDepth(count, 0), instance(1), drained, service_seconds=1.0)
+        assert decision.resume == ("i-2",)
+        assert not decision.stop
+
+
+def test_who_is_called_back_is_waited_for() -> None:
+    """Until its next report it still says that it is drained: it is neither stopped nor doubled by a launch."""
+    called_back = instance(2, worker=report("i-2", state=WorkerState.DRAINED))
+    for count in (1, 80, 200):
+        assert decided(QueueDepth(count, 0), instance(1), called_back).holds
+
+
+def test_who_drains_is_called_back_first_then_the_stopped_are_started() -> None:
+    """The nearest capacity first."""
+    fleet = (instance(1, drain_ordered_at=NOW - 1), instance(2, Power.STOPPED))
+    decision = decided(QueueDepth(300, 0), *fleet)
+    assert decision.resume == ("i-1",)
+    assert decision.start == ("i-2",)
+
+
+def test_without_capacity_nothing_is_launched_and_the_reason_says_so() -> None:
+    """Back-off is visible."""
+    observation = Observation(QueueDepth(100, 0), (), "EC2 has no c7i.large")
+    decision = decide(observation, ESTIMATES, POLICY, NOW)
+    assert isinstance(decision, Decision)
+    assert decision.holds
+    assert "no c7i.large" in decision.reason
+
+
+def test_idle_instances_are_drained_after_the_cooldown_then_stopped() -> None:
+    """First the order, and when nothing is held the stop."""
+    idle = instance(1, worker=report("i-1", idle_since=NOW - 61))
+    assert decided(QueueDepth(0, 0), idle).drain == ("i-1",)
+    assert decided(QueueDepth(0, 0), instance(1)).holds  # idle for ten seconds
+    drained = instance(1, drain_ordered_at=NOW - 2, worker=report("i-1", state=WorkerState.DRAINED))
+    assert decided(QueueDepth(0, 0), drained).stop == ("i-1",)
+
+
+def test_a_drain_order_is_taken_back_when_work_comes() -> None:
+    """A drained instance is the quickest to have."""
+    drained = instance(1, drain_ordered_at=NOW - 2, worker=report("i-1", state=WorkerState.DRAINED))
+    decision = decided(QueueDepth(5, 0), drained)
+    assert decision.resume == ("i-1",)
+    assert not decision.stop
+    assert not decision.launch
+
+
+def test_of_too_many_busy_instances_the_least_busy_make_way() -> None:
+    """Consumers share a queue's tasks: at a low flow none is ever idle, and yet one would do."""
+    fleet = [instance(n, worker=report(f"i-{n}", held=n, idle_since=None)) for n in range(1, 5)]
+    assert decided(QueueDepth(0, 4), *fleet).holds
+    assert decided(QueueDepth(0, 4), *fleet, recent_peak=2).drain == ("i-1", "i-2")
+
+
+def test_delayed_tasks_keep_one_instance_but_launch_none() -> None:
+    """A retry that is due soon finds somebody."""
+    idle = [instance(n, worker=report(f"i-{n}", idle_since=NOW - 100)) for n in (1, 2)]
+    assert len(decided(QueueDepth(0, 0, 3), *idle).drain) == 1
+    assert decided(QueueDepth(0, 0, 3)).holds
+
+
+def test_a_steady_flow_keeps_as_many_as_it_occupies() -> None:
+    """Fifty tasks a second at 0.1 s occupy five; at 80 % utilisation seven."""
+    fleet = [instance(n, worker=report(f"i-{n}", idle_since=NOW - 100)) for n in range(1, 10)]
+    assert decided(QueueDepth(3, 5), *fleet, arrivals_per_second=50.0).keep == math.ceil(50 * 0.1 / 0.8)
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        booting(1, age=301),
+        instance(1, worker=report("i-1", reported_at=NOW - 61)),
+        instance(1, impaired=True),
+        instance(1, drain_ordered_at=NOW - 121, worker=report("i-1", held=3)),
+    ],
+    ids=["never registered", "silent", "impaired", "never drained"],
+)
+def test_a_lost_instance_is_replaced(lost: Instance) -> None:
+    """It is terminated, and another takes its work."""
+    decision = decided(QueueDepth(5, 3), lost)
+    assert decision.terminate == ("i-1",)
+    assert decision.launch == (2,)
+
+
+def test_a_worker_that_is_started_again_is_waited_for() -> None:
+    """As after an update: its instance has booted long ago, and is not lost because its worker says nothing."""
+    restarting = instance(1, worker=report("i-1", state=WorkerState.ENDED, reported_at=NOW - 200))
+    assert decided(QueueDepth(5, 0), restarting).holds
+    never = instance(1, worker=report("i-1", state=WorkerState.ENDED, reported_at=NOW - 301))
+    assert decided(QueueDepth(5, 0), never).terminate == ("i-1",)
+
+
+def test_an_instance_that_ec2_takes_back_is_replaced_while_it_drains() -> None:
+    """The notice comes two minutes before."""
+    leaving = instance(1, worker=report("i-1", interrupted=True, held=3, idle_since=None))
+    decision = decided(QueueDepth(5, 3), leaving)
+    assert decision.launch == (2,)
+    assert not decision.terminate
+
+
+def test_the_warm_pool_has_its_size_and_its_age() -> None:
+    """The oldest and the superfluous ones go; outdated ones too."""
+    pool = [instance(n, Power.STOPPED, since=NOW - 10) for n in range(1, 7)]
+    pool[0] = replace(pool[0], since=NOW - 90_000)
+    pool[1] = replace(pool[1], outdated=True)
+    assert decided(QueueDepth(0, 0), *pool, policy=Policy(warm_pool_max=3)).terminate == ("i-1", "i-2", "i-6")
+
+
+def test_spot_instances_are_terminated_not_stopped() -> None:
+    """They cannot be stopped."""
+    drained = instance(1, spot=True, drain_ordered_at=NOW - 2, worker=report("i-1", state=WorkerState.DRAINED))
+    assert decided(QueueDepth(0, 0), drained).terminate == ("i-1",)
+
+
+def test_what_boots_for_nothing_is_ended() -> None:
+    """The work was done by others; its worker, not yet there, will see the order before its first task."""
+    policy = Policy(cooldown_seconds=0)
+    assert decided(QueueDepth(0, 0), booting(1), policy=policy).holds  # one reading of nothing may be wrong
+    assert decided(QueueDepth(0, 0), booting(1), policy=policy, empty_seconds=1.0).drain == ("i-1",)
+    ordered = replace(booting(1), drain_ordered_at=NOW - 1)
+    assert decided(QueueDepth(0, 0), ordered, policy=policy).terminate == ("i-1",)
+
+
+def test_a_lowered_cap_drains_at_once() -> None:
+    """Also who is busy: it finishes first."""
+    fleet = [instance(n, worker=report(f"i-{n}", held=n, idle_since=None)) for n in range(1, 5)]
+    assert decided(QueueDepth(500, 10), *fleet, policy=Policy(max_instances=2)).drain == ("i-1", "i-2")
+
+
+@pytest.mark.parametrize(
+    ("stopped", "unstartable"),
+    [
+        (instance(2, Power.STOPPED), frozenset({"i-2"})),
+        (instance(2, Power.STOPPED, outdated=True), frozenset()),
+        (instance(2, Power.STOPPED, since=NOW - 90_000), frozenset()),
+    ],
+    ids=["no room for it", "outdated", "expired"],
+)
+def test_a_stopped_instance_that_will_not_be_started_is_no_reason_to_hope(
+    stopped: Instance, unstartable: frozenset[str]
+) -> None:
+    """New ones need a whole boot, so that fewer of them are worth it than if they could be started."""
+    depth, serving = QueueDepth(600, 0), instance(1)
+    seen = decide(Observation(depth, (serving, stopped), unstartable=unstartable), ESTIMATES, POLICY, NOW)
+    without = decide(Observation(depth, (serving,)), ESTIMATES, POLICY, NOW)
+    assert isinstance(seen, Decision)
+    assert isinstance(without, Decision)
+    assert seen.reason.removesuffix("; 2 to go") == without.reason
+    assert decided(depth, serving, instance(2, Power.STOPPED)).start == ("i-2",)

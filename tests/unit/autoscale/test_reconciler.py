@@ -1,0 +1,377 @@
+"""The loop around the policy: what it does when readings and orders fail, and what it tells."""
+
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+from structlog.testing import capture_logs
+from structlog.typing import EventDict
+
+from autoscale.observation import Instance, Phase, Power
+from autoscale.policy import Decision, Hold
+from autoscale.reconciler import LaunchPause, Reconciler
+from autoscale.round_result import ActionKind, Cause, Round
+from facerec.errors import ConfigurationError, FacerecError, InsufficientCapacity, LeaseLost, Throttled, Transient
+from tests.fakes.fleet import FakeLease
+from tests.fakes.worker_reports import READY
+from tests.support.fleet_world import LEASE_SECONDS, POLICY, World, events, rounds, serving, started
+
+
+@pytest.fixture
+def world() -> World:
+    """Nothing waits, nothing runs."""
+    return World()
+
+
+@pytest.fixture
+def reconciler(world: World) -> Reconciler:
+    """A controller that has just been started."""
+    return started(world)
+
+
+@pytest.fixture
+def logs() -> Iterator[list[EventDict]]:
+    """What is logged."""
+    with capture_logs() as records:
+        yield records
+
+
+def test_from_zero_to_the_cap_and_back(world: World, reconciler: Reconciler) -> None:
+    """A burst launches at once; when all is done and the cooldown over, the fleet drains, stops, and ends."""
+    world.queue(1000)
+    first = reconciler.round()
+    assert world.orders == ["launch " + " ".join(map(str, range(1, 16)))]
+    assert first.words == "launch 1-15"
+    rounds(world, reconciler, 20)
+    assert world.active == 15
+    world.queue(0)
+    rounds(world, reconciler, 20)
+    assert world.active == 0
+    assert [one.power for one in world.fleet.machines] == [Power.STOPPED]  # the warm pool
+    kinds = [order.split()[0] for order in world.orders]
+    assert kinds.index("drain") < kinds.index("stop") <= kinds.index("terminate")
+
+
+@pytest.mark.parametrize(("method", "cause"), [("depth", Cause.QUEUE), ("instances", Cause.FLEET)])
+def test_an_outage_of_a_reading_holds_the_fleet(
+    world: World, reconciler: Reconciler, logs: list[EventDict], method: str, cause: Cause
+) -> None:
+    """Twenty seconds without an answer change nothing, are logged once, and start the cooldown anew."""
+    serving(world, 3)
+    rounds(world, reconciler, 3)
+    world.failing[method] = Transient("no answer")
+    held = rounds(world, reconciler, 20)
+    assert not world.orders
+    assert world.active == 3
+    assert all(isinstance(one.decision, Hold) and one.cause is cause and cause in one.failures for one in held)
+    del world.failing[method]
+    rounds(world, reconciler, 2)
+    assert [(line["cause"], line["log_level"]) for line in events(logs, "holding")] == [(cause, "warning")]
+    assert [line["seconds"] for line in events(logs, "hold_over")] == [20.0]
+    rounds(world, reconciler, 20)
+    assert world.active == 0
+
+
+def test_launches_pause_longer_and_longer_without_capacity(world: World, reconciler: Reconciler) -> None:
+    """EC2 is asked again after 2, 4, 8 … s, and the pause is the reason that rounds tell meanwhile."""
+    world.queue(10)
+    world.failing["launch"] = InsufficientCapacity("EC2 has none")
+    done = rounds(world, reconciler, 31)
+    asked = [index for index, one in enumerate(done) if one.actions]
+    assert asked == [0, 2, 6, 14, 30]
+    assert done[1].cause is Cause.CAPACITY
+    decision = done[1].decision
+    assert isinstance(decision, Decision)
+    assert "EC2 has none; launches pause for 2.0 s" in decision.reason
+    refused = world.failing.pop("launch")
+    while not world.orders:
+        rounds(world, reconciler, 1)
+    rounds(world, reconciler, int(world.boot_seconds) + 1)
+    world.failing["launch"] = refused
+    world.queue(1000)
+    again = rounds(world, reconciler, 2)[1].decision
+    assert isinstance(again, Decision)
+    assert "launches pause for 2.0 s" in again.reason
+
+
+def test_launches_that_come_to_nothing_pause(world: World, reconciler: Reconciler) -> None:
+    """Instances that end before a worker reports are launched again after 2, 4, 8 … s, not every second."""
+    world.queue(25)
+    launched = []
+    for second in range(40):
+        launched += [second for action in reconciler.round().actions if action.kind is ActionKind.LAUNCH]
+        world.fleet.machines.clear()
+        world.pass_second()
+    assert launched == [0, 3, 8, 17, 34]
+    decision = reconciler.round().decision
+    assert isinstance(decision, Decision)
+    assert "1, 2, 3 ended before any report" in decision.reason
+
+
+def test_who_boots_for_nothing_is_no_refusal(world: World, reconciler: Reconciler) -> None:
+    """The work was withdrawn, so the fleet ended them itself: the next launch need not wait."""
+    world.boot_seconds = 1000.0
+    world.queue(25)
+    reconciler.round()
+    world.queue(0)
+    rounds(world, reconciler, 20)
+    assert not world.fleet.machines
+    world.queue(25)
+    assert reconciler.round().words == "launch 1-3"
+
+
+def test_a_pause_is_shortened_by_luck_and_forgotten_after_a_success() -> None:
+    """At most a minute; a first refusal after a success pauses as the first ever."""
+    pause = LaunchPause(lambda: 1.0)
+    now = 0.0
+    lengths = []
+    for _ in range(8):
+        pause.refused("none", now)
+        began = now
+        while pause.reason(now):
+            now += 0.5
+        lengths.append(now - began)
+    assert lengths == [1, 2, 4, 8, 16, 30, 30, 30]
+    pause.launched([1])
+    booting = Instance(1, "i-1", Power.RUNNING, since=now)
+    pause.observe([booting], now)
+    pause.observe([replace(booting, worker=READY)], now)
+    pause.refused("none", now)
+    assert pause.reason(now + 0.9)
+    assert pause.reason(now + 1) is None
+
+
+def test_throttled_launches_pause(world: World, reconciler: Reconciler) -> None:
+    """So does a template that is missing: EC2 is not asked every second."""
+    world.queue(10)
+    for error in (Throttled("slower"), ConfigurationError("no template")):
+        world.failing["launch"] = error
+        done = rounds(world, started(world), 2)
+        assert [bool(one.actions) for one in done] == [True, False]
+        world.lease.owner = None
+
+
+@pytest.mark.parametrize(
+    "error", [InsufficientCapacity("the zone is full"), ConfigurationError("the role may not start instances")]
+)
+def test_what_cannot_be_started_is_launched(world: World, reconciler: Reconciler, error: FacerecError) -> None:
+    """A stopped instance whose zone is full, or which may not be started, must not keep the fleet at zero."""
+    world.fleet.launch([1])
+    world.machine(1).power = Power.STOPPED
+    world.failing["start"] = error
+    world.queue(3)
+    rounds(world, reconciler, 4)
+    assert world.orders == ["launch 2"]
+
+
+def test_a_failing_action_does_not_stop_the_others(world: World, reconciler: Reconciler, logs: list[EventDict]) -> None:
+    """A launch that fails keeps nobody from being resumed or terminated, and is logged with its name."""
+    serving(world, 2)
+    world.reports.order_drain(world.machine(1).instance_id, world.now)
+    world.machine(2).impaired = True
+    world.queue(1000)
+    world.failing["launch"] = Transient("refused")
+    done = reconciler.round()
+    assert world.orders == ["resume 1", "terminate 2"]
+    assert done.failures == (ActionKind.LAUNCH,)
+    assert done.words == "resume 1; launch 3-15 failed; terminate 2"
+    (line,) = events(logs, "action_failed")
+    assert (line["action"], line["reason"]) == ("launch", "refused")
+    assert line["instances"][:2] == (3, 4)
+
+
+def test_nobody_is_ended_who_is_alive_after_all(world: World, reconciler: Reconciler) -> None:
+    """An instance that failed its status checks and passes them just before its end is spared."""
+    serving(world, 1)
+    world.machine(1).impaired = True
+    readings = 0
+
+    def recover(method: str) -> None:
+        nonlocal readings
+        readings += method == "instances"
+        if readings == 2:
+            world.machine(1).impaired = False
+
+    world.on_call = recover
+    done = reconciler.round()
+    assert isinstance(done.decision, Decision)
+    assert done.decision.terminate == (world.machine(1).instance_id,)
+    assert not done.actions
+    assert world.machine(1).power is Power.RUNNING
+
+
+def test_nobody_is_ended_who_speaks_after_all(world: World, reconciler: Reconciler) -> None:
+    """A worker that was silent for its minute, and reports just before its end, is spared."""
+    serving(world, 2)
+    world.queue(15)
+    first, second = world.fleet.instances()
+    readings = 0
+
+    def speak(method: str) -> None:
+        nonlocal readings
+        readings += method == "instances"
+        if readings == 2:
+            world.report(second, held=1)
+
+    world.on_call = speak
+    for _ in range(62):
+        readings = 0
+        world.report(first, held=1)
+        done = reconciler.round()
+        world.now += 1
+    assert isinstance(done.decision, Decision)
+    assert done.decision.terminate == (second.instance_id,)
+    assert not [action for action in done.actions if action.kind is ActionKind.TERMINATE]
+    assert world.machine(2).power is Power.RUNNING
+
+
+def test_after_an_outage_nobody_is_told_as_lost(world: World, reconciler: Reconciler) -> None:
+    """Neither reports nor readings came through: metrics, log and chronicle show the fleet as it is decided on."""
+    serving(world, 3)
+    world.queue(30)
+    rounds(world, reconciler, 3)
+    world.failing["instances"] = Transient("no answer")
+    for _ in range(100):
+        world.now += 1
+        reconciler.round()
+    del world.failing["instances"]
+    done = reconciler.round()
+    phases = done.phases(POLICY.limits)
+    assert phases is not None
+    assert (phases[Phase.SERVING], phases[Phase.LOST]) == (3, 0)
+    assert world.chronicle.kept[-1].serving == 3
+    assert not done.actions
+
+
+def test_nothing_is_ended_on_an_old_observation(world: World, reconciler: Reconciler, logs: list[EventDict]) -> None:
+    """When the second look fails, the end waits for the next round."""
+    serving(world, 1)
+    world.machine(1).impaired = True
+    readings = 0
+
+    def fail_second(method: str) -> None:
+        nonlocal readings
+        readings += method == "depth"
+        if readings == 2 and method == "depth":
+            raise Transient("no answer")
+
+    world.on_call = fail_second
+    assert not reconciler.round().actions
+    assert events(logs, "ends_not_confirmed")
+    rounds(world, reconciler, 1)
+    assert not world.fleet.machines
+
+
+def test_a_lease_lost_in_the_middle_ends_the_round(world: World, reconciler: Reconciler, logs: list[EventDict]) -> None:
+    """Whoever took over while this one was reading is not interfered with."""
+    world.queue(10)
+
+    def take_over(method: str) -> None:
+        if method == "instances":
+            world.lease.owner = FakeLease(world.lease, lease_seconds=LEASE_SECONDS, clock=lambda: 0)
+
+    world.on_call = take_over
+    done = reconciler.round()
+    assert not world.orders
+    assert not done.leading
+    assert events(logs, "lease_lost")
+    world.on_call = lambda _: None
+    assert reconciler.round().decision is None
+    world.lease.owner = None
+    assert reconciler.round().words
+
+
+def test_a_lease_lost_by_a_launch_ends_the_round(world: World, reconciler: Reconciler) -> None:
+    """What would come after the launch is left out."""
+    serving(world, 1)
+    world.machine(1).impaired = True
+    world.queue(10)
+    world.failing["launch"] = LeaseLost("taken")
+    assert not reconciler.round().leading
+    assert not world.orders
+
+
+def test_a_lease_that_cannot_be_renewed_holds(world: World, reconciler: Reconciler) -> None:
+    """It may be another's by now."""
+    world.queue(10)
+    world.failing["hold"] = Transient("no answer")
+    done = reconciler.round()
+    assert isinstance(done.decision, Hold)
+    assert (done.cause, done.failures, done.leading) == (Cause.LEASE, (Cause.LEASE,), False)
+    assert not world.orders
+
+
+def test_a_second_controller_waits_and_says_so_once(world: World, reconciler: Reconciler) -> None:
+    """It touches nothing until the first one leaves; then it goes on at once."""
+    world.queue(10)
+    reconciler.round()
+    launched = list(world.orders)
+    with capture_logs() as logs:
+        second = started(world)
+        assert all(one.decision is None and not one.leading for one in rounds(world, second, 5))
+        assert [line["event"] for line in logs] == ["waiting_for_the_lease"]
+        reconciler.release()
+        assert second.round().leading
+    assert world.orders == launched
+    assert events(logs, "leading")
+
+
+def test_a_restart_in_the_middle_loses_nothing(world: World) -> None:
+    """A new controller every few seconds: the burst is served, the cap kept, and the fleet ends at zero."""
+    world.queue(100)
+    for _ in range(10):
+        rounds(world, started(world), 3)
+        world.lease.owner = None
+    assert world.active == 10
+    assert world.orders == ["launch 1 2 3 4 5 6 7 8 9 10"]
+    world.queue(0)
+    for _ in range(6):
+        rounds(world, started(world), 8)
+        world.lease.owner = None
+    assert world.active == 0
+
+
+def test_who_waited_for_the_lease_does_not_trust_what_it_once_needed(world: World) -> None:
+    """The cooldown begins anew with the lease, so that a fleet that another grew is not cut down at once."""
+    serving(world, 4)
+    world.queue(0, 4)
+    first = started(world)
+
+    def busy(seconds: int) -> None:
+        for _ in range(seconds):
+            world.pass_second(held=1)
+            first.round()
+
+    world.lease.owner = None
+    busy(3)
+    world.lease.owner = FakeLease(world.lease, lease_seconds=LEASE_SECONDS, clock=lambda: 0)
+    busy(10)
+    world.lease.owner = None
+    busy(3)
+    assert not world.orders
+
+
+def test_run_ends_when_asked_and_gives_the_lease_up(world: World) -> None:
+    """The round in hand is finished; an error while leaving is no error."""
+    stopping = threading.Event()
+    seen: list[Round] = []
+
+    def watch(done: Round) -> None:
+        seen.append(done)
+        if len(seen) == 3:
+            stopping.set()
+
+    started(world, watch=watch).run(stopping, interval_seconds=0.001)
+    assert len(seen) == 3
+    assert world.lease.owner is None
+    world.failing["release"] = Transient("no answer")
+    started(world).run(stopping, interval_seconds=1)
+
+
+def test_the_clock_may_be_set_back(world: World, reconciler: Reconciler) -> None:
+    """Time stands still meanwhile: nothing happens earlier than what happened before."""
+    at = [reconciler.round().at]
+    world.now -= 100
+    at.append(reconciler.round().at)
+    assert at[0] == at[1]

@@ -1,0 +1,117 @@
+"""Events as they travel: whole, in order, within SQS's limits; and what of them has come."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from facerec.celery_sqs.events.batches import Arrivals, Batch, body, packed, parse
+
+HEARTBEAT = {"type": "worker-heartbeat", "hostname": "w", "timestamp": 1.5, "clock": 3, "freq": 5.0}
+TASK = {"type": "task-received", "hostname": "w", "timestamp": 1.5, "clock": 3, "uuid": "u", "name": "n"}
+
+
+def batch(sequence: int, source: str = "s", lost: int = 0) -> Batch:
+    """A batch without events."""
+    return Batch(source, sequence, lost, ())
+
+
+@given(st.lists(st.text(), max_size=20))
+def test_a_round_trip_keeps_every_event_in_order(names: list[str]) -> None:
+    """Whatever people call their files."""
+    events: list[dict[str, Any]] = [TASK | {"args": name} for name in names]
+    came = [event for part in packed(events) for event in parse(body("s", 1, 0, part)).events]
+    assert came == events
+
+
+def test_many_events_are_several_messages_that_sqs_takes() -> None:
+    """All events are in them."""
+    parts = [body("s", 1, 0, part) for part in packed([TASK | {"args": "x" * 1000}] * 600)]
+    assert len(parts) > 1
+    assert all(len(part.encode()) < 256 * 1024 for part in parts)
+    assert sum(len(parse(part).events) for part in parts) == 600
+
+
+def test_what_is_no_json_is_shown_and_what_is_long_is_cut() -> None:
+    """A traceback may be of any length, and an argument anything."""
+    (part,) = packed([TASK | {"args": {1, 2}, "traceback": "line\n" * 50_000}])
+    (event,) = parse(body("s", 1, 0, part)).events
+    assert event["args"] == "{1, 2}"
+    assert event["traceback"].startswith("line\n")
+    assert len(part) < 20_000
+
+
+def test_what_is_too_large_even_so_is_left_out() -> None:
+    """It must not hold up the others."""
+    (part,) = packed([TASK | {"args": ["x"] * 50_000}, TASK])
+    assert parse(body("s", 1, 0, part)).events == (TASK,)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "no json",
+        "[]",
+        "5",
+        "{}",
+        '{"version": 2}',
+        '{"version": 1, "source": "s", "sequence": "1", "lost": 0}',
+        '{"version": 1, "source": "s", "sequence": 1, "lost": 0, "events": 5}',
+    ],
+)
+def test_refuses_what_is_no_batch(text: str) -> None:
+    """Anything may lie in a queue."""
+    with pytest.raises(ValueError):  # noqa: PT011 - of several kinds
+        parse(text)
+
+
+@pytest.mark.parametrize("change", ["type", "hostname", "timestamp", "clock", "uuid"])
+@pytest.mark.parametrize("value", [None, [], {}, float("nan"), float("inf")])
+def test_leaves_out_events_that_celery_could_not_use(change: str, value: Any) -> None:
+    """Each would be an error in Flower's loop."""
+    text = body("s", 1, 0, json.dumps([TASK | {change: value}, HEARTBEAT, 5, HEARTBEAT | {"freq": None}]))
+    assert parse(text).events == (HEARTBEAT,)
+
+
+def test_a_batch_that_comes_twice_is_new_once() -> None:
+    """SQS delivers at least once."""
+    arrivals = Arrivals(lambda: 0.0)
+    assert [arrivals.is_new(batch(number)) for number in (5, 6, 6, 9, 7, 7, 9)] == [1, 1, 0, 1, 1, 0, 0]
+    assert arrivals.is_new(batch(6, source="other"))
+    assert arrivals.is_new(batch(3))  # from before the first
+
+
+def test_what_stays_away_is_told_once() -> None:
+    """After a minute: until then it may be late."""
+    now = 0.0
+    arrivals = Arrivals(lambda: now)
+    for number in (1, 2, 6, 7):
+        arrivals.is_new(batch(number))
+    arrivals.is_new(batch(4))
+    assert arrivals.overdue() == 0
+    now = 61.0
+    assert arrivals.overdue() == 2  # the third and the fifth
+    assert arrivals.overdue() == 0
+
+
+def test_a_sender_that_went_is_forgotten() -> None:
+    """Names come and go with processes."""
+    now = 0.0
+    arrivals = Arrivals(lambda: now)
+    arrivals.is_new(batch(7))
+    now = 1000.0
+    arrivals.overdue()
+    assert arrivals.is_new(batch(7))
+
+
+def test_what_a_sender_gave_up_is_told_once() -> None:
+    """Whatever the order in which its messages come."""
+    arrivals = Arrivals(lambda: 0.0)
+    counts = []
+    for number, lost in ((1, 3), (3, 10), (2, 5), (4, 12)):
+        arrivals.is_new(batch(number, lost=lost))
+        counts.append(arrivals.newly_lost(batch(number, lost=lost)))
+    assert counts == [0, 7, 0, 2]

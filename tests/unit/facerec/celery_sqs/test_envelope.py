@@ -1,0 +1,43 @@
+"""What goes over the wire of a task's message, and of any other."""
+
+import json
+from typing import Any
+
+from facerec.celery_sqs.envelope import compact
+
+TASK: dict[str, Any] = {
+    "body": '[[1], {}, {"callbacks": null, "chord": {"x": 1}}]',
+    "content-type": "application/json",
+    "content-encoding": "utf-8",
+    "headers": {"task": "t", "id": "i", "eta": None, "retries": 0, "expires": "2026-11-01", "mine": None, "stamps": {}},
+    "properties": {"delivery_info": {"routing_key": "q"}, "delivery_tag": "x", "priority": 0, "body_encoding": None},
+}
+
+
+def test_a_task_keeps_what_is_not_taken_for_granted() -> None:
+    """Other values than the defaults, and headers of one's own."""
+    written = json.loads(compact(TASK))
+    assert written == TASK | {
+        "body": '[[1],{},{"chord":{"x":1}}]',
+        "headers": {"task": "t", "id": "i", "expires": "2026-11-01", "mine": None},
+        "properties": {"delivery_info": {"routing_key": "q"}},
+    }
+
+
+def test_the_message_itself_stays_as_it_is() -> None:
+    """The sender may send it once more."""
+    before = json.dumps(TASK)
+    compact(TASK)
+    assert json.dumps(TASK) == before
+
+
+def test_everything_else_is_only_written_without_spaces() -> None:
+    """What is no task, and a body in another form."""
+    event = {"headers": {"hostname": "h", "eta": None}, "properties": {"delivery_tag": "x"}, "body": "{ }"}
+    encoded = TASK | {"properties": {"body_encoding": "base64"}, "body": "W10="}
+    pickled = TASK | {"content-type": "application/x-python-serialize"}
+    for message in (event, encoded, pickled):
+        text = compact(message)
+        assert json.loads(text) == message
+        assert text.startswith('{"')
+        assert '": ' not in text.replace('\\": ', "")

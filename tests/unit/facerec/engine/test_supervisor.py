@@ -1,0 +1,326 @@
+"""The supervised engine, with a fake engine in real child processes."""
+
+import errno
+import os
+import select
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
+
+import pytest
+from PIL import Image
+
+from facerec.engine.image_queue import QueuedImage
+from facerec.engine.supervisor import SupervisedEngine
+from facerec.errors import ConfigurationError, EngineFailure, Transient
+from facerec.settings import Settings
+from facerec.settings.groups import WorkerSettings
+from model.faces import ImageAnalysis
+from model.header import InvalidImage
+from tests.fakes import engine as fake
+
+GOOD = [b"a" * size for size in range(1, 8)]
+
+Analyse = Callable[[bytes], "Future[ImageAnalysis]"]
+
+
+@pytest.fixture
+def callers() -> Iterator[ThreadPoolExecutor]:
+    """Threads that wait for answers, as the worker's tasks do."""
+    with ThreadPoolExecutor(max_workers=32) as pool:
+        yield pool
+
+
+def make(folder: Path, *, engines: int = 1, limit_seconds: float = 20, batch_max: int = 8) -> SupervisedEngine:
+    """An engine, not yet started, whose children run the fake."""
+    worker = WorkerSettings(engines=engines, task_time_limit_seconds=limit_seconds, batch_max=batch_max)
+    return SupervisedEngine(Settings(worker=worker), folder, factory=fake.FACTORY)
+
+
+def batch_together(
+    engine: SupervisedEngine, callers: ThreadPoolExecutor, images: list[bytes]
+) -> list[Future[ImageAnalysis]]:
+    """Submit images so that they wait together: they are queued before the engine's start."""
+    queued = threading.Semaphore(0)
+    put = engine._queue.put
+
+    def put_and_tell(image: QueuedImage) -> None:
+        put(image)
+        queued.release()
+
+    engine._queue.put = put_and_tell  # type: ignore[method-assign]  # the test listens in
+    futures = []
+    for image in images:
+        futures.append(callers.submit(engine.analyse, image))
+        queued.acquire()
+    engine.start()
+    return futures
+
+
+def gone(pid: int) -> bool:
+    """Whether no process of that id is left, not even a zombie."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def test_faces_come_back_to_their_own_caller(tmp_path: Path, callers: ThreadPoolExecutor) -> None:
+    """Many callers at once each get the answer to their own image."""
+    with closing(make(tmp_path, engines=2)) as engine:
+        engine.start()
+        images = [b"x" * size for size in range(1, 60)]
+        widths = [found.width for found in callers.map(engine.analyse, images)]
+    assert widths == [len(image) for image in images]
+
+
+def test_says_what_is_loaded(tmp_path: Path) -> None:
+    """Name, precision and model are those of the children."""
+    with closing(make(tmp_path)) as engine:
+        engine.start()
+        assert (engine.name, engine.precision, engine.model_id) == ("fake", "fp32", "fake-model")
+
+
+def test_a_replacement_computes_as_its_predecessor_chose(tmp_path: Path, callers: ThreadPoolExecutor) -> None:
+    """`auto` is decided once: a replacement does not measure again."""
+    with closing(make(tmp_path)) as engine:
+        engine.start()
+        with pytest.raises(EngineFailure):
+            engine.analyse(fake.EXIT)
+        engine.analyse(b"next")
+    first, *replacements = fake.notes(tmp_path, fake.TOLD)
+    assert first == "auto"
+    assert set(replacements) == {"fp32"}
+
+
+def test_loads_once_per_child(tmp_path: Path, callers: ThreadPoolExecutor) -> None:
+    """Many images, one load each for the children."""
+    with closing(make(tmp_path, engines=2)) as engine:
+        engine.start()
+        list(callers.map(engine.analyse, GOOD * 3))
+    assert len(fake.notes(tmp_path, fake.STARTS)) == 2
+
+
+def test_one_child_per_available_core(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By default; whoever starts the worker need not count."""
+    monkeypatch.setattr("facerec.engine.supervisor.available_cores", lambda: 3)
+    with closing(make(tmp_path, engines=0)) as engine:
+        engine.start()
+    assert len(fake.notes(tmp_path, fake.STARTS)) == 3
+
+
+def test_large_pictures_are_not_taken_together(tmp_path: Path, callers: ThreadPoolExecutor) -> None:
+    """Their headers tell before anything is decoded."""
+    file = BytesIO()
+    Image.new("L", (3000, 2000)).save(file, "PNG")
+    with closing(make(tmp_path)) as engine:
+        for future in batch_together(engine, callers, [*GOOD[:2], file.getvalue(), file.getvalue(), *GOOD[2:4]]):
+            future.result()
+    assert fake.notes(tmp_path, fake.BATCHES) == ["3", "3"]
+
+
+def test_takes_what_is_queued_as_one_batch(tmp_path: Path, callers: ThreadPoolExecutor) -> None:
+    """Queued images go together, up to the largest batch."""
+    with closing(make(tmp_path, batch_max=4)) as engine:
+        for future in batch_together(engine, callers, GOOD):
+            future.result()
+    assert fake.notes(tmp_path, fake.BATCHES) == ["4", "3"]
+
+
+def test_invalid_image_concerns_its_own_caller(tmp_path: Path, callers: ThreadPoolExecutor) -> None:
+    """A picture that cannot be read is an answer; nothing is retried or replaced."""
+    with closing(make(tmp_path)) as engine:
+        *good, bad = batch_together(engine, callers, [*GOOD, fake.INVALID])
+        with pytest.raises(InvalidImage, match="no picture"):
+            bad.result()
+        assert [future.result().width for future in good] == [len(image) for image in GOOD]
+    assert fake.notes(tmp_path, fake.BATCHES) == ["8"]
+
+
+@pytest.mark.parametrize(
+    ("poison", "limit_seconds", "reason"),
+    [
+        (fake.SEGFAULT, 20, r"crashed \(SIGSEGV\)"),
+        (fake.PARTIAL, 20, r"ended with status 3"),
+        (fake.GIBBERISH, 20, r"(ended with status 3|crashed \(SIGKILL\))"),
+        (fake.EXIT, 20, "ended with status 3"),
+        (fake.HANG, 0.7, r"exceeded 0\.7 s"),
+        (fake.RAISE, 20, "raised RuntimeError"),
+    ],
+)
+def test_only_the_culprit_fails(
+    tmp_path: Path, callers: ThreadPoolExecutor, poison: bytes, limit_seconds: float, reason: str
+) -> None:
+    """An image that takes its engine down fails, with the reason; its neighbours in the batch get their faces."""
+    with closing(make(tmp_path, limit_seconds=limit_seconds)) as engine:
+        futures = batch_together(engine, callers, [*GOOD[:3], poison, *GOOD[3:]])
+        before, culprit, after = futures[:3], futures[3], futures[4:]
+        assert [future.result().width for future in before + after] == [len(image) for image in GOOD]
+        with pytest.raises(EngineFailure, match=reason):
+            culprit.result()
+        assert engine.analyse(b"next").width == 4
+
+
+def test_two_culprits_in_one_batch(tmp_path: Path, callers: ThreadPoolExecutor) -> None:
+    """Each culprit is found by itself."""
+    with closing(make(tmp_path, engines=2)) as engine:
+        futures = batch_together(engine, callers, [fake.EXIT, *GOOD[:2], fake.SEGFAULT])
+        assert [future.result().width for future in futures[1:3]] == [1, 2]
+        for culprit in (futures[0], futures[3]):
+            with pytest.raises(EngineFailure):
+                culprit.result()
+
+
+def test_a_child_killed_while_idle_is_replaced_at_once(tmp_path: Path) -> None:
+    """Nobody is blamed, and the replacement is there before the next image needs it."""
+    os.mkfifo(tmp_path / fake.GATE)
+    with closing(make(tmp_path)) as engine:
+        starter = threading.Thread(target=engine.start)
+        starter.start()
+        (tmp_path / fake.GATE).write_bytes(b"")
+        starter.join()
+        first = int(fake.notes(tmp_path, fake.STARTS)[0])
+        os.kill(first, 9)
+        # Opening the pipe for writing returns only when the replacement waits at its other end.
+        (tmp_path / fake.GATE).write_bytes(b"")
+        assert engine.analyse(b"next").width == 4
+        assert len(fake.notes(tmp_path, fake.STARTS)) == 2
+
+
+def test_a_missing_model_is_one_sentence(tmp_path: Path) -> None:
+    """The child's own words reach the operator, after one attempt."""
+    (tmp_path / fake.REFUSE).touch()
+    engine = make(tmp_path)
+    with pytest.raises(ConfigurationError, match="facerec model build"):
+        engine.start()
+    assert len(fake.notes(tmp_path, fake.STARTS)) == 1
+
+
+def test_a_child_that_dies_in_its_start_is_no_endless_loop(tmp_path: Path) -> None:
+    """The start fails with a sentence that says what to try."""
+    (tmp_path / fake.BROKEN).touch()
+    with pytest.raises(ConfigurationError, match="ended with status 3; try"):
+        make(tmp_path).start()
+    assert len(fake.notes(tmp_path, fake.STARTS)) == 1
+
+
+def test_a_lack_of_memory_that_passes_costs_one_attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A replacement that the kernel cannot start is tried again, and the engine goes on."""
+    monkeypatch.setattr("facerec.engine.supervisor._RESTART_DELAYS_SECONDS", (0.0, 0.0))
+    popen, refusals = subprocess.Popen, [OSError(errno.ENOMEM, "Cannot allocate memory")]
+
+    def short_of_memory(*arguments: Any, **options: Any) -> "subprocess.Popen[bytes]":
+        if refusals:
+            raise refusals.pop()
+        return popen(*arguments, **options)
+
+    with closing(make(tmp_path)) as engine:
+        engine.start()
+        monkeypatch.setattr(subprocess, "Popen", short_of_memory)
+        with pytest.raises(EngineFailure):
+            engine.analyse(fake.EXIT)
+        assert engine.analyse(b"next").width == 4
+    assert not refusals
+
+
+def test_an_unforeseen_fault_leaves_nobody_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, callers: ThreadPoolExecutor
+) -> None:
+    """Neither who is in the batch, such as where no thread can be started for its deadline, nor who comes later."""
+    fault = Mock(side_effect=RuntimeError("can't start new thread"))
+    monkeypatch.setattr("facerec.engine.supervisor.EngineProcess.analyse", fault)
+    with closing(make(tmp_path)) as engine:
+        futures = batch_together(engine, callers, GOOD[:3])
+        for future in (*futures, callers.submit(engine.analyse, b"later")):
+            with pytest.raises(ConfigurationError, match="can't start new thread"):
+                future.result(30)
+
+
+def test_gives_up_when_no_replacement_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a few attempts every caller is told, and the engine stays down."""
+    monkeypatch.setattr("facerec.engine.supervisor._RESTART_DELAYS_SECONDS", (0.0, 0.0, 0.0))
+    with closing(make(tmp_path)) as engine:
+        engine.start()
+        (tmp_path / fake.REFUSE).touch()
+        for _ in range(2):
+            with pytest.raises(ConfigurationError, match="facerec model build"):
+                engine.analyse(fake.EXIT)
+    assert len(fake.notes(tmp_path, fake.STARTS)) == 4
+
+
+def test_a_slow_start_is_bounded(tmp_path: Path) -> None:
+    """A child that never gets ready is given up after the time for it."""
+    os.mkfifo(tmp_path / fake.GATE)
+    worker = WorkerSettings(engines=1, startup_seconds=0.5)
+    with pytest.raises(ConfigurationError, match=r"exceeded 0\.5 s"):
+        SupervisedEngine(Settings(worker=worker), tmp_path, factory=fake.FACTORY).start()
+
+
+def test_close_leaves_nothing_behind(tmp_path: Path, callers: ThreadPoolExecutor) -> None:
+    """No child, not even a zombie, no thread and no descriptor survives, also after crashes."""
+    descriptors = set(Path("/proc/self/fd").iterdir())
+    threads = set(threading.enumerate())
+    with closing(make(tmp_path, engines=2)) as engine:
+        engine.start()
+        for image in (fake.EXIT, fake.SEGFAULT):
+            with pytest.raises(EngineFailure):
+                engine.analyse(image)
+    assert all(gone(int(pid)) for pid in fake.notes(tmp_path, fake.STARTS))
+    assert set(threading.enumerate()) <= threads
+    assert set(Path("/proc/self/fd").iterdir()) <= descriptors
+
+
+def test_close_fails_what_waits_clearly(tmp_path: Path, callers: ThreadPoolExecutor) -> None:
+    """What no engine has taken yet is a matter for a later delivery."""
+    engine = make(tmp_path)
+    with closing(engine):
+        engine.start()
+    with pytest.raises(Transient, match="shutting down"):
+        engine.analyse(b"late")
+
+
+def test_close_does_not_wait_for_a_child_that_loads(tmp_path: Path) -> None:
+    """A replacement in its start does not hold up the shutdown."""
+    os.mkfifo(tmp_path / fake.GATE)
+    engine = make(tmp_path)
+    failed: list[BaseException] = []
+
+    def start() -> None:
+        try:
+            engine.start()
+        except ConfigurationError as exc:
+            failed.append(exc)
+
+    starter = threading.Thread(target=start)
+    starter.start()
+    with (tmp_path / fake.GATE).open("wb"):  # from here on the child waits for our end to close
+        engine.close()
+    starter.join()
+    assert len(failed) == 1
+
+
+def test_children_end_with_a_killed_worker(tmp_path: Path) -> None:
+    """A worker that is killed leaves no engine behind, even one that hangs and never looks at its pipe."""
+    program = (
+        "import sys, pathlib; from tests.unit.facerec.engine import test_supervisor as t; "
+        "engine = t.make(pathlib.Path(sys.argv[1])); engine.start(); print('started', flush=True); "
+        "engine.analyse(t.fake.HANG)"
+    )
+    worker = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE)
+    assert worker.stdout is not None
+    assert b"started\n" in worker.stdout
+    child = os.pidfd_open(int(fake.notes(tmp_path, fake.STARTS)[0]))
+    try:
+        worker.kill()
+        worker.communicate()
+        assert select.select([child], [], [], 10)[0]
+    finally:
+        os.close(child)

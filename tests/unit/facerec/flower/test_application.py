@@ -1,0 +1,89 @@
+"""Flower's options, its password and its file, and what it knows of workers; Flower itself runs in the e2e tests."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from celery.events.state import State
+from pydantic import SecretStr, ValidationError
+
+from facerec.errors import ConfigurationError
+from facerec.flower.application import Inspected
+from facerec.flower.process import configure
+from facerec.settings.groups import FlowerSettings
+
+
+def configured(flower: FlowerSettings) -> tuple[Any, str | None]:
+    """Flower's options, and the password that was made."""
+    options = SimpleNamespace()
+    return options, configure(options, flower)
+
+
+def test_makes_a_password_where_none_is_set() -> None:
+    """Another one at each start, long enough."""
+    options, made = configured(FlowerSettings())
+    _, other = configured(FlowerSettings())
+    assert made
+    assert len(made) >= 20
+    assert made != other
+    assert options.basic_auth == [f"facerec:{made}"]
+    assert options.address == "127.0.0.1"
+    assert options.read_only is True
+
+
+def test_takes_the_password_that_is_set() -> None:
+    """And does not print it."""
+    options, made = configured(FlowerSettings(user="ops", password=SecretStr("correct horse")))
+    assert options.basic_auth == ["ops:correct horse"]
+    assert made is None
+
+
+def test_without_a_password_on_loopback_only() -> None:
+    """Where it is asked for."""
+    for host in ("::1", "127.0.0.2", "localhost", "LOCALHOST"):
+        options, made = configured(FlowerSettings(auth="none", host=host))
+        assert (options.basic_auth, made) == ([], None)
+    for host in ("0.0.0.0", "flower.example"):  # noqa: S104 - refused
+        with pytest.raises(ValidationError, match="loopback"):
+            FlowerSettings(auth="none", host=host)
+
+
+def test_a_short_password_is_refused() -> None:
+    """Without showing it."""
+    with pytest.raises(ValidationError) as info:
+        FlowerSettings(password=SecretStr("hunter2"))
+    assert "hunter2" not in str(info.value)
+
+
+def test_refuses_a_file_that_others_may_write(tmp_path: Path) -> None:
+    """It is a pickle."""
+    folder = tmp_path / "flower"
+    options, _ = configured(FlowerSettings(database=folder / "tasks"))
+    assert (options.persistent, options.db) == (True, str(folder / "tasks"))
+    assert folder.stat().st_mode & 0o077 == 0
+    (folder / "tasks.db").touch()
+    (folder / "tasks.db").chmod(0o662)
+    with pytest.raises(ConfigurationError, match="chmod"):
+        configured(FlowerSettings(database=folder / "tasks"))
+    (folder / "tasks.db").chmod(0o600)
+    folder.chmod(0o777)
+    with pytest.raises(ConfigurationError, match="FACEREC_FLOWER__DATABASE"):
+        configured(FlowerSettings(database=folder / "tasks"))
+
+
+def test_a_worker_is_known_by_its_events() -> None:
+    """What it does, what it holds, and that it lives."""
+    state = State()
+    common = {"hostname": "w@h", "timestamp": 1000.0, "local_received": 1000.0, "clock": 1, "pid": 7}
+    state.event(common | {"type": "worker-online", "freq": 1e9, "processed": 5, "sw_ident": "py", "sw_ver": "1"})
+    for uuid, kinds in {"a": ["received"], "b": ["received", "started"], "c": ["received", "succeeded"]}.items():
+        for kind in kinds:
+            state.event(common | {"type": f"task-{kind}", "uuid": uuid, "name": "n", "args": f"{uuid}.jpg"})
+    workers = Inspected(lambda: state, "requests", "here").workers
+    worker = workers["w@h"]
+    assert [task["args"] for task in worker["reserved"]] == ["a.jpg"]
+    assert [task["args"] for task in worker["active"]] == ["b.jpg"]
+    assert [queue["name"] for queue in worker["active_queues"]] == ["requests"]
+    assert worker["stats"]["pid"] == 7
+    assert worker["stats"]["pool"]["online"] is True

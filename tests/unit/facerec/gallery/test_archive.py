@@ -1,0 +1,373 @@
+"""Galleries as files: what goes out comes back, and what strangers made up is refused before anything is stored."""
+
+import json
+import struct
+import sys
+import zipfile
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime
+from io import BytesIO
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from facerec.errors import ConfigurationError
+from facerec.gallery.archive import InvalidArchive, open_archive, restore, write_archive
+from facerec.gallery.enrolment import InvalidName, template_id, valid_identity
+from facerec.gallery.import_pt import read_pair, templates_of_pair
+from facerec.ports import Template
+from tests.fakes.object_store import InMemoryObjectStore
+from tests.fakes.templates import MODEL, OTHER_MODEL, InMemoryTemplateStore, make_template, of_dimension
+
+NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
+BUCKET = "gallery"
+
+
+def picture(colour: str = "red") -> bytes:
+    """A small JPEG."""
+    file = BytesIO()
+    Image.new("RGB", (8, 8), colour).save(file, "JPEG")
+    return file.getvalue()
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    """An archive of two templates, the first with its photo."""
+    path = tmp_path / "gallery.facerec"
+    templates = [make_template(1, "Ada"), make_template(2, "Grace")]
+    write_archive(path, "default", templates, [(templates[0].template_id, picture())], NOW)
+    return path
+
+
+def fields(template: Template) -> dict[str, Any]:
+    """Everything but the photo, comparable."""
+    values = {name: getattr(template, name) for name in Template.__slots__ if name != "photo"}
+    return values | {"embedding": template.embedding.tobytes()}
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    people=st.dictionaries(
+        st.integers(0, 10_000),
+        st.tuples(st.text(min_size=1, max_size=100), st.floats(0, 1), st.datetimes(timezones=st.just(UTC))),
+        max_size=5,
+    )
+)
+def test_templates_come_back_as_they_went(tmp_path: Path, people: dict[int, tuple[str, float, datetime]]) -> None:
+    """Every field survives, whatever people are called and whenever they were enrolled."""
+    templates = []
+    for number, (name, probability, enrolled_at) in people.items():
+        try:
+            identity = valid_identity(name)
+        except InvalidName:
+            continue
+        template = make_template(number, identity)
+        templates.append(replace(template, probability=probability, enrolled_at=enrolled_at, source=name))
+    path = tmp_path / "gallery.facerec"
+    write_archive(path, "staff", templates, (), NOW)
+    with open_archive(path) as archive:
+        assert archive.collection == "staff"
+        found = [fields(template) for template in archive.templates]
+    assert found == [fields(replace(template, collection="staff")) for template in templates]
+
+
+def test_photos_come_back_with_their_templates(archive: Path) -> None:
+    """A template without a photo in the archive has none."""
+    with open_archive(archive) as opened:
+        photos = [opened.photo(template.template_id) for template in opened.templates]
+    assert photos == [picture(), None]
+
+
+def test_models_of_different_dimensions_travel_together(tmp_path: Path) -> None:
+    """A gallery in the middle of a change of models: each template comes back with its own length."""
+    path = tmp_path / "gallery.facerec"
+    templates = [
+        of_dimension(128, make_template(1, "Ada")),
+        make_template(2, "Ada", model_id=OTHER_MODEL),
+        of_dimension(128, make_template(3, "Grace")),
+    ]
+    write_archive(path, "default", templates, (), NOW)
+    with open_archive(path) as archive:
+        assert list(map(fields, archive.templates)) == list(map(fields, templates))
+    with zipfile.ZipFile(path) as packed:
+        assert len(packed.read("embeddings.bin")) == 4 * (128 + 512 + 128)
+
+
+def test_an_archive_of_version_1_is_still_read(archive: Path) -> None:
+    """It says nothing of dimensions: all were 512."""
+
+    def older(members: dict[str, bytes]) -> None:
+        values = json.loads(members["manifest.json"])
+        del values["dimensions"]
+        members["manifest.json"] = json.dumps(values | {"version": 1}).encode()
+
+    with open_archive(rewritten(archive, older)) as opened:
+        assert list(map(fields, opened.templates)) == [
+            fields(make_template(1, "Ada")),
+            fields(make_template(2, "Grace")),
+        ]
+
+
+def test_only_the_owner_may_read_an_archive(archive: Path) -> None:
+    """It holds biometric data."""
+    assert archive.stat().st_mode & 0o077 == 0
+
+
+def test_an_export_that_fails_leaves_the_old_file(archive: Path) -> None:
+    """Half a backup must not take a whole one's place, nor litter the folder."""
+
+    def failing() -> Any:
+        yield make_template(1).template_id, picture()
+        raise RuntimeError("the bucket is away")
+
+    before = archive.read_bytes()
+    with pytest.raises(RuntimeError, match="away"):
+        write_archive(archive, "default", [make_template(1)], failing(), NOW)
+    assert archive.read_bytes() == before
+    assert list(archive.parent.iterdir()) == [archive]
+
+
+class Destination:
+    """The stores that an archive is restored into."""
+
+    def __init__(self) -> None:
+        self.templates = InMemoryTemplateStore()
+        self.photos = InMemoryObjectStore()
+
+    def people(self, collection: str) -> list[Template]:
+        """The templates by name."""
+        return sorted(self.templates.templates(collection), key=attrgetter("identity"))
+
+    def restore(self, path: Path, collection: str = "default") -> list[bool]:
+        """Restore everything; tells for each template whether it was new."""
+        with open_archive(path) as archive:
+            return [
+                restore(template, archive.photo(template.template_id), collection, BUCKET, self.templates, self.photos)
+                for template in archive.templates
+            ]
+
+
+def test_restoring_twice_is_restoring_once(archive: Path) -> None:
+    """The second time nothing is new, and nothing has changed."""
+    destination = Destination()
+    assert destination.restore(archive) == [True, True]
+    version = destination.templates.version("default")
+    assert destination.restore(archive) == [False, False]
+    assert destination.templates.version("default") == version
+
+
+def test_a_restored_photo_is_where_its_template_says(archive: Path) -> None:
+    """In the destination's own bucket, wherever it was before."""
+    destination = Destination()
+    destination.restore(archive)
+    ada, grace = destination.people("default")
+    assert ada.photo is not None
+    assert ada.photo.bucket == BUCKET
+    assert destination.photos.get(ada.photo.bucket, ada.photo.key) == picture()
+    assert grace.photo is None
+
+
+def test_restored_photos_are_duplicates_of_enrolled_ones(archive: Path) -> None:
+    """With its photo a template gets the id that enrolling the photo gives, also in another collection."""
+    destination = Destination()
+    destination.restore(archive, "guests")
+    ada, grace = destination.people("guests")
+    assert ada.template_id == template_id("guests", MODEL, picture())
+    assert grace.template_id == make_template(2).template_id
+
+
+def rewritten(path: Path, change: Callable[[dict[str, bytes]], None]) -> Path:
+    """The archive with other members."""
+    with zipfile.ZipFile(path) as source:
+        members = {name: source.read(name) for name in source.namelist()}
+    change(members)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as target:
+        for name, content in members.items():
+            target.writestr(name, content)
+    return path
+
+
+def manifest(**changes: Any) -> Callable[[dict[str, bytes]], None]:
+    """A change of the manifest's own values."""
+
+    def change(members: dict[str, bytes]) -> None:
+        members["manifest.json"] = json.dumps(json.loads(members["manifest.json"]) | changes).encode()
+
+    return change
+
+
+def entry(**changes: Any) -> Callable[[dict[str, bytes]], None]:
+    """A change of the second template."""
+
+    def change(members: dict[str, bytes]) -> None:
+        values = json.loads(members["manifest.json"])
+        values["templates"][1] |= changes
+        members["manifest.json"] = json.dumps(values).encode()
+
+    return change
+
+
+def embeddings(content: bytes) -> Callable[[dict[str, bytes]], None]:
+    """Other embeddings."""
+    return lambda members: members.update({"embeddings.bin": content})
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda members: members.pop("manifest.json"), "lacks manifest.json"),
+        (lambda members: members.pop("embeddings.bin"), "lacks embeddings.bin"),
+        (lambda members: members.update({"manifest.json": b"[" * 100_000}), "manifest is wrong"),
+        (lambda members: members.update({"manifest.json": b"\xff"}), "manifest is wrong"),
+        (manifest(format="another"), "wrong at format"),
+        (manifest(version=3), "wrong at version"),
+        (manifest(dimensions={}), "the dimension of model .* is missing"),
+        (manifest(dimensions={MODEL: 0}), "wrong at dimensions"),
+        (manifest(dimensions={MODEL: 1_000_000_000}), "wrong at dimensions"),
+        (manifest(dimensions={MODEL: 128}), "at most 1024 are expected"),
+        (manifest(collection="../../etc"), "wrong at collection"),
+        (manifest(collection="#collections"), "wrong at collection"),
+        (manifest(templates=[]), "at most 0 are expected"),
+        (entry(template_id="../../../../etc/passwd"), "wrong at templates.1.template_id"),
+        (entry(template_id=make_template(1).template_id), "a template twice"),
+        (entry(identity="Unknown"), "wrong at templates.1.identity"),
+        (entry(identity="Ada\nLovelace"), "wrong at templates.1.identity"),
+        (entry(identity="x" * 1_000_000), "wrong at templates.1.identity"),
+        (entry(model_id=""), "wrong at templates.1.model_id"),
+        (entry(source="x" * 256), "wrong at templates.1.source"),
+        (entry(probability=float("nan")), "wrong at templates.1.probability"),
+        (entry(enrolled_at="2026-01-01T00:00:00"), "wrong at templates.1.enrolled_at"),
+        (embeddings(b""), "need 4096 bytes"),
+        (embeddings(bytes(4095)), "need 4096 bytes"),
+        (embeddings(bytes(50_000_000)), "at most 4096 are expected"),
+        (embeddings(bytes(4096)), "not of length 1"),
+        (embeddings(np.full(1024, np.nan, "<f4").tobytes()), "not of length 1"),
+        (embeddings(np.full(1024, 3e38, "<f4").tobytes()), "not of length 1"),
+    ],
+)
+def test_a_made_up_archive_is_refused(archive: Path, change: Callable[[dict[str, bytes]], None], says: str) -> None:
+    """One sentence names the file and what is wrong in it."""
+    with pytest.raises(InvalidArchive, match=says) as refused, open_archive(rewritten(archive, change)):
+        pass
+    assert str(archive) in str(refused.value)
+    assert len(str(refused.value)) < 1000
+
+
+def test_a_photo_that_is_no_picture_is_refused(archive: Path) -> None:
+    """Nothing else than pictures gets into the gallery's bucket."""
+    name = f"photos/{make_template(1).template_id}"
+    rewritten(archive, lambda members: members.update({name: b"<script>alert(1)</script>"}))
+    destination = Destination()
+    with pytest.raises(InvalidArchive, match="not a picture"):
+        destination.restore(archive)
+    assert destination.photos.keys(BUCKET) == []
+
+
+def test_members_under_other_names_are_never_touched(archive: Path, tmp_path: Path) -> None:
+    """A path out of the archive leads nowhere."""
+    rewritten(archive, lambda members: members.update({"../escaped.txt": b"x", "/tmp/escaped.txt": b"x"}))  # noqa: S108 - hostile on purpose
+    destination = Destination()
+    assert destination.restore(archive) == [True, True]
+    assert list(tmp_path.iterdir()) == [archive]
+
+
+@pytest.mark.parametrize("content", [b"", b"no zip", b"PK\x05\x06" + bytes(18), b"PK\x03\x04" + bytes(100)])
+def test_a_file_that_is_no_archive_is_refused(tmp_path: Path, content: bytes) -> None:
+    """Whatever the file is, the answer is one sentence."""
+    path = tmp_path / "gallery.facerec"
+    path.write_bytes(content)
+    with pytest.raises(InvalidArchive), open_archive(path):
+        pass
+
+
+def test_a_member_that_declares_too_little_does_not_unpack_more(archive: Path) -> None:
+    """A bomb whose directory says 4096 bytes yields no more than these."""
+    rewritten(archive, embeddings(bytes(50_000_000)))
+    content = bytearray(archive.read_bytes())
+    for signature, offset in ((b"PK\x01\x02", 24), (b"PK\x03\x04", 22)):
+        at = content.index(signature)
+        while content[at + offset : at + offset + 4] != struct.pack("<I", 50_000_000):
+            at = content.index(signature, at + 1)
+        content[at + offset : at + offset + 4] = struct.pack("<I", 4096)
+    archive.write_bytes(content)
+    with pytest.raises(InvalidArchive, match="damaged"), open_archive(archive):
+        pass
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(at=st.floats(0, 1, exclude_max=True), value=st.integers(0, 255))
+def test_a_flipped_byte_is_an_invalid_archive_or_none_that_matters(archive: Path, at: float, value: int) -> None:
+    """Damage of any kind ends in our error, never in another one."""
+    content = bytearray(archive.read_bytes())
+    content[int(at * len(content))] = value
+    damaged = archive.with_suffix(".damaged")
+    damaged.write_bytes(content)
+    with suppress(InvalidArchive):
+        Destination().restore(damaged)
+
+
+VECTOR = np.arange(1, 513, dtype=np.float32)
+
+
+def pair(vectors: list[Any], names: list[object], dimension: int = 512) -> list[Template]:
+    """The templates of a saved pair."""
+    return templates_of_pair(
+        Path("data.pt"), vectors, names, collection="default", model_id=MODEL, dimension=dimension, now=NOW
+    )
+
+
+def test_a_saved_pair_becomes_templates() -> None:
+    """Rows and columns of 512, of any length, under the names as they are."""
+    one, other = pair([VECTOR.reshape(1, 512), -VECTOR], ["George_W_Bush", "Ada"])
+    assert [one.identity, other.identity] == ["George_W_Bush", "Ada"]
+    assert np.allclose(one.embedding, VECTOR / np.linalg.norm(VECTOR))
+    assert one.embedding.dtype == np.float32
+    assert (one.embedding == -other.embedding).all()
+    assert one.template_id != other.template_id
+    assert (one.model_id, one.source, one.photo, one.enrolled_at) == (MODEL, "data.pt", None, NOW)
+
+
+def test_a_saved_pair_has_the_dimension_of_the_model_in_use() -> None:
+    """Embeddings of 512 numbers are refused where the model makes 128, with a sentence that says so."""
+    (template,) = pair([VECTOR[:128]], ["Ada"], dimension=128)
+    assert template.embedding.shape == (128,)
+    with pytest.raises(InvalidArchive, match=r"shape \(512,\), and those of the model in use have \(1, 128\)"):
+        pair([VECTOR], ["Ada"], dimension=128)
+
+
+def test_a_saved_pair_imported_twice_is_there_once() -> None:
+    """The same embedding has the same id, also when it was saved at another length."""
+    assert pair([VECTOR], ["Ada"])[0].template_id == pair([VECTOR.reshape(1, 512) * 2], ["Ada"])[0].template_id
+
+
+@pytest.mark.parametrize(
+    ("vectors", "names", "says"),
+    [
+        ([VECTOR], [], "1 embeddings and 0 names"),
+        ([VECTOR], [7], "name 1 is no text"),
+        ([VECTOR, VECTOR[:128]], ["Ada", "Grace"], "embedding 2 has the shape"),
+        ([VECTOR.reshape(2, 256)], ["Ada"], "embedding 1 has the shape"),
+        ([VECTOR * 0], ["Ada"], "no direction"),
+        ([VECTOR * np.float32("nan")], ["Ada"], "no direction"),
+        ([VECTOR * np.float32("inf")], ["Ada"], "no direction"),
+    ],
+)
+def test_a_wrong_pair_is_refused(vectors: list[Any], names: list[object], says: str) -> None:
+    """The sentence says which entry is wrong."""
+    with pytest.raises(InvalidArchive, match=says):
+        pair(vectors, names)
+
+
+def test_without_torch_a_saved_pair_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The runtime has no torch; the sentence names the way to it."""
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(ConfigurationError, match=r"make install-reference.*\.\[export\]"):
+        read_pair(tmp_path / "data.pt")

@@ -1,0 +1,517 @@
+"""The gallery in memory: what readers see, and when."""
+
+import threading
+import tracemalloc
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from structlog.testing import capture_logs
+
+from facerec.errors import Throttled, Transient
+from facerec.gallery import cache as gallery_cache
+from facerec.gallery.cache import GalleryCache
+from facerec.gallery.snapshots import GallerySnapshots
+from facerec.ports import Changes, Template
+from model.index import vectors
+from model.index.snapshot import assembled, open_snapshot, write
+from model.index.vectors import NumpyProducts
+from model.matching import GalleryIndex
+from tests.fakes.templates import MODEL, OTHER_MODEL, InMemoryTemplateStore, make_template, make_threshold, of_dimension
+
+PATIENCE_SECONDS = 10
+
+
+class WatchedStore(InMemoryTemplateStore):
+    """Counts what is asked of it, and can be held while it reads templates."""
+
+    def __init__(self, kept_changes: int = 10_000) -> None:
+        super().__init__(kept_changes)
+        self.asked: Counter[tuple[str, str]] = Counter()
+        self.read = threading.Event()
+        self.go_on = threading.Event()
+        self.go_on.set()
+        self.throttled: str | None = None
+
+    def version(self, collection: str) -> int:
+        self.asked["version", collection] += 1
+        if collection == self.throttled:
+            raise Throttled("AWS throttles")
+        return super().version(collection)
+
+    def templates(self, collection: str) -> Iterator[Template]:
+        self.asked["templates", collection] += 1
+        found = list(super().templates(collection))
+        self._hold()
+        return iter(found)
+
+    def changes(self, collection: str, since: int) -> Changes | None:
+        self.asked["changes", collection] += 1
+        found = super().changes(collection, since)
+        self._hold()
+        return found
+
+    def _hold(self) -> None:
+        self.read.set()
+        assert self.go_on.wait(PATIENCE_SECONDS)
+
+
+@pytest.fixture
+def store() -> WatchedStore:
+    """A store with one person in the default collection."""
+    store = WatchedStore()
+    store.add(make_template(1, "Ada"))
+    return store
+
+
+@pytest.fixture
+def cache(store: WatchedStore) -> GalleryCache:
+    """A cache that nobody refreshes but the test."""
+    return GalleryCache(store, MODEL, refresh_seconds=3600)
+
+
+def names(index: GalleryIndex, *numbers: int) -> list[str | None]:
+    """Whom the index takes the faces of these templates for."""
+    queries = np.stack([make_template(number).embedding for number in numbers])
+    return [found[0].identity if found and found[0].similarity > 0.9 else None for found in index.search(queries)]
+
+
+def test_the_first_use_loads_and_the_next_ones_do_not_ask(cache: GalleryCache, store: WatchedStore) -> None:
+    """A request costs the store nothing once the collection is loaded."""
+    assert names(cache.index("default"), 1, 2) == ["Ada", None]
+    asked = store.asked.copy()
+    assert cache.index("default") is cache.index("default")
+    assert store.asked == asked
+
+
+def test_an_empty_collection_gives_an_empty_index(cache: GalleryCache) -> None:
+    """Nobody enrolled means nobody found."""
+    assert len(cache.index("nobody")) == 0
+    assert names(cache.index("nobody"), 1) == [None]
+
+
+def test_a_refresh_shows_every_change(cache: GalleryCache, store: WatchedStore) -> None:
+    """New people appear, removed ones vanish, also the last one."""
+    cache.index("default")
+    store.add(make_template(2, "Grace"))
+    cache.refresh()
+    assert names(cache.index("default"), 1, 2) == ["Ada", "Grace"]
+    store.remove("default", [make_template(1).template_id])
+    cache.refresh()
+    assert names(cache.index("default"), 1, 2) == [None, "Grace"]
+    store.remove("default", [make_template(2).template_id])
+    cache.refresh()
+    assert len(cache.index("default")) == 0
+
+
+def test_a_refresh_shows_a_new_threshold(cache: GalleryCache, store: WatchedStore) -> None:
+    """A calibration reaches running workers as an enrolment does, and so does its removal."""
+    assert cache.threshold("default") is None
+    store.set_threshold("default", MODEL, make_threshold(0.55))
+    assert cache.threshold("default") is None
+    cache.refresh()
+    assert cache.threshold("default") == 0.55
+    store.set_threshold("default", MODEL, None)
+    cache.refresh()
+    assert cache.threshold("default") is None
+
+
+def test_a_threshold_of_another_model_or_collection_does_not_apply(cache: GalleryCache, store: WatchedStore) -> None:
+    """Similarities of different models are on different scales."""
+    store.set_threshold("default", OTHER_MODEL, make_threshold(0.55))
+    store.set_threshold("staff", MODEL, make_threshold(0.66))
+    assert cache.threshold("default") is None
+    assert cache.threshold("staff") == 0.66
+    assert cache.threshold("nobody") is None
+
+
+def test_asking_for_a_threshold_first_loads_the_collection_once(cache: GalleryCache, store: WatchedStore) -> None:
+    """Whichever of the two is asked for first, a request costs one reading."""
+    cache.threshold("default")
+    cache.index("default")
+    assert store.asked["templates", "default"] == 1
+
+
+def test_a_refresh_without_a_change_reads_no_templates(cache: GalleryCache, store: WatchedStore) -> None:
+    """Polling costs one small read a collection."""
+    cache.index("default")
+    cache.refresh()
+    cache.refresh()
+    assert store.asked["version", "default"] == 3
+    assert store.asked["templates", "default"] == 1
+
+
+def test_the_first_enrolment_into_an_unused_collection_is_seen_at_once(
+    cache: GalleryCache, store: WatchedStore
+) -> None:
+    """A collection that nobody has written to is not kept, so it needs no refresh to appear."""
+    assert len(cache.index("staff")) == 0
+    store.add(make_template(5, "Grace", "staff"))
+    assert names(cache.index("staff"), 5) == ["Grace"]
+
+
+def test_a_change_during_the_loading_is_not_missed(cache: GalleryCache, store: WatchedStore) -> None:
+    """What is enrolled between the reading of the version and of the templates is there after the next refresh."""
+    store.go_on.clear()
+    with ThreadPoolExecutor() as pool:
+        loading = pool.submit(cache.index, "default")
+        assert store.read.wait(PATIENCE_SECONDS)
+        store.add(make_template(2, "Grace"))
+        store.go_on.set()
+        loading.result(PATIENCE_SECONDS)
+    cache.refresh()
+    assert names(cache.index("default"), 1, 2) == ["Ada", "Grace"]
+
+
+def test_readers_do_not_wait_for_a_refresh(cache: GalleryCache, store: WatchedStore) -> None:
+    """While a change is being loaded, requests are answered from what was loaded before."""
+    cache.index("default")
+    store.add(make_template(2, "Grace"))
+    store.read.clear()
+    store.go_on.clear()
+    with ThreadPoolExecutor() as pool:
+        refreshing = pool.submit(cache.refresh)
+        assert store.read.wait(PATIENCE_SECONDS)
+        assert names(cache.index("default"), 1, 2) == ["Ada", None]
+        store.go_on.set()
+        refreshing.result(PATIENCE_SECONDS)
+    assert names(cache.index("default"), 1, 2) == ["Ada", "Grace"]
+
+
+def test_many_first_readers_load_once(cache: GalleryCache, store: WatchedStore) -> None:
+    """A hundred uploads at once after the start cost one reading."""
+    store.go_on.clear()
+    with ThreadPoolExecutor(16) as pool:
+        readers = [pool.submit(cache.index, "default") for _ in range(16)]
+        assert store.read.wait(PATIENCE_SECONDS)
+        store.go_on.set()
+        assert {id(reader.result(PATIENCE_SECONDS)) for reader in readers} == {id(cache.index("default"))}
+    assert store.asked["templates", "default"] == 1
+
+
+def test_a_failed_first_load_is_tried_again(cache: GalleryCache, store: WatchedStore) -> None:
+    """A request that finds the store away is to be retried, and then finds it back."""
+    store.outage = Transient("the table is away")
+    with pytest.raises(Transient):
+        cache.index("default")
+    store.outage = None
+    assert names(cache.index("default"), 1) == ["Ada"]
+
+
+def test_an_outage_keeps_the_last_gallery_and_is_logged_once(cache: GalleryCache, store: WatchedStore) -> None:
+    """Recognition goes on, the log is not flooded, and the end of the outage is told too."""
+    cache.index("default")
+    store.add(make_template(2, "Grace"))
+    with capture_logs() as records:
+        for outage in (Transient("the table is away"), Transient("the table is away"), None, None):
+            store.outage = outage
+            cache.refresh()
+            if outage:
+                assert names(cache.index("default"), 1, 2) == ["Ada", None]
+    assert [record["event"] for record in records] == ["gallery_unreachable", "gallery_reachable_again"]
+    assert names(cache.index("default"), 1, 2) == ["Ada", "Grace"]
+
+
+def test_templates_of_another_model_are_left_out_and_told_once(cache: GalleryCache, store: WatchedStore) -> None:
+    """Their embeddings mean nothing to this model; the warning says how many there are and what to do."""
+    store.add(make_template(2, "Grace", model_id=OTHER_MODEL))
+    with capture_logs() as records:
+        for _ in range(3):
+            assert names(cache.index("default"), 1, 2) == ["Ada", None]
+            cache.refresh()
+    (warning,) = records
+    assert (warning["event"], warning["log_level"]) == ("gallery_of_another_model", "warning")
+    assert (warning["count"], warning["usable"], warning["models"]) == (1, 1, [OTHER_MODEL])
+    assert warning["command"] == "facerec gallery rebuild --collection default"
+
+
+def test_models_of_different_dimensions_share_a_collection(store: WatchedStore, tmp_path: Path) -> None:
+    """In the middle of a change of models each worker sees the templates of its own model, also from a snapshot."""
+    store.add(of_dimension(128, make_template(2, "Grace", model_id=OTHER_MODEL)))
+    snapshots = [GallerySnapshots(tmp_path, "table", model, worth_writing=1) for model in (MODEL, OTHER_MODEL)]
+    for _ in range(2):
+        old, new = (
+            GalleryCache(store, model, 3600, snapshots=kept)
+            for model, kept in zip((MODEL, OTHER_MODEL), snapshots, strict=True)
+        )
+        assert names(old.index("default"), 1) == ["Ada"]
+        ((match,),) = new.index("default").search(of_dimension(128, make_template(2)).embedding[None])
+        assert (match.identity, round(match.similarity, 3)) == ("Grace", 1)
+        store.add(of_dimension(128, make_template(3, "Edsger", model_id=OTHER_MODEL)))
+        store.add(make_template(4, "Barbara"))
+        old.refresh()
+        new.refresh()
+        assert names(old.index("default"), 4) == ["Barbara"]
+        assert (len(old.index("default")), len(new.index("default"))) == (2, 2)
+        store.remove("default", [make_template(number).template_id for number in (3, 4)])
+
+
+def test_every_start_tells_of_a_gallery_of_another_model(tmp_path: Path) -> None:
+    """A gallery of another model alone leaves no snapshot behind which the next start would hide it."""
+    lone = InMemoryTemplateStore()
+    for number in range(5):
+        lone.add(make_template(number, model_id=OTHER_MODEL))
+    for _ in range(2):
+        with capture_logs() as records:
+            snapshots = GallerySnapshots(tmp_path, "table", MODEL, worth_writing=5)
+            assert len(GalleryCache(lone, MODEL, 3600, snapshots=snapshots).index("default")) == 0
+        assert [(record["event"], record["count"]) for record in records] == [("gallery_of_another_model", 5)]
+
+
+def test_a_bounded_number_of_collections_is_kept(store: WatchedStore) -> None:
+    """Clients name collections: the least recently used go, and made-up names neither stay nor push others out."""
+    for name in ("a", "b", "c"):
+        store.add(make_template(1, "Ada", name))
+    cache = GalleryCache(store, MODEL, refresh_seconds=3600, max_collections=2)
+    for name in ("a", "b", "a", "made up 1", "made up 2", "made up 3", "c"):
+        cache.index(name)
+    store.asked.clear()
+    cache.refresh()
+    assert set(store.asked) == {("version", "a"), ("version", "c")}
+    assert names(cache.index("b"), 1) == ["Ada"]
+
+
+def test_the_thread_refreshes_until_it_is_stopped(store: WatchedStore) -> None:
+    """From `start` on, changes appear by themselves; after `stop` the gallery stays readable and nothing is asked."""
+    cache = GalleryCache(store, MODEL, refresh_seconds=0.01)
+    cache.index("default")
+    cache.start()
+    try:
+        reload(store, lambda: store.add(make_template(2, "Grace")))
+        reload(store, lambda: store.add(make_template(3, "Alan")))
+    finally:
+        cache.stop()
+    assert names(cache.index("default"), 1, 2, 3) == ["Ada", "Grace", "Alan"]
+    assert not [thread for thread in threading.enumerate() if thread.name == "gallery-refresh"]
+
+
+def test_the_thread_outlives_what_it_cannot_read(store: WatchedStore) -> None:
+    """An error that nobody thought of is logged, and the next change is seen all the same."""
+    cache = GalleryCache(store, MODEL, refresh_seconds=0.01)
+    cache.index("default")
+    with capture_logs() as records:
+        cache.start()
+        try:
+            reload(store, lambda: store.add(_unreadable(make_template(2, "Grace"))))
+            reload(store, lambda: store.remove("default", [make_template(2).template_id]))
+            reload(store, lambda: store.add(make_template(3, "Alan")))
+        finally:
+            cache.stop()
+    assert "gallery_refresh_failed" in {record["event"] for record in records}
+    cache.refresh()
+    assert names(cache.index("default"), 1, 3) == ["Ada", "Alan"]
+
+
+def test_a_change_is_read_alone(cache: GalleryCache, store: WatchedStore) -> None:
+    """One more person costs one person's reading, however large the collection is; readers keep their index."""
+    index = cache.index("default")
+    store.add(make_template(2, "Grace"))
+    store.remove("default", [make_template(1).template_id])
+    cache.refresh()
+    assert names(index, 1, 2) == [None, "Grace"]
+    assert cache.index("default") is index
+    assert store.asked["templates", "default"] == 1
+
+
+def test_who_is_too_far_behind_reads_the_whole() -> None:
+    """After more changes than the store can tell, nobody is missing."""
+    store = WatchedStore(kept_changes=2)
+    cache = GalleryCache(store, MODEL, refresh_seconds=3600)
+    store.add(make_template(1, "Ada"))
+    cache.index("default")
+    for number, name in ((2, "Grace"), (3, "Alan"), (4, "Edsger")):
+        store.add(make_template(number, name))
+    store.remove("default", [make_template(1).template_id])
+    cache.refresh()
+    assert names(cache.index("default"), 1, 2, 3, 4) == [None, "Grace", "Alan", "Edsger"]
+    assert store.asked["templates", "default"] == 2
+
+
+def test_a_starting_worker_reads_its_snapshot_and_the_changes(store: WatchedStore, tmp_path: Path) -> None:
+    """The store is asked for what is new, not for the whole; a removed person does not come back."""
+    snapshots = GallerySnapshots(tmp_path, "table", MODEL, worth_writing=1)
+    GalleryCache(store, MODEL, 3600, snapshots=snapshots).index("default")
+    store.add(make_template(2, "Grace"))
+    store.remove("default", [make_template(1).template_id])
+    store.asked.clear()
+    assert names(GalleryCache(store, MODEL, 3600, snapshots=snapshots).index("default"), 1, 2) == [None, "Grace"]
+    assert store.asked == {("changes", "default"): 1}
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_damaged_snapshot_is_replaced(store: WatchedStore, tmp_path: Path) -> None:
+    """It is told, the store is read instead, and the next start finds a good one."""
+    snapshots = GallerySnapshots(tmp_path, "table", MODEL, worth_writing=1)
+    GalleryCache(store, MODEL, 3600, snapshots=snapshots).index("default")
+    (file,) = tmp_path.iterdir()
+    file.write_bytes(file.read_bytes()[:-100])
+    with capture_logs() as records:
+        for _ in range(2):
+            assert names(GalleryCache(store, MODEL, 3600, snapshots=snapshots).index("default"), 1) == ["Ada"]
+    assert [record["event"] for record in records] == ["gallery_snapshot_unusable", "gallery_snapshot_loaded"]
+
+
+def test_a_snapshot_of_another_store_or_model_is_none(store: WatchedStore, tmp_path: Path) -> None:
+    """Two tables, or two models, on one machine do not meet."""
+    GalleryCache(store, MODEL, 3600, snapshots=GallerySnapshots(tmp_path, "table", MODEL, worth_writing=1)).index(
+        "default"
+    )
+    assert GallerySnapshots(tmp_path, "table", MODEL).load("default") is not None
+    assert GallerySnapshots(tmp_path, "other table", MODEL).load("default") is None
+    assert GallerySnapshots(tmp_path, "table", OTHER_MODEL).load("default") is None
+    assert GallerySnapshots(tmp_path, "table", MODEL).load("staff") is None
+
+
+def test_a_snapshot_that_cannot_be_written_stops_nobody(store: WatchedStore, tmp_path: Path) -> None:
+    """Without a place on the disk the gallery is in memory alone, and the log says why."""
+    (tmp_path / "occupied").write_text("a file, not a directory")
+    snapshots = GallerySnapshots(tmp_path / "occupied", "table", MODEL, worth_writing=1)
+    with capture_logs() as records:
+        assert names(GalleryCache(store, MODEL, 3600, snapshots=snapshots).index("default"), 1) == ["Ada"]
+    assert "gallery_snapshot_not_written" in {record["event"] for record in records}
+
+
+def test_a_collection_that_cannot_be_read_does_not_hold_up_the_others(cache: GalleryCache, store: WatchedStore) -> None:
+    """It stays as it is, which is logged once; in the others people appear, and in it too once it can be read."""
+    store.add(make_template(2, "Grace", "staff"))
+    for collection in ("default", "staff"):
+        cache.index(collection)
+    fresh_at = cache.sizes().fresh_at
+    store.add(_unreadable(make_template(3, "Alan")))
+    store.add(make_template(4, "Edsger", "staff"))
+    with capture_logs() as records:
+        cache.refresh()
+        cache.refresh()
+    assert names(cache.index("staff"), 2, 4) == ["Grace", "Edsger"]
+    assert names(cache.index("default"), 1) == ["Ada"]
+    assert [(record["event"], record.get("collection")) for record in records] == [
+        ("gallery_refresh_failed", "default")
+    ]
+    assert cache.sizes().fresh_at == fresh_at
+    store.remove("default", [make_template(3).template_id])
+    store.add(make_template(5, "Barbara"))
+    cache.refresh()
+    assert names(cache.index("default"), 1, 5) == ["Ada", "Barbara"]
+    assert cache.sizes().fresh_at > fresh_at
+
+
+def test_a_throttled_collection_does_not_hold_up_the_others(cache: GalleryCache, store: WatchedStore) -> None:
+    """AWS throttles one partition of the table, and answers for the others."""
+    store.add(make_template(2, "Grace", "staff"))
+    for collection in ("default", "staff"):
+        cache.index(collection)
+    store.add(make_template(3, "Alan"))
+    store.add(make_template(4, "Edsger", "staff"))
+    store.throttled = "default"
+    with capture_logs() as records:
+        cache.refresh()
+    assert names(cache.index("staff"), 4) == ["Edsger"]
+    assert [record["event"] for record in records] == ["gallery_refresh_failed"]
+    store.throttled = None
+    cache.refresh()
+    assert names(cache.index("default"), 3) == ["Alan"]
+
+
+def test_a_snapshot_that_rots_is_read_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Embeddings are not read at a start: the damage shows when a block is rewritten, at the next start or before."""
+    monkeypatch.setattr(vectors, "fastest", NumpyProducts)
+    monkeypatch.setattr(gallery_cache, "assembled", partial(assembled, block_rows=16))
+    store = WatchedStore()
+    people = {number: f"person {number}" for number in range(16)}
+    for number, name in people.items():
+        store.add(make_template(number, name))
+    snapshots = GallerySnapshots(tmp_path, "table", MODEL, worth_writing=9)
+    running = GalleryCache(store, MODEL, 3600, snapshots=snapshots)
+    running.index("default")
+    (file,) = tmp_path.iterdir()
+    with file.open("r+b") as rotten:
+        rotten.write(bytes(16 * 4 * 512))
+    store.remove("default", [make_template(number).template_id for number in range(9)])
+    left = [None] * 9 + [people[number] for number in range(9, 16)]
+    with capture_logs() as records:
+        starting = GalleryCache(store, MODEL, 3600, snapshots=snapshots)
+        assert names(starting.index("default"), *people) == left
+        running.refresh()
+        running.refresh()
+    assert names(running.index("default"), *people) == left
+    assert [record["event"] for record in records if record["log_level"] != "info"] == [
+        "gallery_snapshot_unusable",
+        "gallery_refresh_failed",
+        "gallery_snapshot_damaged",
+    ]
+
+
+def test_a_gallery_over_a_rotten_file_is_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is there stays, with a word in the log: the next search that meets the damage has the gallery read anew."""
+    monkeypatch.setattr(vectors, "fastest", NumpyProducts)
+    path = tmp_path / "s"
+    rows = np.stack([make_template(number).embedding for number in range(16)])
+    names_ = [str(number) for number in range(16)]
+    write(GalleryIndex(rows, names_, names_, block_rows=16), path, "key", 1)
+    index, _ = open_snapshot(path, "key")
+    path.write_bytes(b"")
+    snapshots = GallerySnapshots(tmp_path / "galleries", "table", MODEL)
+    with capture_logs() as records:
+        assert snapshots.save("default", 1, index) is None
+    assert [record["event"] for record in records] == ["gallery_snapshot_not_written"]
+    assert list((tmp_path / "galleries").iterdir()) == []
+
+
+def test_a_place_for_snapshots_that_cannot_be_looked_at_stops_nobody(store: WatchedStore, tmp_path: Path) -> None:
+    """The gallery is read from the store, and the log says why."""
+    snapshots = GallerySnapshots(tmp_path / ("x" * 300), "table", MODEL, worth_writing=1)
+    with capture_logs() as records:
+        assert names(GalleryCache(store, MODEL, 3600, snapshots=snapshots).index("default"), 1) == ["Ada"]
+    assert [record["event"] for record in records] == ["gallery_snapshot_unusable", "gallery_snapshot_not_written"]
+
+
+class Crowd(InMemoryTemplateStore):
+    """A large collection, made up while it is read."""
+
+    SIZE = 10_000
+
+    def version(self, collection: str) -> int:
+        """It has one."""
+        return 1 if collection == "default" else 0
+
+    def templates(self, collection: str) -> Iterator[Template]:
+        """Templates whose embeddings repeat, each in memory of its own."""
+        templates = [make_template(number) for number in range(16)]
+        for number in range(self.SIZE):
+            template = templates[number % len(templates)]
+            yield replace(template, template_id=f"{number:032x}", embedding=template.embedding.copy())
+
+
+def test_a_large_collection_is_never_in_memory_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fresh machine reads its first gallery with little more memory than the next start takes."""
+    monkeypatch.setattr(vectors, "fastest", NumpyProducts)
+    monkeypatch.setattr(gallery_cache, "assembled", partial(assembled, block_rows=1024))
+    monkeypatch.setattr(gallery_cache, "_READ_AT_ONCE", 256)
+    cache = GalleryCache(Crowd(), MODEL, 3600, snapshots=GallerySnapshots(tmp_path, "table", MODEL))
+    tracemalloc.start()
+    try:
+        index = cache.index("default")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(index) == Crowd.SIZE
+    assert peak < Crowd.SIZE * 4 * 512  # the embeddings alone
+    assert names(index, 3, 17) == ["Ada Lovelace", None]
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def reload(store: WatchedStore, change: Callable[[], object]) -> None:
+    """Make a change, and wait until the thread has begun to read it."""
+    store.read.clear()
+    change()
+    assert store.read.wait(PATIENCE_SECONDS)
+
+
+def _unreadable(template: Template) -> Template:
+    object.__setattr__(template, "embedding", np.ones(3, dtype=np.float32))
+    return template

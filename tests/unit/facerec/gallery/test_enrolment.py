@@ -1,0 +1,337 @@
+"""Enrolment against in-memory ports: what becomes of each photo, and what is stored in which order."""
+
+import json
+import unicodedata
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from io import BytesIO
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from facerec.errors import AlreadyEnrolled, Transient
+from facerec.gallery.enrolment import (
+    MAX_IDENTITY_LENGTH,
+    MAX_PHOTO_BYTES,
+    Enroller,
+    EnrolmentStatus,
+    InvalidName,
+    WhichFace,
+    photo_key,
+    remove_templates,
+    store_template,
+    template_id,
+    valid_collection,
+    valid_identity,
+)
+from model.faces import Box, EmbeddedFace, ImageAnalysis, Quality
+from model.header import InvalidImage
+from tests.fakes.object_store import InMemoryObjectStore
+from tests.fakes.templates import MODEL, OTHER_MODEL, InMemoryTemplateStore, make_template
+
+BUCKET = "gallery"
+NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
+AXES = np.eye(512, dtype=np.float32)
+
+
+def picture(colour: str, form: str = "JPEG") -> bytes:
+    """A small picture; another colour makes another file."""
+    file = BytesIO()
+    Image.new("RGB", (8, 8), colour).save(file, form)
+    return file.getvalue()
+
+
+def face(
+    size: float = 100, height: float | None = None, *, axis: int = 0, quality: Quality | None = None
+) -> EmbeddedFace:
+    """A face of this size."""
+    return EmbeddedFace(Box(5, 5, 5 + size, 5 + (height or size)), 0.99, (), AXES[axis], quality)
+
+
+class Desk:
+    """An enroller with its ports; `faces` are what the engine finds next."""
+
+    def __init__(self) -> None:
+        self.templates = InMemoryTemplateStore()
+        self.photos = InMemoryObjectStore()
+        self.faces: tuple[EmbeddedFace, ...] = (face(),)
+        self.refusal: InvalidImage | None = None
+        self.enroller = Enroller(
+            analyse=self._analyse,
+            templates=self.templates,
+            photos=self.photos,
+            gallery_bucket=BUCKET,
+            model_id=MODEL,
+            min_face_pixels=40,
+            min_quality=0.5,
+            now=lambda: NOW,
+        )
+
+    def _analyse(self, photo: bytes) -> ImageAnalysis:
+        if self.refusal is not None:
+            raise self.refusal
+        return ImageAnalysis(640, 480, self.faces, {})
+
+
+@pytest.fixture
+def desk() -> Desk:
+    """A desk with an empty gallery."""
+    return Desk()
+
+
+def test_a_photo_of_one_face_is_enrolled(desk: Desk) -> None:
+    """The template says whose face it is, by which model, and where its photo lies; the photo lies there."""
+    photo = picture("red", "PNG")
+    report = desk.enroller.enrol("Ada Lovelace", "C:\\me\\ada 1.png", photo, "staff")
+    (template,) = desk.templates.templates("staff")
+    assert (report.status, report.file, report.identity) == (EnrolmentStatus.ENROLLED, "ada 1.png", "Ada Lovelace")
+    assert report.template_id == template.template_id == template_id("staff", MODEL, photo)
+    assert report.box == face().box
+    assert (template.identity, template.model_id, template.source) == ("Ada Lovelace", MODEL, "ada 1.png")
+    assert (template.probability, template.enrolled_at) == (0.99, NOW)
+    assert template.embedding is AXES[0] or (template.embedding == AXES[0]).all()
+    assert template.photo is not None
+    assert template.photo.key == f"staff/{template.template_id}/ada 1.png"
+    assert template.photo.size == len(photo)
+    assert desk.photos.get(template.photo.bucket, template.photo.key) == photo
+    assert desk.photos.content_type(template.photo.bucket, template.photo.key) == "image/png"
+
+
+@pytest.mark.parametrize(
+    ("faces", "status", "says"),
+    [
+        ((), EnrolmentStatus.NO_FACE, "no face found"),
+        ((face(), face(60), face(50)), EnrolmentStatus.SEVERAL_FACES, "3 faces found, and none has 4 times the area"),
+        ((face(39),), EnrolmentStatus.TOO_SMALL, "39 pixels, at least 40"),
+        ((face(100, height=20),), EnrolmentStatus.TOO_SMALL, "20 pixels, at least 40"),
+    ],
+)
+def test_a_photo_without_one_large_face_is_refused(
+    desk: Desk, faces: tuple[EmbeddedFace, ...], status: EnrolmentStatus, says: str
+) -> None:
+    """The report says why and what to do, and nothing is stored."""
+    desk.faces = faces
+    report = desk.enroller.enrol("Ada", "ada.jpg", picture("red"))
+    assert report.status is status
+    assert report.status.failed
+    assert says in report.detail
+    assert report.template_id is None
+    assert stored(desk) == ([], [])
+
+
+def test_a_photo_with_one_dominant_face_is_enrolled_and_says_so(desk: Desk) -> None:
+    """Passers-by in the background are no reason to refuse; the report names the face and all that were seen."""
+    desk.faces = (face(49, axis=1), face(100), face(50, axis=2))
+    report = desk.enroller.enrol("Ada", "ada.jpg", picture("red"))
+    assert report.status is EnrolmentStatus.ENROLLED
+    assert "the largest of 3 faces" in report.detail
+    assert report.box == face(100).box
+    assert report.faces == (face(49).box, face(100).box, face(50).box)
+    (template,) = desk.templates.templates("default")
+    assert (template.embedding == AXES[0]).all()
+
+
+def test_a_face_less_than_four_times_as_large_as_the_next_is_not_dominant(desk: Desk) -> None:
+    """Two people side by side: the report says where both are, so that somebody can crop or choose."""
+    desk.faces = (face(100), face(51, axis=1))
+    report = desk.enroller.enrol("Ada", "ada.jpg", picture("red"))
+    assert report.status is EnrolmentStatus.SEVERAL_FACES
+    assert report.faces == (face(100).box, face(51).box)
+    assert "primary" in report.detail
+    assert stored(desk) == ([], [])
+
+
+def test_the_primary_face_is_enrolled_where_that_is_asked_for(desk: Desk) -> None:
+    """Also when another one is larger: it is the one that an answer would be about."""
+    desk.faces = (face(60, axis=1), face(70))
+    report = desk.enroller.enrol("Ada", "ada.jpg", picture("red"), which=WhichFace.PRIMARY)
+    assert report.status is EnrolmentStatus.ENROLLED
+    assert "the primary one of 2 faces" in report.detail
+    (template,) = desk.templates.templates("default")
+    assert (template.embedding == AXES[1]).all()
+    desk.faces = (face(30), face(100))
+    small = desk.enroller.enrol("Ada", "ada.jpg", picture("blue"), which=WhichFace.PRIMARY)
+    assert small.status is EnrolmentStatus.TOO_SMALL
+
+
+def test_a_face_of_poor_quality_is_refused_with_the_reasons(desk: Desk) -> None:
+    """It would match neither its owner nor be told from others; the person learns what to do better."""
+    desk.faces = (face(quality=Quality(0.49, ("blurred", "too dark"))),)
+    report = desk.enroller.enrol("Ada", "ada.jpg", picture("red"))
+    assert (report.status, report.status.failed) == (EnrolmentStatus.POOR_QUALITY, True)
+    assert report.detail == "quality 0.49 (blurred, too dark), at least 0.5 is needed: take a better photo"
+    assert report.quality == Quality(0.49, ("blurred", "too dark"))
+    assert stored(desk) == ([], [])
+
+
+def test_the_quality_of_what_is_enrolled_is_told(desk: Desk) -> None:
+    """In the sentence and as a value that goes into JSON."""
+    desk.faces = (face(quality=Quality(0.5, ("tilted",))),)
+    report = desk.enroller.enrol("Ada", "ada.jpg", picture("red"))
+    assert report.status is EnrolmentStatus.ENROLLED
+    assert "quality 0.50 (tilted)" in report.detail
+    assert json.loads(json.dumps(asdict(report)))["quality"] == {"score": 0.5, "reasons": ["tilted"]}
+
+
+def test_a_file_that_is_no_picture_is_refused(desk: Desk) -> None:
+    """The engine's sentence reaches the person who sent the file."""
+    desk.refusal = InvalidImage("the file is empty: send a JPEG")
+    report = desk.enroller.enrol("Ada", "ada.txt", b"")
+    assert (report.status, report.detail) == (EnrolmentStatus.INVALID_IMAGE, "the file is empty: send a JPEG")
+    assert stored(desk) == ([], [])
+
+
+def test_a_file_too_large_to_be_kept_is_refused(desk: Desk) -> None:
+    """It is not even looked at."""
+    desk.refusal = InvalidImage("looked at")
+    report = desk.enroller.enrol("Ada", "ada.jpg", bytes(MAX_PHOTO_BYTES + 1))
+    assert report.status is EnrolmentStatus.INVALID_IMAGE
+    assert "100 MB" in report.detail
+
+
+def test_the_same_photo_is_a_duplicate_whoever_it_is_said_to_be(desk: Desk) -> None:
+    """The report names the owner, the gallery stays as it was, and its photo is there still."""
+    desk.enroller.enrol("Ada", "ada.jpg", picture("red"))
+    report = desk.enroller.enrol("Grace", "grace.jpg", picture("red"))
+    assert report.status is EnrolmentStatus.DUPLICATE
+    assert not report.status.failed
+    assert "'Ada'" in report.detail
+    (template,) = desk.templates.templates("default")
+    assert report.template_id == template.template_id
+    assert template.identity == "Ada"
+    assert template.photo is not None
+    assert desk.photos.get(template.photo.bucket, template.photo.key) == picture("red")
+
+
+def test_one_photo_may_be_in_two_collections(desk: Desk) -> None:
+    """Collections do not know of each other."""
+    reports = [desk.enroller.enrol("Ada", "ada.jpg", picture("red"), name) for name in ("staff", "guests")]
+    assert [report.status for report in reports] == [EnrolmentStatus.ENROLLED] * 2
+    assert desk.templates.collections() == ["guests", "staff"]
+
+
+def test_a_photo_is_stored_before_its_template(desk: Desk) -> None:
+    """An outage of the table leaves a photo and no template; the next try completes it."""
+    desk.templates.outage = Transient("the table is away")
+    with pytest.raises(Transient):
+        desk.enroller.enrol("Ada", "ada.jpg", picture("red"))
+    assert len(desk.photos.keys(BUCKET)) == 1
+    desk.templates.outage = None
+    assert desk.enroller.enrol("Ada", "ada.jpg", picture("red")).status is EnrolmentStatus.ENROLLED
+    assert len(desk.photos.keys(BUCKET)) == 1
+
+
+def test_no_template_points_at_a_photo_that_could_not_be_stored(desk: Desk) -> None:
+    """An outage of the bucket leaves nothing."""
+    desk.photos.outage = Transient("the bucket is away")
+    with pytest.raises(Transient):
+        desk.enroller.enrol("Ada", "ada.jpg", picture("red"))
+    assert list(desk.templates.templates("default")) == []
+
+
+def test_removing_takes_the_photos_along(desk: Desk) -> None:
+    """Of the removed templates nothing is left, of the others everything, also under a duplicate's file name."""
+    desk.enroller.enrol("Ada", "ada.jpg", picture("red"))
+    desk.enroller.enrol("Ada", "the same under another name.jpg", picture("red"))
+    kept = desk.enroller.enrol("Ada", "ada.jpg", picture("blue"))
+    doomed = [t.template_id for t in desk.templates.templates("default") if t.template_id != kept.template_id]
+    assert remove_templates(desk.templates, desk.photos, BUCKET, "default", doomed) == 1
+    assert stored(desk) == ([kept.template_id], [photo_key("default", str(kept.template_id), "ada.jpg")])
+
+
+def test_a_removal_that_is_cut_short_can_be_repeated(desk: Desk) -> None:
+    """The template is listed until its photo is gone, so that nobody's photo stays behind unseen."""
+    report = desk.enroller.enrol("Ada", "ada.jpg", picture("red"))
+    desk.templates.outage = Transient("the table is away")
+    with pytest.raises(Transient):
+        remove_templates(desk.templates, desk.photos, BUCKET, "default", [str(report.template_id)])
+    desk.templates.outage = None
+    assert remove_templates(desk.templates, desk.photos, BUCKET, "default", [str(report.template_id)]) == 1
+    assert stored(desk) == ([], [])
+
+
+def test_storing_a_template_twice_is_refused(desk: Desk) -> None:
+    """Whoever imports finds out what was there already."""
+    store_template(desk.templates, desk.photos, replace(make_template(1), photo=None), None)
+    with pytest.raises(AlreadyEnrolled):
+        store_template(desk.templates, desk.photos, replace(make_template(1), photo=None), None)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Ada Lovelace",
+        "George_W_Bush",
+        "O'Neil-Smith, Jr.",
+        "José",
+        "李小龙",
+        "क्\u200dष",
+        "\N{WOMAN}\u200d\N{ROCKET}",
+        "a/b",
+    ],
+)
+def test_names_in_any_script_are_taken(name: str) -> None:
+    """What people are called is up to them."""
+    assert valid_identity(f"  {name} ") == name
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("", "needs a name"),
+        (" \t ", "needs a name"),
+        ("\u200d", "needs a name"),
+        ("a" * (MAX_IDENTITY_LENGTH + 1), "128 characters"),
+        ("Ada\nLovelace", "control"),
+        ("Ada\u2028Lovelace", "control"),
+        ("Ada\u202eecalevoL", "control"),
+        ("Ada\udcff", "control"),
+        ("Unknown", "nobody"),
+        (" no-face ", "nobody"),
+    ],
+)
+def test_names_that_would_garble_an_answer_are_refused(desk: Desk, name: str, says: str) -> None:
+    """The name is answered in one line of text, and two words mean nobody; the refusal says so before any work."""
+    desk.refusal = InvalidImage("looked at")
+    with pytest.raises(InvalidName, match=says):
+        desk.enroller.enrol(name, "ada.jpg", picture("red"))
+
+
+@given(st.text(min_size=1))
+def test_a_valid_name_is_its_own_form(name: str) -> None:
+    """Whatever is taken is stored in one form, so that the same name is the same person."""
+    try:
+        identity = valid_identity(name)
+    except InvalidName:
+        return
+    assert valid_identity(identity) == identity
+    assert valid_identity(unicodedata.normalize("NFD", identity)) == identity
+
+
+@pytest.mark.parametrize("name", ["", "#collections", "a/b", "ä", "x" * 65, "a\n"])
+def test_collections_have_plain_names(desk: Desk, name: str) -> None:
+    """They are parts of keys, and one partition of the table is ours."""
+    with pytest.raises(InvalidName, match="no name for a collection"):
+        valid_collection(name)
+    with pytest.raises(InvalidName):
+        desk.enroller.enrol("Ada", "ada.jpg", picture("red"), name)
+
+
+@given(st.tuples(st.text(), st.text(), st.binary()), st.tuples(st.text(), st.text(), st.binary()))
+def test_template_ids_tell_everything_apart(one: tuple[str, str, bytes], other: tuple[str, str, bytes]) -> None:
+    """Another collection, model or photo makes another id, and nothing else does."""
+    assert (template_id(*one) == template_id(*other)) == (one == other)
+
+
+def test_template_ids_stay_what_they_are() -> None:
+    """Galleries hold them: a change would let every photo be enrolled twice."""
+    assert template_id("default", MODEL, b"photo") == "99eb5bbeab5d8b7685fd6859ac53fc33"
+    assert template_id("default", MODEL, b"photo") != template_id("default", OTHER_MODEL, b"photo")
+
+
+def stored(desk: Desk) -> tuple[list[str], list[str]]:
+    """The ids of all templates and the keys of all photos."""
+    return [template.template_id for template in desk.templates.templates("default")], desk.photos.keys(BUCKET)

@@ -1,0 +1,247 @@
+"""Rebuilding a collection against in-memory ports: what becomes of each old template, and what a second run does."""
+
+from dataclasses import replace
+from io import BytesIO
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from facerec.errors import Transient
+from facerec.gallery.enrolment import WhichFace, photo_key, store_template, template_id
+from facerec.gallery.rebuild import CollectionRebuild, RebuildReport, RebuildStatus
+from facerec.messages import ObjectRef
+from facerec.ports import Template
+from model.faces import Box, EmbeddedFace, ImageAnalysis, Quality
+from model.header import InvalidImage
+from tests.fakes.object_store import InMemoryObjectStore
+from tests.fakes.templates import MODEL, OTHER_MODEL, InMemoryTemplateStore, make_template
+
+BUCKET = "gallery"
+NEW = "open-0123456789abcdef"
+AXES = np.eye(128, dtype=np.float32)
+
+
+def picture(colour: str) -> bytes:
+    """A small picture; another colour makes another file."""
+    file = BytesIO()
+    Image.new("RGB", (8, 8), colour).save(file, "JPEG")
+    return file.getvalue()
+
+
+def face(size: float = 100, axis: int = 0) -> EmbeddedFace:
+    """A face of this size, as the new model embeds it."""
+    return EmbeddedFace(Box(5, 5, 5 + size, 5 + size), 0.98, (), AXES[axis], Quality(0.1, ("blurred",)))
+
+
+class World:
+    """A gallery whose photos the old models enrolled; `faces` says what the new one finds in a photo."""
+
+    def __init__(self) -> None:
+        self.templates = InMemoryTemplateStore()
+        self.photos = InMemoryObjectStore()
+        self.faces: dict[bytes, tuple[EmbeddedFace, ...]] = {}
+        self.refused: set[bytes] = set()
+        self.looked_at: list[bytes] = []
+
+    def enrolled(self, number: int, identity: str, colour: str, model_id: str = MODEL) -> Template:
+        """Enrol a photo with an old model."""
+        photo = picture(colour)
+        identifier = template_id("default", model_id, photo)
+        reference = ObjectRef(bucket=BUCKET, key=photo_key("default", identifier, f"{colour}.jpg"), size=len(photo))
+        made = make_template(number, identity, model_id=model_id)
+        template = replace(made, template_id=identifier, photo=reference, source=f"{colour}.jpg")
+        store_template(self.templates, self.photos, template, photo)
+        return template
+
+    def analyse(self, photo: bytes) -> ImageAnalysis:
+        """Find one face where nothing else was prepared."""
+        self.looked_at.append(photo)
+        if photo in self.refused:
+            raise InvalidImage("the file is damaged")
+        return ImageAnalysis(640, 480, self.faces.get(photo, (face(),)), {})
+
+    def work(self, which: WhichFace = WhichFace.DOMINANT) -> CollectionRebuild:
+        """A run of the command."""
+        return CollectionRebuild(
+            "default",
+            analyse=self.analyse,
+            templates=self.templates,
+            photos=self.photos,
+            gallery_bucket=BUCKET,
+            model_id=NEW,
+            which=which,
+        )
+
+    def run(self, which: WhichFace = WhichFace.DOMINANT, *, remove_old: bool = False) -> list[RebuildReport]:
+        """Rebuild everything."""
+        work = self.work(which)
+        reports = [work.rebuild(old) for old in work.old]
+        if remove_old:
+            work.remove_old()
+        return reports
+
+    def models(self) -> list[tuple[str, str]]:
+        """Who is enrolled with which model."""
+        return sorted((template.identity, template.model_id) for template in self.templates.templates("default"))
+
+
+@pytest.fixture
+def world() -> World:
+    """An empty gallery."""
+    return World()
+
+
+def test_every_photo_gets_a_template_of_the_model_in_use(world: World) -> None:
+    """With the old one's name, photo and date, at the new model's dimension; the old ones stay."""
+    old = world.enrolled(1, "Ada", "red")
+    world.enrolled(2, "Grace", "blue")
+    reports = world.run()
+    assert [(report.identity, report.status) for report in reports] == [
+        ("Ada", RebuildStatus.REBUILT),
+        ("Grace", RebuildStatus.REBUILT),
+    ]
+    assert world.models() == [("Ada", MODEL), ("Ada", NEW), ("Grace", MODEL), ("Grace", NEW)]
+    (new,) = [t for t in world.templates.templates("default") if t.template_id == reports[0].template_id]
+    assert new.template_id == template_id("default", NEW, picture("red"))
+    assert new.embedding.shape == (128,)
+    assert (new.source, new.enrolled_at, new.probability) == (old.source, old.enrolled_at, 0.98)
+    assert new.photo is not None
+    assert world.photos.get(new.photo.bucket, new.photo.key) == picture("red")
+
+
+def test_a_low_quality_is_told_and_refuses_nothing(world: World) -> None:
+    """Who is enrolled stays enrolled: the gate is for new photos."""
+    world.enrolled(1, "Ada", "red")
+    (report,) = world.run()
+    assert (report.status, report.detail) == (RebuildStatus.REBUILT, "quality 0.10 (blurred)")
+    assert report.quality == Quality(0.1, ("blurred",))
+
+
+def test_an_interrupted_run_is_continued(world: World) -> None:
+    """What was done before the interruption stays, and is not computed a second time."""
+    for number, colour in enumerate(("red", "green", "blue")):
+        world.enrolled(number, f"person {number}", colour)
+    first = world.work()
+    first.rebuild(first.old[0])
+    world.templates.outage = Transient("the table is away")
+    with pytest.raises(Transient):
+        first.rebuild(first.old[1])
+    world.templates.outage = None
+    world.looked_at.clear()
+    reports = world.run()
+    assert [report.status for report in reports] == [
+        RebuildStatus.PRESENT,
+        RebuildStatus.REBUILT,
+        RebuildStatus.REBUILT,
+    ]
+    assert world.looked_at == [picture("green"), picture("blue")]
+    assert len([model for _, model in world.models() if model == NEW]) == 3
+
+
+def test_a_second_run_changes_nothing(world: World) -> None:
+    """Everything is there: the collection keeps its version, and the engine has nothing to do."""
+    world.enrolled(1, "Ada", "red")
+    world.run()
+    version = world.templates.version("default")
+    world.looked_at.clear()
+    (report,) = world.run()
+    assert report.status is RebuildStatus.PRESENT
+    assert report.template_id == template_id("default", NEW, picture("red"))
+    assert (world.templates.version("default"), world.looked_at) == (version, [])
+
+
+def test_a_photo_that_two_old_models_enrolled_is_embedded_once(world: World) -> None:
+    """A collection may have seen several changes of the model."""
+    world.enrolled(1, "Ada", "red")
+    world.enrolled(2, "Ada", "red", OTHER_MODEL)
+    assert sorted(report.status for report in world.run(remove_old=True)) == ["present", "rebuilt"]
+    assert world.looked_at == [picture("red")]
+    assert world.models() == [("Ada", NEW)]
+
+
+def test_old_templates_go_only_where_the_photo_was_embedded(world: World) -> None:
+    """With them goes their copy of the photo; the new template keeps its own."""
+    world.enrolled(1, "Ada", "red")
+    failed = world.enrolled(2, "Grace", "blue")
+    world.faces[picture("blue")] = ()
+    reports = world.run(remove_old=True)
+    assert [report.status for report in reports] == [RebuildStatus.REBUILT, RebuildStatus.NO_FACE]
+    assert world.models() == [("Ada", NEW), ("Grace", MODEL)]
+    assert failed.photo is not None
+    assert world.photos.keys(BUCKET) == sorted(
+        [photo_key("default", str(reports[0].template_id), "red.jpg"), failed.photo.key]
+    )
+
+
+def test_old_templates_go_in_a_later_run(world: World) -> None:
+    """Operators look at the report first: what an earlier run embedded may be removed then."""
+    world.enrolled(1, "Ada", "red")
+    world.run()
+    world.run(remove_old=True)
+    assert world.models() == [("Ada", NEW)]
+
+
+@pytest.mark.parametrize(
+    ("faces", "status"),
+    [((), RebuildStatus.NO_FACE), ((face(), face(60, axis=1)), RebuildStatus.SEVERAL_FACES)],
+)
+def test_a_photo_that_now_fails_is_listed(world: World, faces: tuple[EmbeddedFace, ...], status: RebuildStatus) -> None:
+    """Another detector may see otherwise; the report says what it saw, and where."""
+    world.enrolled(1, "Ada", "red")
+    world.faces[picture("red")] = faces
+    (report,) = world.run(remove_old=True)
+    assert (report.status, report.status.failed, report.template_id) == (status, True, None)
+    assert report.faces == tuple(face.box for face in faces)
+    assert world.models() == [("Ada", MODEL)]
+
+
+def test_the_primary_face_is_taken_where_that_is_asked_for(world: World) -> None:
+    """As `enrol --face primary` took it."""
+    world.enrolled(1, "Ada", "red")
+    world.faces[picture("red")] = (face(60, axis=1), face(70))
+    (report,) = world.run(WhichFace.PRIMARY)
+    assert report.status is RebuildStatus.REBUILT
+    assert "the primary one of 2 faces" in report.detail
+    (new,) = [t for t in world.templates.templates("default") if t.model_id == NEW]
+    assert (new.embedding == AXES[1]).all()
+
+
+def test_a_damaged_photo_is_listed(world: World) -> None:
+    """The engine's sentence says what is wrong with it."""
+    world.enrolled(1, "Ada", "red")
+    world.refused.add(picture("red"))
+    (report,) = world.run()
+    assert (report.status, report.detail) == (RebuildStatus.INVALID_IMAGE, "the file is damaged")
+
+
+def test_templates_without_a_photo_are_listed(world: World) -> None:
+    """Imported ones never had one, of others it was deleted: somebody has to enrol these people."""
+    world.templates.add(replace(make_template(1, "Ada"), photo=None))
+    gone = world.enrolled(2, "Grace", "blue")
+    assert gone.photo is not None
+    world.photos.delete(BUCKET, gone.photo.key)
+    reports = world.run(remove_old=True)
+    assert [(report.identity, report.status) for report in reports] == [
+        ("Ada", RebuildStatus.NO_PHOTO),
+        ("Grace", RebuildStatus.NO_PHOTO),
+    ]
+    assert world.models() == [("Ada", MODEL), ("Grace", MODEL)]
+
+
+def test_a_photo_of_another_name_is_left_to_a_person(world: World) -> None:
+    """Enrolled under two names by two models: which is right nobody can tell here, so neither goes."""
+    world.enrolled(1, "Ada", "red")
+    world.enrolled(2, "Grace", "red", NEW)
+    (report,) = world.run(remove_old=True)
+    assert report.status is RebuildStatus.OTHER_NAME
+    assert "'Grace'" in report.detail
+    assert world.models() == [("Ada", MODEL), ("Grace", NEW)]
+
+
+def test_a_photo_that_somebody_enrols_meanwhile_is_no_error(world: World) -> None:
+    """Two operators rebuild at once, or one enrols the photo by hand."""
+    world.enrolled(1, "Ada", "red")
+    work = world.work()
+    world.run()
+    assert [work.rebuild(old).status for old in work.old] == [RebuildStatus.PRESENT]

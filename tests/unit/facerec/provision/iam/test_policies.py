@@ -1,0 +1,305 @@
+"""The roles' policies: what the code calls, on what it calls it, and nothing else."""
+
+import ast
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import botocore.session
+import pytest
+from botocore import xform_name
+from click.testing import CliRunner
+
+from facerec.commands.provision import policies
+from facerec.errors import FacerecError
+from facerec.provision.iam.policies import ROLES, policy
+from facerec.provision.iam.statements import WITHOUT_RESOURCES, Place
+from facerec.settings import Settings
+from facerec.settings.groups import AwsSettings, InstancesSettings
+from tests.support.iam import allowed
+from tests.support.processes import CHECKOUT
+
+ACCOUNT = "123456789012"
+PLACE = Place(Settings(), ACCOUNT)
+EC2 = f"arn:aws:ec2:us-east-1:{ACCOUNT}"
+
+ALL: frozenset[str] = frozenset()
+"""All operations that a module calls."""
+
+RECEIVED_BY_KOMBU = {
+    "get_queue_attributes",
+    "receive_message",
+    "delete_message_batch",
+    "change_message_visibility_batch",
+}
+SENT_BY_KOMBU = {"send_message"}
+
+CALLS: dict[str, dict[str, frozenset[str] | set[str]]] = {
+    "web": {
+        "facerec/aws/object_store.py": {"put_object", "get_object", "list_objects_v2"},
+        "facerec/aws/sqs/queue.py": {"get_queue_url", "get_queue_attributes"},
+        "facerec/celery_sqs/transport.py": {"get_queue_url"},
+        "facerec/aws/sqs/results.py": ALL,
+        "facerec/aws/sqs/response_queues.py": ALL,
+        "facerec/aws/dynamodb/key_table.py": {"get_item"},
+    },
+    "worker": {
+        "facerec/aws/sqs/queue.py": {"get_queue_url", "get_queue_attributes", "send_message", "send_message_batch"},
+        "facerec/aws/quick_calls.py": ALL,
+        "facerec/aws/object_store.py": {"put_object", "get_object"},
+        "facerec/celery_sqs/transport.py": ALL,
+        "facerec/celery_sqs/ack_batcher.py": ALL,
+        "facerec/celery_sqs/visibility.py": ALL,
+        "facerec/aws/sqs/dead_letter_queue.py": {"send_message"},
+        "facerec/aws/dynamodb/template_items.py": ALL,
+        "facerec/aws/dynamodb/worker_reports.py": {"update_item"},
+        "facerec/celery_sqs/in_flight.py": ALL,
+        "facerec/celery_sqs/events/queue.py": {"send_message"},
+    },
+    "flower": {
+        "facerec/aws/sqs/queue.py": {"get_queue_url"},
+        "facerec/celery_sqs/events/queue.py": {"receive_message", "delete_message_batch"},
+        "facerec/aws/sqs/response_queues.py": {"list_queues"},
+        "facerec/flower/application.py": ALL,
+    },
+    "autoscaler": {
+        "facerec/aws/sqs/queue.py": {"get_queue_url"},
+        "facerec/aws/dynamodb/worker_reports.py": ALL,
+        "autoscale/aws/backlog.py": ALL,
+        "autoscale/aws/history.py": ALL,
+        "autoscale/aws/ec2.py": ALL,
+        "autoscale/aws/launches.py": ALL,
+        "autoscale/aws/lease.py": ALL,
+        "autoscale/process.py": ALL,
+    },
+    "operator": {
+        "facerec/aws/object_store.py": ALL,
+        "facerec/aws/sqs/queue.py": {"get_queue_url"},
+        "facerec/aws/dynamodb/template_items.py": ALL,
+        "facerec/aws/dynamodb/collection_changes.py": ALL,
+        "facerec/aws/dynamodb/templates.py": ALL,
+        "facerec/aws/sqs/dead_letter_queue.py": ALL,
+        "facerec/aws/dynamodb/key_table.py": ALL,
+        "autoscale/aws/backlog.py": ALL,
+        "autoscale/aws/history.py": {"query"},
+        "autoscale/aws/ec2.py": {"describe_instances", "describe_instance_status", "describe_launch_templates"},
+        "autoscale/aws/lease.py": {"get_item"},
+    },
+    "provisioner": {
+        "facerec/provision/buckets.py": ALL,
+        "facerec/provision/provisioning.py": ALL,
+        "facerec/provision/launch_template.py": ALL,
+    },
+}
+"""Which modules a role's commands run, and which of their operations where they have more than it needs."""
+
+BEYOND_CALLS = {
+    # What AWS asks for beside the calls that are made.
+    "autoscaler": {"iam:PassRole"},
+    "provisioner": {"ec2:CreateTags"},
+    "worker": {"s3:ListBucket"},  # without it S3 calls a missing object forbidden
+}
+
+IN_S3 = {
+    "head_bucket": "ListBucket",
+    "list_objects_v2": "ListBucket",
+    "head_object": "GetObject",
+    "get_public_access_block": "GetBucketPublicAccessBlock",
+    "put_public_access_block": "PutBucketPublicAccessBlock",
+    "get_bucket_encryption": "GetEncryptionConfiguration",
+    "put_bucket_encryption": "PutEncryptionConfiguration",
+    "get_bucket_lifecycle_configuration": "GetLifecycleConfiguration",
+    "put_bucket_lifecycle_configuration": "PutLifecycleConfiguration",
+}
+"""Where the permission has another name than the operation."""
+
+TRANSACTED = {"Put": "PutItem", "Update": "UpdateItem", "Delete": "DeleteItem", "ConditionCheck": "ConditionCheckItem"}
+
+
+@cache
+def operations() -> dict[str, str]:
+    """Every operation of the services that we use, by its name in Python, with its permission."""
+    session = botocore.session.Session()
+    found: dict[str, str] = {}
+    for service in ("s3", "sqs", "dynamodb", "ec2", "cloudwatch"):
+        for name in session.get_service_model(service).operation_names:
+            known = IN_S3.get(xform_name(name), name) if service == "s3" else name
+            found.setdefault(
+                xform_name(name), f"{service}:{known.removesuffix('Batch') if service == 'sqs' else known}"
+            )
+    return found
+
+
+@cache
+def called(module: str) -> frozenset[str]:
+    """The operations that a module calls, those of a transaction by their names in it."""
+    found = set()
+    for node in ast.walk(ast.parse((CHECKOUT / module).read_text())):
+        match node:
+            case ast.Call(func=ast.Attribute(attr="get_paginator"), args=[ast.Constant(value=str(name))]):
+                found.add(name)
+            case ast.Attribute(attr=name) if "_" in name and name in operations():
+                found.add(name)
+            case ast.Dict(keys=[ast.Constant(value=str(name)), *_]) if name in TRANSACTED:
+                found.add(xform_name(TRANSACTED[name]))
+    return frozenset(found - {"transact_write_items"})
+
+
+def permission(operation: str) -> str:
+    """What must be granted for it."""
+    return operations().get(operation, "dynamodb:ConditionCheckItem")
+
+
+def granted(role: str) -> set[str]:
+    """Every action of a role's policy."""
+    return {action for statement in ROLES[role](PLACE) for action in statement["Action"]}
+
+
+@pytest.mark.parametrize("role", sorted(CALLS))
+def test_a_role_may_do_what_its_code_calls_and_nothing_else(role: str) -> None:
+    """Read from the code: a new call fails here until it is granted, a call that goes takes its permission along."""
+    needed = {permission(name) for module, chosen in CALLS[role].items() for name in chosen or called(module)}
+    if role in {"web", "worker"}:
+        needed |= {permission(name) for name in (SENT_BY_KOMBU if role == "web" else RECEIVED_BY_KOMBU)}
+    assert granted(role) == needed | BEYOND_CALLS.get(role, set())
+
+
+def test_no_call_is_nobodys() -> None:
+    """Every operation of every adapter is some role's."""
+    modules = [str(path.relative_to(CHECKOUT)) for tier in ("facerec", "autoscale") for path in _adapters(tier)]
+    for module in modules:
+        by_roles = set().union(
+            *(calls.get(module, set()) or called(module) for calls in CALLS.values() if module in calls)
+        )
+        assert called(module) == by_roles, module
+    for calls in CALLS.values():
+        for module, chosen in calls.items():
+            assert chosen <= called(module), module
+
+
+def _adapters(tier: str) -> list[Path]:
+    return sorted((CHECKOUT / tier / "aws").glob("*.py"))
+
+
+def test_the_policies_in_deploy_are_those_of_the_default_names() -> None:
+    """`make docs` brings them up to date."""
+    folder = CHECKOUT / "deploy" / "iam"
+    written = {path.stem: json.loads(path.read_text()) for path in folder.glob("*.json")}
+    assert written == {role: policy(role, PLACE) for role in ROLES}
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    """With the option that chose it, and no traceback."""
+    folder = tmp_path / "file" / "iam"
+    folder.parent.write_text("")
+    with pytest.raises(FacerecError, match=r"cannot write to .*/file/iam: .* see --write"):
+        CliRunner().invoke(policies, ["--account", ACCOUNT, "--write", str(folder)], catch_exceptions=False)
+
+
+@pytest.mark.parametrize("role", sorted(ROLES))
+def test_nothing_is_granted_at_large(role: str) -> None:
+    """No wildcard among the actions; `*` as a resource only where AWS knows no other; small enough for IAM."""
+    document = policy(role, PLACE)
+    for statement in document["Statement"]:
+        assert not [action for action in statement["Action"] if "*" in action]
+        if "*" in statement["Resource"]:
+            assert set(statement["Action"]) <= set(WITHOUT_RESOURCES)
+        assert [arn for arn in statement["Resource"] if arn != "*" and not arn.startswith("arn:aws:")] == []
+    sids = [statement["Sid"] for statement in document["Statement"]]
+    assert len(sids) == len(set(sids))
+    assert all(sid.isalnum() for sid in sids)
+    assert len(json.dumps(document, separators=(",", ":"))) <= 6_144  # IAM's limit of a managed policy
+
+
+def test_every_exception_is_used() -> None:
+    """An action that nobody is granted needs no reason."""
+    assert set(WITHOUT_RESOURCES) <= set().union(*map(granted, ROLES))
+
+
+def launch(resource: str, **context: str) -> str | None:
+    """The statement that lets the autoscaler launch with this resource."""
+    found: dict[str, Any] = {f"ec2:{key}": value for key, value in context.items() if key != "tag"}
+    if "tag" in context:
+        found |= {f"aws:{kind}/facerec:fleet": context["tag"] for kind in ("RequestTag", "ResourceTag")}
+    return allowed(policy("autoscaler", PLACE), "ec2:RunInstances", resource, found)
+
+
+def test_the_autoscaler_launches_from_its_fleets_template_alone() -> None:
+    """With the fleet's tag, and nothing that a template does not name but the subnet."""
+    template = f"{EC2}:launch-template/lt-1"
+    image = "arn:aws:ec2:us-east-1::image/ami-1"
+    assert launch(template, tag="facerec")
+    assert not launch(template, tag="another")
+    assert launch(f"{EC2}:instance/*", LaunchTemplate=template, tag="facerec")
+    assert not launch(f"{EC2}:instance/*", LaunchTemplate=template)
+    assert not launch(f"{EC2}:instance/*", tag="facerec")
+    assert launch(image, LaunchTemplate=template, IsLaunchTemplateResource="true")
+    assert not launch(image, LaunchTemplate=template, IsLaunchTemplateResource="false")
+    assert launch(f"{EC2}:subnet/subnet-1", LaunchTemplate=template)
+    assert not launch(f"{EC2}:subnet/subnet-1")
+
+
+@pytest.mark.parametrize("action", ["StartInstances", "StopInstances", "TerminateInstances"])
+def test_the_autoscaler_ends_instances_of_its_fleet_alone(action: str) -> None:
+    """By their tag, which it may give to nothing that exists."""
+    document, instance = policy("autoscaler", PLACE), f"{EC2}:instance/i-1"
+    ours = {"aws:ResourceTag/facerec:fleet": "facerec"}
+    assert allowed(document, f"ec2:{action}", instance, ours)
+    assert not allowed(document, f"ec2:{action}", instance, {"aws:ResourceTag/facerec:fleet": "another"})
+    assert not allowed(document, f"ec2:{action}", instance)
+    assert allowed(document, "ec2:CreateTags", instance, ours | {"aws:TagKeys": ["Name"]})
+    assert not allowed(document, "ec2:CreateTags", instance, ours | {"aws:TagKeys": ["Name", "facerec:fleet"]})
+    assert not allowed(document, "ec2:CreateTags", instance, {"aws:TagKeys": ["facerec:fleet"]})
+
+
+def test_the_autoscaler_passes_one_role_to_ec2() -> None:
+    """To nothing else, and no other one."""
+    settings = Settings(instances=InstancesSettings(profile="workers"))
+    document = policy("autoscaler", Place(settings, ACCOUNT))
+    to_ec2 = {"iam:PassedToService": "ec2.amazonaws.com"}
+    assert allowed(document, "iam:PassRole", f"arn:aws:iam::{ACCOUNT}:role/workers", to_ec2)
+    assert not allowed(document, "iam:PassRole", f"arn:aws:iam::{ACCOUNT}:role/admin", to_ec2)
+    assert not allowed(document, "iam:PassRole", f"arn:aws:iam::{ACCOUNT}:role/workers")
+
+
+def test_a_worker_writes_its_report_and_not_the_lease() -> None:
+    """Which is in the same table."""
+    document, table = policy("worker", PLACE), f"arn:aws:dynamodb:us-east-1:{ACCOUNT}:table/facerec-fleet"
+    assert allowed(document, "dynamodb:UpdateItem", table, {"dynamodb:LeadingKeys": ["worker"]})
+    assert not allowed(document, "dynamodb:UpdateItem", table, {"dynamodb:LeadingKeys": ["lease"]})
+
+
+def test_settings_narrow_and_widen_what_is_granted() -> None:
+    """What the template names is named, spot needs one more permission, and so does a package."""
+    instances = InstancesSettings(
+        image_id="ami-1",
+        security_group_ids=("sg-1",),
+        subnet_ids=("subnet-1",),
+        purchase="spot",
+        package="s3://releases/1.0/facerec.whl",
+    )
+    settings = Settings(prefix="acme", instances=instances, aws=AwsSettings(region="cn-north-1"))
+    place = Place(settings, ACCOUNT)
+    written = json.dumps(policy("autoscaler", place))
+    for name in (
+        "image/ami-1",
+        "security-group/sg-1",
+        "subnet/subnet-1",
+        "iam:CreateServiceLinkedRole",
+        "role/acme-worker",
+    ):
+        assert name in written
+    assert "arn:aws:" not in written
+    worker = policy("worker", place)
+    assert allowed(worker, "s3:GetObject", "arn:aws-cn:s3:::releases/1.0/constraints.txt")
+    assert not allowed(worker, "s3:GetObject", "arn:aws-cn:s3:::releases/2.0/facerec.whl")
+    assert not allowed(policy("worker", PLACE), "s3:DeleteBucket", "arn:aws:s3:::facerec-in-bucket")
+
+
+def test_another_deployment_is_out_of_reach() -> None:
+    """One whose prefix begins like ours has other names."""
+    for role in ("web", "worker"):
+        for action in granted(role) - set(WITHOUT_RESOURCES):
+            for name in ("sqs:us-east-1:123456789012:facerec2-resp-queue", "s3:::facerec2-in-bucket/key"):
+                assert not allowed(policy(role, PLACE), action, f"arn:aws:{name}")

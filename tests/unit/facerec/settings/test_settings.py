@@ -1,0 +1,149 @@
+"""Settings: read once, checked together, wrong names refused."""
+
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from pydantic import AnyHttpUrl, ValidationError
+
+from facerec.commands.config import command, markdown
+from facerec.errors import ConfigurationError
+from facerec.settings import Settings, effective, variables
+from facerec.settings.groups import AwsSettings
+
+ROOT = Path(__file__).parents[4]
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, _ in variables():
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_names_derive_from_the_prefix_and_each_can_be_overridden(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bucket names are global in AWS, so every name has its own setting."""
+    monkeypatch.setenv("FACEREC_PREFIX", "acme")
+    monkeypatch.setenv("FACEREC_NAMES__OUTPUT_BUCKET", "acme-results-7")
+    settings = Settings.load()
+    assert settings.input_bucket == "acme-in-bucket"
+    assert settings.output_bucket == "acme-results-7"
+    assert (settings.request_queue, settings.dead_letter_queue) == ("acme-req-queue", "acme-req-queue-dlq")
+    assert settings.response_queue == "acme-resp-queue"
+
+
+def test_every_wrong_variable_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One start, one list: the operator need not find the errors one by one."""
+    monkeypatch.setenv("FACEREC_WEB__PORT", "http")
+    monkeypatch.setenv("FACEREC_ENGINE", "tensorflow")
+    monkeypatch.setenv("FACEREC_WEB__PROT", "1")
+    monkeypatch.setenv("FACEREC_COLOUR", "blue")
+    with pytest.raises(ConfigurationError) as caught:
+        Settings.load()
+    text = str(caught.value)
+    assert "FACEREC_WEB__PORT" in text
+    assert "FACEREC_ENGINE" in text
+    assert "FACEREC_WEB__PROT: there is no such setting; did you mean FACEREC_WEB__PORT?" in text
+    assert "FACEREC_COLOUR: there is no such setting" in text
+    assert len(text.splitlines()) == 5
+
+
+def test_a_variable_in_lower_case_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would be read, but nobody who reads the configuration expects it."""
+    monkeypatch.setenv("facerec_web__port", "9000")
+    with pytest.raises(ConfigurationError, match="did you mean FACEREC_WEB__PORT"):
+        Settings.load()
+
+
+def test_the_printed_settings_can_be_read_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`facerec config` is the begin of an environment file."""
+    monkeypatch.setenv("FACEREC_MODEL__DIR", "/srv/my models")
+    printed = CliRunner().invoke(command, []).output
+    monkeypatch.delenv("FACEREC_MODEL__DIR")
+    for word in shlex.split(printed, comments=True):
+        monkeypatch.setenv(*word.split("=", 1))
+    assert effective(Settings.load())["FACEREC_MODEL__DIR"] == "/srv/my models"
+
+
+def test_printed_secrets_are_no_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An environment file with a mask in it would set the mask as the password."""
+    monkeypatch.setenv("FACEREC_FLOWER__PASSWORD", "correct horse")
+    monkeypatch.setenv("FACEREC_AWS__ENDPOINT_URL", "http://user:hunter2@127.0.0.1:4566")
+    monkeypatch.setenv("FACEREC_PREFIX", "staging")
+    printed = CliRunner().invoke(command, []).output
+    assert "correct horse" not in printed
+    assert "hunter2" not in printed
+    assert "# FACEREC_FLOWER__PASSWORD is set (not shown)\n" in printed
+    assert "# FACEREC_AWS__ENDPOINT_URL is set (not shown)\n" in printed
+    set_by_it = dict(word.split("=", 1) for word in shlex.split(printed, comments=True))
+    assert set_by_it["FACEREC_PREFIX"] == "staging"
+    assert not {"FACEREC_FLOWER__PASSWORD", "FACEREC_AWS__ENDPOINT_URL"} & set_by_it.keys()
+
+
+def test_a_list_that_is_no_json_is_refused_with_an_example(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Comma-separated is what people try first."""
+    monkeypatch.setenv("FACEREC_INSTANCES__TYPES", "c7i.large,c7a.large")
+    with pytest.raises(ConfigurationError, match="written as JSON"):
+        Settings.load()
+
+
+def test_a_wait_that_a_redelivery_would_outlast_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The contract's start-up check: wait > boot + visibility timeout + time limit."""
+    monkeypatch.setenv("FACEREC_WEB__WAIT_SECONDS", "100")
+    with pytest.raises(ConfigurationError, match="must exceed boot time"):
+        Settings.load()
+
+
+def test_a_visibility_timeout_within_the_task_limit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task that may run longer than its message stays hidden would run twice."""
+    monkeypatch.setenv("FACEREC_QUEUE__VISIBILITY_TIMEOUT_SECONDS", "10")
+    with pytest.raises(ConfigurationError, match="delivered twice"):
+        Settings.load()
+
+
+def test_settings_are_frozen_all_the_way_down() -> None:
+    """Nothing can change the settings behind a running process."""
+    settings = Settings()
+    with pytest.raises(ValidationError):
+        settings.web.port = 1  # type: ignore[misc]
+
+
+def test_a_wrong_password_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would stand in the journal, and be half of the right one."""
+    monkeypatch.setenv("FACEREC_FLOWER__PASSWORD", "hunter2")
+    with pytest.raises(ConfigurationError, match="FACEREC_FLOWER__PASSWORD: needs at least 8 characters") as caught:
+        Settings.load()
+    assert "hunter2" not in str(caught.value)
+
+
+def test_effective_settings_name_the_resources_and_mask_passwords() -> None:
+    """`facerec config` shows what is in force and gives no secret away."""
+    settings = Settings(aws=AwsSettings(endpoint_url=AnyHttpUrl("http://user:hunter2@127.0.0.1:4566")))
+    values = effective(settings)
+    assert values["FACEREC_NAMES__INPUT_BUCKET"] == "facerec-in-bucket"
+    assert "hunter2" not in str(values)
+    assert set(values) == {name for name, _ in variables()}
+
+
+def test_the_configuration_page_is_complete() -> None:
+    """docs/configuration.md is what the command generates, with a meaning for every variable."""
+    page = (ROOT / "docs/configuration.md").read_text()
+    assert page == markdown()
+    assert all(f"`{name}`" in page and field.description for name, field in variables())
+
+
+def test_a_wrong_setting_ends_the_command_in_one_message_and_status_1() -> None:
+    """No traceback for a typing error in a variable."""
+    run = subprocess.run(
+        [sys.executable, "-m", "facerec.cli", "config"],
+        env={"FACEREC_PREFIX": "No Spaces", "HOME": "/nonexistent"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 1
+    assert run.stderr.startswith("facerec: wrong settings:\n  FACEREC_PREFIX:")
+    assert "Traceback" not in run.stderr

@@ -1,0 +1,142 @@
+"""What a dead letter tells of itself, and how it is sent back."""
+
+import base64
+import json
+import uuid
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from facerec.dead_letters import DeadLetter, redrive
+from facerec.errors import Transient
+from facerec.messages import TASK_NAME, ObjectRef, Outcome, RecognitionRequest, RecognitionResult
+from facerec.object_keys import output_key
+from tests.fakes.dead_letters import InMemoryDeadLetters
+from tests.fakes.object_store import InMemoryObjectStore
+from tests.fakes.web_tier import result_for
+
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+REQUEST = RecognitionRequest(
+    request_id=uuid.UUID(int=7), input=ObjectRef(bucket="in", key="k", size=1), filename="a.jpg", submitted_at=NOW
+)
+
+
+def task(argument: Any = None, *, name: str = TASK_NAME, encoding: str | None = None) -> str:
+    """A message as Celery writes it."""
+    body = json.dumps([[REQUEST.model_dump(mode="json") if argument is None else argument], {}, {}])
+    return json.dumps(
+        {
+            "headers": {"task": name, "id": "from-the-headers"},
+            "properties": {"body_encoding": encoding},
+            "body": base64.b64encode(body.encode()).decode() if encoding else body,
+        }
+    )
+
+
+def letter(body: str, **noted: Any) -> DeadLetter:
+    """A message with this body."""
+    return DeadLetter("m", body, NOW, 1, "r", **noted)
+
+
+@pytest.mark.parametrize(
+    "body", [task(), task(encoding="base64"), base64.b64encode(task().encode()).decode(), f"  {task()}"]
+)
+def test_a_task_is_read_however_it_is_encoded(body: str) -> None:
+    """With or without Base64, around the body or around all of it."""
+    found = letter(body)
+    assert found.request == REQUEST
+    assert found.named(str(REQUEST.request_id))
+    assert found.named("m")
+    assert found.reason == "received too often without an end"
+
+
+@pytest.mark.parametrize("argument", [17, {"version": 99}, "x"])
+def test_a_task_that_cannot_be_read_is_still_one(argument: Any) -> None:
+    """Another version may read it."""
+    found = letter(task(argument))
+    assert found.task is not None
+    assert (found.request, found.request_id) == (None, "from-the-headers")
+
+
+NESTED = "[" * 100_000
+"""Deeper than a reader can follow."""
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "",
+        "x",
+        "[]",
+        pytest.param(f'{{"a": {NESTED}', id="deeper"),
+        "{}",
+        '{"headers": 5}',
+        task(name="another.task"),
+        '{"headers": {}}',
+    ],
+)
+def test_anything_else_is_no_task(body: str) -> None:
+    """Whatever it is, it is described and not raised."""
+    found = letter(body)
+    assert (found.task, found.request, found.reason) == (None, None, "not a task of facerec")
+    assert found.request_id is None
+
+
+@pytest.mark.parametrize("broken", [pytest.param(NESTED, id="deep"), '"x"', "[]", "[[1, 2]]", "{}", "5"])
+def test_a_garbled_body_is_described(broken: str) -> None:
+    """As a task without a request."""
+    envelope = json.loads(task()) | {"body": broken}
+    assert letter(json.dumps(envelope)).request is None
+    assert letter(json.dumps(envelope | {"properties": None})).request is None
+
+
+class Sent:
+    """Where bodies are sent."""
+
+    def __init__(self, outage: Exception | None = None) -> None:
+        self.bodies: list[str] = []
+        self._outage = outage
+
+    def send(self, body: str) -> None:
+        """Keep it."""
+        if self._outage is not None:
+            raise self._outage
+        self.bodies.append(body)
+
+
+def driven(stored: RecognitionResult | None, sent: Sent) -> tuple[InMemoryDeadLetters, InMemoryObjectStore]:
+    """Put one task aside, with a stored result, and send it back."""
+    dead, store = InMemoryDeadLetters(), InMemoryObjectStore()
+    dead.put(task(), reason="crashed", request_id=str(REQUEST.request_id), failed_at=NOW)
+    if stored is not None:
+        key = output_key(REQUEST.request_id, REQUEST.filename)
+        store.put("out", key, stored.to_json().encode(), "application/json")
+    with dead.look() as letters:
+        for found in letters:
+            redrive(found, dead=dead, requests=sent, store=store, bucket="out")
+    return dead, store
+
+
+def test_the_original_is_sent_back_without_its_failure() -> None:
+    """A second delivery of it would answer with the stored failure."""
+    sent = Sent()
+    dead, store = driven(result_for(REQUEST, "", outcome=Outcome.FAILED), sent)
+    assert sent.bodies == [task()]
+    assert dead.count() == 0
+    assert store.keys("out") == []
+
+
+def test_a_result_that_is_none_of_failure_stays() -> None:
+    """It was put aside by SQS after the answer, say."""
+    _, store = driven(result_for(REQUEST, "Jane"), Sent())
+    assert len(store.keys("out")) == 1
+
+
+def test_what_cannot_be_sent_is_not_removed() -> None:
+    """The send comes first."""
+    dead = InMemoryDeadLetters()
+    dead.put(task(), reason="crashed", request_id="7", failed_at=NOW)
+    with pytest.raises(Transient), dead.look() as letters:
+        redrive(next(letters), dead=dead, requests=Sent(Transient("no")), store=InMemoryObjectStore(), bucket="out")
+    assert dead.count() == 1

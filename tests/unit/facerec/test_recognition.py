@@ -1,0 +1,310 @@
+"""The use case against in-memory ports: what is stored, what is published, and in which order."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from uuid import UUID, uuid4
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from facerec.errors import EngineFailure, ObjectMissing, QueueMissing, Transient
+from facerec.messages import FaceQuality, ObjectRef, Outcome, RecognitionRequest, RecognitionResult
+from facerec.object_keys import input_key, output_key
+from facerec.recognition import ModelThresholds, Recogniser
+from model.faces import Box, EmbeddedFace, ImageAnalysis, Quality
+from model.header import InvalidImage
+from model.matching import GalleryIndex
+from tests.fakes.object_store import InMemoryObjectStore
+from tests.support.tails import TAILS
+
+NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
+AXES = np.eye(512, dtype=np.float32)
+
+
+def face(embedding: NDArray[np.float32], x: float = 0) -> EmbeddedFace:
+    """A face at x with this embedding."""
+    landmarks = tuple((x + i, 1.0) for i in range(5))
+    return EmbeddedFace(Box(x, 0, x + 50, 50), 0.99, landmarks, embedding)
+
+
+class Engine:
+    """Answers with prepared analyses."""
+
+    name, precision, model_id = "fake", "fp32", "model-1"
+
+    def __init__(self) -> None:
+        self.faces: tuple[EmbeddedFace, ...] = ()
+        self.error: Exception | None = None
+        self.calls = self.more_faces = 0
+
+    def analyse(self, image: bytes) -> ImageAnalysis:
+        self.calls += 1
+        if self.error:
+            raise self.error
+        return ImageAnalysis(100, 80, self.faces, {"decode": 1.0, "detect": 2.0, "embed": 3.0}, self.more_faces)
+
+
+class World:
+    """Everything around one recogniser."""
+
+    def __init__(self) -> None:
+        self.store, self.engine = InMemoryObjectStore(), Engine()
+        self.published: list[tuple[str, RecognitionResult]] = []
+        self.queue_missing = False
+        self.gallery = GalleryIndex(AXES[:2], ["Ada", "Grace"], ["t1", "t2"])
+        self.collection_threshold: float | None = None
+        self.recogniser = self.make()
+
+    def make(self, *, copy_by_filename: bool = False) -> Recogniser:
+        return Recogniser(
+            store=self.store,
+            engine=self.engine,
+            gallery=self,
+            publisher=self,
+            output_bucket="out",
+            thresholds=ModelThresholds(TAILS["classic"], 0.5, 0.01),
+            copy_by_filename=copy_by_filename,
+            now=lambda: NOW,
+        )
+
+    def index(self, collection: str) -> GalleryIndex:
+        return self.gallery
+
+    def threshold(self, collection: str) -> float | None:
+        return self.collection_threshold
+
+    def publish(self, reply_to: str, result: RecognitionResult) -> None:
+        if self.queue_missing:
+            raise QueueMissing(reply_to)
+        # Whoever hears the answer must be able to fetch it.
+        assert self.store.exists("out", output_key(result.request_id, result.filename))
+        self.published.append((reply_to, result))
+
+    def request(self, filename: str = "a.jpg", threshold: float | None = None) -> RecognitionRequest:
+        request_id = uuid4()
+        self.store.put("in", input_key(request_id, filename), b"photo", "image/jpeg")
+        return RecognitionRequest(
+            request_id=request_id,
+            input=ObjectRef(bucket="in", key=input_key(request_id, filename), size=5),
+            filename=filename,
+            threshold=threshold,
+            reply_to="responses",
+            submitted_at=NOW,
+        )
+
+
+@pytest.fixture
+def world() -> World:
+    """A fresh world for each test."""
+    return World()
+
+
+def similar(cosine: float, axis: int = 0) -> NDArray[np.float32]:
+    """A unit vector with this cosine to one axis, and none to the other people's."""
+    vector: NDArray[np.float32] = cosine * AXES[axis] + np.float32(np.sqrt(1 - cosine**2)) * AXES[100]
+    return vector
+
+
+def test_a_match_is_named_stored_and_published(world: World) -> None:
+    """The primary face decides; the stored result is the published one."""
+    world.engine.faces = (face(similar(0.8, axis=1)), face(similar(0.9), x=60))
+    request = world.request()
+    result = world.recogniser.recognise(request)
+    assert (result.outcome, result.result) == (Outcome.MATCH, "Grace")
+    assert result.faces[0].matches[0].similarity == pytest.approx(0.8, abs=1e-6)
+    assert result.faces[1].matches[0].identity == "Ada"
+    assert {"fetch", "decode", "detect", "embed", "match"} <= set(result.timings_ms)
+    assert (result.engine, result.precision, result.model_id) == ("fake", "fp32", "model-1")
+    assert world.published == [("responses", result)]
+    assert RecognitionResult.parse(world.store.get("out", output_key(request.request_id, "a.jpg"))) == result
+
+
+def test_a_face_below_the_threshold_is_unknown(world: World) -> None:
+    """Being the nearest is not enough."""
+    world.engine.faces = (face(similar(0.49)),)
+    result = world.recogniser.recognise(world.request())
+    assert (result.outcome, result.result, result.faces[0].matches) == (Outcome.UNKNOWN, "Unknown", ())
+
+
+@pytest.mark.parametrize(
+    ("requests", "collections", "outcome", "source"),
+    [
+        (0.4, 0.6, Outcome.MATCH, "request"),
+        (0.6, 0.4, Outcome.UNKNOWN, "request"),
+        (0.0, 0.6, Outcome.MATCH, "request"),
+        (None, 0.6, Outcome.UNKNOWN, "collection"),
+        (None, 0.4, Outcome.MATCH, "collection"),
+        (None, None, Outcome.MATCH, "model"),
+    ],
+)
+def test_the_threshold_is_the_requests_then_the_collections_then_the_models(
+    world: World, requests: float | None, collections: float | None, outcome: Outcome, source: str
+) -> None:
+    """The first that there is decides; the result names it, and a match shows its value."""
+    world.engine.faces = (face(similar(0.55)),)
+    world.collection_threshold = collections
+    result = world.recogniser.recognise(world.request(threshold=requests))
+    assert (result.outcome, result.threshold_source) == (outcome, source)
+    applied = next(value for value in (requests, collections, 0.5) if value is not None)
+    assert all(match.threshold == applied for match in result.faces[0].matches)
+    assert (result.threshold, result.identities) == (applied, 2)
+    assert result.false_names == (0.01 if source == "model" else None)
+
+
+def test_the_models_threshold_follows_the_gallery(world: World) -> None:
+    """What is a match among two people is none among a thousand, and is one again when they have been removed."""
+    world.engine.faces = (face(similar(0.6)),)
+    people = [str(number) for number in range(1000)]
+    assert world.recogniser.recognise(world.request()).result == "Ada"
+    world.gallery.add(np.repeat(AXES[5:6], 1000, axis=0), people, people)
+    among_many = world.recogniser.recognise(world.request())
+    assert among_many.outcome is Outcome.UNKNOWN
+    expected = TAILS["classic"].similarity_at(0.01 / 1002)
+    assert among_many.threshold == pytest.approx(expected.value)
+    assert (among_many.identities, among_many.threshold_source) == (1002, "model")
+    assert among_many.threshold_extrapolated == expected.extrapolated is False
+    world.gallery.remove(people)
+    assert world.recogniser.recognise(world.request()).result == "Ada"
+
+
+def test_an_extrapolated_threshold_is_marked(world: World) -> None:
+    """From 10 000 people on, one in a hundred strangers is beyond what was measured; a request's own is no guess."""
+    people = [str(number) for number in range(10_000)]
+    world.gallery = GalleryIndex(np.repeat(AXES[5:6, :16], 10_000, axis=0), people, people)
+    world.engine.faces = (face(AXES[5, :16]),)
+    result = world.recogniser.recognise(world.request())
+    assert (result.threshold_extrapolated, result.result) == (True, "0")
+    assert not world.recogniser.recognise(world.request(threshold=0.9)).threshold_extrapolated
+
+
+def test_faces_beyond_the_limit_are_counted(world: World) -> None:
+    """The result says how many more were seen."""
+    world.engine.faces, world.engine.more_faces = (face(AXES[0]),), 7
+    assert world.recogniser.recognise(world.request()).more_faces == 7
+
+
+def test_the_quality_of_a_face_is_told(world: World) -> None:
+    """With the reasons, for the person who took the photo; an engine that does not look at it leaves it out."""
+    world.engine.faces = (replace(face(AXES[0]), quality=Quality(0.42, ("blurred", "tilted"))), face(AXES[1], 100))
+    told, untold = world.recogniser.recognise(world.request()).faces
+    assert told.quality == FaceQuality(score=0.42, reasons=("blurred", "tilted"))
+    assert untold.quality is None
+
+
+def test_a_picture_without_a_face(world: World) -> None:
+    """No face is an outcome, not an error."""
+    result = world.recogniser.recognise(world.request())
+    assert (result.outcome, result.result) == (Outcome.NO_FACE, "No-Face")
+    assert (result.threshold, result.identities, result.threshold_source) == (None, None, None)
+
+
+def test_an_empty_gallery_knows_nobody(world: World) -> None:
+    """The first day: nobody is enrolled."""
+    world.gallery = GalleryIndex(np.empty((0, 512), np.float32), [], [])
+    world.engine.faces = (face(AXES[0]),)
+    assert world.recogniser.recognise(world.request()).outcome is Outcome.UNKNOWN
+
+
+def test_an_invalid_image_is_answered_with_its_reason(world: World) -> None:
+    """The client learns what to send instead."""
+    world.engine.error = InvalidImage("the picture is cut off; send it again")
+    result = world.recogniser.recognise(world.request())
+    assert (result.outcome, result.detail) == (Outcome.INVALID_IMAGE, "the picture is cut off; send it again")
+    assert len(world.published) == 1
+
+
+def test_a_redelivery_publishes_the_stored_result_again(world: World) -> None:
+    """Nothing is computed twice when only the acknowledgement was lost."""
+    request = world.request()
+    first = world.recogniser.recognise(request)
+    again = world.recogniser.recognise(request, attempt=2)
+    assert again == first
+    assert world.engine.calls == 1
+    assert len(world.published) == 2
+
+
+def test_a_redelivery_without_a_result_computes(world: World) -> None:
+    """The first worker died before it stored anything."""
+    assert world.recogniser.recognise(world.request(), attempt=3).attempt == 3
+    assert world.engine.calls == 1
+
+
+def test_a_stored_result_that_cannot_be_read_is_computed_anew(world: World) -> None:
+    """Workers are upgraded one after the other: a newer one may have stored it."""
+    request = world.request()
+    world.store.put("out", output_key(request.request_id, "a.jpg"), b'{"version": 99}', "application/json")
+    result = world.recogniser.recognise(request, attempt=2)
+    assert RecognitionResult.parse(world.store.get("out", output_key(request.request_id, "a.jpg"))) == result
+
+
+@pytest.mark.parametrize("error", [EngineFailure("crashed"), Transient("S3 is down")])
+def test_an_error_publishes_nothing(world: World, error: Exception) -> None:
+    """The driver decides between retry and dead letter."""
+    world.engine.error = error
+    with pytest.raises(type(error)):
+        world.recogniser.recognise(world.request())
+    assert world.published == []
+    assert world.store.keys("out") == []
+
+
+def test_a_failed_store_publishes_nothing(world: World) -> None:
+    """A client must never hear of a result that cannot be fetched."""
+    request = world.request()
+    world.store.outage = Transient("S3 is down")
+    with pytest.raises(Transient):
+        world.recogniser.recognise(request)
+    assert world.published == []
+
+
+def test_a_missing_input_is_told_apart(world: World) -> None:
+    """It has expired; no retry brings it back."""
+    request = world.request()
+    world.store.delete("in", request.input.key)
+    with pytest.raises(ObjectMissing):
+        world.recogniser.recognise(request)
+
+
+def test_a_vanished_response_queue_loses_nothing(world: World) -> None:
+    """Its web process has left; the result stays fetchable."""
+    world.queue_missing = True
+    request = world.request()
+    world.recogniser.recognise(request)
+    assert world.store.exists("out", output_key(request.request_id, "a.jpg"))
+
+
+def test_failing_a_request_answers_its_client(world: World) -> None:
+    """A culprit's client need not wait for the time-out."""
+    result = world.recogniser.fail(world.request(), "the engine crashed on it")
+    assert (result.outcome, result.result, result.detail) == (Outcome.FAILED, "", "the engine crashed on it")
+    assert world.published == [("responses", result)]
+
+
+def test_copies_by_file_name(world: World) -> None:
+    """`FACEREC_KEY_STYLE=filename`: the bare name under the stem, beside the result under the request id."""
+    world.engine.faces = (face(AXES[0]),)
+    request = world.request("holiday.photo.jpg")
+    world.make(copy_by_filename=True).recognise(request)
+    assert world.store.get("out", "holiday.photo") == b"Ada"
+    assert world.store.exists("out", f"{request.request_id}/holiday.photo.json")
+
+
+def test_the_copy_of_an_endless_name_fits_s3(world: World) -> None:
+    """S3 takes keys of 1 024 bytes; the client's name may be longer."""
+    world.make(copy_by_filename=True).recognise(world.request("\N{SMILING FACE WITH SUNGLASSES}" * 300 + ".jpg"))
+    assert all(len(key.encode()) <= 1024 for key in world.store.keys("out"))
+    assert len(world.store.keys("out")) == 2
+
+
+def test_two_uploads_of_one_name_never_mix(world: World) -> None:
+    """What counts is the request id."""
+    one, two = world.request("x.jpg"), world.request("x.jpg")
+    world.engine.faces = (face(AXES[0]),)
+    world.recogniser.recognise(one)
+    world.engine.faces = (face(AXES[1]),)
+    world.recogniser.recognise(two)
+
+    def name(request_id: UUID) -> str:
+        return RecognitionResult.parse(world.store.get("out", output_key(request_id, "x.jpg"))).result
+
+    assert (name(one.request_id), name(two.request_id)) == ("Ada", "Grace")

@@ -1,0 +1,522 @@
+"""Who is served: keys, scopes, limits, names and pages, through the application on fakes."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from io import BytesIO
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from hypothesis import given
+from hypothesis import strategies as st
+from structlog.contextvars import get_contextvars, merge_contextvars
+from structlog.testing import capture_logs
+from werkzeug.test import TestResponse
+
+from facerec.api_keys import ApiKey, Scope, Token, issue, revoked, rotated
+from facerec.errors import Transient
+from facerec.observability.logs import _TRACEBACKS
+from facerec.settings import Settings
+from facerec.settings.groups import WebSettings
+from facerec.web.auth.access import Denial, Gate
+from facerec.web.auth.hook import guard
+from facerec.web.auth.key_cache import MAX_READINGS, UNREAD, KeyRing
+from tests.fakes.api_keys import HangingApiKeys, InMemoryApiKeys
+from tests.fakes.clock import Clock
+from tests.fakes.web_tier import FakeWebTier, answers, picture, running
+
+NOBODYS = f"frk_{'0' * 12}_{'A' * 43}"
+RESULT = f"/api/v1/results/{uuid4()}"
+
+
+def made(*scopes: Scope, expires_in: timedelta | None = None) -> tuple[ApiKey, Token]:
+    """A key made an hour ago."""
+    return issue(
+        "kiosk", scopes or [Scope.RECOGNISE], now=datetime.now(UTC) - timedelta(hours=1), expires_in=expires_in
+    )
+
+
+@dataclass
+class House:
+    """A running web tier that asks for keys, and one key that it knows."""
+
+    tier: FakeWebTier
+    keys: InMemoryApiKeys
+    clock: Clock
+    key: ApiKey
+    token: Token
+
+    @cached_property
+    def client(self) -> FlaskClient:
+        """Somebody outside."""
+        return self.tier.app.test_client()
+
+    def post(self, key: str | None = None, **options: Any) -> TestResponse:
+        """Upload a picture, with a key or without."""
+        headers = {} if key is None else {"x-api-key": key}
+        data = {"inputFile": (BytesIO(picture()), "a.jpg")}
+        return self.client.post("/", data=data, headers=headers | options.pop("headers", {}), **options)
+
+
+def house(**web: Any) -> House:
+    """A house whose worker knows Jane; its inbox is not read yet."""
+    clock = Clock()
+    key, token = made()
+    keys = InMemoryApiKeys(key)
+    settings = Settings(web=WebSettings(**web))
+    return House(FakeWebTier(settings, answers("Jane"), keys=keys, clock=clock), keys, clock, key, token)
+
+
+@pytest.fixture
+def guarded() -> Iterator[House]:
+    """A house with the default settings."""
+    made_house = house()
+    with running(made_house.tier):
+        yield made_house
+
+
+def opened(**web: Any) -> FlaskClient:
+    """A client of a web tier that serves everyone."""
+    return FakeWebTier(Settings(web=WebSettings(**web)), clock=Clock()).app.test_client()
+
+
+@pytest.mark.parametrize("header", ["x-api-key", "X-API-KEY", "Authorization"])
+def test_a_key_opens_the_door(guarded: House, header: str) -> None:
+    """In CompreFace's header or as a bearer token, whatever the case."""
+    value = guarded.token.reveal() if header != "Authorization" else f"bEARER  {guarded.token.reveal()}"
+    response = guarded.post(headers={header: value})
+    assert (response.status_code, response.text) == (200, "a.jpg: face detected - Jane")
+    result = guarded.client.get(f"/api/v1/results/{response.headers['X-Request-Id']}", headers={header: value})
+    assert result.status_code == 200
+
+
+def test_without_a_key_nothing_is_taken(guarded: House) -> None:
+    """The reply says what is needed, in plain text or in CompreFace's JSON."""
+    plain, api = guarded.post(), guarded.client.get(RESULT)
+    for response in (plain, api):
+        assert response.status_code == 401
+        assert response.headers["WWW-Authenticate"] == 'Bearer realm="facerec"'
+    assert plain.content_type == "text/plain; charset=utf-8"
+    assert "x-api-key" in plain.text
+    assert api.json == {"message": plain.text, "code": 20}
+    assert not guarded.tier.tasks.requests
+    assert guarded.tier.admission.waiting == 0
+
+
+@pytest.mark.parametrize("path", ["/", "/healthz", "/readyz"])
+def test_health_and_the_page_are_open(guarded: House, path: str) -> None:
+    """Also to those with a wrong key."""
+    for headers in ({}, {"x-api-key": NOBODYS}):
+        assert guarded.client.get(path, headers=headers).status_code == 200
+
+
+def test_strangers_do_not_learn_what_is_wrong(guarded: House) -> None:
+    """The reasons have names of buckets and addresses; they are logged once, until something changes."""
+
+    def missing() -> None:
+        raise Transient("cannot reach http://10.0.0.1/bucket")
+
+    guarded.tier.checks |= {"store": missing, "inbox": lambda: None}
+    app = guarded.tier._app()
+    with capture_logs() as lines:
+        responses = [app.test_client().get("/readyz") for _ in range(2)]
+    assert [response.status_code for response in responses] == [503, 503]
+    assert responses[0].json == {"status": "unready", "checks": {"inbox": "ok", "store": "failed"}}
+    assert [(line["check"], line["reason"]) for line in lines if line["event"] == "check_failed"] == [
+        ("store", "cannot reach http://10.0.0.1/bucket")
+    ]
+
+
+def test_the_page_says_how_to_use_a_key(guarded: House) -> None:
+    """A form cannot send one."""
+    page = guarded.client.get("/").text
+    assert "<form" not in page
+    assert 'curl -H "x-api-key:' in page
+    assert "<form" in opened().get("/").text
+
+
+def test_wrong_expired_and_revoked_keys_are_refused(guarded: House) -> None:
+    """Only who has the right secret learns why."""
+    expired, old = made(expires_in=timedelta(minutes=1))
+    ended, gone = made()
+    guarded.keys.put(expired)
+    guarded.keys.put(ended)
+    guarded.keys.put(revoked(ended, datetime.now(UTC)))
+    said = {
+        name: guarded.post(key)
+        for name, key in {
+            "nobody": NOBODYS,
+            "secret": f"frk_{guarded.key.key_id}_{'A' * 43}",
+            "nonsense": "letmein",
+            "twice": f"{guarded.token.reveal()}, {guarded.token.reveal()}",
+            "expired": old.reveal(),
+            "revoked": gone.reveal(),
+        }.items()
+    }
+    assert {response.status_code for response in said.values()} == {401}
+    assert all("WWW-Authenticate" in response.headers for response in said.values())
+    assert {said[name].text for name in ("nobody", "secret", "nonsense", "twice")} == {
+        "this API key is wrong: check that it was copied whole"
+    }
+    assert "expired" in said["expired"].text
+    assert "revoked" in said["revoked"].text
+    assert guarded.client.get(RESULT, headers={"x-api-key": NOBODYS}).get_json()["code"] == 10
+
+
+def test_a_key_opens_only_what_its_scope_names(guarded: House) -> None:
+    """And `admin` everything."""
+    enrol, enroller = made(Scope.ENROL)
+    admin, boss = made(Scope.ADMIN)
+    guarded.keys.put(enrol)
+    guarded.keys.put(admin)
+    refused = guarded.post(enroller.reveal())
+    assert refused.status_code == 403
+    assert "recognise" in refused.text
+    assert guarded.post(boss.reveal()).status_code == 200
+
+
+def test_a_route_that_says_nothing_is_for_admin(guarded: House) -> None:
+    """A view that is forgotten is closed, not open."""
+    app = Flask("test")
+    guard(app, guarded.tier.gate, lambda status, sentence, code: app.response_class(sentence, status))
+
+    @app.get("/metrics")
+    def forgotten() -> str:
+        return "secret"
+
+    admin, boss = made(Scope.ADMIN)
+    guarded.keys.put(admin)
+    keys = [None, guarded.token.reveal(), boss.reveal()]
+    replies = [app.test_client().get("/metrics", headers={"x-api-key": key} if key else {}) for key in keys]
+    assert [reply.status_code for reply in replies] == [401, 403, 200]
+
+
+def test_what_is_nowhere_is_told_to_holders_of_a_key(guarded: House) -> None:
+    """Others learn nothing of what there is."""
+    assert guarded.client.get("/nowhere").status_code == 401
+    assert guarded.client.get("/nowhere", headers={"x-api-key": guarded.token.reveal()}).status_code == 404
+
+
+def test_known_keys_work_while_the_store_is_out_and_others_wait(guarded: House) -> None:
+    """With 503 and the time to come again; never because nobody could look."""
+    assert guarded.post(guarded.token.reveal()).status_code == 200
+    other, token = made()
+    guarded.keys.put(other)
+    guarded.keys.outage = Transient("no route")
+    guarded.clock.now += 60
+    assert guarded.post(guarded.token.reveal()).status_code == 200
+    refused = guarded.post(token.reveal())
+    assert refused.status_code == 503
+    assert int(refused.headers["Retry-After"]) > 0
+    assert "no route" not in refused.text
+
+
+def test_each_key_has_its_own_limit() -> None:
+    """The refusal says when to come again, and then there is room."""
+    busy = house(rate_limit="3/minute")
+    other, token = made()
+    busy.keys.put(other)
+    with running(busy.tier):
+        statuses = [busy.post(busy.token.reveal()) for _ in range(4)]
+        assert [response.status_code for response in statuses] == [200, 200, 200, 429]
+        assert statuses[-1].headers["Retry-After"] == "20"
+        assert "20 seconds" in statuses[-1].text
+        assert busy.post(token.reveal()).status_code == 200
+        busy.clock.now += 20
+        assert busy.post(busy.token.reveal()).status_code == 200
+        assert {busy.client.get("/healthz").status_code for _ in range(20)} == {200}
+
+
+def test_in_open_mode_each_address_has_its_own_limit() -> None:
+    """An IPv6 client has its whole network; the page and health have none."""
+    client = opened(rate_limit="2/minute")
+
+    def status(address: str, path: str = RESULT) -> int:
+        return client.get(path, environ_overrides={"REMOTE_ADDR": address}).status_code
+
+    assert [status("203.0.113.7") for _ in range(3)] == [404, 404, 429]
+    assert status("203.0.113.8") == 404
+    assert [status(f"2001:db8::{number}") for number in range(1, 4)] == [404, 404, 429]
+    assert status("203.0.113.7", "/readyz") == 503  # the inbox is not read in this test
+    assert status("203.0.113.7", "/") == 200
+
+
+def test_guesses_are_limited_and_cost_no_readings() -> None:
+    """A key in use goes on working from the same address."""
+    attacked = house(auth_failures="5/minute")
+    with running(attacked.tier):
+        assert attacked.post(attacked.token.reveal()).status_code == 200
+        replies = [attacked.post(f"frk_{number:012x}_{'A' * 43}") for number in range(50)]
+        assert [reply.status_code for reply in replies] == [401] * 5 + [429] * 45
+        assert replies[-1].headers["Retry-After"] == "12"
+        assert len(attacked.keys.reads) == 6
+        assert attacked.post(f"frk_{attacked.key.key_id}_{'A' * 43}").status_code == 429
+        assert attacked.post(attacked.token.reveal()).status_code == 200
+        elsewhere = attacked.post(NOBODYS, environ_overrides={"REMOTE_ADDR": "203.0.113.9"})
+        assert elsewhere.status_code == 401
+        assert attacked.post().status_code == 401  # a missing key is no guess
+
+
+def test_a_right_secret_is_no_guess() -> None:
+    """A forgotten client with an old key shuts nobody out at its address."""
+    shared = house(auth_failures="3/minute")
+    expired, old = made(expires_in=timedelta(minutes=1))
+    other, token = made()
+    shared.keys.put(expired)
+    shared.keys.put(other)
+    with running(shared.tier):
+        assert {shared.post(old.reveal()).status_code for _ in range(10)} == {401}
+        assert shared.post(token.reveal()).status_code == 200
+
+
+def test_a_new_secret_works_within_seconds(guarded: House) -> None:
+    """A key that is rotated is read again for whoever has another secret, and guesses do not tire the store."""
+    assert guarded.post(guarded.token.reveal()).status_code == 200
+    changed, token = rotated(guarded.key, now=datetime.now(UTC), grace=timedelta(hours=1))
+    guarded.keys.put(changed)
+    guarded.clock.now += 2
+    assert guarded.post(token.reveal()).status_code == 200
+    assert guarded.post(guarded.token.reveal()).status_code == 200
+    reads = len(guarded.keys.reads)
+    for _ in range(10):
+        guarded.clock.now += 0.5
+        guarded.post(f"frk_{guarded.key.key_id}_{'A' * 43}")
+    assert len(guarded.keys.reads) - reads <= 3
+
+
+def test_the_address_behind_a_proxy_counts_only_where_proxies_are_trusted() -> None:
+    """Otherwise anybody could take another one for each request."""
+
+    def statuses(proxies: int, forwarded: list[str]) -> list[int]:
+        client = opened(rate_limit="2/minute", trusted_proxies=proxies)
+        return [client.get(RESULT, headers={"X-Forwarded-For": one}).status_code for one in forwarded]
+
+    several = [f"198.51.100.{number}" for number in range(3)]
+    assert statuses(0, several) == [404, 404, 429]
+    assert statuses(1, several) == [404, 404, 404]
+    # What the client itself has put in front of the proxy's word is not believed.
+    assert statuses(1, [f"{one}, 203.0.113.7" for one in several]) == [404, 404, 429]
+    assert statuses(2, [f"{one}, 203.0.113.7" for one in several]) == [404, 404, 404]
+
+
+def test_browsers_are_told_to_keep_everything_to_themselves(guarded: House) -> None:
+    """On the page, on replies and on refusals; and no other origin is let in."""
+    for response in (
+        guarded.client.get("/"),
+        guarded.post(),
+        guarded.client.get(RESULT),
+        guarded.client.get("/healthz"),
+    ):
+        headers = response.headers
+        assert "default-src 'none'" in headers["Content-Security-Policy"]
+        assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert headers["X-Frame-Options"] == "DENY"
+        assert headers["Referrer-Policy"] == "same-origin"
+        assert headers["Cache-Control"] == "no-store"
+        assert headers["Cross-Origin-Opener-Policy"] == headers["Cross-Origin-Resource-Policy"] == "same-origin"
+        assert "camera=()" in headers["Permissions-Policy"]
+        assert not {name for name in headers.keys() if name.startswith("Access-Control") or name == "Server"}  # noqa: SIM118 - these are pairs
+        assert "Strict-Transport-Security" not in headers
+
+
+def test_https_is_kept_to_once_a_trusted_proxy_says_so() -> None:
+    """A word that anybody may say counts nothing."""
+    headers = {"X-Forwarded-Proto": "https", "X-Forwarded-For": "203.0.113.7"}
+    assert "Strict-Transport-Security" not in opened().get("/", headers=headers).headers
+    assert (
+        opened(trusted_proxies=1).get("/", headers=headers).headers["Strict-Transport-Security"] == "max-age=31536000"
+    )
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:8000", "localhost.", "127.0.0.1:8000", "[::1]:8000", ""])
+def test_on_loopback_the_open_server_answers_to_its_own_names(host: str) -> None:
+    """With any port; and to who names none, as HTTP/1.0 allows and no browser does."""
+    assert opened().get(RESULT, headers={"Host": host}).status_code == 404
+    assert opened(host="127.0.0.2").get(RESULT, headers={"Host": "127.0.0.2:8000"}).status_code == 404
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "127.0.0.2", "[", "::1]", "@"]
+)
+def test_a_rebound_name_gets_nothing(host: str) -> None:
+    """A foreign page may make its own name point here, and read what is answered."""
+    response = opened().get(RESULT, headers={"Host": host})
+    assert response.status_code == 421
+    assert "FACEREC_WEB__ALLOWED_HOSTS" in response.get_json()["message"]
+
+
+def test_other_names_can_be_allowed() -> None:
+    """One by one, or all below one; on other addresses any name is right unless it is said otherwise."""
+
+    def status(name: str, **web: Any) -> int:
+        return opened(**web).get(RESULT, headers={"Host": name}).status_code
+
+    allowed = ("Faces.example", ".internal")
+    assert status("faces.example", allowed_hosts=allowed) == 404
+    assert status("a.b.internal:80", allowed_hosts=allowed) == 404
+    assert status("localhost", allowed_hosts=allowed) == 421
+    assert status("any.example", host="0.0.0.0") == 404  # noqa: S104 - nothing is bound
+    assert status("any.example", trusted_proxies=1) == 404
+
+
+@pytest.mark.parametrize(
+    ("site", "status"), [(None, 400), ("same-origin", 400), ("none", 400), ("cross-site", 403), ("same-site", 403)]
+)
+def test_a_foreign_page_cannot_upload_through_its_readers_browser(site: str | None, status: int) -> None:
+    """Browsers say where a form comes from; programs say nothing. Reading is the browser's to forbid."""
+    headers = {} if site is None else {"Sec-Fetch-Site": site}
+    assert opened().post("/", headers=headers).status_code == status
+    assert opened().get(RESULT, headers=headers).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("origin", "site", "status"),
+    [
+        ("http://192.0.2.7:8000", None, 400),
+        ("HTTP://192.0.2.7:8000", None, 400),
+        ("http://192.0.2.7", None, 403),
+        ("http://192.0.2.7:8001", None, 403),
+        ("http://evil.example", None, 403),
+        ("null", None, 403),
+        ("http://evil.example", "same-origin", 400),
+        ("http://192.0.2.7:8000", "cross-site", 403),
+    ],
+)
+def test_over_plain_http_the_origin_tells(origin: str, site: str | None, status: int) -> None:
+    """There browsers do not send `Sec-Fetch-Site`."""
+    client = opened(host="0.0.0.0")  # noqa: S104 - nothing is bound
+    headers = {"Host": "192.0.2.7:8000", "Origin": origin} | ({} if site is None else {"Sec-Fetch-Site": site})
+    assert client.post("/", headers=headers).status_code == status
+    assert client.get(RESULT, headers=headers).status_code == 404
+
+
+HEADER_TEXT = st.text(st.characters(max_codepoint=255, exclude_characters="\r\n\0"), max_size=80)
+CREDENTIALS = (
+    HEADER_TEXT | st.builds("Bearer {}".format, HEADER_TEXT) | st.builds("frk_{}_{}".format, HEADER_TEXT, HEADER_TEXT)
+)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(
+            ["X-Api-Key", "Authorization", "X-Forwarded-For", "X-Forwarded-Proto", "Host", "Sec-Fetch-Site"]
+        ),
+        CREDENTIALS,
+    )
+)
+def test_no_header_lets_anybody_in_or_makes_a_fault(headers: Mapping[str, str]) -> None:
+    """Whatever bytes it has; before the body and after it alike."""
+    strict = house(auth_failures="", trusted_proxies=1, allowed_hosts=("localhost",))
+    response = strict.client.post("/", headers=dict(headers))
+    assert response.status_code in {401, 421}
+    head = {f"HTTP_{name.upper().replace('-', '_')}": value for name, value in headers.items()}
+    environ = {"HTTP_HOST": "localhost"} | head | {"REQUEST_METHOD": "POST", "REMOTE_ADDR": "203.0.113.7"}
+    assert isinstance(strict.tier.gate.preview(environ), Denial)
+
+
+def test_the_head_alone_tells_who_is_turned_away() -> None:
+    """Without waiting for the store, and a visit is counted once, when the application has it."""
+    clock = Clock()
+    key, token = made()
+    gate = Gate(
+        WebSettings(rate_limit="1/minute", auth_failures="2/minute"), KeyRing(InMemoryApiKeys(key)), clock=clock
+    )
+
+    def head(text: str | None) -> dict[str, Any]:
+        return {"REQUEST_METHOD": "POST", "REMOTE_ADDR": "203.0.113.7"} | ({"HTTP_X_API_KEY": text} if text else {})
+
+    def status(text: str | None) -> int | None:
+        verdict = gate.preview(head(text))
+        assert verdict is not UNREAD
+        return verdict.status if isinstance(verdict, Denial) else None
+
+    assert status(None) == 401
+    assert gate.preview(head(token.reveal())) is UNREAD
+    assert gate.admit(head(token.reveal())) == key
+    assert status(token.reveal()) == 429
+    clock.now += 60
+    assert [status(token.reveal()) for _ in range(3)] == [None] * 3
+    assert [status("nonsense") for _ in range(3)] == [401, 401, 429]
+
+
+def test_who_leaves_before_the_verdict_costs_no_more_readings_than_others() -> None:
+    """A head with a new id for each connection, and never a body; keys in use are served, and so is who comes later."""
+    clock = Clock()
+    (key, token), (new, first) = made(), made()
+    keys = InMemoryApiKeys(key, new)
+    ring = KeyRing(keys, clock=clock)
+    gate = Gate(WebSettings(auth_failures="5/minute"), ring, clock=clock)
+
+    def head(text: str, address: str = "203.0.113.7") -> dict[str, Any]:
+        return {"REQUEST_METHOD": "POST", "REMOTE_ADDR": address, "HTTP_X_API_KEY": text}
+
+    assert gate.admit(head(token.reveal())) == key
+    verdicts = []
+    for number in range(199):
+        key_id = f"{number:012x}"
+        verdicts.append(gate.preview(head(f"frk_{key_id}_{'A' * 43}")))
+        if verdicts[-1] is UNREAD:
+            ring.find(key_id)  # its reading has ended
+    assert len(keys.reads) == 50  # that of the first key was one
+    assert verdicts[:49] == [UNREAD] * 49
+    denied = [verdict for verdict in verdicts[49:] if isinstance(verdict, Denial)]
+    assert [(denial.status, denial.retry_after_seconds) for denial in denied] == [(429, 2)] * 150
+    assert gate.preview(head(token.reveal())) is None
+    assert gate.preview(head(first.reveal(), "203.0.113.8")) is UNREAD
+    clock.now += 2
+    assert gate.admit(head(first.reveal())) == new
+
+
+def test_a_body_in_many_pieces_is_one_lookup() -> None:
+    """However often the gate is asked about one key while it is read, or while there is no place to read it."""
+    clock = Clock()
+    key, token = made()
+    keys = HangingApiKeys(key)
+    gate = Gate(WebSettings(auth_failures="5/minute"), KeyRing(keys, clock=clock), clock=clock)
+    head = {"REQUEST_METHOD": "POST", "REMOTE_ADDR": "203.0.113.7", "HTTP_X_API_KEY": token.reveal()}
+    for number in range(MAX_READINGS):
+        assert gate.preview(head | {"HTTP_X_API_KEY": f"frk_{number:012x}_{'A' * 43}"}) is UNREAD
+    assert [gate.preview(dict(head)) for _ in range(100)] == [UNREAD] * 100
+    keys.release.set()
+    assert gate.admit(head) == key
+
+
+def test_the_log_names_the_key_and_never_holds_it(guarded: House) -> None:
+    """Wherever a client puts it, in the right header or a wrong one."""
+    good, wrong = guarded.token.reveal(), f"frk_{guarded.key.key_id}_{'w' * 43}"
+    with capture_logs(processors=[merge_contextvars]) as lines:
+        for text in (good, wrong, NOBODYS):
+            for header in ("x-api-key", "Authorization", "Cookie", "X-Forwarded-For", "Sec-Fetch-Site", "Referer"):
+                for value in (text, f"Bearer {text}", f"Basic {text}", f"{text}, {text}"):
+                    guarded.post(headers={header: value})
+            guarded.client.get(f"/nowhere?api_key={text}", headers={"x-api-key": good})
+    assert {line["key_id"] for line in lines if line["event"] == "upload"} == {guarded.key.key_id}
+    denied = [line for line in lines if line["event"] == "request_denied"]
+    assert {line["reason"] for line in denied} == {"no_key", "wrong_key"}
+    assert {line.get("key_id") for line in denied if line["reason"] == "wrong_key"} == {None, guarded.key.key_id}
+    assert not any(secret in str(lines) for secret in ("frk_", guarded.token.secret, "w" * 43, "A" * 43))
+
+
+def test_the_key_of_one_request_is_not_that_of_the_next(guarded: House) -> None:
+    """Threads serve one after the other."""
+    guarded.post(guarded.token.reveal())
+    assert "key_id" not in get_contextvars()
+
+
+def test_a_traceback_shows_no_local_variables() -> None:
+    """They hold keys, pictures and embeddings."""
+
+    def fail() -> None:
+        secret = "correct horse"
+        raise KeyError(len(secret))
+
+    with pytest.raises(KeyError) as caught:
+        fail()
+    shown = _TRACEBACKS(None, "error", {"exc_info": caught.value})
+    assert "KeyError" in str(shown)
+    assert "correct horse" not in str(shown)

@@ -1,0 +1,33 @@
+"""The web tier runs without the engine."""
+
+import subprocess
+import sys
+
+SCRIPT = """
+import sys
+import facerec.bootstrap, facerec.commands.web, facerec.web.process, facerec.web.server, facerec.web.supervisor
+from facerec.settings import Settings
+from facerec.web.auth.access import Gate
+from facerec.web.admission import Admission
+from facerec.web.app import create_app
+from facerec.web.inbox import Waiters
+from facerec.web.metrics import WebMetrics
+from facerec.web.readiness import Readiness
+from tests.fakes.object_store import InMemoryObjectStore
+from tests.fakes.task_queue import InMemoryTaskQueue
+
+facerec.bootstrap.task_queue(Settings())
+create_app(
+    settings=Settings(), store=InMemoryObjectStore(), queue=InMemoryTaskQueue(), reply_to="facerec-resp-queue",
+    waiters=Waiters(), admission=Admission(max_waiting=1, wait_seconds=1), readiness=Readiness({}),
+    measured=WebMetrics(), gate=Gate(Settings().web, None),
+)
+heavy = {"numpy", "cv2", "torch", "openvino", "onnx", "onnxruntime", "model.engines", "tasks", "facerec.engine"}
+print(*sorted(heavy & set(sys.modules)))
+"""
+
+
+def test_the_web_tier_loads_neither_numpy_nor_an_engine_nor_the_tasks() -> None:
+    """A web instance has none of them installed."""
+    loaded = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
+    assert loaded.stdout.strip() == ""
