@@ -135,6 +135,11 @@ class RecognitionResult(_Message):
     outcome: Outcome
     detail: str | None = None
     """One sentence for the client, where the outcome is `invalid_image` or `failed`."""
+    retryable: bool = False
+    """Whether a new upload of the same picture may succeed, where the outcome is `failed`.
+
+    Results of earlier versions do not have it.
+    """
     collection: CollectionName = DEFAULT_COLLECTION
     faces: tuple[Face, ...] = ()
     """Every face, the primary one first."""

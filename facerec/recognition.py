@@ -151,7 +151,13 @@ class Recogniser:
         return result
 
     def fail(
-        self, request: RecognitionRequest, reason: str, attempt: int = 1, *, insist: Insist = once
+        self,
+        request: RecognitionRequest,
+        reason: str,
+        attempt: int = 1,
+        *,
+        retryable: bool = False,
+        insist: Insist = once,
     ) -> RecognitionResult:
         """Store and publish that this request cannot be processed, so that its client need not wait in vain.
 
@@ -159,7 +165,7 @@ class Recogniser:
         """
         result = insist(lambda: self._stored(request))
         if result is None:
-            result = self._result(request, Outcome.FAILED, attempt, {}, detail=reason)
+            result = self._result(request, Outcome.FAILED, attempt, {}, detail=reason, retryable=retryable)
             self._keep(request, result, insist)
         self._answer(request, result, insist)
         return result
@@ -234,6 +240,7 @@ class Recogniser:
         *,
         faces: tuple[Face, ...] = (),
         detail: str | None = None,
+        retryable: bool = False,
         threshold: Threshold | None = None,
         more_faces: int = 0,
     ) -> RecognitionResult:
@@ -244,6 +251,7 @@ class Recogniser:
             filename=request.filename,
             outcome=outcome,
             detail=detail,
+            retryable=retryable,
             collection=request.collection,
             faces=faces,
             threshold_source=threshold.source if threshold else None,

@@ -133,7 +133,9 @@ class TaskDriver:
         except (EngineFailure, ObjectMissing) as exc:
             reason = str(exc)
             self._put_aside_patiently(delivered, reason, insist)
-            self._recogniser.fail(request, _told(exc), delivered.attempt, insist=insist)
+            missing = isinstance(exc, ObjectMissing)
+            told = _INPUT_MISSING if missing else reason
+            self._recogniser.fail(request, told, delivered.attempt, retryable=missing, insist=insist)
             handling.outcome, handling.reason = Outcome.FAILED, reason
 
     def _decoded(self, delivered: Delivered) -> RecognitionRequest:
@@ -156,7 +158,7 @@ class TaskDriver:
             log.warning("not_put_aside", reason=str(exc))
             return False
         try:
-            self._recogniser.fail(self._decoded(delivered), _GIVEN_UP, delivered.attempt)
+            self._recogniser.fail(self._decoded(delivered), _GIVEN_UP, delivered.attempt, retryable=True)
         except FacerecError as exc:
             log.warning("not_answered", reason=str(exc))
         return True
@@ -170,13 +172,6 @@ class TaskDriver:
 
     def _put_aside(self, delivered: Delivered, reason: str) -> None:
         self._dead_letters.put(delivered.body, reason=reason, request_id=delivered.request_id, failed_at=self._now())
-
-
-def _told(exc: EngineFailure | ObjectMissing) -> str:
-    """The sentence for the client, who knows no buckets."""
-    if isinstance(exc, ObjectMissing):
-        return "the uploaded picture is no longer stored; upload it again"
-    return str(exc)
 
 
 def _facts(handling: Handling) -> dict[str, Any]:
@@ -205,4 +200,5 @@ def _say(handling: Handling) -> None:
 
 _WELL = (frozenset(Outcome) - {Outcome.FAILED}) | {POSTPONED}
 
+_INPUT_MISSING = "the uploaded picture is no longer stored; upload it again"
 _GIVEN_UP = "the picture could not be processed for now; upload it again later"

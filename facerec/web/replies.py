@@ -15,10 +15,6 @@ UNAVAILABLE_RETRY_SECONDS = 5
 CROWDED_RETRY_SECONDS = 10
 
 
-SEND_AGAIN = "upload it again"
-"""What the detail of a failed result says where that can help: the picture was not the cause."""
-
-
 @dataclass(frozen=True, slots=True)
 class Reply:
     """The HTTP status, its line of text, and how the upload ended, for the log."""
@@ -47,7 +43,7 @@ def recognised(result: RecognitionResult, style: Style) -> Reply:
     if result.outcome is Outcome.INVALID_IMAGE:
         return Reply(415, one_line(result.detail or "the file is not a picture that can be read"), result.outcome)
     if result.outcome is Outcome.FAILED:
-        if SEND_AGAIN in (result.detail or ""):
+        if result.retryable:
             text = f"{result.detail}; its request id is {result.request_id}"
         else:
             text = (

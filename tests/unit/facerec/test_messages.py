@@ -39,6 +39,7 @@ results = st.builds(
     filename=names,
     outcome=st.sampled_from(Outcome),
     detail=st.none() | names,
+    retryable=st.booleans(),
     faces=st.lists(faces, max_size=3).map(tuple),
     threshold_source=st.none() | st.sampled_from(["request", "collection", "model"]),
     threshold=st.none() | ratios,
@@ -126,7 +127,7 @@ def test_a_result_of_the_previous_version_is_read() -> None:
     result = RecognitionResult(
         request_id=uuid4(), result="Ada", filename="a.jpg", outcome=Outcome.MATCH, completed_at=datetime.now(UTC)
     )
-    added = ("threshold", "identities", "false_names", "threshold_extrapolated", "more_faces")
+    added = ("retryable", "threshold", "identities", "false_names", "threshold_extrapolated", "more_faces")
     older = {name: value for name, value in json.loads(result.to_json()).items() if name not in added}
     assert RecognitionResult.parse(older) == result
 

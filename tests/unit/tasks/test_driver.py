@@ -236,7 +236,7 @@ def test_a_culprit_is_put_aside_and_answered(tier: Tier) -> None:
     tier.deliver()
     assert "exceeded 20 s" in tier.dead_letters.entries[0]["reason"]
     (answer,) = tier.answers()
-    assert answer.outcome is Outcome.FAILED
+    assert (answer.outcome, answer.retryable) == (Outcome.FAILED, False)
     assert "exceeded 20 s" in (answer.detail or "")
 
 
@@ -246,7 +246,7 @@ def test_a_missing_input_is_put_aside_and_answered(tier: Tier) -> None:
     tier.deliver()
     assert "'in'" in tier.dead_letters.entries[0]["reason"]
     (answer,) = tier.answers()
-    assert answer.detail == "the uploaded picture is no longer stored; upload it again"
+    assert (answer.retryable, answer.detail) == (True, "the uploaded picture is no longer stored; upload it again")
 
 
 def test_an_outage_is_waited_for_within_the_delivery(tier: Tier) -> None:
@@ -320,7 +320,7 @@ def test_the_last_delivery_ends_among_the_dead_letters(tier: Tier, failure: Exce
     assert reason in entry["reason"]
     assert "the last of 4" in entry["reason"]
     (answer,) = tier.answers()
-    assert answer.outcome is Outcome.FAILED
+    assert (answer.outcome, answer.retryable) == (Outcome.FAILED, True)
     assert "later" in (answer.detail or "")
 
 

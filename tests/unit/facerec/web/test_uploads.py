@@ -12,13 +12,12 @@ from flask.testing import FlaskClient
 from structlog.testing import capture_logs
 from werkzeug.test import TestResponse
 
-from facerec.errors import ConfigurationError, FacerecError, ObjectMissing, QueueMissing, Transient
+from facerec.errors import ConfigurationError, FacerecError, QueueMissing, Transient
 from facerec.messages import NO_FACE, UNKNOWN, Outcome, RecognitionRequest, RecognitionResult
 from facerec.settings import Settings
 from facerec.settings.groups import AutoscaleSettings, QueueSettings, WebSettings, WorkerSettings
 from facerec.web.forms import FORM_OVERHEAD_BYTES
 from model.header import read_header
-from tasks.driver import _GIVEN_UP, _told
 from tests.fakes.web_tier import FakeWebTier, answers, picture, result_for, running, together, upload
 
 LIMIT = 200_000
@@ -296,12 +295,12 @@ def test_what_the_engine_cannot_process_is_reported_with_its_id() -> None:
     assert "libfoo" not in response.text
 
 
-@pytest.mark.parametrize("detail", [_GIVEN_UP, _told(ObjectMissing("b", "k"))])
-def test_what_was_not_the_pictures_fault_can_be_sent_again(detail: str) -> None:
-    """The reply says what the stored result says."""
+def test_retryable_failure_replies_with_the_detail() -> None:
+    """The worker's sentence says what to do."""
+    detail = "the picture could not be processed for now; try it later"
 
     def fail(request: RecognitionRequest) -> RecognitionResult:
-        return result_for(request, "", outcome=Outcome.FAILED, detail=detail)
+        return result_for(request, "", outcome=Outcome.FAILED, detail=detail).model_copy(update={"retryable": True})
 
     with running(FakeWebTier(answer=fail)) as tier:
         response = upload(tier.app.test_client())
