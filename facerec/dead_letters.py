@@ -10,10 +10,11 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any, Protocol
 
-from facerec.errors import InvalidMessage, ObjectMissing
-from facerec.messages import TASK_NAME, Outcome, RecognitionRequest, RecognitionResult
+from facerec.errors import InvalidMessage
+from facerec.messages import TASK_NAME, Outcome, RecognitionRequest
 from facerec.object_keys import output_key
 from facerec.ports import ObjectStore
+from facerec.stored_results import stored_result
 
 _UNTOLD = "received too often without an end"
 """Why SQS itself moved a message: nobody could add a reason."""
@@ -104,19 +105,12 @@ def redrive(
     for the second time takes a stored result for its answer.
     """
     if letter.request is not None:
-        stored = stored_result(letter.request, store, bucket)
+        key = output_key(letter.request.request_id, letter.request.filename)
+        stored = stored_result(store, bucket, key)
         if stored is not None and stored.outcome is Outcome.FAILED:
-            store.delete(bucket, output_key(letter.request.request_id, letter.request.filename))
+            store.delete(bucket, key)
     requests.send(letter.body)
     dead.remove(letter)
-
-
-def stored_result(request: RecognitionRequest, store: ObjectStore, bucket: str) -> RecognitionResult | None:
-    """What the output bucket holds for this request, where this version can read it."""
-    try:
-        return RecognitionResult.parse(store.get(bucket, output_key(request.request_id, request.filename)))
-    except (ObjectMissing, InvalidMessage):
-        return None
 
 
 def _envelope(body: str) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import structlog
 
-from facerec.errors import InvalidMessage, ObjectMissing, QueueMissing
+from facerec.errors import QueueMissing
 from facerec.messages import (
     NO_FACE,
     UNKNOWN,
@@ -25,8 +25,9 @@ from facerec.messages import (
     RecognitionResult,
     ThresholdSource,
 )
-from facerec.object_keys import copy_key, output_key
+from facerec.object_keys import output_key
 from facerec.ports import FaceEngine, ObjectStore, ResultPublisher
+from facerec.stored_results import store_result, stored_result
 from model.header import InvalidImage
 from model.tail import ImpostorTail, identification_threshold
 
@@ -145,7 +146,7 @@ class Recogniser:
         if result is None:
             result = self._compute(request, attempt, insist, spent)
             with _timed(spent, "store"):
-                self._keep(request, result, insist)
+                self._keep(result, insist)
         with _timed(spent, "publish"):
             self._answer(request, result, insist)
         return result
@@ -166,21 +167,13 @@ class Recogniser:
         result = insist(lambda: self._stored(request))
         if result is None:
             result = self._result(request, Outcome.FAILED, attempt, {}, detail=reason, retryable=retryable)
-            self._keep(request, result, insist)
+            self._keep(result, insist)
         self._answer(request, result, insist)
         return result
 
     def _stored(self, request: RecognitionRequest) -> RecognitionResult | None:
-        try:
-            body = self._store.get(self._output_bucket, output_key(request.request_id, request.filename))
-        except ObjectMissing:
-            return None
-        try:
-            return RecognitionResult.parse(body)
-        except InvalidMessage as exc:
-            # Written by a newer version, or damaged: what this version computes is as good.
-            log.warning("stored_result_unreadable", request_id=str(request.request_id), reason=str(exc))
-            return None
+        key = output_key(request.request_id, request.filename)
+        return stored_result(self._store, self._output_bucket, key)
 
     def _compute(
         self, request: RecognitionRequest, attempt: int, insist: Insist, timings: Timings
@@ -268,15 +261,8 @@ class Recogniser:
             completed_at=self._now(),
         )
 
-    def _keep(self, request: RecognitionRequest, result: RecognitionResult, insist: Insist) -> None:
-        key = output_key(request.request_id, request.filename)
-        body = result.to_json().encode()
-        insist(lambda: self._store.put(self._output_bucket, key, body, "application/json"))
-        if self._copy_by_filename:
-            # For runs that expect the results of one upload set under the files' own names (contract, section 1).
-            copy = copy_key(request.filename)
-            name = result.result.encode()
-            insist(lambda: self._store.put(self._output_bucket, copy, name, "text/plain; charset=utf-8"))
+    def _keep(self, result: RecognitionResult, insist: Insist) -> None:
+        insist(lambda: store_result(self._store, self._output_bucket, result, copy_by_filename=self._copy_by_filename))
 
     def _answer(self, request: RecognitionRequest, result: RecognitionResult, insist: Insist) -> None:
         reply_to = request.reply_to

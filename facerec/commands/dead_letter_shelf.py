@@ -8,11 +8,12 @@ from typing import Any
 
 from facerec import bootstrap
 from facerec.commands.terminal import plain, tracked
-from facerec.dead_letters import BodySender, DeadLetter, DeadLetterQueue, stored_result
+from facerec.dead_letters import BodySender, DeadLetter, DeadLetterQueue
 from facerec.messages import RecognitionRequest
-from facerec.object_keys import request_prefix
+from facerec.object_keys import output_key, request_prefix
 from facerec.ports import ObjectStore
 from facerec.settings import Settings
+from facerec.stored_results import stored_result
 
 _REASON_WIDTH = 60
 
@@ -75,7 +76,8 @@ def surroundings(shelf: Shelf, request: RecognitionRequest | None) -> dict[str, 
         return {"input": None, "input_stored": None, "result": None}
     # Only below the request's own prefix of our own bucket: the message may say anything.
     there = shelf.store.keys(shelf.settings.input_bucket, request_prefix(request.request_id))
-    result = stored_result(request, shelf.store, shelf.settings.output_bucket)
+    key = output_key(request.request_id, request.filename)
+    result = stored_result(shelf.store, shelf.settings.output_bucket, key)
     return {
         "input": f"s3://{request.input.bucket}/{request.input.key}",
         "input_stored": request.input.bucket == shelf.settings.input_bucket and request.input.key in there,

@@ -6,12 +6,13 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from facerec.errors import InvalidMessage, ObjectMissing
+from facerec.errors import ObjectMissing
 from facerec.messages import Outcome, RecognitionResult, for_people
 from facerec.object_keys import request_prefix
 from facerec.observability.log_records import LogRecord
 from facerec.ports import ObjectStore, StoredObject
 from facerec.settings import Settings
+from facerec.stored_results import stored_result
 
 _STAGES = {
     "fetch": ("photo fetched", "photo not fetched"),
@@ -209,7 +210,8 @@ def find(store: ObjectStore, settings: Settings, request_id: UUID) -> Objects:
                 copies.append(store.describe(bucket, name))
             except ObjectMissing:
                 continue
-    return Objects(photos[0] if photos else None, stored, _stored_result(store, stored), tuple(copies))
+    result = None if stored is None else stored_result(store, stored.bucket, stored.key)
+    return Objects(photos[0] if photos else None, stored, result, tuple(copies))
 
 
 def _described(store: ObjectStore, bucket: str, prefix: str) -> Iterator[StoredObject]:
@@ -218,12 +220,3 @@ def _described(store: ObjectStore, bucket: str, prefix: str) -> Iterator[StoredO
             yield store.describe(bucket, key)
         except ObjectMissing:
             continue  # it expired between the two looks
-
-
-def _stored_result(store: ObjectStore, stored: StoredObject | None) -> RecognitionResult | None:
-    if stored is None:
-        return None
-    try:
-        return RecognitionResult.parse(store.get(stored.bucket, stored.key))
-    except (InvalidMessage, ObjectMissing):
-        return None

@@ -12,10 +12,11 @@ from uuid import UUID
 
 import structlog
 
-from facerec.errors import FacerecError, InvalidMessage, ObjectMissing, QueueMissing
+from facerec.errors import FacerecError, QueueMissing
 from facerec.messages import RecognitionRequest, RecognitionResult
 from facerec.object_keys import output_key
 from facerec.ports import ObjectStore, TaskQueue
+from facerec.stored_results import stored_result
 from facerec.web.inbox import InboxThread, Waiters
 
 log = structlog.get_logger(__name__)
@@ -128,7 +129,7 @@ class Rescue:
         due = [waiter for waiter in waiting if now - waiter.sought_at >= patience]
         for waiter in sorted(due, key=lambda waiter: waiter.sought_at)[:LOOKED_FOR_AT_ONCE]:
             waiter.sought_at = now
-            result = None if waiter.request is None else self._stored(waiter.request)
+            result = self._stored(waiter.request)
             if result is not None and self._waiters.resolve(result):
                 log.warning("result_found_in_the_store", request_id=str(waiter.request_id))
 
@@ -139,10 +140,7 @@ class Rescue:
             return False
         return True
 
-    def _stored(self, request: RecognitionRequest) -> RecognitionResult | None:
-        try:
-            return RecognitionResult.parse(
-                self._store.get(self._output_bucket, output_key(request.request_id, request.filename))
-            )
-        except (ObjectMissing, InvalidMessage):
+    def _stored(self, request: RecognitionRequest | None) -> RecognitionResult | None:
+        if request is None:
             return None
+        return stored_result(self._store, self._output_bucket, output_key(request.request_id, request.filename))

@@ -5,10 +5,11 @@ from uuid import UUID
 from flask import Blueprint, Response, jsonify
 
 from facerec.api_keys import Scope
-from facerec.errors import ConfigurationError, ObjectMissing, Transient
+from facerec.errors import ConfigurationError, Transient
 from facerec.object_keys import request_prefix
 from facerec.ports import ObjectStore
 from facerec.settings import Settings
+from facerec.stored_results import stored_result_json
 from facerec.web.auth.access import UNDEFINED
 from facerec.web.auth.hook import needs
 from facerec.web.readiness import Readiness
@@ -27,7 +28,7 @@ def blueprint(*, settings: Settings, store: ObjectStore, readiness: Readiness, o
         except ValueError:
             return error(404, "there is no such request: its id is a UUID, as the upload's reply gave it")
         try:
-            stored = _stored_result(store, settings, known)
+            stored = stored_result_json(store, settings.output_bucket, known)
             if stored is not None:
                 return Response(stored, content_type="application/json")
             pending = bool(store.keys(settings.input_bucket, request_prefix(known)))
@@ -68,14 +69,3 @@ def error(status: int, message: str, code: int = UNDEFINED) -> Response:
     response = jsonify(message=message, code=code)
     response.status_code = status
     return response
-
-
-def _stored_result(store: ObjectStore, settings: Settings, request_id: UUID) -> bytes | None:
-    keys = [key for key in store.keys(settings.output_bucket, request_prefix(request_id)) if key.endswith(".json")]
-    if not keys:
-        return None
-    try:
-        return store.get(settings.output_bucket, keys[0])
-    except ObjectMissing:
-        # It expired between the two looks.
-        return None
