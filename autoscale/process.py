@@ -22,11 +22,11 @@ from autoscale.reconciler import Reconciler
 from autoscale.round_result import Round
 from facerec.aws.clients import Clients, translated
 from facerec.aws.sqs.queue import check_queue
+from facerec.background import on_stop_signals
 from facerec.bootstrap import clients, worker_reports
 from facerec.errors import ConfigurationError, Transient
 from facerec.observability.metrics import served
 from facerec.ports import WorkerReports
-from facerec.processes.stop_signals import on_stop_signals
 from facerec.settings import Settings
 from facerec.settings.groups import AutoscaleSettings
 

@@ -1,11 +1,38 @@
-"""What every background loop needs: a thread that stops, the wait after failures, and one log line per outage."""
+"""What every loop needs: stop signals, a thread that stops, the wait after failures, and one log line per outage."""
 
+import signal
+import sys
 import threading
 from collections.abc import Callable
+from types import FrameType
 
 import structlog
 
 log = structlog.get_logger(__name__)
+
+
+def _leave() -> None:
+    sys.exit("stopped at once, as asked twice")
+
+
+def on_stop_signals(stop: Callable[[], None], *, second: Callable[[], None] = _leave) -> None:
+    """Call `stop` at the first SIGINT, SIGTERM or SIGHUP, and `second` at each later one; only in the main thread.
+
+    By default the second one ends the process at once. A SIGHUP that is ignored (`nohup`) stays ignored.
+    """
+    stopping = False
+
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        nonlocal stopping
+        if stopping:
+            second()
+        else:
+            stopping = True
+            stop()
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, handle)
 
 
 def backoff_seconds(failures: int, jitter: float, *, first: float = 0.5, longest: float = 10.0) -> float:

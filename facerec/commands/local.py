@@ -159,9 +159,9 @@ def ec2_host(boot_seconds: float, logs: Path) -> None:
     import threading
 
     from facerec import bootstrap
+    from facerec.background import on_stop_signals
     from facerec.local.ec2_host import Ec2Host, worker_command
     from facerec.observability.logs import configure_logging
-    from facerec.processes.stop_signals import on_stop_signals
     from facerec.settings import Settings
 
     settings = Settings.load()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from facerec.processes.stop_signals import on_stop_signals
+from facerec.background import on_stop_signals
 from facerec.settings import Settings
 
 
@@ -59,11 +59,12 @@ def _bound(settings: Settings) -> socket.socket:
 def _announce(settings: Settings, listener: socket.socket) -> None:
     import structlog
 
-    from facerec.web.server import address_of, on_loopback
+    from facerec.settings.values import on_loopback
+    from facerec.web.server import address_of
 
     log = structlog.get_logger(__name__)
     log.info("web_starting", auth=settings.web.auth, rate_limit=settings.web.rate_limit or None)
-    if settings.web.auth == "open" and not on_loopback(listener):
+    if settings.web.auth == "open" and not on_loopback(listener.getsockname()[0]):
         log.warning("open_to_everyone", advice="whoever reaches this address is served: set FACEREC_WEB__AUTH=keys")
     click.echo(f"facerec web listens on {address_of(listener)}")
     sys.stdout.flush()

@@ -14,12 +14,13 @@ from flower.options import options
 
 from facerec.aws.clients import shared_clients
 from facerec.aws.sqs.queue import check_queue
+from facerec.background import on_stop_signals
 from facerec.errors import ConfigurationError
 from facerec.flower.application import FlowerApplication
 from facerec.observability.logs import configure_logging
-from facerec.processes.stop_signals import on_stop_signals
 from facerec.settings import Settings
 from facerec.settings.groups import FlowerSettings
+from facerec.settings.values import on_loopback
 
 log = structlog.get_logger(__name__)
 
@@ -113,7 +114,7 @@ def _announce(settings: Settings, url: str, password: str | None, say: Callable[
     say(f"Flower on {url}" + (f", user {flower.user}" if flower.auth == "basic" else ", without a password"))
     if password is not None:
         say(f"password {password} (of this run; FACEREC_FLOWER__PASSWORD sets one)")
-    if not flower.on_loopback:
+    if not on_loopback(flower.host):
         log.warning(
             "flower_without_tls", host=flower.host, hint="passwords cross the network in the clear: put TLS before"
         )

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
+from facerec.background import on_stop_signals
 from facerec.engine.loading import load_artefact
 from facerec.local.ec2_host import emulated_ec2, running_instances
 from facerec.local.emulator import DEFAULT_PORT, START_SECONDS, Emulator, EmulatorKind, emulator
@@ -18,7 +19,6 @@ from facerec.local.progress import Progress
 from facerec.local.state import Running, StateDirectory
 from facerec.processes.addresses import LOOPBACK, answers_ok, free_port, poll_until
 from facerec.processes.children import Command, tail
-from facerec.processes.stop_signals import stop_signals
 from facerec.processes.supervisor import ChildFailed, Supervisor
 from facerec.settings import Settings
 
@@ -229,11 +229,20 @@ def local_system(
     """
     settings = Settings.load()
     load_artefact(settings)
-    with stop_signals() as signals, state.held() as lock:
+    with state.held() as lock:
+        on_stop_signals(_interrupt, second=_ignore)
         supervisor = Supervisor(state.logs, progress.line, hold=(lock,))
         try:
             yield LocalSystem(options, settings, environ, state=state, supervisor=supervisor, progress=progress)
         finally:
-            signals.shield()
+            on_stop_signals(_ignore, second=_ignore)
             with progress.step("all processes ended"):
                 supervisor.stop()
+
+
+def _interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def _ignore() -> None:
+    """The orderly end goes on."""

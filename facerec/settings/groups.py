@@ -348,15 +348,10 @@ class FlowerSettings(Group):
 
     @model_validator(mode="after")
     def _open_to_this_machine_alone(self) -> Self:
-        if self.auth == "none" and not self.on_loopback:
+        if self.auth == "none" and not on_loopback(self.host):
             message = f"FACEREC_FLOWER__AUTH=none needs a loopback address in FACEREC_FLOWER__HOST, not {self.host!r}"
             raise ValueError(message)
         return self
-
-    @property
-    def on_loopback(self) -> bool:
-        """Whether only this machine can reach it."""
-        return on_loopback(self.host)
 
 
 class LogSettings(Group):

@@ -5,7 +5,6 @@ a stop that answers whoever still waits.
 """
 
 import ctypes
-import ipaddress
 import resource
 import socket
 import sys
@@ -122,11 +121,6 @@ def address_of(listener: socket.socket) -> str:
     """The socket's address as a URL."""
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def on_loopback(listener: socket.socket) -> bool:
-    """Whether only this machine can reach it."""
-    return ipaddress.ip_address(listener.getsockname()[0].partition("%")[0]).is_loopback
 
 
 def _raise_file_limit() -> None:

@@ -1,12 +1,55 @@
-"""Backoff, the outage log and the background thread."""
+"""Stop signals, backoff, the outage log and the background thread."""
 
+import signal
 import threading
+from collections.abc import Iterator
 
 import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from facerec.background import BackgroundThread, OutageLog, backoff_seconds
+from facerec.background import BackgroundThread, OutageLog, backoff_seconds, on_stop_signals
+
+STOP_SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+
+
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    """Put the signal handlers back at the end."""
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", STOP_SIGNALS)
+@pytest.mark.usefixtures("handlers")
+def test_second_stop_signal_ends_the_process_at_once(number: signal.Signals) -> None:
+    """The first one asks for the orderly end."""
+    stopped = threading.Event()
+    on_stop_signals(stopped.set)
+    signal.raise_signal(number)
+    assert stopped.is_set()
+    with pytest.raises(SystemExit, match="asked twice"):
+        signal.raise_signal(number)
+
+
+@pytest.mark.usefixtures("handlers")
+def test_later_stop_signals_call_what_was_asked_for() -> None:
+    """As in a local system, whose end must not be interrupted."""
+    calls: list[str] = []
+    on_stop_signals(lambda: calls.append("first"), second=lambda: calls.append("later"))
+    for number in STOP_SIGNALS:
+        signal.raise_signal(number)
+    assert calls == ["first", "later", "later"]
+
+
+@pytest.mark.usefixtures("handlers")
+def test_ignored_hangup_stays_ignored() -> None:
+    """As after `nohup`."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    on_stop_signals(lambda: None)
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
 
 
 @pytest.mark.parametrize(("failures", "seconds"), [(1, 0.5), (2, 1), (5, 8), (6, 10), (1000, 10)])

@@ -1,4 +1,4 @@
-"""The state directory of a local system, and its stop signals."""
+"""The state directory of a local system, and its variables."""
 
 import os
 import signal
@@ -11,7 +11,6 @@ import pytest
 from facerec.errors import ConfigurationError
 from facerec.local.environment import emulated_variables, export_lines, system_variables, web_variables, without_aws
 from facerec.local.state import Running, StateDirectory
-from facerec.processes.stop_signals import stop_signals
 from facerec.settings import Settings
 from facerec.settings.groups import LogSettings
 
@@ -133,21 +132,3 @@ def test_nothing_of_a_real_account_reaches_the_emulated_one() -> None:
     assert environ["FACEREC_AWS__ENDPOINT_URL"] == "http://127.0.0.1:4566"
     assert environ["NO_PROXY"] == "intranet,127.0.0.1,localhost"
     assert environ["AWS_CONFIG_FILE"] == os.devnull
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_the_first_stop_signal_interrupts_and_the_second_is_harmless(number: signal.Signals) -> None:
-    """Whoever presses Ctrl-C twice does not spoil the orderly end."""
-    with stop_signals():
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(number)
-        signal.raise_signal(number)
-
-
-def test_a_shielded_end_is_not_interrupted() -> None:
-    """A first Ctrl-C during the end changes nothing, and afterwards signals mean what they did before."""
-    before = signal.getsignal(signal.SIGTERM)
-    with stop_signals() as signals:
-        signals.shield()
-        signal.raise_signal(signal.SIGINT)
-    assert signal.getsignal(signal.SIGTERM) is before
