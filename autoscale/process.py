@@ -28,7 +28,7 @@ from facerec.errors import ConfigurationError, Transient
 from facerec.observability.metrics import served
 from facerec.ports import WorkerReports
 from facerec.settings import Settings
-from facerec.settings.groups import AutoscaleSettings
+from facerec.settings.tiers import AutoscaleSettings
 
 
 def make_backlog(settings: Settings) -> Backlog:

@@ -29,11 +29,6 @@ Ratio = Annotated[float, Field(ge=0.0, le=1.0)]
 ThresholdSource = Literal["request", "collection", "model"]
 
 
-def for_people(identities: int, false_names: float) -> str:
-    """What the model's threshold is for, as people are told: `for 332 people at 1 %`."""
-    return f"for {identities} {'person' if identities == 1 else 'people'} at {100 * false_names:.3g} %"
-
-
 class _Message(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 

@@ -4,9 +4,10 @@ What is recognised is always the object under the request id, so two uploads of 
 1 024 bytes; the true file name travels in the message, so a key's name may be shortened.
 """
 
-import unicodedata
 from pathlib import PurePosixPath
 from uuid import UUID
+
+from facerec.text import is_text
 
 MAX_KEY_BYTES = 1024
 """Of a key in S3."""
@@ -14,17 +15,8 @@ MAX_KEY_BYTES = 1024
 MAX_NAME_BYTES = 200
 """Leaves room for the request id and a prefix, and stays below the 255 bytes of common file systems."""
 
-_NOT_TEXT = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-_NONCHARACTERS = frozenset("\ufffe\uffff")
-"""No XML can carry them, so S3 cannot list a key that holds one."""
-
 _UNSAFE = frozenset('/\\{}^%`[]"<>~#|?*:&$@=;+,\x7f')
 """S3's documented characters to avoid or to handle with care, without the space."""
-
-
-def is_text(character: str) -> bool:
-    """Whether a character is neither a control, a break, an invisible mark, nor one that no document can carry."""
-    return unicodedata.category(character) not in _NOT_TEXT and character not in _NONCHARACTERS
 
 
 def base_name(filename: str) -> str:

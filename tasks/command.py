@@ -6,7 +6,7 @@ import sys
 import click
 
 from facerec.settings import Settings
-from facerec.settings.groups import WorkerSettings
+from facerec.settings.tiers import WorkerSettings
 
 
 @click.command("worker")

@@ -8,7 +8,7 @@ from autoscale.policy import Decision, Hold
 from autoscale.round_result import Round
 from facerec.errors import ConfigurationError, LeaseLost, Transient
 from facerec.settings import Settings
-from facerec.settings.groups import AutoscaleSettings
+from facerec.settings.tiers import AutoscaleSettings
 
 
 @click.command("autoscale", context_settings={"help_option_names": ["-h", "--help"]})

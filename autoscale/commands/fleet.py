@@ -20,7 +20,8 @@ from autoscale.status import RECENT_SECONDS, FleetStatus, InstanceStatus
 from facerec.commands.terminal import Duration, PictureFile, console
 from facerec.errors import FacerecError, Transient
 from facerec.settings import Settings
-from facerec.settings.groups import LogSettings
+from facerec.settings.tiers import LogSettings
+from facerec.text import duration
 
 _STYLES = {
     Phase.BOOTING: "yellow",
@@ -31,7 +32,6 @@ _STYLES = {
     Phase.STOPPING: "dim",
     Phase.STOPPED: "dim",
 }
-_MINUTE, _HOUR, _DAY = 60, 3600, 86_400
 
 
 def rendered(seen: FleetStatus) -> RenderableType:
@@ -65,7 +65,7 @@ def _queue(seen: FleetStatus) -> Text:
     if isinstance(seen.queue, Unreadable):
         return _unreadable(seen.queue)
     depth = seen.queue
-    age = "" if depth.oldest_age_seconds is None else f", the oldest waits for {_length(depth.oldest_age_seconds)}"
+    age = "" if depth.oldest_age_seconds is None else f", the oldest waits for {duration(depth.oldest_age_seconds)}"
     return Text(f"{depth.visible} visible, {depth.in_flight} in flight, {depth.delayed} delayed{age}")
 
 
@@ -82,8 +82,8 @@ def _decision(seen: FleetStatus) -> Text:
     if isinstance(seen.last, Unreadable):
         return _unreadable(seen.last)
     if seen.last is None:
-        return Text(f"nothing recorded for {_length(RECENT_SECONDS)}", style="dim")
-    ago = _length(seen.at - seen.last.at)
+        return Text(f"nothing recorded for {duration(RECENT_SECONDS)}", style="dim")
+    ago = duration(seen.at - seen.last.at)
     done = f" → {seen.last.actions}" if seen.last.actions else ""
     return Text(f"{seen.last.needed} needed: {seen.last.reason}{done} ({ago} ago)")
 
@@ -112,9 +112,9 @@ def _instances(instances: Sequence[InstanceStatus], now: float) -> Table:
             one.instance_id or "being launched",
             Text(one.phase, _STYLES[one.phase]),
             one.power,
-            _length(now - one.since),
+            duration(now - one.since),
             _known(one.held),
-            "-" if one.idle_seconds is None else _length(one.idle_seconds),
+            "-" if one.idle_seconds is None else duration(one.idle_seconds),
             _known(one.tasks_done),
             ", ".join(notes),
         )
@@ -127,18 +127,6 @@ def _known(count: int | None) -> str:
 
 def _unreadable(value: Unreadable) -> Text:
     return Text(f"unreadable: {value.reason}", style="bold red")
-
-
-def _length(seconds: float) -> str:
-    """`45 s`, `3 min 05 s`, `2 h 10 min`, `3 d 4 h`."""
-    whole = max(0, round(seconds))
-    if whole < _MINUTE:
-        return f"{whole} s"
-    if whole < _HOUR:
-        return f"{whole // _MINUTE} min {whole % _MINUTE:02} s"
-    if whole < _DAY:
-        return f"{whole // _HOUR} h {whole % _HOUR // _MINUTE:02} min"
-    return f"{whole // _DAY} d {whole % _DAY // _HOUR} h"
 
 
 @click.command("user-data")

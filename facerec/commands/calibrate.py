@@ -10,7 +10,7 @@ import click
 from facerec.commands.evaluation_set import engine_option, score_pairs, used_and_skipped
 from facerec.commands.gallery_access import OpenGallery, collection_option, counted, open_gallery
 from facerec.commands.terminal import json_option
-from facerec.messages import for_people
+from facerec.text import for_people
 from model.tail import identification_threshold
 
 if TYPE_CHECKING:

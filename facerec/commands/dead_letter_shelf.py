@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from facerec import bootstrap
-from facerec.commands.terminal import plain, tracked
+from facerec.commands.terminal import tracked
 from facerec.dead_letters import BodySender, DeadLetter, DeadLetterQueue
 from facerec.messages import RecognitionRequest
 from facerec.object_keys import output_key, request_prefix
 from facerec.ports import ObjectStore
 from facerec.settings import Settings
 from facerec.stored_results import stored_result
+from facerec.text import one_line as plain
 
 _REASON_WIDTH = 60
 

@@ -11,8 +11,8 @@ import click
 
 from facerec.commands.evaluation_set import embed_tracked, percent
 from facerec.engine.loading import load_artefact
-from facerec.messages import for_people
 from facerec.settings import Settings
+from facerec.text import for_people
 from model.tail import identification_threshold
 
 if TYPE_CHECKING:

@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from facerec.object_keys import is_text
-
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
@@ -71,11 +69,6 @@ def places(boxes: "Iterable[Box]") -> str:
         f"{box.x_max - box.x_min:.0f} x {box.y_max - box.y_min:.0f} at {box.x_min:.0f}, {box.y_min:.0f}"
         for box in boxes
     )
-
-
-def plain(text: str) -> str:
-    """What a terminal may show: file names, log lines and messages come from strangers. Controls become blanks."""
-    return "".join(character if is_text(character) else " " for character in text)
 
 
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}

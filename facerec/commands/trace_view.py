@@ -11,8 +11,8 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from facerec.commands.terminal import plain
 from facerec.observability.request_trace import Step, Story
+from facerec.text import one_line as plain
 
 _STYLES = {"web": "cyan", "worker": "green", "s3": "yellow"}
 _BAD = ("failed", "dead_lettered", "redelivered", "error", "answered with 5")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from facerec.errors import ConfigurationError, ObjectMissing
 from facerec.ports import ObjectStore
+from facerec.text import megabytes
 from model.artefact import (
     HEADER,
     Artefact,
@@ -37,7 +38,7 @@ def push(store: ObjectStore, bucket: str, artefact: Artefact, report: Report = s
         if store.exists(bucket, key):
             report(f"{name} is there already", 1.0)
             continue
-        report(f"sending {name} ({stamp.size_bytes / 1e6:.1f} MB)", None)
+        report(f"sending {name} ({megabytes(stamp.size_bytes)})", None)
         store.put(bucket, key, artefact.path(name).read_bytes(), _BINARY)
         sent += stamp.size_bytes
     header = (artefact.directory / HEADER).read_bytes()
@@ -79,7 +80,7 @@ def _graph(store: ObjectStore, bucket: str, artefact: Artefact, name: str, repor
     if here.is_file() and file_sha256(here) == stamp.sha256:
         report(f"{name} is there already", 1.0)
         return here.read_bytes()
-    report(f"fetching {name} ({stamp.size_bytes / 1e6:.1f} MB)", None)
+    report(f"fetching {name} ({megabytes(stamp.size_bytes)})", None)
     missing = f"{name} of model {artefact.model_id!r} is missing in bucket {bucket!r}"
     return _fetch(store, bucket, _graph_key(artefact.model_id, name, stamp), missing)
 

@@ -26,7 +26,7 @@ from facerec.engine.process import (
 )
 from facerec.errors import ConfigurationError, EngineFailure, FacerecError, Transient
 from facerec.settings import Settings
-from facerec.settings.groups import WorkerSettings
+from facerec.settings.tiers import WorkerSettings
 from model.header import InvalidImage
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from facerec.errors import ConfigurationError
 from facerec.flower.application import FlowerApplication
 from facerec.observability.logs import configure_logging
 from facerec.settings import Settings
-from facerec.settings.groups import FlowerSettings
+from facerec.settings.tiers import FlowerSettings
 from facerec.settings.values import on_loopback
 
 log = structlog.get_logger(__name__)

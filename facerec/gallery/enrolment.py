@@ -12,8 +12,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from facerec.errors import AlreadyEnrolled, FacerecError
 from facerec.messages import DEFAULT_COLLECTION, NO_FACE, UNKNOWN, CollectionName, ObjectRef
-from facerec.object_keys import base_name, is_text, safe_name
+from facerec.object_keys import base_name, safe_name
 from facerec.ports import ObjectStore, Template, TemplateStore
+from facerec.text import JOINERS, is_text, megabytes
 from model.header import InvalidImage, read_header
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ MAX_SOURCE_LENGTH = 255
 MAX_PHOTO_BYTES = 100_000_000
 """Far above what a camera makes, and a bound for what is held in memory."""
 
-_JOINERS = "\u200c\u200d"
 """Format characters that belong into names: Persian is written with the one, emoji with the other."""
 
 
@@ -104,11 +104,11 @@ def valid_identity(name: str) -> str:
     words that stand for nobody in an answer.
     """
     identity = unicodedata.normalize("NFC", name).strip()
-    if not identity.strip(_JOINERS):
+    if not identity.strip("".join(JOINERS)):
         raise InvalidName("a person needs a name")
     if len(identity) > MAX_IDENTITY_LENGTH:
         raise InvalidName(f"a name has {MAX_IDENTITY_LENGTH} characters at most; this one has {len(identity)}")
-    if not all(is_text(c) or c in _JOINERS for c in identity):
+    if not all(is_text(c) or c in JOINERS for c in identity):
         raise InvalidName(f"the name {identity!r} holds control or invisible characters")
     if identity.casefold() in {UNKNOWN.casefold(), NO_FACE.casefold()}:
         raise InvalidName(f"{identity!r} is what an answer says of nobody; choose another name")
@@ -212,8 +212,8 @@ class Enroller:
             return EnrolmentReport(source, identity, status, detail)
 
         if len(photo) > MAX_PHOTO_BYTES:
-            limit = MAX_PHOTO_BYTES // 1_000_000
-            return report(EnrolmentStatus.INVALID_IMAGE, f"the file has more than {limit} MB: send a smaller one")
+            detail = f"the file has more than {megabytes(MAX_PHOTO_BYTES)}: send a smaller one"
+            return report(EnrolmentStatus.INVALID_IMAGE, detail)
         try:
             faces = self._analyse(photo).faces
         except InvalidImage as exc:

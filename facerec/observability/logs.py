@@ -9,7 +9,7 @@ import sys
 
 import structlog
 
-from facerec.settings.groups import LogSettings
+from facerec.settings.tiers import LogSettings
 
 # Without local variables, which hold what must not be logged: pictures, embeddings, credentials.
 _TRACEBACKS = structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False))

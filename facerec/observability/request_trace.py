@@ -7,12 +7,13 @@ from typing import Any
 from uuid import UUID
 
 from facerec.errors import ObjectMissing
-from facerec.messages import Outcome, RecognitionResult, for_people
+from facerec.messages import Outcome, RecognitionResult
 from facerec.object_keys import request_prefix
 from facerec.observability.log_records import LogRecord
 from facerec.ports import ObjectStore, StoredObject
 from facerec.settings import Settings
 from facerec.stored_results import stored_result
+from facerec.text import for_people
 
 _STAGES = {
     "fetch": ("photo fetched", "photo not fetched"),

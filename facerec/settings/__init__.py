@@ -8,28 +8,30 @@ import difflib
 import json
 import os
 from collections.abc import Iterator
-from typing import Any, Literal, Self, get_args
+from typing import Any, ClassVar, Literal, Self, get_args
 
 from pydantic import AnyHttpUrl, BaseModel, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from facerec.errors import ConfigurationError
-from facerec.settings.groups import (
-    AutoscaleSettings,
+from facerec.settings.resources import (
     AwsSettings,
-    EventsSettings,
-    FlowerSettings,
     GallerySettings,
-    Group,
     InstancesSettings,
-    LogSettings,
     ModelSettings,
     NameSettings,
     QueueSettings,
     RetentionSettings,
+)
+from facerec.settings.tiers import (
+    AutoscaleSettings,
+    EventsSettings,
+    FlowerSettings,
+    LogSettings,
     WebSettings,
     WorkerSettings,
 )
+from facerec.settings.values import Group
 
 ENV_PREFIX = "FACEREC_"
 MASK = "**********"
@@ -37,11 +39,28 @@ MASK = "**********"
 _DELIMITER = "__"
 
 
+class ResourceName:
+    """The attribute of `Settings` with a name of `NameSettings`, its placeholders filled in."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        """Learn the attribute's name."""
+        self._name = name
+
+    def __get__(self, settings: "Settings", owner: type) -> str:
+        """Return the resource's name."""
+        text: str = getattr(settings.names, self._name).replace("<prefix>", settings.prefix)
+        return text.replace("<request_queue>", settings.request_queue) if "<request_queue>" in text else text
+
+
 class Settings(BaseSettings):
     """The effective settings; `Settings.load()` is how a process gets them."""
 
     model_config = SettingsConfigDict(
-        env_prefix=ENV_PREFIX, env_nested_delimiter=_DELIMITER, frozen=True, extra="forbid", case_sensitive=False
+        env_prefix=ENV_PREFIX,
+        env_nested_delimiter=_DELIMITER,
+        frozen=True,
+        extra="forbid",
+        case_sensitive=False,
     )
 
     prefix: str = Field("facerec", pattern=r"^[a-z0-9][a-z0-9-]{1,30}$", description="First part of every name")
@@ -132,65 +151,18 @@ class Settings(BaseSettings):
             raise ValueError(message)
         return self
 
-    @property
-    def input_bucket(self) -> str:
-        """Bucket of uploads."""
-        return self.names.input_bucket or f"{self.prefix}-in-bucket"
-
-    @property
-    def output_bucket(self) -> str:
-        """Bucket of results."""
-        return self.names.output_bucket or f"{self.prefix}-out-bucket"
-
-    @property
-    def gallery_bucket(self) -> str:
-        """Bucket of enrolled photos."""
-        return self.names.gallery_bucket or f"{self.prefix}-gallery-bucket"
-
-    @property
-    def model_bucket(self) -> str:
-        """Bucket of model artefacts."""
-        return self.names.model_bucket or f"{self.prefix}-model-bucket"
-
-    @property
-    def request_queue(self) -> str:
-        """Queue of tasks."""
-        return self.names.request_queue or f"{self.prefix}-req-queue"
-
-    @property
-    def dead_letter_queue(self) -> str:
-        """Queue of failed tasks."""
-        return self.names.dead_letter_queue or f"{self.request_queue}-dlq"
-
-    @property
-    def response_queue(self) -> str:
-        """Queue of results."""
-        return self.names.response_queue or f"{self.prefix}-resp-queue"
-
-    @property
-    def events_queue(self) -> str:
-        """Queue of what Flower is to show."""
-        return self.names.events_queue or f"{self.prefix}-events-queue"
-
-    @property
-    def templates_table(self) -> str:
-        """DynamoDB table of templates."""
-        return self.names.templates_table or f"{self.prefix}-templates"
-
-    @property
-    def keys_table(self) -> str:
-        """DynamoDB table of API keys."""
-        return self.names.keys_table or f"{self.prefix}-api-keys"
-
-    @property
-    def fleet_table(self) -> str:
-        """DynamoDB table of what workers report and the autoscaler remembers."""
-        return self.names.fleet_table or f"{self.prefix}-fleet"
-
-    @property
-    def launch_template(self) -> str:
-        """EC2 launch template of the app tier's instances."""
-        return self.names.launch_template or f"{self.prefix}-worker"
+    input_bucket: ClassVar[ResourceName] = ResourceName()
+    output_bucket: ClassVar[ResourceName] = ResourceName()
+    gallery_bucket: ClassVar[ResourceName] = ResourceName()
+    model_bucket: ClassVar[ResourceName] = ResourceName()
+    request_queue: ClassVar[ResourceName] = ResourceName()
+    dead_letter_queue: ClassVar[ResourceName] = ResourceName()
+    response_queue: ClassVar[ResourceName] = ResourceName()
+    events_queue: ClassVar[ResourceName] = ResourceName()
+    templates_table: ClassVar[ResourceName] = ResourceName()
+    keys_table: ClassVar[ResourceName] = ResourceName()
+    fleet_table: ClassVar[ResourceName] = ResourceName()
+    launch_template: ClassVar[ResourceName] = ResourceName()
 
     @property
     def endpoint_url(self) -> str | None:

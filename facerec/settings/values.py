@@ -1,11 +1,23 @@
-"""How often something may happen, as operators write it: `6000/minute`. Pure."""
+"""What the groups of settings are made of: their base class, numbers with bounds, rates and addresses. Pure."""
 
 import ipaddress
 import re
 from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+PositiveSeconds = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
 
 _UNIT_SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}
-_WRITTEN = re.compile(rf"([1-9][0-9]{{0,8}})/({'|'.join(_UNIT_SECONDS)})", re.ASCII)
+_RATE = re.compile(rf"([1-9][0-9]{{0,8}})/({'|'.join(_UNIT_SECONDS)})", re.ASCII)
+
+
+class Group(BaseModel):
+    """A group of settings; its fields are the variables `FACEREC_<GROUP>__<FIELD>`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,17 +29,25 @@ class Rate:
 
 
 def parse_rate(text: str) -> Rate | None:
-    """Read a rate; the empty text is none. Raises `ValueError` with the right way to write it."""
+    """Read a rate such as `6000/minute`; the empty text is no limit. Raises `ValueError` with the right form."""
     if not text:
         return None
-    found = _WRITTEN.fullmatch(text)
+    found = _RATE.fullmatch(text)
     if found is None:
-        raise ValueError("write it like 6000/minute (second, minute, hour or day), or leave it empty for none")
+        raise ValueError("write it like 6000/minute (second, minute, hour or day), or leave it empty for no limit")
     return Rate(int(found[1]), _UNIT_SECONDS[found[2]])
 
 
+def _checked_rate(text: str) -> str:
+    parse_rate(text)
+    return text
+
+
+RateText = Annotated[str, AfterValidator(_checked_rate)]
+
+
 def on_loopback(host: str) -> bool:
-    """Whether what listens on the host, an address or a name, is reached from this machine alone; resolves nothing."""
+    """Whether only this machine reaches the address or name; a name is not resolved."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

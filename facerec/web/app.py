@@ -6,6 +6,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, Reque
 
 from facerec.ports import ObjectStore, TaskQueue
 from facerec.settings import Settings
+from facerec.text import one_line
 from facerec.web import metrics, pages, replies, results, uploads
 from facerec.web.admission import Admission
 from facerec.web.auth.access import UNDEFINED, Gate, behind_proxies
@@ -96,7 +97,7 @@ def _fault(exc: Exception) -> Response:
 
 def _worded(status: int, sentence: str, code: int = UNDEFINED) -> Response:
     """JSON where programs ask, plain text elsewhere."""
-    sentence = replies.one_line(sentence)
+    sentence = one_line(sentence)
     if request.path.startswith("/api/"):
         return results.error(status, sentence, code)
     return Response(sentence, status=status, content_type="text/plain; charset=utf-8")

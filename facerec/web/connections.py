@@ -18,7 +18,7 @@ from waitress.adjustments import Adjustments
 from waitress.server import TcpWSGIServer
 from waitress.task import ThreadedTaskDispatcher
 
-from facerec.settings.groups import WebSettings
+from facerec.settings.tiers import WebSettings
 from facerec.web import replies
 from facerec.web.connection import Connection
 from facerec.web.forms import FORM_OVERHEAD_BYTES

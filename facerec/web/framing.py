@@ -13,6 +13,7 @@ from waitress.parser import HTTPRequestParser, ParsingError
 from waitress.task import ErrorTask
 from waitress.utilities import BadRequest, Error, RequestEntityTooLarge
 
+from facerec.text import one_line
 from facerec.web import replies
 from facerec.web.chunks import Chunks
 from facerec.web.headers import HEADERS
@@ -194,7 +195,7 @@ def _values(header_plus: bytes, name: bytes) -> list[bytes]:
 
 def _reason(said: str) -> str:
     """What waitress says, without the line that it quotes: that may hold a key, and is logged."""
-    return replies.one_line(said.partition('"')[0]).strip()
+    return one_line(said.partition('"')[0]).strip()
 
 
 def plain_headers() -> list[tuple[str, str]]:

@@ -3,8 +3,8 @@
 from flask import Blueprint, render_template
 
 from facerec.settings import Settings
+from facerec.text import megabytes
 from facerec.web.auth.hook import needs
-from facerec.web.replies import megabytes
 
 
 def blueprint(settings: Settings, *, open_to_all: bool) -> Blueprint:

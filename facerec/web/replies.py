@@ -1,12 +1,12 @@
 """What clients of `POST /` read: one line of plain text for each way an upload can end. Pure."""
 
 import math
-import unicodedata
 from dataclasses import dataclass
 from typing import Literal
 from uuid import UUID
 
 from facerec.messages import Outcome, RecognitionResult
+from facerec.text import megabytes, one_line
 from facerec.web.admission import Cause, Refusal
 
 Style = Literal["sentence", "name"]
@@ -141,13 +141,3 @@ def no_place() -> Reply:
 def too_slow() -> Reply:
     """The request does not come to its end."""
     return Reply(408, "the request came too slowly: send it again over a faster connection", "too_slow")
-
-
-def megabytes(count: int) -> str:
-    """Bytes as people write them: `15 MB`."""
-    return f"{count / 1_000_000:g} MB"
-
-
-def one_line(text: str) -> str:
-    """The text without line breaks, whatever they are made of, and without control characters."""
-    return "".join(c for c in " ".join(text.splitlines()) if unicodedata.category(c) != "Cc")

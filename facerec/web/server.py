@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from waitress import wasyncore
 
-from facerec.settings.groups import WebSettings
+from facerec.settings.tiers import WebSettings
 from facerec.web.connections import listening
 from facerec.web.screening import Preview
 

@@ -7,7 +7,7 @@ from moto import mock_aws
 
 from facerec.aws.clients import Clients
 from facerec.settings import Settings
-from facerec.settings.groups import AwsSettings
+from facerec.settings.resources import AwsSettings
 from tests.support.cloud import Cloud, made
 from tests.support.emulated import EmulatedAws
 

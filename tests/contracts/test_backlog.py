@@ -15,7 +15,7 @@ from autoscale.ports import Backlog
 from facerec.aws.clients import Clients
 from facerec.errors import Transient
 from facerec.settings import Settings
-from facerec.settings.groups import AwsSettings
+from facerec.settings.resources import AwsSettings
 from tests.fakes.fleet import FakeBacklog
 
 COUNTS = {

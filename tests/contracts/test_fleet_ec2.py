@@ -14,7 +14,7 @@ from autoscale.observation import Power, QueueDepth
 from facerec.aws.clients import Clients
 from facerec.errors import ConfigurationError, InsufficientCapacity, LeaseLost
 from facerec.settings import Settings
-from facerec.settings.groups import NameSettings
+from facerec.settings.resources import NameSettings
 from tests.fakes.fleet import a_record
 from tests.fakes.worker_reports import InMemoryWorkerReports
 from tests.support.cloud import Cloud, answer, described, held_again, made, nothing_shown, refusal

@@ -16,7 +16,7 @@ from facerec.provision.provisioning import provision
 from facerec.provision.resources import Resource, State
 from facerec.provision.user_data import user_data
 from facerec.settings import Settings
-from facerec.settings.groups import InstancesSettings
+from facerec.settings.resources import InstancesSettings
 from tests.support.emulated import EmulatedAws, changed, emulated_aws
 
 

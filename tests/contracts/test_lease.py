@@ -12,7 +12,7 @@ from facerec.aws.clients import Clients
 from facerec.errors import LeaseLost, Transient
 from facerec.provision import provisioning
 from facerec.settings import Settings
-from facerec.settings.groups import AwsSettings
+from facerec.settings.resources import AwsSettings
 from tests.fakes.fleet import FakeLease, LeaseItem
 
 SECONDS = 15.0

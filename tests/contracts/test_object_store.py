@@ -11,7 +11,7 @@ from facerec.aws.object_store import S3ObjectStore
 from facerec.errors import ConfigurationError, ObjectMissing, Transient
 from facerec.ports import ObjectStore
 from facerec.settings import Settings
-from facerec.settings.groups import AwsSettings
+from facerec.settings.resources import AwsSettings
 from tests.fakes.object_store import InMemoryObjectStore
 
 

@@ -14,7 +14,7 @@ from facerec.local.emulator import EmulatorKind
 from facerec.provision.provisioning import provision
 from facerec.provision.resources import Resource, State
 from facerec.settings import Settings
-from facerec.settings.groups import QueueSettings, RetentionSettings
+from facerec.settings.resources import QueueSettings, RetentionSettings
 from tests.support.emulated import EmulatedAws, changed, emulated_aws
 
 RESOURCES = 11

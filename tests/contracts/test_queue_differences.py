@@ -5,7 +5,7 @@ from typing import Any
 from facerec.aws.clients import Clients
 from facerec.aws.sqs.queue import queue_differences
 from facerec.settings import Settings
-from facerec.settings.groups import NameSettings, QueueSettings
+from facerec.settings.resources import NameSettings, QueueSettings
 from tests.support.emulated import changed
 
 

@@ -17,7 +17,7 @@ from facerec.errors import QueueMissing, Transient
 from facerec.messages import Box, Face, Match, Outcome, RecognitionResult
 from facerec.ports import Delivery, ResultInbox, ResultPublisher
 from facerec.settings import Settings
-from facerec.settings.groups import AwsSettings
+from facerec.settings.resources import AwsSettings
 from tests.fakes.results import InMemoryQueues, InMemoryResultInbox, InMemoryResultPublisher
 from tests.support.emulated import EmulatedAws
 

@@ -20,7 +20,7 @@ from facerec.errors import ConfigurationError, QueueMissing, Transient
 from facerec.messages import ObjectRef, RecognitionRequest
 from facerec.ports import TaskQueue
 from facerec.settings import Settings
-from facerec.settings.groups import AwsSettings
+from facerec.settings.resources import AwsSettings
 from tests.fakes.task_queue import InMemoryTaskQueue
 from tests.support.emulated import EmulatedAws, changed
 

@@ -19,7 +19,7 @@ from facerec.errors import AlreadyEnrolled, ConfigurationError, Transient
 from facerec.ports import Template, TemplateStore
 from facerec.provision import provisioning
 from facerec.settings import Settings
-from facerec.settings.groups import AwsSettings
+from facerec.settings.resources import AwsSettings
 from tests.fakes.templates import MODEL, OTHER_MODEL, InMemoryTemplateStore, make_template, make_threshold, of_dimension
 from tests.support.emulated import EmulatedAws
 

@@ -18,7 +18,7 @@ import pytest
 from facerec.aws.clients import Clients
 from facerec.provision.launch_template import provision_launch_template
 from facerec.settings import Settings
-from facerec.settings.groups import InstancesSettings
+from facerec.settings.resources import InstancesSettings
 from tests.support.emulated import EmulatedAws, changed, environ_of
 from tests.support.processes import CHECKOUT, run
 

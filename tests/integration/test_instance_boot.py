@@ -32,7 +32,7 @@ from facerec.object_keys import input_key
 from facerec.provision.provisioning import provision
 from facerec.provision.user_data import user_data
 from facerec.settings import Settings
-from facerec.settings.groups import AwsSettings, InstancesSettings
+from facerec.settings.resources import AwsSettings, InstancesSettings
 from model.artefact import Artefact
 from tests.fakes.metadata import FakeMetadata
 from tests.support.emulated import EmulatedAws, changed

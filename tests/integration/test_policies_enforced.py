@@ -20,7 +20,7 @@ from facerec.provision.iam.policies import policy
 from facerec.provision.iam.statements import Place
 from facerec.provision.provisioning import provision
 from facerec.settings import Settings
-from facerec.settings.groups import AwsSettings, QueueSettings
+from facerec.settings.resources import AwsSettings, QueueSettings
 from tests.fakes import engine as fake
 from tests.fakes.web_tier import picture
 from tests.support.emulated import EmulatedAws, changed

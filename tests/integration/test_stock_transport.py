@@ -25,7 +25,8 @@ from facerec.aws.clients import Clients
 from facerec.celery import TASK, configuration
 from facerec.errors import QueueMissing
 from facerec.settings import Settings
-from facerec.settings.groups import QueueSettings, WorkerSettings
+from facerec.settings.resources import QueueSettings
+from facerec.settings.tiers import WorkerSettings
 from tests.support.cloud import answer
 from tests.support.emulated import EmulatedAws, changed
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from waitress import wasyncore
 
-from facerec.settings.groups import WebSettings
+from facerec.settings.tiers import WebSettings
 from facerec.web.connection import REQUESTS_AT_ONCE, Connection
 from facerec.web.connections import ACCEPTED_AT_ONCE, listening
 from facerec.web.server import bind

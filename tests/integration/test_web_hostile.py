@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from facerec.api_keys import Scope, issue
 from facerec.messages import UNKNOWN
-from facerec.object_keys import is_text
 from facerec.processes.addresses import poll_until
+from facerec.text import is_text
 from tests.fakes.api_keys import HangingApiKeys, InMemoryApiKeys
 from tests.fakes.web_tier import answers, picture, together
 from tests.support.served import Served, read_all, served

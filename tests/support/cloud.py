@@ -18,7 +18,7 @@ from autoscale.observation import Instance
 from facerec.aws.clients import Clients
 from facerec.provision import provisioning
 from facerec.settings import Settings
-from facerec.settings.groups import InstancesSettings
+from facerec.settings.resources import InstancesSettings
 from tests.fakes.worker_reports import READY, InMemoryWorkerReports
 
 Hook = Callable[..., Any]

@@ -15,7 +15,7 @@ from autoscale.round_result import Round
 from facerec.engine.supervisor import SupervisedEngine
 from facerec.gallery.cache import GalleryCache
 from facerec.settings import Settings
-from facerec.settings.groups import WorkerSettings
+from facerec.settings.tiers import WorkerSettings
 from facerec.web.metrics import WebMetrics
 from tasks.metrics import WorkerMetrics
 from tasks.utilisation import Occupancy

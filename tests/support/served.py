@@ -12,7 +12,7 @@ import httpx
 
 from facerec.ports import ApiKeys
 from facerec.settings import Settings
-from facerec.settings.groups import WebSettings
+from facerec.settings.tiers import WebSettings
 from facerec.web.server import WebServer, address_of, bind
 from tests.fakes.web_tier import FakeWebTier, picture, running
 

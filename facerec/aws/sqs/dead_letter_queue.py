@@ -9,7 +9,7 @@ from facerec.aws.clients import THROTTLING, Clients
 from facerec.aws.sqs.queue import QueueUrls, SqsClients, check_taken, missing
 from facerec.dead_letters import DeadLetter
 from facerec.errors import FacerecError, Transient
-from facerec.object_keys import is_text
+from facerec.text import one_line
 
 _LONGEST_REASON = 1000
 
@@ -31,16 +31,11 @@ class SqsDeadLetters:
                 MessageBody=body,
                 MessageAttributes={
                     # SQS refuses an empty value.
-                    name: {"DataType": "String", "StringValue": _sendable(value) or "unknown"}
+                    name: {"DataType": "String", "StringValue": one_line(value) or "unknown"}
                     for name, value in attributes.items()
                 },
             )
         check_taken(self._queue, reply)
-
-
-def _sendable(value: str) -> str:
-    """The text without what SQS refuses in attributes; a reason may quote what somebody else has written."""
-    return "".join(character if is_text(character) else " " for character in value)
 
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from facerec.api_keys import ApiKey, Standing, Token, parse_token
 from facerec.errors import Transient
-from facerec.settings.groups import WebSettings
+from facerec.settings.tiers import WebSettings
 from facerec.settings.values import parse_rate
 from facerec.web.auth.host_check import host_names, is_addressed, is_from_another_site
 from facerec.web.auth.key_cache import DOUBTED_SECONDS, FRESH_SECONDS, KeyRing, Unread

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from facerec.settings.groups import WebSettings
+from facerec.settings.tiers import WebSettings
 from facerec.settings.values import on_loopback
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ import pytest
 
 from facerec.celery import TASK, FacerecCelery, configuration
 from facerec.settings import Settings
-from facerec.settings.groups import AwsSettings, WorkerSettings
+from facerec.settings.resources import AwsSettings
+from facerec.settings.tiers import WorkerSettings
 
 WRONG = {"FACEREC_NO_SUCH_THING": "1"}
 

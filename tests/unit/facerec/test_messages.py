@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from facerec.errors import InvalidMessage
-from facerec.messages import Box, Face, Match, ObjectRef, Outcome, RecognitionRequest, RecognitionResult, for_people
+from facerec.messages import Box, Face, Match, ObjectRef, Outcome, RecognitionRequest, RecognitionResult
 
 ratios = st.floats(0, 1)
 pixels = st.floats(-1e4, 1e4)
@@ -130,17 +130,3 @@ def test_a_result_of_the_previous_version_is_read() -> None:
     added = ("retryable", "threshold", "identities", "false_names", "threshold_extrapolated", "more_faces")
     older = {name: value for name, value in json.loads(result.to_json()).items() if name not in added}
     assert RecognitionResult.parse(older) == result
-
-
-@pytest.mark.parametrize(
-    ("identities", "false_names", "told"),
-    [
-        (332, 0.01, "for 332 people at 1 %"),
-        (1, 0.003, "for 1 person at 0.3 %"),
-        (0, 1, "for 0 people at 100 %"),
-        (2, 1e-6, "for 2 people at 0.0001 %"),
-    ],
-)
-def test_people_are_told_what_a_threshold_is_for(identities: int, false_names: float, told: str) -> None:
-    """The share in per cent, without digits that say nothing."""
-    assert for_people(identities, false_names) == told

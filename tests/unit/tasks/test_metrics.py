@@ -13,7 +13,7 @@ from facerec.errors import EngineFailure
 from facerec.gallery.cache import GalleryCache
 from facerec.messages import Box, Face, Match, Outcome, RecognitionResult
 from facerec.settings import Settings
-from facerec.settings.groups import WorkerSettings
+from facerec.settings.tiers import WorkerSettings
 from tasks.driver import Handling
 from tasks.metrics import LARGEST_COLLECTIONS, OTHERS, WorkerMetrics
 from tasks.utilisation import Occupancy

@@ -17,7 +17,7 @@ from autoscale.simulator.run import POLICIES, percentile, simulate
 from autoscale.simulator.scalers import Keda, Naive, TargetTracking, World
 from autoscale.simulator.scenario import Environment, Load, LogNormal, Scenarios, Trace, recorded
 from facerec.errors import ConfigurationError
-from facerec.settings.groups import InstancesSettings
+from facerec.settings.resources import InstancesSettings
 
 ENVIRONMENT = Scenarios.load().environment
 CERTAIN = replace(

@@ -21,7 +21,7 @@ from facerec.engine.image_queue import QueuedImage
 from facerec.engine.supervisor import SupervisedEngine
 from facerec.errors import ConfigurationError, EngineFailure, Transient
 from facerec.settings import Settings
-from facerec.settings.groups import WorkerSettings
+from facerec.settings.tiers import WorkerSettings
 from model.faces import ImageAnalysis
 from model.header import InvalidImage
 from tests.fakes import engine as fake

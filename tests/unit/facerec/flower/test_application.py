@@ -11,7 +11,7 @@ from pydantic import SecretStr, ValidationError
 from facerec.errors import ConfigurationError
 from facerec.flower.application import Inspected
 from facerec.flower.process import configure
-from facerec.settings.groups import FlowerSettings
+from facerec.settings.tiers import FlowerSettings
 
 
 def configured(flower: FlowerSettings) -> tuple[Any, str | None]:

@@ -12,7 +12,7 @@ from facerec.errors import ConfigurationError
 from facerec.local.environment import emulated_variables, export_lines, system_variables, web_variables, without_aws
 from facerec.local.state import Running, StateDirectory
 from facerec.settings import Settings
-from facerec.settings.groups import LogSettings
+from facerec.settings.tiers import LogSettings
 
 RUNNING = Running(4711, "http://127.0.0.1:8000", "http://127.0.0.1:4566", {"FACEREC_WEB__PORT": "8000"})
 

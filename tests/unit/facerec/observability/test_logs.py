@@ -9,7 +9,7 @@ from waitress.utilities import logger as waitress
 from waitress.utilities import queue_logger
 
 from facerec.observability.logs import configure_logging
-from facerec.settings.groups import LogSettings
+from facerec.settings.tiers import LogSettings
 
 
 @pytest.fixture(autouse=True)

@@ -14,18 +14,20 @@ from autoscale.commands.fleet import user_data as command
 from facerec.errors import ConfigurationError
 from facerec.provision.user_data import MAX_BYTES, deployment_environment, service_unit, user_data
 from facerec.settings import Settings
-from facerec.settings.groups import (
-    AutoscaleSettings,
+from facerec.settings.resources import (
     AwsSettings,
-    EventsSettings,
-    FlowerSettings,
     GallerySettings,
     InstancesSettings,
-    LogSettings,
     ModelSettings,
     NameSettings,
     QueueSettings,
     RetentionSettings,
+)
+from facerec.settings.tiers import (
+    AutoscaleSettings,
+    EventsSettings,
+    FlowerSettings,
+    LogSettings,
     WebSettings,
     WorkerSettings,
 )

@@ -12,7 +12,7 @@ from pydantic import AnyHttpUrl, ValidationError
 from facerec.commands.config import command, markdown
 from facerec.errors import ConfigurationError
 from facerec.settings import Settings, effective, variables
-from facerec.settings.groups import AwsSettings
+from facerec.settings.resources import AwsSettings
 
 ROOT = Path(__file__).parents[4]
 

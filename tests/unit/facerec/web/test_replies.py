@@ -30,9 +30,3 @@ def test_limits_are_told_as_people_write_them() -> None:
     """Not in bytes."""
     assert "at most 15 MB" in replies.too_large(15_000_000).text
     assert "at most 0.5 MB" in replies.too_large(500_000).text
-
-
-@pytest.mark.parametrize("text", ["a\r\nb", "a\nb", "a\u2028b", "a\x0bb", "a\x85b"])
-def test_every_kind_of_line_break_goes(text: str) -> None:
-    """A reply is one line."""
-    assert replies.one_line(text) == "a b"

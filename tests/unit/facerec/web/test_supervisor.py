@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from facerec.errors import QueueMissing, Transient
 from facerec.settings import Settings
-from facerec.settings.groups import WebSettings
+from facerec.settings.tiers import WebSettings
 from facerec.web.supervisor import WebProcesses
 
 

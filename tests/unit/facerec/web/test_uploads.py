@@ -15,7 +15,8 @@ from werkzeug.test import TestResponse
 from facerec.errors import ConfigurationError, FacerecError, QueueMissing, Transient
 from facerec.messages import NO_FACE, UNKNOWN, Outcome, RecognitionRequest, RecognitionResult
 from facerec.settings import Settings
-from facerec.settings.groups import AutoscaleSettings, QueueSettings, WebSettings, WorkerSettings
+from facerec.settings.resources import QueueSettings
+from facerec.settings.tiers import AutoscaleSettings, WebSettings, WorkerSettings
 from facerec.web.forms import FORM_OVERHEAD_BYTES
 from model.header import read_header
 from tests.fakes.web_tier import FakeWebTier, answers, picture, result_for, running, together, upload

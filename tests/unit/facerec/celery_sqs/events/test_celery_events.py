@@ -11,7 +11,7 @@ from facerec.celery import FacerecCelery
 from facerec.celery_sqs.events.batches import body, packed, parse
 from facerec.errors import Transient
 from facerec.settings import Settings
-from facerec.settings.groups import EventsSettings
+from facerec.settings.tiers import EventsSettings
 from tests.fakes.event_queue import InMemoryEventQueue
 
 

@@ -16,7 +16,7 @@ from facerec.errors import FacerecError
 from facerec.provision.iam.policies import ROLES, policy
 from facerec.provision.iam.statements import WITHOUT_RESOURCES, Place
 from facerec.settings import Settings
-from facerec.settings.groups import AwsSettings, InstancesSettings
+from facerec.settings.resources import AwsSettings, InstancesSettings
 from tests.support.iam import allowed
 from tests.support.processes import CHECKOUT
 

@@ -21,7 +21,7 @@ from facerec.api_keys import ApiKey, Scope, Token, issue, revoked, rotated
 from facerec.errors import Transient
 from facerec.observability.logs import _TRACEBACKS
 from facerec.settings import Settings
-from facerec.settings.groups import WebSettings
+from facerec.settings.tiers import WebSettings
 from facerec.web.auth.access import Denial, Gate
 from facerec.web.auth.hook import guard
 from facerec.web.auth.key_cache import MAX_READINGS, UNREAD, KeyRing

@@ -1,0 +1,134 @@
+"""The settings of what all tiers share: AWS and its resources, tasks, galleries and the model."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AnyHttpUrl, Field
+
+from facerec.settings.values import Count, Group, PositiveSeconds
+
+Name = Annotated[str, Field(min_length=1)]
+
+
+def _cache_home() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "facerec"
+
+
+class AwsSettings(Group):
+    """Where AWS is."""
+
+    region: str = Field("us-east-1", description="AWS region of every resource")
+    endpoint_url: AnyHttpUrl | None = Field(
+        None, description="Endpoint of every AWS service; unset means AWS itself (`facerec local env` sets it)"
+    )
+    max_connections: Count = Field(64, description="HTTP connections that one process keeps open to one AWS service")
+
+
+class NameSettings(Group):
+    """Names of resources. `<prefix>` stands for FACEREC_PREFIX, `<request_queue>` for the request queue's name."""
+
+    input_bucket: Name = Field("<prefix>-in-bucket", description="Bucket of uploads")
+    output_bucket: Name = Field("<prefix>-out-bucket", description="Bucket of results")
+    gallery_bucket: Name = Field("<prefix>-gallery-bucket", description="Bucket of enrolled photos")
+    model_bucket: Name = Field("<prefix>-model-bucket", description="Bucket of model artefacts")
+    request_queue: Name = Field("<prefix>-req-queue", description="Queue of tasks")
+    dead_letter_queue: Name = Field("<request_queue>-dlq", description="Queue of failed tasks")
+    response_queue: Name = Field("<prefix>-resp-queue", description="Queue of results")
+    events_queue: Name = Field("<prefix>-events-queue", description="Queue of events for Flower")
+    templates_table: Name = Field("<prefix>-templates", description="DynamoDB table of templates")
+    keys_table: Name = Field("<prefix>-api-keys", description="DynamoDB table of API keys")
+    fleet_table: Name = Field(
+        "<prefix>-fleet", description="DynamoDB table of workers' reports and the autoscaler's history"
+    )
+    launch_template: Name = Field("<prefix>-worker", description="EC2 launch template of the app tier's instances")
+
+
+class QueueSettings(Group):
+    """Delivery of tasks."""
+
+    visibility_timeout_seconds: int = Field(
+        30, ge=1, le=43_200, description="How long a received task stays hidden before it is delivered again"
+    )
+    max_receives: Count = Field(4, description="Deliveries of one task before it goes to the dead-letter queue")
+    wait_time_seconds: int = Field(
+        10,
+        ge=1,
+        le=20,
+        description="Long-poll time. An instance's worker polls for 1 s, to drain soon when it is asked to",
+    )
+
+
+class RetentionSettings(Group):
+    """How long objects are kept."""
+
+    input_days: Count = Field(1, description="Days after which uploads expire")
+    result_days: Count = Field(7, description="Days after which results expire")
+
+
+class InstancesSettings(Group):
+    """The app tier's EC2 instances, as `facerec provision` writes them into the launch template."""
+
+    image_id: str | None = Field(
+        None,
+        description="AMI to launch; unset leaves the launch template alone, so nothing can be launched without one",
+    )
+    types: tuple[str, ...] = Field(
+        ("c7i.large", "c7a.large", "m7i.large"),
+        min_length=1,
+        description="Instance types as a JSON list, the first preferred; the others when EC2 has none of it",
+    )
+    subnet_ids: tuple[str, ...] = Field((), description="Subnets as a JSON list; none means the default VPC's")
+    security_group_ids: tuple[str, ...] = Field((), description="Security groups as a JSON list")
+    profile: str | None = Field(None, description="Name of the IAM instance profile")
+    key_name: str | None = Field(None, description="EC2 key pair for SSH; unset means no SSH")
+    purchase: Literal["on-demand", "spot"] = Field("on-demand", description="How instances are bought")
+    volume_gb: Count = Field(16, description="Size of the root volume in GB")
+    package: str | None = Field(
+        None,
+        pattern=r"^s3://[^/]+/\S+\.whl$",
+        description="`s3://…` address of the facerec wheel that instances install, with `constraints.txt` beside it; "
+        "unset: the AMI has it",
+    )
+
+
+class GallerySettings(Group):
+    """Enrolled people."""
+
+    refresh_seconds: PositiveSeconds = Field(2, le=5, description="How often a worker looks for changes of the gallery")
+    min_face_pixels: Count = Field(16, description="Least length in pixels of the shorter side of a face to enrol")
+    false_names: float = Field(
+        0.01,
+        gt=0,
+        le=1,
+        description="Share of strangers that may get a name: the threshold follows from it and from the number of "
+        "people enrolled, with one photo each. A request's threshold and a collection's own come first",
+    )
+    min_quality: float = Field(
+        0.5, ge=0, le=1, description="Least quality of a face to enrol, from 0 to 1 (docs/accuracy.md); 0 takes any"
+    )
+
+
+class ModelSettings(Group):
+    """The model artefact, and what it looks for."""
+
+    dir: Path = Field(
+        default_factory=lambda: _cache_home() / "model",
+        description="Directory of the model artefact; default `model` in `$XDG_CACHE_HOME/facerec`",
+    )
+    cache_dir: Path = Field(
+        default_factory=lambda: _cache_home() / "downloads",
+        description="Downloads, compiled models, copies of galleries; default `downloads` in `$XDG_CACHE_HOME/facerec`",
+    )
+    licence: Literal["permissive", "research"] = Field(
+        "permissive",
+        description="Which packs may be built and loaded, by the licences of their code and weights; `research` also "
+        "allows weights for non-commercial research",
+    )
+    max_faces: Count = Field(100, description="Faces of a picture that are recognised, the largest first")
+    min_face_pixels: int | None = Field(
+        None,
+        ge=8,
+        description="Smallest face to look for, in pixels of the picture; unset: a 64th of the picture's longer side, "
+        "and 20 pixels with the pack `classic`, which ignores this. Less takes more time",
+    )
