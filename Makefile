@@ -54,11 +54,15 @@ test-packs: $(VENV)/.runtime
 	@FACEREC_MODEL__DIR=.cache/packs/classic $(BIN)/facerec model build --pack classic
 	@FACEREC_MODEL__DIR=.cache/packs/accurate FACEREC_MODEL__LICENCE=research $(BIN)/facerec model build --pack accurate
 
+# Most slow tests wait for processes: four processes keep two cores busy. Each has an emulator of its own.
+TEST_PROCESSES ?= 4
+PARALLEL := --numprocesses $(TEST_PROCESSES) --dist loadgroup --no-loadscope-reorder --durations 15
+
 test: $(VENV)/.dev test-packs ## Run all tests but parity
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 test-unit: $(VENV)/.runtime ## Run the unit tests alone
-	@$(BIN)/python -m pytest tests/unit $(ARGS)
+	@$(BIN)/python -m pytest $(PARALLEL) tests/unit $(ARGS)
 
 test-parity: install-reference test-packs ## Compare the engines with facenet-pytorch as published, and run what else needs torch
 	@$(BIN)/python -m pytest tests/parity tests/integration/test_gallery_cli.py::test_a_saved_pair_is_imported $(ARGS)

@@ -25,9 +25,9 @@ from pathlib import Path
 import httpx
 
 from benchmarks.attacks import ATTACKS
-from benchmarks.load import percentile
-from benchmarks.processes import cpu_seconds, descendants
-from benchmarks.system import ROOT, System
+from tests.support.load import percentile
+from tests.support.processes import CHECKOUT, cpu_seconds, descendants
+from tests.support.system import System
 
 OK = 200
 NICENESS = 10
@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=15, help="of a phase")
     parser.add_argument("--per-second", type=float, default=4, help="honest uploads")
     options = parser.parse_args()
-    photos = sorted((ROOT / "examples" / "probes").glob("*.jpg"))
+    photos = sorted((CHECKOUT / "examples" / "probes").glob("*.jpg"))
     rows = []
     with tempfile.TemporaryDirectory(prefix="facerec-bad-clients-") as folder:
         for name in options.attack or ATTACKS:
@@ -155,7 +155,7 @@ class Attack:
         told: dict[str, float] = {}
         port = httpx.URL(self._system.url).port
         words = ("-m", "benchmarks.attacks", self._name, "--port", str(port), "--seconds", str(self._seconds))
-        process = subprocess.Popen((sys.executable, *words), cwd=ROOT, stdout=subprocess.PIPE)
+        process = subprocess.Popen((sys.executable, *words), cwd=CHECKOUT, stdout=subprocess.PIPE)
         os.setpriority(os.PRIO_PROCESS, process.pid, NICENESS)
         try:
             time.sleep(LEAD_SECONDS)

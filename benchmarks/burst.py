@@ -17,14 +17,12 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
-from benchmarks.fleet_watch import FleetWatch, queue_counts
-from benchmarks.load import Reply, Upload, upload_all
 from benchmarks.roundtrip import OK, Photo, workload
-from benchmarks.system import ROOT, System
-
-Figures = dict[str, float | None]
+from tests.support.load import Reply, Upload, upload_all
+from tests.support.measurements.verdicts import BurstFigures, burst_summary
+from tests.support.processes import CHECKOUT
+from tests.support.system import FleetWatch, System, queue_counts
 
 
 def main() -> None:
@@ -36,7 +34,7 @@ def main() -> None:
     parser.add_argument("--bursts", type=int, default=2, help="one after the other, each from zero")
     parser.add_argument("--cooldown-seconds", type=float, default=0.0, help="of the autoscaler")
     parser.add_argument("--boot-seconds", type=float, default=0.0, help="of an emulated instance, before its worker")
-    parser.add_argument("--images", type=Path, default=ROOT / "examples", help="as of benchmarks.roundtrip")
+    parser.add_argument("--images", type=Path, default=CHECKOUT / "examples", help="as of benchmarks.roundtrip")
     options = parser.parse_args()
     environ = {
         "FACEREC_REPLY_STYLE": "name",
@@ -49,16 +47,16 @@ def main() -> None:
         boot = ("--boot-seconds", str(options.boot_seconds))
         with System(Path(folder) / "state", workers=None, options=boot, environ=environ) as system:
             system.run("enrol", "--folder", str(people))
-            bursts: list[Figures] = []
+            bursts: list[BurstFigures] = []
             for number in range(options.bursts):
                 bursts.append(burst(system, photos, options.requests, options.cooldown_seconds))
                 print(f"burst {number + 1}: {json.dumps(bursts[-1])}", file=sys.stderr)
-    told = summary(bursts, options.max_instances)
+    told = burst_summary(bursts, options.max_instances)
     print(json.dumps(told, allow_nan=False))
     sys.exit(1 if told["amiss"] else 0)
 
 
-def burst(system: System, photos: list[Photo], requests: int, cooldown_seconds: float) -> Figures:
+def burst(system: System, photos: list[Photo], requests: int, cooldown_seconds: float) -> BurstFigures:
     """Upload that many at once to a system at zero, and wait until it is at zero again."""
     chosen = [photos[index % len(photos)] for index in range(requests)]
     uploads = [Upload(f"{i:05d}_{photo.path.name}", photo.path.read_bytes()) for i, photo in enumerate(chosen)]
@@ -77,7 +75,7 @@ def burst(system: System, photos: list[Photo], requests: int, cooldown_seconds: 
     }
 
 
-def judged(system: System, replies: list[Reply], photos: list[Photo]) -> Figures:
+def judged(system: System, replies: list[Reply], photos: list[Photo]) -> BurstFigures:
     """How many replies came and were right, and what is left in the queues."""
     answered = [(reply, photo) for reply, photo in zip(replies, photos, strict=True) if reply.status == OK]
     wrong = [r for r, photo in answered if r.text.strip() != f"{Path(r.filename).stem}:{photo.answer}"]
@@ -93,29 +91,6 @@ def judged(system: System, replies: list[Reply], photos: list[Photo]) -> Figures
         "left_in_flight": in_flight,
         "left_responses": sum(queue_counts(system, f"{prefix}-resp-queue")),
     }
-
-
-def summary(bursts: list[Figures], max_instances: int) -> dict[str, Any]:
-    """Sums of what may be lost, the worst of what takes time, and what is amiss."""
-    sums = ("answered", "wrong", "lost", "left_visible", "left_in_flight", "left_responses")
-    worst = ("max_running", "to_first_answer_s", "to_last_answer_s", "to_zero_s")
-    figures: Figures = {name: sum(one[name] or 0 for one in bursts) for name in sums}
-    for name in worst:
-        seen = [value for one in bursts if (value := one[name]) is not None]
-        figures[name] = max(seen) if len(seen) == len(bursts) else None
-    return {**figures, "max_instances": max_instances, "bursts": bursts, "amiss": amiss(figures, max_instances)}
-
-
-def amiss(figures: Figures, max_instances: int) -> list[str]:
-    """What must not be, by the names of the figures."""
-    wrong = [
-        name for name in ("wrong", "lost", "left_visible", "left_in_flight", "left_responses") if figures[name] != 0
-    ]
-    if not figures["answered"]:
-        wrong.append("answered")
-    if not 0 < (figures["max_running"] or 0) <= max_instances:
-        wrong.append("max_running")
-    return wrong
 
 
 if __name__ == "__main__":

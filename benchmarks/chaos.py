@@ -23,15 +23,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from benchmarks.burst import Figures, amiss, judged
+from benchmarks.burst import judged
 from benchmarks.endless import Endless
-from benchmarks.fault_rules import Harm, Rule, of
-from benchmarks.faults.cases import NotHarmed
-from benchmarks.faulty_aws import FaultyAws, faulty_aws
-from benchmarks.fleet_watch import FleetWatch
 from benchmarks.roundtrip import workload
-from benchmarks.system import FACEREC, ROOT, System
 from facerec.local.ec2_host import emulated_ec2, running_instances
+from tests.support.faults.cases import NotHarmed
+from tests.support.faults.faulty_aws import FaultyAws, faulty_aws
+from tests.support.faults.rules import Harm, Rule, of
+from tests.support.measurements.verdicts import BurstFigures, burst_failures
+from tests.support.processes import CHECKOUT, facerec
+from tests.support.system import FleetWatch, System
 
 _DESCRIBE_FAILS_SECONDS = 20.0
 _FROZEN_SECONDS = 10.0
@@ -140,7 +141,7 @@ class Autoscaler:
     def start(self) -> None:
         """Start it."""
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen((*FACEREC, "autoscale"), cwd=ROOT, env=self._environ, stderr=log)
+            self._process = subprocess.Popen(facerec("autoscale"), cwd=CHECKOUT, env=self._environ, stderr=log)
 
     def kill(self) -> None:
         """End it without warning."""
@@ -168,7 +169,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=600, help="uploads in all, at least")
     parser.add_argument("--concurrency", type=int, default=200, help="uploads at once")
     parser.add_argument("--max-instances", type=int, default=4, help="the fleet's cap")
-    parser.add_argument("--images", type=Path, default=ROOT / "examples", help="as of benchmarks.roundtrip")
+    parser.add_argument("--images", type=Path, default=CHECKOUT / "examples", help="as of benchmarks.roundtrip")
     options = parser.parse_args()
     told = measured(options.requests, options.concurrency, options.max_instances, options.images)
     print(json.dumps(told, allow_nan=False))
@@ -220,7 +221,7 @@ def harmed(system: System, faults: Faults, crowd: Endless, requests: int, max_in
         except NotHarmed as exc:
             not_harmed = str(exc)
         to_zero = watch.zero_after(max(ended, time.monotonic()), 240)
-        figures: Figures = judged(system, crowd.replies, crowd.photos) | {
+        figures: BurstFigures = judged(system, crowd.replies, crowd.photos) | {
             "max_running": watch.most(),
             "to_last_answer_s": round(ended - began, 2),
             "to_zero_s": round(to_zero, 2),
@@ -231,7 +232,7 @@ def harmed(system: System, faults: Faults, crowd: Endless, requests: int, max_in
         "refused": crowd.refused,
         "faults": faults.done,
         "not_harmed": not_harmed,
-        "amiss": amiss(figures, max_instances),
+        "amiss": burst_failures(figures, max_instances),
     }
 
 

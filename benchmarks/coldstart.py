@@ -25,8 +25,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.measure import ROOT, SINGLE_THREADED, add_pack_option, machine, pack_artefact
+from benchmarks.measure import SINGLE_THREADED, add_pack_option, machine, pack_artefact
 from model.artefact import Artefact
+from tests.support.processes import CHECKOUT
 
 if TYPE_CHECKING:
     from facerec.engine.child import EngineSpec
@@ -40,7 +41,7 @@ def main() -> None:
     """Run it and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_pack_option(parser)
-    parser.add_argument("--image", type=Path, default=ROOT / "examples/probes/image_01.jpg")
+    parser.add_argument("--image", type=Path, default=CHECKOUT / "examples/probes/image_01.jpg")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--templates", type=int, default=10_000)
     parser.add_argument("--part", choices=["engine", "photo", "peak", "gallery", "worker"], help=argparse.SUPPRESS)
@@ -104,7 +105,7 @@ def start(*arguments: str) -> tuple[float, dict[str, Any]]:
     started = time.perf_counter()
     with subprocess.Popen(
         (sys.executable, "-m", "benchmarks.coldstart", *arguments),
-        cwd=ROOT,
+        cwd=CHECKOUT,
         env={**os.environ, **dict.fromkeys(SINGLE_THREADED, "1")},  # as an engine child has it
         stdout=subprocess.PIPE,
         text=True,

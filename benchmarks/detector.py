@@ -24,9 +24,10 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.agreement import edges, overlap
-from benchmarks.measure import ROOT, add_pack_option, machine, pack_artefact, pin
-from benchmarks.photos import SUFFIXES
+from benchmarks.measure import add_pack_option, machine, pack_artefact, pin
+from tests.support.measurements.agreement import edges, overlap
+from tests.support.measurements.photos import paths
+from tests.support.processes import CHECKOUT
 
 if TYPE_CHECKING:
     import numpy as np
@@ -58,7 +59,7 @@ def main() -> None:
     """Run it and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_pack_option(parser)
-    parser.add_argument("--images", type=Path, default=ROOT / "examples")
+    parser.add_argument("--images", type=Path, default=CHECKOUT / "examples")
     parser.add_argument("--engines", nargs="+", default=["onnxruntime", "openvino"])
     parser.add_argument("--limit", type=int, default=30, help="photos of each size")
     parser.add_argument("--rounds", type=int, default=3)
@@ -162,7 +163,7 @@ def _photos(folder: Path, limit: int) -> "dict[str, list[NDArray[np.uint8]]]":
     from model.imaging import decode  # noqa: PLC0415 - as in `measure`
 
     found: dict[str, list[NDArray[np.uint8]]] = {}
-    for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES):
+    for path in paths(folder):
         photo = decode(path.read_bytes())
         size = next(size for size, side in SIZES.items() if max(photo.shape[:2]) <= side)
         if len(found.setdefault(size, [])) < limit:

@@ -13,22 +13,15 @@ The last line is one JSON object. The exit status is 1 when a request was lost, 
 import argparse
 import json
 import sys
-from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
 from functools import partial
-from statistics import geometric_mean, median
-from typing import Any
+from statistics import median
 
 from autoscale.policy import Policy
 from autoscale.simulator.run import POLICIES, Outcome, simulate
 from autoscale.simulator.scenario import Scenarios
-
-FROM_ONE = "ours-from-one"
-Figures = dict[str, float]
-Table = dict[str, dict[str, Figures]]
-"""Trace → policy → figures."""
-Summary = dict[str, Any]
+from tests.support.measurements.verdicts import FROM_ONE, PolicyFigures, Table, comparison, comparison_failures
 
 
 def main() -> None:
@@ -55,12 +48,12 @@ def main() -> None:
         for (trace, name), figures in zip(tasks, results, strict=True):
             table[trace][name] = figures
             tell(trace, name, figures)
-    told = summary(table)
-    print(json.dumps({"traces": table, "summary": told}))
-    sys.exit(1 if amiss(told) else 0)
+    summary = comparison(table)
+    print(json.dumps({"traces": table, "summary": summary}))
+    sys.exit(1 if comparison_failures(summary) else 0)
 
 
-def measured(task: tuple[str, str], scenarios: Scenarios, policy: Policy, seeds: int) -> Figures:
+def measured(task: tuple[str, str], scenarios: Scenarios, policy: Policy, seeds: int) -> PolicyFigures:
     """The medians over the seeds; of what must not be, the worst."""
     trace, name = task
     environment = scenarios.environment
@@ -76,60 +69,7 @@ def measured(task: tuple[str, str], scenarios: Scenarios, policy: Policy, seeds:
     return {key: round(max(column) if key in worst else median(column), 6) for key, column in columns.items()}
 
 
-def summary(table: Table) -> Summary:
-    """How ours compares: geometric means of the ratios over the traces, and who dominates whom."""
-    baselines = [name for name in POLICIES if name != "ours"]
-    result: Summary = {}
-    for baseline in baselines:
-        result |= ratios(table, "ours", baseline)
-    pairs = [(trace, baseline) for trace in table for baseline in baselines]
-    result["pairs"] = len(pairs)
-    result["dominates"] = sum(dominates(table[trace]["ours"], table[trace][other]) for trace, other in pairs)
-    result["dominated_by"] = [
-        f"{other} on {trace}" for trace, other in pairs if dominates(table[trace][other], table[trace]["ours"])
-    ]
-    result["faster_than_ours"] = beaten(table, pairs, "p95_s")
-    result["cheaper_than_ours"] = beaten(table, pairs, "cost_per_1000")
-    result["over_cap"] = max(figures["over_cap"] for row in table.values() for figures in row.values())
-    result["lost"] = max(figures["lost"] for row in table.values() for figures in row.values())
-    one = [(trace, "target-tracking") for trace in table]
-    result["from_one"] = {
-        **ratios(table, FROM_ONE, "target-tracking"),
-        "dominates": sum(dominates(table[trace][FROM_ONE], table[trace][other]) for trace, other in one),
-        "dominated_by": [
-            f"{other} on {trace}" for trace, other in one if dominates(table[trace][other], table[trace][FROM_ONE])
-        ],
-        "pairs": len(one),
-    }
-    return result
-
-
-def amiss(told: Summary) -> list[str]:
-    """What must not be."""
-    wrong = [name for name in ("over_cap", "lost", "dominated_by") if told[name]]
-    return wrong + (["from_one dominated_by"] if told["from_one"]["dominated_by"] else [])
-
-
-def ratios(table: Table, ours: str, baseline: str) -> dict[str, float]:
-    """Ours by theirs: below 1 is better."""
-    known = baseline.replace("-", "_")
-    return {
-        f"{word}_vs_{known}": round(geometric_mean(row[ours][key] / row[baseline][key] for row in table.values()), 3)
-        for word, key in (("p95", "p95_s"), ("cost", "cost_per_1000"))
-    }
-
-
-def dominates(one: Figures, other: Figures) -> bool:
-    """Whether it is both faster and cheaper."""
-    return one["p95_s"] < other["p95_s"] and one["cost_per_1000"] < other["cost_per_1000"]
-
-
-def beaten(table: Table, pairs: Sequence[tuple[str, str]], key: str) -> list[str]:
-    """Where a baseline is better by one figure."""
-    return [f"{other} on {trace}" for trace, other in pairs if table[trace][other][key] < table[trace]["ours"][key]]
-
-
-def tell(trace: str, policy: str, figures: Figures) -> None:
+def tell(trace: str, policy: str, figures: PolicyFigures) -> None:
     """One line of progress."""
     print(
         f"  {trace:11} {policy:16} p50 {figures['p50_s']:7.2f} s  p95 {figures['p95_s']:7.2f} s  "

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.measure import (
-    ROOT,
     add_pack_option,
     gflop,
     interleaved,
@@ -31,8 +30,9 @@ from benchmarks.measure import (
     peaks_gflops,
     pin,
 )
-from benchmarks.photos import SUFFIXES
 from model.artefact import EMBEDDER, Artefact
+from tests.support.measurements import photos
+from tests.support.processes import CHECKOUT
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,7 +49,7 @@ def main() -> None:
     """Run it and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_pack_option(parser)
-    parser.add_argument("--images", type=Path, default=ROOT / "examples")
+    parser.add_argument("--images", type=Path, default=CHECKOUT / "examples")
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--limit", type=int, default=400, help="photos to take faces from")
     options = parser.parse_args()
@@ -102,7 +102,7 @@ def face_crops(engines: "dict[str, Engine]", folder: Path, limit: int) -> "NDArr
     from model.imaging import decode  # noqa: PLC0415 - as above
 
     engine = next(engine for name, engine in reversed(engines.items()) if not name.startswith("torch"))
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)[:limit]
+    paths = photos.paths(folder)[:limit]
     images = [decode(path.read_bytes()) for path in paths]
     crops = [engine.crop(image, face) for image in images for face in engine.detect(image)]
     if not crops:

@@ -8,8 +8,8 @@ from http import HTTPStatus
 
 import httpx
 
-from benchmarks.load import Reply
 from benchmarks.roundtrip import Photo
+from tests.support.load import Reply
 
 _REPLY_SECONDS = 240.0
 _LONGEST_PAUSE_SECONDS = 5.0

@@ -25,14 +25,12 @@ import statistics
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.agreement import counted, detected, edges, overlap, verdicts
 from benchmarks.measure import (
-    ROOT,
     add_pack_option,
+    default_engine,
     gflop,
     interleaved,
     machine,
@@ -43,10 +41,11 @@ from benchmarks.measure import (
     ratio,
 )
 from benchmarks.naive import GALLERY, Naive, gallery
-from benchmarks.photos import SIZES, by_size
 from model.artefact import EMBEDDER, Artefact
-from model.header import MEGAPIXEL, read_header
 from model.packs.catalogue import PACKS
+from tests.support.measurements.agreement import counted, detected, edges, overlap, verdicts
+from tests.support.measurements.photos import SIZES, by_size, grouped
+from tests.support.processes import CHECKOUT
 
 if TYPE_CHECKING:
     from model.engines import Engine
@@ -59,7 +58,7 @@ def main() -> None:
     """Run it and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_pack_option(parser)
-    parser.add_argument("--images", type=Path, default=ROOT / "examples")
+    parser.add_argument("--images", type=Path, default=CHECKOUT / "examples")
     parser.add_argument("--verdicts", type=Path, help="JSON file of faces that were judged by hand")
     parser.add_argument("--engine", default="auto")
     parser.add_argument("--precision", default="auto")
@@ -74,7 +73,7 @@ def main() -> None:
     artefacts = {pack: pack_artefact(pack) for pack in PACKS}
     artefact = artefacts[options.pack]
     engine = open_engine(artefact, options.engine, precision=options.precision)
-    photos = by_size(options.images, options.limit)
+    photos = by_size(options.images, options.limit, default_engine)
     peaks = peaks_gflops()
     result: dict[str, Any] = {"pack": options.pack}
     ways = Ways(artefact, engine, artefacts["classic"])
@@ -96,20 +95,6 @@ def main() -> None:
         "machine": machine(),
     }
     print(json.dumps(result))
-
-
-def grouped(photos: list[bytes], most: int, megapixels: float) -> list[list[bytes]]:
-    """Return the photos in as few batches as a worker would make of them, of nearly as many photos each.
-
-    A batch has `most` photos at most, and `megapixels` together or a single one.
-    """
-    sizes = [header.width * header.height / MEGAPIXEL for header in map(read_header, photos)]
-    for count in range(-(-len(photos) // most), len(photos)):
-        ends = [number * len(photos) // count for number in range(count + 1)]
-        spans = [slice(first, last) for first, last in pairwise(ends)]
-        if all(span.stop - span.start == 1 or sum(sizes[span]) <= megapixels for span in spans):
-            return [photos[span] for span in spans]
-    return [[photo] for photo in photos]
 
 
 class Ways:
@@ -187,8 +172,8 @@ class Ways:
 
 def faces(engines: "dict[str, Engine]", pack: str, folder: Path, judged: Path | None) -> dict[str, Any]:
     """Count the faces that a pack finds, in photos and where there are none."""
-    from benchmarks.faceless import seeded  # noqa: PLC0415 - as above
     from model.analysis import Limits, analyse  # noqa: PLC0415 - as above
+    from tests.support.faceless import seeded  # noqa: PLC0415 - as above
 
     print("faces of all photos, by all detectors", file=sys.stderr)
     figures = counted(pack, detected(engines, folder), verdicts(judged) if judged else [])

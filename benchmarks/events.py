@@ -19,38 +19,26 @@ where nothing was compared: no events came from the turns with events, or some f
 import argparse
 import json
 import os
-import statistics
 import sys
 import tempfile
 import time
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 from benchmarks.backlog import Backlog
-from benchmarks.processes import cpu_seconds, descendants
 from benchmarks.roundtrip import workload
-from benchmarks.system import ROOT, System
 from facerec.aws.clients import Clients
 from facerec.celery import TASK, FacerecCelery
 from facerec.settings import Settings
+from tests.support.measurements.verdicts import Turn, events_cost
+from tests.support.processes import CHECKOUT, cpu_seconds, descendants
+from tests.support.system import System
 
 _STALLED_SECONDS = 120
 _ENABLED = "FACEREC_EVENTS__ENABLED"
-_MOST_PERCENT = 5
 _TASKS_ALONE, _TASKS_IN_A_MESSAGE = 200, 10
-
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """One backlog's drain; CPU time in milliseconds for each task."""
-
-    worker_cpu_ms: float
-    process_cpu_ms: float
-    emulator_cpu_ms: float
-    sends_per_task: float
 
 
 def main() -> None:
@@ -59,7 +47,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=300, help="backlog of each turn")
     parser.add_argument("--warm", type=int, default=60, help="results of each backlog that are not counted")
     parser.add_argument("--rounds", type=int, default=6, help="pairs of turns")
-    parser.add_argument("--images", type=Path, default=ROOT / "examples", help="as of benchmarks.roundtrip")
+    parser.add_argument("--images", type=Path, default=CHECKOUT / "examples", help="as of benchmarks.roundtrip")
     options = parser.parse_args()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="facerec-events-")))
@@ -78,7 +66,7 @@ def main() -> None:
                 turns[enabled].append(_turn(system, backlog, options.requests, options.warm, enabled))
                 print(f"round {number + 1}: events {enabled} {turns[enabled][-1]}", file=sys.stderr)
         alone = _alone(backlog.settings)
-    summary = _summary(turns["false"], turns["true"], alone)
+    summary = events_cost(turns["false"], turns["true"], alone)
     print(json.dumps(summary))
     sys.exit(0 if summary["passed"] else 1)
 
@@ -125,7 +113,7 @@ def _alone(settings: Settings) -> float:
 def _used(worker: int) -> tuple[float, float]:
     """The CPU seconds of a worker with its engines, and of its own process alone."""
     whole = cpu_seconds(worker)
-    return whole, whole - cpu_seconds(*(pid for pid in descendants(worker) if pid != worker))
+    return whole, whole - cpu_seconds(*descendants(worker))
 
 
 def _collect(backlog: Backlog, done: int, until: int) -> int:
@@ -146,35 +134,6 @@ def _events(settings: Settings) -> int:
     url = sqs.get_queue_url(QueueName=settings.events_queue)["QueueUrl"]
     counts = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["ApproximateNumberOfMessages"])["Attributes"]
     return int(counts["ApproximateNumberOfMessages"])
-
-
-def _summary(off: list[Turn], on: list[Turn], alone: float) -> dict[str, object]:
-    def middle(turns: list[Turn]) -> dict[str, float]:
-        columns = [asdict(turn) for turn in turns]
-        return {name: round(statistics.median(column[name] for column in columns), 3) for name in columns[0]}
-
-    def differences(figure: str) -> list[float]:
-        """In percent: the lower quartile over the pairs, and their median."""
-        ratios = [getattr(b, figure) / getattr(a, figure) for a, b in zip(off, on, strict=True)]
-        lower, median, _ = statistics.quantiles(ratios * 2 if len(ratios) == 1 else ratios, method="inclusive")
-        return [round(ratio * 100 - 100, 1) for ratio in (lower, median)]
-
-    percent = round(alone / middle(off)["worker_cpu_ms"] * 100, 2)
-    lower, median = differences("worker_cpu_ms")
-    compared = all(turn.sends_per_task > 0 for turn in on) and not any(turn.sends_per_task for turn in off)
-    return {
-        "off": middle(off),
-        "on": middle(on),
-        "difference_percent": median,
-        "difference_lower_quartile_percent": lower,
-        "process_difference_percent": differences("process_cpu_ms")[1],
-        "events_cpu_ms": round(alone, 3),
-        "events_percent": percent,
-        "events_process_percent": round(alone / middle(off)["process_cpu_ms"] * 100, 1),
-        "rounds": len(off),
-        "compared": compared,
-        "passed": compared and percent < _MOST_PERCENT and lower <= _MOST_PERCENT,
-    }
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
 
 Seeded mutations of real photos in every supported format go to an engine child as a worker runs it, under a deadline,
 in batches of 1 to 8 that are decoded, detected and cropped together; `--embedded` of them go through the embedder too.
-Pictures without a face (`benchmarks.faceless`) come first: in `faces_false` of them one was seen.
+Pictures without a face (`tests.support.faceless`) come first: in `faces_false` of them one was seen.
 The last line is one JSON object: counts by outcome, and the child's memory in MB (start is after the first quarter of
 the inputs, when the compiled kernels that are kept have all been made; `rss_mb` is the course from there on). A picture
 that ends its child is kept in `--keep`. The exit status is 1 where there is one, where a child grew by more than
@@ -23,9 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmarks.faceless import seeded
-from benchmarks.measure import ROOT, add_pack_option, machine, pack_artefact
-from benchmarks.mutations import mutated, seeds
+from benchmarks.measure import add_pack_option, machine, pack_artefact
 from facerec.engine.analyser import ModelAnalyser
 from facerec.engine.child import REAL_ANALYSER, EngineSpec
 from facerec.engine.process import EngineDied, EngineProcess, EngineStumbled
@@ -34,6 +32,9 @@ from model.artefact import Artefact
 from model.embedding import Embeddings
 from model.engines import open_engine
 from model.header import InvalidImage
+from tests.support.faceless import seeded
+from tests.support.mutations import mutated, seeds
+from tests.support.processes import CHECKOUT
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -132,7 +133,7 @@ def main() -> None:
     parser.add_argument("--limit-seconds", type=float, default=60, help="deadline of a batch")
     parser.add_argument("--max-megapixels", type=float, default=50)
     parser.add_argument("--engine", default="auto")
-    parser.add_argument("--images", type=Path, default=ROOT / "examples")
+    parser.add_argument("--images", type=Path, default=CHECKOUT / "examples")
     parser.add_argument("--faceless-seeds", type=int, default=8, help="sets of pictures without a face")
     parser.add_argument("--growth-mb", type=float, default=GROWTH_MB, help="what a child may grow by from start to end")
     parser.add_argument("--keep", type=Path, help="folder for pictures that end a child; default a temporary one")

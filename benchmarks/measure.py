@@ -8,13 +8,16 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from model.artefact import Artefact
 from model.packs.build import build
 from model.packs.catalogue import DEFAULT, PACKS
+from tests.support.processes import CHECKOUT
 
-ROOT = Path(__file__).resolve().parents[1]
+if TYPE_CHECKING:
+    from model.engines import Engine
+
 PROC_STAT = Path("/proc/stat")
 _BUSY_WINDOW_SECONDS = 0.5
 SINGLE_THREADED = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")
@@ -48,7 +51,7 @@ def model_dir() -> Path:
     """Return where the model is: where the settings say, else in the checkout's cache if the tests have built one."""
     from facerec.settings import Settings  # noqa: PLC0415 - imported after the process has been pinned
 
-    built = ROOT / ".cache" / "model"
+    built = CHECKOUT / ".cache" / "model"
     return built if "FACEREC_MODEL__DIR" not in os.environ and built.exists() else Settings.load().model.dir
 
 
@@ -74,8 +77,15 @@ def pack_artefact(pack: str) -> Artefact:
         last = step
 
     return build(
-        PACKS[pack], output=ROOT / ".cache" / "packs" / pack, cache=Settings.load().model.cache_dir, report=report
+        PACKS[pack], output=CHECKOUT / ".cache" / "packs" / pack, cache=Settings.load().model.cache_dir, report=report
     )
+
+
+def default_engine() -> "Engine":
+    """The default pack's engine: whatever pack is measured, its photos are cut out by this one."""
+    from model.engines import open_engine  # noqa: PLC0415 - imported after the process has been pinned
+
+    return open_engine(pack_artefact(DEFAULT))
 
 
 def machine() -> dict[str, Any]:

@@ -16,9 +16,10 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.measure import ROOT, interleaved, machine, pack_artefact, pin
-from benchmarks.photos import SIZES, by_size
+from benchmarks.measure import default_engine, interleaved, machine, pack_artefact, pin
 from model.artefact import Artefact
+from tests.support.measurements.photos import SIZES, by_size
+from tests.support.processes import CHECKOUT
 
 if TYPE_CHECKING:
     import numpy as np
@@ -89,7 +90,7 @@ def gallery(dimension: int) -> "NDArray[np.float32]":
 def main() -> None:
     """Run it and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=Path, default=ROOT / "examples")
+    parser.add_argument("--images", type=Path, default=CHECKOUT / "examples")
     parser.add_argument("--limit", type=int, default=8, help="photos of each size")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
@@ -97,7 +98,7 @@ def main() -> None:
     artefact = pack_artefact("classic")
     ways = {side: Naive(artefact, side, gallery(artefact.dimension)) for side in SIDES}
     result: dict[str, Any] = {}
-    photos = by_size(options.images, options.limit)
+    photos = by_size(options.images, options.limit, default_engine)
     for size in SIZES:
         if not photos[size]:
             continue

@@ -31,10 +31,10 @@ from pathlib import Path
 
 from benchmarks.backlog import Backlog, NaiveBacklog
 from benchmarks.measure import add_pack_option, machine, pack_artefact
-from benchmarks.processes import cpu_seconds, descendants
 from benchmarks.roundtrip import Photo, ask, await_enrolment, workload
-from benchmarks.system import ROOT, System
 from facerec.settings import Settings
+from tests.support.processes import CHECKOUT, cpu_seconds, descendants
+from tests.support.system import System
 
 NAIVE_PROCESSES = 2
 BURST = 100
@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--naive-warm", type=int, default=20, help="the same of the naive tier, which starts warm")
     parser.add_argument("--rounds", type=int, default=3, help="turns of each side; medians are reported")
     parser.add_argument("--bursts", type=int, default=5, help="bursts of 100 uploads; the median is reported")
-    parser.add_argument("--images", type=Path, default=ROOT / "examples")
+    parser.add_argument("--images", type=Path, default=CHECKOUT / "examples")
     parser.add_argument("--skip-naive", action="store_true", help="without torch: ours and batch1 only")
     options = parser.parse_args()
     classic = pack_artefact("classic").directory  # what the naive tier runs whatever the pack
@@ -101,7 +101,7 @@ class Bench:
         self._backlog = Backlog(settings, photos, f"{settings.response_queue}-bench")
         self._naive_backlog = NaiveBacklog(settings, photos, f"{settings.response_queue}-naive")
         [self._emulator] = descendants(system.pid, "facerec.local.ministack_server")
-        [self._web, *_] = descendants(system.pid, "facerec.cli web")
+        self._web = min(descendants(system.pid, "facerec.cli web"))
 
     def ours(self, requests: int, warm: int, environ: Mapping[str, str]) -> Drained:
         """Our worker, with these settings beside its defaults."""
@@ -184,7 +184,7 @@ class Bench:
 def _naive_process(options: Mapping[str, str | None]) -> Iterator["subprocess.Popen[str]"]:
     process = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.naive_tier"],
-        cwd=ROOT,
+        cwd=CHECKOUT,
         # One process per core with one thread each: more threads would only fight over the cores.
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdin=subprocess.PIPE,

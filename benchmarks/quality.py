@@ -21,14 +21,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.measure import ROOT
 from facerec.engine.loading import analyser, load_artefact, open_engine
 from facerec.settings import Settings
 from model.faces import Box, EmbeddedFace, Quality
 from model.imaging import decode
 from model.quality import assess
+from tests.support.measurements.photos import paths
+from tests.support.processes import CHECKOUT
 
-PICTURES = {".jpg", ".jpeg", ".png", ".webp"}
 TIMED = 200
 Pixels = NDArray[np.uint8]
 Degrade = Callable[[Pixels, Box], Pixels]
@@ -37,7 +37,7 @@ Degrade = Callable[[Pixels, Box], Pixels]
 def main() -> None:
     """Run it and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=Path, default=ROOT / "examples" / "gallery")
+    parser.add_argument("--images", type=Path, default=CHECKOUT / "examples" / "gallery")
     options = parser.parse_args()
     settings = Settings.load()
     artefact = load_artefact(settings)
@@ -51,7 +51,7 @@ def main() -> None:
         return face, face.quality or assess(decode(data), face.box, face.landmarks, face.probability)
 
     people: dict[str, list[tuple[Path, EmbeddedFace, Quality]]] = {}
-    for path in sorted(path for path in options.images.rglob("*") if path.suffix.lower() in PICTURES):
+    for path in paths(options.images):
         found = primary(path.read_bytes())
         if found is None:
             say(f"{path}: no face")

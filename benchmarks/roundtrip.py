@@ -20,8 +20,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.load import Upload, percentile, upload_all
-from benchmarks.system import ROOT, System
+from tests.support.load import Upload, percentile, upload_all
+from tests.support.processes import CHECKOUT
+from tests.support.system import System
 
 BURST = 100
 OK = 200
@@ -42,7 +43,7 @@ def main() -> None:
     parser.add_argument("--concurrency", type=int, default=100)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--bursts", type=int, default=3, help="bursts of 100; the median is reported")
-    parser.add_argument("--images", type=Path, default=ROOT / "examples")
+    parser.add_argument("--images", type=Path, default=CHECKOUT / "examples")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="facerec-roundtrip-") as folder:
         people, photos = workload(options.images, Path(folder) / "people")

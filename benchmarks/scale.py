@@ -23,6 +23,7 @@ from autoscale.simulator.fleet import SimulatedFleet
 from autoscale.simulator.queue import Events, Queue
 from autoscale.simulator.run import simulate
 from autoscale.simulator.scenario import Environment, Load, LogNormal, Scenarios
+from tests.support.measurements.verdicts import scale_failures
 
 MILLION_AN_HOUR = 1_000_000 / 3600
 
@@ -44,12 +45,7 @@ def main() -> None:
     }
     timed = {str(count): controller_ms(count, environment) for count in (15, 100, 1000)}
     print(json.dumps(runs | {"controller_ms": timed}))
-    sys.exit(1 if amiss(runs) else 0)
-
-
-def amiss(runs: dict[str, dict[str, float]]) -> list[str]:
-    """What must not be."""
-    return [f"{name}: {what}" for name, figures in runs.items() for what in ("lost", "over_cap") if figures[what]]
+    sys.exit(1 if scale_failures(runs) else 0)
 
 
 def throttled(environment: Environment) -> Environment:

@@ -25,9 +25,9 @@ from typing import Any
 import httpx
 
 from benchmarks.measure import machine
-from benchmarks.processes import Usage, descendants, usage
 from benchmarks.roundtrip import OK, Photo, await_enrolment, workload
-from benchmarks.system import ROOT, System
+from tests.support.processes import CHECKOUT, Usage, descendants, usage
+from tests.support.system import System
 
 _LOOK_SECONDS = 5.0
 _TOLD_EVERY = 6
@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=20.0, help="after the warm-up")
     parser.add_argument("--warm-up-minutes", type=float, default=3.0, help="caches, connections, allocators")
     parser.add_argument("--clients", type=int, default=8, help="uploads at once")
-    parser.add_argument("--images", type=Path, default=ROOT / "examples", help="as of benchmarks.roundtrip")
+    parser.add_argument("--images", type=Path, default=CHECKOUT / "examples", help="as of benchmarks.roundtrip")
     options = parser.parse_args()
     if options.minutes < _LEAST_MINUTES:
         parser.error(f"--minutes must be at least {_LEAST_MINUTES:g}, or there is nothing to compare")
@@ -172,7 +172,7 @@ def _median(held: Sequence[Usage]) -> dict[str, float]:
 def _processes(system: System) -> dict[str, int]:
     """The web process, the worker and its engines by name; one that is replaced ends the measurement."""
     [web], [worker] = system.processes("facerec.cli web"), system.processes("celery -A facerec worker")
-    engines = enumerate(descendants(worker, "facerec.engine.child"), 1)
+    engines = enumerate(sorted(descendants(worker, "facerec.engine.child")), 1)
     return {"web": web, "worker": worker} | {f"engine {number}": pid for number, pid in engines}
 
 

@@ -28,12 +28,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.backlog import Backlog
-from benchmarks.faulty_aws import faulty_aws
 from benchmarks.measure import machine
-from benchmarks.processes import cpu_seconds, descendants
 from benchmarks.roundtrip import workload
-from benchmarks.system import ROOT, System
 from facerec.settings import Settings
+from tests.support.faults.faulty_aws import faulty_aws
+from tests.support.processes import CHECKOUT, cpu_seconds, descendants
+from tests.support.system import System
 
 _STALLED_SECONDS = 60
 _PARTS = ("process", "engines", "emulator")
@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=600, help="backlog of each turn")
     parser.add_argument("--warm", type=int, default=100, help="first results of each turn, which do not count")
     parser.add_argument("--rounds", type=int, default=3, help="turns of each worker; medians are reported")
-    parser.add_argument("--images", type=Path, default=ROOT / "examples")
+    parser.add_argument("--images", type=Path, default=CHECKOUT / "examples")
     parser.add_argument("--against", type=Path, metavar="TREE", help="a checkout to compare with")
     options = parser.parse_args()
     with ExitStack() as stack:
@@ -72,16 +72,16 @@ def main() -> None:
         os.environ.update({k: v for k, v in system.environ.items() if k.startswith(("AWS_", "FACEREC_"))})
         settings = Settings.load()
         backlog = Backlog(settings, photos, f"{settings.response_queue}-bench")
-        trees = [ROOT, *([options.against.resolve()] if options.against else [])]
+        trees = [CHECKOUT, *([options.against.resolve()] if options.against else [])]
         turns: dict[Path, list[Turn]] = {tree: [] for tree in trees}
         for number in range(options.rounds):
             # The side that begins changes, since what else the machine does may drift.
             for tree in trees if number % 2 else reversed(trees):
                 turns[tree].append(_turn(system, backlog, options.requests, options.warm, tree))
                 print(f"round {number + 1}: {tree.name} {turns[tree][-1]}", file=sys.stderr)
-        figures = _summary(turns[ROOT]) | {"calls": _calls(system, backlog, options.requests)}
+        figures = _summary(turns[CHECKOUT]) | {"calls": _calls(system, backlog, options.requests)}
         if options.against:
-            pairs = zip(turns[ROOT], turns[trees[1]], strict=True)
+            pairs = zip(turns[CHECKOUT], turns[trees[1]], strict=True)
             ratio = statistics.median(ours.process / other.process for ours, other in pairs)
             figures |= {"against": _summary(turns[trees[1]]), "process_ratio": round(ratio, 2)}
         print(json.dumps(figures))
@@ -108,7 +108,7 @@ def _turn(system: System, backlog: Backlog, requests: int, warm: int, tree: Path
 
 def _used(worker: int, emulator: int) -> tuple[float, float, float]:
     """The CPU seconds so far of a worker's own process, of its engines, and of the emulator."""
-    engines = cpu_seconds(*(pid for pid in descendants(worker) if pid != worker))
+    engines = cpu_seconds(*descendants(worker))
     return cpu_seconds(worker) - engines, engines, cpu_seconds(emulator)
 
 

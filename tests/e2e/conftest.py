@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.system import System
+from tests.support.system import System
 
 
 @pytest.fixture(scope="session")

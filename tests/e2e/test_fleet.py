@@ -9,12 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.fleet_watch import FleetWatch, queue_counts
-from benchmarks.load import Reply, Upload, upload_all
-from benchmarks.system import System
 from facerec.local.ec2_host import emulated_ec2, running_instances
 from facerec.processes.addresses import poll_until
+from tests.support.load import Reply, Upload, upload_all
 from tests.support.processes import CHECKOUT
+from tests.support.system import FleetWatch, System, queue_counts
 
 pytestmark = pytest.mark.timeout(400)
 

@@ -15,9 +15,9 @@ import boto3
 import httpx
 import pytest
 
-from benchmarks.load import Reply, Upload, upload_all
 from facerec.processes.addresses import poll_until
 from tests.support.emulated import EmulatedAws, environ_of
+from tests.support.load import Reply, Upload, upload_all
 from tests.support.pictures import PORTRAIT
 
 ROOT = Path(__file__).parents[2]

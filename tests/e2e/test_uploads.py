@@ -11,9 +11,9 @@ import httpx
 import pytest
 from PIL import Image
 
-from benchmarks.load import Upload, upload_all
-from benchmarks.system import System
+from tests.support.load import Upload, upload_all
 from tests.support.pictures import BAD, GOOD, PORTRAIT, encoded, portrait
+from tests.support.system import System
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 OBAMA = "face detected - Barack Obama"

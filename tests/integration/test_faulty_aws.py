@@ -11,11 +11,11 @@ from botocore.config import Config
 from botocore.exceptions import ClientError, HTTPClientError
 from botocore.exceptions import ConnectionError as BotocoreConnectionError
 
-from benchmarks.fault_rules import Harm, Rule, of
-from benchmarks.faulty_aws import FaultyAws, faulty_aws
 from facerec.aws.clients import Clients
 from facerec.settings import Settings
 from tests.support.emulated import EmulatedAws, changed
+from tests.support.faults.faulty_aws import FaultyAws, faulty_aws
+from tests.support.faults.rules import Harm, Rule, of
 
 BROKEN = (HTTPClientError, BotocoreConnectionError)
 

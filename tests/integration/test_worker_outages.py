@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.fault_rules import Harm, Rule
-from benchmarks.faulty_aws import FaultyAws, faulty_aws
 from facerec.messages import Outcome, RecognitionResult
 from facerec.object_keys import output_key
 from facerec.provision.provisioning import provision
 from facerec.settings import Settings
 from tests.fakes import engine as fake
 from tests.support.emulated import EmulatedAws
+from tests.support.faults.faulty_aws import FaultyAws, faulty_aws
+from tests.support.faults.rules import Harm, Rule
 from tests.support.workers import Tier, Worker
 
 LONG_HIDDEN = {"FACEREC_WORKER__TASK_TIME_LIMIT_SECONDS": "20", "FACEREC_QUEUE__VISIBILITY_TIMEOUT_SECONDS": "30"}

@@ -2,12 +2,12 @@
 
 import io
 from collections.abc import Callable
-from pathlib import Path
 
 from PIL import Image
 
-ROOT = Path(__file__).parents[2]
-PORTRAIT = ROOT / "examples/probes/image_01.jpg"
+from tests.support.processes import CHECKOUT
+
+PORTRAIT = CHECKOUT / "examples/probes/image_01.jpg"
 """A photo of Barack Obama that is not the enrolled one."""
 
 EXIF_ORIENTATION = 0x0112

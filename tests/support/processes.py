@@ -1,14 +1,17 @@
-"""Looking at processes, and running our commands, for tests that start real ones."""
+"""Runs our commands, and reads from /proc what processes do."""
 
+import os
 import socket
 import struct
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-CHECKOUT = Path(__file__).parent.parent.parent
+CHECKOUT = Path(__file__).resolve().parents[2]
 _LISTEN = "0A"
+_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 
 def facerec(*arguments: str) -> tuple[str, ...]:
@@ -34,28 +37,42 @@ def run(*arguments: str, environ: Mapping[str, str], timeout_seconds: float = 60
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What one process holds at a moment: resident memory in MB, open descriptors, threads."""
+
+    rss_mb: float
+    descriptors: int
+    threads: int
+
+
+def usage(pid: int) -> Usage:
+    """What a process holds; raises `FileNotFoundError` or `ProcessLookupError` when it has ended."""
+    fields = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    rss_kb = int(fields.get("VmRSS", "0 kB").split()[0])  # a zombie has none
+    descriptors = sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
+    return Usage(rss_kb / 1024, descriptors, int(fields["Threads"]))
+
+
 def alive(pid: int) -> bool:
     """Whether the process runs (a zombie does not)."""
-    return _stat(pid) not in {None, "Z"}
+    stat = _stat(pid)
+    return stat is not None and stat.state != "Z"
 
 
-def descendants(pid: int) -> set[int]:
-    """The ids of a process's children, their children, and so on."""
-    found: set[int] = set()
-    pending = [pid]
-    while pending:
-        for child in _children(pending.pop()):
-            found.add(child)
-            pending.append(child)
-    return found
+def descendants(root: int, *words: str) -> set[int]:
+    """The living descendants of a process, without itself, whose command line holds every one of the words."""
+    found = _tree(_stats(), {root}) - {root}
+    return {pid for pid in found if all(word in _command(pid) for word in words)}
 
 
-def resident_mb(pid: int) -> float:
-    """A process's resident memory in MB."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) / 1024
-    raise ProcessLookupError(pid)
+def cpu_seconds(*roots: int) -> float:
+    """User and system time so far of the processes, of their living descendants, and of the children they reaped.
+
+    The source is proc(5), `/proc/<pid>/stat`, in steps of 10 ms. A process that has ended counts nothing.
+    """
+    stats = _stats()
+    return sum(stats[pid].seconds for pid in _tree(stats, set(roots)) & stats.keys())
 
 
 def listening_addresses(pid: int) -> set[tuple[str, int]]:
@@ -89,16 +106,37 @@ def _listeners(pid: int, table: str) -> Iterator[tuple[str, tuple[str, int]]]:
         yield fields[9], (socket.inet_ntop(family, packed), int(port, 16))
 
 
-def _children(pid: int) -> list[int]:
-    try:
-        tasks = list(Path(f"/proc/{pid}/task").iterdir())
-        return [int(child) for task in tasks for child in (task / "children").read_text().split()]
-    except FileNotFoundError:
-        return []
+@dataclass(frozen=True, slots=True)
+class _Stat:
+    state: str
+    parent: int
+    seconds: float
 
 
-def _stat(pid: int) -> str | None:
+def _stats() -> dict[int, _Stat]:
+    pids = [int(path.name) for path in Path("/proc").glob("[0-9]*")]
+    return {pid: stat for pid in pids if (stat := _stat(pid)) is not None}
+
+
+def _stat(pid: int) -> _Stat | None:
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
-    except FileNotFoundError:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
         return None
+    # The name, in parentheses, may hold anything; field 3 follows it. utime to cstime are the fields 14 to 17.
+    fields = text.rpartition(")")[2].split()
+    return _Stat(fields[0], int(fields[1]), sum(map(int, fields[11:15])) / _TICKS_PER_SECOND)
+
+
+def _tree(stats: Mapping[int, _Stat], roots: set[int]) -> set[int]:
+    found = set(roots)
+    while more := {pid for pid, stat in stats.items() if stat.parent in found} - found:
+        found |= more
+    return found
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+    except (FileNotFoundError, ProcessLookupError):
+        return ""

@@ -24,6 +24,12 @@ def test_no_other_distribution_owns_our_package_names(package: str) -> None:
     assert set(packages_distributions().get(package, [])) <= {"facerec"}
 
 
+def test_tests_never_import_benchmarks() -> None:
+    """What both need is in `tests/support`."""
+    importing = re.compile(r"^\s*(from|import) benchmarks\b", re.MULTILINE)
+    assert [path for path in (ROOT / "tests").rglob("*.py") if importing.search(path.read_text())] == []
+
+
 def test_it_cannot_be_uploaded_by_mistake() -> None:
     """The registry refuses every distribution with a `Private ::` classifier."""
     setup = configparser.ConfigParser(interpolation=None)

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from benchmarks.faults.clients import Crowd, Harmful, Photo, Story, upload_under
-from benchmarks.faults.rig import Processes, Rig
-from benchmarks.faults.verdict import Ledger, Row, at_rest, judge, remains
 from tests.fakes.engine import SEGFAULT
 from tests.fakes.web_tier import picture
 from tests.support.artefacts import write_artefact
+from tests.support.faults.clients import Crowd, Harmful, Photo, Story, upload_under
+from tests.support.faults.rig import Processes, Rig
+from tests.support.faults.verdict import Ledger, Row, at_rest, judge, remains
 
 UNKNOWN = "Unknown"
 """What the fake engine's faces are with nobody enrolled."""

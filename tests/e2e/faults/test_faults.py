@@ -9,11 +9,11 @@ from functools import partial
 import httpx
 import pytest
 
-from benchmarks.fault_rules import Harm, Rule, of
-from benchmarks.faults import cases
-from benchmarks.faults.rig import Rig
-from benchmarks.faults.verdict import Row
 from tests.e2e.faults.conftest import Disturbed
+from tests.support.faults import cases
+from tests.support.faults.rig import Rig
+from tests.support.faults.rules import Harm, Rule, of
+from tests.support.faults.verdict import Row
 
 FAILURES = (
     Rule(Harm.RESET_BEFORE, share=0.07),

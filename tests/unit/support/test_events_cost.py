@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.events import Turn, _summary
+from tests.support.measurements.verdicts import Turn, events_cost
 
 _CHEAP_MS = 0.1
 
@@ -18,7 +18,7 @@ def summary(
     *on_ms: float, off_ms: float = 50.0, alone: float = _CHEAP_MS, on: float = 0.1, off: float = 0.0
 ) -> dict[str, Any]:
     """The summary of pairs with such turns."""
-    return _summary([turn(off_ms, off) for _ in on_ms], [turn(ms, on) for ms in on_ms], alone)
+    return events_cost([turn(off_ms, off) for _ in on_ms], [turn(ms, on) for ms in on_ms], alone)
 
 
 @pytest.mark.parametrize(

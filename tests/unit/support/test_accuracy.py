@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.accuracy import Photo, d_prime, distinct, figures, labelled
 from model.evaluation import Trials
+from tests.support.measurements.accuracy import Photo, d_prime, distinct, figures, labelled
 
 
 def touched(folder: Path, *names: str) -> Path:

@@ -22,14 +22,14 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from benchmarks.faults.cases import FAULTS, Fault, NotHarmed
-from benchmarks.faults.clients import Crowd, Photo, upload_under
-from benchmarks.faults.poisoned_worker import MARK
-from benchmarks.faults.rig import Rig
-from benchmarks.faults.verdict import Ledger, Row, at_rest, judge, remains
 from benchmarks.measure import machine
 from benchmarks.roundtrip import workload
-from benchmarks.system import ROOT
+from tests.support.faults.cases import FAULTS, Fault, NotHarmed
+from tests.support.faults.clients import Crowd, Photo, upload_under
+from tests.support.faults.poisoned_worker import MARK
+from tests.support.faults.rig import Rig
+from tests.support.faults.verdict import Ledger, Row, at_rest, judge, remains
+from tests.support.processes import CHECKOUT
 
 _WARM_UP = 20
 _REST_SECONDS = 240.0
@@ -74,7 +74,7 @@ def run(fault: Fault, requests: int, rate: float, logs: Path | None) -> Row:
         return {"fault": fault.name, "skipped": missing}
     with tempfile.TemporaryDirectory(prefix="facerec-faults-") as folder:
         state = Path(folder) if logs is None else logs / fault.name.replace(" ", "-").replace("%", "percent")
-        people, samples = workload(ROOT / "examples", Path(folder) / "people")
+        people, samples = workload(CHECKOUT / "examples", Path(folder) / "people")
         bodies = [(photo.path.read_bytes(), photo.answer) for photo in samples]
         with Rig(state, fault.processes(Path(folder)), _say) as rig:
             rig.run("enrol", "--folder", str(people))

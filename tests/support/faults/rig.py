@@ -5,7 +5,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -18,14 +17,14 @@ import boto3
 import httpx
 from botocore.config import Config
 
-from benchmarks.faulty_aws import FaultyAws, faulty_aws
 from facerec.local.emulator import EmulatorKind, emulator
 from facerec.local.environment import emulated_variables, without_aws
 from facerec.processes.addresses import LOOPBACK, answers_ok, free_port
 from facerec.processes.children import Command
 from facerec.processes.supervisor import Backoff, Child, Supervisor
+from tests.support.faults.faulty_aws import FaultyAws, faulty_aws
+from tests.support.processes import facerec
 
-FACEREC = (sys.executable, "-m", "facerec.cli")
 START_SECONDS = 120.0
 _RESTARTS = Backoff(first_seconds=0.5, times=20, stable_seconds=2)
 """The harness kills more often than a service manager expects."""
@@ -36,7 +35,7 @@ class Processes:
     """How the tiers are started: `worker` is the worker's command, `within` what stands before both tiers' commands."""
 
     workers: int = 2
-    worker: tuple[str, ...] = (*FACEREC, "worker")
+    worker: tuple[str, ...] = facerec("worker")
     within: tuple[str, ...] = ()
     environ: Mapping[str, str] = field(default_factory=dict)
 
@@ -81,7 +80,7 @@ class Rig:
 
     def start_tiers(self) -> None:
         """Start the web tier and the workers."""
-        [self.web] = self._supervisor.start(self._command("web", (*FACEREC, "web")))
+        [self.web] = self._supervisor.start(self._command("web", facerec("web")))
         self.workers = self._supervisor.start(
             *(self._command(f"worker{n + 1}", self._processes.worker) for n in range(self._processes.workers)),
             grace_seconds=10,
@@ -115,7 +114,7 @@ class Rig:
 
     def run(self, *arguments: str) -> None:
         """Run a `facerec` command; raises `RuntimeError` with its output."""
-        done = subprocess.run((*FACEREC, *arguments), env=self.environ, capture_output=True, text=True, check=False)
+        done = subprocess.run(facerec(*arguments), env=self.environ, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(
                 f"facerec {' '.join(arguments)} ended with {done.returncode}:\n{done.stdout}{done.stderr}"

@@ -5,7 +5,7 @@ from io import BytesIO
 import pytest
 from PIL import Image
 
-from benchmarks.engine import grouped
+from tests.support.measurements.photos import grouped
 
 
 def photo(megapixels: float) -> bytes:

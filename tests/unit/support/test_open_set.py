@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks import open_set
+from tests.support.measurements import open_set
 from tests.support.tails import TAILS
 
 

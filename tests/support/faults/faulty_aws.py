@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from benchmarks.fault_rules import Call, Harm, Rule, call_of, deleted, refusal
+from tests.support.faults.rules import Call, Harm, Rule, call_of, deleted, refusal
 
 _PIECE_BYTES = 65_536
 _LOOK_SECONDS = 0.05

@@ -1,12 +1,17 @@
-"""The photos of a measurement, as bytes and by size: thumbnails of 64 px, middling ones of 250 px, and large ones."""
+"""The photos of a measurement: by size (thumbnails of 64 px, middling ones of 250 px, large ones) and in batches."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from io import BytesIO
+from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from model.packs.catalogue import DEFAULT
+from model.header import MEGAPIXEL, read_header
+
+if TYPE_CHECKING:
+    from model.engines import Engine
 
 SIZES = ("64", "250", "large")
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
@@ -15,13 +20,19 @@ _SURROUNDINGS = 2.0  # sides of the square about a face, in sides of its box
 _JPEG_QUALITY = 92
 
 
-def by_size(folder: Path, limit: int) -> dict[str, list[bytes]]:
+def paths(folder: Path) -> list[Path]:
+    """The pictures below a folder, in the order of their names."""
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+
+
+def by_size(folder: Path, limit: int, opened: "Callable[[], Engine]") -> dict[str, list[bytes]]:
     """Return up to `limit` photos of each size, spread over the folder and its subfolders, duplicates left out.
 
-    A size that the folder lacks is made from its large photos: each of their faces with its surroundings, scaled.
+    A size that the folder lacks is made from its large photos: each face that the opened engine finds, with its
+    surroundings, scaled.
     """
     found: dict[str, dict[bytes, None]] = {size: {} for size in SIZES}
-    for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES):
+    for path in paths(folder):
         data = path.read_bytes()
         with Image.open(BytesIO(data)) as image:
             longest = max(image.size)
@@ -29,7 +40,7 @@ def by_size(folder: Path, limit: int) -> dict[str, list[bytes]]:
         found[size][data] = None
     photos = {size: _spread(list(found[size]), limit) for size in SIZES}
     if not photos["64"] or not photos["250"]:
-        squares = list(_faces(photos["large"]))
+        squares = list(_faces(photos["large"], opened()))
         for size in ("64", "250"):
             photos[size] = photos[size] or _spread([_scaled(square, int(size)) for square in squares], limit)
     if not any(photos.values()):
@@ -41,12 +52,9 @@ def _spread(photos: list[bytes], limit: int) -> list[bytes]:
     return [photos[index * len(photos) // limit] for index in range(limit)] if len(photos) > limit else photos
 
 
-def _faces(photos: Iterable[bytes]) -> Iterable[Image.Image]:
-    from benchmarks.measure import pack_artefact  # noqa: PLC0415 - only where faces must be cut out
-    from model.engines import open_engine  # noqa: PLC0415 - same
-    from model.imaging import decode  # noqa: PLC0415 - same
+def _faces(photos: Iterable[bytes], engine: "Engine") -> Iterable[Image.Image]:
+    from model.imaging import decode  # noqa: PLC0415 - imported after the process has been pinned
 
-    engine = open_engine(pack_artefact(DEFAULT))  # one for all: every pack is measured on the same photos
     for data in photos:
         pixels = decode(data)
         image = Image.fromarray(pixels)
@@ -62,3 +70,17 @@ def _scaled(square: Image.Image, side: int) -> bytes:
     stream = BytesIO()
     square.resize((side, side), Image.Resampling.LANCZOS).save(stream, "JPEG", quality=_JPEG_QUALITY)
     return stream.getvalue()
+
+
+def grouped(photos: list[bytes], most: int, megapixels: float) -> list[list[bytes]]:
+    """Return the photos in as few batches as a worker would make of them, of nearly as many photos each.
+
+    A batch has `most` photos at most, and `megapixels` together or a single one.
+    """
+    sizes = [header.width * header.height / MEGAPIXEL for header in map(read_header, photos)]
+    for count in range(-(-len(photos) // most), len(photos)):
+        ends = [number * len(photos) // count for number in range(count + 1)]
+        spans = [slice(first, last) for first, last in pairwise(ends)]
+        if all(span.stop - span.start == 1 or sum(sizes[span]) <= megapixels for span in spans):
+            return [photos[span] for span in spans]
+    return [[photo] for photo in photos]

@@ -14,14 +14,14 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from benchmarks.fault_rules import Harm, Rule, of
-from benchmarks.faults import clock
-from benchmarks.faults.clients import Harmful
-from benchmarks.faults.rig import START_SECONDS, Processes, Rig
-from benchmarks.faults.verdict import held
-from benchmarks.processes import descendants
 from facerec.processes.addresses import poll_until
 from facerec.processes.supervisor import Child
+from tests.support.faults import clock
+from tests.support.faults.clients import Harmful
+from tests.support.faults.rig import START_SECONDS, Processes, Rig
+from tests.support.faults.rules import Harm, Rule, of
+from tests.support.faults.verdict import held
+from tests.support.processes import descendants
 
 _LEAD_SECONDS = 4.0
 """Of undisturbed load before the first harm."""
@@ -220,7 +220,7 @@ def _no_namespaces() -> str | None:
 
 def _poisoned(folder: Path) -> Processes:
     del folder
-    return Processes(worker=(sys.executable, "-m", "benchmarks.faults.poisoned_worker"))
+    return Processes(worker=(sys.executable, "-m", "tests.support.faults.poisoned_worker"))
 
 
 _REFUSED = Rule(Harm.REFUSE, share=0.2, matches=of("s3"), code="SlowDown")

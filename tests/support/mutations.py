@@ -9,6 +9,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from tests.support.measurements import photos
+
 PNG_START = b"\x89PNG\r\n\x1a\n"
 SIDES = (48, 96, 160)  # pixels: a fuzz run is about variety, not about size
 HEADER_BYTES = 256
@@ -17,7 +19,7 @@ REPAIRED = 0.7  # share of PNGs whose checksums are made good
 
 def seeds(folder: Path) -> list[bytes]:
     """Return the photos below a folder as they are, and small in every format and mode that the decoder knows."""
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in {".jpg", ".jpeg", ".png", ".webp"})
+    paths = photos.paths(folder)
     found = [path.read_bytes() for path in paths]
     for number, path in enumerate(paths):
         with Image.open(path) as photo:

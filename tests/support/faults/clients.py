@@ -11,7 +11,7 @@ from http import HTTPStatus
 
 import httpx
 
-from benchmarks.faults.rig import Rig
+from tests.support.faults.rig import Rig
 
 _AGAIN = frozenset({HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS})
 _BROKEN_PAUSE_SECONDS = 1.0

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from benchmarks.agreement import Candidate, Verdict, candidates, counted, overlap, verdicts
-from benchmarks.faceless import KINDS, SIZES, faceless, seeded
 from model.faces import Box
+from tests.support.faceless import KINDS, SIZES, faceless, seeded
+from tests.support.measurements.agreement import Candidate, Verdict, candidates, counted, overlap, verdicts
 
 FACE, SAME_FACE_DRAWN_LARGER, ELSEWHERE = Box(10, 10, 50, 60), Box(8, 2, 54, 64), Box(200, 10, 240, 60)
 

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.mutations import mutated, seeds
 from model.analysis import Limits, analyse_batch
 from model.faces import ImageAnalysis
 from model.header import InvalidImage, read_header
 from model.imaging import decode
 from tests.fakes.pretend_engine import PretendEngine
+from tests.support.mutations import mutated, seeds
 from tests.support.processes import CHECKOUT
 
 MEGAPIXELS = 0.05

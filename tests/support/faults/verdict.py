@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.fault_rules import Call
-from benchmarks.faults.clients import Photo, Story
-from benchmarks.faults.rig import Rig
-from benchmarks.load import percentile
 from facerec.messages import Outcome
+from tests.support.faults.clients import Photo, Story
+from tests.support.faults.rig import Rig
+from tests.support.faults.rules import Call
+from tests.support.load import percentile
 
 _ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _COUNTS = ("ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible", "ApproximateNumberOfMessagesDelayed")

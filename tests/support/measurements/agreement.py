@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.photos import SUFFIXES
 from model.faces import Box
+from tests.support.measurements.photos import paths
 
 if TYPE_CHECKING:
     from model.engines import Engine
@@ -115,7 +115,7 @@ def detected(engines: "Mapping[str, Engine]", folder: Path) -> dict[str, list[Ca
 
     found: dict[str, list[Candidate]] = {}
     seen: set[bytes] = set()
-    for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES):
+    for path in paths(folder):
         data = path.read_bytes()
         content = hashlib.sha256(data).digest()
         if content not in seen:

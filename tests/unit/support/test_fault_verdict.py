@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks.fault_rules import Call
-from benchmarks.faults.clients import Photo, Story
-from benchmarks.faults.verdict import Ledger, Remains, judge
+from tests.support.faults.clients import Photo, Story
+from tests.support.faults.rules import Call
+from tests.support.faults.verdict import Ledger, Remains, judge
 
 ID = "11111111-1111-4111-8111-111111111111"
 OTHER = "22222222-2222-4222-8222-222222222222"

@@ -5,6 +5,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,8 +13,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-ROOT = Path(__file__).resolve().parents[1]
-FACEREC = (sys.executable, "-m", "facerec.cli")
+import boto3
+
+from facerec.local.ec2_host import emulated_ec2, running_instances
+from tests.support.processes import CHECKOUT, facerec
 
 
 class System:
@@ -68,7 +71,7 @@ class System:
         arguments = ("local", "up", "--no-flower", "--state", str(self.state), *self._options)
         with self._output.open("wb") as output:
             self._process = subprocess.Popen(
-                (*FACEREC, *arguments), cwd=ROOT, env=self._base, stdout=output, stderr=subprocess.STDOUT
+                facerec(*arguments), cwd=CHECKOUT, env=self._base, stdout=output, stderr=subprocess.STDOUT
             )
         deadline = time.monotonic() + self._start_timeout_seconds
         while not (exports := self._exports()):
@@ -115,7 +118,7 @@ class System:
     def run(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a `facerec` command against it; raises `CalledProcessError` with the output in its notes."""
         done = subprocess.run(
-            (*FACEREC, *arguments), cwd=ROOT, env=self.environ, capture_output=True, text=True, check=False
+            facerec(*arguments), cwd=CHECKOUT, env=self.environ, capture_output=True, text=True, check=False
         )
         if check and done.returncode:
             raise RuntimeError(
@@ -124,7 +127,7 @@ class System:
         return done
 
     @contextmanager
-    def worker(self, environ: Mapping[str, str] | None = None, *, tree: Path = ROOT) -> Iterator[int]:
+    def worker(self, environ: Mapping[str, str] | None = None, *, tree: Path = CHECKOUT) -> Iterator[int]:
         """One more worker, started as an operator does it from a checkout's root; yields its process id.
 
         It ends in good order at the end of the block. What it prints is in `bench-worker.log` in the state directory.
@@ -146,8 +149,8 @@ class System:
     def _exports(self) -> dict[str, str]:
         """The variables that `facerec local env` prints, once the system is ready; nothing before."""
         done = subprocess.run(
-            (*FACEREC, "local", "env", "--state", str(self.state)),
-            cwd=ROOT,
+            facerec("local", "env", "--state", str(self.state)),
+            cwd=CHECKOUT,
             env=self._base,
             capture_output=True,
             text=True,
@@ -157,3 +160,69 @@ class System:
             return {}
         words = shlex.split(done.stdout, comments=True)
         return dict(word.split("=", 1) for word in words if "=" in word)
+
+
+_LOOK_SECONDS = 0.1
+
+
+class FleetWatch:
+    """Counts pending and running instances ten times a second, in a thread of its own; a context manager."""
+
+    def __init__(self, system: System) -> None:
+        self._ec2 = emulated_ec2(system.environ)
+        self._prefix = system.environ.get("FACEREC_PREFIX", "facerec")
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self.seen: list[tuple[float, int]] = []
+        """(`time.monotonic()`, instances)."""
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End."""
+        self._stopped.set()
+        self._thread.join()
+
+    def most(self) -> int:
+        """The most instances at once."""
+        return max((count for _, count in self.seen), default=0)
+
+    def zero_after(self, moment: float, timeout_seconds: float) -> float:
+        """Seconds from `moment` (of `time.monotonic()`) until there are none and stay none for two seconds.
+
+        Raises `TimeoutError` when that does not come.
+        """
+        deadline = time.monotonic() + timeout_seconds
+        while time.monotonic() < deadline:
+            busy = [at for at, count in self.seen if count > 0 and at >= moment]
+            since = busy[-1] if busy else moment
+            if self.seen and self.seen[-1][1] == 0 and time.monotonic() - since > 2:
+                return since - moment
+            time.sleep(_LOOK_SECONDS)
+        raise TimeoutError(f"instances still run {timeout_seconds:g} s after the last answer")
+
+    def _run(self) -> None:
+        while not self._stopped.wait(_LOOK_SECONDS):
+            try:
+                count = len(running_instances(self._ec2, self._prefix, pending=True))
+            except Exception:  # noqa: BLE001, S112 - the emulator may be frozen on purpose
+                continue
+            self.seen.append((time.monotonic(), count))
+
+
+def queue_counts(system: System, queue: str) -> tuple[int, int]:
+    """Messages that are visible and in flight in a queue."""
+    sqs = boto3.Session(
+        aws_access_key_id=system.environ["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=system.environ["AWS_SECRET_ACCESS_KEY"],
+        region_name=system.environ["AWS_DEFAULT_REGION"],
+    ).client("sqs", endpoint_url=system.environ["AWS_ENDPOINT_URL"])
+    url = sqs.get_queue_url(QueueName=queue)["QueueUrl"]
+    names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+    attributes = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"]  # type: ignore[arg-type] # literals
+    return int(attributes[names[0]]), int(attributes[names[1]])  # type: ignore[index] # as above

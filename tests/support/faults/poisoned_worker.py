@@ -1,4 +1,4 @@
-"""A worker whose engine a marked picture kills: `python -m benchmarks.faults.poisoned_worker` is else `facerec worker`.
+"""A worker whose engine a marked picture kills: `python -m tests.support.faults.poisoned_worker`.
 
 No picture is known that kills the real engine. The marked ones are sound but for the mark behind their last byte; where
 one is among the images of a batch the engine process ends as a native crash ends it (SIGABRT), with the whole batch.
@@ -16,7 +16,7 @@ from model.faces import ImageAnalysis
 from model.header import InvalidImage
 
 MARK = b"poison"
-FACTORY = "benchmarks.faults.poisoned_worker:open_poisoned"
+FACTORY = "tests.support.faults.poisoned_worker:open_poisoned"
 
 
 class PoisonedAnalyser:

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from benchmarks import burst, elasticity, scale
+from tests.support.measurements import verdicts
 
-RIGHT: burst.Figures = {
+RIGHT: verdicts.BurstFigures = {
     "answered": 100,
     "wrong": 0,
     "lost": 0,
@@ -32,35 +32,35 @@ RIGHT: burst.Figures = {
         ({"max_running": 5}, ["max_running"]),
     ],
 )
-def test_a_burst_is_amiss(changed: burst.Figures, told: list[str]) -> None:
+def test_a_burst_is_amiss(changed: verdicts.BurstFigures, told: list[str]) -> None:
     """In any of several bursts."""
-    summary = burst.summary([RIGHT, RIGHT | changed], max_instances=4)
+    summary = verdicts.burst_summary([RIGHT, RIGHT | changed], max_instances=4)
     assert summary["amiss"] == told
 
 
 def test_a_burst_without_instances_is_amiss() -> None:
     """Something else answered."""
-    assert burst.amiss(RIGHT | {"max_running": 0}, max_instances=4) == ["max_running"]
+    assert verdicts.burst_failures(RIGHT | {"max_running": 0}, max_instances=4) == ["max_running"]
 
 
 def test_a_burst_without_answers_is_json() -> None:
     """What was not measured is null, and never better than what was."""
     nothing = RIGHT | {"answered": 0, "lost": 100, "to_first_answer_s": None}
-    summary = json.loads(json.dumps(burst.summary([nothing, nothing], max_instances=4), allow_nan=False))
+    summary = json.loads(json.dumps(verdicts.burst_summary([nothing, nothing], max_instances=4), allow_nan=False))
     assert summary["to_first_answer_s"] is None
     assert summary["amiss"] == ["lost", "answered"]
-    assert burst.summary([RIGHT, nothing], max_instances=4)["to_first_answer_s"] is None
+    assert verdicts.burst_summary([RIGHT, nothing], max_instances=4)["to_first_answer_s"] is None
 
 
-def figures(p95: float, cost: float, **worst: float) -> elasticity.Figures:
+def figures(p95: float, cost: float, **worst: float) -> verdicts.PolicyFigures:
     """One policy on one trace."""
     return {"p95_s": p95, "cost_per_1000": cost, "over_cap": 0.0, "lost": 0, **worst}
 
 
-def table(**changed: elasticity.Figures) -> elasticity.Table:
+def table(**changed: verdicts.PolicyFigures) -> verdicts.Table:
     """Ours is the fastest, and as cheap as any."""
     policies = ("naive", "keda", "target-tracking")
-    row = {"ours": figures(1, 1), elasticity.FROM_ONE: figures(1, 1), **{name: figures(2, 1) for name in policies}}
+    row = {"ours": figures(1, 1), verdicts.FROM_ONE: figures(1, 1), **{name: figures(2, 1) for name in policies}}
     return {"steady": row | changed}
 
 
@@ -74,16 +74,16 @@ def table(**changed: elasticity.Figures) -> elasticity.Table:
         ({"ours": figures(1, 1, over_cap=0.5)}, ["over_cap"]),
     ],
 )
-def test_a_comparison_is_amiss(changed: dict[str, elasticity.Figures], told: list[str]) -> None:
+def test_a_comparison_is_amiss(changed: dict[str, verdicts.PolicyFigures], told: list[str]) -> None:
     """Lost requests, a cap exceeded, or another policy that is both faster and cheaper."""
-    assert elasticity.amiss(elasticity.summary(table(**changed))) == told
+    assert verdicts.comparison_failures(verdicts.comparison(table(**changed))) == told
 
 
 def test_a_run_at_scale_is_amiss() -> None:
     """Which one, and why."""
     right = {"lost": 0, "over_cap": 0.0, "p95_s": 51.0}
-    assert scale.amiss({"flow": right}) == []
-    assert scale.amiss({"flow": right, "burst": right | {"over_cap": 3.0, "lost": 1}}) == [
+    assert verdicts.scale_failures({"flow": right}) == []
+    assert verdicts.scale_failures({"flow": right, "burst": right | {"over_cap": 3.0, "lost": 1}}) == [
         "burst: lost",
         "burst: over_cap",
     ]

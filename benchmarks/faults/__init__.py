@@ -1,1 +1,0 @@
-"""Faults injected into the real system while clients upload: what is lost, what is wrong, what is done twice."""
