@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
+from pathlib import Path
 
 from facerec.errors import ConfigurationError, FacerecError, ObjectMissing
 from facerec.ports import StoredObject
@@ -72,3 +73,21 @@ class InMemoryObjectStore:
             raise self.outage
         if self._buckets is not None and bucket not in self._buckets:
             raise ConfigurationError(f"there is no bucket {bucket!r}; has `facerec provision` been run?")
+
+
+class RecordingObjectStore(InMemoryObjectStore):
+    """`stored` are the keys that were put, `fetched` the last parts of the keys that were got."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fetched: list[str] = []
+        self.stored: list[str] = []
+
+    def put(self, bucket: str, key: str, body: bytes, content_type: str) -> None:
+        super().put(bucket, key, body, content_type)
+        self.stored.append(key)
+
+    def get(self, bucket: str, key: str) -> bytes:
+        body = super().get(bucket, key)
+        self.fetched.append(Path(key).name)
+        return body

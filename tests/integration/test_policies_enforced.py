@@ -24,7 +24,7 @@ from facerec.settings.resources import AwsSettings, QueueSettings
 from tests.fakes import engine as fake
 from tests.fakes.web_tier import picture
 from tests.support.emulated import EmulatedAws, changed
-from tests.support.iam_gate import ACCOUNT, IamGate, iam_gate
+from tests.support.iam import ACCOUNT, IamGate, iam_gate
 from tests.support.processes import facerec
 from tests.support.workers import Tier, Worker
 

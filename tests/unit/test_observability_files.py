@@ -13,7 +13,7 @@ import pytest
 import yaml
 from prometheus_client.core import Metric
 
-from tests.support.exported import exported, series
+from tests.support.metrics import exported, series
 
 ROOT = Path(__file__).parent.parent.parent
 FILES = ROOT / "deploy" / "observability"

@@ -4,16 +4,14 @@ No picture is known that kills the real engine. The marked ones are sound but fo
 one is among the images of a batch the engine process ends as a native crash ends it (SIGABRT), with the whole batch.
 """
 
-import functools
 import os
 from collections.abc import Iterator, Sequence
-from typing import Any
 
-from facerec.cli import cli
 from facerec.engine.analyser import open_analyser
 from facerec.engine.child import Analyser, EngineSpec
 from model.faces import ImageAnalysis
 from model.header import InvalidImage
+from tests.fakes.worker import run_worker
 
 MARK = b"poison"
 FACTORY = "tests.support.faults.poisoned_worker:open_poisoned"
@@ -43,8 +41,4 @@ def open_poisoned(spec: EngineSpec) -> PoisonedAnalyser:
 
 
 if __name__ == "__main__":
-    from tasks import worker
-
-    opened: Any = functools.partial(worker.Worker.open, factory=FACTORY)
-    worker.Worker.open = opened  # type: ignore[method-assign]  # no setting chooses the factory
-    cli(["worker"])
+    run_worker(FACTORY)

@@ -15,8 +15,8 @@ from facerec.settings import Settings
 from model.artefact import Artefact, BuildFailed, Report
 from model.packs import Pack
 from model.packs.catalogue import PACKS
+from tests.fakes.object_store import RecordingObjectStore
 from tests.support.artefacts import write_artefact
-from tests.support.shelf import Shelf
 
 
 @pytest.fixture
@@ -141,7 +141,7 @@ def test_push_and_pull_carry_the_model_to_another_machine(
     directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Through the model bucket of the settings."""
-    shelf = Shelf()
+    shelf = RecordingObjectStore()
     monkeypatch.setattr(bootstrap, "object_store", lambda _settings: shelf)
     artefact = write_artefact(directory)
     assert "is the current model in facerec-model-bucket" in run("push").stdout

@@ -7,15 +7,15 @@ import pytest
 from facerec.engine.registry import CURRENT, pull, push
 from facerec.errors import ConfigurationError
 from model.artefact import HEADER, Artefact, ArtefactInvalid, BuildFailed
+from tests.fakes.object_store import RecordingObjectStore
 from tests.support.artefacts import write_artefact
-from tests.support.shelf import Shelf
 
 BUCKET = "models-here"
 
 
 def test_a_pulled_model_is_the_pushed_one(tmp_path: Path) -> None:
     """Byte for byte, verified, in a directory that did not exist."""
-    shelf, built = Shelf(), write_artefact(tmp_path / "built")
+    shelf, built = RecordingObjectStore(), write_artefact(tmp_path / "built")
     sent = push(shelf, BUCKET, built)
     pulled = pull(shelf, BUCKET, tmp_path / "new" / "model")
     assert sent == sum(stamp.size_bytes for stamp in built.files.values())
@@ -26,7 +26,7 @@ def test_a_pulled_model_is_the_pushed_one(tmp_path: Path) -> None:
 
 def test_the_pointer_is_written_last(tmp_path: Path) -> None:
     """Whoever reads it finds everything that it points to."""
-    shelf = Shelf()
+    shelf = RecordingObjectStore()
     push(shelf, BUCKET, write_artefact(tmp_path))
     assert shelf.stored[-1] == CURRENT
     assert all(key.startswith("models/") for key in shelf.stored)
@@ -34,14 +34,14 @@ def test_the_pointer_is_written_last(tmp_path: Path) -> None:
 
 def test_a_second_push_sends_no_graph(tmp_path: Path) -> None:
     """Only the small descriptions are written again."""
-    shelf, built = Shelf(), write_artefact(tmp_path)
+    shelf, built = RecordingObjectStore(), write_artefact(tmp_path)
     push(shelf, BUCKET, built)
     assert push(shelf, BUCKET, built) == 0
 
 
 def test_a_pull_fetches_only_what_is_missing(tmp_path: Path) -> None:
     """A damaged graph is replaced; intact ones, and a complete directory, are left alone."""
-    shelf, here = Shelf(), tmp_path / "here"
+    shelf, here = RecordingObjectStore(), tmp_path / "here"
     push(shelf, BUCKET, write_artefact(tmp_path / "built"))
     pull(shelf, BUCKET, here)
     shelf.fetched.clear()
@@ -57,7 +57,7 @@ def test_a_pull_fetches_only_what_is_missing(tmp_path: Path) -> None:
 
 def test_an_earlier_model_can_be_pulled_by_its_id(tmp_path: Path) -> None:
     """The way back after a change of model."""
-    shelf = Shelf()
+    shelf = RecordingObjectStore()
     old, new = (write_artefact(tmp_path / seed, seed=seed) for seed in ("old", "new"))
     push(shelf, BUCKET, old)
     push(shelf, BUCKET, new)
@@ -67,7 +67,7 @@ def test_an_earlier_model_can_be_pulled_by_its_id(tmp_path: Path) -> None:
 
 def test_a_damaged_object_never_reaches_the_directory(tmp_path: Path) -> None:
     """The model that is there stays in use."""
-    shelf, here = Shelf(), tmp_path / "here"
+    shelf, here = RecordingObjectStore(), tmp_path / "here"
     push(shelf, BUCKET, write_artefact(tmp_path / "old", seed="old"))
     before = pull(shelf, BUCKET, here)
     push(shelf, BUCKET, write_artefact(tmp_path / "new", seed="new"))
@@ -82,7 +82,7 @@ def test_a_damaged_object_never_reaches_the_directory(tmp_path: Path) -> None:
 @pytest.mark.parametrize("pointer", [b"", b"{}", b"[]", b"\xff"])
 def test_a_damaged_pointer_is_one_sentence(tmp_path: Path, pointer: bytes) -> None:
     """Not a traceback at an instance's boot."""
-    shelf = Shelf()
+    shelf = RecordingObjectStore()
     shelf.put(BUCKET, CURRENT, pointer, "application/json")
     with pytest.raises(ConfigurationError, match="push a model again"):
         pull(shelf, BUCKET, tmp_path / "here")
@@ -91,12 +91,12 @@ def test_a_damaged_pointer_is_one_sentence(tmp_path: Path, pointer: bytes) -> No
 def test_an_empty_bucket_says_what_to_do(tmp_path: Path) -> None:
     """Nothing was pushed yet."""
     with pytest.raises(ConfigurationError, match="facerec model push"):
-        pull(Shelf(), BUCKET, tmp_path / "here")
+        pull(RecordingObjectStore(), BUCKET, tmp_path / "here")
 
 
 def test_a_damaged_model_is_not_pushed(tmp_path: Path) -> None:
     """The fleet would pull it."""
-    shelf, built = Shelf(), write_artefact(tmp_path)
+    shelf, built = RecordingObjectStore(), write_artefact(tmp_path)
     built.path("onet.onnx").write_bytes(b"damaged")
     with pytest.raises(ArtefactInvalid):
         push(shelf, BUCKET, built)
@@ -105,7 +105,7 @@ def test_a_damaged_model_is_not_pushed(tmp_path: Path) -> None:
 
 def test_a_pull_never_replaces_other_files(tmp_path: Path) -> None:
     """A mistyped directory is refused."""
-    shelf = Shelf()
+    shelf = RecordingObjectStore()
     push(shelf, BUCKET, write_artefact(tmp_path / "built"))
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.jpg").write_bytes(b"a")
