@@ -104,7 +104,7 @@ def face_crops(engines: "dict[str, Engine]", folder: Path, limit: int) -> "NDArr
     engine = next(engine for name, engine in reversed(engines.items()) if not name.startswith("torch"))
     paths = photos.paths(folder)[:limit]
     images = [decode(path.read_bytes()) for path in paths]
-    crops = [engine.crop(image, face) for image in images for face in engine.detect(image)]
+    crops = [engine.cropper.crop(image, face) for image in images for face in engine.detect(image)]
     if not crops:
         raise SystemExit(f"there are no faces in the photos of {folder}")
     return np.stack(crops)

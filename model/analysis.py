@@ -154,7 +154,9 @@ def _detect(
         picture = each.picture
         faces, more = _chosen(next(found), picture, engine.center_weight, limits.max_faces)
         sharper = _sharper(engine, each, faces, limits)
-        crops = [engine.crop(sharper.pixels, _scaled(face, picture.reduction / sharper.reduction)) for face in faces]
+        crops = [
+            engine.cropper.crop(sharper.pixels, _scaled(face, picture.reduction / sharper.reduction)) for face in faces
+        ]
         yield _Detection(
             picture.width,
             picture.height,

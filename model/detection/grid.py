@@ -1,12 +1,12 @@
-"""One-look detectors: every cell of three grids over the picture says whether it is a face, its box and five points.
+"""Grid detectors: every cell of three grids over the picture gives a score, a box and five points of a face.
 
 YuNet (Wu et al., "YuNet: a tiny millisecond-level face detector", 2023) and SCRFD (Guo et al., arXiv:2105.04714) differ
-in how a cell's numbers are read, and in nothing else here. Both find faces from 10 pixels up to about 40 % of what they
-are shown, so a large picture is looked at twice: as a whole in small, and in detail.
+only in how a cell's numbers are read. Both find faces from 10 pixels up to about 40 % of their input, so a large
+picture is searched at two sizes: small as a whole, and in detail.
 
-YuNet's points are drawn to the level when a head is turned in the plane: they show about half of the turn, and the
-embedding drifts away from the upright one's (30 degrees: median cosine 0.75 on 32 photos). Such a face is turned back
-and looked at once more (0.93). One more look would not help: the points of each are drawn to its own level.
+YuNet underestimates how far a head is turned in the plane: its points show about half of the turn, and the embedding
+moves away from the upright one (30 degrees: median cosine 0.75 on 32 photos). Such a face is turned back and detected
+a second time (0.93). A third time would not help, because the points are biased towards the level of each input.
 """
 
 from collections import defaultdict
@@ -20,14 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.alignment import warp
-from model.detection.proposals import Net, suppress_by_union
+from model.detection import Net, suppress_by_union
 from model.faces import Box, DetectedFace, Landmarks
 
 STRIDES = (8, 16, 32)
 SMALL_SIDE, WHOLE_SIDE, DETAIL_SIDE = 160, 256, 640
-"""Lengths of the longer side at which a picture is shown: a thumbnail, any other as a whole, and in detail."""
+"""Lengths of the longer side of an input: a thumbnail, any other picture as a whole, and in detail."""
 LARGEST_SIDE = 3840
-"""Where smaller faces are asked for: takes 1 GB."""
+"""The longest input when small faces are asked for: it takes 1 GB."""
 
 OUTPUTS = {
     "yunet": tuple(f"{kind}_{stride}" for kind in ("cls", "obj", "bbox", "kps") for stride in STRIDES),
@@ -35,36 +35,42 @@ OUTPUTS = {
 }
 """The outputs of each network, in their order."""
 
-_THUMBNAIL = 128  # pixels of the longer side up to which a picture is a thumbnail
-_WHOLE_IS_ENOUGH = 400  # pixels of the longer side up to which no detail is lost in `WHOLE_SIDE`
-_LEAST_FACE = 10  # pixels of the smallest face that these networks find (YuNet, section 4)
-_SECOND_LOOKS = 100  # faces of a picture that are looked at again, the largest first
-_LARGEST_EXPONENT = 7.0  # of a size in strides: larger than any picture shown, and small enough for float32
-_ASTRAY = 0.2  # of the canvas's side, between its middle and a face that is another one
-_BATCH = 8  # pictures at a time
-_BATCH_PIXELS = 640 * 640  # and what they may have together: bounds the memory
+_THUMBNAIL = 128
+"""The longer side of a thumbnail at most, in pixels."""
+_WHOLE_IS_ENOUGH = 400
+"""The longer side up to which `WHOLE_SIDE` loses no detail, in pixels."""
+_LEAST_FACE = 10
+"""The smallest face that these networks find, in pixels (YuNet, section 4)."""
+_SECOND_LOOKS = 100
+"""Faces of a picture that are detected a second time at most, the largest first."""
+_LARGEST_EXPONENT = 7.0
+"""The limit of a size's exponent, in strides: beyond any input, and small enough for float32."""
+_ASTRAY = 0.2
+"""A face farther than this share of the side from the middle of a second input is another face."""
+_BATCH, _BATCH_PIXELS = 8, 640 * 640
+"""Inputs in a batch, and their pixels together; they bound the memory."""
 
 Floats = NDArray[np.float32]
 
 
 class Reading(Protocol):
-    """How a network's outputs are read."""
+    """How a network's inputs are made and its outputs are read."""
 
     anchors: int
-    """How many answers each cell gives."""
+    """How many faces each cell describes."""
 
     def pixels(self, canvases: NDArray[np.uint8]) -> Floats:
         """Return the network's input (N, 3, H, W) for RGB canvases (N, H, W, 3)."""
 
     def scores(self, outputs: Mapping[str, Floats], stride: int) -> Floats:
-        """Return the scores (N, A) of a grid's answers, 0 to 1."""
+        """Return the scores (N, A) of a grid, 0 to 1."""
 
     def boxes(self, values: Floats, cells: Floats, stride: int) -> Floats:
         """Return boxes (K, 4) as corners in pixels, from the network's values (K, 4) and the cells' (column, row)."""
 
 
 class YuNet:
-    """YuNet of March 2023 as OpenCV Zoo publishes it: BGR from 0 to 255, one answer a cell, sizes as exponents."""
+    """YuNet of March 2023 as OpenCV Zoo publishes it: BGR from 0 to 255, one face a cell, sizes as exponents."""
 
     anchors = 1
 
@@ -79,15 +85,13 @@ class YuNet:
 
     def boxes(self, values: Floats, cells: Floats, stride: int) -> Floats:
         """Return centre and size as corners."""
-        centres, halves = (
-            (cells + values[:, :2]) * stride,
-            np.exp(values[:, 2:].clip(max=_LARGEST_EXPONENT)) * (stride / 2),
-        )
+        centres = (cells + values[:, :2]) * stride
+        halves = np.exp(values[:, 2:].clip(max=_LARGEST_EXPONENT)) * (stride / 2)
         return np.concatenate([centres - halves, centres + halves], axis=1)
 
 
 class Scrfd:
-    """SCRFD with keypoints: RGB from -1 to 1, two answers a cell, distances to the four sides."""
+    """SCRFD with keypoints: RGB from -1 to 1, two faces a cell, distances to the four sides."""
 
     anchors = 2
 
@@ -101,18 +105,18 @@ class Scrfd:
         return outputs[f"score_{stride}"][..., 0]
 
     def boxes(self, values: Floats, cells: Floats, stride: int) -> Floats:
-        """Return the sides at their distances from the cell's corner."""
+        """Return the four sides from their distances to the cell's corner."""
         corners = cells * stride
         return np.concatenate([corners - values[:, :2] * stride, corners + values[:, 2:] * stride], axis=1)
 
 
 @dataclass(frozen=True, slots=True)
 class _View:
-    """One picture shown at one size."""
+    """One picture at one size."""
 
     picture: int
     scale: float
-    """Pixels of the view for one of the picture."""
+    """Pixels of the view per pixel of the picture."""
     width: int
     height: int
     canvas: tuple[int, int]
@@ -120,7 +124,7 @@ class _View:
 
 
 class _Answers(NamedTuple):
-    """What a network says of faces, in pixels of what it was shown."""
+    """The faces that a network found, in pixels of its input."""
 
     scores: Floats
     """(K,)."""
@@ -131,11 +135,12 @@ class _Answers(NamedTuple):
 
 
 class GridDetector:
-    """A `Detector` of one network, a callable from float32 (N, 3, H, W) to its outputs, named by `outputs`.
+    """A `Detector` of one network; `outputs` names its outputs in their order.
 
-    `threshold` is the least score of a face, `overlap` the intersection over union from which two are one. A face is
-    looked at again where its score is below `doubtful`, and where its points show a turn above `upright_degrees`; it is
-    turned back by `turn_factor` times as much. A doubtful face that this closer look does not see is dropped.
+    `threshold` is the least score of a face, `overlap` the intersection over union above which two boxes are one face.
+    A face is detected a second time, closer, if its score is below `doubtful`, or if its points show a turn above
+    `upright_degrees`; it is turned back by `turn_factor` times that turn. A doubtful face that is not found the second
+    time is dropped.
     """
 
     def __init__(
@@ -160,9 +165,9 @@ class GridDetector:
         self._turn_factor = turn_factor
 
     def least_side(self, width: int, height: int, min_face_pixels: int | None) -> int | None:
-        """Return the longest side at which the picture will be shown.
+        """Return the longer side of the network's largest input.
 
-        Without `min_face_pixels` that shows faces of a 64th of the longer side.
+        Without `min_face_pixels` it shows faces of a 64th of the longer side.
         """
         longer = max(width, height)
         if longer <= _THUMBNAIL:
@@ -177,7 +182,7 @@ class GridDetector:
     def detect_batch(
         self, images: Sequence[NDArray[np.uint8]], sides: Sequence[int | None]
     ) -> list[list[DetectedFace]]:
-        """Return the faces of each picture; views of equal shape go through the network together."""
+        """Return the faces of each picture; the network processes views of equal shape together."""
         views = defaultdict(list)
         for number, (image, side) in enumerate(zip(images, sides, strict=True)):
             for view in _views(number, image, side or max(image.shape)):
@@ -193,10 +198,10 @@ class GridDetector:
                 for view, (scores, boxes, points) in zip(group, self._look(canvases), strict=True):
                     scale = np.float32(view.scale)
                     found[view.picture].append(_Answers(scores, boxes / scale, points / scale))
-        return self._looked_at_again(images, [self._merged(answers) for answers in found])
+        return self._closer(images, [self._merged(answers) for answers in found])
 
     def _look(self, canvases: NDArray[np.uint8]) -> Iterator[_Answers]:
-        """Yield what the network says of each canvas (N, H, W, 3)."""
+        """Yield the faces that the network finds in each canvas (N, H, W, 3)."""
         outputs = dict(zip(self._outputs, self._net(self._reading.pixels(canvases)), strict=True))
         owners, parts = [], []
         for stride in STRIDES:
@@ -229,19 +234,19 @@ class GridDetector:
             for face in largest_first
         ]
 
-    def _looked_at_again(
+    def _closer(
         self, images: Sequence[NDArray[np.uint8]], faces: Sequence[Sequence[DetectedFace]]
     ) -> list[list[DetectedFace]]:
-        """Return the faces, those that are doubtful or turned in the plane after a closer look."""
-        again = [
+        """Return the faces after a second detection of those that are doubtful or turned in the plane."""
+        second = [
             (picture, face)
             for picture, found in enumerate(faces)
             for face in found[:_SECOND_LOOKS]
             if face.probability < self._doubtful or abs(_turn(face)) > self._upright
         ]
         seen: dict[tuple[int, DetectedFace], DetectedFace | None] = {}
-        for first in range(0, len(again), _BATCH):
-            group = again[first : first + _BATCH]
+        for first in range(0, len(second), _BATCH):
+            group = second[first : first + _BATCH]
             matrices = [_upright(face, self._turn_factor) for _, face in group]
             canvases = [
                 warp(images[picture], matrix, SMALL_SIDE) for (picture, _), matrix in zip(group, matrices, strict=True)
@@ -262,7 +267,7 @@ class GridDetector:
 
 
 def resized(image: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
-    """Return an RGB picture scaled to a size; averaged where it shrinks to less than half, so that nothing aliases."""
+    """Return an RGB picture scaled to a size; below half the size it is averaged, so that nothing aliases."""
     if image.shape[:2] == (height, width):
         return image
     shrinks = 2 * width < image.shape[1] or 2 * height < image.shape[0]
@@ -271,7 +276,7 @@ def resized(image: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uin
 
 
 def _views(number: int, image: NDArray[np.uint8], side: int) -> Iterator[_View]:
-    """Yield how a picture is shown: as a whole, and in detail where `side` asks for more."""
+    """Yield a picture's views: as a whole, and in detail if `side` asks for more."""
     height, width = image.shape[:2]
     for longer in (side,) if side <= WHOLE_SIDE else (WHOLE_SIDE, side):
         scale = longer / max(height, width)
@@ -280,7 +285,7 @@ def _views(number: int, image: NDArray[np.uint8], side: int) -> Iterator[_View]:
 
 
 def _whole_cells(pixels: float) -> int:
-    """Return the next length that the coarsest grid divides."""
+    """Return the length rounded up to a multiple of the coarsest stride."""
     return ceil(pixels / STRIDES[-1]) * STRIDES[-1]
 
 
@@ -289,13 +294,13 @@ def _pairs(points: NDArray[np.floating]) -> Landmarks:
 
 
 def _turn(face: DetectedFace) -> float:
-    """Return by how much the line between the eyes is turned from level, in radians."""
+    """Return the angle of the line between the eyes, in radians; 0 is level."""
     (left_x, left_y), (right_x, right_y) = face.landmarks[:2]
     return atan2(right_y - left_y, right_x - left_x)
 
 
 def _upright(face: DetectedFace, turn_factor: float) -> NDArray[np.float64]:
-    """Return the (2, 3) matrix that shows a face turned back, in the middle of `SMALL_SIDE` and half as large."""
+    """Return the (2, 3) matrix that turns a face back, centred in `SMALL_SIDE` and half as large."""
     box, turn = face.box, turn_factor * _turn(face)
     side = max(hypot(box.x_max - box.x_min, box.y_max - box.y_min) / sqrt(2), 1.0)
     rotation = SMALL_SIDE / 2 / side * np.array([[cos(turn), sin(turn)], [-sin(turn), cos(turn)]])

@@ -1,8 +1,8 @@
 """MTCNN face detection, equal to facenet-pytorch 2.5.3's to a fraction of a pixel, without torch.
 
-Three small networks in a row: P-Net proposes faces at every scale of a pyramid, R-Net weeds and refines, O-Net
-decides and finds the landmarks (Zhang et al. 2016, arXiv:1604.02878). What surrounds them follows the published
-code in its float32 roundings, because a floor that falls the other way moves a box by a whole pixel.
+Three small networks in a row: P-Net proposes faces at every scale of a pyramid, R-Net filters and refines them, O-Net
+decides and finds the landmarks (Zhang et al. 2016, arXiv:1604.02878). The code around them follows the published
+code in its float32 rounding, because a floor that falls the other way moves a box by a whole pixel.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,29 +10,21 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from model.detection.packing import CELL, STRIDE, Tile
-from model.detection.proposals import (
-    IntegralImage,
-    Net,
-    Outputs,
-    ProposalNet,
-    TileByTile,
-    proposed,
-    suppress_by_smaller,
-    suppress_by_union,
-)
+from model.detection import Boxes, Net, suppress_by_smaller, suppress_by_union
+from model.detection.integral_image import IntegralImage
+from model.detection.proposals import CELL, STRIDE, Outputs, ProposalNet, Tile, TileByTile, propose
 from model.faces import Box, DetectedFace
 
-BATCHES = {24: 64, 48: 16}  # crops of a size at a time: fits a cache, and bounds the memory for any number of them
+BATCHES = {24: 64, 48: 16}
+"""Crops at a time, by their side in pixels: a batch fits a cache, and bounds the memory for any number of crops."""
 
 
 class Mtcnn:
-    """Finds faces with three networks, each a callable from float32 (N, 3, H, W) to a tuple of arrays.
+    """The `Detector` made of three networks, each a `Net`; P-Net may be a `ProposalNet` instead.
 
-    P-Net may be a `ProposalNet` instead, which lays out the scales of a picture as suits it.
-    P-Net and R-Net return regression and probability, O-Net regression, landmarks and probability, shaped as
-    `model.export.mtcnn` says. `min_face_size` is in pixels, `thresholds` are the three networks' probabilities,
-    `factor` is the ratio of neighbouring scales.
+    P-Net and R-Net return regression and probability, O-Net regression, landmarks and probability, with the shapes in
+    `model.export`. `min_face_size` is in pixels, `thresholds` are the three networks' least probabilities, `factor` is
+    the ratio of neighbouring scales.
     """
 
     def __init__(
@@ -51,22 +43,17 @@ class Mtcnn:
         self._thresholds = thresholds
         self._factor = factor
 
-    def detect(self, image: NDArray[np.uint8]) -> list[DetectedFace]:
-        """Return the faces of an RGB picture (H, W, 3), the largest first; none in one too small to hold a face."""
-        (faces,) = self.detect_batch([image])
-        return faces
-
     def least_side(self, width: int, height: int, min_face_pixels: int | None) -> None:
-        """Nothing: a picture is always looked at in full size, as published."""
+        """Return None: a picture is always searched in full size, as published."""
 
     def detect_batch(
         self,
         images: Sequence[NDArray[np.uint8]],
-        sides: Sequence[int | None] = (),  # noqa: ARG002 - as `Detector`
+        sides: Sequence[int | None],  # noqa: ARG002 - as `Detector`
     ) -> list[list[DetectedFace]]:
-        """Return what `detect` returns for each picture; the second and third network see the crops of all at once.
+        """Return the faces of each picture; R-Net and O-Net process the crops of all pictures together.
 
-        Holds 16 bytes for each pixel of all the pictures.
+        It holds 16 bytes for each pixel of all the pictures.
         """
         if not images:
             return []
@@ -74,12 +61,12 @@ class Mtcnn:
         proposals = [self._propose(integral) for integral in integrals]
         return [_faces(*decided) for decided in self._decide(integrals, self._refine(integrals, proposals))]
 
-    def _propose(self, integral: IntegralImage) -> NDArray[np.float32]:
+    def _propose(self, integral: IntegralImage) -> Boxes:
         """Return P-Net's proposals as squares, float32 (N, 4)."""
         scales = pyramid_scales(integral.height, integral.width, self._min_face_size, self._factor)
         sizes = tuple((int(integral.height * scale + 1), int(integral.width * scale + 1)) for scale in scales)
         candidates: list[list[NDArray[np.float32]]] = [[] for _ in scales]
-        for tile, outputs in proposed(self._pnet, integral, sizes):
+        for tile, outputs in propose(self._pnet, integral, sizes):
             found = _candidates(tile, outputs, scales[tile.scale], self._thresholds[0])
             if found.size:
                 candidates[tile.scale].append(found)
@@ -97,7 +84,7 @@ class Mtcnn:
     def _refine(
         self, integrals: Sequence[IntegralImage], proposals: Sequence[NDArray[np.float32]]
     ) -> list[NDArray[np.float32]]:
-        """Return the squares of each picture that R-Net keeps, moved to where it sees the face, float32 (N, 4)."""
+        """Return the squares of each picture that R-Net keeps, moved by its regression, float32 (N, 4)."""
         refined = []
         for boxes, (regression, probability) in _classify(self._rnet, integrals, proposals, 24, outputs=(4, 2)):
             passed = np.flatnonzero(probability[:, 1] > self._thresholds[1])
@@ -116,7 +103,7 @@ class Mtcnn:
             passed = np.flatnonzero(probability[:, 1] > self._thresholds[2])
             shown, scores = boxes[passed], probability[passed, 1]
             sides = shown[:, 2:] - shown[:, :2] + 1
-            # Five x, then five y, as fractions of the box that O-Net was shown.
+            # Five x, then five y, as fractions of the box that was cut out for O-Net.
             landmarks = points[passed].reshape(-1, 2, 5).transpose(0, 2, 1) * sides[:, np.newaxis]
             landmarks = landmarks + shown[:, np.newaxis, :2] - 1
             moved = _regressed(shown, regression[passed])
@@ -126,7 +113,7 @@ class Mtcnn:
 
 
 def pyramid_scales(height: int, width: int, min_face_size: int, factor: float) -> list[float]:
-    """Return the scales for P-Net: from the smallest face filling one cell to the whole picture filling one."""
+    """Return P-Net's scales: from the smallest face filling one cell to the whole picture filling one cell."""
     scale = CELL / min_face_size
     side = min(height, width) * scale
     scales = []
@@ -152,7 +139,7 @@ def _candidates(tile: Tile, outputs: Outputs, scale: float, threshold: float) ->
 
 
 def _row_by_row(parts: list[NDArray[np.float32]]) -> NDArray[np.float32]:
-    """Return the candidates of one scale in the order of its cells, which decides between equal probabilities."""
+    """Return the candidates of one scale in the order of its cells, which breaks ties between probabilities."""
     candidates = np.concatenate(parts)
     return candidates if len(parts) == 1 else candidates[np.lexsort((candidates[:, 0], candidates[:, 1]))]
 
@@ -165,9 +152,9 @@ def _classify(
     *,
     outputs: tuple[int, ...],
 ) -> list[tuple[NDArray[np.float32], list[NDArray[np.float32]]]]:
-    """Return, for each picture, its boxes that hold at least one pixel of it and the net's outputs for their crops.
+    """Return, for each picture, its boxes that contain at least one pixel of it, and the net's outputs for their crops.
 
-    The published code cuts with 1-based inclusive corners and fails where a box lies wholly outside.
+    The published code cuts with 1-based inclusive corners, and fails for a box wholly outside the picture.
     """
     cuts = [_cut(integral, boxes) for integral, boxes in zip(integrals, proposals, strict=True)]
     ends = np.cumsum([len(boxes) for boxes, _ in cuts])
@@ -181,7 +168,7 @@ def _classify(
 
 
 def _cut(integral: IntegralImage, boxes: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
-    """Return the boxes that reach into the picture, and what of it they hold, 0-based and past-the-end (N, 4)."""
+    """Return the boxes that overlap the picture, and their parts inside it, 0-based and past-the-end (N, 4)."""
     corners = np.trunc(boxes).astype(np.intp)
     np.maximum(corners[:, :2], 1, out=corners[:, :2])
     corners[:, :2] -= 1
@@ -193,7 +180,7 @@ def _cut(integral: IntegralImage, boxes: NDArray[np.float32]) -> tuple[NDArray[n
 def _batched(
     integrals: Sequence[IntegralImage], corners: Sequence[NDArray[np.intp]], size: int
 ) -> Iterator[NDArray[np.float32]]:
-    """Yield the crops of all the pictures in their order, a full batch at a time and the rest last."""
+    """Yield the crops of all the pictures in their order, in full batches and the rest last."""
     batch: list[NDArray[np.float32]] = []
     room = BATCHES[size]
     for integral, boxes in zip(integrals, corners, strict=True):
@@ -226,14 +213,14 @@ def _faces(
 
 
 def _regressed(boxes: NDArray[np.float32], regression: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Move each corner by its fraction of the box's sides, counted inclusively (`bbreg`)."""
+    """Return the boxes with each corner moved by its fraction of the sides, counted inclusively (`bbreg`)."""
     sides = boxes[:, 2:] - boxes[:, :2] + 1
     moved: NDArray[np.float32] = boxes + regression * np.tile(sides, 2)
     return moved
 
 
 def _squared(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Grow each box about its centre to a square (`rerec`)."""
+    """Return each box grown about its centre to a square (`rerec`)."""
     sides = boxes[:, 2:] - boxes[:, :2]
     longest = sides.max(axis=1, keepdims=True)
     corners = boxes[:, :2] + sides * np.float32(0.5) - longest * np.float32(0.5)

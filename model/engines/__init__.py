@@ -1,10 +1,7 @@
-"""Engines: what runs the networks, all behind one protocol and all with the same results.
-
-Importing this package imports no engine.
-"""
+"""Engines run the networks of an artefact: one protocol, the same results. Importing this package imports no engine."""
 
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Protocol
@@ -17,20 +14,23 @@ from model.detection import Detector
 from model.embedding import Cropper, Embeddings
 from model.faces import DetectedFace
 
-PREFERENCE = ("openvino", "onnxruntime")  # of `auto`: the fastest first
+PREFERENCE = ("openvino", "onnxruntime")
+"""The order in which `auto` tries the engines: the fastest first."""
 _EXTRAS = {"openvino": "worker", "onnxruntime": "worker", "torch": "export"}
+_NATIVE_BF16 = frozenset({"amx_bf16", "avx512_bf16"})
+"""Linux's names of the bfloat16 instructions. Without them OpenVINO emulates bfloat16, three times slower."""
+_CPU = Path("/proc/cpuinfo")
 
 
 class EngineUnavailable(Exception):
-    """The engine is not installed, is none of ours, or cannot compute so on this CPU; the text says what to do."""
+    """The engine is unknown, not installed, or lacks the precision on this CPU; the text says what to do."""
 
 
 class Engine(Protocol):
-    """A loaded model; one thread at a time may use it.
+    """A loaded model, for one thread at a time.
 
-    `name` is `openvino`, `onnxruntime` or `torch`, `precision` what the embedder's numbers are (`fp32` or `bf16`),
-    `model_id` whose embeddings these are, whatever the precision, `center_weight` the pack's rule for the primary face.
-    Pictures are RGB, uint8 (H, W, 3).
+    `name` is `openvino`, `onnxruntime` or `torch`. `precision` is the embedder's, `fp32` or `bf16`; it is no part of
+    `model_id`. `center_weight` is the pack's rule for the primary face. Pictures are RGB, uint8 (H, W, 3).
     """
 
     name: str
@@ -40,23 +40,17 @@ class Engine(Protocol):
 
     @property
     def detector(self) -> Detector:
-        """What finds faces."""
+        """The pack's detector."""
 
     @property
     def cropper(self) -> Cropper:
-        """What cuts them out for the embedder."""
+        """Cuts faces out for `embed`."""
 
     def prepare(self) -> Iterator[None]:
-        """Make, one step after another of some 100 ms at most, what would else be made when it is first asked for."""
+        """Compile and warm up ahead of the first picture, in steps of at most some 100 ms."""
 
     def detect(self, image: NDArray[np.uint8]) -> list[DetectedFace]:
-        """Return the faces, the largest first; an empty list for none or for a picture too small to hold one."""
-
-    def detect_batch(self, images: Sequence[NDArray[np.uint8]]) -> list[list[DetectedFace]]:
-        """Return what `detect` returns for each picture, for less than one by one where they are small."""
-
-    def crop(self, image: NDArray[np.uint8], face: DetectedFace) -> NDArray[np.uint8]:
-        """Return what `embed` wants to see of a face: uint8 (S, S, 3), S being the artefact's image size."""
+        """Return the faces, the largest first; none for a picture too small to hold one."""
 
     def embed(self, crops: NDArray[np.uint8]) -> Embeddings:
         """Return the embeddings of crops (N, S, S, 3), N >= 1."""
@@ -69,16 +63,16 @@ def open_engine(
     cache_directory: Path | None = None,
     precision: str = "auto",
 ) -> Engine:
-    """Load the artefact into the engine of that name; `auto` takes OpenVINO where installed, else ONNX Runtime.
+    """Load the artefact into the named engine; `auto` is OpenVINO, or ONNX Runtime where OpenVINO is not installed.
 
-    `threads` are the cores it may use at a time. `cache_directory` keeps OpenVINO's compiled networks, for a
-    quicker next start; it may be shared by processes. `precision` is `fp32`, `bf16` or `auto`, which takes bf16 where
-    engine and CPU have it. Raises `EngineUnavailable`.
+    `threads` is how many cores it uses at a time. `cache_directory` keeps OpenVINO's compiled networks for a faster
+    start; processes may share it. `precision` is `fp32`, `bf16`, or `auto`: bf16 where engine and CPU have it. Raises
+    `EngineUnavailable`.
     """
     if name not in {"auto", *_EXTRAS}:
         raise EngineUnavailable(f"there is no engine {name!r}: choose auto, {', '.join(_EXTRAS)}")
-    # OpenVINO's package imports its model converter where it can: 0.1 s and 10 MB for what nothing here uses.
-    sys.modules.setdefault("openvino.tools.ovc", None)  # type: ignore[arg-type]  # as `import` itself marks an absent one
+    # OpenVINO's package imports its model converter if it can: 0.1 s and 10 MB that nothing here uses.
+    sys.modules.setdefault("openvino.tools.ovc", None)  # type: ignore[arg-type]  # `import` marks an absent module so
     candidates = PREFERENCE if name == "auto" else (name,)
     for candidate in candidates:
         try:
@@ -94,32 +88,30 @@ def open_engine(
     ) from missing
 
 
-_NATIVE = frozenset({"amx_bf16", "avx512_bf16"})
-"""The instructions for bfloat16, as Linux names them. Without them OpenVINO emulates it, three times slower."""
-_CPU = Path("/proc/cpuinfo")
+def detect_one(detector: Detector, image: NDArray[np.uint8]) -> list[DetectedFace]:
+    """Return the faces of one RGB picture, uint8 (H, W, 3), at the size that the detector asks for."""
+    (faces,) = detector.detect_batch([image], [detector.least_side(image.shape[1], image.shape[0], None)])
+    return faces
 
 
-def choose(wanted: str, capabilities: Collection[str], flags: Collection[str]) -> str:
-    """Return `fp32` or `bf16` for what is wanted: one of these or `auto`.
+def choose_precision(wanted: str, capabilities: Collection[str], flags: Collection[str]) -> str:
+    """Return `fp32` or `bf16` for `wanted`, which may also be `auto`; raises `EngineUnavailable`.
 
-    `capabilities` are the runtime's own report on this CPU, with `BF16` where it offers bfloat16, `flags` the CPU's.
-    Every engine of a machine chooses alike. Raises `EngineUnavailable`.
+    `capabilities` is the runtime's report on this CPU, which contains `BF16` if it offers bfloat16. `flags` is the
+    CPU's own list (`cpu_flags`).
     """
     if wanted not in {"auto", "fp32", "bf16"}:
         raise EngineUnavailable(f"there is no precision {wanted!r}: choose auto, fp32 or bf16")
-    if wanted == "fp32":
-        return "fp32"
-    if "BF16" not in capabilities:
-        if wanted == "auto":
-            return "fp32"
+    if wanted == "bf16" and "BF16" not in capabilities:
         raise EngineUnavailable(
             "this CPU does not compute in bf16, which takes AMX or AVX512-BF16: choose the precision auto or fp32"
         )
-    return "bf16" if wanted == "bf16" or not _NATIVE.isdisjoint(flags) else "fp32"
+    native = "BF16" in capabilities and not _NATIVE_BF16.isdisjoint(flags)
+    return "bf16" if wanted == "bf16" or (wanted == "auto" and native) else "fp32"
 
 
 def cpu_flags(path: Path = _CPU) -> frozenset[str]:
-    """Return the instructions that this CPU has, by Linux's names; none where Linux does not say."""
+    """Return the names of this CPU's instruction sets; empty if the file cannot be read or lists none."""
     try:
         lines = path.read_text(encoding="ascii", errors="replace").splitlines()
     except OSError:
@@ -128,7 +120,7 @@ def cpu_flags(path: Path = _CPU) -> frozenset[str]:
 
 
 def require_fp32(wanted: str, engine: str) -> None:
-    """Raise `EngineUnavailable` where another precision is demanded of an engine that has float32 alone."""
+    """Raise `EngineUnavailable` if another precision is wanted of an engine that has only fp32."""
     if wanted not in {"auto", "fp32"}:
         raise EngineUnavailable(
             f"the engine {engine} computes in fp32 only, not in {wanted}: choose the precision auto or fp32, "

@@ -1,69 +1,42 @@
-"""The artefact on ONNX Runtime: small to install and quick to start, for machines without OpenVINO."""
+"""The artefact on ONNX Runtime: small to install and quick to start; and the engine over ONNX graphs in general."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
 from model.artefact import EMBEDDER, Artefact
-from model.detection import Detector
+from model.detection import Detector, Net
 from model.detection.grid import OUTPUTS, GridDetector, Scrfd, YuNet
 from model.detection.mtcnn import Mtcnn
-from model.detection.proposals import Net, ProposalNet
+from model.detection.proposals import ProposalNet
 from model.embedding import Embeddings, cropper, normalised, preprocess
-from model.engines import require_fp32
+from model.engines import detect_one, require_fp32
 from model.faces import DetectedFace
 
 
-class Graphs(Protocol):
-    """Loads graphs as callables from float32 (N, C, H, W) to their outputs, in the way that suits their use."""
-
-    def embedder(self, path: Path) -> Net:
-        """Return a network of crops of one size, any number at a time."""
-
-    def looks(self, path: Path) -> Net:
-        """Return a network of pictures of a few sizes, up to eight at a time; its outputs hold until the next call."""
-
-    def proposals(self, path: Path) -> Net | ProposalNet:
-        """Return MTCNN's first network."""
-
-    def crops(self, path: Path, size: int) -> Net:
-        """Return MTCNN's second or third network, of crops of this side, any number at a time."""
-
-
 class GraphEngine:
-    """The `Engine` whose networks are ONNX graphs."""
+    """The `Engine` whose networks are ONNX graphs, loaded by any runtime."""
 
-    def __init__(self, name: str, precision: str, artefact: Artefact, graphs: Graphs) -> None:
+    def __init__(self, name: str, precision: str, artefact: Artefact, embedder: Net, detector: Detector) -> None:
         self.name = name
         self.precision = precision
         self.model_id = artefact.model_id
         self.center_weight = artefact.center_weight
-        self.detector = detector(artefact, graphs)
+        self.detector = detector
         self.cropper = cropper(artefact.crop)
         self._spec = artefact.embedder
-        self._embedder = graphs.embedder(artefact.path(EMBEDDER))
+        self._embedder = embedder
 
     def prepare(self) -> Iterator[None]:
-        """Nothing is made when it is first asked for."""
+        """Do nothing: these networks are ready once they are loaded."""
         yield from ()
 
     def detect(self, image: NDArray[np.uint8]) -> list[DetectedFace]:
         """Return the faces, the largest first."""
-        (faces,) = self.detect_batch([image])
-        return faces
-
-    def detect_batch(self, images: Sequence[NDArray[np.uint8]]) -> list[list[DetectedFace]]:
-        """Return the faces of each picture, the largest first."""
-        sides = [self.detector.least_side(image.shape[1], image.shape[0], None) for image in images]
-        return self.detector.detect_batch(images, sides)
-
-    def crop(self, image: NDArray[np.uint8], face: DetectedFace) -> NDArray[np.uint8]:
-        """Return what the embedder sees of a face, uint8 (S, S, 3)."""
-        return self.cropper.crop(image, face)
+        return detect_one(self.detector, image)
 
     def embed(self, crops: NDArray[np.uint8]) -> Embeddings:
         """Return the embeddings of crops (N, S, S, 3)."""
@@ -71,64 +44,49 @@ class GraphEngine:
         return normalised(outputs, self._spec)
 
 
-def detector(artefact: Artefact, graphs: Graphs) -> Detector:
-    """Return the pack's detector over its graphs."""
+def build_detector(
+    artefact: Artefact,
+    grid: Callable[[Path], Net],
+    proposals: Callable[[Path], Net | ProposalNet],
+    crops: Callable[[Path, int], Net],
+) -> Detector:
+    """Return the pack's detector.
+
+    `grid` loads the network of a `GridDetector`, `proposals` MTCNN's first network, and `crops` its second and third,
+    given the side of their crops in pixels.
+    """
     options = artefact.detector.options
     if artefact.detector.kind == "mtcnn":
         return Mtcnn(
-            graphs.proposals(artefact.path("pnet.onnx")),
-            graphs.crops(artefact.path("rnet.onnx"), 24),
-            graphs.crops(artefact.path("onet.onnx"), 48),
+            proposals(artefact.path("pnet.onnx")),
+            crops(artefact.path("rnet.onnx"), 24),
+            crops(artefact.path("onet.onnx"), 48),
             options["min_face_size"],
             tuple(options["thresholds"]),
             options["factor"],
         )
     reading = YuNet() if artefact.detector.kind == "yunet" else Scrfd()
-    net = graphs.looks(artefact.path("detector.onnx"))
-    return GridDetector(net, OUTPUTS[artefact.detector.kind], reading, **options)
+    return GridDetector(grid(artefact.path("detector.onnx")), OUTPUTS[artefact.detector.kind], reading, **options)
 
 
 def open_engine(artefact: Artefact, threads: int, _cache_directory: Path | None, precision: str) -> GraphEngine:
-    """Load the artefact; ONNX Runtime keeps no cache of its own and has no bfloat16 on the CPUs that we run on."""
+    """Load the artefact; ONNX Runtime has no cache, and no bfloat16 on the CPUs that we run on."""
     require_fp32(precision, "onnxruntime")
-    return GraphEngine("onnxruntime", "fp32", artefact, OnnxRuntimeGraphs(session_options(threads)))
+
+    def load(path: Path, _crop_side: int = 0) -> Net:
+        return load_graph(path, threads)
+
+    detector = build_detector(artefact, load, load, load)
+    return GraphEngine("onnxruntime", "fp32", artefact, load(artefact.path(EMBEDDER)), detector)
 
 
-def session_options(threads: int) -> onnxruntime.SessionOptions:
-    """Return options for so many threads."""
+def load_graph(path: Path, threads: int = 1) -> Net:
+    """Return the graph as a callable on the CPU; it takes inputs of any shape."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    # A waiting thread sleeps instead of spinning: the cores are shared with the process that feeds the engine.
+    # A waiting thread sleeps instead of spinning: the engine shares its cores with the process that feeds it.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return options
-
-
-class OnnxRuntimeGraphs:
-    """Graphs on ONNX Runtime, which takes every shape for the same price."""
-
-    def __init__(self, options: onnxruntime.SessionOptions | None = None) -> None:
-        self._options = options
-
-    def embedder(self, path: Path) -> Net:
-        """Return the graph."""
-        return load_graph(path, self._options)
-
-    def looks(self, path: Path) -> Net:
-        """Return the graph."""
-        return load_graph(path, self._options)
-
-    def proposals(self, path: Path) -> Net:
-        """Return the graph."""
-        return load_graph(path, self._options)
-
-    def crops(self, path: Path, _size: int) -> Net:
-        """Return the graph."""
-        return load_graph(path, self._options)
-
-
-def load_graph(path: Path, options: onnxruntime.SessionOptions | None = None) -> Net:
-    """Return the graph as a callable on the CPU."""
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     (source,) = session.get_inputs()
 

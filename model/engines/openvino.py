@@ -1,4 +1,4 @@
-"""The artefact on OpenVINO, the fastest embedder on a CPU; one-look detectors run on ONNX Runtime beside it."""
+"""The artefact on OpenVINO, the fastest embedder on a CPU; grid detectors run on ONNX Runtime beside it."""
 
 import ctypes
 import fcntl
@@ -15,56 +15,126 @@ import numpy as np
 import openvino
 from numpy.typing import NDArray
 
-from model.artefact import Artefact
+from model.artefact import EMBEDDER, Artefact
+from model.detection import Net
 from model.detection.mtcnn import BATCHES
-from model.detection.proposals import Net
-from model.engines import choose, cpu_flags, onnxruntime
-from model.engines.onnxruntime import GraphEngine
+from model.engines import choose_precision, cpu_flags, onnxruntime
+from model.engines.onnxruntime import GraphEngine, build_detector
 from model.engines.openvino_shapes import BatchedCrops, PackedProposals
 
-_LONGEST_WAIT_SECONDS = 5.0
-"""A turn takes a second at most; the first batch of an engine, which may have to wait for one, has a time limit."""
+_HINTS = {"fp32": "f32", "bf16": "bf16"}
+_USUAL_CROPS = (1, 2, 4, 8)
+"""The batch sizes for which the embedder is warmed up."""
+_CACHED_KERNELS = "400"
+"""Enough for pictures of a few sizes at a time; some 120 MB."""
+_LOCK_SECONDS = 5.0
+"""How long a process waits to compile. A turn takes a second at most, and an engine's first batch has a deadline."""
+
+
+def open_engine(artefact: Artefact, threads: int, cache_directory: Path | None, precision: str) -> "OpenVinoEngine":
+    """Load the artefact, with the compiled networks that are in the cache directory."""
+    core = _core(cache_directory)
+    chosen = choose_precision(precision, core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"), cpu_flags())
+    engine = OpenVinoEngine(artefact, core, threads, chosen)
+    engine.embed_blank(1)  # the first inference packs the weights
+    _release(core)
+    return engine
+
+
+class OpenVinoEngine(GraphEngine):
+    """The `Engine` that compiles a network for a shape at its first use, or in `prepare`."""
+
+    def __init__(self, artefact: Artefact, core: openvino.Core, threads: int, precision: str) -> None:
+        exact = _config(threads, "fp32")
+        self._core = core
+        self._image_size = artefact.image_size
+        self._shaped: list[PackedProposals | BatchedCrops] = []
+
+        def shaped(net: Any) -> Any:
+            self._shaped.append(net)
+            return net
+
+        detector = build_detector(
+            artefact,
+            # ONNX Runtime is faster for these at every size (ADR 15), and takes any shape.
+            grid=lambda path: onnxruntime.load_graph(path, threads),
+            proposals=lambda path: shaped(PackedProposals(path, core, exact)),
+            crops=lambda path, side: shaped(BatchedCrops(path, core, exact, BATCHES[side])),
+        )
+        embedder = load_graph(artefact.path(EMBEDDER), core, threads, precision)
+        super().__init__("openvino", precision, artefact, embedder, detector)
+
+    def prepare(self) -> Iterator[None]:
+        """Compile the detector's networks for every usual shape, then warm up the embedder for every usual batch."""
+        for net in self._shaped:
+            yield from net.prepare()
+        _release(self._core)
+        for count in _USUAL_CROPS:
+            self.embed_blank(count)
+            yield
+        _release(self._core)
+
+    def embed_blank(self, count: int) -> None:
+        """Run the embedder on so many black crops."""
+        self.embed(np.zeros((count, self._image_size, self._image_size, 3), dtype=np.uint8))
+
+
+def load_graph(path: Path, core: openvino.Core, threads: int = 1, precision: str = "fp32") -> Net:
+    """Return the graph as a callable on the CPU, float32 in and out, computing in exactly this precision.
+
+    It takes inputs of any shape: each new one costs some 20 ms once, and no compilation.
+    """
+    compiled = core.compile_model(path, "CPU", _config(threads, precision))
+    request = compiled.create_infer_request()
+
+    def run(image: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
+        # The input is shared and the outputs are copied, because the next call overwrites the request's own.
+        return tuple(request.infer([image], share_inputs=True).to_tuple())
+
+    return run
+
+
+def _config(threads: int, precision: str) -> dict[str, str | int | bool]:
+    return {
+        "INFERENCE_PRECISION_HINT": _HINTS[precision],
+        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": 1,
+        # One engine process runs per core: pinned, all of them would run on the first core.
+        "ENABLE_CPU_PINNING": False,
+        # The default of 5 000 compiled kernels lets a process grow past 1 GB with pictures of many shapes.
+        "CPU_RUNTIME_CACHE_CAPACITY": _CACHED_KERNELS,
+    }
 
 
 class CachingCore(openvino.Core):  # type: ignore[misc]  # it has no stubs
-    """A core with a cache directory; of the processes that use it one at a time compiles, or reads what is there."""
+    """A core with a cache directory; of the processes that share it, one at a time compiles or reads."""
 
     def __init__(self, directory: Path) -> None:
         super().__init__()
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
-        self._patience_seconds = _LONGEST_WAIT_SECONDS
+        self._lock_seconds = _LOCK_SECONDS
         self.set_property({"CACHE_DIR": str(directory)})
 
     def compile_model(
         self, model: Path | openvino.Model, device: str, config: Mapping[str, Any]
     ) -> openvino.CompiledModel:
-        """Compile as `Core` does; a network that was compiled now is then read back, which takes half the memory."""
-        with self._turn() as ours:
+        """Compile as `Core` does; then read a newly compiled network back, which takes half the memory."""
+        with self._locked() as ours:
             if not ours:
-                self._patience_seconds = 0.0  # for the networks that follow
+                self._lock_seconds = 0.0  # the following networks do not wait either
                 return super().compile_model(model, device, {**config, "CACHE_DIR": ""})
             compiled = super().compile_model(model, device, config)
-            # What could not be saved cannot be read back, either.
+            # What could not be saved cannot be read back.
             if not compiled.get_property("LOADED_FROM_CACHE") and os.access(self.directory, os.W_OK):
                 del compiled
                 compiled = super().compile_model(model, device, config)
             return compiled
 
-    @contextmanager
-    def _turn(self) -> Iterator[bool]:
-        """Wait for this process's turn; whether it came."""
-        # The lock is on the directory itself: one that came ready-made may not be writable.
-        directory = os.open(self.directory, os.O_RDONLY)
-        try:
-            yield _locked(directory, time.monotonic() + self._patience_seconds)
-        finally:
-            os.close(directory)  # and with it the lock
-
     def release(self) -> None:
-        """Give back the pages of the files that are mapped; whatever is read again comes from the file.
+        """Give back the pages of the mapped cache files; they are read from the file when they are needed again.
 
-        Only mappings that cannot be written are touched: nothing but what is in the file can be lost.
+        Only read-only mappings are touched, so nothing can be lost.
         """
         madvise = ctypes.CDLL(None, use_errno=True).madvise
         madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
@@ -75,8 +145,18 @@ class CachingCore(openvino.Core):  # type: ignore[misc]  # it has no stubs
                 start, end = (int(address, 16) for address in addresses.split("-"))
                 madvise(start, end - start, mmap.MADV_DONTNEED)
 
+    @contextmanager
+    def _locked(self) -> Iterator[bool]:
+        """Hold the cache's lock, if it is free in time; yields whether it is held."""
+        # The lock is on the directory itself, because a file in it may not be writable.
+        directory = os.open(self.directory, os.O_RDONLY)
+        try:
+            yield _flock(directory, time.monotonic() + self._lock_seconds)
+        finally:
+            os.close(directory)  # this also releases the lock
 
-def _locked(descriptor: int, deadline: float) -> bool:
+
+def _flock(descriptor: int, deadline: float) -> bool:
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -88,78 +168,6 @@ def _locked(descriptor: int, deadline: float) -> bool:
             return True
 
 
-_HINTS = {"fp32": "f32", "bf16": "bf16"}
-_USUAL_CROPS = (1, 2, 4, 8)  # at a time
-_CACHED_KERNELS = "400"
-"""Enough for pictures of a few sizes at a time; some 120 MB."""
-
-
-class OpenVinoGraphs:
-    """Graphs on OpenVINO, each in the shapes that its use takes; only the embedder computes in `precision`."""
-
-    def __init__(self, core: openvino.Core, threads: int, precision: str) -> None:
-        self._core = core
-        self._threads = threads
-        self._precision = precision
-        self._exact = _config(threads, "fp32")
-        self.shaped: list[PackedProposals | BatchedCrops] = []
-        """The networks that compile as shapes are first asked for."""
-
-    def embedder(self, path: Path) -> Net:
-        """Return the graph with its number of crops open."""
-        return load_graph(path, self._core, self._threads, self._precision)
-
-    def looks(self, path: Path) -> Net:
-        """Return the graph on ONNX Runtime, which was faster at every size (ADR 15) and takes any shape as it comes."""
-        return onnxruntime.load_graph(path, onnxruntime.session_options(self._threads))
-
-    def proposals(self, path: Path) -> PackedProposals:
-        """Return P-Net over packed sheets."""
-        net = PackedProposals(path, self._core, self._exact)
-        self.shaped.append(net)
-        return net
-
-    def crops(self, path: Path, size: int) -> BatchedCrops:
-        """Return the graph, compiled for each usual number of crops."""
-        net = BatchedCrops(path, self._core, self._exact, BATCHES[size])
-        self.shaped.append(net)
-        return net
-
-
-class OpenVinoEngine(GraphEngine):
-    """The `Engine` that compiles as pictures ask for it, or beforehand."""
-
-    def __init__(self, artefact: Artefact, core: openvino.Core, threads: int, precision: str) -> None:
-        self._core = core
-        self._image_size = artefact.image_size
-        self._graphs = OpenVinoGraphs(core, threads, precision)
-        super().__init__("openvino", precision, artefact, self._graphs)
-
-    def prepare(self) -> Iterator[None]:
-        """Compile every usual network of the detector, then let the embedder see every usual number of crops."""
-        for net in self._graphs.shaped:
-            yield from net.prepare()
-        _release(self._core)
-        for count in _USUAL_CROPS:
-            self.embed(_blank(self._image_size, count))
-            yield
-        _release(self._core)
-
-
-def open_engine(artefact: Artefact, threads: int, cache_directory: Path | None, precision: str) -> OpenVinoEngine:
-    """Load the artefact, reading compiled networks from the cache directory where there are some."""
-    core = _core(cache_directory)
-    chosen = choose(precision, core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"), cpu_flags())
-    engine = OpenVinoEngine(artefact, core, threads, chosen)
-    engine.embed(_blank(artefact.image_size, 1))  # the first inference packs the weights
-    _release(core)
-    return engine
-
-
-def _blank(size: int, count: int) -> NDArray[np.uint8]:
-    return np.zeros((count, size, size, 3), dtype=np.uint8)
-
-
 def _release(core: openvino.Core) -> None:
     if isinstance(core, CachingCore):
         core.release()
@@ -167,32 +175,5 @@ def _release(core: openvino.Core) -> None:
 
 @cache
 def _core(cache_directory: Path | None) -> openvino.Core:
-    """Return a core that lives as long as the process: with the last one goes the stack that signal handlers run on."""
+    """Return a core that lives as long as the process: the last one to go unmaps the stack of signal handlers."""
     return openvino.Core() if cache_directory is None else CachingCore(cache_directory)
-
-
-def load_graph(path: Path, core: openvino.Core, threads: int = 1, precision: str = "fp32") -> Net:
-    """Return the graph as a callable on the CPU, float32 in and out, computing as `precision` says and not as it likes.
-
-    The shapes stay open: each new one costs some 20 ms once, and none leads to another compilation.
-    """
-    compiled = core.compile_model(path, "CPU", _config(threads, precision))
-    request = compiled.create_infer_request()
-
-    def run(image: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
-        # The input is lent, the results are copied out: the next call overwrites the request's own.
-        return tuple(request.infer([image], share_inputs=True).to_tuple())
-
-    return run
-
-
-def _config(threads: int, precision: str) -> dict[str, str | int | bool]:
-    return {
-        "INFERENCE_PRECISION_HINT": _HINTS[precision],
-        "INFERENCE_NUM_THREADS": threads,
-        "NUM_STREAMS": 1,
-        # Engines run one process a core: pinned, they would all sit on the first.
-        "ENABLE_CPU_PINNING": False,
-        # The default of 5 000 compiled kernels lets a process grow past 1 GB as pictures of new shapes come in.
-        "CPU_RUNTIME_CACHE_CAPACITY": _CACHED_KERNELS,
-    }

@@ -1,4 +1,4 @@
-"""The reference: facenet-pytorch as published, for the pack `classic`; for comparison and not for speed."""
+"""The reference engine: facenet-pytorch as published, for the pack `classic`; for comparison, not for speed."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,18 +10,30 @@ from facenet_pytorch import MTCNN, InceptionResnetV1
 from numpy.typing import NDArray
 from PIL import Image
 
-from model.artefact import Artefact
+from model.artefact import EMBEDDER, Artefact
 from model.detection.mtcnn import pyramid_scales
 from model.embedding import Embeddings, cropper, normalised, preprocess
 from model.engines import EngineUnavailable, require_fp32
 from model.faces import Box, DetectedFace
-from model.packs.facenet_weights import read_weights, unfold
+from model.packs.facenet import read_weights, unfold
+
+
+def open_engine(artefact: Artefact, threads: int, _cache_directory: Path | None, precision: str) -> "TorchEngine":
+    """Load the artefact; the number of threads applies to torch in the whole process."""
+    require_fp32(precision, "torch")
+    if artefact.detector.kind != "mtcnn":
+        raise EngineUnavailable(
+            f"the engine torch runs only the pack classic, not {artefact.pack}: choose openvino or onnxruntime, or "
+            "build the model with `--pack classic`"
+        )
+    torch.set_num_threads(threads)
+    return TorchEngine(artefact)
 
 
 class TorchEngine:
-    """The `Engine` made of `MTCNN` and `InceptionResnetV1`, in eager float32.
+    """The `Engine` made of `MTCNN` and `InceptionResnetV1`, in eager float32; it is its own detector.
 
-    MTCNN's weights are the installed package's, the embedder's are read from the artefact.
+    MTCNN's weights are those of the installed package; the embedder's come from the artefact.
     """
 
     name = "torch"
@@ -47,13 +59,24 @@ class TorchEngine:
         self._embedder = load_embedder(artefact)
 
     def prepare(self) -> Iterator[None]:
-        """Nothing is made when it is first asked for."""
+        """Do nothing: the networks are ready once they are loaded."""
         yield from ()
+
+    def least_side(self, width: int, height: int, min_face_pixels: int | None) -> None:
+        """Return None: a picture is always searched in full size."""
+
+    def detect_batch(
+        self,
+        images: Sequence[NDArray[np.uint8]],
+        sides: Sequence[int | None],  # noqa: ARG002 - as `Detector`
+    ) -> list[list[DetectedFace]]:
+        """Return the faces of each picture, one after the other."""
+        return [self.detect(image) for image in images]
 
     def detect(self, image: NDArray[np.uint8]) -> list[DetectedFace]:
         """Return the faces, the largest first."""
         if not pyramid_scales(image.shape[0], image.shape[1], self._min_face_size, self._factor):
-            return []  # MTCNN raises where there is no scale to look at
+            return []  # MTCNN raises for a picture that is too small for every scale
         boxes, probabilities, landmarks = self._mtcnn.detect(Image.fromarray(image), landmarks=True)
         if boxes is None:
             return []
@@ -66,45 +89,18 @@ class TorchEngine:
             for box, probability, points in zip(boxes, probabilities, landmarks, strict=True)
         ]
 
-    def least_side(self, width: int, height: int, min_face_pixels: int | None) -> None:
-        """Nothing: a picture is always looked at in full size."""
-
-    def detect_batch(
-        self,
-        images: Sequence[NDArray[np.uint8]],
-        sides: Sequence[int | None] = (),  # noqa: ARG002 - as `Detector`
-    ) -> list[list[DetectedFace]]:
-        """Return the faces of each picture, one after the other."""
-        return [self.detect(image) for image in images]
-
-    def crop(self, image: NDArray[np.uint8], face: DetectedFace) -> NDArray[np.uint8]:
-        """Return what the embedder sees of a face, uint8 (S, S, 3)."""
-        return self.cropper.crop(image, face)
-
     def embed(self, crops: NDArray[np.uint8]) -> Embeddings:
-        """Return the embeddings, of 512 numbers; the network itself normalises them."""
+        """Return the embeddings (N, 512); the network itself normalises them."""
         with torch.inference_mode():
             outputs: NDArray[np.float32] = self._embedder(torch.from_numpy(preprocess(crops, self._spec))).numpy()
         return normalised(outputs, self._spec)
 
 
-def open_engine(artefact: Artefact, threads: int, _cache_directory: Path | None, precision: str) -> TorchEngine:
-    """Load the artefact; the number of threads holds for torch in the whole process."""
-    require_fp32(precision, "torch")
-    if artefact.detector.kind != "mtcnn":
-        raise EngineUnavailable(
-            f"the engine torch runs the pack classic alone, not {artefact.pack}: choose openvino or onnxruntime, or "
-            "build the model with `--pack classic`"
-        )
-    torch.set_num_threads(threads)
-    return TorchEngine(artefact)
-
-
 def load_embedder(artefact: Artefact) -> InceptionResnetV1:
     """Return facenet-pytorch's network with the artefact's weights, ready for inference."""
-    weights = unfold(read_weights(onnx.load(artefact.path("embedder.onnx"))))
+    weights = unfold(read_weights(onnx.load(artefact.path(EMBEDDER))))
     network = InceptionResnetV1(classify=False).eval()
-    # The counters of batches seen in training are all that the artefact leaves out.
+    # The artefact leaves out only the counters of batches seen in training.
     loaded = network.load_state_dict(
         {key: torch.from_numpy(value.copy()) for key, value in weights.items()}, strict=False
     )

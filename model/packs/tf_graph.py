@@ -1,28 +1,108 @@
-"""Reads constants and layers out of a frozen TensorFlow graph without TensorFlow.
+"""Reads FaceNet's weights from its frozen TensorFlow graph, without TensorFlow.
 
-A `.pb` file is one GraphDef message in protobuf's wire format, of which a frozen network needs very little: nodes with
-name, operation, inputs, and constants. Reading that directly depends on no version of any importer. Field numbers are
-those of TensorFlow's graph.proto, node_def.proto, attr_value.proto, tensor.proto and tensor_shape.proto.
+A `.pb` file is one GraphDef message in protobuf's wire format. A frozen network needs little of it: nodes with name,
+operation and inputs, and constants. Reading it directly depends on no importer's version. Field numbers are those of
+TensorFlow's graph.proto, node_def.proto, attr_value.proto, tensor.proto and tensor_shape.proto.
 """
 
+import re
 import struct
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+BATCH_NORM_EPSILON = 0.001
+"""Of every batch norm of the network, in the paper's code and in facenet-pytorch."""
 _DT_FLOAT = 1
+_STEM = {
+    "Conv2d_1a_3x3": "conv2d_1a",
+    "Conv2d_2a_3x3": "conv2d_2a",
+    "Conv2d_2b_3x3": "conv2d_2b",
+    "Conv2d_3b_1x1": "conv2d_3b",
+    "Conv2d_4a_3x3": "conv2d_4a",
+    "Conv2d_4b_3x3": "conv2d_4b",
+}
+_BLOCKS = {"Repeat": "repeat_1", "Repeat_1": "repeat_2", "Repeat_2": "repeat_3"}
+_CONVOLUTION = re.compile(
+    r"InceptionResnetV1/(?:(?P<repeat>Repeat(?:_\d)?)/block\d+_(?P<number>\d+)|(?P<block>Mixed_6a|Mixed_7a|Block8))"
+    r"/(?:(?P<branch>Branch_\d)/)?(?P<layer>Conv2d_\w+)/Conv2D"
+)
 
 
 class UnreadableGraph(ValueError):
-    """The bytes are no GraphDef, or use a form that frozen float networks do not have."""
+    """The bytes are no GraphDef, use a form that frozen float networks do not have, or are another network's."""
+
+
+def read_facenet(path: Path) -> dict[str, NDArray[np.float32]]:
+    """Return the weights of a frozen FaceNet graph under facenet-pytorch's names.
+
+    The graph's convolutions already contain their batch norms. The dense layer still has its own, `last_bn`. Raises
+    OSError and `UnreadableGraph`.
+    """
+    graph = read_graph(path)
+    convolutions = [node for node in graph.values() if node.operation == "Conv2D"]
+    biases = {node.inputs[0]: graph[node.inputs[1]] for node in graph.values() if node.operation == "BiasAdd"}
+    layers = layer_names([node.name for node in convolutions])
+    tensors = _dense_layer(graph)
+    for node in convolutions:
+        layer = layers[node.name]
+        kernel = graph[node.inputs[1]].constant()  # height, width, input, output
+        tensors[f"{layer}.weight"] = np.ascontiguousarray(kernel.transpose(3, 2, 0, 1))
+        tensors[f"{layer}.bias"] = biases[node.name].constant()
+    return tensors
+
+
+def layer_names(convolutions: list[str]) -> dict[str, str]:
+    """Return facenet-pytorch's layer for each name of a `Conv2D` node.
+
+    Several convolutions of one branch are numbered in the order of their names (`0a`, `0b`, `1a`). Raises
+    `UnreadableGraph` for a name that the network does not have.
+    """
+    names: dict[str, str] = {}
+    branches: defaultdict[str, list[str]] = defaultdict(list)
+    for name in sorted(convolutions):
+        stem = _STEM.get(name.removeprefix("InceptionResnetV1/").removesuffix("/Conv2D"))
+        parts = _CONVOLUTION.fullmatch(name)
+        if stem:
+            names[name] = stem
+        elif parts is None:
+            raise UnreadableGraph(f"{name} is no layer of InceptionResnetV1")
+        else:
+            block = (
+                f"{_BLOCKS[parts['repeat']]}.{int(parts['number']) - 1}" if parts["repeat"] else parts["block"].lower()
+            )
+            if parts["branch"]:
+                branches[f"{block}.{parts['branch'].lower().replace('_', '')}"].append(name)
+            else:
+                names[name] = f"{block}.conv2d"
+    for branch, members in branches.items():
+        single = len(members) == 1
+        names.update({name: branch if single else f"{branch}.{index}" for index, name in enumerate(members)})
+    return names
+
+
+def _dense_layer(graph: "Mapping[str, Node]") -> dict[str, NDArray[np.float32]]:
+    norms = [node for node in graph.values() if node.operation == "FusedBatchNorm"]
+    products = [node for node in graph.values() if node.operation == "MatMul"]
+    if len(norms) != 1 or len(products) != 1:
+        raise UnreadableGraph("expected one dense layer with one batch norm")
+    epsilon = norms[0].float_attribute("epsilon")
+    if not np.isclose(epsilon, BATCH_NORM_EPSILON, rtol=1e-6):
+        raise UnreadableGraph(f"the batch norm's epsilon is {epsilon}, not {BATCH_NORM_EPSILON}")
+    parts = ("weight", "bias", "running_mean", "running_var")
+    return {
+        "last_linear.weight": graph[products[0].inputs[1]].constant().T,
+        **{f"last_bn.{part}": graph[name].constant() for part, name in zip(parts, norms[0].inputs[1:5], strict=True)},
+    }
 
 
 @dataclass(frozen=True)
 class Node:
-    """One operation: its name, its kind (`Conv2D`, `Const`, …), the names of its inputs, its raw attributes."""
+    """One operation (`Conv2D`, `Const`, …) with the names of its inputs and its raw attributes."""
 
     name: str
     operation: str
@@ -30,20 +110,20 @@ class Node:
     attributes: dict[str, memoryview]
 
     def constant(self) -> NDArray[np.float32]:
-        """Return the value of a float `Const`, in its own shape; raises `UnreadableGraph` for anything else."""
+        """Return the value of a float `Const` in its own shape; raises `UnreadableGraph` for any other node."""
         if self.operation != "Const" or "value" not in self.attributes:
             raise UnreadableGraph(f"{self.name} is no constant")
         return _tensor(_only(self.attributes["value"], 8), self.name)
 
     def float_attribute(self, name: str) -> float:
-        """Return a float attribute such as `epsilon`; raises `UnreadableGraph` when it is absent."""
+        """Return a float attribute such as `epsilon`; raises `UnreadableGraph` if it is absent."""
         if name not in self.attributes:
             raise UnreadableGraph(f"{self.name} has no attribute {name}")
         return float(struct.unpack("<f", _only(self.attributes[name], 4))[0])
 
 
 def read_graph(path: Path) -> dict[str, Node]:
-    """Return the nodes of a GraphDef file by name, in its order; raises OSError and `UnreadableGraph`."""
+    """Return the nodes of a GraphDef file by name, in file order; raises OSError and `UnreadableGraph`."""
     nodes = map(_node, _all(memoryview(path.read_bytes()), 1))
     return {node.name: node for node in nodes}
 
@@ -107,7 +187,7 @@ def _only(message: memoryview, number: int) -> memoryview:
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
-    """Yield number and raw bytes of every field; a varint's bytes are yielded undecoded."""
+    """Yield the number and raw bytes of every field; a varint's bytes are not decoded."""
     position, end = 0, len(message)
     while position < end:
         key, position = _varint(message, position)

@@ -10,8 +10,7 @@ from facerec.settings import Settings
 from model.artefact import Artefact, BuildFailed, silent
 from model.packs.build import build
 from model.packs.catalogue import CASIA, PACKS
-from model.packs.facenet import Original, convert, original, probe_crops, run_onnx
-from model.packs.facenet_weights import read_weights
+from model.packs.facenet import Original, convert, original, probe_crops, read_weights, run_onnx
 
 CLASSIC = PACKS["classic"]
 

@@ -51,7 +51,7 @@ def pixels(image: Image.Image) -> Pixels:
 
 def embedding(engine: Engine, image: Pixels, face: DetectedFace) -> NDArray[np.float32]:
     """The face's embedding."""
-    vector: NDArray[np.float32] = engine.embed(engine.crop(image, face)[np.newaxis]).vectors[0]
+    vector: NDArray[np.float32] = engine.embed(engine.cropper.crop(image, face)[np.newaxis]).vectors[0]
     return vector
 
 
@@ -87,7 +87,7 @@ def test_bf16_embeds_as_float32_does(artefact: Artefact, engine: Engine) -> None
         pytest.skip(str(exc))
     for path in PHOTOS:
         image = decode(path.read_bytes())
-        crops = [engine.crop(image, face) for face in engine.detect(image)]
+        crops = [engine.cropper.crop(image, face) for face in engine.detect(image)]
         if crops:
             exact, fast = engine.embed(np.stack(crops)).vectors, half.embed(np.stack(crops)).vectors
             assert (exact * fast).sum(axis=1).min() >= 0.999

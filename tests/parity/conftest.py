@@ -35,7 +35,7 @@ def examined(reference: Engine) -> Callable[[str], Expected]:
     def examine(name: str) -> Expected:
         image = np.asarray(PICTURES[name]().convert("RGB"))
         faces = reference.detect(image)
-        crops = [reference.crop(image, face) for face in faces]
+        crops = [reference.cropper.crop(image, face) for face in faces]
         embeddings = reference.embed(np.stack(crops)).vectors if crops else np.empty((0, 512), dtype=np.float32)
         return Expected(image, faces, crops, embeddings)
 

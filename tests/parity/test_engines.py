@@ -33,7 +33,7 @@ def test_same_embeddings(engine: Engine, expected: Expected) -> None:
     """From picture to embedding, each engine by its own boxes and crops."""
     faces = engine.detect(expected.image)
     if faces:
-        embeddings = engine.embed(np.stack([engine.crop(expected.image, face) for face in faces])).vectors
+        embeddings = engine.embed(np.stack([engine.cropper.crop(expected.image, face) for face in faces])).vectors
         assert embeddings.dtype == np.float32
         assert np.linalg.norm(embeddings, axis=1) == pytest.approx(1.0, abs=1e-5)
         assert (embeddings * expected.embeddings).sum(axis=1).min() >= LEAST_COSINE

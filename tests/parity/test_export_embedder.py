@@ -14,11 +14,19 @@ from facenet_pytorch import InceptionResnetV1  # noqa: E402 - after the check th
 from facenet_pytorch.models import inception_resnet_v1 as reference  # noqa: E402 - same
 
 from model.artefact import Artefact, BuildFailed  # noqa: E402 - same
-from model.export.embedder import arrays, embed, structure  # noqa: E402 - same
+from model.export import arrays, embed, embedder_structure  # noqa: E402 - same
 from model.packs.build import build  # noqa: E402 - same
-from model.packs.catalogue import PACKS  # noqa: E402 - same
-from model.packs.facenet import LEAST_COSINE, least_cosine, probe_crops, run_onnx  # noqa: E402 - same
-from model.packs.facenet_weights import STRUCTURE, fill, fold, read_weights, unfold  # noqa: E402 - same  # noqa: E402 - same
+from model.packs.catalogue import PACKS, STRUCTURE  # noqa: E402 - same
+from model.packs.facenet import (  # noqa: E402 - same
+    LEAST_COSINE,
+    fill,
+    fold,
+    least_cosine,
+    probe_crops,
+    read_weights,
+    run_onnx,
+    unfold,
+)
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +50,8 @@ def state_file(default: Artefact, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 def test_the_committed_structure_is_what_facenet_pytorch_gives() -> None:
-    """Byte for byte; `python -m model.export.embedder` writes it anew."""
-    assert structure().SerializeToString(deterministic=True) == STRUCTURE.read_bytes()
+    """Byte for byte; `python -m model.export` writes it anew."""
+    assert embedder_structure().SerializeToString(deterministic=True) == STRUCTURE.read_bytes()
 
 
 def test_both_ways_give_the_same_model(default: Artefact, state_file: Path, tmp_path: Path) -> None:

@@ -6,13 +6,14 @@ import torch
 from facenet_pytorch.models.mtcnn import ONet, PNet, RNet
 
 from model.engines.onnxruntime import load_graph
-from model.export.mtcnn import GRAPHS, build
+from model.export import detection_graphs
+from model.packs.catalogue import OWN_GRAPHS
 
 
 def test_committed_graphs_are_what_the_exporter_writes() -> None:
     """Regenerating them changes no byte."""
-    for name, content in build().items():
-        assert (GRAPHS / name).read_bytes() == content, f"{name}: run `python -m model.export.mtcnn`"
+    for name, content in detection_graphs().items():
+        assert (OWN_GRAPHS / name).read_bytes() == content, f"{name}: run `python -m model.export`"
 
 
 @pytest.mark.parametrize(
@@ -35,7 +36,7 @@ def test_outputs_are_those_of_the_published_network(
     images = np.random.default_rng(7).uniform(-1, 1, shape).astype(np.float32)
     with torch.inference_mode():
         published = network().eval()(torch.from_numpy(images))
-    ours = load_graph(GRAPHS / f"{name}.onnx")(images)
+    ours = load_graph(OWN_GRAPHS / f"{name}.onnx")(images)
     assert len(ours) == len(published)
     for output, known in zip(ours, published, strict=True):
         assert output == pytest.approx(known.numpy(), abs=1e-5)

@@ -12,10 +12,12 @@ import openvino
 import pytest
 from numpy.typing import NDArray
 
-import model.detection.proposals
+import model.detection.integral_image
+from model.detection import Net, suppress_by_smaller, suppress_by_union
+from model.detection.integral_image import IntegralImage
 from model.detection.mtcnn import Mtcnn
-from model.detection.packing import STRIDE, cells, cut, pack
-from model.detection.proposals import TILE, IntegralImage, Net, suppress_by_smaller, suppress_by_union
+from model.detection.proposals import STRIDE, TILE, cells, cut, pack
+from model.engines import detect_one
 from model.engines.onnxruntime import load_graph as load_onnxruntime
 from model.engines.openvino_shapes import BatchedCrops, PackedProposals
 from model.faces import DetectedFace
@@ -50,7 +52,7 @@ def test_faces_are_those_of_the_reference(real: Mtcnn, name: str) -> None:
     """Boxes and landmarks within half a pixel of facenet-pytorch's, the same faces in the same order."""
     data, golden = (ROOT / name).read_bytes(), GOLDEN["pictures"][name]
     assert hashlib.sha256(data).hexdigest() == golden["sha256"], "the sample has changed: record the golden values anew"
-    faces = real.detect(decode(data))
+    faces = detect_one(real, decode(data))
     assert len(faces) == len(golden["faces"])
     for face, expected in zip(faces, golden["faces"], strict=True):
         assert corners(face) == pytest.approx(expected["box"], abs=0.5)
@@ -67,12 +69,12 @@ def corners(face: DetectedFace) -> list[float]:
 @pytest.mark.parametrize("shape", [(1, 1), (10, 10), (19, 300), (300, 1), (20, 20)])
 def test_picture_too_small_for_a_face_has_none(real: Mtcnn, shape: tuple[int, int]) -> None:
     """A picture smaller than the smallest face is answered, not refused."""
-    assert real.detect(np.full((*shape, 3), 120, dtype=np.uint8)) == []
+    assert detect_one(real, np.full((*shape, 3), 120, dtype=np.uint8)) == []
 
 
 def test_blank_picture_has_no_face(real: Mtcnn) -> None:
     """Where no network finds anything, no later one is asked."""
-    assert real.detect(np.zeros((200, 301, 3), dtype=np.uint8)) == []
+    assert detect_one(real, np.zeros((200, 301, 3), dtype=np.uint8)) == []
 
 
 def busiest() -> NDArray[np.uint8]:
@@ -97,28 +99,28 @@ def test_tiles_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """P-Net sees a large picture in tiles, whose seams cost no face and move none."""
     image, detector = busiest(), plain(load_onnxruntime)
     monkeypatch.setattr(model.detection.proposals, "TILE", (10**4, 10**4))
-    whole = detector.detect(image)
+    whole = detect_one(detector, image)
     monkeypatch.setattr(model.detection.proposals, "TILE", (38, 50))
     assert whole
-    assert same(whole, detector.detect(image))
+    assert same(whole, detect_one(detector, image))
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (63, 65), (90, 121), (250, 250), (251, 187), (40, 700), (333, 421)])
 def test_packed_scales_give_what_each_gives_alone(real: Mtcnn, shape: tuple[int, int]) -> None:
     """Whatever sides the scales have, even or odd, the last half-filled cells included."""
     image = resized(busiest(), *shape)
-    assert same(real.detect(image), plain(load_onnxruntime).detect(image))
+    assert same(detect_one(real, image), detect_one(plain(load_onnxruntime), image))
 
 
 def test_a_batch_gives_what_its_pictures_give_alone(real: Mtcnn) -> None:
     """Pictures of several sizes, one without a face and one too small for any."""
     image = busiest()
     images = [image, np.zeros((80, 80, 3), np.uint8), image[:, ::-1], image[:10, :10], resized(image, 64, 64)]
-    batch = real.detect_batch(images)
+    batch = real.detect_batch(images, [None] * len(images))
     assert len(batch) == len(images)
     assert batch[0]
-    assert all(same(faces, real.detect(each)) for faces, each in zip(batch, images, strict=True))
-    assert real.detect_batch([]) == []
+    assert all(same(faces, detect_one(real, each)) for faces, each in zip(batch, images, strict=True))
+    assert real.detect_batch([], []) == []
 
 
 @pytest.mark.parametrize("sizes", [((39, 39), (28, 28), (20, 20), (14, 14)), ((1201, 640), (852, 454)), ((11, 300),)])
@@ -151,7 +153,7 @@ def test_a_large_picture_needs_no_more_memory_than_its_sums() -> None:
         rows, columns = ((side - 9) // 2 for side in image.shape[2:])
         return np.zeros((1, 4, rows, columns), np.float32), np.zeros((1, 2, rows, columns), np.float32)
 
-    assert Mtcnn(pnet, unasked, unasked).detect(np.zeros((3000, 4000, 3), dtype=np.uint8)) == []
+    assert detect_one(Mtcnn(pnet, unasked, unasked), np.zeros((3000, 4000, 3), dtype=np.uint8)) == []
     assert sum(seen) > 10 * TILE[0] * TILE[1]
     assert max(seen) == TILE[0] * TILE[1]
 
@@ -170,7 +172,7 @@ def test_proposal_outside_the_picture_is_dropped() -> None:
         probability[0, 1, 0, 0] = 0.99
         return np.full((1, 4, rows, columns), -50, np.float32), probability
 
-    assert Mtcnn(pnet, unasked, unasked).detect(np.zeros((40, 40, 3), dtype=np.uint8)) == []
+    assert detect_one(Mtcnn(pnet, unasked, unasked), np.zeros((40, 40, 3), dtype=np.uint8)) == []
 
 
 def pooled(image: NDArray[Any], height: int, width: int) -> NDArray[np.float64]:
@@ -219,9 +221,9 @@ def test_a_picture_too_large_for_its_sums_gives_the_same(monkeypatch: pytest.Mon
         return [scaled, tiny, integral.crops(boxes, 24)]
 
     whole = read()
-    monkeypatch.setattr(model.detection.proposals, "WHOLE_PIXELS", 0)
+    monkeypatch.setattr(model.detection.integral_image, "WHOLE_PIXELS", 0)
     for part_pixels in (1, 700, 10**6):
-        monkeypatch.setattr(model.detection.proposals, "PART_PIXELS", part_pixels)
+        monkeypatch.setattr(model.detection.integral_image, "PART_PIXELS", part_pixels)
         assert all(np.array_equal(one, other) for one, other in zip(whole, read(), strict=True))
 
 
@@ -261,8 +263,8 @@ def test_blocks_of_suppression_change_nothing(monkeypatch: pytest.MonkeyPatch) -
     scores = rng.permutation(300).astype(np.float32)
     results = []
     for block, others in ((300, 300), (7, 11), (1, 1)):
-        monkeypatch.setattr(model.detection.proposals, "BLOCK", block)
-        monkeypatch.setattr(model.detection.proposals, "OTHERS", others)
+        monkeypatch.setattr(model.detection, "_BLOCK", block)
+        monkeypatch.setattr(model.detection, "_OTHERS", others)
         results.append([suppress(boxes, scores, 0.5).tolist() for suppress in (suppress_by_union, suppress_by_smaller)])
     assert results[0] == results[1] == results[2]
 

@@ -69,7 +69,7 @@ def test_processes_that_start_together_share_an_empty_cache(tmp_path: Path) -> N
 
 def test_a_process_that_has_been_stopped_stops_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever waits too long compiles for itself, and leaves the cache alone."""
-    monkeypatch.setattr("model.engines.openvino._LONGEST_WAIT_SECONDS", 0.1)
+    monkeypatch.setattr("model.engines.openvino._LOCK_SECONDS", 0.1)
     stopped = os.open(tmp_path, os.O_RDONLY)
     fcntl.flock(stopped, fcntl.LOCK_EX)
     _, alone = answer(tmp_path)

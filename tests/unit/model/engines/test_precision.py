@@ -10,7 +10,7 @@ import pytest
 from facerec.engine import analyser
 from facerec.engine.child import EngineSpec
 from model.artefact import Artefact
-from model.engines import EngineUnavailable, choose, cpu_flags, open_engine, require_fp32
+from model.engines import EngineUnavailable, choose_precision, cpu_flags, open_engine, require_fp32
 
 OFFERED = ["FP32", "BF16", "INT8"]
 NATIVE = {"avx512_bf16"}
@@ -23,14 +23,14 @@ UNREAD = cast("Artefact", None)  # no engine comes so far as to read it
 )
 def test_auto_takes_bf16_only_where_the_cpu_has_it(flags: set[str], chosen: str) -> None:
     """OpenVINO offers it also where it emulates it; load on the machine decides nothing."""
-    assert choose("auto", OFFERED, flags) == chosen
+    assert choose_precision("auto", OFFERED, flags) == chosen
 
 
 def test_what_is_demanded_is_done_where_the_runtime_offers_it() -> None:
     """And auto believes a runtime that offers no bf16."""
-    assert choose("auto", ["FP32"], NATIVE) == "fp32"
-    assert choose("fp32", OFFERED, NATIVE) == "fp32"
-    assert choose("bf16", OFFERED, ()) == "bf16"
+    assert choose_precision("auto", ["FP32"], NATIVE) == "fp32"
+    assert choose_precision("fp32", OFFERED, NATIVE) == "fp32"
+    assert choose_precision("bf16", OFFERED, ()) == "bf16"
 
 
 def test_cpu_flags_are_read_as_linux_tells_them(tmp_path: Path) -> None:
@@ -43,13 +43,13 @@ def test_cpu_flags_are_read_as_linux_tells_them(tmp_path: Path) -> None:
 def test_bf16_is_refused_where_the_cpu_has_none() -> None:
     """Rather than computed in something else than what was demanded."""
     with pytest.raises(EngineUnavailable, match="AMX or AVX512-BF16: choose the precision auto or fp32"):
-        choose("bf16", ["FP32", "INT8"], NATIVE)
+        choose_precision("bf16", ["FP32", "INT8"], NATIVE)
 
 
 def test_unknown_precision_is_named_with_the_choice() -> None:
     """A misspelt precision lists the right ones."""
     with pytest.raises(EngineUnavailable, match="choose auto, fp32 or bf16"):
-        choose("int8", OFFERED, NATIVE)
+        choose_precision("int8", OFFERED, NATIVE)
 
 
 def test_an_engine_with_float32_alone_refuses_another() -> None:

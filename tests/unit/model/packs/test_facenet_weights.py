@@ -8,21 +8,10 @@ import numpy as np
 import onnx
 import pytest
 
-from model.packs.catalogue import PACKS
-from model.packs.facenet_weights import (
-    BATCH_NORM_EPSILON,
-    STRUCTURE,
-    Array,
-    WrongWeights,
-    fill,
-    fold,
-    from_tf_graph,
-    layer_names,
-    read_weights,
-    unfold,
-)
+from model.packs.catalogue import PACKS, STRUCTURE
+from model.packs.facenet import Array, WrongWeights, fill, fold, read_weights, unfold
 from model.packs.graphs import model_id
-from model.packs.tf_graph import UnreadableGraph, read_graph
+from model.packs.tf_graph import BATCH_NORM_EPSILON, UnreadableGraph, layer_names, read_facenet, read_graph
 
 RANDOM = np.random.default_rng(7)
 
@@ -167,7 +156,7 @@ def test_a_frozen_graph_is_read_layer_by_layer(tmp_path: Path) -> None:
             ]
         )
     )
-    tensors = from_tf_graph(graph)
+    tensors = fold(read_facenet(graph))
     np.testing.assert_array_equal(tensors["conv2d_1a.weight"], kernel.transpose(3, 2, 0, 1))
     np.testing.assert_array_equal(tensors["conv2d_1a.bias"], offset)
     scale = 1 / np.sqrt(variance + BATCH_NORM_EPSILON)

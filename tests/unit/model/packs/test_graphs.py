@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from model.artefact import BuildFailed
-from model.packs.unfold import float_weights, least_agreement, unfolded
+from model.packs.graphs import float_weights, least_agreement, unfolded
 
 SEEDED = np.random.default_rng(3)
 
