@@ -15,7 +15,6 @@ The last line is one JSON object.
 import argparse
 import json
 import os
-import socket
 import statistics
 import sys
 import tempfile
@@ -66,7 +65,6 @@ def main() -> None:
         environ = {"FACEREC_REPLY_STYLE": "name", "FACEREC_WORKER__ENGINES": "0"}
         # Engines that measure which precision is faster may disagree beside other work, and end the worker.
         environ["FACEREC_PRECISION"] = "bf16" if machine()["bf16"] else "fp32"
-        environ["FACEREC_WEB__PORT"] = str(_free_port())  # nothing is asked of the web tier
         system = stack.enter_context(System(folder / "state", workers=0, environ=environ))
         system.run("enrol", "--folder", str(people))
         os.environ.update({k: v for k, v in system.environ.items() if k.startswith(("AWS_", "FACEREC_"))})
@@ -85,12 +83,6 @@ def main() -> None:
             ratio = statistics.median(ours.process / other.process for ours, other in pairs)
             figures |= {"against": _summary(turns[trees[1]]), "process_ratio": round(ratio, 2)}
         print(json.dumps(figures))
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def _turn(system: System, backlog: Backlog, requests: int, warm: int, tree: Path) -> Turn:

@@ -69,7 +69,11 @@ _emulator = click.option(
     show_default=True,
     help="Directory of the emulator's state and the logs; the gallery and the results stay there.",
 )
-@click.option("--port", type=click.IntRange(0, 65535), help="Port of the web tier.  [default: FACEREC_WEB__PORT]")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    help="Port of the web tier; 0 takes free ports for all.  [default: FACEREC_WEB__PORT]",
+)
 def up(
     workers: int | None,
     boot_seconds: float,

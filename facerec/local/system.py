@@ -187,8 +187,8 @@ class LocalSystem:
         return emulator(self._options.emulator, port=port, state=self._state.emulator, environ=environ)
 
     def _free_port(self, whose: str, preferred: int) -> int:
-        port = free_port(preferred)
-        if preferred not in {0, port}:
+        port = free_port(0 if self._options.port == 0 else preferred)
+        if self._options.port != 0 and preferred not in {0, port}:
             self._progress.line(f"  port {preferred} is taken; {whose} gets {port}")
         return port
 

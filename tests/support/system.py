@@ -68,7 +68,7 @@ class System:
         self.state.mkdir(parents=True, exist_ok=True)
         self._output = self.state / "up.log"
         # What is measured or tested is the service; who wants Flower, too, says so.
-        arguments = ("local", "up", "--no-flower", "--state", str(self.state), *self._options)
+        arguments = ("local", "up", "--no-flower", "--port", "0", "--state", str(self.state), *self._options)
         with self._output.open("wb") as output:
             self._process = subprocess.Popen(
                 facerec(*arguments), cwd=CHECKOUT, env=self._base, stdout=output, stderr=subprocess.STDOUT
