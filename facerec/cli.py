@@ -20,7 +20,7 @@ _COMMANDS = {
     "enrol": ("facerec.commands.enrol:command", "Add photos of people to the gallery."),
     "evaluate": ("facerec.commands.evaluate:command", "Measure the model's accuracy on labelled pairs of photos."),
     "fleet": ("autoscale.commands.fleet:command", "Show the fleet of EC2 instances, now and over time."),
-    "flower": ("facerec.commands.flower:command", "Show workers, tasks and queues in a browser."),
+    "flower": ("facerec.flower.process:command", "Show workers, tasks and queues in a browser."),
     "gallery": ("facerec.commands.gallery:command", "List, show, remove, export and import enrolled people."),
     "keys": ("facerec.commands.keys:command", "Make, list, rotate and revoke the API keys of the web tier's clients."),
     "local": ("facerec.commands.local:command", "Run the whole system on this machine against an emulated AWS."),

@@ -164,7 +164,7 @@ def ec2_host(boot_seconds: float, logs: Path) -> None:
 
     from facerec import bootstrap
     from facerec.background import on_stop_signals
-    from facerec.local.ec2_host import Ec2Host, worker_command
+    from facerec.local.ec2_host import Ec2Host
     from facerec.observability.logs import configure_logging
     from facerec.settings import Settings
 
@@ -174,9 +174,9 @@ def ec2_host(boot_seconds: float, logs: Path) -> None:
     configure_logging(settings.log, process="ec2-host")
     stopped = threading.Event()
     on_stop_signals(stopped.set)
-    worker = worker_command((sys.executable, "-m", "facerec.cli", "worker"), os.environ)
+    worker = (sys.executable, "-m", "facerec.cli", "worker")
     clients = bootstrap.clients(settings)
-    Ec2Host(clients, settings, worker, log_dir=logs, boot_seconds=boot_seconds).run(stopped)
+    Ec2Host(clients, settings, worker, os.environ, log_dir=logs, boot_seconds=boot_seconds).run(stopped)
 
 
 @command.command("demo")

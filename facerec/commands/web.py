@@ -2,7 +2,6 @@
 
 import os
 import socket
-import subprocess
 import sys
 import tempfile
 import threading
@@ -86,34 +85,24 @@ def _run_child(settings: Settings, listener: socket.socket, response_queue: str)
 
     process = WebProcess(settings, listener, response_queue, Path(os.environ[DIRECTORY_VARIABLE]))
     on_stop_signals(process.stop)
-
-    def outlive_no_parent() -> None:
-        # The parent writes nothing: this returns when it is gone. Not through sys.stdin, whose lock a thread must not
-        # hold when the interpreter ends.
-        os.read(sys.stdin.fileno(), 1)
-        process.stop()
-
-    threading.Thread(target=outlive_no_parent, name="parent", daemon=True).start()
     process.run()
 
 
 def _run_parent(settings: Settings, listener: socket.socket) -> None:
     from facerec import bootstrap
     from facerec.aws.sqs.response_queues import ResponseQueues
+    from facerec.processes.children import Command
     from facerec.web.metrics import DIRECTORY_VARIABLE, forget_process
     from facerec.web.process import await_resources, start_checks
     from facerec.web.supervisor import WebProcesses
 
-    def spawn(queue: str) -> subprocess.Popen[bytes]:
-        arguments = ["web", "--listener", str(listener.fileno()), "--response-queue", queue]
-        return subprocess.Popen(  # noqa: S603 - our own command
-            [sys.executable, "-m", "facerec.cli", *arguments],
-            pass_fds=[listener.fileno()],
-            # The child ends when this pipe does, so it never outlives the parent.
-            stdin=subprocess.PIPE,
-            # Ctrl-C reaches the parent alone, which asks its children once.
-            process_group=0,
-            env={**os.environ, DIRECTORY_VARIABLE: metrics},
+    def child(queue: str) -> Command:
+        argv = ("web", "--listener", str(listener.fileno()), "--response-queue", queue)
+        return Command(
+            f"web-{queue[-12:]}",
+            (sys.executable, "-m", "facerec.cli", *argv),
+            {**os.environ, DIRECTORY_VARIABLE: metrics},
+            pass_fds=(listener.fileno(),),
         )
 
     await_resources(start_checks(settings))
@@ -125,5 +114,5 @@ def _run_parent(settings: Settings, listener: socket.socket) -> None:
     _announce(settings, listener)
     owner = f"{socket.gethostname()}:{os.getpid()}"
     with tempfile.TemporaryDirectory(prefix="facerec-web-metrics-") as metrics:
-        ended = partial(forget_process, Path(metrics))
-        WebProcesses(settings, queues, spawn, owner=owner, ended=ended).run(stopping)
+        forget = partial(forget_process, Path(metrics))
+        WebProcesses(settings, queues, child, owner=owner, forget=forget).run(stopping)

@@ -1,9 +1,9 @@
-"""Flower as an application of ours: each part that knows no SQS has a counterpart here; nothing of Flower is patched.
+"""Flower on our queues; each part of Flower that does not know SQS has a counterpart here, and nothing is patched.
 
-- `Events` reads with Celery's `app.events.Receiver`, which is ours, where Flower takes Celery's own;
-- `Inspected` stands for the inspector, which would ask workers by a broadcast;
-- the handlers below take the place of Flower's: two of them need the broker, which Flower makes by the scheme of a URL,
-  and `/metrics`, which Flower shows to everybody, asks for the password, too.
+- `QueueEvents` reads with our `app.events.Receiver`; Flower uses Celery's own.
+- `Inspected` replaces the inspector, which would send a broadcast to workers.
+- The handlers replace Flower's: two need the broker, which Flower makes from the scheme of a URL. The third is
+  `/metrics`, which Flower shows without the password.
 
 All remote control is off (`read_only`): Flower hides its buttons and answers its calls with 403.
 """
@@ -29,14 +29,18 @@ from flower.views.monitor import Metrics
 from tornado.ioloop import IOLoop
 
 from facerec.aws.clients import Clients, shared_clients
-from facerec.aws.sqs.queue import QueueUrls, missing
+from facerec.aws.sqs.queue import QueueUrls
 from facerec.aws.sqs.response_queues import ResponseQueues
 from facerec.celery import TASK, FacerecCelery
 from facerec.errors import FacerecError
 from facerec.settings import Settings
 
-_READY, _UNACKED, _DELAYED = "", "NotVisible", "Delayed"
-_COUNTS = {suffix: f"ApproximateNumberOfMessages{suffix}" for suffix in (_READY, _UNACKED, _DELAYED)}
+log = structlog.get_logger(__name__)
+_COUNTS = {
+    "messages_ready": "ApproximateNumberOfMessages",
+    "messages_unacknowledged": "ApproximateNumberOfMessagesNotVisible",
+    "messages_delayed": "ApproximateNumberOfMessagesDelayed",
+}
 _READERS = 4
 
 
@@ -50,40 +54,33 @@ class SqsBroker:
         self._pool = ThreadPoolExecutor(_READERS, "queues")
 
     async def queues(self, names: Iterable[str]) -> list[dict[str, Any]]:
-        """A row for each queue of the system, whatever `names` says; an unreadable one has `error`, and no counts."""
+        """A row for each queue of the system, whatever `names` says; an unreadable one has `error` and no counts."""
         del names
         settings = self._settings
         found = [settings.request_queue, settings.dead_letter_queue, settings.response_queue, settings.events_queue]
         run = IOLoop.current().run_in_executor
-        rows: list[dict[str, Any]] = []
+        unreadable: list[dict[str, Any]] = []
         try:
             found[3:3] = await run(self._pool, self._owned_response_queues)
         except FacerecError as exc:
-            rows.append(_unreadable(f"{settings.response_queue}-*", exc))
+            unreadable.append(_unreadable(f"{settings.response_queue}-*", exc))
         pending = [run(self._pool, self._row, name) for name in found]
-        return [*[await row for row in pending], *rows]
+        return [*[await row for row in pending], *unreadable]
 
     def _owned_response_queues(self) -> list[str]:
         return ResponseQueues(self._clients, self._settings.response_queue, retention_seconds=0).names()
 
     def _row(self, name: str) -> dict[str, Any]:
         try:
-            with missing(name, "read"):
-                counts = self._clients.sqs.get_queue_attributes(
-                    QueueUrl=self._urls.url(name),
+            with self._urls.calling(name, "read") as url:
+                attributes: dict[Any, str] = self._clients.sqs.get_queue_attributes(
+                    QueueUrl=url,
                     AttributeNames=list(_COUNTS.values()),  # type: ignore[arg-type]  # literals
                 )["Attributes"]
-            numbers = {suffix: int(counts[attribute]) for suffix, attribute in _COUNTS.items()}  # type: ignore[index]  # as above
+            counts = {column: int(attributes[attribute]) for column, attribute in _COUNTS.items()}
         except (FacerecError, KeyError) as exc:
-            self._urls.forget(name)
             return _unreadable(name, exc)
-        return {
-            "name": name,
-            "messages": sum(numbers.values()),
-            "messages_ready": numbers[_READY],
-            "messages_unacknowledged": numbers[_UNACKED],
-            "messages_delayed": numbers[_DELAYED],
-        }
+        return {"name": name, "messages": sum(counts.values()), **counts}
 
 
 def _unreadable(name: str, exc: Exception) -> dict[str, Any]:
@@ -91,11 +88,8 @@ def _unreadable(name: str, exc: Exception) -> dict[str, Any]:
     return {"name": name, "messages": None, "error": str(exc)}
 
 
-_HELD = frozenset({states.RECEIVED, states.STARTED})
-
-
 class Inspected:
-    """In the place of Flower's `Inspector`: the same dictionaries, made from the events' state; nobody is asked."""
+    """Replaces Flower's `Inspector`: the same dictionaries, made from the state of the events."""
 
     inspect_methods: tuple[str, ...] = Inspector.inspect_methods
 
@@ -105,7 +99,7 @@ class Inspected:
         self._broker = broker
 
     def inspect(self, workername: str | None = None) -> "asyncio.Future[None]":
-        """Nothing to be asked; done at once."""
+        """Ask no worker; done at once."""
         del workername
         done: asyncio.Future[None] = asyncio.get_event_loop().create_future()
         done.set_result(None)
@@ -113,19 +107,20 @@ class Inspected:
 
     @property
     def workers(self) -> dict[str, dict[str, Any]]:
-        """By name, as a worker itself would answer, as far as events tell; raises nothing."""
+        """By name, what a worker itself would answer, as events show it."""
         state: Any = self._state()
-        held: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+        tasks: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
         for task in list(state.tasks.data.values()):
-            if task.worker is not None and task.state in _HELD:
-                held[task.worker.hostname, task.state].append(_held(task))
+            if task.worker is not None:
+                tasks[task.worker.hostname, task.state].append(_in_flight(task))
         return {
-            name: self._worker(worker) | {"active": held[name, states.STARTED], "reserved": held[name, states.RECEIVED]}
+            name: self._worker(worker)
+            | {"active": tasks[name, states.STARTED], "reserved": tasks[name, states.RECEIVED]}
             for name, worker in list(state.workers.data.items())
         }
 
     def _worker(self, worker: Any) -> dict[str, Any]:
-        queue = dict.fromkeys(("alias", "queue_arguments", "binding_arguments"))
+        queue = dict.fromkeys(("alias", "queue_arguments", "binding_arguments", "exchange"))
         return {
             "stats": {
                 "pid": worker.pid,
@@ -141,7 +136,7 @@ class Inspected:
             },
             "active_queues": [
                 queue
-                | {"name": self._queue, "routing_key": self._queue, "exchange": None}
+                | {"name": self._queue, "routing_key": self._queue}
                 | {"durable": True, "exclusive": False, "no_ack": False, "auto_delete": False}
             ],
             "registered": [TASK],
@@ -152,7 +147,7 @@ class Inspected:
         }
 
 
-def _held(task: Any) -> dict[str, Any]:
+def _in_flight(task: Any) -> dict[str, Any]:
     return {
         "id": task.uuid,
         "name": task.name,
@@ -165,22 +160,19 @@ def _held(task: Any) -> dict[str, Any]:
     }
 
 
-log = structlog.get_logger(__name__)
-
-
 class QueueEvents(Events):  # type: ignore[misc]  # Flower has no types
     """Flower's thread of events."""
 
     def run(self) -> None:
-        """Read for ever; an outage is waited out."""
+        """Read for ever, also after an outage."""
         self.receiver = self.capp.events.Receiver(handlers={"*": self.on_event})
         self.receiver.capture()
 
     def save_state(self) -> None:
-        """Write the database, now and then and at the end; what fails is logged, and tried again the next time."""
+        """Write the database; a failure is logged, and the next call tries again."""
         try:
             super().save_state()
-        except Exception as exc:  # noqa: BLE001 - whatever it is, it must not keep Flower from its end
+        except Exception as exc:  # noqa: BLE001 - no failure may prevent the end of Flower
             log.warning("tasks_not_saved", database=self.db, reason=str(exc))
 
 
@@ -212,14 +204,14 @@ class FlowerApplication(Flower):  # type: ignore[misc]  # Flower has no types
         )
 
     def purge_offline_worker_metrics(self) -> None:
-        """Bring the metrics up to date; Flower does it before it shows them.
+        """Update the metrics; Flower calls this before it shows them.
 
-        It sets who is online by events alone, which a worker that was killed does not send, and takes whoever sends
-        tasks for a worker that has gone. So both are done here: a worker is online while `/workers` says so.
+        Flower sets by events which workers are online, but a killed worker sends no event. It also takes each sender
+        of tasks for a worker that has ended. Here a worker is online if `/workers` shows it as online.
         """
         state = self.events.state
         online = state.metrics.worker_online
-        shown = {name for (name,) in list(online._metrics)}  # noqa: SLF001 - there is no other way to ask for labels
+        shown = {name for (name,) in list(online._metrics)}  # noqa: SLF001 - the only way to read the labels
         gone = set()
         for name in shown | set(state.workers):
             worker = state.workers.get(name)
@@ -240,7 +232,7 @@ class _Broker(BrokerView):  # type: ignore[misc]  # Flower has no types
         return broker
 
     def render(self, template: str, **values: Any) -> None:
-        # The page has no place for what is wrong with a queue but beside its name.
+        # The page has no column for an error.
         for row in values.get("queues", ()):
             if "error" in row:
                 row["name"] += f": {row['error']}"

@@ -1,8 +1,7 @@
 """The machine behind the emulated EC2: every running instance of the fleet is a real worker process.
 
-The emulator keeps books only: instances are launched, started, stopped and terminated in it, as in AWS. This host
-follows the books. An instance boots for `boot_seconds`, then its worker runs, and is started again when it dies, as
-systemd does on a real instance; when the instance is stopped or terminated, its worker gets SIGTERM.
+The emulator only keeps the state of instances. An instance boots for `boot_seconds`, then its worker runs. A worker
+that dies is started again, as systemd does. When the instance is stopped or terminated, its worker gets SIGTERM.
 """
 
 import threading
@@ -16,18 +15,26 @@ import boto3
 import structlog
 
 from facerec.aws.clients import Clients, translated
+from facerec.background import OutageLog
 from facerec.errors import FacerecError
 from facerec.messages import FLEET_TAG
-from facerec.processes.children import Command, Leash, Process, describe_exit
+from facerec.processes.children import Command
+from facerec.processes.supervisor import Child, Restarts, Supervisor
 from facerec.settings import Settings
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
-    from mypy_boto3_ec2.type_defs import InstanceTypeDef
+
+log = structlog.get_logger(__name__)
+_LOOK_SECONDS = 0.25
+_RESTARTS = Restarts(first_seconds=1.0, longest_seconds=1.0, times=None)
+"""As the unit's `RestartSec`."""
+_STOP_SECONDS = 25.0
+"""For a worker to finish its tasks: above the time limit of a task, as the unit's `TimeoutStopSec`."""
 
 
 def emulated_ec2(variables: Mapping[str, str]) -> "EC2Client":
-    """A client of the EC2 that a local system's variables lead to, whatever this process's own lead to."""
+    """A client of the emulated EC2 that a local system's variables name, whatever this process's own variables name."""
     session = boto3.Session(
         aws_access_key_id=variables["AWS_ACCESS_KEY_ID"],
         aws_secret_access_key=variables["AWS_SECRET_ACCESS_KEY"],
@@ -37,7 +44,10 @@ def emulated_ec2(variables: Mapping[str, str]) -> "EC2Client":
 
 
 def running_instances(ec2: "EC2Client", prefix: str, *, pending: bool = False) -> dict[str, str]:
-    """The names of the fleet's running (and `pending`) instances by their ids; raises `Transient`."""
+    """The names of the fleet's running (and `pending`) instances by their ids; raises `Transient`.
+
+    An instance without a name, as in the first moment after its launch, has its id as name.
+    """
     states = ["pending", "running"] if pending else ["running"]
     with translated("read the emulated EC2's instances"):
         pages = ec2.get_paginator("describe_instances").paginate(
@@ -47,40 +57,28 @@ def running_instances(ec2: "EC2Client", prefix: str, *, pending: bool = False) -
             ]
         )
         found = [one for page in pages for group in page["Reservations"] for one in group["Instances"]]
-    return {one["InstanceId"]: _name(one) for one in found}
-
-
-def _name(instance: "InstanceTypeDef") -> str:
-    """The instance's name, which it gets a moment after its launch; its id until then."""
-    tags = {tag["Key"]: tag["Value"] for tag in instance.get("Tags", [])}
-    return tags.get("Name", instance["InstanceId"])
-
-
-log = structlog.get_logger(__name__)
-_LOOK_SECONDS = 0.25
-_RESTART_SECONDS = 1.0
-"""As the unit's `RestartSec`."""
-_STOP_SECONDS = 25.0
-"""For a worker to finish what it holds: above the time limit of a task, as the unit's `TimeoutStopSec`."""
+    return {
+        one["InstanceId"]: {tag["Key"]: tag["Value"] for tag in one.get("Tags", [])}.get("Name", one["InstanceId"])
+        for one in found
+    }
 
 
 @dataclass(slots=True, eq=False)
 class _Machine:
-    """A running instance."""
-
-    name: str
     boots_until: float
-    process: Process | None = None
+    worker: Child | None = None
+    on: bool = True
 
 
 class Ec2Host:
-    """Runs what the emulated EC2 says is running; `worker` makes the command of an instance's worker."""
+    """Runs a worker for each instance that runs in the emulated EC2: `argv`, with the instance's id in `environ`."""
 
     def __init__(
         self,
         clients: Clients,
         settings: Settings,
-        worker: Callable[[str, str], Command],
+        argv: tuple[str, ...],
+        environ: Mapping[str, str],
         *,
         log_dir: Path,
         boot_seconds: float = 0.0,
@@ -88,85 +86,65 @@ class Ec2Host:
     ) -> None:
         self._ec2 = clients.ec2
         self._prefix = settings.prefix
-        self._worker = worker
-        self._log_dir = log_dir
+        self._argv = argv
+        self._environ = environ
         self._boot_seconds = boot_seconds
         self._clock = clock
-        self._leash = Leash()
+        self._supervisor = Supervisor(_log_death, log_dir=log_dir, restarts=_RESTARTS, stop_seconds=_STOP_SECONDS)
         self._machines: dict[str, _Machine] = {}
-        self._ending: list[tuple[Process, float, str]] = []
-        self._unreachable = False
+        self._outage = OutageLog("ec2")
 
     def run(self, stopped: threading.Event) -> None:
-        """Follow the books until told to stop, then end every worker."""
+        """Follow EC2 until `stopped` is set, then end every worker; raises `FacerecError`."""
         log.info("ec2_host_ready", boot_seconds=self._boot_seconds)
-        while not stopped.wait(_LOOK_SECONDS):
-            self.look()
-        self.close()
+        try:
+            while not stopped.wait(_LOOK_SECONDS):
+                self._supervisor.wait(0)
+                self.look()
+        finally:
+            self.close()
 
     def look(self) -> None:
-        """Follow the books once; while they cannot be read everything stays as it is."""
-        self._reap()
+        """Read EC2 once, and start and end workers accordingly; nothing changes while EC2 cannot be read."""
         try:
             running = running_instances(self._ec2, self._prefix)
         except FacerecError as exc:
-            if not self._unreachable:
-                log.warning("ec2_unreadable", reason=str(exc))
-            self._unreachable = True
+            self._outage.failed(exc)
             return
-        self._unreachable = False
+        self._outage.succeeded()
+        for instance_id, machine in list(self._machines.items()):
+            if machine.on and instance_id not in running:
+                log.info("instance_ends", instance_id=instance_id)
+                self._switch_off(machine)
+            # An instance that is started again before its former worker has ended waits for that, as a machine does.
+            if not machine.on and (machine.worker is None or not machine.worker.running):
+                del self._machines[instance_id]
         now = self._clock()
-        for instance_id in self._machines.keys() - running.keys():
-            self._switch_off(instance_id, now)
-        ending = {instance_id for _, _, instance_id in self._ending}
         for instance_id, name in running.items():
-            # One that is started again before its former worker has ended waits for that, as a machine would.
-            if instance_id not in self._machines and instance_id not in ending:
+            if instance_id not in self._machines:
                 log.info("instance_boots", instance=name, instance_id=instance_id)
-                self._machines[instance_id] = _Machine(name, now + self._boot_seconds)
-        for instance_id, machine in self._machines.items():
-            if machine.process is None and now >= machine.boots_until:
-                machine.name = running[instance_id]  # it gets it a moment after its launch
-                command = self._worker(instance_id, machine.name)
-                machine.process = Process(command, self._log_dir / f"{machine.name}.log", self._leash)
-                log.info("worker_started", instance=machine.name, instance_id=instance_id, pid=machine.process.pid)
+                self._machines[instance_id] = _Machine(now + self._boot_seconds)
+            machine = self._machines[instance_id]
+            if machine.on and machine.worker is None and now >= machine.boots_until:
+                machine.worker = self._start_worker(instance_id, name)
 
     def close(self) -> None:
         """End every worker: ask all, then wait."""
-        now = self._clock()
-        for instance_id in list(self._machines):
-            self._switch_off(instance_id, now)
-        for process, _, _ in self._ending:
-            process.finish(_STOP_SECONDS)
-        self._ending.clear()
-        self._leash.close()
+        for machine in self._machines.values():
+            self._switch_off(machine)
+        self._supervisor.stop()
 
-    def _reap(self) -> None:
-        """See to workers that have ended, and to those that take too long to."""
-        now = self._clock()
-        for instance_id, machine in self._machines.items():
-            status = None if machine.process is None else machine.process.wait(0)
-            if status is not None:
-                log.warning("worker_died", instance=machine.name, instance_id=instance_id, how=describe_exit(status))
-                machine.process = None
-                machine.boots_until = now + _RESTART_SECONDS
-        still = []
-        for process, deadline, instance_id in self._ending:
-            status = process.finish(0) if now >= deadline else process.wait(0)
-            if status is None:
-                still.append((process, deadline, instance_id))
-            else:
-                log.info("worker_ended", instance=process.name, instance_id=instance_id, how=describe_exit(status))
-        self._ending = still
+    def _start_worker(self, instance_id: str, name: str) -> Child:
+        command = Command(name, self._argv, {**self._environ, "FACEREC_WORKER__INSTANCE_ID": instance_id})
+        [worker] = self._supervisor.start(command, grace_seconds=_STOP_SECONDS)
+        log.info("worker_started", instance=name, instance_id=instance_id)
+        return worker
 
-    def _switch_off(self, instance_id: str, now: float) -> None:
-        machine = self._machines.pop(instance_id)
-        log.info("instance_ends", instance=machine.name, instance_id=instance_id)
-        if machine.process is not None:
-            machine.process.terminate()
-            self._ending.append((machine.process, now + _STOP_SECONDS, instance_id))
+    def _switch_off(self, machine: _Machine) -> None:
+        if machine.on and machine.worker is not None:
+            self._supervisor.end(machine.worker)
+        machine.on = False
 
 
-def worker_command(argv: tuple[str, ...], environ: Mapping[str, str]) -> Callable[[str, str], Command]:
-    """Commands for the workers of instances: `argv` with the instance's id among the variables."""
-    return lambda instance_id, name: Command(name, argv, {**environ, "FACEREC_WORKER__INSTANCE_ID": instance_id})
+def _log_death(worker: Child, how: str, restart_seconds: float) -> None:
+    log.warning("worker_died", instance=worker.name, how=how, restart_seconds=restart_seconds)

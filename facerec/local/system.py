@@ -18,8 +18,8 @@ from facerec.local.environment import system_variables, web_variables, without_a
 from facerec.local.progress import Progress
 from facerec.local.state import Running, StateDirectory
 from facerec.processes.addresses import LOOPBACK, answers_ok, free_port, poll_until
-from facerec.processes.children import Command, tail
-from facerec.processes.supervisor import ChildFailed, Supervisor
+from facerec.processes.children import Command
+from facerec.processes.supervisor import Child, Supervisor
 from facerec.settings import Settings
 
 _WEB_START_SECONDS = 60.0
@@ -163,11 +163,7 @@ class LocalSystem:
 
     def run(self, name: str, *arguments: str) -> None:
         """Run `facerec <name> …` to its end; raises `ChildFailed` with the end of its log unless it succeeds."""
-        command = self._facerec(name, *arguments)
-        status = self._supervisor.run(command)
-        if status != 0:
-            log = self._supervisor.log(command)
-            raise ChildFailed(f"`facerec {name}` failed; the end of {log}:\n{tail(log)}")
+        self._supervisor.run(self._facerec(name, *arguments))
 
     def running_instances(self) -> list[str]:
         """The names of the fleet's pending and running instances."""
@@ -212,7 +208,7 @@ class LocalSystem:
         log = self._state.logs / f"{process}.log"
         return re.search(pattern, log.read_text(errors="replace")) is not None
 
-    def _emulator_restarted(self) -> None:
+    def _emulator_restarted(self, _: Child) -> None:
         poll_until(lambda: self._supervisor.stopping or self._emulator.ready(), START_SECONDS)
         if not self._supervisor.stopping:
             self.run("provision")  # it may forget everything, or have lost its last moment
@@ -231,7 +227,13 @@ def local_system(
     load_artefact(settings)
     with state.held() as lock:
         on_stop_signals(_interrupt, second=_ignore)
-        supervisor = Supervisor(state.logs, progress.line, hold=(lock,))
+        supervisor = Supervisor(
+            lambda child, how, seconds: progress.line(
+                f"{child.name} ended ({how}); starting it again in {seconds:g} s"
+            ),
+            log_dir=state.logs,
+            hold=(lock,),
+        )
         try:
             yield LocalSystem(options, settings, environ, state=state, supervisor=supervisor, progress=progress)
         finally:

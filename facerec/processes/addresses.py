@@ -1,4 +1,4 @@
-"""Ports of the loopback interface and what answers on them."""
+"""Free ports of the loopback interface, and waiting for what answers there."""
 
 import http.client
 import socket
@@ -11,10 +11,10 @@ _POLL_SECONDS = 0.05
 
 
 def free_port(preferred: int = 0) -> int:
-    """The preferred port where nothing uses it, else any free one."""
+    """The preferred port if it is free, or any free one."""
     for port in dict.fromkeys((preferred, 0)):
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-            # A server that ended a moment ago leaves connections behind that do not hinder the next.
+            # Closed connections of a server that has just ended do not hinder the next server.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((LOOPBACK, port))
@@ -39,7 +39,7 @@ def answers_ok(url: str, timeout_seconds: float = 2.0) -> bool:
 
 
 def poll_until(condition: Callable[[], bool], timeout_seconds: float) -> bool:
-    """Try the condition every 50 ms; whether it came true in time."""
+    """Try the condition every 50 ms until it is true; returns False when the time is over."""
     deadline = time.monotonic() + timeout_seconds
     while not condition():
         if time.monotonic() >= deadline:

@@ -1,7 +1,6 @@
-"""Child processes, each in its own process group, with its own log file and on a leash."""
+"""Child processes, each in its own process group, which end when this process ends."""
 
 import os
-import select
 import signal
 import subprocess
 import sys
@@ -11,24 +10,27 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from facerec.processes import orphan_reaper
+from facerec.processes.addresses import poll_until
 
-# The shell registers its own id with the leash, whose pipe is its standard input, and becomes the command.
+# The shell registers its own id with the reaper, whose pipe is its standard input, and becomes the command.
 _REGISTER_THEN_BECOME = 'echo "+$$" >&0 && exec "$@" </dev/null'
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What to run: `argv` with the whole environment `environ`; `name` titles its log and messages."""
+    """What to run: `argv` with the whole environment `environ`, and the open descriptors `pass_fds`."""
 
     name: str
     argv: tuple[str, ...]
     environ: Mapping[str, str]
+    pass_fds: tuple[int, ...] = ()
 
 
-class Leash:
-    """A helper process that ends every process on it once this process has gone, also by SIGKILL.
+class OrphanReaper:
+    """A process that ends the registered processes once this process has ended, also by SIGKILL.
 
-    It keeps the descriptors `hold` open, so a lock among them lasts until the last process has ended.
+    They get SIGTERM, and SIGKILL after the grace. The reaper keeps the descriptors `hold` open, so a lock among them
+    lasts until the last process has ended.
     """
 
     def __init__(self, grace_seconds: float = 5.0, hold: Sequence[int] = ()) -> None:
@@ -45,17 +47,17 @@ class Leash:
         self._grace_seconds = grace_seconds
 
     def fileno(self) -> int:
-        """The pipe's writing end, which a process to be leashed gets as its standard input."""
+        """The pipe's writing end, which is the standard input of a process that registers itself."""
         return self._writer
 
     def release(self, pid: int) -> None:
-        """Take a process off; its group has ended, so its number may soon belong to another."""
+        """Forget a process: its group has ended, and another process may get its number."""
         if self._writer >= 0:
-            with suppress(BrokenPipeError):  # the leash itself was killed: nothing is left to release from
+            with suppress(BrokenPipeError):  # the reaper itself was killed
                 os.write(self._writer, f"-{pid}\n".encode())
 
     def close(self) -> None:
-        """End whatever is still on the leash, and the leash; idempotent. On return no process is left."""
+        """End the processes that are still registered, and the reaper; idempotent."""
         if self._writer >= 0:
             os.close(self._writer)
             self._writer = -1
@@ -63,65 +65,69 @@ class Leash:
 
 
 class Process:
-    """A running command; its output is appended to `log`. Not for two threads at once."""
+    """A running command; its output is appended to `log`, or goes where this process's goes. For one thread at a time.
 
-    def __init__(self, command: Command, log: Path, leash: Leash) -> None:
-        self.name = command.name
-        self.log = log
-        self._leash = leash
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("ab") as output:
+    Raises `OSError` when it cannot be started.
+    """
+
+    def __init__(self, command: Command, reaper: OrphanReaper, log: Path | None = None) -> None:
+        self._reaper = reaper
+        output = None
+        if log is not None:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            output = log.open("ab")
+        try:
             self._process = subprocess.Popen(  # noqa: S603 - the commands are ours
                 ["/bin/sh", "-c", _REGISTER_THEN_BECOME, "sh", *command.argv],
                 env=dict(command.environ),
-                stdin=leash.fileno(),
+                stdin=reaper.fileno(),
                 stdout=output,
-                stderr=subprocess.STDOUT,
+                stderr=None if output is None else subprocess.STDOUT,
+                pass_fds=command.pass_fds,
                 process_group=0,
             )
-        self._pidfd = os.pidfd_open(self._process.pid)
+        finally:
+            if output is not None:
+                output.close()
 
     @property
     def pid(self) -> int:
         """The process id, which is also its group's."""
         return self._process.pid
 
-    def fileno(self) -> int:
-        """A descriptor that is readable once the process has ended, for selectors."""
-        return self._pidfd
-
-    def wait(self, timeout_seconds: float) -> int | None:
-        """Its exit status (negative: the signal), or nothing while it runs on; whatever it left behind is killed."""
+    def poll(self) -> int | None:
+        """Its exit status (negative: the signal), or None while it runs; the rest of its group is killed first."""
         if self._process.returncode is None:
-            poll = select.poll()
-            poll.register(self._pidfd, select.POLLIN)
-            if not poll.poll(max(0.0, timeout_seconds) * 1000):
+            # The process stays a zombie until its group is killed: no other process can get its number before.
+            if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
                 return None
-            # Before the reaping, while the number cannot be another's yet.
             self._kill_group()
             self._process.wait()
-            self._leash.release(self.pid)
-            os.close(self._pidfd)
+            self._reaper.release(self.pid)
+        return self._process.returncode
+
+    def wait(self, timeout_seconds: float) -> int | None:
+        """As `poll`, after its end or the timeout."""
+        poll_until(lambda: self.poll() is not None, timeout_seconds)
         return self._process.returncode
 
     def terminate(self) -> None:
-        """Ask it to end; its own children are its own affair."""
+        """Send SIGTERM to the process, not to its children."""
         if self._process.returncode is None:
-            with suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self._pidfd, signal.SIGTERM)
-
-    def stop(self, grace_seconds: float) -> int:
-        """Ask it to end, and kill its whole group after the grace; returns its exit status."""
-        self.terminate()
-        return self.finish(grace_seconds)
+            os.kill(self.pid, signal.SIGTERM)
 
     def finish(self, grace_seconds: float) -> int:
-        """Let it end, and kill its whole group after the grace; returns its exit status."""
+        """Wait for its end, kill its group after the grace, and return its exit status."""
         status = self.wait(grace_seconds)
         while status is None:
             self._kill_group()
             status = self.wait(1.0)
         return status
+
+    def stop(self, grace_seconds: float) -> int:
+        """`terminate`, then `finish`."""
+        self.terminate()
+        return self.finish(grace_seconds)
 
     def _kill_group(self) -> None:
         with suppress(ProcessLookupError):

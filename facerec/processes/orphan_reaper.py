@@ -1,9 +1,8 @@
-"""Ends the processes of a supervisor that died without ending them; a script of the standard library alone.
+"""Ends the processes of a parent that died without ending them; a script of the standard library alone.
 
-It reads lines from its standard input: `+PID` puts the leader of a process group on the leash, `-PID` takes it off.
-The end of the input means that the supervisor has gone, however it went: every leader still on the leash gets SIGTERM,
-and after the grace (the first argument, in seconds) its whole group gets SIGKILL. Every started process writes its own
-`+PID` before it becomes the command, so there is no moment at which it could be forgotten.
+It reads lines from its standard input: `+PID` registers the leader of a process group, `-PID` forgets it. The input
+ends when the parent ends. Then each registered leader gets SIGTERM, and its group SIGKILL after the grace (the first
+argument, in seconds). A process writes its own `+PID` before it becomes the command, so none is missed.
 """
 
 import os
@@ -15,23 +14,17 @@ from collections.abc import Callable
 _POLL_SECONDS = 0.05
 
 
-def _group_alive(leader: int) -> bool:
+def _signal(send: Callable[[int, int], None], leader: int, number: int) -> bool:
+    """Send a signal; returns whether there was a process to receive it."""
     try:
-        os.killpg(leader, 0)
+        send(leader, number)
     except ProcessLookupError:
         return False
     return True
 
 
-def _signal(send: Callable[[int, int], None], leader: int, number: signal.Signals) -> None:
-    try:
-        send(leader, number)
-    except ProcessLookupError:
-        return
-
-
 def main() -> None:
-    """Keep the book until the input ends, then end what is left."""
+    """Register and forget processes until the input ends, then end those that are registered."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     leaders: set[int] = set()
@@ -41,7 +34,7 @@ def main() -> None:
     for leader in leaders:
         _signal(os.kill, leader, signal.SIGTERM)
     deadline = time.monotonic() + float(sys.argv[1])
-    while any(map(_group_alive, leaders)) and time.monotonic() < deadline:
+    while any(_signal(os.killpg, leader, 0) for leader in leaders) and time.monotonic() < deadline:
         time.sleep(_POLL_SECONDS)
     for leader in leaders:
         _signal(os.killpg, leader, signal.SIGKILL)

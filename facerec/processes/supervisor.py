@@ -1,173 +1,192 @@
-"""Starts commands, starts crashed ones again, and ends them all in reverse order.
+"""Starts commands, starts those that ended again, and ends them all in reverse order."""
 
-One thread watches the processes' descriptors, so an exit is seen when it happens; nothing is polled.
-"""
-
-import os
-import select
-import selectors
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from facerec.background import BackgroundThread, backoff_seconds
 from facerec.errors import FacerecError
 from facerec.processes.addresses import poll_until
-from facerec.processes.children import Command, Leash, Process, describe_exit, tail
+from facerec.processes.children import Command, OrphanReaper, Process, describe_exit, tail
 
-_STOP_SECONDS = 13.0
-"""For all processes together: the promise is 15 s."""
+_LOOK_SECONDS = 0.05
 _RUN_GRACE_SECONDS = 3.0
 
 
 class ChildFailed(FacerecError):
-    """A process ended before it was ready, or again and again; its text ends with the last lines of its log."""
+    """A process ended before it was ready, or too often; the text ends with the last lines of its log."""
 
 
 @dataclass(frozen=True, slots=True)
-class Backoff:
-    """When a crashed process is started again: after `first_seconds`, each time twice as long, at most `times`.
+class Restarts:
+    """When a process that ended is started again: after `first_seconds`, then twice as long, up to `longest_seconds`.
 
-    One that has been up for `stable_seconds` begins anew.
+    It is given up after `times` restarts in a row; None means never. A process that ran for `stable_seconds` starts
+    the count again.
     """
 
     first_seconds: float = 0.5
-    times: int = 5
+    longest_seconds: float = 10.0
+    times: int | None = 5
     stable_seconds: float = 30.0
 
-    def delay_seconds(self, crashes: int) -> float | None:
-        """The delay before the next start after so many crashes in a row, or nothing to give up."""
-        return self.first_seconds * 2 ** (crashes - 1) if crashes <= self.times else None
+    def delay_seconds(self, failures: int) -> float | None:
+        """The delay before the next start after so many failures in a row, or None to give up."""
+        if self.times is not None and failures > self.times:
+            return None
+        return backoff_seconds(failures, 0, first=self.first_seconds, longest=self.longest_seconds)
 
 
 @dataclass(slots=True, eq=False)
 class Child:
-    """A supervised command: its present process, and how often it has crashed in a row."""
+    """A supervised command, and its present process."""
 
     command: Command
     grace_seconds: float
-    process: Process
-    on_restart: Callable[[], None]
-    started_at: float
+    on_restart: Callable[["Child"], None]
+    process: Process | None = None
+    """The last process; None if none could be started."""
+    how_ended: str | None = None
+    """How the last process ended, or why there is none; None while it runs."""
     ready: bool = False
-    crashes: int = 0
-    ended: threading.Event = field(default_factory=threading.Event)
-    """Set when it has ended before it was ready."""
+    failures: int = 0
+    """How many processes in a row have ended, or could not be started."""
+    started_at: float = 0.0
+    restart_at: float | None = None
+    kill_at: float | None = None
+    """When its process is killed; set by `end` and `stop`."""
 
     @property
     def name(self) -> str:
         """The command's name."""
         return self.command.name
 
+    @property
+    def running(self) -> bool:
+        """Whether its process runs."""
+        return self.how_ended is None
+
+    @property
+    def pid(self) -> int:
+        """The id of its last process; raises `ProcessLookupError` if none could be started."""
+        if self.process is None:
+            raise ProcessLookupError(self.how_ended)
+        return self.process.pid
+
+
+Report = Callable[[Child, str, float], None]
+"""Gets a child whose process ended without being asked, how, and the seconds until the next start."""
+
 
 class Supervisor:
-    """Runs commands, with a log file for each in `log_dir`; `report` gets one line for every unplanned event.
+    """Runs commands, and looks at their processes in a thread, which also calls `report`.
 
-    The descriptors `hold` stay open, also after a SIGKILL, until the last process has ended.
+    Each command has a log file in `log_dir`; without one, it writes where this process writes. All processes together
+    have `stop_seconds` to end, and `orphan_grace_seconds` if this process is killed. The descriptors `hold` stay open
+    until the last process has ended, also then.
     """
 
     def __init__(
         self,
-        log_dir: Path,
-        report: Callable[[str], None],
-        backoff: Backoff = Backoff(),
+        report: Report,
+        *,
+        log_dir: Path | None = None,
+        restarts: Restarts = Restarts(),
+        stop_seconds: float = 13.0,
+        orphan_grace_seconds: float = 5.0,
         hold: Sequence[int] = (),
     ) -> None:
-        self._log_dir = log_dir
         self._report = report
-        self._backoff = backoff
-        self._leash = Leash(hold=hold)
+        self._log_dir = log_dir
+        self._restarts = restarts
+        self._stop_seconds = stop_seconds
+        self._reaper = OrphanReaper(orphan_grace_seconds, hold)
         self._stages: list[list[Child]] = []
         self._failure: FacerecError | None = None
         self._failed = threading.Event()
-        self._lock = threading.RLock()
-        self._due: list[tuple[float, Child]] = []
-        self._selector = selectors.DefaultSelector()
-        self._wake = os.eventfd(0)
-        self._selector.register(self._wake, selectors.EVENT_READ)
-        self._stopping = False
-        self._watcher = threading.Thread(target=self._watch, name="supervisor", daemon=True)
+        self._stopping = threading.Event()
+        self._lock = threading.Lock()
+        self._watcher = BackgroundThread("supervisor", self._watch)
         self._watcher.start()
 
     def start(
-        self, *commands: Command, grace_seconds: float = 5.0, on_restart: Callable[[], None] = lambda: None
+        self,
+        *commands: Command,
+        grace_seconds: float = 5.0,
+        on_restart: Callable[[Child], None] = lambda _: None,
     ) -> list[Child]:
         """Start commands together, as one stage: stages end in the reverse of the order in which they were started.
 
-        A child counts as crashed, and is started again, once it has been ready (`wait_until_ready`). `on_restart` is
-        called in the watching thread after each such start; its `FacerecError` counts as the child's failure.
+        A child is started again if it has been ready (`wait_until_ready`), or if restarts are unlimited. The thread
+        calls `on_restart` after each such start; its `FacerecError` is the supervisor's failure.
         """
+        stage = [Child(command, grace_seconds, on_restart) for command in commands]
         with self._lock:
-            stage: list[Child] = []
             self._stages.append(stage)
-            for command in commands:
-                child = Child(command, grace_seconds, self._spawn(command), on_restart, time.monotonic())
-                stage.append(child)
-                self._selector.register(child.process, selectors.EVENT_READ, child)
-            return list(stage)
+            for child in stage:
+                self._spawn(child)
+        return stage
 
     def wait_until_ready(self, child: Child, ready: Callable[[], bool], timeout_seconds: float) -> None:
-        """Wait for the child's readiness; raises `ChildFailed` when it ends first or the time is over."""
-        if not poll_until(lambda: child.ended.is_set() or ready(), timeout_seconds):
-            raise self._failed_with(child, f"was not ready within {timeout_seconds:g} s")
+        """Wait until the child is ready; raises `ChildFailed` when it ends first or the time is over."""
+        if not poll_until(lambda: not child.running or ready(), timeout_seconds):
+            raise self._failed_with(child.command, f"was not ready within {timeout_seconds:g} s")
         with self._lock:
-            if child.ended.is_set():
-                raise self._failed_with(
-                    child, f"ended before it was ready ({describe_exit(child.process.wait(0) or 0)})"
-                )
+            if not child.running:
+                raise self._failed_with(child.command, f"ended before it was ready ({child.how_ended})")
             child.ready = True
 
-    def run(self, command: Command) -> int:
-        """Run a command to its end and return its exit status; an interrupted wait ends it, and so does `stop`."""
-        process = self._spawn(command)
+    def end(self, child: Child) -> None:
+        """Ask a child to end, do not start it again, and kill its process after its grace; returns at once."""
+        with self._lock:
+            child.restart_at, child.kill_at = None, time.monotonic() + child.grace_seconds
+            if child.process is not None:
+                child.process.terminate()
+
+    def run(self, command: Command) -> None:
+        """Run a command to its end; raises `ChildFailed` unless it succeeds. `stop` ends it."""
+        process = Process(command, self._reaper, self._log(command))
         try:
-            over = select.poll()
-            over.register(process, select.POLLIN)
-            over.register(self._wake, select.POLLIN)
-            over.poll()
+            while process.poll() is None and not self._stopping.wait(_LOOK_SECONDS):
+                continue
         finally:
             status = process.stop(_RUN_GRACE_SECONDS)
-        return status
+        if status != 0:
+            raise self._failed_with(command, f"failed ({describe_exit(status)})")
 
     @property
     def stopping(self) -> bool:
         """Whether `stop` has begun."""
-        return self._stopping
-
-    def log(self, command: Command) -> Path:
-        """Where a command's output goes."""
-        return self._log_dir / f"{command.name}.log"
+        return self._stopping.is_set()
 
     def wait(self, timeout_seconds: float | None = None) -> None:
-        """Wait until a child is given up, or all of them, and raise the failure; or return when the time is over."""
+        """Return when the time is over; raises `FacerecError` as soon as a child is given up."""
         self._failed.wait(timeout_seconds)
         if self._failure is not None:
             raise self._failure
 
     def stop(self) -> None:
-        """End every process, the last started stage first; idempotent. On return none is left."""
-        with self._lock:
-            if not self._stopping:
-                self._stopping = True
-                os.eventfd_write(self._wake, 1)
-        deadline = time.monotonic() + _STOP_SECONDS
-        self._watcher.join()
-        while self._stages:
-            stage = self._stages.pop()
-            for child in stage:
-                child.process.terminate()
-            asked_at = time.monotonic()
-            for child in stage:
-                # Asked once: to some commands a second SIGTERM means "at once".
-                child.process.finish(min(deadline, asked_at + child.grace_seconds) - time.monotonic())
-        self._leash.close()
-        self._selector.close()
-        if self._wake >= 0:
-            os.close(self._wake)
-            self._wake = -1
+        """End every process, the last started stage first; idempotent. On return no process is left."""
+        self._stopping.set()
+        self._watcher.stop()
+        deadline = time.monotonic() + self._stop_seconds
+        try:
+            while self._stages:
+                stage = [(child, child.process) for child in self._stages[-1] if child.process is not None]
+                for child, process in stage:
+                    # Asked once: a second SIGTERM means "at once" to some commands.
+                    if child.kill_at is None:
+                        process.terminate()
+                        child.kill_at = time.monotonic() + child.grace_seconds
+                for child, process in stage:
+                    process.finish(min(deadline, child.kill_at or deadline) - time.monotonic())
+                self._stages.pop()
+        finally:
+            self._reaper.close()
 
     def __enter__(self) -> Self:  # noqa: D105 - `with` ends every process
         return self
@@ -177,68 +196,67 @@ class Supervisor:
     ) -> None:
         self.stop()
 
-    def _spawn(self, command: Command) -> Process:
-        return Process(command, self.log(command), self._leash)
-
-    def _watch(self) -> None:
+    def _watch(self, stopping: threading.Event) -> None:
         try:
-            while self._look():
-                continue
+            while not stopping.wait(_LOOK_SECONDS):
+                self._look()
+        except FacerecError as exc:
+            self._give_up(exc)
         except BaseException as exc:  # noqa: BLE001 - rich makes a broken pipe of `report` a SystemExit
-            # Nobody would start anything again, and nobody would know.
             failure = FacerecError(f"the processes are not watched any more: {type(exc).__name__}: {exc}")
             failure.__cause__ = exc
             self._give_up(failure)
 
-    def _look(self) -> bool:
-        """Wait for what happens next, and answer it; whether to go on."""
+    def _look(self) -> None:
+        """Note which processes have ended, and start those whose time has come."""
+        restarted = []
         with self._lock:
-            timeout = max(0.0, min(at for at, _ in self._due) - time.monotonic()) if self._due else None
-        events = self._selector.select(timeout)
-        with self._lock:
-            if self._stopping:
-                return False
-            for key, _ in events:
-                self._selector.unregister(key.fileobj)
-                self._exited(key.data)
-            restarted = self._restart_due()
+            now = time.monotonic()
+            for child in [child for stage in self._stages for child in stage]:
+                if child.process is not None and child.running:
+                    overdue = child.kill_at is not None and now >= child.kill_at
+                    status = child.process.finish(0) if overdue else child.process.poll()
+                    if status is not None:
+                        self._ended(child, describe_exit(status))
+                elif child.restart_at is not None and now >= child.restart_at and self._spawn(child):
+                    restarted.append(child)
+        for child in restarted:
+            child.on_restart(child)
+
+    def _spawn(self, child: Child) -> bool:
+        """Start a child's process; returns whether that succeeded."""
+        child.started_at, child.restart_at, child.how_ended = time.monotonic(), None, None
         try:
-            for child in restarted:
-                child.on_restart()
-        except FacerecError as exc:
-            self._give_up(exc)
+            child.process = Process(child.command, self._reaper, self._log(child.command))
+        except OSError as exc:
+            self._ended(child, f"cannot be started: {exc}")
+            return False
         return True
 
-    def _exited(self, child: Child) -> None:
-        status = child.process.wait(0) or 0
-        if not child.ready:
-            child.ended.set()
+    def _ended(self, child: Child, how: str) -> None:
+        child.how_ended = how
+        if child.kill_at is not None:
+            self._stages = [remaining for stage in self._stages if (remaining := [c for c in stage if c is not child])]
             return
-        stable = time.monotonic() - child.started_at >= self._backoff.stable_seconds
-        child.crashes = 1 if stable else child.crashes + 1
-        delay = self._backoff.delay_seconds(child.crashes)
+        if not child.ready and self._restarts.times is not None:
+            return
+        stable = time.monotonic() - child.started_at >= self._restarts.stable_seconds
+        child.failures = 1 if stable else child.failures + 1
+        delay = self._restarts.delay_seconds(child.failures)
         if delay is None:
-            self._give_up(self._failed_with(child, f"ended {child.crashes} times in a row ({describe_exit(status)})"))
+            self._give_up(self._failed_with(child.command, f"ended {child.failures} times in a row ({how})"))
             return
-        self._report(f"{child.name} ended ({describe_exit(status)}); starting it again in {delay:g} s")
-        self._due.append((time.monotonic() + delay, child))
-
-    def _restart_due(self) -> list[Child]:
-        now = time.monotonic()
-        restarted = [child for at, child in self._due if at <= now]
-        self._due = [(at, child) for at, child in self._due if at > now]
-        for child in restarted:
-            child.process = self._spawn(child.command)
-            child.started_at = now
-            self._selector.register(child.process, selectors.EVENT_READ, child)
-        return restarted
+        child.restart_at = time.monotonic() + delay
+        self._report(child, how, delay)
 
     def _give_up(self, failure: FacerecError) -> None:
         self._failure = failure
         self._failed.set()
 
-    def _failed_with(self, child: Child, how: str) -> ChildFailed:
-        end = tail(child.process.log)
-        return ChildFailed(
-            f"{child.name} {how}; the end of {child.process.log}:\n{end}" if end else f"{child.name} {how}"
-        )
+    def _log(self, command: Command) -> Path | None:
+        return None if self._log_dir is None else self._log_dir / f"{command.name}.log"
+
+    def _failed_with(self, command: Command, how: str) -> ChildFailed:
+        log = self._log(command)
+        end = "" if log is None else tail(log)
+        return ChildFailed(f"{command.name} {how}; the end of {log}:\n{end}" if end else f"{command.name} {how}")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from facerec.aws.clients import Clients
-from facerec.local.ec2_host import Ec2Host, running_instances, worker_command
+from facerec.local.ec2_host import Ec2Host, running_instances
 from facerec.messages import FLEET_TAG
 from facerec.processes.addresses import poll_until
 from facerec.settings import Settings
@@ -40,7 +40,8 @@ class Books:
         self.host = Ec2Host(
             self._clients,
             settings,
-            worker_command((sys.executable, "-c", _WORKER), os.environ),
+            (sys.executable, "-c", _WORKER),
+            os.environ,
             log_dir=log_dir,
             boot_seconds=boot_seconds,
             clock=lambda: self.time,

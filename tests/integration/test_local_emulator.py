@@ -14,7 +14,7 @@ from facerec.aws.clients import Clients
 from facerec.local.emulator import START_SECONDS, EmulatorKind, emulator
 from facerec.local.environment import emulated_variables
 from facerec.processes.addresses import free_port, poll_until
-from facerec.processes.children import Leash, Process
+from facerec.processes.children import OrphanReaper, Process
 from facerec.provision.provisioning import provision
 from facerec.settings import Settings
 from tests.support.processes import listening_addresses
@@ -24,8 +24,8 @@ from tests.support.processes import listening_addresses
 def run(state: Path, kind: EmulatorKind = EmulatorKind.MINISTACK) -> Iterator[tuple[Process, Settings, Clients]]:
     """An emulator on the state directory, provisioned, stopped at the end."""
     found = emulator(kind, port=free_port(), state=state, environ=os.environ)
-    with closing(Leash()) as leash, pytest.MonkeyPatch.context() as patch:
-        process = Process(found.command, state / "log", leash)
+    with closing(OrphanReaper()) as reaper, pytest.MonkeyPatch.context() as patch:
+        process = Process(found.command, reaper, state / "log")
         assert poll_until(found.ready, START_SECONDS)
         for name, value in emulated_variables(found.url, os.environ).items():
             patch.setenv(name, value)

@@ -106,7 +106,7 @@ def test_a_key_from_its_making_to_its_end(environ: dict[str, str], fresh: Settin
     store.put(record)
     store.put(revoked(record, datetime.now(UTC)))
     with web(environ | {"FACEREC_WEB__PROCESSES": "2"}, tmp_path / "log") as command:
-        assert len(descendants(command.process.pid)) == 2
+        assert len(descendants(command.process.pid, "--response-queue")) == 2
         for _ in range(4):
             command.client.close()  # the next connection may be another process's
             command.client = client(command.url)

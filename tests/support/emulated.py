@@ -14,7 +14,7 @@ from facerec.aws.clients import Clients
 from facerec.local.emulator import START_SECONDS, EmulatorKind, emulator
 from facerec.local.environment import emulated_variables
 from facerec.processes.addresses import free_port, poll_until
-from facerec.processes.children import Leash, Process, tail
+from facerec.processes.children import OrphanReaper, Process, tail
 from facerec.provision.provisioning import provision
 from facerec.settings import Settings
 
@@ -49,10 +49,10 @@ def environ_of(settings: Settings, base: dict[str, str]) -> dict[str, str]:
 def emulated_aws(kind: EmulatorKind, state: Path) -> Iterator[EmulatedAws]:
     """Start an emulator on a free loopback port, point the environment at it, provision, and stop it at the end."""
     found = emulator(kind, port=free_port(), state=state, environ=os.environ)
-    with closing(Leash()) as leash, pytest.MonkeyPatch.context() as patch:
-        process = Process(found.command, state / "emulator.log", leash)
+    with closing(OrphanReaper()) as reaper, pytest.MonkeyPatch.context() as patch:
+        process = Process(found.command, reaper, log := state / "emulator.log")
         if not poll_until(found.ready, START_SECONDS):
-            pytest.fail(f"the emulator did not start: {tail(process.log)}")
+            pytest.fail(f"the emulator did not start: {tail(log)}")
         for name, value in emulated_variables(found.url, os.environ).items():
             patch.setenv(name, value)
         patch.setenv("FACEREC_WEB__AUTH", "open")

@@ -39,9 +39,9 @@ class ResponseQueues:
         self._retention_seconds = max(MIN_RETENTION_SECONDS, round(retention_seconds))
         self._now = now
 
-    def create(self, owner: str) -> str:
-        """Make a queue with a name of its own, and return that; results expire in it as fast as waits do."""
-        queue = f"{self._response_queue}-{secrets.token_hex(6)}"
+    def create(self, owner: str, queue: str | None = None) -> str:
+        """Create a queue, by default with a new name, and return its name; results expire in it as fast as waits do."""
+        queue = queue or f"{self._response_queue}-{secrets.token_hex(6)}"
         with translated(f"create queue {queue!r}"):
             self._clients.sqs.create_queue(
                 QueueName=queue,

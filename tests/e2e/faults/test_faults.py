@@ -53,10 +53,10 @@ def test_killed_workers_lose_nothing(disturbed: Disturbed) -> None:
 
 def test_without_load_no_harm_is_claimed(disturbed: Disturbed) -> None:
     """Workers without a task and an empty queue have nothing to lose: neither is touched."""
-    before = [worker.process.pid for worker in disturbed.rig.workers]
+    before = [worker.pid for worker in disturbed.rig.workers]
     with pytest.raises(cases.NotHarmed, match="no task in hand"):
         cases.kill_workers(disturbed.rig, threading.Event(), kills=1, pause_seconds=0, idle_seconds=1)
-    assert [worker.process.pid for worker in disturbed.rig.workers] == before
+    assert [worker.pid for worker in disturbed.rig.workers] == before
     with pytest.raises(cases.NotHarmed, match="no task was in the queue"):
         cases.recreate_queue(disturbed.rig, threading.Event(), seconds=0, lead_seconds=0)
     _, row = disturbed.suffer(cases.nothing, least=2)  # the queue is there, and the workers work

@@ -82,7 +82,7 @@ def kill_workers(
 def kill_engines(rig: Rig, over: threading.Event) -> None:
     """SIGKILL the engine process of each worker, which is replaced by one that finds what the first one has left."""
     over.wait(_LEAD_SECONDS)
-    engines = [pid for worker in rig.workers for pid in descendants(worker.process.pid, "facerec.engine.child")]
+    engines = [pid for worker in rig.workers for pid in descendants(worker.pid, "facerec.engine.child")]
     if not engines:
         raise NotHarmed("no worker has an engine process")
     for pid in engines:
@@ -92,9 +92,9 @@ def kill_engines(rig: Rig, over: threading.Event) -> None:
 def kill_web(rig: Rig, over: threading.Event, lead_seconds: float = _LEAD_SECONDS) -> None:
     """SIGKILL the web tier; it is started again."""
     over.wait(lead_seconds)
-    before = rig.web.process.pid
+    before = rig.web.pid
     rig.kill(rig.web)
-    if not poll_until(lambda: rig.web.process.pid != before and rig.serves(), START_SECONDS):
+    if not poll_until(lambda: rig.web.pid != before and rig.serves(), START_SECONDS):
         raise TimeoutError("the web tier has not come back")
 
 

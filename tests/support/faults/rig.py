@@ -21,12 +21,12 @@ from facerec.local.emulator import EmulatorKind, emulator
 from facerec.local.environment import emulated_variables, without_aws
 from facerec.processes.addresses import LOOPBACK, answers_ok, free_port
 from facerec.processes.children import Command
-from facerec.processes.supervisor import Backoff, Child, Supervisor
+from facerec.processes.supervisor import Child, Restarts, Supervisor
 from tests.support.faults.faulty_aws import FaultyAws, faulty_aws
 from tests.support.processes import facerec
 
 START_SECONDS = 120.0
-_RESTARTS = Backoff(first_seconds=0.5, times=20, stable_seconds=2)
+_RESTARTS = Restarts(first_seconds=0.5, times=20, stable_seconds=2)
 """The harness kills more often than a service manager expects."""
 
 
@@ -62,7 +62,7 @@ class Rig:
         with ExitStack() as started:
             # First in, last out: the processes end while they still reach AWS.
             self.proxy: FaultyAws = started.enter_context(faulty_aws(self._emulator.url))
-            self._supervisor = Supervisor(self.state / "logs", self._report, _RESTARTS)
+            self._supervisor = Supervisor(self._ended, log_dir=self.state / "logs", restarts=_RESTARTS)
             started.callback(self._supervisor.stop)
             [self.emulator] = self._supervisor.start(self._emulator.command)
             self._supervisor.wait_until_ready(self.emulator, self._emulator.ready, START_SECONDS)
@@ -105,12 +105,12 @@ class Rig:
 
     def kill(self, child: Child) -> None:
         """End a process without warning; it is started again."""
-        os.kill(child.process.pid, signal.SIGKILL)
+        os.kill(child.pid, signal.SIGKILL)
 
     def send(self, number: signal.Signals, *children: Child) -> None:
         """Send a signal to whole process groups."""
         for child in children:
-            os.killpg(child.process.pid, number)
+            os.killpg(child.pid, number)
 
     def run(self, *arguments: str) -> None:
         """Run a `facerec` command; raises `RuntimeError` with its output."""
@@ -133,7 +133,7 @@ class Rig:
 
     def log(self, child: Child) -> str:
         """What a process has written so far, in all its lives."""
-        return self._supervisor.log(child.command).read_text(errors="replace")
+        return (self.state / "logs" / f"{child.name}.log").read_text(errors="replace")
 
     def _environ(self) -> dict[str, str]:
         inherited = {
@@ -157,6 +157,9 @@ class Rig:
 
     def _command(self, name: str, argv: tuple[str, ...]) -> Command:
         return Command(name, (*self._processes.within, *argv), self.environ)
+
+    def _ended(self, child: Child, how: str, restart_seconds: float) -> None:
+        self._report(f"{child.name} ended ({how}); starting it again in {restart_seconds:g} s")
 
     def _consumes(self, worker: Child) -> bool:
         return "worker_ready" in self.log(worker)
