@@ -3,7 +3,6 @@
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,8 +15,6 @@ _STATE = Path(".local")
 _DIRECTORY = click.Path(file_okay=False, path_type=Path)
 _INTERRUPTED = 130
 """The exit status that shells give a command which ended by Ctrl-C."""
-_ANSWER_SECONDS = 200
-"""Above the web tier's own wait, so that its answer is seen, whatever it is."""
 
 
 @click.group("local")
@@ -98,9 +95,8 @@ def up(
     from rich.console import Console
 
     from facerec.local.emulator import EmulatorKind
-    from facerec.local.progress import Progress
     from facerec.local.state import StateDirectory
-    from facerec.local.system import Options, local_system
+    from facerec.local.system import Options, Progress, local_system
 
     progress = Progress(Console())
     ready = False
@@ -114,20 +110,23 @@ def up(
             ready = True
             probe = next(iter(sorted(Path("examples/probes").glob("*.jpg"))), Path("photo.jpg"))
             where = "" if state == _STATE else f" --state {state}"
-            progress.line()
-            progress.line(f"  web       {system.web_url}")
-            if system.asks_for_keys:
-                progress.line(
-                    "  keys      needed: `facerec keys create NAME --scope recognise`, or FACEREC_WEB__AUTH=open"
-                )
-            if system.flower is not None:
-                progress.line(f"  Flower    {system.flower}")
-            progress.line(f"  AWS       {system.emulator_url}")
-            progress.line(f"  logs      {directory.logs}")
             key = '-H "x-api-key: $KEY" ' if system.asks_for_keys else ""
-            progress.line(f"  try       curl {key}-F inputFile=@{probe} {system.web_url}/")
-            progress.line(f'  commands  eval "$(facerec local env{where})" points `facerec` and the AWS CLI here')
-            progress.line("  stop      Ctrl-C")
+            rows = {
+                "web": system.web_url,
+                "keys": "needed: `facerec keys create NAME --scope recognise`, or FACEREC_WEB__AUTH=open"
+                if key
+                else "",
+                "Flower": system.flower or "",
+                "AWS": system.emulator_url,
+                "logs": str(directory.logs),
+                "try": f"curl {key}-F inputFile=@{probe} {system.web_url}/",
+                "commands": f'eval "$(facerec local env{where})" points `facerec` and the AWS CLI here',
+                "stop": "Ctrl-C",
+            }
+            progress.line()
+            for name, text in rows.items():
+                if text:
+                    progress.line(f"  {name:<10}{text}")
             system.wait()
     except KeyboardInterrupt:
         raise SystemExit(0 if ready else _INTERRUPTED) from None
@@ -202,13 +201,11 @@ def demo(workers: int | None, kind: str, state: Path | None, examples: Path) -> 
     """  # noqa: D301 - as above
     from rich.console import Console
 
-    from facerec.local.demo import Samples, await_zero, compare, set_up, upload
+    from facerec.local.demo import Samples, demonstrate
     from facerec.local.emulator import EmulatorKind
-    from facerec.local.progress import Progress
     from facerec.local.state import StateDirectory
-    from facerec.local.system import Options, local_system
+    from facerec.local.system import Options, Progress, local_system
 
-    began = time.monotonic()
     progress = Progress(Console())
     samples = Samples(examples.resolve())
     samples.expected()
@@ -219,13 +216,7 @@ def demo(workers: int | None, kind: str, state: Path | None, examples: Path) -> 
             _directory(state) as directory,
             local_system(options, environ, state=StateDirectory(directory), progress=progress) as system,
         ):
-            set_up(system, samples, progress)
-            progress.line(f"  set up in {time.monotonic() - began:.1f} s")
-            progress.line()
-            compare(upload(samples, system.web_url, progress, _ANSWER_SECONDS), progress)
-            progress.line()
-            if workers is None:
-                await_zero(system, progress)
+            demonstrate(system, samples, progress)
     except KeyboardInterrupt:
         raise SystemExit(_INTERRUPTED) from None
     progress.line("DEMO OK")

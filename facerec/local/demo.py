@@ -1,17 +1,19 @@
-"""The demonstration: sample people enrolled, sample photos uploaded, the replies compared with what is expected."""
+"""The demonstration: enrol sample people, upload sample photos, and compare the replies with the expected ones."""
 
 import csv
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 
 from facerec.errors import ConfigurationError, FacerecError
-from facerec.local.progress import Progress
-from facerec.local.system import LocalSystem
+from facerec.local.system import LocalSystem, Progress
 from facerec.processes.addresses import poll_until
 
 _ZERO_SECONDS = 30.0
+_REPLY_SECONDS = 200
+"""Longer than the web tier's own wait, so that its reply is shown in any case."""
 _SENTENCES = {
     "match": "{file}: face detected - {name}",
     "unknown": "{file}: face not recognized",
@@ -31,7 +33,7 @@ class Samples:
         return self.folder / "gallery"
 
     def expected(self) -> dict[Path, str]:
-        """Each probe with the reply that it should get, in the order of the table; raises `ConfigurationError`."""
+        """Each probe with its expected reply, in the order of the table; raises `ConfigurationError`."""
         table = self.folder / "expected.csv"
         if not table.is_file() or not self.gallery.is_dir():
             raise ConfigurationError(
@@ -46,35 +48,39 @@ class Samples:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A photo's reply, and the one expected."""
+    """A photo's reply, and the expected one."""
 
     reply: str
     expected: str
 
-    @property
-    def right(self) -> bool:
-        """Whether the two are the same."""
-        return self.reply == self.expected
 
+def demonstrate(system: LocalSystem, samples: Samples, progress: Progress) -> None:
+    """Enrol the sample people, upload the probes, and compare the replies with the expected ones.
 
-def set_up(system: LocalSystem, samples: Samples, progress: Progress) -> None:
-    """Start the system with the sample people enrolled."""
+    An elastic fleet is back at zero instances at the end. Raises `FacerecError` where something differs.
+    """
+    began = time.monotonic()
     system.start_cloud()
     with progress.step("sample people enrolled"):
         system.run("enrol", "--folder", str(samples.gallery))
-    # The workers read the gallery at their start, so they know these people from the first request on.
+    # The workers read the gallery when they start: they know these people from the first request.
     system.start_tiers()
     system.announce()
+    progress.line(f"  set up in {time.monotonic() - began:.1f} s")
+    progress.line()
+    compare(_upload(samples, system.web_url, progress), progress)
+    progress.line()
+    if system.elastic:
+        with progress.step("back at zero instances"):
+            if not poll_until(lambda: not system.running_instances(), _ZERO_SECONDS):
+                raise FacerecError(f"{system.running_instances()} still run {_ZERO_SECONDS:g} s after the last reply")
 
 
-def upload(samples: Samples, web_url: str, progress: Progress, wait_seconds: float) -> list[Answer]:
-    """Upload every probe in turn, print its reply as the service gave it, and return all answers.
-
-    Raises `FacerecError` where there is none within the wait.
-    """
+def _upload(samples: Samples, web_url: str, progress: Progress) -> list[Answer]:
+    """Upload every probe in turn, and print its reply as the service gave it."""
     answers = []
-    # Only this machine is addressed: no proxy from the environment.
-    with httpx.Client(base_url=web_url, timeout=wait_seconds, trust_env=False) as client:
+    # The service is on this machine: the environment's proxy is not used.
+    with httpx.Client(base_url=web_url, timeout=_REPLY_SECONDS, trust_env=False) as client:
         for photo, expected in samples.expected().items():
             try:
                 response = client.post("/", files={"inputFile": (photo.name, photo.read_bytes(), "image/jpeg")})
@@ -85,18 +91,9 @@ def upload(samples: Samples, web_url: str, progress: Progress, wait_seconds: flo
     return answers
 
 
-def await_zero(system: LocalSystem, progress: Progress) -> None:
-    """Wait until the fleet has no instance left that is pending or running; raises `FacerecError` if it stays."""
-    with progress.step("back at zero instances"):
-        if not poll_until(lambda: not system.running_instances(), _ZERO_SECONDS):
-            raise FacerecError(
-                f"instances run on {_ZERO_SECONDS:g} s after the last reply: {system.running_instances()}"
-            )
-
-
 def compare(answers: list[Answer], progress: Progress) -> None:
     """Print where replies differ from the expected ones, and raise `FacerecError` if any does."""
-    wrong = [answer for answer in answers if not answer.right]
+    wrong = [answer for answer in answers if answer.reply != answer.expected]
     for answer in wrong:
         progress.line(f"- {answer.expected}\n+ {answer.reply}")
     if wrong:

@@ -1,4 +1,4 @@
-"""The emulated AWS: which command runs it, and how to tell that it is ready. It listens on loopback only."""
+"""The emulated AWS: the command that runs it, and whether it is ready. It listens on loopback only."""
 
 import importlib.util
 import sys
@@ -18,34 +18,37 @@ START_SECONDS = 30.0
 
 
 class EmulatorKind(StrEnum):
-    """The emulators that we know."""
+    """The supported emulators."""
 
     MINISTACK = "ministack"
     MOTO = "moto"
 
 
+_READY = {EmulatorKind.MINISTACK: "/_ministack/ready", EmulatorKind.MOTO: "/moto-api/"}
 _IMAGES = {EmulatorKind.MINISTACK: "ami-0c2023a1b2c3d4e5f", EmulatorKind.MOTO: "ami-04681a1dbd79675a5"}
 
 
 @dataclass(frozen=True, slots=True)
 class Emulator:
-    """An emulator to be run by `command`, then found at `url`."""
+    """An emulator that `command` runs at `url`."""
 
     kind: EmulatorKind
     url: str
     command: Command
-    image_id: str
-    """An AMI that it has; what runs on an instance is this machine's affair."""
+
+    @property
+    def image_id(self) -> str:
+        """An AMI that the emulator knows; `Ec2Host` runs the instances."""
+        return _IMAGES[self.kind]
 
     @property
     def forgets(self) -> bool:
-        """Whether everything in it is gone when it stops."""
+        """Whether its state is gone when it stops."""
         return self.kind is EmulatorKind.MOTO
 
     def ready(self) -> bool:
         """Whether it answers."""
-        path = "/_ministack/ready" if self.kind is EmulatorKind.MINISTACK else "/moto-api/"
-        return answers_ok(self.url + path)
+        return answers_ok(self.url + _READY[self.kind])
 
 
 def emulator(kind: EmulatorKind, *, port: int, state: Path, environ: Mapping[str, str]) -> Emulator:
@@ -58,7 +61,7 @@ def emulator(kind: EmulatorKind, *, port: int, state: Path, environ: Mapping[str
         base |= _ministack_environ(port, state.resolve())
     else:
         argv = (sys.executable, "-m", "moto.server", "-H", LOOPBACK, "-p", str(port))
-    return Emulator(kind, f"http://{LOOPBACK}:{port}", Command("emulator", argv, base), _IMAGES[kind])
+    return Emulator(kind, f"http://{LOOPBACK}:{port}", Command("emulator", argv, base))
 
 
 def _ministack_environ(port: int, state: Path) -> dict[str, str]:
@@ -75,7 +78,7 @@ def _ministack_environ(port: int, state: Path) -> dict[str, str]:
         # Its MQTT and SFTP listeners have ports and interfaces of their own.
         "IOT_MTLS_ENABLED": "0",
         "SFTP_ENABLED": "0",
-        # It puts a file with its process id there.
+        # It writes a file with its process id there.
         "TMPDIR": str(scratch),
         "LOG_LEVEL": "WARNING",
     }

@@ -12,7 +12,7 @@ _OWN = {
     # Any value does: the emulators check no signature.
     "AWS_ACCESS_KEY_ID": "facerec-local",
     "AWS_SECRET_ACCESS_KEY": "facerec-local",
-    # Nothing of the user's real account may reach a command that is meant for the emulator.
+    # A command for the emulator must not use the user's real account.
     "AWS_CONFIG_FILE": "/dev/null",
     "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
     "AWS_EC2_METADATA_DISABLED": "true",
@@ -28,22 +28,13 @@ _FOREIGN = (
     "AWS_REGION",
     "AWS_SESSION_TOKEN",
 )
-"""What would lead the AWS CLI, boto3 or ourselves elsewhere."""
+"""Variables that would direct the AWS CLI, boto3 or our commands to another account or endpoint."""
 
-_OPEN = {
-    "FACEREC_WEB__AUTH": "open",
-    "FACEREC_WEB__RATE_LIMIT": "",
-}
-"""What is different about a web tier that only this machine reaches, unless the environment says otherwise."""
+_OPEN = {"FACEREC_WEB__AUTH": "open", "FACEREC_WEB__RATE_LIMIT": ""}
+"""Defaults of a web tier that only this machine reaches."""
 
 _OF_THIS_WEB = frozenset({*_OPEN, "FACEREC_WEB__SHUTDOWN_SECONDS"})
-"""What is for the system's own web tier alone: after `facerec local env` another one must not be open by it."""
-
-_FLEET = {
-    "FACEREC_AUTOSCALE__BOOT_PRIOR_SECONDS": "4",
-    "FACEREC_AUTOSCALE__START_PRIOR_SECONDS": "4",
-}
-"""What is different about this machine's fleet, unless the environment says otherwise."""
+"""Only for the system's own web tier: `facerec local env` must not open another one."""
 
 
 def without_aws(environ: Mapping[str, str]) -> dict[str, str]:
@@ -52,7 +43,7 @@ def without_aws(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def export_lines(variables: Mapping[str, str]) -> str:
-    """Shell commands that set the variables, and unset those that would lead to a real account."""
+    """Shell commands that set the variables, and unset those of another account."""
     lines = [f"export {name}={shlex.quote(value)}" for name, value in sorted(variables.items())]
     return "\n".join([f"unset {' '.join(_FOREIGN)}", *lines])
 
@@ -81,37 +72,33 @@ def system_variables(
     web_port: int,
     workers: int | None,
 ) -> dict[str, str]:
-    """What all parts of the system are told, and the commands that are pointed at it; no secret is among them.
+    """The variables of all parts of the system, and of commands that are pointed at it; no secret is among them.
 
-    A number of `workers` is fixed; without one a fleet of instances does the work.
+    The environment's own FACEREC_* variables override the defaults here. `workers` is as in `Options`.
     """
-    ours = {name: value for name, value in environ.items() if name.startswith("FACEREC_") and name not in _OF_THIS_WEB}
-    ours.pop("FACEREC_FLOWER__PASSWORD", None)  # these are kept in a file
-    variables = (
-        ours
-        | emulated_variables(emulator_url, environ, settings.aws.region)
-        | {
-            "FACEREC_WEB__PORT": str(web_port),
-            "FACEREC_MODEL__DIR": str(settings.model.dir.resolve()),
-            "FACEREC_MODEL__CACHE_DIR": str(settings.model.cache_dir.resolve()),
-        }
-    )
-    if workers != 1 and "FACEREC_WORKER__ENGINES" not in environ:
-        variables["FACEREC_WORKER__ENGINES"] = "1"  # one engine per core each would crowd the machine
-    # More than a worker for each core would only get in each other's way.
-    cores = str(max(2, len(os.sched_getaffinity(0))))
-    of_the_fleet = {
+    own = {name: value for name, value in environ.items() if name.startswith("FACEREC_") and name not in _OF_THIS_WEB}
+    own.pop("FACEREC_FLOWER__PASSWORD", None)  # the variables are kept in a file
+    defaults = {
+        "FACEREC_AUTOSCALE__BOOT_PRIOR_SECONDS": "4",
+        "FACEREC_AUTOSCALE__START_PRIOR_SECONDS": "4",
+        # More than one worker for each core would be slower.
+        "FACEREC_AUTOSCALE__MAX_INSTANCES": str(max(2, len(os.sched_getaffinity(0)))),
         "FACEREC_INSTANCES__IMAGE_ID": image_id,
-        "FACEREC_AUTOSCALE__MAX_INSTANCES": cores,
     }
-    variables = _FLEET | of_the_fleet | variables
+    if workers != 1:
+        defaults["FACEREC_WORKER__ENGINES"] = "1"  # several workers with one engine per core would crowd the machine
+    fixed = {
+        "FACEREC_WEB__PORT": str(web_port),
+        "FACEREC_MODEL__DIR": str(settings.model.dir.resolve()),
+        "FACEREC_MODEL__CACHE_DIR": str(settings.model.cache_dir.resolve()),
+    }
     if settings.log.level in {"warning", "error"}:
-        variables["FACEREC_LOG__LEVEL"] = "info"  # a worker tells by a record of this level that it is ready
-    return variables
+        fixed["FACEREC_LOG__LEVEL"] = "info"  # the record that a worker is ready has this level
+    return defaults | own | emulated_variables(emulator_url, environ, settings.aws.region) | fixed
 
 
 def web_variables(host: str, environ: Mapping[str, str]) -> dict[str, str]:
-    """What the web tier on `host` is told beside the system's variables; it is open only on loopback, or if told so."""
-    # With the flush of the last replies within the grace.
+    """The variables of the web tier on `host` beside the system's; the defaults open it only on loopback."""
+    # Together with the flush of the last replies within the web tier's grace.
     defaults = {"FACEREC_WEB__SHUTDOWN_SECONDS": "4"} | (_OPEN if on_loopback(host) else {})
     return defaults | {name: environ[name] for name in _OF_THIS_WEB & environ.keys()}

@@ -1,4 +1,4 @@
-"""The state directory of a local system: who runs on it, and where to find what runs."""
+"""The state directory of a local system: its lock, and the description of what runs."""
 
 import fcntl
 import json
@@ -26,27 +26,21 @@ class StateDirectory:
 
     def __init__(self, path: Path) -> None:
         self.path = path.resolve()
-
-    @property
-    def emulator(self) -> Path:
-        """Where the emulator keeps its state."""
-        return self.path / "emulator"
-
-    @property
-    def logs(self) -> Path:
-        """Where the processes' logs are."""
-        return self.path / "logs"
+        self.emulator = self.path / "emulator"
+        self.logs = self.path / "logs"
+        self._lock = self.path / "lock"
+        self._description = self.path / "running.json"
 
     @contextmanager
     def held(self) -> Iterator[int]:
         """Hold the directory for one system; raises `ConfigurationError` while another runs.
 
         The lock belongs to the open file, whose descriptor is yielded: the kernel drops it with the last process that
-        has it open, however that ends.
+        has it open, however that process ends.
         """
         try:
             self.logs.mkdir(parents=True, exist_ok=True)
-            lock = (self.path / "lock").open("a+")
+            lock = self._lock.open("a+")
         except OSError as exc:
             raise ConfigurationError(f"cannot use {self.path} for the state: {exc.strerror}; see --state") from exc
         with lock:
@@ -62,8 +56,9 @@ class StateDirectory:
             lock.truncate(0)
             lock.write(str(os.getpid()))
             lock.flush()
-            self._description.unlink(missing_ok=True)  # left behind by a system that was killed
-            self._keep_last_logs()
+            self._description.unlink(missing_ok=True)  # of a system that was killed
+            for log in self.logs.glob("*.log"):
+                log.replace(log.with_suffix(".log.1"))
             try:
                 yield lock.fileno()
             finally:
@@ -79,21 +74,13 @@ class StateDirectory:
         """What runs here; raises `ConfigurationError` when nothing does."""
         absent = ConfigurationError(f"no local system runs on {self.path}; start one with `facerec local up`")
         try:
-            with (self.path / "lock").open() as lock:
+            with self._lock.open() as lock:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except FileNotFoundError as exc:
             raise absent from exc
         except BlockingIOError:
-            # Someone holds it: the description is present from the moment at which the system is ready.
+            # A system holds the lock; it writes the description when it is ready.
             if self._description.exists():
                 return Running(**json.loads(self._description.read_text()))
             raise ConfigurationError(f"the local system on {self.path} is not ready yet; try again soon") from None
         raise absent
-
-    @property
-    def _description(self) -> Path:
-        return self.path / "running.json"
-
-    def _keep_last_logs(self) -> None:
-        for log in self.logs.glob("*.log"):
-            log.replace(log.with_suffix(".log.1"))
