@@ -57,7 +57,7 @@ class Options:
     """What to start.
 
     A number of `workers` is fixed; without one a fleet of emulated instances works, each of which boots for
-    `boot_seconds`. `autoscaler` starts the fleet's autoscaler, too. `port` is the web tier's; with 0 all take free ones.
+    `boot_seconds`. `autoscaler` starts the fleet's autoscaler, too. `port` is the web tier's; 0 gives all free ports.
     """
 
     workers: int | None
