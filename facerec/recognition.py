@@ -1,14 +1,14 @@
-"""The use case: one request in, its result stored and published.
+"""The use case: recognise the faces of one request, store the result, publish it.
 
-A driver (the Celery worker; Lambda and edge are planned) calls `Recogniser.recognise` and maps its outcome.
+Drivers (the Celery worker; Lambda and edge are planned) call `Recogniser.recognise` and map its outcome.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from time import perf_counter
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
@@ -37,43 +37,26 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-Timings = dict[str, float]
-"""How long each stage took, in milliseconds, filled in as it becomes known."""
-
 MATCHES_PER_FACE = 5
-"""How many identities at or above the threshold a result lists for each face."""
+"""The most identities at or above the threshold that a result lists for each face."""
 
 
 class GalleryReader(Protocol):
-    """The gallery as it is now, kept fresh by its owner."""
+    """The gallery as it is now; its owner keeps it fresh. Every method may raise `Transient`."""
 
     def index(self, collection: str) -> "GalleryIndex":
-        """The searchable templates of a collection; an empty index for one without any."""
+        """The searchable templates of a collection; empty if it has none."""
 
     def threshold(self, collection: str) -> float | None:
-        """The collection's own threshold for the model in use, if it was calibrated."""
-
-
-@dataclass(frozen=True, slots=True)
-class ModelThresholds:
-    """The thresholds of a model's table: at most `false_names` of strangers get a name, however many are enrolled.
-
-    `verification` is the threshold of a comparison one to one, below which none of them lies.
-    """
-
-    tail: ImpostorTail
-    verification: float
-    false_names: float
-
-    def threshold(self, identities: int) -> "Threshold":
-        """Return the threshold for a collection of so many identities."""
-        found = identification_threshold(self.tail, self.verification, self.false_names, identities)
-        return Threshold(found.value, "model", identities, self.false_names, found.extrapolated)
+        """The collection's calibrated threshold for the model in use; `None` if it was not calibrated."""
 
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
-    """The least similarity of a match, whose it is, and how many people there are; the rest is said of the model's."""
+    """The least similarity of a match and where it comes from.
+
+    `false_names` and `extrapolated` apply to the source `model` only.
+    """
 
     value: float
     source: ThresholdSource
@@ -82,123 +65,120 @@ class Threshold:
     extrapolated: bool = False
 
 
-T = TypeVar("T")
+@dataclass(frozen=True, slots=True)
+class ModelThresholds:
+    """The thresholds of a model's table: at most the share `false_names` of strangers gets a name.
 
-
-class Insist(Protocol):
-    """How a driver carries out one step, of which any may fail with `Transient`: once, or again until it succeeds."""
-
-    def __call__(self, step: Callable[[], T], /) -> T:
-        """Return what the step returns."""
-
-
-def once(step: Callable[[], T], /) -> T:
-    """Carry out a step once."""
-    return step()
-
-
-class Recogniser:
-    """Recognises requests; safe to call from many threads.
-
-    Idempotent: the output is keyed by the request id, so a redelivery overwrites; and on a later attempt a result that
-    is already stored is published again, not computed again. The order is store, publish, return: whoever acknowledges
-    the message after `recognise` has returned loses nothing.
+    `verification` is the threshold of a one-to-one comparison; no threshold of the table is lower.
     """
 
-    def __init__(
-        self,
-        *,
-        store: ObjectStore,
-        engine: FaceEngine,
-        gallery: GalleryReader,
-        publisher: ResultPublisher,
-        output_bucket: str,
-        thresholds: ModelThresholds,
-        copy_by_filename: bool = False,
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
-    ) -> None:
-        self._store = store
-        self._engine = engine
-        self._gallery = gallery
-        self._publisher = publisher
-        self._output_bucket = output_bucket
-        self._thresholds = thresholds
-        self._copy_by_filename = copy_by_filename
-        self._now = now
+    tail: ImpostorTail
+    verification: float
+    false_names: float
+
+    def threshold(self, identities: int) -> Threshold:
+        """The threshold for a collection with this number of identities."""
+        found = identification_threshold(self.tail, self.verification, self.false_names, identities)
+        return Threshold(found.value, "model", identities, self.false_names, found.extrapolated)
+
+
+@dataclass(slots=True)
+class StageTimer:
+    """How long each stage of one delivery took, in milliseconds."""
+
+    timings_ms: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time the block, also if it raises."""
+        started = perf_counter()
+        try:
+            yield
+        finally:
+            self.add({name: (perf_counter() - started) * 1000})
+
+    def add(self, timings_ms: Mapping[str, float]) -> None:
+        """Add stages that were timed elsewhere."""
+        self.timings_ms |= {stage: round(milliseconds, 3) for stage, milliseconds in timings_ms.items()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recogniser:
+    """Recognises requests; safe for many threads, and idempotent.
+
+    The output key is the request id, so a redelivery overwrites. On a later attempt a stored result is published again
+    instead of computed again. The order is store, publish, return: a driver acknowledges after the return.
+    """
+
+    store: ObjectStore
+    engine: FaceEngine
+    gallery: GalleryReader
+    publisher: ResultPublisher
+    output_bucket: str
+    thresholds: ModelThresholds
+    copy_by_filename: bool = False
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     def recognise(
-        self,
-        request: RecognitionRequest,
-        attempt: int = 1,
-        *,
-        insist: Insist = once,
-        timings: Timings | None = None,
+        self, request: RecognitionRequest, attempt: int = 1, timer: StageTimer | None = None
     ) -> RecognitionResult:
         """Recognise, store, publish; `attempt` counts deliveries from 1.
 
-        `insist` repeats single steps: what is computed or stored stays so while a later one is tried again. `timings`
-        is filled in, also on an error, and with the stages that come after the result is written. Raises
-        `ObjectMissing` when the input is gone, `EngineFailure` when this image is the engine's culprit, and `Transient`
-        when a service cannot be reached; nothing has been published then.
+        The result has the stages up to `match`; `timer` also gets `store` and `publish`.
+        Raises `ObjectMissing` if the input is gone, `EngineFailure` if this image makes the engine fail, and
+        `Transient` if a service cannot be reached; nothing has been published then.
         """
-        spent = {} if timings is None else timings
-        result = insist(lambda: self._stored(request)) if attempt > 1 else None
+        timer = timer or StageTimer()
+        result = self._stored(request) if attempt > 1 else None
         if result is None:
-            result = self._compute(request, attempt, insist, spent)
-            with _timed(spent, "store"):
-                self._keep(result, insist)
-        with _timed(spent, "publish"):
-            self._answer(request, result, insist)
+            result = self._computed(request, attempt, timer)
+            with timer.stage("store"):
+                self._store(result)
+        with timer.stage("publish"):
+            self._publish(request, result)
         return result
 
     def fail(
-        self,
-        request: RecognitionRequest,
-        reason: str,
-        attempt: int = 1,
-        *,
-        retryable: bool = False,
-        insist: Insist = once,
+        self, request: RecognitionRequest, reason: str, attempt: int = 1, *, retryable: bool = False
     ) -> RecognitionResult:
-        """Store and publish that this request cannot be processed, so that its client need not wait in vain.
-
-        A result that is stored already is published instead.
-        """
-        result = insist(lambda: self._stored(request))
+        """Store and publish that this request cannot be processed; a result that is already stored is kept."""
+        result = self._stored(request)
         if result is None:
-            result = self._result(request, Outcome.FAILED, attempt, {}, detail=reason, retryable=retryable)
-            self._keep(result, insist)
-        self._answer(request, result, insist)
+            result = self._result(request, Outcome.FAILED, attempt, detail=reason, retryable=retryable)
+            self._store(result)
+        self._publish(request, result)
         return result
 
     def _stored(self, request: RecognitionRequest) -> RecognitionResult | None:
-        key = output_key(request.request_id, request.filename)
-        return stored_result(self._store, self._output_bucket, key)
+        return stored_result(self.store, self.output_bucket, output_key(request.request_id, request.filename))
 
-    def _compute(
-        self, request: RecognitionRequest, attempt: int, insist: Insist, timings: Timings
-    ) -> RecognitionResult:
-        with _timed(timings, "fetch"):
-            image = insist(lambda: self._store.get(request.input.bucket, request.input.key))
+    def _store(self, result: RecognitionResult) -> None:
+        store_result(self.store, self.output_bucket, result, copy_by_filename=self.copy_by_filename)
+
+    def _publish(self, request: RecognitionRequest, result: RecognitionResult) -> None:
+        if request.reply_to is None:
+            return
         try:
-            with _timed(timings, "engine"):
-                analysis = self._engine.analyse(image)
+            self.publisher.publish(request.reply_to, result)
+        except QueueMissing:
+            # Its web process has left. The stored result can still be fetched, and a retry would not find the queue.
+            log.warning("response_queue_missing", queue=request.reply_to, request_id=str(request.request_id))
+
+    def _computed(self, request: RecognitionRequest, attempt: int, timer: StageTimer) -> RecognitionResult:
+        with timer.stage("fetch"):
+            image = self.store.get(request.input.bucket, request.input.key)
+        try:
+            with timer.stage("engine"):
+                analysis = self.engine.analyse(image)
         except InvalidImage as exc:
-            return self._result(request, Outcome.INVALID_IMAGE, attempt, timings, detail=str(exc))
-        timings |= {stage: round(ms, 3) for stage, ms in analysis.timings_ms.items()}
-        with _timed(timings, "match"):
-            faces, threshold = insist(lambda: self._matched(request, analysis))
+            return self._result(request, Outcome.INVALID_IMAGE, attempt, timer, detail=str(exc))
+        timer.add(analysis.timings_ms)
+        with timer.stage("match"):
+            faces, threshold = self._matched(request, analysis)
         outcome = Outcome.NO_FACE if not faces else Outcome.MATCH if faces[0].matches else Outcome.UNKNOWN
         return self._result(
-            request, outcome, attempt, timings, faces=faces, threshold=threshold, more_faces=analysis.more_faces
+            request, outcome, attempt, timer, faces=faces, threshold=threshold, more_faces=analysis.more_faces
         )
-
-    def _threshold(self, request: RecognitionRequest, identities: int) -> Threshold:
-        """The first that there is of the request's threshold, the collection's, and the model's for so many people."""
-        if request.threshold is not None:
-            return Threshold(request.threshold, "request", identities)
-        own = self._gallery.threshold(request.collection)
-        return self._thresholds.threshold(identities) if own is None else Threshold(own, "collection", identities)
 
     def _matched(
         self, request: RecognitionRequest, analysis: "ImageAnalysis"
@@ -208,7 +188,7 @@ class Recogniser:
         # Imported here because the web tier's bootstrap reaches this module and runs without numpy.
         import numpy as np  # noqa: PLC0415
 
-        index = self._gallery.index(request.collection)
+        index = self.gallery.index(request.collection)
         threshold = self._threshold(request, index.identities)
         found = index.search(np.stack([face.embedding for face in analysis.faces]), limit=MATCHES_PER_FACE)
         faces = tuple(
@@ -224,12 +204,21 @@ class Recogniser:
         )
         return faces, threshold
 
+    def _threshold(self, request: RecognitionRequest, identities: int) -> Threshold:
+        """The request's threshold, or the collection's, or the model's: the first that exists."""
+        if request.threshold is not None:
+            return Threshold(request.threshold, "request", identities)
+        calibrated = self.gallery.threshold(request.collection)
+        if calibrated is not None:
+            return Threshold(calibrated, "collection", identities)
+        return self.thresholds.threshold(identities)
+
     def _result(
         self,
         request: RecognitionRequest,
         outcome: Outcome,
         attempt: int,
-        timings: Timings,
+        timer: StageTimer | None = None,
         *,
         faces: tuple[Face, ...] = (),
         detail: str | None = None,
@@ -253,30 +242,13 @@ class Recogniser:
             false_names=threshold.false_names if threshold else None,
             threshold_extrapolated=threshold is not None and threshold.extrapolated,
             more_faces=more_faces,
-            model_id=self._engine.model_id,
-            engine=self._engine.name,
-            precision=self._engine.precision,
-            timings_ms=dict(timings),
+            model_id=self.engine.model_id,
+            engine=self.engine.name,
+            precision=self.engine.precision,
+            timings_ms=dict(timer.timings_ms) if timer else {},
             attempt=attempt,
-            completed_at=self._now(),
+            completed_at=self.now(),
         )
-
-    def _keep(self, result: RecognitionResult, insist: Insist) -> None:
-        insist(lambda: store_result(self._store, self._output_bucket, result, copy_by_filename=self._copy_by_filename))
-
-    def _answer(self, request: RecognitionRequest, result: RecognitionResult, insist: Insist) -> None:
-        reply_to = request.reply_to
-        if reply_to is None:
-            return
-
-        def publish() -> None:
-            try:
-                self._publisher.publish(reply_to, result)
-            except QueueMissing:
-                # Its owner has left; the stored result stays fetchable, and a retry would find the queue no sooner.
-                log.warning("response_queue_missing", queue=reply_to, request_id=str(request.request_id))
-
-        insist(publish)
 
 
 def _face(face: "EmbeddedFace", matches: Sequence[Match]) -> Face:
@@ -285,13 +257,3 @@ def _face(face: "EmbeddedFace", matches: Sequence[Match]) -> Face:
     return Face(
         box=box, probability=face.probability, landmarks=face.landmarks, matches=tuple(matches), quality=quality
     )
-
-
-@contextmanager
-def _timed(timings: Timings, stage: str) -> Iterator[None]:
-    """Add how long the block took, however it ended."""
-    started = perf_counter()
-    try:
-        yield
-    finally:
-        timings[stage] = round((perf_counter() - started) * 1000, 3)

@@ -1,5 +1,6 @@
-"""From a delivered message to the use case and back: decode, call, map how it ended to what the queue is told."""
+"""From a delivered task to the use case and back: decode, call, map the outcome to what happens to the message."""
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -8,197 +9,204 @@ from typing import Any, Protocol
 
 import structlog
 
-from facerec.errors import ConfigurationError, EngineFailure, FacerecError, InvalidMessage, ObjectMissing, Transient
+from facerec.errors import (
+    ConfigurationError,
+    EngineFailure,
+    FacerecError,
+    InvalidMessage,
+    ObjectMissing,
+    QueueMissing,
+    Transient,
+)
 from facerec.messages import Outcome, RecognitionRequest, RecognitionResult
 from facerec.object_keys import MAX_KEY_BYTES
-from facerec.recognition import Insist, Recogniser, Timings
-from tasks.retry import Patience
-from tasks.stale_tasks import Latecomers, Postponed
+from facerec.recognition import Recogniser, StageTimer
+from tasks.retry import RetryBudget
+from tasks.stale_tasks import Requeued, StaleTasks
 
 log = structlog.get_logger(__name__)
 
+_INPUT_MISSING = "the uploaded picture is no longer stored; upload it again"
+_GIVEN_UP = "the picture could not be processed for now; upload it again later"
+
 
 class DeadLetters(Protocol):
-    """Where messages go that no retry helps."""
+    """The sending end of the dead-letter queue."""
 
     def put(self, body: str, *, reason: str, request_id: str, failed_at: datetime) -> None:
-        """Keep the body and why it is there."""
+        """Keep the message with its reason; raises `QueueMissing`, `Transient` or `ConfigurationError`."""
 
 
 @dataclass(frozen=True, slots=True)
-class Delivered:
-    """One delivery of a task: its argument, the message around it as it came, and which delivery this is."""
+class TaskDelivery:
+    """One delivery of a task."""
 
     payload: Any
+    """The task's argument."""
     body: str
+    """The message around it, as SQS delivered it."""
     request_id: str
     attempt: int
+    """Which delivery of the message this is, from 1."""
 
 
-POSTPONED, REDELIVERED, ERROR, DEAD_LETTERED = "postponed", "redelivered", "error", "dead_lettered"
-"""How a delivery may end beside the outcomes of a recognition."""
-PUT_ASIDE = frozenset({DEAD_LETTERED, str(Outcome.FAILED)})
-"""The outcomes of what is in the dead-letter queue now."""
+REQUEUED, REDELIVERED, ERROR, DEAD_LETTERED = "requeued", "redelivered", "error", "dead_lettered"
+"""How a delivery may end, beside the outcomes of a recognition."""
+DEAD_LETTER_OUTCOMES = frozenset({DEAD_LETTERED, str(Outcome.FAILED)})
+"""The outcomes after which the message is in the dead-letter queue."""
+_GOOD_OUTCOMES = (frozenset(Outcome) - {Outcome.FAILED}) | {REQUEUED}
 
 
 @dataclass(slots=True)
-class Handling:
-    """One delivery of a request: what is known of it, filled in on the way, for its line in the log and the metrics."""
+class DeliveryRecord:
+    """What is known of one delivery, for its log line and the metrics; filled in on the way."""
 
     attempt: int
     outcome: str = ERROR
     reason: str | None = None
     queued_seconds: float | None = None
-    """From the request's submission to this delivery, by two machines' clocks."""
-    timings_ms: Timings = field(default_factory=dict)
-    """Of this delivery; those of the result may be an earlier one's."""
+    """From the request's submission to this delivery, by the clocks of two machines."""
+    timer: StageTimer = field(default_factory=StageTimer)
+    """The stages of this delivery; those in the result may be an earlier delivery's."""
     result: RecognitionResult | None = None
     seconds: float = 0.0
 
+    def log(self) -> None:
+        """Write the canonical line of the delivery."""
+        facts: dict[str, Any] = {"outcome": str(self.outcome), "total_ms": round(self.seconds * 1000, 1)}
+        if self.queued_seconds is not None:
+            facts |= {"queued_ms": round(self.queued_seconds * 1000, 1), "timings_ms": self.timer.timings_ms}
+        if self.reason is not None:
+            facts["reason"] = self.reason
+        if self.result is not None:
+            facts |= {
+                "faces": len(self.result.faces),
+                "collection": self.result.collection,
+                "engine": self.result.engine,
+                "precision": self.result.precision,
+                "computed_in_attempt": self.result.attempt,
+            }
+        level = log.info if self.outcome in _GOOD_OUTCOMES else log.warning
+        level("recognised", **facts)
+
 
 class TaskDriver:
-    """What a task does; safe to call from many threads.
+    """Processes deliveries of tasks; safe for many threads.
 
-    On return the message is to be deleted: the request is answered, or it is in the dead-letter queue with its reason
-    and, where it could be read, answered as failed. So it is on `Postponed`: the task was sent again. On any other
-    exception the message must be delivered again: at once on `Interrupted`, after a pause else. What fails in the last
-    of its deliveries, `max_receives`, is put aside here, since SQS would do so without the reason. `watch` gets every
-    delivery when it is over.
+    After `handle` has returned, or raised `Requeued`, the message is to be deleted: the request is answered, requeued,
+    or in the dead-letter queue with its reason. After any other exception the message must be delivered again: at once
+    after `Interrupted`, after a pause otherwise. A request that fails in the last of its `max_receives` deliveries is
+    dead-lettered here, because SQS would move it without a reason. `on_end` gets the record of every delivery.
     """
 
     def __init__(
         self,
         recogniser: Recogniser,
         dead_letters: DeadLetters,
-        latecomers: Latecomers,
-        patience: Callable[[], Patience],
+        stale_tasks: StaleTasks,
+        retry_budget: Callable[[], RetryBudget],
         *,
         input_bucket: str,
         max_receives: int,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
-        watch: Callable[[Handling], None] = lambda _: None,
+        on_end: Callable[[DeliveryRecord], None] = lambda _: None,
     ) -> None:
         self._recogniser = recogniser
         self._dead_letters = dead_letters
-        self._latecomers = latecomers
-        self._patience = patience
+        self._stale_tasks = stale_tasks
+        self._retry_budget = retry_budget
         self._input_bucket = input_bucket
         self._max_receives = max_receives
         self._now = now
-        self._watch = watch
+        self._on_end = on_end
 
-    def handle(self, delivered: Delivered) -> Handling:
-        """Recognise one request; raises `Postponed`, `FacerecError`, or whatever nobody expected."""
-        with structlog.contextvars.bound_contextvars(request_id=delivered.request_id, attempt=delivered.attempt):
+    def handle(self, delivery: TaskDelivery) -> DeliveryRecord:
+        """Recognise one request; raises `Requeued`, `FacerecError`, or an unexpected exception."""
+        with structlog.contextvars.bound_contextvars(request_id=delivery.request_id, attempt=delivery.attempt):
             started = perf_counter()
-            handling = Handling(delivered.attempt)
+            record = DeliveryRecord(delivery.attempt)
             try:
-                self._handle(delivered, handling)
-            except Postponed as exc:
-                handling.outcome, handling.reason = POSTPONED, str(exc)
+                self._process(delivery, record)
+            except Requeued as exc:
+                record.outcome, record.reason = REQUEUED, str(exc)
                 raise
             except Exception as exc:
-                ours = isinstance(exc, FacerecError)
-                handling.reason = str(exc) if ours else repr(exc)
-                if delivered.attempt >= self._max_receives and self._given_up(delivered, handling.reason):
-                    handling.outcome = Outcome.FAILED
-                    if not ours:
+                expected = isinstance(exc, FacerecError)
+                record.reason = str(exc) if expected else repr(exc)
+                if delivery.attempt >= self._max_receives and self._given_up(delivery, record.reason):
+                    record.outcome = Outcome.FAILED
+                    if not expected:
                         log.exception("task_given_up")
-                    return handling
-                # Celery logs the traceback of what nobody expected.
-                handling.outcome = REDELIVERED if ours else ERROR
+                    return record
+                # Celery logs the traceback of an unexpected exception.
+                record.outcome = REDELIVERED if expected else ERROR
                 raise
             finally:
-                handling.seconds = perf_counter() - started
-                _say(handling)
-                self._watch(handling)
-            return handling
+                record.seconds = perf_counter() - started
+                record.log()
+                self._on_end(record)
+            return record
 
-    def _handle(self, delivered: Delivered, handling: Handling) -> None:
-        insist = self._patience().insist
+    def _process(self, delivery: TaskDelivery, record: DeliveryRecord) -> None:
+        budget = self._retry_budget()
+        dead_letters = budget.retrying(self._dead_letters, (Transient, QueueMissing))
         try:
-            request = self._decoded(delivered)
+            request = self._decoded(delivery)
         except InvalidMessage as exc:
-            unreadable = str(exc)
-            self._put_aside_patiently(delivered, unreadable, insist)
-            handling.outcome, handling.reason = DEAD_LETTERED, unreadable
+            record.reason = str(exc)
+            self._dead_letter(delivery, record.reason, dead_letters)
+            record.outcome = DEAD_LETTERED
             return
-        self._latecomers.give_way(request, delivered.body, delivered.attempt, self._now())
-        handling.queued_seconds = (self._now() - request.submitted_at).total_seconds()
+        self._stale_tasks.requeue_if_stale(request, delivery.body, delivery.attempt, self._now())
+        record.queued_seconds = (self._now() - request.submitted_at).total_seconds()
+        recogniser = dataclasses.replace(
+            self._recogniser,
+            store=budget.retrying(self._recogniser.store),
+            gallery=budget.retrying(self._recogniser.gallery),
+            publisher=budget.retrying(self._recogniser.publisher),
+        )
         try:
-            handling.result = self._recogniser.recognise(
-                request, delivered.attempt, insist=insist, timings=handling.timings_ms
-            )
-            handling.outcome = handling.result.outcome
+            record.result = recogniser.recognise(request, delivery.attempt, record.timer)
+            record.outcome = record.result.outcome
         except (EngineFailure, ObjectMissing) as exc:
-            reason = str(exc)
-            self._put_aside_patiently(delivered, reason, insist)
+            record.reason = str(exc)
+            self._dead_letter(delivery, record.reason, dead_letters)
+            # A sentence for the client does not name the bucket.
             missing = isinstance(exc, ObjectMissing)
-            told = _INPUT_MISSING if missing else reason
-            self._recogniser.fail(request, told, delivered.attempt, retryable=missing, insist=insist)
-            handling.outcome, handling.reason = Outcome.FAILED, reason
+            detail = _INPUT_MISSING if missing else record.reason
+            recogniser.fail(request, detail, delivery.attempt, retryable=missing)
+            record.outcome = Outcome.FAILED
 
-    def _decoded(self, delivered: Delivered) -> RecognitionRequest:
-        request = RecognitionRequest.parse(delivered.payload)
+    def _decoded(self, delivery: TaskDelivery) -> RecognitionRequest:
+        request = RecognitionRequest.parse(delivery.payload)
         if request.input.bucket != self._input_bucket:
-            # A message chooses what is recognised, not what the worker's role may read.
+            # A message must not make the worker read everything that its role may read.
             raise InvalidMessage(f"the input is in bucket {request.input.bucket!r}, not in {self._input_bucket!r}")
-        if not 0 < len(request.input.key.encode()) <= MAX_KEY_BYTES:
-            # S3 would refuse it like a worker that is set up wrongly, which exits.
-            raise InvalidMessage(
-                f"the input's key has {len(request.input.key.encode())} bytes, not 1 to {MAX_KEY_BYTES}"
-            )
+        key_bytes = len(request.input.key.encode())
+        if not 0 < key_bytes <= MAX_KEY_BYTES:
+            # S3 would refuse it with the error of a wrong configuration, which ends the worker.
+            raise InvalidMessage(f"the input's key has {key_bytes} bytes, not 1 to {MAX_KEY_BYTES}")
         return request
 
-    def _given_up(self, delivered: Delivered, reason: str) -> bool:
-        """Put aside and answer, each once and as far as it is possible; returns whether the message may be deleted."""
+    def _given_up(self, delivery: TaskDelivery, reason: str) -> bool:
+        """Dead-letter and answer, without retries; returns whether the message may be deleted."""
         try:
-            self._put_aside(delivered, f"{reason} (in the last of {self._max_receives} deliveries)")
+            self._put(delivery, f"{reason} (in the last of {self._max_receives} deliveries)", self._dead_letters)
         except FacerecError as exc:
-            log.warning("not_put_aside", reason=str(exc))
+            log.warning("not_dead_lettered", reason=str(exc))
             return False
         try:
-            self._recogniser.fail(self._decoded(delivered), _GIVEN_UP, delivered.attempt, retryable=True)
+            self._recogniser.fail(self._decoded(delivery), _GIVEN_UP, delivery.attempt, retryable=True)
         except FacerecError as exc:
             log.warning("not_answered", reason=str(exc))
         return True
 
-    def _put_aside_patiently(self, delivered: Delivered, reason: str, insist: Insist) -> None:
+    def _dead_letter(self, delivery: TaskDelivery, reason: str, dead_letters: DeadLetters) -> None:
         try:
-            insist(lambda: self._put_aside(delivered, reason))
+            self._put(delivery, reason, dead_letters)
         except ConfigurationError as exc:
-            # It may be for this message alone, which is too large with its reason: no cause to end the worker.
+            # It may concern this message alone, which is too large with its reason: it must not end the worker.
             raise Transient(str(exc)) from exc
 
-    def _put_aside(self, delivered: Delivered, reason: str) -> None:
-        self._dead_letters.put(delivered.body, reason=reason, request_id=delivered.request_id, failed_at=self._now())
-
-
-def _facts(handling: Handling) -> dict[str, Any]:
-    result = handling.result
-    facts: dict[str, Any] = {"total_ms": round(handling.seconds * 1000, 1)}
-    if handling.queued_seconds is not None:
-        facts |= {"queued_ms": round(handling.queued_seconds * 1000, 1), "timings_ms": handling.timings_ms}
-    if handling.reason is not None:
-        facts["reason"] = handling.reason
-    if result is not None:
-        facts |= {
-            "faces": len(result.faces),
-            "collection": result.collection,
-            "engine": result.engine,
-            "precision": result.precision,
-            "computed_in_attempt": result.attempt,
-        }
-    return facts
-
-
-def _say(handling: Handling) -> None:
-    """The canonical line of a delivery."""
-    level = log.info if handling.outcome in _WELL else log.warning
-    level("recognised", outcome=str(handling.outcome), **_facts(handling))
-
-
-_WELL = (frozenset(Outcome) - {Outcome.FAILED}) | {POSTPONED}
-
-_INPUT_MISSING = "the uploaded picture is no longer stored; upload it again"
-_GIVEN_UP = "the picture could not be processed for now; upload it again later"
+    def _put(self, delivery: TaskDelivery, reason: str, dead_letters: DeadLetters) -> None:
+        dead_letters.put(delivery.body, reason=reason, request_id=delivery.request_id, failed_at=self._now())

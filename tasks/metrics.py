@@ -15,7 +15,7 @@ from facerec.engine.supervisor import SupervisedEngine
 from facerec.gallery.cache import GalleryCache
 from facerec.messages import Outcome, WorkerState
 from facerec.observability.metrics import ProcessSum, ended_children_seconds
-from tasks.driver import DEAD_LETTERED, ERROR, POSTPONED, REDELIVERED, Handling
+from tasks.driver import DEAD_LETTERED, ERROR, REDELIVERED, REQUEUED, DeliveryRecord
 from tasks.utilisation import Occupancy
 
 STAGES = ("fetch", "wait", "decode", "detect", "embed", "engine", "match", "store", "publish")
@@ -78,29 +78,29 @@ class WorkerMetrics:
             "facerec_worker_engine_replacements", "Engine processes that took a dead one's place", registry=registry
         )
         # From the start, so that a rate sees the first one.
-        for outcome in (*Outcome, POSTPONED, DEAD_LETTERED, REDELIVERED, ERROR):
+        for outcome in (*Outcome, REQUEUED, DEAD_LETTERED, REDELIVERED, ERROR):
             self._tasks.labels(outcome)
         self._known, self._unknown = self._faces.labels("known"), self._faces.labels("unknown")
         self._stage = {stage: self._stages.labels(stage) for stage in STAGES}
         for cause in Failure:
             self._batch_failures.labels(cause)
 
-    def handled(self, handling: Handling) -> None:
+    def handled(self, record: DeliveryRecord) -> None:
         """A delivery is over."""
-        self._tasks.labels(handling.outcome).inc()
-        self._seconds.observe(handling.seconds)
-        if handling.attempt > 1:
+        self._tasks.labels(record.outcome).inc()
+        self._seconds.observe(record.seconds)
+        if record.attempt > 1:
             self._redeliveries.inc()
-        if handling.queued_seconds is not None:
+        if record.queued_seconds is not None:
             # Two machines' clocks.
-            self._queued.observe(max(0.0, handling.queued_seconds))
-        for stage, milliseconds in handling.timings_ms.items():
+            self._queued.observe(max(0.0, record.queued_seconds))
+        for stage, milliseconds in record.timer.timings_ms.items():
             if stage in self._stage:
                 self._stage[stage].observe(milliseconds / 1000)
-        result = handling.result
+        result = record.result
         if result is None:
             return
-        if result.attempt < handling.attempt:
+        if result.attempt < record.attempt:
             self._republished.inc()
             return
         known = sum(1 for face in result.faces if face.matches)

@@ -1,4 +1,4 @@
-"""The task `facerec.recognise`: thin; what it does is in `tasks.driver`."""
+"""The Celery task `facerec.recognise`: hands a delivery to the driver and maps its end to Celery's terms."""
 
 from typing import Any
 
@@ -11,28 +11,28 @@ from celery.worker.request import Request as CeleryRequest
 from facerec.celery import TASK, app
 from facerec.errors import ConfigurationError, QueueMissing, Transient
 from tasks import worker
-from tasks.driver import PUT_ASIDE, Delivered
+from tasks.driver import DEAD_LETTER_OUTCOMES, TaskDelivery
 from tasks.retry import Interrupted
-from tasks.stale_tasks import Postponed
+from tasks.stale_tasks import Requeued
 
-# The stubs of Celery do not know what is called and overridden here.
+# Celery's type stubs lack what is called and overridden here.
 _BaseRequest: Any = CeleryRequest
 
 
-class PutAside(Exception):
-    """The request has failed for good: it is in the dead-letter queue, and its message is to be deleted."""
+class DeadLettered(Exception):
+    """The request has failed for good and is in the dead-letter queue: its message is to be deleted."""
 
 
 class Request(_BaseRequest):  # type: ignore[misc]  # untyped on purpose, see above
-    """Lets a task fail and be deleted (`PutAside`); any other exception is a retry, since SQS delivers it again."""
+    """Deletes the message of a task that fails with `DeadLettered`; after another exception SQS delivers it again."""
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> None:  # noqa: FBT001, FBT002 - Celery's signature
-        """Settle the message, and tell Flower."""
+        """Acknowledge or reject the message, and send the event for Flower."""
         exc = exc_info.exception
         if isinstance(exc, MemoryError):
-            # Celery raises it again before the message is settled, whose place would be taken for ever.
+            # Celery raises it again before it settles the message, which would keep its place for ever.
             exc = exc_info.exception = Transient("the worker is out of memory")
-        if isinstance(exc, PutAside):
+        if isinstance(exc, DeadLettered):
             self.acknowledge()
         elif send_failed_event and isinstance(exc, Exception) and not isinstance(exc, Ignore | Reject | Retry):
             super().on_failure(exc_info, send_failed_event=False, return_ok=return_ok)
@@ -41,44 +41,42 @@ class Request(_BaseRequest):  # type: ignore[misc]  # untyped on purpose, see ab
         super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
 
 
-# What is thrown on purpose is in the driver's own log line; Celery logs the traceback of everything else.
+# The driver logs the exceptions in `throws`; Celery logs the traceback of every other one.
 @app.task(
     name=TASK,
     bind=True,
-    shared=False,  # no other app of the process has a worker to hand it to
-    throws=(Transient, QueueMissing, ConfigurationError, PutAside),
+    shared=False,  # no other Celery app of this process has a worker
+    throws=(Transient, QueueMissing, ConfigurationError, DeadLettered),
     Request=Request,
 )
 def recognise(self: "Task[..., str]", *args: Any, **kwargs: Any) -> str:
-    """Recognise the request that is the only argument; returns its outcome, for Flower to show.
+    """Recognise the request in the only argument; returns the outcome, which Flower shows.
 
-    Anything may have been sent: what does not fit goes to the dead-letter queue. An exception leaves the message
-    unacknowledged; the transport gives it back to be delivered again after a pause, or at once on `Reject`.
-    `Retry` deletes it: the task was sent again.
+    Any other arguments send the message to the dead-letter queue. An exception leaves the message unacknowledged:
+    SQS delivers it again after a pause, or at once after `Reject`. `Retry` deletes it, because it was sent again.
     """
     try:
-        ended = worker.worker().handle(_delivered(self, args, kwargs))
-    except Postponed as exc:
+        record = worker.worker().handle(_delivery(self, args, kwargs))
+    except Requeued as exc:
         raise Retry(str(exc)) from exc
     except Interrupted as exc:
         raise Reject(str(exc), requeue=True) from exc
     except ConfigurationError:
-        # No task will fare better until an operator has acted: finish what can be finished, and exit.
+        # Every other task would fail, too, until an operator acts: finish the tasks in progress and exit.
         worker.worker().leave()
         state.should_stop = 1  # type: ignore[assignment]  # the stub knows its first value only
         raise
-    if ended.outcome in PUT_ASIDE:
-        raise PutAside(ended.reason)
-    return str(ended.outcome)
+    if record.outcome in DEAD_LETTER_OUTCOMES:
+        raise DeadLettered(record.reason)
+    return str(record.outcome)
 
 
-def _delivered(task: "Task[..., str]", args: tuple[Any, ...], kwargs: dict[str, Any]) -> Delivered:
-    # Celery keeps the message, as SQS delivered it, among the properties.
+def _delivery(task: "Task[..., str]", args: tuple[Any, ...], kwargs: dict[str, Any]) -> TaskDelivery:
+    # Celery keeps the message that SQS delivered among the properties.
     properties: Any = task.request.properties
     message = properties["delivery_info"]["sqs_message"]
-    fits = len(args) == 1 and not kwargs
-    return Delivered(
-        payload=args[0] if fits else [args, kwargs],
+    return TaskDelivery(
+        payload=args[0] if len(args) == 1 and not kwargs else [args, kwargs],
         body=message["Body"],
         request_id=str(task.request.id),
         attempt=int(message["Attributes"]["ApproximateReceiveCount"]),

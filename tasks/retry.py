@@ -1,67 +1,76 @@
-"""Trying a step again while its service is out of reach, so that an outage costs a task time but no delivery."""
+"""Retry steps of one delivery while a service cannot be reached: an outage costs a task time, but no delivery."""
 
 import random
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
-import structlog
-
-from facerec.aws.sqs.queue import pause_seconds
-from facerec.celery_sqs.consumer_gate import Intake
-from facerec.errors import QueueMissing, Transient
-
-log = structlog.get_logger(__name__)
+from facerec.background import OutageLog, backoff_seconds
+from facerec.errors import FacerecError, Transient
 
 T = TypeVar("T")
 
 
 class Interrupted(Transient):
-    """The worker is to take no more tasks: another one shall go on with this one."""
+    """The worker takes no more tasks: the message is given back at once, for another worker."""
 
 
-class Patience:
-    """What one delivery's steps have in common: the time that they may wait for in all; for one thread.
+class RetryBudget:
+    """The time that the retries of one delivery may take in all; for one thread.
 
-    The message stays hidden and its place taken: while all places wait nothing is received.
+    `pause(seconds)` waits; it returns False, and at once, when the worker takes no more tasks. During the pause the
+    message stays hidden and the task keeps its place, so a worker receives nothing while all its places wait.
     """
 
     def __init__(
         self,
         seconds: float,
-        intake: Intake,
-        resting: Callable[[], AbstractContextManager[None]],
+        pause: Callable[[float], bool],
         *,
         monotonic: Callable[[], float] = time.monotonic,
-        luck: Callable[[], float] = random.random,
+        jitter: Callable[[], float] = random.random,
     ) -> None:
-        self._intake = intake
-        self._resting = resting
+        self._pause = pause
         self._monotonic = monotonic
-        self._luck = luck
-        self._until = monotonic() + seconds
+        self._jitter = jitter
+        self._ends_at = monotonic() + seconds
 
-    def insist(self, step: Callable[[], T], /) -> T:
-        """Carry out the step, again after growing pauses while it raises `Transient` or `QueueMissing`.
+    def retrying(self, port: T, errors: tuple[type[FacerecError], ...] = (Transient,)) -> T:
+        """Return the port with every method retried on these errors.
 
-        Raises what it raised last when the time is over, and `Interrupted` when no tasks are taken any more.
+        Raises the last error when the budget is used up, and `Interrupted` when the worker takes no more tasks.
         """
-        failures = 0
+        return cast("T", _RetryingPort(port, self, errors))
+
+    def call(self, step: Callable[[], T], errors: tuple[type[FacerecError], ...]) -> T:
+        """Call a step until it raises none of these errors; raises as `retrying` says."""
+        outage = OutageLog("service")
         while True:
             try:
-                return step()
-            except (Transient, QueueMissing) as exc:
-                failures += 1
-                if failures == 1:
-                    log.warning("waiting", reason=str(exc))
-                self._rest_after(failures, exc)
+                returned = step()
+            except errors as exc:
+                outage.failed(exc)
+                self._wait(outage.failures, exc)
+            else:
+                outage.succeeded()
+                return returned
 
-    def _rest_after(self, failures: int, exc: Transient | QueueMissing) -> None:
-        pause = min(pause_seconds(failures, self._luck()), self._until - self._monotonic())
-        if pause <= 0:
+    def _wait(self, failures: int, exc: FacerecError) -> None:
+        seconds = min(backoff_seconds(failures, self._jitter()), self._ends_at - self._monotonic())
+        if seconds <= 0:
             raise exc
-        with self._resting():
-            taken = self._intake.rest(pause)
-        if not taken:
+        if not self._pause(seconds):
             raise Interrupted(str(exc)) from exc
+
+
+class _RetryingPort:
+    """A port whose methods go through a retry budget."""
+
+    def __init__(self, port: object, budget: RetryBudget, errors: tuple[type[FacerecError], ...]) -> None:
+        self._port = port
+        self._budget = budget
+        self._errors = errors
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        method = getattr(self._port, name)
+        return lambda *args, **kwargs: self._budget.call(lambda: method(*args, **kwargs), self._errors)

@@ -31,11 +31,11 @@ from facerec.observability.logs import configure_logging
 from facerec.observability.metrics import served
 from facerec.recognition import ModelThresholds, Recogniser
 from facerec.settings import Settings
-from tasks.driver import Delivered, Handling, TaskDriver
+from tasks.driver import DeliveryRecord, TaskDelivery, TaskDriver
 from tasks.heartbeat import Reporter
 from tasks.metrics import WorkerMetrics
-from tasks.retry import Patience
-from tasks.stale_tasks import Latecomers
+from tasks.retry import RetryBudget
+from tasks.stale_tasks import StaleTasks
 from tasks.utilisation import Occupancy
 
 log = structlog.get_logger(__name__)
@@ -104,11 +104,11 @@ class Worker:
             driver = TaskDriver(
                 recogniser,
                 SqsDeadLetters(clients, settings.dead_letter_queue),
-                Latecomers(SqsTaskTail(clients, settings.request_queue), settings.web.wait_seconds),
-                functools.partial(Patience, settings.worker.retry_seconds, INTAKE, occupancy.resting),
+                StaleTasks(SqsTaskTail(clients, settings.request_queue), settings.web.wait_seconds),
+                functools.partial(RetryBudget, settings.worker.retry_seconds, functools.partial(_pause, occupancy)),
                 input_bucket=settings.input_bucket,
                 max_receives=settings.queue.max_receives,
-                watch=metrics.handled,
+                on_end=metrics.handled,
             )
             log.info(
                 "worker_ready",
@@ -129,10 +129,10 @@ class Worker:
                 resources.callback(reporter.stop)
             return cls(driver, occupancy, reporter, resources.pop_all())
 
-    def handle(self, delivered: Delivered) -> Handling:
+    def handle(self, delivery: TaskDelivery) -> DeliveryRecord:
         """Do what a task does; raises as `TaskDriver.handle`."""
         with self._occupancy.holding():
-            return self._driver.handle(delivered)
+            return self._driver.handle(delivery)
 
     def leave(self) -> None:
         """The process is to end. May be called in a signal handler."""
@@ -153,6 +153,12 @@ def worker() -> Worker:
     if _worker is None:
         raise RuntimeError("no worker runs in this process")
     return _worker
+
+
+def _pause(occupancy: Occupancy, seconds: float) -> bool:
+    """Wait before a retry; returns False, and at once, when the worker takes no more tasks."""
+    with occupancy.resting():
+        return INTAKE.rest(seconds)
 
 
 def _reporter(settings: Settings, occupancy: Occupancy) -> Reporter | None:

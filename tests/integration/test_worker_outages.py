@@ -106,7 +106,7 @@ def test_a_stored_result_is_published_and_not_computed_again(
     timings = {} if number == signal.SIGKILL else LONG_HIDDEN
     first = start(**BRIEF_POLLS, **timings, FACEREC_AWS__ENDPOINT_URL=proxy.url)
     request = tier.upload()
-    first.wait_for('"waiting"', str(request.request_id))
+    first.wait_for('"service_unreachable"', str(request.request_id))
     key = output_key(request.request_id, request.filename)
     stored = RecognitionResult.parse(tier.store.get(tier.settings.output_bucket, key))
     assert first.stop(number) == (-number if number == signal.SIGKILL else 0)

@@ -1,7 +1,7 @@
-"""What a delivery becomes: an answer, an entry among the dead letters, or another delivery."""
+"""A delivery ends as an answer, a dead letter, a requeue, or another delivery."""
 
 import json
-from contextlib import nullcontext
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,16 +11,15 @@ import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
-from facerec.celery_sqs.consumer_gate import Intake
 from facerec.errors import ConfigurationError, EngineFailure, FacerecError, QueueMissing, Transient
 from facerec.messages import ObjectRef, Outcome, RecognitionRequest, RecognitionResult
 from facerec.object_keys import output_key
 from facerec.recognition import ModelThresholds, Recogniser
 from model.faces import ImageAnalysis
 from model.matching import GalleryIndex
-from tasks.driver import Delivered, TaskDriver
-from tasks.retry import Interrupted, Patience
-from tasks.stale_tasks import MARK, Latecomers, Postponed
+from tasks.driver import TaskDelivery, TaskDriver
+from tasks.retry import Interrupted, RetryBudget
+from tasks.stale_tasks import REQUEUES_HEADER, Requeued, StaleTasks
 from tests.fakes.engine import analysis
 from tests.fakes.object_store import InMemoryObjectStore
 from tests.fakes.results import InMemoryQueues, InMemoryResultInbox, InMemoryResultPublisher
@@ -40,7 +39,7 @@ REQUEST = RecognitionRequest(
 
 
 class Engine:
-    """Finds a face in everything, unless it is told to fail."""
+    """Finds a face in every image, or raises `failure`."""
 
     name, precision, model_id = "fake", "fp32", "fake-model"
     failure: Exception | None = None
@@ -55,7 +54,7 @@ class Engine:
 
 
 class Gallery:
-    """Nobody is enrolled."""
+    """An empty gallery."""
 
     def index(self, collection: str) -> GalleryIndex:
         """As the port says."""
@@ -68,7 +67,7 @@ class Gallery:
 
 @dataclass
 class DeadLetters:
-    """Keeps what is put aside; while `outage` is set it does not."""
+    """A dead-letter queue in memory; raises `outage` while it is set."""
 
     entries: list[dict[str, Any]] = field(default_factory=list)
     outage: FacerecError | None = None
@@ -81,8 +80,8 @@ class DeadLetters:
 
 
 @dataclass
-class Tail:
-    """Keeps what is sent again, with its delays."""
+class RequestQueue:
+    """Keeps the requeued messages with their delays; raises `outage` while it is set."""
 
     sent: list[tuple[str, int]] = field(default_factory=list)
     outage: FacerecError | None = None
@@ -94,22 +93,29 @@ class Tail:
         self.sent.append((body, delay_seconds))
 
 
-class Rests(Intake):
-    """Lets time pass at once; `then` is what happens meanwhile."""
+class Pauses:
+    """Pauses that take no time; `then` has what happens in each of them."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.seconds = 0.0
         self.pauses: list[float] = []
-        self.then: list[Any] = []
+        self.then: list[Callable[[], object]] = []
+        self.takes_tasks = True
 
-    def rest(self, seconds: float) -> bool:
-        """Do not wait."""
-        self.seconds += seconds
+    def pause(self, seconds: float) -> bool:
+        """Let the time pass at once."""
         self.pauses.append(seconds)
         if self.then:
             self.then.pop(0)()
-        return super().rest(0)
+        return self.takes_tasks
+
+    def stop(self) -> None:
+        """Take no more tasks."""
+        self.takes_tasks = False
+
+    @property
+    def seconds(self) -> float:
+        """How much time has passed."""
+        return sum(self.pauses)
 
 
 class Tier:
@@ -130,12 +136,12 @@ class Tier:
             thresholds=ModelThresholds(TAILS["classic"], 0.47, 0.01),
             now=lambda: NOW,
         )
-        self.tail, self.rests = Tail(), Rests()
+        self.request_queue, self.pauses = RequestQueue(), Pauses()
         self.driver = TaskDriver(
             recogniser,
             self.dead_letters,
-            Latecomers(self.tail, 180, monotonic=self.clock),
-            lambda: Patience(600, self.rests, nullcontext, monotonic=self.clock, luck=lambda: 0),
+            StaleTasks(self.request_queue, 180, monotonic=self.clock),
+            lambda: RetryBudget(600, self.pauses.pause, monotonic=self.clock, jitter=lambda: 0),
             input_bucket="in",
             max_receives=4,
             now=lambda: NOW,
@@ -143,12 +149,12 @@ class Tier:
 
     def clock(self) -> float:
         """Seconds that have passed."""
-        return self.rests.seconds
+        return self.pauses.seconds
 
     def deliver(self, payload: Any = None, attempt: int = 1, body: str = BODY) -> None:
         """Deliver a request."""
         payload = REQUEST.model_dump(mode="json") if payload is None else payload
-        self.driver.handle(Delivered(payload, body, str(REQUEST_ID), attempt))
+        self.driver.handle(TaskDelivery(payload, body, str(REQUEST_ID), attempt))
 
     def deliver_late(self, attempt: int = 1, body: str = BODY) -> None:
         """Deliver one whose client has gone."""
@@ -166,15 +172,15 @@ def tier() -> Tier:
     return Tier()
 
 
-def test_a_request_is_answered(tier: Tier) -> None:
-    """The result is published, and nothing is put aside."""
+def test_request_is_answered(tier: Tier) -> None:
+    """The result is published, and the dead-letter queue stays empty."""
     tier.deliver()
     assert [answer.outcome for answer in tier.answers()] == [Outcome.UNKNOWN]
     assert tier.dead_letters.entries == []
 
 
-def test_one_canonical_line_a_delivery(tier: Tier) -> None:
-    """It says what became of the request, how long each stage took, and how long it had waited."""
+def test_delivery_logs_one_canonical_line(tier: Tier) -> None:
+    """It has the outcome, the time of each stage, and the time in the queue."""
     with capture_logs() as logs:
         tier.deliver(attempt=3)
     (line,) = [entry for entry in logs if entry["event"] == "recognised"]
@@ -184,8 +190,8 @@ def test_one_canonical_line_a_delivery(tier: Tier) -> None:
     assert "embedding" not in str(line)
 
 
-def test_what_cannot_be_read_is_put_aside(tier: Tier) -> None:
-    """With its body as it came, the reason, the id and the time; there is nobody to answer."""
+def test_unreadable_request_is_dead_lettered(tier: Tier) -> None:
+    """With its original body, the reason, the id and the time; nothing is answered."""
     tier.deliver(payload={"version": 99})
     (entry,) = tier.dead_letters.entries
     assert entry["body"] == BODY
@@ -194,8 +200,8 @@ def test_what_cannot_be_read_is_put_aside(tier: Tier) -> None:
     assert tier.answers() == []
 
 
-def test_an_input_outside_of_our_bucket_is_put_aside(tier: Tier) -> None:
-    """A forged request reads nothing else that the worker's role may read, and ends no worker."""
+def test_input_in_another_bucket_is_dead_lettered(tier: Tier) -> None:
+    """A forged request reads no other bucket and does not end the worker."""
     elsewhere = REQUEST.model_copy(update={"input": INPUT.model_copy(update={"bucket": "somebody-elses"})})
     tier.deliver(payload=elsewhere.model_dump(mode="json"))
     (entry,) = tier.dead_letters.entries
@@ -203,35 +209,35 @@ def test_an_input_outside_of_our_bucket_is_put_aside(tier: Tier) -> None:
 
 
 @pytest.mark.parametrize("key", ["", "x" * 1025, "é" * 513])
-def test_a_key_that_s3_would_refuse_is_put_aside(tier: Tier, key: str) -> None:
-    """The refusal would look like a fault of the worker's own, which ends it; and so it would the next."""
+def test_key_that_s3_refuses_is_dead_lettered(tier: Tier, key: str) -> None:
+    """S3's refusal would look like a wrong configuration and end the worker."""
     forged = REQUEST.model_copy(update={"input": INPUT.model_copy(update={"key": key})})
     tier.deliver(payload=forged.model_dump(mode="json"))
     (entry,) = tier.dead_letters.entries
     assert "the input's key" in entry["reason"]
 
 
-def test_what_cannot_be_put_aside_ends_no_worker(tier: Tier) -> None:
-    """Where the dead-letter queue refuses this one message, it comes again, and nothing rests."""
+def test_refused_dead_letter_does_not_end_the_worker(tier: Tier) -> None:
+    """The message is delivered again, without retries in this delivery."""
     tier.dead_letters.outage = ConfigurationError("too large")
     with pytest.raises(Transient, match="too large"):
         tier.deliver(payload={"version": 99})
     tier.engine.failure = EngineFailure("crashed")
     with pytest.raises(Transient, match="too large"):
         tier.deliver()
-    assert tier.rests.pauses == []
+    assert tier.pauses.pauses == []
 
 
-def test_a_missing_response_queue_is_not_waited_for(tier: Tier) -> None:
-    """Its owner has left: the result stays stored, and the message may be deleted."""
+def test_missing_response_queue_is_not_retried(tier: Tier) -> None:
+    """The result stays stored, and the message is deleted."""
     tier.queues.remove("resp")
     tier.deliver()
-    assert tier.rests.pauses == []
+    assert tier.pauses.pauses == []
     assert tier.store.get("out", output_key(REQUEST_ID, REQUEST.filename))
 
 
-def test_a_culprit_is_put_aside_and_answered(tier: Tier) -> None:
-    """Its client is told at once instead of waiting in vain."""
+def test_engine_failure_is_dead_lettered_and_answered(tier: Tier) -> None:
+    """The client gets the reason at once."""
     tier.engine.failure = EngineFailure("the engine exceeded 20 s on this picture, again when it was alone")
     tier.deliver()
     assert "exceeded 20 s" in tier.dead_letters.entries[0]["reason"]
@@ -240,8 +246,8 @@ def test_a_culprit_is_put_aside_and_answered(tier: Tier) -> None:
     assert "exceeded 20 s" in (answer.detail or "")
 
 
-def test_a_missing_input_is_put_aside_and_answered(tier: Tier) -> None:
-    """The operator reads the bucket's name, the client what to do."""
+def test_missing_input_is_dead_lettered_and_answered(tier: Tier) -> None:
+    """The operator reads the name of the bucket; the client reads what to do."""
     tier.store.delete(INPUT.bucket, INPUT.key)
     tier.deliver()
     assert "'in'" in tier.dead_letters.entries[0]["reason"]
@@ -249,8 +255,8 @@ def test_a_missing_input_is_put_aside_and_answered(tier: Tier) -> None:
     assert (answer.retryable, answer.detail) == (True, "the uploaded picture is no longer stored; upload it again")
 
 
-def test_an_outage_is_waited_for_within_the_delivery(tier: Tier) -> None:
-    """With growing pauses, and the steps that were done are not done again."""
+def test_outage_is_retried_within_the_delivery(tier: Tier) -> None:
+    """The pauses grow, and finished steps are not repeated."""
     publisher_out = [Transient("down")] * 3
 
     def fail(queue: str, body: str) -> None:
@@ -262,48 +268,47 @@ def test_an_outage_is_waited_for_within_the_delivery(tier: Tier) -> None:
     tier.queues.send = fail  # type: ignore[method-assign]  # an outage of this one service
     with capture_logs() as logs:
         tier.deliver()
-    assert tier.rests.pauses == [0.5, 1, 2]
+    assert tier.pauses.pauses == [0.5, 1, 2]
     assert [answer.attempt for answer in tier.answers()] == [1]
     assert tier.engine.analysed == 1
-    assert [entry["event"] for entry in logs] == ["waiting", "recognised"]
+    assert [entry["event"] for entry in logs] == ["service_unreachable", "service_reachable_again", "recognised"]
 
 
-def test_it_is_delivered_again_when_patience_ends(tier: Tier) -> None:
-    """Nothing is answered or put aside; the next delivery answers."""
+def test_used_up_retry_budget_causes_a_redelivery(tier: Tier) -> None:
+    """Nothing is answered or dead-lettered; the next delivery answers."""
     tier.store.outage = Transient("down")
     with pytest.raises(Transient, match="down"):
         tier.deliver()
-    assert tier.rests.seconds == 600
+    assert tier.pauses.seconds == 600
     assert (tier.answers(), tier.dead_letters.entries) == ([], [])
     tier.store.outage = None
     tier.deliver(attempt=2)
     assert len(tier.answers()) == 1
 
 
-@pytest.mark.parametrize("end", ["close", "leave"])
-def test_nobody_waits_in_a_worker_that_takes_no_tasks(tier: Tier, end: str) -> None:
-    """It drains, or its process ends: another worker shall go on."""
+def test_outage_in_a_draining_worker_interrupts_the_task(tier: Tier) -> None:
+    """Another worker continues it."""
     tier.store.outage = Transient("down")
-    tier.rests.then = [lambda: None, getattr(tier.rests, end)]
+    tier.pauses.then = [lambda: None, tier.pauses.stop]
     with pytest.raises(Interrupted, match="down"):
         tier.deliver()
-    assert len(tier.rests.pauses) == 2
+    assert len(tier.pauses.pauses) == 2
 
 
-def test_what_only_an_operator_can_mend_is_not_waited_for(tier: Tier) -> None:
-    """It is delivered again."""
+def test_configuration_error_is_not_retried(tier: Tier) -> None:
+    """The message is delivered again."""
     tier.store.outage = ConfigurationError("no access")
     with pytest.raises(ConfigurationError):
         tier.deliver()
-    assert tier.rests.pauses == []
+    assert tier.pauses.pauses == []
     assert tier.dead_letters.entries == []
 
 
-def test_a_lost_dead_letter_queue_is_waited_for(tier: Tier) -> None:
-    """A culprit is put aside once it is there again."""
+def test_missing_dead_letter_queue_is_retried(tier: Tier) -> None:
+    """The message is dead-lettered once the queue exists again."""
     tier.engine.failure = EngineFailure("crashed")
     tier.dead_letters.outage = QueueMissing("dlq")
-    tier.rests.then = [lambda: setattr(tier.dead_letters, "outage", None)]
+    tier.pauses.then = [lambda: setattr(tier.dead_letters, "outage", None)]
     tier.deliver()
     assert [entry["reason"] for entry in tier.dead_letters.entries] == ["crashed"]
     assert [answer.outcome for answer in tier.answers()] == [Outcome.FAILED]
@@ -312,8 +317,8 @@ def test_a_lost_dead_letter_queue_is_waited_for(tier: Tier) -> None:
 @pytest.mark.parametrize(
     ("failure", "reason"), [(Transient("the engine ends"), "the engine ends"), (RuntimeError("a bug"), "a bug")]
 )
-def test_the_last_delivery_ends_among_the_dead_letters(tier: Tier, failure: Exception, reason: str) -> None:
-    """With the reason, and answered; SQS would move it without."""
+def test_last_delivery_is_dead_lettered_and_answered(tier: Tier, failure: Exception, reason: str) -> None:
+    """With the reason, which SQS would not add."""
     tier.engine.failure = failure
     tier.deliver(attempt=4)
     (entry,) = tier.dead_letters.entries
@@ -324,16 +329,16 @@ def test_the_last_delivery_ends_among_the_dead_letters(tier: Tier, failure: Exce
     assert "later" in (answer.detail or "")
 
 
-def test_the_last_delivery_ends_there_also_when_nothing_can_be_answered(tier: Tier) -> None:
-    """Its client gets no answer, but nothing is lost, or put aside twice."""
+def test_last_delivery_is_dead_lettered_once_without_an_answer(tier: Tier) -> None:
+    """The store cannot be reached."""
     tier.store.outage = Transient("down")
     tier.deliver(attempt=4)
     assert len(tier.dead_letters.entries) == 1
     assert tier.answers() == []
 
 
-def test_giving_up_spoils_no_result(tier: Tier) -> None:
-    """One that is stored and could not be published stays what it is."""
+def test_last_delivery_keeps_a_stored_result(tier: Tier) -> None:
+    """A result that was stored but not published is not replaced by a failure."""
     tier.deliver()
     tier.answers()
     send, failures = tier.queues.send, [ConfigurationError("no access")]
@@ -349,62 +354,62 @@ def test_giving_up_spoils_no_result(tier: Tier) -> None:
     assert [answer.outcome for answer in tier.answers()] == [Outcome.UNKNOWN]
 
 
-def test_the_last_delivery_stays_where_the_dead_letters_are_out_of_reach(tier: Tier) -> None:
-    """The transport, which tries longer, gets it back."""
+def test_last_delivery_is_given_back_if_it_cannot_be_dead_lettered(tier: Tier) -> None:
+    """The transport tries longer."""
     tier.engine.failure, tier.dead_letters.outage = RuntimeError("a bug"), Transient("down")
     with pytest.raises(RuntimeError):
         tier.deliver(attempt=4)
     assert tier.answers() == []
 
 
-def test_a_task_without_a_client_gives_way(tier: Tier) -> None:
-    """It is sent again as it came, but for a mark, and comes back when others were served."""
-    with capture_logs() as logs, pytest.raises(Postponed):
+def test_stale_task_is_requeued(tier: Tier) -> None:
+    """It is sent again unchanged except for the count of requeues."""
+    with capture_logs() as logs, pytest.raises(Requeued):
         tier.deliver_late()
-    ((body, delay),) = tier.tail.sent
-    assert json.loads(body) == json.loads(BODY) | {"headers": {MARK: 1}}
+    ((body, delay),) = tier.request_queue.sent
+    assert json.loads(body) == json.loads(BODY) | {"headers": {REQUEUES_HEADER: 1}}
     assert (delay, tier.answers()) == (5, [])
-    assert [(entry["outcome"], entry["log_level"]) for entry in logs] == [("postponed", "info")]
+    assert [(entry["outcome"], entry["log_level"]) for entry in logs] == [("requeued", "info")]
     tier.deliver_late(body=body)
     assert len(tier.answers()) == 1
 
 
-def test_it_gives_way_again_while_clients_come_but_not_for_ever(tier: Tier) -> None:
-    """After growing delays, six times at most."""
+def test_stale_task_is_requeued_at_most_six_times(tier: Tier) -> None:
+    """The delays grow, and it is requeued only while fresh tasks come."""
     body = BODY
     for _ in range(6):
         tier.deliver()
-        with pytest.raises(Postponed):
+        with pytest.raises(Requeued):
             tier.deliver_late(body=body)
-        body = tier.tail.sent[-1][0]
+        body = tier.request_queue.sent[-1][0]
     tier.deliver()
     tier.deliver_late(body=body)
-    assert [delay for _, delay in tier.tail.sent] == [5, 10, 20, 40, 60, 60]
+    assert [delay for _, delay in tier.request_queue.sent] == [5, 10, 20, 40, 60, 60]
     assert len(tier.answers()) == 8
 
 
-@pytest.mark.parametrize("body", ["no json", "[]", '{"headers": null}', f'{{"headers": {{"{MARK}": "x"}}}}'])
-def test_a_message_that_is_not_as_we_send_it_does_not_give_way(tier: Tier, body: str) -> None:
-    """It is worked off."""
+@pytest.mark.parametrize("body", ["no json", "[]", '{"headers": null}', f'{{"headers": {{"{REQUEUES_HEADER}": "x"}}}}'])
+def test_stale_task_of_another_form_is_processed(tier: Tier, body: str) -> None:
+    """Its requeues cannot be counted."""
     tier.deliver_late(body=body)
-    assert (len(tier.answers()), tier.tail.sent) == (1, [])
+    assert (len(tier.answers()), tier.request_queue.sent) == (1, [])
 
 
-def test_a_task_that_was_delivered_before_does_not_give_way(tier: Tier) -> None:
-    """Its worker was lost: it has waited long enough."""
+def test_redelivered_stale_task_is_processed(tier: Tier) -> None:
+    """It has waited long enough."""
     tier.deliver_late(attempt=2)
-    assert (len(tier.answers()), tier.tail.sent) == (1, [])
+    assert (len(tier.answers()), tier.request_queue.sent) == (1, [])
 
 
-def test_a_task_that_cannot_be_sent_again_is_worked_off(tier: Tier) -> None:
-    """Nothing is deleted that is not in the queue again."""
-    tier.tail.outage = Transient("down")
+def test_stale_task_that_cannot_be_sent_is_processed(tier: Tier) -> None:
+    """No message is deleted before SQS has its copy."""
+    tier.request_queue.outage = Transient("down")
     tier.deliver_late()
     assert len(tier.answers()) == 1
 
 
-def test_the_unexpected_leaves_it_in_the_queue(tier: Tier) -> None:
-    """And is in the canonical line."""
+def test_unexpected_exception_causes_a_redelivery(tier: Tier) -> None:
+    """The canonical line has the outcome."""
     tier.engine.failure = RuntimeError("a bug")
     with capture_logs() as logs, pytest.raises(RuntimeError, match="a bug"):
         tier.deliver()
@@ -412,8 +417,8 @@ def test_the_unexpected_leaves_it_in_the_queue(tier: Tier) -> None:
     assert tier.dead_letters.entries == []
 
 
-def test_a_redelivery_computes_nothing_twice(tier: Tier) -> None:
-    """What the first delivery stored is published again."""
+def test_redelivery_publishes_the_stored_result(tier: Tier) -> None:
+    """The engine is not called again."""
     tier.deliver()
     assert tier.store.exists("out", output_key(REQUEST_ID, "jane.jpg"))
     tier.engine.failure = EngineFailure("must not be asked")

@@ -12,9 +12,10 @@ from facerec.engine.supervisor import SupervisedEngine
 from facerec.errors import EngineFailure
 from facerec.gallery.cache import GalleryCache
 from facerec.messages import Box, Face, Match, Outcome, RecognitionResult
+from facerec.recognition import StageTimer
 from facerec.settings import Settings
 from facerec.settings.tiers import WorkerSettings
-from tasks.driver import Handling
+from tasks.driver import DeliveryRecord
 from tasks.metrics import LARGEST_COLLECTIONS, OTHERS, WorkerMetrics
 from tasks.utilisation import Occupancy
 from tests.fakes import engine as fake
@@ -51,9 +52,9 @@ def metrics() -> WorkerMetrics:
 def test_a_delivery_counts_by_its_outcome(metrics: WorkerMetrics) -> None:
     """With its faces, its wait, its stages and its length."""
     timings = {"fetch": 20.0, "engine": 300.0, "store": 4.0}
-    handling = Handling(1, Outcome.MATCH, queued_seconds=2.0, timings_ms=timings, seconds=0.4)
-    handling.result = result(KNOWN, FACE, FACE)
-    metrics.handled(handling)
+    record = DeliveryRecord(1, Outcome.MATCH, queued_seconds=2.0, timer=StageTimer(timings), seconds=0.4)
+    record.result = result(KNOWN, FACE, FACE)
+    metrics.handled(record)
     assert value(metrics, "facerec_worker_tasks_total", outcome="match") == 1
     assert value(metrics, "facerec_worker_faces_total", face="known") == 1
     assert value(metrics, "facerec_worker_faces_total", face="unknown") == 2
@@ -66,8 +67,8 @@ def test_a_delivery_counts_by_its_outcome(metrics: WorkerMetrics) -> None:
 
 def test_faces_of_an_earlier_delivery_count_once(metrics: WorkerMetrics) -> None:
     """A redelivery that finds the stored result publishes it again, and finds no face."""
-    metrics.handled(Handling(1, Outcome.MATCH, result=result(KNOWN)))
-    metrics.handled(Handling(2, Outcome.MATCH, result=result(KNOWN)))
+    metrics.handled(DeliveryRecord(1, Outcome.MATCH, result=result(KNOWN)))
+    metrics.handled(DeliveryRecord(2, Outcome.MATCH, result=result(KNOWN)))
     assert value(metrics, "facerec_worker_redeliveries_total") == 1
     assert value(metrics, "facerec_worker_republished_total") == 1
     assert value(metrics, "facerec_worker_faces_total", face="known") == 1
@@ -75,13 +76,13 @@ def test_faces_of_an_earlier_delivery_count_once(metrics: WorkerMetrics) -> None
 
 def test_a_clock_that_is_behind_makes_no_negative_wait(metrics: WorkerMetrics) -> None:
     """A histogram's sum must never fall."""
-    metrics.handled(Handling(1, Outcome.NO_FACE, queued_seconds=-3.0))
+    metrics.handled(DeliveryRecord(1, Outcome.NO_FACE, queued_seconds=-3.0))
     assert value(metrics, "facerec_worker_queue_seconds_sum") == 0
 
 
 def test_names_from_elsewhere_make_no_series(metrics: WorkerMetrics) -> None:
     """Only the stages that are known are shown."""
-    metrics.handled(Handling(1, Outcome.NO_FACE, timings_ms={"made up": 1.0}))
+    metrics.handled(DeliveryRecord(1, Outcome.NO_FACE, timer=StageTimer({"made up": 1.0})))
     assert value(metrics, "facerec_worker_stage_seconds_count", stage="made up") is None
 
 

@@ -1,4 +1,4 @@
-"""How a task that did not end well looks to the queue and to Flower."""
+"""How a task that failed ends in Celery and in Flower."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -7,11 +7,11 @@ import pytest
 from celery.exceptions import Reject
 
 from facerec.errors import Transient
-from tasks.recognise import PutAside, Request, recognise
+from tasks.recognise import DeadLettered, Request, recognise
 
 
 class Eventer:
-    """Notes what Flower hears."""
+    """Keeps the events for Flower."""
 
     enabled = True
 
@@ -19,12 +19,12 @@ class Eventer:
         self._happened = happened
 
     def send(self, type: str, **fields: Any) -> None:  # noqa: A002 - Celery's name
-        """An event."""
+        """Keep an event."""
         self._happened.append(f"{type} {fields['exception']}" if "exception" in fields else type)
 
 
 def ended(exc: BaseException) -> list[str]:
-    """What happens when the task ends with this, in order."""
+    """What happens when the task ends with this exception, in order."""
     happened: list[str] = []
     request = Request(
         SimpleNamespace(delivery_info={}, properties={}),
@@ -41,22 +41,22 @@ def ended(exc: BaseException) -> list[str]:
     return happened
 
 
-def test_what_was_put_aside_is_deleted_and_shown_as_failed() -> None:
-    """With its reason: it waits in the dead-letter queue."""
-    assert ended(PutAside("no request")) == ["deleted", "task-failed PutAside('no request')"]
+def test_dead_lettered_task_is_deleted_and_shown_as_failed() -> None:
+    """Flower shows the reason."""
+    assert ended(DeadLettered("no request")) == ["deleted", "task-failed DeadLettered('no request')"]
 
 
 @pytest.mark.parametrize("exc", [Transient("away"), RuntimeError("a bug")])
-def test_what_is_delivered_again_is_shown_as_retried(exc: Exception) -> None:
-    """Last of all, so that this is the state that stays."""
+def test_redelivered_task_is_shown_as_retried(exc: Exception) -> None:
+    """The event comes last, so Flower keeps showing this state."""
     assert ended(exc) == ["given back", "task-rejected", f"task-retried {exc!r}"]
 
 
-def test_a_lack_of_memory_gives_the_message_back() -> None:
-    """Celery alone would neither delete it nor give it back, and its place would be lost."""
+def test_out_of_memory_gives_the_message_back() -> None:
+    """Celery alone would neither delete the message nor give it back."""
     assert ended(MemoryError())[:2] == ["given back", "task-rejected"]
 
 
-def test_a_rejection_is_celerys_own() -> None:
-    """It is no failure."""
+def test_rejected_task_is_no_failure() -> None:
+    """Celery settles the message itself."""
     assert ended(Reject("interrupted", requeue=True)) == ["given back", "task-rejected"]
