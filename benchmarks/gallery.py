@@ -174,7 +174,6 @@ def measure(size: int, dimension: int, directory: Path, rounds: int) -> dict[str
             figures[f"cpu_ms_{name}"] = round(1e3 * median(cpu for _, cpu in times) / batch, 3)
     found = [matches[0].template_id for matches in index.search(queries)]
     figures["recall_at_1"] = sum(map(str.__eq__, found, truth)) / len(truth)
-    figures["exact"] = index.exact
     figures["mb"] = round(resident_mb() - before, 1)
     figures["mb_process"] = round(resident_mb(), 1)
     newcomers = queries[-rounds:]

@@ -1,6 +1,6 @@
-"""Aligned crops: a face turned, scaled and moved so that its five points lie where the embedder learned to expect them.
+"""Aligned crops: a face turned, scaled and moved so that its five points lie where the embedder was trained on them.
 
-The warp is OpenCV's where it is installed, and the same arithmetic in numpy elsewhere (edge device, Lambda).
+The warp is OpenCV's if it is installed, else the same arithmetic in numpy (edge device, Lambda).
 """
 
 from math import ceil, floor, hypot
@@ -12,7 +12,7 @@ from model.faces import Landmarks
 
 try:
     import cv2
-except ImportError:  # the reason why `warp_numpy` is here
+except ImportError:  # then `warp_numpy` is used
     cv2 = None  # type: ignore[assignment]
 
 TEMPLATE_SIDE = 112
@@ -21,17 +21,18 @@ TEMPLATE = np.array(
 )
 """Left eye, right eye, nose, left and right corner of the mouth in a crop of 112 px: ArcFace's (arXiv:1801.07698)."""
 
-_LEAST = 1e-6  # of what is divided by
+_LEAST = 1e-6
+"""The least divisor."""
 
 Matrix = NDArray[np.float64]
 
 
 def similarity(points: Landmarks, side: int = TEMPLATE_SIDE) -> Matrix:
-    """Return the (2, 3) matrix that turns, scales and moves five points as near to the template as can be.
+    """Return the (2, 3) matrix that turns, scales and moves five points as near to the template as possible.
 
     Least squares without reflection: S. Umeyama, "Least-squares estimation of transformation parameters", PAMI 13
-    (1991), which in two dimensions has this closed form. `side` scales the template. Points that fix no scale,
-    since all coincide, are moved to the template and not scaled.
+    (1991), which in two dimensions has this closed form. `side` scales the template. Points that all coincide are
+    moved, not scaled.
     """
     source = np.asarray(points, dtype=np.float64)
     target = TEMPLATE * (side / TEMPLATE_SIDE)
@@ -47,14 +48,14 @@ def similarity(points: Landmarks, side: int = TEMPLATE_SIDE) -> Matrix:
 
 
 def scale_of(matrix: Matrix) -> float:
-    """Return how many pixels of the crop one pixel of the picture becomes."""
+    """Return the length in the crop of one pixel of the picture."""
     return hypot(matrix[0, 0], matrix[1, 0])
 
 
 def aligned(image: NDArray[np.uint8], points: Landmarks, side: int = TEMPLATE_SIDE) -> NDArray[np.uint8]:
-    """Return the aligned face of an RGB picture, uint8 (side, side, 3); what lies outside the picture is black.
+    """Return the aligned face of an RGB picture, uint8 (side, side, 3); the area outside the picture is black.
 
-    A face that shrinks to less than half is averaged first, a whole number of pixels at a time: interpolation alone
+    A face that shrinks to less than half is averaged first, by a whole number of pixels, because interpolation alone
     would skip most of them.
     """
     matrix = similarity(points, side)
@@ -72,7 +73,7 @@ def warp(image: NDArray[np.uint8], matrix: Matrix, side: int) -> NDArray[np.uint
 
 
 def warp_numpy(image: NDArray[np.uint8], matrix: Matrix, side: int) -> NDArray[np.uint8]:
-    """Return what `warp` returns, without OpenCV, to within one level."""
+    """Return the result of `warp` without OpenCV, to within one level."""
     inverse = np.linalg.inv(np.vstack([matrix, (0, 0, 1)]))[:2]
     columns, rows = np.meshgrid(np.arange(side), np.arange(side))
     x, y = (row[0] * columns + row[1] * rows + row[2] for row in inverse)
@@ -90,13 +91,13 @@ def warp_numpy(image: NDArray[np.uint8], matrix: Matrix, side: int) -> NDArray[n
 
 
 def region(matrix: Matrix, width: int, height: int, side: int = TEMPLATE_SIDE) -> tuple[int, int, int, int]:
-    """Return left, top, right and bottom of the part of a picture that a crop is made of, with some pixels to spare.
+    """Return left, top, right and bottom of the part of a picture that a crop shows, with a few pixels around it.
 
-    What is cut out so can be aligned elsewhere, its points moved by left and top: the crop is the same.
+    That part can be aligned elsewhere, with the points moved by left and top: the crop is the same.
     """
     inverse = np.linalg.inv(np.vstack([matrix, (0, 0, 1)]))[:2]
     corners = inverse @ np.array([(0, 0, 1), (side, 0, 1), (0, side, 1), (side, side, 1)], dtype=np.float64).T
-    spare = ceil(1 / scale_of(matrix)) + 1  # pixels of the picture for one of the crop
+    spare = ceil(1 / scale_of(matrix)) + 1  # pixels of the picture per pixel of the crop
     left, top = (max(0, floor(low) - spare) for low in corners.min(axis=1))
     right, bottom = (
         min(length, ceil(high) + spare) for high, length in zip(corners.max(axis=1), (width, height), strict=True)
@@ -109,7 +110,7 @@ def _averaged(image: NDArray[np.uint8], matrix: Matrix, side: int, shrink: int) 
     left, top, right, bottom = region(matrix, image.shape[1], image.shape[0], side)
     rows, columns = (bottom - top) // shrink, (right - left) // shrink
     if rows <= 0 or columns <= 0:
-        return image, matrix  # the face lies beyond the picture
+        return image, matrix  # the face lies outside the picture
     blocks = image[top : top + rows * shrink, left : left + columns * shrink]
     if cv2 is not None:
         small = np.asarray(cv2.resize(blocks, (columns, rows), interpolation=cv2.INTER_AREA), dtype=np.uint8)

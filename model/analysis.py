@@ -14,27 +14,30 @@ from model.faces import Box, DetectedFace, EmbeddedFace, ImageAnalysis
 from model.header import InvalidImage
 from model.imaging import Picture, decode_reduced
 from model.matching import primary_order
-from model.quality import judged, looked_at
+from model.quality import assess_patch, grey_patch
 
-DETECT_PIXELS = 4_000_000  # of pictures held decoded at a time, where they are several
-EMBED_BATCH = 16  # crops at a time: a group photo costs no more memory than a row of portraits
-_ENLARGED = 1.25  # a crop may be blown up by so much before a reduced picture is decoded in more detail
+DETECT_PIXELS = 4_000_000
+"""Pixels of decoded pictures that are held at a time, if there are several pictures."""
+EMBED_BATCH = 16
+"""Crops at a time: a group photo needs no more memory than several portraits."""
+_ENLARGED = 1.25
+"""How far a crop may be enlarged before a reduced picture is decoded again in more detail."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What is looked for in a picture, and how much of it is taken."""
+    """The limits of a picture's analysis."""
 
     max_megapixels: float = 50.0
     max_faces: int = 100
     """Faces of a picture that are embedded, the largest first."""
     min_face_pixels: int | None = None
-    """The smallest face to find, in pixels of the picture; without it, a 64th of the longer side."""
+    """The smallest face to find, in pixels of the picture; None is a 64th of the longer side."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Decoded:
-    """A decoded picture, how it is to be looked at, and the bytes that it came from."""
+    """A decoded picture, its bytes, and the detector's `least_side`."""
 
     data: bytes
     picture: Picture
@@ -44,14 +47,14 @@ class _Decoded:
 
 @dataclass(frozen=True, slots=True)
 class _Detection:
-    """A picture's faces before they are embedded, in the order in which they will be reported."""
+    """A picture's faces before they are embedded, in the order of the report."""
 
     width: int
     height: int
     faces: list[DetectedFace]
     crops: list[NDArray[np.uint8]]
-    looks: list[NDArray[np.float32] | None]
-    """Of each face, what its quality is judged by."""
+    patches: list[NDArray[np.float32] | None]
+    """The `grey_patch` of each face."""
     more_faces: int
     decode_ms: float
     detect_ms: float
@@ -66,9 +69,9 @@ def analyse(engine: Engine, data: bytes, limits: Limits) -> ImageAnalysis:
 
 
 def analyse_batch(engine: Engine, images: Sequence[bytes], limits: Limits) -> list[ImageAnalysis | InvalidImage]:
-    """Return what `analyse` returns or raises for each picture; the crops of all are embedded together.
+    """Return the result or the error of `analyse` for each picture; the crops of all are embedded together.
 
-    At most `DETECT_PIXELS`, or one larger picture, are looked at together; one more is held decoded meanwhile.
+    The detector gets pictures of `DETECT_PIXELS` together, or one larger picture; one more is held decoded meanwhile.
     """
     detections = list(_detections(engine, images, limits))
     crops = [crop for detection in detections if isinstance(detection, _Detection) for crop in detection.crops]
@@ -82,7 +85,8 @@ def analyse_batch(engine: Engine, images: Sequence[bytes], limits: Limits) -> li
             width=detection.width,
             height=detection.height,
             faces=tuple(
-                _face(face, look, *next(embedded)) for face, look in zip(detection.faces, detection.looks, strict=True)
+                _face(face, patch, *next(embedded))
+                for face, patch in zip(detection.faces, detection.patches, strict=True)
             ),
             timings_ms={
                 "decode": detection.decode_ms,
@@ -96,21 +100,21 @@ def analyse_batch(engine: Engine, images: Sequence[bytes], limits: Limits) -> li
 
 
 def _embedded(engine: Engine, crops: Sequence[NDArray[np.uint8]]) -> Iterator[tuple[NDArray[np.float32], float | None]]:
-    """Yield each crop's embedding and its norm, where the network tells it."""
+    """Yield each crop's embedding and its norm, if there is one."""
     for first in range(0, len(crops), EMBED_BATCH):
         vectors, norms = engine.embed(np.stack(crops[first : first + EMBED_BATCH]))
         yield from zip(vectors, repeat(None) if norms is None else norms.tolist(), strict=norms is not None)
 
 
 def _face(
-    face: DetectedFace, look: NDArray[np.float32] | None, embedding: NDArray[np.float32], norm: float | None
+    face: DetectedFace, patch: NDArray[np.float32] | None, embedding: NDArray[np.float32], norm: float | None
 ) -> EmbeddedFace:
-    quality = judged(look, face.landmarks, face.probability, embedding_norm=norm)
+    quality = assess_patch(patch, face.landmarks, face.probability, embedding_norm=norm)
     return EmbeddedFace(face.box, face.probability, face.landmarks, embedding, quality)
 
 
 def _detections(engine: Engine, images: Sequence[bytes], limits: Limits) -> Iterator[_Detection | InvalidImage]:
-    """Yield the faces of each picture, or why it has none, in the order of the pictures."""
+    """Yield each picture's faces, or the reason why it is invalid, in the order of the pictures."""
     held: list[_Decoded | InvalidImage] = []
     room = DETECT_PIXELS
     for data in images:
@@ -137,7 +141,7 @@ def _decode(engine: Engine, data: bytes, limits: Limits) -> _Decoded | InvalidIm
 def _detect(
     engine: Engine, held: Sequence[_Decoded | InvalidImage], limits: Limits
 ) -> Iterator[_Detection | InvalidImage]:
-    """Yield the faces of pictures that are looked at together."""
+    """Yield the faces of pictures that the detector gets together."""
     decoded = [picture for picture in held if isinstance(picture, _Decoded)]
     started = perf_counter()
     found = iter(
@@ -154,15 +158,14 @@ def _detect(
         picture = each.picture
         faces, more = _chosen(next(found), picture, engine.center_weight, limits.max_faces)
         sharper = _sharper(engine, each, faces, limits)
-        crops = [
-            engine.cropper.crop(sharper.pixels, _scaled(face, picture.reduction / sharper.reduction)) for face in faces
-        ]
+        ratio = picture.reduction / sharper.reduction
+        crops = [engine.cropper.crop(sharper.pixels, _scaled(face, ratio)) for face in faces]
         yield _Detection(
             picture.width,
             picture.height,
             [_scaled(face, picture.reduction) for face in faces],
             crops,
-            [looked_at(picture.pixels, face.box) for face in faces],
+            [grey_patch(picture.pixels, face.box) for face in faces],
             more,
             each.decode_ms,
             pixel_ms * picture.pixels.size + _milliseconds_since(started),
@@ -172,10 +175,10 @@ def _detect(
 def _chosen(
     faces: Sequence[DetectedFace], picture: Picture, center_weight: float, most: int
 ) -> tuple[list[DetectedFace], int]:
-    """Return the faces to embed, the primary one first, and how many are left out: the smallest."""
+    """Return the faces to embed, the primary one first, and the number of smaller ones left out."""
     height, width = picture.pixels.shape[:2]
     order = primary_order([face.box for face in faces], width, height, center_weight)
-    # The faces come with the largest first, and the primary one is kept however small it is.
+    # The detector returns the largest face first; the primary face is kept whatever its size.
     kept = {*order[:1], *range(most)}
     if len(kept) > most:
         kept.discard(most - 1)
@@ -184,7 +187,7 @@ def _chosen(
 
 
 def _sharper(engine: Engine, decoded: _Decoded, faces: Sequence[DetectedFace], limits: Limits) -> Picture:
-    """Return the picture in as much detail as the smallest face needs for its crop, or as it is where that will do."""
+    """Return the picture in as much detail as the crop of the smallest face needs."""
     picture = decoded.picture
     enlarged = max((engine.cropper.scale(face) for face in faces), default=0.0)
     if picture.reduction == 1 or enlarged <= _ENLARGED:

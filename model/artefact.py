@@ -1,6 +1,6 @@
-"""The model artefact: a directory with a pack's ONNX graphs and `model.json`, which says what they are.
+"""The model artefact: a directory with a pack's ONNX graphs and `model.json`, which describes them.
 
-Only the standard library is imported: every process reads the description at its start, most before any engine.
+Only the standard library is imported, because every process reads the description at its start.
 """
 
 import errno
@@ -18,19 +18,18 @@ from typing import Any, Self
 from model.packs import PERMISSIVE, RESEARCH, CropSpec, DetectorSpec, EmbedderSpec, Licence
 from model.tail import VERIFICATION_FMR, ImpostorTail
 
-Report = Callable[[str, float | None], None]
-"""Called with what is being done and the share of it that is done (0 to 1, or nothing when that is unknown)."""
-
-
-def silent(_text: str, _share: float | None) -> None:
-    """Report to nobody."""
-
-
 HEADER = "model.json"
 SCHEMA = 2
 EMBEDDER = "embedder.onnx"
 DETECTORS = {"mtcnn": ("pnet.onnx", "rnet.onnx", "onet.onnx"), "yunet": ("detector.onnx",), "scrfd": ("detector.onnx",)}
 """The graphs of each kind of detector."""
+
+Report = Callable[[str, float | None], None]
+"""Called with the current step and its progress, from 0 to 1, or None if that is unknown."""
+
+
+def silent(_text: str, _share: float | None) -> None:
+    """Report nothing."""
 
 
 class ArtefactError(Exception):
@@ -46,7 +45,7 @@ class ArtefactMissing(ArtefactError):
 
 
 class ArtefactInvalid(ArtefactError):
-    """The directory holds an artefact that is damaged, incomplete, or of a schema this version cannot read."""
+    """The artefact in the directory is damaged, incomplete, or of a schema that this version cannot read."""
 
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(f"the model in {path} cannot be used, {reason}: run `facerec model build --force`")
@@ -60,24 +59,24 @@ class BuildFailed(ArtefactError):
 
 @dataclass(frozen=True)
 class FileStamp:
-    """What a file of the artefact must look like: its size and its sha256 in hexadecimal."""
+    """The expected size of a file of the artefact, and its sha256 in hexadecimal."""
 
     size_bytes: int
     sha256: str
 
     @classmethod
     def of(cls, path: Path) -> Self:
-        """Return the stamp of an existing file, which is read once."""
+        """Return the stamp of an existing file."""
         return cls(size_bytes=path.stat().st_size, sha256=file_sha256(path))
 
 
 @dataclass(frozen=True)
 class Artefact:
-    """A readable artefact; `load` gets one.
+    """A readable artefact, made by `load`.
 
-    `pack` is the pack's name and `licence` what its code and weights allow. `detector`, `crop`, `embedder` and
-    `center_weight` mean what they mean in `model.packs.Pack`. `least_cosine` is how far the embedder agreed with the
-    published network, run by `checked_with`. `header` is `model.json` as read.
+    `pack` is the pack's name. `licence`, `detector`, `crop`, `embedder` and `center_weight` are those of
+    `model.packs.Pack`. `least_cosine` is the embedder's agreement with the published network, run by `checked_with`.
+    `header` is `model.json` as read.
     """
 
     directory: Path
@@ -111,14 +110,14 @@ class Artefact:
 
     @property
     def threshold(self) -> float:
-        """The similarity from which two photos count as one person: that at `VERIFICATION_FMR`."""
+        """The similarity from which on two photos count as one person: that at `VERIFICATION_FMR`."""
         return self.tail.similarity_at(VERIFICATION_FMR).value
 
     @classmethod
     def load(cls, directory: Path) -> Self:
-        """Read the description and check that every file is there with its size and may be read; no graph is loaded.
+        """Read the description and check that every file is readable and has its size; no graph is loaded.
 
-        Raises `ArtefactMissing` without a description, `ArtefactInvalid` when it cannot be read or a file does not fit.
+        Raises `ArtefactMissing` without a description, and `ArtefactInvalid` if it or a file is wrong.
         """
         try:
             text = (directory / HEADER).read_text(encoding="utf-8")
@@ -131,7 +130,7 @@ class Artefact:
         artefact = cls.parse(text, directory)
         for name, stamp in artefact.files.items():
             try:
-                with (directory / name).open("rb") as file:  # that it is there does not say that it may be read
+                with (directory / name).open("rb") as file:  # a file that exists may still be unreadable
                     size = os.fstat(file.fileno()).st_size
             except FileNotFoundError as exc:
                 raise ArtefactInvalid(directory, f"{name} is missing") from exc
@@ -143,7 +142,7 @@ class Artefact:
 
     @classmethod
     def parse(cls, text: str, directory: Path) -> Self:
-        """Return the artefact that a `model.json` describes, its files unchecked; raises `ArtefactInvalid`."""
+        """Return the artefact that a `model.json` describes, without checking its files; raises `ArtefactInvalid`."""
         try:
             header = json.loads(text)
             schema = header["schema"]
@@ -157,13 +156,13 @@ class Artefact:
             raise ArtefactInvalid(directory, f"{HEADER} lacks or garbles {exc}") from exc
 
     def path(self, name: str) -> Path:
-        """Return the file of a graph by its name (`embedder.onnx`); raises KeyError for a name not in the artefact."""
+        """Return the file of a graph by its name (`embedder.onnx`); raises KeyError for an unknown name."""
         if name not in self.files:
             raise KeyError(name)
         return self.directory / name
 
     def verify(self) -> None:
-        """Read every file and compare its sha256; raises `ArtefactInvalid` naming the first that differs."""
+        """Read every file and compare its sha256; raises `ArtefactInvalid` with the first that differs."""
         for name, stamp in self.files.items():
             try:
                 found = file_sha256(self.directory / name)
@@ -184,7 +183,7 @@ def _fields(header: Mapping[str, Any]) -> dict[str, Any]:
     }
     graphs = (*DETECTORS[detector.kind], EMBEDDER)
     if set(files) != set(graphs):
-        # Also keeps names with a path in them out: a description may come from a bucket.
+        # This also rejects names with a path, as a description may come from a bucket.
         raise ValueError(f"files: expected {', '.join(graphs)}")
     return {
         "model_id": str(header["model_id"]),
@@ -213,11 +212,11 @@ def file_sha256(path: Path) -> str:
 
 @contextmanager
 def staged(directory: Path) -> Iterator[Path]:
-    """Yield an empty directory beside `directory` that takes its place when the block ends well, else vanishes.
+    """Yield an empty directory beside `directory`, and put it in its place if the block ends without an error.
 
-    Whoever opens the directory finds the old artefact, the new one or, for a moment between two renames, none; two
-    writers at once leave one complete artefact. Every user may read it, and its owner alone write.
-    Raises `BuildFailed` when `directory` holds something else than an artefact, which is never overwritten.
+    A reader finds the old artefact, the new one or, for a moment between two renames, none. Two writers at once leave
+    one complete artefact. Every user may read it, only its owner may write. Raises `BuildFailed` if `directory`
+    contains anything but an artefact, which is never overwritten.
     """
     directory = directory.absolute()
     check_replaceable(directory)
@@ -225,7 +224,7 @@ def staged(directory: Path) -> Iterator[Path]:
     stage = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
     try:
         yield stage
-        # Whatever the umask: who builds or pulls a model is seldom the user that the worker runs as.
+        # Independent of the umask, because the worker usually runs as another user.
         for path in stage.iterdir():
             path.chmod(0o644)
         stage.chmod(0o755)
@@ -235,11 +234,11 @@ def staged(directory: Path) -> Iterator[Path]:
 
 
 def check_replaceable(directory: Path) -> None:
-    """Raise `BuildFailed` unless an artefact may be put there: nothing, an empty directory, or an artefact is there."""
+    """Raise `BuildFailed` unless the directory is missing, empty, or an artefact."""
     names: set[str] = set()
     inode = None
     try:
-        while inode != directory.stat().st_ino:  # another writer swapped it while it was listed
+        while inode != directory.stat().st_ino:  # another writer replaced it while it was listed
             inode = directory.stat().st_ino
             names = {path.name for path in directory.iterdir()}
     except FileNotFoundError:
@@ -251,7 +250,7 @@ def check_replaceable(directory: Path) -> None:
 
 
 def _swap(stage: Path, directory: Path) -> None:
-    # A directory cannot be renamed onto a full one: the old one steps aside first, under a name of its own each time.
+    # A directory cannot be renamed onto a full one, so the old one is first moved to a unique name.
     while True:
         try:
             stage.rename(directory)
@@ -264,6 +263,6 @@ def _swap(stage: Path, directory: Path) -> None:
         try:
             directory.rename(aside)
         except FileNotFoundError:
-            continue  # another writer moved it aside in this very moment
+            continue  # another writer moved it at the same moment
         finally:
             shutil.rmtree(aside, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""What the embedding network is shown of a face, and how its output becomes an embedding."""
+"""The crop of a face for the embedding network, and the network's output as an embedding."""
 
 from typing import NamedTuple, Protocol
 
@@ -12,25 +12,25 @@ from model.packs import CropSpec, EmbedderSpec
 
 
 class Embeddings(NamedTuple):
-    """Embeddings and what is known of them."""
+    """Embeddings with the lengths of the network's outputs."""
 
     vectors: NDArray[np.float32]
     """(N, D), L2-normalised."""
     norms: NDArray[np.float32] | None
-    """(N,) lengths before they were normalised, in those of ordinary photos; None where the network does not tell.
+    """(N,) lengths before normalisation, divided by that of ordinary photos; None if the network itself normalises.
 
-    Small for faces that the network makes little of.
+    A small length means that the network finds few features of a face.
     """
 
 
 class Cropper(Protocol):
-    """Cuts what the embedder is shown of a face."""
+    """Cuts faces out of pictures for the embedder."""
 
     def crop(self, image: NDArray[np.uint8], face: DetectedFace) -> NDArray[np.uint8]:
-        """Return a face of an RGB picture (H, W, 3), uint8 (S, S, 3)."""
+        """Return a face of an RGB picture (H, W, 3) as uint8 (S, S, 3), S being the artefact's image size."""
 
     def scale(self, face: DetectedFace) -> float:
-        """Return how many pixels of the crop one pixel of the picture becomes."""
+        """Return the length in the crop of one pixel of the picture."""
 
 
 class AlignedCropper:
@@ -49,7 +49,7 @@ class AlignedCropper:
 
 
 class BoxCropper:
-    """A `Cropper` of the detector's box with a margin, exactly as facenet-pytorch's `extract_face` cuts it."""
+    """A `Cropper` of the detector's box with a margin, exactly as facenet-pytorch's `extract_face`."""
 
     def __init__(self, image_size: int, margin: int) -> None:
         self._image_size = image_size
@@ -73,11 +73,10 @@ def cropper(crop: CropSpec) -> Cropper:
 
 
 def crop_face(image: NDArray[np.uint8], box: Box, image_size: int, margin: int) -> NDArray[np.uint8]:
-    """Return the face with its surroundings, uint8 (image_size, image_size, 3).
+    """Return the box of a face with a margin, uint8 (image_size, image_size, 3).
 
-    `margin` is in pixels of the crop and is shared by two opposite sides. What lies outside the picture is left
-    out, and the rest is stretched to the square, as FaceNet's weights were trained. A box wholly outside gives the
-    nearest pixel.
+    `margin` is in pixels of the crop, half of it on each side. The part outside the picture is cut off, and the rest is
+    stretched to the square, as FaceNet's weights were trained. A box wholly outside gives the nearest pixel.
     """
     height, width = image.shape[:2]
     margin_x = margin * (box.x_max - box.x_min) / (image_size - margin)

@@ -1,4 +1,4 @@
-"""How well cosines tell people apart: error rates, thresholds, and how sure one can be of them; pure functions.
+"""How well cosines distinguish people: error rates, thresholds, and their confidence intervals; pure functions.
 
 A *trial* compares two photos: genuine when they show one person, impostor otherwise. A pair matches when its cosine is
 at or above the threshold. FMR is the share of impostor trials that match, TAR (1 - false non-match rate) that of
@@ -13,14 +13,17 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-"""With more pairs a photo than this on average, pairs are too dependent to be drawn one by one."""
-
-
 Floats = NDArray[np.float64]
 ERRORS_NEEDED = 10
-"""A rate p is stated of 10/p trials at least, so that ten errors are expected; of fewer it is mostly chance."""
+"""A rate p is reported from 10/p trials on, which give ten errors on average; with fewer it is mostly chance."""
 STEP = 1e-4
 """Thresholds are multiples of it, rounded up."""
+SHARED = 2.0
+"""With more pairs per photo on average, pairs depend on each other too much to be drawn one by one."""
+_Z = 1.959963984540054
+"""The two-sided 95 % quantile of the normal distribution."""
+_TAILS = (2.5, 97.5)
+"""Percentiles of a 95 % interval."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,17 +47,17 @@ class Trials:
 
     @property
     def pairs_a_photo(self) -> float:
-        """In how many pairs a photo takes part on average; 0 without pairs."""
+        """The mean number of pairs of a photo; 0 without pairs."""
         photos = len(np.unique(np.concatenate([self.left, self.right])))
         return 2 * len(self.cosines) / photos if photos else 0.0
 
     def where(self, chosen: NDArray[np.bool_]) -> Self:
-        """The chosen ones, bool (P,)."""
+        """Return the chosen trials, bool (P,)."""
         return type(self)(self.cosines[chosen], self.same[chosen], self.left[chosen], self.right[chosen])
 
     @classmethod
     def all_against_all(cls, embeddings: NDArray[np.float32], owners: NDArray[np.intp]) -> Self:
-        """Every pair of the embeddings (N, D), L2-normalised; `owners` (N,) numbers the people."""
+        """Return every pair of the embeddings (N, D), L2-normalised; `owners` (N,) numbers the people."""
         left, right = np.triu_indices(len(embeddings), 1)
         cosines = (embeddings.astype(np.float64) @ embeddings.T.astype(np.float64))[left, right]
         return cls(cosines, owners[left] == owners[right], left, right)
@@ -70,7 +73,7 @@ class Curve:
 
     @property
     def auc(self) -> float:
-        """The area under TAR over FMR: the chance that a genuine pair beats an impostor pair, ties by half."""
+        """The area under TAR over FMR: the chance that a genuine pair beats an impostor pair; ties count half."""
         return float(np.trapezoid(np.append(0.0, self.tar), np.append(0.0, self.fmr)))
 
     @property
@@ -84,30 +87,30 @@ class Curve:
 
     @property
     def overlap(self) -> float:
-        """The least sum of both error rates (1 - Youden's J): 0 where one threshold separates all pairs."""
+        """The least sum of both error rates (1 - Youden's J): 0 if one threshold separates all pairs."""
         return float(1 - max(0.0, (self.tar - self.fmr).max()))
 
     def tar_at(self, fmr: float) -> float:
-        """The largest TAR at which no more than this share of impostor pairs matches."""
+        """Return the largest TAR at which at most this share of impostor pairs matches."""
         allowed = int(np.searchsorted(self.fmr, fmr + 1e-12, side="right"))
         return float(self.tar[allowed - 1]) if allowed else 0.0
 
 
 def pairs_needed(fmr: float) -> int:
-    """Return how many impostor pairs a false match rate must be measured on at least: 10/FMR."""
+    """Return the least number of impostor pairs for measuring a false match rate: 10/FMR."""
     return math.ceil(ERRORS_NEEDED / fmr - 1e-6)
 
 
 def threshold_above(cosine: float) -> float:
-    """Return the least multiple of 1e-4, not below 0, that this cosine does not reach."""
+    """Return the least multiple of 1e-4, at least 0, that this cosine does not reach."""
     steps = math.floor(max(cosine, 0.0) / STEP + 1e-9) + 1
     return round(steps * STEP, 4)
 
 
 def threshold_at(impostor: Floats, fmr: float) -> float:
-    """Return the least threshold, to 1e-4, at which no more than this share of the impostor cosines matches.
+    """Return the least threshold, to 1e-4, at which at most this share of the impostor cosines matches.
 
-    Raises ValueError without impostor pairs and for a rate outside of 0 to 1, both excluded.
+    Raises ValueError without impostor pairs, and unless the rate is above 0 and below 1.
     """
     if not len(impostor) or not 0 < fmr < 1:
         raise ValueError(f"no threshold for the rate {fmr} from {len(impostor)} impostor pairs")
@@ -134,13 +137,13 @@ class Ranking:
 
 
 def _ends(ranked: Floats) -> NDArray[np.intp]:
-    """The last place of each run of equal cosines, which can only pass together."""
+    """Return the last place of each run of equal cosines, which can only match together."""
     return np.flatnonzero(np.append(np.diff(ranked) != 0, [True]))
 
 
 @dataclass(frozen=True, slots=True)
 class FoldAccuracy:
-    """Accuracy over folds: the mean, its standard error, and the mean of the thresholds that were chosen."""
+    """Accuracy over folds: the mean, its standard error, and the mean of the chosen thresholds."""
 
     mean: float
     standard_error: float
@@ -151,7 +154,7 @@ class FoldAccuracy:
 def fold_accuracy(trials: Trials, folds: NDArray[np.intp]) -> FoldAccuracy:
     """Return the accuracy by the protocol of LFW's view 2; `folds` (P,) numbers each trial's fold.
 
-    Each fold is judged with the threshold that was best on all the others; the error is that of the mean over folds.
+    Each fold is evaluated with the threshold that was best on all the others; the error is that of the mean over folds.
     G. Huang et al., "Labeled Faces in the Wild", UMass 07-49 (2007). Raises ValueError with fewer than two folds.
     """
     numbers = np.unique(folds)
@@ -168,25 +171,16 @@ def fold_accuracy(trials: Trials, folds: NDArray[np.intp]) -> FoldAccuracy:
 
 
 def _most_accurate(cosines: Floats, same: NDArray[np.bool_]) -> float:
-    """The threshold with the most right answers, in the middle between the cosines that it parts."""
+    """Return the threshold with the most right answers, in the middle between the cosines beside it."""
     order = np.argsort(-cosines, kind="stable")
     ranked = cosines[order]
     ends = _ends(ranked)
-    right = np.cumsum(np.where(same[order], 1, -1))[ends]  # beyond the impostor pairs, which are right above all
+    right = np.cumsum(np.where(same[order], 1, -1))[ends]  # more right answers than with a threshold above all
     best = int(np.argmax(np.append(0, right)))
     if best == 0:
         return float(np.nextafter(ranked[0], np.inf))
     last = ends[best - 1]
     return float((ranked[last] + ranked[last + 1]) / 2) if last + 1 < len(ranked) else float(ranked[last])
-
-
-_Z = 1.959963984540054  # of the normal distribution, two-sided 95 %
-
-
-_TAILS = (2.5, 97.5)  # percentiles
-
-
-SHARED = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +191,7 @@ class Interval:
     high: float
 
     def around(self, other: "Interval") -> "Interval":
-        """The least interval that holds both."""
+        """Return the least interval that contains both."""
         return Interval(min(self.low, other.low), max(self.high, other.high))
 
 
@@ -216,12 +210,12 @@ def wilson(successes: int, trials: int) -> Interval:
 
 
 def shares_photos(trials: Trials) -> bool:
-    """Whether photos recur in so many pairs that photos, not pairs, are what was sampled."""
+    """Return whether photos recur in so many pairs that photos, not pairs, were sampled."""
     return trials.pairs_a_photo > SHARED
 
 
 def method(trials: Trials) -> str:
-    """How the intervals of these trials are made, for people."""
+    """Return a sentence on how the intervals of these trials are computed."""
     if shares_photos(trials):
         return "95 %: bootstrap over photos (Owen 2007), for shares widened to Wilson's score interval"
     return "95 %: Wilson's score interval for shares, bootstrap over pairs (Efron 1979) for the rest"
@@ -232,7 +226,7 @@ def bootstrap(
 ) -> list[Interval]:
     """Return the percentile interval of each statistic of the curve over resampled trials of both kinds.
 
-    Pairs are drawn with replacement within their kind: B. Efron, "Bootstrap methods", Ann. Stat. 7 (1979). Where photos
+    Pairs are drawn with replacement within their kind: B. Efron, "Bootstrap methods", Ann. Stat. 7 (1979). If photos
     recur, photos are drawn and a pair counts the product of its photos' counts: A. B. Owen, "The pigeonhole bootstrap",
     Ann. Appl. Stat. 1 (2007), mildly conservative.
     """
@@ -245,7 +239,7 @@ def bootstrap(
 def share_interval(hits: NDArray[np.bool_], trials: Trials, *, draws: int = 1000, seed: int = 0) -> Interval:
     """Return the interval of the share of `hits`, bool (P,), among trials of one kind: Wilson's.
 
-    Where photos recur it is widened to that of the bootstrap over photos, which alone would claim certainty for 0 %.
+    If photos recur it is widened to that of the bootstrap over photos, which alone would claim certainty for 0 %.
     """
     interval = wilson(int(hits.sum()), len(hits))
     if not shares_photos(trials):
@@ -259,7 +253,7 @@ def share_interval(hits: NDArray[np.bool_], trials: Trials, *, draws: int = 1000
 def share_by_group(hits: NDArray[np.bool_], groups: NDArray[np.intp], *, draws: int = 1000, seed: int = 0) -> Interval:
     """Return the interval of the share of `hits`, bool (P,), of trials of sampled `groups`, int (P,): Wilson's.
 
-    Where a group has several trials it is widened to that of the bootstrap over groups, which alone would claim
+    If a group has several trials it is widened to that of the bootstrap over groups, which alone would claim
     certainty for 0 %: B. Efron, "Bootstrap methods", Ann. Stat. 7 (1979).
     """
     interval = wilson(int(hits.sum()), len(hits))
@@ -289,5 +283,5 @@ def _by_photo(trials: Trials, random: np.random.Generator) -> Iterator[Floats]:
     while True:
         counts = np.bincount(random.integers(len(photos), size=len(photos)), minlength=len(photos))
         weights = (counts[left] * counts[right]).astype(np.float64)
-        if all(weights[kind].any() for kind in kinds):  # a draw without one of the kinds says nothing
+        if all(weights[kind].any() for kind in kinds):  # a draw without one of the kinds has no rates
             yield weights

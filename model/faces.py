@@ -1,4 +1,4 @@
-"""What the engine finds in a picture: plain frozen values that cross process boundaries by pickle."""
+"""The faces of a picture as plain frozen values, which cross process boundaries by pickle."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ Landmarks = tuple[tuple[float, float], ...]
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A rectangle in pixels of the upright picture; it may reach over the picture's edge by a few pixels."""
+    """A rectangle in pixels of the upright picture; it may extend beyond the picture by a few pixels."""
 
     x_min: float
     y_min: float
@@ -26,10 +26,10 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class DetectedFace:
-    """A face as the detector sees it.
+    """A face found by the detector.
 
-    `probability` is the last network's, between its threshold and 1. `landmarks` are five (x, y) points in pixels:
-    left eye, right eye, nose, left and right corner of the mouth, where left is the picture's left.
+    `probability` is between the detector's threshold and 1. `landmarks` are five (x, y) points in pixels: left eye,
+    right eye, nose, left and right corner of the mouth, where left is the picture's left.
     """
 
     box: Box
@@ -39,9 +39,9 @@ class DetectedFace:
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """How well a face can be recognised by how it was taken (`model.quality`).
+    """How well the photo of a face suits recognition (`model.quality`).
 
-    `score` is 1 for a photo that costs no similarity, 0 for one that is of no use; `reasons` has the worst first.
+    `score` is from 0, useless, to 1, no loss of similarity; `reasons` has the worst first.
     """
 
     score: float
@@ -57,17 +57,16 @@ class EmbeddedFace:
     landmarks: Landmarks
     embedding: NDArray[np.float32]
     quality: Quality | None = None
-    """How well it can be recognised, where that was looked at."""
+    """None if it was not assessed."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ImageAnalysis:
-    """The faces of one picture, the primary one first, the others by the same rule in descending order.
+    """The faces of one picture: the primary one first, the others by the same rule in descending order.
 
     `width` and `height` are those of the upright picture. `timings_ms` has the wall time of the stages `decode`,
-    `detect` and `embed` in milliseconds; of a detection shared by a batch each picture bears a part as large as its
-    share of the pixels, of a shared embedding each face an equal part. `more_faces` is how many further ones were seen
-    and not embedded, the smallest.
+    `detect` and `embed` in milliseconds. The time of a batch is shared: in detection by the pictures' pixels, in
+    embedding equally by the faces. `more_faces` is the number of smaller faces that were found but not embedded.
     """
 
     width: int

@@ -1,4 +1,4 @@
-"""What a picture's first bytes say, without decoding it; imports nothing but Pillow, for processes without numpy."""
+"""A picture's format and size from its header, without decoding it; imports only Pillow, not numpy."""
 
 import warnings
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from PIL.ImageFile import ImageFile
 
 MEGAPIXEL = 1_000_000
 
-# Importing the plugins registers their formats, so that Pillow does not load its other forty when it opens a file.
+# Importing these plugins registers their formats, so that Pillow does not load its other forty to open a file.
 _FORMATS = tuple(
     str(plugin.format)
     for plugin in (JpegImagePlugin.JpegImageFile, PngImagePlugin.PngImageFile, WebPImagePlugin.WebPImageFile)
@@ -25,8 +25,8 @@ else:
     register_heif_opener()
     SUPPORTED = (*_FORMATS, "HEIF")
 
-# Pillow warns of sizes that are checked here anyway, and of flaws that a viewer shows the picture in spite of.
-# A filter for the process, because `catch_warnings` around each call is not safe among threads.
+# Pillow warns of sizes, which are checked here, and of flaws that viewers ignore. The filter is for the process,
+# because `catch_warnings` around each call is not thread-safe.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 _ADVICE = f"send a {', '.join(SUPPORTED[:-1])} or {SUPPORTED[-1]} picture"
@@ -41,24 +41,17 @@ _FOREIGN = {
 }
 _FOREIGN_BRANDS = {b"avif": "AVIF", b"avis": "AVIF", b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIC", b"msf1": "HEIC"}
 
-
 MAX_SIDE = 65_535
-"""What a JPEG can have; a PNG of one endless row would need gigabytes on its way through the networks."""
-
+"""Pixels of a side: the limit of a JPEG. A PNG of one endless row would need gigabytes in the networks."""
 MAX_READS = 10_000
-"""Of a header: each segment or chunk takes a few, and real files have dozens. Millions would cost Pillow seconds."""
-
+"""Reads of a header: each segment takes a few, and real files have dozens. Millions would take Pillow seconds."""
 MAX_TEXT = 2_000_000
-"""What a PNG's comments may have together, in characters: of four bytes each in memory, of a few bits each in a file.
+"""Characters of a PNG's comments together: four bytes each in memory, a few bits each in a file.
 
-Descriptions that programs write (XMP, a drawing's history) have some hundreds of kilobytes at most.
+Descriptions written by programs (XMP, a drawing's history) have at most some hundreds of kilobytes.
 """
-
 MAX_PACKED = 50
-"""Comments of a PNG that may be packed; Pillow inflates up to a megabyte of each, in 2 ms, also of the unreadable.
-
-Real files have a handful, beside any number of short plain ones.
-"""
+"""Compressed comments of a PNG; Pillow inflates up to a megabyte of each, in 2 ms. Real files have a handful."""
 
 PngImagePlugin.MAX_TEXT_MEMORY = MAX_TEXT
 
@@ -66,12 +59,12 @@ DAMAGED = "the picture is cut off or damaged: send the complete file again"
 
 
 class InvalidImage(ValueError):
-    """The bytes are no picture that this system takes; its text is one sentence for the person who sent them."""
+    """The bytes are no picture that this system accepts; the text is one sentence for the person who sent it."""
 
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """A picture's format, one of `SUPPORTED`, and its size in pixels as stored, before any rotation by EXIF."""
+    """A picture's format, one of `SUPPORTED`, and its size in pixels as stored, before rotation by EXIF."""
 
     format: str
     width: int
@@ -79,10 +72,10 @@ class ImageHeader:
 
 
 def read_header(data: bytes | BinaryIO, max_megapixels: float = 50.0) -> ImageHeader:
-    """Return what the header says; the picture is not decoded, so its rest may still be damaged.
+    """Return the header; the picture is not decoded, so the rest of it may still be damaged.
 
-    A seekable stream is left at its start. Raises `InvalidImage` for an empty file, one that is no picture of a
-    supported format, and one of more than `max_megapixels`.
+    A seekable stream is left at its start. Raises `InvalidImage` for an empty file, an unsupported format, and more
+    than `max_megapixels`.
     """
     stream = BytesIO(data) if isinstance(data, bytes) else data
     with opened(stream, max_megapixels) as image:
@@ -93,7 +86,7 @@ def read_header(data: bytes | BinaryIO, max_megapixels: float = 50.0) -> ImageHe
 
 @contextmanager
 def opened(stream: BinaryIO, max_megapixels: float) -> Iterator[ImageFile]:
-    """Yield the picture, its header read and checked and its pixels not; raises `InvalidImage` as `read_header`."""
+    """Yield the picture with its header checked and its pixels unread; raises `InvalidImage` as `read_header`."""
     stream.seek(0)
     start = stream.read(16)
     if not start:
@@ -106,9 +99,9 @@ def opened(stream: BinaryIO, max_megapixels: float) -> Iterator[ImageFile]:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as exc:
         raise InvalidImage(f"the picture has more than {max_megapixels:g} megapixels: send a smaller one") from exc
-    except Exception as exc:  # Pillow raises a dozen types at hostile bytes; here each means the same
+    except Exception as exc:  # Pillow raises errors of a dozen types for damaged files
         raise InvalidImage(_refusal(start)) from exc
-    counted.reads_left = None  # decoding reads as often as it must
+    counted.reads_left = None  # decoding may read without a limit
     with image:
         megapixels = image.width * image.height / MEGAPIXEL
         if megapixels > max_megapixels:
@@ -121,7 +114,7 @@ def opened(stream: BinaryIO, max_megapixels: float) -> Iterator[ImageFile]:
 
 
 class _Counted:
-    """A stream that can be read only so often, while `reads_left` is not None."""
+    """A stream with a limited number of reads; None in `reads_left` lifts the limit."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
@@ -139,10 +132,10 @@ class _Counted:
 
 
 def _check_chunks(stream: BinaryIO, start: bytes) -> None:
-    """Refuse a PNG of several colour profiles: Pillow inflates each to a megabyte, and a file may hold thousands.
+    """Reject a PNG with several colour profiles, each of which Pillow inflates to a megabyte, or too many comments.
 
-    PNG, third edition, section 5.6: there is at most one iCCP chunk, and it stands before the pixels. Likewise one of
-    many comments or long ones: Pillow counts what it keeps of them, and only when it has unpacked it.
+    PNG, third edition, section 5.6: there is at most one iCCP chunk, before the pixels. Pillow limits comments only
+    after it has inflated them.
     """
     if not start.startswith(b"\x89PNG\r\n\x1a\n"):
         return
@@ -163,7 +156,7 @@ def _check_chunks(stream: BinaryIO, start: bytes) -> None:
 
 
 def _format(image: ImageFile) -> str:
-    # A JPEG with a preview or a second view behind it, as many phones write, is "MPO" to Pillow.
+    # Pillow calls a JPEG with a second picture behind it, as many phones write, "MPO".
     return "JPEG" if image.format == "MPO" else str(image.format)
 
 

@@ -1,4 +1,4 @@
-"""Bytes → pixels: every kind of picture that a person may send becomes upright 8-bit RGB, as a viewer would show it."""
+"""Bytes → pixels: every supported picture becomes upright 8-bit RGB, as a viewer would show it."""
 
 import struct
 from collections.abc import Callable
@@ -13,6 +13,22 @@ from PIL.ImageFile import ImageFile
 
 from model.header import DAMAGED, InvalidImage, opened
 
+LARGE_PIXELS = 8_000_000
+"""A picture with more pixels is converted in strips."""
+STRIP_PIXELS = 20_000
+"""Three bytes each: one block of Pillow's raw encoder."""
+ORIENTATION_TAG = 0x0112  # EXIF 2.3, section 4.6.4
+_UPRIGHT: dict[int, Callable[[cv2.typing.MatLike], cv2.typing.MatLike]] = {
+    2: lambda pixels: cv2.flip(pixels, 1),
+    3: lambda pixels: cv2.rotate(pixels, cv2.ROTATE_180),
+    4: lambda pixels: cv2.flip(pixels, 0),
+    5: cv2.transpose,
+    6: lambda pixels: cv2.rotate(pixels, cv2.ROTATE_90_CLOCKWISE),
+    7: lambda pixels: cv2.flip(cv2.transpose(pixels), -1),
+    8: lambda pixels: cv2.rotate(pixels, cv2.ROTATE_90_COUNTERCLOCKWISE),
+}
+
+# The markers and fields of an ordinary JPEG (ITU-T T.81).
 _START, _END = b"\xff\xd8", b"\xff\xd9"
 _SCAN, _BASELINE, _ADOBE = 0xDA, 0xC0, 0xEE  # ITU-T T.81, table B.1; what Adobe writes may be in another colour space
 _OTHER_FRAMES = frozenset(range(0xC1, 0xD0)) - {0xC4, 0xCC}  # those two are tables; progressive, lossless, arithmetic
@@ -27,10 +43,114 @@ _REDUCED = {  # OpenCV's names say "grayscale" for the bits that reduce, whateve
 }
 
 
-def decode_plain(data: bytes, width: int, height: int, reduction: int = 1) -> NDArray[np.uint8] | None:
-    """Return an ordinary JPEG as stored, RGB, uint8 (height, width, 3); None for any other, and for a damaged one.
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A decoded picture, upright.
 
-    Width and height are those that were read and checked before; the result is `reduction` times smaller, rounded up.
+    `pixels` are RGB, uint8 (H, W, 3), contiguous and read-only. Each stands for `reduction` by `reduction` pixels of
+    the stored picture, whose upright size is `width` by `height`.
+    """
+
+    pixels: NDArray[np.uint8]
+    width: int
+    height: int
+    reduction: int
+
+
+def decode(data: bytes, max_megapixels: float = 50.0) -> NDArray[np.uint8]:
+    """Return the picture in full size as RGB, uint8 (H, W, 3), contiguous and read-only, turned upright by its EXIF.
+
+    An animation gives its first frame. Transparent parts become white, as in viewers; the colours hidden there are
+    arbitrary. CMYK is converted without its colour profile. 16-bit grey is scaled to 8. The size is checked before
+    decoding, so memory stays within 24 bytes per pixel of `max_megapixels`. Raises `InvalidImage` as
+    `model.header.read_header`, and for a file that is cut off or damaged.
+    """
+    return decode_reduced(data, max_megapixels, lambda _width, _height: None).pixels
+
+
+def decode_reduced(data: bytes, max_megapixels: float, least_side: Callable[[int, int], int | None]) -> Picture:
+    """Return the picture as `decode` does; a JPEG at a half, a quarter or an eighth of its size if that is enough.
+
+    `least_side` takes width and height, and returns the least length of the longer side, or None for full size. A
+    smaller JPEG takes a third of the time, because libjpeg skips the frequencies that it does not need.
+    """
+    with opened(BytesIO(data), max_megapixels) as image:
+        width, height = image.size
+        # Libjpeg's DCT scaling is the only reduction that saves time: other formats are decoded in full.
+        reduction = _reduction(max(width, height), least_side(width, height)) if image.format == "JPEG" else 1
+        pixels = decode_plain(data, width, height, reduction) if image.format == "JPEG" else None
+        if pixels is None:
+            if reduction > 1:
+                image.draft("RGB", (width // reduction, height // reduction))
+                reduction = round(max(width, height) / max(image.size))
+            pixels = _loaded(image)
+        upright = _upright(image)
+    del image  # it holds a second copy of the picture, and some decoders several
+    if upright is not None:
+        turned = np.asarray(upright(pixels), dtype=np.uint8)
+        if (turned.shape[0] < turned.shape[1]) != (pixels.shape[0] < pixels.shape[1]):
+            width, height = height, width
+        pixels = turned
+    pixels.flags.writeable = False
+    return Picture(pixels, width, height, reduction)
+
+
+def _reduction(side: int, least_side: int | None) -> int:
+    """Return the divisor of a side, 1, 2, 4 or 8, that keeps it at least `least_side` long."""
+    if least_side is None:
+        return 1
+    return max(by for by in (1, 2, 4, 8) if by == 1 or side // by >= least_side)
+
+
+def _pixels(picture: Image.Image) -> NDArray[np.uint8]:
+    if picture.width * picture.height <= LARGE_PIXELS:
+        return np.asarray(_rgb(picture))
+    # A few rows at a time, so that a conversion's copies are small and fit one block of Pillow's encoder.
+    pixels = np.empty((picture.height, picture.width, 3), dtype=np.uint8)
+    rows = max(1, STRIP_PIXELS // picture.width)
+    for top in range(0, picture.height, rows):
+        bottom = min(top + rows, picture.height)
+        pixels[top:bottom] = np.asarray(_rgb(picture.crop((0, top, picture.width, bottom))))
+    return pixels
+
+
+def _loaded(image: ImageFile) -> NDArray[np.uint8]:
+    try:
+        image.load()
+        return _pixels(image)
+    except MemoryError:
+        raise
+    except Exception as exc:  # Pillow raises errors of a dozen types for damaged files
+        raise InvalidImage(DAMAGED) from exc
+
+
+def _upright(image: ImageFile) -> Callable[[cv2.typing.MatLike], cv2.typing.MatLike] | None:
+    """Return the function that turns the stored picture as its EXIF says, or None."""
+    try:
+        return _UPRIGHT.get(int(image.getexif().get(ORIENTATION_TAG, 1)))
+    except Exception:  # noqa: BLE001 - viewers show a picture with unreadable EXIF as stored
+        return None
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB" and not image.has_transparency_data:
+        return image
+    if image.mode.startswith("I"):
+        # Pillow's own conversion clips at 255, which makes a 16-bit picture white.
+        grey = np.asarray(image).astype(np.uint32)
+        return Image.fromarray(((grey + 128) // 257).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        picture = image.convert("RGBA")
+        ground = Image.new("RGBA", picture.size, "white")
+        ground.alpha_composite(picture)
+        return ground.convert("RGB")
+    return image.convert("RGB")
+
+
+def decode_plain(data: bytes, width: int, height: int, reduction: int = 1) -> NDArray[np.uint8] | None:
+    """Return an ordinary JPEG as stored, RGB, uint8 (height, width, 3); None for any other or damaged file.
+
+    Width and height are those of the checked header; the result is `reduction` times smaller, rounded up.
     """
     if not _is_plain(data, width, height):
         return None
@@ -43,7 +163,7 @@ def decode_plain(data: bytes, width: int, height: int, reduction: int = 1) -> ND
 
 
 def _is_plain(data: bytes, width: int, height: int) -> bool:
-    """Say whether the markers, up to the pixels, are those of an ordinary JPEG of this size, and its end is there."""
+    """Return whether the markers are those of a complete ordinary JPEG of this size."""
     if not (data.startswith(_START) and data.endswith(_END)):
         return False
     frame, at = b"", len(_START)
@@ -68,9 +188,9 @@ def _is_plain(data: bytes, width: int, height: int) -> bool:
 
 
 def _is_one_scan(data: bytes, start: int) -> bool:
-    """Say whether nothing but the marks of restarts interrupts the pixels from there to the end of the file.
+    """Return whether only restart markers interrupt the pixels from `start` to the end of the file.
 
-    Pillow reads on behind the pixels, and refuses a file for what it finds; OpenCV does not look.
+    Pillow reads on behind the pixels and rejects some files for what follows; OpenCV does not.
     """
     pixels = np.frombuffer(data, dtype=np.uint8, offset=start)
     marks = pixels[1:-1][pixels[:-2] == _MARK]
@@ -78,7 +198,7 @@ def _is_one_scan(data: bytes, start: int) -> bool:
 
 
 def _is_usual(frame: bytes, width: int, height: int) -> bool:
-    """Say whether a frame's header is that of 8-bit YCbCr, its colours at most halved (T.81, section B.2.2)."""
+    """Return whether a frame's header is that of 8-bit YCbCr, its colours at most halved (T.81, section B.2.2)."""
     return (
         len(frame) == 15  # noqa: PLR2004 - three components of three bytes
         and frame.startswith(struct.pack(">BHHB", 8, height, width, 3))
@@ -86,121 +206,3 @@ def _is_usual(frame: bytes, width: int, height: int) -> bool:
         and frame[7] in _LUMA_SAMPLINGS
         and frame[10] == frame[13] == 0x11  # noqa: PLR2004 - as in `_LUMA_SAMPLINGS`
     )
-
-
-LARGE_PIXELS = 8_000_000
-STRIP_PIXELS = 20_000  # three bytes each: one block of Pillow's raw encoder
-ORIENTATION_TAG = 0x0112  # EXIF 2.3, section 4.6.4
-_UPRIGHT: dict[int, Callable[[cv2.typing.MatLike], cv2.typing.MatLike]] = {
-    2: lambda pixels: cv2.flip(pixels, 1),
-    3: lambda pixels: cv2.rotate(pixels, cv2.ROTATE_180),
-    4: lambda pixels: cv2.flip(pixels, 0),
-    5: cv2.transpose,
-    6: lambda pixels: cv2.rotate(pixels, cv2.ROTATE_90_CLOCKWISE),
-    7: lambda pixels: cv2.flip(cv2.transpose(pixels), -1),
-    8: lambda pixels: cv2.rotate(pixels, cv2.ROTATE_90_COUNTERCLOCKWISE),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """A decoded picture, upright.
-
-    `pixels` are RGB, uint8 (H, W, 3), contiguous and read-only, each standing for `reduction` by `reduction` pixels of
-    the picture itself, whose size is `width` by `height`.
-    """
-
-    pixels: NDArray[np.uint8]
-    width: int
-    height: int
-    reduction: int
-
-
-def decode(data: bytes, max_megapixels: float = 50.0) -> NDArray[np.uint8]:
-    """Return the picture in full size as RGB, uint8 (H, W, 3), contiguous and read-only, turned upright by its EXIF.
-
-    Of an animation the first frame counts. Transparent parts show white, the ground that viewers put behind them (the
-    colours hidden there are arbitrary). CMYK is converted without its colour profile. 16-bit grey is scaled to 8.
-    Memory stays within 24 bytes a pixel of `max_megapixels`, because the size is checked before anything is decoded.
-    Raises `InvalidImage` as `model.header.read_header`, and for a file that is cut off or damaged.
-    """
-    return decode_reduced(data, max_megapixels, lambda _width, _height: None).pixels
-
-
-def decode_reduced(data: bytes, max_megapixels: float, least_side: Callable[[int, int], int | None]) -> Picture:
-    """Return the picture as `decode` does, a JPEG at a half, a quarter or an eighth of its size where that is enough.
-
-    `least_side` takes width and height, and returns how long the longer side must stay, or None for full size. A
-    smaller JPEG costs a third of the time, because libjpeg leaves out the frequencies that it does not need.
-    """
-    with opened(BytesIO(data), max_megapixels) as image:
-        width, height = image.size
-        # Libjpeg's DCT scaling is the only reduction that saves time: other formats are decoded in full.
-        reduction = _reduction(max(width, height), least_side(width, height)) if image.format == "JPEG" else 1
-        pixels = decode_plain(data, width, height, reduction) if image.format == "JPEG" else None
-        if pixels is None:
-            if reduction > 1:
-                image.draft("RGB", (width // reduction, height // reduction))
-                reduction = round(max(width, height) / max(image.size))
-            pixels = _loaded(image)
-        upright = _upright(image)
-    del image  # it holds the picture once more, and some decoders several times
-    if upright is not None:
-        turned = np.asarray(upright(pixels), dtype=np.uint8)
-        if (turned.shape[0] < turned.shape[1]) != (pixels.shape[0] < pixels.shape[1]):
-            width, height = height, width
-        pixels = turned
-    pixels.flags.writeable = False
-    return Picture(pixels, width, height, reduction)
-
-
-def _reduction(side: int, least_side: int | None) -> int:
-    """Return by how much a side may be divided, 1, 2, 4 or 8, so that it stays at least as long as asked for."""
-    if least_side is None:
-        return 1
-    return max(by for by in (1, 2, 4, 8) if by == 1 or side // by >= least_side)
-
-
-def _pixels(picture: Image.Image) -> NDArray[np.uint8]:
-    if picture.width * picture.height <= LARGE_PIXELS:
-        return np.asarray(_rgb(picture))
-    # Of a few rows at a time, a conversion's copies are small, and Pillow hands over at once what fits its block.
-    pixels = np.empty((picture.height, picture.width, 3), dtype=np.uint8)
-    rows = max(1, STRIP_PIXELS // picture.width)
-    for top in range(0, picture.height, rows):
-        bottom = min(top + rows, picture.height)
-        pixels[top:bottom] = np.asarray(_rgb(picture.crop((0, top, picture.width, bottom))))
-    return pixels
-
-
-def _loaded(image: ImageFile) -> NDArray[np.uint8]:
-    try:
-        image.load()
-        return _pixels(image)
-    except MemoryError:
-        raise
-    except Exception as exc:  # Pillow raises a dozen types at damaged bytes; here each means the same
-        raise InvalidImage(DAMAGED) from exc
-
-
-def _upright(image: ImageFile) -> Callable[[cv2.typing.MatLike], cv2.typing.MatLike] | None:
-    """Return what turns the stored picture as its EXIF says, or nothing where it says nothing."""
-    try:
-        return _UPRIGHT.get(int(image.getexif().get(ORIENTATION_TAG, 1)))
-    except Exception:  # noqa: BLE001 - unreadable EXIF of any kind: viewers show such a picture as stored
-        return None
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB" and not image.has_transparency_data:
-        return image
-    if image.mode.startswith("I"):
-        # Pillow's own conversion clips at 255, which turns a 16-bit picture white.
-        grey = np.asarray(image).astype(np.uint32)
-        return Image.fromarray(((grey + 128) // 257).astype(np.uint8)).convert("RGB")
-    if image.has_transparency_data:
-        picture = image.convert("RGBA")
-        ground = Image.new("RGBA", picture.size, "white")
-        ground.alpha_composite(picture)
-        return ground.convert("RGB")
-    return image.convert("RGB")

@@ -1,7 +1,7 @@
-"""Which face counts, and whose it is: pure functions and an index over arrays."""
+"""The primary face of a picture, and the gallery index that finds identities; pure."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -9,19 +9,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.faces import Box
-from model.index.blocks import Block, Tail, checked, encoded
-from model.index.shortlist import Shortlist
+from model.index.blocks import Block, PutAside, Shortlist, Tail, checked
 from model.index.vectors import Codes, Float32Vectors, Queries, RowsDamaged
 
 BLOCK_ROWS = 32_768
-"""Templates in full precision, 16 MB at 128 dimensions, 64 at 512; so many together are encoded in 8 bits.
+"""Templates that are encoded in 8 bits together: 16 MB in full precision at 128 dimensions, 64 MB at 512.
 
-The first block may be a quarter of that, and so may what is left over when many come at once: ten thousand templates
-of 512 dimensions are then 5 MB to read for a search, not 20.
+The first block, and the rest of many templates added at once, may be a quarter of that. A search over ten thousand
+templates of 512 dimensions then reads 5 MB instead of 20.
 """
 
 _AT_ONCE = 8
-"""Queries that share a pass over the templates; more would cost more memory for scores, and gain little."""
+"""Queries that share a pass over the templates; more would need more memory for scores, and gain little."""
+
+Columns = tuple[NDArray[np.float32], Sequence[str], Sequence[str]]
+"""Embeddings, identities and template ids, as `GalleryIndex` takes them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +38,8 @@ class Match:
 def primary_order(boxes: Sequence[Box], width: int, height: int, center_weight: float) -> list[int]:
     """Return the boxes' indices, the picture's subject first.
 
-    The rank is area - `center_weight` · squared distance from box centre to picture centre, all in pixels of a
-    picture of `width` by `height`: facenet-pytorch's "center_weighted_size". Equal ranks keep their order.
+    The rank is area - `center_weight` · squared distance from box centre to picture centre, in pixels of a picture
+    of `width` by `height`: facenet-pytorch's "center_weighted_size". Equal ranks keep their order.
     """
     if not boxes:
         return []
@@ -50,20 +52,16 @@ def primary_order(boxes: Sequence[Box], width: int, height: int, center_weight: 
 
 
 class GalleryIndex:
-    """Enrolled templates, searchable by cosine similarity; one interface from none to millions of them.
+    """Enrolled templates, searchable by cosine similarity, from none to millions.
 
-    Any number of threads may search while others add and remove: a search sees each of their changes or does not, and
-    waits for none. `embeddings` is float32 (N, D), L2-normalised, row i belonging to `identities[i]` and
-    `template_ids[i]`, which are unique. Raises ValueError when the three differ in length, and for a template that is
-    not normalised.
+    Any number of threads may search while others add and remove: a search sees each change or not, and never waits.
+    `embeddings` is float32 (N, D), L2-normalised; row i belongs to `identities[i]` and `template_ids[i]`, which are
+    unique. Raises ValueError if the lengths differ, and for a template that is not normalised.
 
-    A small gallery is float32 arithmetic. Of a larger one each block of up to `block_rows` is also kept as 8-bit codes,
-    a quarter of the memory to read; these choose the few templates whose cosines are then computed in full precision.
-    The errors of the codes are bounded, so nothing is missed (`model.index.vectors`).
+    A small gallery is compared in float32. Of a larger one, each block of up to `block_rows` is also kept as 8-bit
+    codes, a quarter of the memory to read. The codes select the few templates whose cosines are computed in full
+    precision. Their errors are bounded, so no template is missed (`model.index.vectors`).
     """
-
-    exact = True
-    """Whether the result is always that of comparing every template in full precision."""
 
     def __init__(
         self,
@@ -77,7 +75,7 @@ class GalleryIndex:
         self._writing = threading.Lock()
         self._names: list[str] = []
         self._numbers: dict[str, int] = {}
-        self._living = np.zeros(0, dtype=np.int32)  # templates that each identity has, by its number; grows by doubling
+        self._living = np.zeros(0, dtype=np.int32)  # the templates of each identity, by number; grows by doubling
         self._present = self._identities = 0
         self._sealed: list[Block] = []
         self._tail = Tail(0, embeddings.shape[1] if embeddings.ndim > 1 else 0)
@@ -89,7 +87,7 @@ class GalleryIndex:
 
     @classmethod
     def of_blocks(cls, blocks: Sequence[Block], names: Sequence[str], *, block_rows: int = BLOCK_ROWS) -> Self:
-        """Return an index over full blocks and, last or alone, one of float32; `names[i]` is the identity i."""
+        """Return an index over encoded blocks and a last one of float32; `names[i]` is the identity i."""
         *sealed, last = blocks
         if not isinstance(last.vectors, Float32Vectors):
             raise TypeError("the last block is not float32")
@@ -101,7 +99,23 @@ class GalleryIndex:
         for block in sealed:
             index._count(block.owners[block.alive], 1)
         index._count(last.owners, 1)
-        index._seal(0)
+        index._seal(block_rows if sealed else block_rows // 4)
+        index._publish()
+        return index
+
+    @classmethod
+    def of_pieces(
+        cls, pieces: Iterable[Columns], put_aside: PutAside = Float32Vectors, *, block_rows: int = BLOCK_ROWS
+    ) -> Self:
+        """Return the index that the construction gives for all pieces together; raises ValueError likewise.
+
+        `put_aside` keeps the embeddings of each encoded block; by default they stay in memory.
+        """
+        index = cls(np.empty((0, 0), dtype=np.float32), [], [], block_rows=block_rows)
+        for embeddings, identities, template_ids in pieces:
+            rows = checked(embeddings, identities, template_ids, index._tail.dimension or None)
+            index._extend(rows, identities, template_ids, block_rows, put_aside)
+        index._seal(block_rows // 4, put_aside)
         index._publish()
         return index
 
@@ -111,30 +125,30 @@ class GalleryIndex:
 
     @property
     def identities(self) -> int:
-        """How many identities have a template; as current as a search, and as free of waiting."""
+        """How many identities have a template; like a search it never waits."""
         return self._identities
 
     @property
     def damaged(self) -> bool:
-        """Whether `RowsDamaged` has been raised: the index is to be made anew."""
+        """Whether `RowsDamaged` was raised: the index must then be made again."""
         return self._damaged
 
     @property
     def blocks(self) -> tuple[Block, ...]:
-        """The templates as they are searched, the removed ones too; the last block is float32."""
+        """The templates as they are searched, including removed ones; the last block is float32."""
         return self._blocks
 
     @property
     def names(self) -> Sequence[str]:
-        """The identities by their numbers, also those whose templates are all removed."""
+        """The identities by their numbers, including those without a template."""
         return self._names
 
     def search(self, queries: NDArray[np.float32], limit: int = 1) -> list[list[Match]]:
         """Return for each query (M, D), L2-normalised, its `limit` nearest identities, the most similar first.
 
-        An identity appears once, with its best template; equals come in the order of enrolment. An empty gallery
-        gives empty lists. No threshold is applied. A result depends on the query and the gallery, not on the other
-        queries. Raises ValueError for a `limit` below 1, and `RowsDamaged` when the file of a snapshot has rotted.
+        An identity appears once, with its best template; ties come in the order of enrolment. An empty gallery gives
+        empty lists. No threshold is applied. A result does not depend on the other queries. Raises ValueError for a
+        `limit` below 1, and `RowsDamaged` if the file of a snapshot is damaged.
         """
         if limit < 1:
             raise ValueError(f"limit is {limit}, at least one match must be asked for")
@@ -154,17 +168,17 @@ class GalleryIndex:
         ]
 
     def add(self, embeddings: NDArray[np.float32], identities: Sequence[str], template_ids: Sequence[str]) -> None:
-        """Add templates as at the construction; one whose id is there already takes the other's place.
+        """Add templates as the construction does; a template replaces one with the same id.
 
-        Costs a copy of the new templates, and the encoding of the blocks that they complete.
+        It copies the new templates, and encodes the blocks that they complete.
         """
         with self._writing:
             self._append(embeddings, identities, template_ids)
 
     def remove(self, template_ids: Sequence[str]) -> int:
-        """Remove templates; returns how many were there. A block is rewritten when half of it is gone.
+        """Remove templates; returns how many there were. A block is rewritten when half of it is removed.
 
-        Raises `RowsDamaged` as `search` does; they are removed all the same.
+        Raises `RowsDamaged` as `search` does; the templates are removed nevertheless.
         """
         with self._writing:
             before = self._removed
@@ -192,6 +206,24 @@ class GalleryIndex:
         if not len(embeddings):
             return
         replaced = self._bury(template_ids) if there else 0
+        quarter = self._block_rows // 4
+        enough = self._block_rows if self._sealed and len(embeddings) < quarter else quarter
+        self._extend(embeddings, identities, template_ids, enough)
+        self._publish()
+        if replaced:
+            self._compact()
+
+    def _extend(
+        self,
+        embeddings: NDArray[np.float32],
+        identities: Sequence[str],
+        template_ids: Sequence[str],
+        enough: int,
+        put_aside: PutAside = Float32Vectors,
+    ) -> None:
+        """Append checked rows, and encode each last block that has `enough` rows."""
+        if not len(embeddings):
+            return
         if not self._tail.count:
             self._tail = Tail(0, embeddings.shape[1])
         for name in identities:
@@ -208,22 +240,17 @@ class GalleryIndex:
                 first = self._tail.count - start
                 self._where |= {template_ids[row]: (len(self._sealed), first + row) for row in range(start, stop)}
             self._tail.extend(embeddings[start:stop], owners[start:stop], template_ids[start:stop])
-            self._seal(len(embeddings))
+            self._seal(enough, put_aside)
             start = stop
-        self._publish()
-        if replaced:
-            self._compact()
 
-    def _seal(self, added: int) -> None:
-        """Encode the last block if it is full, or a quarter full and either the first or of `added` many at once."""
-        quarter = self._block_rows // 4
-        enough = self._block_rows if self._sealed and added < quarter else quarter
+    def _seal(self, enough: int, put_aside: PutAside = Float32Vectors) -> None:
+        """Encode the last block if it has `enough` rows."""
         if self._tail.count >= enough and Codes.possible(self._tail.dimension):
-            self._sealed.append(encoded(self._tail.block()))
+            self._sealed.append(self._tail.block().encoded(put_aside))
             self._tail = Tail(0, self._tail.dimension)
 
     def _bury(self, template_ids: Sequence[str]) -> int:
-        """Clear the rows of these templates, as far as they are there."""
+        """Clear the rows of these templates; returns how many there were."""
         if self._where is None:
             self._where = {
                 template_id: (number, offset)
@@ -244,7 +271,7 @@ class GalleryIndex:
         return len(owners)
 
     def _count(self, owners: NDArray[np.int32], change: int) -> None:
-        """Count one template more or less, as `change` says, for each of these owners."""
+        """Add `change`, 1 or -1, to the number of templates of each of these owners."""
         if len(self._living) < len(self._names):
             more = max(len(self._names), 2 * len(self._living)) - len(self._living)
             self._living = np.append(self._living, np.zeros(more, dtype=np.int32))
@@ -254,7 +281,7 @@ class GalleryIndex:
         self._present += int(np.count_nonzero(self._living[touched]) - before)
 
     def _compact(self) -> None:
-        """Rewrite the blocks that are half dead; searches that have begun go on with the old ones."""
+        """Rewrite the blocks that are half removed; searches that have begun continue with the old ones."""
         try:
             for number, block in enumerate(self._blocks):
                 alive = np.flatnonzero(block.alive)
@@ -274,7 +301,7 @@ class GalleryIndex:
             self._tail.extend(rows, owners, template_ids)
         else:
             fresh = Block(Float32Vectors(rows), owners, template_ids, np.ones(len(alive), dtype=np.bool_))
-            self._sealed[number] = encoded(fresh) if len(alive) else fresh
+            self._sealed[number] = fresh.encoded() if len(alive) else fresh
         if self._where is not None:
             self._where |= {template_id: (number, offset) for offset, template_id in enumerate(template_ids)}
         self._removed -= len(block) - len(alive)

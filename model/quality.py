@@ -1,8 +1,8 @@
-"""How well a face can be recognised by how it was taken: a number from 0 to 1, and the reasons in words.
+"""How well the photo of a face suits recognition: a score from 0 to 1, and the reasons in words.
 
-Each property gives a factor: the share of the genuine similarity that is left when good photos are degraded so far, the
+Each property gives a factor: the share of the genuine similarity that remains when good photos are degraded to it, the
 mean over three embedders on 80 people of LFW (`docs/accuracy.md`, Quality). For yaw, pitch and the detector's score,
-where no photo can be degraded, it is an estimate. The score is the product. What covers a face (mask, hand,
+to which a photo cannot be degraded, the factor is an estimate. The score is the product. Occlusion (mask, hand,
 sunglasses) is not measured.
 """
 
@@ -16,24 +16,24 @@ from numpy.typing import NDArray
 from model.faces import Box, Landmarks, Quality
 
 _SIDE = 32
-"""Pixels of the square in which a face is looked at; a smaller one stays as it is."""
+"""The side of the square to which a face is reduced, in pixels; a smaller face keeps its size."""
 _LEAST_SIDE = 8
 _ENOUGH_SIDE = 128
 _BLUR = 5
-"""The length of the filter that blurs once more (Crété-Roffet and others, "The blur effect", SPIE 6492, 2007)."""
+"""The length of the blurring filter (Crété-Roffet and others, "The blur effect", SPIE 6492, 2007)."""
 _NAMED_BELOW = 0.85
 """A factor below it is a reason."""
 _CLIPPED = 250
-"""From here on a camera's white says nothing more of the face."""
+"""The grey level from which on a camera's white has lost the detail of the face."""
 _DARK, _BRIGHT = 70, 150
-"""A narrow range below the one, or above the other, is a matter of light; between them of contrast."""
+"""A narrow range below `_DARK` is too dark, above `_BRIGHT` too bright; between them it lacks contrast."""
 _NOSE_DEPTH = 0.45
-"""How far the tip of the nose stands before the plane of eyes and mouth, in distances between the eyes."""
+"""How far the tip of the nose is in front of the plane of eyes and mouth, in distances between the eyes."""
 _NOSE_HEIGHT = 0.53
-"""Where it is on the way from the eyes to the mouth, seen from the front: the median of 500 photos of LFW."""
+"""Its place between the eyes (0) and the mouth (1), seen from the front: the median of 500 photos of LFW."""
 
 _Curve = tuple[Sequence[float], Sequence[float]]
-"""Values, ascending, and the factor at each; in between it is linear, beyond it stays."""
+"""Ascending values, and the factor at each: linear between them, constant beyond."""
 
 _EYE_DISTANCE: _Curve = (3, 5.4, 7.2, 9, 10.8, 13.5, 18, 27), (0, 0.5, 0.7, 0.83, 0.9, 0.95, 0.98, 1)
 _BLUR_EFFECT: _Curve = (0.48, 0.55, 0.62, 0.675, 0.72, 0.8, 0.84), (1, 0.94, 0.82, 0.68, 0.5, 0.12, 0)
@@ -52,34 +52,34 @@ def assess(
     landmarks: Landmarks,
     probability: float,
     *,
-    scale: float = 1.0,
     embedding_norm: float | None = None,
 ) -> Quality:
     """Return the quality of one face of a picture, RGB uint8 (H, W, 3).
 
-    `box` and the five `landmarks` are in pixels of `image`, of which each stands for `scale` pixels of the photo as it
-    was taken. `embedding_norm` is the length of the embedding before it was normalised, divided by the median of
-    ordinary photos; without it that is not looked at. A box that lies outside of the picture is no error: its score
-    is 0.
+    `box` and the five `landmarks` are in pixels of `image`. `embedding_norm` is the length of the embedding before
+    normalisation, divided by the median of ordinary photos; None leaves this factor out. A box outside the picture
+    scores 0.
     """
-    return judged(looked_at(image, box), landmarks, probability, scale=scale, embedding_norm=embedding_norm)
+    return assess_patch(grey_patch(image, box), landmarks, probability, embedding_norm=embedding_norm)
 
 
-def judged(
+def assess_patch(
     grey: NDArray[np.float32] | None,
     landmarks: Landmarks,
     probability: float,
     *,
-    scale: float = 1.0,
     embedding_norm: float | None = None,
 ) -> Quality:
-    """Return what `assess` returns, of a face that was `looked_at` before: the picture need not be kept."""
+    """Return the result of `assess` for a face's `grey_patch`, so that the picture need not be kept.
+
+    The landmarks are in pixels of the original photo, of which the patch may come from a reduced copy.
+    """
     if grey is None:
         return Quality(0.0, ("outside of the picture",))
     factors = [
         (_factor(_BLUR_EFFECT, _blur_effect(grey)), "blurred"),
         _exposure(grey),
-        *_geometry(np.array(landmarks, dtype=np.float64), scale),
+        *_geometry(np.array(landmarks, dtype=np.float64)),
         (_factor(_PROBABILITY, probability), "hardly a face to the detector"),
     ]
     if embedding_norm is not None:
@@ -89,8 +89,8 @@ def judged(
     return Quality(round(score, 3), tuple(reason for value, reason in factors if value < _NAMED_BELOW))
 
 
-def looked_at(image: NDArray[np.uint8], box: Box) -> NDArray[np.float32] | None:
-    """The face in grey, float32 (S, S), or nothing where the box has no pixels in the picture."""
+def grey_patch(image: NDArray[np.uint8], box: Box) -> NDArray[np.float32] | None:
+    """Return the face in grey, float32 (S, S), or None if the box has no pixels in the picture."""
     height, width = image.shape[:2]
     left, right = max(0, math.floor(box.x_min)), min(width, math.ceil(box.x_max))
     top, bottom = max(0, math.floor(box.y_min)), min(height, math.ceil(box.y_max))
@@ -99,17 +99,17 @@ def looked_at(image: NDArray[np.uint8], box: Box) -> NDArray[np.float32] | None:
     side = min(max(min(right - left, bottom - top), _LEAST_SIDE), _SIDE)
     face: cv2.typing.MatLike = image[top:bottom, left:right]
     if min(face.shape[:2]) > _ENOUGH_SIDE:
-        # Of a large face some pixels will do: the mean of all would cost milliseconds.
+        # Some pixels of a large face are enough: the mean of all would take milliseconds.
         face = cv2.resize(face, (_ENOUGH_SIDE, _ENOUGH_SIDE), interpolation=cv2.INTER_NEAREST)
-    # Fractions of grey levels, since whole ones look like sharp edges where a face is very blurred.
+    # In fractions of grey levels, because whole levels look like sharp edges in a very blurred face.
     grey = cv2.cvtColor(face, cv2.COLOR_RGB2GRAY).astype(np.float32)
     return np.asarray(cv2.resize(grey, (side, side), interpolation=cv2.INTER_AREA), dtype=np.float32)
 
 
 def _blur_effect(grey: NDArray[np.float32]) -> float:
-    """From 0 (sharp) to 1: how little the differences between neighbours change when the face is blurred once more.
+    """Return from 0 (sharp) to 1 how little the differences between neighbours change when the face is blurred.
 
-    It compares the face with itself, so that light, contrast and skin do not count.
+    It compares the face with itself, so that light, contrast and skin have no influence.
     """
     worst = 0.0
     for picture in (grey, grey.T):
@@ -122,9 +122,9 @@ def _blur_effect(grey: NDArray[np.float32]) -> float:
 
 
 def _exposure(grey: NDArray[np.float32]) -> tuple[float, str]:
-    """What the range between the dark and the light parts of the face leaves, and what narrows it.
+    """Return the factor for the range between the dark and the light parts of the face, and the reason for a low one.
 
-    The mean would count dark skin as a dark photo; the range of a face in good light is the same for every skin.
+    The mean would rate dark skin as a dark photo; the range of a face in good light is the same for every skin.
     """
     edge_y, edge_x = grey.shape[0] // 8, grey.shape[1] // 6
     inner = np.sort(grey[edge_y : grey.shape[0] - edge_y, edge_x : grey.shape[1] - edge_x], axis=None)
@@ -136,12 +136,12 @@ def _exposure(grey: NDArray[np.float32]) -> tuple[float, str]:
     return narrow * white, "too dark" if light < _DARK else "low contrast"
 
 
-def _geometry(points: NDArray[np.float64], scale: float) -> list[tuple[float, str]]:
-    """Size and pose from the five points; angles by weak perspective, good to some ten degrees."""
+def _geometry(points: NDArray[np.float64]) -> list[tuple[float, str]]:
+    """Return the factors of size and pose from the five points; angles by weak perspective, to some ten degrees."""
     left_eye, right_eye, nose, left_mouth, right_mouth = points
     across = right_eye - left_eye
     eye_distance = math.hypot(*across)
-    size = _factor(_EYE_DISTANCE, eye_distance * scale), f"small: {eye_distance * scale:.0f} pixels between the eyes"
+    size = _factor(_EYE_DISTANCE, eye_distance), f"small: {eye_distance:.0f} pixels between the eyes"
     roll = math.degrees(math.atan2(across[1], across[0]))
     # Upright coordinates around the middle between the eyes.
     axis = across / eye_distance if eye_distance else np.array([1.0, 0.0])

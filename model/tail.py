@@ -1,6 +1,6 @@
-"""How often strangers look alike: a model's impostor tail, and the threshold that a gallery's size asks for; pure.
+"""How often strangers look alike: a model's impostor tail, and the threshold for a gallery's size; pure.
 
-Only the standard library is imported: every process reads a tail with the model's description.
+Only the standard library is imported, because every process reads a tail with the model's description.
 """
 
 import math
@@ -11,15 +11,15 @@ from functools import cached_property
 from typing import Any, Self
 
 VERIFICATION_FMR = 1e-3
-"""The false match rate of a comparison one to one, and the commonest rate that the fit of the tail looks at."""
-
-_FEWEST = 3  # points of a fit: it has three unknowns
+"""The false match rate of a one-to-one comparison, and the highest rate that the fit of the tail uses."""
+_FEWEST = 3
+"""Points of a fit: it has three unknowns."""
 _SHAPES = tuple(-number / 1000 for number in range(501))
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A similarity or a rate, and whether it lies beyond what was measured."""
+    """A similarity or a rate, and whether it lies beyond the measured range."""
 
     value: float
     extrapolated: bool
@@ -27,21 +27,21 @@ class Estimate:
 
 @dataclass(frozen=True)
 class ImpostorTail:
-    """The similarities that comparisons of different people reach, by how rarely they do.
+    """The similarities that comparisons of different people reach, by their rate.
 
     `points` are pairs of a false match rate (FMR) and the similarity that this share of the comparisons reaches, from
-    the commonest to the rarest; `pairs` is the number of comparisons, `source` says of which photos.
+    the highest rate to the lowest; `pairs` is the number of comparisons, `source` describes the photos.
 
-    Between the points log10(FMR) is linear in the similarity, and so it is from the first point to similarity 0, which
-    every comparison reaches. Beyond the last point the tail goes on as a generalised Pareto distribution: with X the
+    Between the points, and from the first point to similarity 0, which every comparison reaches, log10(FMR) is linear
+    in the similarity. Beyond the last point the tail continues as a generalised Pareto distribution: with X the
     similarity and u a high threshold, P(X > x | X > u) = (1 + shape (x - u) / scale)^(-1/shape). J. Pickands,
     "Statistical inference using extreme order statistics", Ann. Stat. 3 (1975); S. Coles, "An introduction to
-    statistical modeling of extreme values" (2001), ch. 4. Scale and shape fit the quantiles from FMR 1e-3 on by least
-    squares. The shape is at most 0: a positive one has no upper end, and a similarity ends at 1. At 0 the tail is
-    exponential, the most cautious that is left.
+    statistical modeling of extreme values" (2001), ch. 4. Scale and shape fit the quantiles at FMR 1e-3 and below by
+    least squares. The shape is at most 0, because a positive one has no upper end and a similarity ends at 1. At 0 the
+    tail is exponential, the most cautious of these.
 
     Raises ValueError unless the rates fall and the similarities rise, all within 0 and 1, with at least three points
-    from FMR 1e-3 on.
+    at FMR 1e-3 and below.
     """
 
     points: tuple[tuple[float, float], ...]
@@ -63,12 +63,12 @@ class ImpostorTail:
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> Self:
-        """Return the tail that `to_json` described; raises KeyError, TypeError or ValueError for what is none."""
+        """Return the tail that `to_json` described; raises KeyError, TypeError or ValueError for anything else."""
         points = tuple((float(rate), float(similarity)) for rate, similarity in plain["points"])
         return cls(points, int(plain["pairs"]), str(plain["source"]))
 
     def to_json(self) -> dict[str, Any]:
-        """The same for `json.dumps`."""
+        """Return the tail for `json.dumps`."""
         return {"points": [list(point) for point in self.points], "pairs": self.pairs, "source": self.source}
 
     @property
@@ -79,7 +79,7 @@ class ImpostorTail:
     def similarity_at(self, fmr: float) -> Estimate:
         """Return the similarity that this share of comparisons of different people reaches, at most 1.
 
-        Raises ValueError for a rate that is not above 0 and at most 1.
+        Raises ValueError unless the rate is above 0 and at most 1.
         """
         if not 0 < fmr <= 1:
             raise ValueError(f"{fmr} is no false match rate")
@@ -89,9 +89,9 @@ class ImpostorTail:
         return Estimate(_between([(math.log(rate), value) for rate, value in self._measured], math.log(fmr)), False)
 
     def fmr_at(self, similarity: float) -> Estimate:
-        """Return the share of comparisons of different people that reach the similarity; the inverse of the above.
+        """Return the share of comparisons of different people that reach the similarity: `similarity_at` inverted.
 
-        It is 0 beyond the end of a tail that has one. Raises ValueError for a similarity outside of 0 and 1.
+        It is 0 beyond the end of a tail that has one. Raises ValueError for a similarity outside 0 and 1.
         """
         if not 0 <= similarity <= 1:
             raise ValueError(f"{similarity} is no similarity")
@@ -104,7 +104,7 @@ class ImpostorTail:
 
     @property
     def shape(self) -> float:
-        """The fitted shape, from -0.5 to 0: how soon the tail ends."""
+        """The fitted shape, from -0.5 (ends soon) to 0."""
         return self._fit[0]
 
     @property
@@ -117,10 +117,10 @@ class ImpostorTail:
 
     @cached_property
     def _fit(self) -> tuple[float, float]:
-        """Shape, and scale at the first of the fitted points.
+        """The shape, and the scale at the first of the fitted points.
 
         For a given shape the quantile is linear in the scale and in the similarity at that point, so a regression gives
-        both; of the shapes the best is taken.
+        both; the best shape is taken.
         """
         first = self._fitted[0][0]
         similarities = [similarity for _, similarity in self._fitted]
@@ -133,29 +133,29 @@ class ImpostorTail:
         return shape, scale
 
     def _scale_at(self, rate: float) -> float:
-        """The scale of what lies beyond a rarer rate: the excesses over a higher threshold have the same shape."""
+        """Return the scale beyond a lower rate: the excesses over a higher threshold have the same shape."""
         shape, scale = self._fit
         return scale * math.pow(self._fitted[0][0] / rate, shape)
 
 
 def identification_threshold(tail: ImpostorTail, verification: float, false_names: float, identities: int) -> Estimate:
-    """Return the least similarity of a match in a gallery of so many identities.
+    """Return the least similarity of a match in a gallery of `identities` people.
 
-    A stranger is compared with each of N people, so FMR = `false_names` / N lets at most that share of strangers get a
-    name, however much the comparisons depend on each other (Boole's inequality). It is never below `verification`, the
-    threshold of a comparison one to one. Raises ValueError for a share that is not above 0 and at most 1.
+    A stranger is compared with each of N people. With FMR = `false_names` / N at most the share `false_names` of
+    strangers gets a name, even if the comparisons depend on each other (Boole's inequality). The threshold is never
+    below `verification`, that of a one-to-one comparison. Raises ValueError unless the share is above 0 and at most 1.
     """
     found = tail.similarity_at(false_names / max(1, identities))
     return found if found.value >= verification else Estimate(verification, extrapolated=False)
 
 
 def _growth(ratio: float, shape: float) -> float:
-    """How many scales the similarity rises while the rate falls by a ratio."""
+    """Return by how many scales the similarity rises while the rate falls by a ratio."""
     return math.log(ratio) if shape == 0 else (ratio**shape - 1) / shape
 
 
 def _survival(scales: float, shape: float) -> float:
-    """The inverse of `_growth`, as the share that is left."""
+    """Return the inverse of `_growth`, as the remaining share."""
     if shape == 0:
         return math.exp(-scales)
     return float(max(0.0, 1 + shape * scales) ** (-1 / shape))
@@ -170,7 +170,7 @@ def _between(points: Sequence[tuple[float, float]], x: float) -> float:
 
 
 def _regression(xs: Sequence[float], ys: Sequence[float]) -> tuple[float, float]:
-    """Slope, and sum of squares that the line leaves."""
+    """Return the slope, and the sum of squared residuals."""
     mean_x, mean_y = math.fsum(xs) / len(xs), math.fsum(ys) / len(ys)
     products = math.fsum((x - mean_x) * (y - mean_y) for x, y in zip(xs, ys, strict=True))
     slope = products / math.fsum((x - mean_x) ** 2 for x in xs)

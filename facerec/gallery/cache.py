@@ -14,9 +14,8 @@ import structlog
 from facerec.errors import FacerecError, Throttled, Transient
 from facerec.gallery.snapshots import GallerySnapshots
 from facerec.ports import Template, TemplateStore
-from model.index.snapshot import Columns, assembled
 from model.index.vectors import Float32Vectors, RowsDamaged
-from model.matching import GalleryIndex
+from model.matching import Columns, GalleryIndex
 
 log = structlog.get_logger(__name__)
 
@@ -209,7 +208,7 @@ class GalleryCache:
         templates = self._store.templates(collection) if version > 0 else iter(())
         models = Counter[str]()
         pieces = (self._columns(piece, models) for piece in iter(lambda: list(islice(templates, _READ_AT_ONCE)), []))
-        index = assembled(pieces, self._snapshots.spool() if self._snapshots else Float32Vectors)
+        index = GalleryIndex.of_pieces(pieces, self._snapshots.spool() if self._snapshots else Float32Vectors)
         self._tell_of_others(collection, models)
         # Those of other models count as nothing: a worker that starts from a snapshot would not see and tell of them.
         return self._saved(collection, _Loaded(version, index, models[self._model_id]))

@@ -1,1 +1,1 @@
-"""The parts of the gallery index: vectors with proven errors, the search over them, and its snapshot on disk."""
+"""The parts of the gallery index: vectors with bounded errors, the search over them, and snapshots on disk."""

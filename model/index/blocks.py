@@ -1,39 +1,52 @@
-"""Neighbouring templates of a gallery: full blocks, and the growing one."""
+"""Blocks of neighbouring templates, and the exact search over them from scores whose error is bounded."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from model.index.vectors import Codes, Float32Vectors, Int8Vectors, Rows, Vectors
+from model.index.vectors import Codes, Float32Vectors, Int8Vectors, Rows, RowsDamaged, Vectors
 
 PutAside = Callable[[NDArray[np.float32]], Rows]
-"""Takes embeddings (N, D), and returns where they are from then on."""
+"""Stores embeddings (N, D), and returns where they can be read."""
 
 _LONGEST = 1.001
-"""The norm of a template at most, with room for rounding: the bounds of the search rest on it."""
+"""The largest norm of a template, with room for rounding: the bounds of the search depend on it."""
+_GROUP = 64
+"""Scores that are represented by their maximum while the first floor is determined."""
+_MANY = 256
+"""From so many candidates on, those that a better template of the same identity excludes are dropped first."""
+_AT_ONCE = 4096
+"""Rows compared in full precision at a time: 16 MB as float64 at 512 dimensions."""
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Neighbouring templates of a gallery; immutable but for `alive`, where a removal clears its row."""
+    """Neighbouring templates of a gallery; immutable except `alive`, in which a removal clears a row."""
 
     vectors: Vectors
     owners: NDArray[np.int32]
-    """(N,), which identity, by its number."""
+    """(N,): the number of each template's identity."""
     template_ids: list[str]
     """At least N."""
     alive: NDArray[np.bool_]
     """(N,)."""
 
     def __len__(self) -> int:
-        """Return the number of rows, the dead ones too."""
+        """Return the number of rows, including removed ones."""
         return len(self.owners)
+
+    def encoded(self, put_aside: PutAside = Float32Vectors) -> "Block":
+        """Return the block of float32 with 8-bit codes in memory; `put_aside` keeps the vectors in full precision."""
+        embeddings = self.vectors.take(np.arange(len(self)))
+        vectors = Int8Vectors(Codes.of(embeddings), put_aside(embeddings))
+        return Block(vectors, self.owners.copy(), self.template_ids, self.alive.copy())
 
 
 class Tail:
-    """Growing arrays of the templates that are not encoded yet; a block shows those of its moment."""
+    """Growing arrays of the templates that are not encoded yet; a block shows the templates at its moment."""
 
     def __init__(self, capacity: int, dimension: int) -> None:
         self.dimension = dimension
@@ -44,7 +57,7 @@ class Tail:
         self._template_ids: list[str] = []
 
     def extend(self, embeddings: NDArray[np.float32], owners: NDArray[np.int32], template_ids: Sequence[str]) -> None:
-        """Append rows; blocks shown before do not change."""
+        """Append rows; earlier blocks do not change."""
         count = self.count + len(embeddings)
         if count > len(self._owners):
             more = max(count, 2 * len(self._owners)) - self.count
@@ -64,17 +77,13 @@ class Tail:
         return Block(vectors, self._owners[: self.count], self._template_ids, self._alive[: self.count])
 
 
-def encoded(block: Block, put_aside: PutAside = Float32Vectors) -> Block:
-    """Return a block of float32 with 8-bit codes before its vectors, which `put_aside` is given to keep."""
-    embeddings = block.vectors.take(np.arange(len(block)))
-    vectors = Int8Vectors(Codes.of(embeddings), put_aside(embeddings))
-    return Block(vectors, block.owners.copy(), block.template_ids, block.alive.copy())
-
-
 def checked(
     embeddings: NDArray[np.float32], identities: Sequence[str], template_ids: Sequence[str], dimension: int | None
 ) -> NDArray[np.float32]:
-    """Return embeddings that may join those of this dimension, or be the first ones; raises ValueError for others."""
+    """Return the embeddings, contiguous and float32; `dimension` is that of the gallery, or None if it is empty.
+
+    Raises ValueError if the lengths differ, for another dimension, and for a template that is not normalised.
+    """
     if not len(embeddings) == len(identities) == len(template_ids):
         raise ValueError(
             f"{len(embeddings)} embeddings, {len(identities)} identities and {len(template_ids)} template ids"
@@ -86,3 +95,94 @@ def checked(
         if not (np.einsum("nd,nd->n", embeddings, embeddings) <= _LONGEST**2).all():
             raise ValueError("a template is not normalised")
     return embeddings
+
+
+class Hit(NamedTuple):
+    """A template near a query; sorts the most similar first, and ties in the order of enrolment."""
+
+    distance: float
+    """The negative cosine."""
+    position: int
+    """The row's number in the order of enrolment."""
+    owner: int
+    template_id: str
+
+
+class Shortlist:
+    """The `limit` nearest identities of one query (D,) among the blocks offered so far, in full precision.
+
+    It misses no template: a template is left out only if its score, plus the largest possible error, is below the
+    cosine of the `limit`-th best identity.
+    """
+
+    def __init__(self, query: NDArray[np.float32], limit: int) -> None:
+        self._query = query.astype(np.float64)
+        self._limit = limit
+        self._best: dict[int, Hit] = {}
+        self._floor = -np.inf
+
+    def offer(self, block: Block, scores: NDArray[np.float32], error: float, first_position: int) -> None:
+        """Add a block by its scores (N,), each within `error` of its cosine; raises `RowsDamaged`."""
+        seen = np.inf
+        if self._floor == -np.inf:
+            offsets, seen = self._promising(block, scores)
+            self._compare(block, offsets, scores, error, first_position)
+        offsets = np.flatnonzero(scores >= self._floor - error)
+        offsets = offsets[block.alive[offsets] & (scores[offsets] < seen)]
+        if len(offsets) > _MANY:
+            offsets = _possible_best(offsets, block.owners[offsets], scores[offsets], error)
+        for start in range(0, len(offsets), _AT_ONCE):
+            self._compare(block, offsets[start : start + _AT_ONCE], scores, error, first_position)
+
+    def hits(self) -> list[Hit]:
+        """Return the best template of each of the nearest identities, the most similar first."""
+        return sorted(self._best.values())[: self._limit]
+
+    def _promising(self, block: Block, scores: NDArray[np.float32]) -> tuple[NDArray[np.intp], float]:
+        """Return a few offsets with high scores, whose cosines give the first floor, and their least score.
+
+        All offsets with at least this score are among them.
+        """
+        groups = scores[: len(scores) // _GROUP * _GROUP].reshape(-1, _GROUP)
+        wanted = 2 * self._limit
+        heads = groups.max(axis=1) if len(groups) > wanted else scores
+        if len(heads) <= wanted:
+            return np.arange(0), np.inf
+        least = np.partition(heads, -wanted)[-wanted]
+        offsets = np.flatnonzero(scores >= least)
+        offsets = offsets[block.alive[offsets]]
+        return (offsets, least) if len(offsets) <= _MANY else (offsets[:_MANY], np.inf)
+
+    def _compare(
+        self, block: Block, offsets: NDArray[np.intp], scores: NDArray[np.float32], error: float, first_position: int
+    ) -> None:
+        """Compute the cosines at these offsets and keep the nearest identities."""
+        if not len(offsets):
+            return
+        # Row by row in float64, not as one product: a cosine must not depend on neighbouring rows.
+        cosines = np.vecdot(block.vectors.take(offsets).astype(np.float64), self._query)
+        if not (np.abs(cosines - scores[offsets]) <= error).all():
+            raise RowsDamaged("a template's embedding contradicts its code")
+        near = cosines >= self._floor
+        offsets, cosines = offsets[near], cosines[near]
+        owners = block.owners[offsets].tolist()
+        for offset, cosine, owner in zip(offsets.tolist(), cosines.tolist(), owners, strict=True):
+            hit = Hit(-cosine, first_position + offset, owner, block.template_ids[offset])
+            known = self._best.get(owner)
+            if known is None or hit < known:
+                self._best[owner] = hit
+        if len(self._best) >= self._limit:
+            # An identity dropped here can only return with a template at or above the floor, which is compared.
+            nearest = self.hits()
+            self._best = {hit.owner: hit for hit in nearest}
+            self._floor = -nearest[-1].distance
+
+
+def _possible_best(
+    offsets: NDArray[np.intp], owners: NDArray[np.int32], scores: NDArray[np.float32], error: float
+) -> NDArray[np.intp]:
+    """Return the offsets that could be the best template of their identity."""
+    names, numbers = np.unique(owners, return_inverse=True)
+    best = np.full(len(names), -np.inf, dtype=np.float32)
+    np.maximum.at(best, numbers, scores)
+    return offsets[scores >= best[numbers] - 2 * error]

@@ -1,9 +1,9 @@
-"""A gallery index as one file: written once, verified and mapped by every process that opens it.
+"""A gallery index as one file: written once, then verified and mapped by every process that opens it.
 
 Every section begins on a page: for each block the templates in full precision, their codes, scales and owners; then
-the template ids and the names as JSON. A table of contents with a checksum of each section follows, and a trailer of 24
-bytes that says how long it is. Full precision is not read on opening, nor kept in memory: the search reads the few rows
-that it wants from the file, and checks each of them against the bound of its code.
+the template ids and the names as JSON. A table of contents with a checksum of each section follows, and a trailer of
+24 bytes with its length. The templates in full precision are not read when the file is opened: a search reads the few
+rows that it needs, and checks each against the bound of its code.
 """
 
 import json
@@ -12,82 +12,40 @@ import os
 import struct
 import tempfile
 import zlib
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from model.index.blocks import Block, PutAside, Tail, checked, encoded
+from model.index.blocks import Block
 from model.index.vectors import Codes, Float32Vectors, Int8Vectors, Rows, RowsDamaged
-from model.matching import BLOCK_ROWS, GalleryIndex
-
-Columns = tuple[NDArray[np.float32], Sequence[str], Sequence[str]]
-"""Embeddings, identities and template ids, as `GalleryIndex` takes them."""
-
-
-def assembled(
-    pieces: Iterable[Columns], put_aside: PutAside = Float32Vectors, *, block_rows: int = BLOCK_ROWS
-) -> GalleryIndex:
-    """Return the index that all pieces together give at its construction.
-
-    `put_aside` is given the embeddings of each encoded block; by default they stay in memory. Raises ValueError as the
-    construction does, and what the pieces raise.
-    """
-    names: dict[str, int] = {}
-    sealed: list[Block] = []
-    tail = Tail(0, 0)
-    for embeddings, identities, template_ids in pieces:
-        rows = checked(embeddings, identities, template_ids, tail.dimension or None)
-        if not len(rows):
-            continue
-        if not tail.dimension:
-            tail = Tail(0, rows.shape[1])
-        owners = np.fromiter((names.setdefault(name, len(names)) for name in identities), np.int32, len(identities))
-        start = 0
-        while start < len(rows):
-            stop = start + (block_rows - tail.count if Codes.possible(tail.dimension) else len(rows))
-            tail.extend(rows[start:stop], owners[start:stop], template_ids[start:stop])
-            tail = _sealed(tail, sealed, put_aside, block_rows)
-            start = stop
-    # What is left over is one block of few, or of many that came at once.
-    tail = _sealed(tail, sealed, put_aside, block_rows // 4)
-    return GalleryIndex.of_blocks([*sealed, tail.block()], list(names), block_rows=block_rows)
-
-
-def _sealed(tail: Tail, sealed: list[Block], put_aside: PutAside, enough: int) -> Tail:
-    """The tail, or an empty one once it is long enough to be encoded and has been added to the sealed blocks."""
-    if tail.count < enough or not Codes.possible(tail.dimension):
-        return tail
-    sealed.append(encoded(tail.block(), put_aside))
-    return Tail(0, tail.dimension)
-
+from model.matching import GalleryIndex
 
 _MAGIC = b"facidx01"
 _TRAILER = struct.Struct("<8sQII")
-"""The magic, the length of the contents, their checksum, nothing."""
+"""The magic, the length of the table of contents, its checksum, and padding."""
 _PIECE_ROWS = 8192
 
 
 class SnapshotUnusable(Exception):
-    """There is no such snapshot, or it is damaged, or of something else."""
+    """The snapshot is missing, damaged, or of another gallery."""
 
 
 class SnapshotMissing(SnapshotUnusable):
-    """There is no such snapshot."""
+    """The snapshot is missing."""
 
 
 class FileRows:
-    """`Rows` in a file; a read leaves nothing in this process's memory. The file may be replaced meanwhile."""
+    """`Rows` in a file, which are not kept in memory. The path may be replaced meanwhile."""
 
     def __init__(self, file: BinaryIO, start: int, dimension: int) -> None:
-        self._file = file  # closed with the last that reads from it
+        self._file = file  # closed when the last reader is gone
         self._start = start
         self._dimension = dimension
 
     def take(self, offsets: NDArray[np.intp]) -> NDArray[np.float32]:
-        """Return the rows at these offsets; raises `RowsDamaged` when they cannot be read."""
+        """Return the rows at these offsets; raises `RowsDamaged` if they cannot be read."""
         size = 4 * self._dimension
         handle = self._file.fileno()
         try:
@@ -100,9 +58,9 @@ class FileRows:
 
 
 class Spool:
-    """Puts embeddings aside, into a file without a name in the directory, while an index is made that is then written.
+    """Keeps embeddings in an unnamed file in the directory while an index is made that will be written.
 
-    The file goes with the last index that reads from it. What the disk does not take stays in memory.
+    The file exists until the last index that reads from it is gone. If the disk is full the embeddings stay in memory.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -110,7 +68,7 @@ class Spool:
         self._file: Any = None
 
     def put_aside(self, embeddings: NDArray[np.float32]) -> Rows:
-        """Return where the embeddings (N, D) are from now on."""
+        """Store embeddings (N, D) and return where to read them."""
         try:
             if self._file is None:
                 self._directory.mkdir(parents=True, exist_ok=True)
@@ -125,10 +83,10 @@ class Spool:
 
 
 def write(index: GalleryIndex, path: Path, key: str, version: int) -> None:
-    """Write what the index holds under a key and a version of the caller's; the file appears whole or not at all.
+    """Write the index with the caller's key and version; the file appears whole or not at all.
 
-    Raises OSError when it cannot be written, and `RowsDamaged` when the index is over a file that has rotted. Removed
-    templates are left out. The index must not change meanwhile.
+    Removed templates are left out. The index must not change meanwhile. Raises OSError, and `RowsDamaged` if the index
+    reads from a file that is damaged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
@@ -143,11 +101,11 @@ def write(index: GalleryIndex, path: Path, key: str, version: int) -> None:
 
 
 def open_snapshot(path: Path, key: str) -> tuple[GalleryIndex, int]:
-    """Return the index that was last written under this key, and its version; raises `SnapshotUnusable`."""
+    """Return the index that was written with this key, and its version; raises `SnapshotUnusable`."""
     try:
         file = path.open("rb")
     except (FileNotFoundError, NotADirectoryError) as exc:
-        raise SnapshotMissing(f"{path} is not there") from exc
+        raise SnapshotMissing(f"{path} does not exist") from exc
     except OSError as exc:
         raise SnapshotUnusable(f"{path}: {exc}") from exc
     try:
@@ -201,7 +159,7 @@ class _Writer:
         return written
 
     def _section(self, parts: Any) -> list[int]:
-        """Write the parts from the next page on; returns start, length and checksum."""
+        """Write the parts, beginning on the next page; returns start, length and checksum."""
         self._file.write(bytes(-self._file.tell() % mmap.PAGESIZE))
         start, checksum = self._file.tell(), 0
         for part in parts:
@@ -213,7 +171,7 @@ class _Writer:
 class _Reader:
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        # Private and writable, as OpenVINO takes no other array; nobody writes.
+        # Private and writable, because OpenVINO takes no other array; it is never written to.
         self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
 
     def contents(self, key: str) -> Any:
@@ -256,7 +214,7 @@ class _Reader:
         return Block(vectors, owners, template_ids, alive)
 
     def _let_go(self) -> None:
-        """Give back the memory of what has been read; whoever reads it again gets it from the file."""
+        """Give back the memory of the sections that were read; a later read comes from the file."""
         self._map.madvise(mmap.MADV_DONTNEED)
 
     def _section(self, section: list[int]) -> memoryview:

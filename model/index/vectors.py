@@ -1,7 +1,7 @@
 """Templates that can be scored against queries, with a bound on the error of every score.
 
-An index that knows how wrong its scores can be at most needs no approximation: whatever could be among the nearest by
-its score is looked at again in full, so the result is that of full precision, always.
+With the bound, a search is exact: every template whose score could place it among the nearest is compared again in full
+precision.
 """
 
 import functools
@@ -15,13 +15,15 @@ from numpy.typing import NDArray
 Products = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """Whole numbers from -127 to 127 as float32 (M, D) in; their products with the block, float32 (M, N), out."""
 LARGEST_DIMENSION = (1 << 24) // 127**2
-"""Up to here every partial sum is a whole number that float32 holds exactly, whatever the order of summation."""
+"""The largest dimension at which float32 holds every partial sum exactly, in any order of summation."""
 _PIECE_ROWS = 2048
-"""Rows that NumPy widens at once: 4 MB at 512 dimensions, which stay in the cache."""
+"""Rows that NumPy converts at once: 4 MB at 512 dimensions, which stay in the cache."""
+_ROUNDING = 1e-5
+"""Added to the bound of 8-bit scores for the float32 multiplications after the exact products; far above 2⁻²³."""
 
 
 class NumpyProducts:
-    """`Products` anywhere: the codes are widened piece by piece."""
+    """`Products` in NumPy: the codes are converted to float32 piece by piece."""
 
     def __init__(self, codes: NDArray[np.int8], scales: NDArray[np.float32]) -> None:
         self._codes = codes
@@ -38,10 +40,10 @@ class NumpyProducts:
 
 
 class OpenVinoProducts:
-    """`Products` by a matrix product whose weights are the codes, compressed; safe for several threads.
+    """`Products` as a matrix product whose compressed weights are the codes; safe for several threads.
 
-    `codes` may be mapped from a file: they are read when the first product packs them, and not again. Raises
-    ImportError without OpenVINO, and ArithmeticError when this CPU's path does not give the exact products.
+    `codes` may be mapped from a file: they are read once, when the first product packs them. Raises ImportError
+    without OpenVINO, and ArithmeticError if OpenVINO's products are not exact on this CPU.
     """
 
     def __init__(self, codes: NDArray[np.int8], scales: NDArray[np.float32]) -> None:
@@ -54,7 +56,7 @@ class OpenVinoProducts:
         weights = ops.constant(codes, shared_memory=True)
         widened = ops.multiply(ops.convert(weights, "f32"), ops.constant(scales[:, None]))
         model = ov.Model([ops.matmul(query, widened, False, True)], [query])
-        # Queries are whole numbers with the largest at 127: quantising a whole one to 8 bits leaves it as it is.
+        # Queries are whole numbers with the largest at 127: quantising them to 8 bits changes nothing.
         options = {
             "INFERENCE_NUM_THREADS": 1,
             "NUM_STREAMS": 1,
@@ -79,7 +81,7 @@ class OpenVinoProducts:
         return products
 
     def _prove(self, codes: NDArray[np.int8], scales: NDArray[np.float32]) -> None:
-        """Compare some products with whole-number arithmetic; one query and several take different paths."""
+        """Compare some products with integer arithmetic; one query and several take different paths."""
         rows = np.linspace(0, len(codes) - 1, min(64, len(codes))).astype(np.intp)
         queries = np.random.default_rng(0).integers(-127, 128, (9, codes.shape[1]))
         queries[:, 0] = 127
@@ -92,10 +94,10 @@ class OpenVinoProducts:
 
 @functools.cache
 def _core() -> Any:
-    """One for the life of the process.
+    """Return one core for the life of the process.
 
-    OpenVINO's CPU plugin gives the thread that loads it a stack for signals, and when the last core is gone unmaps it,
-    in use as it may be: the next signal then kills the process (seen with 2026.4).
+    OpenVINO's CPU plugin gives the thread that loads it a stack for signals, and unmaps it with the last core although
+    it is still in use: the next signal then kills the process (seen with 2026.4).
     """
     import openvino as ov  # noqa: PLC0415 - as above
 
@@ -103,25 +105,20 @@ def _core() -> Any:
 
 
 def fastest(codes: NDArray[np.int8], scales: NDArray[np.float32]) -> Products:
-    """Return the fastest exact kernel of this machine for codes (N, D) with a scale (N,) each."""
+    """Return this machine's fastest exact `Products` for codes (N, D) with one scale each (N,)."""
     try:
         return OpenVinoProducts(codes, scales)
-    except (ImportError, ArithmeticError, RuntimeError):  # the last is how OpenVINO refuses
+    except (ImportError, ArithmeticError, RuntimeError):  # OpenVINO raises RuntimeError
         return NumpyProducts(codes, scales)
 
 
-_ROUNDING = 1e-5
-"""Added to the bound of 8-bit scores for the float32 multiplications after the exact products; far above 2⁻²³."""
-"""Rows that are encoded at once: some 4 MB at 512 dimensions for each of the steps in between."""
-
-
 class RowsDamaged(Exception):
-    """A template in full precision is not the one that its code was made from: its file is damaged or gone."""
+    """A template in full precision contradicts its code: its file is damaged or gone."""
 
 
 @dataclass(frozen=True, slots=True)
 class Queries:
-    """Queries as they came and as 8-bit codes, prepared once for all blocks."""
+    """Queries in full precision and as 8-bit codes, prepared once for all blocks."""
 
     full: NDArray[np.float32]
     """(M, D)."""
@@ -130,7 +127,7 @@ class Queries:
     codes: NDArray[np.float32]
     """(M, D) whole numbers, the largest of each query at 127."""
     scales: NDArray[np.float32]
-    """(M,), so that codes · scale is the query but for `errors`."""
+    """(M,)."""
     errors: NDArray[np.float64]
     """(M,) norms of query - codes · scale."""
 
@@ -147,23 +144,23 @@ class Rows(Protocol):
     """Templates in full precision, in memory or on disk."""
 
     def take(self, offsets: NDArray[np.intp]) -> NDArray[np.float32]:
-        """The rows (N, D) at these offsets."""
+        """Return the rows (N, D) at these offsets."""
 
 
 class Vectors(Rows, Protocol):
     """Templates that can be scored; immutable and safe for several threads."""
 
     def __len__(self) -> int:
-        """How many templates there are."""
+        """Return the number of templates."""
 
     def scores(self, queries: Queries) -> NDArray[np.float32]:
-        """The approximate cosines (M, N)."""
+        """Return the approximate cosines (M, N)."""
 
     def errors(self, queries: Queries) -> NDArray[np.float64]:
-        """For each query the most (M,) by which a score can miss the cosine."""
+        """Return for each query the largest error (M,) of a score."""
 
     def copied(self, offsets: NDArray[np.intp]) -> NDArray[np.float32]:
-        """The rows (N, D) at these offsets, to be kept; raises `RowsDamaged` where they are not what they were."""
+        """Return the rows (N, D) at these offsets, checked to be kept; raises `RowsDamaged`."""
 
 
 class Float32Vectors:
@@ -173,11 +170,11 @@ class Float32Vectors:
         self.embeddings = embeddings
 
     def __len__(self) -> int:
-        """Return how many templates there are."""
+        """Return the number of templates."""
         return len(self.embeddings)
 
     def scores(self, queries: Queries) -> NDArray[np.float32]:
-        """Return the cosines (M, N) as float32 arithmetic has them."""
+        """Return the cosines (M, N) in float32 arithmetic."""
         scores: NDArray[np.float32] = queries.full @ self.embeddings.T
         return scores
 
@@ -195,7 +192,7 @@ class Float32Vectors:
 
 @dataclass(frozen=True, slots=True)
 class Codes:
-    """Templates as 8-bit codes: row i is codes[i] · scales[i] but for an error."""
+    """Templates as 8-bit codes: row i is codes[i] · scales[i] plus an error."""
 
     codes: NDArray[np.int8]
     """(N, D)."""
@@ -226,7 +223,7 @@ class Codes:
 
 
 class Int8Vectors:
-    """Templates as codes in memory, a quarter of their size, and in full precision in `rows`.
+    """Templates as codes in memory, a quarter of the size, and in full precision in `rows`.
 
     The error of a score follows from Cauchy and Schwarz: with q = q' + dq and x = x' + dx,
     |q·x - q'·x'| ≤ ‖q‖ ‖dx‖ + ‖dq‖ ‖x'‖, about 0.016 for 512 dimensions.
@@ -238,7 +235,7 @@ class Int8Vectors:
         self._products = fastest(codes.codes, codes.scales)
 
     def __len__(self) -> int:
-        """Return how many templates there are."""
+        """Return the number of templates."""
         return len(self.codes.scales)
 
     def scores(self, queries: Queries) -> NDArray[np.float32]:
@@ -248,7 +245,7 @@ class Int8Vectors:
         return scores
 
     def errors(self, queries: Queries) -> NDArray[np.float64]:
-        """Return the bound of the class's docstring."""
+        """Return the bound in the class's docstring."""
         bound: NDArray[np.float64] = (
             queries.norms * self.codes.largest_error + queries.errors * self.codes.largest_norm + _ROUNDING
         )

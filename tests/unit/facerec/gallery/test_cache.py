@@ -19,7 +19,7 @@ from facerec.gallery.cache import GalleryCache
 from facerec.gallery.snapshots import GallerySnapshots
 from facerec.ports import Changes, Template
 from model.index import vectors
-from model.index.snapshot import assembled, open_snapshot, write
+from model.index.snapshot import open_snapshot, write
 from model.index.vectors import NumpyProducts
 from model.matching import GalleryIndex
 from tests.fakes.templates import MODEL, OTHER_MODEL, InMemoryTemplateStore, make_template, make_threshold, of_dimension
@@ -420,7 +420,7 @@ def test_a_throttled_collection_does_not_hold_up_the_others(cache: GalleryCache,
 def test_a_snapshot_that_rots_is_read_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Embeddings are not read at a start: the damage shows when a block is rewritten, at the next start or before."""
     monkeypatch.setattr(vectors, "fastest", NumpyProducts)
-    monkeypatch.setattr(gallery_cache, "assembled", partial(assembled, block_rows=16))
+    monkeypatch.setattr(GalleryIndex, "of_pieces", partial(GalleryIndex.of_pieces, block_rows=16))
     store = WatchedStore()
     people = {number: f"person {number}" for number in range(16)}
     for number, name in people.items():
@@ -490,7 +490,7 @@ class Crowd(InMemoryTemplateStore):
 def test_a_large_collection_is_never_in_memory_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A fresh machine reads its first gallery with little more memory than the next start takes."""
     monkeypatch.setattr(vectors, "fastest", NumpyProducts)
-    monkeypatch.setattr(gallery_cache, "assembled", partial(assembled, block_rows=1024))
+    monkeypatch.setattr(GalleryIndex, "of_pieces", partial(GalleryIndex.of_pieces, block_rows=1024))
     monkeypatch.setattr(gallery_cache, "_READ_AT_ONCE", 256)
     cache = GalleryCache(Crowd(), MODEL, 3600, snapshots=GallerySnapshots(tmp_path, "table", MODEL))
     tracemalloc.start()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from model.index import vectors
-from model.index.snapshot import SnapshotUnusable, Spool, assembled, open_snapshot, write
+from model.index.snapshot import SnapshotUnusable, Spool, open_snapshot, write
 from model.index.vectors import (
     LARGEST_DIMENSION,
     Codes,
@@ -115,7 +115,6 @@ def test_many_blocks_give_what_the_definition_gives(kernel: type, monkeypatch: p
     embeddings[100] = embeddings[3] = embeddings[200]  # equals, in three blocks
     queries[0] = embeddings[3]
     index = gallery(embeddings)
-    assert index.exact
     assert len(index.blocks) == 6
     rows = {f"t{row}": (f"p{row % 50}", embedding) for row, embedding in enumerate(embeddings)}
     for limit in (1, 2, 5, 49, 80):
@@ -335,7 +334,7 @@ def test_piece_by_piece_it_is_the_same_gallery(count: int, tmp_path: Path, fast:
             (embeddings[rows], [f"p{row % 50}" for row in rows], [f"t{row}" for row in rows])
             for rows in (range(start, min(count, start + 13)) for start in range(0, count + 13, 13))
         )
-        index = assembled(pieces, keep, block_rows=BLOCK)
+        index = GalleryIndex.of_pieces(pieces, keep, block_rows=BLOCK)
         assert [len(block) for block in index.blocks] == [len(block) for block in whole.blocks]
         assert list(index.names) == list(whole.names)
         assert index.identities == whole.identities == min(count, 50)
@@ -353,7 +352,7 @@ def test_pieces_that_do_not_fit_are_refused() -> None:
     right = directions(2), ["x", "y"], ["1", "2"]
     for wrong in ((directions(1, size=7), ["z"], ["3"]), (2 * directions(1), ["z"], ["3"]), (directions(1), [], ["3"])):
         with pytest.raises(ValueError, match=r"shape|not normalised|identities"):
-            assembled([right, wrong])
+            GalleryIndex.of_pieces([right, wrong])
 
 
 def test_what_the_disk_does_not_take_stays_in_memory(tmp_path: Path) -> None:
