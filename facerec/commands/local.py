@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from facerec.errors import ConfigurationError, FacerecError
+from facerec.errors import FacerecError
 
 _STATE = Path(".local")
 _DIRECTORY = click.Path(file_okay=False, path_type=Path)
@@ -146,36 +146,6 @@ def env(state: Path) -> None:
     from facerec.local.state import StateDirectory
 
     click.echo(export_lines(StateDirectory(state).running().variables))
-
-
-@command.command("ec2-host")
-@_boot_seconds
-@click.option("--logs", type=_DIRECTORY, required=True, help="Directory of the workers' logs.")
-def ec2_host(boot_seconds: float, logs: Path) -> None:
-    """Run a worker for every running instance of the emulated EC2; `facerec local up` starts it.
-
-    \b
-    Example:
-      eval "$(facerec local env)" && facerec local ec2-host --logs .local/logs --boot-seconds 20
-    """  # noqa: D301 - as above
-    import sys
-    import threading
-
-    from facerec import bootstrap
-    from facerec.background import on_stop_signals
-    from facerec.local.ec2_host import Ec2Host
-    from facerec.observability.logs import configure_logging
-    from facerec.settings import Settings
-
-    settings = Settings.load()
-    if settings.endpoint_url is None:
-        raise ConfigurationError("FACEREC_AWS__ENDPOINT_URL is not set: instances of AWS itself need no host")
-    configure_logging(settings.log, process="ec2-host")
-    stopped = threading.Event()
-    on_stop_signals(stopped.set)
-    worker = (sys.executable, "-m", "facerec.cli", "worker")
-    clients = bootstrap.clients(settings)
-    Ec2Host(clients, settings, worker, os.environ, log_dir=logs, boot_seconds=boot_seconds).run(stopped)
 
 
 @command.command("demo")

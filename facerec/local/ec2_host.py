@@ -7,25 +7,21 @@ that dies is started again, as systemd does. When the instance is stopped or ter
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import boto3
-import structlog
 
-from facerec.aws.clients import Clients, translated
-from facerec.background import OutageLog
+from facerec.aws.clients import translated
 from facerec.errors import FacerecError
 from facerec.messages import FLEET_TAG
 from facerec.processes.children import Command
 from facerec.processes.supervisor import Child, Restarts, Supervisor
-from facerec.settings import Settings
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
 
-log = structlog.get_logger(__name__)
 _LOOK_SECONDS = 0.25
 _RESTARTS = Restarts(first_seconds=1.0, longest_seconds=1.0, times=None)
 """As the unit's `RestartSec`."""
@@ -71,80 +67,48 @@ class _Machine:
 
 
 class Ec2Host:
-    """Runs a worker for each instance that runs in the emulated EC2: `argv`, with the instance's id in `environ`."""
+    """Runs `worker` for each running instance, with the instance's id among its variables, in a stage of its own."""
 
     def __init__(
         self,
-        clients: Clients,
-        settings: Settings,
-        argv: tuple[str, ...],
-        environ: Mapping[str, str],
+        ec2: "EC2Client",
+        prefix: str,
+        supervisor: Supervisor,
+        worker: Command,
         *,
-        log_dir: Path,
         boot_seconds: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._ec2 = clients.ec2
-        self._prefix = settings.prefix
-        self._argv = argv
-        self._environ = environ
+        self._ec2 = ec2
+        self._prefix = prefix
+        self._supervisor = supervisor
+        self._worker = worker
         self._boot_seconds = boot_seconds
         self._clock = clock
-        self._supervisor = Supervisor(_log_death, log_dir=log_dir, restarts=_RESTARTS, stop_seconds=_STOP_SECONDS)
         self._machines: dict[str, _Machine] = {}
-        self._outage = OutageLog("ec2")
+        self._stage = supervisor.start()
 
-    def run(self, stopped: threading.Event) -> None:
-        """Follow EC2 until `stopped` is set, then end every worker; raises `FacerecError`."""
-        log.info("ec2_host_ready", boot_seconds=self._boot_seconds)
-        try:
-            while not stopped.wait(_LOOK_SECONDS):
-                self._supervisor.wait(0)
+    def run(self, stopping: threading.Event) -> None:
+        """Follow EC2 until `stopping` is set; the supervisor ends the workers."""
+        while not stopping.wait(_LOOK_SECONDS):
+            with suppress(FacerecError):  # the supervisor reports that the emulator has ended
                 self.look()
-        finally:
-            self.close()
 
     def look(self) -> None:
-        """Read EC2 once, and start and end workers accordingly; nothing changes while EC2 cannot be read."""
-        try:
-            running = running_instances(self._ec2, self._prefix)
-        except FacerecError as exc:
-            self._outage.failed(exc)
-            return
-        self._outage.succeeded()
+        """Read EC2 once, and start and end workers accordingly; raises `Transient` while EC2 cannot be read."""
+        running = running_instances(self._ec2, self._prefix)
         for instance_id, machine in list(self._machines.items()):
             if machine.on and instance_id not in running:
-                log.info("instance_ends", instance_id=instance_id)
-                self._switch_off(machine)
+                machine.on = False
+                if machine.worker is not None:
+                    self._supervisor.end(machine.worker, _STOP_SECONDS)
             # An instance that is started again before its former worker has ended waits for that, as a machine does.
             if not machine.on and (machine.worker is None or not machine.worker.running):
                 del self._machines[instance_id]
         now = self._clock()
         for instance_id, name in running.items():
-            if instance_id not in self._machines:
-                log.info("instance_boots", instance=name, instance_id=instance_id)
-                self._machines[instance_id] = _Machine(now + self._boot_seconds)
-            machine = self._machines[instance_id]
+            machine = self._machines.setdefault(instance_id, _Machine(now + self._boot_seconds))
             if machine.on and machine.worker is None and now >= machine.boots_until:
-                machine.worker = self._start_worker(instance_id, name)
-
-    def close(self) -> None:
-        """End every worker: ask all, then wait."""
-        for machine in self._machines.values():
-            self._switch_off(machine)
-        self._supervisor.stop()
-
-    def _start_worker(self, instance_id: str, name: str) -> Child:
-        command = Command(name, self._argv, {**self._environ, "FACEREC_WORKER__INSTANCE_ID": instance_id})
-        [worker] = self._supervisor.start(command, grace_seconds=_STOP_SECONDS)
-        log.info("worker_started", instance=name, instance_id=instance_id)
-        return worker
-
-    def _switch_off(self, machine: _Machine) -> None:
-        if machine.on and machine.worker is not None:
-            self._supervisor.end(machine.worker)
-        machine.on = False
-
-
-def _log_death(worker: Child, how: str, restart_seconds: float) -> None:
-    log.warning("worker_died", instance=worker.name, how=how, restart_seconds=restart_seconds)
+                environ = {**self._worker.environ, "FACEREC_WORKER__INSTANCE_ID": instance_id}
+                command = Command(name, self._worker.argv, environ)
+                machine.worker = self._supervisor.start(command, restarts=_RESTARTS, stage=self._stage)[-1]

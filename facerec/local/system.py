@@ -13,9 +13,9 @@ from functools import partial
 
 from rich.console import Console
 
-from facerec.background import on_stop_signals
+from facerec.background import BackgroundThread, on_stop_signals
 from facerec.engine.loading import load_artefact
-from facerec.local.ec2_host import emulated_ec2, running_instances
+from facerec.local.ec2_host import Ec2Host, emulated_ec2, running_instances
 from facerec.local.emulator import DEFAULT_PORT, START_SECONDS, EmulatorKind, emulator
 from facerec.local.environment import system_variables, web_variables, without_aws
 from facerec.local.state import Running, StateDirectory
@@ -26,9 +26,10 @@ from facerec.settings import Settings
 
 _WEB_START_SECONDS = 60.0
 _PART_START_SECONDS = 30.0
-"""Of the EC2 host, the autoscaler and Flower; of a worker beyond its own limit."""
+"""Of the autoscaler and Flower; of a worker beyond its own limit."""
 # Together below the supervisor's limit; the emulator writes its state.
 _WEB_GRACE_SECONDS, _WORKER_GRACE_SECONDS, _EMULATOR_GRACE_SECONDS = 7.0, 4.0, 2.0
+_HOST_STOP_SECONDS = 1.0
 _AUTOSCALER_GRACE_SECONDS, _FLOWER_GRACE_SECONDS = 2.0, 2.0
 _FACEREC = (sys.executable, "-m", "facerec.cli")
 
@@ -103,6 +104,8 @@ class LocalSystem:
         )
         self._environ = without_aws(environ) | self.variables
         self._web = web_variables(settings.web.host, environ)
+        self._ec2 = emulated_ec2(self.variables)
+        self._ec2_host: BackgroundThread | None = None
         self.flower: str | None = None
         """Flower's address, user and password for people, once it runs."""
 
@@ -157,8 +160,7 @@ class LocalSystem:
 
     def running_instances(self) -> list[str]:
         """The names of the fleet's pending and running instances."""
-        ec2 = emulated_ec2(self.variables)
-        return sorted(running_instances(ec2, self._settings.prefix, pending=True).values())
+        return sorted(running_instances(self._ec2, self._settings.prefix, pending=True).values())
 
     def announce(self) -> None:
         """Let `facerec local env` find the system."""
@@ -168,12 +170,19 @@ class LocalSystem:
         """Wait for ever; raises `FacerecError` when a process ends too often."""
         self._supervisor.wait()
 
+    def stop(self) -> None:
+        """End every process."""
+        if self._ec2_host is not None:
+            self._ec2_host.stop(_HOST_STOP_SECONDS)
+        self._supervisor.stop()
+
     def _start_fleet(self) -> None:
         """Start the machine behind the emulated EC2, and the autoscaler."""
-        arguments = ("ec2-host", "--logs", str(self._state.logs), "--boot-seconds", str(self._options.boot_seconds))
-        host = Command("ec2-host", (*_FACEREC, "local", *arguments), self._environ)
-        ready = partial(self._logged, "ec2-host", "ec2_host_ready")
-        self._start("machine behind the emulated EC2", host, ready, _WORKER_GRACE_SECONDS)
+        worker = Command("worker", (*_FACEREC, "worker"), self._environ)
+        boot = self._options.boot_seconds
+        host = Ec2Host(self._ec2, self._settings.prefix, self._supervisor, worker, boot_seconds=boot)
+        self._ec2_host = BackgroundThread("ec2-host", host.run)
+        self._ec2_host.start()
         if self._options.autoscaler:
             title = f"autoscaler (0 to {self._environ['FACEREC_AUTOSCALE__MAX_INSTANCES']} instances)"
             ready = partial(self._logged, "autoscale", "autoscaler_ready")
@@ -244,12 +253,13 @@ def local_system(
     with state.held() as lock:
         on_stop_signals(_interrupt, second=_ignore)
         supervisor = Supervisor(report, log_dir=state.logs, hold=(lock,))
+        system = LocalSystem(options, settings, environ, state=state, supervisor=supervisor, progress=progress)
         try:
-            yield LocalSystem(options, settings, environ, state=state, supervisor=supervisor, progress=progress)
+            yield system
         finally:
             on_stop_signals(_ignore, second=_ignore)
             with progress.step("all processes ended"):
-                supervisor.stop()
+                system.stop()
 
 
 def _interrupt() -> None:

@@ -47,6 +47,7 @@ class Child:
 
     command: Command
     grace_seconds: float
+    restarts: Restarts
     on_restart: Callable[["Child"], None]
     process: Process | None = None
     """The last process; None if none could be started."""
@@ -95,14 +96,12 @@ class Supervisor:
         report: Report,
         *,
         log_dir: Path | None = None,
-        restarts: Restarts = Restarts(),
         stop_seconds: float = 13.0,
         orphan_grace_seconds: float = 5.0,
         hold: Sequence[int] = (),
     ) -> None:
         self._report = report
         self._log_dir = log_dir
-        self._restarts = restarts
         self._stop_seconds = stop_seconds
         self._reaper = OrphanReaper(orphan_grace_seconds, hold)
         self._stages: list[list[Child]] = []
@@ -117,17 +116,25 @@ class Supervisor:
         self,
         *commands: Command,
         grace_seconds: float = 5.0,
+        restarts: Restarts = Restarts(),
         on_restart: Callable[[Child], None] = lambda _: None,
+        stage: list[Child] | None = None,
     ) -> list[Child]:
-        """Start commands together, as one stage: stages end in the reverse of the order in which they were started.
+        """Start commands together, in a new stage or in the given one; returns all children of the stage.
 
-        A child is started again if it has been ready (`wait_until_ready`), or if restarts are unlimited. The thread
-        calls `on_restart` after each such start; its `FacerecError` is the supervisor's failure.
+        Stages end in the reverse of the order in which they were made. A child is started again if it has been ready
+        (`wait_until_ready`), or if its restarts are unlimited. The thread calls `on_restart` after each such start;
+        its `FacerecError` is the supervisor's failure. Raises `ChildFailed` after `stop`.
         """
-        stage = [Child(command, grace_seconds, on_restart) for command in commands]
         with self._lock:
-            self._stages.append(stage)
-            for child in stage:
+            if self.stopping:
+                raise ChildFailed("the supervisor is being stopped")
+            if stage is None:
+                stage = []
+                self._stages.append(stage)
+            for command in commands:
+                child = Child(command, grace_seconds, restarts, on_restart)
+                stage.append(child)
                 self._spawn(child)
         return stage
 
@@ -140,10 +147,10 @@ class Supervisor:
                 raise self._failed_with(child.command, f"ended before it was ready ({child.how_ended})")
             child.ready = True
 
-    def end(self, child: Child) -> None:
-        """Ask a child to end, do not start it again, and kill its process after its grace; returns at once."""
+    def end(self, child: Child, grace_seconds: float) -> None:
+        """Ask a child to end, do not start it again, and kill its process after the grace; returns at once."""
         with self._lock:
-            child.restart_at, child.kill_at = None, time.monotonic() + child.grace_seconds
+            child.restart_at, child.kill_at = None, time.monotonic() + grace_seconds
             if child.process is not None:
                 child.process.terminate()
 
@@ -181,7 +188,7 @@ class Supervisor:
                     # Asked once: a second SIGTERM means "at once" to some commands.
                     if child.kill_at is None:
                         process.terminate()
-                        child.kill_at = time.monotonic() + child.grace_seconds
+                    child.kill_at = min(child.kill_at or deadline, time.monotonic() + child.grace_seconds)
                 for child, process in stage:
                     process.finish(min(deadline, child.kill_at or deadline) - time.monotonic())
                 self._stages.pop()
@@ -236,13 +243,15 @@ class Supervisor:
     def _ended(self, child: Child, how: str) -> None:
         child.how_ended = how
         if child.kill_at is not None:
-            self._stages = [remaining for stage in self._stages if (remaining := [c for c in stage if c is not child])]
+            for stage in self._stages:
+                if child in stage:
+                    stage.remove(child)
             return
-        if not child.ready and self._restarts.times is not None:
+        if not child.ready and child.restarts.times is not None:
             return
-        stable = time.monotonic() - child.started_at >= self._restarts.stable_seconds
+        stable = time.monotonic() - child.started_at >= child.restarts.stable_seconds
         child.failures = 1 if stable else child.failures + 1
-        delay = self._restarts.delay_seconds(child.failures)
+        delay = child.restarts.delay_seconds(child.failures)
         if delay is None:
             self._give_up(self._failed_with(child.command, f"ended {child.failures} times in a row ({how})"))
             return

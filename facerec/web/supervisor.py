@@ -19,7 +19,7 @@ log = structlog.get_logger(__name__)
 
 HEARTBEAT_SECONDS = 60.0
 _LOOK_SECONDS = 0.5
-_FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS = 1.0, 30.0
+_RESTARTS = Restarts(first_seconds=1.0, longest_seconds=30.0, times=None)
 EXTRA_GRACE_SECONDS = 3.0
 """Beyond the drain, for the last replies and the interpreter's end; then a process is killed."""
 
@@ -54,7 +54,6 @@ class WebProcesses:
         self.children: list[Child] = []
         self._supervisor = Supervisor(
             self._ended,
-            restarts=Restarts(_FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS, times=None),
             stop_seconds=self._grace_seconds,
             orphan_grace_seconds=self._grace_seconds,
         )
@@ -82,14 +81,15 @@ class WebProcesses:
                 self._names.append(self._queues.create(self._owner))
         except FacerecError as exc:
             self._outage.failed(exc)
-            failures = self._outage.failures
-            self._due = now + backoff_seconds(failures, 0, first=_FIRST_RETRY_SECONDS, longest=_LONGEST_RETRY_SECONDS)
+            self._due = now + backoff_seconds(self._outage.failures, 0, first=1.0, longest=30.0)
             return
         self._outage.succeeded()
         self._due = now + HEARTBEAT_SECONDS
         if not self.children:
             commands = map(self._command, self._names)
-            self.children = self._supervisor.start(*commands, grace_seconds=self._grace_seconds, on_restart=_log_start)
+            self.children = self._supervisor.start(
+                *commands, grace_seconds=self._grace_seconds, restarts=_RESTARTS, on_restart=_log_start
+            )
             for child in self.children:
                 _log_start(child)
 

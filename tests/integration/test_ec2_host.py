@@ -10,9 +10,12 @@ from pathlib import Path
 import pytest
 
 from facerec.aws.clients import Clients
+from facerec.errors import Transient
 from facerec.local.ec2_host import Ec2Host, running_instances
 from facerec.messages import FLEET_TAG
 from facerec.processes.addresses import poll_until
+from facerec.processes.children import Command
+from facerec.processes.supervisor import Supervisor
 from facerec.settings import Settings
 from tests.support.emulated import EmulatedAws, changed
 from tests.support.processes import alive
@@ -37,12 +40,12 @@ class Books:
         self._clients = Clients(settings)
         self._prefix = settings.prefix
         self._log_dir = log_dir
+        self.supervisor = Supervisor(lambda _child, _how, _seconds: None, log_dir=log_dir)
         self.host = Ec2Host(
-            self._clients,
-            settings,
-            (sys.executable, "-c", _WORKER),
-            os.environ,
-            log_dir=log_dir,
+            self._clients.ec2,
+            self._prefix,
+            self.supervisor,
+            Command("worker", (sys.executable, "-c", _WORKER), os.environ),
             boot_seconds=boot_seconds,
             clock=lambda: self.time,
         )
@@ -95,7 +98,7 @@ def books(settings: Settings, log_dir: Path, boot_seconds: float = 0.0) -> Itera
     try:
         yield opened
     finally:
-        opened.host.close()
+        opened.supervisor.stop()
 
 
 def test_a_running_instance_is_a_worker_after_its_boot(settings: Settings, tmp_path: Path) -> None:
@@ -143,7 +146,8 @@ def test_unreadable_books_change_nothing(settings: Settings, tmp_path: Path, emu
         assert fleet.prints("app-tier-instance-1", "runs")
         ec2 = fleet.host._ec2
         fleet.host._ec2 = Clients(changed(settings, aws={"endpoint_url": "http://127.0.0.1:9"})).ec2
-        fleet.host.look()
+        with pytest.raises(Transient):
+            fleet.host.look()
         assert alive(pid(fleet))
         fleet.host._ec2 = ec2
         assert running_instances(ec2, settings.prefix) == {instance_id: "app-tier-instance-1"}

@@ -62,9 +62,9 @@ class Rig:
         with ExitStack() as started:
             # First in, last out: the processes end while they still reach AWS.
             self.proxy: FaultyAws = started.enter_context(faulty_aws(self._emulator.url))
-            self._supervisor = Supervisor(self._ended, log_dir=self.state / "logs", restarts=_RESTARTS)
+            self._supervisor = Supervisor(self._ended, log_dir=self.state / "logs")
             started.callback(self._supervisor.stop)
-            [self.emulator] = self._supervisor.start(self._emulator.command)
+            [self.emulator] = self._supervisor.start(self._emulator.command, restarts=_RESTARTS)
             self._supervisor.wait_until_ready(self.emulator, self._emulator.ready, START_SECONDS)
             self.environ = self._environ()
             self.run("provision")
@@ -80,10 +80,11 @@ class Rig:
 
     def start_tiers(self) -> None:
         """Start the web tier and the workers."""
-        [self.web] = self._supervisor.start(self._command("web", facerec("web")))
+        [self.web] = self._supervisor.start(self._command("web", facerec("web")), restarts=_RESTARTS)
         self.workers = self._supervisor.start(
             *(self._command(f"worker{n + 1}", self._processes.worker) for n in range(self._processes.workers)),
             grace_seconds=10,
+            restarts=_RESTARTS,
         )
         self._supervisor.wait_until_ready(self.web, self.serves, START_SECONDS)
         for worker in self.workers:

@@ -44,7 +44,7 @@ def reports() -> Reports:
 @pytest.fixture
 def supervisor(tmp_path: Path, reports: Reports) -> Iterator[Supervisor]:
     """A supervisor with quick restarts."""
-    with Supervisor(reports, log_dir=tmp_path, restarts=QUICK) as found:
+    with Supervisor(reports, log_dir=tmp_path) as found:
         yield found
 
 
@@ -72,7 +72,7 @@ def test_stages_end_in_reverse_order(tmp_path: Path, supervisor: Supervisor) -> 
 def test_crashed_child_is_started_again(supervisor: Supervisor, reports: Reports) -> None:
     """After a report, and `on_restart` is called."""
     restarted = threading.Event()
-    [child] = supervisor.start(command("victim", "exec sleep 60"), on_restart=lambda _: restarted.set())
+    [child] = supervisor.start(command("victim", "exec sleep 60"), restarts=QUICK, on_restart=lambda _: restarted.set())
     supervisor.wait_until_ready(child, lambda: True, 5)
     first = child.pid
     os.kill(first, signal.SIGKILL)
@@ -84,7 +84,8 @@ def test_crashed_child_is_started_again(supervisor: Supervisor, reports: Reports
 
 def test_child_that_keeps_crashing_is_given_up(supervisor: Supervisor, reports: Reports, tmp_path: Path) -> None:
     """The failure ends with the end of the log."""
-    [child] = supervisor.start(command("crasher", f"test -e {tmp_path}/go || exec sleep 60; echo 'no luck'; exit 3"))
+    script = f"test -e {tmp_path}/go || exec sleep 60; echo 'no luck'; exit 3"
+    [child] = supervisor.start(command("crasher", script), restarts=QUICK)
     supervisor.wait_until_ready(child, lambda: True, 5)
     (tmp_path / "go").touch()
     os.kill(child.pid, signal.SIGKILL)
@@ -96,8 +97,8 @@ def test_child_that_keeps_crashing_is_given_up(supervisor: Supervisor, reports: 
 @pytest.mark.parametrize("restarts", [Restarts(0.01, times=None), Restarts(0.01, times=1, stable_seconds=0)])
 def test_child_is_never_given_up(tmp_path: Path, reports: Reports, restarts: Restarts) -> None:
     """Without a limit, or if each of its processes has run for long enough."""
-    with Supervisor(reports, log_dir=tmp_path, restarts=restarts) as supervisor:
-        [child] = supervisor.start(command("crasher", f"test -e {tmp_path}/go || exec sleep 60"))
+    with Supervisor(reports, log_dir=tmp_path) as supervisor:
+        [child] = supervisor.start(command("crasher", f"test -e {tmp_path}/go || exec sleep 60"), restarts=restarts)
         supervisor.wait_until_ready(child, lambda: True, 5)
         (tmp_path / "go").touch()
         os.kill(child.pid, signal.SIGKILL)
@@ -105,16 +106,16 @@ def test_child_is_never_given_up(tmp_path: Path, reports: Reports, restarts: Res
         supervisor.wait(0)
 
 
-def test_ended_child_is_not_started_again(supervisor: Supervisor, reports: Reports) -> None:
+def test_ended_child_is_not_started_again(supervisor: Supervisor, reports: Reports, tmp_path: Path) -> None:
     """It gets SIGTERM, and its whole group SIGKILL after the grace."""
     gentle, deaf = supervisor.start(
         command("gentle", "exec sleep 60"),
-        command("deaf", "trap '' TERM; while :; do sleep 1; done"),
-        grace_seconds=0.2,
+        command("deaf", f"trap '' TERM; touch {tmp_path}/up; while :; do sleep 1; done"),
     )
+    assert poll_until((tmp_path / "up").exists, 10)
     for child in (gentle, deaf):
         supervisor.wait_until_ready(child, lambda: True, 5)
-        supervisor.end(child)
+        supervisor.end(child, 0.2)
     assert poll_until(lambda: not gentle.running and not deaf.running, 10)
     assert reports == []
 
@@ -167,8 +168,8 @@ def test_failing_report_is_the_failure_of_the_supervisor(tmp_path: Path) -> None
     def gone(_child: Child, _how: str, _seconds: float) -> None:
         raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
-    with Supervisor(gone, log_dir=tmp_path, restarts=QUICK) as supervisor:
-        [child] = supervisor.start(command("victim", "exec sleep 60"))
+    with Supervisor(gone, log_dir=tmp_path) as supervisor:
+        [child] = supervisor.start(command("victim", "exec sleep 60"), restarts=QUICK)
         supervisor.wait_until_ready(child, lambda: True, 5)
         os.kill(child.pid, signal.SIGKILL)
         with pytest.raises(FacerecError, match="BrokenPipeError"):
@@ -177,8 +178,8 @@ def test_failing_report_is_the_failure_of_the_supervisor(tmp_path: Path) -> None
 
 def test_child_that_cannot_be_started_again_is_given_up(tmp_path: Path, reports: Reports) -> None:
     """As when there is no space for its log, or for another process."""
-    with Supervisor(reports, log_dir=tmp_path / "logs", restarts=QUICK) as supervisor:
-        [child] = supervisor.start(command("victim", "exec sleep 60"))
+    with Supervisor(reports, log_dir=tmp_path / "logs") as supervisor:
+        [child] = supervisor.start(command("victim", "exec sleep 60"), restarts=QUICK)
         supervisor.wait_until_ready(child, lambda: True, 5)
         (tmp_path / "logs").rename(tmp_path / "elsewhere")
         (tmp_path / "logs").touch()
@@ -189,12 +190,12 @@ def test_child_that_cannot_be_started_again_is_given_up(tmp_path: Path, reports:
 
 def test_command_that_runs_at_a_restart_does_not_delay_the_stop(tmp_path: Path, reports: Reports) -> None:
     """It is ended with the others."""
-    with Supervisor(reports, log_dir=tmp_path, restarts=QUICK) as supervisor:
+    with Supervisor(reports, log_dir=tmp_path) as supervisor:
 
         def provision(_: Child) -> None:
             supervisor.run(command("hanging", f"touch {tmp_path}/up; exec sleep 60"))
 
-        [child] = supervisor.start(command("victim", "exec sleep 60"), on_restart=provision)
+        [child] = supervisor.start(command("victim", "exec sleep 60"), restarts=QUICK, on_restart=provision)
         supervisor.wait_until_ready(child, lambda: True, 5)
         os.kill(child.pid, signal.SIGKILL)
         assert poll_until((tmp_path / "up").exists, 10)
