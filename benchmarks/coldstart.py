@@ -214,7 +214,7 @@ def _spec(options: argparse.Namespace) -> "EngineSpec":
 
 
 def _analyser(spec: "EngineSpec") -> Any:
-    from facerec.engine.analyser import open_analyser  # noqa: PLC0415 - as above
+    from facerec.engine.loading import open_analyser  # noqa: PLC0415 - as above
 
     return open_analyser(spec)
 

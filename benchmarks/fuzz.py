@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks.measure import add_pack_option, machine, pack_artefact
-from facerec.engine.analyser import ModelAnalyser
 from facerec.engine.child import REAL_ANALYSER, EngineSpec
-from facerec.engine.process import EngineDied, EngineProcess, EngineStumbled
+from facerec.engine.loading import ModelAnalyser
+from facerec.engine.process import EngineDied, EngineProcess, EngineRaised
 from model.analysis import Limits
 from model.artefact import Artefact
 from model.embedding import Embeddings
@@ -79,7 +79,7 @@ class Child:
         """Have pictures analysed; when the batch fails, each again alone."""
         try:
             answers = self._process.analyse(images, self._limit_seconds)
-        except (EngineDied, EngineStumbled) as exc:
+        except (EngineDied, EngineRaised) as exc:
             if isinstance(exc, EngineDied):
                 self._process.close()
                 self._process = self._start()
@@ -94,7 +94,7 @@ class Child:
         self.memory_mb.append(self._memory("VmRSS"))
 
     def _note_culprit(self, image: bytes, exc: Exception) -> None:
-        outcome = "raised" if isinstance(exc, EngineStumbled) else "hung" if "exceeded" in str(exc) else "crashed"
+        outcome = "raised" if isinstance(exc, EngineRaised) else "hung" if "exceeded" in str(exc) else "crashed"
         self.counts[outcome] += 1
         path = self._keep / f"{outcome}_{sum(self.counts.values())}"
         path.write_bytes(image)

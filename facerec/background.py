@@ -74,7 +74,7 @@ class OutageLog:
 class BackgroundThread:
     """A daemon thread that runs `work` with an event; `work` returns soon after the event is set.
 
-    `start` and `stop` may be called several times, by one thread.
+    `start` may be called several times by one thread, `stop` several times by any thread.
     """
 
     def __init__(self, name: str, work: Callable[[threading.Event], None]) -> None:
@@ -94,10 +94,11 @@ class BackgroundThread:
     def stop(self, timeout_seconds: float | None = None) -> bool:
         """Set the event and wait for the thread; returns whether it has ended."""
         self._stopping.set()
-        if self._thread is None:
+        thread = self._thread
+        if thread is None:
             return True
-        self._thread.join(timeout_seconds)
-        ended = not self._thread.is_alive()
-        if ended:
-            self._thread = None
-        return ended
+        thread.join(timeout_seconds)
+        if thread.is_alive():
+            return False
+        self._thread = None
+        return True

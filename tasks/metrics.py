@@ -10,8 +10,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.registry import Collector
 
 from facerec import __version__
-from facerec.engine.process import Batch, Failure
-from facerec.engine.supervisor import SupervisedEngine
+from facerec.engine.process import Failure
+from facerec.engine.supervisor import Batch, SupervisedEngine
 from facerec.gallery.cache import GalleryCache
 from facerec.messages import Outcome, WorkerState
 from facerec.observability.metrics import ProcessSum, ended_children_seconds

@@ -20,8 +20,7 @@ from facerec.celery import app
 from facerec.celery_sqs import dead_letter_writer
 from facerec.celery_sqs.consumer_gate import INTAKE
 from facerec.engine.child import REAL_ANALYSER
-from facerec.engine.cores import available_cores
-from facerec.engine.loading import load_artefact
+from facerec.engine.loading import available_cores, load_artefact
 from facerec.engine.supervisor import SupervisedEngine
 from facerec.errors import FacerecError
 from facerec.gallery.cache import GalleryCache
@@ -74,7 +73,9 @@ class Worker:
             metrics = WorkerMetrics()
             dead_letter_writer.WATCHERS.add(metrics.cast_off)
             resources.callback(dead_letter_writer.WATCHERS.discard, metrics.cast_off)
-            engine = SupervisedEngine(settings, artefact.directory, factory=factory, watch=metrics)
+            engine = SupervisedEngine(
+                settings, artefact.directory, factory=factory, on_batch=metrics.batch, on_replaced=metrics.replaced
+            )
             resources.callback(engine.close)
             engine.start()
             gallery = GalleryCache(

@@ -1,4 +1,4 @@
-"""The images that wait for an engine, and how they are put together to batches."""
+"""The images that wait for an engine child, and how they form batches."""
 
 import threading
 import time
@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING
 
 from model.header import MEGAPIXEL, InvalidImage, read_header
 
+if TYPE_CHECKING:
+    from model.faces import ImageAnalysis
+
 
 def megapixels(image: bytes, unknown: float, most: float) -> float:
-    """The megapixels of a picture; 0 for one of more than `most` and for what is none: it is refused, not decoded.
+    """Return a picture's megapixels; 0 if it will be refused: it has more than `most`, or is no picture.
 
-    Only the headers of JPEG and PNG are read, which Pillow does in Python. Those of WebP and HEIF are parsed by native
-    code, which is for the engine's children alone (docs/adr/0002-engine-child.md): they count as `unknown`.
+    JPEG and PNG headers are read by Pillow in Python. Native code parses those of WebP and HEIF, which only the engine
+    children may run (docs/adr/0002-engine-child.md): these count as `unknown`.
     """
     if image[8:12] == b"WEBP" or image[4:8] == b"ftyp":
         return unknown
@@ -26,38 +29,25 @@ def megapixels(image: bytes, unknown: float, most: float) -> float:
     return header.width * header.height / MEGAPIXEL
 
 
-if TYPE_CHECKING:
-    from model.faces import ImageAnalysis
-
-
 @dataclass(eq=False, slots=True)
 class QueuedImage:
-    """An image, the caller who waits for its answer, and how many batches with it in them failed."""
+    """An image, its caller's future, and how many of its batches failed."""
 
     data: bytes
     megapixels: float = 0.0
-    """What it will have when it is decoded, as far as its header tells."""
+    request_id: str | None = None
+    """For the log."""
     answer: "Future[ImageAnalysis]" = field(default_factory=Future)
     failures: int = 0
-    came_at: float = 0.0
-    """When it was queued, in seconds of the queue's clock."""
-    request_id: str | None = None
-    """Whose image it is, for the log."""
+    queued_at: float = 0.0
+    """In seconds of the queue's clock."""
     streamed: bool = False
-    """Whether the image before it came so shortly before that another one is likely to follow."""
-
-    @property
-    def suspect(self) -> bool:
-        """Whether it may be what made a batch fail; it goes alone then, so that it takes no neighbour with it."""
-        return self.failures > 0
+    """Whether it came so soon after the image before it that another one is likely to follow."""
 
 
 @dataclass(frozen=True, slots=True)
 class QueueLimits:
-    """How large a batch may be, how long it may wait for its next image, and how much may be queued.
-
-    One image always passes, however large it is.
-    """
+    """Limits of a batch, of its wait for another image, and of the queue; one image always passes."""
 
     batch_images: int
     batch_megapixels: float
@@ -67,11 +57,11 @@ class QueueLimits:
 
 
 class ImageQueue:
-    """First in, first out; suspects come first and alone. Safe for many threads.
+    """First in, first out; images of a failed batch come first and alone. Safe for many threads.
 
-    Whoever puts an image waits while the queue is full. Whoever takes gets what is there at once, unless images are
-    streaming in: one that came within `window_seconds` after the one before it waits so long for others to join it, if
-    there is another one already or another taker is at work. So a single client on an idle engine never waits.
+    `put` waits while the queue is full. `take` returns at once with the images there are, unless images are streaming
+    in: an image that came within `window_seconds` of the one before it waits for that time for others, if another image
+    waits or another taker is busy. A single client with an idle engine never waits.
     """
 
     def __init__(self, limits: QueueLimits, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -79,34 +69,34 @@ class ImageQueue:
         self._clock = clock
         self._images: deque[QueuedImage] = deque()
         self._bytes = 0
-        self._takers = 0
-        self._at_work: set[int] = set()
-        self._last_came_at = float("-inf")
+        self._waiting_takers = 0
+        self._busy_takers: set[int] = set()
+        self._last_put_at = float("-inf")
         self._changed = threading.Condition()
         self._closed: Exception | None = None
 
     @property
     def waiting(self) -> int:
-        """How many images no taker has taken yet."""
+        """How many images wait for a taker."""
         return len(self._images)
 
     def put(self, image: QueuedImage) -> None:
-        """Add an image, as soon as there is room; it fails at once when the queue is closed."""
+        """Add an image when there is room; once the queue is closed, the image fails."""
         with self._changed:
             self._changed.wait_for(lambda: self._closed is not None or self._has_room(image))
             if self._closed is None:
-                image.came_at = self._clock()
-                image.streamed = image.came_at - self._last_came_at <= self._limits.window_seconds
-                self._last_came_at = image.came_at
+                image.queued_at = self._clock()
+                image.streamed = image.queued_at - self._last_put_at <= self._limits.window_seconds
+                self._last_put_at = image.queued_at
                 self._images.append(image)
                 self._bytes += len(image.data)
-                # All, because the one that is woken may turn out to have lost its child.
+                # Notify all: the child of a single notified taker may have ended.
                 self._changed.notify_all()
                 return
         image.answer.set_exception(self._closed)
 
     def put_back(self, images: list[QueuedImage]) -> None:
-        """Return images that were taken, to the front; they do not wait for room, nor for others."""
+        """Return taken images to the front; they wait neither for room nor for other images."""
         with self._changed:
             if self._closed is None:
                 for image in images:
@@ -119,15 +109,15 @@ class ImageQueue:
             image.answer.set_exception(self._closed)
 
     def take(self, unless: Callable[[], bool]) -> list[QueuedImage] | None:
-        """The next batch, as soon as there is one; nothing once the queue is closed.
+        """Wait for the next batch and return it; `None` once the queue is closed, an empty list if `unless` is true.
 
-        An empty batch means that `unless` came true; it is looked at again after each `wake`. Takers that wait at the
-        same time share what is there. Each taker is a thread, which is at work from one `take` to its next.
+        `wake` makes it check `unless` again. Takers that wait at the same time share the images. Each taker is a
+        thread, and it is busy from one `take` to its next.
         """
         with self._changed:
-            self._takers += 1
-            self._at_work.discard(threading.get_ident())
-            self._changed.notify_all()  # another one may have waited only because this one was at work
+            self._waiting_takers += 1
+            self._busy_takers.discard(threading.get_ident())
+            self._changed.notify_all()  # another taker may wait only because this one was busy
             try:
                 while True:
                     self._changed.wait_for(lambda: self._images or self._closed is not None or unless())
@@ -137,18 +127,18 @@ class ImageQueue:
                         return []
                     remaining = self._window_ends_at() - self._clock()
                     if remaining <= 0:
-                        return self._popped()
+                        return self._batch()
                     self._changed.wait(remaining)
             finally:
-                self._takers -= 1
+                self._waiting_takers -= 1
 
     def wake(self) -> None:
-        """Make every `take` look at its `unless` again."""
+        """Make every `take` check its `unless` again."""
         with self._changed:
             self._changed.notify_all()
 
     def close(self, reason: Exception) -> None:
-        """Fail what waits and whatever comes later with the reason; only the first call counts."""
+        """Fail the queued images, and all later ones, with the reason; only the first call counts."""
         with self._changed:
             if self._closed is not None:
                 return
@@ -160,35 +150,35 @@ class ImageQueue:
             image.answer.set_exception(reason)
 
     def wait_closed(self, seconds: float) -> bool:
-        """Wait up to a time for the queue to close; returns whether it has."""
+        """Wait up to this time for the queue to close; returns whether it has."""
         with self._changed:
             return self._changed.wait_for(lambda: self._closed is not None, seconds)
 
     def _has_room(self, image: QueuedImage) -> bool:
-        if not self._images:
-            return True
         limits = self._limits
-        return self._bytes + len(image.data) <= limits.queued_bytes and len(self._images) < limits.queued_images
+        return not self._images or (
+            self._bytes + len(image.data) <= limits.queued_bytes and len(self._images) < limits.queued_images
+        )
 
     def _window_ends_at(self) -> float:
-        """Until when the first image waits for others; a time that is over where it need not."""
+        """Until when the first image waits for others; in the past if it does not wait."""
         first, limits = self._images[0], self._limits
         joinable = len(self._images) < limits.batch_images and first.megapixels < limits.batch_megapixels
-        if first.streamed and joinable and (len(self._images) > 1 or self._at_work):
-            return first.came_at + limits.window_seconds
+        if first.streamed and joinable and (len(self._images) > 1 or self._busy_takers):
+            return first.queued_at + limits.window_seconds
         return float("-inf")
 
-    def _popped(self) -> list[QueuedImage]:
-        # Takers that wait get equal shares: cores that compute at the same time beat one with a larger batch.
-        share = min(self._limits.batch_images, -(-len(self._images) // self._takers))
+    def _batch(self) -> list[QueuedImage]:
+        # Equal shares for the waiting takers: two cores with half a batch each are faster than one with all of it.
+        share = min(self._limits.batch_images, -(-len(self._images) // self._waiting_takers))
         batch = [self._images.popleft()]
-        megapixels = batch[0].megapixels
-        while self._images and len(batch) < share and not batch[0].suspect and not self._images[0].suspect:
-            megapixels += self._images[0].megapixels
-            if megapixels > self._limits.batch_megapixels:
+        total = batch[0].megapixels
+        while self._images and len(batch) < share and not batch[0].failures and not self._images[0].failures:
+            total += self._images[0].megapixels
+            if total > self._limits.batch_megapixels:
                 break
             batch.append(self._images.popleft())
         self._bytes -= sum(len(image.data) for image in batch)
-        self._at_work.add(threading.get_ident())
+        self._busy_takers.add(threading.get_ident())
         self._changed.notify_all()  # there is room
         return batch

@@ -1,4 +1,4 @@
-"""The supervisor's side of one child: start it, exchange messages under a deadline, notice its death, leave nothing."""
+"""The supervisor's side of one child: start it, exchange messages under a deadline, notice its end, leave nothing."""
 
 import multiprocessing
 import signal
@@ -6,54 +6,15 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 
-from facerec.engine.child import BatchFailed, EngineSpec, Ready, Refused
+from facerec.engine.child import EngineSpec, Failed, Ready
 
-
-class Failure(StrEnum):
-    """Why a batch failed as a whole."""
-
-    CRASHED = "crashed"
-    OVERRAN = "overran"
-    RAISED = "raised"
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """What one engine child took at once, and how it ended."""
-
-    waited_seconds: tuple[float, ...]
-    """How long each of its images had waited for a child."""
-    seconds: float
-    failure: Failure | None = None
-
-
-class EngineWatch(Protocol):
-    """Is told by the threads that feed the children; it must be quick, and must not raise."""
-
-    def batch(self, batch: Batch) -> None:
-        """A batch is over."""
-
-    def replaced(self) -> None:
-        """A child that had ended has a successor."""
-
-
-class _Nobody:
-    def batch(self, batch: Batch) -> None:
-        """Forget it."""
-
-    def replaced(self) -> None:
-        """Forget it."""
-
-
-NOBODY: EngineWatch = _Nobody()
-"""Nobody listens."""
 log = structlog.get_logger(__name__)
+
 _BOOT = (
     "import sys; from multiprocessing.connection import Connection; pipe = Connection(int(sys.argv[1])); "
     "sys.path[:] = pipe.recv(); from facerec.engine.child import run; run(pipe)"
@@ -61,27 +22,41 @@ _BOOT = (
 _CLOSE_SECONDS = 2
 
 
+class Failure(StrEnum):
+    """Why a whole batch failed."""
+
+    CRASHED = "crashed"
+    OVERRAN = "overran"
+    RAISED = "raised"
+
+
 class EngineRefused(Exception):
     """The child cannot load; the text is one sentence."""
 
 
 class EngineDied(Exception):
-    """The child is gone; the text ends the sentence "the engine …"."""
+    """The child has ended; the text ends the sentence "the engine …"."""
+
+    failure = Failure.CRASHED
 
 
 class EngineOverran(EngineDied):
-    """The child did not answer in time, and was ended."""
+    """The child did not answer before the deadline and was killed."""
+
+    failure = Failure.OVERRAN
 
 
-class EngineStumbled(Exception):
-    """The batch raised in the child, which lives on; the text ends the sentence "the engine …"."""
+class EngineRaised(Exception):
+    """The batch raised in the child, which goes on; the text ends the sentence "the engine …"."""
+
+    failure = Failure.RAISED
 
 
 class EngineProcess:
     """One engine child: a fresh interpreter (no fork), which imports neither Celery nor the worker's main module.
 
-    One thread at a time may use it, and the thread that makes it must outlive it: the kernel ends the child with that
-    thread. `on_exit` is called from another thread as soon as the child has ended, however that came about.
+    One thread at a time may use it. The thread that creates it must outlive it: the kernel kills the child with that
+    thread. `on_exit` is called from another thread as soon as the child has ended for any reason.
     """
 
     def __init__(self, spec: EngineSpec, on_exit: Callable[[], None]) -> None:
@@ -91,7 +66,7 @@ class EngineProcess:
         self._pipe, theirs = multiprocessing.Pipe()
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603 - our own interpreter, with a constant program
-                # -P: the folder it is started in must not shadow modules. What it prints goes where our errors go.
+                # -P: files in the working directory must not shadow modules. Standard output goes to standard error.
                 [sys.executable, "-P", "-X", "faulthandler", "-c", _BOOT, str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
@@ -101,7 +76,7 @@ class EngineProcess:
         self._reaper.start()
 
     def ended(self) -> bool:
-        """Whether the child has ended, as far as is known; `on_exit` says when that changes."""
+        """Whether the child has ended; `on_exit` follows the change."""
         return self._process.returncode is not None
 
     @property
@@ -110,29 +85,29 @@ class EngineProcess:
         return self._process.pid
 
     def load(self, seconds: float) -> Ready:
-        """Have the engine loaded, within the time; raises `EngineRefused` or `EngineDied`."""
+        """Wait until the engine is loaded; raises `EngineRefused` or `EngineDied`."""
         answer = self._exchange([sys.path, self._spec], seconds)
-        if isinstance(answer, Refused):
+        if isinstance(answer, Failed):
             log.debug("engine_refused", reason=answer.reason, traceback=answer.traceback)
             raise EngineRefused(answer.reason)
         ready: Ready = answer
         return ready
 
     def analyse(self, images: list[bytes], seconds: float) -> list[Any]:
-        """One answer per image, within the time for all of them; raises `EngineDied` or `EngineStumbled`."""
+        """Return one answer per image; `seconds` is for the whole batch. Raises `EngineDied` or `EngineRaised`."""
         answer = self._exchange([images], seconds)
-        if isinstance(answer, BatchFailed):
+        if isinstance(answer, Failed):
             log.error("engine_raised", reason=answer.reason, traceback=answer.traceback)
-            raise EngineStumbled(answer.reason)
+            raise EngineRaised(answer.reason)
         answers: list[Any] = answer
         return answers
 
     def kill(self) -> None:
-        """End the child now; whoever waits for its answer gets `EngineDied`."""
+        """Kill the child; a thread that waits for its answer gets `EngineDied`."""
         self._process.kill()
 
     def close(self) -> None:
-        """Let the child end, by force where it does not listen; no process, thread or descriptor stays behind."""
+        """Let the child end, and kill it if it does not; no process, thread or descriptor remains."""
         self._pipe.close()
         self._reaper.join(_CLOSE_SECONDS)
         if self._reaper.is_alive():
@@ -140,7 +115,7 @@ class EngineProcess:
             self._reaper.join()
 
     def _exchange(self, messages: list[Any], seconds: float) -> Any:
-        # The timer covers every way to get stuck: a child that computes for ever, stops reading, or answers in part.
+        # The timer covers a child that computes for ever, stops reading, or sends a part of an answer.
         timer = threading.Timer(seconds, self._overrun)
         timer.daemon = True
         timer.start()
@@ -149,8 +124,8 @@ class EngineProcess:
                 self._pipe.send(message)
             return self._pipe.recv()
         except Exception as exc:
-            # The pipe is closed, broken in the middle of an answer (OSError), or brought no answer that can be read:
-            # whatever came is not to be trusted, nor is a child that may hang in its exit.
+            # The pipe was closed, broke within an answer (OSError), or brought an answer that cannot be unpickled. The
+            # child cannot be trusted any more, and it may hang in its exit.
             self.kill()
             self._reaper.join()
             died = EngineOverran if self._overran else EngineDied
@@ -159,7 +134,7 @@ class EngineProcess:
             timer.cancel()
             timer.join()
             if self._overran:
-                self._reaper.join()  # also after an answer in the last moment: the next batch shall see that it ended
+                self._reaper.join()  # the answer may have come just before: the next batch must see that it ended
 
     def _overrun(self) -> None:
         self._overran = True

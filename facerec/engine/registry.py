@@ -1,7 +1,7 @@
-"""The shelf of model artefacts in a bucket: one machine builds and pushes, every instance pulls at its boot.
+"""Model artefacts in a bucket: one machine builds and pushes a model, every instance pulls it at its boot.
 
-Under `models/<model id>/` lie `model.json` and the graphs by the hash of their content, so that a push never changes
-what a pull is reading; `models/current.json` points to the model in use and is written last.
+`models/<model id>/` has `model.json`, and the graphs under the hashes of their content: a push never changes what a
+pull is reading. `models/current.json` names the model in use and is written last.
 """
 
 import json
@@ -9,7 +9,6 @@ from pathlib import Path
 
 from facerec.errors import ConfigurationError, ObjectMissing
 from facerec.ports import ObjectStore
-from facerec.text import megabytes
 from model.artefact import (
     HEADER,
     Artefact,
@@ -27,9 +26,9 @@ _JSON, _BINARY = "application/json", "application/octet-stream"
 
 
 def push(store: ObjectStore, bucket: str, artefact: Artefact, report: Report = silent) -> int:
-    """Upload what the bucket lacks and make this model the current one; returns the bytes sent.
+    """Upload the files that the bucket lacks and make this model the current one; returns the bytes sent.
 
-    Idempotent. Raises `ArtefactInvalid` for a damaged artefact, of which nothing is sent, and what the store raises.
+    Idempotent. Raises `ArtefactInvalid` for a damaged artefact, before anything is sent, and the store's errors.
     """
     artefact.verify()
     sent = 0
@@ -38,11 +37,10 @@ def push(store: ObjectStore, bucket: str, artefact: Artefact, report: Report = s
         if store.exists(bucket, key):
             report(f"{name} is there already", 1.0)
             continue
-        report(f"sending {name} ({megabytes(stamp.size_bytes)})", None)
+        report(f"sending {name} ({stamp.size_bytes / 1e6:.1f} MB)", None)
         store.put(bucket, key, artefact.path(name).read_bytes(), _BINARY)
         sent += stamp.size_bytes
-    header = (artefact.directory / HEADER).read_bytes()
-    store.put(bucket, _header_key(artefact.model_id), header, _JSON)
+    store.put(bucket, _header_key(artefact.model_id), (artefact.directory / HEADER).read_bytes(), _JSON)
     store.put(bucket, CURRENT, json.dumps({"model_id": artefact.model_id}).encode(), _JSON)
     return sent
 
@@ -50,11 +48,11 @@ def push(store: ObjectStore, bucket: str, artefact: Artefact, report: Report = s
 def pull(
     store: ObjectStore, bucket: str, directory: Path, model_id: str | None = None, report: Report = silent
 ) -> Artefact:
-    """Bring the current model, or the one named, into the directory; returns it verified.
+    """Fetch the current or the named model into the directory and return it verified.
 
-    Graphs that are there already and intact are kept, and a directory that has it all is not touched. What is there is
-    replaced whole or not at all. Raises `ConfigurationError` when the bucket has no such model or holds a damaged
-    one, `BuildFailed` when the directory holds other files, and what the store raises.
+    Intact graphs in the directory are kept; a complete model is not touched; any other is replaced whole or not at all.
+    Raises `ConfigurationError` if the bucket has no such model or a damaged one, `BuildFailed` if the directory holds
+    other files, and the store's errors.
     """
     wanted = model_id or _current(store, bucket)
     header = _fetch(store, bucket, _header_key(wanted), f"there is no model {wanted!r} in bucket {bucket!r}")
@@ -75,20 +73,19 @@ def pull(
 
 
 def _graph(store: ObjectStore, bucket: str, artefact: Artefact, name: str, report: Report) -> bytes:
-    """Return a graph from the directory if it is intact there, else from the bucket."""
-    here, stamp = artefact.directory / name, artefact.files[name]
-    if here.is_file() and file_sha256(here) == stamp.sha256:
+    """Return a graph from the directory if it is intact there, and from the bucket otherwise."""
+    local, stamp = artefact.directory / name, artefact.files[name]
+    if local.is_file() and file_sha256(local) == stamp.sha256:
         report(f"{name} is there already", 1.0)
-        return here.read_bytes()
-    report(f"fetching {name} ({megabytes(stamp.size_bytes)})", None)
+        return local.read_bytes()
+    report(f"fetching {name} ({stamp.size_bytes / 1e6:.1f} MB)", None)
     missing = f"{name} of model {artefact.model_id!r} is missing in bucket {bucket!r}"
     return _fetch(store, bucket, _graph_key(artefact.model_id, name, stamp), missing)
 
 
 def _complete(directory: Path, header: bytes) -> bool:
     try:
-        artefact = Artefact.load(directory)
-        artefact.verify()
+        Artefact.load(directory).verify()
     except ArtefactError:
         return False
     return (directory / HEADER).read_bytes() == header

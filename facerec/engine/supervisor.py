@@ -1,29 +1,22 @@
-"""`FaceEngine` over supervised children: one per core, replaced when it crashes or overruns its deadline."""
+"""`FaceEngine` over supervised children: one per core, replaced when it crashes or exceeds its deadline.
 
-import dataclasses
-import threading
+It does not use the supervisor of `facerec.processes`: these children answer over a pipe, with a deadline per batch.
+"""
+
 import time
-from collections.abc import Iterable
+from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
 
+from facerec.background import BackgroundThread
 from facerec.engine.child import REAL_ANALYSER, EngineSpec, Ready
-from facerec.engine.cores import available_cores
 from facerec.engine.image_queue import ImageQueue, QueuedImage, QueueLimits, megapixels
-from facerec.engine.process import (
-    NOBODY,
-    Batch,
-    EngineDied,
-    EngineOverran,
-    EngineProcess,
-    EngineRefused,
-    EngineStumbled,
-    EngineWatch,
-    Failure,
-)
+from facerec.engine.loading import available_cores
+from facerec.engine.process import EngineDied, EngineProcess, EngineRaised, EngineRefused, Failure
 from facerec.errors import ConfigurationError, EngineFailure, FacerecError, Transient
 from facerec.settings import Settings
 from facerec.settings.tiers import WorkerSettings
@@ -35,18 +28,28 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 _RESTART_DELAYS_SECONDS = (0.0, 1.0, 5.0)
-"""Attempts to replace a child, for causes that pass, such as a lack of memory; after them the worker gives up."""
+"""Attempts to replace a child, for causes that pass, such as a lack of memory; then the engine gives up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One batch and how it ended."""
+
+    waited_seconds: tuple[float, ...]
+    """How long each image had waited for a child."""
+    seconds: float
+    failure: Failure | None = None
 
 
 class SupervisedEngine:
-    """`FaceEngine`: each child takes what is queued when it is free, and waits shortly while images stream in.
+    """`FaceEngine`: a free child takes the queued images, and waits shortly for more while images stream in.
 
-    A batch has up to `worker.batch_max` images of `worker.batch_max_megapixels` together; see `image_queue` for which.
-    It has `worker.task_time_limit_seconds` in all, however many images are in it: one image that hangs must not
-    hold its neighbours longer than that. When the batch fails (the child crashed, overran or raised) each of its images
-    is tried again alone. One that fails alone, too, is the culprit and gets `EngineFailure`; the others get theirs.
+    `image_queue` forms the batches. A batch has `worker.task_time_limit_seconds`, whatever its size: an image that
+    hangs must not delay its neighbours for longer. When a batch fails (the child crashed, exceeded the deadline or
+    raised), each of its images is tried again alone. An image that fails alone is the culprit: `EngineFailure`.
 
-    `start` first, `close` at the end; `analyse` from any thread in between. `watch` is told of every batch.
+    `start` first, `close` at the end; `analyse` from any thread in between. `on_batch` and `on_replaced` are called by
+    the threads that feed the children, after each batch and each replacement; they must be quick and must not raise.
     """
 
     def __init__(
@@ -55,7 +58,8 @@ class SupervisedEngine:
         artefact_dir: Path,
         *,
         factory: str = REAL_ANALYSER,
-        watch: EngineWatch = NOBODY,
+        on_batch: Callable[[Batch], None] = lambda _: None,
+        on_replaced: Callable[[], None] = lambda: None,
     ) -> None:
         spec = EngineSpec(
             artefact_dir=artefact_dir,
@@ -67,38 +71,52 @@ class SupervisedEngine:
             precision=settings.precision,
             factory=factory,
         )
-        self._limits = settings.worker
+        limits = settings.worker
+        self._batch_megapixels = limits.batch_max_megapixels
         self._max_megapixels = settings.max_megapixels
-        self._queue = ImageQueue(_queue_limits(settings.worker))
-        count = settings.worker.engines or available_cores()
-        self._lanes = [_Lane(index, spec, settings, self._queue, watch) for index in range(count)]
-        self._ready: Ready | None = None
+        self._queue = ImageQueue(
+            QueueLimits(
+                batch_images=limits.batch_max,
+                batch_megapixels=limits.batch_max_megapixels,
+                window_seconds=limits.batch_window_ms / 1000,
+                queued_images=limits.queue_max_images,
+                queued_bytes=limits.queue_max_bytes,
+            )
+        )
+        self._feeders = [
+            _Feeder(index, spec, limits, self._queue, on_batch, on_replaced)
+            for index in range(limits.engines or available_cores())
+        ]
 
     def start(self) -> None:
-        """Return when every child is loaded and warm; raises `ConfigurationError` when one cannot be."""
-        for lane in self._lanes:
-            lane.start()
+        """Return when every child is loaded and warm; raises `ConfigurationError` if one cannot be."""
+        for feeder in self._feeders:
+            feeder.thread.start()
         try:
-            self._ready = _same(lane.ready.result() for lane in self._lanes)
+            loaded = {feeder.ready.result() for feeder in self._feeders}
         except BaseException:
             self.close()
             raise
-        log.info("engines_ready", engines=len(self._lanes), available_cores=available_cores())
+        if len(loaded) > 1:
+            self.close()
+            raise ConfigurationError("the model was replaced while the engine started: start again")
+        self._ready = loaded.pop()
+        log.info("engines_ready", engines=len(self._feeders), available_cores=available_cores())
 
     @property
     def name(self) -> str:
         """`openvino`, `onnxruntime` or `torch`."""
-        return self._loaded.name
+        return self._ready.name
 
     @property
     def precision(self) -> str:
-        """What its numbers are: `fp32`, `bf16`."""
-        return self._loaded.precision
+        """The number format of the networks: `fp32` or `bf16`."""
+        return self._ready.precision
 
     @property
     def model_id(self) -> str:
-        """Which model its embeddings belong to."""
-        return self._loaded.model_id
+        """The model of the embeddings."""
+        return self._ready.model_id
 
     @property
     def waiting(self) -> int:
@@ -106,99 +124,71 @@ class SupervisedEngine:
         return self._queue.waiting
 
     def pids(self) -> list[int]:
-        """The process ids of the children, as far as they run."""
-        return [lane.pid for lane in self._lanes if lane.pid is not None]
+        """The process ids of the children."""
+        return [feeder.pid for feeder in self._feeders if feeder.pid is not None]
 
     def analyse(self, image: bytes) -> "ImageAnalysis":
         """Decode, detect and embed; `timings_ms` also has the `wait` for a child.
 
-        Raises `InvalidImage`; `EngineFailure` for a culprit; `Transient` after `close`; and `ConfigurationError` once
-        a child could not be replaced: then this engine is of no more use, and the process should end. Waits while
-        `worker.queue_max_images` or `worker.queue_max_bytes` are queued.
+        Waits while `worker.queue_max_images` or `worker.queue_max_bytes` are queued. Raises `InvalidImage`,
+        `EngineFailure` for a culprit, `Transient` after `close`, and `ConfigurationError` once a child could not be
+        replaced: the process should end then.
         """
-        queued = QueuedImage(image, megapixels(image, self._limits.batch_max_megapixels, self._max_megapixels))
-        queued.request_id = structlog.contextvars.get_contextvars().get("request_id")
+        request_id = structlog.contextvars.get_contextvars().get("request_id")
+        size = megapixels(image, self._batch_megapixels, self._max_megapixels)
+        queued = QueuedImage(image, size, request_id)
         self._queue.put(queued)
         return queued.answer.result()
 
     def close(self) -> None:
-        """Fail what is queued with `Transient`, finish the batches in hand, which have a deadline, end the children."""
+        """Fail queued images with `Transient`, finish the running batches, which have a deadline, end the children."""
         self._queue.close(Transient("the engine is shutting down; the task is delivered again"))
-        for lane in self._lanes:
-            lane.close()
-
-    @property
-    def _loaded(self) -> Ready:
-        if self._ready is None:
-            raise RuntimeError("start() comes first")
-        return self._ready
+        for feeder in self._feeders:
+            feeder.close()
 
 
-def _queue_limits(settings: WorkerSettings) -> QueueLimits:
-    return QueueLimits(
-        batch_images=settings.batch_max,
-        batch_megapixels=settings.batch_max_megapixels,
-        window_seconds=settings.batch_window_ms / 1000,
-        queued_images=settings.queue_max_images,
-        queued_bytes=settings.queue_max_bytes,
-    )
+@dataclass(eq=False)
+class _Feeder:
+    """The thread that feeds one child, and replaces it when it has ended."""
 
+    index: int
+    spec: EngineSpec
+    limits: WorkerSettings
+    queue: ImageQueue
+    on_batch: Callable[[Batch], None]
+    on_replaced: Callable[[], None]
+    ready: Future[Ready] = field(default_factory=Future)
+    pid: int | None = None
+    loading: EngineProcess | None = None
 
-def _same(loaded: Iterable[Ready]) -> Ready:
-    different = set(loaded)
-    if len(different) > 1:
-        raise ConfigurationError("the model was replaced while the engine started: start again")
-    return different.pop()
-
-
-def _failure(exc: EngineDied | EngineStumbled) -> Failure:
-    if isinstance(exc, EngineStumbled):
-        return Failure.RAISED
-    return Failure.OVERRAN if isinstance(exc, EngineOverran) else Failure.CRASHED
-
-
-class _Lane:
-    """One child at a time, and the thread that feeds it."""
-
-    def __init__(self, index: int, spec: EngineSpec, settings: Settings, queue: ImageQueue, watch: EngineWatch) -> None:
-        self.ready: Future[Ready] = Future()
-        self.pid: int | None = None
-        self._spec = spec
-        self._limits = settings.worker
-        self._queue = queue
-        self._watch = watch
-        self._log = log.bind(engine_child=index)
-        self._loading: EngineProcess | None = None
-        self._thread = threading.Thread(target=self._run, name=f"engine-{index}", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
+    def __post_init__(self) -> None:
+        self.thread = BackgroundThread(f"engine-{self.index}", lambda _: self._run())
+        self.log = log.bind(engine_child=self.index)
 
     def close(self) -> None:
-        """Wait for the thread's end; the queue is closed already. A child that is still loading does not hold it up."""
-        if (loading := self._loading) is not None:
+        """Wait for the thread to end, after the queue was closed; a child that is still loading is killed."""
+        if (loading := self.loading) is not None:
             loading.kill()
-        if self._thread.ident is not None:
-            self._thread.join()
+        self.thread.stop()
 
     def _run(self) -> None:
         try:
             self._serve(self._launch())
         except FacerecError as exc:
             self._give_up(exc)
-        except Exception as exc:  # noqa: BLE001 - a thread that ends without a word would leave its callers waiting
-            self._log.exception("engine_lane_failed")
+        except Exception as exc:  # a thread that ended silently would leave its callers waiting
+            self.log.exception("engine_supervisor_failed")
             self._give_up(ConfigurationError(f"the engine's supervisor failed: {exc!r}; see the log"))
 
     def _serve(self, child: EngineProcess) -> None:
         try:
-            while (batch := self._queue.take(unless=child.ended)) is not None:
+            while (batch := self.queue.take(unless=child.ended)) is not None:
                 if not child.ended():
                     self._analyse(child, batch)
                     continue
-                self._queue.put_back(batch)
+                self.queue.put_back(batch)
                 child.close()
-                if (successor := self._replace()) is None:
+                if (successor := self._replacement()) is None:
                     return
                 child = successor
         finally:
@@ -206,58 +196,51 @@ class _Lane:
 
     def _analyse(self, child: EngineProcess, batch: list[QueuedImage]) -> None:
         request_ids = [image.request_id for image in batch]
-        try:
-            with structlog.contextvars.bound_contextvars(request_ids=request_ids, images=len(batch), pid=child.pid):
+        with structlog.contextvars.bound_contextvars(request_ids=request_ids, images=len(batch), pid=child.pid):
+            try:
                 self._attempt(child, batch)
-        except Exception:
-            # The lane ends with it, and closing the queue reaches only what is in it.
-            self._queue.put_back([image for image in batch if not image.answer.done()])
-            raise
+            except Exception:
+                # This thread ends, and closing the queue fails only the images in it.
+                self.queue.put_back([image for image in batch if not image.answer.done()])
+                raise
 
     def _attempt(self, child: EngineProcess, batch: list[QueuedImage]) -> None:
-        begun = time.monotonic()
-        waited = tuple(begun - image.came_at for image in batch)
+        started = time.monotonic()
+        waited = tuple(started - image.queued_at for image in batch)
         try:
-            answers = child.analyse([image.data for image in batch], self._limits.task_time_limit_seconds)
-        except (EngineDied, EngineStumbled) as exc:
-            self._watch.batch(Batch(waited, time.monotonic() - begun, _failure(exc)))
-            self._log.warning("batch_failed", reason=f"the engine {exc}")
-            self._sort_out(batch, str(exc))
+            answers = child.analyse([image.data for image in batch], self.limits.task_time_limit_seconds)
+        except (EngineDied, EngineRaised) as exc:
+            self.on_batch(Batch(waited, time.monotonic() - started, exc.failure))
+            self.log.warning("batch_failed", reason=f"the engine {exc}")
+            self._retry_alone(batch, str(exc))
             return
-        self._watch.batch(Batch(waited, time.monotonic() - begun))
-        self._log.debug("batch_analysed")
-        self._hand_out(batch, answers, waited)
-
-    def _hand_out(
-        self, batch: list[QueuedImage], answers: "list[ImageAnalysis | InvalidImage]", waited: tuple[float, ...]
-    ) -> None:
+        self.on_batch(Batch(waited, time.monotonic() - started))
+        self.log.debug("batch_analysed")
         for image, answer, seconds in zip(batch, answers, waited, strict=True):
             if isinstance(answer, InvalidImage):
                 image.answer.set_exception(answer)
             else:
-                timings = {"wait": seconds * 1000, **answer.timings_ms}
-                image.answer.set_result(dataclasses.replace(answer, timings_ms=timings))
+                image.answer.set_result(replace(answer, timings_ms={"wait": seconds * 1000, **answer.timings_ms}))
 
-    def _sort_out(self, batch: list[QueuedImage], reason: str) -> None:
-        # A suspect was alone in its batch, so what failed again is the culprit.
+    def _retry_alone(self, batch: list[QueuedImage], reason: str) -> None:
+        # An image that has failed before was alone in its batch: it is the culprit.
         for image in batch:
             image.failures += 1
             if image.failures > 1:
-                image.answer.set_exception(
-                    EngineFailure(f"the engine {reason} on this picture, again when it was alone")
-                )
-        self._queue.put_back([image for image in batch if not image.answer.done()])
+                culprit = EngineFailure(f"the engine {reason} on this picture, again when it was alone")
+                image.answer.set_exception(culprit)
+        self.queue.put_back([image for image in batch if not image.answer.done()])
 
     def _launch(self) -> EngineProcess:
         try:
-            child = self._loading = EngineProcess(self._spec, on_exit=self._queue.wake)
-        except OSError as exc:  # no memory, process or descriptor is left, which may pass
+            child = self.loading = EngineProcess(self.spec, on_exit=self.queue.wake)
+        except OSError as exc:  # memory, processes or descriptors have run out, which may pass
             raise ConfigurationError(f"the engine's process does not start: {exc}") from exc
         self.pid = child.pid
         try:
-            if self._queue.wait_closed(0):
-                child.kill()  # `close` has come and gone before there was a child to kill
-            ready = child.load(self._limits.startup_seconds)
+            if self.queue.wait_closed(0):
+                child.kill()  # `close` was called before there was a child to kill
+            ready = child.load(self.limits.startup_seconds)
         except BaseException as exc:
             child.close()
             if isinstance(exc, EngineRefused):
@@ -268,39 +251,39 @@ class _Lane:
                 ) from exc
             raise
         finally:
-            self._loading = None
-        self._log.debug("engine_ready", pid=child.pid, engine=ready.name)
+            self.loading = None
+        self.log.debug("engine_ready", pid=child.pid, engine=ready.name)
         if not self.ready.done():
             self.ready.set_result(ready)
-            # What was chosen once holds for every successor: a new measurement might tip over on a busy machine.
-            self._spec = dataclasses.replace(self._spec, precision=ready.precision)
+            # Every successor uses the same precision: choosing again might decide differently on a busy machine.
+            self.spec = replace(self.spec, precision=ready.precision)
         elif ready != self.ready.result():
             # Its embeddings would be compared with templates of the other model.
             child.close()
-            raise ConfigurationError(f"the model in {self._spec.artefact_dir} is another than before: start anew")
+            raise ConfigurationError(f"the model in {self.spec.artefact_dir} has changed: start the worker again")
         return child
 
-    def _replace(self) -> EngineProcess | None:
-        """A new child, or nothing when the engine closes meanwhile; raises `ConfigurationError` when it gives up."""
+    def _replacement(self) -> EngineProcess | None:
+        """A new child; `None` if the engine closes. Raises `ConfigurationError` after the last attempt."""
         problem = None
         for attempt, delay in enumerate(_RESTART_DELAYS_SECONDS, start=1):
-            if self._queue.wait_closed(delay):
+            if self.queue.wait_closed(delay):
                 return None
             try:
                 child = self._launch()
             except ConfigurationError as exc:
-                if self._queue.wait_closed(0):
+                if self.queue.wait_closed(0):
                     return None
                 problem = exc
-                self._log.warning("engine_not_replaced", attempt=attempt, reason=str(exc))
+                self.log.warning("engine_not_replaced", attempt=attempt, reason=str(exc))
             else:
-                self._watch.replaced()
-                self._log.info("engine_replaced", pid=child.pid)
+                self.on_replaced()
+                self.log.info("engine_replaced", pid=child.pid)
                 return child
         raise problem or AssertionError("there is at least one attempt")
 
     def _give_up(self, reason: FacerecError) -> None:
         if not self.ready.done():
             self.ready.set_exception(reason)
-        # One lane that cannot be kept up ends the whole engine: a worker that is started anew beats half a worker.
-        self._queue.close(reason)
+        # If one child cannot be kept running, the whole engine ends: a restarted worker is better than half a worker.
+        self.queue.close(reason)

@@ -7,8 +7,8 @@ one is among the images of a batch the engine process ends as a native crash end
 import os
 from collections.abc import Iterator, Sequence
 
-from facerec.engine.analyser import open_analyser
 from facerec.engine.child import Analyser, EngineSpec
+from facerec.engine.loading import open_analyser
 from model.faces import ImageAnalysis
 from model.header import InvalidImage
 from tests.fakes.worker import run_worker

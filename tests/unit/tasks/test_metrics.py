@@ -7,8 +7,8 @@ from uuid import uuid4
 
 import pytest
 
-from facerec.engine.process import Batch, Failure
-from facerec.engine.supervisor import SupervisedEngine
+from facerec.engine.process import Failure
+from facerec.engine.supervisor import Batch, SupervisedEngine
 from facerec.errors import EngineFailure
 from facerec.gallery.cache import GalleryCache
 from facerec.messages import Box, Face, Match, Outcome, RecognitionResult
@@ -129,7 +129,9 @@ def test_the_largest_collections_have_a_series_each(metrics: WorkerMetrics, tmp_
 def test_the_engine_tells_what_it_does(metrics: WorkerMetrics, tmp_path: Path) -> None:
     """A crash is a failed batch and a replacement; the children's memory is counted apart from the worker's own."""
     settings = Settings(worker=WorkerSettings(engines=1))
-    engine = SupervisedEngine(settings, tmp_path, factory=fake.FACTORY, watch=metrics)
+    engine = SupervisedEngine(
+        settings, tmp_path, factory=fake.FACTORY, on_batch=metrics.batch, on_replaced=metrics.replaced
+    )
     occupancy = Occupancy(1)
     with closing(engine):
         engine.start()

@@ -17,7 +17,7 @@ from facerec import bootstrap
 from facerec.accuracy.calibration import TooFewPairs
 from facerec.accuracy.scoring import InvalidPairs
 from facerec.cli import cli
-from facerec.engine import cores
+from facerec.engine import loading
 from facerec.errors import ConfigurationError, FacerecError
 from model.artefact import Artefact
 from model.embedding import Embeddings
@@ -152,7 +152,7 @@ def test_the_engine_computes_as_a_workers_and_takes_the_cores_that_are_ours(
     monkeypatch.setenv("FACEREC_PRECISION", "bf16")
     monkeypatch.setenv("FACEREC_ENGINE", "openvino")
     monkeypatch.setenv("FACEREC_MODEL__CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.setattr(cores, "available_cores", lambda: 3)
+    monkeypatch.setattr(loading, "available_cores", lambda: 3)
     monkeypatch.setattr(bootstrap, "object_store", lambda _settings: InMemoryObjectStore())
     arguments: dict[str, tuple[str | Path, ...]] = {
         "evaluate": ("--pairs", pairs, "--folder", photos),

@@ -7,7 +7,7 @@ from typing import cast
 
 import pytest
 
-from facerec.engine import analyser
+from facerec.engine import loading
 from facerec.engine.child import EngineSpec
 from model.artefact import Artefact
 from model.engines import EngineUnavailable, choose_precision, cpu_flags, open_engine, require_fp32
@@ -76,9 +76,9 @@ def test_the_setting_reaches_the_engine(monkeypatch: pytest.MonkeyPatch, tmp_pat
         told.update(options)
         raise EngineUnavailable("far enough")
 
-    monkeypatch.setattr(analyser, "open_engine", refuse)
-    monkeypatch.setattr(analyser, "Artefact", SimpleNamespace(load=lambda _: None))
+    monkeypatch.setattr("model.engines.open_engine", refuse)
+    monkeypatch.setattr(loading, "Artefact", SimpleNamespace(load=lambda _: None))
     spec = EngineSpec(tmp_path, "openvino", 50, tmp_path, precision="bf16")
     with pytest.raises(EngineUnavailable):
-        analyser.open_analyser(spec)
+        loading.open_analyser(spec)
     assert told["precision"] == "bf16"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from facerec.engine.cores import available_cores
+from facerec.engine.loading import available_cores
 
 
 @pytest.fixture(autouse=True)
