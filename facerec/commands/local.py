@@ -111,11 +111,10 @@ def up(
             probe = next(iter(sorted(Path("examples/probes").glob("*.jpg"))), Path("photo.jpg"))
             where = "" if state == _STATE else f" --state {state}"
             key = '-H "x-api-key: $KEY" ' if system.asks_for_keys else ""
+            needed = "needed: `facerec keys create NAME --scope recognise`, or FACEREC_WEB__AUTH=open"
             rows = {
                 "web": system.web_url,
-                "keys": "needed: `facerec keys create NAME --scope recognise`, or FACEREC_WEB__AUTH=open"
-                if key
-                else "",
+                "keys": needed if key else "",
                 "Flower": system.flower or "",
                 "AWS": system.emulator_url,
                 "logs": str(directory.logs),

@@ -1,11 +1,9 @@
 """Runs ministack with two gaps closed: `python -m facerec.local.ministack_server`.
 
-Crashes: on its own, ministack writes S3 objects to disk at once, but tables, queues and instances only when it ends in
-good order. This wrapper writes them a moment after they change, too. Requests are handled on one event loop, and so is
-the saving: what is saved is consistent.
-
-Long polls: on its own, ministack goes on polling for a client that has left, and hands it the next message, which
-nobody sees until its visibility timeout is over; and its end waits for that poll. This wrapper ends the poll.
+- ministack writes S3 objects to disk at once, but tables, queues and instances only at its orderly end. This wrapper
+  also writes them a moment after they change, on the event loop that handles the requests, so the state is consistent.
+- ministack continues a long poll after its client has left, and delivers the next message to it; its end waits for
+  that poll, too. This wrapper ends the poll.
 """
 
 import asyncio
@@ -25,12 +23,12 @@ _EC2_ACTION = re.compile(rb"(?:^|&)Action=(\w+)")
 _LONG_POLL = b"AmazonSQS.ReceiveMessage"
 _SETTLE_SECONDS = 1.0
 _LARGEST_SHARE = 0.05
-"""Saving a large table takes time, in which no request is answered: at most this share of the whole."""
+"""ministack answers no request while it saves: at most this share of the time."""
 
-_Scope = MutableMapping[str, Any]
-_Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-_Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-_App = Callable[[_Scope, _Receive, _Send], Coroutine[Any, Any, None]]
+_Message = MutableMapping[str, Any]
+_Receive = Callable[[], Awaitable[_Message]]
+_Send = Callable[[_Message], Awaitable[None]]
+_App = Callable[[_Message, _Receive, _Send], Coroutine[Any, Any, None]]
 
 
 class Saver:
@@ -42,13 +40,13 @@ class Saver:
         self._wake = asyncio.Event()
 
     def note(self, service: str, operation: bytes) -> None:
-        """An operation has been answered."""
+        """Note an operation that has been answered."""
         if not operation.startswith(_READING):
             self._changed.add(service)
             self._wake.set()
 
     async def run(self) -> None:
-        """Save what has changed, again and again, until cancelled."""
+        """Save the services that have changed, until cancelled."""
         while True:
             await self._wake.wait()
             await asyncio.sleep(_SETTLE_SECONDS)
@@ -63,7 +61,7 @@ def saving(app: _App) -> _App:
     """The same ASGI app, which saves its state while it runs."""
     saver = Saver()
 
-    async def wrapped(scope: _Scope, receive: _Receive, send: _Send) -> None:
+    async def wrapped(scope: _Message, receive: _Receive, send: _Send) -> None:
         if scope["type"] == "lifespan":
             task = asyncio.create_task(saver.run())
             try:
@@ -71,37 +69,35 @@ def saving(app: _App) -> _App:
             finally:
                 task.cancel()
             return
-        service, _, operation = _target(scope).partition(b".")
+        body = bytearray()
+
+        async def read() -> _Message:
+            message = await receive()
+            body.extend(message.get("body", b""))
+            return message
+
+        from_ec2 = _EC2 in _header(scope, b"authorization")
+        await app(scope, read if from_ec2 else receive, send)
+        service, _, operation = _header(scope, b"x-amz-target").partition(b".")
         if service in _SERVICES:
-            await app(scope, receive, send)
             saver.note(_SERVICES[service], operation)
-        elif _EC2 in _header(scope, b"authorization"):
-            body = bytearray()
-
-            async def read() -> MutableMapping[str, Any]:
-                message = await receive()
-                body.extend(message.get("body", b""))
-                return message
-
-            await app(scope, read, send)
+        elif from_ec2:
             action = _EC2_ACTION.search(body)
             saver.note("ec2", action[1] if action else b"")
-        else:
-            await app(scope, receive, send)
 
     return wrapped
 
 
 def polling_while_connected(app: _App) -> _App:
-    """The same ASGI app, which gives up a receive call when its client has left."""
+    """The same ASGI app, which ends a receive call when its client has left."""
 
-    async def wrapped(scope: _Scope, receive: _Receive, send: _Send) -> None:
-        if _target(scope) != _LONG_POLL:
+    async def wrapped(scope: _Message, receive: _Receive, send: _Send) -> None:
+        if _header(scope, b"x-amz-target") != _LONG_POLL:
             await app(scope, receive, send)
             return
         body_read = asyncio.Event()
 
-        async def read() -> MutableMapping[str, Any]:
+        async def read() -> _Message:
             message = await receive()
             if not message.get("more_body"):
                 body_read.set()
@@ -124,21 +120,12 @@ def polling_while_connected(app: _App) -> _App:
     return wrapped
 
 
-def _target(scope: _Scope) -> bytes:
-    """The `X-Amz-Target` of a request."""
-    return _header(scope, b"x-amz-target")
-
-
-def _header(scope: _Scope, name: bytes) -> bytes:
+def _header(scope: _Message, name: bytes) -> bytes:
     value: bytes = dict(scope.get("headers", ())).get(name, b"")
     return value
 
 
-def main() -> None:
-    """Serve until SIGTERM, as configured by ministack's own variables."""
+if __name__ == "__main__":
+    # Until SIGTERM, as configured by ministack's own variables.
     ministack.app = saving(polling_while_connected(ministack.app))
     ministack.main()
-
-
-if __name__ == "__main__":
-    main()

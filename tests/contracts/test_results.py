@@ -332,6 +332,8 @@ def test_queues_of_the_dead_are_reaped_and_those_of_the_living_are_not(estate: E
     assert estate.names() == {living}
     with pytest.raises(QueueMissing):
         estate.queues.beat(dead)
+    assert estate.queues.create("host:1", dead) == dead
+    estate.queues.beat(dead)
 
 
 def test_nothing_else_is_ever_reaped(estate: Estate) -> None:
