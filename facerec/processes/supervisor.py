@@ -13,7 +13,7 @@ from facerec.errors import FacerecError
 from facerec.processes.addresses import poll_until
 from facerec.processes.children import Command, OrphanReaper, Process, describe_exit, tail
 
-_LOOK_SECONDS = 0.05
+_LOOK_SECONDS = 0.1
 _RUN_GRACE_SECONDS = 3.0
 
 
