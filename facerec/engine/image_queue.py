@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from facerec.settings.tiers import WorkerSettings
 from model.header import MEGAPIXEL, InvalidImage, read_header
 
 if TYPE_CHECKING:
@@ -45,27 +46,17 @@ class QueuedImage:
     """Whether it came so soon after the image before it that another one is likely to follow."""
 
 
-@dataclass(frozen=True, slots=True)
-class QueueLimits:
-    """Limits of a batch, of its wait for another image, and of the queue; one image always passes."""
-
-    batch_images: int
-    batch_megapixels: float
-    window_seconds: float
-    queued_images: int
-    queued_bytes: int
-
-
 class ImageQueue:
     """First in, first out; images of a failed batch come first and alone. Safe for many threads.
 
     `put` waits while the queue is full. `take` returns at once with the images there are, unless images are streaming
-    in: an image that came within `window_seconds` of the one before it waits for that time for others, if another image
-    waits or another taker is busy. A single client with an idle engine never waits.
+    in: an image that came within `batch_window_ms` of the one before it waits for that time for others, if another
+    image waits or another taker is busy. A single client with an idle engine never waits. One image passes every limit.
     """
 
-    def __init__(self, limits: QueueLimits, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, limits: WorkerSettings, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._limits = limits
+        self._window_seconds = limits.batch_window_ms / 1000
         self._clock = clock
         self._images: deque[QueuedImage] = deque()
         self._bytes = 0
@@ -86,7 +77,7 @@ class ImageQueue:
             self._changed.wait_for(lambda: self._closed is not None or self._has_room(image))
             if self._closed is None:
                 image.queued_at = self._clock()
-                image.streamed = image.queued_at - self._last_put_at <= self._limits.window_seconds
+                image.streamed = image.queued_at - self._last_put_at <= self._window_seconds
                 self._last_put_at = image.queued_at
                 self._images.append(image)
                 self._bytes += len(image.data)
@@ -157,25 +148,25 @@ class ImageQueue:
     def _has_room(self, image: QueuedImage) -> bool:
         limits = self._limits
         return not self._images or (
-            self._bytes + len(image.data) <= limits.queued_bytes and len(self._images) < limits.queued_images
+            self._bytes + len(image.data) <= limits.queue_max_bytes and len(self._images) < limits.queue_max_images
         )
 
     def _window_ends_at(self) -> float:
         """Until when the first image waits for others; in the past if it does not wait."""
         first, limits = self._images[0], self._limits
-        joinable = len(self._images) < limits.batch_images and first.megapixels < limits.batch_megapixels
+        joinable = len(self._images) < limits.batch_max and first.megapixels < limits.batch_max_megapixels
         if first.streamed and joinable and (len(self._images) > 1 or self._busy_takers):
-            return first.queued_at + limits.window_seconds
+            return first.queued_at + self._window_seconds
         return float("-inf")
 
     def _batch(self) -> list[QueuedImage]:
         # Equal shares for the waiting takers: two cores with half a batch each are faster than one with all of it.
-        share = min(self._limits.batch_images, -(-len(self._images) // self._waiting_takers))
+        share = min(self._limits.batch_max, -(-len(self._images) // self._waiting_takers))
         batch = [self._images.popleft()]
         total = batch[0].megapixels
         while self._images and len(batch) < share and not batch[0].failures and not self._images[0].failures:
             total += self._images[0].megapixels
-            if total > self._limits.batch_megapixels:
+            if total > self._limits.batch_max_megapixels:
                 break
             batch.append(self._images.popleft())
         self._bytes -= sum(len(image.data) for image in batch)

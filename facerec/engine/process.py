@@ -12,6 +12,7 @@ from typing import Any
 import structlog
 
 from facerec.engine.child import EngineSpec, Failed, Ready
+from facerec.errors import ConfigurationError
 
 log = structlog.get_logger(__name__)
 
@@ -28,10 +29,6 @@ class Failure(StrEnum):
     CRASHED = "crashed"
     OVERRAN = "overran"
     RAISED = "raised"
-
-
-class EngineRefused(Exception):
-    """The child cannot load; the text is one sentence."""
 
 
 class EngineDied(Exception):
@@ -57,6 +54,7 @@ class EngineProcess:
 
     One thread at a time may use it. The thread that creates it must outlive it: the kernel kills the child with that
     thread. `on_exit` is called from another thread as soon as the child has ended for any reason.
+    The constructor raises `ConfigurationError` if the process does not start.
     """
 
     def __init__(self, spec: EngineSpec, on_exit: Callable[[], None]) -> None:
@@ -64,14 +62,15 @@ class EngineProcess:
         self._on_exit = on_exit
         self._overran = False
         self._pipe, theirs = multiprocessing.Pipe()
-        with theirs:
-            self._process = subprocess.Popen(  # noqa: S603 - our own interpreter, with a constant program
-                # -P: files in the working directory must not shadow modules. Standard output goes to standard error.
-                [sys.executable, "-P", "-X", "faulthandler", "-c", _BOOT, str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=sys.__stderr__,
-            )
+        # -P: files in the working directory must not shadow modules. Standard output goes to standard error.
+        command = [sys.executable, "-P", "-X", "faulthandler", "-c", _BOOT, str(theirs.fileno())]
+        try:
+            with theirs:
+                self._process = subprocess.Popen(  # noqa: S603 - our own interpreter, with a constant program
+                    command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=sys.__stderr__
+                )
+        except OSError as exc:  # memory, processes or descriptors have run out, which may pass
+            raise ConfigurationError(f"the engine's process does not start: {exc}") from exc
         self._reaper = threading.Thread(target=self._reap, name="engine-reaper", daemon=True)
         self._reaper.start()
 
@@ -85,11 +84,16 @@ class EngineProcess:
         return self._process.pid
 
     def load(self, seconds: float) -> Ready:
-        """Wait until the engine is loaded; raises `EngineRefused` or `EngineDied`."""
-        answer = self._exchange([sys.path, self._spec], seconds)
+        """Wait until the engine is loaded; raises `ConfigurationError`."""
+        try:
+            answer = self._exchange([sys.path, self._spec], seconds)
+        except EngineDied as exc:
+            raise ConfigurationError(
+                f"the engine does not start: it {exc}; try `facerec model verify` or another FACEREC_ENGINE"
+            ) from exc
         if isinstance(answer, Failed):
-            log.debug("engine_refused", reason=answer.reason, traceback=answer.traceback)
-            raise EngineRefused(answer.reason)
+            log.debug("engine_not_loaded", reason=answer.reason, traceback=answer.traceback)
+            raise ConfigurationError(answer.reason)
         ready: Ready = answer
         return ready
 

@@ -14,9 +14,9 @@ import structlog
 
 from facerec.background import BackgroundThread
 from facerec.engine.child import REAL_ANALYSER, EngineSpec, Ready
-from facerec.engine.image_queue import ImageQueue, QueuedImage, QueueLimits, megapixels
+from facerec.engine.image_queue import ImageQueue, QueuedImage, megapixels
 from facerec.engine.loading import available_cores
-from facerec.engine.process import EngineDied, EngineProcess, EngineRaised, EngineRefused, Failure
+from facerec.engine.process import EngineDied, EngineProcess, EngineRaised, Failure
 from facerec.errors import ConfigurationError, EngineFailure, FacerecError, Transient
 from facerec.settings import Settings
 from facerec.settings.tiers import WorkerSettings
@@ -74,15 +74,7 @@ class SupervisedEngine:
         limits = settings.worker
         self._batch_megapixels = limits.batch_max_megapixels
         self._max_megapixels = settings.max_megapixels
-        self._queue = ImageQueue(
-            QueueLimits(
-                batch_images=limits.batch_max,
-                batch_megapixels=limits.batch_max_megapixels,
-                window_seconds=limits.batch_window_ms / 1000,
-                queued_images=limits.queue_max_images,
-                queued_bytes=limits.queue_max_bytes,
-            )
-        )
+        self._queue = ImageQueue(limits)
         self._feeders = [
             _Feeder(index, spec, limits, self._queue, on_batch, on_replaced)
             for index in range(limits.engines or available_cores())
@@ -232,23 +224,14 @@ class _Feeder:
         self.queue.put_back([image for image in batch if not image.answer.done()])
 
     def _launch(self) -> EngineProcess:
-        try:
-            child = self.loading = EngineProcess(self.spec, on_exit=self.queue.wake)
-        except OSError as exc:  # memory, processes or descriptors have run out, which may pass
-            raise ConfigurationError(f"the engine's process does not start: {exc}") from exc
+        child = self.loading = EngineProcess(self.spec, on_exit=self.queue.wake)
         self.pid = child.pid
         try:
             if self.queue.wait_closed(0):
                 child.kill()  # `close` was called before there was a child to kill
             ready = child.load(self.limits.startup_seconds)
-        except BaseException as exc:
+        except BaseException:
             child.close()
-            if isinstance(exc, EngineRefused):
-                raise ConfigurationError(str(exc)) from exc
-            if isinstance(exc, EngineDied):
-                raise ConfigurationError(
-                    f"the engine does not start: it {exc}; try `facerec model verify` or another FACEREC_ENGINE"
-                ) from exc
             raise
         finally:
             self.loading = None

@@ -1,4 +1,4 @@
-"""The queue in front of the engine's children: batches, windows, shares and bounds."""
+"""The queue in front of the engine children: batches, windows, shares and limits."""
 
 import threading
 from collections.abc import Iterator
@@ -6,10 +6,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from facerec.engine.image_queue import ImageQueue, QueuedImage, QueueLimits
+from facerec.engine.image_queue import ImageQueue, QueuedImage
 from facerec.errors import Transient
+from facerec.settings.tiers import WorkerSettings
 
-FOR_EVER = 100_000.0
+LONG = 1.0  # seconds of a clock that stands still
 Batch = list[QueuedImage] | None
 
 
@@ -24,7 +25,7 @@ class Clock:
 
 
 class Watched(bytes):
-    """Bytes that tell when the queue has looked at their length, which it does holding its lock."""
+    """Bytes that signal when the queue reads their length, which it does with its lock held."""
 
     looked: threading.Semaphore
 
@@ -36,7 +37,7 @@ class Watched(bytes):
 
 @pytest.fixture
 def others() -> Iterator[ThreadPoolExecutor]:
-    """Threads beside the test's own."""
+    """Other threads than the test's."""
     with ThreadPoolExecutor(max_workers=4) as pool:
         yield pool
 
@@ -49,7 +50,14 @@ def clock() -> Clock:
 
 def make(clock: Clock, *, batch: int = 8, window_seconds: float = 0, images: int = 100, size: int = 1000) -> ImageQueue:
     """A queue whose batches hold 8 megapixels."""
-    return ImageQueue(QueueLimits(batch, 8.0, window_seconds, images, size), clock=clock)
+    limits = WorkerSettings(
+        batch_max=batch,
+        batch_max_megapixels=8,
+        batch_window_ms=window_seconds * 1000,
+        queue_max_images=images,
+        queue_max_bytes=size,
+    )
+    return ImageQueue(limits, clock=clock)
 
 
 def put(queue: ImageQueue, *megapixels: float) -> list[QueuedImage]:
@@ -61,12 +69,12 @@ def put(queue: ImageQueue, *megapixels: float) -> list[QueuedImage]:
 
 
 def take(queue: ImageQueue) -> Batch:
-    """Take in the test's own thread."""
+    """Take in the test's thread."""
     return queue.take(unless=lambda: False)
 
 
 def taking(queue: ImageQueue, others: ThreadPoolExecutor) -> "Future[Batch]":
-    """A taker in a thread of its own, which waits already."""
+    """A taker that already waits in another thread."""
     looked = threading.Event()
 
     def look() -> bool:
@@ -78,26 +86,26 @@ def taking(queue: ImageQueue, others: ThreadPoolExecutor) -> "Future[Batch]":
     return taken
 
 
-def test_a_single_image_never_waits(clock: Clock) -> None:
-    """Nothing came shortly before it, so nobody waits for another one, however long the window."""
-    queue = make(clock, window_seconds=10)
+def test_single_image_does_not_wait(clock: Clock) -> None:
+    """No image came shortly before it."""
+    queue = make(clock, window_seconds=1)
     for _ in range(3):
         images = put(queue, 1)
         assert take(queue) == images
-        clock.now += 11
+        clock.now += 2
 
 
-def test_a_client_who_waits_for_each_answer_never_waits_for_others(clock: Clock) -> None:
-    """One image after the other without a pause is no stream: nobody else is there to join."""
-    queue = make(clock, window_seconds=FOR_EVER)
+def test_sequential_client_does_not_wait(clock: Clock) -> None:
+    """No other image waits, and no other taker is busy."""
+    queue = make(clock, window_seconds=LONG)
     for _ in range(3):
         images = put(queue, 1)
         assert take(queue) == images
 
 
-def test_streaming_images_wait_until_the_batch_is_full(clock: Clock, others: ThreadPoolExecutor) -> None:
-    """Images that come one close upon the other go together."""
-    queue = make(clock, batch=3, window_seconds=FOR_EVER)
+def test_streaming_images_wait_for_a_full_batch(clock: Clock, others: ThreadPoolExecutor) -> None:
+    """Images that come close together go together."""
+    queue = make(clock, batch=3, window_seconds=LONG)
     put(queue, 1)
     take(queue)
     first = put(queue, 1, 1)
@@ -106,19 +114,19 @@ def test_streaming_images_wait_until_the_batch_is_full(clock: Clock, others: Thr
     assert taken.result() == first + last
 
 
-def test_nobody_waits_longer_than_the_window(clock: Clock) -> None:
-    """It counts from the coming of the first image, so what has waited for a busy engine goes at once."""
-    queue = make(clock, window_seconds=10)
+def test_wait_ends_with_the_window(clock: Clock) -> None:
+    """The window begins when the first image is queued."""
+    queue = make(clock, window_seconds=1)
     put(queue, 1)
     take(queue)
     images = put(queue, 1, 1)
-    clock.now += 10
+    clock.now += 1
     assert take(queue) == images
 
 
-def test_an_image_waits_while_another_engine_is_at_work(clock: Clock, others: ThreadPoolExecutor) -> None:
-    """Others may come while it computes; when it is free there is no more reason to wait."""
-    queue = make(clock, window_seconds=FOR_EVER)
+def test_streaming_image_waits_while_another_taker_is_busy(clock: Clock, others: ThreadPoolExecutor) -> None:
+    """It goes as soon as that taker is free."""
+    queue = make(clock, window_seconds=LONG)
     put(queue, 1)
     take(queue)
     images = put(queue, 1)
@@ -127,9 +135,9 @@ def test_an_image_waits_while_another_engine_is_at_work(clock: Clock, others: Th
     assert taken.result() == images
 
 
-def test_large_pictures_wait_for_nobody(clock: Clock) -> None:
-    """One that fills a batch by itself has nothing to gain."""
-    queue = make(clock, window_seconds=FOR_EVER)
+def test_large_image_does_not_wait(clock: Clock) -> None:
+    """It fills a batch alone."""
+    queue = make(clock, window_seconds=LONG)
     put(queue, 1)
     take(queue)
     images = put(queue, 9, 9)
@@ -137,15 +145,15 @@ def test_large_pictures_wait_for_nobody(clock: Clock) -> None:
     assert take(queue) == images[1:]
 
 
-def test_a_batch_is_bounded_in_megapixels(clock: Clock) -> None:
-    """What does not fit starts the next batch; nothing overtakes, and a giant goes alone."""
+def test_batch_is_limited_in_megapixels(clock: Clock) -> None:
+    """The order is kept, and a larger image goes alone."""
     queue = make(clock)
     images = put(queue, 3, 5, 0.1, 50, 1, 7)
     assert [take(queue) for _ in range(4)] == [images[:2], images[2:3], images[3:4], images[4:]]
 
 
-def test_idle_engines_share_what_is_there(clock: Clock, others: ThreadPoolExecutor) -> None:
-    """Three images are two and one for two engines, not three and none."""
+def test_waiting_takers_share_the_images(clock: Clock, others: ThreadPoolExecutor) -> None:
+    """Two takers get two images and one, not three and none."""
     queue = make(clock)
     takers = [taking(queue, others), taking(queue, others)]
     with queue._changed:
@@ -153,8 +161,8 @@ def test_idle_engines_share_what_is_there(clock: Clock, others: ThreadPoolExecut
     assert sorted(len(taker.result() or ()) for taker in takers) == [1, 2]
 
 
-def test_a_busy_engine_gets_no_share(clock: Clock, others: ThreadPoolExecutor) -> None:
-    """The idle one takes everything while the other is at work."""
+def test_busy_taker_gets_no_share(clock: Clock, others: ThreadPoolExecutor) -> None:
+    """The waiting one takes all images."""
     queue = make(clock)
     put(queue, 1)
     others.submit(take, queue).result()
@@ -163,10 +171,8 @@ def test_a_busy_engine_gets_no_share(clock: Clock, others: ThreadPoolExecutor) -
 
 
 @pytest.mark.parametrize(("images", "size"), [(2, 1000), (100, 20)])
-def test_whoever_puts_waits_while_the_queue_is_full(
-    clock: Clock, others: ThreadPoolExecutor, images: int, size: int
-) -> None:
-    """Bounded in images and in bytes; there is room as soon as something is taken."""
+def test_put_waits_while_the_queue_is_full(clock: Clock, others: ThreadPoolExecutor, images: int, size: int) -> None:
+    """It continues as soon as images are taken."""
     queue = make(clock, images=images, size=size)
     first = [QueuedImage(b"x" * 10) for _ in range(2)]
     for image in first:
@@ -177,16 +183,16 @@ def test_whoever_puts_waits_while_the_queue_is_full(
     assert take(queue) == [late]
 
 
-def test_an_image_larger_than_the_bound_passes_alone(clock: Clock) -> None:
-    """Or it would never be looked at."""
+def test_image_larger_than_the_queue_passes_alone(clock: Clock) -> None:
+    """It would wait for ever otherwise."""
     queue = make(clock, size=1)
     image = QueuedImage(b"x" * 10)
     queue.put(image)
     assert take(queue) == [image]
 
 
-def test_close_reaches_whoever_waits_for_room(clock: Clock, others: ThreadPoolExecutor) -> None:
-    """The images in the queue and those on their way into it fail alike."""
+def test_close_fails_images_that_wait_for_room(clock: Clock, others: ThreadPoolExecutor) -> None:
+    """They fail like the images in the queue."""
     queue = make(clock, images=1)
     [first] = put(queue, 1)
     late, added = waiting_to_put(queue, others)
@@ -198,8 +204,8 @@ def test_close_reaches_whoever_waits_for_room(clock: Clock, others: ThreadPoolEx
     assert take(queue) is None
 
 
-def test_images_that_are_put_back_come_first_and_wait_for_nothing(clock: Clock) -> None:
-    """Neither for room nor for others; suspects go alone."""
+def test_put_back_images_come_first_and_alone(clock: Clock) -> None:
+    """They wait neither for room nor for other images."""
     queue = make(clock, images=3)
     failed = put(queue, 1, 1)
     assert take(queue) == failed
