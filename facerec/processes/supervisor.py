@@ -3,10 +3,9 @@
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from facerec.background import BackgroundThread, backoff_seconds
 from facerec.errors import FacerecError
@@ -83,7 +82,7 @@ Report = Callable[[Child, str, float], None]
 """Gets a child whose process ended without being asked, how, and the seconds until the next start."""
 
 
-class Supervisor:
+class Supervisor(AbstractContextManager["Supervisor"]):
     """Runs commands, and looks at their processes in a thread, which also calls `report`.
 
     Each command has a log file in `log_dir`; without one, it writes where this process writes. All processes together
@@ -195,12 +194,7 @@ class Supervisor:
         finally:
             self._reaper.close()
 
-    def __enter__(self) -> Self:  # noqa: D105 - `with` ends every process
-        return self
-
-    def __exit__(  # noqa: D105 - `with` ends every process
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:  # noqa: D105 - `with` ends every process
         self.stop()
 
     def _watch(self, stopping: threading.Event) -> None:

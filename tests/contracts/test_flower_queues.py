@@ -1,4 +1,4 @@
-"""The queues that Flower shows, as both emulators have them."""
+"""The queues that Flower shows, on both emulators."""
 
 import asyncio
 import uuid
@@ -14,8 +14,8 @@ from facerec.settings import Settings
 
 
 @pytest.mark.parametrize("kind", ["ministack", "moto"])
-def test_shows_every_queue_and_never_zero_for_unknown(kind: str, request: pytest.FixtureRequest) -> None:
-    """Those of web processes, too; one that cannot be read has a reason in the place of its counts."""
+def test_broker_shows_every_queue(kind: str, request: pytest.FixtureRequest) -> None:
+    """With those of web processes; an unreadable queue has an error and no counts."""
     clients: Clients = request.getfixturevalue(f"{kind}_clients")
     settings = Settings(prefix=f"test-{uuid.uuid4().hex[:12]}")
     provision(clients, settings)

@@ -1,4 +1,4 @@
-"""The machine behind the emulated EC2: instances in its books are processes here."""
+"""The machine behind the emulated EC2: its instances are processes here."""
 
 import os
 import signal
@@ -32,8 +32,8 @@ while True:
 """
 
 
-class Books:
-    """A fleet of one's own in the emulated EC2, and the host that follows it; `time` is the host's clock."""
+class Fleet:
+    """A fleet in the emulated EC2, and its host; `time` is the host's clock."""
 
     def __init__(self, settings: Settings, log_dir: Path, boot_seconds: float) -> None:
         self.time = 0.0
@@ -70,12 +70,12 @@ class Books:
         self._clients.ec2.start_instances(InstanceIds=[instance_id])
 
     def lines(self, name: str) -> list[str]:
-        """What the instance's workers have printed."""
+        """The lines that the instance's workers have printed."""
         log = self._log_dir / f"{name}.log"
         return log.read_text().splitlines() if log.exists() else []
 
     def prints(self, name: str, *words: str, step_seconds: float = 0.0) -> bool:
-        """Follow the books until the instance's workers have printed lines that begin with these words."""
+        """Look until the instance's workers have printed lines that begin with these words."""
 
         def printed() -> bool:
             self.host.look()
@@ -87,25 +87,25 @@ class Books:
 
 @pytest.fixture
 def settings(emulator: EmulatedAws, request: pytest.FixtureRequest) -> Settings:
-    """A prefix of its own; nothing but EC2 is needed."""
+    """With a prefix of the test's own; only EC2 is needed."""
     return changed(emulator.settings, prefix=f"host-{abs(hash(request.node.name)) % 10**9}")
 
 
 @contextmanager
-def books(settings: Settings, log_dir: Path, boot_seconds: float = 0.0) -> Iterator[Books]:
-    """Books whose processes end with the block."""
-    opened = Books(settings, log_dir, boot_seconds)
+def fleet_of(settings: Settings, log_dir: Path, boot_seconds: float = 0.0) -> Iterator[Fleet]:
+    """A fleet whose processes end with the block."""
+    opened = Fleet(settings, log_dir, boot_seconds)
     try:
         yield opened
     finally:
         opened.supervisor.stop()
 
 
-def test_a_running_instance_is_a_worker_after_its_boot(settings: Settings, tmp_path: Path) -> None:
-    """It knows its instance, boots for as long as it was told, and others' instances are not the host's business."""
+def test_running_instance_has_a_worker_after_its_boot(settings: Settings, tmp_path: Path) -> None:
+    """The worker gets the instance's id; instances of another prefix are ignored."""
     with (
-        books(settings, tmp_path, boot_seconds=30) as fleet,
-        books(changed(settings, prefix="other"), tmp_path) as other,
+        fleet_of(settings, tmp_path, boot_seconds=30) as fleet,
+        fleet_of(changed(settings, prefix="other"), tmp_path) as other,
     ):
         instance_id = fleet.launch("app-tier-instance-1")
         other.launch("app-tier-instance-9")
@@ -119,9 +119,9 @@ def test_a_running_instance_is_a_worker_after_its_boot(settings: Settings, tmp_p
         assert fleet.lines("app-tier-instance-9") == []
 
 
-def test_a_stopped_instance_ends_in_good_order_and_can_be_started_again(settings: Settings, tmp_path: Path) -> None:
-    """SIGTERM, then a new process; never two at once."""
-    with books(settings, tmp_path) as fleet:
+def test_stopped_instance_can_be_started_again(settings: Settings, tmp_path: Path) -> None:
+    """Its worker ends by SIGTERM before the next one starts."""
+    with fleet_of(settings, tmp_path) as fleet:
         instance_id = fleet.launch("app-tier-instance-1")
         assert fleet.prints("app-tier-instance-1", "runs")
         fleet.stop(instance_id)
@@ -130,18 +130,18 @@ def test_a_stopped_instance_ends_in_good_order_and_can_be_started_again(settings
         assert fleet.prints("app-tier-instance-1", "runs", "ends", "runs")
 
 
-def test_a_dead_worker_is_started_again(settings: Settings, tmp_path: Path) -> None:
+def test_dead_worker_is_started_again(settings: Settings, tmp_path: Path) -> None:
     """As by systemd's `Restart=always`."""
-    with books(settings, tmp_path) as fleet:
+    with fleet_of(settings, tmp_path) as fleet:
         fleet.launch("app-tier-instance-1")
         assert fleet.prints("app-tier-instance-1", "runs")
         os.kill(int(fleet.lines("app-tier-instance-1")[0].split()[1]), signal.SIGKILL)
         assert fleet.prints("app-tier-instance-1", "runs", "runs", step_seconds=0.5)
 
 
-def test_unreadable_books_change_nothing(settings: Settings, tmp_path: Path, emulator: EmulatedAws) -> None:
-    """An emulator that does not answer is not an empty fleet; when it answers again, the books count."""
-    with books(settings, tmp_path) as fleet:
+def test_nothing_changes_while_ec2_cannot_be_read(settings: Settings, tmp_path: Path, emulator: EmulatedAws) -> None:
+    """An emulator that does not answer is not an empty fleet."""
+    with fleet_of(settings, tmp_path) as fleet:
         instance_id = fleet.launch("app-tier-instance-1")
         assert fleet.prints("app-tier-instance-1", "runs")
         ec2 = fleet.host._ec2
@@ -155,6 +155,6 @@ def test_unreadable_books_change_nothing(settings: Settings, tmp_path: Path, emu
         assert fleet.prints("app-tier-instance-1", "runs", "ends")
 
 
-def pid(fleet: Books) -> int:
+def pid(fleet: Fleet) -> int:
     """The process of the first worker."""
     return int(fleet.lines("app-tier-instance-1")[0].split()[1])

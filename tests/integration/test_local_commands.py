@@ -1,4 +1,4 @@
-"""The commands about the local system and its resources, as a person runs them."""
+"""`facerec provision` and the errors of `facerec local`."""
 
 import json
 from pathlib import Path
@@ -8,8 +8,8 @@ from tests.support.emulated import EmulatedAws, environ_of
 from tests.support.processes import run
 
 
-def test_provision_says_what_it_did(emulator: EmulatedAws) -> None:
-    """One line for each resource: created at first, unchanged from then on."""
+def test_provision_prints_the_state_of_each_resource(emulator: EmulatedAws) -> None:
+    """Created by the first run, unchanged by the second."""
     environ = emulator.environ | {"FACEREC_PREFIX": "by-command"}
     first, second = run("provision", environ=environ), run("provision", "--json", environ=environ)
     assert (first.returncode, first.stderr) == (0, "")
@@ -23,8 +23,8 @@ def test_provision_says_what_it_did(emulator: EmulatedAws) -> None:
     }
 
 
-def test_provision_without_aws_is_one_line(fresh: Settings, emulator: EmulatedAws) -> None:
-    """An endpoint where nobody answers is told in one sentence."""
+def test_provision_without_aws_prints_one_line(fresh: Settings, emulator: EmulatedAws) -> None:
+    """The endpoint does not answer."""
     environ = environ_of(fresh, emulator.environ) | {"FACEREC_AWS__ENDPOINT_URL": "http://127.0.0.1:9"}
     result = run("provision", environ=environ)
     assert result.returncode == 1
@@ -32,15 +32,15 @@ def test_provision_without_aws_is_one_line(fresh: Settings, emulator: EmulatedAw
     assert line.startswith("facerec: could not provision bucket")
 
 
-def test_env_without_a_running_system_says_how_to_start_one(emulator: EmulatedAws, tmp_path: Path) -> None:
-    """There is nothing to point at yet."""
+def test_env_without_a_system_names_the_command_to_start_one(emulator: EmulatedAws, tmp_path: Path) -> None:
+    """On standard error; standard output goes to `eval`."""
     result = run("local", "env", "--state", str(tmp_path), environ=emulator.environ)
     assert (result.returncode, result.stdout) == (1, "")
     assert "start one with `facerec local up`" in result.stderr
 
 
-def test_up_without_a_model_says_how_to_get_one(emulator: EmulatedAws, tmp_path: Path) -> None:
-    """Nothing is built behind one's back, and nothing is started in vain."""
+def test_up_without_a_model_names_the_command_to_build_one(emulator: EmulatedAws, tmp_path: Path) -> None:
+    """It builds and starts nothing."""
     environ = emulator.environ | {"FACEREC_MODEL__DIR": str(tmp_path / "none")}
     result = run("local", "up", "--state", str(tmp_path / "state"), environ=environ)
     assert (result.returncode, result.stdout) == (1, "")

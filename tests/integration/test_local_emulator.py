@@ -1,4 +1,4 @@
-"""What the emulated AWS keeps, and where it listens."""
+"""The state that the emulated AWS keeps, and the addresses where it listens."""
 
 import http.client
 import json
@@ -60,16 +60,16 @@ def check(settings: Settings, clients: Clients) -> None:
     assert [instance["State"]["Name"] for instance in reservation["Instances"]] == ["running"]
 
 
-def test_ministack_keeps_everything_over_a_restart(tmp_path: Path) -> None:
-    """Objects, templates and waiting messages survive, also when the next run gets another port."""
+def test_ministack_keeps_its_state_over_a_restart(tmp_path: Path) -> None:
+    """Also when the next run gets another port."""
     with run(tmp_path) as (_, settings, clients):
         put(settings, clients)
     with run(tmp_path) as (_, settings, clients):
         check(settings, clients)
 
 
-def test_ministack_keeps_everything_over_a_crash(tmp_path: Path) -> None:
-    """A SIGKILL a few seconds after the last change loses nothing: tables and queues are saved as they change."""
+def test_ministack_keeps_its_state_over_a_crash(tmp_path: Path) -> None:
+    """Tables, queues and instances are saved soon after they change."""
     with run(tmp_path) as (process, settings, clients):
         put(settings, clients)
         assert poll_until(lambda: "jane" in text(tmp_path / "dynamodb.json"), 10)
@@ -82,19 +82,19 @@ def test_ministack_keeps_everything_over_a_crash(tmp_path: Path) -> None:
 
 
 def text(path: Path) -> str:
-    """A file's text, or nothing while it is not there."""
+    """A file's text; empty if there is no file."""
     return path.read_text() if path.exists() else ""
 
 
 @pytest.mark.parametrize("kind", EmulatorKind)
-def test_listens_on_loopback_only(tmp_path: Path, kind: EmulatorKind) -> None:
-    """No listener of the emulator is reachable from another machine, and there is only the one."""
+def test_emulator_listens_on_loopback_only(tmp_path: Path, kind: EmulatorKind) -> None:
+    """And on one port."""
     with run(tmp_path, kind) as (process, settings, _):
         assert listening_addresses(process.pid) == {(settings.aws.endpoint_url.host, settings.aws.endpoint_url.port)}  # type: ignore[union-attr] # set
 
 
-def test_a_client_that_left_takes_no_message(tmp_path: Path) -> None:
-    """The open long poll of a killed worker must not swallow the next task."""
+def test_client_that_left_receives_no_message(tmp_path: Path) -> None:
+    """The open long poll of a killed worker must not take the next task."""
     with run(tmp_path) as (_, settings, clients):
         url = clients.sqs.get_queue_url(QueueName=settings.request_queue)["QueueUrl"]
         assert settings.aws.endpoint_url is not None

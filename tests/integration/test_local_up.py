@@ -1,4 +1,4 @@
-"""`facerec local up`, started as a person starts it, with real workers and the real model."""
+"""`facerec local up` with real workers and the real model."""
 
 import os
 import signal
@@ -86,8 +86,8 @@ def enrol(running: Running, name: str, photo: Path) -> None:
     assert result.returncode == 0, result.stderr
 
 
-def test_gallery_and_results_survive_a_restart_and_ctrl_c_ends_everything(tmp_path: Path, artefact_dir: Path) -> None:
-    """Enrol, Ctrl-C, start again: person and answers are known, and no process of either run is left."""
+def test_gallery_and_results_survive_a_restart(tmp_path: Path, artefact_dir: Path) -> None:
+    """Ctrl-C and SIGKILL leave no process."""
     portrait = next((CHECKOUT / "examples" / "gallery" / "Barack Obama").glob("*.jpg"))
     probe = CHECKOUT / "examples" / "probes" / "image_01.jpg"
     state = tmp_path / "state"
@@ -112,8 +112,8 @@ def test_gallery_and_results_survive_a_restart_and_ctrl_c_ends_everything(tmp_pa
         assert poll_until(lambda: not any(map(alive, processes)), STOP_SECONDS)
 
 
-def test_a_killed_emulator_comes_back_with_everything(tmp_path: Path, artefact_dir: Path) -> None:
-    """The system heals while clients wait: the emulator and whoever fell with it are started again."""
+def test_killed_emulator_is_started_again_with_its_state(tmp_path: Path, artefact_dir: Path) -> None:
+    """So is every process that ended because of it."""
     portrait = next((CHECKOUT / "examples" / "gallery" / "Barack Obama").glob("*.jpg"))
     probe = CHECKOUT / "examples" / "probes" / "image_01.jpg"
     state = tmp_path / "state"

@@ -1,4 +1,4 @@
-"""Flower's options, its password and its file, and what it knows of workers; Flower itself runs in the e2e tests."""
+"""Flower's options, password, database and workers; Flower itself runs in the e2e tests."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,13 +15,13 @@ from facerec.settings.tiers import FlowerSettings
 
 
 def configured(flower: FlowerSettings) -> tuple[Any, str | None]:
-    """Flower's options, and the password that was made."""
+    """Flower's options, and the generated password."""
     options = SimpleNamespace()
     return options, configure(options, flower)
 
 
-def test_makes_a_password_where_none_is_set() -> None:
-    """Another one at each start, long enough."""
+def test_password_is_generated_when_none_is_set() -> None:
+    """A new one at each start, long enough."""
     options, made = configured(FlowerSettings())
     _, other = configured(FlowerSettings())
     assert made
@@ -32,15 +32,15 @@ def test_makes_a_password_where_none_is_set() -> None:
     assert options.read_only is True
 
 
-def test_takes_the_password_that_is_set() -> None:
-    """And does not print it."""
+def test_set_password_is_used() -> None:
+    """And not printed."""
     options, made = configured(FlowerSettings(user="ops", password=SecretStr("correct horse")))
     assert options.basic_auth == ["ops:correct horse"]
     assert made is None
 
 
-def test_without_a_password_on_loopback_only() -> None:
-    """Where it is asked for."""
+def test_no_password_needs_loopback() -> None:
+    """`auth="none"` on another address is rejected."""
     for host in ("::1", "127.0.0.2", "localhost", "LOCALHOST"):
         options, made = configured(FlowerSettings(auth="none", host=host))
         assert (options.basic_auth, made) == ([], None)
@@ -49,14 +49,14 @@ def test_without_a_password_on_loopback_only() -> None:
             FlowerSettings(auth="none", host=host)
 
 
-def test_a_short_password_is_refused() -> None:
-    """Without showing it."""
+def test_short_password_is_rejected() -> None:
+    """The error does not show it."""
     with pytest.raises(ValidationError) as info:
         FlowerSettings(password=SecretStr("hunter2"))
     assert "hunter2" not in str(info.value)
 
 
-def test_refuses_a_file_that_others_may_write(tmp_path: Path) -> None:
+def test_database_that_others_may_write_is_rejected(tmp_path: Path) -> None:
     """It is a pickle."""
     folder = tmp_path / "flower"
     options, _ = configured(FlowerSettings(database=folder / "tasks"))
@@ -72,8 +72,8 @@ def test_refuses_a_file_that_others_may_write(tmp_path: Path) -> None:
         configured(FlowerSettings(database=folder / "tasks"))
 
 
-def test_a_worker_is_known_by_its_events() -> None:
-    """What it does, what it holds, and that it lives."""
+def test_workers_are_built_from_events() -> None:
+    """With the tasks that it received and started, and whether it is online."""
     state = State()
     common = {"hostname": "w@h", "timestamp": 1000.0, "local_received": 1000.0, "clock": 1, "pid": 7}
     state.event(common | {"type": "worker-online", "freq": 1e9, "processed": 5, "sw_ident": "py", "sw_ver": "1"})

@@ -1,4 +1,4 @@
-"""The demonstration's samples and its verdict."""
+"""The demonstration's samples, and the comparison of its replies."""
 
 import io
 from pathlib import Path
@@ -13,17 +13,17 @@ from facerec.local.system import Progress
 
 @pytest.fixture
 def printed() -> io.StringIO:
-    """What the demonstration prints."""
+    """The output of the demonstration."""
     return io.StringIO()
 
 
 @pytest.fixture
 def progress(printed: io.StringIO) -> Progress:
-    """Progress that is printed there."""
+    """Progress that prints there."""
     return Progress(Console(file=printed))
 
 
-def test_the_table_gives_the_reply_of_each_probe(tmp_path: Path) -> None:
+def test_table_gives_the_reply_of_each_probe(tmp_path: Path) -> None:
     """Outcomes become the sentences of the upload contract, in the order of the table."""
     (tmp_path / "gallery").mkdir()
     (tmp_path / "expected.csv").write_text("file,outcome,name\nb.jpg,match,Jane Doe\na.jpg,unknown,\nc.jpg,no_face,\n")
@@ -34,20 +34,20 @@ def test_the_table_gives_the_reply_of_each_probe(tmp_path: Path) -> None:
     ]
 
 
-def test_a_folder_without_samples_is_refused(tmp_path: Path) -> None:
+def test_folder_without_samples_is_rejected(tmp_path: Path) -> None:
     """The error says where to run the command."""
     with pytest.raises(ConfigurationError, match="--examples"):
         Samples(tmp_path).expected()
 
 
-def test_right_replies_pass_in_silence(printed: io.StringIO, progress: Progress) -> None:
-    """There is nothing to say."""
+def test_right_replies_print_nothing(printed: io.StringIO, progress: Progress) -> None:
+    """And raise nothing."""
     compare([Answer("a.jpg: no face detected", "a.jpg: no face detected")], progress)
     assert printed.getvalue() == ""
 
 
-def test_wrong_replies_are_shown_and_fail(printed: io.StringIO, progress: Progress) -> None:
-    """The difference is printed as it is, whatever brackets a name has."""
+def test_wrong_replies_are_printed_and_raise(printed: io.StringIO, progress: Progress) -> None:
+    """Brackets in a name are printed as they are."""
     answers = [Answer("a.jpg: no face detected", "a.jpg: face detected - [b]J"), Answer("same", "same")]
     with pytest.raises(FacerecError, match="1 of 2 replies differ"):
         compare(answers, progress)
