@@ -30,7 +30,8 @@ from uuid import uuid4
 from benchmarks.backlog import Backlog
 from benchmarks.roundtrip import workload
 from facerec.aws.clients import Clients
-from facerec.celery import TASK, FacerecCelery
+from facerec.celery import FacerecCelery
+from facerec.messages import TASK_NAME
 from facerec.settings import Settings
 from tests.support.measurements.verdicts import Turn, events_cost
 from tests.support.processes import CHECKOUT, cpu_seconds, descendants
@@ -100,7 +101,7 @@ def _alone(settings: Settings) -> float:
     for number in range(_TASKS_ALONE):
         ident = str(uuid4())
         dispatcher.send(
-            "task-received", uuid=ident, name=TASK, args="photo.jpg", kwargs="", root_id=ident, retries=0, eta=None
+            "task-received", uuid=ident, name=TASK_NAME, args="photo.jpg", kwargs="", root_id=ident, retries=0, eta=None
         )
         dispatcher.send("task-started", uuid=ident)
         dispatcher.send("task-succeeded", uuid=ident, result="'match'", runtime=0.5)

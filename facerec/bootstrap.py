@@ -1,8 +1,7 @@
-"""Wires the ports to their adapters on AWS from the settings, for whoever needs them.
+"""Connects the ports that several tiers use to their adapters on AWS.
 
-What one tier alone uses it wires itself: the worker its engine and the rest of its queues (`tasks.worker.Worker`),
-the autoscaler its fleet (`autoscale.process`), and web processes, Flower and a few commands what nobody else needs.
-Adapters are imported where they are made: each tier loads only what it uses, and the web tier runs without the engine.
+A tier connects the rest itself: the worker in `tasks.worker`, the autoscaler in `autoscale.process`. Each function
+imports its adapter, so a tier loads only the adapters that it uses.
 """
 
 from typing import TYPE_CHECKING
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def clients(settings: Settings) -> "Clients":
-    """The process's AWS clients."""
+    """The AWS clients of this process."""
     from facerec.aws.clients import shared_clients
 
     return shared_clients(settings)
@@ -29,21 +28,21 @@ def object_store(settings: Settings) -> ObjectStore:
 
 
 def task_queue(settings: Settings) -> TaskQueue:
-    """The web tier's way to the workers."""
+    """The request queue, for the web tier."""
     from facerec.celery import CeleryTaskQueue
 
     return CeleryTaskQueue(settings)
 
 
 def result_publisher(settings: Settings) -> ResultPublisher:
-    """The workers' way back."""
+    """The response queues, for workers."""
     from facerec.aws.sqs.results import SqsResultPublisher
 
     return SqsResultPublisher(clients(settings), settings.response_queue)
 
 
 def result_inbox(settings: Settings, queue: str) -> ResultInbox:
-    """The reading end of one response queue."""
+    """One response queue, for its web process."""
     from facerec.aws.sqs.results import SqsResultInbox
 
     return SqsResultInbox(clients(settings), queue)
@@ -57,14 +56,14 @@ def template_store(settings: Settings) -> TemplateStore:
 
 
 def api_keys(settings: Settings) -> ApiKeys:
-    """Who may use the web tier."""
+    """The API keys of the web tier."""
     from facerec.aws.dynamodb.key_table import DynamoApiKeys
 
     return DynamoApiKeys(clients(settings), settings.keys_table)
 
 
 def worker_reports(settings: Settings) -> WorkerReports:
-    """Where workers report, and are asked to drain."""
+    """The reports of workers, and the orders to drain."""
     from facerec.aws.dynamodb.worker_reports import DynamoWorkerReports
 
     return DynamoWorkerReports(clients(settings), settings.fleet_table)

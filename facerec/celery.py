@@ -18,9 +18,6 @@ from facerec.errors import ConfigurationError, Transient
 from facerec.messages import TASK_NAME, RecognitionRequest
 from facerec.settings import Settings
 
-TASK = TASK_NAME
-"""The task's name in messages."""
-
 _SHOWN_CHARACTERS = 100
 """Of a file name, to whoever looks at a task."""
 
@@ -75,7 +72,7 @@ def configuration(settings: Settings) -> dict[str, Any]:
             "wait_time_seconds": 1 if settings.worker.instance_id else settings.queue.wait_time_seconds,
             "visibility_timeout": settings.queue.visibility_timeout_seconds,
             "task_queue": settings.request_queue,
-            "tasks": [TASK],
+            "tasks": [TASK_NAME],
             "dead_letter_queue": settings.dead_letter_queue,
             "max_receives": settings.queue.max_receives,
             # How soon a worker whose places were all taken looks whether one is free; Celery's 1 s throttles it.
@@ -126,7 +123,7 @@ class CeleryTaskQueue:
         with missing(self._queue, "send a task to"):
             try:
                 self._app.send_task(
-                    TASK,
+                    TASK_NAME,
                     args=[request.model_dump(mode="json", exclude_none=True)],
                     task_id=request_id,
                     # What Flower shows as the arguments, beside the task's id, which is the request's.

@@ -1,23 +1,23 @@
-"""The exception tree, named by what the caller should do. It imports nothing.
+"""The exceptions, by what the caller should do.
 
 Outcomes of a recognition (`NO_FACE`, `UNKNOWN`, `INVALID_IMAGE`) are results, not exceptions.
 """
 
 
 class FacerecError(Exception):
-    """The base of every error that facerec raises on purpose; its text is one sentence that says what to do."""
+    """The base class; the text of each error is one sentence that says what to do."""
 
 
 class ConfigurationError(FacerecError):
-    """The operator must change a setting or create a resource; a process exits with it."""
+    """The operator must change a setting or create a resource; the process exits."""
 
 
 class InvalidMessage(FacerecError):
-    """A message that no retry makes readable; it belongs into the dead-letter queue."""
+    """The message cannot be read; it goes to the dead-letter queue."""
 
 
 class ObjectMissing(FacerecError):
-    """The named object is not (or no longer) in the store."""
+    """The object is not, or no longer, in the store."""
 
     def __init__(self, bucket: str, key: str) -> None:
         super().__init__(f"there is no object {key!r} in bucket {bucket!r}")
@@ -26,7 +26,7 @@ class ObjectMissing(FacerecError):
 
 
 class QueueMissing(FacerecError):
-    """The named queue does not exist: its owner has left, or it was never created."""
+    """The queue does not exist: its web process has left, or it was never created."""
 
     def __init__(self, queue: str) -> None:
         super().__init__(f"there is no queue {queue!r}; create it with `facerec provision`")
@@ -34,15 +34,15 @@ class QueueMissing(FacerecError):
 
 
 class ApiKeyUnreadable(FacerecError):
-    """The record of one API key is damaged, or of a later version; it says nothing of the others."""
+    """The record of this API key is damaged or of a later version; other keys are not affected."""
 
 
 class EngineFailure(FacerecError):
-    """One image made the engine fail again when it was alone: the request is the culprit."""
+    """One image made the engine fail twice, the second time alone: the request is the culprit."""
 
 
 class AlreadyEnrolled(FacerecError):
-    """The very same photo is already a template of this collection."""
+    """The same photo is already a template of this collection."""
 
     def __init__(self, identity: str, template_id: str) -> None:
         super().__init__(f"this photo is already enrolled for {identity!r}")
@@ -51,16 +51,16 @@ class AlreadyEnrolled(FacerecError):
 
 
 class Transient(FacerecError):
-    """A fault of the moment: retry later; the fleet holds its size meanwhile."""
+    """A fault that passes: retry later; the fleet keeps its size until then."""
 
 
 class Throttled(Transient):
-    """AWS asked us to slow down."""
+    """AWS throttles our calls."""
 
 
 class InsufficientCapacity(Transient):
-    """AWS has no instance of this kind in this place right now."""
+    """AWS has no instance of this type in this zone at the moment."""
 
 
 class LeaseLost(Transient):
-    """Another controller has taken over; this one waits."""
+    """Another autoscaler holds the lease; this one waits."""

@@ -1,7 +1,7 @@
-"""What travels over the queues: versioned JSON, pure.
+"""The messages on the queues: versioned JSON, pure.
 
-Readers accept the versions in `SupportedVersion`, ignore unknown fields, and raise `InvalidMessage` for what they
-cannot read, so that web and workers can be upgraded one after the other.
+Web tier and workers can be upgraded one after the other: readers accept the versions in `SupportedVersion`, ignore
+unknown fields, and raise `InvalidMessage` for a message that they cannot read.
 """
 
 from dataclasses import dataclass
@@ -16,11 +16,11 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 from facerec.errors import InvalidMessage
 
 VERSION: Literal[1] = 1
-"""What is written."""
+"""The version that is written."""
 SupportedVersion = Literal[1]
-"""What is read: the current version and, once there is one, the previous."""
+"""The versions that are read: the current one and, once it exists, the previous one."""
 TASK_NAME = "facerec.recognise"
-"""The Celery task that carries a request: explicit, so that moving its module never orphans what is queued."""
+"""The Celery task of a request; a fixed name, so that moving its module never orphans queued messages."""
 UNKNOWN = "Unknown"
 NO_FACE = "No-Face"
 DEFAULT_COLLECTION = "default"
@@ -44,12 +44,12 @@ class _Message(BaseModel):
             raise InvalidMessage(f"unreadable {cls.__name__}: {problems}") from exc
 
     def to_json(self) -> str:
-        """The message as JSON text, the inverse of `parse`; ASCII, since SQS refuses some characters of Unicode."""
+        """The message as JSON text, the inverse of `parse`; ASCII, because SQS refuses some Unicode characters."""
         return self.model_dump_json(ensure_ascii=True)
 
 
 class ObjectRef(_Message):
-    """Where an object lies, and its size in bytes."""
+    """An object in the store, with its size in bytes."""
 
     bucket: str
     key: str
@@ -57,34 +57,34 @@ class ObjectRef(_Message):
 
 
 class RecognitionRequest(_Message):
-    """One photo to recognise. The photo itself stays in the object store."""
+    """One photo to recognise; the photo stays in the object store."""
 
     version: SupportedVersion = VERSION
     request_id: UUID
     input: ObjectRef
     filename: str
-    """The true file name, as the client sent it."""
+    """The file name that the client sent."""
     collection: CollectionName = DEFAULT_COLLECTION
     threshold: Ratio | None = None
-    """The client's own threshold on our similarity; the collection's or the model's applies where it is absent."""
+    """The client's threshold on our similarity; without it the collection's or the model's applies."""
     reply_to: str | None = None
-    """The name of the response queue; nobody waits where it is absent."""
+    """The name of the response queue; `None` if no client waits."""
     submitted_at: AwareDatetime
 
 
 class Outcome(StrEnum):
-    """How a recognition ended, decided by the primary face."""
+    """How a recognition ended; the primary face decides."""
 
     MATCH = "match"
     UNKNOWN = "unknown"
     NO_FACE = "no_face"
     INVALID_IMAGE = "invalid_image"
     FAILED = "failed"
-    """The engine could not process this one image; the request waits in the dead-letter queue."""
+    """The image could not be processed; the request is in the dead-letter queue."""
 
 
 class Box(_Message):
-    """A face's corners in pixels of the upright picture; they may lie a little outside of it."""
+    """The corners of a face in pixels of the upright picture."""
 
     x_min: float
     y_min: float
@@ -101,57 +101,54 @@ class Match(_Message):
 
 
 class FaceQuality(_Message):
-    """How well a face can be recognised by how it was taken: 1 is best; the worst reason comes first."""
+    """How good the photo of a face is for recognition; score 1 is best, the worst reason comes first."""
 
     score: Ratio
     reasons: tuple[str, ...] = ()
 
 
 class Face(_Message):
-    """One detected face with its matches, best first; no match at or above the threshold leaves the list empty."""
+    """One detected face with its matches at or above the threshold, best first."""
 
     box: Box
     probability: Ratio
     landmarks: tuple[tuple[float, float], ...]
-    """Left eye, right eye, nose, left and right corner of the mouth, as (x, y) in pixels."""
+    """Left eye, right eye, nose, left and right mouth corner, as (x, y) in pixels."""
     matches: tuple[Match, ...] = ()
     quality: FaceQuality | None = None
-    """Absent in results of earlier versions."""
+    """`None` in results of earlier versions."""
 
 
 class RecognitionResult(_Message):
-    """The answer to one request; a duplicate is harmless, since `request_id` names it."""
+    """The answer to the request `request_id`; a duplicate is harmless."""
 
     version: SupportedVersion = VERSION
     request_id: UUID
     result: str
-    """The bare name of the primary face, `Unknown` or `No-Face`; empty where the image could not be processed."""
+    """The name of the primary face, `Unknown` or `No-Face`; empty if the image could not be processed."""
     filename: str
     outcome: Outcome
     detail: str | None = None
-    """One sentence for the client, where the outcome is `invalid_image` or `failed`."""
+    """One sentence for the client if the outcome is `invalid_image` or `failed`."""
     retryable: bool = False
-    """Whether a new upload of the same picture may succeed, where the outcome is `failed`.
-
-    Results of earlier versions do not have it.
-    """
+    """Whether a new upload of the picture may succeed after `failed`; `False` in results of earlier versions."""
     collection: CollectionName = DEFAULT_COLLECTION
     faces: tuple[Face, ...] = ()
-    """Every face, the primary one first."""
+    """All faces, the primary one first."""
     threshold_source: ThresholdSource | None = None
-    """Whose threshold applied: `model` means the model's table for so many people.
+    """Which threshold applied; `model` is the model's table for this number of identities.
 
-    It and the following four are absent where there was no face, and in results of earlier versions.
+    This and the next four fields are unset without a face, and in results of earlier versions.
     """
     threshold: Ratio | None = None
     identities: Annotated[int, Field(ge=0)] | None = None
-    """How many people of the collection the faces were compared with."""
+    """How many identities the faces were compared with."""
     false_names: Ratio | None = None
-    """The share of strangers that may get a name, where the threshold is the model's for so many people."""
+    """The share of strangers that may get a name, if the threshold is the model's."""
     threshold_extrapolated: bool = False
-    """Whether that threshold lies beyond what was measured."""
+    """Whether the model's threshold lies beyond the measurements."""
     more_faces: Annotated[int, Field(ge=0)] = 0
-    """How many faces were seen beyond those in `faces`."""
+    """How many faces were detected beyond those in `faces`."""
     model_id: str | None = None
     engine: str | None = None
     precision: str | None = None
@@ -166,47 +163,47 @@ class RecognitionResult(_Message):
 
 
 FLEET_TAG = "facerec:fleet"
-"""The tag of the fleet's instances and of what makes them; its value is the prefix."""
+"""The tag of the fleet's instances and launch template; its value is the prefix."""
 
 
 class WorkerState(StrEnum):
-    """Where a worker is in its life, as it tells itself."""
+    """The state that a worker reports."""
 
     READY = "ready"
     """It takes tasks."""
     DRAINING = "draining"
-    """It takes no more tasks and finishes those it holds."""
+    """It takes no more tasks and finishes its in-flight tasks."""
     DRAINED = "drained"
-    """It takes no tasks and holds none: its instance may be stopped."""
+    """It takes no tasks and has none in flight: its instance may be stopped."""
     ENDED = "ended"
-    """Its process ends in good order: the instance stops, or the worker is started again, as after an update."""
+    """Its process ends in order: the instance stops, or the worker is restarted, as after an update."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerReport:
-    """What the worker of one instance last said of itself; the counts are since `ready_at`."""
+    """The last report of an instance's worker; its counts begin at `ready_at`."""
 
     instance_id: str
     state: WorkerState
     ready_at: float
-    """When it began to take tasks: what launched or started before is what booting took."""
+    """When it began to take tasks; the time from launch to here is the boot time."""
     reported_at: float
     held: int
-    """Tasks received and not yet ended."""
+    """Tasks in flight."""
     idle_since: float | None
-    """Since when it holds none; absent while it holds one."""
+    """Since when it has no task in flight; `None` while it has one."""
     tasks_done: int
     saturated_seconds: float
-    """How long it held at least as many tasks as it has engines, so that its throughput was its capacity."""
+    """How long it processed at least as many tasks as it has engines: its throughput was its capacity then."""
     saturated_tasks: int
-    """Tasks that ended in that time."""
+    """Tasks that ended in this time."""
     interrupted: bool = False
-    """EC2 has given notice that it takes the instance back."""
+    """EC2 has announced that it will reclaim the instance."""
 
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """What is known of one instance's worker: what it said, and what it was asked."""
+    """An instance's worker: its last report and its order to drain."""
 
     report: WorkerReport | None
     drain_ordered_at: float | None

@@ -1,8 +1,7 @@
-"""What the use cases need from the outside world, as protocols.
+"""What the use cases need from services, as protocols.
 
-Adapters (`facerec.aws`, `facerec.engine`) implement them; so do the in-memory twins in `tests/fakes`, which one
-suite of contract tests holds to the same behaviour. Every method may raise `Transient` when the service behind it
-cannot be reached; vendor errors never pass.
+Adapters (`facerec.aws`, `facerec.engine`) and the in-memory fakes of `tests/fakes` implement them; the same contract
+tests run against both. Every method may raise `Transient` if its service cannot be reached; no vendor error passes.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,50 +23,50 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
-    """What an object store tells of an object without its bytes."""
+    """An object without its bytes."""
 
     bucket: str
     key: str
     size: int
     content_type: str
     stored_at: datetime
-    """In whole seconds, cut off."""
+    """Rounded down to whole seconds."""
 
 
 class ObjectStore(Protocol):
-    """Objects by bucket and key; a put overwrites, and is readable at once."""
+    """Objects by bucket and key; `put` overwrites, and the object can be read at once."""
 
     def put(self, bucket: str, key: str, body: bytes, content_type: str) -> None:
-        """Store an object whole or not at all."""
+        """Store an object, whole or not at all."""
 
     def get(self, bucket: str, key: str) -> bytes:
         """Return an object's bytes; raises `ObjectMissing`."""
 
     def describe(self, bucket: str, key: str) -> StoredObject:
-        """Return what is known of an object but its bytes; raises `ObjectMissing`."""
+        """Return an object without its bytes; raises `ObjectMissing`."""
 
     def exists(self, bucket: str, key: str) -> bool:
-        """Whether the object is there."""
+        """Whether the object exists."""
 
     def keys(self, bucket: str, prefix: str = "") -> list[str]:
-        """Every key that begins with the prefix, sorted."""
+        """All keys with the prefix, sorted."""
 
     def delete(self, bucket: str, key: str) -> None:
-        """Remove an object; removing one that is not there is no error."""
+        """Remove an object; idempotent."""
 
 
 class TaskQueue(Protocol):
-    """Where the web tier hands requests to the app tier."""
+    """The sending end of the request queue."""
 
     def submit(self, request: RecognitionRequest) -> None:
         """Enqueue the task; on return it is durable. Raises `QueueMissing`."""
 
 
 class ResultPublisher(Protocol):
-    """Where the app tier answers."""
+    """The sending end of the response queues."""
 
     def publish(self, reply_to: str, result: RecognitionResult) -> None:
-        """Send the result to a response queue; raises `QueueMissing` when its owner has left."""
+        """Send the result to a response queue; raises `QueueMissing` if its web process has left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +81,10 @@ class ResultInbox(Protocol):
     """The reading end of one response queue."""
 
     def receive(self, wait_seconds: float) -> Sequence[Delivery]:
-        """Up to ten results, as soon as there is one, or none after the wait; drops and logs what is unreadable."""
+        """Return up to ten results as soon as there is one, or none after the wait; logs and drops unreadable ones."""
 
     def delete(self, deliveries: Sequence[Delivery]) -> None:
-        """Forget deliveries; they are delivered again otherwise."""
+        """Delete deliveries, so that they are not delivered again."""
 
 
 class FaceEngine(Protocol):
@@ -97,14 +96,14 @@ class FaceEngine(Protocol):
 
     @property
     def precision(self) -> str:
-        """What its numbers are: `fp32`, `bf16`."""
+        """The number format of the networks: `fp32` or `bf16`."""
 
     @property
     def model_id(self) -> str:
-        """Which model its embeddings belong to."""
+        """The model of the embeddings."""
 
     def analyse(self, image: bytes) -> "ImageAnalysis":
-        """Decode, detect and embed; raises `model.header.InvalidImage`, or `EngineFailure` for a culprit."""
+        """Decode, detect and embed; raises `InvalidImage`, or `EngineFailure` if this image makes the engine fail."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,117 +111,116 @@ class Template:
     """One enrolled face of one identity, comparable only with embeddings of the same model."""
 
     template_id: str
-    """Hash of collection, model and photo bytes: enrolling the same photo twice is found out by its id."""
+    """Hash of collection, model and photo bytes: the same photo has the same id."""
     collection: str
     identity: str
     model_id: str
     embedding: "NDArray[np.float32]"
     """Shape (D,), L2-normalised; D is the dimension of the model."""
     source: str
-    """The file name of the photo, for people to recognise it by."""
+    """The file name of the photo, to show to people."""
     photo: ObjectRef | None
-    """Where the photo lies; absent for a template that was imported without one."""
+    """`None` for a template that was imported without its photo."""
     probability: float
     enrolled_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
 class CollectionThreshold:
-    """The least similarity of a match in one collection with one model, and how it was found."""
+    """The calibrated least similarity of a match, for one collection and one model."""
 
     value: float
     """Similarity max(0, cosine), from 0 to 1."""
     target_fmr: float
     fmr: float
-    """The share of the impostor pairs that reach `value`."""
+    """The measured share of impostor pairs with at least this similarity."""
     impostor_pairs: int
     source: str
-    """Where the pairs came from, for people."""
+    """Where the pairs came from, to show to people."""
     calibrated_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What leads from one version of a collection to a later one: first the removals, then the additions."""
+    """The changes from one version of a collection to a later one; apply the removals first."""
 
     version: int
     added: Sequence[Template]
-    """All models; some may be of a version later still, and come again then."""
+    """Of all models; those of a still later version may be among them, and come again with that version."""
     removed: Sequence[str]
-    """Template ids; some may never have been seen."""
+    """Template ids, also of templates that no earlier version had."""
 
 
 class TemplateStore(Protocol):
-    """The system of record of the gallery; safe for concurrent writers and many readers."""
+    """The gallery's system of record; safe for concurrent writers and many readers."""
 
     def add(self, template: Template) -> None:
-        """Add one template; raises `AlreadyEnrolled` when its id exists. Concurrent adds all stay."""
+        """Add one template; raises `AlreadyEnrolled` if its id exists."""
 
     def remove(self, collection: str, template_ids: Sequence[str]) -> int:
-        """Remove templates; returns how many were there."""
+        """Remove templates; returns how many existed."""
 
     def version(self, collection: str) -> int:
-        """A number that every change of the collection raises by 1; 0 before the first. Cheap: workers poll it.
+        """The number of changes so far, cheap enough for workers to poll.
 
-        A collection whose store was lost and made anew begins above the versions that it had before.
+        After the store was lost and created again, it begins above the collection's earlier versions.
         """
 
     def changes(self, collection: str, since: int) -> Changes | None:
-        """What has changed since a version that `version` once returned; nothing when that can no longer be told."""
+        """The changes since an earlier `version`; `None` if they are no longer known."""
 
     def templates(self, collection: str) -> Iterator[Template]:
-        """Every template of the collection, all models, in the order of their ids; sees every add that has returned.
+        """All templates of the collection, of all models, by their ids; includes every add that has returned.
 
-        They are read while they are taken, so that a large collection is never whole in memory: also an error comes
-        when the first is taken, or in the middle, and a change meanwhile may be seen or not.
+        The iterator reads page by page: it may raise at any step, and may miss changes made meanwhile.
         """
 
     def collections(self) -> list[str]:
-        """The names of the collections that hold templates, sorted."""
+        """The names of all collections with templates, sorted."""
 
     def threshold(self, collection: str, model_id: str) -> CollectionThreshold | None:
-        """The collection's own threshold for embeddings of this model, if it has one."""
+        """The collection's threshold for this model; `None` if it was not calibrated."""
 
     def set_threshold(self, collection: str, model_id: str, threshold: CollectionThreshold | None) -> None:
-        """Replace the collection's threshold for this model, or remove it; always raises the version."""
+        """Replace or remove the collection's threshold for this model; always raises the version."""
 
 
 class ListedKeys(NamedTuple):
-    """All keys there are."""
+    """All API keys."""
 
     keys: list[ApiKey]
-    """The oldest first."""
+    """Oldest first."""
     unreadable: list[ApiKeyUnreadable]
-    """What `ApiKeys.get` raises for each of the others, by their ids."""
+    """One for each key that cannot be read, by key id."""
 
 
 class ApiKeys(Protocol):
-    """Who may use the web tier; safe for concurrent writers and many readers."""
+    """The API keys of the web tier; safe for concurrent writers and many readers."""
 
     def get(self, key_id: str) -> ApiKey | None:
-        """The key of that id, if there is one; sees every put that has returned. Raises `ApiKeyUnreadable`."""
+        """The key with this id; includes every put that has returned. Raises `ApiKeyUnreadable`."""
 
     def keys(self) -> ListedKeys:
-        """Every key, also those that ended; one that cannot be read hides no other."""
+        """All keys, also expired and revoked ones."""
 
     def put(self, key: ApiKey) -> None:
-        """Add a key of revision 1, or replace it by its next revision; raises `FacerecError` if someone was quicker."""
+        """Add a key of revision 1, or replace a key by its next revision; raises `FacerecError` after another write."""
 
 
 class WorkerReports(Protocol):
-    """Where the workers of the fleet report, and where the autoscaler asks them to drain."""
+    """The workers' reports to the autoscaler, and its orders to drain."""
 
     def report(self, report: WorkerReport) -> bool:
-        """Replace what the instance's worker said before; returns whether it is asked to drain. One cheap call."""
+        """Replace the instance's report; returns whether the worker is ordered to drain. One cheap call."""
 
     def registrations(self) -> Mapping[str, Registration]:
-        """Every instance that has reported or was asked to drain, by its id; sees every write that has returned."""
+        """All instances with a report or an order, by id; includes every write that has returned."""
 
     def order_drain(self, instance_id: str, ordered_at: float) -> None:
-        """Ask the worker to take no more tasks; an earlier order keeps its time. It may not have reported yet."""
+        """Order a worker to drain; an earlier order keeps its time. The worker need not have reported yet."""
 
     def cancel_drain(self, instance_id: str) -> None:
-        """Let the worker take tasks again."""
+        """Cancel the order: the worker takes tasks again."""
 
     def forget(self, instance_id: str) -> None:
-        """The instance starts a new life or has gone: remove its report and its order."""
+        """Remove the report and the order of an instance that starts again or is gone."""

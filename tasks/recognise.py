@@ -8,8 +8,9 @@ from celery.utils.saferepr import saferepr
 from celery.worker import state
 from celery.worker.request import Request as CeleryRequest
 
-from facerec.celery import TASK, app
+from facerec.celery import app
 from facerec.errors import ConfigurationError, QueueMissing, Transient
+from facerec.messages import TASK_NAME
 from tasks import worker
 from tasks.driver import DEAD_LETTER_OUTCOMES, TaskDelivery
 from tasks.retry import Interrupted
@@ -43,7 +44,7 @@ class Request(_BaseRequest):  # type: ignore[misc]  # untyped on purpose, see ab
 
 # The driver logs the exceptions in `throws`; Celery logs the traceback of every other one.
 @app.task(
-    name=TASK,
+    name=TASK_NAME,
     bind=True,
     shared=False,  # no other Celery app of this process has a worker
     throws=(Transient, QueueMissing, ConfigurationError, DeadLettered),

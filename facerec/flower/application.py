@@ -31,8 +31,9 @@ from tornado.ioloop import IOLoop
 from facerec.aws.clients import Clients, shared_clients
 from facerec.aws.sqs.queue import QueueUrls
 from facerec.aws.sqs.response_queues import ResponseQueues
-from facerec.celery import TASK, FacerecCelery
+from facerec.celery import FacerecCelery
 from facerec.errors import FacerecError
+from facerec.messages import TASK_NAME
 from facerec.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -124,7 +125,7 @@ class Inspected:
         return {
             "stats": {
                 "pid": worker.pid,
-                "total": {TASK: worker.processed or 0},
+                "total": {TASK_NAME: worker.processed or 0},
                 "broker": {"transport": "sqs", "hostname": self._broker},
                 "clock": worker.clock,
                 "pool": {
@@ -139,7 +140,7 @@ class Inspected:
                 | {"name": self._queue, "routing_key": self._queue}
                 | {"durable": True, "exclusive": False, "no_ack": False, "auto_delete": False}
             ],
-            "registered": [TASK],
+            "registered": [TASK_NAME],
             "scheduled": [],
             "revoked": [],
             "conf": {},

@@ -15,9 +15,9 @@ from kombu import Connection
 from kombu.transport import SQS
 
 from facerec.aws.clients import Clients
-from facerec.celery import TASK, CeleryTaskQueue
+from facerec.celery import CeleryTaskQueue
 from facerec.errors import ConfigurationError, QueueMissing, Transient
-from facerec.messages import ObjectRef, RecognitionRequest
+from facerec.messages import TASK_NAME, ObjectRef, RecognitionRequest
 from facerec.ports import TaskQueue
 from facerec.settings import Settings
 from facerec.settings.resources import AwsSettings
@@ -103,7 +103,7 @@ def test_the_message_on_the_wire(fresh: Settings) -> None:
     submitted = request()
     CeleryTaskQueue(fresh).submit(submitted)
     (message,) = messages(Clients(fresh), fresh.request_queue, 1)
-    assert message["headers"]["task"] == TASK
+    assert message["headers"]["task"] == TASK_NAME
     assert message["headers"]["id"] == str(submitted.request_id)
     assert json.loads(message["body"])[0] == [submitted.model_dump(mode="json")]
 
@@ -123,7 +123,7 @@ def test_a_queue_may_be_capped_at_a_kibibyte(fresh: Settings) -> None:
     def recognise(argument: Any) -> None:
         done.append(argument)
 
-    app.task(recognise, name=TASK)
+    app.task(recognise, name=TASK_NAME)
     with Connection("sqs://id:secret@127.0.0.1:9", transport=Unconnected) as connection:
         channel: Any = connection.channel()
         payload = channel._message_to_python(received, fresh.request_queue, url)

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from facerec.celery import TASK
+from facerec.messages import TASK_NAME
 from facerec.processes.addresses import poll_until
 from facerec.settings import Settings
 from tests.fakes import engine as fake
@@ -74,7 +74,7 @@ class Flower:
 
     def events(self) -> dict[str, float]:
         """How many events of our task there were of each type, by the metrics."""
-        pattern = rf'flower_events_total{{task="{TASK}",type="([a-z-]+)",.*}} (\S+)'
+        pattern = rf'flower_events_total{{task="{TASK_NAME}",type="([a-z-]+)",.*}} (\S+)'
         return {kind: float(count) for kind, count in re.findall(pattern, self.text("/metrics"))}
 
     def online(self, worker: str) -> float:
@@ -145,7 +145,7 @@ def test_shows_a_live_system(tier: Tier, start: Callable[..., Any], tmp_path: Pa
     for request in requests[:10]:
         task = tasks[str(request.request_id)]
         assert (task["name"], task["args"], task["state"], task["result"]) == (
-            TASK,
+            TASK_NAME,
             request.filename,
             "SUCCESS",
             "'unknown'",
@@ -250,7 +250,7 @@ def _no_request() -> str:
     """A task whose argument is no request."""
     return json.dumps(
         {
-            "headers": {"task": TASK, "id": "not-ours"},
+            "headers": {"task": TASK_NAME, "id": "not-ours"},
             "content-type": "application/json",
             "content-encoding": "utf-8",
             "properties": {"delivery_info": {}, "body_encoding": None},

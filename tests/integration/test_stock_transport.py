@@ -22,8 +22,9 @@ from kombu import Connection
 from kombu.asynchronous.http import Response
 
 from facerec.aws.clients import Clients
-from facerec.celery import TASK, configuration
+from facerec.celery import configuration
 from facerec.errors import QueueMissing
+from facerec.messages import TASK_NAME
 from facerec.settings import Settings
 from facerec.settings.resources import QueueSettings
 from facerec.settings.tiers import WorkerSettings
@@ -33,7 +34,7 @@ from tests.support.emulated import EmulatedAws, changed
 OURS = "facerec.celery_sqs.transport:Transport"
 BODY = json.dumps(
     {
-        "headers": {"task": TASK, "id": "f2cf5a3e-8d8c-4b63-9b80-0d6a7a3a4c11"},
+        "headers": {"task": TASK_NAME, "id": "f2cf5a3e-8d8c-4b63-9b80-0d6a7a3a4c11"},
         "properties": {"delivery_info": {}},
         "body": "[[], {}, {}]",
         "content-type": "application/json",

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from facerec.celery import TASK, FacerecCelery, configuration
+from facerec.celery import FacerecCelery, configuration
+from facerec.messages import TASK_NAME
 from facerec.settings import Settings
 from facerec.settings.resources import AwsSettings
 from facerec.settings.tiers import WorkerSettings
@@ -91,7 +92,7 @@ def test_the_task_has_its_lasting_name() -> None:
     """Queued messages name it; moving its module must not orphan them."""
     from tasks.recognise import recognise  # noqa: PLC0415 - only this test needs the task
 
-    assert recognise.name == TASK == "facerec.recognise"
+    assert recognise.name == TASK_NAME == "facerec.recognise"
 
 
 def test_flowers_own_command_says_what_to_run() -> None:
