@@ -2,25 +2,32 @@
 
 import json
 import sys
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from datetime import UTC
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import click
 
 from facerec import bootstrap
-from facerec.commands.terminal import json_option
+from facerec.commands.terminal import json_option, print_columns
 from facerec.errors import FacerecError
-from facerec.observability.log_records import LogRecord, lines_of, log_files, mentions
-from facerec.observability.request_trace import Objects, Story, find, story
+from facerec.observability.request_trace import (
+    LogRecord,
+    Objects,
+    Step,
+    advice,
+    find_objects,
+    lines_of,
+    log_files,
+    records_of,
+    timeline,
+)
 from facerec.settings import Settings
+from facerec.text import duration, one_line
 
-STANDARD_INPUT = "-"
-
-
-class NothingKnown(FacerecError):
-    """Neither a log nor the object store knows the request."""
+_STANDARD_INPUT = "-"
 
 
 @click.command("trace")
@@ -30,16 +37,16 @@ class NothingKnown(FacerecError):
     multiple=True,
     metavar="PATH",
     help="A log file, a folder of them, or - for standard input; may be given again.  [default: those of the local "
-    "system in .local, where there is one]",
+    "system in .local, if there is one]",
 )
-@click.option("--s3/--no-s3", "ask_s3", default=True, show_default=True, help="Whether to ask the object store.")
+@click.option("--s3/--no-s3", "read_s3", default=True, show_default=True, help="Whether to read the object store.")
 @json_option
-def command(request_id: UUID, logs: tuple[str, ...], *, ask_s3: bool, as_json: bool) -> None:
-    """Tell the story of one request in the order of time, from logs and the object store.
+def command(request_id: UUID, logs: tuple[str, ...], *, read_s3: bool, as_json: bool) -> None:
+    """Show what became of one request, step by step, from logs and the object store.
 
-    The id is in the reply's header X-Request-Id, and in every line of the logs. Logs are read as JSON records, as our
-    processes write them off a terminal; what another program has put before a record is skipped, and so are other
-    lines. Times are UTC, and as good as the machines' clocks agree. Exit status 1 when nothing is known.
+    The id is in the reply's header X-Request-Id, and in every log record of the request. Logs are read as JSON records,
+    which facerec writes off a terminal; other lines are skipped, and so is text before a record. Times are UTC, and as
+    good as the machines' clocks agree. Exit status 1 when nothing is known.
 
     \b
     Examples:
@@ -47,77 +54,87 @@ def command(request_id: UUID, logs: tuple[str, ...], *, ask_s3: bool, as_json: b
       facerec trace 0b7c1c5e-7c39-4b0e-a3a8-2f1d8f6f3f55 --logs /var/log/facerec --json | jq .steps
       journalctl -o cat -u facerec-worker | facerec trace 0b7c1c5e-7c39-4b0e-a3a8-2f1d8f6f3f55 --logs -
     """  # noqa: D301 - \b is click's mark for a block that is not wrapped
-    from facerec.commands.trace_view import as_object, show
-
-    told = _read(_sources(logs), request_id)
-    objects = _objects(request_id, told.notes) if ask_s3 else None
-    seen = story(request_id, told.records, objects, told.notes)
+    notes: list[str] = []
+    sources = _sources(logs)
+    records = _read(sources, request_id, notes)
+    objects = _objects(request_id, notes) if read_s3 else None
+    steps = timeline(records, objects)
+    notes += advice(request_id, records, objects)
     if as_json:
-        click.echo(json.dumps(as_object(request_id, seen), default=str))
-    elif seen.steps:
-        show(request_id, seen)
+        click.echo(json.dumps(_described(request_id, steps, notes), default=str))
+    elif steps:
+        _print(request_id, steps, notes)
     else:
-        _print_notes(seen)
-    if not seen.steps:
-        places = " and ".join(["the logs"] * bool(logs or told.files) + ["the object store"] * (objects is not None))
-        raise NothingKnown(
-            f"nothing is known of request {request_id} in {places or 'any place that could be asked'}: "
+        for note in notes:
+            click.echo(f"note: {note}", err=True)
+    if not steps:
+        places = " and ".join(["the logs"] * bool(sources) + ["the object store"] * (objects is not None))
+        raise FacerecError(
+            f"nothing is known of request {request_id} in {places or 'any place that could be read'}: "
             "check the id, name more logs with --logs, and mind that photos and results expire"
         )
 
 
-@dataclass(slots=True)
-class _Told:
-    records: list[LogRecord] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    files: int = 0
-
-
 def _sources(logs: tuple[str, ...]) -> list[Path | None]:
-    """The files to read; nothing stands for standard input."""
+    """The files to read; `None` is standard input."""
     if logs:
-        return [file for name in logs for file in ([None] if name == STANDARD_INPUT else log_files(Path(name)))]
+        return [file for name in logs for file in ([None] if name == _STANDARD_INPUT else log_files(Path(name)))]
     from facerec.local.state import StateDirectory
 
     local = StateDirectory(Path(".local")).logs
     return [*log_files(local)] if local.is_dir() else []
 
 
-def _read(sources: list[Path | None], request_id: UUID) -> _Told:
-    told = _Told(files=len(sources))
-    foreign = 0
-    for source in sources:
-        lines: Iterable[str] = _decoded(sys.stdin.buffer) if source is None else lines_of(source)
-        for record in mentions(lines, request_id):
-            if record is None:
-                foreign += 1
-            else:
-                told.records.append(record)
+def _read(sources: list[Path | None], request_id: UUID, notes: list[str]) -> list[LogRecord]:
+    found = [record for source in sources for record in records_of(_lines(source), request_id)]
+    records = [record for record in found if record is not None]
     if not sources:
-        told.notes.append("no logs were read: name files or folders with --logs")
-    if foreign:
-        told.notes.append(
-            f"lines of the logs that mention it and are no JSON records of ours: {foreign}; "
-            "FACEREC_LOG__FORMAT=json makes ours so"
+        notes.append("no logs were read: name files or folders with --logs")
+    if None in found:
+        notes.append(
+            f"lines of the logs that name the request and are not JSON records of facerec: {found.count(None)}; "
+            "FACEREC_LOG__FORMAT=json makes facerec write JSON"
         )
-    return told
+    return records
 
 
-def _decoded(lines: Iterable[bytes]) -> Iterator[str]:
-    return (line.decode(errors="replace") for line in lines)
+def _lines(source: Path | None) -> Iterator[str]:
+    return (line.decode(errors="replace") for line in sys.stdin.buffer) if source is None else lines_of(source)
 
 
 def _objects(request_id: UUID, notes: list[str]) -> Objects | None:
-    """What the store has; nothing, and a note, where it cannot be asked."""
     settings = Settings.load()
     store = bootstrap.object_store(settings)
     try:
-        return find(store, settings, request_id)
+        return find_objects(store, settings, request_id)
     except FacerecError as exc:
-        notes.append(f"the object store could not be asked: {exc}")
+        notes.append(f"the object store could not be read: {exc}")
         return None
 
 
-def _print_notes(seen: Story) -> None:
-    for note in seen.notes:
-        click.echo(f"note: {note}", err=True)
+def _described(request_id: UUID, steps: Sequence[Step], notes: Sequence[str]) -> dict[str, Any]:
+    listed = [{"at": s.at.isoformat(), "where": s.where, "what": s.what, "facts": s.facts} for s in steps]
+    return {"request_id": str(request_id), "steps": listed, "notes": notes}
+
+
+def _print(request_id: UUID, steps: Sequence[Step], notes: Sequence[str]) -> None:
+    """Print one row a step, with the time since the step before."""
+    first, last = steps[0].at.astimezone(UTC), steps[-1].at
+    total = duration((last - first).total_seconds())
+    click.echo(f"request {request_id}  {first:%Y-%m-%d} UTC, {total} in all\n")
+    rows = [("time", "after", "where", "what")]
+    for step, before in zip(steps, [steps[0], *steps], strict=False):
+        at, after = step.at.astimezone(UTC), duration((step.at - before.at).total_seconds())
+        what = click.style(one_line(step.what), bold=True, fg="red" if step.failed else None)
+        facts = (f"  {name}={one_line(_shown(value))}" for name, value in step.facts.items() if value is not None)
+        time = f"{at:%H:%M:%S}.{at.microsecond // 1000:03}"
+        rows.append((time, after, one_line(step.where), what + "".join(facts)))
+    print_columns(rows)
+    for note in notes:
+        click.echo(f"note: {one_line(note)}")
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return " ".join(f"{name}:{_shown(one)}" for name, one in value.items())
+    return value if isinstance(value, str) else json.dumps(value, default=str)

@@ -13,8 +13,8 @@ from tests.support.emulated import EmulatedAws, environ_of
 from tests.support.processes import run
 
 
-def test_the_store_is_asked_and_its_silence_is_told(emulator: EmulatedAws, fresh: Settings) -> None:
-    """What it has is told; without it, and without logs, there is an answer all the same."""
+def test_trace_reads_the_store_and_says_when_it_cannot(emulator: EmulatedAws, fresh: Settings) -> None:
+    """Without the store and without logs it ends with a sentence."""
     store, request_id = S3ObjectStore(Clients(fresh)), uuid.uuid4()
     environ = environ_of(fresh, emulator.environ)
     store.put(fresh.input_bucket, input_key(request_id, "jane.jpg"), b"jpg", "image/jpeg")
@@ -24,10 +24,10 @@ def test_the_store_is_asked_and_its_silence_is_told(emulator: EmulatedAws, fresh
     store.put(fresh.output_bucket, output_key(request_id, "jane.jpg"), result.to_json().encode(), "application/json")
     known = run("trace", str(request_id), "--json", environ=environ)
     steps = json.loads(known.stdout)["steps"]
-    assert [step["what"] for step in steps] == ["photo lies there", "result lies there"]
+    assert [step["what"] for step in steps] == ["photo in the store", "result in the store"]
     assert steps[1]["facts"]["result"] == "Jane"
 
     unreachable = run("trace", str(request_id), environ=environ | {"FACEREC_AWS__ENDPOINT_URL": "http://127.0.0.1:9"})
     assert unreachable.returncode == 1
-    assert "the object store could not be asked" in unreachable.stderr
+    assert "the object store could not be read" in unreachable.stderr
     assert "Traceback" not in unreachable.stderr

@@ -1,5 +1,6 @@
-"""The story of one request, from its records and its objects."""
+"""One request, from its log records and its stored objects."""
 
+import gzip
 import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -7,24 +8,31 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
-from click.testing import CliRunner
 
-from facerec.cli import cli
-from facerec.errors import FacerecError
+from facerec.errors import ConfigurationError
 from facerec.messages import Outcome, RecognitionResult
 from facerec.object_keys import input_key, output_key
-from facerec.observability.log_records import LogRecord
-from facerec.observability.request_trace import Objects, find, story
+from facerec.observability.request_trace import (
+    LogRecord,
+    Objects,
+    advice,
+    find_objects,
+    lines_of,
+    log_files,
+    records_of,
+    timeline,
+)
 from facerec.ports import StoredObject
 from facerec.settings import Settings
 from tests.fakes.object_store import InMemoryObjectStore
 
 ID = UUID("00000000-0000-4000-8000-000000000001")
+OTHER = UUID("00000000-0000-4000-8000-000000000002")
 NOON = datetime(2026, 11, 1, 12, tzinfo=UTC)
 
 
 def after(milliseconds: float) -> datetime:
-    """So long after noon."""
+    """The time so many milliseconds after noon."""
     return NOON + timedelta(milliseconds=milliseconds)
 
 
@@ -66,19 +74,19 @@ PHOTO = StoredObject("in", input_key(ID, "jane.jpg"), 3, "image/jpeg", NOON)
 STORED = StoredObject("out", output_key(ID, "jane.jpg"), 99, "application/json", NOON)
 
 
-def test_records_become_steps_in_the_order_of_time() -> None:
-    """The line at the end of an upload, and that of a delivery, tell of everything before them."""
-    steps = story(ID, [UPLOAD, DELIVERY], None).steps
+def test_timeline_has_the_steps_of_each_record_in_order() -> None:
+    """One record at the end of an upload or delivery holds the times of all its steps."""
+    steps = timeline([UPLOAD, DELIVERY], None)
     assert [(step.at, step.what) for step in steps] == [
         (after(500), "upload received"),
         (after(600), "photo stored, task submitted"),
         (after(700), "task received, delivery 1"),
         (after(720), "photo fetched"),
-        (after(900), "faces looked for"),
+        (after(900), "faces detected and embedded"),
         (after(901), "faces compared with the gallery"),
         (after(931), "result stored"),
         (after(940), "result published"),
-        (after(950), "delivery over: match"),
+        (after(950), "delivery ended: match"),
         (after(1000), "answered with 200"),
     ]
     assert steps[0].facts == {"filename": "jane.jpg", "bytes": 3}
@@ -86,18 +94,18 @@ def test_records_become_steps_in_the_order_of_time() -> None:
     assert steps[2].where == "worker i-1"
 
 
-def test_objects_tell_what_they_are() -> None:
-    """The photo not before its upload, though the store cuts the second off; the result with what it says."""
-    steps = story(ID, [UPLOAD], Objects(PHOTO, STORED, RESULT)).steps
-    assert [step.what for step in steps[:2]] == ["upload received", "photo lies there"]
-    (result,) = [step for step in steps if step.what == "result lies there"]
+def test_timeline_has_the_photo_after_the_upload_and_the_result_with_its_content() -> None:
+    """The store cuts the second off, so the photo would come before its upload."""
+    steps = timeline([UPLOAD], Objects(PHOTO, STORED, RESULT))
+    assert [step.what for step in steps[:2]] == ["upload received", "photo in the store"]
+    (result,) = [step for step in steps if step.what == "result in the store"]
     assert result.at == after(905)
     assert result.facts["outcome"] == "match"
     assert (result.facts["result"], result.facts["bytes"]) == ("Jane", 99)
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "steps"),
     [
         ({"threshold_source": "model", "false_names": 0.01}, "0.6350, the model's for 332 people at 1 %"),
         (
@@ -108,54 +116,53 @@ def test_objects_tell_what_they_are() -> None:
         ({"threshold_source": "request"}, "0.6350, the request's, among 332 people"),
     ],
 )
-def test_a_result_says_what_its_threshold_was_for(changes: dict[str, object], told: str) -> None:
-    """Whose it was, for how many people, and at which share of strangers; earlier results say nothing."""
+def test_result_step_says_what_its_threshold_was_for(changes: dict[str, object], steps: str) -> None:
+    """Its source, for how many people, and at which share of strangers; earlier results have none."""
     known = RESULT.model_copy(update={"threshold": 0.635, "identities": 332, "more_faces": 2, **changes})
     result, earlier = (
-        next(step for step in story(ID, [], Objects(PHOTO, STORED, one)).steps if step.what == "result lies there")
+        next(step for step in timeline([], Objects(PHOTO, STORED, one)) if step.what == "result in the store")
         for one in (known, RESULT)
     )
-    assert (result.facts["threshold"], result.facts["more_faces"]) == (told, 2)
+    assert (result.facts["threshold"], result.facts["more_faces"]) == (steps, 2)
     assert "threshold" not in earlier.facts
 
 
-def test_a_refused_upload_was_never_submitted() -> None:
-    """It has a beginning and an end."""
+def test_refused_upload_has_no_submission() -> None:
+    """It has two steps."""
     facts = {"outcome": "full", "status": 503, "filename": None, "bytes": None, "took_in_ms": None, "waited_ms": 0}
     refused = LogRecord(NOON, "upload", "web", facts | {"total_ms": 0})
-    assert [step.what for step in story(ID, [refused], None).steps] == ["upload received", "answered with 503"]
+    assert [step.what for step in timeline([refused], None)] == ["upload received", "answered with 503"]
 
 
-def test_an_unknown_event_is_a_step_as_it_is() -> None:
-    """Whatever a later version logs."""
-    (step,) = story(
-        ID, [LogRecord(NOON, "response_queue_missing", "worker", {"queue": "q", "level": "warning"})], None
-    ).steps
-    assert (step.what, step.facts) == ("response_queue_missing", {"queue": "q"})
+def test_unknown_event_is_one_step() -> None:
+    """Later versions may log other events."""
+    record = LogRecord(NOON, "response_queue_missing", "worker", {"queue": "q", "level": "warning"})
+    (step,) = timeline([record], None)
+    assert (step.what, step.facts, step.failed) == ("response_queue_missing", {"queue": "q"}, True)
 
 
-def test_records_of_an_earlier_version_have_fewer_steps() -> None:
-    """Without their lengths only the ends are known."""
+def test_upload_record_without_durations_is_one_step() -> None:
+    """Only its end is known."""
     old = LogRecord(NOON, "upload", "web", {"status": 200, "outcome": "match", "waited_ms": 3})
-    assert [step.what for step in story(ID, [old], None).steps] == ["answered with 200"]
+    assert [step.what for step in timeline([old], None)] == ["answered with 200"]
 
 
-def test_the_stage_that_failed_is_told_as_such() -> None:
-    """It was timed like those that went well."""
+def test_last_stage_of_a_failed_delivery_is_marked() -> None:
+    """It is timed like the completed ones."""
     gone = {"outcome": "failed", "timings_ms": {"fetch": 3.0}, "reason": "no object"}
-    told = [step.what for step in story(ID, [replace(DELIVERY, facts=DELIVERY.facts | gone)], None).steps]
-    assert told == ["task received, delivery 1", "photo not fetched", "delivery over: failed"]
+    steps = [step.what for step in timeline([replace(DELIVERY, fields=DELIVERY.fields | gone)], None)]
+    assert steps == ["task received, delivery 1", "photo not fetched", "delivery ended: failed"]
     waiting = {"outcome": "redelivered", "timings_ms": {"fetch": 3.0, "engine": 5.0, "match": 1.0, "store": 40.0}}
-    told = [step.what for step in story(ID, [replace(DELIVERY, facts=DELIVERY.facts | waiting)], None).steps]
-    assert told[-3:] == ["faces compared with the gallery", "result not stored", "delivery over: redelivered"]
+    steps = [step.what for step in timeline([replace(DELIVERY, fields=DELIVERY.fields | waiting)], None)]
+    assert steps[-3:] == ["faces compared with the gallery", "result not stored", "delivery ended: redelivered"]
     # A failure that was stored is answered with: that delivery went well.
     again = {"outcome": "failed", "timings_ms": {"publish": 3.0}, "computed_in_attempt": 1}
-    told = [step.what for step in story(ID, [replace(DELIVERY, facts=DELIVERY.facts | again)], None).steps]
-    assert told[-2:] == ["result published", "delivery over: failed"]
+    steps = [step.what for step in timeline([replace(DELIVERY, fields=DELIVERY.fields | again)], None)]
+    assert steps[-2:] == ["result published", "delivery ended: failed"]
 
 
-def test_it_says_where_to_look_further() -> None:
-    """In the dead-letter queue, which must not be received from just to look; once, with what can be typed."""
+def test_advice_says_where_to_look_further() -> None:
+    """With the command to type; the dead-letter queue is not read, for a look counts as a receive."""
     failed = LogRecord(NOON, "recognised", "worker", {"outcome": "failed", "reason": "it crashed"})
     gone_wrong = RESULT.model_copy(update={"outcome": Outcome.FAILED})
     for records, objects in (
@@ -163,77 +170,112 @@ def test_it_says_where_to_look_further() -> None:
         ([failed], Objects(PHOTO, STORED, gone_wrong)),
         ([], Objects(PHOTO, STORED, gone_wrong)),
     ):
-        (note,) = story(ID, records, objects).notes
-        assert f"put aside: `facerec dlq show {ID}`" in note
-    assert story(ID, [], Objects(PHOTO, STORED, RESULT)).notes == ()
-    assert "a photo and no result" in story(ID, [], Objects(PHOTO)).notes[0]
-    assert "cannot be read" in story(ID, [], Objects(PHOTO, STORED)).notes[0]
+        (note,) = advice(ID, records, objects)
+        assert f"a dead letter: `facerec dlq show {ID}`" in note
+    assert [*advice(ID, [], Objects(PHOTO, STORED, RESULT))] == []
+    assert "a photo and no result" in next(advice(ID, [], Objects(PHOTO)))
+    assert "cannot read" in next(advice(ID, [], Objects(PHOTO, STORED)))
 
 
-def test_after_a_redrive_it_is_no_dead_letter_any_more() -> None:
-    """What came last counts, whether a log or the store tells it."""
+def test_advice_after_a_redrive_follows_the_last_delivery() -> None:
+    """The last one counts, whether a log or the store has it."""
     failed = LogRecord(NOON, "recognised", "worker", {"outcome": "failed", "reason": "it crashed"})
-    assert story(ID, [DELIVERY, failed], None).notes == ()
-    assert story(ID, [failed], Objects(PHOTO, STORED, RESULT)).notes == ()
-    assert len(story(ID, [replace(failed, at=after(5000)), DELIVERY], Objects(PHOTO, STORED, RESULT)).notes) == 1
+    assert [*advice(ID, [DELIVERY, failed], None)] == []
+    assert [*advice(ID, [failed], Objects(PHOTO, STORED, RESULT))] == []
+    assert len([*advice(ID, [replace(failed, at=after(5000)), DELIVERY], Objects(PHOTO, STORED, RESULT))]) == 1
 
 
 def test_objects_are_found_by_the_request_id() -> None:
-    """And copies under the file's own name, where the settings make them; they may be another's."""
-    settings = Settings(key_style="filename")
-    store = InMemoryObjectStore(now=lambda: after(250))
-    assert find(store, settings, ID).nothing
+    """Without a result that this version cannot read."""
+    settings, store = Settings(), InMemoryObjectStore(now=lambda: after(250))
+    assert find_objects(store, settings, ID) == Objects()
     store.put(settings.input_bucket, input_key(ID, "jane.jpg"), b"jpg", "image/jpeg")
     store.put(settings.output_bucket, output_key(ID, "jane.jpg"), RESULT.to_json().encode(), "application/json")
-    store.put(settings.output_bucket, "jane", b"Jane", "text/plain")
-    found = find(store, settings, ID)
+    found = find_objects(store, settings, ID)
     assert found.photo == StoredObject(settings.input_bucket, PHOTO.key, 3, "image/jpeg", NOON)
     assert found.result == RESULT
-    assert [copy.key for copy in found.copies] == ["jane"]
     store.put(settings.output_bucket, output_key(ID, "jane.jpg"), b"{", "application/json")
-    assert find(store, Settings(), ID).result is None
-    assert find(store, Settings(), ID).copies == ()
+    unreadable = find_objects(store, settings, ID)
+    assert (unreadable.stored is None, unreadable.result) == (False, None)
 
 
-def log_line(record: LogRecord) -> str:
-    """As our processes write it."""
-    return json.dumps(record.facts | {"timestamp": record.at.isoformat(), "event": record.event, "process": "worker"})
+def line(**fields: object) -> str:
+    """A line as a worker writes it."""
+    record = {"event": "recognised", "timestamp": "2026-11-01T12:00:00.5Z", "process": "worker", "level": "info"}
+    return json.dumps(record | fields)
 
 
-def test_the_command_prints_a_timeline(tmp_path: Path) -> None:
-    """From files and from standard input, with what could not be read, and nothing that moves a terminal's cursor."""
-    (tmp_path / "web.log").write_text(log_line(UPLOAD).replace("jane.jpg", r"\u001b[2Jjane.jpg") + "\n")
-    told = CliRunner().invoke(
-        cli,
-        ["trace", str(ID), "--no-s3", "--logs", str(tmp_path), "--logs", "-"],
-        input=log_line(DELIVERY).encode() + f"\n{ID} ".encode() + b"\xff\n",
-    )
-    assert told.exit_code == 0
-    assert (
-        told.output.index("upload received")
-        < told.output.index("photo fetched")
-        < told.output.index("answered with 200")
-    )
-    assert "no JSON records of ours: 1" in told.output
-    assert "\x1b" not in told.output
-    assert all(line == line.rstrip() for line in told.output.splitlines())
+def test_records_of_a_request_have_time_event_process_and_fields() -> None:
+    """The instance is part of the process's name."""
+    (record,) = records_of([line(request_id=str(OTHER)), line(request_id=str(ID), attempt=2, instance_id="i-1")], ID)
+    assert record is not None
+    assert record.at == datetime(2026, 11, 1, 12, 0, 0, 500_000, UTC)
+    assert (record.event, record.process) == ("recognised", "worker i-1")
+    assert record.fields == {"request_id": str(ID), "attempt": 2, "level": "info"}
 
 
-def test_the_command_prints_json() -> None:
-    """For programs."""
-    told = CliRunner().invoke(cli, ["trace", str(ID), "--no-s3", "--json", "--logs", "-"], input=log_line(DELIVERY))
-    story = json.loads(told.output)
-    assert story["request_id"] == str(ID)
-    assert story["steps"][0] == {
-        "at": after(700).isoformat(),
-        "where": "worker",
-        "what": "task received, delivery 1",
-        "facts": {"queued_ms": 90.0},
-    }
+def test_records_of_a_batch_belong_to_each_of_its_requests() -> None:
+    """The engines' supervisor writes all request ids into its record."""
+    (record,) = records_of([line(event="batch_failed", request_ids=[str(OTHER), str(ID)])], ID)
+    assert record is not None
+    assert record.event == "batch_failed"
 
 
-def test_an_unknown_request_ends_with_a_sentence() -> None:
-    """And exit status 1."""
-    told = CliRunner().invoke(cli, ["trace", str(ID), "--no-s3", "--logs", "-"], input="{}\n")
-    assert isinstance(told.exception, FacerecError)
-    assert f"nothing is known of request {ID} in the logs" in str(told.exception)
+@pytest.mark.parametrize(
+    "before", ["Nov 22 05:00:00 host facerec-worker[12]: ", "worker-1  | ", "2026-11-22T05:00:00.000Z "]
+)
+def test_text_before_a_record_is_skipped(before: str) -> None:
+    """As journalctl, Docker and CloudWatch write it."""
+    (record,) = records_of([before + line(request_id=str(ID))], ID)
+    assert record is not None
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        f"12:00:00 [info] recognised request_id={ID}",
+        f'"PUT /facerec-in-bucket/{ID}/a.jpg HTTP/1.1" 200',
+        f'{{"message": "{ID}"}}',
+        line(request_id=str(ID))[:-1],
+        f'["{ID}", {{}}]',
+        line(request_id=str(ID), timestamp="yesterday"),
+        line(request_id=str(ID), timestamp="2026-11-01T12:00:00"),
+        line(request_id=str(ID), timestamp=12),
+    ],
+    ids=["console", "another program's", "another's JSON", "cut off", "a list", "no time", "no zone", "a number"],
+)
+def test_lines_that_are_no_records_of_facerec_are_none(foreign: str) -> None:
+    """The command counts them."""
+    assert list(records_of([foreign], ID)) == [None]
+
+
+def test_record_with_a_traceback_keeps_the_error_only() -> None:
+    """The frames stay in the log."""
+    frames = [{"exc_type": "RuntimeError", "exc_value": "a bug", "frames": [{"filename": "x"}]}]
+    (record,) = records_of([line(request_id=str(ID), exception=frames)], ID)
+    assert record is not None
+    assert record.fields["error"] == "RuntimeError: a bug"
+    assert "frames" not in str(record.fields)
+
+
+def test_log_files_of_a_folder_include_rotated_and_compressed_ones(tmp_path: Path) -> None:
+    """Also in folders below; other files are left out."""
+    (tmp_path / "below").mkdir()
+    (tmp_path / "web.log").write_text("a\n")
+    (tmp_path / "web.log.1").write_text("b\n")
+    with gzip.open(tmp_path / "below" / "worker.log.2.gz", "wt") as file:
+        file.write("c\n")
+    (tmp_path / "picture.jpg").write_bytes(b"\xff\xd8")
+    files = log_files(tmp_path)
+    assert [file.name for file in files] == ["worker.log.2.gz", "web.log", "web.log.1"]
+    assert [text for file in files for text in lines_of(file)] == ["c\n", "a\n", "b\n"]
+
+
+def test_unreadable_logs_are_named(tmp_path: Path) -> None:
+    """A missing folder and a damaged file."""
+    with pytest.raises(ConfigurationError, match="nowhere"):
+        log_files(tmp_path / "nowhere")
+    broken = tmp_path / "broken.log.gz"
+    broken.write_bytes(b"no gzip")
+    with pytest.raises(ConfigurationError, match=r"broken\.log\.gz"):
+        list(lines_of(broken))
