@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from facerec.commands.evaluation_set import engine_option, score_pairs, used_and_skipped
-from facerec.commands.gallery_access import OpenGallery, collection_option, counted, open_gallery
-from facerec.commands.terminal import json_option
-from facerec.text import for_people
+from facerec.commands.evaluation_set import score_pairs, used_and_skipped
+from facerec.commands.gallery import OpenGallery, open_gallery
+from facerec.commands.terminal import collection_option, engine_option, json_option
+from facerec.text import counted, for_people
 from model.tail import identification_threshold
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ def _print(
     formatter.write_dl(rows)
     click.echo(formatter.getvalue(), nl=False)
     if found.other_models:
-        click.echo(f"Left out, of another model: {counted(found.other_models)}", err=True)
+        click.echo(f"Left out, of another model: {counted(found.other_models, 'template')}", err=True)
 
 
 def _true_accepts(scored: "Scored", threshold: float) -> str:

@@ -1,32 +1,68 @@
-"""`facerec dlq`: what waits in the dead-letter queue, and what becomes of it."""
+"""`facerec dlq`: the messages of the dead-letter queue."""
 
 import json
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import click
 
-from facerec.commands.dead_letter_shelf import Shelf, facts, in_a_line, many, name_of, short, surroundings
-from facerec.commands.terminal import Duration, json_option, print_columns, tracked
-from facerec.dead_letters import DeadLetter, redrive
+from facerec import bootstrap
+from facerec.commands.terminal import Duration, json_option, print_columns, tracked, yes_option
+from facerec.dead_letters import BodySender, DeadLetter, DeadLetterQueue, redrive
 from facerec.errors import FacerecError
+from facerec.messages import RecognitionRequest
+from facerec.object_keys import output_key, request_prefix
+from facerec.ports import ObjectStore
+from facerec.settings import Settings
+from facerec.stored_results import stored_result
+from facerec.text import counted, one_line
 
-_reason = click.option("--reason-matches", metavar="TEXT", help="Only those whose reason has this text in it.")
+_REASON_WIDTH = 60
+_reason = click.option("--reason-matches", "reason", metavar="TEXT", help="Only those with this text in the reason.")
 _identifiers = click.argument("identifiers", nargs=-1, metavar="[REQUEST_ID]...")
-_yes = click.option("--yes", is_flag=True, help="Do not ask.")
+_all = click.option("--all", "everything", is_flag=True, help="All that are in the queue.")
 _dry_run = click.option("--dry-run", is_flag=True, help="Only print what would be done.")
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The dead-letter queue and what its messages refer to; tests give it as click's object."""
+
+    settings: Settings
+    dead: DeadLetterQueue
+    requests: BodySender
+    store: ObjectStore
+
+
+def _services(given: Services | None) -> Services:
+    if given is not None:
+        return given
+    from facerec.aws.sqs.dead_letter_queue import SqsBodySender, SqsDeadLetterQueue
+
+    settings = Settings.load()
+    clients = bootstrap.clients(settings)
+    return Services(
+        settings,
+        SqsDeadLetterQueue(clients, settings.dead_letter_queue),
+        SqsBodySender(clients, settings.request_queue),
+        bootstrap.object_store(settings),
+    )
 
 
 @click.group("dlq")
 def command() -> None:
-    """List, show, redrive and purge what waits in the dead-letter queue.
+    """List, show, redrive and purge the messages of the dead-letter queue.
 
-    A task is there because no retry would help: it crashed the engine, its picture is gone, it cannot be read (then
-    with the worker's reason), or SQS delivered it FACEREC_QUEUE__MAX_RECEIVES times in vain.
+    A task is there if no retry helps: it crashed the engine, its picture is missing, or it cannot be read; the worker
+    has written the reason. A task is also there if SQS delivered it FACEREC_QUEUE__MAX_RECEIVES times without an end.
 
     \b
     Examples:
-      facerec dlq list
+      facerec dlq list --reason-matches SIGSEGV --json | jq -r '.[].request_id'
       facerec dlq show 0b7c1c5e-7c39-4b0e-a3a8-2f1d8f6f3f55
       facerec dlq redrive --reason-matches "no object" --dry-run
       facerec dlq redrive --all --yes
@@ -35,199 +71,215 @@ def command() -> None:
 
 
 @command.command("list")
-@click.option("--limit", type=click.IntRange(1), help="Look at no more than this; default all.")
+@click.option("--limit", type=click.IntRange(1), help="Read no more than this; default all.")
 @_reason
 @json_option
 @click.pass_obj
-def list_(given: Shelf | None, limit: int | None, reason_matches: str | None, as_json: bool) -> None:  # noqa: FBT001 - click passes by name
+def list_(given: Services | None, limit: int | None, reason: str | None, *, as_json: bool) -> None:
     """List the dead letters, the oldest failure first.
 
-    Looking at a message counts as one more receive; nothing is taken away, and all are visible again at the end.
-
-    \b
-    Examples:
-      facerec dlq list --limit 20
-      facerec dlq list --reason-matches SIGSEGV --json | jq -r '.[].request_id'
-    """  # noqa: D301 - \b is click's mark for a block that is not wrapped
-    shelf = Shelf.of(given)
-    with shelf.looked_at(_chooser((), reason_matches), limit) as letters:
+    Reading counts as one more receive of each message. Nothing is removed, and all are visible again at the end.
+    """
+    services = _services(given)
+    with _chosen(services, reason=reason, limit=limit) as letters:
         pass
     if as_json:
-        click.echo(json.dumps([facts(letter) for letter in letters], indent=2))
-        return
-    if not letters:
-        click.echo(f"There is nothing in {shelf.settings.dead_letter_queue}.", err=True)
-        return
-    rows = [
-        (
-            name_of(letter),
-            in_a_line(letter.request.filename if letter.request else None),
-            f"{letter.failed_at:%Y-%m-%d %H:%M:%S}",
-            letter.receives,
-            len(letter.body),
-            short(letter.reason),
-        )
-        for letter in letters
-    ]
-    print_columns([("request", "file", "failed at (UTC)", "receives", "bytes", "reason"), *rows])
+        click.echo(json.dumps([_described(letter) for letter in letters], indent=2))
+    elif letters:
+        columns = ("request", "file", "failed at (UTC)", "receives", "bytes", "reason")
+        print_columns([columns, *map(_row, letters)])
+    else:
+        click.echo(f"There is nothing in {services.settings.dead_letter_queue}.", err=True)
 
 
 @command.command("show")
 @click.argument("identifier", metavar="REQUEST_ID")
 @json_option
 @click.pass_obj
-def show(given: Shelf | None, identifier: str, as_json: bool) -> None:  # noqa: FBT001 - click passes by name
-    """Show all that is known of a dead letter, by its request's id or the message's.
-
-    \b
-    Examples:
-      facerec dlq show 0b7c1c5e-7c39-4b0e-a3a8-2f1d8f6f3f55
-      facerec dlq show 0b7c1c5e-7c39-4b0e-a3a8-2f1d8f6f3f55 --json | jq -r '.[].body'
-    """  # noqa: D301 - \b is click's mark for a block that is not wrapped
-    shelf = Shelf.of(given)
-    with shelf.looked_at(lambda letter: letter.named(identifier)) as letters:
+def show(given: Services | None, identifier: str, *, as_json: bool) -> None:
+    """Show all that is known of a dead letter, by the id of its request or of the message."""
+    services = _services(given)
+    with _chosen(services, [identifier]) as letters:
         pass
-    if not letters:
-        raise FacerecError(f"there is no dead letter {identifier!r}: `facerec dlq list` tells what there is")
-    stories = [facts(letter) | surroundings(shelf, letter.request) | {"body": letter.body} for letter in letters]
+    shown = [_described(letter) | _stored(services, letter.request) | {"body": letter.body} for letter in letters]
     if as_json:
-        click.echo(json.dumps(stories, indent=2))
+        click.echo(json.dumps(shown, indent=2))
         return
-    for story in stories:
-        print_columns([(name.replace("_", " "), in_a_line(value)) for name, value in story.items()])
+    for facts in shown:
+        print_columns([(name.replace("_", " "), _cell(value)) for name, value in facts.items()])
 
 
 @command.command("redrive")
 @_identifiers
-@click.option("--all", "everything", is_flag=True, help="Everything that is there.")
+@_all
 @_reason
-@click.option("--force", is_flag=True, help="Also what is not a task of facerec.")
+@click.option("--force", is_flag=True, help="Also messages that are not tasks of facerec.")
 @_dry_run
-@_yes
+@yes_option
 @click.pass_obj
 def redrive_(
-    given: Shelf | None,
+    given: Services | None,
     identifiers: tuple[str, ...],
-    reason_matches: str | None,
-    everything: bool,  # noqa: FBT001 - click passes by name
-    force: bool,  # noqa: FBT001
-    dry_run: bool,  # noqa: FBT001
-    yes: bool,  # noqa: FBT001
+    reason: str | None,
+    *,
+    everything: bool,
+    force: bool,
+    dry_run: bool,
+    yes: bool,
 ) -> None:
-    """Send tasks to the request queue again, as they were, and take them from the dead letters.
+    """Send tasks to the request queue again, as they were, and remove them from the dead letters.
 
-    Each gets all its attempts anew, and its picture is recognised anew: a failure that was stored as its result is
-    removed. The result appears at /api/v1/results/REQUEST_ID. An input that has expired (FACEREC_RETENTION__INPUT_DAYS)
-    brings the task back here. Exits with 1 when something that was named is not there, or is refused.
-
-    \b
-    Examples:
-      facerec dlq redrive 0b7c1c5e-7c39-4b0e-a3a8-2f1d8f6f3f55
-      facerec dlq redrive --reason-matches SIGSEGV --dry-run
-      facerec dlq redrive --all --yes
-    """  # noqa: D301 - \b is click's mark for a block that is not wrapped
-    _need_a_choice(everything, identifiers, reason_matches)
-    shelf = Shelf.of(given)
-    with shelf.looked_at(_chooser(identifiers, reason_matches)) as letters:
-        _check_found(identifiers, letters)
+    Each gets all its attempts again. A failure that was stored as its result is deleted, so its picture is recognised
+    again. The result appears at /api/v1/results/REQUEST_ID. A task whose input has expired
+    (FACEREC_RETENTION__INPUT_DAYS) comes back here. Exit status 1 if a named one is missing or one is refused.
+    """
+    _check_choice(identifiers or reason, everything=everything)
+    services = _services(given)
+    with _chosen(services, identifiers, reason) as letters:
         sent = [letter for letter in letters if force or letter.task is not None]
         refused = [letter for letter in letters if letter not in sent]
         for letter in refused:
-            click.echo(f"{letter.message_id}: {in_a_line(letter.reason)}; --force sends it all the same", err=True)
-        if _agreed("Send again", sent, dry_run=dry_run, yes=yes):
+            click.echo(f"{letter.message_id}: {_cell(letter.reason)}; --force sends it nevertheless", err=True)
+        if _confirmed("Send again", sent, dry_run=dry_run, yes=yes):
+            bucket = services.settings.output_bucket
             for letter in tracked(sent, "sending"):
-                redrive(
-                    letter,
-                    dead=shelf.dead,
-                    requests=shelf.requests,
-                    store=shelf.store,
-                    bucket=shelf.settings.output_bucket,
-                )
-            click.echo(f"{many(len(sent))} sent to {shelf.settings.request_queue}")
+                redrive(letter, dead=services.dead, requests=services.requests, store=services.store, bucket=bucket)
+            click.echo(f"{counted(len(sent), 'dead letter')} sent to {services.settings.request_queue}")
     if refused:
-        raise FacerecError(f"not a task of facerec, so left where it is: {many(len(refused))}")
+        raise FacerecError(f"not a task of facerec, so not sent: {counted(len(refused), 'dead letter')}")
 
 
 @command.command("purge")
 @_identifiers
-@click.option("--all", "everything", is_flag=True, help="Everything, also what comes in meanwhile.")
+@_all
 @click.option("--older-than", type=Duration(), metavar="7d", help="Only those that failed longer ago.")
 @_reason
 @_dry_run
-@_yes
+@yes_option
 @click.pass_obj
 def purge(
-    given: Shelf | None,
+    given: Services | None,
     identifiers: tuple[str, ...],
-    reason_matches: str | None,
+    reason: str | None,
     older_than: timedelta | None,
-    everything: bool,  # noqa: FBT001 - click passes by name
-    dry_run: bool,  # noqa: FBT001
-    yes: bool,  # noqa: FBT001
+    *,
+    everything: bool,
+    dry_run: bool,
+    yes: bool,
 ) -> None:
-    """Throw dead letters away for good; only what has been looked at, unless with --all.
-
-    \b
-    Examples:
-      facerec dlq purge --older-than 7d
-      facerec dlq purge --reason-matches "no object" --yes
-    """  # noqa: D301 - \b is click's mark for a block that is not wrapped
-    _need_a_choice(everything, identifiers, reason_matches, older_than, ages=" or --older-than")
-    shelf = Shelf.of(given)
+    """Delete dead letters for good. With --all also those that arrive during the command."""
+    _check_choice(identifiers or reason or older_than is not None, everything=everything, ages=" or --older-than")
+    services = _services(given)
+    queue = services.settings.dead_letter_queue
     if everything and not dry_run:
-        count = shelf.dead.count()
         if not yes:
-            click.confirm(f"Throw away everything in {shelf.settings.dead_letter_queue} (about {count})?", abort=True)
-        shelf.dead.purge()
-        click.echo(f"{shelf.settings.dead_letter_queue} is being emptied, which may take a minute")
+            click.confirm(f"Delete everything in {queue} (about {services.dead.count()})?", abort=True)
+        services.dead.purge()
+        click.echo(f"{queue} is being emptied, which may take a minute")
         return
     before = None if older_than is None else datetime.now(UTC) - older_than
-    with shelf.looked_at(_chooser(identifiers, reason_matches, before)) as letters:
-        _check_found(identifiers, letters)
-        if _agreed("Throw away", letters, dry_run=dry_run, yes=yes):
+    with _chosen(services, identifiers, reason, before) as letters:
+        if _confirmed("Delete", letters, dry_run=dry_run, yes=yes):
             for letter in tracked(letters, "deleting"):
-                shelf.dead.remove(letter)
-            click.echo(f"{many(len(letters))} thrown away")
+                services.dead.remove(letter)
+            click.echo(f"{counted(len(letters), 'dead letter')} deleted")
 
 
-def _need_a_choice(
-    everything: bool,  # noqa: FBT001 - as click passes it
-    identifiers: Sequence[str],
-    *choices: object,
-    ages: str = "",
-) -> None:
-    narrowed = bool(identifiers) or any(choice is not None for choice in choices)
+def _check_choice(narrowed: object, *, everything: bool, ages: str = "") -> None:
     if not narrowed and not everything:
-        raise click.UsageError(f"name requests, or choose with --reason-matches{ages}, or say --all")
+        raise click.UsageError(f"name requests, or choose with --reason-matches{ages}, or give --all")
     if narrowed and everything:
         raise click.UsageError("--all takes everything: leave it out to choose")
 
 
-def _chooser(
-    identifiers: Sequence[str], reason: str | None, before: datetime | None = None
-) -> Callable[[DeadLetter], bool]:
-    def chosen(letter: DeadLetter) -> bool:
+@contextmanager
+def _chosen(
+    services: Services,
+    identifiers: Sequence[str] = (),
+    reason: str | None = None,
+    before: datetime | None = None,
+    limit: int | None = None,
+) -> Iterator[list[DeadLetter]]:
+    """Yield the dead letters that match all arguments, the oldest failure first; others cannot see them meanwhile.
+
+    Raises `FacerecError` if one of the identifiers is missing.
+    """
+
+    def matches(letter: DeadLetter) -> bool:
         return (
-            (not identifiers or any(letter.named(identifier) for identifier in identifiers))
+            (not identifiers or any(map(letter.has_id, identifiers)))
             and (reason is None or reason.casefold() in letter.reason.casefold())
             and (before is None or letter.failed_at < before)
         )
 
-    return chosen
+    with services.dead.look(limit) as letters:
+        found = [letter for letter in tracked(letters, "reading", total=services.dead.count()) if matches(letter)]
+        absent = [name for name in identifiers if not any(letter.has_id(name) for letter in found)]
+        if absent:
+            raise FacerecError(f"there is no dead letter {', '.join(absent)}: `facerec dlq list` shows them all")
+        yield sorted(found, key=lambda letter: letter.failed_at)
 
 
-def _check_found(identifiers: Sequence[str], letters: Sequence[DeadLetter]) -> None:
-    """Nothing is done when a name is wrong."""
-    absent = [name for name in identifiers if not any(letter.named(name) for letter in letters)]
-    if absent:
-        raise FacerecError(f"there is no such dead letter: {', '.join(absent)}; `facerec dlq list` tells what there is")
-
-
-def _agreed(doing: str, letters: Sequence[DeadLetter], *, dry_run: bool, yes: bool) -> bool:
+def _confirmed(action: str, letters: Sequence[DeadLetter], *, dry_run: bool, yes: bool) -> bool:
     if dry_run or not yes:
         for letter in letters:
-            click.echo(f"{name_of(letter)}  {short(letter.reason)}")
+            click.echo(f"{_row(letter)[0]}  {_row(letter)[-1]}")
+    what = f"{action}: {counted(len(letters), 'dead letter')}"
     if not letters or dry_run:
-        click.echo(f"{doing}: {many(len(letters))}", err=True)
+        click.echo(what, err=True)
         return False
-    return yes or click.confirm(f"{doing} {many(len(letters))}?", abort=True)
+    return yes or click.confirm(f"{what}?", abort=True)
+
+
+def _described(letter: DeadLetter) -> dict[str, Any]:
+    request = letter.request
+    return {
+        "request_id": letter.request_id,
+        "message_id": letter.message_id,
+        "reason": letter.reason,
+        "failed_at": letter.failed_at.isoformat(),
+        "sent_at": letter.sent_at.isoformat(),
+        "receives": letter.receives,
+        "bytes": len(letter.body),
+        "task": letter.task is not None,
+        "filename": request.filename if request else None,
+        "collection": request.collection if request else None,
+        "submitted_at": request.submitted_at.isoformat() if request else None,
+        "reply_to": request.reply_to if request else None,
+    }
+
+
+def _stored(services: Services, request: RecognitionRequest | None) -> dict[str, Any]:
+    """The input and the result in the store."""
+    if request is None:
+        return {"input": None, "input_stored": None, "result": None}
+    settings, given = services.settings, request.input
+    # The message may name any object: only the request's own ones are looked up.
+    keys = services.store.keys(settings.input_bucket, request_prefix(request.request_id))
+    key = output_key(request.request_id, request.filename)
+    result = stored_result(services.store, settings.output_bucket, key)
+    return {
+        "input": f"s3://{given.bucket}/{given.key}",
+        "input_stored": given.bucket == settings.input_bucket and given.key in keys,
+        "result": result and {"outcome": result.outcome, "detail": result.detail, "name": result.result},
+    }
+
+
+def _row(letter: DeadLetter) -> tuple[object, ...]:
+    reason, failed_at = _cell(letter.reason), f"{letter.failed_at:%Y-%m-%d %H:%M:%S}"
+    if len(reason) > _REASON_WIDTH and sys.stdout.isatty():
+        reason = f"{reason[: _REASON_WIDTH - 1]}…"
+    name = _cell(letter.request_id or letter.message_id)
+    filename = _cell(letter.request.filename if letter.request else None)
+    return name, filename, failed_at, letter.receives, len(letter.body), reason
+
+
+def _cell(value: Any) -> str:
+    """A value in one line; messages come from anybody with access to the queue."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, dict):
+        return ", ".join(f"{name}: {_cell(one)}" for name, one in value.items() if one)
+    return " ".join(one_line(str(value)).split())

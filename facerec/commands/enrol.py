@@ -1,14 +1,19 @@
-"""`facerec enrol`: photos of people become templates, with a report per file."""
+"""`facerec enrol` and `facerec gallery rebuild`: photos become templates, with a report for each."""
 
+import functools
 import json
 import sys
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from facerec.commands.terminal import places, progress_bar
+from facerec import bootstrap
+from facerec.commands.terminal import FILE, FOLDER, collection_option, progress_bar
+from facerec.engine.loading import analyser, load_artefact, open_engine
 from facerec.gallery.enrolment import (
     MAX_PHOTO_BYTES,
     Enroller,
@@ -18,47 +23,48 @@ from facerec.gallery.enrolment import (
     valid_collection,
     valid_identity,
 )
-from facerec.messages import DEFAULT_COLLECTION
+from facerec.gallery.rebuild import CollectionRebuild, RebuildReport
 from facerec.settings import Settings
+from facerec.text import counted
+from model.artefact import Artefact
 
-_COLOURS = {EnrolmentStatus.ENROLLED: "green", EnrolmentStatus.DUPLICATE: "yellow"}
+if TYPE_CHECKING:
+    from model.faces import ImageAnalysis
 
+_COLOURS = {"enrolled": "green", "rebuilt": "green", "duplicate": "yellow", "present": "yellow"}
 
-@click.command("enrol")
-@click.argument("name", required=False)
-@click.argument("photos", nargs=-1, type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option(
-    "--folder",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Enrol a folder with one folder per person, named as the person.",
-)
-@click.option(
+_face_option = click.option(
     "--face",
     "which",
     type=click.Choice([str(which) for which in WhichFace]),
     default=str(WhichFace.DOMINANT),
     show_default=True,
-    help="Of a photo with several faces, enrol the one with four times the area of the next, or the primary one.",
+    help="Of a photo with several faces, take the one with four times the area of the next, or the primary one.",
 )
-@click.option("--collection", default=DEFAULT_COLLECTION, show_default=True, help="The gallery to enrol into.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object with a report per file and the counts.")
+_json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object with a report per photo and the counts."
+)
+
+
+@click.command("enrol")
+@click.argument("name", required=False)
+@click.argument("photos", nargs=-1, type=FILE)
+@click.option("--folder", type=FOLDER, help="Enrol a folder with one folder per person, named as the person.")
+@_face_option
+@collection_option
+@_json_option
 def command(
-    name: str | None,
-    photos: tuple[Path, ...],
-    folder: Path | None,
-    which: str,
-    collection: str,
-    as_json: bool,  # noqa: FBT001 - click passes by name
+    name: str | None, photos: tuple[Path, ...], folder: Path | None, which: str, collection: str, *, as_json: bool
 ) -> None:
     """Enrol PHOTOS of the person NAME, or a whole folder of people.
 
-    A photo must show one face, or one that has four times the area of the next largest. With --face primary the one
-    counts that decides an answer, too: size weighted by nearness to the centre. It must be at least
-    FACEREC_GALLERY__MIN_FACE_PIXELS wide and high, of FACEREC_GALLERY__MIN_QUALITY or more.
+    A photo must show one face, or one that has four times the area of the next largest. With --face primary it is the
+    face that decides an answer, too: the largest by size and nearness to the centre. The face must be at least
+    FACEREC_GALLERY__MIN_FACE_PIXELS wide and high, with a quality of FACEREC_GALLERY__MIN_QUALITY or more.
 
-    Each file is reported as enrolled, duplicate (this very photo is enrolled already), no face, several faces (with
+    The report of a photo is enrolled, duplicate (this very photo is enrolled already), no face, several faces (with
     where they are), too small, poor quality (with the reasons) or invalid image. Running workers know the person within
-    5 seconds. The exit status is 1 when nothing was enrolled and a photo was of no use.
+    5 seconds. The exit status is 1 if no photo was enrolled and one could not be used.
 
     \b
     Examples:
@@ -84,28 +90,25 @@ def command(
             progress.update(waiting, visible=False)
             for identity, path in progress.track(files, description="enrolling"):
                 reports.append(_enrol(enroller, identity, path, collection, WhichFace(which)))
-                if not as_json:
-                    # Named, because click would else find the real stream behind rich's and write into the bar.
-                    click.echo(_line(reports[-1]), file=sys.stdout)
+                _print_report(reports[-1], as_json=as_json)
     finally:
-        # What was enrolled before an error stays enrolled, and is told.
+        # Photos that were enrolled before an error stay enrolled, and are reported.
         counts = Counter(report.status for report in reports)
         if as_json:
             click.echo(json.dumps({"files": [asdict(report) for report in reports], "counts": counts}, indent=2))
         elif reports:
-            summary = ", ".join(f"{count} {_words(status)}" for status, count in sorted(counts.items()))
-            click.echo(f"{summary} (collection {collection})")
+            click.echo(f"{_summary(reports)} (collection {collection})")
     if not counts[EnrolmentStatus.ENROLLED] and any(status.failed for status in counts):
         raise SystemExit(1)
 
 
 def _people(folder: Path) -> list[tuple[str, Path]]:
-    """Every visible file of every person's folder, by person; tells of files that belong to nobody."""
+    """Every visible file of every person's folder, by person; warns of files outside them."""
     visible = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    strays = [path.name for path in visible if path.is_file()]
-    if strays:
-        more = f" and {len(strays) - 1} more" if len(strays) > 1 else ""
-        click.echo(f"Left out, since it lies in no person's folder: {strays[0]}{more}", err=True)
+    outside = [path.name for path in visible if path.is_file()]
+    if outside:
+        more = f" and {len(outside) - 1} more" if len(outside) > 1 else ""
+        click.echo(f"Left out, because it is not in a person's folder: {outside[0]}{more}", err=True)
     files = [
         (valid_identity(person.name), photo)
         for person in visible
@@ -119,9 +122,6 @@ def _people(folder: Path) -> list[tuple[str, Path]]:
 
 
 def _enroller(settings: Settings) -> Enroller:
-    from facerec import bootstrap
-    from facerec.engine.loading import analyser, load_artefact, open_engine
-
     artefact = load_artefact(settings)
     return Enroller(
         analyse=analyser(settings, open_engine(settings, artefact)),
@@ -144,11 +144,117 @@ def _enrol(enroller: Enroller, identity: str, path: Path, collection: str, which
     return replace(enroller.enrol(identity, path.name, photo, collection, which=which), file=str(path))
 
 
-def _line(report: EnrolmentReport) -> str:
+@click.command("rebuild")
+@collection_option
+@click.option("--all-collections", is_flag=True, help="Rebuild every collection, one after the other.")
+@_face_option
+@click.option(
+    "--remove-old",
+    is_flag=True,
+    help="At the end remove the templates of other models whose photos are enrolled with the model in use.",
+)
+@_json_option
+@click.pass_context
+def rebuild(
+    context: click.Context, collection: str, which: str, *, all_collections: bool, remove_old: bool, as_json: bool
+) -> None:
+    """Embed every kept photo with the model in use, so that people enrolled with another model are recognised again.
+
+    The templates of other models stay until --remove-old is given, so that workers of either model can run meanwhile.
+    It removes only those whose photos are enrolled with the model in use. Photos are kept with the new templates. Run
+    the command again after an interruption: it skips what is done.
+
+    It lists photos that cannot be used now (no face, several faces, damaged) and templates without a photo; then the
+    exit status is 1. A photo that was enrolled with --face primary needs that here, too. A collection's own threshold
+    belongs to its model: calibrate again.
+
+    \b
+    Examples:
+      facerec gallery rebuild
+      facerec gallery rebuild --all-collections --json > report.json
+      facerec gallery rebuild --collection staff --remove-old     # when all workers have the new model
+    """  # noqa: D301 - as above
+    if all_collections and context.get_parameter_source("collection") is not click.core.ParameterSource.DEFAULT:
+        raise click.UsageError("Give either --collection or --all-collections, not both.")
+    valid_collection(collection)
+    settings = Settings.load()
+    model = load_artefact(settings)
+    templates, photos = bootstrap.template_store(settings), bootstrap.object_store(settings)
+    analyse = _lazy_analyser(settings, model)
+    names = templates.collections() if all_collections else [collection]
+    reports: list[RebuildReport] = []
+    found = removed = 0
+    try:
+        with progress_bar(as_json=as_json) as progress:
+            for name in names:
+                work = CollectionRebuild(
+                    name,
+                    analyse=analyse,
+                    templates=templates,
+                    photos=photos,
+                    gallery_bucket=settings.gallery_bucket,
+                    model_id=model.model_id,
+                    which=WhichFace(which),
+                )
+                found += len(work.old)
+                for old in progress.track(work.old, description=name):
+                    reports.append(work.rebuild(old))
+                    _print_report(reports[-1], as_json=as_json)
+                if remove_old:
+                    removed += work.remove_old()
+    finally:
+        # Work that was done before an error or Ctrl-C stays, and is reported.
+        _print_rebuilt(reports, names, model.model_id, removed, found - len(reports), as_json=as_json)
+    if any(report.status.failed for report in reports):
+        raise SystemExit(1)
+
+
+def _lazy_analyser(settings: Settings, model: Artefact) -> "Callable[[bytes], ImageAnalysis]":
+    """Load the model when the first photo needs it: a run that only removes needs none."""
+    opened = functools.cache(lambda: analyser(settings, open_engine(settings, model)))
+
+    def analyse(photo: bytes) -> "ImageAnalysis":
+        return opened()(photo)
+
+    return analyse
+
+
+def _print_rebuilt(
+    reports: list[RebuildReport], names: list[str], model_id: str, removed: int, left: int, *, as_json: bool
+) -> None:
+    if as_json:
+        counts = Counter(report.status for report in reports)
+        rebuilt = {"model": model_id, "templates": [asdict(report) for report in reports], "counts": counts}
+        click.echo(json.dumps(rebuilt | {"removed": removed, "not_looked_at": left}, indent=2))
+        return
+    where = f"collection {names[0]}" if len(names) == 1 else f"{len(names)} collections"
+    if reports:
+        gone = f"; {counted(removed, 'template')} of other models removed" if removed else ""
+        click.echo(f"{_summary(reports)} ({where}, model {model_id}){gone}")
+    elif not left:
+        click.echo(f"Nothing to rebuild in {where}: all templates belong to the model {model_id}.")
+    if left:
+        click.echo(f"{counted(left, 'template')} not done: run the command again to continue", err=True)
+
+
+def _print_report(report: EnrolmentReport | RebuildReport, *, as_json: bool) -> None:
+    if as_json:
+        return
     status = click.style(f"{_words(report.status):<13}", fg=_COLOURS.get(report.status, "red"))
-    where = f"; they are {places(report.faces)}" if report.status is EnrolmentStatus.SEVERAL_FACES else ""
-    return f"{status}  {report.identity}  {report.file}: {report.detail}{where}"
+    places = "; ".join(
+        f"{box.x_max - box.x_min:.0f} x {box.y_max - box.y_min:.0f} at {box.x_min:.0f}, {box.y_min:.0f}"
+        for box in report.faces
+    )
+    where = f"; they are {places}" if report.status == "several_faces" else ""
+    detail = f": {report.detail}{where}" if report.detail else ""
+    # The stream is named: click would find the real one behind rich's, and write into the progress bar.
+    click.echo(f"{status}  {report.identity}  {report.file}{detail}", file=sys.stdout)
 
 
-def _words(status: EnrolmentStatus) -> str:
+def _summary(reports: Sequence[EnrolmentReport | RebuildReport]) -> str:
+    counts = Counter(str(report.status) for report in reports)
+    return ", ".join(f"{count} {_words(status)}" for status, count in sorted(counts.items()))
+
+
+def _words(status: str) -> str:
     return status.replace("_", " ")

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from facerec.commands.evaluation_set import engine_option, interval, percent, score_pairs, used_and_skipped
-from facerec.commands.terminal import PictureFile
+from facerec.commands.evaluation_set import interval, percent, score_pairs, used_and_skipped
+from facerec.commands.terminal import PictureFile, engine_option
 from facerec.engine.loading import load_artefact
 from facerec.errors import FacerecError
 from facerec.settings import Settings

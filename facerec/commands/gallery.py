@@ -1,18 +1,76 @@
-"""`facerec gallery`: who is enrolled."""
+"""`facerec gallery`: the enrolled people of a collection, and collections as files."""
 
+import difflib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from itertools import groupby
+from operator import attrgetter
+from pathlib import Path
 from typing import Any
 
 import click
 
-from facerec.commands.gallery_access import OpenGallery, collection_option, counted, open_gallery
-from facerec.commands.gallery_files import export, import_, import_pt, rebuild
-from facerec.commands.terminal import json_option, print_columns
-from facerec.errors import ConfigurationError, FacerecError
-from facerec.gallery.enrolment import remove_templates
+from facerec import bootstrap
+from facerec.commands.enrol import rebuild
+from facerec.commands.terminal import FILE, collection_option, json_option, print_columns, tracked, yes_option
+from facerec.engine.loading import load_artefact
+from facerec.errors import ConfigurationError, FacerecError, ObjectMissing
+from facerec.gallery.enrolment import remove_templates, valid_collection, valid_identity
 from facerec.messages import DEFAULT_COLLECTION
-from facerec.ports import Template
+from facerec.ports import ObjectStore, Template, TemplateStore
+from facerec.settings import Settings
+from facerec.text import counted
+from model.artefact import Artefact
+
+
+@dataclass(frozen=True)
+class OpenGallery:
+    """One collection and the services that hold it; `open_gallery` makes one."""
+
+    collection: str
+    settings: Settings
+
+    @cached_property
+    def templates(self) -> TemplateStore:
+        """The system of record."""
+        return bootstrap.template_store(self.settings)
+
+    @cached_property
+    def photos(self) -> ObjectStore:
+        """The store of the photos, in `settings.gallery_bucket`."""
+        return bootstrap.object_store(self.settings)
+
+    @cached_property
+    def model(self) -> Artefact:
+        """The model in use; raises `ConfigurationError` if there is none."""
+        return load_artefact(self.settings)
+
+    def sorted_templates(self) -> list[Template]:
+        """Return every template, sorted by identity and id."""
+        return sorted(self.templates.templates(self.collection), key=attrgetter("identity", "template_id"))
+
+    def everyone(self) -> dict[str, list[Template]]:
+        """Return the templates by identity."""
+        found = groupby(self.sorted_templates(), attrgetter("identity"))
+        return {identity: list(templates) for identity, templates in found}
+
+    def templates_of(self, name: str) -> list[Template]:
+        """Return the templates of one person; raises `FacerecError` if there are none."""
+        everyone, identity = self.everyone(), valid_identity(name)
+        if identity in everyone:
+            return everyone[identity]
+        by_letters = {known.casefold(): known for known in everyone}
+        close = difflib.get_close_matches(identity.casefold(), by_letters, n=1)
+        hint = f"did you mean {by_letters[close[0]]!r}?" if close else "`facerec gallery list` shows everyone"
+        raise FacerecError(f"nobody is enrolled as {identity!r} in collection {self.collection}: {hint}")
+
+
+def open_gallery(collection: str) -> OpenGallery:
+    """Check the name and read the settings; raises `InvalidName` and `ConfigurationError`."""
+    return OpenGallery(valid_collection(collection), Settings.load())
 
 
 @click.group("gallery")
@@ -22,22 +80,22 @@ def command() -> None:
     \b
     Examples:
       facerec gallery list
-      facerec gallery remove "Ada Lovelace"
+      facerec gallery remove "Ada Lovelace" --template 0123456789abcdef0123456789abcdef --yes
       facerec gallery export --photos backup.facerec
       facerec gallery import backup.facerec
+      facerec gallery import-pt data.pt --model casia-webface
       facerec gallery rebuild --all-collections     # after a change of the model
     """  # noqa: D301 - \b is click's mark for a block that is not wrapped
 
 
-for _subcommand in (export, import_, import_pt, rebuild):
-    command.add_command(_subcommand)
+command.add_command(rebuild)
 
 
 @command.command("list")
 @collection_option
 @json_option
-def list_(collection: str, as_json: bool) -> None:  # noqa: FBT001 - click passes by name
-    """List everyone with the number of their templates and the models these belong to."""
+def list_(collection: str, *, as_json: bool) -> None:
+    """List everyone with the number of their templates and the models of these."""
     gallery = open_gallery(collection)
     everyone = gallery.everyone()
     models = {identity: sorted({t.model_id for t in templates}) for identity, templates in everyone.items()}
@@ -55,6 +113,21 @@ def list_(collection: str, as_json: bool) -> None:  # noqa: FBT001 - click passe
     _warn_of_other_models(gallery, [template for templates in everyone.values() for template in templates])
 
 
+def _warn_of_other_models(gallery: OpenGallery, templates: Sequence[Template]) -> None:
+    try:
+        in_use = gallery.model.model_id
+    except ConfigurationError:
+        return  # the list needs no model
+    others = [template for template in templates if template.model_id != in_use]
+    if others:
+        click.echo(
+            f"Made with another model than the one in use ({in_use}), so that they match nobody: {len(others)} of "
+            f"{counted(len(templates), 'template')}. `facerec gallery rebuild --collection {gallery.collection}` "
+            "embeds their photos with the model in use; with --remove-old it then removes these templates.",
+            err=True,
+        )
+
+
 @command.command("collections")
 def collections() -> None:
     """List the collections that hold templates."""
@@ -66,7 +139,7 @@ def collections() -> None:
 @click.argument("name")
 @collection_option
 @json_option
-def show(name: str, collection: str, as_json: bool) -> None:  # noqa: FBT001 - click passes by name
+def show(name: str, collection: str, *, as_json: bool) -> None:
     """Show each template of the person NAME."""
     templates = open_gallery(collection).templates_of(name)
     if as_json:
@@ -77,33 +150,6 @@ def show(name: str, collection: str, as_json: bool) -> None:  # noqa: FBT001 - c
         for t in templates
     ]
     print_columns([("template", "photo", "probability", "enrolled (UTC)", "model"), *rows])
-
-
-@command.command("remove")
-@click.argument("name")
-@click.option("--template", "chosen", multiple=True, metavar="ID", help="Only this template; may be repeated.")
-@collection_option
-@click.option("--yes", is_flag=True, help="Do not ask.")
-def remove(name: str, chosen: tuple[str, ...], collection: str, yes: bool) -> None:  # noqa: FBT001 - as above
-    """Remove the person NAME, or single templates, with the photos.
-
-    \b
-    Examples:
-      facerec gallery remove "Ada Lovelace"
-      facerec gallery remove "Ada Lovelace" --template 0123456789abcdef0123456789abcdef --yes
-    """  # noqa: D301 - \b is click's mark for a block that is not wrapped
-    gallery = open_gallery(collection)
-    there = [template.template_id for template in gallery.templates_of(name)]
-    for identifier in chosen:
-        if identifier not in there:
-            raise FacerecError(f"{name!r} has no template {identifier!r}; `facerec gallery show` lists them")
-    doomed = chosen or there
-    if not yes:
-        click.confirm(f"Remove {len(doomed)} of {counted(len(there))} of {name!r}, photos included?", abort=True)
-    removed = remove_templates(
-        gallery.templates, gallery.photos, gallery.settings.gallery_bucket, gallery.collection, doomed
-    )
-    click.echo(f"{counted(removed)} of {name!r} removed")
 
 
 def _described(template: Template) -> dict[str, Any]:
@@ -118,16 +164,151 @@ def _described(template: Template) -> dict[str, Any]:
     }
 
 
-def _warn_of_other_models(gallery: OpenGallery, templates: Sequence[Template]) -> None:
+@command.command("remove")
+@click.argument("name")
+@click.option("--template", "chosen", multiple=True, metavar="ID", help="Only this template; may be repeated.")
+@collection_option
+@yes_option
+def remove(name: str, chosen: tuple[str, ...], collection: str, *, yes: bool) -> None:
+    """Remove the person NAME, or single templates, with the photos."""
+    gallery = open_gallery(collection)
+    present = [template.template_id for template in gallery.templates_of(name)]
+    for identifier in chosen:
+        if identifier not in present:
+            raise FacerecError(f"{name!r} has no template {identifier!r}; `facerec gallery show` lists them")
+    removed = chosen or present
+    if not yes:
+        of_all = f"{len(removed)} of {counted(len(present), 'template')}"
+        click.confirm(f"Remove {of_all} of {name!r}, photos included?", abort=True)
+    bucket = gallery.settings.gallery_bucket
+    count = remove_templates(gallery.templates, gallery.photos, bucket, gallery.collection, removed)
+    click.echo(f"{counted(count, 'template')} of {name!r} removed")
+
+
+@command.command("export")
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--photos", is_flag=True, help="Include the photos; without it only names and embeddings are exported.")
+@click.option("--force", is_flag=True, help="Overwrite FILE.")
+@collection_option
+def export(file: Path, collection: str, *, photos: bool, force: bool) -> None:
+    """Write a collection to one portable FILE. Only its owner can read it, because it holds biometric data."""
+    from facerec.gallery.archive import write_archive
+
+    gallery = open_gallery(collection)
+    if file.exists() and not force:
+        raise click.UsageError(f"{file} exists already; --force overwrites it.")
+    templates = gallery.sorted_templates()
+    if not templates:
+        raise FacerecError(f"collection {collection} holds nothing to export")
+    missing: list[str] = []
+
+    def stored() -> Iterator[tuple[str, bytes]]:
+        for template in tracked(templates, "fetching photos"):
+            try:
+                if template.photo is not None:
+                    yield template.template_id, gallery.photos.get(template.photo.bucket, template.photo.key)
+                    continue
+            except ObjectMissing:
+                pass
+            missing.append(template.template_id)
+
     try:
-        in_use = gallery.model.model_id
-    except ConfigurationError:
-        return  # the list is as good without a model on this machine
-    others = [template for template in templates if template.model_id != in_use]
-    if others:
-        click.echo(
-            f"Made with another model than the one in use ({in_use}), so that they match nobody: {len(others)} of "
-            f"{counted(len(templates))}. `facerec gallery rebuild --collection {gallery.collection}` embeds their "
-            "photos with the model in use; with --remove-old these templates go then.",
-            err=True,
+        write_archive(file, gallery.collection, templates, stored() if photos else (), datetime.now(UTC))
+    except OSError as exc:
+        raise click.FileError(str(file), exc.strerror) from exc
+    click.echo(f"{counted(len(templates), 'template')} exported to {file}")
+    if missing:
+        click.echo(f"without a photo: {counted(len(missing), 'template')}", err=True)
+
+
+@command.command("import")
+@click.argument("file", type=FILE)
+@click.option("--collection", help="Import into this collection.  [default: the one in FILE]")
+@click.option("--any-model", is_flag=True, help="Store templates of other models too, for when these are in use.")
+def import_(file: Path, collection: str | None, *, any_model: bool) -> None:
+    """Import what `export` wrote; templates that are present stay as they are.
+
+    Only embeddings of one model can be compared. A FILE with templates of other models is refused as a whole, unless
+    --any-model is given.
+    """
+    from facerec.gallery.archive import open_archive
+
+    with open_archive(file) as archive:
+        gallery = open_gallery(collection or archive.collection)
+        if not any_model:
+            _refuse_other_models(gallery, archive.templates, file)
+        _refuse_other_dimensions(gallery, archive.templates, file)
+        _restore(gallery, archive.templates, archive.photo)
+
+
+@command.command("import-pt")
+@click.argument("file", type=FILE)
+@click.option("--model", "model_name", required=True, metavar="NAME", help="The model that made the embeddings.")
+@collection_option
+def import_pt(file: Path, model_name: str, collection: str) -> None:
+    """Import a saved pair: a .pt FILE with a list of 1xD embeddings and the list of their names.
+
+    Needs torch (`make install-reference`). NAME is the weights' name (casia-webface, vggface2) or the model id of
+    `facerec model show`, and must be the model in use; D is its dimension. "Model" means the crop as well as the
+    weights: embeddings from scripts with MTCNN(image_size=240, margin=0) come from another crop than this model's, and
+    match worse than photos that are enrolled with `facerec enrol`. Photos are not part of such a file.
+    """
+    from facerec.gallery.import_pt import read_pair, templates_of_pair
+
+    gallery = open_gallery(collection)
+    model = gallery.model
+    if model_name not in {model.weights_name, model.model_id}:
+        raise FacerecError(
+            f"the model in use is {model.weights_name} ({model.model_id}), and embeddings of {model_name} cannot be "
+            "compared with its own; enrol the photos instead"
         )
+    embeddings, names = read_pair(file)
+    templates = templates_of_pair(
+        file,
+        embeddings,
+        names,
+        collection=gallery.collection,
+        model_id=model.model_id,
+        dimension=model.dimension,
+        now=datetime.now(UTC),
+    )
+    _restore(gallery, templates, lambda _: None)
+
+
+def _refuse_other_models(gallery: OpenGallery, templates: Sequence[Template], file: Path) -> None:
+    in_use = gallery.model.model_id
+    others = [template.model_id for template in templates if template.model_id != in_use]
+    if others:
+        raise FacerecError(
+            f"{len(others)} of {counted(len(templates), 'template')} in {file} belong to "
+            f"{', '.join(sorted(set(others)))}, and the model in use is {in_use}: enrol the photos again, or store "
+            "these for later with --any-model"
+        )
+
+
+def _refuse_other_dimensions(gallery: OpenGallery, templates: Sequence[Template], file: Path) -> None:
+    """Refuse a template of a wrong length: with the model's id it would keep workers from loading the collection."""
+    try:
+        model = gallery.model
+    except ConfigurationError:
+        return  # possible with --any-model only
+    own = [template.embedding.size for template in templates if template.model_id == model.model_id]
+    wrong = [size for size in own if size != model.dimension]
+    if wrong:
+        raise FacerecError(
+            f"{counted(len(wrong), 'template')} in {file} claim to be of {model.model_id} and have {wrong[0]} numbers "
+            f"each instead of {model.dimension}: the file was not written by `facerec gallery export`"
+        )
+
+
+def _restore(gallery: OpenGallery, templates: Sequence[Template], photo: Callable[[str], bytes | None]) -> None:
+    from facerec.gallery.archive import restore
+
+    store, photos, bucket = gallery.templates, gallery.photos, gallery.settings.gallery_bucket
+    new = sum(
+        restore(template, photo(template.template_id), gallery.collection, bucket, store, photos)
+        for template in tracked(templates, "importing")
+    )
+    present = len(templates) - new
+    rest = f"; {counted(present, 'template')} already present" if present else ""
+    click.echo(f"{counted(new, 'template')} imported into collection {gallery.collection}{rest}")

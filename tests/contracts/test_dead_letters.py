@@ -45,29 +45,29 @@ def way(request: pytest.FixtureRequest) -> Way:
 
 
 def seen(queue: DeadLetterQueue, limit: int | None = None) -> list[DeadLetter]:
-    """One look at all of it."""
+    """The messages of one look."""
     with queue.look(limit) as letters:
         return list(letters)
 
 
-def test_a_look_shows_what_the_worker_wrote(way: Way) -> None:
-    """The body as it came, and the worker's words."""
+def test_look_shows_body_and_attributes_of_the_writer(way: Way) -> None:
+    """The body is as it came."""
     way.put("body é", reason="the engine crashed", request_id="17", failed_at=FAILED_AT)
     (letter,) = seen(way.queue)
     assert (letter.body, letter.reason, letter.request_id) == ("body é", "the engine crashed", "17")
     assert (letter.failed_at, letter.receives) == (FAILED_AT, 1)
 
 
-def test_what_sqs_moved_has_no_words(way: Way) -> None:
-    """So the reason is what can be told from the body, and the time when it was sent."""
+def test_message_moved_by_sqs_has_no_attributes(way: Way) -> None:
+    """The reason comes from the body, and the time is when it was sent."""
     way.move("no task")
     (letter,) = seen(way.queue)
     assert (letter.reason, letter.request_id) == ("not a task of facerec", None)
     assert abs((letter.failed_at - datetime.now(UTC)).total_seconds()) < 60
 
 
-def test_a_look_takes_nothing_away(way: Way) -> None:
-    """Every message is seen once, and is visible again at once; the receives tell of the looks."""
+def test_look_removes_nothing(way: Way) -> None:
+    """Every message is seen once and visible again at the end; the receives count the looks."""
     for number in range(23):
         way.move(f"{number}")
     for looks in (1, 2):
@@ -77,8 +77,8 @@ def test_a_look_takes_nothing_away(way: Way) -> None:
     assert way.queue.count() == 23
 
 
-def test_others_see_nothing_meanwhile(way: Way) -> None:
-    """And all of it afterwards, also when the look ends with Ctrl-C."""
+def test_look_hides_messages_from_other_readers(way: Way) -> None:
+    """Until it ends, also with Ctrl-C."""
     way.move("a")
     with pytest.raises(KeyboardInterrupt), way.queue.look() as letters:  # noqa: PT012 - what is seen within counts
         assert len(list(letters)) == 1
@@ -87,16 +87,16 @@ def test_others_see_nothing_meanwhile(way: Way) -> None:
     assert len(seen(way.other)) == 1
 
 
-def test_a_look_may_be_limited(way: Way) -> None:
-    """The others stay untouched."""
+def test_look_with_a_limit_receives_no_more(way: Way) -> None:
+    """The receives of the others stay 0."""
     for number in range(13):
         way.move(f"{number}")
     assert len(seen(way.queue, 11)) == 11
     assert sum(letter.receives for letter in seen(way.queue)) == 13 + 11
 
 
-def test_what_is_removed_is_gone_and_the_rest_is_not(way: Way) -> None:
-    """Also when all is removed."""
+def test_remove_deletes_one_and_purge_all(way: Way) -> None:
+    """The rest stays."""
     for number in range(3):
         way.move(f"{number}")
     with way.queue.look() as letters:
@@ -109,8 +109,8 @@ def test_what_is_removed_is_gone_and_the_rest_is_not(way: Way) -> None:
     assert seen(way.queue) == []
 
 
-def test_a_missing_queue_is_told(ministack_clients: Clients) -> None:
-    """By its name."""
+def test_missing_queue_is_named(ministack_clients: Clients) -> None:
+    """In the error."""
     queue = SqsDeadLetterQueue(ministack_clients, "never-made-dlq")
     with pytest.raises(QueueMissing, match="never-made-dlq"):
         queue.count()

@@ -20,15 +20,15 @@ class InMemoryDeadLetters:
 
     def put(self, body: str, *, reason: str, request_id: str, failed_at: datetime) -> None:
         """As the worker does."""
-        self._add(body, noted_reason=reason, noted_request_id=request_id, noted_failed_at=failed_at)
+        self._add(body, {"reason": reason, "request_id": request_id, "failed_at": failed_at.isoformat()})
 
     def move(self, body: str) -> None:
         """As SQS does."""
-        self._add(body)
+        self._add(body, {})
 
-    def _add(self, body: str, **noted: object) -> None:
-        letter = DeadLetter(str(uuid.uuid4()), body, datetime.now(UTC), 0, "")
-        self._letters[letter.message_id] = replace(letter, **noted)  # type: ignore[arg-type]  # names are literals
+    def _add(self, body: str, attributes: dict[str, str]) -> None:
+        letter = DeadLetter(str(uuid.uuid4()), body, datetime.now(UTC), 0, "", attributes)
+        self._letters[letter.message_id] = letter
 
     def count(self) -> int:
         """How many there are."""

@@ -20,7 +20,7 @@ Dlq = Callable[..., Result]
 
 @pytest.fixture
 def tier(emulator: EmulatedAws, fresh: Settings, tmp_path: Path) -> Tier:
-    """Resources of this test's own."""
+    """A tier with its own resources."""
     return Tier(emulator, fresh, tmp_path)
 
 
@@ -40,16 +40,16 @@ def worker(tier: Tier) -> Iterator[Worker]:
     worker.stop(signal.SIGKILL)
 
 
-def test_a_culprit_is_tried_again_and_answered(tier: Tier, dlq: Dlq, worker: Worker) -> None:
-    """From the crash over the list and the story to a result, computed anew, in the failure's place."""
+def test_redriven_task_is_recognised_again_and_answered(tier: Tier, dlq: Dlq, worker: Worker) -> None:
+    """From the crash over `list` and `show` to a new result in place of the failure."""
     request = tier.upload(fake.SEGFAULT, "crash.jpg")
     (failed,) = tier.answers(request)
     identifier = str(request.request_id)
     table = dlq("list").stdout
     assert all(words in table for words in (identifier, "crash.jpg", "SIGSEGV"))
-    story = dlq("show", identifier).stdout
-    assert "outcome: failed" in story
-    assert "input stored  yes" in story
+    shown = dlq("show", identifier).stdout
+    assert "outcome: failed" in shown
+    assert "input stored  yes" in shown
 
     assert dlq("redrive", identifier, "--dry-run").exit_code == 0
     assert dlq("redrive", "--all", input="n\n").exit_code == 1

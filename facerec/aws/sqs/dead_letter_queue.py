@@ -170,24 +170,11 @@ class SqsBodySender:
 
 def _letter(message: "MessageTypeDef") -> DeadLetter:
     system: Mapping[Any, str] = message.get("Attributes", {})
-    noted = {name: value.get("StringValue", "") for name, value in message.get("MessageAttributes", {}).items()}
-    request_id = noted.get("request_id")
     return DeadLetter(
         message_id=message["MessageId"],
         body=message["Body"],
         sent_at=datetime.fromtimestamp(int(system["SentTimestamp"]) / 1000, UTC),
         receives=int(system["ApproximateReceiveCount"]),
         receipt=message["ReceiptHandle"],
-        noted_reason=noted.get("reason"),
-        # As the writer puts it where there is none.
-        noted_request_id=None if request_id == "unknown" else request_id,
-        noted_failed_at=_moment(noted.get("failed_at")),
+        attributes={name: value.get("StringValue", "") for name, value in message.get("MessageAttributes", {}).items()},
     )
-
-
-def _moment(text: str | None) -> datetime | None:
-    try:
-        moment = datetime.fromisoformat(text or "")
-    except ValueError:
-        return None
-    return moment if moment.tzinfo is not None else None

@@ -1,4 +1,4 @@
-"""What a dead letter tells of itself, and how it is sent back."""
+"""What a dead letter is read as, and how it is sent again."""
 
 import base64
 import json
@@ -34,25 +34,25 @@ def task(argument: Any = None, *, name: str = TASK_NAME, encoding: str | None = 
     )
 
 
-def letter(body: str, **noted: Any) -> DeadLetter:
+def letter(body: str) -> DeadLetter:
     """A message with this body."""
-    return DeadLetter("m", body, NOW, 1, "r", **noted)
+    return DeadLetter("m", body, NOW, 1, "r")
 
 
 @pytest.mark.parametrize(
     "body", [task(), task(encoding="base64"), base64.b64encode(task().encode()).decode(), f"  {task()}"]
 )
-def test_a_task_is_read_however_it_is_encoded(body: str) -> None:
+def test_task_is_read_in_each_encoding(body: str) -> None:
     """With or without Base64, around the body or around all of it."""
     found = letter(body)
     assert found.request == REQUEST
-    assert found.named(str(REQUEST.request_id))
-    assert found.named("m")
+    assert found.has_id(str(REQUEST.request_id))
+    assert found.has_id("m")
     assert found.reason == "received too often without an end"
 
 
 @pytest.mark.parametrize("argument", [17, {"version": 99}, "x"])
-def test_a_task_that_cannot_be_read_is_still_one(argument: Any) -> None:
+def test_task_with_an_unreadable_request_is_a_task(argument: Any) -> None:
     """Another version may read it."""
     found = letter(task(argument))
     assert found.task is not None
@@ -60,7 +60,7 @@ def test_a_task_that_cannot_be_read_is_still_one(argument: Any) -> None:
 
 
 NESTED = "[" * 100_000
-"""Deeper than a reader can follow."""
+"""Deeper than a parser can follow."""
 
 
 @pytest.mark.parametrize(
@@ -76,23 +76,23 @@ NESTED = "[" * 100_000
         '{"headers": {}}',
     ],
 )
-def test_anything_else_is_no_task(body: str) -> None:
-    """Whatever it is, it is described and not raised."""
+def test_other_bodies_are_not_tasks(body: str) -> None:
+    """No body raises."""
     found = letter(body)
     assert (found.task, found.request, found.reason) == (None, None, "not a task of facerec")
     assert found.request_id is None
 
 
 @pytest.mark.parametrize("broken", [pytest.param(NESTED, id="deep"), '"x"', "[]", "[[1, 2]]", "{}", "5"])
-def test_a_garbled_body_is_described(broken: str) -> None:
-    """As a task without a request."""
+def test_task_with_a_broken_body_has_no_request(broken: str) -> None:
+    """It is a task nevertheless."""
     envelope = json.loads(task()) | {"body": broken}
     assert letter(json.dumps(envelope)).request is None
     assert letter(json.dumps(envelope | {"properties": None})).request is None
 
 
 class Sent:
-    """Where bodies are sent."""
+    """A queue that keeps what is sent."""
 
     def __init__(self, outage: Exception | None = None) -> None:
         self.bodies: list[str] = []
@@ -106,7 +106,7 @@ class Sent:
 
 
 def driven(stored: RecognitionResult | None, sent: Sent) -> tuple[InMemoryDeadLetters, InMemoryObjectStore]:
-    """Put one task aside, with a stored result, and send it back."""
+    """Redrive one dead task that has a stored result."""
     dead, store = InMemoryDeadLetters(), InMemoryObjectStore()
     dead.put(task(), reason="crashed", request_id=str(REQUEST.request_id), failed_at=NOW)
     if stored is not None:
@@ -118,8 +118,8 @@ def driven(stored: RecognitionResult | None, sent: Sent) -> tuple[InMemoryDeadLe
     return dead, store
 
 
-def test_the_original_is_sent_back_without_its_failure() -> None:
-    """A second delivery of it would answer with the stored failure."""
+def test_redrive_sends_the_original_and_deletes_its_stored_failure() -> None:
+    """A worker answers a repeated task with the stored result."""
     sent = Sent()
     dead, store = driven(result_for(REQUEST, "", outcome=Outcome.FAILED), sent)
     assert sent.bodies == [task()]
@@ -127,13 +127,13 @@ def test_the_original_is_sent_back_without_its_failure() -> None:
     assert store.keys("out") == []
 
 
-def test_a_result_that_is_none_of_failure_stays() -> None:
-    """It was put aside by SQS after the answer, say."""
+def test_redrive_keeps_a_result_that_is_not_a_failure() -> None:
+    """SQS may have moved the task after its answer."""
     _, store = driven(result_for(REQUEST, "Jane"), Sent())
     assert len(store.keys("out")) == 1
 
 
-def test_what_cannot_be_sent_is_not_removed() -> None:
+def test_redrive_that_cannot_send_removes_nothing() -> None:
     """The send comes first."""
     dead = InMemoryDeadLetters()
     dead.put(task(), reason="crashed", request_id="7", failed_at=NOW)

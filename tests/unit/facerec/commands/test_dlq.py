@@ -7,8 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from click.testing import CliRunner, Result
 
-from facerec.commands.dead_letter_shelf import Shelf
-from facerec.commands.dlq import command
+from facerec.commands.dlq import Services, command
 from facerec.settings import Settings
 from tests.fakes.dead_letters import InMemoryDeadLetters
 from tests.fakes.object_store import InMemoryObjectStore
@@ -17,7 +16,7 @@ NOW = datetime.now(UTC)
 
 
 class Sent:
-    """Where bodies are sent."""
+    """A queue that keeps what is sent."""
 
     def __init__(self) -> None:
         self.bodies: list[str] = []
@@ -32,9 +31,9 @@ class Desk:
 
     def __init__(self) -> None:
         self.dead, self.sent = InMemoryDeadLetters(), Sent()
-        shelf = Shelf(Settings(), self.dead, self.sent, InMemoryObjectStore())
+        services = Services(Settings(), self.dead, self.sent, InMemoryObjectStore())
         self.run: Callable[..., Result] = lambda *words, answer="": CliRunner().invoke(
-            command, list(words), obj=shelf, input=answer
+            command, list(words), obj=services, input=answer
         )
         self.dead.put(
             "rubbish", reason="old \x9b31m\u202e rubbish", request_id="old\x1b", failed_at=NOW - timedelta(days=8)
@@ -42,7 +41,7 @@ class Desk:
         self.dead.put("young rubbish", reason="the young one", request_id="young", failed_at=NOW)
 
     def left(self) -> list[str]:
-        """The reasons of what is there, the oldest failure first."""
+        """The request ids in the queue, the oldest failure first."""
         listed = self.run("list", "--json")
         assert listed.exit_code == 0
         return [entry["request_id"] for entry in json.loads(listed.stdout)]
@@ -50,12 +49,12 @@ class Desk:
 
 @pytest.fixture
 def desk() -> Desk:
-    """Of each test's own."""
+    """A new one for each test."""
     return Desk()
 
 
-def test_a_list_is_sorted_and_safe_to_look_at(desk: Desk) -> None:
-    """What strangers wrote cannot move the terminal's cursor, nor turn the line around."""
+def test_list_is_sorted_and_has_no_control_characters(desk: Desk) -> None:
+    """A message cannot move the terminal's cursor, nor turn the line around."""
     table = desk.run("list").stdout
     assert table.index("old") < table.index("young")
     assert not {"\x9b", "\u202e", "\x1b"} & set(table)
@@ -63,14 +62,14 @@ def test_a_list_is_sorted_and_safe_to_look_at(desk: Desk) -> None:
     assert "young" not in desk.run("list", "--reason-matches", "OLD").stdout
 
 
-def test_a_reason_is_whole_where_programs_read_it(desk: Desk) -> None:
-    """Only a terminal's table cuts it."""
+def test_list_shortens_reasons_on_a_terminal_only(desk: Desk) -> None:
+    """Programs get them whole."""
     desk.dead.put("more", reason="so " * 50 + "it ended", request_id="more", failed_at=NOW)
     assert "it ended" in desk.run("list").stdout
 
 
-def test_what_is_no_task_is_sent_by_force_alone(desk: Desk) -> None:
-    """The exit status tells that something stayed."""
+def test_redrive_sends_other_messages_with_force_only(desk: Desk) -> None:
+    """The exit status is 1 when some are not sent."""
     refused = desk.run("redrive", "--all", "--yes")
     assert refused.exit_code == 1
     assert (desk.sent.bodies, len(desk.left())) == ([], 2)
@@ -79,8 +78,8 @@ def test_what_is_no_task_is_sent_by_force_alone(desk: Desk) -> None:
     assert desk.left() == ["old\x1b"]
 
 
-def test_a_wrong_name_does_nothing_at_all(desk: Desk) -> None:
-    """Also not to the right ones beside it."""
+def test_wrong_id_changes_nothing(desk: Desk) -> None:
+    """Also not the dead letters whose ids are right."""
     for subcommand in (("redrive", "--force"), ("purge",)):
         wrong = desk.run(*subcommand, "young", "nobody", "--yes")
         assert (wrong.exit_code, "nobody" in str(wrong.exception)) == (1, True)
@@ -92,13 +91,13 @@ def test_a_wrong_name_does_nothing_at_all(desk: Desk) -> None:
     "words",
     [("redrive",), ("redrive", "young", "--all"), ("purge",), ("purge", "--all", "--older-than", "1d"), ("show",)],
 )
-def test_nothing_is_done_without_a_choice(desk: Desk, words: tuple[str, ...]) -> None:
-    """Nor with two that contradict each other; the usage is told."""
+def test_missing_or_contradicting_choice_is_a_usage_error(desk: Desk, words: tuple[str, ...]) -> None:
+    """Nothing is read."""
     assert desk.run(*words).exit_code == 2
 
 
-def test_it_asks_first(desk: Desk) -> None:
-    """No is the default, and a rehearsal does nothing."""
+def test_purge_and_redrive_ask_first(desk: Desk) -> None:
+    """No is the default, and a dry run does nothing."""
     assert desk.run("purge", "young", answer="\n").exit_code == 1
     assert desk.run("purge", "young", "--dry-run").exit_code == 0
     assert desk.run("purge", "--all", answer="n\n").exit_code == 1
@@ -109,8 +108,8 @@ def test_it_asks_first(desk: Desk) -> None:
     assert len(desk.left()) == 1
 
 
-def test_the_old_are_thrown_away(desk: Desk) -> None:
-    """By when they failed."""
+def test_purge_deletes_by_age_of_the_failure(desk: Desk) -> None:
+    """And everything with --all."""
     assert desk.run("purge", "--older-than", "7d", "--yes").exit_code == 0
     assert desk.left() == ["young"]
     assert desk.run("purge", "--all", "--yes").exit_code == 0
@@ -118,15 +117,15 @@ def test_the_old_are_thrown_away(desk: Desk) -> None:
     assert "nothing" in desk.run("list").stderr
 
 
-def test_an_age_before_all_time_is_a_usage_error(desk: Desk) -> None:
-    """And nothing is thrown away."""
+def test_purge_with_an_age_over_ten_years_is_a_usage_error(desk: Desk) -> None:
+    """Nothing is deleted."""
     refused = desk.run("purge", "--older-than", "999999d", "--yes")
     assert (refused.exit_code, "ten years" in refused.stderr) == (2, True)
     assert len(desk.left()) == 2
 
 
-def test_a_story_tells_what_is_known(desk: Desk) -> None:
-    """Also of what is no task."""
+def test_show_prints_what_is_known(desk: Desk) -> None:
+    """Also of a message that is not a task."""
     (story,) = json.loads(desk.run("show", "young", "--json").stdout)
     assert (story["body"], story["task"], story["result"]) == ("young rubbish", False, None)
     assert "the young one" in desk.run("show", "young").stdout
