@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from facerec.commands.evaluation_set import score_pairs, used_and_skipped
+from facerec.commands.evaluate import score_pairs, used_and_skipped
 from facerec.commands.gallery import OpenGallery, open_gallery
-from facerec.commands.terminal import collection_option, engine_option, json_option
+from facerec.commands.terminal import FILE, FOLDER, collection_option, engine_option, json_option, print_facts
 from facerec.text import counted, for_people
 from model.tail import identification_threshold
 
@@ -23,25 +23,21 @@ if TYPE_CHECKING:
 @click.option(
     "--target-fmr",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    help="The share of comparisons of different people that may match, for example 1e-3.",
+    help="The share of comparisons of different people that may match, such as 1e-3.",
 )
 @click.option(
     "--false-names",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    help="Instead: the share of strangers that may get a name, for example 0.01; divided by the number of people.",
+    help="Instead: the share of strangers that may get a name, such as 0.01; it is divided by the number of people.",
 )
 @collection_option
 @click.option(
     "--pairs",
     "pairs_file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="An evaluation set besides the gallery's own templates, as of `facerec evaluate`.",
+    type=FILE,
+    help="An evaluation set to use with the gallery's own templates, as for `facerec evaluate`.",
 )
-@click.option(
-    "--folder",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Where the photos are that the pairs name.",
-)
+@click.option("--folder", type=FOLDER, help="The folder of the photos that the pairs name.")
 @engine_option
 @click.option("--dry-run", is_flag=True, help="Find the threshold and store nothing.")
 @click.option("--reset", is_flag=True, help="Remove the collection's threshold; the model's table applies again.")
@@ -53,19 +49,21 @@ def command(
     pairs_file: Path | None,
     folder: Path | None,
     engine: str | None,
-    dry_run: bool,  # noqa: FBT001 - click passes by name
-    reset: bool,  # noqa: FBT001 - as above
-    as_json: bool,  # noqa: FBT001 - as above
+    *,
+    dry_run: bool,
+    reset: bool,
+    as_json: bool,
 ) -> None:
     """Find the threshold at which different people match no more often than --target-fmr, and store it.
 
-    A collection needs none: the model has a table with the threshold for so many people (FACEREC_GALLERY__FALSE_NAMES).
-    A calibration takes its place, and stays as it is while the collection grows: repeat it then.
+    A collection needs no threshold of its own: the model has a table with the threshold for each number of people
+    (FACEREC_GALLERY__FALSE_NAMES). A calibration takes its place, and does not follow the collection as it grows:
+    repeat it then.
 
-    It comes from all pairs of different people in the collection, and in the evaluation set if one is given. A rate
-    that fewer than 10/FMR such pairs support is refused: 1e-3 takes 10 000 pairs, or 142 people with one photo each;
-    --false-names 0.01 takes 2 001 people. The threshold holds for this collection and the model in use; a request's own
-    still comes first. Running workers apply it within 5 seconds.
+    It uses all pairs of different people in the collection, and in the evaluation set if one is given. It refuses a
+    rate with fewer than 10/FMR such pairs: 1e-3 takes 10 000 pairs, or 142 people with one photo each; --false-names
+    0.01 takes 2 001 people. The threshold holds for this collection and the model in use; a request's own threshold
+    comes first. Running workers apply it within 5 seconds.
 
     \b
     Examples:
@@ -136,9 +134,7 @@ def _print(
         ("Impostor pairs", threshold.source),
     ]
     if scored is not None:
-        rows.append(("Evaluation set", used_and_skipped(scored)))
-        if tar := _true_accepts(scored, threshold.value):
-            rows.append(("True accepts", tar))
+        rows += [("Evaluation set", used_and_skipped(scored)), *_true_accepts(scored, threshold.value)]
     if found.identities:
         people = f"{found.strangers_taken:.1%} of them, with {found.identities} people to compare with"
         rows.append(("Strangers taken for someone", people))
@@ -146,20 +142,19 @@ def _print(
         one, other = found.lookalikes.one, found.lookalikes.other
         pair = f"{one.identity!r} ({one.source}) and {other.identity!r} ({other.source})"
         rows.append(("Most alike", f"{found.lookalikes.cosine:.4f}: {pair}; are these two people?"))
-    formatter = click.HelpFormatter(width=110)
-    formatter.write_dl(rows)
-    click.echo(formatter.getvalue(), nl=False)
+    print_facts(rows)
     if found.other_models:
         click.echo(f"Left out, of another model: {counted(found.other_models, 'template')}", err=True)
 
 
-def _true_accepts(scored: "Scored", threshold: float) -> str:
+def _true_accepts(scored: "Scored", threshold: float) -> list[tuple[str, str]]:
     from facerec.accuracy.report import operating_point
 
     tar = operating_point(scored.trials, threshold).tar
     if tar is None or tar.interval is None:
-        return ""
-    return f"{tar.value:.2%} [{tar.interval.low:.2%}, {tar.interval.high:.2%}] of the evaluation set's genuine pairs"
+        return []
+    share = f"{tar.value:.2%} [{tar.interval.low:.2%}, {tar.interval.high:.2%}]"
+    return [("True accepts", f"{share} of the evaluation set's genuine pairs")]
 
 
 def _described(
@@ -170,7 +165,7 @@ def _described(
     *,
     stored: bool,
 ) -> dict[str, object]:
-    def plain(threshold: "CollectionThreshold | None") -> dict[str, object] | None:
+    def fields(threshold: "CollectionThreshold | None") -> dict[str, object] | None:
         if threshold is None:
             return None
         return asdict(threshold) | {"calibrated_at": threshold.calibrated_at.isoformat()}
@@ -178,8 +173,8 @@ def _described(
     return {
         "collection": gallery.collection,
         "model_id": gallery.model.model_id,
-        "threshold": plain(found.threshold),
-        "before": plain(before),
+        "threshold": fields(found.threshold),
+        "before": fields(before),
         "stored": stored,
         "identities": found.identities,
         "gallery_pairs": found.gallery_pairs,
