@@ -57,7 +57,7 @@ def template_store(settings: Settings) -> TemplateStore:
 
 def api_keys(settings: Settings) -> ApiKeys:
     """The API keys of the web tier."""
-    from facerec.aws.dynamodb.key_table import DynamoApiKeys
+    from facerec.aws.dynamodb.api_keys import DynamoApiKeys
 
     return DynamoApiKeys(clients(settings), settings.keys_table)
 

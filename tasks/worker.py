@@ -23,8 +23,7 @@ from facerec.engine.child import REAL_ANALYSER
 from facerec.engine.loading import available_cores, load_artefact
 from facerec.engine.supervisor import SupervisedEngine
 from facerec.errors import FacerecError
-from facerec.gallery.cache import GalleryCache
-from facerec.gallery.snapshots import GallerySnapshots
+from facerec.gallery.cache import GalleryCache, GallerySnapshots
 from facerec.messages import DEFAULT_COLLECTION
 from facerec.observability.logs import configure_logging
 from facerec.observability.metrics import served

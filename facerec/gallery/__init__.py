@@ -1,1 +1,1 @@
-"""Who is enrolled: enrolment, the gallery in memory and on disk, archives and rebuilds."""
+"""The gallery: enrolment, the cache in memory and on disk, archives and rebuilds."""

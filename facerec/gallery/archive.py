@@ -1,16 +1,15 @@
-"""The gallery in one portable file: a zip of a JSON manifest, the embeddings, and the photos where they are wanted.
+"""The gallery in one portable file: a zip of a JSON manifest, the embeddings and, optionally, the photos.
 
     manifest.json    format, version, collection, time, the dimension of each model, and one entry per template
     embeddings.bin   float32 little-endian, as many per template as its model has dimensions, in the entries' order
     photos/<id>      the photo of the template with that id, as it was enrolled
 
-Version 1, which is still read, names no dimensions: all its templates have 512.
+Version 1, which is still read, has no dimensions: all its templates have 512.
 
-An archive may come from a stranger: nothing is unpacked to disk, members are read only under the names above and up to
-a limit, manifest and embeddings are checked as a whole before any of it is used, and a photo before it is stored.
+An archive may be hostile: nothing is unpacked to disk, only the members above are read, up to a limit, manifest and
+embeddings are checked completely before their use, and each photo before it is stored.
 """
 
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Annotated, Literal, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,10 +36,11 @@ from facerec.gallery.enrolment import (
 )
 from facerec.messages import CollectionName, ObjectRef, Ratio
 from facerec.ports import ObjectStore, Template, TemplateStore
+from model.artefact import staged_file
 from model.header import InvalidImage, read_header
 
 MAX_DIMENSION = 1024
-"""More than an embedder of faces has; it bounds what a made-up archive may unpack to."""
+"""More than a face embedder has; it bounds the size of an unpacked archive."""
 MAX_MANIFEST_BYTES = 128_000_000
 """Some hundred thousand templates."""
 
@@ -52,7 +52,7 @@ _ENCRYPTED = 0x1  # general purpose bit 0, APPNOTE.TXT 4.4.4
 
 
 class InvalidArchive(FacerecError):
-    """The file is no gallery that can be read; the text says why."""
+    """The file is no readable gallery; the text says why."""
 
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(f"{path} cannot be imported: {reason}")
@@ -68,12 +68,10 @@ def _same_identity(name: str) -> str:
 _ModelId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,128}$")]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
+class _Entry(BaseModel):
+    """A template without its embedding, in the fields of `Template`."""
 
-
-class _Entry(_Part):
-    """A template without its embedding."""
+    model_config = ConfigDict(frozen=True, extra="ignore", from_attributes=True)
 
     template_id: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
     # A decomposed name is longer than the composed one, whose length counts.
@@ -84,7 +82,9 @@ class _Entry(_Part):
     enrolled_at: AwareDatetime
 
 
-class _Manifest(_Part):
+class _Manifest(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
     format: Literal["facerec-gallery"]
     version: Literal[1, 2]
     collection: CollectionName
@@ -101,7 +101,7 @@ class _Manifest(_Part):
 
     @property
     def lengths(self) -> list[int]:
-        """How many numbers each template's embedding has."""
+        """The dimension of each template's embedding."""
         if self.version == 1:
             return [_VERSION_1_DIMENSION] * len(self.templates)
         return [self.dimensions[entry.model_id] for entry in self.templates]
@@ -116,29 +116,18 @@ def write_archive(
 ) -> None:
     """Write templates, and photos as (template id, bytes), to a file that appears complete or not at all.
 
-    Only its owner may read the file, since it holds biometric data. Raises OSError.
+    Only its owner may read the file, because it contains biometric data. Raises OSError.
     """
-    entries = tuple(
-        _Entry(
-            template_id=template.template_id,
-            identity=template.identity,
-            model_id=template.model_id,
-            source=template.source,
-            probability=template.probability,
-            enrolled_at=template.enrolled_at,
-        )
-        for template in templates
-    )
     manifest = _Manifest(
         format="facerec-gallery",
         version=2,
         collection=collection,
         exported_at=exported_at,
         dimensions={template.model_id: template.embedding.size for template in templates},
-        templates=entries,
+        templates=tuple(map(_Entry.model_validate, templates)),
     )
     embeddings = b"".join(template.embedding.astype("<f4").tobytes() for template in templates)
-    with _staged(path) as file, zipfile.ZipFile(file, "w") as archive:
+    with staged_file(path) as file, zipfile.ZipFile(file, "w") as archive:
         archive.writestr(_MANIFEST, manifest.model_dump_json(indent=1), zipfile.ZIP_DEFLATED)
         archive.writestr(_EMBEDDINGS, embeddings)
         for identifier, photo in photos:
@@ -146,7 +135,7 @@ def write_archive(
 
 
 class GalleryArchive:
-    """An archive that has been read and checked; `open_archive` gets one. Its templates refer to no photo."""
+    """A checked archive, made by `open_archive`. Its templates refer to no photo."""
 
     def __init__(self, path: Path, archive: zipfile.ZipFile) -> None:
         self._path = path
@@ -162,22 +151,12 @@ class GalleryArchive:
         embeddings = self._embeddings(manifest.lengths)
         self.collection = manifest.collection
         self.templates = [
-            Template(
-                template_id=entry.template_id,
-                collection=manifest.collection,
-                identity=entry.identity,
-                model_id=entry.model_id,
-                embedding=embedding,
-                source=entry.source,
-                photo=None,
-                probability=entry.probability,
-                enrolled_at=entry.enrolled_at,
-            )
+            Template(**dict(entry), collection=manifest.collection, embedding=embedding, photo=None)
             for entry, embedding in zip(manifest.templates, embeddings, strict=True)
         ]
 
     def photo(self, identifier: str) -> bytes | None:
-        """Return the photo of a template, or nothing where there is none; raises `InvalidArchive`."""
+        """Return the photo of a template, if the archive has it; raises `InvalidArchive`."""
         if _PHOTOS + identifier not in self._archive.NameToInfo:
             return None
         photo = self._member(_PHOTOS + identifier, MAX_PHOTO_BYTES)
@@ -212,9 +191,15 @@ class GalleryArchive:
         if info.file_size > limit:
             raise InvalidArchive(self._path, f"{name} has {info.file_size} bytes, at most {limit} are expected")
         try:
-            # Never yields more bytes than it declares, whatever is packed inside.
+            # It never returns more bytes than the member declares.
             return self._archive.read(info)
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as exc:  # the last: unknown features
+        except (
+            zipfile.BadZipFile,
+            zlib.error,
+            EOFError,
+            OSError,
+            RuntimeError,
+        ) as exc:  # RuntimeError: unknown features
             raise InvalidArchive(self._path, f"{name} is damaged ({exc})") from exc
 
 
@@ -232,9 +217,9 @@ def open_archive(path: Path) -> Iterator[GalleryArchive]:
 def restore(
     template: Template, photo: bytes | None, collection: str, bucket: str, templates: TemplateStore, photos: ObjectStore
 ) -> bool:
-    """Put one archived template into a collection; returns whether it was new. Repeating it changes nothing.
+    """Store one archived template in a collection; returns whether it was new. A repeated call changes nothing.
 
-    With its photo the template gets the id that enrolling the photo there would give it; without one it keeps its own.
+    With its photo the template gets the id that enrolment would give it there; without one it keeps its own.
     """
     identifier, reference = template.template_id, None
     if photo is not None:
@@ -247,16 +232,3 @@ def restore(
     except AlreadyEnrolled:
         return False
     return True
-
-
-@contextmanager
-def _staged(path: Path) -> Iterator[IO[bytes]]:
-    with tempfile.NamedTemporaryFile(prefix=f".{path.name}.", dir=path.parent, delete=False) as file:
-        stage = Path(file.name)
-        try:
-            yield file
-            file.flush()
-            stage.replace(path)
-        except BaseException:
-            stage.unlink(missing_ok=True)
-            raise

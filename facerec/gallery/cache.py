@@ -1,5 +1,7 @@
-"""The gallery in memory: one searchable index per collection, refreshed in the background."""
+"""The gallery in memory: one searchable index per collection, refreshed in the background, with snapshots on disk."""
 
+import hashlib
+import json
 import threading
 import time
 from collections import Counter, OrderedDict
@@ -7,25 +9,28 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import structlog
 
+from facerec.background import BackgroundThread, OutageLog
 from facerec.errors import FacerecError, Throttled, Transient
-from facerec.gallery.snapshots import GallerySnapshots
 from facerec.ports import Template, TemplateStore
+from model.index.blocks import PutAside
+from model.index.snapshot import SnapshotMissing, SnapshotUnusable, Spool, open_snapshot, write
 from model.index.vectors import Float32Vectors, RowsDamaged
 from model.matching import Columns, GalleryIndex
 
 log = structlog.get_logger(__name__)
 
 _READ_AT_ONCE = 4096
-"""Templates of a collection that are held beside the index while it is read: some 20 MB at 512 dimensions."""
+"""Templates held beside the index while a collection is read: some 20 MB at 512 dimensions."""
 
 
 @dataclass(frozen=True, slots=True)
 class GallerySizes:
-    """How many templates each loaded collection has, and when all of them were last known to be up to date."""
+    """The number of templates of each loaded collection, and the last time when all of them were up to date."""
 
     templates: Mapping[str, int]
     fresh_at: float
@@ -41,17 +46,64 @@ class _Loaded:
     threshold: float | None = None
 
 
+class GallerySnapshots:
+    """One file for each collection and model in a directory, shared by the workers of a machine.
+
+    A starting worker then reads only the changes since from the store. `store` is the name of that store. A file is
+    replaced atomically; a damaged one is ignored. It contains the same personal data as the store, and must be as
+    private. A collection is saved when `worth_writing` templates have changed.
+    """
+
+    def __init__(self, directory: Path, store: str, model_id: str, *, worth_writing: int = 1000) -> None:
+        self.worth_writing = worth_writing
+        self._directory = directory
+        self._store = store
+        self._model_id = model_id
+
+    def load(self, collection: str) -> tuple[GalleryIndex, int] | None:
+        """Return the saved collection and its version, or None; logs a warning if the file cannot be used."""
+        path, key = self._place(collection)
+        started = time.perf_counter()
+        try:
+            index, version = open_snapshot(path, key)
+        except SnapshotMissing:
+            return None
+        except SnapshotUnusable as exc:
+            log.warning("gallery_snapshot_unusable", collection=collection, reason=str(exc))
+            return None
+        seconds = round(time.perf_counter() - started, 3)
+        log.info("gallery_snapshot_loaded", collection=collection, templates=len(index), seconds=seconds)
+        return index, version
+
+    def save(self, collection: str, version: int, index: GalleryIndex) -> GalleryIndex | None:
+        """Save the collection and return the index over the file, or None after a warning."""
+        path, key = self._place(collection)
+        try:
+            write(index, path, key, version)
+            return open_snapshot(path, key)[0]
+        except (OSError, RowsDamaged, SnapshotUnusable) as exc:
+            log.warning("gallery_snapshot_not_written", collection=collection, reason=str(exc))
+            return None
+
+    def spool(self) -> PutAside:
+        """Return what keeps embeddings on disk while a gallery is read that will be saved."""
+        return Spool(self._directory).put_aside
+
+    def _place(self, collection: str) -> tuple[Path, str]:
+        key = json.dumps([self._store, self._model_id, collection])
+        return self._directory / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.gallery", key
+
+
 class GalleryCache:
     """`GalleryReader` over a template store, for many threads.
 
-    A collection is loaded at its first use. From `start` to `stop` one thread asks for the versions of the loaded ones
-    every `refresh_seconds`, and makes the changes since in the index, or puts a new one in its place where the store
-    can no longer tell them: readers of a loaded collection never wait. While the store cannot be reached they see what
-    was loaded last. With `snapshots` a collection is loaded from this machine's disk, and only what has changed since
-    is read from the store.
+    The first use of a collection loads it, from a snapshot if there is one. From `start` to `stop` a thread asks for
+    the versions of the loaded collections every `refresh_seconds`. It applies the changes since to the index, or loads
+    the collection again if the store no longer has these changes: readers of a loaded collection never wait. While the
+    store is unreachable they see the last state.
 
-    Templates of another model than `model_id` are left out. Names of collections come from clients, so at most
-    `max_collections` are kept, the most recently used ones, and one that never held a template is not kept at all.
+    Templates of other models than `model_id` are left out. Clients choose the names of collections, so only the
+    `max_collections` most recently used ones are kept, and a collection that never had a template is not kept.
     """
 
     def __init__(
@@ -72,15 +124,14 @@ class GalleryCache:
         self._lock = threading.Lock()
         self._loaded: OrderedDict[str, _Loaded] = OrderedDict()
         self._loading: dict[str, Future[_Loaded]] = {}
-        self._unreachable = False
+        self._outage = OutageLog("gallery")
         self._failed: dict[str, str] = {}
         self._now = now
         self._fresh_at = now()
-        self._stopping = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._thread = BackgroundThread("gallery-refresh", self._run)
 
     def index(self, collection: str) -> GalleryIndex:
-        """Return the collection as last loaded; the first use loads it, and raises `Transient` when that fails."""
+        """Return the collection as last loaded; the first use loads it, and raises `Transient` if that fails."""
         return self._current(collection).index
 
     def threshold(self, collection: str) -> float | None:
@@ -88,10 +139,48 @@ class GalleryCache:
         return self._current(collection).threshold
 
     def sizes(self) -> GallerySizes:
-        """What is loaded, at this moment."""
+        """Return the sizes of the loaded collections."""
         with self._lock:
             loaded = list(self._loaded.items())
         return GallerySizes({collection: len(known.index) for collection, known in loaded}, self._fresh_at)
+
+    def start(self) -> None:
+        """Start refreshing in a daemon thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop refreshing and wait for the thread; the loaded collections stay readable."""
+        self._thread.stop()
+
+    def refresh(self) -> None:
+        """Bring the loaded collections up to date.
+
+        A collection that cannot be read stays as it is, and so do all of them while the store is unreachable. Each
+        failure is logged once.
+        """
+        with self._lock:
+            loaded = list(self._loaded.items())
+        began, failed = self._now(), dict[str, str]()
+        for collection, known in loaded:
+            try:
+                self._bring_up_to_date(collection, known)
+            except Exception as exc:  # a failure of one collection must not stop the refresh of the others
+                if isinstance(exc, Transient) and not isinstance(exc, Throttled):
+                    self._outage.failed(exc)
+                    return
+                reason = repr(exc)
+                if self._failed.get(collection) != reason:
+                    trace = None if isinstance(exc, FacerecError) else exc
+                    log.warning("gallery_refresh_failed", collection=collection, reason=str(exc), exc_info=trace)
+                failed[collection] = self._failed[collection] = reason
+        self._outage.succeeded()
+        self._failed = failed
+        if not failed:
+            self._fresh_at = began
+
+    def _run(self, stopping: threading.Event) -> None:
+        while not stopping.wait(self._refresh_seconds):
+            self.refresh()
 
     def _current(self, collection: str) -> _Loaded:
         with self._lock:
@@ -107,62 +196,10 @@ class GalleryCache:
             self._load_first(collection, future)
         return future.result()
 
-    def start(self) -> None:
-        """Start refreshing in a daemon thread."""
-        self._stopping.clear()
-        self._thread = threading.Thread(target=self._run, name="gallery-refresh", daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End refreshing and wait for the thread; what is loaded stays readable."""
-        self._stopping.set()
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
-
-    def refresh(self) -> None:
-        """Bring what is loaded up to date.
-
-        A collection that cannot be read, and all of them while the store is away, stay as they are; it is logged once.
-        """
-        with self._lock:
-            loaded = list(self._loaded.items())
-        began, failed = self._now(), dict[str, str]()
-        for collection, known in loaded:
-            try:
-                self._bring_up_to_date(collection, known)
-            except Exception as exc:  # whatever is wrong with one collection must not keep the others from being read
-                if isinstance(exc, Transient) and not isinstance(exc, Throttled):
-                    if not self._unreachable:
-                        log.warning("gallery_unreachable", reason=str(exc))
-                    self._unreachable = True
-                    return
-                reason = repr(exc)
-                if self._failed.get(collection) != reason:
-                    trace = None if isinstance(exc, FacerecError) else exc
-                    log.warning("gallery_refresh_failed", collection=collection, reason=str(exc), exc_info=trace)
-                failed[collection] = self._failed[collection] = reason
-        if self._unreachable:
-            log.info("gallery_reachable_again")
-        self._unreachable, self._failed = False, failed
-        if not failed:
-            self._fresh_at = began
-
-    def _bring_up_to_date(self, collection: str, known: _Loaded) -> None:
-        if known.index.damaged:
-            log.error("gallery_snapshot_damaged", collection=collection)
-            self._keep(collection, self._read(collection))
-        elif self._store.version(collection) != known.version:
-            self._keep(collection, self._advanced(collection, known))
-
-    def _run(self) -> None:
-        while not self._stopping.wait(self._refresh_seconds):
-            self.refresh()
-
     def _load_first(self, collection: str, future: "Future[_Loaded]") -> None:
         try:
             loaded = self._load(collection)
-        except BaseException as exc:  # noqa: BLE001 - whatever it is belongs to everyone who waits for this load
+        except BaseException as exc:  # noqa: BLE001 - every thread that waits for this load gets the error
             future.set_exception(exc)
         else:
             if loaded.version > 0:
@@ -174,47 +211,55 @@ class GalleryCache:
 
     def _keep(self, collection: str, loaded: _Loaded, *, new: bool = False) -> None:
         with self._lock:
-            # A refresh neither brings back what was dropped meanwhile nor counts as a use.
+            # A refresh neither restores an evicted collection nor counts as a use.
             if new or collection in self._loaded:
                 self._loaded[collection] = loaded
             while len(self._loaded) > self._max_collections:
                 self._loaded.popitem(last=False)
 
+    def _bring_up_to_date(self, collection: str, known: _Loaded) -> None:
+        if known.index.damaged:
+            log.error("gallery_snapshot_damaged", collection=collection)
+            self._keep(collection, self._read(collection))
+        elif self._store.version(collection) != known.version:
+            self._keep(collection, self._advanced(collection, known))
+
     def _load(self, collection: str) -> _Loaded:
         saved = self._snapshots.load(collection) if self._snapshots else None
         if saved is not None:
+            index, version = saved
             try:
-                return self._advanced(collection, _Loaded(saved.version, saved.index))
+                return self._advanced(collection, _Loaded(version, index))
             except RowsDamaged as exc:
                 log.warning("gallery_snapshot_unusable", collection=collection, reason=str(exc))
         return self._read(collection)
 
     def _advanced(self, collection: str, known: _Loaded) -> _Loaded:
-        """What is known with the changes since, made in place; read anew when they cannot be told."""
+        """Apply the changes since to the known index, or read the collection if the store no longer has them."""
         changes = self._store.changes(collection, known.version)
         if changes is None:
             return self._read(collection)
         models = Counter[str]()
         added = self._columns(changes.added, models)
-        self._tell_of_others(collection, models)
+        self._warn_of_other_models(collection, models)
         known.index.remove(changes.removed)
         known.index.add(*added)
         unsaved = known.unsaved + len(changes.added) + len(changes.removed)
         return self._saved(collection, _Loaded(changes.version, known.index, unsaved))
 
     def _read(self, collection: str) -> _Loaded:
-        # The version is read first: a change in between is read now, and once more at the next look.
+        # The version is read first: a change in between is read now, and a second time at the next refresh.
         version = self._store.version(collection)
         templates = self._store.templates(collection) if version > 0 else iter(())
         models = Counter[str]()
         pieces = (self._columns(piece, models) for piece in iter(lambda: list(islice(templates, _READ_AT_ONCE)), []))
         index = GalleryIndex.of_pieces(pieces, self._snapshots.spool() if self._snapshots else Float32Vectors)
-        self._tell_of_others(collection, models)
-        # Those of other models count as nothing: a worker that starts from a snapshot would not see and tell of them.
+        self._warn_of_other_models(collection, models)
+        # Templates of other models do not count: a worker that starts from a snapshot could not warn of them.
         return self._saved(collection, _Loaded(version, index, models[self._model_id]))
 
     def _saved(self, collection: str, loaded: _Loaded) -> _Loaded:
-        """The same with the collection's threshold, and from a new snapshot where one is worth writing."""
+        """Add the collection's threshold, and save a snapshot if enough has changed."""
         own = self._store.threshold(collection, self._model_id) if loaded.version > 0 else None
         loaded = replace(loaded, threshold=None if own is None else own.value)
         if self._snapshots is None or loaded.unsaved < self._snapshots.worth_writing:
@@ -223,7 +268,7 @@ class GalleryCache:
         return replace(loaded, index=saved or loaded.index, unsaved=0)
 
     def _columns(self, templates: Sequence[Template], models: "Counter[str]") -> Columns:
-        """What the index takes of those of the model in use; all are counted."""
+        """Return the templates of the model in use as columns, and count those of every model."""
         models.update(template.model_id for template in templates)
         usable = [template for template in templates if template.model_id == self._model_id]
         return (
@@ -232,7 +277,7 @@ class GalleryCache:
             [template.template_id for template in usable],
         )
 
-    def _tell_of_others(self, collection: str, models: "Counter[str]") -> None:
+    def _warn_of_other_models(self, collection: str, models: "Counter[str]") -> None:
         others = models.keys() - {self._model_id}
         if others:
             log.warning(

@@ -1,4 +1,4 @@
-"""The use case: one photo of one person becomes a template, or a report that says why not."""
+"""Enrolment: one photo of one person becomes a template, or a report that says why not."""
 
 import hashlib
 import unicodedata
@@ -21,26 +21,28 @@ if TYPE_CHECKING:
     # The web tier imports this module and runs without numpy.
     from model.faces import Box, EmbeddedFace, ImageAnalysis, Quality
 
+    Analyse = Callable[[bytes], ImageAnalysis]
+
 DOMINANCE = 4
-"""A face with so many times the area of the next largest is the one that the photo was taken of."""
+"""A face with this many times the area of the next largest is the subject of the photo."""
 MAX_IDENTITY_LENGTH = 128
 MAX_SOURCE_LENGTH = 255
 MAX_PHOTO_BYTES = 100_000_000
-"""Far above what a camera makes, and a bound for what is held in memory."""
+"""Far above a camera's photos; it bounds the memory."""
 
-"""Format characters that belong into names: Persian is written with the one, emoji with the other."""
+"""Format characters that names contain: Persian needs the first, emoji the second."""
 
 
 class InvalidName(FacerecError):
-    """The name of a person or of a collection cannot be taken; the text says what is wrong with it."""
+    """The name of a person or of a collection is invalid; the text says why."""
 
 
 class EnrolmentStatus(StrEnum):
-    """What became of a photo."""
+    """The outcome for one photo."""
 
     ENROLLED = "enrolled"
     DUPLICATE = "duplicate"
-    """The very same photo is enrolled already, for this person or for another one."""
+    """The same photo is already enrolled, for this or another person."""
     NO_FACE = "no_face"
     SEVERAL_FACES = "several_faces"
     TOO_SMALL = "too_small"
@@ -49,59 +51,62 @@ class EnrolmentStatus(StrEnum):
 
     @property
     def failed(self) -> bool:
-        """Whether the photo is of no use; a duplicate is."""
+        """Whether the photo is not enrolled; a duplicate is."""
         return self not in {EnrolmentStatus.ENROLLED, EnrolmentStatus.DUPLICATE}
 
 
 class WhichFace(StrEnum):
-    """Which face is meant where a photo shows several."""
+    """Which face of a photo with several is enrolled."""
 
     DOMINANT = "dominant"
-    """The largest if it has `DOMINANCE` times the area of the next largest; else none."""
+    """The largest, if it has `DOMINANCE` times the area of the next largest."""
     PRIMARY = "primary"
-    """The picture's subject by the model's own rule: the first of `ImageAnalysis.faces`."""
+    """The picture's subject by the model's rule: the first of `ImageAnalysis.faces`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """The face that is meant; `note` says which of several it is, and is empty where there is one."""
+    """The face to enrol; `note` says which of several it is, and is empty if there is one."""
 
     face: "EmbeddedFace"
-    note: str = ""
+    note: str
+    faces: "tuple[Box, ...]"
+    """As in `EnrolmentReport`."""
 
 
 @dataclass(frozen=True, slots=True)
 class NotChosen:
-    """Why no face can be meant: `no_face` or `several_faces`, and one sentence."""
+    """Why no face can be enrolled: `no_face`, `several_faces` or `invalid_image`, and one sentence."""
 
     status: EnrolmentStatus
     detail: str
+    faces: "tuple[Box, ...]" = ()
+    """As in `EnrolmentReport`."""
 
 
 @dataclass(frozen=True, slots=True)
 class EnrolmentReport:
-    """What became of one photo; `detail` is one sentence for the person who sent it."""
+    """The outcome for one photo; `detail` is one sentence for the person who sent it."""
 
     file: str
     identity: str
     status: EnrolmentStatus
     detail: str
     template_id: str | None = None
-    """Of the template that is there now, with `enrolled` and `duplicate`."""
+    """The stored template, with `enrolled` and `duplicate`."""
     box: "Box | None" = None
-    """The face that was looked at, in pixels of the upright picture; absent where none was."""
+    """The chosen face, in pixels of the upright picture."""
     faces: "tuple[Box, ...]" = ()
     """All faces of a photo that shows several, the primary one first."""
     quality: "Quality | None" = None
-    """Of the face in `box`, where the engine looked at it."""
+    """Of the face in `box`, if the engine assessed it."""
 
 
 def valid_identity(name: str) -> str:
-    """Return a person's name stripped and in Unicode's composed form (NFC), as it will be stored and answered.
+    """Return a person's name stripped and in Unicode's composed form (NFC), as it is stored and answered.
 
-    The form matters: macOS gives file names decomposed, and one person must not become two. Raises `InvalidName` for
-    an empty name, one of more than 128 characters, with line breaks, control or invisible characters, and for the two
-    words that stand for nobody in an answer.
+    macOS decomposes file names, and one person must not become two. Raises `InvalidName` for an empty name, more than
+    128 characters, line breaks, control or invisible characters, and the two words that an answer uses for no person.
     """
     identity = unicodedata.normalize("NFC", name).strip()
     if not identity.strip("".join(JOINERS)):
@@ -126,54 +131,59 @@ def valid_collection(name: str) -> str:
 
 
 def template_id(collection: str, model_id: str, photo: bytes) -> str:
-    """Return 32 hexadecimal digits that are the same for the same photo, model and collection, whoever is in it."""
+    """Return 32 hexadecimal digits that depend on collection, model and photo, not on the person."""
     digest = hashlib.sha256()
     for part in (collection.encode(), model_id.encode(), photo):
-        # Lengths first, so that no two different triples look alike.
+        # Lengths first, so that different triples never give the same bytes.
         digest.update(len(part).to_bytes(8, "big") + part)
     return digest.hexdigest()[:32]
 
 
 def photo_prefix(collection: str, identifier: str) -> str:
-    """What the keys of a template's photo begin with in the gallery bucket."""
+    """Return the prefix of the keys of a template's photo in the gallery bucket."""
     return f"{collection}/{identifier}/"
 
 
 def photo_key(collection: str, identifier: str, filename: str) -> str:
-    """Where a template's photo is kept in the gallery bucket."""
+    """Return the key of a template's photo in the gallery bucket."""
     return photo_prefix(collection, identifier) + safe_name(filename)
 
 
-def choose_face(faces: "Sequence[EmbeddedFace]", which: WhichFace) -> Chosen | NotChosen:
-    """Return the face of a photo that is meant; `faces` has the primary one first."""
+def choose_face(analyse: "Analyse", photo: bytes, which: WhichFace) -> Chosen | NotChosen:
+    """Return the face of a photo to enrol; raises `Transient`."""
+    try:
+        faces = analyse(photo).faces
+    except InvalidImage as exc:
+        return NotChosen(EnrolmentStatus.INVALID_IMAGE, str(exc))
     if not faces:
         return NotChosen(EnrolmentStatus.NO_FACE, "no face found: take a sharper photo, from the front")
     if len(faces) == 1:
-        return Chosen(faces[0])
+        return Chosen(faces[0], "", ())
+    boxes = tuple(face.box for face in faces)
     if which is WhichFace.PRIMARY:
-        return Chosen(faces[0], f"the primary one of {len(faces)} faces")
+        return Chosen(faces[0], f"the primary one of {len(faces)} faces", boxes)
     largest, second = sorted(faces, key=lambda face: face.box.area, reverse=True)[:2]
     if largest.box.area >= DOMINANCE * second.box.area:
-        return Chosen(largest, f"the largest of {len(faces)} faces")
-    return NotChosen(
-        EnrolmentStatus.SEVERAL_FACES,
+        return Chosen(largest, f"the largest of {len(faces)} faces", boxes)
+    detail = (
         f"{len(faces)} faces found, and none has {DOMINANCE} times the area of every other: crop the photo to the one "
-        "person, or ask for the primary face",
+        "person, or ask for the primary face"
     )
+    return NotChosen(EnrolmentStatus.SEVERAL_FACES, detail, boxes)
 
 
 class Enroller:
-    """Enrols photos; as safe to call from several threads as its `analyse` is.
+    """Enrols photos; thread-safe if `analyse` is.
 
-    `analyse` turns photo bytes into faces, as `FaceEngine.analyse` does. `min_face_pixels` is the least length of a
-    face's shorter side, `min_quality` the least `model.quality.Quality.score`; where the engine gives no quality, that
-    is not asked for. A photo is stored before its template, so that no template points at nothing.
+    `analyse` is `FaceEngine.analyse`. `min_face_pixels` is the least length of a face's shorter side, `min_quality` the
+    least `Quality.score`, if the engine gives a quality. A photo is stored before its template, so that no template
+    refers to a missing photo.
     """
 
     def __init__(
         self,
         *,
-        analyse: "Callable[[bytes], ImageAnalysis]",
+        analyse: "Analyse",
         templates: TemplateStore,
         photos: ObjectStore,
         gallery_bucket: str,
@@ -200,10 +210,10 @@ class Enroller:
         *,
         which: WhichFace = WhichFace.DOMINANT,
     ) -> EnrolmentReport:
-        """Enrol one face of a photo; repeating it reports a duplicate and changes nothing.
+        """Enrol one face of a photo; a repeated call reports a duplicate and changes nothing.
 
-        Raises `InvalidName` before anything is looked at, and `Transient` when a service cannot be reached: the
-        template is not there then, or complete, and the call may be repeated.
+        Raises `InvalidName` before anything else, and `Transient` if a service is unreachable. The template is then
+        missing or complete, and the call may be repeated.
         """
         identity, collection = valid_identity(identity), valid_collection(collection)
         source = base_name(filename)[:MAX_SOURCE_LENGTH]
@@ -214,23 +224,18 @@ class Enroller:
         if len(photo) > MAX_PHOTO_BYTES:
             detail = f"the file has more than {megabytes(MAX_PHOTO_BYTES)}: send a smaller one"
             return report(EnrolmentStatus.INVALID_IMAGE, detail)
-        try:
-            faces = self._analyse(photo).faces
-        except InvalidImage as exc:
-            return report(EnrolmentStatus.INVALID_IMAGE, str(exc))
-        boxes = tuple(face.box for face in faces) if len(faces) > 1 else ()
-        choice = choose_face(faces, which)
+        choice = choose_face(self._analyse, photo, which)
         if isinstance(choice, NotChosen):
-            return replace(report(choice.status, choice.detail), faces=boxes)
+            return replace(report(choice.status, choice.detail), faces=choice.faces)
         face = choice.face
-        looked_at = replace(report(EnrolmentStatus.ENROLLED, ""), box=face.box, faces=boxes, quality=face.quality)
+        chosen = replace(report(EnrolmentStatus.ENROLLED, ""), box=face.box, faces=choice.faces, quality=face.quality)
         shorter = min(face.box.x_max - face.box.x_min, face.box.y_max - face.box.y_min)
         if shorter < self._min_face_pixels:
             detail = f"the face measures {shorter:.0f} pixels, at least {self._min_face_pixels} are needed"
-            return replace(looked_at, status=EnrolmentStatus.TOO_SMALL, detail=detail)
+            return replace(chosen, status=EnrolmentStatus.TOO_SMALL, detail=detail)
         if face.quality is not None and face.quality.score < self._min_quality:
             detail = f"{described(face.quality)}, at least {self._min_quality:g} is needed: take a better photo"
-            return replace(looked_at, status=EnrolmentStatus.POOR_QUALITY, detail=detail)
+            return replace(chosen, status=EnrolmentStatus.POOR_QUALITY, detail=detail)
         identifier = template_id(collection, self._model_id, photo)
         template = Template(
             template_id=identifier,
@@ -249,22 +254,23 @@ class Enroller:
             status, detail = EnrolmentStatus.DUPLICATE, str(exc)
         else:
             status = EnrolmentStatus.ENROLLED
-            facts = [f"face of {shorter:.0f} pixels", choice.note, described(face.quality) if face.quality else ""]
-            detail = ", ".join(filter(None, facts))
-        return replace(looked_at, status=status, detail=detail, template_id=identifier)
+            detail = ", ".join(filter(None, [f"face of {shorter:.0f} pixels", choice.note, described(face.quality)]))
+        return replace(chosen, status=status, detail=detail, template_id=identifier)
 
 
-def described(quality: "Quality") -> str:
-    """`quality 0.97`, or `quality 0.61 (blurred, too dark)`."""
+def described(quality: "Quality | None") -> str:
+    """Return `quality 0.97`, or `quality 0.61 (blurred, too dark)`; empty without a quality."""
+    if quality is None:
+        return ""
     reasons = f" ({', '.join(quality.reasons)})" if quality.reasons else ""
     return f"quality {quality.score:.2f}{reasons}"
 
 
 def store_template(templates: TemplateStore, photos: ObjectStore, template: Template, photo: bytes | None) -> None:
-    """Store a photo where its template says, then the template; raises `AlreadyEnrolled`.
+    """Store a template's photo, then the template; raises `AlreadyEnrolled`.
 
-    Of a duplicate the photo may be stored a second time under another file name; it lies under the same prefix, and
-    goes with the template.
+    A duplicate's photo may be stored a second time under another file name; it has the same prefix, and is removed
+    with the template.
     """
     if template.photo is not None and photo is not None:
         content_type = f"image/{read_header(photo, max_megapixels=float('inf')).format.lower()}"
@@ -275,10 +281,10 @@ def store_template(templates: TemplateStore, photos: ObjectStore, template: Temp
 def remove_templates(
     templates: TemplateStore, photos: ObjectStore, bucket: str, collection: str, template_ids: Sequence[str]
 ) -> int:
-    """Remove templates and their photos; returns how many templates were there.
+    """Remove templates and their photos; returns how many templates there were.
 
-    The photos go first: when that is cut short, the templates are still listed, and removing them again completes it.
-    The other way round, a photo of a person who asked to be forgotten would stay behind unseen.
+    The photos are removed first: after an interruption the templates are still listed, and a repeated call completes
+    the removal. In the other order a photo could remain unnoticed.
     """
     for identifier in template_ids:
         for key in photos.keys(bucket, photo_prefix(collection, identifier)):

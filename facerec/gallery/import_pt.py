@@ -1,4 +1,4 @@
-"""Galleries of scripts around facenet-pytorch: one `data.pt` with a list of embeddings and the list of their names."""
+"""Galleries of facenet-pytorch scripts: one `data.pt` with a list of embeddings and a list of their names."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -14,19 +14,19 @@ from facerec.ports import Template
 
 
 def read_pair(path: Path) -> tuple[list[NDArray[np.float32]], list[str]]:
-    """Read `[embeddings, names]` as torch saved it; nothing in the file is executed (`weights_only`).
+    """Read `[embeddings, names]` as torch saved it; code in the file is not executed (`weights_only`).
 
-    Raises `ConfigurationError` where torch is not installed, and `InvalidArchive` for anything but such a pair.
+    Raises `ConfigurationError` without torch, and `InvalidArchive` for anything but such a pair.
     """
     try:
-        import torch  # noqa: PLC0415 - the one command that needs it; the runtime does without
+        import torch  # noqa: PLC0415 - only this command needs it
     except ImportError as exc:
         raise ConfigurationError(
             f"reading {path} needs torch: run `make install-reference`, or `pip install '.[export]'`"
         ) from exc
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as exc:  # torch raises a dozen types at hostile bytes; here each means the same
+    except Exception as exc:  # torch raises errors of a dozen types for damaged files
         raise InvalidArchive(path, f"torch does not read it as a file of tensors ({type(exc).__name__})") from exc
     match saved:
         case [list(tensors), list(names)] if all(isinstance(tensor, torch.Tensor) for tensor in tensors):
@@ -44,10 +44,10 @@ def templates_of_pair(
     dimension: int,
     now: datetime,
 ) -> list[Template]:
-    """Make templates of embeddings (1, D) or (D,) and their names, normalised, without photos; D is `dimension`.
+    """Return normalised templates without photos for embeddings (1, D) or (D,) and their names; D is `dimension`.
 
-    The id is that of the embedding's bytes in the place of a photo's, so that importing twice changes nothing. Raises
-    `InvalidArchive` naming the first entry that is wrong, and `InvalidName`.
+    The id is made from the embedding's bytes instead of a photo's, so that a second import changes nothing. Raises
+    `InvalidArchive` with the first wrong entry, and `InvalidName`.
     """
     if len(embeddings) != len(names):
         raise InvalidArchive(path, f"it holds {len(embeddings)} embeddings and {len(names)} names")
@@ -75,7 +75,7 @@ def templates_of_pair(
                 embedding=normalised,
                 source=path.name[:MAX_SOURCE_LENGTH],
                 photo=None,
-                probability=1.0,  # the pair does not say; whoever made it vouches for the faces
+                probability=1.0,  # the file does not contain it
                 enrolled_at=now,
             )
         )

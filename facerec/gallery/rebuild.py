@@ -1,4 +1,4 @@
-"""The use case: after a change of the model, the kept photos of a collection become templates of the model in use."""
+"""Rebuild: after a change of the model, a collection's stored photos become templates of the model in use."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from facerec.errors import AlreadyEnrolled, ObjectMissing
 from facerec.gallery.enrolment import (
-    EnrolmentStatus,
     NotChosen,
     WhichFace,
     choose_face,
@@ -20,20 +19,20 @@ from facerec.gallery.enrolment import (
 )
 from facerec.messages import ObjectRef
 from facerec.ports import ObjectStore, Template, TemplateStore
-from model.header import InvalidImage
 
 if TYPE_CHECKING:
-    from model.faces import Box, ImageAnalysis, Quality
+    from facerec.gallery.enrolment import Analyse
+    from model.faces import Box, Quality
 
 
 class RebuildStatus(StrEnum):
-    """What became of a template of another model."""
+    """The outcome for a template of another model; the last three are those of `EnrolmentStatus`."""
 
     REBUILT = "rebuilt"
     PRESENT = "present"
-    """Its photo is enrolled with the model in use already: by an earlier run, or by hand."""
+    """Its photo is already enrolled with the model in use: by an earlier run, or by an operator."""
     OTHER_NAME = "other_name"
-    """Its photo is enrolled with the model in use already, for another person."""
+    """Its photo is already enrolled with the model in use, for another person."""
     NO_PHOTO = "no_photo"
     NO_FACE = "no_face"
     SEVERAL_FACES = "several_faces"
@@ -41,24 +40,24 @@ class RebuildStatus(StrEnum):
 
     @property
     def failed(self) -> bool:
-        """Whether somebody has to look after it."""
+        """Whether an operator must act."""
         return self not in {RebuildStatus.REBUILT, RebuildStatus.PRESENT}
 
 
 @dataclass(frozen=True, slots=True)
 class RebuildReport:
-    """What became of one template of another model; `detail` is one sentence for the operator."""
+    """The outcome for one template of another model; `detail` is one sentence for the operator."""
 
     collection: str
     identity: str
     file: str
-    """The name of the photo, as it was enrolled."""
+    """The photo's file name at enrolment."""
     old_template_id: str
     old_model_id: str
     status: RebuildStatus
     detail: str
     template_id: str | None = None
-    """Of the template of the model in use, with `rebuilt` and `present`."""
+    """The template of the model in use, with `rebuilt` and `present`."""
     box: "Box | None" = None
     """The face that was embedded, in pixels of the upright picture."""
     faces: "tuple[Box, ...]" = ()
@@ -72,18 +71,17 @@ _Report = Callable[[RebuildStatus, str], RebuildReport]
 class CollectionRebuild:
     """Embeds the photos of one collection's templates of other models; for one thread.
 
-    What is enrolled stays enrolled: neither a least size nor a least quality is asked for. A photo with several faces
-    is taken as `enrol` takes it. Each photo's new template is stored at once, with a copy of the photo, under the old
-    one's name and date, so that an interrupted run is continued by the next, which skips what is there. A photo whose
-    templates belong to several other models is embedded once. Others may add and remove meanwhile; a person who is
-    removed meanwhile may come back by a photo that was read just before.
+    An enrolled face stays enrolled, whatever its size and quality. With several faces the choice is that of `enrol`.
+    Each new template is stored at once, with a copy of the photo and the old name and date, so that the next run
+    continues an interrupted one. A photo with templates of several other models is embedded once. Other processes may
+    change the collection meanwhile; a template removed during its rebuild may return.
     """
 
     def __init__(
         self,
         collection: str,
         *,
-        analyse: "Callable[[bytes], ImageAnalysis]",
+        analyse: "Analyse",
         templates: TemplateStore,
         photos: ObjectStore,
         gallery_bucket: str,
@@ -110,14 +108,14 @@ class CollectionRebuild:
         self.old.sort(key=attrgetter("identity", "source", "template_id"))
 
     def rebuild(self, old: Template) -> RebuildReport:
-        """Embed the photo of one of `old`, unless that is done; raises `Transient`, and may then be repeated."""
+        """Embed the photo of one of `old`, unless it is already done; raises `Transient`, and may then be repeated."""
         report = self._rebuilt(old)
         if not report.status.failed:
             self._replaced.append(old.template_id)
         return report
 
     def remove_old(self) -> int:
-        """Remove those of `old` that `rebuild` has replaced, and their copies of the photos; returns how many."""
+        """Remove the replaced templates and their copies of the photos; returns how many."""
         return remove_templates(self._templates, self._photos, self._bucket, self._collection, self._replaced)
 
     def _rebuilt(self, old: Template) -> RebuildReport:
@@ -138,16 +136,9 @@ class CollectionRebuild:
         return self._embedded(report, old, photo, identifier)
 
     def _embedded(self, report: _Report, old: Template, photo: bytes, identifier: str) -> RebuildReport:
-        try:
-            faces = self._analyse(photo).faces
-        except InvalidImage as exc:
-            return report(RebuildStatus.INVALID_IMAGE, str(exc))
-        boxes = tuple(face.box for face in faces) if len(faces) > 1 else ()
-        choice = choose_face(faces, self._which)
+        choice = choose_face(self._analyse, photo, self._which)
         if isinstance(choice, NotChosen):
-            several = choice.status is EnrolmentStatus.SEVERAL_FACES
-            status = RebuildStatus.SEVERAL_FACES if several else RebuildStatus.NO_FACE
-            return replace(report(status, choice.detail), faces=boxes)
+            return replace(report(RebuildStatus(choice.status), choice.detail), faces=choice.faces)
         face = choice.face
         template = replace(
             old,
@@ -162,16 +153,15 @@ class CollectionRebuild:
         try:
             store_template(self._templates, self._photos, template, photo)
         except AlreadyEnrolled as exc:
-            # Somebody enrolled it since the collection was read.
+            # Another process enrolled it after the collection was read.
             self._present[identifier] = exc.identity
             return self._already(report, old, identifier)
         self._present[identifier] = old.identity
-        facts = [choice.note, described(face.quality) if face.quality else ""]
         return replace(
-            report(RebuildStatus.REBUILT, ", ".join(filter(None, facts))),
+            report(RebuildStatus.REBUILT, ", ".join(filter(None, [choice.note, described(face.quality)]))),
             template_id=identifier,
             box=face.box,
-            faces=boxes,
+            faces=choice.faces,
             quality=face.quality,
         )
 

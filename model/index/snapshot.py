@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from model.artefact import staged_file
 from model.index.blocks import Block
 from model.index.vectors import Codes, Float32Vectors, Int8Vectors, Rows, RowsDamaged
 from model.matching import GalleryIndex
@@ -89,15 +90,8 @@ def write(index: GalleryIndex, path: Path, key: str, version: int) -> None:
     reads from a file that is damaged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        try:
-            _Writer(file).write(index, key, version)
-            file.flush()
-            os.fsync(file.fileno())
-            Path(file.name).replace(path)
-        except BaseException:
-            Path(file.name).unlink(missing_ok=True)
-            raise
+    with staged_file(path) as file:
+        _Writer(file).write(index, key, version)
 
 
 def open_snapshot(path: Path, key: str) -> tuple[GalleryIndex, int]:

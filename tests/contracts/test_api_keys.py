@@ -10,7 +10,7 @@ import pytest
 
 from facerec.api_keys import ApiKey, Scope, Standing, issue, revoked, rotated
 from facerec.aws.clients import Clients
-from facerec.aws.dynamodb.key_table import DynamoApiKeys
+from facerec.aws.dynamodb.api_keys import DynamoApiKeys
 from facerec.errors import ApiKeyUnreadable, ConfigurationError, FacerecError
 from facerec.ports import ApiKeys
 from facerec.provision import provisioning
@@ -105,7 +105,7 @@ def damage(store: ApiKeys, key_id: str) -> None:
         store.damaged.add(key_id)
     elif isinstance(store, DynamoApiKeys):
         item = {"kind": {"S": "api-key"}, "item": {"S": key_id}, "record": {"S": '{"hash": "abc"}'}}
-        store._clients.dynamodb.put_item(TableName=store._table, Item=item)
+        store._clients.dynamodb.put_item(TableName=store._table.name, Item=item)
 
 
 def test_a_damaged_key_is_neither_good_nor_unknown(store: ApiKeys) -> None:

@@ -1,1 +1,65 @@
-"""DynamoDB: templates, collection changes, API keys and worker reports."""
+"""The stores on DynamoDB. Every table has a partition key and the sort key `item`, both strings."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from facerec.aws.clients import Clients
+
+_GET_BATCH = 100
+"""Items that one request may get by their keys."""
+
+
+class Table:
+    """Consistent reads of one table whose partition key is named `partition`; errors are botocore's."""
+
+    def __init__(self, clients: Clients, name: str, partition: str = "kind") -> None:
+        self.name = name
+        self._clients = clients
+        self._partition = partition
+
+    def key(self, partition: str, item: str) -> Any:
+        """Return the key of an item."""
+        return {self._partition: {"S": partition}, "item": {"S": item}}
+
+    def item(self, key: Any) -> Any:
+        """Return the item with this key, or None."""
+        return self._clients.dynamodb.get_item(TableName=self.name, Key=key, ConsistentRead=True).get("Item")
+
+    def items(self, partition: str, prefix: str = "", after: str = "") -> Iterator[Any]:
+        """Yield a partition's items in the order of their sort keys, page by page, each page when it is needed.
+
+        `prefix` selects the sort keys that begin with it, and `after` those after another one with this prefix, which
+        ends in digits.
+        """
+        condition = "#partition = :partition"
+        names, values = {"#partition": self._partition}, {":partition": partition}
+        if after:
+            condition += " AND #item BETWEEN :after AND :end"
+            values |= {":after": f"{after}!", ":end": f"{prefix}~"}  # "!" sorts before all digits and "~" behind them
+        elif prefix:
+            condition += " AND begins_with(#item, :prefix)"
+            values[":prefix"] = prefix
+        if prefix:
+            names["#item"] = "item"
+        pages = self._clients.dynamodb.get_paginator("query").paginate(
+            TableName=self.name,
+            ConsistentRead=True,
+            KeyConditionExpression=condition,
+            ExpressionAttributeNames=names,
+            ExpressionAttributeValues={name: {"S": value} for name, value in values.items()},
+        )
+        for page in pages:
+            yield from page["Items"]
+
+    def present(self, keys: Sequence[Any]) -> Iterator[Any]:
+        """Yield the existing items with these keys, in any order."""
+        wanted = list(keys)
+        while wanted:
+            batch, wanted = wanted[:_GET_BATCH], wanted[_GET_BATCH:]
+            reply = self._clients.dynamodb.batch_get_item(
+                RequestItems={self.name: {"Keys": batch, "ConsistentRead": True}}
+            )
+            yield from reply["Responses"].get(self.name, [])
+            # A reply has at most 16 MB; it names the keys that are left.
+            unprocessed: Any = reply.get("UnprocessedKeys", {})
+            wanted += unprocessed.get(self.name, {}).get("Keys", [])

@@ -1,4 +1,9 @@
-"""The changes of a collection on DynamoDB: each is one transaction, has a number, and can be told for a while."""
+"""The changes of a collection on DynamoDB: each is one numbered transaction, and the latest ones are recorded.
+
+The item `#version` of a collection is the number of its last change, counted from the time of the first. The items
+`change#<version>` hold the ids of the templates that each recorded change touched. The partition `#collections`, which
+is no valid collection name, holds the number of templates of each collection.
+"""
 
 import random
 import threading
@@ -9,37 +14,39 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import ClientError
 
 from facerec.aws.clients import Clients, translated
-from facerec.aws.dynamodb.template_items import CHANGE_ITEM, CollectionTable, change_key, count_key, version_key
+from facerec.aws.dynamodb import Table
+from facerec.background import backoff_seconds
 from facerec.errors import Transient
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.type_defs import TransactWriteItemTypeDef
 
+COLLECTIONS = "#collections"
 WRITES_AT_ONCE = 96
-"""A transaction takes 100 items; four of them are version, count, change, and the change that is too old."""
+"""A transaction takes 100 items; four are the version, the count, the change, and the oldest change to delete."""
 KEPT_CHANGES = 10_000
-"""A hundred bytes for an enrolment, 4 kB at most; a reader farther behind reads the collection whole."""
+"""A hundred bytes per enrolment, 4 kB at most; a reader farther behind reads the whole collection."""
+_CHANGE = "change#"
 _ATTEMPTS = 20
-_LONGEST_PAUSE_SECONDS = 1.0
 _CONDITION_FAILED = "ConditionalCheckFailed"
 _LOST_RACES = frozenset(
     {"TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded", "TransactionInProgressException"}
 )
-"""Why DynamoDB cancels a transaction that may succeed a moment later."""
+"""Reasons for which DynamoDB cancels a transaction that may succeed a moment later."""
 
 
 class CollectionChanges:
-    """Writes and tells changes, safe for concurrent writers in any number of processes.
+    """Writes changes and reads them back, safe for concurrent writers in any number of processes.
 
-    All writers of a collection raise one version, so concurrent ones conflict: the losers try again with exponential
-    backoff and full jitter, for some seconds at most, and then raise `Transient`; the threads of one object write in
-    turn. The last `kept` changes of a collection can be told. `sleep` takes seconds.
+    All writers of a collection increase one version, so concurrent ones conflict. The losers retry with backoff, for
+    some seconds at most, and then raise `Transient`; the threads of one object write in turn. The last `kept` changes
+    of a collection are recorded. `sleep` takes seconds.
     """
 
     def __init__(
         self,
         clients: Clients,
-        table: CollectionTable,
+        table: Table,
         *,
         kept: int,
         sleep: Callable[[float], None] = time.sleep,
@@ -53,24 +60,24 @@ class CollectionChanges:
         self._writing = threading.Lock()
 
     def version(self, collection: str) -> int:
-        """Return the number of changes so far: one consistent read of a tiny item."""
+        """Return the number of the last change: one consistent read of a tiny item."""
         with translated(f"read the version of collection {collection!r}"):
-            item = self._table.item(version_key(collection))
+            item = self._table.item(self._version_key(collection))
         return int(item["version"]["N"]) if item else 0
 
     def touched(self, collection: str, since: int) -> tuple[int, set[str]] | None:
-        """The current version, and the ids of the templates that were written or removed after that one.
+        """Return the current version, and the ids of the templates written or removed after `since`.
 
-        Nothing is returned when some of the changes are no longer kept, or were written without a record.
+        Returns None if some of these changes are not recorded.
         """
         version = self.version(collection)
         if not 0 <= version - since <= self._kept:
             return None
         touched: set[str] = set()
         following = since
-        for item in self._table.items(collection, CHANGE_ITEM, after=change_key(collection, since)["item"]["S"]):
+        for item in self._table.items(collection, _CHANGE, after=self._change_key(collection, since)["item"]["S"]):
             following += 1
-            if item["item"] != change_key(collection, following)["item"]:
+            if item["item"] != self._change_key(collection, following)["item"]:
                 return None
             touched |= {name["S"] for name in item["template_ids"]["L"]}
         return None if following < version else (following, touched)
@@ -85,54 +92,52 @@ class CollectionChanges:
     ) -> dict[int, Any]:
         """Write all or nothing, as the next version, with `templates` more in the collection.
 
-        Returns the cancellation reasons of the writes whose condition failed, by index.
+        Returns the cancellation reasons of the writes whose condition failed, by index; nothing is written then.
         """
         with self._writing:
-            return self._tried(doing, collection, writes, templates, template_ids)
-
-    def _tried(
-        self,
-        doing: str,
-        collection: str,
-        writes: "list[TransactWriteItemTypeDef]",
-        templates: int,
-        template_ids: Sequence[str],
-    ) -> dict[int, Any]:
-        for attempt in range(_ATTEMPTS):
-            items = [*writes, *self._changed(collection, self.version(collection), templates, template_ids)]
-            with translated(doing):
-                try:
-                    # boto3 sends a token of its own, so that its retries after a lost reply do not write twice.
-                    self._clients.dynamodb.transact_write_items(TransactItems=items)
-                except ClientError as exc:
-                    reasons: list[Any] = exc.response.get("CancellationReasons", [])
-                    failed = {i: reason for i, reason in enumerate(reasons) if reason["Code"] == _CONDITION_FAILED}
-                    refused = {i: reason for i, reason in failed.items() if i < len(writes)}
-                    if refused:
-                        return refused
-                    codes = {exc.response["Error"]["Code"], *(reason["Code"] for reason in reasons)}
-                    # Without a refusal what failed is the version: another was written since it was read.
-                    if not failed and not codes & _LOST_RACES:
-                        raise
-                else:
-                    return {}
-            longest = min(_LONGEST_PAUSE_SECONDS, 0.02 * 2**attempt)
-            self._sleep(random.uniform(0, longest))  # noqa: S311 - jitter, no secret
+            for attempt in range(1, _ATTEMPTS + 1):
+                items = [*writes, *self._changed(collection, self.version(collection), templates, template_ids)]
+                with translated(doing):
+                    try:
+                        # boto3 adds an idempotency token, so that its retry after a lost reply does not write twice.
+                        self._clients.dynamodb.transact_write_items(TransactItems=items)
+                    except ClientError as exc:
+                        reasons: list[Any] = exc.response.get("CancellationReasons", [])
+                        failed = {i: reason for i, reason in enumerate(reasons) if reason["Code"] == _CONDITION_FAILED}
+                        if refused := {i: reason for i, reason in failed.items() if i < len(writes)}:
+                            return refused
+                        codes = {exc.response["Error"]["Code"], *(reason["Code"] for reason in reasons)}
+                        # If only the version's condition failed, another writer was faster.
+                        if not failed and not codes & _LOST_RACES:
+                            raise
+                    else:
+                        return {}
+                jitter = random.random()  # noqa: S311 - no secret
+                self._sleep(backoff_seconds(attempt, jitter, first=0.02, longest=1))
         raise Transient(f"could not {doing}: too many others write to the collection at the same time; retry later")
+
+    def _version_key(self, collection: str) -> Any:
+        return self._table.key(collection, "#version")
+
+    def _change_key(self, collection: str, version: int) -> Any:
+        return self._table.key(collection, f"{_CHANGE}{version:020d}")
 
     def _changed(
         self, collection: str, version: int, templates: int, template_ids: Sequence[str]
     ) -> "list[TransactWriteItemTypeDef]":
-        """What every change writes besides templates: the version, the count, and the record of the change."""
-        # By the clock a table that was lost and made anew is ahead of all versions that readers remember.
+        """Return the writes of every change: the version, the count, and the record of the change."""
+        # The first version is the time, so that a lost and recreated table is ahead of every version a reader has.
         following = version + 1 if version else self._now_ms()
-        change = change_key(collection, following) | {"template_ids": {"L": [{"S": name} for name in template_ids]}}
+        record = self._change_key(collection, following) | {
+            "template_ids": {"L": [{"S": each} for each in template_ids]}
+        }
         values = {":following": {"N": str(following)}} | ({":version": {"N": str(version)}} if version else {})
+        table = self._table.name
         return [
             {
                 "Update": {
-                    "TableName": self._table.name,
-                    "Key": version_key(collection),
+                    "TableName": table,
+                    "Key": self._version_key(collection),
                     "UpdateExpression": "SET #version = :following",
                     "ConditionExpression": "#version = :version" if version else "attribute_not_exists(#version)",
                     "ExpressionAttributeNames": {"#version": "version"},
@@ -141,13 +146,13 @@ class CollectionChanges:
             },
             {
                 "Update": {
-                    "TableName": self._table.name,
-                    "Key": count_key(collection),
+                    "TableName": table,
+                    "Key": self._table.key(COLLECTIONS, collection),
                     "UpdateExpression": "ADD #templates :by",
                     "ExpressionAttributeNames": {"#templates": "templates"},
                     "ExpressionAttributeValues": {":by": {"N": str(templates)}},
                 }
             },
-            {"Put": {"TableName": self._table.name, "Item": change}},
-            {"Delete": {"TableName": self._table.name, "Key": change_key(collection, following - self._kept)}},
+            {"Put": {"TableName": table, "Item": record}},
+            {"Delete": {"TableName": table, "Key": self._change_key(collection, following - self._kept)}},
         ]

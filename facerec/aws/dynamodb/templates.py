@@ -1,33 +1,33 @@
-"""The gallery's system of record on DynamoDB: one table, every change of a collection one transaction."""
+"""The gallery's system of record on DynamoDB: one table, every change of a collection one transaction.
+
+A template is the item `template#<template_id>` of its collection, and a collection's own threshold for a model the item
+`threshold#<model_id>`. The other items are those of `collection_changes`.
+"""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from facerec.aws.clients import Clients, translated
-from facerec.aws.dynamodb.collection_changes import KEPT_CHANGES, WRITES_AT_ONCE, CollectionChanges
-from facerec.aws.dynamodb.template_items import (
-    COLLECTIONS,
-    TEMPLATE_ITEM,
-    CollectionTable,
-    from_item,
-    template_key,
-    threshold_fields,
-    threshold_from,
-    threshold_key,
-    to_item,
-)
+from facerec.aws.dynamodb import Table
+from facerec.aws.dynamodb.collection_changes import COLLECTIONS, KEPT_CHANGES, WRITES_AT_ONCE, CollectionChanges
 from facerec.errors import AlreadyEnrolled
+from facerec.messages import ObjectRef
 from facerec.ports import Changes, CollectionThreshold, Template
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.type_defs import TransactWriteItemTypeDef
 
+_TEMPLATE = "template#"
+
 
 class DynamoTemplateStore:
     """`TemplateStore` on DynamoDB, safe for concurrent writers in any number of processes.
 
-    The last `kept_changes` changes of a collection can be told; `sleep` and `now_ms` are those of `CollectionChanges`.
+    The last `kept_changes` changes of a collection are recorded; `sleep` and `now_ms` are those of `CollectionChanges`.
     """
 
     def __init__(
@@ -39,15 +39,16 @@ class DynamoTemplateStore:
         sleep: Callable[[float], None] = time.sleep,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
-        self._table = CollectionTable(clients, table)
+        self._table = Table(clients, table, "collection")
         self._changes = CollectionChanges(clients, self._table, kept=kept_changes, sleep=sleep, now_ms=now_ms)
 
     def add(self, template: Template) -> None:
         """Add one template with its collection's new version, both or neither; raises `AlreadyEnrolled`."""
+        key = self._template_key(template.collection, template.template_id)
         put: TransactWriteItemTypeDef = {
             "Put": {
                 "TableName": self._table.name,
-                "Item": to_item(template),
+                "Item": key | _fields(template),
                 "ConditionExpression": "attribute_not_exists(#item)",
                 "ExpressionAttributeNames": {"#item": "item"},
                 "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
@@ -56,11 +57,14 @@ class DynamoTemplateStore:
         doing = f"enrol {template.identity!r}"
         refusals = self._changes.write(doing, template.collection, [put], 1, [template.template_id])
         if refusals:
-            existing = refusals[0].get("Item") or self._existing(template)
+            existing = refusals[0].get("Item")
+            if not existing:
+                with translated(f"read template {template.template_id!r}"):
+                    existing = self._table.item(key) or {}
             raise AlreadyEnrolled(existing.get("identity", {}).get("S", template.identity), template.template_id)
 
     def remove(self, collection: str, template_ids: Sequence[str]) -> int:
-        """Remove templates, up to 96 at a time all or none with one new version; returns how many were there."""
+        """Remove templates, up to 96 at a time with one new version, all or none; returns how many there were."""
         removed = 0
         wanted = list(dict.fromkeys(template_ids))
         for start in range(0, len(wanted), WRITES_AT_ONCE):
@@ -68,30 +72,30 @@ class DynamoTemplateStore:
         return removed
 
     def version(self, collection: str) -> int:
-        """Return the number of changes so far: one consistent read of a tiny item."""
+        """Return the number of the last change: one consistent read of a tiny item."""
         return self._changes.version(collection)
 
     def changes(self, collection: str, since: int) -> Changes | None:
-        """Read the changes after that version, and the templates that they left, consistently.
+        """Read the changes after that version, and the remaining templates that they touched, consistently.
 
-        Nothing is returned when some of them are no longer kept, or were written without a record.
+        Returns None if some of these changes are not recorded.
         """
         with translated(f"read the changes of collection {collection!r}"):
-            told = self._changes.touched(collection, since)
-            if told is None:
+            found = self._changes.touched(collection, since)
+            if found is None:
                 return None
-            version, touched = told
-            keys = [template_key(collection, template_id) for template_id in sorted(touched)]
-            added = [from_item(item) for item in self._table.present(keys)]
+            version, touched = found
+            keys = [self._template_key(collection, template_id) for template_id in sorted(touched)]
+            added = [_template(item) for item in self._table.present(keys)]
         return Changes(version, added, sorted(touched - {template.template_id for template in added}))
 
     def templates(self, collection: str) -> Iterator[Template]:
-        """Read every template of the collection consistently, page by page, each page when it is needed."""
+        """Yield every template of the collection, read consistently, page by page."""
         with translated(f"read the templates of collection {collection!r}"):
-            yield from map(from_item, self._table.items(collection, TEMPLATE_ITEM))
+            yield from map(_template, self._table.items(collection, _TEMPLATE))
 
     def collections(self) -> list[str]:
-        """Return the names of the collections that hold templates, sorted."""
+        """Return the names of the collections that contain templates, sorted."""
         with translated("read the names of the collections"):
             counts = self._table.items(COLLECTIONS)
             return sorted(item["item"]["S"] for item in counts if int(item["templates"]["N"]) > 0)
@@ -99,22 +103,33 @@ class DynamoTemplateStore:
     def threshold(self, collection: str, model_id: str) -> CollectionThreshold | None:
         """Return the collection's threshold for the model: one consistent read of a small item."""
         with translated(f"read the threshold of collection {collection!r}"):
-            item = self._table.item(threshold_key(collection, model_id))
-        return threshold_from(item) if item else None
+            item = self._table.item(self._threshold_key(collection, model_id))
+        if not item:
+            return None
+        return CollectionThreshold(
+            value=float(item["value"]["N"]),
+            target_fmr=float(item["target_fmr"]["N"]),
+            fmr=float(item["fmr"]["N"]),
+            impostor_pairs=int(item["impostor_pairs"]["N"]),
+            source=item["source"]["S"],
+            calibrated_at=datetime.fromisoformat(item["calibrated_at"]["S"]),
+        )
 
     def set_threshold(self, collection: str, model_id: str, threshold: CollectionThreshold | None) -> None:
         """Write or remove the threshold with the collection's new version, both or neither."""
-        key = threshold_key(collection, model_id)
-        change: TransactWriteItemTypeDef = (
-            {"Delete": {"TableName": self._table.name, "Key": key}}
-            if threshold is None
-            else {"Put": {"TableName": self._table.name, "Item": key | threshold_fields(threshold)}}
-        )
+        key, table = self._threshold_key(collection, model_id), self._table.name
+        change: TransactWriteItemTypeDef = {"Delete": {"TableName": table, "Key": key}}
+        if threshold is not None:
+            item = key | {
+                "value": {"N": repr(float(threshold.value))},
+                "target_fmr": {"N": repr(float(threshold.target_fmr))},
+                "fmr": {"N": repr(float(threshold.fmr))},
+                "impostor_pairs": {"N": str(threshold.impostor_pairs)},
+                "source": {"S": threshold.source},
+                "calibrated_at": {"S": threshold.calibrated_at.isoformat()},
+            }
+            change = {"Put": {"TableName": table, "Item": item}}
         self._changes.write(f"set the threshold of {collection!r}", collection, [change], 0, [])
-
-    def _existing(self, template: Template) -> Any:
-        with translated(f"read template {template.template_id!r}"):
-            return self._table.item(template_key(template.collection, template.template_id)) or {}
 
     def _remove_batch(self, collection: str, template_ids: list[str]) -> int:
         while template_ids:
@@ -122,7 +137,7 @@ class DynamoTemplateStore:
                 {
                     "Delete": {
                         "TableName": self._table.name,
-                        "Key": template_key(collection, template_id),
+                        "Key": self._template_key(collection, template_id),
                         "ConditionExpression": "attribute_exists(#item)",
                         "ExpressionAttributeNames": {"#item": "item"},
                     }
@@ -133,6 +148,39 @@ class DynamoTemplateStore:
             refusals = self._changes.write(doing, collection, deletions, -len(template_ids), template_ids)
             if not refusals:
                 break
-            # The refused ones are not there (any more): the rest goes without them, so that the count stays exact.
+            # The refused templates do not exist: the others are removed without them, so that the count stays exact.
             template_ids = [template_id for i, template_id in enumerate(template_ids) if i not in refusals]
         return len(template_ids)
+
+    def _template_key(self, collection: str, template_id: str) -> Any:
+        return self._table.key(collection, f"{_TEMPLATE}{template_id}")
+
+    def _threshold_key(self, collection: str, model_id: str) -> Any:
+        return self._table.key(collection, f"threshold#{model_id}")
+
+
+def _fields(template: Template) -> Any:
+    """Return a template's item without its key."""
+    item: dict[str, Any] = {
+        "identity": {"S": template.identity},
+        "model_id": {"S": template.model_id},
+        "embedding": {"B": template.embedding.astype("<f4").tobytes()},
+        "source": {"S": template.source},
+        "probability": {"N": repr(float(template.probability))},
+        "enrolled_at": {"S": template.enrolled_at.isoformat()},
+    }
+    return item | ({"photo": {"S": template.photo.to_json()}} if template.photo else {})
+
+
+def _template(item: Any) -> Template:
+    return Template(
+        template_id=item["item"]["S"].removeprefix(_TEMPLATE),
+        collection=item["collection"]["S"],
+        identity=item["identity"]["S"],
+        model_id=item["model_id"]["S"],
+        embedding=np.frombuffer(item["embedding"]["B"], dtype="<f4").astype(np.float32),
+        source=item["source"]["S"],
+        photo=ObjectRef.parse(item["photo"]["S"]) if "photo" in item else None,
+        probability=float(item["probability"]["N"]),
+        enrolled_at=datetime.fromisoformat(item["enrolled_at"]["S"]),
+    )

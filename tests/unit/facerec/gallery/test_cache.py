@@ -15,8 +15,7 @@ from structlog.testing import capture_logs
 
 from facerec.errors import Throttled, Transient
 from facerec.gallery import cache as gallery_cache
-from facerec.gallery.cache import GalleryCache
-from facerec.gallery.snapshots import GallerySnapshots
+from facerec.gallery.cache import GalleryCache, GallerySnapshots
 from facerec.ports import Changes, Template
 from model.index import vectors
 from model.index.snapshot import open_snapshot, write

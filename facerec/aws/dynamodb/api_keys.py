@@ -1,4 +1,4 @@
-"""API keys in a DynamoDB table of their own: one item each, of which the web tier reads single ones."""
+"""API keys in a DynamoDB table of their own, one item each."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -6,40 +6,34 @@ from pydantic import TypeAdapter, ValidationError
 
 from facerec.api_keys import ApiKey
 from facerec.aws.clients import Clients, translated
+from facerec.aws.dynamodb import Table
 from facerec.errors import ApiKeyUnreadable, FacerecError
 from facerec.ports import ListedKeys
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.type_defs import PutItemInputTypeDef
-    from mypy_boto3_dynamodb.type_defs import UniversalAttributeValueTypeDef as Value
 
 _KIND = "api-key"
 _KEY: TypeAdapter[ApiKey] = TypeAdapter(ApiKey)
 
 
 class DynamoApiKeys:
-    """`ApiKeys` on DynamoDB. Keys never go by themselves: those that ended tell who could do what, and when."""
+    """`ApiKeys` on DynamoDB. Keys never expire from the table: ended ones record who had which rights, and when."""
 
     def __init__(self, clients: Clients, table: str) -> None:
         self._clients = clients
-        self._table = table
+        self._table = Table(clients, table)
 
     def get(self, key_id: str) -> ApiKey | None:
-        """One consistent read: a key works as soon as it has been shown."""
+        """Return the key, if it exists: one consistent read, so that a new key works at once."""
         with translated("read an API key"):
-            reply = self._clients.dynamodb.get_item(TableName=self._table, Key=_place(key_id), ConsistentRead=True)
-        return _parsed(reply["Item"]) if "Item" in reply else None
+            item = self._table.item(self._table.key(_KIND, key_id))
+        return _parsed(item) if item else None
 
     def keys(self) -> ListedKeys:
-        """Read all items, consistently, page by page, in the order of their ids."""
+        """Return all keys."""
         with translated("list the API keys"):
-            pages = self._clients.dynamodb.get_paginator("query").paginate(
-                TableName=self._table,
-                KeyConditionExpression="kind = :kind",
-                ExpressionAttributeValues={":kind": {"S": _KIND}},
-                ConsistentRead=True,
-            )
-            items = [item for page in pages for item in page["Items"]]
+            items = list(self._table.items(_KIND))
         keys: list[ApiKey] = []
         unreadable: list[ApiKeyUnreadable] = []
         for item in items:
@@ -50,15 +44,14 @@ class DynamoApiKeys:
         return ListedKeys(sorted(keys, key=lambda key: (key.created_at, key.key_id)), unreadable)
 
     def put(self, key: ApiKey) -> None:
-        """Write the item where the revision before this one is, or none before the first."""
-        fields: dict[str, Value] = {
-            "revision": {"N": str(key.revision)},
-            "record": {"S": _KEY.dump_json(key).decode()},
+        """Write the item, on condition that it has the previous revision, or does not exist."""
+        put: PutItemInputTypeDef = {
+            "TableName": self._table.name,
+            "Item": self._table.key(_KIND, key.key_id)
+            | {"revision": {"N": str(key.revision)}, "record": {"S": _KEY.dump_json(key).decode()}},
+            "ConditionExpression": "attribute_not_exists(revision)",
         }
-        put: PutItemInputTypeDef = {"TableName": self._table, "Item": _place(key.key_id) | fields}
-        if key.revision == 1:
-            put["ConditionExpression"] = "attribute_not_exists(revision)"
-        else:
+        if key.revision > 1:
             put["ConditionExpression"] = "revision = :before"
             put["ExpressionAttributeValues"] = {":before": {"N": str(key.revision - 1)}}
         with translated(f"write API key {key.key_id}"):
@@ -68,15 +61,11 @@ class DynamoApiKeys:
                 raise FacerecError(f"key {key.key_id} was changed by someone else just now: try again") from exc
 
 
-def _place(key_id: str) -> "dict[str, Value]":
-    return {"kind": {"S": _KIND}, "item": {"S": key_id}}
-
-
 def _parsed(item: Any) -> ApiKey:
     try:
         return _KEY.validate_json(item["record"]["S"])
     except (KeyError, ValidationError) as exc:
-        # Not the error's own text, which holds what was read.
+        # Without the error's own text, which contains the record.
         raise ApiKeyUnreadable(
             f"API key {item['item']['S']} cannot be read: it is damaged, or of a later version"
         ) from exc
