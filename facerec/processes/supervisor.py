@@ -192,6 +192,10 @@ class Supervisor(AbstractContextManager["Supervisor"]):
                     process.finish(min(deadline, child.kill_at or deadline) - time.monotonic())
                 self._stages.pop()
         finally:
+            # Stages are left if a second stop signal has ended the wait: they end at once.
+            for child in [child for stage in self._stages for child in stage]:
+                if child.process is not None:
+                    child.process.finish(0)
             self._reaper.close()
 
     def __exit__(self, *_: object) -> None:  # noqa: D105 - `with` ends every process

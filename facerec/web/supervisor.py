@@ -115,7 +115,7 @@ class WebProcesses:
                 self._forget(child.pid)
             except OSError as exc:
                 log.warning("web_process_not_counted", pid=child.pid, reason=str(exc))
-        log.error("web_process_ended", process=child.name, how=how, restart_seconds=restart_seconds)
+        log.error("web_process_ended", child=child.name, how=how, restart_seconds=restart_seconds)
 
     @staticmethod
     def _try(step: Callable[[], object]) -> None:
@@ -128,4 +128,4 @@ class WebProcesses:
 
 def _log_start(child: Child) -> None:
     if child.running:
-        log.info("web_process_started", process=child.name, pid=child.pid)
+        log.info("web_process_started", child=child.name, pid=child.pid)

@@ -204,6 +204,22 @@ def test_command_that_runs_at_a_restart_does_not_delay_the_stop(tmp_path: Path, 
         assert time.monotonic() - began < 15
 
 
+def test_interrupted_stop_kills_the_children(supervisor: Supervisor, tmp_path: Path) -> None:
+    """As by a second stop signal."""
+
+    def interrupt(_number: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    [child] = supervisor.start(command("deaf", f"trap '' TERM; touch {tmp_path}/up; while :; do sleep 1; done"))
+    assert poll_until((tmp_path / "up").exists, 10)
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
+    with pytest.raises(KeyboardInterrupt):
+        supervisor.stop()
+    signal.signal(signal.SIGALRM, before)
+    assert not alive(child.pid)
+
+
 def test_stop_is_harmless_twice(supervisor: Supervisor) -> None:
     """The second call has nothing to do."""
     supervisor.start(command("sleeper", "exec sleep 60"))
