@@ -1,9 +1,9 @@
-"""An engine for tests: what it does with an image is written in the image; its children leave traces in a folder.
+"""An engine for tests: an image says what the engine does with it; the children write into a folder.
 
-The folder is the `artefact_dir` of the spec. `STARTS` gets a line with its process id from each child, `TOLD` one with
-the precision that it was told, `BATCHES` one with the size of each batch that ended well. A file `REFUSE` in it makes
-the next children refuse, `BROKEN` makes them crash in their start, and a named pipe `GATE` holds them in their start
-until the test opens it for writing; a named pipe `HELD` does so with the images `HOLD`.
+The folder is the `artefact_dir` of the spec. Each child adds a line with its process id to `STARTS`, its precision to
+`PRECISIONS`, and the size of each finished batch to `BATCHES`. With a file `REFUSE` children do not load, with `BROKEN`
+they crash while loading. At a named pipe `GATE` they wait while loading until the test opens it for writing; at a named
+pipe `HELD` they wait so with the image `HOLD`.
 """
 
 import ctypes
@@ -33,7 +33,7 @@ RAISE = b"raise"
 INVALID = b"invalid"
 
 STARTS = "starts"
-TOLD = "told"
+PRECISIONS = "precisions"
 BATCHES = "batches"
 REFUSE = "refuse"
 BROKEN = "broken"
@@ -52,11 +52,11 @@ class FakeAnalyser:
         self._folder = folder
 
     def prepare(self) -> Iterator[None]:
-        """Nothing to be done."""
+        """No steps."""
         yield from ()
 
     def analyse_batch(self, images: Sequence[bytes]) -> list[ImageAnalysis | InvalidImage]:
-        """Answer each image, or do what it says."""
+        """Answer each image, or fail as it says."""
         for image in images:
             if image in _BREAKS_THE_PIPE:
                 _answer_by_hand(_BREAKS_THE_PIPE[image])
@@ -69,7 +69,7 @@ def open_fake(spec: EngineSpec) -> FakeAnalyser:
     """The factory that a child calls."""
     folder = spec.artefact_dir
     note(folder, STARTS, str(os.getpid()))
-    note(folder, TOLD, spec.precision)
+    note(folder, PRECISIONS, spec.precision)
     if (folder / GATE).exists():
         (folder / GATE).read_bytes()
     if (folder / REFUSE).exists():
@@ -80,19 +80,19 @@ def open_fake(spec: EngineSpec) -> FakeAnalyser:
 
 
 def note(folder: Path, name: str, line: str) -> None:
-    """Append a line; short appends of several processes do not mix."""
+    """Append a line; short lines of several processes do not mix."""
     with (folder / name).open("a") as file:
         file.write(f"{line}\n")
 
 
 def notes(folder: Path, name: str) -> list[str]:
-    """The lines so far."""
+    """The lines of a file."""
     path = folder / name
     return path.read_text().split() if path.exists() else []
 
 
 def analysis(image: bytes) -> ImageAnalysis:
-    """What the fake finds in an image."""
+    """The answer for an image."""
     embedding = np.zeros(512, dtype=np.float32)
     embedding[len(image) % 512] = 1
     face = EmbeddedFace(Box(0, 0, len(image), 10), 0.99, ((1.0, 1.0),) * 5, embedding)
@@ -100,17 +100,17 @@ def analysis(image: bytes) -> ImageAnalysis:
 
 
 _BREAKS_THE_PIPE = {PARTIAL: struct.pack("!i", 300_000) + bytes(1000), GIBBERISH: struct.pack("!i", 9) + b"gibberish"}
-"""An answer that breaks off, and one that is no pickle, as they stand on the pipe behind their length."""
+"""An incomplete answer and one that is no pickle, as bytes on the pipe: each begins with its length."""
 
 
 def _answer_by_hand(message: bytes) -> None:
-    # The child's end of the pipe is the one descriptor that it was given by number.
+    # The descriptor of the child's end of the pipe is its first argument.
     os.write(int(sys.argv[1]), message)
     os._exit(3)
 
 
 def _answer(image: bytes, folder: Path) -> ImageAnalysis | InvalidImage:
-    if image.endswith(SEGFAULT):  # behind a picture, too, so that the web tier lets it pass
+    if image.endswith(SEGFAULT):  # also behind a picture, so that the web tier accepts it
         ctypes.string_at(0)
     if image == EXIT:
         os._exit(3)

@@ -1,4 +1,4 @@
-"""An engine without networks: what it finds follows from the picture's size and colours."""
+"""An engine without networks: its faces follow from the picture's size and colours."""
 
 from collections.abc import Iterator, Sequence
 
@@ -27,7 +27,7 @@ class PretendEngine:
         self._enlarged = enlarged
 
     def prepare(self) -> Iterator[None]:
-        """Nothing to be done."""
+        """No steps."""
         yield from ()
 
     def least_side(self, width: int, height: int, min_face_pixels: int | None) -> int | None:

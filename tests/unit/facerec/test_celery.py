@@ -1,4 +1,4 @@
-"""The Celery application: lazy, sound in its delivery settings, and plain about what is wrong."""
+"""The Celery application: its configuration and its errors."""
 
 import os
 import subprocess
@@ -18,7 +18,7 @@ WRONG = {"FACEREC_NO_SUCH_THING": "1"}
 
 
 def run(*arguments: str, cwd: Path | None = None, wrong: Mapping[str, str] = WRONG) -> subprocess.CompletedProcess[str]:
-    """Run Python with settings that are refused, and our packages as if they were installed."""
+    """Run Python with settings that are refused, and with our packages importable."""
     path = os.pathsep.join([str(Path.cwd()), *filter(None, sys.path)])
     return subprocess.run(
         [sys.executable, *arguments],
@@ -31,8 +31,8 @@ def run(*arguments: str, cwd: Path | None = None, wrong: Mapping[str, str] = WRO
     )
 
 
-def test_loses_nothing_by_configuration() -> None:
-    """A message is deleted only after its task has ended well."""
+def test_configuration_loses_no_message() -> None:
+    """A message is deleted only after its task has succeeded."""
     conf = configuration(Settings())
     assert conf["task_acks_late"] is True
     assert conf["task_acks_on_failure_or_timeout"] is False
@@ -41,15 +41,15 @@ def test_loses_nothing_by_configuration() -> None:
     assert conf["accept_content"] == ["json"]
 
 
-def test_no_credentials_in_the_broker_url() -> None:
-    """Credentials come from boto3's chain; the endpoint is an option."""
+def test_broker_url_has_no_credentials() -> None:
+    """They come from boto3's chain; the endpoint is an option."""
     conf = configuration(Settings(aws=AwsSettings.model_validate({"endpoint_url": "http://127.0.0.1:4566"})))
     assert conf["broker_url"] == "sqs://"
     assert conf["broker_transport_options"]["endpoint_url"] == "http://127.0.0.1:4566"
 
 
-def test_the_worker_of_an_instance_polls_shortly() -> None:
-    """It can drain no sooner than its long poll ends."""
+def test_worker_of_an_instance_polls_briefly() -> None:
+    """It cannot drain before its long poll ends."""
     waits = [
         configuration(Settings(worker=worker))["broker_transport_options"]["wait_time_seconds"]
         for worker in (WorkerSettings(), WorkerSettings(instance_id="i-1"))
@@ -57,30 +57,30 @@ def test_the_worker_of_an_instance_polls_shortly() -> None:
     assert waits == [10, 1]
 
 
-def test_configures_itself_from_the_settings_at_first_use() -> None:
-    """The settings that were assigned are those that count."""
+def test_app_reads_the_settings_at_first_use() -> None:
+    """Assigned settings count."""
     app = FacerecCelery("test", set_as_current=False)
     app.settings = Settings(prefix="other")
     assert app.conf.task_default_queue == "other-req-queue"
     assert app.conf.worker_pool == "threads"
 
 
-def test_importing_it_is_light() -> None:
-    """The web tier gets no engine and no task with it, and the environment is not read yet."""
+def test_import_loads_no_engine_and_no_task() -> None:
+    """It does not read the environment either."""
     program = "import sys, facerec.celery; print(sorted({'numpy', 'tasks', 'model'} & set(sys.modules)))"
     done = run("-c", program)
     assert done.stdout.strip() == "[]", done.stderr
 
 
-def test_help_works_without_settings(tmp_path: Path) -> None:
-    """`celery -A facerec --help` from another folder, with settings that would be refused."""
+def test_help_works_with_wrong_settings(tmp_path: Path) -> None:
+    """`celery -A facerec --help` from another folder."""
     done = run("-m", "celery", "-A", "facerec", "--help", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("command", [("celery", "-A", "facerec", "worker"), ("facerec.cli", "worker")])
-def test_wrong_settings_are_told_plainly(tmp_path: Path, command: tuple[str, ...]) -> None:
-    """Both ways to start a worker name the variable, without a traceback, and exit with 1."""
+def test_wrong_settings_end_a_worker_with_one_line(tmp_path: Path, command: tuple[str, ...]) -> None:
+    """Both commands name the variable, print no traceback, and exit with 1."""
     done = run("-m", *command, cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.splitlines()[0] == "facerec: wrong settings:"
@@ -88,15 +88,15 @@ def test_wrong_settings_are_told_plainly(tmp_path: Path, command: tuple[str, ...
     assert "Traceback" not in done.stderr
 
 
-def test_the_task_has_its_lasting_name() -> None:
-    """Queued messages name it; moving its module must not orphan them."""
+def test_task_has_its_fixed_name() -> None:
+    """Queued messages contain it."""
     from tasks.recognise import recognise  # noqa: PLC0415 - only this test needs the task
 
     assert recognise.name == TASK_NAME == "facerec.recognise"
 
 
-def test_flowers_own_command_says_what_to_run() -> None:
-    """It would show nothing, for it reads Celery's own events."""
+def test_celery_flower_names_the_right_command() -> None:
+    """It cannot read events from SQS."""
     done = run("-m", "celery", "-A", "facerec", "flower", "--port=0", wrong={})
     assert done.returncode == 1
     sentence = "facerec: Flower's own command cannot read events from SQS; run `facerec flower`"

@@ -1,4 +1,4 @@
-"""Messages: round trips, tolerance of the future, refusal of the unreadable."""
+"""Messages: round trips, other versions, unreadable ones."""
 
 import json
 from datetime import UTC, datetime
@@ -54,21 +54,21 @@ results = st.builds(
 
 
 @given(requests)
-def test_a_request_survives_the_wire(request: RecognitionRequest) -> None:
-    """What the web tier writes is what the worker reads, as text and as decoded JSON."""
+def test_request_round_trip_keeps_everything(request: RecognitionRequest) -> None:
+    """As text and as decoded JSON."""
     assert RecognitionRequest.parse(request.to_json()) == request
     assert RecognitionRequest.parse(json.loads(request.to_json())) == request
 
 
 @given(results)
-def test_a_result_survives_the_wire(result: RecognitionResult) -> None:
-    """What the worker writes is what the web tier reads."""
+def test_result_round_trip_keeps_everything(result: RecognitionResult) -> None:
+    """The web tier reads what the worker writes."""
     assert RecognitionResult.parse(result.to_json()) == result
 
 
 @given(requests, st.dictionaries(st.from_regex(r"x_[a-z]{1,8}", fullmatch=True), st.integers()))
 def test_unknown_fields_are_ignored(request: RecognitionRequest, extra: dict[str, int]) -> None:
-    """A newer writer may add fields before its readers know them."""
+    """A newer writer may add fields."""
     assert RecognitionRequest.parse(json.loads(request.to_json()) | extra) == request
 
 
@@ -84,21 +84,21 @@ def test_unknown_fields_are_ignored(request: RecognitionRequest, extra: dict[str
         {"version": 1, "request_id": "not-a-uuid"},
     ],
 )
-def test_the_unreadable_is_refused_with_a_reason(message: str | bytes | dict[str, object]) -> None:
-    """Such a message belongs into the dead-letter queue, with its reason."""
+def test_unreadable_message_is_invalid(message: str | bytes | dict[str, object]) -> None:
+    """The error has the reason for the dead-letter queue."""
     with pytest.raises(InvalidMessage, match=r"unreadable RecognitionRequest: ."):
         RecognitionRequest.parse(message)
 
 
 @given(requests, results)
 def test_messages_are_ascii(request: RecognitionRequest, result: RecognitionResult) -> None:
-    """SQS refuses a message with a character that XML cannot carry, such as U+FFFF; escaped, every name can travel."""
+    """SQS refuses characters that XML cannot have, such as U+FFFF; escaped, every name can be sent."""
     assert request.to_json().isascii()
     assert result.to_json().isascii()
 
 
-def test_an_unknown_version_is_refused() -> None:
-    """A version that nobody can vouch for is not guessed at."""
+def test_unknown_version_is_invalid() -> None:
+    """It is not guessed at."""
     good = RecognitionRequest(
         request_id=UUID(int=7),
         input=ObjectRef(bucket="b", key="k", size=1),
@@ -109,8 +109,8 @@ def test_an_unknown_version_is_refused() -> None:
         RecognitionRequest.parse(json.loads(good.to_json()) | {"version": 99})
 
 
-def test_a_naive_time_is_refused() -> None:
-    """A time without its zone cannot be compared between machines."""
+def test_time_without_zone_is_invalid() -> None:
+    """It cannot be compared between machines."""
     with pytest.raises(InvalidMessage, match="submitted_at"):
         RecognitionRequest.parse(
             {
@@ -122,8 +122,8 @@ def test_a_naive_time_is_refused() -> None:
         )
 
 
-def test_a_result_of_the_previous_version_is_read() -> None:
-    """It says nothing of the threshold and of the people that the faces were compared with."""
+def test_result_of_the_previous_version_is_read() -> None:
+    """It lacks the fields that were added since."""
     result = RecognitionResult(
         request_id=uuid4(), result="Ada", filename="a.jpg", outcome=Outcome.MATCH, completed_at=datetime.now(UTC)
     )

@@ -1,4 +1,4 @@
-"""The keys of inputs and outputs: safe, short, and never mixed up."""
+"""The keys of inputs and outputs."""
 
 from uuid import UUID
 
@@ -28,38 +28,38 @@ REQUEST = UUID("11111111-2222-4333-8444-555555555555")
         ("x" * 300 + ".jpg", "x" * 300 + ".jpg"),
     ],
 )
-def test_a_file_name_is_its_last_part_without_control_characters(sent: str, name: str) -> None:
-    """What the reply echoes is what the client sent, less what could do harm."""
+def test_base_name_is_the_last_part_without_control_characters(sent: str, name: str) -> None:
+    """The reply contains it."""
     assert base_name(sent) == name
 
 
-def test_a_long_name_is_shortened_and_keeps_its_extension() -> None:
-    """A key may have 1 024 bytes, and 300 emoji have more."""
+def test_long_name_keeps_its_extension() -> None:
+    """A key may have 1 024 bytes; 300 emoji have more."""
     name = safe_name("😀" * 300 + ".jpeg")
     assert name.endswith("😀.jpeg")
     assert MAX_NAME_BYTES - 4 < len(name.encode()) <= MAX_NAME_BYTES
 
 
-def test_a_name_without_an_extension_is_shortened_too() -> None:
+def test_long_name_without_an_extension_is_shortened() -> None:
     """A dot far from the end begins no extension."""
     assert len(safe_name("a." + "é" * 300).encode()) <= MAX_NAME_BYTES
 
 
 @pytest.mark.parametrize("character", ["\ufffe", "\uffff", "\n", "\u202e"])
-def test_what_no_document_can_carry_is_dropped(character: str) -> None:
-    """S3 could not list such a key; a change of writing direction would make a name lie."""
+def test_characters_outside_of_text_are_dropped(character: str) -> None:
+    """S3 could not list such a key, and a change of writing direction would falsify a name."""
     assert base_name(f"a{character}b.jpg") == "ab.jpg"
 
 
-def test_keys_are_named_by_the_request() -> None:
+def test_keys_begin_with_the_request_id() -> None:
     """Two uploads of one name never mix."""
     assert input_key(REQUEST, "dir/image_01.jpg") == f"{REQUEST}/image_01.jpg"
     assert output_key(REQUEST, "image_01.jpg") == f"{REQUEST}/image_01.json"
 
 
 @given(st.text(st.characters(codec="utf-8"), max_size=400))
-def test_every_name_makes_a_key_that_s3_takes(sent: str) -> None:
-    """Whatever the client sends, the key is short, has one level below the request, and no character to avoid."""
+def test_every_name_gives_a_valid_key(sent: str) -> None:
+    """The key is short, has one level below the request id, and no character to avoid."""
     for key in (input_key(REQUEST, sent), output_key(REQUEST, sent)):
         assert key.startswith(request_prefix(REQUEST))
         name = key.removeprefix(request_prefix(REQUEST))
@@ -70,8 +70,8 @@ def test_every_name_makes_a_key_that_s3_takes(sent: str) -> None:
 
 
 @given(st.text(max_size=100))
-def test_a_cleaned_name_is_clean(sent: str) -> None:
-    """Cleaning twice changes nothing, and the name can always travel as UTF-8."""
+def test_cleaning_a_name_is_idempotent(sent: str) -> None:
+    """The name can always be encoded as UTF-8."""
     name = base_name(sent)
     assert base_name(name) == name
     assert name.encode().decode() == name

@@ -1,4 +1,4 @@
-"""The use case against in-memory ports: what is stored, what is published, and in which order."""
+"""The use case with in-memory ports: results, their order, and errors."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -77,7 +77,7 @@ class World:
     def publish(self, reply_to: str, result: RecognitionResult) -> None:
         if self.queue_missing:
             raise QueueMissing(reply_to)
-        # Whoever hears the answer must be able to fetch it.
+        # A published result can be fetched.
         assert self.store.exists("out", output_key(result.request_id, result.filename))
         self.published.append((reply_to, result))
 
@@ -101,12 +101,12 @@ def world() -> World:
 
 
 def similar(cosine: float, axis: int = 0) -> NDArray[np.float32]:
-    """A unit vector with this cosine to one axis, and none to the other people's."""
+    """A unit vector with this cosine to one axis and cosine 0 to the other identities'."""
     vector: NDArray[np.float32] = cosine * AXES[axis] + np.float32(np.sqrt(1 - cosine**2)) * AXES[100]
     return vector
 
 
-def test_a_match_is_named_stored_and_published(world: World) -> None:
+def test_match_is_named_stored_and_published(world: World) -> None:
     """The primary face decides; the stored result is the published one."""
     world.engine.faces = (face(similar(0.8, axis=1)), face(similar(0.9), x=60))
     request = world.request()
@@ -120,8 +120,8 @@ def test_a_match_is_named_stored_and_published(world: World) -> None:
     assert RecognitionResult.parse(world.store.get("out", output_key(request.request_id, "a.jpg"))) == result
 
 
-def test_a_face_below_the_threshold_is_unknown(world: World) -> None:
-    """Being the nearest is not enough."""
+def test_face_below_the_threshold_is_unknown(world: World) -> None:
+    """Even if it is the nearest."""
     world.engine.faces = (face(similar(0.49)),)
     result = world.recogniser.recognise(world.request())
     assert (result.outcome, result.result, result.faces[0].matches) == (Outcome.UNKNOWN, "Unknown", ())
@@ -138,10 +138,10 @@ def test_a_face_below_the_threshold_is_unknown(world: World) -> None:
         (None, None, Outcome.MATCH, "model"),
     ],
 )
-def test_the_threshold_is_the_requests_then_the_collections_then_the_models(
+def test_threshold_source_is_request_then_collection_then_model(
     world: World, requests: float | None, collections: float | None, outcome: Outcome, source: str
 ) -> None:
-    """The first that there is decides; the result names it, and a match shows its value."""
+    """The result names the source, and a match has its value."""
     world.engine.faces = (face(similar(0.55)),)
     world.collection_threshold = collections
     result = world.recogniser.recognise(world.request(threshold=requests))
@@ -152,8 +152,8 @@ def test_the_threshold_is_the_requests_then_the_collections_then_the_models(
     assert result.false_names == (0.01 if source == "model" else None)
 
 
-def test_the_models_threshold_follows_the_gallery(world: World) -> None:
-    """What is a match among two people is none among a thousand, and is one again when they have been removed."""
+def test_model_threshold_follows_the_number_of_identities(world: World) -> None:
+    """A match among two people is none among a thousand."""
     world.engine.faces = (face(similar(0.6)),)
     people = [str(number) for number in range(1000)]
     assert world.recogniser.recognise(world.request()).result == "Ada"
@@ -168,8 +168,8 @@ def test_the_models_threshold_follows_the_gallery(world: World) -> None:
     assert world.recogniser.recognise(world.request()).result == "Ada"
 
 
-def test_an_extrapolated_threshold_is_marked(world: World) -> None:
-    """From 10 000 people on, one in a hundred strangers is beyond what was measured; a request's own is no guess."""
+def test_extrapolated_threshold_is_marked(world: World) -> None:
+    """From 10 000 people on, one in a hundred strangers is beyond the measurements."""
     people = [str(number) for number in range(10_000)]
     world.gallery = GalleryIndex(np.repeat(AXES[5:6, :16], 10_000, axis=0), people, people)
     world.engine.faces = (face(AXES[5, :16]),)
@@ -179,43 +179,43 @@ def test_an_extrapolated_threshold_is_marked(world: World) -> None:
 
 
 def test_faces_beyond_the_limit_are_counted(world: World) -> None:
-    """The result says how many more were seen."""
+    """The result has their number."""
     world.engine.faces, world.engine.more_faces = (face(AXES[0]),), 7
     assert world.recogniser.recognise(world.request()).more_faces == 7
 
 
-def test_the_quality_of_a_face_is_told(world: World) -> None:
-    """With the reasons, for the person who took the photo; an engine that does not look at it leaves it out."""
+def test_result_has_the_quality_of_a_face(world: World) -> None:
+    """With the reasons; it is unset if the engine does not judge it."""
     world.engine.faces = (replace(face(AXES[0]), quality=Quality(0.42, ("blurred", "tilted"))), face(AXES[1], 100))
     told, untold = world.recogniser.recognise(world.request()).faces
     assert told.quality == FaceQuality(score=0.42, reasons=("blurred", "tilted"))
     assert untold.quality is None
 
 
-def test_a_picture_without_a_face(world: World) -> None:
-    """No face is an outcome, not an error."""
+def test_picture_without_a_face_is_no_face(world: World) -> None:
+    """It is an outcome, not an error."""
     result = world.recogniser.recognise(world.request())
     assert (result.outcome, result.result) == (Outcome.NO_FACE, "No-Face")
     assert (result.threshold, result.identities, result.threshold_source) == (None, None, None)
 
 
-def test_an_empty_gallery_knows_nobody(world: World) -> None:
-    """The first day: nobody is enrolled."""
+def test_empty_gallery_gives_unknown(world: World) -> None:
+    """Before the first enrolment."""
     world.gallery = GalleryIndex(np.empty((0, 512), np.float32), [], [])
     world.engine.faces = (face(AXES[0]),)
     assert world.recogniser.recognise(world.request()).outcome is Outcome.UNKNOWN
 
 
-def test_an_invalid_image_is_answered_with_its_reason(world: World) -> None:
-    """The client learns what to send instead."""
+def test_invalid_image_is_answered_with_its_reason(world: World) -> None:
+    """The client reads what to send instead."""
     world.engine.error = InvalidImage("the picture is cut off; send it again")
     result = world.recogniser.recognise(world.request())
     assert (result.outcome, result.detail) == (Outcome.INVALID_IMAGE, "the picture is cut off; send it again")
     assert len(world.published) == 1
 
 
-def test_a_redelivery_publishes_the_stored_result_again(world: World) -> None:
-    """Nothing is computed twice when only the acknowledgement was lost."""
+def test_redelivery_publishes_the_stored_result(world: World) -> None:
+    """Nothing is computed twice if only the acknowledgement was lost."""
     request = world.request()
     first = world.recogniser.recognise(request)
     again = world.recogniser.recognise(request, attempt=2)
@@ -224,14 +224,14 @@ def test_a_redelivery_publishes_the_stored_result_again(world: World) -> None:
     assert len(world.published) == 2
 
 
-def test_a_redelivery_without_a_result_computes(world: World) -> None:
-    """The first worker died before it stored anything."""
+def test_redelivery_without_a_stored_result_computes(world: World) -> None:
+    """The first worker died before it stored one."""
     assert world.recogniser.recognise(world.request(), attempt=3).attempt == 3
     assert world.engine.calls == 1
 
 
-def test_a_stored_result_that_cannot_be_read_is_computed_anew(world: World) -> None:
-    """Workers are upgraded one after the other: a newer one may have stored it."""
+def test_unreadable_stored_result_is_computed_again(world: World) -> None:
+    """A newer worker may have stored it."""
     request = world.request()
     world.store.put("out", output_key(request.request_id, "a.jpg"), b'{"version": 99}', "application/json")
     result = world.recogniser.recognise(request, attempt=2)
@@ -239,8 +239,8 @@ def test_a_stored_result_that_cannot_be_read_is_computed_anew(world: World) -> N
 
 
 @pytest.mark.parametrize("error", [EngineFailure("crashed"), Transient("S3 is down")])
-def test_an_error_publishes_nothing(world: World, error: Exception) -> None:
-    """The driver decides between retry and dead letter."""
+def test_error_publishes_nothing(world: World, error: Exception) -> None:
+    """The driver chooses between retry and dead letter."""
     world.engine.error = error
     with pytest.raises(type(error)):
         world.recogniser.recognise(world.request())
@@ -248,8 +248,8 @@ def test_an_error_publishes_nothing(world: World, error: Exception) -> None:
     assert world.store.keys("out") == []
 
 
-def test_a_failed_store_publishes_nothing(world: World) -> None:
-    """A client must never hear of a result that cannot be fetched."""
+def test_failed_store_publishes_nothing(world: World) -> None:
+    """A published result can always be fetched."""
     request = world.request()
     world.store.outage = Transient("S3 is down")
     with pytest.raises(Transient):
@@ -257,31 +257,31 @@ def test_a_failed_store_publishes_nothing(world: World) -> None:
     assert world.published == []
 
 
-def test_a_missing_input_is_told_apart(world: World) -> None:
-    """It has expired; no retry brings it back."""
+def test_missing_input_raises_object_missing(world: World) -> None:
+    """It has expired; a retry does not help."""
     request = world.request()
     world.store.delete("in", request.input.key)
     with pytest.raises(ObjectMissing):
         world.recogniser.recognise(request)
 
 
-def test_a_vanished_response_queue_loses_nothing(world: World) -> None:
-    """Its web process has left; the result stays fetchable."""
+def test_missing_response_queue_keeps_the_result(world: World) -> None:
+    """Its web process has left; the result can be fetched."""
     world.queue_missing = True
     request = world.request()
     world.recogniser.recognise(request)
     assert world.store.exists("out", output_key(request.request_id, "a.jpg"))
 
 
-def test_failing_a_request_answers_its_client(world: World) -> None:
-    """A culprit's client need not wait for the time-out."""
+def test_fail_answers_the_client(world: World) -> None:
+    """It need not wait until the time-out."""
     result = world.recogniser.fail(world.request(), "the engine crashed on it")
     assert (result.outcome, result.result, result.detail) == (Outcome.FAILED, "", "the engine crashed on it")
     assert world.published == [("responses", result)]
 
 
-def test_copies_by_file_name(world: World) -> None:
-    """`FACEREC_KEY_STYLE=filename`: the bare name under the stem, beside the result under the request id."""
+def test_copy_by_filename_has_the_bare_name(world: World) -> None:
+    """`FACEREC_KEY_STYLE=filename`: it lies beside the result under the request id."""
     world.engine.faces = (face(AXES[0]),)
     request = world.request("holiday.photo.jpg")
     world.make(copy_by_filename=True).recognise(request)
@@ -289,7 +289,7 @@ def test_copies_by_file_name(world: World) -> None:
     assert world.store.exists("out", f"{request.request_id}/holiday.photo.json")
 
 
-def test_the_copy_of_an_endless_name_fits_s3(world: World) -> None:
+def test_copy_of_a_long_name_has_a_valid_key(world: World) -> None:
     """S3 takes keys of 1 024 bytes; the client's name may be longer."""
     world.make(copy_by_filename=True).recognise(world.request("\N{SMILING FACE WITH SUNGLASSES}" * 300 + ".jpg"))
     assert all(len(key.encode()) <= 1024 for key in world.store.keys("out"))
@@ -297,7 +297,7 @@ def test_the_copy_of_an_endless_name_fits_s3(world: World) -> None:
 
 
 def test_two_uploads_of_one_name_never_mix(world: World) -> None:
-    """What counts is the request id."""
+    """The request id keeps them apart."""
     one, two = world.request("x.jpg"), world.request("x.jpg")
     world.engine.faces = (face(AXES[0]),)
     world.recogniser.recognise(one)

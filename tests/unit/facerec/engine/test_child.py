@@ -8,8 +8,8 @@ import pytest
 from facerec.engine.child import prepare_while_idle
 
 
-def test_an_idle_child_prepares_everything() -> None:
-    """Nobody asks, so all steps are taken, and none is left for the next pause."""
+def test_idle_child_takes_all_steps() -> None:
+    """None is left for the next idle time."""
     ours, theirs = Pipe()
     with ours, theirs:
         steps = iter([None] * 3)
@@ -18,8 +18,8 @@ def test_an_idle_child_prepares_everything() -> None:
         prepare_while_idle(theirs, steps)
 
 
-def test_a_batch_interrupts_preparing() -> None:
-    """What is asked for while a step is taken comes before the next step."""
+def test_batch_interrupts_preparing() -> None:
+    """It is answered before the next step."""
     ours, theirs = Pipe()
     with ours, theirs:
         taken = []
@@ -39,8 +39,8 @@ def test_a_batch_interrupts_preparing() -> None:
         assert taken == [0, 1, 2, 3, 4]
 
 
-def test_the_end_of_the_pipe_interrupts_preparing() -> None:
-    """A child that is let go does not stay to prepare what nobody will ask for."""
+def test_closed_pipe_interrupts_preparing() -> None:
+    """The child ends without further steps."""
     ours, theirs = Pipe()
     with theirs:
         ours.close()
@@ -49,8 +49,8 @@ def test_the_end_of_the_pipe_interrupts_preparing() -> None:
         assert list(steps) == [None]
 
 
-def test_a_step_that_fails_ends_preparing_alone(capfd: pytest.CaptureFixture[str]) -> None:
-    """The child stays, and says what happened."""
+def test_failed_step_ends_preparing(capfd: pytest.CaptureFixture[str]) -> None:
+    """The child goes on and prints the traceback."""
 
     def steps() -> Iterator[None]:
         yield

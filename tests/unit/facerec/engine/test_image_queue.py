@@ -3,10 +3,12 @@
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from io import BytesIO
 
 import pytest
+from PIL import Image
 
-from facerec.engine.image_queue import ImageQueue, QueuedImage
+from facerec.engine.image_queue import ImageQueue, QueuedImage, megapixels
 from facerec.errors import Transient
 from facerec.settings.tiers import WorkerSettings
 
@@ -60,9 +62,9 @@ def make(clock: Clock, *, batch: int = 8, window_seconds: float = 0, images: int
     return ImageQueue(limits, clock=clock)
 
 
-def put(queue: ImageQueue, *megapixels: float) -> list[QueuedImage]:
+def put(queue: ImageQueue, *sizes: float) -> list[QueuedImage]:
     """Put an image of each size at once."""
-    images = [QueuedImage(b"x", size) for size in megapixels]
+    images = [QueuedImage(b"x", size) for size in sizes]
     for image in images:
         queue.put(image)
     return images
@@ -224,3 +226,28 @@ def waiting_to_put(queue: ImageQueue, others: ThreadPoolExecutor) -> tuple[Queue
     added = others.submit(queue.put, image)
     data.looked.acquire()
     return image, added
+
+
+def picture(kind: str, width: int, height: int) -> bytes:
+    """An encoded picture."""
+    file = BytesIO()
+    Image.new("RGB", (width, height)).save(file, kind)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_megapixels_are_read_from_the_header(kind: str) -> None:
+    """Width times height."""
+    assert megapixels(picture(kind, 500, 200), unknown=8, most=50) == pytest.approx(0.1)
+
+
+def test_webp_and_heif_headers_are_not_read() -> None:
+    """Native code would parse them in the worker's process."""
+    assert megapixels(picture("WEBP", 500, 200), unknown=8, most=50) == 8
+    assert megapixels(b"\0\0\0\x18ftypheic", unknown=8, most=50) == 8
+
+
+@pytest.mark.parametrize("data", [b"", b"no picture", picture("JPEG", 500, 200)[:30], picture("PNG", 2000, 1000)])
+def test_refused_image_has_no_megapixels(data: bytes) -> None:
+    """It will not be decoded."""
+    assert megapixels(data, unknown=8, most=1) == 0

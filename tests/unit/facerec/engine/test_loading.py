@@ -10,12 +10,12 @@ from facerec.engine.loading import available_cores
 
 @pytest.fixture(autouse=True)
 def eight_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine whose scheduler gives us eight cores."""
+    """An affinity of eight cores."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
 
 
 def write(path: Path, text: str) -> None:
-    """A file of the kernel's, in a folder made for it."""
+    """Write a file of the kernel, with its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
 
@@ -24,23 +24,23 @@ def write(path: Path, text: str) -> None:
     ("quota", "cores"),
     [("max 100000", 8), ("200000 100000", 2), ("150000 100000", 1), ("50000 100000", 1), ("garbage", 8)],
 )
-def test_the_quota_of_a_container(tmp_path: Path, quota: str, cores: int) -> None:
-    """A container sees its own group at the root; parts of a core count down, and one engine there always is."""
+def test_container_quota_limits_the_cores(tmp_path: Path, quota: str, cores: int) -> None:
+    """A container sees its own group at the root; the result is rounded down, and at least 1."""
     write(tmp_path / "cpu.max", quota)
     write(tmp_path / "membership", "0::/\n")
     assert available_cores(tmp_path, tmp_path / "membership") == cores
 
 
-def test_the_least_quota_of_all_levels_holds(tmp_path: Path) -> None:
-    """A service's own, and its slice's."""
+def test_lowest_quota_of_all_levels_counts(tmp_path: Path) -> None:
+    """Here the slice's, not the service's."""
     write(tmp_path / "system.slice/cpu.max", "300000 100000")
     write(tmp_path / "system.slice/worker.service/cpu.max", "max 100000")
     write(tmp_path / "membership", "0::/system.slice/worker.service\n")
     assert available_cores(tmp_path, tmp_path / "membership") == 3
 
 
-def test_the_older_hierarchy(tmp_path: Path) -> None:
-    """The controller has a mount of its own; a negative quota is none."""
+def test_version_1_quota_limits_the_cores(tmp_path: Path) -> None:
+    """Its controller has a mount of its own; a negative quota is no limit."""
     write(tmp_path / "cpu/cpu.cfs_quota_us", "-1")
     write(tmp_path / "cpu/docker/abc/cpu.cfs_quota_us", "400000")
     write(tmp_path / "cpu/docker/abc/cpu.cfs_period_us", "100000")
@@ -48,6 +48,6 @@ def test_the_older_hierarchy(tmp_path: Path) -> None:
     assert available_cores(tmp_path, tmp_path / "membership") == 4
 
 
-def test_no_control_groups(tmp_path: Path) -> None:
-    """The affinity alone counts."""
+def test_affinity_counts_without_control_groups(tmp_path: Path) -> None:
+    """The files cannot be read."""
     assert available_cores(tmp_path, tmp_path / "missing") == 8

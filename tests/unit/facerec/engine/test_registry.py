@@ -13,8 +13,8 @@ from tests.support.artefacts import write_artefact
 BUCKET = "models-here"
 
 
-def test_a_pulled_model_is_the_pushed_one(tmp_path: Path) -> None:
-    """Byte for byte, verified, in a directory that did not exist."""
+def test_pulled_model_equals_the_pushed_one(tmp_path: Path) -> None:
+    """It is verified, in a directory that did not exist."""
     shelf, built = RecordingObjectStore(), write_artefact(tmp_path / "built")
     sent = push(shelf, BUCKET, built)
     pulled = pull(shelf, BUCKET, tmp_path / "new" / "model")
@@ -24,23 +24,23 @@ def test_a_pulled_model_is_the_pushed_one(tmp_path: Path) -> None:
         assert (pulled.directory / name).read_bytes() == (built.directory / name).read_bytes()
 
 
-def test_the_pointer_is_written_last(tmp_path: Path) -> None:
-    """Whoever reads it finds everything that it points to."""
+def test_pointer_is_written_last(tmp_path: Path) -> None:
+    """A reader of the pointer finds all files of the model."""
     shelf = RecordingObjectStore()
     push(shelf, BUCKET, write_artefact(tmp_path))
     assert shelf.stored[-1] == CURRENT
     assert all(key.startswith("models/") for key in shelf.stored)
 
 
-def test_a_second_push_sends_no_graph(tmp_path: Path) -> None:
+def test_second_push_sends_no_graph(tmp_path: Path) -> None:
     """Only the small descriptions are written again."""
     shelf, built = RecordingObjectStore(), write_artefact(tmp_path)
     push(shelf, BUCKET, built)
     assert push(shelf, BUCKET, built) == 0
 
 
-def test_a_pull_fetches_only_what_is_missing(tmp_path: Path) -> None:
-    """A damaged graph is replaced; intact ones, and a complete directory, are left alone."""
+def test_pull_fetches_missing_files_only(tmp_path: Path) -> None:
+    """A damaged graph is replaced; intact graphs and a complete directory are kept."""
     shelf, here = RecordingObjectStore(), tmp_path / "here"
     push(shelf, BUCKET, write_artefact(tmp_path / "built"))
     pull(shelf, BUCKET, here)
@@ -55,8 +55,8 @@ def test_a_pull_fetches_only_what_is_missing(tmp_path: Path) -> None:
     assert here.stat().st_ino == inode
 
 
-def test_an_earlier_model_can_be_pulled_by_its_id(tmp_path: Path) -> None:
-    """The way back after a change of model."""
+def test_earlier_model_is_pulled_by_its_id(tmp_path: Path) -> None:
+    """So that a change of model can be undone."""
     shelf = RecordingObjectStore()
     old, new = (write_artefact(tmp_path / seed, seed=seed) for seed in ("old", "new"))
     push(shelf, BUCKET, old)
@@ -65,8 +65,8 @@ def test_an_earlier_model_can_be_pulled_by_its_id(tmp_path: Path) -> None:
     assert pull(shelf, BUCKET, tmp_path / "here", old.model_id).model_id == old.model_id
 
 
-def test_a_damaged_object_never_reaches_the_directory(tmp_path: Path) -> None:
-    """The model that is there stays in use."""
+def test_damaged_object_is_not_pulled(tmp_path: Path) -> None:
+    """The model in the directory stays in use."""
     shelf, here = RecordingObjectStore(), tmp_path / "here"
     push(shelf, BUCKET, write_artefact(tmp_path / "old", seed="old"))
     before = pull(shelf, BUCKET, here)
@@ -80,21 +80,21 @@ def test_a_damaged_object_never_reaches_the_directory(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("pointer", [b"", b"{}", b"[]", b"\xff"])
-def test_a_damaged_pointer_is_one_sentence(tmp_path: Path, pointer: bytes) -> None:
-    """Not a traceback at an instance's boot."""
+def test_damaged_pointer_is_a_configuration_error(tmp_path: Path, pointer: bytes) -> None:
+    """One sentence at an instance's boot, not a traceback."""
     shelf = RecordingObjectStore()
     shelf.put(BUCKET, CURRENT, pointer, "application/json")
     with pytest.raises(ConfigurationError, match="push a model again"):
         pull(shelf, BUCKET, tmp_path / "here")
 
 
-def test_an_empty_bucket_says_what_to_do(tmp_path: Path) -> None:
-    """Nothing was pushed yet."""
+def test_empty_bucket_names_the_remedy(tmp_path: Path) -> None:
+    """No model was pushed yet."""
     with pytest.raises(ConfigurationError, match="facerec model push"):
         pull(RecordingObjectStore(), BUCKET, tmp_path / "here")
 
 
-def test_a_damaged_model_is_not_pushed(tmp_path: Path) -> None:
+def test_damaged_model_is_not_pushed(tmp_path: Path) -> None:
     """The fleet would pull it."""
     shelf, built = RecordingObjectStore(), write_artefact(tmp_path)
     built.path("onet.onnx").write_bytes(b"damaged")
@@ -103,8 +103,8 @@ def test_a_damaged_model_is_not_pushed(tmp_path: Path) -> None:
     assert not shelf.stored
 
 
-def test_a_pull_never_replaces_other_files(tmp_path: Path) -> None:
-    """A mistyped directory is refused."""
+def test_pull_refuses_a_directory_with_other_files(tmp_path: Path) -> None:
+    """The directory may be mistyped."""
     shelf = RecordingObjectStore()
     push(shelf, BUCKET, write_artefact(tmp_path / "built"))
     (tmp_path / "photos").mkdir()

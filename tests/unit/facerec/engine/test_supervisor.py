@@ -73,8 +73,8 @@ def gone(pid: int) -> bool:
     return False
 
 
-def test_faces_come_back_to_their_own_caller(tmp_path: Path, callers: ThreadPoolExecutor) -> None:
-    """Many callers at once each get the answer to their own image."""
+def test_answer_goes_to_its_caller(tmp_path: Path, callers: ThreadPoolExecutor) -> None:
+    """Also with many callers at once."""
     with closing(make(tmp_path, engines=2)) as engine:
         engine.start()
         images = [b"x" * size for size in range(1, 60)]
@@ -82,43 +82,43 @@ def test_faces_come_back_to_their_own_caller(tmp_path: Path, callers: ThreadPool
     assert widths == [len(image) for image in images]
 
 
-def test_says_what_is_loaded(tmp_path: Path) -> None:
+def test_engine_names_its_model(tmp_path: Path) -> None:
     """Name, precision and model are those of the children."""
     with closing(make(tmp_path)) as engine:
         engine.start()
         assert (engine.name, engine.precision, engine.model_id) == ("fake", "fp32", "fake-model")
 
 
-def test_a_replacement_computes_as_its_predecessor_chose(tmp_path: Path, callers: ThreadPoolExecutor) -> None:
-    """`auto` is decided once: a replacement does not measure again."""
+def test_replacement_keeps_the_precision(tmp_path: Path, callers: ThreadPoolExecutor) -> None:
+    """`auto` is decided once."""
     with closing(make(tmp_path)) as engine:
         engine.start()
         with pytest.raises(EngineFailure):
             engine.analyse(fake.EXIT)
         engine.analyse(b"next")
-    first, *replacements = fake.notes(tmp_path, fake.TOLD)
+    first, *replacements = fake.notes(tmp_path, fake.PRECISIONS)
     assert first == "auto"
     assert set(replacements) == {"fp32"}
 
 
-def test_loads_once_per_child(tmp_path: Path, callers: ThreadPoolExecutor) -> None:
-    """Many images, one load each for the children."""
+def test_child_loads_once(tmp_path: Path, callers: ThreadPoolExecutor) -> None:
+    """Also for many images."""
     with closing(make(tmp_path, engines=2)) as engine:
         engine.start()
         list(callers.map(engine.analyse, GOOD * 3))
     assert len(fake.notes(tmp_path, fake.STARTS)) == 2
 
 
-def test_one_child_per_available_core(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By default; whoever starts the worker need not count."""
+def test_default_is_one_child_per_available_core(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing needs to be set."""
     monkeypatch.setattr("facerec.engine.supervisor.available_cores", lambda: 3)
     with closing(make(tmp_path, engines=0)) as engine:
         engine.start()
     assert len(fake.notes(tmp_path, fake.STARTS)) == 3
 
 
-def test_large_pictures_are_not_taken_together(tmp_path: Path, callers: ThreadPoolExecutor) -> None:
-    """Their headers tell before anything is decoded."""
+def test_large_images_form_separate_batches(tmp_path: Path, callers: ThreadPoolExecutor) -> None:
+    """Their headers are read before the children decode them."""
     file = BytesIO()
     Image.new("L", (3000, 2000)).save(file, "PNG")
     with closing(make(tmp_path)) as engine:
@@ -127,16 +127,16 @@ def test_large_pictures_are_not_taken_together(tmp_path: Path, callers: ThreadPo
     assert fake.notes(tmp_path, fake.BATCHES) == ["3", "3"]
 
 
-def test_takes_what_is_queued_as_one_batch(tmp_path: Path, callers: ThreadPoolExecutor) -> None:
-    """Queued images go together, up to the largest batch."""
+def test_queued_images_form_one_batch(tmp_path: Path, callers: ThreadPoolExecutor) -> None:
+    """Up to the largest batch."""
     with closing(make(tmp_path, batch_max=4)) as engine:
         for future in batch_together(engine, callers, GOOD):
             future.result()
     assert fake.notes(tmp_path, fake.BATCHES) == ["4", "3"]
 
 
-def test_invalid_image_concerns_its_own_caller(tmp_path: Path, callers: ThreadPoolExecutor) -> None:
-    """A picture that cannot be read is an answer; nothing is retried or replaced."""
+def test_invalid_image_is_an_answer(tmp_path: Path, callers: ThreadPoolExecutor) -> None:
+    """Nothing is retried or replaced."""
     with closing(make(tmp_path)) as engine:
         *good, bad = batch_together(engine, callers, [*GOOD, fake.INVALID])
         with pytest.raises(InvalidImage, match="no picture"):
@@ -159,7 +159,7 @@ def test_invalid_image_concerns_its_own_caller(tmp_path: Path, callers: ThreadPo
 def test_only_the_culprit_fails(
     tmp_path: Path, callers: ThreadPoolExecutor, poison: bytes, limit_seconds: float, reason: str
 ) -> None:
-    """An image that takes its engine down fails, with the reason; its neighbours in the batch get their faces."""
+    """The other images of its batch get their answers."""
     with closing(make(tmp_path, limit_seconds=limit_seconds)) as engine:
         futures = batch_together(engine, callers, [*GOOD[:3], poison, *GOOD[3:]])
         before, culprit, after = futures[:3], futures[3], futures[4:]
@@ -169,8 +169,8 @@ def test_only_the_culprit_fails(
         assert engine.analyse(b"next").width == 4
 
 
-def test_two_culprits_in_one_batch(tmp_path: Path, callers: ThreadPoolExecutor) -> None:
-    """Each culprit is found by itself."""
+def test_two_culprits_in_one_batch_both_fail(tmp_path: Path, callers: ThreadPoolExecutor) -> None:
+    """Each one fails alone."""
     with closing(make(tmp_path, engines=2)) as engine:
         futures = batch_together(engine, callers, [fake.EXIT, *GOOD[:2], fake.SEGFAULT])
         assert [future.result().width for future in futures[1:3]] == [1, 2]
@@ -179,8 +179,8 @@ def test_two_culprits_in_one_batch(tmp_path: Path, callers: ThreadPoolExecutor) 
                 culprit.result()
 
 
-def test_a_child_killed_while_idle_is_replaced_at_once(tmp_path: Path) -> None:
-    """Nobody is blamed, and the replacement is there before the next image needs it."""
+def test_child_killed_while_idle_is_replaced_at_once(tmp_path: Path) -> None:
+    """No image fails, and the replacement is ready before the next image."""
     os.mkfifo(tmp_path / fake.GATE)
     with closing(make(tmp_path)) as engine:
         starter = threading.Thread(target=engine.start)
@@ -195,8 +195,8 @@ def test_a_child_killed_while_idle_is_replaced_at_once(tmp_path: Path) -> None:
         assert len(fake.notes(tmp_path, fake.STARTS)) == 2
 
 
-def test_a_missing_model_is_one_sentence(tmp_path: Path) -> None:
-    """The child's own words reach the operator, after one attempt."""
+def test_missing_model_ends_the_start(tmp_path: Path) -> None:
+    """The operator gets the child's sentence after one attempt."""
     (tmp_path / fake.REFUSE).touch()
     engine = make(tmp_path)
     with pytest.raises(ConfigurationError, match="facerec model build"):
@@ -204,16 +204,16 @@ def test_a_missing_model_is_one_sentence(tmp_path: Path) -> None:
     assert len(fake.notes(tmp_path, fake.STARTS)) == 1
 
 
-def test_a_child_that_dies_in_its_start_is_no_endless_loop(tmp_path: Path) -> None:
-    """The start fails with a sentence that says what to try."""
+def test_crash_while_loading_ends_the_start(tmp_path: Path) -> None:
+    """The error says what to try."""
     (tmp_path / fake.BROKEN).touch()
     with pytest.raises(ConfigurationError, match="ended with status 3; try"):
         make(tmp_path).start()
     assert len(fake.notes(tmp_path, fake.STARTS)) == 1
 
 
-def test_a_lack_of_memory_that_passes_costs_one_attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A replacement that the kernel cannot start is tried again, and the engine goes on."""
+def test_passing_lack_of_memory_costs_one_attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next attempt starts a replacement."""
     monkeypatch.setattr("facerec.engine.supervisor._RESTART_DELAYS_SECONDS", (0.0, 0.0))
     popen, refusals = subprocess.Popen, [OSError(errno.ENOMEM, "Cannot allocate memory")]
 
@@ -231,10 +231,10 @@ def test_a_lack_of_memory_that_passes_costs_one_attempt(tmp_path: Path, monkeypa
     assert not refusals
 
 
-def test_an_unforeseen_fault_leaves_nobody_waiting(
+def test_unexpected_fault_fails_all_callers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, callers: ThreadPoolExecutor
 ) -> None:
-    """Neither who is in the batch, such as where no thread can be started for its deadline, nor who comes later."""
+    """Those in the batch and later ones; one cause is that no thread can be started for the deadline."""
     fault = Mock(side_effect=RuntimeError("can't start new thread"))
     monkeypatch.setattr("facerec.engine.supervisor.EngineProcess.analyse", fault)
     with closing(make(tmp_path)) as engine:
@@ -244,8 +244,8 @@ def test_an_unforeseen_fault_leaves_nobody_waiting(
                 future.result(30)
 
 
-def test_gives_up_when_no_replacement_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a few attempts every caller is told, and the engine stays down."""
+def test_engine_gives_up_without_a_replacement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a few attempts every caller gets the error, and the engine stays down."""
     monkeypatch.setattr("facerec.engine.supervisor._RESTART_DELAYS_SECONDS", (0.0, 0.0, 0.0))
     with closing(make(tmp_path)) as engine:
         engine.start()
@@ -256,8 +256,8 @@ def test_gives_up_when_no_replacement_starts(tmp_path: Path, monkeypatch: pytest
     assert len(fake.notes(tmp_path, fake.STARTS)) == 4
 
 
-def test_a_slow_start_is_bounded(tmp_path: Path) -> None:
-    """A child that never gets ready is given up after the time for it."""
+def test_slow_start_has_a_deadline(tmp_path: Path) -> None:
+    """A child that is not ready in time is killed."""
     os.mkfifo(tmp_path / fake.GATE)
     worker = WorkerSettings(engines=1, startup_seconds=0.5)
     with pytest.raises(ConfigurationError, match=r"exceeded 0\.5 s"):
@@ -265,7 +265,7 @@ def test_a_slow_start_is_bounded(tmp_path: Path) -> None:
 
 
 def test_close_leaves_nothing_behind(tmp_path: Path, callers: ThreadPoolExecutor) -> None:
-    """No child, not even a zombie, no thread and no descriptor survives, also after crashes."""
+    """No child or zombie, no thread and no descriptor remains, also after crashes."""
     descriptors = set(Path("/proc/self/fd").iterdir())
     threads = set(threading.enumerate())
     with closing(make(tmp_path, engines=2)) as engine:
@@ -278,8 +278,8 @@ def test_close_leaves_nothing_behind(tmp_path: Path, callers: ThreadPoolExecutor
     assert set(Path("/proc/self/fd").iterdir()) <= descriptors
 
 
-def test_close_fails_what_waits_clearly(tmp_path: Path, callers: ThreadPoolExecutor) -> None:
-    """What no engine has taken yet is a matter for a later delivery."""
+def test_analyse_after_close_is_transient(tmp_path: Path, callers: ThreadPoolExecutor) -> None:
+    """The task is delivered again."""
     engine = make(tmp_path)
     with closing(engine):
         engine.start()
@@ -287,8 +287,8 @@ def test_close_fails_what_waits_clearly(tmp_path: Path, callers: ThreadPoolExecu
         engine.analyse(b"late")
 
 
-def test_close_does_not_wait_for_a_child_that_loads(tmp_path: Path) -> None:
-    """A replacement in its start does not hold up the shutdown."""
+def test_close_kills_a_loading_child(tmp_path: Path) -> None:
+    """It does not delay the shutdown."""
     os.mkfifo(tmp_path / fake.GATE)
     engine = make(tmp_path)
     failed: list[BaseException] = []
@@ -308,7 +308,7 @@ def test_close_does_not_wait_for_a_child_that_loads(tmp_path: Path) -> None:
 
 
 def test_children_end_with_a_killed_worker(tmp_path: Path) -> None:
-    """A worker that is killed leaves no engine behind, even one that hangs and never looks at its pipe."""
+    """Also a child that hangs and never reads its pipe."""
     program = (
         "import sys, pathlib; from tests.unit.facerec.engine import test_supervisor as t; "
         "engine = t.make(pathlib.Path(sys.argv[1])); engine.start(); print('started', flush=True); "
