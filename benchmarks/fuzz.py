@@ -26,7 +26,7 @@ import numpy as np
 from benchmarks.measure import add_pack_option, machine, pack_artefact
 from facerec.engine.child import REAL_ANALYSER, EngineSpec
 from facerec.engine.loading import ModelAnalyser
-from facerec.engine.process import EngineDied, EngineProcess, EngineRaised
+from facerec.engine.process import EngineFault, EngineProcess, Failure
 from model.analysis import Limits
 from model.artefact import Artefact
 from model.embedding import Embeddings
@@ -79,8 +79,8 @@ class Child:
         """Have pictures analysed; when the batch fails, each again alone."""
         try:
             answers = self._process.analyse(images, self._limit_seconds)
-        except (EngineDied, EngineRaised) as exc:
-            if isinstance(exc, EngineDied):
+        except EngineFault as exc:
+            if exc.failure is not Failure.RAISED:
                 self._process.close()
                 self._process = self._start()
             if len(images) > 1:
@@ -93,8 +93,8 @@ class Child:
             self.counts["refused" if isinstance(answer, InvalidImage) else "faces" if answer.faces else "no_face"] += 1
         self.memory_mb.append(self._memory("VmRSS"))
 
-    def _note_culprit(self, image: bytes, exc: Exception) -> None:
-        outcome = "raised" if isinstance(exc, EngineRaised) else "hung" if "exceeded" in str(exc) else "crashed"
+    def _note_culprit(self, image: bytes, exc: EngineFault) -> None:
+        outcome = "hung" if exc.failure is Failure.OVERRAN else str(exc.failure)
         self.counts[outcome] += 1
         path = self._keep / f"{outcome}_{sum(self.counts.values())}"
         path.write_bytes(image)

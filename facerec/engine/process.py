@@ -24,29 +24,19 @@ _CLOSE_SECONDS = 2
 
 
 class Failure(StrEnum):
-    """Why a whole batch failed."""
+    """Why a whole batch failed; the child goes on after `RAISED` and has ended otherwise."""
 
     CRASHED = "crashed"
     OVERRAN = "overran"
     RAISED = "raised"
 
 
-class EngineDied(Exception):
-    """The child has ended; the text ends the sentence "the engine …"."""
+class EngineFault(Exception):
+    """The child did not answer; the text ends the sentence "the engine …"."""
 
-    failure = Failure.CRASHED
-
-
-class EngineOverran(EngineDied):
-    """The child did not answer before the deadline and was killed."""
-
-    failure = Failure.OVERRAN
-
-
-class EngineRaised(Exception):
-    """The batch raised in the child, which goes on; the text ends the sentence "the engine …"."""
-
-    failure = Failure.RAISED
+    def __init__(self, reason: str, failure: Failure) -> None:
+        super().__init__(reason)
+        self.failure = failure
 
 
 class EngineProcess:
@@ -87,7 +77,7 @@ class EngineProcess:
         """Wait until the engine is loaded; raises `ConfigurationError`."""
         try:
             answer = self._exchange([sys.path, self._spec], seconds)
-        except EngineDied as exc:
+        except EngineFault as exc:
             raise ConfigurationError(
                 f"the engine does not start: it {exc}; try `facerec model verify` or another FACEREC_ENGINE"
             ) from exc
@@ -98,16 +88,16 @@ class EngineProcess:
         return ready
 
     def analyse(self, images: list[bytes], seconds: float) -> list[Any]:
-        """Return one answer per image; `seconds` is for the whole batch. Raises `EngineDied` or `EngineRaised`."""
+        """Return one answer per image; `seconds` is for the whole batch. Raises `EngineFault`."""
         answer = self._exchange([images], seconds)
         if isinstance(answer, Failed):
             log.error("engine_raised", reason=answer.reason, traceback=answer.traceback)
-            raise EngineRaised(answer.reason)
+            raise EngineFault(answer.reason, Failure.RAISED)
         answers: list[Any] = answer
         return answers
 
     def kill(self) -> None:
-        """Kill the child; a thread that waits for its answer gets `EngineDied`."""
+        """Kill the child; a thread that waits for its answer gets `EngineFault`."""
         self._process.kill()
 
     def close(self) -> None:
@@ -132,8 +122,7 @@ class EngineProcess:
             # child cannot be trusted any more, and it may hang in its exit.
             self.kill()
             self._reaper.join()
-            died = EngineOverran if self._overran else EngineDied
-            raise died(self._cause(seconds)) from exc
+            raise self._fault(seconds) from exc
         finally:
             timer.cancel()
             timer.join()
@@ -144,11 +133,12 @@ class EngineProcess:
         self._overran = True
         self.kill()
 
-    def _cause(self, seconds: float) -> str:
+    def _fault(self, seconds: float) -> EngineFault:
         if self._overran:
-            return f"exceeded {seconds:g} s"
+            return EngineFault(f"exceeded {seconds:g} s", Failure.OVERRAN)
         status = self._process.returncode
-        return f"crashed ({signal.Signals(-status).name})" if status < 0 else f"ended with status {status}"
+        reason = f"crashed ({signal.Signals(-status).name})" if status < 0 else f"ended with status {status}"
+        return EngineFault(reason, Failure.CRASHED)
 
     def _reap(self) -> None:
         self._process.wait()

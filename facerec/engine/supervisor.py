@@ -16,7 +16,7 @@ from facerec.background import BackgroundThread
 from facerec.engine.child import REAL_ANALYSER, EngineSpec, Ready
 from facerec.engine.image_queue import ImageQueue, QueuedImage, megapixels
 from facerec.engine.loading import available_cores
-from facerec.engine.process import EngineDied, EngineProcess, EngineRaised, Failure
+from facerec.engine.process import EngineFault, EngineProcess, Failure
 from facerec.errors import ConfigurationError, EngineFailure, FacerecError, Transient
 from facerec.settings import Settings
 from facerec.settings.tiers import WorkerSettings
@@ -201,7 +201,7 @@ class _Feeder:
         waited = tuple(started - image.queued_at for image in batch)
         try:
             answers = child.analyse([image.data for image in batch], self.limits.task_time_limit_seconds)
-        except (EngineDied, EngineRaised) as exc:
+        except EngineFault as exc:
             self.on_batch(Batch(waited, time.monotonic() - started, exc.failure))
             self.log.warning("batch_failed", reason=f"the engine {exc}")
             self._retry_alone(batch, str(exc))
