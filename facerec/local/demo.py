@@ -46,14 +46,6 @@ class Samples:
             }
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A photo's reply, and the expected one."""
-
-    reply: str
-    expected: str
-
-
 def demonstrate(system: LocalSystem, samples: Samples, progress: Progress) -> None:
     """Enrol the sample people, upload the probes, and compare the replies with the expected ones.
 
@@ -76,9 +68,9 @@ def demonstrate(system: LocalSystem, samples: Samples, progress: Progress) -> No
                 raise FacerecError(f"{system.running_instances()} still run {_ZERO_SECONDS:g} s after the last reply")
 
 
-def _upload(samples: Samples, web_url: str, progress: Progress) -> list[Answer]:
-    """Upload every probe in turn, and print its reply as the service gave it."""
-    answers = []
+def _upload(samples: Samples, web_url: str, progress: Progress) -> list[tuple[str, str]]:
+    """Upload every probe in turn, and print its reply; returns each reply with the expected one."""
+    replies = []
     # The service is on this machine: the environment's proxy is not used.
     with httpx.Client(base_url=web_url, timeout=_REPLY_SECONDS, trust_env=False) as client:
         for photo, expected in samples.expected().items():
@@ -86,15 +78,16 @@ def _upload(samples: Samples, web_url: str, progress: Progress) -> list[Answer]:
                 response = client.post("/", files={"inputFile": (photo.name, photo.read_bytes(), "image/jpeg")})
             except httpx.HTTPError as exc:
                 raise FacerecError(f"{photo.name} got no answer from {web_url}: {exc}") from exc
-            answers.append(Answer(response.text.rstrip("\n"), expected))
-            progress.line(answers[-1].reply)
-    return answers
+            reply = response.text.rstrip("\n")
+            replies.append((reply, expected))
+            progress.line(reply)
+    return replies
 
 
-def compare(answers: list[Answer], progress: Progress) -> None:
+def compare(replies: list[tuple[str, str]], progress: Progress) -> None:
     """Print where replies differ from the expected ones, and raise `FacerecError` if any does."""
-    wrong = [answer for answer in answers if answer.reply != answer.expected]
-    for answer in wrong:
-        progress.line(f"- {answer.expected}\n+ {answer.reply}")
+    wrong = [(reply, expected) for reply, expected in replies if reply != expected]
+    for reply, expected in wrong:
+        progress.line(f"- {expected}\n+ {reply}")
     if wrong:
-        raise FacerecError(f"{len(wrong)} of {len(answers)} replies differ from the expected ones")
+        raise FacerecError(f"{len(wrong)} of {len(replies)} replies differ from the expected ones")

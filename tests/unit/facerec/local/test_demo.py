@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from facerec.errors import ConfigurationError, FacerecError
-from facerec.local.demo import Answer, Samples, compare
+from facerec.local.demo import Samples, compare
 from facerec.local.system import Progress
 
 
@@ -42,13 +42,13 @@ def test_folder_without_samples_is_rejected(tmp_path: Path) -> None:
 
 def test_right_replies_print_nothing(printed: io.StringIO, progress: Progress) -> None:
     """And raise nothing."""
-    compare([Answer("a.jpg: no face detected", "a.jpg: no face detected")], progress)
+    compare([("a.jpg: no face detected", "a.jpg: no face detected")], progress)
     assert printed.getvalue() == ""
 
 
 def test_wrong_replies_are_printed_and_raise(printed: io.StringIO, progress: Progress) -> None:
     """Brackets in a name are printed as they are."""
-    answers = [Answer("a.jpg: no face detected", "a.jpg: face detected - [b]J"), Answer("same", "same")]
+    replies = [("a.jpg: no face detected", "a.jpg: face detected - [b]J"), ("same", "same")]
     with pytest.raises(FacerecError, match="1 of 2 replies differ"):
-        compare(answers, progress)
+        compare(replies, progress)
     assert printed.getvalue() == "- a.jpg: face detected - [b]J\n+ a.jpg: no face detected\n"
