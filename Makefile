@@ -54,9 +54,9 @@ test-packs: $(VENV)/.runtime
 	@FACEREC_MODEL__DIR=.cache/packs/classic $(BIN)/facerec model build --pack classic
 	@FACEREC_MODEL__DIR=.cache/packs/accurate FACEREC_MODEL__LICENCE=research $(BIN)/facerec model build --pack accurate
 
-# Most slow tests wait for processes: four processes keep two cores busy. Each has an emulator of its own.
+# Most slow tests wait for other processes, so four keep two cores busy. Each runs whole files, on an emulator of its own.
 TEST_PROCESSES ?= 4
-PARALLEL := --numprocesses $(TEST_PROCESSES) --dist loadgroup --no-loadscope-reorder --durations 15
+PARALLEL := --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --durations 15
 
 test: $(VENV)/.dev test-packs ## Run all tests but parity
 	@$(BIN)/python -m pytest $(PARALLEL) $(ARGS)

@@ -23,34 +23,14 @@ _TIERS = ("e2e", "integration", "contracts", "unit")
 """The folders in the order of their tests: the slow ones start first, so that all processes end at about one time."""
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Start the slow tests first, and run tests that share a fixture in one process."""
+    """Put the slow folders first."""
     items.sort(key=_turn)
-    for item in items:
-        if group := _group(item):
-            item.add_marker(pytest.mark.xdist_group(group))
 
 
-def _turn(item: pytest.Item) -> tuple[int, int]:
-    return _tier(item), 0 if item.get_closest_marker("slow") else 1
-
-
-def _tier(item: pytest.Item) -> int:
+def _turn(item: pytest.Item) -> int:
     folder = item.path.relative_to(CHECKOUT / "tests").parts[0]
     return _TIERS.index(folder) if folder in _TIERS else len(_TIERS)
-
-
-def _group(item: pytest.Item) -> str | None:
-    """The file, where its tests are short or share a fixture; the folder, where its files share one."""
-    assert isinstance(item, pytest.Function)
-    fixtures = item._fixtureinfo.name2fixturedefs.values()  # pytest has no public way
-    scopes = {fixture.scope for found in fixtures for fixture in found}
-    if "package" in scopes:
-        return item.path.parent.name
-    if "module" in scopes or "system" in item.fixturenames or _tier(item) >= _TIERS.index("contracts"):
-        return item.path.name
-    return None
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -27,13 +27,13 @@ def aws(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         yield found
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def clients(aws: EmulatedAws) -> Clients:
     """Clients of the emulator."""
     return Clients(aws.settings)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def image_id(clients: Clients) -> str:
     """An AMI that the emulator knows, with a small enough root volume."""
     images = clients.ec2.describe_images(Owners=["amazon", "self"])["Images"]

@@ -1,5 +1,6 @@
 """One suite for every object store: the in-memory one and S3 as the emulator has it."""
 
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -29,8 +30,11 @@ def shelf(request: pytest.FixtureRequest) -> Shelf:
     """Each store in turn."""
     if request.param == "memory":
         return Shelf(InMemoryObjectStore(["in-bucket", "out-bucket"]), "in-bucket", "out-bucket")
-    settings: Settings = request.getfixturevalue("fresh")
-    return Shelf(S3ObjectStore(Clients(settings)), settings.input_bucket, settings.output_bucket)
+    clients: Clients = request.getfixturevalue("ministack_clients")
+    buckets = [f"{uuid.uuid4()}-{name}" for name in ("in", "out")]
+    for bucket in buckets:
+        clients.s3.create_bucket(Bucket=bucket)
+    return Shelf(S3ObjectStore(clients), *buckets)
 
 
 @pytest.mark.parametrize("body", [b"", b"abc", bytes(range(256)) * 4096], ids=["empty", "small", "1MB"])

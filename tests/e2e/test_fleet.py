@@ -19,7 +19,7 @@ pytestmark = pytest.mark.timeout(400)
 
 MOST = 2
 ZERO_SECONDS = 90
-LONG = 240
+LONG = 160
 """Uploads of a burst that is still in hand when something is killed: some seconds of two workers."""
 
 

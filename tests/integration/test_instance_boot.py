@@ -66,12 +66,12 @@ class Instance:
         self.python()
 
     def python(self) -> None:
-        """The operating system's Python; a virtual environment of it sees this interpreter's packages, too."""
+        """The operating system's Python, whose virtual environments see this interpreter's packages, pip among them."""
         command = self.root / "usr/bin/python3.12"
         command.parent.mkdir(parents=True)
         packages = sysconfig.get_path("purelib")
         command.write_text(
-            f'#!/bin/sh\n{shlex.quote(sys.executable)} "$@" || exit\n'
+            f'#!/bin/sh\n[ "$2" != venv ] || set -- "$@" --without-pip\n{shlex.quote(sys.executable)} "$@" || exit\n'
             f'[ "$2" != venv ] || for packages in "$4"/lib/python*/site-packages; do\n'
             f'  echo {shlex.quote(packages)} > "$packages/of-the-test.pth"\ndone\n'
         )

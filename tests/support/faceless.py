@@ -1,6 +1,6 @@
 """Pictures without a face, made from a seed: noise, text, gradients, patterns, one colour; in several sizes."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from io import BytesIO
 
 import numpy as np
@@ -13,12 +13,12 @@ _WORDS = ("invoice", "number", "total", "fox", "jumps", "over", "lazy", "0123456
 Pixels = NDArray[np.uint8]
 
 
-def faceless(seed: int = 0) -> dict[str, bytes]:
+def faceless(seed: int = 0, sizes: Sequence[tuple[int, int]] = SIZES) -> dict[str, bytes]:
     """Return the pictures as JPEG and PNG files by name; the same seed gives the same ones."""
     random = np.random.default_rng(seed)
     return {
         f"{name} {width}x{height}": _encoded(drawn(random, width, height), "PNG" if number % 2 else "JPEG")
-        for width, height in SIZES
+        for width, height in sizes
         for number, (name, drawn) in enumerate(KINDS.items())
     }
 
@@ -113,8 +113,8 @@ KINDS: dict[str, Callable[[np.random.Generator, int, int], Pixels]] = {
 }
 
 
-def seeded(count: int) -> Iterator[tuple[str, bytes]]:
+def seeded(count: int, sizes: Sequence[tuple[int, int]] = SIZES) -> Iterator[tuple[str, bytes]]:
     """Yield the pictures of so many seeds, with their names."""
     for seed in range(count):
-        for name, data in faceless(seed).items():
+        for name, data in faceless(seed, sizes).items():
             yield f"{name} of seed {seed}", data
