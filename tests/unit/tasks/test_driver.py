@@ -54,10 +54,15 @@ class Engine:
 
 
 class Gallery:
-    """An empty gallery."""
+    """An empty gallery; its index is out of reach for the first `outages` calls."""
+
+    outages = 0
 
     def index(self, collection: str) -> GalleryIndex:
         """As the port says."""
+        if self.outages:
+            self.outages -= 1
+            raise Transient("no templates")
         return GalleryIndex(np.empty((0, 512), dtype=np.float32), [], [])
 
     def threshold(self, collection: str) -> float | None:
@@ -125,12 +130,12 @@ class Tier:
         self.store = InMemoryObjectStore()
         self.store.put(INPUT.bucket, INPUT.key, b"jpg", "image/jpeg")
         self.queues = InMemoryQueues("resp")
-        self.engine = Engine()
+        self.engine, self.gallery = Engine(), Gallery()
         self.dead_letters = DeadLetters()
         recogniser = Recogniser(
             store=self.store,
             engine=self.engine,
-            gallery=Gallery(),
+            gallery=self.gallery,
             publisher=InMemoryResultPublisher(self.queues, "resp"),
             output_bucket="out",
             thresholds=ModelThresholds(TAILS["classic"], 0.47, 0.01),
@@ -272,6 +277,14 @@ def test_outage_is_retried_within_the_delivery(tier: Tier) -> None:
     assert [answer.attempt for answer in tier.answers()] == [1]
     assert tier.engine.analysed == 1
     assert [entry["event"] for entry in logs] == ["service_unreachable", "service_reachable_again", "recognised"]
+
+
+def test_gallery_outage_is_retried_without_the_engine(tier: Tier) -> None:
+    """The faces are kept."""
+    tier.gallery.outages = 2
+    tier.deliver()
+    assert (tier.pauses.pauses, tier.engine.analysed) == ([0.5, 1], 1)
+    assert len(tier.answers()) == 1
 
 
 def test_used_up_retry_budget_causes_a_redelivery(tier: Tier) -> None:
