@@ -1,45 +1,164 @@
-"""The autoscaler's mind: what it learns, and what it decides; the same for the real fleet and for the simulator."""
+"""What the autoscaler learns from its readings, and its decisions; the same for the real fleet and for the simulator.
 
+What it has learned is lost with the process and learned again within seconds: reports and launch times lie in AWS.
+"""
+
+import math
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from statistics import median
 
-from autoscale.estimates import Arrivals, Boots, Estimates, Throughput
-from autoscale.observation import Instance, Observation, Unreadable
-from autoscale.policy import Decision, Hold, Policy, decide
+from autoscale.observation import FleetByPhase, Instance, Observation, QueueDepth, Reading, Unreadable
+from autoscale.policy import Decision, Estimates, Hold, Policy, decide
 
-_Said = tuple[str | None, float, float | None, float | None]
+_BOOTS = 15
+"""The estimate is the median of so many latest boots."""
+_LEAST_SATURATED_SECONDS = 2.0
+"""Throughput is measured over at least so long; the prior fills what is missing."""
+_MEMORY_SATURATED_SECONDS = 120.0
+"""Older measurements fade: the photos of today may be larger than yesterday's."""
+_BIN_SECONDS = 3.0
+"""Arrivals are counted in bins: reports and queue counts lag each other by a second or two."""
+_BINS = 10
+_LATEST_BINS = 3
+"""A flow that fills so many bins in a row is no burst."""
+_DEVIATIONS = 2.0
+"""A flow is new when each of the latest bins is so many standard deviations above the steady one."""
+
+_State = tuple[str | None, float, float | None, float | None]
 
 
-class Hearing:
-    """Notices reports by their change, as a waiter notices the renewals of a lease.
+class Boots:
+    """Boot times; the prior counts until one was seen, and each boot counts once.
 
-    Until it has listened for a while nobody is silent: what was said before the first reading may be of any age.
+    Only an instance that was seen without a report counts: a worker that reports at the first look may have been
+    restarted long after its boot. A time above `limit_seconds` or below 0 (clocks differ) does not count.
     """
 
+    def __init__(self, prior_seconds: float, limit_seconds: float) -> None:
+        self._prior = prior_seconds
+        self._limit = limit_seconds
+        self._awaited: set[tuple[str, float]] = set()
+        self._seen: deque[float] = deque(maxlen=_BOOTS)
+
+    def observe(self, instances: Iterable[Instance]) -> None:
+        """Learn from a reading."""
+        awaited = set()
+        for instance in instances:
+            if instance.instance_id is None:
+                continue
+            key = (instance.instance_id, instance.since)
+            if instance.worker is None:
+                awaited.add(key)
+            elif key in self._awaited:
+                seconds = instance.worker.ready_at - instance.since
+                if 0 <= seconds <= self._limit:
+                    self._seen.append(seconds)
+        self._awaited = awaited
+
+    @property
+    def seconds(self) -> float:
+        """The median of the latest boots."""
+        return median(self._seen) if self._seen else self._prior
+
+
+class Throughput:
+    """Tasks per second of a saturated instance, from the growth of the workers' own counts."""
+
+    def __init__(self, prior_service_seconds: float) -> None:
+        self._prior = prior_service_seconds
+        self._last: dict[tuple[str, float], tuple[float, int]] = {}
+        self._seconds = 0.0
+        self._tasks = 0.0
+
+    def observe(self, fleet: Iterable[Instance]) -> None:
+        """Learn from a reading."""
+        latest = {}
+        for report in (one.worker for one in fleet):
+            if report is None:
+                continue
+            key = (report.instance_id, report.ready_at)
+            latest[key] = (report.saturated_seconds, report.saturated_tasks)
+            seconds, tasks = self._last.get(key, (0.0, 0))
+            self._seconds += report.saturated_seconds - seconds
+            self._tasks += report.saturated_tasks - tasks
+        self._last = latest
+        if self._seconds > _MEMORY_SATURATED_SECONDS:
+            fade = _MEMORY_SATURATED_SECONDS / self._seconds
+            self._seconds, self._tasks = self._seconds * fade, self._tasks * fade
+
+    @property
+    def service_seconds(self) -> float:
+        """An instance's time for a task."""
+        missing = max(0.0, _LEAST_SATURATED_SECONDS - self._seconds)
+        return (self._seconds + missing) / max(self._tasks + missing / self._prior, 1e-9)
+
+
+class Arrivals:
+    """The steady flow of tasks into the queue: the growth of the queue plus what workers did meanwhile."""
+
     def __init__(self) -> None:
-        self._last: dict[int, tuple[_Said, float]] = {}
+        self._last: tuple[float, int, dict[tuple[str, float], int]] | None = None
+        # The first reading says nothing about the flow before it; one full bin alone may be a burst.
+        self._bins = deque([0.0] * _BINS, maxlen=_BINS)
 
-    def listen(self, fleet: Iterable[Instance], now: float) -> dict[int, float]:
-        """Take a reading in; returns when what is said of each instance last changed, by number.
+    def observe(self, depth: QueueDepth, fleet: Iterable[Instance], now: float) -> None:
+        """Learn from a reading; nothing is counted until a bin is full."""
+        done = {(r.instance_id, r.ready_at): r.tasks_done for r in (one.worker for one in fleet) if r is not None}
+        outstanding = depth.open + depth.delayed
+        if self._last is None:
+            self._last = (now, outstanding, done)
+            return
+        then, before, known = self._last
+        if now - then < _BIN_SECONDS:
+            return
+        completed = sum(count - known.get(key, 0) for key, count in done.items())
+        self._bins.append(max(0.0, (outstanding - before + completed) / (now - then)))
+        self._last = (now, outstanding, done)
 
-        To listen to one reading twice changes nothing.
+    @property
+    def per_second(self) -> float:
+        """The lesser of mean and median of the last half minute, or the least of the latest bins if clearly more.
+
+        A burst moves only the mean, and ends before it fills the latest bins; a new flow fills them.
         """
-        latest: dict[int, tuple[_Said, float]] = {}
-        for instance in fleet:
-            report = instance.worker
-            # A launch, a start or a stop is news, too: from then on the time to the first report counts.
-            told = (None, None) if report is None else (report.ready_at, report.reported_at)
-            said: _Said = (instance.instance_id, instance.since, *told)
-            before = self._last.get(instance.number)
-            latest[instance.number] = before if before is not None and before[0] == said else (said, now)
+        steady = min(sum(self._bins) / len(self._bins), median(self._bins))
+        latest = list(self._bins)[-_LATEST_BINS:]
+        by_chance = _DEVIATIONS * math.sqrt(steady / _BIN_SECONDS)  # of a Poisson flow's count in a bin
+        return min(latest) if min(latest) > steady + by_chance else steady
+
+
+class Liveness:
+    """Notices by our own clock when instances and their reports change: the workers' clocks may differ from it."""
+
+    def __init__(self, silence_seconds: float) -> None:
+        # A shorter gap cannot make a worker look silent; if it counted, short outages would keep lost instances.
+        self._longest_gap_seconds = silence_seconds / 4
+        self._last: dict[int, tuple[_State, float]] = {}
+        self._last_reading_at: float | None = None
+        self.watched_since = 0.0
+        """The first reading, or the first one after a long gap."""
+
+    def observe(self, fleet: Iterable[Instance], now: float) -> dict[int, float]:
+        """Take a reading; returns by number when each instance last changed."""
+        if self._last_reading_at is None or now - self._last_reading_at > self._longest_gap_seconds:
+            self.watched_since = now
+        self._last_reading_at = now
+        latest: dict[int, tuple[_State, float]] = {}
+        for one in fleet:
+            # A launch, a start or a stop is a change, too: the time to the first report counts from it.
+            report = (None, None) if one.worker is None else (one.worker.ready_at, one.worker.reported_at)
+            state: _State = (one.instance_id, one.since, *report)
+            before = self._last.get(one.number)
+            latest[one.number] = before if before is not None and before[0] == state else (state, now)
         self._last = latest
         return {number: at for number, (_, at) in latest.items()}
 
 
 @dataclass(frozen=True, slots=True)
 class Priors:
-    """What is assumed until it has been seen."""
+    """What is assumed until it was measured."""
 
     boot_seconds: float = 60.0
     start_seconds: float = 30.0
@@ -47,7 +166,10 @@ class Priors:
 
 
 class Controller:
-    """Decides again and again; what it remembers can be lost at any time, at the cost of a slower way down."""
+    """Decides round after round; `now` is in seconds since the epoch and never decreases.
+
+    What it remembers can be lost at any time: then the fleet shrinks later.
+    """
 
     def __init__(self, policy: Policy, priors: Priors) -> None:
         self.policy = policy
@@ -55,28 +177,36 @@ class Controller:
         self._starts = Boots(priors.start_seconds, policy.limits.boot_seconds)
         self._throughput = Throughput(priors.service_seconds)
         self._arrivals = Arrivals()
+        self._liveness = Liveness(policy.limits.silence_seconds)
         self._needed: deque[tuple[float, int]] = deque()
         self._watching_since: float | None = None
         self._empty_since: float | None = None
         self._started: set[str] = set()
-        self._hearing = Hearing()
-        self._last_seen: float | None = None
-        self._seen_since = 0.0
 
-    def step(self, observation: Observation, now: float) -> Decision | Hold:
-        """Learn from an observation and decide; `now` is in seconds since the epoch and never goes back."""
-        observation = self.heard(observation, now)
+    def observe(self, reading: Reading, now: float) -> Observation:
+        """Sort the instances of a reading into phases."""
+        fleet: FleetByPhase | Unreadable
+        if isinstance(reading.fleet, Unreadable):
+            fleet = reading.fleet
+        else:
+            changed_at = self._liveness.observe(reading.fleet, now)
+            fleet = FleetByPhase.of(reading.fleet, self.policy.limits, now, self._liveness.watched_since, changed_at)
+        return Observation(reading.depth, fleet, reading.no_capacity, reading.unstartable)
+
+    def decide(self, observation: Observation, now: float) -> Decision | Hold:
+        """Learn from an observation and decide."""
         depth, fleet = observation.depth, observation.fleet
         if isinstance(depth, Unreadable) or isinstance(fleet, Unreadable):
-            # What was needed meanwhile is not known: the cooldown begins anew.
+            # What was needed meanwhile is not known: the cooldown begins again.
             self._watching_since = self._empty_since = None
             self._needed.clear()
-            return decide(observation, self.estimates(now), self.policy, now)
-        self._boots.observe(one for one in fleet if one.instance_id not in self._started)
-        self._starts.observe(one for one in fleet if one.instance_id in self._started)
-        self._throughput.observe(fleet)
-        self._arrivals.observe(depth, fleet, now)
-        decision = decide(observation, self.estimates(now), self.policy, now)
+            return self.review(observation, now)
+        instances = fleet.instances
+        self._boots.observe(one for one in instances if one.instance_id not in self._started)
+        self._starts.observe(one for one in instances if one.instance_id in self._started)
+        self._throughput.observe(instances)
+        self._arrivals.observe(depth, instances, now)
+        decision = self.review(observation, now)
         if isinstance(decision, Decision):
             self._started.update(decision.start)
             self._started.difference_update(decision.terminate)
@@ -89,19 +219,16 @@ class Controller:
             self._empty_since = now
         return decision
 
-    def heard(self, observation: Observation, now: float) -> Observation:
-        """The observation with what is known of the workers' silence; to ask twice at one time changes nothing."""
-        if isinstance(observation.fleet, Unreadable):
-            return observation
-        heard_at = self._hearing.listen(observation.fleet, now)
-        return replace(observation, watched_since=self._watched_since(now), heard_at=heard_at)
-
     def review(self, observation: Observation, now: float) -> Decision | Hold:
-        """Decide on a second look, from which nothing else is learned than who has been heard."""
-        return decide(self.heard(observation, now), self.estimates(now), self.policy, now)
+        """Decide without learning."""
+        return decide(observation, self.estimates(now), self.policy, now)
+
+    def step(self, reading: Reading, now: float) -> Decision | Hold:
+        """Observe and decide."""
+        return self.decide(self.observe(reading, now), now)
 
     def estimates(self, now: float) -> Estimates:
-        """What has been learned so far."""
+        """Return what has been learned so far."""
         return Estimates(
             boot_seconds=self._boots.seconds,
             start_seconds=self._starts.seconds,
@@ -110,14 +237,6 @@ class Controller:
             recent_peak=self._recent_peak(now),
             empty_seconds=None if self._empty_since is None else now - self._empty_since,
         )
-
-    def _watched_since(self, now: float) -> float:
-        """Since when there has been no long gap between two readings, this one included."""
-        # Gaps that cannot make a report look silent do not count, or short outages would keep lost instances for ever.
-        if self._last_seen is None or now - self._last_seen > self.policy.limits.silence_seconds / 4:
-            self._seen_since = now
-        self._last_seen = now
-        return self._seen_since
 
     def _recent_peak(self, now: float) -> int | None:
         window = self.policy.cooldown_seconds

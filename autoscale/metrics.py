@@ -1,6 +1,6 @@
-"""Prometheus metrics of the rounds, in a registry of their own.
+"""Prometheus metrics of the rounds, in their own registry.
 
-What could not be read is absent, never 0, and never the value of before.
+A value that could not be read is absent: never 0, and never the former value.
 """
 
 from collections.abc import Iterator, Mapping
@@ -11,7 +11,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from autoscale.policy import Decision, Policy
-from autoscale.round_result import ActionKind, Cause, Round
+from autoscale.reconcile_result import ActionKind, Cause, ReconcileResult
 
 _FAILURES = (Cause.LEASE, Cause.QUEUE, Cause.FLEET, "chronicle", *ActionKind)
 _ROUND_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -24,7 +24,7 @@ _ESTIMATES = {
 
 
 class RoundMetrics:
-    """Takes every round, tells of the last one and counts them all."""
+    """Counts all rounds and shows the latest one."""
 
     def __init__(self, policy: Policy) -> None:
         self.registry = CollectorRegistry()
@@ -48,41 +48,41 @@ class RoundMetrics:
         self._errors = Counter(
             "facerec_autoscaler_errors", "Readings and actions that failed", ["action"], registry=self.registry
         )
-        # From the start, so that a rate sees the first one.
+        # All series exist from the start: a rate misses the first event of a new one.
         for counter, labels in ((self._actions, ActionKind), (self._holds, Cause), (self._errors, _FAILURES)):
             for label in labels:
                 counter.labels(label)
-        self._latest = _Latest(policy)
+        self._latest = _Latest(policy.max_instances)
         self.registry.register(self._latest)
 
-    def observe(self, done: Round) -> None:
-        """Take a round in."""
-        self._leader.set(done.leading)
-        self._last.set(done.at + done.seconds)
-        self._seconds.observe(done.seconds)
-        if done.cause is not None:
-            self._holds.labels(done.cause).inc()
-        for action in done.actions:
+    def observe(self, result: ReconcileResult) -> None:
+        """Count a round."""
+        self._leader.set(result.leading)
+        self._last.set(result.at + result.seconds)
+        self._seconds.observe(result.seconds)
+        if result.cause is not None:
+            self._holds.labels(result.cause).inc()
+        for action in result.actions:
             if action.problem is None:
                 self._actions.labels(action.kind).inc(len(action.numbers))
-        for failure in done.failures:
+        for failure in result.failures:
             self._errors.labels(failure).inc()
-        self._latest.round = done
+        self._latest.result = result
 
 
 class _Latest(Collector):
-    """The gauges of the last round, made when they are asked for."""
+    """The gauges of the latest round, made when Prometheus asks."""
 
-    def __init__(self, policy: Policy) -> None:
-        self._policy = policy
-        self.round: Round | None = None
+    def __init__(self, max_instances: int) -> None:
+        self._max_instances = max_instances
+        self.result: ReconcileResult | None = None
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        done = self.round
-        yield _gauge("facerec_fleet_max_instances", "Cap on active instances", self._policy.max_instances)
-        if done is None:
+        result = self.result
+        yield _gauge("facerec_fleet_max_instances", "Cap on active instances", self._max_instances)
+        if result is None:
             return
-        depth, phases = done.depth, done.phases(self._policy.limits)
+        depth, phases = result.depth, result.phases
         if depth is not None:
             states = {"visible": depth.visible, "in_flight": depth.in_flight, "delayed": depth.delayed}
             yield _gauges("facerec_backlog_messages", "Tasks in the request queue", "state", states)
@@ -93,11 +93,11 @@ class _Latest(Collector):
         if phases is not None:
             counts = {name.value: count for name, count in phases.items()}
             yield _gauges("facerec_fleet_instances", "Instances by phase", "phase", counts)
-        if isinstance(done.decision, Decision):
-            yield _gauge("facerec_fleet_needed", "Instances that should serve", done.decision.needed)
-            yield _gauge("facerec_fleet_keep", "The fewest that would do for what is open", done.decision.keep)
-        if done.estimates is not None:
-            values = asdict(done.estimates)
+        if isinstance(result.decision, Decision):
+            yield _gauge("facerec_fleet_needed", "Instances that should serve", result.decision.needed)
+            yield _gauge("facerec_fleet_keep", "The fewest that are enough for the open tasks", result.decision.keep)
+        if result.estimates is not None:
+            values = asdict(result.estimates)
             for name, text in _ESTIMATES.items():
                 yield _gauge(f"facerec_estimate_{name}", text, values[name])
 

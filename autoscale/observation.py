@@ -1,7 +1,7 @@
-"""What the autoscaler sees of queue and fleet: pure values; times are seconds since the epoch."""
+"""What the autoscaler sees of queue and fleet: pure values; times are in seconds since the epoch."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 
 from facerec.messages import WorkerReport, WorkerState
@@ -9,7 +9,7 @@ from facerec.messages import WorkerReport, WorkerState
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """A reading that failed, and why; never to be taken for nothing."""
+    """A reading that failed, and why; never the same as an empty one."""
 
     reason: str
 
@@ -21,17 +21,16 @@ class QueueDepth:
     visible: int
     """The backlog: waiting for a worker."""
     in_flight: int
-    """Received and not deleted, also by workers that died since."""
+    """Received and not deleted, also by workers that have died since."""
     delayed: int = 0
-    """To be tried again later."""
+    """To be delivered later."""
     oldest_age_seconds: float | None = None
-    """Age of the oldest one, where it is known."""
     dead_letters: int | None = None
-    """How many lie in the dead-letter queue, where it is known; for people, no decision looks at it."""
+    """For people; no decision uses it."""
 
     @property
     def open(self) -> int:
-        """Tasks to be worked off now."""
+        """Tasks that need a worker now."""
         return self.visible + self.in_flight
 
 
@@ -49,19 +48,23 @@ class Phase(StrEnum):
     """What an instance is to the autoscaler."""
 
     BOOTING = "booting"
-    """Launched, started or called back; its worker does not take tasks yet."""
+    """Launched, started or resumed; its worker does not take tasks yet."""
     SERVING = "serving"
     """Its worker takes tasks."""
     DRAINING = "draining"
-    """Its worker takes no more tasks and still holds some, as far as is known."""
+    """Its worker takes no more tasks, and may still hold some."""
     DRAINED = "drained"
-    """It holds no task and takes none."""
+    """Its worker holds no task and takes none."""
     LOST = "lost"
     """It never reported, fell silent, or is impaired: to be replaced."""
     STOPPING = "stopping"
-    """On its way to stopped or gone."""
+    """On its way to stopped or terminated."""
     STOPPED = "stopped"
-    """In the warm pool: it costs its disk."""
+    """In the warm pool: it costs only its disk."""
+
+
+ACTIVE = frozenset({Phase.BOOTING, Phase.SERVING, Phase.DRAINING, Phase.DRAINED, Phase.LOST})
+"""The phases that count towards the cap: EC2 calls these instances pending or running."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,24 +73,24 @@ class Instance:
 
     number: int
     instance_id: str | None
-    """Absent for a moment after the launch was claimed, before EC2 has confirmed it."""
+    """Absent until EC2 has confirmed the launch."""
     power: Power
     since: float
     """When it was last launched, started, or stopped."""
     worker: WorkerReport | None = None
-    """What its worker last said since then."""
+    """The latest report of its worker since then."""
     drain_ordered_at: float | None = None
     spot: bool = False
-    """Spot instances are terminated, not stopped."""
+    """Spot instances are terminated, never stopped."""
     outdated: bool = False
-    """Not worth starting again: made from an older launch template, or it fell back to stopped after a start."""
+    """Not worth a start: made from an older launch template, or stopped again by EC2 after a start."""
     impaired: bool = False
-    """EC2's status checks fail; of what runs alone."""
+    """It runs and fails EC2's status checks."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How long an instance may keep quiet, in seconds."""
+    """How long an instance may take before it is lost, in seconds."""
 
     boot_seconds: float
     """From launch or start to the first report."""
@@ -98,9 +101,9 @@ class Limits:
 
 
 def phase(  # noqa: PLR0911 - one line for each phase
-    instance: Instance, limits: Limits, now: float, watched_since: float = 0.0, heard_at: float | None = None
+    instance: Instance, limits: Limits, now: float, watched_since: float = 0.0, changed_at: float | None = None
 ) -> Phase:
-    """What the instance is at this moment; the other arguments are as in `Observation`."""
+    """Return the phase of the instance; the optional arguments are as in `FleetByPhase.of`."""
     if instance.power in {Power.STOPPING, Power.SHUTTING_DOWN}:
         return Phase.STOPPING
     if instance.power is Power.STOPPED:
@@ -110,7 +113,7 @@ def phase(  # noqa: PLR0911 - one line for each phase
         return Phase.LOST
     if ordered_at is not None and now - max(ordered_at, watched_since) > limits.drain_seconds:
         return Phase.LOST
-    silent_seconds = now - _silent_since(instance, watched_since, heard_at)
+    silent_seconds = now - _silent_since(instance, watched_since, changed_at)
     if report is None or report.state is WorkerState.ENDED:
         if silent_seconds > limits.boot_seconds:
             return Phase.LOST
@@ -120,102 +123,113 @@ def phase(  # noqa: PLR0911 - one line for each phase
         return Phase.LOST
     if report.interrupted or ordered_at is not None:
         return Phase.DRAINED if report.state is WorkerState.DRAINED else Phase.DRAINING
-    # A worker that still says that it drains, without an order, has been called back, or is being started again.
+    # A worker that reports draining without an order was resumed, or is being started again.
     return Phase.SERVING if report.state is WorkerState.READY else Phase.BOOTING
 
 
-def _silent_since(instance: Instance, watched_since: float, heard_at: float | None) -> float:
-    if heard_at is None:  # nobody has listened so far: there are only the clocks of others
-        heard_at = instance.since if instance.worker is None else instance.worker.reported_at
-    return max(heard_at, watched_since)
+def _silent_since(instance: Instance, watched_since: float, changed_at: float | None) -> float:
+    if changed_at is None:  # without our own clock there are only those of EC2 and of the worker
+        changed_at = instance.since if instance.worker is None else instance.worker.reported_at
+    return max(changed_at, watched_since)
 
 
-ACTIVE = frozenset({Phase.BOOTING, Phase.SERVING, Phase.DRAINING, Phase.DRAINED, Phase.LOST})
-"""What counts towards the cap: all that EC2 calls pending or running."""
+def _is_silent(instance: Instance, limits: Limits, now: float, silent_since: float) -> bool | None:
+    """Whether a worker that has reported is silent for too long; None where no worker reports."""
+    report = instance.worker
+    if report is None or report.state is WorkerState.ENDED or instance.power not in {Power.PENDING, Power.RUNNING}:
+        return None
+    return now - silent_since > limits.silence_seconds
 
 
 @dataclass(frozen=True, slots=True)
-class Observation:
-    """Queue and fleet at one moment, as far as they could be read."""
+class FleetByPhase:
+    """The instances of a reading, each in its phase; in each phase and in `silent` sorted by number."""
+
+    instances: tuple[Instance, ...]
+    """All of them, as they were read."""
+    by_phase: dict[Phase, list[Instance]]
+    silent: tuple[Instance, ...]
+    """Those that run, pass EC2's checks, and have not reported for too long."""
+    any_reports: bool
+    """Whether any worker reports."""
+    changed_at: Mapping[int, float]
+
+    @classmethod
+    def of(
+        cls,
+        fleet: Iterable[Instance],
+        limits: Limits,
+        now: float,
+        watched_since: float = 0.0,
+        changed_at: Mapping[int, float] | None = None,
+    ) -> "FleetByPhase":
+        """Sort a reading of the fleet.
+
+        `watched_since` is the end of the last long gap between readings: silence counts from then at the earliest,
+        because reports may have failed in that gap, too. `changed_at` tells by number when an instance or its report
+        last changed, by the reader's own clock.
+        """
+        instances, changed = tuple(fleet), changed_at or {}
+        by_phase: dict[Phase, list[Instance]] = {name: [] for name in Phase}
+        silent, any_reports = [], False
+        for one in sorted(instances, key=lambda one: one.number):
+            at = changed.get(one.number)
+            by_phase[phase(one, limits, now, watched_since, at)].append(one)
+            is_silent = _is_silent(one, limits, now, _silent_since(one, watched_since, at))
+            any_reports = any_reports or is_silent is False
+            if is_silent and not one.impaired:
+                silent.append(one)
+        return cls(instances, by_phase, tuple(silent), any_reports, changed)
+
+    def __getitem__(self, name: Phase) -> list[Instance]:
+        """Return the instances of that phase."""
+        return self.by_phase[name]
+
+    @property
+    def counts(self) -> dict[Phase, int]:
+        """The number of instances in each phase."""
+        return {name: len(members) for name, members in self.by_phase.items()}
+
+    @property
+    def active(self) -> int:
+        """How many instances count towards the cap."""
+        return sum(len(self.by_phase[name]) for name in ACTIVE)
+
+    @property
+    def all_silent(self) -> bool:
+        """Whether not one of several workers reports.
+
+        Then it is more likely that reports fail than that all workers have died. Instances that boot or that were just
+        terminated count among the several.
+        """
+        ending = sum(one.power is Power.SHUTTING_DOWN for one in self[Phase.STOPPING])
+        several = len(self.silent) + len(self[Phase.BOOTING]) + ending > 1
+        return bool(self.silent) and not self.any_reports and several
+
+    def free_numbers(self, count: int) -> list[int]:
+        """Return the lowest numbers that no instance has."""
+        taken = {one.number for one in self.instances}
+        free = (number for number in range(1, len(taken) + count + 1) if number not in taken)
+        return [number for number, _ in zip(free, range(count), strict=False)]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Queue and fleet as they were read."""
 
     depth: QueueDepth | Unreadable
     fleet: tuple[Instance, ...] | Unreadable
     no_capacity: str | None = None
     """Why nothing can be launched or started at the moment."""
     unstartable: frozenset[str] = frozenset()
-    """Stopped instances that EC2 lately had no room for; others are launched instead."""
-    watched_since: float = 0.0
-    """Since when there has been no long gap between readings: while nothing could be read nothing could be reported,
-    either, so that silence counts from then at the earliest. The controller fills it in."""
-    heard_at: Mapping[int, float] = field(default_factory=dict)
-    """When what is said of each instance last changed, by its number and by the clock of who reads: the clocks of the
-    workers may be others. The controller fills it in."""
-
-    def phase(self, instance: Instance, limits: Limits, now: float) -> Phase:
-        """What an instance of this fleet is at this moment."""
-        return phase(instance, limits, now, self.watched_since, self.heard_at.get(instance.number))
-
-    def silent(self, instance: Instance, limits: Limits, now: float) -> bool | None:
-        """Whether its worker, once heard, has said nothing for too long; nothing of who has no worker that reports."""
-        report = instance.worker
-        if report is None or report.state is WorkerState.ENDED or instance.power not in {Power.PENDING, Power.RUNNING}:
-            return None
-        since = _silent_since(instance, self.watched_since, self.heard_at.get(instance.number))
-        return now - since > limits.silence_seconds
-
-
-_SEVERAL = 2
+    """Stopped instances that EC2 lately could not start; others are launched instead."""
 
 
 @dataclass(frozen=True, slots=True)
-class Muster:
-    """Each phase in the order of the numbers."""
+class Observation:
+    """A reading whose instances have been sorted into phases; the other fields are as in `Reading`."""
 
-    by_phase: dict[Phase, list[Instance]]
-    silent: tuple[Instance, ...] = ()
-    """Those that run, pass EC2's checks, and have said nothing for too long."""
-    heard: bool = False
-    """Whether any worker is heard."""
-
-    @classmethod
-    def of(cls, observation: Observation, fleet: tuple[Instance, ...], limits: Limits, now: float) -> "Muster":
-        """Sort the fleet of an observation."""
-        by_phase: dict[Phase, list[Instance]] = {name: [] for name in Phase}
-        silent, heard = [], False
-        for instance in sorted(fleet, key=lambda one: one.number):
-            by_phase[observation.phase(instance, limits, now)].append(instance)
-            quiet = observation.silent(instance, limits, now)
-            heard = heard or quiet is False
-            if quiet and not instance.impaired:
-                silent.append(instance)
-        return cls(by_phase, tuple(silent), heard)
-
-    def __getitem__(self, name: Phase) -> list[Instance]:
-        """Those in that phase."""
-        return self.by_phase[name]
-
-    @property
-    def active(self) -> int:
-        """What counts towards the cap."""
-        return sum(len(self.by_phase[name]) for name in ACTIVE)
-
-    @property
-    def deaf(self) -> bool:
-        """Whether silence says nothing of the silent: of several instances not one is heard.
-
-        Then it is more likely that workers cannot report than that all have died. Who was just ended for it, and who
-        boots and may yet be heard, are of the several.
-        """
-        ending = sum(one.power is Power.SHUTTING_DOWN for one in self[Phase.STOPPING])
-        return bool(self.silent) and not self.heard and len(self.silent) + len(self[Phase.BOOTING]) + ending >= _SEVERAL
-
-    def free_numbers(self, count: int) -> list[int]:
-        """The lowest numbers that nobody has."""
-        taken = {one.number for members in self.by_phase.values() for one in members}
-        numbers: list[int] = []
-        candidate = 1
-        while len(numbers) < count:
-            if candidate not in taken:
-                numbers.append(candidate)
-            candidate += 1
-        return numbers
+    depth: QueueDepth | Unreadable
+    fleet: FleetByPhase | Unreadable
+    no_capacity: str | None = None
+    unstartable: frozenset[str] = frozenset()

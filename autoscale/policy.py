@@ -2,23 +2,21 @@
 
 The rule, with N tasks open, R instances serving, each doing μ tasks a second, boot time B and target T:
 
-- what serves keeps its size while it clears N within T;
-- else it is reckoned what will have been done at B + T, when instances launched now will have worked for T: by those
-  that serve, by those that boot already, each from its own time on; what is lacking then is shared by new ones. An
-  instance that could not be there before the work is done is never launched;
-- a steady flow of tasks adds what it brings until then, and is never served by fewer than it keeps busy;
-- down goes what has been idle for the cooldown, or what the last cooldown never needed. An instance is first asked
-  to drain, and stopped when it says that it holds nothing: work in hand is never cut off, and an order to drain is
-  taken back when work comes;
-- silence of one worker is its end, silence of all of them is rather the end of their reports.
+- If the serving instances clear N within T, the fleet keeps its size.
+- Otherwise the policy looks at B + T, when instances launched now will have worked for T. It subtracts what serving
+  and booting instances will have done by then. New instances share the rest. An instance that would come after the
+  work is done is never launched.
+- A steady flow of tasks adds the arrivals until then. The fleet is never smaller than the flow keeps busy.
+- An instance goes when it has been idle for the cooldown, or when the last cooldown never needed it. It is drained
+  first, and stopped when it reports that it holds no task. An order to drain is taken back when work comes.
+- One silent worker is lost. If all workers are silent, it is more likely that their reports fail.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from autoscale.estimates import Estimates
-from autoscale.observation import Instance, Limits, Muster, Observation, Phase, Power, QueueDepth, Unreadable
+from autoscale.observation import FleetByPhase, Instance, Limits, Observation, Phase, Power, QueueDepth, Unreadable
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +26,7 @@ class Policy:
     min_instances: int = 0
     max_instances: int = 15
     target_seconds: float = 10.0
-    """How soon instances that serve shall have cleared what is open."""
+    """How soon serving instances should clear the open tasks."""
     cooldown_seconds: float = 60.0
     utilisation: float = 0.8
     """The share of its time that an instance may be busy under a steady flow."""
@@ -38,18 +36,36 @@ class Policy:
 
 
 @dataclass(frozen=True, slots=True)
+class Estimates:
+    """Measured times and rates."""
+
+    boot_seconds: float
+    """From a launch to the worker's first report."""
+    start_seconds: float
+    """The same for a stopped instance that is started."""
+    service_seconds: float
+    """One saturated instance's time for one task: the inverse of its throughput."""
+    arrivals_per_second: float = 0.0
+    """The steady flow of tasks, without bursts."""
+    recent_peak: int | None = None
+    """The most instances that the last cooldown needed; absent until it has been watched for so long."""
+    empty_seconds: float | None = None
+    """For how long readings have found no work, up to the previous one; absent when that one found some."""
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
-    """What to do now, and why; instance ids, and for launches the numbers of their names."""
+    """What to do now, and why: instance ids, and for launches the numbers of their names."""
 
     needed: int
     """Instances that should serve, booting ones included."""
     keep: int
-    """The fewest that would do for what is known now; the cooldown may ask for more."""
+    """The fewest that are enough for the open tasks; the cooldown may keep more."""
     reason: str
     launch: tuple[int, ...] = ()
     start: tuple[str, ...] = ()
     resume: tuple[str, ...] = ()
-    """Orders to drain to be taken back."""
+    """Their order to drain is taken back."""
     drain: tuple[str, ...] = ()
     stop: tuple[str, ...] = ()
     terminate: tuple[str, ...] = ()
@@ -62,234 +78,233 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """Nothing may be decided, because something could not be read."""
+    """No decision, because something could not be read."""
 
     reason: str
 
 
 def decide(observation: Observation, estimates: Estimates, policy: Policy, now: float) -> Decision | Hold:
-    """What to do about queue and fleet as they are; `now` is in seconds since the epoch."""
-    if isinstance(observation.depth, Unreadable):
-        return Hold(f"the queue could not be read: {observation.depth.reason}")
-    if isinstance(observation.fleet, Unreadable):
-        return Hold(f"the fleet could not be read: {observation.fleet.reason}")
-    fleet = Muster.of(observation, observation.fleet, policy.limits, now)
-    serving = len(fleet[Phase.SERVING]) + len(fleet[Phase.BOOTING])
-    keep = fewest(observation.depth, estimates, policy)
-    if fleet.deaf:
-        return _sound_out(fleet, keep, observation, observation.depth, estimates, policy)
-    boot_seconds = estimates.start_seconds if _startable(fleet, observation, policy, now) else estimates.boot_seconds
-    needed, reason = _needed(observation.depth, fleet, boot_seconds, keep, estimates, policy, now)
-    # Who drains serves again within a second or so: that always pays, up to what would do.
-    needed = max(needed, min(serving + len(_resumable(fleet)), keep))
-    if needed > serving:
-        return _grow(fleet, needed, keep, reason, observation, policy, now)
-    drain = _to_drain(fleet, keep, observation.depth, estimates, policy, now)
-    stop, terminate = _to_end(fleet, policy, now)
-    if drain:
-        reason = f"{reason}; {_named(drain)} not needed for {policy.cooldown_seconds:g} s"
-    elif stop or terminate:
-        reason = f"{reason}; {_named([*stop, *terminate])} to go"
-    return Decision(
-        needed=serving - len(drain),
-        keep=keep,
-        reason=reason,
-        drain=_ids(drain),
-        stop=_ids(stop),
-        terminate=_ids(terminate),
-    )
+    """Decide on an observation; `now` is in seconds since the epoch."""
+    depth, fleet = observation.depth, observation.fleet
+    if isinstance(depth, Unreadable):
+        return Hold(f"the queue could not be read: {depth.reason}")
+    if isinstance(fleet, Unreadable):
+        return Hold(f"the fleet could not be read: {fleet.reason}")
+    known = _Known(depth, fleet, observation.no_capacity, observation.unstartable, estimates, policy, now)
+    if fleet.all_silent:
+        return known.probe()
+    needed, reason = known.needed()
+    return known.grow(needed, reason) if needed > known.there else known.shrink(reason)
 
 
-def fewest(depth: QueueDepth, estimates: Estimates, policy: Policy) -> int:
-    """The fewest instances that clear what is open within the target and keep up with the flow."""
-    if depth.open == 0:
-        # What is delayed needs somebody soon, but is no reason to launch.
-        least = 1 if depth.delayed else 0
-    else:
-        clear = depth.open * estimates.service_seconds / policy.target_seconds
-        least = max(1, math.ceil(clear), _for_flow(estimates, policy))
-    return min(max(least, policy.min_instances), policy.max_instances)
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """All that a decision depends on."""
 
+    depth: QueueDepth
+    fleet: FleetByPhase
+    no_capacity: str | None
+    unstartable: frozenset[str]
+    estimates: Estimates
+    policy: Policy
+    now: float
 
-def _for_flow(estimates: Estimates, policy: Policy) -> int:
-    """Instances that a steady flow keeps as busy as they may be."""
-    return math.ceil(estimates.arrivals_per_second * estimates.service_seconds / policy.utilisation)
+    @property
+    def there(self) -> int:
+        """Serving and booting instances."""
+        return len(self.fleet[Phase.SERVING]) + len(self.fleet[Phase.BOOTING])
 
-
-def _needed(
-    depth: QueueDepth,
-    fleet: Muster,
-    boot: float,
-    keep: int,
-    estimates: Estimates,
-    policy: Policy,
-    now: float,
-) -> tuple[int, str]:
-    """Serving and booting instances that there should be, at least those there are; and the reason."""
-    ready, booting = len(fleet[Phase.SERVING]), len(fleet[Phase.BOOTING])
-    there = ready + booting
-    work = f"{depth.open} open"
-    least = policy.min_instances
-    if depth.open == 0:
-        if least > there:
-            return least, f"{work}; at least {least} instances are asked for"
-        return there, f"{work}; nothing more is needed"
-    if ready >= keep:
-        return there, f"{work}; {ready} serving instances clear it within {policy.target_seconds:g} s"
-    horizon = boot + policy.target_seconds
-    done_seconds = ready * horizon
-    for instance in fleet[Phase.BOOTING]:
-        of_its_own = estimates.boot_seconds  # a started one is there sooner; to reckon with the longer one is safe
-        left = max(0.0, min(of_its_own, boot) - max(0.0, now - instance.since))
-        done_seconds += horizon - left
-    come = depth.open + estimates.arrivals_per_second * horizon
-    lacking_seconds = come * estimates.service_seconds - done_seconds
-    more = math.ceil(lacking_seconds / policy.target_seconds - 1e-9) if lacking_seconds > 0 else 0
-    flow = _for_flow(estimates, policy)
-    needed = min(max(there + more, flow, least, 1), policy.max_instances)
-    reason = (
-        f"{work}; {needed} instances clear it {horizon:.0f} s from now "
-        f"(boot {boot:.0f} s, {estimates.service_seconds:.3g} s a task)"
-    )
-    if flow > there + more:
-        reason = f"{work}; {estimates.arrivals_per_second:.3g} a second keep {needed} instances busy"
-    return max(needed, there), reason
-
-
-def _grow(
-    fleet: Muster, needed: int, keep: int, reason: str, observation: Observation, policy: Policy, now: float
-) -> Decision:
-    """First who drains is called back, then who is stopped is started, then others are launched."""
-    missing = needed - len(fleet[Phase.SERVING]) - len(fleet[Phase.BOOTING])
-    resume = _resumable(fleet)[:missing]
-    terminate = [*fleet[Phase.LOST], *(one for one in fleet[Phase.DRAINED] if one not in resume and _leaves(one))]
-    terminate += [one for one in fleet[Phase.STOPPED] if _expired(one, policy, now)]
-    start: list[Instance] = []
-    launch: list[int] = []
-    if observation.no_capacity is None:
-        # Called back ones are active already; lost ones count until they are gone.
-        room = max(0, policy.max_instances - fleet.active)
-        start = _startable(fleet, observation, policy, now)[: min(missing - len(resume), room)]
-        count = min(missing - len(resume) - len(start), room - len(start))
-        launch = fleet.free_numbers(count)
-    else:
-        reason = f"{reason}; but {observation.no_capacity}"
-    return Decision(
-        needed=needed,
-        keep=keep,
-        reason=reason,
-        launch=tuple(launch),
-        start=_ids(start),
-        resume=_ids(resume),
-        terminate=_ids(terminate),
-    )
-
-
-def _startable(fleet: Muster, observation: Observation, policy: Policy, now: float) -> list[Instance]:
-    """Who of the stopped may be started, and is worth it."""
-    if observation.no_capacity is not None:
-        return []
-    pool = [one for one in fleet[Phase.STOPPED] if not _expired(one, policy, now)]
-    return [one for one in pool if one.instance_id not in observation.unstartable]
-
-
-def _resumable(fleet: Muster) -> list[Instance]:
-    """Who drains because it was asked to, and may be called back."""
-    drains = [*fleet[Phase.DRAINING], *fleet[Phase.DRAINED]]
-    return [one for one in drains if one.drain_ordered_at is not None and not _leaves(one)]
-
-
-def _sound_out(
-    fleet: Muster, keep: int, observation: Observation, depth: QueueDepth, estimates: Estimates, policy: Policy
-) -> Decision:
-    """While nobody is heard the silent are left alone; where there is work, one more instance shows whose fault it is.
-
-    When its worker is heard, those that are silent still are lost. Only for its place one of them is ended, or when the
-    queue has been empty for so long that they hold nothing.
-    """
-    silent, booting = fleet.silent, fleet[Phase.BOOTING]
-    there = len(silent) + len(booting)
-    terminate = [one for one in fleet[Phase.LOST] if one not in silent]
-    reason = f"{_named(silent)} fell silent at once and nobody is heard: reports may be what fails, not the workers"
-    launch: list[int] = []
-    if depth.open and not booting:
-        if observation.no_capacity is not None:
-            reason = f"{reason}; {observation.no_capacity}"
-        elif fleet.active < policy.max_instances:
-            launch = fleet.free_numbers(1)
-        elif not terminate:
-            terminate = [min(silent, key=lambda one: (observation.heard_at.get(one.number, 0.0), one.number))]
-    elif _empty_for(max(policy.cooldown_seconds, policy.limits.silence_seconds), depth, estimates):
-        idle = silent[::-1][: max(0, there - keep)]
-        terminate += idle
-        there -= len(idle)
-    return Decision(
-        needed=there + len(launch), keep=keep, reason=reason, launch=tuple(launch), terminate=_ids(terminate)
-    )
-
-
-def _to_drain(
-    fleet: Muster, keep: int, depth: QueueDepth, estimates: Estimates, policy: Policy, now: float
-) -> list[Instance]:
-    """Who is to take no more tasks: who boots for nothing, who has long been idle, or who holds least."""
-    serving, booting = fleet[Phase.SERVING], fleet[Phase.BOOTING]
-    there = len(serving) + len(booting)
-    surplus = there - keep
-    idle: list[Instance] = []
-    if _empty_for(policy.cooldown_seconds, depth, estimates):
-        idle = [one for one in reversed(booting) if one.instance_id is not None]
-        idle = [one for one in idle if now - one.since >= policy.cooldown_seconds]
-    idle += sorted(
-        (one for one in serving if _idle_seconds(one) >= policy.cooldown_seconds),
-        key=lambda one: (-_idle_seconds(one), -one.number),
-    )
-    drain = idle[: max(0, surplus)]
-    if estimates.recent_peak is not None:
-        # Consumers of a queue share its tasks, so that of too many none is ever idle: the least busy make way. The last
-        # one goes only when it has been idle: a task now and then may never be seen in the queue.
-        more = there - len(drain) - max(keep, estimates.recent_peak, 1)
-        others = [one for one in serving if one not in drain]
-        drain += sorted(others, key=lambda one: (_held(one), -one.number))[: max(0, more)]
-    if there - len(drain) > policy.max_instances:  # the cap was lowered
-        others = [one for one in [*booting, *serving] if one not in drain and one.instance_id is not None]
-        drain += sorted(others, key=lambda one: (_held(one), -one.number))[: there - len(drain) - policy.max_instances]
-    return drain
-
-
-def _to_end(fleet: Muster, policy: Policy, now: float) -> tuple[list[Instance], list[Instance]]:
-    """Who is to be stopped into the warm pool, and who is to be terminated."""
-    pool = [one for one in fleet[Phase.STOPPED] if not _expired(one, policy, now)]
-    terminate = [*fleet[Phase.LOST], *(one for one in fleet[Phase.STOPPED] if one not in pool)]
-    terminate += pool[policy.warm_pool_max :]
-    room = policy.warm_pool_max - len(pool) - sum(one.power is Power.STOPPING for one in fleet[Phase.STOPPING])
-    stop: list[Instance] = []
-    for one in fleet[Phase.DRAINED]:
-        # Only who once took tasks is known to be worth starting again.
-        if len(stop) < room and not _leaves(one) and not one.spot and one.worker is not None:
-            stop.append(one)
+    @property
+    def keep(self) -> int:
+        """The fewest instances that clear the open tasks within the target and keep up with the flow."""
+        policy = self.policy
+        if self.depth.open == 0:
+            # Delayed tasks need an instance soon, but are no reason to launch one.
+            least = 1 if self.depth.delayed else 0
         else:
-            terminate.append(one)
-    return stop, terminate
+            clear = self.depth.open * self.estimates.service_seconds / policy.target_seconds
+            least = max(1, math.ceil(clear), self._for_flow)
+        return min(max(least, policy.min_instances), policy.max_instances)
 
+    @property
+    def _for_flow(self) -> int:
+        """Instances that the steady flow keeps busy to the wanted utilisation."""
+        return math.ceil(self.estimates.arrivals_per_second * self.estimates.service_seconds / self.policy.utilisation)
 
-def _empty_for(seconds: float, depth: QueueDepth, estimates: Estimates) -> bool:
-    """Whether no work was seen for so long, and never by one reading alone: SQS's counts are approximate."""
-    if depth.open + depth.delayed:
-        return False
-    return estimates.empty_seconds is not None and estimates.empty_seconds >= seconds
+    def needed(self) -> tuple[int, str]:
+        """Serving and booting instances that there should be, at least those there are; and the reason."""
+        wanted, reason = self._wanted()
+        # A draining instance serves again within a second: to resume it always pays.
+        return max(wanted, min(self.there + len(self._resumable()), self.keep)), reason
+
+    def _wanted(self) -> tuple[int, str]:
+        policy, estimates, there = self.policy, self.estimates, self.there
+        ready = len(self.fleet[Phase.SERVING])
+        work = f"{self.depth.open} open"
+        least = policy.min_instances
+        if self.depth.open == 0:
+            if least > there:
+                return least, f"{work}; at least {least} instances are asked for"
+            return there, f"{work}; nothing more is needed"
+        if ready >= self.keep:
+            return there, f"{work}; {ready} serving instances clear it within {policy.target_seconds:g} s"
+        boot = estimates.start_seconds if self._startable() else estimates.boot_seconds
+        horizon = boot + policy.target_seconds
+        done_seconds = ready * horizon
+        for instance in self.fleet[Phase.BOOTING]:
+            # A started instance is ready sooner than a launched one; the longer time is the safe assumption.
+            left = max(0.0, min(estimates.boot_seconds, boot) - max(0.0, self.now - instance.since))
+            done_seconds += horizon - left
+        arrived = self.depth.open + estimates.arrivals_per_second * horizon
+        lacking_seconds = arrived * estimates.service_seconds - done_seconds
+        more = math.ceil(lacking_seconds / policy.target_seconds - 1e-9) if lacking_seconds > 0 else 0
+        wanted = min(max(there + more, self._for_flow, least, 1), policy.max_instances)
+        reason = (
+            f"{work}; {wanted} instances clear it {horizon:.0f} s from now "
+            f"(boot {boot:.0f} s, {estimates.service_seconds:.3g} s a task)"
+        )
+        if self._for_flow > there + more:
+            reason = f"{work}; {estimates.arrivals_per_second:.3g} a second keep {wanted} instances busy"
+        return max(wanted, there), reason
+
+    def grow(self, needed: int, reason: str) -> Decision:
+        """First resume draining instances, then start stopped ones, then launch new ones."""
+        fleet, missing = self.fleet, needed - self.there
+        resume = self._resumable()[:missing]
+        terminate = [*fleet[Phase.LOST], *(one for one in fleet[Phase.DRAINED] if one not in resume and _leaves(one))]
+        terminate += [one for one in fleet[Phase.STOPPED] if self._expired(one)]
+        start: list[Instance] = []
+        launch: list[int] = []
+        if self.no_capacity is None:
+            # Resumed instances are active already; lost ones count until they have gone.
+            room = max(0, self.policy.max_instances - fleet.active)
+            start = self._startable()[: min(missing - len(resume), room)]
+            launch = fleet.free_numbers(min(missing - len(resume) - len(start), room - len(start)))
+        else:
+            reason = f"{reason}; but {self.no_capacity}"
+        return Decision(
+            needed=needed,
+            keep=self.keep,
+            reason=reason,
+            launch=tuple(launch),
+            start=_ids(start),
+            resume=_ids(resume),
+            terminate=_ids(terminate),
+        )
+
+    def shrink(self, reason: str) -> Decision:
+        """Drain what is not needed, stop or terminate what has drained."""
+        drain = self._to_drain()
+        stop, terminate = self._to_end()
+        if drain:
+            reason = f"{reason}; {_numbers(drain)} not needed for {self.policy.cooldown_seconds:g} s"
+        elif stop or terminate:
+            reason = f"{reason}; {_numbers([*stop, *terminate])} to go"
+        return Decision(
+            needed=self.there - len(drain),
+            keep=self.keep,
+            reason=reason,
+            drain=_ids(drain),
+            stop=_ids(stop),
+            terminate=_ids(terminate),
+        )
+
+    def probe(self) -> Decision:
+        """While no worker reports, leave the silent instances alone; if there is work, launch one instance.
+
+        If the new worker reports, the silent ones are lost. At the cap one of them makes room for it. After the queue
+        has been empty for long they hold nothing, and the surplus is terminated.
+        """
+        fleet, silent, booting = self.fleet, self.fleet.silent, self.fleet[Phase.BOOTING]
+        there = len(silent) + len(booting)
+        terminate = [one for one in fleet[Phase.LOST] if one not in silent]
+        reason = f"{_numbers(silent)} fell silent at once and no worker reports: reports may fail, not the workers"
+        launch: list[int] = []
+        if self.depth.open and not booting:
+            if self.no_capacity is not None:
+                reason = f"{reason}; {self.no_capacity}"
+            elif fleet.active < self.policy.max_instances:
+                launch = fleet.free_numbers(1)
+            elif not terminate:
+                terminate = [min(silent, key=lambda one: (fleet.changed_at.get(one.number, 0.0), one.number))]
+        elif self._empty_for(max(self.policy.cooldown_seconds, self.policy.limits.silence_seconds)):
+            idle = silent[::-1][: max(0, there - self.keep)]
+            terminate += idle
+            there -= len(idle)
+        return Decision(
+            needed=there + len(launch), keep=self.keep, reason=reason, launch=tuple(launch), terminate=_ids(terminate)
+        )
+
+    def _startable(self) -> list[Instance]:
+        """Stopped instances that are worth a start."""
+        if self.no_capacity is not None:
+            return []
+        pool = [one for one in self.fleet[Phase.STOPPED] if not self._expired(one)]
+        return [one for one in pool if one.instance_id not in self.unstartable]
+
+    def _resumable(self) -> list[Instance]:
+        """Instances that drain by an order that can be taken back."""
+        draining = [*self.fleet[Phase.DRAINING], *self.fleet[Phase.DRAINED]]
+        return [one for one in draining if one.drain_ordered_at is not None and not _leaves(one)]
+
+    def _to_drain(self) -> list[Instance]:
+        """Booting instances without work, instances idle for the cooldown, and the least busy ones of too many."""
+        policy, estimates, keep, there = self.policy, self.estimates, self.keep, self.there
+        serving, booting = self.fleet[Phase.SERVING], self.fleet[Phase.BOOTING]
+        idle: list[Instance] = []
+        if self._empty_for(policy.cooldown_seconds):
+            idle = [one for one in reversed(booting) if one.instance_id is not None]
+            idle = [one for one in idle if self.now - one.since >= policy.cooldown_seconds]
+        idle += sorted(
+            (one for one in serving if _idle_seconds(one) >= policy.cooldown_seconds),
+            key=lambda one: (-_idle_seconds(one), -one.number),
+        )
+        drain = idle[: max(0, there - keep)]
+        if estimates.recent_peak is not None:
+            # The consumers of a queue share its tasks, so that of too many none is ever idle. The last one goes only
+            # after it was idle: a task now and then may never be seen in the queue.
+            more = there - len(drain) - max(keep, estimates.recent_peak, 1)
+            others = [one for one in serving if one not in drain]
+            drain += sorted(others, key=lambda one: (_held(one), -one.number))[: max(0, more)]
+        above_cap = there - len(drain) - policy.max_instances
+        if above_cap > 0:  # the cap was lowered
+            others = [one for one in [*booting, *serving] if one not in drain and one.instance_id is not None]
+            drain += sorted(others, key=lambda one: (_held(one), -one.number))[:above_cap]
+        return drain
+
+    def _to_end(self) -> tuple[list[Instance], list[Instance]]:
+        """Instances to be stopped into the warm pool, and instances to be terminated."""
+        fleet, policy = self.fleet, self.policy
+        pool = [one for one in fleet[Phase.STOPPED] if not self._expired(one)]
+        terminate = [*fleet[Phase.LOST], *(one for one in fleet[Phase.STOPPED] if one not in pool)]
+        terminate += pool[policy.warm_pool_max :]
+        room = policy.warm_pool_max - len(pool) - sum(one.power is Power.STOPPING for one in fleet[Phase.STOPPING])
+        stop: list[Instance] = []
+        for one in fleet[Phase.DRAINED]:
+            # Only an instance whose worker once reported is known to be worth another start.
+            if len(stop) < room and not _leaves(one) and not one.spot and one.worker is not None:
+                stop.append(one)
+            else:
+                terminate.append(one)
+        return stop, terminate
+
+    def _empty_for(self, seconds: float) -> bool:
+        """Whether the queue was empty for so long; one reading is not enough, because SQS's counts are approximate."""
+        if self.depth.open + self.depth.delayed:
+            return False
+        return self.estimates.empty_seconds is not None and self.estimates.empty_seconds >= seconds
+
+    def _expired(self, instance: Instance) -> bool:
+        return instance.outdated or self.now - instance.since > self.policy.warm_pool_max_age_seconds
 
 
 def _leaves(instance: Instance) -> bool:
-    """Whether EC2 takes it back, or it is not to be used again."""
+    """Whether EC2 takes the instance back, or it is not to be used again."""
     return instance.outdated or (instance.worker is not None and instance.worker.interrupted)
 
 
-def _expired(instance: Instance, policy: Policy, now: float) -> bool:
-    return instance.outdated or now - instance.since > policy.warm_pool_max_age_seconds
-
-
 def _idle_seconds(instance: Instance) -> float:
-    """How long it had held no task when it reported, by its own clock; negative while it holds one."""
+    """How long it had held no task at its report, by the worker's own clock; negative while it holds one."""
     if instance.worker is None or instance.worker.idle_since is None:
         return -1.0
     return instance.worker.reported_at - instance.worker.idle_since
@@ -303,5 +318,5 @@ def _ids(instances: Iterable[Instance]) -> tuple[str, ...]:
     return tuple(one.instance_id for one in instances if one.instance_id is not None)
 
 
-def _named(instances: Sequence[Instance]) -> str:
+def _numbers(instances: Iterable[Instance]) -> str:
     return ", ".join(str(one.number) for one in instances)

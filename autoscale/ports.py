@@ -11,57 +11,64 @@ from autoscale.observation import Instance, QueueDepth
 
 
 class Backlog(Protocol):
-    """The request queue, seen from outside."""
+    """The request queue's counts."""
 
     def depth(self) -> QueueDepth:
-        """The counts as they are told; one that is missing in the answer is `Transient`, never 0."""
+        """Read the counts; one that is missing in the answer is `Transient`, never 0."""
 
 
 class Fleet(Protocol):
     """The app tier's instances. Every order may be given twice: the second time changes nothing."""
 
     def instances(self) -> tuple[Instance, ...]:
-        """Every instance that is not terminated, and every launch that is claimed, sorted by number.
+        """Read every instance that is not terminated and every launch slot, sorted by number; writes nothing.
 
-        What was ordered before is seen, even where EC2's own answer lags behind.
+        Former orders are visible, even while EC2's own answers lag behind.
+        """
+
+    def repair(self) -> None:
+        """Repair what crashes and late answers left behind, by the latest reading; raises `LeaseLost`.
+
+        It completes launches with an unknown outcome, frees the slots of instances that have gone, takes unknown
+        instances of the fleet in, gives missing names, and forgets the reports of gone instances.
         """
 
     def launch(self, numbers: Sequence[int]) -> None:
-        """Launch one instance for each free number; the claim outlives a crash in the middle.
+        """Launch one instance for each free number; its slot outlives a crash.
 
         Raises `InsufficientCapacity` when EC2 has no instance of any configured type in any subnet, and `LeaseLost`
-        when another controller is active; a number that is taken meanwhile is left out.
+        when another controller is active. A number that was taken meanwhile is left out.
         """
 
     def start(self, instance_ids: Sequence[str]) -> None:
-        """Start stopped instances; forgets what their workers said in their former life. Raises as `launch`."""
+        """Start stopped instances and forget their workers' former reports. Raises as `launch`."""
 
     def drain(self, instance_ids: Sequence[str], now: float) -> None:
-        """Ask the workers to take no more tasks."""
+        """Order the workers to take no more tasks."""
 
     def resume(self, instance_ids: Sequence[str]) -> None:
         """Take the order to drain back."""
 
     def stop(self, instance_ids: Sequence[str]) -> None:
-        """Stop instances, to be started again; until they end their workers are asked to drain."""
+        """Stop instances, to be started again; until they end, their workers drain."""
 
     def terminate(self, instance_ids: Sequence[str]) -> None:
-        """End instances for good, their workers drained likewise; one that has gone is no error."""
+        """Terminate instances; until they end, their workers drain. One that has gone is no error."""
 
 
 class Lease(Protocol):
-    """Lets exactly one controller act; others wait."""
+    """Lets exactly one controller act."""
 
     def hold(self) -> bool:
-        """Take or renew the lease; returns whether this controller may act. To be called before every round."""
+        """Take or renew the lease before a round; returns whether this controller may act."""
 
     def release(self) -> None:
-        """Give it up at once, so that another need not wait; without effect for who does not hold it."""
+        """Free the lease at once; without effect if it is not held."""
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One round of the reconciler, for people to look at; counts of instances by phase."""
+    """One round of the reconciler for the history; counts of instances by phase."""
 
     at: float
     """Seconds since the epoch."""
@@ -77,14 +84,14 @@ class Record:
     boot_seconds: float
     reason: str
     actions: str
-    """What was done, in words; empty when nothing was."""
+    """In words; empty without any."""
 
 
-class Chronicle(Protocol):
+class History(Protocol):
     """What the fleet did, kept for days."""
 
     def record(self, record: Record) -> None:
         """Keep one record."""
 
     def records(self, since: float) -> Sequence[Record]:
-        """Every record from that moment on, the oldest first."""
+        """Return every record since that moment, the oldest first."""

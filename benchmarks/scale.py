@@ -17,12 +17,12 @@ from statistics import median
 from time import process_time
 
 from autoscale.controller import Controller, Priors
-from autoscale.observation import Observation, QueueDepth
+from autoscale.observation import QueueDepth, Reading
 from autoscale.policy import Policy
 from autoscale.simulator.fleet import SimulatedFleet
-from autoscale.simulator.queue import Events, Queue
 from autoscale.simulator.run import simulate
 from autoscale.simulator.scenario import Environment, Load, LogNormal, Scenarios
+from autoscale.simulator.workers import Events, Queue
 from tests.support.measurements.verdicts import scale_failures
 
 MILLION_AN_HOUR = 1_000_000 / 3600
@@ -84,9 +84,9 @@ def controller_ms(count: int, environment: Environment) -> float:
     controller = Controller(Policy(max_instances=count), Priors())
     seconds = []
     for turn in range(30):
-        observation = Observation(QueueDepth(100 * count, 16 * count), fleet.observed())
+        reading = Reading(QueueDepth(100 * count, 16 * count), fleet.observed())
         started = process_time()
-        controller.step(observation, events.now + turn)
+        controller.step(reading, events.now + turn)
         seconds.append(process_time() - started)
     return round(1000 * median(seconds), 2)
 

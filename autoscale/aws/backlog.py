@@ -3,29 +3,30 @@
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
-from autoscale.aws.cached_reading import Polled
 from autoscale.observation import QueueDepth
 from facerec.aws.clients import Clients, translated
-from facerec.aws.sqs.queue import missing
-from facerec.errors import Transient
+from facerec.background import OutageLog
+from facerec.errors import FacerecError, Transient
+
+Value = TypeVar("Value")
 
 _VISIBLE: Final = "ApproximateNumberOfMessages"
 _IN_FLIGHT: Final = "ApproximateNumberOfMessagesNotVisible"
 _DELAYED: Final = "ApproximateNumberOfMessagesDelayed"
 _AGE_EVERY_SECONDS = 60.0
-"""SQS gives CloudWatch one value a minute, and CloudWatch charges for each question."""
+"""SQS gives CloudWatch one value a minute, and CloudWatch charges for each request."""
 _DEAD_LETTERS_EVERY_SECONDS = 15.0
 """As often as Prometheus usually asks."""
 _AGE_WINDOW = timedelta(minutes=5)
-"""CloudWatch gets its values late by minutes; an older one tells nothing of this moment."""
+"""CloudWatch gets its values minutes late; an older one says nothing about this moment."""
 
 
 def parse_depth(
     attributes: Mapping[str, str], oldest_age_seconds: float | None = None, dead_letters: int | None = None
 ) -> QueueDepth:
-    """Read SQS's answer; a count that is missing, or none, is `Transient`: it must never pass for an empty queue."""
+    """Read SQS's answer; a missing or unusable count is `Transient`: it must never look like an empty queue."""
 
     def count(name: str) -> int:
         text = attributes.get(name)
@@ -37,13 +38,53 @@ def parse_depth(
 
 
 def parse_age(answer: Mapping[str, Any]) -> float | None:
-    """The latest datapoint of CloudWatch's answer, which comes in no order; nothing where there is none."""
+    """Return the latest datapoint of CloudWatch's unsorted answer, or None without any."""
     latest = max(answer.get("Datapoints", []), key=lambda point: point["Timestamp"], default=None)
     return None if latest is None else float(latest["Maximum"])
 
 
+class CachedReading(Generic[Value]):
+    """A value that is read at most once in `every_seconds`, and is `fallback` while it cannot be read.
+
+    Start and end of an outage are logged as events of `subject`. `clock` is monotonic, in seconds.
+    """
+
+    def __init__(
+        self,
+        subject: str,
+        read: Callable[[], Value],
+        *,
+        fallback: Value,
+        every_seconds: float,
+        clock: Callable[[], float],
+    ) -> None:
+        self._read = read
+        self._fallback = fallback
+        self._every_seconds = every_seconds
+        self._clock = clock
+        self._value = fallback
+        self._due = -float("inf")
+        self._outage = OutageLog(subject)
+
+    def value(self) -> Value:
+        """Return the latest reading, or a new one if that is too old."""
+        return self.refreshed() if self._clock() >= self._due else self._value
+
+    def refreshed(self) -> Value:
+        """Return a new reading."""
+        try:
+            self._value = self._read()
+        except FacerecError as exc:
+            self._outage.failed(exc)
+            self._value = self._fallback
+        else:
+            self._outage.succeeded()
+        self._due = self._clock() + self._every_seconds
+        return self._value
+
+
 class SqsBacklog:
-    """`Backlog` of one queue; `dead_letters` names the one that its failed tasks go to."""
+    """`Backlog` of one queue; `dead_letters` names its dead-letter queue."""
 
     def __init__(
         self,
@@ -57,16 +98,12 @@ class SqsBacklog:
         self._clients = clients
         self._queue = queue
         self._now = now
-        self._url: str | None = None
-        self._age: Polled[float | None] = Polled(
-            f"the age of the oldest message of {queue!r}",
-            self._read_age,
-            fallback=None,
-            every_seconds=_AGE_EVERY_SECONDS,
-            clock=clock,
+        self._urls: dict[str, str] = {}
+        self._age: CachedReading[float | None] = CachedReading(
+            "message_age", self._read_age, fallback=None, every_seconds=_AGE_EVERY_SECONDS, clock=clock
         )
-        self._dead_letters: Polled[int | None] = Polled(
-            f"the depth of queue {dead_letters!r}",
+        self._dead_letters: CachedReading[int | None] = CachedReading(
+            "dead_letter_queue",
             lambda: self._read_dead_letters(dead_letters),
             fallback=None,
             every_seconds=_DEAD_LETTERS_EVERY_SECONDS,
@@ -75,33 +112,31 @@ class SqsBacklog:
 
     def depth(self) -> QueueDepth:
         """Ask SQS for its counts, and now and then for the dead letters, and CloudWatch for the oldest one's age."""
-        with translated(
-            f"read the depth of queue {self._queue!r}",
-            AWS_SimpleQueueService_NonExistentQueue=self._missing,
-            QueueDoesNotExist=self._missing,
-        ):
-            if self._url is None:
-                self._url = self._clients.sqs.get_queue_url(QueueName=self._queue)["QueueUrl"]
-            answer: Any = self._clients.sqs.get_queue_attributes(
-                QueueUrl=self._url, AttributeNames=[_VISIBLE, _IN_FLIGHT, _DELAYED]
-            )
-        return parse_depth(answer.get("Attributes", {}), self._age.value(), self._dead_letters.value())
+        return parse_depth(self._attributes(self._queue), self._age.value(), self._dead_letters.value())
 
-    def _missing(self) -> Transient:
-        self._url = None
-        return Transient(f"there is no queue {self._queue!r}; create it with `facerec provision`")
+    def _attributes(self, queue: str) -> Mapping[str, str]:
+        def missing() -> Transient:
+            self._urls.pop(queue, None)
+            return Transient(f"there is no queue {queue!r}; create it with `facerec provision`")
+
+        with translated(
+            f"read the depth of queue {queue!r}",
+            AWS_SimpleQueueService_NonExistentQueue=missing,
+            QueueDoesNotExist=missing,
+        ):
+            if queue not in self._urls:
+                self._urls[queue] = self._clients.sqs.get_queue_url(QueueName=queue)["QueueUrl"]
+            answer: Any = self._clients.sqs.get_queue_attributes(
+                QueueUrl=self._urls[queue], AttributeNames=[_VISIBLE, _IN_FLIGHT, _DELAYED]
+            )
+        attributes: Mapping[str, str] = answer.get("Attributes", {})
+        return attributes
 
     def _read_dead_letters(self, queue: str | None) -> int | None:
         if queue is None:
             return None
-        with missing(queue, "read the depth of"):
-            url = self._clients.sqs.get_queue_url(QueueName=queue)["QueueUrl"]
-            answer: Any = self._clients.sqs.get_queue_attributes(
-                QueueUrl=url, AttributeNames=[_VISIBLE, _IN_FLIGHT, _DELAYED]
-            )
-        depth = parse_depth(answer.get("Attributes", {}))
-        # Also those that somebody looks at now.
-        return depth.open + depth.delayed
+        depth = parse_depth(self._attributes(queue))
+        return depth.open + depth.delayed  # also those that somebody has received to look at them
 
     def _read_age(self) -> float | None:
         end = self._now()

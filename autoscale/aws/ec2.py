@@ -1,9 +1,19 @@
-"""What the fleet asks of EC2: each method one kind of call, vendor errors in our words."""
+"""The fleet's calls of EC2, each with its errors translated, and the capacity pools that launches choose from."""
 
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from autoscale.aws.instances import LAUNCH_TAG, VERSION_TAG, Description, Request, in_launch_order
+from autoscale.aws.instances import (
+    LAUNCH_TAG,
+    VERSION_TAG,
+    CapacityPool,
+    Description,
+    LaunchRequest,
+    in_launch_order,
+)
 from facerec.aws.clients import Clients, translated
 from facerec.errors import ConfigurationError, InsufficientCapacity, Transient
 from facerec.messages import FLEET_TAG
@@ -26,11 +36,14 @@ CAPACITY_CODES = frozenset(
         "VcpuLimitExceeded",
     }
 )
-"""By which EC2 says that another type, zone or time may do better (`Unsupported`: not in this zone)."""
+"""EC2's codes for a shortage: another type, zone or time may help (`Unsupported`: not in this zone)."""
+REST_SECONDS = 120.0
+"""EC2's shortages last minutes; another pool is quicker than a retry."""
+_LONGEST_REST_SECONDS = 960.0
 
 
 class Refused(InsufficientCapacity):
-    """EC2 has none of what was asked for; `code` is its word for the reason."""
+    """EC2 has no capacity; `code` is its reason."""
 
     def __init__(self, code: str) -> None:
         super().__init__(f"EC2 has no capacity ({code})")
@@ -38,18 +51,18 @@ class Refused(InsufficientCapacity):
 
 
 class NoSuchInstance(Transient):
-    """EC2 does not know one of the instances: it has gone, or is not known everywhere yet."""
+    """EC2 does not know one of the instances: it has gone, or is too new."""
 
     def __init__(self) -> None:
         super().__init__("EC2 does not know the instance (yet, or any more)")
 
 
 class WrongState(Transient):
-    """An instance is on its way elsewhere, so that the order does not apply."""
+    """An instance changes its state, so that the order does not apply."""
 
 
 class Ec2:
-    """The instances of one fleet, told by their tag, and the launch template that they are made from."""
+    """The instances of one fleet, found by their tag, and their launch template."""
 
     def __init__(self, clients: Clients, settings: Settings) -> None:
         self._clients = clients
@@ -57,7 +70,7 @@ class Ec2:
         self._template = settings.launch_template
 
     def described(self) -> dict[str, Description]:
-        """Every instance of the fleet that EC2 shows, terminated ones included, by id."""
+        """Return every instance of the fleet that EC2 shows, terminated ones included, by id."""
         with translated("describe the fleet's instances"):
             pages = self._client.get_paginator("describe_instances").paginate(
                 Filters=[{"Name": f"tag:{FLEET_TAG}", "Values": [self._fleet]}], PaginationConfig={"PageSize": 1000}
@@ -70,10 +83,10 @@ class Ec2:
             ]
         return {one.instance_id: one for one in shown}
 
-    def run(self, token: str, request: Request) -> list[Description]:
-        """Launch one to `request.count` instances; with a token used before, returns what that launched.
+    def run(self, token: str, request: LaunchRequest) -> list[Description]:
+        """Launch one to `request.count` instances; a repeated token returns what its first call launched.
 
-        Raises `Refused`. After any other `Transient` it is not known whether anything was launched.
+        Raises `Refused`. After any other `Transient` the outcome is unknown.
         """
         tags = {FLEET_TAG: self._fleet, LAUNCH_TAG: token, VERSION_TAG: request.template_version}
         parameters: Any = {
@@ -81,16 +94,16 @@ class Ec2:
             "MaxCount": request.count,
             "ClientToken": token,
             "LaunchTemplate": {"LaunchTemplateName": self._template, "Version": request.template_version},
-            "InstanceType": request.offer.instance_type,
+            "InstanceType": request.pool.instance_type,
             "TagSpecifications": [
                 {"ResourceType": "instance", "Tags": [{"Key": key, "Value": value} for key, value in tags.items()]}
             ],
         }
-        if request.offer.subnet_id is not None:
-            parameters["SubnetId"] = request.offer.subnet_id
+        if request.pool.subnet_id is not None:
+            parameters["SubnetId"] = request.pool.subnet_id
         if request.spot:
             parameters["InstanceMarketOptions"] = {"MarketType": "spot"}
-        with translated(f"launch {request.count} instances of {request.offer}", **_refusals()):
+        with translated(f"launch {request.count} instances of {request.pool}", **_refusals()):
             return in_launch_order(Description.of(one) for one in self._client.run_instances(**parameters)["Instances"])
 
     def start(self, instance_ids: Sequence[str]) -> None:
@@ -104,7 +117,7 @@ class Ec2:
             self._client.stop_instances(InstanceIds=instance_ids)
 
     def terminate(self, instance_ids: Sequence[str]) -> None:
-        """End instances, all or none; raises `NoSuchInstance` and `WrongState`."""
+        """Terminate instances, all or none; raises `NoSuchInstance` and `WrongState`."""
         with _ordering("terminate instances"):
             self._client.terminate_instances(InstanceIds=instance_ids)
 
@@ -114,7 +127,7 @@ class Ec2:
             self._client.create_tags(Resources=[instance_id], Tags=[{"Key": "Name", "Value": name}])
 
     def default_version(self) -> str:
-        """The version of the launch template in force; raises `ConfigurationError` where there is no template."""
+        """Return the launch template's default version; raises `ConfigurationError` without a template."""
         missing = ConfigurationError(
             f"there is no launch template {self._template!r}; set FACEREC_INSTANCES__IMAGE_ID and run "
             "`facerec provision`"
@@ -122,16 +135,16 @@ class Ec2:
         unknown = {"InvalidLaunchTemplateName_NotFoundException": lambda: missing}
         with translated(f"read launch template {self._template!r}", **unknown):
             found = self._client.describe_launch_templates(LaunchTemplateNames=[self._template])["LaunchTemplates"]
-        if not found:  # so emulators say it
+        if not found:  # the answer of emulators
             raise missing
         return str(found[0]["DefaultVersionNumber"])
 
     def impaired(self) -> frozenset[str]:
-        """The instances, also others than ours, that fail a status check."""
+        """Return the instances that fail a status check, also those of others."""
         failing = set()
         with translated("read the status of instances"):
             for check in ("system-status.status", "instance-status.status"):
-                # By the filter the answer is nearly always empty; emulators ignore it, so it is looked at again.
+                # With the filter the answer is nearly always empty; emulators ignore it, so the status is checked here.
                 pages = self._client.get_paginator("describe_instance_status").paginate(
                     Filters=[{"Name": check, "Values": ["impaired"]}]
                 )
@@ -155,8 +168,53 @@ def _ordering(doing: str) -> Any:
     return translated(
         doing,
         InvalidInstanceID_NotFound=NoSuchInstance,
-        IncorrectInstanceState=lambda: WrongState(
-            f"could not {doing}: one of them is on its way elsewhere; retry later"
-        ),
+        IncorrectInstanceState=lambda: WrongState(f"could not {doing}: one of them changes its state; retry later"),
         **_refusals(),
     )
+
+
+@dataclass(slots=True)
+class _Rest:
+    until: float
+    seconds: float
+    code: str
+
+
+class CapacityPools:
+    """The pools in the order of preference; `clock` is monotonic, in seconds.
+
+    A pool without capacity rests for two minutes, and twice as long each time that it still has none.
+    """
+
+    def __init__(
+        self, types: Sequence[str], subnet_ids: Sequence[str], *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._pools = [CapacityPool(kind, subnet) for kind, subnet in product(types, subnet_ids or (None,))]
+        self._clock = clock
+        self._rests: dict[CapacityPool, _Rest] = {}
+
+    def best(self) -> CapacityPool:
+        """Return the first pool that does not rest; raises `InsufficientCapacity` if all do."""
+        found = next((pool for pool in self._pools if self._rest_seconds(pool) <= 0), None)
+        if found is None:
+            tried = ", ".join(f"{pool} ({rest.code})" for pool, rest in self._rests.items())
+            soonest = min((self._rest_seconds(pool) for pool in self._pools), default=0.0)
+            raise InsufficientCapacity(
+                f"EC2 has no instance of {tried}; it is asked again in {max(0.0, soonest):.0f} s; offer more with "
+                "FACEREC_INSTANCES__TYPES or FACEREC_INSTANCES__SUBNET_IDS, or raise the account's quota"
+            )
+        return found
+
+    def refuse(self, pool: CapacityPool, code: str) -> None:
+        """Let the pool rest: EC2 had no instance there."""
+        rested = self._rests.get(pool)
+        seconds = REST_SECONDS if rested is None else min(2 * rested.seconds, _LONGEST_REST_SECONDS)
+        self._rests[pool] = _Rest(self._clock() + seconds, seconds, code)
+
+    def accept(self, pool: CapacityPool) -> None:
+        """Forget the pool's shortages: EC2 had an instance there."""
+        self._rests.pop(pool, None)
+
+    def _rest_seconds(self, pool: CapacityPool) -> float:
+        rest = self._rests.get(pool)
+        return 0.0 if rest is None else rest.until - self._clock()

@@ -1,4 +1,4 @@
-"""What the fleet did, in the fleet's table: one partition a day, each record for a week."""
+"""What the fleet did, in the fleet's table: one partition a day; each record is kept for a week."""
 
 import dataclasses
 import time
@@ -13,8 +13,8 @@ from facerec.provision.provisioning import FLEET_EXPIRY
 KEPT = timedelta(days=7)
 
 
-class DynamoChronicle:
-    """`Chronicle` in DynamoDB; `now` is in seconds since the epoch."""
+class DynamoHistory:
+    """`History` in DynamoDB; `now` is in seconds since the epoch."""
 
     def __init__(self, clients: Clients, table: str, *, now: Callable[[], float] = time.time) -> None:
         self._clients = clients
@@ -22,16 +22,16 @@ class DynamoChronicle:
         self._now = now
 
     def record(self, record: Record) -> None:
-        """Write one item; a record of the same microsecond is replaced."""
+        """Write one item; it replaces a record of the same microsecond."""
         fields = {name: _written(value) for name, value in dataclasses.asdict(record).items()}
         expires_at = {FLEET_EXPIRY: {"N": str(int(record.at + KEPT.total_seconds()))}}
-        with translated("write the fleet's chronicle"):
+        with translated("write the fleet's history"):
             self._clients.dynamodb.put_item(
                 TableName=self._table, Item=_key(_day(record.at), record.at) | fields | expires_at
             )
 
     def records(self, since: float) -> Sequence[Record]:
-        """Read the days from that moment to today, at most as many as are kept."""
+        """Read the days since that moment, at most a week."""
         now = self._now()
         since = max(since, now - KEPT.total_seconds())
         day, found = _day(since), []
@@ -42,7 +42,7 @@ class DynamoChronicle:
 
     def _day(self, day: datetime, since: float) -> list[Record]:
         first = _key(day, since)
-        with translated("read the fleet's chronicle"):
+        with translated("read the fleet's history"):
             pages = self._clients.dynamodb.get_paginator("query").paginate(
                 TableName=self._table,
                 ConsistentRead=True,

@@ -1,7 +1,7 @@
-"""EC2's descriptions, our claims and the workers' reports, brought together: pure.
+"""EC2's descriptions, our launch slots and the workers' reports, combined into instances: pure.
 
-EC2 answers late: what was launched may not be shown yet, and what was ordered may show its old state. For a while the
-claim is believed, then EC2.
+EC2's answers lag: a new instance may be missing in them, and an order may not be visible yet. For a while the launch
+slot is believed, then EC2.
 """
 
 import re
@@ -14,55 +14,6 @@ from typing import TYPE_CHECKING
 from autoscale.observation import Instance, Power
 from facerec.messages import Registration, WorkerReport
 
-
-@dataclass(frozen=True, slots=True)
-class Offer:
-    """An instance type in a subnet; without one, in that of the launch template or of the default VPC."""
-
-    instance_type: str
-    subnet_id: str | None
-
-    def __str__(self) -> str:
-        """For people."""
-        return self.instance_type + (f" in {self.subnet_id}" if self.subnet_id else "")
-
-
-class Order(StrEnum):
-    """What an instance was last told."""
-
-    START = "start"
-    STOP = "stop"
-    TERMINATE = "terminate"
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One call of RunInstances: repeated with its token it must have the same parameters."""
-
-    offer: Offer
-    spot: bool
-    template_version: str
-    count: int
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """A number that is taken by an instance, or for one."""
-
-    number: int
-    token: str
-    """The client token of the launch, shared by all that were launched at once."""
-    made_at: float
-    request: Request | None
-    """Absent for an instance that was found without a claim."""
-    instance_id: str | None = None
-    """Absent until EC2 has confirmed it."""
-    order: Order | None = None
-    ordered_at: float = 0.0
-    former_ready_at: float | None = None
-    """When the worker of its life before the last start got ready, by its own clock: its reports may come late."""
-
-
 if TYPE_CHECKING:
     from mypy_boto3_ec2.type_defs import InstanceTypeDef
 
@@ -73,12 +24,65 @@ _AWS_VERSION_TAG = "aws:ec2launchtemplate:version"
 _NAME = re.compile(r"app-tier-instance-([1-9][0-9]{0,5})")
 _REASON_TIME = re.compile(r"\((\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) (?:GMT|UTC)\)")
 LAG_SECONDS = 60.0
-"""How long EC2's answers may lag behind an order; usually they do for some seconds."""
+"""How long EC2's answers may lag behind an order; usually it is some seconds."""
+UNSEEN_SECONDS = 300.0
+"""After so long without its instance in EC2's answers a slot is void; AWS shows new instances within seconds."""
+_FORGOTTEN_BY_EC2_SECONDS = 5.0
+"""The same for a slot that is already older, and whose instance this process has never seen."""
 _CLOCKS_DIFFER_SECONDS = 600.0
 
 
+@dataclass(frozen=True, slots=True)
+class CapacityPool:
+    """An instance type in a subnet; without one, in that of the launch template or of the default VPC."""
+
+    instance_type: str
+    subnet_id: str | None
+
+    def __str__(self) -> str:
+        """Describe the pool for people."""
+        return self.instance_type + (f" in {self.subnet_id}" if self.subnet_id else "")
+
+
+class Order(StrEnum):
+    """The orders that a slot remembers."""
+
+    START = "start"
+    STOP = "stop"
+    TERMINATE = "terminate"
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchRequest:
+    """The parameters of one RunInstances call: repeated with its token, it must have the same."""
+
+    pool: CapacityPool
+    spot: bool
+    template_version: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchSlot:
+    """A number that is taken by an instance, or for one."""
+
+    number: int
+    token: str
+    """The client token of the launch, shared by all instances of that launch."""
+    made_at: float
+    request: LaunchRequest | None
+    """Absent for an instance that was found without a slot."""
+    instance_id: str | None = None
+    """Absent until EC2 has confirmed it."""
+    order: Order | None = None
+    """The latest order."""
+    ordered_at: float = 0.0
+    former_ready_at: float | None = None
+    """When the worker before the last start got ready, by its own clock: its reports may come late."""
+
+
 def name_of(number: int) -> str:
-    """The `Name` tag of an instance."""
+    """Return the `Name` tag of an instance."""
     return f"app-tier-instance-{number}"
 
 
@@ -118,31 +122,31 @@ class Description:
 
 
 def in_launch_order(descriptions: Iterable[Description]) -> list[Description]:
-    """Sorted by their place in their launch; emulators give every one the same, so by their ids, too."""
+    """Sort by the place in the launch, then by id: emulators give every instance the same place."""
     return sorted(descriptions, key=lambda one: (one.index, one.instance_id))
 
 
-def matched(claims: Sequence[Claim], described: Mapping[str, Description]) -> list[Claim]:
-    """The claims, with the instances that EC2 shows for launches whose answer got lost."""
-    known = {claim.instance_id for claim in claims}
+def matched(slots: Sequence[LaunchSlot], described: Mapping[str, Description]) -> list[LaunchSlot]:
+    """Return the slots, with the instances that EC2 shows for launches whose answer was lost."""
+    known = {slot.instance_id for slot in slots}
     found: dict[str, list[Description]] = {}
     for one in in_launch_order(described.values()):
         if one.token is not None and one.instance_id not in known:
             found.setdefault(one.token, []).append(one)
     result = []
-    for claim in claims:
-        of_launch = found.get(claim.token)
-        if claim.instance_id is None and of_launch:
-            result.append(replace(claim, instance_id=of_launch.pop(0).instance_id))
+    for slot in slots:
+        of_launch = found.get(slot.token)
+        if slot.instance_id is None and of_launch:
+            result.append(replace(slot, instance_id=of_launch.pop(0).instance_id))
         else:
-            result.append(claim)
+            result.append(slot)
     return result
 
 
-def unclaimed(claims: Sequence[Claim], described: Mapping[str, Description]) -> list[Claim]:
-    """Claims for the instances of the fleet that have none: each the number of its name, or the lowest free one."""
-    known = {claim.instance_id for claim in claims}
-    taken = {claim.number for claim in claims}
+def unclaimed(slots: Sequence[LaunchSlot], described: Mapping[str, Description]) -> list[LaunchSlot]:
+    """Make slots for instances of the fleet that have none: by their names, or with the lowest free numbers."""
+    known = {slot.instance_id for slot in slots}
+    taken = {slot.number for slot in slots}
     found = []
     for one in in_launch_order(described.values()):
         if one.instance_id in known or one.power is None:
@@ -153,12 +157,48 @@ def unclaimed(claims: Sequence[Claim], described: Mapping[str, Description]) -> 
             number = next(free for free in range(1, len(taken) + 2) if free not in taken)
         taken.add(number)
         token = f"found-{one.instance_id}"
-        found.append(Claim(number, token, one.launched_at, request=None, instance_id=one.instance_id))
+        found.append(LaunchSlot(number, token, one.launched_at, request=None, instance_id=one.instance_id))
     return found
 
 
+class Sightings:
+    """What EC2 last showed of each instance, and since when it shows others no more."""
+
+    def __init__(self) -> None:
+        self.latest: dict[str, Description] = {}
+        self._unseen_since: dict[tuple[str, int], float] = {}
+
+    def gone(
+        self, slots: Iterable[LaunchSlot], described: Mapping[str, Description], now: float, clock: float
+    ) -> list[LaunchSlot]:
+        """Return the slots whose instance is terminated, or was not shown for long.
+
+        EC2's answers may lack a known instance for a moment. An instance that is old and that this process has never
+        seen was forgotten by EC2 long ago.
+        """
+        unseen, gone = {}, []
+        for slot in slots:
+            seen, key = described.get(slot.instance_id or ""), (slot.token, slot.number)
+            if seen is not None:
+                if seen.power is None:
+                    gone.append(slot)
+                continue
+            unseen[key] = self._unseen_since.get(key, clock)
+            old = now - slot.made_at > UNSEEN_SECONDS and slot.instance_id is not None
+            forgotten = old and slot.instance_id not in self.latest
+            if clock - unseen[key] > (_FORGOTTEN_BY_EC2_SECONDS if forgotten else UNSEEN_SECONDS):
+                gone.append(slot)
+        self._unseen_since = unseen
+        return gone
+
+    def keep(self, slots: Iterable[LaunchSlot], described: Mapping[str, Description]) -> None:
+        """Remember what EC2 shows of these slots' instances, and forget all others."""
+        ids = {slot.instance_id for slot in slots}
+        self.latest = {name: one for name, one in (self.latest | dict(described)).items() if name in ids}
+
+
 def instance_of(
-    claim: Claim,
+    slot: LaunchSlot,
     seen: Description | None,
     registration: Registration | None,
     *,
@@ -166,67 +206,67 @@ def instance_of(
     impaired: bool,
     now: float,
 ) -> Instance:
-    """One instance of the fleet; `seen` is what EC2 last showed of it, if it ever did."""
-    power = _power(claim, seen, now)
-    since = _since(claim, seen, power)
+    """Combine what is known of one instance; `seen` is what EC2 last showed of it, if anything."""
+    power = _power(slot, seen, now)
+    since = _since(slot, seen, power)
     report = registration.report if registration is not None else None
-    version = seen.template_version if seen is not None else claim.request and claim.request.template_version
+    version = seen.template_version if seen is not None else slot.request and slot.request.template_version
     return Instance(
-        number=claim.number,
-        instance_id=claim.instance_id,
+        number=slot.number,
+        instance_id=slot.instance_id,
         power=power,
         since=since,
-        worker=None if report is None or _of_former_life(report, claim, seen, power) else report,
+        worker=None if report is None or _of_former_life(report, slot, seen, power) else report,
         drain_ordered_at=registration.drain_ordered_at if registration is not None else None,
-        spot=seen.spot if seen is not None else claim.request is not None and claim.request.spot,
-        # Who fell back to stopped is, like an old version, not worth starting: another is launched instead.
+        spot=seen.spot if seen is not None else slot.request is not None and slot.request.spot,
+        # An instance that failed to start is not worth another start: a new one is launched instead.
         outdated=(None not in {version, default_version} and version != default_version)
-        or (power is Power.STOPPED and _failed_to_start(claim, report)),
-        # The checks are of what runs; they are read now and then only, so what was found may be of a former life.
+        or (power is Power.STOPPED and _failed_to_start(slot, report)),
+        # The checks are read now and then: an older result may be of the time before a stop.
         impaired=impaired and power is Power.RUNNING,
     )
 
 
-def _of_former_life(report: WorkerReport, claim: Claim, seen: Description | None, power: Power) -> bool:
+def _of_former_life(report: WorkerReport, slot: LaunchSlot, seen: Description | None, power: Power) -> bool:
     """Whether the report comes from before the last start, or from before the stop.
 
-    The worker's clock may be another than ours, and that of EC2 a third one: told by its own clock is the worker that
-    we knew when we gave the order. Somebody else's start is told by a time that no two clocks differ by.
+    The clocks of the worker, of EC2 and of this process may differ. The worker before our own start is recognised by
+    its own clock; for another's start the report must be older by more than clocks differ.
     """
-    if power in {Power.STOPPING, Power.STOPPED} or report.ready_at == claim.former_ready_at:
+    if power in {Power.STOPPING, Power.STOPPED} or report.ready_at == slot.former_ready_at:
         return True
     return seen is not None and report.reported_at < seen.launched_at - _CLOCKS_DIFFER_SECONDS
 
 
-def _failed_to_start(claim: Claim, report: WorkerReport | None) -> bool:
-    """Whether a stopped instance was last told to start and never got so far that its worker spoke.
+def _failed_to_start(slot: LaunchSlot, report: WorkerReport | None) -> bool:
+    """Whether a stopped instance was last ordered to start, and its worker has not reported since.
 
-    EC2 accepts a start before it knows whether there is room, or a key for the disk; then it only stops it again.
+    EC2 accepts a start before it knows whether it has room, or a key for the disk; then it stops the instance again.
     """
-    return claim.order is Order.START and (report is None or report.ready_at == claim.former_ready_at)
+    return slot.order is Order.START and (report is None or report.ready_at == slot.former_ready_at)
 
 
-def _power(claim: Claim, seen: Description | None, now: float) -> Power:
+def _power(slot: LaunchSlot, seen: Description | None, now: float) -> Power:
     shown = Power.PENDING if seen is None or seen.power is None else seen.power
-    if claim.order is None or now - claim.ordered_at > LAG_SECONDS:
+    if slot.order is None or now - slot.ordered_at > LAG_SECONDS:
         return shown
-    if claim.order is Order.TERMINATE:
+    if slot.order is Order.TERMINATE:
         return Power.SHUTTING_DOWN
-    if claim.order is Order.STOP and shown in {Power.PENDING, Power.RUNNING}:
+    if slot.order is Order.STOP and shown in {Power.PENDING, Power.RUNNING}:
         return Power.STOPPING
-    if claim.order is Order.START and shown in {Power.STOPPING, Power.STOPPED}:
+    if slot.order is Order.START and shown in {Power.STOPPING, Power.STOPPED}:
         return Power.PENDING
     return shown
 
 
-def _since(claim: Claim, seen: Description | None, power: Power) -> float:
+def _since(slot: LaunchSlot, seen: Description | None, power: Power) -> float:
     """When it was last launched, started or stopped.
 
-    AWS tells the time of the last start as launch time, and that of a stop in words; emulators tell neither.
+    AWS returns the time of the last start as launch time, and that of a stop in a sentence; emulators return neither.
     """
-    began = seen.launched_at if seen is not None else claim.made_at
+    began = seen.launched_at if seen is not None else slot.made_at
     if power in {Power.STOPPING, Power.STOPPED}:
-        if claim.order is Order.STOP:
-            return claim.ordered_at
+        if slot.order is Order.STOP:
+            return slot.ordered_at
         return (seen.stopped_at if seen is not None else None) or began
-    return max(began, claim.ordered_at) if claim.order is Order.START else began
+    return max(began, slot.ordered_at) if slot.order is Order.START else began

@@ -27,7 +27,7 @@ _NAMES = {"#owner": "owner"}
 
 
 class _Refused(LeaseLost):
-    """Somebody else has written meanwhile."""
+    """Another controller has written meanwhile."""
 
 
 def _refused() -> _Refused:
@@ -51,7 +51,7 @@ class DynamoLease:
         self._clock = clock
         self._owner = f"{socket.gethostname()}/{uuid.uuid4()}"
         self._version = 0
-        """Of the last attempt to write; no number is ever written twice, or a waiter would miss a renewal."""
+        """Of the last attempt to write; each number is written once, or a waiter would miss a renewal."""
         self._ours = False
         self._held_until = -float("inf")
         self._seen: tuple[str, int] | None = None
@@ -59,13 +59,13 @@ class DynamoLease:
 
     @property
     def held(self) -> bool:
-        """Whether the lease is ours for all that this process knows."""
+        """Whether the lease is ours by our own clock."""
         return self._clock() < self._held_until
 
     def hold(self) -> bool:
         """Renew the lease, or take it if it is free or has not been renewed for its length."""
         began = self._clock()
-        # Whose belief has run out but whom nobody succeeded just goes on.
+        # A lease that has expired by our clock is renewed if no other controller has taken it.
         if self._ours and self._written(began, "#owner = :me"):
             return True
         with translated("read the controllers' lease"):
@@ -78,7 +78,7 @@ class DynamoLease:
         now = self._clock()
         if seen != self._seen:
             self._seen, self._seen_at = seen, now
-        # The owner may reckon with a longer lease than we.
+        # The owner's lease may be longer than ours.
         length = max(self._lease_seconds, float(found["lease_seconds"]["N"]))
         if now - self._seen_at < length:
             return False
@@ -90,9 +90,9 @@ class DynamoLease:
         )
 
     def renew(self) -> None:
-        """Renew what is ours, in the middle of what takes long; raises `LeaseLost`, and never takes the lease back.
+        """Renew the lease during a long operation; raises `LeaseLost`, and never takes the lease back.
 
-        Whoever had it meanwhile may have changed everything.
+        Another owner may have changed everything meanwhile.
         """
         if not self.held or not self._written(self._clock(), "#owner = :me"):
             raise _refused()
@@ -116,7 +116,7 @@ class DynamoLease:
         self._ours = False
 
     def fence(self) -> "TransactWriteItemTypeDef":
-        """A condition for a transaction: that the lease is still ours; raises `LeaseLost` when it cannot be."""
+        """Return the condition for a transaction that the lease is still ours; raises `LeaseLost` if it is not."""
         if not self.held:
             raise _refused()
         return {
@@ -130,7 +130,7 @@ class DynamoLease:
         }
 
     def _written(self, began: float, condition: str, values: Any = None) -> bool:
-        """Write the next version under the condition; whether it held."""
+        """Write the next version under the condition; returns whether the condition held."""
         self._version += 1
         try:
             with translated("write the controllers' lease", ConditionalCheckFailedException=_refused):
@@ -155,7 +155,7 @@ class DynamoLease:
 
 
 def lease_owner(clients: Clients, table: str) -> str | None:
-    """Who holds the lease, or fell silent with it; nobody where it was given up."""
+    """Return the latest owner of the lease, alive or not; None after it was released."""
     with translated("read the controllers' lease"):
         found = clients.dynamodb.get_item(TableName=table, Key=_KEY, ConsistentRead=True).get("Item")
     return None if found is None else found["owner"]["S"]

@@ -5,18 +5,18 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from autoscale.observation import ACTIVE, Phase, Unreadable
+from autoscale.observation import ACTIVE, Instance, Limits, Phase, Power, QueueDepth, Unreadable, phase
 from autoscale.ports import Record
-from autoscale.status import RECENT_SECONDS, FleetStatus, InstanceStatus
 from facerec.commands.terminal import Duration, PictureFile, console
 from facerec.errors import FacerecError, Transient
 from facerec.settings import Settings
@@ -32,22 +32,126 @@ _STYLES = {
     Phase.STOPPING: "dim",
     Phase.STOPPED: "dim",
 }
+_RECENT_SECONDS = 3600.0
+"""How far back the latest record is looked for; at zero instances none is written."""
+T = TypeVar("T")
 
 
-def rendered(seen: FleetStatus) -> RenderableType:
-    """The whole status."""
+@dataclass(frozen=True, slots=True)
+class InstanceStatus:
+    """One instance; what is not known is absent. `since` is in seconds since the epoch."""
+
+    number: int
+    instance_id: str | None
+    phase: Phase
+    power: Power
+    since: float
+    held: int | None
+    idle_seconds: float | None
+    tasks_done: int | None
+    spot: bool
+    outdated: bool
+    impaired: bool
+
+    @classmethod
+    def of(cls, instance: Instance, limits: Limits, now: float) -> "InstanceStatus":
+        """Take what is known of the instance."""
+        worker = instance.worker
+        idle_since = None if worker is None else worker.idle_since
+        return cls(
+            number=instance.number,
+            instance_id=instance.instance_id,
+            phase=phase(instance, limits, now),
+            power=instance.power,
+            since=instance.since,
+            held=None if worker is None else worker.held,
+            idle_seconds=None if idle_since is None else max(0.0, now - idle_since),
+            tasks_done=None if worker is None else worker.tasks_done,
+            spot=instance.spot,
+            outdated=instance.outdated,
+            impaired=instance.impaired,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class FleetStatus:
+    """Queue, fleet and autoscaler; each may be unreadable while the others are readable."""
+
+    at: float
+    queue: QueueDepth | Unreadable
+    instances: tuple[InstanceStatus, ...] | Unreadable
+    lease_holder: str | Unreadable | None
+    last: Record | Unreadable | None
+    """The latest record of the last hour."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything could be read."""
+        return not any(isinstance(v, Unreadable) for v in (self.queue, self.instances, self.lease_holder, self.last))
+
+    def as_json(self) -> dict[str, Any]:
+        """Return plain values; what could not be read is `{"unreadable": reason}`."""
+        names = ("at", "queue", "instances", "lease_holder", "last")
+        return {name: _plain(getattr(self, name)) for name in names}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Unreadable):
+        return {"unreadable": value.reason}
+    if isinstance(value, tuple):
+        return [asdict(one) for one in value]
+    return asdict(value) if isinstance(value, QueueDepth | Record) else value
+
+
+def _read(reading: Callable[[], T]) -> T | Unreadable:
+    try:
+        return reading()
+    except FacerecError as exc:
+        return Unreadable(str(exc))
+
+
+def make_reader(settings: Settings) -> Callable[[], FleetStatus]:
+    """Make a function that reads the status; it can be called again and again."""
+    from autoscale import process
+    from autoscale.aws.lease import lease_owner
+    from facerec.bootstrap import clients, worker_reports
+
+    # This process never holds the lease, and only reads.
+    fleet = process.make_fleet(settings, process.make_lease(settings), worker_reports(settings))
+    backlog, history = process.make_backlog(settings), process.make_history(settings)
+    limits = process.make_policy(settings.autoscale).limits
+
+    def read() -> FleetStatus:
+        now = time.time()
+        instances = _read(fleet.instances)
+        recent = _read(lambda: history.records(now - _RECENT_SECONDS))
+        return FleetStatus(
+            at=now,
+            queue=_read(backlog.depth),
+            instances=instances
+            if isinstance(instances, Unreadable)
+            else tuple(InstanceStatus.of(one, limits, now) for one in instances),
+            lease_holder=_read(lambda: lease_owner(clients(settings), settings.fleet_table)),
+            last=recent if isinstance(recent, Unreadable) else next(reversed(recent), None),
+        )
+
+    return read
+
+
+def status_table(status: FleetStatus) -> RenderableType:
+    """Render the whole status."""
     facts = Table.grid(padding=(0, 2))
-    facts.add_row("[bold]queue", _queue(seen))
-    facts.add_row("[bold]autoscaler", _autoscaler(seen))
-    facts.add_row("[bold]decision", _decision(seen))
-    facts.add_row("[bold]fleet", _fleet(seen))
-    if isinstance(seen.instances, Unreadable) or not seen.instances:
+    facts.add_row("[bold]queue", _readable(status.queue, _queue))
+    facts.add_row("[bold]autoscaler", _readable(status.lease_holder, _autoscaler))
+    facts.add_row("[bold]decision", _readable(status.last, lambda last: _decision(last, status.at)))
+    facts.add_row("[bold]fleet", _readable(status.instances, _phases))
+    if isinstance(status.instances, Unreadable) or not status.instances:
         return facts
-    return Group(facts, "", _instances(seen.instances, seen.at))
+    return Group(facts, "", _instances(status.instances, status.at))
 
 
-def listed(records: Sequence[Record]) -> RenderableType:
-    """One row a record; times are UTC."""
+def history_table(records: Sequence[Record]) -> RenderableType:
+    """Render one row for each record; times are UTC."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("time (UTC)", no_wrap=True)
     for name in ("visible", "flight", "needed", "boot", "serve", "drain", "stop"):
@@ -61,37 +165,31 @@ def listed(records: Sequence[Record]) -> RenderableType:
     return table
 
 
-def _queue(seen: FleetStatus) -> Text:
-    if isinstance(seen.queue, Unreadable):
-        return _unreadable(seen.queue)
-    depth = seen.queue
+def _readable(value: T | Unreadable, text: Callable[[T], Text]) -> Text:
+    return Text(f"unreadable: {value.reason}", style="bold red") if isinstance(value, Unreadable) else text(value)
+
+
+def _queue(depth: QueueDepth) -> Text:
     age = "" if depth.oldest_age_seconds is None else f", the oldest waits for {duration(depth.oldest_age_seconds)}"
     return Text(f"{depth.visible} visible, {depth.in_flight} in flight, {depth.delayed} delayed{age}")
 
 
-def _autoscaler(seen: FleetStatus) -> Text:
-    if isinstance(seen.lease_holder, Unreadable):
-        return _unreadable(seen.lease_holder)
-    if seen.lease_holder is None:
+def _autoscaler(lease_holder: str | None) -> Text:
+    if lease_holder is None:
         return Text("none is active: nobody holds the lease", style="bold red")
-    host, _, process = seen.lease_holder.partition("/")
+    host, _, process = lease_holder.partition("/")
     return Text(f"{host} ({process[:8]}) holds the lease")
 
 
-def _decision(seen: FleetStatus) -> Text:
-    if isinstance(seen.last, Unreadable):
-        return _unreadable(seen.last)
-    if seen.last is None:
-        return Text(f"nothing recorded for {duration(RECENT_SECONDS)}", style="dim")
-    ago = duration(seen.at - seen.last.at)
-    done = f" → {seen.last.actions}" if seen.last.actions else ""
-    return Text(f"{seen.last.needed} needed: {seen.last.reason}{done} ({ago} ago)")
+def _decision(last: Record | None, now: float) -> Text:
+    if last is None:
+        return Text(f"nothing recorded for {duration(_RECENT_SECONDS)}", style="dim")
+    done = f" → {last.actions}" if last.actions else ""
+    return Text(f"{last.needed} needed: {last.reason}{done} ({duration(now - last.at)} ago)")
 
 
-def _fleet(seen: FleetStatus) -> Text:
-    if isinstance(seen.instances, Unreadable):
-        return _unreadable(seen.instances)
-    phases = [one.phase for one in seen.instances]
+def _phases(instances: Sequence[InstanceStatus]) -> Text:
+    phases = [one.phase for one in instances]
     parts = [(f"{phases.count(name)} {name}", _STYLES[name]) for name in Phase if name in phases]
     if not any(name in ACTIVE for name in phases):
         parts.insert(0, ("no instance runs", ""))
@@ -100,11 +198,9 @@ def _fleet(seen: FleetStatus) -> Text:
 
 def _instances(instances: Sequence[InstanceStatus], now: float) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for name, right in (("#", 1), ("instance", 0), ("phase", 0), ("power", 0), ("since", 1)):
-        table.add_column(name, justify="right" if right else "left")
-    for name in ("held", "idle", "tasks done"):
-        table.add_column(name, justify="right")
-    table.add_column("notes")
+    right = {"#", "since", "held", "idle", "tasks done"}
+    for name in ("#", "instance", "phase", "power", "since", "held", "idle", "tasks done", "notes"):
+        table.add_column(name, justify="right" if name in right else "left")
     for one in instances:
         notes = [name for name in ("spot", "outdated", "impaired") if getattr(one, name)]
         table.add_row(
@@ -113,37 +209,12 @@ def _instances(instances: Sequence[InstanceStatus], now: float) -> Table:
             Text(one.phase, _STYLES[one.phase]),
             one.power,
             duration(now - one.since),
-            _known(one.held),
+            "-" if one.held is None else str(one.held),
             "-" if one.idle_seconds is None else duration(one.idle_seconds),
-            _known(one.tasks_done),
+            "-" if one.tasks_done is None else str(one.tasks_done),
             ", ".join(notes),
         )
     return table
-
-
-def _known(count: int | None) -> str:
-    return "-" if count is None else str(count)
-
-
-def _unreadable(value: Unreadable) -> Text:
-    return Text(f"unreadable: {value.reason}", style="bold red")
-
-
-@click.command("user-data")
-def user_data() -> None:
-    """Print the user data of the app tier's EC2 instances, as `facerec provision` puts it into the launch template.
-
-    It holds the settings of this deployment that a worker reads, a boot script and a systemd unit.
-
-    \b
-    Examples:
-      facerec fleet user-data
-      facerec fleet user-data > user-data.yaml && cloud-init schema --config-file user-data.yaml
-      FACEREC_INSTANCES__PACKAGE=s3://my-bucket/facerec-1.0-py3-none-any.whl facerec fleet user-data
-    """  # noqa: D301 - \b is click's mark for a block that is not wrapped
-    from facerec.provision import user_data
-
-    click.echo(user_data.user_data(Settings.load()), nl=False)
 
 
 @click.group("fleet")
@@ -157,17 +228,33 @@ def command() -> None:
     """  # noqa: D301 - \b is click's mark for a block that is not wrapped
 
 
-command.add_command(user_data)
 _format = click.option(
     "--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True, help="What to print."
 )
 
 
+@command.command("user-data")
+def user_data() -> None:
+    """Print the user data of the app tier's EC2 instances, as `facerec provision` puts it into the launch template.
+
+    It holds the settings of this deployment that a worker reads, a boot script and a systemd unit.
+
+    \b
+    Examples:
+      facerec fleet user-data
+      facerec fleet user-data > user-data.yaml && cloud-init schema --config-file user-data.yaml
+      FACEREC_INSTANCES__PACKAGE=s3://my-bucket/facerec-1.0-py3-none-any.whl facerec fleet user-data
+    """  # noqa: D301 - as above
+    from facerec.provision import user_data
+
+    click.echo(user_data.user_data(Settings.load()), nl=False)
+
+
 @command.command("status")
-@click.option("--watch", is_flag=True, help="Show it anew every second, until Ctrl-C.")
+@click.option("--watch", is_flag=True, help="Show it again every second, until Ctrl-C.")
 @_format
 def status(watch: bool, form: str) -> None:  # noqa: FBT001 - click passes by name
-    """Show queue, autoscaler and every instance; exit status 1 when something could not be read.
+    """Show queue, autoscaler and every instance; exit status 1 if something could not be read.
 
     \b
     Examples:
@@ -177,47 +264,30 @@ def status(watch: bool, form: str) -> None:  # noqa: FBT001 - click passes by na
     """  # noqa: D301 - as above
     from rich.live import Live
 
-    look = _looking(Settings.load())
+    from facerec.observability.logs import configure_logging
+
+    settings = Settings.load()
+    # Failures are shown in the table; log lines beside it would disturb it.
+    configure_logging(LogSettings(level="error", format=settings.log.format), process="fleet")
+    read = make_reader(settings)
     if not watch:
-        seen = look()
+        seen = read()
         if form == "json":
             click.echo(json.dumps(seen.as_json()))
         else:
-            console().print(rendered(seen))
-        if not seen.whole:
+            console().print(status_table(seen))
+        if not seen.complete:
             raise Transient("something could not be read; see above")
         return
     with suppress(KeyboardInterrupt):
         if form == "json":
             while True:
-                click.echo(json.dumps(look().as_json()))
+                click.echo(json.dumps(read().as_json()))
                 time.sleep(1)
-        with Live(rendered(look()), auto_refresh=False, console=console(), screen=sys.stdout.isatty()) as live:
+        with Live(status_table(read()), auto_refresh=False, console=console(), screen=sys.stdout.isatty()) as live:
             while True:
                 time.sleep(1)
-                live.update(rendered(look()), refresh=True)
-
-
-def _looking(settings: Settings) -> Callable[[], FleetStatus]:
-    """A look at the fleet, which can be repeated."""
-    from autoscale import process
-    from autoscale.aws.lease import lease_owner
-    from autoscale.process import policy_of
-    from autoscale.status import status as status_of
-    from facerec.bootstrap import clients, worker_reports
-    from facerec.observability.logs import configure_logging
-
-    # What fails is shown in its place; warnings beside it would tear the picture.
-    configure_logging(LogSettings(level="error", format=settings.log.format), process="fleet")
-    # The lease is never taken, so that the fleet is only looked at.
-    fleet = process.make_fleet(settings, process.make_lease(settings), worker_reports(settings))
-    backlog, chronicle = process.make_backlog(settings), process.make_chronicle(settings)
-    limits = policy_of(settings.autoscale).limits
-
-    def owner() -> str | None:
-        return lease_owner(clients(settings), settings.fleet_table)
-
-    return lambda: status_of(backlog, fleet, chronicle, owner, limits, time.time())
+                live.update(status_table(read()), refresh=True)
 
 
 @command.command("history")
@@ -225,7 +295,7 @@ def _looking(settings: Settings) -> Callable[[], FleetStatus]:
 @click.option("--plot", type=PictureFile(), help="Draw it into this PNG file instead.")
 @_format
 def history(since: timedelta, plot: Path | None, form: str) -> None:
-    """Show backlog and fleet over time, and what was done for which reason. Records are kept for a week.
+    """Show backlog and fleet over time, every action and its reason. Records are kept for a week.
 
     \b
     Examples:
@@ -236,15 +306,15 @@ def history(since: timedelta, plot: Path | None, form: str) -> None:
     from autoscale import process
 
     now = time.time()
-    records = process.make_chronicle(Settings.load()).records(now - since.total_seconds())
+    records = process.make_history(Settings.load()).records(now - since.total_seconds())
     if plot is not None:
         if not records:
             raise FacerecError("there is nothing to plot: no autoscaler has recorded anything since then")
-        from autoscale.commands.fleet_plot import draw
+        from autoscale.commands.plots import plot_history
 
-        draw(records, plot, until=now)
+        plot_history(records, plot, until=now)
         click.echo(f"{len(records)} records drawn into {plot}")
     elif form == "json":
         click.echo(json.dumps([asdict(record) for record in records], indent=2))
     else:
-        console().print(listed(records))
+        console().print(history_table(records))

@@ -1,4 +1,4 @@
-"""`facerec simulate`: what a policy would do about a load, without AWS."""
+"""`facerec simulate`: how scaling policies handle a load, without AWS."""
 
 import json
 from dataclasses import replace
@@ -6,20 +6,14 @@ from pathlib import Path
 
 import click
 
-from autoscale.controller import Priors
 from autoscale.simulator.run import POLICIES, Run, simulate
 from autoscale.simulator.scenario import Load, Scenarios, recorded
 from facerec.commands.terminal import PictureFile
 from facerec.errors import ConfigurationError
 from facerec.settings import Settings
 
-# Told apart by colour-blind readers too (Okabe and Ito), and by their strokes.
-"""Of the latencies: each one's 95th percentile is drawn."""
-"""Of more requests than that, only the percentiles are drawn."""
-
-
 _MOMENTS = 1000
-"""Points of the plot."""
+"""Points of a plot."""
 
 
 @click.command("simulate")
@@ -40,7 +34,7 @@ _MOMENTS = 1000
 @click.option("--cooldown", type=click.FloatRange(min=0), help="Ours  [FACEREC_AUTOSCALE__COOLDOWN_SECONDS].")
 @click.option("--boot", type=click.FloatRange(min=1), help="Mean seconds from a launch to the first task.")
 @click.option("--service", type=click.FloatRange(min=0.001), help="Mean seconds of an engine for a request.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Another one is another day.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Another seed draws other times.")
 @click.option("--plot", type=PictureFile(), help="Write a picture there.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def command(
@@ -59,8 +53,8 @@ def command(
     """Run TRACE through the autoscaler and through published rules, in simulated time.
 
     TRACE is a name out of autoscale/simulator/scenarios.toml (without TRACE they are listed), or a file with an arrival
-    time in seconds on each line. Our policy is the very code that runs in production, with the settings of
-    FACEREC_AUTOSCALE__*; --boot and --service set what is simulated, which our controller has to find out.
+    time in seconds on each line. Our policy is the code that runs in production, with the settings of
+    FACEREC_AUTOSCALE__*; --boot and --service set the simulated times, which our controller has to measure.
 
     \b
     Examples:
@@ -70,7 +64,7 @@ def command(
       facerec simulate spikes --cooldown 20 --target 5 --max-instances 30
       facerec simulate arrivals.csv --boot 90 --service 0.5 --json
     """  # noqa: D301 - \b is click's mark for a block that is not wrapped
-    from autoscale.process import policy_of
+    from autoscale.process import make_policy, make_priors
 
     scenarios = Scenarios.load()
     if trace is None:
@@ -84,7 +78,7 @@ def command(
     settings = Settings.load().autoscale
     # The baselines keep as many stopped instances as ours.
     environment = replace(environment, warm_pool_max=settings.warm_pool_max)
-    policy = policy_of(settings)
+    policy = make_policy(settings)
     policy = replace(
         policy,
         min_instances=policy.min_instances if min_instances is None else min_instances,
@@ -96,15 +90,15 @@ def command(
         raise ConfigurationError(
             f"--min-instances {policy.min_instances} must not exceed --max-instances {policy.max_instances}"
         )
-    priors = Priors(settings.boot_prior_seconds, settings.start_prior_seconds, settings.service_prior_seconds)
+    priors = make_priors(settings)
     drawn = _load(trace, scenarios).trace(environment, seed)
     watch = drawn.duration_seconds / _MOMENTS if plot is not None else None
     names = POLICIES if policies == "all" else (policies,)
     runs = {name: simulate(drawn, environment, name, policy, seed, priors, watch) for name in names}
     if plot is not None:
-        from autoscale.commands.simulation_plot import draw
+        from autoscale.commands.plots import plot_simulation
 
-        draw(plot, drawn, runs, policy)
+        plot_simulation(plot, drawn, runs, policy)
     if as_json:
         click.echo(json.dumps({name: run.outcome.to_json() for name, run in runs.items()}, indent=2))
     else:
@@ -141,16 +135,16 @@ def _print(title: str, runs: dict[str, Run]) -> None:
     for heading in ("p50 s", "p95 s", "p99 s", "inst. s", "$/1000", "most", "over", "lost"):
         table.add_column(heading, justify="right", no_wrap=True)
     for name, run in runs.items():
-        told = run.outcome
+        outcome = run.outcome
         table.add_row(
             name,
-            f"{told.p50_s:.2f}",
-            f"{told.p95_s:.2f}",
-            f"{told.p99_s:.2f}",
-            f"{told.instance_seconds:,.0f}",
-            f"{told.cost_per_1000:.4f}",
-            str(told.max_instances),
-            f"{told.over_cap:g}",
-            str(told.lost),
+            f"{outcome.p50_s:.2f}",
+            f"{outcome.p95_s:.2f}",
+            f"{outcome.p99_s:.2f}",
+            f"{outcome.instance_seconds:,.0f}",
+            f"{outcome.cost_per_1000:.4f}",
+            str(outcome.max_instances),
+            f"{outcome.over_cap:g}",
+            str(outcome.lost),
         )
     Console().print(table)

@@ -1,18 +1,17 @@
-"""The simulated EC2: instances, what becomes of orders, and the bill."""
+"""The simulated EC2: instances, orders, and the bill."""
 
 import math
 from collections.abc import Iterable, Sequence
 from random import Random
 
 from autoscale.observation import Instance, Power
-from autoscale.simulator.machine import Machine
-from autoscale.simulator.queue import Events, Queue
 from autoscale.simulator.scenario import Environment
+from autoscale.simulator.workers import Events, Machine, Queue
 from facerec.messages import WorkerState
 
 
 class SimulatedFleet:
-    """Carries out orders as EC2 and the workers would; the cap is watched, not kept: that is the policy's business."""
+    """Carries out orders as EC2 and the workers would; it measures the cap, and the policies keep it."""
 
     def __init__(
         self,
@@ -33,12 +32,12 @@ class SimulatedFleet:
         self.disk_seconds = 0.0
         self.launches = 0
         self.health_check_seconds: float | None = None
-        """After it EC2 terminates an instance that has died, for policies that leave that to EC2."""
+        """After so long EC2 terminates an instance that has died, for policies that rely on EC2 for it."""
         self._events, self._queue, self._environment = events, queue, environment
         self._services = services
-        # Streams of their own, so that the n-th launch takes equally long under every policy.
+        # One stream each, so that the n-th launch takes equally long under every policy.
         self._boots, self._starts, self._deaths = (
-            Random(f"{seed} {name}")  # noqa: S311 - to be repeated, not to be secret
+            Random(f"{seed} {name}")  # noqa: S311 - repeatable, not secret
             for name in ("boots", "starts", "deaths")
         )
         self._active_since = 0.0
@@ -51,11 +50,11 @@ class SimulatedFleet:
 
     @property
     def staying(self) -> list[Machine]:
-        """Pending and running instances that were not asked to leave."""
+        """Pending and running instances without an order to drain."""
         return [machine for machine in self.machines.values() if machine.active and not machine.leaving]
 
     def observed(self) -> tuple[Instance, ...]:
-        """What the controller sees, sorted by number."""
+        """Return what the controller sees, sorted by number."""
         return tuple(machine.observed() for machine in sorted(self.machines.values(), key=lambda one: one.number))
 
     def launch(self, numbers: Iterable[int]) -> None:
@@ -74,31 +73,31 @@ class SimulatedFleet:
             self._boot(machine, self._environment.start.draw(self._starts), 0.0)
 
     def drain(self, instance_ids: Iterable[str]) -> None:
-        """Ask workers to take no more tasks."""
+        """Order workers to take no more tasks."""
         for name in instance_ids:
             self.machines[name].drain_ordered_at = self._events.now
-            self._tell(self.machines[name])
+            self._send_order(self.machines[name])
 
     def resume(self, instance_ids: Iterable[str]) -> None:
         """Take the order to drain back."""
         for name in instance_ids:
             self.machines[name].drain_ordered_at = None
-            self._tell(self.machines[name])
+            self._send_order(self.machines[name])
 
     def stop(self, instance_ids: Iterable[str]) -> None:
-        """Stop instances, to be started again."""
+        """Stop instances into the warm pool."""
         for name in instance_ids:
             self._end(self.machines[name], Power.STOPPING)
 
     def terminate(self, instance_ids: Iterable[str]) -> None:
-        """End instances for good."""
+        """Terminate instances."""
         for name in instance_ids:
             self._end(self.machines[name], Power.SHUTTING_DOWN)
 
     def resize(self, size: int) -> None:
-        """What a scaling group does: start stopped instances and launch others, or drain the newest.
+        """Act as a scaling group: start stopped instances and launch others, or drain the newest.
 
-        Within the cap, which counts also those that still drain.
+        The cap counts draining instances, too.
         """
         staying = self.staying
         missing = min(size, self.max_instances) - len(staying)
@@ -117,7 +116,7 @@ class SimulatedFleet:
             self.retire(machine)
 
     def retire(self, machine: Machine) -> None:
-        """Drain it, then stop it into the warm pool, or terminate it where that is full."""
+        """Drain it, then stop it into the warm pool, or terminate it if the pool is full."""
         if machine.state is None or (machine.state is WorkerState.READY and not machine.held):
             self._dismiss(machine)
             return
@@ -125,7 +124,7 @@ class SimulatedFleet:
         self.drain([machine.instance_id])
 
     def close(self) -> None:
-        """The simulation is over: bill what still runs."""
+        """End the simulation: bill what still runs."""
         self._count(0)
         for machine in self.machines.values():
             self._bill(machine)
@@ -165,14 +164,14 @@ class SimulatedFleet:
         if machine.life == life:
             self._end(machine, Power.SHUTTING_DOWN)
 
-    def _tell(self, machine: Machine) -> None:
+    def _send_order(self, machine: Machine) -> None:
         life = machine.life
 
-        def heed() -> None:
+        def arrive() -> None:
             if machine.life == life:
-                machine.heed()
+                machine.read_order()
 
-        self._events.after(self._environment.order_seconds, heed)
+        self._events.after(self._environment.order_seconds, arrive)
 
     def _end(self, machine: Machine, power: Power) -> None:
         if machine.power is power:
@@ -207,7 +206,7 @@ class SimulatedFleet:
         self.most_active = max(self.most_active, self.active)
 
     def _throttled_seconds(self) -> float:
-        """How long EC2's token bucket makes a launch wait."""
+        """Return how long EC2's token bucket makes a launch wait."""
         environment, now = self._environment, self._events.now
         if environment.launches_per_second is None:
             return 0.0

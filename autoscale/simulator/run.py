@@ -8,19 +8,19 @@ from autoscale.controller import Priors
 from autoscale.observation import Power
 from autoscale.policy import Policy
 from autoscale.simulator.fleet import SimulatedFleet
-from autoscale.simulator.queue import Events, Queue
 from autoscale.simulator.scalers import Keda, Naive, Ours, Scaler, TargetTracking, World
 from autoscale.simulator.scenario import Environment, Trace
+from autoscale.simulator.workers import Events, Queue
 from facerec.messages import WorkerState
 
 POLICIES = ("ours", "naive", "keda", "target-tracking")
-_PATIENCE_SECONDS = 6 * 3600.0
+_LOST_AFTER_SECONDS = 6 * 3600.0
 """A task that is not done so long after the end of the trace is lost."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a run came to; latencies from the request's coming to its answer."""
+    """The figures of a run; latencies are from a request's arrival to its answer."""
 
     requests: int
     p50_s: float
@@ -40,13 +40,13 @@ class Outcome:
     redelivered: int
 
     def to_json(self) -> dict[str, float]:
-        """Rounded figures."""
+        """Return rounded figures."""
         return {name: round(value, 6 if name == "cost_per_1000" else 3) for name, value in asdict(self).items()}
 
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """The state at one time, for people to look at."""
+    """The state at one moment, for plots."""
 
     at: float
     visible: int
@@ -59,11 +59,11 @@ class Moment:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run with all that can be drawn of it."""
+    """A run with all that plots need."""
 
     outcome: Outcome
     latencies: list[float]
-    """In the order of the arrivals; infinite for what is lost."""
+    """In the order of the arrivals; infinite for a lost request."""
     moments: list[Moment]
 
 
@@ -78,10 +78,11 @@ def simulate(
 ) -> Run:
     """Run a trace under one of `POLICIES`; the same arguments give the same run.
 
-    `policy` bounds every policy by its `max_instances`; the rest of it is ours. With `watch_seconds`, moments are kept.
+    `max_instances` of `policy` caps every policy; its other fields are for ours. `watch_seconds` is the interval of the
+    moments; without it there are none.
     """
     name = f"{trace.name} {seed}"
-    random = Random(f"{name} world")  # noqa: S311 - to be repeated, not to be secret
+    random = Random(f"{name} world")  # noqa: S311 - repeatable, not secret
     events = Events()
     queue = Queue(events, environment.visibility_seconds, environment.counts_refresh_seconds, random)
     fleet = SimulatedFleet(events, queue, environment, trace.services, policy.max_instances, name)
@@ -100,7 +101,7 @@ def simulate(
 
 
 def _go(events: Events, queue: Queue, trace: Trace) -> list[float]:
-    """Let it happen, until the trace is over and all is done; returns when each task was."""
+    """Run until the trace is over and every task is done; returns when each task was done."""
     answered = [inf] * len(trace.arrivals)
     open_tasks = len(answered)
 
@@ -119,7 +120,7 @@ def _go(events: Events, queue: Queue, trace: Trace) -> list[float]:
         queue.put(task)
     while events.next_at <= trace.duration_seconds:
         events.step()
-    while open_tasks and events.now < trace.duration_seconds + _PATIENCE_SECONDS:
+    while open_tasks and events.now < trace.duration_seconds + _LOST_AFTER_SECONDS:
         events.step()
     events.now = max(events.now, trace.duration_seconds)
     return answered
@@ -180,5 +181,5 @@ def _outcome(
 
 
 def percentile(ordered: list[float], share: float) -> float:
-    """The nearest rank: the least value that `share` percent do not exceed."""
+    """Return the nearest rank: the least value that `share` percent do not exceed."""
     return ordered[max(0, ceil(len(ordered) * share / 100) - 1)] if ordered else 0.0

@@ -1,4 +1,4 @@
-"""What decides in a simulation: our controller, and the port that the baselines share with it."""
+"""The scalers of a simulation: our controller and three published rules."""
 
 import math
 from collections import deque
@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from autoscale.controller import Controller, Priors
-from autoscale.observation import Observation
+from autoscale.observation import Reading
 from autoscale.policy import Decision, Policy
 from autoscale.simulator.fleet import SimulatedFleet
-from autoscale.simulator.queue import Events, Queue
+from autoscale.simulator.workers import Events, Queue
 
 Loop = tuple[float, Callable[[], None]]
-"""Something to be done every so many seconds."""
+"""A call and its interval in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """What a scaler sees and acts on."""
+    """What a scaler reads and changes."""
 
     events: Events
     queue: Queue
@@ -33,11 +33,11 @@ class Scaler(Protocol):
         """How many instances it wants at the moment."""
 
     def loops(self) -> Sequence[Loop]:
-        """What it does, and how often; each begins at a moment by chance."""
+        """Return its calls and their intervals; each begins at a random moment."""
 
 
 class Ours:
-    """The production controller, once a second, on what lags as it does there."""
+    """The production controller, once a second; its readings lag as in production."""
 
     def __init__(self, world: World, policy: Policy, priors: Priors) -> None:
         self.controller = Controller(policy, priors)
@@ -45,13 +45,12 @@ class Ours:
         self._world = world
 
     def loops(self) -> Sequence[Loop]:
-        """The reconciler's interval."""
+        """Return the round and the reconciler's interval."""
         return [(1.0, self._step)]
 
     def _step(self) -> None:
         fleet = self._world.fleet
-        observation = Observation(self._world.queue.counts, fleet.observed())
-        decision = self.controller.step(observation, self._world.events.now)
+        decision = self.controller.step(Reading(self._world.queue.counts, fleet.observed()), self._world.events.now)
         if not isinstance(decision, Decision):
             return
         self.desired = decision.needed
@@ -64,11 +63,11 @@ class Ours:
 
 
 class Naive:
-    """One instance for each visible message up to the cap, looked at every two seconds; instances end themselves.
+    """One instance for each visible message up to the cap, checked every two seconds; idle instances end.
 
-    An instance ends itself when a long poll of the longest possible time comes back empty: 20 s, WaitTimeSeconds of
-    https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_ReceiveMessage.html . With shorter ones it
-    would lose its instances in every lull.
+    An instance ends when the longest possible long poll is empty: 20 s, WaitTimeSeconds of
+    https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_ReceiveMessage.html . With shorter polls
+    the fleet would end in every short pause of the load.
     """
 
     def __init__(self, world: World, interval_seconds: float = 2.0, idle_seconds: float = 20.0) -> None:
@@ -77,7 +76,7 @@ class Naive:
         self._interval_seconds, self._idle_seconds = interval_seconds, idle_seconds
 
     def loops(self) -> Sequence[Loop]:
-        """The look at the queue; idle instances are looked at in the same round."""
+        """Return the check of queue and idle instances."""
         return [(self._interval_seconds, self._step)]
 
     def _step(self) -> None:
@@ -108,7 +107,7 @@ class Keda:
         self._added: deque[tuple[float, int]] = deque()
 
     def loops(self) -> Sequence[Loop]:
-        """KEDA's operator, and the autoscaler."""
+        """Return the polls of KEDA's operator, and the rounds of the autoscaler."""
         return [(self.polling_seconds, self._poll), (self.sync_seconds, self._sync)]
 
     def _poll(self) -> None:
@@ -130,13 +129,13 @@ class Keda:
         self._world.fleet.resize(self.desired)
 
     def recommendation(self, messages: int, replicas: int) -> int:
-        """Replicas for an average of `queue_length` messages."""
+        """Return the replicas for an average of `queue_length` messages."""
         if abs(messages / (self.queue_length * replicas) - 1) <= self.tolerance:
             return replicas
         return min(max(1, math.ceil(messages / self.queue_length)), self._world.fleet.max_instances)
 
     def stabilised(self, recommended: int, now: float) -> int:
-        """The recommendation within the behaviour's bounds, which it is remembered for."""
+        """Return the recommendation within the bounds of the scaling behaviour."""
         self._recommended.append((now, recommended))
         while now - self._recommended[0][0] > self.stabilisation_seconds:
             self._recommended.popleft()
@@ -169,7 +168,7 @@ class TargetTracking:
         world.fleet.resize(self.desired)
 
     def loops(self) -> Sequence[Loop]:
-        """The metric and its alarms; the group itself replaces at once who is missing."""
+        """Return the metric's alarms, and the group's replacement of missing instances."""
         return [(self.period_seconds, self._step), (5.0, self._keep)]
 
     def _keep(self) -> None:
@@ -184,7 +183,7 @@ class TargetTracking:
         self._world.fleet.resize(self.desired)
 
     def capacity(self, backlog: int, in_service: int, now: float) -> int:
-        """The group's size after one more datapoint."""
+        """Return the group's size after one more datapoint."""
         self._metric.append(backlog / in_service)
         latest = list(self._metric)
         if len(latest) >= self.high_datapoints and min(latest[-self.high_datapoints :]) > self._target:

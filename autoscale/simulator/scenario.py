@@ -13,7 +13,7 @@ from facerec.errors import ConfigurationError
 
 _BURST_SPREAD_SECONDS = 2.0
 _TAIL_SECONDS = 600.0
-"""How long a trace from a file goes on after its last arrival."""
+"""How long a trace from a file lasts after its last arrival."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,13 +24,13 @@ class LogNormal:
     sigma: float
 
     def draw(self, random: Random) -> float:
-        """One time."""
+        """Draw one time."""
         return random.lognormvariate(math.log(self.mean) - self.sigma**2 / 2, self.sigma)
 
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """How instances, queue and bill behave; the same for every policy. `scenarios.toml` says where it comes from."""
+    """How instances, queue and bill behave, for every policy; `scenarios.toml` names the sources."""
 
     engines: int
     prefetch: int
@@ -49,7 +49,7 @@ class Environment:
     billed_least_seconds: float
     disk_price_per_hour: float
     launches_per_second: float | None = None
-    """What EC2 lets through once the first `launches_at_once` are used up; no limit when absent."""
+    """EC2's rate after the first `launches_at_once`; without it there is no limit."""
     launches_at_once: int = 5
 
     @property
@@ -60,7 +60,7 @@ class Environment:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """Arrival times in order, and how long each task keeps an engine busy: the same for every policy."""
+    """Sorted arrival times, and how long each task keeps an engine busy: the same for every policy."""
 
     name: str
     arrivals: list[float]
@@ -81,8 +81,8 @@ class Load:
     """Recorded ones."""
 
     def trace(self, environment: Environment, seed: int) -> Trace:
-        """The trace of a seed."""
-        random = Random(f"{self.name} {seed}")  # noqa: S311 - to be repeated, not to be secret
+        """Draw the trace of a seed."""
+        random = Random(f"{self.name} {seed}")  # noqa: S311 - repeatable, not secret
         arrivals = list(self.arrivals)
         for (start, low), (end, high) in zip(self.rate, self.rate[1:], strict=False):
             # Thinning (Lewis and Shedler 1979): candidates at the greatest rate, kept in proportion.

@@ -151,7 +151,7 @@ def test_a_silent_cloudwatch_leaves_the_depth_readable(own: Clients) -> None:
     with capture_logs() as logs:
         for clock[0] in (0.0, 61.0, 122.0):
             assert backlog.depth() == QueueDepth(0, 0, 0, None)
-    assert [line["event"] for line in logs] == ["reading_failed"]
+    assert [line["event"] for line in logs] == ["message_age_unreachable"]
 
 
 def test_dead_letters_are_counted_where_their_queue_is_known(own: Clients) -> None:
@@ -161,7 +161,7 @@ def test_dead_letters_are_counted_where_their_queue_is_known(own: Clients) -> No
     backlog = SqsBacklog(own, name, f"{name}-dlq", clock=lambda: clock[0])
     with capture_logs() as logs:
         assert backlog.depth() == QueueDepth(0, 0, 0)
-    assert [line["event"] for line in logs] == ["reading_failed"]
+    assert [line["event"] for line in logs] == ["dead_letter_queue_unreachable"]
     url = own.sqs.create_queue(QueueName=f"{name}-dlq", Attributes={"VisibilityTimeout": "600"})["QueueUrl"]
     for number in range(3):
         own.sqs.send_message(QueueUrl=url, MessageBody=f"failed {number}")

@@ -9,15 +9,23 @@ from typing import Any
 
 import pytest
 
-from autoscale.aws.fleet import UNSEEN_SECONDS
-from autoscale.aws.instances import LAG_SECONDS
-from autoscale.estimates import Estimates
-from autoscale.observation import Observation, Power, QueueDepth
-from autoscale.policy import Decision, Policy, decide
+from autoscale.aws.instances import LAG_SECONDS, UNSEEN_SECONDS
+from autoscale.observation import FleetByPhase, Observation, Power, QueueDepth
+from autoscale.policy import Decision, Estimates, Policy, decide
 from facerec.aws.clients import Clients
 from facerec.errors import ConfigurationError, FacerecError, LeaseLost, Throttled, Transient
 from tests.fakes.worker_reports import READY
-from tests.support.cloud import LEASE_KEY, Cloud, DocumentedLaunches, answer, held_again, nothing_shown, refusal, said
+from tests.support.cloud import (
+    LEASE_KEY,
+    Cloud,
+    DocumentedLaunches,
+    answer,
+    held_again,
+    nothing_shown,
+    refusal,
+    repaired,
+    said,
+)
 
 
 def crash_after(**_: Any) -> None:
@@ -30,8 +38,8 @@ def test_a_missing_name_is_given_by_the_next_controller(cloud: Cloud) -> None:
     with cloud.hooked("before-call.ec2.CreateTags", refusal("InvalidInstanceID.NotFound")):
         cloud.active().launch([1, 2])
     cloud.fleet(cloud.lease()).instances()
-    assert cloud.names() == ["", ""]  # without the lease it is only read
-    cloud.fleet(held_again(cloud)).instances()
+    assert cloud.names() == ["", ""]
+    repaired(cloud.fleet(held_again(cloud)))
     assert cloud.names() == ["app-tier-instance-1", "app-tier-instance-2"]
 
 
@@ -52,12 +60,15 @@ def test_a_crash_between_claim_and_launch_is_completed(cloud: Cloud) -> None:
     assert cloud.shown() == []
     (claimed,) = first.instances()
     assert (claimed.number, claimed.instance_id, claimed.power) == (1, None, Power.PENDING)
-    assert cloud.shown() == []  # without the lease it is only told
+    assert cloud.shown() == []
+    with pytest.raises(LeaseLost):
+        first.repair()
+    assert cloud.shown() == []
 
     repeated = []
     with cloud.hooked("before-call.ec2.RunInstances", lambda params, **_: repeated.append(params["body"])):
         second = cloud.active()
-        (completed,) = second.instances()
+        (completed,) = repaired(second)
         assert [one.instance_id for one in second.instances()] == [completed.instance_id]
     assert completed.instance_id == cloud.shown()[0]["InstanceId"]
     assert [body["ClientToken"] for body in repeated] == tokens
@@ -72,9 +83,9 @@ def test_a_crash_after_the_launch_finds_the_instance(cloud: Cloud) -> None:
     assert len(cloud.shown()) == 1
     with cloud.hooked("before-call.ec2.RunInstances", refusal("MustNotBeAsked")):
         (found,) = fleet.instances()
-        assert fleet.instances() == (found,)
+        assert repaired(fleet) == (found,)
     assert (found.number, found.instance_id) == (1, cloud.shown()[0]["InstanceId"])
-    assert cloud.claims()[0]["instance_id"]["S"] == found.instance_id
+    assert cloud.slots()[0]["instance_id"]["S"] == found.instance_id
     assert cloud.names() == ["app-tier-instance-1"]
 
 
@@ -92,7 +103,7 @@ def test_a_repeated_launch_is_answered_with_what_it_launched(cloud: Cloud, other
         cloud.hooked("before-call.ec2.RunInstances", ec2),
         cloud.hooked("before-call.ec2.DescribeInstances", nothing_shown),
     ):
-        found = fleet.instances()
+        found = repaired(fleet)
     assert [one.number for one in found] == [1, 2]
     assert sorted(str(one.instance_id) for one in found) == sorted(ec2.launched())
     assert len(ec2.bodies) == 2
@@ -110,15 +121,15 @@ def test_a_claim_that_stays_unseen_is_dropped(cloud: Cloud) -> None:
                 fleet.launch([2])
             for _ in range(2):
                 fleet = cloud.fleet(held_again(cloud))  # restarts do not matter
-                assert [(one.number, one.power) for one in fleet.instances()] == [
+                assert [(one.number, one.power) for one in repaired(fleet)] == [
                     (1, Power.PENDING),
                     (2, Power.PENDING),
                 ]
             cloud.time.ahead += UNSEEN_SECONDS - 5
             assert len(fleet.instances()) == 2
             cloud.time.ahead += 10
-            assert fleet.instances() == ()
-            assert cloud.claims() == []
+            assert repaired(fleet) == ()
+            assert cloud.slots() == []
 
 
 def test_what_ec2_has_forgotten_does_not_fill_the_cap(cloud: Cloud, other: Clients) -> None:
@@ -134,8 +145,8 @@ def test_what_ec2_has_forgotten_does_not_fill_the_cap(cloud: Cloud, other: Clien
         assert [one.number for one in late.instances()] == [1, 2]  # one reading may lack it by chance
         cloud.time.ahead += 6
         assert [one.number for one in fleet.instances()] == [1, 2]  # this one has seen both
-        assert [one.number for one in late.instances()] == [1]
-        assert len(cloud.claims()) == 1
+        assert [one.number for one in repaired(late)] == [1]
+        assert len(cloud.slots()) == 1
 
 
 def test_late_answers_never_make_the_fleet_smaller(cloud: Cloud) -> None:
@@ -145,7 +156,7 @@ def test_late_answers_never_make_the_fleet_smaller(cloud: Cloud) -> None:
         fleet.launch([1, 2])
         first = fleet.instances()
         assert [one.number for one in first] == [1, 2]
-        assert {one.instance_id for one in first} == {item["instance_id"]["S"] for item in cloud.claims()}
+        assert {one.instance_id for one in first} == {item["instance_id"]["S"] for item in cloud.slots()}
         assert {one.power for one in first} == {Power.PENDING}
         for one in first:
             cloud.reports.report(said(one, cloud.time.now()))
@@ -226,7 +237,8 @@ def test_who_falls_back_to_stopped_is_not_started_again(cloud: Cloud) -> None:
     assert (first.power, first.outdated) == (Power.STOPPED, True)
     assert (second.power, second.outdated) == (Power.STOPPED, False)
     nothing = Estimates(arrivals_per_second=0, service_seconds=1, boot_seconds=10, start_seconds=5, recent_peak=None)
-    decision = decide(Observation(QueueDepth(1000, 0), (first,)), nothing, Policy(), cloud.time.now())
+    by_phase = FleetByPhase.of((first,), Policy().limits, cloud.time.now())
+    decision = decide(Observation(QueueDepth(1000, 0), by_phase), nothing, Policy(), cloud.time.now())
     assert isinstance(decision, Decision)
     assert decision.start == ()
     assert decision.launch[0] == 2
@@ -303,7 +315,7 @@ def test_a_controller_that_is_succeeded_after_its_claim_launches_nothing(cloud: 
     with cloud.hooked("after-call.dynamodb.TransactWriteItems", stall), pytest.raises(LeaseLost):
         fleet.launch([1])
     assert cloud.shown() == []
-    assert [one.number for one in cloud.fleet(held_again(cloud)).instances()] == [1]
+    assert [one.number for one in repaired(cloud.fleet(held_again(cloud)))] == [1]
     assert len(cloud.shown()) == 1
 
 
@@ -368,10 +380,10 @@ def test_throttling_keeps_the_claim_and_its_token(cloud: Cloud) -> None:
     fleet, throttled = cloud.active(), refusal("RequestLimitExceeded", 503)
     with cloud.hooked("before-call.ec2.RunInstances", throttled), pytest.raises(Throttled):
         fleet.launch([1])
-    (token,) = {item["token"]["S"] for item in cloud.claims()}
-    (repeated,) = fleet.instances()
+    (token,) = {item["token"]["S"] for item in cloud.slots()}
+    (repeated,) = repaired(fleet)
     assert repeated.instance_id is not None
-    assert {item["token"]["S"] for item in cloud.claims()} == {token}
+    assert {item["token"]["S"] for item in cloud.slots()} == {token}
 
 
 def test_instances_without_a_claim_are_taken_in(cloud: Cloud) -> None:
@@ -379,12 +391,12 @@ def test_instances_without_a_claim_are_taken_in(cloud: Cloud) -> None:
     fleet = cloud.active()
     fleet.launch([1, 2, 3])
     ids = [one.instance_id for one in fleet.instances()]
-    for item in cloud.claims()[:2]:
+    for item in cloud.slots()[:2]:
         cloud.clients.dynamodb.delete_item(
             TableName=cloud.settings.fleet_table, Key={name: item[name] for name in ("kind", "item")}
         )
-    assert [(one.number, one.instance_id) for one in fleet.instances()] == list(zip((1, 2, 3), ids, strict=True))
-    assert len(cloud.claims()) == 3
+    assert [(one.number, one.instance_id) for one in repaired(fleet)] == list(zip((1, 2, 3), ids, strict=True))
+    assert len(cloud.slots()) == 3
     fleet.stop([str(ids[0])])
     assert fleet.instances()[0].power is Power.STOPPED
 
@@ -396,8 +408,8 @@ def test_an_instance_that_ended_itself_is_cleaned_up(cloud: Cloud) -> None:
     (instance,) = fleet.instances()
     cloud.reports.report(said(instance, cloud.time.now()))
     cloud.clients.ec2.terminate_instances(InstanceIds=[str(instance.instance_id)])
-    assert fleet.instances() == ()
-    assert cloud.claims() == []
+    assert repaired(fleet) == ()
+    assert cloud.slots() == []
     assert cloud.reports.registrations() == {}
 
 
@@ -406,10 +418,10 @@ def test_registrations_of_nobody_are_forgotten_in_the_end(cloud: Cloud) -> None:
     report = replace(READY, instance_id="i-gone", ready_at=cloud.time.now(), reported_at=cloud.time.now())
     cloud.reports.report(report)
     fleet = cloud.active()
-    fleet.instances()
+    repaired(fleet)
     assert set(cloud.reports.registrations()) == {"i-gone"}
     cloud.time.ahead += 700
-    fleet.instances()
+    repaired(fleet)
     assert cloud.reports.registrations() == {}
 
 
@@ -448,7 +460,7 @@ def test_controllers_that_fight_never_exceed_the_cap(cloud: Cloud, other: Client
             with contextlib.suppress(Transient):
                 if lease.hold():
                     rounds += 1
-                    there = fleet.instances()
+                    there = repaired(fleet)
                     numbers = {one.number for one in there}
                     fleet.launch([n for n in range(1, cap + 1) if n not in numbers][: cap - len(there)])
                     if there and chance.random() < 0.3:
@@ -464,7 +476,7 @@ def test_controllers_that_fight_never_exceed_the_cap(cloud: Cloud, other: Client
     ):
         assert sum(pool.map(control, range(3))) > 0
     with cloud.hooked("before-call.ec2.RunInstances", ec2):
-        last = cloud.fleet(held_again(cloud)).instances()
+        last = repaired(cloud.fleet(held_again(cloud)))
     assert 0 < most[0] <= cap
     assert len({one.number for one in last}) == len(last) <= cap
     assert {one["InstanceId"] for one in truth.shown()} == {one.instance_id for one in last}

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from autoscale import process
-from autoscale.aws.capacity_pools import REST_SECONDS
+from autoscale.aws.ec2 import REST_SECONDS
 from autoscale.observation import Power, QueueDepth
 from facerec.aws.clients import Clients
 from facerec.errors import ConfigurationError, InsufficientCapacity, LeaseLost
@@ -17,7 +17,7 @@ from facerec.settings import Settings
 from facerec.settings.resources import NameSettings
 from tests.fakes.fleet import a_record
 from tests.fakes.worker_reports import InMemoryWorkerReports
-from tests.support.cloud import Cloud, answer, described, held_again, made, nothing_shown, refusal
+from tests.support.cloud import Cloud, answer, described, held_again, made, nothing_shown, refusal, repaired
 from tests.support.emulated import EmulatedAws
 
 
@@ -98,7 +98,7 @@ def test_no_offer_left_names_what_was_tried(cloud: Cloud, code: str) -> None:
         assert words in str(found.value)
     with cloud.hooked("before-call.ec2.RunInstances", refusal("MustNotBeAsked")), pytest.raises(InsufficientCapacity):
         fleet.launch([1])
-    assert cloud.claims() == []
+    assert cloud.slots() == []
 
 
 def test_what_an_offer_does_not_give_is_asked_of_the_next(cloud: Cloud) -> None:
@@ -126,7 +126,7 @@ def test_a_wrong_setting_is_told_and_claims_nothing(cloud: Cloud) -> None:
     wrong = refusal("InvalidParameterValue")
     with cloud.hooked("before-call.ec2.RunInstances", wrong), pytest.raises(ConfigurationError):
         fleet.launch([1])
-    assert cloud.claims() == []
+    assert cloud.slots() == []
 
 
 def test_a_missing_launch_template_names_the_remedy(cloud: Cloud) -> None:
@@ -272,7 +272,7 @@ def test_names_are_given_by_and_by(ministack_clients: Clients) -> None:
         fleet.launch(list(range(1, 91)))
         assert len(named) == 20
         for total in (40, 60, 80, 90, 90):
-            fleet.instances()
+            repaired(fleet)
             assert len(named) == total
     assert {body["Tag.1.Value"] for body in named} == {f"app-tier-instance-{number}" for number in range(1, 91)}
 
@@ -307,8 +307,8 @@ def test_a_lost_table_is_written_anew_for_any_number_of_instances(cloud: Cloud) 
         cloud.hooked("before-call.ec2.DescribeInstances", lambda **_: answer({"Reservations": [reservation]})),
         cloud.hooked("before-call.ec2.CreateTags", lambda **_: answer({})),
     ):
-        assert [one.number for one in cloud.active().instances()] == list(range(1, 121))
-    assert len(cloud.claims()) == 120
+        assert [one.number for one in repaired(cloud.active())] == list(range(1, 121))
+    assert len(cloud.slots()) == 120
 
 
 def test_the_settings_wire_the_ports(emulator: EmulatedAws) -> None:
@@ -318,6 +318,6 @@ def test_the_settings_wire_the_ports(emulator: EmulatedAws) -> None:
     assert lease.hold()
     assert process.make_fleet(settings, lease, InMemoryWorkerReports()).instances() == ()
     assert process.make_backlog(settings).depth() == QueueDepth(0, 0, 0, dead_letters=0)
-    process.make_chronicle(settings).record(a_record(time.time()))
-    assert len(process.make_chronicle(settings).records(time.time() - 60)) == 1
+    process.make_history(settings).record(a_record(time.time()))
+    assert len(process.make_history(settings).records(time.time() - 60)) == 1
     lease.release()

@@ -69,8 +69,8 @@ class FakeLease:
 
 
 @dataclass
-class FakeChronicle:
-    """`Chronicle` in a list."""
+class FakeHistory:
+    """`History` in a list."""
 
     kept: list[Record] = field(default_factory=list)
 
@@ -150,6 +150,9 @@ class FakeFleet:
                 )
             )
         return tuple(found)
+
+    def repair(self) -> None:
+        self._check(writing=True)
 
     def launch(self, numbers: Sequence[int]) -> None:
         self._check(writing=True)

@@ -9,10 +9,9 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from autoscale.aws.capacity_pools import Offers
-from autoscale.aws.ec2 import Ec2
+from autoscale.aws.ec2 import CapacityPools, Ec2
 from autoscale.aws.fleet import Ec2Fleet
-from autoscale.aws.launches import Launches
+from autoscale.aws.launch_slots import LaunchSlots
 from autoscale.aws.lease import DynamoLease
 from autoscale.observation import Instance
 from facerec.aws.clients import Clients
@@ -63,10 +62,10 @@ class Cloud:
         """A controller's fleet."""
         return Ec2Fleet(
             Ec2(self.clients, self.settings),
-            Launches(self.clients, self.settings.fleet_table, lease),
+            LaunchSlots(self.clients, self.settings.fleet_table, lease),
             lease,
             self.reports,
-            Offers(self.settings.instances.types, self.settings.instances.subnet_ids, clock=self.time.clock),
+            CapacityPools(self.settings.instances.types, self.settings.instances.subnet_ids, clock=self.time.clock),
             now=self.time.now,
             clock=self.time.clock,
             **options,
@@ -91,8 +90,8 @@ class Cloud:
         tags = [{tag["Key"]: tag["Value"] for tag in one["Tags"]} for one in self.shown()]
         return sorted(found.get("Name", "") for found in tags)
 
-    def claims(self) -> list[Any]:
-        """The items of the claims."""
+    def slots(self) -> list[Any]:
+        """The items of the launch slots."""
         items = self.clients.dynamodb.scan(TableName=self.settings.fleet_table, ConsistentRead=True)["Items"]
         return [item for item in items if item["kind"]["S"] == "number"]
 
@@ -140,6 +139,13 @@ def nothing_shown(**_: Any) -> tuple[Any, Any]:
 def said(instance: Instance, at: float) -> Any:
     """What the instance's worker says at that moment, having got ready then."""
     return replace(READY, instance_id=str(instance.instance_id), ready_at=at, reported_at=at)
+
+
+def repaired(fleet: Ec2Fleet) -> tuple[Instance, ...]:
+    """Repair the fleet as a round does, and read it again."""
+    fleet.instances()
+    fleet.repair()
+    return fleet.instances()
 
 
 def held_again(cloud: Cloud) -> DynamoLease:

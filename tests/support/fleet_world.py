@@ -9,11 +9,11 @@ from structlog.typing import EventDict
 from autoscale.controller import Controller, Priors
 from autoscale.observation import ACTIVE, Instance, Power, QueueDepth, phase
 from autoscale.policy import Policy
+from autoscale.reconcile_result import ReconcileResult
 from autoscale.reconciler import Reconciler
-from autoscale.round_result import Round
 from facerec.errors import FacerecError
 from facerec.messages import WorkerState
-from tests.fakes.fleet import FakeBacklog, FakeChronicle, FakeFleet, FakeLease, LeaseItem, Machine
+from tests.fakes.fleet import FakeBacklog, FakeFleet, FakeHistory, FakeLease, LeaseItem, Machine
 from tests.fakes.worker_reports import READY, InMemoryWorkerReports
 
 POLICY = Policy(cooldown_seconds=5, warm_pool_max=1)
@@ -36,7 +36,7 @@ class World:
         self.fleet = FakeFleet(self.reports, lambda: self.now, pending_seconds=self.boot_seconds / 2)
         self.backlog = FakeBacklog()
         self.lease = LeaseItem()
-        self.chronicle = FakeChronicle()
+        self.history = FakeHistory()
         self.failing: dict[str, FacerecError] = {}
         self.on_call: Callable[[str], None] = lambda _: None
         self.orders: list[str] = []
@@ -100,21 +100,23 @@ class Watched:
         return call
 
 
-def started(world: World, policy: Policy = POLICY, watch: Callable[[Round], None] = lambda _: None) -> Reconciler:
+def started(
+    world: World, policy: Policy = POLICY, watch: Callable[[ReconcileResult], None] = lambda _: None
+) -> Reconciler:
     """Another controller on the same world."""
     return Reconciler(
         backlog=Watched(world, world.backlog),
         fleet=Watched(world, world.fleet),
         lease=Watched(world, FakeLease(world.lease, lease_seconds=LEASE_SECONDS, clock=lambda: world.now)),
-        chronicle=Watched(world, world.chronicle),
+        history=Watched(world, world.history),
         controller=Controller(policy, PRIORS),
         watch=watch,
         clock=lambda: world.now,
-        luck=lambda: 0.0,
+        jitter=lambda: 0.0,
     )
 
 
-def rounds(world: World, reconciler: Reconciler, seconds: int) -> list[Round]:
+def rounds(world: World, reconciler: Reconciler, seconds: int) -> list[ReconcileResult]:
     """A round a second."""
     done = []
     for _ in range(seconds):

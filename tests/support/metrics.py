@@ -10,11 +10,10 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from autoscale.estimates import Estimates
 from autoscale.metrics import RoundMetrics
-from autoscale.observation import Observation, QueueDepth
-from autoscale.policy import Decision, Policy
-from autoscale.round_result import Round
+from autoscale.observation import FleetByPhase, Observation, QueueDepth
+from autoscale.policy import Decision, Estimates, Policy
+from autoscale.reconcile_result import ReconcileResult
 from facerec.engine.supervisor import SupervisedEngine
 from facerec.gallery.cache import GalleryCache
 from facerec.settings import Settings
@@ -87,9 +86,9 @@ def _of_a_worker(folder: Path) -> list[Metric]:
 
 def _of_the_autoscaler() -> list[Metric]:
     metrics = RoundMetrics(Policy())
-    seen = Observation(QueueDepth(7, 3, 1, 12.5, 2), ())
+    seen = Observation(QueueDepth(7, 3, 1, 12.5, 2), FleetByPhase.of((), Policy().limits, 0.0))
     metrics.observe(
-        Round(
+        ReconcileResult(
             1_000_000.0,
             leading=True,
             observation=seen,

@@ -4,9 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from autoscale.controller import Controller, Priors
-from autoscale.estimates import Arrivals, Boots, Throughput
-from autoscale.observation import Instance, Observation, Power, QueueDepth, Unreadable
+from autoscale.controller import Arrivals, Boots, Controller, Priors, Throughput
+from autoscale.observation import Instance, Power, QueueDepth, Reading, Unreadable
 from autoscale.policy import Decision, Hold, Policy
 from facerec.messages import WorkerReport, WorkerState
 
@@ -66,7 +65,7 @@ def test_a_worker_that_was_restarted_before_the_controller_is_no_boot() -> None:
     """After a failover a fleet that has served for hours is still scaled by the prior."""
     controller = Controller(Policy(), Priors())
     old = serving(1, boot=18_000, since=NOW - 18_100)
-    decision = controller.step(Observation(QueueDepth(3000, 0), (old,)), NOW)
+    decision = controller.step(Reading(QueueDepth(3000, 0), (old,)), NOW)
     assert controller.estimates(NOW).boot_seconds == Priors().boot_seconds
     assert isinstance(decision, Decision)
     assert decision.launch == tuple(range(2, 16))
@@ -143,15 +142,15 @@ def test_an_outage_makes_the_cooldown_begin_anew() -> None:
         return tuple(replace(one, worker=replace(one.worker, reported_at=at)) for one in busy)  # type: ignore[type-var]
 
     for second in range(10):
-        decision = controller.step(Observation(QueueDepth(0, 2), seen(NOW + second)), NOW + second)
+        decision = controller.step(Reading(QueueDepth(0, 2), seen(NOW + second)), NOW + second)
         assert isinstance(decision, Decision)
         assert decision.holds
-    assert isinstance(controller.step(Observation(Unreadable("outage"), busy), NOW + 10), Hold)
+    assert isinstance(controller.step(Reading(Unreadable("outage"), busy), NOW + 10), Hold)
     for second in range(11, 21):
-        decision = controller.step(Observation(QueueDepth(0, 2), seen(NOW + second)), NOW + second)
+        decision = controller.step(Reading(QueueDepth(0, 2), seen(NOW + second)), NOW + second)
         assert isinstance(decision, Decision)
         assert decision.holds
-    decision = controller.step(Observation(QueueDepth(0, 2), seen(NOW + 21)), NOW + 21)
+    decision = controller.step(Reading(QueueDepth(0, 2), seen(NOW + 21)), NOW + 21)
     assert isinstance(decision, Decision)
     assert decision.drain == ("i-2",)
 
@@ -162,7 +161,7 @@ def test_the_last_instance_of_a_thin_flow_stays() -> None:
     for second in range(60):
         now = NOW + second
         one = serving(1, reported_at=now, idle_since=now - second % 5, tasks_done=second // 5)
-        decision = controller.step(Observation(QueueDepth(0, 0), (one,)), now)
+        decision = controller.step(Reading(QueueDepth(0, 0), (one,)), now)
         assert isinstance(decision, Decision)
         assert decision.holds
 
@@ -178,7 +177,7 @@ def test_a_flow_is_served_before_it_has_built_a_backlog() -> None:
             serving(n, reported_at=now, idle_since=None, held=4, tasks_done=done // 2, saturated_seconds=0.0)
             for n in (1, 2)
         )
-        decision = controller.step(Observation(QueueDepth(2, 8), fleet), now)
+        decision = controller.step(Reading(QueueDepth(2, 8), fleet), now)
     assert isinstance(decision, Decision)
     assert decision.launch == (3,)
     assert "17 a second" in decision.reason
@@ -190,11 +189,11 @@ def test_a_long_gap_is_not_the_workers_silence() -> None:
     busy = WorkerReport("i-1", WorkerState.READY, 0.0, 100.0, 3, None, 0, 0.0, 0)
     fleet = (Instance(1, "i-1", Power.RUNNING, 0.0, busy),)
     for now, lost in ((100.0, False), (190.0, False), (200.0, False), (260.0, False)):
-        decision = controller.step(Observation(QueueDepth(1, 3), fleet), now)
+        decision = controller.step(Reading(QueueDepth(1, 3), fleet), now)
         assert isinstance(decision, Decision)
         assert bool(decision.terminate) is lost
     for now in range(270, 345, 10):
-        decision = controller.step(Observation(QueueDepth(1, 3), fleet), float(now))
+        decision = controller.step(Reading(QueueDepth(1, 3), fleet), float(now))
     assert isinstance(decision, Decision)
     assert decision.terminate == ("i-1",)
 
@@ -205,7 +204,7 @@ def test_a_clock_that_is_ahead_makes_nobody_silent() -> None:
     for second in range(200):
         now = NOW + second
         fleet = tuple(serving(n, reported_at=now - 90, held=1, idle_since=None) for n in (1, 2, 3))
-        decision = controller.step(Observation(QueueDepth(297, 3), fleet), now)
+        decision = controller.step(Reading(QueueDepth(297, 3), fleet), now)
         assert isinstance(decision, Decision)
         assert decision.holds
 
@@ -218,7 +217,7 @@ def test_who_falls_silent_is_lost_after_the_limit_whatever_its_clock_says() -> N
         now = NOW + second
         alive = serving(1, reported_at=now, held=1, idle_since=None)
         silent = serving(2, reported_at=NOW + 5000 + min(second, 10), held=1, idle_since=None)
-        decision = controller.step(Observation(QueueDepth(0, 2), (alive, silent)), now)
+        decision = controller.step(Reading(QueueDepth(0, 2), (alive, silent)), now)
         assert isinstance(decision, Decision)
         if decision.terminate:
             lost_at.append(second)
@@ -233,11 +232,11 @@ def test_idleness_is_told_by_the_workers_own_clock() -> None:
         fleet = tuple(
             serving(n, reported_at=now - 120, idle_since=now - 120 - second % 5, tasks_done=second) for n in (1, 2)
         )
-        decision = controller.step(Observation(QueueDepth(0, 0), fleet), now)
+        decision = controller.step(Reading(QueueDepth(0, 0), fleet), now)
         assert isinstance(decision, Decision)
         assert decision.drain == (() if second < 60 else ("i-2",))  # one of two is enough for such a flow
     idle = tuple(serving(n, reported_at=NOW + 141, idle_since=NOW + 80) for n in (1, 2))
-    decision = controller.step(Observation(QueueDepth(0, 0), idle), NOW + 200)
+    decision = controller.step(Reading(QueueDepth(0, 0), idle), NOW + 200)
     assert isinstance(decision, Decision)
     assert decision.drain == ("i-2", "i-1")
 
@@ -246,12 +245,12 @@ def test_work_that_is_not_counted_for_a_moment_ends_no_boot() -> None:
     """A task waits for the instance that boots; one reading of nothing is SQS's, a cooldown of nothing is the end."""
     controller = Controller(Policy(), Priors(boot_seconds=100))
     for second in range(70):
-        decision = controller.step(Observation(QueueDepth(1, 0), (booting(1, since=NOW),)), NOW + second)
+        decision = controller.step(Reading(QueueDepth(1, 0), (booting(1, since=NOW),)), NOW + second)
         assert isinstance(decision, Decision)
         assert decision.holds
     drained_at = []
     for second in range(70, 140):
-        decision = controller.step(Observation(QueueDepth(0, 0), (booting(1, since=NOW),)), NOW + second)
+        decision = controller.step(Reading(QueueDepth(0, 0), (booting(1, since=NOW),)), NOW + second)
         assert isinstance(decision, Decision)
         if decision.drain:
             drained_at.append(second)
@@ -266,7 +265,7 @@ def writes_fail(controller: Controller, depth: QueueDepth, seconds: int) -> list
         fleet = [serving(n, reported_at=min(now, NOW + 10), held=3, idle_since=None) for n in (1, 2)]
         if acted and acted[0][1].launch:
             fleet.append(booting(3, since=NOW + acted[0][0]))
-        decision = controller.step(Observation(depth, tuple(fleet)), now)
+        decision = controller.step(Reading(depth, tuple(fleet)), now)
         assert isinstance(decision, Decision)
         if not decision.holds:
             acted.append((second, decision))
@@ -297,7 +296,7 @@ def test_once_another_is_heard_the_silent_are_lost() -> None:
         fleet = [serving(n, reported_at=min(now, NOW + 10), held=3, idle_since=None) for n in (1, 2)]
         if second >= 80:
             fleet.append(serving(3, since=NOW + 72, boot=8, reported_at=now, held=3, idle_since=None))
-        decision = controller.step(Observation(QueueDepth(5, 6), tuple(fleet)), now)
+        decision = controller.step(Reading(QueueDepth(5, 6), tuple(fleet)), now)
         assert isinstance(decision, Decision)
         assert decision.terminate == (("i-1", "i-2") if second >= 80 else ())
 
@@ -309,7 +308,7 @@ def test_a_silent_fleet_without_work_costs_nothing_for_long() -> None:
     for second in range(200):
         now = NOW + second
         fleet = tuple(serving(n, reported_at=min(now, NOW + 10), held=3, idle_since=None) for n in (1, 2))
-        decision = controller.step(Observation(QueueDepth(0, 3 if second < 100 else 0), fleet), now)
+        decision = controller.step(Reading(QueueDepth(0, 3 if second < 100 else 0), fleet), now)
         assert isinstance(decision, Decision)
         if decision.terminate:
             ended.append((second, decision.terminate))

@@ -3,14 +3,14 @@
 import pytest
 from prometheus_client import CollectorRegistry
 
-from autoscale.estimates import Estimates
 from autoscale.metrics import RoundMetrics
-from autoscale.observation import Instance, Observation, Power, QueueDepth, Unreadable
-from autoscale.policy import Decision, Hold, Policy
-from autoscale.round_result import Action, ActionKind, Cause, Round
+from autoscale.observation import FleetByPhase, Instance, Observation, Power, QueueDepth, Unreadable
+from autoscale.policy import Decision, Estimates, Hold, Policy
+from autoscale.reconcile_result import Action, ActionKind, Cause, ReconcileResult
 from facerec.observability.metrics import served
 
 NOW = 1_000_000.0
+NOBODY = FleetByPhase.of((), Policy().limits, NOW)
 ESTIMATES = Estimates(60, 30, 0.1, 2.5)
 
 
@@ -29,10 +29,10 @@ def test_a_round_that_acted(metrics: RoundMetrics) -> None:
     """Gauges of what it saw, counts of what it did."""
     fleet = (Instance(1, "i-1", Power.PENDING, NOW), Instance(2, "i-2", Power.STOPPED, NOW))
     metrics.observe(
-        Round(
+        ReconcileResult(
             NOW,
             leading=True,
-            observation=Observation(QueueDepth(7, 3, 1, 12.5, 2), fleet),
+            observation=Observation(QueueDepth(7, 3, 1, 12.5, 2), FleetByPhase.of(fleet, Policy().limits, NOW)),
             decision=Decision(needed=4, keep=2, reason="7 open"),
             estimates=ESTIMATES,
             actions=(Action(ActionKind.LAUNCH, (3, 4)), Action(ActionKind.DRAIN, (1,), "no answer")),
@@ -63,11 +63,15 @@ def test_a_round_that_acted(metrics: RoundMetrics) -> None:
 
 def test_what_could_not_be_read_is_absent(metrics: RoundMetrics) -> None:
     """Neither 0 nor the value of before: an outage must not look like an empty queue."""
-    seen = Round(NOW, leading=True, observation=Observation(QueueDepth(7, 3), ()), decision=Decision(1, 1, "7 open"))
+    seen = ReconcileResult(
+        NOW, leading=True, observation=Observation(QueueDepth(7, 3), NOBODY), decision=Decision(1, 1, "7 open")
+    )
     metrics.observe(seen)
     assert value(metrics, "facerec_fleet_instances", phase="serving") == 0
     unread = Observation(Unreadable("no answer"), Unreadable("no answer"))
-    metrics.observe(Round(NOW, leading=True, observation=unread, decision=Hold("no answer"), cause=Cause.QUEUE))
+    metrics.observe(
+        ReconcileResult(NOW, leading=True, observation=unread, decision=Hold("no answer"), cause=Cause.QUEUE)
+    )
     assert value(metrics, "facerec_backlog_messages", state="visible") is None
     assert value(metrics, "facerec_backlog_oldest_seconds") is None
     assert value(metrics, "facerec_fleet_instances", phase="serving") is None
@@ -77,7 +81,7 @@ def test_what_could_not_be_read_is_absent(metrics: RoundMetrics) -> None:
 
 def test_a_waiting_controller_shows_no_fleet(metrics: RoundMetrics) -> None:
     """Two controllers are scraped; only one of them may tell of the fleet."""
-    metrics.observe(Round(NOW, leading=False))
+    metrics.observe(ReconcileResult(NOW, leading=False))
     assert value(metrics, "facerec_autoscaler_leader") == 0
     assert value(metrics, "facerec_fleet_instances", phase="serving") is None
 

@@ -7,9 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoscale.estimates import Estimates
-from autoscale.observation import ACTIVE, Instance, Observation, Phase, Power, QueueDepth, Unreadable, phase
-from autoscale.policy import Decision, Hold, Policy, decide
+from autoscale.observation import (
+    ACTIVE,
+    FleetByPhase,
+    Instance,
+    Observation,
+    Phase,
+    Power,
+    QueueDepth,
+    Unreadable,
+    phase,
+)
+from autoscale.policy import Decision, Estimates, Hold, Policy, decide
 from facerec.messages import WorkerReport, WorkerState
 
 NOW = 1_000_000.0
@@ -34,10 +43,21 @@ def booting(number: int, age: float = 5) -> Instance:
     return Instance(number, f"i-{number}", Power.PENDING, NOW - age)
 
 
+def seen(
+    depth: QueueDepth | Unreadable,
+    fleet: tuple[Instance, ...],
+    *,
+    watched_since: float = 0.0,
+    **known: object,
+) -> Observation:
+    """An observation of these instances."""
+    return Observation(depth, FleetByPhase.of(fleet, POLICY.limits, NOW, watched_since), **known)  # type: ignore[arg-type]  # fields by name
+
+
 def decided(depth: QueueDepth, *fleet: Instance, policy: Policy = POLICY, **estimates: object) -> Decision:
     """The decision, which must not be a hold."""
     guesses = replace(ESTIMATES, **estimates)  # type: ignore[arg-type]  # fields by name
-    decision = decide(Observation(depth, fleet), guesses, policy, NOW)
+    decision = decide(seen(depth, fleet), guesses, policy, NOW)
     assert isinstance(decision, Decision)
     return decision
 
@@ -116,7 +136,7 @@ def test_the_cap_is_never_exceeded(
     depth: QueueDepth, fleet: tuple[Instance, ...], guesses: Estimates, policy: Policy
 ) -> None:
     """What is launched and started, with all that is active already, stays within the maximum."""
-    decision = decide(Observation(depth, fleet), guesses, policy, NOW)
+    decision = decide(seen(depth, fleet), guesses, policy, NOW)
     assert isinstance(decision, Decision)
     active = sum(one in ACTIVE for one in phases(fleet, policy).values())
     assert active + len(decision.launch) + len(decision.start) <= max(policy.max_instances, active)
@@ -127,7 +147,7 @@ def test_no_instance_is_named_for_two_things(
     depth: QueueDepth, fleet: tuple[Instance, ...], guesses: Estimates, policy: Policy
 ) -> None:
     """Each instance has one fate, and new numbers are free ones."""
-    decision = decide(Observation(depth, fleet), guesses, policy, NOW)
+    decision = decide(seen(depth, fleet), guesses, policy, NOW)
     assert isinstance(decision, Decision)
     named = [*decision.start, *decision.resume, *decision.drain, *decision.stop, *decision.terminate]
     assert len(named) == len(set(named))
@@ -140,11 +160,11 @@ def test_work_in_hand_is_never_cut_off(
     depth: QueueDepth, fleet: tuple[Instance, ...], guesses: Estimates, policy: Policy
 ) -> None:
     """Stopped or terminated is only what holds nothing, or is lost, or was stopped before."""
-    decision = decide(Observation(depth, fleet), guesses, policy, NOW)
+    decision = decide(seen(depth, fleet), guesses, policy, NOW)
     assert isinstance(decision, Decision)
-    seen = phases(fleet, policy)
-    assert {seen[name] for name in decision.stop} <= {Phase.DRAINED}
-    assert {seen[name] for name in decision.terminate} <= {Phase.DRAINED, Phase.LOST, Phase.STOPPED}
+    known = phases(fleet, policy)
+    assert {known[name] for name in decision.stop} <= {Phase.DRAINED}
+    assert {known[name] for name in decision.terminate} <= {Phase.DRAINED, Phase.LOST, Phase.STOPPED}
 
 
 @given(depths, depths, fleets(), estimates, policies)
@@ -154,8 +174,8 @@ def test_more_backlog_never_needs_less(
     """The need grows with what is open."""
     less, more = sorted((one, other), key=lambda depth: depth.open)
     less = replace(less, delayed=more.delayed)
-    smaller = decide(Observation(less, fleet), guesses, policy, NOW)
-    larger = decide(Observation(more, fleet), guesses, policy, NOW)
+    smaller = decide(seen(less, fleet), guesses, policy, NOW)
+    larger = decide(seen(more, fleet), guesses, policy, NOW)
     assert isinstance(smaller, Decision)
     assert isinstance(larger, Decision)
     assert smaller.needed <= larger.needed
@@ -166,7 +186,7 @@ def test_what_cannot_be_read_changes_nothing(
     fleet: tuple[Instance, ...], guesses: Estimates, policy: Policy, depth: QueueDepth
 ) -> None:
     """An outage is not an empty queue, nor an empty fleet."""
-    for observation in (Observation(Unreadable("outage"), fleet), Observation(depth, Unreadable("outage"))):
+    for observation in (seen(Unreadable("outage"), fleet), Observation(depth, Unreadable("outage"))):
         decision = decide(observation, guesses, policy, NOW)
         assert isinstance(decision, Hold)
         assert "outage" in decision.reason
@@ -180,9 +200,9 @@ def test_a_decision_that_was_carried_out_needs_no_other(
 
     What is terminated makes room under the cap, which may be used then.
     """
-    decision = decide(Observation(depth, fleet), guesses, policy, NOW)
+    decision = decide(seen(depth, fleet), guesses, policy, NOW)
     assert isinstance(decision, Decision)
-    after = decide(Observation(depth, carried_out(fleet, decision)), guesses, policy, NOW)
+    after = decide(seen(depth, carried_out(fleet, decision)), guesses, policy, NOW)
     assert isinstance(after, Decision)
     grew = bool(decision.launch or decision.start or decision.resume)
     if not decision.terminate:
@@ -200,7 +220,7 @@ def test_decisions_come_to_an_end(
 ) -> None:
     """Carried out one after the other, with nothing new from queue and workers, they soon hold."""
     for _ in range(5):
-        decision = decide(Observation(depth, fleet), guesses, policy, NOW)
+        decision = decide(seen(depth, fleet), guesses, policy, NOW)
         assert isinstance(decision, Decision)
         if decision.holds:
             return
@@ -262,7 +282,7 @@ def test_after_an_outage_nobody_is_lost_before_it_could_report() -> None:
     """Every report is old then; silence is counted from the end of the outage."""
     busy = [instance(n, worker=report(f"i-{n}", reported_at=NOW - 90, held=3, idle_since=None)) for n in (1, 2)]
     depth = QueueDepth(5, 6)
-    decision = decide(Observation(depth, tuple(busy), watched_since=NOW - 5), ESTIMATES, POLICY, NOW)
+    decision = decide(seen(depth, tuple(busy), watched_since=NOW - 5), ESTIMATES, POLICY, NOW)
     assert isinstance(decision, Decision)
     assert decision.holds
     assert decided(depth, *busy, instance(3)).terminate == ("i-1", "i-2")
@@ -294,7 +314,7 @@ def test_who_drains_is_called_back_first_then_the_stopped_are_started() -> None:
 
 def test_without_capacity_nothing_is_launched_and_the_reason_says_so() -> None:
     """Back-off is visible."""
-    observation = Observation(QueueDepth(100, 0), (), "EC2 has no c7i.large")
+    observation = seen(QueueDepth(100, 0), (), no_capacity="EC2 has no c7i.large")
     decision = decide(observation, ESTIMATES, POLICY, NOW)
     assert isinstance(decision, Decision)
     assert decision.holds
@@ -415,9 +435,9 @@ def test_a_stopped_instance_that_will_not_be_started_is_no_reason_to_hope(
 ) -> None:
     """New ones need a whole boot, so that fewer of them are worth it than if they could be started."""
     depth, serving = QueueDepth(600, 0), instance(1)
-    seen = decide(Observation(depth, (serving, stopped), unstartable=unstartable), ESTIMATES, POLICY, NOW)
-    without = decide(Observation(depth, (serving,)), ESTIMATES, POLICY, NOW)
-    assert isinstance(seen, Decision)
+    hindered = decide(seen(depth, (serving, stopped), unstartable=unstartable), ESTIMATES, POLICY, NOW)
+    without = decide(seen(depth, (serving,)), ESTIMATES, POLICY, NOW)
+    assert isinstance(hindered, Decision)
     assert isinstance(without, Decision)
-    assert seen.reason.removesuffix("; 2 to go") == without.reason
+    assert hindered.reason.removesuffix("; 2 to go") == without.reason
     assert decided(depth, serving, instance(2, Power.STOPPED)).start == ("i-2",)

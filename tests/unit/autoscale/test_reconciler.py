@@ -10,12 +10,12 @@ from structlog.typing import EventDict
 
 from autoscale.observation import Instance, Phase, Power
 from autoscale.policy import Decision, Hold
-from autoscale.reconciler import LaunchPause, Reconciler
-from autoscale.round_result import ActionKind, Cause, Round
+from autoscale.reconcile_result import ActionKind, Cause, ReconcileResult
+from autoscale.reconciler import LaunchBackoff, Reconciler
 from facerec.errors import ConfigurationError, FacerecError, InsufficientCapacity, LeaseLost, Throttled, Transient
 from tests.fakes.fleet import FakeLease
 from tests.fakes.worker_reports import READY
-from tests.support.fleet_world import LEASE_SECONDS, POLICY, World, events, rounds, serving, started
+from tests.support.fleet_world import LEASE_SECONDS, World, events, rounds, serving, started
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def test_from_zero_to_the_cap_and_back(world: World, reconciler: Reconciler) -> 
     world.queue(1000)
     first = reconciler.round()
     assert world.orders == ["launch " + " ".join(map(str, range(1, 16)))]
-    assert first.words == "launch 1-15"
+    assert first.actions_text == "launch 1-15"
     rounds(world, reconciler, 20)
     assert world.active == 15
     world.queue(0)
@@ -83,7 +83,7 @@ def test_launches_pause_longer_and_longer_without_capacity(world: World, reconci
     assert done[1].cause is Cause.CAPACITY
     decision = done[1].decision
     assert isinstance(decision, Decision)
-    assert "EC2 has none; launches pause for 2.0 s" in decision.reason
+    assert "EC2 has none; launches wait for 2.0 s" in decision.reason
     refused = world.failing.pop("launch")
     while not world.orders:
         rounds(world, reconciler, 1)
@@ -92,7 +92,7 @@ def test_launches_pause_longer_and_longer_without_capacity(world: World, reconci
     world.queue(1000)
     again = rounds(world, reconciler, 2)[1].decision
     assert isinstance(again, Decision)
-    assert "launches pause for 2.0 s" in again.reason
+    assert "launches wait for 2.0 s" in again.reason
 
 
 def test_launches_that_come_to_nothing_pause(world: World, reconciler: Reconciler) -> None:
@@ -118,12 +118,12 @@ def test_who_boots_for_nothing_is_no_refusal(world: World, reconciler: Reconcile
     rounds(world, reconciler, 20)
     assert not world.fleet.machines
     world.queue(25)
-    assert reconciler.round().words == "launch 1-3"
+    assert reconciler.round().actions_text == "launch 1-3"
 
 
 def test_a_pause_is_shortened_by_luck_and_forgotten_after_a_success() -> None:
     """At most a minute; a first refusal after a success pauses as the first ever."""
-    pause = LaunchPause(lambda: 1.0)
+    pause = LaunchBackoff(lambda: 1.0)
     now = 0.0
     lengths = []
     for _ in range(8):
@@ -175,7 +175,7 @@ def test_a_failing_action_does_not_stop_the_others(world: World, reconciler: Rec
     done = reconciler.round()
     assert world.orders == ["resume 1", "terminate 2"]
     assert done.failures == (ActionKind.LAUNCH,)
-    assert done.words == "resume 1; launch 3-15 failed; terminate 2"
+    assert done.actions_text == "resume 1; launch 3-15 failed; terminate 2"
     (line,) = events(logs, "action_failed")
     assert (line["action"], line["reason"]) == ("launch", "refused")
     assert line["instances"][:2] == (3, 4)
@@ -237,10 +237,10 @@ def test_after_an_outage_nobody_is_told_as_lost(world: World, reconciler: Reconc
         reconciler.round()
     del world.failing["instances"]
     done = reconciler.round()
-    phases = done.phases(POLICY.limits)
+    phases = done.phases
     assert phases is not None
     assert (phases[Phase.SERVING], phases[Phase.LOST]) == (3, 0)
-    assert world.chronicle.kept[-1].serving == 3
+    assert world.history.kept[-1].serving == 3
     assert not done.actions
 
 
@@ -279,7 +279,7 @@ def test_a_lease_lost_in_the_middle_ends_the_round(world: World, reconciler: Rec
     world.on_call = lambda _: None
     assert reconciler.round().decision is None
     world.lease.owner = None
-    assert reconciler.round().words
+    assert reconciler.round().actions_text
 
 
 def test_a_lease_lost_by_a_launch_ends_the_round(world: World, reconciler: Reconciler) -> None:
@@ -355,9 +355,9 @@ def test_who_waited_for_the_lease_does_not_trust_what_it_once_needed(world: Worl
 def test_run_ends_when_asked_and_gives_the_lease_up(world: World) -> None:
     """The round in hand is finished; an error while leaving is no error."""
     stopping = threading.Event()
-    seen: list[Round] = []
+    seen: list[ReconcileResult] = []
 
-    def watch(done: Round) -> None:
+    def watch(done: ReconcileResult) -> None:
         seen.append(done)
         if len(seen) == 3:
             stopping.set()

@@ -9,14 +9,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console, RenderableType
 
-from autoscale.commands.autoscale import described
-from autoscale.commands.fleet import listed, rendered
-from autoscale.commands.fleet_plot import Episode, Series, draw, episodes
-from autoscale.observation import Instance, Limits, Observation, Phase, Power, QueueDepth, Unreadable
+from autoscale.__main__ import described
+from autoscale.commands.fleet import FleetStatus, InstanceStatus, history_table, status_table
+from autoscale.commands.plots import Episode, Series, episodes, plot_history
+from autoscale.observation import FleetByPhase, Instance, Limits, Observation, Phase, Power, QueueDepth, Unreadable
 from autoscale.policy import Decision, Hold
 from autoscale.ports import Record
-from autoscale.round_result import Action, ActionKind, Round, in_words
-from autoscale.status import FleetStatus, InstanceStatus
+from autoscale.reconcile_result import Action, ActionKind, ReconcileResult, ranges
 from facerec.messages import WorkerReport, WorkerState
 from tests.fakes.fleet import a_record
 
@@ -44,7 +43,7 @@ def printed(what: RenderableType) -> str:
 
 def test_the_status_shows_every_instance() -> None:
     """With the phase, how long it is in it, and what its worker told."""
-    lines = printed(rendered(seen(SERVING, CLAIMED, STOPPED))).splitlines()
+    lines = printed(status_table(seen(SERVING, CLAIMED, STOPPED))).splitlines()
     rows = {line.split()[0]: line for line in lines if line.strip()[:1].isdigit()}
     assert " ".join(rows["1"].split()) == "1 i-1 serving running 1 min 40 s 0 1 min 05 s 42"
     assert " ".join(rows["2"].split()) == "2 being launched booting pending 2 s - - -"
@@ -58,17 +57,17 @@ def test_the_status_shows_every_instance() -> None:
 
 def test_a_stopped_fleet_runs_no_instance() -> None:
     """A warm pool is no running fleet."""
-    assert "no instance runs, 1 stopped" in printed(rendered(seen(STOPPED)))
+    assert "no instance runs, 1 stopped" in printed(status_table(seen(STOPPED)))
 
 
 def test_what_is_unreadable_is_told_in_its_place() -> None:
     """Never as 0; the others are shown all the same. The reason is no markup."""
     status = replace(seen(SERVING), queue=Unreadable("no [bold]answer"), lease_holder=None, last=None)
-    text = printed(rendered(status))
+    text = printed(status_table(status))
     assert "unreadable: no [bold]answer" in text
     assert "nobody holds the lease" in text
     assert "nothing recorded for 1 h 00 min" in text
-    assert not status.whole
+    assert not status.complete
     plain = json.loads(json.dumps(status.as_json()))
     assert plain["queue"] == {"unreadable": "no [bold]answer"}
     assert plain["instances"][0]["tasks_done"] == 42
@@ -79,7 +78,7 @@ def test_what_is_unreadable_is_told_in_its_place() -> None:
 def test_the_history_lists_every_record() -> None:
     """Actions with their reasons."""
     text = printed(
-        listed([a_record(NOW, visible=7), replace(a_record(NOW + 1, reason="9 open"), actions="launch 1-3")])
+        history_table([a_record(NOW, visible=7), replace(a_record(NOW + 1, reason="9 open"), actions="launch 1-3")])
     )
     assert "01-12 13:46:40" in text
     assert "launch 1-3: 9 open" in text
@@ -87,21 +86,21 @@ def test_the_history_lists_every_record() -> None:
 
 def test_a_round_in_words() -> None:
     """What `--once` and `--dry-run` print."""
-    done = Round(
+    done = ReconcileResult(
         NOW,
         leading=True,
-        observation=Observation(QueueDepth(5, 2, 1), (SERVING, CLAIMED)),
+        observation=Observation(QueueDepth(5, 2, 1), FleetByPhase.of((SERVING, CLAIMED), LIMITS, NOW)),
         decision=Decision(4, 2, "7 open"),
         actions=(Action(ActionKind.LAUNCH, (3, 4)), Action(ActionKind.TERMINATE, (9,), "no answer")),
     )
-    assert described(done, LIMITS).splitlines() == [
+    assert described(done).splitlines() == [
         "queue    5 visible, 2 in flight, 1 delayed",
         "fleet    1 booting, 1 serving",
         "needed   4: 7 open",
         "did      launch 3-4; terminate 9 failed",
     ]
     unread = Observation(Unreadable("no answer"), Unreadable("nothing"))
-    assert described(Round(NOW, leading=True, observation=unread, decision=Hold("why")), LIMITS).splitlines() == [
+    assert described(ReconcileResult(NOW, leading=True, observation=unread, decision=Hold("why"))).splitlines() == [
         "queue    unreadable: no answer",
         "fleet    unreadable: nothing",
         "holds    why",
@@ -111,7 +110,7 @@ def test_a_round_in_words() -> None:
 @pytest.mark.parametrize(("numbers", "words"), [((), ""), ((2,), "2"), ((7, 3, 1, 2), "1-3, 7")])
 def test_numbers_in_words(numbers: Sequence[int], words: str) -> None:
     """Runs are told in short."""
-    assert in_words(numbers) == words
+    assert ranges(numbers) == words
 
 
 def acting(at: float, actions: str) -> Record:
@@ -141,7 +140,7 @@ def test_a_gap_is_unknown_and_zero_is_not() -> None:
 def test_the_picture(tmp_path: Path, count: int) -> None:
     """One record, few or many: a PNG."""
     records = [acting(NOW + 10 * index, f"launch {index % 15 + 1}" if index % 9 else "") for index in range(count)]
-    draw(records, tmp_path / "fleet.png", until=NOW + 10 * count)
+    plot_history(records, tmp_path / "fleet.png", until=NOW + 10 * count)
     assert (tmp_path / "fleet.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -149,4 +148,4 @@ def test_phases_are_all_styled() -> None:
     """A new phase needs a colour."""
     for name in Phase:
         status = replace(seen(), instances=(replace(InstanceStatus.of(SERVING, LIMITS, NOW), phase=name),))
-        assert name in printed(rendered(status))
+        assert name in printed(status_table(status))

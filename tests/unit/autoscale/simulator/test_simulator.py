@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from autoscale.policy import Policy
 from autoscale.simulator.fleet import SimulatedFleet
-from autoscale.simulator.queue import Events, Queue
 from autoscale.simulator.run import POLICIES, percentile, simulate
 from autoscale.simulator.scalers import Keda, Naive, TargetTracking, World
 from autoscale.simulator.scenario import Environment, Load, LogNormal, Scenarios, Trace, recorded
+from autoscale.simulator.workers import Events, Queue
 from facerec.errors import ConfigurationError
 from facerec.settings.resources import InstancesSettings
 

@@ -70,7 +70,7 @@ CALLS: dict[str, dict[str, frozenset[str] | set[str]]] = {
         "autoscale/aws/backlog.py": ALL,
         "autoscale/aws/history.py": ALL,
         "autoscale/aws/ec2.py": ALL,
-        "autoscale/aws/launches.py": ALL,
+        "autoscale/aws/launch_slots.py": ALL,
         "autoscale/aws/lease.py": ALL,
         "autoscale/process.py": ALL,
     },

@@ -54,10 +54,10 @@ def test_the_canonical_line(world: World, reconciler: Reconciler, logs: list[Eve
 def test_the_chronicle(world: World, reconciler: Reconciler) -> None:
     """Every change and every action is recorded, each ten seconds while there is something, and nothing at zero."""
     rounds(world, reconciler, 60)
-    assert len(world.chronicle.kept) == 1
+    assert len(world.history.kept) == 1
     world.queue(5)
     rounds(world, reconciler, 31)
-    told = world.chronicle.kept[1:]
+    told = world.history.kept[1:]
     assert [record.actions for record in told if record.actions] == ["launch 1"]
     assert [(record.booting, record.serving) for record in told[1:]] == [(1, 0), (0, 1), (0, 1), (0, 1)]
     assert all(after.at - before.at <= 10 for before, after in itertools.pairwise(told))
@@ -72,7 +72,7 @@ def test_the_chronicle_failing_fails_nothing_else(world: World, reconciler: Reco
     done = rounds(world, reconciler, 3)
     assert world.orders == ["launch 1"]
     assert all(one.failures == ("chronicle",) for one in done)
-    assert len(events(logs, "chronicle_not_written")) == 1
+    assert len(events(logs, "history_unreachable")) == 1
     del world.failing["record"]
     rounds(world, reconciler, 1)
-    assert world.chronicle.kept[-1].booting == 1
+    assert world.history.kept[-1].booting == 1
