@@ -190,7 +190,7 @@ def test_one_decides_and_another_takes_over(environ: dict[str, str], fresh: Sett
     assert len(described(clients, fresh)) == 1
 
 
-def test_a_rehearsal_changes_nothing(environ: dict[str, str], fresh: Settings, clients: Clients) -> None:
+def test_dry_run_changes_nothing(environ: dict[str, str], fresh: Settings, clients: Clients) -> None:
     """`--dry-run` prints what would be done, beside an active autoscaler too; `--once` without it does it."""
     submit(clients, fresh)
     printed = run("autoscale", "--once", "--dry-run", environ=environ)
