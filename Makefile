@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-reference demo up test test-packs test-unit test-parity lint audit format bench docs clean
+.PHONY: help install install-reference demo up test test-packs test-nginx test-unit test-parity lint audit format bench docs clean
 
 help: ## Show this list
 	@echo "facerec: elastic face recognition on AWS. Start with 'make demo'."
@@ -58,7 +58,13 @@ test-packs: $(VENV)/.runtime
 TEST_PROCESSES ?= 4
 PARALLEL := --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --durations 15
 
-test: $(VENV)/.dev test-packs ## Run all tests but parity
+# One integration test runs the shipped configuration of nginx (deploy/nginx).
+test-nginx:
+	@PATH="$$PATH:/usr/sbin"; command -v nginx >/dev/null || { \
+	  sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; \
+	  echo "==> Installing nginx"; $$sudo apt-get -qq update && $$sudo apt-get -qq install --no-install-recommends nginx-light >/dev/null; }
+
+test: $(VENV)/.dev test-packs test-nginx ## Run all tests but parity
 	@$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 test-unit: $(VENV)/.runtime ## Run the unit tests alone

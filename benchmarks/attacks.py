@@ -2,8 +2,8 @@
 
     python -m benchmarks.attacks slow_headers --port 8000 --seconds 10
 
-All connections go to 127.0.0.1. The last line is one JSON object: what was sent, how the server answered, and what the
-attack cost this process in CPU time.
+All connections go from 127.0.0.2 to 127.0.0.1. The last line is one JSON object: what was sent, how the server
+answered, and what the attack cost this process in CPU time.
 """
 
 import argparse
@@ -20,6 +20,9 @@ from contextlib import suppress
 from benchmarks import hostile_forms
 
 HOST = "127.0.0.1"
+SOURCE = ("127.0.0.2", 0)
+"""The address of the attackers; honest clients come from 127.0.0.1."""
+
 MANY = 1000
 LARGE = 200
 PER_SECOND = 200
@@ -47,7 +50,7 @@ class Target:
     async def connect(self) -> Stream | None:
         """A new connection, or nothing if the server does not take it within 5 s."""
         try:
-            stream = await asyncio.wait_for(asyncio.open_connection(HOST, self.port), 5)
+            stream = await asyncio.wait_for(asyncio.open_connection(HOST, self.port, local_addr=SOURCE), 5)
         except (OSError, TimeoutError):
             self.told["refused"] += 1
             return None
@@ -220,6 +223,7 @@ async def never_read(target: Target) -> None:
     loop = asyncio.get_running_loop()
     with socket.socket() as bare:
         bare.setblocking(False)
+        bare.bind(SOURCE)
         bare.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
         with suppress(OSError, TimeoutError):
             await asyncio.wait_for(loop.sock_connect(bare, (HOST, target.port)), 5)
@@ -243,6 +247,7 @@ async def ask_for_much(target: Target) -> None:
     while not target.over:
         with socket.socket() as bare:
             bare.setblocking(False)
+            bare.bind(SOURCE)
             bare.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
             try:
                 await asyncio.wait_for(loop.sock_connect(bare, (HOST, target.port)), 5)

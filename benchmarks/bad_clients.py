@@ -26,6 +26,7 @@ import httpx
 
 from benchmarks.attacks import ATTACKS
 from tests.support.load import percentile
+from tests.support.nginx import nginx
 from tests.support.processes import CHECKOUT, cpu_seconds, descendants
 from tests.support.system import System
 
@@ -58,10 +59,15 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory(prefix="facerec-bad-clients-") as folder:
         for name in options.attack or ATTACKS:
-            # By default `facerec local` serves everyone.
-            environ = {"FACEREC_WEB__AUTH": "keys"} if name == "wrong_keys" else None
-            with System(Path(folder) / name, workers=1, environ=environ) as system:
-                attack = Attack(system, name, photos, options.seconds, options.per_second)
+            environ = {"FACEREC_WEB__TRUSTED_PROXIES": "1"}
+            if name == "wrong_keys":  # by default `facerec local` serves everyone
+                environ["FACEREC_WEB__AUTH"] = "keys"
+            state = Path(folder) / name
+            with (
+                System(state, workers=1, environ=environ) as system,
+                nginx(state / "nginx", httpx.URL(system.url).port or 0) as url,
+            ):
+                attack = Attack(system, url, name, photos, options.seconds, options.per_second)
                 rows.append(attack.row(options.rounds))
                 print(json.dumps(rows[-1]), flush=True)
     print(json.dumps(summary(rows)))
@@ -70,8 +76,11 @@ def main() -> None:
 class Attack:
     """One kind of bad clients against one system."""
 
-    def __init__(self, system: System, name: str, photos: list[Path], seconds: float, per_second: float) -> None:
+    def __init__(
+        self, system: System, url: str, name: str, photos: list[Path], seconds: float, per_second: float
+    ) -> None:
         self._system = system
+        self._url = url
         self._name = name
         self._photos = [photo.read_bytes() for photo in photos]
         self._seconds = seconds
@@ -112,7 +121,7 @@ class Attack:
         }
 
     def _healthy(self) -> bool:
-        return httpx.get(f"{self._system.url}healthz", timeout=10).status_code == OK
+        return httpx.get(f"{self._url}/healthz", timeout=10).status_code == OK
 
     def _phase(self) -> Phase:
         # Resets the peak of the resident set (proc(5), clear_refs).
@@ -139,7 +148,7 @@ class Attack:
                 started = time.perf_counter()
                 status = 0
                 with suppress(httpx.HTTPError):
-                    reply = await client.post(self._system.url, files=files)
+                    reply = await client.post(self._url, files=files)
                     status = reply.status_code
                     if status != OK:
                         print(f"  honest upload: {status} {reply.text}", file=sys.stderr)
@@ -153,7 +162,7 @@ class Attack:
     def _attackers(self) -> Iterator[dict[str, float]]:
         """The attackers while a phase lasts; what they tell is there afterwards."""
         told: dict[str, float] = {}
-        port = httpx.URL(self._system.url).port
+        port = httpx.URL(self._url).port
         words = ("-m", "benchmarks.attacks", self._name, "--port", str(port), "--seconds", str(self._seconds))
         process = subprocess.Popen((sys.executable, *words), cwd=CHECKOUT, stdout=subprocess.PIPE)
         os.setpriority(os.PRIO_PROCESS, process.pid, NICENESS)

@@ -44,7 +44,7 @@ def command(listener: int | None, response_queue: str | None) -> None:
 
 def _bound(settings: Settings) -> socket.socket:
     from facerec.errors import ConfigurationError
-    from facerec.web.server import bind
+    from facerec.web.process import bind
 
     try:
         return bind(settings.web.host, settings.web.port)
@@ -59,10 +59,12 @@ def _announce(settings: Settings, listener: socket.socket) -> None:
     import structlog
 
     from facerec.settings.values import on_loopback
-    from facerec.web.server import address_of
+    from facerec.web.process import address_of
 
     log = structlog.get_logger(__name__)
     log.info("web_starting", auth=settings.web.auth, rate_limit=settings.web.rate_limit or None)
+    if not on_loopback(listener.getsockname()[0]):
+        log.info("proxy_expected", advice="let clients reach this port only through nginx or a load balancer")
     if settings.web.auth == "open" and not on_loopback(listener.getsockname()[0]):
         log.warning("open_to_everyone", advice="whoever reaches this address is served: set FACEREC_WEB__AUTH=keys")
     click.echo(f"facerec web listens on {address_of(listener)}")

@@ -17,7 +17,7 @@ class WebSettings(Group):
         1, description="Web processes; with more than one each owns the response queue `<resp-queue>-<id>`"
     )
     wait_seconds: PositiveSeconds = Field(180, description="How long an upload waits for its result before 504")
-    max_waiting: Count = Field(250, description="Uploads that one process holds at once; more are refused with 503")
+    max_waiting: Count = Field(1000, description="Uploads that one process holds at once; more are refused with 503")
     shutdown_seconds: PositiveSeconds = Field(
         10, description="How long a stopping process still answers waiting clients"
     )
@@ -43,18 +43,6 @@ class WebSettings(Group):
         (),
         description="Host names that requests may be addressed to, as a JSON list; `.example.org` includes what is "
         "below it. None means any, but in open mode on loopback `localhost`, `127.0.0.1` and `::1`",
-    )
-    header_seconds: PositiveSeconds = Field(
-        10, description="How long a client may take to send the head of a request; a slower one is closed with 408"
-    )
-    min_bytes_per_second: Count = Field(
-        1000,
-        description="Least speed of an upload or of taking a reply, after 10 s of grace; a slower connection is closed",
-    )
-    max_buffered_bytes: Count = Field(
-        1_000_000_000,
-        description="Uploads that one process holds in temporary files (`TMPDIR`) at once; beyond it the slowest and "
-        "least complete are refused with 503",
     )
 
 

@@ -1,4 +1,4 @@
-"""How many uploads may wait: what cannot be answered within the wait is refused at once. Pure but for a lock."""
+"""Limits how many uploads wait: one that cannot be answered within the wait is refused at once."""
 
 import math
 import threading
@@ -18,7 +18,7 @@ MIN_COMPLETIONS = 10
 """Fewer completions than this are no measurement."""
 
 DEFAULT_RETRY_SECONDS = 5
-"""What a refused client is told while no rate is known."""
+"""When a refused client may try again, while no rate is known."""
 
 
 class Cause(StrEnum):
@@ -38,12 +38,11 @@ class Refusal:
 
 
 class Admission:
-    """Counts who waits and measures how fast answers come; safe for many threads.
+    """Counts the waiting uploads and measures how fast answers come; safe for many threads.
 
-    `watch` is told how many wait, whenever that changes.
-
-    The rate is known only from a busy spell: at least ten answers in the last 30 s, while at least 16 uploads were
-    waiting all the time. So neither a quiet hour nor a fleet that boots from zero is mistaken for a slow one.
+    `watch` is called with the count whenever it changes. The rate is known only in a busy period: at least ten answers
+    in the last 30 s, with at least 16 uploads waiting all the time. A quiet hour, or a fleet that boots from zero, is
+    not taken for a slow fleet.
     """
 
     def __init__(
@@ -74,7 +73,7 @@ class Admission:
         return self._closed
 
     def enter(self) -> Refusal | None:
-        """Take a place, or say why not; whoever got one must `leave`."""
+        """Take a place, or return why there is none; a place must be given back by `leave`."""
         with self._lock:
             refusal = self._refusal(self._clock())
             if refusal is None:
@@ -83,7 +82,7 @@ class Admission:
             return refusal
 
     def leave(self, *, answered: bool) -> None:
-        """Give the place back; `answered` tells that a worker's result had come."""
+        """Give the place back; `answered` says whether a worker's result came."""
         with self._lock:
             self._waiting -= 1
             self._watch(self._waiting)
@@ -116,5 +115,5 @@ class Admission:
         if len(self._completions) < MIN_COMPLETIONS:
             return None
         elapsed = now - self._completions[0]
-        # Up to now, not up to the last completion: a fleet that has come to a halt slows down by the second.
+        # Up to now, not up to the last completion: the rate of a fleet that has stopped falls by the second.
         return (len(self._completions) - 1) / elapsed if elapsed > 0 else None

@@ -1,26 +1,45 @@
 """The Flask application, made from what it needs; it holds no global state."""
 
 import structlog
-from flask import Flask, Response, g, request
+from flask import Flask, Response, g, render_template, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, RequestEntityTooLarge
+from werkzeug.middleware.proxy_fix import ProxyFix
 
 from facerec.ports import ObjectStore, TaskQueue
 from facerec.settings import Settings
-from facerec.text import one_line
-from facerec.web import metrics, pages, replies, results, uploads
+from facerec.text import megabytes, one_line
+from facerec.web import metrics, replies, results, uploads
 from facerec.web.admission import Admission
-from facerec.web.auth.access import UNDEFINED, Gate, behind_proxies
-from facerec.web.auth.hook import guard
-from facerec.web.forms import FORM_MEMORY_BYTES, FORM_OVERHEAD_BYTES, MAX_FORM_PARTS, UploadRequest
-from facerec.web.headers import HEADERS, PAGE_POLICY, TRANSPORT_SECURITY
+from facerec.web.auth.access import UNDEFINED, AccessControl, check_access, needs
 from facerec.web.inbox import Waiters
 from facerec.web.readiness import Readiness
 
 log = structlog.get_logger(__name__)
 
+PAGE_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+"""The content security policy of our pages, which load nothing."""
+
+HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+    # Not `no-referrer`, with which browsers hide the origin of our own page's form, too.
+    "Referrer-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+"""Headers of every response; no other origin may use it (there is no CORS)."""
+
+TRANSPORT_SECURITY = "max-age=31536000"
+"""For responses over HTTPS; it does not cover other names of the domain."""
+
 
 class _App(Flask):
-    request_class = UploadRequest
+    request_class = uploads.UploadRequest
 
 
 def create_app(
@@ -33,45 +52,54 @@ def create_app(
     admission: Admission,
     readiness: Readiness,
     measured: metrics.WebMetrics,
-    gate: Gate,
+    access: AccessControl,
 ) -> Flask:
     """Make the application.
 
-    `reply_to` names the response queue whose results resolve `waiters`; `admission` decides how many uploads may wait,
-    `gate` who is served at all; `measured` sees every request.
+    `reply_to` names the response queue whose results resolve `waiters`. `admission` decides how many uploads may wait,
+    `access` which requests are served. `measured` counts every request.
     """
     app = _App("facerec.web", static_folder=None)
     app.config.update(
-        MAX_CONTENT_LENGTH=settings.web.max_upload_bytes + FORM_OVERHEAD_BYTES,
-        MAX_FORM_MEMORY_SIZE=FORM_MEMORY_BYTES,
-        MAX_FORM_PARTS=MAX_FORM_PARTS,
+        MAX_CONTENT_LENGTH=settings.web.max_upload_bytes + uploads.FORM_OVERHEAD_BYTES,
+        MAX_FORM_MEMORY_SIZE=uploads.FORM_MEMORY_BYTES,
+        MAX_FORM_PARTS=uploads.MAX_FORM_PARTS,
     )
     measured.instrument(app)
-    desk = uploads.Uploads(
-        settings=settings,
-        store=store,
-        queue=queue,
-        reply_to=reply_to,
-        waiters=waiters,
-        admission=admission,
-        watch=measured.upload,
-    )
-    app.register_blueprint(uploads.blueprint(desk))
     app.register_blueprint(
-        results.blueprint(settings=settings, store=store, readiness=readiness, open_to_all=gate.open_to_all)
+        uploads.blueprint(
+            uploads.Uploads(
+                settings=settings,
+                store=store,
+                queue=queue,
+                reply_to=reply_to,
+                waiters=waiters,
+                admission=admission,
+                on_end=measured.upload,
+            )
+        )
     )
-    app.register_blueprint(pages.blueprint(settings, open_to_all=gate.open_to_all))
+    app.register_blueprint(
+        results.blueprint(settings=settings, store=store, readiness=readiness, open_to_all=access.open_to_all)
+    )
     app.register_blueprint(metrics.blueprint(measured))
-    guard(app, gate, _worded)
-    app.wsgi_app = behind_proxies(app.wsgi_app, settings.web.trusted_proxies)  # type: ignore[assignment] # as Flask documents
-    app.register_error_handler(HTTPException, lambda exc: _problem(exc, settings))
+
+    @app.get("/")
+    @needs(None)
+    def upload_page() -> str:
+        limit = megabytes(settings.web.max_upload_bytes)
+        return render_template("upload.html", limit=limit, open_to_all=access.open_to_all)
+
+    check_access(app, access, _error)
+    if proxies := settings.web.trusted_proxies:
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=proxies, x_proto=proxies)  # type: ignore[method-assign] # as Flask documents
+    app.register_error_handler(HTTPException, lambda exc: _http_error(exc, settings))
     app.register_error_handler(Exception, _fault)
-    app.after_request(_secured)
+    app.after_request(_add_headers)
     return app
 
 
-def _problem(exc: HTTPException, settings: Settings) -> Response:
-    status = exc.code or 500
+def _http_error(exc: HTTPException, settings: Settings) -> Response:
     match exc:
         case NotFound():
             sentence = f"there is nothing at {request.path}: pictures are uploaded with POST to /"
@@ -82,7 +110,7 @@ def _problem(exc: HTTPException, settings: Settings) -> Response:
             sentence = replies.too_large(settings.web.max_upload_bytes).text
         case _:
             sentence = exc.description or "the request cannot be answered"
-    response = _worded(status, sentence)
+    response = _error(exc.code or 500, sentence)
     for name, value in exc.get_headers():
         if name == "Allow":
             response.headers[name] = value
@@ -92,18 +120,18 @@ def _problem(exc: HTTPException, settings: Settings) -> Response:
 def _fault(exc: Exception) -> Response:
     known = {"request_id": str(g.request_id)} if "request_id" in g else {}
     log.error("request_failed", method=request.method, path=request.path, exc_info=exc, **known)
-    return _worded(500, "the server made a mistake that it has noted: try again later")
+    return _error(500, "the server made a mistake that it has noted: try again later")
 
 
-def _worded(status: int, sentence: str, code: int = UNDEFINED) -> Response:
-    """JSON where programs ask, plain text elsewhere."""
+def _error(status: int, sentence: str, code: int = UNDEFINED) -> Response:
+    """Make an error response: JSON under `/api/`, plain text elsewhere."""
     sentence = one_line(sentence)
     if request.path.startswith("/api/"):
         return results.error(status, sentence, code)
     return Response(sentence, status=status, content_type="text/plain; charset=utf-8")
 
 
-def _secured(response: Response) -> Response:
+def _add_headers(response: Response) -> Response:
     if response.mimetype == "text/html":
         response.headers["Content-Security-Policy"] = PAGE_POLICY
     if request.is_secure:

@@ -1,4 +1,4 @@
-"""Who waits for which result, and the one thread of a process that reads its response queue."""
+"""The waits of a process's uploads, and the thread that reads its response queue and ends them."""
 
 import random
 import threading
@@ -10,14 +10,13 @@ from uuid import UUID
 
 import structlog
 
+from facerec.background import BackgroundThread, OutageLog, backoff_seconds
 from facerec.errors import FacerecError
 from facerec.messages import RecognitionRequest, RecognitionResult
 from facerec.ports import ResultInbox
 
 log = structlog.get_logger(__name__)
 
-FIRST_BACKOFF_SECONDS = 0.2
-MAX_BACKOFF_SECONDS = 10.0
 SILENCE_SECONDS = 30.0
 """Three empty long polls at their longest: a reader that has been silent for longer is stuck."""
 
@@ -27,15 +26,14 @@ class Waiter:
 
     def __init__(self, request_id: UUID, since: float) -> None:
         self.request_id = request_id
-        self.since = since
         self.request: RecognitionRequest | None = None
-        self.sought_at = since
-        """When the store was last asked for its result; not yet, at the beginning."""
+        self.looked_up_at = since
+        """When the store was last asked for its result."""
         self._result: RecognitionResult | None = None
         self._done = threading.Event()
 
     def wait(self, timeout_seconds: float) -> RecognitionResult | None:
-        """The result, or nothing after the time-out or when the process gives up waiting."""
+        """Return the result, or None after the time-out or when the process gives up waiting."""
         self._done.wait(timeout_seconds)
         return self._result
 
@@ -60,18 +58,18 @@ class Waiters:
         return len(self._waiters)
 
     def sent(self) -> list[Waiter]:
-        """Those whose task has been sent, or is just being sent."""
+        """Return those whose task has been sent, or is just being sent."""
         with self._lock:
             return [waiter for waiter in self._waiters.values() if waiter.request is not None]
 
     @property
     def given_up(self) -> bool:
-        """Whether nobody waits any more, because the process stops."""
+        """Whether every wait has been ended because the process stops."""
         return self._given_up
 
     @contextmanager
     def expecting(self, request_id: UUID) -> Iterator[Waiter]:
-        """Register a wait, before its task is sent, so that no result can come too early; forgotten on leaving."""
+        """Register a wait before its task is sent, so that no result comes too early; forgotten on leaving."""
         waiter = Waiter(request_id, self._clock())
         with self._lock:
             self._waiters[request_id] = waiter
@@ -84,7 +82,7 @@ class Waiters:
                 del self._waiters[request_id]
 
     def resolve(self, result: RecognitionResult) -> bool:
-        """Hand a result to whoever waits for it; whether anybody does."""
+        """Hand a result to the upload that waits for it; returns whether there is one."""
         with self._lock:
             waiter = self._waiters.get(result.request_id)
         if waiter is None:
@@ -101,14 +99,8 @@ class Waiters:
             waiter.end(None)
 
 
-def backoff_seconds(failures: int, fraction: Callable[[], float] = random.random) -> float:
-    """Doubling from 0.2 s up to 10 s, of which half is chance, so that many processes do not return at once."""
-    longest = min(MAX_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2.0 ** min(failures - 1, 10))
-    return longest * (0.5 + fraction() / 2)
-
-
 class InboxWatch(Protocol):
-    """Is told what the inbox does; it must be quick, and must not raise."""
+    """Counts what the inbox does; it must be quick, and must not raise."""
 
     def read(self, *, awaited: int, unexpected: int, at: float) -> None:
         """The queue has answered, at a time in seconds since the epoch, with results that had a waiter or none."""
@@ -117,23 +109,11 @@ class InboxWatch(Protocol):
         """The queue could not be read."""
 
 
-class _Nobody:
-    def read(self, *, awaited: int, unexpected: int, at: float) -> None:
-        """Forget it."""
-
-    def failed(self) -> None:
-        """Forget it."""
-
-
-NOBODY: InboxWatch = _Nobody()
-"""Nobody listens."""
-
-
 class InboxThread:
-    """Long-polls one response queue and resolves waiters; survives every outage, and tells of each once.
+    """Long-polls one response queue and resolves waiters; survives every outage.
 
-    Everything received is deleted, also results that nobody waits for: the stored result stays. `stop` lets a running
-    long poll end by itself, in the background: whatever it still receives is delivered again or lies in the store.
+    Everything received is deleted, also results without a waiter: the stored result stays. `stop` lets a running long
+    poll end in the background. What it still receives is delivered again, or lies in the store.
     """
 
     def __init__(
@@ -142,9 +122,9 @@ class InboxThread:
         waiters: Waiters,
         *,
         poll_seconds: float,
-        backoff: Callable[[int], float] = backoff_seconds,
+        backoff: Callable[[int], float] = lambda failures: backoff_seconds(failures, random.random(), first=0.2),  # noqa: S311 - spreads the load
         clock: Callable[[], float] = time.monotonic,
-        watch: InboxWatch = NOBODY,
+        watch: InboxWatch | None = None,
     ) -> None:
         self._inbox = inbox
         self._waiters = waiters
@@ -152,68 +132,59 @@ class InboxThread:
         self._backoff = backoff
         self._clock = clock
         self._watch = watch
-        self._stopping = threading.Event()
         self._problem: str | None = "has not read anything yet"
-        self._heard_at = clock()
-        self._recoveries = 0
-        self._thread = threading.Thread(target=self._run, name="inbox", daemon=True)
+        self._read_at = clock()
+        self._outages_ended = 0
+        self._outage = OutageLog("response_queue")
+        self._thread = BackgroundThread("inbox", self._run)
 
     def start(self) -> None:
         """Begin to read."""
-        self._heard_at = self._clock()
+        self._read_at = self._clock()
         self._problem = None
         self._thread.start()
 
     def stop(self, timeout_seconds: float = 0.0) -> bool:
-        """Begin no further poll; whether the thread has ended within the time-out."""
-        self._stopping.set()
-        self._thread.join(timeout_seconds)
-        return not self._thread.is_alive()
+        """Begin no further poll; returns whether the thread has ended within the time-out."""
+        return self._thread.stop(timeout_seconds)
 
     @property
-    def recoveries(self) -> int:
-        """How many outages have ended: what was sent meanwhile may be lost."""
-        return self._recoveries
+    def outages_ended(self) -> int:
+        """How many outages have ended; results sent during one may be lost."""
+        return self._outages_ended
 
     def check(self) -> None:
         """Raise `FacerecError` with the reason when results do not come in."""
         if self._problem is not None:
             raise FacerecError(self._problem)
-        if not self._thread.is_alive():
-            raise FacerecError("the inbox thread has ended")
-        silent = self._clock() - self._heard_at
+        silent = self._clock() - self._read_at
         if silent > SILENCE_SECONDS:
             raise FacerecError(f"the response queue has not answered for {silent:.0f} s")
 
-    def _run(self) -> None:
-        failures = 0
-        while not self._stopping.is_set():
+    def _run(self, stopping: threading.Event) -> None:
+        while not stopping.is_set():
             try:
                 self._read()
-            except Exception as exc:  # noqa: BLE001 - without this thread every upload would wait in vain
-                failures += 1
-                self._failed(exc, failures)
-                self._stopping.wait(self._backoff(failures))
+            except Exception as exc:  # without this thread every upload would wait in vain
+                self._outage.failed(exc)
+                self._problem = str(exc) or type(exc).__name__
+                if not isinstance(exc, FacerecError):
+                    log.exception("inbox_fault")
+                if self._watch is not None:
+                    self._watch.failed()
+                stopping.wait(self._backoff(self._outage.failures))
             else:
-                if failures:
-                    log.info("inbox_recovered", failures=failures)
-                    self._recoveries += 1
-                failures = 0
+                self._outages_ended += self._outage.failures > 0
+                self._outage.succeeded()
                 self._problem = None
-                self._heard_at = self._clock()
+                self._read_at = self._clock()
 
     def _read(self) -> None:
         deliveries = self._inbox.receive(self._poll_seconds)
         unexpected = [d for d in deliveries if not self._waiters.resolve(d.result)]
         for delivery in unexpected:
             log.debug("result_unexpected", request_id=str(delivery.result.request_id))
-        self._watch.read(awaited=len(deliveries) - len(unexpected), unexpected=len(unexpected), at=time.time())
+        if self._watch is not None:
+            self._watch.read(awaited=len(deliveries) - len(unexpected), unexpected=len(unexpected), at=time.time())
         if deliveries:
             self._inbox.delete(deliveries)
-
-    def _failed(self, exc: Exception, failures: int) -> None:
-        self._watch.failed()
-        self._problem = str(exc) or type(exc).__name__
-        if failures == 1:
-            ours = isinstance(exc, FacerecError)
-            log.error("inbox_unreachable", reason=self._problem, exc_info=None if ours else exc)

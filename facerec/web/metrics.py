@@ -1,7 +1,7 @@
 """Prometheus metrics of the web tier, and `GET /metrics`, which shows them.
 
-Several web processes write theirs to files in one directory (the client library's multiprocess mode), so that whichever
-of them is asked tells the sum: that directory is in `PROMETHEUS_MULTIPROC_DIR` before the library is first imported.
+Several web processes write theirs to files in one directory (the client library's multiprocess mode), so that each of
+them shows the sum. The directory must be in `PROMETHEUS_MULTIPROC_DIR` before the library is first imported.
 """
 
 from collections.abc import Iterator
@@ -17,14 +17,12 @@ from facerec.messages import Outcome
 from facerec.observability.metrics import ProcessSum, ended_children_seconds
 from facerec.web.admission import Cause
 from facerec.web.replies import Reply
-from facerec.web.uploads import Record
+from facerec.web.uploads import UploadRecord
 
 DIRECTORY_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 
 NO_ROUTE = "(none)"
-"""For paths that lead nowhere: their names come from clients, and are endless."""
-BEFORE_ROUTES = "(refused)"
-"""For requests that the server refuses before it looks at their path: too large, or no proper HTTP."""
+"""For unknown paths: clients choose their names, and there is no end to them."""
 
 _ENDED = "ended_cpu_seconds"
 _METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
@@ -34,7 +32,7 @@ _BYTES = (10_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000
 
 
 class WebMetrics:
-    """Takes every request, every upload and what the inbox does; safe for many threads.
+    """Counts every request, every upload and what the inbox does; safe for many threads.
 
     With a `directory` this process is one of several.
     """
@@ -109,37 +107,31 @@ class WebMetrics:
         app.before_request(begin)
         app.after_request(end)
 
-    def refused(self, status: int) -> None:
-        """The server has refused a request itself."""
-        self._requests.labels("other", BEFORE_ROUTES, status).observe(0)
-
     def places(self, count: int) -> None:
-        """So many uploads may be in hand."""
+        """Set how many uploads may be in work."""
         self._places.set(count)
 
     def waiting(self, count: int) -> None:
-        """So many uploads are in hand now."""
+        """Set how many uploads are in work."""
         self._waiting.set(count)
 
-    def upload(self, reply: Reply, record: Record) -> None:
-        """An upload is over."""
+    def upload(self, reply: Reply, record: UploadRecord) -> None:
+        """Count an upload that is over."""
         self._uploads.labels(reply.outcome).inc()
-        match record:
-            case {"bytes": int(size)}:
-                self._bytes.observe(size)
-        match record:
-            case {"took_in_ms": int(took_in), "waited_ms": int(waited)}:
-                self._intakes.observe(took_in / 1000)
-                self._waits.observe(waited / 1000)
+        if record.bytes is not None:
+            self._bytes.observe(record.bytes)
+        if record.took_in_ms is not None:
+            self._intakes.observe(record.took_in_ms / 1000)
+            self._waits.observe(record.waited_ms / 1000)
 
     def read(self, *, awaited: int, unexpected: int, at: float) -> None:
-        """The response queue has answered with so many results."""
+        """Count the results of one answer of the response queue."""
         self._awaited.inc(awaited)
         self._unexpected.inc(unexpected)
         self._inbox_heard.set(at)
 
     def failed(self) -> None:
-        """The response queue could not be read."""
+        """Count a reading of the response queue that failed."""
         self._inbox_failures.inc()
 
 
@@ -156,9 +148,9 @@ def blueprint(metrics: WebMetrics) -> Blueprint:
 
 
 def forget_process(directory: Path, pid: int) -> None:
-    """One of several children has ended: what it counted stays, what it held does not.
+    """Forget the gauges of a child that has ended; its counters stay.
 
-    Raises `OSError` where its processor time cannot be written down; what it held is forgotten all the same.
+    Raises `OSError` if its processor time cannot be written; the gauges are forgotten all the same.
     """
     mark_process_dead(pid, str(directory))  # type: ignore[no-untyped-call] # of the library
     new = directory / f"{_ENDED}.new"
@@ -175,8 +167,8 @@ def _sum_of_all(directory: Path) -> CollectorRegistry:
             yield int(file.stem.rpartition("_")[2])
 
     def ended() -> float:
-        told = directory / _ENDED
-        return float(told.read_text()) if told.exists() else 0.0
+        file = directory / _ENDED
+        return float(file.read_text()) if file.exists() else 0.0
 
     registry.register(ProcessSum(pids, ended=ended))
     return registry

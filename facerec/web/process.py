@@ -1,25 +1,39 @@
-"""One web process: its inbox thread, its application and its server, from start to drain."""
+"""One web process: its inbox thread, its application and its HTTP server, from start to drain.
 
+The server is waitress as it comes. Slow and hostile clients are the business of a proxy in front (`deploy/nginx`).
+"""
+
+import queue
+import resource
 import socket
+import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import structlog
+import waitress
+from waitress import wasyncore
 
 from facerec import bootstrap
 from facerec.aws.sqs.queue import check_queue, made_at
+from facerec.background import OutageLog
 from facerec.errors import FacerecError, Transient
 from facerec.settings import Settings
+from facerec.settings.tiers import WebSettings
 from facerec.web.admission import Admission
 from facerec.web.app import create_app
-from facerec.web.auth.access import Gate
-from facerec.web.auth.key_cache import KeyRing
+from facerec.web.auth.access import AccessControl
+from facerec.web.auth.key_cache import KeyCache
 from facerec.web.inbox import InboxThread, Waiters
 from facerec.web.metrics import WebMetrics
 from facerec.web.readiness import Check, Readiness
-from facerec.web.recovery import Rescue
-from facerec.web.server import WebServer
+from facerec.web.recovery import Recovery
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
 
 log = structlog.get_logger(__name__)
 
@@ -27,6 +41,23 @@ START_SECONDS = 30.0
 """How long a start waits for an AWS that cannot be reached yet."""
 
 RETRY_SECONDS = 1.0
+
+SPARE_THREADS = 16
+"""Threads beyond those that hold uploads, for refusals, results and health checks."""
+
+HEADER_BYTES = 16 * 1024
+
+READ_FACTOR = 2
+"""Bodies up to this many times the limit are read, so that the client sees the application's 413 and not a reset."""
+
+FLUSH_SECONDS = 2.0
+"""How long the last replies may take to leave after the drain."""
+
+SWITCH_SECONDS = 0.0005
+"""Python's 5 ms would make the loop wait too long behind hundreds of threads that all want to compute."""
+
+_POLL_SECONDS = 0.05
+_FILES = 16_384
 
 
 class WebProcess:
@@ -52,7 +83,7 @@ class WebProcess:
             watch=metrics,
         )
         store, queue = bootstrap.object_store(settings), bootstrap.task_queue(settings)
-        self._rescue = Rescue(
+        self._recovery = Recovery(
             self._waiters,
             self._inbox,
             queue=queue,
@@ -61,8 +92,7 @@ class WebProcess:
             output_bucket=settings.output_bucket,
         )
         checks = resource_checks(settings) | {"inbox": self._inbox.check, "admission": self._check_admission}
-        ring = KeyRing(bootstrap.api_keys(settings)) if settings.web.auth == "keys" else None
-        gate = Gate(settings.web, ring)
+        keys = KeyCache(bootstrap.api_keys(settings)) if settings.web.auth == "keys" else None
         app = create_app(
             settings=settings,
             store=store,
@@ -72,18 +102,16 @@ class WebProcess:
             admission=self._admission,
             readiness=Readiness(checks),
             measured=metrics,
-            gate=gate,
+            access=AccessControl(settings.web, keys),
         )
-        self._server = WebServer(app, settings.web, listener, preview=gate.preview, refused=metrics.refused)
+        self._server = WebServer(app, settings.web, listener)
 
     def run(self) -> None:
         """Serve until `stop`, then drain; the inbox is read to the end."""
         self._inbox.start()
-        self._rescue.start()
-        self._server.run(
-            close=self._admission.close, waiting=lambda: self._admission.waiting, give_up=self._waiters.give_up
-        )
-        self._rescue.stop()
+        self._recovery.start()
+        self._server.run(refuse_new=self._admission.close, give_up=self._waiters.give_up)
+        self._recovery.stop()
         self._inbox.stop()
 
     def stop(self) -> None:
@@ -96,11 +124,11 @@ class WebProcess:
 
 
 def resource_checks(settings: Settings) -> dict[str, Check]:
-    """What must be there to take uploads: both buckets and the request queue."""
+    """Return the checks of what uploads need: both buckets and the request queue."""
     store = bootstrap.object_store(settings)
 
     def check_store() -> None:
-        # Listing nothing is cheap, and unlike a look at one object it tells a missing bucket from a missing key.
+        # Cheap, and unlike a look at one object it tells a missing bucket from a missing key.
         for bucket in (settings.input_bucket, settings.output_bucket):
             store.keys(bucket, "readiness/")
 
@@ -108,7 +136,7 @@ def resource_checks(settings: Settings) -> dict[str, Check]:
 
 
 def start_checks(settings: Settings) -> dict[str, Check]:
-    """What must be there to start; the keys, once read, are not needed all the time."""
+    """Return the checks before the start; the keys, once read, are not needed all the time."""
     checks = resource_checks(settings)
     if settings.web.auth == "keys":
         checks["keys"] = lambda: bootstrap.api_keys(settings).get("0" * 12)
@@ -116,7 +144,7 @@ def start_checks(settings: Settings) -> dict[str, Check]:
 
 
 def queue_check(settings: Settings, queue: str) -> Check:
-    """A look at one queue."""
+    """Return the check of one queue."""
     return lambda: check_queue(bootstrap.clients(settings), queue)
 
 
@@ -126,9 +154,9 @@ def await_resources(
     clock: Callable[[], float] = time.monotonic,
     pause: Callable[[float], object] = time.sleep,
 ) -> None:
-    """Run the checks, again while AWS cannot be reached; raises the reason after 30 s, or when something is missing."""
+    """Run the checks until they pass; raises the reason after 30 s without AWS, or at once if something is missing."""
     deadline = clock() + START_SECONDS
-    told = False
+    outage = OutageLog("aws")
     while True:
         try:
             for check in checks.values():
@@ -136,9 +164,91 @@ def await_resources(
         except Transient as exc:
             if clock() >= deadline:
                 raise
-            if not told:
-                log.warning("waiting_for_aws", reason=str(exc))
-            told = True
+            outage.failed(exc)
             pause(RETRY_SECONDS)
         else:
+            outage.succeeded()
             return
+
+
+class WebServer:
+    """Serves an application on a bound socket until `request_stop`."""
+
+    def __init__(self, application: "WSGIApplication", settings: WebSettings, listener: socket.socket) -> None:
+        self._shutdown_seconds = settings.shutdown_seconds
+        self._stop: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._sockets: dict[int, Any] = {}
+        _raise_file_limit()
+        self._server = waitress.create_server(
+            application,
+            map=self._sockets,
+            sockets=[listener],
+            threads=settings.max_waiting + SPARE_THREADS,
+            backlog=1024,
+            # Idle keep-alive connections beside those that wait.
+            connection_limit=2 * settings.max_waiting + 500,
+            asyncore_use_poll=True,
+            max_request_header_size=HEADER_BYTES,
+            max_request_body_size=READ_FACTOR * settings.max_upload_bytes,
+            ident=None,
+            # Without trusted proxies the application ignores these headers anyway.
+            clear_untrusted_proxy_headers=settings.trusted_proxies == 0,
+            log_socket_errors=False,
+        )
+
+    def request_stop(self) -> None:
+        """Ask `run` to drain and return; safe in any thread and in a signal handler."""
+        self._stop.put(None)
+
+    def run(self, *, refuse_new: Callable[[], None], give_up: Callable[[], None]) -> None:
+        """Serve until `request_stop`, then drain and return.
+
+        `refuse_new` makes the application refuse every further upload. The drain ends when every reply has left, or
+        after `shutdown_seconds`. Then `give_up` ends the waits that are left, and their replies leave, too.
+        """
+        sys.setswitchinterval(SWITCH_SECONDS)
+        loop = threading.Thread(target=self._server.run, name="http", daemon=True)
+        loop.start()
+        self._stop.get()
+        refuse_new()
+        log.info("stopping", connections=len(self._server.active_channels))
+        self._await_replies(self._shutdown_seconds)
+        give_up()
+        self._await_replies(FLUSH_SECONDS)
+        self._server.task_dispatcher.shutdown(timeout=1)
+        # The loop itself closes the sockets; without any it ends.
+        self._server.trigger.pull_trigger(lambda: wasyncore.close_all(self._sockets))
+        loop.join(FLUSH_SECONDS)
+        log.info("stopped")
+
+    def _await_replies(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while self._busy() and time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS)
+
+    def _busy(self) -> bool:
+        """Whether a request is being read or answered."""
+        channels = list(self._server.active_channels.values())
+        return any(channel.request or channel.requests or channel.total_outbufs_len for channel in channels)
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Return a listening socket; raises `OSError` if the address is taken or is not one of this machine."""
+    family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    # "::" is every address, as "0.0.0.0" is every one of IPv4.
+    dual = family == socket.AF_INET6 and address[0] == "::" and socket.has_dualstack_ipv6()
+    return socket.create_server(address[:2], family=family, backlog=1024, dualstack_ipv6=dual)
+
+
+def address_of(listener: socket.socket) -> str:
+    """Return the socket's address as a URL."""
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _raise_file_limit() -> None:
+    """Allow more descriptors: a connection takes one, a large body another, and the usual soft limit is 1 024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _FILES if hard == resource.RLIM_INFINITY else min(_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

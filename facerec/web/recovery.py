@@ -1,7 +1,7 @@
-"""Mends what a lost queue took with it: tasks are sent again, and results are fetched from the store.
+"""Recovers what a lost queue took with it: tasks are sent again, and results are read from the store.
 
-A queue that is deleted and made anew loses its messages without a word. The web process still knows what its uploads
-wait for, so a lost task costs seconds, not a 504; and a result whose message is lost still lies in the output bucket.
+A queue that is deleted and created again loses its messages without an error. The web process still knows what its
+uploads wait for, so a lost task costs seconds instead of a 504. A result whose message is lost is still in the store.
 """
 
 import math
@@ -12,8 +12,8 @@ from uuid import UUID
 
 import structlog
 
+from facerec.background import BackgroundThread, OutageLog
 from facerec.errors import FacerecError, QueueMissing
-from facerec.messages import RecognitionRequest, RecognitionResult
 from facerec.object_keys import output_key
 from facerec.ports import ObjectStore, TaskQueue
 from facerec.stored_results import stored_result
@@ -22,19 +22,19 @@ from facerec.web.inbox import InboxThread, Waiters
 log = structlog.get_logger(__name__)
 
 LOOK_SECONDS = 2.0
-"""How often the request queue is looked at, while somebody waits; nobody looks otherwise."""
+"""How often the request queue is checked while an upload waits."""
 
 SELDOM_SECONDS = 15.0
-"""How often the result of one wait is looked for without a cause, while the inbox works."""
+"""How often the result of one wait is looked up while the inbox works."""
 
-LOOKED_FOR_AT_ONCE = 50
-"""Results that one look asks the store for: it bounds what a long backlog costs."""
+RESULTS_PER_LOOK = 50
+"""Results that one look asks the store for; it bounds what a long backlog costs."""
 
 
-class Rescue:
-    """Looks after the waits of one process in a thread of its own; survives every outage, and tells of each once.
+class Recovery:
+    """Looks after the waits of one process in a thread; survives every outage.
 
-    What it does is harmless where nothing was lost: a task that is sent twice overwrites its own result.
+    It does no harm where nothing was lost: a task that is sent twice overwrites its own result.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Rescue:
         output_bucket: str,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`made_at` tells the moment at which the request queue was made, in any form; raises `QueueMissing`."""
+        """`made_at` returns when the request queue was created, in any form; it raises `QueueMissing`."""
         self._waiters = waiters
         self._inbox = inbox
         self._queue = queue
@@ -59,22 +59,21 @@ class Rescue:
         self._known: str | None = None
         self._missing = False
         self._lost: set[UUID] = set()
-        self._recoveries = 0
-        self._failing = False
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="rescue", daemon=True)
+        self._outages_ended = 0
+        self._outage = OutageLog("recovery")
+        self._thread = BackgroundThread("recovery", self._run)
 
     def start(self) -> None:
-        """Note which queue there is, and look after who waits from now on."""
+        """Note which queue there is, and look after the uploads that wait from now on."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Begin no further look; a running one ends by itself, in the background."""
-        self._stopping.set()
+        """Begin no further look; a running one ends in the background."""
+        self._thread.stop(0)
 
-    def _run(self) -> None:
+    def _run(self, stopping: threading.Event) -> None:
         self._each(self._look_at_queue)
-        while not self._stopping.wait(LOOK_SECONDS):
+        while not stopping.wait(LOOK_SECONDS):
             self.look()
 
     def look(self) -> None:
@@ -83,16 +82,18 @@ class Rescue:
             self._each(self._look_at_queue, self._send_again, self._look_for_results)
 
     def _each(self, *steps: Callable[[], None]) -> None:
-        failed = False
+        problem: Exception | None = None
         for step in steps:
             try:
                 step()
             except Exception as exc:
-                failed = True
-                if not self._failing:
-                    ours = isinstance(exc, FacerecError)
-                    log.warning("rescue_hindered", reason=str(exc) or repr(exc), exc_info=None if ours else exc)
-        self._failing = failed
+                problem = exc
+                if not isinstance(exc, FacerecError):
+                    log.exception("recovery_fault")
+        if problem is None:
+            self._outage.succeeded()
+        else:
+            self._outage.failed(problem)
 
     def _look_at_queue(self) -> None:
         try:
@@ -103,9 +104,9 @@ class Rescue:
             self._missing = True
             return
         if self._missing or (self._known is not None and made_at != self._known):
-            # Also those that were sent since: which queue took them cannot be told, and a duplicate is harmless.
+            # Also the tasks sent since: either queue may have taken them, and a duplicate is harmless.
             self._lost |= {waiter.request_id for waiter in self._waiters.sent()}
-            log.warning("request_queue_made_anew", sending_again=len(self._lost))
+            log.warning("request_queue_recreated", sending_again=len(self._lost))
         self._missing = False
         self._known = made_at
 
@@ -117,19 +118,21 @@ class Rescue:
                 self._queue.submit(waiter.request)
                 self._lost.discard(waiter.request_id)
                 log.info("task_sent_again", request_id=str(waiter.request_id))
-        self._lost.clear()  # whoever is left does not wait any more
+        self._lost.clear()  # the others have been answered meanwhile
 
     def _look_for_results(self) -> None:
         now, waiting = self._clock(), self._waiters.sent()
-        if self._recoveries != self._inbox.recoveries:
-            self._recoveries = self._inbox.recoveries
+        if self._outages_ended != self._inbox.outages_ended:
+            self._outages_ended = self._inbox.outages_ended
             for waiter in waiting:
-                waiter.sought_at = -math.inf
-        patience = SELDOM_SECONDS if self._inbox_works() else LOOK_SECONDS
-        due = [waiter for waiter in waiting if now - waiter.sought_at >= patience]
-        for waiter in sorted(due, key=lambda waiter: waiter.sought_at)[:LOOKED_FOR_AT_ONCE]:
-            waiter.sought_at = now
-            result = self._stored(waiter.request)
+                waiter.looked_up_at = -math.inf
+        pause = SELDOM_SECONDS if self._inbox_works() else LOOK_SECONDS
+        due = [waiter for waiter in waiting if now - waiter.looked_up_at >= pause]
+        for waiter in sorted(due, key=lambda waiter: waiter.looked_up_at)[:RESULTS_PER_LOOK]:
+            waiter.looked_up_at = now
+            if (task := waiter.request) is None:
+                continue
+            result = stored_result(self._store, self._output_bucket, output_key(task.request_id, task.filename))
             if result is not None and self._waiters.resolve(result):
                 log.warning("result_found_in_the_store", request_id=str(waiter.request_id))
 
@@ -139,8 +142,3 @@ class Rescue:
         except FacerecError:
             return False
         return True
-
-    def _stored(self, request: RecognitionRequest | None) -> RecognitionResult | None:
-        if request is None:
-            return None
-        return stored_result(self._store, self._output_bucket, output_key(request.request_id, request.filename))

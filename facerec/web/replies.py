@@ -1,4 +1,4 @@
-"""What clients of `POST /` read: one line of plain text for each way an upload can end. Pure."""
+"""The replies of `POST /`: one line of plain text for each way an upload can end. Pure."""
 
 import math
 from dataclasses import dataclass
@@ -12,7 +12,6 @@ from facerec.web.admission import Cause, Refusal
 Style = Literal["sentence", "name"]
 
 UNAVAILABLE_RETRY_SECONDS = 5
-CROWDED_RETRY_SECONDS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +33,12 @@ class Declined(Exception):
 
 
 def results_path(request_id: UUID) -> str:
-    """Where the result of a request appears."""
+    """Return the path at which the result of a request appears."""
     return f"/api/v1/results/{request_id}"
 
 
 def recognised(result: RecognitionResult, style: Style) -> Reply:
-    """The worker's answer in the client's words."""
+    """Return the reply for a worker's result."""
     if result.outcome is Outcome.INVALID_IMAGE:
         return Reply(415, one_line(result.detail or "the file is not a picture that can be read"), result.outcome)
     if result.outcome is Outcome.FAILED:
@@ -53,54 +52,54 @@ def recognised(result: RecognitionResult, style: Style) -> Reply:
         return Reply(500, one_line(text), result.outcome)
     if style == "name":
         return Reply(200, one_line(f"{result.stem}:{result.result}"), result.outcome)
-    said = {
+    sentence = {
         Outcome.MATCH: f"face detected - {result.result}",
         Outcome.UNKNOWN: "face not recognized",
         Outcome.NO_FACE: "no face detected",
     }[result.outcome]
-    return Reply(200, one_line(f"{result.filename}: {said}"), result.outcome)
+    return Reply(200, one_line(f"{result.filename}: {sentence}"), result.outcome)
 
 
 def no_file() -> Reply:
-    """There is no file under the field's name."""
+    """Reply that the form has no file under the field's name."""
     return Reply(400, "there is no file: send the picture as the multipart form field inputFile", "no_file")
 
 
 def unreadable_form(reason: str) -> Reply:
-    """The body is not the form that its header announces."""
+    """Reply that the body is not the form that its header announces."""
     return Reply(400, f"the form cannot be read ({reason}): send multipart/form-data", "unreadable_form")
 
 
 def empty_file() -> Reply:
-    """The file has no bytes."""
+    """Reply that the file has no bytes."""
     return Reply(400, "the file is empty: choose a picture and send it again", "empty_file")
 
 
 def several_files() -> Reply:
-    """There is more than one file."""
+    """Reply that there is more than one file."""
     return Reply(400, "there is more than one file: send one picture per request", "several_files")
 
 
 def too_large(max_upload_bytes: int) -> Reply:
-    """The upload, or the form around it, is too large."""
+    """Reply that the upload, or the form around it, is too large."""
     return Reply(
         413, f"the upload is too large: send one picture of at most {megabytes(max_upload_bytes)}", "too_large"
     )
 
 
 def unsupported(reason: str) -> Reply:
-    """The header is not one of a picture that is taken."""
+    """Reply that the file is not a picture of a supported kind."""
     return Reply(415, one_line(reason), Outcome.INVALID_IMAGE)
 
 
 def unavailable() -> Reply:
-    """The store or the queue cannot be reached."""
+    """Reply that the store or the queue cannot be reached."""
     text = "uploads cannot be taken right now: send the picture again in a few seconds"
     return Reply(503, text, "unavailable", UNAVAILABLE_RETRY_SECONDS)
 
 
 def refused(refusal: Refusal) -> Reply:
-    """The upload was not admitted."""
+    """Reply that the upload was not admitted."""
     why = {
         Cause.FULL: "too many uploads are waiting already",
         Cause.SLOW: "more uploads are waiting than can be answered in time",
@@ -112,32 +111,12 @@ def refused(refusal: Refusal) -> Reply:
 
 
 def late(request_id: UUID, wait_seconds: float) -> Reply:
-    """No result within the wait."""
+    """Reply that no result came within the wait."""
     path = results_path(request_id)
     return Reply(504, f"there is no result after {math.ceil(wait_seconds)} s: look for it at {path}", "late")
 
 
 def interrupted(request_id: UUID) -> Reply:
-    """The process stops before the result has come."""
+    """Reply that the process stops before the result has come."""
     path = results_path(request_id)
     return Reply(504, f"this server is being stopped before the result has come: look for it at {path}", "interrupted")
-
-
-def crowded() -> Reply:
-    """There is no room to receive the upload."""
-    seconds = CROWDED_RETRY_SECONDS
-    text = f"too many uploads are being received: send the picture again in {seconds} seconds"
-    return Reply(503, text, "crowded", seconds)
-
-
-def no_place() -> Reply:
-    """Too many clients are connected, and this one is among the slowest."""
-    seconds = CROWDED_RETRY_SECONDS
-    return Reply(
-        503, f"too many clients are connected: send the request again in {seconds} seconds", "no_place", seconds
-    )
-
-
-def too_slow() -> Reply:
-    """The request does not come to its end."""
-    return Reply(408, "the request came too slowly: send it again over a faster connection", "too_slow")

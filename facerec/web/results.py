@@ -1,4 +1,4 @@
-"""Results by request id, and what load balancers ask: JSON."""
+"""Results by request id, and the health checks of load balancers, as JSON."""
 
 from uuid import UUID
 
@@ -10,14 +10,13 @@ from facerec.object_keys import request_prefix
 from facerec.ports import ObjectStore
 from facerec.settings import Settings
 from facerec.stored_results import stored_result_json
-from facerec.web.auth.access import UNDEFINED
-from facerec.web.auth.hook import needs
+from facerec.web.auth.access import UNDEFINED, needs
 from facerec.web.readiness import Readiness
 from facerec.web.replies import UNAVAILABLE_RETRY_SECONDS
 
 
 def blueprint(*, settings: Settings, store: ObjectStore, readiness: Readiness, open_to_all: bool) -> Blueprint:
-    """The routes `/api/v1/results/<request_id>`, `/healthz` and `/readyz`."""
+    """Make the routes `/api/v1/results/<request_id>`, `/healthz` and `/readyz`."""
     api = Blueprint("api", __name__)
 
     @api.get("/api/v1/results/<request_id>")
@@ -53,7 +52,7 @@ def blueprint(*, settings: Settings, store: ObjectStore, readiness: Readiness, o
         problems = readiness.problems()
         response = jsonify(
             status="unready" if any(problems.values()) else "ok",
-            # The reasons name buckets and endpoints: where not everyone may use the server they are in the log alone.
+            # The reasons name buckets and endpoints: with keys they are in the log only.
             checks={
                 name: (problem if open_to_all else "failed") if problem else "ok" for name, problem in problems.items()
             },
@@ -65,7 +64,7 @@ def blueprint(*, settings: Settings, store: ObjectStore, readiness: Readiness, o
 
 
 def error(status: int, message: str, code: int = UNDEFINED) -> Response:
-    """An error as the API words it, with CompreFace's code where it has one."""
+    """Make a JSON error, with CompreFace's code if it has one."""
     response = jsonify(message=message, code=code)
     response.status_code = status
     return response

@@ -3,46 +3,110 @@
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from http import HTTPStatus
+from io import BytesIO
+from typing import IO
 from uuid import UUID, uuid4
 
 import structlog
 from flask import Blueprint, Request, Response, g, request
+from werkzeug.exceptions import RequestEntityTooLarge
+from werkzeug.formparser import FormDataParser
 
 from facerec.api_keys import Scope
 from facerec.errors import ConfigurationError, QueueMissing, Transient
 from facerec.messages import ObjectRef, RecognitionRequest
-from facerec.object_keys import input_key, safe_name
+from facerec.object_keys import base_name, input_key, safe_name
 from facerec.ports import ObjectStore, TaskQueue
 from facerec.settings import Settings
 from facerec.web import replies
 from facerec.web.admission import Admission
-from facerec.web.auth.hook import needs
-from facerec.web.forms import Upload, read_upload
+from facerec.web.auth.access import needs
 from facerec.web.inbox import Waiter, Waiters
 from facerec.web.replies import Declined, Reply
 from model.header import InvalidImage, read_header
 
 log = structlog.get_logger(__name__)
 
-TAKING_IN = 16
-"""Uploads of one process that are in memory at once, on their way to the store; the others wait their turn."""
+FIELD = "inputFile"
+
+FORM_OVERHEAD_BYTES = 64 * 1024
+"""What a body may have beyond its file: boundaries, part headers with a long file name, a few small fields."""
+
+FORM_MEMORY_BYTES = 256 * 1024
+"""What the small fields may take together. Werkzeug holds its read buffer, 64 KiB and a part of a boundary, to the same
+limit, also while it reads a file: a limit near that size refuses files by chance."""
+
+MAX_FORM_PARTS = 20
+
+UPLOADS_IN_MEMORY = 16
+"""Uploads of one process that are on their way from the connection to the store at once; the others wait."""
 
 LARGE_BYTES = 1_000_000
-"""Uploads from this size on have places of their own, so that the others do not wait behind them."""
+"""Uploads from this size on are limited on their own, so that small ones do not wait behind them."""
 
-LARGE_AT_ONCE = 2
-"""Storing them takes the CPU from the others, and each is in memory up to three times."""
+LARGE_IN_MEMORY = 2
+"""Storing a large upload takes the CPU from the others, and it is in memory up to three times."""
 
 CONTENT_TYPES = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "HEIF": "image/heif"}
 
-Record = dict[str, object]
-"""What the log line of an upload tells, filled in as it becomes known."""
+
+class UploadRequest(Request):
+    """A request whose files stay in memory, and whose malformed form is an error instead of an empty one."""
+
+    def make_form_data_parser(self) -> FormDataParser:
+        """Return Werkzeug's parser, set to raise errors."""
+        parser = super().make_form_data_parser()
+        parser.silent = False
+        return parser
+
+    def _get_file_stream(
+        self,
+        total_content_length: int | None,
+        content_type: str | None,
+        filename: str | None = None,
+        content_length: int | None = None,
+    ) -> IO[bytes]:
+        """Keep a file in memory: the body's size is limited already, and the file lives only until it is stored."""
+        del total_content_length, content_type, filename, content_length
+        return BytesIO()
+
+    def close(self) -> None:
+        """Free the files and the body, which the server would keep until the request is answered."""
+        super().close()
+        self.environ["wsgi.input"].close()
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """The one file of a form."""
+
+    filename: str
+    """As the client sent it: the last path part, without control characters."""
+    body: bytes = field(repr=False)
+
+
+@dataclass(slots=True)
+class UploadRecord:
+    """How an upload went, for its log line and the metrics; None is not known (yet)."""
+
+    filename: str | None = None
+    bytes: int | None = None
+    took_in_ms: int | None = None
+    """From the start to the submitted task."""
+    waited_ms: int = 0
+    """For the result."""
+    total_ms: int | None = None
+    answered: bool = False
+    """Whether a worker's result came."""
+    reason: str | None = None
+    """Why store or queue could not take it."""
 
 
 class Uploads:
-    """An upload's way: admitted, stored, submitted, awaited. Safe for many threads."""
+    """Admits, stores and submits an upload, and awaits its result; safe for many threads."""
 
     def __init__(
         self,
@@ -54,7 +118,7 @@ class Uploads:
         waiters: Waiters,
         admission: Admission,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
-        watch: Callable[[Reply, Record], None] = lambda _reply, _record: None,
+        on_end: Callable[[Reply, UploadRecord], None] = lambda _reply, _record: None,
     ) -> None:
         self._settings = settings
         self._store = store
@@ -63,14 +127,14 @@ class Uploads:
         self._waiters = waiters
         self._admission = admission
         self._now = now
-        self._watch = watch
-        self._taking_in = threading.BoundedSemaphore(TAKING_IN)
-        self._taking_in_large = threading.BoundedSemaphore(LARGE_AT_ONCE)
+        self._on_end = on_end
+        self._places = threading.BoundedSemaphore(UPLOADS_IN_MEMORY)
+        self._large_places = threading.BoundedSemaphore(LARGE_IN_MEMORY)
 
     def answer(self, request_id: UUID, form: Request) -> Reply:
         """Hold the request until its result has come or the wait is over, and log how it went."""
-        began = time.monotonic()
-        record: Record = {"filename": None, "bytes": None, "took_in_ms": None, "waited_ms": 0, "answered": False}
+        started = time.monotonic()
+        record = UploadRecord()
         # Asked before the body is parsed, so that a refusal costs next to nothing.
         refusal = self._admission.enter()
         if refusal is not None:
@@ -79,37 +143,37 @@ class Uploads:
             try:
                 reply = self._handled(request_id, form, record)
             finally:
-                self._admission.leave(answered=bool(record["answered"]))
-        record["total_ms"] = _ms(time.monotonic() - began)
-        tell = log.warning if reply.status >= HTTPStatus.INTERNAL_SERVER_ERROR else log.info
-        tell("upload", request_id=str(request_id), outcome=reply.outcome, status=reply.status, **record)
-        self._watch(reply, record)
+                self._admission.leave(answered=record.answered)
+        record.total_ms = _ms_since(started)
+        level = log.warning if reply.status >= HTTPStatus.INTERNAL_SERVER_ERROR else log.info
+        level("upload", request_id=str(request_id), outcome=reply.outcome, status=reply.status, **asdict(record))
+        self._on_end(reply, record)
         return reply
 
-    def _handled(self, request_id: UUID, form: Request, record: Record) -> Reply:
-        deadline = time.monotonic() + self._settings.web.wait_seconds
+    def _handled(self, request_id: UUID, form: Request, record: UploadRecord) -> Reply:
+        started = time.monotonic()
+        deadline = started + self._settings.web.wait_seconds
         try:
-            # Registered before the task is sent: no result comes too early.
+            # Registered before the task is sent, so that no result comes too early.
             with self._waiters.expecting(request_id) as waiter:
-                began = time.monotonic()
-                self._take_in(waiter, form, record)
-                record["took_in_ms"] = _ms(time.monotonic() - began)
+                self._store_and_submit(waiter, form, record)
+                record.took_in_ms = _ms_since(started)
                 return self._awaited(waiter, deadline, record)
         except Declined as exc:
             return exc.reply
         except (Transient, QueueMissing, ConfigurationError) as exc:
-            record["reason"] = str(exc)
+            record.reason = str(exc)
             return replies.unavailable()
 
-    def _take_in(self, waiter: Waiter, form: Request, record: Record) -> None:
-        """Bring the picture from the connection to the store; what it held in memory is free on return."""
+    def _store_and_submit(self, waiter: Waiter, form: Request, record: UploadRecord) -> None:
+        """Bring the picture from the connection to the store, and its task to the queue; its memory is free then."""
         large = (form.content_length or 0) >= LARGE_BYTES
-        places = self._taking_in_large if large else self._taking_in
+        places = self._large_places if large else self._places
         if not places.acquire(timeout=self._settings.web.wait_seconds):
             raise Transient("the uploads before this one are stuck on their way to the store")
         try:
             upload = read_upload(form, self._settings.web.max_upload_bytes)
-            record |= {"filename": upload.filename, "bytes": len(upload.body)}
+            record.filename, record.bytes = upload.filename, len(upload.body)
             self._submit(waiter, upload)
         finally:
             form.close()
@@ -126,7 +190,7 @@ class Uploads:
         self._store.put(settings.input_bucket, key, upload.body, content_type)
         if settings.key_style == "filename":
             self._store.put(settings.input_bucket, safe_name(upload.filename), upload.body, content_type)
-        # Noted before the send: should the queue be lost right after it, the task is sent again.
+        # Set before the send: if the queue is lost right after it, the task is sent again.
         waiter.request = RecognitionRequest(
             request_id=waiter.request_id,
             input=ObjectRef(bucket=settings.input_bucket, key=key, size=len(upload.body)),
@@ -136,24 +200,46 @@ class Uploads:
         )
         self._queue.submit(waiter.request)
 
-    def _awaited(self, waiter: Waiter, deadline: float, record: Record) -> Reply:
+    def _awaited(self, waiter: Waiter, deadline: float, record: UploadRecord) -> Reply:
         started = time.monotonic()
         result = waiter.wait(max(0.0, deadline - started))
-        record["waited_ms"] = _ms(time.monotonic() - started)
+        record.waited_ms = _ms_since(started)
         if result is not None:
-            record["answered"] = True
+            record.answered = True
             return replies.recognised(result, self._settings.reply_style)
         if self._waiters.given_up:
             return replies.interrupted(waiter.request_id)
         return replies.late(waiter.request_id, self._settings.web.wait_seconds)
 
 
-def _ms(seconds: float) -> int:
-    return round(seconds * 1000)
+def read_upload(form: Request, max_upload_bytes: int) -> Upload:
+    """Return the form's one file; raises `Declined` with the reply that says what is wrong with the form."""
+    if form.mimetype != "multipart/form-data":
+        # Not parsed: a large urlencoded body would cost seconds and hundreds of megabytes.
+        raise Declined(replies.no_file())
+    try:
+        files = form.files
+    except RequestEntityTooLarge as exc:
+        raise Declined(replies.too_large(max_upload_bytes)) from exc
+    except UnicodeDecodeError as exc:
+        raise Declined(replies.unreadable_form("a name in it is not UTF-8")) from exc
+    except ValueError as exc:
+        raise Declined(replies.unreadable_form("it is damaged or incomplete")) from exc
+    part = files.get(FIELD)
+    if part is None:
+        raise Declined(replies.no_file())
+    if sum(len(parts) for _, parts in files.lists()) > 1:
+        raise Declined(replies.several_files())
+    body = part.read()
+    if not body:
+        raise Declined(replies.empty_file())
+    if len(body) > max_upload_bytes:
+        raise Declined(replies.too_large(max_upload_bytes))
+    return Upload(base_name(part.filename or ""), body)
 
 
 def blueprint(uploads: Uploads) -> Blueprint:
-    """The route of uploads."""
+    """Make the route of uploads."""
     web = Blueprint("uploads", __name__)
 
     @web.post("/")
@@ -167,9 +253,13 @@ def blueprint(uploads: Uploads) -> Blueprint:
 
 
 def as_text(reply: Reply, request_id: UUID) -> Response:
-    """A reply as plain text; the request id goes along so that a report can name it."""
+    """Make a plain-text response with the request id, so that a report can name it."""
     response = Response(reply.text, status=reply.status, content_type="text/plain; charset=utf-8")
     response.headers["X-Request-Id"] = str(request_id)
     if reply.retry_after_seconds is not None:
         response.headers["Retry-After"] = str(reply.retry_after_seconds)
     return response
+
+
+def _ms_since(started: float) -> int:
+    return round((time.monotonic() - started) * 1000)

@@ -18,8 +18,8 @@ from facerec.ports import ApiKeys
 from facerec.settings import Settings
 from facerec.web.admission import Admission
 from facerec.web.app import create_app
-from facerec.web.auth.access import Gate
-from facerec.web.auth.key_cache import KeyRing
+from facerec.web.auth.access import AccessControl
+from facerec.web.auth.key_cache import KeyCache
 from facerec.web.inbox import InboxThread, Waiters
 from facerec.web.metrics import WebMetrics
 from facerec.web.readiness import Check, Readiness
@@ -61,7 +61,8 @@ class FakeWebTier:
         self.inbox_thread = InboxThread(
             self.inbox, self.waiters, poll_seconds=0.02, backoff=lambda _: 0.01, watch=self.metrics
         )
-        self.gate = Gate(self.settings.web, None if keys is None else KeyRing(keys, clock=clock), clock=clock)
+        cache = None if keys is None else KeyCache(keys, clock=clock)
+        self.access = AccessControl(self.settings.web, cache, clock=clock)
         self.checks: dict[str, Check] = {"inbox": self.inbox_thread.check}
         self.app = self._app()
 
@@ -75,7 +76,7 @@ class FakeWebTier:
             admission=self.admission,
             readiness=Readiness(self.checks),
             measured=self.metrics,
-            gate=self.gate,
+            access=self.access,
         )
 
     def _worker(self, request: RecognitionRequest) -> None:

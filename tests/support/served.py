@@ -13,7 +13,7 @@ import httpx
 from facerec.ports import ApiKeys
 from facerec.settings import Settings
 from facerec.settings.tiers import WebSettings
-from facerec.web.server import WebServer, address_of, bind
+from facerec.web.process import WebServer, address_of, bind
 from tests.fakes.web_tier import FakeWebTier, picture, running
 
 TLS = ssl.create_default_context()
@@ -56,13 +56,9 @@ def served(answer: Callable[..., Any] | None = None, keys: ApiKeys | None = None
     """A served web tier, stopped on leaving."""
     tier = FakeWebTier(Settings(web=WebSettings(**web)), answer, keys=keys)
     with running(tier), bind("127.0.0.1", 0) as listener:
-        server = WebServer(
-            tier.app, tier.settings.web, listener, preview=tier.gate.preview, refused=tier.metrics.refused
-        )
+        server = WebServer(tier.app, tier.settings.web, listener)
         thread = threading.Thread(
-            target=lambda: server.run(
-                close=tier.admission.close, waiting=lambda: tier.admission.waiting, give_up=tier.waiters.give_up
-            )
+            target=lambda: server.run(refuse_new=tier.admission.close, give_up=tier.waiters.give_up)
         )
         thread.start()
         house = Served(tier, server, address_of(listener), listener.getsockname()[:2], thread)

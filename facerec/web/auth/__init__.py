@@ -1,1 +1,1 @@
-"""Who may use the web tier: API keys, rate limits, host and origin checks."""
+"""Which requests the web tier serves: API keys, rate limits, host and origin checks."""

@@ -1,46 +1,45 @@
-"""Who may come in: the check of a request's API key, origin and rate, on its head alone.
-
-It is asked twice. The server asks as soon as the head has arrived (`preview`), without waiting for anything, so that
-the body of whoever is turned away is neither kept nor parsed. The application asks when it has the request (`admit`).
-"""
+"""The auth hook: decides before each route which requests are served, by key, rate, host name and site."""
 
 import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
 
-from werkzeug.middleware.proxy_fix import ProxyFix
+import structlog
+from flask import Flask, Response, request
 
-from facerec.api_keys import ApiKey, Standing, Token, parse_token
+from facerec.api_keys import ApiKey, Scope, Standing, Token, parse_token
 from facerec.errors import Transient
 from facerec.settings.tiers import WebSettings
-from facerec.settings.values import parse_rate
-from facerec.web.auth.host_check import host_names, is_addressed, is_from_another_site
-from facerec.web.auth.key_cache import DOUBTED_SECONDS, FRESH_SECONDS, KeyRing, Unread
+from facerec.settings.values import on_loopback, parse_rate
+from facerec.web.auth.key_cache import DOUBTED_SECONDS, KeyCache
 from facerec.web.auth.rate_limit import RateLimiter, client_network
 from facerec.web.replies import UNAVAILABLE_RETRY_SECONDS
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
+    from _typeshed.wsgi import WSGIEnvironment
+
+log = structlog.get_logger(__name__)
 
 MISSING_HEADER, NO_SUCH_KEY, UNDEFINED = 20, 10, 0
 """CompreFace's codes of errors, for clients that were written for it."""
 
-LOOKUPS_PER_FAILURE = 10
-"""New ids that are looked up for a client address, for each wrong key that it may present: clients share addresses."""
+LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 
-Find = Callable[[str, float], ApiKey | Unread | None]
-"""`KeyRing.find` or `peek`."""
+_NEEDED = "_facerec_scope"
+View = TypeVar("View", bound=Callable[..., Any])
 
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _BEARER = re.compile(r"bearer +(\S+)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class Denial:
-    """Why a request is turned away."""
+    """Why a request is denied."""
 
     status: HTTPStatus
     reason: str
@@ -49,65 +48,36 @@ class Denial:
     code: int = UNDEFINED
     retry_after_seconds: int | None = None
     key_id: str | None = None
-    """The key that it was presented with, where it is one of ours."""
+    """The key that was presented, if it is one of ours."""
 
 
-class Gate:
-    """Decides who is served, as the settings say; safe for many threads.
+class AccessControl:
+    """Admits or denies requests, as the settings say; safe for many threads.
 
-    `ring` holds the keys; without one everyone is served (`FACEREC_WEB__AUTH=open`).
+    Without `keys` every client is served (`FACEREC_WEB__AUTH=open`).
     """
 
     def __init__(
         self,
         settings: WebSettings,
-        ring: KeyRing | None,
+        keys: KeyCache | None,
         *,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self._settings = settings
-        self._ring = ring
+        self._keys = keys
         self._limit = RateLimiter(parse_rate(settings.rate_limit), clock=clock)
-        failures = parse_rate(settings.auth_failures)
-        self._failures = RateLimiter(failures, clock=clock)
-        lookups = None if failures is None else replace(failures, count=failures.count * LOOKUPS_PER_FAILURE)
-        self._lookups = RateLimiter(lookups, clock=clock)
+        self._failures = RateLimiter(parse_rate(settings.auth_failures), clock=clock)
         self._now = now
-        self._hosts = host_names(settings, open_to_all=ring is None)
+        self._hosts = host_names(settings, open_to_all=keys is None)
 
     @property
     def open_to_all(self) -> bool:
-        """Whether everyone is served."""
-        return self._ring is None
-
-    def preview(self, environ: "WSGIEnvironment") -> Denial | Unread | None:
-        """Whether a request will be turned away, as its head tells: no waiting, and only a wrong key is counted.
-
-        `environ` has the method, the peer's address and the headers as `HTTP_…`. `UNREAD` means: ask again.
-        """
-        behind_proxies(_nothing, self._settings.trusted_proxies)(environ, lambda *_: _ignored)
-        try:
-            who = self._who(environ, None if self._ring is None else self._ring.peek)
-        except Transient:
-            return _unavailable()
-        if isinstance(who, Denial | Unread):
-            return who
-        return self._limited(self._limit.wait_seconds(_client(environ, who)), who)
+        """Whether every client is served."""
+        return self._keys is None
 
     def admit(self, environ: "WSGIEnvironment") -> ApiKey | Denial | None:
-        """Count a request and return its key, nothing for everyone's, or why it is turned away; may read the key."""
-        try:
-            who = self._who(environ, None if self._ring is None else self._ring.find)
-        except Transient:
-            return _unavailable()
-        if isinstance(who, Unread):  # which `find` never says
-            return _unavailable()
-        if isinstance(who, Denial):
-            return who
-        return self._limited(self._limit.take(_client(environ, who)), who) or who
-
-    def _who(self, environ: "WSGIEnvironment", find: Find | None) -> ApiKey | Denial | Unread | None:
+        """Count a request; returns its key, None in open mode, or why it is denied. May read the key."""
         if not is_addressed(environ, self._hosts):
             return Denial(
                 HTTPStatus.MISDIRECTED_REQUEST,
@@ -115,14 +85,35 @@ class Gate:
                 f"this server is not addressed like this, but as {self._hosts[0]}: its operator can allow other names "
                 "with FACEREC_WEB__ALLOWED_HOSTS",
             )
-        if find is not None:
-            return self._holder(environ, find)
-        # A page of another site, open in the browser of someone on this machine, must not use the server through it.
-        if is_from_another_site(environ):
-            return Denial(HTTPStatus.FORBIDDEN, "foreign_page", "pages of other web sites cannot use this server")
-        return None
+        if self._keys is None:
+            # A page of another site, open in a browser on this machine, must not use the server through it.
+            if is_from_another_site(environ):
+                return Denial(HTTPStatus.FORBIDDEN, "foreign_page", "pages of other web sites cannot use this server")
+            return self._limited(client_network(environ["REMOTE_ADDR"]), None)
+        try:
+            holder = self._holder(environ, self._keys)
+        except Transient:
+            return Denial(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                "keys_unreadable",
+                "API keys cannot be checked right now: send the request again in a few seconds",
+                retry_after_seconds=UNAVAILABLE_RETRY_SECONDS,
+            )
+        return holder if isinstance(holder, Denial) else self._limited(holder.key_id, holder)
 
-    def _holder(self, environ: "WSGIEnvironment", find: Find) -> ApiKey | Denial | Unread:
+    def _limited(self, client: str, key: ApiKey | None) -> ApiKey | Denial | None:
+        wait = self._limit.take(client)
+        if not wait:
+            return key
+        return Denial(
+            HTTPStatus.TOO_MANY_REQUESTS,
+            "rate_limit",
+            f"these are more requests than are served: send the next in {_seconds(wait)}",
+            retry_after_seconds=wait,
+            key_id=None if key is None else key.key_id,
+        )
+
+    def _holder(self, environ: "WSGIEnvironment", keys: KeyCache) -> ApiKey | Denial:
         presented = _presented(environ)
         if presented is None:
             return Denial(
@@ -131,29 +122,23 @@ class Gate:
                 "an API key is needed: send it in the header x-api-key, or as Authorization: Bearer",
                 MISSING_HEADER,
             )
+        network = client_network(environ["REMOTE_ADDR"])
         token = parse_token(presented)
-        if token is None or not self._known(token.key_id):
-            # Whoever guesses is stopped before that costs a reading; keys in use are not stopped by others' guesses.
-            network = client_network(environ["REMOTE_ADDR"])
-            wait = self._failures.wait_seconds(network)
-            if not wait and token is not None and self._would_read(token.key_id):
-                # Whoever leaves before his key has been read is never found to guess: what it costs is counted.
-                wait = self._lookups.take(network)
-            if wait:
-                return _too_many_failures(wait)
-        key = None if token is None else find(token.key_id, FRESH_SECONDS)
-        standing = self._standing(key, token)
-        if standing is Standing.WRONG and token is not None and isinstance(key, ApiKey):
-            # It may have been rotated since it was read.
-            key = find(token.key_id, DOUBTED_SECONDS)
+        # Guesses are stopped before they cost a reading. Keys in use are not stopped by the guesses of others.
+        if (token is None or not keys.knows(token.key_id)) and (wait := self._failures.wait_seconds(network)):
+            return _too_many_failures(wait)
+        key, standing = None, Standing.WRONG
+        if token is not None:
+            key = keys.find(token.key_id)
             standing = self._standing(key, token)
-        if isinstance(key, Unread):
-            return key
+            if key is not None and standing is Standing.WRONG:
+                # It may have been rotated since it was read.
+                key = keys.find(token.key_id, DOUBTED_SECONDS)
+                standing = self._standing(key, token)
         if key is not None and standing is Standing.GOOD:
             return key
-        # Whoever has the right secret does not guess.
-        wait = standing is Standing.WRONG and self._failures.take(client_network(environ["REMOTE_ADDR"]))
-        if wait:
+        # A client that has the right secret does not guess.
+        if standing is Standing.WRONG and (wait := self._failures.take(network)):
             return _too_many_failures(wait)
         sentence = {
             Standing.EXPIRED: "this API key has expired: ask the operator for another",
@@ -167,50 +152,106 @@ class Gate:
             key_id=None if key is None else key.key_id,
         )
 
-    def _standing(self, key: ApiKey | Unread | None, token: Token | None) -> Standing:
-        return key.standing(token.secret, self._now()) if isinstance(key, ApiKey) and token else Standing.WRONG
+    def _standing(self, key: ApiKey | None, token: Token) -> Standing:
+        return Standing.WRONG if key is None else key.standing(token.secret, self._now())
 
-    def _known(self, key_id: str) -> bool:
-        return self._ring is not None and self._ring.knows(key_id)
 
-    def _would_read(self, key_id: str) -> bool:
-        return self._ring is not None and self._ring.would_read(key_id)
+def needs(scope: Scope | None) -> Callable[[View], View]:
+    """Mark a view with the scope that a caller needs; None opens it to all, without a limit."""
 
-    @staticmethod
-    def _limited(wait_seconds: int, key: ApiKey | None) -> Denial | None:
-        if not wait_seconds:
+    def mark(view: View) -> View:
+        setattr(view, _NEEDED, scope)
+        return view
+
+    return mark
+
+
+def check_access(app: Flask, access: AccessControl, error: Callable[[int, str, int], Response]) -> None:
+    """Deny what `access` denies; `error` makes the response of a status, a sentence and a code.
+
+    A route without a mark (`needs`) needs the scope `admin`. Log records of a request have its `key_id`.
+    """
+
+    @app.before_request
+    def check() -> Response | None:
+        view = app.view_functions.get(request.endpoint or "")
+        # An unknown route needs any valid key.
+        needed = None if view is None else getattr(view, _NEEDED, Scope.ADMIN)
+        if view is not None and needed is None:
             return None
-        return Denial(
-            HTTPStatus.TOO_MANY_REQUESTS,
-            "rate_limit",
-            f"these are more requests than are served: send the next in {_seconds(wait_seconds)}",
-            retry_after_seconds=wait_seconds,
-            key_id=None if key is None else key.key_id,
+        admitted = access.admit(request.environ)
+        if isinstance(admitted, Denial):
+            return denied(admitted)
+        if admitted is None:
+            return None
+        structlog.contextvars.bind_contextvars(key_id=admitted.key_id)
+        if needed is not None and not admitted.allows(needed):
+            sentence = f"this API key lacks the scope {needed}: ask the operator for one that has it"
+            return denied(Denial(HTTPStatus.FORBIDDEN, "scope", sentence))
+        return None
+
+    @app.teardown_request
+    def forget(_: BaseException | None) -> None:
+        structlog.contextvars.unbind_contextvars("key_id")
+
+    def denied(denial: Denial) -> Response:
+        known = {} if denial.key_id is None else {"key_id": denial.key_id}
+        log.info(
+            "request_denied",
+            status=int(denial.status),
+            reason=denial.reason,
+            client=client_network(request.remote_addr),
+            **known,
         )
+        response = error(denial.status, denial.sentence, denial.code)
+        if denial.status is HTTPStatus.UNAUTHORIZED:
+            response.headers["WWW-Authenticate"] = 'Bearer realm="facerec"'
+        if denial.retry_after_seconds is not None:
+            response.headers["Retry-After"] = str(denial.retry_after_seconds)
+        return response
 
 
-def behind_proxies(app: "WSGIApplication", count: int) -> "WSGIApplication":
-    """The application, seeing the client's own address and scheme behind so many proxies."""
-    return ProxyFix(app, x_for=count, x_proto=count) if count else app
+def host_names(settings: WebSettings, *, open_to_all: bool) -> tuple[str, ...]:
+    """Return the names that requests may be addressed to, in lower case; none means any.
+
+    In open mode on loopback only this machine's names count, against DNS rebinding: a foreign page whose name is made
+    to point here comes under its own name. With keys it could do nothing. Behind a proxy the names are the proxy's.
+    """
+    own = (*LOOPBACK_NAMES, settings.host.lower())
+    named = tuple(host.lower() for host in settings.allowed_hosts)
+    return named or (own if open_to_all and on_loopback(settings.host) and not settings.trusted_proxies else ())
 
 
-def _nothing(*_: object) -> list[bytes]:
-    return []
+def is_addressed(environ: "WSGIEnvironment", names: tuple[str, ...]) -> bool:
+    """Return whether the request names one of the hosts, or none: browsers always name one."""
+    if not names or not environ.get("HTTP_HOST"):
+        return True
+    try:
+        host = (urlsplit(f"//{environ['HTTP_HOST']}").hostname or "").removesuffix(".")
+    except ValueError:
+        return False
+    return host in names or any(name.startswith(".") and host.endswith(name) for name in names)
 
 
-def _ignored(_: bytes) -> None:
-    """Take what an application that says nothing would write."""
+def is_from_another_site(environ: "WSGIEnvironment") -> bool:
+    """Return whether a browser sends a changing request for a page of another site; programs send neither header.
+
+    Browsers send `Sec-Fetch-Site` over HTTPS and to loopback only, and `Origin` always, which a page can make `null`.
+    """
+    if environ["REQUEST_METHOD"] in _SAFE:
+        return False
+    site = environ.get("HTTP_SEC_FETCH_SITE")
+    if site is not None:
+        return site not in {"same-origin", "none"}
+    origin: str = environ.get("HTTP_ORIGIN", "")
+    return bool(origin) and origin.rpartition("://")[2].lower() != environ.get("HTTP_HOST", "").lower()
 
 
 def _presented(environ: "WSGIEnvironment") -> str | None:
-    """The key as the client sent it; `x-api-key` goes first. The empty text is none."""
+    """Return the key as the client sent it, or None; `x-api-key` counts first."""
     key: str = environ.get("HTTP_X_API_KEY", "").strip()
     bearer = _BEARER.fullmatch(environ.get("HTTP_AUTHORIZATION", "").strip())
     return key or (bearer[1] if bearer else None)
-
-
-def _client(environ: "WSGIEnvironment", key: ApiKey | None) -> str:
-    return client_network(environ["REMOTE_ADDR"]) if key is None else key.key_id
 
 
 def _too_many_failures(wait_seconds: int) -> Denial:
@@ -219,15 +260,6 @@ def _too_many_failures(wait_seconds: int) -> Denial:
         "auth_failures",
         f"too many wrong or unknown API keys came from this address: try again in {_seconds(wait_seconds)}",
         retry_after_seconds=wait_seconds,
-    )
-
-
-def _unavailable() -> Denial:
-    return Denial(
-        HTTPStatus.SERVICE_UNAVAILABLE,
-        "keys_unreadable",
-        "API keys cannot be checked right now: send the request again in a few seconds",
-        retry_after_seconds=UNAVAILABLE_RETRY_SECONDS,
     )
 
 

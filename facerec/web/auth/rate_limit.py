@@ -1,4 +1,4 @@
-"""How often each client may come: a bucket of tokens for each, kept as one number in bounded memory.
+"""Rate limits: a token bucket for each client, kept as one number in bounded memory.
 
 The `limits` package was measured first: for 20 000 addresses its moving window keeps an entry each for ever, and its
 expiry, which looks at all of them every 10 ms, takes 80 % of a core (the sliding window's 30 %).
@@ -14,14 +14,14 @@ from collections.abc import Callable
 from facerec.settings.values import Rate
 
 MAX_CLIENTS = 10_000
-"""Clients that are remembered; of more, those that came least recently begin anew."""
+"""Clients that are remembered; beyond, the least recent one is forgotten and begins with a full bucket."""
 
 
 class RateLimiter:
-    """Lets each client come `rate.count` times at once, and again as its bucket refills evenly; safe for many threads.
+    """Allows each client `rate.count` requests at once, and more as its bucket refills; safe for many threads.
 
-    It is the generic cell rate algorithm (ITU-T I.371): of each client only the time is kept at which its bucket will
-    be full again. Without a rate everyone may always come.
+    It is the generic cell rate algorithm (ITU-T I.371), which keeps only the time at which a bucket will be full again.
+    Without a rate there is no limit.
     """
 
     def __init__(
@@ -38,11 +38,11 @@ class RateLimiter:
         return len(self._full_at)
 
     def wait_seconds(self, client: str) -> int:
-        """How long the client would have to wait, in whole seconds; 0 when it may come now. Nothing is counted."""
+        """Return the whole seconds the client would have to wait, 0 if none; counts nothing."""
         return self._wait(client, take=False)
 
     def take(self, client: str) -> int:
-        """The same, and the visit is counted when the client may come now."""
+        """Return the same, and count the request if the client need not wait."""
         return self._wait(client, take=True)
 
     def _wait(self, client: str, *, take: bool) -> int:
@@ -64,10 +64,7 @@ class RateLimiter:
 
 
 def client_network(address: str | None) -> str:
-    """What stands for a client: its IPv4 address, or the /64 network that an IPv6 client has to itself.
-
-    What is no address stands for all that are none.
-    """
+    """Return what is limited as one client: an IPv4 address, an IPv6 /64 network, or `unknown`."""
     try:
         ip = ipaddress.ip_address(address or "")
     except ValueError:

@@ -5,9 +5,9 @@ import sys
 
 SCRIPT = """
 import sys
-import facerec.bootstrap, facerec.commands.web, facerec.web.process, facerec.web.server, facerec.web.supervisor
+import facerec.bootstrap, facerec.commands.web, facerec.web.process, facerec.web.supervisor
 from facerec.settings import Settings
-from facerec.web.auth.access import Gate
+from facerec.web.auth.access import AccessControl
 from facerec.web.admission import Admission
 from facerec.web.app import create_app
 from facerec.web.inbox import Waiters
@@ -20,7 +20,7 @@ facerec.bootstrap.task_queue(Settings())
 create_app(
     settings=Settings(), store=InMemoryObjectStore(), queue=InMemoryTaskQueue(), reply_to="facerec-resp-queue",
     waiters=Waiters(), admission=Admission(max_waiting=1, wait_seconds=1), readiness=Readiness({}),
-    measured=WebMetrics(), gate=Gate(Settings().web, None),
+    measured=WebMetrics(), access=AccessControl(Settings().web, None),
 )
 heavy = {"numpy", "cv2", "torch", "openvino", "onnx", "onnxruntime", "model.engines", "tasks", "facerec.engine"}
 print(*sorted(heavy & set(sys.modules)))

@@ -8,7 +8,7 @@ import pytest
 
 from facerec.errors import Transient
 from facerec.settings import Settings
-from facerec.web.metrics import BEFORE_ROUTES, NO_ROUTE, WebMetrics, forget_process
+from facerec.web.metrics import NO_ROUTE, WebMetrics, forget_process
 from tests.fakes.web_tier import FakeWebTier, answers, running, upload
 
 
@@ -81,12 +81,6 @@ def test_a_fault_of_ours_is_a_500(tier: FakeWebTier) -> None:
     assert upload(tier.app.test_client()).status_code == 500
     assert requests(tier, "POST", "/", 500) == 1
     assert value(tier, "facerec_web_uploads_waiting") == 0
-
-
-def test_what_the_server_refuses_itself_counts_too(tier: FakeWebTier) -> None:
-    """The application never sees it."""
-    tier.metrics.refused(413)
-    assert requests(tier, "other", BEFORE_ROUTES, 413) == 1
 
 
 def test_a_failing_inbox_counts(tier: FakeWebTier) -> None:

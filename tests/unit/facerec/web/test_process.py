@@ -31,24 +31,24 @@ class Aws:
         await_resources({"store": lambda: None, "queue": self.check}, clock=lambda: self.now, pause=self.pause)
 
 
-def test_a_start_waits_for_an_aws_that_comes_up() -> None:
-    """And says so once."""
+def test_start_waits_for_aws() -> None:
+    """The outage is logged once."""
     aws = Aws(up_at=20)
     with capture_logs() as logs:
         aws.await_resources()
     assert 20 <= aws.now <= 21
-    assert [line["event"] for line in logs] == ["waiting_for_aws"]
+    assert [line["event"] for line in logs] == ["aws_unreachable", "aws_reachable_again"]
 
 
-def test_a_start_does_not_wait_for_what_is_missing() -> None:
-    """No waiting makes it."""
+def test_start_does_not_wait_for_a_missing_queue() -> None:
+    """Waiting would not create it."""
     aws = Aws(up_at=3, provisioned=False)
     with pytest.raises(QueueMissing):
         aws.await_resources()
     assert aws.now <= 4
 
 
-def test_a_start_gives_up_after_a_while() -> None:
+def test_start_gives_up_after_a_while() -> None:
     """With the reason."""
     aws = Aws(up_at=3600)
     with pytest.raises(Transient, match="connection refused"):

@@ -1,4 +1,4 @@
-"""What a web process does for its waits when a queue was lost."""
+"""What a web process does for its waiting uploads when a queue was lost."""
 
 import uuid
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from facerec.errors import FacerecError, QueueMissing, Transient
 from facerec.messages import ObjectRef, RecognitionRequest
 from facerec.object_keys import output_key
 from facerec.web.inbox import InboxThread, Waiter, Waiters
-from facerec.web.recovery import LOOK_SECONDS, LOOKED_FOR_AT_ONCE, SELDOM_SECONDS, Rescue
+from facerec.web.recovery import LOOK_SECONDS, RESULTS_PER_LOOK, SELDOM_SECONDS, Recovery
 from tests.fakes.object_store import InMemoryObjectStore
 from tests.fakes.results import InMemoryQueues, InMemoryResultInbox
 from tests.fakes.task_queue import InMemoryTaskQueue
@@ -33,7 +33,7 @@ class Tier:
         )
         self.inbox.check = self._check  # type: ignore[method-assign]  # as if its thread ran
         self.inbox_problem: str | None = None
-        self.rescue = Rescue(
+        self.recovery = Recovery(
             self.waiters,
             self.inbox,
             queue=self.tasks,
@@ -74,7 +74,7 @@ class Tier:
     def look(self, *, after: float = LOOK_SECONDS) -> None:
         """Let time pass, and look."""
         self.now += after
-        self.rescue.look()
+        self.recovery.look()
 
 
 @pytest.fixture
@@ -82,12 +82,12 @@ def tier() -> Tier:
     """A tier that has looked at its queue once."""
     tier = Tier()
     with tier.waiting():
-        tier.rescue.look()
+        tier.recovery.look()
     return tier
 
 
-def test_tasks_of_a_queue_that_was_made_anew_are_sent_again(tier: Tier) -> None:
-    """Once each, the same ones, and not those that nobody waits for any more."""
+def test_recovery_sends_the_tasks_of_a_recreated_queue_again(tier: Tier) -> None:
+    """Once each, and only those of uploads that still wait."""
     with tier.waiting() as first, tier.waiting() as second, tier.waiters.expecting(uuid.uuid4()):
         tier.look()
         assert tier.tasks.requests == []
@@ -98,8 +98,8 @@ def test_tasks_of_a_queue_that_was_made_anew_are_sent_again(tier: Tier) -> None:
         assert len(tier.tasks.requests) == 2
 
 
-def test_a_queue_that_was_missing_was_made_anew(tier: Tier) -> None:
-    """Also within the second that tells queues apart; nothing is sent before it is back, and all is told once."""
+def test_recovery_takes_a_queue_that_was_missing_for_a_recreated_one(tier: Tier) -> None:
+    """Its creation time may be the same; nothing is sent before it is back, and each event is logged once."""
     with capture_logs() as logs, tier.waiting() as waiter:
         tier.made_at = QueueMissing("q")
         tier.look()
@@ -108,10 +108,10 @@ def test_a_queue_that_was_missing_was_made_anew(tier: Tier) -> None:
         tier.made_at = "1"
         tier.look()
         assert tier.tasks.requests == [waiter.request]
-    assert [line["event"] for line in logs] == ["request_queue_missing", "request_queue_made_anew", "task_sent_again"]
+    assert [line["event"] for line in logs] == ["request_queue_missing", "request_queue_recreated", "task_sent_again"]
 
 
-def test_a_send_that_fails_is_tried_again(tier: Tier) -> None:
+def test_recovery_tries_a_failed_send_again(tier: Tier) -> None:
     """At the next look, and the log has one line for all of them."""
     with capture_logs() as logs, tier.waiting() as waiter:
         tier.made_at, tier.tasks.outage = "2", Transient("no")
@@ -120,10 +120,10 @@ def test_a_send_that_fails_is_tried_again(tier: Tier) -> None:
         tier.tasks.outage = None
         tier.look()
         assert tier.tasks.requests == [waiter.request]
-    assert [line["event"] for line in logs].count("rescue_hindered") == 1
+    assert [line["event"] for line in logs].count("recovery_unreachable") == 1
 
 
-def test_an_outage_is_no_new_queue(tier: Tier) -> None:
+def test_recovery_does_not_take_an_outage_for_a_recreated_queue(tier: Tier) -> None:
     """Nothing is lost when SQS cannot be reached."""
     with tier.waiting():
         tier.made_at = Transient("no")
@@ -133,7 +133,7 @@ def test_an_outage_is_no_new_queue(tier: Tier) -> None:
     assert tier.tasks.requests == []
 
 
-def test_nobody_looks_while_nobody_waits(tier: Tier) -> None:
+def test_recovery_makes_no_calls_while_no_upload_waits(tier: Tier) -> None:
     """Each look is a paid call."""
     tier.made_at = Transient("would be told")
     with capture_logs() as logs:
@@ -141,20 +141,20 @@ def test_nobody_looks_while_nobody_waits(tier: Tier) -> None:
     assert logs == []
 
 
-def test_results_are_fetched_after_an_outage_of_the_inbox(tier: Tier) -> None:
-    """Whoever waits, at once: their messages may be lost."""
+def test_recovery_looks_up_results_after_an_outage_of_the_inbox(tier: Tier) -> None:
+    """At once, for every waiting upload: their messages may be lost."""
     with tier.waiting() as waiter:
         tier.finish(waiter)
         tier.look(after=0.1)
         assert waiter.wait(0) is None
-        tier.inbox._recoveries += 1
+        tier.inbox._outages_ended += 1
         tier.look(after=0.1)
         result = waiter.wait(0)
         assert result is not None
         assert result.result == "Jane"
 
 
-def test_results_are_fetched_while_the_inbox_does_not_work(tier: Tier) -> None:
+def test_recovery_looks_up_results_while_the_inbox_does_not_work(tier: Tier) -> None:
     """Its queue may not come back at all."""
     with tier.waiting() as waiter:
         tier.finish(waiter)
@@ -163,8 +163,8 @@ def test_results_are_fetched_while_the_inbox_does_not_work(tier: Tier) -> None:
         assert waiter.wait(0) is not None
 
 
-def test_a_lost_message_costs_seconds(tier: Tier) -> None:
-    """Without any sign of a loss a result is looked for as well, but seldom; one that is not there yet is no error."""
+def test_recovery_finds_the_result_of_a_lost_message(tier: Tier) -> None:
+    """Without a sign of a loss results are looked up seldom; a result that is not there yet is no error."""
     with capture_logs() as logs, tier.waiting() as waiter:
         tier.look(after=SELDOM_SECONDS)
         tier.finish(waiter)
@@ -175,21 +175,21 @@ def test_a_lost_message_costs_seconds(tier: Tier) -> None:
     assert [line["event"] for line in logs] == ["result_found_in_the_store"]
 
 
-def test_many_waits_are_looked_for_in_turns(tier: Tier) -> None:
-    """One look has its limit; the next one goes on where it ended."""
+def test_recovery_looks_up_many_results_in_turns(tier: Tier) -> None:
+    """One look is limited; the next one goes on where it ended."""
     with ExitStack() as all_of_them:
-        waiters = [all_of_them.enter_context(tier.waiting()) for _ in range(LOOKED_FOR_AT_ONCE + 5)]
+        waiters = [all_of_them.enter_context(tier.waiting()) for _ in range(RESULTS_PER_LOOK + 5)]
         for waiter in waiters:
             tier.finish(waiter)
-        tier.inbox._recoveries += 1
+        tier.inbox._outages_ended += 1
         tier.look(after=0)
-        assert sum(waiter.wait(0) is not None for waiter in waiters) == LOOKED_FOR_AT_ONCE
+        assert sum(waiter.wait(0) is not None for waiter in waiters) == RESULTS_PER_LOOK
         tier.look(after=0)
         assert all(waiter.wait(0) is not None for waiter in waiters)
 
 
-def test_an_unreachable_store_hinders_nothing_else(tier: Tier) -> None:
-    """Tasks are sent again all the same."""
+def test_recovery_sends_tasks_while_the_store_is_unreachable(tier: Tier) -> None:
+    """A failed step does not stop the others."""
     with tier.waiting() as waiter:
         tier.made_at, tier.store.outage = "2", Transient("no")
         tier.look(after=SELDOM_SECONDS)

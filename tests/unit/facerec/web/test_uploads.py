@@ -17,7 +17,7 @@ from facerec.messages import NO_FACE, UNKNOWN, Outcome, RecognitionRequest, Reco
 from facerec.settings import Settings
 from facerec.settings.resources import QueueSettings
 from facerec.settings.tiers import AutoscaleSettings, WebSettings, WorkerSettings
-from facerec.web.forms import FORM_OVERHEAD_BYTES
+from facerec.web.uploads import FORM_OVERHEAD_BYTES
 from model.header import read_header
 from tests.fakes.web_tier import FakeWebTier, answers, picture, result_for, running, together, upload
 

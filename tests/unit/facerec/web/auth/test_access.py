@@ -22,10 +22,8 @@ from facerec.errors import Transient
 from facerec.observability.logs import _TRACEBACKS
 from facerec.settings import Settings
 from facerec.settings.tiers import WebSettings
-from facerec.web.auth.access import Denial, Gate
-from facerec.web.auth.hook import guard
-from facerec.web.auth.key_cache import MAX_READINGS, UNREAD, KeyRing
-from tests.fakes.api_keys import HangingApiKeys, InMemoryApiKeys
+from facerec.web.auth.access import check_access
+from tests.fakes.api_keys import InMemoryApiKeys
 from tests.fakes.clock import Clock
 from tests.fakes.web_tier import FakeWebTier, answers, picture, running
 
@@ -182,7 +180,7 @@ def test_a_key_opens_only_what_its_scope_names(guarded: House) -> None:
 def test_a_route_that_says_nothing_is_for_admin(guarded: House) -> None:
     """A view that is forgotten is closed, not open."""
     app = Flask("test")
-    guard(app, guarded.tier.gate, lambda status, sentence, code: app.response_class(sentence, status))
+    check_access(app, guarded.tier.access, lambda status, sentence, code: app.response_class(sentence, status))
 
     @app.get("/metrics")
     def forgotten() -> str:
@@ -410,80 +408,10 @@ CREDENTIALS = (
     )
 )
 def test_no_header_lets_anybody_in_or_makes_a_fault(headers: Mapping[str, str]) -> None:
-    """Whatever bytes it has; before the body and after it alike."""
+    """Whatever bytes it has."""
     strict = house(auth_failures="", trusted_proxies=1, allowed_hosts=("localhost",))
     response = strict.client.post("/", headers=dict(headers))
     assert response.status_code in {401, 421}
-    head = {f"HTTP_{name.upper().replace('-', '_')}": value for name, value in headers.items()}
-    environ = {"HTTP_HOST": "localhost"} | head | {"REQUEST_METHOD": "POST", "REMOTE_ADDR": "203.0.113.7"}
-    assert isinstance(strict.tier.gate.preview(environ), Denial)
-
-
-def test_the_head_alone_tells_who_is_turned_away() -> None:
-    """Without waiting for the store, and a visit is counted once, when the application has it."""
-    clock = Clock()
-    key, token = made()
-    gate = Gate(
-        WebSettings(rate_limit="1/minute", auth_failures="2/minute"), KeyRing(InMemoryApiKeys(key)), clock=clock
-    )
-
-    def head(text: str | None) -> dict[str, Any]:
-        return {"REQUEST_METHOD": "POST", "REMOTE_ADDR": "203.0.113.7"} | ({"HTTP_X_API_KEY": text} if text else {})
-
-    def status(text: str | None) -> int | None:
-        verdict = gate.preview(head(text))
-        assert verdict is not UNREAD
-        return verdict.status if isinstance(verdict, Denial) else None
-
-    assert status(None) == 401
-    assert gate.preview(head(token.reveal())) is UNREAD
-    assert gate.admit(head(token.reveal())) == key
-    assert status(token.reveal()) == 429
-    clock.now += 60
-    assert [status(token.reveal()) for _ in range(3)] == [None] * 3
-    assert [status("nonsense") for _ in range(3)] == [401, 401, 429]
-
-
-def test_who_leaves_before_the_verdict_costs_no_more_readings_than_others() -> None:
-    """A head with a new id for each connection, and never a body; keys in use are served, and so is who comes later."""
-    clock = Clock()
-    (key, token), (new, first) = made(), made()
-    keys = InMemoryApiKeys(key, new)
-    ring = KeyRing(keys, clock=clock)
-    gate = Gate(WebSettings(auth_failures="5/minute"), ring, clock=clock)
-
-    def head(text: str, address: str = "203.0.113.7") -> dict[str, Any]:
-        return {"REQUEST_METHOD": "POST", "REMOTE_ADDR": address, "HTTP_X_API_KEY": text}
-
-    assert gate.admit(head(token.reveal())) == key
-    verdicts = []
-    for number in range(199):
-        key_id = f"{number:012x}"
-        verdicts.append(gate.preview(head(f"frk_{key_id}_{'A' * 43}")))
-        if verdicts[-1] is UNREAD:
-            ring.find(key_id)  # its reading has ended
-    assert len(keys.reads) == 50  # that of the first key was one
-    assert verdicts[:49] == [UNREAD] * 49
-    denied = [verdict for verdict in verdicts[49:] if isinstance(verdict, Denial)]
-    assert [(denial.status, denial.retry_after_seconds) for denial in denied] == [(429, 2)] * 150
-    assert gate.preview(head(token.reveal())) is None
-    assert gate.preview(head(first.reveal(), "203.0.113.8")) is UNREAD
-    clock.now += 2
-    assert gate.admit(head(first.reveal())) == new
-
-
-def test_a_body_in_many_pieces_is_one_lookup() -> None:
-    """However often the gate is asked about one key while it is read, or while there is no place to read it."""
-    clock = Clock()
-    key, token = made()
-    keys = HangingApiKeys(key)
-    gate = Gate(WebSettings(auth_failures="5/minute"), KeyRing(keys, clock=clock), clock=clock)
-    head = {"REQUEST_METHOD": "POST", "REMOTE_ADDR": "203.0.113.7", "HTTP_X_API_KEY": token.reveal()}
-    for number in range(MAX_READINGS):
-        assert gate.preview(head | {"HTTP_X_API_KEY": f"frk_{number:012x}_{'A' * 43}"}) is UNREAD
-    assert [gate.preview(dict(head)) for _ in range(100)] == [UNREAD] * 100
-    keys.release.set()
-    assert gate.admit(head) == key
 
 
 def test_the_log_names_the_key_and_never_holds_it(guarded: House) -> None:
