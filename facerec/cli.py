@@ -1,4 +1,4 @@
-"""The `facerec` command: the top layer. Subcommands load when they are called, so that `--help` stays quick."""
+"""The `facerec` command. A subcommand's module is imported when it is called, so that `--help` stays quick."""
 
 import importlib
 import sys
@@ -16,7 +16,7 @@ _COMMANDS = {
     ),
     "calibrate": ("facerec.commands.calibrate:command", "Set a collection's threshold for a false match rate."),
     "config": ("facerec.commands.config:command", "Print the effective settings, or the table of all of them."),
-    "dlq": ("facerec.commands.dlq:command", "List, show, redrive and purge what waits in the dead-letter queue."),
+    "dlq": ("facerec.commands.dlq:command", "List, show, redrive and purge the messages of the dead-letter queue."),
     "enrol": ("facerec.commands.enrol:command", "Add photos of people to the gallery."),
     "evaluate": ("facerec.commands.evaluate:command", "Measure the model's accuracy on labelled pairs of photos."),
     "fleet": ("autoscale.commands.fleet:command", "Show the fleet of EC2 instances, now and over time."),
@@ -28,19 +28,19 @@ _COMMANDS = {
     "policies": ("facerec.commands.provision:policies", "Print the least-privilege IAM policy of each role."),
     "provision": (
         "facerec.commands.provision:command",
-        "Create buckets, queues, tables and the launch template, idempotently.",
+        "Create buckets, queues, tables and the launch template.",
     ),
     "simulate": (
         "autoscale.commands.simulate:command",
         "Compare the autoscaler with published rules on a simulated load.",
     ),
-    "trace": ("facerec.commands.trace:command", "Tell the story of one request, from logs and the object store."),
+    "trace": ("facerec.commands.trace:command", "Show what became of one request, from logs and the object store."),
     "web": ("facerec.commands.web:command", "Run the web tier."),
     "worker": ("tasks.command:command", "Run the app tier's Celery worker."),
 }
 """Name → where its click command is defined, and the line that `--help` shows."""
 
-_OURS = frozenset({"autoscale", "facerec", "model", "tasks"})
+_OWN_PACKAGES = frozenset({"autoscale", "facerec", "model", "tasks"})
 
 
 class _LazyGroup(click.Group):
@@ -73,14 +73,14 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Run the command line; an error of ours, or a missing extra, becomes one line on stderr and exit status 1."""
+    """Run the command line; a `FacerecError` or a missing extra ends it with one line on stderr and exit status 1."""
     try:
         cli()
     except FacerecError as exc:
         _end(str(exc))
     except ModuleNotFoundError as exc:
         missing = (exc.name or "").partition(".")[0]
-        if missing in _OURS:
+        if missing in _OWN_PACKAGES:
             raise
         _end(f"{missing} is not installed: add its tier's extra: `pip install '.[web,worker,autoscale,flower,local]'`")
 

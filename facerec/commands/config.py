@@ -1,4 +1,4 @@
-"""`facerec config`: what is in force, and the reference table of the documentation."""
+"""`facerec config`: the effective settings, and the reference table of the documentation."""
 
 import json
 import shlex
@@ -40,20 +40,20 @@ def command(form: str) -> None:
 
 
 def _line(name: str, value: str) -> str:
-    """What a shell or an environment file may read back: no mask that would be taken for the secret."""
+    """A line that a shell or an environment file can read; a secret is a comment, so that its mask is not read."""
     if MASK in value:
         return f"# {name} is set (not shown)"
-    # An unset variable and an empty one are not the same.
+    # An empty variable would not be unset.
     return f"{name}={shlex.quote(value)}" if value else f"# {name} is unset"
 
 
 def _written(default: Any) -> str:
-    """A default as the variable would have it."""
+    """A default as one would write it in the variable."""
     return json.dumps(default) if isinstance(default, tuple) else str(default)
 
 
 def markdown() -> str:
-    """The page docs/configuration.md: every variable with its default and meaning."""
+    """Return the page docs/configuration.md: every variable with its default and meaning."""
     lines = [
         "# Configuration",
         "",

@@ -1,4 +1,4 @@
-"""`facerec keys`: who may use the web tier."""
+"""`facerec keys`: the API keys of the web tier's clients."""
 
 import json
 import re
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from facerec import bootstrap
 from facerec.api_keys import ApiKey, Scope, Token, issue, revoked, rotated
 from facerec.commands.terminal import Duration, console, json_option
 from facerec.errors import FacerecError
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from facerec.ports import ApiKeys
 
 
+_STYLES = {"good": "green", "rotating": "cyan", "expired": "dim", "revoked": "red"}
+
+
 @click.group("keys")
 def command() -> None:
     """Make, list, rotate and revoke the API keys of the web tier's clients.
@@ -23,6 +27,7 @@ def command() -> None:
     \b
     Examples:
       facerec keys create "front desk" --scope recognise --expires-in 90d
+      facerec keys create importer --scope recognise --scope enrol --json
       facerec keys list
       facerec keys rotate 0123456789ab --grace 24h
       facerec keys revoke 0123456789ab
@@ -37,22 +42,14 @@ def command() -> None:
     multiple=True,
     required=True,
     type=click.Choice([str(scope) for scope in Scope]),
-    help="What it may be used for; may be repeated. `admin` includes all.",
+    help="What the key allows; may be repeated. `admin` includes all.",
 )
 @click.option("--expires-in", type=Duration(), help="As 90d; without it the key does not expire.")
 @json_option
-def create(name: str, scopes: tuple[str, ...], expires_in: timedelta | None, as_json: bool) -> None:  # noqa: FBT001 - click passes by name
-    """Make a key for the client NAME and show it, once.
-
-    \b
-    Examples:
-      facerec keys create "front desk" --scope recognise
-      facerec keys create importer --scope recognise --scope enrol --expires-in 90d --json
-    """  # noqa: D301 - as above
+def create(name: str, scopes: tuple[str, ...], expires_in: timedelta | None, *, as_json: bool) -> None:
+    """Make a key for the client NAME and show it, once."""
     if expires_in == timedelta():
-        raise click.BadParameter(
-            "a key that ends at once is of no use: write 30m, 24h or 90d", param_hint="--expires-in"
-        )
+        raise click.BadParameter("the key would end at once: write 30m, 24h or 90d", param_hint="--expires-in")
     key, token = issue(name, [Scope(scope) for scope in scopes], now=datetime.now(UTC), expires_in=expires_in)
     _store().put(key)
     _show(key, token, as_json=as_json)
@@ -60,14 +57,8 @@ def create(name: str, scopes: tuple[str, ...], expires_in: timedelta | None, as_
 
 @command.command("list")
 @json_option
-def list_(as_json: bool) -> None:  # noqa: FBT001 - as above
-    """List all keys, without their secrets; times are UTC. Those whose record cannot be read are named on stderr.
-
-    \b
-    Examples:
-      facerec keys list
-      facerec keys list --json
-    """  # noqa: D301 - as above
+def list_(*, as_json: bool) -> None:
+    """List all keys, without their secrets; times are UTC. Keys whose record is unreadable are named on stderr."""
     keys, unreadable = _store().keys()
     for problem in unreadable:
         click.echo(problem, err=True)
@@ -83,12 +74,7 @@ def list_(as_json: bool) -> None:  # noqa: FBT001 - as above
 @command.command("revoke")
 @click.argument("key_id", metavar="ID")
 def revoke(key_id: str) -> None:
-    """Let the key ID be refused from now on; running web processes learn it within half a minute.
-
-    \b
-    Example:
-      facerec keys revoke 0123456789ab
-    """  # noqa: D301 - as above
+    """Revoke the key ID; running web processes refuse it within half a minute."""
     store = _store()
     key = _found(store, key_id)
     if key.revoked_at is None:
@@ -102,14 +88,8 @@ def revoke(key_id: str) -> None:
     "--grace", type=Duration(), default="24h", show_default=True, help="How long the old secret works; 0m ends it."
 )
 @json_option
-def rotate(key_id: str, grace: timedelta, as_json: bool) -> None:  # noqa: FBT001 - as above
-    """Give the key ID a new secret and show it, once; a still older secret ends at once.
-
-    \b
-    Examples:
-      facerec keys rotate 0123456789ab
-      facerec keys rotate 0123456789ab --grace 0m
-    """  # noqa: D301 - as above
+def rotate(key_id: str, grace: timedelta, *, as_json: bool) -> None:
+    """Give the key ID a new secret and show it, once; a secret older than the last one ends at once."""
     store = _store()
     changed, token = rotated(_found(store, key_id), now=datetime.now(UTC), grace=grace)
     store.put(changed)
@@ -117,16 +97,16 @@ def rotate(key_id: str, grace: timedelta, as_json: bool) -> None:  # noqa: FBT00
 
 
 def _store() -> "ApiKeys":
-    from facerec import bootstrap
-
     return bootstrap.api_keys(Settings.load())
 
 
 def _found(store: "ApiKeys", key_id: str) -> ApiKey:
     key = store.get(key_id) if re.fullmatch(r"[0-9a-f]{12}", key_id) else None
     if key is None:
-        # Not repeated: it may be a whole key, and end up in a log.
-        raise FacerecError("there is no key of this id: `facerec keys list` shows them; it is the middle part of a key")
+        # The message does not repeat it: it may be a whole key, and end up in a log.
+        raise FacerecError(
+            "there is no key with this id: `facerec keys list` shows them; it is the middle part of a key"
+        )
     return key
 
 
@@ -135,7 +115,7 @@ def _show(key: ApiKey, token: Token, *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(_described(key, now) | {"key": token.reveal()}, indent=2, ensure_ascii=False))
         return
-    click.echo(f"The key of {key.name} ({', '.join(key.scopes)}); it is shown this once:", err=True)
+    click.echo(f"The key of {key.name} ({', '.join(key.scopes)}); it is shown only this once:", err=True)
     click.echo(token.reveal())
     if key.former_until is not None:
         click.echo(f"The old one works until {_when(key.former_until)} UTC.", err=True)
@@ -163,18 +143,10 @@ def _print_table(keys: list[ApiKey], now: datetime) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for title in ("id", "name", "scopes", "state", "created (UTC)", "expires (UTC)"):
         table.add_column(title, overflow="fold")
-    styles = {"good": "green", "rotating": "cyan", "expired": "dim", "revoked": "red"}
     for key in keys:
-        state = _state(key, now)
-        expires = "never" if key.expires_at is None else _when(key.expires_at)
-        table.add_row(
-            key.key_id,
-            Text(key.name),
-            ", ".join(key.scopes),
-            Text(state, styles[state]),
-            _when(key.created_at),
-            expires,
-        )
+        state, expires = _state(key, now), "never" if key.expires_at is None else _when(key.expires_at)
+        styled = Text(state, _STYLES[state])
+        table.add_row(key.key_id, Text(key.name), ", ".join(key.scopes), styled, _when(key.created_at), expires)
     console().print(table)
 
 

@@ -14,11 +14,11 @@ from facerec.settings import Settings
 
 @click.command("provision")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per resource.")
-def command(as_json: bool) -> None:  # noqa: FBT001 - click passes by name
-    """Create the buckets, queues and tables, and the instances' launch template, idempotently.
+def command(*, as_json: bool) -> None:
+    """Create the buckets, queues and tables, and the instances' launch template; repeating it changes nothing.
 
-    What exists is left, with its attributes repaired where they differ. The names come from the settings. The launch
-    template is provisioned where FACEREC_INSTANCES__IMAGE_ID says what to launch.
+    Existing resources stay, and attributes that differ are repaired. The names come from the settings. The launch
+    template is provisioned if FACEREC_INSTANCES__IMAGE_ID names an image.
 
     \b
     Examples:
@@ -44,14 +44,14 @@ def command(as_json: bool) -> None:  # noqa: FBT001 - click passes by name
 @click.command("policies")
 @click.argument("role", required=False, type=click.Choice(sorted(ROLES)))
 @click.option(
-    "--account", required=True, metavar="ID", help="AWS account, 12 digits: `aws sts get-caller-identity` tells."
+    "--account", required=True, metavar="ID", help="AWS account, 12 digits: `aws sts get-caller-identity` shows it."
 )
 @click.option("--write", "folder", type=click.Path(path_type=Path, file_okay=False), help="Write ROLE.json there.")
 def policies(role: str | None, account: str, folder: Path | None) -> None:
     """Print the least-privilege IAM policy of ROLE, or of all roles.
 
-    The resources are those that the settings name; nothing is asked of AWS. Instances launch with the role that has the
-    name of FACEREC_INSTANCES__PROFILE (default `<prefix>-worker`).
+    The resources are those that the settings name; AWS is not called. Instances launch with the role that has the name
+    of FACEREC_INSTANCES__PROFILE (default `<prefix>-worker`).
 
     \b
     Examples:
@@ -60,8 +60,8 @@ def policies(role: str | None, account: str, folder: Path | None) -> None:
       aws iam put-role-policy --role-name facerec-web --policy-name facerec --policy-document \\
         "$(facerec policies web --account 123456789012)"
     """  # noqa: D301 - \b is click's mark for a block that is not wrapped
-    if len(account) != 12 or not account.isdecimal():  # noqa: PLR2004 - as AWS numbers accounts
-        raise click.BadParameter(f"{account!r} is no AWS account: 12 digits", param_hint="--account")
+    if len(account) != 12 or not account.isdecimal():  # noqa: PLR2004 - in every AWS account's number
+        raise click.BadParameter(f"{account!r} is not an AWS account of 12 digits", param_hint="--account")
     place = Place(Settings.load(), account)
     documents = {name: policy(name, place) for name in ([role] if role else sorted(ROLES))}
     if folder is not None:

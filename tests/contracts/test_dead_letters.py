@@ -29,7 +29,7 @@ class Way:
 
 @pytest.fixture(params=["memory", "ministack", "moto"])
 def way(request: pytest.FixtureRequest) -> Way:
-    """Each way in turn."""
+    """One implementation each."""
     if request.param == "memory":
         fake = InMemoryDeadLetters()
         return Way(fake.put, fake.move, fake, fake)

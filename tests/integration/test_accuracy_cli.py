@@ -18,10 +18,10 @@ from tests.support.processes import run
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
-def test_the_examples_are_told_apart_by_the_default_threshold(
+def test_evaluate_separates_the_examples_at_the_default_threshold(
     emulator: EmulatedAws, artefact_dir: Path, tmp_path: Path
 ) -> None:
-    """Every pair of the samples, judged from the photos alone; the faceless one is skipped and told."""
+    """Every pair of the samples; the photo without a face is skipped and counted."""
     people = {path.relative_to(EXAMPLES).as_posix(): path.parent.name for path in EXAMPLES.glob("gallery/*/*")}
     with (EXAMPLES / "expected.csv").open(encoding="utf-8", newline="") as rows:
         people |= {f"probes/{row['file']}": row["name"] or row["file"] for row in csv.DictReader(rows)}
@@ -46,7 +46,9 @@ def test_the_examples_are_told_apart_by_the_default_threshold(
     assert plot.read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_examples_are_an_open_set(emulator: EmulatedAws, artefact_dir: Path, tmp_path: Path) -> None:
+def test_evaluate_recognises_the_examples_as_an_open_set(
+    emulator: EmulatedAws, artefact_dir: Path, tmp_path: Path
+) -> None:
     """Enrolled by one photo, both people get their names on the other; a stranger and a rocket get none."""
     for person, probe in (("Barack Obama", "image_01"), ("Joe Biden", "image_03")):
         (tmp_path / "people" / person).mkdir(parents=True)
@@ -66,8 +68,8 @@ def test_the_examples_are_an_open_set(emulator: EmulatedAws, artefact_dir: Path,
     assert (rates["right_name"]["value"], rates["strangers_named"]["value"]) == (1, 0)
 
 
-def test_a_calibration_reaches_a_running_gallery(emulator: EmulatedAws, fresh: Settings, tmp_path: Path) -> None:
-    """From the command in one process to the threshold of a reader in another, within the promised five seconds."""
+def test_calibration_reaches_a_running_gallery(emulator: EmulatedAws, fresh: Settings, tmp_path: Path) -> None:
+    """In another process, within five seconds."""
     artefact = write_artefact(tmp_path / "model")
     environ = environ_of(fresh, emulator.environ) | {"FACEREC_MODEL__DIR": str(tmp_path / "model")}
     store = bootstrap.template_store(fresh)

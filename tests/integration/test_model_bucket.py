@@ -8,7 +8,7 @@ from facerec.settings import Settings
 from model.artefact import Artefact
 
 
-def test_the_real_model_travels_through_the_bucket(fresh: Settings, artefact_dir: Path, tmp_path: Path) -> None:
+def test_push_and_pull_copy_the_real_model(fresh: Settings, artefact_dir: Path, tmp_path: Path) -> None:
     """All 96 MB of it, verified on arrival; the second push and pull move nothing."""
     store, artefact = bootstrap.object_store(fresh), Artefact.load(artefact_dir)
     size = sum(stamp.size_bytes for stamp in artefact.files.values())

@@ -17,13 +17,13 @@ CLASSIC = PACKS["classic"]
 
 @pytest.fixture(scope="module")
 def cache() -> Path:
-    """Where downloaded weights are kept: fetched once for all tests and the user's own builds."""
+    """The cache of downloaded weights, shared with the user's builds."""
     return Settings().model.cache_dir
 
 
 @pytest.fixture(scope="module")
 def built(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Artefact:
-    """The classic artefact built by this version, in a directory of its own."""
+    """The classic artefact, built by this version."""
     return build(CLASSIC, output=tmp_path_factory.mktemp("built") / "model", cache=cache)
 
 
@@ -35,7 +35,7 @@ def built(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Artefact:
         ("classic", "facenet-160-4fec5286dab0312a"),  # as before there were packs: templates of then stay of use
     ],
 )
-def test_a_build_agrees_with_the_published_weights_and_has_a_stable_id(
+def test_build_agrees_with_the_published_weights_and_has_a_stable_id(
     pack: str, model_id: str, cache: Path, tmp_path: Path
 ) -> None:
     """The id is on every template in every gallery: a change of it makes them all useless."""
@@ -56,14 +56,14 @@ def test_embeddings_have_length_one_for_any_number_of_crops(built: Artefact) -> 
     np.testing.assert_allclose(alone[0], together[0], atol=1e-5)
 
 
-def test_the_probes_of_the_check_differ_from_one_another(built: Artefact) -> None:
+def test_probes_of_the_check_have_different_embeddings(built: Artefact) -> None:
     """Inputs that all give one embedding would check nothing."""
     embeddings = run_onnx(onnx.load(built.path("embedder.onnx")))(probe_crops())
     similarities = (embeddings @ embeddings.T)[np.triu_indices(len(embeddings), k=1)]
     assert np.max(similarities) < 0.9
 
 
-def test_a_wrong_conversion_does_not_pass_the_check(built: Artefact, cache: Path) -> None:
+def test_check_refuses_a_wrong_conversion(built: Artefact, cache: Path) -> None:
     """Two layers of one shape, swapped: everything fits but the result."""
     published = original(CASIA, cache, silent)
     tensors = dict(published.tensors)
@@ -76,15 +76,15 @@ def test_a_wrong_conversion_does_not_pass_the_check(built: Artefact, cache: Path
     assert read_weights(onnx.load(built.path("embedder.onnx"))).keys() == published.tensors.keys()
 
 
-def test_a_second_build_finds_the_first(built: Artefact, cache: Path) -> None:
-    """Nothing is written, and it is said so."""
+def test_second_build_keeps_the_first(built: Artefact, cache: Path) -> None:
+    """It writes nothing and says so."""
     said: list[str] = []
     again = build(CLASSIC, output=built.directory, cache=cache, report=lambda text, _: said.append(text))
     assert again == built
     assert said[-1] == "the model is there already, intact and built from the same inputs"
 
 
-def test_a_damaged_artefact_is_built_anew(built: Artefact, cache: Path, tmp_path: Path) -> None:
+def test_damaged_artefact_is_built_again(built: Artefact, cache: Path, tmp_path: Path) -> None:
     """To the same id, from the cached weights."""
     here = tmp_path / "model"
     here.mkdir()
@@ -105,10 +105,8 @@ def test_a_damaged_artefact_is_built_anew(built: Artefact, cache: Path, tmp_path
         ("open", "vggface2", "add `--pack classic`"),
     ],
 )
-def test_weights_that_cannot_be_built_are_refused_before_anything_is_fetched(
-    tmp_path: Path, pack: str, weights: str, words: str
-) -> None:
-    """A mistyped name is told at once, with the choice."""
+def test_unknown_weights_are_refused_before_a_download(tmp_path: Path, pack: str, weights: str, words: str) -> None:
+    """The error names the choice."""
     with pytest.raises(BuildFailed, match=words):
         build(PACKS[pack], weights=weights, output=tmp_path / "model", cache=tmp_path / "cache")
     assert not list(tmp_path.iterdir())

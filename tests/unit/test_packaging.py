@@ -125,7 +125,7 @@ def _printed_by_the_core(*arguments: str) -> str:
         (("dlq", "purge", "--help"), "--older-than"),
         (("keys", "--help"), "rotate"),
         (("policies", "web", "--account", "123456789012"), "sqs:SendMessage"),
-        (("provision", "--help"), "idempotently"),
+        (("provision", "--help"), "launch template"),
         (("trace", "--help"), "--logs"),
     ],
 )

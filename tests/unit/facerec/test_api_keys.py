@@ -19,22 +19,22 @@ def made(expires_in: timedelta | None = None) -> tuple[ApiKey, Token]:
     return issue("kiosk", [Scope.RECOGNISE], now=NOW, expires_in=expires_in)
 
 
-def test_a_key_is_read_as_it_was_shown() -> None:
-    """And works."""
+def test_key_is_parsed_as_it_was_shown() -> None:
+    """It is good."""
     key, token = made()
     assert parse_token(token.reveal()) == token
     assert key.standing(token.secret, NOW) is Standing.GOOD
 
 
-def test_no_two_are_alike_and_each_has_256_random_bits() -> None:
+def test_each_key_has_256_random_bits() -> None:
     """43 characters of base64 are 32 bytes."""
     tokens = [made()[1] for _ in range(100)]
     assert len({token.key_id for token in tokens}) == len({token.secret for token in tokens}) == 100
     assert {len(token.secret) for token in tokens} == {43}
 
 
-def test_the_secret_is_neither_kept_nor_printed() -> None:
-    """Not in what is stored, nor in what a log or a traceback would show of either."""
+def test_secret_is_neither_stored_nor_printed() -> None:
+    """A log or a traceback shows the representation of key and token."""
     key, token = made()
     assert token.secret not in repr(token) + str(token) + repr(key)
     assert all(token.secret not in str(getattr(key, name)) for name in key.__slots__)
@@ -42,28 +42,28 @@ def test_the_secret_is_neither_kept_nor_printed() -> None:
 
 
 @given(st.text() | st.from_regex(r"frk_[0-9a-f]{10,14}_.{41,45}", fullmatch=True))
-def test_anything_else_is_no_key(text: str) -> None:
-    """And whatever passes can be shown again as it came."""
+def test_other_text_is_not_a_key(text: str) -> None:
+    """A text that is accepted is shown again unchanged."""
     token = parse_token(text)
     assert token is None or token.reveal() == text
 
 
-def test_a_wrong_secret_learns_nothing() -> None:
-    """Not even that the key has ended."""
+def test_wrong_secret_gets_no_other_state() -> None:
+    """Also of a key that has ended."""
     key, _ = made(HOUR)
     for ended in (key, revoked(key, NOW)):
         assert ended.standing("x" * 43, NOW + 2 * HOUR) is Standing.WRONG
         assert ended.standing("", NOW) is Standing.WRONG
 
 
-def test_a_key_ends_at_its_time() -> None:
-    """Not a moment later."""
+def test_key_expires_at_its_time() -> None:
+    """At that moment."""
     key, token = made(HOUR)
     assert key.standing(token.secret, NOW + HOUR - timedelta(microseconds=1)) is Standing.GOOD
     assert key.standing(token.secret, NOW + HOUR) is Standing.EXPIRED
 
 
-def test_a_revoked_key_is_good_for_nothing() -> None:
+def test_revoked_key_stays_revoked() -> None:
     """Revoking it again keeps the first time."""
     key, token = made()
     ended = revoked(key, NOW)
@@ -71,8 +71,8 @@ def test_a_revoked_key_is_good_for_nothing() -> None:
     assert revoked(ended, NOW + HOUR).revoked_at == NOW
 
 
-def test_after_a_rotation_both_secrets_work_until_the_grace_is_over() -> None:
-    """Then only the new one."""
+def test_rotated_key_accepts_both_secrets_within_the_grace() -> None:
+    """After it only the new one."""
     key, old = made()
     changed, new = rotated(key, now=NOW, grace=HOUR)
     assert old.key_id == new.key_id
@@ -81,8 +81,8 @@ def test_after_a_rotation_both_secrets_work_until_the_grace_is_over() -> None:
     assert changed.standing(new.secret, NOW + 2 * HOUR) is Standing.GOOD
 
 
-def test_a_second_rotation_ends_the_oldest_secret() -> None:
-    """Two secrets are enough."""
+def test_second_rotation_ends_the_oldest_secret() -> None:
+    """A key has two secrets at most."""
     key, oldest = made()
     once, old = rotated(key, now=NOW, grace=HOUR)
     twice, new = rotated(once, now=NOW, grace=HOUR)
@@ -90,7 +90,7 @@ def test_a_second_rotation_ends_the_oldest_secret() -> None:
     assert standings == [Standing.WRONG, Standing.GOOD, Standing.GOOD]
 
 
-def test_what_has_ended_is_not_rotated() -> None:
+def test_ended_key_is_not_rotated() -> None:
     """The error says what to do instead."""
     key, _ = made(HOUR)
     for ended, at in ((revoked(key, NOW), NOW), (key, NOW + HOUR)):
@@ -106,13 +106,13 @@ def test_admin_includes_every_scope() -> None:
 
 
 @pytest.mark.parametrize("name", ["", "  ", "x" * 101, "a\nb", "a\x1b[31m", "a\u202eb"])
-def test_a_name_is_a_line_that_can_be_listed(name: str) -> None:
+def test_key_name_must_be_one_printable_line(name: str) -> None:
     """Names are printed on terminals."""
     with pytest.raises(FacerecError, match="name"):
         issue(name, [Scope.ENROL], now=NOW)
 
 
-def test_a_key_without_a_scope_is_refused() -> None:
-    """It would be good for nothing."""
+def test_key_without_a_scope_is_refused() -> None:
+    """It could do nothing."""
     with pytest.raises(FacerecError, match="scope"):
         issue("kiosk", [], now=NOW)

@@ -24,7 +24,7 @@ def enrolled(people: int, photos: int = 1, **changes: str) -> InMemoryTemplateSt
 
 
 def found(store: InMemoryTemplateStore, fmr: float, evaluation: list[float] | None = None) -> Calibration:
-    """What is found for the default collection."""
+    """Calibrate the default collection."""
     extra = None if evaluation is None else np.array(evaluation)
     return calibrate(store, "default", MODEL, fmr, evaluation=extra, now=lambda: NOW)
 
@@ -41,7 +41,7 @@ def impostors(store: InMemoryTemplateStore) -> np.ndarray[tuple[int], np.dtype[n
 
 
 @pytest.mark.parametrize("cells", [4_000_000, 7])
-def test_the_threshold_keeps_the_rate_on_the_gallerys_own_pairs(monkeypatch: pytest.MonkeyPatch, cells: int) -> None:
+def test_threshold_keeps_the_rate_on_the_gallerys_pairs(monkeypatch: pytest.MonkeyPatch, cells: int) -> None:
     """Counted one by one, also when the gallery takes many blocks; photos of one person are no impostor pairs."""
     monkeypatch.setattr(facerec.accuracy.calibration, "_CELLS", cells)
     store = enrolled(30, photos=2)
@@ -57,7 +57,7 @@ def test_the_threshold_keeps_the_rate_on_the_gallerys_own_pairs(monkeypatch: pyt
     assert threshold.source == "1740 pairs of 60 templates of 30 people"
 
 
-def test_one_pair_too_few_is_refused_with_what_there_is_and_what_is_needed() -> None:
+def test_one_pair_too_few_is_refused_with_both_numbers() -> None:
     """45 people have 990 pairs; 10 more from an evaluation set make 1000."""
     store = enrolled(45)
     with pytest.raises(TooFewPairs, match=r"needs 1000 impostor pairs and there are 990: 990 in collection default"):
@@ -69,7 +69,7 @@ def test_one_pair_too_few_is_refused_with_what_there_is_and_what_is_needed() -> 
     assert calibration.threshold.source.endswith("and 10 pairs of an evaluation set")
 
 
-def test_a_share_of_strangers_is_divided_by_the_number_of_people() -> None:
+def test_share_of_strangers_is_divided_by_the_number_of_people() -> None:
     """30 % of searches among 60 people is a rate of 0.005: 2000 pairs, and with one photo each they have 1770."""
     store = enrolled(60)
     store.add(make_template(9999, "person of another model", model_id=OTHER_MODEL))
@@ -85,15 +85,15 @@ def test_a_share_of_strangers_is_divided_by_the_number_of_people() -> None:
     assert calibration.strangers_taken <= 0.34
 
 
-def test_without_a_pair_no_rate_is_recommended() -> None:
-    """Nor one of all strangers."""
+def test_refusal_without_a_pair_recommends_no_rate() -> None:
+    """Also for a share of strangers."""
     with pytest.raises(TooFewPairs, match="give --pairs; a collection"):
         calibrate(enrolled(1), "default", MODEL, 0.5, per_search=True)
     with pytest.raises(TooFewPairs, match="give --pairs; a collection"):
         calibrate(enrolled(5), "default", MODEL, 0.5)
 
 
-def test_a_refusal_names_a_rate_that_would_be_taken() -> None:
+def test_refusal_recommends_a_rate_that_is_accepted() -> None:
     """4950 pairs do not support 0.002, which 10/4950 would round to."""
     store = enrolled(100)
     with pytest.raises(TooFewPairs, match=r"ask for a rate of 0\.0021 or more"):
@@ -101,15 +101,15 @@ def test_a_refusal_names_a_rate_that_would_be_taken() -> None:
     assert found(store, 0.0021).threshold.impostor_pairs == 4950
 
 
-def test_an_empty_gallery_can_be_calibrated_on_an_evaluation_set_alone() -> None:
-    """Before anybody is enrolled."""
+def test_empty_gallery_is_calibrated_on_an_evaluation_set() -> None:
+    """Without enrolled people."""
     calibration = found(InMemoryTemplateStore(), 0.01, [i / 2000 for i in range(1000)])
     assert calibration.threshold.value == pytest.approx(0.4946, abs=2e-4)
     assert (calibration.identities, calibration.lookalikes) == (0, None)
 
 
-def test_an_evaluation_set_counts_as_the_gallerys_pairs_do() -> None:
-    """Eleven look-alikes among it, one more than may match, raise the threshold above them."""
+def test_evaluation_set_counts_like_the_gallerys_pairs() -> None:
+    """Eleven look-alikes in it, one more than may match, raise the threshold above them."""
     store = enrolled(101)
     assert found(store, 0.002).threshold.value < 0.3
     assert found(store, 0.002, [0.7] * 11).threshold.value == 0.7001
@@ -125,7 +125,7 @@ def test_templates_of_another_model_are_left_out() -> None:
     assert found(store, 0.02).other_models == 15
 
 
-def test_the_same_face_under_two_names_is_found() -> None:
+def test_same_face_under_two_names_is_reported() -> None:
     """It is the most alike pair; enough of them leave no threshold at all."""
     store = enrolled(60)
     twin = next(store.templates("default"))
@@ -139,7 +139,7 @@ def test_the_same_face_under_two_names_is_found() -> None:
         found(store, 0.01)
 
 
-def test_the_share_of_strangers_taken_for_someone_grows_with_the_gallery() -> None:
+def test_share_of_strangers_with_a_name_grows_with_the_gallery() -> None:
     """A rate per comparison is not one per search."""
     assert found(enrolled(45), 0.02).strangers_taken == pytest.approx(1 - 0.98**45)
 

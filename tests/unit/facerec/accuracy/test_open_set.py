@@ -27,7 +27,7 @@ PEOPLE = {f"person {number}": [f"{number}/a", f"{number}/b", f"{number}/c"] for 
 
 
 def fixed(threshold: float) -> Callable[[int], Estimate]:
-    """A threshold that follows nothing."""
+    """The same threshold for every number of people."""
     return lambda _identities: Estimate(threshold, extrapolated=False)
 
 
@@ -39,8 +39,8 @@ def searches(own: list[float], other: list[float], nearest: list[float], identit
     )
 
 
-def test_folders_are_people_and_loose_photos_strangers(tmp_path: Path) -> None:
-    """Hidden files and empty folders are nobody."""
+def test_folders_are_people_and_single_photos_are_strangers(tmp_path: Path) -> None:
+    """Hidden files and empty folders are left out."""
     for name in ("Ada/1.jpg", "Ada/2.jpg", "Bea/1.jpg", "loose.jpg", ".hidden", "Bea/.hidden"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
@@ -53,7 +53,7 @@ def test_folders_are_people_and_loose_photos_strangers(tmp_path: Path) -> None:
     assert strangers_in(tmp_path) == people | {"loose.jpg": [str(tmp_path / "loose.jpg")]}
 
 
-def test_everybody_with_several_photos_is_enrolled_by_one() -> None:
+def test_people_with_several_photos_are_enrolled_by_one() -> None:
     """Their others are probes, and people with one photo are strangers with those that are given."""
     chosen = divide(PEOPLE | {"alone": ["alone/a"]}, {"guest": ["guest"]}, 0, seed=0)
     assert [probe.person for probe in chosen.enrolled] == sorted(PEOPLE)
@@ -62,8 +62,8 @@ def test_everybody_with_several_photos_is_enrolled_by_one() -> None:
     assert chosen.strangers == (Probe("alone", "alone/a"), Probe("guest", "guest"))
 
 
-def test_the_lot_is_the_seeds() -> None:
-    """The same seed draws the same, in whatever order the people come; another one differs."""
+def test_same_seed_makes_the_same_choice() -> None:
+    """In any order of the people; another seed makes another choice."""
     draw = partial(divide, strangers={}, left_out=0.3)
     one = draw(PEOPLE, seed=1)
     assert draw(dict(reversed(PEOPLE.items())), seed=1) == one
@@ -81,16 +81,16 @@ def test_the_lot_is_the_seeds() -> None:
         (PEOPLE, {"person 3": ["x"]}, "person 3 is a person and a stranger"),
     ],
 )
-def test_no_open_set_without_people_and_strangers(
+def test_open_set_needs_people_and_strangers(
     people: dict[str, list[str]], strangers: dict[str, list[str]], complaint: str
 ) -> None:
-    """The sentence says what to give."""
+    """The error says what to give."""
     with pytest.raises(NoOpenSet, match=complaint):
         divide(people, strangers, 0, seed=0)
 
 
 @pytest.mark.parametrize("at_once", [4_000_000, 1])
-def test_each_probe_is_compared_with_everybody(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_probe_is_compared_with_every_enrolled_person(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its own person apart from the others; opposite faces have similarity 0."""
     monkeypatch.setattr(facerec.accuracy.open_set, "_AT_ONCE", at_once)
     axes = np.eye(4, dtype=np.float32)
@@ -105,7 +105,7 @@ def test_each_probe_is_compared_with_everybody(at_once: int, monkeypatch: pytest
     assert found.nearest == pytest.approx([0])
 
 
-def test_the_rates_are_counted_at_the_services_threshold_and_at_others() -> None:
+def test_rates_are_counted_at_the_services_threshold_and_at_others() -> None:
     """Of four known probes one has the right name, one another's, one is below, one is below and not the nearest."""
     found = searches([0.6, 0.4, 0.3, 0.1], [0.2, 0.5, 0.2, 0.2], [0.1, 0.2, 0.3, 0.5])
     report = assess_open_set(found, TAIL, fixed(0.4), [0.25])
@@ -117,8 +117,8 @@ def test_the_rates_are_counted_at_the_services_threshold_and_at_others() -> None
     assert report.rank_one.value == 0.5
 
 
-def test_probes_of_one_person_make_the_interval_no_narrower() -> None:
-    """Ten photos of each of ten people, of whom one is never recognised, tell of ten people."""
+def test_more_probes_of_one_person_make_the_interval_no_narrower() -> None:
+    """Ten photos each of ten people, one of them never recognised, are evidence of ten people."""
     people = np.repeat(np.arange(10), 10)
     own = np.where(people == 0, 0.1, 0.9)
     alone = searches(own.tolist(), [0.0] * 100, [0.0])
@@ -130,8 +130,8 @@ def test_probes_of_one_person_make_the_interval_no_narrower() -> None:
     assert intervals[1].low <= 0.7
 
 
-def test_more_people_are_predicted_from_the_tail() -> None:
-    """As a simulation has it that draws every impostor of every search."""
+def test_rates_for_more_people_come_from_the_tail() -> None:
+    """They agree with a simulation of every impostor of every search."""
     own = np.random.default_rng(0).uniform(0.2, 0.7, 300)
     threshold_for = partial(identification_threshold, TAIL, 0.234, 0.2)
     _, expected = assess_open_set(

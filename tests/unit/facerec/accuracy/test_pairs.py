@@ -13,23 +13,23 @@ LFW = (
 
 @pytest.fixture
 def written(tmp_path: Path) -> Path:
-    """Where a test writes its list."""
+    """The path of the list."""
     return tmp_path / "pairs"
 
 
-def test_csv_with_any_order_of_columns(written: Path) -> None:
+def test_csv_columns_may_have_any_order(written: Path) -> None:
     """Names may hold commas and blanks; a byte order mark and Windows' line ends are no part of them."""
     written.write_bytes(b'\xef\xbb\xbfsame,left,right,note\r\n1,a/1.jpg,"b, c/2.jpg",x\r\nno,a/1.jpg,d.jpg,\r\n')
     assert read_pairs(written) == [Pair("a/1.jpg", "b, c/2.jpg", same=True), Pair("a/1.jpg", "d.jpg", same=False)]
 
 
-def test_csv_with_folds(written: Path) -> None:
+def test_csv_may_have_folds(written: Path) -> None:
     """For LFW's protocol on one's own pairs."""
     written.write_text("left,right,same,fold\na,b,1,0\na,c,0,1\n")
     assert [pair.fold for pair in read_pairs(written)] == [0, 1]
 
 
-def test_lfw_view_2(written: Path) -> None:
+def test_lfw_view_2_has_folds(written: Path) -> None:
     """Folds follow each other, the pairs of one person first in each."""
     written.write_text(LFW)
     assert read_pairs(written) == [
@@ -41,7 +41,7 @@ def test_lfw_view_2(written: Path) -> None:
 
 
 def test_lfw_view_1_has_no_folds(written: Path) -> None:
-    """Its first line has the number of pairs of each kind alone."""
+    """Its first line has only the number of pairs of each kind."""
     written.write_text("1\nAda 1 2\nAda 1 Grace 1\n")
     assert [(pair.same, pair.fold) for pair in read_pairs(written)] == [(True, None), (False, None)]
 
@@ -63,14 +63,14 @@ def test_lfw_view_1_has_no_folds(written: Path) -> None:
         ("10 0\n", "line 1 must have the number of folds"),
     ],
 )
-def test_what_cannot_be_read_is_told_with_its_line(written: Path, text: str, says: str) -> None:
-    """One sentence for whoever made the list."""
+def test_unreadable_line_is_named(written: Path, text: str, says: str) -> None:
+    """In one sentence."""
     written.write_text(text)
     with pytest.raises(InvalidPairs, match=says):
         read_pairs(written)
 
 
-def test_a_file_that_is_no_text(written: Path) -> None:
+def test_binary_file_is_refused(written: Path) -> None:
     """A photo given in place of the list."""
     written.write_bytes(b"\xff\xd8\xff\xe0" * 10)
     with pytest.raises(InvalidPairs, match="cannot be read as text"):

@@ -23,7 +23,7 @@ def analyse(photo: bytes) -> ImageAnalysis:
     return ImageAnalysis(10, 10, faces, {})
 
 
-def test_every_photo_is_embedded_once_and_pairs_of_skipped_ones_are_counted(tmp_path: Path) -> None:
+def test_photos_are_embedded_once_and_pairs_of_skipped_ones_counted(tmp_path: Path) -> None:
     """Missing, undecodable and faceless photos each have their reason."""
     for name, content in {"a": b"1", "b": b"1", "c": b"2", "none": b"empty", "bad": b"broken"}.items():
         (tmp_path / name).write_bytes(content)
@@ -51,8 +51,8 @@ def test_every_photo_is_embedded_once_and_pairs_of_skipped_ones_are_counted(tmp_
     assert scored.reasons == {"missing": 1, "no_face": 1, "unreadable": 1}
 
 
-def test_a_list_of_lost_photos_gives_no_trials(tmp_path: Path) -> None:
-    """A wrong folder is no error of the arithmetic."""
+def test_missing_photos_give_no_trials(tmp_path: Path) -> None:
+    """A wrong folder does not raise."""
     pairs = [Pair("a", "b", same=True)]
     scored = score(pairs, embed_photos(photos_of(pairs), tmp_path, analyse))
     assert (len(scored.trials.cosines), scored.folds, scored.skipped_pairs) == (0, None, 1)
@@ -68,7 +68,7 @@ def trials(genuine: int, impostor: int) -> Trials:
     )
 
 
-def test_a_rate_is_weak_below_ten_expected_false_matches() -> None:
+def test_rate_is_weak_below_ten_expected_false_matches() -> None:
     """1000 impostor pairs support 1e-2, 999 do not; the report says which."""
     too_few, enough = assess(trials(200, 999), None, 0.5), assess(trials(200, 1000), None, 0.5)
     point = enough.at_fmr[1e-2]
@@ -83,15 +83,15 @@ def test_a_rate_is_weak_below_ten_expected_false_matches() -> None:
     assert (plain["weak"], plain["impostor_pairs_needed"]) == (True, 1000)
 
 
-def test_lfws_own_pairs_give_the_published_rates() -> None:
-    """3 000 of each kind tell TAR at 1e-3 and 1e-4 as far as their false matches go, and say that it is not far."""
+def test_lfws_pairs_give_the_published_rates() -> None:
+    """3 000 of each kind give weak rates at 1e-3 and 1e-4."""
     at_fmr = assess(trials(3000, 3000), None, 0.5).to_json()["at_fmr"]
     at = {target: (point["weak"], point["fmr"]["value"], point["tar"]["value"]) for target, point in at_fmr.items()}
     assert at == {"0.01": (False, 0.01, 0.99), "0.001": (True, 0, 0.99), "0.0001": (True, 0, 0.99)}
 
 
-def test_both_rates_are_told_at_the_threshold_in_use() -> None:
-    """Whatever the targets, this is what the system does today."""
+def test_both_rates_are_measured_at_the_threshold_in_use() -> None:
+    """It does not depend on the targets."""
     point = assess(trials(200, 1000), None, 0.5).at_threshold
     assert point.fmr is not None
     assert point.tar is not None
@@ -99,8 +99,8 @@ def test_both_rates_are_told_at_the_threshold_in_use() -> None:
 
 
 @pytest.mark.parametrize(("genuine", "impostor"), [(0, 50), (50, 0)])
-def test_pairs_of_one_kind_give_that_kinds_figures_alone(genuine: int, impostor: int) -> None:
-    """There is no AUC and no EER without both, and no rate without pairs."""
+def test_pairs_of_one_kind_give_only_that_kinds_figures(genuine: int, impostor: int) -> None:
+    """AUC and EER need both kinds, and a rate needs its pairs."""
     report = assess(trials(genuine, impostor), None, 0.5)
     assert (report.auc, report.eer) == (None, None)
     assert (report.at_threshold.tar is None, report.at_threshold.fmr is None) == (not genuine, not impostor)
@@ -108,16 +108,16 @@ def test_pairs_of_one_kind_give_that_kinds_figures_alone(genuine: int, impostor:
     assert (report.to_json()["at_fmr"]["0.01"]["fmr"] is None) == (not impostor)
 
 
-def test_separated_pairs_claim_no_certainty() -> None:
-    """Resampling pairs without an error shows none; that is no interval."""
+def test_separated_pairs_have_no_interval() -> None:
+    """Resampling pairs without an error shows no error."""
     report = assess(trials(20, 20), None, 0.5)
     assert report.auc is not None
     assert report.eer is not None
     assert (report.auc.value, report.auc.interval, report.eer.interval) == (1, None, None)
 
 
-def test_folds_are_judged_by_lfws_protocol() -> None:
-    """Where the list has them."""
+def test_folds_follow_lfws_protocol() -> None:
+    """If the list has them."""
     report = assess(trials(200, 200), np.tile(np.arange(10), 40), 0.5)
     assert report.folds is not None
     assert report.folds.folds == 10

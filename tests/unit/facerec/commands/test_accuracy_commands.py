@@ -39,15 +39,15 @@ class ColourEngine(PretendEngine):
         self.model_id = model_id
 
     def detect(self, image: NDArray[np.uint8]) -> list[DetectedFace]:
-        """As the protocol says."""
+        """See the protocol."""
         return [DetectedFace(Box(0, 0, 8, 8), 0.99, ((0.0, 0.0),) * 5)] if image.any() else []
 
     def crop(self, image: NDArray[np.uint8], face: DetectedFace) -> NDArray[np.uint8]:
-        """As the protocol says."""
+        """See the protocol."""
         return image[:8, :8]
 
     def embed(self, crops: NDArray[np.uint8]) -> Embeddings:
-        """As the protocol says."""
+        """See the protocol."""
         means = crops.reshape(len(crops), -1, 3).mean(axis=1)
         means -= means.mean(axis=1, keepdims=True)
         unit: NDArray[np.float32] = (means / np.linalg.norm(means, axis=1, keepdims=True)).astype(np.float32)
@@ -56,7 +56,7 @@ class ColourEngine(PretendEngine):
 
 @pytest.fixture
 def artefact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened: list[dict[str, object]]) -> Artefact:
-    """The model in use: an engine for colours, whatever engine is asked for."""
+    """The model in use, with the engine for colours under every name."""
     artefact = write_artefact(tmp_path / "model")
     monkeypatch.setenv("FACEREC_MODEL__DIR", str(tmp_path / "model"))
 
@@ -70,7 +70,7 @@ def artefact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened: list[dict[
 
 @pytest.fixture
 def opened() -> list[dict[str, object]]:
-    """How each engine was opened."""
+    """The arguments that opened each engine."""
     return []
 
 
@@ -105,18 +105,18 @@ def pairs(tmp_path: Path) -> Path:
 
 
 def run(*arguments: str | Path, status: int = 0) -> Result:
-    """Run a command; an error of ours is raised, as `facerec.cli.main` expects it."""
+    """Run a command; a `FacerecError` is raised, as `facerec.cli.main` expects it."""
     result = CliRunner().invoke(cli, [str(argument) for argument in arguments], catch_exceptions=False)
     assert result.exit_code == status, result.output
     return result
 
 
 def printed(*arguments: str | Path) -> Any:
-    """What the command prints for machines."""
+    """The JSON of the command."""
     return json.loads(run(*arguments, "--json").stdout)
 
 
-def test_evaluate_tells_what_was_measured_and_what_was_not(artefact: Artefact, pairs: Path, photos: Path) -> None:
+def test_evaluate_prints_what_was_measured_and_what_was_not(artefact: Artefact, pairs: Path, photos: Path) -> None:
     """Skipped pairs with their reasons, and the rates for which three impostor pairs are few."""
     output = " ".join(run("evaluate", "--pairs", pairs, "--folder", photos).stdout.split())
     assert "5 used (2 same, 3 different), 2 skipped for 2 of 6 photos (1 no face, 1 unreadable)" in output
@@ -126,7 +126,7 @@ def test_evaluate_tells_what_was_measured_and_what_was_not(artefact: Artefact, p
     assert artefact.model_id in output
 
 
-def test_evaluate_prints_the_same_for_machines(artefact: Artefact, pairs: Path, photos: Path) -> None:
+def test_evaluate_prints_the_same_as_json(artefact: Artefact, pairs: Path, photos: Path) -> None:
     """Nothing but JSON on stdout."""
     report = printed("evaluate", "--pairs", pairs, "--folder", photos)
     assert (report["genuine_pairs"], report["impostor_pairs"], report["skipped_pairs"]) == (2, 3, 2)
@@ -140,7 +140,7 @@ def test_evaluate_prints_the_same_for_machines(artefact: Artefact, pairs: Path, 
 
 @pytest.mark.usefixtures("artefact", "store")
 @pytest.mark.parametrize("command", ["evaluate", "calibrate", "enrol"])
-def test_the_engine_computes_as_a_workers_and_takes_the_cores_that_are_ours(
+def test_evaluate_opens_the_engine_with_the_workers_precision_on_the_available_cores(
     command: str,
     opened: list[dict[str, object]],
     pairs: Path,
@@ -165,7 +165,7 @@ def test_the_engine_computes_as_a_workers_and_takes_the_cores_that_are_ours(
 
 @pytest.mark.usefixtures("artefact")
 @pytest.mark.parametrize("kinds", ["01", "0", "1"])
-def test_evaluate_draws_whatever_pairs_there_are(kinds: str, pairs: Path, photos: Path, tmp_path: Path) -> None:
+def test_evaluate_draws_pairs_of_any_kind(kinds: str, pairs: Path, photos: Path, tmp_path: Path) -> None:
     """A picture with both colours for both kinds, and with one of them for one."""
     header, *rows = pairs.read_text().splitlines()
     pairs.write_text("\n".join([header, *(row for row in rows if row[-1] in kinds)]))
@@ -178,17 +178,17 @@ def test_evaluate_draws_whatever_pairs_there_are(kinds: str, pairs: Path, photos
 
 
 @pytest.mark.usefixtures("artefact")
-def test_evaluate_refuses_a_list_without_a_usable_pair(pairs: Path, tmp_path: Path) -> None:
-    """The folder is another one: the error says how many photos are missing."""
+def test_evaluate_without_a_usable_pair_fails(pairs: Path, tmp_path: Path) -> None:
+    """The error says how many photos are missing."""
     (tmp_path / "empty").mkdir()
     with pytest.raises(FacerecError, match=r"7 skipped for 6 of 6 photos \(6 missing\); is --folder where"):
         run("evaluate", "--pairs", pairs, "--folder", tmp_path / "empty")
 
 
-def test_an_unreadable_list_is_told_before_the_model_is_loaded(
+def test_unreadable_pairs_fail_before_the_model_is_loaded(
     artefact: Artefact, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody waits for a typing error."""
+    """A typing error costs no time."""
     monkeypatch.setattr(model.engines, "open_engine", lambda *_, **__: pytest.fail("the engine was opened"))
     (tmp_path / "list").write_text("hello\n")
     with pytest.raises(InvalidPairs, match="line 1"):
@@ -215,8 +215,8 @@ def visitors(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_an_open_set_is_judged_at_the_threshold_for_so_many_people(artefact: Artefact, visitors: Path) -> None:
-    """Of two strangers the reddish one gets a name at any threshold that takes colours for people."""
+def test_open_set_is_measured_at_the_threshold_for_its_number_of_people(artefact: Artefact, visitors: Path) -> None:
+    """Of two strangers the reddish one gets a name at any such threshold."""
     report = printed(
         "evaluate", "--open-set", visitors / "people", "--strangers", visitors / "strangers", "--threshold", "1"
     )
@@ -234,8 +234,8 @@ def test_an_open_set_is_judged_at_the_threshold_for_so_many_people(artefact: Art
     assert report["expected"][2]["strangers_named"] == pytest.approx(0.01, rel=0.01)
 
 
-def test_an_open_set_is_told_to_people(artefact: Artefact, visitors: Path) -> None:
-    """With what the threshold is for, and what is to be expected of more people."""
+def test_open_set_is_printed_for_people(artefact: Artefact, visitors: Path) -> None:
+    """With what the threshold is for, and the prediction for more people."""
     output = " ".join(run("evaluate", "--open-set", visitors / "people").stdout.split())
     threshold = identification_threshold(artefact.tail, artefact.threshold, 0.01, 4).value
     assert "10, skipped 1 (1 unreadable)" in output
@@ -246,8 +246,8 @@ def test_an_open_set_is_told_to_people(artefact: Artefact, visitors: Path) -> No
 
 
 @pytest.mark.usefixtures("artefact")
-def test_people_left_out_come_as_strangers(visitors: Path) -> None:
-    """Half of the four, and the one with a single photo; the same seed leaves out the same."""
+def test_left_out_people_are_strangers(visitors: Path) -> None:
+    """Half of the four, and the one with a single photo; the same seed chooses the same."""
     arguments = ("evaluate", "--open-set", visitors / "people", "--left-out", "0.5")
     report = printed(*arguments)
     assert (report["identities"], report["strangers"], report["stranger_probes"]) == (2, 3, 5)
@@ -267,7 +267,7 @@ def test_people_left_out_come_as_strangers(visitors: Path) -> None:
         (),
     ],
 )
-def test_evaluate_takes_pairs_or_an_open_set(
+def test_evaluate_needs_pairs_or_an_open_set(
     arguments: tuple[str, ...], pairs: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Anything else is a usage error."""
@@ -282,7 +282,7 @@ def enrol(store: InMemoryTemplateStore, artefact: Artefact, people: int) -> None
         store.add(make_template(number, f"person {number:03d}", model_id=artefact.model_id))
 
 
-def test_calibrate_stores_the_threshold_with_its_provenance(artefact: Artefact, store: InMemoryTemplateStore) -> None:
+def test_calibrate_stores_the_threshold_with_its_source(artefact: Artefact, store: InMemoryTemplateStore) -> None:
     """1035 pairs of 46 people, found again in the store and in the next run's output."""
     enrol(store, artefact, 46)
     version = store.version("default")
@@ -300,7 +300,7 @@ def test_calibrate_stores_the_threshold_with_its_provenance(artefact: Artefact, 
     assert "within 5 seconds" in again.stdout
 
 
-def test_a_dry_run_stores_nothing(artefact: Artefact, store: InMemoryTemplateStore) -> None:
+def test_calibrate_dry_run_stores_nothing(artefact: Artefact, store: InMemoryTemplateStore) -> None:
     """The threshold is shown, and the version stays."""
     enrol(store, artefact, 46)
     version = store.version("default")
@@ -309,18 +309,18 @@ def test_a_dry_run_stores_nothing(artefact: Artefact, store: InMemoryTemplateSto
     assert store.version("default") == version
 
 
-def test_calibrate_refuses_what_the_gallery_cannot_support(artefact: Artefact, store: InMemoryTemplateStore) -> None:
-    """The sentence says how many pairs there are and how many are needed; nothing is stored."""
+def test_calibrate_refuses_a_rate_with_too_few_pairs(artefact: Artefact, store: InMemoryTemplateStore) -> None:
+    """The error has both numbers of pairs; nothing is stored."""
     enrol(store, artefact, 3)
     with pytest.raises(TooFewPairs, match="needs 10000 impostor pairs and there are 3"):
         run("calibrate", "--target-fmr", "1e-3")
     assert store.threshold("default", artefact.model_id) is None
 
 
-def test_an_evaluation_set_is_taken_too(
+def test_calibrate_uses_an_evaluation_set_too(
     artefact: Artefact, store: InMemoryTemplateStore, pairs: Path, photos: Path
 ) -> None:
-    """Its impostor pairs count, its genuine ones tell what the threshold costs, and what was skipped is told."""
+    """Its impostor pairs count, its genuine pairs give the true accepts, and skipped pairs are counted."""
     enrol(store, artefact, 45)
     arguments = ("calibrate", "--target-fmr", "0.0101", "--pairs", pairs, "--folder", photos)
     report = printed(*arguments)
@@ -330,8 +330,8 @@ def test_an_evaluation_set_is_taken_too(
     assert "of the evaluation set's genuine pairs" in output
 
 
-def test_reset_brings_the_models_threshold_back(artefact: Artefact, store: InMemoryTemplateStore) -> None:
-    """And says so; without one of its own there is nothing to do."""
+def test_calibrate_reset_applies_the_models_threshold_again(artefact: Artefact, store: InMemoryTemplateStore) -> None:
+    """Without a threshold of its own nothing changes."""
     enrol(store, artefact, 46)
     run("calibrate", "--target-fmr", "1e-2")
     assert "would apply" in run("calibrate", "--reset", "--dry-run").stdout
@@ -343,10 +343,8 @@ def test_reset_brings_the_models_threshold_back(artefact: Artefact, store: InMem
     assert f"no threshold of its own; the model's {models:.4f} for 46 people at 1 % applies" in told
 
 
-def test_calibrate_takes_the_share_of_strangers_that_may_get_a_name(
-    artefact: Artefact, store: InMemoryTemplateStore
-) -> None:
-    """Divided by the number of people, and with the model's threshold for so many beside it."""
+def test_calibrate_takes_a_share_of_strangers_with_a_name(artefact: Artefact, store: InMemoryTemplateStore) -> None:
+    """It is divided by the number of people; the model's threshold is printed, too."""
     enrol(store, artefact, 46)
     report = printed("calibrate", "--false-names", "0.5")
     assert report["threshold"]["target_fmr"] == pytest.approx(0.5 / 46)
@@ -359,10 +357,10 @@ def test_calibrate_takes_the_share_of_strangers_that_may_get_a_name(
         run("calibrate", "--false-names", "0.01")
 
 
-def test_the_share_of_strangers_in_force_is_the_settings(
+def test_calibrate_names_the_share_of_strangers_of_the_settings(
     artefact: Artefact, store: InMemoryTemplateStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A tenth of it is as good as a tenfold gallery; out of its range it is refused."""
+    """A tenth of it equals a tenfold gallery; a value out of range is refused."""
     enrol(store, artefact, 46)
     monkeypatch.setenv("FACEREC_GALLERY__FALSE_NAMES", "0.001")
     stricter = identification_threshold(artefact.tail, artefact.threshold, 0.01, 460).value
@@ -387,11 +385,11 @@ def test_the_share_of_strangers_in_force_is_the_settings(
         ("--target-fmr", "2"),
     ],
 )
-def test_calibrate_takes_a_rate_or_a_reset(arguments: tuple[str, ...]) -> None:
+def test_calibrate_needs_one_of_rate_share_and_reset(arguments: tuple[str, ...]) -> None:
     """A usage error otherwise, before anything is read."""
     assert "Error" in run("calibrate", *arguments, status=2).output
 
 
-def test_pairs_need_their_folder(pairs: Path) -> None:
+def test_calibrate_needs_pairs_and_folder_together(pairs: Path) -> None:
     """One without the other is a usage error."""
     assert "together" in run("calibrate", "--target-fmr", "0.1", "--pairs", pairs, status=2).output

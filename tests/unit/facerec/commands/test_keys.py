@@ -35,8 +35,8 @@ def made(*options: str) -> dict[str, Any]:
     return printed
 
 
-def test_a_key_is_shown_once_alone_on_standard_output(store: InMemoryApiKeys) -> None:
-    """So that it can be piped to where it belongs; what is kept does not have it."""
+def test_create_prints_only_the_key_on_standard_output(store: InMemoryApiKeys) -> None:
+    """It can be piped; the store does not have it."""
     result = run("create", "front desk", "--scope", "recognise")
     token = parse_token(result.stdout.strip())
     assert token is not None
@@ -47,8 +47,8 @@ def test_a_key_is_shown_once_alone_on_standard_output(store: InMemoryApiKeys) ->
     assert token.secret not in run("list").stdout + run("list", "--json").stdout
 
 
-def test_scopes_and_an_end_can_be_given(store: InMemoryApiKeys) -> None:
-    """And are printed for machines."""
+def test_create_takes_scopes_and_an_expiry(store: InMemoryApiKeys) -> None:
+    """They are printed as JSON."""
     printed = made("--scope", "enrol", "--scope", "recognise", "--expires-in", "90d")
     assert printed["scopes"] == ["recognise", "enrol"]
     created, expires = (datetime.fromisoformat(printed[name]) for name in ("created_at", "expires_at"))
@@ -67,16 +67,16 @@ def test_scopes_and_an_end_can_be_given(store: InMemoryApiKeys) -> None:
         (("rotate", "0123456789ab", "--grace", "-1h"), "24h"),
     ],
 )
-def test_a_mistake_is_answered_with_the_right_way(
+def test_create_with_a_mistake_says_the_right_way(
     store: InMemoryApiKeys, arguments: tuple[str, ...], said: str
 ) -> None:
-    """And nothing is made."""
+    """No key is stored."""
     assert said in run(*arguments, status=2).stderr
     assert store.keys() == ([], [])
 
 
-def test_the_list_tells_how_each_key_stands(store: InMemoryApiKeys) -> None:
-    """With its id, which the other commands take."""
+def test_list_has_the_state_of_each_key(store: InMemoryApiKeys) -> None:
+    """And its id, which the other commands take."""
     assert "facerec keys create" in run("list").stderr
     good = made("--scope", "recognise")
     ended = made("--scope", "admin", "--expires-in", "1m")
@@ -93,8 +93,8 @@ def test_the_list_tells_how_each_key_stands(store: InMemoryApiKeys) -> None:
     assert "never" in next(line for line in lines if good["id"] in line)
 
 
-def test_a_key_that_cannot_be_read_hides_no_other(store: InMemoryApiKeys) -> None:
-    """It is named beside the list, which stays one for machines."""
+def test_list_names_an_unreadable_key_and_shows_the_others(store: InMemoryApiKeys) -> None:
+    """The name is on stderr; the list on stdout stays valid JSON."""
     good, lost = made("--scope", "recognise")["id"], made("--scope", "recognise")["id"]
     store.damaged.add(lost)
     for options in ((), ("--json",)):
@@ -108,8 +108,8 @@ def test_a_key_that_cannot_be_read_hides_no_other(store: InMemoryApiKeys) -> Non
     assert "There are no keys" not in run("list").stderr
 
 
-def test_a_rotated_key_keeps_its_old_secret_for_the_grace(store: InMemoryApiKeys) -> None:
-    """A day unless it is said otherwise."""
+def test_rotate_keeps_the_old_secret_for_the_grace(store: InMemoryApiKeys) -> None:
+    """One day by default."""
     old = parse_token(made("--scope", "recognise")["key"])
     assert old is not None
     result = run("rotate", old.key_id)
@@ -125,8 +125,8 @@ def test_a_rotated_key_keeps_its_old_secret_for_the_grace(store: InMemoryApiKeys
     assert key.standing(new.secret, datetime.now(UTC)) is Standing.EXPIRED
 
 
-def test_a_revoked_key_stays_revoked(store: InMemoryApiKeys) -> None:
-    """Twice is no error; it cannot be rotated."""
+def test_revoke_twice_keeps_the_first_time(store: InMemoryApiKeys) -> None:
+    """Revoking it again is not an error; rotating it is."""
     key_id = made("--scope", "recognise")["id"]
     for _ in range(2):
         assert "is revoked" in run("revoke", key_id).stdout
@@ -134,8 +134,8 @@ def test_a_revoked_key_stays_revoked(store: InMemoryApiKeys) -> None:
         CliRunner().invoke(command, ["rotate", key_id], catch_exceptions=False)
 
 
-def test_an_id_that_is_none_is_not_repeated(store: InMemoryApiKeys) -> None:
-    """People paste whole keys, and what is printed ends up in logs."""
+def test_unknown_id_is_not_printed(store: InMemoryApiKeys) -> None:
+    """People paste whole keys, and output may end up in logs."""
     key = made("--scope", "recognise")["key"]
     for verb in ("revoke", "rotate"):
         for text in (key, "0123456789ab"):

@@ -21,19 +21,19 @@ from tests.support.artefacts import write_artefact
 
 @pytest.fixture
 def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the settings say that the model is; nothing is there yet."""
+    """The model's directory of the settings, without a model."""
     monkeypatch.setenv("FACEREC_MODEL__DIR", str(tmp_path / "model"))
     monkeypatch.setenv("FACEREC_MODEL__CACHE_DIR", str(tmp_path / "downloads"))
     return tmp_path / "model"
 
 
 def run(*arguments: str) -> Result:
-    """Run the command; an error of ours is raised, as `facerec.cli.main` expects it."""
+    """Run the command; a `FacerecError` is raised, as `facerec.cli.main` expects it."""
     return CliRunner().invoke(cli, ["model", *arguments], catch_exceptions=False)
 
 
-def test_show_tells_id_threshold_and_licence(directory: Path) -> None:
-    """What an operator must know before using it."""
+def test_show_prints_id_threshold_and_licence(directory: Path) -> None:
+    """An operator must know them before using it."""
     artefact = write_artefact(directory)
     output = " ".join(run("show").stdout.split())
     assert artefact.model_id in output
@@ -42,14 +42,14 @@ def test_show_tells_id_threshold_and_licence(directory: Path) -> None:
     assert "published for non-commercial research" in output
 
 
-def test_show_can_print_the_description_for_scripts(directory: Path) -> None:
-    """The whole of model.json, and nothing else on stdout."""
+def test_show_prints_json(directory: Path) -> None:
+    """Stdout is model.json and nothing more."""
     artefact = write_artefact(directory)
     assert json.loads(run("show", "--json").stdout) == artefact.header
 
 
-def test_verify_passes_an_intact_model_and_names_a_damaged_file(directory: Path) -> None:
-    """An error of ours, which the command line turns into one line and exit status 1."""
+def test_verify_names_a_damaged_file(directory: Path) -> None:
+    """A `FacerecError` becomes one line and exit status 1."""
     artefact = write_artefact(directory)
     assert "4 files intact" in run("verify").stdout
     content = artefact.path("embedder.onnx").read_bytes()
@@ -58,14 +58,14 @@ def test_verify_passes_an_intact_model_and_names_a_damaged_file(directory: Path)
         run("verify")
 
 
-def test_without_a_model_the_error_says_how_to_build_one(directory: Path) -> None:
+def test_missing_model_error_says_how_to_build_one(directory: Path) -> None:
     """The same sentence for every subcommand that needs one."""
     for subcommand in ("show", "verify", "push"):
         with pytest.raises(ConfigurationError, match="run `facerec model build`"):
             run(subcommand)
 
 
-def test_build_reports_steps_and_the_result(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_build_prints_steps_and_the_result(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps go to stderr, the result to stdout; weights, directory and --force reach the builder."""
     asked: dict[str, object] = {}
 
@@ -88,8 +88,8 @@ def test_build_reports_steps_and_the_result(directory: Path, monkeypatch: pytest
     assert f"is in {directory}" in result.stdout
 
 
-def test_a_failed_build_is_an_error_of_ours(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its sentence reaches the operator unchanged."""
+def test_failed_build_is_a_facerec_error(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the same sentence."""
 
     def build(*_: object, **__: object) -> Artefact:
         raise BuildFailed("there is no network")
@@ -99,7 +99,7 @@ def test_a_failed_build_is_an_error_of_ours(directory: Path, monkeypatch: pytest
         run("build")
 
 
-def test_thresholds_of_other_weights_are_said_not_to_be_measured(
+def test_show_and_build_say_that_other_weights_thresholds_are_not_measured(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Other weights than the measured ones come with a warning."""
@@ -109,8 +109,8 @@ def test_thresholds_of_other_weights_are_said_not_to_be_measured(
     assert "NOT measured with these weights" in " ".join(run("show").stdout.split())
 
 
-def test_packs_are_listed_with_accuracy_and_every_licence(directory: Path) -> None:
-    """Before anything is built: what to choose from, and on which terms."""
+def test_packs_have_accuracy_and_every_licence(directory: Path) -> None:
+    """Without a built model."""
     listed = run("packs").stdout
     for pack in PACKS.values():
         assert f"{pack.measured.accuracy:.2%}" in listed
@@ -121,10 +121,8 @@ def test_packs_are_listed_with_accuracy_and_every_licence(directory: Path) -> No
     assert not directory.exists()
 
 
-def test_research_weights_are_refused_until_a_setting_accepts_them(
-    directory: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One sentence that says what to set, at building and at loading."""
+def test_research_weights_need_the_licence_setting(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error at building and at loading says what to set."""
     monkeypatch.setattr(model.packs.build, "build", lambda *_, output, **__: write_artefact(output, pack="accurate"))
     with pytest.raises(ConfigurationError, match="set FACEREC_MODEL__LICENCE=research"):
         run("build", "--pack", "accurate")
@@ -137,9 +135,7 @@ def test_research_weights_are_refused_until_a_setting_accepts_them(
     assert load_artefact(Settings.load()).pack == "accurate"
 
 
-def test_push_and_pull_carry_the_model_to_another_machine(
-    directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_push_and_pull_copy_the_model(directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Through the model bucket of the settings."""
     shelf = RecordingObjectStore()
     monkeypatch.setattr(bootstrap, "object_store", lambda _settings: shelf)

@@ -19,8 +19,8 @@ from facerec.commands.terminal import Duration
         ("3650d", timedelta(days=3650)),
     ],
 )
-def test_durations(text: str, length: timedelta) -> None:
-    """A number and its unit; a date can be reckoned with each."""
+def test_duration_is_a_number_with_its_unit(text: str, length: timedelta) -> None:
+    """A date can be computed with each."""
     assert Duration().convert(text, None, None) == length
     assert datetime.now(UTC) - length < datetime.now(UTC) + timedelta(seconds=1)
 
@@ -29,7 +29,7 @@ def test_durations(text: str, length: timedelta) -> None:
     "text",
     ["soon", "", "15", "m", "-1h", "1h30m", "1 h", "1w", "٣d", "1.d", "inf", "3651d", "999999d", "9" * 400 + "s"],
 )
-def test_no_duration(text: str) -> None:
-    """The complaint says how one looks, and how long it may be."""
+def test_other_text_is_not_a_duration(text: str) -> None:
+    """The error says the form and the longest one."""
     with pytest.raises(click.BadParameter, match=r"up to ten years.*15m"):
         Duration().convert(text, None, None)

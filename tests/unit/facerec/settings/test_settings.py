@@ -23,8 +23,8 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def test_names_derive_from_the_prefix_and_each_can_be_overridden(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bucket names are global in AWS, so every name has its own setting."""
+def test_resource_names_come_from_the_prefix_or_their_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bucket names are global in AWS."""
     monkeypatch.setenv("FACEREC_PREFIX", "acme")
     monkeypatch.setenv("FACEREC_NAMES__OUTPUT_BUCKET", "acme-results-7")
     settings = Settings.load()
@@ -35,7 +35,7 @@ def test_names_derive_from_the_prefix_and_each_can_be_overridden(monkeypatch: py
 
 
 def test_every_wrong_variable_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One start, one list: the operator need not find the errors one by one."""
+    """In one error."""
     monkeypatch.setenv("FACEREC_WEB__PORT", "http")
     monkeypatch.setenv("FACEREC_ENGINE", "tensorflow")
     monkeypatch.setenv("FACEREC_WEB__PROT", "1")
@@ -50,15 +50,15 @@ def test_every_wrong_variable_is_named_at_once(monkeypatch: pytest.MonkeyPatch) 
     assert len(text.splitlines()) == 5
 
 
-def test_a_variable_in_lower_case_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It would be read, but nobody who reads the configuration expects it."""
+def test_variable_in_lower_case_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """pydantic would read it."""
     monkeypatch.setenv("facerec_web__port", "9000")
     with pytest.raises(ConfigurationError, match="did you mean FACEREC_WEB__PORT"):
         Settings.load()
 
 
-def test_the_printed_settings_can_be_read_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`facerec config` is the begin of an environment file."""
+def test_printed_settings_can_be_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are an environment file."""
     monkeypatch.setenv("FACEREC_MODEL__DIR", "/srv/my models")
     printed = CliRunner().invoke(command, []).output
     monkeypatch.delenv("FACEREC_MODEL__DIR")
@@ -67,8 +67,8 @@ def test_the_printed_settings_can_be_read_back(monkeypatch: pytest.MonkeyPatch) 
     assert effective(Settings.load())["FACEREC_MODEL__DIR"] == "/srv/my models"
 
 
-def test_printed_secrets_are_no_values(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An environment file with a mask in it would set the mask as the password."""
+def test_printed_secrets_are_comments(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As values they would set the mask as the password."""
     monkeypatch.setenv("FACEREC_FLOWER__PASSWORD", "correct horse")
     monkeypatch.setenv("FACEREC_AWS__ENDPOINT_URL", "http://user:hunter2@127.0.0.1:4566")
     monkeypatch.setenv("FACEREC_PREFIX", "staging")
@@ -82,36 +82,36 @@ def test_printed_secrets_are_no_values(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not {"FACEREC_FLOWER__PASSWORD", "FACEREC_AWS__ENDPOINT_URL"} & set_by_it.keys()
 
 
-def test_a_list_that_is_no_json_is_refused_with_an_example(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Comma-separated is what people try first."""
+def test_list_that_is_not_json_is_refused_with_an_example(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Comma-separated, for example."""
     monkeypatch.setenv("FACEREC_INSTANCES__TYPES", "c7i.large,c7a.large")
     with pytest.raises(ConfigurationError, match="written as JSON"):
         Settings.load()
 
 
-def test_a_wait_that_a_redelivery_would_outlast_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wait_shorter_than_a_redelivery_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """The contract's start-up check: wait > boot + visibility timeout + time limit."""
     monkeypatch.setenv("FACEREC_WEB__WAIT_SECONDS", "100")
     with pytest.raises(ConfigurationError, match="must exceed boot time"):
         Settings.load()
 
 
-def test_a_visibility_timeout_within_the_task_limit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A task that may run longer than its message stays hidden would run twice."""
+def test_visibility_timeout_within_the_task_limit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task that runs longer than its message is hidden would run twice."""
     monkeypatch.setenv("FACEREC_QUEUE__VISIBILITY_TIMEOUT_SECONDS", "10")
     with pytest.raises(ConfigurationError, match="delivered twice"):
         Settings.load()
 
 
 def test_settings_are_frozen_all_the_way_down() -> None:
-    """Nothing can change the settings behind a running process."""
+    """A running process cannot change them."""
     settings = Settings()
     with pytest.raises(ValidationError):
         settings.web.port = 1  # type: ignore[misc]
 
 
-def test_a_wrong_password_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It would stand in the journal, and be half of the right one."""
+def test_wrong_password_is_not_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be similar to the right one, and the journal keeps the output."""
     monkeypatch.setenv("FACEREC_FLOWER__PASSWORD", "hunter2")
     with pytest.raises(ConfigurationError, match="FACEREC_FLOWER__PASSWORD: needs at least 8 characters") as caught:
         Settings.load()
@@ -119,7 +119,7 @@ def test_a_wrong_password_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_effective_settings_name_the_resources_and_mask_passwords() -> None:
-    """`facerec config` shows what is in force and gives no secret away."""
+    """As `facerec config` prints them."""
     settings = Settings(aws=AwsSettings(endpoint_url=AnyHttpUrl("http://user:hunter2@127.0.0.1:4566")))
     values = effective(settings)
     assert values["FACEREC_NAMES__INPUT_BUCKET"] == "facerec-in-bucket"
@@ -134,8 +134,8 @@ def test_the_configuration_page_is_complete() -> None:
     assert all(f"`{name}`" in page and field.description for name, field in variables())
 
 
-def test_a_wrong_setting_ends_the_command_in_one_message_and_status_1() -> None:
-    """No traceback for a typing error in a variable."""
+def test_wrong_setting_ends_the_command_with_one_message_and_status_1() -> None:
+    """Without a traceback."""
     run = subprocess.run(
         [sys.executable, "-m", "facerec.cli", "config"],
         env={"FACEREC_PREFIX": "No Spaces", "HOME": "/nonexistent"},
