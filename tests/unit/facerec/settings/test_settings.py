@@ -51,7 +51,7 @@ def test_every_wrong_variable_is_named_at_once(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_variable_in_lower_case_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """pydantic would read it."""
+    """Pydantic would read it."""
     monkeypatch.setenv("facerec_web__port", "9000")
     with pytest.raises(ConfigurationError, match="did you mean FACEREC_WEB__PORT"):
         Settings.load()
