@@ -1,8 +1,8 @@
-"""API keys: what one is, how it is made, and what makes it good. Pure but for the source of random bits.
+"""API keys: made, parsed and checked. Pure except for the source of random bits.
 
-A key is shown once, as `frk_<id>_<secret>`. The id is public: it is logged, listed, and what a key is found by. Of the
-secret only its SHA-256 is kept. A slow hash (argon2, bcrypt) protects what people choose and attackers guess; of 256
-random bits nobody ever tries a noticeable part, so it would only make each request dear and the server easy to tire.
+A key is shown once, as `frk_<id>_<secret>`. The id is public: keys are logged, listed and found by it. Only the
+SHA-256 of the secret is stored. A slow hash (argon2, bcrypt) protects passwords that can be guessed; 256 random bits
+cannot be guessed, so it would only make each request slow and the server easy to overload.
 """
 
 import hashlib
@@ -22,18 +22,18 @@ _NAME_LENGTH = 100
 
 
 class Scope(StrEnum):
-    """What a key may be used for."""
+    """What a key allows."""
 
     RECOGNISE = "recognise"
     """Upload photos and read results."""
     ENROL = "enrol"
     """Change the gallery."""
     ADMIN = "admin"
-    """Everything, also what tells about the system."""
+    """Everything, also information about the system."""
 
 
 class Standing(StrEnum):
-    """Whether a key may be used, apart from its scopes."""
+    """The state of a presented key, apart from its scopes."""
 
     GOOD = "good"
     WRONG = "wrong"
@@ -43,23 +43,23 @@ class Standing(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A key as its holder presents it; its text never shows the secret."""
+    """A key as a client presents it; its representation hides the secret."""
 
     key_id: str
     secret: str = field(repr=False)
 
     def reveal(self) -> str:
-        """The whole key, for its one showing."""
+        """Return the whole key, to show it once."""
         return f"frk_{self.key_id}_{self.secret}"
 
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """A key as it is kept; times are UTC."""
+    """A key as it is stored; times are UTC."""
 
     key_id: str
     name: str
-    """Whose it is, for people."""
+    """The client, for people."""
     scopes: tuple[Scope, ...]
     secret_hash: str = field(repr=False)
     """SHA-256 of the secret, in hex."""
@@ -67,17 +67,17 @@ class ApiKey:
     expires_at: datetime | None = None
     revoked_at: datetime | None = None
     former_hash: str | None = field(default=None, repr=False)
-    """That of the secret before the last rotation, good until `former_until`."""
+    """SHA-256 of the secret before the last rotation, good until `former_until`."""
     former_until: datetime | None = None
     revision: int = 1
-    """Raised by every change, so that two changes at once cannot undo each other."""
+    """Every change increments it, so that of two concurrent changes one fails."""
 
     def allows(self, scope: Scope) -> bool:
         """Whether the key has the scope; `admin` has them all."""
         return scope in self.scopes or Scope.ADMIN in self.scopes
 
     def standing(self, secret: str, now: datetime) -> Standing:
-        """Check a presented secret; who has not the right one learns nothing else of the key."""
+        """Check a presented secret; a wrong one is `WRONG` in every state of the key."""
         hashed = _hashed(secret)
         current = hmac.compare_digest(hashed, self.secret_hash)
         former = hmac.compare_digest(hashed, self.former_hash or self.secret_hash)
@@ -93,7 +93,7 @@ class ApiKey:
 
 
 def parse_token(text: str) -> Token | None:
-    """Read a presented key; nothing when it cannot be one of ours."""
+    """Parse a presented key; `None` if it has another form."""
     found = _WRITTEN.fullmatch(text)
     return None if found is None else Token(found[1], found[2])
 
@@ -101,12 +101,10 @@ def parse_token(text: str) -> Token | None:
 def issue(
     name: str, scopes: Iterable[Scope], *, now: datetime, expires_in: timedelta | None = None
 ) -> tuple[ApiKey, Token]:
-    """Make a new key; raises `FacerecError` for a name that cannot be listed, or without a scope."""
+    """Make a new key; raises `FacerecError` for a name that is not one printable line, or without a scope."""
     name = name.strip()
     if not 1 <= len(name) <= _NAME_LENGTH or not name.isprintable():
-        raise FacerecError(
-            "a key's name has 1 to 100 characters, in one line: give that of the client that will use it"
-        )
+        raise FacerecError("a key's name has 1 to 100 characters in one line: give the name of the client")
     chosen = tuple(scope for scope in Scope if scope in set(scopes))
     if not chosen:
         raise FacerecError("a key needs a scope: recognise, enrol or admin")
@@ -116,12 +114,12 @@ def issue(
 
 
 def revoked(key: ApiKey, now: datetime) -> ApiKey:
-    """The key, good for nothing from now on."""
+    """Return the key as revoked."""
     return replace(key, revoked_at=key.revoked_at or now, revision=key.revision + 1)
 
 
 def rotated(key: ApiKey, *, now: datetime, grace: timedelta) -> tuple[ApiKey, Token]:
-    """The key with a new secret, the old one good for the grace; raises `FacerecError` for one that has ended."""
+    """Return the key with a new secret; the old one is good for `grace`. Raises `FacerecError` for an ended key."""
     if key.revoked_at is not None:
         raise FacerecError(f"key {key.key_id} ({key.name}) has been revoked: make a new one with `facerec keys create`")
     if key.expires_at is not None and now >= key.expires_at:

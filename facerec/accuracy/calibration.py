@@ -1,4 +1,4 @@
-"""The use case: a threshold for one collection from comparisons of different people, with its provenance."""
+"""A threshold for one collection from comparisons of different people, with its source."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -17,11 +17,11 @@ _NO_PAIR = -2.0  # below every cosine
 
 
 class TooFewPairs(FacerecError):
-    """Fewer than 10/FMR impostor pairs: a threshold from them would be mostly chance."""
+    """There are fewer than 10/FMR impostor pairs: the threshold would depend on chance."""
 
 
 class NoThreshold(FacerecError):
-    """Pairs that are said to show different people are as alike as can be: some are surely one person."""
+    """Too many pairs of different people have a similarity of 1: some are one person under two names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,19 +35,19 @@ class Lookalikes:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """A threshold that was found, and what it was found on."""
+    """A threshold and the comparisons behind it."""
 
     threshold: CollectionThreshold
     identities: int
     gallery_pairs: int
     evaluation_pairs: int
     other_models: int
-    """How many templates were left out because they belong to another model."""
+    """The number of templates of other models, which were left out."""
     lookalikes: Lookalikes | None
 
     @property
     def strangers_taken(self) -> float:
-        """The chance that somebody who is not enrolled is taken for one of the people: 1 - (1 - FMR)^people.
+        """The chance that a stranger is taken for one of the people: 1 - (1 - FMR)^people.
 
         With one template each and independent comparisons, at the target; after ISO/IEC 19795-1.
         """
@@ -64,10 +64,10 @@ def calibrate(
     evaluation: Floats | None = None,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Calibration:
-    """Find the least threshold at which no more than `target_fmr` of all impostor pairs match; stores nothing.
+    """Find the least threshold at which at most `target_fmr` of all impostor pairs match; stores nothing.
 
-    With `per_search` the target is the share of strangers that may get a name instead: it is divided by the number of
-    people, with each of whom a stranger is compared.
+    With `per_search` the target is instead the share of strangers that may get a name. It is divided by the number of
+    people, because a stranger is compared with each.
 
     Impostor pairs are all pairs of the collection's templates that belong to different people, and the cosines in
     `evaluation`. Raises `TooFewPairs` and `NoThreshold`.

@@ -1,4 +1,4 @@
-"""The use case: how a gallery answers when most who come are strangers; people in folders become galleries and probes.
+"""Accuracy of identification with strangers: people in folders become a gallery and probes.
 
 Identification as in ISO/IEC 19795-1: of the probes of enrolled people the true positive identification rate (TPIR) gets
 the right name; of the probes of strangers the false positive identification rate (FPIR) gets a name at all.
@@ -14,14 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from facerec.accuracy.report import Measured
-from facerec.accuracy.scoring import Embedding
+from facerec.accuracy.pairs import Embedding, Measured
 from facerec.errors import FacerecError
 from model.evaluation import Floats, share_by_group
 from model.tail import Estimate, ImpostorTail
 
 LARGER = (10_000, 1_000_000)
-"""The numbers of people that the figures are extrapolated to."""
+"""The numbers of people to predict the rates for."""
 
 _AT_ONCE = 4_000_000  # cosines at a time: 16 MB
 _ENOUGH = 2  # photos of a person: one to enrol, one to probe with
@@ -33,7 +32,7 @@ class NoOpenSet(FacerecError):
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """A photo, and who it shows."""
+    """A photo and its person."""
 
     person: str
     photo: str
@@ -41,7 +40,7 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class OpenSet:
-    """Who is enrolled, each by one photo, and the probes of them and of strangers."""
+    """The enrolled people, each by one photo, and the probes of them and of strangers."""
 
     enrolled: tuple[Probe, ...]
     known: tuple[Probe, ...]
@@ -50,7 +49,7 @@ class OpenSet:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Searches:
-    """What the probes found in a gallery of `identities` people; similarities are max(0, cosine)."""
+    """The nearest people of the probes in a gallery of `identities` people; similarities are max(0, cosine)."""
 
     identities: int
     own: Floats
@@ -67,7 +66,7 @@ class Searches:
 
 @dataclass(frozen=True, slots=True)
 class IdentificationRates:
-    """What becomes of probes at a threshold: the three rates of known people sum to 1."""
+    """The rates of probes at a threshold; the three of known people sum to 1."""
 
     threshold: float
     right_name: Measured
@@ -80,12 +79,12 @@ class IdentificationRates:
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
-    """The rates that the model's tail predicts for a number of people, at the threshold for so many."""
+    """The rates that the model's tail predicts for a number of people, at the threshold for that number."""
 
     identities: int
     threshold: float
     extrapolated: bool
-    """Whether the threshold lies beyond what was measured of the tail."""
+    """Whether the threshold is outside the measured part of the tail."""
     right_name: float
     wrong_name: float
     strangers_named: float
@@ -93,20 +92,20 @@ class Expectation:
 
 @dataclass(frozen=True, slots=True)
 class OpenSetReport:
-    """The figures of one open set; the first of `at` belongs to the threshold that the service would use."""
+    """The figures of one open set; the first of `at` is at the service's threshold."""
 
     identities: int
     known_probes: int
     strangers: int
     stranger_probes: int
     rank_one: Measured
-    """The share of known probes whose own person is the nearest, whatever the similarity."""
+    """The share of known probes whose own person is the nearest, at any similarity."""
     at: tuple[IdentificationRates, ...]
     expected: tuple[Expectation, ...]
     """For this number of people and for larger ones."""
 
     def to_json(self) -> dict[str, Any]:
-        """The same for `json.dumps`."""
+        """Return the figures for `json.dumps`."""
         return asdict(self)
 
 
@@ -117,7 +116,7 @@ def people_in(folder: Path) -> dict[str, list[str]]:
 
 
 def strangers_in(folder: Path) -> dict[str, list[str]]:
-    """Return the photos of each stranger: a subfolder is one, and so is a photo that lies in the folder itself."""
+    """Return the photos of each stranger: a subfolder is one, and so is a photo in the folder itself."""
     return people_in(folder) | {Path(photo).name: [photo] for photo in _files(folder)}
 
 
@@ -128,25 +127,25 @@ def _files(folder: Path) -> list[str]:
 def divide(
     people: Mapping[str, Sequence[str]], strangers: Mapping[str, Sequence[str]], left_out: float, seed: int
 ) -> OpenSet:
-    """Choose who is enrolled and by which photo; the same arguments give the same choice.
+    """Choose the enrolled people and photos at random; the same arguments give the same choice.
 
-    People with one photo are strangers, as those of `strangers` are, and the share `left_out` of the others, drawn by
-    lot. Of the rest one photo each, drawn by lot, is enrolled. Raises `NoOpenSet` where nobody is enrolled or there is
-    no stranger, and for a name that is both a person's and a stranger's.
+    Strangers are `strangers`, people with one photo, and the share `left_out` of the others. Of the rest one photo each
+    is enrolled. Raises `NoOpenSet` if nobody is enrolled, if there is no stranger, and for a name that is both a
+    person's and a stranger's.
     """
     both = sorted(people.keys() & strangers.keys())
     if both:
         raise NoOpenSet(f"{both[0]} is a person and a stranger: rename or remove one of the two folders")
-    lot = random.Random(seed)  # noqa: S311 - a repeatable choice, no secret
+    choice = random.Random(seed)  # noqa: S311 - a repeatable choice, no secret
     several = [name for name in sorted(people) if len(people[name]) >= _ENOUGH]
-    away = set(lot.sample(several, round(left_out * len(several))))
+    away = set(choice.sample(several, round(left_out * len(several))))
     enrolled, known, unknown = [], [], []
     for name in sorted(people):
         photos = sorted(people[name])
         if name in away or len(photos) < _ENOUGH:
             unknown += [Probe(name, photo) for photo in photos]
             continue
-        chosen = lot.choice(photos)
+        chosen = choice.choice(photos)
         enrolled.append(Probe(name, chosen))
         known += [Probe(name, photo) for photo in photos if photo != chosen]
     unknown += [Probe(name, photo) for name in sorted(strangers) for photo in sorted(strangers[name])]
@@ -158,7 +157,7 @@ def divide(
 
 
 def search(people: OpenSet, embeddings: Mapping[str, Embedding]) -> Searches:
-    """Compare every probe with everybody enrolled; `embeddings` has that of each photo, L2-normalised."""
+    """Compare every probe with every enrolled person; `embeddings` are L2-normalised, by photo."""
     numbers = {probe.person: number for number, probe in enumerate(people.enrolled)}
     gallery = np.stack([embeddings[probe.photo] for probe in people.enrolled])
     known = np.array([numbers[probe.person] for probe in people.known], dtype=np.intp)
@@ -175,7 +174,7 @@ def _nearest(
     gallery: NDArray[np.float32],
     embeddings: Mapping[str, Embedding],
 ) -> tuple[Floats, Floats]:
-    """The similarities to the probe's own person and to the nearest other one; 0 where there is none."""
+    """The similarities to the probe's own person and to the nearest other one; 0 if there is none."""
     own, other = np.zeros(len(probes)), np.zeros(len(probes))
     step = max(1, _AT_ONCE // len(gallery))
     for start in range(0, len(probes), step):
@@ -196,7 +195,7 @@ def assess_open_set(
     others: Sequence[float] = (),
     larger: Sequence[int] = LARGER,
 ) -> OpenSetReport:
-    """Return the rates at the service's threshold and at `others`, and what is to be expected of larger galleries.
+    """Return the rates at the service's threshold and at `others`, and the prediction for larger galleries.
 
     `threshold_for` gives the service's threshold for a number of people.
     """
@@ -229,10 +228,10 @@ def _measured(hits: NDArray[np.bool_], people: NDArray[np.intp]) -> Measured:
 
 
 def _expected(own: Floats, tail: ImpostorTail, threshold: Estimate, identities: int) -> Expectation:
-    """The rates where N people are enrolled whose similarities to a probe are drawn from the tail, each by itself.
+    """The rates with N enrolled people whose similarities to a probe are independent draws from the tail.
 
-    FPIR = 1 - (1 - FMR)^N at the threshold. A known probe gets the right name where its own similarity reaches the
-    threshold and none of the N - 1 others reaches that; a wrong one where another reaches both.
+    FPIR = 1 - (1 - FMR)^N at the threshold. A known probe gets the right name if its own similarity reaches the
+    threshold and none of the N - 1 others reaches that one. It gets a wrong name if another reaches both.
     """
     beaten = np.array([_any(tail.fmr_at(value).value, identities - 1) for value in own])
     by_named = _any(tail.fmr_at(threshold.value).value, identities - 1)

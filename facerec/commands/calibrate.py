@@ -15,7 +15,7 @@ from model.tail import identification_threshold
 
 if TYPE_CHECKING:
     from facerec.accuracy.calibration import Calibration
-    from facerec.accuracy.scoring import Scored
+    from facerec.accuracy.pairs import Scored
     from facerec.ports import CollectionThreshold
 
 
@@ -148,7 +148,7 @@ def _print(
 
 
 def _true_accepts(scored: "Scored", threshold: float) -> list[tuple[str, str]]:
-    from facerec.accuracy.report import operating_point
+    from facerec.accuracy.pairs import operating_point
 
     tar = operating_point(scored.trials, threshold).tar
     if tar is None or tar.interval is None:

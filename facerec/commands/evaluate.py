@@ -19,8 +19,7 @@ from model.tail import identification_threshold
 
 if TYPE_CHECKING:
     from facerec.accuracy.open_set import Expectation, IdentificationRates, OpenSetReport
-    from facerec.accuracy.report import AccuracyReport, Measured, OperatingPoint
-    from facerec.accuracy.scoring import Embedding, Scored, Skip
+    from facerec.accuracy.pairs import AccuracyReport, Embedding, Measured, OperatingPoint, Scored, Skip
     from model.engines import Engine
     from model.evaluation import Interval
 
@@ -117,7 +116,7 @@ def score_pairs(
 
     Raises `InvalidPairs` before the engine is opened, and `ConfigurationError` if that fails.
     """
-    from facerec.accuracy.scoring import photos_of, read_pairs, score
+    from facerec.accuracy.pairs import photos_of, read_pairs, score
 
     pairs = read_pairs(pairs_file)
     found, engine = _embed(photos_of(pairs), folder, settings, artefact, engine_name)
@@ -137,14 +136,14 @@ def used_and_skipped(scored: "Scored") -> str:
 def _embed(
     photos: Iterable[str], folder: Path, settings: Settings, artefact: Artefact, engine_name: str | None
 ) -> "tuple[dict[str, Embedding | Skip], Engine]":
-    from facerec.accuracy.scoring import embed_photos
+    from facerec.accuracy.pairs import embed_photos
 
     engine = open_engine(settings, artefact, engine_name)
     return embed_photos(tracked(photos, "embedding photos"), folder, analyser(settings, engine)), engine
 
 
 def _evaluate_pairs(pairs_file: Path, folder: Path, engine: str | None, plot: Path | None, *, as_json: bool) -> None:
-    from facerec.accuracy.report import assess
+    from facerec.accuracy.pairs import assess
 
     settings = Settings.load()
     artefact = load_artefact(settings)
@@ -208,7 +207,7 @@ def _evaluate_open_set(
     as_json: bool,
 ) -> None:
     from facerec.accuracy.open_set import assess_open_set, divide, people_in, search, strangers_in
-    from facerec.accuracy.scoring import Skip
+    from facerec.accuracy.pairs import Skip
 
     settings = Settings.load()
     artefact = load_artefact(settings)

@@ -13,7 +13,7 @@ _SCALE = 2  # drawn twice as large and reduced, since Pillow's lines have no smo
 _SIZE = (1400, 600)
 _TOP, _PANEL = 90, (560, 420)  # pixels; of an axis frame
 _INK, _FAINT, _SHADE = "#222222", "#d8d8d8", "#eeeeee"
-_GENUINE, _IMPOSTOR = "#0072b2", "#d55e00"  # told apart by colour-blind readers too (Okabe and Ito)
+_GENUINE, _IMPOSTOR = "#0072b2", "#d55e00"  # distinct for colour-blind readers, too (Okabe and Ito)
 _BIN = 0.025  # of cosine
 
 Point = tuple[float, float]
@@ -21,16 +21,16 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class _Panel:
-    """One pair of axes; points are the data's."""
+    """One pair of axes; points are in units of the data."""
 
     canvas: ImageDraw.ImageDraw
     left: int
     x: Point
     y: Point
-    """What the axes begin and end with."""
+    """The ends of the axes."""
 
     def at(self, point: Point, shift: Point = (0, 0)) -> Point:
-        """Where a point lies on the canvas; the shift is in pixels of the picture."""
+        """Return the place of a point on the canvas; the shift is in pixels of the picture."""
         across = (point[0] - self.x[0]) / (self.x[1] - self.x[0])
         up = (point[1] - self.y[0]) / (self.y[1] - self.y[0])
         x, y = self.left + across * _PANEL[0] + shift[0], _TOP + (1 - up) * _PANEL[1] + shift[1]
@@ -60,7 +60,7 @@ class _Panel:
 
 
 def draw(trials: Trials, threshold: float, title: str) -> Image.Image:
-    """Return the picture, RGB; without pairs of both kinds the ROC says so instead."""
+    """Return the picture, RGB; without pairs of both kinds a text replaces the ROC."""
     picture = Image.new("RGB", (_SIZE[0] * _SCALE, _SIZE[1] * _SCALE), "white")
     canvas = ImageDraw.Draw(picture)
     counts = f"{len(trials.genuine)} pairs of one person, {len(trials.impostor)} of two"
@@ -77,7 +77,7 @@ def _roc(canvas: ImageDraw.ImageDraw, trials: Trials, threshold: float) -> None:
     panel = _Panel(canvas, 90, (lowest, 0), (0, 1))
     supported = min(0.0, math.log10(ERRORS_NEEDED / max(impostor, 1)))
     if supported > lowest:
-        # What lies left of it rests on fewer than ten false matches.
+        # Left of it a rate rests on fewer than ten false matches.
         (left, bottom), (right, top) = panel.at((lowest, 0)), panel.at((supported, 1))
         canvas.rectangle((left, top, right, bottom), _SHADE)
     ticks = [(float(power), "1" if power == 0 else f"1e{power}") for power in range(lowest, 1)]

@@ -1,6 +1,6 @@
-"""Structured logging: JSON off a terminal, a readable line on one; every record has an `event` key that stays stable.
+"""Structured logging: JSON off a terminal, readable lines on one. Every record has a stable `event`.
 
-Bind `request_id` with `structlog.contextvars.bound_contextvars` where a thread works for one request. Never log an
+Bind `request_id` with `structlog.contextvars.bound_contextvars` in a thread that works for one request. Never log an
 embedding, image bytes or a credential.
 """
 
@@ -11,19 +11,18 @@ import structlog
 
 from facerec.settings.tiers import LogSettings
 
-# Without local variables, which hold what must not be logged: pictures, embeddings, credentials.
+# Local variables hold pictures, embeddings and credentials, which must not be logged.
 _TRACEBACKS = structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False))
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
-_CHATTY = ("botocore", "boto3", "urllib3", "kombu", "celery.utils.functional", "s3transfer", "PIL")
-# It warns of each request that finds no idle thread: under load, of each.
-_WARNS_TOO_MUCH = ("waitress.queue",)
+_VERBOSE = ("botocore", "boto3", "urllib3", "kombu", "celery.utils.functional", "s3transfer", "PIL")
+# Under load it warns for each request, because no thread is idle.
+_ONLY_ERRORS = ("waitress.queue",)
 
 
 def configure_logging(settings: LogSettings, *, process: str, instance_id: str | None = None) -> None:
     """Send the records of structlog and of the standard library to stderr in one form; idempotent.
 
-    Each record names the program as `process` (`web`, `worker`, `autoscale`), and the EC2 instance, where there is one,
-    as `instance_id`.
+    Each record has the program's name as `process` (`web`, `worker`, `autoscale`), and on EC2 the `instance_id`.
     """
     as_json = settings.format == "json" or (settings.format == "auto" and not sys.stderr.isatty())
     shared: list[structlog.typing.Processor] = [
@@ -48,9 +47,9 @@ def configure_logging(settings: LogSettings, *, process: str, instance_id: str |
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(_LEVELS[settings.level])
-    for name in _CHATTY:
+    for name in _VERBOSE:
         logging.getLogger(name).setLevel(max(logging.WARNING, _LEVELS[settings.level]))
-    for name in _WARNS_TOO_MUCH:
+    for name in _ONLY_ERRORS:
         logging.getLogger(name).setLevel(logging.ERROR)
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],

@@ -1,4 +1,4 @@
-"""What every tier's Prometheus metrics have in common: their server, and the processes that they speak of."""
+"""What the Prometheus metrics of all tiers share: their HTTP server, and sums over processes."""
 
 import resource
 from collections.abc import Callable, Iterable, Iterator
@@ -17,10 +17,9 @@ log = structlog.get_logger(__name__)
 
 @contextmanager
 def served(registry: CollectorRegistry, host: str, port: int, *, group: str) -> Iterator[str | None]:
-    """Show the metrics over HTTP within the block; yields their address, or nothing for port -1.
+    """Serve the metrics over HTTP within the block; yields their address, or `None` for port -1.
 
-    Port 0 takes a free one. Raises `ConfigurationError` when the address is taken or not this machine's; `group` is the
-    group of settings that it names then.
+    Port 0 takes a free one. Raises `ConfigurationError`, which names the settings of `group`, if the address fails.
     """
     if port < 0:
         yield None
@@ -29,7 +28,7 @@ def served(registry: CollectorRegistry, host: str, port: int, *, group: str) -> 
         server, thread = start_http_server(port, host, registry)
     except OSError as exc:
         raise ConfigurationError(
-            f"cannot show metrics on {host} port {port} ({exc.strerror or exc}): choose others with "
+            f"cannot serve metrics on {host} port {port} ({exc.strerror or exc}): choose others with "
             f"FACEREC_{group.upper()}__METRICS_HOST and FACEREC_{group.upper()}__METRICS_PORT"
         ) from exc
     named = f"[{host}]" if ":" in host else host
@@ -44,16 +43,15 @@ def served(registry: CollectorRegistry, host: str, port: int, *, group: str) -> 
 
 
 def ended_children_seconds() -> float:
-    """The processor time, user and system, of this process's children that have ended and been waited for."""
+    """Return the processor time, user and system, of this process's children that have ended and been waited for."""
     spent = resource.getrusage(resource.RUSAGE_CHILDREN)
     return spent.ru_utime + spent.ru_stime
 
 
 class ProcessSum(Collector):
-    """The process metrics of several processes, added up: memory, processor time, descriptors.
+    """The sums of the process metrics of several processes: memory, processor time, descriptors.
 
-    `pids` tells which there are now. `ended` tells the processor time of those that have ended, which stays in the sum:
-    a counter may not go backwards.
+    `pids` returns the current ones, `ended` the processor time of ended ones: a counter may not decrease.
     """
 
     def __init__(self, pids: Callable[[], Iterable[int]], namespace: str = "", *, ended: Callable[[], float]) -> None:
@@ -62,7 +60,7 @@ class ProcessSum(Collector):
         self._ended = ended
 
     def collect(self) -> Iterator[Metric]:
-        """One family for each, also without any process."""
+        """Yield one family for each metric, also without processes."""
         sums = dict.fromkeys(_ADDED_UP, 0.0)
         for pid in self._pids():
             for family in ProcessCollector(pid=partial(str, pid), registry=None).collect():

@@ -1,7 +1,7 @@
-"""Every setting of every tier, read from `FACEREC_*` variables once, checked together, frozen.
+"""Every setting of every tier: read from `FACEREC_*` variables once, checked together, frozen.
 
-This module, with its groups, is the only reader of the environment. AWS credentials are none of its business: they come
-from boto3's default chain (variables, profile, instance role).
+This package is the only reader of the environment. AWS credentials come from boto3's default chain (variables, profile,
+instance role).
 """
 
 import difflib
@@ -35,7 +35,7 @@ from facerec.settings.values import Group
 
 ENV_PREFIX = "FACEREC_"
 MASK = "**********"
-"""What stands for a secret in printed settings, as pydantic masks its own."""
+"""Replaces a secret in printed settings, like pydantic's own mask."""
 _DELIMITER = "__"
 
 
@@ -53,7 +53,7 @@ class ResourceName:
 
 
 class Settings(BaseSettings):
-    """The effective settings; `Settings.load()` is how a process gets them."""
+    """The effective settings; a process gets them from `Settings.load()`."""
 
     model_config = SettingsConfigDict(
         env_prefix=ENV_PREFIX,
@@ -103,7 +103,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Only arguments and the environment: no file is read behind the operator's back."""
+        """Read arguments and the environment only, no files."""
         del settings_cls, dotenv_settings, file_secret_settings
         return init_settings, env_settings
 
@@ -114,7 +114,7 @@ class Settings(BaseSettings):
         problems = [
             _unknown_variable(name, known)
             for name in sorted(os.environ)
-            # Also in lower case, which would be read but looks like something else.
+            # Pydantic would read lower case, too.
             if name.upper().startswith(ENV_PREFIX) and name not in known
         ]
         try:
@@ -130,7 +130,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _timings_fit(self) -> Self:
-        """A redelivery after a worker's loss must still answer the waiting client (the contract's check)."""
+        """Check that a redelivery after a worker's loss can still answer the waiting client."""
         needed = (
             self.autoscale.boot_prior_seconds
             + self.queue.visibility_timeout_seconds
@@ -166,12 +166,12 @@ class Settings(BaseSettings):
 
     @property
     def endpoint_url(self) -> str | None:
-        """The AWS endpoint without a trailing slash, or nothing for AWS itself."""
+        """The AWS endpoint without a trailing slash; `None` is AWS itself."""
         return str(self.aws.endpoint_url).rstrip("/") if self.aws.endpoint_url else None
 
 
 def variables(model: type[BaseModel] = Settings, prefix: str = ENV_PREFIX) -> Iterator[tuple[str, Any]]:
-    """Every variable with its pydantic field, in the order of declaration."""
+    """Yield every variable with its pydantic field, in the order of declaration."""
     for name, field in model.model_fields.items():
         annotation = field.annotation
         if isinstance(annotation, type) and issubclass(annotation, Group):
@@ -181,7 +181,7 @@ def variables(model: type[BaseModel] = Settings, prefix: str = ENV_PREFIX) -> It
 
 
 def effective(settings: Settings) -> dict[str, str]:
-    """Every variable with its value in force, secrets masked, as `facerec config` prints them."""
+    """Return every variable with its effective value, secrets masked, as `facerec config` prints them."""
     values = dict(_values(settings, ENV_PREFIX))
     names = {
         f"{ENV_PREFIX}NAMES{_DELIMITER}{name.upper()}": getattr(settings, name) for name in NameSettings.model_fields
@@ -215,7 +215,7 @@ def _problem(error: Any) -> str:
     if not location:
         return message
     variable = f"{ENV_PREFIX}{_DELIMITER.join(location).upper()}"
-    if variable in _secrets():  # the input is what was given: plain text
+    if variable in _secrets():  # the error's input has it as plain text
         if error["type"] == "too_short":
             message = f"needs at least {error['ctx']['min_length']} characters"
         return f"{variable}: {message}"

@@ -246,5 +246,5 @@ def test_a_taken_port_is_named(environ: dict[str, str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         line = failure(environ | {"FACEREC_AUTOSCALE__METRICS_PORT": str(port)})
-    assert line.startswith(f"autoscale: cannot show metrics on 127.0.0.1 port {port}")
+    assert line.startswith(f"autoscale: cannot serve metrics on 127.0.0.1 port {port}")
     assert "FACEREC_AUTOSCALE__METRICS_PORT" in line

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from facerec.accuracy.report import assess
+from facerec.accuracy.pairs import assess
 from model.evaluation import Ranking, Trials
 from tests.support.measurements.photos import SUFFIXES
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from facerec.accuracy.scoring import InvalidPairs, Pair, read_pairs
+from facerec.accuracy.pairs import InvalidPairs, Pair, read_pairs
 
 LFW = (
     "2\t1\nAda_Lovelace\t1\t4\nGrace_Hopper\t2\tAlan_Turing\t10\nAda_Lovelace\t2\t3\nAda_Lovelace\t1\tAlan_Turing\t1\n"

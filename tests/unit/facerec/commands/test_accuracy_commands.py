@@ -15,7 +15,7 @@ from PIL import Image
 import model.engines
 from facerec import bootstrap
 from facerec.accuracy.calibration import TooFewPairs
-from facerec.accuracy.scoring import InvalidPairs
+from facerec.accuracy.pairs import InvalidPairs
 from facerec.cli import cli
 from facerec.engine import loading
 from facerec.errors import ConfigurationError, FacerecError

@@ -1,39 +1,41 @@
-"""Photo pairs become scored trials: each photo is detected, cropped and embedded once, as the worker does it."""
+"""Accuracy on labelled pairs of photos: the list is read, its photos embedded once, and the trials assessed."""
 
 import csv
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from facerec.errors import FacerecError
-from model.evaluation import Trials
+from model.evaluation import (
+    FoldAccuracy,
+    Interval,
+    Ranking,
+    Trials,
+    bootstrap,
+    fold_accuracy,
+    method,
+    pairs_needed,
+    share_interval,
+    threshold_at,
+)
 from model.faces import ImageAnalysis
 from model.header import InvalidImage
 
-_SAME = {
-    "1": True,
-    "true": True,
-    "yes": True,
-    "same": True,
-    "0": False,
-    "false": False,
-    "no": False,
-    "different": False,
-}
+_SAME = dict.fromkeys(("1", "true", "yes", "same"), True) | dict.fromkeys(("0", "false", "no", "different"), False)
 
 
 class InvalidPairs(FacerecError):
-    """A list of pairs that cannot be read; the text names the line and what is wrong with it."""
+    """A list of pairs is unreadable; the text names the line and its fault."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two photos by their files' names within a folder, and whether they show the same person."""
+    """Two photos by their paths within a folder, and whether they show the same person."""
 
     left: str
     right: str
@@ -42,7 +44,7 @@ class Pair:
 
 
 def read_pairs(path: Path) -> list[Pair]:
-    """Read a list in either form, told by its first line; raises `InvalidPairs`."""
+    """Read a list as CSV or in LFW's form, which begins with numbers; raises `InvalidPairs`."""
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as exc:
@@ -117,39 +119,34 @@ class Skip(StrEnum):
     """Why a photo gives no embedding."""
 
     MISSING = "missing"
-    """There is no such file, or it may not be read."""
+    """The file is missing or not readable."""
     UNREADABLE = "unreadable"
-    """The file is no picture that decodes."""
+    """The file does not decode as a picture."""
     NO_FACE = "no_face"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scored:
-    """The trials of the pairs that could be used, and what became of the others."""
+    """The trials of the usable pairs, and what was skipped."""
 
     trials: Trials
     folds: NDArray[np.intp] | None
-    """The trials' folds, where every pair has one."""
+    """The trials' folds, if every pair has one."""
     photos: int
-    """How many photos the list names."""
+    """The number of photos that the list names."""
     skipped_photos: Mapping[str, Skip]
     skipped_pairs: int
 
-    @property
-    def reasons(self) -> dict[str, int]:
-        """How many photos were skipped for each reason."""
-        return dict(sorted(Counter(str(reason) for reason in self.skipped_photos.values()).items()))
-
 
 def photos_of(pairs: Sequence[Pair]) -> list[str]:
-    """Every photo that the pairs name, once, in their order."""
+    """Return every photo that the pairs name, once, in their order."""
     return list(dict.fromkeys(photo for pair in pairs for photo in (pair.left, pair.right)))
 
 
 def embed_photos(
     photos: Iterable[str], folder: Path, analyse: Callable[[bytes], ImageAnalysis]
 ) -> dict[str, Embedding | Skip]:
-    """Return the embedding of each photo's primary face, float32 (D,), or why there is none.
+    """Return the embedding of each photo's primary face, float32 (D,), or the reason to skip it.
 
     `analyse` returns a picture's faces, the primary one first, and raises `InvalidImage`.
     """
@@ -184,3 +181,107 @@ def score(pairs: Sequence[Pair], found: Mapping[str, Embedding | Skip]) -> Score
         skipped_photos={photo: value for photo, value in found.items() if isinstance(value, Skip)},
         skipped_pairs=len(pairs) - len(usable),
     )
+
+
+TARGETS = (1e-2, 1e-3, 1e-4)
+"""The reported false match rates."""
+_PAIRS_DRAWN = 200_000_000
+"""Pairs times draws of a bootstrap: 1000 draws for up to 200 000 pairs, fewer for more, 100 at least."""
+_NOISE = 1e-9  # of rounding, in rates that are the same
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A figure with its interval; `None` for a single pair, and if every draw of the bootstrap gives the same."""
+
+    value: float
+    interval: Interval | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OperatingPoint:
+    """Both rates at a threshold; a rate is `None` without a pair of its kind."""
+
+    threshold: float
+    fmr: Measured | None
+    tar: Measured | None
+
+
+_RATES = tuple(field.name for field in fields(OperatingPoint))
+
+
+@dataclass(frozen=True, slots=True)
+class AccuracyReport:
+    """Figures of one set of trials; `None` if the trials cannot give them."""
+
+    genuine_pairs: int
+    impostor_pairs: int
+    auc: Measured | None
+    eer: Measured | None
+    at_fmr: dict[float, OperatingPoint | None]
+    """By target; `None` without impostor pairs."""
+    at_threshold: OperatingPoint
+    """At the threshold in use."""
+    folds: FoldAccuracy | None
+    intervals: str
+    """The method of the intervals."""
+
+    def weak(self, target: float) -> bool:
+        """Whether there are fewer than 10/FMR impostor pairs: the rate rests on few false matches, or on none."""
+        return self.impostor_pairs < pairs_needed(target)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the figures for `json.dumps`."""
+        plain = asdict(self)
+        plain["at_fmr"] = {
+            f"{target:g}": (dict.fromkeys(_RATES) if point is None else asdict(point))
+            | {"weak": self.weak(target), "impostor_pairs_needed": pairs_needed(target)}
+            for target, point in self.at_fmr.items()
+        }
+        return plain
+
+
+def assess(
+    trials: Trials, folds: NDArray[np.intp] | None, threshold: float, targets: Sequence[float] = TARGETS
+) -> AccuracyReport:
+    """Return the figures; `folds` number the trials for LFW's protocol, `threshold` is the one in use."""
+    genuine, impostor = len(trials.genuine), len(trials.impostor)
+    auc = eer = None
+    if genuine and impostor:
+        curve = Ranking(trials).curve()
+        ranges = bootstrap(trials, lambda drawn: (drawn.auc, drawn.eer), draws=_draws(len(trials.cosines)))
+        auc, eer = (
+            Measured(value, interval if interval.high - interval.low > _NOISE else None)
+            for value, interval in zip((curve.auc, curve.eer), ranges, strict=True)
+        )
+    return AccuracyReport(
+        genuine_pairs=genuine,
+        impostor_pairs=impostor,
+        auc=auc,
+        eer=eer,
+        at_fmr={
+            target: operating_point(trials, threshold_at(trials.impostor, target)) if impostor else None
+            for target in targets
+        },
+        at_threshold=operating_point(trials, threshold),
+        folds=None if folds is None or len(np.unique(folds)) == 1 else fold_accuracy(trials, folds),
+        intervals=method(trials),
+    )
+
+
+def operating_point(trials: Trials, threshold: float) -> OperatingPoint:
+    """Return both rates at a threshold with their intervals."""
+    return OperatingPoint(
+        threshold, _share(trials.where(~trials.same), threshold), _share(trials.where(trials.same), threshold)
+    )
+
+
+def _share(trials: Trials, threshold: float) -> Measured | None:
+    hits = trials.cosines >= threshold
+    if not len(hits):
+        return None
+    return Measured(float(hits.mean()), share_interval(hits, trials, draws=_draws(len(hits))))
+
+
+def _draws(pairs: int) -> int:
+    return min(1000, max(100, _PAIRS_DRAWN // pairs))
