@@ -71,7 +71,7 @@ test-unit: $(VENV)/.runtime ## Run the unit tests alone
 	@$(BIN)/python -m pytest $(PARALLEL) tests/unit $(ARGS)
 
 test-parity: install-reference test-packs ## Compare the engines with facenet-pytorch as published, and run what else needs torch
-	@$(BIN)/python -m pytest tests/parity tests/integration/test_gallery_cli.py::test_a_saved_pair_is_imported $(ARGS)
+	@$(BIN)/python -m pytest tests/parity tests/integration/test_gallery_cli.py::test_saved_pair_is_imported $(ARGS)
 
 lint: $(VENV)/.dev ## Check format, lint, types, layers, security and the generated docs
 	$(BIN)/ruff format --check .

@@ -1,23 +1,36 @@
 """Reads FaceNet's weights from its frozen TensorFlow graph, without TensorFlow.
 
-A `.pb` file is one GraphDef message in protobuf's wire format. A frozen network needs little of it: nodes with name,
-operation and inputs, and constants. Reading it directly depends on no importer's version. Field numbers are those of
-TensorFlow's graph.proto, node_def.proto, attr_value.proto, tensor.proto and tensor_shape.proto.
+A `.pb` file is one GraphDef message of protobuf. A frozen network needs little of it: nodes with name, operation and
+inputs, and constants. Field numbers are those of TensorFlow's graph.proto, node_def.proto, attr_value.proto,
+tensor.proto and tensor_shape.proto.
 """
 
 import re
-import struct
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 BATCH_NORM_EPSILON = 0.001
 """Of every batch norm of the network, in the paper's code and in facenet-pytorch."""
 _DT_FLOAT = 1
+_MESSAGES = {
+    "Graph": ((1, "node", "Node*"),),
+    "Node": ((1, "name", "string"), (2, "op", "string"), (3, "input", "string*"), (5, "attr", "Attribute*")),
+    "Attribute": ((1, "key", "string"), (2, "value", "Value")),
+    "Value": ((4, "f", "float"), (8, "tensor", "Tensor")),
+    "Tensor": ((1, "dtype", "int32"), (2, "shape", "Shape"), (4, "content", "bytes"), (5, "float_val", "float*")),
+    "Shape": ((2, "dim", "Dimension*"),),
+    "Dimension": ((1, "size", "int64"),),
+}
+"""The fields of each message: number, name and type; `*` marks a repeated field."""
 _STEM = {
     "Conv2d_1a_3x3": "conv2d_1a",
     "Conv2d_2a_3x3": "conv2d_2a",
@@ -102,124 +115,69 @@ def _dense_layer(graph: "Mapping[str, Node]") -> dict[str, NDArray[np.float32]]:
 
 @dataclass(frozen=True)
 class Node:
-    """One operation (`Conv2D`, `Const`, …) with the names of its inputs and its raw attributes."""
+    """One operation (`Conv2D`, `Const`, …) with the names of its inputs and its attributes."""
 
     name: str
     operation: str
     inputs: tuple[str, ...]
-    attributes: dict[str, memoryview]
+    attributes: Mapping[str, Any]
 
     def constant(self) -> NDArray[np.float32]:
         """Return the value of a float `Const` in its own shape; raises `UnreadableGraph` for any other node."""
-        if self.operation != "Const" or "value" not in self.attributes:
+        value = self.attributes.get("value")
+        if self.operation != "Const" or value is None or not value.HasField("tensor"):
             raise UnreadableGraph(f"{self.name} is no constant")
-        return _tensor(_only(self.attributes["value"], 8), self.name)
+        tensor = value.tensor
+        if tensor.dtype != _DT_FLOAT:
+            raise UnreadableGraph(f"{self.name} is not float32 (type {tensor.dtype})")
+        shape = [dimension.size for dimension in tensor.shape.dim]
+        content = tensor.content or np.array(tensor.float_val, dtype="<f4").tobytes()
+        array = np.frombuffer(content, dtype="<f4").astype(np.float32, copy=False)
+        if array.size == 1:  # a single value fills the whole tensor
+            return np.full(shape, array[0], dtype=np.float32)
+        if array.size != np.prod(shape):
+            raise UnreadableGraph(f"{self.name} has {array.size} values for the shape {shape}")
+        return array.reshape(shape)
 
     def float_attribute(self, name: str) -> float:
         """Return a float attribute such as `epsilon`; raises `UnreadableGraph` if it is absent."""
-        if name not in self.attributes:
+        value = self.attributes.get(name)
+        if value is None or not value.HasField("f"):
             raise UnreadableGraph(f"{self.name} has no attribute {name}")
-        return float(struct.unpack("<f", _only(self.attributes[name], 4))[0])
+        return float(value.f)
 
 
 def read_graph(path: Path) -> dict[str, Node]:
     """Return the nodes of a GraphDef file by name, in file order; raises OSError and `UnreadableGraph`."""
-    nodes = map(_node, _all(memoryview(path.read_bytes()), 1))
-    return {node.name: node for node in nodes}
+    graph = _graph_message()()
+    try:
+        graph.ParseFromString(path.read_bytes())
+    except DecodeError as exc:
+        raise UnreadableGraph(f"the file is no GraphDef ({exc})") from exc
+    return {
+        node.name: Node(
+            node.name,
+            node.op,
+            tuple(source.split(":", 1)[0] for source in node.input),  # the output number is always 0 here
+            {attribute.key: attribute.value for attribute in node.attr},
+        )
+        for node in graph.node
+    }
 
 
-def _node(message: memoryview) -> Node:
-    name = operation = ""
-    inputs: list[str] = []
-    attributes: dict[str, memoryview] = {}
-    for number, value in _fields(message):
-        match number:
-            case 1:
-                name = str(value, "utf-8")
-            case 2:
-                operation = str(value, "utf-8")
-            case 3:
-                inputs.append(str(value, "utf-8").split(":", 1)[0])  # the output number is always 0 here
-            case 5:
-                attributes[str(_only(value, 1), "utf-8")] = _only(value, 2)
-    return Node(name, operation, tuple(inputs), attributes)
-
-
-def _tensor(message: memoryview, name: str) -> NDArray[np.float32]:
-    shape: list[int] = []
-    content = memoryview(b"")
-    values: list[memoryview] = []
-    kind = 0
-    for number, value in _fields(message):
-        match number:
-            case 1:
-                kind = _integer(value)
-            case 2:
-                shape = [_dimension(dimension) for dimension in _all(value, 2)]
-            case 4:
-                content = value
-            case 5:  # float_val, packed or one by one; a single value fills the whole tensor
-                values.append(value)
-    if kind != _DT_FLOAT:
-        raise UnreadableGraph(f"{name} is not float32 (type {kind})")
-    array = np.frombuffer(content or b"".join(values), dtype="<f4").astype(np.float32, copy=False)
-    if array.size == 1:
-        return np.full(shape, array[0], dtype=np.float32)
-    if array.size != np.prod(shape):
-        raise UnreadableGraph(f"{name} has {array.size} values for the shape {shape}")
-    return array.reshape(shape)
-
-
-def _dimension(message: memoryview) -> int:
-    sizes = [_integer(value) for value in _all(message, 1)]
-    return sizes[0] if sizes else 0
-
-
-def _all(message: memoryview, number: int) -> list[memoryview]:
-    return [value for field, value in _fields(message) if field == number]
-
-
-def _only(message: memoryview, number: int) -> memoryview:
-    found = _all(message, number)
-    if len(found) != 1:
-        raise UnreadableGraph(f"expected one field {number}, found {len(found)}")
-    return found[0]
-
-
-def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
-    """Yield the number and raw bytes of every field; a varint's bytes are not decoded."""
-    position, end = 0, len(message)
-    while position < end:
-        key, position = _varint(message, position)
-        match key & 7:
-            case 0:
-                _, stop = _varint(message, position)
-            case 1:
-                stop = position + 8
-            case 2:
-                length, position = _varint(message, position)
-                stop = position + length
-            case 5:
-                stop = position + 4
-            case kind:
-                raise UnreadableGraph(f"wire type {kind} at byte {position}")
-        if stop > end:
-            raise UnreadableGraph("the file ends in the middle of a field")
-        yield key >> 3, message[position:stop]
-        position = stop
-
-
-def _integer(value: memoryview) -> int:
-    return _varint(value, 0)[0]
-
-
-def _varint(message: memoryview, position: int) -> tuple[int, int]:
-    result = shift = 0
-    while position < len(message):
-        byte = message[position]
-        position += 1
-        result |= (byte & 0x7F) << shift
-        if byte < 0x80:  # noqa: PLR2004 - the top bit says whether another byte follows
-            return result, position
-        shift += 7
-    raise UnreadableGraph("the file ends in the middle of a number")
+@cache
+def _graph_message() -> Any:
+    """Return protobuf's class for `_MESSAGES["Graph"]`."""
+    file = descriptor_pb2.FileDescriptorProto(name="model/packs/tf_graph.proto", package="tf_graph", syntax="proto2")
+    for name, fields in _MESSAGES.items():
+        message = file.message_type.add(name=name)
+        for number, field_name, kind in fields:
+            field = message.field.add(name=field_name, number=number)
+            field.label = field.LABEL_REPEATED if kind.endswith("*") else field.LABEL_OPTIONAL
+            if (plain := kind.removesuffix("*")) in _MESSAGES:
+                field.type, field.type_name = field.TYPE_MESSAGE, f".tf_graph.{plain}"
+            else:
+                field.type = getattr(field, f"TYPE_{plain.upper()}")
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("tf_graph.Graph"))

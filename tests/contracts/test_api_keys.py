@@ -39,14 +39,14 @@ def made(name: str = "kiosk", later: float = 0) -> ApiKey:
     return issue(name, [Scope.RECOGNISE], now=NOW + timedelta(seconds=later))[0]
 
 
-def test_there_are_none_at_first(store: ApiKeys) -> None:
-    """That is no error."""
+def test_new_table_has_no_keys(store: ApiKeys) -> None:
+    """New table has no keys."""
     assert store.get("0123456789ab") is None
     assert store.keys() == ([], [])
 
 
-def test_a_key_comes_back_as_it_was_put_through_its_whole_life(store: ApiKeys) -> None:
-    """Every field survives the trip, and so does the check of both secrets."""
+def test_key_keeps_every_field_through_its_life(store: ApiKeys) -> None:
+    """And both secrets can be checked."""
     key, first = issue("kiosk im Süden", [Scope.ADMIN, Scope.ENROL], now=NOW, expires_in=timedelta(days=90))
     store.put(key)
     assert store.get(key.key_id) == key
@@ -61,7 +61,7 @@ def test_a_key_comes_back_as_it_was_put_through_its_whole_life(store: ApiKeys) -
     assert store.keys() == ([ended], [])
 
 
-def test_all_are_listed_the_oldest_first(store: ApiKeys) -> None:
+def test_keys_are_listed_oldest_first(store: ApiKeys) -> None:
     """Whatever their ids."""
     keys = [made(f"client {number}", later=number) for number in range(5)]
     for key in reversed(keys):
@@ -69,8 +69,8 @@ def test_all_are_listed_the_oldest_first(store: ApiKeys) -> None:
     assert store.keys() == (keys, [])
 
 
-def test_of_two_changes_at_once_one_is_refused(store: ApiKeys) -> None:
-    """So that no rotation brings back what has just been revoked."""
+def test_second_of_two_concurrent_changes_is_refused(store: ApiKeys) -> None:
+    """So that a rotation cannot undo a revocation."""
     key = made()
     store.put(key)
     store.put(revoked(key, NOW))
@@ -83,8 +83,8 @@ def test_of_two_changes_at_once_one_is_refused(store: ApiKeys) -> None:
     assert found.revoked_at == NOW
 
 
-def test_many_changes_at_once_leave_one(store: ApiKeys) -> None:
-    """Whoever was first."""
+def test_one_of_many_concurrent_changes_succeeds(store: ApiKeys) -> None:
+    """One of many concurrent changes succeeds."""
     key = made()
     store.put(key)
 
@@ -108,16 +108,16 @@ def damage(store: ApiKeys, key_id: str) -> None:
         store._clients.dynamodb.put_item(TableName=store._table.name, Item=item)
 
 
-def test_a_damaged_key_is_neither_good_nor_unknown(store: ApiKeys) -> None:
-    """And the error does not repeat what was read."""
+def test_damaged_key_raises(store: ApiKeys) -> None:
+    """Without the content of the record."""
     damage(store, "0123456789ab")
     with pytest.raises(ApiKeyUnreadable, match="0123456789ab cannot be read") as caught:
         store.get("0123456789ab")
     assert "abc" not in str(caught.value).replace("0123456789ab", "")
 
 
-def test_a_damaged_key_hides_no_other(store: ApiKeys) -> None:
-    """Whoever lists them learns which it is."""
+def test_damaged_key_does_not_hide_others(store: ApiKeys) -> None:
+    """The list names it."""
     good, lost, older = made(later=1), made(), made()
     for key in (good, lost, older):
         store.put(key)
@@ -131,8 +131,8 @@ def test_a_damaged_key_hides_no_other(store: ApiKeys) -> None:
     }
 
 
-def test_a_missing_table_says_what_to_do(ministack_clients: Clients) -> None:
-    """Before `facerec provision` every call names the remedy."""
+def test_missing_table_says_what_to_do(ministack_clients: Clients) -> None:
+    """`facerec provision`."""
     store = DynamoApiKeys(ministack_clients, "no-such-table")
     calls: tuple[Callable[[], object], ...] = (
         lambda: store.get("0123456789ab"),

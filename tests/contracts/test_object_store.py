@@ -38,15 +38,15 @@ def shelf(request: pytest.FixtureRequest) -> Shelf:
 
 
 @pytest.mark.parametrize("body", [b"", b"abc", bytes(range(256)) * 4096], ids=["empty", "small", "1MB"])
-def test_what_is_put_can_be_read(shelf: Shelf, body: bytes) -> None:
-    """Byte for byte, at once."""
+def test_put_object_can_be_read(shelf: Shelf, body: bytes) -> None:
+    """At once."""
     shelf.store.put(shelf.bucket, "some/key.bin", body, "application/octet-stream")
     assert shelf.store.get(shelf.bucket, "some/key.bin") == body
     assert shelf.store.exists(shelf.bucket, "some/key.bin")
 
 
-def test_an_object_is_described_without_its_bytes(shelf: Shelf) -> None:
-    """Its size, its type, and when it was stored, in whole seconds."""
+def test_object_is_described_without_its_bytes(shelf: Shelf) -> None:
+    """By size, type and time of storage."""
     before = datetime.now(UTC).replace(microsecond=0)
     shelf.store.put(shelf.bucket, "some/key.jpg", b"abc", "image/jpeg")
     seen = shelf.store.describe(shelf.bucket, "some/key.jpg")
@@ -56,7 +56,7 @@ def test_an_object_is_described_without_its_bytes(shelf: Shelf) -> None:
         shelf.store.describe(shelf.bucket, "some/other.jpg")
 
 
-def test_a_put_overwrites(shelf: Shelf) -> None:
+def test_put_overwrites(shelf: Shelf) -> None:
     """A redelivered task stores its result again."""
     shelf.store.put(shelf.bucket, "key", b"old", "text/plain")
     shelf.store.put(shelf.bucket, "key", b"new", "text/plain")
@@ -64,16 +64,16 @@ def test_a_put_overwrites(shelf: Shelf) -> None:
     assert shelf.store.keys(shelf.bucket) == ["key"]
 
 
-def test_a_missing_object_is_named(shelf: Shelf) -> None:
-    """The caller can tell it from an outage."""
+def test_missing_object_raises_object_missing(shelf: Shelf) -> None:
+    """It differs from an outage."""
     with pytest.raises(ObjectMissing) as caught:
         shelf.store.get(shelf.bucket, "nowhere")
     assert (caught.value.bucket, caught.value.key) == (shelf.bucket, "nowhere")
     assert not shelf.store.exists(shelf.bucket, "nowhere")
 
 
-def test_deleting_twice_is_no_error(shelf: Shelf) -> None:
-    """Nor deleting what never was."""
+def test_delete_is_idempotent(shelf: Shelf) -> None:
+    """Delete is idempotent."""
     shelf.store.put(shelf.bucket, "key", b"x", "text/plain")
     for _ in range(2):
         shelf.store.delete(shelf.bucket, "key")
@@ -90,23 +90,23 @@ def test_keys_are_listed_by_prefix_and_sorted(shelf: Shelf) -> None:
     assert shelf.store.keys(shelf.bucket) == sorted(names)
 
 
-def test_buckets_are_apart(shelf: Shelf) -> None:
-    """Uploads and results may have the same keys."""
+def test_buckets_are_separate(shelf: Shelf) -> None:
+    """Buckets are separate."""
     shelf.store.put(shelf.bucket, "key", b"in", "text/plain")
     assert not shelf.store.exists(shelf.other, "key")
     assert shelf.store.keys(shelf.other) == []
 
 
 @pytest.mark.parametrize("key", ["grinning 😀.jpg", "ünï/写真.jpg", "a (1) 'b'!.jpg", "x" * 200, "a+b&c=d?e%20f"])
-def test_unusual_keys_come_back_as_they_are(shelf: Shelf, key: str) -> None:
-    """File names of people are part of keys."""
+def test_unusual_keys_are_unchanged(shelf: Shelf, key: str) -> None:
+    """Keys contain people's file names."""
     shelf.store.put(shelf.bucket, key, b"x", "text/plain")
     assert shelf.store.keys(shelf.bucket) == [key]
     assert shelf.store.get(shelf.bucket, key) == b"x"
 
 
-def test_a_missing_bucket_is_the_operators_affair(shelf: Shelf) -> None:
-    """No retry makes it."""
+def test_missing_bucket_is_a_configuration_error(shelf: Shelf) -> None:
+    """No retry creates it."""
     for call in (
         lambda: shelf.store.put("nobodys-bucket", "key", b"", "text/plain"),
         lambda: shelf.store.get("nobodys-bucket", "key"),
@@ -116,8 +116,8 @@ def test_a_missing_bucket_is_the_operators_affair(shelf: Shelf) -> None:
             call()
 
 
-def test_an_endpoint_that_does_not_answer_is_transient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A refused connection is worth a retry."""
+def test_unreachable_endpoint_is_transient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unreachable endpoint is transient."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "test")
     settings = Settings(aws=AwsSettings.model_validate({"endpoint_url": "http://127.0.0.1:9"}))

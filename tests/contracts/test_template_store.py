@@ -79,15 +79,15 @@ def ids(templates: Iterator[Template]) -> list[str]:
     return [template.template_id for template in templates]
 
 
-def test_an_empty_collection_has_version_0_and_no_templates(store: TemplateStore) -> None:
-    """Asking for a collection that nobody has written is no error."""
+def test_empty_collection_has_version_0_and_no_templates(store: TemplateStore) -> None:
+    """Empty collection has version 0 and no templates."""
     assert store.version("nowhere") == 0
     assert list(store.templates("nowhere")) == []
     assert store.collections() == []
 
 
-def test_a_template_comes_back_as_it_was_added(store: TemplateStore) -> None:
-    """Every field survives the trip, the embedding bit by bit, names in any script."""
+def test_template_keeps_every_field(store: TemplateStore) -> None:
+    """The embedding bit by bit, names in any script."""
     added = make_template(1, "José 李 👩‍🚀")
     store.add(added)
     (found,) = store.templates("default")
@@ -97,7 +97,7 @@ def test_a_template_comes_back_as_it_was_added(store: TemplateStore) -> None:
 
 
 def test_models_of_different_dimensions_share_a_collection(store: TemplateStore) -> None:
-    """Each template comes back with as many numbers as it had."""
+    """Each model's templates keep their own dimension."""
     added = [of_dimension(128, make_template(1)), make_template(2, model_id=OTHER_MODEL)]
     for template in added:
         store.add(template)
@@ -110,8 +110,8 @@ def test_models_of_different_dimensions_share_a_collection(store: TemplateStore)
         ]
 
 
-def test_a_template_without_a_photo_comes_back_without_one(store: TemplateStore) -> None:
-    """An imported template has no photo, and its source may be nothing."""
+def test_template_without_a_photo_has_none(store: TemplateStore) -> None:
+    """Its source may be empty."""
     added = replace(make_template(1), photo=None, source="")
     store.add(added)
     (found,) = store.templates("default")
@@ -131,8 +131,8 @@ def test_every_change_raises_the_version(store: TemplateStore) -> None:
     assert versions == sorted(set(versions))
 
 
-def test_the_same_id_is_refused_with_the_name_of_its_owner(store: TemplateStore) -> None:
-    """One photo cannot be two people; the refusal changes nothing."""
+def test_same_id_is_refused_with_its_owner(store: TemplateStore) -> None:
+    """The refusal changes nothing."""
     store.add(make_template(1, "Ada Lovelace"))
     version = store.version("default")
     with pytest.raises(AlreadyEnrolled) as refused:
@@ -142,22 +142,22 @@ def test_the_same_id_is_refused_with_the_name_of_its_owner(store: TemplateStore)
     assert [found.identity for found in store.templates("default")] == ["Ada Lovelace"]
 
 
-def test_templates_come_in_the_order_of_their_ids(store: TemplateStore) -> None:
-    """Lists are stable, whatever the order of enrolment."""
+def test_templates_are_sorted_by_id(store: TemplateStore) -> None:
+    """Templates are sorted by id."""
     for number, identity in ((3, "Grace"), (2, "Ada"), (1, "Grace"), (4, "Ada")):
         store.add(make_template(number, identity))
     assert ids(store.templates("default")) == [make_template(number).template_id for number in (1, 2, 3, 4)]
 
 
-def test_templates_are_read_while_they_are_taken(store: TemplateStore) -> None:
-    """Nothing is asked before the first is, and what is added before that is there."""
+def test_templates_are_read_lazily(store: TemplateStore) -> None:
+    """What is added before the first is taken is included."""
     found = store.templates("default")
     store.add(make_template(1))
     assert ids(found) == [make_template(1).template_id]
 
 
-def test_a_page_is_read_when_it_is_needed(moto_clients: Clients) -> None:
-    """A collection of any size passes through little memory."""
+def test_templates_are_read_page_by_page(moto_clients: Clients) -> None:
+    """Templates are read page by page."""
     table = empty_table(moto_clients)
     store = DynamoTemplateStore(table.clients, table.name)
     for number in range(6):
@@ -179,8 +179,8 @@ def test_a_page_is_read_when_it_is_needed(moto_clients: Clients) -> None:
         events.unregister("before-call.dynamodb.Query", count)
 
 
-def test_collections_are_apart(store: TemplateStore) -> None:
-    """The same id may be in two collections, and a change of one is none of the other."""
+def test_collections_are_separate(store: TemplateStore) -> None:
+    """The same id may be in two collections."""
     store.add(make_template(1, collection="staff"))
     store.add(make_template(1, collection="guests"))
     assert store.collections() == ["guests", "staff"]
@@ -190,8 +190,8 @@ def test_collections_are_apart(store: TemplateStore) -> None:
     assert len(ids(store.templates("guests"))) == 1
 
 
-def test_a_collection_is_listed_while_it_holds_templates(store: TemplateStore) -> None:
-    """The last removal takes it off the list, the next enrolment brings it back, and its version never falls."""
+def test_collection_is_listed_while_it_has_templates(store: TemplateStore) -> None:
+    """Its version never falls."""
     store.add(make_template(1, collection="staff"))
     store.remove("staff", [make_template(1).template_id])
     assert store.collections() == []
@@ -201,8 +201,8 @@ def test_a_collection_is_listed_while_it_holds_templates(store: TemplateStore) -
     assert store.version("staff") > version
 
 
-def test_removing_counts_what_was_there(store: TemplateStore) -> None:
-    """Unknown and repeated ids are not counted, and the others go."""
+def test_removal_counts_existing_templates(store: TemplateStore) -> None:
+    """Unknown and repeated ids do not count."""
     for number in (1, 2, 3):
         store.add(make_template(number))
     wanted = [make_template(number).template_id for number in (2, 9, 1, 2)]
@@ -210,8 +210,8 @@ def test_removing_counts_what_was_there(store: TemplateStore) -> None:
     assert ids(store.templates("default")) == [make_template(3).template_id]
 
 
-def test_removing_nothing_changes_nothing(store: TemplateStore) -> None:
-    """No worker reloads for a removal that found nothing."""
+def test_removal_of_nothing_changes_nothing(store: TemplateStore) -> None:
+    """The version stays."""
     store.add(make_template(1))
     version = store.version("default")
     assert store.remove("default", [make_template(2).template_id]) == 0
@@ -219,8 +219,8 @@ def test_removing_nothing_changes_nothing(store: TemplateStore) -> None:
     assert store.version("default") == version
 
 
-def test_a_threshold_comes_back_as_it_was_set(store: TemplateStore) -> None:
-    """Every field survives the trip; a second one takes the first one's place."""
+def test_threshold_keeps_every_field(store: TemplateStore) -> None:
+    """A second one replaces the first."""
     assert store.threshold("default", MODEL) is None
     store.set_threshold("default", MODEL, make_threshold(0.4321))
     assert store.threshold("default", MODEL) == make_threshold(0.4321)
@@ -228,24 +228,24 @@ def test_a_threshold_comes_back_as_it_was_set(store: TemplateStore) -> None:
     assert store.threshold("default", MODEL) == make_threshold(0.6)
 
 
-def test_thresholds_are_apart_by_collection_and_model(store: TemplateStore) -> None:
-    """Setting one neither shows nor changes another."""
+def test_thresholds_are_separate_by_collection_and_model(store: TemplateStore) -> None:
+    """Thresholds are separate by collection and model."""
     store.set_threshold("default", MODEL, make_threshold(0.4))
     assert store.threshold("default", OTHER_MODEL) is None
     assert store.threshold("staff", MODEL) is None
     assert store.version("staff") == 0
 
 
-def test_a_threshold_can_be_removed(store: TemplateStore) -> None:
-    """The model's own applies again; removing one that is not there is no error."""
+def test_threshold_can_be_removed(store: TemplateStore) -> None:
+    """Also one that does not exist."""
     store.set_threshold("default", MODEL, make_threshold())
     store.set_threshold("default", MODEL, None)
     assert store.threshold("default", MODEL) is None
     store.set_threshold("default", MODEL, None)
 
 
-def test_every_change_of_a_threshold_raises_the_version(store: TemplateStore) -> None:
-    """Workers see it as they see an enrolment."""
+def test_threshold_change_raises_the_version(store: TemplateStore) -> None:
+    """Threshold change raises the version."""
     versions = [store.version("default")]
     for threshold in (make_threshold(0.4), make_threshold(0.5), None):
         store.set_threshold("default", MODEL, threshold)
@@ -253,8 +253,8 @@ def test_every_change_of_a_threshold_raises_the_version(store: TemplateStore) ->
     assert versions == sorted(set(versions))
 
 
-def test_a_change_of_a_threshold_is_a_change_without_templates(store: TemplateStore) -> None:
-    """A reader need not read the collection anew for it."""
+def test_threshold_change_has_no_templates(store: TemplateStore) -> None:
+    """Threshold change has no templates."""
     store.add(make_template(1))
     since = store.version("default")
     store.set_threshold("default", MODEL, make_threshold())
@@ -263,8 +263,8 @@ def test_a_change_of_a_threshold_is_a_change_without_templates(store: TemplateSt
     assert (changes.version, list(changes.added), list(changes.removed)) == (store.version("default"), [], [])
 
 
-def test_a_threshold_is_no_template(store: TemplateStore) -> None:
-    """A collection with nothing but a threshold is not listed; removing everyone keeps the threshold."""
+def test_threshold_is_no_template(store: TemplateStore) -> None:
+    """A collection with only a threshold is not listed; removing all templates keeps it."""
     store.set_threshold("staff", MODEL, make_threshold())
     assert store.collections() == []
     assert list(store.templates("staff")) == []
@@ -273,8 +273,8 @@ def test_a_threshold_is_no_template(store: TemplateStore) -> None:
     assert store.threshold("staff", MODEL) == make_threshold()
 
 
-def test_changes_lead_from_any_version_to_the_present(store: TemplateStore) -> None:
-    """A reader that applies the changes has what a reader of the whole has, however far behind it was."""
+def test_changes_lead_from_any_version_to_the_current_one(store: TemplateStore) -> None:
+    """Changes lead from any version to the current one."""
     known: dict[int, set[str]] = {}
     steps: Sequence[Callable[[], object]] = (
         lambda: store.add(make_template(1)),
@@ -298,24 +298,24 @@ def test_changes_lead_from_any_version_to_the_present(store: TemplateStore) -> N
     assert changes.added[0].embedding.dtype == np.float32
 
 
-def test_no_change_changes_nothing(store: TemplateStore) -> None:
-    """A reader that is not behind is told so."""
+def test_changes_since_the_current_version_are_empty(store: TemplateStore) -> None:
+    """Changes since the current version are empty."""
     store.add(make_template(1))
     changes = store.changes("default", store.version("default"))
     assert changes is not None
     assert (changes.version, list(changes.added), list(changes.removed)) == (store.version("default"), [], [])
 
 
-def test_changes_of_another_history_are_not_told(store: TemplateStore) -> None:
-    """A version that the store never had, or from before it was made anew, leads nowhere."""
+def test_changes_since_an_unknown_version_are_none(store: TemplateStore) -> None:
+    """Also since one from before the table was recreated."""
     store.add(make_template(1))
     assert store.changes("default", store.version("default") + 1) is None
     assert store.changes("default", store.version("default") - 5) is None
 
 
 @pytest.mark.parametrize("kind", ["memory", "ministack", "moto"])
-def test_only_the_last_changes_are_kept(kind: str, request: pytest.FixtureRequest) -> None:
-    """The log is bounded; a reader that is too far behind must read the whole."""
+def test_only_the_last_changes_are_recorded(kind: str, request: pytest.FixtureRequest) -> None:
+    """Only the last changes are recorded."""
     store: TemplateStore
     if kind == "memory":
         store = InMemoryTemplateStore(kept_changes=3)
@@ -338,7 +338,7 @@ def test_only_the_last_changes_are_kept(kind: str, request: pytest.FixtureReques
 
 @pytest.mark.parametrize("store", ["memory", "ministack"], indirect=True)  # moto's tables are not safe among threads
 def test_concurrent_adds_all_stay(store: TemplateStore) -> None:
-    """Eight writers at once: every template is there, and the version counts each of them once."""
+    """Eight writers at once: the version counts each template once."""
     numbers = range(10 * WRITERS)
     store.add(make_template(len(numbers)))
     version = store.version("default")
@@ -348,8 +348,8 @@ def test_concurrent_adds_all_stay(store: TemplateStore) -> None:
 
 
 @pytest.mark.parametrize("store", ["memory", "ministack"], indirect=True)  # as above
-def test_of_concurrent_adds_of_one_photo_one_wins(store: TemplateStore) -> None:
-    """Eight people claim the same photo at once: one gets it, and the others are told who."""
+def test_one_of_concurrent_adds_of_one_photo_succeeds(store: TemplateStore) -> None:
+    """The others get the owner's name."""
 
     def claim(number: int) -> str | AlreadyEnrolled:
         try:
@@ -375,8 +375,8 @@ def test_concurrent_removals_count_each_template_once(store: TemplateStore) -> N
 
 
 @pytest.mark.parametrize("store", ["memory", "ministack"], indirect=True)  # as above
-def test_a_collection_larger_than_one_page_comes_whole(store: TemplateStore) -> None:
-    """DynamoDB answers in pages of 1 MB; 600 templates are more than that, and more than one transaction removes."""
+def test_collection_larger_than_one_page_is_complete(store: TemplateStore) -> None:
+    """DynamoDB's pages have 1 MB; 600 templates also need more than one transaction to remove."""
     numbers = range(600)
     at_once(WRITERS, lambda number: store.add(make_template(number)), numbers)
     wanted = [make_template(number).template_id for number in numbers]
@@ -390,8 +390,8 @@ def test_a_collection_larger_than_one_page_comes_whole(store: TemplateStore) -> 
     assert store.version("default") > version
 
 
-def test_lost_races_are_tried_again(table: Table) -> None:
-    """A cancelled transaction is repeated after a pause of random length, longer each time, and then succeeds."""
+def test_lost_races_are_retried_with_backoff(table: Table) -> None:
+    """Lost races are retried with backoff."""
     pauses: list[float] = []
     store = DynamoTemplateStore(table.clients, table.name, sleep=pauses.append)
     with rivals(table.clients, wins=5):
@@ -402,7 +402,7 @@ def test_lost_races_are_tried_again(table: Table) -> None:
 
 
 def test_races_lost_too_often_are_transient(table: Table) -> None:
-    """The writer gives up after some seconds, having written nothing."""
+    """Nothing is written."""
     pauses: list[float] = []
     store = DynamoTemplateStore(table.clients, table.name, sleep=pauses.append)
     with rivals(table.clients, wins=1000), pytest.raises(Transient, match="retry later"):
@@ -412,8 +412,8 @@ def test_races_lost_too_often_are_transient(table: Table) -> None:
     assert store.version("default") == 0
 
 
-def test_a_missing_table_says_what_to_do(clients: Clients) -> None:
-    """Before `facerec provision` every call names the remedy."""
+def test_missing_table_says_what_to_do(clients: Clients) -> None:
+    """`facerec provision`."""
     store = DynamoTemplateStore(clients, "no-such-table")
     calls: Sequence[Callable[[], object]] = (
         lambda: store.version("default"),

@@ -118,8 +118,8 @@ def old(real: CommandLine) -> Callable[[Path, str], Template]:
     return enrol
 
 
-def test_a_folder_of_people_is_enrolled_once(real: CommandLine) -> None:
-    """Every photo gets its line; the second run finds only duplicates and is no failure."""
+def test_folder_of_people_is_enrolled_once(real: CommandLine) -> None:
+    """The second run finds only duplicates and succeeds."""
     first = real.json("enrol", "--folder", EXAMPLES / "gallery")
     people = sorted({path.parent.name for path in (EXAMPLES / "gallery").glob("*/*")})
     assert sorted({file["identity"] for file in first["files"]}) == people
@@ -129,8 +129,8 @@ def test_a_folder_of_people_is_enrolled_once(real: CommandLine) -> None:
     assert "already enrolled for 'Barack Obama'" in again.output
 
 
-def test_photos_that_are_of_no_use_are_reported_one_by_one(real: CommandLine, tmp_path: Path) -> None:
-    """Each file has its reason, and the status tells a script that nothing came of it."""
+def test_unusable_photos_are_reported_one_by_one(real: CommandLine, tmp_path: Path) -> None:
+    """With an exit status for scripts."""
     text = tmp_path / "notes.jpg"
     text.write_text("no picture")
     report = real.json("enrol", "Ada", NO_FACE, GROUP, text, status=1)
@@ -149,15 +149,15 @@ def test_photos_that_are_of_no_use_are_reported_one_by_one(real: CommandLine, tm
     tiny.run("enrol", "Ada", *OBAMA.iterdir(), says="at least 5000 are needed", status=1)
 
 
-def test_the_primary_face_of_several_can_be_enrolled(real: CommandLine) -> None:
-    """A way out where a photo cannot be cropped."""
+def test_primary_face_of_several_can_be_enrolled(real: CommandLine) -> None:
+    """Primary face of several can be enrolled."""
     real.run("enrol", "Barack Obama", GROUP, "--face", "primary", says="the primary one of 3 faces")
     (template,) = real.json("gallery", "show", "Barack Obama")
     assert template["source"] == GROUP.name
 
 
-def test_a_photo_of_poor_quality_is_refused_unless_the_gate_is_off(real: CommandLine, tmp_path: Path) -> None:
-    """The reasons reach the person; a setting takes the photo all the same."""
+def test_photo_of_poor_quality_is_refused_unless_the_limit_is_off(real: CommandLine, tmp_path: Path) -> None:
+    """Photo of poor quality is refused unless the limit is off."""
     blurred = tmp_path / "blurred.jpg"
     with Image.open(next(OBAMA.iterdir())) as image:
         image.filter(ImageFilter.GaussianBlur(18)).save(blurred)
@@ -168,8 +168,8 @@ def test_a_photo_of_poor_quality_is_refused_unless_the_gate_is_off(real: Command
     open_gate.run("enrol", "Barack Obama", blurred, says="(blurred")
 
 
-def test_two_enrolments_at_once_are_both_there(real: CommandLine) -> None:
-    """Two operators on two machines: neither loses a template."""
+def test_concurrent_enrolments_are_both_stored(real: CommandLine) -> None:
+    """Concurrent enrolments are both stored."""
     commands = [
         [sys.executable, "-m", "facerec.cli", "enrol", photo.parent.name, str(photo)]
         for photo in sorted((EXAMPLES / "gallery").glob("*/*"))[:2]
@@ -179,8 +179,8 @@ def test_two_enrolments_at_once_are_both_there(real: CommandLine) -> None:
     assert sum(person["templates"] for person in real.json("gallery", "list")) == 2
 
 
-def test_a_running_worker_knows_of_a_change_within_five_seconds(line: CommandLine, model_id: str) -> None:
-    """At the default settings: enrolled people appear, removed ones vanish."""
+def test_running_worker_sees_a_change_within_five_seconds(line: CommandLine, model_id: str) -> None:
+    """At the default settings."""
     line.seed("Ada", model_id=model_id)
     cache = GalleryCache(bootstrap.template_store(line.settings), model_id, line.settings.gallery.refresh_seconds)
     assert len(cache.index("default")) == 1
@@ -209,21 +209,21 @@ def test_a_running_worker_knows_of_a_change_within_five_seconds(line: CommandLin
         (["gallery", "import-pt", str(NO_FACE), "--model", "vggface2"], "the model in use is casia-webface", 1),
     ],
 )
-def test_a_mistake_is_answered_with_what_to_do(line: CommandLine, arguments: list[str], says: str, status: int) -> None:
-    """One sentence, and an exit status that a script understands."""
+def test_mistake_is_answered_with_one_sentence(line: CommandLine, arguments: list[str], says: str, status: int) -> None:
+    """And an exit status for scripts."""
     line.run(*arguments, says=says, status=status)
 
 
-def test_without_a_model_enrolment_says_how_to_get_one(line: CommandLine, tmp_path: Path) -> None:
-    """Listing works all the same."""
+def test_enrolment_without_a_model_says_how_to_get_one(line: CommandLine, tmp_path: Path) -> None:
+    """Listing works without a model."""
     bare = replace(line, environ=line.environ | {"FACEREC_MODEL__DIR": str(tmp_path / "nothing")})
     bare.run("enrol", "Ada", NO_FACE, says="facerec model build", status=1)
     bare.seed("Ada", model_id="facenet-160-0123456789abcdef")
     bare.run("gallery", "list", says="Ada")
 
 
-def test_a_folder_without_people_says_how_it_should_look(line: CommandLine, tmp_path: Path) -> None:
-    """Loose photos belong to nobody, and are named."""
+def test_folder_without_people_says_the_expected_form(line: CommandLine, tmp_path: Path) -> None:
+    """Folder without people says the expected form."""
     folder = tmp_path / "people"
     (folder / ".hidden").mkdir(parents=True)
     (folder / ".hidden" / "a.jpg").write_bytes(b"x")
@@ -232,8 +232,8 @@ def test_a_folder_without_people_says_how_it_should_look(line: CommandLine, tmp_
     assert "loose.jpg" in result.output
 
 
-def test_the_gallery_lists_and_shows_people(line: CommandLine, model_id: str) -> None:
-    """For people in columns, for machines as JSON; a near miss is helped along."""
+def test_gallery_lists_and_shows_people(line: CommandLine, model_id: str) -> None:
+    """In columns and as JSON; a near miss gets a suggestion."""
     line.seed("Ada Lovelace", "José 李", "Ada Lovelace", model_id=model_id)
     assert line.json("gallery", "list") == [
         {"identity": "Ada Lovelace", "templates": 2, "models": [model_id]},
@@ -248,18 +248,18 @@ def test_the_gallery_lists_and_shows_people(line: CommandLine, model_id: str) ->
     assert line.run("gallery", "collections").stdout.split() == ["default", "staff"]
 
 
-def test_templates_of_another_model_are_pointed_out(line: CommandLine, model_id: str) -> None:
-    """They match nobody, which would else be a riddle."""
+def test_gallery_list_marks_templates_of_another_model(line: CommandLine, model_id: str) -> None:
+    """Gallery list marks templates of another model."""
     line.seed("Ada", model_id="facenet-160-0123456789abcdef")
     says = f"another model than the one in use ({model_id}), so that they match nobody: 1"
     line.run("gallery", "list", says=says)
     line.run("gallery", "list", says="`facerec gallery rebuild --collection default`")
 
 
-def test_a_gallery_of_another_model_is_rebuilt(
+def test_gallery_of_another_model_is_rebuilt(
     real: CommandLine, artefact_dir: Path, old: Callable[[Path, str], Template]
 ) -> None:
-    """The people are known again, what fails is listed, and the old templates go when that is asked for."""
+    """Failures are listed, and old templates are removed on request."""
     biden = EXAMPLES / "gallery" / "Joe Biden" / "blue_room_2010.jpg"
     good, bad = old(next(OBAMA.iterdir()), "Barack Obama"), old(NO_FACE, "Nemo")
     old(biden, "Joe Biden")
@@ -293,8 +293,8 @@ def test_a_gallery_of_another_model_is_rebuilt(
     }
 
 
-def test_an_interrupted_rebuild_keeps_what_it_did(real: CommandLine, old: Callable[[Path, str], Template]) -> None:
-    """Ctrl-C ends it with the report so far; the next run goes on from there."""
+def test_interrupted_rebuild_keeps_its_results(real: CommandLine, old: Callable[[Path, str], Template]) -> None:
+    """The next run continues."""
     for number in range(30):
         old(next(OBAMA.iterdir()), f"person {number:02d}")
     command = [sys.executable, "-m", "facerec.cli", "gallery", "rebuild"]
@@ -314,15 +314,15 @@ def test_an_interrupted_rebuild_keeps_what_it_did(real: CommandLine, old: Callab
     assert report["counts"]["present"] >= 1
 
 
-def test_nothing_to_rebuild_is_said_without_a_model_being_loaded(line: CommandLine, model_id: str) -> None:
-    """The artefact of this test has no networks that could be loaded."""
+def test_rebuild_of_nothing_loads_no_model(line: CommandLine, model_id: str) -> None:
+    """Rebuild of nothing loads no model."""
     line.seed("Ada", model_id=model_id)
     line.run("gallery", "rebuild", says="Nothing to rebuild in collection default")
     line.run("gallery", "rebuild", "--all-collections", "--collection", "staff", says="not both", status=2)
 
 
-def test_removing_asks_first_and_takes_the_photos(line: CommandLine, model_id: str) -> None:
-    """A no changes nothing; single templates can go; the rest goes with a yes."""
+def test_removal_asks_first_and_deletes_the_photos(line: CommandLine, model_id: str) -> None:
+    """Removal asks first and deletes the photos."""
     line.seed("Ada", "Grace", "Ada", "Ada", model_id=model_id)
     line.run("gallery", "remove", "Ada", typed="n\n", says="Remove 3 of 3 templates of 'Ada'", status=1)
     assert len(line.photos()) == 4
@@ -334,8 +334,8 @@ def test_removing_asks_first_and_takes_the_photos(line: CommandLine, model_id: s
     assert len(line.photos()) == 1
 
 
-def test_a_gallery_moves_in_a_file(line: CommandLine, model_id: str, tmp_path: Path) -> None:
-    """Exported, removed and imported it is what it was, photos included; importing again changes nothing."""
+def test_gallery_survives_export_and_import(line: CommandLine, model_id: str, tmp_path: Path) -> None:
+    """With its photos; a second import changes nothing."""
     line.seed("Ada", model_id=model_id)
     file = tmp_path / "backup.facerec"
     line.run("gallery", "export", "--photos", file, says="1 template exported")
@@ -350,8 +350,8 @@ def test_a_gallery_moves_in_a_file(line: CommandLine, model_id: str, tmp_path: P
     assert len(line.photos()) == 1
 
 
-def test_a_gallery_of_another_model_is_refused(line: CommandLine, tmp_path: Path) -> None:
-    """It would match nobody; who wants it for later says so."""
+def test_import_of_another_model_is_refused(line: CommandLine, tmp_path: Path) -> None:
+    """Unless it is requested."""
     line.seed("Ada", model_id="facenet-160-0123456789abcdef", collection="old")
     file = tmp_path / "old.facerec"
     line.run("gallery", "export", file, "--collection", "old")
@@ -360,8 +360,8 @@ def test_a_gallery_of_another_model_is_refused(line: CommandLine, tmp_path: Path
     line.run("gallery", "import", file, "--collection", "new", "--any-model", says="1 template imported")
 
 
-def test_a_made_up_dimension_is_refused(line: CommandLine, model_id: str, tmp_path: Path) -> None:
-    """One template of the wrong length would keep workers from loading the collection."""
+def test_import_of_a_wrong_dimension_is_refused(line: CommandLine, model_id: str, tmp_path: Path) -> None:
+    """One such template would keep workers from loading the collection."""
     file = tmp_path / "short.facerec"
     short = of_dimension(128, make_template(1, "Ada", model_id=model_id))
     write_archive(file, "default", [short], (), datetime(2026, 11, 1, tzinfo=UTC))
@@ -370,8 +370,8 @@ def test_a_made_up_dimension_is_refused(line: CommandLine, model_id: str, tmp_pa
     assert line.json("gallery", "list") == []
 
 
-def test_a_saved_pair_is_imported(line: CommandLine, tmp_path: Path) -> None:
-    """What a script saved with torch is enrolled under its names; code in the file is not run."""
+def test_saved_pair_is_imported(line: CommandLine, tmp_path: Path) -> None:
+    """Code in the file is not run."""
     torch = pytest.importorskip("torch", reason="only the reference installation reads torch's files")
     file, trap = tmp_path / "data.pt", tmp_path / "trap.pt"
     torch.save([[torch.ones(1, 512), -torch.ones(1, 512)], ["Ada", "Grace"]], file)

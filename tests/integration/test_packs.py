@@ -64,7 +64,7 @@ PICTURES: dict[str, Callable[[], Image.Image]] = COMPOSED | {
 
 @pytest.mark.parametrize("name", sorted(PICTURES))
 def test_engines_agree_on_faces_and_embeddings(engines: dict[str, Engine], name: str) -> None:
-    """Boxes within half a pixel and the same embeddings: a fleet may mix machines."""
+    """A fleet may mix machines."""
     image = pixels(PICTURES[name]())
     one, other = (engine.detect(image) for engine in engines.values())
     assert len(one) == len(other)
@@ -79,8 +79,8 @@ def test_engines_agree_on_faces_and_embeddings(engines: dict[str, Engine], name:
         assert float(first @ second) >= LEAST_COSINE
 
 
-def test_bf16_embeds_as_float32_does(artefact: Artefact, engine: Engine) -> None:
-    """On real crops, where this CPU has bf16."""
+def test_bf16_embeddings_agree_with_fp32(artefact: Artefact, engine: Engine) -> None:
+    """On real crops, if this CPU has bf16."""
     try:
         half = open_engine(artefact, "openvino", precision="bf16")
     except EngineUnavailable as exc:
@@ -94,7 +94,7 @@ def test_bf16_embeds_as_float32_does(artefact: Artefact, engine: Engine) -> None
 
 
 def test_samples_of_one_person_match_and_others_do_not(engine: Engine, artefact: Artefact) -> None:
-    """At the threshold of one comparison, on every pair of sample photos with a face."""
+    """At the verification threshold, on every pair of sample photos with a face."""
     faces: dict[str, EmbeddedFace] = {}
     for path in PHOTOS:
         found = analyse(engine, path.read_bytes(), Limits()).faces
@@ -116,8 +116,8 @@ def test_faceless_pictures_have_no_face(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("side", [48, 64, 160, 320, 640, 1600])
-def test_a_face_that_fills_the_picture_is_found_at_every_size(engine: Engine, side: int) -> None:
-    """Far beyond 40 % of the picture, which is where these detectors alone stop to see one."""
+def test_face_that_fills_the_picture_is_found_at_every_size(engine: Engine, side: int) -> None:
+    """Beyond 40 % of the picture, the limit of these detectors."""
     image = decode(OBAMA.read_bytes())
     box = engine.detect(image)[0].box
     tight = photo(OBAMA).crop((int(box.x_min), int(box.y_min), int(box.x_max), int(box.y_max)))
@@ -126,7 +126,7 @@ def test_a_face_that_fills_the_picture_is_found_at_every_size(engine: Engine, si
 
 @pytest.mark.parametrize("degrees", [-30, -15, 15, 30])
 def test_turned_heads_have_the_embeddings_of_upright_ones(engine: Engine, artefact: Artefact, degrees: int) -> None:
-    """Each matches itself, half of them closely: points are looked for again on the head turned back."""
+    """Each matches itself, half of them closely, after the second detection."""
     similarities = []
     for path in PHOTOS:
         upright = ImageOps.pad(photo(path), (1000, 1000))
@@ -150,8 +150,8 @@ def crowd() -> Image.Image:
     return canvas
 
 
-def test_smaller_faces_are_found_where_they_are_asked_for(engine: Engine) -> None:
-    """By the setting for the smallest face, at the price of a larger look."""
+def test_smaller_faces_are_found_with_the_setting(engine: Engine) -> None:
+    """At the price of a larger input."""
     image = pixels(crowd())
 
     def seen(min_face_pixels: int | None) -> int:
@@ -161,8 +161,8 @@ def test_smaller_faces_are_found_where_they_are_asked_for(engine: Engine) -> Non
     assert seen(20) == 1
 
 
-def test_a_large_jpeg_gives_the_same_answer_as_its_pixels(engine: Engine, tmp_path: Path) -> None:
-    """Decoding it at a reduced size moves neither face nor name."""
+def test_large_jpeg_gives_the_same_answer_as_its_pixels(engine: Engine, tmp_path: Path) -> None:
+    """Reduced decoding moves neither face nor name."""
     large = photo(OBAMA).resize((3032, 3200), Image.Resampling.LANCZOS)
     large.save(tmp_path / "large.jpg", quality=95)
     large.save(tmp_path / "large.png", compress_level=1)

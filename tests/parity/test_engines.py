@@ -16,8 +16,8 @@ LEAST_COSINE = 0.9995
 LABELLED = ("as it is", "at 250 pixels", "at 64 by 64")
 
 
-def test_same_faces(engine: Engine, expected: Expected) -> None:
-    """As many faces in the same order, boxes and landmarks within half a pixel."""
+def test_engine_finds_the_faces_of_the_reference(engine: Engine, expected: Expected) -> None:
+    """The same number in the same order, with boxes and landmarks within half a pixel."""
     faces = engine.detect(expected.image)
     assert len(faces) == len(expected.faces)
     for face, known in zip(faces, expected.faces, strict=True):
@@ -29,8 +29,8 @@ def test_same_faces(engine: Engine, expected: Expected) -> None:
         assert face.probability == pytest.approx(known.probability, abs=1e-3)
 
 
-def test_same_embeddings(engine: Engine, expected: Expected) -> None:
-    """From picture to embedding, each engine by its own boxes and crops."""
+def test_engine_gives_the_embeddings_of_the_reference(engine: Engine, expected: Expected) -> None:
+    """From picture to embedding, with the engine's own boxes and crops."""
     faces = engine.detect(expected.image)
     if faces:
         embeddings = engine.embed(np.stack([engine.cropper.crop(expected.image, face) for face in faces])).vectors
@@ -39,8 +39,10 @@ def test_same_embeddings(engine: Engine, expected: Expected) -> None:
         assert (embeddings * expected.embeddings).sum(axis=1).min() >= LEAST_COSINE
 
 
-def test_same_decisions(engine: Engine, examined: Callable[[str], Expected], artefact: Artefact) -> None:
-    """At the model's threshold every pair of faces in the samples is judged as the reference judges it."""
+def test_engine_decides_as_the_reference(
+    engine: Engine, examined: Callable[[str], Expected], artefact: Artefact
+) -> None:
+    """At the model's threshold, every pair of faces in the samples has the same answer."""
     samples = [examined(name) for name in PICTURES if name.endswith(LABELLED)]
     known = np.concatenate([sample.embeddings for sample in samples])
     ours = np.concatenate([engine.embed(np.stack(sample.crops)).vectors for sample in samples if sample.crops])
@@ -50,7 +52,7 @@ def test_same_decisions(engine: Engine, examined: Callable[[str], Expected], art
 
 
 def test_embedding_does_not_depend_on_the_batch(engine: Engine, examined: Callable[[str], Expected]) -> None:
-    """A face has one embedding, alone or in company."""
+    """A face has the same embedding alone and in a batch."""
     crops = examined("a group").crops
     together = engine.embed(np.stack(crops)).vectors
     alone = np.concatenate([engine.embed(crop[np.newaxis]).vectors for crop in crops])
@@ -58,7 +60,7 @@ def test_embedding_does_not_depend_on_the_batch(engine: Engine, examined: Callab
 
 
 def test_crops_are_those_of_the_reference(reference: Engine, expected: Expected) -> None:
-    """The margin, the clipping and the resampling of facenet-pytorch, to the last bit."""
+    """Margin, clipping and resampling are those of facenet-pytorch, to the last bit."""
     for face, crop in zip(expected.faces, expected.crops, strict=True):
         box = [face.box.x_min, face.box.y_min, face.box.x_max, face.box.y_max]
         published = extract_face(Image.fromarray(expected.image), box, image_size=160, margin=32)
@@ -66,7 +68,7 @@ def test_crops_are_those_of_the_reference(reference: Engine, expected: Expected)
     assert reference.name == "torch"
 
 
-def test_the_comparison_sees_faces(examined: Callable[[str], Expected]) -> None:
-    """The pictures hold what they are meant to: several faces, one, and none."""
+def test_comparison_pictures_contain_faces(examined: Callable[[str], Expected]) -> None:
+    """The pictures have several faces, one, and none, as intended."""
     assert len(examined("a group").faces) >= 4
     assert examined("10 by 10").faces == []

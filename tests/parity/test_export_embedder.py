@@ -49,13 +49,13 @@ def state_file(default: Artefact, tmp_path_factory: pytest.TempPathFactory) -> P
     return path
 
 
-def test_the_committed_structure_is_what_facenet_pytorch_gives() -> None:
-    """Byte for byte; `python -m model.export` writes it anew."""
+def test_committed_embedder_is_what_the_exporter_writes() -> None:
+    """Byte for byte; `python -m model.export` writes it again."""
     assert embedder_structure().SerializeToString(deterministic=True) == STRUCTURE.read_bytes()
 
 
-def test_both_ways_give_the_same_model(default: Artefact, state_file: Path, tmp_path: Path) -> None:
-    """The same id and the same bytes of the embedder, and torch itself agrees with them."""
+def test_build_with_torch_gives_the_same_model(default: Artefact, state_file: Path, tmp_path: Path) -> None:
+    """The same id and embedder bytes, and torch agrees with them."""
     through_torch = build(
         PACKS["classic"], weights=str(state_file), output=tmp_path / "model", cache=tmp_path / "cache"
     )
@@ -65,8 +65,8 @@ def test_both_ways_give_the_same_model(default: Artefact, state_file: Path, tmp_
     assert through_torch.checked_with.startswith("torch")
 
 
-def test_the_weights_of_a_file_are_not_called_calibrated(state_file: Path, tmp_path: Path) -> None:
-    """The builder cannot know what threshold suits them, and says so."""
+def test_build_from_a_file_is_not_calibrated(state_file: Path, tmp_path: Path) -> None:
+    """The builder cannot know the threshold of such weights."""
     named = state_file.with_name("casia-webface")
     named.write_bytes(state_file.read_bytes())
     artefact = build(PACKS["classic"], weights=str(named), output=tmp_path / "model", cache=tmp_path / "cache")
@@ -75,8 +75,8 @@ def test_the_weights_of_a_file_are_not_called_calibrated(state_file: Path, tmp_p
     assert "of your own" in artefact.header["weights"]["licence"]
 
 
-def test_batch_norms_that_do_something_are_folded_right() -> None:
-    """The default weights come with trivial ones; published state dicts do not."""
+def test_fold_keeps_the_network_with_real_batch_norms() -> None:
+    """The default weights have trivial batch norms; published state dicts do not."""
     torch.manual_seed(3)
     network = InceptionResnetV1(classify=False).eval()
     for module in network.modules():
@@ -90,8 +90,8 @@ def test_batch_norms_that_do_something_are_folded_right() -> None:
     assert least_cosine(run_onnx(graph)(crops), embed(network, crops)) >= LEAST_COSINE
 
 
-def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
-    """Not torch's, more than tensors, another network's: each in one sentence."""
+def test_build_refuses_a_file_of_something_else(tmp_path: Path) -> None:
+    """No torch file, more than tensors, another network: each gives one sentence."""
     contents = {
         "text.pt": b"these are no weights",
         "empty.pt": b"",
@@ -108,8 +108,8 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "model").exists()
 
 
-def test_vggface2_without_internet_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The download is facenet-pytorch's own; where it fails, a file brought by hand will do."""
+def test_build_of_vggface2_without_internet_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """facenet-pytorch downloads these weights itself; a file works without internet."""
 
     def refuse(*_: object) -> None:
         raise urllib.error.URLError("Name or service not known")

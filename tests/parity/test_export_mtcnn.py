@@ -10,8 +10,8 @@ from model.export import detection_graphs
 from model.packs.catalogue import OWN_GRAPHS
 
 
-def test_committed_graphs_are_what_the_exporter_writes() -> None:
-    """Regenerating them changes no byte."""
+def test_committed_detection_graphs_are_what_the_exporter_writes() -> None:
+    """Byte for byte."""
     for name, content in detection_graphs().items():
         assert (OWN_GRAPHS / name).read_bytes() == content, f"{name}: run `python -m model.export`"
 
@@ -29,10 +29,10 @@ def test_committed_graphs_are_what_the_exporter_writes() -> None:
         ("onet", ONet, (5, 3, 48, 48)),
     ],
 )
-def test_outputs_are_those_of_the_published_network(
+def test_detection_graph_gives_the_outputs_of_the_published_network(
     name: str, network: type[torch.nn.Module], shape: tuple[int, ...]
 ) -> None:
-    """Same outputs in the same order, at even and odd sizes and any batch."""
+    """In the same order, at even and odd sizes and any batch."""
     images = np.random.default_rng(7).uniform(-1, 1, shape).astype(np.float32)
     with torch.inference_mode():
         published = network().eval()(torch.from_numpy(images))

@@ -28,8 +28,8 @@ def placed(scale: float, degrees: float, x: float, y: float) -> Landmarks:
 
 
 @given(scale=st.floats(0.05, 20), degrees=st.floats(-180, 180), x=st.floats(-500, 500), y=st.floats(-500, 500))
-def test_similarity_brings_the_points_onto_the_template(scale: float, degrees: float, x: float, y: float) -> None:
-    """Whatever the face's size, turn and place."""
+def test_similarity_maps_the_points_onto_the_template(scale: float, degrees: float, x: float, y: float) -> None:
+    """For any size, turn and place."""
     points = placed(scale, degrees, x, y)
     matrix = similarity(points)
     mapped = np.array(points) @ matrix[:, :2].T + matrix[:, 2]
@@ -38,13 +38,13 @@ def test_similarity_brings_the_points_onto_the_template(scale: float, degrees: f
 
 
 def test_similarity_never_mirrors_a_face() -> None:
-    """Points in mirrored order give the best turn, not a reflection, which would be another person's face."""
+    """Points in mirrored order give the best rotation, not a reflection."""
     mirrored = tuple((112 - x, y) for x, y in TEMPLATE.tolist())
     assert np.linalg.det(similarity(mirrored)[:, :2]) > 0
 
 
-def test_points_that_coincide_give_a_crop_and_no_error() -> None:
-    """A network may say anything."""
+def test_coinciding_points_give_a_crop() -> None:
+    """A network may return anything."""
     crop = aligned(picture(), ((10.0, 10.0),) * 5)
     assert crop.shape == (112, 112, 3)
 
@@ -55,7 +55,7 @@ def test_points_that_coincide_give_a_crop_and_no_error() -> None:
 def test_warp_is_the_same_without_opencv_to_one_level(
     scale: float, degrees: float, corner: tuple[float, float]
 ) -> None:
-    """An edge device compares its faces with those that a server enrolled."""
+    """An edge device's faces are compared with those that a server enrolled."""
     image = picture()
     matrix = similarity(placed(scale, degrees, *corner))
     known = warp(image, matrix, 112).astype(int)
@@ -71,8 +71,8 @@ def test_large_faces_are_averaged_alike_without_opencv(scale: float, monkeypatch
     assert np.abs(known - aligned(image, points)).max() <= 1
 
 
-def test_a_large_face_loses_no_pixels() -> None:
-    """Fine stripes become grey when they shrink, not stripes of another width."""
+def test_large_face_is_averaged() -> None:
+    """Fine stripes become grey, not stripes of another width."""
     stripes = np.zeros((1200, 1200, 3), dtype=np.uint8)
     stripes[:, ::2] = 255
     crop = aligned(stripes, placed(8.0, 0.0, 50.0, 50.0))
@@ -80,8 +80,8 @@ def test_a_large_face_loses_no_pixels() -> None:
     assert np.abs(inner - 127).max() <= 2
 
 
-def test_what_lies_outside_the_picture_is_black() -> None:
-    """A face that is cut off by the edge."""
+def test_crop_outside_the_picture_is_black() -> None:
+    """Crop outside the picture is black."""
     white = np.full((100, 100, 3), 255, dtype=np.uint8)
     crop = aligned(white, placed(1.0, 0.0, -60.0, 0.0))
     assert (crop[20:80, :50] == 0).all()
@@ -90,8 +90,8 @@ def test_what_lies_outside_the_picture_is_black() -> None:
 
 @pytest.mark.parametrize("scale", [0.4, 1.3, 2.6, 5.3])
 @pytest.mark.parametrize("corner", [(350.0, 300.0), (-60.0, 40.0)])
-def test_a_part_of_the_picture_gives_the_same_crop(scale: float, corner: tuple[float, float]) -> None:
-    """A device sends the part of a frame that holds the face; the cloud aligns it again."""
+def test_region_gives_the_same_crop(scale: float, corner: tuple[float, float]) -> None:
+    """A device sends the part of a frame with the face; the cloud aligns it again."""
     image, points = picture(1300, 1200), placed(scale, 12.0, *corner)
     left, top, right, bottom = region(similarity(points), 1300, 1200)
     moved = tuple((x - left, y - top) for x, y in points)

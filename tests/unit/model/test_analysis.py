@@ -33,8 +33,8 @@ def test_primary_face_is_first_with_its_own_embedding() -> None:
     assert all(value >= 0 for value in analysis.timings_ms.values())
 
 
-def test_batch_keeps_each_pictures_faces_and_refusals_apart() -> None:
-    """One bad picture is its own outcome; its neighbours lose nothing."""
+def test_batch_keeps_pictures_apart() -> None:
+    """An invalid picture has its own outcome; the others lose nothing."""
     engine: Engine = PretendEngine()
     first, broken, faceless, last = analyse_batch(
         engine,
@@ -57,8 +57,8 @@ def test_crops_of_many_pictures_share_bounded_batches() -> None:
     assert engine.batches == [EMBED_BATCH, EMBED_BATCH, 40 - 2 * EMBED_BATCH]
 
 
-def test_small_pictures_are_looked_at_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As many as the bound on decoded pixels allows; a larger one alone; refusals take no part."""
+def test_small_pictures_are_detected_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Up to the limit of decoded pixels; a larger one alone; invalid ones do not count."""
     monkeypatch.setattr(model.analysis, "DETECT_PIXELS", 700)
     engine = PretendEngine()
     pictures = [picture(20, 1), b"no picture", picture(30, 2), picture(20, 3), picture(200, 4), picture(5, 5)]
@@ -68,21 +68,21 @@ def test_small_pictures_are_looked_at_together(monkeypatch: pytest.MonkeyPatch) 
     assert widths == [20, None, 30, 20, 200, 5]
 
 
-def test_nothing_is_embedded_where_there_is_no_face() -> None:
-    """The engine is not asked about nothing."""
+def test_picture_without_a_face_is_not_embedded() -> None:
+    """Picture without a face is not embedded."""
     engine = PretendEngine()
     assert analyse(engine, picture(5, 0), LIMITS).faces == ()
     assert engine.batches == []
 
 
-def test_refusal_is_raised_for_a_single_picture() -> None:
-    """The limit given is the limit applied."""
+def test_invalid_picture_is_raised_for_a_single_picture() -> None:
+    """Invalid picture is raised for a single picture."""
     with pytest.raises(InvalidImage, match="megapixels"):
         analyse(PretendEngine(), picture(200, 0), Limits(max_megapixels=0.001))
 
 
-def test_analysis_crosses_a_process_boundary() -> None:
-    """The engine's process hands its results over by pickle, an error's sentence included."""
+def test_analysis_can_be_pickled() -> None:
+    """Also an error with its sentence."""
     analysis = analyse(PretendEngine(), picture(20, 7), LIMITS)
     copy = pickle.loads(pickle.dumps(analysis))  # noqa: S301 - our own bytes
     assert copy.faces[0].box == analysis.faces[0].box
@@ -90,15 +90,15 @@ def test_analysis_crosses_a_process_boundary() -> None:
     assert str(pickle.loads(pickle.dumps(InvalidImage("why")))) == "why"  # noqa: S301 - same
 
 
-def test_of_many_faces_the_largest_are_embedded_and_the_others_counted() -> None:
-    """A crowd costs no more than the limit, and the result says how many faces it leaves out."""
+def test_only_the_largest_faces_are_embedded() -> None:
+    """The result has the number of the others."""
     analysis = analyse(PretendEngine(center_weight=0.0), picture(100, 0), Limits(max_faces=3))
     assert [face.box.x_min for face in analysis.faces] == [90.0, 80.0, 70.0]
     assert analysis.more_faces == 7
 
 
-def test_the_primary_face_is_kept_however_small_it_is() -> None:
-    """The answer's line is about it: with a limit it takes the place of the smallest."""
+def test_primary_face_is_kept_at_any_size() -> None:
+    """It replaces the smallest of the limit."""
     engine = PretendEngine(center_weight=1000.0)
     everyone = analyse(engine, picture(100, 0), LIMITS).faces
     analysis = analyse(engine, picture(100, 0), Limits(max_faces=3))
@@ -115,16 +115,16 @@ def jpeg(width: int, height: int, orientation: int = 1) -> bytes:
     return stream.getvalue()
 
 
-def test_faces_of_a_reduced_picture_are_told_in_its_own_pixels() -> None:
-    """A large JPEG is decoded at a quarter of its size, which no result shows."""
+def test_faces_of_a_reduced_picture_are_in_original_pixels() -> None:
+    """Faces of a reduced picture are in original pixels."""
     analysis = analyse(PretendEngine(least_side=100), jpeg(400, 200), LIMITS)
     assert (analysis.width, analysis.height) == (400, 200)
     assert sorted(face.box.x_min for face in analysis.faces) == [40.0 * n for n in range(10)]
     assert analysis.faces[0].landmarks[0][1] == 16.0
 
 
-def test_small_faces_are_cut_from_the_picture_in_more_detail() -> None:
-    """A crop that would be blown up is cut from a larger decoding, as far as the picture has the pixels."""
+def test_small_faces_are_cropped_from_a_larger_decoding() -> None:
+    """As far as the picture has the pixels."""
     engine = PretendEngine(least_side=100, enlarged=2.0)
     analysis = analyse(engine, jpeg(400, 200), LIMITS)
     assert {width for width, _ in engine.cut_from} == {200}
@@ -133,7 +133,7 @@ def test_small_faces_are_cut_from_the_picture_in_more_detail() -> None:
 
 
 @pytest.mark.parametrize(("orientation", "size"), [(1, (400, 200)), (3, (400, 200)), (6, (200, 400)), (8, (200, 400))])
-def test_the_size_of_a_reduced_picture_is_that_of_the_upright_one(orientation: int, size: tuple[int, int]) -> None:
+def test_size_of_a_reduced_picture_is_upright(orientation: int, size: tuple[int, int]) -> None:
     """Phones store portraits on their side."""
     analysis = analyse(PretendEngine(least_side=100), jpeg(400, 200, orientation), LIMITS)
     assert (analysis.width, analysis.height) == size

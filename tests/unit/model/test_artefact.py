@@ -21,8 +21,8 @@ ROOT = Path(__file__).parents[3]
 
 
 @pytest.mark.parametrize("name", sorted(PACKS))
-def test_artefact_tells_what_engine_and_gallery_need(tmp_path: Path, name: str) -> None:
-    """The values behind every crop, match and licence notice are the pack's."""
+def test_artefact_has_the_values_of_its_pack(tmp_path: Path, name: str) -> None:
+    """Artefact has the values of its pack."""
     artefact, pack = write_artefact(tmp_path, pack=name), PACKS[name]
     assert (artefact.pack, artefact.licence) == (name, pack.licence)
     assert (artefact.detector, artefact.crop, artefact.embedder) == (pack.detector, pack.crop, pack.embedder)
@@ -34,8 +34,8 @@ def test_artefact_tells_what_engine_and_gallery_need(tmp_path: Path, name: str) 
         artefact.path("../model.json")
 
 
-def test_loading_it_imports_nothing_heavy() -> None:
-    """Workers and the web tier read it at their start."""
+def test_loading_an_artefact_imports_nothing_heavy() -> None:
+    """Loading an artefact imports nothing heavy."""
     script = (
         "import sys, model.artefact;"
         "print(sorted({'cv2', 'google', 'numpy', 'onnx', 'onnxruntime', 'openvino', 'torch'} & set(sys.modules)))"
@@ -44,32 +44,32 @@ def test_loading_it_imports_nothing_heavy() -> None:
     assert run.stdout.strip() == "[]"
 
 
-def test_an_absent_artefact_says_how_to_get_one(tmp_path: Path) -> None:
-    """The first thing that a new operator meets."""
+def test_missing_artefact_says_how_to_get_one(tmp_path: Path) -> None:
+    """Missing artefact says how to get one."""
     with pytest.raises(ArtefactMissing, match="facerec model build"):
         Artefact.load(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"model_id": "x"}', '{"schema": 1}'])
-def test_a_garbled_description_is_refused(tmp_path: Path, text: str) -> None:
-    """Never a traceback out of a damaged file."""
+def test_garbled_description_is_refused(tmp_path: Path, text: str) -> None:
+    """Garbled description is refused."""
     (tmp_path / HEADER).write_text(text)
     with pytest.raises(ArtefactInvalid, match="cannot be used"):
         Artefact.load(tmp_path)
 
 
-def test_a_description_that_is_no_text_is_refused(tmp_path: Path) -> None:
-    """As one that is garbled."""
+def test_description_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    """Description that is no text is refused."""
     (tmp_path / HEADER).write_bytes(b"\xff")
     with pytest.raises(ArtefactInvalid, match="is not a description of a model"):
         Artefact.load(tmp_path)
 
 
 @pytest.mark.parametrize("name", [HEADER, "onet.onnx"])
-def test_what_cannot_be_read_is_told_in_one_sentence(
+def test_unreadable_artefact_is_refused_in_one_sentence(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A model that another user pulled and kept to itself."""
+    """Another user may have pulled it."""
     write_artefact(tmp_path)
     opened = io.open
 
@@ -84,8 +84,8 @@ def test_what_cannot_be_read_is_told_in_one_sentence(
     assert "\n" not in str(refused.value)
 
 
-def test_everyone_may_read_an_artefact(tmp_path: Path) -> None:
-    """Whoever builds or pulls it, with whatever umask: workers run as a user of their own."""
+def test_artefact_is_readable_by_everyone(tmp_path: Path) -> None:
+    """Whatever the umask: workers run as a user of their own."""
     before = os.umask(0o077)
     try:
         with staged(tmp_path / "model") as stage:
@@ -98,8 +98,8 @@ def test_everyone_may_read_an_artefact(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("schema", [1, 99])
-def test_another_schema_is_refused_by_its_number(tmp_path: Path, schema: int) -> None:
-    """An artefact of before there were packs, or of a newer builder, is not read as if it were known."""
+def test_other_schema_is_refused_by_its_number(tmp_path: Path, schema: int) -> None:
+    """Other schema is refused by its number."""
     write_artefact(tmp_path)
     header = json.loads((tmp_path / HEADER).read_text())
     (tmp_path / HEADER).write_text(json.dumps(header | {"schema": schema}))
@@ -125,21 +125,21 @@ def test_another_schema_is_refused_by_its_number(tmp_path: Path, schema: int) ->
         {"embedder": {"dimension": 128}},
     ],
 )
-def test_a_description_with_an_unusable_part_is_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
-    """It may come from a bucket: nothing of it reaches an engine or a threshold unchecked."""
+def test_description_with_a_wrong_part_is_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
+    """It may come from a bucket."""
     with pytest.raises(ArtefactInvalid, match="lacks or garbles"):
         write_artefact(tmp_path, **changes)
 
 
-def test_a_description_cannot_name_files_elsewhere(tmp_path: Path) -> None:
+def test_description_cannot_name_files_elsewhere(tmp_path: Path) -> None:
     """It may come from a bucket that others write to."""
     files = {name: {"size_bytes": 1, "sha256": ""} for name in ("../x", "rnet.onnx", "onet.onnx", "embedder.onnx")}
     with pytest.raises(ArtefactInvalid, match="files"):
         write_artefact(tmp_path, files=files)
 
 
-def test_a_missing_or_cut_off_graph_is_found_at_loading(tmp_path: Path) -> None:
-    """An interrupted copy does not reach the engine."""
+def test_loading_finds_a_missing_or_truncated_graph(tmp_path: Path) -> None:
+    """Loading finds a missing or truncated graph."""
     write_artefact(tmp_path)
     (tmp_path / "onet.onnx").write_bytes(b"cut")
     with pytest.raises(ArtefactInvalid, match=r"onet\.onnx has 3 bytes"):
@@ -160,8 +160,8 @@ def test_verification_finds_a_single_wrong_byte(tmp_path: Path) -> None:
         artefact.verify()
 
 
-def test_a_failed_replacement_leaves_the_old_one(tmp_path: Path) -> None:
-    """Neither a half-written artefact nor a leftover beside it."""
+def test_failed_replacement_leaves_the_old_artefact(tmp_path: Path) -> None:
+    """And no temporary directory."""
     old = write_artefact(tmp_path / "model")
 
     def fail() -> None:
@@ -175,7 +175,7 @@ def test_a_failed_replacement_leaves_the_old_one(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
-def test_writers_at_once_leave_one_whole_artefact(tmp_path: Path) -> None:
+def test_concurrent_writers_leave_one_whole_artefact(tmp_path: Path) -> None:
     """Two processes of one instance may pull at its boot."""
     at_once = threading.Barrier(4)
     failures: list[BaseException] = []
@@ -200,8 +200,8 @@ def test_writers_at_once_leave_one_whole_artefact(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
-def test_a_directory_of_other_files_is_never_replaced(tmp_path: Path) -> None:
-    """`--output ~` must not cost anyone their home."""
+def test_directory_of_other_files_is_never_replaced(tmp_path: Path) -> None:
+    """`--output ~` must not delete a home directory."""
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(BuildFailed, match="other files"), staged(tmp_path):
         pass

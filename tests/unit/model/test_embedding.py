@@ -9,7 +9,7 @@ from model.packs import EmbedderSpec
 
 
 def test_crop_adds_the_margin_on_all_sides() -> None:
-    """A margin of 32 pixels at 160 is a quarter of the box's own 128: half of it on each side."""
+    """A margin of 32 pixels at 160 is a quarter of the box's 128: half of it on each side."""
     image = np.zeros((400, 400, 3), dtype=np.uint8)
     image[84:244, 120:280] = 255  # the box of 128 x 128 and 16 pixels around it
     assert (crop_face(image, Box(136, 100, 264, 228), image_size=160, margin=32) == 255).all()
@@ -17,7 +17,7 @@ def test_crop_adds_the_margin_on_all_sides() -> None:
 
 
 def test_crop_stops_at_the_pictures_edge() -> None:
-    """What is not there is left out, not invented."""
+    """The part outside is cut off, not invented."""
     image = np.full((100, 100, 3), 200, dtype=np.uint8)
     crop = crop_face(image, Box(-20, -20, 50, 130), image_size=160, margin=32)
     assert crop.shape == (160, 160, 3)
@@ -28,12 +28,12 @@ def test_crop_stops_at_the_pictures_edge() -> None:
     "box", [Box(-50, -50, -10, -10), Box(500, 500, 600, 600), Box(-50, 40, -10, 60), Box(30, 30, 30, 30)]
 )
 def test_box_without_pixels_still_gives_a_crop(box: Box) -> None:
-    """A regression gone astray must not fail the other faces of the picture."""
+    """A wrong regression must not fail the other faces."""
     assert crop_face(np.zeros((100, 120, 3), dtype=np.uint8), box, image_size=160, margin=32).shape == (160, 160, 3)
 
 
-def test_preprocessing_is_the_networks() -> None:
-    """Channels first, centred and scaled as in training."""
+def test_preprocessing_is_that_of_the_training() -> None:
+    """Channels first, centred and scaled."""
     crops = np.array([0, 128, 255], dtype=np.uint8).reshape(1, 1, 1, 3)
     planes = preprocess(crops, EmbedderSpec(512, mean=127.5, scale=128))
     assert planes.dtype == np.float32
@@ -41,8 +41,8 @@ def test_preprocessing_is_the_networks() -> None:
     assert planes.ravel().tolist() == [-127.5 / 128, 0.5 / 128, 127.5 / 128]
 
 
-def test_embeddings_have_length_one_and_say_how_long_they_were() -> None:
-    """The norm tells how much the network makes of a face; one that normalises by itself keeps it to itself."""
+def test_embeddings_are_normalised_with_their_norms() -> None:
+    """A network that normalises by itself has no norms."""
     outputs = np.array([[3.0, 4.0], [0.0, 0.0]], dtype=np.float32)
     found = normalised(outputs, EmbedderSpec(2, mean=0.0, scale=1.0, typical_norm=2.5))
     assert found.vectors.tolist() == [pytest.approx([0.6, 0.8]), [0.0, 0.0]]

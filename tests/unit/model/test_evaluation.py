@@ -34,19 +34,19 @@ def trials(genuine: list[float], impostor: list[float]) -> Trials:
     )
 
 
-def test_separated_kinds_have_no_error() -> None:
-    """AUC 1, EER 0, and one threshold tells all."""
+def test_separated_trials_have_no_error() -> None:
+    """AUC 1, EER 0, and one threshold separates all."""
     curve = Ranking(trials([0.7, 0.8, 0.9], [0.1, 0.2])).curve()
     assert (curve.auc, curve.eer, curve.overlap, curve.tar_at(0)) == (1, 0, 0, 1)
 
 
-def test_kinds_the_wrong_way_round_have_nothing_but_errors() -> None:
-    """The other end of the scale."""
+def test_inverted_trials_have_only_errors() -> None:
+    """Inverted trials have only errors."""
     curve = Ranking(trials([0.1, 0.2], [0.8, 0.9])).curve()
     assert (curve.auc, curve.eer, curve.overlap, curve.tar_at(0)) == (0, 1, 1, 0)
 
 
-def test_one_of_four_on_the_wrong_side() -> None:
+def test_one_of_four_trials_is_wrong() -> None:
     """A quarter of each kind is wrong where the rates meet."""
     curve = Ranking(trials([0.9, 0.8, 0.7, 0.3], [0.6, 0.2, 0.1, 0.0])).curve()
     assert curve.auc == 15 / 16
@@ -55,15 +55,15 @@ def test_one_of_four_on_the_wrong_side() -> None:
     assert (curve.tar_at(0), curve.tar_at(0.24), curve.tar_at(0.25)) == (0.75, 0.75, 1)
 
 
-def test_equal_cosines_pass_together() -> None:
-    """A threshold cannot part them, whatever their order in the list."""
+def test_equal_cosines_match_together() -> None:
+    """Whatever their order."""
     curve = Ranking(trials([0.5, 0.5], [0.5, 0.5])).curve()
     assert (curve.auc, curve.eer, len(curve.thresholds)) == (0.5, 0.5, 1)
 
 
 @given(st.lists(COSINES, min_size=1, max_size=30), st.lists(COSINES, min_size=1, max_size=30))
-def test_the_curve_agrees_with_counting(genuine: list[float], impostor: list[float]) -> None:
-    """AUC is the share of won comparisons, and each point what a count at its threshold gives."""
+def test_curve_agrees_with_counting(genuine: list[float], impostor: list[float]) -> None:
+    """AUC is the share of won comparisons; each point is the count at its threshold."""
     scored = trials(genuine, impostor)
     curve = Ranking(scored).curve()
     wins = [(g > i) + (g == i) / 2 for g in genuine for i in impostor]
@@ -75,16 +75,16 @@ def test_the_curve_agrees_with_counting(genuine: list[float], impostor: list[flo
 
 
 @given(st.lists(COSINES, min_size=1, max_size=50), st.floats(0.001, 0.999))
-def test_a_threshold_keeps_its_rate_and_is_the_least(impostor: list[float], fmr: float) -> None:
-    """No more than the share matches at it; one step lower, more do, unless nothing is lower."""
+def test_threshold_keeps_its_rate_and_is_the_least(impostor: list[float], fmr: float) -> None:
+    """One step lower, more pairs match."""
     cosines = np.array(impostor)
     threshold = threshold_at(cosines, fmr)
     assert (cosines >= threshold).mean() <= fmr + 1e-9
     assert threshold <= 1e-4 + 1e-9 or (cosines >= threshold - 1.001e-4).mean() > fmr - 1e-9
 
 
-def test_a_threshold_lies_above_the_cosine_that_must_not_match() -> None:
-    """Also above one that is itself a multiple of the step."""
+def test_threshold_is_above_the_cosine_that_must_not_match() -> None:
+    """Also if that is a multiple of the step."""
     assert threshold_above(0.47) == 0.4701
     assert threshold_above(0.46995) == 0.47
     assert threshold_above(-0.3) == 0.0001
@@ -92,15 +92,15 @@ def test_a_threshold_lies_above_the_cosine_that_must_not_match() -> None:
 
 
 @pytest.mark.parametrize(("pairs", "fmr"), [([], 0.5), ([0.1], 0.0), ([0.1], 1.0)])
-def test_no_threshold_from_nothing(pairs: list[float], fmr: float) -> None:
-    """A rate needs pairs, and must be one."""
+def test_threshold_needs_pairs_and_a_rate(pairs: list[float], fmr: float) -> None:
+    """Threshold needs pairs and a rate."""
     with pytest.raises(ValueError, match="no threshold"):
         threshold_at(np.array(pairs), fmr)
 
 
 @pytest.mark.parametrize(("fmr", "pairs"), [(1e-2, 1000), (1e-3, 10_000), (1e-4, 100_000), (0.3, 34)])
-def test_a_rate_needs_ten_expected_errors(fmr: float, pairs: int) -> None:
-    """Exactly, in spite of rounding."""
+def test_rate_needs_ten_expected_errors(fmr: float, pairs: int) -> None:
+    """In spite of rounding."""
     assert pairs_needed(fmr) == pairs
 
 
@@ -132,16 +132,16 @@ def crowd(people: int, seed: int = 3) -> Trials:
     return Trials.all_against_all(unit, np.repeat(np.arange(people), 2))
 
 
-def test_the_interval_of_separate_pairs_is_wilsons() -> None:
-    """Nothing makes them dependent."""
+def test_interval_of_independent_pairs_is_wilsons() -> None:
+    """Interval of independent pairs is wilsons."""
     scored = trials([], [0.6] * 3 + [0.1] * 97)
     assert not shares_photos(scored)
     assert share_interval(scored.cosines >= 0.5, scored) == wilson(3, 100)
     assert "over pairs" in method(scored)
 
 
-def test_the_interval_of_pairs_that_share_photos_is_wider() -> None:
-    """All pairs of 40 photos are far from 780 independent ones; the interval always holds Wilson's."""
+def test_interval_of_pairs_that_share_photos_is_wider() -> None:
+    """It always contains Wilson's."""
     impostors = crowd(20)
     impostors = impostors.where(~impostors.same)
     hits = impostors.cosines >= 0.4
@@ -153,8 +153,8 @@ def test_the_interval_of_pairs_that_share_photos_is_wider() -> None:
 
 
 @pytest.mark.parametrize("scored", [crowd(20), trials([0.9, 0.8, 0.3, 0.7] * 10, [0.5, 0.1, 0.2, 0.35] * 10)])
-def test_the_bootstrap_surrounds_the_measured_value(scored: Trials) -> None:
-    """By photo and by pair alike; the same seed gives the same interval."""
+def test_bootstrap_contains_the_measured_value(scored: Trials) -> None:
+    """By photo and by pair; the same seed gives the same interval."""
     curve = Ranking(scored).curve()
     auc, eer = bootstrap(scored, lambda drawn: (drawn.auc, drawn.eer), draws=200)
     assert auc.low < curve.auc < auc.high
@@ -162,8 +162,8 @@ def test_the_bootstrap_surrounds_the_measured_value(scored: Trials) -> None:
     assert [auc] == bootstrap(scored, lambda drawn: (drawn.auc,), draws=200)
 
 
-def test_the_bootstrap_of_more_pairs_is_narrower() -> None:
-    """Four times the evidence halves the interval, about."""
+def test_bootstrap_of_more_pairs_is_narrower() -> None:
+    """Four times the pairs halve the interval, about."""
     genuine, impostor = [0.9, 0.8, 0.3, 0.7], [0.5, 0.1, 0.2, 0.35]
     widths = []
     for times in (10, 40):
@@ -172,8 +172,8 @@ def test_the_bootstrap_of_more_pairs_is_narrower() -> None:
     assert widths[1] == pytest.approx(widths[0] / 2, rel=0.4)
 
 
-def test_fold_accuracy_judges_each_fold_by_the_others() -> None:
-    """Fold 1 has its impostor above the threshold of fold 0, which fits fold 0 alone."""
+def test_fold_accuracy_uses_the_threshold_of_the_other_folds() -> None:
+    """Fold 1 has its impostor above the threshold that fits fold 0."""
     scored = trials([0.9, 0.9], [0.1, 0.1])
     perfect = fold_accuracy(scored, np.array([0, 1, 0, 1]))
     assert (perfect.mean, perfect.standard_error, perfect.threshold, perfect.folds) == (1, 0, 0.5, 2)
@@ -184,14 +184,14 @@ def test_fold_accuracy_judges_each_fold_by_the_others() -> None:
 
 
 def test_fold_accuracy_may_accept_all_or_nothing() -> None:
-    """Where the others are of one kind, the best threshold lies at an end."""
+    """If the other folds have one kind, the best threshold is at an end."""
     everyone = fold_accuracy(trials([0.9, 0.2], []), np.array([0, 1]))
     assert everyone.mean == 0.5  # 0.2 is below the only cosine that was seen
     nobody = fold_accuracy(trials([], [0.9, 0.2]), np.array([0, 1]))
     assert nobody.mean == 0.5
 
 
-def test_one_fold_is_no_protocol() -> None:
-    """There is nothing to choose a threshold on."""
+def test_fold_accuracy_needs_two_folds() -> None:
+    """Fold accuracy needs two folds."""
     with pytest.raises(ValueError, match="two folds"):
         fold_accuracy(trials([0.9], [0.1]), np.array([0, 0]))

@@ -24,33 +24,33 @@ def encoded(format_name: str, size: tuple[int, int] = (30, 20), mode: str = "RGB
 
 
 @pytest.mark.parametrize("format_name", ["JPEG", "PNG", "WEBP"])
-def test_format_and_size_are_read(format_name: str) -> None:
-    """Every supported format is recognised by its content."""
+def test_header_has_format_and_size(format_name: str) -> None:
+    """By the content, not the name."""
     assert read_header(encoded(format_name)) == ImageHeader(format_name, 30, 20)
 
 
 def test_every_format_of_the_contract_is_supported() -> None:
-    """JPEG, PNG and WebP are always there, HEIF where its decoder is installed."""
+    """JPEG, PNG and WebP always, HEIF if its decoder is installed."""
     assert SUPPORTED[:3] == ("JPEG", "PNG", "WEBP")
 
 
 def test_stream_is_left_at_its_start() -> None:
-    """The caller stores the very stream that was looked at."""
+    """The caller stores the same stream."""
     stream = BytesIO(encoded("JPEG"))
     stream.seek(7)
     read_header(stream)
     assert stream.tell() == 0
 
 
-def test_picture_with_a_second_one_behind_it_is_a_jpeg() -> None:
-    """Phones append a preview or a depth map to a JPEG."""
+def test_jpeg_with_a_second_picture_is_a_jpeg() -> None:
+    """Phones append a preview or a depth map."""
     stream = BytesIO()
     Image.new("RGB", (30, 20)).save(stream, "MPO", save_all=True, append_images=[Image.new("RGB", (30, 20))])
     assert read_header(stream.getvalue()) == ImageHeader("JPEG", 30, 20)
 
 
-def test_nothing_is_decoded() -> None:
-    """A picture cut off behind its header still has a size."""
+def test_header_does_not_decode_the_picture() -> None:
+    """A picture cut off after its header has a size."""
     data = encoded("JPEG", (2000, 1500))
     assert read_header(data[: len(data) // 2]).width == 2000
 
@@ -74,7 +74,7 @@ def test_nothing_is_decoded() -> None:
     ],
 )
 def test_refusal_is_one_sentence_that_says_what_to_do(data: bytes, words: str) -> None:
-    """The text of the error is shown to the person who uploaded."""
+    """The person who uploaded sees it."""
     with pytest.raises(InvalidImage, match=words) as refusal:
         read_header(data)
     assert "send " in str(refusal.value)
@@ -90,8 +90,8 @@ def test_animated_gif_is_refused() -> None:
         read_header(stream.getvalue())
 
 
-def test_limit_is_the_callers() -> None:
-    """The most megapixels are a setting; the limit itself is allowed."""
+def test_megapixel_limit_is_the_callers() -> None:
+    """The limit itself is allowed."""
     data = encoded("PNG", (1000, 1000))
     assert read_header(data, max_megapixels=1.0).height == 1000
     with pytest.raises(InvalidImage, match=r"limit is 0\.9"):
@@ -99,8 +99,8 @@ def test_limit_is_the_callers() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Image size")
-def test_the_largest_limit_that_can_be_set_is_kept() -> None:
-    """No setting promises a picture that Pillow's own limit refuses."""
+def test_largest_megapixel_limit_is_below_pillows() -> None:
+    """Largest megapixel limit is below pillows."""
     limit = Settings(max_megapixels=178).max_megapixels
     assert read_header(encoded("PNG", (13_340, 13_340), "1"), limit).width == 13_340
     with pytest.raises(ValidationError, match="less than or equal to 178"):
@@ -108,16 +108,16 @@ def test_the_largest_limit_that_can_be_set_is_kept() -> None:
 
 
 @pytest.mark.parametrize("position", range(0, 400, 7))
-def test_damaged_bytes_never_raise_anything_else(position: int) -> None:
-    """Whatever Pillow raises at hostile bytes, the caller sees one type."""
+def test_damaged_bytes_raise_only_invalid_image(position: int) -> None:
+    """Whatever Pillow raises."""
     for format_name in SUPPORTED[:3]:
         data = encoded(format_name)
         with suppress(InvalidImage):
             read_header(data[:position] + b"\xff\x00\xff" + data[position + 3 :])
 
 
-def test_web_tier_needs_neither_numpy_nor_opencv() -> None:
-    """Reading headers imports Pillow and nothing heavier, in a process of its own."""
+def test_header_imports_neither_numpy_nor_opencv() -> None:
+    """Header imports neither numpy nor opencv."""
     code = "import sys, model.header; sys.exit(bool({'numpy', 'cv2', 'torch', 'openvino'} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
@@ -129,7 +129,7 @@ def chunk(kind: bytes, data: bytes = b"") -> bytes:
 
 @pytest.mark.parametrize("segment", [b"\xff\xe1\x00\x02", b"\xff\xfe\x00\x02", b"\xff", b"\xff\x00", b"\xff\xd0"])
 def test_jpeg_of_endless_segments_is_refused(segment: bytes) -> None:
-    """Pillow would look at every one of them: seconds, and for some hundreds of megabytes."""
+    """Pillow would read every one of them, for seconds."""
     data = encoded("JPEG")
     assert read_header(data[:2] + segment * 100 + data[2:]).width == 30
     with pytest.raises(InvalidImage, match="damaged"):
@@ -145,7 +145,7 @@ def test_png_of_endless_chunks_is_refused() -> None:
 
 
 def test_png_of_several_colour_profiles_is_refused() -> None:
-    """Each of a kilobyte becomes a megabyte."""
+    """A kilobyte of each becomes a megabyte."""
     data = encoded("PNG")
     profile = chunk(b"iCCP", b"k\0\0" + zlib.compress(bytes(1_000_000)))
     assert read_header(data[:33] + profile + data[33:]).width == 30
@@ -163,8 +163,8 @@ def comment(number: int, text: bytes, *, packed: bool) -> bytes:
 
 
 @pytest.mark.parametrize("packed", [True, False])
-def test_comments_do_not_unpack_to_hundreds_of_megabytes(packed: bool) -> None:  # noqa: FBT001 - a parameter of the test
-    """Sixteen uploads are looked at together; packed, the file has 40 kB."""
+def test_png_comments_have_a_bounded_size(packed: bool) -> None:  # noqa: FBT001 - a parameter of the test
+    """Sixteen uploads are read together; compressed, the file has 40 kB."""
     text = FOUR_BYTES_EACH + b"x" * (2**20 - 4 if packed else 14_000_000)
     comments = b"".join(comment(number, text, packed=packed) for number in range(40 if packed else 1))
     data = encoded("PNG")
@@ -185,8 +185,8 @@ def test_comments_do_not_unpack_to_hundreds_of_megabytes(packed: bool) -> None: 
         chunk(b"zTXt", b"c\0\0" + zlib.compress(b"x" * 1_000_000)[:-4] + b"sum?"),
     ],
 )
-def test_png_of_endless_packed_comments_is_refused(unreadable: bytes) -> None:
-    """Pillow would inflate them all to keep none: seconds for each megabyte of the file."""
+def test_png_of_many_compressed_comments_is_refused(unreadable: bytes) -> None:
+    """Pillow would inflate all of them."""
     data = encoded("PNG")
     assert read_header(data[:33] + unreadable * 5 + data[33:]).width == 30
     with pytest.raises(InvalidImage, match="damaged"):
@@ -194,8 +194,8 @@ def test_png_of_endless_packed_comments_is_refused(unreadable: bytes) -> None:
 
 
 @pytest.mark.parametrize("packed", [True, False])
-def test_a_photo_may_be_described_at_length(packed: bool) -> None:  # noqa: FBT001 - as above
-    """As picture editors do, before the pixels or behind them."""
+def test_png_with_long_descriptions_is_accepted(packed: bool) -> None:  # noqa: FBT001 - as above
+    """As picture editors write, before or after the pixels."""
     data = encoded("PNG")
     end = data.index(b"IEND") - 4
     xmp = b"XML:com.adobe.xmp\0%c\0\0\0" % packed
@@ -206,8 +206,8 @@ def test_a_photo_may_be_described_at_length(packed: bool) -> None:  # noqa: FBT0
         assert decode(described).shape == (20, 30, 3)
 
 
-def test_pixels_may_come_in_as_many_pieces_as_they_like() -> None:
-    """The bound is the header's."""
+def test_pixels_may_have_many_chunks() -> None:
+    """The limit is for the header."""
     data = encoded("PNG", (300, 200))
     start = data.index(b"IDAT")
     pixels = data[start + 4 :][: int.from_bytes(data[start - 4 : start])]

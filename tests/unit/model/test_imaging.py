@@ -49,8 +49,8 @@ def difference(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> float:
     return float(np.abs(first.astype(int) - second).mean())
 
 
-def test_rgb_comes_through_unchanged() -> None:
-    """A PNG's pixels are returned as they were stored, contiguous."""
+def test_rgb_is_unchanged() -> None:
+    """Contiguous, as stored."""
     image = decode(encoded(Image.fromarray(gradient())))
     assert np.array_equal(image, gradient())
     assert image.dtype == np.uint8
@@ -77,7 +77,7 @@ def test_exif_orientation_is_applied(orientation: int, format_name: str) -> None
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 def test_unreadable_exif_leaves_the_picture_as_stored() -> None:
-    """A viewer shows a picture whose metadata is garbage; so do we."""
+    """As viewers do."""
     data = encoded(Image.fromarray(gradient()), "JPEG", exif=b"Exif\0\0MM\0*\0\0\xff\xff garbage")
     assert decode(data).shape == (HEIGHT, WIDTH, 3)
 
@@ -109,8 +109,8 @@ def test_palette_shows_its_colours() -> None:
     assert np.array_equal(decode(encoded(indexed)), np.asarray(indexed.convert("RGB")))
 
 
-def test_transparent_palette_entry_shows_white() -> None:
-    """What the palette makes transparent shows the white ground of a viewer."""
+def test_transparent_palette_entry_becomes_white() -> None:
+    """Transparent palette entry becomes white."""
     indexed = Image.fromarray(gradient()).quantize(16)
     image = decode(encoded(indexed, transparency=int(np.asarray(indexed)[0, 0])))
     assert image[0, 0].tolist() == [255, 255, 255]
@@ -118,16 +118,16 @@ def test_transparent_palette_entry_shows_white() -> None:
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
-def test_alpha_is_put_on_white(mode: str) -> None:
-    """Transparent is white, opaque keeps its colour, half transparent is half way."""
+def test_alpha_is_composited_on_white(mode: str) -> None:
+    """Half transparent is half way."""
     picture = Image.new(mode, (3, 1), 0)
     for x, alpha in enumerate((0, 128, 255)):
         picture.putpixel((x, 0), (0, 0, 0, alpha) if mode == "RGBA" else (0, alpha))
     assert decode(encoded(picture))[0, :, 0].tolist() == [255, 127, 0]
 
 
-def test_transparent_colour_of_an_rgb_png_shows_white() -> None:
-    """A PNG may name one colour that stands for nothing."""
+def test_transparent_colour_of_an_rgb_png_becomes_white() -> None:
+    """Transparent colour of an rgb png becomes white."""
     image = decode(encoded(Image.new("RGB", (4, 4), (10, 20, 30)), transparency=(10, 20, 30)))
     assert (image == 255).all()
 
@@ -139,8 +139,8 @@ def test_cmyk_is_not_inverted() -> None:
 
 
 @pytest.mark.parametrize("format_name", ["PNG", "WEBP"])
-def test_first_frame_of_an_animation_counts(format_name: str) -> None:
-    """An animated PNG or WebP is judged by what it shows first."""
+def test_animation_gives_its_first_frame(format_name: str) -> None:
+    """Animation gives its first frame."""
     later = [Image.new("RGB", (WIDTH, HEIGHT), colour) for colour in ("red", "blue")]
     first = Image.fromarray(gradient())
     data = encoded(first, format_name, save_all=True, append_images=later, lossless=True)
@@ -186,8 +186,8 @@ IN_STRIPS = {
 
 
 @pytest.mark.parametrize("kind", IN_STRIPS)
-def test_a_large_picture_comes_through_in_strips(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Converted a few rows at a time, it is the same picture, contiguous and read-only."""
+def test_large_picture_is_converted_in_strips(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same pixels, contiguous and read-only."""
     data = IN_STRIPS[kind]
     whole = decode(data)
     monkeypatch.setattr(model.imaging, "LARGE_PIXELS", 0)
@@ -220,8 +220,10 @@ print(status("VmHWM") - before)
     ("mode", "format_name", "orientation"),
     [("RGBA", "PNG", 1), ("I;16", "PNG", 1), ("RGB", "PNG", 6), ("RGB", "JPEG", 6)],
 )
-def test_a_large_picture_is_hardly_held_twice(mode: str, format_name: str, orientation: int, tmp_path: Path) -> None:
-    """What Pillow decodes, four bytes a pixel, and what is returned, three; no whole picture on the way between."""
+def test_large_picture_needs_memory_for_two_copies_at_most(
+    mode: str, format_name: str, orientation: int, tmp_path: Path
+) -> None:
+    """Pillow's four bytes a pixel and our three."""
     large, small = (Image.new(mode, size) for size in ((4000, 2500), (8, 8)))
     exif = Image.Exif()
     exif[ORIENTATION_TAG] = orientation
@@ -233,17 +235,15 @@ def test_a_large_picture_is_hardly_held_twice(mode: str, format_name: str, orien
     assert int(done.stdout) / (large.width * large.height) < 8
 
 
-def test_tiny_picture_is_a_picture() -> None:
-    """One pixel is enough to be decoded."""
+def test_one_pixel_is_a_picture() -> None:
+    """One pixel is a picture."""
     assert decode(encoded(Image.new("RGB", (1, 1), "red"))).tolist() == [[[255, 0, 0]]]
 
 
 @pytest.mark.parametrize("kind", ["ordinary", "progressive", "grey", "CMYK"])
 @pytest.mark.parametrize(("least_side", "reduction"), [(None, 1), (1001, 1), (501, 1), (500, 2), (240, 4), (10, 8)])
-def test_a_large_jpeg_of_any_kind_is_decoded_as_small_as_it_may_be(
-    kind: str, least_side: int | None, reduction: int
-) -> None:
-    """At most eight times smaller, and the longer side as long as asked for; the picture's own size is told."""
+def test_large_jpeg_is_decoded_reduced(kind: str, least_side: int | None, reduction: int) -> None:
+    """At most eight times, with the longer side as long as asked; the size is the original's."""
     image = Image.fromarray(gradient()).resize((1001, 800)).convert({"grey": "L", "CMYK": "CMYK"}.get(kind, "RGB"))
     data = encoded(image, "JPEG", quality=95, progressive=kind == "progressive")
     picture = decode_reduced(data, 50, lambda width, height: least_side if (width, height) == (1001, 800) else None)

@@ -22,8 +22,8 @@ def at_angle(cosine: float) -> NDArray[np.float32]:
     return np.array([cosine, np.sqrt(1 - cosine**2)], dtype=np.float32)
 
 
-def test_subject_in_the_middle_beats_a_bigger_head_at_the_edge() -> None:
-    """A portrait's subject is named, not the bystander nearer to the camera."""
+def test_central_face_is_primary_before_a_larger_one_at_the_edge() -> None:
+    """Central face is primary before a larger one at the edge."""
     bystander, subject = Box(0, 0, 60, 60), Box(80, 80, 130, 130)
     assert primary_order([bystander, subject], 200, 200, center_weight=2.0) == [1, 0]
 
@@ -34,8 +34,8 @@ def test_without_center_weight_the_largest_is_first() -> None:
     assert primary_order(boxes, 200, 200, center_weight=0.0) == [1, 0, 2]
 
 
-def test_no_faces_have_no_order() -> None:
-    """A picture without faces is no special case for the caller."""
+def test_primary_order_of_no_faces_is_empty() -> None:
+    """Primary order of no faces is empty."""
     assert primary_order([], 200, 200, center_weight=2.0) == []
 
 
@@ -50,7 +50,7 @@ def test_nearest_identity_is_found_with_its_best_template() -> None:
 
 
 def test_similarity_is_never_negative_nor_above_one() -> None:
-    """Opposite faces are as unlike as unrelated ones; rounding cannot pass 1."""
+    """In spite of rounding."""
     index = GalleryIndex(np.stack([at_angle(-0.7)]), ["Ann"], ["a"])
     assert index.search(np.array([[1.0, 0.0]], dtype=np.float32)) == [[Match("Ann", 0.0, "a")]]
     own = directions(200)
@@ -58,8 +58,8 @@ def test_similarity_is_never_negative_nor_above_one() -> None:
     assert all(match.similarity <= 1.0 for (match,) in itself.search(own))
 
 
-def test_empty_gallery_matches_nobody() -> None:
-    """Before the first enrolment every face is unknown."""
+def test_empty_gallery_has_no_match() -> None:
+    """Empty gallery has no match."""
     index = GalleryIndex(np.empty((0, 512), dtype=np.float32), [], [])
     assert len(index) == 0
     assert index.search(directions(3, size=512), limit=4) == [[], [], []]
@@ -71,21 +71,21 @@ def test_no_queries_have_no_matches() -> None:
     assert index.search(np.empty((0, 16), dtype=np.float32)) == []
 
 
-def test_equal_lengths_are_required() -> None:
-    """A gallery whose columns do not fit each other is refused."""
+def test_gallery_columns_must_have_equal_lengths() -> None:
+    """Gallery columns must have equal lengths."""
     with pytest.raises(ValueError, match="2 identities"):
         GalleryIndex(directions(3), ["a", "b"], ["1", "2", "3"])
 
 
-def test_asking_for_no_match_is_an_error() -> None:
-    """A limit below one is a mistake of the caller."""
+def test_search_limit_below_one_is_an_error() -> None:
+    """Search limit below one is an error."""
     with pytest.raises(ValueError, match="limit"):
         GalleryIndex(directions(1), ["a"], ["1"]).search(directions(1), limit=0)
 
 
 @given(owners=st.lists(st.integers(0, 7), min_size=1, max_size=40), limit=st.integers(1, 10), seed=st.integers(0, 1000))
 def test_search_agrees_with_the_plain_definition(owners: list[int], limit: int, seed: int) -> None:
-    """Best template per identity, in descending order, for any gallery and limit."""
+    """The best template per identity, in descending order, for any gallery and limit."""
     embeddings, queries = directions(len(owners), seed), directions(2, seed + 1)
     identities = [f"person {owner}" for owner in owners]
     template_ids = [f"t{row}" for row in range(len(owners))]

@@ -79,8 +79,8 @@ TAKEN_THOUGH_CUT_OFF = {"cut off"}
 
 
 @pytest.mark.parametrize("kind", PLAIN)
-def test_plain_pictures_have_pillows_pixels(kind: str) -> None:
-    """To the last bit, as stored: turning it upright is another's task."""
+def test_plain_jpeg_has_the_pixels_of_pillow(kind: str) -> None:
+    """To the last bit, as stored."""
     pixels = decode_plain(PLAIN[kind], *by_pillow(PLAIN[kind]).shape[1::-1])
     assert pixels is not None
     assert np.array_equal(pixels, by_pillow(PLAIN[kind]))
@@ -92,8 +92,8 @@ def test_other_pictures_are_left_to_pillow(kind: str) -> None:
     assert decode_plain(OTHERS[kind], *SIZE) is None
 
 
-def test_size_must_be_that_of_the_header() -> None:
-    """The size that was checked before is the size that is decoded."""
+def test_plain_jpeg_must_have_the_size_of_the_header() -> None:
+    """Plain jpeg must have the size of the header."""
     assert decode_plain(jpeg(), *SIZE) is not None
     assert decode_plain(jpeg(), SIZE[1], SIZE[0]) is None
 
@@ -119,8 +119,10 @@ def pillows(monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes], NDArray[np.uin
 
 
 @pytest.mark.parametrize("turn", range(1, 9))
-def test_turned_pictures_are_those_of_pillow(turn: int, pillows: Callable[[bytes], NDArray[np.uint8] | str]) -> None:
-    """Upright by every value of the tag, contiguous and not to be written to."""
+def test_turned_picture_has_the_pixels_of_pillow(
+    turn: int, pillows: Callable[[bytes], NDArray[np.uint8] | str]
+) -> None:
+    """For every orientation, contiguous and read-only."""
     exif = Image.Exif()
     exif[ORIENTATION_TAG] = turn
     data = jpeg(exif=exif)
@@ -130,8 +132,8 @@ def test_turned_pictures_are_those_of_pillow(turn: int, pillows: Callable[[bytes
     assert not pixels.flags.writeable
 
 
-def test_damaged_pictures_fare_as_with_pillow(pillows: Callable[[bytes], NDArray[np.uint8] | str]) -> None:
-    """Refused with the same words, or shown with the same pixels: flipped bits, bytes lost, doubled and cut off."""
+def test_damaged_picture_is_treated_as_by_pillow(pillows: Callable[[bytes], NDArray[np.uint8] | str]) -> None:
+    """Refused with the same words, or the same pixels."""
     rng = random.Random(8)  # noqa: S311 - repeatable, not secret
     files = [*PLAIN.values()] * 3 + [*OTHERS.values()]
     by_opencv = 0

@@ -147,8 +147,8 @@ def turned(photo: Photo, degrees: float) -> Photo:
     return photo.moved(image, lambda x, y: (float(column(np.array([x]), y)[0]), y))
 
 
-def test_a_good_photo_scores_well_and_without_reasons(photo: Photo) -> None:
-    """What an ordinary camera makes in ordinary light is nothing to complain of."""
+def test_good_photo_scores_well_without_reasons(photo: Photo) -> None:
+    """Good photo scores well without reasons."""
     quality = photo.quality()
     assert quality.score > 0.9
     assert quality.reasons == ()
@@ -166,10 +166,10 @@ def test_a_good_photo_scores_well_and_without_reasons(photo: Photo) -> None:
         (tilted, (-20, -45, -60, -75), "tilted"),
     ],
 )
-def test_a_degraded_copy_scores_the_lower_the_worse_it_is(
+def test_degraded_copy_scores_lower(
     photo: Photo, degrade: Callable[[Photo, float], Photo], amounts: tuple[float, ...], reason: str
 ) -> None:
-    """And the reason that the worst of them names first is what was done to it."""
+    """The first reason names the degradation."""
     found = [photo.quality(), *(degrade(photo, amount).quality() for amount in amounts)]
     scores = [quality.score for quality in found]
     assert all(better > worse for better, worse in pairwise(scores))
@@ -178,7 +178,7 @@ def test_a_degraded_copy_scores_the_lower_the_worse_it_is(
 
 
 def test_dark_skin_in_good_light_is_no_dark_photo(photo: Photo) -> None:
-    """A face that reflects a third of the light, with its highlights, is exposed as well as any other."""
+    """A face that reflects a third of the light, with its highlights, is well exposed."""
     # Gamma keeps the highlights, as skin does; a weak light would take them too.
     darker = replace(photo, image=pixels(255 * (photo.image / 255.0) ** 2.2))
     assert darker.image.mean() < 0.75 * photo.image.mean()
@@ -186,8 +186,8 @@ def test_dark_skin_in_good_light_is_no_dark_photo(photo: Photo) -> None:
     assert darker.quality().score > photo.quality().score - 0.05
 
 
-def test_a_picture_that_was_reduced_counts_by_its_original_pixels(photo: Photo) -> None:
-    """A large photo is decoded at a fraction of its size: its face is not small for that."""
+def test_reduced_picture_is_assessed_by_original_pixels(photo: Photo) -> None:
+    """A face is not small because the picture was decoded reduced."""
     reduced = small(photo, 24)
     assert reduced.quality().reasons[0].startswith("small: 6 pixels")
     original = tuple((8 * x, 8 * y) for x, y in reduced.landmarks)
@@ -196,14 +196,14 @@ def test_a_picture_that_was_reduced_counts_by_its_original_pixels(photo: Photo) 
     assert of_eight.score > reduced.quality().score
 
 
-def test_a_detector_that_is_hardly_sure_lowers_the_score(photo: Photo) -> None:
-    """A score near its threshold says that something is wrong with the face."""
+def test_low_detector_score_lowers_the_quality(photo: Photo) -> None:
+    """Low detector score lowers the quality."""
     assert photo.quality(0.5).score < photo.quality(0.6).score < photo.quality(0.99).score
     assert photo.quality(0.5).reasons == ("hardly a face to the detector",)
 
 
-def test_a_short_embedding_lowers_the_score(photo: Photo) -> None:
-    """An embedder that finds little in a face gives a short vector; without its length nothing is made of it."""
+def test_short_embedding_lowers_the_quality(photo: Photo) -> None:
+    """Without a length it has no influence."""
     scores = [
         assess(photo.image, photo.box, photo.landmarks, 0.99, embedding_norm=norm).score for norm in (0.2, 0.6, 1.0)
     ]
@@ -214,18 +214,18 @@ def test_a_short_embedding_lowers_the_score(photo: Photo) -> None:
 @pytest.mark.parametrize(
     "box", [Box(-50, -50, -10, -10), Box(5000, 5000, 5100, 5100), Box(10, 10, 10, 10), Box(20, 20, 10, 10)]
 )
-def test_a_box_without_pixels_is_of_no_use(photo: Photo, box: Box) -> None:
-    """A detector may place one beyond the edge; that is no error."""
+def test_box_without_pixels_scores_zero(photo: Photo, box: Box) -> None:
+    """A detector may return one outside the picture."""
     assert replace(photo, box=box).quality() == Quality(0.0, ("outside of the picture",))
 
 
 @pytest.mark.parametrize("points", [((5.0, 5.0),) * 5, ((9.0, 5.0), (5.0, 5.0), (7.0, 2.0), (9.0, 1.0), (5.0, 1.0))])
-def test_points_that_make_no_face_are_survived(photo: Photo, points: Landmarks) -> None:
-    """All in one place or upside down: the score is low, and that is all."""
+def test_points_that_form_no_face_score_low(photo: Photo, points: Landmarks) -> None:
+    """All in one place, or upside down."""
     assert replace(photo, landmarks=points).quality().score < 0.5
 
 
-def test_a_flat_picture_is_of_no_use() -> None:
-    """Nothing in it changes from pixel to pixel."""
+def test_flat_picture_scores_zero() -> None:
+    """Flat picture scores zero."""
     box, landmarks = FACES["probes/image_02.jpg"]
     assert assess(np.full((512, 512, 3), 128, np.uint8), box, landmarks, 0.99).score == 0

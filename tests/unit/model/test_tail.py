@@ -32,15 +32,15 @@ def is_about(found: Estimate, value: float, *, extrapolated: bool, tolerance: fl
 
 
 @packs
-def test_a_measured_point_comes_back(pack: str) -> None:
-    """In both directions, and not as an extrapolation."""
+def test_tail_returns_measured_points(pack: str) -> None:
+    """In both directions, not extrapolated."""
     for rate, similarity in TAILS[pack].points:
         assert is_about(TAILS[pack].similarity_at(rate), similarity, extrapolated=False)
         assert is_about(TAILS[pack].fmr_at(similarity), rate, extrapolated=False)
 
 
-def test_between_points_the_rate_is_linear_in_its_logarithm() -> None:
-    """Half of the way in similarity is the geometric mean in rate; every comparison reaches similarity 0."""
+def test_tail_is_log_linear_between_points() -> None:
+    """Every comparison reaches similarity 0."""
     tail = made((0.2, 0.3, 0.4, 0.5))
     assert tail.similarity_at(10**-3.5).value == pytest.approx(0.25)
     assert tail.fmr_at(0.45).value == pytest.approx(10**-5.5)
@@ -50,24 +50,24 @@ def test_between_points_the_rate_is_linear_in_its_logarithm() -> None:
 
 
 @pytest.mark.parametrize("shape", [-0.3, -0.1, 0.0])
-def test_beyond_the_points_the_pareto_tail_goes_on(shape: float) -> None:
-    """A tail that is one is continued exactly, and its inverse with it."""
+def test_tail_continues_as_pareto_beyond_the_points(shape: float) -> None:
+    """With its inverse."""
     tail = made(tuple(pareto(shape, 0.03, rate) for rate in RATES))
     for rate in (3e-7, 1e-8, 1e-10):
         assert is_about(tail.similarity_at(rate), pareto(shape, 0.03, rate), extrapolated=True)
         assert is_about(tail.fmr_at(pareto(shape, 0.03, rate)), rate, extrapolated=True)
 
 
-def test_a_tail_without_an_end_is_taken_as_exponential() -> None:
-    """Similarities end at 1: rising steps are label errors, and a positive shape would pass every bound."""
+def test_tail_without_an_end_is_exponential() -> None:
+    """A positive shape would exceed every bound, and similarities end at 1."""
     heavy = made(tuple(pareto(0.2, 0.02, rate) for rate in RATES))
     assert heavy.shape == 0
     step = heavy.similarity_at(1e-8).value - heavy.similarity_at(1e-7).value
     assert heavy.similarity_at(1e-9).value - heavy.similarity_at(1e-8).value == pytest.approx(step)
 
 
-def test_a_tail_that_ends_has_no_matches_beyond() -> None:
-    """The rate is 0 there; and no similarity is above 1, however rare."""
+def test_tail_with_an_end_has_rate_zero_beyond() -> None:
+    """No similarity is above 1."""
     ending = made(tuple(pareto(-0.4, 0.05, rate) for rate in RATES))
     assert ending.fmr_at(0.999) == Estimate(0.0, extrapolated=True)
     assert TAILS["classic"].similarity_at(1e-300).value <= 1
@@ -75,8 +75,8 @@ def test_a_tail_that_ends_has_no_matches_beyond() -> None:
 
 @packs
 @given(exponent=st.floats(-12, 0), step=st.floats(1e-3, 3))
-def test_rarer_is_more_similar_and_the_inverse_agrees(pack: str, exponent: float, step: float) -> None:
-    """Over the whole range, measured or not."""
+def test_tail_is_monotone_and_invertible(pack: str, exponent: float, step: float) -> None:
+    """Measured or extrapolated."""
     tail = TAILS[pack]
     near, far = tail.similarity_at(10**exponent), tail.similarity_at(10 ** (exponent - step))
     assert far.value > near.value
@@ -84,8 +84,8 @@ def test_rarer_is_more_similar_and_the_inverse_agrees(pack: str, exponent: float
 
 
 @packs
-def test_the_extrapolation_agrees_with_points_that_it_was_not_given(pack: str) -> None:
-    """From 1e-4 to 3e-6, a factor of 33, it misses by at most 0.016: half of what a factor of three makes."""
+def test_extrapolation_agrees_with_withheld_points(pack: str) -> None:
+    """From 1e-4 to 3e-6 it misses by at most 0.016, half of the effect of a factor of three."""
     known = [point for point in TAILS[pack].points if point[0] >= 1e-4]
     cut = replace(TAILS[pack], points=tuple(known))
     for rate, similarity in TAILS[pack].points[len(known) :]:
@@ -105,8 +105,8 @@ def test_the_extrapolation_agrees_with_points_that_it_was_not_given(pack: str) -
         (((1e-3, 0.2), (1e-4, 0.3), (0, 0.4)), "outside"),
     ],
 )
-def test_points_that_are_no_tail_are_refused(points: tuple[tuple[float, float], ...], complaint: str) -> None:
-    """A description of a model may come from a bucket."""
+def test_wrong_points_are_refused(points: tuple[tuple[float, float], ...], complaint: str) -> None:
+    """A model's description may come from a bucket."""
     with pytest.raises(ValueError, match=complaint):
         ImpostorTail(points, 1000, "a test")
     with pytest.raises(ValueError, match="pairs"):
@@ -114,8 +114,8 @@ def test_points_that_are_no_tail_are_refused(points: tuple[tuple[float, float], 
 
 
 @pytest.mark.parametrize("wrong", [0, -1, 1.5, math.nan])
-def test_what_is_no_rate_or_similarity_is_refused(wrong: float) -> None:
-    """Rates lie above 0 and up to 1, similarities from 0 to 1."""
+def test_wrong_rate_or_similarity_is_refused(wrong: float) -> None:
+    """Wrong rate or similarity is refused."""
     with pytest.raises(ValueError, match="rate"):
         TAILS["open"].similarity_at(wrong)
     with pytest.raises(ValueError, match="similarity"):
@@ -123,13 +123,13 @@ def test_what_is_no_rate_or_similarity_is_refused(wrong: float) -> None:
 
 
 @packs
-def test_json_gives_the_same_tail(pack: str) -> None:
-    """Through text, as `model.json` keeps it."""
+def test_tail_survives_json(pack: str) -> None:
+    """Tail survives json."""
     assert ImpostorTail.from_json(json.loads(json.dumps(TAILS[pack].to_json()))) == TAILS[pack]
 
 
-def test_the_threshold_rises_with_the_gallery_and_falls_with_the_share() -> None:
-    """It is the similarity at p / N, from the threshold of verification up to 1."""
+def test_threshold_rises_with_the_gallery_and_falls_with_the_share() -> None:
+    """From the threshold of verification up to 1."""
     tail = TAILS["accurate"]
     few, some, many = (identification_threshold(tail, 0.234, 0.01, people) for people in (0, 100, 10_000))
     assert few == Estimate(0.234, extrapolated=False)
@@ -154,7 +154,7 @@ def test_the_tail_of_all_photos_is_on_the_safe_side_of_the_open_set(pack: str) -
 
 
 @pytest.mark.parametrize("pack", sorted(TAILS_OF_PAIRS))
-def test_the_tail_of_evenly_spread_photos_predicts_the_open_set(pack: str) -> None:
+def test_tail_of_evenly_spread_photos_predicts_the_open_set(pack: str) -> None:
     """Within 0.008 of the threshold at which 1 % of strangers got a name."""
     for people, measured in OPEN_SET[pack].items():
         found = identification_threshold(TAILS_OF_PAIRS[pack], 0.0, 0.01, people)

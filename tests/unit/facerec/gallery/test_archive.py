@@ -61,8 +61,10 @@ def fields(template: Template) -> dict[str, Any]:
         max_size=5,
     )
 )
-def test_templates_come_back_as_they_went(tmp_path: Path, people: dict[int, tuple[str, float, datetime]]) -> None:
-    """Every field survives, whatever people are called and whenever they were enrolled."""
+def test_archive_keeps_every_field_of_a_template(
+    tmp_path: Path, people: dict[int, tuple[str, float, datetime]]
+) -> None:
+    """Whatever the names and the times of enrolment."""
     templates = []
     for number, (name, probability, enrolled_at) in people.items():
         try:
@@ -79,15 +81,15 @@ def test_templates_come_back_as_they_went(tmp_path: Path, people: dict[int, tupl
     assert found == [fields(replace(template, collection="staff")) for template in templates]
 
 
-def test_photos_come_back_with_their_templates(archive: Path) -> None:
+def test_archive_keeps_photos(archive: Path) -> None:
     """A template without a photo in the archive has none."""
     with open_archive(archive) as opened:
         photos = [opened.photo(template.template_id) for template in opened.templates]
     assert photos == [picture(), None]
 
 
-def test_models_of_different_dimensions_travel_together(tmp_path: Path) -> None:
-    """A gallery in the middle of a change of models: each template comes back with its own length."""
+def test_archive_holds_models_of_different_dimensions(tmp_path: Path) -> None:
+    """During a change of models each template keeps its own length."""
     path = tmp_path / "gallery.facerec"
     templates = [
         of_dimension(128, make_template(1, "Ada")),
@@ -101,8 +103,8 @@ def test_models_of_different_dimensions_travel_together(tmp_path: Path) -> None:
         assert len(packed.read("embeddings.bin")) == 4 * (128 + 512 + 128)
 
 
-def test_an_archive_of_version_1_is_still_read(archive: Path) -> None:
-    """It says nothing of dimensions: all were 512."""
+def test_archive_of_version_1_is_read(archive: Path) -> None:
+    """It has no dimensions: all were 512."""
 
     def older(members: dict[str, bytes]) -> None:
         values = json.loads(members["manifest.json"])
@@ -116,13 +118,13 @@ def test_an_archive_of_version_1_is_still_read(archive: Path) -> None:
         ]
 
 
-def test_only_the_owner_may_read_an_archive(archive: Path) -> None:
-    """It holds biometric data."""
+def test_archive_is_readable_only_by_its_owner(archive: Path) -> None:
+    """It contains biometric data."""
     assert archive.stat().st_mode & 0o077 == 0
 
 
-def test_an_export_that_fails_leaves_the_old_file(archive: Path) -> None:
-    """Half a backup must not take a whole one's place, nor litter the folder."""
+def test_failed_export_leaves_the_old_file(archive: Path) -> None:
+    """Without a temporary file beside it."""
 
     def failing() -> Any:
         yield make_template(1).template_id, picture()
@@ -155,7 +157,7 @@ class Destination:
             ]
 
 
-def test_restoring_twice_is_restoring_once(archive: Path) -> None:
+def test_restore_is_idempotent(archive: Path) -> None:
     """The second time nothing is new, and nothing has changed."""
     destination = Destination()
     assert destination.restore(archive) == [True, True]
@@ -164,8 +166,8 @@ def test_restoring_twice_is_restoring_once(archive: Path) -> None:
     assert destination.templates.version("default") == version
 
 
-def test_a_restored_photo_is_where_its_template_says(archive: Path) -> None:
-    """In the destination's own bucket, wherever it was before."""
+def test_restored_photo_is_in_the_destination_bucket(archive: Path) -> None:
+    """At the key in its template."""
     destination = Destination()
     destination.restore(archive)
     ada, grace = destination.people("default")
@@ -175,8 +177,8 @@ def test_a_restored_photo_is_where_its_template_says(archive: Path) -> None:
     assert grace.photo is None
 
 
-def test_restored_photos_are_duplicates_of_enrolled_ones(archive: Path) -> None:
-    """With its photo a template gets the id that enrolling the photo gives, also in another collection."""
+def test_restored_template_has_the_id_of_its_enrolled_photo(archive: Path) -> None:
+    """Also in another collection."""
     destination = Destination()
     destination.restore(archive, "guests")
     ada, grace = destination.people("guests")
@@ -253,16 +255,16 @@ def embeddings(content: bytes) -> Callable[[dict[str, bytes]], None]:
         (embeddings(np.full(1024, 3e38, "<f4").tobytes()), "not of length 1"),
     ],
 )
-def test_a_made_up_archive_is_refused(archive: Path, change: Callable[[dict[str, bytes]], None], says: str) -> None:
-    """One sentence names the file and what is wrong in it."""
+def test_invalid_archive_is_refused(archive: Path, change: Callable[[dict[str, bytes]], None], says: str) -> None:
+    """One sentence names the file and the fault."""
     with pytest.raises(InvalidArchive, match=says) as refused, open_archive(rewritten(archive, change)):
         pass
     assert str(archive) in str(refused.value)
     assert len(str(refused.value)) < 1000
 
 
-def test_a_photo_that_is_no_picture_is_refused(archive: Path) -> None:
-    """Nothing else than pictures gets into the gallery's bucket."""
+def test_restore_refuses_a_photo_that_is_no_picture(archive: Path) -> None:
+    """Only pictures reach the gallery's bucket."""
     name = f"photos/{make_template(1).template_id}"
     rewritten(archive, lambda members: members.update({name: b"<script>alert(1)</script>"}))
     destination = Destination()
@@ -271,8 +273,8 @@ def test_a_photo_that_is_no_picture_is_refused(archive: Path) -> None:
     assert destination.photos.keys(BUCKET) == []
 
 
-def test_members_under_other_names_are_never_touched(archive: Path, tmp_path: Path) -> None:
-    """A path out of the archive leads nowhere."""
+def test_archive_members_with_other_names_are_ignored(archive: Path, tmp_path: Path) -> None:
+    """A path that leads out of the archive has no effect."""
     rewritten(archive, lambda members: members.update({"../escaped.txt": b"x", "/tmp/escaped.txt": b"x"}))  # noqa: S108 - hostile on purpose
     destination = Destination()
     assert destination.restore(archive) == [True, True]
@@ -280,16 +282,16 @@ def test_members_under_other_names_are_never_touched(archive: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize("content", [b"", b"no zip", b"PK\x05\x06" + bytes(18), b"PK\x03\x04" + bytes(100)])
-def test_a_file_that_is_no_archive_is_refused(tmp_path: Path, content: bytes) -> None:
-    """Whatever the file is, the answer is one sentence."""
+def test_other_file_is_no_archive(tmp_path: Path, content: bytes) -> None:
+    """The answer is one sentence."""
     path = tmp_path / "gallery.facerec"
     path.write_bytes(content)
     with pytest.raises(InvalidArchive), open_archive(path):
         pass
 
 
-def test_a_member_that_declares_too_little_does_not_unpack_more(archive: Path) -> None:
-    """A bomb whose directory says 4096 bytes yields no more than these."""
+def test_archive_member_unpacks_to_its_declared_size_at_most(archive: Path) -> None:
+    """A bomb that declares 4096 bytes gives no more."""
     rewritten(archive, embeddings(bytes(50_000_000)))
     content = bytearray(archive.read_bytes())
     for signature, offset in ((b"PK\x01\x02", 24), (b"PK\x03\x04", 22)):
@@ -304,8 +306,8 @@ def test_a_member_that_declares_too_little_does_not_unpack_more(archive: Path) -
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(at=st.floats(0, 1, exclude_max=True), value=st.integers(0, 255))
-def test_a_flipped_byte_is_an_invalid_archive_or_none_that_matters(archive: Path, at: float, value: int) -> None:
-    """Damage of any kind ends in our error, never in another one."""
+def test_damaged_archive_raises_only_invalid_archive(archive: Path, at: float, value: int) -> None:
+    """Or is read without an effect of the damage."""
     content = bytearray(archive.read_bytes())
     content[int(at * len(content))] = value
     damaged = archive.with_suffix(".damaged")
@@ -324,8 +326,8 @@ def pair(vectors: list[Any], names: list[object], dimension: int = 512) -> list[
     )
 
 
-def test_a_saved_pair_becomes_templates() -> None:
-    """Rows and columns of 512, of any length, under the names as they are."""
+def test_pair_becomes_templates() -> None:
+    """Rows and columns of 512, of any length, under their names."""
     one, other = pair([VECTOR.reshape(1, 512), -VECTOR], ["George_W_Bush", "Ada"])
     assert [one.identity, other.identity] == ["George_W_Bush", "Ada"]
     assert np.allclose(one.embedding, VECTOR / np.linalg.norm(VECTOR))
@@ -335,16 +337,16 @@ def test_a_saved_pair_becomes_templates() -> None:
     assert (one.model_id, one.source, one.photo, one.enrolled_at) == (MODEL, "data.pt", None, NOW)
 
 
-def test_a_saved_pair_has_the_dimension_of_the_model_in_use() -> None:
-    """Embeddings of 512 numbers are refused where the model makes 128, with a sentence that says so."""
+def test_pair_of_another_dimension_is_refused() -> None:
+    """Embeddings of 512 numbers do not fit a model with 128."""
     (template,) = pair([VECTOR[:128]], ["Ada"], dimension=128)
     assert template.embedding.shape == (128,)
     with pytest.raises(InvalidArchive, match=r"shape \(512,\), and those of the model in use have \(1, 128\)"):
         pair([VECTOR], ["Ada"], dimension=128)
 
 
-def test_a_saved_pair_imported_twice_is_there_once() -> None:
-    """The same embedding has the same id, also when it was saved at another length."""
+def test_pair_import_is_idempotent() -> None:
+    """The same embedding has the same id, also at another length."""
     assert pair([VECTOR], ["Ada"])[0].template_id == pair([VECTOR.reshape(1, 512) * 2], ["Ada"])[0].template_id
 
 
@@ -360,14 +362,14 @@ def test_a_saved_pair_imported_twice_is_there_once() -> None:
         ([VECTOR * np.float32("inf")], ["Ada"], "no direction"),
     ],
 )
-def test_a_wrong_pair_is_refused(vectors: list[Any], names: list[object], says: str) -> None:
-    """The sentence says which entry is wrong."""
+def test_wrong_pair_is_refused(vectors: list[Any], names: list[object], says: str) -> None:
+    """The sentence names the wrong entry."""
     with pytest.raises(InvalidArchive, match=says):
         pair(vectors, names)
 
 
-def test_without_torch_a_saved_pair_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The runtime has no torch; the sentence names the way to it."""
+def test_pair_without_torch_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pair without torch says what to install."""
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(ConfigurationError, match=r"make install-reference.*\.\[export\]"):
         read_pair(tmp_path / "data.pt")

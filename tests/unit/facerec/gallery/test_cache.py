@@ -80,22 +80,22 @@ def names(index: GalleryIndex, *numbers: int) -> list[str | None]:
     return [found[0].identity if found and found[0].similarity > 0.9 else None for found in index.search(queries)]
 
 
-def test_the_first_use_loads_and_the_next_ones_do_not_ask(cache: GalleryCache, store: WatchedStore) -> None:
-    """A request costs the store nothing once the collection is loaded."""
+def test_cache_loads_a_collection_once(cache: GalleryCache, store: WatchedStore) -> None:
+    """Later requests do not read the store."""
     assert names(cache.index("default"), 1, 2) == ["Ada", None]
     asked = store.asked.copy()
     assert cache.index("default") is cache.index("default")
     assert store.asked == asked
 
 
-def test_an_empty_collection_gives_an_empty_index(cache: GalleryCache) -> None:
-    """Nobody enrolled means nobody found."""
+def test_cache_of_an_empty_collection_is_empty(cache: GalleryCache) -> None:
+    """Cache of an empty collection is empty."""
     assert len(cache.index("nobody")) == 0
     assert names(cache.index("nobody"), 1) == [None]
 
 
-def test_a_refresh_shows_every_change(cache: GalleryCache, store: WatchedStore) -> None:
-    """New people appear, removed ones vanish, also the last one."""
+def test_refresh_shows_additions_and_removals(cache: GalleryCache, store: WatchedStore) -> None:
+    """Also the removal of the last template."""
     cache.index("default")
     store.add(make_template(2, "Grace"))
     cache.refresh()
@@ -108,8 +108,8 @@ def test_a_refresh_shows_every_change(cache: GalleryCache, store: WatchedStore) 
     assert len(cache.index("default")) == 0
 
 
-def test_a_refresh_shows_a_new_threshold(cache: GalleryCache, store: WatchedStore) -> None:
-    """A calibration reaches running workers as an enrolment does, and so does its removal."""
+def test_refresh_shows_a_new_threshold(cache: GalleryCache, store: WatchedStore) -> None:
+    """And its removal."""
     assert cache.threshold("default") is None
     store.set_threshold("default", MODEL, make_threshold(0.55))
     assert cache.threshold("default") is None
@@ -120,7 +120,7 @@ def test_a_refresh_shows_a_new_threshold(cache: GalleryCache, store: WatchedStor
     assert cache.threshold("default") is None
 
 
-def test_a_threshold_of_another_model_or_collection_does_not_apply(cache: GalleryCache, store: WatchedStore) -> None:
+def test_threshold_applies_to_its_model_and_collection(cache: GalleryCache, store: WatchedStore) -> None:
     """Similarities of different models are on different scales."""
     store.set_threshold("default", OTHER_MODEL, make_threshold(0.55))
     store.set_threshold("staff", MODEL, make_threshold(0.66))
@@ -129,15 +129,15 @@ def test_a_threshold_of_another_model_or_collection_does_not_apply(cache: Galler
     assert cache.threshold("nobody") is None
 
 
-def test_asking_for_a_threshold_first_loads_the_collection_once(cache: GalleryCache, store: WatchedStore) -> None:
-    """Whichever of the two is asked for first, a request costs one reading."""
+def test_threshold_and_index_load_the_collection_once(cache: GalleryCache, store: WatchedStore) -> None:
+    """In either order."""
     cache.threshold("default")
     cache.index("default")
     assert store.asked["templates", "default"] == 1
 
 
-def test_a_refresh_without_a_change_reads_no_templates(cache: GalleryCache, store: WatchedStore) -> None:
-    """Polling costs one small read a collection."""
+def test_refresh_without_a_change_reads_no_templates(cache: GalleryCache, store: WatchedStore) -> None:
+    """Polling costs one small read per collection."""
     cache.index("default")
     cache.refresh()
     cache.refresh()
@@ -145,17 +145,15 @@ def test_a_refresh_without_a_change_reads_no_templates(cache: GalleryCache, stor
     assert store.asked["templates", "default"] == 1
 
 
-def test_the_first_enrolment_into_an_unused_collection_is_seen_at_once(
-    cache: GalleryCache, store: WatchedStore
-) -> None:
-    """A collection that nobody has written to is not kept, so it needs no refresh to appear."""
+def test_first_enrolment_is_seen_without_a_refresh(cache: GalleryCache, store: WatchedStore) -> None:
+    """An empty collection is not kept in memory."""
     assert len(cache.index("staff")) == 0
     store.add(make_template(5, "Grace", "staff"))
     assert names(cache.index("staff"), 5) == ["Grace"]
 
 
-def test_a_change_during_the_loading_is_not_missed(cache: GalleryCache, store: WatchedStore) -> None:
-    """What is enrolled between the reading of the version and of the templates is there after the next refresh."""
+def test_change_during_loading_appears_after_the_next_refresh(cache: GalleryCache, store: WatchedStore) -> None:
+    """Also one between the reads of version and templates."""
     store.go_on.clear()
     with ThreadPoolExecutor() as pool:
         loading = pool.submit(cache.index, "default")
@@ -168,7 +166,7 @@ def test_a_change_during_the_loading_is_not_missed(cache: GalleryCache, store: W
 
 
 def test_readers_do_not_wait_for_a_refresh(cache: GalleryCache, store: WatchedStore) -> None:
-    """While a change is being loaded, requests are answered from what was loaded before."""
+    """They get the previous state."""
     cache.index("default")
     store.add(make_template(2, "Grace"))
     store.read.clear()
@@ -182,8 +180,8 @@ def test_readers_do_not_wait_for_a_refresh(cache: GalleryCache, store: WatchedSt
     assert names(cache.index("default"), 1, 2) == ["Ada", "Grace"]
 
 
-def test_many_first_readers_load_once(cache: GalleryCache, store: WatchedStore) -> None:
-    """A hundred uploads at once after the start cost one reading."""
+def test_concurrent_first_readers_load_once(cache: GalleryCache, store: WatchedStore) -> None:
+    """A hundred uploads at once cost one reading."""
     store.go_on.clear()
     with ThreadPoolExecutor(16) as pool:
         readers = [pool.submit(cache.index, "default") for _ in range(16)]
@@ -193,8 +191,8 @@ def test_many_first_readers_load_once(cache: GalleryCache, store: WatchedStore) 
     assert store.asked["templates", "default"] == 1
 
 
-def test_a_failed_first_load_is_tried_again(cache: GalleryCache, store: WatchedStore) -> None:
-    """A request that finds the store away is to be retried, and then finds it back."""
+def test_failed_first_load_is_retried(cache: GalleryCache, store: WatchedStore) -> None:
+    """By the next request."""
     store.outage = Transient("the table is away")
     with pytest.raises(Transient):
         cache.index("default")
@@ -202,8 +200,8 @@ def test_a_failed_first_load_is_tried_again(cache: GalleryCache, store: WatchedS
     assert names(cache.index("default"), 1) == ["Ada"]
 
 
-def test_an_outage_keeps_the_last_gallery_and_is_logged_once(cache: GalleryCache, store: WatchedStore) -> None:
-    """Recognition goes on, the log is not flooded, and the end of the outage is told too."""
+def test_outage_keeps_the_last_gallery_and_is_logged_once(cache: GalleryCache, store: WatchedStore) -> None:
+    """Its end is logged too."""
     cache.index("default")
     store.add(make_template(2, "Grace"))
     with capture_logs() as records:
@@ -216,8 +214,8 @@ def test_an_outage_keeps_the_last_gallery_and_is_logged_once(cache: GalleryCache
     assert names(cache.index("default"), 1, 2) == ["Ada", "Grace"]
 
 
-def test_templates_of_another_model_are_left_out_and_told_once(cache: GalleryCache, store: WatchedStore) -> None:
-    """Their embeddings mean nothing to this model; the warning says how many there are and what to do."""
+def test_templates_of_another_model_are_left_out_with_one_warning(cache: GalleryCache, store: WatchedStore) -> None:
+    """The warning has their number and a command."""
     store.add(make_template(2, "Grace", model_id=OTHER_MODEL))
     with capture_logs() as records:
         for _ in range(3):
@@ -230,7 +228,7 @@ def test_templates_of_another_model_are_left_out_and_told_once(cache: GalleryCac
 
 
 def test_models_of_different_dimensions_share_a_collection(store: WatchedStore, tmp_path: Path) -> None:
-    """In the middle of a change of models each worker sees the templates of its own model, also from a snapshot."""
+    """Each model's templates keep their own dimension."""
     store.add(of_dimension(128, make_template(2, "Grace", model_id=OTHER_MODEL)))
     snapshots = [GallerySnapshots(tmp_path, "table", model, worth_writing=1) for model in (MODEL, OTHER_MODEL)]
     for _ in range(2):
@@ -250,8 +248,8 @@ def test_models_of_different_dimensions_share_a_collection(store: WatchedStore, 
         store.remove("default", [make_template(number).template_id for number in (3, 4)])
 
 
-def test_every_start_tells_of_a_gallery_of_another_model(tmp_path: Path) -> None:
-    """A gallery of another model alone leaves no snapshot behind which the next start would hide it."""
+def test_every_start_warns_of_a_gallery_of_another_model(tmp_path: Path) -> None:
+    """A snapshot must not hide it from the next start."""
     lone = InMemoryTemplateStore()
     for number in range(5):
         lone.add(make_template(number, model_id=OTHER_MODEL))
@@ -262,8 +260,8 @@ def test_every_start_tells_of_a_gallery_of_another_model(tmp_path: Path) -> None
         assert [(record["event"], record["count"]) for record in records] == [("gallery_of_another_model", 5)]
 
 
-def test_a_bounded_number_of_collections_is_kept(store: WatchedStore) -> None:
-    """Clients name collections: the least recently used go, and made-up names neither stay nor push others out."""
+def test_cache_keeps_a_bounded_number_of_collections(store: WatchedStore) -> None:
+    """The least recently used are evicted; invented names neither stay nor evict others."""
     for name in ("a", "b", "c"):
         store.add(make_template(1, "Ada", name))
     cache = GalleryCache(store, MODEL, refresh_seconds=3600, max_collections=2)
@@ -275,8 +273,8 @@ def test_a_bounded_number_of_collections_is_kept(store: WatchedStore) -> None:
     assert names(cache.index("b"), 1) == ["Ada"]
 
 
-def test_the_thread_refreshes_until_it_is_stopped(store: WatchedStore) -> None:
-    """From `start` on, changes appear by themselves; after `stop` the gallery stays readable and nothing is asked."""
+def test_thread_refreshes_until_it_is_stopped(store: WatchedStore) -> None:
+    """After `stop` the gallery stays readable and the store is not read."""
     cache = GalleryCache(store, MODEL, refresh_seconds=0.01)
     cache.index("default")
     cache.start()
@@ -289,8 +287,8 @@ def test_the_thread_refreshes_until_it_is_stopped(store: WatchedStore) -> None:
     assert not [thread for thread in threading.enumerate() if thread.name == "gallery-refresh"]
 
 
-def test_the_thread_outlives_what_it_cannot_read(store: WatchedStore) -> None:
-    """An error that nobody thought of is logged, and the next change is seen all the same."""
+def test_thread_continues_after_an_unexpected_error(store: WatchedStore) -> None:
+    """The error is logged, and the next change is seen."""
     cache = GalleryCache(store, MODEL, refresh_seconds=0.01)
     cache.index("default")
     with capture_logs() as records:
@@ -306,8 +304,8 @@ def test_the_thread_outlives_what_it_cannot_read(store: WatchedStore) -> None:
     assert names(cache.index("default"), 1, 3) == ["Ada", "Alan"]
 
 
-def test_a_change_is_read_alone(cache: GalleryCache, store: WatchedStore) -> None:
-    """One more person costs one person's reading, however large the collection is; readers keep their index."""
+def test_refresh_reads_only_the_change(cache: GalleryCache, store: WatchedStore) -> None:
+    """Whatever the size of the collection; readers keep their index."""
     index = cache.index("default")
     store.add(make_template(2, "Grace"))
     store.remove("default", [make_template(1).template_id])
@@ -317,8 +315,8 @@ def test_a_change_is_read_alone(cache: GalleryCache, store: WatchedStore) -> Non
     assert store.asked["templates", "default"] == 1
 
 
-def test_who_is_too_far_behind_reads_the_whole() -> None:
-    """After more changes than the store can tell, nobody is missing."""
+def test_refresh_reads_the_whole_collection_when_changes_are_gone() -> None:
+    """No template is missed."""
     store = WatchedStore(kept_changes=2)
     cache = GalleryCache(store, MODEL, refresh_seconds=3600)
     store.add(make_template(1, "Ada"))
@@ -331,8 +329,8 @@ def test_who_is_too_far_behind_reads_the_whole() -> None:
     assert store.asked["templates", "default"] == 2
 
 
-def test_a_starting_worker_reads_its_snapshot_and_the_changes(store: WatchedStore, tmp_path: Path) -> None:
-    """The store is asked for what is new, not for the whole; a removed person does not come back."""
+def test_start_reads_the_snapshot_and_the_changes(store: WatchedStore, tmp_path: Path) -> None:
+    """A removed person does not return."""
     snapshots = GallerySnapshots(tmp_path, "table", MODEL, worth_writing=1)
     GalleryCache(store, MODEL, 3600, snapshots=snapshots).index("default")
     store.add(make_template(2, "Grace"))
@@ -343,8 +341,8 @@ def test_a_starting_worker_reads_its_snapshot_and_the_changes(store: WatchedStor
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_a_damaged_snapshot_is_replaced(store: WatchedStore, tmp_path: Path) -> None:
-    """It is told, the store is read instead, and the next start finds a good one."""
+def test_damaged_snapshot_is_replaced(store: WatchedStore, tmp_path: Path) -> None:
+    """With a warning; the next start finds a good one."""
     snapshots = GallerySnapshots(tmp_path, "table", MODEL, worth_writing=1)
     GalleryCache(store, MODEL, 3600, snapshots=snapshots).index("default")
     (file,) = tmp_path.iterdir()
@@ -355,8 +353,8 @@ def test_a_damaged_snapshot_is_replaced(store: WatchedStore, tmp_path: Path) -> 
     assert [record["event"] for record in records] == ["gallery_snapshot_unusable", "gallery_snapshot_loaded"]
 
 
-def test_a_snapshot_of_another_store_or_model_is_none(store: WatchedStore, tmp_path: Path) -> None:
-    """Two tables, or two models, on one machine do not meet."""
+def test_snapshot_of_another_store_or_model_is_ignored(store: WatchedStore, tmp_path: Path) -> None:
+    """Two tables, or two models, may share a machine."""
     GalleryCache(store, MODEL, 3600, snapshots=GallerySnapshots(tmp_path, "table", MODEL, worth_writing=1)).index(
         "default"
     )
@@ -366,8 +364,8 @@ def test_a_snapshot_of_another_store_or_model_is_none(store: WatchedStore, tmp_p
     assert GallerySnapshots(tmp_path, "table", MODEL).load("staff") is None
 
 
-def test_a_snapshot_that_cannot_be_written_stops_nobody(store: WatchedStore, tmp_path: Path) -> None:
-    """Without a place on the disk the gallery is in memory alone, and the log says why."""
+def test_snapshot_that_cannot_be_written_is_logged(store: WatchedStore, tmp_path: Path) -> None:
+    """The gallery then stays in memory."""
     (tmp_path / "occupied").write_text("a file, not a directory")
     snapshots = GallerySnapshots(tmp_path / "occupied", "table", MODEL, worth_writing=1)
     with capture_logs() as records:
@@ -375,8 +373,8 @@ def test_a_snapshot_that_cannot_be_written_stops_nobody(store: WatchedStore, tmp
     assert "gallery_snapshot_not_written" in {record["event"] for record in records}
 
 
-def test_a_collection_that_cannot_be_read_does_not_hold_up_the_others(cache: GalleryCache, store: WatchedStore) -> None:
-    """It stays as it is, which is logged once; in the others people appear, and in it too once it can be read."""
+def test_unreadable_collection_does_not_stop_the_others(cache: GalleryCache, store: WatchedStore) -> None:
+    """It keeps its last state, and is refreshed once it is readable."""
     store.add(make_template(2, "Grace", "staff"))
     for collection in ("default", "staff"):
         cache.index(collection)
@@ -399,8 +397,8 @@ def test_a_collection_that_cannot_be_read_does_not_hold_up_the_others(cache: Gal
     assert cache.sizes().fresh_at > fresh_at
 
 
-def test_a_throttled_collection_does_not_hold_up_the_others(cache: GalleryCache, store: WatchedStore) -> None:
-    """AWS throttles one partition of the table, and answers for the others."""
+def test_throttled_collection_does_not_stop_the_others(cache: GalleryCache, store: WatchedStore) -> None:
+    """AWS throttles one partition of the table and answers for the others."""
     store.add(make_template(2, "Grace", "staff"))
     for collection in ("default", "staff"):
         cache.index(collection)
@@ -416,8 +414,8 @@ def test_a_throttled_collection_does_not_hold_up_the_others(cache: GalleryCache,
     assert names(cache.index("default"), 3) == ["Alan"]
 
 
-def test_a_snapshot_that_rots_is_read_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Embeddings are not read at a start: the damage shows when a block is rewritten, at the next start or before."""
+def test_snapshot_damaged_on_disk_is_loaded_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The damage shows when a block is rewritten, at the next start or before."""
     monkeypatch.setattr(vectors, "fastest", NumpyProducts)
     monkeypatch.setattr(GalleryIndex, "of_pieces", partial(GalleryIndex.of_pieces, block_rows=16))
     store = WatchedStore()
@@ -445,8 +443,8 @@ def test_a_snapshot_that_rots_is_read_anew(tmp_path: Path, monkeypatch: pytest.M
     ]
 
 
-def test_a_gallery_over_a_rotten_file_is_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is there stays, with a word in the log: the next search that meets the damage has the gallery read anew."""
+def test_gallery_over_a_damaged_file_is_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The old file stays, with a warning."""
     monkeypatch.setattr(vectors, "fastest", NumpyProducts)
     path = tmp_path / "s"
     rows = np.stack([make_template(number).embedding for number in range(16)])
@@ -461,8 +459,8 @@ def test_a_gallery_over_a_rotten_file_is_not_saved(tmp_path: Path, monkeypatch: 
     assert list((tmp_path / "galleries").iterdir()) == []
 
 
-def test_a_place_for_snapshots_that_cannot_be_looked_at_stops_nobody(store: WatchedStore, tmp_path: Path) -> None:
-    """The gallery is read from the store, and the log says why."""
+def test_snapshot_directory_that_cannot_be_read_is_logged(store: WatchedStore, tmp_path: Path) -> None:
+    """The gallery is read from the store."""
     snapshots = GallerySnapshots(tmp_path / ("x" * 300), "table", MODEL, worth_writing=1)
     with capture_logs() as records:
         assert names(GalleryCache(store, MODEL, 3600, snapshots=snapshots).index("default"), 1) == ["Ada"]
@@ -486,8 +484,8 @@ class Crowd(InMemoryTemplateStore):
             yield replace(template, template_id=f"{number:032x}", embedding=template.embedding.copy())
 
 
-def test_a_large_collection_is_never_in_memory_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A fresh machine reads its first gallery with little more memory than the next start takes."""
+def test_large_collection_is_read_piece_by_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first start needs little more memory than the next."""
     monkeypatch.setattr(vectors, "fastest", NumpyProducts)
     monkeypatch.setattr(GalleryIndex, "of_pieces", partial(GalleryIndex.of_pieces, block_rows=1024))
     monkeypatch.setattr(gallery_cache, "_READ_AT_ONCE", 256)

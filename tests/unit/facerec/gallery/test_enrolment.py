@@ -82,8 +82,8 @@ def desk() -> Desk:
     return Desk()
 
 
-def test_a_photo_of_one_face_is_enrolled(desk: Desk) -> None:
-    """The template says whose face it is, by which model, and where its photo lies; the photo lies there."""
+def test_photo_of_one_face_is_enrolled(desk: Desk) -> None:
+    """The template has the person, the model and the key of the stored photo."""
     photo = picture("red", "PNG")
     report = desk.enroller.enrol("Ada Lovelace", "C:\\me\\ada 1.png", photo, "staff")
     (template,) = desk.templates.templates("staff")
@@ -109,7 +109,7 @@ def test_a_photo_of_one_face_is_enrolled(desk: Desk) -> None:
         ((face(100, height=20),), EnrolmentStatus.TOO_SMALL, "20 pixels, at least 40"),
     ],
 )
-def test_a_photo_without_one_large_face_is_refused(
+def test_photo_without_one_large_face_is_refused(
     desk: Desk, faces: tuple[EmbeddedFace, ...], status: EnrolmentStatus, says: str
 ) -> None:
     """The report says why and what to do, and nothing is stored."""
@@ -122,8 +122,8 @@ def test_a_photo_without_one_large_face_is_refused(
     assert stored(desk) == ([], [])
 
 
-def test_a_photo_with_one_dominant_face_is_enrolled_and_says_so(desk: Desk) -> None:
-    """Passers-by in the background are no reason to refuse; the report names the face and all that were seen."""
+def test_photo_with_a_dominant_face_is_enrolled(desk: Desk) -> None:
+    """The report has the face and all others."""
     desk.faces = (face(49, axis=1), face(100), face(50, axis=2))
     report = desk.enroller.enrol("Ada", "ada.jpg", picture("red"))
     assert report.status is EnrolmentStatus.ENROLLED
@@ -134,8 +134,8 @@ def test_a_photo_with_one_dominant_face_is_enrolled_and_says_so(desk: Desk) -> N
     assert (template.embedding == AXES[0]).all()
 
 
-def test_a_face_less_than_four_times_as_large_as_the_next_is_not_dominant(desk: Desk) -> None:
-    """Two people side by side: the report says where both are, so that somebody can crop or choose."""
+def test_face_less_than_four_times_the_next_is_not_dominant(desk: Desk) -> None:
+    """The report has the boxes of both."""
     desk.faces = (face(100), face(51, axis=1))
     report = desk.enroller.enrol("Ada", "ada.jpg", picture("red"))
     assert report.status is EnrolmentStatus.SEVERAL_FACES
@@ -144,8 +144,8 @@ def test_a_face_less_than_four_times_as_large_as_the_next_is_not_dominant(desk: 
     assert stored(desk) == ([], [])
 
 
-def test_the_primary_face_is_enrolled_where_that_is_asked_for(desk: Desk) -> None:
-    """Also when another one is larger: it is the one that an answer would be about."""
+def test_primary_face_is_enrolled_on_request(desk: Desk) -> None:
+    """Also when another face is larger."""
     desk.faces = (face(60, axis=1), face(70))
     report = desk.enroller.enrol("Ada", "ada.jpg", picture("red"), which=WhichFace.PRIMARY)
     assert report.status is EnrolmentStatus.ENROLLED
@@ -157,8 +157,8 @@ def test_the_primary_face_is_enrolled_where_that_is_asked_for(desk: Desk) -> Non
     assert small.status is EnrolmentStatus.TOO_SMALL
 
 
-def test_a_face_of_poor_quality_is_refused_with_the_reasons(desk: Desk) -> None:
-    """It would match neither its owner nor be told from others; the person learns what to do better."""
+def test_face_of_poor_quality_is_refused_with_the_reasons(desk: Desk) -> None:
+    """Face of poor quality is refused with the reasons."""
     desk.faces = (face(quality=Quality(0.49, ("blurred", "too dark"))),)
     report = desk.enroller.enrol("Ada", "ada.jpg", picture("red"))
     assert (report.status, report.status.failed) == (EnrolmentStatus.POOR_QUALITY, True)
@@ -167,8 +167,8 @@ def test_a_face_of_poor_quality_is_refused_with_the_reasons(desk: Desk) -> None:
     assert stored(desk) == ([], [])
 
 
-def test_the_quality_of_what_is_enrolled_is_told(desk: Desk) -> None:
-    """In the sentence and as a value that goes into JSON."""
+def test_enrolment_report_has_the_quality(desk: Desk) -> None:
+    """In the sentence and as a value."""
     desk.faces = (face(quality=Quality(0.5, ("tilted",))),)
     report = desk.enroller.enrol("Ada", "ada.jpg", picture("red"))
     assert report.status is EnrolmentStatus.ENROLLED
@@ -176,24 +176,24 @@ def test_the_quality_of_what_is_enrolled_is_told(desk: Desk) -> None:
     assert json.loads(json.dumps(asdict(report)))["quality"] == {"score": 0.5, "reasons": ["tilted"]}
 
 
-def test_a_file_that_is_no_picture_is_refused(desk: Desk) -> None:
-    """The engine's sentence reaches the person who sent the file."""
+def test_file_that_is_no_picture_is_refused(desk: Desk) -> None:
+    """With the engine's sentence."""
     desk.refusal = InvalidImage("the file is empty: send a JPEG")
     report = desk.enroller.enrol("Ada", "ada.txt", b"")
     assert (report.status, report.detail) == (EnrolmentStatus.INVALID_IMAGE, "the file is empty: send a JPEG")
     assert stored(desk) == ([], [])
 
 
-def test_a_file_too_large_to_be_kept_is_refused(desk: Desk) -> None:
-    """It is not even looked at."""
+def test_file_that_is_too_large_is_refused(desk: Desk) -> None:
+    """Without being analysed."""
     desk.refusal = InvalidImage("looked at")
     report = desk.enroller.enrol("Ada", "ada.jpg", bytes(MAX_PHOTO_BYTES + 1))
     assert report.status is EnrolmentStatus.INVALID_IMAGE
     assert "100 MB" in report.detail
 
 
-def test_the_same_photo_is_a_duplicate_whoever_it_is_said_to_be(desk: Desk) -> None:
-    """The report names the owner, the gallery stays as it was, and its photo is there still."""
+def test_same_photo_is_a_duplicate_for_any_person(desk: Desk) -> None:
+    """The report names the owner; gallery and photo stay as they were."""
     desk.enroller.enrol("Ada", "ada.jpg", picture("red"))
     report = desk.enroller.enrol("Grace", "grace.jpg", picture("red"))
     assert report.status is EnrolmentStatus.DUPLICATE
@@ -206,15 +206,15 @@ def test_the_same_photo_is_a_duplicate_whoever_it_is_said_to_be(desk: Desk) -> N
     assert desk.photos.get(template.photo.bucket, template.photo.key) == picture("red")
 
 
-def test_one_photo_may_be_in_two_collections(desk: Desk) -> None:
-    """Collections do not know of each other."""
+def test_photo_may_be_in_two_collections(desk: Desk) -> None:
+    """Photo may be in two collections."""
     reports = [desk.enroller.enrol("Ada", "ada.jpg", picture("red"), name) for name in ("staff", "guests")]
     assert [report.status for report in reports] == [EnrolmentStatus.ENROLLED] * 2
     assert desk.templates.collections() == ["guests", "staff"]
 
 
-def test_a_photo_is_stored_before_its_template(desk: Desk) -> None:
-    """An outage of the table leaves a photo and no template; the next try completes it."""
+def test_photo_is_stored_before_its_template(desk: Desk) -> None:
+    """After an outage of the table the next try completes it."""
     desk.templates.outage = Transient("the table is away")
     with pytest.raises(Transient):
         desk.enroller.enrol("Ada", "ada.jpg", picture("red"))
@@ -224,16 +224,16 @@ def test_a_photo_is_stored_before_its_template(desk: Desk) -> None:
     assert len(desk.photos.keys(BUCKET)) == 1
 
 
-def test_no_template_points_at_a_photo_that_could_not_be_stored(desk: Desk) -> None:
-    """An outage of the bucket leaves nothing."""
+def test_failed_photo_leaves_no_template(desk: Desk) -> None:
+    """Failed photo leaves no template."""
     desk.photos.outage = Transient("the bucket is away")
     with pytest.raises(Transient):
         desk.enroller.enrol("Ada", "ada.jpg", picture("red"))
     assert list(desk.templates.templates("default")) == []
 
 
-def test_removing_takes_the_photos_along(desk: Desk) -> None:
-    """Of the removed templates nothing is left, of the others everything, also under a duplicate's file name."""
+def test_removal_deletes_the_photos(desk: Desk) -> None:
+    """Those of the removed templates, also under a duplicate's file name, and no others."""
     desk.enroller.enrol("Ada", "ada.jpg", picture("red"))
     desk.enroller.enrol("Ada", "the same under another name.jpg", picture("red"))
     kept = desk.enroller.enrol("Ada", "ada.jpg", picture("blue"))
@@ -242,8 +242,8 @@ def test_removing_takes_the_photos_along(desk: Desk) -> None:
     assert stored(desk) == ([kept.template_id], [photo_key("default", str(kept.template_id), "ada.jpg")])
 
 
-def test_a_removal_that_is_cut_short_can_be_repeated(desk: Desk) -> None:
-    """The template is listed until its photo is gone, so that nobody's photo stays behind unseen."""
+def test_interrupted_removal_can_be_repeated(desk: Desk) -> None:
+    """The template is listed until its photo is gone."""
     report = desk.enroller.enrol("Ada", "ada.jpg", picture("red"))
     desk.templates.outage = Transient("the table is away")
     with pytest.raises(Transient):
@@ -253,8 +253,8 @@ def test_a_removal_that_is_cut_short_can_be_repeated(desk: Desk) -> None:
     assert stored(desk) == ([], [])
 
 
-def test_storing_a_template_twice_is_refused(desk: Desk) -> None:
-    """Whoever imports finds out what was there already."""
+def test_template_stored_twice_is_refused(desk: Desk) -> None:
+    """Template stored twice is refused."""
     store_template(desk.templates, desk.photos, replace(make_template(1), photo=None), None)
     with pytest.raises(AlreadyEnrolled):
         store_template(desk.templates, desk.photos, replace(make_template(1), photo=None), None)
@@ -273,8 +273,8 @@ def test_storing_a_template_twice_is_refused(desk: Desk) -> None:
         "a/b",
     ],
 )
-def test_names_in_any_script_are_taken(name: str) -> None:
-    """What people are called is up to them."""
+def test_names_in_any_script_are_valid(name: str) -> None:
+    """Names in any script are valid."""
     assert valid_identity(f"  {name} ") == name
 
 
@@ -293,16 +293,16 @@ def test_names_in_any_script_are_taken(name: str) -> None:
         (" no-face ", "nobody"),
     ],
 )
-def test_names_that_would_garble_an_answer_are_refused(desk: Desk, name: str, says: str) -> None:
-    """The name is answered in one line of text, and two words mean nobody; the refusal says so before any work."""
+def test_names_that_break_an_answer_are_refused(desk: Desk, name: str, says: str) -> None:
+    """Before any other work."""
     desk.refusal = InvalidImage("looked at")
     with pytest.raises(InvalidName, match=says):
         desk.enroller.enrol(name, "ada.jpg", picture("red"))
 
 
 @given(st.text(min_size=1))
-def test_a_valid_name_is_its_own_form(name: str) -> None:
-    """Whatever is taken is stored in one form, so that the same name is the same person."""
+def test_valid_identity_is_idempotent(name: str) -> None:
+    """The same name is the same person."""
     try:
         identity = valid_identity(name)
     except InvalidName:
@@ -312,7 +312,7 @@ def test_a_valid_name_is_its_own_form(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "#collections", "a/b", "ä", "x" * 65, "a\n"])
-def test_collections_have_plain_names(desk: Desk, name: str) -> None:
+def test_collection_names_are_restricted(desk: Desk, name: str) -> None:
     """They are parts of keys, and one partition of the table is ours."""
     with pytest.raises(InvalidName, match="no name for a collection"):
         valid_collection(name)
@@ -321,13 +321,15 @@ def test_collections_have_plain_names(desk: Desk, name: str) -> None:
 
 
 @given(st.tuples(st.text(), st.text(), st.binary()), st.tuples(st.text(), st.text(), st.binary()))
-def test_template_ids_tell_everything_apart(one: tuple[str, str, bytes], other: tuple[str, str, bytes]) -> None:
-    """Another collection, model or photo makes another id, and nothing else does."""
+def test_template_id_depends_on_collection_model_and_photo(
+    one: tuple[str, str, bytes], other: tuple[str, str, bytes]
+) -> None:
+    """And on nothing else."""
     assert (template_id(*one) == template_id(*other)) == (one == other)
 
 
-def test_template_ids_stay_what_they_are() -> None:
-    """Galleries hold them: a change would let every photo be enrolled twice."""
+def test_template_id_is_stable() -> None:
+    """A change would let every photo be enrolled twice."""
     assert template_id("default", MODEL, b"photo") == "99eb5bbeab5d8b7685fd6859ac53fc33"
     assert template_id("default", MODEL, b"photo") != template_id("default", OTHER_MODEL, b"photo")
 

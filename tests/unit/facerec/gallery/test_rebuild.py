@@ -92,8 +92,8 @@ def world() -> World:
     return World()
 
 
-def test_every_photo_gets_a_template_of_the_model_in_use(world: World) -> None:
-    """With the old one's name, photo and date, at the new model's dimension; the old ones stay."""
+def test_rebuild_embeds_every_photo(world: World) -> None:
+    """With the old name, photo and date, at the new dimension; the old templates stay."""
     old = world.enrolled(1, "Ada", "red")
     world.enrolled(2, "Grace", "blue")
     reports = world.run()
@@ -110,16 +110,16 @@ def test_every_photo_gets_a_template_of_the_model_in_use(world: World) -> None:
     assert world.photos.get(new.photo.bucket, new.photo.key) == picture("red")
 
 
-def test_a_low_quality_is_told_and_refuses_nothing(world: World) -> None:
-    """Who is enrolled stays enrolled: the gate is for new photos."""
+def test_rebuild_reports_a_low_quality(world: World) -> None:
+    """An enrolled person stays enrolled: the limit is for new photos."""
     world.enrolled(1, "Ada", "red")
     (report,) = world.run()
     assert (report.status, report.detail) == (RebuildStatus.REBUILT, "quality 0.10 (blurred)")
     assert report.quality == Quality(0.1, ("blurred",))
 
 
-def test_an_interrupted_run_is_continued(world: World) -> None:
-    """What was done before the interruption stays, and is not computed a second time."""
+def test_interrupted_rebuild_is_continued(world: World) -> None:
+    """Finished templates are not computed again."""
     for number, colour in enumerate(("red", "green", "blue")):
         world.enrolled(number, f"person {number}", colour)
     first = world.work()
@@ -139,8 +139,8 @@ def test_an_interrupted_run_is_continued(world: World) -> None:
     assert len([model for _, model in world.models() if model == NEW]) == 3
 
 
-def test_a_second_run_changes_nothing(world: World) -> None:
-    """Everything is there: the collection keeps its version, and the engine has nothing to do."""
+def test_second_rebuild_changes_nothing(world: World) -> None:
+    """The version stays, and the engine is not used."""
     world.enrolled(1, "Ada", "red")
     world.run()
     version = world.templates.version("default")
@@ -151,8 +151,8 @@ def test_a_second_run_changes_nothing(world: World) -> None:
     assert (world.templates.version("default"), world.looked_at) == (version, [])
 
 
-def test_a_photo_that_two_old_models_enrolled_is_embedded_once(world: World) -> None:
-    """A collection may have seen several changes of the model."""
+def test_photo_of_two_old_models_is_embedded_once(world: World) -> None:
+    """Photo of two old models is embedded once."""
     world.enrolled(1, "Ada", "red")
     world.enrolled(2, "Ada", "red", OTHER_MODEL)
     assert sorted(report.status for report in world.run(remove_old=True)) == ["present", "rebuilt"]
@@ -160,8 +160,8 @@ def test_a_photo_that_two_old_models_enrolled_is_embedded_once(world: World) -> 
     assert world.models() == [("Ada", NEW)]
 
 
-def test_old_templates_go_only_where_the_photo_was_embedded(world: World) -> None:
-    """With them goes their copy of the photo; the new template keeps its own."""
+def test_old_templates_are_removed_only_after_a_rebuild(world: World) -> None:
+    """With their copy of the photo; the new template keeps its own."""
     world.enrolled(1, "Ada", "red")
     failed = world.enrolled(2, "Grace", "blue")
     world.faces[picture("blue")] = ()
@@ -174,8 +174,8 @@ def test_old_templates_go_only_where_the_photo_was_embedded(world: World) -> Non
     )
 
 
-def test_old_templates_go_in_a_later_run(world: World) -> None:
-    """Operators look at the report first: what an earlier run embedded may be removed then."""
+def test_old_templates_can_be_removed_in_a_later_run(world: World) -> None:
+    """Old templates can be removed in a later run."""
     world.enrolled(1, "Ada", "red")
     world.run()
     world.run(remove_old=True)
@@ -186,8 +186,8 @@ def test_old_templates_go_in_a_later_run(world: World) -> None:
     ("faces", "status"),
     [((), RebuildStatus.NO_FACE), ((face(), face(60, axis=1)), RebuildStatus.SEVERAL_FACES)],
 )
-def test_a_photo_that_now_fails_is_listed(world: World, faces: tuple[EmbeddedFace, ...], status: RebuildStatus) -> None:
-    """Another detector may see otherwise; the report says what it saw, and where."""
+def test_photo_that_fails_is_listed(world: World, faces: tuple[EmbeddedFace, ...], status: RebuildStatus) -> None:
+    """With what the new detector found, and where."""
     world.enrolled(1, "Ada", "red")
     world.faces[picture("red")] = faces
     (report,) = world.run(remove_old=True)
@@ -196,8 +196,8 @@ def test_a_photo_that_now_fails_is_listed(world: World, faces: tuple[EmbeddedFac
     assert world.models() == [("Ada", MODEL)]
 
 
-def test_the_primary_face_is_taken_where_that_is_asked_for(world: World) -> None:
-    """As `enrol --face primary` took it."""
+def test_rebuild_takes_the_primary_face_on_request(world: World) -> None:
+    """As `enrol --face primary`."""
     world.enrolled(1, "Ada", "red")
     world.faces[picture("red")] = (face(60, axis=1), face(70))
     (report,) = world.run(WhichFace.PRIMARY)
@@ -207,8 +207,8 @@ def test_the_primary_face_is_taken_where_that_is_asked_for(world: World) -> None
     assert (new.embedding == AXES[1]).all()
 
 
-def test_a_damaged_photo_is_listed(world: World) -> None:
-    """The engine's sentence says what is wrong with it."""
+def test_damaged_photo_is_listed(world: World) -> None:
+    """With the engine's sentence."""
     world.enrolled(1, "Ada", "red")
     world.refused.add(picture("red"))
     (report,) = world.run()
@@ -216,7 +216,7 @@ def test_a_damaged_photo_is_listed(world: World) -> None:
 
 
 def test_templates_without_a_photo_are_listed(world: World) -> None:
-    """Imported ones never had one, of others it was deleted: somebody has to enrol these people."""
+    """Imported ones never had one, others lost it: an operator must enrol these people."""
     world.templates.add(replace(make_template(1, "Ada"), photo=None))
     gone = world.enrolled(2, "Grace", "blue")
     assert gone.photo is not None
@@ -229,8 +229,8 @@ def test_templates_without_a_photo_are_listed(world: World) -> None:
     assert world.models() == [("Ada", MODEL), ("Grace", MODEL)]
 
 
-def test_a_photo_of_another_name_is_left_to_a_person(world: World) -> None:
-    """Enrolled under two names by two models: which is right nobody can tell here, so neither goes."""
+def test_photo_enrolled_under_another_name_is_left_to_the_operator(world: World) -> None:
+    """Neither template is removed."""
     world.enrolled(1, "Ada", "red")
     world.enrolled(2, "Grace", "red", NEW)
     (report,) = world.run(remove_old=True)
@@ -239,8 +239,8 @@ def test_a_photo_of_another_name_is_left_to_a_person(world: World) -> None:
     assert world.models() == [("Ada", MODEL), ("Grace", NEW)]
 
 
-def test_a_photo_that_somebody_enrols_meanwhile_is_no_error(world: World) -> None:
-    """Two operators rebuild at once, or one enrols the photo by hand."""
+def test_photo_enrolled_meanwhile_is_no_error(world: World) -> None:
+    """Two operators may rebuild at once."""
     world.enrolled(1, "Ada", "red")
     work = world.work()
     world.run()

@@ -78,20 +78,20 @@ def detector(net: PretendNet) -> GridDetector:
 def test_least_side_follows_the_picture_and_the_smallest_face(
     width: int, height: int, min_face_pixels: int | None, side: int
 ) -> None:
-    """Thumbnails are enlarged, small photos shown once, large ones in as much detail as is asked for."""
+    """Thumbnails are enlarged, small photos shown once, large ones in the detail needed."""
     assert detector(PretendNet()).least_side(width, height, min_face_pixels) == side
     assert side % STRIDES[-1] == 0
 
 
 def test_large_picture_is_shown_as_a_whole_and_in_detail() -> None:
-    """Two canvases of its own proportions, whole cells wide and high."""
+    """On two canvases of its proportions, in whole cells."""
     net = PretendNet()
     detector(net).detect_batch([spotted(1280, 720)], [DETAIL_SIDE])
     assert sorted(net.shapes) == [(1, 3, 160, 256), (1, 3, 384, 640)]
 
 
-def test_pictures_of_one_shape_share_a_look() -> None:
-    """Small ones eight at a time, and each gets its own faces."""
+def test_pictures_of_one_shape_share_a_batch() -> None:
+    """Eight at a time, each with its own faces."""
     net = PretendNet()
     pictures = [spotted(250, 250, (60 + 10 * number, 120)) for number in range(5)]
     found = detector(net).detect_batch(pictures, [WHOLE_SIDE] * 5)
@@ -102,8 +102,8 @@ def test_pictures_of_one_shape_share_a_look() -> None:
 
 
 @pytest.mark.parametrize("size", [(1000, 800), (700, 1100), (250, 250), (64, 50)])
-def test_faces_are_told_in_pixels_of_the_picture(size: tuple[int, int]) -> None:
-    """Whatever it was shown as."""
+def test_faces_are_in_pixels_of_the_picture(size: tuple[int, int]) -> None:
+    """Whatever the size of the view."""
     width, height = size
     x, y = width // 2, height // 3
     side = detector(PretendNet()).least_side(width, height, None)
@@ -117,8 +117,8 @@ def test_faces_are_told_in_pixels_of_the_picture(size: tuple[int, int]) -> None:
         assert face.probability == pytest.approx(0.9)
 
 
-def test_a_face_seen_in_both_views_is_told_once() -> None:
-    """The whole and the detail overlap; the faces come with the largest first."""
+def test_face_found_in_both_views_is_reported_once() -> None:
+    """The largest face comes first."""
     (faces,) = detector(PretendNet()).detect_batch([spotted(640, 640, (320, 320))], [DETAIL_SIDE])
     widths = [face.box.x_max - face.box.x_min for face in faces]
     assert widths == sorted(widths, reverse=True)
@@ -127,7 +127,7 @@ def test_a_face_seen_in_both_views_is_told_once() -> None:
 
 
 def test_picture_without_a_face_has_none() -> None:
-    """And one of a single pixel, too."""
+    """Also a picture of one pixel."""
     found = detector(PretendNet()).detect_batch(
         [spotted(250, 250), np.zeros((1, 1, 3), dtype=np.uint8), np.zeros((3, 900, 3), dtype=np.uint8)],
         [WHOLE_SIDE, SMALL_SIDE, DETAIL_SIDE],
@@ -146,8 +146,8 @@ class TurningNet(PretendNet):
         return tuple(outputs[name] for name in OUTPUTS["yunet"])
 
 
-def test_points_of_a_turned_face_come_from_a_second_look() -> None:
-    """Turned back into the picture, they are turned as the head is; box and probability stay the first look's."""
+def test_points_of_a_turned_face_come_from_a_second_detection() -> None:
+    """Box and probability stay those of the first."""
     net = TurningNet()
     turning = GridDetector(net, OUTPUTS["yunet"], YuNet(), threshold=0.6, overlap=0.3, upright_degrees=10.0)
     image = spotted(250, 250, (124, 124))
@@ -168,8 +168,8 @@ class BlindNet(TurningNet):
         return super().__call__(images * (images.shape[2] != SMALL_SIDE))
 
 
-def test_first_points_stay_where_the_second_look_sees_nothing() -> None:
-    """A face is never lost by looking again."""
+def test_first_points_stay_if_the_second_detection_finds_nothing() -> None:
+    """No face is lost by it."""
     net = BlindNet()
     turning = GridDetector(net, OUTPUTS["yunet"], YuNet(), threshold=0.6, overlap=0.3, upright_degrees=10.0)
     image = spotted(250, 250, (124, 124))
@@ -191,7 +191,7 @@ def answers(reading: Reading, kinds: Sequence[str], cell: int, values: Mapping[s
 
 
 def test_yunet_is_read_as_centre_and_exponents() -> None:
-    """Score the root of class and objectness; centre, size and points in cells of the stride."""
+    """The score is the root of class and objectness; centre, size and points are in cells of the stride."""
     values = {
         "cls": [0.81],
         "obj": [0.64],
@@ -206,8 +206,8 @@ def test_yunet_is_read_as_centre_and_exponents() -> None:
     assert face.landmarks == ((32, 16), (48, 16), (40, 24), (32, 32), (48, 32))
 
 
-def test_scrfd_is_read_as_distances_of_two_answers_a_cell() -> None:
-    """The second answer of the seventh cell: distances from its corner, in strides."""
+def test_scrfd_is_read_as_distances_of_two_faces_per_cell() -> None:
+    """In strides from the cell's corner."""
     values = {"score": [0.8], "bbox": [1, 0.5, 2, 1], "kps": [-1, 0, 1, 0, 0, 0.5, -1, 1, 1, 1]}
     ((face,),) = answers(Scrfd(), ("score", "bbox", "kps"), 13, values).detect_batch(
         [np.zeros((64, 64, 3), dtype=np.uint8)], [64]
@@ -228,8 +228,8 @@ def test_input_is_what_each_network_was_trained_on(reading: Reading, expected: t
     assert pixels[1, :, 5, 7] == pytest.approx(expected)
 
 
-def test_a_doubtful_face_must_stand_a_closer_look() -> None:
-    """What the closer look does not see is none; a turned face that was never doubtful stays."""
+def test_doubtful_face_needs_a_second_detection() -> None:
+    """Otherwise it is dropped; a turned face that was not doubtful stays."""
     image = spotted(250, 250, (124, 124))
     options = {"threshold": 0.6, "overlap": 0.3, "upright_degrees": 10.0}
     for doubtful, seen, blind in ((0.95, 1, 0), (0.85, 1, 1)):

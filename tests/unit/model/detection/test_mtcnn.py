@@ -73,7 +73,7 @@ def test_picture_too_small_for_a_face_has_none(real: Mtcnn, shape: tuple[int, in
 
 
 def test_blank_picture_has_no_face(real: Mtcnn) -> None:
-    """Where no network finds anything, no later one is asked."""
+    """If a network finds nothing, the next one is not run."""
     assert detect_one(real, np.zeros((200, 301, 3), dtype=np.uint8)) == []
 
 
@@ -95,8 +95,8 @@ def same(faces: list[DetectedFace], others: list[DetectedFace]) -> bool:
     )
 
 
-def test_tiles_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """P-Net sees a large picture in tiles, whose seams cost no face and move none."""
+def test_tiles_do_not_change_the_faces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No face is lost or moved at a seam."""
     image, detector = busiest(), plain(load_onnxruntime)
     monkeypatch.setattr(model.detection.proposals, "TILE", (10**4, 10**4))
     whole = detect_one(detector, image)
@@ -106,14 +106,14 @@ def test_tiles_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (63, 65), (90, 121), (250, 250), (251, 187), (40, 700), (333, 421)])
-def test_packed_scales_give_what_each_gives_alone(real: Mtcnn, shape: tuple[int, int]) -> None:
-    """Whatever sides the scales have, even or odd, the last half-filled cells included."""
+def test_packed_scales_give_the_same_faces(real: Mtcnn, shape: tuple[int, int]) -> None:
+    """With even and odd sides, including the last half-filled cells."""
     image = resized(busiest(), *shape)
     assert same(detect_one(real, image), detect_one(plain(load_onnxruntime), image))
 
 
-def test_a_batch_gives_what_its_pictures_give_alone(real: Mtcnn) -> None:
-    """Pictures of several sizes, one without a face and one too small for any."""
+def test_batch_gives_the_faces_of_each_picture(real: Mtcnn) -> None:
+    """Pictures of several sizes, without a face, and too small for one."""
     image = busiest()
     images = [image, np.zeros((80, 80, 3), np.uint8), image[:, ::-1], image[:10, :10], resized(image, 64, 64)]
     batch = real.detect_batch(images, [None] * len(images))
@@ -125,7 +125,7 @@ def test_a_batch_gives_what_its_pictures_give_alone(real: Mtcnn) -> None:
 
 @pytest.mark.parametrize("sizes", [((39, 39), (28, 28), (20, 20), (14, 14)), ((1201, 640), (852, 454)), ((11, 300),)])
 def test_sheets_show_every_cell_once(sizes: tuple[tuple[int, int], ...]) -> None:
-    """No cell is lost or doubled; tiles begin at even pixels, share none, and stay inside."""
+    """Tiles begin at even pixels, do not overlap, and stay inside."""
     shapes = ((40, 88), (64, 112), TILE)
     seen = [np.zeros((cells(height), cells(width)), dtype=int) for height, width in sizes]
     for sheet in pack(sizes, shapes):
@@ -144,8 +144,8 @@ def test_sheets_show_every_cell_once(sizes: tuple[tuple[int, int], ...]) -> None
     assert {tile.scale for tile in cut(sizes, TILE)} == set(range(len(sizes)))
 
 
-def test_a_large_picture_needs_no_more_memory_than_its_sums() -> None:
-    """What P-Net is given at a time does not grow with the picture."""
+def test_large_picture_has_bounded_inputs() -> None:
+    """P-Net's inputs do not grow with the picture."""
     seen: list[int] = []
 
     def pnet(image: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
@@ -164,7 +164,7 @@ def unasked(_image: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
 
 
 def test_proposal_outside_the_picture_is_dropped() -> None:
-    """A proposal that its regression moves off the picture ends there."""
+    """Also if its regression moves it there."""
 
     def pnet(image: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
         rows, columns = ((side - 9) // 2 for side in image.shape[2:])
@@ -189,7 +189,7 @@ def pooled(image: NDArray[Any], height: int, width: int) -> NDArray[np.float64]:
 
 @pytest.mark.parametrize(("shape", "target"), [((40, 50), (25, 31)), ((101, 77), (12, 40)), ((13, 17), (24, 24))])
 def test_scaling_is_area_pooling(shape: tuple[int, int], target: tuple[int, int]) -> None:
-    """The integral image gives the mean over every window, also where windows overlap or repeat."""
+    """The mean over every window, also if windows overlap or repeat."""
     image = np.random.default_rng(3).integers(0, 256, (*shape, 3), dtype=np.uint8)
     integral = IntegralImage(image)
     whole, part = np.empty((3, *target), np.float32), np.empty((3, 4, 9), np.float32)
@@ -200,7 +200,7 @@ def test_scaling_is_area_pooling(shape: tuple[int, int], target: tuple[int, int]
 
 
 def test_crops_are_area_pooled() -> None:
-    """Crops of any size, larger or smaller than the network's input, are pooled alike."""
+    """Larger or smaller than the network's input."""
     image = np.random.default_rng(4).integers(0, 256, (90, 120, 3), dtype=np.uint8)
     boxes = np.array([(0, 0, 120, 90), (3, 5, 4, 6), (100, 2, 120, 60), (10, 20, 47, 31)], dtype=np.intp)
     crops = IntegralImage(image).crops(boxes, 24)
@@ -208,8 +208,8 @@ def test_crops_are_area_pooled() -> None:
         assert crop == pytest.approx(pooled(image[top:bottom, left:right], 24, 24), abs=1e-5)
 
 
-def test_a_picture_too_large_for_its_sums_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Summed in parts, to the last bit, whether windows are larger or smaller than a part."""
+def test_picture_summed_in_parts_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the last bit, for windows larger and smaller than a part."""
     image = np.random.default_rng(8).integers(0, 256, (140, 90, 3), dtype=np.uint8)
     boxes = np.array([(0, 0, 90, 140), (3, 5, 4, 6), (10, 20, 47, 31)], dtype=np.intp)
 
@@ -227,8 +227,8 @@ def test_a_picture_too_large_for_its_sums_gives_the_same(monkeypatch: pytest.Mon
         assert all(np.array_equal(one, other) for one, other in zip(whole, read(), strict=True))
 
 
-def test_sums_may_run_over() -> None:
-    """A white picture of 18 megapixels overflows 32 bits in its sums, yet not in their differences."""
+def test_sums_may_overflow() -> None:
+    """A white picture of 18 megapixels overflows 32 bits in its sums, but not in their differences."""
     image = np.full((3000, 6000, 3), 255, dtype=np.uint8)
     scaled = np.empty((3, 12, 24), np.float32)
     IntegralImage(image).scaled(12, 24, np.s_[:, :], out=scaled)
@@ -242,8 +242,8 @@ def overlap(box: NDArray[np.float32], other: NDArray[np.float32]) -> float:
     return float(shared / (np.prod(box[2:] - box[:2]) + np.prod(other[2:] - other[:2]) - shared))
 
 
-def test_union_suppression_keeps_the_best_of_each_heap() -> None:
-    """No two kept boxes overlap too much, and each dropped one overlaps a better kept one."""
+def test_union_suppression_keeps_the_best_boxes() -> None:
+    """No two kept boxes overlap too much; each dropped one overlaps a better kept one."""
     rng = np.random.default_rng(5)
     corner, sides = rng.integers(0, 60, (200, 2)), rng.integers(10, 40, (200, 2))
     boxes = np.concatenate([corner, corner + sides], axis=1).astype(np.float32)
@@ -255,8 +255,8 @@ def test_union_suppression_keeps_the_best_of_each_heap() -> None:
         assert any(overlap(boxes[index], boxes[a]) > 0.5 and scores[a] >= scores[index] for a in kept)
 
 
-def test_blocks_of_suppression_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Boxes compared a few at a time fall as they do one by one."""
+def test_suppression_in_blocks_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Suppression in blocks gives the same."""
     rng = np.random.default_rng(6)
     corner, sides = rng.integers(0, 90, (300, 2)), rng.integers(0, 40, (300, 2))
     boxes = np.concatenate([corner, corner + sides], axis=1).astype(np.float32)
@@ -269,16 +269,16 @@ def test_blocks_of_suppression_change_nothing(monkeypatch: pytest.MonkeyPatch) -
     assert results[0] == results[1] == results[2]
 
 
-def test_face_inside_a_face_falls() -> None:
-    """The last step compares with the smaller area, which a union would let pass."""
+def test_face_inside_a_face_is_dropped() -> None:
+    """The last step compares with the smaller area; the union would keep it."""
     boxes = np.array([(0, 0, 100, 100), (20, 20, 50, 50), (200, 0, 300, 100)], dtype=np.float32)
     scores = np.array([0.9, 0.8, 0.95], dtype=np.float32)
     assert suppress_by_smaller(boxes, scores, 0.7).tolist() == [2, 0]
     assert suppress_by_union(boxes, scores, 0.7).tolist() == [2, 0, 1]
 
 
-def test_no_boxes_stay_no_boxes() -> None:
-    """Both forms accept nothing."""
+def test_suppression_of_no_boxes_is_empty() -> None:
+    """Suppression of no boxes is empty."""
     none, no_scores = np.empty((0, 4), dtype=np.float32), np.empty(0, dtype=np.float32)
     assert suppress_by_union(none, no_scores, 0.5).size == 0
     assert suppress_by_smaller(none, no_scores, 0.5).size == 0

@@ -20,8 +20,8 @@ def bare(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delitem(sys.modules, f"model.engines.{name}", raising=False)
 
 
-def test_unknown_engine_is_named_with_the_choice() -> None:
-    """A misspelt engine lists the right ones."""
+def test_unknown_engine_is_refused_with_the_choice() -> None:
+    """Unknown engine is refused with the choice."""
     with pytest.raises(EngineUnavailable, match="choose auto, openvino, onnxruntime, torch"):
         open_engine(UNREAD, "tensorflow")
 

@@ -45,8 +45,8 @@ def resident(directory: Path) -> int:
     return sum(found)
 
 
-def test_a_network_is_compiled_once_and_given_back(tmp_path: Path) -> None:
-    """The first core and the next one compute the same; neither keeps the file's weights in memory."""
+def test_network_is_compiled_once_and_released(tmp_path: Path) -> None:
+    """Both cores compute the same; neither keeps the file's weights in memory."""
     core, first = answer(tmp_path / "new")
     (blob,) = (tmp_path / "new").glob("*.blob")
     written = blob.stat().st_mtime_ns
@@ -59,7 +59,7 @@ def test_a_network_is_compiled_once_and_given_back(tmp_path: Path) -> None:
 
 
 def test_processes_that_start_together_share_an_empty_cache(tmp_path: Path) -> None:
-    """None finds a file that another has not finished."""
+    """No process reads an unfinished file."""
     command = f"from pathlib import Path; from {__name__} import answer; answer(Path({str(tmp_path)!r}))"
     processes = [
         subprocess.Popen([sys.executable, "-c", command], env={"PYTHONPATH": ":".join(sys.path)}) for _ in range(3)
@@ -67,8 +67,8 @@ def test_processes_that_start_together_share_an_empty_cache(tmp_path: Path) -> N
     assert [process.wait(timeout=120) for process in processes] == [0, 0, 0]
 
 
-def test_a_process_that_has_been_stopped_stops_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever waits too long compiles for itself, and leaves the cache alone."""
+def test_stopped_process_does_not_block_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They compile without the cache after a while."""
     monkeypatch.setattr("model.engines.openvino._LOCK_SECONDS", 0.1)
     stopped = os.open(tmp_path, os.O_RDONLY)
     fcntl.flock(stopped, fcntl.LOCK_EX)
@@ -79,8 +79,8 @@ def test_a_process_that_has_been_stopped_stops_no_other(tmp_path: Path, monkeypa
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_a_cache_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
-    """Its name is in the message."""
+def test_cache_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+    """The message has its name."""
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="file"):
         CachingCore(tmp_path / "file")

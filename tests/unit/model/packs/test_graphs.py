@@ -48,8 +48,8 @@ WEIGHTS = SEEDED.integers(-127, 127, (4, 3), dtype=np.int8)
 SCALES = SEEDED.uniform(0.01, 0.1, (4, 2)).astype(np.float32)  # blocks of two along three channels
 
 
-def test_unfolded_weights_are_those_of_the_blocks() -> None:
-    """(value - zero point) times the scale of its block; the last block is cut off."""
+def test_unfolded_weights_use_the_scale_of_their_block() -> None:
+    """(value - zero point) times the scale; the last block is cut off."""
     graph = unfolded(published(WEIGHTS, SCALES, 2), input_shape=("N", 3, "H", "W"))
     expected = (WEIGHTS.astype(np.float32) - 3) * SCALES[:, [0, 0, 1]]
     assert float_weights(graph)["weight"] == pytest.approx(expected.reshape(4, 3, 1, 1))
@@ -68,7 +68,7 @@ def test_unfolded_graph_takes_any_batch_and_size() -> None:
 
 
 def test_agreement_is_measured_against_the_published_graph() -> None:
-    """The right graph agrees; one whose weights are swapped ends the build."""
+    """The right graph agrees; one with swapped weights is refused."""
     model = published(WEIGHTS, SCALES, 2)
     right = unfolded(model, input_shape=("N", 3, "H", "W"))
     cosine, engine = least_agreement(model, right)
