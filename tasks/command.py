@@ -15,13 +15,13 @@ from facerec.settings.tiers import WorkerSettings
     "--engines", type=click.IntRange(min=0), help="Engine processes, 0 for one per core  [FACEREC_WORKER__ENGINES]."
 )
 def command(concurrency: int | None, engines: int | None) -> None:
-    """Recognise what the web tier puts into the request queue, until it is stopped.
+    """Recognise the photos of the request queue until the worker is stopped.
 
-    SIGTERM and Ctrl-C finish the tasks in hand and give back the others; nothing is lost. It is the very worker of
-    `celery -A facerec worker`.
+    After SIGTERM or Ctrl-C it finishes the tasks in progress and gives back the others; nothing is lost. This is the
+    same worker as that of `celery -A facerec worker`.
 
     Each engine process is single-threaded. By default there is one for each core that this process may use: those of
-    its affinity (`taskset`), or fewer where a container's CPU quota is less.
+    its affinity (`taskset`), limited by a container's CPU quota.
 
     \b
     Examples:
@@ -38,7 +38,7 @@ def command(concurrency: int | None, engines: int | None) -> None:
         **settings.worker.model_dump() | {name: value for name, value in chosen.items() if value is not None}
     )
     app.settings = Settings(**{name: getattr(settings, name) for name in Settings.model_fields} | {"worker": worker})
-    # Flower knows workers by this name; several instances of an emulated EC2 share one host.
+    # Flower shows workers by this name; several instances of an emulated EC2 share one host.
     instance_id = settings.worker.instance_id
     process = app.Worker(quiet=True, hostname=f"{instance_id}@{socket.gethostname()}" if instance_id else None)
     process.start()
