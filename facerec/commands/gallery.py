@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
-from itertools import groupby
+from itertools import chain, groupby
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -48,14 +48,10 @@ class OpenGallery:
         """The model in use; raises `ConfigurationError` if there is none."""
         return load_artefact(self.settings)
 
-    def sorted_templates(self) -> list[Template]:
-        """Return every template, sorted by identity and id."""
-        return sorted(self.templates.templates(self.collection), key=attrgetter("identity", "template_id"))
-
     def everyone(self) -> dict[str, list[Template]]:
-        """Return the templates by identity."""
-        found = groupby(self.sorted_templates(), attrgetter("identity"))
-        return {identity: list(templates) for identity, templates in found}
+        """Return the templates by identity, sorted by identity and id."""
+        templates = sorted(self.templates.templates(self.collection), key=attrgetter("identity", "template_id"))
+        return {identity: list(found) for identity, found in groupby(templates, attrgetter("identity"))}
 
     def templates_of(self, name: str) -> list[Template]:
         """Return the templates of one person; raises `FacerecError` if there are none."""
@@ -110,7 +106,7 @@ def list_(collection: str, *, as_json: bool) -> None:
         print_columns([("identity", "templates", "model"), *rows])
     else:
         click.echo(f"Nobody is enrolled in collection {collection}: `facerec enrol NAME PHOTO`.", err=True)
-    _warn_of_other_models(gallery, [template for templates in everyone.values() for template in templates])
+    _warn_of_other_models(gallery, [*chain.from_iterable(everyone.values())])
 
 
 def _warn_of_other_models(gallery: OpenGallery, templates: Sequence[Template]) -> None:
@@ -197,7 +193,7 @@ def export(file: Path, collection: str, *, photos: bool, force: bool) -> None:
     gallery = open_gallery(collection)
     if file.exists() and not force:
         raise click.UsageError(f"{file} exists already; --force overwrites it.")
-    templates = gallery.sorted_templates()
+    templates = [*chain.from_iterable(gallery.everyone().values())]
     if not templates:
         raise FacerecError(f"collection {collection} holds nothing to export")
     missing: list[str] = []
@@ -235,9 +231,7 @@ def import_(file: Path, collection: str | None, *, any_model: bool) -> None:
 
     with open_archive(file) as archive:
         gallery = open_gallery(collection or archive.collection)
-        if not any_model:
-            _refuse_other_models(gallery, archive.templates, file)
-        _refuse_other_dimensions(gallery, archive.templates, file)
+        _check_archive(gallery, archive.templates, file, any_model=any_model)
         _restore(gallery, archive.templates, archive.photo)
 
 
@@ -275,23 +269,21 @@ def import_pt(file: Path, model_name: str, collection: str) -> None:
     _restore(gallery, templates, lambda _: None)
 
 
-def _refuse_other_models(gallery: OpenGallery, templates: Sequence[Template], file: Path) -> None:
-    in_use = gallery.model.model_id
-    others = [template.model_id for template in templates if template.model_id != in_use]
-    if others:
-        raise FacerecError(
-            f"{len(others)} of {counted(len(templates), 'template')} in {file} belong to "
-            f"{', '.join(sorted(set(others)))}, and the model in use is {in_use}: enrol the photos again, or store "
-            "these for later with --any-model"
-        )
-
-
-def _refuse_other_dimensions(gallery: OpenGallery, templates: Sequence[Template], file: Path) -> None:
-    """Refuse a template of a wrong length: with the model's id it would keep workers from loading the collection."""
+def _check_archive(gallery: OpenGallery, templates: Sequence[Template], file: Path, *, any_model: bool) -> None:
+    """Refuse templates of other models, and those of a wrong length: workers could not load the collection."""
     try:
         model = gallery.model
     except ConfigurationError:
-        return  # possible with --any-model only
+        if any_model:
+            return
+        raise
+    others = {template.model_id for template in templates} - {model.model_id}
+    if others and not any_model:
+        count = sum(template.model_id in others for template in templates)
+        raise FacerecError(
+            f"{count} of {counted(len(templates), 'template')} in {file} belong to {', '.join(sorted(others))}, and "
+            f"the model in use is {model.model_id}: enrol the photos again, or store these with --any-model"
+        )
     own = [template.embedding.size for template in templates if template.model_id == model.model_id]
     wrong = [size for size in own if size != model.dimension]
     if wrong:

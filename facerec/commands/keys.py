@@ -9,15 +9,12 @@ import click
 
 from facerec import bootstrap
 from facerec.api_keys import ApiKey, Scope, Token, issue, revoked, rotated
-from facerec.commands.terminal import Duration, console, json_option
+from facerec.commands.terminal import Duration, json_option, print_columns
 from facerec.errors import FacerecError
 from facerec.settings import Settings
 
 if TYPE_CHECKING:
     from facerec.ports import ApiKeys
-
-
-_STYLES = {"good": "green", "rotating": "cyan", "expired": "dim", "revoked": "red"}
 
 
 @click.group("keys")
@@ -66,7 +63,8 @@ def list_(*, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([_described(key, now) for key in keys], indent=2, ensure_ascii=False))
     elif keys:
-        _print_table(keys, now)
+        rows = [(key.key_id, key.name, ", ".join(key.scopes), _state(key, now), *_times(key)) for key in keys]
+        print_columns([("id", "name", "scopes", "state", "created (UTC)", "expires (UTC)"), *rows])
     elif not unreadable:
         click.echo("There are no keys: `facerec keys create NAME --scope recognise`.", err=True)
 
@@ -136,18 +134,8 @@ def _described(key: ApiKey, now: datetime) -> dict[str, object]:
     }
 
 
-def _print_table(keys: list[ApiKey], now: datetime) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for title in ("id", "name", "scopes", "state", "created (UTC)", "expires (UTC)"):
-        table.add_column(title, overflow="fold")
-    for key in keys:
-        state, expires = _state(key, now), "never" if key.expires_at is None else _when(key.expires_at)
-        styled = Text(state, _STYLES[state])
-        table.add_row(key.key_id, Text(key.name), ", ".join(key.scopes), styled, _when(key.created_at), expires)
-    console().print(table)
+def _times(key: ApiKey) -> tuple[str, str]:
+    return _when(key.created_at), "never" if key.expires_at is None else _when(key.expires_at)
 
 
 def _when(at: datetime) -> str:

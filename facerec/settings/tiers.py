@@ -153,7 +153,7 @@ class AutoscaleSettings(Group):
 
 
 class EventsSettings(Group):
-    """What the tiers tell Flower."""
+    """Events of the tiers for Flower."""
 
     enabled: bool = Field(True, description="Whether web and workers send events for Flower to their queue")
     window_seconds: float = Field(

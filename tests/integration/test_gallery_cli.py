@@ -343,7 +343,7 @@ def test_gallery_survives_export_and_import(line: CommandLine, model_id: str, tm
     line.run("gallery", "remove", "Ada", "--yes")
     assert line.photos() == []
     line.run("gallery", "import", file, says="1 template imported into collection default\n")
-    line.run("gallery", "import", file, says="0 templates imported into collection default; 1 template there already")
+    line.run("gallery", "import", file, says="0 templates imported into collection default; 1 template already present")
     assert len(line.photos()) == 1
     line.run("gallery", "export", "--force", file)
     line.run("gallery", "import", file, "--collection", "copy", says="1 template imported into collection copy")
@@ -376,7 +376,7 @@ def test_saved_pair_is_imported(line: CommandLine, tmp_path: Path) -> None:
     file, trap = tmp_path / "data.pt", tmp_path / "trap.pt"
     torch.save([[torch.ones(1, 512), -torch.ones(1, 512)], ["Ada", "Grace"]], file)
     line.run("gallery", "import-pt", file, "--model", "casia-webface", says="2 templates imported")
-    line.run("gallery", "import-pt", file, "--model", "casia-webface", says="2 templates there already")
+    line.run("gallery", "import-pt", file, "--model", "casia-webface", says="2 templates already present")
     assert [person["identity"] for person in line.json("gallery", "list")] == ["Ada", "Grace"]
     torch.save([[torch.ones(1, 512)], [Trap()]], trap)
     line.run("gallery", "import-pt", trap, "--model", "casia-webface", says="UnpicklingError", status=1)
