@@ -30,7 +30,7 @@ WRONG_KEYS_PER_SECOND = 500
 LIVELY_BYTES_PER_SECOND = 1_100
 DESCRIPTORS = 8192
 
-Told = Counter[str]
+Counts = Counter[str]
 Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
@@ -40,7 +40,7 @@ class Target:
     def __init__(self, port: int, seconds: float) -> None:
         self.port = port
         self.ends = time.monotonic() + seconds
-        self.told: Told = Counter()
+        self.counts: Counts = Counter()
 
     @property
     def over(self) -> bool:
@@ -52,9 +52,9 @@ class Target:
         try:
             stream = await asyncio.wait_for(asyncio.open_connection(HOST, self.port, local_addr=SOURCE), 5)
         except (OSError, TimeoutError):
-            self.told["refused"] += 1
+            self.counts["refused"] += 1
             return None
-        self.told["connections"] += 1
+        self.counts["connections"] += 1
         return stream
 
     async def reply(self, reader: asyncio.StreamReader) -> None:
@@ -62,10 +62,10 @@ class Target:
         try:
             line = await asyncio.wait_for(reader.readline(), max(1.0, self.ends - time.monotonic()))
         except (OSError, TimeoutError, ValueError):
-            self.told["no_reply"] += 1
+            self.counts["no_reply"] += 1
             return
         words = line.split()
-        self.told[words[1].decode() if len(words) > 1 else "closed"] += 1
+        self.counts[words[1].decode() if len(words) > 1 else "closed"] += 1
 
 
 async def shut(writer: asyncio.StreamWriter) -> None:
@@ -90,7 +90,7 @@ async def drip(target: Target, head: bytes, drop: bytes) -> None:
                 writer.write(drop)
                 await writer.drain()
         if not target.over:
-            target.told["cut_off"] += 1
+            target.counts["cut_off"] += 1
         await shut(writer)
 
 
@@ -122,9 +122,9 @@ async def send_form(target: Target, body: bytes) -> None:
             writer.write(body[start : start + 65_536])
             await asyncio.wait_for(writer.drain(), max(0.1, target.ends - time.monotonic()))
     except (OSError, TimeoutError):
-        target.told["unsent"] += 1
+        target.counts["unsent"] += 1
     else:
-        target.told["megabytes"] += len(body) // 1_000_000
+        target.counts["megabytes"] += len(body) // 1_000_000
     await target.reply(reader)
     await shut(writer)
 
@@ -227,7 +227,7 @@ async def never_read(target: Target) -> None:
         bare.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
         with suppress(OSError, TimeoutError):
             await asyncio.wait_for(loop.sock_connect(bare, (HOST, target.port)), 5)
-            target.told["connections"] += 1
+            target.counts["connections"] += 1
             while not target.over:
                 request = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
                 await asyncio.wait_for(loop.sock_sendall(bare, request), max(0.1, target.ends - time.monotonic()))
@@ -251,14 +251,14 @@ async def ask_for_much(target: Target) -> None:
             bare.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
             try:
                 await asyncio.wait_for(loop.sock_connect(bare, (HOST, target.port)), 5)
-                target.told["connections"] += 1
+                target.counts["connections"] += 1
                 while not target.over:
                     await asyncio.wait_for(loop.sock_sendall(bare, requests), max(0.1, target.ends - time.monotonic()))
                     await asyncio.sleep(1)
             except TimeoutError:
-                target.told["stuck"] += 1
+                target.counts["stuck"] += 1
             except OSError:
-                target.told["cut_off"] += 1
+                target.counts["cut_off"] += 1
                 await asyncio.sleep(1)
 
 
@@ -272,7 +272,7 @@ async def vanish(target: Target) -> None:
     with suppress(OSError):
         writer.write(head + b"Content-Length: 2000000\r\n\r\n" + bytes(1_000_000))
         await writer.drain()
-    target.told["vanished"] += 1
+    target.counts["vanished"] += 1
     writer.transport.abort()
 
 
@@ -303,7 +303,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(DESCRIPTORS, hard), hard))
     target = Target(options.port, options.seconds)
     asyncio.run(ATTACKS[options.attack](target))
-    print(json.dumps(dict(target.told) | {"cpu_s": round(time.process_time(), 2)}))
+    print(json.dumps(dict(target.counts) | {"cpu_s": round(time.process_time(), 2)}))
 
 
 if __name__ == "__main__":

@@ -97,14 +97,14 @@ class Attack:
         quiet, attacked, attackers = [], [], []
         for number in range(rounds):
             quiet.append(self._phase())
-            with self._attackers() as told:
+            with self._attackers() as counts:
                 attacked.append(self._phase())
-            attackers.append(told)
-            print(f"{self._name}, round {number + 1}: {quiet[-1]} {attacked[-1]} {told}", file=sys.stderr)
+            attackers.append(counts)
+            print(f"{self._name}, round {number + 1}: {quiet[-1]} {attacked[-1]} {counts}", file=sys.stderr)
         ratios = [bad.p95_ms / good.p95_ms for good, bad in zip(quiet, attacked, strict=True)]
         sums: dict[str, float] = {}
-        for told in attackers:
-            for key, value in told.items():
+        for counts in attackers:
+            for key, value in counts.items():
                 sums[key] = round(sums.get(key, 0) + value, 2)
         return {
             "attack": self._name,
@@ -161,16 +161,16 @@ class Attack:
     @contextmanager
     def _attackers(self) -> Iterator[dict[str, float]]:
         """The attackers while a phase lasts; what they tell is there afterwards."""
-        told: dict[str, float] = {}
+        counts: dict[str, float] = {}
         port = httpx.URL(self._url).port
         words = ("-m", "benchmarks.attacks", self._name, "--port", str(port), "--seconds", str(self._seconds))
         process = subprocess.Popen((sys.executable, *words), cwd=CHECKOUT, stdout=subprocess.PIPE)
         os.setpriority(os.PRIO_PROCESS, process.pid, NICENESS)
         try:
             time.sleep(LEAD_SECONDS)
-            yield told
+            yield counts
             output, _ = process.communicate(timeout=self._seconds + 30)
-            told |= json.loads(output.splitlines()[-1])
+            counts |= json.loads(output.splitlines()[-1])
         finally:
             if process.poll() is None:
                 process.kill()

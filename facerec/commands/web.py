@@ -18,9 +18,10 @@ from facerec.settings import Settings
 @click.option("--listener", type=int, hidden=True, help="Descriptor of the bound socket, in a process of several.")
 @click.option("--response-queue", hidden=True, help="The process's own response queue, in a process of several.")
 def command(listener: int | None, response_queue: str | None) -> None:
-    """Take uploads over HTTP until SIGTERM or Ctrl-C, then answer those who wait and leave.
+    """Take uploads over HTTP until SIGTERM or Ctrl-C, then answer the waiting uploads and end.
 
-    Clients need an API key (`facerec keys`), unless FACEREC_WEB__AUTH=open.
+    Clients need an API key (`facerec keys`), unless FACEREC_WEB__AUTH=open. Where strangers reach the port, put nginx
+    in front (deploy/nginx, docs/bad-clients.md).
 
     \b
     Examples:
@@ -66,7 +67,9 @@ def _announce(settings: Settings, listener: socket.socket) -> None:
     if not on_loopback(listener.getsockname()[0]):
         log.info("proxy_expected", advice="let clients reach this port only through nginx or a load balancer")
     if settings.web.auth == "open" and not on_loopback(listener.getsockname()[0]):
-        log.warning("open_to_everyone", advice="whoever reaches this address is served: set FACEREC_WEB__AUTH=keys")
+        log.warning(
+            "open_to_everyone", advice="every client that reaches this address is served: set FACEREC_WEB__AUTH=keys"
+        )
     click.echo(f"facerec web listens on {address_of(listener)}")
     sys.stdout.flush()
 

@@ -1,4 +1,4 @@
-"""A whole web tier on fakes, with a worker that answers as it is told."""
+"""A whole web tier on fakes, with a worker whose answers the test decides."""
 
 import threading
 import time

@@ -164,8 +164,8 @@ def own_queues(settings: Settings) -> set[str]:
 
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
-def test_a_stop_under_load_loses_nothing(environ: dict[str, str], worker: Worker, sent: signal.Signals) -> None:
-    """Uploads that wait are answered, the exit status is 0, and the log has no errors."""
+def test_stop_under_load_answers_waiting_uploads(environ: dict[str, str], worker: Worker, sent: signal.Signals) -> None:
+    """The exit status is 0, and the log has no errors."""
     worker.working.clear()
     with web(environ) as command, ThreadPoolExecutor(10) as clients:
         replies = [clients.submit(command.upload) for _ in range(10)]
@@ -177,13 +177,13 @@ def test_a_stop_under_load_loses_nothing(environ: dict[str, str], worker: Worker
     waiting = [reply for reply in answered if reply.status_code == 200]
     assert waiting
     assert {reply.text for reply in waiting} == {"image_01.jpg: face detected - Jane"}
-    # Whoever had not been admitted yet was told to come again.
+    # Uploads that had not been admitted yet were refused with a time to try again.
     assert all("Retry-After" in reply.headers for reply in answered if reply.status_code != 200)
     assert not [line for line in command.log if '"level": "error"' in line or "Traceback" in line]
 
 
-def test_an_idle_stop_is_quick(environ: dict[str, str], fresh: Settings) -> None:
-    """And leaves the shared response queue alone."""
+def test_stop_of_an_idle_process_is_quick(environ: dict[str, str], fresh: Settings) -> None:
+    """It leaves the shared response queue alone."""
     with web(environ) as command:
         started = time.monotonic()
         assert command.stop() == 0
@@ -191,8 +191,8 @@ def test_an_idle_stop_is_quick(environ: dict[str, str], fresh: Settings) -> None
     assert Clients(fresh).sqs.get_queue_url(QueueName=fresh.response_queue)
 
 
-def test_a_second_signal_ends_it_at_once(environ: dict[str, str], worker: Worker) -> None:
-    """Also while someone waits."""
+def test_second_signal_ends_the_process_at_once(environ: dict[str, str], worker: Worker) -> None:
+    """Also while an upload waits."""
     worker.working.clear()
     with web(environ | {"FACEREC_WEB__SHUTDOWN_SECONDS": "60"}) as command, ThreadPoolExecutor(1) as clients:
         clients.submit(command.upload)
@@ -234,8 +234,8 @@ def test_several_processes_share_the_port_and_own_their_queues(
     assert own_queues(fresh) == set()
 
 
-def test_several_processes_tell_the_sum_of_their_metrics(environ: dict[str, str], tmp_path: Path) -> None:
-    """Whichever is asked; one that died keeps its counts and loses its gauges; no file stays behind."""
+def test_several_processes_show_the_sum_of_their_metrics(environ: dict[str, str], tmp_path: Path) -> None:
+    """One that died keeps its counts and loses its gauges; no file stays behind."""
     several = {"FACEREC_WEB__PROCESSES": "2", "FACEREC_WEB__MAX_WAITING": "10", "TMPDIR": str(tmp_path)}
     with web(environ | several) as command:
         page = f"{command.url}/metrics"
@@ -257,8 +257,8 @@ def test_several_processes_tell_the_sum_of_their_metrics(environ: dict[str, str]
     assert list(tmp_path.iterdir()) == []
 
 
-def test_processes_do_not_outlive_their_parent(environ: dict[str, str]) -> None:
-    """Also when it is killed without a word."""
+def test_processes_end_with_their_parent(environ: dict[str, str]) -> None:
+    """Also when it is killed."""
     with web(environ | {"FACEREC_WEB__PROCESSES": "2"}) as command:
         children = command.children()
         assert len(children) == 2
@@ -270,10 +270,10 @@ def test_processes_do_not_outlive_their_parent(environ: dict[str, str]) -> None:
             assert ended, "a web process outlived its parent"
 
 
-def test_lost_queues_cost_seconds(
+def test_uploads_survive_lost_queues(
     environ: dict[str, str], emulator: EmulatedAws, fresh: Settings, tmp_path: Path
 ) -> None:
-    """The task of a deleted request queue is sent again, and the answer of a deleted response queue is fetched."""
+    """Uploads survive lost queues."""
     tier = workers.Tier(emulator, fresh, tmp_path)
     with web(environ) as command, ThreadPoolExecutor(1) as clients:
         waiting = clients.submit(command.upload)
@@ -294,8 +294,8 @@ def test_lost_queues_cost_seconds(
 
 
 @pytest.mark.parametrize("processes", ["1", "2"])
-def test_missing_resources_are_told_in_one_line(emulator: EmulatedAws, processes: str) -> None:
-    """With what to do about it."""
+def test_start_without_resources_says_what_to_do_in_one_line(emulator: EmulatedAws, processes: str) -> None:
+    """Start without resources says what to do in one line."""
     variables = {"FACEREC_PREFIX": "nobodys", "FACEREC_WEB__PORT": "0", "FACEREC_WEB__PROCESSES": processes}
     ended = run("web", environ=emulator.environ | variables)
     assert ended.returncode == 1
@@ -304,8 +304,8 @@ def test_missing_resources_are_told_in_one_line(emulator: EmulatedAws, processes
     assert len(ended.stderr.splitlines()) == 1
 
 
-def test_a_taken_port_is_told_in_one_line(environ: dict[str, str]) -> None:
-    """With the settings to change."""
+def test_start_on_a_port_in_use_names_the_settings(environ: dict[str, str]) -> None:
+    """In one line."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         ended = run("web", environ=environ | {"FACEREC_WEB__PORT": str(taken.getsockname()[1])})
     assert ended.returncode == 1

@@ -72,7 +72,7 @@ def web(environ: Mapping[str, str], log: Path) -> Iterator[Web]:
 
 @pytest.fixture
 def environ(emulator: EmulatedAws, fresh: Settings) -> dict[str, str]:
-    """The environment of a `facerec web` that is not told to be open, and of `facerec keys`."""
+    """The environment of a `facerec web` with default access, and of `facerec keys`."""
     variables = {"FACEREC_WEB__PORT": "0", "FACEREC_QUEUE__WAIT_TIME_SECONDS": "1", "FACEREC_LOG__FORMAT": "json"}
     inherited = {name: value for name, value in emulator.environ.items() if name != "FACEREC_WEB__AUTH"}
     return environ_of(fresh, inherited) | variables

@@ -61,15 +61,15 @@ def served(answer: Callable[..., Any] | None = None, keys: ApiKeys | None = None
             target=lambda: server.run(refuse_new=tier.admission.close, give_up=tier.waiters.give_up)
         )
         thread.start()
-        house = Served(tier, server, address_of(listener), listener.getsockname()[:2], thread)
+        web_tier = Served(tier, server, address_of(listener), listener.getsockname()[:2], thread)
         try:
-            yield house
+            yield web_tier
         finally:
-            house.stop()
+            web_tier.stop()
 
 
 def read_all(connection: socket.socket) -> bytes:
-    """What the server says until it closes."""
+    """Read until the server closes."""
     said = b""
     while chunk := connection.recv(65_536):
         said += chunk

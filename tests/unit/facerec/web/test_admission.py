@@ -6,7 +6,7 @@ from facerec.web.admission import DEFAULT_RETRY_SECONDS, Admission, Cause, Refus
 
 
 class Clock:
-    """A clock that goes when it is told to."""
+    """A clock that the test moves."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -37,7 +37,7 @@ def complete(subject: Admission, clock: Clock, *, every_seconds: float, count: i
         assert subject.enter() is None
 
 
-def test_a_burst_is_held_while_nothing_is_known(clock: Clock) -> None:
+def test_admission_holds_a_burst_while_no_rate_is_known(clock: Clock) -> None:
     """The first burst of a fleet that boots from zero is not refused."""
     subject = admission(clock, waiting=100)
     clock.now += 170
@@ -45,15 +45,15 @@ def test_a_burst_is_held_while_nothing_is_known(clock: Clock) -> None:
     assert subject.waiting == 101
 
 
-def test_a_full_house_refuses_until_someone_leaves(clock: Clock) -> None:
-    """No more uploads are held than the setting says."""
+def test_admission_refuses_when_full_until_a_place_is_free(clock: Clock) -> None:
+    """Admission refuses when full until a place is free."""
     subject = admission(clock, max_waiting=2, waiting=2)
     assert subject.enter() == Refusal(Cause.FULL, DEFAULT_RETRY_SECONDS)
     subject.leave(answered=False)
     assert subject.enter() is None
 
 
-def test_a_slow_fleet_refuses_what_it_cannot_answer_in_time(clock: Clock) -> None:
+def test_admission_refuses_what_a_slow_fleet_cannot_answer_in_time(clock: Clock) -> None:
     """At one answer in 4 s the 101st would wait 404 s, and the wait is 180 s."""
     subject = admission(clock, waiting=30)
     complete(subject, clock, every_seconds=2, count=12)
@@ -67,22 +67,22 @@ def test_a_slow_fleet_refuses_what_it_cannot_answer_in_time(clock: Clock) -> Non
     assert 1 <= refusal.retry_after_seconds <= 10
 
 
-def test_a_quick_fleet_refuses_nobody(clock: Clock) -> None:
+def test_admission_refuses_nothing_with_a_quick_fleet(clock: Clock) -> None:
     """At ten answers a second 250 fit easily."""
     subject = admission(clock, waiting=249)
     complete(subject, clock, every_seconds=0.1, count=200)
     assert subject.enter() is None
 
 
-def test_a_quiet_hour_is_no_measure_of_a_slow_fleet(clock: Clock) -> None:
-    """One upload a while, each answered late, says nothing about what many at once would take."""
+def test_admission_ignores_the_rate_of_a_quiet_hour(clock: Clock) -> None:
+    """Single uploads say nothing about what many at once would take."""
     subject = admission(clock, waiting=1)
     complete(subject, clock, every_seconds=2, count=15)
     for _ in range(200):
         assert subject.enter() is None
 
 
-def test_old_answers_are_forgotten(clock: Clock) -> None:
+def test_admission_forgets_old_answers(clock: Clock) -> None:
     """A fleet that was slow a minute ago may have grown."""
     subject = admission(clock, waiting=120)
     complete(subject, clock, every_seconds=1, count=12)
@@ -90,8 +90,8 @@ def test_old_answers_are_forgotten(clock: Clock) -> None:
     assert subject.enter() is None
 
 
-def test_a_fleet_that_halts_counts_as_slower_by_the_second(clock: Clock) -> None:
-    """The time since the last answer counts too."""
+def test_admission_counts_the_time_since_the_last_answer(clock: Clock) -> None:
+    """The rate of a fleet that has stopped falls by the second."""
     subject = admission(clock, waiting=150)
     complete(subject, clock, every_seconds=0.5, count=15)
     assert subject.enter() is None
@@ -101,8 +101,8 @@ def test_a_fleet_that_halts_counts_as_slower_by_the_second(clock: Clock) -> None
     assert refusal.cause is Cause.SLOW
 
 
-def test_uploads_that_time_out_are_no_answers(clock: Clock) -> None:
-    """Clients that give up must not make the fleet look quick."""
+def test_admission_does_not_count_timed_out_uploads_as_answers(clock: Clock) -> None:
+    """Admission does not count timed out uploads as answers."""
     subject = admission(clock, waiting=130)
     complete(subject, clock, every_seconds=1, count=12)
     for _ in range(50):
@@ -111,7 +111,7 @@ def test_uploads_that_time_out_are_no_answers(clock: Clock) -> None:
     assert any(subject.enter() is not None for _ in range(60))
 
 
-def test_the_retry_time_of_a_full_house_follows_the_rate(clock: Clock) -> None:
+def test_admission_retry_time_follows_the_rate(clock: Clock) -> None:
     """A place is free when the next answer comes."""
     subject = admission(clock, max_waiting=21, waiting=20)
     complete(subject, clock, every_seconds=2, count=12)
@@ -122,7 +122,7 @@ def test_the_retry_time_of_a_full_house_follows_the_rate(clock: Clock) -> None:
     assert refusal.retry_after_seconds in {2, 3}
 
 
-def test_a_stopping_process_refuses_everybody(clock: Clock) -> None:
+def test_admission_refuses_everything_once_closed(clock: Clock) -> None:
     """Also when there is room."""
     subject = admission(clock)
     subject.close()

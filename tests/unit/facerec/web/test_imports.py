@@ -27,7 +27,7 @@ print(*sorted(heavy & set(sys.modules)))
 """
 
 
-def test_the_web_tier_loads_neither_numpy_nor_an_engine_nor_the_tasks() -> None:
+def test_web_tier_loads_neither_numpy_nor_an_engine_nor_the_tasks() -> None:
     """A web instance has none of them installed."""
     loaded = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
     assert loaded.stdout.strip() == ""

@@ -59,7 +59,7 @@ def reading(
 
 
 def test_a_result_reaches_the_one_who_waits_for_it() -> None:
-    """And nobody else."""
+    """And no other."""
     queues, waiters, wanted, other = InMemoryQueues(QUEUE), Waiters(), uuid4(), uuid4()
     with (
         reading(InMemoryResultInbox(queues, QUEUE), waiters),
@@ -74,7 +74,7 @@ def test_a_result_reaches_the_one_who_waits_for_it() -> None:
     assert waiters.count == 0
 
 
-def test_results_that_nobody_waits_for_are_deleted() -> None:
+def test_inbox_deletes_results_without_a_waiter() -> None:
     """Late and duplicate results do not pile up: their stored twins stay."""
     queues, waiters, request_id = InMemoryQueues(QUEUE), Waiters(), uuid4()
     queues.send(QUEUE, result_of(uuid4()).to_json())

@@ -28,7 +28,7 @@ def requests(tier: FakeWebTier, method: str, route: str, status: int) -> float |
     return value(tier, "facerec_web_request_seconds_count", method=method, route=route, status=str(status))
 
 
-def test_an_upload_counts_by_its_outcome(tier: FakeWebTier) -> None:
+def test_metrics_count_an_upload_by_its_outcome(tier: FakeWebTier) -> None:
     """With its size, its intake, its wait, and the result that ended it."""
     with running(tier):
         assert upload(tier.app.test_client()).status_code == 200
@@ -41,7 +41,7 @@ def test_an_upload_counts_by_its_outcome(tier: FakeWebTier) -> None:
     assert requests(tier, "POST", "/", 200) == 1
 
 
-def test_what_never_waited_is_no_wait(tier: FakeWebTier) -> None:
+def test_metrics_count_no_wait_for_a_refusal(tier: FakeWebTier) -> None:
     """Refusals would make the waits look short."""
     tier.admission.close()
     assert upload(tier.app.test_client()).status_code == 503
@@ -50,8 +50,8 @@ def test_what_never_waited_is_no_wait(tier: FakeWebTier) -> None:
     assert value(tier, "facerec_web_wait_seconds_count") == 0
 
 
-def test_uploads_in_hand_are_told_while_they_wait(tier: FakeWebTier) -> None:
-    """As many as have entered and not left."""
+def test_metrics_show_the_waiting_uploads(tier: FakeWebTier) -> None:
+    """Metrics show the waiting uploads."""
     tier.admission.enter()
     tier.admission.enter()
     assert value(tier, "facerec_web_uploads_waiting") == 2
@@ -59,8 +59,8 @@ def test_uploads_in_hand_are_told_while_they_wait(tier: FakeWebTier) -> None:
     assert value(tier, "facerec_web_uploads_waiting") == 1
 
 
-def test_routes_are_labels_and_paths_are_not(tier: FakeWebTier) -> None:
-    """Clients invent paths and methods; neither may fill a Prometheus."""
+def test_metrics_have_routes_as_labels_and_not_paths(tier: FakeWebTier) -> None:
+    """Clients invent paths and methods, without end."""
     client = tier.app.test_client()
     for number in range(3):
         client.get(f"/nowhere/{number}")
@@ -71,8 +71,8 @@ def test_routes_are_labels_and_paths_are_not(tier: FakeWebTier) -> None:
     assert requests(tier, "other", NO_ROUTE, 405) == 3
 
 
-def test_a_fault_of_ours_is_a_500(tier: FakeWebTier) -> None:
-    """It counts like any other reply."""
+def test_metrics_count_a_fault_as_500(tier: FakeWebTier) -> None:
+    """Metrics count a fault as 500."""
 
     def broken(bucket: str, key: str, body: bytes, content_type: str) -> None:
         raise RuntimeError("a bug")
@@ -83,8 +83,8 @@ def test_a_fault_of_ours_is_a_500(tier: FakeWebTier) -> None:
     assert value(tier, "facerec_web_uploads_waiting") == 0
 
 
-def test_a_failing_inbox_counts(tier: FakeWebTier) -> None:
-    """And the time of its last answer tells how long it has been silent."""
+def test_metrics_count_failures_of_the_inbox(tier: FakeWebTier) -> None:
+    """The time of its last answer shows how long it has been silent."""
     with running(tier):
         assert upload(tier.app.test_client()).status_code == 200
     heard = value(tier, "facerec_web_inbox_heard_timestamp_seconds")
@@ -94,14 +94,14 @@ def test_a_failing_inbox_counts(tier: FakeWebTier) -> None:
     assert value(tier, "facerec_web_inbox_failures_total") == 1
 
 
-def test_an_unreachable_store_is_unavailable(tier: FakeWebTier) -> None:
-    """The client is told so, and so is the operator."""
+def test_metrics_count_an_unreachable_store_as_unavailable(tier: FakeWebTier) -> None:
+    """Metrics count an unreachable store as unavailable."""
     tier.store.outage = Transient("down")
     assert upload(tier.app.test_client()).status_code == 503
     assert value(tier, "facerec_web_uploads_total", outcome="unavailable") == 1
 
 
-def test_the_page_is_prometheus_text(tier: FakeWebTier) -> None:
+def test_metrics_page_is_prometheus_text(tier: FakeWebTier) -> None:
     """With the process's own memory and descriptors; it is not to be cached."""
     client = tier.app.test_client()
     client.get("/healthz")
@@ -115,7 +115,7 @@ def test_the_page_is_prometheus_text(tier: FakeWebTier) -> None:
     assert openmetrics.text.endswith("# EOF\n")
 
 
-def test_processor_time_of_an_ended_process_stays_counted(tmp_path: Path) -> None:
+def test_metrics_keep_the_processor_time_of_an_ended_process(tmp_path: Path) -> None:
     """A counter that fell back would look to `rate()` like a burst."""
     burn = "import time\nwhile time.process_time() < 0.2: pass\nprint(flush=True)\ninput()"
     shown = WebMetrics(tmp_path).shown
@@ -132,8 +132,8 @@ def test_processor_time_of_an_ended_process_stays_counted(tmp_path: Path) -> Non
     assert after >= before >= 0.1
 
 
-def test_what_an_ended_process_held_is_forgotten_on_a_full_disk(tmp_path: Path) -> None:
-    """Else its uploads would seem to be in hand for ever; only its processor time is lost."""
+def test_metrics_forget_the_gauges_of_an_ended_process_on_a_full_disk(tmp_path: Path) -> None:
+    """Only its processor time is lost."""
     held = tmp_path / "gauge_livesum_4711.db"
     held.write_bytes(bytes(8))
     (tmp_path / "ended_cpu_seconds.new").mkdir()  # so that nothing can be written there, by root neither

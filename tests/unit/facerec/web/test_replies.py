@@ -11,7 +11,7 @@ REQUEST = UUID("11111111-2222-4333-8444-555555555555")
 
 
 @pytest.mark.parametrize("cause", list(Cause))
-def test_a_refusal_says_when_to_try_again(cause: Cause) -> None:
+def test_refusal_says_when_to_try_again(cause: Cause) -> None:
     """In the header for programs, in the text for people."""
     reply = replies.refused(Refusal(cause, 7))
     assert (reply.status, reply.retry_after_seconds, reply.outcome) == (503, 7, cause)
@@ -20,13 +20,13 @@ def test_a_refusal_says_when_to_try_again(cause: Cause) -> None:
 
 
 @pytest.mark.parametrize("reply", [replies.late(REQUEST, 179.5), replies.interrupted(REQUEST)])
-def test_who_is_not_answered_gets_the_address(reply: replies.Reply) -> None:
-    """504, and where the result will be."""
+def test_reply_without_a_result_has_its_address(reply: replies.Reply) -> None:
+    """Reply without a result has its address."""
     assert reply.status == 504
     assert reply.text.endswith(f"/api/v1/results/{REQUEST}")
 
 
-def test_limits_are_told_as_people_write_them() -> None:
-    """Not in bytes."""
+def test_limits_are_written_in_megabytes() -> None:
+    """Limits are written in megabytes."""
     assert "at most 15 MB" in replies.too_large(15_000_000).text
     assert "at most 0.5 MB" in replies.too_large(500_000).text

@@ -25,7 +25,7 @@ def client(tier: FakeWebTier) -> FlaskClient:
     return tier.app.test_client()
 
 
-def test_a_result_can_be_read_again(tier: FakeWebTier) -> None:
+def test_result_can_be_read_again(tier: FakeWebTier) -> None:
     """The JSON is the stored result with all its faces."""
     with running(tier):
         client = tier.app.test_client()
@@ -39,8 +39,8 @@ def test_a_result_can_be_read_again(tier: FakeWebTier) -> None:
     assert result.faces[0].matches[0].identity == "Jane"
 
 
-def test_a_request_without_a_result_is_pending(tier: FakeWebTier, client: FlaskClient) -> None:
-    """As long as its picture is there."""
+def test_request_without_a_result_is_pending(tier: FakeWebTier, client: FlaskClient) -> None:
+    """While its picture is in the store."""
     request_id = uuid4()
     tier.store.put("facerec-in-bucket", f"{request_id}/a.jpg", picture(), "image/jpeg")
     response = client.get(f"/api/v1/results/{request_id}")
@@ -57,16 +57,16 @@ def test_a_request_without_a_result_is_pending(tier: FakeWebTier, client: FlaskC
         ("/api/v1/nothing", 404),
     ],
 )
-def test_what_the_api_does_not_know_is_json(client: FlaskClient, path: str, status: int) -> None:
-    """One helpful sentence."""
+def test_api_errors_are_json(client: FlaskClient, path: str, status: int) -> None:
+    """With one helpful sentence."""
     response = client.get(path)
     assert response.status_code == status
     assert response.json
     assert response.json["message"]
 
 
-def test_a_result_that_expires_while_it_is_read_is_unknown(tier: FakeWebTier, client: FlaskClient) -> None:
-    """No fault of the server."""
+def test_result_that_expires_while_it_is_read_is_404(tier: FakeWebTier, client: FlaskClient) -> None:
+    """Result that expires while it is read is 404."""
     request_id = uuid4()
     tier.store.put("facerec-out-bucket", f"{request_id}/a.json", b"{}", "application/json")
 
@@ -77,7 +77,7 @@ def test_a_result_that_expires_while_it_is_read_is_unknown(tier: FakeWebTier, cl
     assert client.get(f"/api/v1/results/{request_id}").status_code == 404
 
 
-def test_an_unreachable_store_is_a_503(tier: FakeWebTier, client: FlaskClient) -> None:
+def test_result_is_503_while_the_store_is_unreachable(tier: FakeWebTier, client: FlaskClient) -> None:
     """With the time to ask again."""
     tier.store.outage = Transient("no route")
     response = client.get(f"/api/v1/results/{uuid4()}")
@@ -91,10 +91,8 @@ def test_an_unreachable_store_is_a_503(tier: FakeWebTier, client: FlaskClient) -
     ("method", "path", "status"),
     [("GET", "/nowhere", 404), ("PUT", "/", 405), ("DELETE", "/healthz", 405), ("POST", "/index.php", 404)],
 )
-def test_what_is_nowhere_is_plain_text_outside_the_api(
-    client: FlaskClient, method: str, path: str, status: int
-) -> None:
-    """One sentence; a wrong method learns the right ones."""
+def test_errors_outside_the_api_are_plain_text(client: FlaskClient, method: str, path: str, status: int) -> None:
+    """Errors outside the api are plain text."""
     response = client.open(path, method=method)
     assert response.status_code == status
     assert response.content_type == "text/plain; charset=utf-8"
@@ -102,16 +100,16 @@ def test_what_is_nowhere_is_plain_text_outside_the_api(
     assert ("Allow" in response.headers) == (status == 405)
 
 
-def test_a_wrong_method_of_the_api_is_json(client: FlaskClient) -> None:
-    """As everything there."""
+def test_wrong_method_of_the_api_is_json(client: FlaskClient) -> None:
+    """Wrong method of the api is json."""
     response = client.post(f"/api/v1/results/{uuid4()}")
     assert response.status_code == 405
     assert response.json
     assert "GET" in response.json["message"]
 
 
-def test_the_page_has_the_form_and_loads_nothing_foreign(client: FlaskClient) -> None:
-    """People can upload without a program."""
+def test_page_has_the_form_and_loads_nothing(client: FlaskClient) -> None:
+    """Page has the form and loads nothing."""
     response = client.get("/")
     assert response.status_code == 200
     assert response.mimetype == "text/html"
@@ -123,14 +121,14 @@ def test_the_page_has_the_form_and_loads_nothing_foreign(client: FlaskClient) ->
     assert response.headers["X-Content-Type-Options"] == "nosniff"
 
 
-def test_a_hostile_host_header_is_escaped(client: FlaskClient) -> None:
-    """The page repeats the address it was asked at."""
+def test_page_escapes_a_hostile_host_header(client: FlaskClient) -> None:
+    """The page shows its own address."""
     response = client.get("/", headers={"Host": 'x"><script>alert(1)</script>'})
     assert "<script>" not in response.text
 
 
-def test_the_process_is_alive(client: FlaskClient) -> None:
-    """Whatever the rest of the world does."""
+def test_health_is_ok_whatever_else_fails(client: FlaskClient) -> None:
+    """Health is ok whatever else fails."""
     response = client.get("/healthz")
     assert (response.status_code, response.json) == (200, {"status": "ok"})
 
@@ -152,15 +150,15 @@ def test_readiness_names_each_check_with_its_reason(tier: FakeWebTier) -> None:
     assert "facerec-req-queue" in response.json["checks"]["queue"]
 
 
-def test_a_process_with_all_it_needs_is_ready(tier: FakeWebTier) -> None:
-    """And not before its inbox reads."""
+def test_readiness_is_ok_once_the_inbox_reads(tier: FakeWebTier) -> None:
+    """Readiness is ok once the inbox reads."""
     assert tier._app().test_client().get("/readyz").status_code == 503
     with running(tier):
         assert tier._app().test_client().get("/readyz").status_code == 200
 
 
-def test_a_check_that_hangs_is_not_waited_for_and_not_begun_twice() -> None:
-    """Load balancers get their answer in bounded time, however often they ask."""
+def test_readiness_does_not_wait_for_a_check_that_hangs() -> None:
+    """Nor does it start the check twice."""
     begun, release = [], threading.Event()
 
     def hang() -> None:
@@ -176,8 +174,8 @@ def test_a_check_that_hangs_is_not_waited_for_and_not_begun_twice() -> None:
     release.set()
 
 
-def test_checks_are_cheap() -> None:
-    """Asked a hundred times in a second they look once, and after it again."""
+def test_readiness_runs_a_check_at_most_once_per_second() -> None:
+    """Readiness runs a check at most once per second."""
     looks, now = [], [0.0]
     readiness = Readiness({"store": lambda: looks.append(1)}, clock=lambda: now[0])
     for _ in range(100):
@@ -188,8 +186,8 @@ def test_checks_are_cheap() -> None:
     assert len(looks) == 2
 
 
-def test_a_check_with_a_fault_makes_the_process_unready() -> None:
-    """Not unknown."""
+def test_check_with_a_fault_makes_the_process_unready() -> None:
+    """Check with a fault makes the process unready."""
 
     def broken() -> None:
         raise KeyError("x")
@@ -199,8 +197,8 @@ def test_a_check_with_a_fault_makes_the_process_unready() -> None:
     assert "KeyError" in problem
 
 
-def test_the_fakes_know_their_buckets() -> None:
-    """A store without the bucket is not ready."""
+def test_readiness_fails_without_a_bucket() -> None:
+    """Readiness fails without a bucket."""
     store = InMemoryObjectStore(["other"])
     problem = Readiness({"store": lambda: store.keys("facerec-in-bucket")}).problems()["store"]
     assert problem is not None
@@ -209,7 +207,7 @@ def test_the_fakes_know_their_buckets() -> None:
         store.put("facerec-in-bucket", "a", b"", "text/plain")
 
 
-def test_results_are_found_whatever_the_file_was_called(tier: FakeWebTier) -> None:
+def test_results_are_found_whatever_the_file_name(tier: FakeWebTier) -> None:
     """Only the request id counts."""
     with running(tier):
         client = tier.app.test_client()

@@ -62,7 +62,7 @@ def plain(response: TestResponse) -> str:
         (NO_FACE, "image_01.jpg: no face detected", "image_01:No-Face"),
     ],
 )
-def test_the_reply_tells_the_result(name: str, sentence: str, short: str) -> None:
+def test_reply_states_the_result(name: str, sentence: str, short: str) -> None:
     """In the style of the setting."""
     for style, expected in (("sentence", sentence), ("name", short)):
         chosen = Settings(reply_style=style)
@@ -72,8 +72,8 @@ def test_the_reply_tells_the_result(name: str, sentence: str, short: str) -> Non
         assert plain(response) == expected
 
 
-def test_the_task_names_the_stored_picture() -> None:
-    """The worker finds exactly the bytes that were sent, under the request's id."""
+def test_task_names_the_stored_picture() -> None:
+    """It has exactly the bytes that were sent, under the request's id."""
     with running(FakeWebTier(answer=answers("Jane"))) as tier:
         body = picture("PNG")
         response = upload(tier.app.test_client(), body, "dir/pic ture.png")
@@ -89,7 +89,7 @@ def test_the_task_names_the_stored_picture() -> None:
     assert tier.store.keys("facerec-in-bucket") == [request.input.key]
 
 
-def test_the_key_style_filename_adds_a_copy() -> None:
+def test_key_style_filename_adds_a_copy() -> None:
     """For runs that expect the uploads under their own names."""
     with running(FakeWebTier(Settings(key_style="filename"), answers("Jane"))) as tier:
         body = picture()
@@ -112,7 +112,7 @@ def test_the_key_style_filename_adds_a_copy() -> None:
         (b'filename=""', "upload"),
     ],
 )
-def test_the_file_name_is_echoed_as_it_was_sent(disposition: bytes, echoed: str) -> None:
+def test_file_name_is_echoed_as_it_was_sent(disposition: bytes, echoed: str) -> None:
     """Its last path part, without control characters; never in a header."""
     with running(FakeWebTier(answer=answers(UNKNOWN))) as tier:
         part = b'Content-Disposition: form-data; name="inputFile"; ' + disposition + b"\r\n\r\n" + picture()
@@ -241,10 +241,10 @@ def huge(client: FlaskClient) -> TestResponse:
         (huge, 415, "51.0 megapixels"),
     ],
 )
-def test_bad_input_gets_its_code_and_one_sentence(
+def test_bad_input_gets_its_status_and_one_sentence(
     send: Callable[[FlaskClient], TestResponse], status: int, advice: str
 ) -> None:
-    """Nothing of it reaches a worker, and the next upload works."""
+    """Bad input gets its status and one sentence."""
     with running(FakeWebTier(settings(), answers("Jane"))) as tier:
         client = tier.app.test_client()
         response = send(client)
@@ -256,7 +256,7 @@ def test_bad_input_gets_its_code_and_one_sentence(
     assert tier.waiters.count == 0
 
 
-def test_a_file_of_exactly_the_limit_is_taken() -> None:
+def test_file_of_exactly_the_limit_is_accepted() -> None:
     """The form around it does not count."""
     with running(FakeWebTier(settings(), answers("Jane"))) as tier:
         body = picture() + b"\0" * (LIMIT - len(picture()))
@@ -264,13 +264,13 @@ def test_a_file_of_exactly_the_limit_is_taken() -> None:
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
-def test_pictures_of_the_contracts_formats_are_taken(form: str) -> None:
+def test_pictures_of_every_supported_format_are_accepted(form: str) -> None:
     """Whatever their file names say."""
     with running(FakeWebTier(answer=answers("Jane"))) as tier:
         assert upload(tier.app.test_client(), picture(form), "noextension").status_code == 200
 
 
-def test_what_the_worker_cannot_decode_is_the_senders_affair() -> None:
+def test_picture_that_the_worker_cannot_decode_is_415() -> None:
     """The worker's reason is the reply."""
 
     def refuse(request: RecognitionRequest) -> RecognitionResult:
@@ -282,8 +282,8 @@ def test_what_the_worker_cannot_decode_is_the_senders_affair() -> None:
     assert plain(response) == "the picture is cut off: send it again"
 
 
-def test_what_the_engine_cannot_process_is_reported_with_its_id() -> None:
-    """A sentence, not a stack trace."""
+def test_picture_that_cannot_be_processed_is_500_with_its_id() -> None:
+    """One sentence, without a stack trace."""
 
     def fail(request: RecognitionRequest) -> RecognitionResult:
         return result_for(request, "", outcome=Outcome.FAILED, detail="Segmentation fault in libfoo")
@@ -313,8 +313,8 @@ def test_retryable_failure_replies_with_the_detail() -> None:
     "outage", [Transient("no route to 10.0.0.1"), QueueMissing("facerec-req-queue"), ConfigurationError("no bucket")]
 )
 @pytest.mark.parametrize("where", ["store", "tasks"])
-def test_an_unreachable_store_or_queue_is_told_at_once(where: str, outage: FacerecError) -> None:
-    """With the time to try again, and without the inner workings; the log has the reason."""
+def test_unreachable_store_or_queue_is_503_at_once(where: str, outage: FacerecError) -> None:
+    """With the time to try again and without internal names; the log has the reason."""
     with running(FakeWebTier(answer=answers("Jane"))) as tier:
         getattr(tier, where).outage = outage
         with capture_logs() as logs:
@@ -327,8 +327,8 @@ def test_an_unreachable_store_or_queue_is_told_at_once(where: str, outage: Facer
         assert upload(tier.app.test_client()).status_code == 200
 
 
-def test_a_late_result_can_be_fetched_at_the_address_in_the_reply() -> None:
-    """First pending, then there."""
+def test_late_result_can_be_fetched_at_the_address_in_the_reply() -> None:
+    """First it is pending."""
     with running(FakeWebTier(impatient())) as tier:
         client = tier.app.test_client()
         response = upload(client)
@@ -342,8 +342,8 @@ def test_a_late_result_can_be_fetched_at_the_address_in_the_reply() -> None:
     assert tier.waiters.count == 0
 
 
-def test_a_stopping_process_tells_where_the_result_will_be() -> None:
-    """Nothing is lost: who still waits at the end of the drain gets the address."""
+def test_stopping_process_replies_with_the_address_of_the_result() -> None:
+    """Also to an upload that waits at the end of the drain."""
     responses: list[TestResponse] = []
     with running(FakeWebTier()) as tier:
         with together(3, lambda _: responses.append(upload(tier.app.test_client()))):
@@ -359,8 +359,8 @@ def test_a_stopping_process_tells_where_the_result_will_be() -> None:
     assert "stopped" in plain(refused)
 
 
-def test_a_full_house_refuses_before_it_reads_the_body() -> None:
-    """Health checks still answer, and a place that is free again is given away."""
+def test_full_server_refuses_before_it_reads_the_body() -> None:
+    """Health checks still answer, and a free place is used again."""
     responses: list[TestResponse] = []
     with running(FakeWebTier(settings(max_waiting=2))) as tier:
         client = tier.app.test_client()
@@ -378,7 +378,7 @@ def test_a_full_house_refuses_before_it_reads_the_body() -> None:
     assert [response.status_code for response in responses] == [200, 200]
 
 
-def test_one_hundred_uploads_of_one_name_get_each_its_own_result() -> None:
+def test_one_hundred_uploads_of_one_name_each_get_their_own_result() -> None:
     """At once, with the answers in another order and each twice."""
     replies: dict[int, str] = {}
 
@@ -397,15 +397,15 @@ def test_one_hundred_uploads_of_one_name_get_each_its_own_result() -> None:
     assert replies == {number: f"same.jpg: face detected - person {number + 1}" for number in range(100)}
 
 
-def test_a_result_that_comes_before_the_submission_returns_is_not_missed() -> None:
+def test_result_that_comes_before_the_submission_returns_is_not_missed() -> None:
     """The waiter is registered before the task is sent."""
     tier = FakeWebTier()
     tier.tasks.worker = lambda request: tier.waiters.resolve(result_for(request, "Jane"))
     assert upload(tier.app.test_client()).status_code == 200
 
 
-def test_one_line_in_the_log_for_each_upload() -> None:
-    """With what operators ask for, and neither the picture nor an embedding."""
+def test_log_has_one_line_for_each_upload() -> None:
+    """It has what operators need, and neither the picture nor an embedding."""
     with running(FakeWebTier(answer=answers("Jane"))) as tier, capture_logs() as logs:
         body = picture()
         response = upload(tier.app.test_client(), body)
@@ -421,11 +421,11 @@ def test_one_line_in_the_log_for_each_upload() -> None:
     json.dumps(logs)
 
 
-def test_a_fault_of_ours_is_a_sentence_too(caplog: pytest.LogCaptureFixture) -> None:
-    """The client reads no stack trace; the log has it; the place is free again."""
+def test_fault_in_the_server_is_one_sentence(caplog: pytest.LogCaptureFixture) -> None:
+    """The log has the stack trace, and the place is free again."""
 
     def broken(request: RecognitionRequest) -> RecognitionResult:
-        raise ZeroDivisionError("secret of the house")
+        raise ZeroDivisionError("secret")
 
     with running(FakeWebTier(answer=broken)) as tier, capture_logs() as logs, caplog.at_level(logging.CRITICAL):
         response = upload(tier.app.test_client())
@@ -436,14 +436,14 @@ def test_a_fault_of_ours_is_a_sentence_too(caplog: pytest.LogCaptureFixture) -> 
 
 
 def test_names_of_people_cannot_break_the_line() -> None:
-    """One line stays one line."""
+    """Names of people cannot break the line."""
     with running(FakeWebTier(answer=answers("Jane\r\nDoe"))) as tier:
         assert plain(upload(tier.app.test_client())) == "image_01.jpg: face detected - Jane Doe"
 
 
 @pytest.mark.parametrize("tail", [b"\r", b"\n", b"\r\n--", b"\r\n-"])
-def test_a_picture_of_any_bytes_is_taken(tail: bytes) -> None:
-    """What looks like the begin of a boundary at the end of the parser's buffer is not held against the picture."""
+def test_picture_of_any_bytes_is_accepted(tail: bytes) -> None:
+    """Also if the end of the parser's buffer looks like the beginning of a boundary."""
     head = b'Content-Disposition: form-data; name="inputFile"; filename="a.jpg"\r\n\r\n'
     start = picture("JPEG")
     padding = bytes(64 * 1024 - len(b"--X\r\n" + head + start + tail[:-1]))

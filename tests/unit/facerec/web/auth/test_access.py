@@ -1,4 +1,4 @@
-"""Who is served: keys, scopes, limits, names and pages, through the application on fakes."""
+"""The auth hook: keys, scopes, limits, host names and sites, through the application on fakes."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ def made(*scopes: Scope, expires_in: timedelta | None = None) -> tuple[ApiKey, T
 
 
 @dataclass
-class House:
+class KeyedTier:
     """A running web tier that asks for keys, and one key that it knows."""
 
     tier: FakeWebTier
@@ -50,7 +50,7 @@ class House:
 
     @cached_property
     def client(self) -> FlaskClient:
-        """Somebody outside."""
+        """A client."""
         return self.tier.app.test_client()
 
     def post(self, key: str | None = None, **options: Any) -> TestResponse:
@@ -60,21 +60,21 @@ class House:
         return self.client.post("/", data=data, headers=headers | options.pop("headers", {}), **options)
 
 
-def house(**web: Any) -> House:
-    """A house whose worker knows Jane; its inbox is not read yet."""
+def keyed_tier(**web: Any) -> KeyedTier:
+    """Make a tier whose worker knows Jane; its inbox is not read yet."""
     clock = Clock()
     key, token = made()
     keys = InMemoryApiKeys(key)
     settings = Settings(web=WebSettings(**web))
-    return House(FakeWebTier(settings, answers("Jane"), keys=keys, clock=clock), keys, clock, key, token)
+    return KeyedTier(FakeWebTier(settings, answers("Jane"), keys=keys, clock=clock), keys, clock, key, token)
 
 
 @pytest.fixture
-def guarded() -> Iterator[House]:
-    """A house with the default settings."""
-    made_house = house()
-    with running(made_house.tier):
-        yield made_house
+def keyed() -> Iterator[KeyedTier]:
+    """A tier with the default settings."""
+    tier = keyed_tier()
+    with running(tier.tier):
+        yield tier
 
 
 def opened(**web: Any) -> FlaskClient:
@@ -83,43 +83,43 @@ def opened(**web: Any) -> FlaskClient:
 
 
 @pytest.mark.parametrize("header", ["x-api-key", "X-API-KEY", "Authorization"])
-def test_a_key_opens_the_door(guarded: House, header: str) -> None:
+def test_request_with_a_key_is_served(keyed: KeyedTier, header: str) -> None:
     """In CompreFace's header or as a bearer token, whatever the case."""
-    value = guarded.token.reveal() if header != "Authorization" else f"bEARER  {guarded.token.reveal()}"
-    response = guarded.post(headers={header: value})
+    value = keyed.token.reveal() if header != "Authorization" else f"bEARER  {keyed.token.reveal()}"
+    response = keyed.post(headers={header: value})
     assert (response.status_code, response.text) == (200, "a.jpg: face detected - Jane")
-    result = guarded.client.get(f"/api/v1/results/{response.headers['X-Request-Id']}", headers={header: value})
+    result = keyed.client.get(f"/api/v1/results/{response.headers['X-Request-Id']}", headers={header: value})
     assert result.status_code == 200
 
 
-def test_without_a_key_nothing_is_taken(guarded: House) -> None:
+def test_request_without_a_key_is_401(keyed: KeyedTier) -> None:
     """The reply says what is needed, in plain text or in CompreFace's JSON."""
-    plain, api = guarded.post(), guarded.client.get(RESULT)
+    plain, api = keyed.post(), keyed.client.get(RESULT)
     for response in (plain, api):
         assert response.status_code == 401
         assert response.headers["WWW-Authenticate"] == 'Bearer realm="facerec"'
     assert plain.content_type == "text/plain; charset=utf-8"
     assert "x-api-key" in plain.text
     assert api.json == {"message": plain.text, "code": 20}
-    assert not guarded.tier.tasks.requests
-    assert guarded.tier.admission.waiting == 0
+    assert not keyed.tier.tasks.requests
+    assert keyed.tier.admission.waiting == 0
 
 
 @pytest.mark.parametrize("path", ["/", "/healthz", "/readyz"])
-def test_health_and_the_page_are_open(guarded: House, path: str) -> None:
-    """Also to those with a wrong key."""
+def test_health_and_the_page_need_no_key(keyed: KeyedTier, path: str) -> None:
+    """Also with a wrong key."""
     for headers in ({}, {"x-api-key": NOBODYS}):
-        assert guarded.client.get(path, headers=headers).status_code == 200
+        assert keyed.client.get(path, headers=headers).status_code == 200
 
 
-def test_strangers_do_not_learn_what_is_wrong(guarded: House) -> None:
-    """The reasons have names of buckets and addresses; they are logged once, until something changes."""
+def test_readiness_hides_its_reasons_when_keys_are_needed(keyed: KeyedTier) -> None:
+    """The reasons have names of buckets and addresses; each is logged once."""
 
     def missing() -> None:
         raise Transient("cannot reach http://10.0.0.1/bucket")
 
-    guarded.tier.checks |= {"store": missing, "inbox": lambda: None}
-    app = guarded.tier._app()
+    keyed.tier.checks |= {"store": missing, "inbox": lambda: None}
+    app = keyed.tier._app()
     with capture_logs() as lines:
         responses = [app.test_client().get("/readyz") for _ in range(2)]
     assert [response.status_code for response in responses] == [503, 503]
@@ -129,28 +129,28 @@ def test_strangers_do_not_learn_what_is_wrong(guarded: House) -> None:
     ]
 
 
-def test_the_page_says_how_to_use_a_key(guarded: House) -> None:
+def test_page_says_how_to_use_a_key(keyed: KeyedTier) -> None:
     """A form cannot send one."""
-    page = guarded.client.get("/").text
+    page = keyed.client.get("/").text
     assert "<form" not in page
     assert 'curl -H "x-api-key:' in page
     assert "<form" in opened().get("/").text
 
 
-def test_wrong_expired_and_revoked_keys_are_refused(guarded: House) -> None:
-    """Only who has the right secret learns why."""
+def test_wrong_expired_and_revoked_keys_are_401(keyed: KeyedTier) -> None:
+    """Only a client with the right secret reads why."""
     expired, old = made(expires_in=timedelta(minutes=1))
     ended, gone = made()
-    guarded.keys.put(expired)
-    guarded.keys.put(ended)
-    guarded.keys.put(revoked(ended, datetime.now(UTC)))
+    keyed.keys.put(expired)
+    keyed.keys.put(ended)
+    keyed.keys.put(revoked(ended, datetime.now(UTC)))
     said = {
-        name: guarded.post(key)
+        name: keyed.post(key)
         for name, key in {
             "nobody": NOBODYS,
-            "secret": f"frk_{guarded.key.key_id}_{'A' * 43}",
+            "secret": f"frk_{keyed.key.key_id}_{'A' * 43}",
             "nonsense": "letmein",
-            "twice": f"{guarded.token.reveal()}, {guarded.token.reveal()}",
+            "twice": f"{keyed.token.reveal()}, {keyed.token.reveal()}",
             "expired": old.reveal(),
             "revoked": gone.reveal(),
         }.items()
@@ -162,60 +162,60 @@ def test_wrong_expired_and_revoked_keys_are_refused(guarded: House) -> None:
     }
     assert "expired" in said["expired"].text
     assert "revoked" in said["revoked"].text
-    assert guarded.client.get(RESULT, headers={"x-api-key": NOBODYS}).get_json()["code"] == 10
+    assert keyed.client.get(RESULT, headers={"x-api-key": NOBODYS}).get_json()["code"] == 10
 
 
-def test_a_key_opens_only_what_its_scope_names(guarded: House) -> None:
+def test_key_allows_what_its_scope_names(keyed: KeyedTier) -> None:
     """And `admin` everything."""
     enrol, enroller = made(Scope.ENROL)
     admin, boss = made(Scope.ADMIN)
-    guarded.keys.put(enrol)
-    guarded.keys.put(admin)
-    refused = guarded.post(enroller.reveal())
+    keyed.keys.put(enrol)
+    keyed.keys.put(admin)
+    refused = keyed.post(enroller.reveal())
     assert refused.status_code == 403
     assert "recognise" in refused.text
-    assert guarded.post(boss.reveal()).status_code == 200
+    assert keyed.post(boss.reveal()).status_code == 200
 
 
-def test_a_route_that_says_nothing_is_for_admin(guarded: House) -> None:
-    """A view that is forgotten is closed, not open."""
+def test_route_without_a_mark_needs_admin(keyed: KeyedTier) -> None:
+    """A forgotten view is closed, not open."""
     app = Flask("test")
-    check_access(app, guarded.tier.access, lambda status, sentence, code: app.response_class(sentence, status))
+    check_access(app, keyed.tier.access, lambda status, sentence, code: app.response_class(sentence, status))
 
     @app.get("/metrics")
     def forgotten() -> str:
         return "secret"
 
     admin, boss = made(Scope.ADMIN)
-    guarded.keys.put(admin)
-    keys = [None, guarded.token.reveal(), boss.reveal()]
+    keyed.keys.put(admin)
+    keys = [None, keyed.token.reveal(), boss.reveal()]
     replies = [app.test_client().get("/metrics", headers={"x-api-key": key} if key else {}) for key in keys]
     assert [reply.status_code for reply in replies] == [401, 403, 200]
 
 
-def test_what_is_nowhere_is_told_to_holders_of_a_key(guarded: House) -> None:
-    """Others learn nothing of what there is."""
-    assert guarded.client.get("/nowhere").status_code == 401
-    assert guarded.client.get("/nowhere", headers={"x-api-key": guarded.token.reveal()}).status_code == 404
+def test_unknown_route_needs_any_valid_key(keyed: KeyedTier) -> None:
+    """Unknown route needs any valid key."""
+    assert keyed.client.get("/nowhere").status_code == 401
+    assert keyed.client.get("/nowhere", headers={"x-api-key": keyed.token.reveal()}).status_code == 404
 
 
-def test_known_keys_work_while_the_store_is_out_and_others_wait(guarded: House) -> None:
-    """With 503 and the time to come again; never because nobody could look."""
-    assert guarded.post(guarded.token.reveal()).status_code == 200
+def test_known_keys_work_through_an_outage_and_others_get_503(keyed: KeyedTier) -> None:
+    """With the time to try again."""
+    assert keyed.post(keyed.token.reveal()).status_code == 200
     other, token = made()
-    guarded.keys.put(other)
-    guarded.keys.outage = Transient("no route")
-    guarded.clock.now += 60
-    assert guarded.post(guarded.token.reveal()).status_code == 200
-    refused = guarded.post(token.reveal())
+    keyed.keys.put(other)
+    keyed.keys.outage = Transient("no route")
+    keyed.clock.now += 60
+    assert keyed.post(keyed.token.reveal()).status_code == 200
+    refused = keyed.post(token.reveal())
     assert refused.status_code == 503
     assert int(refused.headers["Retry-After"]) > 0
     assert "no route" not in refused.text
 
 
-def test_each_key_has_its_own_limit() -> None:
-    """The refusal says when to come again, and then there is room."""
-    busy = house(rate_limit="3/minute")
+def test_rate_limit_holds_for_each_key() -> None:
+    """The refusal says when to try again."""
+    busy = keyed_tier(rate_limit="3/minute")
     other, token = made()
     busy.keys.put(other)
     with running(busy.tier):
@@ -229,7 +229,7 @@ def test_each_key_has_its_own_limit() -> None:
         assert {busy.client.get("/healthz").status_code for _ in range(20)} == {200}
 
 
-def test_in_open_mode_each_address_has_its_own_limit() -> None:
+def test_rate_limit_holds_for_each_address_in_open_mode() -> None:
     """An IPv6 client has its whole network; the page and health have none."""
     client = opened(rate_limit="2/minute")
 
@@ -243,9 +243,9 @@ def test_in_open_mode_each_address_has_its_own_limit() -> None:
     assert status("203.0.113.7", "/") == 200
 
 
-def test_guesses_are_limited_and_cost_no_readings() -> None:
+def test_wrong_keys_are_limited_and_cost_no_readings() -> None:
     """A key in use goes on working from the same address."""
-    attacked = house(auth_failures="5/minute")
+    attacked = keyed_tier(auth_failures="5/minute")
     with running(attacked.tier):
         assert attacked.post(attacked.token.reveal()).status_code == 200
         replies = [attacked.post(f"frk_{number:012x}_{'A' * 43}") for number in range(50)]
@@ -259,9 +259,9 @@ def test_guesses_are_limited_and_cost_no_readings() -> None:
         assert attacked.post().status_code == 401  # a missing key is no guess
 
 
-def test_a_right_secret_is_no_guess() -> None:
-    """A forgotten client with an old key shuts nobody out at its address."""
-    shared = house(auth_failures="3/minute")
+def test_expired_key_does_not_count_as_a_wrong_one() -> None:
+    """A forgotten client with an old key does not block its address."""
+    shared = keyed_tier(auth_failures="3/minute")
     expired, old = made(expires_in=timedelta(minutes=1))
     other, token = made()
     shared.keys.put(expired)
@@ -271,23 +271,23 @@ def test_a_right_secret_is_no_guess() -> None:
         assert shared.post(token.reveal()).status_code == 200
 
 
-def test_a_new_secret_works_within_seconds(guarded: House) -> None:
-    """A key that is rotated is read again for whoever has another secret, and guesses do not tire the store."""
-    assert guarded.post(guarded.token.reveal()).status_code == 200
-    changed, token = rotated(guarded.key, now=datetime.now(UTC), grace=timedelta(hours=1))
-    guarded.keys.put(changed)
-    guarded.clock.now += 2
-    assert guarded.post(token.reveal()).status_code == 200
-    assert guarded.post(guarded.token.reveal()).status_code == 200
-    reads = len(guarded.keys.reads)
+def test_rotated_secret_works_within_seconds(keyed: KeyedTier) -> None:
+    """Another secret makes the cache read the key again, at most every 2 s."""
+    assert keyed.post(keyed.token.reveal()).status_code == 200
+    changed, token = rotated(keyed.key, now=datetime.now(UTC), grace=timedelta(hours=1))
+    keyed.keys.put(changed)
+    keyed.clock.now += 2
+    assert keyed.post(token.reveal()).status_code == 200
+    assert keyed.post(keyed.token.reveal()).status_code == 200
+    reads = len(keyed.keys.reads)
     for _ in range(10):
-        guarded.clock.now += 0.5
-        guarded.post(f"frk_{guarded.key.key_id}_{'A' * 43}")
-    assert len(guarded.keys.reads) - reads <= 3
+        keyed.clock.now += 0.5
+        keyed.post(f"frk_{keyed.key.key_id}_{'A' * 43}")
+    assert len(keyed.keys.reads) - reads <= 3
 
 
-def test_the_address_behind_a_proxy_counts_only_where_proxies_are_trusted() -> None:
-    """Otherwise anybody could take another one for each request."""
+def test_forwarded_address_counts_only_with_trusted_proxies() -> None:
+    """Forwarded address counts only with trusted proxies."""
 
     def statuses(proxies: int, forwarded: list[str]) -> list[int]:
         client = opened(rate_limit="2/minute", trusted_proxies=proxies)
@@ -301,13 +301,13 @@ def test_the_address_behind_a_proxy_counts_only_where_proxies_are_trusted() -> N
     assert statuses(2, [f"{one}, 203.0.113.7" for one in several]) == [404, 404, 404]
 
 
-def test_browsers_are_told_to_keep_everything_to_themselves(guarded: House) -> None:
-    """On the page, on replies and on refusals; and no other origin is let in."""
+def test_every_response_has_the_security_headers(keyed: KeyedTier) -> None:
+    """No other origin is allowed."""
     for response in (
-        guarded.client.get("/"),
-        guarded.post(),
-        guarded.client.get(RESULT),
-        guarded.client.get("/healthz"),
+        keyed.client.get("/"),
+        keyed.post(),
+        keyed.client.get(RESULT),
+        keyed.client.get("/healthz"),
     ):
         headers = response.headers
         assert "default-src 'none'" in headers["Content-Security-Policy"]
@@ -322,8 +322,8 @@ def test_browsers_are_told_to_keep_everything_to_themselves(guarded: House) -> N
         assert "Strict-Transport-Security" not in headers
 
 
-def test_https_is_kept_to_once_a_trusted_proxy_says_so() -> None:
-    """A word that anybody may say counts nothing."""
+def test_strict_transport_security_needs_a_trusted_proxy() -> None:
+    """Strict transport security needs a trusted proxy."""
     headers = {"X-Forwarded-Proto": "https", "X-Forwarded-For": "203.0.113.7"}
     assert "Strict-Transport-Security" not in opened().get("/", headers=headers).headers
     assert (
@@ -332,8 +332,8 @@ def test_https_is_kept_to_once_a_trusted_proxy_says_so() -> None:
 
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST:8000", "localhost.", "127.0.0.1:8000", "[::1]:8000", ""])
-def test_on_loopback_the_open_server_answers_to_its_own_names(host: str) -> None:
-    """With any port; and to who names none, as HTTP/1.0 allows and no browser does."""
+def test_open_server_on_loopback_answers_to_its_own_names(host: str) -> None:
+    """With any port, and without a name, as HTTP/1.0 allows and no browser does."""
     assert opened().get(RESULT, headers={"Host": host}).status_code == 404
     assert opened(host="127.0.0.2").get(RESULT, headers={"Host": "127.0.0.2:8000"}).status_code == 404
 
@@ -341,15 +341,15 @@ def test_on_loopback_the_open_server_answers_to_its_own_names(host: str) -> None
 @pytest.mark.parametrize(
     "host", ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "127.0.0.2", "[", "::1]", "@"]
 )
-def test_a_rebound_name_gets_nothing(host: str) -> None:
-    """A foreign page may make its own name point here, and read what is answered."""
+def test_open_server_on_loopback_refuses_other_names(host: str) -> None:
+    """A foreign page may make its own name point here (DNS rebinding)."""
     response = opened().get(RESULT, headers={"Host": host})
     assert response.status_code == 421
     assert "FACEREC_WEB__ALLOWED_HOSTS" in response.get_json()["message"]
 
 
-def test_other_names_can_be_allowed() -> None:
-    """One by one, or all below one; on other addresses any name is right unless it is said otherwise."""
+def test_allowed_hosts_are_answered() -> None:
+    """One by one, or all below one; on other addresses any name is answered by default."""
 
     def status(name: str, **web: Any) -> int:
         return opened(**web).get(RESULT, headers={"Host": name}).status_code
@@ -365,8 +365,8 @@ def test_other_names_can_be_allowed() -> None:
 @pytest.mark.parametrize(
     ("site", "status"), [(None, 400), ("same-origin", 400), ("none", 400), ("cross-site", 403), ("same-site", 403)]
 )
-def test_a_foreign_page_cannot_upload_through_its_readers_browser(site: str | None, status: int) -> None:
-    """Browsers say where a form comes from; programs say nothing. Reading is the browser's to forbid."""
+def test_upload_from_a_page_of_another_site_is_403(site: str | None, status: int) -> None:
+    """Browsers send `Sec-Fetch-Site`, programs do not."""
     headers = {} if site is None else {"Sec-Fetch-Site": site}
     assert opened().post("/", headers=headers).status_code == status
     assert opened().get(RESULT, headers=headers).status_code == 404
@@ -385,7 +385,7 @@ def test_a_foreign_page_cannot_upload_through_its_readers_browser(site: str | No
         ("http://192.0.2.7:8000", "cross-site", 403),
     ],
 )
-def test_over_plain_http_the_origin_tells(origin: str, site: str | None, status: int) -> None:
+def test_upload_over_plain_http_is_judged_by_its_origin(origin: str, site: str | None, status: int) -> None:
     """There browsers do not send `Sec-Fetch-Site`."""
     client = opened(host="0.0.0.0")  # noqa: S104 - nothing is bound
     headers = {"Host": "192.0.2.7:8000", "Origin": origin} | ({} if site is None else {"Sec-Fetch-Site": site})
@@ -407,36 +407,36 @@ CREDENTIALS = (
         CREDENTIALS,
     )
 )
-def test_no_header_lets_anybody_in_or_makes_a_fault(headers: Mapping[str, str]) -> None:
-    """Whatever bytes it has."""
-    strict = house(auth_failures="", trusted_proxies=1, allowed_hosts=("localhost",))
+def test_no_header_gives_access_or_makes_a_fault(headers: Mapping[str, str]) -> None:
+    """No header gives access or makes a fault."""
+    strict = keyed_tier(auth_failures="", trusted_proxies=1, allowed_hosts=("localhost",))
     response = strict.client.post("/", headers=dict(headers))
     assert response.status_code in {401, 421}
 
 
-def test_the_log_names_the_key_and_never_holds_it(guarded: House) -> None:
+def test_log_has_the_key_id_and_never_the_key(keyed: KeyedTier) -> None:
     """Wherever a client puts it, in the right header or a wrong one."""
-    good, wrong = guarded.token.reveal(), f"frk_{guarded.key.key_id}_{'w' * 43}"
+    good, wrong = keyed.token.reveal(), f"frk_{keyed.key.key_id}_{'w' * 43}"
     with capture_logs(processors=[merge_contextvars]) as lines:
         for text in (good, wrong, NOBODYS):
             for header in ("x-api-key", "Authorization", "Cookie", "X-Forwarded-For", "Sec-Fetch-Site", "Referer"):
                 for value in (text, f"Bearer {text}", f"Basic {text}", f"{text}, {text}"):
-                    guarded.post(headers={header: value})
-            guarded.client.get(f"/nowhere?api_key={text}", headers={"x-api-key": good})
-    assert {line["key_id"] for line in lines if line["event"] == "upload"} == {guarded.key.key_id}
+                    keyed.post(headers={header: value})
+            keyed.client.get(f"/nowhere?api_key={text}", headers={"x-api-key": good})
+    assert {line["key_id"] for line in lines if line["event"] == "upload"} == {keyed.key.key_id}
     denied = [line for line in lines if line["event"] == "request_denied"]
     assert {line["reason"] for line in denied} == {"no_key", "wrong_key"}
-    assert {line.get("key_id") for line in denied if line["reason"] == "wrong_key"} == {None, guarded.key.key_id}
-    assert not any(secret in str(lines) for secret in ("frk_", guarded.token.secret, "w" * 43, "A" * 43))
+    assert {line.get("key_id") for line in denied if line["reason"] == "wrong_key"} == {None, keyed.key.key_id}
+    assert not any(secret in str(lines) for secret in ("frk_", keyed.token.secret, "w" * 43, "A" * 43))
 
 
-def test_the_key_of_one_request_is_not_that_of_the_next(guarded: House) -> None:
-    """Threads serve one after the other."""
-    guarded.post(guarded.token.reveal())
+def test_key_id_is_not_bound_after_the_request(keyed: KeyedTier) -> None:
+    """Threads serve one request after the other."""
+    keyed.post(keyed.token.reveal())
     assert "key_id" not in get_contextvars()
 
 
-def test_a_traceback_shows_no_local_variables() -> None:
+def test_traceback_shows_no_local_variables() -> None:
     """They hold keys, pictures and embeddings."""
 
     def fail() -> None:

@@ -1,4 +1,4 @@
-"""Rate limits: how they are written, what they let through, what a refused client is told, and what they remember."""
+"""Rate limits: their notation, what they allow, and what they keep in memory."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -19,22 +19,22 @@ TEN = Rate(10, 60)
     ("text", "rate"),
     [("6000/minute", Rate(6000, 60)), ("1/second", Rate(1, 1)), ("5/hour", Rate(5, 3600)), ("", None)],
 )
-def test_a_rate_is_a_number_for_a_unit(text: str, rate: Rate | None) -> None:
-    """Nothing is no limit."""
+def test_rate_is_a_number_for_a_unit(text: str, rate: Rate | None) -> None:
+    """The empty text is no limit."""
     assert parse_rate(text) == rate
 
 
 @pytest.mark.parametrize(
     "text", ["0/minute", "ten/minute", "10/fortnight", "10", "-1/second", " 10/minute", "1e3/hour"]
 )
-def test_a_wrong_rate_ends_the_start_with_an_example(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Named by its variable."""
+def test_wrong_rate_ends_the_start_with_an_example(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrong rate ends the start with an example."""
     monkeypatch.setenv("FACEREC_WEB__RATE_LIMIT", text)
     with pytest.raises(ConfigurationError, match="FACEREC_WEB__RATE_LIMIT: write it like 6000/minute"):
         Settings.load()
 
 
-def test_so_many_come_at_once_and_then_one_after_the_other() -> None:
+def test_limiter_allows_the_count_at_once_and_then_refills() -> None:
     """Each client for itself."""
     clock = Clock()
     limiter = RateLimiter(TEN, clock=clock)
@@ -47,8 +47,8 @@ def test_so_many_come_at_once_and_then_one_after_the_other() -> None:
     assert limiter.take("a") == 6
 
 
-def test_asking_is_free() -> None:
-    """The answer is that of a visit."""
+def test_limiter_wait_seconds_counts_nothing() -> None:
+    """Limiter wait seconds counts nothing."""
     limiter = RateLimiter(TEN, clock=Clock())
     assert [limiter.wait_seconds("a") for _ in range(50)] == [0] * 50
     for _ in range(10):
@@ -60,8 +60,8 @@ def test_asking_is_free() -> None:
     rate=st.builds(Rate, st.integers(1, 1000), st.sampled_from([1, 60, 3600])),
     steps=st.lists(st.floats(0, 10), max_size=60),
 )
-def test_never_more_than_the_rate_and_the_wait_is_as_long_as_told(rate: Rate, steps: list[float]) -> None:
-    """Within any time at most a full bucket and what has flowed into it; after the wait there is room."""
+def test_limiter_never_exceeds_the_rate_and_its_wait_is_exact(rate: Rate, steps: list[float]) -> None:
+    """In any period at most a full bucket and its refill; after the wait there is room."""
     clock, came = Clock(), 0
     limiter = RateLimiter(rate, clock=clock)
     started = clock.now
@@ -77,15 +77,15 @@ def test_never_more_than_the_rate_and_the_wait_is_as_long_as_told(rate: Rate, st
     assert came <= rate.count + (clock.now - started) * rate.count / rate.seconds + 1e-6
 
 
-def test_without_a_rate_everyone_may_come() -> None:
-    """And nothing is remembered."""
+def test_limiter_without_a_rate_limits_nothing() -> None:
+    """And remembers nothing."""
     limiter = RateLimiter(None)
     assert {limiter.take("a") for _ in range(1000)} == {0}
     assert len(limiter) == 0
 
 
-def test_memory_does_not_grow_with_clients() -> None:
-    """Those that come often are not forgotten for those that came once."""
+def test_limiter_memory_does_not_grow_with_clients() -> None:
+    """The least recent client is forgotten first."""
     limiter = RateLimiter(TEN, max_clients=100, clock=Clock())
     for number in range(1_000):
         limiter.take(f"client {number}")
@@ -94,8 +94,8 @@ def test_memory_does_not_grow_with_clients() -> None:
     assert limiter.take("busy") > 0
 
 
-def test_threads_do_not_come_twice_for_one() -> None:
-    """Whoever is quicker."""
+def test_limiter_counts_concurrent_requests_once() -> None:
+    """Limiter counts concurrent requests once."""
     limiter = RateLimiter(Rate(500, 3600), clock=Clock())
     with ThreadPoolExecutor(8) as threads:
         assert sum(wait == 0 for wait in threads.map(lambda _: limiter.take("a"), range(1_000))) == 500
@@ -114,6 +114,6 @@ def test_threads_do_not_come_twice_for_one() -> None:
         (None, "unknown"),
     ],
 )
-def test_a_client_is_its_address_or_its_network(address: str | None, client: str) -> None:
-    """Whoever has IPv6 has more addresses than anybody could count."""
+def test_client_is_its_address_or_its_network(address: str | None, client: str) -> None:
+    """An IPv6 client has a whole network of addresses."""
     assert client_network(address) == client
