@@ -106,11 +106,6 @@ class Process:
             self._reaper.release(self.pid)
         return self._process.returncode
 
-    def wait(self, timeout_seconds: float) -> int | None:
-        """As `poll`, after its end or the timeout."""
-        poll_until(lambda: self.poll() is not None, timeout_seconds)
-        return self._process.returncode
-
     def terminate(self) -> None:
         """Send SIGTERM to the process, not to its children."""
         if self._process.returncode is None:
@@ -118,16 +113,11 @@ class Process:
 
     def finish(self, grace_seconds: float) -> int:
         """Wait for its end, kill its group after the grace, and return its exit status."""
-        status = self.wait(grace_seconds)
-        while status is None:
+        poll_until(lambda: self.poll() is not None, grace_seconds)
+        while (status := self.poll()) is None:
             self._kill_group()
-            status = self.wait(1.0)
+            poll_until(lambda: self.poll() is not None, 1.0)
         return status
-
-    def stop(self, grace_seconds: float) -> int:
-        """`terminate`, then `finish`."""
-        self.terminate()
-        return self.finish(grace_seconds)
 
     def _kill_group(self) -> None:
         with suppress(ProcessLookupError):

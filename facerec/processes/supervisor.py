@@ -160,7 +160,8 @@ class Supervisor(AbstractContextManager["Supervisor"]):
             while process.poll() is None and not self._stopping.wait(_LOOK_SECONDS):
                 continue
         finally:
-            status = process.stop(_RUN_GRACE_SECONDS)
+            process.terminate()
+            status = process.finish(_RUN_GRACE_SECONDS)
         if status != 0:
             raise self._failed_with(command, f"failed ({describe_exit(status)})")
 

@@ -5,35 +5,33 @@ import json
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from facerec.aws.clients import Clients
-from facerec.local.emulator import START_SECONDS, EmulatorKind, emulator
+from facerec.local.emulator import EmulatorKind, emulator
 from facerec.local.environment import emulated_variables
 from facerec.processes.addresses import free_port, poll_until
-from facerec.processes.children import OrphanReaper, Process
+from facerec.processes.supervisor import Child
 from facerec.provision.provisioning import provision
 from facerec.settings import Settings
+from tests.support.emulated import running_emulator
 from tests.support.processes import listening_addresses
 
 
 @contextmanager
-def run(state: Path, kind: EmulatorKind = EmulatorKind.MINISTACK) -> Iterator[tuple[Process, Settings, Clients]]:
+def run(state: Path, kind: EmulatorKind = EmulatorKind.MINISTACK) -> Iterator[tuple[Child, Settings, Clients]]:
     """An emulator on the state directory, provisioned, stopped at the end."""
     found = emulator(kind, port=free_port(), state=state, environ=os.environ)
-    with closing(OrphanReaper()) as reaper, pytest.MonkeyPatch.context() as patch:
-        process = Process(found.command, reaper, state / "log")
-        assert poll_until(found.ready, START_SECONDS)
+    with running_emulator(found, state) as child, pytest.MonkeyPatch.context() as patch:
         for name, value in emulated_variables(found.url, os.environ).items():
             patch.setenv(name, value)
         settings = Settings.load()
         clients = Clients(settings)
         provision(clients, settings)
-        yield process, settings, clients
-        process.stop(5)
+        yield child, settings, clients
 
 
 def put(settings: Settings, clients: Clients) -> None:
@@ -70,13 +68,13 @@ def test_ministack_keeps_its_state_over_a_restart(tmp_path: Path) -> None:
 
 def test_ministack_keeps_its_state_over_a_crash(tmp_path: Path) -> None:
     """Tables, queues and instances are saved soon after they change."""
-    with run(tmp_path) as (process, settings, clients):
+    with run(tmp_path) as (child, settings, clients):
         put(settings, clients)
         assert poll_until(lambda: "jane" in text(tmp_path / "dynamodb.json"), 10)
         assert poll_until(lambda: "task" in text(tmp_path / "sqs.json"), 10)
         assert poll_until(lambda: "running" in text(tmp_path / "ec2.json"), 10)
-        os.kill(process.pid, signal.SIGKILL)
-        assert process.wait(5) == -signal.SIGKILL
+        os.kill(child.pid, signal.SIGKILL)
+        assert poll_until(lambda: not child.running, 5)
     with run(tmp_path) as (_, settings, clients):
         check(settings, clients)
 
@@ -89,8 +87,8 @@ def text(path: Path) -> str:
 @pytest.mark.parametrize("kind", EmulatorKind)
 def test_emulator_listens_on_loopback_only(tmp_path: Path, kind: EmulatorKind) -> None:
     """And on one port."""
-    with run(tmp_path, kind) as (process, settings, _):
-        assert listening_addresses(process.pid) == {(settings.aws.endpoint_url.host, settings.aws.endpoint_url.port)}  # type: ignore[union-attr] # set
+    with run(tmp_path, kind) as (child, settings, _):
+        assert listening_addresses(child.pid) == {(settings.aws.endpoint_url.host, settings.aws.endpoint_url.port)}  # type: ignore[union-attr] # set
 
 
 def test_client_that_left_receives_no_message(tmp_path: Path) -> None:

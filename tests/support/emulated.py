@@ -3,7 +3,7 @@
 import os
 import uuid
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from facerec.aws.clients import Clients
-from facerec.local.emulator import START_SECONDS, EmulatorKind, emulator
+from facerec.local.emulator import START_SECONDS, Emulator, EmulatorKind, emulator
 from facerec.local.environment import emulated_variables
-from facerec.processes.addresses import free_port, poll_until
-from facerec.processes.children import OrphanReaper, Process, tail
+from facerec.processes.addresses import free_port
+from facerec.processes.supervisor import Child, Restarts, Supervisor
 from facerec.provision.provisioning import provision
 from facerec.settings import Settings
 
@@ -49,14 +49,19 @@ def environ_of(settings: Settings, base: dict[str, str]) -> dict[str, str]:
 def emulated_aws(kind: EmulatorKind, state: Path) -> Iterator[EmulatedAws]:
     """Start an emulator on a free loopback port, point the environment at it, provision, and stop it at the end."""
     found = emulator(kind, port=free_port(), state=state, environ=os.environ)
-    with closing(OrphanReaper()) as reaper, pytest.MonkeyPatch.context() as patch:
-        process = Process(found.command, reaper, log := state / "emulator.log")
-        if not poll_until(found.ready, START_SECONDS):
-            pytest.fail(f"the emulator did not start: {tail(log)}")
+    with running_emulator(found, state), pytest.MonkeyPatch.context() as patch:
         for name, value in emulated_variables(found.url, os.environ).items():
             patch.setenv(name, value)
         patch.setenv("FACEREC_WEB__AUTH", "open")
         settings = Settings.load()
         provision(Clients(settings), settings)
         yield EmulatedAws(kind, found.url, settings, dict(os.environ))
-        process.stop(5)
+
+
+@contextmanager
+def running_emulator(found: Emulator, log_dir: Path) -> Iterator[Child]:
+    """Run an emulator within the block; it is not started again."""
+    with Supervisor(lambda _child, _how, _seconds: None, log_dir=log_dir) as supervisor:
+        [child] = supervisor.start(found.command, restarts=Restarts(times=0))
+        supervisor.wait_until_ready(child, found.ready, START_SECONDS)
+        yield child

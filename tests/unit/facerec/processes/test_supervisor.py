@@ -261,6 +261,6 @@ def test_reaper_forgets_a_process_that_has_ended(tmp_path: Path) -> None:
     """Another process may get its number."""
     reaper = OrphanReaper(grace_seconds=0.1)
     process = Process(command("short", "exit 0"), reaper, tmp_path / "log")
-    assert process.wait(10) == 0
+    assert process.finish(10) == 0
     reaper.close()
-    assert process.wait(0) == 0
+    assert process.poll() == 0
