@@ -2,8 +2,9 @@
 
 import fcntl
 import os
+import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hypothesis
@@ -13,6 +14,7 @@ from facerec.local.emulator import EmulatorKind
 from facerec.settings import Settings
 from tests.support.emulated import EmulatedAws, emulated_aws
 from tests.support.processes import CHECKOUT, facerec
+from tests.support.workers import Tier, Worker
 
 # How long an example takes depends on what else the machine does; speed is measured in benchmarks.
 hypothesis.settings.register_profile("facerec", deadline=None)
@@ -58,6 +60,28 @@ def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmulatedAws]:
 def fresh(emulator: EmulatedAws) -> Settings:
     """Settings whose buckets, queues and tables are this test's own, and empty."""
     return emulator.fresh()
+
+
+@pytest.fixture
+def tier(emulator: EmulatedAws, fresh: Settings, tmp_path: Path) -> Tier:
+    """The resources of an app tier of this test's own."""
+    return Tier(emulator, fresh, tmp_path)
+
+
+@pytest.fixture
+def start(tier: Tier) -> Iterator[Callable[..., Worker]]:
+    """Starts workers of the tier, ready on return; all that still run at the end are killed."""
+    started: list[Worker] = []
+
+    def start(**variables: str) -> Worker:
+        worker = Worker(tier.environ | variables)
+        started.append(worker)
+        worker.wait_for("worker_ready")
+        return worker
+
+    yield start
+    for worker in started:
+        worker.stop(signal.SIGKILL)
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 import json
 import re
 import signal
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from facerec.processes.addresses import poll_until
 from facerec.settings import Settings
 from tests.fakes import engine as fake
 from tests.support.emulated import EmulatedAws
-from tests.support.processes import CHECKOUT, facerec
+from tests.support.processes import Command, facerec
 from tests.support.workers import Tier, Worker
 
 _LONG_SECONDS = 60.0
@@ -30,23 +29,17 @@ _LONG_HIDDEN = {"FACEREC_WORKER__TASK_TIME_LIMIT_SECONDS": "20", "FACEREC_QUEUE_
 """No task comes twice, however slow the machine."""
 
 
-class Flower:
+class Flower(Command):
     """A running `facerec flower`, and a client that knows its password."""
 
-    def __init__(self, environ: dict[str, str], log: Path) -> None:
-        self._log = log
-        with log.open("w") as stderr:
-            self.process = subprocess.Popen(
-                facerec("flower"), cwd=CHECKOUT, env=environ, stdout=subprocess.PIPE, stderr=stderr, text=True
-            )
-        assert self.process.stdout is not None
-        said = self.process.stdout.readline()
-        address = re.match(r"Flower on (http://127\.0\.0\.1:\d+), user facerec", said)
-        assert address, log.read_text()
+    def __init__(self, environ: dict[str, str]) -> None:
+        super().__init__(facerec("flower"), environ)
+        address = re.match(r"Flower on (http://127\.0\.0\.1:\d+), user facerec", self.printed())
+        assert address, self.output
         self.url = address[1]
         password = environ.get("FACEREC_FLOWER__PASSWORD")
         if password is None:
-            made = re.match(r"password (\S+) ", self.process.stdout.readline())
+            made = re.match(r"password (\S+) ", self.printed())
             assert made
             password = made[1]
         self.password = password
@@ -85,14 +78,8 @@ class Flower:
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Send a signal, and return the exit status."""
-        self.process.send_signal(number)
-        status = self.process.wait(_LONG_SECONDS)
         self._client.close()
-        return status
-
-    def logged(self) -> str:
-        """Its log so far."""
-        return self._log.read_text()
+        return super().stop(number)
 
 
 @pytest.fixture
@@ -104,7 +91,7 @@ def tier(emulator: EmulatedAws, fresh: Settings, tmp_path: Path) -> Tier:
 
 
 @pytest.fixture
-def start(tier: Tier, tmp_path: Path) -> Iterator[Callable[..., Any]]:
+def start(tier: Tier) -> Iterator[Callable[..., Any]]:
     """Starts workers and Flowers; whatever still runs at the end is killed."""
     workers: list[Worker] = []
     flowers: list[Flower] = []
@@ -113,7 +100,7 @@ def start(tier: Tier, tmp_path: Path) -> Iterator[Callable[..., Any]]:
         if kind is Worker:
             workers.append(Worker(tier.environ | variables))
             return workers[-1]
-        flowers.append(Flower(tier.environ | variables, tmp_path / f"flower{len(flowers)}.log"))
+        flowers.append(Flower(tier.environ | variables))
         return flowers[-1]
 
     yield start
@@ -184,7 +171,7 @@ def test_shows_a_live_system(tier: Tier, start: Callable[..., Any], tmp_path: Pa
         assert httpx.get(flower.url + path, auth=("facerec", "wrong")).status_code == 401
     refused = httpx.post(f"{flower.url}/api/worker/shutdown/{name}", auth=("facerec", flower.password))
     assert (refused.status_code, refused.text) == (403, "Read only mode is enabled")
-    assert "correct horse" not in flower.logged()
+    assert "correct horse" not in flower.output
 
     # A restart: the tasks are still there, the worker is so again, and new tasks are shown.
     assert flower.stop() == 0
@@ -209,8 +196,8 @@ def test_ends_though_its_tasks_cannot_be_saved(start: Callable[..., Any], tmp_pa
     until(lambda: httpx.get(f"{flower.url}/healthcheck").status_code == 200)
     folder.rename(tmp_path / "elsewhere")
     assert flower.stop() == 0
-    assert flower.logged().count("tasks_not_saved") == 1
-    assert "Traceback" not in flower.logged()
+    assert flower.output.count("tasks_not_saved") == 1
+    assert "Traceback" not in flower.output
 
 
 def test_a_password_is_made_and_told_once(tier: Tier, start: Callable[..., Any]) -> None:
@@ -222,7 +209,7 @@ def test_a_password_is_made_and_told_once(tier: Tier, start: Callable[..., Any])
     second = start(Flower)
     assert second.password != first.password
     until(lambda: second.alive() == [True])
-    assert all(flower.password not in flower.logged() for flower in (first, second))
+    assert all(flower.password not in flower.output for flower in (first, second))
 
     # A clean end is shown without waiting for heartbeats to stay away, and after the last task.
     tier.answers(tier.upload(b"x", "last.jpg"))

@@ -2,13 +2,11 @@
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import boto3
@@ -19,71 +17,12 @@ from facerec.processes.addresses import poll_until
 from tests.support.emulated import EmulatedAws, environ_of
 from tests.support.load import Reply, Upload, upload_all
 from tests.support.pictures import PORTRAIT
-
-ROOT = Path(__file__).parents[2]
-READY_SECONDS = 60
+from tests.support.processes import CHECKOUT, Command
 
 
-class Command:
-    """One of our commands as a child process; its output is read line by line, so that events can be awaited."""
-
-    def __init__(self, *arguments: str, environ: dict[str, str], cwd: Path = ROOT) -> None:
-        self.lines: list[str] = []
-        self._arrived = threading.Condition()
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", *arguments],
-            env=environ,
-            cwd=cwd,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            with self._arrived:
-                self.lines.append(line.rstrip())
-                self._arrived.notify_all()
-        with self._arrived:
-            self._arrived.notify_all()
-
-    @property
-    def output(self) -> str:
-        """All that it has printed so far."""
-        return "\n".join(self.lines)
-
-    def wait_for(self, *words: str, count: int = 1, seconds: float = READY_SECONDS) -> None:
-        """Wait until `count` lines hold all the words; fails the test with the output otherwise."""
-
-        def found() -> bool:
-            return sum(all(word in line for word in words) for line in self.lines) >= count
-
-        with self._arrived:
-            self._arrived.wait_for(lambda: found() or not self._reader.is_alive(), seconds)
-        assert found(), f"{words} not seen in:\n{self.output}"
-
-    def stop(self, sent: signal.Signals = signal.SIGTERM, seconds: float = 30) -> int:
-        """Send the signal, wait for the end, return the exit status."""
-        self.process.send_signal(sent)
-        status = self.process.wait(seconds)
-        self._reader.join(5)
-        return status
-
-
-@contextmanager
-def command(*arguments: str, environ: dict[str, str], cwd: Path = ROOT) -> Iterator[Command]:
-    """A command that is surely gone afterwards, with all its children."""
-    started = Command(*arguments, environ=environ, cwd=cwd)
-    try:
-        yield started
-    finally:
-        if started.process.poll() is None:
-            os.killpg(started.process.pid, signal.SIGKILL)
-            started.process.wait(10)
+def command(*arguments: str, environ: dict[str, str], cwd: Path = CHECKOUT) -> Command:
+    """One of our modules as a command."""
+    return Command([sys.executable, "-m", *arguments], environ, cwd=cwd, merged=True)
 
 
 @pytest.fixture
@@ -105,15 +44,14 @@ def environ(emulator: EmulatedAws, artefact_dir: Path) -> dict[str, str]:
 def web_tier(environ: dict[str, str]) -> Iterator[tuple[Command, str]]:
     """A web process and its address."""
     with command("facerec.cli", "web", environ=environ) as web:
-        web.wait_for("listens on http")
         yield web, _address(web)
 
 
 def _address(web: Command) -> str:
-    return next(line for line in web.lines if "listens on http" in line).split()[-1] + "/"
+    return web.wait_for("listens on http").split()[-1] + "/"
 
 
-def worker(environ: dict[str, str], name: str = "w1") -> AbstractContextManager[Command]:
+def worker(environ: dict[str, str], name: str = "w1") -> Command:
     """A worker as an operator starts it by hand."""
     return command("celery", "-A", "facerec", "worker", "-n", f"{name}@%h", environ=environ)
 
@@ -196,10 +134,10 @@ def test_the_built_wheel_serves_from_another_folder(
     folder = tmp_path_factory.mktemp("wheel")
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     # Built from a copy: setuptools leaves a build folder beside its sources, and would take up an older one.
-    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
+    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=CHECKOUT, capture_output=True, text=True, check=True)
     for name in filter(None, tracked.stdout.split("\0")):
         (folder / "source" / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / name, folder / "source" / name)
+        shutil.copy(CHECKOUT / name, folder / "source" / name)
     subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", folder, folder / "source"], check=True)
     [wheel] = folder.glob("facerec-*.whl")
     subprocess.run([*pip, "install", "--no-deps", "--target", folder / "site", str(wheel)], check=True)
@@ -217,7 +155,6 @@ def test_the_built_wheel_serves_from_another_folder(
         command("celery", "-A", "facerec", "worker", environ=installed, cwd=folder) as hand,
         command("facerec.cli", "web", environ=installed, cwd=folder) as web,
     ):
-        web.wait_for("listens on http")
         url = _address(web)
         hand.wait_for("ready.")
         assert "inputFile" in httpx.get(url, trust_env=False).text

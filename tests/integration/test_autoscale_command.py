@@ -6,9 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,72 +18,31 @@ from facerec.provision.launch_template import provision_launch_template
 from facerec.settings import Settings
 from facerec.settings.resources import InstancesSettings
 from tests.support.emulated import EmulatedAws, changed, environ_of
-from tests.support.processes import CHECKOUT, run
+from tests.support.processes import CHECKOUT, Command, run
 
 AUTOSCALE = (sys.executable, "-m", "autoscale")
 PATIENCE_SECONDS = 60
 BACKLOG = b'facerec_backlog_messages{state="visible"} 1.0'
 
 
-class Autoscaler:
+class Autoscaler(Command):
     """A running `python -m autoscale`, and what it logs."""
 
     def __init__(self, environ: Mapping[str, str], *arguments: str) -> None:
-        self.process = subprocess.Popen(
-            [*AUTOSCALE, *arguments],
-            cwd=CHECKOUT,
-            env=dict(environ),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        self._log: list[dict[str, Any]] = []
-        self._logged = threading.Condition()
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            with self._logged:
-                self._log.append(json.loads(line))
-                self._logged.notify_all()
+        super().__init__([*AUTOSCALE, *arguments], environ)
 
     def await_line(self, event: str, fits: Callable[[dict[str, Any]], bool] = lambda _: True) -> dict[str, Any]:
         """The first line of the event that fits, once it is there."""
 
-        def found() -> dict[str, Any] | None:
-            return next((line for line in self._log if line["event"] == event and fits(line)), None)
+        def matches(line: str) -> bool:
+            record = json.loads(line)
+            return record["event"] == event and fits(record)
 
-        with self._logged:
-            assert self._logged.wait_for(lambda: found() is not None, PATIENCE_SECONDS), self._log
-            line = found()
-        assert line is not None
-        return line
+        return dict(json.loads(self.wait_until(matches)))
 
     def logged(self, event: str) -> bool:
         """Whether there is such a line by now."""
-        with self._logged:
-            return any(line["event"] == event for line in self._log)
-
-    def end(self, sent: signal.Signals = signal.SIGTERM) -> int:
-        """Send the signal; returns the exit status when everything it logged is read."""
-        self.process.send_signal(sent)
-        status = self.process.wait(PATIENCE_SECONDS)
-        self._reader.join(PATIENCE_SECONDS)
-        return status
-
-
-@contextmanager
-def autoscaler(environ: Mapping[str, str], *arguments: str) -> Iterator[Autoscaler]:
-    """An autoscaler that is surely gone afterwards."""
-    command = Autoscaler(environ, *arguments)
-    try:
-        yield command
-    finally:
-        if command.process.poll() is None:
-            command.process.kill()
-            command.process.wait()
+        return any(json.loads(line)["event"] == event for line in self.output.splitlines())
 
 
 @pytest.fixture
@@ -133,7 +90,7 @@ def test_a_task_in_the_queue_launches_from_zero(
     environ: dict[str, str], fresh: Settings, clients: Clients, tmp_path: Path
 ) -> None:
     """It is told by log, metrics, status, history and plot, and the instance outlives the autoscaler."""
-    with autoscaler(environ) as command:
+    with Autoscaler(environ) as command:
         address = command.await_line("metrics_served")["address"]
         command.await_line("reconciled", lambda line: line["needed"] == 0)
         assert not described(clients, fresh)
@@ -154,7 +111,7 @@ def test_a_task_in_the_queue_launches_from_zero(
         assert [(one["number"], one["phase"]) for one in status["instances"]] == [(1, "booting")]
         assert status["queue"]["visible"] == 1
         assert status["lease_holder"]
-        assert command.end() == 0
+        assert command.stop() == 0
         assert not command.logged("action_failed")
     assert len(described(clients, fresh)) == 1
     shown = run("fleet", "status", environ=environ).stdout
@@ -172,21 +129,21 @@ def test_a_task_in_the_queue_launches_from_zero(
 def test_one_decides_and_another_takes_over(environ: dict[str, str], fresh: Settings, clients: Clients) -> None:
     """At once when the first one leaves, after the lease when it was killed; nothing is launched twice."""
     submit(clients, fresh)
-    with autoscaler(environ) as first:
+    with Autoscaler(environ) as first:
         first.await_line("reconciled", lambda line: line["phases"] == {"booting": 1})
-        with autoscaler(environ) as second:
+        with Autoscaler(environ) as second:
             second.await_line("waiting_for_the_lease")
             assert not second.logged("leading")
-            assert first.end() == 0
+            assert first.stop() == 0
             second.await_line("leading")
             assert not second.logged("lease_taken_over")
-            with autoscaler(environ) as third:
+            with Autoscaler(environ) as third:
                 third.await_line("waiting_for_the_lease")
-                second.end(signal.SIGKILL)
+                second.stop(signal.SIGKILL)
                 third.await_line("leading")
                 assert third.logged("lease_taken_over")
                 third.await_line("reconciled", lambda line: line["phases"] == {"booting": 1})
-                assert third.end(signal.SIGINT) == 0
+                assert third.stop(signal.SIGINT) == 0
     assert len(described(clients, fresh)) == 1
 
 
@@ -198,16 +155,16 @@ def test_dry_run_changes_nothing(environ: dict[str, str], fresh: Settings, clien
     assert "queue    1 visible" in printed.stdout
     assert "would    launch 1" in printed.stdout
     assert not described(clients, fresh)
-    with autoscaler(environ, "--dry-run") as command:
+    with Autoscaler(environ, "--dry-run") as command:
         assert command.process.stdout is not None
         assert select.select([command.process.stdout], [], [], PATIENCE_SECONDS)[0]
         assert command.process.stdout.readline().startswith("queue    1 visible")
-        assert command.end() == 0
+        assert command.stop() == 0
     assert not described(clients, fresh)
     printed = run("autoscale", "--once", environ=environ)
     assert "did      launch 1" in printed.stdout
     assert len(described(clients, fresh)) == 1
-    with autoscaler(environ) as command:
+    with Autoscaler(environ) as command:
         command.await_line("leading")
         assert run("autoscale", "--once", environ=environ).returncode == 1
 

@@ -1,8 +1,6 @@
 """`facerec dlq` against the emulator, with dead letters that a real worker wrote."""
 
-import signal
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 from click.testing import CliRunner, Result
@@ -10,18 +8,10 @@ from click.testing import CliRunner, Result
 from facerec.cli import cli
 from facerec.messages import Outcome, RecognitionResult
 from facerec.object_keys import output_key
-from facerec.settings import Settings
 from tests.fakes import engine as fake
-from tests.support.emulated import EmulatedAws
 from tests.support.workers import Tier, Worker
 
 Dlq = Callable[..., Result]
-
-
-@pytest.fixture
-def tier(emulator: EmulatedAws, fresh: Settings, tmp_path: Path) -> Tier:
-    """A tier with its own resources."""
-    return Tier(emulator, fresh, tmp_path)
 
 
 @pytest.fixture
@@ -32,12 +22,9 @@ def dlq(tier: Tier, monkeypatch: pytest.MonkeyPatch) -> Dlq:
 
 
 @pytest.fixture
-def worker(tier: Tier) -> Iterator[Worker]:
+def worker(start: Callable[..., Worker]) -> Worker:
     """A worker with the fake engine."""
-    worker = Worker(tier.environ)
-    worker.wait_for("worker_ready")
-    yield worker
-    worker.stop(signal.SIGKILL)
+    return start()
 
 
 def test_redriven_task_is_recognised_again_and_answered(tier: Tier, dlq: Dlq, worker: Worker) -> None:

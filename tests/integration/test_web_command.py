@@ -6,7 +6,6 @@ import select
 import signal
 import socket
 import ssl
-import subprocess
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -29,7 +28,7 @@ from tests.fakes.web_tier import picture, result_for
 from tests.support import workers
 from tests.support.emulated import EmulatedAws, environ_of
 from tests.support.metrics import scrape, total
-from tests.support.processes import CHECKOUT, alive, descendants, facerec, run
+from tests.support.processes import Command, alive, descendants, facerec, run
 
 TLS = ssl.create_default_context()
 """Shared, because making one takes longer than an upload; it is not used, since the tests speak plain HTTP."""
@@ -83,37 +82,12 @@ def environ(emulator: EmulatedAws, fresh: Settings) -> dict[str, str]:
     return environ_of(fresh, emulator.environ) | variables
 
 
-class Web:
+class Web(Command):
     """A running `facerec web`."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
-        self.process = subprocess.Popen(
-            facerec("web"),
-            cwd=CHECKOUT,
-            env=dict(environ),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        self.log: list[str] = []
-        self._logged = threading.Condition()
-        self._reader = threading.Thread(target=self._read_log, daemon=True)
-        self._reader.start()
-        assert self.process.stdout is not None
-        self.url = self.process.stdout.readline().split()[-1]
-
-    def _read_log(self) -> None:
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            with self._logged:
-                self.log.append(line)
-                self._logged.notify_all()
-
-    def await_log(self, event: str, count: int = 1) -> None:
-        """Wait until so many lines tell of the event."""
-        with self._logged:
-            assert self._logged.wait_for(lambda: sum(f'"{event}"' in line for line in self.log) >= count, 30)
+        super().__init__(facerec("web"), environ)
+        self.url = self.printed().split()[-1]
 
     def upload(self) -> httpx.Response:
         """Send a picture."""
@@ -131,29 +105,13 @@ class Web:
             while client.get(f"{self.url}/readyz").status_code != 200:
                 assert time.monotonic() < deadline, "the web tier did not get ready"
 
-    def stop(self, sent: signal.Signals = signal.SIGTERM) -> int:
-        """Send the signal; returns the exit status."""
-        self.process.send_signal(sent)
-        status = self.process.wait(30)
-        self._reader.join(10)
-        return status
-
 
 @contextmanager
 def web(environ: Mapping[str, str]) -> Iterator[Web]:
     """A ready `facerec web`, surely gone afterwards."""
-    command = Web(environ)
-    try:
+    with Web(environ) as command:
         command.await_ready()
         yield command
-    finally:
-        leftover = command.children()
-        if command.process.poll() is None:
-            command.process.kill()
-            command.process.wait()
-        for pid in leftover:
-            if alive(pid):
-                os.kill(pid, signal.SIGKILL)
 
 
 def own_queues(settings: Settings) -> set[str]:
@@ -179,7 +137,7 @@ def test_stop_under_load_answers_waiting_uploads(environ: dict[str, str], worker
     assert {reply.text for reply in waiting} == {"image_01.jpg: face detected - Jane"}
     # Uploads that had not been admitted yet were refused with a time to try again.
     assert all("Retry-After" in reply.headers for reply in answered if reply.status_code != 200)
-    assert not [line for line in command.log if '"level": "error"' in line or "Traceback" in line]
+    assert not [line for line in command.lines if '"level": "error"' in line or "Traceback" in line]
 
 
 def test_stop_of_an_idle_process_is_quick(environ: dict[str, str], fresh: Settings) -> None:
@@ -198,7 +156,7 @@ def test_second_signal_ends_the_process_at_once(environ: dict[str, str], worker:
         clients.submit(command.upload)
         assert worker.received.acquire(timeout=30)
         command.process.send_signal(signal.SIGTERM)
-        command.await_log("stopping")
+        command.wait_for('"stopping"')
         with httpx.Client(verify=TLS, timeout=60) as client:
             # The answer of a moment ago is kept for a second.
             while (unready := client.get(f"{command.url}/readyz")).status_code == 200:
@@ -223,14 +181,14 @@ def test_several_processes_share_the_port_and_own_their_queues(
 
         victim = min(command.children())
         os.kill(victim, signal.SIGKILL)
-        command.await_log("web_process_started", 3)
+        command.wait_for('"web_process_started"', count=3)
         assert own_queues(fresh) == before
         assert command.upload().status_code == 200
 
         children = command.children()
         assert command.stop() == 0
     assert not [pid for pid in children if alive(pid)]
-    assert not [line for line in command.log if "Fatal" in line or "Traceback" in line]
+    assert not [line for line in command.lines if "Fatal" in line or "Traceback" in line]
     assert own_queues(fresh) == set()
 
 
@@ -247,7 +205,7 @@ def test_several_processes_show_the_sum_of_their_metrics(environ: dict[str, str]
         victim = min(command.children())
         assert list(tmp_path.glob(f"*/gauge_live*_{victim}.db"))
         os.kill(victim, signal.SIGKILL)
-        command.await_log("web_process_ended")
+        command.wait_for('"web_process_ended"')
         assert list(tmp_path.glob(f"*/gauge_live*_{victim}.db")) == []
         assert poll_until(lambda: total(scrape(page), "facerec_web_processes") == 2, 60)
         samples = scrape(page)
@@ -279,16 +237,16 @@ def test_uploads_survive_lost_queues(
         waiting = clients.submit(command.upload)
         assert poll_until(lambda: tier.left(fresh.request_queue) == 1, 30)
         tier.clients.sqs.delete_queue(QueueUrl=tier.url(fresh.request_queue))
-        command.await_log("request_queue_missing")
+        command.wait_for('"request_queue_missing"')
         assert command.upload().status_code == 503
         provision(tier.clients, fresh)
-        command.await_log("task_sent_again")
+        command.wait_for('"task_sent_again"')
         worker = workers.Worker(tier.environ)
         try:
             assert waiting.result(30).text == "image_01.jpg: face not recognized"
             tier.clients.sqs.delete_queue(QueueUrl=tier.url(fresh.response_queue))
             assert command.upload().text == "image_01.jpg: face not recognized"
-            command.await_log("result_found_in_the_store")
+            command.wait_for('"result_found_in_the_store"')
         finally:
             worker.stop(signal.SIGKILL)
 

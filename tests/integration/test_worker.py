@@ -11,42 +11,17 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
 from facerec.messages import Outcome, RecognitionRequest, RecognitionResult
 from facerec.object_keys import output_key
-from facerec.settings import Settings
 from tests.fakes import engine as fake
-from tests.support.emulated import EmulatedAws
 from tests.support.workers import Tier, Worker
 
 PATIENT = {"FACEREC_WORKER__TASK_TIME_LIMIT_SECONDS": "20", "FACEREC_QUEUE__VISIBILITY_TIMEOUT_SECONDS": "30"}
 HASTY = {"FACEREC_WORKER__TASK_TIME_LIMIT_SECONDS": "0.7", "FACEREC_QUEUE__VISIBILITY_TIMEOUT_SECONDS": "1"}
-
-
-@pytest.fixture
-def tier(emulator: EmulatedAws, fresh: Settings, tmp_path: Path) -> Tier:
-    """Resources of this test's own."""
-    return Tier(emulator, fresh, tmp_path)
-
-
-@pytest.fixture
-def start(tier: Tier) -> Iterator[Callable[..., Worker]]:
-    """Starts workers, ready when it returns; whatever still runs at the end is killed."""
-    started: list[Worker] = []
-
-    def start(**variables: str) -> Worker:
-        worker = Worker(tier.environ | variables)
-        started.append(worker)
-        worker.wait_for("worker_ready")
-        return worker
-
-    yield start
-    for worker in started:
-        worker.stop(signal.SIGKILL)
 
 
 def test_stores_and_answers_and_deletes(tier: Tier, start: Callable[..., Worker]) -> None:
@@ -71,8 +46,8 @@ def test_a_stop_finishes_the_task_in_hand(tier: Tier, start: Callable[..., Worke
     held = tier.upload(fake.HOLD)
     with (tier.model_dir / fake.HELD).open("wb"):  # returns when the engine has the picture
         waiting = tier.upload()
-        worker.tell(number)
-    assert worker.process.wait(30) == status
+        worker.send(number)
+    assert worker.wait() == status
     (answer,) = tier.answers(held)
     assert (answer.outcome, answer.attempt) == (Outcome.UNKNOWN, 1)
     start()
@@ -164,7 +139,7 @@ def test_ends_where_only_an_operator_can_help(tier: Tier, start: Callable[..., W
     worker = start()
     tier.clients.s3.delete_bucket(Bucket=tier.settings.output_bucket)
     request = tier.upload()
-    assert worker.process.wait(30) == 1
+    assert worker.wait() == 1
     worker.wait_for('"redelivered"', str(request.request_id), tier.settings.output_bucket)
     assert tier.left(tier.settings.request_queue) == 1
 
@@ -177,8 +152,7 @@ def test_ends_where_only_an_operator_can_help(tier: Tier, start: Callable[..., W
 def test_says_in_one_line_what_is_missing(tier: Tier, variable: str, words: str, command: tuple[str, ...]) -> None:
     """Without its queues or its model a worker ends with one line that says what to do, however it was started."""
     worker = Worker(tier.environ | {variable: "nowhere"}, *command)
-    assert worker.process.wait(30) == 1
-    worker._reader.join()
+    assert worker.wait() == 1
     (line,) = worker.lines
     assert line.startswith("facerec: there is no")
     assert words in line

@@ -5,14 +5,12 @@ import json
 import signal
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
 from facerec.messages import Outcome, RecognitionResult
 from facerec.object_keys import output_key
 from facerec.provision.provisioning import provision
-from facerec.settings import Settings
 from tests.fakes import engine as fake
 from tests.support.emulated import EmulatedAws
 from tests.support.faults.faulty_aws import FaultyAws, faulty_aws
@@ -22,28 +20,6 @@ from tests.support.workers import Tier, Worker
 LONG_HIDDEN = {"FACEREC_WORKER__TASK_TIME_LIMIT_SECONDS": "20", "FACEREC_QUEUE__VISIBILITY_TIMEOUT_SECONDS": "30"}
 BRIEF_POLLS = {"FACEREC_QUEUE__WAIT_TIME_SECONDS": "1"}
 """One that its dead worker has left open may swallow a message."""
-
-
-@pytest.fixture
-def tier(emulator: EmulatedAws, fresh: Settings, tmp_path: Path) -> Tier:
-    """Resources of this test's own."""
-    return Tier(emulator, fresh, tmp_path)
-
-
-@pytest.fixture
-def start(tier: Tier) -> Iterator[Callable[..., Worker]]:
-    """Starts workers, ready when it returns; whatever still runs at the end is killed."""
-    started: list[Worker] = []
-
-    def start(**variables: str) -> Worker:
-        worker = Worker(tier.environ | variables)
-        started.append(worker)
-        worker.wait_for("worker_ready")
-        return worker
-
-    yield start
-    for worker in started:
-        worker.stop(signal.SIGKILL)
 
 
 @pytest.fixture

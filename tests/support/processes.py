@@ -1,16 +1,23 @@
 """Runs our commands, and reads from /proc what processes do."""
 
 import os
+import signal
 import socket
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 _LISTEN = "0A"
+_WAIT_SECONDS = 60
+"""Far more than anything takes."""
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 
@@ -35,6 +42,94 @@ def run(*arguments: str, environ: Mapping[str, str], timeout_seconds: float = 60
         timeout=timeout_seconds,
         check=False,
     )
+
+
+class Command:
+    """A running command whose lines can be awaited: those of its standard error, or of both outputs as `merged` ones.
+
+    It has a session of its own. As a context manager it kills at the end its processes that still run.
+    """
+
+    def __init__(
+        self, argv: Sequence[str], environ: Mapping[str, str], *, cwd: Path = CHECKOUT, merged: bool = False
+    ) -> None:
+        self.process = subprocess.Popen(
+            argv,
+            cwd=cwd,
+            env=dict(environ),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT if merged else subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self.lines: list[str] = []
+        self._arrived = threading.Condition()
+        stream = self.process.stdout if merged else self.process.stderr
+        self._reader = threading.Thread(target=self._read, args=[stream], daemon=True)
+        self._reader.start()
+
+    def __enter__(self) -> Self:
+        """It runs already."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Kill what is left."""
+        for pid in (*descendants(self.process.pid), self.process.pid):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.wait()
+
+    @property
+    def output(self) -> str:
+        """All lines so far."""
+        with self._arrived:
+            return "".join(self.lines)
+
+    def printed(self) -> str:
+        """The next line of its standard output."""
+        assert self.process.stdout is not None
+        return str(self.process.stdout.readline())
+
+    def wait_for(self, *words: str, count: int = 1) -> str:
+        """Wait until `count` lines hold all the words, and return the first; fail if they do not come."""
+        return self.wait_until(lambda line: all(word in line for word in words), count)
+
+    def wait_until(self, fits: Callable[[str], bool], count: int = 1) -> str:
+        """Wait until `count` lines fit, and return the first; fail if they do not come."""
+
+        def found() -> list[str]:
+            return [line for line in self.lines if fits(line)]
+
+        with self._arrived:
+            self._arrived.wait_for(lambda: len(found()) >= count or not self._reader.is_alive(), _WAIT_SECONDS)
+            fitting = found()
+            assert len(fitting) >= count, "".join(self.lines)
+            return fitting[0]
+
+    def send(self, number: int) -> None:
+        """Send a signal to the whole session, as a terminal and a service manager do."""
+        os.killpg(self.process.pid, number)
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal to the command alone; return its exit status when its last line has been read."""
+        self.process.send_signal(number)
+        return self.wait()
+
+    def wait(self) -> int:
+        """Return the exit status when the command has ended and its last line has been read."""
+        status = self.process.wait(_WAIT_SECONDS)
+        self._reader.join(_WAIT_SECONDS)
+        return status
+
+    def _read(self, stream: Iterable[str]) -> None:
+        for line in stream:
+            with self._arrived:
+                self.lines.append(line)
+                self._arrived.notify_all()
+        with self._arrived:
+            self._arrived.notify_all()
 
 
 @dataclass(frozen=True, slots=True)

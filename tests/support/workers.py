@@ -1,11 +1,9 @@
 """The app tier in tests: its resources, worker processes with the fake engine, and a client's view of both."""
 
-import os
 import signal
-import subprocess
 import sys
-import threading
 import uuid
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,7 @@ from facerec.processes.addresses import poll_until
 from facerec.settings import Settings
 from tests.support.artefacts import write_artefact
 from tests.support.emulated import EmulatedAws, environ_of
-from tests.support.processes import CHECKOUT, alive, descendants
+from tests.support.processes import Command, alive, descendants
 
 
 class Tier:
@@ -93,56 +91,22 @@ class Tier:
         return dict(message)
 
 
-class Worker:
-    """A worker process; what it logs can be waited for."""
+class Worker(Command):
+    """A worker process with the fake engine, or another command with the environment of a tier."""
 
-    def __init__(self, environ: dict[str, str], *argv: str) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", *(argv or ("tests.fakes.worker",))],
-            cwd=CHECKOUT,
-            env=environ,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        self.lines: list[str] = []
-        self._logged = threading.Condition()
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
-
-    def wait_for(self, *words: str) -> str:
-        """The first line with all the words, once it is there."""
-        with self._logged:
-            assert self._logged.wait_for(lambda: self._find(words) is not None or not self._reader.is_alive(), 30)
-            line = self._find(words)
-            assert line is not None, self.lines
-            return line
-
-    def tell(self, number: int) -> None:
-        """Send a signal to the worker and its engines, as a terminal and a service manager do."""
-        os.killpg(self.process.pid, number)
+    def __init__(self, environ: Mapping[str, str], *argv: str) -> None:
+        super().__init__([sys.executable, "-m", *(argv or ("tests.fakes.worker",))], environ)
 
     def stop(self, number: int = signal.SIGTERM) -> int:
-        """Send a signal, and return the exit status once all that the worker started has ended, too."""
+        """Send a signal, and return the exit status when everything that the worker started has ended.
+
+        SIGKILL goes to the worker alone: its engines must end by themselves.
+        """
         children = descendants(self.process.pid)
         if number == signal.SIGKILL:
-            self.process.kill()  # only the worker itself: its engines must end by themselves
+            self.process.kill()
         else:
-            self.tell(number)
-        status = self.process.wait(30)
-        self._reader.join(30)
+            self.send(number)
+        status = self.wait()
         assert poll_until(lambda: not any(alive(child) for child in children), 10)
         return status
-
-    def _find(self, words: tuple[str, ...]) -> str | None:
-        return next((line for line in self.lines if all(word in line for word in words)), None)
-
-    def _read(self) -> None:
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            with self._logged:
-                self.lines.append(line)
-                self._logged.notify_all()
-        with self._logged:
-            self._logged.notify_all()
