@@ -34,13 +34,6 @@ _workers = click.option(
     type=click.IntRange(0, 16),
     help="A fixed number of worker processes.  [default: an elastic fleet, 0 to FACEREC_AUTOSCALE__MAX_INSTANCES]",
 )
-_boot_seconds = click.option(
-    "--boot-seconds",
-    type=click.FloatRange(0, 600),
-    default=0.0,
-    show_default=True,
-    help="How long an emulated instance boots before its worker starts.",
-)
 _emulator = click.option(
     "--emulator",
     "kind",
@@ -53,7 +46,13 @@ _emulator = click.option(
 
 @command.command("up")
 @_workers
-@_boot_seconds
+@click.option(
+    "--boot-seconds",
+    type=click.FloatRange(0, 600),
+    default=0.0,
+    show_default=True,
+    help="How long an emulated instance boots before its worker starts.",
+)
 @click.option(
     "--autoscaler/--no-autoscaler", default=True, show_default=True, help="Whether to run `facerec autoscale`, too."
 )
@@ -83,8 +82,8 @@ def up(
 ) -> None:
     """Start everything, print the addresses, and run until Ctrl-C.
 
-    Without --workers no worker runs while there is nothing to do: the first upload launches an instance of the
-    emulated EC2, which is a worker process here, and `facerec fleet status` shows it.
+    Without --workers no worker runs while there is no task: the first upload launches an instance of the emulated
+    EC2, which is a worker process here, and `facerec fleet status` shows it.
 
     \b
     Examples:
@@ -161,7 +160,7 @@ def env(state: Path) -> None:
 def demo(workers: int | None, kind: str, state: Path | None, examples: Path) -> None:
     """Start everything, enrol the sample people, upload the sample photos, and check the replies.
 
-    Without --workers the fleet begins at zero instances, and is seen back at zero in the end.
+    Without --workers the fleet starts with zero instances, and must be back at zero at the end.
 
     \b
     Examples:
@@ -198,13 +197,13 @@ def _directory(state: Path | None) -> Iterator[Path]:
         yield state
         return
     scratch = Path(tempfile.mkdtemp(prefix="facerec-demo-"))
+    kept = False
     try:
         yield scratch
     except FacerecError:
+        kept = True
         click.echo(f"the logs are kept in {scratch / 'logs'}", err=True)
         raise
-    except BaseException:
-        shutil.rmtree(scratch)
-        raise
-    else:
-        shutil.rmtree(scratch)
+    finally:
+        if not kept:
+            shutil.rmtree(scratch)

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,11 +72,9 @@ class Process:
 
     def __init__(self, command: Command, reaper: OrphanReaper, log: Path | None = None) -> None:
         self._reaper = reaper
-        output = None
         if log is not None:
             log.parent.mkdir(parents=True, exist_ok=True)
-            output = log.open("ab")
-        try:
+        with nullcontext() if log is None else log.open("ab") as output:
             self._process = subprocess.Popen(  # noqa: S603 - the commands are ours
                 ["/bin/sh", "-c", _REGISTER_THEN_BECOME, "sh", *command.argv],
                 env=dict(command.environ),
@@ -86,9 +84,6 @@ class Process:
                 pass_fds=command.pass_fds,
                 process_group=0,
             )
-        finally:
-            if output is not None:
-                output.close()
 
     @property
     def pid(self) -> int:
