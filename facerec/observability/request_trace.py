@@ -2,12 +2,12 @@
 
 import gzip
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from facerec.errors import ConfigurationError, ObjectMissing
@@ -19,15 +19,7 @@ from facerec.stored_results import stored_result
 from facerec.text import for_people
 
 _LOG_NAMES = ("*.log", "*.log.*", "*.jsonl", "*.jsonl.*")
-_STAGES = {
-    "fetch": ("photo fetched", "photo not fetched"),
-    "engine": ("faces detected and embedded", "faces not detected and embedded"),
-    "match": ("faces compared with the gallery", "faces not compared with the gallery"),
-    "store": ("result stored", "result not stored"),
-    "publish": ("result published", "result not published"),
-}
-"""The stages of a delivery in their order, as `timings_ms` names them, and their steps: completed and failed."""
-_ENGINE_STAGES = ("wait", "decode", "detect", "embed")
+_HIDDEN = frozenset({"level", "logger", "request_id", "total_ms"})
 _DEAD = frozenset({str(Outcome.FAILED), "dead_lettered"})
 _INTERRUPTED = frozenset({str(Outcome.FAILED), "redelivered", "error"})
 """Outcomes of a delivery whose last stage failed."""
@@ -43,20 +35,13 @@ class LogRecord:
     """Its name, and the EC2 instance if there is one."""
     fields: dict[str, Any]
 
-    def before(self, name: str) -> datetime | None:
-        """The time of the record minus the milliseconds in a field; `None` without the field."""
-        value = self.fields.get(name)
-        return self.at - timedelta(milliseconds=value) if isinstance(value, int | float) else None
 
-
-@dataclass(frozen=True, slots=True)
-class Objects:
-    """The objects of a request in the store."""
+class Objects(NamedTuple):
+    """The objects of a request in the store; `result` is the content of `stored`, if this version can read it."""
 
     photo: StoredObject | None = None
     stored: StoredObject | None = None
     result: RecognitionResult | None = None
-    """The content of `stored`, if this version can read it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,64 +114,76 @@ def _first(store: ObjectStore, bucket: str, request_id: UUID, ending: str = "") 
     return None
 
 
+@dataclass(frozen=True, slots=True)
+class Event:
+    """The steps in a record that ends an upload or a delivery: a beginning, stages in their order, and an end."""
+
+    begin: str
+    begin_facts: tuple[str, ...]
+    stages: Mapping[str, str]
+    """By the name of their duration, in `timings_ms` or the record itself."""
+    end: str
+
+
+EVENTS = {
+    "upload": Event(
+        "upload received",
+        ("filename", "bytes"),
+        {"took_in_ms": "photo stored, task submitted"},
+        "answered with {status}",
+    ),
+    "recognised": Event(
+        "task received, delivery {attempt}",
+        ("queued_ms",),
+        {
+            "fetch": "photo fetched",
+            "engine": "faces detected and embedded",
+            "match": "faces compared with the gallery",
+            "store": "result stored",
+            "publish": "result published",
+        },
+        "delivery ended: {outcome}",
+    ),
+}
+"""Every other event is one step."""
+
+
 def timeline(records: Iterable[LogRecord], objects: Objects | None) -> list[Step]:
     """Return the steps in the order of time; `objects` is `None` if the store was not read."""
-    steps = [step for record in records for step in _EVENTS.get(record.event, _any_event)(record)]
+    steps = [step for record in records for step in _steps(record)]
     if objects is not None:
         steps += _object_steps(objects, min((step.at for step in steps), default=None))
     return sorted(steps, key=lambda step: step.at)
 
 
-def _facts(record: LogRecord, *shown: str) -> dict[str, Any]:
-    """The fields without those that another step shows."""
-    hidden = {"level", "request_id", "logger", *shown}
-    return {name: value for name, value in record.fields.items() if name not in hidden}
-
-
-def _any_event(record: LogRecord) -> Iterator[Step]:
-    failed = record.fields.get("level") in {"warning", "error", "critical"}
-    yield Step(record.at, record.process, record.event, _facts(record), failed)
-
-
-def _upload(record: LogRecord) -> Iterator[Step]:
-    status, received, submitted = record.fields.get("status"), record.before("total_ms"), record.before("waited_ms")
-    if received is not None:
-        file = {name: value for name in ("filename", "bytes") if (value := record.fields.get(name)) is not None}
-        yield Step(received, record.process, "upload received", file)
-    if submitted is not None and record.fields.get("took_in_ms") is not None:
-        yield Step(submitted, record.process, "photo stored, task submitted")
-    facts = _facts(record, "status", "total_ms", "took_in_ms", "waited_ms", "filename", "bytes")
-    yield Step(record.at, record.process, f"answered with {status}", facts, str(status).startswith("5"))
-
-
-def _delivery(record: LogRecord) -> Iterator[Step]:
-    fields, at = record.fields, record.before("total_ms")
-    outcome, timings = fields.get("outcome"), fields.get("timings_ms", {})
-    if at is not None:
-        queued = {name: value for name, value in fields.items() if name == "queued_ms"}
-        yield Step(at, record.process, f"task received, delivery {fields.get('attempt', 1)}", queued)
-        stages = [stage for stage in _STAGES if stage in timings]
+def _steps(record: LogRecord) -> Iterator[Step]:
+    event, fields = EVENTS.get(record.event), {"attempt": 1, "status": None, "outcome": None} | record.fields
+    facts = {name: value for name, value in record.fields.items() if name not in _HIDDEN}
+    outcome, total = fields["outcome"], fields.get("total_ms")
+    failed = outcome in _INTERRUPTED | _DEAD or fields.get("level") in {"warning", "error", "critical"}
+    if event is None or not isinstance(total, int | float):
+        what = record.event if event is None else event.end.format_map(fields)
+        yield Step(record.at, record.process, what, facts, failed)
+        return
+    at = record.at - timedelta(milliseconds=total)
+    first = {name: facts.pop(name) for name in event.begin_facts if facts.get(name) is not None}
+    yield Step(at, record.process, event.begin.format_map(fields), first)
+    timings = fields.get("timings_ms", fields)
+    stages = [stage for stage in event.stages if timings.get(stage) is not None]
+    for stage in stages:
+        at = min(at + timedelta(milliseconds=timings[stage]), record.at)
         # The last stage failed, unless the delivery answered with the stored result of an earlier one.
-        failed = stages[-1:] if outcome in _INTERRUPTED and "computed_in_attempt" not in fields else []
-        for stage in stages:
-            at = min(at + timedelta(milliseconds=timings[stage]), record.at)
-            facts = {f"{name}_ms": timings[name] for name in _ENGINE_STAGES if name in timings and stage == "engine"}
-            yield Step(at, record.process, _STAGES[stage][stage in failed], facts, stage in failed)
-    facts = _facts(record, "outcome", "attempt", "total_ms", "timings_ms", "queued_ms")
-    yield Step(record.at, record.process, f"delivery ended: {outcome}", facts, outcome in _DEAD | _INTERRUPTED)
-
-
-_EVENTS = {"upload": _upload, "recognised": _delivery}
-"""The steps that an event stands for; every other event is one step."""
+        bad = stage == stages[-1] and outcome in _INTERRUPTED and "computed_in_attempt" not in fields
+        yield Step(at, record.process, f"{stage} failed" if bad else event.stages[stage], failed=bad)
+    yield Step(record.at, record.process, event.end.format_map(fields), facts, failed)
 
 
 def _object_steps(objects: Objects, first: datetime | None) -> Iterator[Step]:
     if (photo := objects.photo) is not None:
-        # The store cuts the second off, and the photo is not older than the upload.
-        late = first is not None and photo.stored_at < first < photo.stored_at + timedelta(seconds=1)
-        yield Step(
-            first if first and late else photo.stored_at, f"s3 {photo.bucket}", "photo in the store", _size(photo)
-        )
+        at = photo.stored_at
+        if first is not None and at < first < at + timedelta(seconds=1):
+            at = first  # the store cuts the second off, and the photo is not older than the upload
+        yield Step(at, f"s3 {photo.bucket}", "photo in the store", _size(photo))
     if (stored := objects.stored) is not None:
         result = objects.result
         at, facts = (stored.stored_at, {}) if result is None else (result.completed_at, _content(result))
@@ -216,10 +213,9 @@ def _threshold(result: RecognitionResult) -> dict[str, str]:
 
 def advice(request_id: UUID, records: Iterable[LogRecord], objects: Objects | None) -> Iterator[str]:
     """Yield where to look further."""
-    result = None if objects is None else objects.result
+    photo, stored, result = objects or Objects()
     show = f"`facerec dlq show {request_id}`"
-    deliveries = [record for record in records if record.event == "recognised"]
-    last = max(deliveries, key=lambda record: record.at, default=None)
+    last = max((r for r in records if r.event == "recognised"), key=lambda record: record.at, default=None)
     # After a redrive an earlier failure does not count.
     if last is None or (result is not None and result.completed_at > last.at):
         dead = result is not None and result.outcome is Outcome.FAILED
@@ -227,7 +223,7 @@ def advice(request_id: UUID, records: Iterable[LogRecord], objects: Objects | No
         dead = last.fields.get("outcome") in _DEAD
     if dead:
         yield f"it is a dead letter: {show} has the task with its reason, unless it was redriven or purged since"
-    elif objects is not None and objects.photo is not None and objects.stored is None:
+    elif photo is not None and stored is None:
         yield f"there is a photo and no result: the task waits, is in flight, or is a dead letter ({show})"
-    elif objects is not None and objects.stored is not None and result is None:
+    elif stored is not None and result is None:
         yield "this version cannot read the stored result"
