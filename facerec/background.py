@@ -1,14 +1,19 @@
-"""What every loop needs: stop signals, a thread that stops, the wait after failures, and one log line per outage."""
+"""What every loop needs: stop signals, a thread, a queue before it, backoff, and one log line per outage."""
 
+import random
 import signal
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable
 from types import FrameType
+from typing import Generic, TypeVar
 
 import structlog
 
 log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
 
 
 def _leave() -> None:
@@ -102,3 +107,86 @@ class BackgroundThread:
             return False
         self._thread = None
         return True
+
+
+class BackgroundQueue(Generic[T]):
+    """Hands items in batches to `work`, in a background thread that starts with the first item; safe for many threads.
+
+    A batch is what has come `window_seconds` after its first item, or as soon as `full` items wait. `work` removes from
+    the list that it gets what it has finished. It may raise: what is left in the list is tried again after a backoff,
+    before anything else. An outage is logged as by `OutageLog(subject)`. Beyond `max_waiting` items the oldest is
+    dropped, and handed to `dropped`.
+    """
+
+    def __init__(
+        self,
+        subject: str,
+        work: Callable[[list[T]], None],
+        *,
+        window_seconds: float = 0.0,
+        full: int = 1,
+        max_waiting: int | None = None,
+        dropped: Callable[[T], None] = lambda _: None,
+        backoff: Callable[[int, float], float] = backoff_seconds,
+    ) -> None:
+        self._work = work
+        self._window_seconds = window_seconds
+        self._full = full
+        self._max_waiting = max_waiting
+        self._dropped = dropped
+        self._backoff = backoff
+        self._outage = OutageLog(subject)
+        self._waiting: deque[T] = deque()
+        self._left: list[T] = []
+        self._changed = threading.Condition()
+        self._stopped = False
+        self._thread = BackgroundThread(subject, self._run)
+
+    def put(self, item: T) -> bool:
+        """Have the item worked on soon; returns whether it was taken, which it is not after `stop`."""
+        with self._changed:
+            if self._stopped:
+                return False
+            self._waiting.append(item)
+            if len(self._waiting) - 1 == self._max_waiting:
+                self._dropped(self._waiting.popleft())
+            self._thread.start()
+            if len(self._waiting) in {1, self._full}:
+                self._changed.notify_all()
+            return True
+
+    def stop(self, timeout_seconds: float | None = None) -> list[T]:
+        """Work on what waits as long as that succeeds; returns what is left over."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+        self._thread.stop(timeout_seconds)
+        with self._changed:
+            return [*self._left, *self._waiting]
+
+    def _run(self, _stopping: threading.Event) -> None:
+        while batch := self._next_batch():
+            while True:
+                last = self._stopped
+                try:
+                    self._work(batch)
+                except Exception as exc:  # noqa: BLE001 - whatever it is, it must not end the thread
+                    self._outage.failed(exc)
+                else:
+                    self._outage.succeeded()
+                    break
+                with self._changed:
+                    if last:
+                        self._left = batch
+                        return
+                    pause = self._backoff(self._outage.failures, random.random())  # noqa: S311 - no secret
+                    self._changed.wait_for(lambda: self._stopped, pause)
+
+    def _next_batch(self) -> list[T]:
+        """The items of the next window; none when there will be no more."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._stopped)
+            self._changed.wait_for(lambda: len(self._waiting) >= self._full or self._stopped, self._window_seconds)
+            batch = list(self._waiting)
+            self._waiting.clear()
+            return batch

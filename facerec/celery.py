@@ -9,11 +9,9 @@ from functools import cached_property
 from typing import Any
 
 import click
-from botocore.exceptions import BotoCoreError
 from celery import Celery
 from kombu.exceptions import OperationalError
 
-from facerec.aws.sqs.queue import missing
 from facerec.errors import ConfigurationError, Transient
 from facerec.messages import TASK_NAME, RecognitionRequest
 from facerec.settings import Settings
@@ -67,17 +65,16 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "broker_transport_options": {
             "region": settings.aws.region,
             "endpoint_url": settings.endpoint_url,
-            # A long poll cannot be called off without the risk that SQS hands a message to nobody: it has to end soon
-            # where a worker may be asked to drain.
-            "wait_time_seconds": 1 if settings.worker.instance_id else settings.queue.wait_time_seconds,
+            # Celery's loop waits for each long poll, also when the worker is to drain or to stop.
+            "wait_time_seconds": 1,
             "visibility_timeout": settings.queue.visibility_timeout_seconds,
             "task_queue": settings.request_queue,
             "tasks": [TASK_NAME],
             "dead_letter_queue": settings.dead_letter_queue,
             "max_receives": settings.queue.max_receives,
-            # How soon a worker whose places were all taken looks whether one is free; Celery's 1 s throttles it.
+            # How soon a worker without a free place looks for one again; Celery's 1 s would throttle it.
             "polling_interval": 0.02,
-            # Celery's JSON is ASCII, which SQS takes as it is: smaller, and readable where people look at a queue.
+            # Celery's JSON is ASCII, which SQS takes as it is. Not encoding it is smaller and readable.
             "sqs_base64_encoding": False,
             "body_encoding": None,
         },
@@ -88,13 +85,13 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "task_serializer": "json",
         "accept_content": ["json"],
         "task_ignore_result": True,
-        # Delivery: a message is deleted after its task has ended well, and in no other case.
+        # A message is deleted after its task has succeeded, and in no other case.
         "task_acks_late": True,
         "task_acks_on_failure_or_timeout": False,
         "task_reject_on_worker_lost": True,
-        # boto3 retries already; what it gives up shall come back as our error at once.
+        # boto3 retries already; after that the error is raised at once.
         "task_publish_retry": False,
-        # Threads hold the tasks; the engine's children hold the cores, and their supervisor the time limits.
+        # Tasks run in threads; the engine's children use the cores, and their supervisor enforces the time limits.
         "worker_pool": "threads",
         "worker_concurrency": settings.worker.concurrency,
         "worker_prefetch_multiplier": 1,
@@ -113,24 +110,19 @@ class CeleryTaskQueue:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._queue = settings.request_queue
         self._app = FacerecCelery("facerec", set_as_current=False)
         self._app.settings = settings
 
     def submit(self, request: RecognitionRequest) -> None:
         """Enqueue the task; on return it is durable. Raises `QueueMissing`, `Transient` or `ConfigurationError`."""
-        request_id = str(request.request_id)
-        with missing(self._queue, "send a task to"):
-            try:
-                self._app.send_task(
-                    TASK_NAME,
-                    args=[request.model_dump(mode="json", exclude_none=True)],
-                    task_id=request_id,
-                    # What Flower shows as the arguments, beside the task's id, which is the request's.
-                    argsrepr=request.filename[:_SHOWN_CHARACTERS],
-                    kwargsrepr="",
-                )
-            except OperationalError as exc:
-                if isinstance(exc.__cause__, BotoCoreError):
-                    raise exc.__cause__ from exc
-                raise Transient(f"could not send a task to queue {self._queue!r}: {exc}") from exc
+        try:
+            self._app.send_task(
+                TASK_NAME,
+                args=[request.model_dump(mode="json", exclude_none=True)],
+                task_id=str(request.request_id),
+                # What Flower shows as the arguments, beside the task's id, which is the request's.
+                argsrepr=request.filename[:_SHOWN_CHARACTERS],
+                kwargsrepr="",
+            )
+        except OperationalError as exc:  # kombu's, for a `Transient` of our transport
+            raise Transient(f"could not send a task: {exc}") from exc

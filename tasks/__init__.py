@@ -1,4 +1,4 @@
-"""The app tier: Celery's task and the life of a worker process. Celery imports this package in workers only."""
+"""The app tier: Celery's task and the worker process. Celery imports this package in workers only."""
 
 from tasks import recognise, worker
 

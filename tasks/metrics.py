@@ -1,6 +1,6 @@
 """Prometheus metrics of a worker, in a registry of their own.
 
-What happens is counted when it happens; what is so at the moment is looked up when Prometheus asks.
+Events are counted when they happen. The state of the moment is read when Prometheus asks.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from facerec.gallery.cache import GalleryCache
 from facerec.messages import Outcome, WorkerState
 from facerec.observability.metrics import ProcessSum, ended_children_seconds
 from tasks.driver import DEAD_LETTERED, ERROR, REDELIVERED, REQUEUED, DeliveryRecord
-from tasks.utilisation import Occupancy
+from tasks.utilisation import Utilisation
 
 STAGES = ("fetch", "wait", "decode", "detect", "embed", "engine", "match", "store", "publish")
 """`engine` is the whole way through an engine child: `wait`, `decode`, `detect`, `embed`, and the pipe."""
@@ -77,7 +77,7 @@ class WorkerMetrics:
         self._replacements = Counter(
             "facerec_worker_engine_replacements", "Engine processes that took a dead one's place", registry=registry
         )
-        # From the start, so that a rate sees the first one.
+        # From the start, so that a rate includes the first one.
         for outcome in (*Outcome, REQUEUED, DEAD_LETTERED, REDELIVERED, ERROR):
             self._tasks.labels(outcome)
         self._known, self._unknown = self._faces.labels("known"), self._faces.labels("unknown")
@@ -86,7 +86,7 @@ class WorkerMetrics:
             self._batch_failures.labels(cause)
 
     def handled(self, record: DeliveryRecord) -> None:
-        """A delivery is over."""
+        """Count a delivery that is over."""
         self._tasks.labels(record.outcome).inc()
         self._seconds.observe(record.seconds)
         if record.attempt > 1:
@@ -107,12 +107,12 @@ class WorkerMetrics:
         self._known.inc(known)
         self._unknown.inc(len(result.faces) - known)
 
-    def cast_off(self) -> None:
-        """A message is in the dead-letter queue that was no task, or that its last delivery could not put there."""
+    def dead_lettered(self) -> None:
+        """Count a dead letter of the transport: it was no task, or its last delivery could not store it."""
         self._tasks.labels(DEAD_LETTERED).inc()
 
     def batch(self, batch: Batch) -> None:
-        """A batch is over."""
+        """Count a batch that is over."""
         self._batch_images.observe(len(batch.waited_seconds))
         self._batch_seconds.observe(batch.seconds)
         for seconds in batch.waited_seconds:
@@ -121,25 +121,25 @@ class WorkerMetrics:
             self._batch_failures.labels(batch.failure).inc()
 
     def replaced(self) -> None:
-        """An engine process has been replaced."""
+        """Count an engine process that was replaced."""
         self._replacements.inc()
 
-    def look_at(self, *, engine: SupervisedEngine, gallery: GalleryCache, occupancy: Occupancy) -> None:
-        """Tell also what is so at the moment; the engine has started."""
-        self.registry.register(_Now(engine, gallery, occupancy))
+    def watch(self, *, engine: SupervisedEngine, gallery: GalleryCache, utilisation: Utilisation) -> None:
+        """Show the state of the moment, too; the engine has started."""
+        self.registry.register(_State(engine, gallery, utilisation))
         self.registry.register(ProcessSum(engine.pids, "facerec_worker_engine", ended=ended_children_seconds))
 
 
-class _Now(Collector):
-    """What is so at the moment."""
+class _State(Collector):
+    """The state of the moment."""
 
-    def __init__(self, engine: SupervisedEngine, gallery: GalleryCache, occupancy: Occupancy) -> None:
+    def __init__(self, engine: SupervisedEngine, gallery: GalleryCache, utilisation: Utilisation) -> None:
         self._engine = engine
         self._gallery = gallery
-        self._occupancy = occupancy
+        self._utilisation = utilisation
 
     def collect(self) -> Iterator[Metric]:
-        """Look it up."""
+        """Read it."""
         engine = self._engine
         facts = {
             "version": __version__,
@@ -149,7 +149,7 @@ class _Now(Collector):
         }
         yield InfoMetricFamily("facerec_worker", "What this worker computes with", facts)
         yield GaugeMetricFamily("facerec_worker_images_waiting", "Images that wait for an engine", engine.waiting)
-        busy = self._occupancy.report("", WorkerState.READY, interrupted=False)
+        busy = self._utilisation.report("", WorkerState.READY, interrupted=False)
         yield GaugeMetricFamily("facerec_worker_tasks_held", "Tasks in hand", busy.held)
         yield CounterMetricFamily(
             "facerec_worker_saturated_seconds",

@@ -11,13 +11,20 @@ from celery.worker.request import Request as CeleryRequest
 from facerec.celery import app
 from facerec.errors import ConfigurationError, QueueMissing, Transient
 from facerec.messages import TASK_NAME
-from tasks import worker
 from tasks.driver import DEAD_LETTER_OUTCOMES, TaskDelivery
 from tasks.retry import Interrupted
 from tasks.stale_tasks import Requeued
 
 # Celery's type stubs lack what is called and overridden here.
 _BaseRequest: Any = CeleryRequest
+_BaseTask: Any = Task
+
+
+class WorkerTask(_BaseTask):  # type: ignore[misc]  # untyped on purpose, see above
+    """A task with its process's `tasks.worker.Worker`, set from the worker's start to its end."""
+
+    abstract = True
+    worker: Any = None
 
 
 class DeadLettered(Exception):
@@ -45,26 +52,27 @@ class Request(_BaseRequest):  # type: ignore[misc]  # untyped on purpose, see ab
 # The driver logs the exceptions in `throws`; Celery logs the traceback of every other one.
 @app.task(
     name=TASK_NAME,
+    base=WorkerTask,
     bind=True,
     shared=False,  # no other Celery app of this process has a worker
     throws=(Transient, QueueMissing, ConfigurationError, DeadLettered),
     Request=Request,
 )
-def recognise(self: "Task[..., str]", *args: Any, **kwargs: Any) -> str:
+def recognise(self: WorkerTask, *args: Any, **kwargs: Any) -> str:
     """Recognise the request in the only argument; returns the outcome, which Flower shows.
 
     Any other arguments send the message to the dead-letter queue. An exception leaves the message unacknowledged:
     SQS delivers it again after a pause, or at once after `Reject`. `Retry` deletes it, because it was sent again.
     """
     try:
-        record = worker.worker().handle(_delivery(self, args, kwargs))
+        record = self.worker.handle(_delivery(self, args, kwargs))
     except Requeued as exc:
         raise Retry(str(exc)) from exc
     except Interrupted as exc:
         raise Reject(str(exc), requeue=True) from exc
     except ConfigurationError:
         # Every other task would fail, too, until an operator acts: finish the tasks in progress and exit.
-        worker.worker().leave()
+        self.worker.leave()
         state.should_stop = 1  # type: ignore[assignment]  # the stub knows its first value only
         raise
     if record.outcome in DEAD_LETTER_OUTCOMES:
@@ -72,7 +80,7 @@ def recognise(self: "Task[..., str]", *args: Any, **kwargs: Any) -> str:
     return str(record.outcome)
 
 
-def _delivery(task: "Task[..., str]", args: tuple[Any, ...], kwargs: dict[str, Any]) -> TaskDelivery:
+def _delivery(task: WorkerTask, args: tuple[Any, ...], kwargs: dict[str, Any]) -> TaskDelivery:
     # Celery keeps the message that SQS delivered among the properties.
     properties: Any = task.request.properties
     message = properties["delivery_info"]["sqs_message"]

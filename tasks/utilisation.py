@@ -1,4 +1,4 @@
-"""How busy a worker is and has been, counted exactly: time is added up at every change, nothing is sampled."""
+"""How busy a worker is and has been: time is added up at every change, not sampled."""
 
 import threading
 import time
@@ -8,17 +8,17 @@ from contextlib import contextmanager
 from facerec.messages import WorkerReport, WorkerState
 
 _STEP_SECONDS = 1.0
-"""By more the two clocks do not part unless one is set."""
+"""The two clocks differ by more only if one of them was set."""
 
 
-class Occupancy:
+class Utilisation:
     """What a worker holds and has done since it was made; safe for many threads.
 
-    It is saturated while it works on at least as many tasks as it has `engines`; one that rests, because a service is
-    out of reach, is held but not worked on: the time of an outage is no measure of how fast the worker is.
+    It is saturated while it works on at least as many tasks as it has `engines`. A task that waits, because a service
+    is out of reach, is held but not worked on: the time of an outage is no measure of how fast the worker is.
 
-    `now` is in seconds since the epoch, for others to read; durations are measured by `monotonic`, since clocks are set
-    right soon after a boot. From `idle_since` to `reported_at` it is always as long as it has been idle.
+    `now` is in seconds since the epoch. Durations are measured by `monotonic`: clocks are set soon after a boot.
+    `reported_at - idle_since` is always the time that it has been idle.
     """
 
     def __init__(
@@ -34,17 +34,17 @@ class Occupancy:
         self._ready_at = now()
         self._idle_since: float | None = self._ready_at
         self._held = 0
-        self._resting = 0
+        self._waiting = 0
         self._done = 0
         self._saturated_seconds = 0.0
         self._saturated_tasks = 0
         self._counted_until = self._idle_mark = monotonic()
-        self.turned = threading.Event()
-        """Set whenever it becomes busy or idle; whoever waits for it clears it."""
+        self.changed = threading.Event()
+        """Set whenever it becomes busy or idle; the one thread that waits for it clears it."""
 
     @contextmanager
-    def holding(self) -> Iterator[None]:
-        """Hold one task; it is done unless it ends with an exception, after which it is delivered again."""
+    def hold(self) -> Iterator[None]:
+        """Hold one task; it is done unless the block raises, after which it is delivered again."""
         self._change(1)
         try:
             yield
@@ -54,16 +54,16 @@ class Occupancy:
         self._change(-1, done=1)
 
     @contextmanager
-    def resting(self) -> Iterator[None]:
+    def wait(self) -> Iterator[None]:
         """Do not work on one of the tasks that are held."""
-        self._rest(1)
+        self._wait(1)
         try:
             yield
         finally:
-            self._rest(-1)
+            self._wait(-1)
 
     def report(self, instance_id: str, state: WorkerState, *, interrupted: bool) -> WorkerReport:
-        """Everything at this moment."""
+        """The report of this moment."""
         with self._lock:
             self._count()
             now = self._now()
@@ -86,7 +86,7 @@ class Occupancy:
 
     @property
     def idle_since(self) -> float | None:
-        """Since when it holds no task; nothing while it holds one."""
+        """Since when it holds no task; `None` while it holds one."""
         with self._lock:
             return self._idle_since
 
@@ -102,16 +102,16 @@ class Occupancy:
                 return
             self._idle_since = self._now() if idle else None
             self._idle_mark = self._counted_until
-        self.turned.set()
+        self.changed.set()
 
-    def _rest(self, by: int) -> None:
+    def _wait(self, by: int) -> None:
         with self._lock:
             self._count()
-            self._resting += by
+            self._waiting += by
 
     @property
     def _saturated(self) -> bool:
-        return self._held - self._resting >= self._engines
+        return self._held - self._waiting >= self._engines
 
     def _count(self) -> None:
         then, self._counted_until = self._counted_until, self._monotonic()

@@ -1,4 +1,4 @@
-"""The life of a worker process: everything is there and warm before the first task, and closed after the last."""
+"""A worker process: everything is open and warm before the first task, and closed after the last."""
 
 import functools
 import logging
@@ -15,10 +15,9 @@ from celery.signals import setup_logging, worker_init, worker_shutdown, worker_s
 from facerec import bootstrap
 from facerec.aws.instance_metadata import SpotNotices
 from facerec.aws.sqs.dead_letter_queue import SqsDeadLetters
-from facerec.aws.sqs.queue import SqsTaskTail, check_queue, queue_differences
+from facerec.aws.sqs.queue import SqsQueue, check_queue, queue_differences
 from facerec.celery import app
-from facerec.celery_sqs import dead_letter_writer
-from facerec.celery_sqs.consumer_gate import INTAKE
+from facerec.celery_sqs.consumer_gate import ConsumerGate
 from facerec.engine.child import REAL_ANALYSER
 from facerec.engine.loading import available_cores, load_artefact
 from facerec.engine.supervisor import SupervisedEngine
@@ -30,31 +29,34 @@ from facerec.observability.metrics import served
 from facerec.recognition import ModelThresholds, Recogniser
 from facerec.settings import Settings
 from tasks.driver import DeliveryRecord, TaskDelivery, TaskDriver
-from tasks.heartbeat import Reporter
+from tasks.heartbeat import WorkerHeartbeat
 from tasks.metrics import WorkerMetrics
+from tasks.recognise import recognise
 from tasks.retry import RetryBudget
 from tasks.stale_tasks import StaleTasks
-from tasks.utilisation import Occupancy
+from tasks.utilisation import Utilisation
 
 log = structlog.get_logger(__name__)
 
 _QUIET = ("celery.app.trace", "celery.worker.strategy", "celery.worker.consumer.connection")
-"""Loggers whose lines repeat our canonical ones, or name a broker's host where there is none; errors still show."""
+"""Loggers whose lines repeat our canonical ones, or name a broker's host, which SQS has not; errors still show."""
 
-# Celery warns root of pickle, which is not accepted here; a container's root need not read it at every start.
+# Celery warns root of pickle, which is not accepted here.
 warnings.filterwarnings("ignore", message="You're running the worker with superuser privileges")
 
 _NOT_ON_SQS = {"without_gossip": True, "without_mingle": True}
-"""Workers hear nothing of each other over SQS: it has no broadcast. As the options of the same names."""
+"""Options of Celery's worker that are always set: SQS has no broadcast."""
 
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """What a worker process holds while it runs."""
+    """What a worker process holds while it runs; its `gate` and `dead_lettered` belong into the transport's options."""
 
+    gate: ConsumerGate
+    metrics: WorkerMetrics
     _driver: TaskDriver
-    _occupancy: Occupancy
-    _reporter: Reporter | None
+    _utilisation: Utilisation
+    _heartbeat: WorkerHeartbeat | None
     _resources: ExitStack
 
     @classmethod
@@ -70,8 +72,6 @@ class Worker:
         artefact = load_artefact(settings)
         with ExitStack() as resources:
             metrics = WorkerMetrics()
-            dead_letter_writer.WATCHERS.add(metrics.cast_off)
-            resources.callback(dead_letter_writer.WATCHERS.discard, metrics.cast_off)
             engine = SupervisedEngine(
                 settings, artefact.directory, factory=factory, on_batch=metrics.batch, on_replaced=metrics.replaced
             )
@@ -100,12 +100,15 @@ class Worker:
                 thresholds=thresholds,
                 copy_by_filename=settings.key_style == "filename",
             )
-            occupancy = Occupancy(settings.worker.engines or available_cores())
+            gate = ConsumerGate()
+            utilisation = Utilisation(settings.worker.engines or available_cores())
+            sqs = clients.sqs
+            pause = functools.partial(_pause, gate, utilisation)
             driver = TaskDriver(
                 recogniser,
-                SqsDeadLetters(clients, settings.dead_letter_queue),
-                StaleTasks(SqsTaskTail(clients, settings.request_queue), settings.web.wait_seconds),
-                functools.partial(RetryBudget, settings.worker.retry_seconds, functools.partial(_pause, occupancy)),
+                SqsDeadLetters(SqsQueue(sqs, settings.dead_letter_queue)),
+                StaleTasks(SqsQueue(sqs, settings.request_queue), settings.web.wait_seconds),
+                functools.partial(RetryBudget, settings.worker.retry_seconds, pause),
                 input_bucket=settings.input_bucket,
                 max_receives=settings.queue.max_receives,
                 on_end=metrics.handled,
@@ -120,56 +123,46 @@ class Worker:
                 concurrency=settings.worker.concurrency,
                 queue=settings.request_queue,
             )
-            metrics.look_at(engine=engine, gallery=gallery, occupancy=occupancy)
+            metrics.watch(engine=engine, gallery=gallery, utilisation=utilisation)
             shown = settings.worker
             resources.enter_context(served(metrics.registry, shown.metrics_host, shown.metrics_port, group="worker"))
-            reporter = _reporter(settings, occupancy)
-            if reporter is not None:
-                reporter.start()
-                resources.callback(reporter.stop)
-            return cls(driver, occupancy, reporter, resources.pop_all())
+            heartbeat = _heartbeat(settings, utilisation, gate)
+            if heartbeat is not None:
+                heartbeat.start()
+                resources.callback(heartbeat.stop)
+            return cls(gate, metrics, driver, utilisation, heartbeat, resources.pop_all())
 
     def handle(self, delivery: TaskDelivery) -> DeliveryRecord:
         """Do what a task does; raises as `TaskDriver.handle`."""
-        with self._occupancy.holding():
+        with self._utilisation.hold():
             return self._driver.handle(delivery)
 
     def leave(self) -> None:
-        """The process is to end. May be called in a signal handler."""
-        INTAKE.leave()
-        if self._reporter is not None:
-            self._reporter.leave()
+        """Take no more tasks: the process ends. May be called in a signal handler."""
+        self.gate.leave()
+        if self._heartbeat is not None:
+            self._heartbeat.leave()
 
     def close(self) -> None:
         """Close everything, the last opened first."""
         self._resources.close()
 
 
-_worker: Worker | None = None
-
-
-def worker() -> Worker:
-    """The worker of this process; tasks run between its start and its end only."""
-    if _worker is None:
-        raise RuntimeError("no worker runs in this process")
-    return _worker
-
-
-def _pause(occupancy: Occupancy, seconds: float) -> bool:
+def _pause(gate: ConsumerGate, utilisation: Utilisation, seconds: float) -> bool:
     """Wait before a retry; returns False, and at once, when the worker takes no more tasks."""
-    with occupancy.resting():
-        return INTAKE.rest(seconds)
+    with utilisation.wait():
+        return gate.wait_while_open(seconds)
 
 
-def _reporter(settings: Settings, occupancy: Occupancy) -> Reporter | None:
-    """Who reports to the autoscaler, for the worker of an EC2 instance."""
+def _heartbeat(settings: Settings, utilisation: Utilisation, gate: ConsumerGate) -> WorkerHeartbeat | None:
+    """The reports to the autoscaler, for the worker of an EC2 instance."""
     if settings.worker.instance_id is None:
         return None
-    return Reporter(
+    return WorkerHeartbeat(
         bootstrap.worker_reports(settings),
         settings.worker.instance_id,
-        occupancy,
-        INTAKE,
+        utilisation,
+        gate,
         every_seconds=settings.worker.report_seconds,
         interrupted=_spot_notices(settings),
     )
@@ -192,15 +185,18 @@ def _log_our_way(**_: Any) -> None:
 
 @worker_init.connect
 def _open(sender: Any, **_: Any) -> None:
-    global _worker  # noqa: PLW0603 - one worker a process, and Celery gives its tasks no other place
-    # Celery logs an exception and starts the worker all the same, one that fails every task: the process has to end.
+    # Celery logs an exception and starts the worker all the same. It would fail every task, so the process has to end.
     try:
         _log_our_way()
         events = app.settings.events
         sender.options.update(
             _NOT_ON_SQS, without_heartbeat=not events.enabled, heartbeat_interval=events.heartbeat_seconds
         )
-        _worker = Worker.open(app.settings)
+        recognise.worker = worker = Worker.open(app.settings)
+        app.conf.broker_transport_options |= {
+            "consumer_gate": worker.gate,
+            "dead_lettered": worker.metrics.dead_lettered,
+        }
     except FacerecError as exc:
         print(f"facerec: {exc}", file=sys.stderr)  # noqa: T201 - one line for the operator, whatever the log's form
         sys.exit(1)
@@ -211,14 +207,13 @@ def _open(sender: Any, **_: Any) -> None:
 
 @worker_shutting_down.connect
 def _leave(**_: Any) -> None:
-    if _worker is not None:
-        _worker.leave()
+    if recognise.worker is not None:
+        recognise.worker.leave()
 
 
 @worker_shutdown.connect
 def _close(**_: Any) -> None:
-    global _worker  # noqa: PLW0603 - as above
-    if _worker is not None:
-        _worker.close()
-        _worker = None
+    if recognise.worker is not None:
+        recognise.worker.close()
+        recognise.worker = None
         log.info("worker_stopped")

@@ -1,4 +1,4 @@
-"""What EC2 tells an instance about its own end, by version 2 of the instance metadata service.
+"""EC2's notices to an instance about its own end, from version 2 of the instance metadata service.
 
 Sources: "Spot Instance interruption notices" and "EC2 instance rebalance recommendations" in the EC2 User Guide. A
 notice comes two minutes before the instance is stopped or terminated; AWS advises to ask every 5 s.
@@ -11,16 +11,18 @@ from http.client import HTTPConnection, HTTPException
 
 import structlog
 
+from facerec.background import OutageLog
+
 log = structlog.get_logger(__name__)
 
 _INTERRUPTION = "/latest/meta-data/spot/instance-action"
 _REBALANCE = "/latest/meta-data/events/recommendations/rebalance"
-_TOKEN_SECONDS = "60"  # noqa: S105 - how long a token is good: for one look; none is kept that could have expired
+_TOKEN_SECONDS = "60"  # noqa: S105 - a token is valid for one look; none is kept, so none expires
 _MOST_BYTES = 4096
 
 
 class SpotNotices:
-    """Asks at most every `every_seconds`; for one thread. A service that does not answer is logged, and no notice."""
+    """Asks at most every `every_seconds`; for one thread. No answer is no notice."""
 
     def __init__(
         self,
@@ -38,10 +40,10 @@ class SpotNotices:
         self._asked_at: float | None = None
         self._interrupted = False
         self._rebalance = False
-        self._unreachable = False
+        self._outage = OutageLog("instance_metadata")
 
     def interrupted(self) -> bool:
-        """Whether EC2 has given notice that it takes the instance back; it never withdraws one."""
+        """Whether EC2 has announced that it takes the instance back; it never withdraws that."""
         now = self._monotonic()
         if not self._interrupted and (self._asked_at is None or now - self._asked_at >= self._every_seconds):
             self._asked_at = now
@@ -59,15 +61,13 @@ class SpotNotices:
             elif not self._rebalance and (advice := self._call("GET", _REBALANCE, headers)) is not None:
                 log.info("rebalance_recommended", notice=advice)
                 self._rebalance = True
-        except (OSError, HTTPException) as exc:
-            if not self._unreachable:
-                log.warning("instance_metadata_unreachable", reason=repr(exc))
-            self._unreachable = True
+        except Exception as exc:  # noqa: BLE001 - whatever it is, the caller's heartbeat must go on
+            self._outage.failed(exc)
         else:
-            self._unreachable = False
+            self._outage.succeeded()
 
     def _call(self, method: str, path: str, headers: dict[str, str]) -> str | None:
-        """The answer, or nothing where there is none."""
+        """The answer, or `None` for 404."""
         connection = HTTPConnection(*self._address, timeout=self._timeout_seconds)
         try:
             connection.request(method, path, headers=headers)

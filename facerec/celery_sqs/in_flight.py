@@ -1,186 +1,215 @@
-"""What a consumer of tasks holds, and what becomes of it: deleted, given back, or put into the dead-letter queue."""
+"""The messages that a consumer holds, until each is deleted, given back, or in the dead-letter queue."""
 
-import functools
-import math
 import random
 import threading
-import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-from uuid import UUID
+from datetime import UTC, datetime
 
-import boto3
 import structlog
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
-from kombu.transport import SQS, virtual
 
-from facerec.aws.clients import USER_AGENT
-from facerec.aws.quick_calls import QuickSqs
 from facerec.aws.sqs.dead_letter_queue import SqsDeadLetters
-from facerec.aws.sqs.queue import redelivery_seconds
-from facerec.celery_sqs.ack_batcher import Deletions
-from facerec.celery_sqs.consumer_gate import INTAKE
-from facerec.celery_sqs.dead_letter_writer import CastOff, CastOffs
-from facerec.celery_sqs.visibility import VisibilityKeeper
+from facerec.aws.sqs.queue import BATCH, SqsQueue
+from facerec.background import BackgroundQueue, BackgroundThread
+from facerec.errors import ConfigurationError, FacerecError, QueueMissing, Transient
 
-if TYPE_CHECKING:
-    from mypy_boto3_sqs import SQSClient
-
-_lock = threading.Lock()
-
-
-@dataclass(frozen=True)
-class BrokerClient:
-    """Stands for `Clients` where only SQS is called."""
-
-    sqs: "SQSClient"
-
-
-def broker_client(region: str, endpoint_url: str | None) -> "SQSClient":
-    """With short timeouts, since some calls are made on the event loop."""
-    with _lock:  # two threads must not make one each
-        return _cached(region, endpoint_url)
-
-
-@functools.lru_cache(maxsize=4)
-def _cached(region: str, endpoint_url: str | None) -> "SQSClient":
-    config = Config(
-        connect_timeout=3,
-        read_timeout=5,
-        retries={"mode": "standard", "total_max_attempts": 3},
-        max_pool_connections=32,
-        user_agent=USER_AGENT,
-    )
-    session = boto3.Session(region_name=region)
-    client: Any = QuickSqs(session.client("sqs", endpoint_url=endpoint_url, config=config), session)
-    return client  # type: ignore[no-any-return]  # it stands for boto3's
-
-
-# The stubs of kombu know almost none of the methods that are called and overridden here.
-_BaseQoS: Any = virtual.QoS
-_BaseChannel: Any = SQS.Channel
 log = structlog.get_logger(__name__)
-_OUT_OF_REACH_SECONDS = 10.0
-"""So long nothing is given back after a call that got no answer: each may take a quarter of a minute."""
+
+_ACK_WINDOW_SECONDS = 0.1
+_MAX_DEAD_LETTERS_WAITING = 100
+_FIRST_REDELIVERY_SECONDS = 5
+_LONGEST_REDELIVERY_SECONDS = 120
 
 
-class QoS(_BaseQoS):  # type: ignore[misc]  # untyped on purpose, see above
-    """What the consumer holds, kept hidden meanwhile."""
+def redelivery_seconds(receives: int, jitter: float) -> int:
+    """The wait before a task that failed for a passing reason is delivered again: 5, 15, 45 … 120 s, less up to half.
 
-    channel: "HoldingChannel"
-
-    def append(self, message: Any, delivery_tag: str) -> None:
-        """A message came in."""
-        super().append(message, delivery_tag)
-        self.channel.keeper.hold(delivery_tag, message.delivery_info["sqs_queue"])
-
-    def ack(self, delivery_tag: str) -> None:
-        """A message was given back, or was none of a queue."""
-        super().ack(delivery_tag)
-        self.channel.keeper.release(delivery_tag)
-
-    def free(self, delivery_tag: str) -> None:
-        """A task has ended: its place is free at once, its message stays hidden until SQS has deleted it."""
-        super().ack(delivery_tag)
+    `receives` counts its deliveries from 1; `jitter`, from 0 to 1, spreads tasks that failed together. With the default
+    of four deliveries a fault may last about a minute before the task becomes a dead letter.
+    """
+    longest: int = min(_FIRST_REDELIVERY_SECONDS * 3 ** (receives - 1), _LONGEST_REDELIVERY_SECONDS)
+    return round(longest * (1 - jitter / 2))
 
 
-class HoldingChannel(_BaseChannel):  # type: ignore[misc]  # untyped on purpose, see above
-    """kombu's channel, as far as it concerns the messages that have been received."""
+@dataclass(frozen=True, slots=True)
+class InFlightMessage:
+    """A message as it was received."""
 
-    QoS = QoS
-    _no_giving_back_until = 0.0
+    receipt: str
+    queue: SqsQueue
+    body: str
+    receives: int
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        sqs = self.sqs()
-        self.keeper = VisibilityKeeper(sqs, self.visibility_timeout)
-        self._deletions = Deletions(sqs, settled=self.keeper.release)
-        self._castoffs = CastOffs(
-            SqsDeadLetters(BrokerClient(sqs), self.transport_options.get("dead_letter_queue", "")),
-            stored=lambda castoff: self._deletions.add(castoff.receipt, castoff.queue_url),
-            left=lambda castoff: self.keeper.release(castoff.receipt),
+
+@dataclass(frozen=True, slots=True)
+class _DeadLetter:
+    message: InFlightMessage
+    reason: str
+    request_id: str
+
+
+class InFlightMessages:
+    """Owns the messages of one consumer from `hold` to their end; safe for many threads.
+
+    A heartbeat keeps each hidden from other consumers: it extends the visibility timeout every third of it. So a task
+    may take longer than the timeout, and a lost worker's tasks still come back soon. The heartbeat goes on until SQS
+    has deleted the message. If the process dies before that, the message is delivered again, and its stored result is
+    published again, which is harmless.
+
+    Deletes go together, up to ten in one call. A dead letter stays hidden while the dead-letter queue is out of reach;
+    beyond 100 of them the oldest are left to be delivered again. `dead_lettered` is called after each that is stored.
+    """
+
+    def __init__(
+        self,
+        dead_letters: SqsDeadLetters,
+        *,
+        visibility_timeout_seconds: int,
+        max_receives: float,
+        dead_lettered: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._dead_letters = dead_letters
+        self._timeout_seconds = visibility_timeout_seconds
+        self._max_receives = max_receives
+        self._dead_lettered = dead_lettered
+        self._held: dict[str, InFlightMessage] = {}
+        self._lock = threading.Lock()
+        self._heartbeat = BackgroundThread("visibility", self._beat)
+        self._acks = BackgroundQueue("acks", self._delete, window_seconds=_ACK_WINDOW_SECONDS, full=BATCH)
+        self._dying = BackgroundQueue[_DeadLetter](
+            "dead_letter_queue",
+            self._store,
+            max_waiting=_MAX_DEAD_LETTERS_WAITING,
+            dropped=lambda letter: self.release(letter.message.receipt),
         )
-        INTAKE.watch(self.keeper)
-        self._max_receives: float = self.transport_options.get("max_receives", math.inf)
 
-    def basic_ack(self, delivery_tag: str, multiple: bool = False) -> None:  # noqa: FBT001, FBT002 - kombu's signature
-        """Have the message deleted, for good."""
-        del multiple
-        try:
-            message = self.qos.get(delivery_tag)
-        except KeyError:
-            return  # restored already
-        self.qos.free(delivery_tag)
-        self._deletions.add(delivery_tag, message.delivery_info["sqs_queue"])
+    def __len__(self) -> int:
+        """How many messages are held."""
+        return len(self._held)
 
-    def basic_reject(self, delivery_tag: str, requeue: bool = False) -> None:  # noqa: FBT001, FBT002 - kombu's signature
-        """Give the message back, to be delivered again: soon if it is to be requeued, after a growing pause else."""
-        try:
-            message = self.qos.get(delivery_tag)
-        except KeyError:
-            return  # restored already
-        info = message.delivery_info
-        receives = int(info["sqs_message"]["Attributes"]["ApproximateReceiveCount"])
-        last = not requeue and receives >= self._max_receives
-        if last and self.cast_off(
-            info["sqs_message"], info["sqs_queue"], "it failed in its last delivery; the worker's log says how", message
-        ):
-            self.qos.free(delivery_tag)
+    def hold(self, message: InFlightMessage) -> None:
+        """Keep the message hidden from now on; for the consumer's thread."""
+        with self._lock:
+            self._held[message.receipt] = message
+        self._heartbeat.start()
+
+    def release(self, receipt: str) -> None:
+        """Hold the message no longer; it becomes visible when its visibility timeout is over, unless it is deleted."""
+        with self._lock:
+            self._held.pop(receipt, None)
+
+    def ack(self, receipt: str) -> None:
+        """Have the message deleted; one that is not held has been settled already."""
+        message = self._held.get(receipt)
+        if message is not None:
+            self._acks.put(message)
+
+    def reject(self, receipt: str, request_id: str) -> None:
+        """Have the message delivered again, later each time; after its last delivery it is a dead letter."""
+        message = self._held.get(receipt)
+        if message is None:
             return
-        if requeue:
-            self._restore(message)
+        if message.receives >= self._max_receives:
+            reason = "it failed in its last delivery; the worker's log says how"
+            self.dead_letter(receipt, reason, request_id)
         else:
-            self._show(message, redelivery_seconds(receives, random.random()))  # noqa: S311 - no secret
-        self.qos.ack(delivery_tag)
+            self.give_back([message], redelivery_seconds(message.receives, random.random()))  # noqa: S311 - no secret
 
-    def cast_off(self, received: dict[str, Any], queue_url: str, reason: str, message: Any) -> bool:
-        """Have the message put into the dead-letter queue; returns whether that will be done."""
-        receipt = received["ReceiptHandle"]
-        self.keeper.hold(receipt, queue_url)
-        request_id = request_id_of(message)
-        if self._castoffs.take(CastOff(received["Body"], receipt, queue_url, reason, request_id)):
-            return True
-        self.keeper.release(receipt)
-        return False
+    def requeue(self, receipt: str, seconds: int) -> None:
+        """Make the message visible after so many seconds."""
+        message = self._held.get(receipt)
+        if message is not None:
+            self.give_back([message], seconds)
 
-    def close(self) -> None:
-        """Stop consuming, delete what is finished, and give back what was not begun."""
-        self._castoffs.stop()
-        self._deletions.stop()
-        self.keeper.stop()  # first: a beat would hide again what is given back
-        super().close()
-        self.keeper.let_go()
-        INTAKE.end(self)
+    def dead_letter(self, receipt: str, reason: str, request_id: str) -> None:
+        """Have the message stored in the dead-letter queue and then deleted."""
+        message = self._held.get(receipt)
+        if message is not None and not self._dying.put(_DeadLetter(message, reason, request_id)):
+            self.release(receipt)
 
-    def _restore(self, message: Any, *_args: Any, **_kwargs: Any) -> None:
-        """Make it visible at once or, where our own open long poll would take it to its grave, after that."""
-        self._show(message, self.wait_time_seconds if INTAKE.receives(self) else 0)
+    def give_back(self, messages: Sequence[InFlightMessage], seconds: int) -> None:
+        """Make them visible after so many seconds; what fails becomes visible when its visibility timeout is over."""
+        for message in messages:
+            self.release(message.receipt)  # first: a heartbeat would hide it again
+        for queue, receipts in _by_queue(messages).items():
+            try:
+                queue.change_visibility_batch(receipts, seconds)
+            except Exception as exc:  # noqa: BLE001 - whatever it is, the message comes back by itself
+                log.warning("messages_not_given_back", count=len(receipts), reason=str(exc) or repr(exc))
 
-    def _show(self, message: Any, seconds: int) -> None:
-        """Make it visible then. This runs on the event loop, so that an SQS out of reach is asked once for many."""
-        if time.monotonic() < self._no_giving_back_until:
-            return
-        info = message.delivery_info
-        try:
-            self.sqs().change_message_visibility(
-                QueueUrl=info["sqs_queue"],
-                ReceiptHandle=info["sqs_message"]["ReceiptHandle"],
-                VisibilityTimeout=seconds,
-            )
-        except (BotoCoreError, ClientError) as exc:
-            # It comes back by itself when its visibility timeout is over.
-            log.warning("message_not_given_back", request_id=request_id_of(message), reason=str(exc))
-            if isinstance(exc, BotoCoreError):
-                self._no_giving_back_until = time.monotonic() + _OUT_OF_REACH_SECONDS
-        except Exception as exc:
-            # So does this one, where a proxy has answered what botocore cannot parse; but its place must become free.
-            log.exception("message_not_given_back", request_id=request_id_of(message), reason=repr(exc))
+    def stop(self) -> None:
+        """Delete what is finished, store the dead letters, and give back everything else."""
+        for letter in self._dying.stop():
+            self.release(letter.message.receipt)
+        for message in self._acks.stop():
+            self.release(message.receipt)
+        self._heartbeat.stop()
+        with self._lock:
+            held = list(self._held.values())
+        self.give_back(held, 0)
+
+    def extend(self) -> None:
+        """Extend the visibility timeout of everything that is held, once.
+
+        Two extensions may fail before a message is delivered twice, which is harmless. A message whose receipt is no
+        longer valid is released.
+        """
+        with self._lock:
+            held = list(self._held.values())
+        for queue, receipts in _by_queue(held).items():
+            try:
+                for failure in queue.change_visibility_batch(receipts, self._timeout_seconds):
+                    if not failure.retryable:
+                        self.release(failure.receipt)
+            except Exception as exc:  # noqa: BLE001 - whatever it is, it must not end the heartbeat
+                log.warning("visibility_not_extended", count=len(receipts), reason=str(exc) or repr(exc))
+
+    def _beat(self, stopping: threading.Event) -> None:
+        while not stopping.wait(self._timeout_seconds / 3):
+            self.extend()
+
+    def _delete(self, messages: list[InFlightMessage]) -> None:
+        for queue, receipts in _by_queue(messages).items():
+            try:
+                failed = queue.delete_batch(receipts)
+            except (QueueMissing, ConfigurationError) as exc:
+                log.warning("messages_not_deleted", count=len(receipts), reasons=[str(exc)])
+                failed = []
+            if failed:
+                reasons = sorted({failure.code for failure in failed})
+                log.warning("messages_not_deleted", count=len(failed), reasons=reasons)
+            again = {failure.receipt for failure in failed if failure.retryable}
+            for receipt in set(receipts) - again:
+                self.release(receipt)
+            messages[:] = [message for message in messages if message.queue is not queue or message.receipt in again]
+        if messages:
+            raise Transient(f"{len(messages)} messages were not deleted")
+
+    def _store(self, letters: list[_DeadLetter]) -> None:
+        while letters:
+            letter = letters[0]
+            try:
+                self._dead_letters.put(
+                    letter.message.body,
+                    reason=letter.reason,
+                    request_id=letter.request_id,
+                    failed_at=datetime.now(UTC),
+                )
+            except (Transient, QueueMissing):
+                raise
+            except FacerecError as exc:
+                log.warning("not_dead_lettered", request_id=letter.request_id, reason=str(exc))
+                self.release(letter.message.receipt)
+            else:
+                log.warning("dead_lettered", request_id=letter.request_id, reason=letter.reason)
+                self.ack(letter.message.receipt)
+                self._dead_lettered()
+            del letters[0]
 
 
-def request_id_of(message: Any) -> str:
-    """The id of the request that a task is for, as its headers tell; they may hold anything."""
-    try:
-        return str(UUID(message.headers["id"]))
-    except (AttributeError, KeyError, TypeError, ValueError):
-        return ""
+def _by_queue(messages: Sequence[InFlightMessage]) -> dict[SqsQueue, list[str]]:
+    """The receipts of the messages, by their queue."""
+    receipts: dict[SqsQueue, list[str]] = {}
+    for message in messages:
+        receipts.setdefault(message.queue, []).append(message.receipt)
+    return receipts

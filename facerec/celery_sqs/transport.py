@@ -1,203 +1,234 @@
-"""kombu's SQS transport as Celery uses it here, with what it lacks in version 5.7.
+"""kombu's SQS transport with what it lacks in version 5.7; ADRs 12 and 18 give the reasons.
 
-Each difference, and why:
-
-- the client: one per process instead of one per channel (making one costs about as much as sending twenty tasks), with
-  boto3's own credential chain (kombu's asynchronous receive signs with that client's credentials, so those of an
-  instance role are refreshed), and with short timeouts, since messages are given back on the event loop;
-- queues: found by name and never created, and looked up again when they have gone; kombu lists all queues, or creates
-  one with wrong attributes, and keeps to the URLs that it knows;
-- sending: to standard queues only, without what every receiver takes for granted (`facerec.celery_sqs.envelope`);
-- receiving: one that fails (a refused connection, any status, throttling, a queue that is gone, no answer in time) is
-  an empty one and a pause that grows; with kombu's own each of these ends the worker, but for
-  the last, for which it waits without end;
-- reading: what is no task goes to the dead-letter queue with the reason, beside the event loop
-  (`facerec.celery_sqs.dead_letter_writer`); with kombu's own it ends the worker, or is delivered again and again;
-- deleting: several messages with one call, beside the event loop; kombu deletes each on it;
-- visibility: receives ask for the timeout of our settings, and what is held is extended;
-- draining: no receive begins while the process's intake is closed;
-- giving back: a rejected message comes back after a pause that grows with each delivery, or goes to the dead-letter
-  queue after its last; kombu deletes it where the queue has no redrive policy. One that is rejected to be requeued, and
-  what was not begun at shutdown, is visible at once unless a long poll of this process is open; kombu hides it for a
-  long poll's time in any case.
+- The client: one per process, with boto3's own credential chain and short timeouts. kombu makes one per channel, which
+  costs about as much as sending twenty tasks.
+- Queues: found by name and never created. kombu lists all queues, or creates one with wrong attributes.
+- Sending: to standard queues only, without what every receiver assumes anyway (`facerec.celery_sqs.envelope`).
+- Receiving: Celery's synchronous loop with one short long poll at a time, behind the process's consumer gate. A receive
+  that fails counts as an empty one, and a backoff follows. With kombu's own it ends the worker.
+- Reading: what is no task becomes a dead letter with the reason. With kombu's own it ends the worker, or is delivered
+  again and again.
+- In flight: `facerec.celery_sqs.in_flight` hides, deletes and gives back. kombu extends no visibility timeout, deletes
+  each message by itself, and loses rejected messages if the queue has no redrive policy.
 """
 
+import functools
+import math
 import random
+import threading
+from collections.abc import Collection
+from queue import Empty
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
+import boto3
 import structlog
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.config import Config
 from kombu.transport import SQS
-from vine import ensure_promise
 
-from facerec.aws.sqs.queue import QUEUE_MISSING, check_taken, pause_seconds, url_in
-from facerec.celery_sqs.consumer_gate import INTAKE
+from facerec.aws.clients import USER_AGENT
+from facerec.aws.quick_calls import QuickSqs
+from facerec.aws.sqs.dead_letter_queue import SqsDeadLetters
+from facerec.aws.sqs.queue import SqsQueue
+from facerec.background import OutageLog, backoff_seconds
+from facerec.celery_sqs.consumer_gate import ConsumerGate
 from facerec.celery_sqs.envelope import compact
-from facerec.celery_sqs.in_flight import HoldingChannel, broker_client, request_id_of
-from facerec.celery_sqs.receiver import Receiver, check_task
-from facerec.errors import FacerecError, QueueMissing
+from facerec.celery_sqs.in_flight import InFlightMessage, InFlightMessages
+from facerec.errors import FacerecError, Transient
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
+    from mypy_boto3_sqs.type_defs import MessageTypeDef
 
 log = structlog.get_logger(__name__)
 
+# The stubs of kombu know almost none of the methods that are called and overridden here.
+_BaseChannel: Any = SQS.Channel
+_BaseTransport: Any = SQS.Transport
+_client_lock = threading.Lock()
 
-class Channel(HoldingChannel):
-    """One consumer or producer; `transport_options`: region, endpoint_url, wait_time_seconds, visibility_timeout.
 
-    And for consumers: `task_queue`, where everything but `tasks` is put into `dead_letter_queue`, and so is what is
-    rejected in the last of `max_receives` deliveries.
+def broker_client(region: str, endpoint_url: str | None) -> "SQSClient":
+    """The process's client for the broker; an upload must not wait long for an SQS that does not answer."""
+    with _client_lock:  # two threads must not make one each
+        return _cached_client(region, endpoint_url)
+
+
+@functools.lru_cache(maxsize=4)
+def _cached_client(region: str, endpoint_url: str | None) -> "SQSClient":
+    config = Config(
+        connect_timeout=3,
+        read_timeout=5,
+        retries={"mode": "standard", "total_max_attempts": 3},
+        max_pool_connections=32,
+        user_agent=USER_AGENT,
+    )
+    session = boto3.Session(region_name=region)
+    client: Any = QuickSqs(session.client("sqs", endpoint_url=endpoint_url, config=config), session)
+    return client  # type: ignore[no-any-return]  # it stands for boto3's
+
+
+class Channel(_BaseChannel):  # type: ignore[misc]  # untyped on purpose, see above
+    """One consumer or producer; `transport_options`: region, endpoint_url.
+
+    And for consumers: wait_time_seconds; visibility_timeout; `consumer_gate`; `task_queue`, whose messages are dead
+    letters for `dead_letter_queue` unless they are `tasks`, and also when they are rejected in the last of
+    `max_receives` deliveries; `dead_lettered`, called after each of those.
     """
 
-    _asynsqs: Receiver | None = None
-    _failures = 0
+    do_restore = False  # what was not begun is given back by `InFlightMessages.stop`
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._queues: dict[str, SqsQueue] = {}
+        self._outage = OutageLog("queue")
+        self._in_flight: InFlightMessages | None = None
+        super().__init__(*args, **kwargs)
+        self._gate: ConsumerGate = self.transport_options.get("consumer_gate") or ConsumerGate()
+
+    @property
+    def in_flight(self) -> InFlightMessages:
+        """The messages that this channel holds."""
+        if self._in_flight is None:
+            options = self.transport_options
+            self._in_flight = InFlightMessages(
+                SqsDeadLetters(self._queue(options.get("dead_letter_queue", ""))),
+                visibility_timeout_seconds=self.visibility_timeout,
+                max_receives=options.get("max_receives", math.inf),
+                dead_lettered=options.get("dead_lettered", lambda: None),
+            )
+            self._gate.watch(self._in_flight)
+        return self._in_flight
 
     def new_sqs_client(self, *_args: Any, **_credentials: Any) -> "SQSClient":
         """The process's client."""
         return broker_client(self.region, self.transport_options.get("endpoint_url"))
 
-    def asynsqs(self, queue: str | None = None) -> Receiver:
-        """The asynchronous client, which never raises."""
-        del queue
-        if self._asynsqs is None:
-            self._asynsqs = Receiver(
-                sqs_connection=self.sqs(),
-                region=self.region,
-                wait_seconds=self.wait_time_seconds,
-                on_outcome=self._received,
-            )
-        return self._asynsqs
+    def drain_events(self, timeout: float | None = None, callback: Any = None, **kwargs: Any) -> None:
+        """Receive once and deliver; raises `Empty` if nothing came, and `TimeoutError` if the gate is closed."""
+        if not self._gate.wait_until_open(timeout or 0):
+            raise TimeoutError  # Celery looks whether it is to end
+        super().drain_events(timeout=timeout, callback=callback, **kwargs)
+
+    def basic_ack(self, delivery_tag: str, multiple: bool = False) -> None:  # noqa: FBT001, FBT002 - kombu's signature
+        """Free the place of a task that has ended, and have its message deleted."""
+        del multiple
+        self.qos.ack(delivery_tag)
+        self.in_flight.ack(delivery_tag)
+
+    def basic_reject(self, delivery_tag: str, requeue: bool = False) -> None:  # noqa: FBT001, FBT002 - kombu's signature
+        """Give the message back: soon if it is to be requeued, otherwise after a wait that grows with each delivery."""
+        try:
+            message = self.qos.get(delivery_tag)
+        except KeyError:
+            return  # it has been settled already
+        if requeue:
+            # A receive of our own that is open would take it back at once.
+            self.in_flight.requeue(delivery_tag, self.wait_time_seconds if self._gate.receiving else 0)
+        else:
+            self.in_flight.reject(delivery_tag, _request_id(message))
+        self.qos.ack(delivery_tag)
+
+    def close(self) -> None:
+        """Stop consuming, delete what is finished, and give back what was not begun."""
+        if self._in_flight is not None:
+            self._in_flight.stop()
+        super().close()
+
+    def _queue(self, name: str) -> SqsQueue:
+        return self._queues.setdefault(name, SqsQueue(self.sqs(), name))
 
     def _update_queue_cache(self, queue_name_prefix: str) -> None:
         """Override kombu's listing of every queue."""
 
     def _new_queue(self, queue: str, **_kwargs: Any) -> str:
-        """The queue's URL; raises `QueueMissing`, `Transient`, and botocore's errors, which kombu knows."""
-        if queue not in self._queue_cache:
-            try:
-                self._queue_cache[queue] = url_in(queue, self.sqs().get_queue_url(QueueName=queue))
-            except ClientError as exc:
-                if exc.response["Error"]["Code"] in QUEUE_MISSING:
-                    raise QueueMissing(queue) from exc
-                raise
-        url: str = self._queue_cache[queue]
-        return url
+        """The queue's URL; raises as `SqsQueue`."""
+        return self._queue(queue).url
 
     def _put(self, queue: str, message: Any, **_: Any) -> None:
-        body = compact(message)
         delay = self._resolve_delay_seconds(message["properties"]) or 0
+        self._queue(queue).send(compact(message), delay)
+
+    def _get_bulk(self, queue: str, *_args: Any, **_kwargs: Any) -> None:
+        if not self._gate.begin_receive():
+            raise Empty
         try:
-            reply = self.sqs().send_message(QueueUrl=self._new_queue(queue), MessageBody=body, DelaySeconds=delay)
-        except ClientError as exc:
-            if exc.response["Error"]["Code"] not in QUEUE_MISSING:
-                raise
-            # The remembered URL may be of a queue that was made anew since.
-            del self._queue_cache[queue]
-            reply = self.sqs().send_message(QueueUrl=self._new_queue(queue), MessageBody=body, DelaySeconds=delay)
-        check_taken(queue, reply)
-
-    def _get_async(self, queue: str, count: int = 1, callback: Any = None) -> Any:
-        try:
-            return super()._get_async(queue, count, callback)
-        except Exception as exc:  # noqa: BLE001 - its URL is not known any more, and anything may answer for SQS
-            self._not_begun(exc)
-            answered = ensure_promise(callback)
-            answered(0)
-            return answered
-
-    def _get_from_sqs(
-        self, queue_name: str, queue_url: str, connection: Receiver, count: int = 1, callback: Any = None
-    ) -> Any:
-        answered = ensure_promise(callback)
-
-        def received(messages: dict[str, Any]) -> None:
-            try:
-                answered(messages)
-            finally:
-                INTAKE.end(self, empty=not messages.get("Messages"))
-
-        if not INTAKE.begin(self):
-            answered({})
-            return answered
-        try:
-            return connection.receive_message(
-                queue_name,
-                queue_url,
-                number_messages=count,
-                visibility_timeout=self.visibility_timeout,
-                wait_time_seconds=self.wait_time_seconds,
-                callback=received,
-            )
-        except Exception as exc:  # noqa: BLE001 - such as: no credentials to sign with, at the moment
-            self._not_begun(exc)
-            received({})
-            return answered
-
-    def _not_begun(self, exc: Exception) -> None:
-        """What escapes from a timer of the event loop ends the polling for good, after one line in the log."""
-        if not self._failures and not isinstance(exc, FacerecError | BotoCoreError | ClientError):
-            log.error("receive_not_begun", exc_info=exc)
-        self._received(str(exc) or repr(exc))
-
-    def _received(self, failure: str | None) -> None:
-        if failure is None:
-            if self._failures:
-                log.info("queue_reachable_again", failures=self._failures)
-            self._failures = 0
-            return
-        if not self._failures:
-            log.warning("queue_unreachable", reason=failure)
-        self._failures += 1
-        if any(code in failure for code in QUEUE_MISSING):
-            self._queue_cache.clear()
-
-    def _loop1(self, queue: str, messages_fetched: int | None = None) -> None:
-        if self._failures:
-            pause = pause_seconds(self._failures, random.random())  # noqa: S311 - no secret
-            self.hub.call_later(pause, self._schedule_queue, queue)
-        else:
-            super()._loop1(queue, messages_fetched)
-
-    def _on_messages_ready(self, queue: str, qname: str, messages: dict[str, Any]) -> int:
-        received = messages.get("Messages") or []
-        callback = self.connection._callbacks.get(qname)  # noqa: SLF001 - as in the method that is overridden
-        if callback is None:  # the consumer has gone meanwhile
-            released: int = super()._on_messages_ready(queue, qname, messages)
-            return released
+            received = self._receive(self._queue(queue))
+        finally:
+            self._gate.end_receive()
+        if not received:
+            raise Empty
         for message in received:
-            self._take(message, queue, qname, callback)
-        return len(received)
+            self._take(message, queue)
 
-    def _take(self, message: dict[str, Any], queue_url: str, queue: str, callback: Any) -> None:
-        opened = None
+    def _receive(self, queue: SqsQueue) -> "list[MessageTypeDef]":
+        """Up to ten messages, as many as there are free places, and none after a failure; they are held."""
         try:
-            payload = self._message_to_python(message, queue, queue_url)
+            received = queue.receive(
+                self._get_message_estimate(),
+                wait_seconds=self.wait_time_seconds,
+                hidden_seconds=self.visibility_timeout,
+                attributes=["ApproximateReceiveCount"],
+            )
+            for message in received:
+                receives = int(message["Attributes"]["ApproximateReceiveCount"])
+                self.in_flight.hold(InFlightMessage(message["ReceiptHandle"], queue, message["Body"], receives))
+        except Exception as exc:  # noqa: BLE001 - anything may answer for SQS, and must not end the worker
+            self._outage.failed(exc)
+            self._gate.end_receive()
+            self._gate.wait_while_open(backoff_seconds(self._outage.failures, random.random()))  # noqa: S311 - no secret
+            return []
+        self._outage.succeeded()
+        return received
+
+    def _take(self, message: "MessageTypeDef", queue: str) -> None:
+        receipt, opened = message["ReceiptHandle"], None
+        try:
+            payload = self._message_to_python(message, queue, self._queue(queue).url)
+            opened = self.Message(payload, channel=self)
             if queue == self.transport_options.get("task_queue"):
-                opened = self.Message(payload, channel=self)
                 check_task(opened, self.transport_options["tasks"])
         except Exception as exc:  # noqa: BLE001 - what other senders put into the queue can break anything
-            self.cast_off(message, queue_url, f"it cannot be read: {_words(exc)}", opened)
+            words = str(exc) if isinstance(exc, FacerecError | TypeError | ValueError) else ""
+            self.in_flight.dead_letter(receipt, f"it cannot be read: {words or repr(exc)}", _request_id(opened))
             return
         try:
-            callback(payload)
+            self.connection._deliver(payload, queue)  # noqa: SLF001 - as in the method that is overridden
         except Exception as exc:
             # It stays in the queue, and comes back when its visibility timeout is over.
-            log.exception(
-                "message_not_taken",
-                message_id=message.get("MessageId"),
-                request_id=request_id_of(opened),
-                reason=repr(exc),
-            )
-            self.qos.ack(message["ReceiptHandle"])
+            log.exception("message_not_taken", request_id=_request_id(opened), reason=repr(exc))
+            self.in_flight.release(receipt)
+            self.qos.ack(receipt)
 
 
-def _words(exc: Exception) -> str:
-    """For an operator: the message of an error that has one of its own, and what kind of error it is else."""
-    return (str(exc) if isinstance(exc, FacerecError | TypeError | ValueError) else "") or repr(exc)
+def check_task(message: Any, tasks: Collection[str]) -> None:
+    """Raise `ValueError` or `TypeError` unless the message is one of these tasks in Celery's second protocol.
+
+    Celery decodes the body in a thread of its pool. An error there would neither acknowledge nor reject the message,
+    so it would keep its place for ever.
+    """
+    if message.headers is None or "task" not in message.headers:
+        raise ValueError("not a task of Celery")
+    if message.headers["task"] not in tasks:
+        raise ValueError(f"there is no task {message.headers['task']!r}")
+    if not isinstance(message.headers.get("id"), str):
+        raise TypeError("the task has no id")
+    args, kwargs, embed = message.decode()
+    if not (isinstance(args, list) and isinstance(kwargs, dict) and isinstance(embed, dict | None)):
+        raise TypeError("the body of the task is garbled")
 
 
-class Transport(SQS.Transport):
+def _request_id(message: Any) -> str:
+    """The id of the request that a task is for, from its headers, which may hold anything."""
+    try:
+        return str(UUID(message.headers["id"]))
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return ""
+
+
+class Transport(_BaseTransport):  # type: ignore[misc]  # untyped on purpose, see above
     """Register as `broker_transport="facerec.celery_sqs.transport:Transport"`."""
 
     Channel = Channel
+    implements = SQS.Transport.implements.extend(asynchronous=False)
+    # Celery connects again after these.
+    connection_errors = (*SQS.Transport.connection_errors, Transient)

@@ -41,14 +41,15 @@ class Services:
 def _services(given: Services | None) -> Services:
     if given is not None:
         return given
-    from facerec.aws.sqs.dead_letter_queue import SqsBodySender, SqsDeadLetterQueue
+    from facerec.aws.sqs.dead_letter_queue import SqsDeadLetterQueue
+    from facerec.aws.sqs.queue import SqsQueue
 
     settings = Settings.load()
     clients = bootstrap.clients(settings)
     return Services(
         settings,
         SqsDeadLetterQueue(clients, settings.dead_letter_queue),
-        SqsBodySender(clients, settings.request_queue),
+        SqsQueue(clients.sqs, settings.request_queue),
         bootstrap.object_store(settings),
     )
 

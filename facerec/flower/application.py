@@ -29,7 +29,7 @@ from flower.views.monitor import Metrics
 from tornado.ioloop import IOLoop
 
 from facerec.aws.clients import Clients, shared_clients
-from facerec.aws.sqs.queue import QueueUrls
+from facerec.aws.sqs.queue import SqsQueue
 from facerec.aws.sqs.response_queues import ResponseQueues
 from facerec.celery import FacerecCelery
 from facerec.errors import FacerecError
@@ -51,7 +51,7 @@ class SqsBroker:
     def __init__(self, clients: Clients, settings: Settings) -> None:
         self._clients = clients
         self._settings = settings
-        self._urls = QueueUrls(clients)
+        self._queues: dict[str, SqsQueue] = {}
         self._pool = ThreadPoolExecutor(_READERS, "queues")
 
     async def queues(self, names: Iterable[str]) -> list[dict[str, Any]]:
@@ -73,11 +73,14 @@ class SqsBroker:
 
     def _row(self, name: str) -> dict[str, Any]:
         try:
-            with self._urls.calling(name, "read") as url:
-                attributes: dict[Any, str] = self._clients.sqs.get_queue_attributes(
+            queue = self._queues.setdefault(name, SqsQueue(self._clients.sqs, name))
+            attributes: dict[Any, str] = queue.call(
+                "read",
+                lambda url: self._clients.sqs.get_queue_attributes(
                     QueueUrl=url,
                     AttributeNames=list(_COUNTS.values()),  # type: ignore[arg-type]  # literals
-                )["Attributes"]
+                ),
+            )["Attributes"]
             counts = {column: int(attributes[attribute]) for column, attribute in _COUNTS.items()}
         except (FacerecError, KeyError) as exc:
             return _unreadable(name, exc)

@@ -55,7 +55,7 @@ class QueueSettings(Group):
         10,
         ge=1,
         le=20,
-        description="Long-poll time. An instance's worker polls for 1 s, to drain soon when it is asked to",
+        description="Long-poll time of the web tier and Flower. A worker polls for 1 s, to drain or stop soon",
     )
 
 

@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 import pytest
 
 from facerec.aws.clients import Clients
-from facerec.aws.sqs.dead_letter_queue import SqsBodySender, SqsDeadLetterQueue, SqsDeadLetters
+from facerec.aws.sqs.dead_letter_queue import SqsDeadLetterQueue, SqsDeadLetters
+from facerec.aws.sqs.queue import SqsQueue
 from facerec.dead_letters import DeadLetter, DeadLetterQueue
 from facerec.errors import QueueMissing
 from tests.fakes.dead_letters import InMemoryDeadLetters
@@ -37,8 +38,8 @@ def way(request: pytest.FixtureRequest) -> Way:
     name = f"test-{uuid.uuid4().hex[:12]}-dlq"
     clients.sqs.create_queue(QueueName=name)
     return Way(
-        SqsDeadLetters(clients, name).put,
-        SqsBodySender(clients, name).send,
+        SqsDeadLetters(SqsQueue(clients.sqs, name)).put,
+        SqsQueue(clients.sqs, name).send,
         SqsDeadLetterQueue(clients, name, poll_seconds=0),
         SqsDeadLetterQueue(clients, name, poll_seconds=0),
     )

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from facerec.aws.clients import Clients
-from facerec.celery_sqs.events.queue import Letter, SqsEventQueue
+from facerec.aws.sqs.queue import SqsQueue
 from facerec.errors import QueueMissing
 from tests.fakes.event_queue import InMemoryEventQueue
 
@@ -18,7 +18,7 @@ from tests.fakes.event_queue import InMemoryEventQueue
 class Way:
     """A queue of its own, and how many messages it still has."""
 
-    queue: SqsEventQueue | InMemoryEventQueue
+    queue: SqsQueue | InMemoryEventQueue
     left: Callable[[], int]
 
 
@@ -39,54 +39,54 @@ def way(request: pytest.FixtureRequest) -> Way:
             map(int, clients.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"].values())
         )
 
-    return Way(SqsEventQueue(clients, name), left)
+    return Way(SqsQueue(clients.sqs, name), left)
 
 
-def received(way: Way, count: int) -> list[Letter]:
+def received(way: Way, count: int) -> list[Any]:
     """So many messages, in as many receives as that takes."""
-    letters: list[Letter] = []
-    while len(letters) < count:
-        letters += way.queue.receive(1)
-    return letters
+    messages: list[Any] = []
+    while len(messages) < count:
+        messages += way.queue.receive(wait_seconds=1, attributes=["SentTimestamp"])
+    return messages
 
 
-def test_brings_what_was_sent_with_its_time(way: Way) -> None:
+def test_receive_brings_what_was_sent_with_its_time(way: Way) -> None:
     """The clock is the queue's."""
     began = datetime.now(UTC).timestamp()
     bodies = {f'{{"number": {number}}}' for number in range(12)}
     for body in bodies:
         way.queue.send(body)
-    letters = received(way, 12)
-    assert {letter.body for letter in letters} == bodies
-    assert all(abs(letter.sent_at - began) < 60 for letter in letters)
+    messages = received(way, 12)
+    assert {message["Body"] for message in messages} == bodies
+    assert all(abs(int(message["Attributes"]["SentTimestamp"]) / 1000 - began) < 60 for message in messages)
 
 
-def test_keeps_messages_until_they_are_deleted(way: Way) -> None:
+def test_queue_keeps_messages_until_they_are_deleted(way: Way) -> None:
     """A reader that dies loses nothing."""
     way.queue.send("one")
     way.queue.send("two")
-    letters = received(way, 2)
+    messages = received(way, 2)
     assert way.left() == 2
-    way.queue.delete(letters)
+    assert way.queue.delete_batch([message["ReceiptHandle"] for message in messages]) == []
     assert way.left() == 0
 
 
-def test_nothing_to_receive_or_to_delete_is_no_error(way: Way) -> None:
+def test_empty_receive_and_empty_delete_are_no_errors(way: Way) -> None:
     """An idle system is the usual one."""
-    assert way.queue.receive(0) == []
-    way.queue.delete([])
+    assert way.queue.receive(wait_seconds=0, attributes=["SentTimestamp"]) == []
+    assert way.queue.delete_batch([]) == []
 
 
-def test_a_queue_that_is_made_anew_is_found(ministack_clients: Clients) -> None:
+def test_queue_that_is_created_again_is_found(ministack_clients: Clients) -> None:
     """After an error that says that it is gone."""
     name = f"test-{uuid.uuid4().hex[:12]}-events-queue"
-    queue = SqsEventQueue(ministack_clients, name)
+    queue = SqsQueue(ministack_clients.sqs, name)
     with pytest.raises(QueueMissing, match=name):
         queue.send("one")
     ministack_clients.sqs.create_queue(QueueName=name)
     queue.send("two")
     ministack_clients.sqs.delete_queue(QueueUrl=ministack_clients.sqs.get_queue_url(QueueName=name)["QueueUrl"])
     with pytest.raises(QueueMissing, match=name):
-        queue.receive(0)
+        queue.receive(wait_seconds=0)
     ministack_clients.sqs.create_queue(QueueName=name)
-    assert queue.receive(0) == []
+    assert queue.receive(wait_seconds=0) == []

@@ -14,8 +14,9 @@ from structlog.testing import capture_logs
 
 from facerec.aws.clients import Clients
 from facerec.aws.sqs.dead_letter_queue import SqsDeadLetters
+from facerec.aws.sqs.queue import SqsQueue
 from facerec.celery import configuration
-from facerec.celery_sqs.consumer_gate import INTAKE, Intake
+from facerec.celery_sqs.consumer_gate import ConsumerGate
 from facerec.errors import QueueMissing, Transient
 from facerec.settings import Settings
 
@@ -23,12 +24,17 @@ BODY = {"headers": {"task": "any"}, "properties": {"delivery_info": {}}, "conten
 
 
 @pytest.fixture
-def channel(fresh: Settings) -> Iterator[Any]:
-    """A consumer's channel."""
+def gate() -> ConsumerGate:
+    """The process's gate."""
+    return ConsumerGate()
+
+
+@pytest.fixture
+def channel(fresh: Settings, gate: ConsumerGate) -> Iterator[Any]:
+    """A consumer's channel; its messages may be no tasks."""
     conf = configuration(fresh)
-    with Connection(
-        conf["broker_url"], transport=conf["broker_transport"], transport_options=conf["broker_transport_options"]
-    ) as connection:
+    options = conf["broker_transport_options"] | {"consumer_gate": gate, "task_queue": "another"}
+    with Connection(conf["broker_url"], transport=conf["broker_transport"], transport_options=options) as connection:
         yield connection.channel()
 
 
@@ -56,15 +62,18 @@ def receive(sqs: Any, url: str, wait_seconds: int = 0) -> list[int]:
 
 def take(channel: Any, queue: str) -> Any:
     """The next message, held by the channel."""
-    message = channel.basic_get(queue)
-    channel.qos.append(message, message.delivery_tag)
+    messages: list[Any] = []
+    channel.basic_consume(queue, False, messages.append, "tag")
+    channel.connection.drain_events(channel.connection, timeout=1)
+    channel.basic_cancel("tag")
+    (message,) = messages
     return message
 
 
 @contextmanager
 def giving_back(channel: Any, happens: Callable[[], None]) -> Iterator[None]:
     """Whenever a message is about to be given back this happens, too."""
-    event = "before-call.sqs.ChangeMessageVisibility"
+    event = "before-call.sqs.ChangeMessageVisibilityBatch"
 
     def handler(**_: Any) -> None:
         happens()
@@ -77,13 +86,13 @@ def giving_back(channel: Any, happens: Callable[[], None]) -> Iterator[None]:
         events.unregister(event, handler)
 
 
-def test_a_rejected_message_comes_back_after_a_pause(
+def test_rejected_message_comes_back_later(
     channel: Any, sqs: Any, url: str, fresh: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is not deleted, nor delivered again at once; the pause depends on how often it was delivered."""
     asked: list[int] = []
 
-    def pause(receives: int, _luck: float) -> int:
+    def pause(receives: int, _jitter: float) -> int:
         asked.append(receives)
         return 1
 
@@ -94,11 +103,11 @@ def test_a_rejected_message_comes_back_after_a_pause(
     assert asked == [1]
 
 
-def test_what_is_rejected_for_the_last_time_is_put_aside(
+def test_message_rejected_for_the_last_time_is_a_dead_letter(
     channel: Any, sqs: Any, url: str, fresh: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """SQS would put it there, too, but without a reason."""
-    monkeypatch.setattr(channel, "_max_receives", 1)
+    monkeypatch.setattr(channel.in_flight, "_max_receives", 1)
     take(channel, fresh.request_queue).reject()
     dead_letters = sqs.get_queue_url(QueueName=fresh.dead_letter_queue)["QueueUrl"]
     (message,) = sqs.receive_message(QueueUrl=dead_letters, WaitTimeSeconds=20, MessageAttributeNames=["All"])[
@@ -110,20 +119,20 @@ def test_what_is_rejected_for_the_last_time_is_put_aside(
     assert receive(sqs, url) == []
 
 
-def test_a_rejected_message_may_be_wanted_back_at_once(channel: Any, sqs: Any, url: str, fresh: Settings) -> None:
-    """By another worker: not by a long poll that this one has open, which may outlast it."""
+def test_requeued_message_is_visible_at_once(
+    channel: Any, sqs: Any, url: str, fresh: Settings, gate: ConsumerGate
+) -> None:
+    """To another worker, but not to a receive of this one that is open."""
     take(channel, fresh.request_queue).reject(requeue=True)
     assert receive(sqs, url) == [2]
     sqs.send_message(QueueUrl=url, MessageBody=json.dumps(BODY))
     message = take(channel, fresh.request_queue)
-    INTAKE.begin(channel)
+    assert gate.begin_receive()
     message.reject(requeue=True)
     assert receive(sqs, url) == []
 
 
-def test_what_a_channel_holds_is_visible_at_once_when_it_closes(
-    channel: Any, sqs: Any, url: str, fresh: Settings
-) -> None:
+def test_closing_channel_makes_its_messages_visible_at_once(channel: Any, sqs: Any, url: str, fresh: Settings) -> None:
     """Another worker takes over without delay."""
     take(channel, fresh.request_queue)
     assert receive(sqs, url) == []
@@ -131,24 +140,17 @@ def test_what_a_channel_holds_is_visible_at_once_when_it_closes(
     assert receive(sqs, url, wait_seconds=5) == [2]
 
 
-def test_a_closed_channel_holds_nothing(
-    channel: Any, url: str, fresh: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The process connects anew and is to become quiet then: not before all is given back, but without more ado."""
+def test_closed_channel_holds_nothing(channel: Any, url: str, fresh: Settings, gate: ConsumerGate) -> None:
+    """The process may connect again, and be quiet then."""
     del url  # it has put a message into the queue
-    intake = Intake()
-    monkeypatch.setattr("facerec.celery_sqs.in_flight.INTAKE", intake)
-    intake.watch(channel.keeper)
     take(channel, fresh.request_queue)
-    intake.close()
-    quiet: list[bool] = []
-    with giving_back(channel, lambda: quiet.append(intake.quiet)):
-        channel.close()
-    assert quiet == [False]
-    assert intake.quiet
+    gate.pause()
+    assert not gate.quiet
+    channel.close()
+    assert gate.quiet
 
 
-def test_a_message_that_cannot_be_given_back_takes_no_place(channel: Any, url: str, fresh: Settings) -> None:
+def test_message_that_cannot_be_given_back_takes_no_place(channel: Any, url: str, fresh: Settings) -> None:
     """Whatever the fault: it comes back by itself when its visibility timeout is over."""
     del url  # it has put a message into the queue
     message = take(channel, fresh.request_queue)
@@ -158,11 +160,11 @@ def test_a_message_that_cannot_be_given_back_takes_no_place(channel: Any, url: s
 
     with giving_back(channel, fail), capture_logs() as logs:
         message.reject()
-    assert not channel.keeper.holds
-    assert [entry["event"] for entry in logs] == ["message_not_given_back"]
+    assert len(channel.in_flight) == 0
+    assert [entry["event"] for entry in logs] == ["messages_not_given_back"]
 
 
-def test_an_acknowledged_message_is_deleted(channel: Any, sqs: Any, url: str, fresh: Settings) -> None:
+def test_acknowledged_message_is_deleted(channel: Any, sqs: Any, url: str, fresh: Settings) -> None:
     """For good, and at the latest when its channel closes: it is not given back then."""
     take(channel, fresh.request_queue).ack()
     channel.close()
@@ -171,7 +173,7 @@ def test_an_acknowledged_message_is_deleted(channel: Any, sqs: Any, url: str, fr
     assert {attributes[name] for name in names} == {"0"}
 
 
-def test_a_task_that_nobody_confirms_is_not_taken_for_sent(channel: Any, fresh: Settings) -> None:
+def test_unconfirmed_task_does_not_count_as_sent(channel: Any, fresh: Settings) -> None:
     """A proxy that answers 200 with its own page has not stored it."""
     event = "before-call.sqs.SendMessage"
 
@@ -194,10 +196,10 @@ def test_queues_are_never_created(channel: Any, sqs: Any) -> None:
     assert not sqs.list_queues(QueueNamePrefix="no-such-queue").get("QueueUrls")
 
 
-def test_a_reason_may_hold_anything(fresh: Settings, sqs: Any) -> None:
-    """SQS refuses some characters; who sends garbage must not keep it from being put aside."""
+def test_reason_may_hold_any_character(fresh: Settings, sqs: Any) -> None:
+    """SQS refuses some characters; garbage must become a dead letter all the same."""
     reason = "bad \x00\x1b\ud800\ufffe byte\nJörg 😀"
-    SqsDeadLetters(Clients(fresh), fresh.dead_letter_queue).put(
+    SqsDeadLetters(SqsQueue(Clients(fresh).sqs, fresh.dead_letter_queue)).put(
         "body", reason=reason, request_id="", failed_at=datetime.now(UTC)
     )
     url = sqs.get_queue_url(QueueName=fresh.dead_letter_queue)["QueueUrl"]
@@ -207,18 +209,26 @@ def test_a_reason_may_hold_anything(fresh: Settings, sqs: Any) -> None:
     assert attributes["request_id"] == "unknown"
 
 
-def test_a_task_that_cannot_be_begun_stays_in_the_queue(channel: Any, sqs: Any, url: str, fresh: Settings) -> None:
+def test_task_that_cannot_be_begun_stays_in_the_queue(channel: Any, sqs: Any, url: str, fresh: Settings) -> None:
     """A pool that is closing takes nothing: the task is no dead letter, holds no place, and comes back by itself."""
-    (received,) = sqs.receive_message(QueueUrl=url)["Messages"]
+    del url  # it has put a message into the queue
 
-    def refuse(payload: Any) -> None:
-        channel.qos.append(channel.Message(payload, channel=channel), received["ReceiptHandle"])
+    def refuse(_: Any) -> None:
         raise RuntimeError("cannot schedule new futures after shutdown")
 
+    channel.basic_consume(fresh.request_queue, False, refuse, "tag")
     with capture_logs() as logs:
-        channel._take(received, url, "some-queue", refuse)
+        channel.connection.drain_events(channel.connection, timeout=10)
         channel.close()
     assert [entry["event"] for entry in logs] == ["message_not_taken"]
-    assert not channel.keeper.holds
+    assert len(channel.in_flight) == 0
     dead_letters = sqs.get_queue_url(QueueName=fresh.dead_letter_queue)["QueueUrl"]
     assert receive(sqs, dead_letters) == []
+
+
+def test_paused_gate_stops_receives(channel: Any, sqs: Any, url: str, fresh: Settings, gate: ConsumerGate) -> None:
+    """Celery's loop gets its turn, and the message stays visible to others."""
+    gate.pause()
+    with pytest.raises(TimeoutError):
+        take(channel, fresh.request_queue)
+    assert receive(sqs, url) == [1]

@@ -222,10 +222,10 @@ def test_a_worker_works_on_without_flower_or_queue(tier: Tier, start: Callable[.
     """It says so once, ends in good order, and tells what it still knows when the queue is there."""
     tier.clients.sqs.delete_queue(QueueUrl=tier.url(tier.settings.events_queue))
     worker = start(Worker)
-    worker.wait_for("events_not_sent", tier.settings.events_queue)
+    worker.wait_for("events_queue_unreachable", tier.settings.events_queue)
     tier.answers(*(tier.upload(b"x" * size, f"{size}.jpg") for size in range(1, 21)))
     tier.clients.sqs.create_queue(QueueName=tier.settings.events_queue)
-    worker.wait_for("events_sent_again")
+    worker.wait_for("events_queue_reachable_again")
     assert worker.stop() == 0
     warnings = [line for line in worker.lines if json.loads(line)["level"] != "info"]
     assert len(warnings) == 1

@@ -3,23 +3,26 @@
 import itertools
 import threading
 from collections.abc import Sequence
+from typing import Any
 
-from facerec.celery_sqs.events.queue import Letter
+from facerec.aws.sqs.queue import Failed
 from facerec.errors import FacerecError
 
 
 class InMemoryEventQueue:
-    """`SqsEventQueue` without SQS: what was received stays hidden until it is deleted.
+    """`SqsQueue` without SQS: a received message stays hidden until it is deleted.
 
     While `outage` is set every call raises it. `sent_at` dates what is sent.
     """
+
+    name = "events"
 
     def __init__(self) -> None:
         self.outage: FacerecError | None = None
         self.sent_at = 1_000.0
         self.sends = 0
-        self._visible: list[Letter] = []
-        self._hidden: dict[str, Letter] = {}
+        self._visible: list[Any] = []
+        self._hidden: dict[str, Any] = {}
         self._numbers = itertools.count()
         self._changed = threading.Condition()
 
@@ -28,35 +31,43 @@ class InMemoryEventQueue:
         self._check()
         with self._changed:
             self.sends += 1
-            self._visible.append(Letter(body, str(next(self._numbers)), self.sent_at))
+            self._visible.append(
+                {
+                    "Body": body,
+                    "ReceiptHandle": str(next(self._numbers)),
+                    "Attributes": {"SentTimestamp": str(round(self.sent_at * 1000))},
+                }
+            )
             self._changed.notify_all()
 
-    def receive(self, wait_seconds: int) -> Sequence[Letter]:
+    def receive(self, *, wait_seconds: int, attributes: Sequence[Any] = ()) -> list[Any]:
         """Up to ten messages, once there is one or the time is over."""
+        assert list(attributes) == ["SentTimestamp"]
         self._check()
         with self._changed:
             self._changed.wait_for(lambda: self._visible, wait_seconds)
             taken, self._visible = self._visible[:10], self._visible[10:]
-            self._hidden |= {letter.receipt: letter for letter in taken}
+            self._hidden |= {message["ReceiptHandle"]: message for message in taken}
             return taken
 
-    def delete(self, letters: Sequence[Letter]) -> None:
-        """Forget messages."""
+    def delete_batch(self, receipts: Sequence[str]) -> list[Failed]:
+        """Delete messages."""
         self._check()
         with self._changed:
-            for letter in letters:
-                del self._hidden[letter.receipt]
+            for receipt in receipts:
+                del self._hidden[receipt]
+        return []
 
     @property
     def left(self) -> int:
         """How many messages there are, hidden or not."""
         return len(self._visible) + len(self._hidden)
 
-    def await_sent(self, count: int) -> list[Letter]:
-        """What is visible, once so many are."""
+    def await_sent(self, count: int) -> list[str]:
+        """The bodies that are visible, once there are so many."""
         with self._changed:
             assert self._changed.wait_for(lambda: len(self._visible) >= count, 30)
-            return list(self._visible)
+            return [message["Body"] for message in self._visible]
 
     def _check(self) -> None:
         if self.outage is not None:

@@ -5,30 +5,28 @@ our overrides can go.
 """
 
 import json
-import socket
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
-from io import BytesIO
+from contextlib import contextmanager, suppress
+from queue import Empty
 from typing import Any
 from unittest.mock import Mock
 
-import kombu.asynchronous
 import pytest
-from botocore.exceptions import ClientError, ConnectTimeoutError
+from botocore.exceptions import ClientError, EndpointConnectionError
+from botocore.parsers import ResponseParserError
 from kombu import Connection
-from kombu.asynchronous.http import Response
 
 from facerec.aws.clients import Clients
 from facerec.celery import configuration
+from facerec.celery_sqs.consumer_gate import ConsumerGate
 from facerec.errors import QueueMissing
 from facerec.messages import TASK_NAME
 from facerec.settings import Settings
 from facerec.settings.resources import QueueSettings
 from facerec.settings.tiers import WorkerSettings
-from tests.support.cloud import answer
+from tests.support.cloud import refusal
 from tests.support.emulated import EmulatedAws, changed
 
 OURS = "facerec.celery_sqs.transport:Transport"
@@ -41,8 +39,6 @@ BODY = json.dumps(
         "content-encoding": "utf-8",
     }
 )
-MISSING = b'{"__type": "com.amazonaws.sqs#QueueDoesNotExist", "message": "gone"}'
-THROTTLED = b'{"__type": "com.amazonaws.sqs#RequestThrottled", "message": "slow down"}'
 
 
 def both(override: str, raises: type[Exception] = AssertionError) -> pytest.MarkDecorator:
@@ -50,41 +46,6 @@ def both(override: str, raises: type[Exception] = AssertionError) -> pytest.Mark
     fails = pytest.mark.xfail(strict=True, raises=raises, reason=f"once kombu passes, {override} can go")
     stock = pytest.param("kombu.transport.SQS:Transport", marks=fails, id="kombu")
     return pytest.mark.parametrize("transport", [stock, pytest.param(OURS, id="ours")])
-
-
-class Hub:
-    """An event loop whose time passes when the test says so."""
-
-    def __init__(self) -> None:
-        self.scheduled: list[tuple[float, Callable[..., Any], tuple[Any, ...]]] = []
-
-    def call_soon(self, call: Callable[..., Any], *args: Any) -> None:
-        """As kombu's."""
-        self.scheduled.append((0, call, args))
-
-    def call_later(self, seconds: float, call: Callable[..., Any], *args: Any) -> None:
-        """As kombu's."""
-        self.scheduled.append((seconds, call, args))
-
-    def step(self) -> float:
-        """Make the next call; returns how long it had to wait."""
-        seconds, call, args = self.scheduled.pop(0)
-        call(*args)
-        return seconds
-
-
-class Http:
-    """Answers each request of kombu's asynchronous client at once, with the next of `answers`."""
-
-    def __init__(self) -> None:
-        self.answers: list[tuple[int, bytes]] = []
-        self.asked: list[dict[str, Any]] = []
-
-    def add_request(self, request: Any) -> None:
-        """As kombu's."""
-        self.asked.append(json.loads(request.body))
-        status, body = self.answers.pop(0)
-        request.on_ready(Response(request, status, buffer=BytesIO(body)))
 
 
 class Broker:
@@ -142,15 +103,6 @@ def broker(emulator: EmulatedAws, sqs: Any) -> Iterator[Broker]:
     broker.close()
 
 
-@pytest.fixture
-def http(monkeypatch: pytest.MonkeyPatch) -> Http:
-    """What answers the receives."""
-    http = Http()
-    monkeypatch.setattr("kombu.asynchronous.aws.connection.get_client", lambda: http)
-    monkeypatch.setattr("facerec.celery_sqs.receiver.http_client", lambda: http)
-    return http
-
-
 @contextmanager
 def hooked(channel: Any, operation: str, hook: Callable[..., Any]) -> Iterator[None]:
     """See, or answer, the calls of a channel's client."""
@@ -162,155 +114,125 @@ def hooked(channel: Any, operation: str, hook: Callable[..., Any]) -> Iterator[N
         events.unregister(f"before-call.sqs.{operation}", hook)
 
 
-def messages(*bodies: str) -> tuple[int, bytes]:
-    """The answer to a receive."""
-    received = [
-        {"MessageId": str(n), "ReceiptHandle": f"r-{n}", "Body": body, "Attributes": {"ApproximateReceiveCount": "1"}}
-        for n, body in enumerate(bodies)
-    ]
-    return 200, json.dumps({"Messages": received}).encode()
-
-
-def consuming(channel: Any, queue: str) -> tuple[Hub, list[Any]]:
-    """Begin to consume; returns the loop and what is received."""
+def receive(channel: Any, queue: str, tries: int = 1) -> list[Any]:
+    """Consume as Celery's synchronous loop does; returns what is received, after so many receives at most."""
     received: list[Any] = []
-    channel.hub = hub = Hub()
     channel.basic_consume(queue, False, received.append, "tag")
-    return hub, received
+    for _ in range(tries):
+        with suppress(Empty):
+            channel.drain_events(timeout=1)
+        if received:
+            break
+    return received
 
 
 def take(channel: Any, queue: str) -> Any:
     """The next message, held by the channel."""
-    message = channel.basic_get(queue)
-    channel.qos.append(message, message.delivery_tag)
+    (message,) = receive(channel, queue)
     return message
 
 
-@pytest.mark.parametrize(
-    ("status", "body"),
-    [
-        pytest.param(400, THROTTLED, id="throttled"),
-        pytest.param(400, MISSING, id="missing"),
-        *(pytest.param(status, b"", id=str(status)) for status in (403, 408, 429, 500, 503, 504, 599)),
-    ],
-)
-@both("Receiver._on_list_ready and Channel._loop1", raises=Exception)
-def test_a_failed_receive_is_followed_by_another(
-    broker: Broker, http: Http, transport: str, status: int, body: bytes
-) -> None:
-    """After a pause that grows; 599 is what kombu's HTTP client says to a refused connection and a time-out."""
-    hub, received = consuming(broker.channel(transport), broker.queue)
-    http.answers = [(status, body), (status, body), messages(BODY)]
-    pauses = [hub.step() for _ in range(3)]
-    assert pauses[0] == 0
-    assert 0.25 <= pauses[1] <= 0.5 <= pauses[2] <= 1
-    assert len(received) == 1
+@contextmanager
+def failing_receives(channel: Any, count: int, failure: Callable[[], Any]) -> Iterator[None]:
+    """Let so many receives fail."""
+    left = [failure] * count
+    with hooked(channel, "ReceiveMessage", lambda **_: left.pop()() if left else None):
+        yield
 
 
 @pytest.fixture
-def hub() -> Iterator[Any]:
-    """The event loop as kombu has it."""
-    with closing(kombu.asynchronous.Hub()) as hub:
-        kombu.asynchronous.set_event_loop(hub)
-        yield hub
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The waits after failed receives, which take no time."""
+    waits: list[float] = []
+    monkeypatch.setattr(ConsumerGate, "wait_while_open", lambda _self, seconds: waits.append(seconds))
+    return waits
 
 
-def run_until(hub: Any, condition: Callable[[], bool]) -> None:
-    """Run the loop, which turns once a second at least, for ten seconds at most."""
-    deadline = time.monotonic() + 10
-    while not condition() and time.monotonic() < deadline:
-        hub.run_once()
+def refused_connection() -> Any:
+    """What botocore raises."""
+    raise EndpointConnectionError(endpoint_url="sqs")
 
 
-@both("Receiver.get_http_connection and HttpClient")
-def test_a_receive_that_nobody_answers_is_given_up(
-    broker: Broker, hub: Any, monkeypatch: pytest.MonkeyPatch, transport: str
+def page_of_a_proxy() -> Any:
+    """What botocore raises, which has none of its two base classes."""
+    raise ResponseParserError("<html>")
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        refusal("RequestThrottled"),
+        refusal("QueueDoesNotExist"),
+        *(refusal("", status) for status in (403, 408, 429, 500, 503, 504)),
+        refused_connection,
+        page_of_a_proxy,
+    ],
+)
+@both("the except clause of Channel._receive", raises=Exception)
+def test_failed_receive_is_followed_by_another(
+    broker: Broker, waits: list[float], transport: str, failure: Callable[[], Any]
 ) -> None:
-    """As when a gateway has forgotten its connection: the next one has another."""
-    monkeypatch.setattr("facerec.celery_sqs.receiver.ANSWER_SECONDS", 0.1)
+    """After a wait that grows."""
+    broker.send()
     channel = broker.channel(transport)
-    channel.wait_time_seconds = 0
-    channel.hub = hub
-    connections: list[socket.socket] = []
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        silent.setblocking(False)
-        monkeypatch.setattr(channel.sqs()._endpoint, "host", f"http://127.0.0.1:{silent.getsockname()[1]}")
-        channel.basic_consume(broker.queue, False, print, "tag")
-
-        def asked_again() -> bool:
-            with suppress(BlockingIOError):
-                connections.append(silent.accept()[0])
-            return len(connections) > 1
-
-        run_until(hub, asked_again)
-        for connection in connections:
-            connection.close()
-    assert len(connections) == 2
+    with failing_receives(channel, 2, failure):
+        assert len(receive(channel, broker.queue, tries=3)) == 1
+    assert 0.25 <= waits[0] <= 0.5 <= waits[1] <= 1
 
 
-def test_receives_leave_no_timers(broker: Broker, hub: Any) -> None:
-    """Their time limits are curl's; kombu would keep each for hours."""
-    channel = broker.channel(OURS)
-    channel.wait_time_seconds = 0
-    channel.hub = hub
-    receives: list[str | None] = []
-    channel.asynsqs()._on_outcome = receives.append
-    channel.basic_consume(broker.queue, False, print, "tag")
-    run_until(hub, lambda: len(receives) >= 20)
-    assert receives == [None] * 20
-    assert len(hub.timer.queue) < 10
-
-
-@both("the except clauses of Channel._get_async and _get_from_sqs", raises=Exception)
+@both("the except clause of Channel._receive", raises=Exception)
 @pytest.mark.parametrize("broken", ["url", "signature"])
-def test_a_receive_that_cannot_begin_is_followed_by_another(
-    broker: Broker, http: Http, monkeypatch: pytest.MonkeyPatch, transport: str, broken: str
+def test_receive_that_cannot_begin_is_followed_by_another(
+    broker: Broker, waits: list[float], monkeypatch: pytest.MonkeyPatch, transport: str, broken: str
 ) -> None:
     """A proxy answers with a page of its own; an instance's role has no credentials at the moment."""
+    broker.send()
     channel = broker.channel(transport)
-    hub, received = consuming(channel, broker.queue)
-    http.answers = [messages(BODY)]
+    channel.basic_consume(broker.queue, False, print, "first")
+    channel.basic_cancel("first")
     with monkeypatch.context() as patch:
         if broken == "url":
             channel._queue_cache.clear()
+            getattr(channel, "_queues", {}).clear()
             patch.setattr(channel.sqs(), "get_queue_url", lambda **_: {})
             patch.setattr(channel.sqs(), "list_queues", lambda **_: {})
         else:
-            patch.setattr(channel.sqs()._request_signer, "sign", Mock(side_effect=RuntimeError("expired")))
-        hub.step()
-    hub.step()
-    assert len(received) == 1
+            signer = channel.sqs()._request_signer
+            patch.setattr(signer, "sign", Mock(side_effect=RuntimeError("expired")))
+        assert receive(channel, broker.queue) == []
+    assert waits
+    assert len(receive(channel, broker.queue)) == 1
 
 
-@both("Channel._get_async and the forgetting of URLs", raises=Exception)
-def test_a_queue_that_was_made_anew_is_found(broker: Broker, http: Http, transport: str) -> None:
+@both("SqsQueue.call", raises=Exception)
+def test_queue_that_was_created_again_is_found(broker: Broker, transport: str) -> None:
     """Its URL may be another one."""
+    broker.send()
     channel = broker.channel(transport)
-    hub, received = consuming(channel, broker.queue)
-    http.answers = [(400, MISSING), messages(BODY)]
-    hub.step()
-    with hooked(channel, "GetQueueUrl", lambda **_: answer({"QueueUrl": "http://elsewhere/queue"})):
-        hub.step()
-    assert [asked["QueueUrl"] for asked in http.asked] == [broker.url, "http://elsewhere/queue"]
-    assert len(received) == 1
+    if transport == OURS:
+        channel._queue(broker.queue)._url = f"{broker.url}-gone"
+    channel._queue_cache[broker.queue] = f"{broker.url}-gone"
+    assert len(receive(channel, broker.queue)) == 1
 
 
 @both("Channel._put", raises=ClientError)
-def test_sends_to_a_queue_that_was_made_anew(broker: Broker, transport: str) -> None:
-    """Whose URL it remembered has gone."""
+def test_send_finds_a_queue_that_was_created_again(broker: Broker, transport: str) -> None:
+    """The URL that was known has gone."""
     channel = broker.channel(transport)
+    if transport == OURS:
+        channel._queue(broker.queue)._url = f"{broker.url}-gone"
     channel._queue_cache[broker.queue] = f"{broker.url}-gone"
     channel._put(broker.queue, json.loads(BODY))
     assert broker.left == 1
 
 
 @both("Channel._take", raises=AttributeError)
-def test_a_message_that_cannot_be_read_ends_nobody(broker: Broker, http: Http, transport: str) -> None:
-    """It is in the dead-letter queue with its reason, and its neighbour is worked on."""
-    hub, received = consuming(broker.channel(transport), broker.queue)
-    http.answers = [messages('{"properties": 5}', BODY)]
-    hub.step()
-    assert len(received) == 1
+def test_unreadable_message_is_a_dead_letter(broker: Broker, transport: str) -> None:
+    """With its reason; the next message is worked on."""
+    channel = broker.channel(transport)
+    broker.sqs.send_message(QueueUrl=broker.url, MessageBody='{"properties": 5}')
+    broker.send()
+    assert len(receive(channel, broker.queue, tries=3)) == 1
     (message,) = broker.sqs.receive_message(
         QueueUrl=broker.dead_letters, WaitTimeSeconds=20, MessageAttributeNames=["All"]
     )["Messages"]
@@ -318,16 +240,16 @@ def test_a_message_that_cannot_be_read_ends_nobody(broker: Broker, http: Http, t
     assert "'int' object" in message["MessageAttributes"]["reason"]["StringValue"]
 
 
-@both("HoldingChannel.basic_reject")
-def test_a_rejected_message_is_not_lost_without_a_redrive_policy(broker: Broker, transport: str) -> None:
+@both("Channel.basic_reject")
+def test_rejected_message_is_not_lost_without_a_redrive_policy(broker: Broker, transport: str) -> None:
     """It failed for a reason that passes."""
     broker.send()
     take(broker.channel(transport), broker.queue).reject()
     assert broker.left == 1
 
 
-@both("HoldingChannel._restore")
-def test_what_was_not_begun_is_visible_at_once_at_shutdown(broker: Broker, transport: str) -> None:
+@both("InFlightMessages.stop")
+def test_message_that_was_not_begun_is_visible_at_once_at_shutdown(broker: Broker, transport: str) -> None:
     """Another worker takes over."""
     broker.send()
     channel = broker.channel(transport)
@@ -337,26 +259,8 @@ def test_what_was_not_begun_is_visible_at_once_at_shutdown(broker: Broker, trans
     assert len(broker.sqs.receive_message(QueueUrl=broker.url, WaitTimeSeconds=0).get("Messages", [])) == 1
 
 
-def test_an_outage_is_asked_once_for_all_that_is_given_back(broker: Broker) -> None:
-    """Each call that gets no answer holds up the event loop for a quarter of a minute."""
-    for _ in range(3):
-        broker.send()
-    channel = broker.channel(OURS)
-    held = [take(channel, broker.queue) for _ in range(3)]
-    asked: list[None] = []
-
-    def fail(**_: Any) -> None:
-        asked.append(None)
-        raise ConnectTimeoutError(endpoint_url="sqs")
-
-    with hooked(channel, "ChangeMessageVisibility", fail):
-        for message in held:
-            message.requeue()
-    assert len(asked) == 1
-
-
-@both("VisibilityKeeper")
-def test_what_is_held_stays_hidden(broker: Broker, transport: str) -> None:
+@both("InFlightMessages.extend")
+def test_held_message_stays_hidden(broker: Broker, transport: str) -> None:
     """A task that takes longer than the visibility timeout is not delivered twice."""
     broker.send()
     channel = broker.channel(transport)
@@ -366,24 +270,25 @@ def test_what_is_held_stays_hidden(broker: Broker, transport: str) -> None:
         assert extended.wait(20 if transport == OURS else 1)
 
 
-@both("the visibility timeout in Channel._get_from_sqs", raises=KeyError)
-def test_a_receive_asks_for_our_visibility_timeout(broker: Broker, http: Http, transport: str) -> None:
-    """The heartbeat is set by it, whatever the queue's own is."""
-    hub, _ = consuming(broker.channel(transport), broker.queue)
-    http.answers = [messages()]
-    hub.step()
-    assert http.asked[0]["VisibilityTimeout"] == 1
+@both("the visibility timeout in Channel._receive", raises=KeyError)
+def test_receive_asks_for_our_visibility_timeout(broker: Broker, transport: str) -> None:
+    """The heartbeat depends on it, whatever the queue's own timeout is."""
+    channel = broker.channel(transport)
+    asked: list[Any] = []
+    with hooked(channel, "ReceiveMessage", lambda params, **_: asked.append(json.loads(params["body"]))):
+        receive(channel, broker.queue)
+    assert asked[0]["VisibilityTimeout"] == 1
 
 
-@both("Deletions")
-def test_deletes_beside_the_event_loop_and_together(broker: Broker, transport: str) -> None:
-    """Each call takes milliseconds, in which no task begins."""
+@both("InFlightMessages.ack")
+def test_acks_go_together_and_in_another_thread(broker: Broker, transport: str) -> None:
+    """Each call takes milliseconds, in which the consumer takes no task."""
     channel = broker.channel(transport)
     threads: list[int] = []
     with hooked(channel, "*", lambda **_: threads.append(threading.get_ident())):
         for _ in range(3):
             broker.send()
-        held = [take(channel, broker.queue) for _ in range(3)]
+        held = receive(channel, broker.queue, tries=3)
         threads.clear()
         for message in held:
             message.ack()
@@ -394,7 +299,7 @@ def test_deletes_beside_the_event_loop_and_together(broker: Broker, transport: s
 
 
 @both("Channel._new_queue")
-def test_a_missing_queue_is_not_made(broker: Broker, transport: str) -> None:
+def test_missing_queue_is_not_created(broker: Broker, transport: str) -> None:
     """It would have the wrong attributes, and no dead-letter queue."""
     name = f"{broker.queue}-missing"
     with suppress(QueueMissing):

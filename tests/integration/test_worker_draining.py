@@ -215,13 +215,13 @@ def test_a_worker_needs_nobody_to_report_to(instance: Instance) -> None:
     tier = instance.tier
     name = f"{tier.settings.prefix}-late"
     worker = instance.start(FACEREC_NAMES__FLEET_TABLE=name)
-    worker.wait_for("not_reported", "facerec provision")
+    worker.wait_for("fleet_table_unreachable", "facerec provision")
     tier.answers(tier.upload())
     provisioning._table(tier.clients, "FLEET_TABLE", name, ("kind", "item"))
-    worker.wait_for("reporting_again")
+    worker.wait_for("fleet_table_reachable_again")
     instance.reports = DynamoWorkerReports(tier.clients, name)
     assert instance.wait_until(WorkerState.READY).tasks_done == 1
-    assert sum("not_reported" in line for line in worker.lines) == 1
+    assert sum("fleet_table_unreachable" in line for line in worker.lines) == 1
 
 
 class _Metadata(BaseHTTPRequestHandler):

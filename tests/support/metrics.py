@@ -20,7 +20,7 @@ from facerec.settings import Settings
 from facerec.settings.tiers import WorkerSettings
 from facerec.web.metrics import WebMetrics
 from tasks.metrics import WorkerMetrics
-from tasks.utilisation import Occupancy
+from tasks.utilisation import Utilisation
 from tests.fakes import engine as fake
 from tests.fakes.templates import MODEL, InMemoryTemplateStore, make_template
 
@@ -80,7 +80,7 @@ def _of_a_worker(folder: Path) -> list[Metric]:
     engine = SupervisedEngine(Settings(worker=WorkerSettings(engines=1)), folder, factory=fake.FACTORY)
     with closing(engine):
         engine.start()
-        metrics.look_at(engine=engine, gallery=gallery, occupancy=Occupancy(1))
+        metrics.watch(engine=engine, gallery=gallery, utilisation=Utilisation(1))
         return families(metrics.registry)
 
 

@@ -1,51 +1,37 @@
-"""The reading end of the dead-letter queue on SQS: looked at without taking anything away."""
+"""The dead-letter queue on SQS: its writer, and a reader that takes nothing away."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from facerec.aws.clients import THROTTLING, Clients
-from facerec.aws.sqs.queue import QueueUrls, SqsClients, check_taken, missing
+from facerec.aws.clients import Clients
+from facerec.aws.sqs.queue import BATCH, SqsQueue
 from facerec.dead_letters import DeadLetter
-from facerec.errors import FacerecError, Transient
+from facerec.errors import Transient
 from facerec.text import one_line
-
-_LONGEST_REASON = 1000
-
-
-class SqsDeadLetters:
-    """Puts aside what no retry helps; the body stays as it came, so that SQS can move it back to be tried again."""
-
-    def __init__(self, clients: SqsClients, queue: str) -> None:
-        self._clients = clients
-        self._queue = queue
-        self._urls = QueueUrls(clients)
-
-    def put(self, body: str, *, reason: str, request_id: str, failed_at: datetime) -> None:
-        """Store the body with message attributes `reason`, `request_id` and `failed_at`; raises `QueueMissing`."""
-        attributes = {"reason": reason[:_LONGEST_REASON], "request_id": request_id, "failed_at": failed_at.isoformat()}
-        with self._urls.calling(self._queue, "write to") as url:
-            reply = self._clients.sqs.send_message(
-                QueueUrl=url,
-                MessageBody=body,
-                MessageAttributes={
-                    # SQS refuses an empty value.
-                    name: {"DataType": "String", "StringValue": one_line(value) or "unknown"}
-                    for name, value in attributes.items()
-                },
-            )
-        check_taken(self._queue, reply)
-
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs.type_defs import MessageTypeDef
 
 HOLD_SECONDS = 300
-"""How long what was looked at stays hidden when the look ends without giving it back, as by SIGKILL."""
-_AT_ONCE = 10
-_EMPTY_LOOKS = 3
-"""A queue may answer an empty receive while it counts messages; that often it is believed."""
+"""How long a message that was read stays hidden when the reader ends without giving it back, as by SIGKILL."""
+_LONGEST_REASON = 1000
+_EMPTY_RECEIVES = 3
+"""A queue may answer a receive with nothing while it counts messages; so often in a row it is empty."""
+
+
+class SqsDeadLetters:
+    """Writes to the dead-letter queue; the body stays as it came, so that SQS can move it back to be tried again."""
+
+    def __init__(self, queue: SqsQueue) -> None:
+        self._queue = queue
+
+    def put(self, body: str, *, reason: str, request_id: str, failed_at: datetime) -> None:
+        """Store the body with message attributes `reason`, `request_id` and `failed_at`; raises as `SqsQueue`."""
+        attributes = {"reason": reason[:_LONGEST_REASON], "request_id": request_id, "failed_at": failed_at.isoformat()}
+        # SQS refuses control characters, which a quoted message may hold, and an empty value.
+        self._queue.send(body, attributes={name: one_line(value) or "unknown" for name, value in attributes.items()})
 
 
 class SqsDeadLetterQueue:
@@ -56,9 +42,8 @@ class SqsDeadLetterQueue:
 
     def __init__(self, clients: Clients, queue: str, *, poll_seconds: int = 1) -> None:
         self._sqs = clients.sqs
-        self._queue = queue
+        self._queue = SqsQueue(clients.sqs, queue)
         self._poll_seconds = poll_seconds
-        self._urls = QueueUrls(clients)
         self._held: dict[str, str] = {}
 
     def count(self) -> int:
@@ -77,21 +62,26 @@ class SqsDeadLetterQueue:
 
     def remove(self, letter: DeadLetter) -> None:
         """Delete one message."""
-        with missing(self._queue, "delete from"):
-            self._sqs.delete_message(QueueUrl=self._urls.url(self._queue), ReceiptHandle=letter.receipt)
+        if failed := self._queue.delete_batch([letter.receipt]):
+            raise Transient(f"queue {self._queue.name!r} kept a message: {failed[0].code}")
         self._held.pop(letter.message_id, None)
 
     def purge(self) -> None:
         """Delete every message; SQS takes up to a minute, and refuses a second time within it."""
-        with missing(self._queue, "purge"):
-            self._sqs.purge_queue(QueueUrl=self._urls.url(self._queue))
+        self._queue.call("purge", lambda url: self._sqs.purge_queue(QueueUrl=url))
 
     def _letters(self, limit: int | None) -> Iterator[DeadLetter]:
         seen: set[str] = set()
         empty = 0
-        while (limit is None or len(seen) < limit) and empty < _EMPTY_LOOKS:
-            messages = self._receive(_AT_ONCE if limit is None else min(_AT_ONCE, limit - len(seen)))
-            # A receipt is good until the next receive of its message.
+        while (limit is None or len(seen) < limit) and empty < _EMPTY_RECEIVES:
+            messages = self._queue.receive(
+                BATCH if limit is None else min(BATCH, limit - len(seen)),
+                wait_seconds=self._poll_seconds,
+                hidden_seconds=HOLD_SECONDS,
+                attributes=["ApproximateReceiveCount", "SentTimestamp"],
+                message_attributes=True,
+            )
+            # A receipt is valid until the next receive of its message.
             self._held.update((message["MessageId"], message["ReceiptHandle"]) for message in messages)
             new = [message for message in messages if message["MessageId"] not in seen]
             seen.update(message["MessageId"] for message in new)
@@ -102,70 +92,22 @@ class SqsDeadLetterQueue:
                 return
             empty = 0 if messages else empty + 1
 
-    def _receive(self, count: int) -> "list[MessageTypeDef]":
-        with missing(self._queue, "receive from"):
-            return self._sqs.receive_message(
-                QueueUrl=self._urls.url(self._queue),
-                MaxNumberOfMessages=count,
-                VisibilityTimeout=HOLD_SECONDS,
-                WaitTimeSeconds=self._poll_seconds,
-                MessageAttributeNames=["All"],
-                MessageSystemAttributeNames=["ApproximateReceiveCount", "SentTimestamp"],
-            ).get("Messages", [])
-
     def _counts(self) -> tuple[int, int]:
-        with missing(self._queue, "look at"):
-            read = self._sqs.get_queue_attributes(
-                QueueUrl=self._urls.url(self._queue),
-                AttributeNames=["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"],
-            )["Attributes"]
+        read = self._queue.call(
+            "look at",
+            lambda url: self._sqs.get_queue_attributes(
+                QueueUrl=url, AttributeNames=["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+            ),
+        )["Attributes"]
         return int(read["ApproximateNumberOfMessages"]), int(read["ApproximateNumberOfMessagesNotVisible"])
 
     def _give_back(self, receipts: list[str]) -> None:
-        """As many as possible; raises the first fault at the end."""
-        faults: list[FacerecError] = []
-        for start in range(0, len(receipts), _AT_ONCE):
-            try:
-                self._show(receipts[start : start + _AT_ONCE])
-            except FacerecError as exc:
-                faults.append(exc)
-        if faults:
-            raise faults[0]
-
-    def _show(self, receipts: list[str]) -> None:
-        with missing(self._queue, "give back to"):
-            reply = self._sqs.change_message_visibility_batch(
-                QueueUrl=self._urls.url(self._queue),
-                Entries=[
-                    {"Id": str(index), "ReceiptHandle": receipt, "VisibilityTimeout": 0}
-                    for index, receipt in enumerate(receipts)
-                ],
-            )
-        # The sender's fault is a receipt that is no good any more: the message is visible already, or gone.
-        kept = [
-            entry["Code"]
-            for entry in reply.get("Failed", [])
-            if not entry["SenderFault"] or entry["Code"] in THROTTLING
-        ]
+        """Make the messages visible. One whose receipt is no longer valid is visible already, or gone."""
+        kept = [failure.code for failure in self._queue.change_visibility_batch(receipts, 0) if failure.retryable]
         if kept:
             raise Transient(
-                f"{len(kept)} messages of queue {self._queue!r} stay hidden for up to {HOLD_SECONDS} s: {kept[0]}"
+                f"{len(kept)} messages of queue {self._queue.name!r} stay hidden for up to {HOLD_SECONDS} s: {kept[0]}"
             )
-
-
-class SqsBodySender:
-    """Sends messages as they were to one queue."""
-
-    def __init__(self, clients: Clients, queue: str) -> None:
-        self._sqs = clients.sqs
-        self._queue = queue
-        self._urls = QueueUrls(clients)
-
-    def send(self, body: str) -> None:
-        """Return when SQS has the message; raises `QueueMissing`."""
-        with missing(self._queue, "send to"):
-            reply = self._sqs.send_message(QueueUrl=self._urls.url(self._queue), MessageBody=body)
-        check_taken(self._queue, reply)
 
 
 def _letter(message: "MessageTypeDef") -> DeadLetter:

@@ -1,4 +1,4 @@
-"""Response queues that one web process owns: made when it starts, removed when it leaves, reaped when it died."""
+"""Response queues of single web processes: created at a start, removed at an end, reaped after a crash."""
 
 import re
 import secrets
@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import structlog
 
 from facerec.aws.clients import Clients, translated
-from facerec.aws.sqs.queue import missing
+from facerec.aws.sqs.queue import SqsQueue, missing
 from facerec.errors import QueueMissing
 
 log = structlog.get_logger(__name__)
@@ -17,7 +17,7 @@ MIN_RETENTION_SECONDS = 60
 """SQS's lower limit."""
 
 STALE_AFTER = timedelta(minutes=10)
-"""An owner that has not shown itself for this long is gone."""
+"""Without a heartbeat for this long the owner is gone."""
 
 HEARTBEAT = "facerec:heartbeat"
 OWNER = "facerec:owner"
@@ -51,28 +51,25 @@ class ResponseQueues:
         return queue
 
     def beat(self, queue: str) -> None:
-        """Tell that the owner lives; due well within ten minutes. Raises `QueueMissing`."""
-        with missing(queue, "tag"):
-            url = self._clients.sqs.get_queue_url(QueueName=queue)["QueueUrl"]
-            self._clients.sqs.tag_queue(QueueUrl=url, Tags={HEARTBEAT: self._now().isoformat()})
+        """Renew the owner's heartbeat; due well within ten minutes. Raises `QueueMissing`."""
+        tags = {HEARTBEAT: self._now().isoformat()}
+        SqsQueue(self._clients.sqs, queue).call("tag", lambda url: self._clients.sqs.tag_queue(QueueUrl=url, Tags=tags))
 
     def remove(self, queue: str) -> None:
-        """Remove a queue; removing one that is not there is no error."""
+        """Remove a queue; removing one that does not exist is no error."""
         try:
-            with missing(queue, "remove"):
-                url = self._clients.sqs.get_queue_url(QueueName=queue)["QueueUrl"]
-                self._clients.sqs.delete_queue(QueueUrl=url)
+            SqsQueue(self._clients.sqs, queue).call("remove", lambda url: self._clients.sqs.delete_queue(QueueUrl=url))
         except QueueMissing:
             return
 
     def names(self) -> list[str]:
-        """The queues that there are, whoever owns them."""
+        """The queues of all owners."""
         return sorted(name for name, _ in self._owned())
 
     def reap(self) -> list[str]:
-        """Remove the queues whose owner has not shown itself for ten minutes; returns their names.
+        """Remove the queues without a heartbeat for ten minutes; returns their names.
 
-        Touches only names that `create` gives, with a heartbeat that can be read: never the shared response queue, nor
+        Removes only names that `create` gives, with a heartbeat that can be read: never the shared response queue, nor
         the queues of another deployment whose prefix begins like ours.
         """
         reaped = []
@@ -84,7 +81,7 @@ class ResponseQueues:
                         continue
                     self._clients.sqs.delete_queue(QueueUrl=url)
             except QueueMissing:
-                continue  # another process was quicker
+                continue  # another process has removed it
             log.warning("response_queue_reaped", queue=queue, owner=tags.get(OWNER))
             reaped.append(queue)
         return reaped

@@ -2,23 +2,29 @@
 
 import re
 from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import structlog
 
 from facerec.aws.clients import Clients
-from facerec.aws.sqs.queue import MAX_MESSAGE_BYTES, GroupSends, QueueUrls
+from facerec.aws.sqs.queue import BATCH, MAX_MESSAGE_BYTES, SqsQueue
+from facerec.background import BackgroundQueue
 from facerec.errors import InvalidMessage, QueueMissing
 from facerec.messages import RecognitionResult
 from facerec.ports import Delivery
 
+if TYPE_CHECKING:
+    from mypy_boto3_sqs import SQSClient
+
 log = structlog.get_logger(__name__)
 
-RECEIVE_AT_ONCE = 10
 LONGEST_POLL_SECONDS = 20
-"""SQS's limits of a receive and of a batch, and of a long poll."""
+"""SQS's limit."""
 _HIDDEN_SECONDS = 5
-"""How long a result stays hidden that was received: long enough to be deleted. Where the answer to a receive is lost on
-its way, the clients of its results wait that long, not SQS's 30 s."""
+"""How long a received result stays hidden: long enough to be deleted. If the answer to a receive is lost on its way,
+the clients wait that long for the next one, not SQS's 30 s."""
 
 
 class SqsResultPublisher:
@@ -30,70 +36,93 @@ class SqsResultPublisher:
     """
 
     def __init__(self, clients: Clients, response_queue: str) -> None:
-        self._ours = re.compile(rf"{re.escape(response_queue)}(-[A-Za-z0-9_-]+)?")
-        self._urls = QueueUrls(clients)
-        self._sends = GroupSends(clients, self._urls)
+        self._allowed = re.compile(rf"{re.escape(response_queue)}(-[A-Za-z0-9_-]+)?")
+        self._batcher = SendBatcher(clients.sqs)
 
     def publish(self, reply_to: str, result: RecognitionResult) -> None:
         """Send the result; raises `QueueMissing` when the queue is gone or not one of ours."""
-        if not self._ours.fullmatch(reply_to):
+        if not self._allowed.fullmatch(reply_to):
             raise QueueMissing(reply_to)
-        body = _fitting(result)
+        self._batcher.send(reply_to, _fitting(result))
+
+
+@dataclass(eq=False, slots=True)
+class _Message:
+    queue: str
+    body: str
+    sent: "Future[None]" = field(default_factory=Future)
+
+
+class SendBatcher:
+    """Sends to queues by name; what comes during a call goes together with the next call. Safe for many threads."""
+
+    def __init__(self, sqs: "SQSClient") -> None:
+        self._sqs = sqs
+        self._queues: dict[str, SqsQueue] = {}
+        self._messages = BackgroundQueue("results", self._send_all)
+
+    def send(self, queue: str, body: str) -> None:
+        """Return when SQS has taken the message (ASCII, up to 256 KiB); raises as `SqsQueue`."""
+        message = _Message(queue, body)
+        self._messages.put(message)
+        message.sent.result()
+
+    def _send_all(self, messages: list[_Message]) -> None:
+        for name in dict.fromkeys(message.queue for message in messages):
+            batch: list[_Message] = []
+            size = 0
+            for message in [message for message in messages if message.queue == name]:
+                if len(batch) == BATCH or size + len(message.body) > MAX_MESSAGE_BYTES:
+                    self._send(name, batch)
+                    batch, size = [], 0
+                batch.append(message)
+                size += len(message.body)
+            self._send(name, batch)
+
+    def _send(self, name: str, batch: Sequence[_Message]) -> None:
+        queue = self._queues.setdefault(name, SqsQueue(self._sqs, name))
+        errors: Sequence[BaseException | None]
         try:
-            self._sends.send(reply_to, body)
-        except QueueMissing:
-            # The remembered URL may be of a queue that was made anew since.
-            self._urls.forget(reply_to)
-            self._sends.send(reply_to, body)
+            errors = queue.send_batch([message.body for message in batch])
+        except Exception as exc:  # noqa: BLE001 - it is raised in the threads that wait for this call
+            errors = [exc] * len(batch)
+            if isinstance(exc, QueueMissing):
+                del self._queues[name]  # names come from clients: they must not pile up
+        for message, error in zip(batch, errors, strict=True):
+            if error is None:
+                message.sent.set_result(None)
+            else:
+                message.sent.set_exception(error)
 
 
 class SqsResultInbox:
     """`ResultInbox` on SQS."""
 
     def __init__(self, clients: Clients, queue: str) -> None:
-        self._clients = clients
-        self._queue = queue
-        self._urls = QueueUrls(clients)
+        self._queue = SqsQueue(clients.sqs, queue)
 
     def receive(self, wait_seconds: float) -> Sequence[Delivery]:
         """Up to ten results; `wait_seconds` counts in whole seconds up to 20. Raises `QueueMissing`."""
         seconds = min(LONGEST_POLL_SECONDS, round(wait_seconds))
-        with self._urls.calling(self._queue, "receive from") as url:
-            messages = self._clients.sqs.receive_message(
-                QueueUrl=url,
-                MaxNumberOfMessages=RECEIVE_AT_ONCE,
-                WaitTimeSeconds=seconds,
-                VisibilityTimeout=_HIDDEN_SECONDS,
-            ).get("Messages", [])
         deliveries: list[Delivery] = []
         unreadable: list[str] = []
-        for message in messages:
+        for message in self._queue.receive(wait_seconds=seconds, hidden_seconds=_HIDDEN_SECONDS):
             try:
-                result = RecognitionResult.parse(message["Body"])
+                deliveries.append(Delivery(RecognitionResult.parse(message["Body"]), message["ReceiptHandle"]))
             except InvalidMessage as exc:
-                log.error("result_unreadable", queue=self._queue, reason=str(exc))  # noqa: TRY400 - the reason says it all
+                log.error("result_unreadable", queue=self._queue.name, reason=str(exc))  # noqa: TRY400 - the reason says it all
                 unreadable.append(message["ReceiptHandle"])
-            else:
-                deliveries.append(Delivery(result, message["ReceiptHandle"]))
         self._delete(unreadable)
         return deliveries
 
     def delete(self, deliveries: Sequence[Delivery]) -> None:
-        """Forget deliveries; one that SQS does not delete is logged, and will come again."""
+        """Delete results; one that SQS does not delete is logged, and will be delivered again."""
         self._delete([delivery.receipt for delivery in deliveries])
 
     def _delete(self, receipts: Sequence[str]) -> None:
-        for start in range(0, len(receipts), RECEIVE_AT_ONCE):
-            batch = receipts[start : start + RECEIVE_AT_ONCE]
-            with self._urls.calling(self._queue, "delete from") as url:
-                reply = self._clients.sqs.delete_message_batch(
-                    QueueUrl=url,
-                    Entries=[{"Id": str(i), "ReceiptHandle": receipt} for i, receipt in enumerate(batch)],
-                )
-            failed = reply.get("Failed", [])
-            if failed:
-                reasons = sorted({entry["Code"] for entry in failed})
-                log.warning("results_not_deleted", queue=self._queue, count=len(failed), reasons=reasons)
+        if failed := self._queue.delete_batch(receipts):
+            reasons = sorted({failure.code for failure in failed})
+            log.warning("results_not_deleted", queue=self._queue.name, count=len(failed), reasons=reasons)
 
 
 def _fitting(result: RecognitionResult) -> str:

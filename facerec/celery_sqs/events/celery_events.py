@@ -1,9 +1,9 @@
 """Celery's events over SQS: `Celery(events="facerec.celery_sqs.events.celery_events:Events")`.
 
-Celery publishes them to a topic exchange, which SQS has not, and its receiver consumes without acknowledging, which
-kombu's SQS transport cannot outside a worker. Here they take no part in kombu: the dispatcher puts them into the
-process's outbox, and the receiver reads their queue. So `celery -A facerec events --dump` works as well as Flower, but
-only one reader at a time: SQS hands each message to one of them.
+Celery publishes events to a topic exchange, which SQS lacks. Its receiver consumes without acknowledging, which kombu's
+SQS transport cannot do outside a worker. So these events bypass kombu: the dispatcher puts them into the process's
+outbox, and the receiver reads their queue. `celery -A facerec events --dump` works as well as Flower, but only one
+reader at a time: SQS hands each message to one of them.
 """
 
 import atexit
@@ -11,7 +11,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from celery.app.events import Events as CeleryEvents
@@ -19,11 +19,14 @@ from celery.events.dispatcher import EventDispatcher
 from celery.events.event import group_from
 
 from facerec.aws.clients import shared_clients
-from facerec.aws.sqs.queue import pause_seconds
-from facerec.aws.sqs.results import RECEIVE_AT_ONCE
+from facerec.aws.sqs.queue import BATCH, SqsQueue
+from facerec.background import OutageLog, backoff_seconds
 from facerec.celery_sqs.events.batches import Arrivals, Event, parse
 from facerec.celery_sqs.events.outbox import EventOutbox
-from facerec.celery_sqs.events.queue import Letter, SqsEventQueue
+from facerec.errors import Transient
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs.type_defs import MessageTypeDef
 
 # The stubs of Celery know almost none of what is overridden here.
 _BaseEvents: Any = CeleryEvents
@@ -31,9 +34,9 @@ _BaseDispatcher: Any = EventDispatcher
 
 log = structlog.get_logger(__name__)
 
-_FAREWELL_SECONDS = 2.0
+_CLOSE_SECONDS = 2.0
 _GATHER_SECONDS = 0.25
-"""How long the reader lets messages gather, so that a receive and a delete are for several of them."""
+"""How long the reader lets messages gather, so that one receive and one delete are for several of them."""
 
 
 class Events(_BaseEvents):  # type: ignore[misc]  # untyped on purpose, see above
@@ -45,29 +48,29 @@ class Events(_BaseEvents):  # type: ignore[misc]  # untyped on purpose, see abov
     def __init__(self, app: Any) -> None:
         super().__init__(app)
         settings = app.settings
-        self._queue: SqsEventQueue | None = None
+        self._queue: SqsQueue | None = None
         self.outbox = EventOutbox(
             self._send,
             window_seconds=settings.events.window_seconds,
             max_waiting=settings.events.max_waiting,
         )
-        # However the process ends in good order, its last events are sent.
-        atexit.register(self.outbox.close, _FAREWELL_SECONDS)
+        # When the process ends in good order, its last events are sent.
+        atexit.register(self.outbox.close, _CLOSE_SECONDS)
 
     def _send(self, body: str) -> None:
-        # In the outbox's thread: to make a client takes a tenth of a second.
+        # In the outbox's thread: making a client takes a tenth of a second.
         if self._queue is None:
             self._queue = self.queue()
         self._queue.send(body)
 
-    def queue(self) -> SqsEventQueue:
-        """The queue, for one thread to use."""
+    def queue(self) -> SqsQueue:
+        """The queue of events."""
         settings = self.app.settings
-        return SqsEventQueue(shared_clients(settings), settings.events_queue)
+        return SqsQueue(shared_clients(settings).sqs, settings.events_queue)
 
 
 class Dispatcher(_BaseDispatcher):  # type: ignore[misc]  # untyped on purpose, see above
-    """Hands events to the process's outbox, and lasts as long: a stopping worker's tasks end after its consumer."""
+    """Hands events to the process's outbox. It stays enabled: a stopping worker's tasks end after its consumer."""
 
     def enable(self) -> None:
         """Take events from now on."""
@@ -83,7 +86,8 @@ class Dispatcher(_BaseDispatcher):  # type: ignore[misc]  # untyped on purpose, 
             fields.pop(option, None)
         event = self._prepare_event(type, fields, blind=blind)
         if type == "worker-offline":
-            self.app.events.outbox.leave_behind(event)  # tasks may still end, and would bring the worker to life again
+            # Flower would count the worker as online again at the next event of a task that still runs.
+            self.app.events.outbox.put_last(event)
         else:
             self.app.events.outbox.put(event)
 
@@ -93,16 +97,16 @@ class Dispatcher(_BaseDispatcher):  # type: ignore[misc]  # untyped on purpose, 
         self.app.events.outbox.put(self._prepare_event(type, fields, blind=blind))
 
     def flush(self, *_groups: Any, **_options: Any) -> None:
-        """Nothing waits here."""
+        """Do nothing: the outbox holds what waits."""
 
     def extend_buffer(self, other: Any) -> None:
-        """Nothing waits there, either."""
+        """Do nothing, as above."""
 
     def disable(self) -> None:
-        """Go on: see the class."""
+        """Stay enabled: see the class."""
 
     def close(self) -> None:
-        """Go on: see the class."""
+        """Stay enabled: see the class."""
 
 
 class Receiver:
@@ -115,15 +119,14 @@ class Receiver:
     ) -> None:
         del channel
         self._handlers = dict(handlers or {})
-        self._queue: SqsEventQueue = self.app.events.queue()
-        self._name: str = self.app.settings.events_queue
+        self._queue: SqsQueue = self.app.events.queue()
         self._wait_seconds: int = self.app.settings.queue.wait_time_seconds
         self._arrivals = Arrivals(time.monotonic)
         self._stopped = threading.Event()
-        self._failures = 0
+        self._outage = OutageLog("events_queue")
 
     def capture(self, limit: None = None, timeout: None = None, wakeup: bool = True) -> None:  # noqa: FBT001, FBT002 - Celery's signature
-        """Handle events until `stop`; an outage is waited out."""
+        """Handle events until `stop`, also after an outage."""
         del limit, timeout, wakeup
         while not self._stopped.is_set():
             self._stopped.wait(self._round())
@@ -133,41 +136,39 @@ class Receiver:
         self._stopped.set()
 
     def _round(self) -> float:
-        """Receive, handle and delete; returns for how long to pause."""
+        """Receive, handle and delete; returns the wait before the next round."""
         try:
-            letters = self._queue.receive(self._wait_seconds)
-            for letter in letters:
+            messages = self._queue.receive(wait_seconds=self._wait_seconds, attributes=["SentTimestamp"])
+            for message in messages:
                 try:
-                    self._open(letter)
-                except Exception as exc:  # noqa: BLE001 - anything may lie in a queue, and must not keep the others in it
-                    log.warning("events_unreadable", queue=self._name, reason=str(exc) or repr(exc))
-            self._queue.delete(letters)
-        except Exception as exc:  # noqa: BLE001 - whatever it is, a monitor must not go blind for good
-            if not self._failures:
-                log.warning("events_unreadable", queue=self._name, reason=str(exc) or repr(exc))
-            self._failures += 1
-            return pause_seconds(self._failures, random.random())  # noqa: S311 - no secret
-        if self._failures:
-            log.info("events_readable_again", queue=self._name, failures=self._failures)
-        self._failures = 0
+                    self._handle(message)
+                except Exception as exc:  # noqa: BLE001 - one message must not keep the others in the queue
+                    log.warning("event_batch_unreadable", reason=str(exc) or repr(exc))
+            if failed := self._queue.delete_batch([message["ReceiptHandle"] for message in messages]):
+                raise Transient(f"{len(failed)} messages were not deleted: {failed[0].code}")  # noqa: TRY301 - as any failure
+        except Exception as exc:  # noqa: BLE001 - whatever it is, the monitor must go on
+            self._outage.failed(exc)
+            return backoff_seconds(self._outage.failures, random.random())  # noqa: S311 - no secret
+        self._outage.succeeded()
         if overdue := self._arrivals.overdue():
             log.warning(
                 "events_missing",
-                queue=self._name,
+                queue=self._queue.name,
                 messages=overdue,
                 hint="does another Flower, or `celery events`, read this queue? It must have one reader",
             )
-        return _GATHER_SECONDS if 0 < len(letters) < RECEIVE_AT_ONCE else 0
+        return _GATHER_SECONDS if 0 < len(messages) < BATCH else 0
 
-    def _open(self, letter: Letter) -> None:
-        batch = parse(letter.body)
+    def _handle(self, message: "MessageTypeDef") -> None:
+        batch = parse(message["Body"])
         if not self._arrivals.is_new(batch):
             return
         if lost := self._arrivals.newly_lost(batch):
             log.warning("events_lost_by_their_sender", count=lost, source=batch.source)
+        sent_at = int(message["Attributes"]["SentTimestamp"]) / 1000
         for event in batch.events:
-            # When it reached SQS: what waited here for a Flower that was away is no sign of a clock that is wrong.
-            event["local_received"] = letter.sent_at
+            # SQS's time: after an outage of Flower its own would look like a worker's clock that is wrong.
+            event["local_received"] = sent_at
             handler = self._handlers.get(event["type"]) or self._handlers.get("*")
             if handler is not None:
                 handler(event)

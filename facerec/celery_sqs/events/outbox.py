@@ -1,24 +1,26 @@
-"""Sends a process's events beside its work: who hands one over never waits, and no fault of the queue is theirs."""
+"""Sends a process's events beside its work: `put` never waits, and never raises because of the queue."""
 
-import random
 import secrets
-import threading
-from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 
-import structlog
-
-from facerec.aws.sqs.queue import pause_seconds
+from facerec.background import BackgroundQueue, backoff_seconds
 from facerec.celery_sqs.events.batches import Event, body, packed
 
-log = structlog.get_logger(__name__)
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Events that have got their number; it stays the same however often they are sent."""
+
+    sequence: int
+    events: str
 
 
 class EventOutbox:
     """Keeps at most `max_waiting` events, the newest, and sends what came within `window_seconds` with one message.
 
-    `send` gets the bodies of messages, in a thread that begins with the first event. While it raises, the thread tries
-    again after pauses that grow to ten seconds. Safe for many threads.
+    `send` gets the bodies of messages, in a background thread. While it raises, the thread tries again. Safe for many
+    threads.
     """
 
     def __init__(
@@ -27,94 +29,51 @@ class EventOutbox:
         *,
         window_seconds: float,
         max_waiting: int,
-        pause: Callable[[int, float], float] = pause_seconds,
+        backoff: Callable[[int, float], float] = backoff_seconds,
     ) -> None:
         self._send = send
-        self._window_seconds = window_seconds
-        self._max_waiting = max_waiting
-        self._pause = pause
         self._source = secrets.token_hex(8)
         self._sequence = 0
-        self._waiting: deque[Event] = deque()
-        self._farewell: Event | None = None
-        self._lost = 0
-        self._failures = 0
-        self._changed = threading.Condition()
-        self._closed = False
-        self._thread: threading.Thread | None = None
+        self._dropped = self._unpacked = 0
+        self._last: Event | None = None
+        self._queue = BackgroundQueue[Event | _Part](
+            "events_queue",
+            self._send_all,
+            window_seconds=window_seconds,
+            full=max_waiting + 1,
+            max_waiting=max_waiting,
+            dropped=self._drop,
+            backoff=backoff,
+        )
 
     def put(self, event: Event) -> None:
-        """Have it sent soon; after `close` it is passed over. Belongs to the outbox from now on."""
-        with self._changed:
-            if self._closed:
-                return
-            if len(self._waiting) >= self._max_waiting:
-                self._waiting.popleft()
-                self._lost += 1
-            self._waiting.append(event)
-            if self._thread is None:
-                thread = threading.Thread(target=self._run, name="events", daemon=True)
-                thread.start()  # where that fails the next one is tried
-                self._thread = thread
-            elif len(self._waiting) == 1:
-                self._changed.notify()
+        """Have the event sent soon; after `close` it is ignored. The outbox owns it from now on."""
+        self._queue.put(event)
 
-    def leave_behind(self, event: Event) -> None:
-        """Send this one last, when the outbox is closed."""
-        self._farewell = event
+    def put_last(self, event: Event) -> None:
+        """Have the event sent when the outbox is closed, after all others."""
+        self._last = event
 
     def close(self, timeout_seconds: float) -> None:
-        """Send what waits, as long as that goes well and no longer than this; idempotent."""
-        with self._changed:
-            if self._thread is None or self._closed:
-                self._closed = True
-                return
-            if self._farewell is not None:
-                self._waiting.append(self._farewell)
-            self._closed = True
-            self._changed.notify()
-        self._thread.join(timeout_seconds)
+        """Send what waits, as long as that succeeds and no longer than this; idempotent."""
+        if self._last is not None:
+            self._queue.put(self._last)
+        self._queue.stop(timeout_seconds)
 
-    def _run(self) -> None:
-        while events := self._taken():
-            for part in packed(events, self._lose):
-                if not self._deliver(part):
-                    return
+    def _drop(self, _event: object) -> None:
+        self._dropped += 1
 
     def _lose(self) -> None:
-        with self._changed:
-            self._lost += 1
+        self._unpacked += 1
 
-    def _taken(self) -> list[Event]:
-        """The events of the next window; none when there will be no more."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._closed)
-            self._changed.wait_for(lambda: self._closed, self._window_seconds)
-            events = list(self._waiting)
-            self._waiting.clear()
-            return events
+    def _send_all(self, waiting: list[Event | _Part]) -> None:
+        if not isinstance(waiting[0], _Part):
+            events = [item for item in waiting if not isinstance(item, _Part)]
+            waiting[:] = [self._part(part) for part in packed(events, self._lose)]
+        while waiting and isinstance(part := waiting[0], _Part):
+            self._send(body(self._source, part.sequence, self._dropped + self._unpacked, part.events))
+            del waiting[0]
 
-    def _deliver(self, events: str) -> bool:
-        """Send a message, however often that takes; whether it was sent before the end."""
+    def _part(self, events: str) -> _Part:
         self._sequence += 1
-        while True:
-            with self._changed:
-                lost, last = self._lost, self._closed
-            try:
-                self._send(body(self._source, self._sequence, lost, events))
-            except Exception as exc:  # noqa: BLE001 - whatever it is, it must not end the sending of all later ones
-                if not self._failures:
-                    log.warning("events_not_sent", reason=str(exc) or repr(exc))
-                self._failures += 1
-                if last:
-                    return False
-                with self._changed:
-                    self._changed.wait_for(
-                        lambda: self._closed,
-                        self._pause(self._failures, random.random()),  # noqa: S311 - no secret
-                    )
-            else:
-                if self._failures:
-                    log.info("events_sent_again", failures=self._failures, lost=lost)
-                self._failures = 0
-                return True
+        return _Part(self._sequence, events)

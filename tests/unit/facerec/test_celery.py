@@ -11,8 +11,7 @@ import pytest
 from facerec.celery import FacerecCelery, configuration
 from facerec.messages import TASK_NAME
 from facerec.settings import Settings
-from facerec.settings.resources import AwsSettings
-from facerec.settings.tiers import WorkerSettings
+from facerec.settings.resources import AwsSettings, QueueSettings
 
 WRONG = {"FACEREC_NO_SUCH_THING": "1"}
 
@@ -48,13 +47,10 @@ def test_broker_url_has_no_credentials() -> None:
     assert conf["broker_transport_options"]["endpoint_url"] == "http://127.0.0.1:4566"
 
 
-def test_worker_of_an_instance_polls_briefly() -> None:
-    """It cannot drain before its long poll ends."""
-    waits = [
-        configuration(Settings(worker=worker))["broker_transport_options"]["wait_time_seconds"]
-        for worker in (WorkerSettings(), WorkerSettings(instance_id="i-1"))
-    ]
-    assert waits == [10, 1]
+def test_worker_polls_shortly() -> None:
+    """It can drain or stop no sooner than its long poll ends."""
+    settings = Settings(queue=QueueSettings(wait_time_seconds=20))
+    assert configuration(settings)["broker_transport_options"]["wait_time_seconds"] == 1
 
 
 def test_app_reads_the_settings_at_first_use() -> None:

@@ -17,7 +17,7 @@ from facerec.settings import Settings
 from facerec.settings.tiers import WorkerSettings
 from tasks.driver import DeliveryRecord
 from tasks.metrics import LARGEST_COLLECTIONS, OTHERS, WorkerMetrics
-from tasks.utilisation import Occupancy
+from tasks.utilisation import Utilisation
 from tests.fakes import engine as fake
 from tests.fakes.templates import MODEL, InMemoryTemplateStore, make_template
 
@@ -117,7 +117,7 @@ def test_the_largest_collections_have_a_series_each(metrics: WorkerMetrics, tmp_
     engine = SupervisedEngine(Settings(worker=WorkerSettings(engines=1)), tmp_path, factory=fake.FACTORY)
     with closing(engine):
         engine.start()
-        metrics.look_at(engine=engine, gallery=gallery, occupancy=Occupancy(1))
+        metrics.watch(engine=engine, gallery=gallery, utilisation=Utilisation(1))
         assert value(metrics, "facerec_worker_gallery_collections") == LARGEST_COLLECTIONS + 2
         assert value(metrics, "facerec_worker_gallery_templates", collection="c21") == 2
         assert value(metrics, "facerec_worker_gallery_templates", collection="c00") == 1
@@ -132,11 +132,11 @@ def test_the_engine_tells_what_it_does(metrics: WorkerMetrics, tmp_path: Path) -
     engine = SupervisedEngine(
         settings, tmp_path, factory=fake.FACTORY, on_batch=metrics.batch, on_replaced=metrics.replaced
     )
-    occupancy = Occupancy(1)
+    utilisation = Utilisation(1)
     with closing(engine):
         engine.start()
-        metrics.look_at(engine=engine, gallery=GalleryCache(InMemoryTemplateStore(), MODEL, 2), occupancy=occupancy)
-        with occupancy.holding():
+        metrics.watch(engine=engine, gallery=GalleryCache(InMemoryTemplateStore(), MODEL, 2), utilisation=utilisation)
+        with utilisation.hold():
             assert "wait" in engine.analyse(b"picture").timings_ms
             assert value(metrics, "facerec_worker_tasks_held") == 1
         with pytest.raises(EngineFailure):

@@ -5,18 +5,18 @@ from contextlib import AbstractContextManager
 import pytest
 
 from facerec.messages import WorkerReport, WorkerState
-from tasks.utilisation import Occupancy
+from tasks.utilisation import Utilisation
 
 START = 1_700_000_000.0
 
 
 class Day:
-    """An occupancy whose two clocks start at different times and go together."""
+    """A utilisation whose two clocks start at different times and go together."""
 
     def __init__(self, engines: int) -> None:
         self.seconds = 0.0
         self.set_by = 0.0
-        self.occupancy = Occupancy(
+        self.utilisation = Utilisation(
             engines, now=lambda: START + self.set_by + self.seconds, monotonic=lambda: 77 + self.seconds
         )
         self._tasks: list[AbstractContextManager[None]] = []
@@ -28,7 +28,7 @@ class Day:
 
     def take(self) -> None:
         """Begin a task."""
-        self._tasks.append(self.occupancy.holding())
+        self._tasks.append(self.utilisation.hold())
         self._tasks[-1].__enter__()
 
     def finish(self) -> None:
@@ -42,7 +42,7 @@ class Day:
 
     def report(self) -> WorkerReport:
         """What it says now."""
-        return self.occupancy.report("i-1", WorkerState.READY, interrupted=False)
+        return self.utilisation.report("i-1", WorkerState.READY, interrupted=False)
 
 
 def test_a_new_worker_is_idle_since_it_is_ready() -> None:
@@ -69,7 +69,7 @@ def test_it_is_idle_from_the_end_of_the_last_task() -> None:
     day.at(3).finish()
     assert (day.report().held, day.report().idle_since) == (1, None)
     day.at(4).finish()
-    assert (day.at(9).report().idle_since, day.occupancy.idle_since) == (START + 4, START + 4)
+    assert (day.at(9).report().idle_since, day.utilisation.idle_since) == (START + 4, START + 4)
 
 
 @pytest.mark.parametrize("set_by", [3600.0, -3600.0])
@@ -113,7 +113,7 @@ def test_what_fails_is_not_done() -> None:
 def test_turning_busy_or_idle_is_told() -> None:
     """Not every task of a busy worker."""
     day = Day(engines=1)
-    turned = day.occupancy.turned
+    turned = day.utilisation.changed
     for change, told in ((day.take, True), (day.take, False), (day.finish, False), (day.finish, True)):
         turned.clear()
         change()
@@ -124,7 +124,7 @@ def test_a_task_that_rests_is_held_but_not_worked_on() -> None:
     """An outage says nothing of how fast the worker is: only its last second was work."""
     day = Day(engines=1)
     day.at(1).take()
-    with day.occupancy.resting():
+    with day.utilisation.wait():
         day.at(600)
         assert (day.report().held, day.report().idle_since, day.report().saturated_seconds) == (1, None, 0)
     day.at(601).finish()

@@ -3,13 +3,13 @@
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 from botocore.exceptions import ClientError
 
-from facerec.aws.sqs.queue import MAX_MESSAGE_BYTES, GroupSends, QueueUrls
+from facerec.aws.sqs.queue import MAX_MESSAGE_BYTES
+from facerec.aws.sqs.results import SendBatcher
 from facerec.errors import ConfigurationError, QueueMissing, Throttled, Transient
 
 
@@ -48,36 +48,33 @@ def sqs() -> Sqs:
 
 
 @pytest.fixture
-def sends(sqs: Sqs) -> GroupSends:
+def sends(sqs: Sqs) -> SendBatcher:
     """Those under test."""
-    clients = cast("Any", SimpleNamespace(sqs=sqs))
-    return GroupSends(clients, QueueUrls(clients))
+    return SendBatcher(cast("Any", sqs))
 
 
-def meanwhile(sqs: Sqs, sends: GroupSends, bodies: list[str], then: Callable[[], None]) -> "list[Future[None]]":
+def meanwhile(sqs: Sqs, sends: SendBatcher, bodies: list[str], then: Callable[[], None]) -> "list[Future[None]]":
     """Send `bodies` while a first message is on its way; returns how each of them ended."""
     sqs.open.clear()
     with ThreadPoolExecutor(len(bodies) + 1) as pool:
         pool.submit(sends.send, "queue", "first")
         assert sqs.called.acquire(timeout=30)
         ended = [pool.submit(sends.send, "queue", body) for body in bodies]
-        line = sends._lines["queue"]
-        while len(line.waiting) < len(bodies):
+        while len(sends._messages._waiting) < len(bodies):
             threading.Event().wait(0.001)
         then()
         sqs.open.set()
     return ended
 
 
-def test_a_lone_message_goes_at_once(sqs: Sqs, sends: GroupSends) -> None:
-    """An idle system answers without delay, and keeps nothing of the queue."""
+def test_lone_message_goes_at_once(sqs: Sqs, sends: SendBatcher) -> None:
+    """An idle system answers without delay."""
     sends.send("queue", "a")
     assert sqs.calls == [["a"]]
-    assert sends._lines == {}
 
 
-def test_messages_that_come_meanwhile_go_together(sqs: Sqs, sends: GroupSends) -> None:
-    """Ten at most, and every sender is told."""
+def test_messages_during_a_call_go_together(sqs: Sqs, sends: SendBatcher) -> None:
+    """Ten at most, and every sender returns."""
     bodies = [f"{number:02}" for number in range(12)]
     ended = meanwhile(sqs, sends, bodies, then=lambda: None)
     assert [one.result() for one in ended] == [None] * 12
@@ -85,7 +82,7 @@ def test_messages_that_come_meanwhile_go_together(sqs: Sqs, sends: GroupSends) -
     assert sorted(body for call in sqs.calls for body in call) == [*bodies, "first"]
 
 
-def test_a_batch_keeps_the_limit_of_bytes(sqs: Sqs, sends: GroupSends) -> None:
+def test_batch_keeps_the_limit_of_bytes(sqs: Sqs, sends: SendBatcher) -> None:
     """Three large results do not go as one message too large."""
     meanwhile(sqs, sends, ["a" * (MAX_MESSAGE_BYTES // 2)] * 3, then=lambda: None)
     assert [len(call) for call in sqs.calls] == [1, 2, 1]
@@ -99,21 +96,22 @@ def test_a_batch_keeps_the_limit_of_bytes(sqs: Sqs, sends: GroupSends) -> None:
         ("RequestThrottled", True, Throttled),  # nothing that an operator must change
     ],
 )
-def test_a_refused_message_fails_alone(
-    sqs: Sqs, sends: GroupSends, code: str, *, sender_fault: bool, error: type[Exception]
+def test_refused_message_fails_alone(
+    sqs: Sqs, sends: SendBatcher, code: str, *, sender_fault: bool, error: type[Exception]
 ) -> None:
-    """Its sender hears of it, its neighbours are sent."""
+    """Its neighbours are sent."""
     sqs.failing = {"bad": {"Code": code, "SenderFault": sender_fault}}
     good, bad = meanwhile(sqs, sends, ["good", "bad"], then=lambda: None)
     assert good.exception() is None
     assert isinstance(bad.exception(), error)
 
 
-def test_a_failed_call_fails_all_in_it(sqs: Sqs, sends: GroupSends) -> None:
-    """Nobody takes for sent what was not."""
+def test_failed_call_fails_all_in_it(sqs: Sqs, sends: SendBatcher) -> None:
+    """No message counts as sent that was not."""
 
     def lose_the_queue() -> None:
         sqs.error = ClientError({"Error": {"Code": "QueueDoesNotExist"}}, "SendMessageBatch")
 
     ended = meanwhile(sqs, sends, ["a", "b"], then=lose_the_queue)
     assert all(isinstance(one.exception(), QueueMissing) for one in ended)
+    assert sends._queues == {}  # their names come from clients

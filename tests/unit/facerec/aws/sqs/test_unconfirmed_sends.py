@@ -3,17 +3,17 @@
 from collections.abc import Callable
 from datetime import UTC, datetime
 from io import BytesIO
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import boto3
 import pytest
 from botocore.awsrequest import AWSResponse
 from botocore.compat import HTTPHeaders
 
-from facerec.aws.sqs.dead_letter_queue import SqsBodySender, SqsDeadLetterQueue, SqsDeadLetters
-from facerec.aws.sqs.queue import GroupSends, QueueUrls, SqsTaskTail
-from facerec.celery_sqs.events.queue import SqsEventQueue
-from facerec.celery_sqs.in_flight import BrokerClient
+from facerec.aws.sqs.dead_letter_queue import SqsDeadLetterQueue, SqsDeadLetters
+from facerec.aws.sqs.queue import SqsQueue
+from facerec.aws.sqs.results import SendBatcher
 from facerec.errors import Transient
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -42,45 +42,54 @@ class Answers:
         return AWSResponse(request.url, 200, HTTPHeaders(), Raw(self._bodies.get(operation, self._body)))
 
 
-def clients(answers: Answers) -> Any:
-    """Of which every call gets these answers."""
+def client(answers: Answers) -> Any:
+    """A client of SQS whose calls get these answers."""
     sqs = boto3.Session("id", "secret", region_name="us-east-1").client("sqs")
     sqs.meta.events.register("before-send.sqs", answers)
-    return BrokerClient(sqs)
+    return sqs
 
 
 @pytest.mark.parametrize("page", [b"", b"<html>Sign in</html>"])
 @pytest.mark.parametrize(
     "send",
     [
-        lambda clients: SqsDeadLetters(clients, "q").put("body", reason="r", request_id="i", failed_at=NOW),
-        lambda clients: SqsBodySender(clients, "q").send("body"),
-        lambda clients: SqsTaskTail(clients, "q").send("body", 0),
-        lambda clients: SqsEventQueue(clients, "q").send("body"),
-        lambda clients: GroupSends(clients, QueueUrls(clients)).send("q", "body"),
+        lambda sqs: SqsQueue(sqs, "q").send("body"),
+        lambda sqs: SendBatcher(sqs).send("q", "body"),
+        lambda sqs: SqsDeadLetters(SqsQueue(sqs, "q")).put("body", reason="r", request_id="i", failed_at=NOW),
     ],
-    ids=["dead letters", "redrive", "tail", "events", "results"],
+    ids=["send", "batch", "dead letters"],
 )
-def test_a_page_is_no_confirmation(send: Callable[[Any], None], page: bytes) -> None:
+def test_page_is_no_confirmation(send: Callable[[Any], None], page: bytes) -> None:
     """The original would be deleted, and the message lost."""
     with pytest.raises(Transient, match="has not confirmed"):
-        send(clients(Answers(page)))
+        send(client(Answers(page)))
 
 
-def test_one_fault_hides_no_other_dead_letters() -> None:
-    """Every batch is tried, and the fault is told at the end."""
+def test_page_is_no_empty_receive() -> None:
+    """The next receive waits, instead of following at once."""
+    with pytest.raises(Transient, match="does a proxy answer"):
+        SqsQueue(client(Answers(b"<html>Sign in</html>")), "q").receive(wait_seconds=0)
+
+
+def dead_letter_queue(answers: Answers) -> SqsDeadLetterQueue:
+    """The reader of a dead-letter queue whose calls get these answers."""
+    return SqsDeadLetterQueue(cast("Any", SimpleNamespace(sqs=client(answers))), "q")
+
+
+def test_fault_in_one_batch_hides_no_other_dead_letters() -> None:
+    """Every batch is tried, and the fault is raised at the end."""
     answers = Answers(
         ChangeMessageVisibilityBatch=b'{"Failed": [{"Id": "0", "Code": "InternalError", "SenderFault": false}]}'
     )
-    queue = SqsDeadLetterQueue(clients(answers), "q")
-    with pytest.raises(Transient, match="1 messages of queue 'q' stay hidden"), queue.look():
+    queue = dead_letter_queue(answers)
+    with pytest.raises(Transient, match="3 messages of queue 'q' stay hidden"), queue.look():
         queue._held.update((str(number), "receipt") for number in range(21))
     assert answers.calls.count("ChangeMessageVisibilityBatch") == 3
 
 
-def test_what_has_gone_need_not_be_given_back() -> None:
+def test_deleted_message_need_not_be_given_back() -> None:
     """Somebody else has deleted it meanwhile, or it is visible again."""
     gone = b'{"Failed": [{"Id": "0", "Code": "ReceiptHandleIsInvalid", "SenderFault": true}]}'
-    queue = SqsDeadLetterQueue(clients(Answers(ChangeMessageVisibilityBatch=gone)), "q")
+    queue = dead_letter_queue(Answers(ChangeMessageVisibilityBatch=gone))
     with queue.look():
         queue._held["a"] = "receipt"

@@ -34,7 +34,7 @@ def app(queue: InMemoryEventQueue) -> Any:
 def sent(app: Any, queue: InMemoryEventQueue) -> list[dict[str, Any]]:
     """What the application has said when it ends."""
     app.events.outbox.close(30)
-    return [dict(event) for letter in queue.await_sent(1) for event in parse(letter.body).events]
+    return [dict(event) for text in queue.await_sent(1) for event in parse(text).events]
 
 
 def captured(app: Any, until: int) -> list[dict[str, Any]]:
@@ -109,7 +109,7 @@ def test_the_receiver_hands_over_each_event_once_and_deletes(app: Any, queue: In
         events = captured(app, 3)
     assert [event["type"] for event in events] == ["task-received", "task-started", "task-succeeded"]
     assert queue.left == 0
-    assert [entry["event"] for entry in logs] == ["events_unreadable"] * 3
+    assert [entry["event"] for entry in logs] == ["event_batch_unreadable"] * 3
 
 
 def test_events_that_waited_are_dated_by_the_queue(app: Any, queue: InMemoryEventQueue) -> None:
@@ -129,21 +129,21 @@ def test_the_receiver_waits_out_an_outage_and_says_so_once(
     app: Any, queue: InMemoryEventQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A monitor that went blind for good would be worse than none."""
-    monkeypatch.setattr("facerec.celery_sqs.events.celery_events.pause_seconds", lambda *_: 0.001)
+    monkeypatch.setattr("facerec.celery_sqs.events.celery_events.backoff_seconds", lambda *_: 0.001)
     (part,) = packed([task("task-received")])
     queue.send(body("s", 1, 0, part))
     faults: list[Exception] = [Transient("away"), ValueError("nobody foresaw this"), Transient("away")]
     receive = queue.receive
 
-    def failing(wait_seconds: int) -> Any:
+    def failing(**options: Any) -> Any:
         if faults:
             raise faults.pop()
-        return receive(wait_seconds)
+        return receive(**options)
 
     monkeypatch.setattr(queue, "receive", failing)
     with capture_logs() as logs:
         assert len(captured(app, 1)) == 1
-    assert [entry["event"] for entry in logs] == ["events_unreadable", "events_readable_again"]
+    assert [entry["event"] for entry in logs] == ["events_queue_unreachable", "events_queue_reachable_again"]
 
 
 def test_says_what_a_sender_gave_up_and_what_another_reader_took(

