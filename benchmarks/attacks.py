@@ -176,7 +176,7 @@ async def malformed_forms(target: Target) -> None:
 
 
 async def header_injection(target: Target) -> None:
-    """Heads and names that try to be more than they are, two hundred a second."""
+    """Header injections and request smuggling, two hundred a second."""
     shapes = hostile_forms.injections()
     await at_rate(target, PER_SECOND, lambda number: send_raw(target, shapes[number % len(shapes)]))
 

@@ -1,4 +1,4 @@
-"""What bad clients send: damaged forms, and heads and names that try to be more than they are."""
+"""Hostile requests: damaged forms, header injections and ambiguous lengths."""
 
 import random
 from io import BytesIO

@@ -44,7 +44,7 @@ class WebMetrics:
             ProcessCollector(registry=registry)
         self._requests = Histogram(
             "facerec_web_request_seconds",
-            "Time from a request that has come in whole to its reply",
+            "Time from a complete request to its reply",
             ["method", "route", "status"],
             buckets=_REQUEST,
             registry=registry,
@@ -63,11 +63,11 @@ class WebMetrics:
             "facerec_web_wait_seconds", "Wait of an upload for its result", buckets=_REQUEST, registry=registry
         )
         self._waiting = Gauge(
-            "facerec_web_uploads_waiting", "Uploads in hand", multiprocess_mode="livesum", registry=registry
+            "facerec_web_uploads_waiting", "Uploads in work", multiprocess_mode="livesum", registry=registry
         )
         self._places = Gauge(
             "facerec_web_uploads_places",
-            "Uploads that may be in hand at once",
+            "Uploads that may be in work at once",
             multiprocess_mode="livesum",
             registry=registry,
         )

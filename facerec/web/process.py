@@ -1,6 +1,6 @@
 """One web process: its inbox thread, its application and its HTTP server, from start to drain.
 
-The server is waitress as it comes. Slow and hostile clients are the business of a proxy in front (`deploy/nginx`).
+The server is waitress as it comes. Slow and hostile clients are kept away by a proxy in front (`deploy/nginx`).
 """
 
 import queue

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 
 import structlog
 
@@ -18,54 +19,8 @@ Check = Callable[[], object]
 """Returns when all is well; raises `FacerecError` with the reason otherwise."""
 
 
-class BackgroundCheck:
-    """Runs one check in a thread, never twice at once, and keeps its answer for a second."""
-
-    def __init__(self, name: str, check: Check, clock: Callable[[], float] = time.monotonic) -> None:
-        self.name = name
-        self._check = check
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._problem: str | None = None
-        self._checked_at: float | None = None
-        self._running: threading.Event | None = None
-
-    def begin(self) -> threading.Event | None:
-        """Start the check unless its last answer is fresh; the event is set when the answer is there."""
-        with self._lock:
-            if self._running is not None:
-                return self._running
-            if self._checked_at is not None and self._clock() - self._checked_at < FRESH_SECONDS:
-                return None
-            done = threading.Event()
-            threading.Thread(target=self._run, args=(done,), name=f"check-{self.name}", daemon=True).start()
-            self._running = done
-            return done
-
-    def problem(self, done: threading.Event | None, timeout_seconds: float) -> str | None:
-        """Return why the check failed, or None; a check that has not ended in time has failed."""
-        if done is not None and not done.wait(max(0.0, timeout_seconds)):
-            return "no answer in time"
-        return self._problem
-
-    def _run(self, done: threading.Event) -> None:
-        problem: str | None = None
-        try:
-            self._check()
-        except FacerecError as exc:
-            problem = str(exc)
-        except Exception as exc:  # a fault of ours must make the process unready, not unknown
-            log.exception("check_fault", check=self.name)
-            problem = f"the check itself failed: {type(exc).__name__}"
-        with self._lock:
-            self._problem = problem
-            self._checked_at = self._clock()
-            self._running = None
-        done.set()
-
-
 class Readiness:
-    """All checks of a process, run together."""
+    """Runs the checks of a process, each in a thread and never twice at once, and keeps the answers for a second."""
 
     def __init__(
         self,
@@ -74,18 +29,46 @@ class Readiness:
         answer_seconds: float = ANSWER_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._checks = dict(checks)
         self._answer_seconds = answer_seconds
-        self._checks = [BackgroundCheck(name, check, clock) for name, check in checks.items()]
+        self._clock = clock
         self._lock = threading.Lock()
+        self._answers: dict[str, Future[str | None]] = {}
+        self._answered_at: dict[str, float] = {}
         self._failing: set[str] = set()
 
     def problems(self) -> dict[str, str | None]:
         """Return each check's name with the reason why it failed, or None; by default within two seconds."""
         deadline = time.monotonic() + self._answer_seconds
-        begun = [(check, check.begin()) for check in self._checks]
-        problems = {check.name: check.problem(done, deadline - time.monotonic()) for check, done in begun}
+        answers = {name: self._answer(name) for name in self._checks}
+        problems: dict[str, str | None] = {}
+        for name, answer in answers.items():
+            try:
+                problems[name] = answer.result(max(0.0, deadline - time.monotonic()))
+            except TimeoutError:
+                problems[name] = "no answer in time"
         self._log_changes(problems)
         return problems
+
+    def _answer(self, name: str) -> "Future[str | None]":
+        with self._lock:
+            answer = self._answers.get(name)
+            if answer is None or (answer.done() and self._clock() - self._answered_at[name] >= FRESH_SECONDS):
+                answer = self._answers[name] = Future()
+                threading.Thread(target=self._run, args=(name, answer), name=f"check-{name}", daemon=True).start()
+            return answer
+
+    def _run(self, name: str, answer: "Future[str | None]") -> None:
+        problem: str | None = None
+        try:
+            self._checks[name]()
+        except FacerecError as exc:
+            problem = str(exc)
+        except Exception as exc:  # a fault of ours must make the process unready, not unknown
+            log.exception("check_fault", check=name)
+            problem = f"the check itself failed: {type(exc).__name__}"
+        self._answered_at[name] = self._clock()
+        answer.set_result(problem)
 
     def _log_changes(self, problems: Mapping[str, str | None]) -> None:
         with self._lock:
