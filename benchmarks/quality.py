@@ -25,7 +25,7 @@ from facerec.engine.loading import analyser, load_artefact, open_engine
 from facerec.settings import Settings
 from model.faces import Box, EmbeddedFace, Quality
 from model.imaging import decode
-from model.quality import assess
+from model.quality import assess, grey_patch
 from tests.support.measurements.photos import paths
 from tests.support.processes import CHECKOUT
 
@@ -48,7 +48,7 @@ def main() -> None:
         if not faces:
             return None
         face = faces[0]
-        return face, face.quality or assess(decode(data), face.box, face.landmarks, face.probability)
+        return face, face.quality or assess(grey_patch(decode(data), face.box), face.landmarks, face.probability)
 
     people: dict[str, list[tuple[Path, EmbeddedFace, Quality]]] = {}
     for path in paths(options.images):
@@ -109,7 +109,7 @@ def cost(people: dict[str, list[tuple[Path, EmbeddedFace, Quality]]]) -> float:
     pictures = [decode(path.read_bytes()) for path, _, _ in photos]
     started = process_time()
     for pixels, (_, face, _) in zip(pictures, photos, strict=True):
-        assess(pixels, face.box, face.landmarks, face.probability)
+        assess(grey_patch(pixels, face.box), face.landmarks, face.probability)
     return round((process_time() - started) / len(photos) * 1e3, 3)
 
 

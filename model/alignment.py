@@ -21,8 +21,7 @@ TEMPLATE = np.array(
 )
 """Left eye, right eye, nose, left and right corner of the mouth in a crop of 112 px: ArcFace's (arXiv:1801.07698)."""
 
-_LEAST = 1e-6
-"""The least divisor."""
+_LEAST = 1e-6  # the least divisor
 
 Matrix = NDArray[np.float64]
 

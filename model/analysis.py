@@ -14,14 +14,11 @@ from model.faces import Box, DetectedFace, EmbeddedFace, ImageAnalysis
 from model.header import InvalidImage
 from model.imaging import Picture, decode_reduced
 from model.matching import primary_order
-from model.quality import assess_patch, grey_patch
+from model.quality import assess, grey_patch
 
-DETECT_PIXELS = 4_000_000
-"""Pixels of decoded pictures that are held at a time, if there are several pictures."""
-EMBED_BATCH = 16
-"""Crops at a time: a group photo needs no more memory than several portraits."""
-_ENLARGED = 1.25
-"""How far a crop may be enlarged before a reduced picture is decoded again in more detail."""
+DETECT_PIXELS = 4_000_000  # pixels of decoded pictures that are held at a time, if there are several pictures
+EMBED_BATCH = 16  # crops at a time: a group photo needs no more memory than several portraits
+_ENLARGED = 1.25  # how far a crop may be enlarged before a reduced picture is decoded again in more detail
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +106,7 @@ def _embedded(engine: Engine, crops: Sequence[NDArray[np.uint8]]) -> Iterator[tu
 def _face(
     face: DetectedFace, patch: NDArray[np.float32] | None, embedding: NDArray[np.float32], norm: float | None
 ) -> EmbeddedFace:
-    quality = assess_patch(patch, face.landmarks, face.probability, embedding_norm=norm)
+    quality = assess(patch, face.landmarks, face.probability, embedding_norm=norm)
     return EmbeddedFace(face.box, face.probability, face.landmarks, embedding, quality)
 
 

@@ -16,14 +16,10 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 ERRORS_NEEDED = 10
 """A rate p is reported from 10/p trials on, which give ten errors on average; with fewer it is mostly chance."""
-STEP = 1e-4
-"""Thresholds are multiples of it, rounded up."""
-SHARED = 2.0
-"""With more pairs per photo on average, pairs depend on each other too much to be drawn one by one."""
-_Z = 1.959963984540054
-"""The two-sided 95 % quantile of the normal distribution."""
-_TAILS = (2.5, 97.5)
-"""Percentiles of a 95 % interval."""
+STEP = 1e-4  # thresholds are multiples of it, rounded up
+SHARED = 2.0  # with more pairs per photo on average, pairs depend on each other too much to be drawn one by one
+_Z = 1.959963984540054  # the two-sided 95 % quantile of the normal distribution
+_TAILS = (2.5, 97.5)  # percentiles of a 95 % interval
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -13,10 +13,8 @@ from PIL.ImageFile import ImageFile
 
 from model.header import DAMAGED, InvalidImage, opened
 
-LARGE_PIXELS = 8_000_000
-"""A picture with more pixels is converted in strips."""
-STRIP_PIXELS = 20_000
-"""Three bytes each: one block of Pillow's raw encoder."""
+LARGE_PIXELS = 8_000_000  # a picture with more pixels is converted in strips
+STRIP_PIXELS = 20_000  # three bytes each: one block of Pillow's raw encoder
 ORIENTATION_TAG = 0x0112  # EXIF 2.3, section 4.6.4
 _UPRIGHT: dict[int, Callable[[cv2.typing.MatLike], cv2.typing.MatLike]] = {
     2: lambda pixels: cv2.flip(pixels, 1),

@@ -15,16 +15,12 @@ from numpy.typing import NDArray
 
 from model.faces import Box, Landmarks, Quality
 
-_SIDE = 32
-"""The side of the square to which a face is reduced, in pixels; a smaller face keeps its size."""
+_SIDE = 32  # the side of the square to which a face is reduced, in pixels; a smaller face keeps its size
 _LEAST_SIDE = 8
 _ENOUGH_SIDE = 128
-_BLUR = 5
-"""The length of the blurring filter (Crété-Roffet and others, "The blur effect", SPIE 6492, 2007)."""
-_NAMED_BELOW = 0.85
-"""A factor below it is a reason."""
-_CLIPPED = 250
-"""The grey level from which on a camera's white has lost the detail of the face."""
+_BLUR = 5  # the length of the blurring filter (Crété-Roffet and others, "The blur effect", SPIE 6492, 2007)
+_NAMED_BELOW = 0.85  # a factor below it is a reason
+_CLIPPED = 250  # the grey level from which on a camera's white has lost the detail of the face
 _DARK, _BRIGHT = 70, 150
 """A narrow range below `_DARK` is too dark, above `_BRIGHT` too bright; between them it lacks contrast."""
 _NOSE_DEPTH = 0.45
@@ -47,32 +43,17 @@ _NORM: _Curve = (0.3, 0.5, 0.8, 1), (0.2, 0.5, 0.87, 1)
 
 
 def assess(
-    image: NDArray[np.uint8],
-    box: Box,
-    landmarks: Landmarks,
-    probability: float,
-    *,
-    embedding_norm: float | None = None,
-) -> Quality:
-    """Return the quality of one face of a picture, RGB uint8 (H, W, 3).
-
-    `box` and the five `landmarks` are in pixels of `image`. `embedding_norm` is the length of the embedding before
-    normalisation, divided by the median of ordinary photos; None leaves this factor out. A box outside the picture
-    scores 0.
-    """
-    return assess_patch(grey_patch(image, box), landmarks, probability, embedding_norm=embedding_norm)
-
-
-def assess_patch(
     grey: NDArray[np.float32] | None,
     landmarks: Landmarks,
     probability: float,
     *,
     embedding_norm: float | None = None,
 ) -> Quality:
-    """Return the result of `assess` for a face's `grey_patch`, so that the picture need not be kept.
+    """Return the quality of one face, given its `grey_patch`, so that the picture need not be kept.
 
-    The landmarks are in pixels of the original photo, of which the patch may come from a reduced copy.
+    The five landmarks are in pixels of the original photo; the patch may come from a reduced copy. `embedding_norm` is
+    the length of the embedding before normalisation, divided by the median of ordinary photos; None leaves this factor
+    out. Without a patch the score is 0.
     """
     if grey is None:
         return Quality(0.0, ("outside of the picture",))

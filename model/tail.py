@@ -12,8 +12,7 @@ from typing import Any, Self
 
 VERIFICATION_FMR = 1e-3
 """The false match rate of a one-to-one comparison, and the highest rate that the fit of the tail uses."""
-_FEWEST = 3
-"""Points of a fit: it has three unknowns."""
+_FEWEST = 3  # points of a fit: it has three unknowns
 _SHAPES = tuple(-number / 1000 for number in range(501))
 
 

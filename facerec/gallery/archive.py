@@ -39,10 +39,8 @@ from facerec.ports import ObjectStore, Template, TemplateStore
 from model.artefact import staged_file
 from model.header import InvalidImage, read_header
 
-MAX_DIMENSION = 1024
-"""More than a face embedder has; it bounds the size of an unpacked archive."""
-MAX_MANIFEST_BYTES = 128_000_000
-"""Some hundred thousand templates."""
+MAX_DIMENSION = 1024  # more than a face embedder has; it bounds the size of an unpacked archive
+MAX_MANIFEST_BYTES = 128_000_000  # some hundred thousand templates
 
 _VERSION_1_DIMENSION = 512
 _MANIFEST, _EMBEDDINGS, _PHOTOS = "manifest.json", "embeddings.bin", "photos/"

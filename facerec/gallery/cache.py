@@ -24,8 +24,7 @@ from model.matching import Columns, GalleryIndex
 
 log = structlog.get_logger(__name__)
 
-_READ_AT_ONCE = 4096
-"""Templates held beside the index while a collection is read: some 20 MB at 512 dimensions."""
+_READ_AT_ONCE = 4096  # templates held beside the index while a collection is read: some 20 MB at 512 dimensions
 
 
 @dataclass(frozen=True, slots=True)

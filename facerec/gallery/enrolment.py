@@ -3,9 +3,10 @@
 import hashlib
 import unicodedata
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter, ValidationError
@@ -23,12 +24,10 @@ if TYPE_CHECKING:
 
     Analyse = Callable[[bytes], ImageAnalysis]
 
-DOMINANCE = 4
-"""A face with this many times the area of the next largest is the subject of the photo."""
+DOMINANCE = 4  # a face with this many times the area of the next largest is the subject of the photo
 MAX_IDENTITY_LENGTH = 128
 MAX_SOURCE_LENGTH = 255
-MAX_PHOTO_BYTES = 100_000_000
-"""Far above a camera's photos; it bounds the memory."""
+MAX_PHOTO_BYTES = 100_000_000  # far above a camera's photos; it bounds the memory
 
 """Format characters that names contain: Persian needs the first, emoji the second."""
 
@@ -116,7 +115,7 @@ def valid_identity(name: str) -> str:
     if not all(is_text(c) or c in JOINERS for c in identity):
         raise InvalidName(f"the name {identity!r} holds control or invisible characters")
     if identity.casefold() in {UNKNOWN.casefold(), NO_FACE.casefold()}:
-        raise InvalidName(f"{identity!r} is what an answer says of nobody; choose another name")
+        raise InvalidName(f"{identity!r} stands for no person in an answer; choose another name")
     return identity
 
 
@@ -172,6 +171,7 @@ def choose_face(analyse: "Analyse", photo: bytes, which: WhichFace) -> Chosen | 
     return NotChosen(EnrolmentStatus.SEVERAL_FACES, detail, boxes)
 
 
+@dataclass(frozen=True, kw_only=True)
 class Enroller:
     """Enrols photos; thread-safe if `analyse` is.
 
@@ -180,26 +180,14 @@ class Enroller:
     refers to a missing photo.
     """
 
-    def __init__(
-        self,
-        *,
-        analyse: "Analyse",
-        templates: TemplateStore,
-        photos: ObjectStore,
-        gallery_bucket: str,
-        model_id: str,
-        min_face_pixels: int,
-        min_quality: float = 0.0,
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
-    ) -> None:
-        self._analyse = analyse
-        self._templates = templates
-        self._photos = photos
-        self._bucket = gallery_bucket
-        self._model_id = model_id
-        self._min_face_pixels = min_face_pixels
-        self._min_quality = min_quality
-        self._now = now
+    analyse: "Analyse"
+    templates: TemplateStore
+    photos: ObjectStore
+    gallery_bucket: str
+    model_id: str
+    min_face_pixels: int
+    min_quality: float = 0.0
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     def enrol(
         self,
@@ -217,45 +205,42 @@ class Enroller:
         """
         identity, collection = valid_identity(identity), valid_collection(collection)
         source = base_name(filename)[:MAX_SOURCE_LENGTH]
-
-        def report(status: EnrolmentStatus, detail: str) -> EnrolmentReport:
-            return EnrolmentReport(source, identity, status, detail)
-
+        report = partial(EnrolmentReport, source, identity)
         if len(photo) > MAX_PHOTO_BYTES:
             detail = f"the file has more than {megabytes(MAX_PHOTO_BYTES)}: send a smaller one"
             return report(EnrolmentStatus.INVALID_IMAGE, detail)
-        choice = choose_face(self._analyse, photo, which)
+        choice = choose_face(self.analyse, photo, which)
         if isinstance(choice, NotChosen):
-            return replace(report(choice.status, choice.detail), faces=choice.faces)
+            return report(choice.status, choice.detail, faces=choice.faces)
         face = choice.face
-        chosen = replace(report(EnrolmentStatus.ENROLLED, ""), box=face.box, faces=choice.faces, quality=face.quality)
+        report = partial(report, box=face.box, faces=choice.faces, quality=face.quality)
         shorter = min(face.box.x_max - face.box.x_min, face.box.y_max - face.box.y_min)
-        if shorter < self._min_face_pixels:
-            detail = f"the face measures {shorter:.0f} pixels, at least {self._min_face_pixels} are needed"
-            return replace(chosen, status=EnrolmentStatus.TOO_SMALL, detail=detail)
-        if face.quality is not None and face.quality.score < self._min_quality:
-            detail = f"{described(face.quality)}, at least {self._min_quality:g} is needed: take a better photo"
-            return replace(chosen, status=EnrolmentStatus.POOR_QUALITY, detail=detail)
-        identifier = template_id(collection, self._model_id, photo)
+        if shorter < self.min_face_pixels:
+            detail = f"the face measures {shorter:.0f} pixels, at least {self.min_face_pixels} are needed"
+            return report(EnrolmentStatus.TOO_SMALL, detail)
+        if face.quality is not None and face.quality.score < self.min_quality:
+            detail = f"{described(face.quality)}, at least {self.min_quality:g} is needed: take a better photo"
+            return report(EnrolmentStatus.POOR_QUALITY, detail)
+        identifier = template_id(collection, self.model_id, photo)
         template = Template(
             template_id=identifier,
             collection=collection,
             identity=identity,
-            model_id=self._model_id,
+            model_id=self.model_id,
             embedding=face.embedding,
             source=source,
-            photo=ObjectRef(bucket=self._bucket, key=photo_key(collection, identifier, source), size=len(photo)),
+            photo=ObjectRef(bucket=self.gallery_bucket, key=photo_key(collection, identifier, source), size=len(photo)),
             probability=face.probability,
-            enrolled_at=self._now(),
+            enrolled_at=self.now(),
         )
         try:
-            store_template(self._templates, self._photos, template, photo)
+            store_template(self.templates, self.photos, template, photo)
         except AlreadyEnrolled as exc:
             status, detail = EnrolmentStatus.DUPLICATE, str(exc)
         else:
             status = EnrolmentStatus.ENROLLED
             detail = ", ".join(filter(None, [f"face of {shorter:.0f} pixels", choice.note, described(face.quality)]))
-        return replace(chosen, status=status, detail=detail, template_id=identifier)
+        return report(status, detail, template_id=identifier)
 
 
 def described(quality: "Quality | None") -> str:

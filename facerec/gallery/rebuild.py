@@ -1,8 +1,9 @@
 """Rebuild: after a change of the model, a collection's stored photos become templates of the model in use."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from enum import StrEnum
+from functools import partial
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
@@ -65,9 +66,10 @@ class RebuildReport:
     quality: "Quality | None" = None
 
 
-_Report = Callable[[RebuildStatus, str], RebuildReport]
+_Report = Callable[..., RebuildReport]
 
 
+@dataclass
 class CollectionRebuild:
     """Embeds the photos of one collection's templates of other models; for one thread.
 
@@ -77,31 +79,23 @@ class CollectionRebuild:
     change the collection meanwhile; a template removed during its rebuild may return.
     """
 
-    def __init__(
-        self,
-        collection: str,
-        *,
-        analyse: "Analyse",
-        templates: TemplateStore,
-        photos: ObjectStore,
-        gallery_bucket: str,
-        model_id: str,
-        which: WhichFace = WhichFace.DOMINANT,
-    ) -> None:
+    collection: str
+    _: KW_ONLY
+    analyse: "Analyse"
+    templates: TemplateStore
+    photos: ObjectStore
+    gallery_bucket: str
+    model_id: str
+    which: WhichFace = WhichFace.DOMINANT
+    old: list[Template] = field(default_factory=list, init=False)
+    """The templates of other models without their embeddings, by identity."""
+    _present: dict[str, str] = field(default_factory=dict, init=False)
+    _replaced: list[str] = field(default_factory=list, init=False)
+
+    def __post_init__(self) -> None:
         """Read the collection; raises `Transient`."""
-        self._collection = collection
-        self._analyse = analyse
-        self._templates = templates
-        self._photos = photos
-        self._bucket = gallery_bucket
-        self._model_id = model_id
-        self._which = which
-        self._present: dict[str, str] = {}
-        self._replaced: list[str] = []
-        self.old: list[Template] = []
-        """The templates of other models without their embeddings, by identity."""
-        for template in templates.templates(collection):
-            if template.model_id == model_id:
+        for template in self.templates.templates(self.collection):
+            if template.model_id == self.model_id:
                 self._present[template.template_id] = template.identity
             else:
                 self.old.append(replace(template, embedding=template.embedding[:0].copy()))
@@ -116,49 +110,46 @@ class CollectionRebuild:
 
     def remove_old(self) -> int:
         """Remove the replaced templates and their copies of the photos; returns how many."""
-        return remove_templates(self._templates, self._photos, self._bucket, self._collection, self._replaced)
+        return remove_templates(self.templates, self.photos, self.gallery_bucket, self.collection, self._replaced)
 
     def _rebuilt(self, old: Template) -> RebuildReport:
-        def report(status: RebuildStatus, detail: str) -> RebuildReport:
-            return RebuildReport(
-                self._collection, old.identity, old.source, old.template_id, old.model_id, status, detail
-            )
-
+        report = partial(RebuildReport, self.collection, old.identity, old.source, old.template_id, old.model_id)
         if old.photo is None:
             return report(RebuildStatus.NO_PHOTO, "it was imported without a photo: enrol one of this person")
         try:
-            photo = self._photos.get(old.photo.bucket, old.photo.key)
+            photo = self.photos.get(old.photo.bucket, old.photo.key)
         except ObjectMissing:
             return report(RebuildStatus.NO_PHOTO, "its photo is no longer in the bucket: enrol one of this person")
-        identifier = template_id(self._collection, self._model_id, photo)
+        identifier = template_id(self.collection, self.model_id, photo)
         if identifier in self._present:
             return self._already(report, old, identifier)
         return self._embedded(report, old, photo, identifier)
 
     def _embedded(self, report: _Report, old: Template, photo: bytes, identifier: str) -> RebuildReport:
-        choice = choose_face(self._analyse, photo, self._which)
+        choice = choose_face(self.analyse, photo, self.which)
         if isinstance(choice, NotChosen):
-            return replace(report(RebuildStatus(choice.status), choice.detail), faces=choice.faces)
+            return report(RebuildStatus(choice.status), choice.detail, faces=choice.faces)
         face = choice.face
         template = replace(
             old,
             template_id=identifier,
-            model_id=self._model_id,
+            model_id=self.model_id,
             embedding=face.embedding,
             probability=face.probability,
             photo=ObjectRef(
-                bucket=self._bucket, key=photo_key(self._collection, identifier, old.source), size=len(photo)
+                bucket=self.gallery_bucket, key=photo_key(self.collection, identifier, old.source), size=len(photo)
             ),
         )
         try:
-            store_template(self._templates, self._photos, template, photo)
+            store_template(self.templates, self.photos, template, photo)
         except AlreadyEnrolled as exc:
             # Another process enrolled it after the collection was read.
             self._present[identifier] = exc.identity
             return self._already(report, old, identifier)
         self._present[identifier] = old.identity
-        return replace(
-            report(RebuildStatus.REBUILT, ", ".join(filter(None, [choice.note, described(face.quality)]))),
+        return report(
+            RebuildStatus.REBUILT,
+            ", ".join(filter(None, [choice.note, described(face.quality)])),
             template_id=identifier,
             box=face.box,
             faces=choice.faces,
@@ -171,4 +162,4 @@ class CollectionRebuild:
             detail = f"with the model in use this photo is enrolled for {owner!r}: remove one of the two templates"
             return report(RebuildStatus.OTHER_NAME, detail)
         detail = "enrolled with the model in use already"
-        return replace(report(RebuildStatus.PRESENT, detail), template_id=identifier)
+        return report(RebuildStatus.PRESENT, detail, template_id=identifier)

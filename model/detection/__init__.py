@@ -14,10 +14,8 @@ Boxes = NDArray[np.float32]
 """(N, 4), each box as x_min, y_min, x_max, y_max."""
 _Overlaps = Callable[[Boxes, Boxes], NDArray[np.bool_]]
 
-_BLOCK = 128
-"""Boxes that are compared with each other at a time."""
-_OTHERS = 4096
-"""Boxes that are compared with a block at a time; it bounds the memory for any number of boxes."""
+_BLOCK = 128  # boxes that are compared with each other at a time
+_OTHERS = 4096  # boxes that are compared with a block at a time; it bounds the memory for any number of boxes
 
 
 class Detector(Protocol):

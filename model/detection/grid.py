@@ -26,8 +26,7 @@ from model.faces import Box, DetectedFace, Landmarks
 STRIDES = (8, 16, 32)
 SMALL_SIDE, WHOLE_SIDE, DETAIL_SIDE = 160, 256, 640
 """Lengths of the longer side of an input: a thumbnail, any other picture as a whole, and in detail."""
-LARGEST_SIDE = 3840
-"""The longest input when small faces are asked for: it takes 1 GB."""
+LARGEST_SIDE = 3840  # the longest input when small faces are asked for: it takes 1 GB
 
 OUTPUTS = {
     "yunet": tuple(f"{kind}_{stride}" for kind in ("cls", "obj", "bbox", "kps") for stride in STRIDES),
@@ -35,20 +34,14 @@ OUTPUTS = {
 }
 """The outputs of each network, in their order."""
 
-_THUMBNAIL = 128
-"""The longer side of a thumbnail at most, in pixels."""
-_WHOLE_IS_ENOUGH = 400
-"""The longer side up to which `WHOLE_SIDE` loses no detail, in pixels."""
-_LEAST_FACE = 10
-"""The smallest face that these networks find, in pixels (YuNet, section 4)."""
-_SECOND_LOOKS = 100
-"""Faces of a picture that are detected a second time at most, the largest first."""
+_THUMBNAIL = 128  # the longer side of a thumbnail at most, in pixels
+_WHOLE_IS_ENOUGH = 400  # the longer side up to which `WHOLE_SIDE` loses no detail, in pixels
+_LEAST_FACE = 10  # the smallest face that these networks find, in pixels (YuNet, section 4)
+_SECOND_LOOKS = 100  # faces of a picture that are detected a second time at most, the largest first
 _LARGEST_EXPONENT = 7.0
 """The limit of a size's exponent, in strides: beyond any input, and small enough for float32."""
-_ASTRAY = 0.2
-"""A face farther than this share of the side from the middle of a second input is another face."""
-_BATCH, _BATCH_PIXELS = 8, 640 * 640
-"""Inputs in a batch, and their pixels together; they bound the memory."""
+_ASTRAY = 0.2  # a face farther than this share of the side from the middle of a second input is another face
+_BATCH, _BATCH_PIXELS = 8, 640 * 640  # inputs in a batch, and their pixels together; they bound the memory
 
 Floats = NDArray[np.float32]
 

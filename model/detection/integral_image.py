@@ -8,12 +8,9 @@ from numpy.typing import NDArray
 
 WHOLE_PIXELS = 12_500_000
 """The largest picture whose sums are kept whole: 200 MB, enough for the usual 12-megapixel camera."""
-PART_PIXELS = 3_000_000
-"""Pixels of a larger picture that are summed at a time: 48 MB."""
-CROPS_AT_ONCE = 32
-"""Crops of 24 by 24 that are looked up at a time, so that they stay in a core's cache."""
-CHANNELS = 4
-"""Channels of the sums: numpy gathers 16 bytes at a time five times faster than 12."""
+PART_PIXELS = 3_000_000  # pixels of a larger picture that are summed at a time: 48 MB
+CROPS_AT_ONCE = 32  # crops of 24 by 24 that are looked up at a time, so that they stay in a core's cache
+CHANNELS = 4  # channels of the sums: numpy gathers 16 bytes at a time five times faster than 12
 
 _Indices = NDArray[np.intp]
 _Sums = NDArray[np.int32]

@@ -17,10 +17,8 @@ from numpy.typing import NDArray
 from model.detection import Net
 from model.detection.integral_image import IntegralImage
 
-CELL = 12
-"""Pixels that one P-Net output looks at."""
-STRIDE = 2
-"""Pixels between neighbouring P-Net outputs."""
+CELL = 12  # pixels that one P-Net output looks at
+STRIDE = 2  # pixels between neighbouring P-Net outputs
 
 Size = tuple[int, int]
 """Height and width in pixels, or rows and columns."""

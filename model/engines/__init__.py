@@ -14,8 +14,7 @@ from model.detection import Detector
 from model.embedding import Cropper, Embeddings
 from model.faces import DetectedFace
 
-PREFERENCE = ("openvino", "onnxruntime")
-"""The order in which `auto` tries the engines: the fastest first."""
+PREFERENCE = ("openvino", "onnxruntime")  # the order in which `auto` tries the engines: the fastest first
 _EXTRAS = {"openvino": "worker", "onnxruntime": "worker", "torch": "export"}
 _NATIVE_BF16 = frozenset({"amx_bf16", "avx512_bf16"})
 """Linux's names of the bfloat16 instructions. Without them OpenVINO emulates bfloat16, three times slower."""

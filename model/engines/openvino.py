@@ -23,10 +23,8 @@ from model.engines.onnxruntime import GraphEngine, build_detector
 from model.engines.openvino_shapes import BatchedCrops, PackedProposals
 
 _HINTS = {"fp32": "f32", "bf16": "bf16"}
-_USUAL_CROPS = (1, 2, 4, 8)
-"""The batch sizes for which the embedder is warmed up."""
-_CACHED_KERNELS = "400"
-"""Enough for pictures of a few sizes at a time; some 120 MB."""
+_USUAL_CROPS = (1, 2, 4, 8)  # the batch sizes for which the embedder is warmed up
+_CACHED_KERNELS = "400"  # enough for pictures of a few sizes at a time; some 120 MB
 _LOCK_SECONDS = 5.0
 """How long a process waits to compile. A turn takes a second at most, and an engine's first batch has a deadline."""
 

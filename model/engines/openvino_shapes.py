@@ -19,8 +19,7 @@ from model.detection.proposals import TILE, Outputs, Placed, Sheet, Size, pack
 SHAPES = ((40, 88), (64, 112), (96, 136), (128, 160), (152, 208), TILE)
 """Heights and widths of P-Net's inputs, in ascending order; the first holds a picture of 64 by 64."""
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
-NEARLY_FULL = 0.75
-"""The share of a batch from which on the larger batch costs less than two smaller ones."""
+NEARLY_FULL = 0.75  # the share of a batch from which on the larger batch costs less than two smaller ones
 _KEEP, _DROP = np.float32(1e6), np.float32(-1e6)
 """Limits far beyond what the first layer gives for pixels in [-1, 1]."""
 _IMAGE_RANK = 4

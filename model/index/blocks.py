@@ -12,14 +12,11 @@ from model.index.vectors import Codes, Float32Vectors, Int8Vectors, Rows, RowsDa
 PutAside = Callable[[NDArray[np.float32]], Rows]
 """Stores embeddings (N, D), and returns where they can be read."""
 
-_LONGEST = 1.001
-"""The largest norm of a template, with room for rounding: the bounds of the search depend on it."""
-_GROUP = 64
-"""Scores that are represented by their maximum while the first floor is determined."""
+_LONGEST = 1.001  # the largest norm of a template, with room for rounding: the bounds of the search depend on it
+_GROUP = 64  # scores that are represented by their maximum while the first floor is determined
 _MANY = 256
 """From so many candidates on, those that a better template of the same identity excludes are dropped first."""
-_AT_ONCE = 4096
-"""Rows compared in full precision at a time: 16 MB as float64 at 512 dimensions."""
+_AT_ONCE = 4096  # rows compared in full precision at a time: 16 MB as float64 at 512 dimensions
 
 
 @dataclass(frozen=True, slots=True)

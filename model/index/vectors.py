@@ -16,8 +16,7 @@ Products = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """Whole numbers from -127 to 127 as float32 (M, D) in; their products with the block, float32 (M, N), out."""
 LARGEST_DIMENSION = (1 << 24) // 127**2
 """The largest dimension at which float32 holds every partial sum exactly, in any order of summation."""
-_PIECE_ROWS = 2048
-"""Rows that NumPy converts at once: 4 MB at 512 dimensions, which stay in the cache."""
+_PIECE_ROWS = 2048  # rows that NumPy converts at once: 4 MB at 512 dimensions, which stay in the cache
 _ROUNDING = 1e-5
 """Added to the bound of 8-bit scores for the float32 multiplications after the exact products; far above 2⁻²³."""
 

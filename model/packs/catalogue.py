@@ -7,13 +7,10 @@ from pathlib import Path
 from model.packs import PERMISSIVE, RESEARCH, CropSpec, DetectorSpec, EmbedderSpec, Measured, Pack, SourceFile
 from model.tail import ImpostorTail
 
-OWN_GRAPHS = Path(__file__).resolve().parent.parent / "graphs"
-"""The folder of the graphs that come with facerec."""
-STRUCTURE = OWN_GRAPHS / "embedder.onnx"
-"""FaceNet's embedder without its weights."""
+OWN_GRAPHS = Path(__file__).resolve().parent.parent / "graphs"  # the folder of the graphs that come with facerec
+STRUCTURE = OWN_GRAPHS / "embedder.onnx"  # FaceNet's embedder without its weights
 
-CASIA, VGGFACE2 = "casia-webface", "vggface2"
-"""Weights of the pack `classic`, under facenet-pytorch's names."""
+CASIA, VGGFACE2 = "casia-webface", "vggface2"  # weights of the pack `classic`, under facenet-pytorch's names
 
 _LFW = (
     "primary faces of Labeled Faces in the Wild (deep-funneled photos of public figures), {} million pairs of "

@@ -46,10 +46,8 @@ _CLASSIC_RULES = {
     "detector": {"name": "MTCNN", "min_face_size": 20, "thresholds": [0.6, 0.7, 0.7], "factor": 0.709},
 }
 """The rules of `classic` in the form used before packs existed, so that old templates keep their model id."""
-_FREE_SIDE = 256
-"""Pixels of the check's input if a graph leaves a side open."""
-_DEFAULT_AXIS = 1
-"""Of DequantizeLinear (ONNX operators, since version 13)."""
+_FREE_SIDE = 256  # pixels of the check's input if a graph leaves a side open
+_DEFAULT_AXIS = 1  # of DequantizeLinear (ONNX operators, since version 13)
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
-BATCH_NORM_EPSILON = 0.001
-"""Of every batch norm of the network, in the paper's code and in facenet-pytorch."""
+BATCH_NORM_EPSILON = 0.001  # of every batch norm of the network, in the paper's code and in facenet-pytorch
 _DT_FLOAT = 1
 _MESSAGES = {
     "Graph": ((1, "node", "Node*"),),

@@ -5,8 +5,7 @@ from typing import Any
 
 from facerec.aws.clients import Clients
 
-_GET_BATCH = 100
-"""Items that one request may get by their keys."""
+_GET_BATCH = 100  # items that one request may get by their keys
 
 
 class Table:

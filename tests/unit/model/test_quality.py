@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from model.faces import Box, Landmarks, Quality
 from model.imaging import decode
-from model.quality import assess, assess_patch, grey_patch
+from model.quality import assess, grey_patch
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 
@@ -33,7 +33,7 @@ class Photo:
 
     def quality(self, probability: float = 0.99) -> Quality:
         """What is to be tested."""
-        return assess(self.image, self.box, self.landmarks, probability)
+        return assess(grey_patch(self.image, self.box), self.landmarks, probability)
 
     def moved(self, image: NDArray[np.uint8], move: Callable[[float, float], tuple[float, float]]) -> "Photo":
         """The same face in another picture, in which `move` says where each of its points is."""
@@ -191,7 +191,7 @@ def test_reduced_picture_is_assessed_by_original_pixels(photo: Photo) -> None:
     reduced = small(photo, 24)
     assert reduced.quality().reasons[0].startswith("small: 6 pixels")
     original = tuple((8 * x, 8 * y) for x, y in reduced.landmarks)
-    of_eight = assess_patch(grey_patch(reduced.image, reduced.box), original, 0.99)
+    of_eight = assess(grey_patch(reduced.image, reduced.box), original, 0.99)
     assert not any(reason.startswith("small") for reason in of_eight.reasons)
     assert of_eight.score > reduced.quality().score
 
@@ -205,7 +205,8 @@ def test_low_detector_score_lowers_the_quality(photo: Photo) -> None:
 def test_short_embedding_lowers_the_quality(photo: Photo) -> None:
     """Without a length it has no influence."""
     scores = [
-        assess(photo.image, photo.box, photo.landmarks, 0.99, embedding_norm=norm).score for norm in (0.2, 0.6, 1.0)
+        assess(grey_patch(photo.image, photo.box), photo.landmarks, 0.99, embedding_norm=norm).score
+        for norm in (0.2, 0.6, 1.0)
     ]
     assert scores == sorted(scores)
     assert scores[-1] == photo.quality().score
@@ -228,4 +229,4 @@ def test_points_that_form_no_face_score_low(photo: Photo, points: Landmarks) -> 
 def test_flat_picture_scores_zero() -> None:
     """Flat picture scores zero."""
     box, landmarks = FACES["probes/image_02.jpg"]
-    assert assess(np.full((512, 512, 3), 128, np.uint8), box, landmarks, 0.99).score == 0
+    assert assess(grey_patch(np.full((512, 512, 3), 128, np.uint8), box), landmarks, 0.99).score == 0

@@ -289,8 +289,8 @@ def test_names_in_any_script_are_valid(name: str) -> None:
         ("Ada\u2028Lovelace", "control"),
         ("Ada\u202eecalevoL", "control"),
         ("Ada\udcff", "control"),
-        ("Unknown", "nobody"),
-        (" no-face ", "nobody"),
+        ("Unknown", "stands for no person"),
+        (" no-face ", "stands for no person"),
     ],
 )
 def test_names_that_break_an_answer_are_refused(desk: Desk, name: str, says: str) -> None:
