@@ -75,18 +75,18 @@ def answered(answer: Any, status: int = 200) -> Callable[..., tuple[Any, Any]]:
     return lambda **_: (Response(), answer | {"ResponseMetadata": {"HTTPStatusCode": status}})
 
 
-def test_an_empty_queue_has_no_depth(queue: Queue) -> None:
-    """All three counts are told."""
+def test_depth_of_an_empty_queue_is_zero(queue: Queue) -> None:
+    """All three counts."""
     assert queue.backlog.depth() == QueueDepth(0, 0, 0)
 
 
-def test_each_count_is_told_apart(queue: Queue) -> None:
-    """What waits, what is being worked on, and what comes later."""
+def test_depth_distinguishes_its_counts(queue: Queue) -> None:
+    """Visible, in flight and delayed."""
     queue.fill(4, 2, 1)
     assert queue.backlog.depth() == QueueDepth(visible=4, in_flight=2, delayed=1)
 
 
-def test_a_queue_that_is_not_there_is_unreadable_and_not_empty(queue: Queue) -> None:
+def test_missing_queue_is_unreadable(queue: Queue) -> None:
     """Also when it disappears later."""
     queue.fill(1, 0, 0)
     assert queue.backlog.depth().visible == 1
@@ -95,7 +95,7 @@ def test_a_queue_that_is_not_there_is_unreadable_and_not_empty(queue: Queue) -> 
         queue.backlog.depth()
 
 
-def test_a_queue_that_was_never_made_is_found_when_it_is(ministack_clients: Clients) -> None:
+def test_queue_is_found_after_it_was_created(ministack_clients: Clients) -> None:
     """The autoscaler may start before the first provisioning."""
     name = f"test-{uuid.uuid4().hex[:12]}"
     backlog = SqsBacklog(ministack_clients, name)
@@ -107,15 +107,15 @@ def test_a_queue_that_was_never_made_is_found_when_it_is(ministack_clients: Clie
 
 @pytest.mark.parametrize("name", COUNTS)
 @pytest.mark.parametrize("text", [None, "", "many", "-1", "1.5", "²"])
-def test_a_count_that_is_missing_or_none_is_unreadable(name: str, text: str | None) -> None:
-    """It must never pass for 0: the fleet would be sent home."""
+def test_missing_count_is_unreadable(name: str, text: str | None) -> None:
+    """It must never look like 0."""
     counts = {key: value for key, value in COUNTS.items() if key != name}
     with pytest.raises(Transient, match=name):
         parse_depth(counts if text is None else counts | {name: text})
 
 
-def test_the_age_is_that_of_the_latest_datapoint() -> None:
-    """They come in no order; none is no age."""
+def test_age_is_the_latest_datapoint() -> None:
+    """They are not sorted; without one there is no age."""
     at = datetime(2026, 3, 4, tzinfo=UTC)
     points = [{"Timestamp": at + timedelta(minutes=minute), "Maximum": float(minute)} for minute in (1, 3, 2)]
     assert parse_age({"Datapoints": points}) == 3.0
@@ -124,7 +124,7 @@ def test_the_age_is_that_of_the_latest_datapoint() -> None:
 
 
 def test_cloudwatch_is_asked_once_a_minute(own: Clients) -> None:
-    """Its value changes no faster, and each question costs."""
+    """Its value changes no faster, and each request costs."""
     name, clock, asked = f"test-{uuid.uuid4().hex[:12]}", [0.0], []
 
     def age(params: Any, **_: Any) -> Any:
@@ -141,7 +141,7 @@ def test_cloudwatch_is_asked_once_a_minute(own: Clients) -> None:
     assert ages == [10.0, 10.0, 10.0, 20.0, 20.0]
 
 
-def test_a_silent_cloudwatch_leaves_the_depth_readable(own: Clients) -> None:
+def test_cloudwatch_outage_leaves_the_depth_readable(own: Clients) -> None:
     """The age is unknown then, and that is logged once."""
     name, clock = f"test-{uuid.uuid4().hex[:12]}", [0.0]
     refusal = answered({"Error": {"Code": "InternalFailure", "Message": "down"}}, status=500)
@@ -154,8 +154,8 @@ def test_a_silent_cloudwatch_leaves_the_depth_readable(own: Clients) -> None:
     assert [line["event"] for line in logs] == ["message_age_unreachable"]
 
 
-def test_dead_letters_are_counted_where_their_queue_is_known(own: Clients) -> None:
-    """Those that somebody looks at, too; without the queue the backlog is readable all the same."""
+def test_dead_letters_are_counted(own: Clients) -> None:
+    """Received ones, too; without their queue the depth stays readable."""
     name, clock = f"test-{uuid.uuid4().hex[:12]}", [0.0]
     own.sqs.create_queue(QueueName=name)
     backlog = SqsBacklog(own, name, f"{name}-dlq", clock=lambda: clock[0])
@@ -171,8 +171,8 @@ def test_dead_letters_are_counted_where_their_queue_is_known(own: Clients) -> No
     assert backlog.depth().dead_letters == 3
 
 
-def test_a_failing_sqs_is_unreadable(own: Clients) -> None:
-    """Its own failures, and answers without the counts."""
+def test_failing_sqs_is_unreadable(own: Clients) -> None:
+    """Its failures, and answers without the counts."""
     name = f"test-{uuid.uuid4().hex[:12]}"
     own.sqs.create_queue(QueueName=name)
     backlog = SqsBacklog(own, name)

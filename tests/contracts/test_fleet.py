@@ -12,7 +12,7 @@ from facerec.aws.clients import Clients
 from facerec.errors import InsufficientCapacity, LeaseLost
 from tests.fakes.fleet import FakeFleet
 from tests.fakes.worker_reports import InMemoryWorkerReports
-from tests.support.cloud import Time, made, refusal, said
+from tests.support.cloud import Time, made, refusal, report_of
 
 
 @dataclass
@@ -82,13 +82,13 @@ def world(request: pytest.FixtureRequest) -> Iterator[World]:
     cloud.clients.ec2.meta.events.unregister(event, hook)
 
 
-def test_there_is_nobody_at_first(world: World) -> None:
-    """Zero means none."""
+def test_fleet_is_empty_at_first(world: World) -> None:
+    """Zero instances."""
     assert world.fleet.instances() == ()
 
 
-def test_launched_instances_have_the_numbers_asked_for(world: World) -> None:
-    """They are seen at once, sorted by number, with ids of their own."""
+def test_launched_instances_have_their_numbers(world: World) -> None:
+    """They are visible at once, sorted by number, with different ids."""
     before = world.time.now()
     world.fleet.launch([2, 1, 5])
     fleet = world.fleet.instances()
@@ -102,7 +102,7 @@ def test_launched_instances_have_the_numbers_asked_for(world: World) -> None:
         assert (one.spot, one.outdated, one.impaired) == (False, False, False)
 
 
-def test_a_taken_number_is_left_out(world: World) -> None:
+def test_launch_leaves_taken_numbers_out(world: World) -> None:
     """The others are launched."""
     world.fleet.launch([1, 2])
     ids = world.ids()
@@ -111,8 +111,8 @@ def test_a_taken_number_is_left_out(world: World) -> None:
     assert world.ids()[:2] == ids
 
 
-def test_a_stopped_instance_keeps_its_number(world: World) -> None:
-    """It stops at once as far as the fleet tells, and starts again as the same."""
+def test_stopped_instance_keeps_its_number(world: World) -> None:
+    """The stop is visible at once; it starts again with the same id."""
     world.fleet.launch([1])
     (name,) = world.ids()
     world.fleet.stop([name])
@@ -127,7 +127,7 @@ def test_a_stopped_instance_keeps_its_number(world: World) -> None:
     assert started.power in {Power.PENDING, Power.RUNNING}
 
 
-def test_since_is_that_of_the_latest_order(world: World) -> None:
+def test_since_is_the_time_of_the_latest_order(world: World) -> None:
     """Emulators keep the launch time of an instance that is started again; the fleet must not."""
     world.fleet.launch([1])
     launched = world.one().since
@@ -142,8 +142,8 @@ def test_since_is_that_of_the_latest_order(world: World) -> None:
     assert started - stopped == pytest.approx(100, abs=10)
 
 
-def test_a_terminated_instance_frees_its_number(world: World) -> None:
-    """Once it has gone, which may take its time."""
+def test_terminated_instance_frees_its_number(world: World) -> None:
+    """After it has gone, which may take a while."""
     world.fleet.launch([1, 2])
     first, second = world.ids()
     world.fleet.terminate([first])
@@ -156,8 +156,8 @@ def test_a_terminated_instance_frees_its_number(world: World) -> None:
     assert second in world.ids()
 
 
-def test_every_order_may_be_given_twice(world: World) -> None:
-    """Also to one that has gone."""
+def test_orders_are_idempotent(world: World) -> None:
+    """Also to an instance that has gone."""
     world.fleet.launch([1, 2])
     first, second = world.ids()
     for order in (world.fleet.stop, world.fleet.start, world.fleet.resume):
@@ -175,10 +175,10 @@ def test_every_order_may_be_given_twice(world: World) -> None:
     assert world.fleet.instances() == ()
 
 
-def test_a_workers_report_is_told_with_its_instance(world: World) -> None:
-    """What it says, and what it was asked."""
+def test_instance_has_its_workers_report(world: World) -> None:
+    """And its order to drain."""
     world.fleet.launch([1])
-    report = said(world.one(), world.time.now())
+    report = report_of(world.one(), world.time.now())
     world.reports.report(report)
     assert world.one().worker == report
     world.fleet.drain(world.ids(), 123.5)
@@ -189,10 +189,10 @@ def test_a_workers_report_is_told_with_its_instance(world: World) -> None:
     assert not world.reports.report(report)
 
 
-def test_what_was_said_in_a_former_life_is_not_told(world: World) -> None:
-    """Neither after a stop, nor when the old report arrives late."""
+def test_report_of_a_former_life_is_ignored(world: World) -> None:
+    """After a stop, and when the old report arrives late."""
     world.fleet.launch([1])
-    report = said(world.one(), world.time.now())
+    report = report_of(world.one(), world.time.now())
     world.reports.report(report)
     world.fleet.drain(world.ids(), world.time.now())
     world.time.ahead += 30
@@ -206,16 +206,16 @@ def test_what_was_said_in_a_former_life_is_not_told(world: World) -> None:
     assert world.one().worker is None
     assert world.one().drain_ordered_at is None
     world.time.ahead += 30
-    fresh = said(world.one(), world.time.now())
+    fresh = report_of(world.one(), world.time.now())
     world.reports.report(fresh)
     assert world.one().worker == fresh
 
 
 @pytest.mark.parametrize("apart", [-90, 90])
-def test_a_worker_is_heard_whose_clock_is_another(world: World, apart: float) -> None:
-    """After a launch, and after a start, whose time is told by other clocks than the worker's."""
+def test_worker_with_a_differing_clock_reports(world: World, apart: float) -> None:
+    """After a launch, and after a start, whose times come from other clocks."""
     world.fleet.launch([1])
-    first = said(world.one(), world.time.now() + apart)
+    first = report_of(world.one(), world.time.now() + apart)
     world.reports.report(first)
     assert world.one().worker == first
     world.fleet.stop(world.ids())
@@ -225,16 +225,16 @@ def test_a_worker_is_heard_whose_clock_is_another(world: World, apart: float) ->
     world.time.ahead += 10
     world.reports.report(first)  # late
     assert world.one().worker is None
-    second = said(world.one(), world.time.now() + apart)
+    second = report_of(world.one(), world.time.now() + apart)
     world.reports.report(second)
     assert world.one().worker == second
 
 
-def test_who_is_to_end_takes_no_more_tasks(world: World) -> None:
-    """Its worker reports until its process is ended: an order to drain stays, and who had none gets one."""
+def test_ending_instance_takes_no_more_tasks(world: World) -> None:
+    """Its worker reports until its process ends: an order to drain stays, or is added."""
     world.fleet.launch([1, 2, 3, 4])
     ids = world.ids()
-    reports = [said(one, world.time.now()) for one in world.fleet.instances()]
+    reports = [report_of(one, world.time.now()) for one in world.fleet.instances()]
     for report in reports[:3]:
         world.reports.report(report)
     world.fleet.drain([ids[0]], 123.5)
@@ -247,18 +247,18 @@ def test_who_is_to_end_takes_no_more_tasks(world: World) -> None:
     assert all(at is not None and before <= at <= world.time.now() for at in orders[1:])
 
 
-def test_who_has_gone_is_forgotten(world: World) -> None:
-    """A fleet that comes and goes leaves nothing behind."""
+def test_reports_of_gone_instances_are_forgotten(world: World) -> None:
+    """A fleet that has gone leaves no reports behind."""
     world.fleet.launch([1])
-    world.reports.report(said(world.one(), world.time.now()))
+    world.reports.report(report_of(world.one(), world.time.now()))
     world.fleet.terminate(world.ids())
     world.time.ahead += LAG_SECONDS + 1
     world.repaired()
     assert world.reports.registrations() == {}
 
 
-def test_who_was_succeeded_changes_nothing(world: World) -> None:
-    """Its orders are refused; what it launched before stays."""
+def test_former_owner_of_the_lease_changes_nothing(world: World) -> None:
+    """Its orders are refused; its former launches stay."""
     world.fleet.launch([1])
     world.succeed()
     with pytest.raises(LeaseLost):
@@ -270,7 +270,7 @@ def test_who_was_succeeded_changes_nothing(world: World) -> None:
     assert world.one().power in {Power.PENDING, Power.RUNNING}
 
 
-def test_exhausted_capacity_says_what_to_do(world: World) -> None:
+def test_exhausted_capacity_names_the_remedy(world: World) -> None:
     """And no number stays taken."""
     world.fleet.launch([1])
     world.exhaust()

@@ -24,7 +24,7 @@ from tests.support.cloud import (
     nothing_shown,
     refusal,
     repaired,
-    said,
+    report_of,
 )
 
 
@@ -33,8 +33,8 @@ def crash_after(**_: Any) -> None:
     raise Transient("the answer got lost")
 
 
-def test_a_missing_name_is_given_by_the_next_controller(cloud: Cloud) -> None:
-    """EC2 may not have known the new instance yet, or the controller died."""
+def test_missing_name_is_given_by_the_next_controller(cloud: Cloud) -> None:
+    """EC2 did not know the new instance yet, or the controller died. A reading gives no name."""
     with cloud.hooked("before-call.ec2.CreateTags", refusal("InvalidInstanceID.NotFound")):
         cloud.active().launch([1, 2])
     cloud.fleet(cloud.lease()).instances()
@@ -43,8 +43,8 @@ def test_a_missing_name_is_given_by_the_next_controller(cloud: Cloud) -> None:
     assert cloud.names() == ["app-tier-instance-1", "app-tier-instance-2"]
 
 
-def test_a_crash_between_claim_and_launch_is_completed(cloud: Cloud) -> None:
-    """The claim counts at once; the next controller launches it with the same token, once."""
+def test_crash_before_the_launch_is_completed(cloud: Cloud) -> None:
+    """The slot counts at once; the next controller launches it with the same token, once."""
     tokens = []
 
     def crash(params: Any, **_: Any) -> None:
@@ -75,7 +75,7 @@ def test_a_crash_between_claim_and_launch_is_completed(cloud: Cloud) -> None:
     assert cloud.names() == ["app-tier-instance-1"]
 
 
-def test_a_crash_after_the_launch_finds_the_instance(cloud: Cloud) -> None:
+def test_crash_after_the_launch_finds_the_instance(cloud: Cloud) -> None:
     """EC2 shows it by the launch's tag: nothing is launched again."""
     fleet = cloud.active()
     with cloud.hooked("after-call.ec2.RunInstances", crash_after), pytest.raises(Transient):
@@ -89,8 +89,8 @@ def test_a_crash_after_the_launch_finds_the_instance(cloud: Cloud) -> None:
     assert cloud.names() == ["app-tier-instance-1"]
 
 
-def test_a_repeated_launch_is_answered_with_what_it_launched(cloud: Cloud, other: Clients) -> None:
-    """EC2 repeats the first answer to a token: those it launched are taken once, and what it did not launch is free."""
+def test_repeated_launch_takes_the_instances_of_the_first_one(cloud: Cloud, other: Clients) -> None:
+    """EC2 repeats the first answer to a token; numbers without an instance are free."""
     fleet, ec2 = cloud.active(), DocumentedLaunches(other.ec2, most=2)
 
     def lost(**call: Any) -> None:
@@ -111,8 +111,8 @@ def test_a_repeated_launch_is_answered_with_what_it_launched(cloud: Cloud, other
     assert cloud.names() == ["app-tier-instance-1", "app-tier-instance-2"]
 
 
-def test_a_claim_that_stays_unseen_is_dropped(cloud: Cloud) -> None:
-    """After five minutes, with or without an id; until then it counts."""
+def test_slot_without_an_instance_is_dropped_after_five_minutes(cloud: Cloud) -> None:
+    """With or without an id; until then it counts."""
     fleet = cloud.active()
     with cloud.hooked("before-call.ec2.DescribeInstances", nothing_shown):
         fleet.launch([1])
@@ -132,8 +132,8 @@ def test_a_claim_that_stays_unseen_is_dropped(cloud: Cloud) -> None:
             assert cloud.slots() == []
 
 
-def test_what_ec2_has_forgotten_does_not_fill_the_cap(cloud: Cloud, other: Clients) -> None:
-    """After a long absence of every controller: what it never shows to the new one does not count for minutes."""
+def test_slot_of_a_forgotten_instance_is_dropped_in_seconds(cloud: Cloud, other: Clients) -> None:
+    """After a long absence of all controllers it would fill the cap for minutes."""
     fleet = cloud.active()
     fleet.launch([1, 2])
     kept = str(fleet.instances()[0].instance_id)
@@ -150,7 +150,7 @@ def test_what_ec2_has_forgotten_does_not_fill_the_cap(cloud: Cloud, other: Clien
 
 
 def test_late_answers_never_make_the_fleet_smaller(cloud: Cloud) -> None:
-    """What EC2 does not show (yet, or for a moment) is still told, so that it is not launched again."""
+    """An instance that EC2 does not show is still listed, so that it is not launched again."""
     fleet = cloud.active()
     with cloud.hooked("before-call.ec2.DescribeInstances", nothing_shown):
         fleet.launch([1, 2])
@@ -159,7 +159,7 @@ def test_late_answers_never_make_the_fleet_smaller(cloud: Cloud) -> None:
         assert {one.instance_id for one in first} == {item["instance_id"]["S"] for item in cloud.slots()}
         assert {one.power for one in first} == {Power.PENDING}
         for one in first:
-            cloud.reports.report(said(one, cloud.time.now()))
+            cloud.reports.report(report_of(one, cloud.time.now()))
         assert all(one.worker is not None for one in fleet.instances())
     shown = fleet.instances()
     assert {one.power for one in shown} == {Power.RUNNING}
@@ -175,7 +175,7 @@ def test_late_answers_never_make_the_fleet_smaller(cloud: Cloud) -> None:
         ("start", "stopped", Power.PENDING),
     ],
 )
-def test_an_order_is_seen_before_ec2_shows_it(cloud: Cloud, order: str, lagging: str, told: Power) -> None:
+def test_order_is_visible_before_ec2_shows_it(cloud: Cloud, order: str, lagging: str, told: Power) -> None:
     """For a minute the order is believed; then EC2 is, so that the order is given again."""
     fleet = cloud.active()
     fleet.launch([1])
@@ -193,8 +193,8 @@ def test_an_order_is_seen_before_ec2_shows_it(cloud: Cloud, order: str, lagging:
 
 
 @pytest.mark.parametrize("order", ["stop", "terminate"])
-def test_an_order_that_did_not_reach_ec2_changes_nothing(cloud: Cloud, order: str) -> None:
-    """What may still run must count, or another would be launched beside it."""
+def test_failed_order_changes_nothing(cloud: Cloud, order: str) -> None:
+    """An instance that may still run must count, or another would be launched beside it."""
     fleet = cloud.active()
     fleet.launch([1])
     (running,) = fleet.instances()
@@ -206,8 +206,8 @@ def test_an_order_that_did_not_reach_ec2_changes_nothing(cloud: Cloud, order: st
         assert replace(still, drain_ordered_at=None) == running
 
 
-def test_a_start_whose_answer_is_lost_counts(cloud: Cloud) -> None:
-    """For a minute, as EC2 may have served it; then EC2 is believed."""
+def test_start_with_a_lost_answer_counts(cloud: Cloud) -> None:
+    """For a minute; then EC2 is believed."""
     fleet = cloud.active()
     fleet.launch([1])
     ids = [str(one.instance_id) for one in fleet.instances()]
@@ -219,8 +219,8 @@ def test_a_start_whose_answer_is_lost_counts(cloud: Cloud) -> None:
     assert [one.power for one in fleet.instances()] == [Power.STOPPED]
 
 
-def test_who_falls_back_to_stopped_is_not_started_again(cloud: Cloud) -> None:
-    """EC2 accepts a start and stops the instance without a word, each time anew; who has worked since is kept."""
+def test_instance_that_failed_to_start_is_not_started_again(cloud: Cloud) -> None:
+    """EC2 accepts the start and stops the instance again; an instance that reported since is kept."""
     fleet = cloud.active()
     fleet.launch([1, 2])
     ids = [str(one.instance_id) for one in fleet.instances()]
@@ -228,7 +228,7 @@ def test_who_falls_back_to_stopped_is_not_started_again(cloud: Cloud) -> None:
     cloud.time.ahead += 30
     fleet.start(ids)
     cloud.time.ahead += 30
-    cloud.reports.report(said(fleet.instances()[1], cloud.time.now()))
+    cloud.reports.report(report_of(fleet.instances()[1], cloud.time.now()))
     cloud.clients.ec2.stop_instances(InstanceIds=ids)
     assert [(one.power, one.outdated) for one in fleet.instances()] == [(Power.PENDING, False)] * 2
     cloud.time.ahead += LAG_SECONDS + 1
@@ -253,8 +253,10 @@ def test_who_falls_back_to_stopped_is_not_started_again(cloud: Cloud) -> None:
         ("UnauthorizedOperation", 403, ConfigurationError),
     ],
 )
-def test_a_refused_start_leaves_them_stopped(cloud: Cloud, code: str, status: int, error: type[FacerecError]) -> None:
-    """What EC2 will not start must not count as booting, or nothing is launched in its place."""
+def test_refused_start_leaves_instances_stopped(
+    cloud: Cloud, code: str, status: int, error: type[FacerecError]
+) -> None:
+    """They must not count as booting, or nothing is launched in their place."""
     fleet = cloud.active()
     fleet.launch([1, 2])
     ids = [str(one.instance_id) for one in fleet.instances()]
@@ -265,8 +267,8 @@ def test_a_refused_start_leaves_them_stopped(cloud: Cloud, code: str, status: in
     assert [(one.power, one.since) for one in fleet.instances()] == [(Power.STOPPED, one.since) for one in stopped]
 
 
-def test_a_start_that_is_refused_to_some_counts_the_others(cloud: Cloud) -> None:
-    """EC2 refuses all because of one: each is started alone, and only who may be starting counts."""
+def test_start_refused_to_one_counts_the_others(cloud: Cloud) -> None:
+    """EC2 refuses all because of one: each is then started alone."""
     fleet = cloud.active()
     fleet.launch([1, 2, 3])
     ids = [str(one.instance_id) for one in fleet.instances()]
@@ -284,7 +286,7 @@ def test_a_start_that_is_refused_to_some_counts_the_others(cloud: Cloud) -> None
 
 
 def test_two_controllers_never_launch_one_number_twice(cloud: Cloud) -> None:
-    """The second takes over while the first is between its decision and its launch."""
+    """The second takes over between the decision and the launch of the first."""
     first, second = cloud.lease(), cloud.lease()
     assert first.hold()
     late, early = cloud.fleet(first), cloud.fleet(second)
@@ -303,8 +305,8 @@ def test_two_controllers_never_launch_one_number_twice(cloud: Cloud) -> None:
     assert [one.number for one in early.instances()] == [1, 2, 3]
 
 
-def test_a_controller_that_is_succeeded_after_its_claim_launches_nothing(cloud: Cloud) -> None:
-    """Who has the lease completes the claim instead."""
+def test_lease_lost_after_the_slot_was_taken_launches_nothing(cloud: Cloud) -> None:
+    """The new owner of the lease completes the launch."""
     lease = cloud.lease()
     assert lease.hold()
     fleet = cloud.fleet(lease)
@@ -320,8 +322,8 @@ def test_a_controller_that_is_succeeded_after_its_claim_launches_nothing(cloud: 
 
 
 @pytest.mark.parametrize("order", ["stop", "terminate"])
-def test_a_controller_whose_lease_runs_out_ends_nobody(cloud: Cloud, order: str) -> None:
-    """The orders to drain before it may take long; whoever has the lease by then may have called them back."""
+def test_expired_lease_ends_no_instance(cloud: Cloud, order: str) -> None:
+    """The orders to drain may take long; the new owner may have taken them back."""
     lease = cloud.lease()
     assert lease.hold()
     fleet = cloud.fleet(lease)
@@ -358,8 +360,8 @@ def test_a_controller_whose_lease_runs_out_ends_nobody(cloud: Cloud, order: str)
         getattr(fleet, order)(ids)
 
 
-def test_a_lease_that_another_had_meanwhile_is_not_renewed(cloud: Cloud) -> None:
-    """Not even when it is free again: in the middle of an order nobody may go on from what was read before."""
+def test_lease_that_another_had_is_not_renewed(cloud: Cloud) -> None:
+    """Also when it is free again: the readings before are too old."""
     lease = cloud.lease()
     with pytest.raises(LeaseLost):
         lease.renew()
@@ -375,8 +377,8 @@ def test_a_lease_that_another_had_meanwhile_is_not_renewed(cloud: Cloud) -> None
     assert lease.hold()
 
 
-def test_throttling_keeps_the_claim_and_its_token(cloud: Cloud) -> None:
-    """An earlier try of the call may have been served, so the numbers stay taken, and the launch is repeated."""
+def test_throttling_keeps_the_slot_and_its_token(cloud: Cloud) -> None:
+    """The call may have been served, so that the numbers stay taken, and the launch is repeated."""
     fleet, throttled = cloud.active(), refusal("RequestLimitExceeded", 503)
     with cloud.hooked("before-call.ec2.RunInstances", throttled), pytest.raises(Throttled):
         fleet.launch([1])
@@ -386,8 +388,8 @@ def test_throttling_keeps_the_claim_and_its_token(cloud: Cloud) -> None:
     assert {item["token"]["S"] for item in cloud.slots()} == {token}
 
 
-def test_instances_without_a_claim_are_taken_in(cloud: Cloud) -> None:
-    """A lost table, or a launch that came through after its claim was dropped: they count, by their names."""
+def test_instances_without_a_slot_are_taken_in(cloud: Cloud) -> None:
+    """After a lost table or a late launch they count, with the numbers of their names."""
     fleet = cloud.active()
     fleet.launch([1, 2, 3])
     ids = [one.instance_id for one in fleet.instances()]
@@ -401,20 +403,20 @@ def test_instances_without_a_claim_are_taken_in(cloud: Cloud) -> None:
     assert fleet.instances()[0].power is Power.STOPPED
 
 
-def test_an_instance_that_ended_itself_is_cleaned_up(cloud: Cloud) -> None:
-    """EC2 took it back, or a person did: number and worker are forgotten."""
+def test_instance_terminated_from_outside_is_cleaned_up(cloud: Cloud) -> None:
+    """Its number is free, and its worker's report is forgotten."""
     fleet = cloud.active()
     fleet.launch([1])
     (instance,) = fleet.instances()
-    cloud.reports.report(said(instance, cloud.time.now()))
+    cloud.reports.report(report_of(instance, cloud.time.now()))
     cloud.clients.ec2.terminate_instances(InstanceIds=[str(instance.instance_id)])
     assert repaired(fleet) == ()
     assert cloud.slots() == []
     assert cloud.reports.registrations() == {}
 
 
-def test_registrations_of_nobody_are_forgotten_in_the_end(cloud: Cloud) -> None:
-    """A last report that came after the end; a fresh one may be of an instance that is not known yet."""
+def test_old_reports_of_unknown_instances_are_forgotten(cloud: Cloud) -> None:
+    """A fresh one may be of an instance that is not known yet."""
     report = replace(READY, instance_id="i-gone", ready_at=cloud.time.now(), reported_at=cloud.time.now())
     cloud.reports.report(report)
     fleet = cloud.active()
@@ -425,8 +427,8 @@ def test_registrations_of_nobody_are_forgotten_in_the_end(cloud: Cloud) -> None:
     assert cloud.reports.registrations() == {}
 
 
-def test_an_unreadable_ec2_is_no_empty_fleet(cloud: Cloud) -> None:
-    """Nor is a table that cannot be read."""
+def test_unreadable_ec2_is_no_empty_fleet(cloud: Cloud) -> None:
+    """Nor is an unreadable table."""
     fleet = cloud.active()
     fleet.launch([1])
     for event in ("before-call.ec2.DescribeInstances", "before-call.dynamodb.Query"):
@@ -434,8 +436,8 @@ def test_an_unreadable_ec2_is_no_empty_fleet(cloud: Cloud) -> None:
             fleet.instances()
 
 
-def test_controllers_that_fight_never_exceed_the_cap(cloud: Cloud, other: Clients) -> None:
-    """Leases are lost at any moment, answers get lost or lag behind, instances end: never more than four at once."""
+def test_competing_controllers_never_exceed_the_cap(cloud: Cloud, other: Clients) -> None:
+    """Leases and answers get lost, answers lag, instances end: never more than four run at once."""
     cap, ec2, truth = 4, DocumentedLaunches(other.ec2, most=2), replace(cloud, clients=other)
     most, monitor = [0], threading.Lock()
     chance = random.Random(5)  # noqa: S311 - no secret

@@ -1,4 +1,4 @@
-"""What only EC2 has: offers and shortages, tags and templates, strangers, status checks."""
+"""What only EC2 has: capacity pools and shortages, tags and templates, instances of others, status checks."""
 
 import time
 from collections import Counter
@@ -21,8 +21,8 @@ from tests.support.cloud import Cloud, answer, described, held_again, made, noth
 from tests.support.emulated import EmulatedAws
 
 
-def test_strangers_are_never_touched(cloud: Cloud) -> None:
-    """Neither told, nor stopped, nor ended: instances without our tag, or with another fleet's."""
+def test_instances_of_others_are_never_touched(cloud: Cloud) -> None:
+    """Instances without our tag, or with another fleet's, are neither listed nor ended."""
     ec2 = cloud.clients.ec2
     another = [{"Key": "facerec:fleet", "Value": "another"}, {"Key": "Name", "Value": "app-tier-instance-1"}]
     tagged: Any = [{"ResourceType": "instance", "Tags": another}]
@@ -46,23 +46,23 @@ def test_strangers_are_never_touched(cloud: Cloud) -> None:
     assert set(cloud.reports.registrations()) <= {ours.instance_id}
 
 
-def test_instances_are_named_and_tagged(cloud: Cloud) -> None:
-    """By their numbers, at the launch."""
+def test_launched_instances_are_named_and_tagged(cloud: Cloud) -> None:
+    """By their numbers."""
     cloud.active().launch([1, 2, 3])
     assert cloud.names() == [f"app-tier-instance-{number}" for number in (1, 2, 3)]
     assert {one["InstanceType"] for one in cloud.shown()} == {"c7i.large"}
     assert {one["SubnetId"] for one in cloud.shown()} == {"subnet-a"}
 
 
-def test_a_shortage_walks_the_offers(cloud: Cloud) -> None:
-    """The next subnet, then the next type; what had none rests, longer each time."""
+def test_shortage_tries_the_next_capacity_pool(cloud: Cloud) -> None:
+    """The next subnet, then the next type; a pool without capacity rests, longer each time."""
     asked: list[tuple[str, str]] = []
 
     def short(params: Any, **_: Any) -> Any:
-        offer = (params["body"]["InstanceType"], params["body"]["SubnetId"])
-        asked.append(offer)
+        pool = (params["body"]["InstanceType"], params["body"]["SubnetId"])
+        asked.append(pool)
         codes = {("c7i.large", "subnet-a"): "InsufficientInstanceCapacity", ("c7i.large", "subnet-b"): "Unsupported"}
-        return refusal(codes[offer])() if offer in codes else None
+        return refusal(codes[pool])() if pool in codes else None
 
     fleet = cloud.active()
     with cloud.hooked("before-call.ec2.RunInstances", short):
@@ -89,8 +89,8 @@ def test_a_shortage_walks_the_offers(cloud: Cloud) -> None:
         "InsufficientFreeAddressesInSubnet",
     ],
 )
-def test_no_offer_left_names_what_was_tried(cloud: Cloud, code: str) -> None:
-    """With EC2's reasons and the settings to change; while all rest EC2 is not asked."""
+def test_exhausted_capacity_pools_are_named(cloud: Cloud, code: str) -> None:
+    """With EC2's reasons and the settings to change; while all pools rest, EC2 is not asked."""
     fleet = cloud.active()
     with cloud.hooked("before-call.ec2.RunInstances", refusal(code)), pytest.raises(InsufficientCapacity) as found:
         fleet.launch([1])
@@ -101,8 +101,8 @@ def test_no_offer_left_names_what_was_tried(cloud: Cloud, code: str) -> None:
     assert cloud.slots() == []
 
 
-def test_what_an_offer_does_not_give_is_asked_of_the_next(cloud: Cloud) -> None:
-    """Some are launched, the others elsewhere."""
+def test_partial_launch_continues_in_the_next_pool(cloud: Cloud) -> None:
+    """Some are launched here, the others there."""
     left = Counter({"c7i.large": 2})
 
     def few(params: Any, **_: Any) -> Any:
@@ -120,7 +120,7 @@ def test_what_an_offer_does_not_give_is_asked_of_the_next(cloud: Cloud) -> None:
     assert [one.number for one in fleet.instances()] == [1, 2, 3, 4, 5]
 
 
-def test_a_wrong_setting_is_told_and_claims_nothing(cloud: Cloud) -> None:
+def test_wrong_setting_is_raised_and_takes_no_slot(cloud: Cloud) -> None:
     """The operator must change something: no retry helps."""
     fleet = cloud.active()
     wrong = refusal("InvalidParameterValue")
@@ -129,14 +129,14 @@ def test_a_wrong_setting_is_told_and_claims_nothing(cloud: Cloud) -> None:
     assert cloud.slots() == []
 
 
-def test_a_missing_launch_template_names_the_remedy(cloud: Cloud) -> None:
-    """It leaves the fleet readable."""
+def test_missing_launch_template_names_the_remedy(cloud: Cloud) -> None:
+    """The fleet stays readable."""
     names = NameSettings(launch_template="nowhere", fleet_table=cloud.settings.fleet_table)
     fleet = replace(cloud, settings=Settings(prefix=cloud.settings.prefix, names=names)).active()
     assert fleet.instances() == ()
     with pytest.raises(ConfigurationError, match="FACEREC_INSTANCES__IMAGE_ID and run `facerec provision`"):
         fleet.launch([1])
-    unknown = refusal("InvalidLaunchTemplateName.NotFoundException")  # AWS says it so
+    unknown = refusal("InvalidLaunchTemplateName.NotFoundException")  # AWS's own code
     with (
         cloud.hooked("before-call.ec2.DescribeLaunchTemplates", unknown),
         pytest.raises(ConfigurationError, match="FACEREC_INSTANCES__IMAGE_ID and run `facerec provision`"),
@@ -144,8 +144,8 @@ def test_a_missing_launch_template_names_the_remedy(cloud: Cloud) -> None:
         fleet.launch([1])
 
 
-def test_a_start_without_capacity_leaves_them_stopped(cloud: Cloud) -> None:
-    """Those for which there is capacity are started."""
+def test_start_without_capacity_leaves_instances_stopped(cloud: Cloud) -> None:
+    """Those with capacity are started."""
     fleet = cloud.active()
     fleet.launch([1, 2])
     ids = [str(one.instance_id) for one in fleet.instances()]
@@ -159,8 +159,8 @@ def test_a_start_without_capacity_leaves_them_stopped(cloud: Cloud) -> None:
     assert [one.power for one in fleet.instances()] == [Power.STOPPED, Power.RUNNING]
 
 
-def test_an_instance_of_an_older_template_is_outdated(cloud: Cloud) -> None:
-    """Once another version is made the default, which is looked up now and then."""
+def test_instance_of_an_older_template_is_outdated(cloud: Cloud) -> None:
+    """The default version is read now and then."""
     fleet, ec2, name = cloud.active(), cloud.clients.ec2, cloud.settings.launch_template
     fleet.launch([1])
     assert [one.outdated for one in fleet.instances()] == [False]
@@ -172,8 +172,8 @@ def test_an_instance_of_an_older_template_is_outdated(cloud: Cloud) -> None:
     assert [one.outdated for one in fleet.instances()] == [True, False]
 
 
-def test_failing_status_checks_are_told(cloud: Cloud) -> None:
-    """And where they cannot be read nobody counts as impaired."""
+def test_failing_status_check_makes_an_instance_impaired(cloud: Cloud) -> None:
+    """If the checks cannot be read, no instance is impaired."""
     fleet = cloud.active()
     fleet.launch([1, 2])
     sick = str(fleet.instances()[1].instance_id)
@@ -190,8 +190,8 @@ def test_failing_status_checks_are_told(cloud: Cloud) -> None:
         assert [one.impaired for one in fleet.instances()] == [False, False]
 
 
-def test_who_has_recovered_is_not_ended_for_an_old_check(cloud: Cloud) -> None:
-    """The checks are read now and then; of who fails them they are read again before each decision."""
+def test_status_checks_of_an_impaired_instance_are_read_each_time(cloud: Cloud) -> None:
+    """The others are read now and then."""
     fleet = cloud.active()
     fleet.launch([1])
     failing = {
@@ -221,8 +221,8 @@ def test_who_has_recovered_is_not_ended_for_an_old_check(cloud: Cloud) -> None:
     assert len(asked) == 2  # one reading, of two checks
 
 
-def test_spot_is_asked_for_and_told(cloud: Cloud) -> None:
-    """As the settings want it."""
+def test_spot_instances_are_launched_and_shown(cloud: Cloud) -> None:
+    """If the settings want them."""
     bodies: list[Any] = []
     fleet = cloud.active(spot=True)
     with (
@@ -234,8 +234,8 @@ def test_spot_is_asked_for_and_told(cloud: Cloud) -> None:
     assert bodies[0]["InstanceMarketOptions.MarketType"] == "spot"
 
 
-def test_a_launch_larger_than_a_transaction_is_split(ministack_clients: Clients) -> None:
-    """DynamoDB takes a hundred items at once, EC2 any number."""
+def test_large_launch_is_split(ministack_clients: Clients) -> None:
+    """A DynamoDB transaction takes a hundred items, EC2 any number."""
     cloud, next_id = made(ministack_clients), iter(range(1000))
 
     def generous(params: Any, **_: Any) -> Any:
@@ -251,8 +251,8 @@ def test_a_launch_larger_than_a_transaction_is_split(ministack_clients: Clients)
     assert len({one.instance_id for one in fleet.instances()}) == 200
 
 
-def test_names_are_given_by_and_by(ministack_clients: Clients) -> None:
-    """Each is a request: a large launch waits for twenty of them, and each later reading for twenty more."""
+def test_names_are_given_twenty_at_a_time(ministack_clients: Clients) -> None:
+    """Each is a request: the launch gives twenty, and each repair twenty more."""
     cloud = made(ministack_clients)
     named: list[Any] = []
     instances = [described(number) for number in range(90)]
@@ -277,8 +277,8 @@ def test_names_are_given_by_and_by(ministack_clients: Clients) -> None:
     assert {body["Tag.1.Value"] for body in named} == {f"app-tier-instance-{number}" for number in range(1, 91)}
 
 
-def test_the_lease_is_renewed_within_a_large_launch(ministack_clients: Clients) -> None:
-    """So that it does not run out between two batches; who lost it meanwhile stops."""
+def test_large_launch_renews_the_lease(ministack_clients: Clients) -> None:
+    """A lost lease ends the launch."""
     cloud, next_id = made(ministack_clients), iter(range(1000))
     lease = cloud.lease()
     assert lease.hold()
@@ -300,8 +300,8 @@ def test_the_lease_is_renewed_within_a_large_launch(ministack_clients: Clients) 
     assert calls == [90, 90, 90]
 
 
-def test_a_lost_table_is_written_anew_for_any_number_of_instances(cloud: Cloud) -> None:
-    """More than one transaction takes; without their names they get the lowest numbers."""
+def test_lost_table_is_restored_for_any_number_of_instances(cloud: Cloud) -> None:
+    """More than one transaction takes; instances without a name get the lowest numbers."""
     reservation = {"Instances": [described(number) for number in range(120)]}
     with (
         cloud.hooked("before-call.ec2.DescribeInstances", lambda **_: answer({"Reservations": [reservation]})),
@@ -311,7 +311,7 @@ def test_a_lost_table_is_written_anew_for_any_number_of_instances(cloud: Cloud) 
     assert len(cloud.slots()) == 120
 
 
-def test_the_settings_wire_the_ports(emulator: EmulatedAws) -> None:
+def test_settings_make_every_port(emulator: EmulatedAws) -> None:
     """Each adapter finds what provisioning has made."""
     settings = emulator.settings
     lease = process.make_lease(settings)

@@ -78,8 +78,8 @@ def table(ministack_clients: Clients) -> str:
     return provisioning._table(ministack_clients, "FLEET_TABLE", name, ("kind", "item")).name
 
 
-def test_one_holds_and_others_wait(contest: Contest) -> None:
-    """For as long as it renews, and however often they ask."""
+def test_lease_has_one_owner(contest: Contest) -> None:
+    """As long as it renews."""
     first, second = contest.join(), contest.join()
     for _ in range(10):
         assert first.hold()
@@ -89,7 +89,7 @@ def test_one_holds_and_others_wait(contest: Contest) -> None:
         contest.pass_time(SECONDS / 2)
 
 
-def test_a_silent_owner_is_succeeded(contest: Contest) -> None:
+def test_lease_of_a_silent_owner_is_taken_over(contest: Contest) -> None:
     """After the lease's length, not before; the former owner then waits."""
     first, second = contest.join(), contest.join()
     assert first.hold()
@@ -103,8 +103,8 @@ def test_a_silent_owner_is_succeeded(contest: Contest) -> None:
     assert not first.held
 
 
-def test_the_owner_doubts_before_another_takes_over(contest: Contest) -> None:
-    """At no moment do two believe that they hold it."""
+def test_lease_expires_for_its_owner_first(contest: Contest) -> None:
+    """At no moment do two controllers believe that they hold it."""
     first, second = contest.join(), contest.join()
     assert first.hold()
     assert not second.hold()
@@ -115,8 +115,8 @@ def test_the_owner_doubts_before_another_takes_over(contest: Contest) -> None:
     assert second.held
 
 
-def test_an_owner_that_was_away_goes_on_if_nobody_took_over(contest: Contest) -> None:
-    """It doubts meanwhile."""
+def test_expired_lease_is_renewed_if_it_is_still_ours(contest: Contest) -> None:
+    """Meanwhile it does not count as held."""
     only = contest.join()
     assert only.hold()
     contest.pass_time(10 * SECONDS)
@@ -125,8 +125,8 @@ def test_an_owner_that_was_away_goes_on_if_nobody_took_over(contest: Contest) ->
     assert only.held
 
 
-def test_a_released_lease_is_free_at_once(contest: Contest) -> None:
-    """And who released it must wait like any other."""
+def test_released_lease_is_free_at_once(contest: Contest) -> None:
+    """Its former owner waits like any other."""
     first, second = contest.join(), contest.join()
     assert first.hold()
     assert not second.hold()
@@ -136,8 +136,8 @@ def test_a_released_lease_is_free_at_once(contest: Contest) -> None:
     assert not first.hold()
 
 
-def test_releasing_what_one_does_not_hold_changes_nothing(contest: Contest) -> None:
-    """Neither before it was held, nor after it was lost."""
+def test_release_without_the_lease_changes_nothing(contest: Contest) -> None:
+    """Before it was held, and after it was lost."""
     first, second = contest.join(), contest.join()
     second.release()
     assert first.hold()
@@ -150,23 +150,23 @@ def test_releasing_what_one_does_not_hold_changes_nothing(contest: Contest) -> N
     assert not first.hold()
 
 
-def test_a_renewal_whose_answer_is_lost_still_counts_for_those_who_wait(
+def test_renewal_with_a_lost_answer_counts_for_waiters(
     ministack_clients: Clients, emulator: object, table: str
 ) -> None:
-    """The owner's next renewal is another version, so that no waiter takes it for silence."""
+    """The next renewal is another version, so that no waiter sees silence."""
     clock = Clock()
-    deaf = Clients(Settings(aws=AwsSettings(endpoint_url=ministack_clients.dynamodb.meta.endpoint_url)))
-    first = DynamoLease(deaf, table, lease_seconds=SECONDS, clock=clock)
+    losing = Clients(Settings(aws=AwsSettings(endpoint_url=ministack_clients.dynamodb.meta.endpoint_url)))
+    first = DynamoLease(losing, table, lease_seconds=SECONDS, clock=clock)
     second = DynamoLease(ministack_clients, table, lease_seconds=SECONDS, clock=clock)
     assert first.hold()
 
     def lost(**_: object) -> None:
         raise Transient("the answer was lost")
 
-    deaf.dynamodb.meta.events.register_first("after-call.dynamodb.UpdateItem", lost)
+    losing.dynamodb.meta.events.register_first("after-call.dynamodb.UpdateItem", lost)
     with pytest.raises(Transient):
         first.hold()
-    deaf.dynamodb.meta.events.unregister("after-call.dynamodb.UpdateItem", lost)
+    losing.dynamodb.meta.events.unregister("after-call.dynamodb.UpdateItem", lost)
     assert not second.hold()
     clock.seconds += SECONDS - 1
     assert first.hold()
@@ -175,8 +175,8 @@ def test_a_renewal_whose_answer_is_lost_still_counts_for_those_who_wait(
     assert first.held
 
 
-def test_the_fence_is_there_for_the_owner_alone(ministack_clients: Clients, table: str) -> None:
-    """Who does not hold the lease gets none; of a former owner it does not hold."""
+def test_fence_needs_the_lease(ministack_clients: Clients, table: str) -> None:
+    """A former owner's fence fails in DynamoDB."""
     clock = Clock()
     first, second = (DynamoLease(ministack_clients, table, lease_seconds=SECONDS, clock=clock) for _ in range(2))
     with pytest.raises(LeaseLost):
@@ -193,7 +193,7 @@ def test_the_fence_is_there_for_the_owner_alone(ministack_clients: Clients, tabl
         ministack_clients.dynamodb.transact_write_items(TransactItems=[stale])
 
 
-def test_a_missing_table_names_the_remedy(ministack_clients: Clients) -> None:
+def test_missing_table_names_the_remedy(ministack_clients: Clients) -> None:
     """Provisioning makes it."""
     lease = DynamoLease(ministack_clients, "nowhere", lease_seconds=SECONDS)
     with pytest.raises(Exception, match="facerec provision"):

@@ -140,7 +140,7 @@ def test_a_foreign_statement_of_a_bucket_policy_stays(clients: Clients, settings
 
 
 def test_items_of_the_fleets_table_expire(clients: Clients, settings: Settings) -> None:
-    """By the attribute that the chronicle writes; templates never do."""
+    """By the attribute that the history writes; templates never do."""
     read = clients.dynamodb.describe_time_to_live
     found = read(TableName=settings.fleet_table)["TimeToLiveDescription"]
     assert (found["TimeToLiveStatus"], found["AttributeName"]) == ("ENABLED", "expires_at")

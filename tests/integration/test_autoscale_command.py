@@ -75,7 +75,7 @@ def submit(clients: Clients, settings: Settings) -> None:
 
 
 def described(clients: Clients, settings: Settings) -> list[Any]:
-    """The fleet's instances that are not terminated, as EC2 tells them."""
+    """The fleet's instances that are not terminated, as EC2 describes them."""
     answer = clients.ec2.describe_instances(Filters=[{"Name": "tag:facerec:fleet", "Values": [settings.prefix]}])
     found = [one for reservation in answer["Reservations"] for one in reservation["Instances"]]
     return [one for one in found if one["State"]["Name"] in {"pending", "running", "stopping", "stopped"}]
@@ -86,10 +86,10 @@ def names(instance: Any) -> str:
     return str(next(tag["Value"] for tag in instance["Tags"] if tag["Key"] == "Name"))
 
 
-def test_a_task_in_the_queue_launches_from_zero(
+def test_task_in_the_queue_launches_an_instance(
     environ: dict[str, str], fresh: Settings, clients: Clients, tmp_path: Path
 ) -> None:
-    """It is told by log, metrics, status, history and plot, and the instance outlives the autoscaler."""
+    """Log, metrics, status, history and plot show it, and the instance outlives the autoscaler."""
     with Autoscaler(environ) as command:
         address = command.await_line("metrics_served")["address"]
         command.await_line("reconciled", lambda line: line["needed"] == 0)
@@ -126,7 +126,7 @@ def test_a_task_in_the_queue_launches_from_zero(
     assert plot.read_bytes().startswith(b"\x89PNG")
 
 
-def test_one_decides_and_another_takes_over(environ: dict[str, str], fresh: Settings, clients: Clients) -> None:
+def test_second_autoscaler_takes_over(environ: dict[str, str], fresh: Settings, clients: Clients) -> None:
     """At once when the first one leaves, after the lease when it was killed; nothing is launched twice."""
     submit(clients, fresh)
     with Autoscaler(environ) as first:
@@ -148,7 +148,7 @@ def test_one_decides_and_another_takes_over(environ: dict[str, str], fresh: Sett
 
 
 def test_dry_run_changes_nothing(environ: dict[str, str], fresh: Settings, clients: Clients) -> None:
-    """`--dry-run` prints what would be done, beside an active autoscaler too; `--once` without it does it."""
+    """`--dry-run` decides and prints, also beside an active autoscaler; `--once` without it acts."""
     submit(clients, fresh)
     printed = run("autoscale", "--once", "--dry-run", environ=environ)
     assert printed.returncode == 0, printed.stderr
@@ -185,8 +185,8 @@ def failure(environ: dict[str, str], *arguments: str) -> str:
     return line
 
 
-def test_what_is_missing_is_named_at_the_start(environ: dict[str, str], fresh: Settings, clients: Clients) -> None:
-    """Template, table and queue, each with the command that makes them."""
+def test_start_names_missing_resources(environ: dict[str, str], fresh: Settings, clients: Clients) -> None:
+    """Template, table and queue, each with the command that makes it."""
     clients.ec2.delete_launch_template(LaunchTemplateName=fresh.launch_template)
     assert failure(environ).startswith("autoscale: there is no launch template")
     assert "facerec provision" in failure(environ)
@@ -198,8 +198,8 @@ def test_what_is_missing_is_named_at_the_start(environ: dict[str, str], fresh: S
     assert failure(missing) == "autoscale: there is no queue 'nowhere'; create it with `facerec provision`"
 
 
-def test_a_taken_port_is_named(environ: dict[str, str]) -> None:
-    """So is the setting to change."""
+def test_taken_port_is_named(environ: dict[str, str]) -> None:
+    """With the setting to change."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         line = failure(environ | {"FACEREC_AUTOSCALE__METRICS_PORT": str(port)})

@@ -78,7 +78,7 @@ class Cloud:
         return self.fleet(lease, **options)
 
     def shown(self) -> list[Any]:
-        """What EC2 itself says of the instances that are not terminated."""
+        """EC2's own descriptions of the instances that are not terminated."""
         answer = self.clients.ec2.describe_instances(
             Filters=[{"Name": "tag:facerec:fleet", "Values": [self.settings.prefix]}]
         )
@@ -136,8 +136,8 @@ def nothing_shown(**_: Any) -> tuple[Any, Any]:
     return answer({"Reservations": []})
 
 
-def said(instance: Instance, at: float) -> Any:
-    """What the instance's worker says at that moment, having got ready then."""
+def report_of(instance: Instance, at: float) -> Any:
+    """A report of the instance's worker, ready at that moment."""
     return replace(READY, instance_id=str(instance.instance_id), ready_at=at, reported_at=at)
 
 
@@ -149,7 +149,7 @@ def repaired(fleet: Ec2Fleet) -> tuple[Instance, ...]:
 
 
 def held_again(cloud: Cloud) -> DynamoLease:
-    """A lease held by a new controller, whoever had it."""
+    """A lease held by a new controller, whichever one had it."""
     cloud.clients.dynamodb.delete_item(TableName=cloud.settings.fleet_table, Key=LEASE_KEY)
     lease = cloud.lease()
     assert lease.hold()

@@ -1,4 +1,4 @@
-"""Queue, fleet, lease and chronicle in memory around a reconciler, on a clock that the test moves."""
+"""Queue, fleet, lease and history in memory around a reconciler, on a clock that the test moves."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -22,7 +22,7 @@ PRIORS = Priors(boot_seconds=10, start_seconds=5, service_seconds=1)
 
 
 class World:
-    """Queue, fleet, lease and chronicle in memory, on a clock that the test moves.
+    """Queue, fleet, lease and history in memory, on a clock that the test moves.
 
     An instance's worker reports every second from `boot_seconds` after its launch on; it works off nothing by itself.
     `failing` maps a port's method to what it raises; `orders` is what was asked of the fleet, by numbers.
@@ -71,7 +71,7 @@ class World:
                 self.report(one, held)
 
     def report(self, one: Instance, held: int = 0) -> None:
-        """The worker says what it does."""
+        """Let the worker report."""
         assert one.instance_id is not None
         before = one.worker or replace(READY, instance_id=one.instance_id, ready_at=self.now, idle_since=self.now)
         drained = WorkerState.DRAINING if held else WorkerState.DRAINED
@@ -82,7 +82,7 @@ class World:
 
 
 class Watched:
-    """A port whose calls the world sees first."""
+    """A port whose calls the world sees before it gets them."""
 
     def __init__(self, world: World, port: Any) -> None:
         self._world = world
@@ -101,7 +101,7 @@ class Watched:
 
 
 def started(
-    world: World, policy: Policy = POLICY, watch: Callable[[ReconcileResult], None] = lambda _: None
+    world: World, watch: Callable[[ReconcileResult], None] = lambda _: None, *, dry_run: bool = False
 ) -> Reconciler:
     """Another controller on the same world."""
     return Reconciler(
@@ -109,7 +109,8 @@ def started(
         fleet=Watched(world, world.fleet),
         lease=Watched(world, FakeLease(world.lease, lease_seconds=LEASE_SECONDS, clock=lambda: world.now)),
         history=Watched(world, world.history),
-        controller=Controller(policy, PRIORS),
+        controller=Controller(POLICY, PRIORS),
+        dry_run=dry_run,
         watch=watch,
         clock=lambda: world.now,
         jitter=lambda: 0.0,

@@ -33,8 +33,8 @@ def booted(boots: Boots, number: int, seconds: float) -> None:
         boots.observe([serving(number, seconds)])
 
 
-def test_boots_are_the_median_of_what_was_seen_each_counted_once() -> None:
-    """One slow boot does not move it, and a worker that came back later is no boot."""
+def test_boot_time_is_the_median_of_the_boots_seen() -> None:
+    """One slow boot does not move it, and a later restart of a worker is no boot."""
     boots = Boots(60.0, 600.0)
     assert boots.seconds == 60
     for number, seconds in enumerate((30.0, 40.0, 500.0)):
@@ -43,7 +43,7 @@ def test_boots_are_the_median_of_what_was_seen_each_counted_once() -> None:
     assert boots.seconds == 40
 
 
-def test_a_boot_counts_once_however_many_came_after_it() -> None:
+def test_boot_time_ignores_restarted_workers() -> None:
     """A worker that is restarted after sixteen other boots has not booted for hours."""
     boots = Boots(60.0, 600.0)
     for number in range(17):
@@ -53,16 +53,16 @@ def test_a_boot_counts_once_however_many_came_after_it() -> None:
     assert boots.seconds == 40
 
 
-def test_what_no_boot_can_take_is_not_learned() -> None:
-    """Longer than an instance is waited for, or less than nothing because two clocks differ."""
+def test_boot_time_ignores_impossible_values() -> None:
+    """Values above the boot limit, and negative ones, which come from differing clocks."""
     boots = Boots(60.0, 300.0)
     booted(boots, 1, 301.0)
     booted(boots, 2, -20.0)
     assert boots.seconds == 60
 
 
-def test_a_worker_that_was_restarted_before_the_controller_is_no_boot() -> None:
-    """After a failover a fleet that has served for hours is still scaled by the prior."""
+def test_boot_time_ignores_workers_that_report_at_the_first_reading() -> None:
+    """After a failover, a fleet that has served for hours is still scaled by the prior."""
     controller = Controller(Policy(), Priors())
     old = serving(1, boot=18_000, since=NOW - 18_100)
     decision = controller.step(Reading(QueueDepth(3000, 0), (old,)), NOW)
@@ -71,8 +71,8 @@ def test_a_worker_that_was_restarted_before_the_controller_is_no_boot() -> None:
     assert decision.launch == tuple(range(2, 16))
 
 
-def test_throughput_is_that_of_saturated_time() -> None:
-    """Ten tasks a second; the prior counts only for what is missing of two seconds."""
+def test_throughput_is_measured_in_saturated_time() -> None:
+    """Ten tasks a second; the prior fills what is missing of two seconds."""
     throughput = Throughput(0.5)
     assert throughput.service_seconds == pytest.approx(0.5)
     throughput.observe((serving(1, saturated_seconds=1.0, saturated_tasks=10),))
@@ -83,8 +83,8 @@ def test_throughput_is_that_of_saturated_time() -> None:
     assert throughput.service_seconds == pytest.approx(0.1)
 
 
-def test_throughput_forgets() -> None:
-    """Larger photos from now on: after some minutes of them they are the estimate."""
+def test_throughput_follows_slower_tasks() -> None:
+    """With larger photos the estimate changes within minutes."""
     throughput = Throughput(0.5)
     for second in range(600):
         tasks = 10 * second if second < 300 else 3000 + second - 300
@@ -104,37 +104,37 @@ def flow(rates: list[float], arrivals: Arrivals, start: float = NOW, done_share:
 
 
 @pytest.mark.parametrize("done_share", [1.0, 0.5, 0.0])
-def test_a_steady_flow_is_seen_whether_it_is_worked_off_or_piles_up(done_share: float) -> None:
-    """Twenty a second."""
+def test_arrivals_count_done_and_waiting_tasks(done_share: float) -> None:
+    """A flow of twenty a second."""
     arrivals = Arrivals()
     flow([20.0] * 60, arrivals, done_share=done_share)
     assert arrivals.per_second == pytest.approx(20.0, rel=0.1)
 
 
-def test_a_burst_is_no_flow() -> None:
-    """A thousand at once, after quiet and after a flow; also when they come within four seconds."""
+def test_arrivals_ignore_a_burst() -> None:
+    """A thousand tasks at once or within four seconds, after silence and after a flow."""
     for before, seconds in ((0.0, 1), (5.0, 1), (5.0, 4)):
         arrivals = Arrivals()
         flow([before] * 40 + [before + 1000.0 / seconds] * seconds + [before] * 10, arrivals)
         assert arrivals.per_second == pytest.approx(before, abs=0.5)
 
 
-def test_a_burst_at_the_start_is_no_flow_either() -> None:
-    """The autoscaler was started because there is work: the first thing it sees says nothing of what comes next."""
+def test_arrivals_ignore_a_burst_at_the_first_reading() -> None:
+    """Work at the start says nothing about the arrivals to come."""
     arrivals = Arrivals()
     flow([40.0] * 4, arrivals)
     assert arrivals.per_second == 0.0
 
 
-def test_a_flow_that_begins_is_seen_in_a_dozen_seconds() -> None:
+def test_arrivals_follow_a_new_flow_in_a_dozen_seconds() -> None:
     """The median of half a minute would need longer."""
     arrivals = Arrivals()
     flow([2.0] * 40 + [50.0] * 13, arrivals)
     assert arrivals.per_second == pytest.approx(50.0, rel=0.1)
 
 
-def test_an_outage_makes_the_cooldown_begin_anew() -> None:
-    """What was needed meanwhile is not known, so nobody is too many yet."""
+def test_outage_restarts_the_cooldown() -> None:
+    """What was needed during the outage is not known."""
     controller = Controller(Policy(cooldown_seconds=10), Priors())
     busy = tuple(replace(serving(n), worker=replace(serving(n).worker, held=1, idle_since=None)) for n in (1, 2))  # type: ignore[type-var]
 
@@ -155,8 +155,8 @@ def test_an_outage_makes_the_cooldown_begin_anew() -> None:
     assert decision.drain == ("i-2",)
 
 
-def test_the_last_instance_of_a_thin_flow_stays() -> None:
-    """Its tasks are never seen in the queue; it is not idle for the cooldown either."""
+def test_thin_flow_keeps_the_last_instance() -> None:
+    """Its tasks are never seen in the queue, and it is never idle for the cooldown."""
     controller = Controller(Policy(cooldown_seconds=10), Priors())
     for second in range(60):
         now = NOW + second
@@ -166,8 +166,8 @@ def test_the_last_instance_of_a_thin_flow_stays() -> None:
         assert decision.holds
 
 
-def test_a_flow_is_served_before_it_has_built_a_backlog() -> None:
-    """Two instances do twenty a second: of 17 a second a third one is launched while hardly anything waits."""
+def test_flow_launches_before_a_backlog_builds_up() -> None:
+    """Two instances do twenty a second: at 17 a second a third one is launched."""
     controller = Controller(Policy(), Priors())
     done = 0
     for second in range(40):
@@ -183,8 +183,8 @@ def test_a_flow_is_served_before_it_has_built_a_backlog() -> None:
     assert "17 a second" in decision.reason
 
 
-def test_a_long_gap_is_not_the_workers_silence() -> None:
-    """An outage, a paused process, a lease that came back: reports count again from the first reading on."""
+def test_long_gap_between_readings_is_no_silence() -> None:
+    """After an outage, a pause or a lost lease, silence counts from the first reading."""
     controller = Controller(Policy(), Priors())
     busy = WorkerReport("i-1", WorkerState.READY, 0.0, 100.0, 3, None, 0, 0.0, 0)
     fleet = (Instance(1, "i-1", Power.RUNNING, 0.0, busy),)
@@ -198,8 +198,8 @@ def test_a_long_gap_is_not_the_workers_silence() -> None:
     assert decision.terminate == ("i-1",)
 
 
-def test_a_clock_that_is_ahead_makes_nobody_silent() -> None:
-    """The controller's is 90 s ahead of the workers': what counts is that they say something new each second."""
+def test_differing_clocks_make_no_worker_silent() -> None:
+    """The controller's clock is 90 s ahead; new reports count, not their times."""
     controller = Controller(Policy(), Priors())
     for second in range(200):
         now = NOW + second
@@ -209,8 +209,8 @@ def test_a_clock_that_is_ahead_makes_nobody_silent() -> None:
         assert decision.holds
 
 
-def test_who_falls_silent_is_lost_after_the_limit_whatever_its_clock_says() -> None:
-    """Its last report may be from the future."""
+def test_silent_worker_is_lost_after_the_limit() -> None:
+    """Also if the time of its last report is in the future."""
     controller = Controller(Policy(), Priors())
     lost_at = []
     for second in range(100):
@@ -224,8 +224,8 @@ def test_who_falls_silent_is_lost_after_the_limit_whatever_its_clock_says() -> N
     assert lost_at[0] == 10 + 61
 
 
-def test_idleness_is_told_by_the_workers_own_clock() -> None:
-    """An instance that is busy every few seconds is not drained because our clock is two minutes ahead."""
+def test_idle_time_is_measured_by_the_workers_clock() -> None:
+    """A busy instance is not drained because our clock is two minutes ahead."""
     controller = Controller(Policy(), Priors())
     for second in range(200):
         now = NOW + second
@@ -241,8 +241,8 @@ def test_idleness_is_told_by_the_workers_own_clock() -> None:
     assert decision.drain == ("i-2", "i-1")
 
 
-def test_work_that_is_not_counted_for_a_moment_ends_no_boot() -> None:
-    """A task waits for the instance that boots; one reading of nothing is SQS's, a cooldown of nothing is the end."""
+def test_empty_reading_does_not_end_a_boot() -> None:
+    """SQS may miss a task in one reading; a booting instance is drained after an empty cooldown."""
     controller = Controller(Policy(), Priors(boot_seconds=100))
     for second in range(70):
         decision = controller.step(Reading(QueueDepth(1, 0), (booting(1, since=NOW),)), NOW + second)
@@ -257,8 +257,8 @@ def test_work_that_is_not_counted_for_a_moment_ends_no_boot() -> None:
     assert drained_at[0] == 130
 
 
-def writes_fail(controller: Controller, depth: QueueDepth, seconds: int) -> list[tuple[int, Decision]]:
-    """Two busy instances of which nothing is heard any more after ten seconds; what is done besides holding."""
+def all_fall_silent(controller: Controller, depth: QueueDepth, seconds: int) -> list[tuple[int, Decision]]:
+    """Two busy instances whose reports end after ten seconds; returns the decisions that act."""
     acted: list[tuple[int, Decision]] = []
     for second in range(seconds):
         now = NOW + second
@@ -272,9 +272,9 @@ def writes_fail(controller: Controller, depth: QueueDepth, seconds: int) -> list
     return acted
 
 
-def test_a_fleet_that_falls_silent_as_one_is_not_ended() -> None:
-    """Their reports are refused, say, while they work: one more instance is to show, and all others stay."""
-    ((second, first), *others) = writes_fail(Controller(Policy(), Priors()), QueueDepth(100, 6), 350)
+def test_all_silent_fleet_is_kept_and_probed() -> None:
+    """If all reports fail at once, one more instance is launched and all others stay."""
+    ((second, first), *others) = all_fall_silent(Controller(Policy(), Priors()), QueueDepth(100, 6), 350)
     assert second == 71
     assert first.launch == (3,)
     assert not first.terminate
@@ -282,14 +282,14 @@ def test_a_fleet_that_falls_silent_as_one_is_not_ended() -> None:
     assert not others
 
 
-def test_at_the_cap_one_of_a_silent_fleet_makes_room() -> None:
-    """Never both."""
-    acted = writes_fail(Controller(Policy(max_instances=2), Priors()), QueueDepth(100, 6), 72)
+def test_all_silent_fleet_at_the_cap_loses_one() -> None:
+    """One instance makes room for the probe."""
+    acted = all_fall_silent(Controller(Policy(max_instances=2), Priors()), QueueDepth(100, 6), 72)
     assert [(second, decision.terminate) for second, decision in acted] == [(71, ("i-1",))]
 
 
-def test_once_another_is_heard_the_silent_are_lost() -> None:
-    """Reports do come through, so that it was the workers that died."""
+def test_silent_workers_are_lost_when_another_reports() -> None:
+    """Reports arrive, so that the silent workers have died."""
     controller = Controller(Policy(), Priors())
     for second in range(100):
         now = NOW + second
@@ -301,8 +301,8 @@ def test_once_another_is_heard_the_silent_are_lost() -> None:
         assert decision.terminate == (("i-1", "i-2") if second >= 80 else ())
 
 
-def test_a_silent_fleet_without_work_costs_nothing_for_long() -> None:
-    """The queue has been empty for a cooldown: who is silent holds nothing, so that the surplus goes."""
+def test_all_silent_fleet_without_work_is_terminated() -> None:
+    """After a cooldown with an empty queue the silent instances hold no tasks."""
     controller = Controller(Policy(min_instances=1), Priors())
     ended: list[tuple[int, tuple[str, ...]]] = []
     for second in range(200):

@@ -25,8 +25,8 @@ def metrics() -> RoundMetrics:
     return RoundMetrics(Policy())
 
 
-def test_a_round_that_acted(metrics: RoundMetrics) -> None:
-    """Gauges of what it saw, counts of what it did."""
+def test_metrics_of_a_round_with_actions(metrics: RoundMetrics) -> None:
+    """Gauges of the reading and counts of the actions."""
     fleet = (Instance(1, "i-1", Power.PENDING, NOW), Instance(2, "i-2", Power.STOPPED, NOW))
     metrics.observe(
         ReconcileResult(
@@ -61,8 +61,8 @@ def test_a_round_that_acted(metrics: RoundMetrics) -> None:
     assert value(metrics, "facerec_autoscaler_round_seconds_count") == 1
 
 
-def test_what_could_not_be_read_is_absent(metrics: RoundMetrics) -> None:
-    """Neither 0 nor the value of before: an outage must not look like an empty queue."""
+def test_metrics_omit_unreadable_values(metrics: RoundMetrics) -> None:
+    """Neither 0 nor the former value: an outage must not look like an empty queue."""
     seen = ReconcileResult(
         NOW, leading=True, observation=Observation(QueueDepth(7, 3), NOBODY), decision=Decision(1, 1, "7 open")
     )
@@ -79,15 +79,15 @@ def test_what_could_not_be_read_is_absent(metrics: RoundMetrics) -> None:
     assert value(metrics, "facerec_autoscaler_holds_total", cause="queue") == 1
 
 
-def test_a_waiting_controller_shows_no_fleet(metrics: RoundMetrics) -> None:
-    """Two controllers are scraped; only one of them may tell of the fleet."""
+def test_metrics_of_a_waiting_controller_omit_the_fleet(metrics: RoundMetrics) -> None:
+    """Two controllers are scraped; only the active one shows the fleet."""
     metrics.observe(ReconcileResult(NOW, leading=False))
     assert value(metrics, "facerec_autoscaler_leader") == 0
     assert value(metrics, "facerec_fleet_instances", phase="serving") is None
 
 
-def test_every_count_is_there_from_the_start(metrics: RoundMetrics) -> None:
-    """A rate misses the first event of a series that begins with 1."""
+def test_metrics_have_every_counter_from_the_start(metrics: RoundMetrics) -> None:
+    """A rate misses the first event of a new series."""
     for kind in ActionKind:
         assert value(metrics, "facerec_autoscaler_actions_total", action=kind) == 0
     for cause in Cause:
@@ -96,7 +96,7 @@ def test_every_count_is_there_from_the_start(metrics: RoundMetrics) -> None:
         assert value(metrics, "facerec_autoscaler_errors_total", action=failure) == 0
 
 
-def test_no_port_means_no_server() -> None:
-    """-1 switches it off."""
+def test_metrics_port_minus_one_starts_no_server() -> None:
+    """The setting -1 switches it off."""
     with served(CollectorRegistry(), "127.0.0.1", -1, group="autoscale") as address:
         assert address is None

@@ -33,7 +33,7 @@ def report(instance_id: str, **changes: object) -> WorkerReport:
 
 
 def instance(number: int, power: Power = Power.RUNNING, since: float = NOW - 200, **changes: object) -> Instance:
-    """A serving instance unless told otherwise."""
+    """A serving instance, changed as given."""
     known = {"worker": report(f"i-{number}") if power is Power.RUNNING else None} | changes
     return Instance(number, f"i-{number}", power, since, **known)  # type: ignore[arg-type]  # fields by name
 
@@ -64,7 +64,7 @@ def decided(depth: QueueDepth, *fleet: Instance, policy: Policy = POLICY, **esti
 
 @st.composite
 def reports(draw: st.DrawFn, instance_id: str) -> WorkerReport:
-    """What a worker may say."""
+    """Any report of a worker."""
     held = draw(st.integers(0, 16))
     return WorkerReport(
         instance_id,
@@ -132,10 +132,10 @@ def phases(fleet: tuple[Instance, ...], policy: Policy) -> dict[str, Phase]:
 
 
 @given(depths, fleets(), estimates, policies)
-def test_the_cap_is_never_exceeded(
+def test_policy_never_exceeds_the_cap(
     depth: QueueDepth, fleet: tuple[Instance, ...], guesses: Estimates, policy: Policy
 ) -> None:
-    """What is launched and started, with all that is active already, stays within the maximum."""
+    """Launched, started and active instances together stay within the maximum."""
     decision = decide(seen(depth, fleet), guesses, policy, NOW)
     assert isinstance(decision, Decision)
     active = sum(one in ACTIVE for one in phases(fleet, policy).values())
@@ -143,10 +143,10 @@ def test_the_cap_is_never_exceeded(
 
 
 @given(depths, fleets(), estimates, policies)
-def test_no_instance_is_named_for_two_things(
+def test_policy_gives_each_instance_one_order(
     depth: QueueDepth, fleet: tuple[Instance, ...], guesses: Estimates, policy: Policy
 ) -> None:
-    """Each instance has one fate, and new numbers are free ones."""
+    """And new numbers are free ones."""
     decision = decide(seen(depth, fleet), guesses, policy, NOW)
     assert isinstance(decision, Decision)
     named = [*decision.start, *decision.resume, *decision.drain, *decision.stop, *decision.terminate]
@@ -156,10 +156,10 @@ def test_no_instance_is_named_for_two_things(
 
 
 @given(depths, fleets(), estimates, policies)
-def test_work_in_hand_is_never_cut_off(
+def test_policy_never_ends_instances_that_hold_tasks(
     depth: QueueDepth, fleet: tuple[Instance, ...], guesses: Estimates, policy: Policy
 ) -> None:
-    """Stopped or terminated is only what holds nothing, or is lost, or was stopped before."""
+    """Only drained, lost and stopped instances are ended."""
     decision = decide(seen(depth, fleet), guesses, policy, NOW)
     assert isinstance(decision, Decision)
     known = phases(fleet, policy)
@@ -168,10 +168,10 @@ def test_work_in_hand_is_never_cut_off(
 
 
 @given(depths, depths, fleets(), estimates, policies)
-def test_more_backlog_never_needs_less(
+def test_more_backlog_never_needs_fewer_instances(
     one: QueueDepth, other: QueueDepth, fleet: tuple[Instance, ...], guesses: Estimates, policy: Policy
 ) -> None:
-    """The need grows with what is open."""
+    """The need grows with the open tasks."""
     less, more = sorted((one, other), key=lambda depth: depth.open)
     less = replace(less, delayed=more.delayed)
     smaller = decide(seen(less, fleet), guesses, policy, NOW)
@@ -182,10 +182,10 @@ def test_more_backlog_never_needs_less(
 
 
 @given(fleets(), estimates, policies, depths)
-def test_what_cannot_be_read_changes_nothing(
+def test_unreadable_reading_holds(
     fleet: tuple[Instance, ...], guesses: Estimates, policy: Policy, depth: QueueDepth
 ) -> None:
-    """An outage is not an empty queue, nor an empty fleet."""
+    """An outage is neither an empty queue nor an empty fleet."""
     for observation in (seen(Unreadable("outage"), fleet), Observation(depth, Unreadable("outage"))):
         decision = decide(observation, guesses, policy, NOW)
         assert isinstance(decision, Hold)
@@ -193,7 +193,7 @@ def test_what_cannot_be_read_changes_nothing(
 
 
 @given(depths, fleets(), estimates, policies)
-def test_a_decision_that_was_carried_out_needs_no_other(
+def test_decision_is_stable_after_it_was_carried_out(
     depth: QueueDepth, fleet: tuple[Instance, ...], guesses: Estimates, policy: Policy
 ) -> None:
     """Once its orders are seen, the same backlog asks for none of them again, nor for their contrary.
@@ -211,14 +211,12 @@ def test_a_decision_that_was_carried_out_needs_no_other(
         assert (after.drain, after.stop) == ((), ())
     again = {*after.start, *after.resume, *after.drain, *after.stop, *after.terminate}
     assert not {*decision.start, *decision.resume, *decision.stop, *decision.terminate} & again
-    assert not {*decision.drain} & {*after.start, *after.resume, *after.drain}  # who is drained may be ended
+    assert not {*decision.drain} & {*after.start, *after.resume, *after.drain}  # a drained instance may be ended
 
 
 @given(depths, fleets(), estimates, policies)
-def test_decisions_come_to_an_end(
-    depth: QueueDepth, fleet: tuple[Instance, ...], guesses: Estimates, policy: Policy
-) -> None:
-    """Carried out one after the other, with nothing new from queue and workers, they soon hold."""
+def test_decisions_converge(depth: QueueDepth, fleet: tuple[Instance, ...], guesses: Estimates, policy: Policy) -> None:
+    """Carried out one after the other, without news, they soon hold."""
     for _ in range(5):
         decision = decide(seen(depth, fleet), guesses, policy, NOW)
         assert isinstance(decision, Decision)
@@ -250,36 +248,36 @@ def carried_out(fleet: tuple[Instance, ...], decision: Decision) -> tuple[Instan
     return tuple(after)
 
 
-def test_the_first_task_launches_one() -> None:
+def test_first_task_launches_one_instance() -> None:
     """From zero, one task is enough."""
     assert decided(QueueDepth(1, 0)).launch == (1,)
 
 
-def test_a_burst_is_cleared_in_the_target_time() -> None:
+def test_burst_launches_enough_for_the_target_time() -> None:
     """1 000 tasks at 0.1 s are 100 s of work: ten instances clear them in ten seconds."""
     assert len(decided(QueueDepth(1000, 0)).launch) == 10
 
 
-def test_nothing_is_launched_that_would_come_too_late() -> None:
+def test_instances_that_would_come_too_late_are_not_launched() -> None:
     """Two serving instances clear 1 000 tasks in 50 s; others would need 60 s to boot."""
     decision = decided(QueueDepth(1000, 0), instance(1), instance(2))
     assert decision.holds
 
 
-def test_what_boots_already_is_reckoned_with() -> None:
-    """Ten booting instances are what the burst needs, so no more are launched, however long they have booted."""
+def test_booting_instances_count() -> None:
+    """Ten booting instances are enough for the burst, at any age."""
     for age in (0.0, 30.0, 100.0):
         assert decided(QueueDepth(1000, 0), *(booting(number, age) for number in range(1, 11))).holds
 
 
-def test_the_lowest_free_numbers_are_taken() -> None:
+def test_launch_takes_the_lowest_free_numbers() -> None:
     """Names have no holes."""
     fleet = (booting(2), instance(4, Power.STOPPING))
     assert decided(QueueDepth(400, 0), *fleet).launch == (1, 3, 5)
 
 
-def test_after_an_outage_nobody_is_lost_before_it_could_report() -> None:
-    """Every report is old then; silence is counted from the end of the outage."""
+def test_silence_counts_from_the_end_of_an_outage() -> None:
+    """Every report is old then."""
     busy = [instance(n, worker=report(f"i-{n}", reported_at=NOW - 90, held=3, idle_since=None)) for n in (1, 2)]
     depth = QueueDepth(5, 6)
     decision = decide(seen(depth, tuple(busy), watched_since=NOW - 5), ESTIMATES, POLICY, NOW)
@@ -288,7 +286,7 @@ def test_after_an_outage_nobody_is_lost_before_it_could_report() -> None:
     assert decided(depth, *busy, instance(3)).terminate == ("i-1", "i-2")
 
 
-def test_who_drains_is_called_back_where_a_launch_would_come_too_late() -> None:
+def test_draining_instance_is_resumed_if_a_launch_would_come_too_late() -> None:
     """It serves within a second, so it is never stopped while it could help."""
     drained = instance(2, drain_ordered_at=NOW - 2, worker=report("i-2", state=WorkerState.DRAINED))
     for count in (30, 64, 69, 200):
@@ -297,23 +295,23 @@ def test_who_drains_is_called_back_where_a_launch_would_come_too_late() -> None:
         assert not decision.stop
 
 
-def test_who_is_called_back_is_waited_for() -> None:
-    """Until its next report it still says that it is drained: it is neither stopped nor doubled by a launch."""
+def test_resumed_instance_counts_until_its_next_report() -> None:
+    """It still reports drained: it is neither stopped nor doubled by a launch."""
     called_back = instance(2, worker=report("i-2", state=WorkerState.DRAINED))
     for count in (1, 80, 200):
         assert decided(QueueDepth(count, 0), instance(1), called_back).holds
 
 
-def test_who_drains_is_called_back_first_then_the_stopped_are_started() -> None:
-    """The nearest capacity first."""
+def test_growing_resumes_first_then_starts() -> None:
+    """The nearest capacity comes first."""
     fleet = (instance(1, drain_ordered_at=NOW - 1), instance(2, Power.STOPPED))
     decision = decided(QueueDepth(300, 0), *fleet)
     assert decision.resume == ("i-1",)
     assert decision.start == ("i-2",)
 
 
-def test_without_capacity_nothing_is_launched_and_the_reason_says_so() -> None:
-    """Back-off is visible."""
+def test_no_capacity_launches_nothing_and_is_the_reason() -> None:
+    """The backoff is visible."""
     observation = seen(QueueDepth(100, 0), (), no_capacity="EC2 has no c7i.large")
     decision = decide(observation, ESTIMATES, POLICY, NOW)
     assert isinstance(decision, Decision)
@@ -321,8 +319,8 @@ def test_without_capacity_nothing_is_launched_and_the_reason_says_so() -> None:
     assert "no c7i.large" in decision.reason
 
 
-def test_idle_instances_are_drained_after_the_cooldown_then_stopped() -> None:
-    """First the order, and when nothing is held the stop."""
+def test_idle_instance_is_drained_after_the_cooldown_then_stopped() -> None:
+    """The order comes first, the stop when no task is held."""
     idle = instance(1, worker=report("i-1", idle_since=NOW - 61))
     assert decided(QueueDepth(0, 0), idle).drain == ("i-1",)
     assert decided(QueueDepth(0, 0), instance(1)).holds  # idle for ten seconds
@@ -330,8 +328,8 @@ def test_idle_instances_are_drained_after_the_cooldown_then_stopped() -> None:
     assert decided(QueueDepth(0, 0), drained).stop == ("i-1",)
 
 
-def test_a_drain_order_is_taken_back_when_work_comes() -> None:
-    """A drained instance is the quickest to have."""
+def test_new_work_resumes_a_drained_instance() -> None:
+    """A drained instance is the nearest capacity."""
     drained = instance(1, drain_ordered_at=NOW - 2, worker=report("i-1", state=WorkerState.DRAINED))
     decision = decided(QueueDepth(5, 0), drained)
     assert decision.resume == ("i-1",)
@@ -339,22 +337,22 @@ def test_a_drain_order_is_taken_back_when_work_comes() -> None:
     assert not decision.launch
 
 
-def test_of_too_many_busy_instances_the_least_busy_make_way() -> None:
-    """Consumers share a queue's tasks: at a low flow none is ever idle, and yet one would do."""
+def test_surplus_of_busy_instances_drains_the_least_busy() -> None:
+    """The consumers share the queue's tasks: at a low flow none is ever idle."""
     fleet = [instance(n, worker=report(f"i-{n}", held=n, idle_since=None)) for n in range(1, 5)]
     assert decided(QueueDepth(0, 4), *fleet).holds
     assert decided(QueueDepth(0, 4), *fleet, recent_peak=2).drain == ("i-1", "i-2")
 
 
 def test_delayed_tasks_keep_one_instance_but_launch_none() -> None:
-    """A retry that is due soon finds somebody."""
+    """A retry that is due soon finds an instance."""
     idle = [instance(n, worker=report(f"i-{n}", idle_since=NOW - 100)) for n in (1, 2)]
     assert len(decided(QueueDepth(0, 0, 3), *idle).drain) == 1
     assert decided(QueueDepth(0, 0, 3)).holds
 
 
-def test_a_steady_flow_keeps_as_many_as_it_occupies() -> None:
-    """Fifty tasks a second at 0.1 s occupy five; at 80 % utilisation seven."""
+def test_steady_flow_keeps_the_instances_it_needs() -> None:
+    """Fifty tasks a second at 0.1 s keep five busy; at 80 % utilisation seven."""
     fleet = [instance(n, worker=report(f"i-{n}", idle_since=NOW - 100)) for n in range(1, 10)]
     assert decided(QueueDepth(3, 5), *fleet, arrivals_per_second=50.0).keep == math.ceil(50 * 0.1 / 0.8)
 
@@ -369,22 +367,22 @@ def test_a_steady_flow_keeps_as_many_as_it_occupies() -> None:
     ],
     ids=["never registered", "silent", "impaired", "never drained"],
 )
-def test_a_lost_instance_is_replaced(lost: Instance) -> None:
-    """It is terminated, and another takes its work."""
+def test_lost_instance_is_replaced(lost: Instance) -> None:
+    """It is terminated, and another is launched."""
     decision = decided(QueueDepth(5, 3), lost)
     assert decision.terminate == ("i-1",)
     assert decision.launch == (2,)
 
 
-def test_a_worker_that_is_started_again_is_waited_for() -> None:
-    """As after an update: its instance has booted long ago, and is not lost because its worker says nothing."""
+def test_restarted_worker_gets_the_boot_limit() -> None:
+    """After an update its instance is old, and is not lost while its worker starts."""
     restarting = instance(1, worker=report("i-1", state=WorkerState.ENDED, reported_at=NOW - 200))
     assert decided(QueueDepth(5, 0), restarting).holds
     never = instance(1, worker=report("i-1", state=WorkerState.ENDED, reported_at=NOW - 301))
     assert decided(QueueDepth(5, 0), never).terminate == ("i-1",)
 
 
-def test_an_instance_that_ec2_takes_back_is_replaced_while_it_drains() -> None:
+def test_interrupted_instance_is_replaced_while_it_drains() -> None:
     """The notice comes two minutes before."""
     leaving = instance(1, worker=report("i-1", interrupted=True, held=3, idle_since=None))
     decision = decided(QueueDepth(5, 3), leaving)
@@ -392,22 +390,22 @@ def test_an_instance_that_ec2_takes_back_is_replaced_while_it_drains() -> None:
     assert not decision.terminate
 
 
-def test_the_warm_pool_has_its_size_and_its_age() -> None:
-    """The oldest and the superfluous ones go; outdated ones too."""
+def test_warm_pool_has_a_size_and_an_age() -> None:
+    """Old, surplus and outdated instances are terminated."""
     pool = [instance(n, Power.STOPPED, since=NOW - 10) for n in range(1, 7)]
     pool[0] = replace(pool[0], since=NOW - 90_000)
     pool[1] = replace(pool[1], outdated=True)
     assert decided(QueueDepth(0, 0), *pool, policy=Policy(warm_pool_max=3)).terminate == ("i-1", "i-2", "i-6")
 
 
-def test_spot_instances_are_terminated_not_stopped() -> None:
+def test_spot_instance_is_terminated_not_stopped() -> None:
     """They cannot be stopped."""
     drained = instance(1, spot=True, drain_ordered_at=NOW - 2, worker=report("i-1", state=WorkerState.DRAINED))
     assert decided(QueueDepth(0, 0), drained).terminate == ("i-1",)
 
 
-def test_what_boots_for_nothing_is_ended() -> None:
-    """The work was done by others; its worker, not yet there, will see the order before its first task."""
+def test_booting_instance_without_work_is_ended() -> None:
+    """Its worker will see the order before its first task."""
     policy = Policy(cooldown_seconds=0)
     assert decided(QueueDepth(0, 0), booting(1), policy=policy).holds  # one reading of nothing may be wrong
     assert decided(QueueDepth(0, 0), booting(1), policy=policy, empty_seconds=1.0).drain == ("i-1",)
@@ -415,8 +413,8 @@ def test_what_boots_for_nothing_is_ended() -> None:
     assert decided(QueueDepth(0, 0), ordered, policy=policy).terminate == ("i-1",)
 
 
-def test_a_lowered_cap_drains_at_once() -> None:
-    """Also who is busy: it finishes first."""
+def test_lowered_cap_drains_at_once() -> None:
+    """Busy instances finish first."""
     fleet = [instance(n, worker=report(f"i-{n}", held=n, idle_since=None)) for n in range(1, 5)]
     assert decided(QueueDepth(500, 10), *fleet, policy=Policy(max_instances=2)).drain == ("i-1", "i-2")
 
@@ -430,10 +428,8 @@ def test_a_lowered_cap_drains_at_once() -> None:
     ],
     ids=["no room for it", "outdated", "expired"],
 )
-def test_a_stopped_instance_that_will_not_be_started_is_no_reason_to_hope(
-    stopped: Instance, unstartable: frozenset[str]
-) -> None:
-    """New ones need a whole boot, so that fewer of them are worth it than if they could be started."""
+def test_unstartable_instance_does_not_shorten_the_boot_time(stopped: Instance, unstartable: frozenset[str]) -> None:
+    """New instances need a whole boot, so that fewer of them are worth it."""
     depth, serving = QueueDepth(600, 0), instance(1)
     hindered = decide(seen(depth, (serving, stopped), unstartable=unstartable), ESTIMATES, POLICY, NOW)
     without = decide(seen(depth, (serving,)), ESTIMATES, POLICY, NOW)

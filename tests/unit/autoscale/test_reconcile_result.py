@@ -1,4 +1,4 @@
-"""What rounds leave in the log and in the chronicle."""
+"""What rounds leave in the log and in the history."""
 
 import itertools
 from collections.abc import Iterator
@@ -31,8 +31,8 @@ def logs() -> Iterator[list[EventDict]]:
         yield records
 
 
-def test_the_canonical_line(world: World, reconciler: Reconciler, logs: list[EventDict]) -> None:
-    """One when something changed or was done, else one a minute."""
+def test_round_log_writes_one_line_for_news(world: World, reconciler: Reconciler, logs: list[EventDict]) -> None:
+    """Without news it writes one line a minute."""
     rounds(world, reconciler, 119)
     assert len(events(logs, "reconciled")) == 2
     logs.clear()
@@ -51,8 +51,8 @@ def test_the_canonical_line(world: World, reconciler: Reconciler, logs: list[Eve
     assert line["phases"] == {"booting": 1}
 
 
-def test_the_chronicle(world: World, reconciler: Reconciler) -> None:
-    """Every change and every action is recorded, each ten seconds while there is something, and nothing at zero."""
+def test_history_records_news(world: World, reconciler: Reconciler) -> None:
+    """It records every change and action, a round every ten seconds while anything runs, and nothing at zero."""
     rounds(world, reconciler, 60)
     assert len(world.history.kept) == 1
     world.queue(5)
@@ -65,8 +65,8 @@ def test_the_chronicle(world: World, reconciler: Reconciler) -> None:
     assert told[0].needed == 1
 
 
-def test_the_chronicle_failing_fails_nothing_else(world: World, reconciler: Reconciler, logs: list[EventDict]) -> None:
-    """It is logged once, and what could not be recorded is tried again."""
+def test_history_failure_fails_nothing_else(world: World, reconciler: Reconciler, logs: list[EventDict]) -> None:
+    """It is logged once, and the record is tried again."""
     world.failing["record"] = Transient("no table")
     world.queue(5)
     done = rounds(world, reconciler, 3)

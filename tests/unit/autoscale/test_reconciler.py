@@ -1,4 +1,4 @@
-"""The loop around the policy: what it does when readings and orders fail, and what it tells."""
+"""The loop around the policy: failing readings and orders, the lease, and the log."""
 
 import threading
 from collections.abc import Iterator
@@ -37,8 +37,8 @@ def logs() -> Iterator[list[EventDict]]:
         yield records
 
 
-def test_from_zero_to_the_cap_and_back(world: World, reconciler: Reconciler) -> None:
-    """A burst launches at once; when all is done and the cooldown over, the fleet drains, stops, and ends."""
+def test_fleet_grows_to_the_cap_and_shrinks_to_zero(world: World, reconciler: Reconciler) -> None:
+    """A burst launches at once; after the work and the cooldown the fleet drains, stops and ends."""
     world.queue(1000)
     first = reconciler.round()
     assert world.orders == ["launch " + " ".join(map(str, range(1, 16)))]
@@ -54,10 +54,10 @@ def test_from_zero_to_the_cap_and_back(world: World, reconciler: Reconciler) -> 
 
 
 @pytest.mark.parametrize(("method", "cause"), [("depth", Cause.QUEUE), ("instances", Cause.FLEET)])
-def test_an_outage_of_a_reading_holds_the_fleet(
+def test_unreadable_port_holds_the_fleet(
     world: World, reconciler: Reconciler, logs: list[EventDict], method: str, cause: Cause
 ) -> None:
-    """Twenty seconds without an answer change nothing, are logged once, and start the cooldown anew."""
+    """Twenty seconds without an answer change nothing, are logged once, and restart the cooldown."""
     serving(world, 3)
     rounds(world, reconciler, 3)
     world.failing[method] = Transient("no answer")
@@ -73,8 +73,8 @@ def test_an_outage_of_a_reading_holds_the_fleet(
     assert world.active == 0
 
 
-def test_launches_pause_longer_and_longer_without_capacity(world: World, reconciler: Reconciler) -> None:
-    """EC2 is asked again after 2, 4, 8 … s, and the pause is the reason that rounds tell meanwhile."""
+def test_launch_backoff_doubles_without_capacity(world: World, reconciler: Reconciler) -> None:
+    """EC2 is asked again after 2, 4, 8 … s; meanwhile the backoff is the reason."""
     world.queue(10)
     world.failing["launch"] = InsufficientCapacity("EC2 has none")
     done = rounds(world, reconciler, 31)
@@ -95,8 +95,8 @@ def test_launches_pause_longer_and_longer_without_capacity(world: World, reconci
     assert "launches wait for 2.0 s" in again.reason
 
 
-def test_launches_that_come_to_nothing_pause(world: World, reconciler: Reconciler) -> None:
-    """Instances that end before a worker reports are launched again after 2, 4, 8 … s, not every second."""
+def test_launch_backoff_begins_when_instances_end_before_a_report(world: World, reconciler: Reconciler) -> None:
+    """They are launched again after 2, 4, 8 … s, not every second."""
     world.queue(25)
     launched = []
     for second in range(40):
@@ -109,8 +109,8 @@ def test_launches_that_come_to_nothing_pause(world: World, reconciler: Reconcile
     assert "1, 2, 3 ended before any report" in decision.reason
 
 
-def test_who_boots_for_nothing_is_no_refusal(world: World, reconciler: Reconciler) -> None:
-    """The work was withdrawn, so the fleet ended them itself: the next launch need not wait."""
+def test_launch_backoff_ignores_instances_that_the_fleet_ended(world: World, reconciler: Reconciler) -> None:
+    """The work was withdrawn, so that the fleet drained them: the next launch need not wait."""
     world.boot_seconds = 1000.0
     world.queue(25)
     reconciler.round()
@@ -121,8 +121,8 @@ def test_who_boots_for_nothing_is_no_refusal(world: World, reconciler: Reconcile
     assert reconciler.round().actions_text == "launch 1-3"
 
 
-def test_a_pause_is_shortened_by_luck_and_forgotten_after_a_success() -> None:
-    """At most a minute; a first refusal after a success pauses as the first ever."""
+def test_launch_backoff_is_shortened_by_jitter_and_reset_by_success() -> None:
+    """It is at most a minute; after a success it begins again."""
     pause = LaunchBackoff(lambda: 1.0)
     now = 0.0
     lengths = []
@@ -142,8 +142,8 @@ def test_a_pause_is_shortened_by_luck_and_forgotten_after_a_success() -> None:
     assert pause.reason(now + 1) is None
 
 
-def test_throttled_launches_pause(world: World, reconciler: Reconciler) -> None:
-    """So does a template that is missing: EC2 is not asked every second."""
+def test_launch_backoff_begins_when_ec2_throttles(world: World, reconciler: Reconciler) -> None:
+    """Also when the launch template is missing."""
     world.queue(10)
     for error in (Throttled("slower"), ConfigurationError("no template")):
         world.failing["launch"] = error
@@ -155,8 +155,10 @@ def test_throttled_launches_pause(world: World, reconciler: Reconciler) -> None:
 @pytest.mark.parametrize(
     "error", [InsufficientCapacity("the zone is full"), ConfigurationError("the role may not start instances")]
 )
-def test_what_cannot_be_started_is_launched(world: World, reconciler: Reconciler, error: FacerecError) -> None:
-    """A stopped instance whose zone is full, or which may not be started, must not keep the fleet at zero."""
+def test_unstartable_instance_is_replaced_by_a_launch(
+    world: World, reconciler: Reconciler, error: FacerecError
+) -> None:
+    """A stopped instance that cannot be started must not keep the fleet at zero."""
     world.fleet.launch([1])
     world.machine(1).power = Power.STOPPED
     world.failing["start"] = error
@@ -165,8 +167,8 @@ def test_what_cannot_be_started_is_launched(world: World, reconciler: Reconciler
     assert world.orders == ["launch 2"]
 
 
-def test_a_failing_action_does_not_stop_the_others(world: World, reconciler: Reconciler, logs: list[EventDict]) -> None:
-    """A launch that fails keeps nobody from being resumed or terminated, and is logged with its name."""
+def test_failing_action_does_not_stop_the_others(world: World, reconciler: Reconciler, logs: list[EventDict]) -> None:
+    """A failed launch is logged; resume and terminate are still carried out."""
     serving(world, 2)
     world.reports.order_drain(world.machine(1).instance_id, world.now)
     world.machine(2).impaired = True
@@ -181,8 +183,8 @@ def test_a_failing_action_does_not_stop_the_others(world: World, reconciler: Rec
     assert line["instances"][:2] == (3, 4)
 
 
-def test_nobody_is_ended_who_is_alive_after_all(world: World, reconciler: Reconciler) -> None:
-    """An instance that failed its status checks and passes them just before its end is spared."""
+def test_recovered_instance_is_not_ended(world: World, reconciler: Reconciler) -> None:
+    """It passes its status checks at the second reading."""
     serving(world, 1)
     world.machine(1).impaired = True
     readings = 0
@@ -201,8 +203,8 @@ def test_nobody_is_ended_who_is_alive_after_all(world: World, reconciler: Reconc
     assert world.machine(1).power is Power.RUNNING
 
 
-def test_nobody_is_ended_who_speaks_after_all(world: World, reconciler: Reconciler) -> None:
-    """A worker that was silent for its minute, and reports just before its end, is spared."""
+def test_reporting_worker_is_not_ended(world: World, reconciler: Reconciler) -> None:
+    """It was silent for its minute and reports before the second reading."""
     serving(world, 2)
     world.queue(15)
     first, second = world.fleet.instances()
@@ -226,8 +228,8 @@ def test_nobody_is_ended_who_speaks_after_all(world: World, reconciler: Reconcil
     assert world.machine(2).power is Power.RUNNING
 
 
-def test_after_an_outage_nobody_is_told_as_lost(world: World, reconciler: Reconciler) -> None:
-    """Neither reports nor readings came through: metrics, log and chronicle show the fleet as it is decided on."""
+def test_outage_makes_no_instance_lost(world: World, reconciler: Reconciler) -> None:
+    """Neither reports nor readings succeeded: metrics, log and history show the phases of the decision."""
     serving(world, 3)
     world.queue(30)
     rounds(world, reconciler, 3)
@@ -244,8 +246,8 @@ def test_after_an_outage_nobody_is_told_as_lost(world: World, reconciler: Reconc
     assert not done.actions
 
 
-def test_nothing_is_ended_on_an_old_observation(world: World, reconciler: Reconciler, logs: list[EventDict]) -> None:
-    """When the second look fails, the end waits for the next round."""
+def test_failed_second_reading_ends_nothing(world: World, reconciler: Reconciler, logs: list[EventDict]) -> None:
+    """The end waits for the next round."""
     serving(world, 1)
     world.machine(1).impaired = True
     readings = 0
@@ -263,8 +265,8 @@ def test_nothing_is_ended_on_an_old_observation(world: World, reconciler: Reconc
     assert not world.fleet.machines
 
 
-def test_a_lease_lost_in_the_middle_ends_the_round(world: World, reconciler: Reconciler, logs: list[EventDict]) -> None:
-    """Whoever took over while this one was reading is not interfered with."""
+def test_lease_lost_while_reading_ends_the_round(world: World, reconciler: Reconciler, logs: list[EventDict]) -> None:
+    """The new owner is not disturbed."""
     world.queue(10)
 
     def take_over(method: str) -> None:
@@ -282,8 +284,8 @@ def test_a_lease_lost_in_the_middle_ends_the_round(world: World, reconciler: Rec
     assert reconciler.round().actions_text
 
 
-def test_a_lease_lost_by_a_launch_ends_the_round(world: World, reconciler: Reconciler) -> None:
-    """What would come after the launch is left out."""
+def test_lease_lost_by_a_launch_ends_the_round(world: World, reconciler: Reconciler) -> None:
+    """The actions after the launch are left out."""
     serving(world, 1)
     world.machine(1).impaired = True
     world.queue(10)
@@ -292,8 +294,8 @@ def test_a_lease_lost_by_a_launch_ends_the_round(world: World, reconciler: Recon
     assert not world.orders
 
 
-def test_a_lease_that_cannot_be_renewed_holds(world: World, reconciler: Reconciler) -> None:
-    """It may be another's by now."""
+def test_unreadable_lease_holds_the_fleet(world: World, reconciler: Reconciler) -> None:
+    """Another controller may own it."""
     world.queue(10)
     world.failing["hold"] = Transient("no answer")
     done = reconciler.round()
@@ -302,8 +304,8 @@ def test_a_lease_that_cannot_be_renewed_holds(world: World, reconciler: Reconcil
     assert not world.orders
 
 
-def test_a_second_controller_waits_and_says_so_once(world: World, reconciler: Reconciler) -> None:
-    """It touches nothing until the first one leaves; then it goes on at once."""
+def test_second_controller_waits_and_logs_it_once(world: World, reconciler: Reconciler) -> None:
+    """It changes nothing until the first one leaves; then it continues at once."""
     world.queue(10)
     reconciler.round()
     launched = list(world.orders)
@@ -317,8 +319,8 @@ def test_a_second_controller_waits_and_says_so_once(world: World, reconciler: Re
     assert events(logs, "leading")
 
 
-def test_a_restart_in_the_middle_loses_nothing(world: World) -> None:
-    """A new controller every few seconds: the burst is served, the cap kept, and the fleet ends at zero."""
+def test_restarts_lose_nothing(world: World) -> None:
+    """A new controller every few seconds serves the burst, keeps the cap, and ends at zero."""
     world.queue(100)
     for _ in range(10):
         rounds(world, started(world), 3)
@@ -332,8 +334,8 @@ def test_a_restart_in_the_middle_loses_nothing(world: World) -> None:
     assert world.active == 0
 
 
-def test_who_waited_for_the_lease_does_not_trust_what_it_once_needed(world: World) -> None:
-    """The cooldown begins anew with the lease, so that a fleet that another grew is not cut down at once."""
+def test_waiting_for_the_lease_restarts_the_cooldown(world: World) -> None:
+    """A fleet that another controller grew is not cut down at once."""
     serving(world, 4)
     world.queue(0, 4)
     first = started(world)
@@ -352,8 +354,26 @@ def test_who_waited_for_the_lease_does_not_trust_what_it_once_needed(world: Worl
     assert not world.orders
 
 
-def test_run_ends_when_asked_and_gives_the_lease_up(world: World) -> None:
-    """The round in hand is finished; an error while leaving is no error."""
+def test_round_repairs_before_its_orders(world: World, reconciler: Reconciler) -> None:
+    """Also while the queue is unreadable; a failed repair is no reason to hold."""
+    calls: list[str] = []
+    world.on_call = calls.append
+    world.queue(10)
+    reconciler.round()
+    assert calls.index("instances") < calls.index("repair") < calls.index("launch")
+    calls.clear()
+    world.failing["depth"] = Transient("no answer")
+    assert isinstance(reconciler.round().decision, Hold)
+    assert "repair" in calls
+    del world.failing["depth"]
+    world.failing["repair"] = Transient("no answer")
+    done = reconciler.round()
+    assert done.failures == (Cause.FLEET,)
+    assert isinstance(done.decision, Decision)
+
+
+def test_run_stops_and_releases_the_lease(world: World) -> None:
+    """The round in progress is finished; an error of the release is only logged."""
     stopping = threading.Event()
     seen: list[ReconcileResult] = []
 
@@ -369,8 +389,22 @@ def test_run_ends_when_asked_and_gives_the_lease_up(world: World) -> None:
     started(world).run(stopping, interval_seconds=1)
 
 
-def test_the_clock_may_be_set_back(world: World, reconciler: Reconciler) -> None:
-    """Time stands still meanwhile: nothing happens earlier than what happened before."""
+def test_dry_run_decides_and_changes_nothing(world: World) -> None:
+    """It needs no lease, gives no order, repairs nothing, and records nothing."""
+    calls: list[str] = []
+    world.on_call = calls.append
+    world.queue(10)
+    world.lease.owner = FakeLease(world.lease, lease_seconds=LEASE_SECONDS, clock=lambda: 0)
+    dry = started(world, dry_run=True)
+    for _ in range(3):
+        assert dry.round().actions_text == "launch 1"
+        world.pass_second()
+    dry.release()
+    assert set(calls) == {"depth", "instances"}
+
+
+def test_clock_that_is_set_back_stands_still(world: World, reconciler: Reconciler) -> None:
+    """No round begins before the previous one."""
     at = [reconciler.round().at]
     world.now -= 100
     at.append(reconciler.round().at)

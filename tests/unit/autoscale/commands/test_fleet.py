@@ -41,8 +41,8 @@ def printed(what: RenderableType) -> str:
     return capture.get()
 
 
-def test_the_status_shows_every_instance() -> None:
-    """With the phase, how long it is in it, and what its worker told."""
+def test_status_shows_every_instance() -> None:
+    """With its phase, its age, and its worker's report."""
     lines = printed(status_table(seen(SERVING, CLAIMED, STOPPED))).splitlines()
     rows = {line.split()[0]: line for line in lines if line.strip()[:1].isdigit()}
     assert " ".join(rows["1"].split()) == "1 i-1 serving running 1 min 40 s 0 1 min 05 s 42"
@@ -55,13 +55,13 @@ def test_the_status_shows_every_instance() -> None:
     assert "1 needed: 3 open; 1 instance is enough (3 s ago)" in text
 
 
-def test_a_stopped_fleet_runs_no_instance() -> None:
+def test_status_of_a_stopped_fleet_says_no_instance_runs() -> None:
     """A warm pool is no running fleet."""
     assert "no instance runs, 1 stopped" in printed(status_table(seen(STOPPED)))
 
 
-def test_what_is_unreadable_is_told_in_its_place() -> None:
-    """Never as 0; the others are shown all the same. The reason is no markup."""
+def test_status_shows_unreadable_parts_in_their_place() -> None:
+    """Never as 0; the other parts are shown. The reason is no markup."""
     status = replace(seen(SERVING), queue=Unreadable("no [bold]answer"), lease_holder=None, last=None)
     text = printed(status_table(status))
     assert "unreadable: no [bold]answer" in text
@@ -75,8 +75,8 @@ def test_what_is_unreadable_is_told_in_its_place() -> None:
     assert plain["last"] is None
 
 
-def test_the_history_lists_every_record() -> None:
-    """Actions with their reasons."""
+def test_history_lists_every_record() -> None:
+    """With its actions and their reason."""
     text = printed(
         history_table([a_record(NOW, visible=7), replace(a_record(NOW + 1, reason="9 open"), actions="launch 1-3")])
     )
@@ -84,8 +84,8 @@ def test_the_history_lists_every_record() -> None:
     assert "launch 1-3: 9 open" in text
 
 
-def test_a_round_in_words() -> None:
-    """What `--once` and `--dry-run` print."""
+def test_described_round_for_people() -> None:
+    """The output of `--once` and `--dry-run`."""
     done = ReconcileResult(
         NOW,
         leading=True,
@@ -108,8 +108,8 @@ def test_a_round_in_words() -> None:
 
 
 @pytest.mark.parametrize(("numbers", "words"), [((), ""), ((2,), "2"), ((7, 3, 1, 2), "1-3, 7")])
-def test_numbers_in_words(numbers: Sequence[int], words: str) -> None:
-    """Runs are told in short."""
+def test_ranges_shorten_runs_of_numbers(numbers: Sequence[int], words: str) -> None:
+    """A run is written as its ends."""
     assert ranges(numbers) == words
 
 
@@ -118,7 +118,7 @@ def acting(at: float, actions: str) -> Record:
     return replace(a_record(at), actions=actions)
 
 
-def test_actions_close_together_are_one_episode() -> None:
+def test_close_actions_are_one_episode() -> None:
     """Their numbers are united by kind; the reason is the first one's."""
     acted = [acting(0, "drain 1-2"), acting(1, "drain 4; stop 1 failed"), acting(2, "stop 1"), acting(9, "launch 1")]
     first, second = episodes(acted, apart_seconds=5)
@@ -127,8 +127,8 @@ def test_actions_close_together_are_one_episode() -> None:
     assert str(second).startswith("00:00:09  launch 1: ")
 
 
-def test_a_gap_is_unknown_and_zero_is_not() -> None:
-    """A line ends where records stop while something ran, and goes on at zero where nothing did."""
+def test_series_has_a_gap_when_records_stop_while_something_ran() -> None:
+    """At zero instances the line continues at zero."""
     gap = Series([a_record(0), a_record(100)], until=110)
     assert [math.isnan(value) for value in gap.values(lambda one: one.serving)] == [False, True, False, False]
     nothing = a_record(0, visible=0, in_flight=0, needed=0, serving=0)
@@ -137,14 +137,14 @@ def test_a_gap_is_unknown_and_zero_is_not() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2, 60])
-def test_the_picture(tmp_path: Path, count: int) -> None:
-    """One record, few or many: a PNG."""
+def test_plot_history_writes_a_png(tmp_path: Path, count: int) -> None:
+    """For one record, a few and many."""
     records = [acting(NOW + 10 * index, f"launch {index % 15 + 1}" if index % 9 else "") for index in range(count)]
     plot_history(records, tmp_path / "fleet.png", until=NOW + 10 * count)
     assert (tmp_path / "fleet.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_phases_are_all_styled() -> None:
+def test_every_phase_has_a_style() -> None:
     """A new phase needs a colour."""
     for name in Phase:
         status = replace(seen(), instances=(replace(InstanceStatus.of(SERVING, LIMITS, NOW), phase=name),))

@@ -54,10 +54,10 @@ def pass_time(world: World, until: float) -> None:
     st.sampled_from([0.0, 20.0]),
     st.integers(0, 100),
 )
-def test_every_request_is_done_once_and_the_cap_is_kept(
+def test_every_request_is_done_once_within_the_cap(
     arrivals: list[float], name: str, cap: int, deaths: float, seed: int
 ) -> None:
-    """Whatever comes, under every policy, and though instances die; `simulate` itself refuses a second answer."""
+    """Under every policy, also when instances die; `simulate` itself refuses a second answer."""
     trace = Load("any", "", 600.0, arrivals=tuple(arrivals)).trace(ENVIRONMENT, seed)
     environment = replace(ENVIRONMENT, deaths_per_instance_hour=deaths)
     run = simulate(trace, environment, name, Policy(max_instances=cap), seed)
@@ -68,7 +68,7 @@ def test_every_request_is_done_once_and_the_cap_is_kept(
     assert run.outcome.max_instances <= cap
 
 
-def test_the_tasks_of_a_dead_instance_come_back_after_their_time() -> None:
+def test_tasks_of_a_dead_instance_are_redelivered() -> None:
     """SQS makes them visible again; another instance does them."""
     state = world(services=1)
     state.fleet.launch([1, 2])
@@ -85,8 +85,8 @@ def test_the_tasks_of_a_dead_instance_come_back_after_their_time() -> None:
 
 
 @pytest.mark.parametrize("name", POLICIES)
-def test_the_same_seed_gives_the_same_run(name: str) -> None:
-    """And another one another."""
+def test_same_seed_gives_the_same_run(name: str) -> None:
+    """Another seed gives another run."""
     load = Scenarios.load().loads["burst-100"]
     first, again, other = (
         simulate(load.trace(ENVIRONMENT, seed), ENVIRONMENT, name, Policy(), seed).latencies for seed in (3, 3, 4)
@@ -95,7 +95,7 @@ def test_the_same_seed_gives_the_same_run(name: str) -> None:
     assert first != other
 
 
-def test_the_bill_of_one_request() -> None:
+def test_bill_of_one_request() -> None:
     """By hand: seen at once, launched; billed from second 8; ready at 45, done at 45.2, idle for a minute, drained.
 
     The controller's round and the counts add less than three seconds before, the order to drain one or two after.
@@ -109,7 +109,7 @@ def test_the_bill_of_one_request() -> None:
     assert run.outcome.cost_per_1000 == pytest.approx(1000 * billed * 0.001)
 
 
-def test_every_start_is_billed_for_a_minute_and_whole_seconds_after_it() -> None:
+def test_start_is_billed_for_a_minute_and_then_whole_seconds() -> None:
     """EC2's rule."""
     state = world()
     state.fleet.launch([1, 2])
@@ -126,7 +126,7 @@ def test_every_start_is_billed_for_a_minute_and_whole_seconds_after_it() -> None
     assert state.fleet.billed_seconds == 60 + 93 + 60
 
 
-def test_what_is_ended_before_it_runs_costs_nothing() -> None:
+def test_pending_instance_costs_nothing() -> None:
     """Pending is free."""
     state = world()
     state.fleet.launch([1])
@@ -138,7 +138,7 @@ def test_what_is_ended_before_it_runs_costs_nothing() -> None:
 
 
 def test_time_above_the_cap_is_counted() -> None:
-    """The simulated EC2 lets a policy do wrong, and tells."""
+    """The simulated EC2 allows it and counts it."""
     state = world(max_instances=1)
     state.fleet.launch([1, 2])
     pass_time(state, 30.0)
@@ -159,8 +159,8 @@ def test_launches_wait_for_tokens() -> None:
     assert state.fleet.serving == 9
 
 
-def test_a_worker_reports_what_it_did() -> None:
-    """Twenty tasks on two engines: sixteen are held, and while two or more are, it is saturated."""
+def test_worker_reports_its_counts() -> None:
+    """Twenty tasks on two engines: sixteen are held, and with two or more it is saturated."""
     state = world(services=20)
     for task in range(20):
         state.queue.put(task)
@@ -180,8 +180,8 @@ def test_a_worker_reports_what_it_did() -> None:
     assert report.saturated_tasks == 19
 
 
-def test_a_draining_worker_takes_nothing_and_finishes_what_it_holds() -> None:
-    """And takes tasks again when the order is taken back."""
+def test_draining_worker_takes_nothing_and_finishes_its_tasks() -> None:
+    """When it is resumed, it takes tasks again."""
     state = world(services=40)
     state.fleet.launch([1])
     pass_time(state, 50.0)
@@ -201,7 +201,7 @@ def test_a_draining_worker_takes_nothing_and_finishes_what_it_holds() -> None:
     assert not state.queue.visible
 
 
-def test_naive_launches_one_for_each_message_and_they_end_themselves() -> None:
+def test_naive_launches_one_for_each_message_until_idle() -> None:
     """Three messages, three instances; twenty idle seconds later none."""
     state = world(services=3)
     ((seconds, step),) = Naive(state).loops()
