@@ -24,10 +24,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.burst import judged
-from benchmarks.endless import Endless
+from benchmarks.endless import ContinuousUploads
 from benchmarks.roundtrip import workload
 from facerec.local.ec2_host import emulated_ec2, running_instances
-from tests.support.faults.cases import NotHarmed
+from tests.support.faults.cases import NotInjected
 from tests.support.faults.faulty_aws import FaultyAws, faulty_aws
 from tests.support.faults.rules import Harm, Rule, of
 from tests.support.measurements.verdicts import BurstFigures, burst_failures
@@ -41,12 +41,12 @@ _HARMED = 3
 
 
 class Faults:
-    """Does the harm, in a thread of its own, and notes what it did; raises `NotHarmed` when that met nothing."""
+    """Does the harm, in a thread of its own, and notes what it did; raises `NotInjected` when that met nothing."""
 
     def __init__(
-        self, system: System, proxy: FaultyAws, leader: "Autoscaler", standby: "Autoscaler", crowd: Endless
+        self, system: System, proxy: FaultyAws, leader: "Autoscaler", standby: "Autoscaler", clients: ContinuousUploads
     ) -> None:
-        self._system, self._proxy, self._crowd = system, proxy, crowd
+        self._system, self._proxy, self._crowd = system, proxy, clients
         self._leader, self._standby = leader, standby
         self._ec2 = emulated_ec2(system.environ)
         self._began = time.monotonic()
@@ -61,7 +61,7 @@ class Faults:
         self._await("no worker has ended", lambda: len(set(before) - set(self._workers())) > 0)
         victims = [pid for pid in self._workers() if pid in before][: _HARMED - 1]
         if len(victims) < _HARMED - 1:
-            raise NotHarmed(f"only {len(victims)} workers are left to be killed")
+            raise NotInjected(f"only {len(victims)} workers are left to be killed")
         for pid in victims:
             os.killpg(pid, signal.SIGKILL)
             self._note("killed a worker")
@@ -83,7 +83,7 @@ class Faults:
         self._proxy.rules = ()
         refused = sum(self._proxy.harmed.values()) - before
         if not refused:
-            raise NotHarmed("no DescribeInstances was refused")
+            raise NotInjected("no DescribeInstances was refused")
         self._note(f"it was refused {refused} times")
 
     def _freeze(self) -> None:
@@ -95,7 +95,7 @@ class Faults:
             answered = len(self._crowd.replies)
             time.sleep(_FROZEN_SECONDS)
             if not self._crowd.open:
-                raise NotHarmed("no upload waited for the frozen AWS")
+                raise NotInjected("no upload waited for the frozen AWS")
         finally:
             os.kill(emulator, signal.SIGCONT)
         self._note(f"thawed it; {len(self._crowd.replies) - answered} uploads were answered meanwhile")
@@ -113,7 +113,7 @@ class Faults:
     def _note(self, what: str) -> None:
         waiting = self._crowd.open
         if not waiting:
-            raise NotHarmed(f"no upload waited: {what}")
+            raise NotInjected(f"no upload waited: {what}")
         self.done.append(f"{time.monotonic() - self._began:.1f} s, {waiting} uploads open: {what}")
         print(self.done[-1], file=sys.stderr)
 
@@ -122,7 +122,7 @@ class Faults:
         deadline = time.monotonic() + seconds
         while not condition():
             if time.monotonic() > deadline:
-                raise NotHarmed(otherwise)
+                raise NotInjected(otherwise)
             time.sleep(0.1)
 
 
@@ -201,27 +201,29 @@ def measured(requests: int, concurrency: int, max_instances: int, images: Path) 
                 leader.await_line("leading")
                 standby.start()
                 standby.await_line("waiting_for_the_lease")
-                crowd = Endless(system.url, photos, concurrency)
-                return harmed(system, Faults(system, proxy, leader, standby, crowd), crowd, requests, max_instances)
+                clients = ContinuousUploads(system.url, photos, concurrency)
+                return harmed(system, Faults(system, proxy, leader, standby, clients), clients, requests, max_instances)
             finally:
                 for autoscaler in autoscalers:
                     autoscaler.kill()
 
 
-def harmed(system: System, faults: Faults, crowd: Endless, requests: int, max_instances: int) -> dict[str, Any]:
+def harmed(
+    system: System, faults: Faults, clients: ContinuousUploads, requests: int, max_instances: int
+) -> dict[str, Any]:
     """Upload while the harm is done, and wait for the end."""
     with FleetWatch(system) as watch, ThreadPoolExecutor(1) as thread:
         harm = thread.submit(faults.run)
         began = time.monotonic()
-        crowd.upload(requests, harm.done)
+        clients.upload(requests, harm.done)
         ended = time.monotonic()
         not_harmed = None
         try:
             harm.result()
-        except NotHarmed as exc:
+        except NotInjected as exc:
             not_harmed = str(exc)
         to_zero = watch.zero_after(max(ended, time.monotonic()), 240)
-        figures: BurstFigures = judged(system, crowd.replies, crowd.photos) | {
+        figures: BurstFigures = judged(system, clients.replies, clients.photos) | {
             "max_running": watch.most(),
             "to_last_answer_s": round(ended - began, 2),
             "to_zero_s": round(to_zero, 2),
@@ -229,7 +231,7 @@ def harmed(system: System, faults: Faults, crowd: Endless, requests: int, max_in
     return {
         **figures,
         "max_instances": max_instances,
-        "refused": crowd.refused,
+        "refused": clients.refused,
         "faults": faults.done,
         "not_harmed": not_harmed,
         "amiss": burst_failures(figures, max_instances),

@@ -1,4 +1,4 @@
-"""A crowd that uploads without end until it is told that it is enough, and sends again what it is told to."""
+"""Clients that upload until a condition holds, and send again when a reply asks them to."""
 
 import asyncio
 import time
@@ -16,10 +16,10 @@ _LONGEST_PAUSE_SECONDS = 5.0
 
 
 @dataclass(slots=True)
-class Endless:
+class ContinuousUploads:
     """`concurrency` clients, each with one upload open at any time, so that a fault finds all of them waiting.
 
-    `replies` and `photos` go together; `refused` counts the times that a client was told to send again later.
+    `replies` and `photos` go together; `refused` counts the replies that asked a client to send again.
     """
 
     url: str

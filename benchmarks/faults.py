@@ -24,11 +24,11 @@ from pathlib import Path
 
 from benchmarks.measure import machine
 from benchmarks.roundtrip import workload
-from tests.support.faults.cases import FAULTS, Fault, NotHarmed
-from tests.support.faults.clients import Crowd, Photo, upload_under
+from tests.support.faults.cases import FAULTS, Fault, NotInjected
+from tests.support.faults.clients import Photo, UploadClients, upload_under
 from tests.support.faults.poisoned_worker import MARK
 from tests.support.faults.rig import Rig
-from tests.support.faults.verdict import Ledger, Row, at_rest, judge, remains
+from tests.support.faults.verdict import AcceptedTasks, Row, final_state, judge, wait_until_idle
 from tests.support.processes import CHECKOUT
 
 _WARM_UP = 20
@@ -56,7 +56,7 @@ def main() -> None:
             _say(fault.name)
             try:
                 rows.append(run(fault, options.requests, options.rate, options.logs))
-            except NotHarmed as exc:
+            except NotInjected as exc:
                 rows.append({"fault": fault.name, "not_harmed": str(exc), "passed": False})
             print(json.dumps(rows[-1]), flush=True)
     done = [row for row in rows if "skipped" not in row]
@@ -79,21 +79,21 @@ def run(fault: Fault, requests: int, rate: float, logs: Path | None) -> Row:
         with Rig(state, fault.processes(Path(folder)), _say) as rig:
             rig.run("enrol", "--folder", str(people))
             rig.start_tiers()
-            ledger = Ledger(f"{rig.prefix}-req-queue")
-            rig.proxy.on_answer = ledger.note
-            crowd = Crowd(rig.url, rate)
-            crowd.upload(_photos("warm", bodies), _WARM_UP)
+            accepted_tasks = AcceptedTasks(f"{rig.prefix}-req-queue")
+            rig.proxy.on_answer = accepted_tasks.note
+            clients = UploadClients(rig.url, rate)
+            clients.upload(_photos("warm", bodies), _WARM_UP)
             began = time.monotonic()
-            stories = upload_under(
-                fault.harm, rig, crowd, _photos("photo", bodies, fault.poisoned), requests, lasts=fault.lasts
+            outcomes = upload_under(
+                fault.harm, rig, clients, _photos("photo", bodies, fault.poisoned), requests, lasts=fault.lasts
             )
             seconds = time.monotonic() - began
-            rested = at_rest(rig, _REST_SECONDS)
+            rested = wait_until_idle(rig, _REST_SECONDS)
             if fault.lasts and not rig.proxy.harmed:
-                raise NotHarmed("the proxy has harmed no call")
-            found = judge(stories, remains(rig), ledger.ids(), _say)
+                raise NotInjected("the proxy has harmed no call")
+            found = judge(outcomes, final_state(rig), accepted_tasks.ids(), _say)
             if fault.redelivers and not found["redelivered"]:
-                raise NotHarmed("no task was delivered again")
+                raise NotInjected("no task was delivered again")
             return {
                 "fault": fault.name,
                 **found,

@@ -1,4 +1,4 @@
-"""The elastic fleet on this machine: from zero and back, also when parts of it die; nothing is lost."""
+"""The elastic fleet on this machine goes from zero instances and back, and loses nothing when parts are killed."""
 
 import os
 import signal
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.timeout(400)
 MOST = 2
 ZERO_SECONDS = 90
 LONG = 160
-"""Uploads of a burst that is still in hand when something is killed: some seconds of two workers."""
+"""Uploads of a burst that lasts until something is killed: some seconds of work for two workers."""
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +60,8 @@ def assert_at_zero(system: System, watch: FleetWatch) -> None:
     assert queue_counts(system, "facerec-resp-queue") == (0, 0)
 
 
-def test_bursts_are_answered_from_zero_and_the_fleet_returns_to_zero(elastic: System) -> None:
-    """Twice, the second time with instances of the warm pool."""
+def test_fleet_answers_bursts_from_zero_and_returns_to_zero(elastic: System) -> None:
+    """The second burst is answered by instances of the warm pool."""
     for _ in range(2):
         with FleetWatch(elastic) as watch:
             watch.zero_after(time.monotonic(), ZERO_SECONDS)
@@ -69,8 +69,8 @@ def test_bursts_are_answered_from_zero_and_the_fleet_returns_to_zero(elastic: Sy
             assert_at_zero(elastic, watch)
 
 
-def test_a_killed_worker_and_a_killed_autoscaler_lose_nothing(elastic: System) -> None:
-    """Both are started again, by the instance and by the supervisor; the clients only wait longer."""
+def test_killed_worker_and_autoscaler_lose_nothing(elastic: System) -> None:
+    """The instance and the supervisor start them again, and the clients only wait longer."""
     replies: list[Reply] = []
     uploads = threading.Thread(target=lambda: replies.extend(burst(elastic, LONG)))
     with FleetWatch(elastic) as watch:
@@ -86,8 +86,8 @@ def test_a_killed_worker_and_a_killed_autoscaler_lose_nothing(elastic: System) -
         assert_at_zero(elastic, watch)
 
 
-def test_an_instance_stopped_by_somebody_else_finishes_what_it_holds(elastic: System) -> None:
-    """As when an operator stops it in the console."""
+def test_instance_stopped_by_an_operator_finishes_its_tasks(elastic: System) -> None:
+    """Its tasks in flight are answered before it ends."""
     replies: list[Reply] = []
     uploads = threading.Thread(target=lambda: replies.extend(burst(elastic, LONG)))
     ec2 = emulated_ec2(elastic.environ)

@@ -26,7 +26,7 @@ _QUICK = {
 }
 
 _LONG_HIDDEN = {"FACEREC_WORKER__TASK_TIME_LIMIT_SECONDS": "20", "FACEREC_QUEUE__VISIBILITY_TIMEOUT_SECONDS": "30"}
-"""No task comes twice, however slow the machine."""
+"""Long enough that no task is delivered twice on a slow machine."""
 
 
 class Flower(Command):
@@ -111,12 +111,12 @@ def start(tier: Tier) -> Iterator[Callable[..., Any]]:
 
 
 def until(condition: Callable[[], bool]) -> None:
-    """Wait for what Flower shows; it is behind by a window and a receive."""
+    """Wait until Flower shows it, which takes a window of events and a receive."""
     assert poll_until(condition, _LONG_SECONDS)
 
 
-def test_shows_a_live_system(tier: Tier, start: Callable[..., Any], tmp_path: Path) -> None:
-    """Workers, tasks with arguments, runtimes, results and failures, queues, metrics; over restarts and a death."""
+def test_flower_shows_a_live_system(tier: Tier, start: Callable[..., Any], tmp_path: Path) -> None:
+    """It shows workers, tasks, queues and metrics, also after its restart and a worker's death."""
     settings = tier.settings
     worker = start(Worker, **_LONG_HIDDEN)
     kept = {"FACEREC_FLOWER__DATABASE": str(tmp_path / "flower" / "tasks"), "FACEREC_FLOWER__PASSWORD": "correct horse"}
@@ -189,8 +189,8 @@ def test_shows_a_live_system(tier: Tier, start: Callable[..., Any], tmp_path: Pa
     assert flower.stop() == 0
 
 
-def test_ends_though_its_tasks_cannot_be_saved(start: Callable[..., Any], tmp_path: Path) -> None:
-    """The folder has gone, or its disk is full: that is said, and nothing else happens."""
+def test_flower_ends_when_its_tasks_cannot_be_saved(start: Callable[..., Any], tmp_path: Path) -> None:
+    """It logs one line when its folder is gone."""
     folder = tmp_path / "flower"
     flower = start(Flower, FACEREC_FLOWER__DATABASE=str(folder / "tasks"))
     until(lambda: httpx.get(f"{flower.url}/healthcheck").status_code == 200)
@@ -200,8 +200,8 @@ def test_ends_though_its_tasks_cannot_be_saved(start: Callable[..., Any], tmp_pa
     assert "Traceback" not in flower.output
 
 
-def test_a_password_is_made_and_told_once(tier: Tier, start: Callable[..., Any]) -> None:
-    """To whoever started it, not to the log; and after a kill the next Flower knows the worker by its heartbeats."""
+def test_generated_password_is_printed_once(tier: Tier, start: Callable[..., Any]) -> None:
+    """It is printed, not logged. After a kill the next Flower learns of the worker from its heartbeats."""
     worker = start(Worker)
     first = start(Flower)
     until(lambda: first.alive() == [True])
@@ -218,8 +218,8 @@ def test_a_password_is_made_and_told_once(tier: Tier, start: Callable[..., Any])
     assert second.states()["last.jpg"] == "SUCCESS"
 
 
-def test_a_worker_works_on_without_flower_or_queue(tier: Tier, start: Callable[..., Any]) -> None:
-    """It says so once, ends in good order, and tells what it still knows when the queue is there."""
+def test_worker_works_without_flower_or_its_queue(tier: Tier, start: Callable[..., Any]) -> None:
+    """It logs one warning, and sends its last events when the queue is there."""
     tier.clients.sqs.delete_queue(QueueUrl=tier.url(tier.settings.events_queue))
     worker = start(Worker)
     worker.wait_for("events_queue_unreachable", tier.settings.events_queue)

@@ -1,4 +1,4 @@
-"""Processes that are stopped, killed and restarted while clients wait: nothing is lost."""
+"""Processes are stopped, killed and restarted while clients wait, and lose nothing."""
 
 import os
 import shutil
@@ -65,8 +65,8 @@ def upload_in_background(url: str, count: int) -> Future[list[Reply]]:
     return replies
 
 
-def test_celery_started_by_hand_serves_and_sigterm_mid_task_loses_nothing(environ: dict[str, str]) -> None:
-    """SIGTERM finishes what the worker has and leaves the rest to the next; nobody waits in vain."""
+def test_worker_stopped_in_the_middle_loses_nothing(environ: dict[str, str]) -> None:
+    """On SIGTERM the worker finishes its tasks and leaves the rest to the next worker. Celery starts both by hand."""
     with web_tier(environ) as (_, url), worker(environ) as first:
         first.wait_for("ready.")
         replies = upload_in_background(url, 40)
@@ -83,8 +83,8 @@ def test_celery_started_by_hand_serves_and_sigterm_mid_task_loses_nothing(enviro
         assert "Traceback" not in first.output + second.output
 
 
-def test_a_stopped_web_process_answers_or_keeps_every_upload(environ: dict[str, str]) -> None:
-    """Those who wait are answered; whoever is not finds the result under the request id, also after a restart."""
+def test_stopped_web_process_answers_or_keeps_every_upload(environ: dict[str, str]) -> None:
+    """A client without an answer finds the result under its request id, also after a restart."""
     accepted: list[str] = []
     with web_tier(environ | {"FACEREC_WEB__SHUTDOWN_SECONDS": "1"}) as (web, url):
         # No worker runs yet, so that all are still waiting when the signal comes.
@@ -127,10 +127,10 @@ def _await_depth(environ: dict[str, str], messages: int, seconds: float = 30) ->
     assert poll_until(lambda: depth() >= messages, seconds)
 
 
-def test_the_built_wheel_serves_from_another_folder(
+def test_built_wheel_serves_from_another_folder(
     environ: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """An install brings all that a worker and the web tier need, templates and graphs included."""
+    """The wheel holds everything that a worker and the web tier need, such as page templates and graphs."""
     folder = tmp_path_factory.mktemp("wheel")
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     # Built from a copy: setuptools leaves a build folder beside its sources, and would take up an older one.

@@ -1,4 +1,4 @@
-"""What a client sees: the real web tier, queues, worker and model."""
+"""Uploads to the real web tier, with real queues, a real worker and the real model."""
 
 import csv
 import time
@@ -24,8 +24,8 @@ def post(system: System, filename: str, body: bytes) -> httpx.Response:
     return httpx.post(system.url, files={"inputFile": (filename, body)}, timeout=60, trust_env=False)
 
 
-def test_the_samples_are_answered_as_promised(system: System) -> None:
-    """The lines of the README."""
+def test_samples_get_the_answers_of_the_readme(system: System) -> None:
+    """Each sample gets the line that `expected.csv` names."""
     sentences = {"match": "face detected - {}", "unknown": "face not recognized", "no_face": "no face detected"}
     with (EXAMPLES / "expected.csv").open() as rows:
         for row in csv.DictReader(rows):
@@ -36,21 +36,21 @@ def test_the_samples_are_answered_as_promised(system: System) -> None:
 
 
 @pytest.mark.parametrize("filename", GOOD)
-def test_a_face_is_recognised_in_every_kind_of_picture(system: System, filename: str) -> None:
-    """Grey, palette, CMYK, 16-bit and EXIF-rotated pictures are pictures."""
+def test_face_is_recognised_in_every_kind_of_picture(system: System, filename: str) -> None:
+    """Grey, palette, CMYK, 16-bit and EXIF-rotated pictures are read."""
     assert post(system, filename, GOOD[filename]()).text.strip() == f"{filename}: {OBAMA}"
 
 
-def test_a_tiny_picture_has_no_face(system: System) -> None:
-    """Ten by ten pixels are a picture all the same."""
+def test_tiny_picture_has_no_face(system: System) -> None:
+    """Ten by ten pixels are still a picture."""
     assert post(system, "dot.png", encoded(Image.new("RGB", (10, 10), "red"))).text.strip() == (
         "dot.png: no face detected"
     )
 
 
 @pytest.mark.parametrize("filename", BAD)
-def test_a_bad_upload_gets_one_helpful_sentence_and_harms_nobody(system: System, filename: str) -> None:
-    """The contract's code, plain text, no stack trace; and the next client is served."""
+def test_bad_upload_gets_one_helpful_sentence(system: System, filename: str) -> None:
+    """The reply has the contract's status and no stack trace, and the next client is served."""
     make, status = BAD[filename]
     reply = post(system, filename, make())
     assert reply.status_code == status
@@ -60,15 +60,15 @@ def test_a_bad_upload_gets_one_helpful_sentence_and_harms_nobody(system: System,
     assert post(system, "next.jpg", PORTRAIT.read_bytes()).text.strip() == f"next.jpg: {OBAMA}"
 
 
-def test_a_missing_field_is_named(system: System) -> None:
-    """400, and the sentence says which field to send."""
+def test_missing_field_is_named(system: System) -> None:
+    """The reply is 400 and says which field to send."""
     reply = httpx.post(system.url, files={"photo": ("a.jpg", PORTRAIT.read_bytes())}, trust_env=False)
     assert reply.status_code == 400
     assert "inputFile" in reply.text
 
 
 def test_two_files_in_one_request_are_refused(system: System) -> None:
-    """One request, one answer."""
+    """One request has one answer."""
     files = [("inputFile", (name, PORTRAIT.read_bytes())) for name in ("a.jpg", "b.jpg")]
     assert httpx.post(system.url, files=files, trust_env=False).status_code == 400
 
@@ -83,8 +83,8 @@ def test_two_files_in_one_request_are_refused(system: System) -> None:
         ("n" * 296 + ".jpg", "n" * 296 + ".jpg"),
     ],
 )
-def test_every_file_name_is_echoed_safely(system: System, sent: str, echoed: str) -> None:
-    """The last path part, without control characters; the reply stays one line and gains no header."""
+def test_file_name_is_echoed_safely(system: System, sent: str, echoed: str) -> None:
+    """The reply has the last path part without control characters. It stays one line and gains no header."""
     # Written by hand: RFC 5987's form carries every character, which a client library would quote away.
     boundary = uuid.uuid4().hex
     name = f"name=\"inputFile\"; filename*=UTF-8''{quote(sent, safe='')}"
@@ -101,8 +101,8 @@ def test_every_file_name_is_echoed_safely(system: System, sent: str, echoed: str
     assert reply.text == f"{echoed}: {OBAMA}"
 
 
-def test_a_hundred_clients_at_once_each_get_their_own_answer(system: System) -> None:
-    """All held, all answered, each with its own result, also when all send the same file name."""
+def test_hundred_clients_at_once_get_their_own_answers(system: System) -> None:
+    """Each gets the result of its own photo, although all send the same file name."""
     known = encoded(portrait().resize((240, 300)), "JPEG", quality=90)
     nobody = encoded(Image.new("RGB", (64, 64), "grey"), "JPEG")
     bodies = [known if i % 2 else nobody for i in range(100)]
@@ -112,8 +112,8 @@ def test_a_hundred_clients_at_once_each_get_their_own_answer(system: System) -> 
     assert [reply.text.strip() for reply in replies] == expected
 
 
-def test_two_uploads_of_one_name_at_once_never_mix(system: System) -> None:
-    """The first client's photo is not the second's."""
+def test_uploads_of_one_name_never_mix(system: System) -> None:
+    """Each client gets the result of its own photo."""
     files = ["image_01.jpg", "image_04.jpg"]
     with ThreadPoolExecutor(2) as pool:
         bodies = [(EXAMPLES / "probes" / name).read_bytes() for name in files]
@@ -121,8 +121,8 @@ def test_two_uploads_of_one_name_at_once_never_mix(system: System) -> None:
     assert replies == [f"me.jpg: {OBAMA}", "me.jpg: no face detected"]
 
 
-def test_the_full_result_is_fetched_by_its_request_id(system: System) -> None:
-    """All faces of a group, the primary one first, in the style of the contract's section 2."""
+def test_full_result_is_fetched_by_its_request_id(system: System) -> None:
+    """It lists all faces of a group, the primary face first."""
     upload = post(system, "group.jpg", (EXAMPLES / "probes/image_05.jpg").read_bytes())
     request_id = upload.headers["x-request-id"]
     reply = httpx.get(f"{system.url}api/v1/results/{request_id}", trust_env=False)
@@ -137,21 +137,21 @@ def test_the_full_result_is_fetched_by_its_request_id(system: System) -> None:
     assert result["engine"] in {"openvino", "onnxruntime"}
 
 
-def test_an_unknown_request_id_is_404_as_json(system: System) -> None:
-    """Nothing is invented for an id that nobody submitted."""
+def test_unknown_request_id_is_404_as_json(system: System) -> None:
+    """No upload had this id."""
     reply = httpx.get(f"{system.url}api/v1/results/{uuid.uuid4()}", trust_env=False)
     assert reply.status_code == 404
     assert reply.headers["content-type"] == "application/json"
 
 
 def test_health_and_readiness(system: System) -> None:
-    """Store, queue and inbox work."""
+    """Store, queue and inbox work, so the web tier is ready."""
     assert httpx.get(f"{system.url}healthz", trust_env=False).status_code == 200
     assert httpx.get(f"{system.url}readyz", trust_env=False).status_code == 200
 
 
-def test_an_enrolment_reaches_running_workers_within_5_s(system: System, tmp_path: Path) -> None:
-    """And so does a removal; no restart needed."""
+def test_enrolment_reaches_running_workers_within_5_s(system: System, tmp_path: Path) -> None:
+    """So does a removal. Neither needs a restart."""
     with Image.open(EXAMPLES / "probes/image_02.jpg") as picture:
         # Another crop than the probe, so that the probe is no copy of the enrolled photo.
         width, height = picture.size

@@ -1,4 +1,4 @@
-"""A crowd of HTTP clients: every upload on a connection of its own, as many at once as asked."""
+"""Concurrent HTTP clients: every upload on a connection of its own."""
 
 import asyncio
 import time
@@ -18,7 +18,7 @@ class Upload:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What one client got; status 0 stands for a connection that broke, with the reason in `text`."""
+    """The reply to one upload; status 0 stands for a connection that broke, with the reason in `text`."""
 
     filename: str
     status: int
@@ -27,7 +27,7 @@ class Reply:
 
 
 def upload_all(url: str, uploads: Sequence[Upload], concurrency: int, timeout_seconds: float = 240) -> list[Reply]:
-    """Send every upload to `POST /`, at most `concurrency` at once; replies stand in the order of the uploads."""
+    """Send every upload to `POST /`, at most `concurrency` at once; the replies are in the order of the uploads."""
     return asyncio.run(_upload_all(url, uploads, concurrency, timeout_seconds))
 
 

@@ -103,8 +103,8 @@ def test_what_is_asked_for_is_exported(expression: str, labels: dict[str, set[st
     assert unknown == set()
 
 
-def test_the_dashboard_is_one() -> None:
-    """With an id of its own, and a data source that whoever imports it chooses."""
+def test_dashboard_has_an_id_and_a_data_source() -> None:
+    """The data source is chosen at the import."""
     board = dashboard()
     assert board["uid"] == "facerec"
     assert board["schemaVersion"] >= 39
@@ -122,8 +122,8 @@ def test_the_dashboard_is_one() -> None:
             assert len(set(references)) == len(references)
 
 
-def test_no_panel_lies_on_another() -> None:
-    """Grafana would push them about."""
+def test_no_panel_overlaps_another() -> None:
+    """Grafana would move them."""
     places = [panel["gridPos"] for panel in dashboard()["panels"]]
     assert all(place["x"] >= 0 and place["x"] + place["w"] <= 24 for place in places)
     for a, b in combinations(places, 2):
@@ -132,8 +132,8 @@ def test_no_panel_lies_on_another() -> None:
         assert apart_across or apart_down, (a, b)
 
 
-def test_every_alert_says_what_is_wrong_and_is_explained() -> None:
-    """To whom it is sent, in a sentence; the page tells what to do."""
+def test_every_alert_says_what_is_wrong_and_is_documented() -> None:
+    """It has a severity and a sentence; the page says what to do."""
     names = [rule["alert"] for rule in alerts()]
     assert len(set(names)) == len(names)
     page = PAGE.read_text()
@@ -143,8 +143,8 @@ def test_every_alert_says_what_is_wrong_and_is_explained() -> None:
         assert f"`{rule['alert']}`" in page
 
 
-def test_every_alert_is_seen_to_fire() -> None:
-    """In promtool's tests, which a rule that never fires would fail."""
+def test_every_alert_fires_in_a_test_of_promtool() -> None:
+    """A rule that never fires would fail promtool's tests."""
     tests = yaml.safe_load((FILES / "prometheus-alerts.test.yml").read_text())["tests"]
     fired = {case["alertname"] for test in tests for case in test["alert_rule_test"] if case["exp_alerts"]}
     assert fired == {rule["alert"] for rule in alerts()}

@@ -25,20 +25,20 @@ def test_no_other_distribution_owns_our_package_names(package: str) -> None:
 
 
 def test_tests_never_import_benchmarks() -> None:
-    """What both need is in `tests/support`."""
+    """Their common harness is in `tests/support`."""
     importing = re.compile(r"^\s*(from|import) benchmarks\b", re.MULTILINE)
     assert [path for path in (ROOT / "tests").rglob("*.py") if importing.search(path.read_text())] == []
 
 
-def test_it_cannot_be_uploaded_by_mistake() -> None:
+def test_package_cannot_be_uploaded_by_mistake() -> None:
     """The registry refuses every distribution with a `Private ::` classifier."""
     setup = configparser.ConfigParser(interpolation=None)
     setup.read(ROOT / "setup.cfg")
     assert "Private :: Do Not Upload" in setup["metadata"]["classifiers"]
 
 
-def test_every_package_that_an_extra_brings_has_its_tested_version() -> None:
-    """What no constraint names is taken as new as it is on the day of the install, which nobody has tested."""
+def test_every_package_of_an_extra_has_a_tested_version() -> None:
+    """Without a constraint pip takes the newest version, which was never tested."""
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
     pending = [setup["options"]["install_requires"], *setup["options.extras_require"].values()]
@@ -81,7 +81,7 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
     assert run.stdout.strip() == "[]"
 
 
-def test_every_link_of_the_documentation_leads_somewhere() -> None:
+def test_every_link_of_the_documentation_has_a_target() -> None:
     """Relative links in Markdown files name files of the repository."""
     pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/*.md")]
     for page in pages:
@@ -89,8 +89,8 @@ def test_every_link_of_the_documentation_leads_somewhere() -> None:
             assert (page.parent / target).exists(), f"{page.relative_to(ROOT)} links to {target}"
 
 
-def test_a_missing_extra_is_named_in_one_line() -> None:
-    """A web-only install has no numpy, and need not show a traceback for it."""
+def test_missing_extra_is_named_in_one_line() -> None:
+    """An install for the web tier alone has no numpy, and needs no traceback for it."""
     script = (
         "import sys; sys.modules['celery'] = None; sys.argv = ['facerec', 'worker'];"
         "from facerec.cli import main; main()"
@@ -134,8 +134,8 @@ def test_operators_commands_run_on_the_core_install(arguments: tuple[str, ...], 
     assert says in _printed_by_the_core(*arguments)
 
 
-def test_a_request_is_traced_on_the_core_install(tmp_path: Path) -> None:
-    """Also what the command loads only when it runs."""
+def test_request_is_traced_on_the_core_install(tmp_path: Path) -> None:
+    """The modules that the command loads at run time are there, too."""
     log, request_id = tmp_path / "web.log", "0b7c1c5e-7c39-4b0e-a3a8-2f1d8f6f3f55"
     record = {"event": "upload", "timestamp": "2026-01-01T00:00:00Z", "process": "web", "status": 200}
     log.write_text(json.dumps(record | {"request_id": request_id}) + "\n")

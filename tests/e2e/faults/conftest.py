@@ -1,4 +1,4 @@
-"""A whole system with a proxy before its AWS, on the fake engine, and a crowd of clients to be disturbed."""
+"""A whole system on the fake engine with a proxy before its AWS, and the clients that upload to it."""
 
 import itertools
 import sys
@@ -9,21 +9,21 @@ import pytest
 from tests.fakes.engine import SEGFAULT
 from tests.fakes.web_tier import picture
 from tests.support.artefacts import write_artefact
-from tests.support.faults.clients import Crowd, Harmful, Photo, Story, upload_under
+from tests.support.faults.clients import ClientOutcome, FaultAction, Photo, UploadClients, upload_under
 from tests.support.faults.rig import Processes, Rig
-from tests.support.faults.verdict import Ledger, Row, at_rest, judge, remains
+from tests.support.faults.verdict import AcceptedTasks, Row, final_state, judge, wait_until_idle
 
 UNKNOWN = "Unknown"
-"""What the fake engine's faces are with nobody enrolled."""
+"""The name of the fake engine's faces, since no person is enrolled."""
 _REST_SECONDS = 90
 
 
-class Disturbed:
-    """The system, its clients, and what became of them; every photo's fake face is as wide as the photo has bytes."""
+class FaultySystem:
+    """The system, its clients and their outcomes. The fake face of a photo is as wide as the photo has bytes."""
 
-    def __init__(self, rig: Rig, ledger: Ledger) -> None:
+    def __init__(self, rig: Rig, accepted_tasks: AcceptedTasks) -> None:
         self.rig = rig
-        self._ledger = ledger
+        self._ledger = accepted_tasks
         self._lengths = itertools.count(1)
 
     def photos(self, poisoned: int = 0) -> Iterator[Photo]:
@@ -35,29 +35,29 @@ class Disturbed:
             padded = body + bytes(length) + (SEGFAULT if poison else b"")
             yield Photo(f"photo{length:05d}.jpg", padded, None if poison else UNKNOWN)
 
-    def suffer(
-        self, harm: Harmful, least: int = 20, *, per_second: float = 10, lasts: bool = False, poisoned: int = 0
-    ) -> tuple[list[Story], Row]:
-        """Upload while harm is done, wait until nothing moves any more, and count what became of the photos."""
+    def upload_during(
+        self, harm: FaultAction, least: int = 20, *, per_second: float = 10, lasts: bool = False, poisoned: int = 0
+    ) -> tuple[list[ClientOutcome], Row]:
+        """Upload while the fault lasts, wait until the queues are empty, and count the outcomes of the photos."""
         self.rig.proxy.harmed.clear()
-        crowd = Crowd(self.rig.url, per_second, patience_seconds=90, longest_pause_seconds=1)
-        stories = upload_under(harm, self.rig, crowd, self.photos(poisoned), least, lasts=lasts)
-        assert at_rest(self.rig, _REST_SECONDS), "something still moves"
-        left = remains(self.rig)
+        clients = UploadClients(self.rig.url, per_second, patience_seconds=90, longest_pause_seconds=1)
+        outcomes = upload_under(harm, self.rig, clients, self.photos(poisoned), least, lasts=lasts)
+        assert wait_until_idle(self.rig, _REST_SECONDS), "the queues are not empty"
+        left = final_state(self.rig)
         told: list[str] = []
-        row = judge(stories, left, self._ledger.ids(), told.append)
+        row = judge(outcomes, left, self._ledger.ids(), told.append)
         row["told_of"] = told
-        lengths = {story.photo.filename: len(story.photo.body) for story in stories}
+        lengths = {outcome.photo.filename: len(outcome.photo.body) for outcome in outcomes}
         found = [result for results in left.outputs.values() for result in results if result["filename"] in lengths]
         for result in found:
             widths = [face["box"]["x_max"] for face in result["faces"]]
             assert widths == ([lengths[result["filename"]]] if result["outcome"] != "failed" else [])
-        return stories, row
+        return outcomes, row
 
 
 @pytest.fixture(scope="package")
-def disturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Disturbed]:
-    """One system for all faults: each must leave it in order for the next."""
+def faulty_system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultySystem]:
+    """One system for all faults. After each it must work for the next one."""
     folder = tmp_path_factory.mktemp("faults")
     write_artefact(folder / "model")
     environ = {
@@ -73,6 +73,6 @@ def disturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Disturbed]:
     processes = Processes(worker=(sys.executable, "-m", "tests.fakes.worker"), environ=environ)
     with Rig(folder, processes) as rig:
         rig.start_tiers()
-        ledger = Ledger(f"{rig.prefix}-req-queue")
-        rig.proxy.on_answer = ledger.note
-        yield Disturbed(rig, ledger)
+        accepted_tasks = AcceptedTasks(f"{rig.prefix}-req-queue")
+        rig.proxy.on_answer = accepted_tasks.note
+        yield FaultySystem(rig, accepted_tasks)

@@ -1,4 +1,4 @@
-"""Faults under load: every photo is answered in the end, rightly and once, whatever broke meanwhile.
+"""Faults under load: every photo gets its right answer, and one answer only.
 
 The faults are those of `python -m benchmarks.faults`, which runs them for longer, and with the real engine.
 """
@@ -9,7 +9,7 @@ from functools import partial
 import httpx
 import pytest
 
-from tests.e2e.faults.conftest import Disturbed
+from tests.e2e.faults.conftest import FaultySystem
 from tests.support.faults import cases
 from tests.support.faults.rig import Rig
 from tests.support.faults.rules import Harm, Rule, of
@@ -24,20 +24,20 @@ FAILURES = (
 
 
 def assert_harmless(row: Row, dead: int = 0) -> None:
-    """Nothing is lost, wrong, or seen twice, and only so many, with their reasons, are among the dead letters."""
+    """Check that no photo is lost, wrong or answered twice, and that `dead` dead letters with reasons are left."""
     assert (row["lost"], row["wrong"], row["duplicates_visible"]) == (0, 0, 0), str(row)
     assert (row["dlq"], row["dlq_amiss"]) == (dead, 0), str(row)
 
 
-def test_an_aws_that_fails_now_and_then_costs_nobody_an_answer(disturbed: Disturbed) -> None:
-    """Connections reset before and after the call was carried out, and S3's and SQS's own refusals."""
-    _, row = disturbed.suffer(cases.rules(*FAILURES), least=30, lasts=True)
+def test_failing_aws_calls_lose_no_answer(faulty_system: FaultySystem) -> None:
+    """The proxy resets connections before and after a call, and answers as S3 and SQS do when they throttle."""
+    _, row = faulty_system.upload_during(cases.rules(*FAILURES), least=30, lasts=True)
     assert_harmless(row)
-    assert {harmed.split()[0] for harmed in disturbed.rig.proxy.harmed} == {"reset_before", "reset_after", "refuse"}
+    assert {harmed.split()[0] for harmed in faulty_system.rig.proxy.harmed} == {"reset_before", "reset_after", "refuse"}
 
 
-def test_killed_workers_lose_nothing(disturbed: Disturbed) -> None:
-    """One after the other, with a task in hand; what they held is delivered again."""
+def test_killed_workers_lose_nothing(faulty_system: FaultySystem) -> None:
+    """Each is killed while it has a task, which SQS delivers again."""
 
     def harm(rig: Rig, over: threading.Event) -> None:
         rig.proxy.rules = (Rule(Harm.DELAY, seconds=0.3, matches=of("s3")),)  # a task lasts beyond the kill
@@ -46,54 +46,54 @@ def test_killed_workers_lose_nothing(disturbed: Disturbed) -> None:
         finally:
             rig.proxy.rules = ()
 
-    _, row = disturbed.suffer(harm)
+    _, row = faulty_system.upload_during(harm)
     assert_harmless(row)
     assert row["redelivered"] > 0
 
 
-def test_without_load_no_harm_is_claimed(disturbed: Disturbed) -> None:
-    """Workers without a task and an empty queue have nothing to lose: neither is touched."""
-    before = [worker.pid for worker in disturbed.rig.workers]
-    with pytest.raises(cases.NotHarmed, match="no task in hand"):
-        cases.kill_workers(disturbed.rig, threading.Event(), kills=1, pause_seconds=0, idle_seconds=1)
-    assert [worker.pid for worker in disturbed.rig.workers] == before
-    with pytest.raises(cases.NotHarmed, match="no task was in the queue"):
-        cases.recreate_queue(disturbed.rig, threading.Event(), seconds=0, lead_seconds=0)
-    _, row = disturbed.suffer(cases.nothing, least=2)  # the queue is there, and the workers work
+def test_fault_without_load_is_reported_as_not_injected(faulty_system: FaultySystem) -> None:
+    """Without tasks no worker is killed and no queue is deleted."""
+    before = [worker.pid for worker in faulty_system.rig.workers]
+    with pytest.raises(cases.NotInjected, match="no task in hand"):
+        cases.kill_workers(faulty_system.rig, threading.Event(), kills=1, pause_seconds=0, idle_seconds=1)
+    assert [worker.pid for worker in faulty_system.rig.workers] == before
+    with pytest.raises(cases.NotInjected, match="no task was in the queue"):
+        cases.recreate_queue(faulty_system.rig, threading.Event(), seconds=0, lead_seconds=0)
+    _, row = faulty_system.upload_during(cases.nothing, least=2)  # the queue is there, and the workers work
     assert_harmless(row)
 
 
-def test_a_killed_web_process_comes_back_with_every_result(disturbed: Disturbed) -> None:
-    """Clients whose connection broke send again; what was answered before is still fetchable."""
-    stories, row = disturbed.suffer(partial(cases.kill_web, lead_seconds=1))
+def test_killed_web_process_keeps_every_result(faulty_system: FaultySystem) -> None:
+    """Clients send again when their connection breaks. Results from before the kill can still be fetched."""
+    outcomes, row = faulty_system.upload_during(partial(cases.kill_web, lead_seconds=1))
     assert_harmless(row)
-    for story in stories[:5]:
-        stored = httpx.get(f"{disturbed.rig.url}api/v1/results/{story.request_id}", trust_env=False)
-        assert (stored.status_code, stored.json()["filename"]) == (200, story.photo.filename)
+    for outcome in outcomes[:5]:
+        stored = httpx.get(f"{faulty_system.rig.url}api/v1/results/{outcome.request_id}", trust_env=False)
+        assert (stored.status_code, stored.json()["filename"]) == (200, outcome.photo.filename)
 
 
-def test_an_aws_that_freezes_is_waited_for(disturbed: Disturbed) -> None:
-    """Connections stand, and nothing answers for longer than a long poll."""
-    _, row = disturbed.suffer(partial(cases.freeze_aws, seconds=3, lead_seconds=0.5))
+def test_frozen_aws_loses_nothing(faulty_system: FaultySystem) -> None:
+    """Connections stay open, and no call is answered for longer than a long poll."""
+    _, row = faulty_system.upload_during(partial(cases.freeze_aws, seconds=3, lead_seconds=0.5))
     assert_harmless(row)
 
 
-def test_what_is_delivered_twice_is_answered_once(disturbed: Disturbed) -> None:
-    """Tasks and results that are sent twice, and deletes that SQS has forgotten."""
-    _, row = disturbed.suffer(partial(cases.duplicate, seconds=1), lasts=True)
+def test_duplicate_deliveries_are_answered_once(faulty_system: FaultySystem) -> None:
+    """The proxy sends tasks and results twice, and drops some deletes."""
+    _, row = faulty_system.upload_during(partial(cases.duplicate, seconds=1), lasts=True)
     assert_harmless(row)
-    assert disturbed.rig.proxy.harmed["twice sqs.SendMessage"] > 0
+    assert faulty_system.rig.proxy.harmed["twice sqs.SendMessage"] > 0
 
 
-def test_poison_alone_is_put_aside(disturbed: Disturbed) -> None:
-    """Its client is told, its message is kept with the reason, and its neighbours are answered."""
-    stories, row = disturbed.suffer(cases.nothing, poisoned=10)
+def test_poison_alone_is_dead_lettered(faulty_system: FaultySystem) -> None:
+    """Its client gets 500, its dead letter has the reason, and the photos beside it are answered."""
+    outcomes, row = faulty_system.upload_during(cases.nothing, poisoned=10)
     assert_harmless(row, dead=2)
-    told = [story.told for story in stories if story.photo.answer is None]
+    told = [outcome.told for outcome in outcomes if outcome.photo.answer is None]
     assert [status for status, _ in filter(None, told)] == [500, 500]
 
 
-def test_a_queue_that_is_deleted_and_created_again_loses_nothing(disturbed: Disturbed) -> None:
-    """The web process sends again what its clients still wait for."""
-    _, row = disturbed.suffer(partial(cases.recreate_queue, seconds=1, lead_seconds=0.5))
+def test_deleted_queue_loses_nothing_once_it_is_back(faulty_system: FaultySystem) -> None:
+    """The web process sends the tasks again whose clients still wait."""
+    _, row = faulty_system.upload_during(partial(cases.recreate_queue, seconds=1, lead_seconds=0.5))
     assert_harmless(row)

@@ -17,7 +17,7 @@ from pathlib import Path
 from facerec.processes.addresses import poll_until
 from facerec.processes.supervisor import Child
 from tests.support.faults import clock
-from tests.support.faults.clients import Harmful
+from tests.support.faults.clients import FaultAction
 from tests.support.faults.rig import START_SECONDS, Processes, Rig
 from tests.support.faults.rules import Harm, Rule, of
 from tests.support.faults.verdict import held
@@ -38,8 +38,8 @@ _LAST_LINES = 5
 _DISK = "FACEREC_MODEL__CACHE_DIR"
 
 
-class NotHarmed(Exception):
-    """Nothing was injected, so that what went well proves nothing."""
+class NotInjected(Exception):
+    """The fault was not injected, so a good outcome proves nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Fault:
     """
 
     name: str
-    harm: Harmful
+    harm: FaultAction
     processes: Callable[[Path], Processes] = lambda _: Processes()
     missing: Callable[[], str | None] = lambda: None
     lasts: bool = False
@@ -69,13 +69,13 @@ def kill_workers(
 ) -> None:
     """SIGKILL one worker after the other, each with a task in hand; each is started again.
 
-    Raises `NotHarmed` where one has none for so long.
+    Raises `NotInjected` where one has none for so long.
     """
     for number in range(kills):
         over.wait(pause_seconds)
         worker = rig.workers[number % len(rig.workers)]
         if not poll_until(partial(rig.works, worker), idle_seconds):
-            raise NotHarmed(f"{worker.name} has had no task in hand for {idle_seconds:g} s")
+            raise NotInjected(f"{worker.name} has had no task in hand for {idle_seconds:g} s")
         rig.kill(worker)
 
 
@@ -84,7 +84,7 @@ def kill_engines(rig: Rig, over: threading.Event) -> None:
     over.wait(_LEAD_SECONDS)
     engines = [pid for worker in rig.workers for pid in descendants(worker.pid, "facerec.engine.child")]
     if not engines:
-        raise NotHarmed("no worker has an engine process")
+        raise NotInjected("no worker has an engine process")
     for pid in engines:
         os.kill(pid, signal.SIGKILL)
 
@@ -110,7 +110,7 @@ def freeze_aws(
         rig.send(signal.SIGCONT, rig.emulator)
 
 
-def rules(*harms: Rule) -> Harmful:
+def rules(*harms: Rule) -> FaultAction:
     """Have the proxy do harm from the first client to the last."""
 
     def lasting(rig: Rig, over: threading.Event) -> None:
@@ -126,7 +126,7 @@ def recreate_queue(
 ) -> None:
     """Delete the request queue while tasks wait in it, and create it again as an operator does.
 
-    Raises `NotHarmed`, and deletes nothing, where none waits.
+    Raises `NotInjected`, and deletes nothing, where none waits.
     """
     over.wait(lead_seconds)
     sqs = rig.aws("sqs")
@@ -135,7 +135,7 @@ def recreate_queue(
     try:
         time.sleep(_GATHER_SECONDS)
         if not held(sqs, url):
-            raise NotHarmed("no task was in the queue")
+            raise NotInjected("no task was in the queue")
         sqs.delete_queue(QueueUrl=url)
     finally:
         rig.send(signal.SIGCONT, *rig.workers)
@@ -164,7 +164,7 @@ def jump_clock(rig: Rig, over: threading.Event) -> None:
         clock.shift(rig.environ, offset)
         for tier in (rig.web, *rig.workers):
             if not poll_until(partial(_is_ahead, rig, tier, offset), _MOVED_SECONDS):
-                raise NotHarmed(f"the clock of {tier.command.name} has not moved by {offset} s")
+                raise NotInjected(f"the clock of {tier.command.name} has not moved by {offset} s")
 
 
 def _is_ahead(rig: Rig, child: Child, offset: int) -> bool:

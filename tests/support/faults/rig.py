@@ -95,7 +95,7 @@ class Rig:
         return answers_ok(f"{self.url}readyz")
 
     def works(self, worker: Child) -> bool:
-        """Whether a worker has a task in hand, as its metrics tell; one that has died or still starts has none."""
+        """Whether a worker has a task in hand, as its metrics report; one that has died or still starts has none."""
         written = self.log(worker).rpartition("\n")[0].splitlines()  # the last line may still be written
         served = [json.loads(line)["address"] for line in written if '"metrics_served"' in line]
         try:

@@ -1,4 +1,4 @@
-"""What became of every upload, asked of the clients and of AWS itself once nothing moves any more."""
+"""The outcome of every upload, by its client and by what AWS holds once the queues are empty."""
 
 import json
 import re
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from facerec.messages import Outcome
-from tests.support.faults.clients import Photo, Story
+from tests.support.faults.clients import ClientOutcome, Photo
 from tests.support.faults.rig import Rig
 from tests.support.faults.rules import Call
 from tests.support.load import percentile
@@ -28,8 +28,8 @@ _DONE = frozenset(Outcome)
 Row = dict[str, Any]
 
 
-class Ledger:
-    """The tasks that SQS has taken: from then on the system owes an answer, whatever its sender came to know."""
+class AcceptedTasks:
+    """The tasks that SQS accepted: the system owes an answer to each, even if its sender saw an error."""
 
     def __init__(self, request_queue: str) -> None:
         self._queue = f"/{request_queue}"
@@ -37,7 +37,7 @@ class Ledger:
         self._bodies: list[str] = []
 
     def note(self, call: Call, status: int) -> None:
-        """A call has been carried out, and answered with this status; for `FaultyAws.on_answer`."""
+        """Note a call that AWS answered with this status; for `FaultyAws.on_answer`."""
         if call.service == "sqs" and call.operation.startswith("SendMessage") and status == _OK:
             asked = json.loads(call.body)
             if asked["QueueUrl"].endswith(self._queue):
@@ -45,7 +45,7 @@ class Ledger:
                     self._bodies.append(call.body.decode())
 
     def ids(self) -> set[str]:
-        """Every id in them: those of the requests among others, which are no object's."""
+        """Every id in their bodies, those of the requests among them."""
         with self._lock:
             return {found for body in self._bodies for found in _ID.findall(body)}
 
@@ -56,7 +56,7 @@ class Ledger:
 
 
 @dataclass(frozen=True, slots=True)
-class Remains:
+class FinalState:
     """What AWS holds: the file name of each input, all outputs, and the dead letters' reasons, by request id.
 
     `handled` counts, from the workers' logs, how often they came to an end with a task; `redelivered` are the tasks
@@ -70,7 +70,7 @@ class Remains:
     redelivered: AbstractSet[str] = frozenset()
 
 
-def at_rest(rig: Rig, limit_seconds: float) -> bool:
+def wait_until_idle(rig: Rig, limit_seconds: float) -> bool:
     """Wait until the request queue and the response queue are empty and stay so; whether that came in time."""
     sqs = rig.aws("sqs")
     urls = [sqs.get_queue_url(QueueName=f"{rig.prefix}-{name}-queue")["QueueUrl"] for name in ("req", "resp")]
@@ -88,8 +88,8 @@ def held(sqs: Any, url: str) -> int:
     return sum(int(counts[name]) for name in _COUNTS)
 
 
-def remains(rig: Rig) -> Remains:
-    """Read everything, past the proxy; the dead letters are taken out of their queue."""
+def final_state(rig: Rig) -> FinalState:
+    """Read everything past the proxy, and take the dead letters out of their queue."""
     s3 = rig.aws("s3")
 
     def keys(bucket: str) -> list[str]:
@@ -105,7 +105,7 @@ def remains(rig: Rig) -> Remains:
     ends = [json.loads(line) for line in lines]
     handled = Counter(end["request_id"] for end in ends if end["outcome"] in _DONE)
     redelivered = {end["request_id"] for end in ends if end["attempt"] > 1}
-    return Remains(inputs, outputs, dict(_dead_letters(rig)), handled, redelivered)
+    return FinalState(inputs, outputs, dict(_dead_letters(rig)), handled, redelivered)
 
 
 def _dead_letters(rig: Rig) -> list[tuple[str, str | None]]:
@@ -122,19 +122,19 @@ def _dead_letters(rig: Rig) -> list[tuple[str, str | None]]:
     return found
 
 
-def judge(stories: Sequence[Story], left: Remains, sent: set[str], tell: Callable[[str], None]) -> Row:
+def judge(outcomes: Sequence[ClientOutcome], left: FinalState, sent: set[str], report: Callable[[str], None]) -> Row:
     """Count what these clients' photos led to; `sent` are the ids of the tasks that SQS took.
 
     What is wrong or lost is told one by one. The outputs of other photos do not count, those of none are wrong.
     """
-    by_name = {story.photo.filename: story.photo for story in stories}
+    by_name = {outcome.photo.filename: outcome.photo for outcome in outcomes}
     ours = {request_id: name for request_id, name in left.inputs.items() if name in by_name}
     outputs = {one: results for one, results in left.outputs.items() if one in ours or one not in left.inputs}
     accepted = ours.keys() & sent
     dead = {request_id: reason for request_id, reason in left.dead.items() if request_id in ours}
     lost = {one for one in accepted if not outputs.get(one) and dead.get(one) is None}
     lost |= {one for one in accepted - dead.keys() if any(map(_failed, outputs.get(one, [])))}
-    wrong = [story.text or "" for story in stories if story.text is not None and not _right(story)]
+    wrong = [outcome.text or "" for outcome in outcomes if outcome.text is not None and not _right(outcome)]
     wrong += [
         f"stored {result['filename']}: {result['result']}"
         for one, results in outputs.items()
@@ -142,29 +142,29 @@ def judge(stories: Sequence[Story], left: Remains, sent: set[str], tell: Callabl
         if not _right_result(one, result, by_name)
     ]
     wrong += [
-        f"fetched {story.photo.filename} under {story.request_id}: {story.fetched}"
-        for story in stories
-        if story.fetched is not None
-        and not _right_result(story.request_id or "", story.fetched, {story.photo.filename: story.photo})
+        f"fetched {outcome.photo.filename} under {outcome.request_id}: {outcome.fetched}"
+        for outcome in outcomes
+        if outcome.fetched is not None
+        and not _right_result(outcome.request_id or "", outcome.fetched, {outcome.photo.filename: outcome.photo})
     ]
-    unserved = [story for story in stories if not _served(story) and story.request_id not in lost]
+    unserved = [outcome for outcome in outcomes if not _served(outcome) and outcome.request_id not in lost]
     twice = [one for one, results in outputs.items() if len(results) > 1]
-    twice += [story.request_id or "" for story in stories if _differs(story, outputs)]
-    _tell(
-        tell,
+    twice += [outcome.request_id or "" for outcome in outcomes if _differs(outcome, outputs)]
+    _report(
+        report,
         lost=[f"{one} of {ours[one]}" for one in lost],
-        unserved=[f"{story.photo.filename} {story.told or ''}" for story in unserved],
+        unserved=[f"{outcome.photo.filename} {outcome.told or ''}" for outcome in unserved],
         wrong=wrong,
         twice=twice,
     )
-    seconds = [story.seconds for story in stories if story.text is not None]
+    seconds = [outcome.seconds for outcome in outcomes if outcome.text is not None]
     return {
-        "requests": len(stories),
-        "answered": sum(s.text is not None for s in stories),
-        "fetched": sum(s.fetched is not None for s in stories),
-        "told": sum(s.told is not None for s in stories),
+        "requests": len(outcomes),
+        "answered": sum(s.text is not None for s in outcomes),
+        "fetched": sum(s.fetched is not None for s in outcomes),
+        "told": sum(s.told is not None for s in outcomes),
         "accepted": len(accepted),
-        "sent_again": sum(s.refused + s.broken for s in stories),
+        "sent_again": sum(s.refused + s.broken for s in outcomes),
         "handled": sum(left.handled.get(one, 0) for one in accepted),
         "redelivered": len(accepted & left.redelivered),
         "wrong": len(wrong),
@@ -177,18 +177,18 @@ def judge(stories: Sequence[Story], left: Remains, sent: set[str], tell: Callabl
     }
 
 
-def _served(story: Story) -> bool:
+def _served(outcome: ClientOutcome) -> bool:
     """Whether the client has its answer; a final refusal or a failure is one for poison alone."""
-    failed = story.told is not None or (story.fetched is not None and _failed(story.fetched))
-    return story.photo.answer is None if failed else story.text is not None or story.fetched is not None
+    failed = outcome.told is not None or (outcome.fetched is not None and _failed(outcome.fetched))
+    return outcome.photo.answer is None if failed else outcome.text is not None or outcome.fetched is not None
 
 
 def _failed(result: Mapping[str, Any]) -> bool:
     return bool(result["outcome"] == Outcome.FAILED)
 
 
-def _right(story: Story) -> bool:
-    return story.text == f"{Path(story.photo.filename).stem}:{story.photo.answer}"
+def _right(outcome: ClientOutcome) -> bool:
+    return outcome.text == f"{Path(outcome.photo.filename).stem}:{outcome.photo.answer}"
 
 
 def _right_result(request_id: str, result: dict[str, Any], photos: dict[str, Photo]) -> bool:
@@ -201,13 +201,13 @@ def _right_result(request_id: str, result: dict[str, Any], photos: dict[str, Pho
     return bool(result["result"] == photo.answer)
 
 
-def _differs(story: Story, outputs: dict[str, list[dict[str, Any]]]) -> bool:
+def _differs(outcome: ClientOutcome, outputs: dict[str, list[dict[str, Any]]]) -> bool:
     """Whether what the client was told is not what is stored under its request id."""
-    stored = outputs.get(story.request_id or "", [])
-    return story.text is not None and [result["result"] for result in stored[:1]] != [story.text.rpartition(":")[2]]
+    stored = outputs.get(outcome.request_id or "", [])
+    return outcome.text is not None and [result["result"] for result in stored[:1]] != [outcome.text.rpartition(":")[2]]
 
 
-def _tell(tell: Callable[[str], None], **found: list[str]) -> None:
+def _report(report: Callable[[str], None], **found: list[str]) -> None:
     for what, ones in found.items():
         for one in ones[:5]:
-            tell(f"{what}: {one}")
+            report(f"{what}: {one}")

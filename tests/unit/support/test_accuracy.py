@@ -29,12 +29,12 @@ def touched(folder: Path, *names: str) -> Path:
         (["1.jpg", "2.jpg", "README.md"], ["1.jpg", "2.jpg"]),
     ],
 )
-def test_folders_say_who_is_who(tmp_path: Path, names: list[str], people: list[str]) -> None:
-    """Known people and strangers, a folder per person, or a photo per person."""
+def test_labelled_reads_people_from_folders(tmp_path: Path, names: list[str], people: list[str]) -> None:
+    """There may be known people and strangers, a folder per person, or a photo per person."""
     assert [photo.person for photo in labelled(touched(tmp_path, *names))] == people
 
 
-def test_copies_of_a_photo_count_once(tmp_path: Path) -> None:
+def test_distinct_drops_copies(tmp_path: Path) -> None:
     """A picture compared with itself says nothing."""
     first, copy = tmp_path / "1.jpg", tmp_path / "2.jpg"
     first.write_bytes(b"the same")
@@ -50,12 +50,12 @@ def trials(genuine: list[float], impostor: list[float]) -> Trials:
 
 
 def test_d_prime_is_the_distance_of_the_means_in_spreads() -> None:
-    """Means 0.8 apart, spreads 0.1 each."""
+    """The means are 0.8 apart, and each spread is 0.1."""
     assert d_prime(trials([0.8, 1.0], [0.0, 0.2])) == pytest.approx(8)
 
 
-def test_people_are_told_apart_below_the_threshold() -> None:
-    """One pair of different people that reaches it is enough to fail."""
+def test_figures_say_whether_people_are_told_apart() -> None:
+    """One impostor pair that reaches the threshold is enough to fail."""
     pairs = trials([0.9], [0.1, 0.4])
     assert figures(pairs, 0.41)["told_apart"]
     assert not figures(pairs, 0.4)["told_apart"]

@@ -20,26 +20,26 @@ def seen(box: Box, *detectors: str) -> dict[str, list[Candidate]]:
 
 
 def test_overlap_is_intersection_over_union() -> None:
-    """Of the same box 1, of boxes apart 0, of two halves that share a quarter of the whole a third."""
+    """It is 1 for the same box, 0 for boxes apart, and a third for halves that share a quarter of the whole."""
     assert overlap(FACE, FACE) == 1
     assert overlap(FACE, ELSEWHERE) == 0
     assert overlap(Box(0, 0, 2, 1), Box(1, 0, 3, 1)) == pytest.approx(1 / 3)
 
 
-def test_boxes_of_several_detectors_are_one_face() -> None:
-    """However differently they draw it."""
+def test_candidates_join_boxes_of_several_detectors() -> None:
+    """Overlapping boxes are one face, even if detectors draw it differently."""
     found = candidates({"open": [FACE, ELSEWHERE], "accurate": [SAME_FACE_DRAWN_LARGER], "classic": []})
     assert found == [Candidate(FACE, frozenset({"open", "accurate"})), Candidate(ELSEWHERE, frozenset({"open"}))]
 
 
-def test_two_boxes_of_one_detector_stay_two_faces() -> None:
+def test_candidates_keep_boxes_of_one_detector_apart() -> None:
     """A detector cannot confirm itself."""
     found = candidates({"open": [FACE, SAME_FACE_DRAWN_LARGER]})
     assert [candidate.found_by for candidate in found] == [{"open"}, {"open"}]
 
 
-def test_a_face_that_two_detectors_see_is_missing_from_the_third() -> None:
-    """And found by the two."""
+def test_face_of_two_detectors_is_missing_from_the_third() -> None:
+    """It is found by the two."""
     photos = seen(FACE, "accurate", "classic")
     assert counted("accurate", photos, []).items() >= {"faces_reference": 1, "faces_found": 1}.items()
     missed = counted("open", photos, [])
@@ -49,14 +49,14 @@ def test_a_face_that_two_detectors_see_is_missing_from_the_third() -> None:
     ]
 
 
-def test_a_face_that_one_detector_sees_is_extra_and_disputed() -> None:
-    """Until a person decides."""
+def test_face_of_one_detector_is_extra_and_disputed() -> None:
+    """It stays so until a person decides."""
     figures = counted("open", seen(FACE, "open"), [])
     assert (figures["faces_reference"], figures["faces_extra"], len(figures["disputed"])) == (0, 1, 1)
 
 
-def test_a_verdict_outweighs_the_detectors(tmp_path: Path) -> None:
-    """Both ways, for its own photo and place alone, and read from the form that `disputed` has."""
+def test_verdict_outweighs_the_detectors(tmp_path: Path) -> None:
+    """It confirms or refutes the faces at its place in its photo. The file has the form of `disputed`."""
     path = tmp_path / "verdicts.json"
     path.write_text(json.dumps([{"file": "a.jpg", "box": [9, 9, 51, 61], "face": True}]))
     judged = verdicts(path)
@@ -68,7 +68,7 @@ def test_a_verdict_outweighs_the_detectors(tmp_path: Path) -> None:
 
 
 def test_faceless_pictures_are_the_same_for_a_seed() -> None:
-    """And others for another, of every kind and size."""
+    """Another seed gives other pictures of the same kinds and sizes."""
     sizes = SIZES[:2]
     pictures = faceless(3, sizes)
     assert pictures == faceless(3, sizes)

@@ -1,4 +1,4 @@
-"""The verdict on what events cost: from what was measured in pairs of turns, and only where there was a difference."""
+"""The verdict on the cost of events, from measured pairs of turns."""
 
 from typing import Any
 
@@ -32,24 +32,24 @@ def summary(
         ((51,), True),
     ],
 )
-def test_what_was_measured_counts(on_ms: tuple[float, ...], *, passed: bool) -> None:
-    """Events that make nearly every pair dearer cost too much, whatever they take alone."""
+def test_measured_pairs_decide(on_ms: tuple[float, ...], *, passed: bool) -> None:
+    """Events cost too much if nearly every pair is dearer with them, whatever they cost alone."""
     assert summary(*on_ms)["passed"] is passed
 
 
-def test_the_differences_are_those_of_the_pairs() -> None:
-    """The median, and what three of four pairs exceed."""
+def test_differences_are_those_of_the_pairs() -> None:
+    """They are the median, and what three of four pairs exceed."""
     found = summary(50, 55, 60, 65, 70)
     assert (found["difference_percent"], found["difference_lower_quartile_percent"]) == (20.0, 10.0)
 
 
-def test_events_that_take_too_much_alone_fail() -> None:
-    """From 5 % of the worker's time on."""
+def test_events_that_cost_too_much_alone_fail() -> None:
+    """The limit is 5 % of the worker's time."""
     assert summary(50, 50, alone=2.4)["passed"] is True
     assert summary(50, 50, alone=2.5)["passed"] is False
 
 
 @pytest.mark.parametrize("sends", [{"on": 0.0}, {"off": 0.01}], ids=["none sent", "sent where they are off"])
-def test_turns_that_do_not_differ_prove_nothing(sends: dict[str, float]) -> None:
-    """As with a setting that no longer switches anything."""
+def test_turns_that_do_not_differ_fail(sends: dict[str, float]) -> None:
+    """The setting switched nothing, so the turns prove nothing."""
     assert summary(50, 50, **sends)["passed"] is False

@@ -1,4 +1,4 @@
-"""When the benchmarks of the fleet fail: what they measured must not be taken for a success."""
+"""The benchmarks of the fleet report their failures."""
 
 import json
 
@@ -32,19 +32,19 @@ RIGHT: verdicts.BurstFigures = {
         ({"max_running": 5}, ["max_running"]),
     ],
 )
-def test_a_burst_is_amiss(changed: verdicts.BurstFigures, told: list[str]) -> None:
-    """In any of several bursts."""
+def test_burst_fails(changed: verdicts.BurstFigures, told: list[str]) -> None:
+    """One failed burst of several is enough."""
     summary = verdicts.burst_summary([RIGHT, RIGHT | changed], max_instances=4)
     assert summary["amiss"] == told
 
 
-def test_a_burst_without_instances_is_amiss() -> None:
-    """Something else answered."""
+def test_burst_without_instances_fails() -> None:
+    """Something else must have answered."""
     assert verdicts.burst_failures(RIGHT | {"max_running": 0}, max_instances=4) == ["max_running"]
 
 
-def test_a_burst_without_answers_is_json() -> None:
-    """What was not measured is null, and never better than what was."""
+def test_burst_without_answers_is_json() -> None:
+    """A figure that was not measured is null, and never better than a measured one."""
     nothing = RIGHT | {"answered": 0, "lost": 100, "to_first_answer_s": None}
     summary = json.loads(json.dumps(verdicts.burst_summary([nothing, nothing], max_instances=4), allow_nan=False))
     assert summary["to_first_answer_s"] is None
@@ -74,13 +74,13 @@ def table(**changed: verdicts.PolicyFigures) -> verdicts.Table:
         ({"ours": figures(1, 1, over_cap=0.5)}, ["over_cap"]),
     ],
 )
-def test_a_comparison_is_amiss(changed: dict[str, verdicts.PolicyFigures], told: list[str]) -> None:
-    """Lost requests, a cap exceeded, or another policy that is both faster and cheaper."""
+def test_comparison_fails(changed: dict[str, verdicts.PolicyFigures], told: list[str]) -> None:
+    """It fails on lost requests, an exceeded cap, or another policy that is both faster and cheaper."""
     assert verdicts.comparison_failures(verdicts.comparison(table(**changed))) == told
 
 
-def test_a_run_at_scale_is_amiss() -> None:
-    """Which one, and why."""
+def test_run_at_scale_fails_with_its_reason() -> None:
+    """The list names the run and the figure."""
     right = {"lost": 0, "over_cap": 0.0, "p95_s": 51.0}
     assert verdicts.scale_failures({"flow": right}) == []
     assert verdicts.scale_failures({"flow": right, "burst": right | {"over_cap": 3.0, "lost": 1}}) == [

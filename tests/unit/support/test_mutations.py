@@ -39,8 +39,8 @@ def outcomes(pictures: list[bytes]) -> list[Outcome]:
 
 @settings(max_examples=500)
 @given(st.randoms(use_true_random=False))
-def test_a_damaged_file_is_a_picture_or_a_sentence(rng: Random) -> None:
-    """What decodes is RGB within the limit, of the size that the web tier was told; what does not says what to do."""
+def test_damaged_file_is_a_picture_or_a_sentence(rng: Random) -> None:
+    """A decoded picture is RGB within the limit and of the size in its header. A refusal says what to do."""
     data = mutated(rng, POOL)
     refusal = None
     try:
@@ -60,7 +60,7 @@ def test_a_damaged_file_is_a_picture_or_a_sentence(rng: Random) -> None:
 
 
 @given(st.lists(st.randoms(use_true_random=False), min_size=2, max_size=8))
-def test_a_damaged_neighbour_changes_nothing(rngs: list[Random]) -> None:
-    """A picture's answer in a batch is the one that it gets alone."""
+def test_damaged_neighbour_changes_nothing(rngs: list[Random]) -> None:
+    """In a batch a picture gets the same answer as alone."""
     pictures = [rng.choice(POOL) if rng.random() < 0.3 else mutated(rng, POOL) for rng in rngs]
     assert outcomes(pictures) == [outcome for picture in pictures for outcome in outcomes([picture])]

@@ -8,7 +8,7 @@ from tests.support.tails import TAILS
 
 
 def test_both_ways_of_drawing_the_nearest_agree(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every comparison, or the rarest of so many from its own distribution: the same quantiles."""
+    """Drawing every comparison and drawing only the rarest give the same quantiles."""
     quantiles = []
     for each_up_to in (1000, 10):
         monkeypatch.setattr(open_set, "EACH_UP_TO", each_up_to)
@@ -18,8 +18,8 @@ def test_both_ways_of_drawing_the_nearest_agree(monkeypatch: pytest.MonkeyPatch)
     assert quantiles[0][2] == pytest.approx(1 - 0.5 ** (1 / 500), rel=0.03)
 
 
-def test_at_most_the_share_gets_a_name_and_more_at_the_threshold_of_one_to_one() -> None:
-    """For a hundred people and a million; the threshold of one to one names ten in a hundred, then everybody."""
+def test_threshold_for_many_people_keeps_the_share_of_false_names() -> None:
+    """At the threshold for one-to-one comparison most strangers would get a name in a gallery of a million."""
     figures = open_set.simulated(TAILS["accurate"], [100, 1_000_000], 10_000, 0.01, np.random.default_rng(0))
     few, many = figures["sizes"]
     for size in (few, many):
