@@ -17,10 +17,10 @@ from facerec.messages import TASK_NAME, RecognitionRequest
 from facerec.settings import Settings
 
 _SHOWN_CHARACTERS = 100
-"""Of a file name, to whoever looks at a task."""
+"""Of a file name, in Flower."""
 
 _PUBLISHERS = 8
-"""Connections that senders share: an idle one costs nothing, and SQS answers in a few milliseconds."""
+"""Connections that sending threads share; SQS answers in a few milliseconds."""
 
 
 class ConfigurationRefused(ConfigurationError, click.ClickException):

@@ -57,7 +57,7 @@ _DENIED = frozenset(
 )
 _SERVER_ERROR = 500
 USER_AGENT = f"facerec/{__version__} boto3/{boto3.__version__}"
-"""Given whole, because botocore puts its own together from thirty parts, twice for each call: 12 % of a call's CPU."""
+"""Set as a whole: botocore would join its own from thirty parts, twice for each call: 12 % of a call's CPU time."""
 
 
 class Clients:
@@ -95,7 +95,7 @@ class Clients:
             return self._session.client("sqs", endpoint_url=self._settings.endpoint_url, config=self._config)
 
     def quicken(self) -> None:
-        """Make the most frequent calls of S3 and SQS quick, for a process that makes a great many of them."""
+        """Replace the clients of S3 and SQS by ones whose most frequent calls cost less CPU time."""
         from facerec.aws.quick_calls import QuickS3, QuickSqs  # noqa: PLC0415 - not every tier has pycurl
 
         quick: Any = QuickS3(self.s3, self._session)
@@ -117,7 +117,7 @@ class Clients:
 
     @functools.cached_property
     def cloudwatch(self) -> Any:  # its stubs, for one call, would be one more package to install
-        """CloudWatch; what it knows is never worth waiting for, so it is asked once and briefly."""
+        """CloudWatch, asked once and with short timeouts, because its metrics are not worth waiting for."""
         brief = Config(connect_timeout=2, read_timeout=2, retries={"mode": "standard", "total_max_attempts": 1})
         with self._lock:
             return self._session.client(
@@ -132,10 +132,10 @@ def shared_clients(settings: Settings) -> Clients:
 
 
 def _send_whole(params: dict[str, Any], **_: Any) -> None:
-    """Give botocore the bytes again that it has wrapped into a stream.
+    """Replace the stream that botocore has made of the body by its bytes.
 
-    A stream goes out after its head alone has been answered (`Expect: 100-continue`), and it reads that answer byte by
-    byte: a round trip and 25 system calls more for an object that fits into one.
+    botocore sends a stream after its head has been answered (`Expect: 100-continue`), and reads that answer byte by
+    byte: one round trip and 25 system calls more.
     """
     if isinstance(params["body"], BytesIO):
         params["body"] = params["body"].getvalue()
@@ -168,5 +168,5 @@ def translated(doing: str, **known: Callable[[], Exception]) -> Iterator[None]:
         raise ConfigurationError(
             f"could not {doing}: no AWS credentials found; set them up as for the AWS CLI, or use an instance role"
         ) from exc
-    except (BotoCoreError, ResponseParserError) as exc:  # an answer cut short, or that of some proxy
+    except (BotoCoreError, ResponseParserError) as exc:  # an answer that was cut short, or that of a proxy
         raise Transient(f"could not {doing}: {exc}") from exc

@@ -26,7 +26,7 @@ class S3ObjectStore:
             return self._clients.s3.get_object(Bucket=bucket, Key=key)["Body"].read()
 
     def describe(self, bucket: str, key: str) -> StoredObject:
-        """Return what is known of an object but its bytes; raises `ObjectMissing`."""
+        """Return an object's size, type and time; raises `ObjectMissing`."""
         with translated(f"look at {key!r} in bucket {bucket!r}"):
             try:
                 head = self._clients.s3.head_object(Bucket=bucket, Key=key)
@@ -37,7 +37,7 @@ class S3ObjectStore:
         return StoredObject(bucket, key, head["ContentLength"], head["ContentType"], head["LastModified"])
 
     def exists(self, bucket: str, key: str) -> bool:
-        """Whether the object is there."""
+        """Whether the object exists."""
         with translated(f"look for {key!r} in bucket {bucket!r}"):
             try:
                 self._clients.s3.head_object(Bucket=bucket, Key=key)
@@ -55,6 +55,6 @@ class S3ObjectStore:
             return sorted(entry["Key"] for page in pages for entry in page.get("Contents", []))
 
     def delete(self, bucket: str, key: str) -> None:
-        """Remove an object; removing one that is not there is no error."""
+        """Remove an object; removing one that does not exist is no error."""
         with translated(f"delete {key!r} from bucket {bucket!r}"):
             self._clients.s3.delete_object(Bucket=bucket, Key=key)

@@ -1,9 +1,8 @@
-"""The worker's most frequent AWS calls, for a fifth of the CPU time that boto3 takes for each.
+"""The worker's most frequent AWS calls, for a fifth of boto3's CPU time (ADR 16).
 
-Of boto3 a call needs here the credentials and the signature; libcurl, which receives messages already, sends it.
-boto3 keeps everything else: whatever is not a good answer (an error, another status, no answer at all, a page of some
-proxy) is as if nothing had been asked, and boto3 makes the call, with its retries, its errors and its endpoints of
-every kind. So only calls are made here that may be made twice.
+boto3 gives the credentials and the signature; libcurl sends the request. If the answer is not good (an error, another
+status, none at all, a proxy's page), boto3 makes the call again, with its retries and its errors. So only calls are
+here that may be made twice.
 """
 
 import base64
@@ -32,9 +31,9 @@ _CHECKSUM = "x-amz-checksum-crc32"
 
 
 class QuickS3:
-    """A client of S3 whose `get_object` and `put_object` are quick; all else is the client's own.
+    """A client of S3 with a quick `get_object` and `put_object`; all other methods are boto3's.
 
-    They take just these parameters, and an answer to `get_object` has its body alone.
+    The two take only these parameters. The answer of `get_object` has only a body.
     """
 
     def __init__(self, client: "S3Client", session: boto3.Session) -> None:
@@ -43,11 +42,11 @@ class QuickS3:
         self._buckets: dict[str, str] = {}
 
     def __getattr__(self, name: str) -> Any:
-        """Everything that is not here."""
+        """boto3's method."""
         return getattr(self._client, name)
 
     def get_object(self, *, Bucket: str, Key: str) -> dict[str, Any]:  # noqa: N803 - boto3's signature
-        """As boto3's, with the checksum of the body compared where S3 knows it."""
+        """As boto3's; compares the body's checksum if S3 has one."""
         answer = self._calls.answer("GET", self._url(Bucket, Key), {"x-amz-checksum-mode": "ENABLED"})
         if answer is None or not _sound(*answer):
             return {"Body": self._client.get_object(Bucket=Bucket, Key=Key)["Body"]}
@@ -61,14 +60,14 @@ class QuickS3:
     def _url(self, bucket: str, key: str) -> str:
         start = self._buckets.get(bucket)
         if start is None:
-            # boto3 alone knows where a bucket is: under its own host or in the path, in which partition.
+            # Only boto3 knows a bucket's address: its own host or a path, and the partition.
             signed = self._client.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": "k"})
             start = self._buckets[bucket] = signed.partition("?")[0].removesuffix("k")
         return start + quote(key, safe=_UNRESERVED)
 
 
 class QuickSqs:
-    """A client of SQS whose calls for batches of messages are quick; all else is the client's own."""
+    """A client of SQS with quick calls for batches; all other methods are boto3's."""
 
     def __init__(self, client: "SQSClient", session: boto3.Session) -> None:
         self._client = client
@@ -76,7 +75,7 @@ class QuickSqs:
         self._url = f"{client.meta.endpoint_url}/"
 
     def __getattr__(self, name: str) -> Any:
-        """Everything that is not here."""
+        """boto3's method."""
         return getattr(self._client, name)
 
     def send_message_batch(self, *, QueueUrl: str, Entries: Sequence[Any]) -> Any:  # noqa: N803 - boto3's signature
@@ -117,7 +116,7 @@ class _Calls:
     def answer(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes | None = None
     ) -> tuple[bytes, bytes] | None:
-        """The head and the body of an answer with status 200; nothing for any other, and where none came."""
+        """The head and the body of an answer with status 200; `None` for any other answer, and for no answer."""
         credentials = self._session.get_credentials()
         if credentials is None:
             return None
@@ -129,7 +128,7 @@ class _Calls:
             curl = pycurl.Curl()
         head, received = BytesIO(), BytesIO()
         self._set_up(curl)
-        # `Expect` would have curl wait for a word before the body.
+        # With `Expect` curl would wait for an answer before it sends the body.
         fields = [f"{name}: {value}" for name, value in request.headers.items()]
         curl.setopt(pycurl.HTTPHEADER, [*fields, self._agent, "Expect:"])
         curl.setopt(pycurl.URL, url)
@@ -146,7 +145,7 @@ class _Calls:
         except pycurl.error:
             curl.close()
             return None
-        curl.reset()  # holds no photo, but keeps its connections
+        curl.reset()  # frees the photo, keeps the connections
         self._idle.append(curl)
         return (head.getvalue(), received.getvalue()) if status == _OK else None
 
@@ -154,14 +153,14 @@ class _Calls:
         curl.setopt(pycurl.NOSIGNAL, 1)  # signals are the main thread's
         curl.setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_1_1)
         curl.setopt(pycurl.PATH_AS_IS, 1)  # as it was signed
-        curl.setopt(pycurl.CAINFO, get_cert_path(True))  # as kombu for its receives
+        curl.setopt(pycurl.CAINFO, get_cert_path(True))  # as boto3
         curl.setopt(pycurl.CONNECTTIMEOUT_MS, self._connect_ms)
         curl.setopt(pycurl.LOW_SPEED_LIMIT, 1)
         curl.setopt(pycurl.LOW_SPEED_TIME, self._stalled_seconds)
 
 
 def _sound(head: bytes, body: bytes) -> bool:
-    """Whether the body has the checksum that its head tells; one of an upload in parts is not the whole body's."""
+    """Whether the body has the checksum in its head; that of an upload in parts (`-`) is not the whole body's."""
     for line in head.decode("latin-1").splitlines():
         name, _, value = line.partition(":")
         if name.lower() == _CHECKSUM and "-" not in value:

@@ -1,13 +1,13 @@
-"""A task's message as SQS gets it: Celery's, without what every receiver takes for granted. Pure.
+"""A task's message as SQS gets it: Celery's, without the values that every receiver assumes anyway. Pure.
 
-An ordinary request fits into 1 024 bytes, the least that a queue's `MaximumMessageSize` can be, where Celery and kombu
-would make it 1 400. Any Celery worker can read it, and monitors show what they did.
+An ordinary request fits into 1 024 bytes, the least possible `MaximumMessageSize` of a queue. From Celery and kombu it
+would have 1 400. Any Celery worker can read it, and monitors show the same.
 """
 
 import json
 from typing import Any
 
-_TAKEN_FOR_GRANTED: dict[str, Any] = {
+_DEFAULTS: dict[str, Any] = {
     "shadow": None,
     "eta": None,
     "expires": None,
@@ -24,18 +24,18 @@ _TAKEN_FOR_GRANTED: dict[str, Any] = {
 }
 """Headers that Celery 5 reads with these defaults."""
 
-_FOR_OTHERS = frozenset(
+_UNUSED = frozenset(
     {
         "argsrepr",  # a copy of the header
         "kwargsrepr",
-        "correlation_id",  # of replies, which we do not send
+        "correlation_id",  # of replies, which are not sent
         "reply_to",
         "delivery_mode",  # of AMQP
         "priority",
         "delivery_tag",  # replaced by the receipt at each receive
     }
 )
-"""Properties that mean nothing in a task on SQS."""
+"""Properties that have no meaning in a task on SQS."""
 
 
 def compact(message: dict[str, Any]) -> str:
@@ -44,18 +44,18 @@ def compact(message: dict[str, Any]) -> str:
     if "task" in headers and message.get("content-type") == "application/json" and not properties.get("body_encoding"):
         message = message | {
             "body": _compact_body(message["body"]),
-            "headers": {name: value for name, value in headers.items() if not _granted(name, value)},
+            "headers": {name: value for name, value in headers.items() if not _is_default(name, value)},
             "properties": {
                 name: value
                 for name, value in properties.items()
-                if name not in _FOR_OTHERS and not (name == "body_encoding" and value is None)
+                if name not in _UNUSED and not (name == "body_encoding" and value is None)
             },
         }
     return _json(message)
 
 
-def _granted(name: str, value: Any) -> bool:
-    return name in _TAKEN_FOR_GRANTED and value == _TAKEN_FOR_GRANTED[name]
+def _is_default(name: str, value: Any) -> bool:
+    return name in _DEFAULTS and value == _DEFAULTS[name]
 
 
 def _compact_body(body: str) -> str:

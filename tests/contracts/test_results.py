@@ -104,7 +104,7 @@ def received(inbox: ResultInbox, count: int) -> list[Delivery]:
     return deliveries
 
 
-def test_a_published_result_is_received_as_it_was(way: Way) -> None:
+def test_published_result_is_received_unchanged(way: Way) -> None:
     """Every field of it."""
     result = a_result()
     way.publisher.publish(way.queue, result)
@@ -112,8 +112,8 @@ def test_a_published_result_is_received_as_it_was(way: Way) -> None:
     assert delivery.result == result
 
 
-def test_a_deleted_delivery_does_not_come_again(way: Way) -> None:
-    """And deleting it twice is no error."""
+def test_deleted_delivery_does_not_come_again(way: Way) -> None:
+    """Deleting it twice is no error."""
     way.publisher.publish(way.queue, a_result())
     deliveries = received(way.inbox, 1)
     way.inbox.delete(deliveries)
@@ -122,8 +122,8 @@ def test_a_deleted_delivery_does_not_come_again(way: Way) -> None:
     assert list(way.inbox.receive(2)) == []
 
 
-def test_a_delivery_that_is_not_deleted_comes_again(way: Way) -> None:
-    """A web process that dies with a result in its hands loses nothing."""
+def test_delivery_that_is_not_deleted_comes_again(way: Way) -> None:
+    """A web process that dies with a result loses nothing."""
     way.publisher.publish(way.queue, a_result())
     (first,) = received(way.inbox, 1)
     (second,) = received(way.inbox, 1)
@@ -132,7 +132,7 @@ def test_a_delivery_that_is_not_deleted_comes_again(way: Way) -> None:
     assert list(way.inbox.receive(2)) == []
 
 
-def test_many_results_come_ten_at_most_at_once(way: Way) -> None:
+def test_receive_brings_ten_results_at_most(way: Way) -> None:
     """Each once, when they are deleted."""
     results = {(result := a_result(f"person {number}")).request_id: result for number in range(25)}
     for result in results.values():
@@ -146,7 +146,7 @@ def test_many_results_come_ten_at_most_at_once(way: Way) -> None:
     assert found == results
 
 
-def test_an_unreadable_message_is_dropped(way: Way) -> None:
+def test_unreadable_message_is_dropped(way: Way) -> None:
     """It neither stops the others nor comes again."""
     way.send("this is no result")
     way.send('{"version": 99}')
@@ -158,12 +158,12 @@ def test_an_unreadable_message_is_dropped(way: Way) -> None:
     assert list(way.inbox.receive(2)) == []
 
 
-def test_an_empty_queue_is_waited_for_in_vain(way: Way) -> None:
+def test_receive_from_an_empty_queue_is_empty(way: Way) -> None:
     """Nothing is no error."""
     assert list(way.inbox.receive(0)) == []
 
 
-def test_a_queue_that_is_gone_is_missing(way: Way) -> None:
+def test_queue_that_is_gone_is_missing(way: Way) -> None:
     """For who sends and who receives, also when it was there a moment ago."""
     way.publisher.publish(way.queue, a_result())
     (delivery,) = received(way.inbox, 1)
@@ -188,7 +188,7 @@ def test_a_queue_that_was_made_anew_is_found_again(way: Way) -> None:
     assert received(way.inbox, 1)[0].result.result == "again"
 
 
-def test_a_web_process_of_several_is_answered_on_its_own_queue(way: Way) -> None:
+def test_result_goes_to_the_queue_of_one_web_process(way: Way) -> None:
     """Its name derives from the response queue's."""
     own = f"{way.queue}-0123456789ab"
     way.create(own)
@@ -198,7 +198,7 @@ def test_a_web_process_of_several_is_answered_on_its_own_queue(way: Way) -> None
 
 
 @pytest.mark.parametrize("suffix", ["", "x"])
-def test_a_worker_answers_only_to_response_queues(way: Way, suffix: str) -> None:
+def test_worker_answers_only_to_response_queues(way: Way, suffix: str) -> None:
     """A forged request cannot make it write into any other queue of the account."""
     other = f"other-{way.queue}" if not suffix else f"{way.queue}{suffix}"
     way.create(other)
@@ -208,14 +208,14 @@ def test_a_worker_answers_only_to_response_queues(way: Way, suffix: str) -> None
 
 
 @pytest.mark.parametrize("tail", ["-!!!", "-a/b", "-\n"])
-def test_a_name_that_no_queue_can_have_is_missing(way: Way, tail: str) -> None:
-    """SQS calls such a name an invalid request, which must not be taken for a fault of the worker's."""
+def test_queue_with_an_impossible_name_is_missing(way: Way, tail: str) -> None:
+    """SQS calls such a name an invalid request, which is not the worker's fault."""
     with pytest.raises(QueueMissing):
         way.publisher.publish(f"{way.queue}{tail}", a_result())
 
 
-def test_a_crowd_fits_into_a_message(clients: Clients) -> None:
-    """A thousand faces are too many for one: the first travel, and the log says how many."""
+def test_result_with_many_faces_is_shortened(clients: Clients) -> None:
+    """A thousand faces are too many for one message; the log says how many were sent."""
     queue = f"test-{uuid.uuid4().hex[:12]}-resp-queue"
     clients.sqs.create_queue(QueueName=queue)
     crowd = a_result(faces=1_000)
@@ -229,8 +229,8 @@ def test_a_crowd_fits_into_a_message(clients: Clients) -> None:
     assert (line["event"], line["faces"], line["sent"]) == ("result_shortened", 1_000, len(delivery.result.faces))
 
 
-def test_the_start_up_check_tells_whether_a_queue_is_there(clients: Clients) -> None:
-    """Silence is consent."""
+def test_check_queue_raises_if_the_queue_is_missing(clients: Clients) -> None:
+    """Otherwise it returns."""
     queue = f"test-{uuid.uuid4().hex[:12]}-resp-queue"
     with pytest.raises(QueueMissing, match=queue):
         check_queue(clients, queue)
@@ -238,8 +238,8 @@ def test_the_start_up_check_tells_whether_a_queue_is_there(clients: Clients) -> 
     check_queue(clients, queue)
 
 
-def test_a_refused_deletion_is_told(clients: Clients) -> None:
-    """The message will come again, and an operator can see why."""
+def test_refused_deletion_is_logged(clients: Clients) -> None:
+    """The message will come again."""
     queue = f"test-{uuid.uuid4().hex[:12]}-resp-queue"
     clients.sqs.create_queue(QueueName=queue)
     failed = {"Failed": [{"Id": "0", "Code": "ReceiptHandleIsInvalid", "SenderFault": True}]}
@@ -257,8 +257,8 @@ def test_a_refused_deletion_is_told(clients: Clients) -> None:
     assert (line["event"], line["count"], line["reasons"]) == ("results_not_deleted", 1, ["ReceiptHandleIsInvalid"])
 
 
-def test_an_endpoint_that_does_not_answer_is_transient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A refused connection is worth a retry."""
+def test_refused_connection_is_transient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is worth a retry."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "test")
     clients = Clients(Settings(aws=AwsSettings.model_validate({"endpoint_url": "http://127.0.0.1:9"})))
@@ -298,8 +298,8 @@ def estate(clients: Clients) -> Estate:
     return Estate(queues, base, clients, clock)
 
 
-def test_an_owned_queue_is_made_and_removed(estate: Estate) -> None:
-    """It tells who owns it, and its messages live no longer than the wait."""
+def test_owned_queue_is_created_and_removed(estate: Estate) -> None:
+    """With the name of its owner; its messages live no longer than the wait."""
     queue = estate.queues.create("host:17")
     assert queue.startswith(f"{estate.base}-")
     tags = estate.clients.sqs.list_queue_tags(QueueUrl=estate.url(queue))["Tags"]
@@ -313,16 +313,16 @@ def test_an_owned_queue_is_made_and_removed(estate: Estate) -> None:
     assert estate.names() == set()
 
 
-def test_results_in_owned_queues_live_for_a_minute_at_least(estate: Estate) -> None:
-    """SQS takes nothing shorter."""
+def test_results_in_owned_queues_live_at_least_a_minute(estate: Estate) -> None:
+    """SQS's limit."""
     brief = ResponseQueues(estate.clients, estate.base, retention_seconds=5)
     url = estate.url(brief.create("host:17"))
     attributes = estate.clients.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["MessageRetentionPeriod"])
     assert attributes["Attributes"] == {"MessageRetentionPeriod": "60"}
 
 
-def test_queues_of_the_dead_are_reaped_and_those_of_the_living_are_not(estate: Estate) -> None:
-    """A heartbeat within ten minutes is life."""
+def test_only_queues_without_a_recent_heartbeat_are_reaped(estate: Estate) -> None:
+    """The limit is ten minutes."""
     dead, living = estate.queues.create("host:1"), estate.queues.create("host:2")
     estate.later(9)
     assert estate.queues.reap() == []
@@ -336,7 +336,7 @@ def test_queues_of_the_dead_are_reaped_and_those_of_the_living_are_not(estate: E
     estate.queues.beat(dead)
 
 
-def test_nothing_else_is_ever_reaped(estate: Estate) -> None:
+def test_other_queues_are_never_reaped(estate: Estate) -> None:
     """Neither the shared queue, nor another deployment's, nor a queue without a heartbeat that can be read."""
     old = {OWNER: "host:1", HEARTBEAT: "2020-01-01T00:00:00+00:00"}
     foreign = replace(

@@ -83,23 +83,23 @@ def way(request: pytest.FixtureRequest) -> Way:
     return Way(CeleryTaskQueue(settings), requests)
 
 
-def test_workers_get_what_was_submitted(way: Way) -> None:
+def test_workers_get_the_submitted_request(way: Way) -> None:
     """Every field arrives as it was."""
     submitted = request("é😀 \u2028.jpg")
     way.queue.submit(submitted)
     assert way.requests(1) == [submitted]
 
 
-def test_a_hundred_at_once(way: Way) -> None:
-    """A hundred threads submit at once; each request is there, once."""
+def test_hundred_threads_submit_at_once(way: Way) -> None:
+    """Each request is in the queue once."""
     submitted = [request(f"{index}.jpg") for index in range(100)]
     with ThreadPoolExecutor(100) as pool:
         list(pool.map(way.queue.submit, submitted))
     assert {r.request_id for r in way.requests(100)} == {r.request_id for r in submitted}
 
 
-def test_the_message_on_the_wire(fresh: Settings) -> None:
-    """It is Celery's, for our task by its name, under the request's id, in plain JSON, and small."""
+def test_message_on_the_wire_is_celerys(fresh: Settings) -> None:
+    """For our task's name, under the request's id, in plain JSON, and small."""
     submitted = request()
     CeleryTaskQueue(fresh).submit(submitted)
     (message,) = messages(Clients(fresh), fresh.request_queue, 1)
@@ -108,8 +108,8 @@ def test_the_message_on_the_wire(fresh: Settings) -> None:
     assert json.loads(message["body"])[0] == [submitted.model_dump(mode="json")]
 
 
-def test_a_queue_may_be_capped_at_a_kibibyte(fresh: Settings) -> None:
-    """The least that SQS allows takes an ordinary request, as Celery's own worker reads it and monitors show it."""
+def test_request_fits_into_a_kibibyte(fresh: Settings) -> None:
+    """SQS's smallest limit; Celery's own worker reads it, and monitors show it."""
     sqs: Any = Clients(fresh).sqs
     url = sqs.get_queue_url(QueueName=fresh.request_queue)["QueueUrl"]
     sqs.set_queue_attributes(QueueUrl=url, Attributes={"MaximumMessageSize": "1024"})
@@ -134,8 +134,8 @@ def test_a_queue_may_be_capped_at_a_kibibyte(fresh: Settings) -> None:
     assert (job.id, job.root_id, job.argsrepr, job.kwargsrepr) == (request_id, request_id, submitted.filename, "")
 
 
-def test_a_missing_queue_is_told(emulator: EmulatedAws) -> None:
-    """By its name, whether it never was or has gone meanwhile."""
+def test_missing_queue_is_named(emulator: EmulatedAws) -> None:
+    """Whether it never existed or has gone."""
     settings = emulator.fresh()
     queue = CeleryTaskQueue(settings)
     queue.submit(request())
@@ -146,15 +146,15 @@ def test_a_missing_queue_is_told(emulator: EmulatedAws) -> None:
             gone.submit(request())
 
 
-def test_out_of_reach_is_transient(emulator: EmulatedAws) -> None:
-    """Nobody listens at this port; the request may be sent again later."""
+def test_unreachable_queue_is_transient(emulator: EmulatedAws) -> None:
+    """The request may be sent again later."""
     settings = changed(emulator.settings, aws=AwsSettings(endpoint_url="http://127.0.0.1:9"))
     with pytest.raises(Transient):
         CeleryTaskQueue(settings).submit(request())
 
 
-def test_without_credentials(emulator: EmulatedAws, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The operator is told what is missing."""
+def test_missing_credentials_are_named(emulator: EmulatedAws, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the operator."""
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     # A region that no other test uses: the process keeps its clients.
     settings = changed(emulator.settings, aws=AwsSettings(region="eu-north-1", endpoint_url=emulator.url))

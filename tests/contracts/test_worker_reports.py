@@ -49,21 +49,21 @@ def empty_table(clients: Clients) -> Table:
     return Table(clients, name)
 
 
-def test_nobody_has_reported_at_first(reports: WorkerReports) -> None:
+def test_registrations_are_empty_at_first(reports: WorkerReports) -> None:
     """That is no error."""
     assert reports.registrations() == {}
 
 
-def test_a_report_comes_back_as_it_was_made(reports: WorkerReports) -> None:
-    """Every field survives the trip, times to the last digit; a later report replaces it whole."""
+def test_report_is_read_unchanged(reports: WorkerReports) -> None:
+    """Times to the last digit; a later report replaces it whole."""
     busy = replace(READY, state=WorkerState.DRAINING, held=2, idle_since=None, interrupted=True, saturated_seconds=0.0)
     for report in (READY, busy, READY):
         assert reports.report(report) is False
         assert reports.registrations() == {ID: Registration(report, None)}
 
 
-def test_a_worker_learns_of_an_order_by_its_report(reports: WorkerReports) -> None:
-    """Until the order is taken back; the first order's time counts."""
+def test_answer_to_a_report_has_the_order(reports: WorkerReports) -> None:
+    """Until the order is withdrawn; the time of the first order counts."""
     reports.report(READY)
     reports.order_drain(ID, ORDERED_AT)
     reports.order_drain(ID, ORDERED_AT + 5)
@@ -74,14 +74,14 @@ def test_a_worker_learns_of_an_order_by_its_report(reports: WorkerReports) -> No
     assert reports.registrations() == {ID: Registration(READY, None)}
 
 
-def test_an_order_may_come_before_the_first_report(reports: WorkerReports) -> None:
-    """An instance that still boots is known by the order alone, and its worker's first report is told of it."""
+def test_order_may_come_before_the_first_report(reports: WorkerReports) -> None:
+    """For an instance that still boots; the answer to the first report has it."""
     reports.order_drain(ID, ORDERED_AT)
     assert reports.registrations() == {ID: Registration(None, ORDERED_AT)}
     assert reports.report(READY) is True
 
 
-def test_an_order_outlives_the_worker(reports: WorkerReports) -> None:
+def test_order_outlives_the_worker(reports: WorkerReports) -> None:
     """The worker of a draining instance that is started again must drain, too."""
     reports.report(READY)
     reports.order_drain(ID, ORDERED_AT)
@@ -91,8 +91,8 @@ def test_an_order_outlives_the_worker(reports: WorkerReports) -> None:
     assert reports.report(READY) is True
 
 
-def test_what_is_forgotten_is_gone(reports: WorkerReports) -> None:
-    """As if the instance had never been there; twice, or of nobody, is no error."""
+def test_forgotten_instance_is_gone(reports: WorkerReports) -> None:
+    """Forgetting twice, or an unknown instance, is no error."""
     reports.forget(ID)
     assert reports.registrations() == {}
     reports.report(READY)
@@ -104,8 +104,8 @@ def test_what_is_forgotten_is_gone(reports: WorkerReports) -> None:
     assert reports.report(READY) is False
 
 
-def test_instances_are_apart(reports: WorkerReports) -> None:
-    """A whole fleet at once: nobody is asked to do what another one is asked."""
+def test_instances_are_independent(reports: WorkerReports) -> None:
+    """Each gets its own orders."""
     own = [replace(READY, instance_id=f"i-{number:017x}", held=number) for number in range(40)]
 
     def order_and_report(number: int) -> bool:
@@ -121,8 +121,8 @@ def test_instances_are_apart(reports: WorkerReports) -> None:
     }
 
 
-def test_leftovers_go_after_a_day(table: Table) -> None:
-    """Whoever wrote last, the item has a time to live."""
+def test_items_have_a_time_to_live(table: Table) -> None:
+    """After every kind of write."""
     reports = DynamoWorkerReports(table.clients, table.name)
     reports.report(READY)
     reports.order_drain("i-2", ORDERED_AT)
@@ -134,15 +134,15 @@ def test_leftovers_go_after_a_day(table: Table) -> None:
     }
 
 
-def test_a_garbled_report_is_not_taken_for_none(table: Table) -> None:
-    """The worker behind it may hold tasks: whoever reads must hold, not replace it."""
+def test_garbled_report_is_not_read_as_none(table: Table) -> None:
+    """The worker behind it may hold tasks: the fleet must hold, not replace it."""
     item = {"kind": {"S": "worker"}, "item": {"S": ID}, "report": {"S": '{"instance_id": "i-1"}'}}
     table.clients.dynamodb.put_item(TableName=table.name, Item=item)
     with pytest.raises(Transient, match=ID):
         DynamoWorkerReports(table.clients, table.name).registrations()
 
 
-def test_a_missing_table_says_what_to_do(ministack_clients: Clients) -> None:
+def test_error_of_a_missing_table_says_what_to_do(ministack_clients: Clients) -> None:
     """Before `facerec provision` every call names the remedy."""
     reports = DynamoWorkerReports(ministack_clients, "no-such-table")
     calls: Sequence[Callable[[], object]] = (

@@ -154,14 +154,14 @@ def test_quick_requests_of_sqs_are_signed_as_they_are_sent(service: Service) -> 
         (200, {"X-Amz-Checksum-Crc32": base64.b64encode(zlib.crc32(b"phot0").to_bytes(4, "big")).decode()}, b"photo"),
     ],
 )
-def test_boto3_fetches_an_object_that_has_not_come_well(service: Service, first: Any) -> None:
-    """Refused, redirected, cut off or damaged on its way: it is asked for again, by a request of boto3's."""
+def test_boto3_fetches_an_object_after_a_bad_answer(service: Service, first: Any) -> None:
+    """One that is refused, redirected, cut off or damaged."""
     service.answers = [first, (200, {}, b"photo")]
     assert service.client("s3").get_object(Bucket="bucket", Key="key")["Body"].read() == b"photo"
     assert [seen.method for seen in service.seen] == ["GET", "GET"]
 
 
-def test_a_checksum_of_parts_is_not_compared(service: Service) -> None:
+def test_checksum_of_parts_is_not_compared(service: Service) -> None:
     """It is not that of the whole object."""
     service.answers = [(200, {"x-amz-checksum-crc32": "AAAAAA==-2"}, b"photo")]
     assert service.client("s3").get_object(Bucket="bucket", Key="key")["Body"].read() == b"photo"
@@ -177,13 +177,13 @@ def test_a_checksum_of_parts_is_not_compared(service: Service) -> None:
     ],
 )
 def test_boto3_repeats_a_batch_that_is_not_confirmed(service: Service, first: Any, call: Callable[[Any], Any]) -> None:
-    """What some proxy has answered is no confirmation."""
+    """A proxy's answer is no confirmation."""
     service.answers = [first, (200, {}, json.dumps(DONE).encode())]
     assert call(service.client("sqs"))["Successful"] == DONE["Successful"]
     assert len(service.seen) == 2
 
 
-def test_boto3_says_what_is_wrong(service: Service) -> None:
+def test_errors_are_boto3s(service: Service) -> None:
     """Its errors are what the adapters translate."""
     service.answers = [(404, {}, b"<Error><Code>NoSuchKey</Code><Message>gone</Message></Error>")]
     with pytest.raises(ClientError, match="NoSuchKey"):
@@ -192,7 +192,7 @@ def test_boto3_says_what_is_wrong(service: Service) -> None:
         service.client("s3").put_object(Bucket="bucket", Key="key", Body=b"", ContentType="text/plain")
 
 
-def test_a_connection_that_was_closed_meanwhile_costs_no_answer(service: Service) -> None:
+def test_closed_connection_costs_no_answer(service: Service) -> None:
     """Services close what is idle; the next call opens another connection."""
     service.answers = [(200, {"Connection": "close"}, b"photo")]
     s3 = service.client("s3")
@@ -202,7 +202,7 @@ def test_a_connection_that_was_closed_meanwhile_costs_no_answer(service: Service
 
 @pytest.mark.parametrize("key", KEYS)
 def test_quick_objects_are_boto3s_objects(emulator: EmulatedAws, key: str) -> None:
-    """Either reads what the other has stored."""
+    """Each reads what the other has stored."""
     plain, quick = Clients(emulator.settings), Clients(emulator.settings)
     quick.quicken()
     bucket = emulator.settings.output_bucket

@@ -24,7 +24,7 @@ PATIENT = {"FACEREC_WORKER__TASK_TIME_LIMIT_SECONDS": "20", "FACEREC_QUEUE__VISI
 HASTY = {"FACEREC_WORKER__TASK_TIME_LIMIT_SECONDS": "0.7", "FACEREC_QUEUE__VISIBILITY_TIMEOUT_SECONDS": "1"}
 
 
-def test_stores_and_answers_and_deletes(tier: Tier, start: Callable[..., Worker]) -> None:
+def test_worker_stores_answers_and_deletes(tier: Tier, start: Callable[..., Worker]) -> None:
     """Requests are answered, their results stored, and nothing stays in the queue after a clean stop."""
     worker = start()
     requests = [tier.upload(b"x" * size, f"{size}.jpg") for size in range(1, 31)]
@@ -39,8 +39,8 @@ def test_stores_and_answers_and_deletes(tier: Tier, start: Callable[..., Worker]
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 1)])
-def test_a_stop_finishes_the_task_in_hand(tier: Tier, start: Callable[..., Worker], number: int, status: int) -> None:
-    """The task that runs is answered before the exit (Celery's status for it), what waits by the next worker."""
+def test_stop_finishes_the_task_in_progress(tier: Tier, start: Callable[..., Worker], number: int, status: int) -> None:
+    """Its client is answered before the exit (with Celery's status); the next worker takes the waiting task."""
     os.mkfifo(tier.model_dir / fake.HELD)
     worker = start(**PATIENT, FACEREC_WORKER__CONCURRENCY="1")
     held = tier.upload(fake.HOLD)
@@ -67,7 +67,7 @@ def test_sigkill_loses_nothing(tier: Tier, start: Callable[..., Worker]) -> None
     assert (answer.outcome, answer.attempt) == (Outcome.UNKNOWN, 2)
 
 
-def test_a_long_task_is_not_delivered_twice(tier: Tier, start: Callable[..., Worker]) -> None:
+def test_long_task_is_not_delivered_twice(tier: Tier, start: Callable[..., Worker]) -> None:
     """While a worker holds a task, its heartbeat keeps it hidden from a second worker."""
     worker = start(**HASTY)
     other = start(**HASTY)
@@ -78,8 +78,8 @@ def test_a_long_task_is_not_delivered_twice(tier: Tier, start: Callable[..., Wor
     assert sum('"recognised"' in line for line in worker.lines + other.lines) == 1
 
 
-def test_a_culprit_is_put_aside_and_its_neighbours_are_not(tier: Tier, start: Callable[..., Worker]) -> None:
-    """A picture that crashes the engine is answered as failed and waits, as it came, among the dead letters."""
+def test_picture_that_crashes_the_engine_is_a_dead_letter(tier: Tier, start: Callable[..., Worker]) -> None:
+    """It is answered as failed; the pictures beside it succeed."""
     start()
     requests = [tier.upload(picture) for picture in (b"a", fake.SEGFAULT, b"b", b"c")]
     outcomes = [answer.outcome for answer in tier.answers(*requests)]
@@ -92,8 +92,8 @@ def test_a_culprit_is_put_aside_and_its_neighbours_are_not(tier: Tier, start: Ca
     assert RecognitionRequest.parse(json.loads(json.loads(message["Body"])["body"])[0][0]) == requests[1]
 
 
-def test_garbage_is_put_aside_at_once(tier: Tier, start: Callable[..., Worker]) -> None:
-    """What is no task, none of ours, or no request: as it came, with the reason; work goes on meanwhile."""
+def test_garbage_is_dead_lettered_at_once(tier: Tier, start: Callable[..., Worker]) -> None:
+    """What is no task, not ours, or no request: as it came, with the reason. Work goes on."""
     worker = start(**PATIENT)  # nothing comes back in time to be redriven by SQS
     task = {"headers": {"task": "facerec.recognise", "id": "x"}, "content-type": "application/json"}
     form = {"content-encoding": "utf-8", "properties": {"delivery_info": {}, "body_encoding": None}}
@@ -119,7 +119,7 @@ def test_garbage_is_put_aside_at_once(tier: Tier, start: Callable[..., Worker]) 
     assert tier.left(tier.settings.request_queue) == 0
 
 
-def test_outlives_its_broker(tier: Tier, start: Callable[..., Worker]) -> None:
+def test_worker_survives_a_broken_connection(tier: Tier, start: Callable[..., Worker]) -> None:
     """Cut off from AWS the worker waits, and goes on when the connection is back."""
     assert tier.settings.endpoint_url is not None
     with _cable(tier.settings.endpoint_url) as cable:
@@ -134,8 +134,8 @@ def test_outlives_its_broker(tier: Tier, start: Callable[..., Worker]) -> None:
         assert worker.stop() == 0
 
 
-def test_ends_where_only_an_operator_can_help(tier: Tier, start: Callable[..., Worker]) -> None:
-    """Without its output bucket it can do nothing: it says so and exits with 1; the task is there for its successor."""
+def test_worker_ends_when_an_operator_must_act(tier: Tier, start: Callable[..., Worker]) -> None:
+    """Without its output bucket it logs the reason and exits with 1; the task is left for its successor."""
     worker = start()
     tier.clients.s3.delete_bucket(Bucket=tier.settings.output_bucket)
     request = tier.upload()
@@ -149,8 +149,8 @@ def test_ends_where_only_an_operator_can_help(tier: Tier, start: Callable[..., W
     ("variable", "words"),
     [("FACEREC_PREFIX", "facerec provision"), ("FACEREC_MODEL__DIR", "facerec model build")],
 )
-def test_says_in_one_line_what_is_missing(tier: Tier, variable: str, words: str, command: tuple[str, ...]) -> None:
-    """Without its queues or its model a worker ends with one line that says what to do, however it was started."""
+def test_worker_names_what_is_missing(tier: Tier, variable: str, words: str, command: tuple[str, ...]) -> None:
+    """Its queues or its model, with every way to start it."""
     worker = Worker(tier.environ | {variable: "nowhere"}, *command)
     assert worker.wait() == 1
     (line,) = worker.lines

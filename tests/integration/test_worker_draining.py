@@ -102,7 +102,7 @@ def instance(emulator: EmulatedAws, fresh: Settings, tmp_path: Path) -> Iterator
     instance.end()
 
 
-def test_a_worker_reports_what_it_does(instance: Instance) -> None:
+def test_worker_reports_what_it_does(instance: Instance) -> None:
     """That it is ready, what it holds, since when it is idle, and at last that it has ended."""
     tier = instance.tier
     os.mkfifo(tier.model_dir / fake.HELD)
@@ -123,7 +123,7 @@ def test_a_worker_reports_what_it_does(instance: Instance) -> None:
     assert instance.wait_for(lambda report: report.state is WorkerState.ENDED).held == 0
 
 
-def test_a_killed_worker_reports_anew(instance: Instance) -> None:
+def test_successor_of_a_killed_worker_reports_from_zero(instance: Instance) -> None:
     """Its successor begins to count again."""
     worker = instance.start()
     before = instance.wait_until(WorkerState.READY)
@@ -132,8 +132,8 @@ def test_a_killed_worker_reports_anew(instance: Instance) -> None:
     assert instance.wait_for(lambda report: report.ready_at > before.ready_at).tasks_done == 0
 
 
-def test_drains_and_takes_tasks_again(instance: Instance) -> None:
-    """It finishes what it holds and leaves the rest visible; called back, it works that off."""
+def test_worker_drains_and_takes_tasks_again(instance: Instance) -> None:
+    """It finishes what it holds and leaves the rest visible, until the order is withdrawn."""
     tier = instance.tier
     os.mkfifo(tier.model_dir / fake.HELD)
     worker = instance.start(FACEREC_WORKER__CONCURRENCY="1")
@@ -156,8 +156,8 @@ def test_drains_and_takes_tasks_again(instance: Instance) -> None:
     assert instance.queue() == (0, 0)
 
 
-def test_nothing_is_lost_when_tasks_arrive_with_the_order(instance: Instance) -> None:
-    """Each is worked off before the worker is drained, or still visible then; none is delivered twice."""
+def test_no_task_is_lost_when_tasks_arrive_with_the_order(instance: Instance) -> None:
+    """Each is done before the worker is drained, or still visible then; none is delivered twice."""
     tier = instance.tier
     instance.start(FACEREC_WORKER__REPORT_SECONDS="0.1")
     requests: list[RecognitionRequest] = []
@@ -183,8 +183,8 @@ def test_nothing_is_lost_when_tasks_arrive_with_the_order(instance: Instance) ->
     assert {answer.attempt for answer in tier.answers(*requests)} == {1}
 
 
-def test_a_drained_worker_waits_for_no_message(instance: Instance) -> None:
-    """A long poll that was open when the order came has ended: it would take what is sent now."""
+def test_drained_worker_has_no_open_receive(instance: Instance) -> None:
+    """An open long poll would take what is sent now."""
     instance.start(FACEREC_WORKER__REPORT_SECONDS="0.05")
     for sent in range(3):
         instance.wait_until(WorkerState.READY)
@@ -197,8 +197,8 @@ def test_a_drained_worker_waits_for_no_message(instance: Instance) -> None:
         instance.tier.answers(request)
 
 
-def test_a_worker_that_is_to_drain_takes_no_task_at_its_start(instance: Instance) -> None:
-    """Its first report tells it, before it receives anything."""
+def test_worker_with_an_order_to_drain_takes_no_task_at_its_start(instance: Instance) -> None:
+    """The answer to its first report has the order."""
     instance.order_drain()
     request = instance.tier.upload()
     instance.start()
@@ -210,8 +210,8 @@ def test_a_worker_that_is_to_drain_takes_no_task_at_its_start(instance: Instance
     assert answer.attempt == 1
 
 
-def test_a_worker_needs_nobody_to_report_to(instance: Instance) -> None:
-    """Without the table it works, and reports once the table is there."""
+def test_worker_works_without_the_fleet_table(instance: Instance) -> None:
+    """It reports once the table exists."""
     tier = instance.tier
     name = f"{tier.settings.prefix}-late"
     worker = instance.start(FACEREC_NAMES__FLEET_TABLE=name)
@@ -265,8 +265,8 @@ def metadata() -> Iterator[tuple[str, dict[str, str]]]:
         thread.join()
 
 
-def test_a_worker_whose_instance_is_taken_back_drains(instance: Instance, metadata: tuple[str, dict[str, str]]) -> None:
-    """Without being asked; a recommendation alone is only logged."""
+def test_worker_drains_after_a_spot_notice(instance: Instance, metadata: tuple[str, dict[str, str]]) -> None:
+    """Without an order; a recommendation alone is only logged."""
     url, notices = metadata
     notices["/latest/meta-data/events/recommendations/rebalance"] = '{"noticeTime": "2026-03-01T08:22:00Z"}'
     worker = instance.start(FACEREC_WORKER__METADATA_URL=url)
@@ -280,7 +280,7 @@ def test_a_worker_whose_instance_is_taken_back_drains(instance: Instance, metada
     assert instance.queue() == (1, 0)
 
 
-def test_a_worker_does_without_the_metadata_service(instance: Instance) -> None:
+def test_worker_works_without_the_metadata_service(instance: Instance) -> None:
     """It says so, and works."""
     worker = instance.start(FACEREC_WORKER__METADATA_URL="http://127.0.0.1:9")
     instance.tier.answers(instance.tier.upload())

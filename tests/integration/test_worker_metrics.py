@@ -12,8 +12,8 @@ from tests.support.metrics import scrape, total
 from tests.support.workers import Tier, Worker
 
 
-def test_a_worker(emulator: EmulatedAws, fresh: Settings, tmp_path: Path) -> None:
-    """It tells what became of its tasks, and its log names the requests of a batch that failed."""
+def test_worker_shows_what_became_of_its_tasks(emulator: EmulatedAws, fresh: Settings, tmp_path: Path) -> None:
+    """Its log names the requests of a batch that failed."""
     tier = Tier(emulator, fresh, tmp_path)
     worker = Worker(tier.environ)
     try:

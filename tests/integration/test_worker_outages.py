@@ -46,8 +46,8 @@ def refuse_a_third(proxy: FaultyAws) -> None:
     proxy.rules = (third,)
 
 
-def test_outlives_its_queues(tier: Tier, start: Callable[..., Worker]) -> None:
-    """Deleted and made anew, it takes tasks from the new ones, answers, and puts aside."""
+def test_worker_survives_the_deletion_of_its_queues(tier: Tier, start: Callable[..., Worker]) -> None:
+    """When they are created again, it takes tasks, answers, and writes dead letters."""
     worker = start()
     tier.answers(tier.upload())
     settings = tier.settings
@@ -63,7 +63,7 @@ def test_outlives_its_queues(tier: Tier, start: Callable[..., Worker]) -> None:
 
 
 def test_throttling_loses_and_repeats_nothing(tier: Tier, start: Callable[..., Worker], proxy: FaultyAws) -> None:
-    """A third of the calls to SQS is refused, of every kind: each task is answered, in its first delivery."""
+    """SQS refuses a third of all calls: each task is answered in its first delivery."""
     refuse_a_third(proxy)
     worker = start(**LONG_HIDDEN, FACEREC_AWS__ENDPOINT_URL=proxy.url)
     answers = tier.answers(*[tier.upload(b"x" * size) for size in range(1, 31)])
@@ -74,10 +74,10 @@ def test_throttling_loses_and_repeats_nothing(tier: Tier, start: Callable[..., W
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_stored_result_is_published_and_not_computed_again(
+def test_stored_result_is_published_and_not_computed_again(
     tier: Tier, start: Callable[..., Worker], proxy: FaultyAws, number: int
 ) -> None:
-    """A worker that cannot answer is killed, or stopped and gives the task back at once; another one answers."""
+    """A worker that cannot answer is killed, or stopped and gives the task back; another one answers."""
     refuse_answers(proxy)
     timings = {} if number == signal.SIGKILL else LONG_HIDDEN
     first = start(**BRIEF_POLLS, **timings, FACEREC_AWS__ENDPOINT_URL=proxy.url)
@@ -94,8 +94,8 @@ def test_a_stored_result_is_published_and_not_computed_again(
     assert (tier.model_dir / fake.BATCHES).read_text().splitlines() == ["1"]
 
 
-def test_a_task_without_a_client_is_worked_off_last(tier: Tier, start: Callable[..., Worker]) -> None:
-    """Clients that wait now are answered first, though the others came before them; all are stored and answered."""
+def test_task_without_a_client_is_done_last(tier: Tier, start: Callable[..., Worker]) -> None:
+    """Clients that wait are answered first, also if the others came before them."""
     yesterday = datetime.now(UTC) - timedelta(days=1)
     late = [tier.upload(submitted_at=yesterday) for _ in range(5)]
     fresh = [tier.upload() for _ in range(5)]

@@ -1,7 +1,7 @@
-"""Events of Celery as they travel: many in one SQS message, numbered by their sender. Pure.
+"""Celery's events on the wire: many in one SQS message, numbered by their sender. Pure.
 
-A body is JSON: `version`, `source` (a name that the sending process gave itself), `sequence` (1, 2, 3 …), `lost`
-(events that the process has had to give up so far) and `events`. Readers pass over what they cannot read.
+A body is JSON: `version`, `source` (a random name of the sending process), `sequence` (1, 2, 3 …), `lost` (how many
+events the process has dropped so far) and `events`. Readers skip what they cannot read.
 """
 
 import json
@@ -24,7 +24,7 @@ _SILENT_SECONDS = 900.0
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What came in one message."""
+    """The content of one message."""
 
     source: str
     sequence: int
@@ -33,9 +33,9 @@ class Batch:
 
 
 def packed(events: Sequence[Event], lose: Callable[[], None] = lambda: None) -> Iterator[str]:
-    """The events as JSON arrays, each with as many as one message holds; what is no JSON is shown by its `repr`.
+    """The events as JSON arrays, each with as many as one message holds; a value that is no JSON becomes its `repr`.
 
-    Long texts (a traceback) are cut short; for an event that is too large even so, or no JSON at all, `lose` is called.
+    Long texts (a traceback) are cut. `lose` is called for an event that is still too large, or cannot be written.
     """
     parts: list[str] = []
     size = 0
@@ -65,7 +65,7 @@ def body(source: str, sequence: int, lost: int, events: str) -> str:
 
 
 def parse(text: str) -> Batch:
-    """Read a body; raises `ValueError` where it is none of ours. Events that Celery could not use are left out."""
+    """Read a body; raises `ValueError` if it is not one. Events that Celery could not use are left out."""
     content = json.loads(text)
     if not isinstance(content, dict) or content.get("version") != _VERSION:
         raise ValueError("not a batch of events")
@@ -105,14 +105,14 @@ class _Source:
 
 
 class Arrivals:
-    """Which batches have come: SQS delivers some twice, in any order, and what another reader took not at all."""
+    """Which batches have come: SQS delivers some twice, in any order, and not those that another reader took."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
         self._sources: dict[str, _Source] = {}
 
     def is_new(self, batch: Batch) -> bool:
-        """Note a batch; whether it has not come before."""
+        """Note a batch; returns whether it is new."""
         now = self._now()
         source = self._sources.get(batch.source)
         if source is None:
@@ -124,18 +124,18 @@ class Arrivals:
             source.missing |= dict.fromkeys(gap, now)
             source.highest = batch.sequence
             return True
-        # One from before the first that came: nobody was here to note whether it had come.
+        # It was sent before the first batch that came here, so it counts as new.
         return source.missing.pop(batch.sequence, None) is not None or batch.sequence < source.first
 
     def newly_lost(self, batch: Batch) -> int:
-        """How many events this batch's sender has given up since its last batch, or since the first that came."""
+        """How many events this batch's sender has dropped since its last batch, or since the first that came."""
         source = self._sources[batch.source]
         more = max(0, batch.lost - source.lost)
         source.lost += more
         return more
 
     def overdue(self) -> int:
-        """How many batches have now been missing for a minute, each counted once; forgets senders that went silent."""
+        """How many batches have been missing for a minute, each counted once; forgets senders that are silent."""
         now = self._now()
         count = 0
         for name, source in list(self._sources.items()):

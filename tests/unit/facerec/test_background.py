@@ -8,7 +8,7 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from facerec.background import BackgroundThread, OutageLog, backoff_seconds, on_stop_signals
+from facerec.background import BackgroundQueue, BackgroundThread, OutageLog, backoff_seconds, on_stop_signals
 
 STOP_SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
@@ -109,3 +109,80 @@ def test_stop_says_that_the_thread_still_runs() -> None:
     assert not thread.stop(0.01)
     release.set()
     assert thread.stop()
+
+
+class Work:
+    """Notes the batches; fails as long as there are `faults`."""
+
+    def __init__(self, *faults: Exception) -> None:
+        self.faults = list(faults)
+        self.done: list[int] = []
+        self.batches: list[list[int]] = []
+        self._changed = threading.Condition()
+
+    def __call__(self, batch: list[int]) -> None:
+        with self._changed:
+            self.batches.append(list(batch))
+            self._changed.notify_all()
+            while batch:
+                if self.faults and batch[0] != 0:
+                    raise self.faults.pop(0)
+                self.done.append(batch.pop(0))
+
+    def wait_for(self, count: int) -> None:
+        """Return when so many batches have begun."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: len(self.batches) >= count, 30)
+
+
+def test_queue_hands_over_a_full_batch_at_once() -> None:
+    """The others wait for the end of their window, or for the stop."""
+    work = Work()
+    queue = BackgroundQueue("things", work, window_seconds=600, full=3)
+    for number in range(3):
+        assert queue.put(number)
+    work.wait_for(1)
+    assert queue.put(3)
+    assert queue.stop() == []
+    assert work.batches == [[0, 1, 2], [3]]
+    assert not queue.put(4)
+
+
+def test_queue_tries_again_what_failed_and_logs_it_once() -> None:
+    """What was finished before the failure is not done twice."""
+    work = Work(ValueError("down"), KeyError("down"))
+    queue = BackgroundQueue("things", work, window_seconds=600, full=3, backoff=lambda *_: 0.001)
+    with capture_logs() as logs:
+        for number in range(3):
+            queue.put(number)
+        work.wait_for(3)
+        assert queue.stop() == []
+    assert work.batches == [[0, 1, 2], [1, 2], [1, 2]]
+    assert work.done == [0, 1, 2]
+    assert [entry["event"] for entry in logs] == ["things_unreachable", "things_reachable_again"]
+
+
+def test_stopped_queue_tries_once_more_and_returns_what_is_left() -> None:
+    """It does not wait for the backoff."""
+    work = Work(*[ValueError("down")] * 9)
+    queue = BackgroundQueue("things", work, backoff=lambda *_: 600)
+    queue.put(1)
+    work.wait_for(1)
+    queue.put(2)
+    assert queue.stop() == [1, 2]
+    assert len(work.batches) == 2
+
+
+def test_full_queue_drops_the_oldest() -> None:
+    """Of those that wait, not of those that are being worked on."""
+    dropped: list[int] = []
+    queue = BackgroundQueue("things", Work(), window_seconds=600, full=9, max_waiting=2, dropped=dropped.append)
+    for number in range(4):
+        queue.put(number)
+    assert dropped == [0, 1]
+    assert queue.stop() == []
+
+
+def test_unused_queue_stops_without_a_thread() -> None:
+    """It has nothing to do."""
+    assert BackgroundQueue("things", Work()).stop() == []

@@ -49,8 +49,8 @@ def metrics() -> WorkerMetrics:
     return WorkerMetrics()
 
 
-def test_a_delivery_counts_by_its_outcome(metrics: WorkerMetrics) -> None:
-    """With its faces, its wait, its stages and its length."""
+def test_delivery_is_counted_by_its_outcome(metrics: WorkerMetrics) -> None:
+    """With its faces, its wait, its stages and its duration."""
     timings = {"fetch": 20.0, "engine": 300.0, "store": 4.0}
     record = DeliveryRecord(1, Outcome.MATCH, queued_seconds=2.0, timer=StageTimer(timings), seconds=0.4)
     record.result = result(KNOWN, FACE, FACE)
@@ -74,20 +74,20 @@ def test_faces_of_an_earlier_delivery_count_once(metrics: WorkerMetrics) -> None
     assert value(metrics, "facerec_worker_faces_total", face="known") == 1
 
 
-def test_a_clock_that_is_behind_makes_no_negative_wait(metrics: WorkerMetrics) -> None:
+def test_clock_that_is_behind_makes_no_negative_wait(metrics: WorkerMetrics) -> None:
     """A histogram's sum must never fall."""
     metrics.handled(DeliveryRecord(1, Outcome.NO_FACE, queued_seconds=-3.0))
     assert value(metrics, "facerec_worker_queue_seconds_sum") == 0
 
 
-def test_names_from_elsewhere_make_no_series(metrics: WorkerMetrics) -> None:
+def test_unknown_stages_make_no_series(metrics: WorkerMetrics) -> None:
     """Only the stages that are known are shown."""
     metrics.handled(DeliveryRecord(1, Outcome.NO_FACE, timer=StageTimer({"made up": 1.0})))
     assert value(metrics, "facerec_worker_stage_seconds_count", stage="made up") is None
 
 
-def test_batches_count_by_their_size_and_failure(metrics: WorkerMetrics) -> None:
-    """And every image's wait."""
+def test_batches_are_counted_by_size_and_failure(metrics: WorkerMetrics) -> None:
+    """With every image's wait."""
     metrics.batch(Batch((0.1, 0.2, 0.3), 0.5))
     metrics.batch(Batch((0.1,), 20.0, Failure.OVERRAN))
     assert value(metrics, "facerec_worker_batch_images_sum") == 4
@@ -97,7 +97,7 @@ def test_batches_count_by_their_size_and_failure(metrics: WorkerMetrics) -> None
     assert value(metrics, "facerec_worker_batch_failures_total", cause="crashed") == 0
 
 
-def test_every_count_is_there_from_the_start(metrics: WorkerMetrics) -> None:
+def test_every_count_exists_from_the_start(metrics: WorkerMetrics) -> None:
     """A rate misses the first event of a series that begins with 1."""
     for outcome in (*Outcome, "dead_lettered", "redelivered", "error"):
         assert value(metrics, "facerec_worker_tasks_total", outcome=outcome) == 0
@@ -105,8 +105,8 @@ def test_every_count_is_there_from_the_start(metrics: WorkerMetrics) -> None:
         assert value(metrics, "facerec_worker_batch_failures_total", cause=cause) == 0
 
 
-def test_the_largest_collections_have_a_series_each(metrics: WorkerMetrics, tmp_path: Path) -> None:
-    """The others share one, so that clients who invent collections fill no Prometheus."""
+def test_largest_collections_have_a_series_each(metrics: WorkerMetrics, tmp_path: Path) -> None:
+    """The others share one: clients can invent collections."""
     store = InMemoryTemplateStore()
     for number in range(LARGEST_COLLECTIONS + 2):
         store.add(make_template(number, "Ada", collection=f"c{number:02}"))
@@ -126,8 +126,8 @@ def test_the_largest_collections_have_a_series_each(metrics: WorkerMetrics, tmp_
         assert value(metrics, "facerec_worker_gallery_fresh_timestamp_seconds") == 1_000
 
 
-def test_the_engine_tells_what_it_does(metrics: WorkerMetrics, tmp_path: Path) -> None:
-    """A crash is a failed batch and a replacement; the children's memory is counted apart from the worker's own."""
+def test_engine_crash_is_a_failed_batch_and_a_replacement(metrics: WorkerMetrics, tmp_path: Path) -> None:
+    """The children's memory is counted apart from the worker's own."""
     settings = Settings(worker=WorkerSettings(engines=1))
     engine = SupervisedEngine(
         settings, tmp_path, factory=fake.FACTORY, on_batch=metrics.batch, on_replaced=metrics.replaced

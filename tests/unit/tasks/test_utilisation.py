@@ -45,8 +45,8 @@ class Day:
         return self.utilisation.report("i-1", WorkerState.READY, interrupted=False)
 
 
-def test_a_new_worker_is_idle_since_it_is_ready() -> None:
-    """And has done nothing."""
+def test_new_worker_is_idle_since_it_is_ready() -> None:
+    """It has done nothing."""
     day = Day(engines=2)
     assert day.at(5).report() == WorkerReport(
         instance_id="i-1",
@@ -61,7 +61,7 @@ def test_a_new_worker_is_idle_since_it_is_ready() -> None:
     )
 
 
-def test_it_is_idle_from_the_end_of_the_last_task() -> None:
+def test_worker_is_idle_from_the_end_of_its_last_task() -> None:
     """Not while it holds one."""
     day = Day(engines=1)
     day.at(1).take()
@@ -73,8 +73,8 @@ def test_it_is_idle_from_the_end_of_the_last_task() -> None:
 
 
 @pytest.mark.parametrize("set_by", [3600.0, -3600.0])
-def test_setting_the_clock_makes_nobody_idle_for_longer(set_by: float) -> None:
-    """As at a boot: from the end of the last task to the report it is ten seconds, on whichever clock."""
+def test_set_clock_does_not_change_the_idle_time(set_by: float) -> None:
+    """As at a boot: ten seconds are ten seconds by either clock."""
     day = Day(engines=1)
     day.at(1).take()
     day.at(5).finish()
@@ -85,7 +85,7 @@ def test_setting_the_clock_makes_nobody_idle_for_longer(set_by: float) -> None:
 
 
 def test_saturated_time_is_added_up_exactly() -> None:
-    """Only while at least as many tasks are held as there are engines, up to the very moment of the report."""
+    """While at least as many tasks are held as there are engines, up to the moment of the report."""
     day = Day(engines=2)
     day.at(1).take()
     day.at(2).take()  # saturated from here
@@ -102,16 +102,16 @@ def test_saturated_time_is_added_up_exactly() -> None:
     assert (last.saturated_tasks, last.tasks_done) == (3, 4)
 
 
-def test_what_fails_is_not_done() -> None:
-    """It is delivered again, and counted where it succeeds."""
+def test_failed_task_is_not_done() -> None:
+    """It is delivered again, and counted when it succeeds."""
     day = Day(engines=1)
     day.take()
     day.fail()
     assert (day.report().held, day.report().tasks_done, day.report().saturated_tasks) == (0, 0, 0)
 
 
-def test_turning_busy_or_idle_is_told() -> None:
-    """Not every task of a busy worker."""
+def test_change_between_busy_and_idle_sets_the_event() -> None:
+    """Further tasks of a busy worker do not."""
     day = Day(engines=1)
     turned = day.utilisation.changed
     for change, told in ((day.take, True), (day.take, False), (day.finish, False), (day.finish, True)):
@@ -120,8 +120,8 @@ def test_turning_busy_or_idle_is_told() -> None:
         assert turned.is_set() is told
 
 
-def test_a_task_that_rests_is_held_but_not_worked_on() -> None:
-    """An outage says nothing of how fast the worker is: only its last second was work."""
+def test_waiting_task_is_held_but_not_worked_on() -> None:
+    """An outage is no measure of the worker's speed: only the last second was work."""
     day = Day(engines=1)
     day.at(1).take()
     with day.utilisation.wait():

@@ -36,9 +36,9 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Callable[[Exception], None]:
     return start
 
 
-@pytest.mark.parametrize("problem", [ValueError("nobody thought of it"), OSError(28, "No space left on device")])
-def test_a_worker_that_cannot_be_opened_does_not_start(start: Callable[[Exception], None], problem: Exception) -> None:
-    """Celery would start it without an engine, to fail every task; the log has one record, with the traceback."""
+@pytest.mark.parametrize("problem", [ValueError("an unknown fault"), OSError(28, "No space left on device")])
+def test_worker_that_cannot_be_opened_does_not_start(start: Callable[[Exception], None], problem: Exception) -> None:
+    """Celery would start it without an engine; the log has one record, with the traceback."""
     with capture_logs() as records, pytest.raises(SystemExit) as ended:
         start(problem)
     assert ended.value.code == 1
@@ -47,10 +47,10 @@ def test_a_worker_that_cannot_be_opened_does_not_start(start: Callable[[Exceptio
     assert record["reason"] == repr(problem)
 
 
-def test_what_an_operator_can_mend_is_told_in_one_line(
+def test_configuration_error_is_one_line_for_the_operator(
     start: Callable[[Exception], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """No traceback for a setting."""
+    """Without a traceback."""
     with capture_logs() as records, pytest.raises(SystemExit) as ended:
         start(ConfigurationError("there is no queue"))
     assert ended.value.code == 1

@@ -12,8 +12,8 @@ from facerec.errors import ConfigurationError, Throttled, Transient
 from facerec.settings import Settings
 
 
-def test_an_object_goes_out_with_its_head(monkeypatch: Any) -> None:
-    """Botocore would ask first whether the body is welcome: a round trip for each result."""
+def test_object_is_sent_with_its_head(monkeypatch: Any) -> None:
+    """Botocore would wait for an answer to the head first."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "id")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     sent: list[Any] = []
@@ -43,14 +43,14 @@ def test_an_object_goes_out_with_its_head(monkeypatch: Any) -> None:
         ("InvalidParameterValue", 400, ConfigurationError, "facerec provision"),
     ],
 )  # fmt: skip
-def test_an_error_of_aws_becomes_one_of_ours(code: str, status: int, error: type[Exception], words: str) -> None:
-    """Told with what to do about it: another role, patience, or a repair."""
+def test_error_of_aws_becomes_one_of_ours(code: str, status: int, error: type[Exception], words: str) -> None:
+    """Its text says what to do."""
     answer: Any = {"Error": {"Code": code, "Message": "no"}, "ResponseMetadata": {"HTTPStatusCode": status}}
     with pytest.raises(error, match=f"could not launch.*{words}"), translated("launch"):
         raise ClientError(answer, "RunInstances")
 
 
-def test_an_unreadable_answer_may_be_asked_for_again() -> None:
-    """Botocore's error for it is of no family."""
+def test_unreadable_answer_is_transient() -> None:
+    """Botocore's error for it has neither of the usual base classes."""
     with pytest.raises(Transient, match="could not launch: invalid XML"), translated("launch"):
         raise ResponseParserError("invalid XML")

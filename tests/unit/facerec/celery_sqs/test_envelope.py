@@ -14,8 +14,8 @@ TASK: dict[str, Any] = {
 }
 
 
-def test_a_task_keeps_what_is_not_taken_for_granted() -> None:
-    """Other values than the defaults, and headers of one's own."""
+def test_compact_keeps_values_that_are_no_defaults() -> None:
+    """Also headers of other senders."""
     written = json.loads(compact(TASK))
     assert written == TASK | {
         "body": '[[1],{},{"chord":{"x":1}}]',
@@ -24,15 +24,15 @@ def test_a_task_keeps_what_is_not_taken_for_granted() -> None:
     }
 
 
-def test_the_message_itself_stays_as_it_is() -> None:
+def test_compact_leaves_the_message_unchanged() -> None:
     """The sender may send it once more."""
     before = json.dumps(TASK)
     compact(TASK)
     assert json.dumps(TASK) == before
 
 
-def test_everything_else_is_only_written_without_spaces() -> None:
-    """What is no task, and a body in another form."""
+def test_compact_only_removes_spaces_from_other_messages() -> None:
+    """Those that are no tasks, or have another form of body."""
     event = {"headers": {"hostname": "h", "eta": None}, "properties": {"delivery_tag": "x"}, "body": "{ }"}
     encoded = TASK | {"properties": {"body_encoding": "base64"}, "body": "W10="}
     pickled = TASK | {"content-type": "application/x-python-serialize"}

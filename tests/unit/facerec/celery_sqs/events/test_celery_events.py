@@ -59,8 +59,8 @@ def task(kind: str, timestamp: float = 1000.0, **fields: Any) -> dict[str, Any]:
     return {"type": kind, "hostname": "w", "timestamp": timestamp, "clock": 1, "uuid": "u", "name": "n"} | fields
 
 
-def test_events_are_celerys_own(app: Any, queue: InMemoryEventQueue) -> None:
-    """What a worker's consumer and the senders of tasks tell is what Celery's state of the cluster understands."""
+def test_events_are_as_celerys_state_expects(app: Any, queue: InMemoryEventQueue) -> None:
+    """From a worker's consumer, and from senders of tasks."""
     dispatcher = app.events.Dispatcher(hostname="w@h", groups=["task", "worker"])
     dispatcher.send("worker-online", freq=2.0, active=0, retry=True)
     dispatcher.send("task-received", uuid="u", name="n", args="a.jpg")
@@ -75,15 +75,15 @@ def test_events_are_celerys_own(app: Any, queue: InMemoryEventQueue) -> None:
     assert (state.tasks["v"].state, state.tasks["v"].client) == ("PENDING", "web")
 
 
-def test_a_dispatcher_that_is_off_sends_nothing(app: Any, queue: InMemoryEventQueue) -> None:
+def test_disabled_dispatcher_sends_nothing(app: Any, queue: InMemoryEventQueue) -> None:
     """As Celery's own."""
     app.events.Dispatcher(enabled=False).send("worker-online", freq=1)
     app.events.outbox.close(30)
     assert queue.left == 0
 
 
-def test_a_stopping_workers_last_tasks_are_told_before_its_farewell(app: Any, queue: InMemoryEventQueue) -> None:
-    """Celery closes the dispatcher before the pool; a task's event after the farewell would revive the worker."""
+def test_stopping_worker_sends_its_offline_event_last(app: Any, queue: InMemoryEventQueue) -> None:
+    """Celery closes the dispatcher before the pool; a later event of a task would make the worker online again."""
     dispatcher = app.events.Dispatcher(hostname="w@h")
     dispatcher.send("task-started", uuid="u")
     dispatcher.send("worker-offline", freq=2.0, retry=False)
@@ -94,8 +94,8 @@ def test_a_stopping_workers_last_tasks_are_told_before_its_farewell(app: Any, qu
     assert [event["type"] for event in sent(app, queue)] == ["task-started", "task-succeeded", "worker-offline"]
 
 
-def test_the_receiver_hands_over_each_event_once_and_deletes(app: Any, queue: InMemoryEventQueue) -> None:
-    """Duplicates, garbage and events that nobody could use are passed over, and nothing stays in the queue."""
+def test_receiver_handles_each_event_once_and_deletes(app: Any, queue: InMemoryEventQueue) -> None:
+    """It skips duplicates, garbage and useless events, and leaves nothing in the queue."""
     (part,) = packed([task("task-received"), task("task-started")])
     queue.send("garbage")
     queue.send(f'{{"version": 1, "source": {"[" * 100_000}')
@@ -112,8 +112,8 @@ def test_the_receiver_hands_over_each_event_once_and_deletes(app: Any, queue: In
     assert [entry["event"] for entry in logs] == ["event_batch_unreadable"] * 3
 
 
-def test_events_that_waited_are_dated_by_the_queue(app: Any, queue: InMemoryEventQueue) -> None:
-    """A heartbeat of a dead worker, read by a Flower that was away, is no sign of life."""
+def test_waiting_events_get_the_time_of_the_queue(app: Any, queue: InMemoryEventQueue) -> None:
+    """After an outage of Flower an old heartbeat does not make a dead worker alive."""
     queue.sent_at = 2_000.0
     heartbeat = {"type": "worker-heartbeat", "hostname": "w", "timestamp": 1_999.0, "clock": 1, "freq": 5}
     (part,) = packed([heartbeat])
@@ -125,14 +125,14 @@ def test_events_that_waited_are_dated_by_the_queue(app: Any, queue: InMemoryEven
     assert not state.workers["w"].alive
 
 
-def test_the_receiver_waits_out_an_outage_and_says_so_once(
+def test_receiver_goes_on_after_an_outage_and_logs_it_once(
     app: Any, queue: InMemoryEventQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A monitor that went blind for good would be worse than none."""
     monkeypatch.setattr("facerec.celery_sqs.events.celery_events.backoff_seconds", lambda *_: 0.001)
     (part,) = packed([task("task-received")])
     queue.send(body("s", 1, 0, part))
-    faults: list[Exception] = [Transient("away"), ValueError("nobody foresaw this"), Transient("away")]
+    faults: list[Exception] = [Transient("away"), ValueError("an unknown fault"), Transient("away")]
     receive = queue.receive
 
     def failing(**options: Any) -> Any:
@@ -146,10 +146,10 @@ def test_the_receiver_waits_out_an_outage_and_says_so_once(
     assert [entry["event"] for entry in logs] == ["events_queue_unreachable", "events_queue_reachable_again"]
 
 
-def test_says_what_a_sender_gave_up_and_what_another_reader_took(
+def test_receiver_logs_dropped_and_missing_events(
     app: Any, queue: InMemoryEventQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So nobody takes a part for the whole."""
+    """Otherwise a part would look like everything."""
     monkeypatch.setattr("facerec.celery_sqs.events.batches._MISSING_SECONDS", 0.0)
     (part,) = packed([task("task-received")])
     for sequence, lost in ((1, 0), (4, 7)):

@@ -1,4 +1,4 @@
-"""The outbox: nobody waits for it, it forgets the oldest first, and goes on after every fault."""
+"""The outbox: `put` never waits, the oldest events are dropped first, and every fault is survived."""
 
 import json
 import threading
@@ -40,8 +40,8 @@ def clocks(found: list[Batch]) -> list[int]:
     return [one["clock"] for batch in found for one in batch.events]
 
 
-def test_an_event_is_sent_when_the_window_is_over(queue: InMemoryEventQueue) -> None:
-    """Nobody has to come after it."""
+def test_event_is_sent_at_the_end_of_the_window(queue: InMemoryEventQueue) -> None:
+    """No other event has to come after it."""
     made = outbox(queue)
     made.put(event(1))
     assert clocks(batches(queue)) == [1]
@@ -52,8 +52,8 @@ def test_an_event_is_sent_when_the_window_is_over(queue: InMemoryEventQueue) -> 
     assert len({batch.source for batch in found}) == 1
 
 
-def test_the_events_of_a_window_travel_together_in_their_order(queue: InMemoryEventQueue) -> None:
-    """Ten tasks cost one message; the end of the process ends the window."""
+def test_events_of_a_window_are_one_message_in_order(queue: InMemoryEventQueue) -> None:
+    """The end of the process ends the window."""
     made = outbox(queue, LONG_SECONDS)
     for number in range(50):
         made.put(event(number))
@@ -62,8 +62,8 @@ def test_the_events_of_a_window_travel_together_in_their_order(queue: InMemoryEv
     assert queue.sends == 1
 
 
-def test_nobody_waits_while_the_queue_hangs(queue: InMemoryEventQueue) -> None:
-    """Events are taken at once, and the oldest of them forgotten, while a call hangs for ever."""
+def test_put_does_not_wait_while_the_queue_hangs(queue: InMemoryEventQueue) -> None:
+    """Events are taken at once, and the oldest of them dropped."""
     hanging, released = threading.Event(), threading.Event()
 
     def hang(body: str) -> None:
@@ -83,9 +83,9 @@ def test_nobody_waits_while_the_queue_hangs(queue: InMemoryEventQueue) -> None:
     assert found[-1].lost == 990
 
 
-@pytest.mark.parametrize("fault", [Transient("away"), QueueMissing("q"), ValueError("nobody foresaw this")])
-def test_waits_out_an_outage_and_says_so_once(queue: InMemoryEventQueue, fault: Exception) -> None:
-    """Nothing is lost as long as it fits."""
+@pytest.mark.parametrize("fault", [Transient("away"), QueueMissing("q"), ValueError("an unknown fault")])
+def test_outbox_goes_on_after_an_outage_and_logs_it_once(queue: InMemoryEventQueue, fault: Exception) -> None:
+    """Nothing is lost within the limit."""
     tried = threading.Semaphore(0)
     outage: list[Exception] = [fault]
 
@@ -107,8 +107,8 @@ def test_waits_out_an_outage_and_says_so_once(queue: InMemoryEventQueue, fault: 
     assert [entry["event"] for entry in logs] == ["events_queue_unreachable", "events_queue_reachable_again"]
 
 
-def test_the_end_does_not_wait_for_a_queue_that_is_away(queue: InMemoryEventQueue) -> None:
-    """One try, and the process may go."""
+def test_close_does_not_wait_for_an_unreachable_queue(queue: InMemoryEventQueue) -> None:
+    """It tries once."""
     queue.outage = Transient("away")
     made = outbox(queue, LONG_SECONDS)
     made.put(event(1))
@@ -118,8 +118,8 @@ def test_the_end_does_not_wait_for_a_queue_that_is_away(queue: InMemoryEventQueu
     assert queue.left == 0
 
 
-def test_an_event_that_cannot_be_packed_counts_as_lost(queue: InMemoryEventQueue) -> None:
-    """Those beside it, and all later ones, are sent."""
+def test_event_that_cannot_be_packed_counts_as_lost(queue: InMemoryEventQueue) -> None:
+    """All others are sent."""
     endless = event(1)
     endless["args"] = endless
     made = outbox(queue, LONG_SECONDS)
@@ -130,8 +130,8 @@ def test_an_event_that_cannot_be_packed_counts_as_lost(queue: InMemoryEventQueue
     assert (clocks([found]), found.lost) == ([0, 2], 1)
 
 
-def test_what_is_left_behind_comes_last(queue: InMemoryEventQueue) -> None:
-    """A worker's farewell, after what its last tasks said."""
+def test_last_event_comes_last(queue: InMemoryEventQueue) -> None:
+    """A worker's offline event follows those of its last tasks."""
     made = outbox(queue, LONG_SECONDS)
     made.put(event(1))
     made.put_last(event(99))
@@ -140,7 +140,7 @@ def test_what_is_left_behind_comes_last(queue: InMemoryEventQueue) -> None:
     assert clocks(batches(queue)) == [1, 2, 99]
 
 
-def test_one_that_was_never_used_says_nothing(queue: InMemoryEventQueue) -> None:
+def test_unused_outbox_sends_nothing(queue: InMemoryEventQueue) -> None:
     """And starts no thread."""
     made = outbox(queue)
     made.close(30)
@@ -148,8 +148,8 @@ def test_one_that_was_never_used_says_nothing(queue: InMemoryEventQueue) -> None
     assert made._queue._thread._thread is None
 
 
-def test_threads_lose_nothing(queue: InMemoryEventQueue) -> None:
-    """Each event is sent once, and each thread's in its order."""
+def test_events_of_many_threads_are_all_sent(queue: InMemoryEventQueue) -> None:
+    """Once, and each thread's in its order."""
     made = outbox(queue, max_waiting=10_000)
 
     def work(first: int) -> None:
@@ -170,7 +170,7 @@ def test_threads_lose_nothing(queue: InMemoryEventQueue) -> None:
 
 
 def test_bodies_are_ascii(queue: InMemoryEventQueue) -> None:
-    """SQS counts bytes, and takes few other characters."""
+    """SQS counts bytes, and allows few other characters."""
     made = outbox(queue)
     made.put(event(1) | {"args": "Zoë\x00.jpg"})
     made.close(30)
