@@ -63,9 +63,10 @@ class DeadLetter:
             return str(self.request.request_id)
         # The writer puts `unknown` for a task without an id.
         written = self.attributes.get("request_id", "unknown")
-        return (
-            written if written != "unknown" else str((self.task or {"headers": {}})["headers"].get("id") or "") or None
-        )
+        if written != "unknown":
+            return written
+        identifier = None if self.task is None else self.task["headers"].get("id")
+        return str(identifier) if identifier else None
 
     @property
     def reason(self) -> str:
