@@ -1,4 +1,4 @@
-"""A dead-letter queue in memory, held to the same contract as the one on SQS."""
+"""A dead-letter queue in memory, with the same contract tests as the one on SQS."""
 
 import itertools
 import uuid
@@ -19,11 +19,11 @@ class InMemoryDeadLetters:
         self._receipts = itertools.count(1)
 
     def put(self, body: str, *, reason: str, request_id: str, failed_at: datetime) -> None:
-        """As the worker does."""
+        """Add a message like the dead-letter writer."""
         self._add(body, {"reason": reason, "request_id": request_id, "failed_at": failed_at.isoformat()})
 
     def move(self, body: str) -> None:
-        """As SQS does."""
+        """Add a message like SQS after too many receives."""
         self._add(body, {})
 
     def _add(self, body: str, attributes: dict[str, str]) -> None:
@@ -31,12 +31,12 @@ class InMemoryDeadLetters:
         self._letters[letter.message_id] = letter
 
     def count(self) -> int:
-        """How many there are."""
+        """Return the number of messages."""
         return len(self._letters)
 
     @contextmanager
     def look(self, limit: int | None = None) -> Iterator[Iterator[DeadLetter]]:
-        """Each once; all that is left is visible again afterwards."""
+        """Yield each message once; the rest is visible again at the end."""
         taken: list[str] = []
         try:
             yield self._taken(taken, limit)
@@ -53,9 +53,9 @@ class InMemoryDeadLetters:
             yield seen
 
     def remove(self, letter: DeadLetter) -> None:
-        """Delete one."""
+        """Delete one message."""
         self._letters.pop(letter.message_id, None)
 
     def purge(self) -> None:
-        """Delete all."""
+        """Delete all messages."""
         self._letters.clear()

@@ -26,8 +26,8 @@ class Sent:
         self.bodies.append(body)
 
 
-class Desk:
-    """The command on fakes: an old and a young dead letter, neither of which is a task."""
+class DlqCommand:
+    """`facerec dlq` on fakes, with an old and a young dead letter; neither is a task."""
 
     def __init__(self) -> None:
         self.dead, self.sent = InMemoryDeadLetters(), Sent()
@@ -48,84 +48,84 @@ class Desk:
 
 
 @pytest.fixture
-def desk() -> Desk:
+def dlq() -> DlqCommand:
     """A new one for each test."""
-    return Desk()
+    return DlqCommand()
 
 
-def test_list_is_sorted_and_has_no_control_characters(desk: Desk) -> None:
+def test_list_is_sorted_and_has_no_control_characters(dlq: DlqCommand) -> None:
     """A message cannot move the terminal's cursor, nor turn the line around."""
-    table = desk.run("list").stdout
+    table = dlq.run("list").stdout
     assert table.index("old") < table.index("young")
     assert not {"\x9b", "\u202e", "\x1b"} & set(table)
-    assert len(desk.run("list", "--limit", "1").stdout.splitlines()) == 2
-    assert "young" not in desk.run("list", "--reason-matches", "OLD").stdout
+    assert len(dlq.run("list", "--limit", "1").stdout.splitlines()) == 2
+    assert "young" not in dlq.run("list", "--reason-matches", "OLD").stdout
 
 
-def test_list_shortens_reasons_on_a_terminal_only(desk: Desk) -> None:
+def test_list_shortens_reasons_on_a_terminal_only(dlq: DlqCommand) -> None:
     """Programs get them whole."""
-    desk.dead.put("more", reason="so " * 50 + "it ended", request_id="more", failed_at=NOW)
-    assert "it ended" in desk.run("list").stdout
+    dlq.dead.put("more", reason="so " * 50 + "it ended", request_id="more", failed_at=NOW)
+    assert "it ended" in dlq.run("list").stdout
 
 
-def test_redrive_sends_other_messages_with_force_only(desk: Desk) -> None:
+def test_redrive_sends_other_messages_with_force_only(dlq: DlqCommand) -> None:
     """The exit status is 1 when some are not sent."""
-    refused = desk.run("redrive", "--all", "--yes")
+    refused = dlq.run("redrive", "--all", "--yes")
     assert refused.exit_code == 1
-    assert (desk.sent.bodies, len(desk.left())) == ([], 2)
-    assert desk.run("redrive", "young", "--force", "--yes").exit_code == 0
-    assert desk.sent.bodies == ["young rubbish"]
-    assert desk.left() == ["old\x1b"]
+    assert (dlq.sent.bodies, len(dlq.left())) == ([], 2)
+    assert dlq.run("redrive", "young", "--force", "--yes").exit_code == 0
+    assert dlq.sent.bodies == ["young rubbish"]
+    assert dlq.left() == ["old\x1b"]
 
 
-def test_wrong_id_changes_nothing(desk: Desk) -> None:
+def test_wrong_id_changes_nothing(dlq: DlqCommand) -> None:
     """Also not the dead letters whose ids are right."""
     for subcommand in (("redrive", "--force"), ("purge",)):
-        wrong = desk.run(*subcommand, "young", "nobody", "--yes")
+        wrong = dlq.run(*subcommand, "young", "nobody", "--yes")
         assert (wrong.exit_code, "nobody" in str(wrong.exception)) == (1, True)
-    assert desk.run("show", "nobody").exit_code == 1
-    assert (desk.sent.bodies, len(desk.left())) == ([], 2)
+    assert dlq.run("show", "nobody").exit_code == 1
+    assert (dlq.sent.bodies, len(dlq.left())) == ([], 2)
 
 
 @pytest.mark.parametrize(
     "words",
     [("redrive",), ("redrive", "young", "--all"), ("purge",), ("purge", "--all", "--older-than", "1d"), ("show",)],
 )
-def test_missing_or_contradicting_choice_is_a_usage_error(desk: Desk, words: tuple[str, ...]) -> None:
+def test_missing_or_contradicting_choice_is_a_usage_error(dlq: DlqCommand, words: tuple[str, ...]) -> None:
     """Nothing is read."""
-    assert desk.run(*words).exit_code == 2
+    assert dlq.run(*words).exit_code == 2
 
 
-def test_purge_and_redrive_ask_first(desk: Desk) -> None:
+def test_purge_and_redrive_ask_first(dlq: DlqCommand) -> None:
     """No is the default, and a dry run does nothing."""
-    assert desk.run("purge", "young", answer="\n").exit_code == 1
-    assert desk.run("purge", "young", "--dry-run").exit_code == 0
-    assert desk.run("purge", "--all", answer="n\n").exit_code == 1
-    assert desk.run("purge", "--all", "--dry-run").exit_code == 0
-    assert desk.run("redrive", "young", "--force", answer="n\n").exit_code == 1
-    assert len(desk.left()) == 2
-    assert desk.run("purge", "young", answer="y\n").exit_code == 0
-    assert len(desk.left()) == 1
+    assert dlq.run("purge", "young", answer="\n").exit_code == 1
+    assert dlq.run("purge", "young", "--dry-run").exit_code == 0
+    assert dlq.run("purge", "--all", answer="n\n").exit_code == 1
+    assert dlq.run("purge", "--all", "--dry-run").exit_code == 0
+    assert dlq.run("redrive", "young", "--force", answer="n\n").exit_code == 1
+    assert len(dlq.left()) == 2
+    assert dlq.run("purge", "young", answer="y\n").exit_code == 0
+    assert len(dlq.left()) == 1
 
 
-def test_purge_deletes_by_age_of_the_failure(desk: Desk) -> None:
+def test_purge_deletes_by_age_of_the_failure(dlq: DlqCommand) -> None:
     """And everything with --all."""
-    assert desk.run("purge", "--older-than", "7d", "--yes").exit_code == 0
-    assert desk.left() == ["young"]
-    assert desk.run("purge", "--all", "--yes").exit_code == 0
-    assert desk.left() == []
-    assert "nothing" in desk.run("list").stderr
+    assert dlq.run("purge", "--older-than", "7d", "--yes").exit_code == 0
+    assert dlq.left() == ["young"]
+    assert dlq.run("purge", "--all", "--yes").exit_code == 0
+    assert dlq.left() == []
+    assert "nothing" in dlq.run("list").stderr
 
 
-def test_purge_with_an_age_over_ten_years_is_a_usage_error(desk: Desk) -> None:
+def test_purge_with_an_age_over_ten_years_is_a_usage_error(dlq: DlqCommand) -> None:
     """Nothing is deleted."""
-    refused = desk.run("purge", "--older-than", "999999d", "--yes")
+    refused = dlq.run("purge", "--older-than", "999999d", "--yes")
     assert (refused.exit_code, "ten years" in refused.stderr) == (2, True)
-    assert len(desk.left()) == 2
+    assert len(dlq.left()) == 2
 
 
-def test_show_prints_what_is_known(desk: Desk) -> None:
+def test_show_prints_what_is_known(dlq: DlqCommand) -> None:
     """Also of a message that is not a task."""
-    (story,) = json.loads(desk.run("show", "young", "--json").stdout)
-    assert (story["body"], story["task"], story["result"]) == ("young rubbish", False, None)
-    assert "the young one" in desk.run("show", "young").stdout
+    (shown,) = json.loads(dlq.run("show", "young", "--json").stdout)
+    assert (shown["body"], shown["task"], shown["result"]) == ("young rubbish", False, None)
+    assert "the young one" in dlq.run("show", "young").stdout
