@@ -46,6 +46,7 @@ SPARE_THREADS = 16
 """Threads beyond those that hold uploads, for refusals, results and health checks."""
 
 HEADER_BYTES = 16 * 1024
+RECEIVE_BYTES = 64 * 1024
 
 READ_FACTOR = 2
 """Bodies up to this many times the limit are read, so that the client sees the application's 413 and not a reset."""
@@ -188,6 +189,7 @@ class WebServer:
             # Idle keep-alive connections beside those that wait.
             connection_limit=2 * settings.max_waiting + 500,
             asyncore_use_poll=True,
+            recv_bytes=RECEIVE_BYTES,
             max_request_header_size=HEADER_BYTES,
             max_request_body_size=READ_FACTOR * settings.max_upload_bytes,
             ident=None,

@@ -50,7 +50,8 @@ class KeyCache:
         self._lock = threading.Lock()
         self._places = threading.BoundedSemaphore(MAX_READINGS)
         self._kept: OrderedDict[str, tuple[ApiKey, float]] = OrderedDict()
-        self._absent: OrderedDict[str, tuple[Transient | None, float]] = OrderedDict()
+        self._absent: OrderedDict[str, tuple[str | None, float]] = OrderedDict()
+        """Ids without a key, or with the reason why theirs cannot be read."""
         self._readings: dict[str, Future[ApiKey | None]] = {}
         self._pause_until = 0.0
         self._outage = OutageLog("api_keys")
@@ -75,7 +76,7 @@ class KeyCache:
             problem, looked_at = self._absent.get(key_id, (None, -ABSENT_SECONDS))
             if now - looked_at < ABSENT_SECONDS:
                 if problem is not None:
-                    raise problem
+                    raise Transient(problem)
                 return None
             reading = self._readings.get(key_id)
             mine = reading is None
@@ -124,7 +125,7 @@ class KeyCache:
         self._outage.succeeded()
         if key is None:
             self._kept.pop(key_id, None)
-            self._absent[key_id] = (None if problem is None else Transient(str(problem)), now)
+            self._absent[key_id] = (None if problem is None else str(problem), now)
         else:
             self._absent.pop(key_id, None)
             self._kept[key_id] = (key, now)
