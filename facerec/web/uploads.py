@@ -146,7 +146,8 @@ class Uploads:
                 self._admission.leave(answered=record.answered)
         record.total_ms = _ms_since(started)
         level = log.warning if reply.status >= HTTPStatus.INTERNAL_SERVER_ERROR else log.info
-        level("upload", request_id=str(request_id), outcome=reply.outcome, status=reply.status, **asdict(record))
+        known = {name: value for name, value in asdict(record).items() if value is not None}
+        level("upload", request_id=str(request_id), outcome=reply.outcome, status=reply.status, **known)
         self._on_end(reply, record)
         return reply
 
