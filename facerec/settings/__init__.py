@@ -48,7 +48,8 @@ class ResourceName:
 
     def __get__(self, settings: "Settings", owner: type) -> str:
         """Return the resource's name."""
-        text: str = getattr(settings.names, self._name).replace("<prefix>", settings.prefix)
+        text: str = getattr(settings.names, self._name) or NameSettings.model_fields[self._name].default
+        text = text.replace("<prefix>", settings.prefix)
         return text.replace("<request_queue>", settings.request_queue) if "<request_queue>" in text else text
 
 

@@ -2,13 +2,11 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import AnyHttpUrl, Field
 
 from facerec.settings.values import Count, Group, PositiveSeconds
-
-Name = Annotated[str, Field(min_length=1)]
 
 
 def _cache_home() -> Path:
@@ -26,22 +24,25 @@ class AwsSettings(Group):
 
 
 class NameSettings(Group):
-    """Names of resources. `<prefix>` stands for FACEREC_PREFIX, `<request_queue>` for the request queue's name."""
+    """Names of resources; an empty one is the default.
 
-    input_bucket: Name = Field("<prefix>-in-bucket", description="Bucket of uploads")
-    output_bucket: Name = Field("<prefix>-out-bucket", description="Bucket of results")
-    gallery_bucket: Name = Field("<prefix>-gallery-bucket", description="Bucket of enrolled photos")
-    model_bucket: Name = Field("<prefix>-model-bucket", description="Bucket of model artefacts")
-    request_queue: Name = Field("<prefix>-req-queue", description="Queue of tasks")
-    dead_letter_queue: Name = Field("<request_queue>-dlq", description="Queue of failed tasks")
-    response_queue: Name = Field("<prefix>-resp-queue", description="Queue of results")
-    events_queue: Name = Field("<prefix>-events-queue", description="Queue of events for Flower")
-    templates_table: Name = Field("<prefix>-templates", description="DynamoDB table of templates")
-    keys_table: Name = Field("<prefix>-api-keys", description="DynamoDB table of API keys")
-    fleet_table: Name = Field(
+    `<prefix>` is replaced by FACEREC_PREFIX, and `<request_queue>` by the request queue's name.
+    """
+
+    input_bucket: str = Field("<prefix>-in-bucket", description="Bucket of uploads")
+    output_bucket: str = Field("<prefix>-out-bucket", description="Bucket of results")
+    gallery_bucket: str = Field("<prefix>-gallery-bucket", description="Bucket of enrolled photos")
+    model_bucket: str = Field("<prefix>-model-bucket", description="Bucket of model artefacts")
+    request_queue: str = Field("<prefix>-req-queue", description="Queue of tasks")
+    dead_letter_queue: str = Field("<request_queue>-dlq", description="Queue of failed tasks")
+    response_queue: str = Field("<prefix>-resp-queue", description="Queue of results")
+    events_queue: str = Field("<prefix>-events-queue", description="Queue of events for Flower")
+    templates_table: str = Field("<prefix>-templates", description="DynamoDB table of templates")
+    keys_table: str = Field("<prefix>-api-keys", description="DynamoDB table of API keys")
+    fleet_table: str = Field(
         "<prefix>-fleet", description="DynamoDB table of workers' reports and the autoscaler's history"
     )
-    launch_template: Name = Field("<prefix>-worker", description="EC2 launch template of the app tier's instances")
+    launch_template: str = Field("<prefix>-worker", description="EC2 launch template of the app tier's instances")
 
 
 class QueueSettings(Group):
