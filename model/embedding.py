@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from model.alignment import aligned, scale_of, similarity
-from model.faces import Box, DetectedFace
+from model.faces import DetectedFace
 from model.packs import CropSpec, EmbedderSpec
 
 
@@ -49,15 +49,28 @@ class AlignedCropper:
 
 
 class BoxCropper:
-    """A `Cropper` of the detector's box with a margin, exactly as facenet-pytorch's `extract_face`."""
+    """A `Cropper` of the detector's box, exactly as facenet-pytorch's `extract_face`; `margin` is in crop pixels."""
 
     def __init__(self, image_size: int, margin: int) -> None:
         self._image_size = image_size
         self._margin = margin
 
     def crop(self, image: NDArray[np.uint8], face: DetectedFace) -> NDArray[np.uint8]:
-        """Return the box with its margin, stretched to the square."""
-        return crop_face(image, face.box, self._image_size, self._margin)
+        """Return the box of the face with the margin, half of it on each side, stretched to the square.
+
+        The part outside the picture is cut off first, as FaceNet's weights were trained. A box wholly outside gives the
+        nearest pixel.
+        """
+        height, width = image.shape[:2]
+        box, size = face.box, self._image_size
+        margin_x = self._margin * (box.x_max - box.x_min) / (size - self._margin)
+        margin_y = self._margin * (box.y_max - box.y_min) / (size - self._margin)
+        left = min(int(max(box.x_min - margin_x / 2, 0)), width - 1)
+        top = min(int(max(box.y_min - margin_y / 2, 0)), height - 1)
+        right = max(int(min(box.x_max + margin_x / 2, width)), left + 1)
+        bottom = max(int(min(box.y_max + margin_y / 2, height)), top + 1)
+        cut = Image.fromarray(np.ascontiguousarray(image[top:bottom, left:right]))
+        return np.asarray(cut.resize((size, size), Image.Resampling.BILINEAR))
 
     def scale(self, face: DetectedFace) -> float:
         """Return the scale of the box's longer side."""
@@ -70,23 +83,6 @@ def cropper(crop: CropSpec) -> Cropper:
     if crop.kind == "aligned":
         return AlignedCropper(crop.image_size)
     return BoxCropper(crop.image_size, crop.margin)
-
-
-def crop_face(image: NDArray[np.uint8], box: Box, image_size: int, margin: int) -> NDArray[np.uint8]:
-    """Return the box of a face with a margin, uint8 (image_size, image_size, 3).
-
-    `margin` is in pixels of the crop, half of it on each side. The part outside the picture is cut off, and the rest is
-    stretched to the square, as FaceNet's weights were trained. A box wholly outside gives the nearest pixel.
-    """
-    height, width = image.shape[:2]
-    margin_x = margin * (box.x_max - box.x_min) / (image_size - margin)
-    margin_y = margin * (box.y_max - box.y_min) / (image_size - margin)
-    left = min(int(max(box.x_min - margin_x / 2, 0)), width - 1)
-    top = min(int(max(box.y_min - margin_y / 2, 0)), height - 1)
-    right = max(int(min(box.x_max + margin_x / 2, width)), left + 1)
-    bottom = max(int(min(box.y_max + margin_y / 2, height)), top + 1)
-    face = Image.fromarray(np.ascontiguousarray(image[top:bottom, left:right]))
-    return np.asarray(face.resize((image_size, image_size), Image.Resampling.BILINEAR))
 
 
 def preprocess(crops: NDArray[np.uint8], embedder: EmbedderSpec) -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""One suite for everywhere API keys are kept: memory, DynamoDB as ministack has it, and as moto has it."""
+"""One suite for every store of API keys: memory, and DynamoDB in ministack and in moto."""
 
 import uuid
 from collections.abc import Callable

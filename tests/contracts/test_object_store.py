@@ -1,4 +1,4 @@
-"""One suite for every object store: the in-memory one and S3 as the emulator has it."""
+"""One suite for every object store: memory, and S3 in the emulator."""
 
 import uuid
 from concurrent.futures import ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""One suite for every template store: the in-memory one, DynamoDB as ministack has it, and as moto has it."""
+"""One suite for every template store: memory, and DynamoDB in ministack and in moto."""
 
 import uuid
 from collections.abc import Callable, Iterator, Sequence

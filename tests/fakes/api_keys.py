@@ -1,4 +1,4 @@
-"""API keys in memory, held to the real one's behaviour by tests/contracts."""
+"""API keys in memory; tests/contracts compares it with DynamoDB."""
 
 import threading
 

@@ -1,4 +1,4 @@
-"""An object store in memory, held to the same contract as the one on S3."""
+"""An object store in memory; tests/contracts compares it with S3."""
 
 import threading
 from collections.abc import Callable, Iterable
@@ -36,7 +36,7 @@ class InMemoryObjectStore:
             return self._objects[bucket, key][0]
 
     def describe(self, bucket: str, key: str) -> StoredObject:
-        """What is known of an object but its bytes; raises `ObjectMissing`, also where its bucket is."""
+        """Return an object's size, type and time; raises `ObjectMissing`, also for a missing bucket."""
         with self._lock:
             if self.outage is not None:
                 raise self.outage
@@ -46,7 +46,7 @@ class InMemoryObjectStore:
             return StoredObject(bucket, key, len(body), content_type, stored_at)
 
     def exists(self, bucket: str, key: str) -> bool:
-        """Whether the object is there; a missing bucket has none, as S3's HEAD reply cannot tell them apart."""
+        """Return whether the object exists; False for a missing bucket, which S3's HEAD reply does not distinguish."""
         with self._lock:
             if self.outage is not None:
                 raise self.outage

@@ -31,11 +31,11 @@ class PretendEngine:
         yield from ()
 
     def least_side(self, width: int, height: int, min_face_pixels: int | None) -> int | None:
-        """Return what the test says."""
+        """Return the test's value."""
         return self._least_side
 
     def scale(self, face: DetectedFace) -> float:
-        """Return what the test says."""
+        """Return the test's value."""
         return self._enlarged
 
     def detect(self, image: NDArray[np.uint8]) -> list[DetectedFace]:

@@ -1,4 +1,4 @@
-"""A template store in memory, held to the real one's behaviour by tests/contracts, and templates to put into it."""
+"""A template store in memory, which tests/contracts compares with DynamoDB, and templates for it."""
 
 import threading
 from collections import defaultdict
@@ -78,7 +78,7 @@ class InMemoryTemplateStore:
             self._changed(template.collection, {template.template_id})
 
     def remove(self, collection: str, template_ids: Sequence[str]) -> int:
-        """Remove templates; returns how many were there."""
+        """Remove templates; returns how many there were."""
         with self._lock:
             self._check()
             there = [self._templates[collection].pop(identifier, None) for identifier in template_ids]

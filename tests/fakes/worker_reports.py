@@ -1,4 +1,4 @@
-"""What workers report and are asked, in memory, held to the real one's behaviour by tests/contracts."""
+"""Workers' reports and drain orders in memory; tests/contracts compares them with DynamoDB."""
 
 import threading
 from collections.abc import Iterator, Mapping
@@ -30,14 +30,14 @@ class InMemoryWorkerReports:
         self.outage: Exception | None = None
 
     def report(self, report: WorkerReport) -> bool:
-        """Keep the report; returns whether there is an order."""
+        """Store the report; returns whether there is an order."""
         with self._lock:
             self._reach()
             self._reports[report.instance_id] = report
             return report.instance_id in self._orders
 
     def registrations(self) -> Mapping[str, Registration]:
-        """A copy of everything."""
+        """Return a copy."""
         with self._lock:
             self._reach()
             return {
@@ -66,7 +66,7 @@ class InMemoryWorkerReports:
 
     @contextmanager
     def hanging(self) -> Iterator[None]:
-        """Let no call return meanwhile."""
+        """Block all calls meanwhile."""
         with self._lock:
             yield
 

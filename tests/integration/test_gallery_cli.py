@@ -1,4 +1,4 @@
-"""`facerec enrol` and `facerec gallery` against the emulator: what a person types, sees, and finds again."""
+"""`facerec enrol` and `facerec gallery` with the emulator."""
 
 import itertools
 import json

@@ -32,7 +32,10 @@ def built(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Artefact:
     [
         ("open", "open-128-3426150903e12d6e"),
         ("accurate", "accurate-512-82f66b4a11fda3ba"),
-        ("classic", "facenet-160-4fec5286dab0312a"),  # as before there were packs: templates of then stay of use
+        (
+            "classic",
+            "facenet-160-4fec5286dab0312a",
+        ),  # the id from before packs existed, so that old templates stay valid
     ],
 )
 def test_build_agrees_with_the_published_weights_and_has_a_stable_id(

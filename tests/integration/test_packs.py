@@ -1,4 +1,4 @@
-"""The packs with their real weights: every engine sees the same, and what each pack promises of faces holds."""
+"""The packs with their real weights: the engines agree, and each pack finds and matches faces as promised."""
 
 from collections.abc import Callable
 from functools import cache
@@ -27,7 +27,7 @@ Pixels = NDArray[np.uint8]
 
 @pytest.fixture(scope="module", params=["open", "accurate"])
 def artefact(request: pytest.FixtureRequest) -> Artefact:
-    """Each pack with a one-look detector."""
+    """Each pack with a grid detector."""
     directory: Path = request.getfixturevalue({"open": "artefact_dir", "accurate": "accurate_dir"}[request.param])
     return Artefact.load(directory)
 
@@ -72,7 +72,7 @@ def test_engines_agree_on_faces_and_embeddings(engines: dict[str, Engine], name:
         for edge in ("x_min", "y_min", "x_max", "y_max"):
             assert getattr(face.box, edge) == pytest.approx(getattr(twin.box, edge), abs=BOX_TOLERANCE_PIXELS)
         if name.endswith("on its side"):
-            continue  # no detector here knows the points of a face that lies: they are arbitrary on any engine
+            continue  # no detector finds the points of a face on its side: they are arbitrary
         first, second = (
             embedding(engine, image, seen) for engine, seen in zip(engines.values(), (face, twin), strict=True)
         )

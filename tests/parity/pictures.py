@@ -79,7 +79,7 @@ PICTURES: dict[str, Callable[[], Image.Image]] = COMPOSED | {
 
 @dataclass(frozen=True)
 class Expected:
-    """A picture with what the reference makes of it; `embeddings` belong to `faces` in order."""
+    """A picture with the reference's results; `embeddings` are in the order of `faces`."""
 
     image: NDArray[np.uint8]
     faces: list[DetectedFace]

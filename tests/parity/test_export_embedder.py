@@ -1,4 +1,4 @@
-"""The torch-free way and the way through facenet-pytorch give the same embedder."""
+"""Builds with and without torch give the same embedder."""
 
 import urllib.error
 from pathlib import Path
@@ -10,7 +10,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="the `export` extra is not installed: make install-reference")
 pytest.importorskip("facenet_pytorch", reason="the `export` extra is not installed: make install-reference")
 
-from facenet_pytorch import InceptionResnetV1  # noqa: E402 - after the check that it is there
+from facenet_pytorch import InceptionResnetV1  # noqa: E402 - after the import check
 from facenet_pytorch.models import inception_resnet_v1 as reference  # noqa: E402 - same
 
 from model.artefact import Artefact, BuildFailed  # noqa: E402 - same

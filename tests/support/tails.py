@@ -1,4 +1,4 @@
-"""Impostor tails as they were measured on LFW, and what was then measured of strangers in galleries."""
+"""Impostor tails measured on LFW, and the measured thresholds of galleries."""
 
 from model.tail import ImpostorTail
 

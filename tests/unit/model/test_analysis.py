@@ -1,4 +1,4 @@
-"""From bytes to faces, with an engine that only pretends: order, batches, errors, pickling."""
+"""From bytes to faces, with a fake engine: order, batches, errors, pickling."""
 
 import pickle
 from io import BytesIO
@@ -51,7 +51,7 @@ def test_batch_keeps_pictures_apart() -> None:
 
 
 def test_crops_of_many_pictures_share_bounded_batches() -> None:
-    """A crowd is embedded a batch at a time, whatever pictures it comes from."""
+    """A crowd is embedded a batch at a time, across pictures."""
     engine = PretendEngine()
     analyse_batch(engine, [picture(100, 0)] * 4, LIMITS)
     assert engine.batches == [EMBED_BATCH, EMBED_BATCH, 40 - 2 * EMBED_BATCH]

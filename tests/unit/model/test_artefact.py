@@ -1,4 +1,4 @@
-"""The artefact's description: read cheaply, refused when it does not fit, replaced whole or not at all."""
+"""The artefact: read cheaply, refused if it is wrong, replaced whole or not at all."""
 
 import errno
 import io
@@ -78,7 +78,7 @@ def test_unreadable_artefact_is_refused_in_one_sentence(
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(file))
         return opened(file, *arguments, **named)  # type: ignore[call-overload]  # as it was called
 
-    monkeypatch.setattr("io.open", denied)  # the tests may run as root, who may read everything
+    monkeypatch.setattr("io.open", denied)  # the tests may run as root, which may read everything
     with pytest.raises(ArtefactInvalid, match=rf"{name} cannot be read \(Permission denied\): run") as refused:
         Artefact.load(tmp_path)
     assert "\n" not in str(refused.value)

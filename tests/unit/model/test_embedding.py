@@ -1,25 +1,31 @@
-"""What the embedding network is shown of a face."""
+"""The crop of a face and the embedding of a network's output."""
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from model.embedding import crop_face, normalised, preprocess
-from model.faces import Box
+from model.embedding import BoxCropper, normalised, preprocess
+from model.faces import Box, DetectedFace
 from model.packs import EmbedderSpec
+
+
+def cropped(image: NDArray[np.uint8], box: Box) -> NDArray[np.uint8]:
+    """Return the crop of a box, as the pack `classic` makes it."""
+    return BoxCropper(160, 32).crop(image, DetectedFace(box, 1.0, ()))
 
 
 def test_crop_adds_the_margin_on_all_sides() -> None:
     """A margin of 32 pixels at 160 is a quarter of the box's 128: half of it on each side."""
     image = np.zeros((400, 400, 3), dtype=np.uint8)
     image[84:244, 120:280] = 255  # the box of 128 x 128 and 16 pixels around it
-    assert (crop_face(image, Box(136, 100, 264, 228), image_size=160, margin=32) == 255).all()
-    assert not (crop_face(image, Box(135, 100, 263, 228), image_size=160, margin=32) == 255).all()
+    assert (cropped(image, Box(136, 100, 264, 228)) == 255).all()
+    assert not (cropped(image, Box(135, 100, 263, 228)) == 255).all()
 
 
 def test_crop_stops_at_the_pictures_edge() -> None:
     """The part outside is cut off, not invented."""
     image = np.full((100, 100, 3), 200, dtype=np.uint8)
-    crop = crop_face(image, Box(-20, -20, 50, 130), image_size=160, margin=32)
+    crop = cropped(image, Box(-20, -20, 50, 130))
     assert crop.shape == (160, 160, 3)
     assert (crop == 200).all()
 
@@ -29,7 +35,7 @@ def test_crop_stops_at_the_pictures_edge() -> None:
 )
 def test_box_without_pixels_still_gives_a_crop(box: Box) -> None:
     """A wrong regression must not fail the other faces."""
-    assert crop_face(np.zeros((100, 120, 3), dtype=np.uint8), box, image_size=160, margin=32).shape == (160, 160, 3)
+    assert cropped(np.zeros((100, 120, 3), dtype=np.uint8), box).shape == (160, 160, 3)
 
 
 def test_preprocessing_is_that_of_the_training() -> None:

@@ -1,4 +1,4 @@
-"""Error rates, thresholds and intervals against cases that can be counted by hand."""
+"""Error rates, thresholds and intervals, compared with cases counted by hand."""
 
 import numpy as np
 import pytest

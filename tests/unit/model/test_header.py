@@ -1,4 +1,4 @@
-"""What the web tier learns from an upload's first bytes, and the sentences it answers with."""
+"""A picture's header, and the sentences for invalid pictures."""
 
 import subprocess
 import sys

@@ -17,7 +17,7 @@ from model.imaging import ORIENTATION_TAG, decode, decode_reduced
 
 WIDTH, HEIGHT = 48, 32
 
-# What a camera stores for each value of the tag, if this is what was seen.
+# The stored picture for each value of the tag, if this is the scene.
 STORED_AS: dict[int, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]] = {
     1: lambda seen: seen,
     2: lambda seen: seen[:, ::-1],
@@ -59,14 +59,14 @@ def test_rgb_is_unchanged() -> None:
 
 @pytest.mark.parametrize(("format_name", "options"), [("JPEG", {"quality": 95}), ("WEBP", {"lossless": True})])
 def test_formats_of_the_contract_decode(format_name: str, options: dict[str, object]) -> None:
-    """JPEG and WebP show what was saved."""
+    """JPEG and WebP."""
     assert difference(decode(encoded(Image.fromarray(gradient()), format_name, **options)), gradient()) < 6
 
 
 @pytest.mark.parametrize("orientation", STORED_AS)
 @pytest.mark.parametrize("format_name", ["JPEG", "PNG", "WEBP"])
 def test_exif_orientation_is_applied(orientation: int, format_name: str) -> None:
-    """A picture stored turned or mirrored, as cameras do, comes out upright."""
+    """A picture stored turned or mirrored becomes upright."""
     exif = Image.Exif()
     exif[ORIENTATION_TAG] = orientation
     stored = Image.fromarray(np.ascontiguousarray(STORED_AS[orientation](gradient())))
@@ -150,7 +150,7 @@ def test_animation_gives_its_first_frame(format_name: str) -> None:
 @pytest.mark.parametrize("format_name", ["JPEG", "PNG", "WEBP"])
 @pytest.mark.parametrize("kept", [0.3, 0.6, 0.9])
 def test_truncated_picture_is_refused(format_name: str, kept: float) -> None:
-    """Half a picture is not judged; the sender is told."""
+    """With a sentence for the sender."""
     noise = np.random.default_rng(1).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     data = encoded(Image.fromarray(noise), format_name)
     with pytest.raises(InvalidImage, match="cut off or damaged"):

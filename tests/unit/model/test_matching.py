@@ -1,4 +1,4 @@
-"""Which face is the picture's subject, and whose it is."""
+"""The primary face of a picture, and the search for its identity."""
 
 import numpy as np
 import pytest

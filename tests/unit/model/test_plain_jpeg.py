@@ -1,4 +1,4 @@
-"""OpenCV is given the JPEGs on which it agrees with Pillow, and no others."""
+"""OpenCV decodes the JPEGs on which it agrees with Pillow, and no others."""
 
 import random
 from collections.abc import Callable
@@ -88,7 +88,7 @@ def test_plain_jpeg_has_the_pixels_of_pillow(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", sorted(OTHERS.keys() - TAKEN_THOUGH_CUT_OFF))
 def test_other_pictures_are_left_to_pillow(kind: str) -> None:
-    """Whatever is not ordinary in any respect."""
+    """Every kind of JPEG that is not ordinary."""
     assert decode_plain(OTHERS[kind], *SIZE) is None
 
 

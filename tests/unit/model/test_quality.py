@@ -1,4 +1,4 @@
-"""The quality of faces: good photos score well, degraded copies worse, and the reason is the right one."""
+"""The quality of faces: good photos score well, degraded copies worse, with the right reason."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -36,7 +36,7 @@ class Photo:
         return assess(grey_patch(self.image, self.box), self.landmarks, probability)
 
     def moved(self, image: NDArray[np.uint8], move: Callable[[float, float], tuple[float, float]]) -> "Photo":
-        """The same face in another picture, in which `move` says where each of its points is."""
+        """Return the face in another picture, in which `move` maps each of its points."""
         points = tuple(move(x, y) for x, y in self.landmarks)
         box = self.box
         corners = [move(x, y) for x in (box.x_min, box.x_max) for y in (box.y_min, box.y_max)]
@@ -73,7 +73,7 @@ def photo(request: pytest.FixtureRequest) -> Photo:
 
 
 def pixels(values: NDArray[np.floating]) -> NDArray[np.uint8]:
-    """What a camera makes of these brightnesses."""
+    """Return these brightnesses as a camera stores them."""
     return np.asarray(np.clip(np.rint(values), 0, 255), dtype=np.uint8)
 
 

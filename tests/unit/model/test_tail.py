@@ -1,4 +1,4 @@
-"""The impostor tail: between the measured points, beyond them, and what it says of galleries."""
+"""The impostor tail: between the measured points, beyond them, and the thresholds of galleries."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""Galleries as files: what goes out comes back, and what strangers made up is refused before anything is stored."""
+"""Galleries as files: archives survive export and import, and hostile ones are refused."""
 
 import json
 import struct
@@ -149,7 +149,7 @@ class Destination:
         return sorted(self.templates.templates(collection), key=attrgetter("identity"))
 
     def restore(self, path: Path, collection: str = "default") -> list[bool]:
-        """Restore everything; tells for each template whether it was new."""
+        """Restore everything; returns for each template whether it was new."""
         with open_archive(path) as archive:
             return [
                 restore(template, archive.photo(template.template_id), collection, BUCKET, self.templates, self.photos)

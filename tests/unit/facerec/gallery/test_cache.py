@@ -1,4 +1,4 @@
-"""The gallery in memory: what readers see, and when."""
+"""The gallery cache: the state that readers see, and its snapshots."""
 
 import threading
 import tracemalloc
@@ -27,7 +27,7 @@ PATIENCE_SECONDS = 10
 
 
 class WatchedStore(InMemoryTemplateStore):
-    """Counts what is asked of it, and can be held while it reads templates."""
+    """Counts its calls, and can be paused while it reads templates."""
 
     def __init__(self, kept_changes: int = 10_000) -> None:
         super().__init__(kept_changes)
@@ -70,7 +70,7 @@ def store() -> WatchedStore:
 
 @pytest.fixture
 def cache(store: WatchedStore) -> GalleryCache:
-    """A cache that nobody refreshes but the test."""
+    """A cache that only the test refreshes."""
     return GalleryCache(store, MODEL, refresh_seconds=3600)
 
 

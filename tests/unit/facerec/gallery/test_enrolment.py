@@ -1,4 +1,4 @@
-"""Enrolment against in-memory ports: what becomes of each photo, and what is stored in which order."""
+"""Enrolment with in-memory ports: the outcome for each photo, and the order of writes."""
 
 import json
 import unicodedata

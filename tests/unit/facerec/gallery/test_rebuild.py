@@ -1,4 +1,4 @@
-"""Rebuilding a collection against in-memory ports: what becomes of each old template, and what a second run does."""
+"""Rebuilding a collection with in-memory ports: the outcome for each old template, and a second run."""
 
 from dataclasses import replace
 from io import BytesIO
@@ -35,7 +35,7 @@ def face(size: float = 100, axis: int = 0) -> EmbeddedFace:
 
 
 class World:
-    """A gallery whose photos the old models enrolled; `faces` says what the new one finds in a photo."""
+    """A gallery enrolled with old models; `faces` are the new model's results by photo."""
 
     def __init__(self) -> None:
         self.templates = InMemoryTemplateStore()
@@ -55,7 +55,7 @@ class World:
         return template
 
     def analyse(self, photo: bytes) -> ImageAnalysis:
-        """Find one face where nothing else was prepared."""
+        """Find one face unless the test prepared another result."""
         self.looked_at.append(photo)
         if photo in self.refused:
             raise InvalidImage("the file is damaged")

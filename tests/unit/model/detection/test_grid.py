@@ -1,4 +1,4 @@
-"""One-look detectors around a network that only pretends: views, canvases, reading, merging, the second look."""
+"""Grid detectors with a fake network: views, canvases, reading, merging, the second detection."""
 
 from collections.abc import Mapping, Sequence
 

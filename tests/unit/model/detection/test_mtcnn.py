@@ -1,4 +1,4 @@
-"""The detector without torch: its arithmetic, its edges, and the faces that the reference finds in the samples."""
+"""MTCNN without torch: its arithmetic, its edge cases, and the reference's faces in the samples."""
 
 import hashlib
 import json
@@ -25,7 +25,7 @@ from model.imaging import decode
 
 ROOT = Path(__file__).resolve().parents[4]
 GRAPHS = ROOT / "model" / "graphs"
-# Recorded from facenet-pytorch by tests/parity/record_golden.py, which says how.
+# Recorded from facenet-pytorch by tests/parity/record_golden.py.
 GOLDEN = json.loads(Path(__file__).with_name("golden_detection.json").read_text(encoding="utf-8"))
 
 

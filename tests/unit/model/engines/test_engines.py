@@ -8,7 +8,7 @@ import pytest
 from model.artefact import Artefact
 from model.engines import EngineUnavailable, open_engine
 
-UNREAD = cast("Artefact", None)  # no engine comes so far as to read it
+UNREAD = cast("Artefact", None)  # no engine reads it
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from model.engines import EngineUnavailable, choose_precision, cpu_flags, open_e
 
 OFFERED = ["FP32", "BF16", "INT8"]
 NATIVE = {"avx512_bf16"}
-UNREAD = cast("Artefact", None)  # no engine comes so far as to read it
+UNREAD = cast("Artefact", None)  # no engine reads it
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The gallery index beyond one block: exact all the same, changed in place, and saved."""
+"""The gallery index of several blocks: exact, changed in place, and saved."""
 
 import threading
 from pathlib import Path
@@ -29,7 +29,7 @@ BLOCK = 64
 
 @pytest.fixture(scope="module", params=[NumpyProducts, OpenVinoProducts])
 def kernel(request: pytest.FixtureRequest) -> type:
-    """Each of the vectors."""
+    """Each kernel."""
     kernel: type = request.param
     return kernel
 

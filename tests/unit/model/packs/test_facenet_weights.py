@@ -1,4 +1,4 @@
-"""The embedder's weights: read from a frozen graph, folded, put into the structure, hashed into the model id."""
+"""The embedder's weights: read from a frozen graph, folded, filled into the structure, hashed into the model id."""
 
 import struct
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Fetching published weights: pinned by hash, kept in a cache, errors that say what to do."""
+"""Fetching published weights: pinned by hash, cached, with errors that say what to do."""
 
 import hashlib
 import sys

@@ -1,4 +1,4 @@
-"""Published graphs made runnable: 8-bit weights in blocks, fixed shapes, leftover inputs."""
+"""Converting published graphs: 8-bit weights in blocks, fixed shapes, unused inputs."""
 
 import numpy as np
 import onnx
