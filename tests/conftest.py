@@ -92,13 +92,13 @@ def artefact_dir() -> Path:
 
 @pytest.fixture(scope="session")
 def classic_dir() -> Path:
-    """The artefact of the pack `classic`, likewise."""
+    """The artefact of the pack `classic`."""
     return _built("classic", CHECKOUT / ".cache" / "packs" / "classic")
 
 
 @pytest.fixture(scope="session")
 def accurate_dir() -> Path:
-    """The artefact of the pack `accurate`, likewise; the tests are no product, so its licence allows it."""
+    """The artefact of the pack `accurate`, whose licence allows research and tests."""
     return _built("accurate", CHECKOUT / ".cache" / "packs" / "accurate")
 
 

@@ -1,4 +1,4 @@
-"""Clients of both emulators for the suites that hold adapters and their twins to one behaviour."""
+"""Clients of both emulators, for the suites that adapters and their in-memory twins share."""
 
 from collections.abc import Iterator
 
@@ -14,7 +14,7 @@ from tests.support.emulated import EmulatedAws
 
 @pytest.fixture(scope="session")
 def ministack_clients(emulator: EmulatedAws) -> Clients:
-    """Clients of the emulator, shared: to make them takes longer than most tests here."""
+    """Clients of the emulator, shared because making them takes longer than most tests."""
     return Clients(emulator.settings)
 
 

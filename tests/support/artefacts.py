@@ -1,4 +1,4 @@
-"""Small artefacts for tests that need a directory of the right form and no network in it."""
+"""Small artefacts for tests that need the directory of an artefact, but no real networks."""
 
 import hashlib
 import json

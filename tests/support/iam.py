@@ -34,7 +34,7 @@ def _like(pattern: str, text: str) -> bool:
 
 
 def _holds(operator: str, wanted: Mapping[str, Any], context: Context) -> bool:
-    """Every key must be there, but for `ForAllValues`, and fit."""
+    """Every key must be present and match; `ForAllValues` allows a missing key."""
     match operator:
         case "StringEquals" | "Bool":
             return all(context.get(key) == value for key, value in wanted.items())
@@ -58,7 +58,7 @@ _CONFIGURATIONS = {
 _TRANSACTED = {"Put": "PutItem", "Update": "UpdateItem", "Delete": "DeleteItem", "ConditionCheck": "ConditionCheckItem"}
 
 Call = tuple[str, str]
-"""What is to be done, and on which resource."""
+"""The action, and its resource."""
 
 
 class _Server(ThreadingHTTPServer):
@@ -66,7 +66,7 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 100
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing: who asked has been stopped."""
+        """Log nothing: the client has been stopped."""
 
 
 class IamGate:
@@ -75,7 +75,7 @@ class IamGate:
     def __init__(self, upstream: str, policy: Any) -> None:
         self.policy = policy
         self.used: set[str] = set()
-        """The `Sid`s of the statements that have let something pass, each with the action."""
+        """The `Sid`s of the statements that allowed a call, each with the action."""
         self.refused: set[Call] = set()
         split = urlsplit(upstream)
         gate = self
@@ -118,7 +118,7 @@ class IamGate:
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
     def passes(self, method: str, path: str, headers: dict[str, str], body: bytes) -> bool:
-        """Whether all that the request does is allowed."""
+        """Whether every call of the request is allowed."""
         context = leading_keys(headers, body)
         for action, resource in calls(method, path, headers, body):
             sid = allowed(self.policy, action, resource, context)
@@ -129,7 +129,7 @@ class IamGate:
         return True
 
     def unused(self) -> set[str]:
-        """What is granted and was not used."""
+        """The granted actions that no call used."""
         granted = {f"{one['Sid']} {action}" for one in self.policy["Statement"] for action in one["Action"]}
         return granted - self.used
 
@@ -138,7 +138,7 @@ class IamGate:
         self._server.serve_forever(poll_interval=0.05)
 
     def close(self) -> None:
-        """End it."""
+        """Stop serving."""
         self._server.shutdown()
         self._server.server_close()
 
@@ -156,7 +156,7 @@ def iam_gate(upstream: str, policy: Any) -> Iterator[IamGate]:
 
 
 def calls(method: str, path: str, headers: dict[str, str], body: bytes) -> list[Call]:
-    """What a request to S3, SQS or DynamoDB asks for, in IAM's words."""
+    """The calls of a request to S3, SQS or DynamoDB, by IAM's names."""
     target = next((value for name, value in headers.items() if name.lower() == "x-amz-target"), None)
     split = urlsplit(path)
     if target is not None:
@@ -213,7 +213,7 @@ def _s3(method: str, path: str, query: dict[str, list[str]]) -> Call:
 
 
 def _refusal(headers: dict[str, str]) -> bytes:
-    """The refusal in the protocol of the question."""
+    """The refusal in the protocol of the request."""
     spoken = any(name.lower() == "x-amz-target" for name in headers)
     return (
         json.dumps({"__type": "AccessDenied", "message": "not in the policy"}).encode() if spoken else _REFUSAL.encode()

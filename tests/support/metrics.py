@@ -67,7 +67,7 @@ def exported(folder: Path) -> dict[str, list[Metric]]:
 
 
 def families(registry: CollectorRegistry) -> list[Metric]:
-    """What the registry tells."""
+    """The families of a registry."""
     return list(registry.collect())
 
 

@@ -1,4 +1,4 @@
-"""Pictures that people really send, good and bad, made from one portrait."""
+"""Pictures as clients send them, good and bad, made from one portrait."""
 
 import io
 from collections.abc import Callable

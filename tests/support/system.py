@@ -189,7 +189,7 @@ class FleetWatch:
         self._thread.join()
 
     def most(self) -> int:
-        """The most instances at once."""
+        """The greatest number of instances at one time."""
         return max((count for _, count in self.seen), default=0)
 
     def zero_after(self, moment: float, timeout_seconds: float) -> float:

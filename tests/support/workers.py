@@ -47,7 +47,7 @@ class Tier:
     def upload(
         self, picture: bytes = b"picture", filename: str = "a.jpg", submitted_at: datetime | None = None
     ) -> RecognitionRequest:
-        """Do what the web tier does with an upload, or did with an earlier one."""
+        """Store a picture and submit its task, as the web tier does."""
         request_id = uuid.uuid4()
         key = input_key(request_id, filename)
         self.store.put(self.settings.input_bucket, key, picture, "image/jpeg")
@@ -62,7 +62,7 @@ class Tier:
         return request
 
     def answers(self, *requests: RecognitionRequest) -> list[RecognitionResult]:
-        """The results of these requests, in their order, once all are there."""
+        """Wait for the results of these requests, and return them in the order of the requests."""
         found: dict[uuid.UUID, RecognitionResult] = {}
         while not all(request.request_id in found for request in requests):
             deliveries = self._inbox.receive(5)
@@ -81,7 +81,7 @@ class Tier:
         return sum(int(value) for value in attributes["Attributes"].values())
 
     def dead_letter(self) -> dict[str, Any]:
-        """The next message of the dead-letter queue, hidden from now on."""
+        """Receive the next message of the dead-letter queue, which stays hidden."""
         (message,) = self.clients.sqs.receive_message(
             QueueUrl=self.url(self.settings.dead_letter_queue),
             MessageAttributeNames=["All"],

@@ -1,4 +1,4 @@
-"""The faults: what each does to a running system, and what its processes need for it."""
+"""The faults: how each is injected into a running system, and what its processes need for it."""
 
 import json
 import os
@@ -24,7 +24,7 @@ from tests.support.faults.verdict import held
 from tests.support.processes import descendants
 
 _LEAD_SECONDS = 4.0
-"""Of undisturbed load before the first harm."""
+"""Undisturbed load before the fault."""
 _FROZEN_SECONDS = 15.0
 _KILLS = 5
 _IDLE_SECONDS = 60.0
@@ -80,7 +80,7 @@ def kill_workers(
 
 
 def kill_engines(rig: Rig, over: threading.Event) -> None:
-    """SIGKILL the engine process of each worker, which is replaced by one that finds what the first one has left."""
+    """SIGKILL the engine process of each worker. Its successor finds the files that it left."""
     over.wait(_LEAD_SECONDS)
     engines = [pid for worker in rig.workers for pid in descendants(worker.pid, "facerec.engine.child")]
     if not engines:
@@ -101,7 +101,7 @@ def kill_web(rig: Rig, over: threading.Event, lead_seconds: float = _LEAD_SECOND
 def freeze_aws(
     rig: Rig, over: threading.Event, seconds: float = _FROZEN_SECONDS, lead_seconds: float = _LEAD_SECONDS
 ) -> None:
-    """SIGSTOP the emulator for a while: connections stand, and nothing answers."""
+    """SIGSTOP the emulator for a while: connections stay open, and no call is answered."""
     over.wait(lead_seconds)
     rig.send(signal.SIGSTOP, rig.emulator)
     try:
@@ -111,7 +111,7 @@ def freeze_aws(
 
 
 def rules(*harms: Rule) -> FaultAction:
-    """Have the proxy do harm from the first client to the last."""
+    """Give the proxy these rules until the last client has its answer."""
 
     def lasting(rig: Rig, over: threading.Event) -> None:
         rig.proxy.rules = harms
@@ -158,7 +158,7 @@ def duplicate(rig: Rig, over: threading.Event, seconds: float = _LOST_DELETES_SE
 
 
 def jump_clock(rig: Rig, over: threading.Event) -> None:
-    """Put the clock of both tiers an hour ahead, then an hour behind, then right; what they log tells that it moved."""
+    """Put the clock of both tiers an hour ahead, then an hour behind, then right; check their logs for it."""
     for offset in (_AN_HOUR_SECONDS, -_AN_HOUR_SECONDS, 0):
         over.wait(_LEAD_SECONDS)
         clock.shift(rig.environ, offset)
@@ -180,7 +180,7 @@ def _is_ahead(rig: Rig, child: Child, offset: int) -> bool:
 
 
 def nothing(rig: Rig, over: threading.Event) -> None:
-    """Do no harm: the fault lies in the photos."""
+    """Inject nothing: the fault is in the photos."""
     del rig, over
 
 

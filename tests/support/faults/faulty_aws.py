@@ -146,7 +146,7 @@ class _Connection(asyncio.StreamReaderProtocol):
         self._conversation = asyncio.get_running_loop().create_task(self._converse(_Peer(reader, writer)))
 
     def eof_received(self) -> bool:
-        """Close the connection: nobody here sends a request and then only listens."""
+        """Close the connection: no client here half-closes it."""
         super().eof_received()
         return False
 

@@ -1,4 +1,4 @@
-"""The real system with a proxy between its processes and the emulated AWS, each process in reach of a fault."""
+"""The real system with a proxy before the emulated AWS, whose processes can be killed and frozen."""
 
 import json
 import os
@@ -95,7 +95,7 @@ class Rig:
         return answers_ok(f"{self.url}readyz")
 
     def works(self, worker: Child) -> bool:
-        """Whether a worker has a task in hand, as its metrics report; one that has died or still starts has none."""
+        """Whether a worker holds a task by its metrics; a worker that has ended or still starts holds none."""
         written = self.log(worker).rpartition("\n")[0].splitlines()  # the last line may still be written
         served = [json.loads(line)["address"] for line in written if '"metrics_served"' in line]
         try:
@@ -105,7 +105,7 @@ class Rig:
         return re.search(r"^facerec_worker_tasks_held [1-9]", shown, re.MULTILINE) is not None
 
     def kill(self, child: Child) -> None:
-        """End a process without warning; it is started again."""
+        """SIGKILL a process; the supervisor starts it again."""
         os.kill(child.pid, signal.SIGKILL)
 
     def send(self, number: signal.Signals, *children: Child) -> None:
@@ -133,7 +133,7 @@ class Rig:
         )
 
     def log(self, child: Child) -> str:
-        """What a process has written so far, in all its lives."""
+        """The log of a process, over all its restarts."""
         return (self.state / "logs" / f"{child.name}.log").read_text(errors="replace")
 
     def _environ(self) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What a proxy that injects faults knows of AWS: names of calls, which to harm and how, and how errors are worded."""
+"""The rules of a proxy that injects faults: the names of calls, which to harm and how, and the form of errors."""
 
 import json
 import re
@@ -26,7 +26,7 @@ class Call:
 
 
 def call_of(method: str, target: str, headers: Mapping[str, str], body: bytes) -> Call:
-    """Name a request by what its protocol tells; header names are in lower case."""
+    """Name the call of a request; header names are in lower case."""
     prefix, _, operation = headers.get("x-amz-target", "").partition(".")
     scope = _SCOPE.search(headers.get("authorization", ""))
     service = _SERVICES.get(prefix) or (scope[1] if scope else "")
