@@ -1,7 +1,7 @@
 """The simulated EC2: instances, orders, and the bill."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from random import Random
 
 from autoscale.observation import Instance, Power
@@ -135,43 +135,37 @@ class SimulatedFleet:
         keeps = pool < self._environment.warm_pool_max and machine.state is not None
         self._end(machine, Power.STOPPING if keeps else Power.SHUTTING_DOWN)
 
-    def _boot(self, machine: Machine, seconds: float, delay: float) -> None:
-        self._count(1)
-        life = machine.life
-        self._events.after(delay + min(seconds, self._environment.pending_seconds), self._run, machine, life)
-        self._events.after(delay + seconds, self._ready, machine, life)
-
-    def _run(self, machine: Machine, life: int) -> None:
-        if machine.life == life:
-            machine.power, machine.running_since = Power.RUNNING, self._events.now
-
-    def _ready(self, machine: Machine, life: int) -> None:
-        if machine.life != life:
-            return
-        machine.ready()
-        if self._environment.deaths_per_instance_hour:
-            rate = self._environment.deaths_per_instance_hour / 3600
-            self._events.after(self._deaths.expovariate(rate), self._die, machine, life)
-
-    def _die(self, machine: Machine, life: int) -> None:
-        if machine.life != life:
-            return
-        machine.die()
-        if self.health_check_seconds is not None:
-            self._events.after(self.health_check_seconds, self._replace, machine, machine.life)
-
-    def _replace(self, machine: Machine, life: int) -> None:
-        if machine.life == life:
-            self._end(machine, Power.SHUTTING_DOWN)
-
-    def _send_order(self, machine: Machine) -> None:
+    def _later(self, seconds: float, machine: Machine, call: Callable[[Machine], None]) -> None:
+        """Schedule a call for this life of the machine."""
         life = machine.life
 
         def arrive() -> None:
             if machine.life == life:
-                machine.read_order()
+                call(machine)
 
-        self._events.after(self._environment.order_seconds, arrive)
+        self._events.after(seconds, arrive)
+
+    def _boot(self, machine: Machine, seconds: float, delay: float) -> None:
+        self._count(1)
+        self._later(delay + min(seconds, self._environment.pending_seconds), machine, self._run)
+        self._later(delay + seconds, machine, self._ready)
+
+    def _run(self, machine: Machine) -> None:
+        machine.power, machine.running_since = Power.RUNNING, self._events.now
+
+    def _ready(self, machine: Machine) -> None:
+        if self._environment.deaths_per_instance_hour:
+            rate = self._environment.deaths_per_instance_hour / 3600
+            self._later(self._deaths.expovariate(rate), machine, self._die)
+        machine.ready()
+
+    def _die(self, machine: Machine) -> None:
+        machine.die()
+        if self.health_check_seconds is not None:
+            self._later(self.health_check_seconds, machine, lambda one: self._end(one, Power.SHUTTING_DOWN))
+
+    def _send_order(self, machine: Machine) -> None:
+        self._later(self._environment.order_seconds, machine, Machine.read_order)
 
     def _end(self, machine: Machine, power: Power) -> None:
         if machine.power is power:
@@ -181,11 +175,9 @@ class SimulatedFleet:
             self._bill(machine)
         machine.end()
         machine.power, machine.since = power, self._events.now
-        self._events.after(self._environment.stopping_seconds, self._ended, machine, machine.life)
+        self._later(self._environment.stopping_seconds, machine, self._ended)
 
-    def _ended(self, machine: Machine, life: int) -> None:
-        if machine.life != life:
-            return
+    def _ended(self, machine: Machine) -> None:
         if machine.power is Power.STOPPING:
             machine.power = Power.STOPPED
         else:
