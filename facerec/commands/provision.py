@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from facerec.errors import FacerecError
-from facerec.provision.iam.policies import ROLES, policy
-from facerec.provision.iam.statements import Place
+from facerec.provision.iam_policies import ROLES, policy
+from facerec.provision.iam_statements import Place
 from facerec.settings import Settings
 
 

@@ -1,4 +1,4 @@
-"""Creates a bucket that is closed to the public, encrypted and cleans itself up, or repairs one; idempotent."""
+"""Creates or repairs a bucket: closed to the public, encrypted, with lifecycle rules; idempotent."""
 
 import json
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from botocore.exceptions import ClientError
 
 from facerec.aws.clients import Clients, translated
 from facerec.errors import ConfigurationError
-from facerec.provision.iam.statements import partition
+from facerec.provision.iam_statements import partition
 from facerec.provision.resources import Resource, State, settle
 from facerec.settings import Settings
 
@@ -24,9 +24,9 @@ _FORBIDDEN, _NOT_FOUND, _MOVED = 403, 404, 301
 def provision_bucket(
     clients: Clients, settings: Settings, variable: str, name: str, expire_days: int | None
 ) -> Resource:
-    """Make the bucket exist as it should be; `expire_days` None keeps its objects for ever.
+    """Create or repair the bucket; with `expire_days` None its objects are kept for ever.
 
-    Raises `ConfigurationError` where the name is someone else's; `variable` (`INPUT_BUCKET`) chooses another.
+    Raises `ConfigurationError` if the name is taken; the setting `variable` (`INPUT_BUCKET`) chooses another.
     """
     bucket, s3 = Resource("bucket", name), clients.s3
     with translated(f"provision bucket {name!r}"):
@@ -89,7 +89,7 @@ def _create_bucket(clients: Clients, settings: Settings, variable: str, bucket: 
     try:
         clients.s3.head_bucket(Bucket=bucket.name)
     except ClientError as exc:
-        # A HEAD reply has no body, so there is no error code but the status.
+        # A HEAD reply has no body, so that there is only the status.
         status = exc.response["ResponseMetadata"]["HTTPStatusCode"]
         if status in {_FORBIDDEN, _MOVED}:
             raise taken from exc
@@ -98,7 +98,7 @@ def _create_bucket(clients: Clients, settings: Settings, variable: str, bucket: 
     else:
         return
     try:
-        if settings.aws.region == _DEFAULT_REGION:  # the one region that S3 refuses to be named
+        if settings.aws.region == _DEFAULT_REGION:  # S3 refuses this region's name
             clients.s3.create_bucket(Bucket=bucket.name)
         else:
             region = cast("BucketLocationConstraintType", settings.aws.region)
@@ -106,7 +106,7 @@ def _create_bucket(clients: Clients, settings: Settings, variable: str, bucket: 
     except clients.s3.exceptions.BucketAlreadyExists as exc:
         raise taken from exc
     except clients.s3.exceptions.BucketAlreadyOwnedByYou:
-        return  # another provisioning was quicker
+        return  # another provisioning has just created it
     bucket.state = State.CREATED
 
 
@@ -123,7 +123,7 @@ def _tls_only(settings: Settings, name: str) -> dict[str, Any]:
 
 
 def _with_statement(policy: dict[str, Any] | None, ours: dict[str, Any]) -> dict[str, Any]:
-    """The policy with our statement in the place of an earlier one; the operator's own stay."""
+    """Return the policy with our statement instead of a former one; the operator's own statements stay."""
     policy = policy or {"Version": "2012-10-17", "Statement": []}
     others = [statement for statement in policy["Statement"] if statement.get("Sid") != _TLS_STATEMENT]
     return policy | {"Statement": [*others, ours]}
@@ -142,5 +142,5 @@ def _lifecycle_rule(expire_days: int | None) -> Any:
 def _same_rule(wanted: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     compared = ("ID", "Status", "Expiration", "AbortIncompleteMultipartUpload")
     same = all(wanted.get(key) == other.get(key) for key in compared)
-    # An empty filter comes back in more than one form.
+    # S3 returns an empty filter in more than one form.
     return same and not other.get("Filter", {}).get("Prefix")

@@ -1,4 +1,4 @@
-"""Creates the EC2 launch template of the app tier's instances, or adds a version where it differs; idempotent.
+"""Creates the EC2 launch template of the app tier's instances, or adds a version if it differs; idempotent.
 
 The autoscaler launches from the default version. Subnets and further instance types are its choice at each launch, so
 they are not in the template, and no change of theirs makes a version.
@@ -52,7 +52,7 @@ def provision_launch_template(clients: Clients, settings: Settings, image_id: st
             except ClientError as exc:
                 if exc.response["Error"]["Code"] != "InvalidLaunchTemplateName.AlreadyExistsException":
                     raise
-                found = _found(clients, name)  # another provisioning was quicker
+                found = _found(clients, name)  # another provisioning has just created it
         if found is None:
             template.state = State.CREATED
             return template
@@ -63,7 +63,7 @@ def provision_launch_template(clients: Clients, settings: Settings, image_id: st
             )
         alike = [version for version in _versions(clients, name) if version.get("VersionDescription") == stamp]
         if not any(version["DefaultVersion"] for version in alike):
-            # A version that was in force earlier serves again: going back and forth does not pile them up.
+            # An equal former version is used again, so that changes back and forth add no versions.
             version = alike[0] if alike else _new_version(clients, name, stamp, wanted)
             ec2.modify_launch_template(LaunchTemplateName=name, DefaultVersion=str(version["VersionNumber"]))
             template.touched()
@@ -71,13 +71,13 @@ def provision_launch_template(clients: Clients, settings: Settings, image_id: st
 
 
 def template_data(settings: Settings, image: "ImageTypeDef") -> "RequestLaunchTemplateDataTypeDef":
-    """The content of the template, in EC2's words."""
+    """Return the content of the template, as EC2 takes it."""
     instances = settings.instances
     spot = instances.purchase == "spot"
     content: RequestLaunchTemplateDataTypeDef = {
         "ImageId": image["ImageId"],
         "InstanceType": cast("Any", instances.types[0]),
-        # Version 2 of the metadata service alone, and its replies go no further than the instance.
+        # Only version 2 of the metadata service; its replies do not leave the instance.
         "MetadataOptions": {"HttpEndpoint": "enabled", "HttpTokens": "required", "HttpPutResponseHopLimit": 1},
         "BlockDeviceMappings": [
             {
@@ -90,9 +90,9 @@ def template_data(settings: Settings, image: "ImageTypeDef") -> "RequestLaunchTe
                 },
             }
         ],
-        # Workers report to the autoscaler by the second; detailed monitoring would be paid for nothing.
+        # Workers report to the autoscaler every second, so that detailed monitoring would be a useless cost.
         "Monitoring": {"Enabled": False},
-        # A spot instance cannot be stopped, and one that shuts itself down shall not stay.
+        # A spot instance cannot be stopped, and an instance that shuts itself down should not stay.
         "InstanceInitiatedShutdownBehavior": "terminate" if spot else "stop",
         "TagSpecifications": [
             {"ResourceType": "instance", "Tags": _tags(settings)},
@@ -115,7 +115,7 @@ def template_data(settings: Settings, image: "ImageTypeDef") -> "RequestLaunchTe
 
 
 def _stamp(content: "RequestLaunchTemplateDataTypeDef") -> str:
-    # A version never changes, so the hash in its description tells its content, in whatever form EC2 returns that.
+    # A version never changes, so that the hash in its description identifies its content.
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return f"facerec provision, content {digest[:32]}"
 

@@ -1,6 +1,6 @@
 """Creates the buckets, queues and tables, and repairs their attributes; idempotent, in any account or emulator.
 
-Operators' own choices survive: foreign lifecycle rules, and KMS in the place of the default encryption.
+Operators' own choices stay: other lifecycle rules, and KMS instead of the default encryption.
 """
 
 import json
@@ -19,21 +19,21 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs.literals import QueueAttributeNameType
 
 FLEET_EXPIRY = "expires_at"
-"""The attribute of the fleet's table that says when DynamoDB may remove an item, in seconds since the epoch."""
+"""The TTL attribute of the fleet's table, in seconds since the epoch."""
 _DAY_SECONDS = 86_400
 _REQUEST_RETENTION_SECONDS = 4 * _DAY_SECONDS
 _DEAD_LETTER_RETENTION_SECONDS = 14 * _DAY_SECONDS
 _RESPONSE_RETENTION_SECONDS = 3_600
-"""Nobody waits for a result longer than a few minutes; the output bucket keeps it for days."""
+"""Clients wait for a result for some minutes; the output bucket keeps it for days."""
 
 
 def provision(
     clients: Clients, settings: Settings, report: Callable[[Resource], None] = lambda _: None
 ) -> list[Resource]:
-    """Make every resource that the settings name exist as it should be; returns them in the order of creation.
+    """Create or repair every resource that the settings name; returns them in the order of creation.
 
-    `report` gets each as soon as it is done. Raises `ConfigurationError` where a name belongs to someone else, naming
-    the variable to change, and `Transient` where AWS cannot be reached.
+    `report` gets each as soon as it is done. Raises `ConfigurationError` for a name that is taken, with the variable to
+    change, and `Transient` if AWS cannot be reached.
     """
     steps: list[Callable[[], Resource]] = [
         lambda: provision_bucket(
@@ -71,7 +71,7 @@ def _attributes(settings: Settings, retention_seconds: int) -> dict[str, str]:
 
 
 def _events_attributes(settings: Settings) -> dict[str, str]:
-    # What a Flower took that died is soon for the next one to read.
+    # Events that a dead Flower has received are soon visible again.
     return _attributes(settings, settings.events.retention_seconds) | {"VisibilityTimeout": "5"}
 
 
@@ -106,7 +106,7 @@ def _queue(clients: Clients, name: str, wanted: dict[str, str]) -> Resource:
         differing = {key: value for key, value in wanted.items() if not _same_attribute(current.get(key), value)}
         if "KmsMasterKeyId" in current:
             differing.pop("SqsManagedSseEnabled", None)
-        # AWS always tells every attribute, but a redrive policy only where there is one.
+        # AWS returns every attribute, but a redrive policy only if there is one.
         for unknown in sorted(differing.keys() - current.keys() - {"RedrivePolicy"}):
             queue.notes.append(f"this endpoint does not support {unknown}")
             del differing[unknown]
@@ -166,7 +166,7 @@ def _table(clients: Clients, variable: str, name: str, keys: tuple[str, str], *,
 
 
 def _described_table(clients: Clients, table: Resource, keys: tuple[str, str]) -> "TableDescriptionTypeDef":
-    """The table's description, after its creation where it does not exist."""
+    """Return the table's description; create the table if it does not exist."""
     dynamodb = clients.dynamodb
     try:
         return dynamodb.describe_table(TableName=table.name)["Table"]
@@ -183,5 +183,5 @@ def _described_table(clients: Clients, table: Resource, keys: tuple[str, str]) -
             BillingMode="PAY_PER_REQUEST",
         )["TableDescription"]
     except dynamodb.exceptions.ResourceInUseException:
-        table.state = State.UNCHANGED  # another provisioning was quicker
+        table.state = State.UNCHANGED  # another provisioning has just created it
         return dynamodb.describe_table(TableName=table.name)["Table"]

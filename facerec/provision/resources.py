@@ -1,4 +1,4 @@
-"""What provisioning tells about a resource, and how it sets one attribute."""
+"""A provisioned resource, and how provisioning sets one attribute of it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ class State(StrEnum):
 
 @dataclass(slots=True)
 class Resource:
-    """One resource as provisioning found or left it; `notes` say what this endpoint does not support."""
+    """One resource after provisioning; `notes` name what this endpoint does not support."""
 
     kind: str
     name: str
@@ -29,7 +29,7 @@ class Resource:
     notes: list[str] = field(default_factory=list)
 
     def touched(self) -> None:
-        """An attribute was set; a resource that has just been created stays `created`."""
+        """Note that an attribute was set; a resource that has just been created stays `created`."""
         if self.state is State.UNCHANGED:
             self.state = State.UPDATED
 
@@ -43,7 +43,7 @@ def settle(
     fits: Callable[[Any], bool],
     write: Callable[[Any], object],
 ) -> None:
-    """Read one attribute and write it where it does not fit; an endpoint that lacks the operation earns a note."""
+    """Read one attribute and write it if it does not fit; a note says if the endpoint lacks the operation."""
     try:
         try:
             current = read()

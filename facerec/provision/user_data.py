@@ -32,11 +32,11 @@ _BELONGS_TO_OTHERS = (
     "RETENTION__",
     "WEB__",
 )
-"""What no worker reads: its change shall not make a new launch template, by which instances would be replaced."""
+"""Settings that no worker reads: their change must not make a new launch template, which replaces instances."""
 _STILL_READ = ("AUTOSCALE__BOOT_PRIOR_SECONDS", "INSTANCES__PACKAGE", "WEB__WAIT_SECONDS")
-"""Exceptions: what the worker's own timings are checked with, and what is installed."""
+"""Exceptions: the worker's timings are checked with them, or they name what is installed."""
 _OF_THE_MACHINE = ("MODEL__CACHE_DIR", "MODEL__DIR", "WORKER__INSTANCE_ID", "WORKER__METADATA_URL")
-"""What each instance knows best: `boot.sh` sets them."""
+"""Variables that `boot.sh` sets on each instance."""
 
 
 def user_data(settings: Settings) -> str:
@@ -57,7 +57,7 @@ def user_data(settings: Settings) -> str:
             "runcmd:",
             "  - [systemctl, daemon-reload]",
             "  - [systemctl, enable, facerec-worker.service]",
-            # An AMI may have started its own already; and cloud-init shall not wait for the installation.
+            # An AMI may have started a worker already; cloud-init must not wait for the installation.
             "  - [systemctl, restart, --no-block, facerec-worker.service]",
             "",
         ]
@@ -70,19 +70,19 @@ def user_data(settings: Settings) -> str:
 
 
 def deployment_environment(settings: Settings) -> str:
-    """The environment file of the deployment: what a worker reads and is not the default, and the metadata service."""
+    """Return the environment file: the settings that a worker reads and that differ from the defaults."""
     variables = {
         name: _text(name, value)
         for name, value in _differing(settings, ENV_PREFIX)
         if not _left_out(name.removeprefix(ENV_PREFIX))
     }
     variables[f"{ENV_PREFIX}WORKER__METADATA_URL"] = str(settings.worker.metadata_url or METADATA_URL)
-    # Single quotes mean the same to systemd and to the shell.
+    # systemd and the shell read single quotes alike.
     return "".join(f"{name}={shlex.quote(value)}\n" for name, value in variables.items())
 
 
 def service_unit(settings: Settings) -> str:
-    """The systemd unit of the worker."""
+    """Return the systemd unit of the worker."""
     worker = settings.worker
     # A batch that overruns costs a new engine, and its images are then tried one at a time: the worker's longest drain.
     drain = 2 * worker.task_time_limit_seconds + worker.startup_seconds + 10
@@ -105,7 +105,7 @@ def _left_out(name: str) -> bool:
 
 
 def _text(name: str, value: Any) -> str:
-    """The value as the variable's text, from which the settings read it again."""
+    """Return the value as the variable's text, which the settings can read."""
     if isinstance(value, AnyHttpUrl) and value.password:
         raise ConfigurationError(f"{name} holds a password, which everybody on an instance could read: take it out")
     text = json.dumps(value) if isinstance(value, tuple) else str(value)

@@ -17,8 +17,8 @@ from facerec.aws.sqs.dead_letter_queue import SqsDeadLetters
 from facerec.aws.sqs.queue import SqsQueue
 from facerec.cli import cli
 from facerec.processes.addresses import free_port, poll_until
-from facerec.provision.iam.policies import policy
-from facerec.provision.iam.statements import Place
+from facerec.provision.iam_policies import policy
+from facerec.provision.iam_statements import Place
 from facerec.provision.provisioning import provision
 from facerec.settings import Settings
 from facerec.settings.resources import AwsSettings, QueueSettings

@@ -13,8 +13,8 @@ from click.testing import CliRunner
 
 from facerec.commands.provision import policies
 from facerec.errors import FacerecError
-from facerec.provision.iam.policies import ROLES, policy
-from facerec.provision.iam.statements import WITHOUT_RESOURCES, Place
+from facerec.provision.iam_policies import ROLES, policy
+from facerec.provision.iam_statements import WITHOUT_RESOURCES, Place
 from facerec.settings import Settings
 from facerec.settings.resources import AwsSettings, InstancesSettings
 from tests.support.iam import allowed

@@ -1,4 +1,4 @@
-"""The words of IAM policies: where the resources are, and statements about them. Pure."""
+"""The parts of IAM policies: resource names, actions and statements. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,70 +19,75 @@ WITHOUT_RESOURCES = {
     "ec2:DescribeLaunchTemplateVersions": "as above",
     "sqs:ListQueues": "SQS lists the queues of the account or none",
 }
-"""The only actions that are granted on `*`: AWS lets nobody name a resource for them, for the reason given."""
+"""The only actions that are granted on `*`, and why AWS accepts no resource for them."""
 
 
 def partition(region: str) -> str:
-    """The first part of ARNs: China and GovCloud are apart from the rest of AWS."""
+    """Return the partition of ARNs in a region: China and GovCloud have their own."""
     apart = {"cn-": "aws-cn", "us-gov-": "aws-us-gov"}
     return next((name for prefix, name in apart.items() if region.startswith(prefix)), "aws")
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where the resources are: settings name them, `account` (12 digits) owns them."""
+    """ARNs of the resources that the settings name and `account` (12 digits) owns."""
 
     settings: Settings
     account: str
 
     @cached_property
     def region(self) -> str:
-        """The region of all of them."""
+        """The region of all resources."""
         return self.settings.aws.region
 
     @cached_property
     def partition(self) -> str:
-        """That of the region."""
+        """The partition of the region."""
         return partition(self.region)
 
     def bucket(self, name: str) -> str:
-        """A bucket."""
+        """Return a bucket's ARN."""
         return f"arn:{self.partition}:s3:::{name}"
 
     def objects(self, name: str) -> str:
-        """All objects of a bucket."""
+        """Return the ARN of all objects of a bucket."""
         return f"{self.bucket(name)}/*"
 
     def queue(self, name: str) -> str:
-        """A queue; `*` in the name stands for anything."""
+        """Return a queue's ARN; `*` in the name matches anything."""
         return f"arn:{self.partition}:sqs:{self.region}:{self.account}:{name}"
 
     def table(self, name: str) -> str:
-        """A DynamoDB table."""
+        """Return a DynamoDB table's ARN."""
         return f"arn:{self.partition}:dynamodb:{self.region}:{self.account}:table/{name}"
 
     def ec2(self, kind: str, identifier: str = "*", *, owner: str | None = None) -> str:
-        """A resource of EC2; AMIs have no owner in their names."""
+        """Return the ARN of an EC2 resource; those of AMIs have no owner."""
         return f"arn:{self.partition}:ec2:{self.region}:{self.account if owner is None else owner}:{kind}/{identifier}"
 
     def role(self, name: str) -> str:
-        """An IAM role."""
+        """Return a role's ARN."""
         return f"arn:{self.partition}:iam::{self.account}:role/{name}"
 
     @cached_property
     def own_response_queues(self) -> str:
-        """Those that single web processes make for themselves."""
+        """The queues that web processes create for themselves."""
         return f"{self.settings.response_queue}-*"
 
     @cached_property
     def fleet_tagged(self) -> dict[str, str]:
-        """As a condition on what exists: it belongs to this fleet."""
+        """The condition that a resource belongs to this fleet."""
         return {f"aws:ResourceTag/{FLEET_TAG}": self.settings.prefix}
+
+
+def actions(service: str, names: str) -> list[str]:
+    """Return the actions of a service; `names` are separated by spaces."""
+    return [f"{service}:{name}" for name in names.split()]
 
 
 def allow(
     sid: str, actions: Sequence[str], resources: Sequence[str], condition: dict[str, Any] | None = None
 ) -> Statement:
-    """One statement; `sid` says what for."""
+    """Return one statement; `sid` names its purpose."""
     statement = {"Sid": sid, "Effect": "Allow", "Action": list(actions), "Resource": list(resources)}
     return statement if condition is None else statement | {"Condition": condition}

@@ -1,1 +1,0 @@
-"""The least-privilege IAM policy of each role."""

@@ -1,0 +1,306 @@
+"""The least-privilege IAM policy of each role, as its code needs it: the one source of `deploy/iam`. Pure.
+
+A batch operation of SQS needs the permission of the single one, and DynamoDB's transactions those of their writes. KMS
+keys are the operator's choice, and so are permissions on them.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from facerec.messages import FLEET_TAG
+from facerec.provision.iam_statements import Place, Statement, actions, allow
+
+Policy = dict[str, Any]
+
+
+def web(place: Place) -> list[Statement]:
+    """`facerec web`: stores uploads, sends tasks, reads results; creates response queues for its processes."""
+    settings = place.settings
+    return [
+        allow("StoreUploads", ["s3:PutObject"], [place.objects(settings.input_bucket)]),
+        allow("ReadResults", ["s3:GetObject"], [place.objects(settings.output_bucket)]),
+        allow(
+            "TellMissingFromForbidden",
+            ["s3:ListBucket"],
+            [place.bucket(settings.input_bucket), place.bucket(settings.output_bucket)],
+        ),
+        allow(
+            "SendTasks",
+            actions("sqs", "GetQueueAttributes GetQueueUrl SendMessage"),
+            [place.queue(settings.request_queue)],
+        ),
+        allow("TellFlower", actions("sqs", "GetQueueUrl SendMessage"), [place.queue(settings.events_queue)]),
+        allow(
+            "ReceiveResults",
+            actions("sqs", "DeleteMessage GetQueueUrl ReceiveMessage"),
+            [place.queue(settings.response_queue), place.queue(place.own_response_queues)],
+        ),
+        allow(
+            "OwnResponseQueues",
+            actions("sqs", "CreateQueue DeleteQueue ListQueueTags TagQueue"),
+            [place.queue(place.own_response_queues)],
+        ),
+        allow("FindOrphanedQueues", ["sqs:ListQueues"], ["*"]),
+        allow("CheckKeys", ["dynamodb:GetItem"], [place.table(settings.keys_table)]),
+    ]
+
+
+def worker(place: Place) -> list[Statement]:
+    """The app tier's workers, on EC2 the instances' role: fetch, recognise, store and answer."""
+    settings = place.settings
+    readable = [settings.input_bucket, settings.output_bucket, settings.model_bucket]
+    package = settings.instances.package
+    bucket, _, key = (package or "").removeprefix("s3://").partition("/")
+    folder = f"{place.bucket(bucket)}/{key.rpartition('/')[0]}".rstrip("/")
+    return [
+        allow("ReadObjects", ["s3:GetObject"], [place.objects(name) for name in readable]),
+        allow("TellMissingFromForbidden", ["s3:ListBucket"], [place.bucket(name) for name in readable]),
+        *([allow("InstallPackage", ["s3:GetObject"], [f"{folder}/*"])] if package else []),
+        allow("StoreResults", ["s3:PutObject"], [place.objects(settings.output_bucket)]),
+        allow(
+            "TakeTasks",
+            actions("sqs", "ChangeMessageVisibility DeleteMessage GetQueueAttributes GetQueueUrl ReceiveMessage"),
+            [place.queue(settings.request_queue)],
+        ),
+        allow(
+            "AnswerAndPass",
+            actions("sqs", "GetQueueUrl SendMessage"),
+            [
+                place.queue(settings.response_queue),
+                place.queue(place.own_response_queues),
+                place.queue(settings.dead_letter_queue),
+                place.queue(settings.request_queue),  # stale tasks are requeued
+                place.queue(settings.events_queue),
+            ],
+        ),
+        allow(
+            "ReadGallery",
+            actions("dynamodb", "BatchGetItem GetItem Query"),
+            [place.table(settings.templates_table)],
+        ),
+        allow(
+            "Report",
+            ["dynamodb:UpdateItem"],
+            [place.table(settings.fleet_table)],
+            # The table also holds the autoscaler's lease, launch slots and history.
+            {"ForAllValues:StringEquals": {"dynamodb:LeadingKeys": ["worker"]}},
+        ),
+    ]
+
+
+def flower(place: Place) -> list[Statement]:
+    """`facerec flower`: takes the workers' events, and shows the depths of the queues."""
+    settings = place.settings
+    shown = [settings.request_queue, settings.dead_letter_queue, settings.response_queue, place.own_response_queues]
+    return [
+        allow(
+            "TakeEvents",
+            actions("sqs", "DeleteMessage GetQueueAttributes GetQueueUrl ReceiveMessage"),
+            [place.queue(settings.events_queue)],
+        ),
+        allow("ShowQueues", actions("sqs", "GetQueueAttributes GetQueueUrl"), [place.queue(name) for name in shown]),
+        allow("FindResponseQueues", ["sqs:ListQueues"], ["*"]),
+    ]
+
+
+def operator(place: Place) -> list[Statement]:
+    """A person: `facerec enrol`, `gallery`, `calibrate`, `model`, `dlq`, `trace`, `fleet`, and the API keys."""
+    settings = place.settings
+    return [
+        allow(
+            "KeepPhotosAndModels",
+            actions("s3", "GetObject PutObject"),
+            [place.objects(settings.gallery_bucket), place.objects(settings.model_bucket)],
+        ),
+        allow("RemovePhotos", ["s3:DeleteObject"], [place.objects(settings.gallery_bucket)]),
+        allow(
+            "FollowRequests",
+            ["s3:GetObject"],
+            [place.objects(settings.input_bucket), place.objects(settings.output_bucket)],
+        ),
+        allow("RemoveFailures", ["s3:DeleteObject"], [place.objects(settings.output_bucket)]),
+        allow(
+            "ListObjects",
+            ["s3:ListBucket"],
+            [
+                place.bucket(name)
+                for name in (
+                    settings.input_bucket,
+                    settings.output_bucket,
+                    settings.gallery_bucket,
+                    settings.model_bucket,
+                )
+            ],
+        ),
+        allow(
+            "KeepGallery",
+            actions("dynamodb", "BatchGetItem DeleteItem GetItem PutItem Query UpdateItem"),
+            [place.table(settings.templates_table)],
+        ),
+        allow(
+            "LookAtDeadLetters",
+            actions(
+                "sqs", "ChangeMessageVisibility DeleteMessage GetQueueAttributes GetQueueUrl PurgeQueue ReceiveMessage"
+            ),
+            [place.queue(settings.dead_letter_queue)],
+        ),
+        allow(
+            "SendAgainAndLookAtBacklog",
+            actions("sqs", "GetQueueAttributes GetQueueUrl SendMessage"),
+            [place.queue(settings.request_queue)],
+        ),
+        allow("LookAtFleetTable", actions("dynamodb", "GetItem Query"), [place.table(settings.fleet_table)]),
+        look_at_fleet(),
+        allow(
+            "KeepKeys",
+            actions("dynamodb", "GetItem PutItem Query"),
+            [place.table(settings.keys_table)],
+        ),
+    ]
+
+
+def autoscaler(place: Place) -> list[Statement]:
+    """`facerec autoscale`: reads the backlog; launches, starts, stops and terminates instances of its own fleet."""
+    settings = place.settings
+    instances = settings.instances
+    launch_template = place.ec2("launch-template")
+    from_template = {"ArnLike": {"ec2:LaunchTemplate": launch_template}}
+    chosen_by_template = from_template | {"Bool": {"ec2:IsLaunchTemplateResource": "true"}}
+    named = [place.ec2("image", instances.image_id or "*", owner="")]
+    named += [place.ec2("security-group", one) for one in instances.security_group_ids or ("*",)]
+    named += [place.ec2("key-pair", instances.key_name)] if instances.key_name else []
+    # The network interface is made at the launch, and the autoscaler chooses among the subnets.
+    placed = [place.ec2("network-interface"), place.ec2("volume")]
+    placed += [place.ec2("subnet", one) for one in instances.subnet_ids or ("*",)]
+    requested = {"StringEquals": {f"aws:RequestTag/{FLEET_TAG}": settings.prefix}}
+    statements = [
+        allow(
+            "ReadBacklog",
+            actions("sqs", "GetQueueAttributes GetQueueUrl"),
+            [place.queue(settings.request_queue), place.queue(settings.dead_letter_queue)],
+        ),
+        allow(
+            "KeepState",
+            actions("dynamodb", "ConditionCheckItem DeleteItem DescribeTable GetItem PutItem Query UpdateItem"),
+            [place.table(settings.fleet_table)],
+        ),
+        look_at_fleet(),
+        allow("LaunchFromTemplate", ["ec2:RunInstances"], [launch_template], {"StringEquals": place.fleet_tagged}),
+        allow("LaunchOwnInstances", ["ec2:RunInstances"], [place.ec2("instance")], from_template | requested),
+        allow("LaunchWithWhatTheTemplateNames", ["ec2:RunInstances"], named, chosen_by_template),
+        allow("LaunchIntoSubnets", ["ec2:RunInstances"], placed, from_template),
+        allow(
+            "TagAtLaunch",
+            ["ec2:CreateTags"],
+            [place.ec2("instance"), place.ec2("volume")],
+            {"StringEquals": {"ec2:CreateAction": "RunInstances"}},
+        ),
+        allow(
+            "NameOwnInstances",
+            ["ec2:CreateTags"],
+            [place.ec2("instance")],
+            {"StringEquals": place.fleet_tagged, "ForAllValues:StringEquals": {"aws:TagKeys": ["Name"]}},
+        ),
+        allow(
+            "StartAndEndOwnInstances",
+            actions("ec2", "StartInstances StopInstances TerminateInstances"),
+            [place.ec2("instance")],
+            {"StringEquals": place.fleet_tagged},
+        ),
+        allow(
+            "GiveInstancesTheirRole",
+            ["iam:PassRole"],
+            # An instance profile that was made in the console has the name of its role.
+            [place.role(instances.profile or f"{settings.prefix}-worker")],
+            {"StringEquals": {"iam:PassedToService": "ec2.amazonaws.com"}},
+        ),
+    ]
+    if instances.purchase == "spot":
+        spot = "aws-service-role/spot.amazonaws.com/AWSServiceRoleForEC2Spot"
+        condition = {"StringEquals": {"iam:AWSServiceName": "spot.amazonaws.com"}}
+        statements.append(allow("BuySpotOnce", ["iam:CreateServiceLinkedRole"], [place.role(spot)], condition))
+    return statements
+
+
+def provisioner(place: Place) -> list[Statement]:
+    """`facerec provision`: creates and repairs resources, and never reads their contents."""
+    settings = place.settings
+    buckets = [settings.input_bucket, settings.output_bucket, settings.gallery_bucket, settings.model_bucket]
+    queues = [settings.request_queue, settings.dead_letter_queue, settings.response_queue, settings.events_queue]
+    tables = [settings.templates_table, settings.fleet_table, settings.keys_table]
+    launch_template = place.ec2("launch-template")
+    requested = {"StringEquals": {f"aws:RequestTag/{FLEET_TAG}": settings.prefix}}
+    return [
+        allow(
+            "MakeBuckets",
+            actions(
+                "s3",
+                "CreateBucket GetBucketPolicy GetBucketPublicAccessBlock GetEncryptionConfiguration "
+                "GetLifecycleConfiguration ListBucket PutBucketPolicy PutBucketPublicAccessBlock "
+                "PutEncryptionConfiguration PutLifecycleConfiguration",
+            ),
+            [place.bucket(name) for name in buckets],
+        ),
+        allow(
+            "MakeQueues",
+            actions("sqs", "CreateQueue GetQueueAttributes GetQueueUrl SetQueueAttributes"),
+            [place.queue(name) for name in queues],
+        ),
+        allow(
+            "MakeTables",
+            actions(
+                "dynamodb",
+                "CreateTable DescribeContinuousBackups DescribeTable DescribeTimeToLive "
+                "UpdateContinuousBackups UpdateTable UpdateTimeToLive",
+            ),
+            [place.table(name) for name in tables],
+        ),
+        allow(
+            "LookAtTemplates",
+            actions("ec2", "DescribeImages DescribeLaunchTemplateVersions DescribeLaunchTemplates"),
+            ["*"],
+        ),
+        allow("MakeTemplate", ["ec2:CreateLaunchTemplate"], [launch_template], requested),
+        allow(
+            "TagTemplate",
+            ["ec2:CreateTags"],
+            [launch_template],
+            {"StringEquals": {"ec2:CreateAction": "CreateLaunchTemplate"}},
+        ),
+        allow(
+            "ChangeTemplate",
+            actions("ec2", "CreateLaunchTemplateVersion ModifyLaunchTemplate"),
+            [launch_template],
+            {"StringEquals": place.fleet_tagged},
+        ),
+    ]
+
+
+def look_at_fleet() -> Statement:
+    """Read the fleet's state from EC2 and CloudWatch."""
+    return allow(
+        "LookAtFleet",
+        [
+            "cloudwatch:GetMetricStatistics",
+            "ec2:DescribeInstanceStatus",
+            "ec2:DescribeInstances",
+            "ec2:DescribeLaunchTemplates",
+        ],
+        ["*"],
+    )
+
+
+ROLES: dict[str, Callable[[Place], list[Statement]]] = {
+    "autoscaler": autoscaler,
+    "flower": flower,
+    "operator": operator,
+    "provisioner": provisioner,
+    "web": web,
+    "worker": worker,
+}
+"""Every role; a further tier (Lambda functions, devices) adds a function and its name."""
+
+
+def policy(role: str, place: Place) -> Policy:
+    """Return the policy document of a role."""
+    return {"Version": "2012-10-17", "Statement": ROLES[role](place)}
