@@ -102,8 +102,9 @@ class Ec2Fleet:
         slots = matched(written, described)
         found = unclaimed(slots, described)
         gone = self._sightings.gone(slots, described, now, self._clock())
-        left = [slot for slot in slots if slot not in set(gone)]
-        changed = [slot for slot in left if slot not in set(written)]
+        left = [slot for slot in slots if slot not in gone]
+        unchanged = set(written)
+        changed = [slot for slot in left if slot not in unchanged]
         self._reading = _Reading(changed, left, found, gone, described, registrations)
         known = sorted([*left, *found], key=lambda slot: slot.number)
         self._sightings.keep(known, described)
