@@ -20,6 +20,8 @@ STEP = 1e-4  # thresholds are multiples of it, rounded up
 SHARED = 2.0  # with more pairs per photo on average, pairs depend on each other too much to be drawn one by one
 _Z = 1.959963984540054  # the two-sided 95 % quantile of the normal distribution
 _TAILS = (2.5, 97.5)  # percentiles of a 95 % interval
+DRAWS = 1000  # resamplings of a bootstrap
+_SEED = 0  # the same trials give the same intervals
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -217,22 +219,20 @@ def method(trials: Trials) -> str:
     return "95 %: Wilson's score interval for shares, bootstrap over pairs (Efron 1979) for the rest"
 
 
-def bootstrap(
-    trials: Trials, statistics: Callable[[Curve], Sequence[float]], *, draws: int = 1000, seed: int = 0
-) -> list[Interval]:
+def bootstrap(trials: Trials, statistics: Callable[[Curve], Sequence[float]], *, draws: int = DRAWS) -> list[Interval]:
     """Return the percentile interval of each statistic of the curve over resampled trials of both kinds.
 
     Pairs are drawn with replacement within their kind: B. Efron, "Bootstrap methods", Ann. Stat. 7 (1979). If photos
     recur, photos are drawn and a pair counts the product of its photos' counts: A. B. Owen, "The pigeonhole bootstrap",
     Ann. Appl. Stat. 1 (2007), mildly conservative.
     """
-    ranking, random = Ranking(trials), np.random.default_rng(seed)
+    ranking, random = Ranking(trials), np.random.default_rng(_SEED)
     resampled = _by_photo(trials, random) if shares_photos(trials) else _by_pair(trials, random)
     values = [statistics(ranking.curve(weights)) for weights, _ in zip(resampled, range(draws), strict=False)]
     return [Interval(float(low), float(high)) for low, high in np.percentile(values, _TAILS, axis=0).T]
 
 
-def share_interval(hits: NDArray[np.bool_], trials: Trials, *, draws: int = 1000, seed: int = 0) -> Interval:
+def share_interval(hits: NDArray[np.bool_], trials: Trials, *, draws: int = DRAWS) -> Interval:
     """Return the interval of the share of `hits`, bool (P,), among trials of one kind: Wilson's.
 
     If photos recur it is widened to that of the bootstrap over photos, which alone would claim certainty for 0 %.
@@ -240,13 +240,13 @@ def share_interval(hits: NDArray[np.bool_], trials: Trials, *, draws: int = 1000
     interval = wilson(int(hits.sum()), len(hits))
     if not shares_photos(trials):
         return interval
-    resampled = _by_photo(trials, np.random.default_rng(seed))
+    resampled = _by_photo(trials, np.random.default_rng(_SEED))
     shares = [weights[hits].sum() / weights.sum() for weights, _ in zip(resampled, range(draws), strict=False)]
     low, high = np.percentile(shares, _TAILS)
     return interval.around(Interval(float(low), float(high)))
 
 
-def share_by_group(hits: NDArray[np.bool_], groups: NDArray[np.intp], *, draws: int = 1000, seed: int = 0) -> Interval:
+def share_by_group(hits: NDArray[np.bool_], groups: NDArray[np.intp]) -> Interval:
     """Return the interval of the share of `hits`, bool (P,), of trials of sampled `groups`, int (P,): Wilson's.
 
     If a group has several trials it is widened to that of the bootstrap over groups, which alone would claim
@@ -257,8 +257,8 @@ def share_by_group(hits: NDArray[np.bool_], groups: NDArray[np.intp], *, draws: 
     trials = np.bincount(numbers)
     if len(trials) == len(hits):
         return interval
-    hit, random = np.bincount(numbers, weights=hits), np.random.default_rng(seed)
-    drawn = (random.integers(len(trials), size=len(trials)) for _ in range(draws))
+    hit, random = np.bincount(numbers, weights=hits), np.random.default_rng(_SEED)
+    drawn = (random.integers(len(trials), size=len(trials)) for _ in range(DRAWS))
     low, high = np.percentile([hit[groups].sum() / trials[groups].sum() for groups in drawn], _TAILS)
     return interval.around(Interval(float(low), float(high)))
 

@@ -86,12 +86,12 @@ class GalleryIndex:
         self._append(embeddings, identities, template_ids)
 
     @classmethod
-    def of_blocks(cls, blocks: Sequence[Block], names: Sequence[str], *, block_rows: int = BLOCK_ROWS) -> Self:
+    def of_blocks(cls, blocks: Sequence[Block], names: Sequence[str]) -> Self:
         """Return an index over encoded blocks and a last one of float32; `names[i]` is the identity i."""
         *sealed, last = blocks
         if not isinstance(last.vectors, Float32Vectors):
             raise TypeError("the last block is not float32")
-        index = cls(last.vectors.embeddings[:0], [], [], block_rows=block_rows)
+        index = cls(last.vectors.embeddings[:0], [], [])
         index._names = list(names)
         index._numbers = {name: number for number, name in enumerate(names)}
         index._sealed = sealed
@@ -99,7 +99,7 @@ class GalleryIndex:
         for block in sealed:
             index._count(block.owners[block.alive], 1)
         index._count(last.owners, 1)
-        index._seal(block_rows if sealed else block_rows // 4)
+        index._seal(BLOCK_ROWS if sealed else BLOCK_ROWS // 4)
         index._publish()
         return index
 

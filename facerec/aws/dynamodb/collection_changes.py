@@ -43,20 +43,11 @@ class CollectionChanges:
     of a collection are recorded. `sleep` takes seconds.
     """
 
-    def __init__(
-        self,
-        clients: Clients,
-        table: Table,
-        *,
-        kept: int,
-        sleep: Callable[[float], None] = time.sleep,
-        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
-    ) -> None:
+    def __init__(self, clients: Clients, table: Table, *, kept: int, sleep: Callable[[float], None]) -> None:
         self._clients = clients
         self._table = table
         self._kept = kept
         self._sleep = sleep
-        self._now_ms = now_ms
         self._writing = threading.Lock()
 
     def version(self, collection: str) -> int:
@@ -127,7 +118,7 @@ class CollectionChanges:
     ) -> "list[TransactWriteItemTypeDef]":
         """Return the writes of every change: the version, the count, and the record of the change."""
         # The first version is the time, so that a lost and recreated table is ahead of every version a reader has.
-        following = version + 1 if version else self._now_ms()
+        following = version + 1 if version else time.time_ns() // 1_000_000
         record = self._change_key(collection, following) | {
             "template_ids": {"L": [{"S": each} for each in template_ids]}
         }

@@ -27,7 +27,7 @@ _TEMPLATE = "template#"
 class DynamoTemplateStore:
     """`TemplateStore` on DynamoDB, safe for concurrent writers in any number of processes.
 
-    The last `kept_changes` changes of a collection are recorded; `sleep` and `now_ms` are those of `CollectionChanges`.
+    The last `kept_changes` changes of a collection are recorded; `sleep` is that of `CollectionChanges`.
     """
 
     def __init__(
@@ -37,10 +37,9 @@ class DynamoTemplateStore:
         *,
         kept_changes: int = KEPT_CHANGES,
         sleep: Callable[[float], None] = time.sleep,
-        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         self._table = Table(clients, table, "collection")
-        self._changes = CollectionChanges(clients, self._table, kept=kept_changes, sleep=sleep, now_ms=now_ms)
+        self._changes = CollectionChanges(clients, self._table, kept=kept_changes, sleep=sleep)
 
     def add(self, template: Template) -> None:
         """Add one template with its collection's new version, both or neither; raises `AlreadyEnrolled`."""
