@@ -155,8 +155,8 @@ async def at_rate(target: Target, per_second: float, step: Callable[[int], Await
     await asyncio.gather(*running)
 
 
-async def send_raw(target: Target, message: bytes) -> None:
-    """One message as written, with its first reply; the end of it is announced, so that no server waits for more."""
+async def send_raw(target: Target, message: bytes, *, end: bool = False) -> None:
+    """Send a message as written and count its first reply; with `end` no server waits for more of it."""
     stream = await target.connect()
     if stream is None:
         return
@@ -164,7 +164,8 @@ async def send_raw(target: Target, message: bytes) -> None:
     with suppress(OSError):
         writer.write(message)
         await writer.drain()
-        writer.write_eof()
+        if end:
+            writer.write_eof()
     await target.reply(reader)
     await shut(writer)
 
@@ -178,7 +179,7 @@ async def malformed_forms(target: Target) -> None:
 async def header_injection(target: Target) -> None:
     """Header injections and request smuggling, two hundred a second."""
     shapes = hostile_forms.injections()
-    await at_rate(target, PER_SECOND, lambda number: send_raw(target, shapes[number % len(shapes)]))
+    await at_rate(target, PER_SECOND, lambda number: send_raw(target, shapes[number % len(shapes)], end=True))
 
 
 async def wrong_keys(target: Target) -> None:
