@@ -15,7 +15,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from autoscale.observation import ACTIVE, Instance, Limits, Phase, Power, QueueDepth, Unreadable, phase
+from autoscale.observation import ACTIVE, Instance, Phase, QueueDepth, Unreadable
+from autoscale.observation import phase as phase_of
 from autoscale.ports import Record
 from facerec.commands.terminal import Duration, PictureFile, console
 from facerec.errors import FacerecError, Transient
@@ -38,48 +39,12 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class InstanceStatus:
-    """One instance; what is not known is absent. `since` is in seconds since the epoch."""
-
-    number: int
-    instance_id: str | None
-    phase: Phase
-    power: Power
-    since: float
-    held: int | None
-    idle_seconds: float | None
-    tasks_done: int | None
-    spot: bool
-    outdated: bool
-    impaired: bool
-
-    @classmethod
-    def of(cls, instance: Instance, limits: Limits, now: float) -> "InstanceStatus":
-        """Take what is known of the instance."""
-        worker = instance.worker
-        idle_since = None if worker is None else worker.idle_since
-        return cls(
-            number=instance.number,
-            instance_id=instance.instance_id,
-            phase=phase(instance, limits, now),
-            power=instance.power,
-            since=instance.since,
-            held=None if worker is None else worker.held,
-            idle_seconds=None if idle_since is None else max(0.0, now - idle_since),
-            tasks_done=None if worker is None else worker.tasks_done,
-            spot=instance.spot,
-            outdated=instance.outdated,
-            impaired=instance.impaired,
-        )
-
-
-@dataclass(frozen=True, slots=True)
 class FleetStatus:
     """Queue, fleet and autoscaler; each may be unreadable while the others are readable."""
 
     at: float
     queue: QueueDepth | Unreadable
-    instances: tuple[InstanceStatus, ...] | Unreadable
+    instances: tuple[tuple[Instance, Phase], ...] | Unreadable
     lease_holder: str | Unreadable | None
     last: Record | Unreadable | None
     """The latest record of the last hour."""
@@ -91,16 +56,30 @@ class FleetStatus:
 
     def as_json(self) -> dict[str, Any]:
         """Return plain values; what could not be read is `{"unreadable": reason}`."""
-        names = ("at", "queue", "instances", "lease_holder", "last")
-        return {name: _plain(getattr(self, name)) for name in names}
+
+        def plain(value: Any) -> Any:
+            if isinstance(value, Unreadable):
+                return {"unreadable": value.reason}
+            if isinstance(value, tuple):
+                return [_instance_json(one, phase, self.at) for one, phase in value]
+            return asdict(value) if isinstance(value, QueueDepth | Record) else value
+
+        return {name: plain(getattr(self, name)) for name in ("at", "queue", "instances", "lease_holder", "last")}
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, Unreadable):
-        return {"unreadable": value.reason}
-    if isinstance(value, tuple):
-        return [asdict(one) for one in value]
-    return asdict(value) if isinstance(value, QueueDepth | Record) else value
+def _instance_json(one: Instance, phase: Phase, now: float) -> dict[str, Any]:
+    names = ("number", "instance_id", "power", "since", "spot", "outdated", "impaired")
+    counts = {
+        "held": None if one.worker is None else one.worker.held,
+        "idle_seconds": _idle_seconds(one, now),
+        "tasks_done": None if one.worker is None else one.worker.tasks_done,
+    }
+    return {name: getattr(one, name) for name in names} | {"phase": phase} | counts
+
+
+def _idle_seconds(one: Instance, now: float) -> float | None:
+    idle_since = None if one.worker is None else one.worker.idle_since
+    return None if idle_since is None else max(0.0, now - idle_since)
 
 
 def _read(reading: Callable[[], T]) -> T | Unreadable:
@@ -130,7 +109,7 @@ def make_reader(settings: Settings) -> Callable[[], FleetStatus]:
             queue=_read(backlog.depth),
             instances=instances
             if isinstance(instances, Unreadable)
-            else tuple(InstanceStatus.of(one, limits, now) for one in instances),
+            else tuple((one, phase_of(one, limits, now)) for one in instances),
             lease_holder=_read(lambda: lease_owner(clients(settings), settings.fleet_table)),
             last=recent if isinstance(recent, Unreadable) else next(reversed(recent), None),
         )
@@ -188,30 +167,31 @@ def _decision(last: Record | None, now: float) -> Text:
     return Text(f"{last.needed} needed: {last.reason}{done} ({duration(now - last.at)} ago)")
 
 
-def _phases(instances: Sequence[InstanceStatus]) -> Text:
-    phases = [one.phase for one in instances]
+def _phases(instances: Sequence[tuple[Instance, Phase]]) -> Text:
+    phases = [phase for _, phase in instances]
     parts = [(f"{phases.count(name)} {name}", _STYLES[name]) for name in Phase if name in phases]
     if not any(name in ACTIVE for name in phases):
         parts.insert(0, ("no instance runs", ""))
     return Text(", ").join(Text(words, style) for words, style in parts)
 
 
-def _instances(instances: Sequence[InstanceStatus], now: float) -> Table:
+def _instances(instances: Sequence[tuple[Instance, Phase]], now: float) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     right = {"#", "since", "held", "idle", "tasks done"}
     for name in ("#", "instance", "phase", "power", "since", "held", "idle", "tasks done", "notes"):
         table.add_column(name, justify="right" if name in right else "left")
-    for one in instances:
+    for one, phase in instances:
+        idle_seconds = _idle_seconds(one, now)
         notes = [name for name in ("spot", "outdated", "impaired") if getattr(one, name)]
         table.add_row(
             str(one.number),
             one.instance_id or "being launched",
-            Text(one.phase, _STYLES[one.phase]),
+            Text(phase, _STYLES[phase]),
             one.power,
             duration(now - one.since),
-            "-" if one.held is None else str(one.held),
-            "-" if one.idle_seconds is None else duration(one.idle_seconds),
-            "-" if one.tasks_done is None else str(one.tasks_done),
+            "-" if one.worker is None else str(one.worker.held),
+            "-" if idle_seconds is None else duration(idle_seconds),
+            "-" if one.worker is None else str(one.worker.tasks_done),
             ", ".join(notes),
         )
     return table

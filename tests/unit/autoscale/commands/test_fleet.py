@@ -10,9 +10,19 @@ import pytest
 from rich.console import Console, RenderableType
 
 from autoscale.__main__ import described
-from autoscale.commands.fleet import FleetStatus, InstanceStatus, history_table, status_table
+from autoscale.commands.fleet import FleetStatus, history_table, status_table
 from autoscale.commands.plots import Episode, Series, episodes, plot_history
-from autoscale.observation import FleetByPhase, Instance, Limits, Observation, Phase, Power, QueueDepth, Unreadable
+from autoscale.observation import (
+    FleetByPhase,
+    Instance,
+    Limits,
+    Observation,
+    Phase,
+    Power,
+    QueueDepth,
+    Unreadable,
+    phase,
+)
 from autoscale.policy import Decision, Hold
 from autoscale.ports import Record
 from autoscale.reconcile_result import Action, ActionKind, ReconcileResult, ranges
@@ -29,7 +39,7 @@ STOPPED = Instance(3, "i-3", Power.STOPPED, NOW - 8000)
 
 def seen(*instances: Instance) -> FleetStatus:
     """A status in which everything could be read."""
-    rows = tuple(InstanceStatus.of(one, LIMITS, NOW) for one in instances)
+    rows = tuple((one, phase(one, LIMITS, NOW)) for one in instances)
     return FleetStatus(NOW, QueueDepth(5, 2), rows, "host/01234567-89ab", a_record(NOW - 3))
 
 
@@ -147,5 +157,5 @@ def test_plot_history_writes_a_png(tmp_path: Path, count: int) -> None:
 def test_every_phase_has_a_style() -> None:
     """A new phase needs a colour."""
     for name in Phase:
-        status = replace(seen(), instances=(replace(InstanceStatus.of(SERVING, LIMITS, NOW), phase=name),))
+        status = replace(seen(), instances=((SERVING, name),))
         assert name in printed(status_table(status))
