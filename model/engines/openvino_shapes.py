@@ -48,10 +48,8 @@ class PackedProposals:
         graph = self._graph(sheet.size)
         graph.limit(sheet.tiles)
         graph.run()
-        joined = graph.outputs[0][0]
-        # The softmax of two values is the logistic function of their difference.
-        probability = 1 / (1 + np.exp(-joined[..., 4]))
-        return joined[..., :4].transpose(2, 0, 1), probability
+        regression, probability = graph.outputs
+        return regression[0].transpose(2, 0, 1), probability[0, ..., 1]
 
     def prepare(self) -> Iterator[None]:
         """Compile the graph of every shape, one a step."""
@@ -129,7 +127,6 @@ class _Proposing(_Compiled):
     def __init__(self, core: openvino.Core, path: Path, size: Size, config: Mapping[str, Any]) -> None:
         model = core.read_model(path)
         model.reshape({model.input(0): [1, 3, *size]})
-        _join_heads(model, "regression", "probability")
         _add_limit(model, "MaxPool")
         super().__init__(core, _channels_last(model), config)
         self._limit = self.inputs[1][0]
@@ -170,33 +167,3 @@ def _add_limit(model: openvino.Model, before: str) -> None:
     limit = opset13.parameter(layer.input_value(0).get_shape(), np.float32, name="limit")
     layer.input(0).replace_source_output(opset13.minimum(layer.input_value(0), limit).output(0))
     model.add_parameters([limit])
-
-
-def _join_heads(model: openvino.Model, plain: str, softmax: str) -> None:
-    """Replace the convolutions behind the outputs `plain` and `softmax` by one convolution with one output.
-
-    Its channels are those of `plain`, then the second input of the softmax less the first.
-    """
-    plain_sum, softmax_sum = (model.output(name).get_node().input_value(0).get_node() for name in (plain, softmax))
-    softmax_sum = softmax_sum.input_value(0).get_node()
-    (kernel, bias), (pair, pair_bias) = (_weights(node) for node in (plain_sum, softmax_sum))
-    features = plain_sum.input_value(0).get_node().input_value(0)
-    kernels = np.concatenate([kernel, pair[1:] - pair[:1]])
-    biases = np.concatenate([bias, pair_bias[:, 1:] - pair_bias[:, :1]], axis=1)
-    joined = opset13.add(opset13.convolution(features, kernels, [1, 1], [0, 0], [0, 0], [1, 1]), biases)
-    for result in model.get_results():
-        model.remove_result(result)
-    model.add_results([opset13.result(joined)])
-
-
-def _weights(node: openvino.Node) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return kernel (outputs, inputs, 1, 1) and bias (1, outputs, 1, 1) of a convolution followed by an addition."""
-    return _constant(node.input_value(0).get_node().input_value(1)), _constant(node.input_value(1)).reshape(1, -1, 1, 1)
-
-
-def _constant(port: openvino.Output) -> NDArray[np.float32]:
-    node = port.get_node()
-    while node.get_type_name() != "Constant":
-        node = node.input_value(0).get_node()
-    values: NDArray[np.float32] = node.data
-    return values
