@@ -1,4 +1,4 @@
-"""`facerec config`: the effective settings, and the reference table of the documentation."""
+"""`facerec config`: print the effective settings or the page docs/configuration.md."""
 
 import json
 import shlex
@@ -17,7 +17,7 @@ from facerec.settings import MASK, Settings, effective, variables
     type=click.Choice(["env", "json", "markdown"]),
     default="env",
     show_default=True,
-    help="`env`: lines for a shell or an environment file; `markdown`: the table in docs/configuration.md.",
+    help="`env`: lines for a shell or an environment file; `markdown`: the page docs/configuration.md.",
 )
 def command(form: str) -> None:
     """Print the effective settings, with secrets masked.
@@ -40,15 +40,15 @@ def command(form: str) -> None:
 
 
 def _line(name: str, value: str) -> str:
-    """A line that a shell or an environment file can read; a secret is a comment, so that its mask is not read."""
+    """Return a line for a shell or an environment file; a secret is a comment, so that its mask is never read."""
     if MASK in value:
         return f"# {name} is set (not shown)"
-    # An empty variable would not be unset.
+    # A variable with an empty value is not unset.
     return f"{name}={shlex.quote(value)}" if value else f"# {name} is unset"
 
 
 def _written(default: Any) -> str:
-    """A default as one would write it in the variable."""
+    """Return a default as the variable's value."""
     return json.dumps(default) if isinstance(default, tuple) else str(default)
 
 
@@ -57,9 +57,9 @@ def markdown() -> str:
     lines = [
         "# Configuration",
         "",
-        "Every setting is an environment variable. `facerec config --format markdown` generates this page; a test",
-        "keeps it complete. Unknown `FACEREC_*` names and wrong values are refused at start-up, all at once. AWS",
-        "credentials come only from boto3's default chain.",
+        "Every setting is an environment variable. Every command checks all of them at its start, and refuses unknown",
+        "names and wrong values. AWS credentials come only from boto3's default chain.",
+        "`facerec config --format markdown` prints this page.",
         "",
         "| variable | default | meaning |",
         "|---|---|---|",

@@ -64,22 +64,24 @@ class Settings(BaseSettings):
         case_sensitive=False,
     )
 
-    prefix: str = Field("facerec", pattern=r"^[a-z0-9][a-z0-9-]{1,30}$", description="First part of every name")
+    prefix: str = Field(
+        "facerec", pattern=r"^[a-z0-9][a-z0-9-]{1,30}$", description="First part of every resource name"
+    )
     engine: Literal["auto", "openvino", "onnxruntime", "torch"] = Field(
-        "auto", description="Recognition engine; `auto` takes OpenVINO where installed, else ONNX Runtime"
+        "auto", description="Recognition engine; `auto` takes OpenVINO if it is installed, otherwise ONNX Runtime"
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="Numbers of the embedder; `auto` takes bf16 where OpenVINO and the CPU have it"
+        "auto", description="Number format of the embedder; `auto` takes bf16 if OpenVINO and the CPU have it"
     )
     reply_style: Literal["sentence", "name"] = Field(
         "sentence", description="`sentence`: `a.jpg: face detected - Jane`; `name`: `a:Jane`"
     )
     key_style: Literal["request", "filename"] = Field(
-        "request", description="`filename` adds copies of input and bare result under the file's own name"
+        "request", description="`filename` also stores input and bare result under the file's own name"
     )
     # Pillow itself refuses more than 178.9.
     max_megapixels: float = Field(
-        50, gt=0, le=178, description="Largest picture in megapixels, up to 178; larger ones get 415"
+        50, gt=0, le=178, description="Largest picture in megapixels, up to 178; a larger one gets 415"
     )
     aws: AwsSettings = AwsSettings()
     names: NameSettings = NameSettings()

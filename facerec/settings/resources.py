@@ -18,9 +18,9 @@ class AwsSettings(Group):
 
     region: str = Field("us-east-1", description="AWS region of every resource")
     endpoint_url: AnyHttpUrl | None = Field(
-        None, description="Endpoint of every AWS service; unset means AWS itself (`facerec local env` sets it)"
+        None, description="Endpoint of every AWS service, as `facerec local env` sets it; unset: AWS itself"
     )
-    max_connections: Count = Field(64, description="HTTP connections that one process keeps open to one AWS service")
+    max_connections: Count = Field(64, description="HTTP connections that one process keeps open to each AWS service")
 
 
 class NameSettings(Group):
@@ -49,14 +49,14 @@ class QueueSettings(Group):
     """Delivery of tasks."""
 
     visibility_timeout_seconds: int = Field(
-        30, ge=1, le=43_200, description="How long a received task stays hidden before it is delivered again"
+        30, ge=1, le=43_200, description="Seconds for which a received task stays hidden; then it is redelivered"
     )
-    max_receives: Count = Field(4, description="Deliveries of one task before it goes to the dead-letter queue")
+    max_receives: Count = Field(4, description="Deliveries of one task; then it goes to the dead-letter queue")
     wait_time_seconds: int = Field(
         10,
         ge=1,
         le=20,
-        description="Long-poll time of the web tier and Flower. A worker polls for 1 s, to drain or stop soon",
+        description="Long poll of the web tier and Flower in seconds (worker: 1 s)",
     )
 
 
@@ -72,41 +72,41 @@ class InstancesSettings(Group):
 
     image_id: str | None = Field(
         None,
-        description="AMI to launch; unset leaves the launch template alone, so nothing can be launched without one",
+        description="AMI to launch; unset: `facerec provision` leaves the launch template alone",
     )
     types: tuple[str, ...] = Field(
         ("c7i.large", "c7a.large", "m7i.large"),
         min_length=1,
-        description="Instance types as a JSON list, the first preferred; the others when EC2 has none of it",
+        description="Instance types, a JSON list in order of preference",
     )
-    subnet_ids: tuple[str, ...] = Field((), description="Subnets as a JSON list; none means the default VPC's")
-    security_group_ids: tuple[str, ...] = Field((), description="Security groups as a JSON list")
+    subnet_ids: tuple[str, ...] = Field((), description="Subnets, a JSON list; empty: those of the default VPC")
+    security_group_ids: tuple[str, ...] = Field((), description="Security groups, a JSON list")
     profile: str | None = Field(None, description="Name of the IAM instance profile")
-    key_name: str | None = Field(None, description="EC2 key pair for SSH; unset means no SSH")
-    purchase: Literal["on-demand", "spot"] = Field("on-demand", description="How instances are bought")
+    key_name: str | None = Field(None, description="EC2 key pair for SSH; unset: no SSH")
+    purchase: Literal["on-demand", "spot"] = Field("on-demand", description="`on-demand` or `spot`")
     volume_gb: Count = Field(16, description="Size of the root volume in GB")
     package: str | None = Field(
         None,
         pattern=r"^s3://[^/]+/\S+\.whl$",
-        description="`s3://…` address of the facerec wheel that instances install, with `constraints.txt` beside it; "
-        "unset: the AMI has it",
+        description="`s3://…` address of the wheel, beside `constraints.txt`; unset: the AMI has it",
     )
 
 
 class GallerySettings(Group):
     """Enrolled people."""
 
-    refresh_seconds: PositiveSeconds = Field(2, le=5, description="How often a worker looks for changes of the gallery")
-    min_face_pixels: Count = Field(16, description="Least length in pixels of the shorter side of a face to enrol")
+    refresh_seconds: PositiveSeconds = Field(
+        2, le=5, description="Seconds between a worker's checks for gallery changes"
+    )
+    min_face_pixels: Count = Field(16, description="Shortest side in pixels of a face to enrol")
     false_names: float = Field(
         0.01,
         gt=0,
         le=1,
-        description="Share of strangers that may get a name: the threshold follows from it and from the number of "
-        "people enrolled, with one photo each. A request's threshold and a collection's own come first",
+        description="Share of strangers that may get a name; it sets the threshold",
     )
     min_quality: float = Field(
-        0.5, ge=0, le=1, description="Least quality of a face to enrol, from 0 to 1 (docs/accuracy.md); 0 takes any"
+        0.5, ge=0, le=1, description="Least quality of a face to enrol, 0 to 1; 0 takes any face"
     )
 
 
@@ -115,21 +115,19 @@ class ModelSettings(Group):
 
     dir: Path = Field(
         default_factory=lambda: _cache_home() / "model",
-        description="Directory of the model artefact; default `model` in `$XDG_CACHE_HOME/facerec`",
+        description="Folder of the model artefact; unset: `model` in `$XDG_CACHE_HOME/facerec`",
     )
     cache_dir: Path = Field(
         default_factory=lambda: _cache_home() / "downloads",
-        description="Downloads, compiled models, copies of galleries; default `downloads` in `$XDG_CACHE_HOME/facerec`",
+        description="Folder of downloads, compiled models, snapshots; unset: `downloads` in `$XDG_CACHE_HOME/facerec`",
     )
     licence: Literal["permissive", "research"] = Field(
         "permissive",
-        description="Which packs may be built and loaded, by the licences of their code and weights; `research` also "
-        "allows weights for non-commercial research",
+        description="Packs that may be used, by licence; `research` also allows research-only weights",
     )
     max_faces: Count = Field(100, description="Faces of a picture that are recognised, the largest first")
     min_face_pixels: int | None = Field(
         None,
         ge=8,
-        description="Smallest face to look for, in pixels of the picture; unset: a 64th of the picture's longer side, "
-        "and 20 pixels with the pack `classic`, which ignores this. Less takes more time",
+        description="Smallest face to find in pixels (not `classic`); unset: a 64th of the longer side",
     )
