@@ -50,7 +50,7 @@ class ImageQueue:
     """First in, first out; images of a failed batch come first and alone. Safe for many threads.
 
     `put` waits while the queue is full. `take` returns at once with the images there are, unless images are streaming
-    in: an image that came within `batch_window_ms` of the one before it waits for that time for others, if another
+    in. An image that came within `batch_window_ms` of the one before it waits up to that time for others, if another
     image waits or another taker is busy. A single client with an idle engine never waits. One image passes every limit.
     """
 

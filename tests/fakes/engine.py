@@ -119,7 +119,7 @@ def _answer(image: bytes, folder: Path) -> ImageAnalysis | InvalidImage:
     if image == HOLD:
         (folder / HELD).read_bytes()
     if image == RAISE:
-        raise RuntimeError("the fake was told to raise")
+        raise RuntimeError("the fake raises on this image")
     if image == INVALID:
-        return InvalidImage("the fake was told that this is no picture")
+        return InvalidImage("to the fake this is no picture")
     return analysis(image)

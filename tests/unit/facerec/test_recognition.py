@@ -187,9 +187,9 @@ def test_faces_beyond_the_limit_are_counted(world: World) -> None:
 def test_result_has_the_quality_of_a_face(world: World) -> None:
     """With the reasons; it is unset if the engine does not judge it."""
     world.engine.faces = (replace(face(AXES[0]), quality=Quality(0.42, ("blurred", "tilted"))), face(AXES[1], 100))
-    told, untold = world.recogniser.recognise(world.request()).faces
-    assert told.quality == FaceQuality(score=0.42, reasons=("blurred", "tilted"))
-    assert untold.quality is None
+    judged, unjudged = world.recogniser.recognise(world.request()).faces
+    assert judged.quality == FaceQuality(score=0.42, reasons=("blurred", "tilted"))
+    assert unjudged.quality is None
 
 
 def test_picture_without_a_face_is_no_face(world: World) -> None:
