@@ -76,7 +76,7 @@ class InFlightMessages:
         self._lock = threading.Lock()
         self._heartbeat = BackgroundThread("visibility", self._beat)
         self._acks = BackgroundQueue("acks", self._delete, window_seconds=_ACK_WINDOW_SECONDS, full=BATCH)
-        self._dying = BackgroundQueue[_DeadLetter](
+        self._letters = BackgroundQueue[_DeadLetter](
             "dead_letter_queue",
             self._store,
             max_waiting=_MAX_DEAD_LETTERS_WAITING,
@@ -89,9 +89,9 @@ class InFlightMessages:
 
     def hold(self, message: InFlightMessage) -> None:
         """Keep the message hidden from now on; for the consumer's thread."""
+        self._heartbeat.start()  # first: a message without a heartbeat must not be held
         with self._lock:
             self._held[message.receipt] = message
-        self._heartbeat.start()
 
     def release(self, receipt: str) -> None:
         """Hold the message no longer; it becomes visible when its visibility timeout is over, unless it is deleted."""
@@ -124,7 +124,7 @@ class InFlightMessages:
     def dead_letter(self, receipt: str, reason: str, request_id: str) -> None:
         """Have the message stored in the dead-letter queue and then deleted."""
         message = self._held.get(receipt)
-        if message is not None and not self._dying.put(_DeadLetter(message, reason, request_id)):
+        if message is not None and not self._letters.put(_DeadLetter(message, reason, request_id)):
             self.release(receipt)
 
     def give_back(self, messages: Sequence[InFlightMessage], seconds: int) -> None:
@@ -139,7 +139,7 @@ class InFlightMessages:
 
     def stop(self) -> None:
         """Delete what is finished, store the dead letters, and give back everything else."""
-        for letter in self._dying.stop():
+        for letter in self._letters.stop():
             self.release(letter.message.receipt)
         for message in self._acks.stop():
             self.release(message.receipt)

@@ -169,9 +169,12 @@ class Channel(_BaseChannel):  # type: ignore[misc]  # untyped on purpose, see ab
                 hidden_seconds=self.visibility_timeout,
                 attributes=["ApproximateReceiveCount"],
             )
-            for message in received:
-                receives = int(message["Attributes"]["ApproximateReceiveCount"])
-                self.in_flight.hold(InFlightMessage(message["ReceiptHandle"], queue, message["Body"], receives))
+            messages = [
+                InFlightMessage(m["ReceiptHandle"], queue, m["Body"], int(m["Attributes"]["ApproximateReceiveCount"]))
+                for m in received
+            ]
+            for message in messages:
+                self.in_flight.hold(message)
         except Exception as exc:  # noqa: BLE001 - anything may answer for SQS, and must not end the worker
             self._outage.failed(exc)
             self._gate.end_receive()

@@ -115,7 +115,7 @@ def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 def hasty(_hasty: None) -> Iterator[Consumer]:
     """One that acknowledges and tries again at once."""
     consumer = Consumer()
-    consumer.messages._acks._backoff = consumer.messages._dying._backoff = lambda *_: 0.001
+    consumer.messages._acks._backoff = consumer.messages._letters._backoff = lambda *_: 0.001
     yield consumer
     consumer.messages.stop()
 
@@ -154,6 +154,7 @@ def test_heartbeat_that_could_not_start_starts_later(monkeypatch: pytest.MonkeyP
         patch.setattr(threading.Thread, "start", Mock(side_effect=RuntimeError("can't start new thread")))
         with pytest.raises(RuntimeError):
             consumer.hold("a")
+    assert len(consumer.messages) == 0
     consumer.hold("b")
     assert consumer.sqs.called.wait(10)
     consumer.messages.stop()
