@@ -28,12 +28,6 @@ SMALL_SIDE, WHOLE_SIDE, DETAIL_SIDE = 160, 256, 640
 """Lengths of the longer side of an input: a thumbnail, any other picture as a whole, and in detail."""
 LARGEST_SIDE = 3840  # the longest input when small faces are asked for: it takes 1 GB
 
-OUTPUTS = {
-    "yunet": tuple(f"{kind}_{stride}" for kind in ("cls", "obj", "bbox", "kps") for stride in STRIDES),
-    "scrfd": tuple(f"{kind}_{stride}" for kind in ("score", "bbox", "kps") for stride in STRIDES),
-}
-"""The outputs of each network, in their order."""
-
 _THUMBNAIL = 128  # the longer side of a thumbnail at most, in pixels
 _WHOLE_IS_ENOUGH = 400  # the longer side up to which `WHOLE_SIDE` loses no detail, in pixels
 _LEAST_FACE = 10  # the smallest face that these networks find, in pixels (YuNet, section 4)
@@ -51,6 +45,8 @@ class Reading(Protocol):
 
     anchors: int
     """How many faces each cell describes."""
+    outputs: tuple[str, ...]
+    """The network's outputs in their order: `<kind>_<stride>`."""
 
     def pixels(self, canvases: NDArray[np.uint8]) -> Floats:
         """Return the network's input (N, 3, H, W) for RGB canvases (N, H, W, 3)."""
@@ -66,6 +62,7 @@ class YuNet:
     """YuNet of March 2023 as OpenCV Zoo publishes it: BGR from 0 to 255, one face a cell, sizes as exponents."""
 
     anchors = 1
+    outputs = tuple(f"{kind}_{stride}" for kind in ("cls", "obj", "bbox", "kps") for stride in STRIDES)
 
     def pixels(self, canvases: NDArray[np.uint8]) -> Floats:
         """Return the canvases as BGR."""
@@ -87,6 +84,7 @@ class Scrfd:
     """SCRFD with keypoints: RGB from -1 to 1, two faces a cell, distances to the four sides."""
 
     anchors = 2
+    outputs = tuple(f"{kind}_{stride}" for kind in ("score", "bbox", "kps") for stride in STRIDES)
 
     def pixels(self, canvases: NDArray[np.uint8]) -> Floats:
         """Return (x - 127.5) / 128."""
@@ -101,6 +99,10 @@ class Scrfd:
         """Return the four sides from their distances to the cell's corner."""
         corners = cells * stride
         return np.concatenate([corners - values[:, :2] * stride, corners + values[:, 2:] * stride], axis=1)
+
+
+READINGS: dict[str, type[Reading]] = {"yunet": YuNet, "scrfd": Scrfd}
+"""By a pack's `detector.kind`; another grid detector is a class and a line here and in `model.artefact.DETECTORS`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +130,7 @@ class _Answers(NamedTuple):
 
 
 class GridDetector:
-    """A `Detector` of one network; `outputs` names its outputs in their order.
+    """A `Detector` of one network.
 
     `threshold` is the least score of a face, `overlap` the intersection over union above which two boxes are one face.
     A face is detected a second time, closer, if its score is below `doubtful`, or if its points show a turn above
@@ -139,7 +141,6 @@ class GridDetector:
     def __init__(
         self,
         net: Net,
-        outputs: Sequence[str],
         reading: Reading,
         *,
         threshold: float,
@@ -149,7 +150,6 @@ class GridDetector:
         turn_factor: float = 1.0,
     ) -> None:
         self._net = net
-        self._outputs = tuple(outputs)
         self._reading = reading
         self._threshold = threshold
         self._overlap = overlap
@@ -195,7 +195,7 @@ class GridDetector:
 
     def _look(self, canvases: NDArray[np.uint8]) -> Iterator[_Answers]:
         """Yield the faces that the network finds in each canvas (N, H, W, 3)."""
-        outputs = dict(zip(self._outputs, self._net(self._reading.pixels(canvases)), strict=True))
+        outputs = dict(zip(self._reading.outputs, self._net(self._reading.pixels(canvases)), strict=True))
         owners, parts = [], []
         for stride in STRIDES:
             scores = self._reading.scores(outputs, stride)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from model.artefact import EMBEDDER, Artefact
 from model.detection import Detector, Net
-from model.detection.grid import OUTPUTS, GridDetector, Scrfd, YuNet
+from model.detection.grid import READINGS, GridDetector
 from model.detection.mtcnn import Mtcnn
 from model.detection.proposals import ProposalNet
 from model.embedding import Embeddings, cropper, normalised, preprocess
@@ -65,8 +65,8 @@ def build_detector(
             tuple(options["thresholds"]),
             options["factor"],
         )
-    reading = YuNet() if artefact.detector.kind == "yunet" else Scrfd()
-    return GridDetector(grid(artefact.path("detector.onnx")), OUTPUTS[artefact.detector.kind], reading, **options)
+    reading = READINGS[artefact.detector.kind]()
+    return GridDetector(grid(artefact.path("detector.onnx")), reading, **options)
 
 
 def open_engine(artefact: Artefact, threads: int, _cache_directory: Path | None, precision: str) -> GraphEngine:

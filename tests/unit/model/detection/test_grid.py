@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 
 from model.detection.grid import (
     DETAIL_SIDE,
-    OUTPUTS,
     SMALL_SIDE,
     STRIDES,
     WHOLE_SIDE,
@@ -44,7 +43,7 @@ class PretendNet:
                 outputs["cls_8"][number, cell] = outputs["obj_8"][number, cell] = 0.9
                 outputs["bbox_8"][number, cell] = (0.5, 0.5, np.log(8), np.log(8))
                 outputs["kps_8"][number, cell] = (-1.5, -1, 2.5, -1, 0.5, 0.5, -1, 2, 2, 2)
-        return tuple(outputs[name] for name in OUTPUTS["yunet"])
+        return tuple(outputs[name] for name in YuNet.outputs)
 
 
 def spotted(width: int, height: int, *spots: tuple[int, int]) -> NDArray[np.uint8]:
@@ -58,7 +57,7 @@ def spotted(width: int, height: int, *spots: tuple[int, int]) -> NDArray[np.uint
 
 def detector(net: PretendNet) -> GridDetector:
     """A detector around it."""
-    return GridDetector(net, OUTPUTS["yunet"], YuNet(), threshold=0.6, overlap=0.3)
+    return GridDetector(net, YuNet(), threshold=0.6, overlap=0.3)
 
 
 @pytest.mark.parametrize(
@@ -140,16 +139,16 @@ class TurningNet(PretendNet):
 
     def __call__(self, images: Floats) -> tuple[Floats, ...]:
         """Turn the points of the first look."""
-        outputs = dict(zip(OUTPUTS["yunet"], super().__call__(images), strict=True))
+        outputs = dict(zip(YuNet.outputs, super().__call__(images), strict=True))
         if images.shape[2] != SMALL_SIDE:
             outputs["kps_8"][:] = (-1.0, -1.5, 2.0, 1.5, 0.5, 0.5, -1, 2, 2, 2)
-        return tuple(outputs[name] for name in OUTPUTS["yunet"])
+        return tuple(outputs[name] for name in YuNet.outputs)
 
 
 def test_points_of_a_turned_face_come_from_a_second_detection() -> None:
     """Box and probability stay those of the first."""
     net = TurningNet()
-    turning = GridDetector(net, OUTPUTS["yunet"], YuNet(), threshold=0.6, overlap=0.3, upright_degrees=10.0)
+    turning = GridDetector(net, YuNet(), threshold=0.6, overlap=0.3, upright_degrees=10.0)
     image = spotted(250, 250, (124, 124))
     (faces,), (first,) = turning.detect_batch([image], [WHOLE_SIDE]), detector(net).detect_batch([image], [WHOLE_SIDE])
     assert net.shapes[:2] == [(1, 3, WHOLE_SIDE, WHOLE_SIDE), (1, 3, SMALL_SIDE, SMALL_SIDE)]
@@ -171,23 +170,21 @@ class BlindNet(TurningNet):
 def test_first_points_stay_if_the_second_detection_finds_nothing() -> None:
     """No face is lost by it."""
     net = BlindNet()
-    turning = GridDetector(net, OUTPUTS["yunet"], YuNet(), threshold=0.6, overlap=0.3, upright_degrees=10.0)
+    turning = GridDetector(net, YuNet(), threshold=0.6, overlap=0.3, upright_degrees=10.0)
     image = spotted(250, 250, (124, 124))
     assert turning.detect_batch([image], [WHOLE_SIDE]) == detector(net).detect_batch([image], [WHOLE_SIDE])
 
 
-def answers(reading: Reading, kinds: Sequence[str], cell: int, values: Mapping[str, Sequence[float]]) -> GridDetector:
+def answers(reading: Reading, cell: int, values: Mapping[str, Sequence[float]]) -> GridDetector:
     """A detector whose network answers in one cell of stride 16 of a picture of 64 by 64."""
     outputs = {}
-    for stride in STRIDES:
-        count = (64 // stride) ** 2 * reading.anchors
-        for kind in kinds:
-            numbers = {"bbox": 4, "kps": 10}.get(kind, 1)
-            outputs[f"{kind}_{stride}"] = np.zeros((1, count, numbers), dtype=np.float32)
+    for name in reading.outputs:
+        kind, stride = name.split("_")
+        count = (64 // int(stride)) ** 2 * reading.anchors
+        outputs[name] = np.zeros((1, count, {"bbox": 4, "kps": 10}.get(kind, 1)), dtype=np.float32)
     for kind, answer in values.items():
         outputs[f"{kind}_16"][0, cell] = answer
-    names = [f"{kind}_{stride}" for kind in kinds for stride in STRIDES]
-    return GridDetector(lambda _: tuple(outputs[name] for name in names), names, reading, threshold=0.5, overlap=0.4)
+    return GridDetector(lambda _: tuple(outputs[name] for name in reading.outputs), reading, threshold=0.5, overlap=0.4)
 
 
 def test_yunet_is_read_as_centre_and_exponents() -> None:
@@ -198,9 +195,7 @@ def test_yunet_is_read_as_centre_and_exponents() -> None:
         "bbox": [0.5, 0.25, np.log(2), np.log(1)],
         "kps": [0, 0, 1, 0, 0.5, 0.5, 0, 1, 1, 1],
     }
-    ((face,),) = answers(YuNet(), ("cls", "obj", "bbox", "kps"), 6, values).detect_batch(
-        [np.zeros((64, 64, 3), dtype=np.uint8)], [64]
-    )
+    ((face,),) = answers(YuNet(), 6, values).detect_batch([np.zeros((64, 64, 3), dtype=np.uint8)], [64])
     assert face.probability == pytest.approx(0.72)
     assert (face.box.x_min, face.box.y_min, face.box.x_max, face.box.y_max) == pytest.approx((24, 12, 56, 28))
     assert face.landmarks == ((32, 16), (48, 16), (40, 24), (32, 32), (48, 32))
@@ -209,9 +204,7 @@ def test_yunet_is_read_as_centre_and_exponents() -> None:
 def test_scrfd_is_read_as_distances_of_two_faces_per_cell() -> None:
     """In strides from the cell's corner."""
     values = {"score": [0.8], "bbox": [1, 0.5, 2, 1], "kps": [-1, 0, 1, 0, 0, 0.5, -1, 1, 1, 1]}
-    ((face,),) = answers(Scrfd(), ("score", "bbox", "kps"), 13, values).detect_batch(
-        [np.zeros((64, 64, 3), dtype=np.uint8)], [64]
-    )
+    ((face,),) = answers(Scrfd(), 13, values).detect_batch([np.zeros((64, 64, 3), dtype=np.uint8)], [64])
     assert face.probability == pytest.approx(0.8)
     assert (face.box.x_min, face.box.y_min, face.box.x_max, face.box.y_max) == pytest.approx((16, 8, 64, 32))
     assert face.landmarks == ((16, 16), (48, 16), (32, 24), (16, 32), (48, 32))
@@ -233,7 +226,7 @@ def test_doubtful_face_needs_a_second_detection() -> None:
     image = spotted(250, 250, (124, 124))
     options = {"threshold": 0.6, "overlap": 0.3, "upright_degrees": 10.0}
     for doubtful, seen, blind in ((0.95, 1, 0), (0.85, 1, 1)):
-        strict = GridDetector(TurningNet(), OUTPUTS["yunet"], YuNet(), doubtful=doubtful, **options)
+        strict = GridDetector(TurningNet(), YuNet(), doubtful=doubtful, **options)
         assert len(strict.detect_batch([image], [WHOLE_SIDE])[0]) == seen
-        unseen = GridDetector(BlindNet(), OUTPUTS["yunet"], YuNet(), doubtful=doubtful, **options)
+        unseen = GridDetector(BlindNet(), YuNet(), doubtful=doubtful, **options)
         assert len(unseen.detect_batch([image], [WHOLE_SIDE])[0]) == blind
