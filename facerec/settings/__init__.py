@@ -40,7 +40,7 @@ _DELIMITER = "__"
 
 
 class ResourceName:
-    """The attribute of `Settings` with a name of `NameSettings`, its placeholders filled in."""
+    """An attribute of `Settings`: the name of the same field in `NameSettings`, with its placeholders replaced."""
 
     def __set_name__(self, owner: type, name: str) -> None:
         """Learn the attribute's name."""

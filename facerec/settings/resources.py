@@ -1,4 +1,4 @@
-"""The settings of what all tiers share: AWS and its resources, tasks, galleries and the model."""
+"""The settings that all tiers share: AWS and its resources, tasks, galleries and the model."""
 
 import os
 from pathlib import Path
@@ -68,7 +68,7 @@ class RetentionSettings(Group):
 
 
 class InstancesSettings(Group):
-    """The app tier's EC2 instances, as `facerec provision` writes them into the launch template."""
+    """The app tier's EC2 instances; `facerec provision` writes them into the launch template."""
 
     image_id: str | None = Field(
         None,
@@ -111,7 +111,7 @@ class GallerySettings(Group):
 
 
 class ModelSettings(Group):
-    """The model artefact, and what it looks for."""
+    """The model artefact, and the faces that it finds."""
 
     dir: Path = Field(
         default_factory=lambda: _cache_home() / "model",

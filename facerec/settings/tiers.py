@@ -1,4 +1,4 @@
-"""The settings of one tier each: web, worker, autoscaler, Flower with its events, and logging."""
+"""The settings of a single tier: web, worker, autoscaler, Flower with its events; and logging."""
 
 from pathlib import Path
 from typing import Literal, Self

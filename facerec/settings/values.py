@@ -1,4 +1,4 @@
-"""What the groups of settings are made of: their base class, numbers with bounds, rates and addresses. Pure."""
+"""The base class of the groups of settings, and the types of their values: bounded numbers and rates. Pure."""
 
 import ipaddress
 import re
@@ -22,7 +22,7 @@ class Group(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """So many times within so many seconds."""
+    """A limit of `count` events in `seconds`."""
 
     count: int
     seconds: int
