@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from benchmarks.measure import machine, pack_artefact
 from benchmarks.naive import Naive
-from model.analysis import Limits, analyse
+from model.analysis import PictureLimits, analyse
 from model.artefact import Artefact
 from model.engines import Engine, open_engine
 from model.evaluation import Trials, method
@@ -105,7 +105,7 @@ def our_embedder(engine: Engine) -> Embed:
     """Ours, as a worker does it: all faces are embedded, and the primary one counts."""
 
     def embed(data: bytes) -> Embedding | None:
-        faces = analyse(engine, data, Limits()).faces
+        faces = analyse(engine, data, PictureLimits()).faces
         return faces[0].embedding if faces else None
 
     return embed

@@ -19,7 +19,7 @@ from functools import partial
 from statistics import median
 
 from autoscale.policy import Policy
-from autoscale.simulator.run import POLICIES, Outcome, simulate
+from autoscale.simulator.run import POLICIES, RunOutcome, simulate
 from autoscale.simulator.scenario import Scenarios
 from tests.support.measurements.verdicts import FROM_ONE, PolicyFigures, Table, comparison, comparison_failures
 
@@ -60,7 +60,7 @@ def measured(task: tuple[str, str], scenarios: Scenarios, policy: Policy, seeds:
     policy = replace(policy, warm_pool_max=environment.warm_pool_max)
     if name == FROM_ONE:
         name, policy = "ours", replace(policy, min_instances=1)
-    outcomes: list[Outcome] = []
+    outcomes: list[RunOutcome] = []
     for seed in range(seeds):
         drawn = scenarios.loads[trace].trace(environment, seed)
         outcomes.append(simulate(drawn, environment, name, policy, seed).outcome)

@@ -141,11 +141,11 @@ class Ways:
     def _ours(self, photos: list[bytes]) -> list[object]:
         import numpy as np  # noqa: PLC0415 - as above
 
-        from model.analysis import Limits, analyse_batch  # noqa: PLC0415 - as above
+        from model.analysis import PictureLimits, analyse_batch  # noqa: PLC0415 - as above
         from model.faces import ImageAnalysis  # noqa: PLC0415 - as above
 
         answers: list[object] = []
-        for outcome in analyse_batch(self._engine, photos, Limits()):
+        for outcome in analyse_batch(self._engine, photos, PictureLimits()):
             if isinstance(outcome, ImageAnalysis) and outcome.faces:
                 answers.append(self._index.search(np.stack([face.embedding for face in outcome.faces]), limit=5))
             else:
@@ -157,12 +157,12 @@ class Ways:
 
         The median over the photos of the least over the rounds, since the clock counts other processes, too.
         """
-        from model.analysis import Limits, analyse_batch  # noqa: PLC0415 - as above
+        from model.analysis import PictureLimits, analyse_batch  # noqa: PLC0415 - as above
         from model.faces import ImageAnalysis  # noqa: PLC0415 - as above
 
         least: dict[str, dict[tuple[int, int], float]] = {}
         for number, group in [*enumerate(groups)] * rounds:
-            for place, outcome in enumerate(analyse_batch(self._engine, group, Limits())):
+            for place, outcome in enumerate(analyse_batch(self._engine, group, PictureLimits())):
                 if isinstance(outcome, ImageAnalysis):
                     for stage, ms in outcome.timings_ms.items():
                         known = least.setdefault(stage, {})
@@ -172,12 +172,12 @@ class Ways:
 
 def faces(engines: "dict[str, Engine]", pack: str, folder: Path, judged: Path | None) -> dict[str, Any]:
     """Count the faces that a pack finds, in photos and where there are none."""
-    from model.analysis import Limits, analyse  # noqa: PLC0415 - as above
+    from model.analysis import PictureLimits, analyse  # noqa: PLC0415 - as above
     from tests.support.faceless import seeded  # noqa: PLC0415 - as above
 
     print("faces of all photos, by all detectors", file=sys.stderr)
     figures = counted(pack, detected(engines, folder), verdicts(judged) if judged else [])
-    seen = {name: len(analyse(engines[pack], data, Limits()).faces) for name, data in seeded(FACELESS_SEEDS)}
+    seen = {name: len(analyse(engines[pack], data, PictureLimits()).faces) for name, data in seeded(FACELESS_SEEDS)}
     return figures | {
         "faces_false": sum(seen.values()) + figures["faces_refuted"],
         "faceless": len(seen),
@@ -189,15 +189,15 @@ def fidelity(artefact: Artefact, engine: "Engine", photos: list[bytes]) -> dict[
     """Hold our faces against facenet-pytorch's, each way from the bytes to the embedding."""
     import numpy as np  # noqa: PLC0415 - as above
 
-    from model.analysis import Limits, analyse  # noqa: PLC0415 - as above
+    from model.analysis import PictureLimits, analyse  # noqa: PLC0415 - as above
     from model.engines import open_engine  # noqa: PLC0415 - as above
 
     reference = open_engine(artefact, "torch")
     missing = extra = known_count = 0
     boxes, landmarks, cosines = [0.0], [0.0], [1.0]
     for data in photos:
-        left = list(analyse(engine, data, Limits()).faces)
-        for known in analyse(reference, data, Limits()).faces:
+        left = list(analyse(engine, data, PictureLimits()).faces)
+        for known in analyse(reference, data, PictureLimits()).faces:
             known_count += 1
             face = next((each for each in left if overlap(each.box, known.box) >= SAME_BOX), None)
             if face is None:

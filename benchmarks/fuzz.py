@@ -27,7 +27,7 @@ from benchmarks.measure import add_pack_option, machine, pack_artefact
 from facerec.engine.child import REAL_ANALYSER, EngineSpec
 from facerec.engine.loading import ModelAnalyser
 from facerec.engine.process import EngineFault, EngineProcess, Failure
-from model.analysis import Limits
+from model.analysis import PictureLimits
 from model.artefact import Artefact
 from model.embedding import Embeddings
 from model.engines import open_engine
@@ -56,7 +56,7 @@ def open_detection_only(spec: EngineSpec) -> ModelAnalyser:
         return Embeddings(np.zeros((len(crops), 0), dtype=np.float32), None)
 
     engine.embed = embed  # type: ignore[method-assign]  # the crops are made and stacked all the same
-    return ModelAnalyser(engine, Limits(spec.max_megapixels))
+    return ModelAnalyser(engine, PictureLimits(spec.max_megapixels))
 
 
 class Child:

@@ -22,7 +22,7 @@ from autoscale.policy import Policy
 from autoscale.simulator.fleet import SimulatedFleet
 from autoscale.simulator.run import simulate
 from autoscale.simulator.scenario import Environment, Load, LogNormal, Scenarios
-from autoscale.simulator.workers import Events, Queue
+from autoscale.simulator.workers import Queue, Schedule
 from tests.support.measurements.verdicts import scale_failures
 
 MILLION_AN_HOUR = 1_000_000 / 3600
@@ -75,7 +75,7 @@ def run(load: Load, environment: Environment, max_instances: int) -> dict[str, f
 
 def controller_ms(count: int, environment: Environment) -> float:
     """CPU time of one round over a busy fleet, without the reading of queue and fleet; the median of thirty."""
-    events = Events()
+    events = Schedule()
     queue = Queue(events, 30.0, 1.0, Random(0))  # noqa: S311 - not used
     fleet = SimulatedFleet(events, queue, environment, [], count, "timing")
     fleet.launch(range(1, count + 1))

@@ -83,7 +83,7 @@ class Outcome(StrEnum):
     """The image could not be processed; the request is in the dead-letter queue."""
 
 
-class Box(_Message):
+class ResultBox(_Message):
     """The corners of a face in pixels of the upright picture."""
 
     x_min: float
@@ -92,7 +92,7 @@ class Box(_Message):
     y_max: float
 
 
-class Match(_Message):
+class ResultMatch(_Message):
     """An identity at or above the threshold, with its similarity max(0, cosine)."""
 
     identity: str
@@ -110,11 +110,11 @@ class FaceQuality(_Message):
 class Face(_Message):
     """One detected face with its matches at or above the threshold, best first."""
 
-    box: Box
+    box: ResultBox
     probability: Ratio
     landmarks: tuple[tuple[float, float], ...]
     """Left eye, right eye, nose, left and right mouth corner, as (x, y) in pixels."""
-    matches: tuple[Match, ...] = ()
+    matches: tuple[ResultMatch, ...] = ()
     quality: FaceQuality | None = None
     """`None` in results of earlier versions."""
 

@@ -16,13 +16,13 @@ from facerec.errors import QueueMissing
 from facerec.messages import (
     NO_FACE,
     UNKNOWN,
-    Box,
     Face,
     FaceQuality,
-    Match,
     Outcome,
     RecognitionRequest,
     RecognitionResult,
+    ResultBox,
+    ResultMatch,
     ThresholdSource,
 )
 from facerec.object_keys import output_key
@@ -195,7 +195,7 @@ class Recogniser:
             _face(
                 face,
                 [
-                    Match(identity=m.identity, similarity=m.similarity, threshold=threshold.value)
+                    ResultMatch(identity=m.identity, similarity=m.similarity, threshold=threshold.value)
                     for m in matches
                     if m.similarity >= threshold.value
                 ],
@@ -251,8 +251,8 @@ class Recogniser:
         )
 
 
-def _face(face: "EmbeddedFace", matches: Sequence[Match]) -> Face:
-    box = Box(x_min=face.box.x_min, y_min=face.box.y_min, x_max=face.box.x_max, y_max=face.box.y_max)
+def _face(face: "EmbeddedFace", matches: Sequence[ResultMatch]) -> Face:
+    box = ResultBox(x_min=face.box.x_min, y_min=face.box.y_min, x_max=face.box.x_max, y_max=face.box.y_max)
     quality = None if face.quality is None else FaceQuality(score=face.quality.score, reasons=face.quality.reasons)
     return Face(
         box=box, probability=face.probability, landmarks=face.landmarks, matches=tuple(matches), quality=quality

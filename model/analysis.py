@@ -22,7 +22,7 @@ _ENLARGED = 1.25  # how far a crop may be enlarged before a reduced picture is d
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class PictureLimits:
     """The limits of a picture's analysis."""
 
     max_megapixels: float = 50.0
@@ -57,7 +57,7 @@ class _Detection:
     detect_ms: float
 
 
-def analyse(engine: Engine, data: bytes, limits: Limits) -> ImageAnalysis:
+def analyse(engine: Engine, data: bytes, limits: PictureLimits) -> ImageAnalysis:
     """Return the faces of one picture with their embeddings, the primary one first; raises `InvalidImage`."""
     (outcome,) = analyse_batch(engine, [data], limits)
     if isinstance(outcome, InvalidImage):
@@ -65,7 +65,7 @@ def analyse(engine: Engine, data: bytes, limits: Limits) -> ImageAnalysis:
     return outcome
 
 
-def analyse_batch(engine: Engine, images: Sequence[bytes], limits: Limits) -> list[ImageAnalysis | InvalidImage]:
+def analyse_batch(engine: Engine, images: Sequence[bytes], limits: PictureLimits) -> list[ImageAnalysis | InvalidImage]:
     """Return the result or the error of `analyse` for each picture; the crops of all are embedded together.
 
     The detector gets pictures of `DETECT_PIXELS` together, or one larger picture; one more is held decoded meanwhile.
@@ -110,7 +110,7 @@ def _face(
     return EmbeddedFace(face.box, face.probability, face.landmarks, embedding, quality)
 
 
-def _detections(engine: Engine, images: Sequence[bytes], limits: Limits) -> Iterator[_Detection | InvalidImage]:
+def _detections(engine: Engine, images: Sequence[bytes], limits: PictureLimits) -> Iterator[_Detection | InvalidImage]:
     """Yield each picture's faces, or the reason why it is invalid, in the order of the pictures."""
     held: list[_Decoded | InvalidImage] = []
     room = DETECT_PIXELS
@@ -125,7 +125,7 @@ def _detections(engine: Engine, images: Sequence[bytes], limits: Limits) -> Iter
     yield from _detect(engine, held, limits)
 
 
-def _decode(engine: Engine, data: bytes, limits: Limits) -> _Decoded | InvalidImage:
+def _decode(engine: Engine, data: bytes, limits: PictureLimits) -> _Decoded | InvalidImage:
     started = perf_counter()
     least_side = partial(engine.detector.least_side, min_face_pixels=limits.min_face_pixels)
     try:
@@ -136,7 +136,7 @@ def _decode(engine: Engine, data: bytes, limits: Limits) -> _Decoded | InvalidIm
 
 
 def _detect(
-    engine: Engine, held: Sequence[_Decoded | InvalidImage], limits: Limits
+    engine: Engine, held: Sequence[_Decoded | InvalidImage], limits: PictureLimits
 ) -> Iterator[_Detection | InvalidImage]:
     """Yield the faces of pictures that the detector gets together."""
     decoded = [picture for picture in held if isinstance(picture, _Decoded)]
@@ -183,7 +183,7 @@ def _chosen(
     return chosen, len(faces) - len(chosen)
 
 
-def _sharper(engine: Engine, decoded: _Decoded, faces: Sequence[DetectedFace], limits: Limits) -> Picture:
+def _sharper(engine: Engine, decoded: _Decoded, faces: Sequence[DetectedFace], limits: PictureLimits) -> Picture:
     """Return the picture in as much detail as the crop of the smallest face needs."""
     picture = decoded.picture
     enlarged = max((engine.cropper.scale(face) for face in faces), default=0.0)

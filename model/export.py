@@ -58,7 +58,7 @@ class _Graph:
         )
 
 
-class _Detection(_Graph):
+class _ExportedDetection(_Graph):
     """One of MTCNN's networks; a layer reads the layer before it unless `source` names another."""
 
     def __init__(self, weights: Mapping[str, Array]) -> None:
@@ -102,7 +102,7 @@ class _Detection(_Graph):
 
 def proposal_network(weights: Mapping[str, Array]) -> onnx.ModelProto:
     """Return P-Net: image float32 [N, 3, H, W] → regression [N, 4, h, w], probability [N, 2, h, w]; H, W ≥ 12."""
-    graph = _Detection(weights)
+    graph = _ExportedDetection(weights)
     graph.conv("conv1")
     graph.prelu("prelu1", spatial=True)
     graph.pool("pool1", 2)
@@ -119,7 +119,7 @@ def proposal_network(weights: Mapping[str, Array]) -> onnx.ModelProto:
 
 def refinement_network(weights: Mapping[str, Array]) -> onnx.ModelProto:
     """Return R-Net: image float32 [N, 3, 24, 24] → regression [N, 4], probability [N, 2]."""
-    graph = _Detection(weights)
+    graph = _ExportedDetection(weights)
     for number in (1, 2):
         graph.conv(f"conv{number}")
         graph.prelu(f"prelu{number}", spatial=True)
@@ -136,7 +136,7 @@ def refinement_network(weights: Mapping[str, Array]) -> onnx.ModelProto:
 
 def output_network(weights: Mapping[str, Array]) -> onnx.ModelProto:
     """Return O-Net: image float32 [N, 3, 48, 48] → regression [N, 4], landmarks [N, 10], probability [N, 2]."""
-    graph = _Detection(weights)
+    graph = _ExportedDetection(weights)
     for number, pool in ((1, 3), (2, 3), (3, 2)):
         graph.conv(f"conv{number}")
         graph.prelu(f"prelu{number}", spatial=True)

@@ -6,7 +6,7 @@ from random import Random
 
 from autoscale.observation import Instance, Power
 from autoscale.simulator.scenario import Environment
-from autoscale.simulator.workers import Events, Machine, Queue
+from autoscale.simulator.workers import Machine, Queue, Schedule
 from facerec.messages import WorkerState
 
 
@@ -15,7 +15,7 @@ class SimulatedFleet:
 
     def __init__(
         self,
-        events: Events,
+        events: Schedule,
         queue: Queue,
         environment: Environment,
         services: Sequence[float],

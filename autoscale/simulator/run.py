@@ -10,7 +10,7 @@ from autoscale.policy import Policy
 from autoscale.simulator.fleet import SimulatedFleet
 from autoscale.simulator.scalers import Keda, Naive, Ours, Scaler, TargetTracking, World
 from autoscale.simulator.scenario import Environment, Trace
-from autoscale.simulator.workers import Events, Queue
+from autoscale.simulator.workers import Queue, Schedule
 from facerec.messages import WorkerState
 
 POLICIES = ("ours", "naive", "keda", "target-tracking")
@@ -19,7 +19,7 @@ _LOST_AFTER_SECONDS = 6 * 3600.0
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class RunOutcome:
     """The figures of a run; latencies are from a request's arrival to its answer."""
 
     requests: int
@@ -61,7 +61,7 @@ class Moment:
 class Run:
     """A run with all that plots need."""
 
-    outcome: Outcome
+    outcome: RunOutcome
     latencies: list[float]
     """In the order of the arrivals; infinite for a lost request."""
     moments: list[Moment]
@@ -83,7 +83,7 @@ def simulate(
     """
     name = f"{trace.name} {seed}"
     random = Random(f"{name} world")  # noqa: S311 - repeatable, not secret
-    events = Events()
+    events = Schedule()
     queue = Queue(events, environment.visibility_seconds, environment.counts_refresh_seconds, random)
     fleet = SimulatedFleet(events, queue, environment, trace.services, policy.max_instances, name)
     scaler = _scaler(policy_name, World(events, queue, fleet), policy, priors or Priors())
@@ -100,7 +100,7 @@ def simulate(
     return Run(_outcome(latencies, trace, answered, fleet, queue, environment), latencies, moments)
 
 
-def _go(events: Events, queue: Queue, trace: Trace) -> list[float]:
+def _go(events: Schedule, queue: Queue, trace: Trace) -> list[float]:
     """Run until the trace is over and every task is done; returns when each task was done."""
     answered = [inf] * len(trace.arrivals)
     open_tasks = len(answered)
@@ -140,7 +140,7 @@ def _scaler(name: str, world: World, policy: Policy, priors: Priors) -> Scaler:
     raise ValueError(f"there is no policy {name}")
 
 
-def _moment(events: Events, queue: Queue, fleet: SimulatedFleet, scaler: Scaler) -> Moment:
+def _moment(events: Schedule, queue: Queue, fleet: SimulatedFleet, scaler: Scaler) -> Moment:
     machines = fleet.machines.values()
     return Moment(
         events.now,
@@ -159,12 +159,12 @@ def _outcome(
     fleet: SimulatedFleet,
     queue: Queue,
     environment: Environment,
-) -> Outcome:
+) -> RunOutcome:
     ordered = sorted(latencies)
     requests = len(ordered)
     hours = fleet.billed_seconds / 3600, fleet.disk_seconds / 3600
     cost = hours[0] * environment.price_per_hour + hours[1] * environment.disk_price_per_hour
-    return Outcome(
+    return RunOutcome(
         requests,
         percentile(ordered, 50),
         percentile(ordered, 95),

@@ -10,7 +10,7 @@ from autoscale.controller import Controller, Priors
 from autoscale.observation import Reading
 from autoscale.policy import Decision, Policy
 from autoscale.simulator.fleet import SimulatedFleet
-from autoscale.simulator.workers import Events, Queue
+from autoscale.simulator.workers import Queue, Schedule
 
 Loop = tuple[float, Callable[[], None]]
 """A call and its interval in seconds."""
@@ -20,7 +20,7 @@ Loop = tuple[float, Callable[[], None]]
 class World:
     """What a scaler reads and changes."""
 
-    events: Events
+    events: Schedule
     queue: Queue
     fleet: SimulatedFleet
 

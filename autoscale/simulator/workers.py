@@ -12,7 +12,7 @@ from autoscale.simulator.scenario import Environment
 from facerec.messages import WorkerReport, WorkerState
 
 
-class Events:
+class Schedule:
     """Calls that are due, sorted by time and then by the order of their scheduling."""
 
     def __init__(self) -> None:
@@ -48,7 +48,7 @@ class Events:
 class Queue:
     """Tasks in the order of their arrival; workers with room get them at once, by chance as from SQS."""
 
-    def __init__(self, events: Events, visibility_seconds: float, refresh_seconds: float, random: Random) -> None:
+    def __init__(self, events: Schedule, visibility_seconds: float, refresh_seconds: float, random: Random) -> None:
         self._events = events
         self._visibility_seconds = visibility_seconds
         self._random = random.random
@@ -118,7 +118,7 @@ class Machine:
     """
 
     def __init__(
-        self, number: int, events: Events, queue: Queue, environment: Environment, services: Sequence[float]
+        self, number: int, events: Schedule, queue: Queue, environment: Environment, services: Sequence[float]
     ) -> None:
         self.number = number
         self.instance_id = f"i-{number:03d}-{events.now:.3f}"

@@ -15,7 +15,7 @@ from model.packs import PERMISSIVE, RESEARCH
 
 if TYPE_CHECKING:
     from facerec.settings import Settings
-    from model.analysis import Limits
+    from model.analysis import PictureLimits
     from model.engines import Engine
     from model.faces import ImageAnalysis
     from model.header import InvalidImage
@@ -58,16 +58,16 @@ def open_engine(settings: "Settings", artefact: Artefact, name: str | None = Non
 
 def analyser(settings: "Settings", engine: "Engine") -> "Callable[[bytes], ImageAnalysis]":
     """Return a function from a photo's bytes to its faces, with the settings' limits; it raises `InvalidImage`."""
-    from model.analysis import Limits, analyse
+    from model.analysis import PictureLimits, analyse
 
-    limits = Limits(settings.max_megapixels, settings.model.max_faces, settings.model.min_face_pixels)
+    limits = PictureLimits(settings.max_megapixels, settings.model.max_faces, settings.model.min_face_pixels)
     return lambda photo: analyse(engine, photo, limits)
 
 
 class ModelAnalyser:
     """`Analyser` over a model's engine."""
 
-    def __init__(self, engine: "Engine", limits: "Limits") -> None:
+    def __init__(self, engine: "Engine", limits: "PictureLimits") -> None:
         self.name = engine.name
         self.precision = engine.precision
         self.model_id = engine.model_id
@@ -90,7 +90,7 @@ def open_analyser(spec: EngineSpec) -> ModelAnalyser:
     import numpy as np
 
     from model import engines
-    from model.analysis import Limits
+    from model.analysis import PictureLimits
 
     artefact = Artefact.load(spec.artefact_dir)
     engine = engines.open_engine(
@@ -100,7 +100,7 @@ def open_analyser(spec: EngineSpec) -> ModelAnalyser:
     side = artefact.image_size
     engine.detect(np.zeros((side, side, 3), dtype=np.uint8))
     engine.embed(np.zeros((1, side, side, 3), dtype=np.uint8))
-    return ModelAnalyser(engine, Limits(spec.max_megapixels, spec.max_faces, spec.min_face_pixels))
+    return ModelAnalyser(engine, PictureLimits(spec.max_megapixels, spec.max_faces, spec.min_face_pixels))
 
 
 def available_cores(cgroups: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")) -> int:

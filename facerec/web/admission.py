@@ -21,7 +21,7 @@ DEFAULT_RETRY_SECONDS = 5
 """When a refused client may try again, while no rate is known."""
 
 
-class Cause(StrEnum):
+class RefusalCause(StrEnum):
     """Why an upload was not admitted."""
 
     FULL = "full"
@@ -33,7 +33,7 @@ class Cause(StrEnum):
 class Refusal:
     """An upload that was not admitted, and when to try again."""
 
-    cause: Cause
+    cause: RefusalCause
     retry_after_seconds: int
 
 
@@ -97,16 +97,17 @@ class Admission:
 
     def _refusal(self, now: float) -> Refusal | None:
         if self._closed:
-            return Refusal(Cause.STOPPING, DEFAULT_RETRY_SECONDS)
+            return Refusal(RefusalCause.STOPPING, DEFAULT_RETRY_SECONDS)
         rate = self._per_second(now)
         if self._waiting >= self._max_waiting:
             too_many = self._waiting + 1 - self._max_waiting
-            return Refusal(Cause.FULL, DEFAULT_RETRY_SECONDS if rate is None else max(1, math.ceil(too_many / rate)))
+            retry_seconds = DEFAULT_RETRY_SECONDS if rate is None else max(1, math.ceil(too_many / rate))
+            return Refusal(RefusalCause.FULL, retry_seconds)
         if rate is None:
             return None
         expected_wait = (self._waiting + 1) / rate
         if expected_wait > self._wait_seconds:
-            return Refusal(Cause.SLOW, max(1, math.ceil(expected_wait - self._wait_seconds)))
+            return Refusal(RefusalCause.SLOW, max(1, math.ceil(expected_wait - self._wait_seconds)))
         return None
 
     def _per_second(self, now: float) -> float | None:

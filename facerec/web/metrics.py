@@ -15,7 +15,7 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 
 from facerec.messages import Outcome
 from facerec.observability.metrics import ProcessSum, ended_children_seconds
-from facerec.web.admission import Cause
+from facerec.web.admission import RefusalCause
 from facerec.web.replies import Reply
 from facerec.web.uploads import UploadRecord
 
@@ -88,7 +88,7 @@ class WebMetrics:
         )
         Gauge("facerec_web_processes", "Web processes", multiprocess_mode="livesum", registry=registry).set(1)
         # From the start, so that a rate sees the first one.
-        for outcome in (*Outcome, *Cause, "unavailable", "late", "interrupted"):
+        for outcome in (*Outcome, *RefusalCause, "unavailable", "late", "interrupted"):
             self._uploads.labels(outcome)
         self._awaited, self._unexpected = self._results.labels("yes"), self._results.labels("no")
 

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from facerec.messages import Outcome, RecognitionResult
 from facerec.text import megabytes, one_line
-from facerec.web.admission import Cause, Refusal
+from facerec.web.admission import Refusal, RefusalCause
 
 Style = Literal["sentence", "name"]
 
@@ -101,9 +101,9 @@ def unavailable() -> Reply:
 def refused(refusal: Refusal) -> Reply:
     """Reply that the upload was not admitted."""
     why = {
-        Cause.FULL: "too many uploads are waiting already",
-        Cause.SLOW: "more uploads are waiting than can be answered in time",
-        Cause.STOPPING: "this server is being stopped",
+        RefusalCause.FULL: "too many uploads are waiting already",
+        RefusalCause.SLOW: "more uploads are waiting than can be answered in time",
+        RefusalCause.STOPPING: "this server is being stopped",
     }[refusal.cause]
     seconds = refusal.retry_after_seconds
     text = f"{why}: send the picture again in {seconds} second{'' if seconds == 1 else 's'}"

@@ -40,7 +40,7 @@ _BATCH, _BATCH_PIXELS = 8, 640 * 640  # inputs in a batch, and their pixels toge
 Floats = NDArray[np.float32]
 
 
-class Reading(Protocol):
+class GridReading(Protocol):
     """How a network's inputs are made and its outputs are read."""
 
     anchors: int
@@ -101,7 +101,7 @@ class Scrfd:
         return np.concatenate([corners - values[:, :2] * stride, corners + values[:, 2:] * stride], axis=1)
 
 
-READINGS: dict[str, type[Reading]] = {"yunet": YuNet, "scrfd": Scrfd}
+READINGS: dict[str, type[GridReading]] = {"yunet": YuNet, "scrfd": Scrfd}
 """By a pack's `detector.kind`; another grid detector is a class and a line here and in `model.artefact.DETECTORS`."""
 
 
@@ -141,7 +141,7 @@ class GridDetector:
     def __init__(
         self,
         net: Net,
-        reading: Reading,
+        reading: GridReading,
         *,
         threshold: float,
         overlap: float,

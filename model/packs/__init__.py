@@ -74,7 +74,7 @@ class EmbedderSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class LfwAccuracy:
     """A pack's accuracy on LFW: 6 000 pairs of deep-funneled photos, ten folds, bf16; shares from 0 to 1."""
 
     accuracy: float
@@ -102,7 +102,7 @@ class Pack:
     center_weight: float
     """See `model.matching.primary_order`."""
     tail: ImpostorTail
-    measured: Measured
+    measured: LfwAccuracy
 
     def description(self) -> dict[str, Any]:
         """Return the part of `model.json` that is known before the build."""

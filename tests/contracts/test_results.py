@@ -14,7 +14,7 @@ from facerec.aws.sqs.queue import MAX_MESSAGE_BYTES, check_queue
 from facerec.aws.sqs.response_queues import HEARTBEAT, OWNER, ResponseQueues
 from facerec.aws.sqs.results import SqsResultInbox, SqsResultPublisher
 from facerec.errors import QueueMissing, Transient
-from facerec.messages import Box, Face, Match, Outcome, RecognitionResult
+from facerec.messages import Face, Outcome, RecognitionResult, ResultBox, ResultMatch
 from facerec.ports import Delivery, ResultInbox, ResultPublisher
 from facerec.settings import Settings
 from facerec.settings.resources import AwsSettings
@@ -79,10 +79,10 @@ def way(request: pytest.FixtureRequest) -> Way:
 def a_result(name: str = "Jane", faces: int = 1) -> RecognitionResult:
     """A result with so many faces."""
     face = Face(
-        box=Box(x_min=1 / 3, y_min=2 / 3, x_max=100 / 3, y_max=200 / 3),
+        box=ResultBox(x_min=1 / 3, y_min=2 / 3, x_max=100 / 3, y_max=200 / 3),
         probability=2 / 3,
         landmarks=((1 / 3, 2 / 3),) * 5,
-        matches=(Match(identity=name, similarity=2 / 3, threshold=1 / 3),) * 5,
+        matches=(ResultMatch(identity=name, similarity=2 / 3, threshold=1 / 3),) * 5,
     )
     return RecognitionResult(
         request_id=uuid.uuid4(),

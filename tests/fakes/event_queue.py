@@ -5,7 +5,7 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-from facerec.aws.sqs.queue import Failed
+from facerec.aws.sqs.queue import FailedEntry
 from facerec.errors import FacerecError
 
 
@@ -50,7 +50,7 @@ class InMemoryEventQueue:
             self._hidden |= {message["ReceiptHandle"]: message for message in taken}
             return taken
 
-    def delete_batch(self, receipts: Sequence[str]) -> list[Failed]:
+    def delete_batch(self, receipts: Sequence[str]) -> list[FailedEntry]:
         """Delete messages."""
         self._check()
         with self._changed:

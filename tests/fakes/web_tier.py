@@ -12,7 +12,16 @@ from flask.testing import FlaskClient
 from PIL import Image
 from werkzeug.test import TestResponse
 
-from facerec.messages import NO_FACE, UNKNOWN, Box, Face, Match, Outcome, RecognitionRequest, RecognitionResult
+from facerec.messages import (
+    NO_FACE,
+    UNKNOWN,
+    Face,
+    Outcome,
+    RecognitionRequest,
+    RecognitionResult,
+    ResultBox,
+    ResultMatch,
+)
 from facerec.object_keys import output_key
 from facerec.ports import ApiKeys
 from facerec.settings import Settings
@@ -135,9 +144,12 @@ def result_for(
     """A result with a plausible face where there is one."""
     by_name = {NO_FACE: Outcome.NO_FACE, UNKNOWN: Outcome.UNKNOWN}
     decided = outcome or by_name.get(name, Outcome.MATCH)
-    matches = (Match(identity=name, similarity=0.8, threshold=0.5),) if decided is Outcome.MATCH else ()
+    matches = (ResultMatch(identity=name, similarity=0.8, threshold=0.5),) if decided is Outcome.MATCH else ()
     face = Face(
-        box=Box(x_min=1.5, y_min=2, x_max=30, y_max=40), probability=0.999, landmarks=((1.0, 2.0),) * 5, matches=matches
+        box=ResultBox(x_min=1.5, y_min=2, x_max=30, y_max=40),
+        probability=0.999,
+        landmarks=((1.0, 2.0),) * 5,
+        matches=matches,
     )
     return RecognitionResult(
         request_id=request.request_id,

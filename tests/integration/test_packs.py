@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from model.analysis import Limits, analyse
+from model.analysis import PictureLimits, analyse
 from model.artefact import Artefact
 from model.engines import Engine, EngineUnavailable, open_engine
 from model.faces import DetectedFace, EmbeddedFace
@@ -97,7 +97,7 @@ def test_samples_of_one_person_match_and_others_do_not(engine: Engine, artefact:
     """At the verification threshold, on every pair of sample photos with a face."""
     faces: dict[str, EmbeddedFace] = {}
     for path in PHOTOS:
-        found = analyse(engine, path.read_bytes(), Limits()).faces
+        found = analyse(engine, path.read_bytes(), PictureLimits()).faces
         if found:
             faces[path.name] = found[0]
     obama = {"official_portrait_2012.jpg", "image_01.jpg", "image_05.jpg"}
@@ -166,7 +166,9 @@ def test_large_jpeg_gives_the_same_answer_as_its_pixels(engine: Engine, tmp_path
     large = photo(OBAMA).resize((3032, 3200), Image.Resampling.LANCZOS)
     large.save(tmp_path / "large.jpg", quality=95)
     large.save(tmp_path / "large.png", compress_level=1)
-    reduced, full = (analyse(engine, (tmp_path / f"large.{kind}").read_bytes(), Limits()) for kind in ("jpg", "png"))
+    reduced, full = (
+        analyse(engine, (tmp_path / f"large.{kind}").read_bytes(), PictureLimits()) for kind in ("jpg", "png")
+    )
     assert (reduced.width, reduced.height) == (full.width, full.height) == (3032, 3200)
     (one,), (other,) = reduced.faces, full.faces
     assert one.box.x_min == pytest.approx(other.box.x_min, abs=0.01 * 3200)

@@ -31,7 +31,7 @@ def missing(queue: str, doing: str) -> AbstractContextManager[None]:
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
+class FailedEntry:
     """A message of a batch that SQS has not deleted or changed."""
 
     receipt: str
@@ -125,7 +125,7 @@ class SqsQueue:
             raise Transient(f"the answer of queue {self.name!r} has no request id; does a proxy answer for SQS?")
         return reply.get("Messages", [])
 
-    def delete_batch(self, receipts: Sequence[str]) -> list[Failed]:
+    def delete_batch(self, receipts: Sequence[str]) -> list[FailedEntry]:
         """Delete any number of messages; returns those that SQS has kept. Deleting one twice is no error."""
         return self._change(
             "delete from",
@@ -133,7 +133,7 @@ class SqsQueue:
             lambda entries, url: self._sqs.delete_message_batch(QueueUrl=url, Entries=entries),
         )
 
-    def change_visibility_batch(self, receipts: Sequence[str], seconds: int) -> list[Failed]:
+    def change_visibility_batch(self, receipts: Sequence[str], seconds: int) -> list[FailedEntry]:
         """Hide any number of messages for so many seconds from now; returns those that SQS has not changed."""
         return self._change(
             "change the visibility in",
@@ -144,15 +144,15 @@ class SqsQueue:
 
     def _change(
         self, doing: str, receipts: Sequence[str], call: Callable[[list[Any], str], Any], **change: int
-    ) -> list[Failed]:
-        failed: list[Failed] = []
+    ) -> list[FailedEntry]:
+        failed: list[FailedEntry] = []
         for start in range(0, len(receipts), BATCH):
             batch = receipts[start : start + BATCH]
             entries = [{"Id": str(index), "ReceiptHandle": receipt, **change} for index, receipt in enumerate(batch)]
             reply = self.call(doing, functools.partial(call, entries))
             failed += [
                 # AWS counts some throttling as the sender's fault.
-                Failed(batch[int(e["Id"])], e["Code"], not e["SenderFault"] or e["Code"] in THROTTLING)
+                FailedEntry(batch[int(e["Id"])], e["Code"], not e["SenderFault"] or e["Code"] in THROTTLING)
                 for e in reply.get("Failed", [])
             ]
         return failed

@@ -23,7 +23,7 @@ _SILENT_SECONDS = 900.0
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class EventBatch:
     """The content of one message."""
 
     source: str
@@ -64,7 +64,7 @@ def body(source: str, sequence: int, lost: int, events: str) -> str:
     return f'{head[:-1]}, "events": {events}}}'
 
 
-def parse(text: str) -> Batch:
+def parse(text: str) -> EventBatch:
     """Read a body; raises `ValueError` if it is not one. Events that Celery could not use are left out."""
     content = json.loads(text)
     if not isinstance(content, dict) or content.get("version") != _VERSION:
@@ -74,7 +74,7 @@ def parse(text: str) -> Batch:
         raise ValueError("a batch of events without its number")  # noqa: TRY004 - of the text, not of an argument
     if not isinstance(events, list):
         raise ValueError("a batch without events")  # noqa: TRY004 - as above
-    return Batch(source, sequence, lost, tuple(event for event in events if _usable(event)))
+    return EventBatch(source, sequence, lost, tuple(event for event in events if _usable(event)))
 
 
 def _usable(event: Any) -> bool:
@@ -104,14 +104,14 @@ class _Source:
     missing: dict[int, float] = field(default_factory=dict)
 
 
-class Arrivals:
+class BatchTracker:
     """Which batches have come: SQS delivers some twice, in any order, and not those that another reader took."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
         self._sources: dict[str, _Source] = {}
 
-    def is_new(self, batch: Batch) -> bool:
+    def is_new(self, batch: EventBatch) -> bool:
         """Note a batch; returns whether it is new."""
         now = self._now()
         source = self._sources.get(batch.source)
@@ -127,7 +127,7 @@ class Arrivals:
         # It was sent before the first batch that came here, so it counts as new.
         return source.missing.pop(batch.sequence, None) is not None or batch.sequence < source.first
 
-    def newly_lost(self, batch: Batch) -> int:
+    def newly_lost(self, batch: EventBatch) -> int:
         """How many events this batch's sender has dropped since its last batch, or since the first that came."""
         source = self._sources[batch.source]
         more = max(0, batch.lost - source.lost)

@@ -21,7 +21,7 @@ from celery.events.event import group_from
 from facerec.aws.clients import shared_clients
 from facerec.aws.sqs.queue import BATCH, SqsQueue
 from facerec.background import OutageLog, backoff_seconds
-from facerec.celery_sqs.events.batches import Arrivals, Event, parse
+from facerec.celery_sqs.events.batches import BatchTracker, Event, parse
 from facerec.celery_sqs.events.outbox import EventOutbox
 from facerec.errors import Transient
 
@@ -121,7 +121,7 @@ class Receiver:
         self._handlers = dict(handlers or {})
         self._queue: SqsQueue = self.app.events.queue()
         self._wait_seconds: int = self.app.settings.queue.wait_time_seconds
-        self._arrivals = Arrivals(time.monotonic)
+        self._arrivals = BatchTracker(time.monotonic)
         self._stopped = threading.Event()
         self._outage = OutageLog("events_queue")
 

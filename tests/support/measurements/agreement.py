@@ -111,7 +111,7 @@ def counted(pack: str, by_file: Mapping[str, Sequence[Candidate]], judged: Seque
 
 def detected(engines: "Mapping[str, Engine]", folder: Path) -> dict[str, list[Candidate]]:
     """Return what the detectors find in each photo below the folder, by its path; of copies the first one counts."""
-    from model.analysis import Limits, analyse  # noqa: PLC0415 - imported after the process has been pinned
+    from model.analysis import PictureLimits, analyse  # noqa: PLC0415 - imported after the process has been pinned
 
     found: dict[str, list[Candidate]] = {}
     seen: set[bytes] = set()
@@ -121,7 +121,10 @@ def detected(engines: "Mapping[str, Engine]", folder: Path) -> dict[str, list[Ca
         if content not in seen:
             seen.add(content)
             found[str(path.relative_to(folder))] = candidates(
-                {name: [face.box for face in analyse(engine, data, Limits()).faces] for name, engine in engines.items()}
+                {
+                    name: [face.box for face in analyse(engine, data, PictureLimits()).faces]
+                    for name, engine in engines.items()
+                }
             )
     return found
 

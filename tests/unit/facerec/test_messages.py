@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from facerec.errors import InvalidMessage
-from facerec.messages import Box, Face, Match, ObjectRef, Outcome, RecognitionRequest, RecognitionResult
+from facerec.messages import Face, ObjectRef, Outcome, RecognitionRequest, RecognitionResult, ResultBox, ResultMatch
 
 ratios = st.floats(0, 1)
 pixels = st.floats(-1e4, 1e4)
@@ -27,10 +27,12 @@ requests = st.builds(
 )
 faces = st.builds(
     Face,
-    box=st.builds(Box, x_min=pixels, y_min=pixels, x_max=pixels, y_max=pixels),
+    box=st.builds(ResultBox, x_min=pixels, y_min=pixels, x_max=pixels, y_max=pixels),
     probability=ratios,
     landmarks=st.lists(st.tuples(pixels, pixels), min_size=5, max_size=5).map(tuple),
-    matches=st.lists(st.builds(Match, identity=names, similarity=ratios, threshold=ratios), max_size=3).map(tuple),
+    matches=st.lists(st.builds(ResultMatch, identity=names, similarity=ratios, threshold=ratios), max_size=3).map(
+        tuple
+    ),
 )
 results = st.builds(
     RecognitionResult,

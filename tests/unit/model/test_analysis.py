@@ -8,12 +8,12 @@ import pytest
 from PIL import Image
 
 import model.analysis
-from model.analysis import EMBED_BATCH, Limits, analyse, analyse_batch
+from model.analysis import EMBED_BATCH, PictureLimits, analyse, analyse_batch
 from model.engines import Engine
 from model.header import InvalidImage
 from tests.fakes.pretend_engine import PretendEngine
 
-LIMITS = Limits(max_megapixels=1.0)
+LIMITS = PictureLimits(max_megapixels=1.0)
 
 
 def picture(width: int, value: int) -> bytes:
@@ -78,7 +78,7 @@ def test_picture_without_a_face_is_not_embedded() -> None:
 def test_invalid_picture_is_raised_for_a_single_picture() -> None:
     """Invalid picture is raised for a single picture."""
     with pytest.raises(InvalidImage, match="megapixels"):
-        analyse(PretendEngine(), picture(200, 0), Limits(max_megapixels=0.001))
+        analyse(PretendEngine(), picture(200, 0), PictureLimits(max_megapixels=0.001))
 
 
 def test_analysis_can_be_pickled() -> None:
@@ -92,7 +92,7 @@ def test_analysis_can_be_pickled() -> None:
 
 def test_only_the_largest_faces_are_embedded() -> None:
     """The result has the number of the others."""
-    analysis = analyse(PretendEngine(center_weight=0.0), picture(100, 0), Limits(max_faces=3))
+    analysis = analyse(PretendEngine(center_weight=0.0), picture(100, 0), PictureLimits(max_faces=3))
     assert [face.box.x_min for face in analysis.faces] == [90.0, 80.0, 70.0]
     assert analysis.more_faces == 7
 
@@ -101,7 +101,7 @@ def test_primary_face_is_kept_at_any_size() -> None:
     """It replaces the smallest of the limit."""
     engine = PretendEngine(center_weight=1000.0)
     everyone = analyse(engine, picture(100, 0), LIMITS).faces
-    analysis = analyse(engine, picture(100, 0), Limits(max_faces=3))
+    analysis = analyse(engine, picture(100, 0), PictureLimits(max_faces=3))
     assert analysis.faces[0].box == everyone[0].box
     assert {face.box.x_min for face in analysis.faces} == {everyone[0].box.x_min, 90.0, 80.0}
     assert analysis.more_faces == 7

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.analysis import Limits, analyse_batch
+from model.analysis import PictureLimits, analyse_batch
 from model.faces import ImageAnalysis
 from model.header import InvalidImage, read_header
 from model.imaging import decode
@@ -28,7 +28,7 @@ Outcome = tuple[int, int, list[float]] | str
 
 def outcomes(pictures: list[bytes]) -> list[Outcome]:
     """What becomes of the pictures of one batch: size and faces, or the refusal's sentence."""
-    found = analyse_batch(PretendEngine(), pictures, Limits(max_megapixels=MEGAPIXELS))
+    found = analyse_batch(PretendEngine(), pictures, PictureLimits(max_megapixels=MEGAPIXELS))
     return [
         (outcome.width, outcome.height, [float(face.embedding[0]) for face in outcome.faces])
         if isinstance(outcome, ImageAnalysis)

@@ -11,7 +11,7 @@ from facerec.engine.process import Failure
 from facerec.engine.supervisor import Batch, SupervisedEngine
 from facerec.errors import EngineFailure
 from facerec.gallery.cache import GalleryCache
-from facerec.messages import Box, Face, Match, Outcome, RecognitionResult
+from facerec.messages import Face, Outcome, RecognitionResult, ResultBox, ResultMatch
 from facerec.recognition import StageTimer
 from facerec.settings import Settings
 from facerec.settings.tiers import WorkerSettings
@@ -21,8 +21,8 @@ from tasks.utilisation import Utilisation
 from tests.fakes import engine as fake
 from tests.fakes.templates import MODEL, InMemoryTemplateStore, make_template
 
-FACE = Face(box=Box(x_min=0, y_min=0, x_max=9, y_max=9), probability=0.9, landmarks=())
-KNOWN = FACE.model_copy(update={"matches": (Match(identity="Ada", similarity=0.9, threshold=0.5),)})
+FACE = Face(box=ResultBox(x_min=0, y_min=0, x_max=9, y_max=9), probability=0.9, landmarks=())
+KNOWN = FACE.model_copy(update={"matches": (ResultMatch(identity="Ada", similarity=0.9, threshold=0.5),)})
 
 
 def result(*faces: Face, attempt: int = 1) -> RecognitionResult:

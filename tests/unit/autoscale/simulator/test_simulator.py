@@ -15,7 +15,7 @@ from autoscale.simulator.fleet import SimulatedFleet
 from autoscale.simulator.run import POLICIES, percentile, simulate
 from autoscale.simulator.scalers import Keda, Naive, TargetTracking, World
 from autoscale.simulator.scenario import Environment, Load, LogNormal, Scenarios, Trace, recorded
-from autoscale.simulator.workers import Events, Queue
+from autoscale.simulator.workers import Queue, Schedule
 from facerec.errors import ConfigurationError
 from facerec.settings.resources import InstancesSettings
 
@@ -34,7 +34,7 @@ CERTAIN = replace(
 
 def world(environment: Environment = CERTAIN, services: int = 0, max_instances: int = 15) -> World:
     """An empty queue and no instance."""
-    events = Events()
+    events = Schedule()
     queue = Queue(events, environment.visibility_seconds, environment.counts_refresh_seconds, Random(1))  # noqa: S311 - chance
     return World(events, queue, SimulatedFleet(events, queue, environment, [0.2] * services, max_instances, "test"))
 

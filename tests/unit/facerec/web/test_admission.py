@@ -2,7 +2,7 @@
 
 import pytest
 
-from facerec.web.admission import DEFAULT_RETRY_SECONDS, Admission, Cause, Refusal
+from facerec.web.admission import DEFAULT_RETRY_SECONDS, Admission, Refusal, RefusalCause
 
 
 class Clock:
@@ -48,7 +48,7 @@ def test_admission_holds_a_burst_while_no_rate_is_known(clock: Clock) -> None:
 def test_admission_refuses_when_full_until_a_place_is_free(clock: Clock) -> None:
     """Admission refuses when full until a place is free."""
     subject = admission(clock, max_waiting=2, waiting=2)
-    assert subject.enter() == Refusal(Cause.FULL, DEFAULT_RETRY_SECONDS)
+    assert subject.enter() == Refusal(RefusalCause.FULL, DEFAULT_RETRY_SECONDS)
     subject.leave(answered=False)
     assert subject.enter() is None
 
@@ -63,7 +63,7 @@ def test_admission_refuses_what_a_slow_fleet_cannot_answer_in_time(clock: Clock)
     assert 85 <= subject.waiting <= 90  # 0.5 per second for 180 s
     refusal = subject.enter()
     assert refusal is not None
-    assert refusal.cause is Cause.SLOW
+    assert refusal.cause is RefusalCause.SLOW
     assert 1 <= refusal.retry_after_seconds <= 10
 
 
@@ -98,7 +98,7 @@ def test_admission_counts_the_time_since_the_last_answer(clock: Clock) -> None:
     clock.now += 15
     refusal = subject.enter()
     assert refusal is not None
-    assert refusal.cause is Cause.SLOW
+    assert refusal.cause is RefusalCause.SLOW
 
 
 def test_admission_does_not_count_timed_out_uploads_as_answers(clock: Clock) -> None:
@@ -118,7 +118,7 @@ def test_admission_retry_time_follows_the_rate(clock: Clock) -> None:
     assert subject.enter() is None
     refusal = subject.enter()
     assert refusal is not None
-    assert refusal.cause is Cause.FULL
+    assert refusal.cause is RefusalCause.FULL
     assert refusal.retry_after_seconds in {2, 3}
 
 
@@ -128,4 +128,4 @@ def test_admission_refuses_everything_once_closed(clock: Clock) -> None:
     subject.close()
     refusal = subject.enter()
     assert refusal is not None
-    assert refusal.cause is Cause.STOPPING
+    assert refusal.cause is RefusalCause.STOPPING

@@ -5,13 +5,13 @@ from uuid import UUID
 import pytest
 
 from facerec.web import replies
-from facerec.web.admission import Cause, Refusal
+from facerec.web.admission import Refusal, RefusalCause
 
 REQUEST = UUID("11111111-2222-4333-8444-555555555555")
 
 
-@pytest.mark.parametrize("cause", list(Cause))
-def test_refusal_says_when_to_try_again(cause: Cause) -> None:
+@pytest.mark.parametrize("cause", list(RefusalCause))
+def test_refusal_says_when_to_try_again(cause: RefusalCause) -> None:
     """In the header for programs, in the text for people."""
     reply = replies.refused(Refusal(cause, 7))
     assert (reply.status, reply.retry_after_seconds, reply.outcome) == (503, 7, cause)

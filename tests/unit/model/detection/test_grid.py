@@ -12,7 +12,7 @@ from model.detection.grid import (
     STRIDES,
     WHOLE_SIDE,
     GridDetector,
-    Reading,
+    GridReading,
     Scrfd,
     YuNet,
 )
@@ -175,7 +175,7 @@ def test_first_points_stay_if_the_second_detection_finds_nothing() -> None:
     assert turning.detect_batch([image], [WHOLE_SIDE]) == detector(net).detect_batch([image], [WHOLE_SIDE])
 
 
-def answers(reading: Reading, cell: int, values: Mapping[str, Sequence[float]]) -> GridDetector:
+def answers(reading: GridReading, cell: int, values: Mapping[str, Sequence[float]]) -> GridDetector:
     """A detector whose network answers in one cell of stride 16 of a picture of 64 by 64."""
     outputs = {}
     for name in reading.outputs:
@@ -213,7 +213,7 @@ def test_scrfd_is_read_as_distances_of_two_faces_per_cell() -> None:
 @pytest.mark.parametrize(
     ("reading", "expected"), [(YuNet(), (30.0, 20.0, 10.0)), (Scrfd(), tuple((x - 127.5) / 128 for x in (10, 20, 30)))]
 )
-def test_input_is_what_each_network_was_trained_on(reading: Reading, expected: tuple[float, ...]) -> None:
+def test_input_is_what_each_network_was_trained_on(reading: GridReading, expected: tuple[float, ...]) -> None:
     """BGR from 0 to 255 for YuNet, RGB from -1 to 1 for SCRFD."""
     canvases = np.full((2, 32, 64, 3), (10, 20, 30), dtype=np.uint8)
     pixels = reading.pixels(canvases)

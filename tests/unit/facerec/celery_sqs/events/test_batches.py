@@ -7,15 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from facerec.celery_sqs.events.batches import Arrivals, Batch, body, packed, parse
+from facerec.celery_sqs.events.batches import BatchTracker, EventBatch, body, packed, parse
 
 HEARTBEAT = {"type": "worker-heartbeat", "hostname": "w", "timestamp": 1.5, "clock": 3, "freq": 5.0}
 TASK = {"type": "task-received", "hostname": "w", "timestamp": 1.5, "clock": 3, "uuid": "u", "name": "n"}
 
 
-def batch(sequence: int, source: str = "s", lost: int = 0) -> Batch:
+def batch(sequence: int, source: str = "s", lost: int = 0) -> EventBatch:
     """A batch without events."""
-    return Batch(source, sequence, lost, ())
+    return EventBatch(source, sequence, lost, ())
 
 
 @given(st.lists(st.text(), max_size=20))
@@ -78,7 +78,7 @@ def test_parse_leaves_out_events_that_celery_cannot_use(change: str, value: Any)
 
 def test_repeated_batch_is_new_once() -> None:
     """SQS delivers at least once."""
-    arrivals = Arrivals(lambda: 0.0)
+    arrivals = BatchTracker(lambda: 0.0)
     assert [arrivals.is_new(batch(number)) for number in (5, 6, 6, 9, 7, 7, 9)] == [1, 1, 0, 1, 1, 0, 0]
     assert arrivals.is_new(batch(6, source="other"))
     assert arrivals.is_new(batch(3))  # from before the first
@@ -87,7 +87,7 @@ def test_repeated_batch_is_new_once() -> None:
 def test_missing_batch_is_overdue_once() -> None:
     """After a minute: until then it may be late."""
     now = 0.0
-    arrivals = Arrivals(lambda: now)
+    arrivals = BatchTracker(lambda: now)
     for number in (1, 2, 6, 7):
         arrivals.is_new(batch(number))
     arrivals.is_new(batch(4))
@@ -100,7 +100,7 @@ def test_missing_batch_is_overdue_once() -> None:
 def test_silent_sender_is_forgotten() -> None:
     """Names come and go with processes."""
     now = 0.0
-    arrivals = Arrivals(lambda: now)
+    arrivals = BatchTracker(lambda: now)
     arrivals.is_new(batch(7))
     now = 1000.0
     arrivals.overdue()
@@ -109,7 +109,7 @@ def test_silent_sender_is_forgotten() -> None:
 
 def test_dropped_events_are_counted_once() -> None:
     """In any order of the messages."""
-    arrivals = Arrivals(lambda: 0.0)
+    arrivals = BatchTracker(lambda: 0.0)
     counts = []
     for number, lost in ((1, 3), (3, 10), (2, 5), (4, 12)):
         arrivals.is_new(batch(number, lost=lost))

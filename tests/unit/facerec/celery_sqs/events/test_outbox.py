@@ -6,7 +6,7 @@ import threading
 import pytest
 from structlog.testing import capture_logs
 
-from facerec.celery_sqs.events.batches import Batch, parse
+from facerec.celery_sqs.events.batches import EventBatch, parse
 from facerec.celery_sqs.events.outbox import EventOutbox
 from facerec.errors import QueueMissing, Transient
 from tests.fakes.event_queue import InMemoryEventQueue
@@ -30,12 +30,12 @@ def queue() -> InMemoryEventQueue:
     return InMemoryEventQueue()
 
 
-def batches(queue: InMemoryEventQueue, count: int = 1) -> list[Batch]:
+def batches(queue: InMemoryEventQueue, count: int = 1) -> list[EventBatch]:
     """What came, once so many messages did."""
     return [parse(text) for text in queue.await_sent(count)]
 
 
-def clocks(found: list[Batch]) -> list[int]:
+def clocks(found: list[EventBatch]) -> list[int]:
     """The numbers of the events in them."""
     return [one["clock"] for batch in found for one in batch.events]
 
