@@ -20,10 +20,10 @@ _COMMANDS = {
     "enrol": ("facerec.commands.enrol:command", "Add photos of people to the gallery."),
     "evaluate": ("facerec.commands.evaluate:command", "Measure the model's accuracy on labelled pairs of photos."),
     "fleet": ("autoscale.commands.fleet:command", "Show the fleet of EC2 instances, now and over time."),
-    "flower": ("facerec.flower.process:command", "Show workers, tasks and queues in a browser."),
+    "flower": ("facerec.flower.command:command", "Show workers, tasks and queues in a browser."),
     "gallery": ("facerec.commands.gallery:command", "List, show, remove, export and import enrolled people."),
     "keys": ("facerec.commands.keys:command", "Make, list, rotate and revoke the API keys of the web tier's clients."),
-    "local": ("facerec.commands.local:command", "Run the whole system on this machine against an emulated AWS."),
+    "local": ("facerec.local.command:command", "Run the whole system on this machine against an emulated AWS."),
     "model": ("facerec.commands.model:command", "Build, show, verify, push and pull the model artefact."),
     "policies": ("facerec.commands.provision:policies", "Print the least-privilege IAM policy of each role."),
     "provision": (
@@ -35,7 +35,7 @@ _COMMANDS = {
         "Compare the autoscaler with published rules on a simulated load.",
     ),
     "trace": ("facerec.commands.trace:command", "Show what became of one request, from logs and the object store."),
-    "web": ("facerec.commands.web:command", "Run the web tier."),
+    "web": ("facerec.web.command:command", "Run the web tier."),
     "worker": ("tasks.command:command", "Run the app tier's Celery worker."),
 }
 """Name → where its click command is defined, and the line that `--help` shows."""

@@ -1,1 +1,1 @@
-"""The subcommands of `facerec`, one module each with an attribute `command`; `facerec.cli` loads them when called."""
+"""The subcommands of `facerec` that belong to no tier, one module each; a tier has its own in `command.py`."""

@@ -10,7 +10,7 @@ from pydantic import SecretStr, ValidationError
 
 from facerec.errors import ConfigurationError
 from facerec.flower.application import Inspected
-from facerec.flower.process import configure
+from facerec.flower.command import configure
 from facerec.settings.tiers import FlowerSettings
 
 

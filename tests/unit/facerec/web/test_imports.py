@@ -5,7 +5,7 @@ import sys
 
 SCRIPT = """
 import sys
-import facerec.bootstrap, facerec.commands.web, facerec.web.process, facerec.web.supervisor
+import facerec.bootstrap, facerec.web.command, facerec.web.process, facerec.web.supervisor
 from facerec.settings import Settings
 from facerec.web.auth.access import AccessControl
 from facerec.web.admission import Admission
