@@ -201,7 +201,7 @@ def _batched(engine: "Engine", photos: "list[NDArray[np.uint8]]", rounds: int) -
         for first in range(0, len(photos), BATCH):
             batch = photos[first : first + BATCH]
             started = time.process_time()
-            sides = [engine.detector.least_side(photo.shape[1], photo.shape[0], None) for photo in batch]
+            sides = [engine.detector.min_side(photo.shape[1], photo.shape[0], None) for photo in batch]
             engine.detector.detect_batch(batch, sides)
             seconds.append((time.process_time() - started) / len(batch))
     return statistics.median(seconds)

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from model.engines import Engine
 
 BATCHES = (1, 4, 8, 16)
-LEAST_COSINE = 0.999
+MIN_COSINE = 0.999
 CANDIDATES = (("torch", "fp32"), ("onnxruntime", "fp32"), ("openvino", "fp32"), ("openvino", "bf16"))
 
 
@@ -58,7 +58,7 @@ def main() -> None:
     engines = open_all(artefact)
     crops = face_crops(engines, options.images, options.limit)
     print(f"{len(crops)} faces", file=sys.stderr)
-    arithmetic = gflop(artefact.path(EMBEDDER), (1, 3, artefact.image_size, artefact.image_size))
+    arithmetic = gflop(artefact.path(EMBEDDER), (1, 3, artefact.crop.image_size, artefact.crop.image_size))
     peaks = peaks_gflops()
     result: dict[str, Any] = {
         "pack": options.pack,
@@ -71,7 +71,7 @@ def main() -> None:
     result |= fidelity(engines, crops, artefact.threshold)
     result |= speed(engines, crops, options.rounds, arithmetic, peaks)
     print(json.dumps(result | {"machine": machine()}))
-    sys.exit(1 if min(result["cos_min"].values()) < LEAST_COSINE else 0)
+    sys.exit(1 if min(result["cos_min"].values()) < MIN_COSINE else 0)
 
 
 def open_all(artefact: Artefact) -> "dict[str, Engine]":
@@ -127,7 +127,7 @@ def fidelity(engines: "dict[str, Engine]", crops: "NDArray[np.uint8]", threshold
         "reference": reference,
         "cos_min": {name: round(float(values.min()), 6) for name, values in cosines.items()},
         "cos_p1": {name: round(float(np.percentile(values, 1)), 6) for name, values in cosines.items()},
-        "faces_below": {name: int((values < LEAST_COSINE).sum()) for name, values in cosines.items()},
+        "faces_below": {name: int((values < MIN_COSINE).sum()) for name, values in cosines.items()},
         "pairs": len(crops) * (len(crops) - 1) // 2,
         "pairs_matching": int(verdicts.sum()),
         "decisions_differing": {

@@ -220,7 +220,7 @@ def fidelity(artefact: Artefact, engine: "Engine", photos: list[bytes]) -> dict[
 
 def limit(artefact: Artefact, precision: str, ms: float, peaks: dict[str, float]) -> dict[str, float]:
     """Return what the arithmetic of a photo of 64 by 64 takes at the core's peak, and the share of it that we reach."""
-    embedding = gflop(artefact.path(EMBEDDER), (1, 3, artefact.image_size, artefact.image_size))
+    embedding = gflop(artefact.path(EMBEDDER), (1, 3, artefact.crop.image_size, artefact.crop.image_size))
     detecting = sum(gflop(path, (1, 3, side, side)) for path, side in _looks(artefact, 64))
     least = 1000 * (embedding / peaks[precision] + detecting / peaks["fp32"])
     return {

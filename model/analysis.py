@@ -34,7 +34,7 @@ class PictureLimits:
 
 @dataclass(frozen=True, slots=True)
 class _Decoded:
-    """A decoded picture, its bytes, and the detector's `least_side`."""
+    """A decoded picture, its bytes, and the detector's `min_side`."""
 
     data: bytes
     picture: Picture
@@ -127,12 +127,12 @@ def _detections(engine: Engine, images: Sequence[bytes], limits: PictureLimits) 
 
 def _decode(engine: Engine, data: bytes, limits: PictureLimits) -> _Decoded | InvalidImage:
     started = perf_counter()
-    least_side = partial(engine.detector.least_side, min_face_pixels=limits.min_face_pixels)
+    min_side = partial(engine.detector.min_side, min_face_pixels=limits.min_face_pixels)
     try:
-        picture = decode_reduced(data, limits.max_megapixels, least_side)
+        picture = decode_reduced(data, limits.max_megapixels, min_side)
     except InvalidImage as exc:
         return exc
-    return _Decoded(data, picture, least_side(picture.width, picture.height), _milliseconds_since(started))
+    return _Decoded(data, picture, min_side(picture.width, picture.height), _milliseconds_since(started))
 
 
 def _detect(

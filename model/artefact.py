@@ -22,7 +22,7 @@ HEADER = "model.json"
 SCHEMA = 2
 EMBEDDER = "embedder.onnx"
 DETECTORS = {"mtcnn": ("pnet.onnx", "rnet.onnx", "onet.onnx"), "yunet": ("detector.onnx",), "scrfd": ("detector.onnx",)}
-"""The graphs of each kind of detector."""
+"""The graphs of each kind of detector (`DetectorSpec.kind`)."""
 
 Report = Callable[[str, float | None], None]
 """Called with the current step and its progress, from 0 to 1, or None if that is unknown."""
@@ -75,7 +75,7 @@ class Artefact:
     """A readable artefact, made by `load`.
 
     `pack` is the pack's name. `licence`, `detector`, `crop`, `embedder` and `center_weight` are those of
-    `model.packs.Pack`. `least_cosine` is the embedder's agreement with the published network, run by `checked_with`.
+    `model.packs.Pack`. `min_cosine` is the embedder's agreement with the published network, run by `checked_with`.
     `header` is `model.json` as read.
     """
 
@@ -93,7 +93,7 @@ class Artefact:
     tail_calibrated: bool
     """Whether the impostor tail was measured with these weights."""
     created_at: str
-    least_cosine: float
+    min_cosine: float
     checked_with: str
     files: Mapping[str, FileStamp]
     header: Mapping[str, Any]
@@ -102,11 +102,6 @@ class Artefact:
     def dimension(self) -> int:
         """How many numbers an embedding has."""
         return self.embedder.dimension
-
-    @property
-    def image_size(self) -> int:
-        """The side of a crop in pixels."""
-        return self.crop.image_size
 
     @property
     def threshold(self) -> float:
@@ -198,7 +193,7 @@ def _fields(header: Mapping[str, Any]) -> dict[str, Any]:
         "tail": ImpostorTail.from_json(header["impostor_tail"]),
         "tail_calibrated": bool(header["impostor_tail"]["calibrated"]),
         "created_at": str(header["created_at"]),
-        "least_cosine": float(header["check"]["least_cosine"]),
+        "min_cosine": float(header["check"]["least_cosine"]),
         "checked_with": str(header["check"]["engine"]),
         "files": files,
     }

@@ -36,23 +36,23 @@ class Cropper(Protocol):
 class AlignedCropper:
     """A `Cropper` by the face's five points."""
 
-    def __init__(self, image_size: int) -> None:
-        self._image_size = image_size
+    def __init__(self, crop_side: int) -> None:
+        self._crop_side = crop_side
 
     def crop(self, image: NDArray[np.uint8], face: DetectedFace) -> NDArray[np.uint8]:
         """Return the face turned and scaled onto the template."""
-        return aligned(image, face.landmarks, self._image_size)
+        return aligned(image, face.landmarks, self._crop_side)
 
     def scale(self, face: DetectedFace) -> float:
         """Return the scale of the alignment."""
-        return scale_of(similarity(face.landmarks, self._image_size))
+        return scale_of(similarity(face.landmarks, self._crop_side))
 
 
 class BoxCropper:
     """A `Cropper` of the detector's box, exactly as facenet-pytorch's `extract_face`; `margin` is in crop pixels."""
 
-    def __init__(self, image_size: int, margin: int) -> None:
-        self._image_size = image_size
+    def __init__(self, crop_side: int, margin: int) -> None:
+        self._crop_side = crop_side
         self._margin = margin
 
     def crop(self, image: NDArray[np.uint8], face: DetectedFace) -> NDArray[np.uint8]:
@@ -62,7 +62,7 @@ class BoxCropper:
         nearest pixel.
         """
         height, width = image.shape[:2]
-        box, size = face.box, self._image_size
+        box, size = face.box, self._crop_side
         margin_x = self._margin * (box.x_max - box.x_min) / (size - self._margin)
         margin_y = self._margin * (box.y_max - box.y_min) / (size - self._margin)
         left = min(int(max(box.x_min - margin_x / 2, 0)), width - 1)
@@ -75,7 +75,7 @@ class BoxCropper:
     def scale(self, face: DetectedFace) -> float:
         """Return the scale of the box's longer side."""
         side = max(face.box.x_max - face.box.x_min, face.box.y_max - face.box.y_min)
-        return (self._image_size - self._margin) / max(side, 1.0)
+        return (self._crop_side - self._margin) / max(side, 1.0)
 
 
 def cropper(crop: CropSpec) -> Cropper:

@@ -66,16 +66,16 @@ def decode(data: bytes, max_megapixels: float = 50.0) -> NDArray[np.uint8]:
     return decode_reduced(data, max_megapixels, lambda _width, _height: None).pixels
 
 
-def decode_reduced(data: bytes, max_megapixels: float, least_side: Callable[[int, int], int | None]) -> Picture:
+def decode_reduced(data: bytes, max_megapixels: float, min_side: Callable[[int, int], int | None]) -> Picture:
     """Return the picture as `decode` does; a JPEG at a half, a quarter or an eighth of its size if that is enough.
 
-    `least_side` takes width and height, and returns the least length of the longer side, or None for full size. A
+    `min_side` takes width and height, and returns the least length of the longer side, or None for full size. A
     smaller JPEG takes a third of the time, because libjpeg skips the frequencies that it does not need.
     """
     with opened(BytesIO(data), max_megapixels) as image:
         width, height = image.size
         # Libjpeg's DCT scaling is the only reduction that saves time: other formats are decoded in full.
-        reduction = _reduction(max(width, height), least_side(width, height)) if image.format == "JPEG" else 1
+        reduction = _reduction(max(width, height), min_side(width, height)) if image.format == "JPEG" else 1
         pixels = decode_plain(data, width, height, reduction) if image.format == "JPEG" else None
         if pixels is None:
             if reduction > 1:
@@ -93,11 +93,11 @@ def decode_reduced(data: bytes, max_megapixels: float, least_side: Callable[[int
     return Picture(pixels, width, height, reduction)
 
 
-def _reduction(side: int, least_side: int | None) -> int:
-    """Return the divisor of a side, 1, 2, 4 or 8, that keeps it at least `least_side` long."""
-    if least_side is None:
+def _reduction(side: int, min_side: int | None) -> int:
+    """Return the divisor of a side, 1, 2, 4 or 8, that keeps it at least `min_side` long."""
+    if min_side is None:
         return 1
-    return max(by for by in (1, 2, 4, 8) if by == 1 or side // by >= least_side)
+    return max(by for by in (1, 2, 4, 8) if by == 1 or side // by >= min_side)
 
 
 def _pixels(picture: Image.Image) -> NDArray[np.uint8]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.faces import Box
-from model.index.blocks import Block, PutAside, Shortlist, Tail, checked
+from model.index.blocks import Block, PutAside, RecentRows, Shortlist, checked
 from model.index.vectors import Codes, Float32Vectors, Queries, RowsDamaged
 
 BLOCK_ROWS = 32_768
@@ -78,7 +78,7 @@ class GalleryIndex:
         self._living = np.zeros(0, dtype=np.int32)  # the templates of each identity, by number; grows by doubling
         self._present = self._identities = 0
         self._sealed: list[Block] = []
-        self._tail = Tail(0, embeddings.shape[1] if embeddings.ndim > 1 else 0)
+        self._recent = RecentRows(0, embeddings.shape[1] if embeddings.ndim > 1 else 0)
         self._where: dict[str, tuple[int, int]] | None = None
         self._removed = 0
         self._damaged = False
@@ -95,7 +95,7 @@ class GalleryIndex:
         index._names = list(names)
         index._numbers = {name: number for number, name in enumerate(names)}
         index._sealed = sealed
-        index._tail.extend(last.vectors.embeddings, last.owners, last.template_ids)
+        index._recent.extend(last.vectors.embeddings, last.owners, last.template_ids)
         for block in sealed:
             index._count(block.owners[block.alive], 1)
         index._count(last.owners, 1)
@@ -113,7 +113,7 @@ class GalleryIndex:
         """
         index = cls(np.empty((0, 0), dtype=np.float32), [], [], block_rows=block_rows)
         for embeddings, identities, template_ids in pieces:
-            rows = checked(embeddings, identities, template_ids, index._tail.dimension or None)
+            rows = checked(embeddings, identities, template_ids, index._recent.dimension or None)
             index._extend(rows, identities, template_ids, block_rows, put_aside)
         index._seal(block_rows // 4, put_aside)
         index._publish()
@@ -201,11 +201,11 @@ class GalleryIndex:
             position += len(block)
 
     def _append(self, embeddings: NDArray[np.float32], identities: Sequence[str], template_ids: Sequence[str]) -> None:
-        there = any(map(len, self._blocks))
-        embeddings = checked(embeddings, identities, template_ids, self._tail.dimension if there else None)
+        has_rows = any(map(len, self._blocks))
+        embeddings = checked(embeddings, identities, template_ids, self._recent.dimension if has_rows else None)
         if not len(embeddings):
             return
-        replaced = self._bury(template_ids) if there else 0
+        replaced = self._bury(template_ids) if has_rows else 0
         quarter = self._block_rows // 4
         enough = self._block_rows if self._sealed and len(embeddings) < quarter else quarter
         self._extend(embeddings, identities, template_ids, enough)
@@ -224,8 +224,8 @@ class GalleryIndex:
         """Append checked rows, and encode each last block that has `enough` rows."""
         if not len(embeddings):
             return
-        if not self._tail.count:
-            self._tail = Tail(0, embeddings.shape[1])
+        if not self._recent.count:
+            self._recent = RecentRows(0, embeddings.shape[1])
         for name in identities:
             if name not in self._numbers:
                 self._names.append(name)
@@ -234,20 +234,20 @@ class GalleryIndex:
         self._count(owners, 1)
         start = 0
         while start < len(embeddings):
-            room = self._block_rows - self._tail.count if Codes.possible(embeddings.shape[1]) else len(embeddings)
+            room = self._block_rows - self._recent.count if Codes.possible(embeddings.shape[1]) else len(embeddings)
             stop = min(len(embeddings), start + room)
             if self._where is not None:
-                first = self._tail.count - start
+                first = self._recent.count - start
                 self._where |= {template_ids[row]: (len(self._sealed), first + row) for row in range(start, stop)}
-            self._tail.extend(embeddings[start:stop], owners[start:stop], template_ids[start:stop])
+            self._recent.extend(embeddings[start:stop], owners[start:stop], template_ids[start:stop])
             self._seal(enough, put_aside)
             start = stop
 
     def _seal(self, enough: int, put_aside: PutAside = Float32Vectors) -> None:
         """Encode the last block if it has `enough` rows."""
-        if self._tail.count >= enough and Codes.possible(self._tail.dimension):
-            self._sealed.append(self._tail.block().encoded(put_aside))
-            self._tail = Tail(0, self._tail.dimension)
+        if self._recent.count >= enough and Codes.possible(self._recent.dimension):
+            self._sealed.append(self._recent.block().encoded(put_aside))
+            self._recent = RecentRows(0, self._recent.dimension)
 
     def _bury(self, template_ids: Sequence[str]) -> int:
         """Clear the rows of these templates; returns how many there were."""
@@ -297,8 +297,8 @@ class GalleryIndex:
         template_ids = [block.template_ids[offset] for offset in alive]
         rows, owners = block.vectors.copied(alive), block.owners[alive]
         if number == len(self._sealed):
-            self._tail = Tail(len(alive), rows.shape[1])
-            self._tail.extend(rows, owners, template_ids)
+            self._recent = RecentRows(len(alive), rows.shape[1])
+            self._recent.extend(rows, owners, template_ids)
         else:
             fresh = Block(Float32Vectors(rows), owners, template_ids, np.ones(len(alive), dtype=np.bool_))
             self._sealed[number] = fresh.encoded() if len(alive) else fresh
@@ -308,4 +308,4 @@ class GalleryIndex:
 
     def _publish(self) -> None:
         self._identities = self._present
-        self._blocks: tuple[Block, ...] = (*self._sealed, self._tail.block())
+        self._blocks: tuple[Block, ...] = (*self._sealed, self._recent.block())

@@ -96,9 +96,9 @@ def _blur_effect(grey: NDArray[np.float32]) -> float:
     for picture in (grey, grey.T):
         differences = np.abs(np.diff(picture, axis=1))
         again = np.abs(np.diff(cv2.blur(picture, (_BLUR, 1)), axis=1))
-        there = float(differences.sum())
+        present = float(differences.sum())
         lost = float(np.maximum(differences - again, 0).sum())
-        worst = max(worst, 1 - lost / there if there else 1.0)
+        worst = max(worst, 1 - lost / present if present else 1.0)
     return worst
 
 

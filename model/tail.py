@@ -62,7 +62,7 @@ class ImpostorTail:
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> Self:
-        """Return the tail that `to_json` described; raises KeyError, TypeError or ValueError for anything else."""
+        """Return the tail that `to_json` gave; raises KeyError, TypeError or ValueError for anything else."""
         points = tuple((float(rate), float(similarity)) for rate, similarity in plain["points"])
         return cls(points, int(plain["pairs"]), str(plain["source"]))
 

@@ -199,7 +199,7 @@ def show(directory: Path | None, *, as_json: bool) -> None:
         ("Built", artefact.created_at),
         (
             "Checked",
-            f"cosine {artefact.least_cosine:.7f} or better to the published graphs, run by {artefact.checked_with}",
+            f"cosine {artefact.min_cosine:.7f} or better to the published graphs, run by {artefact.checked_with}",
         ),
         ("Detector", f"{artefact.detector.kind}: {', '.join(f'{name} {value}' for name, value in options.items())}"),
         ("Crop", f"{crop.kind}, {crop.image_size} px{margin}"),

@@ -97,7 +97,7 @@ def open_analyser(spec: EngineSpec) -> ModelAnalyser:
         artefact, spec.engine, threads=1, cache_directory=spec.cache_dir, precision=spec.precision
     )
     # The first inference allocates and, in some engines, compiles: do that before the first task.
-    side = artefact.image_size
+    side = artefact.crop.image_size
     engine.detect(np.zeros((side, side, 3), dtype=np.uint8))
     engine.embed(np.zeros((1, side, side, 3), dtype=np.uint8))
     return ModelAnalyser(engine, PictureLimits(spec.max_megapixels, spec.max_faces, spec.min_face_pixels))

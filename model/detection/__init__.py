@@ -21,7 +21,7 @@ _OTHERS = 4096  # boxes that are compared with a block at a time; it bounds the 
 class Detector(Protocol):
     """Finds faces, for one thread at a time."""
 
-    def least_side(self, width: int, height: int, min_face_pixels: int | None) -> int | None:
+    def min_side(self, width: int, height: int, min_face_pixels: int | None) -> int | None:
         """Return the least length of a picture's longer side for `detect_batch`; None stands for its full size.
 
         `width` and `height` are the picture's own; `min_face_pixels` is the smallest face to find in it.
@@ -32,7 +32,7 @@ class Detector(Protocol):
     ) -> list[list[DetectedFace]]:
         """Return the faces of each RGB picture (H, W, 3), in its pixels, the largest first.
 
-        `sides` is the result of `least_side` for each picture; the picture itself may be larger.
+        `sides` is the result of `min_side` for each picture; the picture itself may be larger.
         """
 
 

@@ -30,7 +30,7 @@ LARGEST_SIDE = 3840  # the longest input when small faces are asked for: it take
 
 _THUMBNAIL = 128  # the longer side of a thumbnail at most, in pixels
 _WHOLE_IS_ENOUGH = 400  # the longer side up to which `WHOLE_SIDE` loses no detail, in pixels
-_LEAST_FACE = 10  # the smallest face that these networks find, in pixels (YuNet, section 4)
+_MIN_FACE_PIXELS = 10  # the smallest face that these networks find, in pixels (YuNet, section 4)
 _SECOND_LOOKS = 100  # faces of a picture that are detected a second time at most, the largest first
 _LARGEST_EXPONENT = 7.0
 """The limit of a size's exponent, in strides: beyond any input, and small enough for float32."""
@@ -41,18 +41,26 @@ Floats = NDArray[np.float32]
 
 
 class GridReading(Protocol):
-    """How a network's inputs are made and its outputs are read."""
+    """How a network's inputs are made and its outputs are read.
+
+    `GridDetector` reads the networks that have this in common; any other needs a `Detector` of its own:
+
+    - a grid for each of `STRIDES`: A entries, `anchors` for each cell, the cells row by row;
+    - outputs `bbox_<stride>` (N, A, 4) and `kps_<stride>` (N, A, 10);
+    - boxes that depend on the cell and not on which of its anchors gave them;
+    - five points as (x, y) offsets from the cell, in strides.
+    """
 
     anchors: int
-    """How many faces each cell describes."""
+    """How many entries each cell has."""
     outputs: tuple[str, ...]
-    """The network's outputs in their order: `<kind>_<stride>`."""
+    """The network's outputs in their order: `<kind>_<stride>`, with the kinds `bbox`, `kps` and those of `scores`."""
 
     def pixels(self, canvases: NDArray[np.uint8]) -> Floats:
         """Return the network's input (N, 3, H, W) for RGB canvases (N, H, W, 3)."""
 
     def scores(self, outputs: Mapping[str, Floats], stride: int) -> Floats:
-        """Return the scores (N, A) of a grid, 0 to 1."""
+        """Return the scores (N, A) of a grid's entries, 0 to 1."""
 
     def boxes(self, values: Floats, cells: Floats, stride: int) -> Floats:
         """Return boxes (K, 4) as corners in pixels, from the network's values (K, 4) and the cells' (column, row)."""
@@ -102,7 +110,7 @@ class Scrfd:
 
 
 READINGS: dict[str, type[GridReading]] = {"yunet": YuNet, "scrfd": Scrfd}
-"""By a pack's `detector.kind`; another grid detector is a class and a line here and in `model.artefact.DETECTORS`."""
+"""By a pack's `detector.kind`. docs/architecture.md lists what else a new detector touches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +165,7 @@ class GridDetector:
         self._upright = radians(upright_degrees)
         self._turn_factor = turn_factor
 
-    def least_side(self, width: int, height: int, min_face_pixels: int | None) -> int | None:
+    def min_side(self, width: int, height: int, min_face_pixels: int | None) -> int | None:
         """Return the longer side of the network's largest input.
 
         Without `min_face_pixels` it shows faces of a 64th of the longer side.
@@ -169,7 +177,7 @@ class GridDetector:
             side = WHOLE_SIDE
         else:
             side = DETAIL_SIDE
-        needed = 0 if min_face_pixels is None else _whole_cells(longer * _LEAST_FACE / min_face_pixels)
+        needed = 0 if min_face_pixels is None else _whole_cells(longer * _MIN_FACE_PIXELS / min_face_pixels)
         return min(max(side, needed), LARGEST_SIDE)
 
     def detect_batch(

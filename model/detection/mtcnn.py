@@ -43,7 +43,7 @@ class Mtcnn:
         self._thresholds = thresholds
         self._factor = factor
 
-    def least_side(self, width: int, height: int, min_face_pixels: int | None) -> None:
+    def min_side(self, width: int, height: int, min_face_pixels: int | None) -> None:
         """Return None: a picture is always searched in full size, as published."""
 
     def detect_batch(

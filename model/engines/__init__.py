@@ -89,7 +89,7 @@ def open_engine(
 
 def detect_one(detector: Detector, image: NDArray[np.uint8]) -> list[DetectedFace]:
     """Return the faces of one RGB picture, uint8 (H, W, 3), at the size that the detector asks for."""
-    (faces,) = detector.detect_batch([image], [detector.least_side(image.shape[1], image.shape[0], None)])
+    (faces,) = detector.detect_batch([image], [detector.min_side(image.shape[1], image.shape[0], None)])
     return faces
 
 

@@ -19,7 +19,7 @@ from model.artefact import EMBEDDER, Artefact
 from model.detection import Net
 from model.detection.mtcnn import BATCHES
 from model.engines import choose_precision, cpu_flags, onnxruntime
-from model.engines.onnxruntime import GraphEngine, build_detector
+from model.engines.graph_engine import GraphEngine, build_detector
 from model.engines.openvino_shapes import BatchedCrops, PackedProposals
 
 _HINTS = {"fp32": "f32", "bf16": "bf16"}
@@ -45,7 +45,7 @@ class OpenVinoEngine(GraphEngine):
     def __init__(self, artefact: Artefact, core: openvino.Core, threads: int, precision: str) -> None:
         exact = _config(threads, "fp32")
         self._core = core
-        self._image_size = artefact.image_size
+        self._crop_side = artefact.crop.image_size
         self._shaped: list[PackedProposals | BatchedCrops] = []
 
         def shaped(net: Any) -> Any:
@@ -74,7 +74,7 @@ class OpenVinoEngine(GraphEngine):
 
     def embed_blank(self, count: int) -> None:
         """Run the embedder on so many black crops."""
-        self.embed(np.zeros((count, self._image_size, self._image_size, 3), dtype=np.uint8))
+        self.embed(np.zeros((count, self._crop_side, self._crop_side, 3), dtype=np.uint8))
 
 
 def load_graph(path: Path, core: openvino.Core, threads: int = 1, precision: str = "fp32") -> Net:

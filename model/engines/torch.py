@@ -15,7 +15,7 @@ from model.detection.mtcnn import pyramid_scales
 from model.embedding import Embeddings, cropper, normalised, preprocess
 from model.engines import EngineUnavailable, require_fp32
 from model.faces import Box, DetectedFace
-from model.packs.facenet import read_weights, unfold
+from model.packs.facenet import read_weights, restore_batch_norms
 
 
 def open_engine(artefact: Artefact, threads: int, _cache_directory: Path | None, precision: str) -> "TorchEngine":
@@ -62,7 +62,7 @@ class TorchEngine:
         """Do nothing: the networks are ready once they are loaded."""
         yield from ()
 
-    def least_side(self, width: int, height: int, min_face_pixels: int | None) -> None:
+    def min_side(self, width: int, height: int, min_face_pixels: int | None) -> None:
         """Return None: a picture is always searched in full size."""
 
     def detect_batch(
@@ -98,7 +98,7 @@ class TorchEngine:
 
 def load_embedder(artefact: Artefact) -> InceptionResnetV1:
     """Return facenet-pytorch's network with the artefact's weights, ready for inference."""
-    weights = unfold(read_weights(onnx.load(artefact.path(EMBEDDER))))
+    weights = restore_batch_norms(read_weights(onnx.load(artefact.path(EMBEDDER))))
     network = InceptionResnetV1(classify=False).eval()
     # The artefact leaves out only the counters of batches seen in training.
     loaded = network.load_state_dict(

@@ -42,7 +42,7 @@ class Block:
         return Block(vectors, self.owners.copy(), self.template_ids, self.alive.copy())
 
 
-class Tail:
+class RecentRows:
     """Growing arrays of the templates that are not encoded yet; a block shows the templates at its moment."""
 
     def __init__(self, capacity: int, dimension: int) -> None:

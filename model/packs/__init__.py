@@ -51,8 +51,9 @@ class DetectorSpec:
 class CropSpec:
     """The crop of a face for the embedder.
 
-    `kind` is `aligned`, by five points, or `box`, the detector's box with a margin; `image_size` is the crop's side
-    and `margin` the width added to a box, in pixels of the crop.
+    `kind` is `aligned`, by five points, or `box`, the detector's box with a margin. `image_size` is the side of the
+    *crop*, not of the photo; `model.json` and the model id contain this name. `margin` is the width added to a box, in
+    pixels of the crop.
     """
 
     kind: str

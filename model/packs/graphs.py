@@ -21,7 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 from model.artefact import EMBEDDER, BuildFailed, Report
 from model.packs import Pack
 from model.packs.catalogue import CASIA, FACENET, OWN_GRAPHS, VGGFACE2
-from model.packs.facenet import LEAST_COSINE, convert, original, read_weights
+from model.packs.facenet import MIN_COSINE, convert, original, read_weights
 from model.packs.fetch import fetch
 
 Array = NDArray[np.generic]
@@ -60,7 +60,7 @@ class PackGraphs:
     """`name`, `source`, `sha256` and `licence`."""
     calibrated: bool
     """Whether the pack's impostor tail was measured with these weights."""
-    least_cosine: float
+    min_cosine: float
     checked_with: str
 
 
@@ -78,8 +78,8 @@ def built_graphs(pack: Pack, classic_weights: str, cache: Path, report: Report) 
     for name, path in paths.items():
         published = onnx.load(path)
         shape = ("N", 3, side, side) if name == EMBEDDER else ("N", 3, "H", "W")
-        graphs[name] = unfolded(published, input_shape=shape)
-        cosine, engine = least_agreement(published, graphs[name])
+        graphs[name] = fold_constants(published, input_shape=shape)
+        cosine, engine = min_agreement(published, graphs[name])
         cosines.append(cosine)
         engines.add(engine)
     file = pack.files[EMBEDDER]
@@ -93,7 +93,7 @@ def built_graphs(pack: Pack, classic_weights: str, cache: Path, report: Report) 
             "licence": file.weights_licence,
         },
         calibrated=True,
-        least_cosine=min(cosines),
+        min_cosine=min(cosines),
         checked_with=", ".join(sorted(engines)),
     )
 
@@ -114,7 +114,7 @@ def _classic(pack: Pack, weights: str, cache: Path, report: Report) -> PackGraph
             "licence": _LICENCES.get(published.name, _OWN_LICENCE),
         },
         calibrated=published.name == CASIA,
-        least_cosine=cosine,
+        min_cosine=cosine,
         checked_with=published.engine,
     )
 
@@ -149,13 +149,13 @@ def _rules(pack: Pack) -> Mapping[str, Any]:
     }
 
 
-def unfolded(graph: onnx.ModelProto, *, input_shape: Sequence[int | str]) -> onnx.ModelProto:
+def fold_constants(graph: onnx.ModelProto, *, input_shape: Sequence[int | str]) -> onnx.ModelProto:
     """Return a copy whose constant weights are float32 initialisers and whose input has `input_shape`.
 
     A name in the shape stands for any length. Nodes that depend only on initialisers are computed here:
     `DequantizeLinear` as (value - zero point) * scale, where each scale applies to a block along the axis, and
-    `Reshape`. Heads that are reshaped to a batch of one keep the batch instead. Raises ValueError unless one input
-    remains.
+    `Reshape`. An output head that is reshaped to a batch of one keeps the input's batch instead. Raises ValueError
+    unless one input remains.
     """
     model = onnx.ModelProto()
     model.CopyFrom(graph)
@@ -223,11 +223,11 @@ def _keep_batch(node: onnx.NodeProto, values: dict[str, Array]) -> None:
         values[node.input[1]] = np.array([0, *shape[1:]], dtype=np.int64)
 
 
-def least_agreement(published: onnx.ModelProto, converted: onnx.ModelProto) -> tuple[float, str]:
+def min_agreement(published: onnx.ModelProto, converted: onnx.ModelProto) -> tuple[float, str]:
     """Return the least cosine between the outputs of both graphs for fixed inputs, and what ran the published one.
 
-    OpenCV runs the published graph, with an importer independent of `unfolded`; ONNX Runtime runs the converted one.
-    Raises `BuildFailed` if they disagree.
+    OpenCV runs the published graph, with an importer independent of `fold_constants`. ONNX Runtime runs the converted
+    one. Raises `BuildFailed` if they disagree.
     """
     session = onnxruntime.InferenceSession(converted.SerializeToString(), providers=["CPUExecutionProvider"])
     (source,), outputs = session.get_inputs(), [output.name for output in session.get_outputs()]
@@ -249,7 +249,7 @@ def least_agreement(published: onnx.ModelProto, converted: onnx.ModelProto) -> t
             least = min(least, float(known @ ours / (np.linalg.norm(known) * np.linalg.norm(ours))))
     except cv2.error as exc:
         raise BuildFailed(f"{engine} cannot run the published graph, so it cannot be checked: {exc}") from exc
-    if not least >= LEAST_COSINE:  # also for NaN
+    if not least >= MIN_COSINE:  # also for NaN
         raise BuildFailed(f"the converted graph disagrees with the published one run by {engine}: cosine {least:.7f}")
     return least, engine
 

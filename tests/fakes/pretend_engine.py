@@ -16,23 +16,23 @@ class PretendEngine:
     precision = "fp32"
     model_id = "pretend-1"
 
-    def __init__(self, center_weight: float = 2.0, least_side: int | None = None, enlarged: float = 1.0) -> None:
+    def __init__(self, center_weight: float = 2.0, min_side: int | None = None, enlarged: float = 1.0) -> None:
         self.center_weight = center_weight
         self.detector = self
         self.cropper = self
         self.batches: list[int] = []
         self.seen: list[int] = []
         self.cut_from: list[tuple[int, int]] = []
-        self._least_side = least_side
+        self._min_side = min_side
         self._enlarged = enlarged
 
     def prepare(self) -> Iterator[None]:
         """No steps."""
         yield from ()
 
-    def least_side(self, width: int, height: int, min_face_pixels: int | None) -> int | None:
+    def min_side(self, width: int, height: int, min_face_pixels: int | None) -> int | None:
         """Return the test's value."""
-        return self._least_side
+        return self._min_side
 
     def scale(self, face: DetectedFace) -> float:
         """Return the test's value."""

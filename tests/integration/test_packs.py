@@ -18,7 +18,7 @@ from model.imaging import decode
 from tests.parity.pictures import COMPOSED, EXAMPLES, PHOTOS, VARIANTS, photo
 
 BOX_TOLERANCE_PIXELS = 0.5
-LEAST_COSINE = 0.9999
+MIN_COSINE = 0.9999
 OBAMA = EXAMPLES / "gallery" / "Barack Obama" / "official_portrait_2012.jpg"
 FACELESS = EXAMPLES / "probes" / "image_04.jpg"
 
@@ -76,7 +76,7 @@ def test_engines_agree_on_faces_and_embeddings(engines: dict[str, Engine], name:
         first, second = (
             embedding(engine, image, seen) for engine, seen in zip(engines.values(), (face, twin), strict=True)
         )
-        assert float(first @ second) >= LEAST_COSINE
+        assert float(first @ second) >= MIN_COSINE
 
 
 def test_bf16_embeddings_agree_with_fp32(artefact: Artefact, engine: Engine) -> None:
@@ -155,7 +155,7 @@ def test_smaller_faces_are_found_with_the_setting(engine: Engine) -> None:
     image = pixels(crowd())
 
     def seen(min_face_pixels: int | None) -> int:
-        side = engine.detector.least_side(image.shape[1], image.shape[0], min_face_pixels)
+        side = engine.detector.min_side(image.shape[1], image.shape[0], min_face_pixels)
         return len(engine.detector.detect_batch([image], [side])[0])
 
     assert seen(20) == 1

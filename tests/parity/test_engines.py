@@ -12,7 +12,7 @@ from model.engines import Engine
 from tests.parity.pictures import PICTURES, Expected
 
 BOX_TOLERANCE_PIXELS = 0.5
-LEAST_COSINE = 0.9995
+MIN_COSINE = 0.9995
 LABELLED = ("as it is", "at 250 pixels", "at 64 by 64")
 
 
@@ -36,7 +36,7 @@ def test_engine_gives_the_embeddings_of_the_reference(engine: Engine, expected: 
         embeddings = engine.embed(np.stack([engine.cropper.crop(expected.image, face) for face in faces])).vectors
         assert embeddings.dtype == np.float32
         assert np.linalg.norm(embeddings, axis=1) == pytest.approx(1.0, abs=1e-5)
-        assert (embeddings * expected.embeddings).sum(axis=1).min() >= LEAST_COSINE
+        assert (embeddings * expected.embeddings).sum(axis=1).min() >= MIN_COSINE
 
 
 def test_engine_decides_as_the_reference(

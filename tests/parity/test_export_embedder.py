@@ -18,14 +18,14 @@ from model.export import arrays, embed, embedder_structure  # noqa: E402 - same
 from model.packs.build import build  # noqa: E402 - same
 from model.packs.catalogue import PACKS, STRUCTURE  # noqa: E402 - same
 from model.packs.facenet import (  # noqa: E402 - same
-    LEAST_COSINE,
+    MIN_COSINE,
     fill,
-    fold,
-    least_cosine,
+    fold_batch_norms,
+    min_cosine,
     probe_crops,
     read_weights,
+    restore_batch_norms,
     run_onnx,
-    unfold,
 )
 
 
@@ -39,7 +39,7 @@ def default(classic_dir: Path) -> Artefact:
 def state_file(default: Artefact, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The default weights as a state dict for facenet-pytorch, with a classifier as published files have one."""
     network = InceptionResnetV1(classify=False)
-    weights = unfold(read_weights(onnx.load(default.path("embedder.onnx"))))
+    weights = restore_batch_norms(read_weights(onnx.load(default.path("embedder.onnx"))))
     tensors = {name: torch.from_numpy(np.array(value)) for name, value in weights.items()}
     missing, unexpected = network.load_state_dict(tensors, strict=False)
     assert not unexpected
@@ -61,7 +61,7 @@ def test_build_with_torch_gives_the_same_model(default: Artefact, state_file: Pa
     )
     assert through_torch.model_id == default.model_id
     assert through_torch.files == default.files
-    assert through_torch.least_cosine >= LEAST_COSINE
+    assert through_torch.min_cosine >= MIN_COSINE
     assert through_torch.checked_with.startswith("torch")
 
 
@@ -85,9 +85,9 @@ def test_fold_keeps_the_network_with_real_batch_norms() -> None:
             torch.nn.init.normal_(module.bias, std=0.2)
             torch.nn.init.normal_(module.running_mean, std=0.2)
             torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
-    graph = fill(onnx.load(STRUCTURE), fold(arrays(network)))
+    graph = fill(onnx.load(STRUCTURE), fold_batch_norms(arrays(network)))
     crops = probe_crops()
-    assert least_cosine(run_onnx(graph)(crops), embed(network, crops)) >= LEAST_COSINE
+    assert min_cosine(run_onnx(graph)(crops), embed(network, crops)) >= MIN_COSINE
 
 
 def test_build_refuses_a_file_of_something_else(tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ def jpeg(width: int, height: int, orientation: int = 1) -> bytes:
 
 def test_faces_of_a_reduced_picture_are_in_original_pixels() -> None:
     """Faces of a reduced picture are in original pixels."""
-    analysis = analyse(PretendEngine(least_side=100), jpeg(400, 200), LIMITS)
+    analysis = analyse(PretendEngine(min_side=100), jpeg(400, 200), LIMITS)
     assert (analysis.width, analysis.height) == (400, 200)
     assert sorted(face.box.x_min for face in analysis.faces) == [40.0 * n for n in range(10)]
     assert analysis.faces[0].landmarks[0][1] == 16.0
@@ -125,7 +125,7 @@ def test_faces_of_a_reduced_picture_are_in_original_pixels() -> None:
 
 def test_small_faces_are_cropped_from_a_larger_decoding() -> None:
     """As far as the picture has the pixels."""
-    engine = PretendEngine(least_side=100, enlarged=2.0)
+    engine = PretendEngine(min_side=100, enlarged=2.0)
     analysis = analyse(engine, jpeg(400, 200), LIMITS)
     assert {width for width, _ in engine.cut_from} == {200}
     assert sorted(x for _, x in engine.cut_from) == [20 * n for n in range(10)]
@@ -135,5 +135,5 @@ def test_small_faces_are_cropped_from_a_larger_decoding() -> None:
 @pytest.mark.parametrize(("orientation", "size"), [(1, (400, 200)), (3, (400, 200)), (6, (200, 400)), (8, (200, 400))])
 def test_size_of_a_reduced_picture_is_upright(orientation: int, size: tuple[int, int]) -> None:
     """Phones store portraits on their side."""
-    analysis = analyse(PretendEngine(least_side=100), jpeg(400, 200, orientation), LIMITS)
+    analysis = analyse(PretendEngine(min_side=100), jpeg(400, 200, orientation), LIMITS)
     assert (analysis.width, analysis.height) == size

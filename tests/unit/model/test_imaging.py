@@ -241,12 +241,12 @@ def test_one_pixel_is_a_picture() -> None:
 
 
 @pytest.mark.parametrize("kind", ["ordinary", "progressive", "grey", "CMYK"])
-@pytest.mark.parametrize(("least_side", "reduction"), [(None, 1), (1001, 1), (501, 1), (500, 2), (240, 4), (10, 8)])
-def test_large_jpeg_is_decoded_reduced(kind: str, least_side: int | None, reduction: int) -> None:
+@pytest.mark.parametrize(("min_side", "reduction"), [(None, 1), (1001, 1), (501, 1), (500, 2), (240, 4), (10, 8)])
+def test_large_jpeg_is_decoded_reduced(kind: str, min_side: int | None, reduction: int) -> None:
     """At most eight times, with the longer side as long as asked; the size is the original's."""
     image = Image.fromarray(gradient()).resize((1001, 800)).convert({"grey": "L", "CMYK": "CMYK"}.get(kind, "RGB"))
     data = encoded(image, "JPEG", quality=95, progressive=kind == "progressive")
-    picture = decode_reduced(data, 50, lambda width, height: least_side if (width, height) == (1001, 800) else None)
+    picture = decode_reduced(data, 50, lambda width, height: min_side if (width, height) == (1001, 800) else None)
     assert (picture.width, picture.height, picture.reduction) == (1001, 800, reduction)
     assert picture.pixels.shape == (-(-800 // reduction), -(-1001 // reduction), 3)
     assert not picture.pixels.flags.writeable

@@ -78,7 +78,7 @@ def test_least_side_follows_the_picture_and_the_smallest_face(
     width: int, height: int, min_face_pixels: int | None, side: int
 ) -> None:
     """Thumbnails are enlarged, small photos shown once, large ones in the detail needed."""
-    assert detector(PretendNet()).least_side(width, height, min_face_pixels) == side
+    assert detector(PretendNet()).min_side(width, height, min_face_pixels) == side
     assert side % STRIDES[-1] == 0
 
 
@@ -105,7 +105,7 @@ def test_faces_are_in_pixels_of_the_picture(size: tuple[int, int]) -> None:
     """Whatever the size of the view."""
     width, height = size
     x, y = width // 2, height // 3
-    side = detector(PretendNet()).least_side(width, height, None)
+    side = detector(PretendNet()).min_side(width, height, None)
     (faces,) = detector(PretendNet()).detect_batch([spotted(width, height, (x, y))], [side])
     assert faces
     for face in faces:

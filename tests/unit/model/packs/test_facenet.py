@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 from model.packs.catalogue import PACKS, STRUCTURE
-from model.packs.facenet import Array, WrongWeights, fill, fold, read_weights, unfold
+from model.packs.facenet import Array, WrongWeights, fill, fold_batch_norms, read_weights, restore_batch_norms
 from model.packs.graphs import model_id
 from model.packs.tf_graph import BATCH_NORM_EPSILON, UnreadableGraph, layer_names, read_facenet, read_graph
 
@@ -68,7 +68,7 @@ def state_dict() -> dict[str, Array]:
 def test_fold_equals_layer_and_batch_norm() -> None:
     """For the dense layer, one matrix product; the classifier is left out."""
     state = state_dict()
-    folded = fold(state)
+    folded = fold_batch_norms(state)
     features = random(2, 5)
     raw = features @ state["last_linear.weight"].T
     scale = state["last_bn.weight"] / np.sqrt(state["last_bn.running_var"] + BATCH_NORM_EPSILON)
@@ -82,10 +82,10 @@ def test_fold_equals_layer_and_batch_norm() -> None:
     ]
 
 
-def test_fold_inverts_unfold_to_the_bit() -> None:
+def test_fold_batch_norms_inverts_restore_batch_norms_to_the_bit() -> None:
     """So the model id does not depend on the source of the weights."""
-    folded = fold(state_dict())
-    again = fold(unfold(folded))
+    folded = fold_batch_norms(state_dict())
+    again = fold_batch_norms(restore_batch_norms(folded))
     assert {name: value.tobytes() for name, value in again.items()} == {
         name: value.tobytes() for name, value in folded.items()
     }
@@ -156,7 +156,7 @@ def test_frozen_graph_is_read_layer_by_layer(tmp_path: Path) -> None:
             ]
         )
     )
-    tensors = fold(read_facenet(graph))
+    tensors = fold_batch_norms(read_facenet(graph))
     np.testing.assert_array_equal(tensors["conv2d_1a.weight"], kernel.transpose(3, 2, 0, 1))
     np.testing.assert_array_equal(tensors["conv2d_1a.bias"], offset)
     scale = 1 / np.sqrt(variance + BATCH_NORM_EPSILON)

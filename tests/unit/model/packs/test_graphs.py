@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from model.artefact import BuildFailed
-from model.packs.graphs import float_weights, least_agreement, unfolded
+from model.packs.graphs import float_weights, fold_constants, min_agreement
 
 SEEDED = np.random.default_rng(3)
 
@@ -48,17 +48,17 @@ WEIGHTS = SEEDED.integers(-127, 127, (4, 3), dtype=np.int8)
 SCALES = SEEDED.uniform(0.01, 0.1, (4, 2)).astype(np.float32)  # blocks of two along three channels
 
 
-def test_unfolded_weights_use_the_scale_of_their_block() -> None:
+def test_folded_constants_use_the_scale_of_their_block() -> None:
     """(value - zero point) times the scale; the last block is cut off."""
-    graph = unfolded(published(WEIGHTS, SCALES, 2), input_shape=("N", 3, "H", "W"))
+    graph = fold_constants(published(WEIGHTS, SCALES, 2), input_shape=("N", 3, "H", "W"))
     expected = (WEIGHTS.astype(np.float32) - 3) * SCALES[:, [0, 0, 1]]
     assert float_weights(graph)["weight"] == pytest.approx(expected.reshape(4, 3, 1, 1))
     assert [node.op_type for node in graph.graph.node] == ["Conv", "Transpose", "Reshape"]
 
 
-def test_unfolded_graph_takes_any_batch_and_size() -> None:
+def test_graph_of_folded_constants_takes_any_batch_and_size() -> None:
     """The published one takes a single picture of one size."""
-    graph = unfolded(published(WEIGHTS, SCALES, 2), input_shape=("N", 3, "H", "W"))
+    graph = fold_constants(published(WEIGHTS, SCALES, 2), input_shape=("N", 3, "H", "W"))
     session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
     images = SEEDED.uniform(size=(5, 3, 6, 10)).astype(np.float32)
     (together,) = session.run(None, {"image": images})
@@ -70,14 +70,14 @@ def test_unfolded_graph_takes_any_batch_and_size() -> None:
 def test_agreement_is_measured_against_the_published_graph() -> None:
     """The right graph agrees; one with swapped weights is refused."""
     model = published(WEIGHTS, SCALES, 2)
-    right = unfolded(model, input_shape=("N", 3, "H", "W"))
-    cosine, engine = least_agreement(model, right)
+    right = fold_constants(model, input_shape=("N", 3, "H", "W"))
+    cosine, engine = min_agreement(model, right)
     assert cosine >= 0.99999
     assert engine.startswith("OpenCV")
     (weight,) = (tensor for tensor in right.graph.initializer if tensor.name == "weight")
     weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight)[::-1].copy(), "weight"))
     with pytest.raises(BuildFailed, match="disagrees with the published one"):
-        least_agreement(model, right)
+        min_agreement(model, right)
 
 
 def test_graph_of_two_inputs_is_refused() -> None:
@@ -85,4 +85,4 @@ def test_graph_of_two_inputs_is_refused() -> None:
     model = published(WEIGHTS, SCALES, 2)
     model.graph.node[2].input[1] = "leftover"
     with pytest.raises(ValueError, match="2 inputs"):
-        unfolded(model, input_shape=("N", 3, "H", "W"))
+        fold_constants(model, input_shape=("N", 3, "H", "W"))
