@@ -101,7 +101,7 @@ def _settings(max_instances: int | None, cooldown_seconds: float | None) -> Sett
         autoscale = AutoscaleSettings(**settings.autoscale.model_dump() | changes)
     except ValidationError as exc:
         raise ConfigurationError(str(exc.errors()[0]["msg"]).removeprefix("Value error, ")) from exc
-    return Settings(**{name: getattr(settings, name) for name in Settings.model_fields} | {"autoscale": autoscale})
+    return settings.changed(autoscale=autoscale)
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from prometheus_client.registry import Collector
 from autoscale.policy import Decision, Policy
 from autoscale.reconcile_result import ActionKind, Cause, ReconcileResult
 
-_FAILURES = (Cause.LEASE, Cause.QUEUE, Cause.FLEET, "chronicle", *ActionKind)
+_FAILURES = (Cause.LEASE, Cause.QUEUE, Cause.FLEET, "history", *ActionKind)
 _ROUND_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _ESTIMATES = {
     "boot_seconds": "Time from a launch to the worker's first report",

@@ -77,7 +77,7 @@ class Instance:
     power: Power
     since: float
     """When it was last launched, started, or stopped."""
-    worker: WorkerReport | None = None
+    report: WorkerReport | None = None
     """The latest report of its worker since then."""
     drain_ordered_at: float | None = None
     spot: bool = False
@@ -108,7 +108,7 @@ def phase(  # noqa: PLR0911 - one line for each phase
         return Phase.STOPPING
     if instance.power is Power.STOPPED:
         return Phase.STOPPED
-    report, ordered_at = instance.worker, instance.drain_ordered_at
+    report, ordered_at = instance.report, instance.drain_ordered_at
     if instance.impaired:
         return Phase.LOST
     if ordered_at is not None and now - max(ordered_at, watched_since) > limits.drain_seconds:
@@ -129,13 +129,13 @@ def phase(  # noqa: PLR0911 - one line for each phase
 
 def _silent_since(instance: Instance, watched_since: float, changed_at: float | None) -> float:
     if changed_at is None:  # without our own clock there are only those of EC2 and of the worker
-        changed_at = instance.since if instance.worker is None else instance.worker.reported_at
+        changed_at = instance.since if instance.report is None else instance.report.reported_at
     return max(changed_at, watched_since)
 
 
 def _is_silent(instance: Instance, limits: Limits, now: float, silent_since: float) -> bool | None:
     """Whether a worker that has reported is silent for too long; None where no worker reports."""
-    report = instance.worker
+    report = instance.report
     if report is None or report.state is WorkerState.ENDED or instance.power not in {Power.PENDING, Power.RUNNING}:
         return None
     return now - silent_since > limits.silence_seconds

@@ -71,7 +71,7 @@ class Decision:
     terminate: tuple[str, ...] = ()
 
     @property
-    def holds(self) -> bool:
+    def is_empty(self) -> bool:
         """Whether nothing is to be done."""
         return not (self.launch or self.start or self.resume or self.drain or self.stop or self.terminate)
 
@@ -282,7 +282,7 @@ class _Known:
         stop: list[Instance] = []
         for one in fleet[Phase.DRAINED]:
             # Only an instance whose worker once reported is known to be worth another start.
-            if len(stop) < room and not _leaves(one) and not one.spot and one.worker is not None:
+            if len(stop) < room and not _leaves(one) and not one.spot and one.report is not None:
                 stop.append(one)
             else:
                 terminate.append(one)
@@ -300,18 +300,18 @@ class _Known:
 
 def _leaves(instance: Instance) -> bool:
     """Whether EC2 takes the instance back, or it is not to be used again."""
-    return instance.outdated or (instance.worker is not None and instance.worker.interrupted)
+    return instance.outdated or (instance.report is not None and instance.report.interrupted)
 
 
 def _idle_seconds(instance: Instance) -> float:
     """How long it had held no task at its report, by the worker's own clock; negative while it holds one."""
-    if instance.worker is None or instance.worker.idle_since is None:
+    if instance.report is None or instance.report.idle_since is None:
         return -1.0
-    return instance.worker.reported_at - instance.worker.idle_since
+    return instance.report.reported_at - instance.report.idle_since
 
 
 def _held(instance: Instance) -> int:
-    return 0 if instance.worker is None else instance.worker.held
+    return 0 if instance.report is None else instance.report.held
 
 
 def _ids(instances: Iterable[Instance]) -> tuple[str, ...]:

@@ -37,7 +37,7 @@ class Fleet(Protocol):
         """Launch one instance for each free number; its slot outlives a crash.
 
         Raises `InsufficientCapacity` when EC2 has no instance of any configured type in any subnet, and `LeaseLost`
-        when another controller is active. A number that was taken meanwhile is left out.
+        when another autoscaler is active. A number that was taken meanwhile is left out.
         """
 
     def start(self, instance_ids: Sequence[str]) -> None:
@@ -57,10 +57,10 @@ class Fleet(Protocol):
 
 
 class Lease(Protocol):
-    """Lets exactly one controller act."""
+    """Lets exactly one autoscaler act."""
 
-    def hold(self) -> bool:
-        """Take or renew the lease before a round; returns whether this controller may act."""
+    def acquire_or_renew(self) -> bool:
+        """Take or renew the lease before a round; returns whether this autoscaler may act."""
 
     def release(self) -> None:
         """Free the lease at once; without effect if it is not held."""

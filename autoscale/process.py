@@ -12,7 +12,7 @@ from autoscale.aws.fleet import Ec2Fleet
 from autoscale.aws.history import DynamoHistory
 from autoscale.aws.launch_slots import LaunchSlots
 from autoscale.aws.lease import DynamoLease
-from autoscale.controller import Controller, Priors
+from autoscale.decider import Decider, Priors
 from autoscale.metrics import RoundMetrics
 from autoscale.observation import Limits
 from autoscale.policy import Policy
@@ -100,7 +100,7 @@ def make_reconciler(
         fleet=make_fleet(settings, lease, worker_reports(settings)),
         lease=lease,
         history=make_history(settings),
-        controller=Controller(make_policy(settings.autoscale), make_priors(settings.autoscale)),
+        decider=Decider(make_policy(settings.autoscale), make_priors(settings.autoscale)),
         dry_run=dry_run,
         watch=watch,
     )
@@ -135,7 +135,7 @@ def make_backlog(settings: Settings) -> SqsBacklog:
 
 
 def make_lease(settings: Settings) -> DynamoLease:
-    """Make this process's handle of the controllers' lease."""
+    """Make this process's handle of the autoscalers' lease."""
     return DynamoLease(clients(settings), settings.fleet_table, lease_seconds=settings.autoscale.lease_seconds)
 
 

@@ -73,15 +73,15 @@ class ReconcileResult:
     at: float
     """When it began, in seconds since the epoch."""
     leading: bool
-    """Whether this controller held the lease to the end."""
+    """Whether this autoscaler held the lease to the end."""
     observation: Observation | None = None
     decision: Decision | Hold | None = None
-    """Absent while another controller leads."""
+    """Absent while another autoscaler leads."""
     estimates: Estimates | None = None
     cause: Cause | None = None
     actions: tuple[Action, ...] = ()
     failures: tuple[str, ...] = ()
-    """What failed: `lease`, `queue`, `fleet`, `chronicle` (the history), or a kind of action."""
+    """What failed: `lease`, `queue`, `fleet`, `history`, or a kind of action."""
     seconds: float = 0.0
     """Its length."""
 

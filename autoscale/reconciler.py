@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import structlog
 
-from autoscale.controller import Controller
+from autoscale.decider import Decider
 from autoscale.observation import FleetByPhase, Instance, Power, Reading, Unreadable
 from autoscale.policy import Decision, Hold
 from autoscale.ports import Backlog, Fleet, History, Lease
@@ -27,7 +27,7 @@ log = structlog.get_logger(__name__)
 _FIRST_BACKOFF_SECONDS = 2.0
 _LONGEST_BACKOFF_SECONDS = 60.0
 _INTERVAL_JITTER = 0.1
-"""Share of the interval by which rounds come earlier or later, so that controllers do not act in step."""
+"""Share of the interval by which rounds come earlier or later, so that autoscalers do not act in step."""
 _UNSTARTABLE_SECONDS = 300.0
 """For so long others are launched instead of a stopped instance that EC2 has no room for, or may not start."""
 T = TypeVar("T")
@@ -47,8 +47,8 @@ class LaunchBackoff:
         self._unreported: set[int] = set()
         """Numbers of launched instances whose workers have not reported yet."""
 
-    def refused(self, reason: str, now: float) -> None:
-        """Begin the next wait."""
+    def begin_wait(self, reason: str, now: float) -> None:
+        """Begin the next wait, because EC2 refused a launch."""
         if now - self._until >= _LONGEST_BACKOFF_SECONDS:
             self._refusals = 0
         self._refusals += 1
@@ -58,23 +58,23 @@ class LaunchBackoff:
         self._until = now + seconds
         self._reason = f"{reason}; launches wait for {seconds:.1f} s"
 
-    def launched(self, numbers: Iterable[int]) -> None:
-        """Watch instances that EC2 accepted; they may still fail to boot: an image, a key or a quota may be missing."""
+    def watch(self, numbers: Iterable[int]) -> None:
+        """Watch accepted launches: an instance may still fail to boot, as an image, a key or a quota may be missing."""
         self._unreported.update(numbers)
 
     def observe(self, fleet: Sequence[Instance], now: float) -> None:
         """Look for instances that ended before a report; those that the fleet itself drained are no failures."""
-        there = {one.number: one for one in fleet if one.number in self._unreported}
-        drained = {number for number, one in there.items() if one.drain_ordered_at is not None}
-        reported = {number for number, one in there.items() if one.worker is not None}
-        running = {number for number, one in there.items() if one.power is not Power.SHUTTING_DOWN}
+        unreported = [instance for instance in fleet if instance.number in self._unreported]
+        drained = {instance.number for instance in unreported if instance.drain_ordered_at is not None}
+        reported = {instance.number for instance in unreported if instance.report is not None}
+        running = {instance.number for instance in unreported if instance.power is not Power.SHUTTING_DOWN}
         ended = self._unreported - running - drained
         self._unreported -= drained | reported | ended
         if reported:
             self._refusals = 0
         if ended:
             numbers = ", ".join(map(str, sorted(ended)))
-            self.refused(f"{numbers} ended before any report (see EC2's state transition reason)", now)
+            self.begin_wait(f"{numbers} ended before any report (see EC2's state transition reason)", now)
 
     def reason(self, now: float) -> str | None:
         """Return why nothing may be launched at this moment."""
@@ -95,7 +95,7 @@ class Reconciler:
         fleet: Fleet,
         lease: Lease,
         history: History,
-        controller: Controller,
+        decider: Decider,
         dry_run: bool = False,
         watch: Callable[[ReconcileResult], None] = lambda _: None,
         clock: Callable[[], float] = time.time,
@@ -104,7 +104,7 @@ class Reconciler:
         self._backlog = backlog
         self._fleet = fleet
         self._lease = lease
-        self._controller = controller
+        self._decider = decider
         self._dry_run = dry_run
         self._round_log = RoundLog(None if dry_run else history)
         self._watch = watch
@@ -128,7 +128,7 @@ class Reconciler:
             self.release()
 
     def release(self) -> None:
-        """Let another controller take over at once."""
+        """Let another autoscaler take over at once."""
         if self._dry_run:
             return
         try:
@@ -140,30 +140,30 @@ class Reconciler:
         """Observe, decide and act once; failures are logged, returned, and tried again in the next round."""
         began = self._now()
         self._failures.clear()
-        result = self._reconciled(began)
+        result = self._reconcile(began)
         result = replace(result, failures=tuple(self._failures), seconds=self._now() - began)
         if not self._round_log.write(result):
-            result = replace(result, failures=(*result.failures, "chronicle"))
+            result = replace(result, failures=(*result.failures, "history"))
         self._watch(result)
         return result
 
-    def _reconciled(self, now: float) -> ReconcileResult:
+    def _reconcile(self, now: float) -> ReconcileResult:
         try:
-            leading = self._dry_run or self._lease.hold()
+            leading = self._dry_run or self._lease.acquire_or_renew()
         except FacerecError as exc:
             self._failures.append(Cause.LEASE)
-            self._forget(now)
+            self._decider.restart_cooldown()
             hold = Hold(f"the lease could not be renewed: {exc}")
             return ReconcileResult(now, leading=False, decision=hold, cause=Cause.LEASE)
         if leading != self._leading:
             log.info("leading" if leading else "waiting_for_the_lease")
         self._leading = leading
         if not leading:
-            self._forget(now)
+            self._decider.restart_cooldown()
             return ReconcileResult(now, leading=False)
-        observation = self._controller.observe(self._read(now), now)
-        decision = self._controller.decide(observation, now)
-        estimates = self._controller.estimates(now)
+        observation = self._decider.observe(self._read(now), now)
+        decision = self._decider.decide(observation, now)
+        estimates = self._decider.estimates(now)
         cause: Cause | None = None
         if isinstance(observation.depth, Unreadable):
             cause = Cause.QUEUE
@@ -176,20 +176,15 @@ class Reconciler:
             actions = self._act(decision, observation.fleet)
         return ReconcileResult(now, bool(self._leading), observation, decision, estimates, cause, actions)
 
-    def _forget(self, now: float) -> None:
-        """What is needed meanwhile is not observed: the cooldown begins again."""
-        not_read = Unreadable("not leading")
-        self._controller.step(Reading(not_read, not_read), now)
-
     def _read(self, now: float) -> Reading:
-        self._unstartable = {one: until for one, until in self._unstartable.items() if now < until}
-        depth = self._readable(Cause.QUEUE, self._backlog.depth)
-        fleet = self._readable(Cause.FLEET, self._fleet.instances)
+        self._unstartable = {name: until for name, until in self._unstartable.items() if now < until}
+        depth = self._try_read(Cause.QUEUE, self._backlog.depth)
+        fleet = self._try_read(Cause.FLEET, self._fleet.instances)
         if not isinstance(fleet, Unreadable):
             self._backoff.observe(fleet, now)
         return Reading(depth, fleet, no_capacity=self._backoff.reason(now), unstartable=frozenset(self._unstartable))
 
-    def _readable(self, name: str, read: Callable[[], T]) -> T | Unreadable:
+    def _try_read(self, name: str, read: Callable[[], T]) -> T | Unreadable:
         try:
             return read()
         except FacerecError as exc:
@@ -198,26 +193,26 @@ class Reconciler:
 
     def _act(self, decision: Decision | Hold, fleet: FleetByPhase) -> tuple[Action, ...]:
         """Repair the fleet and carry the decision out, each part even if another fails, until the lease is lost."""
-        numbers = {one.instance_id: one.number for one in fleet.instances}
+        numbers = {instance.instance_id: instance.number for instance in fleet.instances}
         actions: list[Action] = []
 
-        def order(kind: ActionKind, ids: Sequence[str], give: Callable[[Sequence[str]], None]) -> None:
+        def act(kind: ActionKind, ids: Sequence[str], call: Callable[[Sequence[str]], None]) -> None:
             if ids:
-                actions.append(self._ordered(kind, tuple(numbers[one] for one in ids), partial(give, ids)))
+                actions.append(self._carry_out(kind, tuple(numbers[name] for name in ids), partial(call, ids)))
 
         try:
             self._repair()
             if isinstance(decision, Hold):
                 return ()
-            order(ActionKind.RESUME, decision.resume, self._fleet.resume)
-            order(ActionKind.START, decision.start, self._start)
+            act(ActionKind.RESUME, decision.resume, self._fleet.resume)
+            act(ActionKind.START, decision.start, self._start)
             if decision.launch:
                 launch = partial(self._launch, decision.launch)
-                actions.append(self._ordered(ActionKind.LAUNCH, decision.launch, launch))
-            order(ActionKind.DRAIN, decision.drain, partial(self._fleet.drain, now=self._now()))
-            stop, terminate = self._confirmed(decision)
-            order(ActionKind.STOP, stop, self._fleet.stop)
-            order(ActionKind.TERMINATE, terminate, self._fleet.terminate)
+                actions.append(self._carry_out(ActionKind.LAUNCH, decision.launch, launch))
+            act(ActionKind.DRAIN, decision.drain, partial(self._fleet.drain, now=self._now()))
+            stop, terminate = self._confirm_ends(decision)
+            act(ActionKind.STOP, stop, self._fleet.stop)
+            act(ActionKind.TERMINATE, terminate, self._fleet.terminate)
         except LeaseLost as exc:
             log.warning("lease_lost", reason=str(exc))
             self._leading = False
@@ -234,13 +229,13 @@ class Reconciler:
             log.warning("fleet_not_repaired", reason=str(exc))
             self._failures.append(Cause.FLEET)
 
-    def _ordered(self, kind: ActionKind, numbers: tuple[int, ...], give: Callable[[], None]) -> Action:
-        """Give one order while the lease is held; raises `LeaseLost`."""
+    def _carry_out(self, kind: ActionKind, numbers: tuple[int, ...], call: Callable[[], None]) -> Action:
+        """Renew the lease and do one action; raises `LeaseLost`."""
         if self._dry_run:
             return Action(kind, numbers)
         try:
-            self._fence()
-            give()
+            self._renew_lease()
+            call()
         except LeaseLost:
             raise
         except FacerecError as exc:
@@ -249,41 +244,41 @@ class Reconciler:
             return Action(kind, numbers, str(exc))
         return Action(kind, numbers)
 
-    def _fence(self) -> None:
-        """Raise `LeaseLost` if the readings took longer than the lease lasts."""
-        if not self._lease.hold():
-            raise LeaseLost("another controller has taken over")
+    def _renew_lease(self) -> None:
+        """Renew the lease, because the readings may have taken longer than it lasts; raises `LeaseLost`."""
+        if not self._lease.acquire_or_renew():
+            raise LeaseLost("another autoscaler has taken over")
 
     def _start(self, ids: Sequence[str]) -> None:
         try:
             self._fleet.start(ids)
         except (InsufficientCapacity, Throttled, ConfigurationError) as exc:
             if not isinstance(exc, InsufficientCapacity):
-                self._backoff.refused(str(exc), self._now())
+                self._backoff.begin_wait(str(exc), self._now())
             if not isinstance(exc, Throttled):
                 until = self._now() + _UNSTARTABLE_SECONDS
-                self._unstartable.update((one, until) for one in ids)
+                self._unstartable.update((name, until) for name in ids)
             raise
 
     def _launch(self, numbers: Sequence[int]) -> None:
         try:
             self._fleet.launch(numbers)
         except (InsufficientCapacity, Throttled, ConfigurationError) as exc:
-            self._backoff.refused(str(exc), self._now())
+            self._backoff.begin_wait(str(exc), self._now())
             raise
-        self._backoff.launched(numbers)
+        self._backoff.watch(numbers)
 
-    def _confirmed(self, decision: Decision) -> tuple[Sequence[str], Sequence[str]]:
-        """Return the instances that a second reading still wants stopped, and those it wants terminated."""
+    def _confirm_ends(self, decision: Decision) -> tuple[Sequence[str], Sequence[str]]:
+        """Read again; returns the instances that are still to be stopped, and those still to be terminated."""
         if not decision.stop and not decision.terminate:
             return (), ()
         now = self._now()
-        again = self._controller.review(self._controller.observe(self._read(now), now), now)
+        again = self._decider.review(self._decider.observe(self._read(now), now), now)
         if isinstance(again, Hold):
             log.warning("ends_not_confirmed", reason=again.reason)
             return (), ()
-        stop = [one for one in decision.stop if one in again.stop]
-        return stop, [one for one in decision.terminate if one in again.terminate]
+        stop = [name for name in decision.stop if name in again.stop]
+        return stop, [name for name in decision.terminate if name in again.terminate]
 
     def _now(self) -> float:
         """Return the time; while a clock that was set back catches up, the time stands still."""

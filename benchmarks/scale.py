@@ -4,7 +4,7 @@
 
 Loads with the cap and the service time that make them need up to a thousand instances; the same if every launch were a
 request of its own and had to wait for EC2's token bucket (5 at once, 2 a second), instead of one request for all; and
-how long one round of the controller takes with so many instances. docs/scale.md discusses the figures. The last line is
+how long one round of the decider takes with so many instances. docs/scale.md discusses the figures. The last line is
 one JSON object. The exit status is 1 when a request was lost or the cap exceeded.
 """
 
@@ -16,7 +16,7 @@ from random import Random
 from statistics import median
 from time import process_time
 
-from autoscale.controller import Controller, Priors
+from autoscale.decider import Decider, Priors
 from autoscale.observation import QueueDepth, Reading
 from autoscale.policy import Policy
 from autoscale.simulator.fleet import SimulatedFleet
@@ -29,7 +29,7 @@ MILLION_AN_HOUR = 1_000_000 / 3600
 
 
 def main() -> None:
-    """Run the loads and time the controller."""
+    """Run the loads and time the decider."""
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     environment = Scenarios.load().environment
     slow = replace(environment, service=LogNormal(5.0, 0.5))
@@ -43,8 +43,8 @@ def main() -> None:
         "burst_of_100000": run(burst, environment, 1000),
         "burst_of_100000_throttled": run(burst, throttled(environment), 1000),
     }
-    timed = {str(count): controller_ms(count, environment) for count in (15, 100, 1000)}
-    print(json.dumps(runs | {"controller_ms": timed}))
+    timed = {str(count): decider_ms(count, environment) for count in (15, 100, 1000)}
+    print(json.dumps(runs | {"decider_ms": timed}))
     sys.exit(1 if scale_failures(runs) else 0)
 
 
@@ -73,7 +73,7 @@ def run(load: Load, environment: Environment, max_instances: int) -> dict[str, f
     return figures
 
 
-def controller_ms(count: int, environment: Environment) -> float:
+def decider_ms(count: int, environment: Environment) -> float:
     """CPU time of one round over a busy fleet, without the reading of queue and fleet; the median of thirty."""
     events = Schedule()
     queue = Queue(events, 30.0, 1.0, Random(0))  # noqa: S311 - not used
@@ -81,12 +81,12 @@ def controller_ms(count: int, environment: Environment) -> float:
     fleet.launch(range(1, count + 1))
     while events.now < 300:  # noqa: PLR2004 - all have booted
         events.step()
-    controller = Controller(Policy(max_instances=count), Priors())
+    decider = Decider(Policy(max_instances=count), Priors())
     seconds = []
     for turn in range(30):
         reading = Reading(QueueDepth(100 * count, 16 * count), fleet.observed())
         started = process_time()
-        controller.step(reading, events.now + turn)
+        decider.step(reading, events.now + turn)
         seconds.append(process_time() - started)
     return round(1000 * median(seconds), 2)
 

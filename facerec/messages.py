@@ -202,8 +202,8 @@ class WorkerReport:
 
 
 @dataclass(frozen=True, slots=True)
-class Registration:
-    """An instance's worker: its last report and its order to drain."""
+class WorkerRecord:
+    """What the fleet's table holds of an instance's worker: its last report and its drain order."""
 
     report: WorkerReport | None
     drain_ordered_at: float | None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from facerec.api_keys import ApiKey
 from facerec.errors import ApiKeyUnreadable
-from facerec.messages import ObjectRef, RecognitionRequest, RecognitionResult, Registration, WorkerReport
+from facerec.messages import ObjectRef, RecognitionRequest, RecognitionResult, WorkerRecord, WorkerReport
 
 if TYPE_CHECKING:
     # The web tier imports this module and runs without numpy and without the engine.
@@ -213,7 +213,7 @@ class WorkerReports(Protocol):
     def report(self, report: WorkerReport) -> bool:
         """Replace the instance's report; returns whether the worker is ordered to drain. One cheap call."""
 
-    def registrations(self) -> Mapping[str, Registration]:
+    def records(self) -> Mapping[str, WorkerRecord]:
         """All instances with a report or an order, by id; includes every write that has returned."""
 
     def order_drain(self, instance_id: str, ordered_at: float) -> None:

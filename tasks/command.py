@@ -37,7 +37,7 @@ def command(concurrency: int | None, engines: int | None) -> None:
     worker = WorkerSettings(
         **settings.worker.model_dump() | {name: value for name, value in chosen.items() if value is not None}
     )
-    app.settings = Settings(**{name: getattr(settings, name) for name in Settings.model_fields} | {"worker": worker})
+    app.settings = settings.changed(worker=worker)
     # Flower shows workers by this name; several instances of an emulated EC2 share one host.
     instance_id = settings.worker.instance_id
     process = app.Worker(quiet=True, hostname=f"{instance_id}@{socket.gethostname()}" if instance_id else None)

@@ -24,8 +24,8 @@ from autoscale.aws.instances import (
 from autoscale.aws.launch_slots import BATCH, LaunchSlots
 from autoscale.aws.lease import DynamoLease
 from autoscale.observation import Instance
-from facerec.errors import ConfigurationError, FacerecError, InsufficientCapacity, LeaseLost, Throttled, Transient
-from facerec.messages import Registration
+from facerec.errors import ConfigurationError, FacerecError, InsufficientCapacity, Throttled, Transient
+from facerec.messages import WorkerRecord
 from facerec.ports import WorkerReports
 
 log = structlog.get_logger(__name__)
@@ -55,7 +55,7 @@ class _Reading:
     """New slots for instances without one."""
     gone: list[LaunchSlot] = field(default_factory=list)
     described: Mapping[str, Description] = field(default_factory=dict)
-    registrations: Mapping[str, Registration] = field(default_factory=dict)
+    records: Mapping[str, WorkerRecord] = field(default_factory=dict)
 
 
 class Ec2Fleet:
@@ -98,14 +98,14 @@ class Ec2Fleet:
         """Read the launch slots, EC2 and the workers' reports."""
         now, written = self._now(), self._slots.all()
         described = self._ec2.described()
-        registrations = self._reports.registrations()
+        records = self._reports.records()
         slots = matched(written, described)
         found = unclaimed(slots, described)
         gone = self._sightings.gone(slots, described, now, self._clock())
         left = [slot for slot in slots if slot not in gone]
         unchanged = set(written)
         changed = [slot for slot in left if slot not in unchanged]
-        self._reading = _Reading(changed, left, found, gone, described, registrations)
+        self._reading = _Reading(changed, left, found, gone, described, records)
         known = sorted([*left, *found], key=lambda slot: slot.number)
         self._sightings.keep(known, described)
         version, impaired = self._version.value(), self._impaired.value()
@@ -115,7 +115,7 @@ class Ec2Fleet:
             instance_of(
                 slot,
                 self._sightings.latest.get(slot.instance_id or ""),
-                registrations.get(slot.instance_id or ""),
+                records.get(slot.instance_id or ""),
                 default_version=version,
                 impaired=slot.instance_id in impaired,
                 now=now,
@@ -125,7 +125,7 @@ class Ec2Fleet:
 
     def repair(self) -> None:
         """Repair what crashes and late answers left behind, by the latest reading; raises `LeaseLost`."""
-        self._check_lease()
+        self._lease.check()
         reading, self._reading = self._reading, _Reading()
         self._slots.update(reading.changed, gone=reading.gone)
         slots = self._completed([*reading.slots, *self._slots.take(reading.found)])
@@ -134,9 +134,9 @@ class Ec2Fleet:
         self._named = {name: number for name, number in self._named.items() if name in known}
         self._name(slots, reading.described)
         gone = {slot.instance_id for slot in reading.gone}
-        for instance_id, registration in reading.registrations.items():
-            report = registration.report
-            latest = max(report.reported_at if report else 0.0, registration.drain_ordered_at or 0.0)
+        for instance_id, record in reading.records.items():
+            report = record.report
+            latest = max(report.reported_at if report else 0.0, record.drain_ordered_at or 0.0)
             too_old = self._now() - latest > _REPORT_KEPT_SECONDS
             if instance_id in gone or (instance_id not in known and too_old):
                 self._reports.forget(instance_id)
@@ -153,17 +153,17 @@ class Ec2Fleet:
             if slots:
                 wanted = [*self._run(slots), *wanted]
             if wanted:
-                self._lease.renew()  # a large launch takes long
+                self._lease.renew_or_raise()  # a large launch takes long
 
     def start(self, instance_ids: Sequence[str]) -> None:
         """Forget former reports and orders to drain, record the order, so that the instances count, then start."""
         slots = self._ours(instance_ids)
-        self._slots.check_lease()
-        registrations = self._reports.registrations() if slots else {}
+        self._slots.confirm_lease()
+        records = self._reports.records() if slots else {}
         started = []
         for slot in slots:
             self._reports.forget(str(slot.instance_id))
-            known = registrations.get(str(slot.instance_id))
+            known = records.get(str(slot.instance_id))
             former = slot.former_ready_at if known is None or known.report is None else known.report.ready_at
             started.append(replace(slot, order=Order.START, ordered_at=self._now(), former_ready_at=former))
         self._slots.order(started)
@@ -205,16 +205,16 @@ class Ec2Fleet:
     ) -> Collection[LaunchSlot]:
         """Give the order, then record it: until then the instances count. Returns those for which it failed."""
         slots = self._ours(instance_ids)
-        self._slots.check_lease()
+        self._slots.confirm_lease()
         for index, slot in enumerate(slots, 1):
             # The worker's process ends only seconds later; until then it must not take tasks.
-            self._check_lease()
+            self._lease.check()
             self._reports.order_drain(str(slot.instance_id), self._now())
             if index % BATCH == 0:
-                self._lease.renew()
+                self._lease.renew_or_raise()
 
         def fenced(ids: Sequence[str]) -> None:
-            self._check_lease()
+            self._lease.check()
             give(ids)
 
         failed = self._each(fenced, slots)
@@ -223,17 +223,12 @@ class Ec2Fleet:
         _raise_other(failed)
         return failed
 
-    def _check_lease(self) -> None:
-        """Raise `LeaseLost` if the lease has expired by our clock: another controller may have decided otherwise."""
-        if not self._lease.held:
-            raise LeaseLost("the lease has expired; another controller may be active")
-
     def _run(self, slots: list[LaunchSlot], known: Container[str | None] = ()) -> list[int]:
         """Launch all slots by one request; returns the numbers for which EC2 had no instance, free again.
 
         A repeated request returns all instances of its first call, among them `known` ones.
         """
-        self._check_lease()
+        self._lease.check()
         token, request = slots[0].token, slots[0].request
         if request is None:
             return []

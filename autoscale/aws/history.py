@@ -8,7 +8,7 @@ from typing import Any
 
 from autoscale.ports import Record
 from facerec.aws.clients import Clients, translated
-from facerec.provision.provisioning import FLEET_EXPIRY
+from facerec.aws.dynamodb import EXPIRES_AT, Table
 
 KEPT = timedelta(days=7)
 
@@ -18,54 +18,47 @@ class DynamoHistory:
 
     def __init__(self, clients: Clients, table: str, *, now: Callable[[], float] = time.time) -> None:
         self._clients = clients
-        self._table = table
+        self._table = Table(clients, table)
         self._now = now
 
     def record(self, record: Record) -> None:
         """Write one item; it replaces a record of the same microsecond."""
-        fields = {name: _written(value) for name, value in dataclasses.asdict(record).items()}
-        expires_at = {FLEET_EXPIRY: {"N": str(int(record.at + KEPT.total_seconds()))}}
+        key = self._table.key(_partition(_day(record.at)), _sort_key(record.at))
+        fields = {name: _attribute(value) for name, value in dataclasses.asdict(record).items()}
+        expires_at = {EXPIRES_AT: {"N": str(int(record.at + KEPT.total_seconds()))}}
         with translated("write the fleet's history"):
-            self._clients.dynamodb.put_item(
-                TableName=self._table, Item=_key(_day(record.at), record.at) | fields | expires_at
-            )
+            self._clients.dynamodb.put_item(TableName=self._table.name, Item=key | fields | expires_at)
 
     def records(self, since: float) -> Sequence[Record]:
         """Read the days since that moment, at most a week."""
         now = self._now()
         since = max(since, now - KEPT.total_seconds())
-        day, found = _day(since), []
-        while day <= _day(now):
-            found += self._day(day, since)
-            day += timedelta(days=1)
-        return found
-
-    def _day(self, day: datetime, since: float) -> list[Record]:
-        first = _key(day, since)
+        day = _day(since)
+        found: list[Record] = []
         with translated("read the fleet's history"):
-            pages = self._clients.dynamodb.get_paginator("query").paginate(
-                TableName=self._table,
-                ConsistentRead=True,
-                KeyConditionExpression="kind = :kind AND #item >= :since",
-                ExpressionAttributeNames={"#item": "item"},
-                ExpressionAttributeValues={":kind": first["kind"], ":since": first["item"]},
-            )
-            return [_record(item) for page in pages for item in page["Items"]]
+            while day <= _day(now):
+                found += map(_from_item, self._table.items(_partition(day), since=_sort_key(since)))
+                day += timedelta(days=1)
+        return found
 
 
 def _day(at: float) -> datetime:
     return datetime.fromtimestamp(at, UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 
 
-def _key(day: datetime, at: float) -> Any:
-    return {"kind": {"S": f"record#{day:%Y-%m-%d}"}, "item": {"S": f"{at:020.6f}"}}
+def _partition(day: datetime) -> str:
+    return f"record#{day:%Y-%m-%d}"
 
 
-def _written(value: float | str) -> Any:
+def _sort_key(at: float) -> str:
+    return f"{at:020.6f}"
+
+
+def _attribute(value: float | str) -> Any:
     return {"S": value} if isinstance(value, str) else {"N": repr(value)}
 
 
-def _record(item: Any) -> Record:
+def _from_item(item: Any) -> Record:
     read: Any = {
         field.name: item[field.name]["S"] if field.type is str else field.type(item[field.name]["N"])  # type: ignore[operator] # int or float
         for field in dataclasses.fields(Record)

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from autoscale.observation import Instance, Power
-from facerec.messages import Registration, WorkerReport
+from facerec.messages import WorkerRecord, WorkerReport
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2.type_defs import InstanceTypeDef
@@ -200,7 +200,7 @@ class Sightings:
 def instance_of(
     slot: LaunchSlot,
     seen: Description | None,
-    registration: Registration | None,
+    record: WorkerRecord | None,
     *,
     default_version: str | None,
     impaired: bool,
@@ -209,15 +209,15 @@ def instance_of(
     """Combine what is known of one instance; `seen` is what EC2 last showed of it, if anything."""
     power = _power(slot, seen, now)
     since = _since(slot, seen, power)
-    report = registration.report if registration is not None else None
+    report = record.report if record is not None else None
     version = seen.template_version if seen is not None else slot.request and slot.request.template_version
     return Instance(
         number=slot.number,
         instance_id=slot.instance_id,
         power=power,
         since=since,
-        worker=None if report is None or _of_former_life(report, slot, seen, power) else report,
-        drain_ordered_at=registration.drain_ordered_at if registration is not None else None,
+        report=None if report is None or _of_former_life(report, slot, seen, power) else report,
+        drain_ordered_at=record.drain_ordered_at if record is not None else None,
         spot=seen.spot if seen is not None else slot.request is not None and slot.request.spot,
         # An instance that failed to start is not worth another start: a new one is launched instead.
         outdated=(None not in {version, default_version} and version != default_version)

@@ -1,8 +1,8 @@
 """Which numbers are taken, and by which instance: the launch slots in the fleet's table.
 
 A slot is the item `kind="number"`, `item=<number>`. It is written before EC2 is asked for an instance, in one
-transaction with a check of the controllers' lease. So every launch counts towards the cap: after a crash, while EC2's
-answers lag, and when a controller loses its lease. It stays as long as its instance and remembers the latest order.
+transaction with a check of the autoscalers' lease. So every launch counts towards the cap: after a crash, while EC2's
+answers lag, and when an autoscaler loses its lease. It stays as long as its instance and remembers the latest order.
 """
 
 from collections.abc import Sequence
@@ -14,6 +14,7 @@ from botocore.exceptions import ClientError
 from autoscale.aws.instances import CapacityPool, LaunchRequest, LaunchSlot, Order
 from autoscale.aws.lease import DynamoLease
 from facerec.aws.clients import Clients, translated
+from facerec.aws.dynamodb import Table
 from facerec.errors import LeaseLost, Transient
 
 if TYPE_CHECKING:
@@ -32,19 +33,13 @@ class LaunchSlots:
 
     def __init__(self, clients: Clients, table: str, lease: DynamoLease) -> None:
         self._clients = clients
-        self._table = table
+        self._table = Table(clients, table)
         self._lease = lease
 
     def all(self) -> list[LaunchSlot]:
         """Read every slot, sorted by number: one consistent query."""
         with translated("read the launch slots"):
-            pages = self._clients.dynamodb.get_paginator("query").paginate(
-                TableName=self._table,
-                ConsistentRead=True,
-                KeyConditionExpression="kind = :kind",
-                ExpressionAttributeValues={":kind": {"S": _KIND}},
-            )
-            return [_from_item(item) for page in pages for item in page["Items"]]
+            return [_from_item(item) for item in self._table.items(_KIND)]
 
     def take(self, slots: Sequence[LaunchSlot]) -> list[LaunchSlot]:
         """Take free numbers under the lease and return those that were free; raises `LeaseLost`.
@@ -55,22 +50,22 @@ class LaunchSlots:
 
     def _take(self, slots: Sequence[LaunchSlot]) -> Sequence[LaunchSlot]:
         while slots:
-            slots = [_counted(slot, len(slots)) for slot in slots]
-            failed = self._fenced("take launch slots", [self._put(slot, _FREE) for slot in slots])
+            slots = [_with_count(slot, len(slots)) for slot in slots]
+            failed = self._write_under_lease("take launch slots", [self._put(slot, _FREE) for slot in slots])
             if not failed:
                 break
             slots = [slot for index, slot in enumerate(slots, 1) if index not in failed]
         return slots
 
-    def check_lease(self) -> None:
-        """Return if the lease is ours at this moment; raises `LeaseLost`."""
-        self._fenced("check the lease", [])
+    def confirm_lease(self) -> None:
+        """Return if DynamoDB says that the lease is ours; raises `LeaseLost`."""
+        self._write_under_lease("check the lease", [])
 
     def order(self, slots: Sequence[LaunchSlot]) -> None:
         """Write orders under the lease before EC2 gets them; raises `LeaseLost`."""
         for first in range(0, len(slots), BATCH):
             puts = [self._put(slot, _UNCHANGED) for slot in slots[first : first + BATCH]]
-            if self._fenced("record an order", puts):
+            if self._write_under_lease("record an order", puts):
                 raise Transient("the fleet has changed since it was read; retry later")
 
     def update(self, slots: Sequence[LaunchSlot] = (), *, gone: Sequence[LaunchSlot] = ()) -> None:
@@ -83,11 +78,11 @@ class LaunchSlots:
             if failed:
                 writes = [write for index, write in enumerate(batch) if index not in failed] + writes
 
-    def _fenced(self, doing: str, writes: "list[TransactWriteItemTypeDef]") -> set[int]:
+    def _write_under_lease(self, doing: str, writes: "list[TransactWriteItemTypeDef]") -> set[int]:
         """Write all or nothing, if the lease is ours; returns the indices, from 1, of the failed conditions."""
-        failed = self._transact(doing, [self._lease.fence(), *writes])
+        failed = self._transact(doing, [self._lease.condition(), *writes])
         if 0 in failed:
-            raise LeaseLost("another controller is active; this one waits")
+            raise LeaseLost("another autoscaler is active; this one waits")
         return failed
 
     def _transact(self, doing: str, writes: "list[TransactWriteItemTypeDef]") -> set[int]:
@@ -109,12 +104,19 @@ class LaunchSlots:
 
     def _put(self, slot: LaunchSlot, condition: str) -> "TransactWriteItemTypeDef":
         values = _token_of(slot) if condition is _UNCHANGED else {}
-        put: Any = {"TableName": self._table, "Item": _to_item(slot), "ConditionExpression": condition}
+        put: Any = {
+            "TableName": self._table.name,
+            "Item": self._key(slot) | _fields(slot),
+            "ConditionExpression": condition,
+        }
         return {"Put": put | values}
 
     def _delete(self, slot: LaunchSlot) -> "TransactWriteItemTypeDef":
-        delete: Any = {"TableName": self._table, "Key": _key(slot), "ConditionExpression": _UNCHANGED}
+        delete: Any = {"TableName": self._table.name, "Key": self._key(slot), "ConditionExpression": _UNCHANGED}
         return {"Delete": delete | _token_of(slot)}
+
+    def _key(self, slot: LaunchSlot) -> Any:
+        return self._table.key(_KIND, f"{slot.number:06d}")
 
 
 def _token_of(slot: LaunchSlot) -> Any:
@@ -124,16 +126,12 @@ def _token_of(slot: LaunchSlot) -> Any:
     }
 
 
-def _counted(slot: LaunchSlot, count: int) -> LaunchSlot:
+def _with_count(slot: LaunchSlot, count: int) -> LaunchSlot:
     return slot if slot.request is None else replace(slot, request=replace(slot.request, count=count))
 
 
-def _key(slot: LaunchSlot) -> Any:
-    return {"kind": {"S": _KIND}, "item": {"S": f"{slot.number:06d}"}}
-
-
-def _to_item(slot: LaunchSlot) -> Any:
-    item = _key(slot) | {"token": {"S": slot.token}, "made_at": {"N": repr(slot.made_at)}}
+def _fields(slot: LaunchSlot) -> Any:
+    item: Any = {"token": {"S": slot.token}, "made_at": {"N": repr(slot.made_at)}}
     if slot.instance_id is not None:
         item["instance_id"] = {"S": slot.instance_id}
     if slot.order is not None:

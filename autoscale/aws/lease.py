@@ -1,4 +1,4 @@
-"""Exactly one controller acts: a lease in the fleet's table.
+"""Exactly one autoscaler acts: a lease in the fleet's table.
 
 The algorithm is the published one of AWS's DynamoDB lock client ("Building Distributed Locks with the DynamoDB Lock
 Client", AWS Database Blog): no clocks are compared. The owner raises a version with every renewal. A waiter takes over
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from facerec.aws.clients import Clients, translated
+from facerec.aws.dynamodb import Table
 from facerec.errors import LeaseLost
 
 if TYPE_CHECKING:
@@ -22,16 +23,16 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-_KEY: Any = {"kind": {"S": "lease"}, "item": {"S": "controller"}}
+_KEY: Any = {"kind": {"S": "lease"}, "item": {"S": "controller"}}  # the same for ever: two keys are two leases
 _NAMES = {"#owner": "owner"}
 
 
 class _Refused(LeaseLost):
-    """Another controller has written meanwhile."""
+    """Another autoscaler has written meanwhile."""
 
 
 def _refused() -> _Refused:
-    return _Refused("another controller is active; this one waits")
+    return _Refused("another autoscaler is active; this one waits")
 
 
 class DynamoLease:
@@ -46,7 +47,7 @@ class DynamoLease:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._clients = clients
-        self._table = table
+        self._table = Table(clients, table)
         self._lease_seconds = lease_seconds
         self._clock = clock
         self._owner = f"{socket.gethostname()}/{uuid.uuid4()}"
@@ -62,19 +63,19 @@ class DynamoLease:
         """Whether the lease is ours by our own clock."""
         return self._clock() < self._held_until
 
-    def hold(self) -> bool:
+    def acquire_or_renew(self) -> bool:
         """Renew the lease, or take it if it is free or has not been renewed for its length."""
         began = self._clock()
-        # A lease that has expired by our clock is renewed if no other controller has taken it.
-        if self._ours and self._written(began, "#owner = :me"):
+        # A lease that has expired by our clock is renewed if no other autoscaler has taken it.
+        if self._ours and self._write(began, "#owner = :me"):
             return True
-        with translated("read the controllers' lease"):
-            found = self._clients.dynamodb.get_item(TableName=self._table, Key=_KEY, ConsistentRead=True).get("Item")
+        with translated("read the autoscalers' lease"):
+            found = self._table.item(_KEY)
         if found is None:
-            return self._written(began, "attribute_not_exists(#owner)")
+            return self._write(began, "attribute_not_exists(#owner)")
         seen = (found["owner"]["S"], int(found["version"]["N"]))
         if seen[0] == self._owner:  # the answer to our first write was lost
-            return self._written(began, "#owner = :me")
+            return self._write(began, "#owner = :me")
         now = self._clock()
         if seen != self._seen:
             self._seen, self._seen_at = seen, now
@@ -83,18 +84,24 @@ class DynamoLease:
         if now - self._seen_at < length:
             return False
         log.warning("lease_taken_over", owner=seen[0], silent_seconds=round(now - self._seen_at, 1))
-        return self._written(
+        return self._write(
             began,
             "#owner = :them AND version = :theirs",
             {":them": {"S": seen[0]}, ":theirs": {"N": str(seen[1])}},
         )
 
-    def renew(self) -> None:
+    def check(self) -> None:
+        """Raise `LeaseLost` if the lease has expired by our own clock; asks nothing of DynamoDB."""
+        if not self.held:
+            raise LeaseLost("the lease has expired; another autoscaler may be active")
+
+    def renew_or_raise(self) -> None:
         """Renew the lease during a long operation; raises `LeaseLost`, and never takes the lease back.
 
         Another owner may have changed everything meanwhile.
         """
-        if not self.held or not self._written(self._clock(), "#owner = :me"):
+        self.check()
+        if not self._write(self._clock(), "#owner = :me"):
             raise _refused()
 
     def release(self) -> None:
@@ -103,9 +110,9 @@ class DynamoLease:
         if not self._ours:
             return
         try:
-            with translated("release the controllers' lease", ConditionalCheckFailedException=_refused):
+            with translated("release the autoscalers' lease", ConditionalCheckFailedException=_refused):
                 self._clients.dynamodb.delete_item(
-                    TableName=self._table,
+                    TableName=self._table.name,
                     Key=_KEY,
                     ConditionExpression="#owner = :me",
                     ExpressionAttributeNames=_NAMES,
@@ -115,13 +122,12 @@ class DynamoLease:
             log.info("lease_was_lost", owner=self._owner)
         self._ours = False
 
-    def fence(self) -> "TransactWriteItemTypeDef":
-        """Return the condition for a transaction that the lease is still ours; raises `LeaseLost` if it is not."""
-        if not self.held:
-            raise _refused()
+    def condition(self) -> "TransactWriteItemTypeDef":
+        """Return a transaction's condition that the lease is ours; raises `LeaseLost` if it has expired."""
+        self.check()
         return {
             "ConditionCheck": {
-                "TableName": self._table,
+                "TableName": self._table.name,
                 "Key": _KEY,
                 "ConditionExpression": "#owner = :me",
                 "ExpressionAttributeNames": _NAMES,
@@ -129,13 +135,13 @@ class DynamoLease:
             }
         }
 
-    def _written(self, began: float, condition: str, values: Any = None) -> bool:
+    def _write(self, began: float, condition: str, values: Any = None) -> bool:
         """Write the next version under the condition; returns whether the condition held."""
         self._version += 1
         try:
-            with translated("write the controllers' lease", ConditionalCheckFailedException=_refused):
+            with translated("write the autoscalers' lease", ConditionalCheckFailedException=_refused):
                 self._clients.dynamodb.update_item(
-                    TableName=self._table,
+                    TableName=self._table.name,
                     Key=_KEY,
                     UpdateExpression="SET #owner = :me, version = :version, lease_seconds = :length",
                     ConditionExpression=condition,
@@ -156,6 +162,6 @@ class DynamoLease:
 
 def lease_owner(clients: Clients, table: str) -> str | None:
     """Return the latest owner of the lease, alive or not; None after it was released."""
-    with translated("read the controllers' lease"):
-        found = clients.dynamodb.get_item(TableName=table, Key=_KEY, ConsistentRead=True).get("Item")
+    with translated("read the autoscalers' lease"):
+        found = Table(clients, table).item(_KEY)
     return None if found is None else found["owner"]["S"]

@@ -70,15 +70,15 @@ class FleetStatus:
 def _instance_json(one: Instance, phase: Phase, now: float) -> dict[str, Any]:
     names = ("number", "instance_id", "power", "since", "spot", "outdated", "impaired")
     counts = {
-        "held": None if one.worker is None else one.worker.held,
+        "held": None if one.report is None else one.report.held,
         "idle_seconds": _idle_seconds(one, now),
-        "tasks_done": None if one.worker is None else one.worker.tasks_done,
+        "tasks_done": None if one.report is None else one.report.tasks_done,
     }
     return {name: getattr(one, name) for name in names} | {"phase": phase} | counts
 
 
 def _idle_seconds(one: Instance, now: float) -> float | None:
-    idle_since = None if one.worker is None else one.worker.idle_since
+    idle_since = None if one.report is None else one.report.idle_since
     return None if idle_since is None else max(0.0, now - idle_since)
 
 
@@ -189,9 +189,9 @@ def _instances(instances: Sequence[tuple[Instance, Phase]], now: float) -> Table
             Text(phase, _STYLES[phase]),
             one.power,
             duration(now - one.since),
-            "-" if one.worker is None else str(one.worker.held),
+            "-" if one.report is None else str(one.report.held),
             "-" if idle_seconds is None else duration(idle_seconds),
-            "-" if one.worker is None else str(one.worker.tasks_done),
+            "-" if one.report is None else str(one.report.tasks_done),
             ", ".join(notes),
         )
     return table

@@ -54,7 +54,7 @@ def command(
 
     TRACE is a name out of autoscale/simulator/scenarios.toml (without TRACE they are listed), or a file with an arrival
     time in seconds on each line. Our policy is the code that runs in production, with the settings of
-    FACEREC_AUTOSCALE__*; --boot and --service set the simulated times, which our controller has to measure.
+    FACEREC_AUTOSCALE__*; --boot and --service set the simulated times, which our autoscaler has to measure.
 
     \b
     Examples:

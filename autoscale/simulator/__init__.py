@@ -1,1 +1,1 @@
-"""A simulated queue and fleet, on which the very controller of production and published rules are measured."""
+"""A simulated queue and fleet, on which the production decider and published rules are measured."""

@@ -54,7 +54,7 @@ class SimulatedFleet:
         return [machine for machine in self.machines.values() if machine.active and not machine.leaving]
 
     def observed(self) -> tuple[Instance, ...]:
-        """Return what the controller sees, sorted by number."""
+        """Return what the autoscaler sees, sorted by number."""
         return tuple(machine.observed() for machine in sorted(self.machines.values(), key=lambda one: one.number))
 
     def launch(self, numbers: Iterable[int]) -> None:

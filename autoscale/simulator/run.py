@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from math import ceil, inf
 from random import Random
 
-from autoscale.controller import Priors
+from autoscale.decider import Priors
 from autoscale.observation import Power
 from autoscale.policy import Policy
 from autoscale.simulator.fleet import SimulatedFleet

@@ -1,4 +1,4 @@
-"""The scalers of a simulation: our controller and three published rules."""
+"""The scalers of a simulation: our autoscaler and three published rules."""
 
 import math
 from collections import deque
@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from autoscale.controller import Controller, Priors
+from autoscale.decider import Decider, Priors
 from autoscale.observation import Reading
 from autoscale.policy import Decision, Policy
 from autoscale.simulator.fleet import SimulatedFleet
@@ -37,10 +37,10 @@ class Scaler(Protocol):
 
 
 class Ours:
-    """The production controller, once a second; its readings lag as in production."""
+    """The production autoscaler, once a second; its readings lag as in production."""
 
     def __init__(self, world: World, policy: Policy, priors: Priors) -> None:
-        self.controller = Controller(policy, priors)
+        self.decider = Decider(policy, priors)
         self.desired = 0
         self._world = world
 
@@ -50,7 +50,7 @@ class Ours:
 
     def _step(self) -> None:
         fleet = self._world.fleet
-        decision = self.controller.step(Reading(self._world.queue.counts, fleet.observed()), self._world.events.now)
+        decision = self.decider.step(Reading(self._world.queue.counts, fleet.observed()), self._world.events.now)
         if not isinstance(decision, Decision):
             return
         self.desired = decision.needed

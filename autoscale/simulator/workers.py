@@ -252,7 +252,7 @@ class Machine:
         self._begin()
 
     def observed(self) -> Instance:
-        """Return what the controller sees; for one call each round.
+        """Return what the autoscaler sees; for one call each round.
 
         A worker reports at once when it becomes busy, idle or drained; its counts are those of the previous round.
         """

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
 from facerec.aws.clients import Clients, translated
+from facerec.aws.dynamodb import EXPIRES_AT
 from facerec.errors import ConfigurationError, Transient
 from facerec.provision.buckets import provision_bucket
 from facerec.provision.launch_template import provision_launch_template
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb.type_defs import TableDescriptionTypeDef
     from mypy_boto3_sqs.literals import QueueAttributeNameType
 
-FLEET_EXPIRY = "expires_at"
-"""The TTL attribute of the fleet's table, in seconds since the epoch."""
 _DAY_SECONDS = 86_400
 _REQUEST_RETENTION_SECONDS = 4 * _DAY_SECONDS
 _DEAD_LETTER_RETENTION_SECONDS = 14 * _DAY_SECONDS
@@ -50,7 +49,7 @@ def provision(
         lambda: _queue(clients, settings.events_queue, _events_attributes(settings)),
         lambda: _table(clients, "TEMPLATES_TABLE", settings.templates_table, ("collection", "item")),
         lambda: _table(clients, "KEYS_TABLE", settings.keys_table, ("kind", "item")),
-        lambda: _table(clients, "FLEET_TABLE", settings.fleet_table, ("kind", "item"), expiry=FLEET_EXPIRY),
+        lambda: _table(clients, "FLEET_TABLE", settings.fleet_table, ("kind", "item"), expiry=EXPIRES_AT),
     ]
     image_id = settings.instances.image_id
     if image_id is not None:

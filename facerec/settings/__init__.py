@@ -131,6 +131,10 @@ class Settings(BaseSettings):
                 return settings
         raise ConfigurationError("wrong settings:\n" + "\n".join(f"  {problem}" for problem in problems))
 
+    def changed(self, **updates: Any) -> Self:
+        """Return a copy with other values, checked together; raises pydantic's `ValidationError`."""
+        return type(self)(**{name: getattr(self, name) for name in type(self).model_fields} | updates)
+
     @model_validator(mode="after")
     def _timings_fit(self) -> Self:
         """Check that a redelivery after a worker's loss can still answer the waiting client."""

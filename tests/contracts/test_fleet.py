@@ -23,7 +23,7 @@ class World:
     reports: InMemoryWorkerReports
     time: Time
     succeed: Callable[[], object]
-    """Another controller takes over."""
+    """Another autoscaler takes over."""
     exhaust: Callable[[], object]
     """EC2 has no more instances."""
 
@@ -64,11 +64,11 @@ def world(request: pytest.FixtureRequest) -> Iterator[World]:
     clients: Clients = request.getfixturevalue(f"{request.param}_clients")
     cloud = made(clients)
     first, second = cloud.lease(), cloud.lease()
-    assert first.hold()
+    assert first.acquire_or_renew()
 
     def succeed() -> None:
         first.release()
-        assert second.hold()
+        assert second.acquire_or_renew()
 
     hook = refusal("InsufficientInstanceCapacity")
     event = "before-call.ec2.RunInstances"
@@ -97,7 +97,7 @@ def test_launched_instances_have_their_numbers(world: World) -> None:
     for one in fleet:
         assert one.power in {Power.PENDING, Power.RUNNING}
         assert before - 2 <= one.since <= world.time.now() + 2
-        assert one.worker is None
+        assert one.report is None
         assert one.drain_ordered_at is None
         assert (one.spot, one.outdated, one.impaired) == (False, False, False)
 
@@ -180,7 +180,7 @@ def test_instance_has_its_workers_report(world: World) -> None:
     world.fleet.launch([1])
     report = report_of(world.one(), world.time.now())
     world.reports.report(report)
-    assert world.one().worker == report
+    assert world.one().report == report
     world.fleet.drain(world.ids(), 123.5)
     assert world.one().drain_ordered_at == 123.5
     assert world.reports.report(report)
@@ -199,16 +199,16 @@ def test_report_of_a_former_life_is_ignored(world: World) -> None:
     world.fleet.stop(world.ids())
     world.time.ahead += 30
     world.reports.report(report)  # its last words were on their way
-    assert world.one().worker is None
+    assert world.one().report is None
     world.fleet.start(world.ids())
-    assert world.reports.registrations() == {}
+    assert world.reports.records() == {}
     world.reports.report(report)
-    assert world.one().worker is None
+    assert world.one().report is None
     assert world.one().drain_ordered_at is None
     world.time.ahead += 30
     fresh = report_of(world.one(), world.time.now())
     world.reports.report(fresh)
-    assert world.one().worker == fresh
+    assert world.one().report == fresh
 
 
 @pytest.mark.parametrize("apart", [-90, 90])
@@ -217,17 +217,17 @@ def test_worker_with_a_differing_clock_reports(world: World, apart: float) -> No
     world.fleet.launch([1])
     first = report_of(world.one(), world.time.now() + apart)
     world.reports.report(first)
-    assert world.one().worker == first
+    assert world.one().report == first
     world.fleet.stop(world.ids())
     world.time.ahead += LAG_SECONDS + 1
-    assert world.one().worker is None
+    assert world.one().report is None
     world.fleet.start(world.ids())
     world.time.ahead += 10
     world.reports.report(first)  # late
-    assert world.one().worker is None
+    assert world.one().report is None
     second = report_of(world.one(), world.time.now() + apart)
     world.reports.report(second)
-    assert world.one().worker == second
+    assert world.one().report == second
 
 
 def test_ending_instance_takes_no_more_tasks(world: World) -> None:
@@ -242,7 +242,7 @@ def test_ending_instance_takes_no_more_tasks(world: World) -> None:
     world.fleet.stop(ids[:2])
     world.fleet.terminate(ids[2:])
     assert all(world.reports.report(report) for report in reports)
-    orders = [world.reports.registrations()[one].drain_ordered_at for one in ids]
+    orders = [world.reports.records()[one].drain_ordered_at for one in ids]
     assert orders[0] == 123.5
     assert all(at is not None and before <= at <= world.time.now() for at in orders[1:])
 
@@ -254,7 +254,7 @@ def test_reports_of_gone_instances_are_forgotten(world: World) -> None:
     world.fleet.terminate(world.ids())
     world.time.ahead += LAG_SECONDS + 1
     world.repaired()
-    assert world.reports.registrations() == {}
+    assert world.reports.records() == {}
 
 
 def test_former_owner_of_the_lease_changes_nothing(world: World) -> None:

@@ -1,4 +1,4 @@
-"""What a crash, EC2's late answers and a second controller may do to the fleet on EC2: nothing that is not counted."""
+"""What a crash, EC2's late answers and a second autoscaler may do to the fleet on EC2: nothing that is not counted."""
 
 import contextlib
 import random
@@ -33,8 +33,8 @@ def crash_after(**_: Any) -> None:
     raise Transient("the answer got lost")
 
 
-def test_missing_name_is_given_by_the_next_controller(cloud: Cloud) -> None:
-    """EC2 did not know the new instance yet, or the controller died. A reading gives no name."""
+def test_missing_name_is_given_by_the_next_autoscaler(cloud: Cloud) -> None:
+    """EC2 did not know the new instance yet, or the autoscaler died. A reading gives no name."""
     with cloud.hooked("before-call.ec2.CreateTags", refusal("InvalidInstanceID.NotFound")):
         cloud.active().launch([1, 2])
     cloud.fleet(cloud.lease()).instances()
@@ -44,7 +44,7 @@ def test_missing_name_is_given_by_the_next_controller(cloud: Cloud) -> None:
 
 
 def test_crash_before_the_launch_is_completed(cloud: Cloud) -> None:
-    """The slot counts at once; the next controller launches it with the same token, once."""
+    """The slot counts at once; the next autoscaler launches it with the same token, once."""
     tokens = []
 
     def crash(params: Any, **_: Any) -> None:
@@ -52,7 +52,7 @@ def test_crash_before_the_launch_is_completed(cloud: Cloud) -> None:
         raise KeyboardInterrupt
 
     lease = cloud.lease()
-    assert lease.hold()
+    assert lease.acquire_or_renew()
     first = cloud.fleet(lease)
     with cloud.hooked("before-call.ec2.RunInstances", crash), pytest.raises(KeyboardInterrupt):
         first.launch([1])
@@ -133,7 +133,7 @@ def test_slot_without_an_instance_is_dropped_after_five_minutes(cloud: Cloud) ->
 
 
 def test_slot_of_a_forgotten_instance_is_dropped_in_seconds(cloud: Cloud, other: Clients) -> None:
-    """After a long absence of all controllers it would fill the cap for minutes."""
+    """After a long absence of all autoscalers it would fill the cap for minutes."""
     fleet = cloud.active()
     fleet.launch([1, 2])
     kept = str(fleet.instances()[0].instance_id)
@@ -160,7 +160,7 @@ def test_late_answers_never_make_the_fleet_smaller(cloud: Cloud) -> None:
         assert {one.power for one in first} == {Power.PENDING}
         for one in first:
             cloud.reports.report(report_of(one, cloud.time.now()))
-        assert all(one.worker is not None for one in fleet.instances())
+        assert all(one.report is not None for one in fleet.instances())
     shown = fleet.instances()
     assert {one.power for one in shown} == {Power.RUNNING}
     with cloud.hooked("before-call.ec2.DescribeInstances", nothing_shown):
@@ -285,14 +285,14 @@ def test_start_refused_to_one_counts_the_others(cloud: Cloud) -> None:
     assert [one.power for one in fleet.instances()] == [Power.STOPPED, Power.RUNNING, Power.PENDING]
 
 
-def test_two_controllers_never_launch_one_number_twice(cloud: Cloud) -> None:
+def test_two_autoscalers_never_launch_one_number_twice(cloud: Cloud) -> None:
     """The second takes over between the decision and the launch of the first."""
     first, second = cloud.lease(), cloud.lease()
-    assert first.hold()
+    assert first.acquire_or_renew()
     late, early = cloud.fleet(first), cloud.fleet(second)
-    assert not second.hold()
+    assert not second.acquire_or_renew()
     cloud.time.silence += 3601
-    assert second.hold()
+    assert second.acquire_or_renew()
     early.launch([1, 2, 3])
     with pytest.raises(LeaseLost):
         late.launch([1, 2, 3])
@@ -308,7 +308,7 @@ def test_two_controllers_never_launch_one_number_twice(cloud: Cloud) -> None:
 def test_lease_lost_after_the_slot_was_taken_launches_nothing(cloud: Cloud) -> None:
     """The new owner of the lease completes the launch."""
     lease = cloud.lease()
-    assert lease.hold()
+    assert lease.acquire_or_renew()
     fleet = cloud.fleet(lease)
 
     def stall(**_: Any) -> None:
@@ -325,7 +325,7 @@ def test_lease_lost_after_the_slot_was_taken_launches_nothing(cloud: Cloud) -> N
 def test_expired_lease_ends_no_instance(cloud: Cloud, order: str) -> None:
     """The orders to drain may take long; the new owner may have taken them back."""
     lease = cloud.lease()
-    assert lease.hold()
+    assert lease.acquire_or_renew()
     fleet = cloud.fleet(lease)
     fleet.launch([1, 2, 3])
     ids = [str(one.instance_id) for one in fleet.instances()]
@@ -352,7 +352,7 @@ def test_expired_lease_ends_no_instance(cloud: Cloud, order: str) -> None:
             cloud.time.silence += 3601
 
     cloud.reports.order_drain = stall_at_last  # type: ignore[method-assign] # as before
-    assert lease.hold()
+    assert lease.acquire_or_renew()
     with (
         cloud.hooked(f"before-call.ec2.{order.capitalize()}Instances", refusal("MustNotBeAsked")),
         pytest.raises(LeaseLost),
@@ -364,17 +364,17 @@ def test_lease_that_another_had_is_not_renewed(cloud: Cloud) -> None:
     """Also when it is free again: the readings before are too old."""
     lease = cloud.lease()
     with pytest.raises(LeaseLost):
-        lease.renew()
-    assert lease.hold()
+        lease.renew_or_raise()
+    assert lease.acquire_or_renew()
     cloud.time.silence += 3000
-    lease.renew()
+    lease.renew_or_raise()
     cloud.time.silence += 3000
     assert lease.held
     held_again(cloud).release()
     with pytest.raises(LeaseLost):
-        lease.renew()
+        lease.renew_or_raise()
     assert not lease.held
-    assert lease.hold()
+    assert lease.acquire_or_renew()
 
 
 def test_throttling_keeps_the_slot_and_its_token(cloud: Cloud) -> None:
@@ -412,7 +412,7 @@ def test_instance_terminated_from_outside_is_cleaned_up(cloud: Cloud) -> None:
     cloud.clients.ec2.terminate_instances(InstanceIds=[str(instance.instance_id)])
     assert repaired(fleet) == ()
     assert cloud.slots() == []
-    assert cloud.reports.registrations() == {}
+    assert cloud.reports.records() == {}
 
 
 def test_old_reports_of_unknown_instances_are_forgotten(cloud: Cloud) -> None:
@@ -421,10 +421,10 @@ def test_old_reports_of_unknown_instances_are_forgotten(cloud: Cloud) -> None:
     cloud.reports.report(report)
     fleet = cloud.active()
     repaired(fleet)
-    assert set(cloud.reports.registrations()) == {"i-gone"}
+    assert set(cloud.reports.records()) == {"i-gone"}
     cloud.time.ahead += 700
     repaired(fleet)
-    assert cloud.reports.registrations() == {}
+    assert cloud.reports.records() == {}
 
 
 def test_unreadable_ec2_is_no_empty_fleet(cloud: Cloud) -> None:
@@ -436,7 +436,7 @@ def test_unreadable_ec2_is_no_empty_fleet(cloud: Cloud) -> None:
             fleet.instances()
 
 
-def test_competing_controllers_never_exceed_the_cap(cloud: Cloud, other: Clients) -> None:
+def test_competing_autoscalers_never_exceed_the_cap(cloud: Cloud, other: Clients) -> None:
     """Leases and answers get lost, answers lag, instances end: never more than four run at once."""
     cap, ec2, truth = 4, DocumentedLaunches(other.ec2, most=2), replace(cloud, clients=other)
     most, monitor = [0], threading.Lock()
@@ -460,7 +460,7 @@ def test_competing_controllers_never_exceed_the_cap(cloud: Cloud, other: Clients
         fleet = cloud.fleet(lease)
         for _ in range(25):
             with contextlib.suppress(Transient):
-                if lease.hold():
+                if lease.acquire_or_renew():
                     rounds += 1
                     there = repaired(fleet)
                     numbers = {one.number for one in there}

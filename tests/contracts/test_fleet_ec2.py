@@ -43,7 +43,7 @@ def test_instances_of_others_are_never_touched(cloud: Cloud) -> None:
         order([*strangers, str(ours.instance_id)])
     found = ec2.describe_instances(InstanceIds=strangers)["Reservations"]
     assert [one["State"]["Name"] for r in found for one in r["Instances"]] == ["running", "running"]
-    assert set(cloud.reports.registrations()) <= {ours.instance_id}
+    assert set(cloud.reports.records()) <= {ours.instance_id}
 
 
 def test_launched_instances_are_named_and_tagged(cloud: Cloud) -> None:
@@ -281,7 +281,7 @@ def test_large_launch_renews_the_lease(ministack_clients: Clients) -> None:
     """A lost lease ends the launch."""
     cloud, next_id = made(ministack_clients), iter(range(1000))
     lease = cloud.lease()
-    assert lease.hold()
+    assert lease.acquire_or_renew()
     fleet, calls = cloud.fleet(lease), []
 
     def slow(params: Any, **_: Any) -> Any:
@@ -315,7 +315,7 @@ def test_settings_make_every_port(emulator: EmulatedAws) -> None:
     """Each adapter finds what provisioning has made."""
     settings = emulator.settings
     lease = process.make_lease(settings)
-    assert lease.hold()
+    assert lease.acquire_or_renew()
     assert process.make_fleet(settings, lease, InMemoryWorkerReports()).instances() == ()
     assert process.make_backlog(settings).depth() == QueueDepth(0, 0, 0, dead_letters=0)
     process.make_history(settings).record(a_record(time.time()))

@@ -17,7 +17,7 @@ from facerec.provision.resources import Resource, State
 from facerec.provision.user_data import user_data
 from facerec.settings import Settings
 from facerec.settings.resources import InstancesSettings
-from tests.support.emulated import EmulatedAws, changed, emulated_aws
+from tests.support.emulated import EmulatedAws, emulated_aws
 
 
 @pytest.fixture(scope="module", params=EmulatorKind)
@@ -44,7 +44,7 @@ def image_id(clients: Clients) -> str:
 def settings(aws: EmulatedAws, image_id: str) -> Settings:
     """A deployment of this test's own."""
     prefix = f"test-{uuid.uuid4().hex[:12]}"
-    return changed(aws.settings, prefix=prefix, instances=InstancesSettings(image_id=image_id, volume_gb=40))
+    return aws.settings.changed(prefix=prefix, instances=InstancesSettings(image_id=image_id, volume_gb=40))
 
 
 def provisioned(clients: Clients, settings: Settings) -> Resource:
@@ -69,7 +69,7 @@ def versions(clients: Clients, settings: Settings) -> int:
 
 def with_instances(settings: Settings, **updates: Any) -> Settings:
     """The same deployment with other instances."""
-    return changed(settings, instances=settings.instances.model_copy(update=updates))
+    return settings.changed(instances=settings.instances.model_copy(update=updates))
 
 
 def test_is_created_once(clients: Clients, settings: Settings) -> None:

@@ -1,4 +1,4 @@
-"""One suite for every controllers' lease: in memory, and in DynamoDB as ministack and moto have it."""
+"""One suite for every lease: in memory, and in DynamoDB as ministack and moto have it."""
 
 import uuid
 from collections.abc import Callable
@@ -25,7 +25,7 @@ class HeldLease(Protocol):
     def held(self) -> bool:
         """Whether it may act."""
 
-    def hold(self) -> bool:
+    def acquire_or_renew(self) -> bool:
         """Take or renew."""
 
     def release(self) -> None:
@@ -44,13 +44,13 @@ class Clock:
 
 @dataclass
 class Contest:
-    """Controllers that contend for one lease, each with a clock of its own."""
+    """Autoscalers that contend for one lease, each with a clock of its own."""
 
     make: Callable[[Clock], HeldLease]
     clocks: list[Clock] = field(default_factory=list)
 
     def join(self) -> HeldLease:
-        """Another controller."""
+        """Another autoscaler."""
         self.clocks.append(Clock(1000.0 * len(self.clocks)))
         return self.make(self.clocks[-1])
 
@@ -82,9 +82,9 @@ def test_lease_has_one_owner(contest: Contest) -> None:
     """As long as it renews."""
     first, second = contest.join(), contest.join()
     for _ in range(10):
-        assert first.hold()
+        assert first.acquire_or_renew()
         assert first.held
-        assert not second.hold()
+        assert not second.acquire_or_renew()
         assert not second.held
         contest.pass_time(SECONDS / 2)
 
@@ -92,25 +92,25 @@ def test_lease_has_one_owner(contest: Contest) -> None:
 def test_lease_of_a_silent_owner_is_taken_over(contest: Contest) -> None:
     """After the lease's length, not before; the former owner then waits."""
     first, second = contest.join(), contest.join()
-    assert first.hold()
+    assert first.acquire_or_renew()
     contest.pass_time(100)
-    assert not second.hold()  # it has only just begun to watch
+    assert not second.acquire_or_renew()  # it has only just begun to watch
     contest.pass_time(SECONDS - 1)
-    assert not second.hold()
+    assert not second.acquire_or_renew()
     contest.pass_time(2)
-    assert second.hold()
-    assert not first.hold()
+    assert second.acquire_or_renew()
+    assert not first.acquire_or_renew()
     assert not first.held
 
 
 def test_lease_expires_for_its_owner_first(contest: Contest) -> None:
-    """At no moment do two controllers believe that they hold it."""
+    """At no moment do two autoscalers believe that they hold it."""
     first, second = contest.join(), contest.join()
-    assert first.hold()
-    assert not second.hold()
+    assert first.acquire_or_renew()
+    assert not second.acquire_or_renew()
     for _ in range(20):
         contest.pass_time(1)
-        second.hold()
+        second.acquire_or_renew()
         assert not (first.held and second.held)
     assert second.held
 
@@ -118,36 +118,36 @@ def test_lease_expires_for_its_owner_first(contest: Contest) -> None:
 def test_expired_lease_is_renewed_if_it_is_still_ours(contest: Contest) -> None:
     """Meanwhile it does not count as held."""
     only = contest.join()
-    assert only.hold()
+    assert only.acquire_or_renew()
     contest.pass_time(10 * SECONDS)
     assert not only.held
-    assert only.hold()
+    assert only.acquire_or_renew()
     assert only.held
 
 
 def test_released_lease_is_free_at_once(contest: Contest) -> None:
     """Its former owner waits like any other."""
     first, second = contest.join(), contest.join()
-    assert first.hold()
-    assert not second.hold()
+    assert first.acquire_or_renew()
+    assert not second.acquire_or_renew()
     first.release()
     assert not first.held
-    assert second.hold()
-    assert not first.hold()
+    assert second.acquire_or_renew()
+    assert not first.acquire_or_renew()
 
 
 def test_release_without_the_lease_changes_nothing(contest: Contest) -> None:
     """Before it was held, and after it was lost."""
     first, second = contest.join(), contest.join()
     second.release()
-    assert first.hold()
+    assert first.acquire_or_renew()
     second.release()
-    assert not second.hold()
+    assert not second.acquire_or_renew()
     contest.pass_time(SECONDS + 1)
-    assert second.hold()
+    assert second.acquire_or_renew()
     first.release()
-    assert second.hold()
-    assert not first.hold()
+    assert second.acquire_or_renew()
+    assert not first.acquire_or_renew()
 
 
 def test_renewal_with_a_lost_answer_counts_for_waiters(
@@ -158,37 +158,37 @@ def test_renewal_with_a_lost_answer_counts_for_waiters(
     losing = Clients(Settings(aws=AwsSettings(endpoint_url=ministack_clients.dynamodb.meta.endpoint_url)))
     first = DynamoLease(losing, table, lease_seconds=SECONDS, clock=clock)
     second = DynamoLease(ministack_clients, table, lease_seconds=SECONDS, clock=clock)
-    assert first.hold()
+    assert first.acquire_or_renew()
 
     def lost(**_: object) -> None:
         raise Transient("the answer was lost")
 
     losing.dynamodb.meta.events.register_first("after-call.dynamodb.UpdateItem", lost)
     with pytest.raises(Transient):
-        first.hold()
+        first.acquire_or_renew()
     losing.dynamodb.meta.events.unregister("after-call.dynamodb.UpdateItem", lost)
-    assert not second.hold()
+    assert not second.acquire_or_renew()
     clock.seconds += SECONDS - 1
-    assert first.hold()
+    assert first.acquire_or_renew()
     clock.seconds += 2
-    assert not second.hold()
+    assert not second.acquire_or_renew()
     assert first.held
 
 
-def test_fence_needs_the_lease(ministack_clients: Clients, table: str) -> None:
-    """A former owner's fence fails in DynamoDB."""
+def test_lease_condition_needs_the_lease(ministack_clients: Clients, table: str) -> None:
+    """A former owner's condition fails in DynamoDB."""
     clock = Clock()
     first, second = (DynamoLease(ministack_clients, table, lease_seconds=SECONDS, clock=clock) for _ in range(2))
     with pytest.raises(LeaseLost):
-        second.fence()
-    assert first.hold()
-    stale = first.fence()
+        second.condition()
+    assert first.acquire_or_renew()
+    stale = first.condition()
     ministack_clients.dynamodb.transact_write_items(TransactItems=[stale])
-    assert not second.hold()
+    assert not second.acquire_or_renew()
     clock.seconds += SECONDS + 1
-    assert second.hold()
+    assert second.acquire_or_renew()
     with pytest.raises(LeaseLost):
-        first.fence()
+        first.condition()
     with pytest.raises(ministack_clients.dynamodb.exceptions.TransactionCanceledException):
         ministack_clients.dynamodb.transact_write_items(TransactItems=[stale])
 
@@ -197,4 +197,4 @@ def test_missing_table_names_the_remedy(ministack_clients: Clients) -> None:
     """Provisioning makes it."""
     lease = DynamoLease(ministack_clients, "nowhere", lease_seconds=SECONDS)
     with pytest.raises(Exception, match="facerec provision"):
-        lease.hold()
+        lease.acquire_or_renew()

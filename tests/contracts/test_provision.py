@@ -15,7 +15,7 @@ from facerec.provision.provisioning import provision
 from facerec.provision.resources import Resource, State
 from facerec.settings import Settings
 from facerec.settings.resources import QueueSettings, RetentionSettings
-from tests.support.emulated import EmulatedAws, changed, emulated_aws
+from tests.support.emulated import EmulatedAws, emulated_aws
 
 RESOURCES = 11
 
@@ -48,7 +48,7 @@ def queue_attributes(clients: Clients, name: str) -> dict[str, str]:
 
 def test_creates_all_then_changes_nothing(aws: EmulatedAws) -> None:
     """The first run creates each resource, without notes on an emulator that supports all; the second is idle."""
-    settings = changed(aws.settings, prefix="twice")
+    settings = aws.settings.changed(prefix="twice")
     clients = Clients(settings)
     reported: list[Resource] = []
     first = provision(clients, settings, reported.append)
@@ -72,8 +72,7 @@ def test_creates_all_then_changes_nothing(aws: EmulatedAws) -> None:
 
 def test_changed_settings_reach_existing_resources(clients: Clients, settings: Settings) -> None:
     """A longer visibility timeout and retention update the queue and bucket concerned, and nothing else."""
-    other = changed(
-        settings,
+    other = settings.changed(
         queue=QueueSettings(visibility_timeout_seconds=45, max_receives=2),
         retention=RetentionSettings(result_days=30),
     )
@@ -157,7 +156,7 @@ def test_dead_letters_of_the_request_queue_are_caught(clients: Clients, settings
 def test_works_outside_the_default_region(aws: EmulatedAws) -> None:
     """S3 wants the region named everywhere but in us-east-1."""
     region = aws.settings.aws.model_copy(update={"region": "eu-central-1"})
-    elsewhere = changed(aws.settings, prefix="far-away", aws=region)
+    elsewhere = aws.settings.changed(prefix="far-away", aws=region)
     assert {r.state for r in provision(Clients(elsewhere), elsewhere)} == {State.CREATED}
 
 
@@ -171,7 +170,7 @@ def test_a_table_of_other_keys_is_refused(clients: Clients, settings: Settings) 
     )
     named = settings.names.model_copy(update={"templates_table": f"{settings.prefix}-theirs"})
     with pytest.raises(ConfigurationError, match="FACEREC_NAMES__TEMPLATES_TABLE"):
-        provision(clients, changed(settings, names=named))
+        provision(clients, settings.changed(names=named))
 
 
 def test_a_name_of_another_account_is_refused(aws: EmulatedAws) -> None:
@@ -180,7 +179,7 @@ def test_a_name_of_another_account_is_refused(aws: EmulatedAws) -> None:
         pytest.skip("moto lets an account use another one's bucket")
     theirs = boto3.client("s3", endpoint_url=aws.url, aws_access_key_id="111111111111", aws_secret_access_key="x")
     theirs.create_bucket(Bucket="contested-gallery-bucket")
-    settings = changed(aws.settings, prefix="contested")
+    settings = aws.settings.changed(prefix="contested")
     with pytest.raises(ConfigurationError, match="FACEREC_NAMES__GALLERY_BUCKET or FACEREC_PREFIX"):
         provision(Clients(settings), settings)
 
@@ -203,7 +202,7 @@ def test_an_endpoint_without_an_operation_earns_a_note(clients: Clients, setting
 
 def test_several_at_once_agree(aws: EmulatedAws) -> None:
     """Provisionings that run side by side all succeed, and leave nothing to do."""
-    settings = changed(aws.settings, prefix="crowd")
+    settings = aws.settings.changed(prefix="crowd")
     with ThreadPoolExecutor(4) as pool:
         futures = [pool.submit(provision, Clients(settings), settings) for _ in range(4)]
     assert all(len(future.result()) == RESOURCES for future in futures)

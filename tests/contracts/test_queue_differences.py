@@ -6,7 +6,6 @@ from facerec.aws.clients import Clients
 from facerec.aws.sqs.queue import queue_differences
 from facerec.settings import Settings
 from facerec.settings.resources import NameSettings, QueueSettings
-from tests.support.emulated import changed
 
 
 def test_a_provisioned_queue_does_not_differ(fresh: Settings) -> None:
@@ -17,7 +16,7 @@ def test_a_provisioned_queue_does_not_differ(fresh: Settings) -> None:
 def test_each_difference_is_told(fresh: Settings) -> None:
     """With both values, since either may be the wrong one."""
     names = NameSettings(request_queue=fresh.request_queue, dead_letter_queue="elsewhere")
-    other = changed(fresh, queue=QueueSettings(visibility_timeout_seconds=60, max_receives=3), names=names)
+    other = fresh.changed(queue=QueueSettings(visibility_timeout_seconds=60, max_receives=3), names=names)
     timeout, target, receives = queue_differences(Clients(fresh), other)
     assert "is 30 s" in timeout
     assert "(60)" in timeout

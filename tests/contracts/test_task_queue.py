@@ -22,7 +22,7 @@ from facerec.ports import TaskQueue
 from facerec.settings import Settings
 from facerec.settings.resources import AwsSettings
 from tests.fakes.task_queue import InMemoryTaskQueue
-from tests.support.emulated import EmulatedAws, changed
+from tests.support.emulated import EmulatedAws
 
 
 @dataclass(frozen=True)
@@ -141,14 +141,14 @@ def test_missing_queue_is_named(emulator: EmulatedAws) -> None:
     queue.submit(request())
     clients = Clients(settings)
     clients.sqs.delete_queue(QueueUrl=clients.sqs.get_queue_url(QueueName=settings.request_queue)["QueueUrl"])
-    for gone in (queue, CeleryTaskQueue(changed(settings, prefix="never-made"))):
+    for gone in (queue, CeleryTaskQueue(settings.changed(prefix="never-made"))):
         with pytest.raises(QueueMissing, match="facerec provision"):
             gone.submit(request())
 
 
 def test_unreachable_queue_is_transient(emulator: EmulatedAws) -> None:
     """The request may be sent again later."""
-    settings = changed(emulator.settings, aws=AwsSettings(endpoint_url="http://127.0.0.1:9"))
+    settings = emulator.settings.changed(aws=AwsSettings(endpoint_url="http://127.0.0.1:9"))
     with pytest.raises(Transient):
         CeleryTaskQueue(settings).submit(request())
 
@@ -157,6 +157,6 @@ def test_missing_credentials_are_named(emulator: EmulatedAws, monkeypatch: pytes
     """For the operator."""
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     # A region that no other test uses: the process keeps its clients.
-    settings = changed(emulator.settings, aws=AwsSettings(region="eu-north-1", endpoint_url=emulator.url))
+    settings = emulator.settings.changed(aws=AwsSettings(region="eu-north-1", endpoint_url=emulator.url))
     with pytest.raises(ConfigurationError, match="no AWS credentials"):
         CeleryTaskQueue(settings).submit(request())

@@ -10,7 +10,7 @@ import pytest
 from facerec.aws.clients import Clients
 from facerec.aws.dynamodb.worker_reports import DynamoWorkerReports
 from facerec.errors import ConfigurationError, Transient
-from facerec.messages import Registration, WorkerState
+from facerec.messages import WorkerRecord, WorkerState
 from facerec.ports import WorkerReports
 from facerec.provision import provisioning
 from tests.fakes.worker_reports import READY, InMemoryWorkerReports
@@ -51,7 +51,7 @@ def empty_table(clients: Clients) -> Table:
 
 def test_registrations_are_empty_at_first(reports: WorkerReports) -> None:
     """That is no error."""
-    assert reports.registrations() == {}
+    assert reports.records() == {}
 
 
 def test_report_is_read_unchanged(reports: WorkerReports) -> None:
@@ -59,7 +59,7 @@ def test_report_is_read_unchanged(reports: WorkerReports) -> None:
     busy = replace(READY, state=WorkerState.DRAINING, held=2, idle_since=None, interrupted=True, saturated_seconds=0.0)
     for report in (READY, busy, READY):
         assert reports.report(report) is False
-        assert reports.registrations() == {ID: Registration(report, None)}
+        assert reports.records() == {ID: WorkerRecord(report, None)}
 
 
 def test_answer_to_a_report_has_the_order(reports: WorkerReports) -> None:
@@ -68,16 +68,16 @@ def test_answer_to_a_report_has_the_order(reports: WorkerReports) -> None:
     reports.order_drain(ID, ORDERED_AT)
     reports.order_drain(ID, ORDERED_AT + 5)
     assert reports.report(READY) is True
-    assert reports.registrations() == {ID: Registration(READY, ORDERED_AT)}
+    assert reports.records() == {ID: WorkerRecord(READY, ORDERED_AT)}
     reports.cancel_drain(ID)
     assert reports.report(READY) is False
-    assert reports.registrations() == {ID: Registration(READY, None)}
+    assert reports.records() == {ID: WorkerRecord(READY, None)}
 
 
 def test_order_may_come_before_the_first_report(reports: WorkerReports) -> None:
     """For an instance that still boots; the answer to the first report has it."""
     reports.order_drain(ID, ORDERED_AT)
-    assert reports.registrations() == {ID: Registration(None, ORDERED_AT)}
+    assert reports.records() == {ID: WorkerRecord(None, ORDERED_AT)}
     assert reports.report(READY) is True
 
 
@@ -87,18 +87,18 @@ def test_order_outlives_the_worker(reports: WorkerReports) -> None:
     reports.order_drain(ID, ORDERED_AT)
     ended = replace(READY, state=WorkerState.ENDED)
     assert reports.report(ended) is True
-    assert reports.registrations() == {ID: Registration(ended, ORDERED_AT)}
+    assert reports.records() == {ID: WorkerRecord(ended, ORDERED_AT)}
     assert reports.report(READY) is True
 
 
 def test_forgotten_instance_is_gone(reports: WorkerReports) -> None:
     """Forgetting twice, or an unknown instance, is no error."""
     reports.forget(ID)
-    assert reports.registrations() == {}
+    assert reports.records() == {}
     reports.report(READY)
     reports.forget(ID)
     reports.forget(ID)
-    assert reports.registrations() == {}
+    assert reports.records() == {}
     reports.order_drain(ID, ORDERED_AT)
     reports.forget(ID)
     assert reports.report(READY) is False
@@ -115,8 +115,8 @@ def test_instances_are_independent(reports: WorkerReports) -> None:
 
     with ThreadPoolExecutor(8) as threads:
         assert list(threads.map(order_and_report, range(40))) == [False, True] * 20
-    assert reports.registrations() == {
-        report.instance_id: Registration(report, ORDERED_AT if number % 2 else None)
+    assert reports.records() == {
+        report.instance_id: WorkerRecord(report, ORDERED_AT if number % 2 else None)
         for number, report in enumerate(own)
     }
 
@@ -139,7 +139,7 @@ def test_garbled_report_is_not_read_as_none(table: Table) -> None:
     item = {"kind": {"S": "worker"}, "item": {"S": ID}, "report": {"S": '{"instance_id": "i-1"}'}}
     table.clients.dynamodb.put_item(TableName=table.name, Item=item)
     with pytest.raises(Transient, match=ID):
-        DynamoWorkerReports(table.clients, table.name).registrations()
+        DynamoWorkerReports(table.clients, table.name).records()
 
 
 def test_error_of_a_missing_table_says_what_to_do(ministack_clients: Clients) -> None:
@@ -147,7 +147,7 @@ def test_error_of_a_missing_table_says_what_to_do(ministack_clients: Clients) ->
     reports = DynamoWorkerReports(ministack_clients, "no-such-table")
     calls: Sequence[Callable[[], object]] = (
         lambda: reports.report(READY),
-        reports.registrations,
+        reports.records,
         lambda: reports.order_drain(ID, ORDERED_AT),
         lambda: reports.forget(ID),
     )

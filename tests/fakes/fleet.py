@@ -48,7 +48,7 @@ class FakeLease:
         """Whether the lease is ours for all that this process knows."""
         return self._clock() < self._held_until
 
-    def hold(self) -> bool:
+    def acquire_or_renew(self) -> bool:
         item, now = self._item, self._clock()
         if item.outage is not None:
             raise item.outage
@@ -100,7 +100,7 @@ class Machine:
 class FakeFleet:
     """`Fleet` of simulated instances, whose power states follow the orders by the injected clock.
 
-    `capacity` is how many more EC2 has (absent: any number); `lease_lost` makes orders fail as for a controller that
+    `capacity` is how many more EC2 has (absent: any number); `lease_lost` makes orders fail as for an autoscaler that
     was succeeded; while `outage` is set every call raises it. `machines` may be changed from outside, as EC2 does.
     """
 
@@ -131,19 +131,19 @@ class FakeFleet:
         now = self._now()
         for machine in list(self.machines):
             self._move_on(machine, now - machine.since)
-        registrations = self._reports.registrations()
+        records = self._reports.records()
         found = []
         for machine in sorted(self.machines, key=lambda one: one.number):
-            registration = registrations.get(machine.instance_id)
-            report = registration.report if registration is not None else None
+            record = records.get(machine.instance_id)
+            report = record.report if record is not None else None
             found.append(
                 Instance(
                     number=machine.number,
                     instance_id=machine.instance_id if now >= machine.confirmed_at else None,
                     power=machine.power,
                     since=machine.since,
-                    worker=None if report is None or self._of_former_life(report, machine) else report,
-                    drain_ordered_at=registration.drain_ordered_at if registration is not None else None,
+                    report=None if report is None or self._of_former_life(report, machine) else report,
+                    drain_ordered_at=record.drain_ordered_at if record is not None else None,
                     spot=machine.spot,
                     outdated=machine.outdated,
                     impaired=machine.impaired,
@@ -176,9 +176,9 @@ class FakeFleet:
         for machine in self._ours(instance_ids):
             if machine.power is Power.STOPPED:
                 self._take_capacity()
-                registration = self._reports.registrations().get(machine.instance_id)
-                if registration is not None and registration.report is not None:
-                    machine.former_ready_at = registration.report.ready_at
+                record = self._reports.records().get(machine.instance_id)
+                if record is not None and record.report is not None:
+                    machine.former_ready_at = record.report.ready_at
                 self._reports.forget(machine.instance_id)
                 machine.power, machine.since = Power.PENDING, self._now()
 
@@ -231,7 +231,7 @@ class FakeFleet:
         if self.outage is not None:
             raise self.outage
         if writing and self.lease_lost:
-            raise LeaseLost("another controller is active; this one waits")
+            raise LeaseLost("another autoscaler is active; this one waits")
 
 
 def a_record(at: float, reason: str = "3 open; 1 instance is enough", **counts: int) -> Record:

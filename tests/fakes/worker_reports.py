@@ -4,7 +4,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from facerec.messages import Registration, WorkerReport, WorkerState
+from facerec.messages import WorkerRecord, WorkerReport, WorkerState
 
 READY = WorkerReport(
     instance_id="i-1",
@@ -36,12 +36,12 @@ class InMemoryWorkerReports:
             self._reports[report.instance_id] = report
             return report.instance_id in self._orders
 
-    def registrations(self) -> Mapping[str, Registration]:
+    def records(self) -> Mapping[str, WorkerRecord]:
         """Return a copy."""
         with self._lock:
             self._reach()
             return {
-                instance_id: Registration(self._reports.get(instance_id), self._orders.get(instance_id))
+                instance_id: WorkerRecord(self._reports.get(instance_id), self._orders.get(instance_id))
                 for instance_id in self._reports | self._orders
             }
 

@@ -17,7 +17,7 @@ from facerec.aws.clients import Clients
 from facerec.provision.launch_template import provision_launch_template
 from facerec.settings import Settings
 from facerec.settings.resources import InstancesSettings
-from tests.support.emulated import EmulatedAws, changed, environ_of
+from tests.support.emulated import EmulatedAws, environ_of
 from tests.support.processes import CHECKOUT, Command, run
 
 AUTOSCALE = (sys.executable, "-m", "autoscale")
@@ -59,7 +59,7 @@ def clients(fresh: Settings) -> Iterator[Clients]:
 def environ(emulator: EmulatedAws, fresh: Settings, clients: Clients) -> dict[str, str]:
     """The environment of an autoscaler that can launch, and hurries."""
     image_id = clients.ec2.describe_images()["Images"][0]["ImageId"]
-    settings = changed(fresh, instances=InstancesSettings(image_id=image_id, volume_gb=100))
+    settings = fresh.changed(instances=InstancesSettings(image_id=image_id, volume_gb=100))
     provision_launch_template(clients, settings, image_id)
     return environ_of(fresh, emulator.environ) | {
         "FACEREC_AUTOSCALE__INTERVAL_SECONDS": "0.1",

@@ -17,7 +17,7 @@ from facerec.processes.addresses import poll_until
 from facerec.processes.children import Command
 from facerec.processes.supervisor import Supervisor
 from facerec.settings import Settings
-from tests.support.emulated import EmulatedAws, changed
+from tests.support.emulated import EmulatedAws
 from tests.support.processes import alive
 
 _WORKER = """
@@ -88,7 +88,7 @@ class Fleet:
 @pytest.fixture
 def settings(emulator: EmulatedAws, request: pytest.FixtureRequest) -> Settings:
     """With a prefix of the test's own; only EC2 is needed."""
-    return changed(emulator.settings, prefix=f"host-{abs(hash(request.node.name)) % 10**9}")
+    return emulator.settings.changed(prefix=f"host-{abs(hash(request.node.name)) % 10**9}")
 
 
 @contextmanager
@@ -105,7 +105,7 @@ def test_running_instance_has_a_worker_after_its_boot(settings: Settings, tmp_pa
     """The worker gets the instance's id; instances of another prefix are ignored."""
     with (
         fleet_of(settings, tmp_path, boot_seconds=30) as fleet,
-        fleet_of(changed(settings, prefix="other"), tmp_path) as other,
+        fleet_of(settings.changed(prefix="other"), tmp_path) as other,
     ):
         instance_id = fleet.launch("app-tier-instance-1")
         other.launch("app-tier-instance-9")
@@ -145,7 +145,7 @@ def test_nothing_changes_while_ec2_cannot_be_read(settings: Settings, tmp_path: 
         instance_id = fleet.launch("app-tier-instance-1")
         assert fleet.prints("app-tier-instance-1", "runs")
         ec2 = fleet.host._ec2
-        fleet.host._ec2 = Clients(changed(settings, aws={"endpoint_url": "http://127.0.0.1:9"})).ec2
+        fleet.host._ec2 = Clients(settings.changed(aws={"endpoint_url": "http://127.0.0.1:9"})).ec2
         with pytest.raises(Transient):
             fleet.host.look()
         assert alive(pid(fleet))

@@ -13,7 +13,7 @@ from botocore.exceptions import ConnectionError as BotocoreConnectionError
 
 from facerec.aws.clients import Clients
 from facerec.settings import Settings
-from tests.support.emulated import EmulatedAws, changed
+from tests.support.emulated import EmulatedAws
 from tests.support.faults.faulty_aws import FaultyAws, faulty_aws
 from tests.support.faults.rules import Harm, Rule, of
 
@@ -30,7 +30,7 @@ def proxy(emulator: EmulatedAws) -> Iterator[FaultyAws]:
 @pytest.fixture
 def through(proxy: FaultyAws, fresh: Settings) -> Clients:
     """Clients that go through it."""
-    return Clients(changed(fresh, aws=fresh.aws.model_copy(update={"endpoint_url": proxy.url})))
+    return Clients(fresh.changed(aws=fresh.aws.model_copy(update={"endpoint_url": proxy.url})))
 
 
 def test_a_proxy_without_rules_changes_nothing(through: Clients, fresh: Settings, tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ from facerec.settings import Settings
 from facerec.settings.resources import AwsSettings, InstancesSettings
 from model.artefact import Artefact
 from tests.fakes.metadata import FakeMetadata
-from tests.support.emulated import EmulatedAws, changed
+from tests.support.emulated import EmulatedAws
 from tests.support.pictures import PORTRAIT
 from tests.support.processes import CHECKOUT
 
@@ -143,8 +143,7 @@ def deployment(emulator: EmulatedAws, metadata: FakeMetadata, artefact_dir: Path
 
 def deployed(emulator: EmulatedAws, metadata: FakeMetadata, release: str | None) -> Settings:
     """A deployment of its own in the instance's region, provisioned."""
-    settings = changed(
-        emulator.settings,
+    settings = emulator.settings.changed(
         prefix=f"test-{uuid.uuid4().hex[:12]}",
         aws=emulator.settings.aws.model_copy(update={"region": REGION}),
         worker=emulator.settings.worker.model_copy(update={"engines": 1, "metadata_url": AnyHttpUrl(metadata.url)}),
@@ -152,7 +151,7 @@ def deployed(emulator: EmulatedAws, metadata: FakeMetadata, release: str | None)
     )
     provision(Clients(settings), settings)
     package = f"s3://{settings.model_bucket}/{release}" if release else None
-    return changed(settings, instances=InstancesSettings(package=package))
+    return settings.changed(instances=InstancesSettings(package=package))
 
 
 @pytest.fixture(scope="module")
@@ -278,7 +277,7 @@ def wheel_name(settings: Settings) -> str:
 
 def test_an_image_that_has_the_worker_needs_no_package(booted: Instance, deployment: Settings, tmp_path: Path) -> None:
     """Made from an instance that was set up once, it starts with the deployment's settings alone."""
-    instance = Instance(tmp_path, changed(deployment, instances=InstancesSettings()))
+    instance = Instance(tmp_path, deployment.changed(instances=InstancesSettings()))
     (tmp_path / "opt/facerec/venv").symlink_to(booted.root / "opt/facerec/venv")
     boot = instance.boot()
     assert boot.returncode == 0, boot.stderr

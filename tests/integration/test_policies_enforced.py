@@ -24,7 +24,7 @@ from facerec.settings import Settings
 from facerec.settings.resources import AwsSettings, QueueSettings
 from tests.fakes import engine as fake
 from tests.fakes.web_tier import picture
-from tests.support.emulated import EmulatedAws, changed
+from tests.support.emulated import EmulatedAws
 from tests.support.iam import ACCOUNT, IamGate, iam_gate
 from tests.support.processes import facerec
 from tests.support.workers import Tier, Worker
@@ -43,7 +43,7 @@ def guard(emulator: EmulatedAws, fresh: Settings) -> Iterator[Guard]:
 
 def guarded(settings: Settings, gate: IamGate) -> Settings:
     """The settings of who comes through the gate."""
-    return changed(settings, aws=AwsSettings.model_validate({"endpoint_url": gate.url}))
+    return settings.changed(aws=AwsSettings.model_validate({"endpoint_url": gate.url}))
 
 
 def test_web_and_worker_need_no_more_than_they_may(
@@ -116,10 +116,10 @@ def test_provisioning_and_dead_letters_need_no_more(
     emulator: EmulatedAws, guard: Guard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The provisioner makes all that the settings name, but for the launch template; the operator empties a queue."""
-    settings = changed(emulator.settings, prefix=f"test-{uuid.uuid4().hex[:12]}")
+    settings = emulator.settings.changed(prefix=f"test-{uuid.uuid4().hex[:12]}")
     gate = guard("provisioner", settings)
     provision(Clients(guarded(settings, gate)), settings)
-    provision(Clients(guarded(settings, gate)), changed(settings, queue=QueueSettings(max_receives=2)))
+    provision(Clients(guarded(settings, gate)), settings.changed(queue=QueueSettings(max_receives=2)))
     assert gate.refused == set()
     assert {entry for entry in gate.unused() if "ec2:" not in entry} == {
         "MakeBuckets s3:PutEncryptionConfiguration",  # buckets are made with it

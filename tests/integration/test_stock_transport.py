@@ -27,7 +27,7 @@ from facerec.settings import Settings
 from facerec.settings.resources import QueueSettings
 from facerec.settings.tiers import WorkerSettings
 from tests.support.cloud import refusal
-from tests.support.emulated import EmulatedAws, changed
+from tests.support.emulated import EmulatedAws
 
 OURS = "facerec.celery_sqs.transport:Transport"
 BODY = json.dumps(
@@ -92,8 +92,7 @@ def sqs(emulator: EmulatedAws) -> Any:
 @pytest.fixture
 def broker(emulator: EmulatedAws, sqs: Any) -> Iterator[Broker]:
     """Connections to queues of the test's own, without a redrive policy; a heartbeat beats three times a second."""
-    settings = changed(
-        emulator.settings,
+    settings = emulator.settings.changed(
         prefix=f"test-{uuid.uuid4().hex[:12]}",
         worker=WorkerSettings(task_time_limit_seconds=0.5),
         queue=QueueSettings(visibility_timeout_seconds=1),

@@ -47,8 +47,8 @@ class Instance:
 
     def report(self) -> WorkerReport | None:
         """What the worker said last."""
-        registration = self.reports.registrations().get(ID)
-        return registration.report if registration is not None else None
+        record = self.reports.records().get(ID)
+        return record.report if record is not None else None
 
     def wait_for(self, fits: Callable[[WorkerReport], bool]) -> WorkerReport:
         """The first report that fits."""

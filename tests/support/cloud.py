@@ -1,4 +1,4 @@
-"""An emulated EC2 with one fleet's table and launch template, controllers on it, and answers in its place."""
+"""An emulated EC2 with one fleet's table and launch template, autoscalers on it, and answers in its place."""
 
 import threading
 import time
@@ -30,7 +30,7 @@ class Time:
 
     ahead: float = 0.0
     silence: float = 0.0
-    """How long the controllers have not renewed their leases."""
+    """How long the autoscalers have not renewed their leases."""
 
     def now(self) -> float:
         """Seconds since the epoch."""
@@ -47,7 +47,7 @@ class Time:
 
 @dataclass
 class Cloud:
-    """An emulated EC2 with one fleet's table and launch template, and controllers on it."""
+    """An emulated EC2 with one fleet's table and launch template, and autoscalers on it."""
 
     clients: Clients
     settings: Settings
@@ -55,11 +55,11 @@ class Cloud:
     reports: InMemoryWorkerReports = field(default_factory=InMemoryWorkerReports)
 
     def lease(self) -> DynamoLease:
-        """Another controller's share in the lease."""
+        """Another autoscaler's share in the lease."""
         return DynamoLease(self.clients, self.settings.fleet_table, lease_seconds=3600, clock=self.time.lease_clock)
 
     def fleet(self, lease: DynamoLease, **options: Any) -> Ec2Fleet:
-        """A controller's fleet."""
+        """An autoscaler's fleet."""
         return Ec2Fleet(
             Ec2(self.clients, self.settings),
             LaunchSlots(self.clients, self.settings.fleet_table, lease),
@@ -72,9 +72,9 @@ class Cloud:
         )
 
     def active(self, **options: Any) -> Ec2Fleet:
-        """The fleet of a controller that holds the lease."""
+        """The fleet of an autoscaler that holds the lease."""
         lease = self.lease()
-        assert lease.hold()
+        assert lease.acquire_or_renew()
         return self.fleet(lease, **options)
 
     def shown(self) -> list[Any]:
@@ -149,10 +149,10 @@ def repaired(fleet: Ec2Fleet) -> tuple[Instance, ...]:
 
 
 def held_again(cloud: Cloud) -> DynamoLease:
-    """A lease held by a new controller, whichever one had it."""
+    """A lease held by a new autoscaler, whichever one had it."""
     cloud.clients.dynamodb.delete_item(TableName=cloud.settings.fleet_table, Key=LEASE_KEY)
     lease = cloud.lease()
-    assert lease.hold()
+    assert lease.acquire_or_renew()
     return lease
 
 

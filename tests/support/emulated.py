@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -30,14 +29,9 @@ class EmulatedAws:
 
     def fresh(self) -> Settings:
         """Settings with names of their own, provisioned."""
-        settings = changed(self.settings, prefix=f"test-{uuid.uuid4().hex[:12]}")
+        settings = self.settings.changed(prefix=f"test-{uuid.uuid4().hex[:12]}")
         provision(Clients(settings), settings)
         return settings
-
-
-def changed(settings: Settings, **updates: Any) -> Settings:
-    """A validated copy with other values (`model_copy` would keep names that were derived from the old ones)."""
-    return Settings(**{name: getattr(settings, name) for name in Settings.model_fields} | updates)
 
 
 def environ_of(settings: Settings, base: dict[str, str]) -> dict[str, str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from structlog.typing import EventDict
 
-from autoscale.controller import Controller, Priors
+from autoscale.decider import Decider, Priors
 from autoscale.observation import ACTIVE, Instance, Power, QueueDepth, phase
 from autoscale.policy import Policy
 from autoscale.reconcile_result import ReconcileResult
@@ -73,7 +73,7 @@ class World:
     def report(self, one: Instance, held: int = 0) -> None:
         """Let the worker report."""
         assert one.instance_id is not None
-        before = one.worker or replace(READY, instance_id=one.instance_id, ready_at=self.now, idle_since=self.now)
+        before = one.report or replace(READY, instance_id=one.instance_id, ready_at=self.now, idle_since=self.now)
         drained = WorkerState.DRAINING if held else WorkerState.DRAINED
         state = WorkerState.READY if one.drain_ordered_at is None else drained
         idle_since = None if held else before.idle_since or self.now
@@ -103,13 +103,13 @@ class Watched:
 def started(
     world: World, watch: Callable[[ReconcileResult], None] = lambda _: None, *, dry_run: bool = False
 ) -> Reconciler:
-    """Another controller on the same world."""
+    """Another autoscaler on the same world."""
     return Reconciler(
         backlog=Watched(world, world.backlog),
         fleet=Watched(world, world.fleet),
         lease=Watched(world, FakeLease(world.lease, lease_seconds=LEASE_SECONDS, clock=lambda: world.now)),
         history=Watched(world, world.history),
-        controller=Controller(POLICY, PRIORS),
+        decider=Decider(POLICY, PRIORS),
         dry_run=dry_run,
         watch=watch,
         clock=lambda: world.now,

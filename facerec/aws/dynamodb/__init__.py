@@ -5,6 +5,8 @@ from typing import Any
 
 from facerec.aws.clients import Clients
 
+EXPIRES_AT = "expires_at"
+"""The fleet table's attribute with the time, in seconds since the epoch, after which DynamoDB removes the item."""
 _GET_BATCH = 100  # items that one request may get by their keys
 
 
@@ -24,11 +26,11 @@ class Table:
         """Return the item with this key, or None."""
         return self._clients.dynamodb.get_item(TableName=self.name, Key=key, ConsistentRead=True).get("Item")
 
-    def items(self, partition: str, prefix: str = "", after: str = "") -> Iterator[Any]:
+    def items(self, partition: str, prefix: str = "", after: str = "", since: str = "") -> Iterator[Any]:
         """Yield a partition's items in the order of their sort keys, page by page, each page when it is needed.
 
         `prefix` selects the sort keys that begin with it, and `after` those after another one with this prefix, which
-        ends in digits.
+        ends in digits. `since` selects that sort key and all later ones.
         """
         condition = "#partition = :partition"
         names, values = {"#partition": self._partition}, {":partition": partition}
@@ -38,7 +40,10 @@ class Table:
         elif prefix:
             condition += " AND begins_with(#item, :prefix)"
             values[":prefix"] = prefix
-        if prefix:
+        elif since:
+            condition += " AND #item >= :since"
+            values[":since"] = since
+        if prefix or since:
             names["#item"] = "item"
         pages = self._clients.dynamodb.get_paginator("query").paginate(
             TableName=self.name,

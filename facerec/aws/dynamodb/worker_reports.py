@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from facerec.aws.clients import Clients, translated
 from facerec.aws.dynamodb import Table
 from facerec.errors import Transient
-from facerec.messages import Registration, WorkerReport
+from facerec.messages import WorkerRecord, WorkerReport
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.type_defs import UniversalAttributeValueTypeDef as Value
@@ -44,13 +44,11 @@ class DynamoWorkerReports:
             )
         return "drain_ordered_at" in reply["Attributes"]
 
-    def registrations(self) -> Mapping[str, Registration]:
+    def records(self) -> Mapping[str, WorkerRecord]:
         """Return the report and the drain order of every instance that has one; raises `Transient`."""
         with translated("read the workers' reports"):
             items = list(self._table.items(_KIND))
-        return {
-            item["item"]["S"]: _registration(item) for item in items if "report" in item or "drain_ordered_at" in item
-        }
+        return {item["item"]["S"]: _record(item) for item in items if "report" in item or "drain_ordered_at" in item}
 
     def order_drain(self, instance_id: str, ordered_at: float) -> None:
         """Store the time of the order, unless there is one already."""
@@ -86,7 +84,7 @@ def _expires_at(now: float) -> "Value":
     return {"N": str(int(now) + _KEPT_SECONDS)}
 
 
-def _registration(item: Mapping[str, Any]) -> Registration:
+def _record(item: Mapping[str, Any]) -> WorkerRecord:
     report = None
     if "report" in item:
         try:
@@ -95,4 +93,4 @@ def _registration(item: Mapping[str, Any]) -> Registration:
             # This worker may hold tasks, so it must not appear as one that has never reported.
             raise Transient(f"the report of instance {item['item']['S']} cannot be read: {exc}") from exc
     ordered_at = item.get("drain_ordered_at")
-    return Registration(report, None if ordered_at is None else float(ordered_at["N"]))
+    return WorkerRecord(report, None if ordered_at is None else float(ordered_at["N"]))

@@ -79,8 +79,8 @@ def test_metrics_omit_unreadable_values(metrics: RoundMetrics) -> None:
     assert value(metrics, "facerec_autoscaler_holds_total", cause="queue") == 1
 
 
-def test_metrics_of_a_waiting_controller_omit_the_fleet(metrics: RoundMetrics) -> None:
-    """Two controllers are scraped; only the active one shows the fleet."""
+def test_metrics_of_a_waiting_autoscaler_omit_the_fleet(metrics: RoundMetrics) -> None:
+    """Two autoscalers are scraped; only the active one shows the fleet."""
     metrics.observe(ReconcileResult(NOW, leading=False))
     assert value(metrics, "facerec_autoscaler_leader") == 0
     assert value(metrics, "facerec_fleet_instances", phase="serving") is None
@@ -92,7 +92,7 @@ def test_metrics_have_every_counter_from_the_start(metrics: RoundMetrics) -> Non
         assert value(metrics, "facerec_autoscaler_actions_total", action=kind) == 0
     for cause in Cause:
         assert value(metrics, "facerec_autoscaler_holds_total", cause=cause) == 0
-    for failure in ("lease", "queue", "fleet", "chronicle", *ActionKind):
+    for failure in ("lease", "queue", "fleet", "history", *ActionKind):
         assert value(metrics, "facerec_autoscaler_errors_total", action=failure) == 0
 
 

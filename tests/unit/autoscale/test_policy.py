@@ -34,7 +34,7 @@ def report(instance_id: str, **changes: object) -> WorkerReport:
 
 def instance(number: int, power: Power = Power.RUNNING, since: float = NOW - 200, **changes: object) -> Instance:
     """A serving instance, changed as given."""
-    known = {"worker": report(f"i-{number}") if power is Power.RUNNING else None} | changes
+    known = {"report": report(f"i-{number}") if power is Power.RUNNING else None} | changes
     return Instance(number, f"i-{number}", power, since, **known)  # type: ignore[arg-type]  # fields by name
 
 
@@ -220,7 +220,7 @@ def test_decisions_converge(depth: QueueDepth, fleet: tuple[Instance, ...], gues
     for _ in range(5):
         decision = decide(seen(depth, fleet), guesses, policy, NOW)
         assert isinstance(decision, Decision)
-        if decision.holds:
+        if decision.is_empty:
             return
         fleet = carried_out(fleet, decision)
     raise AssertionError(decision)
@@ -232,14 +232,14 @@ def carried_out(fleet: tuple[Instance, ...], decision: Decision) -> tuple[Instan
     for one in fleet:
         name = one.instance_id
         if name in decision.terminate:
-            after.append(replace(one, power=Power.SHUTTING_DOWN, worker=None))
+            after.append(replace(one, power=Power.SHUTTING_DOWN, report=None))
         elif name in decision.stop:
-            after.append(replace(one, power=Power.STOPPING, worker=None))
+            after.append(replace(one, power=Power.STOPPING, report=None))
         elif name in decision.start:
             after.append(replace(one, power=Power.PENDING, since=NOW, drain_ordered_at=None))
         elif name in decision.resume:
-            resumed = None if one.worker is None else replace(one.worker, state=WorkerState.READY)
-            after.append(replace(one, drain_ordered_at=None, worker=resumed))
+            resumed = None if one.report is None else replace(one.report, state=WorkerState.READY)
+            after.append(replace(one, drain_ordered_at=None, report=resumed))
         elif name in decision.drain:
             after.append(replace(one, drain_ordered_at=NOW))
         else:
@@ -261,13 +261,13 @@ def test_burst_launches_enough_for_the_target_time() -> None:
 def test_instances_that_would_come_too_late_are_not_launched() -> None:
     """Two serving instances clear 1 000 tasks in 50 s; others would need 60 s to boot."""
     decision = decided(QueueDepth(1000, 0), instance(1), instance(2))
-    assert decision.holds
+    assert decision.is_empty
 
 
 def test_booting_instances_count() -> None:
     """Ten booting instances are enough for the burst, at any age."""
     for age in (0.0, 30.0, 100.0):
-        assert decided(QueueDepth(1000, 0), *(booting(number, age) for number in range(1, 11))).holds
+        assert decided(QueueDepth(1000, 0), *(booting(number, age) for number in range(1, 11))).is_empty
 
 
 def test_launch_takes_the_lowest_free_numbers() -> None:
@@ -278,17 +278,17 @@ def test_launch_takes_the_lowest_free_numbers() -> None:
 
 def test_silence_counts_from_the_end_of_an_outage() -> None:
     """Every report is old then."""
-    busy = [instance(n, worker=report(f"i-{n}", reported_at=NOW - 90, held=3, idle_since=None)) for n in (1, 2)]
+    busy = [instance(n, report=report(f"i-{n}", reported_at=NOW - 90, held=3, idle_since=None)) for n in (1, 2)]
     depth = QueueDepth(5, 6)
     decision = decide(seen(depth, tuple(busy), watched_since=NOW - 5), ESTIMATES, POLICY, NOW)
     assert isinstance(decision, Decision)
-    assert decision.holds
+    assert decision.is_empty
     assert decided(depth, *busy, instance(3)).terminate == ("i-1", "i-2")
 
 
 def test_draining_instance_is_resumed_if_a_launch_would_come_too_late() -> None:
     """It serves within a second, so it is never stopped while it could help."""
-    drained = instance(2, drain_ordered_at=NOW - 2, worker=report("i-2", state=WorkerState.DRAINED))
+    drained = instance(2, drain_ordered_at=NOW - 2, report=report("i-2", state=WorkerState.DRAINED))
     for count in (30, 64, 69, 200):
         decision = decided(QueueDepth(count, 0), instance(1), drained, service_seconds=1.0)
         assert decision.resume == ("i-2",)
@@ -297,9 +297,9 @@ def test_draining_instance_is_resumed_if_a_launch_would_come_too_late() -> None:
 
 def test_resumed_instance_counts_until_its_next_report() -> None:
     """It still reports drained: it is neither stopped nor doubled by a launch."""
-    called_back = instance(2, worker=report("i-2", state=WorkerState.DRAINED))
+    called_back = instance(2, report=report("i-2", state=WorkerState.DRAINED))
     for count in (1, 80, 200):
-        assert decided(QueueDepth(count, 0), instance(1), called_back).holds
+        assert decided(QueueDepth(count, 0), instance(1), called_back).is_empty
 
 
 def test_growing_resumes_first_then_starts() -> None:
@@ -315,22 +315,22 @@ def test_no_capacity_launches_nothing_and_is_the_reason() -> None:
     observation = seen(QueueDepth(100, 0), (), no_capacity="EC2 has no c7i.large")
     decision = decide(observation, ESTIMATES, POLICY, NOW)
     assert isinstance(decision, Decision)
-    assert decision.holds
+    assert decision.is_empty
     assert "no c7i.large" in decision.reason
 
 
 def test_idle_instance_is_drained_after_the_cooldown_then_stopped() -> None:
     """The order comes first, the stop when no task is held."""
-    idle = instance(1, worker=report("i-1", idle_since=NOW - 61))
+    idle = instance(1, report=report("i-1", idle_since=NOW - 61))
     assert decided(QueueDepth(0, 0), idle).drain == ("i-1",)
-    assert decided(QueueDepth(0, 0), instance(1)).holds  # idle for ten seconds
-    drained = instance(1, drain_ordered_at=NOW - 2, worker=report("i-1", state=WorkerState.DRAINED))
+    assert decided(QueueDepth(0, 0), instance(1)).is_empty  # idle for ten seconds
+    drained = instance(1, drain_ordered_at=NOW - 2, report=report("i-1", state=WorkerState.DRAINED))
     assert decided(QueueDepth(0, 0), drained).stop == ("i-1",)
 
 
 def test_new_work_resumes_a_drained_instance() -> None:
     """A drained instance is the nearest capacity."""
-    drained = instance(1, drain_ordered_at=NOW - 2, worker=report("i-1", state=WorkerState.DRAINED))
+    drained = instance(1, drain_ordered_at=NOW - 2, report=report("i-1", state=WorkerState.DRAINED))
     decision = decided(QueueDepth(5, 0), drained)
     assert decision.resume == ("i-1",)
     assert not decision.stop
@@ -339,21 +339,21 @@ def test_new_work_resumes_a_drained_instance() -> None:
 
 def test_surplus_of_busy_instances_drains_the_least_busy() -> None:
     """The consumers share the queue's tasks: at a low flow none is ever idle."""
-    fleet = [instance(n, worker=report(f"i-{n}", held=n, idle_since=None)) for n in range(1, 5)]
-    assert decided(QueueDepth(0, 4), *fleet).holds
+    fleet = [instance(n, report=report(f"i-{n}", held=n, idle_since=None)) for n in range(1, 5)]
+    assert decided(QueueDepth(0, 4), *fleet).is_empty
     assert decided(QueueDepth(0, 4), *fleet, recent_peak=2).drain == ("i-1", "i-2")
 
 
 def test_delayed_tasks_keep_one_instance_but_launch_none() -> None:
     """A retry that is due soon finds an instance."""
-    idle = [instance(n, worker=report(f"i-{n}", idle_since=NOW - 100)) for n in (1, 2)]
+    idle = [instance(n, report=report(f"i-{n}", idle_since=NOW - 100)) for n in (1, 2)]
     assert len(decided(QueueDepth(0, 0, 3), *idle).drain) == 1
-    assert decided(QueueDepth(0, 0, 3)).holds
+    assert decided(QueueDepth(0, 0, 3)).is_empty
 
 
 def test_steady_flow_keeps_the_instances_it_needs() -> None:
     """Fifty tasks a second at 0.1 s keep five busy; at 80 % utilisation seven."""
-    fleet = [instance(n, worker=report(f"i-{n}", idle_since=NOW - 100)) for n in range(1, 10)]
+    fleet = [instance(n, report=report(f"i-{n}", idle_since=NOW - 100)) for n in range(1, 10)]
     assert decided(QueueDepth(3, 5), *fleet, arrivals_per_second=50.0).keep == math.ceil(50 * 0.1 / 0.8)
 
 
@@ -361,9 +361,9 @@ def test_steady_flow_keeps_the_instances_it_needs() -> None:
     "lost",
     [
         booting(1, age=301),
-        instance(1, worker=report("i-1", reported_at=NOW - 61)),
+        instance(1, report=report("i-1", reported_at=NOW - 61)),
         instance(1, impaired=True),
-        instance(1, drain_ordered_at=NOW - 121, worker=report("i-1", held=3)),
+        instance(1, drain_ordered_at=NOW - 121, report=report("i-1", held=3)),
     ],
     ids=["never registered", "silent", "impaired", "never drained"],
 )
@@ -376,15 +376,15 @@ def test_lost_instance_is_replaced(lost: Instance) -> None:
 
 def test_restarted_worker_gets_the_boot_limit() -> None:
     """After an update its instance is old, and is not lost while its worker starts."""
-    restarting = instance(1, worker=report("i-1", state=WorkerState.ENDED, reported_at=NOW - 200))
-    assert decided(QueueDepth(5, 0), restarting).holds
-    never = instance(1, worker=report("i-1", state=WorkerState.ENDED, reported_at=NOW - 301))
+    restarting = instance(1, report=report("i-1", state=WorkerState.ENDED, reported_at=NOW - 200))
+    assert decided(QueueDepth(5, 0), restarting).is_empty
+    never = instance(1, report=report("i-1", state=WorkerState.ENDED, reported_at=NOW - 301))
     assert decided(QueueDepth(5, 0), never).terminate == ("i-1",)
 
 
 def test_interrupted_instance_is_replaced_while_it_drains() -> None:
     """The notice comes two minutes before."""
-    leaving = instance(1, worker=report("i-1", interrupted=True, held=3, idle_since=None))
+    leaving = instance(1, report=report("i-1", interrupted=True, held=3, idle_since=None))
     decision = decided(QueueDepth(5, 3), leaving)
     assert decision.launch == (2,)
     assert not decision.terminate
@@ -400,14 +400,14 @@ def test_warm_pool_has_a_size_and_an_age() -> None:
 
 def test_spot_instance_is_terminated_not_stopped() -> None:
     """They cannot be stopped."""
-    drained = instance(1, spot=True, drain_ordered_at=NOW - 2, worker=report("i-1", state=WorkerState.DRAINED))
+    drained = instance(1, spot=True, drain_ordered_at=NOW - 2, report=report("i-1", state=WorkerState.DRAINED))
     assert decided(QueueDepth(0, 0), drained).terminate == ("i-1",)
 
 
 def test_booting_instance_without_work_is_ended() -> None:
     """Its worker will see the order before its first task."""
     policy = Policy(cooldown_seconds=0)
-    assert decided(QueueDepth(0, 0), booting(1), policy=policy).holds  # one reading of nothing may be wrong
+    assert decided(QueueDepth(0, 0), booting(1), policy=policy).is_empty  # one reading of nothing may be wrong
     assert decided(QueueDepth(0, 0), booting(1), policy=policy, empty_seconds=1.0).drain == ("i-1",)
     ordered = replace(booting(1), drain_ordered_at=NOW - 1)
     assert decided(QueueDepth(0, 0), ordered, policy=policy).terminate == ("i-1",)
@@ -415,7 +415,7 @@ def test_booting_instance_without_work_is_ended() -> None:
 
 def test_lowered_cap_drains_at_once() -> None:
     """Busy instances finish first."""
-    fleet = [instance(n, worker=report(f"i-{n}", held=n, idle_since=None)) for n in range(1, 5)]
+    fleet = [instance(n, report=report(f"i-{n}", held=n, idle_since=None)) for n in range(1, 5)]
     assert decided(QueueDepth(500, 10), *fleet, policy=Policy(max_instances=2)).drain == ("i-1", "i-2")
 
 

@@ -20,7 +20,7 @@ def world() -> World:
 
 @pytest.fixture
 def reconciler(world: World) -> Reconciler:
-    """A controller that has just been started."""
+    """An autoscaler that has just been started."""
     return started(world)
 
 
@@ -71,7 +71,7 @@ def test_history_failure_fails_nothing_else(world: World, reconciler: Reconciler
     world.queue(5)
     done = rounds(world, reconciler, 3)
     assert world.orders == ["launch 1"]
-    assert all(one.failures == ("chronicle",) for one in done)
+    assert all(one.failures == ("history",) for one in done)
     assert len(events(logs, "history_unreachable")) == 1
     del world.failing["record"]
     rounds(world, reconciler, 1)

@@ -26,7 +26,7 @@ def world() -> World:
 
 @pytest.fixture
 def reconciler(world: World) -> Reconciler:
-    """A controller that has just been started."""
+    """An autoscaler that has just been started."""
     return started(world)
 
 
@@ -123,23 +123,23 @@ def test_launch_backoff_ignores_instances_that_the_fleet_ended(world: World, rec
 
 def test_launch_backoff_is_shortened_by_jitter_and_reset_by_success() -> None:
     """It is at most a minute; after a success it begins again."""
-    pause = LaunchBackoff(lambda: 1.0)
+    backoff = LaunchBackoff(lambda: 1.0)
     now = 0.0
     lengths = []
     for _ in range(8):
-        pause.refused("none", now)
+        backoff.begin_wait("none", now)
         began = now
-        while pause.reason(now):
+        while backoff.reason(now):
             now += 0.5
         lengths.append(now - began)
     assert lengths == [1, 2, 4, 8, 16, 30, 30, 30]
-    pause.launched([1])
+    backoff.watch([1])
     booting = Instance(1, "i-1", Power.RUNNING, since=now)
-    pause.observe([booting], now)
-    pause.observe([replace(booting, worker=READY)], now)
-    pause.refused("none", now)
-    assert pause.reason(now + 0.9)
-    assert pause.reason(now + 1) is None
+    backoff.observe([booting], now)
+    backoff.observe([replace(booting, report=READY)], now)
+    backoff.begin_wait("none", now)
+    assert backoff.reason(now + 0.9)
+    assert backoff.reason(now + 1) is None
 
 
 def test_launch_backoff_begins_when_ec2_throttles(world: World, reconciler: Reconciler) -> None:
@@ -295,16 +295,16 @@ def test_lease_lost_by_a_launch_ends_the_round(world: World, reconciler: Reconci
 
 
 def test_unreadable_lease_holds_the_fleet(world: World, reconciler: Reconciler) -> None:
-    """Another controller may own it."""
+    """Another autoscaler may own it."""
     world.queue(10)
-    world.failing["hold"] = Transient("no answer")
+    world.failing["acquire_or_renew"] = Transient("no answer")
     done = reconciler.round()
     assert isinstance(done.decision, Hold)
     assert (done.cause, done.failures, done.leading) == (Cause.LEASE, (Cause.LEASE,), False)
     assert not world.orders
 
 
-def test_second_controller_waits_and_logs_it_once(world: World, reconciler: Reconciler) -> None:
+def test_second_autoscaler_waits_and_logs_it_once(world: World, reconciler: Reconciler) -> None:
     """It changes nothing until the first one leaves; then it continues at once."""
     world.queue(10)
     reconciler.round()
@@ -320,7 +320,7 @@ def test_second_controller_waits_and_logs_it_once(world: World, reconciler: Reco
 
 
 def test_restarts_lose_nothing(world: World) -> None:
-    """A new controller every few seconds serves the burst, keeps the cap, and ends at zero."""
+    """A new autoscaler every few seconds serves the burst, keeps the cap, and ends at zero."""
     world.queue(100)
     for _ in range(10):
         rounds(world, started(world), 3)
@@ -335,7 +335,7 @@ def test_restarts_lose_nothing(world: World) -> None:
 
 
 def test_waiting_for_the_lease_restarts_the_cooldown(world: World) -> None:
-    """A fleet that another controller grew is not cut down at once."""
+    """A fleet that another autoscaler grew is not cut down at once."""
     serving(world, 4)
     world.queue(0, 4)
     first = started(world)

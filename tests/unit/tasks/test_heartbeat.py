@@ -45,8 +45,8 @@ class Instance:
     @property
     def state(self) -> WorkerState | None:
         """What the autoscaler reads."""
-        registration = self.reports.registrations().get(ID)
-        return registration.report.state if registration and registration.report else None
+        record = self.reports.records().get(ID)
+        return record.report.state if record and record.report else None
 
     def beat_twice(self) -> WorkerState | None:
         """Report twice: what the first answer leads to is in the second report."""
@@ -102,7 +102,7 @@ def test_worker_that_loses_its_instance_drains_without_an_order(instance: Instan
     instance.reports.outage = None
     instance.interrupted = False  # a notice is never withdrawn
     assert instance.beat_twice() is WorkerState.DRAINED
-    report = instance.reports.registrations()[ID].report
+    report = instance.reports.records()[ID].report
     assert report is not None
     assert report.interrupted
 
@@ -175,7 +175,7 @@ def test_change_of_state_is_reported_at_once(running: Instance) -> None:
     """Busy, idle, drained: without waiting for the next regular report; at last that the worker has ended."""
 
     def held() -> int | None:
-        report = running.reports.registrations()[ID].report
+        report = running.reports.records()[ID].report
         return None if report is None else report.held
 
     with running.utilisation.hold():

@@ -98,7 +98,7 @@ def test_same_seed_gives_the_same_run(name: str) -> None:
 def test_bill_of_one_request() -> None:
     """By hand: seen at once, launched; billed from second 8; ready at 45, done at 45.2, idle for a minute, drained.
 
-    The controller's round and the counts add less than three seconds before, the order to drain one or two after.
+    The autoscaler's round and the counts add less than three seconds before, the order to drain one or two after.
     """
     trace = Trace("one", [10.0], [0.2], 600.0)
     run = simulate(trace, CERTAIN, "ours", Policy(), 1)
@@ -166,12 +166,12 @@ def test_worker_reports_its_counts() -> None:
         state.queue.put(task)
     state.fleet.launch([1])
     pass_time(state, 45.1)
-    report = state.fleet.observed()[0].worker
+    report = state.fleet.observed()[0].report
     assert report is not None
     assert (report.held, report.tasks_done, report.idle_since) == (16, 0, None)
     assert (len(state.queue.visible), state.queue.in_flight) == (4, 16)
     pass_time(state, 60.0)
-    report = state.fleet.observed()[0].worker
+    report = state.fleet.observed()[0].report
     assert report is not None
     assert (report.held, report.tasks_done) == (0, 20)
     assert report.idle_since == pytest.approx(47.0)
@@ -193,7 +193,7 @@ def test_draining_worker_takes_nothing_and_finishes_its_tasks() -> None:
     left = len(state.queue.visible)
     assert left > 0
     assert state.queue.in_flight == 0
-    report = state.fleet.observed()[0].worker
+    report = state.fleet.observed()[0].report
     assert report is not None
     assert report.state == "drained"
     state.fleet.resume([name])

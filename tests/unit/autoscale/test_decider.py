@@ -1,10 +1,10 @@
-"""What the controller learns from observations, and what it remembers."""
+"""What the decider learns from observations, and what it remembers."""
 
 from dataclasses import replace
 
 import pytest
 
-from autoscale.controller import Arrivals, Boots, Controller, Priors, Throughput
+from autoscale.decider import Arrivals, Boots, Decider, Priors, Throughput
 from autoscale.observation import Instance, Power, QueueDepth, Reading, Unreadable
 from autoscale.policy import Decision, Hold, Policy
 from facerec.messages import WorkerReport, WorkerState
@@ -63,10 +63,10 @@ def test_boot_time_ignores_impossible_values() -> None:
 
 def test_boot_time_ignores_workers_that_report_at_the_first_reading() -> None:
     """After a failover, a fleet that has served for hours is still scaled by the prior."""
-    controller = Controller(Policy(), Priors())
+    decider = Decider(Policy(), Priors())
     old = serving(1, boot=18_000, since=NOW - 18_100)
-    decision = controller.step(Reading(QueueDepth(3000, 0), (old,)), NOW)
-    assert controller.estimates(NOW).boot_seconds == Priors().boot_seconds
+    decision = decider.step(Reading(QueueDepth(3000, 0), (old,)), NOW)
+    assert decider.estimates(NOW).boot_seconds == Priors().boot_seconds
     assert isinstance(decision, Decision)
     assert decision.launch == tuple(range(2, 16))
 
@@ -135,40 +135,40 @@ def test_arrivals_follow_a_new_flow_in_a_dozen_seconds() -> None:
 
 def test_outage_restarts_the_cooldown() -> None:
     """What was needed during the outage is not known."""
-    controller = Controller(Policy(cooldown_seconds=10), Priors())
-    busy = tuple(replace(serving(n), worker=replace(serving(n).worker, held=1, idle_since=None)) for n in (1, 2))  # type: ignore[type-var]
+    decider = Decider(Policy(cooldown_seconds=10), Priors())
+    busy = tuple(replace(serving(n), report=replace(serving(n).report, held=1, idle_since=None)) for n in (1, 2))  # type: ignore[type-var]
 
     def seen(at: float) -> tuple[Instance, ...]:
-        return tuple(replace(one, worker=replace(one.worker, reported_at=at)) for one in busy)  # type: ignore[type-var]
+        return tuple(replace(one, report=replace(one.report, reported_at=at)) for one in busy)  # type: ignore[type-var]
 
     for second in range(10):
-        decision = controller.step(Reading(QueueDepth(0, 2), seen(NOW + second)), NOW + second)
+        decision = decider.step(Reading(QueueDepth(0, 2), seen(NOW + second)), NOW + second)
         assert isinstance(decision, Decision)
-        assert decision.holds
-    assert isinstance(controller.step(Reading(Unreadable("outage"), busy), NOW + 10), Hold)
+        assert decision.is_empty
+    assert isinstance(decider.step(Reading(Unreadable("outage"), busy), NOW + 10), Hold)
     for second in range(11, 21):
-        decision = controller.step(Reading(QueueDepth(0, 2), seen(NOW + second)), NOW + second)
+        decision = decider.step(Reading(QueueDepth(0, 2), seen(NOW + second)), NOW + second)
         assert isinstance(decision, Decision)
-        assert decision.holds
-    decision = controller.step(Reading(QueueDepth(0, 2), seen(NOW + 21)), NOW + 21)
+        assert decision.is_empty
+    decision = decider.step(Reading(QueueDepth(0, 2), seen(NOW + 21)), NOW + 21)
     assert isinstance(decision, Decision)
     assert decision.drain == ("i-2",)
 
 
 def test_thin_flow_keeps_the_last_instance() -> None:
     """Its tasks are never seen in the queue, and it is never idle for the cooldown."""
-    controller = Controller(Policy(cooldown_seconds=10), Priors())
+    decider = Decider(Policy(cooldown_seconds=10), Priors())
     for second in range(60):
         now = NOW + second
         one = serving(1, reported_at=now, idle_since=now - second % 5, tasks_done=second // 5)
-        decision = controller.step(Reading(QueueDepth(0, 0), (one,)), now)
+        decision = decider.step(Reading(QueueDepth(0, 0), (one,)), now)
         assert isinstance(decision, Decision)
-        assert decision.holds
+        assert decision.is_empty
 
 
 def test_flow_launches_before_a_backlog_builds_up() -> None:
     """Two instances do twenty a second: at 17 a second a third one is launched."""
-    controller = Controller(Policy(), Priors())
+    decider = Decider(Policy(), Priors())
     done = 0
     for second in range(40):
         now = NOW + second
@@ -177,7 +177,7 @@ def test_flow_launches_before_a_backlog_builds_up() -> None:
             serving(n, reported_at=now, idle_since=None, held=4, tasks_done=done // 2, saturated_seconds=0.0)
             for n in (1, 2)
         )
-        decision = controller.step(Reading(QueueDepth(2, 8), fleet), now)
+        decision = decider.step(Reading(QueueDepth(2, 8), fleet), now)
     assert isinstance(decision, Decision)
     assert decision.launch == (3,)
     assert "17 a second" in decision.reason
@@ -185,39 +185,39 @@ def test_flow_launches_before_a_backlog_builds_up() -> None:
 
 def test_long_gap_between_readings_is_no_silence() -> None:
     """After an outage, a pause or a lost lease, silence counts from the first reading."""
-    controller = Controller(Policy(), Priors())
+    decider = Decider(Policy(), Priors())
     busy = WorkerReport("i-1", WorkerState.READY, 0.0, 100.0, 3, None, 0, 0.0, 0)
     fleet = (Instance(1, "i-1", Power.RUNNING, 0.0, busy),)
     for now, lost in ((100.0, False), (190.0, False), (200.0, False), (260.0, False)):
-        decision = controller.step(Reading(QueueDepth(1, 3), fleet), now)
+        decision = decider.step(Reading(QueueDepth(1, 3), fleet), now)
         assert isinstance(decision, Decision)
         assert bool(decision.terminate) is lost
     for now in range(270, 345, 10):
-        decision = controller.step(Reading(QueueDepth(1, 3), fleet), float(now))
+        decision = decider.step(Reading(QueueDepth(1, 3), fleet), float(now))
     assert isinstance(decision, Decision)
     assert decision.terminate == ("i-1",)
 
 
 def test_differing_clocks_make_no_worker_silent() -> None:
-    """The controller's clock is 90 s ahead; new reports count, not their times."""
-    controller = Controller(Policy(), Priors())
+    """The autoscaler's clock is 90 s ahead; new reports count, not their times."""
+    decider = Decider(Policy(), Priors())
     for second in range(200):
         now = NOW + second
         fleet = tuple(serving(n, reported_at=now - 90, held=1, idle_since=None) for n in (1, 2, 3))
-        decision = controller.step(Reading(QueueDepth(297, 3), fleet), now)
+        decision = decider.step(Reading(QueueDepth(297, 3), fleet), now)
         assert isinstance(decision, Decision)
-        assert decision.holds
+        assert decision.is_empty
 
 
 def test_silent_worker_is_lost_after_the_limit() -> None:
     """Also if the time of its last report is in the future."""
-    controller = Controller(Policy(), Priors())
+    decider = Decider(Policy(), Priors())
     lost_at = []
     for second in range(100):
         now = NOW + second
         alive = serving(1, reported_at=now, held=1, idle_since=None)
         silent = serving(2, reported_at=NOW + 5000 + min(second, 10), held=1, idle_since=None)
-        decision = controller.step(Reading(QueueDepth(0, 2), (alive, silent)), now)
+        decision = decider.step(Reading(QueueDepth(0, 2), (alive, silent)), now)
         assert isinstance(decision, Decision)
         if decision.terminate:
             lost_at.append(second)
@@ -226,38 +226,38 @@ def test_silent_worker_is_lost_after_the_limit() -> None:
 
 def test_idle_time_is_measured_by_the_workers_clock() -> None:
     """A busy instance is not drained because our clock is two minutes ahead."""
-    controller = Controller(Policy(), Priors())
+    decider = Decider(Policy(), Priors())
     for second in range(200):
         now = NOW + second
         fleet = tuple(
             serving(n, reported_at=now - 120, idle_since=now - 120 - second % 5, tasks_done=second) for n in (1, 2)
         )
-        decision = controller.step(Reading(QueueDepth(0, 0), fleet), now)
+        decision = decider.step(Reading(QueueDepth(0, 0), fleet), now)
         assert isinstance(decision, Decision)
         assert decision.drain == (() if second < 60 else ("i-2",))  # one of two is enough for such a flow
     idle = tuple(serving(n, reported_at=NOW + 141, idle_since=NOW + 80) for n in (1, 2))
-    decision = controller.step(Reading(QueueDepth(0, 0), idle), NOW + 200)
+    decision = decider.step(Reading(QueueDepth(0, 0), idle), NOW + 200)
     assert isinstance(decision, Decision)
     assert decision.drain == ("i-2", "i-1")
 
 
 def test_empty_reading_does_not_end_a_boot() -> None:
     """SQS may miss a task in one reading; a booting instance is drained after an empty cooldown."""
-    controller = Controller(Policy(), Priors(boot_seconds=100))
+    decider = Decider(Policy(), Priors(boot_seconds=100))
     for second in range(70):
-        decision = controller.step(Reading(QueueDepth(1, 0), (booting(1, since=NOW),)), NOW + second)
+        decision = decider.step(Reading(QueueDepth(1, 0), (booting(1, since=NOW),)), NOW + second)
         assert isinstance(decision, Decision)
-        assert decision.holds
+        assert decision.is_empty
     drained_at = []
     for second in range(70, 140):
-        decision = controller.step(Reading(QueueDepth(0, 0), (booting(1, since=NOW),)), NOW + second)
+        decision = decider.step(Reading(QueueDepth(0, 0), (booting(1, since=NOW),)), NOW + second)
         assert isinstance(decision, Decision)
         if decision.drain:
             drained_at.append(second)
     assert drained_at[0] == 130
 
 
-def all_fall_silent(controller: Controller, depth: QueueDepth, seconds: int) -> list[tuple[int, Decision]]:
+def all_fall_silent(decider: Decider, depth: QueueDepth, seconds: int) -> list[tuple[int, Decision]]:
     """Two busy instances whose reports end after ten seconds; returns the decisions that act."""
     acted: list[tuple[int, Decision]] = []
     for second in range(seconds):
@@ -265,16 +265,16 @@ def all_fall_silent(controller: Controller, depth: QueueDepth, seconds: int) -> 
         fleet = [serving(n, reported_at=min(now, NOW + 10), held=3, idle_since=None) for n in (1, 2)]
         if acted and acted[0][1].launch:
             fleet.append(booting(3, since=NOW + acted[0][0]))
-        decision = controller.step(Reading(depth, tuple(fleet)), now)
+        decision = decider.step(Reading(depth, tuple(fleet)), now)
         assert isinstance(decision, Decision)
-        if not decision.holds:
+        if not decision.is_empty:
             acted.append((second, decision))
     return acted
 
 
 def test_all_silent_fleet_is_kept_and_probed() -> None:
     """If all reports fail at once, one more instance is launched and all others stay."""
-    ((second, first), *others) = all_fall_silent(Controller(Policy(), Priors()), QueueDepth(100, 6), 350)
+    ((second, first), *others) = all_fall_silent(Decider(Policy(), Priors()), QueueDepth(100, 6), 350)
     assert second == 71
     assert first.launch == (3,)
     assert not first.terminate
@@ -284,31 +284,31 @@ def test_all_silent_fleet_is_kept_and_probed() -> None:
 
 def test_all_silent_fleet_at_the_cap_loses_one() -> None:
     """One instance makes room for the probe."""
-    acted = all_fall_silent(Controller(Policy(max_instances=2), Priors()), QueueDepth(100, 6), 72)
+    acted = all_fall_silent(Decider(Policy(max_instances=2), Priors()), QueueDepth(100, 6), 72)
     assert [(second, decision.terminate) for second, decision in acted] == [(71, ("i-1",))]
 
 
 def test_silent_workers_are_lost_when_another_reports() -> None:
     """Reports arrive, so that the silent workers have died."""
-    controller = Controller(Policy(), Priors())
+    decider = Decider(Policy(), Priors())
     for second in range(100):
         now = NOW + second
         fleet = [serving(n, reported_at=min(now, NOW + 10), held=3, idle_since=None) for n in (1, 2)]
         if second >= 80:
             fleet.append(serving(3, since=NOW + 72, boot=8, reported_at=now, held=3, idle_since=None))
-        decision = controller.step(Reading(QueueDepth(5, 6), tuple(fleet)), now)
+        decision = decider.step(Reading(QueueDepth(5, 6), tuple(fleet)), now)
         assert isinstance(decision, Decision)
         assert decision.terminate == (("i-1", "i-2") if second >= 80 else ())
 
 
 def test_all_silent_fleet_without_work_is_terminated() -> None:
     """After a cooldown with an empty queue the silent instances hold no tasks."""
-    controller = Controller(Policy(min_instances=1), Priors())
+    decider = Decider(Policy(min_instances=1), Priors())
     ended: list[tuple[int, tuple[str, ...]]] = []
     for second in range(200):
         now = NOW + second
         fleet = tuple(serving(n, reported_at=min(now, NOW + 10), held=3, idle_since=None) for n in (1, 2))
-        decision = controller.step(Reading(QueueDepth(0, 3 if second < 100 else 0), fleet), now)
+        decision = decider.step(Reading(QueueDepth(0, 3 if second < 100 else 0), fleet), now)
         assert isinstance(decision, Decision)
         if decision.terminate:
             ended.append((second, decision.terminate))

@@ -1,6 +1,6 @@
-"""What the autoscaler learns from its readings, and its decisions; the same for the real fleet and for the simulator.
+"""The estimates that the autoscaler learns from its readings, and its decisions; also used by the simulator.
 
-What it has learned is lost with the process and learned again within seconds: reports and launch times lie in AWS.
+The estimates end with the process. The next one learns them again within seconds: reports and launch times lie in AWS.
 """
 
 import math
@@ -49,10 +49,10 @@ class Boots:
             if instance.instance_id is None:
                 continue
             key = (instance.instance_id, instance.since)
-            if instance.worker is None:
+            if instance.report is None:
                 awaited.add(key)
             elif key in self._awaited:
-                seconds = instance.worker.ready_at - instance.since
+                seconds = instance.report.ready_at - instance.since
                 if 0 <= seconds <= self._limit:
                     self._seen.append(seconds)
         self._awaited = awaited
@@ -75,7 +75,7 @@ class Throughput:
     def observe(self, fleet: Iterable[Instance]) -> None:
         """Learn from a reading."""
         latest = {}
-        for report in (one.worker for one in fleet):
+        for report in (one.report for one in fleet):
             if report is None:
                 continue
             key = (report.instance_id, report.ready_at)
@@ -105,7 +105,7 @@ class Arrivals:
 
     def observe(self, depth: QueueDepth, fleet: Iterable[Instance], now: float) -> None:
         """Learn from a reading; nothing is counted until a bin is full."""
-        done = {(r.instance_id, r.ready_at): r.tasks_done for r in (one.worker for one in fleet) if r is not None}
+        done = {(r.instance_id, r.ready_at): r.tasks_done for r in (one.report for one in fleet) if r is not None}
         outstanding = depth.open + depth.delayed
         if self._last is None:
             self._last = (now, outstanding, done)
@@ -148,7 +148,7 @@ class Liveness:
         latest: dict[int, tuple[_State, float]] = {}
         for one in fleet:
             # A launch, a start or a stop is a change, too: the time to the first report counts from it.
-            report = (None, None) if one.worker is None else (one.worker.ready_at, one.worker.reported_at)
+            report = (None, None) if one.report is None else (one.report.ready_at, one.report.reported_at)
             state: _State = (one.instance_id, one.since, *report)
             before = self._last.get(one.number)
             latest[one.number] = before if before is not None and before[0] == state else (state, now)
@@ -165,7 +165,7 @@ class Priors:
     service_seconds: float = 0.1
 
 
-class Controller:
+class Decider:
     """Decides round after round; `now` is in seconds since the epoch and never decreases.
 
     What it remembers can be lost at any time: then the fleet shrinks later.
@@ -178,7 +178,8 @@ class Controller:
         self._throughput = Throughput(priors.service_seconds)
         self._arrivals = Arrivals()
         self._liveness = Liveness(policy.limits.silence_seconds)
-        self._needed: deque[tuple[float, int]] = deque()
+        self._keeps: deque[tuple[float, int]] = deque()
+        """The times of the latest decisions and their `keep`."""
         self._watching_since: float | None = None
         self._empty_since: float | None = None
         self._started: set[str] = set()
@@ -197,9 +198,7 @@ class Controller:
         """Learn from an observation and decide."""
         depth, fleet = observation.depth, observation.fleet
         if isinstance(depth, Unreadable) or isinstance(fleet, Unreadable):
-            # What was needed meanwhile is not known: the cooldown begins again.
-            self._watching_since = self._empty_since = None
-            self._needed.clear()
+            self.restart_cooldown()
             return self.review(observation, now)
         instances = fleet.instances
         self._boots.observe(one for one in instances if one.instance_id not in self._started)
@@ -212,12 +211,17 @@ class Controller:
             self._started.difference_update(decision.terminate)
             if self._watching_since is None:
                 self._watching_since = now
-            self._needed.append((now, decision.keep))
+            self._keeps.append((now, decision.keep))
         if depth.open + depth.delayed:
             self._empty_since = None
         elif self._empty_since is None:
             self._empty_since = now
         return decision
+
+    def restart_cooldown(self) -> None:
+        """Begin the cooldown again: what was needed in a time without readings is unknown."""
+        self._watching_since = self._empty_since = None
+        self._keeps.clear()
 
     def review(self, observation: Observation, now: float) -> Decision | Hold:
         """Decide without learning."""
@@ -240,8 +244,8 @@ class Controller:
 
     def _recent_peak(self, now: float) -> int | None:
         window = self.policy.cooldown_seconds
-        while self._needed and now - self._needed[0][0] > window:
-            self._needed.popleft()
+        while self._keeps and now - self._keeps[0][0] > window:
+            self._keeps.popleft()
         if self._watching_since is None or now - self._watching_since < window:
             return None
-        return max((count for _, count in self._needed), default=None)
+        return max((count for _, count in self._keeps), default=None)
