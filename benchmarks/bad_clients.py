@@ -26,9 +26,9 @@ import httpx
 
 from benchmarks.attacks import ATTACKS
 from tests.support.load import percentile
+from tests.support.local_system import LocalSystem
 from tests.support.nginx import nginx
 from tests.support.processes import CHECKOUT, cpu_seconds, descendants
-from tests.support.system import System
 
 OK = 200
 NICENESS = 10
@@ -64,7 +64,7 @@ def main() -> None:
                 environ["FACEREC_WEB__AUTH"] = "keys"
             state = Path(folder) / name
             with (
-                System(state, workers=1, environ=environ) as system,
+                LocalSystem(state, workers=1, environ=environ) as system,
                 nginx(state / "nginx", httpx.URL(system.url).port or 0) as url,
             ):
                 attack = Attack(system, url, name, photos, options.seconds, options.per_second)
@@ -77,7 +77,7 @@ class Attack:
     """One kind of bad clients against one system."""
 
     def __init__(
-        self, system: System, url: str, name: str, photos: list[Path], seconds: float, per_second: float
+        self, system: LocalSystem, url: str, name: str, photos: list[Path], seconds: float, per_second: float
     ) -> None:
         self._system = system
         self._url = url
@@ -177,7 +177,7 @@ class Attack:
                 process.wait()
 
 
-def web_process(system: System) -> int:
+def web_process(system: LocalSystem) -> int:
     """The process that serves."""
     [pid] = descendants(system.pid, "facerec.cli", "web")
     return pid

@@ -20,9 +20,9 @@ from pathlib import Path
 
 from benchmarks.roundtrip import OK, Photo, workload
 from tests.support.load import Reply, Upload, upload_all
-from tests.support.measurements.verdicts import BurstFigures, burst_summary
+from tests.support.local_system import FleetWatch, LocalSystem, queue_counts
+from tests.support.measurements.summaries import BurstFigures, burst_summary
 from tests.support.processes import CHECKOUT
-from tests.support.system import FleetWatch, System, queue_counts
 
 
 def main() -> None:
@@ -45,7 +45,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="facerec-burst-") as folder:
         people, photos = workload(options.images, Path(folder) / "people")
         boot = ("--boot-seconds", str(options.boot_seconds))
-        with System(Path(folder) / "state", workers=None, options=boot, environ=environ) as system:
+        with LocalSystem(Path(folder) / "state", workers=None, options=boot, environ=environ) as system:
             system.run("enrol", "--folder", str(people))
             bursts: list[BurstFigures] = []
             for number in range(options.bursts):
@@ -56,7 +56,7 @@ def main() -> None:
     sys.exit(1 if told["amiss"] else 0)
 
 
-def burst(system: System, photos: list[Photo], requests: int, cooldown_seconds: float) -> BurstFigures:
+def burst(system: LocalSystem, photos: list[Photo], requests: int, cooldown_seconds: float) -> BurstFigures:
     """Upload that many at once to a system at zero, and wait until it is at zero again."""
     chosen = [photos[index % len(photos)] for index in range(requests)]
     uploads = [Upload(f"{i:05d}_{photo.path.name}", photo.path.read_bytes()) for i, photo in enumerate(chosen)]
@@ -75,7 +75,7 @@ def burst(system: System, photos: list[Photo], requests: int, cooldown_seconds: 
     }
 
 
-def judged(system: System, replies: list[Reply], photos: list[Photo]) -> BurstFigures:
+def judged(system: LocalSystem, replies: list[Reply], photos: list[Photo]) -> BurstFigures:
     """How many replies came and were right, and what is left in the queues."""
     answered = [(reply, photo) for reply, photo in zip(replies, photos, strict=True) if reply.status == OK]
     wrong = [r for r, photo in answered if r.text.strip() != f"{Path(r.filename).stem}:{photo.answer}"]

@@ -30,9 +30,9 @@ from facerec.local.ec2_host import emulated_ec2, running_instances
 from tests.support.faults.cases import NotInjected
 from tests.support.faults.faulty_aws import FaultyAws, faulty_aws
 from tests.support.faults.rules import Harm, Rule, of
-from tests.support.measurements.verdicts import BurstFigures, burst_failures
+from tests.support.local_system import FleetWatch, LocalSystem
+from tests.support.measurements.summaries import BurstFigures, burst_failures
 from tests.support.processes import CHECKOUT, facerec
-from tests.support.system import FleetWatch, System
 
 _DESCRIBE_FAILS_SECONDS = 20.0
 _FROZEN_SECONDS = 10.0
@@ -44,7 +44,12 @@ class Faults:
     """Does the harm, in a thread of its own, and notes what it did; raises `NotInjected` when that met nothing."""
 
     def __init__(
-        self, system: System, proxy: FaultyAws, leader: "Autoscaler", standby: "Autoscaler", clients: ContinuousUploads
+        self,
+        system: LocalSystem,
+        proxy: FaultyAws,
+        leader: "Autoscaler",
+        standby: "Autoscaler",
+        clients: ContinuousUploads,
     ) -> None:
         self._system, self._proxy, self._crowd = system, proxy, clients
         self._leader, self._standby = leader, standby
@@ -189,7 +194,7 @@ def measured(requests: int, concurrency: int, max_instances: int, images: Path) 
         people, photos = workload(images, Path(folder) / "people")
         state = Path(folder) / "state"
         with (
-            System(state, workers=None, options=("--no-autoscaler",), environ=environ) as system,
+            LocalSystem(state, workers=None, options=("--no-autoscaler",), environ=environ) as system,
             faulty_aws(system.environ["AWS_ENDPOINT_URL"]) as proxy,
         ):
             system.run("enrol", "--folder", str(people))
@@ -209,7 +214,7 @@ def measured(requests: int, concurrency: int, max_instances: int, images: Path) 
 
 
 def harmed(
-    system: System, faults: Faults, clients: ContinuousUploads, requests: int, max_instances: int
+    system: LocalSystem, faults: Faults, clients: ContinuousUploads, requests: int, max_instances: int
 ) -> dict[str, Any]:
     """Upload while the harm is done, and wait for the end."""
     with FleetWatch(system) as watch, ThreadPoolExecutor(1) as thread:

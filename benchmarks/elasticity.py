@@ -21,7 +21,7 @@ from statistics import median
 from autoscale.policy import Policy
 from autoscale.simulator.run import POLICIES, RunOutcome, simulate
 from autoscale.simulator.scenario import Scenarios
-from tests.support.measurements.verdicts import FROM_ONE, PolicyFigures, Table, comparison, comparison_failures
+from tests.support.measurements.summaries import FROM_ONE, PolicyFigures, Table, comparison, comparison_failures
 
 
 def main() -> None:

@@ -33,9 +33,9 @@ from facerec.aws.clients import Clients
 from facerec.celery import FacerecCelery
 from facerec.messages import TASK_NAME
 from facerec.settings import Settings
-from tests.support.measurements.verdicts import Turn, events_cost
+from tests.support.local_system import LocalSystem
+from tests.support.measurements.summaries import Turn, events_cost
 from tests.support.processes import CHECKOUT, cpu_seconds, descendants
-from tests.support.system import System
 
 _STALLED_SECONDS = 120
 _ENABLED = "FACEREC_EVENTS__ENABLED"
@@ -55,7 +55,7 @@ def main() -> None:
         people, photos = workload(options.images, folder / "people")
         # A day: what is counted may not expire meanwhile.
         environ = {"FACEREC_REPLY_STYLE": "name", "FACEREC_EVENTS__RETENTION_SECONDS": "86400"}
-        system = stack.enter_context(System(folder / "state", workers=0, environ=environ))
+        system = stack.enter_context(LocalSystem(folder / "state", workers=0, environ=environ))
         system.run("enrol", "--folder", str(people))
         os.environ.update({k: v for k, v in system.environ.items() if k.startswith(("AWS_", "FACEREC_"))})
         os.environ[_ENABLED] = "false"  # this process stands for the web tier, which is not measured here
@@ -72,7 +72,7 @@ def main() -> None:
     sys.exit(0 if summary["passed"] else 1)
 
 
-def _turn(system: System, backlog: Backlog, requests: int, warm: int, enabled: str) -> Turn:
+def _turn(system: LocalSystem, backlog: Backlog, requests: int, warm: int, enabled: str) -> Turn:
     [emulator] = descendants(system.pid, "facerec.local.ministack_server")
     queued = _events(backlog.settings)
     backlog.fill(requests)

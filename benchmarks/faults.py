@@ -26,9 +26,9 @@ from benchmarks.measure import machine
 from benchmarks.roundtrip import workload
 from tests.support.faults.cases import FAULTS, Fault, NotInjected
 from tests.support.faults.clients import Photo, UploadClients, upload_under
+from tests.support.faults.outcomes import AcceptedTasks, Row, final_state, judge, wait_until_idle
 from tests.support.faults.poisoned_worker import MARK
-from tests.support.faults.rig import Rig
-from tests.support.faults.verdict import AcceptedTasks, Row, final_state, judge, wait_until_idle
+from tests.support.faults.proxied_system import ProxiedSystem
 from tests.support.processes import CHECKOUT
 
 _WARM_UP = 20
@@ -76,22 +76,22 @@ def run(fault: Fault, requests: int, rate: float, logs: Path | None) -> Row:
         state = Path(folder) if logs is None else logs / fault.name.replace(" ", "-").replace("%", "percent")
         people, samples = workload(CHECKOUT / "examples", Path(folder) / "people")
         bodies = [(photo.path.read_bytes(), photo.answer) for photo in samples]
-        with Rig(state, fault.processes(Path(folder)), _say) as rig:
-            rig.run("enrol", "--folder", str(people))
-            rig.start_tiers()
-            accepted_tasks = AcceptedTasks(f"{rig.prefix}-req-queue")
-            rig.proxy.on_answer = accepted_tasks.note
-            clients = UploadClients(rig.url, rate)
+        with ProxiedSystem(state, fault.processes(Path(folder)), _say) as system:
+            system.run("enrol", "--folder", str(people))
+            system.start_tiers()
+            accepted_tasks = AcceptedTasks(f"{system.prefix}-req-queue")
+            system.proxy.on_answer = accepted_tasks.note
+            clients = UploadClients(system.url, rate)
             clients.upload(_photos("warm", bodies), _WARM_UP)
             began = time.monotonic()
             outcomes = upload_under(
-                fault.harm, rig, clients, _photos("photo", bodies, fault.poisoned), requests, lasts=fault.lasts
+                fault.harm, system, clients, _photos("photo", bodies, fault.poisoned), requests, lasts=fault.lasts
             )
             seconds = time.monotonic() - began
-            rested = wait_until_idle(rig, _REST_SECONDS)
-            if fault.lasts and not rig.proxy.harmed:
+            rested = wait_until_idle(system, _REST_SECONDS)
+            if fault.lasts and not system.proxy.harmed:
                 raise NotInjected("the proxy has harmed no call")
-            found = judge(outcomes, final_state(rig), accepted_tasks.ids(), _say)
+            found = judge(outcomes, final_state(system), accepted_tasks.ids(), _say)
             if fault.redelivers and not found["redelivered"]:
                 raise NotInjected("no task was delivered again")
             return {
@@ -100,7 +100,7 @@ def run(fault: Fault, requests: int, rate: float, logs: Path | None) -> Row:
                 "seconds": round(seconds, 1),
                 "rest_seconds": round(time.monotonic() - began - seconds, 1),
                 "rested": rested,
-                "harmed": dict(rig.proxy.harmed),
+                "harmed": dict(system.proxy.harmed),
                 "passed": rested and not any(found[name] for name in _MUST_BE_NONE),
             }
 

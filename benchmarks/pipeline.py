@@ -33,8 +33,8 @@ from benchmarks.backlog import Backlog, NaiveBacklog
 from benchmarks.measure import add_pack_option, machine, pack_artefact
 from benchmarks.roundtrip import Photo, ask, await_enrolment, workload
 from facerec.settings import Settings
+from tests.support.local_system import LocalSystem
 from tests.support.processes import CHECKOUT, cpu_seconds, descendants
-from tests.support.system import System
 
 NAIVE_PROCESSES = 2
 BURST = 100
@@ -62,7 +62,7 @@ def main() -> None:
         people, photos = workload(options.images, folder / "people")
         # An engine for each core, which is a worker's default: an elastic local fleet has smaller workers.
         environ = {"FACEREC_REPLY_STYLE": "name", "FACEREC_WORKER__ENGINES": "0"}
-        system = stack.enter_context(System(folder / "state", workers=0, environ=environ))
+        system = stack.enter_context(LocalSystem(folder / "state", workers=0, environ=environ))
         system.run("enrol", "--folder", str(people))
         os.environ.update({k: v for k, v in system.environ.items() if k.startswith(("AWS_", "FACEREC_"))})
         bench = Bench(system, photos, people, classic)
@@ -92,7 +92,7 @@ class Drained:
 class Bench:
     """The sides of the comparison on one running system without workers."""
 
-    def __init__(self, system: System, photos: Sequence[Photo], people: Path, classic: Path) -> None:
+    def __init__(self, system: LocalSystem, photos: Sequence[Photo], people: Path, classic: Path) -> None:
         self._system = system
         self._photos = list(photos)
         self._people = people

@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support.load import Upload, percentile, upload_all
+from tests.support.local_system import LocalSystem
 from tests.support.processes import CHECKOUT
-from tests.support.system import System
 
 BURST = 100
 OK = 200
@@ -48,7 +48,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="facerec-roundtrip-") as folder:
         people, photos = workload(options.images, Path(folder) / "people")
         state = Path(folder) / "state"
-        with System(state, workers=options.workers, environ={"FACEREC_REPLY_STYLE": "name"}) as system:
+        with LocalSystem(state, workers=options.workers, environ={"FACEREC_REPLY_STYLE": "name"}) as system:
             print(f"enrolling {people}", file=sys.stderr)
             system.run("enrol", "--folder", str(people))
             await_enrolment(system, photos)
@@ -73,7 +73,7 @@ def workload(images: Path, people: Path) -> tuple[Path, list[Photo]]:
     return people, photos
 
 
-def await_enrolment(system: System, photos: list[Photo]) -> None:
+def await_enrolment(system: LocalSystem, photos: list[Photo]) -> None:
     """Upload until the workers know everyone: a change of the gallery reaches them within 5 s."""
     deadline = time.monotonic() + 15
     while wrong := ask(system.url, photos[: min(10, len(photos))], 10).wrong:

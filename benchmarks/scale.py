@@ -23,7 +23,7 @@ from autoscale.simulator.fleet import SimulatedFleet
 from autoscale.simulator.run import simulate
 from autoscale.simulator.scenario import Environment, Load, LogNormal, Scenarios
 from autoscale.simulator.workers import Queue, Schedule
-from tests.support.measurements.verdicts import scale_failures
+from tests.support.measurements.summaries import scale_failures
 
 MILLION_AN_HOUR = 1_000_000 / 3600
 

@@ -26,8 +26,8 @@ import httpx
 
 from benchmarks.measure import machine
 from benchmarks.roundtrip import OK, Photo, await_enrolment, workload
+from tests.support.local_system import LocalSystem
 from tests.support.processes import CHECKOUT, Usage, descendants, usage
-from tests.support.system import System
 
 _LOOK_SECONDS = 5.0
 _TOLD_EVERY = 6
@@ -54,7 +54,7 @@ def main() -> None:
         parser.error(f"--minutes must be at least {_LEAST_MINUTES:g}, or there is nothing to compare")
     with tempfile.TemporaryDirectory(prefix="facerec-soak-") as folder:
         people, photos = workload(options.images, Path(folder) / "people")
-        with System(Path(folder) / "state", environ={"FACEREC_REPLY_STYLE": "name"}) as system:
+        with LocalSystem(Path(folder) / "state", environ={"FACEREC_REPLY_STYLE": "name"}) as system:
             system.run("enrol", "--folder", str(people))
             await_enrolment(system, photos)
             soak = Soak(system, photos, options.warm_up_minutes, options.minutes)
@@ -71,7 +71,7 @@ class Soak:
     uploads without an answer 200. `seen` is what each process held, in the same minutes.
     """
 
-    def __init__(self, system: System, photos: Sequence[Photo], warm_up_minutes: float, minutes: float) -> None:
+    def __init__(self, system: LocalSystem, photos: Sequence[Photo], warm_up_minutes: float, minutes: float) -> None:
         self._url = system.url
         self._pids = _processes(system)
         self._bodies = itertools.cycle([(photo.path.read_bytes(), photo.answer) for photo in photos])
@@ -169,7 +169,7 @@ def _median(held: Sequence[Usage]) -> dict[str, float]:
     return {name: round(statistics.median(column[name] for column in columns), 1) for name in columns[0]}
 
 
-def _processes(system: System) -> dict[str, int]:
+def _processes(system: LocalSystem) -> dict[str, int]:
     """The web process, the worker and its engines by name; one that is replaced ends the measurement."""
     [web], [worker] = system.processes("facerec.cli web"), system.processes("celery -A facerec worker")
     engines = enumerate(sorted(descendants(worker, "facerec.engine.child")), 1)

@@ -31,8 +31,8 @@ from benchmarks.measure import machine
 from benchmarks.roundtrip import workload
 from facerec.settings import Settings
 from tests.support.faults.faulty_aws import faulty_aws
+from tests.support.local_system import LocalSystem
 from tests.support.processes import CHECKOUT, cpu_seconds, descendants
-from tests.support.system import System
 
 _STALLED_SECONDS = 60
 _PARTS = ("process", "engines", "emulator")
@@ -65,7 +65,7 @@ def main() -> None:
         environ = {"FACEREC_REPLY_STYLE": "name", "FACEREC_WORKER__ENGINES": "0"}
         # Engines that measure which precision is faster may disagree beside other work, and end the worker.
         environ["FACEREC_PRECISION"] = "bf16" if machine()["bf16"] else "fp32"
-        system = stack.enter_context(System(folder / "state", workers=0, environ=environ))
+        system = stack.enter_context(LocalSystem(folder / "state", workers=0, environ=environ))
         system.run("enrol", "--folder", str(people))
         os.environ.update({k: v for k, v in system.environ.items() if k.startswith(("AWS_", "FACEREC_"))})
         settings = Settings.load()
@@ -85,7 +85,7 @@ def main() -> None:
         print(json.dumps(figures))
 
 
-def _turn(system: System, backlog: Backlog, requests: int, warm: int, tree: Path) -> Turn:
+def _turn(system: LocalSystem, backlog: Backlog, requests: int, warm: int, tree: Path) -> Turn:
     [emulator] = descendants(system.pid, "facerec.local.ministack_server")
     backlog.fill(requests)
     with system.worker(tree=tree) as worker:
@@ -117,7 +117,7 @@ def _collect(backlog: Backlog, wanted: int) -> tuple[int, int]:
     return done, wrong
 
 
-def _calls(system: System, backlog: Backlog, requests: int) -> dict[str, float]:
+def _calls(system: LocalSystem, backlog: Backlog, requests: int) -> dict[str, float]:
     """The worker's AWS calls for each request, by kind; those of its start count, too."""
     calls: Counter[str] = Counter()
     backlog.fill(requests)

@@ -14,7 +14,7 @@ from facerec.local.emulator import EmulatorKind
 from facerec.settings import Settings
 from tests.support.emulated import EmulatedAws, emulated_aws
 from tests.support.processes import CHECKOUT, facerec
-from tests.support.workers import Tier, Worker
+from tests.support.workers import Worker, WorkerTier
 
 # How long an example takes depends on what else the machine does; speed is measured in benchmarks.
 hypothesis.settings.register_profile("facerec", deadline=None)
@@ -63,13 +63,13 @@ def fresh(emulator: EmulatedAws) -> Settings:
 
 
 @pytest.fixture
-def tier(emulator: EmulatedAws, fresh: Settings, tmp_path: Path) -> Tier:
+def tier(emulator: EmulatedAws, fresh: Settings, tmp_path: Path) -> WorkerTier:
     """The resources of an app tier of this test's own."""
-    return Tier(emulator, fresh, tmp_path)
+    return WorkerTier(emulator, fresh, tmp_path)
 
 
 @pytest.fixture
-def start(tier: Tier) -> Iterator[Callable[..., Worker]]:
+def start(tier: WorkerTier) -> Iterator[Callable[..., Worker]]:
     """Starts workers of the tier, ready on return; all that still run at the end are killed."""
     started: list[Worker] = []
 

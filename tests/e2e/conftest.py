@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.system import System
+from tests.support.local_system import LocalSystem
 
 
 @pytest.fixture(scope="session")
-def system(artefact_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+def system(artefact_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalSystem]:
     """One worker and one web process with the sample people enrolled."""
     model = {"FACEREC_MODEL__DIR": str(artefact_dir)}
-    with System(tmp_path_factory.mktemp("system"), environ=model) as running:
+    with LocalSystem(tmp_path_factory.mktemp("system"), environ=model) as running:
         running.run("enrol", "--folder", "examples/gallery")
         yield running

@@ -12,8 +12,8 @@ import pytest
 from facerec.local.ec2_host import emulated_ec2, running_instances
 from facerec.processes.addresses import poll_until
 from tests.support.load import Reply, Upload, upload_all
+from tests.support.local_system import FleetWatch, LocalSystem, queue_counts
 from tests.support.processes import CHECKOUT
-from tests.support.system import FleetWatch, System, queue_counts
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -24,7 +24,7 @@ LONG = 160
 
 
 @pytest.fixture(scope="module")
-def elastic(artefact_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+def elastic(artefact_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalSystem]:
     """A system at zero instances that goes back to zero at once, with the sample people enrolled.
 
     Its target is so short that thirty uploads are worth more instances than it may have.
@@ -35,12 +35,12 @@ def elastic(artefact_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
         "FACEREC_AUTOSCALE__COOLDOWN_SECONDS": "0",
         "FACEREC_AUTOSCALE__TARGET_SECONDS": "0.2",
     }
-    with System(tmp_path_factory.mktemp("elastic"), workers=None, environ=environ) as running:
+    with LocalSystem(tmp_path_factory.mktemp("elastic"), workers=None, environ=environ) as running:
         running.run("enrol", "--folder", "examples/gallery")
         yield running
 
 
-def burst(system: System, count: int) -> list[Reply]:
+def burst(system: LocalSystem, count: int) -> list[Reply]:
     """Upload at once, each photo under a name of its own."""
     photo = (CHECKOUT / "examples" / "probes" / "image_01.jpg").read_bytes()
     return upload_all(system.url, [Upload(f"{n:03d}.jpg", photo) for n in range(count)], count)
@@ -51,7 +51,7 @@ def assert_all_right(replies: list[Reply]) -> None:
     assert [r.text.strip() for r in replies] == [f"{r.filename}: face detected - Barack Obama" for r in replies]
 
 
-def assert_at_zero(system: System, watch: FleetWatch) -> None:
+def assert_at_zero(system: LocalSystem, watch: FleetWatch) -> None:
     """No instance is left, the cap was reached and kept, and the queues are empty."""
     watch.zero_after(time.monotonic(), ZERO_SECONDS)
     assert watch.most() == MOST
@@ -60,7 +60,7 @@ def assert_at_zero(system: System, watch: FleetWatch) -> None:
     assert queue_counts(system, "facerec-resp-queue") == (0, 0)
 
 
-def test_fleet_answers_bursts_from_zero_and_returns_to_zero(elastic: System) -> None:
+def test_fleet_answers_bursts_from_zero_and_returns_to_zero(elastic: LocalSystem) -> None:
     """The second burst is answered by instances of the warm pool."""
     for _ in range(2):
         with FleetWatch(elastic) as watch:
@@ -69,7 +69,7 @@ def test_fleet_answers_bursts_from_zero_and_returns_to_zero(elastic: System) -> 
             assert_at_zero(elastic, watch)
 
 
-def test_killed_worker_and_autoscaler_lose_nothing(elastic: System) -> None:
+def test_killed_worker_and_autoscaler_lose_nothing(elastic: LocalSystem) -> None:
     """The instance and the supervisor start them again, and the clients only wait longer."""
     replies: list[Reply] = []
     uploads = threading.Thread(target=lambda: replies.extend(burst(elastic, LONG)))
@@ -86,7 +86,7 @@ def test_killed_worker_and_autoscaler_lose_nothing(elastic: System) -> None:
         assert_at_zero(elastic, watch)
 
 
-def test_instance_stopped_by_an_operator_finishes_its_tasks(elastic: System) -> None:
+def test_instance_stopped_by_an_operator_finishes_its_tasks(elastic: LocalSystem) -> None:
     """Its tasks in flight are answered before it ends."""
     replies: list[Reply] = []
     uploads = threading.Thread(target=lambda: replies.extend(burst(elastic, LONG)))

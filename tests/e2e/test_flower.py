@@ -16,7 +16,7 @@ from facerec.settings import Settings
 from tests.fakes import engine as fake
 from tests.support.emulated import EmulatedAws
 from tests.support.processes import Command, facerec
-from tests.support.workers import Tier, Worker
+from tests.support.workers import Worker, WorkerTier
 
 _LONG_SECONDS = 60.0
 _QUICK = {
@@ -83,15 +83,15 @@ class Flower(Command):
 
 
 @pytest.fixture
-def tier(emulator: EmulatedAws, fresh: Settings, tmp_path: Path) -> Tier:
+def tier(emulator: EmulatedAws, fresh: Settings, tmp_path: Path) -> WorkerTier:
     """Resources of this test's own."""
-    tier = Tier(emulator, fresh, tmp_path)
+    tier = WorkerTier(emulator, fresh, tmp_path)
     tier.environ |= _QUICK
     return tier
 
 
 @pytest.fixture
-def start(tier: Tier) -> Iterator[Callable[..., Any]]:
+def start(tier: WorkerTier) -> Iterator[Callable[..., Any]]:
     """Starts workers and Flowers; whatever still runs at the end is killed."""
     workers: list[Worker] = []
     flowers: list[Flower] = []
@@ -115,7 +115,7 @@ def until(condition: Callable[[], bool]) -> None:
     assert poll_until(condition, _LONG_SECONDS)
 
 
-def test_flower_shows_a_live_system(tier: Tier, start: Callable[..., Any], tmp_path: Path) -> None:
+def test_flower_shows_a_live_system(tier: WorkerTier, start: Callable[..., Any], tmp_path: Path) -> None:
     """It shows workers, tasks, queues and metrics, also after its restart and a worker's death."""
     settings = tier.settings
     worker = start(Worker, **_LONG_HIDDEN)
@@ -200,7 +200,7 @@ def test_flower_ends_when_its_tasks_cannot_be_saved(start: Callable[..., Any], t
     assert "Traceback" not in flower.output
 
 
-def test_generated_password_is_printed_once(tier: Tier, start: Callable[..., Any]) -> None:
+def test_generated_password_is_printed_once(tier: WorkerTier, start: Callable[..., Any]) -> None:
     """It is printed, not logged. After a kill the next Flower learns of the worker from its heartbeats."""
     worker = start(Worker)
     first = start(Flower)
@@ -218,7 +218,7 @@ def test_generated_password_is_printed_once(tier: Tier, start: Callable[..., Any
     assert second.states()["last.jpg"] == "SUCCESS"
 
 
-def test_worker_works_without_flower_or_its_queue(tier: Tier, start: Callable[..., Any]) -> None:
+def test_worker_works_without_flower_or_its_queue(tier: WorkerTier, start: Callable[..., Any]) -> None:
     """It logs one warning, and sends its last events when the queue is there."""
     tier.clients.sqs.delete_queue(QueueUrl=tier.url(tier.settings.events_queue))
     worker = start(Worker)

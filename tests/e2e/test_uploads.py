@@ -12,19 +12,19 @@ import pytest
 from PIL import Image
 
 from tests.support.load import Upload, upload_all
+from tests.support.local_system import LocalSystem
 from tests.support.pictures import BAD, GOOD, PORTRAIT, encoded, portrait
-from tests.support.system import System
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 OBAMA = "face detected - Barack Obama"
 
 
-def post(system: System, filename: str, body: bytes) -> httpx.Response:
+def post(system: LocalSystem, filename: str, body: bytes) -> httpx.Response:
     """Upload one photo."""
     return httpx.post(system.url, files={"inputFile": (filename, body)}, timeout=60, trust_env=False)
 
 
-def test_samples_get_the_answers_of_the_readme(system: System) -> None:
+def test_samples_get_the_answers_of_the_readme(system: LocalSystem) -> None:
     """Each sample gets the line that `expected.csv` names."""
     sentences = {"match": "face detected - {}", "unknown": "face not recognized", "no_face": "no face detected"}
     with (EXAMPLES / "expected.csv").open() as rows:
@@ -36,12 +36,12 @@ def test_samples_get_the_answers_of_the_readme(system: System) -> None:
 
 
 @pytest.mark.parametrize("filename", GOOD)
-def test_face_is_recognised_in_every_kind_of_picture(system: System, filename: str) -> None:
+def test_face_is_recognised_in_every_kind_of_picture(system: LocalSystem, filename: str) -> None:
     """Grey, palette, CMYK, 16-bit and EXIF-rotated pictures are read."""
     assert post(system, filename, GOOD[filename]()).text.strip() == f"{filename}: {OBAMA}"
 
 
-def test_tiny_picture_has_no_face(system: System) -> None:
+def test_tiny_picture_has_no_face(system: LocalSystem) -> None:
     """Ten by ten pixels are still a picture."""
     assert post(system, "dot.png", encoded(Image.new("RGB", (10, 10), "red"))).text.strip() == (
         "dot.png: no face detected"
@@ -49,7 +49,7 @@ def test_tiny_picture_has_no_face(system: System) -> None:
 
 
 @pytest.mark.parametrize("filename", BAD)
-def test_bad_upload_gets_one_helpful_sentence(system: System, filename: str) -> None:
+def test_bad_upload_gets_one_helpful_sentence(system: LocalSystem, filename: str) -> None:
     """The reply has the contract's status and no stack trace, and the next client is served."""
     make, status = BAD[filename]
     reply = post(system, filename, make())
@@ -60,14 +60,14 @@ def test_bad_upload_gets_one_helpful_sentence(system: System, filename: str) -> 
     assert post(system, "next.jpg", PORTRAIT.read_bytes()).text.strip() == f"next.jpg: {OBAMA}"
 
 
-def test_missing_field_is_named(system: System) -> None:
+def test_missing_field_is_named(system: LocalSystem) -> None:
     """The reply is 400 and says which field to send."""
     reply = httpx.post(system.url, files={"photo": ("a.jpg", PORTRAIT.read_bytes())}, trust_env=False)
     assert reply.status_code == 400
     assert "inputFile" in reply.text
 
 
-def test_two_files_in_one_request_are_refused(system: System) -> None:
+def test_two_files_in_one_request_are_refused(system: LocalSystem) -> None:
     """One request has one answer."""
     files = [("inputFile", (name, PORTRAIT.read_bytes())) for name in ("a.jpg", "b.jpg")]
     assert httpx.post(system.url, files=files, trust_env=False).status_code == 400
@@ -83,7 +83,7 @@ def test_two_files_in_one_request_are_refused(system: System) -> None:
         ("n" * 296 + ".jpg", "n" * 296 + ".jpg"),
     ],
 )
-def test_file_name_is_echoed_safely(system: System, sent: str, echoed: str) -> None:
+def test_file_name_is_echoed_safely(system: LocalSystem, sent: str, echoed: str) -> None:
     """The reply has the last path part without control characters. It stays one line and gains no header."""
     # Written by hand: RFC 5987's form carries every character, which a client library would quote away.
     boundary = uuid.uuid4().hex
@@ -101,7 +101,7 @@ def test_file_name_is_echoed_safely(system: System, sent: str, echoed: str) -> N
     assert reply.text == f"{echoed}: {OBAMA}"
 
 
-def test_hundred_clients_at_once_get_their_own_answers(system: System) -> None:
+def test_hundred_clients_at_once_get_their_own_answers(system: LocalSystem) -> None:
     """Each gets the result of its own photo, although all send the same file name."""
     known = encoded(portrait().resize((240, 300)), "JPEG", quality=90)
     nobody = encoded(Image.new("RGB", (64, 64), "grey"), "JPEG")
@@ -112,7 +112,7 @@ def test_hundred_clients_at_once_get_their_own_answers(system: System) -> None:
     assert [reply.text.strip() for reply in replies] == expected
 
 
-def test_uploads_of_one_name_never_mix(system: System) -> None:
+def test_uploads_of_one_name_never_mix(system: LocalSystem) -> None:
     """Each client gets the result of its own photo."""
     files = ["image_01.jpg", "image_04.jpg"]
     with ThreadPoolExecutor(2) as pool:
@@ -121,7 +121,7 @@ def test_uploads_of_one_name_never_mix(system: System) -> None:
     assert replies == [f"me.jpg: {OBAMA}", "me.jpg: no face detected"]
 
 
-def test_full_result_is_fetched_by_its_request_id(system: System) -> None:
+def test_full_result_is_fetched_by_its_request_id(system: LocalSystem) -> None:
     """It lists all faces of a group, the primary face first."""
     upload = post(system, "group.jpg", (EXAMPLES / "probes/image_05.jpg").read_bytes())
     request_id = upload.headers["x-request-id"]
@@ -137,20 +137,20 @@ def test_full_result_is_fetched_by_its_request_id(system: System) -> None:
     assert result["engine"] in {"openvino", "onnxruntime"}
 
 
-def test_unknown_request_id_is_404_as_json(system: System) -> None:
+def test_unknown_request_id_is_404_as_json(system: LocalSystem) -> None:
     """No upload had this id."""
     reply = httpx.get(f"{system.url}api/v1/results/{uuid.uuid4()}", trust_env=False)
     assert reply.status_code == 404
     assert reply.headers["content-type"] == "application/json"
 
 
-def test_health_and_readiness(system: System) -> None:
+def test_health_and_readiness(system: LocalSystem) -> None:
     """Store, queue and inbox work, so the web tier is ready."""
     assert httpx.get(f"{system.url}healthz", trust_env=False).status_code == 200
     assert httpx.get(f"{system.url}readyz", trust_env=False).status_code == 200
 
 
-def test_enrolment_reaches_running_workers_within_5_s(system: System, tmp_path: Path) -> None:
+def test_enrolment_reaches_running_workers_within_5_s(system: LocalSystem, tmp_path: Path) -> None:
     """So does a removal. Neither needs a restart."""
     with Image.open(EXAMPLES / "probes/image_02.jpg") as picture:
         # Another crop than the probe, so that the probe is no copy of the enrolled photo.
@@ -165,7 +165,7 @@ def test_enrolment_reaches_running_workers_within_5_s(system: System, tmp_path: 
     assert _answers_within(system, probe, "face not recognized", 5)
 
 
-def _answers_within(system: System, probe: bytes, answer: str, seconds: float) -> bool:
+def _answers_within(system: LocalSystem, probe: bytes, answer: str, seconds: float) -> bool:
     deadline = time.monotonic() + seconds
     while True:
         asked = time.monotonic()

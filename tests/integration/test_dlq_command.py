@@ -9,13 +9,13 @@ from facerec.cli import cli
 from facerec.messages import Outcome, RecognitionResult
 from facerec.object_keys import output_key
 from tests.fakes import engine as fake
-from tests.support.workers import Tier, Worker
+from tests.support.workers import Worker, WorkerTier
 
 Dlq = Callable[..., Result]
 
 
 @pytest.fixture
-def dlq(tier: Tier, monkeypatch: pytest.MonkeyPatch) -> Dlq:
+def dlq(tier: WorkerTier, monkeypatch: pytest.MonkeyPatch) -> Dlq:
     """Runs `facerec dlq …` on them."""
     monkeypatch.setenv("FACEREC_PREFIX", tier.settings.prefix)
     return lambda *arguments, **options: CliRunner().invoke(cli, ["dlq", *arguments], **options)
@@ -27,7 +27,7 @@ def worker(start: Callable[..., Worker]) -> Worker:
     return start()
 
 
-def test_redriven_task_is_recognised_again_and_answered(tier: Tier, dlq: Dlq, worker: Worker) -> None:
+def test_redriven_task_is_recognised_again_and_answered(tier: WorkerTier, dlq: Dlq, worker: Worker) -> None:
     """From the crash over `list` and `show` to a new result in place of the failure."""
     request = tier.upload(fake.SEGFAULT, "crash.jpg")
     (failed,) = tier.answers(request)

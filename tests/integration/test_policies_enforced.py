@@ -27,7 +27,7 @@ from tests.fakes.web_tier import picture
 from tests.support.emulated import EmulatedAws
 from tests.support.iam import ACCOUNT, IamGate, iam_gate
 from tests.support.processes import facerec
-from tests.support.workers import Tier, Worker
+from tests.support.workers import Worker, WorkerTier
 
 Guard = Callable[..., IamGate]
 
@@ -50,7 +50,7 @@ def test_web_and_worker_need_no_more_than_they_may(
     emulator: EmulatedAws, fresh: Settings, tmp_path: Path, guard: Guard
 ) -> None:
     """Two web processes and a worker answer an upload and put a culprit aside; what they did not use is told here."""
-    tier = Tier(emulator, fresh, tmp_path)
+    tier = WorkerTier(emulator, fresh, tmp_path)
     web_gate, worker_gate = guard("web"), guard("worker")
     tier.clients.sqs.create_queue(QueueName=f"{fresh.response_queue}-0123456789ab")  # looks like an orphan
     port = free_port()

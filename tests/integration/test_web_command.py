@@ -232,7 +232,7 @@ def test_uploads_survive_lost_queues(
     environ: dict[str, str], emulator: EmulatedAws, fresh: Settings, tmp_path: Path
 ) -> None:
     """Uploads survive lost queues."""
-    tier = workers.Tier(emulator, fresh, tmp_path)
+    tier = workers.WorkerTier(emulator, fresh, tmp_path)
     with web(environ) as command, ThreadPoolExecutor(1) as clients:
         waiting = clients.submit(command.upload)
         assert poll_until(lambda: tier.left(fresh.request_queue) == 1, 30)

@@ -13,7 +13,7 @@ from facerec.messages import UNKNOWN
 from facerec.processes.addresses import poll_until
 from facerec.text import is_text
 from tests.fakes.web_tier import answers, picture, together
-from tests.support.served import Served, read_all, served
+from tests.support.served_web_tier import ServedWebTier, read_all, serve_web_tier
 
 BOUNDARY = b"X"
 FORM_HEAD = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=X\r\n"
@@ -48,14 +48,14 @@ hostile = settings(
 
 
 @pytest.fixture(scope="module")
-def web() -> Iterator[Served]:
+def web() -> Iterator[ServedWebTier]:
     """One web tier for all tests; it must go on serving."""
-    with served(answers(UNKNOWN), max_upload_bytes=200_000) as one:
+    with serve_web_tier(answers(UNKNOWN), max_upload_bytes=200_000) as one:
         yield one
         assert one.upload().text == "image_01.jpg: face not recognized"
 
 
-def said_to(web: Served, message: bytes) -> bytes:
+def said_to(web: ServedWebTier, message: bytes) -> bytes:
     """All that the server says to a message whose sender then only listens."""
     with web.connect() as connection:
         try:
@@ -118,7 +118,7 @@ PARTS = st.builds(
 
 @hostile
 @given(st.lists(PARTS, max_size=4), st.sampled_from([b"\r\n--X--\r\n", b"--X--", b"", b"\r\n--X\r\n", b"\r\n--X-"]))
-def test_web_answers_any_form(web: Served, parts: list[bytes], end: bytes) -> None:
+def test_web_answers_any_form(web: ServedWebTier, parts: list[bytes], end: bytes) -> None:
     """With one sentence, and never with 500."""
     status, _ = only_reply(said_to(web, form(b"\r\n".join(parts) + end)))
     assert status in {200, 400, 413, 415}
@@ -126,7 +126,7 @@ def test_web_answers_any_form(web: Served, parts: list[bytes], end: bytes) -> No
 
 @hostile
 @given(st.data())
-def test_web_answers_any_damaged_form(web: Served, data: st.DataObject) -> None:
+def test_web_answers_any_damaged_form(web: ServedWebTier, data: st.DataObject) -> None:
     """Bytes are cut out, inserted or changed anywhere."""
     head = (
         b'--X\r\nContent-Disposition: form-data; name="inputFile"; filename="a.jpg"\r\nContent-Type: image/jpeg\r\n\r\n'
@@ -141,7 +141,7 @@ def test_web_answers_any_damaged_form(web: Served, data: st.DataObject) -> None:
 
 @hostile
 @given(st.text(max_size=50))
-def test_web_answers_any_file_name(web: Served, name: str) -> None:
+def test_web_answers_any_file_name(web: ServedWebTier, name: str) -> None:
     """The reply repeats it without what could break the line or turn its direction."""
     quoted = name.encode(errors="replace").replace(b'"', b"%22").replace(b"\r", b"").replace(b"\n", b"")
     body = b'--X\r\nContent-Disposition: form-data; name="inputFile"; filename="%s"\r\n\r\n' % quoted
@@ -150,7 +150,7 @@ def test_web_answers_any_file_name(web: Served, name: str) -> None:
     assert status == 400 or text.endswith(": face not recognized")
 
 
-def test_error_repeats_a_path_without_control_characters(web: Served) -> None:
+def test_error_repeats_a_path_without_control_characters(web: ServedWebTier) -> None:
     """In one line."""
     _, text = only_reply(
         said_to(web, b"GET /%0d%0aX-Evil:%20a%1b[31m HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
@@ -184,7 +184,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_upload_has_no_temporary_file_while_it_waits_for_its_result(folder: Path) -> None:
     """The picture is in the store by then."""
     body = picture() + bytes(1_000_000)
-    with served() as web, together(3, lambda _: web.upload(body)):
+    with serve_web_tier() as web, together(3, lambda _: web.upload(body)):
         requests = web.tier.tasks.await_count(3)
         assert eventually(lambda: files_in(folder) == 0)
         for request in requests:
@@ -193,7 +193,7 @@ def test_upload_has_no_temporary_file_while_it_waits_for_its_result(folder: Path
 
 def test_client_that_disconnects_leaves_no_temporary_file(folder: Path) -> None:
     """In the middle of an upload."""
-    with served(answers("Jane")) as web:
+    with serve_web_tier(answers("Jane")) as web:
         with web.connect() as connection:
             connection.sendall(FORM_HEAD + b"Content-Length: 2000000\r\n\r\n" + bytes(1_000_000))
             assert eventually(lambda: files_in(folder) == 1)

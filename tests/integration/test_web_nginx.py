@@ -12,13 +12,13 @@ from facerec.settings import Settings
 from facerec.web.uploads import FORM_OVERHEAD_BYTES
 from tests.fakes.web_tier import answers, picture, together
 from tests.support.nginx import CONFIGURATION, nginx
-from tests.support.served import TLS, Served, read_all, served
+from tests.support.served_web_tier import TLS, ServedWebTier, read_all, serve_web_tier
 
 LARGE = 5_500_000
 SMUGGLED = b"GET /smuggled HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 
 
-class Proxied(Served):
+class Proxied(ServedWebTier):
     """A web tier behind nginx; connections and uploads go through nginx."""
 
 
@@ -26,7 +26,7 @@ class Proxied(Served):
 def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxied]:
     """One web tier behind one nginx."""
     with (
-        served(answers("Jane"), trusted_proxies=1, rate_limit="") as tier,
+        serve_web_tier(answers("Jane"), trusted_proxies=1, rate_limit="") as tier,
         nginx(tmp_path_factory.mktemp("nginx"), tier.address[1]) as url,
     ):
         port = httpx.URL(url).port

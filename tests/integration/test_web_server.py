@@ -8,7 +8,7 @@ import pytest
 from facerec.web.process import bind
 from model.header import read_header
 from tests.fakes.web_tier import answers, picture, result_for, together
-from tests.support.served import TLS, read_all, served
+from tests.support.served_web_tier import TLS, read_all, serve_web_tier
 
 
 def test_server_holds_one_hundred_uploads_and_answers_each_with_its_result() -> None:
@@ -20,7 +20,7 @@ def test_server_holds_one_hundred_uploads_and_answers_each_with_its_result() -> 
         response = web.upload(picture(size=(number + 1, 1)), "same.jpg")
         replies[number] = (response.status_code, response.text)
 
-    with served() as web, together(100, send):
+    with serve_web_tier() as web, together(100, send):
         requests = web.tier.tasks.await_count(100, 60)
         assert web.tier.admission.waiting == 100
         assert web.get("/healthz").status_code == 200
@@ -37,7 +37,7 @@ def test_thousand_uploads_are_held_at_once_with_default_settings() -> None:
     )
     form = b'--X\r\nContent-Disposition: form-data; name="inputFile"; filename="a.jpg"\r\n\r\n' + picture()
     form += b"\r\n--X--\r\n"
-    with served() as web, ExitStack() as stack:
+    with serve_web_tier() as web, ExitStack() as stack:
         clients = [stack.enter_context(web.connect()) for _ in range(1000)]
         for client in clients:
             client.sendall(head + b"Content-Length: %d\r\n\r\n" % len(form) + form)
@@ -51,7 +51,7 @@ def test_thousand_uploads_are_held_at_once_with_default_settings() -> None:
 
 def test_full_server_refuses_uploads_at_once() -> None:
     """And still answers health checks."""
-    with served(max_waiting=3) as web, together(3, lambda _: web.upload()):
+    with serve_web_tier(max_waiting=3) as web, together(3, lambda _: web.upload()):
         requests = web.tier.tasks.await_count(3)
         refused = web.upload()
         assert refused.status_code == 503
@@ -64,7 +64,7 @@ def test_full_server_refuses_uploads_at_once() -> None:
 def test_slow_clients_take_no_threads() -> None:
     """There are more of them than threads, and an upload is answered."""
     head = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\nContent-Type: multipart/form-data\r\n"
-    with served(answers("Jane"), max_waiting=4) as web, ExitStack() as stack:
+    with serve_web_tier(answers("Jane"), max_waiting=4) as web, ExitStack() as stack:
         for number in range(60):
             slow = stack.enter_context(web.connect())
             slow.sendall(head if number % 2 else head + b"\r\nthe beginning of a body")
@@ -83,7 +83,7 @@ def test_server_answers_413_after_a_body_that_is_too_large(chunked: bool) -> Non
         message = head + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n" % len(body) + body + b"\r\n0\r\n\r\n"
     else:
         message = head + b"Content-Length: %d\r\n\r\n" % len(body) + body
-    with served(answers("Jane")) as web:
+    with serve_web_tier(answers("Jane")) as web:
         with web.connect() as connection:
             connection.sendall(message)
             reply = read_all(connection)
@@ -94,7 +94,7 @@ def test_server_answers_413_after_a_body_that_is_too_large(chunked: bool) -> Non
 
 def test_application_refuses_a_file_that_is_a_little_too_large() -> None:
     """And the connection stays open."""
-    with served(answers("Jane"), max_upload_bytes=100_000) as web, httpx.Client(verify=TLS) as client:
+    with serve_web_tier(answers("Jane"), max_upload_bytes=100_000) as web, httpx.Client(verify=TLS) as client:
         too_large = client.post(web.url, files={"inputFile": ("a.jpg", b"x" * 100_001)})
         assert too_large.status_code == 413
         assert "connection" not in too_large.headers
@@ -113,7 +113,7 @@ def test_application_refuses_a_file_that_is_a_little_too_large() -> None:
 )
 def test_server_refuses_what_is_no_http(nonsense: bytes, status: bytes) -> None:
     """And serves the next client."""
-    with served() as web:
+    with serve_web_tier() as web:
         with web.connect() as connection:
             connection.sendall(nonsense)
             head, _, body = connection.recv(65_536).partition(b"\r\n\r\n")
@@ -126,7 +126,7 @@ def test_server_refuses_what_is_no_http(nonsense: bytes, status: bytes) -> None:
 def test_stop_answers_waiting_uploads_and_refuses_new_ones() -> None:
     """Then the server ends, and its port is free."""
     replies: list[httpx.Response] = []
-    with served() as web:
+    with serve_web_tier() as web:
         with together(5, lambda _: replies.append(web.upload())):
             requests = web.tier.tasks.await_count(5)
             web.server.request_stop()
@@ -147,7 +147,7 @@ def test_stop_answers_waiting_uploads_and_refuses_new_ones() -> None:
 def test_stop_ends_the_waits_after_the_grace_period() -> None:
     """The reply is the address of the result instead of a reset."""
     replies: list[httpx.Response] = []
-    with served(shutdown_seconds=0.2) as web, together(3, lambda _: replies.append(web.upload())):
+    with serve_web_tier(shutdown_seconds=0.2) as web, together(3, lambda _: replies.append(web.upload())):
         requests = web.tier.tasks.await_count(3)
         web.stop()
     assert [reply.status_code for reply in replies] == [504] * 3
@@ -156,7 +156,7 @@ def test_stop_ends_the_waits_after_the_grace_period() -> None:
 
 def test_stop_of_an_idle_server_is_immediate() -> None:
     """Idle connections do not delay it."""
-    with served(shutdown_seconds=60) as web, web.connect():
+    with serve_web_tier(shutdown_seconds=60) as web, web.connect():
         web.get("/healthz")
         web.server.request_stop()
         web.thread.join(5)

@@ -18,13 +18,13 @@ import pytest
 from facerec.messages import Outcome, RecognitionRequest, RecognitionResult
 from facerec.object_keys import output_key
 from tests.fakes import engine as fake
-from tests.support.workers import Tier, Worker
+from tests.support.workers import Worker, WorkerTier
 
 PATIENT = {"FACEREC_WORKER__TASK_TIME_LIMIT_SECONDS": "20", "FACEREC_QUEUE__VISIBILITY_TIMEOUT_SECONDS": "30"}
 HASTY = {"FACEREC_WORKER__TASK_TIME_LIMIT_SECONDS": "0.7", "FACEREC_QUEUE__VISIBILITY_TIMEOUT_SECONDS": "1"}
 
 
-def test_worker_stores_answers_and_deletes(tier: Tier, start: Callable[..., Worker]) -> None:
+def test_worker_stores_answers_and_deletes(tier: WorkerTier, start: Callable[..., Worker]) -> None:
     """Requests are answered, their results stored, and nothing stays in the queue after a clean stop."""
     worker = start()
     requests = [tier.upload(b"x" * size, f"{size}.jpg") for size in range(1, 31)]
@@ -39,7 +39,9 @@ def test_worker_stores_answers_and_deletes(tier: Tier, start: Callable[..., Work
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 1)])
-def test_stop_finishes_the_task_in_progress(tier: Tier, start: Callable[..., Worker], number: int, status: int) -> None:
+def test_stop_finishes_the_task_in_progress(
+    tier: WorkerTier, start: Callable[..., Worker], number: int, status: int
+) -> None:
     """Its client is answered before the exit (with Celery's status); the next worker takes the waiting task."""
     os.mkfifo(tier.model_dir / fake.HELD)
     worker = start(**PATIENT, FACEREC_WORKER__CONCURRENCY="1")
@@ -54,7 +56,7 @@ def test_stop_finishes_the_task_in_progress(tier: Tier, start: Callable[..., Wor
     tier.answers(waiting)
 
 
-def test_sigkill_loses_nothing(tier: Tier, start: Callable[..., Worker]) -> None:
+def test_sigkill_loses_nothing(tier: WorkerTier, start: Callable[..., Worker]) -> None:
     """The task of a killed worker is delivered again after the visibility timeout; no engine is left behind."""
     os.mkfifo(tier.model_dir / fake.HELD)
     worker = start()
@@ -67,7 +69,7 @@ def test_sigkill_loses_nothing(tier: Tier, start: Callable[..., Worker]) -> None
     assert (answer.outcome, answer.attempt) == (Outcome.UNKNOWN, 2)
 
 
-def test_long_task_is_not_delivered_twice(tier: Tier, start: Callable[..., Worker]) -> None:
+def test_long_task_is_not_delivered_twice(tier: WorkerTier, start: Callable[..., Worker]) -> None:
     """While a worker holds a task, its heartbeat keeps it hidden from a second worker."""
     worker = start(**HASTY)
     other = start(**HASTY)
@@ -78,7 +80,7 @@ def test_long_task_is_not_delivered_twice(tier: Tier, start: Callable[..., Worke
     assert sum('"recognised"' in line for line in worker.lines + other.lines) == 1
 
 
-def test_picture_that_crashes_the_engine_is_a_dead_letter(tier: Tier, start: Callable[..., Worker]) -> None:
+def test_picture_that_crashes_the_engine_is_a_dead_letter(tier: WorkerTier, start: Callable[..., Worker]) -> None:
     """It is answered as failed; the pictures beside it succeed."""
     start()
     requests = [tier.upload(picture) for picture in (b"a", fake.SEGFAULT, b"b", b"c")]
@@ -92,7 +94,7 @@ def test_picture_that_crashes_the_engine_is_a_dead_letter(tier: Tier, start: Cal
     assert RecognitionRequest.parse(json.loads(json.loads(message["Body"])["body"])[0][0]) == requests[1]
 
 
-def test_garbage_is_dead_lettered_at_once(tier: Tier, start: Callable[..., Worker]) -> None:
+def test_garbage_is_dead_lettered_at_once(tier: WorkerTier, start: Callable[..., Worker]) -> None:
     """What is no task, not ours, or no request: as it came, with the reason. Work goes on."""
     worker = start(**PATIENT)  # nothing comes back in time to be redriven by SQS
     task = {"headers": {"task": "facerec.recognise", "id": "x"}, "content-type": "application/json"}
@@ -119,7 +121,7 @@ def test_garbage_is_dead_lettered_at_once(tier: Tier, start: Callable[..., Worke
     assert tier.left(tier.settings.request_queue) == 0
 
 
-def test_worker_survives_a_broken_connection(tier: Tier, start: Callable[..., Worker]) -> None:
+def test_worker_survives_a_broken_connection(tier: WorkerTier, start: Callable[..., Worker]) -> None:
     """Cut off from AWS the worker waits, and goes on when the connection is back."""
     assert tier.settings.endpoint_url is not None
     with _cable(tier.settings.endpoint_url) as cable:
@@ -134,7 +136,7 @@ def test_worker_survives_a_broken_connection(tier: Tier, start: Callable[..., Wo
         assert worker.stop() == 0
 
 
-def test_worker_ends_when_an_operator_must_act(tier: Tier, start: Callable[..., Worker]) -> None:
+def test_worker_ends_when_an_operator_must_act(tier: WorkerTier, start: Callable[..., Worker]) -> None:
     """Without its output bucket it logs the reason and exits with 1; the task is left for its successor."""
     worker = start()
     tier.clients.s3.delete_bucket(Bucket=tier.settings.output_bucket)
@@ -149,7 +151,7 @@ def test_worker_ends_when_an_operator_must_act(tier: Tier, start: Callable[..., 
     ("variable", "words"),
     [("FACEREC_PREFIX", "facerec provision"), ("FACEREC_MODEL__DIR", "facerec model build")],
 )
-def test_worker_names_what_is_missing(tier: Tier, variable: str, words: str, command: tuple[str, ...]) -> None:
+def test_worker_names_what_is_missing(tier: WorkerTier, variable: str, words: str, command: tuple[str, ...]) -> None:
     """Its queues or its model, with every way to start it."""
     worker = Worker(tier.environ | {variable: "nowhere"}, *command)
     assert worker.wait() == 1

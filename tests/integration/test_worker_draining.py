@@ -18,7 +18,7 @@ from facerec.provision import provisioning
 from facerec.settings import Settings
 from tests.fakes import engine as fake
 from tests.support.emulated import EmulatedAws
-from tests.support.workers import Tier, Worker
+from tests.support.workers import Worker, WorkerTier
 
 ID = "i-0123456789abcdef0"
 SECONDS = 30
@@ -28,7 +28,7 @@ SECONDS = 30
 class Instance:
     """The tier of a worker that knows its instance, and the autoscaler's view of it."""
 
-    def __init__(self, tier: Tier) -> None:
+    def __init__(self, tier: WorkerTier) -> None:
         self.tier = tier
         self.reports = DynamoWorkerReports(tier.clients, tier.settings.fleet_table)
         self._started: list[Worker] = []
@@ -97,7 +97,7 @@ class Instance:
 @pytest.fixture
 def instance(emulator: EmulatedAws, fresh: Settings, tmp_path: Path) -> Iterator[Instance]:
     """An instance without a worker."""
-    instance = Instance(Tier(emulator, fresh, tmp_path))
+    instance = Instance(WorkerTier(emulator, fresh, tmp_path))
     yield instance
     instance.end()
 

@@ -9,12 +9,12 @@ from facerec.settings import Settings
 from tests.fakes import engine as fake
 from tests.support.emulated import EmulatedAws
 from tests.support.metrics import scrape, total
-from tests.support.workers import Tier, Worker
+from tests.support.workers import Worker, WorkerTier
 
 
 def test_worker_shows_what_became_of_its_tasks(emulator: EmulatedAws, fresh: Settings, tmp_path: Path) -> None:
     """Its log names the requests of a batch that failed."""
-    tier = Tier(emulator, fresh, tmp_path)
+    tier = WorkerTier(emulator, fresh, tmp_path)
     worker = Worker(tier.environ)
     try:
         address = json.loads(worker.wait_for("metrics_served"))["address"]

@@ -15,7 +15,7 @@ from tests.fakes import engine as fake
 from tests.support.emulated import EmulatedAws
 from tests.support.faults.faulty_aws import FaultyAws, faulty_aws
 from tests.support.faults.rules import Harm, Rule
-from tests.support.workers import Tier, Worker
+from tests.support.workers import Worker, WorkerTier
 
 LONG_HIDDEN = {"FACEREC_WORKER__TASK_TIME_LIMIT_SECONDS": "20", "FACEREC_QUEUE__VISIBILITY_TIMEOUT_SECONDS": "30"}
 BRIEF_POLLS = {"FACEREC_QUEUE__WAIT_TIME_SECONDS": "1"}
@@ -46,7 +46,7 @@ def refuse_a_third(proxy: FaultyAws) -> None:
     proxy.rules = (third,)
 
 
-def test_worker_survives_the_deletion_of_its_queues(tier: Tier, start: Callable[..., Worker]) -> None:
+def test_worker_survives_the_deletion_of_its_queues(tier: WorkerTier, start: Callable[..., Worker]) -> None:
     """When they are created again, it takes tasks, answers, and writes dead letters."""
     worker = start()
     tier.answers(tier.upload())
@@ -62,7 +62,7 @@ def test_worker_survives_the_deletion_of_its_queues(tier: Tier, start: Callable[
     assert worker.stop() == 0
 
 
-def test_throttling_loses_and_repeats_nothing(tier: Tier, start: Callable[..., Worker], proxy: FaultyAws) -> None:
+def test_throttling_loses_and_repeats_nothing(tier: WorkerTier, start: Callable[..., Worker], proxy: FaultyAws) -> None:
     """SQS refuses a third of all calls: each task is answered in its first delivery."""
     refuse_a_third(proxy)
     worker = start(**LONG_HIDDEN, FACEREC_AWS__ENDPOINT_URL=proxy.url)
@@ -75,7 +75,7 @@ def test_throttling_loses_and_repeats_nothing(tier: Tier, start: Callable[..., W
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_stored_result_is_published_and_not_computed_again(
-    tier: Tier, start: Callable[..., Worker], proxy: FaultyAws, number: int
+    tier: WorkerTier, start: Callable[..., Worker], proxy: FaultyAws, number: int
 ) -> None:
     """A worker that cannot answer is killed, or stopped and gives the task back; another one answers."""
     refuse_answers(proxy)
@@ -94,7 +94,7 @@ def test_stored_result_is_published_and_not_computed_again(
     assert (tier.model_dir / fake.BATCHES).read_text().splitlines() == ["1"]
 
 
-def test_task_without_a_client_is_done_last(tier: Tier, start: Callable[..., Worker]) -> None:
+def test_task_without_a_client_is_done_last(tier: WorkerTier, start: Callable[..., Worker]) -> None:
     """Clients that wait are answered first, also if the others came before them."""
     yesterday = datetime.now(UTC) - timedelta(days=1)
     late = [tier.upload(submitted_at=yesterday) for _ in range(5)]

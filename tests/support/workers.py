@@ -21,7 +21,7 @@ from tests.support.emulated import EmulatedAws, environ_of
 from tests.support.processes import Command, alive, descendants
 
 
-class Tier:
+class WorkerTier:
     """The resources of one test, a client's view of them, and the worker's environment."""
 
     def __init__(self, aws: EmulatedAws, settings: Settings, folder: Path) -> None:

@@ -10,8 +10,8 @@ from tests.fakes.engine import SEGFAULT
 from tests.fakes.web_tier import picture
 from tests.support.artefacts import write_artefact
 from tests.support.faults.clients import ClientOutcome, FaultAction, Photo, UploadClients, upload_under
-from tests.support.faults.rig import Processes, Rig
-from tests.support.faults.verdict import AcceptedTasks, Row, final_state, judge, wait_until_idle
+from tests.support.faults.outcomes import AcceptedTasks, Row, final_state, judge, wait_until_idle
+from tests.support.faults.proxied_system import Processes, ProxiedSystem
 
 UNKNOWN = "Unknown"
 """The name of the fake engine's faces, since no person is enrolled."""
@@ -21,8 +21,8 @@ _REST_SECONDS = 90
 class FaultySystem:
     """The system, its clients and their outcomes. The fake face of a photo is as wide as the photo has bytes."""
 
-    def __init__(self, rig: Rig, accepted_tasks: AcceptedTasks) -> None:
-        self.rig = rig
+    def __init__(self, system: ProxiedSystem, accepted_tasks: AcceptedTasks) -> None:
+        self.system = system
         self._ledger = accepted_tasks
         self._lengths = itertools.count(1)
 
@@ -39,11 +39,11 @@ class FaultySystem:
         self, harm: FaultAction, least: int = 20, *, per_second: float = 10, lasts: bool = False, poisoned: int = 0
     ) -> tuple[list[ClientOutcome], Row]:
         """Upload while the fault lasts, wait until the queues are empty, and count the outcomes of the photos."""
-        self.rig.proxy.harmed.clear()
-        clients = UploadClients(self.rig.url, per_second, patience_seconds=90, longest_pause_seconds=1)
-        outcomes = upload_under(harm, self.rig, clients, self.photos(poisoned), least, lasts=lasts)
-        assert wait_until_idle(self.rig, _REST_SECONDS), "the queues are not empty"
-        left = final_state(self.rig)
+        self.system.proxy.harmed.clear()
+        clients = UploadClients(self.system.url, per_second, patience_seconds=90, longest_pause_seconds=1)
+        outcomes = upload_under(harm, self.system, clients, self.photos(poisoned), least, lasts=lasts)
+        assert wait_until_idle(self.system, _REST_SECONDS), "the queues are not empty"
+        left = final_state(self.system)
         told: list[str] = []
         row = judge(outcomes, left, self._ledger.ids(), told.append)
         row["told_of"] = told
@@ -71,8 +71,8 @@ def faulty_system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultySy
         "FACEREC_WEB__WAIT_SECONDS": "100",
     }
     processes = Processes(worker=(sys.executable, "-m", "tests.fakes.worker"), environ=environ)
-    with Rig(folder, processes) as rig:
-        rig.start_tiers()
-        accepted_tasks = AcceptedTasks(f"{rig.prefix}-req-queue")
-        rig.proxy.on_answer = accepted_tasks.note
-        yield FaultySystem(rig, accepted_tasks)
+    with ProxiedSystem(folder, processes) as system:
+        system.start_tiers()
+        accepted_tasks = AcceptedTasks(f"{system.prefix}-req-queue")
+        system.proxy.on_answer = accepted_tasks.note
+        yield FaultySystem(system, accepted_tasks)

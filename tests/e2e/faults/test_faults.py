@@ -11,9 +11,9 @@ import pytest
 
 from tests.e2e.faults.conftest import FaultySystem
 from tests.support.faults import cases
-from tests.support.faults.rig import Rig
+from tests.support.faults.outcomes import Row
+from tests.support.faults.proxied_system import ProxiedSystem
 from tests.support.faults.rules import Harm, Rule, of
-from tests.support.faults.verdict import Row
 
 FAILURES = (
     Rule(Harm.RESET_BEFORE, share=0.07),
@@ -33,18 +33,22 @@ def test_failing_aws_calls_lose_no_answer(faulty_system: FaultySystem) -> None:
     """The proxy resets connections before and after a call, and answers as S3 and SQS do when they throttle."""
     _, row = faulty_system.upload_during(cases.rules(*FAILURES), least=30, lasts=True)
     assert_harmless(row)
-    assert {harmed.split()[0] for harmed in faulty_system.rig.proxy.harmed} == {"reset_before", "reset_after", "refuse"}
+    assert {harmed.split()[0] for harmed in faulty_system.system.proxy.harmed} == {
+        "reset_before",
+        "reset_after",
+        "refuse",
+    }
 
 
 def test_killed_workers_lose_nothing(faulty_system: FaultySystem) -> None:
     """Each is killed while it has a task, which SQS delivers again."""
 
-    def harm(rig: Rig, over: threading.Event) -> None:
-        rig.proxy.rules = (Rule(Harm.DELAY, seconds=0.3, matches=of("s3")),)  # a task lasts beyond the kill
+    def harm(system: ProxiedSystem, over: threading.Event) -> None:
+        system.proxy.rules = (Rule(Harm.DELAY, seconds=0.3, matches=of("s3")),)  # a task lasts beyond the kill
         try:
-            cases.kill_workers(rig, over, kills=2, pause_seconds=1)
+            cases.kill_workers(system, over, kills=2, pause_seconds=1)
         finally:
-            rig.proxy.rules = ()
+            system.proxy.rules = ()
 
     _, row = faulty_system.upload_during(harm)
     assert_harmless(row)
@@ -53,12 +57,12 @@ def test_killed_workers_lose_nothing(faulty_system: FaultySystem) -> None:
 
 def test_fault_without_load_is_reported_as_not_injected(faulty_system: FaultySystem) -> None:
     """Without tasks no worker is killed and no queue is deleted."""
-    before = [worker.pid for worker in faulty_system.rig.workers]
+    before = [worker.pid for worker in faulty_system.system.workers]
     with pytest.raises(cases.NotInjected, match="no task in hand"):
-        cases.kill_workers(faulty_system.rig, threading.Event(), kills=1, pause_seconds=0, idle_seconds=1)
-    assert [worker.pid for worker in faulty_system.rig.workers] == before
+        cases.kill_workers(faulty_system.system, threading.Event(), kills=1, pause_seconds=0, idle_seconds=1)
+    assert [worker.pid for worker in faulty_system.system.workers] == before
     with pytest.raises(cases.NotInjected, match="no task was in the queue"):
-        cases.recreate_queue(faulty_system.rig, threading.Event(), seconds=0, lead_seconds=0)
+        cases.recreate_queue(faulty_system.system, threading.Event(), seconds=0, lead_seconds=0)
     _, row = faulty_system.upload_during(cases.nothing, least=2)  # the queue is there, and the workers work
     assert_harmless(row)
 
@@ -68,7 +72,7 @@ def test_killed_web_process_keeps_every_result(faulty_system: FaultySystem) -> N
     outcomes, row = faulty_system.upload_during(partial(cases.kill_web, lead_seconds=1))
     assert_harmless(row)
     for outcome in outcomes[:5]:
-        stored = httpx.get(f"{faulty_system.rig.url}api/v1/results/{outcome.request_id}", trust_env=False)
+        stored = httpx.get(f"{faulty_system.system.url}api/v1/results/{outcome.request_id}", trust_env=False)
         assert (stored.status_code, stored.json()["filename"]) == (200, outcome.photo.filename)
 
 
@@ -82,7 +86,7 @@ def test_duplicate_deliveries_are_answered_once(faulty_system: FaultySystem) -> 
     """The proxy sends tasks and results twice, and drops some deletes."""
     _, row = faulty_system.upload_during(partial(cases.duplicate, seconds=1), lasts=True)
     assert_harmless(row)
-    assert faulty_system.rig.proxy.harmed["twice sqs.SendMessage"] > 0
+    assert faulty_system.system.proxy.harmed["twice sqs.SendMessage"] > 0
 
 
 def test_poison_alone_is_dead_lettered(faulty_system: FaultySystem) -> None:

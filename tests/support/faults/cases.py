@@ -18,9 +18,9 @@ from facerec.processes.addresses import poll_until
 from facerec.processes.supervisor import Child
 from tests.support.faults import clock
 from tests.support.faults.clients import FaultAction
-from tests.support.faults.rig import START_SECONDS, Processes, Rig
+from tests.support.faults.outcomes import held
+from tests.support.faults.proxied_system import START_SECONDS, Processes, ProxiedSystem
 from tests.support.faults.rules import Harm, Rule, of
-from tests.support.faults.verdict import held
 from tests.support.processes import descendants
 
 _LEAD_SECONDS = 4.0
@@ -61,7 +61,7 @@ class Fault:
 
 
 def kill_workers(
-    rig: Rig,
+    system: ProxiedSystem,
     over: threading.Event,
     kills: int = _KILLS,
     pause_seconds: float = _LEAD_SECONDS,
@@ -73,103 +73,106 @@ def kill_workers(
     """
     for number in range(kills):
         over.wait(pause_seconds)
-        worker = rig.workers[number % len(rig.workers)]
-        if not poll_until(partial(rig.works, worker), idle_seconds):
+        worker = system.workers[number % len(system.workers)]
+        if not poll_until(partial(system.works, worker), idle_seconds):
             raise NotInjected(f"{worker.name} has had no task in hand for {idle_seconds:g} s")
-        rig.kill(worker)
+        system.kill(worker)
 
 
-def kill_engines(rig: Rig, over: threading.Event) -> None:
+def kill_engines(system: ProxiedSystem, over: threading.Event) -> None:
     """SIGKILL the engine process of each worker. Its successor finds the files that it left."""
     over.wait(_LEAD_SECONDS)
-    engines = [pid for worker in rig.workers for pid in descendants(worker.pid, "facerec.engine.child")]
+    engines = [pid for worker in system.workers for pid in descendants(worker.pid, "facerec.engine.child")]
     if not engines:
         raise NotInjected("no worker has an engine process")
     for pid in engines:
         os.kill(pid, signal.SIGKILL)
 
 
-def kill_web(rig: Rig, over: threading.Event, lead_seconds: float = _LEAD_SECONDS) -> None:
+def kill_web(system: ProxiedSystem, over: threading.Event, lead_seconds: float = _LEAD_SECONDS) -> None:
     """SIGKILL the web tier; it is started again."""
     over.wait(lead_seconds)
-    before = rig.web.pid
-    rig.kill(rig.web)
-    if not poll_until(lambda: rig.web.pid != before and rig.serves(), START_SECONDS):
+    before = system.web.pid
+    system.kill(system.web)
+    if not poll_until(lambda: system.web.pid != before and system.serves(), START_SECONDS):
         raise TimeoutError("the web tier has not come back")
 
 
 def freeze_aws(
-    rig: Rig, over: threading.Event, seconds: float = _FROZEN_SECONDS, lead_seconds: float = _LEAD_SECONDS
+    system: ProxiedSystem, over: threading.Event, seconds: float = _FROZEN_SECONDS, lead_seconds: float = _LEAD_SECONDS
 ) -> None:
     """SIGSTOP the emulator for a while: connections stay open, and no call is answered."""
     over.wait(lead_seconds)
-    rig.send(signal.SIGSTOP, rig.emulator)
+    system.send(signal.SIGSTOP, system.emulator)
     try:
         time.sleep(seconds)
     finally:
-        rig.send(signal.SIGCONT, rig.emulator)
+        system.send(signal.SIGCONT, system.emulator)
 
 
 def rules(*harms: Rule) -> FaultAction:
     """Give the proxy these rules until the last client has its answer."""
 
-    def lasting(rig: Rig, over: threading.Event) -> None:
-        rig.proxy.rules = harms
+    def lasting(system: ProxiedSystem, over: threading.Event) -> None:
+        system.proxy.rules = harms
         over.wait()
-        rig.proxy.rules = ()
+        system.proxy.rules = ()
 
     return lasting
 
 
 def recreate_queue(
-    rig: Rig, over: threading.Event, seconds: float = _WITHOUT_QUEUE_SECONDS, lead_seconds: float = _LEAD_SECONDS
+    system: ProxiedSystem,
+    over: threading.Event,
+    seconds: float = _WITHOUT_QUEUE_SECONDS,
+    lead_seconds: float = _LEAD_SECONDS,
 ) -> None:
     """Delete the request queue while tasks wait in it, and create it again as an operator does.
 
     Raises `NotInjected`, and deletes nothing, where none waits.
     """
     over.wait(lead_seconds)
-    sqs = rig.aws("sqs")
-    url = sqs.get_queue_url(QueueName=f"{rig.prefix}-req-queue")["QueueUrl"]
-    rig.send(signal.SIGSTOP, *rig.workers)  # so that tasks wait in it
+    sqs = system.aws("sqs")
+    url = sqs.get_queue_url(QueueName=f"{system.prefix}-req-queue")["QueueUrl"]
+    system.send(signal.SIGSTOP, *system.workers)  # so that tasks wait in it
     try:
         time.sleep(_GATHER_SECONDS)
         if not held(sqs, url):
             raise NotInjected("no task was in the queue")
         sqs.delete_queue(QueueUrl=url)
     finally:
-        rig.send(signal.SIGCONT, *rig.workers)
+        system.send(signal.SIGCONT, *system.workers)
     time.sleep(seconds)
-    rig.run("provision")
+    system.run("provision")
 
 
-def duplicate(rig: Rig, over: threading.Event, seconds: float = _LOST_DELETES_SECONDS) -> None:
+def duplicate(system: ProxiedSystem, over: threading.Event, seconds: float = _LOST_DELETES_SECONDS) -> None:
     """Have every other message sent twice, tasks and results alike, and for a while every fifth delete forgotten.
 
     That while is shorter than the visibility timeout: no task is delivered so often that SQS takes it for a culprit.
     """
     sends = Rule(Harm.TWICE, share=0.5, matches=of("sqs", "SendMessage", "SendMessageBatch"))
     deletes = Rule(Harm.SWALLOW, share=0.2, matches=of("sqs", "DeleteMessage", "DeleteMessageBatch"))
-    rig.proxy.rules = (sends, deletes)
+    system.proxy.rules = (sends, deletes)
     over.wait(seconds)
-    rig.proxy.rules = (sends,)
+    system.proxy.rules = (sends,)
     over.wait()
-    rig.proxy.rules = ()
+    system.proxy.rules = ()
 
 
-def jump_clock(rig: Rig, over: threading.Event) -> None:
+def jump_clock(system: ProxiedSystem, over: threading.Event) -> None:
     """Put the clock of both tiers an hour ahead, then an hour behind, then right; check their logs for it."""
     for offset in (_AN_HOUR_SECONDS, -_AN_HOUR_SECONDS, 0):
         over.wait(_LEAD_SECONDS)
-        clock.shift(rig.environ, offset)
-        for tier in (rig.web, *rig.workers):
-            if not poll_until(partial(_is_ahead, rig, tier, offset), _MOVED_SECONDS):
+        clock.shift(system.environ, offset)
+        for tier in (system.web, *system.workers):
+            if not poll_until(partial(_is_ahead, system, tier, offset), _MOVED_SECONDS):
                 raise NotInjected(f"the clock of {tier.command.name} has not moved by {offset} s")
 
 
-def _is_ahead(rig: Rig, child: Child, offset: int) -> bool:
+def _is_ahead(system: ProxiedSystem, child: Child, offset: int) -> bool:
     """Whether a process has logged just now so many seconds ahead of the true time, within a minute."""
-    lines = rig.log(child).rpartition("\n")[0].splitlines()[-_LAST_LINES:]  # the last one may still be written
+    lines = system.log(child).rpartition("\n")[0].splitlines()[-_LAST_LINES:]  # the last one may still be written
     stamps = [json.loads(line).get("timestamp") for line in lines if line.startswith("{")]
     now = datetime.now(UTC)
     return any(
@@ -179,9 +182,9 @@ def _is_ahead(rig: Rig, child: Child, offset: int) -> bool:
     )
 
 
-def nothing(rig: Rig, over: threading.Event) -> None:
+def nothing(system: ProxiedSystem, over: threading.Event) -> None:
     """Inject nothing: the fault is in the photos."""
-    del rig, over
+    del system, over
 
 
 def _on_a_clock(folder: Path) -> Processes:

@@ -11,7 +11,7 @@ from http import HTTPStatus
 
 import httpx
 
-from tests.support.faults.rig import Rig
+from tests.support.faults.proxied_system import ProxiedSystem
 
 _AGAIN = frozenset({HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS})
 _BROKEN_PAUSE_SECONDS = 1.0
@@ -20,7 +20,7 @@ _REPLY_SECONDS = 240.0
 """Longer than the web tier waits, so that its reply arrives."""
 
 
-FaultAction = Callable[[Rig, threading.Event], None]
+FaultAction = Callable[[ProxiedSystem, threading.Event], None]
 """Injects a fault into a system; the event is set when the last client has its answer."""
 
 
@@ -125,7 +125,7 @@ class UploadClients:
 
 def upload_under(
     harm: FaultAction,
-    rig: Rig,
+    system: ProxiedSystem,
     clients: UploadClients,
     photos: Iterator[Photo],
     least: int,
@@ -138,7 +138,7 @@ def upload_under(
     """
     over = threading.Event()
     with ThreadPoolExecutor(1, thread_name_prefix="harm") as thread:
-        doing = thread.submit(harm, rig, over)
+        doing = thread.submit(harm, system, over)
         try:
             outcomes = clients.upload(photos, least, lambda: lasts or doing.done())
         finally:

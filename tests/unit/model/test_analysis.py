@@ -11,7 +11,7 @@ import model.analysis
 from model.analysis import EMBED_BATCH, PictureLimits, analyse, analyse_batch
 from model.engines import Engine
 from model.header import InvalidImage
-from tests.fakes.pretend_engine import PretendEngine
+from tests.fakes.model_engine import FakeEngine
 
 LIMITS = PictureLimits(max_megapixels=1.0)
 
@@ -25,7 +25,7 @@ def picture(width: int, value: int) -> bytes:
 
 def test_primary_face_is_first_with_its_own_embedding() -> None:
     """Faces are reordered and keep what belongs to them."""
-    analysis = analyse(PretendEngine(center_weight=0.0), picture(30, 100), LIMITS)
+    analysis = analyse(FakeEngine(center_weight=0.0), picture(30, 100), LIMITS)
     assert (analysis.width, analysis.height) == (30, 10)
     assert [face.box.x_min for face in analysis.faces] == [20.0, 10.0, 0.0]
     assert [face.embedding[0] for face in analysis.faces] == [102, 101, 100]
@@ -35,7 +35,7 @@ def test_primary_face_is_first_with_its_own_embedding() -> None:
 
 def test_batch_keeps_pictures_apart() -> None:
     """An invalid picture has its own outcome; the others lose nothing."""
-    engine: Engine = PretendEngine()
+    engine: Engine = FakeEngine()
     first, broken, faceless, last = analyse_batch(
         engine,
         [picture(20, 50), b"no picture", picture(5, 80), picture(10, 200)],
@@ -52,7 +52,7 @@ def test_batch_keeps_pictures_apart() -> None:
 
 def test_crops_of_many_pictures_share_bounded_batches() -> None:
     """A crowd is embedded a batch at a time, across pictures."""
-    engine = PretendEngine()
+    engine = FakeEngine()
     analyse_batch(engine, [picture(100, 0)] * 4, LIMITS)
     assert engine.batches == [EMBED_BATCH, EMBED_BATCH, 40 - 2 * EMBED_BATCH]
 
@@ -60,7 +60,7 @@ def test_crops_of_many_pictures_share_bounded_batches() -> None:
 def test_small_pictures_are_detected_together(monkeypatch: pytest.MonkeyPatch) -> None:
     """Up to the limit of decoded pixels; a larger one alone; invalid ones do not count."""
     monkeypatch.setattr(model.analysis, "DETECT_PIXELS", 700)
-    engine = PretendEngine()
+    engine = FakeEngine()
     pictures = [picture(20, 1), b"no picture", picture(30, 2), picture(20, 3), picture(200, 4), picture(5, 5)]
     outcomes = analyse_batch(engine, pictures, LIMITS)
     assert engine.seen == [3, 1, 1]
@@ -70,7 +70,7 @@ def test_small_pictures_are_detected_together(monkeypatch: pytest.MonkeyPatch) -
 
 def test_picture_without_a_face_is_not_embedded() -> None:
     """Picture without a face is not embedded."""
-    engine = PretendEngine()
+    engine = FakeEngine()
     assert analyse(engine, picture(5, 0), LIMITS).faces == ()
     assert engine.batches == []
 
@@ -78,12 +78,12 @@ def test_picture_without_a_face_is_not_embedded() -> None:
 def test_invalid_picture_is_raised_for_a_single_picture() -> None:
     """Invalid picture is raised for a single picture."""
     with pytest.raises(InvalidImage, match="megapixels"):
-        analyse(PretendEngine(), picture(200, 0), PictureLimits(max_megapixels=0.001))
+        analyse(FakeEngine(), picture(200, 0), PictureLimits(max_megapixels=0.001))
 
 
 def test_analysis_can_be_pickled() -> None:
     """Also an error with its sentence."""
-    analysis = analyse(PretendEngine(), picture(20, 7), LIMITS)
+    analysis = analyse(FakeEngine(), picture(20, 7), LIMITS)
     copy = pickle.loads(pickle.dumps(analysis))  # noqa: S301 - our own bytes
     assert copy.faces[0].box == analysis.faces[0].box
     assert np.array_equal(copy.faces[1].embedding, analysis.faces[1].embedding)
@@ -92,14 +92,14 @@ def test_analysis_can_be_pickled() -> None:
 
 def test_only_the_largest_faces_are_embedded() -> None:
     """The result has the number of the others."""
-    analysis = analyse(PretendEngine(center_weight=0.0), picture(100, 0), PictureLimits(max_faces=3))
+    analysis = analyse(FakeEngine(center_weight=0.0), picture(100, 0), PictureLimits(max_faces=3))
     assert [face.box.x_min for face in analysis.faces] == [90.0, 80.0, 70.0]
     assert analysis.more_faces == 7
 
 
 def test_primary_face_is_kept_at_any_size() -> None:
     """It replaces the smallest of the limit."""
-    engine = PretendEngine(center_weight=1000.0)
+    engine = FakeEngine(center_weight=1000.0)
     everyone = analyse(engine, picture(100, 0), LIMITS).faces
     analysis = analyse(engine, picture(100, 0), PictureLimits(max_faces=3))
     assert analysis.faces[0].box == everyone[0].box
@@ -117,7 +117,7 @@ def jpeg(width: int, height: int, orientation: int = 1) -> bytes:
 
 def test_faces_of_a_reduced_picture_are_in_original_pixels() -> None:
     """Faces of a reduced picture are in original pixels."""
-    analysis = analyse(PretendEngine(min_side=100), jpeg(400, 200), LIMITS)
+    analysis = analyse(FakeEngine(min_side=100), jpeg(400, 200), LIMITS)
     assert (analysis.width, analysis.height) == (400, 200)
     assert sorted(face.box.x_min for face in analysis.faces) == [40.0 * n for n in range(10)]
     assert analysis.faces[0].landmarks[0][1] == 16.0
@@ -125,7 +125,7 @@ def test_faces_of_a_reduced_picture_are_in_original_pixels() -> None:
 
 def test_small_faces_are_cropped_from_a_larger_decoding() -> None:
     """As far as the picture has the pixels."""
-    engine = PretendEngine(min_side=100, enlarged=2.0)
+    engine = FakeEngine(min_side=100, enlarged=2.0)
     analysis = analyse(engine, jpeg(400, 200), LIMITS)
     assert {width for width, _ in engine.cut_from} == {200}
     assert sorted(x for _, x in engine.cut_from) == [20 * n for n in range(10)]
@@ -135,5 +135,5 @@ def test_small_faces_are_cropped_from_a_larger_decoding() -> None:
 @pytest.mark.parametrize(("orientation", "size"), [(1, (400, 200)), (3, (400, 200)), (6, (200, 400)), (8, (200, 400))])
 def test_size_of_a_reduced_picture_is_upright(orientation: int, size: tuple[int, int]) -> None:
     """Phones store portraits on their side."""
-    analysis = analyse(PretendEngine(min_side=100), jpeg(400, 200, orientation), LIMITS)
+    analysis = analyse(FakeEngine(min_side=100), jpeg(400, 200, orientation), LIMITS)
     assert (analysis.width, analysis.height) == size

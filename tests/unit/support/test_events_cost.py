@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.measurements.verdicts import Turn, events_cost
+from tests.support.measurements.summaries import Turn, events_cost
 
 _CHEAP_MS = 0.1
 

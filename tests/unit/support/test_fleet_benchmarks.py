@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from tests.support.measurements import verdicts
+from tests.support.measurements import summaries
 
-RIGHT: verdicts.BurstFigures = {
+RIGHT: summaries.BurstFigures = {
     "answered": 100,
     "wrong": 0,
     "lost": 0,
@@ -32,35 +32,35 @@ RIGHT: verdicts.BurstFigures = {
         ({"max_running": 5}, ["max_running"]),
     ],
 )
-def test_burst_fails(changed: verdicts.BurstFigures, told: list[str]) -> None:
+def test_burst_fails(changed: summaries.BurstFigures, told: list[str]) -> None:
     """One failed burst of several is enough."""
-    summary = verdicts.burst_summary([RIGHT, RIGHT | changed], max_instances=4)
+    summary = summaries.burst_summary([RIGHT, RIGHT | changed], max_instances=4)
     assert summary["amiss"] == told
 
 
 def test_burst_without_instances_fails() -> None:
     """Something else must have answered."""
-    assert verdicts.burst_failures(RIGHT | {"max_running": 0}, max_instances=4) == ["max_running"]
+    assert summaries.burst_failures(RIGHT | {"max_running": 0}, max_instances=4) == ["max_running"]
 
 
 def test_burst_without_answers_is_json() -> None:
     """A figure that was not measured is null, and never better than a measured one."""
     nothing = RIGHT | {"answered": 0, "lost": 100, "to_first_answer_s": None}
-    summary = json.loads(json.dumps(verdicts.burst_summary([nothing, nothing], max_instances=4), allow_nan=False))
+    summary = json.loads(json.dumps(summaries.burst_summary([nothing, nothing], max_instances=4), allow_nan=False))
     assert summary["to_first_answer_s"] is None
     assert summary["amiss"] == ["lost", "answered"]
-    assert verdicts.burst_summary([RIGHT, nothing], max_instances=4)["to_first_answer_s"] is None
+    assert summaries.burst_summary([RIGHT, nothing], max_instances=4)["to_first_answer_s"] is None
 
 
-def figures(p95: float, cost: float, **worst: float) -> verdicts.PolicyFigures:
+def figures(p95: float, cost: float, **worst: float) -> summaries.PolicyFigures:
     """One policy on one trace."""
     return {"p95_s": p95, "cost_per_1000": cost, "over_cap": 0.0, "lost": 0, **worst}
 
 
-def table(**changed: verdicts.PolicyFigures) -> verdicts.Table:
+def table(**changed: summaries.PolicyFigures) -> summaries.Table:
     """Ours is the fastest, and as cheap as any."""
     policies = ("naive", "keda", "target-tracking")
-    row = {"ours": figures(1, 1), verdicts.FROM_ONE: figures(1, 1), **{name: figures(2, 1) for name in policies}}
+    row = {"ours": figures(1, 1), summaries.FROM_ONE: figures(1, 1), **{name: figures(2, 1) for name in policies}}
     return {"steady": row | changed}
 
 
@@ -74,16 +74,16 @@ def table(**changed: verdicts.PolicyFigures) -> verdicts.Table:
         ({"ours": figures(1, 1, over_cap=0.5)}, ["over_cap"]),
     ],
 )
-def test_comparison_fails(changed: dict[str, verdicts.PolicyFigures], told: list[str]) -> None:
+def test_comparison_fails(changed: dict[str, summaries.PolicyFigures], told: list[str]) -> None:
     """It fails on lost requests, an exceeded cap, or another policy that is both faster and cheaper."""
-    assert verdicts.comparison_failures(verdicts.comparison(table(**changed))) == told
+    assert summaries.comparison_failures(summaries.comparison(table(**changed))) == told
 
 
 def test_run_at_scale_fails_with_its_reason() -> None:
     """The list names the run and the figure."""
     right = {"lost": 0, "over_cap": 0.0, "p95_s": 51.0}
-    assert verdicts.scale_failures({"flow": right}) == []
-    assert verdicts.scale_failures({"flow": right, "burst": right | {"over_cap": 3.0, "lost": 1}}) == [
+    assert summaries.scale_failures({"flow": right}) == []
+    assert summaries.scale_failures({"flow": right, "burst": right | {"over_cap": 3.0, "lost": 1}}) == [
         "burst: lost",
         "burst: over_cap",
     ]

@@ -14,7 +14,7 @@ from model.analysis import PictureLimits, analyse_batch
 from model.faces import ImageAnalysis
 from model.header import InvalidImage, read_header
 from model.imaging import decode
-from tests.fakes.pretend_engine import PretendEngine
+from tests.fakes.model_engine import FakeEngine
 from tests.support.mutations import mutated, seeds
 from tests.support.processes import CHECKOUT
 
@@ -28,7 +28,7 @@ Outcome = tuple[int, int, list[float]] | str
 
 def outcomes(pictures: list[bytes]) -> list[Outcome]:
     """What becomes of the pictures of one batch: size and faces, or the refusal's sentence."""
-    found = analyse_batch(PretendEngine(), pictures, PictureLimits(max_megapixels=MEGAPIXELS))
+    found = analyse_batch(FakeEngine(), pictures, PictureLimits(max_megapixels=MEGAPIXELS))
     return [
         (outcome.width, outcome.height, [float(face.embedding[0]) for face in outcome.faces])
         if isinstance(outcome, ImageAnalysis)

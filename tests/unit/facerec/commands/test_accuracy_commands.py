@@ -23,13 +23,13 @@ from model.artefact import Artefact
 from model.embedding import Embeddings
 from model.faces import Box, DetectedFace
 from model.tail import identification_threshold
+from tests.fakes.model_engine import FakeEngine
 from tests.fakes.object_store import InMemoryObjectStore
-from tests.fakes.pretend_engine import PretendEngine
 from tests.fakes.templates import InMemoryTemplateStore, make_template
 from tests.support.artefacts import write_artefact
 
 
-class ColourEngine(PretendEngine):
+class ColourEngine(FakeEngine):
     """Sees one face in every picture that is not black; its embedding is the picture's mean colour, less grey."""
 
     name = "colour"

@@ -22,7 +22,7 @@ Floats = NDArray[np.float32]
 MARK = 250  # the value of a pretended face's pixels; all others are below
 
 
-class PretendNet:
+class FakeNet:
     """A YuNet that sees a face of 64 pixels around every bright spot, in the grid of stride 8."""
 
     def __init__(self) -> None:
@@ -55,7 +55,7 @@ def spotted(width: int, height: int, *spots: tuple[int, int]) -> NDArray[np.uint
     return image
 
 
-def detector(net: PretendNet) -> GridDetector:
+def detector(net: FakeNet) -> GridDetector:
     """A detector around it."""
     return GridDetector(net, YuNet(), threshold=0.6, overlap=0.3)
 
@@ -78,20 +78,20 @@ def test_least_side_follows_the_picture_and_the_smallest_face(
     width: int, height: int, min_face_pixels: int | None, side: int
 ) -> None:
     """Thumbnails are enlarged, small photos shown once, large ones in the detail needed."""
-    assert detector(PretendNet()).min_side(width, height, min_face_pixels) == side
+    assert detector(FakeNet()).min_side(width, height, min_face_pixels) == side
     assert side % STRIDES[-1] == 0
 
 
 def test_large_picture_is_shown_as_a_whole_and_in_detail() -> None:
     """On two canvases of its proportions, in whole cells."""
-    net = PretendNet()
+    net = FakeNet()
     detector(net).detect_batch([spotted(1280, 720)], [DETAIL_SIDE])
     assert sorted(net.shapes) == [(1, 3, 160, 256), (1, 3, 384, 640)]
 
 
 def test_pictures_of_one_shape_share_a_batch() -> None:
     """Eight at a time, each with its own faces."""
-    net = PretendNet()
+    net = FakeNet()
     pictures = [spotted(250, 250, (60 + 10 * number, 120)) for number in range(5)]
     found = detector(net).detect_batch(pictures, [WHOLE_SIDE] * 5)
     assert net.shapes == [(5, 3, 256, 256)]
@@ -105,8 +105,8 @@ def test_faces_are_in_pixels_of_the_picture(size: tuple[int, int]) -> None:
     """Whatever the size of the view."""
     width, height = size
     x, y = width // 2, height // 3
-    side = detector(PretendNet()).min_side(width, height, None)
-    (faces,) = detector(PretendNet()).detect_batch([spotted(width, height, (x, y))], [side])
+    side = detector(FakeNet()).min_side(width, height, None)
+    (faces,) = detector(FakeNet()).detect_batch([spotted(width, height, (x, y))], [side])
     assert faces
     for face in faces:
         cell = 8 * max(width, height) / WHOLE_SIDE
@@ -118,7 +118,7 @@ def test_faces_are_in_pixels_of_the_picture(size: tuple[int, int]) -> None:
 
 def test_face_found_in_both_views_is_reported_once() -> None:
     """The largest face comes first."""
-    (faces,) = detector(PretendNet()).detect_batch([spotted(640, 640, (320, 320))], [DETAIL_SIDE])
+    (faces,) = detector(FakeNet()).detect_batch([spotted(640, 640, (320, 320))], [DETAIL_SIDE])
     widths = [face.box.x_max - face.box.x_min for face in faces]
     assert widths == sorted(widths, reverse=True)
     (whole,) = [width for width in widths if width > 100]
@@ -127,14 +127,14 @@ def test_face_found_in_both_views_is_reported_once() -> None:
 
 def test_picture_without_a_face_has_none() -> None:
     """Also a picture of one pixel."""
-    found = detector(PretendNet()).detect_batch(
+    found = detector(FakeNet()).detect_batch(
         [spotted(250, 250), np.zeros((1, 1, 3), dtype=np.uint8), np.zeros((3, 900, 3), dtype=np.uint8)],
         [WHOLE_SIDE, SMALL_SIDE, DETAIL_SIDE],
     )
     assert found == [[], [], []]
 
 
-class TurningNet(PretendNet):
+class TurningNet(FakeNet):
     """Says of its first look that the head is turned by 45 degrees, and of a canvas of the second that it is level."""
 
     def __call__(self, images: Floats) -> tuple[Floats, ...]:

@@ -19,7 +19,7 @@ from facerec.local.ec2_host import emulated_ec2, running_instances
 from tests.support.processes import CHECKOUT, facerec
 
 
-class System:
+class LocalSystem:
     """A running system in its own state directory; a context manager.
 
     Without `workers` its fleet is elastic. `options` are further ones of `facerec local up`, `environ` further
@@ -168,7 +168,7 @@ _LOOK_SECONDS = 0.1
 class FleetWatch:
     """Counts pending and running instances ten times a second, in a thread of its own; a context manager."""
 
-    def __init__(self, system: System) -> None:
+    def __init__(self, system: LocalSystem) -> None:
         self._ec2 = emulated_ec2(system.environ)
         self._prefix = system.environ.get("FACEREC_PREFIX", "facerec")
         self._stopped = threading.Event()
@@ -215,7 +215,7 @@ class FleetWatch:
             self.seen.append((time.monotonic(), count))
 
 
-def queue_counts(system: System, queue: str) -> tuple[int, int]:
+def queue_counts(system: LocalSystem, queue: str) -> tuple[int, int]:
     """Messages that are visible and in flight in a queue."""
     sqs = boto3.Session(
         aws_access_key_id=system.environ["AWS_ACCESS_KEY_ID"],

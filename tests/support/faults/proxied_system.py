@@ -40,7 +40,7 @@ class Processes:
     environ: Mapping[str, str] = field(default_factory=dict)
 
 
-class Rig:
+class ProxiedSystem:
     """Emulator, proxy, web tier and workers, each started again when it ends; a context manager.
 
     `aws(service)` is a client that goes past the proxy. Of the inherited variables only those of the model count.

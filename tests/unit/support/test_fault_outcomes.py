@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from tests.support.faults.clients import ClientOutcome, Photo
+from tests.support.faults.outcomes import AcceptedTasks, FinalState, judge
 from tests.support.faults.rules import Call
-from tests.support.faults.verdict import AcceptedTasks, FinalState, judge
 
 ID = "11111111-1111-4111-8111-111111111111"
 OTHER = "22222222-2222-4222-8222-222222222222"

@@ -21,7 +21,7 @@ TLS = ssl.create_default_context()
 
 
 @dataclass
-class Served:
+class ServedWebTier:
     """A web tier on a port."""
 
     tier: FakeWebTier
@@ -52,7 +52,9 @@ class Served:
 
 
 @contextmanager
-def served(answer: Callable[..., Any] | None = None, keys: ApiKeys | None = None, **web: Any) -> Iterator[Served]:
+def serve_web_tier(
+    answer: Callable[..., Any] | None = None, keys: ApiKeys | None = None, **web: Any
+) -> Iterator[ServedWebTier]:
     """A served web tier, stopped on leaving."""
     tier = FakeWebTier(Settings(web=WebSettings(**web)), answer, keys=keys)
     with running(tier), bind("127.0.0.1", 0) as listener:
@@ -61,7 +63,7 @@ def served(answer: Callable[..., Any] | None = None, keys: ApiKeys | None = None
             target=lambda: server.run(refuse_new=tier.admission.close, give_up=tier.waiters.give_up)
         )
         thread.start()
-        web_tier = Served(tier, server, address_of(listener), listener.getsockname()[:2], thread)
+        web_tier = ServedWebTier(tier, server, address_of(listener), listener.getsockname()[:2], thread)
         try:
             yield web_tier
         finally:

@@ -9,12 +9,12 @@ from model.embedding import Embeddings
 from model.faces import Box, DetectedFace
 
 
-class PretendEngine:
+class FakeEngine:
     """Finds a face per 10 pixels of width, the largest first, and embeds a crop as its grey value."""
 
-    name = "pretend"
+    name = "fake"
     precision = "fp32"
-    model_id = "pretend-1"
+    model_id = "fake-1"
 
     def __init__(self, center_weight: float = 2.0, min_side: int | None = None, enlarged: float = 1.0) -> None:
         self.center_weight = center_weight

@@ -13,7 +13,7 @@ from typing import Any
 
 from facerec.messages import Outcome
 from tests.support.faults.clients import ClientOutcome, Photo
-from tests.support.faults.rig import Rig
+from tests.support.faults.proxied_system import ProxiedSystem
 from tests.support.faults.rules import Call
 from tests.support.load import percentile
 
@@ -70,10 +70,10 @@ class FinalState:
     redelivered: AbstractSet[str] = frozenset()
 
 
-def wait_until_idle(rig: Rig, limit_seconds: float) -> bool:
+def wait_until_idle(system: ProxiedSystem, limit_seconds: float) -> bool:
     """Wait until the request queue and the response queue are empty and stay so; whether that came in time."""
-    sqs = rig.aws("sqs")
-    urls = [sqs.get_queue_url(QueueName=f"{rig.prefix}-{name}-queue")["QueueUrl"] for name in ("req", "resp")]
+    sqs = system.aws("sqs")
+    urls = [sqs.get_queue_url(QueueName=f"{system.prefix}-{name}-queue")["QueueUrl"] for name in ("req", "resp")]
 
     deadline, quiet = time.monotonic() + limit_seconds, 0
     while quiet < _QUIET_LOOKS and time.monotonic() < deadline:
@@ -88,29 +88,29 @@ def held(sqs: Any, url: str) -> int:
     return sum(int(counts[name]) for name in _COUNTS)
 
 
-def final_state(rig: Rig) -> FinalState:
+def final_state(system: ProxiedSystem) -> FinalState:
     """Read everything past the proxy, and take the dead letters out of their queue."""
-    s3 = rig.aws("s3")
+    s3 = system.aws("s3")
 
     def keys(bucket: str) -> list[str]:
-        pages = s3.get_paginator("list_objects_v2").paginate(Bucket=f"{rig.prefix}-{bucket}-bucket")
+        pages = s3.get_paginator("list_objects_v2").paginate(Bucket=f"{system.prefix}-{bucket}-bucket")
         return [entry["Key"] for page in pages for entry in page.get("Contents", [])]
 
     outputs: dict[str, list[dict[str, Any]]] = {}
     for key in keys("out"):
-        body = s3.get_object(Bucket=f"{rig.prefix}-out-bucket", Key=key)["Body"].read()
+        body = s3.get_object(Bucket=f"{system.prefix}-out-bucket", Key=key)["Body"].read()
         outputs.setdefault(key.partition("/")[0], []).append(json.loads(body))
     inputs = dict(key.split("/", 1) for key in keys("in") if _ID.match(key))
-    lines = (line for worker in rig.workers for line in rig.log(worker).splitlines() if '"recognised"' in line)
+    lines = (line for worker in system.workers for line in system.log(worker).splitlines() if '"recognised"' in line)
     ends = [json.loads(line) for line in lines]
     handled = Counter(end["request_id"] for end in ends if end["outcome"] in _DONE)
     redelivered = {end["request_id"] for end in ends if end["attempt"] > 1}
-    return FinalState(inputs, outputs, dict(_dead_letters(rig)), handled, redelivered)
+    return FinalState(inputs, outputs, dict(_dead_letters(system)), handled, redelivered)
 
 
-def _dead_letters(rig: Rig) -> list[tuple[str, str | None]]:
-    sqs = rig.aws("sqs")
-    url = sqs.get_queue_url(QueueName=f"{rig.prefix}-req-queue-dlq")["QueueUrl"]
+def _dead_letters(system: ProxiedSystem) -> list[tuple[str, str | None]]:
+    sqs = system.aws("sqs")
+    url = sqs.get_queue_url(QueueName=f"{system.prefix}-req-queue-dlq")["QueueUrl"]
     found: list[tuple[str, str | None]] = []
     while messages := sqs.receive_message(
         QueueUrl=url, MaxNumberOfMessages=_RECEIVE_AT_ONCE, MessageAttributeNames=["All"], WaitTimeSeconds=0
