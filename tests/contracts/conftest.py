@@ -8,8 +8,8 @@ from moto import mock_aws
 from facerec.aws.clients import Clients
 from facerec.settings import Settings
 from facerec.settings.resources import AwsSettings
-from tests.support.cloud import Cloud, made
 from tests.support.emulated import EmulatedAws
+from tests.support.fleet_cloud import FleetCloud, make_cloud
 
 
 @pytest.fixture(scope="session")
@@ -27,9 +27,9 @@ def moto_clients() -> Iterator[Clients]:
 
 
 @pytest.fixture
-def cloud(ministack_clients: Clients) -> Cloud:
+def cloud(ministack_clients: Clients) -> FleetCloud:
     """A cloud of the test's own."""
-    return made(ministack_clients, types=("c7i.large", "m7i.large"), subnet_ids=("subnet-a", "subnet-b"))
+    return make_cloud(ministack_clients, types=("c7i.large", "m7i.large"), subnet_ids=("subnet-a", "subnet-b"))
 
 
 @pytest.fixture(scope="session")

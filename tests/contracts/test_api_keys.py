@@ -34,7 +34,7 @@ def empty_store(clients: Clients) -> DynamoApiKeys:
     return DynamoApiKeys(clients, name)
 
 
-def made(name: str = "kiosk", later: float = 0) -> ApiKey:
+def make_key(name: str = "kiosk", later: float = 0) -> ApiKey:
     """A key that was made some seconds later."""
     return issue(name, [Scope.RECOGNISE], now=NOW + timedelta(seconds=later))[0]
 
@@ -63,7 +63,7 @@ def test_key_keeps_every_field_through_its_life(store: ApiKeys) -> None:
 
 def test_keys_are_listed_oldest_first(store: ApiKeys) -> None:
     """Whatever their ids."""
-    keys = [made(f"client {number}", later=number) for number in range(5)]
+    keys = [make_key(f"client {number}", later=number) for number in range(5)]
     for key in reversed(keys):
         store.put(key)
     assert store.keys() == (keys, [])
@@ -71,7 +71,7 @@ def test_keys_are_listed_oldest_first(store: ApiKeys) -> None:
 
 def test_second_of_two_concurrent_changes_is_refused(store: ApiKeys) -> None:
     """So that a rotation cannot undo a revocation."""
-    key = made()
+    key = make_key()
     store.put(key)
     store.put(revoked(key, NOW))
     with pytest.raises(FacerecError, match="try again"):
@@ -85,7 +85,7 @@ def test_second_of_two_concurrent_changes_is_refused(store: ApiKeys) -> None:
 
 def test_one_of_many_concurrent_changes_succeeds(store: ApiKeys) -> None:
     """One of many concurrent changes succeeds."""
-    key = made()
+    key = make_key()
     store.put(key)
 
     def rename(number: int) -> bool:
@@ -118,7 +118,7 @@ def test_damaged_key_raises(store: ApiKeys) -> None:
 
 def test_damaged_key_does_not_hide_others(store: ApiKeys) -> None:
     """The list names it."""
-    good, lost, older = made(later=1), made(), made()
+    good, lost, older = make_key(later=1), make_key(), make_key()
     for key in (good, lost, older):
         store.put(key)
     damage(store, lost.key_id)
@@ -137,7 +137,7 @@ def test_missing_table_says_what_to_do(ministack_clients: Clients) -> None:
     calls: tuple[Callable[[], object], ...] = (
         lambda: store.get("0123456789ab"),
         store.keys,
-        lambda: store.put(made()),
+        lambda: store.put(make_key()),
     )
     for call in calls:
         with pytest.raises(ConfigurationError, match="facerec provision"):

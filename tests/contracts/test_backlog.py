@@ -16,7 +16,7 @@ from facerec.aws.clients import Clients
 from facerec.errors import Transient
 from facerec.settings import Settings
 from facerec.settings.resources import AwsSettings
-from tests.fakes.fleet import FakeBacklog
+from tests.fakes.fleet import InMemoryBacklog
 
 COUNTS = {
     "ApproximateNumberOfMessages": "7",
@@ -38,7 +38,7 @@ class Queue:
 def queue(request: pytest.FixtureRequest) -> Queue:
     """Each kind in turn."""
     if request.param == "memory":
-        fake = FakeBacklog()
+        fake = InMemoryBacklog()
         return Queue(
             fake,
             lambda visible, in_flight, delayed: setattr(fake, "counts", QueueDepth(visible, in_flight, delayed)),

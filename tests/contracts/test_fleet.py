@@ -10,9 +10,9 @@ from autoscale.observation import Instance, Power
 from autoscale.ports import Fleet
 from facerec.aws.clients import Clients
 from facerec.errors import InsufficientCapacity, LeaseLost
-from tests.fakes.fleet import FakeFleet
+from tests.fakes.fleet import InMemoryFleet
 from tests.fakes.worker_reports import InMemoryWorkerReports
-from tests.support.cloud import Time, made, refusal, report_of
+from tests.support.fleet_cloud import Time, make_cloud, refusal, report_of
 
 
 @dataclass
@@ -27,7 +27,7 @@ class World:
     exhaust: Callable[[], object]
     """EC2 has no more instances."""
 
-    def repaired(self) -> tuple[Instance, ...]:
+    def repair_and_read(self) -> tuple[Instance, ...]:
         """The fleet after the repair of a round."""
         self.fleet.instances()
         self.fleet.repair()
@@ -52,7 +52,7 @@ def world(request: pytest.FixtureRequest) -> Iterator[World]:
     """Each kind in turn."""
     if request.param == "memory":
         moment, reports = Time(), InMemoryWorkerReports()
-        fake = FakeFleet(reports, moment.now)
+        fake = InMemoryFleet(reports, moment.now)
         yield World(
             fake,
             reports,
@@ -62,7 +62,7 @@ def world(request: pytest.FixtureRequest) -> Iterator[World]:
         )
         return
     clients: Clients = request.getfixturevalue(f"{request.param}_clients")
-    cloud = made(clients)
+    cloud = make_cloud(clients)
     first, second = cloud.lease(), cloud.lease()
     assert first.acquire_or_renew()
 
@@ -149,7 +149,7 @@ def test_terminated_instance_frees_its_number(world: World) -> None:
     world.fleet.terminate([first])
     assert all(one.power is Power.SHUTTING_DOWN for one in world.fleet.instances() if one.number == 1)
     world.time.ahead += LAG_SECONDS + 1
-    assert [one.number for one in world.repaired()] == [2]
+    assert [one.number for one in world.repair_and_read()] == [2]
     world.fleet.launch([1])
     assert world.numbers() == [1, 2]
     assert first not in world.ids()
@@ -253,7 +253,7 @@ def test_reports_of_gone_instances_are_forgotten(world: World) -> None:
     world.reports.report(report_of(world.one(), world.time.now()))
     world.fleet.terminate(world.ids())
     world.time.ahead += LAG_SECONDS + 1
-    world.repaired()
+    world.repair_and_read()
     assert world.reports.records() == {}
 
 

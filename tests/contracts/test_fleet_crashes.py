@@ -15,16 +15,16 @@ from autoscale.policy import Decision, Estimates, Policy, decide
 from facerec.aws.clients import Clients
 from facerec.errors import ConfigurationError, FacerecError, LeaseLost, Throttled, Transient
 from tests.fakes.worker_reports import READY
-from tests.support.cloud import (
+from tests.support.fleet_cloud import (
     LEASE_KEY,
-    Cloud,
     DocumentedLaunches,
+    FleetCloud,
     answer,
-    held_again,
-    nothing_shown,
+    describe_no_instances,
     refusal,
-    repaired,
+    repair_and_read,
     report_of,
+    take_lease,
 )
 
 
@@ -33,17 +33,17 @@ def crash_after(**_: Any) -> None:
     raise Transient("the answer got lost")
 
 
-def test_missing_name_is_given_by_the_next_autoscaler(cloud: Cloud) -> None:
+def test_missing_name_is_given_by_the_next_autoscaler(cloud: FleetCloud) -> None:
     """EC2 did not know the new instance yet, or the autoscaler died. A reading gives no name."""
     with cloud.hooked("before-call.ec2.CreateTags", refusal("InvalidInstanceID.NotFound")):
         cloud.active().launch([1, 2])
     cloud.fleet(cloud.lease()).instances()
     assert cloud.names() == ["", ""]
-    repaired(cloud.fleet(held_again(cloud)))
+    repair_and_read(cloud.fleet(take_lease(cloud)))
     assert cloud.names() == ["app-tier-instance-1", "app-tier-instance-2"]
 
 
-def test_crash_before_the_launch_is_completed(cloud: Cloud) -> None:
+def test_crash_before_the_launch_is_completed(cloud: FleetCloud) -> None:
     """The slot counts at once; the next autoscaler launches it with the same token, once."""
     tokens = []
 
@@ -57,39 +57,39 @@ def test_crash_before_the_launch_is_completed(cloud: Cloud) -> None:
     with cloud.hooked("before-call.ec2.RunInstances", crash), pytest.raises(KeyboardInterrupt):
         first.launch([1])
     lease.release()
-    assert cloud.shown() == []
+    assert cloud.describe_instances() == []
     (claimed,) = first.instances()
     assert (claimed.number, claimed.instance_id, claimed.power) == (1, None, Power.PENDING)
-    assert cloud.shown() == []
+    assert cloud.describe_instances() == []
     with pytest.raises(LeaseLost):
         first.repair()
-    assert cloud.shown() == []
+    assert cloud.describe_instances() == []
 
     repeated = []
     with cloud.hooked("before-call.ec2.RunInstances", lambda params, **_: repeated.append(params["body"])):
         second = cloud.active()
-        (completed,) = repaired(second)
+        (completed,) = repair_and_read(second)
         assert [one.instance_id for one in second.instances()] == [completed.instance_id]
-    assert completed.instance_id == cloud.shown()[0]["InstanceId"]
+    assert completed.instance_id == cloud.describe_instances()[0]["InstanceId"]
     assert [body["ClientToken"] for body in repeated] == tokens
     assert cloud.names() == ["app-tier-instance-1"]
 
 
-def test_crash_after_the_launch_finds_the_instance(cloud: Cloud) -> None:
+def test_crash_after_the_launch_finds_the_instance(cloud: FleetCloud) -> None:
     """EC2 shows it by the launch's tag: nothing is launched again."""
     fleet = cloud.active()
     with cloud.hooked("after-call.ec2.RunInstances", crash_after), pytest.raises(Transient):
         fleet.launch([1])
-    assert len(cloud.shown()) == 1
+    assert len(cloud.describe_instances()) == 1
     with cloud.hooked("before-call.ec2.RunInstances", refusal("MustNotBeAsked")):
         (found,) = fleet.instances()
-        assert repaired(fleet) == (found,)
-    assert (found.number, found.instance_id) == (1, cloud.shown()[0]["InstanceId"])
+        assert repair_and_read(fleet) == (found,)
+    assert (found.number, found.instance_id) == (1, cloud.describe_instances()[0]["InstanceId"])
     assert cloud.slots()[0]["instance_id"]["S"] == found.instance_id
     assert cloud.names() == ["app-tier-instance-1"]
 
 
-def test_repeated_launch_takes_the_instances_of_the_first_one(cloud: Cloud, other: Clients) -> None:
+def test_repeated_launch_takes_the_instances_of_the_first_one(cloud: FleetCloud, other: Clients) -> None:
     """EC2 repeats the first answer to a token; numbers without an instance are free."""
     fleet, ec2 = cloud.active(), DocumentedLaunches(other.ec2, most=2)
 
@@ -101,9 +101,9 @@ def test_repeated_launch_takes_the_instances_of_the_first_one(cloud: Cloud, othe
         fleet.launch([1, 2, 3])
     with (
         cloud.hooked("before-call.ec2.RunInstances", ec2),
-        cloud.hooked("before-call.ec2.DescribeInstances", nothing_shown),
+        cloud.hooked("before-call.ec2.DescribeInstances", describe_no_instances),
     ):
-        found = repaired(fleet)
+        found = repair_and_read(fleet)
     assert [one.number for one in found] == [1, 2]
     assert sorted(str(one.instance_id) for one in found) == sorted(ec2.launched())
     assert len(ec2.bodies) == 2
@@ -111,28 +111,28 @@ def test_repeated_launch_takes_the_instances_of_the_first_one(cloud: Cloud, othe
     assert cloud.names() == ["app-tier-instance-1", "app-tier-instance-2"]
 
 
-def test_slot_without_an_instance_is_dropped_after_five_minutes(cloud: Cloud) -> None:
+def test_slot_without_an_instance_is_dropped_after_five_minutes(cloud: FleetCloud) -> None:
     """With or without an id; until then it counts."""
     fleet = cloud.active()
-    with cloud.hooked("before-call.ec2.DescribeInstances", nothing_shown):
+    with cloud.hooked("before-call.ec2.DescribeInstances", describe_no_instances):
         fleet.launch([1])
         with cloud.hooked("before-call.ec2.RunInstances", refusal("Unavailable", 503)):
             with pytest.raises(Transient):
                 fleet.launch([2])
             for _ in range(2):
-                fleet = cloud.fleet(held_again(cloud))  # restarts do not matter
-                assert [(one.number, one.power) for one in repaired(fleet)] == [
+                fleet = cloud.fleet(take_lease(cloud))  # restarts do not matter
+                assert [(one.number, one.power) for one in repair_and_read(fleet)] == [
                     (1, Power.PENDING),
                     (2, Power.PENDING),
                 ]
             cloud.time.ahead += UNSEEN_SECONDS - 5
             assert len(fleet.instances()) == 2
             cloud.time.ahead += 10
-            assert repaired(fleet) == ()
+            assert repair_and_read(fleet) == ()
             assert cloud.slots() == []
 
 
-def test_slot_of_a_forgotten_instance_is_dropped_in_seconds(cloud: Cloud, other: Clients) -> None:
+def test_slot_of_a_forgotten_instance_is_dropped_in_seconds(cloud: FleetCloud, other: Clients) -> None:
     """After a long absence of all autoscalers it would fill the cap for minutes."""
     fleet = cloud.active()
     fleet.launch([1, 2])
@@ -141,18 +141,18 @@ def test_slot_of_a_forgotten_instance_is_dropped_in_seconds(cloud: Cloud, other:
 
     shown = dict(other.ec2.describe_instances(InstanceIds=[kept]))
     with cloud.hooked("before-call.ec2.DescribeInstances", lambda **_: answer(shown)):
-        late = cloud.fleet(held_again(cloud))
+        late = cloud.fleet(take_lease(cloud))
         assert [one.number for one in late.instances()] == [1, 2]  # one reading may lack it by chance
         cloud.time.ahead += 6
         assert [one.number for one in fleet.instances()] == [1, 2]  # this one has seen both
-        assert [one.number for one in repaired(late)] == [1]
+        assert [one.number for one in repair_and_read(late)] == [1]
         assert len(cloud.slots()) == 1
 
 
-def test_late_answers_never_make_the_fleet_smaller(cloud: Cloud) -> None:
+def test_late_answers_never_make_the_fleet_smaller(cloud: FleetCloud) -> None:
     """An instance that EC2 does not show is still listed, so that it is not launched again."""
     fleet = cloud.active()
-    with cloud.hooked("before-call.ec2.DescribeInstances", nothing_shown):
+    with cloud.hooked("before-call.ec2.DescribeInstances", describe_no_instances):
         fleet.launch([1, 2])
         first = fleet.instances()
         assert [one.number for one in first] == [1, 2]
@@ -163,7 +163,7 @@ def test_late_answers_never_make_the_fleet_smaller(cloud: Cloud) -> None:
         assert all(one.report is not None for one in fleet.instances())
     shown = fleet.instances()
     assert {one.power for one in shown} == {Power.RUNNING}
-    with cloud.hooked("before-call.ec2.DescribeInstances", nothing_shown):
+    with cloud.hooked("before-call.ec2.DescribeInstances", describe_no_instances):
         assert fleet.instances() == shown
 
 
@@ -175,7 +175,7 @@ def test_late_answers_never_make_the_fleet_smaller(cloud: Cloud) -> None:
         ("start", "stopped", Power.PENDING),
     ],
 )
-def test_order_is_visible_before_ec2_shows_it(cloud: Cloud, order: str, lagging: str, told: Power) -> None:
+def test_order_is_visible_before_ec2_shows_it(cloud: FleetCloud, order: str, lagging: str, told: Power) -> None:
     """For a minute the order is believed; then EC2 is, so that the order is given again."""
     fleet = cloud.active()
     fleet.launch([1])
@@ -193,7 +193,7 @@ def test_order_is_visible_before_ec2_shows_it(cloud: Cloud, order: str, lagging:
 
 
 @pytest.mark.parametrize("order", ["stop", "terminate"])
-def test_failed_order_changes_nothing(cloud: Cloud, order: str) -> None:
+def test_failed_order_changes_nothing(cloud: FleetCloud, order: str) -> None:
     """An instance that may still run must count, or another would be launched beside it."""
     fleet = cloud.active()
     fleet.launch([1])
@@ -206,7 +206,7 @@ def test_failed_order_changes_nothing(cloud: Cloud, order: str) -> None:
         assert replace(still, drain_ordered_at=None) == running
 
 
-def test_start_with_a_lost_answer_counts(cloud: Cloud) -> None:
+def test_start_with_a_lost_answer_counts(cloud: FleetCloud) -> None:
     """For a minute; then EC2 is believed."""
     fleet = cloud.active()
     fleet.launch([1])
@@ -219,7 +219,7 @@ def test_start_with_a_lost_answer_counts(cloud: Cloud) -> None:
     assert [one.power for one in fleet.instances()] == [Power.STOPPED]
 
 
-def test_instance_that_failed_to_start_is_not_started_again(cloud: Cloud) -> None:
+def test_instance_that_failed_to_start_is_not_started_again(cloud: FleetCloud) -> None:
     """EC2 accepts the start and stops the instance again; an instance that reported since is kept."""
     fleet = cloud.active()
     fleet.launch([1, 2])
@@ -232,7 +232,7 @@ def test_instance_that_failed_to_start_is_not_started_again(cloud: Cloud) -> Non
     cloud.clients.ec2.stop_instances(InstanceIds=ids)
     assert [(one.power, one.outdated) for one in fleet.instances()] == [(Power.PENDING, False)] * 2
     cloud.time.ahead += LAG_SECONDS + 1
-    fleet = cloud.fleet(held_again(cloud))  # a restart does not forget it
+    fleet = cloud.fleet(take_lease(cloud))  # a restart does not forget it
     first, second = fleet.instances()
     assert (first.power, first.outdated) == (Power.STOPPED, True)
     assert (second.power, second.outdated) == (Power.STOPPED, False)
@@ -254,7 +254,7 @@ def test_instance_that_failed_to_start_is_not_started_again(cloud: Cloud) -> Non
     ],
 )
 def test_refused_start_leaves_instances_stopped(
-    cloud: Cloud, code: str, status: int, error: type[FacerecError]
+    cloud: FleetCloud, code: str, status: int, error: type[FacerecError]
 ) -> None:
     """They must not count as booting, or nothing is launched in their place."""
     fleet = cloud.active()
@@ -267,7 +267,7 @@ def test_refused_start_leaves_instances_stopped(
     assert [(one.power, one.since) for one in fleet.instances()] == [(Power.STOPPED, one.since) for one in stopped]
 
 
-def test_start_refused_to_one_counts_the_others(cloud: Cloud) -> None:
+def test_start_refused_to_one_counts_the_others(cloud: FleetCloud) -> None:
     """EC2 refuses all because of one: each is then started alone."""
     fleet = cloud.active()
     fleet.launch([1, 2, 3])
@@ -285,7 +285,7 @@ def test_start_refused_to_one_counts_the_others(cloud: Cloud) -> None:
     assert [one.power for one in fleet.instances()] == [Power.STOPPED, Power.RUNNING, Power.PENDING]
 
 
-def test_two_autoscalers_never_launch_one_number_twice(cloud: Cloud) -> None:
+def test_two_autoscalers_never_launch_one_number_twice(cloud: FleetCloud) -> None:
     """The second takes over between the decision and the launch of the first."""
     first, second = cloud.lease(), cloud.lease()
     assert first.acquire_or_renew()
@@ -301,11 +301,11 @@ def test_two_autoscalers_never_launch_one_number_twice(cloud: Cloud) -> None:
         late.launch([1, 2, 3, 4])
     with pytest.raises(LeaseLost):
         late.terminate([str(one.instance_id) for one in early.instances()])
-    assert len(cloud.shown()) == 3
+    assert len(cloud.describe_instances()) == 3
     assert [one.number for one in early.instances()] == [1, 2, 3]
 
 
-def test_lease_lost_after_the_slot_was_taken_launches_nothing(cloud: Cloud) -> None:
+def test_lease_lost_after_the_slot_was_taken_launches_nothing(cloud: FleetCloud) -> None:
     """The new owner of the lease completes the launch."""
     lease = cloud.lease()
     assert lease.acquire_or_renew()
@@ -316,13 +316,13 @@ def test_lease_lost_after_the_slot_was_taken_launches_nothing(cloud: Cloud) -> N
 
     with cloud.hooked("after-call.dynamodb.TransactWriteItems", stall), pytest.raises(LeaseLost):
         fleet.launch([1])
-    assert cloud.shown() == []
-    assert [one.number for one in repaired(cloud.fleet(held_again(cloud)))] == [1]
-    assert len(cloud.shown()) == 1
+    assert cloud.describe_instances() == []
+    assert [one.number for one in repair_and_read(cloud.fleet(take_lease(cloud)))] == [1]
+    assert len(cloud.describe_instances()) == 1
 
 
 @pytest.mark.parametrize("order", ["stop", "terminate"])
-def test_expired_lease_ends_no_instance(cloud: Cloud, order: str) -> None:
+def test_expired_lease_ends_no_instance(cloud: FleetCloud, order: str) -> None:
     """The orders to drain may take long; the new owner may have taken them back."""
     lease = cloud.lease()
     assert lease.acquire_or_renew()
@@ -343,7 +343,7 @@ def test_expired_lease_ends_no_instance(cloud: Cloud, order: str) -> None:
     ):
         getattr(fleet, order)(ids)
     assert [instance_id for instance_id, _ in given] == ids[:2]
-    assert {one["State"]["Name"] for one in cloud.shown()} == {"running"}
+    assert {one["State"]["Name"] for one in cloud.describe_instances()} == {"running"}
     given.clear()
 
     def stall_at_last(instance_id: str, ordered_at: float) -> None:
@@ -360,7 +360,7 @@ def test_expired_lease_ends_no_instance(cloud: Cloud, order: str) -> None:
         getattr(fleet, order)(ids)
 
 
-def test_lease_that_another_had_is_not_renewed(cloud: Cloud) -> None:
+def test_lease_that_another_had_is_not_renewed(cloud: FleetCloud) -> None:
     """Also when it is free again: the readings before are too old."""
     lease = cloud.lease()
     with pytest.raises(LeaseLost):
@@ -370,25 +370,25 @@ def test_lease_that_another_had_is_not_renewed(cloud: Cloud) -> None:
     lease.renew_or_raise()
     cloud.time.silence += 3000
     assert lease.held
-    held_again(cloud).release()
+    take_lease(cloud).release()
     with pytest.raises(LeaseLost):
         lease.renew_or_raise()
     assert not lease.held
     assert lease.acquire_or_renew()
 
 
-def test_throttling_keeps_the_slot_and_its_token(cloud: Cloud) -> None:
+def test_throttling_keeps_the_slot_and_its_token(cloud: FleetCloud) -> None:
     """The call may have been served, so that the numbers stay taken, and the launch is repeated."""
     fleet, throttled = cloud.active(), refusal("RequestLimitExceeded", 503)
     with cloud.hooked("before-call.ec2.RunInstances", throttled), pytest.raises(Throttled):
         fleet.launch([1])
     (token,) = {item["token"]["S"] for item in cloud.slots()}
-    (repeated,) = repaired(fleet)
+    (repeated,) = repair_and_read(fleet)
     assert repeated.instance_id is not None
     assert {item["token"]["S"] for item in cloud.slots()} == {token}
 
 
-def test_instances_without_a_slot_are_taken_in(cloud: Cloud) -> None:
+def test_instances_without_a_slot_are_taken_in(cloud: FleetCloud) -> None:
     """After a lost table or a late launch they count, with the numbers of their names."""
     fleet = cloud.active()
     fleet.launch([1, 2, 3])
@@ -397,37 +397,37 @@ def test_instances_without_a_slot_are_taken_in(cloud: Cloud) -> None:
         cloud.clients.dynamodb.delete_item(
             TableName=cloud.settings.fleet_table, Key={name: item[name] for name in ("kind", "item")}
         )
-    assert [(one.number, one.instance_id) for one in repaired(fleet)] == list(zip((1, 2, 3), ids, strict=True))
+    assert [(one.number, one.instance_id) for one in repair_and_read(fleet)] == list(zip((1, 2, 3), ids, strict=True))
     assert len(cloud.slots()) == 3
     fleet.stop([str(ids[0])])
     assert fleet.instances()[0].power is Power.STOPPED
 
 
-def test_instance_terminated_from_outside_is_cleaned_up(cloud: Cloud) -> None:
+def test_instance_terminated_from_outside_is_cleaned_up(cloud: FleetCloud) -> None:
     """Its number is free, and its worker's report is forgotten."""
     fleet = cloud.active()
     fleet.launch([1])
     (instance,) = fleet.instances()
     cloud.reports.report(report_of(instance, cloud.time.now()))
     cloud.clients.ec2.terminate_instances(InstanceIds=[str(instance.instance_id)])
-    assert repaired(fleet) == ()
+    assert repair_and_read(fleet) == ()
     assert cloud.slots() == []
     assert cloud.reports.records() == {}
 
 
-def test_old_reports_of_unknown_instances_are_forgotten(cloud: Cloud) -> None:
+def test_old_reports_of_unknown_instances_are_forgotten(cloud: FleetCloud) -> None:
     """A fresh one may be of an instance that is not known yet."""
     report = replace(READY, instance_id="i-gone", ready_at=cloud.time.now(), reported_at=cloud.time.now())
     cloud.reports.report(report)
     fleet = cloud.active()
-    repaired(fleet)
+    repair_and_read(fleet)
     assert set(cloud.reports.records()) == {"i-gone"}
     cloud.time.ahead += 700
-    repaired(fleet)
+    repair_and_read(fleet)
     assert cloud.reports.records() == {}
 
 
-def test_unreadable_ec2_is_no_empty_fleet(cloud: Cloud) -> None:
+def test_unreadable_ec2_is_no_empty_fleet(cloud: FleetCloud) -> None:
     """Nor is an unreadable table."""
     fleet = cloud.active()
     fleet.launch([1])
@@ -436,7 +436,7 @@ def test_unreadable_ec2_is_no_empty_fleet(cloud: Cloud) -> None:
             fleet.instances()
 
 
-def test_competing_autoscalers_never_exceed_the_cap(cloud: Cloud, other: Clients) -> None:
+def test_competing_autoscalers_never_exceed_the_cap(cloud: FleetCloud, other: Clients) -> None:
     """Leases and answers get lost, answers lag, instances end: never more than four run at once."""
     cap, ec2, truth = 4, DocumentedLaunches(other.ec2, most=2), replace(cloud, clients=other)
     most, monitor = [0], threading.Lock()
@@ -447,13 +447,13 @@ def test_competing_autoscalers_never_exceed_the_cap(cloud: Cloud, other: Clients
             raise Transient("the request got lost")
         given = ec2(**call)
         with monitor:
-            most[0] = max(most[0], len(truth.shown()))
+            most[0] = max(most[0], len(truth.describe_instances()))
         if chance.random() < 0.2:
             raise Transient("the answer got lost")
         return given
 
     def lagging(**_: Any) -> Any:
-        return nothing_shown() if chance.random() < 0.3 else None
+        return describe_no_instances() if chance.random() < 0.3 else None
 
     def control(_: int) -> int:
         lease, rounds = cloud.lease(), 0
@@ -462,7 +462,7 @@ def test_competing_autoscalers_never_exceed_the_cap(cloud: Cloud, other: Clients
             with contextlib.suppress(Transient):
                 if lease.acquire_or_renew():
                     rounds += 1
-                    there = repaired(fleet)
+                    there = repair_and_read(fleet)
                     numbers = {one.number for one in there}
                     fleet.launch([n for n in range(1, cap + 1) if n not in numbers][: cap - len(there)])
                     if there and chance.random() < 0.3:
@@ -478,7 +478,7 @@ def test_competing_autoscalers_never_exceed_the_cap(cloud: Cloud, other: Clients
     ):
         assert sum(pool.map(control, range(3))) > 0
     with cloud.hooked("before-call.ec2.RunInstances", ec2):
-        last = repaired(cloud.fleet(held_again(cloud)))
+        last = repair_and_read(cloud.fleet(take_lease(cloud)))
     assert 0 < most[0] <= cap
     assert len({one.number for one in last}) == len(last) <= cap
-    assert {one["InstanceId"] for one in truth.shown()} == {one.instance_id for one in last}
+    assert {one["InstanceId"] for one in truth.describe_instances()} == {one.instance_id for one in last}

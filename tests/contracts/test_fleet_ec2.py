@@ -17,11 +17,20 @@ from facerec.settings import Settings
 from facerec.settings.resources import NameSettings
 from tests.fakes.fleet import a_record
 from tests.fakes.worker_reports import InMemoryWorkerReports
-from tests.support.cloud import Cloud, answer, described, held_again, made, nothing_shown, refusal, repaired
 from tests.support.emulated import EmulatedAws
+from tests.support.fleet_cloud import (
+    FleetCloud,
+    answer,
+    describe_no_instances,
+    instance_description,
+    make_cloud,
+    refusal,
+    repair_and_read,
+    take_lease,
+)
 
 
-def test_instances_of_others_are_never_touched(cloud: Cloud) -> None:
+def test_instances_of_others_are_never_touched(cloud: FleetCloud) -> None:
     """Instances without our tag, or with another fleet's, are neither listed nor ended."""
     ec2 = cloud.clients.ec2
     another = [{"Key": "facerec:fleet", "Value": "another"}, {"Key": "Name", "Value": "app-tier-instance-1"}]
@@ -46,15 +55,15 @@ def test_instances_of_others_are_never_touched(cloud: Cloud) -> None:
     assert set(cloud.reports.records()) <= {ours.instance_id}
 
 
-def test_launched_instances_are_named_and_tagged(cloud: Cloud) -> None:
+def test_launched_instances_are_named_and_tagged(cloud: FleetCloud) -> None:
     """By their numbers."""
     cloud.active().launch([1, 2, 3])
     assert cloud.names() == [f"app-tier-instance-{number}" for number in (1, 2, 3)]
-    assert {one["InstanceType"] for one in cloud.shown()} == {"c7i.large"}
-    assert {one["SubnetId"] for one in cloud.shown()} == {"subnet-a"}
+    assert {one["InstanceType"] for one in cloud.describe_instances()} == {"c7i.large"}
+    assert {one["SubnetId"] for one in cloud.describe_instances()} == {"subnet-a"}
 
 
-def test_shortage_tries_the_next_capacity_pool(cloud: Cloud) -> None:
+def test_shortage_tries_the_next_capacity_pool(cloud: FleetCloud) -> None:
     """The next subnet, then the next type; a pool without capacity rests, longer each time."""
     asked: list[tuple[str, str]] = []
 
@@ -89,7 +98,7 @@ def test_shortage_tries_the_next_capacity_pool(cloud: Cloud) -> None:
         "InsufficientFreeAddressesInSubnet",
     ],
 )
-def test_exhausted_capacity_pools_are_named(cloud: Cloud, code: str) -> None:
+def test_exhausted_capacity_pools_are_named(cloud: FleetCloud, code: str) -> None:
     """With EC2's reasons and the settings to change; while all pools rest, EC2 is not asked."""
     fleet = cloud.active()
     with cloud.hooked("before-call.ec2.RunInstances", refusal(code)), pytest.raises(InsufficientCapacity) as found:
@@ -101,7 +110,7 @@ def test_exhausted_capacity_pools_are_named(cloud: Cloud, code: str) -> None:
     assert cloud.slots() == []
 
 
-def test_partial_launch_continues_in_the_next_pool(cloud: Cloud) -> None:
+def test_partial_launch_continues_in_the_next_pool(cloud: FleetCloud) -> None:
     """Some are launched here, the others there."""
     left = Counter({"c7i.large": 2})
 
@@ -116,11 +125,11 @@ def test_partial_launch_continues_in_the_next_pool(cloud: Cloud) -> None:
     fleet = cloud.active()
     with cloud.hooked("before-call.ec2.RunInstances", few):
         fleet.launch([1, 2, 3, 4, 5])
-    assert Counter(one["InstanceType"] for one in cloud.shown()) == {"c7i.large": 2, "m7i.large": 3}
+    assert Counter(one["InstanceType"] for one in cloud.describe_instances()) == {"c7i.large": 2, "m7i.large": 3}
     assert [one.number for one in fleet.instances()] == [1, 2, 3, 4, 5]
 
 
-def test_wrong_setting_is_raised_and_takes_no_slot(cloud: Cloud) -> None:
+def test_wrong_setting_is_raised_and_takes_no_slot(cloud: FleetCloud) -> None:
     """The operator must change something: no retry helps."""
     fleet = cloud.active()
     wrong = refusal("InvalidParameterValue")
@@ -129,7 +138,7 @@ def test_wrong_setting_is_raised_and_takes_no_slot(cloud: Cloud) -> None:
     assert cloud.slots() == []
 
 
-def test_missing_launch_template_names_the_remedy(cloud: Cloud) -> None:
+def test_missing_launch_template_names_the_remedy(cloud: FleetCloud) -> None:
     """The fleet stays readable."""
     names = NameSettings(launch_template="nowhere", fleet_table=cloud.settings.fleet_table)
     fleet = replace(cloud, settings=Settings(prefix=cloud.settings.prefix, names=names)).active()
@@ -144,7 +153,7 @@ def test_missing_launch_template_names_the_remedy(cloud: Cloud) -> None:
         fleet.launch([1])
 
 
-def test_start_without_capacity_leaves_instances_stopped(cloud: Cloud) -> None:
+def test_start_without_capacity_leaves_instances_stopped(cloud: FleetCloud) -> None:
     """Those with capacity are started."""
     fleet = cloud.active()
     fleet.launch([1, 2])
@@ -159,7 +168,7 @@ def test_start_without_capacity_leaves_instances_stopped(cloud: Cloud) -> None:
     assert [one.power for one in fleet.instances()] == [Power.STOPPED, Power.RUNNING]
 
 
-def test_instance_of_an_older_template_is_outdated(cloud: Cloud) -> None:
+def test_instance_of_an_older_template_is_outdated(cloud: FleetCloud) -> None:
     """The default version is read now and then."""
     fleet, ec2, name = cloud.active(), cloud.clients.ec2, cloud.settings.launch_template
     fleet.launch([1])
@@ -172,7 +181,7 @@ def test_instance_of_an_older_template_is_outdated(cloud: Cloud) -> None:
     assert [one.outdated for one in fleet.instances()] == [True, False]
 
 
-def test_failing_status_check_makes_an_instance_impaired(cloud: Cloud) -> None:
+def test_failing_status_check_makes_an_instance_impaired(cloud: FleetCloud) -> None:
     """If the checks cannot be read, no instance is impaired."""
     fleet = cloud.active()
     fleet.launch([1, 2])
@@ -190,7 +199,7 @@ def test_failing_status_check_makes_an_instance_impaired(cloud: Cloud) -> None:
         assert [one.impaired for one in fleet.instances()] == [False, False]
 
 
-def test_status_checks_of_an_impaired_instance_are_read_each_time(cloud: Cloud) -> None:
+def test_status_checks_of_an_impaired_instance_are_read_each_time(cloud: FleetCloud) -> None:
     """The others are read now and then."""
     fleet = cloud.active()
     fleet.launch([1])
@@ -221,13 +230,13 @@ def test_status_checks_of_an_impaired_instance_are_read_each_time(cloud: Cloud) 
     assert len(asked) == 2  # one reading, of two checks
 
 
-def test_spot_instances_are_launched_and_shown(cloud: Cloud) -> None:
+def test_spot_instances_are_launched_and_shown(cloud: FleetCloud) -> None:
     """If the settings want them."""
     bodies: list[Any] = []
     fleet = cloud.active(spot=True)
     with (
         cloud.hooked("before-call.ec2.RunInstances", lambda params, **_: bodies.append(params["body"])),
-        cloud.hooked("before-call.ec2.DescribeInstances", nothing_shown),
+        cloud.hooked("before-call.ec2.DescribeInstances", describe_no_instances),
     ):
         fleet.launch([1])
         assert [one.spot for one in fleet.instances()] == [True]
@@ -236,10 +245,12 @@ def test_spot_instances_are_launched_and_shown(cloud: Cloud) -> None:
 
 def test_large_launch_is_split(ministack_clients: Clients) -> None:
     """A DynamoDB transaction takes a hundred items, EC2 any number."""
-    cloud, next_id = made(ministack_clients), iter(range(1000))
+    cloud, next_id = make_cloud(ministack_clients), iter(range(1000))
 
     def generous(params: Any, **_: Any) -> Any:
-        return answer({"Instances": [described(next(next_id)) for _ in range(int(params["body"]["MaxCount"]))]})
+        return answer(
+            {"Instances": [instance_description(next(next_id)) for _ in range(int(params["body"]["MaxCount"]))]}
+        )
 
     fleet = cloud.active()
     with (
@@ -253,9 +264,9 @@ def test_large_launch_is_split(ministack_clients: Clients) -> None:
 
 def test_names_are_given_twenty_at_a_time(ministack_clients: Clients) -> None:
     """Each is a request: the launch gives twenty, and each repair twenty more."""
-    cloud = made(ministack_clients)
+    cloud = make_cloud(ministack_clients)
     named: list[Any] = []
-    instances = [described(number) for number in range(90)]
+    instances = [instance_description(number) for number in range(90)]
     fleet = cloud.active()
 
     def tag(params: Any, **_: Any) -> Any:
@@ -272,14 +283,14 @@ def test_names_are_given_twenty_at_a_time(ministack_clients: Clients) -> None:
         fleet.launch(list(range(1, 91)))
         assert len(named) == 20
         for total in (40, 60, 80, 90, 90):
-            repaired(fleet)
+            repair_and_read(fleet)
             assert len(named) == total
     assert {body["Tag.1.Value"] for body in named} == {f"app-tier-instance-{number}" for number in range(1, 91)}
 
 
 def test_large_launch_renews_the_lease(ministack_clients: Clients) -> None:
     """A lost lease ends the launch."""
-    cloud, next_id = made(ministack_clients), iter(range(1000))
+    cloud, next_id = make_cloud(ministack_clients), iter(range(1000))
     lease = cloud.lease()
     assert lease.acquire_or_renew()
     fleet, calls = cloud.fleet(lease), []
@@ -288,8 +299,8 @@ def test_large_launch_renews_the_lease(ministack_clients: Clients) -> None:
         calls.append(int(params["body"]["MaxCount"]))
         cloud.time.silence += 2000  # of the lease's 3600 seconds
         if len(calls) == 3:
-            held_again(cloud)
-        return answer({"Instances": [described(next(next_id)) for _ in range(calls[-1])]})
+            take_lease(cloud)
+        return answer({"Instances": [instance_description(next(next_id)) for _ in range(calls[-1])]})
 
     with (
         cloud.hooked("before-call.ec2.RunInstances", slow),
@@ -300,14 +311,14 @@ def test_large_launch_renews_the_lease(ministack_clients: Clients) -> None:
     assert calls == [90, 90, 90]
 
 
-def test_lost_table_is_restored_for_any_number_of_instances(cloud: Cloud) -> None:
+def test_lost_table_is_restored_for_any_number_of_instances(cloud: FleetCloud) -> None:
     """More than one transaction takes; instances without a name get the lowest numbers."""
-    reservation = {"Instances": [described(number) for number in range(120)]}
+    reservation = {"Instances": [instance_description(number) for number in range(120)]}
     with (
         cloud.hooked("before-call.ec2.DescribeInstances", lambda **_: answer({"Reservations": [reservation]})),
         cloud.hooked("before-call.ec2.CreateTags", lambda **_: answer({})),
     ):
-        assert [one.number for one in repaired(cloud.active())] == list(range(1, 121))
+        assert [one.number for one in repair_and_read(cloud.active())] == list(range(1, 121))
     assert len(cloud.slots()) == 120
 
 

@@ -8,7 +8,7 @@ from autoscale.aws.history import DynamoHistory
 from autoscale.ports import History
 from facerec.aws.clients import Clients
 from facerec.provision import provisioning
-from tests.fakes.fleet import FakeHistory, a_record
+from tests.fakes.fleet import InMemoryHistory, a_record
 
 NOW = 1_772_600_000.25  # 2026-03-04, 04:53 UTC
 DAY = 86_400.0
@@ -25,7 +25,7 @@ def table(request: pytest.FixtureRequest) -> str:
 def history(request: pytest.FixtureRequest) -> History:
     """An empty one of each kind."""
     if request.param == "memory":
-        return FakeHistory()
+        return InMemoryHistory()
     clients: Clients = request.getfixturevalue(f"{request.param}_clients")
     name = f"test-{uuid.uuid4().hex[:12]}"
     table = provisioning._table(clients, "FLEET_TABLE", name, ("kind", "item")).name

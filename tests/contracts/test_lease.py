@@ -13,7 +13,7 @@ from facerec.errors import LeaseLost, Transient
 from facerec.provision import provisioning
 from facerec.settings import Settings
 from facerec.settings.resources import AwsSettings
-from tests.fakes.fleet import FakeLease, LeaseItem
+from tests.fakes.fleet import InMemoryLease, LeaseItem
 
 SECONDS = 15.0
 
@@ -65,7 +65,7 @@ def contest(request: pytest.FixtureRequest) -> Contest:
     """Each kind in turn."""
     if request.param == "memory":
         item = LeaseItem()
-        return Contest(lambda clock: FakeLease(item, lease_seconds=SECONDS, clock=clock))
+        return Contest(lambda clock: InMemoryLease(item, lease_seconds=SECONDS, clock=clock))
     clients: Clients = request.getfixturevalue(f"{request.param}_clients")
     table = provisioning._table(clients, "FLEET_TABLE", f"test-{uuid.uuid4().hex[:12]}", ("kind", "item")).name
     return Contest(lambda clock: DynamoLease(clients, table, lease_seconds=SECONDS, clock=clock))

@@ -10,7 +10,7 @@ from facerec.messages import WorkerReport
 from facerec.ports import WorkerReports
 
 
-class FakeBacklog:
+class InMemoryBacklog:
     """`Backlog` with counts to be set; while `outage` is set it is raised."""
 
     def __init__(self, visible: int = 0, in_flight: int = 0, delayed: int = 0) -> None:
@@ -25,14 +25,14 @@ class FakeBacklog:
 
 @dataclass
 class LeaseItem:
-    """What several `FakeLease` contend for."""
+    """What several `InMemoryLease` contend for."""
 
-    owner: "FakeLease | None" = None
+    owner: "InMemoryLease | None" = None
     renewals: int = 0
     outage: FacerecError | None = None
 
 
-class FakeLease:
+class InMemoryLease:
     """`Lease` on an item in memory; `clock` is monotonic, in seconds."""
 
     def __init__(self, item: LeaseItem, *, lease_seconds: float, clock: Callable[[], float]) -> None:
@@ -69,7 +69,7 @@ class FakeLease:
 
 
 @dataclass
-class FakeHistory:
+class InMemoryHistory:
     """`History` in a list."""
 
     kept: list[Record] = field(default_factory=list)
@@ -97,7 +97,7 @@ class Machine:
     """Of the worker that was known at the last start: its reports no longer count."""
 
 
-class FakeFleet:
+class InMemoryFleet:
     """`Fleet` of simulated instances, whose power states follow the orders by the injected clock.
 
     `capacity` is how many more EC2 has (absent: any number); `lease_lost` makes orders fail as for an autoscaler that

@@ -26,8 +26,8 @@ from facerec.messages import TASK_NAME
 from facerec.settings import Settings
 from facerec.settings.resources import QueueSettings
 from facerec.settings.tiers import WorkerSettings
-from tests.support.cloud import refusal
 from tests.support.emulated import EmulatedAws
+from tests.support.fleet_cloud import refusal
 
 OURS = "facerec.celery_sqs.transport:Transport"
 BODY = json.dumps(

@@ -78,7 +78,7 @@ def environ(emulator: EmulatedAws, fresh: Settings) -> dict[str, str]:
     return environ_of(fresh, inherited) | variables
 
 
-def made(environ: Mapping[str, str], *arguments: str) -> str:
+def run_keys(environ: Mapping[str, str], *arguments: str) -> str:
     """A key as `facerec keys` prints it."""
     ended = run("keys", *arguments, environ=environ)
     assert ended.returncode == 0, ended.stderr
@@ -89,8 +89,8 @@ def test_keys_work_in_every_process_until_they_are_revoked(
     environ: dict[str, str], fresh: Settings, tmp_path: Path
 ) -> None:
     """Keys are the default; after a rotation both secrets work."""
-    key = made(environ, "create", "kiosk", "--scope", "recognise")
-    new = made(environ, "rotate", key.split("_")[1])
+    key = run_keys(environ, "create", "kiosk", "--scope", "recognise")
+    new = run_keys(environ, "rotate", key.split("_")[1])
     record, token = issue("gone", [Scope.ADMIN], now=datetime.now(UTC))
     store, gone = bootstrap.api_keys(fresh), token.reveal()
     store.put(record)

@@ -13,7 +13,7 @@ from autoscale.reconcile_result import ReconcileResult
 from autoscale.reconciler import Reconciler
 from facerec.errors import FacerecError
 from facerec.messages import WorkerState
-from tests.fakes.fleet import FakeBacklog, FakeFleet, FakeHistory, FakeLease, LeaseItem, Machine
+from tests.fakes.fleet import InMemoryBacklog, InMemoryFleet, InMemoryHistory, InMemoryLease, LeaseItem, Machine
 from tests.fakes.worker_reports import READY, InMemoryWorkerReports
 
 POLICY = Policy(cooldown_seconds=5, warm_pool_max=1)
@@ -21,7 +21,7 @@ LEASE_SECONDS = 15.0
 PRIORS = Priors(boot_seconds=10, start_seconds=5, service_seconds=1)
 
 
-class World:
+class FleetWorld:
     """Queue, fleet, lease and history in memory, on a clock that the test moves.
 
     An instance's worker reports every second from `boot_seconds` after its launch on; it works off nothing by itself.
@@ -33,10 +33,10 @@ class World:
     def __init__(self) -> None:
         self.now = 1_000_000.0
         self.reports = InMemoryWorkerReports()
-        self.fleet = FakeFleet(self.reports, lambda: self.now, pending_seconds=self.boot_seconds / 2)
-        self.backlog = FakeBacklog()
+        self.fleet = InMemoryFleet(self.reports, lambda: self.now, pending_seconds=self.boot_seconds / 2)
+        self.backlog = InMemoryBacklog()
         self.lease = LeaseItem()
-        self.history = FakeHistory()
+        self.history = InMemoryHistory()
         self.failing: dict[str, FacerecError] = {}
         self.on_call: Callable[[str], None] = lambda _: None
         self.orders: list[str] = []
@@ -81,10 +81,10 @@ class World:
         self.reports.report(replace(still, state=state, reported_at=self.now, held=held, idle_since=idle_since))
 
 
-class Watched:
+class WatchedPort:
     """A port whose calls the world sees before it gets them."""
 
-    def __init__(self, world: World, port: Any) -> None:
+    def __init__(self, world: FleetWorld, port: Any) -> None:
         self._world = world
         self._port = port
 
@@ -100,15 +100,15 @@ class Watched:
         return call
 
 
-def started(
-    world: World, watch: Callable[[ReconcileResult], None] = lambda _: None, *, dry_run: bool = False
+def make_reconciler(
+    world: FleetWorld, watch: Callable[[ReconcileResult], None] = lambda _: None, *, dry_run: bool = False
 ) -> Reconciler:
     """Another autoscaler on the same world."""
     return Reconciler(
-        backlog=Watched(world, world.backlog),
-        fleet=Watched(world, world.fleet),
-        lease=Watched(world, FakeLease(world.lease, lease_seconds=LEASE_SECONDS, clock=lambda: world.now)),
-        history=Watched(world, world.history),
+        backlog=WatchedPort(world, world.backlog),
+        fleet=WatchedPort(world, world.fleet),
+        lease=WatchedPort(world, InMemoryLease(world.lease, lease_seconds=LEASE_SECONDS, clock=lambda: world.now)),
+        history=WatchedPort(world, world.history),
         decider=Decider(POLICY, PRIORS),
         dry_run=dry_run,
         watch=watch,
@@ -117,7 +117,7 @@ def started(
     )
 
 
-def rounds(world: World, reconciler: Reconciler, seconds: int) -> list[ReconcileResult]:
+def run_rounds(world: FleetWorld, reconciler: Reconciler, seconds: int) -> list[ReconcileResult]:
     """A round a second."""
     done = []
     for _ in range(seconds):
@@ -127,7 +127,7 @@ def rounds(world: World, reconciler: Reconciler, seconds: int) -> list[Reconcile
     return done
 
 
-def serving(world: World, count: int) -> None:
+def start_instances(world: FleetWorld, count: int) -> None:
     """So many instances serve, and are idle since now."""
     world.fleet.launch(range(1, count + 1))
     for _ in range(int(world.boot_seconds) + 1):

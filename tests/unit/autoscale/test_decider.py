@@ -12,7 +12,7 @@ from facerec.messages import WorkerReport, WorkerState
 NOW = 1_000_000.0
 
 
-def serving(number: int, boot: float = 40.0, since: float = NOW - 300, **changes: object) -> Instance:
+def serving_instance(number: int, boot: float = 40.0, since: float = NOW - 300, **changes: object) -> Instance:
     """An instance whose worker was ready `boot` seconds after its launch."""
     ready = since + boot
     report = WorkerReport(f"i-{number}", WorkerState.READY, ready, NOW, 0, ready, 0, 0.0, 0)
@@ -30,7 +30,7 @@ def booted(boots: Boots, number: int, seconds: float) -> None:
     for _ in range(3):
         boots.observe([booting(number)])
     for _ in range(3):
-        boots.observe([serving(number, seconds)])
+        boots.observe([serving_instance(number, seconds)])
 
 
 def test_boot_time_is_the_median_of_the_boots_seen() -> None:
@@ -39,7 +39,7 @@ def test_boot_time_is_the_median_of_the_boots_seen() -> None:
     assert boots.seconds == 60
     for number, seconds in enumerate((30.0, 40.0, 500.0)):
         booted(boots, number, seconds)
-    boots.observe([serving(0, 250.0)])
+    boots.observe([serving_instance(0, 250.0)])
     assert boots.seconds == 40
 
 
@@ -49,7 +49,7 @@ def test_boot_time_ignores_restarted_workers() -> None:
     for number in range(17):
         booted(boots, number, 40.0)
     for number in range(17):
-        boots.observe([serving(number, 599.0)])
+        boots.observe([serving_instance(number, 599.0)])
     assert boots.seconds == 40
 
 
@@ -64,7 +64,7 @@ def test_boot_time_ignores_impossible_values() -> None:
 def test_boot_time_ignores_workers_that_report_at_the_first_reading() -> None:
     """After a failover, a fleet that has served for hours is still scaled by the prior."""
     decider = Decider(Policy(), Priors())
-    old = serving(1, boot=18_000, since=NOW - 18_100)
+    old = serving_instance(1, boot=18_000, since=NOW - 18_100)
     decision = decider.step(Reading(QueueDepth(3000, 0), (old,)), NOW)
     assert decider.estimates(NOW).boot_seconds == Priors().boot_seconds
     assert isinstance(decision, Decision)
@@ -75,11 +75,11 @@ def test_throughput_is_measured_in_saturated_time() -> None:
     """Ten tasks a second; the prior fills what is missing of two seconds."""
     throughput = Throughput(0.5)
     assert throughput.service_seconds == pytest.approx(0.5)
-    throughput.observe((serving(1, saturated_seconds=1.0, saturated_tasks=10),))
+    throughput.observe((serving_instance(1, saturated_seconds=1.0, saturated_tasks=10),))
     assert throughput.service_seconds == pytest.approx(2.0 / (10 + 1 / 0.5))
-    throughput.observe((serving(1, saturated_seconds=10.0, saturated_tasks=100),))
+    throughput.observe((serving_instance(1, saturated_seconds=10.0, saturated_tasks=100),))
     assert throughput.service_seconds == pytest.approx(0.1)
-    throughput.observe((serving(1, saturated_seconds=10.0, saturated_tasks=100),))
+    throughput.observe((serving_instance(1, saturated_seconds=10.0, saturated_tasks=100),))
     assert throughput.service_seconds == pytest.approx(0.1)
 
 
@@ -88,7 +88,7 @@ def test_throughput_follows_slower_tasks() -> None:
     throughput = Throughput(0.5)
     for second in range(600):
         tasks = 10 * second if second < 300 else 3000 + second - 300
-        throughput.observe((serving(1, saturated_seconds=float(second), saturated_tasks=tasks),))
+        throughput.observe((serving_instance(1, saturated_seconds=float(second), saturated_tasks=tasks),))
         if second == 299:
             assert throughput.service_seconds == pytest.approx(0.1, rel=0.01)
     assert throughput.service_seconds == pytest.approx(1.0, rel=0.5)
@@ -98,7 +98,9 @@ def flow(rates: list[float], arrivals: Arrivals, start: float = NOW, done_share:
     """Seconds of arrivals of which workers do a share at once."""
     done = outstanding = 0.0
     for second, rate in enumerate(rates):
-        arrivals.observe(QueueDepth(round(outstanding), 0), (serving(1, tasks_done=round(done)),), start + second)
+        arrivals.observe(
+            QueueDepth(round(outstanding), 0), (serving_instance(1, tasks_done=round(done)),), start + second
+        )
         done += rate * done_share
         outstanding += rate * (1 - done_share)
 
@@ -136,7 +138,10 @@ def test_arrivals_follow_a_new_flow_in_a_dozen_seconds() -> None:
 def test_outage_restarts_the_cooldown() -> None:
     """What was needed during the outage is not known."""
     decider = Decider(Policy(cooldown_seconds=10), Priors())
-    busy = tuple(replace(serving(n), report=replace(serving(n).report, held=1, idle_since=None)) for n in (1, 2))  # type: ignore[type-var]
+    busy = tuple(
+        replace(one, report=replace(one.report, held=1, idle_since=None))  # type: ignore[type-var]
+        for one in map(serving_instance, (1, 2))
+    )
 
     def seen(at: float) -> tuple[Instance, ...]:
         return tuple(replace(one, report=replace(one.report, reported_at=at)) for one in busy)  # type: ignore[type-var]
@@ -160,7 +165,7 @@ def test_thin_flow_keeps_the_last_instance() -> None:
     decider = Decider(Policy(cooldown_seconds=10), Priors())
     for second in range(60):
         now = NOW + second
-        one = serving(1, reported_at=now, idle_since=now - second % 5, tasks_done=second // 5)
+        one = serving_instance(1, reported_at=now, idle_since=now - second % 5, tasks_done=second // 5)
         decision = decider.step(Reading(QueueDepth(0, 0), (one,)), now)
         assert isinstance(decision, Decision)
         assert decision.is_empty
@@ -174,7 +179,7 @@ def test_flow_launches_before_a_backlog_builds_up() -> None:
         now = NOW + second
         done += 17
         fleet = tuple(
-            serving(n, reported_at=now, idle_since=None, held=4, tasks_done=done // 2, saturated_seconds=0.0)
+            serving_instance(n, reported_at=now, idle_since=None, held=4, tasks_done=done // 2, saturated_seconds=0.0)
             for n in (1, 2)
         )
         decision = decider.step(Reading(QueueDepth(2, 8), fleet), now)
@@ -203,7 +208,7 @@ def test_differing_clocks_make_no_worker_silent() -> None:
     decider = Decider(Policy(), Priors())
     for second in range(200):
         now = NOW + second
-        fleet = tuple(serving(n, reported_at=now - 90, held=1, idle_since=None) for n in (1, 2, 3))
+        fleet = tuple(serving_instance(n, reported_at=now - 90, held=1, idle_since=None) for n in (1, 2, 3))
         decision = decider.step(Reading(QueueDepth(297, 3), fleet), now)
         assert isinstance(decision, Decision)
         assert decision.is_empty
@@ -215,8 +220,8 @@ def test_silent_worker_is_lost_after_the_limit() -> None:
     lost_at = []
     for second in range(100):
         now = NOW + second
-        alive = serving(1, reported_at=now, held=1, idle_since=None)
-        silent = serving(2, reported_at=NOW + 5000 + min(second, 10), held=1, idle_since=None)
+        alive = serving_instance(1, reported_at=now, held=1, idle_since=None)
+        silent = serving_instance(2, reported_at=NOW + 5000 + min(second, 10), held=1, idle_since=None)
         decision = decider.step(Reading(QueueDepth(0, 2), (alive, silent)), now)
         assert isinstance(decision, Decision)
         if decision.terminate:
@@ -230,12 +235,13 @@ def test_idle_time_is_measured_by_the_workers_clock() -> None:
     for second in range(200):
         now = NOW + second
         fleet = tuple(
-            serving(n, reported_at=now - 120, idle_since=now - 120 - second % 5, tasks_done=second) for n in (1, 2)
+            serving_instance(n, reported_at=now - 120, idle_since=now - 120 - second % 5, tasks_done=second)
+            for n in (1, 2)
         )
         decision = decider.step(Reading(QueueDepth(0, 0), fleet), now)
         assert isinstance(decision, Decision)
         assert decision.drain == (() if second < 60 else ("i-2",))  # one of two is enough for such a flow
-    idle = tuple(serving(n, reported_at=NOW + 141, idle_since=NOW + 80) for n in (1, 2))
+    idle = tuple(serving_instance(n, reported_at=NOW + 141, idle_since=NOW + 80) for n in (1, 2))
     decision = decider.step(Reading(QueueDepth(0, 0), idle), NOW + 200)
     assert isinstance(decision, Decision)
     assert decision.drain == ("i-2", "i-1")
@@ -262,7 +268,7 @@ def all_fall_silent(decider: Decider, depth: QueueDepth, seconds: int) -> list[t
     acted: list[tuple[int, Decision]] = []
     for second in range(seconds):
         now = NOW + second
-        fleet = [serving(n, reported_at=min(now, NOW + 10), held=3, idle_since=None) for n in (1, 2)]
+        fleet = [serving_instance(n, reported_at=min(now, NOW + 10), held=3, idle_since=None) for n in (1, 2)]
         if acted and acted[0][1].launch:
             fleet.append(booting(3, since=NOW + acted[0][0]))
         decision = decider.step(Reading(depth, tuple(fleet)), now)
@@ -293,9 +299,9 @@ def test_silent_workers_are_lost_when_another_reports() -> None:
     decider = Decider(Policy(), Priors())
     for second in range(100):
         now = NOW + second
-        fleet = [serving(n, reported_at=min(now, NOW + 10), held=3, idle_since=None) for n in (1, 2)]
+        fleet = [serving_instance(n, reported_at=min(now, NOW + 10), held=3, idle_since=None) for n in (1, 2)]
         if second >= 80:
-            fleet.append(serving(3, since=NOW + 72, boot=8, reported_at=now, held=3, idle_since=None))
+            fleet.append(serving_instance(3, since=NOW + 72, boot=8, reported_at=now, held=3, idle_since=None))
         decision = decider.step(Reading(QueueDepth(5, 6), tuple(fleet)), now)
         assert isinstance(decision, Decision)
         assert decision.terminate == (("i-1", "i-2") if second >= 80 else ())
@@ -307,7 +313,7 @@ def test_all_silent_fleet_without_work_is_terminated() -> None:
     ended: list[tuple[int, tuple[str, ...]]] = []
     for second in range(200):
         now = NOW + second
-        fleet = tuple(serving(n, reported_at=min(now, NOW + 10), held=3, idle_since=None) for n in (1, 2))
+        fleet = tuple(serving_instance(n, reported_at=min(now, NOW + 10), held=3, idle_since=None) for n in (1, 2))
         decision = decider.step(Reading(QueueDepth(0, 3 if second < 100 else 0), fleet), now)
         assert isinstance(decision, Decision)
         if decision.terminate:

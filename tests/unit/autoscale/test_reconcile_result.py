@@ -9,19 +9,19 @@ from structlog.typing import EventDict
 
 from autoscale.reconciler import Reconciler
 from facerec.errors import Transient
-from tests.support.fleet_world import World, events, rounds, started
+from tests.support.fleet_world import FleetWorld, events, make_reconciler, run_rounds
 
 
 @pytest.fixture
-def world() -> World:
+def world() -> FleetWorld:
     """Nothing waits, nothing runs."""
-    return World()
+    return FleetWorld()
 
 
 @pytest.fixture
-def reconciler(world: World) -> Reconciler:
+def reconciler(world: FleetWorld) -> Reconciler:
     """An autoscaler that has just been started."""
-    return started(world)
+    return make_reconciler(world)
 
 
 @pytest.fixture
@@ -31,9 +31,9 @@ def logs() -> Iterator[list[EventDict]]:
         yield records
 
 
-def test_round_log_writes_one_line_for_news(world: World, reconciler: Reconciler, logs: list[EventDict]) -> None:
+def test_round_log_writes_one_line_for_news(world: FleetWorld, reconciler: Reconciler, logs: list[EventDict]) -> None:
     """Without news it writes one line a minute."""
-    rounds(world, reconciler, 119)
+    run_rounds(world, reconciler, 119)
     assert len(events(logs, "reconciled")) == 2
     logs.clear()
     world.queue(5)
@@ -51,12 +51,12 @@ def test_round_log_writes_one_line_for_news(world: World, reconciler: Reconciler
     assert line["phases"] == {"booting": 1}
 
 
-def test_history_records_news(world: World, reconciler: Reconciler) -> None:
+def test_history_records_news(world: FleetWorld, reconciler: Reconciler) -> None:
     """It records every change and action, a round every ten seconds while anything runs, and nothing at zero."""
-    rounds(world, reconciler, 60)
+    run_rounds(world, reconciler, 60)
     assert len(world.history.kept) == 1
     world.queue(5)
-    rounds(world, reconciler, 31)
+    run_rounds(world, reconciler, 31)
     told = world.history.kept[1:]
     assert [record.actions for record in told if record.actions] == ["launch 1"]
     assert [(record.booting, record.serving) for record in told[1:]] == [(1, 0), (0, 1), (0, 1), (0, 1)]
@@ -65,14 +65,14 @@ def test_history_records_news(world: World, reconciler: Reconciler) -> None:
     assert told[0].needed == 1
 
 
-def test_history_failure_fails_nothing_else(world: World, reconciler: Reconciler, logs: list[EventDict]) -> None:
+def test_history_failure_fails_nothing_else(world: FleetWorld, reconciler: Reconciler, logs: list[EventDict]) -> None:
     """It is logged once, and the record is tried again."""
     world.failing["record"] = Transient("no table")
     world.queue(5)
-    done = rounds(world, reconciler, 3)
+    done = run_rounds(world, reconciler, 3)
     assert world.orders == ["launch 1"]
     assert all(one.failures == ("history",) for one in done)
     assert len(events(logs, "history_unreachable")) == 1
     del world.failing["record"]
-    rounds(world, reconciler, 1)
+    run_rounds(world, reconciler, 1)
     assert world.history.kept[-1].booting == 1

@@ -13,21 +13,21 @@ from autoscale.policy import Decision, Hold
 from autoscale.reconcile_result import ActionKind, Cause, ReconcileResult
 from autoscale.reconciler import LaunchBackoff, Reconciler
 from facerec.errors import ConfigurationError, FacerecError, InsufficientCapacity, LeaseLost, Throttled, Transient
-from tests.fakes.fleet import FakeLease
+from tests.fakes.fleet import InMemoryLease
 from tests.fakes.worker_reports import READY
-from tests.support.fleet_world import LEASE_SECONDS, World, events, rounds, serving, started
+from tests.support.fleet_world import LEASE_SECONDS, FleetWorld, events, make_reconciler, run_rounds, start_instances
 
 
 @pytest.fixture
-def world() -> World:
+def world() -> FleetWorld:
     """Nothing waits, nothing runs."""
-    return World()
+    return FleetWorld()
 
 
 @pytest.fixture
-def reconciler(world: World) -> Reconciler:
+def reconciler(world: FleetWorld) -> Reconciler:
     """An autoscaler that has just been started."""
-    return started(world)
+    return make_reconciler(world)
 
 
 @pytest.fixture
@@ -37,16 +37,16 @@ def logs() -> Iterator[list[EventDict]]:
         yield records
 
 
-def test_fleet_grows_to_the_cap_and_shrinks_to_zero(world: World, reconciler: Reconciler) -> None:
+def test_fleet_grows_to_the_cap_and_shrinks_to_zero(world: FleetWorld, reconciler: Reconciler) -> None:
     """A burst launches at once; after the work and the cooldown the fleet drains, stops and ends."""
     world.queue(1000)
     first = reconciler.round()
     assert world.orders == ["launch " + " ".join(map(str, range(1, 16)))]
     assert first.actions_text == "launch 1-15"
-    rounds(world, reconciler, 20)
+    run_rounds(world, reconciler, 20)
     assert world.active == 15
     world.queue(0)
-    rounds(world, reconciler, 20)
+    run_rounds(world, reconciler, 20)
     assert world.active == 0
     assert [one.power for one in world.fleet.machines] == [Power.STOPPED]  # the warm pool
     kinds = [order.split()[0] for order in world.orders]
@@ -55,29 +55,29 @@ def test_fleet_grows_to_the_cap_and_shrinks_to_zero(world: World, reconciler: Re
 
 @pytest.mark.parametrize(("method", "cause"), [("depth", Cause.QUEUE), ("instances", Cause.FLEET)])
 def test_unreadable_port_holds_the_fleet(
-    world: World, reconciler: Reconciler, logs: list[EventDict], method: str, cause: Cause
+    world: FleetWorld, reconciler: Reconciler, logs: list[EventDict], method: str, cause: Cause
 ) -> None:
     """Twenty seconds without an answer change nothing, are logged once, and restart the cooldown."""
-    serving(world, 3)
-    rounds(world, reconciler, 3)
+    start_instances(world, 3)
+    run_rounds(world, reconciler, 3)
     world.failing[method] = Transient("no answer")
-    held = rounds(world, reconciler, 20)
+    held = run_rounds(world, reconciler, 20)
     assert not world.orders
     assert world.active == 3
     assert all(isinstance(one.decision, Hold) and one.cause is cause and cause in one.failures for one in held)
     del world.failing[method]
-    rounds(world, reconciler, 2)
+    run_rounds(world, reconciler, 2)
     assert [(line["cause"], line["log_level"]) for line in events(logs, "holding")] == [(cause, "warning")]
     assert [line["seconds"] for line in events(logs, "hold_over")] == [20.0]
-    rounds(world, reconciler, 20)
+    run_rounds(world, reconciler, 20)
     assert world.active == 0
 
 
-def test_launch_backoff_doubles_without_capacity(world: World, reconciler: Reconciler) -> None:
+def test_launch_backoff_doubles_without_capacity(world: FleetWorld, reconciler: Reconciler) -> None:
     """EC2 is asked again after 2, 4, 8 … s; meanwhile the backoff is the reason."""
     world.queue(10)
     world.failing["launch"] = InsufficientCapacity("EC2 has none")
-    done = rounds(world, reconciler, 31)
+    done = run_rounds(world, reconciler, 31)
     asked = [index for index, one in enumerate(done) if one.actions]
     assert asked == [0, 2, 6, 14, 30]
     assert done[1].cause is Cause.CAPACITY
@@ -86,16 +86,16 @@ def test_launch_backoff_doubles_without_capacity(world: World, reconciler: Recon
     assert "EC2 has none; launches wait for 2.0 s" in decision.reason
     refused = world.failing.pop("launch")
     while not world.orders:
-        rounds(world, reconciler, 1)
-    rounds(world, reconciler, int(world.boot_seconds) + 1)
+        run_rounds(world, reconciler, 1)
+    run_rounds(world, reconciler, int(world.boot_seconds) + 1)
     world.failing["launch"] = refused
     world.queue(1000)
-    again = rounds(world, reconciler, 2)[1].decision
+    again = run_rounds(world, reconciler, 2)[1].decision
     assert isinstance(again, Decision)
     assert "launches wait for 2.0 s" in again.reason
 
 
-def test_launch_backoff_begins_when_instances_end_before_a_report(world: World, reconciler: Reconciler) -> None:
+def test_launch_backoff_begins_when_instances_end_before_a_report(world: FleetWorld, reconciler: Reconciler) -> None:
     """They are launched again after 2, 4, 8 … s, not every second."""
     world.queue(25)
     launched = []
@@ -109,13 +109,13 @@ def test_launch_backoff_begins_when_instances_end_before_a_report(world: World, 
     assert "1, 2, 3 ended before any report" in decision.reason
 
 
-def test_launch_backoff_ignores_instances_that_the_fleet_ended(world: World, reconciler: Reconciler) -> None:
+def test_launch_backoff_ignores_instances_that_the_fleet_ended(world: FleetWorld, reconciler: Reconciler) -> None:
     """The work was withdrawn, so that the fleet drained them: the next launch need not wait."""
     world.boot_seconds = 1000.0
     world.queue(25)
     reconciler.round()
     world.queue(0)
-    rounds(world, reconciler, 20)
+    run_rounds(world, reconciler, 20)
     assert not world.fleet.machines
     world.queue(25)
     assert reconciler.round().actions_text == "launch 1-3"
@@ -142,12 +142,12 @@ def test_launch_backoff_is_shortened_by_jitter_and_reset_by_success() -> None:
     assert backoff.reason(now + 1) is None
 
 
-def test_launch_backoff_begins_when_ec2_throttles(world: World, reconciler: Reconciler) -> None:
+def test_launch_backoff_begins_when_ec2_throttles(world: FleetWorld, reconciler: Reconciler) -> None:
     """Also when the launch template is missing."""
     world.queue(10)
     for error in (Throttled("slower"), ConfigurationError("no template")):
         world.failing["launch"] = error
-        done = rounds(world, started(world), 2)
+        done = run_rounds(world, make_reconciler(world), 2)
         assert [bool(one.actions) for one in done] == [True, False]
         world.lease.owner = None
 
@@ -156,20 +156,22 @@ def test_launch_backoff_begins_when_ec2_throttles(world: World, reconciler: Reco
     "error", [InsufficientCapacity("the zone is full"), ConfigurationError("the role may not start instances")]
 )
 def test_unstartable_instance_is_replaced_by_a_launch(
-    world: World, reconciler: Reconciler, error: FacerecError
+    world: FleetWorld, reconciler: Reconciler, error: FacerecError
 ) -> None:
     """A stopped instance that cannot be started must not keep the fleet at zero."""
     world.fleet.launch([1])
     world.machine(1).power = Power.STOPPED
     world.failing["start"] = error
     world.queue(3)
-    rounds(world, reconciler, 4)
+    run_rounds(world, reconciler, 4)
     assert world.orders == ["launch 2"]
 
 
-def test_failing_action_does_not_stop_the_others(world: World, reconciler: Reconciler, logs: list[EventDict]) -> None:
+def test_failing_action_does_not_stop_the_others(
+    world: FleetWorld, reconciler: Reconciler, logs: list[EventDict]
+) -> None:
     """A failed launch is logged; resume and terminate are still carried out."""
-    serving(world, 2)
+    start_instances(world, 2)
     world.reports.order_drain(world.machine(1).instance_id, world.now)
     world.machine(2).impaired = True
     world.queue(1000)
@@ -183,9 +185,9 @@ def test_failing_action_does_not_stop_the_others(world: World, reconciler: Recon
     assert line["instances"][:2] == (3, 4)
 
 
-def test_recovered_instance_is_not_ended(world: World, reconciler: Reconciler) -> None:
+def test_recovered_instance_is_not_ended(world: FleetWorld, reconciler: Reconciler) -> None:
     """It passes its status checks at the second reading."""
-    serving(world, 1)
+    start_instances(world, 1)
     world.machine(1).impaired = True
     readings = 0
 
@@ -203,9 +205,9 @@ def test_recovered_instance_is_not_ended(world: World, reconciler: Reconciler) -
     assert world.machine(1).power is Power.RUNNING
 
 
-def test_reporting_worker_is_not_ended(world: World, reconciler: Reconciler) -> None:
+def test_reporting_worker_is_not_ended(world: FleetWorld, reconciler: Reconciler) -> None:
     """It was silent for its minute and reports before the second reading."""
-    serving(world, 2)
+    start_instances(world, 2)
     world.queue(15)
     first, second = world.fleet.instances()
     readings = 0
@@ -228,11 +230,11 @@ def test_reporting_worker_is_not_ended(world: World, reconciler: Reconciler) -> 
     assert world.machine(2).power is Power.RUNNING
 
 
-def test_outage_makes_no_instance_lost(world: World, reconciler: Reconciler) -> None:
+def test_outage_makes_no_instance_lost(world: FleetWorld, reconciler: Reconciler) -> None:
     """Neither reports nor readings succeeded: metrics, log and history show the phases of the decision."""
-    serving(world, 3)
+    start_instances(world, 3)
     world.queue(30)
-    rounds(world, reconciler, 3)
+    run_rounds(world, reconciler, 3)
     world.failing["instances"] = Transient("no answer")
     for _ in range(100):
         world.now += 1
@@ -246,9 +248,9 @@ def test_outage_makes_no_instance_lost(world: World, reconciler: Reconciler) -> 
     assert not done.actions
 
 
-def test_failed_second_reading_ends_nothing(world: World, reconciler: Reconciler, logs: list[EventDict]) -> None:
+def test_failed_second_reading_ends_nothing(world: FleetWorld, reconciler: Reconciler, logs: list[EventDict]) -> None:
     """The end waits for the next round."""
-    serving(world, 1)
+    start_instances(world, 1)
     world.machine(1).impaired = True
     readings = 0
 
@@ -261,17 +263,19 @@ def test_failed_second_reading_ends_nothing(world: World, reconciler: Reconciler
     world.on_call = fail_second
     assert not reconciler.round().actions
     assert events(logs, "ends_not_confirmed")
-    rounds(world, reconciler, 1)
+    run_rounds(world, reconciler, 1)
     assert not world.fleet.machines
 
 
-def test_lease_lost_while_reading_ends_the_round(world: World, reconciler: Reconciler, logs: list[EventDict]) -> None:
+def test_lease_lost_while_reading_ends_the_round(
+    world: FleetWorld, reconciler: Reconciler, logs: list[EventDict]
+) -> None:
     """The new owner is not disturbed."""
     world.queue(10)
 
     def take_over(method: str) -> None:
         if method == "instances":
-            world.lease.owner = FakeLease(world.lease, lease_seconds=LEASE_SECONDS, clock=lambda: 0)
+            world.lease.owner = InMemoryLease(world.lease, lease_seconds=LEASE_SECONDS, clock=lambda: 0)
 
     world.on_call = take_over
     done = reconciler.round()
@@ -284,9 +288,9 @@ def test_lease_lost_while_reading_ends_the_round(world: World, reconciler: Recon
     assert reconciler.round().actions_text
 
 
-def test_lease_lost_by_a_launch_ends_the_round(world: World, reconciler: Reconciler) -> None:
+def test_lease_lost_by_a_launch_ends_the_round(world: FleetWorld, reconciler: Reconciler) -> None:
     """The actions after the launch are left out."""
-    serving(world, 1)
+    start_instances(world, 1)
     world.machine(1).impaired = True
     world.queue(10)
     world.failing["launch"] = LeaseLost("taken")
@@ -294,7 +298,7 @@ def test_lease_lost_by_a_launch_ends_the_round(world: World, reconciler: Reconci
     assert not world.orders
 
 
-def test_unreadable_lease_holds_the_fleet(world: World, reconciler: Reconciler) -> None:
+def test_unreadable_lease_holds_the_fleet(world: FleetWorld, reconciler: Reconciler) -> None:
     """Another autoscaler may own it."""
     world.queue(10)
     world.failing["acquire_or_renew"] = Transient("no answer")
@@ -304,14 +308,14 @@ def test_unreadable_lease_holds_the_fleet(world: World, reconciler: Reconciler) 
     assert not world.orders
 
 
-def test_second_autoscaler_waits_and_logs_it_once(world: World, reconciler: Reconciler) -> None:
+def test_second_autoscaler_waits_and_logs_it_once(world: FleetWorld, reconciler: Reconciler) -> None:
     """It changes nothing until the first one leaves; then it continues at once."""
     world.queue(10)
     reconciler.round()
     launched = list(world.orders)
     with capture_logs() as logs:
-        second = started(world)
-        assert all(one.decision is None and not one.leading for one in rounds(world, second, 5))
+        second = make_reconciler(world)
+        assert all(one.decision is None and not one.leading for one in run_rounds(world, second, 5))
         assert [line["event"] for line in logs] == ["waiting_for_the_lease"]
         reconciler.release()
         assert second.round().leading
@@ -319,26 +323,26 @@ def test_second_autoscaler_waits_and_logs_it_once(world: World, reconciler: Reco
     assert events(logs, "leading")
 
 
-def test_restarts_lose_nothing(world: World) -> None:
+def test_restarts_lose_nothing(world: FleetWorld) -> None:
     """A new autoscaler every few seconds serves the burst, keeps the cap, and ends at zero."""
     world.queue(100)
     for _ in range(10):
-        rounds(world, started(world), 3)
+        run_rounds(world, make_reconciler(world), 3)
         world.lease.owner = None
     assert world.active == 10
     assert world.orders == ["launch 1 2 3 4 5 6 7 8 9 10"]
     world.queue(0)
     for _ in range(6):
-        rounds(world, started(world), 8)
+        run_rounds(world, make_reconciler(world), 8)
         world.lease.owner = None
     assert world.active == 0
 
 
-def test_waiting_for_the_lease_restarts_the_cooldown(world: World) -> None:
+def test_waiting_for_the_lease_restarts_the_cooldown(world: FleetWorld) -> None:
     """A fleet that another autoscaler grew is not cut down at once."""
-    serving(world, 4)
+    start_instances(world, 4)
     world.queue(0, 4)
-    first = started(world)
+    first = make_reconciler(world)
 
     def busy(seconds: int) -> None:
         for _ in range(seconds):
@@ -347,14 +351,14 @@ def test_waiting_for_the_lease_restarts_the_cooldown(world: World) -> None:
 
     world.lease.owner = None
     busy(3)
-    world.lease.owner = FakeLease(world.lease, lease_seconds=LEASE_SECONDS, clock=lambda: 0)
+    world.lease.owner = InMemoryLease(world.lease, lease_seconds=LEASE_SECONDS, clock=lambda: 0)
     busy(10)
     world.lease.owner = None
     busy(3)
     assert not world.orders
 
 
-def test_round_repairs_before_its_orders(world: World, reconciler: Reconciler) -> None:
+def test_round_repairs_before_its_orders(world: FleetWorld, reconciler: Reconciler) -> None:
     """Also while the queue is unreadable; a failed repair is no reason to hold."""
     calls: list[str] = []
     world.on_call = calls.append
@@ -372,7 +376,7 @@ def test_round_repairs_before_its_orders(world: World, reconciler: Reconciler) -
     assert isinstance(done.decision, Decision)
 
 
-def test_run_stops_and_releases_the_lease(world: World) -> None:
+def test_run_stops_and_releases_the_lease(world: FleetWorld) -> None:
     """The round in progress is finished; an error of the release is only logged."""
     stopping = threading.Event()
     seen: list[ReconcileResult] = []
@@ -382,20 +386,20 @@ def test_run_stops_and_releases_the_lease(world: World) -> None:
         if len(seen) == 3:
             stopping.set()
 
-    started(world, watch=watch).run(stopping, interval_seconds=0.001)
+    make_reconciler(world, watch=watch).run(stopping, interval_seconds=0.001)
     assert len(seen) == 3
     assert world.lease.owner is None
     world.failing["release"] = Transient("no answer")
-    started(world).run(stopping, interval_seconds=1)
+    make_reconciler(world).run(stopping, interval_seconds=1)
 
 
-def test_dry_run_decides_and_changes_nothing(world: World) -> None:
+def test_dry_run_decides_and_changes_nothing(world: FleetWorld) -> None:
     """It needs no lease, gives no order, repairs nothing, and records nothing."""
     calls: list[str] = []
     world.on_call = calls.append
     world.queue(10)
-    world.lease.owner = FakeLease(world.lease, lease_seconds=LEASE_SECONDS, clock=lambda: 0)
-    dry = started(world, dry_run=True)
+    world.lease.owner = InMemoryLease(world.lease, lease_seconds=LEASE_SECONDS, clock=lambda: 0)
+    dry = make_reconciler(world, dry_run=True)
     for _ in range(3):
         assert dry.round().actions_text == "launch 1"
         world.pass_second()
@@ -403,7 +407,7 @@ def test_dry_run_decides_and_changes_nothing(world: World) -> None:
     assert set(calls) == {"depth", "instances"}
 
 
-def test_clock_that_is_set_back_stands_still(world: World, reconciler: Reconciler) -> None:
+def test_clock_that_is_set_back_stands_still(world: FleetWorld, reconciler: Reconciler) -> None:
     """No round begins before the previous one."""
     at = [reconciler.round().at]
     world.now -= 100

@@ -14,28 +14,28 @@ NOW = datetime(2026, 3, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 
 
-def made(expires_in: timedelta | None = None) -> tuple[ApiKey, Token]:
+def make_key(expires_in: timedelta | None = None) -> tuple[ApiKey, Token]:
     """A key for recognition."""
     return issue("kiosk", [Scope.RECOGNISE], now=NOW, expires_in=expires_in)
 
 
 def test_key_is_parsed_as_it_was_shown() -> None:
     """It is good."""
-    key, token = made()
+    key, token = make_key()
     assert parse_token(token.reveal()) == token
     assert key.standing(token.secret, NOW) is Standing.GOOD
 
 
 def test_each_key_has_256_random_bits() -> None:
     """43 characters of base64 are 32 bytes."""
-    tokens = [made()[1] for _ in range(100)]
+    tokens = [make_key()[1] for _ in range(100)]
     assert len({token.key_id for token in tokens}) == len({token.secret for token in tokens}) == 100
     assert {len(token.secret) for token in tokens} == {43}
 
 
 def test_secret_is_neither_stored_nor_printed() -> None:
     """A log or a traceback shows the representation of key and token."""
-    key, token = made()
+    key, token = make_key()
     assert token.secret not in repr(token) + str(token) + repr(key)
     assert all(token.secret not in str(getattr(key, name)) for name in key.__slots__)
     assert key.secret_hash not in repr(key)
@@ -50,7 +50,7 @@ def test_other_text_is_not_a_key(text: str) -> None:
 
 def test_wrong_secret_gets_no_other_state() -> None:
     """Also of a key that has ended."""
-    key, _ = made(HOUR)
+    key, _ = make_key(HOUR)
     for ended in (key, revoked(key, NOW)):
         assert ended.standing("x" * 43, NOW + 2 * HOUR) is Standing.WRONG
         assert ended.standing("", NOW) is Standing.WRONG
@@ -58,14 +58,14 @@ def test_wrong_secret_gets_no_other_state() -> None:
 
 def test_key_expires_at_its_time() -> None:
     """At that moment."""
-    key, token = made(HOUR)
+    key, token = make_key(HOUR)
     assert key.standing(token.secret, NOW + HOUR - timedelta(microseconds=1)) is Standing.GOOD
     assert key.standing(token.secret, NOW + HOUR) is Standing.EXPIRED
 
 
 def test_revoked_key_stays_revoked() -> None:
     """Revoking it again keeps the first time."""
-    key, token = made()
+    key, token = make_key()
     ended = revoked(key, NOW)
     assert ended.standing(token.secret, NOW) is Standing.REVOKED
     assert revoked(ended, NOW + HOUR).revoked_at == NOW
@@ -73,7 +73,7 @@ def test_revoked_key_stays_revoked() -> None:
 
 def test_rotated_key_accepts_both_secrets_within_the_grace() -> None:
     """After it only the new one."""
-    key, old = made()
+    key, old = make_key()
     changed, new = rotated(key, now=NOW, grace=HOUR)
     assert old.key_id == new.key_id
     assert changed.standing(old.secret, NOW + HOUR - timedelta(seconds=1)) is Standing.GOOD
@@ -83,7 +83,7 @@ def test_rotated_key_accepts_both_secrets_within_the_grace() -> None:
 
 def test_second_rotation_ends_the_oldest_secret() -> None:
     """A key has two secrets at most."""
-    key, oldest = made()
+    key, oldest = make_key()
     once, old = rotated(key, now=NOW, grace=HOUR)
     twice, new = rotated(once, now=NOW, grace=HOUR)
     standings = [twice.standing(token.secret, NOW) for token in (oldest, old, new)]
@@ -92,7 +92,7 @@ def test_second_rotation_ends_the_oldest_secret() -> None:
 
 def test_ended_key_is_not_rotated() -> None:
     """The error says what to do instead."""
-    key, _ = made(HOUR)
+    key, _ = make_key(HOUR)
     for ended, at in ((revoked(key, NOW), NOW), (key, NOW + HOUR)):
         with pytest.raises(FacerecError, match="facerec keys create"):
             rotated(ended, now=at, grace=HOUR)
@@ -100,7 +100,7 @@ def test_ended_key_is_not_rotated() -> None:
 
 def test_admin_includes_every_scope() -> None:
     """The others include nothing."""
-    key, _ = made()
+    key, _ = make_key()
     assert [scope for scope in Scope if key.allows(scope)] == [Scope.RECOGNISE]
     assert all(replace(key, scopes=(Scope.ADMIN,)).allows(scope) for scope in Scope)
 

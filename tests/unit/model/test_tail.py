@@ -15,7 +15,7 @@ RATES = (1e-3, 1e-4, 1e-5, 1e-6)
 packs = pytest.mark.parametrize("pack", sorted(TAILS))
 
 
-def made(similarities: tuple[float, ...], rates: tuple[float, ...] = RATES) -> ImpostorTail:
+def make_tail(similarities: tuple[float, ...], rates: tuple[float, ...] = RATES) -> ImpostorTail:
     """A tail of these points."""
     return ImpostorTail(tuple(zip(rates, similarities, strict=True)), 1000, "a test")
 
@@ -41,7 +41,7 @@ def test_tail_returns_measured_points(pack: str) -> None:
 
 def test_tail_is_log_linear_between_points() -> None:
     """Every comparison reaches similarity 0."""
-    tail = made((0.2, 0.3, 0.4, 0.5))
+    tail = make_tail((0.2, 0.3, 0.4, 0.5))
     assert tail.similarity_at(10**-3.5).value == pytest.approx(0.25)
     assert tail.fmr_at(0.45).value == pytest.approx(10**-5.5)
     assert tail.similarity_at(1).value == 0
@@ -52,7 +52,7 @@ def test_tail_is_log_linear_between_points() -> None:
 @pytest.mark.parametrize("shape", [-0.3, -0.1, 0.0])
 def test_tail_continues_as_pareto_beyond_the_points(shape: float) -> None:
     """With its inverse."""
-    tail = made(tuple(pareto(shape, 0.03, rate) for rate in RATES))
+    tail = make_tail(tuple(pareto(shape, 0.03, rate) for rate in RATES))
     for rate in (3e-7, 1e-8, 1e-10):
         assert is_about(tail.similarity_at(rate), pareto(shape, 0.03, rate), extrapolated=True)
         assert is_about(tail.fmr_at(pareto(shape, 0.03, rate)), rate, extrapolated=True)
@@ -60,7 +60,7 @@ def test_tail_continues_as_pareto_beyond_the_points(shape: float) -> None:
 
 def test_tail_without_an_end_is_exponential() -> None:
     """A positive shape would exceed every bound, and similarities end at 1."""
-    heavy = made(tuple(pareto(0.2, 0.02, rate) for rate in RATES))
+    heavy = make_tail(tuple(pareto(0.2, 0.02, rate) for rate in RATES))
     assert heavy.shape == 0
     step = heavy.similarity_at(1e-8).value - heavy.similarity_at(1e-7).value
     assert heavy.similarity_at(1e-9).value - heavy.similarity_at(1e-8).value == pytest.approx(step)
@@ -68,7 +68,7 @@ def test_tail_without_an_end_is_exponential() -> None:
 
 def test_tail_with_an_end_has_rate_zero_beyond() -> None:
     """No similarity is above 1."""
-    ending = made(tuple(pareto(-0.4, 0.05, rate) for rate in RATES))
+    ending = make_tail(tuple(pareto(-0.4, 0.05, rate) for rate in RATES))
     assert ending.fmr_at(0.999) == Estimate(0.0, extrapolated=True)
     assert TAILS["classic"].similarity_at(1e-300).value <= 1
 

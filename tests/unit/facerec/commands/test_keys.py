@@ -29,7 +29,7 @@ def run(*arguments: str, status: int = 0) -> Result:
     return result
 
 
-def made(*options: str) -> dict[str, Any]:
+def create_key(*options: str) -> dict[str, Any]:
     """A key as `create --json` prints it."""
     printed: dict[str, Any] = json.loads(run("create", "front desk", "--json", *options).stdout)
     return printed
@@ -49,7 +49,7 @@ def test_create_prints_only_the_key_on_standard_output(store: InMemoryApiKeys) -
 
 def test_create_takes_scopes_and_an_expiry(store: InMemoryApiKeys) -> None:
     """They are printed as JSON."""
-    printed = made("--scope", "enrol", "--scope", "recognise", "--expires-in", "90d")
+    printed = create_key("--scope", "enrol", "--scope", "recognise", "--expires-in", "90d")
     assert printed["scopes"] == ["recognise", "enrol"]
     created, expires = (datetime.fromisoformat(printed[name]) for name in ("created_at", "expires_at"))
     assert expires - created == timedelta(days=90)
@@ -78,9 +78,9 @@ def test_create_with_a_mistake_says_the_right_way(
 def test_list_has_the_state_of_each_key(store: InMemoryApiKeys) -> None:
     """And its id, which the other commands take."""
     assert "facerec keys create" in run("list").stderr
-    good = made("--scope", "recognise")
-    ended = made("--scope", "admin", "--expires-in", "1m")
-    changing = made("--scope", "recognise")
+    good = create_key("--scope", "recognise")
+    ended = create_key("--scope", "admin", "--expires-in", "1m")
+    changing = create_key("--scope", "recognise")
     expired = issue("old", [Scope.ENROL], now=datetime.now(UTC) - timedelta(days=2), expires_in=timedelta(days=1))[0]
     store.put(expired)
     run("revoke", ended["id"])
@@ -95,7 +95,7 @@ def test_list_has_the_state_of_each_key(store: InMemoryApiKeys) -> None:
 
 def test_list_names_an_unreadable_key_and_shows_the_others(store: InMemoryApiKeys) -> None:
     """The name is on stderr; the list on stdout stays valid JSON."""
-    good, lost = made("--scope", "recognise")["id"], made("--scope", "recognise")["id"]
+    good, lost = create_key("--scope", "recognise")["id"], create_key("--scope", "recognise")["id"]
     store.damaged.add(lost)
     for options in ((), ("--json",)):
         result = run("list", *options)
@@ -110,7 +110,7 @@ def test_list_names_an_unreadable_key_and_shows_the_others(store: InMemoryApiKey
 
 def test_rotate_keeps_the_old_secret_for_the_grace(store: InMemoryApiKeys) -> None:
     """One day by default."""
-    old = parse_token(made("--scope", "recognise")["key"])
+    old = parse_token(create_key("--scope", "recognise")["key"])
     assert old is not None
     result = run("rotate", old.key_id)
     new = parse_token(result.stdout.strip())
@@ -127,7 +127,7 @@ def test_rotate_keeps_the_old_secret_for_the_grace(store: InMemoryApiKeys) -> No
 
 def test_revoke_twice_keeps_the_first_time(store: InMemoryApiKeys) -> None:
     """Revoking it again is not an error; rotating it is."""
-    key_id = made("--scope", "recognise")["id"]
+    key_id = create_key("--scope", "recognise")["id"]
     for _ in range(2):
         assert "is revoked" in run("revoke", key_id).stdout
     with pytest.raises(FacerecError, match="facerec keys create"):
@@ -136,7 +136,7 @@ def test_revoke_twice_keeps_the_first_time(store: InMemoryApiKeys) -> None:
 
 def test_unknown_id_is_not_printed(store: InMemoryApiKeys) -> None:
     """People paste whole keys, and output may end up in logs."""
-    key = made("--scope", "recognise")["key"]
+    key = create_key("--scope", "recognise")["key"]
     for verb in ("revoke", "rotate"):
         for text in (key, "0123456789ab"):
             with pytest.raises(FacerecError, match="facerec keys list") as caught:

@@ -31,7 +31,7 @@ NOBODYS = f"frk_{'0' * 12}_{'A' * 43}"
 RESULT = f"/api/v1/results/{uuid4()}"
 
 
-def made(*scopes: Scope, expires_in: timedelta | None = None) -> tuple[ApiKey, Token]:
+def make_key(*scopes: Scope, expires_in: timedelta | None = None) -> tuple[ApiKey, Token]:
     """A key made an hour ago."""
     return issue(
         "kiosk", scopes or [Scope.RECOGNISE], now=datetime.now(UTC) - timedelta(hours=1), expires_in=expires_in
@@ -63,7 +63,7 @@ class KeyedTier:
 def keyed_tier(**web: Any) -> KeyedTier:
     """Make a tier whose worker knows Jane; its inbox is not read yet."""
     clock = Clock()
-    key, token = made()
+    key, token = make_key()
     keys = InMemoryApiKeys(key)
     settings = Settings(web=WebSettings(**web))
     return KeyedTier(FakeWebTier(settings, answers("Jane"), keys=keys, clock=clock), keys, clock, key, token)
@@ -139,8 +139,8 @@ def test_page_says_how_to_use_a_key(keyed: KeyedTier) -> None:
 
 def test_wrong_expired_and_revoked_keys_are_401(keyed: KeyedTier) -> None:
     """Only a client with the right secret reads why."""
-    expired, old = made(expires_in=timedelta(minutes=1))
-    ended, gone = made()
+    expired, old = make_key(expires_in=timedelta(minutes=1))
+    ended, gone = make_key()
     keyed.keys.put(expired)
     keyed.keys.put(ended)
     keyed.keys.put(revoked(ended, datetime.now(UTC)))
@@ -167,8 +167,8 @@ def test_wrong_expired_and_revoked_keys_are_401(keyed: KeyedTier) -> None:
 
 def test_key_allows_what_its_scope_names(keyed: KeyedTier) -> None:
     """And `admin` everything."""
-    enrol, enroller = made(Scope.ENROL)
-    admin, boss = made(Scope.ADMIN)
+    enrol, enroller = make_key(Scope.ENROL)
+    admin, boss = make_key(Scope.ADMIN)
     keyed.keys.put(enrol)
     keyed.keys.put(admin)
     refused = keyed.post(enroller.reveal())
@@ -186,7 +186,7 @@ def test_route_without_a_mark_needs_admin(keyed: KeyedTier) -> None:
     def forgotten() -> str:
         return "secret"
 
-    admin, boss = made(Scope.ADMIN)
+    admin, boss = make_key(Scope.ADMIN)
     keyed.keys.put(admin)
     keys = [None, keyed.token.reveal(), boss.reveal()]
     replies = [app.test_client().get("/metrics", headers={"x-api-key": key} if key else {}) for key in keys]
@@ -202,7 +202,7 @@ def test_unknown_route_needs_any_valid_key(keyed: KeyedTier) -> None:
 def test_known_keys_work_through_an_outage_and_others_get_503(keyed: KeyedTier) -> None:
     """With the time to try again."""
     assert keyed.post(keyed.token.reveal()).status_code == 200
-    other, token = made()
+    other, token = make_key()
     keyed.keys.put(other)
     keyed.keys.outage = Transient("no route")
     keyed.clock.now += 60
@@ -216,7 +216,7 @@ def test_known_keys_work_through_an_outage_and_others_get_503(keyed: KeyedTier) 
 def test_rate_limit_holds_for_each_key() -> None:
     """The refusal says when to try again."""
     busy = keyed_tier(rate_limit="3/minute")
-    other, token = made()
+    other, token = make_key()
     busy.keys.put(other)
     with running(busy.tier):
         statuses = [busy.post(busy.token.reveal()) for _ in range(4)]
@@ -262,8 +262,8 @@ def test_wrong_keys_are_limited_and_cost_no_readings() -> None:
 def test_expired_key_does_not_count_as_a_wrong_one() -> None:
     """A forgotten client with an old key does not block its address."""
     shared = keyed_tier(auth_failures="3/minute")
-    expired, old = made(expires_in=timedelta(minutes=1))
-    other, token = made()
+    expired, old = make_key(expires_in=timedelta(minutes=1))
+    other, token = make_key()
     shared.keys.put(expired)
     shared.keys.put(other)
     with running(shared.tier):

@@ -46,7 +46,7 @@ class Time:
 
 
 @dataclass
-class Cloud:
+class FleetCloud:
     """An emulated EC2 with one fleet's table and launch template, and autoscalers on it."""
 
     clients: Clients
@@ -77,7 +77,7 @@ class Cloud:
         assert lease.acquire_or_renew()
         return self.fleet(lease, **options)
 
-    def shown(self) -> list[Any]:
+    def describe_instances(self) -> list[Any]:
         """EC2's own descriptions of the instances that are not terminated."""
         answer = self.clients.ec2.describe_instances(
             Filters=[{"Name": "tag:facerec:fleet", "Values": [self.settings.prefix]}]
@@ -87,7 +87,7 @@ class Cloud:
 
     def names(self) -> list[str]:
         """Their `Name` tags, sorted."""
-        tags = [{tag["Key"]: tag["Value"] for tag in one["Tags"]} for one in self.shown()]
+        tags = [{tag["Key"]: tag["Value"] for tag in one["Tags"]} for one in self.describe_instances()]
         return sorted(found.get("Name", "") for found in tags)
 
     def slots(self) -> list[Any]:
@@ -106,7 +106,7 @@ class Cloud:
             client.meta.events.unregister(event, hook)
 
 
-def made(clients: Clients, **instances: Any) -> Cloud:
+def make_cloud(clients: Clients, **instances: Any) -> FleetCloud:
     """A cloud of its own on the emulator that these clients reach."""
     settings = Settings(prefix=f"test-{uuid.uuid4().hex[:12]}", instances=InstancesSettings(**instances))
     provisioning._table(clients, "FLEET_TABLE", settings.fleet_table, ("kind", "item"))
@@ -114,7 +114,7 @@ def made(clients: Clients, **instances: Any) -> Cloud:
     clients.ec2.create_launch_template(
         LaunchTemplateName=settings.launch_template, LaunchTemplateData={"ImageId": image}
     )
-    return Cloud(clients, settings)
+    return FleetCloud(clients, settings)
 
 
 def answer(parsed: Any, status: int = 200) -> tuple[Any, Any]:
@@ -131,7 +131,7 @@ def refusal(code: str, status: int = 400) -> Hook:
     return lambda **_: answer({"Error": {"Code": code, "Message": "no"}}, status)
 
 
-def nothing_shown(**_: Any) -> tuple[Any, Any]:
+def describe_no_instances(**_: Any) -> tuple[Any, Any]:
     """DescribeInstances as it answers when it lags behind."""
     return answer({"Reservations": []})
 
@@ -141,14 +141,14 @@ def report_of(instance: Instance, at: float) -> Any:
     return replace(READY, instance_id=str(instance.instance_id), ready_at=at, reported_at=at)
 
 
-def repaired(fleet: Ec2Fleet) -> tuple[Instance, ...]:
+def repair_and_read(fleet: Ec2Fleet) -> tuple[Instance, ...]:
     """Repair the fleet as a round does, and read it again."""
     fleet.instances()
     fleet.repair()
     return fleet.instances()
 
 
-def held_again(cloud: Cloud) -> DynamoLease:
+def take_lease(cloud: FleetCloud) -> DynamoLease:
     """A lease held by a new autoscaler, whichever one had it."""
     cloud.clients.dynamodb.delete_item(TableName=cloud.settings.fleet_table, Key=LEASE_KEY)
     lease = cloud.lease()
@@ -194,7 +194,7 @@ class DocumentedLaunches:
         return answered["Instances"][0]
 
 
-def described(number: int) -> Any:
+def instance_description(number: int) -> Any:
     """An instance as RunInstances answers."""
     return {
         "InstanceId": f"i-{number:017x}",
