@@ -26,7 +26,7 @@ import numpy as np
 from benchmarks.measure import add_pack_option, machine, pack_artefact
 from facerec.engine.child import REAL_ANALYSER, EngineSpec
 from facerec.engine.loading import ModelAnalyser
-from facerec.engine.process import EngineFault, EngineProcess, Failure
+from facerec.engine.process import BatchFault, EngineProcess, FaultCause
 from model.analysis import PictureLimits
 from model.artefact import Artefact
 from model.embedding import Embeddings
@@ -79,8 +79,8 @@ class Child:
         """Have pictures analysed; when the batch fails, each again alone."""
         try:
             answers = self._process.analyse(images, self._limit_seconds)
-        except EngineFault as exc:
-            if exc.failure is not Failure.RAISED:
+        except BatchFault as exc:
+            if exc.cause is not FaultCause.RAISED:
                 self._process.close()
                 self._process = self._start()
             if len(images) > 1:
@@ -93,8 +93,8 @@ class Child:
             self.counts["refused" if isinstance(answer, InvalidImage) else "faces" if answer.faces else "no_face"] += 1
         self.memory_mb.append(self._memory("VmRSS"))
 
-    def _note_culprit(self, image: bytes, exc: EngineFault) -> None:
-        outcome = "hung" if exc.failure is Failure.OVERRAN else str(exc.failure)
+    def _note_culprit(self, image: bytes, exc: BatchFault) -> None:
+        outcome = "hung" if exc.cause is FaultCause.OVERRAN else str(exc.cause)
         self.counts[outcome] += 1
         path = self._keep / f"{outcome}_{sum(self.counts.values())}"
         path.write_bytes(image)

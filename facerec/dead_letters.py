@@ -1,4 +1,4 @@
-"""The messages of the dead-letter queue: read, and sent again to the request queue."""
+"""The dead-letter queue: its two ends, its messages, and how a message goes back to the request queue."""
 
 import base64
 import json
@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from facerec.errors import InvalidMessage
 from facerec.messages import TASK_NAME, Outcome, RecognitionRequest
 from facerec.object_keys import output_key
-from facerec.ports import ObjectStore
+from facerec.ports import MessageSender, ObjectStore
 from facerec.stored_results import stored_result
 
 _UNREADABLE = (AttributeError, LookupError, TypeError, ValueError, RecursionError)
@@ -88,7 +88,7 @@ class DeadLetter:
         return identifier in {self.request_id, self.message_id}
 
 
-class DeadLetterQueue(Protocol):
+class DeadLetterReader(Protocol):
     """The reading end of the dead-letter queue; every method may raise `QueueMissing` and `Transient`."""
 
     def count(self) -> int:
@@ -104,15 +104,15 @@ class DeadLetterQueue(Protocol):
         """Delete every message."""
 
 
-class BodySender(Protocol):
-    """A queue that takes messages as they are."""
+class DeadLetterWriter(Protocol):
+    """The sending end of the dead-letter queue."""
 
-    def send(self, body: str) -> None:
-        """Return when the message is in the queue."""
+    def put(self, body: str, *, reason: str, request_id: str, failed_at: datetime) -> None:
+        """Keep the message with its reason; raises `QueueMissing`, `Transient` or `ConfigurationError`."""
 
 
 def redrive(
-    letter: DeadLetter, *, dead: DeadLetterQueue, requests: BodySender, store: ObjectStore, bucket: str
+    letter: DeadLetter, *, dead: DeadLetterReader, requests: MessageSender, store: ObjectStore, bucket: str
 ) -> None:
     """Send the original message to the request queue, then remove it; a crash in between sends it twice, harmlessly.
 

@@ -56,10 +56,17 @@ class ObjectStore(Protocol):
 
 
 class TaskQueue(Protocol):
-    """The sending end of the request queue."""
+    """The web tier's way to send tasks to the request queue."""
 
     def submit(self, request: RecognitionRequest) -> None:
         """Enqueue the task; on return it is durable. Raises `QueueMissing`."""
+
+
+class MessageSender(Protocol):
+    """A queue that takes messages as they are."""
+
+    def send(self, body: str, delay_seconds: int = 0) -> None:
+        """Send a message that is delivered after the delay; on return it is durable. Raises `QueueMissing`."""
 
 
 class ResultPublisher(Protocol):
@@ -70,7 +77,7 @@ class ResultPublisher(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Delivery:
+class ResultDelivery:
     """A received result and the receipt that deletes it."""
 
     result: RecognitionResult
@@ -80,10 +87,10 @@ class Delivery:
 class ResultInbox(Protocol):
     """The reading end of one response queue."""
 
-    def receive(self, wait_seconds: float) -> Sequence[Delivery]:
+    def receive(self, wait_seconds: float) -> Sequence[ResultDelivery]:
         """Return up to ten results as soon as there is one, or none after the wait; logs and drops unreadable ones."""
 
-    def delete(self, deliveries: Sequence[Delivery]) -> None:
+    def delete(self, deliveries: Sequence[ResultDelivery]) -> None:
         """Delete deliveries, so that they are not delivered again."""
 
 

@@ -129,9 +129,9 @@ class Recogniser:
         `Transient` if a service cannot be reached; nothing has been published then.
         """
         timer = timer or StageTimer()
-        result = self._stored(request) if attempt > 1 else None
+        result = self._load_stored(request) if attempt > 1 else None
         if result is None:
-            result = self._computed(request, attempt, timer)
+            result = self._compute(request, attempt, timer)
             with timer.stage("store"):
                 self._store(result)
         with timer.stage("publish"):
@@ -142,14 +142,14 @@ class Recogniser:
         self, request: RecognitionRequest, reason: str, attempt: int = 1, *, retryable: bool = False
     ) -> RecognitionResult:
         """Store and publish that this request cannot be processed; a result that is already stored is kept."""
-        result = self._stored(request)
+        result = self._load_stored(request)
         if result is None:
             result = self._result(request, Outcome.FAILED, attempt, detail=reason, retryable=retryable)
             self._store(result)
         self._publish(request, result)
         return result
 
-    def _stored(self, request: RecognitionRequest) -> RecognitionResult | None:
+    def _load_stored(self, request: RecognitionRequest) -> RecognitionResult | None:
         return stored_result(self.store, self.output_bucket, output_key(request.request_id, request.filename))
 
     def _store(self, result: RecognitionResult) -> None:
@@ -164,7 +164,7 @@ class Recogniser:
             # Its web process has left. The stored result can still be fetched, and a retry would not find the queue.
             log.warning("response_queue_missing", queue=request.reply_to, request_id=str(request.request_id))
 
-    def _computed(self, request: RecognitionRequest, attempt: int, timer: StageTimer) -> RecognitionResult:
+    def _compute(self, request: RecognitionRequest, attempt: int, timer: StageTimer) -> RecognitionResult:
         with timer.stage("fetch"):
             image = self.store.get(request.input.bucket, request.input.key)
         try:
@@ -174,13 +174,13 @@ class Recogniser:
             return self._result(request, Outcome.INVALID_IMAGE, attempt, timer, detail=str(exc))
         timer.add(analysis.timings_ms)
         with timer.stage("match"):
-            faces, threshold = self._matched(request, analysis)
+            faces, threshold = self._match(request, analysis)
         outcome = Outcome.NO_FACE if not faces else Outcome.MATCH if faces[0].matches else Outcome.UNKNOWN
         return self._result(
             request, outcome, attempt, timer, faces=faces, threshold=threshold, more_faces=analysis.more_faces
         )
 
-    def _matched(
+    def _match(
         self, request: RecognitionRequest, analysis: "ImageAnalysis"
     ) -> tuple[tuple[Face, ...], Threshold | None]:
         if not analysis.faces:

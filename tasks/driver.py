@@ -5,10 +5,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 
+from facerec.dead_letters import DeadLetterWriter
 from facerec.errors import (
     ConfigurationError,
     EngineFailure,
@@ -28,13 +29,6 @@ log = structlog.get_logger(__name__)
 
 _INPUT_MISSING = "the uploaded picture is no longer stored; upload it again"
 _GIVEN_UP = "the picture could not be processed for now; upload it again later"
-
-
-class DeadLetters(Protocol):
-    """The sending end of the dead-letter queue."""
-
-    def put(self, body: str, *, reason: str, request_id: str, failed_at: datetime) -> None:
-        """Keep the message with its reason; raises `QueueMissing`, `Transient` or `ConfigurationError`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,14 +89,14 @@ class TaskDriver:
 
     After `handle` has returned, or raised `Requeued`, the message is to be deleted: the request is answered, requeued,
     or in the dead-letter queue with its reason. After any other exception the message must be delivered again: at once
-    after `Interrupted`, after a pause otherwise. A request that fails in the last of its `max_receives` deliveries is
+    after `GivenBack`, after a pause otherwise. A request that fails in the last of its `max_receives` deliveries is
     dead-lettered here, because SQS would move it without a reason. `on_end` gets the record of every delivery.
     """
 
     def __init__(
         self,
         recogniser: Recogniser,
-        dead_letters: DeadLetters,
+        dead_letters: DeadLetterWriter,
         stale_tasks: StaleTasks,
         retry_budget: Callable[[], RetryBudget],
         *,
@@ -133,7 +127,7 @@ class TaskDriver:
             except Exception as exc:
                 expected = isinstance(exc, FacerecError)
                 record.reason = str(exc) if expected else repr(exc)
-                if delivery.attempt >= self._max_receives and self._given_up(delivery, record.reason):
+                if delivery.attempt >= self._max_receives and self._dead_letter_and_answer(delivery, record.reason):
                     record.outcome = Outcome.FAILED
                     if not expected:
                         log.exception("task_given_up")
@@ -151,7 +145,7 @@ class TaskDriver:
         budget = self._retry_budget()
         dead_letters = budget.retrying(self._dead_letters, (Transient, QueueMissing))
         try:
-            request = self._decoded(delivery)
+            request = self._decode(delivery)
         except InvalidMessage as exc:
             record.reason = str(exc)
             self._dead_letter(delivery, record.reason, dead_letters)
@@ -177,7 +171,7 @@ class TaskDriver:
             recogniser.fail(request, detail, delivery.attempt, retryable=missing)
             record.outcome = Outcome.FAILED
 
-    def _decoded(self, delivery: TaskDelivery) -> RecognitionRequest:
+    def _decode(self, delivery: TaskDelivery) -> RecognitionRequest:
         request = RecognitionRequest.parse(delivery.payload)
         if request.input.bucket != self._input_bucket:
             # A message must not make the worker read everything that its role may read.
@@ -188,25 +182,25 @@ class TaskDriver:
             raise InvalidMessage(f"the input's key has {key_bytes} bytes, not 1 to {MAX_KEY_BYTES}")
         return request
 
-    def _given_up(self, delivery: TaskDelivery, reason: str) -> bool:
-        """Dead-letter and answer, without retries; returns whether the message may be deleted."""
+    def _dead_letter_and_answer(self, delivery: TaskDelivery, reason: str) -> bool:
+        """Dead-letter the message and answer its client, without retries; returns whether it may be deleted."""
         try:
             self._put(delivery, f"{reason} (in the last of {self._max_receives} deliveries)", self._dead_letters)
         except FacerecError as exc:
             log.warning("not_dead_lettered", reason=str(exc))
             return False
         try:
-            self._recogniser.fail(self._decoded(delivery), _GIVEN_UP, delivery.attempt, retryable=True)
+            self._recogniser.fail(self._decode(delivery), _GIVEN_UP, delivery.attempt, retryable=True)
         except FacerecError as exc:
             log.warning("not_answered", reason=str(exc))
         return True
 
-    def _dead_letter(self, delivery: TaskDelivery, reason: str, dead_letters: DeadLetters) -> None:
+    def _dead_letter(self, delivery: TaskDelivery, reason: str, dead_letters: DeadLetterWriter) -> None:
         try:
             self._put(delivery, reason, dead_letters)
         except ConfigurationError as exc:
             # It may concern this message alone, which is too large with its reason: it must not end the worker.
             raise Transient(str(exc)) from exc
 
-    def _put(self, delivery: TaskDelivery, reason: str, dead_letters: DeadLetters) -> None:
+    def _put(self, delivery: TaskDelivery, reason: str, dead_letters: DeadLetterWriter) -> None:
         dead_letters.put(delivery.body, reason=reason, request_id=delivery.request_id, failed_at=self._now())

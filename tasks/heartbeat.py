@@ -98,10 +98,10 @@ class WorkerHeartbeat:
         except Exception as exc:  # noqa: BLE001 - whatever it is, the heartbeat must go on
             self._outage.failed(exc)
             if isinstance(exc, ConfigurationError):  # waiting longer brings no answer
-                self._answered()
+                self._end_wait_for_answer()
         else:
             self._outage.succeeded()
-            self._answered()
+            self._end_wait_for_answer()
         return report
 
     def _run(self, _stopping: threading.Event) -> None:
@@ -140,9 +140,9 @@ class WorkerHeartbeat:
 
     def _take_tasks_unanswered(self) -> None:
         log.warning("report_pending", reason="the fleet table has not answered yet; taking tasks meanwhile")
-        self._answered()
+        self._end_wait_for_answer()
 
-    def _answered(self) -> None:
+    def _end_wait_for_answer(self) -> None:
         self._timeout.cancel()
         self._unanswered = False
         self._set_gate()

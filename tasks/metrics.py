@@ -10,7 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.registry import Collector
 
 from facerec import __version__
-from facerec.engine.process import Failure
+from facerec.engine.process import FaultCause
 from facerec.engine.supervisor import Batch, SupervisedEngine
 from facerec.gallery.cache import GalleryCache
 from facerec.messages import Outcome, WorkerState
@@ -32,7 +32,7 @@ _IMAGES = (1, 2, 3, 4, 6, 8, 12, 16, 32)
 
 
 class WorkerMetrics:
-    """Takes every delivery and, as `EngineWatch`, every batch; safe for many threads."""
+    """Counts deliveries, batches of the engines and replaced engines; safe for many threads."""
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
@@ -75,17 +75,17 @@ class WorkerMetrics:
             registry=registry,
         )
         self._replacements = Counter(
-            "facerec_worker_engine_replacements", "Engine processes that took a dead one's place", registry=registry
+            "facerec_worker_engine_replacements", "Engine processes that replaced an ended one", registry=registry
         )
         # From the start, so that a rate includes the first one.
         for outcome in (*Outcome, REQUEUED, DEAD_LETTERED, REDELIVERED, ERROR):
             self._tasks.labels(outcome)
         self._known, self._unknown = self._faces.labels("known"), self._faces.labels("unknown")
         self._stage = {stage: self._stages.labels(stage) for stage in STAGES}
-        for cause in Failure:
+        for cause in FaultCause:
             self._batch_failures.labels(cause)
 
-    def handled(self, record: DeliveryRecord) -> None:
+    def count_delivery(self, record: DeliveryRecord) -> None:
         """Count a delivery that is over."""
         self._tasks.labels(record.outcome).inc()
         self._seconds.observe(record.seconds)
@@ -107,20 +107,20 @@ class WorkerMetrics:
         self._known.inc(known)
         self._unknown.inc(len(result.faces) - known)
 
-    def dead_lettered(self) -> None:
+    def count_dead_letter(self) -> None:
         """Count a dead letter of the transport: it was no task, or its last delivery could not store it."""
         self._tasks.labels(DEAD_LETTERED).inc()
 
-    def batch(self, batch: Batch) -> None:
+    def count_batch(self, batch: Batch) -> None:
         """Count a batch that is over."""
         self._batch_images.observe(len(batch.waited_seconds))
         self._batch_seconds.observe(batch.seconds)
         for seconds in batch.waited_seconds:
             self._batch_waits.observe(seconds)
-        if batch.failure is not None:
-            self._batch_failures.labels(batch.failure).inc()
+        if batch.fault is not None:
+            self._batch_failures.labels(batch.fault).inc()
 
-    def replaced(self) -> None:
+    def count_replacement(self) -> None:
         """Count an engine process that was replaced."""
         self._replacements.inc()
 
@@ -150,10 +150,10 @@ class _State(Collector):
         yield InfoMetricFamily("facerec_worker", "What this worker computes with", facts)
         yield GaugeMetricFamily("facerec_worker_images_waiting", "Images that wait for an engine", engine.waiting)
         busy = self._utilisation.report("", WorkerState.READY, interrupted=False)
-        yield GaugeMetricFamily("facerec_worker_tasks_held", "Tasks in hand", busy.held)
+        yield GaugeMetricFamily("facerec_worker_tasks_held", "Tasks held", busy.held)
         yield CounterMetricFamily(
             "facerec_worker_saturated_seconds",
-            "Time with at least as many tasks in hand as there are engines",
+            "Time with at least as many tasks held as there are engines",
             busy.saturated_seconds,
         )
         yield from self._collections()

@@ -12,7 +12,7 @@ from facerec.celery import app
 from facerec.errors import ConfigurationError, QueueMissing, Transient
 from facerec.messages import TASK_NAME
 from tasks.driver import DEAD_LETTER_OUTCOMES, TaskDelivery
-from tasks.retry import Interrupted
+from tasks.retry import GivenBack
 from tasks.stale_tasks import Requeued
 
 # Celery's type stubs lack what is called and overridden here.
@@ -28,7 +28,10 @@ class WorkerTask(_BaseTask):  # type: ignore[misc]  # untyped on purpose, see ab
 
 
 class DeadLettered(Exception):
-    """The request has failed for good and is in the dead-letter queue: its message is to be deleted."""
+    """The request has failed for good and is in the dead-letter queue: its message is to be deleted.
+
+    Flower shows the name of this exception.
+    """
 
 
 class Request(_BaseRequest):  # type: ignore[misc]  # untyped on purpose, see above
@@ -68,7 +71,7 @@ def recognise(self: WorkerTask, *args: Any, **kwargs: Any) -> str:
         record = self.worker.handle(_delivery(self, args, kwargs))
     except Requeued as exc:
         raise Retry(str(exc)) from exc
-    except Interrupted as exc:
+    except GivenBack as exc:
         raise Reject(str(exc), requeue=True) from exc
     except ConfigurationError:
         # Every other task would fail, too, until an operator acts: finish the tasks in progress and exit.

@@ -11,8 +11,8 @@ from facerec.errors import FacerecError, Transient
 T = TypeVar("T")
 
 
-class Interrupted(Transient):
-    """The worker takes no more tasks: the message is given back at once, for another worker."""
+class GivenBack(Transient):
+    """The worker takes no more tasks: it gives the message back at once, for another worker."""
 
 
 class RetryBudget:
@@ -38,7 +38,7 @@ class RetryBudget:
     def retrying(self, port: T, errors: tuple[type[FacerecError], ...] = (Transient,)) -> T:
         """Return the port with every method retried on these errors.
 
-        Raises the last error when the budget is used up, and `Interrupted` when the worker takes no more tasks.
+        Raises the last error when the budget is used up, and `GivenBack` when the worker takes no more tasks.
         """
         return cast("T", _RetryingPort(port, self, errors))
 
@@ -60,7 +60,7 @@ class RetryBudget:
         if seconds <= 0:
             raise exc
         if not self._pause(seconds):
-            raise Interrupted(str(exc)) from exc
+            raise GivenBack(str(exc)) from exc
 
 
 class _RetryingPort:

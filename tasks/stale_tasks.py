@@ -8,18 +8,19 @@ import json
 import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 
 from facerec.background import backoff_seconds
 from facerec.errors import FacerecError
 from facerec.messages import RecognitionRequest
+from facerec.ports import MessageSender
 
 log = structlog.get_logger(__name__)
 
 REQUEUES_HEADER = "facerec_postponed"
-"""The header of a task's message that counts its requeues."""
+"""The header of a task's message that counts its requeues. The old name stays: queued messages may have it."""
 
 _FIRST_DELAY_SECONDS = 5
 _LONGEST_DELAY_SECONDS = 60
@@ -33,13 +34,6 @@ class Requeued(Exception):
     """The task was sent again; this delivery is over."""
 
 
-class TaskSender(Protocol):
-    """The sending end of the request queue."""
-
-    def send(self, body: str, delay_seconds: int) -> None:
-        """Send a message that is delivered after the delay; returns when SQS has it."""
-
-
 class StaleTasks:
     """Decides which tasks are requeued; safe for many threads.
 
@@ -48,9 +42,9 @@ class StaleTasks:
     """
 
     def __init__(
-        self, tasks: TaskSender, wait_seconds: float, *, monotonic: Callable[[], float] = time.monotonic
+        self, requests: MessageSender, wait_seconds: float, *, monotonic: Callable[[], float] = time.monotonic
     ) -> None:
-        self._tasks = tasks
+        self._requests = requests
         self._wait = timedelta(seconds=wait_seconds)
         self._monotonic = monotonic
         self._busy_until = monotonic()
@@ -72,7 +66,7 @@ class StaleTasks:
         envelope["headers"][REQUEUES_HEADER] = requeues + 1
         delay = int(backoff_seconds(requeues + 1, 0, first=_FIRST_DELAY_SECONDS, longest=_LONGEST_DELAY_SECONDS))
         try:
-            self._tasks.send(json.dumps(envelope, separators=(",", ":")), delay)
+            self._requests.send(json.dumps(envelope, separators=(",", ":")), delay)
         except FacerecError as exc:
             log.info("not_requeued", reason=str(exc))
             return

@@ -12,10 +12,10 @@ _STEP_SECONDS = 1.0
 
 
 class Utilisation:
-    """What a worker holds and has done since it was made; safe for many threads.
+    """The tasks that a worker holds and has done since its start; safe for many threads.
 
-    It is saturated while it works on at least as many tasks as it has `engines`. A task that waits, because a service
-    is out of reach, is held but not worked on: the time of an outage is no measure of how fast the worker is.
+    It is saturated while it works on at least as many tasks as it has `engines`. A task that waits for a service to
+    come back is held but not worked on: the time of an outage does not show how fast the worker is.
 
     `now` is in seconds since the epoch. Durations are measured by `monotonic`: clocks are set soon after a boot.
     `reported_at - idle_since` is always the time that it has been idle.
@@ -54,13 +54,13 @@ class Utilisation:
         self._change(-1, done=1)
 
     @contextmanager
-    def wait(self) -> Iterator[None]:
-        """Do not work on one of the tasks that are held."""
-        self._wait(1)
+    def pausing(self) -> Iterator[None]:
+        """Count one of the held tasks as waiting."""
+        self._count_waiting(1)
         try:
             yield
         finally:
-            self._wait(-1)
+            self._count_waiting(-1)
 
     def report(self, instance_id: str, state: WorkerState, *, interrupted: bool) -> WorkerReport:
         """The report of this moment."""
@@ -104,7 +104,7 @@ class Utilisation:
             self._idle_mark = self._counted_until
         self.changed.set()
 
-    def _wait(self, by: int) -> None:
+    def _count_waiting(self, by: int) -> None:
         with self._lock:
             self._count()
             self._waiting += by

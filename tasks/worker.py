@@ -14,7 +14,7 @@ from celery.signals import setup_logging, worker_init, worker_shutdown, worker_s
 
 from facerec import bootstrap
 from facerec.aws.instance_metadata import SpotNotices
-from facerec.aws.sqs.dead_letter_queue import SqsDeadLetters
+from facerec.aws.sqs.dead_letter_queue import SqsDeadLetterWriter
 from facerec.aws.sqs.queue import SqsQueue, check_queue, queue_differences
 from facerec.celery import app
 from facerec.celery_sqs.consumer_gate import ConsumerGate
@@ -39,9 +39,9 @@ from tasks.utilisation import Utilisation
 log = structlog.get_logger(__name__)
 
 _QUIET = ("celery.app.trace", "celery.worker.strategy", "celery.worker.consumer.connection")
-"""Loggers whose lines repeat our canonical ones, or name a broker's host, which SQS has not; errors still show."""
+"""Loggers that repeat our own lines, or name the host of a broker: SQS has none. Their warnings still show."""
 
-# Celery warns root of pickle, which is not accepted here.
+# Celery warns the user root of the danger of pickle, which this application does not accept.
 warnings.filterwarnings("ignore", message="You're running the worker with superuser privileges")
 
 _NOT_ON_SQS = {"without_gossip": True, "without_mingle": True}
@@ -73,7 +73,11 @@ class Worker:
         with ExitStack() as resources:
             metrics = WorkerMetrics()
             engine = SupervisedEngine(
-                settings, artefact.directory, factory=factory, on_batch=metrics.batch, on_replaced=metrics.replaced
+                settings,
+                artefact.directory,
+                factory=factory,
+                on_batch=metrics.count_batch,
+                on_replaced=metrics.count_replacement,
             )
             resources.callback(engine.close)
             engine.start()
@@ -106,12 +110,12 @@ class Worker:
             pause = functools.partial(_pause, gate, utilisation)
             driver = TaskDriver(
                 recogniser,
-                SqsDeadLetters(SqsQueue(sqs, settings.dead_letter_queue)),
+                SqsDeadLetterWriter(SqsQueue(sqs, settings.dead_letter_queue)),
                 StaleTasks(SqsQueue(sqs, settings.request_queue), settings.web.wait_seconds),
                 functools.partial(RetryBudget, settings.worker.retry_seconds, pause),
                 input_bucket=settings.input_bucket,
                 max_receives=settings.queue.max_receives,
-                on_end=metrics.handled,
+                on_end=metrics.count_delivery,
             )
             log.info(
                 "worker_ready",
@@ -150,7 +154,7 @@ class Worker:
 
 def _pause(gate: ConsumerGate, utilisation: Utilisation, seconds: float) -> bool:
     """Wait before a retry; returns False, and at once, when the worker takes no more tasks."""
-    with utilisation.wait():
+    with utilisation.pausing():
         return gate.wait_while_open(seconds)
 
 
@@ -195,7 +199,7 @@ def _open(sender: Any, **_: Any) -> None:
         recognise.worker = worker = Worker.open(app.settings)
         app.conf.broker_transport_options |= {
             "consumer_gate": worker.gate,
-            "dead_lettered": worker.metrics.dead_lettered,
+            "dead_lettered": worker.metrics.count_dead_letter,
         }
     except FacerecError as exc:
         print(f"facerec: {exc}", file=sys.stderr)  # noqa: T201 - one line for the operator, whatever the log's form

@@ -1,20 +1,13 @@
 """The gate before every receive: a worker pauses it to drain, and resumes it to take tasks again.
 
-It stands before the receives, not in Celery's consumer: it holds when the consumer connects again, any thread may use
-it, and no message is lost at it. A receive that was open when the gate was paused goes on until SQS answers; the
-messages that it brings are worked off.
+It is checked before each receive, not in Celery's consumer: it stays paused when the consumer connects again, any
+thread may use it, and no message is lost. A receive that was open when the gate was paused goes on until SQS answers.
+The worker processes the messages that it brings.
 """
 
 import threading
-from typing import Protocol
+from collections.abc import Sized
 from weakref import WeakSet
-
-
-class Holder(Protocol):
-    """What may hold messages in flight."""
-
-    def __len__(self) -> int:
-        """How many it holds."""
 
 
 class ConsumerGate:
@@ -26,7 +19,7 @@ class ConsumerGate:
         self._paused = False
         self._leaving = False
         self._receiving = False
-        self._holders: WeakSet[Holder] = WeakSet()
+        self._in_flight: WeakSet[Sized] = WeakSet()
 
     def pause(self) -> None:
         """Begin no more receives."""
@@ -47,40 +40,40 @@ class ConsumerGate:
             self._changed.notify_all()
 
     def wait_while_open(self, seconds: float) -> bool:
-        """Wait so long, or until the gate is paused; returns whether it is open."""
+        """Wait for the time, or until the gate is paused; returns whether it is open."""
         with self._changed:
             return not self._changed.wait_for(lambda: self._paused or self._leaving, seconds)
 
     def wait_until_open(self, seconds: float) -> bool:
-        """Wait for the gate to open, at most so long and not if the process ends; returns whether it is open."""
+        """Wait until the gate is open, the time is over or the process ends; returns whether it is open."""
         with self._changed:
             self._changed.wait_for(lambda: not self._paused or self._leaving, seconds)
             return not self._paused and not self._leaving
 
     def begin_receive(self) -> bool:
-        """Whether a receive may begin; `end_receive` must follow when its messages are held."""
+        """Whether a receive may begin; `end_receive` must follow when its messages count as in flight."""
         with self._changed:
             self._receiving = not self._paused and not self._leaving
             return self._receiving
 
     def end_receive(self) -> None:
-        """SQS has answered the receive, or it has failed."""
+        """Note that SQS has answered the receive, or that it has failed."""
         with self._changed:
             self._receiving = False
 
     @property
     def receiving(self) -> bool:
-        """Whether a receive is open. It would take back at once what is made visible."""
+        """Whether a receive is open. It would take back at once a message that is made visible."""
         with self._changed:
             return self._receiving
 
     @property
     def quiet(self) -> bool:
-        """Whether no message can come in any more, and none is in flight."""
+        """Whether no message is in flight, and none can come in."""
         with self._changed:
-            return self._paused and not self._receiving and not any(len(holder) for holder in self._holders)
+            return self._paused and not self._receiving and not any(len(messages) for messages in self._in_flight)
 
-    def watch(self, holder: Holder) -> None:
-        """Count what this one holds as in flight."""
+    def watch(self, messages: Sized) -> None:
+        """Take into account these messages, which are in flight."""
         with self._changed:
-            self._holders.add(holder)
+            self._in_flight.add(messages)

@@ -1,7 +1,7 @@
-"""A task's message as SQS gets it: Celery's, without the values that every receiver assumes anyway. Pure.
+"""A task's message as it is sent to SQS: Celery's message without the values that are defaults. Pure.
 
-An ordinary request fits into 1 024 bytes, the least possible `MaximumMessageSize` of a queue. From Celery and kombu it
-would have 1 400. Any Celery worker can read it, and monitors show the same.
+An ordinary request fits into 1 024 bytes, the least possible `MaximumMessageSize` of a queue. As Celery and kombu write
+it, it has 1 400. Any Celery worker can read it, and monitors show the same.
 """
 
 import json
@@ -39,7 +39,7 @@ _UNUSED = frozenset(
 
 
 def compact(message: dict[str, Any]) -> str:
-    """JSON in ASCII without spaces; of tasks (content JSON, not encoded) without what has its default."""
+    """The message as JSON in ASCII without spaces; a task (content JSON, not encoded) without its default values."""
     headers, properties = message.get("headers") or {}, message.get("properties") or {}
     if "task" in headers and message.get("content-type") == "application/json" and not properties.get("body_encoding"):
         message = message | {

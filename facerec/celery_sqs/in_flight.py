@@ -1,4 +1,4 @@
-"""The messages that a consumer holds, until each is deleted, given back, or in the dead-letter queue."""
+"""A consumer's messages in flight, until each is deleted, given back, or in the dead-letter queue."""
 
 import random
 import threading
@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import structlog
 
-from facerec.aws.sqs.dead_letter_queue import SqsDeadLetters
+from facerec.aws.sqs.dead_letter_queue import SqsDeadLetterWriter
 from facerec.aws.sqs.queue import BATCH, SqsQueue
 from facerec.background import BackgroundQueue, BackgroundThread
 from facerec.errors import ConfigurationError, FacerecError, QueueMissing, Transient
@@ -22,10 +22,11 @@ _LONGEST_REDELIVERY_SECONDS = 120
 
 
 def redelivery_seconds(receives: int, jitter: float) -> int:
-    """The wait before a task that failed for a passing reason is delivered again: 5, 15, 45 … 120 s, less up to half.
+    """The wait before a failed task is delivered again: 5, 15, 45 … 120 s, less up to half.
 
-    `receives` counts its deliveries from 1; `jitter`, from 0 to 1, spreads tasks that failed together. With the default
-    of four deliveries a fault may last about a minute before the task becomes a dead letter.
+    `receives` counts its deliveries from 1; `jitter`, from 0 to 1, spreads tasks that failed together. Between the
+    default four deliveries the waits are about a minute in all, which is how long a fault of our own may last. An
+    outage of AWS may last 40 minutes: `tasks.retry.RetryBudget` waits for its end within each delivery (ADR 12).
     """
     longest: int = min(_FIRST_REDELIVERY_SECONDS * 3 ** (receives - 1), _LONGEST_REDELIVERY_SECONDS)
     return round(longest * (1 - jitter / 2))
@@ -42,18 +43,18 @@ class InFlightMessage:
 
 
 @dataclass(frozen=True, slots=True)
-class _DeadLetter:
+class _RejectedMessage:
     message: InFlightMessage
     reason: str
     request_id: str
 
 
 class InFlightMessages:
-    """Owns the messages of one consumer from `hold` to their end; safe for many threads.
+    """Owns the messages of one consumer from `add` to their end; safe for many threads.
 
-    A heartbeat keeps each hidden from other consumers: it extends the visibility timeout every third of it. So a task
-    may take longer than the timeout, and a lost worker's tasks still come back soon. The heartbeat goes on until SQS
-    has deleted the message. If the process dies before that, the message is delivered again, and its stored result is
+    A thread keeps each hidden from other consumers: it extends the visibility timeout every third of it. So a task may
+    take longer than the timeout, and a lost worker's tasks still come back soon. The extensions go on until SQS has
+    deleted the message. If the process dies before that, the message is delivered again, and its stored result is
     published again, which is harmless.
 
     Deletes go together, up to ten in one call. A dead letter stays hidden while the dead-letter queue is out of reach;
@@ -62,7 +63,7 @@ class InFlightMessages:
 
     def __init__(
         self,
-        dead_letters: SqsDeadLetters,
+        dead_letters: SqsDeadLetterWriter,
         *,
         visibility_timeout_seconds: int,
         max_receives: float,
@@ -72,11 +73,11 @@ class InFlightMessages:
         self._timeout_seconds = visibility_timeout_seconds
         self._max_receives = max_receives
         self._dead_lettered = dead_lettered
-        self._held: dict[str, InFlightMessage] = {}
+        self._messages: dict[str, InFlightMessage] = {}
         self._lock = threading.Lock()
-        self._heartbeat = BackgroundThread("visibility", self._beat)
+        self._extender = BackgroundThread("visibility", self._extend_until_stopped)
         self._acks = BackgroundQueue("acks", self._delete, window_seconds=_ACK_WINDOW_SECONDS, full=BATCH)
-        self._letters = BackgroundQueue[_DeadLetter](
+        self._letters = BackgroundQueue[_RejectedMessage](
             "dead_letter_queue",
             self._store,
             max_waiting=_MAX_DEAD_LETTERS_WAITING,
@@ -84,29 +85,29 @@ class InFlightMessages:
         )
 
     def __len__(self) -> int:
-        """How many messages are held."""
-        return len(self._held)
+        """How many messages are in flight."""
+        return len(self._messages)
 
-    def hold(self, message: InFlightMessage) -> None:
+    def add(self, message: InFlightMessage) -> None:
         """Keep the message hidden from now on; for the consumer's thread."""
-        self._heartbeat.start()  # first: a message without a heartbeat must not be held
+        self._extender.start()  # first: without extensions a message would come back while it is processed
         with self._lock:
-            self._held[message.receipt] = message
+            self._messages[message.receipt] = message
 
     def release(self, receipt: str) -> None:
-        """Hold the message no longer; it becomes visible when its visibility timeout is over, unless it is deleted."""
+        """Extend the message no longer: it becomes visible when its timeout is over, unless it is deleted."""
         with self._lock:
-            self._held.pop(receipt, None)
+            self._messages.pop(receipt, None)
 
     def ack(self, receipt: str) -> None:
-        """Have the message deleted; one that is not held has been settled already."""
-        message = self._held.get(receipt)
+        """Have the message deleted; one that is not in flight has been settled already."""
+        message = self._messages.get(receipt)
         if message is not None:
             self._acks.put(message)
 
     def reject(self, receipt: str, request_id: str) -> None:
         """Have the message delivered again, later each time; after its last delivery it is a dead letter."""
-        message = self._held.get(receipt)
+        message = self._messages.get(receipt)
         if message is None:
             return
         if message.receives >= self._max_receives:
@@ -117,20 +118,20 @@ class InFlightMessages:
 
     def requeue(self, receipt: str, seconds: int) -> None:
         """Make the message visible after so many seconds."""
-        message = self._held.get(receipt)
+        message = self._messages.get(receipt)
         if message is not None:
             self.give_back([message], seconds)
 
     def dead_letter(self, receipt: str, reason: str, request_id: str) -> None:
         """Have the message stored in the dead-letter queue and then deleted."""
-        message = self._held.get(receipt)
-        if message is not None and not self._letters.put(_DeadLetter(message, reason, request_id)):
+        message = self._messages.get(receipt)
+        if message is not None and not self._letters.put(_RejectedMessage(message, reason, request_id)):
             self.release(receipt)
 
     def give_back(self, messages: Sequence[InFlightMessage], seconds: int) -> None:
         """Make them visible after so many seconds; what fails becomes visible when its visibility timeout is over."""
         for message in messages:
-            self.release(message.receipt)  # first: a heartbeat would hide it again
+            self.release(message.receipt)  # first: an extension would hide it again
         for queue, receipts in _by_queue(messages).items():
             try:
                 queue.change_visibility_batch(receipts, seconds)
@@ -143,28 +144,28 @@ class InFlightMessages:
             self.release(letter.message.receipt)
         for message in self._acks.stop():
             self.release(message.receipt)
-        self._heartbeat.stop()
+        self._extender.stop()
         with self._lock:
-            held = list(self._held.values())
-        self.give_back(held, 0)
+            messages = list(self._messages.values())
+        self.give_back(messages, 0)
 
     def extend(self) -> None:
-        """Extend the visibility timeout of everything that is held, once.
+        """Extend the visibility timeout of all messages once.
 
         Two extensions may fail before a message is delivered twice, which is harmless. A message whose receipt is no
         longer valid is released.
         """
         with self._lock:
-            held = list(self._held.values())
-        for queue, receipts in _by_queue(held).items():
+            messages = list(self._messages.values())
+        for queue, receipts in _by_queue(messages).items():
             try:
                 for failure in queue.change_visibility_batch(receipts, self._timeout_seconds):
                     if not failure.retryable:
                         self.release(failure.receipt)
-            except Exception as exc:  # noqa: BLE001 - whatever it is, it must not end the heartbeat
+            except Exception as exc:  # noqa: BLE001 - whatever it is, it must not end the thread
                 log.warning("visibility_not_extended", count=len(receipts), reason=str(exc) or repr(exc))
 
-    def _beat(self, stopping: threading.Event) -> None:
+    def _extend_until_stopped(self, stopping: threading.Event) -> None:
         while not stopping.wait(self._timeout_seconds / 3):
             self.extend()
 
@@ -185,7 +186,7 @@ class InFlightMessages:
         if messages:
             raise Transient(f"{len(messages)} messages were not deleted")
 
-    def _store(self, letters: list[_DeadLetter]) -> None:
+    def _store(self, letters: list[_RejectedMessage]) -> None:
         while letters:
             letter = letters[0]
             try:

@@ -3,11 +3,11 @@
 - The client: one per process, with boto3's own credential chain and short timeouts. kombu makes one per channel, which
   costs about as much as sending twenty tasks.
 - Queues: found by name and never created. kombu lists all queues, or creates one with wrong attributes.
-- Sending: to standard queues only, without what every receiver assumes anyway (`facerec.celery_sqs.envelope`).
+- Sending: to standard queues only, without the values that are defaults (`facerec.celery_sqs.envelope`).
 - Receiving: Celery's synchronous loop with one short long poll at a time, behind the process's consumer gate. A receive
-  that fails counts as an empty one, and a backoff follows. With kombu's own it ends the worker.
-- Reading: what is no task becomes a dead letter with the reason. With kombu's own it ends the worker, or is delivered
-  again and again.
+  that fails counts as an empty one, and a backoff follows. With kombu's transport it ends the worker.
+- Reading: a message that is no task becomes a dead letter with the reason. With kombu's transport it ends the worker,
+  or is delivered again and again.
 - In flight: `facerec.celery_sqs.in_flight` hides, deletes and gives back. kombu extends no visibility timeout, deletes
   each message by itself, and loses rejected messages if the queue has no redrive policy.
 """
@@ -28,7 +28,7 @@ from kombu.transport import SQS
 
 from facerec.aws.clients import USER_AGENT
 from facerec.aws.quick_calls import QuickSqs
-from facerec.aws.sqs.dead_letter_queue import SqsDeadLetters
+from facerec.aws.sqs.dead_letter_queue import SqsDeadLetterWriter
 from facerec.aws.sqs.queue import SqsQueue
 from facerec.background import OutageLog, backoff_seconds
 from facerec.celery_sqs.consumer_gate import ConsumerGate
@@ -49,7 +49,7 @@ _client_lock = threading.Lock()
 
 
 def broker_client(region: str, endpoint_url: str | None) -> "SQSClient":
-    """The process's client for the broker; an upload must not wait long for an SQS that does not answer."""
+    """The process's SQS client, with short timeouts: an upload must not wait long for an SQS that does not answer."""
     with _client_lock:  # two threads must not make one each
         return _cached_client(region, endpoint_url)
 
@@ -76,7 +76,7 @@ class Channel(_BaseChannel):  # type: ignore[misc]  # untyped on purpose, see ab
     `max_receives` deliveries; `dead_lettered`, called after each of those.
     """
 
-    do_restore = False  # what was not begun is given back by `InFlightMessages.stop`
+    do_restore = False  # `InFlightMessages.stop` gives back the messages whose tasks were not begun
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._queues: dict[str, SqsQueue] = {}
@@ -87,11 +87,11 @@ class Channel(_BaseChannel):  # type: ignore[misc]  # untyped on purpose, see ab
 
     @property
     def in_flight(self) -> InFlightMessages:
-        """The messages that this channel holds."""
+        """The messages of this channel that are in flight."""
         if self._in_flight is None:
             options = self.transport_options
             self._in_flight = InFlightMessages(
-                SqsDeadLetters(self._queue(options.get("dead_letter_queue", ""))),
+                SqsDeadLetterWriter(self._queue(options.get("dead_letter_queue", ""))),
                 visibility_timeout_seconds=self.visibility_timeout,
                 max_receives=options.get("max_receives", math.inf),
                 dead_lettered=options.get("dead_lettered", lambda: None),
@@ -106,11 +106,11 @@ class Channel(_BaseChannel):  # type: ignore[misc]  # untyped on purpose, see ab
     def drain_events(self, timeout: float | None = None, callback: Any = None, **kwargs: Any) -> None:
         """Receive once and deliver; raises `Empty` if nothing came, and `TimeoutError` if the gate is closed."""
         if not self._gate.wait_until_open(timeout or 0):
-            raise TimeoutError  # Celery looks whether it is to end
+            raise TimeoutError  # Celery then checks whether it has to stop
         super().drain_events(timeout=timeout, callback=callback, **kwargs)
 
     def basic_ack(self, delivery_tag: str, multiple: bool = False) -> None:  # noqa: FBT001, FBT002 - kombu's signature
-        """Free the place of a task that has ended, and have its message deleted."""
+        """Free the place of a task that has ended, and delete its message soon."""
         del multiple
         self.qos.ack(delivery_tag)
         self.in_flight.ack(delivery_tag)
@@ -122,14 +122,14 @@ class Channel(_BaseChannel):  # type: ignore[misc]  # untyped on purpose, see ab
         except KeyError:
             return  # it has been settled already
         if requeue:
-            # A receive of our own that is open would take it back at once.
+            # Our own open receive would take it back at once.
             self.in_flight.requeue(delivery_tag, self.wait_time_seconds if self._gate.receiving else 0)
         else:
             self.in_flight.reject(delivery_tag, _request_id(message))
         self.qos.ack(delivery_tag)
 
     def close(self) -> None:
-        """Stop consuming, delete what is finished, and give back what was not begun."""
+        """Stop consuming, delete the finished messages, and give back those whose tasks were not begun."""
         if self._in_flight is not None:
             self._in_flight.stop()
         super().close()
@@ -161,7 +161,7 @@ class Channel(_BaseChannel):  # type: ignore[misc]  # untyped on purpose, see ab
             self._take(message, queue)
 
     def _receive(self, queue: SqsQueue) -> "list[MessageTypeDef]":
-        """Up to ten messages, as many as there are free places, and none after a failure; they are held."""
+        """Up to ten messages, as many as there are free places, and none after a failure; they are in flight."""
         try:
             received = queue.receive(
                 self._get_message_estimate(),
@@ -174,7 +174,7 @@ class Channel(_BaseChannel):  # type: ignore[misc]  # untyped on purpose, see ab
                 for m in received
             ]
             for message in messages:
-                self.in_flight.hold(message)
+                self.in_flight.add(message)
         except Exception as exc:  # noqa: BLE001 - anything may answer for SQS, and must not end the worker
             self._outage.failed(exc)
             self._gate.end_receive()
@@ -233,5 +233,5 @@ class Transport(_BaseTransport):  # type: ignore[misc]  # untyped on purpose, se
 
     Channel = Channel
     implements = SQS.Transport.implements.extend(asynchronous=False)
-    # Celery connects again after these.
+    # After these errors Celery connects again.
     connection_errors = (*SQS.Transport.connection_errors, Transient)

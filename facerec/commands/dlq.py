@@ -12,11 +12,11 @@ import click
 
 from facerec import bootstrap
 from facerec.commands.terminal import Duration, json_option, print_columns, tracked, yes_option
-from facerec.dead_letters import BodySender, DeadLetter, DeadLetterQueue, redrive
+from facerec.dead_letters import DeadLetter, DeadLetterReader, redrive
 from facerec.errors import FacerecError
 from facerec.messages import RecognitionRequest
 from facerec.object_keys import output_key, request_prefix
-from facerec.ports import ObjectStore
+from facerec.ports import MessageSender, ObjectStore
 from facerec.settings import Settings
 from facerec.stored_results import stored_result
 from facerec.text import counted, one_line
@@ -33,22 +33,22 @@ class Services:
     """The dead-letter queue and what its messages refer to; tests give it as click's object."""
 
     settings: Settings
-    dead: DeadLetterQueue
-    requests: BodySender
+    dead: DeadLetterReader
+    requests: MessageSender
     store: ObjectStore
 
 
 def _services(given: Services | None) -> Services:
     if given is not None:
         return given
-    from facerec.aws.sqs.dead_letter_queue import SqsDeadLetterQueue
+    from facerec.aws.sqs.dead_letter_queue import SqsDeadLetterReader
     from facerec.aws.sqs.queue import SqsQueue
 
     settings = Settings.load()
     clients = bootstrap.clients(settings)
     return Services(
         settings,
-        SqsDeadLetterQueue(clients, settings.dead_letter_queue),
+        SqsDeadLetterReader(clients, settings.dead_letter_queue),
         SqsQueue(clients.sqs, settings.request_queue),
         bootstrap.object_store(settings),
     )

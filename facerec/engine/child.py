@@ -54,7 +54,7 @@ class Ready:
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
+class ErrorReply:
     """An exception in the child, as the answer to the spec (the child ends then) or to a batch (it goes on)."""
 
     reason: str
@@ -82,7 +82,7 @@ def run(pipe: "Connection[Any, Any]") -> None:
     # The pipe ends when the supervisor closes it or is killed: the child ends, too.
     with suppress(EOFError, ConnectionError):
         analyser = _load(pipe.recv())
-        if isinstance(analyser, Failed):
+        if isinstance(analyser, ErrorReply):
             pipe.send(analyser)
             return
         pipe.send(Ready(analyser.name, analyser.precision, analyser.model_id))
@@ -108,7 +108,7 @@ def _set_up_process() -> None:
     os.environ.update(dict.fromkeys(_SINGLE_THREADED, "1"))
 
 
-def _load(spec: EngineSpec) -> Analyser | Failed:
+def _load(spec: EngineSpec) -> Analyser | ErrorReply:
     module, _, function = spec.factory.partition(":")
     try:
         analyser: Analyser = getattr(import_module(module), function)(spec)
@@ -116,7 +116,7 @@ def _load(spec: EngineSpec) -> Analyser | Failed:
         # Our own errors are sentences; Python's need their class name.
         ours = type(exc).__module__.startswith(("model.", "facerec."))
         reason = str(exc) if ours else f"the engine does not load: {type(exc).__name__}: {exc}"
-        return Failed(reason, traceback.format_exc())
+        return ErrorReply(reason, traceback.format_exc())
     return analyser
 
 
@@ -136,4 +136,4 @@ def _answer(analyser: Analyser, images: list[bytes]) -> Any:
     try:
         return analyser.analyse_batch(images)
     except Exception as exc:  # noqa: BLE001 - the supervisor finds the image that caused it
-        return Failed(f"raised {type(exc).__name__}: {exc}", traceback.format_exc())
+        return ErrorReply(f"raised {type(exc).__name__}: {exc}", traceback.format_exc())

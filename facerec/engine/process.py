@@ -11,7 +11,7 @@ from typing import Any
 
 import structlog
 
-from facerec.engine.child import EngineSpec, Failed, Ready
+from facerec.engine.child import EngineSpec, ErrorReply, Ready
 from facerec.errors import ConfigurationError
 
 log = structlog.get_logger(__name__)
@@ -23,7 +23,7 @@ _BOOT = (
 _CLOSE_SECONDS = 2
 
 
-class Failure(StrEnum):
+class FaultCause(StrEnum):
     """Why a whole batch failed; the child goes on after `RAISED` and has ended otherwise."""
 
     CRASHED = "crashed"
@@ -31,12 +31,12 @@ class Failure(StrEnum):
     RAISED = "raised"
 
 
-class EngineFault(Exception):
-    """The child did not answer; the text ends the sentence "the engine …"."""
+class BatchFault(Exception):
+    """The child has no answer for the batch; the text ends the sentence "the engine …"."""
 
-    def __init__(self, reason: str, failure: Failure) -> None:
+    def __init__(self, reason: str, cause: FaultCause) -> None:
         super().__init__(reason)
-        self.failure = failure
+        self.cause = cause
 
 
 class EngineProcess:
@@ -77,27 +77,27 @@ class EngineProcess:
         """Wait until the engine is loaded; raises `ConfigurationError`."""
         try:
             answer = self._exchange([sys.path, self._spec], seconds)
-        except EngineFault as exc:
+        except BatchFault as exc:
             raise ConfigurationError(
                 f"the engine does not start: it {exc}; try `facerec model verify` or another FACEREC_ENGINE"
             ) from exc
-        if isinstance(answer, Failed):
+        if isinstance(answer, ErrorReply):
             log.debug("engine_not_loaded", reason=answer.reason, traceback=answer.traceback)
             raise ConfigurationError(answer.reason)
         ready: Ready = answer
         return ready
 
     def analyse(self, images: list[bytes], seconds: float) -> list[Any]:
-        """Return one answer per image; `seconds` is for the whole batch. Raises `EngineFault`."""
+        """Return one answer per image; `seconds` is for the whole batch. Raises `BatchFault`."""
         answer = self._exchange([images], seconds)
-        if isinstance(answer, Failed):
+        if isinstance(answer, ErrorReply):
             log.error("engine_raised", reason=answer.reason, traceback=answer.traceback)
-            raise EngineFault(answer.reason, Failure.RAISED)
+            raise BatchFault(answer.reason, FaultCause.RAISED)
         answers: list[Any] = answer
         return answers
 
     def kill(self) -> None:
-        """Kill the child; a thread that waits for its answer gets `EngineFault`."""
+        """Kill the child; a thread that waits for its answer gets `BatchFault`."""
         self._process.kill()
 
     def close(self) -> None:
@@ -133,12 +133,12 @@ class EngineProcess:
         self._overran = True
         self.kill()
 
-    def _fault(self, seconds: float) -> EngineFault:
+    def _fault(self, seconds: float) -> BatchFault:
         if self._overran:
-            return EngineFault(f"exceeded {seconds:g} s", Failure.OVERRAN)
+            return BatchFault(f"exceeded {seconds:g} s", FaultCause.OVERRAN)
         status = self._process.returncode
         reason = f"crashed ({signal.Signals(-status).name})" if status < 0 else f"ended with status {status}"
-        return EngineFault(reason, Failure.CRASHED)
+        return BatchFault(reason, FaultCause.CRASHED)
 
     def _reap(self) -> None:
         self._process.wait()

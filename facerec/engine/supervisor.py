@@ -16,7 +16,7 @@ from facerec.background import BackgroundThread
 from facerec.engine.child import REAL_ANALYSER, EngineSpec, Ready
 from facerec.engine.image_queue import ImageQueue, QueuedImage, megapixels
 from facerec.engine.loading import available_cores
-from facerec.engine.process import EngineFault, EngineProcess, Failure
+from facerec.engine.process import BatchFault, EngineProcess, FaultCause
 from facerec.errors import ConfigurationError, EngineFailure, FacerecError, Transient
 from facerec.settings import Settings
 from facerec.settings.tiers import WorkerSettings
@@ -38,7 +38,7 @@ class Batch:
     waited_seconds: tuple[float, ...]
     """How long each image had waited for a child."""
     seconds: float
-    failure: Failure | None = None
+    fault: FaultCause | None = None
 
 
 class SupervisedEngine:
@@ -201,8 +201,8 @@ class _Feeder:
         waited = tuple(started - image.queued_at for image in batch)
         try:
             answers = child.analyse([image.data for image in batch], self.limits.task_time_limit_seconds)
-        except EngineFault as exc:
-            self.on_batch(Batch(waited, time.monotonic() - started, exc.failure))
+        except BatchFault as exc:
+            self.on_batch(Batch(waited, time.monotonic() - started, exc.cause))
             self.log.warning("batch_failed", reason=f"the engine {exc}")
             self._retry_alone(batch, str(exc))
             return

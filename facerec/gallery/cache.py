@@ -221,19 +221,19 @@ class GalleryCache:
             log.error("gallery_snapshot_damaged", collection=collection)
             self._keep(collection, self._read(collection))
         elif self._store.version(collection) != known.version:
-            self._keep(collection, self._advanced(collection, known))
+            self._keep(collection, self._advance(collection, known))
 
     def _load(self, collection: str) -> _Loaded:
         saved = self._snapshots.load(collection) if self._snapshots else None
         if saved is not None:
             index, version = saved
             try:
-                return self._advanced(collection, _Loaded(version, index))
+                return self._advance(collection, _Loaded(version, index))
             except RowsDamaged as exc:
                 log.warning("gallery_snapshot_unusable", collection=collection, reason=str(exc))
         return self._read(collection)
 
-    def _advanced(self, collection: str, known: _Loaded) -> _Loaded:
+    def _advance(self, collection: str, known: _Loaded) -> _Loaded:
         """Apply the changes since to the known index, or read the collection if the store no longer has them."""
         changes = self._store.changes(collection, known.version)
         if changes is None:
@@ -244,7 +244,7 @@ class GalleryCache:
         known.index.remove(changes.removed)
         known.index.add(*added)
         unsaved = known.unsaved + len(changes.added) + len(changes.removed)
-        return self._saved(collection, _Loaded(changes.version, known.index, unsaved))
+        return self._save(collection, _Loaded(changes.version, known.index, unsaved))
 
     def _read(self, collection: str) -> _Loaded:
         # The version is read first: a change in between is read now, and a second time at the next refresh.
@@ -255,9 +255,9 @@ class GalleryCache:
         index = GalleryIndex.of_pieces(pieces, self._snapshots.spool() if self._snapshots else Float32Vectors)
         self._warn_of_other_models(collection, models)
         # Templates of other models do not count: a worker that starts from a snapshot could not warn of them.
-        return self._saved(collection, _Loaded(version, index, models[self._model_id]))
+        return self._save(collection, _Loaded(version, index, models[self._model_id]))
 
-    def _saved(self, collection: str, loaded: _Loaded) -> _Loaded:
+    def _save(self, collection: str, loaded: _Loaded) -> _Loaded:
         """Add the collection's threshold, and save a snapshot if enough has changed."""
         own = self._store.threshold(collection, self._model_id) if loaded.version > 0 else None
         loaded = replace(loaded, threshold=None if own is None else own.value)

@@ -19,7 +19,6 @@ from facerec.text import JOINERS, is_text, megabytes
 from model.header import InvalidImage, read_header
 
 if TYPE_CHECKING:
-    # The web tier imports this module and runs without numpy.
     from model.faces import Box, EmbeddedFace, ImageAnalysis, Quality
 
     Analyse = Callable[[bytes], ImageAnalysis]
@@ -28,8 +27,6 @@ DOMINANCE = 4  # a face with this many times the area of the next largest is the
 MAX_IDENTITY_LENGTH = 128
 MAX_SOURCE_LENGTH = 255
 MAX_PHOTO_BYTES = 100_000_000  # far above a camera's photos; it bounds the memory
-
-"""Format characters that names contain: Persian needs the first, emoji the second."""
 
 
 class InvalidName(FacerecError):

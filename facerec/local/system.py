@@ -26,7 +26,7 @@ from facerec.settings import Settings
 
 _WEB_START_SECONDS = 60.0
 _PART_START_SECONDS = 30.0
-"""Of the autoscaler and Flower; of a worker beyond its own limit."""
+"""For the autoscaler and Flower; for a worker in addition to its own limit."""
 # Together below the supervisor's limit; the emulator writes its state.
 _WEB_GRACE_SECONDS, _WORKER_GRACE_SECONDS, _EMULATOR_GRACE_SECONDS = 7.0, 4.0, 2.0
 _HOST_STOP_SECONDS = 1.0
@@ -111,7 +111,7 @@ class LocalSystem:
 
     @property
     def elastic(self) -> bool:
-        """Whether a fleet works that follows the backlog."""
+        """Whether a fleet follows the backlog, instead of a fixed number of workers."""
         return self._options.workers is None
 
     @property
@@ -124,7 +124,7 @@ class LocalSystem:
         kind = self._emulator.kind
         with self._progress.step(f"emulated AWS ({kind}) on {self.emulator_url}"):
             [child] = self._supervisor.start(
-                self._emulator.command, grace_seconds=_EMULATOR_GRACE_SECONDS, on_restart=self._emulator_restarted
+                self._emulator.command, grace_seconds=_EMULATOR_GRACE_SECONDS, on_restart=self._provision_again
             )
             self._supervisor.wait_until_ready(child, self._emulator.ready, START_SECONDS)
         with self._progress.step("buckets, queues and tables"):
@@ -133,7 +133,7 @@ class LocalSystem:
             self._progress.line(f"  {kind} forgets everything when it stops; ministack keeps it")
 
     def start_tiers(self) -> None:
-        """Start the workers, or what starts them, and the web tier, and wait until they take requests."""
+        """Start the workers, or the fleet that starts them, and the web tier; returns when they take requests."""
         celery = (sys.executable, "-m", "celery", "-A", "facerec", "worker", "-n")
         names = [f"worker{number}" for number in range(1, (self._options.workers or 0) + 1)]
         workers = self._supervisor.start(
@@ -150,7 +150,7 @@ class LocalSystem:
         limit = self._settings.worker.startup_seconds + _PART_START_SECONDS
         for worker in workers:
             with self._progress.step(worker.name):
-                # Celery's own record.
+                # A line of Celery's own log.
                 ready = partial(self._logged, worker.name, rf"{worker.name}@\S+ ready\.")
                 self._supervisor.wait_until_ready(worker, ready, limit)
 
@@ -229,7 +229,7 @@ class LocalSystem:
         log = self._state.logs / f"{process}.log"
         return re.search(pattern, log.read_text(errors="replace")) is not None
 
-    def _emulator_restarted(self, _: Child) -> None:
+    def _provision_again(self, _: Child) -> None:
         poll_until(lambda: self._supervisor.stopping or self._emulator.ready(), START_SECONDS)
         if not self._supervisor.stopping:
             self.run("provision")  # the emulator may have lost some or all resources
@@ -239,7 +239,7 @@ class LocalSystem:
 def local_system(
     options: Options, environ: Mapping[str, str], *, state: StateDirectory, progress: Progress
 ) -> Iterator[LocalSystem]:
-    """A system to be started within the block, at whose end every process ends, within 15 s.
+    """A system that the block starts. When the block is left, every process ends, within 15 s.
 
     The settings come from the environment. Within the block the first SIGINT, SIGTERM or SIGHUP raises
     `KeyboardInterrupt`. Raises `ConfigurationError` without a model or when a system already runs on this state.
@@ -247,12 +247,12 @@ def local_system(
     settings = Settings.load()
     load_artefact(settings)
 
-    def report(child: Child, how: str, restart_seconds: float) -> None:
+    def show_restart(child: Child, how: str, restart_seconds: float) -> None:
         progress.line(f"{child.name} ended ({how}); starting it again in {restart_seconds:g} s")
 
     with state.held() as lock:
         on_stop_signals(_interrupt, second=_ignore)
-        supervisor = Supervisor(report, log_dir=state.logs, hold=(lock,))
+        supervisor = Supervisor(show_restart, log_dir=state.logs, hold=(lock,))
         system = LocalSystem(options, settings, environ, state=state, supervisor=supervisor, progress=progress)
         try:
             yield system
@@ -267,4 +267,4 @@ def _interrupt() -> None:
 
 
 def _ignore() -> None:
-    """The end is not interrupted."""
+    """Ignore the signal: the end must not be interrupted."""

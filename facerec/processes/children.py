@@ -126,7 +126,7 @@ def describe_exit(status: int) -> str:
     return f"killed by {signal.Signals(-status).name}"
 
 
-def tail(log: Path, lines: int = 12) -> str:
+def last_lines(log: Path, lines: int = 12) -> str:
     """The last lines of a log, for an error message."""
     if not log.exists():
         return ""

@@ -1,4 +1,4 @@
-"""Starts commands, starts those that ended again, and ends them all in reverse order."""
+"""Starts commands, restarts those that end, and ends them all in reverse order."""
 
 import threading
 import time
@@ -10,7 +10,7 @@ from pathlib import Path
 from facerec.background import BackgroundThread, backoff_seconds
 from facerec.errors import FacerecError
 from facerec.processes.addresses import poll_until
-from facerec.processes.children import Command, OrphanReaper, Process, describe_exit, tail
+from facerec.processes.children import Command, OrphanReaper, Process, describe_exit, last_lines
 
 _LOOK_SECONDS = 0.1
 _RUN_GRACE_SECONDS = 3.0
@@ -42,7 +42,7 @@ class Restarts:
 
 @dataclass(slots=True, eq=False)
 class Child:
-    """A supervised command, and its present process."""
+    """A supervised command, and its last process."""
 
     command: Command
     grace_seconds: float
@@ -78,28 +78,29 @@ class Child:
         return self.process.pid
 
 
-Report = Callable[[Child, str, float], None]
-"""Gets a child whose process ended without being asked, how, and the seconds until the next start."""
+OnUnexpectedEnd = Callable[[Child, str, float], None]
+"""Called when a child's process ends although it was not asked to: with the child, how its process ended, and the
+seconds until the next start."""
 
 
 class Supervisor(AbstractContextManager["Supervisor"]):
-    """Runs commands, and looks at their processes in a thread, which also calls `report`.
+    """Runs commands, and looks at their processes in a thread, which also calls `on_unexpected_end`.
 
     Each command has a log file in `log_dir`; without one, it writes where this process writes. All processes together
-    have `stop_seconds` to end, and `orphan_grace_seconds` if this process is killed. The descriptors `hold` stay open
-    until the last process has ended, also then.
+    have `stop_seconds` to end, and `orphan_grace_seconds` if this process is killed. In both cases the descriptors
+    `hold` stay open until the last process has ended.
     """
 
     def __init__(
         self,
-        report: Report,
+        on_unexpected_end: OnUnexpectedEnd,
         *,
         log_dir: Path | None = None,
         stop_seconds: float = 13.0,
         orphan_grace_seconds: float = 5.0,
         hold: Sequence[int] = (),
     ) -> None:
-        self._report = report
+        self._on_unexpected_end = on_unexpected_end
         self._log_dir = log_dir
         self._stop_seconds = stop_seconds
         self._reaper = OrphanReaper(orphan_grace_seconds, hold)
@@ -140,10 +141,10 @@ class Supervisor(AbstractContextManager["Supervisor"]):
     def wait_until_ready(self, child: Child, ready: Callable[[], bool], timeout_seconds: float) -> None:
         """Wait until the child is ready; raises `ChildFailed` when it ends first or the time is over."""
         if not poll_until(lambda: not child.running or ready(), timeout_seconds):
-            raise self._failed_with(child.command, f"was not ready within {timeout_seconds:g} s")
+            raise self._child_failed(child.command, f"was not ready within {timeout_seconds:g} s")
         with self._lock:
             if not child.running:
-                raise self._failed_with(child.command, f"ended before it was ready ({child.how_ended})")
+                raise self._child_failed(child.command, f"ended before it was ready ({child.how_ended})")
             child.ready = True
 
     def end(self, child: Child, grace_seconds: float) -> None:
@@ -163,7 +164,7 @@ class Supervisor(AbstractContextManager["Supervisor"]):
             process.terminate()
             status = process.finish(_RUN_GRACE_SECONDS)
         if status != 0:
-            raise self._failed_with(command, f"failed ({describe_exit(status)})")
+            raise self._child_failed(command, f"failed ({describe_exit(status)})")
 
     @property
     def stopping(self) -> bool:
@@ -208,7 +209,7 @@ class Supervisor(AbstractContextManager["Supervisor"]):
                 self._look()
         except FacerecError as exc:
             self._give_up(exc)
-        except BaseException as exc:  # noqa: BLE001 - rich makes a broken pipe of `report` a SystemExit
+        except BaseException as exc:  # noqa: BLE001 - rich makes a broken pipe of the callback a SystemExit
             failure = FacerecError(f"the processes are not watched any more: {type(exc).__name__}: {exc}")
             failure.__cause__ = exc
             self._give_up(failure)
@@ -223,7 +224,7 @@ class Supervisor(AbstractContextManager["Supervisor"]):
                     overdue = child.kill_at is not None and now >= child.kill_at
                     status = child.process.finish(0) if overdue else child.process.poll()
                     if status is not None:
-                        self._ended(child, describe_exit(status))
+                        self._record_end(child, describe_exit(status))
                 elif child.restart_at is not None and now >= child.restart_at and self._spawn(child):
                     restarted.append(child)
         for child in restarted:
@@ -235,11 +236,11 @@ class Supervisor(AbstractContextManager["Supervisor"]):
         try:
             child.process = Process(child.command, self._reaper, self._log(child.command))
         except OSError as exc:
-            self._ended(child, f"cannot be started: {exc}")
+            self._record_end(child, f"cannot be started: {exc}")
             return False
         return True
 
-    def _ended(self, child: Child, how: str) -> None:
+    def _record_end(self, child: Child, how: str) -> None:
         child.how_ended = how
         if child.kill_at is not None:
             for stage in self._stages:
@@ -252,10 +253,10 @@ class Supervisor(AbstractContextManager["Supervisor"]):
         child.failures = 1 if stable else child.failures + 1
         delay = child.restarts.delay_seconds(child.failures)
         if delay is None:
-            self._give_up(self._failed_with(child.command, f"ended {child.failures} times in a row ({how})"))
+            self._give_up(self._child_failed(child.command, f"ended {child.failures} times in a row ({how})"))
             return
         child.restart_at = time.monotonic() + delay
-        self._report(child, how, delay)
+        self._on_unexpected_end(child, how, delay)
 
     def _give_up(self, failure: FacerecError) -> None:
         self._failure = failure
@@ -264,7 +265,7 @@ class Supervisor(AbstractContextManager["Supervisor"]):
     def _log(self, command: Command) -> Path | None:
         return None if self._log_dir is None else self._log_dir / f"{command.name}.log"
 
-    def _failed_with(self, command: Command, how: str) -> ChildFailed:
+    def _child_failed(self, command: Command, how: str) -> ChildFailed:
         log = self._log(command)
-        end = "" if log is None else tail(log)
+        end = "" if log is None else last_lines(log)
         return ChildFailed(f"{command.name} {how}; the end of {log}:\n{end}" if end else f"{command.name} {how}")

@@ -15,7 +15,7 @@ class WebSettings(Group):
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one")
     processes: Count = Field(1, description="Web processes; several have a response queue each")
     wait_seconds: PositiveSeconds = Field(180, description="Seconds that an upload waits for its result before 504")
-    max_waiting: Count = Field(1000, description="Uploads that one process holds at once; more get 503")
+    max_waiting: Count = Field(1000, description="Uploads that wait in one process at once; more get 503")
     shutdown_seconds: PositiveSeconds = Field(
         10, description="Seconds for which a stopping process still answers its clients"
     )
@@ -58,13 +58,17 @@ class WorkerSettings(Group):
     )
     queue_max_images: Count = Field(64, description="Images that wait for an engine; then tasks wait")
     queue_max_bytes: Count = Field(64_000_000, description="Bytes of images that wait for an engine; then tasks wait")
-    task_time_limit_seconds: PositiveSeconds = Field(20, description="Longest time in seconds for one batch")
+    task_time_limit_seconds: PositiveSeconds = Field(
+        20, description="Longest time in seconds for one batch of images, which may be of several tasks"
+    )
     retry_seconds: float = Field(
         600,
         ge=0,
         description="Seconds of retries in one delivery while AWS is unreachable; 0: none",
     )
-    startup_seconds: PositiveSeconds = Field(60, description="Longest time in seconds for loading an engine")
+    startup_seconds: PositiveSeconds = Field(
+        60, description="Longest time in seconds for one engine process to load the model"
+    )
     instance_id: str | None = Field(
         None,
         pattern=r"^[A-Za-z0-9-]{1,64}$",

@@ -1,4 +1,4 @@
-"""The Flask application, made from what it needs; it holds no global state."""
+"""The Flask application, without global state."""
 
 import structlog
 from flask import Flask, Response, g, render_template, request
@@ -10,9 +10,9 @@ from facerec.settings import Settings
 from facerec.text import megabytes, one_line
 from facerec.web import metrics, replies, results, uploads
 from facerec.web.admission import Admission
-from facerec.web.auth.access import UNDEFINED, AccessControl, check_access, needs
+from facerec.web.auth.access import UNDEFINED, AccessControl, install_access_control, needs
 from facerec.web.inbox import Waiters
-from facerec.web.readiness import Readiness
+from facerec.web.readiness import Readiness, health_blueprint
 
 log = structlog.get_logger(__name__)
 
@@ -79,9 +79,8 @@ def create_app(
             )
         )
     )
-    app.register_blueprint(
-        results.blueprint(settings=settings, store=store, readiness=readiness, open_to_all=access.open_to_all)
-    )
+    app.register_blueprint(results.blueprint(settings, store))
+    app.register_blueprint(health_blueprint(readiness, open_to_all=access.open_to_all))
     app.register_blueprint(metrics.blueprint(measured))
 
     @app.get("/")
@@ -90,7 +89,7 @@ def create_app(
         limit = megabytes(settings.web.max_upload_bytes)
         return render_template("upload.html", limit=limit, open_to_all=access.open_to_all)
 
-    check_access(app, access, _error)
+    install_access_control(app, access, _error)
     if proxies := settings.web.trusted_proxies:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=proxies, x_proto=proxies)  # type: ignore[method-assign] # as Flask documents
     app.register_error_handler(HTTPException, lambda exc: _http_error(exc, settings))
@@ -127,7 +126,7 @@ def _error(status: int, sentence: str, code: int = UNDEFINED) -> Response:
     """Make an error response: JSON under `/api/`, plain text elsewhere."""
     sentence = one_line(sentence)
     if request.path.startswith("/api/"):
-        return results.error(status, sentence, code)
+        return results.json_error(status, sentence, code)
     return Response(sentence, status=status, content_type="text/plain; charset=utf-8")
 
 

@@ -1,4 +1,4 @@
-"""Whether this process can do its work: checks that answer at once, also when what they look at does not."""
+"""Whether this process can do its work: checks with a time limit, and the routes that load balancers ask."""
 
 import threading
 import time
@@ -6,8 +6,10 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 
 import structlog
+from flask import Blueprint, Response, jsonify
 
 from facerec.errors import FacerecError
+from facerec.web.auth.access import needs
 
 log = structlog.get_logger(__name__)
 
@@ -16,7 +18,7 @@ FRESH_SECONDS = 1.0
 """Load balancers ask often and from several places; one look per second is enough."""
 
 Check = Callable[[], object]
-"""Returns when all is well; raises `FacerecError` with the reason otherwise."""
+"""Raises `FacerecError` with the reason if something is wrong."""
 
 
 class Readiness:
@@ -79,3 +81,29 @@ class Readiness:
             log.warning("check_failed", check=name, reason=problems[name])
         for name in sorted(ended):
             log.info("check_recovered", check=name)
+
+
+def health_blueprint(readiness: Readiness, *, open_to_all: bool) -> Blueprint:
+    """Make the routes `/healthz` and `/readyz`."""
+    health = Blueprint("health", __name__)
+
+    @health.get("/healthz")
+    @needs(None)
+    def alive() -> Response:
+        return jsonify(status="ok")
+
+    @health.get("/readyz")
+    @needs(None)
+    def ready() -> Response:
+        problems = readiness.problems()
+        response = jsonify(
+            status="unready" if any(problems.values()) else "ok",
+            # The reasons name buckets and endpoints: with keys they are in the log only.
+            checks={
+                name: (problem if open_to_all else "failed") if problem else "ok" for name, problem in problems.items()
+            },
+        )
+        response.status_code = 503 if any(problems.values()) else 200
+        return response
+
+    return health

@@ -17,7 +17,7 @@ from facerec.settings import Settings
 
 log = structlog.get_logger(__name__)
 
-HEARTBEAT_SECONDS = 60.0
+RENEW_SECONDS = 60.0
 _LOOK_SECONDS = 0.5
 _RESTARTS = Restarts(first_seconds=1.0, longest_seconds=30.0, times=None)
 EXTRA_GRACE_SECONDS = 3.0
@@ -53,7 +53,7 @@ class WebProcesses:
         self._names: list[str] = []
         self.children: list[Child] = []
         self._supervisor = Supervisor(
-            self._ended,
+            self._log_unexpected_end,
             stop_seconds=self._grace_seconds,
             orphan_grace_seconds=self._grace_seconds,
         )
@@ -70,13 +70,13 @@ class WebProcesses:
             self.stop()
 
     def look(self) -> None:
-        """Start the processes when they have their queues; later write the queues' heartbeats when they are due."""
+        """Start the processes when they have their queues; later renew the queues when that is due."""
         now = self._clock()
         if now < self._due:
             return
         try:
             for queue in self._names:
-                self._beat(queue)
+                self._renew(queue)
             while len(self._names) < self._processes:
                 self._names.append(self._queues.create(self._owner))
         except FacerecError as exc:
@@ -84,7 +84,7 @@ class WebProcesses:
             self._due = now + backoff_seconds(self._outage.failures, 0, first=1.0, longest=30.0)
             return
         self._outage.succeeded()
-        self._due = now + HEARTBEAT_SECONDS
+        self._due = now + RENEW_SECONDS
         if not self.children:
             commands = map(self._command, self._names)
             self.children = self._supervisor.start(
@@ -102,14 +102,14 @@ class WebProcesses:
             while self._names:
                 self._try(partial(self._queues.remove, self._names.pop()))
 
-    def _beat(self, queue: str) -> None:
+    def _renew(self, queue: str) -> None:
         try:
-            self._queues.beat(queue)
+            self._queues.renew(queue)
         except QueueMissing:
             log.warning("response_queue_missing", queue=queue)
             self._queues.create(self._owner, queue)
 
-    def _ended(self, child: Child, how: str, restart_seconds: float) -> None:
+    def _log_unexpected_end(self, child: Child, how: str, restart_seconds: float) -> None:
         if child.process is not None:
             try:
                 self._forget(child.pid)
@@ -119,7 +119,7 @@ class WebProcesses:
 
     @staticmethod
     def _try(step: Callable[[], object]) -> None:
-        """A queue that stays costs nothing, and the next start reaps it."""
+        """Run a step; a queue that stays costs nothing, and the next start reaps it."""
         try:
             step()
         except FacerecError as exc:

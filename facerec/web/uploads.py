@@ -141,7 +141,7 @@ class Uploads:
             reply = replies.refused(refusal)
         else:
             try:
-                reply = self._handled(request_id, form, record)
+                reply = self._handle(request_id, form, record)
             finally:
                 self._admission.leave(answered=record.answered)
         record.total_ms = _ms_since(started)
@@ -151,7 +151,7 @@ class Uploads:
         self._on_end(reply, record)
         return reply
 
-    def _handled(self, request_id: UUID, form: Request, record: UploadRecord) -> Reply:
+    def _handle(self, request_id: UUID, form: Request, record: UploadRecord) -> Reply:
         started = time.monotonic()
         deadline = started + self._settings.web.wait_seconds
         try:
@@ -159,7 +159,7 @@ class Uploads:
             with self._waiters.expecting(request_id) as waiter:
                 self._store_and_submit(waiter, form, record)
                 record.took_in_ms = _ms_since(started)
-                return self._awaited(waiter, deadline, record)
+                return self._await_result(waiter, deadline, record)
         except Declined as exc:
             return exc.reply
         except (Transient, QueueMissing, ConfigurationError) as exc:
@@ -201,7 +201,7 @@ class Uploads:
         )
         self._queue.submit(waiter.request)
 
-    def _awaited(self, waiter: Waiter, deadline: float, record: UploadRecord) -> Reply:
+    def _await_result(self, waiter: Waiter, deadline: float, record: UploadRecord) -> Reply:
         started = time.monotonic()
         result = waiter.wait(max(0.0, deadline - started))
         record.waited_ms = _ms_since(started)

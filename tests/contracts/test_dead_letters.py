@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 import pytest
 
 from facerec.aws.clients import Clients
-from facerec.aws.sqs.dead_letter_queue import SqsDeadLetterQueue, SqsDeadLetters
+from facerec.aws.sqs.dead_letter_queue import SqsDeadLetterReader, SqsDeadLetterWriter
 from facerec.aws.sqs.queue import SqsQueue
-from facerec.dead_letters import DeadLetter, DeadLetterQueue
+from facerec.dead_letters import DeadLetter, DeadLetterReader
 from facerec.errors import QueueMissing
-from tests.fakes.dead_letters import InMemoryDeadLetters
+from tests.fakes.dead_letters import InMemoryDeadLetterQueue
 
 FAILED_AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -23,8 +23,8 @@ class Implementation:
 
     put: Callable[..., None]
     move: Callable[[str], object]
-    queue: DeadLetterQueue
-    other: DeadLetterQueue
+    queue: DeadLetterReader
+    other: DeadLetterReader
     """The same queue, read by another operator."""
 
 
@@ -32,20 +32,20 @@ class Implementation:
 def dead_letters(request: pytest.FixtureRequest) -> Implementation:
     """One implementation each."""
     if request.param == "memory":
-        fake = InMemoryDeadLetters()
+        fake = InMemoryDeadLetterQueue()
         return Implementation(fake.put, fake.move, fake, fake)
     clients: Clients = request.getfixturevalue(f"{request.param}_clients")
     name = f"test-{uuid.uuid4().hex[:12]}-dlq"
     clients.sqs.create_queue(QueueName=name)
     return Implementation(
-        SqsDeadLetters(SqsQueue(clients.sqs, name)).put,
+        SqsDeadLetterWriter(SqsQueue(clients.sqs, name)).put,
         SqsQueue(clients.sqs, name).send,
-        SqsDeadLetterQueue(clients, name, poll_seconds=0),
-        SqsDeadLetterQueue(clients, name, poll_seconds=0),
+        SqsDeadLetterReader(clients, name, poll_seconds=0),
+        SqsDeadLetterReader(clients, name, poll_seconds=0),
     )
 
 
-def seen(queue: DeadLetterQueue, limit: int | None = None) -> list[DeadLetter]:
+def seen(queue: DeadLetterReader, limit: int | None = None) -> list[DeadLetter]:
     """The messages of one look."""
     with queue.look(limit) as letters:
         return list(letters)
@@ -112,7 +112,7 @@ def test_remove_deletes_one_and_purge_all(dead_letters: Implementation) -> None:
 
 def test_missing_queue_is_named(ministack_clients: Clients) -> None:
     """In the error."""
-    queue = SqsDeadLetterQueue(ministack_clients, "never-made-dlq")
+    queue = SqsDeadLetterReader(ministack_clients, "never-made-dlq")
     with pytest.raises(QueueMissing, match="never-made-dlq"):
         queue.count()
     with pytest.raises(QueueMissing), queue.look() as letters:

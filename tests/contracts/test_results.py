@@ -11,11 +11,11 @@ from structlog.testing import capture_logs
 
 from facerec.aws.clients import Clients
 from facerec.aws.sqs.queue import MAX_MESSAGE_BYTES, check_queue
-from facerec.aws.sqs.response_queues import HEARTBEAT, OWNER, ResponseQueues
+from facerec.aws.sqs.response_queues import OWNER_TAG, RENEWED_TAG, ResponseQueues
 from facerec.aws.sqs.results import SqsResultInbox, SqsResultPublisher
 from facerec.errors import QueueMissing, Transient
 from facerec.messages import Face, Outcome, RecognitionResult, ResultBox, ResultMatch
-from facerec.ports import Delivery, ResultInbox, ResultPublisher
+from facerec.ports import ResultDelivery, ResultInbox, ResultPublisher
 from facerec.settings import Settings
 from facerec.settings.resources import AwsSettings
 from tests.fakes.results import InMemoryQueues, InMemoryResultInbox, InMemoryResultPublisher
@@ -94,9 +94,9 @@ def a_result(name: str = "Jane", faces: int = 1) -> RecognitionResult:
     )
 
 
-def received(inbox: ResultInbox, count: int) -> list[Delivery]:
+def received(inbox: ResultInbox, count: int) -> list[ResultDelivery]:
     """So many deliveries, in as many receives as it takes."""
-    deliveries: list[Delivery] = []
+    deliveries: list[ResultDelivery] = []
     for _ in range(count + 5):
         if len(deliveries) >= count:
             break
@@ -252,7 +252,7 @@ def test_refused_deletion_is_logged(clients: Clients) -> None:
         sqs = Sqs()
 
     with capture_logs() as logs:
-        SqsResultInbox(cast("Clients", Refusing()), queue).delete([Delivery(a_result(), "worn out")])
+        SqsResultInbox(cast("Clients", Refusing()), queue).delete([ResultDelivery(a_result(), "worn out")])
     (line,) = logs
     assert (line["event"], line["count"], line["reasons"]) == ("results_not_deleted", 1, ["ReceiptHandleIsInvalid"])
 
@@ -303,7 +303,7 @@ def test_owned_queue_is_created_and_removed(estate: Estate) -> None:
     queue = estate.queues.create("host:17")
     assert queue.startswith(f"{estate.base}-")
     tags = estate.clients.sqs.list_queue_tags(QueueUrl=estate.url(queue))["Tags"]
-    assert tags == {OWNER: "host:17", HEARTBEAT: estate.clock[0].isoformat()}
+    assert tags == {OWNER_TAG: "host:17", RENEWED_TAG: estate.clock[0].isoformat()}
     attributes = estate.clients.sqs.get_queue_attributes(
         QueueUrl=estate.url(queue), AttributeNames=["MessageRetentionPeriod"]
     )
@@ -321,24 +321,24 @@ def test_results_in_owned_queues_live_at_least_a_minute(estate: Estate) -> None:
     assert attributes["Attributes"] == {"MessageRetentionPeriod": "60"}
 
 
-def test_only_queues_without_a_recent_heartbeat_are_reaped(estate: Estate) -> None:
+def test_only_queues_not_renewed_recently_are_reaped(estate: Estate) -> None:
     """The limit is ten minutes."""
     dead, living = estate.queues.create("host:1"), estate.queues.create("host:2")
     estate.later(9)
     assert estate.queues.reap() == []
-    estate.queues.beat(living)
+    estate.queues.renew(living)
     estate.later(2)
     assert estate.queues.reap() == [dead]
     assert estate.names() == {living}
     with pytest.raises(QueueMissing):
-        estate.queues.beat(dead)
+        estate.queues.renew(dead)
     assert estate.queues.create("host:1", dead) == dead
-    estate.queues.beat(dead)
+    estate.queues.renew(dead)
 
 
 def test_other_queues_are_never_reaped(estate: Estate) -> None:
-    """Neither the shared queue, nor another deployment's, nor a queue without a heartbeat that can be read."""
-    old = {OWNER: "host:1", HEARTBEAT: "2020-01-01T00:00:00+00:00"}
+    """Neither the shared queue, nor another deployment's, nor a queue without a time that can be read."""
+    old = {OWNER_TAG: "host:1", RENEWED_TAG: "2020-01-01T00:00:00+00:00"}
     foreign = replace(
         estate,
         queues=ResponseQueues(estate.clients, f"{estate.base}-two", retention_seconds=60, now=estate.queues._now),
@@ -348,8 +348,8 @@ def test_other_queues_are_never_reaped(estate: Estate) -> None:
         f"{estate.base}-by-hand": old,
         f"{estate.base}-0123456789ab-dlq": old,
         f"{estate.base}-aaaaaaaaaaaa": {},
-        f"{estate.base}-bbbbbbbbbbbb": {HEARTBEAT: "some time ago"},
-        f"{estate.base}-cccccccccccc": {HEARTBEAT: "2020-01-01T00:00:00"},
+        f"{estate.base}-bbbbbbbbbbbb": {RENEWED_TAG: "some time ago"},
+        f"{estate.base}-cccccccccccc": {RENEWED_TAG: "2020-01-01T00:00:00"},
     }
     for name, tags in bystanders.items():
         estate.clients.sqs.create_queue(QueueName=name, tags=tags)

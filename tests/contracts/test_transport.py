@@ -13,7 +13,7 @@ from kombu import Connection
 from structlog.testing import capture_logs
 
 from facerec.aws.clients import Clients
-from facerec.aws.sqs.dead_letter_queue import SqsDeadLetters
+from facerec.aws.sqs.dead_letter_queue import SqsDeadLetterWriter
 from facerec.aws.sqs.queue import SqsQueue
 from facerec.celery import configuration
 from facerec.celery_sqs.consumer_gate import ConsumerGate
@@ -199,7 +199,7 @@ def test_queues_are_never_created(channel: Any, sqs: Any) -> None:
 def test_reason_may_hold_any_character(fresh: Settings, sqs: Any) -> None:
     """SQS refuses some characters; garbage must become a dead letter all the same."""
     reason = "bad \x00\x1b\ud800\ufffe byte\nJörg 😀"
-    SqsDeadLetters(SqsQueue(Clients(fresh).sqs, fresh.dead_letter_queue)).put(
+    SqsDeadLetterWriter(SqsQueue(Clients(fresh).sqs, fresh.dead_letter_queue)).put(
         "body", reason=reason, request_id="", failed_at=datetime.now(UTC)
     )
     url = sqs.get_queue_url(QueueName=fresh.dead_letter_queue)["QueueUrl"]

@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from facerec.dead_letters import DeadLetter
 
 
-class InMemoryDeadLetters:
-    """`DeadLetterQueue`, and the writer's `put`."""
+class InMemoryDeadLetterQueue:
+    """`DeadLetterReader`, and the writer's `put`."""
 
     def __init__(self) -> None:
         self._letters: dict[str, DeadLetter] = {}

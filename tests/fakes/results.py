@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from facerec.errors import FacerecError, InvalidMessage, QueueMissing
 from facerec.messages import RecognitionResult
-from facerec.ports import Delivery
+from facerec.ports import ResultDelivery
 
 RECEIVE_AT_ONCE = 10
 
@@ -112,19 +112,19 @@ class InMemoryResultInbox:
         self._queue = queue
         self.outage: FacerecError | None = None
 
-    def receive(self, wait_seconds: float) -> Sequence[Delivery]:
+    def receive(self, wait_seconds: float) -> Sequence[ResultDelivery]:
         """Up to ten results; drops what is unreadable."""
         if self.outage is not None:
             raise self.outage
         deliveries = []
         for body, receipt in self._queues.receive(self._queue, wait_seconds):
             try:
-                deliveries.append(Delivery(RecognitionResult.parse(body), receipt))
+                deliveries.append(ResultDelivery(RecognitionResult.parse(body), receipt))
             except InvalidMessage:
                 self._queues.delete(self._queue, receipt)
         return deliveries
 
-    def delete(self, deliveries: Sequence[Delivery]) -> None:
+    def delete(self, deliveries: Sequence[ResultDelivery]) -> None:
         """Forget deliveries."""
         if self.outage is not None:
             raise self.outage

@@ -13,7 +13,7 @@ from botocore.exceptions import ClientError
 from click.testing import CliRunner
 
 from facerec.aws.clients import Clients
-from facerec.aws.sqs.dead_letter_queue import SqsDeadLetters
+from facerec.aws.sqs.dead_letter_queue import SqsDeadLetterWriter
 from facerec.aws.sqs.queue import SqsQueue
 from facerec.cli import cli
 from facerec.processes.addresses import free_port, poll_until
@@ -127,7 +127,7 @@ def test_provisioning_and_dead_letters_need_no_more(
     }
 
     operator = guard("operator", settings)
-    SqsDeadLetters(SqsQueue(Clients(settings).sqs, settings.dead_letter_queue)).put(
+    SqsDeadLetterWriter(SqsQueue(Clients(settings).sqs, settings.dead_letter_queue)).put(
         "rubbish", reason="x", request_id="y", failed_at=datetime.now(UTC)
     )
     monkeypatch.setenv("FACEREC_PREFIX", settings.prefix)

@@ -91,7 +91,7 @@ def sqs(emulator: EmulatedAws) -> Any:
 
 @pytest.fixture
 def broker(emulator: EmulatedAws, sqs: Any) -> Iterator[Broker]:
-    """Connections to queues of the test's own, without a redrive policy; a heartbeat beats three times a second."""
+    """Connections to queues of the test's own, without a redrive policy; visibility is extended every 0.33 s."""
     settings = emulator.settings.changed(
         prefix=f"test-{uuid.uuid4().hex[:12]}",
         worker=WorkerSettings(task_time_limit_seconds=0.5),
@@ -271,7 +271,7 @@ def test_held_message_stays_hidden(broker: Broker, transport: str) -> None:
 
 @both("the visibility timeout in Channel._receive", raises=KeyError)
 def test_receive_asks_for_our_visibility_timeout(broker: Broker, transport: str) -> None:
-    """The heartbeat depends on it, whatever the queue's own timeout is."""
+    """The extension depends on it, whatever the queue's own timeout is."""
     channel = broker.channel(transport)
     asked: list[Any] = []
     with hooked(channel, "ReceiveMessage", lambda params, **_: asked.append(json.loads(params["body"]))):

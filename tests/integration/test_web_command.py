@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from facerec.aws.clients import Clients
-from facerec.aws.sqs.response_queues import HEARTBEAT, OWNER
+from facerec.aws.sqs.response_queues import OWNER_TAG, RENEWED_TAG
 from facerec.aws.sqs.results import SqsResultPublisher
 from facerec.errors import QueueMissing
 from facerec.messages import RecognitionRequest
@@ -170,7 +170,7 @@ def test_several_processes_share_the_port_and_own_their_queues(
     environ: dict[str, str], fresh: Settings, worker: Worker
 ) -> None:
     """Each is answered on its own; one that dies is replaced; none leaves anything behind, nor did those before."""
-    orphan = {OWNER: "gone:1", HEARTBEAT: "2020-01-01T00:00:00+00:00"}
+    orphan = {OWNER_TAG: "gone:1", RENEWED_TAG: "2020-01-01T00:00:00+00:00"}
     Clients(fresh).sqs.create_queue(QueueName=f"{fresh.response_queue}-0123456789ab", tags=orphan)
     with web(environ | {"FACEREC_WEB__PROCESSES": "2"}) as command, ThreadPoolExecutor(40) as clients:
         before = own_queues(fresh)

@@ -70,7 +70,7 @@ def test_sigkill_loses_nothing(tier: WorkerTier, start: Callable[..., Worker]) -
 
 
 def test_long_task_is_not_delivered_twice(tier: WorkerTier, start: Callable[..., Worker]) -> None:
-    """While a worker holds a task, its heartbeat keeps it hidden from a second worker."""
+    """A worker keeps its task hidden from a second worker."""
     worker = start(**HASTY)
     other = start(**HASTY)
     request = tier.upload(fake.HANG)  # takes two time limits and a new engine: longer than the visibility timeout

@@ -21,7 +21,7 @@ _EMPTY_RECEIVES = 3
 """A queue may answer a receive with nothing while it counts messages; so often in a row it is empty."""
 
 
-class SqsDeadLetters:
+class SqsDeadLetterWriter:
     """Writes to the dead-letter queue; the body stays as it came, so that SQS can move it back to be tried again."""
 
     def __init__(self, queue: SqsQueue) -> None:
@@ -34,8 +34,8 @@ class SqsDeadLetters:
         self._queue.send(body, attributes={name: one_line(value) or "unknown" for name, value in attributes.items()})
 
 
-class SqsDeadLetterQueue:
-    """`DeadLetterQueue` on SQS; for one look at a time.
+class SqsDeadLetterReader:
+    """`DeadLetterReader` on SQS; for one look at a time.
 
     `poll_seconds` above 0 makes SQS ask all of its servers, where it would ask some.
     """

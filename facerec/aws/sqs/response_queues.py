@@ -17,14 +17,15 @@ MIN_RETENTION_SECONDS = 60
 """SQS's lower limit."""
 
 STALE_AFTER = timedelta(minutes=10)
-"""Without a heartbeat for this long the owner is gone."""
+"""A queue that was not renewed for this long has lost its owner."""
 
-HEARTBEAT = "facerec:heartbeat"
-OWNER = "facerec:owner"
+RENEWED_TAG = "facerec:heartbeat"
+"""The tag with the time when the owner last renewed its queue; queues of running processes have this name."""
+OWNER_TAG = "facerec:owner"
 
 
 class ResponseQueues:
-    """The queues `<response_queue>-<id>`, with their owner's name and its last heartbeat as tags."""
+    """The queues `<response_queue>-<id>`, with their owner's name and the time of the last renewal as tags."""
 
     def __init__(
         self,
@@ -40,19 +41,19 @@ class ResponseQueues:
         self._now = now
 
     def create(self, owner: str, queue: str | None = None) -> str:
-        """Create a queue, by default with a new name, and return its name; results expire in it as fast as waits do."""
+        """Create a queue, by default with a new name, and return its name. Results expire in it as fast as waits do."""
         queue = queue or f"{self._response_queue}-{secrets.token_hex(6)}"
         with translated(f"create queue {queue!r}"):
             self._clients.sqs.create_queue(
                 QueueName=queue,
                 Attributes={"MessageRetentionPeriod": str(self._retention_seconds)},
-                tags={OWNER: owner, HEARTBEAT: self._now().isoformat()},
+                tags={OWNER_TAG: owner, RENEWED_TAG: self._now().isoformat()},
             )
         return queue
 
-    def beat(self, queue: str) -> None:
-        """Renew the owner's heartbeat; due well within ten minutes. Raises `QueueMissing`."""
-        tags = {HEARTBEAT: self._now().isoformat()}
+    def renew(self, queue: str) -> None:
+        """Tag the queue with the present time; due well within ten minutes. Raises `QueueMissing`."""
+        tags = {RENEWED_TAG: self._now().isoformat()}
         SqsQueue(self._clients.sqs, queue).call("tag", lambda url: self._clients.sqs.tag_queue(QueueUrl=url, Tags=tags))
 
     def remove(self, queue: str) -> None:
@@ -67,9 +68,9 @@ class ResponseQueues:
         return sorted(name for name, _ in self._owned())
 
     def reap(self) -> list[str]:
-        """Remove the queues without a heartbeat for ten minutes; returns their names.
+        """Remove the queues that were not renewed for ten minutes; returns their names.
 
-        Removes only names that `create` gives, with a heartbeat that can be read: never the shared response queue, nor
+        Removes only names that `create` gives, with a time that can be read: never the shared response queue, nor
         the queues of another deployment whose prefix begins like ours.
         """
         reaped = []
@@ -77,12 +78,12 @@ class ResponseQueues:
             try:
                 with missing(queue, "reap"):
                     tags = self._clients.sqs.list_queue_tags(QueueUrl=url).get("Tags", {})
-                    if not self._stale(tags.get(HEARTBEAT)):
+                    if not self._stale(tags.get(RENEWED_TAG)):
                         continue
                     self._clients.sqs.delete_queue(QueueUrl=url)
             except QueueMissing:
                 continue  # another process has removed it
-            log.warning("response_queue_reaped", queue=queue, owner=tags.get(OWNER))
+            log.warning("response_queue_reaped", queue=queue, owner=tags.get(OWNER_TAG))
             reaped.append(queue)
         return reaped
 
@@ -96,9 +97,9 @@ class ResponseQueues:
         named = [(url.rsplit("/", 1)[-1], url) for url in urls]
         return [(name, url) for name, url in named if ours.fullmatch(name)]
 
-    def _stale(self, heartbeat: str | None) -> bool:
+    def _stale(self, tag: str | None) -> bool:
         try:
-            beaten = datetime.fromisoformat(heartbeat or "")
+            renewed_at = datetime.fromisoformat(tag or "")
         except ValueError:
             return False
-        return beaten.tzinfo is not None and self._now() - beaten > STALE_AFTER
+        return renewed_at.tzinfo is not None and self._now() - renewed_at > STALE_AFTER

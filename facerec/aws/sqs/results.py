@@ -13,7 +13,7 @@ from facerec.aws.sqs.queue import BATCH, MAX_MESSAGE_BYTES, SqsQueue
 from facerec.background import BackgroundQueue
 from facerec.errors import InvalidMessage, QueueMissing
 from facerec.messages import RecognitionResult
-from facerec.ports import Delivery
+from facerec.ports import ResultDelivery
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -101,21 +101,21 @@ class SqsResultInbox:
     def __init__(self, clients: Clients, queue: str) -> None:
         self._queue = SqsQueue(clients.sqs, queue)
 
-    def receive(self, wait_seconds: float) -> Sequence[Delivery]:
+    def receive(self, wait_seconds: float) -> Sequence[ResultDelivery]:
         """Up to ten results; `wait_seconds` counts in whole seconds up to 20. Raises `QueueMissing`."""
         seconds = min(LONGEST_POLL_SECONDS, round(wait_seconds))
-        deliveries: list[Delivery] = []
+        deliveries: list[ResultDelivery] = []
         unreadable: list[str] = []
         for message in self._queue.receive(wait_seconds=seconds, hidden_seconds=_HIDDEN_SECONDS):
             try:
-                deliveries.append(Delivery(RecognitionResult.parse(message["Body"]), message["ReceiptHandle"]))
+                deliveries.append(ResultDelivery(RecognitionResult.parse(message["Body"]), message["ReceiptHandle"]))
             except InvalidMessage as exc:
                 log.error("result_unreadable", queue=self._queue.name, reason=str(exc))  # noqa: TRY400 - the reason says it all
                 unreadable.append(message["ReceiptHandle"])
         self._delete(unreadable)
         return deliveries
 
-    def delete(self, deliveries: Sequence[Delivery]) -> None:
+    def delete(self, deliveries: Sequence[ResultDelivery]) -> None:
         """Delete results; one that SQS does not delete is logged, and will be delivered again."""
         self._delete([delivery.receipt for delivery in deliveries])
 

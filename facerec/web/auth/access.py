@@ -89,9 +89,9 @@ class AccessControl:
             # A page of another site, open in a browser on this machine, must not use the server through it.
             if is_from_another_site(environ):
                 return Denial(HTTPStatus.FORBIDDEN, "foreign_page", "pages of other web sites cannot use this server")
-            return self._limited(client_network(environ["REMOTE_ADDR"]), None)
+            return self._check_rate(client_network(environ["REMOTE_ADDR"]), None)
         try:
-            holder = self._holder(environ, self._keys)
+            holder = self._check_key(environ, self._keys)
         except Transient:
             return Denial(
                 HTTPStatus.SERVICE_UNAVAILABLE,
@@ -99,9 +99,9 @@ class AccessControl:
                 "API keys cannot be checked right now: send the request again in a few seconds",
                 retry_after_seconds=UNAVAILABLE_RETRY_SECONDS,
             )
-        return holder if isinstance(holder, Denial) else self._limited(holder.key_id, holder)
+        return holder if isinstance(holder, Denial) else self._check_rate(holder.key_id, holder)
 
-    def _limited(self, client: str, key: ApiKey | None) -> ApiKey | Denial | None:
+    def _check_rate(self, client: str, key: ApiKey | None) -> ApiKey | Denial | None:
         wait = self._limit.take(client)
         if not wait:
             return key
@@ -113,7 +113,7 @@ class AccessControl:
             key_id=None if key is None else key.key_id,
         )
 
-    def _holder(self, environ: "WSGIEnvironment", keys: KeyCache) -> ApiKey | Denial:
+    def _check_key(self, environ: "WSGIEnvironment", keys: KeyCache) -> ApiKey | Denial:
         presented = _presented(environ)
         if presented is None:
             return Denial(
@@ -166,7 +166,7 @@ def needs(scope: Scope | None) -> Callable[[View], View]:
     return mark
 
 
-def check_access(app: Flask, access: AccessControl, error: Callable[[int, str, int], Response]) -> None:
+def install_access_control(app: Flask, access: AccessControl, error: Callable[[int, str, int], Response]) -> None:
     """Deny what `access` denies; `error` makes the response of a status, a sentence and a code.
 
     A route without a mark (`needs`) needs the scope `admin`. Log records of a request have its `key_id`.

@@ -12,7 +12,7 @@ from facerec.dead_letters import DeadLetter, redrive
 from facerec.errors import Transient
 from facerec.messages import TASK_NAME, ObjectRef, Outcome, RecognitionRequest, RecognitionResult
 from facerec.object_keys import output_key
-from tests.fakes.dead_letters import InMemoryDeadLetters
+from tests.fakes.dead_letters import InMemoryDeadLetterQueue
 from tests.fakes.object_store import InMemoryObjectStore
 from tests.fakes.web_tier import result_for
 
@@ -98,16 +98,16 @@ class Sent:
         self.bodies: list[str] = []
         self._outage = outage
 
-    def send(self, body: str) -> None:
+    def send(self, body: str, delay_seconds: int = 0) -> None:
         """Keep it."""
         if self._outage is not None:
             raise self._outage
         self.bodies.append(body)
 
 
-def driven(stored: RecognitionResult | None, sent: Sent) -> tuple[InMemoryDeadLetters, InMemoryObjectStore]:
+def driven(stored: RecognitionResult | None, sent: Sent) -> tuple[InMemoryDeadLetterQueue, InMemoryObjectStore]:
     """Redrive one dead task that has a stored result."""
-    dead, store = InMemoryDeadLetters(), InMemoryObjectStore()
+    dead, store = InMemoryDeadLetterQueue(), InMemoryObjectStore()
     dead.put(task(), reason="crashed", request_id=str(REQUEST.request_id), failed_at=NOW)
     if stored is not None:
         key = output_key(REQUEST.request_id, REQUEST.filename)
@@ -135,7 +135,7 @@ def test_redrive_keeps_a_result_that_is_not_a_failure() -> None:
 
 def test_redrive_that_cannot_send_removes_nothing() -> None:
     """The send comes first."""
-    dead = InMemoryDeadLetters()
+    dead = InMemoryDeadLetterQueue()
     dead.put(task(), reason="crashed", request_id="7", failed_at=NOW)
     with pytest.raises(Transient), dead.look() as letters:
         redrive(next(letters), dead=dead, requests=Sent(Transient("no")), store=InMemoryObjectStore(), bucket="out")

@@ -18,7 +18,7 @@ from facerec.recognition import ModelThresholds, Recogniser
 from model.faces import ImageAnalysis
 from model.matching import GalleryIndex
 from tasks.driver import TaskDelivery, TaskDriver
-from tasks.retry import Interrupted, RetryBudget
+from tasks.retry import GivenBack, RetryBudget
 from tasks.stale_tasks import REQUEUES_HEADER, Requeued, StaleTasks
 from tests.fakes.engine import analysis
 from tests.fakes.object_store import InMemoryObjectStore
@@ -71,7 +71,7 @@ class Gallery:
 
 
 @dataclass
-class DeadLetters:
+class DeadLetterWriter:
     """A dead-letter queue in memory; raises `outage` while it is set."""
 
     entries: list[dict[str, Any]] = field(default_factory=list)
@@ -91,7 +91,7 @@ class RequestQueue:
     sent: list[tuple[str, int]] = field(default_factory=list)
     outage: FacerecError | None = None
 
-    def send(self, body: str, delay_seconds: int) -> None:
+    def send(self, body: str, delay_seconds: int = 0) -> None:
         """As the port says."""
         if self.outage is not None:
             raise self.outage
@@ -131,7 +131,7 @@ class Tier:
         self.store.put(INPUT.bucket, INPUT.key, b"jpg", "image/jpeg")
         self.queues = InMemoryQueues("resp")
         self.engine, self.gallery = Engine(), Gallery()
-        self.dead_letters = DeadLetters()
+        self.dead_letters = DeadLetterWriter()
         recogniser = Recogniser(
             store=self.store,
             engine=self.engine,
@@ -303,7 +303,7 @@ def test_outage_in_a_draining_worker_interrupts_the_task(tier: Tier) -> None:
     """Another worker continues it."""
     tier.store.outage = Transient("down")
     tier.pauses.then = [lambda: None, tier.pauses.stop]
-    with pytest.raises(Interrupted, match="down"):
+    with pytest.raises(GivenBack, match="down"):
         tier.deliver()
     assert len(tier.pauses.pauses) == 2
 

@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import pytest
 
-from facerec.engine.process import Failure
+from facerec.engine.process import FaultCause
 from facerec.engine.supervisor import Batch, SupervisedEngine
 from facerec.errors import EngineFailure
 from facerec.gallery.cache import GalleryCache
@@ -54,7 +54,7 @@ def test_delivery_is_counted_by_its_outcome(metrics: WorkerMetrics) -> None:
     timings = {"fetch": 20.0, "engine": 300.0, "store": 4.0}
     record = DeliveryRecord(1, Outcome.MATCH, queued_seconds=2.0, timer=StageTimer(timings), seconds=0.4)
     record.result = result(KNOWN, FACE, FACE)
-    metrics.handled(record)
+    metrics.count_delivery(record)
     assert value(metrics, "facerec_worker_tasks_total", outcome="match") == 1
     assert value(metrics, "facerec_worker_faces_total", face="known") == 1
     assert value(metrics, "facerec_worker_faces_total", face="unknown") == 2
@@ -67,8 +67,8 @@ def test_delivery_is_counted_by_its_outcome(metrics: WorkerMetrics) -> None:
 
 def test_faces_of_an_earlier_delivery_count_once(metrics: WorkerMetrics) -> None:
     """A redelivery that finds the stored result publishes it again, and finds no face."""
-    metrics.handled(DeliveryRecord(1, Outcome.MATCH, result=result(KNOWN)))
-    metrics.handled(DeliveryRecord(2, Outcome.MATCH, result=result(KNOWN)))
+    metrics.count_delivery(DeliveryRecord(1, Outcome.MATCH, result=result(KNOWN)))
+    metrics.count_delivery(DeliveryRecord(2, Outcome.MATCH, result=result(KNOWN)))
     assert value(metrics, "facerec_worker_redeliveries_total") == 1
     assert value(metrics, "facerec_worker_republished_total") == 1
     assert value(metrics, "facerec_worker_faces_total", face="known") == 1
@@ -76,20 +76,20 @@ def test_faces_of_an_earlier_delivery_count_once(metrics: WorkerMetrics) -> None
 
 def test_clock_that_is_behind_makes_no_negative_wait(metrics: WorkerMetrics) -> None:
     """A histogram's sum must never fall."""
-    metrics.handled(DeliveryRecord(1, Outcome.NO_FACE, queued_seconds=-3.0))
+    metrics.count_delivery(DeliveryRecord(1, Outcome.NO_FACE, queued_seconds=-3.0))
     assert value(metrics, "facerec_worker_queue_seconds_sum") == 0
 
 
 def test_unknown_stages_make_no_series(metrics: WorkerMetrics) -> None:
     """Only the stages that are known are shown."""
-    metrics.handled(DeliveryRecord(1, Outcome.NO_FACE, timer=StageTimer({"made up": 1.0})))
+    metrics.count_delivery(DeliveryRecord(1, Outcome.NO_FACE, timer=StageTimer({"made up": 1.0})))
     assert value(metrics, "facerec_worker_stage_seconds_count", stage="made up") is None
 
 
 def test_batches_are_counted_by_size_and_failure(metrics: WorkerMetrics) -> None:
     """With every image's wait."""
-    metrics.batch(Batch((0.1, 0.2, 0.3), 0.5))
-    metrics.batch(Batch((0.1,), 20.0, Failure.OVERRAN))
+    metrics.count_batch(Batch((0.1, 0.2, 0.3), 0.5))
+    metrics.count_batch(Batch((0.1,), 20.0, FaultCause.OVERRAN))
     assert value(metrics, "facerec_worker_batch_images_sum") == 4
     assert value(metrics, "facerec_worker_batch_images_bucket", le="3.0") == 2
     assert value(metrics, "facerec_worker_batch_wait_seconds_count") == 4
@@ -101,7 +101,7 @@ def test_every_count_exists_from_the_start(metrics: WorkerMetrics) -> None:
     """A rate misses the first event of a series that begins with 1."""
     for outcome in (*Outcome, "dead_lettered", "redelivered", "error"):
         assert value(metrics, "facerec_worker_tasks_total", outcome=outcome) == 0
-    for cause in Failure:
+    for cause in FaultCause:
         assert value(metrics, "facerec_worker_batch_failures_total", cause=cause) == 0
 
 
@@ -130,7 +130,7 @@ def test_engine_crash_is_a_failed_batch_and_a_replacement(metrics: WorkerMetrics
     """The children's memory is counted apart from the worker's own."""
     settings = Settings(worker=WorkerSettings(engines=1))
     engine = SupervisedEngine(
-        settings, tmp_path, factory=fake.FACTORY, on_batch=metrics.batch, on_replaced=metrics.replaced
+        settings, tmp_path, factory=fake.FACTORY, on_batch=metrics.count_batch, on_replaced=metrics.count_replacement
     )
     utilisation = Utilisation(1)
     with closing(engine):

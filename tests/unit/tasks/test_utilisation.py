@@ -124,7 +124,7 @@ def test_waiting_task_is_held_but_not_worked_on() -> None:
     """An outage is no measure of the worker's speed: only the last second was work."""
     day = Day(engines=1)
     day.at(1).take()
-    with day.utilisation.wait():
+    with day.utilisation.pausing():
         day.at(600)
         assert (day.report().held, day.report().idle_since, day.report().saturated_seconds) == (1, None, 0)
     day.at(601).finish()

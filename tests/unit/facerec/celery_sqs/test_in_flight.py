@@ -18,7 +18,7 @@ from facerec.errors import ConfigurationError, QueueMissing, Transient
 from facerec.processes.addresses import poll_until
 
 TIMEOUT_SECONDS = 3000
-"""So long that the heartbeat does not beat by itself."""
+"""So long that the thread extends nothing by itself."""
 
 
 class Sqs:
@@ -52,7 +52,7 @@ class Sqs:
         return {"Failed": [{"Id": name, "Code": self.code, "SenderFault": True} for name in refused]}
 
 
-class DeadLetters:
+class DeadLetterWriter:
     """Keeps what is put; raises the `faults` first, one a call."""
 
     def __init__(self) -> None:
@@ -73,7 +73,7 @@ class Consumer:
     def __init__(self, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
         self.sqs = Sqs()
         self.queue = SqsQueue(cast("Any", self.sqs), "queue")
-        self.dead_letters = DeadLetters()
+        self.dead_letters = DeadLetterWriter()
         self.counted = 0
         self.messages = InFlightMessages(
             cast("Any", self.dead_letters),
@@ -85,7 +85,7 @@ class Consumer:
     def hold(self, *receipts: str, queue: SqsQueue | None = None, receives: int = 1) -> None:
         """Receive these."""
         for receipt in receipts:
-            self.messages.hold(InFlightMessage(receipt, queue or self.queue, f"body {receipt}", receives))
+            self.messages.add(InFlightMessage(receipt, queue or self.queue, f"body {receipt}", receives))
 
     def settled(self) -> bool:
         """Wait until nothing is held."""
@@ -127,7 +127,7 @@ def test_redelivery_waits_grow_and_spread(receives: int, longest: int) -> None:
     assert redelivery_seconds(receives, 1) == round(longest / 2)
 
 
-def test_extension_covers_what_is_held(consumer: Consumer) -> None:
+def test_extension_covers_all_messages(consumer: Consumer) -> None:
     """By the whole timeout, ten messages in a call; released messages are left alone."""
     consumer.hold(*[f"{number:02}" for number in range(24)])
     consumer.messages.release("23")
@@ -139,7 +139,7 @@ def test_extension_covers_what_is_held(consumer: Consumer) -> None:
     ]
 
 
-def test_heartbeat_beats_from_the_first_message_on() -> None:
+def test_extension_runs_from_the_first_message_on() -> None:
     """Until it is stopped."""
     consumer = Consumer(timeout_seconds=0.03)
     consumer.hold("a")
@@ -147,7 +147,7 @@ def test_heartbeat_beats_from_the_first_message_on() -> None:
     consumer.messages.stop()
 
 
-def test_heartbeat_that_could_not_start_starts_later(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_extension_that_could_not_start_starts_later(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process may have as many threads as it is allowed, for a moment."""
     consumer = Consumer(timeout_seconds=0.03)
     with monkeypatch.context() as patch:
@@ -170,7 +170,7 @@ def test_extension_releases_messages_with_an_invalid_receipt(consumer: Consumer)
 
 
 def test_extension_keeps_throttled_messages(consumer: Consumer) -> None:
-    """AWS calls it the sender's fault; the next heartbeat extends them."""
+    """AWS calls it the sender's fault; the next extension covers them."""
     consumer.sqs.refused, consumer.sqs.code = {"a"}, "RequestThrottled"
     consumer.hold("a")
     consumer.messages.extend()
@@ -181,7 +181,7 @@ def test_extension_keeps_throttled_messages(consumer: Consumer) -> None:
     "fault", [EndpointConnectionError(endpoint_url="http://nowhere"), ResponseParserError("a page"), KeyError("Failed")]
 )
 def test_extension_outage_is_logged_and_survived(consumer: Consumer, fault: Exception) -> None:
-    """The next heartbeat extends the message."""
+    """The next extension covers the message."""
     consumer.sqs.fault = fault
     consumer.hold("a")
     with capture_logs() as logs:

@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 
 from facerec.commands.dlq import Services, command
 from facerec.settings import Settings
-from tests.fakes.dead_letters import InMemoryDeadLetters
+from tests.fakes.dead_letters import InMemoryDeadLetterQueue
 from tests.fakes.object_store import InMemoryObjectStore
 
 NOW = datetime.now(UTC)
@@ -21,7 +21,7 @@ class Sent:
     def __init__(self) -> None:
         self.bodies: list[str] = []
 
-    def send(self, body: str) -> None:
+    def send(self, body: str, delay_seconds: int = 0) -> None:
         """Keep it."""
         self.bodies.append(body)
 
@@ -30,7 +30,7 @@ class DlqCommand:
     """`facerec dlq` on fakes, with an old and a young dead letter; neither is a task."""
 
     def __init__(self) -> None:
-        self.dead, self.sent = InMemoryDeadLetters(), Sent()
+        self.dead, self.sent = InMemoryDeadLetterQueue(), Sent()
         services = Services(Settings(), self.dead, self.sent, InMemoryObjectStore())
         self.run: Callable[..., Result] = lambda *words, answer="": CliRunner().invoke(
             command, list(words), obj=services, input=answer

@@ -54,7 +54,7 @@ CALLS: dict[str, dict[str, frozenset[str] | set[str]]] = {
     },
     "autoscaler": {
         "facerec/aws/sqs/queue.py": {"get_queue_url"},
-        "facerec/aws/dynamodb/__init__.py": {"query"},
+        "facerec/aws/dynamodb/__init__.py": {"get_item", "query"},
         "facerec/aws/dynamodb/worker_reports.py": ALL,
         "autoscale/aws/backlog.py": ALL,
         "autoscale/aws/history.py": ALL,
@@ -78,9 +78,7 @@ CALLS: dict[str, dict[str, frozenset[str] | set[str]]] = {
         "facerec/aws/sqs/dead_letter_queue.py": ALL,
         "facerec/aws/dynamodb/api_keys.py": ALL,
         "autoscale/aws/backlog.py": ALL,
-        "autoscale/aws/history.py": {"query"},
         "autoscale/aws/ec2.py": {"describe_instances", "describe_instance_status", "describe_launch_templates"},
-        "autoscale/aws/lease.py": {"get_item"},
     },
     "provisioner": {
         "facerec/provision/buckets.py": ALL,

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from facerec.errors import FacerecError, QueueMissing, Transient
 from facerec.messages import Outcome, RecognitionResult
-from facerec.ports import Delivery
+from facerec.ports import ResultDelivery
 from facerec.web.inbox import InboxThread, Waiters
 from tests.fakes.results import InMemoryQueues, InMemoryResultInbox
 
@@ -33,14 +33,14 @@ class Scripted:
         self._failures = list(failures)
         self.received = threading.Event()
 
-    def receive(self, wait_seconds: float) -> Sequence[Delivery]:
+    def receive(self, wait_seconds: float) -> Sequence[ResultDelivery]:
         """Fail or receive."""
         if self._failures:
             raise self._failures.pop(0)
         self.received.set()
         return self._inbox.receive(wait_seconds)
 
-    def delete(self, deliveries: Sequence[Delivery]) -> None:
+    def delete(self, deliveries: Sequence[ResultDelivery]) -> None:
         """Forget deliveries."""
         self._inbox.delete(deliveries)
 
@@ -132,11 +132,11 @@ def test_inbox_check_fails_when_the_reader_is_stuck() -> None:
     release = threading.Event()
 
     class Stuck:
-        def receive(self, wait_seconds: float) -> Sequence[Delivery]:
+        def receive(self, wait_seconds: float) -> Sequence[ResultDelivery]:
             release.wait(10)
             return ()
 
-        def delete(self, deliveries: Sequence[Delivery]) -> None:
+        def delete(self, deliveries: Sequence[ResultDelivery]) -> None:
             raise NotImplementedError
 
     thread = InboxThread(Stuck(), Waiters(), poll_seconds=10, clock=lambda: now[0])

@@ -36,8 +36,8 @@ class Queues:
         self.names.add(queue)
         return queue
 
-    def beat(self, queue: str) -> None:
-        """Note the heartbeat."""
+    def renew(self, queue: str) -> None:
+        """Note the renewal."""
         self._check()
         if queue not in self.names:
             raise QueueMissing(queue)
@@ -96,7 +96,7 @@ def tier(forget: Callable[[int], None] = lambda _: None) -> Iterator[Tier]:
 
 
 def test_each_process_has_a_response_queue_of_its_own() -> None:
-    """Results never reach another process; the heartbeats are well within the ten minutes of `STALE_AFTER`."""
+    """Results never reach another process; the renewals are well within the ten minutes of `STALE_AFTER`."""
     with tier() as two:
         for second in range(0, 181, 10):
             two.look_at(second)

@@ -11,7 +11,7 @@ import pytest
 from botocore.awsrequest import AWSResponse
 from botocore.compat import HTTPHeaders
 
-from facerec.aws.sqs.dead_letter_queue import SqsDeadLetterQueue, SqsDeadLetters
+from facerec.aws.sqs.dead_letter_queue import SqsDeadLetterReader, SqsDeadLetterWriter
 from facerec.aws.sqs.queue import SqsQueue
 from facerec.aws.sqs.results import SendBatcher
 from facerec.errors import Transient
@@ -55,7 +55,7 @@ def client(answers: Answers) -> Any:
     [
         lambda sqs: SqsQueue(sqs, "q").send("body"),
         lambda sqs: SendBatcher(sqs).send("q", "body"),
-        lambda sqs: SqsDeadLetters(SqsQueue(sqs, "q")).put("body", reason="r", request_id="i", failed_at=NOW),
+        lambda sqs: SqsDeadLetterWriter(SqsQueue(sqs, "q")).put("body", reason="r", request_id="i", failed_at=NOW),
     ],
     ids=["send", "batch", "dead letters"],
 )
@@ -71,9 +71,9 @@ def test_page_is_no_empty_receive() -> None:
         SqsQueue(client(Answers(b"<html>Sign in</html>")), "q").receive(wait_seconds=0)
 
 
-def dead_letter_queue(answers: Answers) -> SqsDeadLetterQueue:
+def dead_letter_queue(answers: Answers) -> SqsDeadLetterReader:
     """The reader of a dead-letter queue whose calls get these answers."""
-    return SqsDeadLetterQueue(cast("Any", SimpleNamespace(sqs=client(answers))), "q")
+    return SqsDeadLetterReader(cast("Any", SimpleNamespace(sqs=client(answers))), "q")
 
 
 def test_fault_in_one_batch_hides_no_other_dead_letters() -> None:

@@ -22,7 +22,7 @@ from facerec.errors import Transient
 from facerec.observability.logs import _TRACEBACKS
 from facerec.settings import Settings
 from facerec.settings.tiers import WebSettings
-from facerec.web.auth.access import check_access
+from facerec.web.auth.access import install_access_control
 from tests.fakes.api_keys import InMemoryApiKeys
 from tests.fakes.clock import Clock
 from tests.fakes.web_tier import FakeWebTier, answers, picture, running
@@ -180,7 +180,7 @@ def test_key_allows_what_its_scope_names(keyed: KeyedTier) -> None:
 def test_route_without_a_mark_needs_admin(keyed: KeyedTier) -> None:
     """A forgotten view is closed, not open."""
     app = Flask("test")
-    check_access(app, keyed.tier.access, lambda status, sentence, code: app.response_class(sentence, status))
+    install_access_control(app, keyed.tier.access, lambda status, sentence, code: app.response_class(sentence, status))
 
     @app.get("/metrics")
     def forgotten() -> str:
