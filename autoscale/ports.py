@@ -14,7 +14,7 @@ class Backlog(Protocol):
     """The request queue's counts."""
 
     def depth(self) -> QueueDepth:
-        """Read the counts; one that is missing in the answer is `Transient`, never 0."""
+        """Read the counts; one that is missing in the answer is `Transient`, never 0. Raises `QueueMissing`."""
 
 
 class Fleet(Protocol):

@@ -3,14 +3,13 @@
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final
 
+from autoscale.aws import CachedReading
 from autoscale.observation import QueueDepth
 from facerec.aws.clients import Clients, translated
-from facerec.background import OutageLog
-from facerec.errors import FacerecError, Transient
-
-Value = TypeVar("Value")
+from facerec.aws.sqs.queue import SqsQueue
+from facerec.errors import Transient
 
 _VISIBLE: Final = "ApproximateNumberOfMessages"
 _IN_FLIGHT: Final = "ApproximateNumberOfMessagesNotVisible"
@@ -43,46 +42,6 @@ def parse_age(answer: Mapping[str, Any]) -> float | None:
     return None if latest is None else float(latest["Maximum"])
 
 
-class CachedReading(Generic[Value]):
-    """A value that is read at most once in `every_seconds`, and is `fallback` while it cannot be read.
-
-    Start and end of an outage are logged as events of `subject`. `clock` is monotonic, in seconds.
-    """
-
-    def __init__(
-        self,
-        subject: str,
-        read: Callable[[], Value],
-        *,
-        fallback: Value,
-        every_seconds: float,
-        clock: Callable[[], float],
-    ) -> None:
-        self._read = read
-        self._fallback = fallback
-        self._every_seconds = every_seconds
-        self._clock = clock
-        self._value = fallback
-        self._due = -float("inf")
-        self._outage = OutageLog(subject)
-
-    def value(self) -> Value:
-        """Return the latest reading, or a new one if that is too old."""
-        return self.refreshed() if self._clock() >= self._due else self._value
-
-    def refreshed(self) -> Value:
-        """Return a new reading."""
-        try:
-            self._value = self._read()
-        except FacerecError as exc:
-            self._outage.failed(exc)
-            self._value = self._fallback
-        else:
-            self._outage.succeeded()
-        self._due = self._clock() + self._every_seconds
-        return self._value
-
-
 class SqsBacklog:
     """`Backlog` of one queue; `dead_letters` names its dead-letter queue."""
 
@@ -96,15 +55,15 @@ class SqsBacklog:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._clients = clients
-        self._queue = queue
+        self._queue = SqsQueue(clients.sqs, queue)
+        self._dead_letter_queue = None if dead_letters is None else SqsQueue(clients.sqs, dead_letters)
         self._now = now
-        self._urls: dict[str, str] = {}
         self._age: CachedReading[float | None] = CachedReading(
             "message_age", self._read_age, fallback=None, every_seconds=_AGE_EVERY_SECONDS, clock=clock
         )
         self._dead_letters: CachedReading[int | None] = CachedReading(
             "dead_letter_queue",
-            lambda: self._read_dead_letters(dead_letters),
+            self._read_dead_letters,
             fallback=None,
             every_seconds=_DEAD_LETTERS_EVERY_SECONDS,
             clock=clock,
@@ -112,30 +71,22 @@ class SqsBacklog:
 
     def depth(self) -> QueueDepth:
         """Ask SQS for its counts, and now and then for the dead letters, and CloudWatch for the oldest one's age."""
-        return parse_depth(self._attributes(self._queue), self._age.value(), self._dead_letters.value())
+        return parse_depth(self._read_counts(self._queue), self._age.value(), self._dead_letters.value())
 
-    def _attributes(self, queue: str) -> Mapping[str, str]:
-        def missing() -> Transient:
-            self._urls.pop(queue, None)
-            return Transient(f"there is no queue {queue!r}; create it with `facerec provision`")
+    def _read_counts(self, queue: SqsQueue) -> Mapping[str, str]:
+        answer: Any = queue.call(
+            "read the depth of",
+            lambda url: self._clients.sqs.get_queue_attributes(
+                QueueUrl=url, AttributeNames=[_VISIBLE, _IN_FLIGHT, _DELAYED]
+            ),
+        )
+        counts: Mapping[str, str] = answer.get("Attributes", {})
+        return counts
 
-        with translated(
-            f"read the depth of queue {queue!r}",
-            AWS_SimpleQueueService_NonExistentQueue=missing,
-            QueueDoesNotExist=missing,
-        ):
-            if queue not in self._urls:
-                self._urls[queue] = self._clients.sqs.get_queue_url(QueueName=queue)["QueueUrl"]
-            answer: Any = self._clients.sqs.get_queue_attributes(
-                QueueUrl=self._urls[queue], AttributeNames=[_VISIBLE, _IN_FLIGHT, _DELAYED]
-            )
-        attributes: Mapping[str, str] = answer.get("Attributes", {})
-        return attributes
-
-    def _read_dead_letters(self, queue: str | None) -> int | None:
-        if queue is None:
+    def _read_dead_letters(self) -> int | None:
+        if self._dead_letter_queue is None:
             return None
-        depth = parse_depth(self._attributes(queue))
+        depth = parse_depth(self._read_counts(self._dead_letter_queue))
         return depth.open + depth.delayed  # also those that somebody has received to look at them
 
     def _read_age(self) -> float | None:
@@ -145,7 +96,7 @@ class SqsBacklog:
                 self._clients.cloudwatch.get_metric_statistics(
                     Namespace="AWS/SQS",
                     MetricName="ApproximateAgeOfOldestMessage",
-                    Dimensions=[{"Name": "QueueName", "Value": self._queue}],
+                    Dimensions=[{"Name": "QueueName", "Value": self._queue.name}],
                     StartTime=end - _AGE_WINDOW,
                     EndTime=end,
                     Period=60,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import structlog
 
-from autoscale.aws.backlog import CachedReading
+from autoscale.aws import CachedReading
 from autoscale.aws.ec2 import CapacityPools, Ec2, NoSuchInstance, Refused, WrongState
 from autoscale.aws.instances import (
     UNSEEN_SECONDS,
@@ -110,7 +110,7 @@ class Ec2Fleet:
         self._sightings.keep(known, described)
         version, impaired = self._version.value(), self._impaired.value()
         if impaired & {slot.instance_id for slot in known}:  # the checks may have passed since
-            impaired = self._impaired.refreshed()
+            impaired = self._impaired.refresh()
         return tuple(
             instance_of(
                 slot,

@@ -13,7 +13,7 @@ from autoscale.aws.backlog import SqsBacklog, parse_age, parse_depth
 from autoscale.observation import QueueDepth
 from autoscale.ports import Backlog
 from facerec.aws.clients import Clients
-from facerec.errors import Transient
+from facerec.errors import QueueMissing, Transient
 from facerec.settings import Settings
 from facerec.settings.resources import AwsSettings
 from tests.fakes.fleet import InMemoryBacklog
@@ -42,7 +42,7 @@ def queue(request: pytest.FixtureRequest) -> Queue:
         return Queue(
             fake,
             lambda visible, in_flight, delayed: setattr(fake, "counts", QueueDepth(visible, in_flight, delayed)),
-            lambda: setattr(fake, "outage", Transient("there is no queue; create it with `facerec provision`")),
+            lambda: setattr(fake, "outage", QueueMissing("the-queue")),
         )
     clients: Clients = request.getfixturevalue(f"{request.param}_clients")
     name = f"test-{uuid.uuid4().hex[:12]}"
@@ -91,7 +91,7 @@ def test_missing_queue_is_unreadable(queue: Queue) -> None:
     queue.fill(1, 0, 0)
     assert queue.backlog.depth().visible == 1
     queue.fail()
-    with pytest.raises(Transient, match="facerec provision"):
+    with pytest.raises(QueueMissing, match="facerec provision"):
         queue.backlog.depth()
 
 
@@ -99,7 +99,7 @@ def test_queue_is_found_after_it_was_created(ministack_clients: Clients) -> None
     """The autoscaler may start before the first provisioning."""
     name = f"test-{uuid.uuid4().hex[:12]}"
     backlog = SqsBacklog(ministack_clients, name)
-    with pytest.raises(Transient, match=name):
+    with pytest.raises(QueueMissing, match=name):
         backlog.depth()
     ministack_clients.sqs.create_queue(QueueName=name)
     assert backlog.depth() == QueueDepth(0, 0, 0)
