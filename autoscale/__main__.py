@@ -47,7 +47,7 @@ def command(max_instances: int | None, cooldown_seconds: float | None, once: boo
     configure_logging(settings.log, process="autoscale")
     if once:
         result = process.run_once(settings, dry_run=dry_run)
-        click.echo(described(result, dry_run=dry_run))
+        click.echo(describe_round(result, dry_run=dry_run))
         if result.decision is None:
             raise LeaseLost("another autoscaler is active; `--dry-run` decides beside it")
         if isinstance(result.decision, Hold):
@@ -58,7 +58,7 @@ def command(max_instances: int | None, cooldown_seconds: float | None, once: boo
         process.run(settings)
 
 
-def described(result: ReconcileResult, *, dry_run: bool = False) -> str:
+def describe_round(result: ReconcileResult, *, dry_run: bool = False) -> str:
     """Describe a round in some lines for people."""
     lines = []
     if result.observation is not None:
@@ -87,7 +87,7 @@ class _Printer:
         self._last = ""
 
     def show(self, result: ReconcileResult) -> None:
-        text = described(result, dry_run=True)
+        text = describe_round(result, dry_run=True)
         if text != self._last:
             click.echo(f"{text}\n")
         self._last = text

@@ -11,6 +11,7 @@ from statistics import median
 
 from autoscale.observation import FleetByPhase, Instance, Observation, QueueDepth, Reading, Unreadable
 from autoscale.policy import Decision, Estimates, Hold, Policy, decide
+from facerec.messages import WorkerReport
 
 _BOOTS = 15
 """The estimate is the median of so many latest boots."""
@@ -75,9 +76,7 @@ class Throughput:
     def observe(self, fleet: Iterable[Instance]) -> None:
         """Learn from a reading."""
         latest = {}
-        for report in (one.report for one in fleet):
-            if report is None:
-                continue
+        for report in _reports(fleet):
             key = (report.instance_id, report.ready_at)
             latest[key] = (report.saturated_seconds, report.saturated_tasks)
             seconds, tasks = self._last.get(key, (0.0, 0))
@@ -105,7 +104,7 @@ class Arrivals:
 
     def observe(self, depth: QueueDepth, fleet: Iterable[Instance], now: float) -> None:
         """Learn from a reading; nothing is counted until a bin is full."""
-        done = {(r.instance_id, r.ready_at): r.tasks_done for r in (one.report for one in fleet) if r is not None}
+        done = {(report.instance_id, report.ready_at): report.tasks_done for report in _reports(fleet)}
         outstanding = depth.open + depth.delayed
         if self._last is None:
             self._last = (now, outstanding, done)
@@ -146,14 +145,19 @@ class Liveness:
             self.watched_since = now
         self._last_reading_at = now
         latest: dict[int, tuple[_State, float]] = {}
-        for one in fleet:
+        for instance in fleet:
             # A launch, a start or a stop is a change, too: the time to the first report counts from it.
-            report = (None, None) if one.report is None else (one.report.ready_at, one.report.reported_at)
-            state: _State = (one.instance_id, one.since, *report)
-            before = self._last.get(one.number)
-            latest[one.number] = before if before is not None and before[0] == state else (state, now)
+            report = instance.report
+            times = (None, None) if report is None else (report.ready_at, report.reported_at)
+            state: _State = (instance.instance_id, instance.since, *times)
+            before = self._last.get(instance.number)
+            latest[instance.number] = before if before is not None and before[0] == state else (state, now)
         self._last = latest
         return {number: at for number, (_, at) in latest.items()}
+
+
+def _reports(fleet: Iterable[Instance]) -> list[WorkerReport]:
+    return [instance.report for instance in fleet if instance.report is not None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,8 +205,8 @@ class Decider:
             self.restart_cooldown()
             return self.review(observation, now)
         instances = fleet.instances
-        self._boots.observe(one for one in instances if one.instance_id not in self._started)
-        self._starts.observe(one for one in instances if one.instance_id in self._started)
+        self._boots.observe(instance for instance in instances if instance.instance_id not in self._started)
+        self._starts.observe(instance for instance in instances if instance.instance_id in self._started)
         self._throughput.observe(instances)
         self._arrivals.observe(depth, instances, now)
         decision = self.review(observation, now)

@@ -10,8 +10,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from autoscale.policy import Decision, Policy
-from autoscale.reconcile_result import ActionKind, Cause, ReconcileResult
+from autoscale.policy import ActionKind, Decision, Policy
+from autoscale.reconcile_result import Cause, ReconcileResult
 
 _FAILURES = (Cause.LEASE, Cause.QUEUE, Cause.FLEET, "history", *ActionKind)
 _ROUND_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)

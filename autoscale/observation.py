@@ -172,13 +172,13 @@ class FleetByPhase:
         instances, changed = tuple(fleet), changed_at or {}
         by_phase: dict[Phase, list[Instance]] = {name: [] for name in Phase}
         silent, any_reports = [], False
-        for one in sorted(instances, key=lambda one: one.number):
-            at = changed.get(one.number)
-            by_phase[phase(one, limits, now, watched_since, at)].append(one)
-            is_silent = _is_silent(one, limits, now, _silent_since(one, watched_since, at))
+        for instance in sorted(instances, key=lambda instance: instance.number):
+            at = changed.get(instance.number)
+            by_phase[phase(instance, limits, now, watched_since, at)].append(instance)
+            is_silent = _is_silent(instance, limits, now, _silent_since(instance, watched_since, at))
             any_reports = any_reports or is_silent is False
-            if is_silent and not one.impaired:
-                silent.append(one)
+            if is_silent and not instance.impaired:
+                silent.append(instance)
         return cls(instances, by_phase, tuple(silent), any_reports, changed)
 
     def __getitem__(self, name: Phase) -> list[Instance]:
@@ -202,13 +202,13 @@ class FleetByPhase:
         Then it is more likely that reports fail than that all workers have died. Instances that boot or that were just
         terminated count among the several.
         """
-        ending = sum(one.power is Power.SHUTTING_DOWN for one in self[Phase.STOPPING])
+        ending = sum(instance.power is Power.SHUTTING_DOWN for instance in self[Phase.STOPPING])
         several = len(self.silent) + len(self[Phase.BOOTING]) + ending > 1
         return bool(self.silent) and not self.any_reports and several
 
     def free_numbers(self, count: int) -> list[int]:
         """Return the lowest numbers that no instance has."""
-        taken = {one.number for one in self.instances}
+        taken = {instance.number for instance in self.instances}
         free = (number for number in range(1, len(taken) + count + 1) if number not in taken)
         return [number for number, _ in zip(free, range(count), strict=False)]
 

@@ -4,17 +4,18 @@ The rule, with N tasks open, R instances serving, each doing μ tasks a second, 
 
 - If the serving instances clear N within T, the fleet keeps its size.
 - Otherwise the policy looks at B + T, when instances launched now will have worked for T. It subtracts what serving
-  and booting instances will have done by then. New instances share the rest. An instance that would come after the
+  and booting instances will have done by then. New instances share what is left. An instance that would come after the
   work is done is never launched.
 - A steady flow of tasks adds the arrivals until then. The fleet is never smaller than the flow keeps busy.
-- An instance goes when it has been idle for the cooldown, or when the last cooldown never needed it. It is drained
-  first, and stopped when it reports that it holds no task. An order to drain is taken back when work comes.
+- An instance that has been idle for the cooldown, or that the last cooldown never needed, is drained. It is stopped
+  or terminated when it reports that it holds no task. An order to drain is cancelled when work comes.
 - One silent worker is lost. If all workers are silent, it is more likely that their reports fail.
 """
 
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from autoscale.observation import FleetByPhase, Instance, Limits, Observation, Phase, Power, QueueDepth, Unreadable
 
@@ -53,6 +54,17 @@ class Estimates:
     """For how long readings have found no work, up to the previous one; absent when that one found some."""
 
 
+class ActionKind(StrEnum):
+    """The actions on instances, in the sequence of a round: first those that add capacity, last those that end it."""
+
+    RESUME = "resume"
+    START = "start"
+    LAUNCH = "launch"
+    DRAIN = "drain"
+    STOP = "stop"
+    TERMINATE = "terminate"
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
     """What to do now, and why: instance ids, and for launches the numbers of their names."""
@@ -65,7 +77,7 @@ class Decision:
     launch: tuple[int, ...] = ()
     start: tuple[str, ...] = ()
     resume: tuple[str, ...] = ()
-    """Their order to drain is taken back."""
+    """Their order to drain is cancelled."""
     drain: tuple[str, ...] = ()
     stop: tuple[str, ...] = ()
     terminate: tuple[str, ...] = ()
@@ -94,7 +106,7 @@ def decide(observation: Observation, estimates: Estimates, policy: Policy, now: 
     if fleet.all_silent:
         return known.probe()
     needed, reason = known.needed()
-    return known.grow(needed, reason) if needed > known.there else known.shrink(reason)
+    return known.grow(needed, reason) if needed > known.current else known.shrink(reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +122,7 @@ class _Known:
     now: float
 
     @property
-    def there(self) -> int:
+    def current(self) -> int:
         """Serving and booting instances."""
         return len(self.fleet[Phase.SERVING]) + len(self.fleet[Phase.BOOTING])
 
@@ -132,22 +144,22 @@ class _Known:
         return math.ceil(self.estimates.arrivals_per_second * self.estimates.service_seconds / self.policy.utilisation)
 
     def needed(self) -> tuple[int, str]:
-        """Serving and booting instances that there should be, at least those there are; and the reason."""
+        """Serving and booting instances that there should be, at least the current ones; and the reason."""
         wanted, reason = self._wanted()
         # A draining instance serves again within a second: to resume it always pays.
-        return max(wanted, min(self.there + len(self._resumable()), self.keep)), reason
+        return max(wanted, min(self.current + len(self._resumable()), self.keep)), reason
 
     def _wanted(self) -> tuple[int, str]:
-        policy, estimates, there = self.policy, self.estimates, self.there
+        policy, estimates, current = self.policy, self.estimates, self.current
         ready = len(self.fleet[Phase.SERVING])
         work = f"{self.depth.open} open"
         least = policy.min_instances
         if self.depth.open == 0:
-            if least > there:
+            if least > current:
                 return least, f"{work}; at least {least} instances are asked for"
-            return there, f"{work}; nothing more is needed"
+            return current, f"{work}; nothing more is needed"
         if ready >= self.keep:
-            return there, f"{work}; {ready} serving instances clear it within {policy.target_seconds:g} s"
+            return current, f"{work}; {ready} serving instances clear it within {policy.target_seconds:g} s"
         boot = estimates.start_seconds if self._startable() else estimates.boot_seconds
         horizon = boot + policy.target_seconds
         done_seconds = ready * horizon
@@ -158,25 +170,28 @@ class _Known:
         arrived = self.depth.open + estimates.arrivals_per_second * horizon
         lacking_seconds = arrived * estimates.service_seconds - done_seconds
         more = math.ceil(lacking_seconds / policy.target_seconds - 1e-9) if lacking_seconds > 0 else 0
-        wanted = min(max(there + more, self._for_flow, least, 1), policy.max_instances)
+        wanted = min(max(current + more, self._for_flow, least, 1), policy.max_instances)
         reason = (
             f"{work}; {wanted} instances clear it {horizon:.0f} s from now "
             f"(boot {boot:.0f} s, {estimates.service_seconds:.3g} s a task)"
         )
-        if self._for_flow > there + more:
+        if self._for_flow > current + more:
             reason = f"{work}; {estimates.arrivals_per_second:.3g} a second keep {wanted} instances busy"
-        return max(wanted, there), reason
+        return max(wanted, current), reason
 
     def grow(self, needed: int, reason: str) -> Decision:
         """First resume draining instances, then start stopped ones, then launch new ones."""
-        fleet, missing = self.fleet, needed - self.there
+        fleet, missing = self.fleet, needed - self.current
         resume = self._resumable()[:missing]
-        terminate = [*fleet[Phase.LOST], *(one for one in fleet[Phase.DRAINED] if one not in resume and _leaves(one))]
-        terminate += [one for one in fleet[Phase.STOPPED] if self._expired(one)]
+        terminate = [
+            *fleet[Phase.LOST],
+            *(instance for instance in fleet[Phase.DRAINED] if instance not in resume and _must_end(instance)),
+        ]
+        terminate += [instance for instance in fleet[Phase.STOPPED] if self._expired(instance)]
         start: list[Instance] = []
         launch: list[int] = []
         if self.no_capacity is None:
-            # Resumed instances are active already; lost ones count until they have gone.
+            # Resumed instances are active already; lost ones count until they have ended.
             room = max(0, self.policy.max_instances - fleet.active)
             start = self._startable()[: min(missing - len(resume), room)]
             launch = fleet.free_numbers(min(missing - len(resume) - len(start), room - len(start)))
@@ -199,9 +214,9 @@ class _Known:
         if drain:
             reason = f"{reason}; {_numbers(drain)} not needed for {self.policy.cooldown_seconds:g} s"
         elif stop or terminate:
-            reason = f"{reason}; {_numbers([*stop, *terminate])} to go"
+            reason = f"{reason}; {_numbers([*stop, *terminate])} to end"
         return Decision(
-            needed=self.there - len(drain),
+            needed=self.current - len(drain),
             keep=self.keep,
             reason=reason,
             drain=_ids(drain),
@@ -210,14 +225,14 @@ class _Known:
         )
 
     def probe(self) -> Decision:
-        """While no worker reports, leave the silent instances alone; if there is work, launch one instance.
+        """While no worker reports, do nothing to the silent instances; if there is work, launch one instance.
 
         If the new worker reports, the silent ones are lost. At the cap one of them makes room for it. After the queue
         has been empty for long they hold nothing, and the surplus is terminated.
         """
         fleet, silent, booting = self.fleet, self.fleet.silent, self.fleet[Phase.BOOTING]
-        there = len(silent) + len(booting)
-        terminate = [one for one in fleet[Phase.LOST] if one not in silent]
+        current = len(silent) + len(booting)
+        terminate = [instance for instance in fleet[Phase.LOST] if instance not in silent]
         reason = f"{_numbers(silent)} fell silent at once and no worker reports: reports may fail, not the workers"
         launch: list[int] = []
         if self.depth.open and not booting:
@@ -226,66 +241,76 @@ class _Known:
             elif fleet.active < self.policy.max_instances:
                 launch = fleet.free_numbers(1)
             elif not terminate:
-                terminate = [min(silent, key=lambda one: (fleet.changed_at.get(one.number, 0.0), one.number))]
+                terminate = [
+                    min(silent, key=lambda instance: (fleet.changed_at.get(instance.number, 0.0), instance.number))
+                ]
         elif self._empty_for(max(self.policy.cooldown_seconds, self.policy.limits.silence_seconds)):
-            idle = silent[::-1][: max(0, there - self.keep)]
+            idle = silent[::-1][: max(0, current - self.keep)]
             terminate += idle
-            there -= len(idle)
+            current -= len(idle)
         return Decision(
-            needed=there + len(launch), keep=self.keep, reason=reason, launch=tuple(launch), terminate=_ids(terminate)
+            needed=current + len(launch), keep=self.keep, reason=reason, launch=tuple(launch), terminate=_ids(terminate)
         )
 
     def _startable(self) -> list[Instance]:
         """Stopped instances that are worth a start."""
         if self.no_capacity is not None:
             return []
-        pool = [one for one in self.fleet[Phase.STOPPED] if not self._expired(one)]
-        return [one for one in pool if one.instance_id not in self.unstartable]
+        pool = [instance for instance in self.fleet[Phase.STOPPED] if not self._expired(instance)]
+        return [instance for instance in pool if instance.instance_id not in self.unstartable]
 
     def _resumable(self) -> list[Instance]:
-        """Instances that drain by an order that can be taken back."""
+        """Instances that drain by an order that can be cancelled."""
         draining = [*self.fleet[Phase.DRAINING], *self.fleet[Phase.DRAINED]]
-        return [one for one in draining if one.drain_ordered_at is not None and not _leaves(one)]
+        return [instance for instance in draining if instance.drain_ordered_at is not None and not _must_end(instance)]
 
     def _to_drain(self) -> list[Instance]:
         """Booting instances without work, instances idle for the cooldown, and the least busy ones of too many."""
-        policy, estimates, keep, there = self.policy, self.estimates, self.keep, self.there
+        policy, estimates, keep, current = self.policy, self.estimates, self.keep, self.current
         serving, booting = self.fleet[Phase.SERVING], self.fleet[Phase.BOOTING]
         idle: list[Instance] = []
         if self._empty_for(policy.cooldown_seconds):
-            idle = [one for one in reversed(booting) if one.instance_id is not None]
-            idle = [one for one in idle if self.now - one.since >= policy.cooldown_seconds]
+            idle = [instance for instance in reversed(booting) if instance.instance_id is not None]
+            idle = [instance for instance in idle if self.now - instance.since >= policy.cooldown_seconds]
         idle += sorted(
-            (one for one in serving if _idle_seconds(one) >= policy.cooldown_seconds),
-            key=lambda one: (-_idle_seconds(one), -one.number),
+            (instance for instance in serving if _idle_seconds(instance) >= policy.cooldown_seconds),
+            key=lambda instance: (-_idle_seconds(instance), -instance.number),
         )
-        drain = idle[: max(0, there - keep)]
+        drain = idle[: max(0, current - keep)]
         if estimates.recent_peak is not None:
-            # The consumers of a queue share its tasks, so that of too many none is ever idle. The last one goes only
-            # after it was idle: a task now and then may never be seen in the queue.
-            more = there - len(drain) - max(keep, estimates.recent_peak, 1)
-            others = [one for one in serving if one not in drain]
-            drain += sorted(others, key=lambda one: (_held(one), -one.number))[: max(0, more)]
-        above_cap = there - len(drain) - policy.max_instances
+            # The consumers of a queue share its tasks, so that of too many none is ever idle. The last one is
+            # drained only after it was idle: a task now and then may never be seen in the queue.
+            more = current - len(drain) - max(keep, estimates.recent_peak, 1)
+            others = [instance for instance in serving if instance not in drain]
+            drain += sorted(others, key=lambda instance: (_held(instance), -instance.number))[: max(0, more)]
+        above_cap = current - len(drain) - policy.max_instances
         if above_cap > 0:  # the cap was lowered
-            others = [one for one in [*booting, *serving] if one not in drain and one.instance_id is not None]
-            drain += sorted(others, key=lambda one: (_held(one), -one.number))[:above_cap]
+            others = [
+                instance
+                for instance in [*booting, *serving]
+                if instance not in drain and instance.instance_id is not None
+            ]
+            drain += sorted(others, key=lambda instance: (_held(instance), -instance.number))[:above_cap]
         return drain
 
     def _to_end(self) -> tuple[list[Instance], list[Instance]]:
         """Instances to be stopped into the warm pool, and instances to be terminated."""
         fleet, policy = self.fleet, self.policy
-        pool = [one for one in fleet[Phase.STOPPED] if not self._expired(one)]
-        terminate = [*fleet[Phase.LOST], *(one for one in fleet[Phase.STOPPED] if one not in pool)]
+        pool = [instance for instance in fleet[Phase.STOPPED] if not self._expired(instance)]
+        terminate = [*fleet[Phase.LOST], *(instance for instance in fleet[Phase.STOPPED] if instance not in pool)]
         terminate += pool[policy.warm_pool_max :]
-        room = policy.warm_pool_max - len(pool) - sum(one.power is Power.STOPPING for one in fleet[Phase.STOPPING])
+        room = (
+            policy.warm_pool_max
+            - len(pool)
+            - sum(instance.power is Power.STOPPING for instance in fleet[Phase.STOPPING])
+        )
         stop: list[Instance] = []
-        for one in fleet[Phase.DRAINED]:
+        for instance in fleet[Phase.DRAINED]:
             # Only an instance whose worker once reported is known to be worth another start.
-            if len(stop) < room and not _leaves(one) and not one.spot and one.report is not None:
-                stop.append(one)
+            if len(stop) < room and not _must_end(instance) and not instance.spot and instance.report is not None:
+                stop.append(instance)
             else:
-                terminate.append(one)
+                terminate.append(instance)
         return stop, terminate
 
     def _empty_for(self, seconds: float) -> bool:
@@ -298,8 +323,8 @@ class _Known:
         return instance.outdated or self.now - instance.since > self.policy.warm_pool_max_age_seconds
 
 
-def _leaves(instance: Instance) -> bool:
-    """Whether EC2 takes the instance back, or it is not to be used again."""
+def _must_end(instance: Instance) -> bool:
+    """Whether the instance cannot be used again: EC2 reclaims it, or it is outdated."""
     return instance.outdated or (instance.report is not None and instance.report.interrupted)
 
 
@@ -315,8 +340,8 @@ def _held(instance: Instance) -> int:
 
 
 def _ids(instances: Iterable[Instance]) -> tuple[str, ...]:
-    return tuple(one.instance_id for one in instances if one.instance_id is not None)
+    return tuple(instance.instance_id for instance in instances if instance.instance_id is not None)
 
 
 def _numbers(instances: Iterable[Instance]) -> str:
-    return ", ".join(str(one.number) for one in instances)
+    return ", ".join(str(instance.number) for instance in instances)

@@ -18,19 +18,19 @@ class Backlog(Protocol):
 
 
 class Fleet(Protocol):
-    """The app tier's instances. Every order may be given twice: the second time changes nothing."""
+    """The app tier's instances. Every action may be repeated: the second time changes nothing."""
 
     def instances(self) -> tuple[Instance, ...]:
         """Read every instance that is not terminated and every launch slot, sorted by number; writes nothing.
 
-        Former orders are visible, even while EC2's own answers lag behind.
+        Former actions are visible, even while EC2's own answers lag behind.
         """
 
     def repair(self) -> None:
         """Repair what crashes and late answers left behind, by the latest reading; raises `LeaseLost`.
 
-        It completes launches with an unknown outcome, frees the slots of instances that have gone, takes unknown
-        instances of the fleet in, gives missing names, and forgets the reports of gone instances.
+        It completes launches with an unknown outcome, frees the slots of instances that have ended, makes slots for
+        unknown instances of the fleet, sets missing names, and forgets the reports of ended instances.
         """
 
     def launch(self, numbers: Sequence[int]) -> None:
@@ -47,13 +47,13 @@ class Fleet(Protocol):
         """Order the workers to take no more tasks."""
 
     def resume(self, instance_ids: Sequence[str]) -> None:
-        """Take the order to drain back."""
+        """Cancel the order to drain."""
 
     def stop(self, instance_ids: Sequence[str]) -> None:
         """Stop instances, to be started again; until they end, their workers drain."""
 
     def terminate(self, instance_ids: Sequence[str]) -> None:
-        """Terminate instances; until they end, their workers drain. One that has gone is no error."""
+        """Terminate instances; until they end, their workers drain. One that has ended is no error."""
 
 
 class Lease(Protocol):

@@ -7,7 +7,7 @@ from enum import StrEnum
 import structlog
 
 from autoscale.observation import Observation, Phase, QueueDepth, Unreadable
-from autoscale.policy import Decision, Estimates, Hold
+from autoscale.policy import ActionKind, Decision, Estimates, Hold
 from autoscale.ports import History, Record
 from facerec.background import OutageLog
 from facerec.errors import FacerecError
@@ -31,17 +31,6 @@ def ranges(numbers: Iterable[int]) -> str:
     return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)
 
 
-class ActionKind(StrEnum):
-    """The orders to a fleet, in the order in which they are given: first what adds capacity, last what ends it."""
-
-    RESUME = "resume"
-    START = "start"
-    LAUNCH = "launch"
-    DRAIN = "drain"
-    STOP = "stop"
-    TERMINATE = "terminate"
-
-
 class Cause(StrEnum):
     """Why a round held, or could not do all that it wanted."""
 
@@ -54,7 +43,7 @@ class Cause(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """One order to the fleet; `numbers` are those of the instances' names."""
+    """One change of the fleet; `numbers` are those of the instances' names."""
 
     kind: ActionKind
     numbers: tuple[int, ...]

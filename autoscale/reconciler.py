@@ -16,9 +16,9 @@ import structlog
 
 from autoscale.decider import Decider
 from autoscale.observation import FleetByPhase, Instance, Power, Reading, Unreadable
-from autoscale.policy import Decision, Hold
+from autoscale.policy import ActionKind, Decision, Hold
 from autoscale.ports import Backlog, Fleet, History, Lease
-from autoscale.reconcile_result import Action, ActionKind, Cause, ReconcileResult, RoundLog
+from autoscale.reconcile_result import Action, Cause, ReconcileResult, RoundLog
 from facerec.background import backoff_seconds
 from facerec.errors import ConfigurationError, FacerecError, InsufficientCapacity, LeaseLost, Throttled
 

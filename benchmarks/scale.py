@@ -84,7 +84,7 @@ def decider_ms(count: int, environment: Environment) -> float:
     decider = Decider(Policy(max_instances=count), Priors())
     seconds = []
     for turn in range(30):
-        reading = Reading(QueueDepth(100 * count, 16 * count), fleet.observed())
+        reading = Reading(QueueDepth(100 * count, 16 * count), fleet.observe())
         started = process_time()
         decider.step(reading, events.now + turn)
         seconds.append(process_time() - started)

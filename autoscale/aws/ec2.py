@@ -37,9 +37,9 @@ CAPACITY_CODES = frozenset(
     }
 )
 """EC2's codes for a shortage: another type, zone or time may help (`Unsupported`: not in this zone)."""
-REST_SECONDS = 120.0
+SKIP_SECONDS = 120.0
 """EC2's shortages last minutes; another pool is quicker than a retry."""
-_LONGEST_REST_SECONDS = 960.0
+_LONGEST_SKIP_SECONDS = 960.0
 
 
 class Refused(InsufficientCapacity):
@@ -51,14 +51,14 @@ class Refused(InsufficientCapacity):
 
 
 class NoSuchInstance(Transient):
-    """EC2 does not know one of the instances: it has gone, or is too new."""
+    """EC2 does not know one of the instances: it has ended, or is too new."""
 
     def __init__(self) -> None:
         super().__init__("EC2 does not know the instance (yet, or any more)")
 
 
 class WrongState(Transient):
-    """An instance changes its state, so that the order does not apply."""
+    """An instance changes its state, so that the action does not apply."""
 
 
 class Ec2:
@@ -69,19 +69,19 @@ class Ec2:
         self._fleet = settings.prefix
         self._template = settings.launch_template
 
-    def described(self) -> dict[str, Description]:
+    def describe(self) -> dict[str, Description]:
         """Return every instance of the fleet that EC2 shows, terminated ones included, by id."""
         with translated("describe the fleet's instances"):
             pages = self._client.get_paginator("describe_instances").paginate(
                 Filters=[{"Name": f"tag:{FLEET_TAG}", "Values": [self._fleet]}], PaginationConfig={"PageSize": 1000}
             )
             shown = [
-                Description.of(one)
+                Description.of(instance)
                 for page in pages
                 for reservation in page["Reservations"]
-                for one in reservation["Instances"]
+                for instance in reservation["Instances"]
             ]
-        return {one.instance_id: one for one in shown}
+        return {description.instance_id: description for description in shown}
 
     def run(self, token: str, request: LaunchRequest) -> list[Description]:
         """Launch one to `request.count` instances; a repeated token returns what its first call launched.
@@ -104,26 +104,27 @@ class Ec2:
         if request.spot:
             parameters["InstanceMarketOptions"] = {"MarketType": "spot"}
         with translated(f"launch {request.count} instances of {request.pool}", **_refusals()):
-            return in_launch_order(Description.of(one) for one in self._client.run_instances(**parameters)["Instances"])
+            launched = self._client.run_instances(**parameters)["Instances"]
+        return in_launch_order(map(Description.of, launched))
 
     def start(self, instance_ids: Sequence[str]) -> None:
         """Start stopped instances, all or none; raises `Refused`, `NoSuchInstance` and `WrongState`."""
-        with _ordering("start instances"):
+        with _action_errors("start instances"):
             self._client.start_instances(InstanceIds=instance_ids)
 
     def stop(self, instance_ids: Sequence[str]) -> None:
         """Stop instances, all or none; raises `NoSuchInstance` and `WrongState`."""
-        with _ordering("stop instances"):
+        with _action_errors("stop instances"):
             self._client.stop_instances(InstanceIds=instance_ids)
 
     def terminate(self, instance_ids: Sequence[str]) -> None:
         """Terminate instances, all or none; raises `NoSuchInstance` and `WrongState`."""
-        with _ordering("terminate instances"):
+        with _action_errors("terminate instances"):
             self._client.terminate_instances(InstanceIds=instance_ids)
 
     def name(self, instance_id: str, name: str) -> None:
         """Set the `Name` tag; raises `NoSuchInstance`."""
-        with _ordering("name an instance"):
+        with _action_errors("name an instance"):
             self._client.create_tags(Resources=[instance_id], Tags=[{"Key": "Name", "Value": name}])
 
     def default_version(self) -> str:
@@ -149,10 +150,9 @@ class Ec2:
                     Filters=[{"Name": check, "Values": ["impaired"]}]
                 )
                 for page in pages:
-                    for one in page["InstanceStatuses"]:
-                        statuses = {one["SystemStatus"]["Status"], one["InstanceStatus"]["Status"]}
-                        if "impaired" in statuses:
-                            failing.add(one["InstanceId"])
+                    for shown in page["InstanceStatuses"]:
+                        if "impaired" in {shown["SystemStatus"]["Status"], shown["InstanceStatus"]["Status"]}:
+                            failing.add(shown["InstanceId"])
         return frozenset(failing)
 
     @property
@@ -164,7 +164,7 @@ def _refusals() -> dict[str, Callable[[], Exception]]:
     return {code: lambda code=code: Refused(code) for code in CAPACITY_CODES}  # type: ignore[misc] # mypy#4226
 
 
-def _ordering(doing: str) -> Any:
+def _action_errors(doing: str) -> Any:
     return translated(
         doing,
         InvalidInstanceID_NotFound=NoSuchInstance,
@@ -174,7 +174,7 @@ def _ordering(doing: str) -> Any:
 
 
 @dataclass(slots=True)
-class _Rest:
+class _Skip:
     until: float
     seconds: float
     code: str
@@ -183,7 +183,7 @@ class _Rest:
 class CapacityPools:
     """The pools in the order of preference; `clock` is monotonic, in seconds.
 
-    A pool without capacity rests for two minutes, and twice as long each time that it still has none.
+    A pool without capacity is skipped for two minutes, and twice as long each time that it still has none.
     """
 
     def __init__(
@@ -191,14 +191,14 @@ class CapacityPools:
     ) -> None:
         self._pools = [CapacityPool(kind, subnet) for kind, subnet in product(types, subnet_ids or (None,))]
         self._clock = clock
-        self._rests: dict[CapacityPool, _Rest] = {}
+        self._skips: dict[CapacityPool, _Skip] = {}
 
     def best(self) -> CapacityPool:
-        """Return the first pool that does not rest; raises `InsufficientCapacity` if all do."""
-        found = next((pool for pool in self._pools if self._rest_seconds(pool) <= 0), None)
+        """Return the first pool that is not skipped; raises `InsufficientCapacity` if all are."""
+        found = next((pool for pool in self._pools if self._skip_seconds(pool) <= 0), None)
         if found is None:
-            tried = ", ".join(f"{pool} ({rest.code})" for pool, rest in self._rests.items())
-            soonest = min((self._rest_seconds(pool) for pool in self._pools), default=0.0)
+            tried = ", ".join(f"{pool} ({skip.code})" for pool, skip in self._skips.items())
+            soonest = min((self._skip_seconds(pool) for pool in self._pools), default=0.0)
             raise InsufficientCapacity(
                 f"EC2 has no instance of {tried}; it is asked again in {max(0.0, soonest):.0f} s; offer more with "
                 "FACEREC_INSTANCES__TYPES or FACEREC_INSTANCES__SUBNET_IDS, or raise the account's quota"
@@ -206,15 +206,15 @@ class CapacityPools:
         return found
 
     def refuse(self, pool: CapacityPool, code: str) -> None:
-        """Let the pool rest: EC2 had no instance there."""
-        rested = self._rests.get(pool)
-        seconds = REST_SECONDS if rested is None else min(2 * rested.seconds, _LONGEST_REST_SECONDS)
-        self._rests[pool] = _Rest(self._clock() + seconds, seconds, code)
+        """Skip the pool for a time: EC2 had no instance there."""
+        last = self._skips.get(pool)
+        seconds = SKIP_SECONDS if last is None else min(2 * last.seconds, _LONGEST_SKIP_SECONDS)
+        self._skips[pool] = _Skip(self._clock() + seconds, seconds, code)
 
     def accept(self, pool: CapacityPool) -> None:
         """Forget the pool's shortages: EC2 had an instance there."""
-        self._rests.pop(pool, None)
+        self._skips.pop(pool, None)
 
-    def _rest_seconds(self, pool: CapacityPool) -> float:
-        rest = self._rests.get(pool)
-        return 0.0 if rest is None else rest.until - self._clock()
+    def _skip_seconds(self, pool: CapacityPool) -> float:
+        skip = self._skips.get(pool)
+        return 0.0 if skip is None else skip.until - self._clock()

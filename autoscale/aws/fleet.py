@@ -1,4 +1,4 @@
-"""The app tier's instances on EC2: readings, repairs and orders, safe against crashes and late answers."""
+"""The app tier's instances on EC2: readings, repairs and actions, safe against crashes and late answers."""
 
 import time
 import uuid
@@ -14,7 +14,6 @@ from autoscale.aws.instances import (
     Description,
     LaunchRequest,
     LaunchSlot,
-    Order,
     Sightings,
     instance_of,
     matched,
@@ -24,6 +23,7 @@ from autoscale.aws.instances import (
 from autoscale.aws.launch_slots import BATCH, LaunchSlots
 from autoscale.aws.lease import DynamoLease
 from autoscale.observation import Instance
+from autoscale.policy import ActionKind
 from facerec.errors import ConfigurationError, FacerecError, InsufficientCapacity, Throttled, Transient
 from facerec.messages import WorkerRecord
 from facerec.ports import WorkerReports
@@ -39,9 +39,9 @@ _REPORT_KEPT_SECONDS = 600.0
 _NAMES_AT_ONCE = 20
 """Each name is a request of its own: the others wait for the next repair."""
 _FOR_ONE = (NoSuchInstance, Refused, WrongState)
-"""With these errors EC2 refuses an order to several instances because of one."""
+"""With these errors EC2 refuses an action on several instances because of one."""
 _NOT_DONE = (*_FOR_ONE, Throttled, ConfigurationError)
-"""After any other error it is unknown whether EC2 has carried the order out."""
+"""After any other error it is unknown whether EC2 has carried the action out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ class Ec2Fleet:
     def instances(self) -> tuple[Instance, ...]:
         """Read the launch slots, EC2 and the workers' reports."""
         now, written = self._now(), self._slots.all()
-        described = self._ec2.described()
+        described = self._ec2.describe()
         records = self._reports.records()
         slots = matched(written, described)
         found = unclaimed(slots, described)
@@ -128,11 +128,11 @@ class Ec2Fleet:
         self._lease.check()
         reading, self._reading = self._reading, _Reading()
         self._slots.update(reading.changed, gone=reading.gone)
-        slots = self._completed([*reading.slots, *self._slots.take(reading.found)])
+        slots = self._repeat_launches([*reading.slots, *self._slots.take(reading.found)])
         known = {slot.instance_id for slot in slots}
         self._names_left = _NAMES_AT_ONCE
         self._named = {name: number for name, number in self._named.items() if name in known}
-        self._name(slots, reading.described)
+        self._give_names(slots, reading.described)
         gone = {slot.instance_id for slot in reading.gone}
         for instance_id, record in reading.records.items():
             report = record.report
@@ -151,13 +151,13 @@ class Ec2Fleet:
             token, now = str(uuid.uuid4()), self._now()
             slots = self._slots.take([LaunchSlot(number, token, now, request) for number in batch])
             if slots:
-                wanted = [*self._run(slots), *wanted]
+                wanted = [*self._run_instances(slots), *wanted]
             if wanted:
                 self._lease.renew_or_raise()  # a large launch takes long
 
     def start(self, instance_ids: Sequence[str]) -> None:
-        """Forget former reports and orders to drain, record the order, so that the instances count, then start."""
-        slots = self._ours(instance_ids)
+        """Forget former reports and orders to drain, record the start, so that the instances count, then start."""
+        slots = self._read_slots(instance_ids)
         self._slots.confirm_lease()
         records = self._reports.records() if slots else {}
         started = []
@@ -165,9 +165,9 @@ class Ec2Fleet:
             self._reports.forget(str(slot.instance_id))
             known = records.get(str(slot.instance_id))
             former = slot.former_ready_at if known is None or known.report is None else known.report.ready_at
-            started.append(replace(slot, order=Order.START, ordered_at=self._now(), former_ready_at=former))
-        self._slots.order(started)
-        failed = self._each(self._ec2.start, slots)
+            started.append(replace(slot, action=ActionKind.START, acted_at=self._now(), former_ready_at=former))
+        self._slots.announce(started)
+        failed = self._call_for_each(self._ec2.start, slots)
         refused = {slot: exc for slot, exc in failed.items() if isinstance(exc, _NOT_DONE)}
         self._slots.update(list(refused))  # the others may be starting, so that they count
         _raise_other(failed)
@@ -179,21 +179,21 @@ class Ec2Fleet:
 
     def drain(self, instance_ids: Sequence[str], now: float) -> None:
         """Write the order where the workers read it."""
-        for slot in self._ours(instance_ids):
+        for slot in self._read_slots(instance_ids):
             self._reports.order_drain(str(slot.instance_id), now)
 
     def resume(self, instance_ids: Sequence[str]) -> None:
         """Delete the order to drain."""
-        for slot in self._ours(instance_ids):
+        for slot in self._read_slots(instance_ids):
             self._reports.cancel_drain(str(slot.instance_id))
 
     def stop(self, instance_ids: Sequence[str]) -> None:
         """Stop; the numbers stay taken."""
-        self._end(instance_ids, Order.STOP, self._ec2.stop)
+        self._end(instance_ids, ActionKind.STOP, self._ec2.stop)
 
     def terminate(self, instance_ids: Sequence[str]) -> None:
-        """Terminate; a number is free again when EC2 shows that its instance has gone."""
-        missing = self._end(instance_ids, Order.TERMINATE, self._ec2.terminate)
+        """Terminate; a number is free again when EC2 shows that its instance has ended."""
+        missing = self._end(instance_ids, ActionKind.TERMINATE, self._ec2.terminate)
         # EC2 may not know an instance because it is new: its slot stays, and it is terminated again later.
         gone = [slot for slot in missing if self._now() - slot.made_at > UNSEEN_SECONDS]
         self._slots.update(gone=gone)
@@ -201,10 +201,10 @@ class Ec2Fleet:
             self._reports.forget(str(slot.instance_id))
 
     def _end(
-        self, instance_ids: Sequence[str], order: Order, give: Callable[[Sequence[str]], None]
+        self, instance_ids: Sequence[str], kind: ActionKind, call: Callable[[Sequence[str]], None]
     ) -> Collection[LaunchSlot]:
-        """Give the order, then record it: until then the instances count. Returns those for which it failed."""
-        slots = self._ours(instance_ids)
+        """Call EC2, then record the action: until then the instances count. Returns those for which it failed."""
+        slots = self._read_slots(instance_ids)
         self._slots.confirm_lease()
         for index, slot in enumerate(slots, 1):
             # The worker's process ends only seconds later; until then it must not take tasks.
@@ -213,17 +213,17 @@ class Ec2Fleet:
             if index % BATCH == 0:
                 self._lease.renew_or_raise()
 
-        def fenced(ids: Sequence[str]) -> None:
+        def check_and_call(ids: Sequence[str]) -> None:
             self._lease.check()
-            give(ids)
+            call(ids)
 
-        failed = self._each(fenced, slots)
+        failed = self._call_for_each(check_and_call, slots)
         ended = [slot for slot in slots if slot not in failed]
-        self._slots.update([replace(slot, order=order, ordered_at=self._now()) for slot in ended])
+        self._slots.update([replace(slot, action=kind, acted_at=self._now()) for slot in ended])
         _raise_other(failed)
         return failed
 
-    def _run(self, slots: list[LaunchSlot], known: Container[str | None] = ()) -> list[int]:
+    def _run_instances(self, slots: list[LaunchSlot], known: Container[str | None] = ()) -> list[int]:
         """Launch all slots by one request; returns the numbers for which EC2 had no instance, free again.
 
         A repeated request returns all instances of its first call, among them `known` ones.
@@ -233,7 +233,7 @@ class Ec2Fleet:
         if request is None:
             return []
         try:
-            launched = [one for one in self._ec2.run(token, request) if one.instance_id not in known]
+            launched = [shown for shown in self._ec2.run(token, request) if shown.instance_id not in known]
         except Refused as exc:
             self._pools.refuse(request.pool, exc.code)
             self._slots.update(gone=slots)
@@ -242,14 +242,14 @@ class Ec2Fleet:
             self._slots.update(gone=slots)
             raise
         self._pools.accept(request.pool)
-        filled = [replace(slot, instance_id=one.instance_id) for slot, one in zip(slots, launched, strict=False)]
+        filled = [replace(slot, instance_id=shown.instance_id) for slot, shown in zip(slots, launched, strict=False)]
         left = slots[len(filled) :]
         self._slots.update(filled, gone=left)
-        self._name(filled, {one.instance_id: one for one in launched})
+        self._give_names(filled, {shown.instance_id: shown for shown in launched})
         return [slot.number for slot in left]
 
-    def _completed(self, slots: list[LaunchSlot]) -> list[LaunchSlot]:
-        """Repeat the launches with an unknown outcome: with their token they cannot launch twice."""
+    def _repeat_launches(self, slots: list[LaunchSlot]) -> list[LaunchSlot]:
+        """Repeat the launches with an unknown outcome; returns all slots. With their token they cannot launch twice."""
         unknown: dict[str, list[LaunchSlot]] = {}
         for slot in slots:
             if slot.instance_id is None:
@@ -264,12 +264,12 @@ class Ec2Fleet:
             numbers = [slot.number for slot in of_launch]
             log.warning("launch_repeated", numbers=numbers, first_try_at=of_launch[0].made_at)
             try:
-                self._run(of_launch, known)
+                self._run_instances(of_launch, known)
             except (Transient, ConfigurationError) as exc:
                 log.warning("launch_not_completed", reason=str(exc))
         return self._slots.all() if repeated else slots
 
-    def _name(self, slots: Sequence[LaunchSlot], described: Mapping[str, Description]) -> None:
+    def _give_names(self, slots: Sequence[LaunchSlot], described: Mapping[str, Description]) -> None:
         """Give instances their names; those that EC2 does not know yet are named later."""
         for slot in slots:
             seen, name = described.get(slot.instance_id or ""), name_of(slot.number)
@@ -285,7 +285,7 @@ class Ec2Fleet:
             else:
                 self._named[seen.instance_id] = slot.number
 
-    def _ours(self, instance_ids: Sequence[str]) -> list[LaunchSlot]:
+    def _read_slots(self, instance_ids: Sequence[str]) -> list[LaunchSlot]:
         """Read the slots of those instances again; instances without a slot are never touched."""
         wanted = set(instance_ids)
         slots = [slot for slot in self._slots.all() if slot.instance_id in wanted] if wanted else []
@@ -293,18 +293,18 @@ class Ec2Fleet:
             log.warning("instance_not_of_the_fleet", instance_id=stranger)
         return slots
 
-    def _each(
-        self, order: Callable[[Sequence[str]], None], slots: Sequence[LaunchSlot]
+    def _call_for_each(
+        self, call: Callable[[Sequence[str]], None], slots: Sequence[LaunchSlot]
     ) -> dict[LaunchSlot, FacerecError]:
-        """Give the order to all at once, or to each alone if EC2 refuses it because of one; returns the failures."""
+        """Call EC2 for all at once, or for each alone if EC2 refuses it because of one; returns the failures."""
         if not slots:
             return {}
         try:
-            order([str(slot.instance_id) for slot in slots])
+            call([str(slot.instance_id) for slot in slots])
         except FacerecError as exc:
             if len(slots) == 1 or not isinstance(exc, _FOR_ONE):
                 return dict.fromkeys(slots, exc)
-            return {failed: why for slot in slots for failed, why in self._each(order, [slot]).items()}
+            return {failed: why for slot in slots for failed, why in self._call_for_each(call, [slot]).items()}
         return {}
 
 

@@ -1,6 +1,6 @@
 """EC2's descriptions, our launch slots and the workers' reports, combined into instances: pure.
 
-EC2's answers lag: a new instance may be missing in them, and an order may not be visible yet. For a while the launch
+EC2's answers lag: a new instance may be missing in them, and an action may not be visible yet. For a while the launch
 slot is believed, then EC2.
 """
 
@@ -8,10 +8,10 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from autoscale.observation import Instance, Power
+from autoscale.policy import ActionKind
 from facerec.messages import WorkerRecord, WorkerReport
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ _AWS_VERSION_TAG = "aws:ec2launchtemplate:version"
 _NAME = re.compile(r"app-tier-instance-([1-9][0-9]{0,5})")
 _REASON_TIME = re.compile(r"\((\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) (?:GMT|UTC)\)")
 LAG_SECONDS = 60.0
-"""How long EC2's answers may lag behind an order; usually it is some seconds."""
+"""How long EC2's answers may lag behind an action; usually it is some seconds."""
 UNSEEN_SECONDS = 300.0
 """After so long without its instance in EC2's answers a slot is void; AWS shows new instances within seconds."""
 _FORGOTTEN_BY_EC2_SECONDS = 5.0
@@ -42,14 +42,6 @@ class CapacityPool:
     def __str__(self) -> str:
         """Describe the pool for people."""
         return self.instance_type + (f" in {self.subnet_id}" if self.subnet_id else "")
-
-
-class Order(StrEnum):
-    """The orders that a slot remembers."""
-
-    START = "start"
-    STOP = "stop"
-    TERMINATE = "terminate"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +66,9 @@ class LaunchSlot:
     """Absent for an instance that was found without a slot."""
     instance_id: str | None = None
     """Absent until EC2 has confirmed it."""
-    order: Order | None = None
-    """The latest order."""
-    ordered_at: float = 0.0
+    action: ActionKind | None = None
+    """The latest start, stop or termination."""
+    acted_at: float = 0.0
     former_ready_at: float | None = None
     """When the worker before the last start got ready, by its own clock: its reports may come late."""
 
@@ -123,16 +115,16 @@ class Description:
 
 def in_launch_order(descriptions: Iterable[Description]) -> list[Description]:
     """Sort by the place in the launch, then by id: emulators give every instance the same place."""
-    return sorted(descriptions, key=lambda one: (one.index, one.instance_id))
+    return sorted(descriptions, key=lambda description: (description.index, description.instance_id))
 
 
 def matched(slots: Sequence[LaunchSlot], described: Mapping[str, Description]) -> list[LaunchSlot]:
     """Return the slots, with the instances that EC2 shows for launches whose answer was lost."""
     known = {slot.instance_id for slot in slots}
     found: dict[str, list[Description]] = {}
-    for one in in_launch_order(described.values()):
-        if one.token is not None and one.instance_id not in known:
-            found.setdefault(one.token, []).append(one)
+    for description in in_launch_order(described.values()):
+        if description.token is not None and description.instance_id not in known:
+            found.setdefault(description.token, []).append(description)
     result = []
     for slot in slots:
         of_launch = found.get(slot.token)
@@ -148,16 +140,18 @@ def unclaimed(slots: Sequence[LaunchSlot], described: Mapping[str, Description])
     known = {slot.instance_id for slot in slots}
     taken = {slot.number for slot in slots}
     found = []
-    for one in in_launch_order(described.values()):
-        if one.instance_id in known or one.power is None:
+    for description in in_launch_order(described.values()):
+        if description.instance_id in known or description.power is None:
             continue
-        named = _NAME.fullmatch(one.name or "")
+        named = _NAME.fullmatch(description.name or "")
         number = int(named[1]) if named else 0
         if number in taken or not number:
             number = next(free for free in range(1, len(taken) + 2) if free not in taken)
         taken.add(number)
-        token = f"found-{one.instance_id}"
-        found.append(LaunchSlot(number, token, one.launched_at, request=None, instance_id=one.instance_id))
+        token = f"found-{description.instance_id}"
+        found.append(
+            LaunchSlot(number, token, description.launched_at, request=None, instance_id=description.instance_id)
+        )
     return found
 
 
@@ -194,7 +188,9 @@ class Sightings:
     def keep(self, slots: Iterable[LaunchSlot], described: Mapping[str, Description]) -> None:
         """Remember what EC2 shows of these slots' instances, and forget all others."""
         ids = {slot.instance_id for slot in slots}
-        self.latest = {name: one for name, one in (self.latest | dict(described)).items() if name in ids}
+        self.latest = {
+            name: description for name, description in (self.latest | dict(described)).items() if name in ids
+        }
 
 
 def instance_of(
@@ -239,22 +235,22 @@ def _of_former_life(report: WorkerReport, slot: LaunchSlot, seen: Description | 
 
 
 def _failed_to_start(slot: LaunchSlot, report: WorkerReport | None) -> bool:
-    """Whether a stopped instance was last ordered to start, and its worker has not reported since.
+    """Whether a stopped instance was last started by us, and its worker has not reported since.
 
     EC2 accepts a start before it knows whether it has room, or a key for the disk; then it stops the instance again.
     """
-    return slot.order is Order.START and (report is None or report.ready_at == slot.former_ready_at)
+    return slot.action is ActionKind.START and (report is None or report.ready_at == slot.former_ready_at)
 
 
 def _power(slot: LaunchSlot, seen: Description | None, now: float) -> Power:
     shown = Power.PENDING if seen is None or seen.power is None else seen.power
-    if slot.order is None or now - slot.ordered_at > LAG_SECONDS:
+    if slot.action is None or now - slot.acted_at > LAG_SECONDS:
         return shown
-    if slot.order is Order.TERMINATE:
+    if slot.action is ActionKind.TERMINATE:
         return Power.SHUTTING_DOWN
-    if slot.order is Order.STOP and shown in {Power.PENDING, Power.RUNNING}:
+    if slot.action is ActionKind.STOP and shown in {Power.PENDING, Power.RUNNING}:
         return Power.STOPPING
-    if slot.order is Order.START and shown in {Power.STOPPING, Power.STOPPED}:
+    if slot.action is ActionKind.START and shown in {Power.STOPPING, Power.STOPPED}:
         return Power.PENDING
     return shown
 
@@ -266,7 +262,7 @@ def _since(slot: LaunchSlot, seen: Description | None, power: Power) -> float:
     """
     began = seen.launched_at if seen is not None else slot.made_at
     if power in {Power.STOPPING, Power.STOPPED}:
-        if slot.order is Order.STOP:
-            return slot.ordered_at
+        if slot.action is ActionKind.STOP:
+            return slot.acted_at
         return (seen.stopped_at if seen is not None else None) or began
-    return max(began, slot.ordered_at) if slot.order is Order.START else began
+    return max(began, slot.acted_at) if slot.action is ActionKind.START else began

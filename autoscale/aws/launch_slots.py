@@ -2,7 +2,7 @@
 
 A slot is the item `kind="number"`, `item=<number>`. It is written before EC2 is asked for an instance, in one
 transaction with a check of the autoscalers' lease. So every launch counts towards the cap: after a crash, while EC2's
-answers lag, and when an autoscaler loses its lease. It stays as long as its instance and remembers the latest order.
+answers lag, and when an autoscaler loses its lease. It stays as long as its instance and remembers the latest action.
 """
 
 from collections.abc import Sequence
@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
-from autoscale.aws.instances import CapacityPool, LaunchRequest, LaunchSlot, Order
+from autoscale.aws.instances import CapacityPool, LaunchRequest, LaunchSlot
 from autoscale.aws.lease import DynamoLease
+from autoscale.policy import ActionKind
 from facerec.aws.clients import Clients, translated
 from facerec.aws.dynamodb import Table
 from facerec.errors import LeaseLost, Transient
@@ -46,7 +47,7 @@ class LaunchSlots:
 
         If the slots have a request, they are at most 90, and its count becomes the number of those that were free.
         """
-        return [one for first in range(0, len(slots), BATCH) for one in self._take(slots[first : first + BATCH])]
+        return [slot for first in range(0, len(slots), BATCH) for slot in self._take(slots[first : first + BATCH])]
 
     def _take(self, slots: Sequence[LaunchSlot]) -> Sequence[LaunchSlot]:
         while slots:
@@ -61,11 +62,11 @@ class LaunchSlots:
         """Return if DynamoDB says that the lease is ours; raises `LeaseLost`."""
         self._write_under_lease("check the lease", [])
 
-    def order(self, slots: Sequence[LaunchSlot]) -> None:
-        """Write orders under the lease before EC2 gets them; raises `LeaseLost`."""
+    def announce(self, slots: Sequence[LaunchSlot]) -> None:
+        """Write the slots' actions under the lease before EC2 is called; raises `LeaseLost`."""
         for first in range(0, len(slots), BATCH):
             puts = [self._put(slot, _UNCHANGED) for slot in slots[first : first + BATCH]]
-            if self._write_under_lease("record an order", puts):
+            if self._write_under_lease("record an action", puts):
                 raise Transient("the fleet has changed since it was read; retry later")
 
     def update(self, slots: Sequence[LaunchSlot] = (), *, gone: Sequence[LaunchSlot] = ()) -> None:
@@ -134,8 +135,8 @@ def _fields(slot: LaunchSlot) -> Any:
     item: Any = {"token": {"S": slot.token}, "made_at": {"N": repr(slot.made_at)}}
     if slot.instance_id is not None:
         item["instance_id"] = {"S": slot.instance_id}
-    if slot.order is not None:
-        item |= {"order": {"S": slot.order.value}, "ordered_at": {"N": repr(slot.ordered_at)}}
+    if slot.action is not None:  # stored under the names that former releases read
+        item |= {"order": {"S": slot.action.value}, "ordered_at": {"N": repr(slot.acted_at)}}
     if slot.former_ready_at is not None:
         item["former_ready_at"] = {"N": repr(slot.former_ready_at)}
     request = slot.request
@@ -166,7 +167,7 @@ def _from_item(item: Any) -> LaunchSlot:
         made_at=float(item["made_at"]["N"]),
         request=request,
         instance_id=item.get("instance_id", {}).get("S"),
-        order=Order(item["order"]["S"]) if "order" in item else None,
-        ordered_at=float(item["ordered_at"]["N"]) if "order" in item else 0.0,
+        action=ActionKind(item["order"]["S"]) if "order" in item else None,
+        acted_at=float(item["ordered_at"]["N"]) if "order" in item else 0.0,
         former_ready_at=float(item["former_ready_at"]["N"]) if "former_ready_at" in item else None,
     )

@@ -61,24 +61,24 @@ class FleetStatus:
             if isinstance(value, Unreadable):
                 return {"unreadable": value.reason}
             if isinstance(value, tuple):
-                return [_instance_json(one, phase, self.at) for one, phase in value]
+                return [_instance_json(instance, phase, self.at) for instance, phase in value]
             return asdict(value) if isinstance(value, QueueDepth | Record) else value
 
         return {name: plain(getattr(self, name)) for name in ("at", "queue", "instances", "lease_holder", "last")}
 
 
-def _instance_json(one: Instance, phase: Phase, now: float) -> dict[str, Any]:
+def _instance_json(instance: Instance, phase: Phase, now: float) -> dict[str, Any]:
     names = ("number", "instance_id", "power", "since", "spot", "outdated", "impaired")
     counts = {
-        "held": None if one.report is None else one.report.held,
-        "idle_seconds": _idle_seconds(one, now),
-        "tasks_done": None if one.report is None else one.report.tasks_done,
+        "held": None if instance.report is None else instance.report.held,
+        "idle_seconds": _idle_seconds(instance, now),
+        "tasks_done": None if instance.report is None else instance.report.tasks_done,
     }
-    return {name: getattr(one, name) for name in names} | {"phase": phase} | counts
+    return {name: getattr(instance, name) for name in names} | {"phase": phase} | counts
 
 
-def _idle_seconds(one: Instance, now: float) -> float | None:
-    idle_since = None if one.report is None else one.report.idle_since
+def _idle_seconds(instance: Instance, now: float) -> float | None:
+    idle_since = None if instance.report is None else instance.report.idle_since
     return None if idle_since is None else max(0.0, now - idle_since)
 
 
@@ -109,7 +109,7 @@ def make_reader(settings: Settings) -> Callable[[], FleetStatus]:
             queue=_read(backlog.depth),
             instances=instances
             if isinstance(instances, Unreadable)
-            else tuple((one, phase_of(one, limits, now)) for one in instances),
+            else tuple((instance, phase_of(instance, limits, now)) for instance in instances),
             lease_holder=_read(lambda: lease_owner(clients(settings), settings.fleet_table)),
             last=recent if isinstance(recent, Unreadable) else next(reversed(recent), None),
         )
@@ -136,11 +136,19 @@ def history_table(records: Sequence[Record]) -> RenderableType:
     for name in ("visible", "flight", "needed", "boot", "serve", "drain", "stop"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("actions and reason", overflow="fold")
-    for one in records:
-        counts = (one.visible, one.in_flight, one.needed, one.booting, one.serving, one.draining, one.stopped)
-        at = f"{datetime.fromtimestamp(one.at, UTC):%m-%d %H:%M:%S}"
-        actions = Text(f"{one.actions}: " if one.actions else "", "bold")
-        table.add_row(at, *map(str, counts), actions + Text(one.reason, "not bold"))
+    for record in records:
+        counts = (
+            record.visible,
+            record.in_flight,
+            record.needed,
+            record.booting,
+            record.serving,
+            record.draining,
+            record.stopped,
+        )
+        at = f"{datetime.fromtimestamp(record.at, UTC):%m-%d %H:%M:%S}"
+        actions = Text(f"{record.actions}: " if record.actions else "", "bold")
+        table.add_row(at, *map(str, counts), actions + Text(record.reason, "not bold"))
     return table
 
 
@@ -155,7 +163,7 @@ def _queue(depth: QueueDepth) -> Text:
 
 def _autoscaler(lease_holder: str | None) -> Text:
     if lease_holder is None:
-        return Text("none is active: nobody holds the lease", style="bold red")
+        return Text("none is active: no process holds the lease", style="bold red")
     host, _, process = lease_holder.partition("/")
     return Text(f"{host} ({process[:8]}) holds the lease")
 
@@ -180,18 +188,18 @@ def _instances(instances: Sequence[tuple[Instance, Phase]], now: float) -> Table
     right = {"#", "since", "held", "idle", "tasks done"}
     for name in ("#", "instance", "phase", "power", "since", "held", "idle", "tasks done", "notes"):
         table.add_column(name, justify="right" if name in right else "left")
-    for one, phase in instances:
-        idle_seconds = _idle_seconds(one, now)
-        notes = [name for name in ("spot", "outdated", "impaired") if getattr(one, name)]
+    for instance, phase in instances:
+        idle_seconds = _idle_seconds(instance, now)
+        notes = [name for name in ("spot", "outdated", "impaired") if getattr(instance, name)]
         table.add_row(
-            str(one.number),
-            one.instance_id or "being launched",
+            str(instance.number),
+            instance.instance_id or "being launched",
             Text(phase, _STYLES[phase]),
-            one.power,
-            duration(now - one.since),
-            "-" if one.report is None else str(one.report.held),
+            instance.power,
+            duration(now - instance.since),
+            "-" if instance.report is None else str(instance.report.held),
             "-" if idle_seconds is None else duration(idle_seconds),
-            "-" if one.report is None else str(one.report.tasks_done),
+            "-" if instance.report is None else str(instance.report.tasks_done),
             ", ".join(notes),
         )
     return table

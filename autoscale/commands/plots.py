@@ -87,10 +87,10 @@ class Series:
 
 
 def _draw_queue(axes: Axes, series: Series) -> None:
-    visible = series.values(lambda one: one.visible)
+    visible = series.values(lambda record: record.visible)
     axes.fill_between(series.times, visible, step="post", color=_BLUE, alpha=0.2, linewidth=0)
     axes.plot(series.times, visible, drawstyle="steps-post", color=_BLUE, linewidth=1.8, label="visible (backlog)")
-    in_flight = series.values(lambda one: one.in_flight)
+    in_flight = series.values(lambda record: record.in_flight)
     axes.plot(series.times, in_flight, "--", drawstyle="steps-post", color=_ORANGE, linewidth=1.8, label="in flight")
     axes.set_ylabel("tasks in the queue")
     axes.tick_params(labelbottom=False)
@@ -99,9 +99,9 @@ def _draw_queue(axes: Axes, series: Series) -> None:
 
 def _draw_fleet(axes: Axes, series: Series, acted: Sequence["Episode"]) -> None:
     layers = [
-        ("serving", _GREEN, series.values(lambda one: one.serving)),
-        ("booting", _YELLOW, series.values(lambda one: one.booting)),
-        ("draining", _PINK, series.values(lambda one: one.draining)),
+        ("serving", _GREEN, series.values(lambda record: record.serving)),
+        ("booting", _YELLOW, series.values(lambda record: record.booting)),
+        ("draining", _PINK, series.values(lambda record: record.draining)),
     ]
     bottom = [0.0] * len(series.times)
     for name, colour, values in layers:
@@ -109,9 +109,9 @@ def _draw_fleet(axes: Axes, series: Series, acted: Sequence["Episode"]) -> None:
         label = f"{name} (stacked)"
         axes.fill_between(series.times, bottom, top, step="post", color=colour, alpha=0.75, linewidth=0, label=label)
         bottom = top
-    needed = series.values(lambda one: one.needed)
+    needed = series.values(lambda record: record.needed)
     axes.plot(series.times, needed, drawstyle="steps-post", color="#000000", linewidth=1.6, label="needed")
-    stopped = series.values(lambda one: one.stopped)
+    stopped = series.values(lambda record: record.stopped)
     if any(value > 0 for value in stopped):
         axes.plot(series.times, stopped, ":", drawstyle="steps-post", color="#666666", label="stopped (warm pool)")
     axes.set_ylabel("instances")

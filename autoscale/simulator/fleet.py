@@ -1,4 +1,4 @@
-"""The simulated EC2: instances, orders, and the bill."""
+"""The simulated EC2: instances, actions, and the bill."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -11,7 +11,7 @@ from facerec.messages import WorkerState
 
 
 class SimulatedFleet:
-    """Carries out orders as EC2 and the workers would; it measures the cap, and the policies keep it."""
+    """Carries out actions as EC2 and the workers would; it measures the cap, and the policies keep it."""
 
     def __init__(
         self,
@@ -46,16 +46,20 @@ class SimulatedFleet:
     @property
     def serving(self) -> int:
         """Instances whose workers take tasks."""
-        return sum(machine.state is WorkerState.READY and not machine.leaving for machine in self.machines.values())
+        return sum(
+            machine.state is WorkerState.READY and not machine.drain_ordered for machine in self.machines.values()
+        )
 
     @property
-    def staying(self) -> list[Machine]:
+    def not_draining(self) -> list[Machine]:
         """Pending and running instances without an order to drain."""
-        return [machine for machine in self.machines.values() if machine.active and not machine.leaving]
+        return [machine for machine in self.machines.values() if machine.active and not machine.drain_ordered]
 
-    def observed(self) -> tuple[Instance, ...]:
+    def observe(self) -> tuple[Instance, ...]:
         """Return what the autoscaler sees, sorted by number."""
-        return tuple(machine.observed() for machine in sorted(self.machines.values(), key=lambda one: one.number))
+        return tuple(
+            machine.observe() for machine in sorted(self.machines.values(), key=lambda machine: machine.number)
+        )
 
     def launch(self, numbers: Iterable[int]) -> None:
         """Launch new instances."""
@@ -79,7 +83,7 @@ class SimulatedFleet:
             self._send_order(self.machines[name])
 
     def resume(self, instance_ids: Iterable[str]) -> None:
-        """Take the order to drain back."""
+        """Cancel the order to drain."""
         for name in instance_ids:
             self.machines[name].drain_ordered_at = None
             self._send_order(self.machines[name])
@@ -99,8 +103,8 @@ class SimulatedFleet:
 
         The cap counts draining instances, too.
         """
-        staying = self.staying
-        missing = min(size, self.max_instances) - len(staying)
+        current = self.not_draining
+        missing = min(size, self.max_instances) - len(current)
         if missing > 0:
             missing = min(missing, self.max_instances - self.active)
             pool = [name for name, machine in self.machines.items() if machine.power is Power.STOPPED][
@@ -111,16 +115,16 @@ class SimulatedFleet:
             numbers = (number for number in range(1, len(taken) + missing + 1) if number not in taken)
             self.launch([number for number, _ in zip(numbers, range(missing - len(pool)), strict=False)])
             return
-        newest_first = sorted(staying, key=lambda one: (one.state is not None, -one.since, one.number))
-        for machine in newest_first[: len(staying) - size]:
+        newest_first = sorted(current, key=lambda machine: (machine.state is not None, -machine.since, machine.number))
+        for machine in newest_first[: len(current) - size]:
             self.retire(machine)
 
     def retire(self, machine: Machine) -> None:
         """Drain it, then stop it into the warm pool, or terminate it if the pool is full."""
         if machine.state is None or (machine.state is WorkerState.READY and not machine.held):
-            self._dismiss(machine)
+            self._stop_or_terminate(machine)
             return
-        machine.on_drained = lambda: self._dismiss(machine)
+        machine.on_drained = lambda: self._stop_or_terminate(machine)
         self.drain([machine.instance_id])
 
     def close(self) -> None:
@@ -130,8 +134,8 @@ class SimulatedFleet:
             self._bill(machine)
             self.disk_seconds += self._events.now - machine.created_at
 
-    def _dismiss(self, machine: Machine) -> None:
-        pool = sum(one.power in {Power.STOPPING, Power.STOPPED} for one in self.machines.values())
+    def _stop_or_terminate(self, machine: Machine) -> None:
+        pool = sum(other.power in {Power.STOPPING, Power.STOPPED} for other in self.machines.values())
         keeps = pool < self._environment.warm_pool_max and machine.state is not None
         self._end(machine, Power.STOPPING if keeps else Power.SHUTTING_DOWN)
 
@@ -162,7 +166,7 @@ class SimulatedFleet:
     def _die(self, machine: Machine) -> None:
         machine.die()
         if self.health_check_seconds is not None:
-            self._later(self.health_check_seconds, machine, lambda one: self._end(one, Power.SHUTTING_DOWN))
+            self._later(self.health_check_seconds, machine, lambda dead: self._end(dead, Power.SHUTTING_DOWN))
 
     def _send_order(self, machine: Machine) -> None:
         self._later(self._environment.order_seconds, machine, Machine.read_order)
@@ -175,9 +179,9 @@ class SimulatedFleet:
             self._bill(machine)
         machine.end()
         machine.power, machine.since = power, self._events.now
-        self._later(self._environment.stopping_seconds, machine, self._ended)
+        self._later(self._environment.stopping_seconds, machine, self._finish_end)
 
-    def _ended(self, machine: Machine) -> None:
+    def _finish_end(self, machine: Machine) -> None:
         if machine.power is Power.STOPPING:
             machine.power = Power.STOPPED
         else:

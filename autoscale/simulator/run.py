@@ -135,7 +135,7 @@ def _scaler(name: str, world: World, policy: Policy, priors: Priors) -> Scaler:
     if name == "keda":
         return Keda(world)
     if name == "target-tracking":
-        # Ours is told the same service time as a prior, and learns the true one.
+        # Ours gets the same service time as a prior, and learns the true one.
         return TargetTracking(world, policy.target_seconds / priors.service_seconds)
     raise ValueError(f"there is no policy {name}")
 
@@ -147,8 +147,11 @@ def _moment(events: Schedule, queue: Queue, fleet: SimulatedFleet, scaler: Scale
         len(queue.visible),
         queue.in_flight,
         scaler.desired,
-        sum(one.active and one.state is None for one in machines),
-        sum(one.power is Power.RUNNING and one.state in {WorkerState.READY, WorkerState.DRAINING} for one in machines),
+        sum(machine.active and machine.state is None for machine in machines),
+        sum(
+            machine.power is Power.RUNNING and machine.state in {WorkerState.READY, WorkerState.DRAINING}
+            for machine in machines
+        ),
     )
 
 

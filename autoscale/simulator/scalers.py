@@ -50,7 +50,7 @@ class Ours:
 
     def _step(self) -> None:
         fleet = self._world.fleet
-        decision = self.decider.step(Reading(self._world.queue.counts, fleet.observed()), self._world.events.now)
+        decision = self.decider.step(Reading(self._world.queue.counts, fleet.observe()), self._world.events.now)
         if not isinstance(decision, Decision):
             return
         self.desired = decision.needed
@@ -81,11 +81,11 @@ class Naive:
 
     def _step(self) -> None:
         fleet, now = self._world.fleet, self._world.events.now
-        for machine in fleet.staying:
+        for machine in fleet.not_draining:
             if machine.idle_since is not None and now - machine.idle_since >= self._idle_seconds:
                 fleet.retire(machine)
         self.desired = min(max(self._world.queue.counts.visible, fleet.active), fleet.max_instances)
-        if self.desired > len(fleet.staying):
+        if self.desired > len(fleet.not_draining):
             fleet.resize(self.desired)
 
 

@@ -154,7 +154,7 @@ class Machine:
         return self.power in {Power.PENDING, Power.RUNNING}
 
     @property
-    def leaving(self) -> bool:
+    def drain_ordered(self) -> bool:
         """Whether it was ordered to drain."""
         return self.drain_ordered_at is not None
 
@@ -164,7 +164,7 @@ class Machine:
         self._ready_at = self.idle_since = now
         self.state = WorkerState.READY
         self._changed = True
-        if self.leaving:
+        if self.drain_ordered:
             self.read_order()
         else:
             self._queue.offer(self)
@@ -175,7 +175,7 @@ class Machine:
         if self.state is None:
             return
         self._changed = True
-        if not self.leaving:
+        if not self.drain_ordered:
             self.state = WorkerState.READY
             if len(self.held) < self._prefetch:
                 self._queue.offer(self)
@@ -184,7 +184,7 @@ class Machine:
         self._queue.withdraw(self)
         self.state = WorkerState.DRAINING
         if not self.held:
-            self._drained()
+            self._finish_drain()
 
     def take(self, task: int) -> None:
         """Receive a task; a full worker withdraws from the queue."""
@@ -224,13 +224,13 @@ class Machine:
         if not held:
             self.idle_since, self._changed = now, True
             if self.state is WorkerState.DRAINING:
-                self._drained()
+                self._finish_drain()
         if self.state is WorkerState.READY:
             self._queue.offer(self)
             if self._queue.visible:
                 self._queue.hand_out()
 
-    def _drained(self) -> None:
+    def _finish_drain(self) -> None:
         self.state = WorkerState.DRAINED
         if self.on_drained is not None:
             self.on_drained()
@@ -251,7 +251,7 @@ class Machine:
         self.last_report = None
         self._begin()
 
-    def observed(self) -> Instance:
+    def observe(self) -> Instance:
         """Return what the autoscaler sees; for one call each round.
 
         A worker reports at once when it becomes busy, idle or drained; its counts are those of the previous round.

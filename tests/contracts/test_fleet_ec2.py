@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from autoscale import process
-from autoscale.aws.ec2 import REST_SECONDS
+from autoscale.aws.ec2 import SKIP_SECONDS
 from autoscale.observation import Power, QueueDepth
 from facerec.aws.clients import Clients
 from facerec.errors import ConfigurationError, InsufficientCapacity, LeaseLost
@@ -79,10 +79,10 @@ def test_shortage_tries_the_next_capacity_pool(cloud: FleetCloud) -> None:
         assert asked == [("c7i.large", "subnet-a"), ("c7i.large", "subnet-b"), ("m7i.large", "subnet-a")]
         fleet.launch([2])
         assert asked[3:] == [("m7i.large", "subnet-a")]
-        cloud.time.ahead += REST_SECONDS + 1
+        cloud.time.ahead += SKIP_SECONDS + 1
         fleet.launch([3])
         assert asked[4:] == [("c7i.large", "subnet-a"), ("c7i.large", "subnet-b"), ("m7i.large", "subnet-a")]
-        cloud.time.ahead += REST_SECONDS + 1
+        cloud.time.ahead += SKIP_SECONDS + 1
         fleet.launch([4])
         assert asked[7:] == [("m7i.large", "subnet-a")]
     assert [one.number for one in fleet.instances()] == [1, 2, 3, 4]

@@ -115,7 +115,7 @@ def test_task_in_the_queue_launches_an_instance(
         assert not command.logged("action_failed")
     assert len(described(clients, fresh)) == 1
     shown = run("fleet", "status", environ=environ).stdout
-    assert "nobody holds the lease" in shown
+    assert "no process holds the lease" in shown
     assert "booting" in shown
     history = json.loads(run("fleet", "history", "--format", "json", environ=environ).stdout)
     assert [record["actions"] for record in history if record["actions"]] == ["launch 1"]

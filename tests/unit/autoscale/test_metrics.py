@@ -5,8 +5,8 @@ from prometheus_client import CollectorRegistry
 
 from autoscale.metrics import RoundMetrics
 from autoscale.observation import FleetByPhase, Instance, Observation, Power, QueueDepth, Unreadable
-from autoscale.policy import Decision, Estimates, Hold, Policy
-from autoscale.reconcile_result import Action, ActionKind, Cause, ReconcileResult
+from autoscale.policy import ActionKind, Decision, Estimates, Hold, Policy
+from autoscale.reconcile_result import Action, Cause, ReconcileResult
 from facerec.observability.metrics import served
 
 NOW = 1_000_000.0

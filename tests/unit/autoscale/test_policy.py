@@ -435,5 +435,5 @@ def test_unstartable_instance_does_not_shorten_the_boot_time(stopped: Instance, 
     without = decide(seen(depth, (serving,)), ESTIMATES, POLICY, NOW)
     assert isinstance(hindered, Decision)
     assert isinstance(without, Decision)
-    assert hindered.reason.removesuffix("; 2 to go") == without.reason
+    assert hindered.reason.removesuffix("; 2 to end") == without.reason
     assert decided(depth, serving, instance(2, Power.STOPPED)).start == ("i-2",)

@@ -57,12 +57,12 @@ def test_history_records_news(world: FleetWorld, reconciler: Reconciler) -> None
     assert len(world.history.kept) == 1
     world.queue(5)
     run_rounds(world, reconciler, 31)
-    told = world.history.kept[1:]
-    assert [record.actions for record in told if record.actions] == ["launch 1"]
-    assert [(record.booting, record.serving) for record in told[1:]] == [(1, 0), (0, 1), (0, 1), (0, 1)]
-    assert all(after.at - before.at <= 10 for before, after in itertools.pairwise(told))
-    assert told[0].visible == 5
-    assert told[0].needed == 1
+    recorded = world.history.kept[1:]
+    assert [record.actions for record in recorded if record.actions] == ["launch 1"]
+    assert [(record.booting, record.serving) for record in recorded[1:]] == [(1, 0), (0, 1), (0, 1), (0, 1)]
+    assert all(after.at - before.at <= 10 for before, after in itertools.pairwise(recorded))
+    assert recorded[0].visible == 5
+    assert recorded[0].needed == 1
 
 
 def test_history_failure_fails_nothing_else(world: FleetWorld, reconciler: Reconciler, logs: list[EventDict]) -> None:

@@ -9,8 +9,8 @@ from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
 from autoscale.observation import Instance, Phase, Power
-from autoscale.policy import Decision, Hold
-from autoscale.reconcile_result import ActionKind, Cause, ReconcileResult
+from autoscale.policy import ActionKind, Decision, Hold
+from autoscale.reconcile_result import Cause, ReconcileResult
 from autoscale.reconciler import LaunchBackoff, Reconciler
 from facerec.errors import ConfigurationError, FacerecError, InsufficientCapacity, LeaseLost, Throttled, Transient
 from tests.fakes.fleet import InMemoryLease

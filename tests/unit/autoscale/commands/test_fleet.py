@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console, RenderableType
 
-from autoscale.__main__ import described
+from autoscale.__main__ import describe_round
 from autoscale.commands.fleet import FleetStatus, history_table, status_table
 from autoscale.commands.plots import Episode, Series, episodes, plot_history
 from autoscale.observation import (
@@ -23,9 +23,9 @@ from autoscale.observation import (
     Unreadable,
     phase,
 )
-from autoscale.policy import Decision, Hold
+from autoscale.policy import ActionKind, Decision, Hold
 from autoscale.ports import Record
-from autoscale.reconcile_result import Action, ActionKind, ReconcileResult, ranges
+from autoscale.reconcile_result import Action, ReconcileResult, ranges
 from facerec.messages import WorkerReport, WorkerState
 from tests.fakes.fleet import a_record
 
@@ -75,7 +75,7 @@ def test_status_shows_unreadable_parts_in_their_place() -> None:
     status = replace(seen(SERVING), queue=Unreadable("no [bold]answer"), lease_holder=None, last=None)
     text = printed(status_table(status))
     assert "unreadable: no [bold]answer" in text
-    assert "nobody holds the lease" in text
+    assert "no process holds the lease" in text
     assert "nothing recorded for 1 h 00 min" in text
     assert not status.complete
     plain = json.loads(json.dumps(status.as_json()))
@@ -103,14 +103,16 @@ def test_described_round_for_people() -> None:
         decision=Decision(4, 2, "7 open"),
         actions=(Action(ActionKind.LAUNCH, (3, 4)), Action(ActionKind.TERMINATE, (9,), "no answer")),
     )
-    assert described(done).splitlines() == [
+    assert describe_round(done).splitlines() == [
         "queue    5 visible, 2 in flight, 1 delayed",
         "fleet    1 booting, 1 serving",
         "needed   4: 7 open",
         "did      launch 3-4; terminate 9 failed",
     ]
     unread = Observation(Unreadable("no answer"), Unreadable("nothing"))
-    assert described(ReconcileResult(NOW, leading=True, observation=unread, decision=Hold("why"))).splitlines() == [
+    assert describe_round(
+        ReconcileResult(NOW, leading=True, observation=unread, decision=Hold("why"))
+    ).splitlines() == [
         "queue    unreadable: no answer",
         "fleet    unreadable: nothing",
         "holds    why",

@@ -166,12 +166,12 @@ def test_worker_reports_its_counts() -> None:
         state.queue.put(task)
     state.fleet.launch([1])
     pass_time(state, 45.1)
-    report = state.fleet.observed()[0].report
+    report = state.fleet.observe()[0].report
     assert report is not None
     assert (report.held, report.tasks_done, report.idle_since) == (16, 0, None)
     assert (len(state.queue.visible), state.queue.in_flight) == (4, 16)
     pass_time(state, 60.0)
-    report = state.fleet.observed()[0].report
+    report = state.fleet.observe()[0].report
     assert report is not None
     assert (report.held, report.tasks_done) == (0, 20)
     assert report.idle_since == pytest.approx(47.0)
@@ -193,7 +193,7 @@ def test_draining_worker_takes_nothing_and_finishes_its_tasks() -> None:
     left = len(state.queue.visible)
     assert left > 0
     assert state.queue.in_flight == 0
-    report = state.fleet.observed()[0].report
+    report = state.fleet.observe()[0].report
     assert report is not None
     assert report.state == "drained"
     state.fleet.resume([name])
@@ -324,9 +324,9 @@ def test_the_command_compares_and_draws(tmp_path: Path) -> None:
     from autoscale.commands.simulate import command  # noqa: PLC0415 - loads matplotlib only here
 
     plot = tmp_path / "plot.png"
-    told = CliRunner().invoke(command, ["burst-100", "--plot", str(plot)])
-    assert told.exit_code == 0, told.output
-    assert all(name in told.output for name in POLICIES)
+    result = CliRunner().invoke(command, ["burst-100", "--plot", str(plot)])
+    assert result.exit_code == 0, result.output
+    assert all(name in result.output for name in POLICIES)
     assert plot.read_bytes().startswith(b"\x89PNG")
     assert "burst-100" in CliRunner().invoke(command, []).output
 
@@ -340,9 +340,9 @@ def test_the_command_takes_the_settings(tmp_path: Path, monkeypatch: pytest.Monk
     latest = {}
     for kept in ("4", "0"):
         monkeypatch.setenv("FACEREC_AUTOSCALE__WARM_POOL_MAX", kept)
-        told = CliRunner().invoke(command, [str(path), "--policy", "ours", "--json"])
-        assert told.exit_code == 0, told.output
-        latest[kept] = json.loads(told.output)["ours"]
+        result = CliRunner().invoke(command, [str(path), "--policy", "ours", "--json"])
+        assert result.exit_code == 0, result.output
+        latest[kept] = json.loads(result.output)["ours"]
     assert latest["4"]["launches"] < latest["0"]["launches"]
     assert latest["4"]["p50_s"] < latest["0"]["p50_s"]
 
