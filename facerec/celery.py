@@ -1,8 +1,8 @@
-"""The Celery application, and the web tier's way to hand tasks to it.
+"""The Celery application, and the web tier's task queue on it.
 
 Importing this module reads no environment and opens nothing: the application configures itself at its first use, so
-`celery -A facerec --help` works without settings. The task itself is in the package `tasks`, which is named here, not
-imported: the web tier sends it by name.
+`celery -A facerec --help` works without settings. The task itself is in the package `tasks`. This module names that
+package and does not import it: the web tier sends the task by its name.
 """
 
 from functools import cached_property
@@ -17,14 +17,14 @@ from facerec.messages import TASK_NAME, RecognitionRequest
 from facerec.settings import Settings
 
 _SHOWN_CHARACTERS = 100
-"""Of a file name, in Flower."""
+"""The length of a file name in Flower."""
 
 _PUBLISHERS = 8
-"""Connections that sending threads share; SQS answers in a few milliseconds."""
+"""Connections that all sending threads share; eight are enough, because SQS answers in a few milliseconds."""
 
 
 class ConfigurationRefused(ConfigurationError, click.ClickException):
-    """`ConfigurationError` as Celery's command line, too, shows it: in one line, with exit status 1."""
+    """A `ConfigurationError` that Celery's command line, too, shows in one line, with exit status 1."""
 
     def show(self, file: Any = None) -> None:
         """Print it as the `facerec` command does."""
@@ -32,20 +32,20 @@ class ConfigurationRefused(ConfigurationError, click.ClickException):
 
 
 class FacerecCelery(Celery):
-    """A Celery application that reads its configuration from our settings, when it is first needed."""
+    """A Celery application that reads our settings at its first use."""
 
     events_cls = "facerec.celery_sqs.events.celery_events:Events"
 
     @cached_property
     def settings(self) -> Settings:
-        """Those of the environment, unless others are assigned before the first use."""
+        """The settings of the environment, unless others are assigned before the first use."""
         try:
             return Settings.load()
         except ConfigurationError as exc:
             raise ConfigurationRefused(str(exc)) from exc
 
     def prepare_config(self, config: Any) -> Any:
-        """Celery's hook: our settings alone; no configuration module is read behind the operator's back."""
+        """Return the configuration, a hook of Celery: from our settings alone, never from a `celeryconfig` module."""
         del config
         context = click.get_current_context(silent=True)
         if context is not None and context.command_path.endswith("celery flower"):
@@ -57,7 +57,7 @@ app = FacerecCelery("facerec")
 
 
 def configuration(settings: Settings) -> dict[str, Any]:
-    """Celery's configuration: pure, no call is made."""
+    """Return Celery's configuration. Pure."""
     return {
         # No credentials in a URL: they come from boto3's chain.
         "broker_url": "sqs://",
@@ -65,16 +65,16 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "broker_transport_options": {
             "region": settings.aws.region,
             "endpoint_url": settings.endpoint_url,
-            # Celery's loop waits for each long poll, also when the worker is to drain or to stop.
+            # A worker that drains or stops waits for the end of the long poll.
             "wait_time_seconds": 1,
             "visibility_timeout": settings.queue.visibility_timeout_seconds,
             "task_queue": settings.request_queue,
             "tasks": [TASK_NAME],
             "dead_letter_queue": settings.dead_letter_queue,
             "max_receives": settings.queue.max_receives,
-            # How soon a worker without a free place looks for one again; Celery's 1 s would throttle it.
+            # How often a worker looks for a free place; Celery's 1 s would throttle it.
             "polling_interval": 0.02,
-            # Celery's JSON is ASCII, which SQS takes as it is. Not encoding it is smaller and readable.
+            # No base64: Celery's JSON is ASCII, which SQS takes as it is. It is smaller so, and readable.
             "sqs_base64_encoding": False,
             "body_encoding": None,
         },
@@ -89,9 +89,9 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "task_acks_late": True,
         "task_acks_on_failure_or_timeout": False,
         "task_reject_on_worker_lost": True,
-        # boto3 retries already; after that the error is raised at once.
+        # boto3 has already retried when it raises an error.
         "task_publish_retry": False,
-        # Tasks run in threads; the engine's children use the cores, and their supervisor enforces the time limits.
+        # Tasks run in threads. The engine's children use the cores, and their supervisor enforces the time limits.
         "worker_pool": "threads",
         "worker_concurrency": settings.worker.concurrency,
         "worker_prefetch_multiplier": 1,
@@ -120,9 +120,9 @@ class CeleryTaskQueue:
                 TASK_NAME,
                 args=[request.model_dump(mode="json", exclude_none=True)],
                 task_id=str(request.request_id),
-                # What Flower shows as the arguments, beside the task's id, which is the request's.
+                # Flower shows this as the arguments, beside the task's id, which is the request's id.
                 argsrepr=request.filename[:_SHOWN_CHARACTERS],
                 kwargsrepr="",
             )
-        except OperationalError as exc:  # kombu's, for a `Transient` of our transport
+        except OperationalError as exc:  # kombu makes it of a `Transient` from our transport
             raise Transient(f"could not send a task: {exc}") from exc

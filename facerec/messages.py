@@ -174,7 +174,7 @@ class WorkerState(StrEnum):
     DRAINING = "draining"
     """It takes no more tasks and finishes its in-flight tasks."""
     DRAINED = "drained"
-    """It takes no tasks and has none in flight: its instance may be stopped."""
+    """It takes no tasks and holds none: its instance may be stopped."""
     ENDED = "ended"
     """Its process ends in order: the instance stops, or the worker is restarted, as after an update."""
 
@@ -189,9 +189,9 @@ class WorkerReport:
     """When it began to take tasks; the time from launch to here is the boot time."""
     reported_at: float
     held: int
-    """Tasks in flight."""
+    """How many tasks the worker holds."""
     idle_since: float | None
-    """Since when it has no task in flight; `None` while it has one."""
+    """Since when it holds no task; `None` while it holds one."""
     tasks_done: int
     saturated_seconds: float
     """How long it processed at least as many tasks as it has engines: its throughput was its capacity then."""

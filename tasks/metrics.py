@@ -1,6 +1,6 @@
 """Prometheus metrics of a worker, in a registry of their own.
 
-Events are counted when they happen. The state of the moment is read when Prometheus asks.
+Events are counted when they happen. The present state is read when Prometheus asks.
 """
 
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ STAGES = ("fetch", "wait", "decode", "detect", "embed", "engine", "match", "stor
 LARGEST_COLLECTIONS = 20
 """Names of collections come from clients: only the largest get a series of their own."""
 OTHERS = "(others)"
-"""No collection can have this name."""
+"""The series of all other collections; no collection can have this name."""
 
 _SHORT = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20)
 _LONG = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 180, 300)
@@ -77,7 +77,7 @@ class WorkerMetrics:
         self._replacements = Counter(
             "facerec_worker_engine_replacements", "Engine processes that replaced an ended one", registry=registry
         )
-        # From the start, so that a rate includes the first one.
+        # Shown from the start, so that a rate includes the first one.
         for outcome in (*Outcome, REQUEUED, DEAD_LETTERED, REDELIVERED, ERROR):
             self._tasks.labels(outcome)
         self._known, self._unknown = self._faces.labels("known"), self._faces.labels("unknown")
@@ -92,7 +92,7 @@ class WorkerMetrics:
         if record.attempt > 1:
             self._redeliveries.inc()
         if record.queued_seconds is not None:
-            # Two machines' clocks.
+            # The clocks of two machines may differ.
             self._queued.observe(max(0.0, record.queued_seconds))
         for stage, milliseconds in record.timer.timings_ms.items():
             if stage in self._stage:
@@ -108,7 +108,7 @@ class WorkerMetrics:
         self._unknown.inc(len(result.faces) - known)
 
     def count_dead_letter(self) -> None:
-        """Count a dead letter of the transport: it was no task, or its last delivery could not store it."""
+        """Count a dead letter of the transport: a message that is no task, or that failed in its last delivery."""
         self._tasks.labels(DEAD_LETTERED).inc()
 
     def count_batch(self, batch: Batch) -> None:
@@ -125,13 +125,13 @@ class WorkerMetrics:
         self._replacements.inc()
 
     def watch(self, *, engine: SupervisedEngine, gallery: GalleryCache, utilisation: Utilisation) -> None:
-        """Show the state of the moment, too; the engine has started."""
+        """Show the present state, too; the engine must have started."""
         self.registry.register(_State(engine, gallery, utilisation))
         self.registry.register(ProcessSum(engine.pids, "facerec_worker_engine", ended=ended_children_seconds))
 
 
 class _State(Collector):
-    """The state of the moment."""
+    """The present state."""
 
     def __init__(self, engine: SupervisedEngine, gallery: GalleryCache, utilisation: Utilisation) -> None:
         self._engine = engine

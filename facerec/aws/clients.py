@@ -1,4 +1,4 @@
-"""boto3 clients made from the settings, and the one place where vendor errors become ours."""
+"""boto3 clients made from the settings, and the translation of their errors to those of `facerec.errors`."""
 
 import functools
 import threading
@@ -57,11 +57,11 @@ _DENIED = frozenset(
 )
 _SERVER_ERROR = 500
 USER_AGENT = f"facerec/{__version__} boto3/{boto3.__version__}"
-"""Set as a whole: botocore would join its own from thirty parts, twice for each call: 12 % of a call's CPU time."""
+"""Set as a whole, because botocore joins its own from thirty parts, twice for each call: 12 % of a call's CPU time."""
 
 
 class Clients:
-    """Lazily made boto3 clients, one per service, shared by all threads (boto3 clients are thread-safe)."""
+    """boto3 clients, one per service, each made at its first use; all threads share them, as boto3 allows."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -95,7 +95,7 @@ class Clients:
             return self._session.client("sqs", endpoint_url=self._settings.endpoint_url, config=self._config)
 
     def quicken(self) -> None:
-        """Replace the clients of S3 and SQS by ones whose most frequent calls cost less CPU time."""
+        """Replace the clients of S3 and SQS: the most frequent calls of the new ones cost less CPU time."""
         from facerec.aws.quick_calls import QuickS3, QuickSqs  # noqa: PLC0415 - not every tier has pycurl
 
         quick: Any = QuickS3(self.s3, self._session)
@@ -116,8 +116,8 @@ class Clients:
             return self._session.client("ec2", endpoint_url=self._settings.endpoint_url, config=self._config)
 
     @functools.cached_property
-    def cloudwatch(self) -> Any:  # its stubs, for one call, would be one more package to install
-        """CloudWatch, asked once and with short timeouts, because its metrics are not worth waiting for."""
+    def cloudwatch(self) -> Any:  # untyped: its stubs are a package of their own, for one call
+        """CloudWatch, without retries and with short timeouts: its metrics are not worth a wait."""
         brief = Config(connect_timeout=2, read_timeout=2, retries={"mode": "standard", "total_max_attempts": 1})
         with self._lock:
             return self._session.client(
@@ -127,15 +127,15 @@ class Clients:
 
 @functools.lru_cache(maxsize=4)
 def shared_clients(settings: Settings) -> Clients:
-    """The process's clients: one set per settings, since connections and credentials are shared."""
+    """Return the process's clients: one set per settings, so that callers share connections and credentials."""
     return Clients(settings)
 
 
 def _send_whole(params: dict[str, Any], **_: Any) -> None:
     """Replace the stream that botocore has made of the body by its bytes.
 
-    botocore sends a stream after its head has been answered (`Expect: 100-continue`), and reads that answer byte by
-    byte: one round trip and 25 system calls more.
+    For a stream botocore sends the head alone (`Expect: 100-continue`), and reads the answer to it byte by byte. That
+    costs one round trip and 25 system calls.
     """
     if isinstance(params["body"], BytesIO):
         params["body"] = params["body"].getvalue()
@@ -145,7 +145,7 @@ def _send_whole(params: dict[str, Any], **_: Any) -> None:
 def translated(doing: str, **known: Callable[[], Exception]) -> Iterator[None]:
     """Turn botocore's errors into ours, `raise … from`.
 
-    `doing` completes the sentence "could not …"; `known` maps an AWS error code (dots as `_`) to what it means here.
+    `doing` completes the sentence "could not …"; `known` maps an AWS error code (dots as `_`) to the error to raise.
     """
     try:
         yield
@@ -168,5 +168,5 @@ def translated(doing: str, **known: Callable[[], Exception]) -> Iterator[None]:
         raise ConfigurationError(
             f"could not {doing}: no AWS credentials found; set them up as for the AWS CLI, or use an instance role"
         ) from exc
-    except (BotoCoreError, ResponseParserError) as exc:  # an answer that was cut short, or that of a proxy
+    except (BotoCoreError, ResponseParserError) as exc:  # such as an answer that was cut short, or a proxy's page
         raise Transient(f"could not {doing}: {exc}") from exc

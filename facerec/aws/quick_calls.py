@@ -1,8 +1,8 @@
 """The worker's most frequent AWS calls, for a fifth of boto3's CPU time (ADR 16).
 
-boto3 gives the credentials and the signature; libcurl sends the request. If the answer is not good (an error, another
-status, none at all, a proxy's page), boto3 makes the call again, with its retries and its errors. So only calls are
-here that may be made twice.
+boto3 gives the credentials and the signature; libcurl sends the request. After an error, another status than 200 or a
+proxy's page, boto3 makes the call again, with its retries and its errors. So this module has only calls that may be
+made twice.
 """
 
 import base64
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 
 _OK = 200
 _UNRESERVED = "/~"
-"""What S3's signature leaves as it is in a key, beside letters, digits and `_.-`."""
+"""Characters of a key that S3's signature does not encode, beside letters, digits and `_.-`."""
 _CHECKSUM = "x-amz-checksum-crc32"
 
 
 class QuickS3:
     """A client of S3 with a quick `get_object` and `put_object`; all other methods are boto3's.
 
-    The two take only these parameters. The answer of `get_object` has only a body.
+    These two methods take only the parameters below. The answer of `get_object` has only a body.
     """
 
     def __init__(self, client: "S3Client", session: boto3.Session) -> None:
@@ -46,21 +46,21 @@ class QuickS3:
         return getattr(self._client, name)
 
     def get_object(self, *, Bucket: str, Key: str) -> dict[str, Any]:  # noqa: N803 - boto3's signature
-        """As boto3's; compares the body's checksum if S3 has one."""
+        """Get an object as boto3 does; compares the body's checksum if S3 has one."""
         answer = self._calls.answer("GET", self._url(Bucket, Key), {"x-amz-checksum-mode": "ENABLED"})
-        if answer is None or not _sound(*answer):
+        if answer is None or not _checksum_matches(*answer):
             return {"Body": self._client.get_object(Bucket=Bucket, Key=Key)["Body"]}
         return {"Body": BytesIO(answer[1])}
 
     def put_object(self, *, Bucket: str, Key: str, Body: bytes, ContentType: str) -> None:  # noqa: N803 - as above
-        """As boto3's; S3 compares the body's SHA-256, which is signed."""
+        """Put an object as boto3 does; S3 compares the body's SHA-256, which is signed."""
         if self._calls.answer("PUT", self._url(Bucket, Key), {"Content-Type": ContentType}, Body) is None:
             self._client.put_object(Bucket=Bucket, Key=Key, Body=Body, ContentType=ContentType)
 
     def _url(self, bucket: str, key: str) -> str:
         start = self._buckets.get(bucket)
         if start is None:
-            # Only boto3 knows a bucket's address: its own host or a path, and the partition.
+            # Only boto3 knows whether the bucket has its own host or a path, and in which partition.
             signed = self._client.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": "k"})
             start = self._buckets[bucket] = signed.partition("?")[0].removesuffix("k")
         return start + quote(key, safe=_UNRESERVED)
@@ -79,12 +79,12 @@ class QuickSqs:
         return getattr(self._client, name)
 
     def send_message_batch(self, *, QueueUrl: str, Entries: Sequence[Any]) -> Any:  # noqa: N803 - boto3's signature
-        """As boto3's."""
+        """Send messages as boto3 does."""
         answer = self._answer("SendMessageBatch", QueueUrl, Entries)
         return self._client.send_message_batch(QueueUrl=QueueUrl, Entries=Entries) if answer is None else answer
 
     def delete_message_batch(self, *, QueueUrl: str, Entries: Sequence[Any]) -> Any:  # noqa: N803 - as above
-        """As boto3's."""
+        """Delete messages as boto3 does."""
         answer = self._answer("DeleteMessageBatch", QueueUrl, Entries)
         return self._client.delete_message_batch(QueueUrl=QueueUrl, Entries=Entries) if answer is None else answer
 
@@ -100,7 +100,7 @@ class QuickSqs:
 
 
 class _Calls:
-    """Signed requests to one service; safe for many threads: each call takes an idle handle, or makes one."""
+    """Signed requests to one service; safe for many threads: each call uses a curl handle alone."""
 
     def __init__(self, client: Any, session: boto3.Session) -> None:
         meta = client.meta
@@ -116,7 +116,7 @@ class _Calls:
     def answer(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes | None = None
     ) -> tuple[bytes, bytes] | None:
-        """The head and the body of an answer with status 200; `None` for any other answer, and for no answer."""
+        """Return the head and the body of an answer with status 200, or `None` without such an answer."""
         credentials = self._session.get_credentials()
         if credentials is None:
             return None
@@ -150,17 +150,17 @@ class _Calls:
         return (head.getvalue(), received.getvalue()) if status == _OK else None
 
     def _set_up(self, curl: Any) -> None:
-        curl.setopt(pycurl.NOSIGNAL, 1)  # signals are the main thread's
+        curl.setopt(pycurl.NOSIGNAL, 1)  # no signals in threads
         curl.setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_1_1)
-        curl.setopt(pycurl.PATH_AS_IS, 1)  # as it was signed
-        curl.setopt(pycurl.CAINFO, get_cert_path(True))  # as boto3
+        curl.setopt(pycurl.PATH_AS_IS, 1)  # the path must stay as it was signed
+        curl.setopt(pycurl.CAINFO, get_cert_path(True))  # as boto3 does
         curl.setopt(pycurl.CONNECTTIMEOUT_MS, self._connect_ms)
         curl.setopt(pycurl.LOW_SPEED_LIMIT, 1)
         curl.setopt(pycurl.LOW_SPEED_TIME, self._stalled_seconds)
 
 
-def _sound(head: bytes, body: bytes) -> bool:
-    """Whether the body has the checksum in its head; that of an upload in parts (`-`) is not the whole body's."""
+def _checksum_matches(head: bytes, body: bytes) -> bool:
+    """Whether the body matches the checksum in the head, if there is one for the whole body (no `-`, as for parts)."""
     for line in head.decode("latin-1").splitlines():
         name, _, value = line.partition(":")
         if name.lower() == _CHECKSUM and "-" not in value:

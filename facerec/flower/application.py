@@ -1,9 +1,9 @@
-"""Flower on our queues; each part of Flower that does not know SQS has a counterpart here, and nothing is patched.
+"""Flower on our queues. Each part of Flower that does not know SQS is replaced through its own hooks, not patched.
 
 - `QueueEvents` reads with our `app.events.Receiver`; Flower uses Celery's own.
 - `Inspected` replaces the inspector, which would send a broadcast to workers.
-- The handlers replace Flower's: two need the broker, which Flower makes from the scheme of a URL. The third is
-  `/metrics`, which Flower shows without the password.
+- Three handlers replace Flower's: two need the broker, which Flower makes from the scheme of a URL. The third is
+  `/metrics`, which Flower shows without a password.
 
 All remote control is off (`read_only`): Flower hides its buttons and answers its calls with 403.
 """
@@ -46,7 +46,7 @@ _READERS = 4
 
 
 class SqsBroker:
-    """What Flower calls a broker. SQS counts approximately."""
+    """Flower's broker: the counts of the queues, which SQS gives approximately."""
 
     def __init__(self, clients: Clients, settings: Settings) -> None:
         self._clients = clients
@@ -55,7 +55,7 @@ class SqsBroker:
         self._pool = ThreadPoolExecutor(_READERS, "queues")
 
     async def queues(self, names: Iterable[str]) -> list[dict[str, Any]]:
-        """A row for each queue of the system, whatever `names` says; an unreadable one has `error` and no counts."""
+        """Return a row for each queue of the system, not of `names`; an unreadable one has `error` and no counts."""
         del names
         settings = self._settings
         found = [settings.request_queue, settings.dead_letter_queue, settings.response_queue, settings.events_queue]
@@ -88,12 +88,12 @@ class SqsBroker:
 
 
 def _unreadable(name: str, exc: Exception) -> dict[str, Any]:
-    """The counts are unknown, not 0."""
+    """A row whose counts are unknown, not 0."""
     return {"name": name, "messages": None, "error": str(exc)}
 
 
 class Inspected:
-    """Replaces Flower's `Inspector`: the same dictionaries, made from the state of the events."""
+    """Replaces Flower's `Inspector`: it makes the same dictionaries from the events."""
 
     inspect_methods: tuple[str, ...] = Inspector.inspect_methods
 
@@ -111,12 +111,12 @@ class Inspected:
 
     @property
     def workers(self) -> dict[str, dict[str, Any]]:
-        """By name, what a worker itself would answer, as events show it."""
+        """By worker, the answers that the worker itself would give."""
         state: Any = self._state()
         tasks: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
         for task in list(state.tasks.data.values()):
             if task.worker is not None:
-                tasks[task.worker.hostname, task.state].append(_in_flight(task))
+                tasks[task.worker.hostname, task.state].append(_task_row(task))
         return {
             name: self._worker(worker)
             | {"active": tasks[name, states.STARTED], "reserved": tasks[name, states.RECEIVED]}
@@ -151,7 +151,7 @@ class Inspected:
         }
 
 
-def _in_flight(task: Any) -> dict[str, Any]:
+def _task_row(task: Any) -> dict[str, Any]:
     return {
         "id": task.uuid,
         "name": task.name,
@@ -186,7 +186,7 @@ class FlowerApplication(Flower):  # type: ignore[misc]  # Flower has no types
     def __init__(self, settings: Settings, options: Any) -> None:
         capp = FacerecCelery("facerec")
         capp.settings = settings
-        # Flower imports what the application includes: the tasks, and with them the engine, which it never calls.
+        # Flower would import the application's tasks, and with them the engine, which it never calls.
         capp.conf.include = ()
         io_loop = IOLoop.current()
         events = QueueEvents(
@@ -210,8 +210,8 @@ class FlowerApplication(Flower):  # type: ignore[misc]  # Flower has no types
     def purge_offline_worker_metrics(self) -> None:
         """Update the metrics; Flower calls this before it shows them.
 
-        Flower sets by events which workers are online, but a killed worker sends no event. It also takes each sender
-        of tasks for a worker that has ended. Here a worker is online if `/workers` shows it as online.
+        Flower decides by events which workers are online, but a killed worker sends no event. It also counts each
+        sender of tasks as a worker that has ended. Here a worker is online if `/workers` shows it as online.
         """
         state = self.events.state
         online = state.metrics.worker_online

@@ -51,11 +51,11 @@ def command() -> None:
     configure_logging(settings.log, process="flower")
     logging.getLogger("tornado.access").setLevel(logging.WARNING)
     check_queue(shared_clients(settings), settings.events_queue)
-    # It would open the API to every page in the operator's browser; there is no option for it.
+    # This variable would open the API to every page in the operator's browser; there is no option for it.
     os.environ.pop("FLOWER_UNAUTHENTICATED_API", None)
     password = configure(options, flower)
     loop = asyncio.new_event_loop()
-    asyncio.set_event_loop(loop)  # the one on which Flower runs
+    asyncio.set_event_loop(loop)  # Flower runs on it
     application = FlowerApplication(settings, options)
     try:
         port = application.start_http_server()
@@ -98,7 +98,7 @@ def configure(options: Any, flower: FlowerSettings) -> str | None:
 
 
 def _check_private(database: Path) -> None:
-    """Refuse a database that others may write: it is a pickle, and to read a pickle is to run what is in it."""
+    """Refuse a database that others may write: it is a pickle, and reading a pickle can run its code."""
     os.umask(0o077)  # also for the files that Flower writes
     try:
         database.parent.mkdir(parents=True, exist_ok=True)

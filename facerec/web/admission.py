@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 SATURATED = 16
-"""With fewer uploads waiting a slow answer says nothing about capacity: one worker holds 16 tasks at once."""
+"""With fewer waiting uploads the rate does not show the capacity: one worker holds 16 tasks at once."""
 
 WINDOW_SECONDS = 30.0
-"""Completions older than this say nothing about a fleet that grows and shrinks."""
+"""Older completions are ignored, because the fleet grows and shrinks."""
 
 MIN_COMPLETIONS = 10
 """Fewer completions than this are no measurement."""
@@ -41,8 +41,8 @@ class Admission:
     """Counts the waiting uploads and measures how fast answers come; safe for many threads.
 
     `watch` is called with the count whenever it changes. The rate is known only in a busy period: at least ten answers
-    in the last 30 s, with at least 16 uploads waiting all the time. A quiet hour, or a fleet that boots from zero, is
-    not taken for a slow fleet.
+    in the last 30 s, with at least 16 uploads waiting all the time. So a quiet hour, or a fleet that boots from zero,
+    does not count as a slow fleet.
     """
 
     def __init__(
@@ -116,5 +116,5 @@ class Admission:
         if len(self._completions) < MIN_COMPLETIONS:
             return None
         elapsed = now - self._completions[0]
-        # Up to now, not up to the last completion: the rate of a fleet that has stopped falls by the second.
+        # Up to now, not up to the last completion: so the rate of a fleet that has stopped falls.
         return (len(self._completions) - 1) / elapsed if elapsed > 0 else None

@@ -18,22 +18,22 @@ from facerec.ports import ResultInbox
 log = structlog.get_logger(__name__)
 
 SILENCE_SECONDS = 30.0
-"""Three empty long polls at their longest: a reader that has been silent for longer is stuck."""
+"""Longer than an empty long poll with its time-outs: a reader without an answer for longer is stuck."""
 
 
 class Waiter:
-    """One upload's wait for its result, begun at `since`; `request` is set when its task is about to be sent."""
+    """One upload's wait for its result, begun at `since`; `request` is set just before its task is sent."""
 
     def __init__(self, request_id: UUID, since: float) -> None:
         self.request_id = request_id
         self.request: RecognitionRequest | None = None
         self.looked_up_at = since
-        """When the store was last asked for its result."""
+        """When its result was last looked up in the store."""
         self._result: RecognitionResult | None = None
         self._done = threading.Event()
 
     def wait(self, timeout_seconds: float) -> RecognitionResult | None:
-        """Return the result, or None after the time-out or when the process gives up waiting."""
+        """Return the result, or None after the time-out or after `Waiters.give_up`."""
         self._done.wait(timeout_seconds)
         return self._result
 
@@ -58,7 +58,7 @@ class Waiters:
         return len(self._waiters)
 
     def sent(self) -> list[Waiter]:
-        """Return those whose task has been sent, or is just being sent."""
+        """Return the waits whose task has been sent, or is just being sent."""
         with self._lock:
             return [waiter for waiter in self._waiters.values() if waiter.request is not None]
 
@@ -69,7 +69,7 @@ class Waiters:
 
     @contextmanager
     def expecting(self, request_id: UUID) -> Iterator[Waiter]:
-        """Register a wait before its task is sent, so that no result comes too early; forgotten on leaving."""
+        """Register a wait within the block. Enter it before the task is sent, so that no result comes too early."""
         waiter = Waiter(request_id, self._clock())
         with self._lock:
             self._waiters[request_id] = waiter
@@ -100,20 +100,20 @@ class Waiters:
 
 
 class InboxWatch(Protocol):
-    """Counts what the inbox does; it must be quick, and must not raise."""
+    """Counts what the inbox reads; it must be quick, and must not raise."""
 
-    def read(self, *, awaited: int, unexpected: int, at: float) -> None:
-        """The queue has answered, at a time in seconds since the epoch, with results that had a waiter or none."""
+    def count_results(self, *, awaited: int, unexpected: int, at: float) -> None:
+        """Count the results of an answer, with a waiter and without one; `at` is in seconds since the epoch."""
 
-    def failed(self) -> None:
-        """The queue could not be read."""
+    def count_failure(self) -> None:
+        """Count a read that failed."""
 
 
 class InboxThread:
     """Long-polls one response queue and resolves waiters; survives every outage.
 
-    Everything received is deleted, also results without a waiter: the stored result stays. `stop` lets a running long
-    poll end in the background. What it still receives is delivered again, or lies in the store.
+    Every received result is deleted, also one without a waiter: it stays in the store. `stop` lets a running long poll
+    end in the background. A result that this poll still receives is delivered again, or found in the store.
     """
 
     def __init__(
@@ -154,7 +154,7 @@ class InboxThread:
         return self._outages_ended
 
     def check(self) -> None:
-        """Raise `FacerecError` with the reason when results do not come in."""
+        """Raise `FacerecError` with the reason if the queue cannot be read."""
         if self._problem is not None:
             raise FacerecError(self._problem)
         silent = self._clock() - self._read_at
@@ -165,13 +165,13 @@ class InboxThread:
         while not stopping.is_set():
             try:
                 self._read()
-            except Exception as exc:  # without this thread every upload would wait in vain
+            except Exception as exc:  # without this thread no upload would get its result
                 self._outage.failed(exc)
                 self._problem = str(exc) or type(exc).__name__
                 if not isinstance(exc, FacerecError):
                     log.exception("inbox_fault")
                 if self._watch is not None:
-                    self._watch.failed()
+                    self._watch.count_failure()
                 stopping.wait(self._backoff(self._outage.failures))
             else:
                 self._outages_ended += self._outage.failures > 0
@@ -185,6 +185,8 @@ class InboxThread:
         for delivery in unexpected:
             log.debug("result_unexpected", request_id=str(delivery.result.request_id))
         if self._watch is not None:
-            self._watch.read(awaited=len(deliveries) - len(unexpected), unexpected=len(unexpected), at=time.time())
+            self._watch.count_results(
+                awaited=len(deliveries) - len(unexpected), unexpected=len(unexpected), at=time.time()
+            )
         if deliveries:
             self._inbox.delete(deliveries)

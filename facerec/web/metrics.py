@@ -1,7 +1,7 @@
-"""Prometheus metrics of the web tier, and `GET /metrics`, which shows them.
+"""Prometheus metrics of the web tier, and the route `GET /metrics`.
 
-Several web processes write theirs to files in one directory (the client library's multiprocess mode), so that each of
-them shows the sum. The directory must be in `PROMETHEUS_MULTIPROC_DIR` before the library is first imported.
+Several web processes write their metrics to files in one directory (the client library's multiprocess mode), and each
+shows the sums. The variable `PROMETHEUS_MULTIPROC_DIR` must name the directory before the library is first imported.
 """
 
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ from facerec.web.uploads import UploadRecord
 DIRECTORY_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 
 NO_ROUTE = "(none)"
-"""For unknown paths: clients choose their names, and there is no end to them."""
+"""For unknown paths: clients can invent any number of them."""
 
 _ENDED = "ended_cpu_seconds"
 _METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
@@ -63,11 +63,14 @@ class WebMetrics:
             "facerec_web_wait_seconds", "Wait of an upload for its result", buckets=_REQUEST, registry=registry
         )
         self._waiting = Gauge(
-            "facerec_web_uploads_waiting", "Uploads in work", multiprocess_mode="livesum", registry=registry
+            "facerec_web_uploads_waiting",
+            "Uploads that wait for a result",
+            multiprocess_mode="livesum",
+            registry=registry,
         )
         self._places = Gauge(
             "facerec_web_uploads_places",
-            "Uploads that may be in work at once",
+            "Uploads that may wait at once",
             multiprocess_mode="livesum",
             registry=registry,
         )
@@ -87,13 +90,13 @@ class WebMetrics:
             registry=registry,
         )
         Gauge("facerec_web_processes", "Web processes", multiprocess_mode="livesum", registry=registry).set(1)
-        # From the start, so that a rate sees the first one.
+        # Shown from the start, so that a rate includes the first one.
         for outcome in (*Outcome, *RefusalCause, "unavailable", "late", "interrupted"):
             self._uploads.labels(outcome)
         self._awaited, self._unexpected = self._results.labels("yes"), self._results.labels("no")
 
     def instrument(self, app: Flask) -> None:
-        """Time every request; to be called before any other hook is registered, so that it sees what they answer."""
+        """Time every request. Call it before other hooks are registered: their replies count, too."""
 
         def begin() -> None:
             g.began = perf_counter()
@@ -108,11 +111,11 @@ class WebMetrics:
         app.after_request(end)
 
     def places(self, count: int) -> None:
-        """Set how many uploads may be in work."""
+        """Set how many uploads may wait at once."""
         self._places.set(count)
 
     def waiting(self, count: int) -> None:
-        """Set how many uploads are in work."""
+        """Set how many uploads wait."""
         self._waiting.set(count)
 
     def upload(self, reply: Reply, record: UploadRecord) -> None:
@@ -124,14 +127,14 @@ class WebMetrics:
             self._intakes.observe(record.took_in_ms / 1000)
             self._waits.observe(record.waited_ms / 1000)
 
-    def read(self, *, awaited: int, unexpected: int, at: float) -> None:
+    def count_results(self, *, awaited: int, unexpected: int, at: float) -> None:
         """Count the results of one answer of the response queue."""
         self._awaited.inc(awaited)
         self._unexpected.inc(unexpected)
         self._inbox_heard.set(at)
 
-    def failed(self) -> None:
-        """Count a reading of the response queue that failed."""
+    def count_failure(self) -> None:
+        """Count a failed read of the response queue."""
         self._inbox_failures.inc()
 
 
@@ -150,7 +153,7 @@ def blueprint(metrics: WebMetrics) -> Blueprint:
 def forget_process(directory: Path, pid: int) -> None:
     """Forget the gauges of a child that has ended; its counters stay.
 
-    Raises `OSError` if its processor time cannot be written; the gauges are forgotten all the same.
+    Raises `OSError`, after the gauges are forgotten, if its processor time cannot be written.
     """
     mark_process_dead(pid, str(directory))  # type: ignore[no-untyped-call] # of the library
     new = directory / f"{_ENDED}.new"

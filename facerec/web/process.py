@@ -1,6 +1,6 @@
 """One web process: its inbox thread, its application and its HTTP server, from start to drain.
 
-The server is waitress as it comes. Slow and hostile clients are kept away by a proxy in front (`deploy/nginx`).
+The server is waitress, unchanged. A proxy in front (`deploy/nginx`) handles slow and hostile clients.
 """
 
 import queue
@@ -38,31 +38,31 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 START_SECONDS = 30.0
-"""How long a start waits for an AWS that cannot be reached yet."""
+"""How long a start waits while AWS cannot be reached."""
 
 RETRY_SECONDS = 1.0
 
 SPARE_THREADS = 16
-"""Threads beyond those that hold uploads, for refusals, results and health checks."""
+"""Threads in addition to one for each waiting upload: for refusals, results and health checks."""
 
 HEADER_BYTES = 16 * 1024
 RECEIVE_BYTES = 64 * 1024
 
 READ_FACTOR = 2
-"""Bodies up to this many times the limit are read, so that the client sees the application's 413 and not a reset."""
+"""Bodies up to this many times the limit are read: the client then gets a 413 and not a reset."""
 
 FLUSH_SECONDS = 2.0
-"""How long the last replies may take to leave after the drain."""
+"""The time for the last replies after the drain."""
 
 SWITCH_SECONDS = 0.0005
-"""Python's 5 ms would make the loop wait too long behind hundreds of threads that all want to compute."""
+"""With Python's 5 ms the HTTP loop would wait too long for hundreds of threads."""
 
 _POLL_SECONDS = 0.05
 _FILES = 16_384
 
 
 class WebProcess:
-    """Everything one process runs, reading the given response queue; one of several has a `metrics_directory`."""
+    """One web process on the given response queue; one of several processes has a `metrics_directory`."""
 
     def __init__(
         self,
@@ -108,7 +108,7 @@ class WebProcess:
         self._server = WebServer(app, settings.web, listener)
 
     def run(self) -> None:
-        """Serve until `stop`, then drain; the inbox is read to the end."""
+        """Serve until `stop`, then drain; the inbox is read until the drain ends."""
         self._inbox.start()
         self._recovery.start()
         self._server.run(refuse_new=self._admission.close, give_up=self._waiters.give_up)
@@ -129,7 +129,7 @@ def resource_checks(settings: Settings) -> dict[str, Check]:
     store = bootstrap.object_store(settings)
 
     def check_store() -> None:
-        # Cheap, and unlike a look at one object it tells a missing bucket from a missing key.
+        # Cheap, and unlike a request for one object it distinguishes a missing bucket from a missing key.
         for bucket in (settings.input_bucket, settings.output_bucket):
             store.keys(bucket, "readiness/")
 
@@ -137,7 +137,7 @@ def resource_checks(settings: Settings) -> dict[str, Check]:
 
 
 def start_checks(settings: Settings) -> dict[str, Check]:
-    """Return the checks before the start; the keys, once read, are not needed all the time."""
+    """Return the checks before the start: also of the API keys, which are not needed at every moment later."""
     checks = resource_checks(settings)
     if settings.web.auth == "keys":
         checks["keys"] = lambda: bootstrap.api_keys(settings).get("0" * 12)
@@ -186,7 +186,7 @@ class WebServer:
             sockets=[listener],
             threads=settings.max_waiting + SPARE_THREADS,
             backlog=1024,
-            # Idle keep-alive connections beside those that wait.
+            # Twice as many as waiting uploads, for idle keep-alive connections.
             connection_limit=2 * settings.max_waiting + 500,
             asyncore_use_poll=True,
             recv_bytes=RECEIVE_BYTES,
@@ -205,8 +205,8 @@ class WebServer:
     def run(self, *, refuse_new: Callable[[], None], give_up: Callable[[], None]) -> None:
         """Serve until `request_stop`, then drain and return.
 
-        `refuse_new` makes the application refuse every further upload. The drain ends when every reply has left, or
-        after `shutdown_seconds`. Then `give_up` ends the waits that are left, and their replies leave, too.
+        `refuse_new` makes the application refuse every further upload. The drain ends when every reply is sent, or
+        after `shutdown_seconds`. Then `give_up` ends the remaining waits, and their replies are sent, too.
         """
         sys.setswitchinterval(SWITCH_SECONDS)
         loop = threading.Thread(target=self._server.run, name="http", daemon=True)
@@ -218,7 +218,7 @@ class WebServer:
         give_up()
         self._await_replies(FLUSH_SECONDS)
         self._server.task_dispatcher.shutdown(timeout=1)
-        # The loop itself closes the sockets; without any it ends.
+        # The loop itself must close the sockets; then it ends.
         self._server.trigger.pull_trigger(lambda: wasyncore.close_all(self._sockets))
         loop.join(FLUSH_SECONDS)
         log.info("stopped")
@@ -237,7 +237,7 @@ class WebServer:
 def bind(host: str, port: int) -> socket.socket:
     """Return a listening socket; raises `OSError` if the address is taken or is not one of this machine."""
     family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-    # "::" is every address, as "0.0.0.0" is every one of IPv4.
+    # "::" is every address, also of IPv4.
     dual = family == socket.AF_INET6 and address[0] == "::" and socket.has_dualstack_ipv6()
     return socket.create_server(address[:2], family=family, backlog=1024, dualstack_ipv6=dual)
 

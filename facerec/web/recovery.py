@@ -1,7 +1,7 @@
-"""Recovers what a lost queue took with it: tasks are sent again, and results are read from the store.
+"""Recovery of lost messages: tasks are sent again, and results are read from the store.
 
-A queue that is deleted and created again loses its messages without an error. The web process still knows what its
-uploads wait for, so a lost task costs seconds instead of a 504. A result whose message is lost is still in the store.
+A queue that is deleted and created again loses its messages without an error. The web process still knows the tasks of
+its waiting uploads, so a lost task costs seconds instead of a 504. A lost result is still in the store.
 """
 
 import math
@@ -28,13 +28,13 @@ SELDOM_SECONDS = 15.0
 """How often the result of one wait is looked up while the inbox works."""
 
 RESULTS_PER_LOOK = 50
-"""Results that one look asks the store for; it bounds what a long backlog costs."""
+"""The most results that one round looks up; it bounds the cost of a long backlog."""
 
 
 class Recovery:
-    """Looks after the waits of one process in a thread; survives every outage.
+    """Recovers the messages for the waits of one process, in a thread; survives every outage.
 
-    It does no harm where nothing was lost: a task that is sent twice overwrites its own result.
+    It is harmless if nothing was lost: a task that is sent twice overwrites its own result.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Recovery:
         output_bucket: str,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`made_at` returns when the request queue was created, in any form; it raises `QueueMissing`."""
+        """Use `made_at` to notice a new request queue: it returns the creation time, or raises `QueueMissing`."""
         self._waiters = waiters
         self._inbox = inbox
         self._queue = queue
@@ -64,24 +64,24 @@ class Recovery:
         self._thread = BackgroundThread("recovery", self._run)
 
     def start(self) -> None:
-        """Note which queue there is, and look after the uploads that wait from now on."""
+        """Note which queue there is, and begin to look for lost messages."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Begin no further look; a running one ends in the background."""
+        """Begin no further round; a running one ends in the background."""
         self._thread.stop(0)
 
     def _run(self, stopping: threading.Event) -> None:
-        self._each(self._look_at_queue)
+        self._run_steps(self._look_at_queue)
         while not stopping.wait(LOOK_SECONDS):
             self.look()
 
     def look(self) -> None:
-        """Do what is due now; raises nothing."""
+        """Do one round: check the queue, send lost tasks again, look for results. Raises nothing."""
         if self._waiters.count:
-            self._each(self._look_at_queue, self._send_again, self._look_for_results)
+            self._run_steps(self._look_at_queue, self._send_again, self._look_for_results)
 
-    def _each(self, *steps: Callable[[], None]) -> None:
+    def _run_steps(self, *steps: Callable[[], None]) -> None:
         problem: Exception | None = None
         for step in steps:
             try:
@@ -104,7 +104,7 @@ class Recovery:
             self._missing = True
             return
         if self._missing or (self._known is not None and made_at != self._known):
-            # Also the tasks sent since: either queue may have taken them, and a duplicate is harmless.
+            # Also tasks that were sent to the new queue already: a duplicate is harmless.
             self._lost |= {waiter.request_id for waiter in self._waiters.sent()}
             log.warning("request_queue_recreated", sending_again=len(self._lost))
         self._missing = False

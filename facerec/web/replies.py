@@ -116,7 +116,7 @@ def late(request_id: UUID, wait_seconds: float) -> Reply:
     return Reply(504, f"there is no result after {math.ceil(wait_seconds)} s: look for it at {path}", "late")
 
 
-def interrupted(request_id: UUID) -> Reply:
+def stopping(request_id: UUID) -> Reply:
     """Reply that the process stops before the result has come."""
     path = results_path(request_id)
     return Reply(504, f"this server is being stopped before the result has come: look for it at {path}", "interrupted")

@@ -21,14 +21,14 @@ RENEW_SECONDS = 60.0
 _LOOK_SECONDS = 0.5
 _RESTARTS = Restarts(first_seconds=1.0, longest_seconds=30.0, times=None)
 EXTRA_GRACE_SECONDS = 3.0
-"""Beyond the drain, for the last replies and the interpreter's end; then a process is killed."""
+"""The time after the drain for the last replies and the interpreter's end; then a process is killed."""
 
 
 class WebProcesses:
     """Keeps `processes` children running, and for each a response queue, which stays when its process is restarted.
 
-    `command` makes the command of a process from its queue's name. `forget` gets the process id of a child that has
-    ended without being asked; its `OSError` is logged.
+    `command` makes the command of a process from its queue's name. `forget` is called with the process id of a child
+    that ended although it was not asked to; its `OSError` is logged.
     """
 
     def __init__(

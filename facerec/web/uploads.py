@@ -1,4 +1,4 @@
-"""`POST /`: the classic upload, answered on the same connection with the worker's result."""
+"""`POST /`: an upload that is answered on the same connection with the worker's result."""
 
 import threading
 import time
@@ -33,22 +33,22 @@ log = structlog.get_logger(__name__)
 FIELD = "inputFile"
 
 FORM_OVERHEAD_BYTES = 64 * 1024
-"""What a body may have beyond its file: boundaries, part headers with a long file name, a few small fields."""
+"""The part of a body beside its file: boundaries, part headers with a long file name, a few small fields."""
 
 FORM_MEMORY_BYTES = 256 * 1024
-"""What the small fields may take together. Werkzeug holds its read buffer, 64 KiB and a part of a boundary, to the same
-limit, also while it reads a file: a limit near that size refuses files by chance."""
+"""The limit of all small fields together. Werkzeug applies it to its read buffer, too, which has 64 KiB and a part of a
+boundary also while it reads a file: a limit near that size would refuse files by chance."""
 
 MAX_FORM_PARTS = 20
 
 UPLOADS_IN_MEMORY = 16
-"""Uploads of one process that are on their way from the connection to the store at once; the others wait."""
+"""Uploads that one process brings from the connection to the store at once; the others wait."""
 
 LARGE_BYTES = 1_000_000
 """Uploads from this size on are limited on their own, so that small ones do not wait behind them."""
 
 LARGE_IN_MEMORY = 2
-"""Storing a large upload takes the CPU from the others, and it is in memory up to three times."""
+"""Storing a large upload takes much CPU time, and the upload is in memory up to three times."""
 
 CONTENT_TYPES = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "HEIF": "image/heif"}
 
@@ -90,19 +90,19 @@ class Upload:
 
 @dataclass(slots=True)
 class UploadRecord:
-    """How an upload went, for its log line and the metrics; None is not known (yet)."""
+    """What happened to an upload, for its log line and the metrics; None is unknown."""
 
     filename: str | None = None
     bytes: int | None = None
     took_in_ms: int | None = None
-    """From the start to the submitted task."""
+    """From the start until the task is submitted."""
     waited_ms: int = 0
-    """For the result."""
+    """The wait for the result."""
     total_ms: int | None = None
     answered: bool = False
     """Whether a worker's result came."""
     reason: str | None = None
-    """Why store or queue could not take it."""
+    """Why the store or the queue did not take it."""
 
 
 class Uploads:
@@ -132,10 +132,10 @@ class Uploads:
         self._large_places = threading.BoundedSemaphore(LARGE_IN_MEMORY)
 
     def answer(self, request_id: UUID, form: Request) -> Reply:
-        """Hold the request until its result has come or the wait is over, and log how it went."""
+        """Answer when the result has come or the wait is over, and log the upload."""
         started = time.monotonic()
         record = UploadRecord()
-        # Asked before the body is parsed, so that a refusal costs next to nothing.
+        # Before the body is parsed, so that a refusal is cheap.
         refusal = self._admission.enter()
         if refusal is not None:
             reply = replies.refused(refusal)
@@ -167,11 +167,11 @@ class Uploads:
             return replies.unavailable()
 
     def _store_and_submit(self, waiter: Waiter, form: Request, record: UploadRecord) -> None:
-        """Bring the picture from the connection to the store, and its task to the queue; its memory is free then."""
+        """Store the picture and send its task; then its memory is free."""
         large = (form.content_length or 0) >= LARGE_BYTES
         places = self._large_places if large else self._places
         if not places.acquire(timeout=self._settings.web.wait_seconds):
-            raise Transient("the uploads before this one are stuck on their way to the store")
+            raise Transient("earlier uploads have not reached the store in time")
         try:
             upload = read_upload(form, self._settings.web.max_upload_bytes)
             record.filename, record.bytes = upload.filename, len(upload.body)
@@ -209,7 +209,7 @@ class Uploads:
             record.answered = True
             return replies.recognised(result, self._settings.reply_style)
         if self._waiters.given_up:
-            return replies.interrupted(waiter.request_id)
+            return replies.stopping(waiter.request_id)
         return replies.late(waiter.request_id, self._settings.web.wait_seconds)
 
 

@@ -14,7 +14,7 @@ Event = dict[str, Any]
 
 _VERSION = 1
 _MAX_BATCH_BYTES = 200_000
-"""Below the 256 KiB that every SQS queue takes; each 64 KiB count as a request of their own."""
+"""Below the limit of every SQS queue, 256 KiB. AWS charges a request for each 64 KiB."""
 _MAX_EVENT_BYTES = 16_000
 _MAX_TEXT = 2_000
 _MAX_MISSING = 1_000
@@ -33,7 +33,7 @@ class EventBatch:
 
 
 def packed(events: Sequence[Event], lose: Callable[[], None] = lambda: None) -> Iterator[str]:
-    """The events as JSON arrays, each with as many as one message holds; a value that is no JSON becomes its `repr`.
+    """Yield JSON arrays of events, each for one message; a value that is no JSON becomes its `repr`.
 
     Long texts (a traceback) are cut. `lose` is called for an event that is still too large, or cannot be written.
     """
@@ -105,7 +105,7 @@ class _Source:
 
 
 class BatchTracker:
-    """Which batches have come: SQS delivers some twice, in any order, and not those that another reader took."""
+    """Notes which batches have come: SQS delivers some twice, in any order, and some to another reader."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
@@ -124,18 +124,18 @@ class BatchTracker:
             source.missing |= dict.fromkeys(gap, now)
             source.highest = batch.sequence
             return True
-        # It was sent before the first batch that came here, so it counts as new.
+        # A batch that was sent before the first one here counts as new.
         return source.missing.pop(batch.sequence, None) is not None or batch.sequence < source.first
 
     def newly_lost(self, batch: EventBatch) -> int:
-        """How many events this batch's sender has dropped since its last batch, or since the first that came."""
+        """How many more events this batch's sender has dropped than its earlier batches reported."""
         source = self._sources[batch.source]
         more = max(0, batch.lost - source.lost)
         source.lost += more
         return more
 
     def overdue(self) -> int:
-        """How many batches have been missing for a minute, each counted once; forgets senders that are silent."""
+        """How many batches have been missing for a minute, each counted once; forgets silent senders."""
         now = self._now()
         count = 0
         for name, source in list(self._sources.items()):

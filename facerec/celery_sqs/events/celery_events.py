@@ -2,8 +2,8 @@
 
 Celery publishes events to a topic exchange, which SQS lacks. Its receiver consumes without acknowledging, which kombu's
 SQS transport cannot do outside a worker. So these events bypass kombu: the dispatcher puts them into the process's
-outbox, and the receiver reads their queue. `celery -A facerec events --dump` works as well as Flower, but only one
-reader at a time: SQS hands each message to one of them.
+outbox, and the receiver reads their queue. `celery -A facerec events --dump` works, too, but not at the same time as
+Flower: SQS delivers each message to one reader.
 """
 
 import atexit
@@ -36,7 +36,7 @@ log = structlog.get_logger(__name__)
 
 _CLOSE_SECONDS = 2.0
 _GATHER_SECONDS = 0.25
-"""How long the reader lets messages gather, so that one receive and one delete are for several of them."""
+"""The wait between two receives, so that one receive and one delete serve several messages."""
 
 
 class Events(_BaseEvents):  # type: ignore[misc]  # untyped on purpose, see above
@@ -54,11 +54,11 @@ class Events(_BaseEvents):  # type: ignore[misc]  # untyped on purpose, see abov
             window_seconds=settings.events.window_seconds,
             max_waiting=settings.events.max_waiting,
         )
-        # When the process ends in good order, its last events are sent.
+        # A process that ends normally sends its last events.
         atexit.register(self.outbox.close, _CLOSE_SECONDS)
 
     def _send(self, body: str) -> None:
-        # In the outbox's thread: making a client takes a tenth of a second.
+        # Made here, in the outbox's thread, because it takes a tenth of a second.
         if self._queue is None:
             self._queue = self.queue()
         self._queue.send(body)
@@ -70,7 +70,7 @@ class Events(_BaseEvents):  # type: ignore[misc]  # untyped on purpose, see abov
 
 
 class Dispatcher(_BaseDispatcher):  # type: ignore[misc]  # untyped on purpose, see above
-    """Hands events to the process's outbox. It stays enabled: a stopping worker's tasks end after its consumer."""
+    """Puts events into the process's outbox. It stays enabled: a stopping worker's tasks end after its consumer."""
 
     def enable(self) -> None:
         """Take events from now on."""
@@ -79,25 +79,25 @@ class Dispatcher(_BaseDispatcher):  # type: ignore[misc]  # untyped on purpose, 
             callback()
 
     def send(self, type: str, blind: bool = False, **fields: Any) -> None:  # noqa: A002, FBT001, FBT002 - Celery's signature
-        """Have an event sent, if its group is wanted."""
+        """Put an event into the outbox, if its group is enabled."""
         if not self.enabled or (self.groups and group_from(type) not in self.groups):
             return
         for option in ("utcoffset", "retry", "retry_policy", "Event"):
             fields.pop(option, None)
         event = self._prepare_event(type, fields, blind=blind)
         if type == "worker-offline":
-            # Flower would count the worker as online again at the next event of a task that still runs.
+            # Last, because the next event of a task that still runs would make the worker online again in Flower.
             self.app.events.outbox.put_last(event)
         else:
             self.app.events.outbox.put(event)
 
     def publish(self, type: str, fields: Event, producer: Any, blind: bool = False, **options: Any) -> None:  # noqa: A002, FBT001, FBT002 - Celery's signature
-        """Have an event sent, as Celery does with those of senders of tasks."""
+        """Put an event of a sender of tasks into the outbox."""
         del producer, options
         self.app.events.outbox.put(self._prepare_event(type, fields, blind=blind))
 
     def flush(self, *_groups: Any, **_options: Any) -> None:
-        """Do nothing: the outbox holds what waits."""
+        """Do nothing: the outbox keeps the events that wait."""
 
     def extend_buffer(self, other: Any) -> None:
         """Do nothing, as above."""
@@ -110,7 +110,7 @@ class Dispatcher(_BaseDispatcher):  # type: ignore[misc]  # untyped on purpose, 
 
 
 class Receiver:
-    """Reads the events' queue; a `handler` gets each event once, by its type or by `*`."""
+    """Reads the events' queue, and calls the handler of each event's type, or the one of `*`, once for each event."""
 
     app: Any = None
 
@@ -167,7 +167,7 @@ class Receiver:
             log.warning("events_lost_by_their_sender", count=lost, source=batch.source)
         sent_at = int(message["Attributes"]["SentTimestamp"]) / 1000
         for event in batch.events:
-            # SQS's time: after an outage of Flower its own would look like a worker's clock that is wrong.
+            # SQS's time. After an outage of Flower the time of reading would look like a wrong clock of the worker.
             event["local_received"] = sent_at
             handler = self._handlers.get(event["type"]) or self._handlers.get("*")
             if handler is not None:

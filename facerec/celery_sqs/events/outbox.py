@@ -1,4 +1,4 @@
-"""Sends a process's events beside its work: `put` never waits, and never raises because of the queue."""
+"""Sends a process's events in the background: `put` never waits, and raises no error of the queue."""
 
 import secrets
 from collections.abc import Callable
@@ -10,14 +10,14 @@ from facerec.celery_sqs.events.batches import Event, body, packed
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """Events that have got their number; it stays the same however often they are sent."""
+    """The events of one message; its number stays the same when they are sent again."""
 
     sequence: int
     events: str
 
 
 class EventOutbox:
-    """Keeps at most `max_waiting` events, the newest, and sends what came within `window_seconds` with one message.
+    """Sends the events of each `window_seconds` in one message; keeps at most `max_waiting`, the newest.
 
     `send` gets the bodies of messages, in a background thread. While it raises, the thread tries again. Safe for many
     threads.
@@ -47,15 +47,15 @@ class EventOutbox:
         )
 
     def put(self, event: Event) -> None:
-        """Have the event sent soon; after `close` it is ignored. The outbox owns it from now on."""
+        """Send the event soon; after `close` it is ignored. The caller must not change it any more."""
         self._queue.put(event)
 
     def put_last(self, event: Event) -> None:
-        """Have the event sent when the outbox is closed, after all others."""
+        """Send the event when the outbox is closed, after all others."""
         self._last = event
 
     def close(self, timeout_seconds: float) -> None:
-        """Send what waits, as long as that succeeds and no longer than this; idempotent."""
+        """Send the waiting events, until a send fails or the time is over; idempotent."""
         if self._last is not None:
             self._queue.put(self._last)
         self._queue.stop(timeout_seconds)

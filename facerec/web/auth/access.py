@@ -52,7 +52,7 @@ class Denial:
 
 
 class AccessControl:
-    """Admits or denies requests, as the settings say; safe for many threads.
+    """Admits or denies requests by the settings; safe for many threads.
 
     Without `keys` every client is served (`FACEREC_WEB__AUTH=open`).
     """
@@ -77,7 +77,7 @@ class AccessControl:
         return self._keys is None
 
     def admit(self, environ: "WSGIEnvironment") -> ApiKey | Denial | None:
-        """Count a request; returns its key, None in open mode, or why it is denied. May read the key."""
+        """Count a request; returns its key, None in open mode, or a denial. May read the key from the store."""
         if not is_addressed(environ, self._hosts):
             return Denial(
                 HTTPStatus.MISDIRECTED_REQUEST,
@@ -124,7 +124,7 @@ class AccessControl:
             )
         network = client_network(environ["REMOTE_ADDR"])
         token = parse_token(presented)
-        # Guesses are stopped before they cost a reading. Keys in use are not stopped by the guesses of others.
+        # A client that guesses is denied before its key is read. Its guesses do not block the keys of others.
         if (token is None or not keys.knows(token.key_id)) and (wait := self._failures.wait_seconds(network)):
             return _too_many_failures(wait)
         key, standing = None, Standing.WRONG
@@ -137,7 +137,7 @@ class AccessControl:
                 standing = self._standing(key, token)
         if key is not None and standing is Standing.GOOD:
             return key
-        # A client that has the right secret does not guess.
+        # A client with the right secret of an expired or revoked key does not guess.
         if standing is Standing.WRONG and (wait := self._failures.take(network)):
             return _too_many_failures(wait)
         sentence = {
@@ -167,7 +167,7 @@ def needs(scope: Scope | None) -> Callable[[View], View]:
 
 
 def install_access_control(app: Flask, access: AccessControl, error: Callable[[int, str, int], Response]) -> None:
-    """Deny what `access` denies; `error` makes the response of a status, a sentence and a code.
+    """Register the hooks that deny requests; `error` makes a response from a status, a sentence and a code.
 
     A route without a mark (`needs`) needs the scope `admin`. Log records of a request have its `key_id`.
     """
@@ -223,7 +223,7 @@ def host_names(settings: WebSettings, *, open_to_all: bool) -> tuple[str, ...]:
 
 
 def is_addressed(environ: "WSGIEnvironment", names: tuple[str, ...]) -> bool:
-    """Return whether the request names one of the hosts, or none: browsers always name one."""
+    """Return whether the request names one of the hosts, or no host; browsers always name one."""
     if not names or not environ.get("HTTP_HOST"):
         return True
     try:

@@ -1,4 +1,4 @@
-"""The API keys that one web process has read: kept for seconds, and for minutes while the store is out of reach."""
+"""The API keys that one web process has read: kept for 30 s, and for ten minutes while the store is unreachable."""
 
 import threading
 import time
@@ -19,26 +19,26 @@ FRESH_SECONDS = 30.0
 """How long a key is not read again; a revocation takes this long to reach every process."""
 
 DOUBTED_SECONDS = 2.0
-"""How long a key is not read again though another secret was presented for it, which a rotation may have made."""
+"""The same when a client presents another secret for the key: it may have been rotated."""
 
 ABSENT_SECONDS = 10.0
-"""How long an id without a key, or with a record that cannot be read, is not looked up again."""
+"""How long an id without a readable key is not looked up again."""
 
 STALE_SECONDS = 600.0
 """How long a key works while the store cannot be read."""
 
 WAIT_SECONDS = 5.0
-"""How long a request waits for another request's reading, or for a place to read."""
+"""How long a request waits for another request that reads the same key, or for a place to read."""
 
 PAUSE_SECONDS = 2.0
-"""How long the store is not asked after a reading that failed."""
+"""How long no key is read after a failed read."""
 
 MAX_KEPT = 10_000
 MAX_ABSENT = 1_000
-"""Invented ids evict each other, never the real ones."""
+"""Two limits, so that invented ids evict each other and never real keys."""
 
 MAX_READINGS = 32
-"""Keys that are read at once: a store that hangs must not take all request threads."""
+"""Keys that are read at once: a store that hangs must not block all request threads."""
 
 
 class KeyCache:
@@ -51,7 +51,7 @@ class KeyCache:
         self._places = threading.BoundedSemaphore(MAX_READINGS)
         self._kept: OrderedDict[str, tuple[ApiKey, float]] = OrderedDict()
         self._absent: OrderedDict[str, tuple[str | None, float]] = OrderedDict()
-        """Ids without a key, or with the reason why theirs cannot be read."""
+        """Ids without a key, or with the reason why the key cannot be read."""
         self._readings: dict[str, Future[ApiKey | None]] = {}
         self._pause_until = 0.0
         self._outage = OutageLog("api_keys")
@@ -102,7 +102,7 @@ class KeyCache:
             except ApiKeyUnreadable as exc:
                 log.warning("api_key_unreadable", key_id=key_id, reason=str(exc))
                 problem = exc
-            except Exception as exc:  # a fault of ours must not let a request in, nor keep others waiting
+            except Exception as exc:  # an error of our own must not admit a request, nor keep others waiting
                 if not isinstance(exc, FacerecError):
                     log.exception("api_key_fault")
                 problem = Transient(str(exc))

@@ -90,7 +90,7 @@ def test_metrics_count_failures_of_the_inbox(tier: FakeWebTier) -> None:
     heard = value(tier, "facerec_web_inbox_heard_timestamp_seconds")
     assert heard
     assert value(tier, "facerec_web_inbox_failures_total") == 0
-    tier.metrics.failed()
+    tier.metrics.count_failure()
     assert value(tier, "facerec_web_inbox_failures_total") == 1
 
 

@@ -19,7 +19,7 @@ def test_refusal_says_when_to_try_again(cause: RefusalCause) -> None:
     assert replies.refused(Refusal(cause, 1)).text.endswith("again in 1 second")
 
 
-@pytest.mark.parametrize("reply", [replies.late(REQUEST, 179.5), replies.interrupted(REQUEST)])
+@pytest.mark.parametrize("reply", [replies.late(REQUEST, 179.5), replies.stopping(REQUEST)])
 def test_reply_without_a_result_has_its_address(reply: replies.Reply) -> None:
     """Reply without a result has its address."""
     assert reply.status == 504
