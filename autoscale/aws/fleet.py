@@ -101,7 +101,7 @@ class Ec2Fleet:
         records = self._reports.records()
         slots = matched(written, described)
         found = unclaimed(slots, described)
-        gone = self._sightings.gone(slots, described, now, self._clock())
+        gone = self._sightings.find_gone(slots, described, now, self._clock())
         left = [slot for slot in slots if slot not in gone]
         unchanged = set(written)
         changed = [slot for slot in left if slot not in unchanged]
@@ -125,7 +125,7 @@ class Ec2Fleet:
 
     def repair(self) -> None:
         """Repair what crashes and late answers left behind, by the latest reading; raises `LeaseLost`."""
-        self._lease.check()
+        self._lease.raise_if_expired()
         reading, self._reading = self._reading, _Reading()
         self._slots.update(reading.changed, gone=reading.gone)
         slots = self._repeat_launches([*reading.slots, *self._slots.take(reading.found)])
@@ -208,16 +208,16 @@ class Ec2Fleet:
         self._slots.confirm_lease()
         for index, slot in enumerate(slots, 1):
             # The worker's process ends only seconds later; until then it must not take tasks.
-            self._lease.check()
+            self._lease.raise_if_expired()
             self._reports.order_drain(str(slot.instance_id), self._now())
             if index % BATCH == 0:
                 self._lease.renew_or_raise()
 
-        def check_and_call(ids: Sequence[str]) -> None:
-            self._lease.check()
+        def call_if_held(ids: Sequence[str]) -> None:
+            self._lease.raise_if_expired()
             call(ids)
 
-        failed = self._call_for_each(check_and_call, slots)
+        failed = self._call_for_each(call_if_held, slots)
         ended = [slot for slot in slots if slot not in failed]
         self._slots.update([replace(slot, action=kind, acted_at=self._now()) for slot in ended])
         _raise_other(failed)
@@ -228,7 +228,7 @@ class Ec2Fleet:
 
         A repeated request returns all instances of its first call, among them `known` ones.
         """
-        self._lease.check()
+        self._lease.raise_if_expired()
         token, request = slots[0].token, slots[0].request
         if request is None:
             return []

@@ -162,7 +162,7 @@ class Sightings:
         self.latest: dict[str, Description] = {}
         self._unseen_since: dict[tuple[str, int], float] = {}
 
-    def gone(
+    def find_gone(
         self, slots: Iterable[LaunchSlot], described: Mapping[str, Description], now: float, clock: float
     ) -> list[LaunchSlot]:
         """Return the slots whose instance is terminated, or was not shown for long.

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import ClientError
 
 from autoscale.aws.instances import CapacityPool, LaunchRequest, LaunchSlot
-from autoscale.aws.lease import DynamoLease
+from autoscale.aws.lease import DynamoLease, TakenOver
 from autoscale.policy import ActionKind
 from facerec.aws.clients import Clients, translated
 from facerec.aws.dynamodb import Table
-from facerec.errors import LeaseLost, Transient
+from facerec.errors import Transient
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.type_defs import TransactWriteItemTypeDef
@@ -83,7 +83,7 @@ class LaunchSlots:
         """Write all or nothing, if the lease is ours; returns the indices, from 1, of the failed conditions."""
         failed = self._transact(doing, [self._lease.condition(), *writes])
         if 0 in failed:
-            raise LeaseLost("another autoscaler is active; this one waits")
+            raise TakenOver
         return failed
 
     def _transact(self, doing: str, writes: "list[TransactWriteItemTypeDef]") -> set[int]:

@@ -27,12 +27,11 @@ _KEY: Any = {"kind": {"S": "lease"}, "item": {"S": "controller"}}  # the same fo
 _NAMES = {"#owner": "owner"}
 
 
-class _Refused(LeaseLost):
-    """Another autoscaler has written meanwhile."""
+class TakenOver(LeaseLost):
+    """Another autoscaler owns the lease."""
 
-
-def _refused() -> _Refused:
-    return _Refused("another autoscaler is active; this one waits")
+    def __init__(self) -> None:
+        super().__init__("another autoscaler is active; this one waits")
 
 
 class DynamoLease:
@@ -90,8 +89,8 @@ class DynamoLease:
             {":them": {"S": seen[0]}, ":theirs": {"N": str(seen[1])}},
         )
 
-    def check(self) -> None:
-        """Raise `LeaseLost` if the lease has expired by our own clock; asks nothing of DynamoDB."""
+    def raise_if_expired(self) -> None:
+        """Raise `LeaseLost` if the lease has expired by our own clock; DynamoDB is not asked."""
         if not self.held:
             raise LeaseLost("the lease has expired; another autoscaler may be active")
 
@@ -100,9 +99,9 @@ class DynamoLease:
 
         Another owner may have changed everything meanwhile.
         """
-        self.check()
+        self.raise_if_expired()
         if not self._write(self._clock(), "#owner = :me"):
-            raise _refused()
+            raise TakenOver
 
     def release(self) -> None:
         """Delete the item, if it is ours."""
@@ -110,7 +109,7 @@ class DynamoLease:
         if not self._ours:
             return
         try:
-            with translated("release the autoscalers' lease", ConditionalCheckFailedException=_refused):
+            with translated("release the autoscalers' lease", ConditionalCheckFailedException=TakenOver):
                 self._clients.dynamodb.delete_item(
                     TableName=self._table.name,
                     Key=_KEY,
@@ -118,13 +117,13 @@ class DynamoLease:
                     ExpressionAttributeNames=_NAMES,
                     ExpressionAttributeValues={":me": {"S": self._owner}},
                 )
-        except _Refused:
+        except TakenOver:
             log.info("lease_was_lost", owner=self._owner)
         self._ours = False
 
     def condition(self) -> "TransactWriteItemTypeDef":
         """Return a transaction's condition that the lease is ours; raises `LeaseLost` if it has expired."""
-        self.check()
+        self.raise_if_expired()
         return {
             "ConditionCheck": {
                 "TableName": self._table.name,
@@ -139,7 +138,7 @@ class DynamoLease:
         """Write the next version under the condition; returns whether the condition held."""
         self._version += 1
         try:
-            with translated("write the autoscalers' lease", ConditionalCheckFailedException=_refused):
+            with translated("write the autoscalers' lease", ConditionalCheckFailedException=TakenOver):
                 self._clients.dynamodb.update_item(
                     TableName=self._table.name,
                     Key=_KEY,
@@ -153,7 +152,7 @@ class DynamoLease:
                     }
                     | (values or {}),
                 )
-        except _Refused:
+        except TakenOver:
             self._ours, self._held_until = False, -float("inf")
             return False
         self._ours, self._held_until = True, began + self._lease_seconds

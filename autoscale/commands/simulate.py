@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from autoscale.simulator.run import POLICIES, Run, simulate
-from autoscale.simulator.scenario import Load, Scenarios, recorded
+from autoscale.simulator.scenario import Load, Scenarios, read_trace
 from facerec.commands.terminal import PictureFile
 from facerec.errors import ConfigurationError
 from facerec.settings import Settings
@@ -113,7 +113,7 @@ def _load(trace: str, scenarios: Scenarios) -> Load:
             f"there is no trace {trace}, and no such file: take one of {', '.join(scenarios.loads)}, or a file with an "
             "arrival time in seconds on each line"
         )
-    return recorded(Path(trace))
+    return read_trace(Path(trace))
 
 
 def _list(scenarios: Scenarios) -> None:

@@ -125,7 +125,7 @@ class Keda:
         if self.desired == 0:  # the autoscaler is off
             return
         recommended = self.recommendation(self._world.queue.counts.open, self.desired)
-        self.desired = self.stabilised(recommended, self._world.events.now)
+        self.desired = self.stabilise(recommended, self._world.events.now)
         self._world.fleet.resize(self.desired)
 
     def recommendation(self, messages: int, replicas: int) -> int:
@@ -134,7 +134,7 @@ class Keda:
             return replicas
         return min(max(1, math.ceil(messages / self.queue_length)), self._world.fleet.max_instances)
 
-    def stabilised(self, recommended: int, now: float) -> int:
+    def stabilise(self, recommended: int, now: float) -> int:
         """Return the recommendation within the bounds of the scaling behaviour."""
         self._recommended.append((now, recommended))
         while now - self._recommended[0][0] > self.stabilisation_seconds:

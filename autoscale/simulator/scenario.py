@@ -113,8 +113,8 @@ class Scenarios:
         return cls(_environment(content["environment"]), loads, content["seeds"])
 
 
-def recorded(path: Path) -> Load:
-    """A load from a file whose first column has arrival times in seconds, from any moment on; a heading is skipped.
+def read_trace(path: Path) -> Load:
+    """Read a load from a file: its first column has arrival times in seconds, from any moment on; a heading is skipped.
 
     Raises `ConfigurationError` for a file without times.
     """

@@ -177,7 +177,7 @@ class DocumentedLaunches:
             token = body["ClientToken"]
             if token not in self._answers:
                 count = min(int(body["MaxCount"]), self._most)
-                self._answers[token] = [self._launched(body) for _ in range(count)]
+                self._answers[token] = [self._launch(body) for _ in range(count)]
             return answer({"Instances": self._answers[token]})
 
     def launched(self) -> list[str]:
@@ -185,7 +185,7 @@ class DocumentedLaunches:
         with self._lock:
             return [one["InstanceId"] for given in self._answers.values() for one in given]
 
-    def _launched(self, body: Any) -> Any:
+    def _launch(self, body: Any) -> Any:
         prefix = "TagSpecification.1.Tag."
         count = sum(key.startswith(prefix) and key.endswith(".Key") for key in body)
         tags = [{part: body[f"{prefix}{index + 1}.{part}"] for part in ("Key", "Value")} for index in range(count)]

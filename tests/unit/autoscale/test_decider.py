@@ -25,7 +25,7 @@ def booting(number: int, since: float = NOW - 300) -> Instance:
     return Instance(number, f"i-{number}", Power.PENDING, since)
 
 
-def booted(boots: Boots, number: int, seconds: float) -> None:
+def observe_boot(boots: Boots, number: int, seconds: float) -> None:
     """See an instance boot, and serve for a while."""
     for _ in range(3):
         boots.observe([booting(number)])
@@ -38,7 +38,7 @@ def test_boot_time_is_the_median_of_the_boots_seen() -> None:
     boots = Boots(60.0, 600.0)
     assert boots.seconds == 60
     for number, seconds in enumerate((30.0, 40.0, 500.0)):
-        booted(boots, number, seconds)
+        observe_boot(boots, number, seconds)
     boots.observe([serving_instance(0, 250.0)])
     assert boots.seconds == 40
 
@@ -47,7 +47,7 @@ def test_boot_time_ignores_restarted_workers() -> None:
     """A worker that is restarted after sixteen other boots has not booted for hours."""
     boots = Boots(60.0, 600.0)
     for number in range(17):
-        booted(boots, number, 40.0)
+        observe_boot(boots, number, 40.0)
     for number in range(17):
         boots.observe([serving_instance(number, 599.0)])
     assert boots.seconds == 40
@@ -56,8 +56,8 @@ def test_boot_time_ignores_restarted_workers() -> None:
 def test_boot_time_ignores_impossible_values() -> None:
     """Values above the boot limit, and negative ones, which come from differing clocks."""
     boots = Boots(60.0, 300.0)
-    booted(boots, 1, 301.0)
-    booted(boots, 2, -20.0)
+    observe_boot(boots, 1, 301.0)
+    observe_boot(boots, 2, -20.0)
     assert boots.seconds == 60
 
 

@@ -94,7 +94,7 @@ def test_history_lists_every_record() -> None:
     assert "launch 1-3: 9 open" in text
 
 
-def test_described_round_for_people() -> None:
+def test_describe_round_writes_lines_for_people() -> None:
     """The output of `--once` and `--dry-run`."""
     done = ReconcileResult(
         NOW,

@@ -14,7 +14,7 @@ from autoscale.policy import Policy
 from autoscale.simulator.fleet import SimulatedFleet
 from autoscale.simulator.run import POLICIES, percentile, simulate
 from autoscale.simulator.scalers import Keda, Naive, TargetTracking, World
-from autoscale.simulator.scenario import Environment, Load, LogNormal, Scenarios, Trace, recorded
+from autoscale.simulator.scenario import Environment, Load, LogNormal, Scenarios, Trace, read_trace
 from autoscale.simulator.workers import Queue, Schedule
 from facerec.errors import ConfigurationError
 from facerec.settings.resources import InstancesSettings
@@ -240,11 +240,11 @@ def test_the_pod_autoscaler_grows_by_four_or_double_and_shrinks_to_the_most_of_f
     keda.desired = 1
     sizes = []
     for sync in range(4):
-        keda.desired = keda.stabilised(15, 15.0 * sync)
+        keda.desired = keda.stabilise(15, 15.0 * sync)
         sizes.append(keda.desired)
     assert sizes == [5, 10, 15, 15]
     for at, expected in ((60.0, 15), (345.0, 15), (360.0, 2)):
-        keda.desired = keda.stabilised(2, at)
+        keda.desired = keda.stabilise(2, at)
         assert keda.desired == expected
 
 
@@ -313,10 +313,10 @@ def test_recorded_arrivals_are_read_from_a_file(tmp_path: Path) -> None:
     """A heading is skipped, the first one is time zero; a file without times is refused."""
     path = tmp_path / "day.csv"
     path.write_text("time,what\n1700000005,b\n1700000000.5,a\n")
-    assert recorded(path).trace(ENVIRONMENT, 0).arrivals == [0.0, 4.5]
+    assert read_trace(path).trace(ENVIRONMENT, 0).arrivals == [0.0, 4.5]
     path.write_text("time\nsoon\n")
     with pytest.raises(ConfigurationError, match=r"day\.csv"):
-        recorded(path)
+        read_trace(path)
 
 
 def test_the_command_compares_and_draws(tmp_path: Path) -> None:
