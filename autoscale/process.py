@@ -23,7 +23,7 @@ from facerec.aws.sqs.queue import check_queue
 from facerec.background import on_stop_signals
 from facerec.bootstrap import clients, worker_reports
 from facerec.errors import ConfigurationError, Transient
-from facerec.observability.metrics import served
+from facerec.observability.metrics import serve_metrics
 from facerec.ports import WorkerReports
 from facerec.settings import Settings
 from facerec.settings.tiers import AutoscaleSettings
@@ -50,7 +50,7 @@ def run(
         metrics.observe(result)
         watch(result)
 
-    with served(metrics.registry, scaling.metrics_host, scaling.metrics_port, group="autoscale"):
+    with serve_metrics(metrics.registry, scaling.metrics_host, scaling.metrics_port, group="autoscale"):
         log.info("autoscaler_ready", max_instances=scaling.max_instances, dry_run=dry_run)
         make_reconciler(settings, observe, dry_run=dry_run).run(stopping, scaling.interval_seconds)
     log.info("autoscaler_stopped")

@@ -25,7 +25,7 @@ from facerec.errors import FacerecError
 from facerec.gallery.cache import GalleryCache, GallerySnapshots
 from facerec.messages import DEFAULT_COLLECTION
 from facerec.observability.logs import configure_logging
-from facerec.observability.metrics import served
+from facerec.observability.metrics import serve_metrics
 from facerec.recognition import ModelThresholds, Recogniser
 from facerec.settings import Settings
 from tasks.driver import DeliveryRecord, TaskDelivery, TaskDriver
@@ -129,7 +129,9 @@ class Worker:
             )
             metrics.watch(engine=engine, gallery=gallery, utilisation=utilisation)
             shown = settings.worker
-            resources.enter_context(served(metrics.registry, shown.metrics_host, shown.metrics_port, group="worker"))
+            resources.enter_context(
+                serve_metrics(metrics.registry, shown.metrics_host, shown.metrics_port, group="worker")
+            )
             heartbeat = _heartbeat(settings, utilisation, gate)
             if heartbeat is not None:
                 heartbeat.start()

@@ -102,7 +102,7 @@ def show(given: Services | None, identifier: str, *, as_json: bool) -> None:
     services = _services(given)
     with _chosen(services, [identifier]) as letters:
         pass
-    shown = [_described(letter) | _stored(services, letter.request) | {"body": letter.body} for letter in letters]
+    shown = [_described(letter) | _find_objects(services, letter.request) | {"body": letter.body} for letter in letters]
     if as_json:
         click.echo(json.dumps(shown, indent=2))
         return
@@ -250,7 +250,7 @@ def _described(letter: DeadLetter) -> dict[str, Any]:
     }
 
 
-def _stored(services: Services, request: RecognitionRequest | None) -> dict[str, Any]:
+def _find_objects(services: Services, request: RecognitionRequest | None) -> dict[str, Any]:
     """The input and the result in the store."""
     if request is None:
         return {"input": None, "input_stored": None, "result": None}

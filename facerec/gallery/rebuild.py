@@ -66,7 +66,7 @@ class RebuildReport:
     quality: "Quality | None" = None
 
 
-_Report = Callable[..., RebuildReport]
+_MakeReport = Callable[..., RebuildReport]
 
 
 @dataclass
@@ -103,7 +103,7 @@ class CollectionRebuild:
 
     def rebuild(self, old: Template) -> RebuildReport:
         """Embed the photo of one of `old`, unless it is already done; raises `Transient`, and may then be repeated."""
-        report = self._rebuilt(old)
+        report = self._rebuild(old)
         if not report.status.failed:
             self._replaced.append(old.template_id)
         return report
@@ -112,7 +112,7 @@ class CollectionRebuild:
         """Remove the replaced templates and their copies of the photos; returns how many."""
         return remove_templates(self.templates, self.photos, self.gallery_bucket, self.collection, self._replaced)
 
-    def _rebuilt(self, old: Template) -> RebuildReport:
+    def _rebuild(self, old: Template) -> RebuildReport:
         report = partial(RebuildReport, self.collection, old.identity, old.source, old.template_id, old.model_id)
         if old.photo is None:
             return report(RebuildStatus.NO_PHOTO, "it was imported without a photo: enrol one of this person")
@@ -122,10 +122,10 @@ class CollectionRebuild:
             return report(RebuildStatus.NO_PHOTO, "its photo is no longer in the bucket: enrol one of this person")
         identifier = template_id(self.collection, self.model_id, photo)
         if identifier in self._present:
-            return self._already(report, old, identifier)
-        return self._embedded(report, old, photo, identifier)
+            return self._report_present(report, old, identifier)
+        return self._embed(report, old, photo, identifier)
 
-    def _embedded(self, report: _Report, old: Template, photo: bytes, identifier: str) -> RebuildReport:
+    def _embed(self, report: _MakeReport, old: Template, photo: bytes, identifier: str) -> RebuildReport:
         choice = choose_face(self.analyse, photo, self.which)
         if isinstance(choice, NotChosen):
             return report(RebuildStatus(choice.status), choice.detail, faces=choice.faces)
@@ -145,7 +145,7 @@ class CollectionRebuild:
         except AlreadyEnrolled as exc:
             # Another process enrolled it after the collection was read.
             self._present[identifier] = exc.identity
-            return self._already(report, old, identifier)
+            return self._report_present(report, old, identifier)
         self._present[identifier] = old.identity
         return report(
             RebuildStatus.REBUILT,
@@ -156,7 +156,7 @@ class CollectionRebuild:
             quality=face.quality,
         )
 
-    def _already(self, report: _Report, old: Template, identifier: str) -> RebuildReport:
+    def _report_present(self, report: _MakeReport, old: Template, identifier: str) -> RebuildReport:
         owner = self._present[identifier]
         if owner != old.identity:
             detail = f"with the model in use this photo is enrolled for {owner!r}: remove one of the two templates"

@@ -32,7 +32,7 @@ class StateDirectory:
         self._description = self.path / "running.json"
 
     @contextmanager
-    def held(self) -> Iterator[int]:
+    def locked(self) -> Iterator[int]:
         """Hold the directory for one system; raises `ConfigurationError` while another runs.
 
         The lock belongs to the open file, whose descriptor is yielded: the kernel drops it with the last process that

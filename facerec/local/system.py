@@ -250,7 +250,7 @@ def local_system(
     def show_restart(child: Child, how: str, restart_seconds: float) -> None:
         progress.line(f"{child.name} ended ({how}); starting it again in {restart_seconds:g} s")
 
-    with state.held() as lock:
+    with state.locked() as lock:
         on_stop_signals(_interrupt, second=_ignore)
         supervisor = Supervisor(show_restart, log_dir=state.logs, hold=(lock,))
         system = LocalSystem(options, settings, environ, state=state, supervisor=supervisor, progress=progress)

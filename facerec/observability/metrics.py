@@ -16,7 +16,7 @@ log = structlog.get_logger(__name__)
 
 
 @contextmanager
-def served(registry: CollectorRegistry, host: str, port: int, *, group: str) -> Iterator[str | None]:
+def serve_metrics(registry: CollectorRegistry, host: str, port: int, *, group: str) -> Iterator[str | None]:
     """Serve the metrics over HTTP within the block; yields their address, or `None` for port -1.
 
     Port 0 takes a free one. Raises `ConfigurationError`, which names the settings of `group`, if the address fails.

@@ -21,7 +21,7 @@ from facerec.text import for_people
 _LOG_NAMES = ("*.log", "*.log.*", "*.jsonl", "*.jsonl.*")
 _HIDDEN = frozenset({"level", "logger", "request_id", "total_ms"})
 _DEAD = frozenset({str(Outcome.FAILED), "dead_lettered"})
-_INTERRUPTED = frozenset({str(Outcome.FAILED), "redelivered", "error"})
+_STAGE_FAILED = frozenset({str(Outcome.FAILED), "redelivered", "error"})
 """Outcomes of a delivery whose last stage failed."""
 
 
@@ -160,7 +160,7 @@ def _steps(record: LogRecord) -> Iterator[Step]:
     event, fields = EVENTS.get(record.event), {"attempt": 1, "status": None, "outcome": None} | record.fields
     facts = {name: value for name, value in record.fields.items() if name not in _HIDDEN}
     outcome, total = fields["outcome"], fields.get("total_ms")
-    failed = outcome in _INTERRUPTED | _DEAD or fields.get("level") in {"warning", "error", "critical"}
+    failed = outcome in _STAGE_FAILED | _DEAD or fields.get("level") in {"warning", "error", "critical"}
     if event is None or not isinstance(total, int | float):
         what = record.event if event is None else event.end.format_map(fields)
         yield Step(record.at, record.process, what, facts, failed)
@@ -173,7 +173,7 @@ def _steps(record: LogRecord) -> Iterator[Step]:
     for stage in stages:
         at = min(at + timedelta(milliseconds=timings[stage]), record.at)
         # The last stage failed, unless the delivery answered with the stored result of an earlier one.
-        bad = stage == stages[-1] and outcome in _INTERRUPTED and "computed_in_attempt" not in fields
+        bad = stage == stages[-1] and outcome in _STAGE_FAILED and "computed_in_attempt" not in fields
         yield Step(at, record.process, f"{stage} failed" if bad else event.stages[stage], failed=bad)
     yield Step(record.at, record.process, event.end.format_map(fields), facts, failed)
 

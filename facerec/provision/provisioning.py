@@ -127,7 +127,7 @@ def _same_attribute(current: str | None, wanted: str) -> bool:
 def _table(clients: Clients, variable: str, name: str, keys: tuple[str, str], *, expiry: str | None = None) -> Resource:
     table, dynamodb = Resource("table", name), clients.dynamodb
     with translated(f"provision table {name!r}"):
-        described = _described_table(clients, table, keys)
+        described = _ensure_table(clients, table, keys)
         found = {key["KeyType"]: key["AttributeName"] for key in described["KeySchema"]}
         if found != {"HASH": keys[0], "RANGE": keys[1]}:
             raise ConfigurationError(
@@ -164,7 +164,7 @@ def _table(clients: Clients, variable: str, name: str, keys: tuple[str, str], *,
     return table
 
 
-def _described_table(clients: Clients, table: Resource, keys: tuple[str, str]) -> "TableDescriptionTypeDef":
+def _ensure_table(clients: Clients, table: Resource, keys: tuple[str, str]) -> "TableDescriptionTypeDef":
     """Return the table's description; create the table if it does not exist."""
     dynamodb = clients.dynamodb
     try:

@@ -46,7 +46,7 @@ def user_data(settings: Settings) -> str:
     """
     files = (
         ("/etc/facerec/deployment.env", "0644", deployment_environment(settings)),
-        ("/opt/facerec/boot.sh", "0755", _packaged("boot.sh")),
+        ("/opt/facerec/boot.sh", "0755", _read_packaged("boot.sh")),
         ("/etc/systemd/system/facerec-worker.service", "0644", service_unit(settings)),
     )
     text = "\n".join(
@@ -86,7 +86,7 @@ def service_unit(settings: Settings) -> str:
     worker = settings.worker
     # A batch that overruns costs a new engine, and its images are then tried one at a time: the worker's longest drain.
     drain = 2 * worker.task_time_limit_seconds + worker.startup_seconds + 10
-    return Template(_packaged("facerec-worker.service")).substitute(
+    return Template(_read_packaged("facerec-worker.service")).substitute(
         start_seconds=math.ceil(settings.autoscale.boot_limit_seconds), stop_seconds=math.ceil(drain)
     )
 
@@ -114,7 +114,7 @@ def _text(name: str, value: Any) -> str:
     return text
 
 
-def _packaged(name: str) -> str:
+def _read_packaged(name: str) -> str:
     return (resources.files("facerec.provision") / name).read_text(encoding="utf-8")
 
 

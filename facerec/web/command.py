@@ -36,14 +36,14 @@ def command(listener: int | None, response_queue: str | None) -> None:
     if listener is not None and response_queue is not None:
         _run_child(settings, socket.socket(fileno=listener), response_queue)
         return
-    bound = _bound(settings)
+    bound = _bind(settings)
     if settings.web.processes == 1:
         _run_single(settings, bound)
     else:
         _run_parent(settings, bound)
 
 
-def _bound(settings: Settings) -> socket.socket:
+def _bind(settings: Settings) -> socket.socket:
     from facerec.errors import ConfigurationError
     from facerec.web.process import bind
 

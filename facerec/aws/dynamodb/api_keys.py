@@ -28,7 +28,7 @@ class DynamoApiKeys:
         """Return the key, if it exists: one consistent read, so that a new key works at once."""
         with translated("read an API key"):
             item = self._table.item(self._table.key(_KIND, key_id))
-        return _parsed(item) if item else None
+        return _parse(item) if item else None
 
     def keys(self) -> ListedKeys:
         """Return all keys."""
@@ -38,7 +38,7 @@ class DynamoApiKeys:
         unreadable: list[ApiKeyUnreadable] = []
         for item in items:
             try:
-                keys.append(_parsed(item))
+                keys.append(_parse(item))
             except ApiKeyUnreadable as exc:
                 unreadable.append(exc)
         return ListedKeys(sorted(keys, key=lambda key: (key.created_at, key.key_id)), unreadable)
@@ -61,7 +61,7 @@ class DynamoApiKeys:
                 raise FacerecError(f"key {key.key_id} was changed by someone else just now: try again") from exc
 
 
-def _parsed(item: Any) -> ApiKey:
+def _parse(item: Any) -> ApiKey:
     try:
         return _KEY.validate_json(item["record"]["S"])
     except (KeyError, ValidationError) as exc:

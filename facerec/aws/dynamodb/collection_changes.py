@@ -87,7 +87,7 @@ class CollectionChanges:
         """
         with self._writing:
             for attempt in range(1, _ATTEMPTS + 1):
-                items = [*writes, *self._changed(collection, self.version(collection), templates, template_ids)]
+                items = [*writes, *self._change_writes(collection, self.version(collection), templates, template_ids)]
                 with translated(doing):
                     try:
                         # boto3 adds an idempotency token, so that its retry after a lost reply does not write twice.
@@ -113,7 +113,7 @@ class CollectionChanges:
     def _change_key(self, collection: str, version: int) -> Any:
         return self._table.key(collection, f"{_CHANGE}{version:020d}")
 
-    def _changed(
+    def _change_writes(
         self, collection: str, version: int, templates: int, template_ids: Sequence[str]
     ) -> "list[TransactWriteItemTypeDef]":
         """Return the writes of every change: the version, the count, and the record of the change."""

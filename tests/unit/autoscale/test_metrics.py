@@ -7,7 +7,7 @@ from autoscale.metrics import RoundMetrics
 from autoscale.observation import FleetByPhase, Instance, Observation, Power, QueueDepth, Unreadable
 from autoscale.policy import ActionKind, Decision, Estimates, Hold, Policy
 from autoscale.reconcile_result import Action, Cause, ReconcileResult
-from facerec.observability.metrics import served
+from facerec.observability.metrics import serve_metrics
 
 NOW = 1_000_000.0
 NOBODY = FleetByPhase.of((), Policy().limits, NOW)
@@ -98,5 +98,5 @@ def test_metrics_have_every_counter_from_the_start(metrics: RoundMetrics) -> Non
 
 def test_metrics_port_minus_one_starts_no_server() -> None:
     """The setting -1 switches it off."""
-    with served(CollectorRegistry(), "127.0.0.1", -1, group="autoscale") as address:
+    with serve_metrics(CollectorRegistry(), "127.0.0.1", -1, group="autoscale") as address:
         assert address is None

@@ -20,9 +20,9 @@ RUNNING = Running(4711, "http://127.0.0.1:8000", "http://127.0.0.1:4566", {"FACE
 def test_directory_is_held_by_one_system(tmp_path: Path) -> None:
     """The error for the second names the first one's process id."""
     with (
-        StateDirectory(tmp_path).held(),
+        StateDirectory(tmp_path).locked(),
         pytest.raises(ConfigurationError, match=f"already runs on .* \\(process {os.getpid()}\\)"),
-        StateDirectory(tmp_path).held(),
+        StateDirectory(tmp_path).locked(),
     ):
         pytest.fail("the directory was held twice")
 
@@ -32,7 +32,7 @@ def test_lock_of_a_killed_system_is_released(tmp_path: Path) -> None:
     script = (
         "import os, signal, sys; from pathlib import Path; from facerec.local.state import *\n"
         "state = StateDirectory(Path(sys.argv[1]))\n"
-        "with state.held():\n"
+        "with state.locked():\n"
         "    state.announce(Running(os.getpid(), '', '', {}))\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
@@ -40,14 +40,14 @@ def test_lock_of_a_killed_system_is_released(tmp_path: Path) -> None:
     state = StateDirectory(tmp_path)
     with pytest.raises(ConfigurationError, match="no local system runs"):
         state.running()
-    with state.held(), pytest.raises(ConfigurationError, match="not ready yet"):
+    with state.locked(), pytest.raises(ConfigurationError, match="not ready yet"):
         state.running()
 
 
 def test_description_is_found_while_the_system_runs(tmp_path: Path) -> None:
     """From the announcement to the end."""
     state = StateDirectory(tmp_path)
-    with state.held():
+    with state.locked():
         state.announce(RUNNING)
         assert StateDirectory(tmp_path).running() == RUNNING
     with pytest.raises(ConfigurationError, match="facerec local up"):
@@ -57,9 +57,9 @@ def test_description_is_found_while_the_system_runs(tmp_path: Path) -> None:
 def test_logs_of_the_last_run_are_kept(tmp_path: Path) -> None:
     """Under another name."""
     state = StateDirectory(tmp_path)
-    with state.held():
+    with state.locked():
         (state.logs / "web.log").write_text("first")
-    with state.held():
+    with state.locked():
         assert [(log.name, log.read_text()) for log in state.logs.iterdir()] == [("web.log.1", "first")]
 
 
