@@ -1,17 +1,17 @@
-"""How well people are told apart: all packs side by side, and the pattern that everyone copies (240 px, largest face).
+"""How well each pack distinguishes people, beside the common pattern from tutorials (240 px, largest face).
 
     python -m benchmarks.accuracy                   # examples/
-    python -m benchmarks.accuracy --images DIR      # see below for the labels that are understood
+    python -m benchmarks.accuracy --images DIR      # below: the forms of labels
     python -m benchmarks.accuracy --images DIR --different
 
-DIR is like examples/ (expected.csv, gallery/, probes/), or has known/ with one folder per person and strangers/ with
-one photo of each, or labels.csv (Image,Results), or one folder per person; any other folder counts as one photo each of
-different people, and gives impostor pairs alone. With `--different` every photo shows another person, whatever the
-labels say. Every photo is compared with every other; of files with the same content one counts.
+DIR has one of these forms: expected.csv, gallery/ and probes/, like examples/; known/ with a folder per person and
+strangers/ with a photo of each; labels.csv (Image,Results); or a folder per person. In any other folder each photo
+counts as another person, which gives impostor pairs only. `--different` does the same and ignores the labels. Every
+photo is compared with every other one. Files of the same content count once.
 
 `d_prime` is the distance of the two means in units of the spread, sqrt((var genuine + var impostor) / 2), and
 `told_apart` says that the greatest similarity of different people is below the pack's threshold. The naive side needs
-`make install-reference`; --ours-only leaves it out. The last line is one JSON object.
+`make install-reference`; `--ours-only` skips it. The last line is one JSON object.
 """
 
 import argparse
@@ -45,9 +45,11 @@ def main() -> None:
     """Run it and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=Path, default=CHECKOUT / "examples")
-    parser.add_argument("--pack", choices=list(PACKS), action="append", help="may be repeated; default all of them")
+    parser.add_argument(
+        "--pack", choices=list(PACKS), action="append", help="pack to measure; may be repeated (default: all)"
+    )
     parser.add_argument("--engine", default="auto")
-    parser.add_argument("--different", action="store_true", help="every photo shows another person")
+    parser.add_argument("--different", action="store_true", help="treat every photo as another person")
     parser.add_argument("--ours-only", action="store_true")
     options = parser.parse_args()
     photos = distinct(labelled(options.images))
@@ -64,7 +66,7 @@ def main() -> None:
     embeddings, cpu_ms = embed_all(sides, photos)
     # One set of pairs for all sides, or one that fails on hard photos would be flattered.
     usable = [i for i in range(len(photos)) if all(found[i] is not None for found in embeddings.values())]
-    if len({photos[i].person for i in usable}) < 2:  # noqa: PLR2004 - nobody to take for somebody else
+    if len({photos[i].person for i in usable}) < 2:  # noqa: PLR2004 - one person gives no impostor pair
         sys.exit("benchmarks.accuracy: there must be photos with a face of at least two people")
     numbers = {name: number for number, name in enumerate(sorted({photo.person for photo in photos}))}
     owners = np.array([numbers[photos[i].person] for i in usable], dtype=np.intp)
@@ -112,7 +114,7 @@ def our_embedder(engine: Engine) -> Embed:
 
 
 def naive_embedder(artefact: Artefact) -> Embed:
-    """The pattern everyone copies, with its largest face."""
+    """The common pattern, with its largest face."""
     naive = Naive(artefact, 240)
 
     def embed(data: bytes) -> Embedding | None:

@@ -1,4 +1,4 @@
-"""Bad clients, one kind at a time, in a process of its own; started by benchmarks.bad_clients.
+"""Sends bad requests of one kind at a time, in its own process; benchmarks.bad_clients starts it.
 
     python -m benchmarks.attacks slow_headers --port 8000 --seconds 10
 
@@ -35,7 +35,7 @@ Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class Target:
-    """Where to connect, for how long, and what has come of it."""
+    """The server's address, the end of the attack, and the counts so far."""
 
     def __init__(self, port: int, seconds: float) -> None:
         self.port = port
@@ -76,7 +76,7 @@ async def shut(writer: asyncio.StreamWriter) -> None:
 
 
 async def drip(target: Target, head: bytes, drop: bytes) -> None:
-    """Send a head, then a drop each second, on a connection that is renewed whenever the server closes it."""
+    """Send a head, then a piece every second; reconnect whenever the server closes the connection."""
     await asyncio.sleep(random.random())  # noqa: S311 - spreads the load
     while not target.over:
         stream = await target.connect()
@@ -130,7 +130,7 @@ async def send_form(target: Target, body: bytes) -> None:
 
 
 async def large_uploads(target: Target) -> None:
-    """Two hundred pictures of 15 MB at once: valid ones, a small picture with much behind it."""
+    """Two hundred valid pictures of 15 MB at once: a small picture and padding."""
     body = hostile_forms.form(hostile_forms.PICTURE + bytes(15_000_000 - len(hostile_forms.PICTURE)))
     await asyncio.gather(*(send_form(target, body) for _ in range(LARGE)))
 
@@ -198,7 +198,7 @@ async def wrong_keys(target: Target) -> None:
 
 
 async def idle(target: Target) -> None:
-    """Six hundred connections that keep silent after a request, two hundred that do not read, fifty a second vanish."""
+    """Six hundred connections stay silent after a request, two hundred do not read, fifty a second are reset."""
     await asyncio.gather(
         *(keep_silent(target) for _ in range(600)),
         *(never_read(target) for _ in range(200)),
@@ -220,7 +220,7 @@ async def keep_silent(target: Target) -> None:
 
 
 async def never_read(target: Target) -> None:
-    """Requests one behind the other, whose replies stay where they are."""
+    """Send requests one after the other, and read no reply."""
     loop = asyncio.get_running_loop()
     with socket.socket() as bare:
         bare.setblocking(False)
@@ -236,12 +236,12 @@ async def never_read(target: Target) -> None:
 
 
 async def pipelining(target: Target) -> None:
-    """A thousand connections that ask for a thousand pages in one packet, and take none."""
+    """A thousand connections that each request a thousand pages in one packet, and read none."""
     await asyncio.gather(*(ask_for_much(target) for _ in range(MANY)))
 
 
 async def ask_for_much(target: Target) -> None:
-    """Packets of requests, one a second, on a connection that is renewed whenever the server closes it."""
+    """Send a packet of requests every second; reconnect whenever the server closes the connection."""
     loop = asyncio.get_running_loop()
     requests = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n" * 1500
     await asyncio.sleep(random.random())  # noqa: S311 - spreads the load
@@ -294,7 +294,7 @@ ATTACKS: dict[str, Callable[[Target], Coroutine[None, None, None]]] = {
 
 
 def main() -> None:
-    """Attack, and tell what came of it."""
+    """Attack, and print the counts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("attack", choices=ATTACKS)
     parser.add_argument("--port", type=int, required=True)

@@ -1,4 +1,4 @@
-"""The queues of `benchmarks.pipeline`: fill one with requests, collect the answers, and tell the wrong ones."""
+"""The queues of `benchmarks.pipeline`: fills one with requests, collects the answers, and counts the wrong ones."""
 
 import json
 import time
@@ -40,7 +40,7 @@ class Backlog:
             list(pool.map(send, islice(cycle(self._photos), count)))
 
     def sender(self) -> Callable[[str], None]:
-        """What sends the request for one photo, given its name: here by the web tier's own adapter."""
+        """Return the function that sends the request for one photo, by its name; here the web tier's own adapter."""
         queue = CeleryTaskQueue(self.settings)
 
         def send(name: str) -> None:
@@ -60,7 +60,7 @@ class Backlog:
     def collect(self) -> tuple[int, int]:
         """Take up to ten results, waiting for the first; returns how many came and how many of them are wrong.
 
-        Where fewer came it pauses, so that what collects takes little from the emulator and the cores.
+        It pauses after a smaller batch, so that collecting takes little CPU from the emulator and the workers.
         """
         messages = self._sqs.receive_message(
             QueueUrl=self.responses, MaxNumberOfMessages=_COLLECT_AT_ONCE, WaitTimeSeconds=10
@@ -84,7 +84,7 @@ class NaiveBacklog(Backlog):
         self.requests = self._sqs.create_queue(QueueName=f"{settings.request_queue}-naive")["QueueUrl"]
 
     def sender(self) -> Callable[[str], None]:
-        """What sends the request for one photo, given its name."""
+        """Return the function that sends the request for one photo, by its name."""
 
         def send(name: str) -> None:
             body = json.dumps({"key": f"{_FOLDER}/{name}", "filename": name})

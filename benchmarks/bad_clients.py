@@ -1,11 +1,11 @@
-"""What honest clients notice of bad ones: the real system, attacked in every way, beside a steady load of photos.
+"""How bad clients affect honest ones: the real system under each attack, with a steady load of photos.
 
     python -m benchmarks.bad_clients
     python -m benchmarks.bad_clients --attack slow_headers --rounds 1
 
-Quiet and attacked phases alternate; a ratio compares the two of one round, and the row has the medians. A reply other
-than 200 to an honest client is a failure. The attackers are one process with a low priority on the same machine. Each
-attack's row stands on a line; the last line is one JSON object with the worst of all.
+Quiet and attacked phases alternate. A ratio compares the two phases of one round; the row has the medians. An honest
+client's reply other than 200 is a failure. The attackers are one process of low priority on the same machine. Each
+attack prints one row; the last line is one JSON object with the worst figures.
 """
 
 import argparse
@@ -38,7 +38,7 @@ LEAD_SECONDS = 0.7
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """What the honest clients got in one phase, and what the web process took."""
+    """The replies to honest clients in one phase, and the CPU and memory of the web process."""
 
     p95_ms: float
     sent: int
@@ -50,10 +50,10 @@ class Phase:
 def main() -> None:
     """Run the attacks and print their rows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--attack", choices=ATTACKS, action="append", help="only this one; may be given again")
-    parser.add_argument("--rounds", type=int, default=3, help="of a quiet and an attacked phase")
-    parser.add_argument("--seconds", type=float, default=15, help="of a phase")
-    parser.add_argument("--per-second", type=float, default=4, help="honest uploads")
+    parser.add_argument("--attack", choices=ATTACKS, action="append", help="run only this attack; may be repeated")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds, each of a quiet and an attacked phase")
+    parser.add_argument("--seconds", type=float, default=15, help="length of a phase")
+    parser.add_argument("--per-second", type=float, default=4, help="rate of honest uploads")
     options = parser.parse_args()
     photos = sorted((CHECKOUT / "examples" / "probes").glob("*.jpg"))
     rows = []
@@ -160,7 +160,7 @@ class Attack:
 
     @contextmanager
     def _attackers(self) -> Iterator[dict[str, float]]:
-        """The attackers while a phase lasts; what they tell is there afterwards."""
+        """Run the attackers within the block; afterwards the list has their counts."""
         counts: dict[str, float] = {}
         port = httpx.URL(self._url).port
         words = ("-m", "benchmarks.attacks", self._name, "--port", str(port), "--seconds", str(self._seconds))
@@ -178,7 +178,7 @@ class Attack:
 
 
 def web_process(system: LocalSystem) -> int:
-    """The process that serves."""
+    """Return the id of the process that serves requests."""
     [pid] = descendants(system.pid, "facerec.cli", "web")
     return pid
 
@@ -191,7 +191,7 @@ def peak_mb(pid: int) -> float:
 
 
 def summary(rows: list[dict[str, object]]) -> dict[str, object]:
-    """The worst of all."""
+    """Return the worst figures of all attacks."""
 
     def figures(name: str) -> list[float]:
         return [float(str(row[name])) for row in rows]

@@ -1,14 +1,17 @@
 """Bursts of uploads on the real local fleet, from zero instances and back to zero.
 
     python -m benchmarks.burst --requests 100 --max-instances 4
-    python -m benchmarks.burst --target-seconds 10          # the product's default: one instance is enough for 100
+    python -m benchmarks.burst --target-seconds 10          # the default, with which one instance is enough for 100
     python -m benchmarks.burst --cooldown-seconds 10 --boot-seconds 5
 
-Each emulated instance is a real worker process; EC2's books are read ten times a second. The target is so short that
-100 requests need the whole fleet. The last line is one JSON object: `wrong` and `lost` as in benchmarks.roundtrip;
-`max_running` is the most instances that were pending or running at once; `to_first_answer_s` counts from the first
-upload, and is absent where nothing was answered, `to_zero_s` from the last answer. `amiss` names what must not be:
-wrong, lost or left over requests, no answer at all, no instance or more than the cap; then the exit status is 1.
+Each emulated instance is a real worker process. A thread counts the instances ten times a second. The target is so
+short that 100 requests need the whole fleet. The last line is one JSON object:
+
+- `wrong` and `lost` are as in benchmarks.roundtrip;
+- `max_running` is the greatest number of instances that were pending or running at once;
+- `to_first_answer_s` counts from the first upload, and is null without an answer; `to_zero_s` from the last answer;
+- `amiss` lists the failed checks: wrong or lost requests, messages left in a queue, no answer, no instance, or more
+  instances than the cap. The exit status is then 1.
 """
 
 import argparse
@@ -28,13 +31,22 @@ from tests.support.processes import CHECKOUT
 def main() -> None:
     """Run it and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--requests", type=int, default=100, help="uploads of a burst, all at once")
-    parser.add_argument("--max-instances", type=int, default=4, help="the fleet's cap")
-    parser.add_argument("--target-seconds", type=float, default=1.0, help="of the autoscaler; default: %(default)s")
-    parser.add_argument("--bursts", type=int, default=2, help="one after the other, each from zero")
-    parser.add_argument("--cooldown-seconds", type=float, default=0.0, help="of the autoscaler")
-    parser.add_argument("--boot-seconds", type=float, default=0.0, help="of an emulated instance, before its worker")
-    parser.add_argument("--images", type=Path, default=CHECKOUT / "examples", help="as of benchmarks.roundtrip")
+    parser.add_argument("--requests", type=int, default=100, help="uploads in a burst, all at once")
+    parser.add_argument("--max-instances", type=int, default=4, help="most instances of the fleet")
+    parser.add_argument(
+        "--target-seconds", type=float, default=1.0, help="the autoscaler's target (default: %(default)s)"
+    )
+    parser.add_argument("--bursts", type=int, default=2, help="bursts, one after the other, each from zero instances")
+    parser.add_argument("--cooldown-seconds", type=float, default=0.0, help="the autoscaler's cooldown")
+    parser.add_argument(
+        "--boot-seconds",
+        type=float,
+        default=0.0,
+        help="time that an emulated instance takes before it starts its worker",
+    )
+    parser.add_argument(
+        "--images", type=Path, default=CHECKOUT / "examples", help="folder of photos, as for benchmarks.roundtrip"
+    )
     options = parser.parse_args()
     environ = {
         "FACEREC_REPLY_STYLE": "name",
@@ -57,7 +69,7 @@ def main() -> None:
 
 
 def burst(system: LocalSystem, photos: list[Photo], requests: int, cooldown_seconds: float) -> BurstFigures:
-    """Upload that many at once to a system at zero, and wait until it is at zero again."""
+    """Upload `requests` photos at once to a system without instances, and wait until it has none again."""
     chosen = [photos[index % len(photos)] for index in range(requests)]
     uploads = [Upload(f"{i:05d}_{photo.path.name}", photo.path.read_bytes()) for i, photo in enumerate(chosen)]
     with FleetWatch(system) as watch:
@@ -76,7 +88,7 @@ def burst(system: LocalSystem, photos: list[Photo], requests: int, cooldown_seco
 
 
 def judged(system: LocalSystem, replies: list[Reply], photos: list[Photo]) -> BurstFigures:
-    """How many replies came and were right, and what is left in the queues."""
+    """Count the replies and the right ones, and the messages left in the queues."""
     answered = [(reply, photo) for reply, photo in zip(replies, photos, strict=True) if reply.status == OK]
     wrong = [r for r, photo in answered if r.text.strip() != f"{Path(r.filename).stem}:{photo.answer}"]
     for reply in [r for r in replies if r.status != OK][:3] + wrong[:3]:

@@ -1,13 +1,19 @@
-"""Faults during uploads on the real local fleet: is anything lost, is the cap exceeded, is the end zero?
+"""Faults during uploads on the real local fleet. Checks that nothing is lost and that the fleet keeps its limits.
 
     python -m benchmarks.chaos --requests 600 --max-instances 4
 
-One after the other, while uploads wait: an instance is stopped behind the autoscaler's back, the workers of two others
-are killed, the leading autoscaler is killed and started again, DescribeInstances fails for 20 s, and the emulated AWS
-is frozen for 10 s (SIGSTOP). A second autoscaler stands by all the time. The clients upload until all that is done, and
-send again what is refused with 503 (`refused`). The last line is one JSON object, as of benchmarks.burst, with the
-faults and when they happened. `not_harmed` says which fault hit nothing, so that the rest proves nothing; then, and
-when something is `amiss`, the exit status is 1.
+The faults come one after the other, while uploads wait:
+
+1. an instance is stopped without the autoscaler's knowledge;
+2. the workers of two other instances are killed;
+3. the leading autoscaler is killed and started again;
+4. DescribeInstances fails for 20 s;
+5. the emulated AWS is frozen for 10 s (SIGSTOP).
+
+A second autoscaler waits for the lease all the time. The clients upload until the last fault is over. They send again
+what is refused with 503 (`refused`). The last line is one JSON object, as of benchmarks.burst, with the faults and
+their times. `not_harmed` names a fault that had no effect, so that the run proves nothing. The exit status is 1 if
+`amiss` or `not_harmed` is set.
 """
 
 import argparse
@@ -41,7 +47,7 @@ _HARMED = 3
 
 
 class Faults:
-    """Does the harm, in a thread of its own, and notes what it did; raises `NotInjected` when that met nothing."""
+    """Injects the faults in its own thread and records them; raises `NotInjected` if one has no effect."""
 
     def __init__(
         self,
@@ -58,7 +64,7 @@ class Faults:
         self.done: list[str] = []
 
     def run(self) -> None:
-        """All of them, once as many workers run as are to be harmed."""
+        """Inject all faults, once enough workers run."""
         self._await("there are too few workers", lambda: len(self._workers()) >= _HARMED)
         time.sleep(3)
         before = self._workers()
@@ -155,12 +161,12 @@ class Autoscaler:
             self._process.wait()
 
     def logged(self, event: str) -> bool:
-        """Whether it has ever logged that."""
+        """Whether it has logged this event."""
         lines = self._log.read_text().splitlines() if self._log.exists() else []
         return any(json.loads(line)["event"] == event for line in lines if line.endswith("}"))
 
     def await_line(self, event: str, seconds: float = 60) -> None:
-        """Wait until it has logged that; raises `TimeoutError`."""
+        """Wait until it has logged this event; raises `TimeoutError`."""
         deadline = time.monotonic() + seconds
         while not self.logged(event):
             if time.monotonic() > deadline:
@@ -171,10 +177,12 @@ class Autoscaler:
 def main() -> None:
     """Run it and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--requests", type=int, default=600, help="uploads in all, at least")
+    parser.add_argument("--requests", type=int, default=600, help="least number of uploads")
     parser.add_argument("--concurrency", type=int, default=200, help="uploads at once")
-    parser.add_argument("--max-instances", type=int, default=4, help="the fleet's cap")
-    parser.add_argument("--images", type=Path, default=CHECKOUT / "examples", help="as of benchmarks.roundtrip")
+    parser.add_argument("--max-instances", type=int, default=4, help="most instances of the fleet")
+    parser.add_argument(
+        "--images", type=Path, default=CHECKOUT / "examples", help="folder of photos, as for benchmarks.roundtrip"
+    )
     options = parser.parse_args()
     told = measured(options.requests, options.concurrency, options.max_instances, options.images)
     print(json.dumps(told, allow_nan=False))
@@ -188,7 +196,7 @@ def measured(requests: int, concurrency: int, max_instances: int, images: Path) 
         "FACEREC_LOG__FORMAT": "json",
         "FACEREC_AUTOSCALE__MAX_INSTANCES": str(max_instances),
         "FACEREC_AUTOSCALE__COOLDOWN_SECONDS": "5",
-        "FACEREC_AUTOSCALE__TARGET_SECONDS": "3",  # short enough for several instances
+        "FACEREC_AUTOSCALE__TARGET_SECONDS": "3",  # short enough to need several instances
     }
     with tempfile.TemporaryDirectory(prefix="facerec-chaos-") as folder:
         people, photos = workload(images, Path(folder) / "people")
@@ -216,7 +224,7 @@ def measured(requests: int, concurrency: int, max_instances: int, images: Path) 
 def harmed(
     system: LocalSystem, faults: Faults, clients: ContinuousUploads, requests: int, max_instances: int
 ) -> dict[str, Any]:
-    """Upload while the harm is done, and wait for the end."""
+    """Upload while the faults are injected, and wait until the fleet is at zero."""
     with FleetWatch(system) as watch, ThreadPoolExecutor(1) as thread:
         harm = thread.submit(faults.run)
         began = time.monotonic()

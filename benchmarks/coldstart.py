@@ -1,16 +1,17 @@
-"""From a cold interpreter to the first embedding, and the memory that is taken: for each engine, in fresh processes.
+"""The time from a cold interpreter to the first embedding, and the memory, of each engine in new processes.
 
     python -m benchmarks.coldstart --pack open
 
-`<engine>_s` is the time on the clock from starting Python to the first face's embedding, the median of `--runs` with
-the files in the page cache and OpenVINO's own cache filled; `<engine>_first_s` the start that fills it;
-`<engine>_uncached_s` the median without such a cache. `<engine>_cpu_s` and the like are the CPU time of the same, which
-hardly depends on what else the machine does. `*_started_mb` is the resident memory after that face, `*_rss_mb` after
-all that an idle child prepares, `*_own_mb` the part of that which no other process shares. `worker_rss_mb` adds to an
-idle engine child the process beside it: Celery, the AWS clients and a gallery of `--templates` people. `*_peak_mb` is
-the most memory that an engine process held while it analysed one photo of 50 megapixels, `*_peak_s` the time on the
-clock that it took, by the way in which the photo is stored; `*_worst_peak_mb` and `*_worst_peak_s` are the largest of
-them.
+- `<engine>_s`: wall-clock time from the start of Python to the first face's embedding; the median of `--runs`, with the
+  files in the page cache and OpenVINO's cache filled. `<engine>_first_s` is the start that fills that cache,
+  `<engine>_uncached_s` the median without it.
+- `<engine>_cpu_s` and so on: the CPU time of the same, which other work on the machine hardly changes.
+- `*_started_mb`: resident memory after that face. `*_rss_mb`: after an idle child has prepared itself. `*_own_mb`: the
+  part of it that no other process shares.
+- `worker_rss_mb`: an idle engine child and its parent, with Celery, the AWS clients and `--templates` people.
+- `*_peak_mb`, `*_peak_s`: most memory and wall-clock time for one photo of 50 megapixels, by its file format;
+  `*_worst_peak_mb` and `*_worst_peak_s` are the greatest of them.
+
 The last line is one JSON object.
 """
 
@@ -101,7 +102,7 @@ def measure(artefact: Artefact, image: Path, runs: int, templates: int) -> dict[
 
 
 def start(*arguments: str) -> tuple[float, dict[str, Any]]:
-    """Run this module anew; returns the seconds until its first report, and all that it reports."""
+    """Run this module in a new process; returns the seconds until its first report, and all reported figures."""
     started = time.perf_counter()
     with subprocess.Popen(
         (sys.executable, "-m", "benchmarks.coldstart", *arguments),
@@ -123,7 +124,7 @@ def start(*arguments: str) -> tuple[float, dict[str, Any]]:
 
 
 def report(told: dict[str, Any]) -> None:
-    """Say it at once: the reader stops its clock."""
+    """Print the figures and flush, because the reader stops its clock at them."""
     print(json.dumps(told), flush=True)
 
 
@@ -140,7 +141,7 @@ def first_face(data: bytes, spec: "EngineSpec") -> None:
 
 
 def largest_photo(form: str, path: Path) -> dict[str, Any]:
-    """Save a photo of the most megapixels that are taken, made of noise and so of much to look at."""
+    """Save a noise photo of the greatest accepted size, which gives the detector much work."""
     import numpy as np  # noqa: PLC0415 - an engine's start is measured without it
     from PIL import Image  # noqa: PLC0415 - same
 
@@ -166,7 +167,7 @@ def largest_photo(form: str, path: Path) -> dict[str, Any]:
 
 
 def peak(data: bytes, spec: "EngineSpec") -> dict[str, Any]:
-    """Analyse one photo as an idle child does that has prepared itself."""
+    """Analyse one photo like an idle child that has prepared itself."""
     analyser = _analyser(spec)
     for _ in analyser.prepare():
         pass
@@ -177,7 +178,7 @@ def peak(data: bytes, spec: "EngineSpec") -> dict[str, Any]:
 
 
 def saved_gallery(templates: int, dimension: int, path: Path) -> dict[str, Any]:
-    """Save a gallery as the first worker of a machine does for all that start later."""
+    """Save a gallery as a machine's first worker does for later ones."""
     import numpy as np  # noqa: PLC0415 - as above
 
     from model.index.snapshot import write  # noqa: PLC0415 - as above

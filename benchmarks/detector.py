@@ -1,15 +1,18 @@
-"""A pack's detector against MTCNN as everyone copies it: how much faster, and whether all engines find the same faces.
+"""A pack's detector against facenet-pytorch's MTCNN: the speedup, and whether all engines find the same faces.
 
     python -m benchmarks.detector --pack open          # needs `make install-reference`
     python -m benchmarks.detector --pack classic --images DIR
 
-Every photo is detected in turn by facenet-pytorch's MTCNN (eager, as published) and by each engine, round by round, on
-one pinned core with one thread each. Times are of the core, without what other processes took of it, and medians unless
-they are named means; `mean_first_ms` is of photos that the engine had not seen, `batch_ms` of one in a batch of 8,
-`stages_ms` means under a profiler, which makes them longer. `speedup` is the median of the ratios of neighbouring runs,
-by size: up to 96 pixels on the longer side, up to 400, and beyond. A folder of large photos alone is made small, too.
-The faces are held against facenet-pytorch's for the pack classic, and against the first of `--engines` for the others.
-The last line is one JSON object; the exit status is 1 where a face is missing, added or moved by half a pixel.
+In each round facenet-pytorch's MTCNN (eager, as published) and each engine detect every photo in turn, on one pinned
+core with one thread. Times are CPU times, and medians unless their name says mean:
+
+- `mean_first_ms`: photos that the engine sees for the first time; `batch_ms`: one photo in a batch of 8;
+- `stages_ms`: means under a profiler, which slows them;
+- `speedup`: the median ratio of neighbouring runs, by the longer side of the photos: up to 96 pixels, up to 400, more.
+
+If the folder has only large photos, they are also scaled down. For the pack classic the faces are compared with
+facenet-pytorch's, for the others with those of the first of `--engines`. The last line is one JSON object. The exit
+status is 1 if a face is missing, added, or moved by half a pixel.
 """
 
 import argparse
@@ -71,7 +74,7 @@ def main() -> None:
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """Time and compare; the models are loaded here, after the process has been pinned."""
+    """Time and compare; the models are loaded here, after the process is pinned."""
     import cv2  # noqa: PLC0415 - as above
 
     from model.engines import open_engine  # noqa: PLC0415 - as above
@@ -156,7 +159,7 @@ def _distances(values: Iterable[float], others: Iterable[float]) -> list[float]:
 
 
 def _photos(folder: Path, limit: int) -> "dict[str, list[NDArray[np.uint8]]]":
-    """Return up to `limit` decoded photos of each size; in a folder without small ones, large ones made small too."""
+    """Return up to `limit` decoded photos of each size; if it lacks small ones, large ones are scaled down."""
     import cv2  # noqa: PLC0415 - as in `measure`
     import numpy as np  # noqa: PLC0415 - as in `measure`
 

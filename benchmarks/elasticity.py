@@ -1,12 +1,12 @@
-"""Our autoscaler against three published rules, in the simulator: how soon answers come, and what they cost.
+"""Our autoscaler against three published rules, in the simulator: latency and cost.
 
     python -m benchmarks.elasticity                              # every trace, policy and seed; about five minutes
     python -m benchmarks.elasticity --trace spikes --seeds 3
-    python -m benchmarks.elasticity --cooldown 20 --target 5     # another wish of the operator
+    python -m benchmarks.elasticity --cooldown 20 --target 5     # other settings
 
 Traces, instances, price and seeds are in autoscale/simulator/scenarios.toml. A policy dominates another on a trace
-when both its p95 and its cost are lower, in the median over the seeds. `ours-from-one` is ours with min_instances 1: as
-target tracking needs an instance that always runs, that is its equal; both comparisons are told.
+when both its p95 and its cost are lower, in the median over the seeds. `ours-from-one` is ours with min_instances 1:
+target tracking also needs an instance that always runs. Both comparisons are reported.
 The last line is one JSON object. The exit status is 1 when a request was lost, the cap exceeded, or ours dominated.
 """
 
@@ -28,7 +28,9 @@ def main() -> None:
     """Run the comparison."""
     scenarios = Scenarios.load()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trace", action="append", choices=scenarios.loads, help="only this one; may be repeated")
+    parser.add_argument(
+        "--trace", action="append", choices=scenarios.loads, help="run only this trace; may be repeated"
+    )
     parser.add_argument("--seeds", type=int, default=scenarios.seeds, help="default: %(default)s")
     parser.add_argument("--max-instances", type=int, default=Policy().max_instances, help="default: %(default)s")
     parser.add_argument("--target", type=float, default=Policy().target_seconds, help="ours; default: %(default)s s")
@@ -54,7 +56,7 @@ def main() -> None:
 
 
 def measured(task: tuple[str, str], scenarios: Scenarios, policy: Policy, seeds: int) -> PolicyFigures:
-    """The medians over the seeds; of what must not be, the worst."""
+    """The medians over the seeds; of losses and excesses, the worst."""
     trace, name = task
     environment = scenarios.environment
     policy = replace(policy, warm_pool_max=environment.warm_pool_max)

@@ -3,13 +3,16 @@
     python -m benchmarks.embedder --pack open
     python -m benchmarks.embedder --pack accurate --images DIR
 
-One pinned thread; all engines in turn in each round. `ms` is milliseconds a crop by engine and batch, `cos_min` the
-least cosine to the reference (for classic facenet-pytorch in float32 where it is installed, else ONNX Runtime;
-`reference` says which), `cos_p1` that below which one in a hundred is, `faces_below` how many are below 0.999 (first
-faces cut by the edge, in the dark, or out of focus), `decisions_differing` on how many of all pairs of faces an engine
-judges otherwise than the reference at the model's threshold, `share_of_peak` the arithmetic done against what one core
-reaches in that precision.
-The last line is one JSON object; the exit status is 1 where a cosine is below 0.999.
+One pinned thread; the engines take turns in each round.
+
+- `ms`: milliseconds per crop, by engine and batch size.
+- `reference`: facenet-pytorch in float32 for classic if it is installed, otherwise ONNX Runtime.
+- `cos_min`: the least cosine to the reference; `cos_p1`: its first percentile; `faces_below`: how many are below 0.999
+  (usually faces cut by the edge, dark, or out of focus).
+- `decisions_differing`: pairs of faces for which an engine decides differently from the reference at the threshold.
+- `share_of_peak`: the arithmetic per second, as a share of what one core reaches in that precision.
+
+The last line is one JSON object. The exit status is 1 if a cosine is below 0.999.
 """
 
 import argparse
@@ -51,7 +54,7 @@ def main() -> None:
     add_pack_option(parser)
     parser.add_argument("--images", type=Path, default=CHECKOUT / "examples")
     parser.add_argument("--rounds", type=int, default=12)
-    parser.add_argument("--limit", type=int, default=400, help="photos to take faces from")
+    parser.add_argument("--limit", type=int, default=400, help="most photos to read")
     options = parser.parse_args()
     pin()
     artefact = pack_artefact(options.pack)
@@ -88,7 +91,7 @@ def open_all(artefact: Artefact) -> "dict[str, Engine]":
 
 
 def chosen(artefact: Artefact) -> str:
-    """Return engine and precision that a worker takes here when it is told nothing."""
+    """Return the engine and precision that a worker chooses here by default."""
     from model.engines import open_engine  # noqa: PLC0415 - as above
 
     engine = open_engine(artefact)
@@ -111,7 +114,7 @@ def face_crops(engines: "dict[str, Engine]", folder: Path, limit: int) -> "NDArr
 
 
 def fidelity(engines: "dict[str, Engine]", crops: "NDArray[np.uint8]", threshold: float) -> dict[str, Any]:
-    """Compare each engine's embeddings, and its verdict on every pair, with the first's."""
+    """Compare each engine's embeddings, and its decision on every pair, with the first engine's."""
     import numpy as np  # noqa: PLC0415 - as above
 
     steps = range(0, len(crops), BATCHES[-1])
@@ -121,7 +124,7 @@ def fidelity(engines: "dict[str, Engine]", crops: "NDArray[np.uint8]", threshold
     }
     reference, *others = embedded
     known = embedded[reference]
-    verdicts = np.triu(known @ known.T >= threshold, k=1)
+    decisions = np.triu(known @ known.T >= threshold, k=1)
     cosines = {name: (embedded[name] * known).sum(axis=1) for name in others}
     return {
         "reference": reference,
@@ -129,9 +132,9 @@ def fidelity(engines: "dict[str, Engine]", crops: "NDArray[np.uint8]", threshold
         "cos_p1": {name: round(float(np.percentile(values, 1)), 6) for name, values in cosines.items()},
         "faces_below": {name: int((values < MIN_COSINE).sum()) for name, values in cosines.items()},
         "pairs": len(crops) * (len(crops) - 1) // 2,
-        "pairs_matching": int(verdicts.sum()),
+        "pairs_matching": int(decisions.sum()),
         "decisions_differing": {
-            name: int((np.triu(embedded[name] @ embedded[name].T >= threshold, k=1) != verdicts).sum())
+            name: int((np.triu(embedded[name] @ embedded[name].T >= threshold, k=1) != decisions).sum())
             for name in others
         },
     }

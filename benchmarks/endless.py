@@ -17,7 +17,7 @@ _LONGEST_PAUSE_SECONDS = 5.0
 
 @dataclass(slots=True)
 class ContinuousUploads:
-    """`concurrency` clients, each with one upload open at any time, so that a fault finds all of them waiting.
+    """`concurrency` clients, each with one open upload at any time, so that a fault affects all of them.
 
     `replies` and `photos` go together; `refused` counts the replies that asked a client to send again.
     """
@@ -33,7 +33,7 @@ class ContinuousUploads:
     _begun: int = 0
 
     def upload(self, least: int, enough: Callable[[], bool]) -> None:
-        """Upload at least so many photos, and more until it is enough; returns when all are answered."""
+        """Upload a least number of photos, and more until the condition holds; returns when all are answered."""
         asyncio.run(self._upload(least, enough))
 
     async def _upload(self, least: int, enough: Callable[[], bool]) -> None:

@@ -1,22 +1,27 @@
-"""The whole engine against the pattern that everyone copies: photos as bytes in, faces with embeddings and a match out.
+"""The whole engine against the common pattern: from a photo's bytes to faces, embeddings and a match.
 
     python -m benchmarks.engine                # examples/, with thumbnails made of its faces; the pack open
     python -m benchmarks.engine --pack accurate --images DIR
 
-One pinned thread; in each round every way sees the same group of photos, one way after the other, and the speedups are
-medians over the rounds' ratios. `speedup_*` is the naive pattern at 240 px against ours as a busy worker's engine gets
-its photos, a batch at a time: up to `--batch` of `--batch-megapixels` together, and as even as possible, so that no
-small rest is among the medians (`batches` says how many each has); `speedup_*_single` against ours one at a time;
-`speedup_*_same_size` the naive pattern at 160 px against ours, so that the difference to `speedup_*` is what the
-smaller crop gives. The naive pattern has MTCNN and FaceNet whatever the pack. Times are of the core, not of the clock.
+One pinned thread. In each round every way processes the same photos, one way after the other. Speedups are medians of
+the rounds' ratios of CPU time:
 
-`faces_*` are of all photos in DIR: `faces_reference` are those that two of the three packs' detectors agree on, or that
-a file of `--verdicts` confirms, `faces_found` those of them that this pack finds, `faces_missing` where the others are,
-`faces_extra` what it finds beside them; `disputed` is what one detector alone finds, to be judged by hand.
-`faces_false` are in pictures without a face (`faceless` of them), or refuted by a verdict.
-`cos_min`, `box_max_px`, `landmark_max_px`, `torch_missing` and `torch_extra` hold the pack classic against
-facenet-pytorch at 160 px. `limit_ms_64` is the arithmetic of detector and one embedding at the core's measured peak;
-`peak_share` the part of that peak that we reach. Needs `make install-reference`. The last line is one JSON object.
+- `speedup_*`: the naive pattern at 240 px, against ours in batches as a busy worker's engine gets them: up to `--batch`
+  photos of `--batch-megapixels` together, of nearly equal size (`batches`);
+- `speedup_*_single`: against ours, one photo at a time;
+- `speedup_*_same_size`: the naive pattern at 160 px against ours; the difference to `speedup_*` is the smaller crop.
+
+The naive pattern always has MTCNN and FaceNet. The faces of all photos in DIR are counted, too:
+
+- `faces_reference`: found by at least two of the three packs' detectors, or confirmed by `--verdicts`;
+- `faces_found`: those of them that this pack finds; `faces_missing`: the places of the others;
+- `faces_extra`: what this pack finds beside them; `disputed`: found by one detector only, to be judged by hand;
+- `faces_false`: found in pictures without a face (`faceless` of them), or refuted by a verdict.
+
+`cos_min`, `box_max_px`, `landmark_max_px`, `torch_missing` and `torch_extra` compare the pack classic with
+facenet-pytorch at 160 px. `limit_ms_64` is the arithmetic of the detector and one embedding at the core's measured
+peak; `peak_share` is the share of that peak that we reach. Needs `make install-reference`. The last line is one JSON
+object.
 """
 
 import argparse
@@ -62,8 +67,10 @@ def main() -> None:
     parser.add_argument("--verdicts", type=Path, help="JSON file of faces that were judged by hand")
     parser.add_argument("--engine", default="auto")
     parser.add_argument("--precision", default="auto")
-    parser.add_argument("--batch", type=int, default=8, help="photos that ours takes at a time, a worker's batch_max")
-    parser.add_argument("--batch-megapixels", type=float, default=8, help="the same, a worker's batch_max_megapixels")
+    parser.add_argument("--batch", type=int, default=8, help="most photos in a batch, a worker's batch_max")
+    parser.add_argument(
+        "--batch-megapixels", type=float, default=8, help="most megapixels in a batch, a worker's batch_max_megapixels"
+    )
     parser.add_argument("--limit", type=int, default=16, help="photos of each size")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
@@ -153,7 +160,7 @@ class Ways:
         return answers
 
     def _stages(self, size: str, groups: list[list[bytes]], rounds: int) -> dict[str, float]:
-        """Where our time goes: the stages that every result carries, in milliseconds by the clock.
+        """Return our stages in wall-clock milliseconds, as every result states them.
 
         The median over the photos of the least over the rounds, since the clock counts other processes, too.
         """
@@ -186,7 +193,7 @@ def faces(engines: "dict[str, Engine]", pack: str, folder: Path, judged: Path | 
 
 
 def fidelity(artefact: Artefact, engine: "Engine", photos: list[bytes]) -> dict[str, float | int]:
-    """Hold our faces against facenet-pytorch's, each way from the bytes to the embedding."""
+    """Compare our faces with facenet-pytorch's, from the bytes to the embedding."""
     import numpy as np  # noqa: PLC0415 - as above
 
     from model.analysis import PictureLimits, analyse  # noqa: PLC0415 - as above
@@ -219,7 +226,7 @@ def fidelity(artefact: Artefact, engine: "Engine", photos: list[bytes]) -> dict[
 
 
 def limit(artefact: Artefact, precision: str, ms: float, peaks: dict[str, float]) -> dict[str, float]:
-    """Return what the arithmetic of a photo of 64 by 64 takes at the core's peak, and the share of it that we reach."""
+    """Return the time of the arithmetic of a 64 by 64 photo at the core's peak, and the share of it that we reach."""
     embedding = gflop(artefact.path(EMBEDDER), (1, 3, artefact.crop.image_size, artefact.crop.image_size))
     detecting = sum(gflop(path, (1, 3, side, side)) for path, side in _looks(artefact, 64))
     least = 1000 * (embedding / peaks[precision] + detecting / peaks["fp32"])
@@ -231,7 +238,7 @@ def limit(artefact: Artefact, precision: str, ms: float, peaks: dict[str, float]
 
 
 def _looks(artefact: Artefact, photo_side: int) -> Iterator[tuple[Path, int]]:
-    """Yield the detector's network with each side of the square that it looks at, for a square photo."""
+    """Yield the detector's networks with the side of each input, for a square photo."""
     from model.detection.grid import SMALL_SIDE  # noqa: PLC0415 - as above
     from model.detection.mtcnn import pyramid_scales  # noqa: PLC0415 - as above
 

@@ -1,19 +1,19 @@
-"""What the events for Flower cost a worker: the same backlog drained with events off and on, in turns.
+"""The cost of Flower's events for a worker: it drains the same backlog with events off and on, in turns.
 
     python -m benchmarks.events --rounds 6
 
-Each turn starts one worker as an operator does, and counts CPU seconds from the moment when `--warm` results are there.
-`worker_cpu_ms` is of the whole worker for each task, `process_cpu_ms` without its engines: that is where events are
-made. The emulator's CPU is apart. `difference_percent` is the median over pairs of turns. `sends_per_task` counts
-the messages of events by the queue's own count; nobody reads them meanwhile.
+Each turn starts one worker as an operator does, and counts CPU time after the first `--warm` results.
 
-On a machine that does other things as well a pair differs by more than events cost, so that is measured alone, too:
-`events_cpu_ms` is the CPU time for each task of making the events of a task that goes well and of sending them, ten
-tasks in a message, and `events_percent` what share of the worker's CPU that is.
+- `worker_cpu_ms`: CPU time of the whole worker per task; `process_cpu_ms`: without its engines, where events are made;
+- `difference_percent`: the median over pairs of turns; other work on the machine may change a pair by more than events
+  cost, in either direction;
+- `sends_per_task`: messages of events, as the queue counts them; nothing reads them meanwhile;
+- `events_cpu_ms`: the same measured alone: CPU time to make and send the events of a successful task, ten tasks in a
+  message; `events_percent`: its share of the worker's CPU time.
 
-The last line is one JSON object. The exit status is 1 from 5 % on, and where three of four pairs differ by more
-(`difference_lower_quartile_percent`): what else the machine does makes some pairs differ, but either way. It is 1, too,
-where nothing was compared: no events came from the turns with events, or some from those without.
+The last line is one JSON object. The exit status is 1 if `events_percent` reaches 5 %, or if three of four pairs differ
+by more than 5 % (`difference_lower_quartile_percent`). It is also 1 if nothing was compared: turns with events sent
+none, or turns without sent some.
 """
 
 import argparse
@@ -46,14 +46,16 @@ def main() -> None:
     """Run it and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--requests", type=int, default=300, help="backlog of each turn")
-    parser.add_argument("--warm", type=int, default=60, help="results of each backlog that are not counted")
+    parser.add_argument("--warm", type=int, default=60, help="first results of each backlog, which do not count")
     parser.add_argument("--rounds", type=int, default=6, help="pairs of turns")
-    parser.add_argument("--images", type=Path, default=CHECKOUT / "examples", help="as of benchmarks.roundtrip")
+    parser.add_argument(
+        "--images", type=Path, default=CHECKOUT / "examples", help="folder of photos, as for benchmarks.roundtrip"
+    )
     options = parser.parse_args()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="facerec-events-")))
         people, photos = workload(options.images, folder / "people")
-        # A day: what is counted may not expire meanwhile.
+        # A day, so that no counted message expires.
         environ = {"FACEREC_REPLY_STYLE": "name", "FACEREC_EVENTS__RETENTION_SECONDS": "86400"}
         system = stack.enter_context(LocalSystem(folder / "state", workers=0, environ=environ))
         system.run("enrol", "--folder", str(people))
@@ -62,7 +64,7 @@ def main() -> None:
         backlog = Backlog(Settings.load(), photos, f"{Settings.load().response_queue}-bench")
         turns: dict[str, list[Turn]] = {"false": [], "true": []}
         for number in range(options.rounds):
-            # The side that begins changes, since what else the machine does may drift.
+            # The side that begins alternates, because other work on the machine may drift.
             for enabled in ("false", "true") if number % 2 else ("true", "false"):
                 turns[enabled].append(_turn(system, backlog, options.requests, options.warm, enabled))
                 print(f"round {number + 1}: events {enabled} {turns[enabled][-1]}", file=sys.stderr)
@@ -91,7 +93,7 @@ def _turn(system: LocalSystem, backlog: Backlog, requests: int, warm: int, enabl
 
 
 def _alone(settings: Settings) -> float:
-    """CPU milliseconds for each task of its events alone, in this process, which does nothing else meanwhile."""
+    """Return the CPU milliseconds of one task's events, measured alone in this process."""
     app = FacerecCelery("facerec", set_as_current=False)
     app.settings = settings
     events: Any = app.events  # the stubs know Celery's own

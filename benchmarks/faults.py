@@ -1,16 +1,22 @@
-"""Faults under load, one after the other, each on a system of its own; docs/faults.md says what they are.
+"""Faults under load, one after the other, each on its own system; docs/faults.md describes them.
 
     python -m benchmarks.faults
     python -m benchmarks.faults --fault "web killed" --fault poison --requests 400
     python -m benchmarks.faults --list
 
-One line of JSON for each fault, and last one object with the sums. *answered* on the connection, *fetched* later under
-the request id, *told* for good that it cannot be processed; *lost*: a task that SQS had taken and that left neither
-result nor dead letter with its reason, or a client that ended without an answer; *wrong*: another request's or another
-person's result; *duplicates_visible*: requests with two results, or whose answer is not what is stored; *handled*: how
-often workers came to an end with one of the *accepted* tasks; *redelivered*: how many came to a worker again;
-*dlq_amiss*: dead letters that are no poison, or have no reason. The exit status is 1 unless some fault was injected,
-each did its harm, and lost, wrong, visible duplicates and dlq_amiss are 0. What this machine cannot do is *skipped*.
+Each fault prints one line of JSON; the last line is one object with the sums. Of the uploads,
+
+- *answered* got a reply on their connection, *fetched* found the result later under the request id, and *told* got a
+  final refusal;
+- *lost*: SQS accepted the task, but there is neither a result nor a dead letter with a reason; or the client ended
+  without an answer;
+- *wrong*: the result belongs to another request or names another person;
+- *duplicates_visible*: two results are stored, or the answer differs from the stored result;
+- *handled*: how often workers finished one of the *accepted* tasks; *redelivered*: tasks that were delivered again;
+- *dlq_amiss*: dead letters that were no poison, or have no reason.
+
+The exit status is 0 if at least one fault was injected, each had its effect, and lost, wrong, duplicates_visible and
+dlq_amiss are 0; otherwise 1. Faults that this machine cannot inject are *skipped*.
 """
 
 import argparse
@@ -41,11 +47,11 @@ def main() -> None:
     """Run them and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = [fault.name for fault in FAULTS]
-    parser.add_argument("--fault", action="append", choices=names, help="only this one; may be repeated")
+    parser.add_argument("--fault", action="append", choices=names, help="run only this fault; may be repeated")
     parser.add_argument("--list", action="store_true", help="print the faults' names")
-    parser.add_argument("--requests", type=int, default=200, help="uploads under each fault, at least")
-    parser.add_argument("--rate", type=float, default=10.0, help="uploads a second, whatever becomes of those before")
-    parser.add_argument("--logs", type=Path, help="keep the processes' logs there")
+    parser.add_argument("--requests", type=int, default=200, help="least number of uploads under each fault")
+    parser.add_argument("--rate", type=float, default=10.0, help="uploads started per second")
+    parser.add_argument("--logs", type=Path, help="folder for the processes' logs")
     options = parser.parse_args()
     if options.list:
         print("\n".join(names))

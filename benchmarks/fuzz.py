@@ -2,13 +2,14 @@
 
     python -m benchmarks.fuzz --pack open --inputs 20000
 
-Seeded mutations of real photos in every supported format go to an engine child as a worker runs it, under a deadline,
-in batches of 1 to 8 that are decoded, detected and cropped together; `--embedded` of them go through the embedder too.
-Pictures without a face (`tests.support.faceless`) come first: in `faces_false` of them one was seen.
-The last line is one JSON object: counts by outcome, and the child's memory in MB (start is after the first quarter of
-the inputs, when the compiled kernels that are kept have all been made; `rss_mb` is the course from there on). A picture
-that ends its child is kept in `--keep`. The exit status is 1 where there is one, where a child grew by more than
-`--growth-mb`, or where a face was seen that is not there.
+An engine child, as a worker runs it, gets seeded mutations of real photos in every supported format, under a deadline.
+They come in batches of 1 to 8, which are decoded, detected and cropped together. A share of `--embedded` also goes
+through the embedder. Pictures without a face (`tests.support.faceless`) come first; `faces_false` counts those in which
+a face was found.
+
+The last line is one JSON object: counts by outcome, and the child's memory in MB (`rss_mb`), beginning after the first
+quarter of the inputs, when all cached kernels exist. `--keep` keeps each picture that ends its child. The exit status
+is 1 if a picture ended a child, a child grew by more than `--growth-mb`, or `faces_false` is not 0.
 """
 
 import argparse
@@ -41,14 +42,14 @@ if TYPE_CHECKING:
 
 DETECTION_ONLY = "benchmarks.fuzz:open_detection_only"
 BATCHES = (1, 2, 8, 8)  # pictures at a time
-GROWTH_MB = 48.0  # pictures of other sizes make that much come and go; a leak of 3 kB a picture exceeds it
+GROWTH_MB = 48.0  # normal variation with the pictures' sizes; a leak of 3 kB a picture exceeds it
 LOAD_SECONDS = 120
-CURVE = 10  # points of the memory's course
+CURVE = 10  # points of the memory curve
 MEGABYTE = 1 << 20
 
 
 def open_detection_only(spec: EngineSpec) -> ModelAnalyser:
-    """The factory that a child calls: the real engine, whose embedder gives nothing, to be many times faster."""
+    """Open the real engine without its embedder, which is many times faster; the child calls it."""
     artefact = Artefact.load(spec.artefact_dir)
     engine = open_engine(artefact, spec.engine, cache_directory=spec.cache_dir, precision=spec.precision)
 
@@ -60,7 +61,7 @@ def open_detection_only(spec: EngineSpec) -> ModelAnalyser:
 
 
 class Child:
-    """An engine child that is replaced when a picture ends it, and what became of the pictures."""
+    """An engine child that is replaced when a picture ends it, and the counts by outcome."""
 
     def __init__(self, spec: EngineSpec, limit_seconds: float, keep: Path) -> None:
         self.counts: Counter[str] = Counter()
@@ -128,14 +129,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_pack_option(parser)
     parser.add_argument("--inputs", type=int, default=20_000)
-    parser.add_argument("--embedded", type=float, default=0.05, help="share that goes through the embedder too")
+    parser.add_argument(
+        "--embedded", type=float, default=0.05, help="share of pictures that also go through the embedder"
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--limit-seconds", type=float, default=60, help="deadline of a batch")
     parser.add_argument("--max-megapixels", type=float, default=50)
     parser.add_argument("--engine", default="auto")
     parser.add_argument("--images", type=Path, default=CHECKOUT / "examples")
     parser.add_argument("--faceless-seeds", type=int, default=8, help="sets of pictures without a face")
-    parser.add_argument("--growth-mb", type=float, default=GROWTH_MB, help="what a child may grow by from start to end")
+    parser.add_argument("--growth-mb", type=float, default=GROWTH_MB, help="most growth of a child")
     parser.add_argument("--keep", type=Path, help="folder for pictures that end a child; default a temporary one")
     options = parser.parse_args()
     keep = options.keep or Path(tempfile.mkdtemp(prefix="facerec-fuzz-"))

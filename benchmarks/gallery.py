@@ -1,12 +1,12 @@
 """Search, size and start of the gallery index, at ten thousand to a million templates.
 
 The templates are synthetic, with the spreads of real faces: two of one person are 0.24 apart in cosine distance, two of
-different people 0.99 or so, by chance. The queries are further pictures of enrolled people and pictures of strangers;
-none is enrolled itself. The truth is float32 arithmetic over all templates; the milliseconds of that, `numpy_ms`, are
-taken in the same run, as the yardstick on a machine that is never quite idle.
+different people about 0.99, by chance. The queries are other pictures of enrolled people, and pictures of strangers.
+The truth is float32 arithmetic over all templates. Its time in the same run, `numpy_ms`, is the reference, because the
+machine is never quite idle.
 
-Each size is measured in processes of their own, pinned to one core: one makes the gallery and its snapshot, another
-opens the snapshot as a starting worker does, and searches. The last line is one JSON object.
+Each size has its own processes, pinned to one core: one makes the gallery and its snapshot, another opens the snapshot
+as a starting worker does, and searches. The last line is one JSON object.
 """
 
 import argparse
@@ -189,7 +189,7 @@ def measure(size: int, dimension: int, directory: Path, rounds: int) -> dict[str
 
 
 def plainly(queries: Any, templates: Any) -> Any:
-    """What everyone writes: all products, and the largest of each row."""
+    """The common implementation: all products, and the greatest of each row."""
     return (queries @ templates.T).argmax(axis=1)
 
 
@@ -207,7 +207,7 @@ def resident_mb() -> float:
 
 
 def say(line: str) -> None:
-    """Tell how far the measurement is."""
+    """Print the progress."""
     print(line, file=sys.stderr, flush=True)
 
 

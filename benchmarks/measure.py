@@ -1,4 +1,4 @@
-"""What the measurements of one core share: a pinned core, a pack's artefact, timing in turns, arithmetic."""
+"""Shared by measurements on one core: pinning, a pack's artefact, timing in turns, and counting arithmetic."""
 
 import argparse
 import os
@@ -57,13 +57,13 @@ def model_dir() -> Path:
 
 def add_pack_option(parser: argparse.ArgumentParser) -> None:
     """Give a benchmark the option `--pack`."""
-    parser.add_argument("--pack", choices=list(PACKS), default=DEFAULT, help="which model; default %(default)s")
+    parser.add_argument("--pack", choices=list(PACKS), default=DEFAULT, help="pack to measure (default: %(default)s)")
 
 
 def pack_artefact(pack: str) -> Artefact:
     """Return the artefact of a pack, built in the checkout's cache unless it is there; progress goes to stderr.
 
-    A measurement on the own machine is what research licences allow, so the setting for them is not asked. Raises
+    Research licences allow a measurement, so the setting for them is not checked. Raises
     `BuildFailed`.
     """
     from facerec.settings import Settings  # noqa: PLC0415 - as above
@@ -82,14 +82,14 @@ def pack_artefact(pack: str) -> Artefact:
 
 
 def default_engine() -> "Engine":
-    """The default pack's engine: whatever pack is measured, its photos are cut out by this one."""
+    """The default pack's engine: it cuts out the photos for the measurement of every pack."""
     from model.engines import open_engine  # noqa: PLC0415 - imported after the process has been pinned
 
     return open_engine(pack_artefact(DEFAULT))
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on: the CPU, what it can do with bfloat16 (AMX or not), and how busy it was."""
+    """Return the CPU, its bfloat16 instructions (AMX or not), and its load."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
     flags = set(fields.get("flags", "").split())
@@ -105,8 +105,8 @@ def machine() -> dict[str, Any]:
 def interleaved(calls: Mapping[str, Callable[[], object]], rounds: int, warm_ups: int = 2) -> dict[str, list[float]]:
     """Return the seconds of every call in each round, taken in turn so that what disturbs one disturbs all alike.
 
-    They are seconds of the core, of all threads of this process together: on one pinned thread that is the time on the
-    clock without what other processes took of the core meanwhile.
+    They are CPU seconds of all threads of this process. On one pinned thread that is the wall-clock time without the
+    time that other processes took.
     """
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for number in range(-warm_ups, rounds):

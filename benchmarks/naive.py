@@ -1,4 +1,4 @@
-"""The pattern that nearly every public pipeline copies, as the yardstick: one photo at a time through facenet-pytorch.
+"""The common pattern of public pipelines, for comparison: one photo at a time through facenet-pytorch.
 
     python -m benchmarks.naive                # examples/
     python -m benchmarks.naive --images DIR
@@ -39,7 +39,7 @@ class Naive:
 
     def __init__(self, artefact: Artefact, image_size: int, gallery: "NDArray[np.float32] | None" = None) -> None:
         try:
-            import torch  # noqa: PLC0415 - the sentence below is for who lacks it
+            import torch  # noqa: PLC0415 - the sentence below is for a machine without it
             from facenet_pytorch import MTCNN  # noqa: PLC0415 - same
 
             from model.engines.torch import load_embedder  # noqa: PLC0415 - same
@@ -79,7 +79,7 @@ class Naive:
 
 
 def gallery(dimension: int) -> "NDArray[np.float32]":
-    """Return a gallery of strangers, float32 (GALLERY, D), L2-normalised: who is in it does not matter to the time."""
+    """Return a gallery of strangers, float32 (GALLERY, D), L2-normalised; its content does not change the time."""
     import numpy as np  # noqa: PLC0415 - imported after the process has been pinned
 
     rows = np.random.default_rng(7).normal(size=(GALLERY, dimension)).astype(np.float32)

@@ -1,10 +1,10 @@
-"""The app tier that everyone copies, as a yardstick: one process that handles one message at a time.
+"""The common app tier, for comparison: one process that handles one message at a time.
 
     python -m benchmarks.naive_tier   # configured as `benchmarks.pipeline` does it, by a JSON object on stdin
 
 receive one message (long poll) → get the photo from S3 → `benchmarks.naive` at 240 px → put the result → send it →
-delete the message. Nothing is slowed down: it polls long, sleeps nowhere, keeps its connections, and has run the
-networks before it takes its first message.
+delete the message. It is not slowed down: it polls long, never sleeps, keeps its connections, and has run the
+networks before its first message.
 """
 
 import json

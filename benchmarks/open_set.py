@@ -1,17 +1,16 @@
-"""Strangers in galleries of a hundred to a million people, by simulation from impostor tails.
+"""How many strangers get a name in galleries of a hundred to a million people, simulated from impostor tails.
 
     python -m benchmarks.open_set                          # every pack's
 
-Each stranger is compared with N people. The similarities are drawn from the quantile function of the tail, by
-themselves; the greatest decides. Up to 10 000 people every comparison is drawn, beyond that the greatest alone, from
-its own distribution: the rarest of N uniform rates is 1 - U^(1/N). Told is the share of strangers with a name (FPIR) at
-the threshold for so many people, and for comparison at the one for comparing one to one (FMR 1e-3).
+Each stranger is compared with N people. The similarities are drawn independently from the quantile function of the
+tail; the greatest decides. Up to 10 000 people every comparison is drawn. Beyond that only the greatest is drawn, from
+its own distribution: the rarest of N uniform rates is 1 - U^(1/N). The result is the share of strangers with a name
+(FPIR) at the threshold for N people, and for comparison at the threshold for one-to-one (FMR 1e-3).
 
-What is drawn from the tail cannot say whether the tail is right. `cut` looks at the extrapolation: it takes the
-threshold from a tail that is known to FMR 1e-5 only, for as many people as the whole tail has measured, and draws from
-the whole one. Photos of people and strangers tell the rest: `facerec evaluate --open-set`.
+Draws from the tail cannot show whether the tail is right. `cut` tests the extrapolation: it takes the threshold from
+the part of the tail up to FMR 1e-5, and draws from the whole tail. For real photos: `facerec evaluate --open-set`.
 
-The last line is one JSON object. The exit status is 1 when surely more strangers than the share get a name.
+The last line is one JSON object. The exit status is 1 if significantly more strangers get a name than allowed.
 """
 
 import argparse

@@ -1,19 +1,19 @@
-"""A backlog drained by our worker, by our worker without batches, and by a naive app tier, on the same emulated AWS.
+"""Drains a backlog with our worker, our worker without batches, and a naive app tier, on the same emulated AWS.
 
     python -m benchmarks.pipeline --pack open --images DIR   # needs `make install-reference`
 
-DIR is as for `benchmarks.roundtrip`. Ours is one `celery -A facerec worker` with its defaults; `batch1` the same with
-FACEREC_WORKER__BATCH_MAX=1; `naive` are two processes of `benchmarks.naive_tier`, with MTCNN and FaceNet whatever the
-pack. Each side is timed when it is warm, from a number of results until the last one. The naive tier has run its
-networks before its backlog is filled, so `--naive-warm` results are enough. Our
-worker starts on a backlog that is complete, which leaves its engines no idle moment to prepare themselves in: they
-compile what they need as the first batches ask for it, within the first `--warm` results. What a worker's start costs,
-`benchmarks.coldstart` tells. The three take turns, `--rounds` times; medians are reported. CPU times are those of the
-tier alone, without the emulator's: their ratio, `cpu_ratio`, hardly depends on what else the machine does; that of the
-requests per second, `ratio`, does.
+DIR is as for `benchmarks.roundtrip`. `ours` is one `celery -A facerec worker` with its defaults; `batch1` is the same
+with FACEREC_WORKER__BATCH_MAX=1; `naive` is two processes of `benchmarks.naive_tier`, always with MTCNN and FaceNet.
+The three take turns, `--rounds` times; medians are reported.
 
-`burst_100_s` is the time until the last of 100 simultaneous uploads through the web tier is answered, and
-`burst_cpu_s` whose CPU time went into it: `emulator`, `web`, `worker`, and this process as `clients`.
+Each side is timed when it is warm, from a number of results until the last one. Our worker starts on a complete
+backlog: its engines compile what they need during the first `--warm` results. The naive tier runs its networks before
+its backlog is filled, so `--naive-warm` results are enough. `benchmarks.coldstart` measures a worker's start.
+
+CPU times are those of the tier, without the emulator. Their ratio, `cpu_ratio`, hardly depends on other work on the
+machine; the ratio of requests per second, `ratio`, does. `burst_100_s` is the time until the last of 100 simultaneous
+uploads through the web tier is answered. `burst_cpu_s` is the CPU time of that by process: `emulator`, `web`, `worker`,
+and this process as `clients`.
 """
 
 import argparse
@@ -45,16 +45,18 @@ def main() -> None:
     """Run it and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_pack_option(parser)
-    parser.add_argument("--requests", type=int, default=600, help="backlog of ours; batch1 gets as many")
-    parser.add_argument("--naive-requests", type=int, default=80, help="backlog of the naive tier, which is slower")
+    parser.add_argument("--requests", type=int, default=600, help="backlog of ours and of batch1")
+    parser.add_argument("--naive-requests", type=int, default=80, help="backlog of the slower naive tier")
     parser.add_argument("--warm", type=int, default=200, help="first results of ours and of batch1, which do not count")
-    parser.add_argument("--naive-warm", type=int, default=20, help="the same of the naive tier, which starts warm")
+    parser.add_argument(
+        "--naive-warm", type=int, default=20, help="first results of the naive tier, which do not count"
+    )
     parser.add_argument("--rounds", type=int, default=3, help="turns of each side; medians are reported")
     parser.add_argument("--bursts", type=int, default=5, help="bursts of 100 uploads; the median is reported")
     parser.add_argument("--images", type=Path, default=CHECKOUT / "examples")
-    parser.add_argument("--skip-naive", action="store_true", help="without torch: ours and batch1 only")
+    parser.add_argument("--skip-naive", action="store_true", help="measure ours and batch1 only, without torch")
     options = parser.parse_args()
-    classic = pack_artefact("classic").directory  # what the naive tier runs whatever the pack
+    classic = pack_artefact("classic").directory  # the naive tier always runs it
     os.environ["FACEREC_MODEL__DIR"] = str(pack_artefact(options.pack).directory)
     os.environ["FACEREC_MODEL__LICENCE"] = "research"
     with ExitStack() as stack:
@@ -81,7 +83,7 @@ def main() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Drained:
-    """How a tier went through its backlog, after its first results; CPU time in milliseconds per request."""
+    """A tier's rate and CPU time in milliseconds per request, after its first results."""
 
     per_second: float
     cpu_ms: float
@@ -110,7 +112,7 @@ class Bench:
             return self._drain(self._backlog, requests, warm, [worker])
 
     def naive(self, requests: int, warm: int) -> Drained:
-        """The naive tier; its processes take their first message when both are warm."""
+        """The naive tier; its processes receive their first message when both are warm."""
         backlog = self._naive_backlog
         settings = backlog.settings
         options = {
@@ -131,7 +133,7 @@ class Bench:
             return self._drain(backlog, requests, warm, [process.pid for process in tier])
 
     def bursts(self, count: int) -> dict[str, float | int | dict[str, float]]:
-        """Crowds of uploads through the web tier, and single uploads on the idle system."""
+        """Measure bursts of uploads through the web tier, and single uploads on the idle system."""
         with self._system.worker() as worker:
             await_enrolment(self._system, self._photos)
             ask(self._system.url, self._photos, BURST, BURST)
@@ -185,7 +187,7 @@ def _naive_process(options: Mapping[str, str | None]) -> Iterator["subprocess.Po
     process = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.naive_tier"],
         cwd=CHECKOUT,
-        # One process per core with one thread each: more threads would only fight over the cores.
+        # One process per core with one thread each: more threads would be slower.
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -1,11 +1,11 @@
-"""What the quality of a face is worth: scores of ordinary and of degraded photos, and their similarity.
+"""What the quality score predicts: scores of ordinary and of degraded photos, and their similarity.
 
     python -m benchmarks.quality                   # examples/gallery
     python -m benchmarks.quality --images DIR      # one folder per person
 
-Every photo's primary face counts. Degraded are the first photos of people with several: each copy goes through the
-whole pipeline, is assessed, and compared with the person's other photos as they are. Where the model's own analysis
-tells no quality, it is assessed here. The last line is one JSON object.
+Each photo's primary face counts. The first photo of each person with several is degraded. Each degraded copy goes
+through the whole pipeline, gets a score, and is compared with the person's other, ordinary photos. If the model's
+analysis has no score, this benchmark computes it. The last line is one JSON object.
 """
 
 import argparse
@@ -198,12 +198,12 @@ def tilted(degrees: float) -> Degrade:
 
 
 def rounded(values: Any) -> Pixels:
-    """What a camera makes of these brightnesses."""
+    """Round brightnesses to 8 bits, as a camera does."""
     return np.asarray(np.clip(np.rint(values), 0, 255), dtype=np.uint8)
 
 
 def say(line: str) -> None:
-    """Tell how far the measurement is."""
+    """Print the progress."""
     print(line, file=sys.stderr, flush=True)
 
 

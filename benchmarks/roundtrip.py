@@ -1,7 +1,7 @@
 """Uploads through the whole system: web, S3, SQS, worker, engine and back, on this machine's emulated AWS.
 
     python -m benchmarks.roundtrip --requests 200 --concurrency 100
-    python -m benchmarks.roundtrip --images DIR   # DIR/labels.csv: Image,Results, as of a course's workload
+    python -m benchmarks.roundtrip --images DIR   # with DIR/labels.csv: Image,Results
 
 The last line is one JSON object. `wrong` counts replies that name another file or another person than expected, `lost`
 counts uploads without a reply 200. `burst_100_s` is the time until the last of 100 simultaneous uploads is answered.
@@ -83,7 +83,7 @@ def await_enrolment(system: LocalSystem, photos: list[Photo]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What a crowd of clients got."""
+    """The replies to a number of clients."""
 
     seconds: float
     latencies_ms: list[float]
@@ -92,7 +92,7 @@ class Answers:
 
 
 def ask(url: str, photos: list[Photo], concurrency: int, count: int | None = None) -> Answers:
-    """Upload `count` photos in turn, each under a name of its own."""
+    """Upload `count` photos in turn, each under its own name."""
     chosen = list(itertools.islice(itertools.cycle(photos), count or len(photos)))
     uploads = [Upload(f"{i:05d}_{photo.path.name}", photo.path.read_bytes()) for i, photo in enumerate(chosen)]
     started = time.perf_counter()

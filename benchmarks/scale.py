@@ -1,11 +1,11 @@
-"""What breaks first on the way to a thousand instances and a million requests an hour: simulated, ours alone.
+"""Our autoscaler up to a thousand instances and a million requests an hour, in the simulator.
 
     python -m benchmarks.scale
 
-Loads with the cap and the service time that make them need up to a thousand instances; the same if every launch were a
-request of its own and had to wait for EC2's token bucket (5 at once, 2 a second), instead of one request for all; and
-how long one round of the decider takes with so many instances. docs/scale.md discusses the figures. The last line is
-one JSON object. The exit status is 1 when a request was lost or the cap exceeded.
+It measures loads that need up to a thousand instances; the same loads if each launch were its own request under EC2's
+token bucket (5 at once, 2 a second) instead of one request for all; and the time of one round of the decider with so
+many instances. docs/scale.md discusses the figures. The last line is one JSON object. The exit status is 1 if a
+request was lost or the cap exceeded.
 """
 
 import argparse
@@ -49,12 +49,12 @@ def main() -> None:
 
 
 def throttled(environment: Environment) -> Environment:
-    """With the bucket that RunInstances has for requests, where each launches one instance."""
+    """Run under RunInstances' token bucket, with one instance per request."""
     return replace(environment, launches_per_second=2.0, launches_at_once=5)
 
 
 def run(load: Load, environment: Environment, max_instances: int) -> dict[str, float]:
-    """One run of ours."""
+    """Return the figures of one run."""
     policy = Policy(max_instances=max_instances, warm_pool_max=environment.warm_pool_max)
     told = simulate(load.trace(environment, 0), environment, "ours", policy, 0, watch_seconds=5.0)
     outcome = told.outcome
@@ -74,7 +74,7 @@ def run(load: Load, environment: Environment, max_instances: int) -> dict[str, f
 
 
 def decider_ms(count: int, environment: Environment) -> float:
-    """CPU time of one round over a busy fleet, without the reading of queue and fleet; the median of thirty."""
+    """Return the CPU time of one round over a busy fleet, without reading queue and fleet; the median of thirty."""
     events = Schedule()
     queue = Queue(events, 30.0, 1.0, Random(0))  # noqa: S311 - not used
     fleet = SimulatedFleet(events, queue, environment, [], count, "timing")

@@ -1,12 +1,13 @@
-"""A steady load for a long time: does the system get slower, larger, or hold ever more descriptors or threads?
+"""A steady load for a long time: checks that speed, memory, descriptors and threads stay constant.
 
     python -m benchmarks.soak --minutes 20
-    python -m benchmarks.soak --minutes 4 --warm-up-minutes 1   # a short look: slopes of few minutes are rough
+    python -m benchmarks.soak --minutes 4 --warm-up-minutes 1   # short, with rough slopes
 
-As many clients as asked upload one photo after the other. After the warm-up what each process of the web tier and the
-worker holds is read every few seconds. `slope_mb_per_min` is the least-squares line through its resident memory;
-`first` and `last` are medians over the first and the last `window_minutes`. `drift_percent` compares the throughput of
-these two windows, and says something on an otherwise idle machine only. The last line is one JSON object.
+Each of `--clients` clients uploads one photo after the other. After the warm-up the benchmark reads memory,
+descriptors and threads of each process every few seconds. `slope_mb_per_min` is the least-squares line through its
+resident memory. `first` and `last` are medians over the first and the last `window_minutes`. `drift_percent` compares
+the throughput of these two windows; it is meaningful only on an otherwise idle machine. The last line is one JSON
+object.
 """
 
 import argparse
@@ -45,10 +46,17 @@ Series = list[tuple[float, Usage]]
 def main() -> None:
     """Run it and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=20.0, help="after the warm-up")
-    parser.add_argument("--warm-up-minutes", type=float, default=3.0, help="caches, connections, allocators")
+    parser.add_argument("--minutes", type=float, default=20.0, help="minutes of measurement, after the warm-up")
+    parser.add_argument(
+        "--warm-up-minutes",
+        type=float,
+        default=3.0,
+        help="minutes before the measurement, to fill caches and open connections",
+    )
     parser.add_argument("--clients", type=int, default=8, help="uploads at once")
-    parser.add_argument("--images", type=Path, default=CHECKOUT / "examples", help="as of benchmarks.roundtrip")
+    parser.add_argument(
+        "--images", type=Path, default=CHECKOUT / "examples", help="folder of photos, as for benchmarks.roundtrip"
+    )
     options = parser.parse_args()
     if options.minutes < _LEAST_MINUTES:
         parser.error(f"--minutes must be at least {_LEAST_MINUTES:g}, or there is nothing to compare")
@@ -65,7 +73,7 @@ def main() -> None:
 
 
 class Soak:
-    """Keeps the clients busy, and looks at the processes meanwhile.
+    """Runs the clients, and reads the processes meanwhile.
 
     `answered` are the moments of right and wrong answers, in minutes since the end of the warm-up; `failed` counts
     uploads without an answer 200. `seen` is what each process held, in the same minutes.
@@ -127,7 +135,7 @@ class Soak:
 
 
 def summary(soak: Soak, minutes: float) -> dict[str, Any]:
-    """The windows compared, and whether everything is within bounds."""
+    """Compare the windows, and check the bounds."""
     window = min(_WINDOW_MINUTES, minutes / 2)
     first = sum(0 <= at < window for at in soak.answered) / window / 60
     last = sum(at >= minutes - window for at in soak.answered) / window / 60

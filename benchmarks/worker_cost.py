@@ -1,14 +1,14 @@
-"""What a request costs a worker that drains a backlog, in CPU time: its own process, its engines, the emulator apart.
+"""CPU time per request of a worker that drains a backlog: its own process, its engines, and the emulator.
 
     python -m benchmarks.worker_cost --images DIR     # DIR as for benchmarks.roundtrip
-    python -m benchmarks.worker_cost --against TREE   # another checkout's worker takes turns with this one's
+    python -m benchmarks.worker_cost --against TREE   # compare with another checkout's worker
 
-Each turn starts one worker as an operator does, on a backlog that is complete, and counts from the moment when `--warm`
-results are there until the last one. Figures are milliseconds of CPU for each request, medians over the turns, with the
-least and the most of them: `process` is the Celery process with all its threads, `engines` are its engine children.
-With `--against` the same stands under `against`, and `process_ratio` is the median over pairs of turns.
+Each turn starts one worker as an operator does, on a complete backlog, and counts from `--warm` results until the last
+one. Figures are milliseconds of CPU time per request: median, least and greatest over the turns. `process` is the
+Celery process with all its threads, `engines` its engine children. With `--against` the other checkout's figures are
+under `against`, and `process_ratio` is the median over pairs of turns.
 
-`calls` are the AWS calls for each request by kind, counted in one more turn behind a proxy, which is not timed.
+`calls` are the AWS calls per request by kind, counted in another, untimed turn behind a proxy.
 The last line is one JSON object.
 """
 
@@ -63,7 +63,7 @@ def main() -> None:
         people, photos = workload(options.images, folder / "people")
         # An engine for each core, which is a worker's default: an elastic local fleet has smaller workers.
         environ = {"FACEREC_REPLY_STYLE": "name", "FACEREC_WORKER__ENGINES": "0"}
-        # Engines that measure which precision is faster may disagree beside other work, and end the worker.
+        # Beside other work, engines may disagree on which precision is faster, which would end the worker.
         environ["FACEREC_PRECISION"] = "bf16" if machine()["bf16"] else "fp32"
         system = stack.enter_context(LocalSystem(folder / "state", workers=0, environ=environ))
         system.run("enrol", "--folder", str(people))
@@ -73,7 +73,7 @@ def main() -> None:
         trees = [CHECKOUT, *([options.against.resolve()] if options.against else [])]
         turns: dict[Path, list[Turn]] = {tree: [] for tree in trees}
         for number in range(options.rounds):
-            # The side that begins changes, since what else the machine does may drift.
+            # The side that begins alternates, because other work on the machine may drift.
             for tree in trees if number % 2 else reversed(trees):
                 turns[tree].append(_turn(system, backlog, options.requests, options.warm, tree))
                 print(f"round {number + 1}: {tree.name} {turns[tree][-1]}", file=sys.stderr)
@@ -118,7 +118,7 @@ def _collect(backlog: Backlog, wanted: int) -> tuple[int, int]:
 
 
 def _calls(system: LocalSystem, backlog: Backlog, requests: int) -> dict[str, float]:
-    """The worker's AWS calls for each request, by kind; those of its start count, too."""
+    """Return the worker's AWS calls per request, by kind, including those of its start."""
     calls: Counter[str] = Counter()
     backlog.fill(requests)
     with faulty_aws(system.environ["AWS_ENDPOINT_URL"]) as proxy:

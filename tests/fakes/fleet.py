@@ -78,7 +78,7 @@ class InMemoryHistory:
         self.kept.append(record)
 
     def records(self, since: float) -> Sequence[Record]:
-        return sorted((one for one in self.kept if one.at >= since), key=lambda one: one.at)
+        return sorted((record for record in self.kept if record.at >= since), key=lambda record: record.at)
 
 
 @dataclass
@@ -101,7 +101,7 @@ class InMemoryFleet:
     """`Fleet` of simulated instances, whose power states follow the orders by the injected clock.
 
     `capacity` is how many more EC2 has (absent: any number); `lease_lost` makes orders fail as for an autoscaler that
-    was succeeded; while `outage` is set every call raises it. `machines` may be changed from outside, as EC2 does.
+    was replaced; while `outage` is set every call raises it. `machines` may be changed from outside, as EC2 does.
     """
 
     def __init__(
@@ -133,7 +133,7 @@ class InMemoryFleet:
             self._move_on(machine, now - machine.since)
         records = self._reports.records()
         found = []
-        for machine in sorted(self.machines, key=lambda one: one.number):
+        for machine in sorted(self.machines, key=lambda machine: machine.number):
             record = records.get(machine.instance_id)
             report = record.report if record is not None else None
             found.append(

@@ -14,7 +14,7 @@ _TOKEN_PATH = "/latest/api/token"
 
 
 class FakeMetadata:
-    """Serves on a loopback port while it is entered; `documents` are what it tells, by path, to who has a token."""
+    """Serves on a loopback port within the block; `documents` are its answers by path to a request with a token."""
 
     def __init__(self, instance_id: str, region: str) -> None:
         expiration = (datetime.now(UTC) + timedelta(hours=6)).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -74,7 +74,7 @@ class FakeMetadata:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Serve no more."""
+        """Stop serving."""
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()

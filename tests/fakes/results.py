@@ -36,7 +36,7 @@ class InMemoryQueues:
             self._queues[queue] = []
 
     def remove(self, queue: str) -> None:
-        """Remove a queue with its messages; whoever waits for one notices."""
+        """Remove a queue with its messages; a waiting receive ends with an error."""
         with self._changed:
             del self._queues[queue]
             self._changed.notify_all()

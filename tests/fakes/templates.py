@@ -81,8 +81,8 @@ class InMemoryTemplateStore:
         """Remove templates; returns how many there were."""
         with self._lock:
             self._check()
-            there = [self._templates[collection].pop(identifier, None) for identifier in template_ids]
-            removed = len(there) - there.count(None)
+            popped = [self._templates[collection].pop(identifier, None) for identifier in template_ids]
+            removed = len(popped) - popped.count(None)
             if removed:
                 self._changed(collection, set(template_ids))
             return removed
@@ -101,9 +101,9 @@ class InMemoryTemplateStore:
             if since > version or not all(number in log for number in range(since + 1, version + 1)):
                 return None
             touched = set[str]().union(*(log[number] for number in range(since + 1, version + 1)))
-            there = self._templates[collection]
+            stored = self._templates[collection]
             return Changes(
-                version, [there[name] for name in sorted(touched & there.keys())], sorted(touched - there.keys())
+                version, [stored[name] for name in sorted(touched & stored.keys())], sorted(touched - stored.keys())
             )
 
     def templates(self, collection: str) -> Iterator[Template]:

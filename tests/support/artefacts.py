@@ -12,15 +12,15 @@ from model.packs.catalogue import CASIA, PACKS
 def write_artefact(directory: Path, *, pack: str = "classic", seed: str = "one", **changes: Any) -> Artefact:
     """Write an artefact whose graphs are a few bytes that depend on the seed; `changes` replace parts of the header."""
     directory.mkdir(parents=True, exist_ok=True)
-    described = PACKS[pack]
-    graphs = (*DETECTORS[described.detector.kind], EMBEDDER)
+    source = PACKS[pack]
+    graphs = (*DETECTORS[source.detector.kind], EMBEDDER)
     for name in graphs:
         (directory / name).write_bytes(f"{name} {seed}".encode() * 10)
-    description = described.description()
+    description = source.description()
     description["impostor_tail"]["calibrated"] = True
     header = {
         "schema": SCHEMA,
-        "model_id": f"{pack}-{described.embedder.dimension}-{hashlib.sha256(seed.encode()).hexdigest()[:16]}",
+        "model_id": f"{pack}-{source.embedder.dimension}-{hashlib.sha256(seed.encode()).hexdigest()[:16]}",
         **description,
         "weights": {
             "name": CASIA if pack == "classic" else pack,

@@ -26,7 +26,7 @@ LEASE_KEY: Any = {"kind": {"S": "lease"}, "item": {"S": "controller"}}
 
 @dataclass
 class Time:
-    """The time of day, which the test may put forward."""
+    """A clock that the test may put forward."""
 
     ahead: float = 0.0
     silence: float = 0.0
@@ -82,12 +82,12 @@ class FleetCloud:
         answer = self.clients.ec2.describe_instances(
             Filters=[{"Name": "tag:facerec:fleet", "Values": [self.settings.prefix]}]
         )
-        found = [one for reservation in answer["Reservations"] for one in reservation["Instances"]]
-        return [one for one in found if one["State"]["Name"] != "terminated"]
+        found = [instance for reservation in answer["Reservations"] for instance in reservation["Instances"]]
+        return [instance for instance in found if instance["State"]["Name"] != "terminated"]
 
     def names(self) -> list[str]:
         """Their `Name` tags, sorted."""
-        tags = [{tag["Key"]: tag["Value"] for tag in one["Tags"]} for one in self.describe_instances()]
+        tags = [{tag["Key"]: tag["Value"] for tag in instance["Tags"]} for instance in self.describe_instances()]
         return sorted(found.get("Name", "") for found in tags)
 
     def slots(self) -> list[Any]:
@@ -97,7 +97,7 @@ class FleetCloud:
 
     @contextmanager
     def hooked(self, event: str, hook: Hook) -> Iterator[None]:
-        """Answer, or see, calls of EC2 or DynamoDB in the service's place."""
+        """Give a botocore hook the calls of EC2 or DynamoDB, to record or to answer them."""
         client = getattr(self.clients, event.split(".")[1])
         client.meta.events.register(event, hook)
         try:
@@ -107,7 +107,7 @@ class FleetCloud:
 
 
 def make_cloud(clients: Clients, **instances: Any) -> FleetCloud:
-    """A cloud of its own on the emulator that these clients reach."""
+    """Create a table, a launch template and settings of its own on the emulator that these clients reach."""
     settings = Settings(prefix=f"test-{uuid.uuid4().hex[:12]}", instances=InstancesSettings(**instances))
     provisioning._table(clients, "FLEET_TABLE", settings.fleet_table, ("kind", "item"))
     image = clients.ec2.describe_images(Owners=["amazon"])["Images"][0]["ImageId"]
@@ -118,7 +118,7 @@ def make_cloud(clients: Clients, **instances: Any) -> FleetCloud:
 
 
 def answer(parsed: Any, status: int = 200) -> tuple[Any, Any]:
-    """What a botocore hook returns to answer in the service's place."""
+    """Return what a botocore hook returns to replace the service's answer."""
 
     class Response:
         status_code = status
@@ -132,7 +132,7 @@ def refusal(code: str, status: int = 400) -> Hook:
 
 
 def describe_no_instances(**_: Any) -> tuple[Any, Any]:
-    """DescribeInstances as it answers when it lags behind."""
+    """Answer DescribeInstances without any instance, as EC2 does when it lags behind."""
     return answer({"Reservations": []})
 
 
@@ -149,7 +149,7 @@ def repair_and_read(fleet: Ec2Fleet) -> tuple[Instance, ...]:
 
 
 def take_lease(cloud: FleetCloud) -> DynamoLease:
-    """A lease held by a new autoscaler, whichever one had it."""
+    """Take the lease for a new autoscaler, also from a current owner."""
     cloud.clients.dynamodb.delete_item(TableName=cloud.settings.fleet_table, Key=LEASE_KEY)
     lease = cloud.lease()
     assert lease.acquire_or_renew()
@@ -157,9 +157,9 @@ def take_lease(cloud: FleetCloud) -> DynamoLease:
 
 
 class DocumentedLaunches:
-    """Makes RunInstances keep what EC2 promises, and emulators do not: MaxCount, and one launch for each token.
+    """Makes RunInstances behave as EC2 documents it, unlike the emulators: MaxCount, and one launch per token.
 
-    A hook for `before-call`, which launches by a client of its own. `most` is how many instances a call gets.
+    A hook for `before-call`, which launches with its own client. `most` is how many instances a call gets.
     """
 
     def __init__(self, ec2: Any, most: int) -> None:
@@ -183,7 +183,7 @@ class DocumentedLaunches:
     def launched(self) -> list[str]:
         """Every instance ever launched."""
         with self._lock:
-            return [one["InstanceId"] for given in self._answers.values() for one in given]
+            return [instance["InstanceId"] for given in self._answers.values() for instance in given]
 
     def _launch(self, body: Any) -> Any:
         prefix = "TagSpecification.1.Tag."

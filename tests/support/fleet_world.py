@@ -24,8 +24,8 @@ PRIORS = Priors(boot_seconds=10, start_seconds=5, service_seconds=1)
 class FleetWorld:
     """Queue, fleet, lease and history in memory, on a clock that the test moves.
 
-    An instance's worker reports every second from `boot_seconds` after its launch on; it works off nothing by itself.
-    `failing` maps a port's method to what it raises; `orders` is what was asked of the fleet, by numbers.
+    An instance's worker reports every second, from `boot_seconds` after its launch on; it never reduces the queue.
+    `failing` maps a port's method to what it raises; `orders` lists the calls of the fleet with their instances.
     """
 
     boot_seconds = 10.0
@@ -42,47 +42,49 @@ class FleetWorld:
         self.orders: list[str] = []
 
     def called(self, method: str, targets: Sequence[int | str]) -> None:
-        """A port's method is about to be called."""
+        """Record the call of a port's method, before it is made."""
         self.on_call(method)
         if method in self.failing:
             raise self.failing[method]
         if targets:
-            numbers = {one.instance_id: one.number for one in self.fleet.machines}
-            self.orders.append(" ".join([method, *(str(numbers.get(str(one), one)) for one in targets)]))
+            numbers = {machine.instance_id: machine.number for machine in self.fleet.machines}
+            self.orders.append(" ".join([method, *(str(numbers.get(str(target), target)) for target in targets)]))
 
     def queue(self, visible: int, in_flight: int = 0) -> None:
-        """What waits from now on."""
+        """Set the depth of the queue."""
         self.backlog.counts = QueueDepth(visible, in_flight)
 
     def machine(self, number: int) -> Machine:
         """The instance of that number, to be changed."""
-        return next(one for one in self.fleet.machines if one.number == number)
+        return next(machine for machine in self.fleet.machines if machine.number == number)
 
     @property
     def active(self) -> int:
-        """What counts towards the cap."""
-        return sum(phase(one, POLICY.limits, self.now) in ACTIVE for one in self.fleet.instances())
+        """How many instances count towards the cap."""
+        return sum(phase(instance, POLICY.limits, self.now) in ACTIVE for instance in self.fleet.instances())
 
     def pass_second(self, held: int = 0) -> None:
-        """Let the workers live a second."""
+        """Advance the clock by a second; every ready worker reports."""
         self.now += 1
-        for one in self.fleet.instances():
-            if one.power is Power.RUNNING and self.now - one.since >= self.boot_seconds:
-                self.report(one, held)
+        for instance in self.fleet.instances():
+            if instance.power is Power.RUNNING and self.now - instance.since >= self.boot_seconds:
+                self.report(instance, held)
 
-    def report(self, one: Instance, held: int = 0) -> None:
+    def report(self, instance: Instance, held: int = 0) -> None:
         """Let the worker report."""
-        assert one.instance_id is not None
-        before = one.report or replace(READY, instance_id=one.instance_id, ready_at=self.now, idle_since=self.now)
+        assert instance.instance_id is not None
+        before = instance.report or replace(
+            READY, instance_id=instance.instance_id, ready_at=self.now, idle_since=self.now
+        )
         drained = WorkerState.DRAINING if held else WorkerState.DRAINED
-        state = WorkerState.READY if one.drain_ordered_at is None else drained
+        state = WorkerState.READY if instance.drain_ordered_at is None else drained
         idle_since = None if held else before.idle_since or self.now
         still = replace(before, saturated_seconds=0.0, saturated_tasks=0)
         self.reports.report(replace(still, state=state, reported_at=self.now, held=held, idle_since=idle_since))
 
 
 class WatchedPort:
-    """A port whose calls the world sees before it gets them."""
+    """A port whose calls are first passed to `FleetWorld.called`."""
 
     def __init__(self, world: FleetWorld, port: Any) -> None:
         self._world = world
@@ -103,7 +105,7 @@ class WatchedPort:
 def make_reconciler(
     world: FleetWorld, watch: Callable[[ReconcileResult], None] = lambda _: None, *, dry_run: bool = False
 ) -> Reconciler:
-    """Another autoscaler on the same world."""
+    """Return another autoscaler on the same world."""
     return Reconciler(
         backlog=WatchedPort(world, world.backlog),
         fleet=WatchedPort(world, world.fleet),
@@ -118,7 +120,7 @@ def make_reconciler(
 
 
 def run_rounds(world: FleetWorld, reconciler: Reconciler, seconds: int) -> list[ReconcileResult]:
-    """A round a second."""
+    """Run a round every second; returns the results."""
     done = []
     for _ in range(seconds):
         done.append(reconciler.round())
@@ -128,12 +130,12 @@ def run_rounds(world: FleetWorld, reconciler: Reconciler, seconds: int) -> list[
 
 
 def start_instances(world: FleetWorld, count: int) -> None:
-    """So many instances serve, and are idle since now."""
+    """Launch `count` instances, and pass the time until they are ready and idle."""
     world.fleet.launch(range(1, count + 1))
     for _ in range(int(world.boot_seconds) + 1):
         world.pass_second()
 
 
 def events(logs: list[EventDict], name: str) -> list[EventDict]:
-    """The lines of one kind."""
+    """Return the log lines of one event."""
     return [line for line in logs if line["event"] == name]

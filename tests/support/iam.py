@@ -1,4 +1,4 @@
-"""IAM's verdict on a call by our policies, and a proxy that enforces it before the emulated AWS.
+"""Decides as IAM whether our policies allow a call, and a proxy that enforces it before the emulated AWS.
 
 It knows as much of the language as our policies use: allows, exact names, `*`, and four operators.
 """
@@ -107,7 +107,7 @@ class IamGate:
                         self.send_header(name, value)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
-                with suppress(ConnectionError):  # who asked has been stopped
+                with suppress(ConnectionError):  # the client has been stopped
                     self.wfile.write(b"" if self.command == "HEAD" else body)
                     self.wfile.flush()
 

@@ -22,9 +22,9 @@ from tests.support.processes import CHECKOUT, facerec
 class LocalSystem:
     """A running system in its own state directory; a context manager.
 
-    Without `workers` its fleet is elastic. `options` are further ones of `facerec local up`, `environ` further
-    `FACEREC_*` variables; of the inherited ones only those of the model count. Raises `RuntimeError` with its output
-    when it does not come up.
+    With `workers` None its fleet is elastic. `options` are more options of `facerec local up`, `environ` more
+    `FACEREC_*` variables; of the inherited ones only FACEREC_MODEL__* are used. Raises `RuntimeError` with its output
+    if it does not start.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class LocalSystem:
         """Start it and wait until it serves."""
         self.state.mkdir(parents=True, exist_ok=True)
         self._output = self.state / "up.log"
-        # What is measured or tested is the service; who wants Flower, too, says so.
+        # Flower is off: measurements and tests are of the service.
         arguments = ("local", "up", "--no-flower", "--port", "0", "--state", str(self.state), *self._options)
         with self._output.open("wb") as output:
             self._process = subprocess.Popen(
@@ -109,7 +109,7 @@ class LocalSystem:
                 try:
                     command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
                     environ = (folder / "environ").read_bytes()
-                except OSError:  # it has just ended, or is another user's
+                except OSError:  # it has just ended, or belongs to another user
                     continue
                 if words in command and any(mark in environ for mark in marks):
                     found.append(int(folder.name))
@@ -130,7 +130,7 @@ class LocalSystem:
     def worker(self, environ: Mapping[str, str] | None = None, *, tree: Path = CHECKOUT) -> Iterator[int]:
         """One more worker, started as an operator does it from a checkout's root; yields its process id.
 
-        It ends in good order at the end of the block. What it prints is in `bench-worker.log` in the state directory.
+        It gets SIGTERM at the end of the block. Its output is in `bench-worker.log` in the state directory.
         """
         with (self.state / "bench-worker.log").open("ab") as log:
             worker = subprocess.Popen(
@@ -166,7 +166,7 @@ _LOOK_SECONDS = 0.1
 
 
 class FleetWatch:
-    """Counts pending and running instances ten times a second, in a thread of its own; a context manager."""
+    """Counts pending and running instances ten times a second, in its own thread; a context manager."""
 
     def __init__(self, system: LocalSystem) -> None:
         self._ec2 = emulated_ec2(system.environ)
@@ -195,7 +195,7 @@ class FleetWatch:
     def zero_after(self, moment: float, timeout_seconds: float) -> float:
         """Seconds from `moment` (of `time.monotonic()`) until there are none and stay none for two seconds.
 
-        Raises `TimeoutError` when that does not come.
+        Raises `TimeoutError` after `timeout_seconds`.
         """
         deadline = time.monotonic() + timeout_seconds
         while time.monotonic() < deadline:

@@ -42,7 +42,9 @@ def scrape(url: str) -> Samples:
 
 def total(samples: Samples, name: str, **labels: str) -> float:
     """The sum of the samples with these labels, among others."""
-    return sum(number for (one, its), number in samples.items() if one == name and labels.items() <= dict(its).items())
+    return sum(
+        number for (sample, its), number in samples.items() if sample == name and labels.items() <= dict(its).items()
+    )
 
 
 _SUFFIXES = {

@@ -46,9 +46,9 @@ class NotInjected(Exception):
 class Fault:
     """One fault.
 
-    Harm that `lasts` is done by the proxy until the last client has its answer; else the load goes on until it has been
-    done. One that `redelivers` has done none unless some task came to a worker again. `processes` gets a folder of its
-    own. `missing` says what this machine lacks, and `poisoned` which photos kill the engine: every so many.
+    If it `lasts`, the proxy injects it until the last client has its answer; otherwise the load continues until it is
+    over. If it `redelivers`, it had no effect unless a task was delivered again. `processes` gets its own folder.
+    `missing` says what this machine lacks. Every `poisoned`-th photo kills the engine; 0 for none.
     """
 
     name: str
@@ -69,7 +69,7 @@ def kill_workers(
 ) -> None:
     """SIGKILL one worker after the other, each with a task in hand; each is started again.
 
-    Raises `NotInjected` where one has none for so long.
+    Raises `NotInjected` if a worker has no task for `idle_seconds`.
     """
     for number in range(kills):
         over.wait(pause_seconds)
@@ -129,7 +129,7 @@ def recreate_queue(
 ) -> None:
     """Delete the request queue while tasks wait in it, and create it again as an operator does.
 
-    Raises `NotInjected`, and deletes nothing, where none waits.
+    Raises `NotInjected`, and deletes nothing, if no task waits.
     """
     over.wait(lead_seconds)
     sqs = system.aws("sqs")
@@ -147,9 +147,9 @@ def recreate_queue(
 
 
 def duplicate(system: ProxiedSystem, over: threading.Event, seconds: float = _LOST_DELETES_SECONDS) -> None:
-    """Have every other message sent twice, tasks and results alike, and for a while every fifth delete forgotten.
+    """Send every other message twice, tasks and results alike, and for `seconds` drop every fifth delete.
 
-    That while is shorter than the visibility timeout: no task is delivered so often that SQS takes it for a culprit.
+    `seconds` is below the visibility timeout, so that SQS moves no task to the dead-letter queue.
     """
     sends = Rule(Harm.TWICE, share=0.5, matches=of("sqs", "SendMessage", "SendMessageBatch"))
     deletes = Rule(Harm.SWALLOW, share=0.2, matches=of("sqs", "DeleteMessage", "DeleteMessageBatch"))
@@ -171,7 +171,7 @@ def jump_clock(system: ProxiedSystem, over: threading.Event) -> None:
 
 
 def _is_ahead(system: ProxiedSystem, child: Child, offset: int) -> bool:
-    """Whether a process has logged just now so many seconds ahead of the true time, within a minute."""
+    """Whether the last lines of a process's log are `offset` seconds ahead of the true time, within a minute."""
     lines = system.log(child).rpartition("\n")[0].splitlines()[-_LAST_LINES:]  # the last one may still be written
     stamps = [json.loads(line).get("timestamp") for line in lines if line.startswith("{")]
     now = datetime.now(UTC)
@@ -194,7 +194,7 @@ def _on_a_clock(folder: Path) -> Processes:
 def _on_a_full_disk(folder: Path) -> Processes:
     """The model's cache is a file system of 64 KiB without a free byte, in a mount namespace of each process.
 
-    Files can be made there, but stay empty: what finds them later must not take them for whole.
+    Files can be made there, but stay empty; a process that finds them must not take them for complete.
     """
     disk = folder / "disk"
     disk.mkdir()

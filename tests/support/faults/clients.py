@@ -1,4 +1,4 @@
-"""Well-behaved clients: each uploads at its time, and sends again or fetches its result as the replies ask."""
+"""Well-behaved clients: each uploads at its time, then repeats the upload or fetches its result, as the replies ask."""
 
 import asyncio
 import random
@@ -35,7 +35,7 @@ class Photo:
 
 @dataclass(slots=True)
 class ClientOutcome:
-    """What one client got.
+    """What one client received.
 
     `text` is the answer on the connection, `fetched` the stored result if the client had to fetch it, `told` a final
     refusal. Without any of them the client was not served. `refused` counts the replies that asked it to send again,
@@ -54,7 +54,7 @@ class ClientOutcome:
 
 @dataclass(frozen=True, slots=True)
 class UploadClients:
-    """Starts `per_second` clients whatever the earlier ones do; each gives up after `patience_seconds`."""
+    """Starts `per_second` clients, also while earlier ones wait; each gives up after `patience_seconds`."""
 
     url: str
     per_second: float

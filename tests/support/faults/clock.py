@@ -2,7 +2,7 @@
 
 Setting the machine's clock would harm everybody on it. libfaketime 0.9.10 breaks Python's `time.sleep`, which waits for
 a moment of the monotonic clock (`clock_nanosleep` answers EINVAL there, with `DONT_FAKE_MONOTONIC`, too). This library
-shifts the real-time clock alone, which is what jumps when a clock is set right; time-outs go by the monotonic one.
+shifts the real-time clock alone, which is what jumps when a clock is set right; time-outs use the monotonic one.
 """
 
 import shutil

@@ -1,9 +1,9 @@
 """A proxy in front of the emulated AWS that harms chosen calls: HTTP/1.1, connections kept alive, answers streamed.
 
-What works on connections alone (toxiproxy and its like) can neither fail one operation of a service nor deliver a
-message twice. Each connection of a client has one of its own to the emulator, and both end together: what the emulator
-sees, a long poll whose client has left included, is what it would see without the proxy. Requests, of which the largest
-is one photo, are read whole, since they may have to be passed on twice.
+Proxies for whole connections, such as toxiproxy, can neither fail one operation of a service nor deliver a message
+twice. Each client connection has its own connection to the emulator, and both end together, so that the emulator sees
+the same as without the proxy, for example when a client leaves a long poll. Requests are read whole, because they may
+be passed on twice; the largest is one photo.
 """
 
 import asyncio
@@ -60,7 +60,7 @@ class FaultyAws:
         server = await self._loop.create_server(lambda: _Connection(self._converse), sock=self._listener)
         await self._ended.wait()
         server.close()
-        await asyncio.sleep(_LOOK_SECONDS)  # for what is being accepted; the runner then ends every conversation
+        await asyncio.sleep(_LOOK_SECONDS)  # for connections that are being accepted; the runner then ends all of them
 
     async def _converse(self, client: "_Peer") -> None:
         upstream: _Peer | None = None
@@ -178,7 +178,7 @@ class _Request:
         method, target, _ = head.first.split(" ", 2)
         lines = head.wire.split(b"\r\n")
         self.head = head
-        # Whoever expects to be told to go on has been told.
+        # The proxy has already answered `Expect: 100-continue`.
         self.wire = b"\r\n".join(line for line in lines if not line.lower().startswith(b"expect:")) + body
         self.call = call_of(method, target, head.fields, body)
 

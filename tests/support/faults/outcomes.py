@@ -37,7 +37,7 @@ class AcceptedTasks:
         self._bodies: list[str] = []
 
     def note(self, call: Call, status: int) -> None:
-        """Note a call that AWS answered with this status; for `FaultyAws.on_answer`."""
+        """Record a call that AWS answered with this status; for `FaultyAws.on_answer`."""
         if call.service == "sqs" and call.operation.startswith("SendMessage") and status == _OK:
             asked = json.loads(call.body)
             if asked["QueueUrl"].endswith(self._queue):
@@ -59,8 +59,8 @@ class AcceptedTasks:
 class FinalState:
     """What AWS holds: the file name of each input, all outputs, and the dead letters' reasons, by request id.
 
-    `handled` counts, from the workers' logs, how often they came to an end with a task; `redelivered` are the tasks
-    that came to one again.
+    `handled` counts, from the workers' logs, how often they finished a task; `redelivered` are the tasks that were
+    delivered more than once.
     """
 
     inputs: dict[str, str]
@@ -71,7 +71,7 @@ class FinalState:
 
 
 def wait_until_idle(system: ProxiedSystem, limit_seconds: float) -> bool:
-    """Wait until the request queue and the response queue are empty and stay so; whether that came in time."""
+    """Wait until the request queue and the response queue stay empty; returns whether they did in time."""
     sqs = system.aws("sqs")
     urls = [sqs.get_queue_url(QueueName=f"{system.prefix}-{name}-queue")["QueueUrl"] for name in ("req", "resp")]
 
@@ -89,7 +89,7 @@ def held(sqs: Any, url: str) -> int:
 
 
 def final_state(system: ProxiedSystem) -> FinalState:
-    """Read everything past the proxy, and take the dead letters out of their queue."""
+    """Read everything without the proxy, and take the dead letters out of their queue."""
     s3 = system.aws("s3")
 
     def keys(bucket: str) -> list[str]:
@@ -117,29 +117,33 @@ def _dead_letters(system: ProxiedSystem) -> list[tuple[str, str | None]]:
     ).get("Messages"):
         for message in messages:
             reason = message.get("MessageAttributes", {}).get("reason", {}).get("StringValue")
-            found += [(one, reason) for one in set(_ID.findall(message["Body"]))]
+            found += [(request_id, reason) for request_id in set(_ID.findall(message["Body"]))]
             sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
     return found
 
 
 def judge(outcomes: Sequence[ClientOutcome], left: FinalState, sent: set[str], report: Callable[[str], None]) -> Row:
-    """Count what these clients' photos led to; `sent` are the ids of the tasks that SQS took.
+    """Count the outcomes of these clients' photos; `sent` are the ids of the tasks that SQS accepted.
 
-    What is wrong or lost is told one by one. The outputs of other photos do not count, those of none are wrong.
+    Each wrong or lost photo is reported. Outputs of other photos do not count; an output without a photo is wrong.
     """
     by_name = {outcome.photo.filename: outcome.photo for outcome in outcomes}
     ours = {request_id: name for request_id, name in left.inputs.items() if name in by_name}
-    outputs = {one: results for one, results in left.outputs.items() if one in ours or one not in left.inputs}
+    outputs = {
+        request_id: results
+        for request_id, results in left.outputs.items()
+        if request_id in ours or request_id not in left.inputs
+    }
     accepted = ours.keys() & sent
     dead = {request_id: reason for request_id, reason in left.dead.items() if request_id in ours}
-    lost = {one for one in accepted if not outputs.get(one) and dead.get(one) is None}
-    lost |= {one for one in accepted - dead.keys() if any(map(_failed, outputs.get(one, [])))}
+    lost = {task for task in accepted if not outputs.get(task) and dead.get(task) is None}
+    lost |= {task for task in accepted - dead.keys() if any(map(_failed, outputs.get(task, [])))}
     wrong = [outcome.text or "" for outcome in outcomes if outcome.text is not None and not _right(outcome)]
     wrong += [
         f"stored {result['filename']}: {result['result']}"
-        for one, results in outputs.items()
+        for request_id, results in outputs.items()
         for result in results
-        if not _right_result(one, result, by_name)
+        if not _right_result(request_id, result, by_name)
     ]
     wrong += [
         f"fetched {outcome.photo.filename} under {outcome.request_id}: {outcome.fetched}"
@@ -148,11 +152,11 @@ def judge(outcomes: Sequence[ClientOutcome], left: FinalState, sent: set[str], r
         and not _right_result(outcome.request_id or "", outcome.fetched, {outcome.photo.filename: outcome.photo})
     ]
     unserved = [outcome for outcome in outcomes if not _served(outcome) and outcome.request_id not in lost]
-    twice = [one for one, results in outputs.items() if len(results) > 1]
+    twice = [request_id for request_id, results in outputs.items() if len(results) > 1]
     twice += [outcome.request_id or "" for outcome in outcomes if _differs(outcome, outputs)]
     _report(
         report,
-        lost=[f"{one} of {ours[one]}" for one in lost],
+        lost=[f"{task} of {ours[task]}" for task in lost],
         unserved=[f"{outcome.photo.filename} {outcome.told or ''}" for outcome in unserved],
         wrong=wrong,
         twice=twice,
@@ -160,25 +164,27 @@ def judge(outcomes: Sequence[ClientOutcome], left: FinalState, sent: set[str], r
     seconds = [outcome.seconds for outcome in outcomes if outcome.text is not None]
     return {
         "requests": len(outcomes),
-        "answered": sum(s.text is not None for s in outcomes),
-        "fetched": sum(s.fetched is not None for s in outcomes),
-        "told": sum(s.told is not None for s in outcomes),
+        "answered": sum(outcome.text is not None for outcome in outcomes),
+        "fetched": sum(outcome.fetched is not None for outcome in outcomes),
+        "told": sum(outcome.told is not None for outcome in outcomes),
         "accepted": len(accepted),
-        "sent_again": sum(s.refused + s.broken for s in outcomes),
-        "handled": sum(left.handled.get(one, 0) for one in accepted),
+        "sent_again": sum(outcome.refused + outcome.broken for outcome in outcomes),
+        "handled": sum(left.handled.get(task, 0) for task in accepted),
         "redelivered": len(accepted & left.redelivered),
         "wrong": len(wrong),
         "lost": len(lost) + len(unserved),
         "duplicates_visible": len(twice),
         "dlq": len(dead),
-        "dlq_amiss": sum(why is None or by_name[ours[one]].answer is not None for one, why in dead.items()),
+        "dlq_amiss": sum(
+            why is None or by_name[ours[request_id]].answer is not None for request_id, why in dead.items()
+        ),
         "p50_s": round(percentile(seconds, 50), 2) if seconds else None,
         "p95_s": round(percentile(seconds, 95), 2) if seconds else None,
     }
 
 
 def _served(outcome: ClientOutcome) -> bool:
-    """Whether the client has its answer; a final refusal or a failure is one for poison alone."""
+    """Whether the client has its answer; a final refusal or a failure is an answer only to poison."""
     failed = outcome.told is not None or (outcome.fetched is not None and _failed(outcome.fetched))
     return outcome.photo.answer is None if failed else outcome.text is not None or outcome.fetched is not None
 
@@ -197,17 +203,17 @@ def _right_result(request_id: str, result: dict[str, Any], photos: dict[str, Pho
     if result["request_id"] != request_id or photo is None:
         return False
     if _failed(result):
-        return True  # whoever was told so without reason, or has no dead letter, is counted as lost
+        return True  # a failure without poison, or without a dead letter, is counted as lost
     return bool(result["result"] == photo.answer)
 
 
 def _differs(outcome: ClientOutcome, outputs: dict[str, list[dict[str, Any]]]) -> bool:
-    """Whether what the client was told is not what is stored under its request id."""
+    """Whether the client's answer differs from the result stored under its request id."""
     stored = outputs.get(outcome.request_id or "", [])
     return outcome.text is not None and [result["result"] for result in stored[:1]] != [outcome.text.rpartition(":")[2]]
 
 
 def _report(report: Callable[[str], None], **found: list[str]) -> None:
-    for what, ones in found.items():
-        for one in ones[:5]:
-            report(f"{what}: {one}")
+    for what, lines in found.items():
+        for line in lines[:5]:
+            report(f"{what}: {line}")

@@ -1,7 +1,7 @@
 """A worker whose engine a marked picture kills: `python -m tests.support.faults.poisoned_worker`.
 
-No picture is known that kills the real engine. The marked ones are sound but for the mark behind their last byte; where
-one is among the images of a batch the engine process ends as a native crash ends it (SIGABRT), with the whole batch.
+No known picture kills the real engine. A marked picture is valid, with a mark after its last byte. If a batch contains
+one, the engine process ends like a native crash (SIGABRT), with the whole batch.
 """
 
 import os
@@ -29,7 +29,7 @@ class PoisonedAnalyser:
         return self._real.prepare()
 
     def analyse_batch(self, images: Sequence[bytes]) -> list[ImageAnalysis | InvalidImage]:
-        """As the real one, or never."""
+        """As the real one; aborts for a marked picture."""
         if any(image.endswith(MARK) for image in images):
             os.abort()
         return self._real.analyse_batch(images)

@@ -32,7 +32,7 @@ _RESTARTS = Restarts(first_seconds=0.5, times=20, stable_seconds=2)
 
 @dataclass(frozen=True, slots=True)
 class Processes:
-    """How the tiers are started: `worker` is the worker's command, `within` what stands before both tiers' commands."""
+    """How the tiers are started: `worker` is the worker's command, `within` a prefix of both tiers' commands."""
 
     workers: int = 2
     worker: tuple[str, ...] = facerec("worker")
@@ -43,7 +43,7 @@ class Processes:
 class ProxiedSystem:
     """Emulator, proxy, web tier and workers, each started again when it ends; a context manager.
 
-    `aws(service)` is a client that goes past the proxy. Of the inherited variables only those of the model count.
+    `aws(service)` is a client without the proxy. Of the inherited settings only FACEREC_MODEL__* are used.
     """
 
     def __init__(self, state: Path, processes: Processes, report: Callable[[str], None] = lambda _: None) -> None:
@@ -58,7 +58,7 @@ class ProxiedSystem:
         self.workers: list[Child] = []
 
     def __enter__(self) -> Self:
-        """Start everything, and wait until uploads are taken."""
+        """Start everything except the tiers, and provision."""
         with ExitStack() as started:
             # First in, last out: the processes end while they still reach AWS.
             self.proxy: FaultyAws = started.enter_context(faulty_aws(self._emulator.url))

@@ -1,4 +1,4 @@
-"""Photos with the people in them, and the figures of how well an embedding tells people apart."""
+"""Photos with the people in them, and the figures of how well an embedding distinguishes people."""
 
 import csv
 import hashlib
@@ -16,7 +16,7 @@ from tests.support.measurements.photos import SUFFIXES
 
 @dataclass(frozen=True, slots=True)
 class Photo:
-    """A photo and who is in it."""
+    """A photo and its person."""
 
     path: Path
     person: str
@@ -51,7 +51,7 @@ def distinct(photos: list[Photo]) -> list[Photo]:
 
 
 def figures(trials: Trials, threshold: float) -> dict[str, Any]:
-    """What is known of one side, for JSON."""
+    """Return the figures of one side, for JSON."""
     report = assess(trials, None, threshold)
     both = bool(len(trials.genuine) and len(trials.impostor))
     return {
@@ -69,7 +69,7 @@ def figures(trials: Trials, threshold: float) -> dict[str, Any]:
 
 
 def d_prime(trials: Trials) -> float:
-    """Return how far apart the two kinds are: the distance of their means in units of their spread."""
+    """Return the distance of the means of both kinds, in units of their spread."""
     genuine, impostor = trials.genuine, trials.impostor
     return float((genuine.mean() - impostor.mean()) / np.sqrt((genuine.var() + impostor.var()) / 2))
 

@@ -1,7 +1,7 @@
-"""Which faces are there: those on which at least two of several detectors agree, and what was decided by hand.
+"""The faces of photos: those that at least two of several detectors find, corrected by decisions made by hand.
 
 A file of verdicts is a JSON list of `{"file": ..., "box": [x_min, y_min, x_max, y_max], "face": true or false}`; the
-file's path is that below the folder of photos. A verdict counts more than any agreement.
+file's path is relative to the folder of photos. A verdict overrules any agreement.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ ENOUGH = 2
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """What at least one detector takes for a face: the first one's box, and the names of all of them."""
+    """A face found by at least one detector: the first one's box, and the names of all that found it."""
 
     box: Box
     found_by: frozenset[str]
@@ -32,19 +32,19 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether a face is there, as a person saw it."""
+    """A person's decision whether a box is a face."""
 
     file: str
     box: Box
     face: bool
 
 
-def overlap(one: Box, other: Box) -> float:
+def overlap(box: Box, other: Box) -> float:
     """Return the intersection over union of two boxes."""
-    width = min(one.x_max, other.x_max) - max(one.x_min, other.x_min)
-    height = min(one.y_max, other.y_max) - max(one.y_min, other.y_min)
+    width = min(box.x_max, other.x_max) - max(box.x_min, other.x_min)
+    height = min(box.y_max, other.y_max) - max(box.y_min, other.y_min)
     shared = max(0.0, width) * max(0.0, height)
-    areas = sum((box.x_max - box.x_min) * (box.y_max - box.y_min) for box in (one, other))
+    areas = sum((each.x_max - each.x_min) * (each.y_max - each.y_min) for each in (box, other))
     return shared / (areas - shared)
 
 
@@ -71,11 +71,11 @@ def verdicts(path: Path) -> list[Verdict]:
 
 
 def counted(pack: str, by_file: Mapping[str, Sequence[Candidate]], judged: Sequence[Verdict]) -> dict[str, Any]:
-    """Return how a pack's detector does.
+    """Return the counts of a pack's detector.
 
-    `faces_reference` are those that are there and `faces_found` those of them that it finds; `faces_missing` says
-    where the others are. `faces_refuted` are its faces that a verdict says are none, `faces_extra` those that nothing
-    confirms. `disputed` are all that one detector alone finds and no verdict decides, in the form of verdicts.
+    `faces_reference` are the faces in the photos, `faces_found` those of them that it finds, and `faces_missing` the
+    places of the others. A verdict refutes `faces_refuted`; nothing confirms `faces_extra`. `disputed` are found by one
+    detector only and have no verdict; they are in the form of verdicts.
     """
     reference = found = refuted = extra = 0
     missing, disputed = [], []
@@ -83,7 +83,7 @@ def counted(pack: str, by_file: Mapping[str, Sequence[Candidate]], judged: Seque
         mine = [verdict for verdict in judged if verdict.file == file]
         for candidate in group:
             verdict = next((each for each in mine if overlap(each.box, candidate.box) >= SAME_FACE), None)
-            described = {
+            entry = {
                 "file": file,
                 "box": [round(edge) for edge in edges(candidate.box)],
                 "found_by": sorted(candidate.found_by),
@@ -93,12 +93,12 @@ def counted(pack: str, by_file: Mapping[str, Sequence[Candidate]], judged: Seque
                 if pack in candidate.found_by:
                     found += 1
                 else:
-                    missing.append(described)
+                    missing.append(entry)
             elif verdict is not None:
                 refuted += pack in candidate.found_by
             else:
                 extra += pack in candidate.found_by
-                disputed.append(described)
+                disputed.append(entry)
     return {
         "faces_reference": reference,
         "faces_found": found,

@@ -1,4 +1,4 @@
-"""What the figures of a benchmark come to, and when it has failed."""
+"""Summaries of the benchmarks' figures, and the checks that make a benchmark fail."""
 
 import statistics
 from collections.abc import Sequence
@@ -12,12 +12,12 @@ BurstFigures = dict[str, float | None]
 
 
 def burst_summary(bursts: list[BurstFigures], max_instances: int) -> dict[str, Any]:
-    """Sums of what may be lost, the worst of what takes time, and what is amiss."""
+    """Return sums of counts, the worst of times, and the failed checks (`amiss`)."""
     sums = ("answered", "wrong", "lost", "left_visible", "left_in_flight", "left_responses")
     worst = ("max_running", "to_first_answer_s", "to_last_answer_s", "to_zero_s")
-    figures: BurstFigures = {name: sum(one[name] or 0 for one in bursts) for name in sums}
+    figures: BurstFigures = {name: sum(burst[name] or 0 for burst in bursts) for name in sums}
     for name in worst:
-        seen = [value for one in bursts if (value := one[name]) is not None]
+        seen = [value for burst in bursts if (value := burst[name]) is not None]
         figures[name] = max(seen) if len(seen) == len(bursts) else None
     return {
         **figures,
@@ -53,7 +53,7 @@ Comparison = dict[str, Any]
 
 
 def comparison(table: Table) -> Comparison:
-    """How ours compares: geometric means of the ratios over the traces, and who dominates whom."""
+    """Compare ours with the others: geometric means of the ratios over the traces, and which policy dominates which."""
     baselines = [name for name in POLICIES if name != "ours"]
     result: Comparison = {}
     for baseline in baselines:
@@ -68,14 +68,14 @@ def comparison(table: Table) -> Comparison:
     result["cheaper_than_ours"] = beaten(table, pairs, "cost_per_1000")
     result["over_cap"] = max(figures["over_cap"] for row in table.values() for figures in row.values())
     result["lost"] = max(figures["lost"] for row in table.values() for figures in row.values())
-    one = [(trace, "target-tracking") for trace in table]
+    from_one = [(trace, "target-tracking") for trace in table]
     result["from_one"] = {
         **ratios(table, FROM_ONE, "target-tracking"),
-        "dominates": sum(dominates(table[trace][FROM_ONE], table[trace][other]) for trace, other in one),
+        "dominates": sum(dominates(table[trace][FROM_ONE], table[trace][other]) for trace, other in from_one),
         "dominated_by": [
-            f"{other} on {trace}" for trace, other in one if dominates(table[trace][other], table[trace][FROM_ONE])
+            f"{other} on {trace}" for trace, other in from_one if dominates(table[trace][other], table[trace][FROM_ONE])
         ],
-        "pairs": len(one),
+        "pairs": len(from_one),
     }
     return result
 
@@ -95,9 +95,9 @@ def ratios(table: Table, ours: str, baseline: str) -> dict[str, float]:
     }
 
 
-def dominates(one: PolicyFigures, other: PolicyFigures) -> bool:
+def dominates(ours: PolicyFigures, other: PolicyFigures) -> bool:
     """Whether it is both faster and cheaper."""
-    return one["p95_s"] < other["p95_s"] and one["cost_per_1000"] < other["cost_per_1000"]
+    return ours["p95_s"] < other["p95_s"] and ours["cost_per_1000"] < other["cost_per_1000"]
 
 
 def beaten(table: Table, pairs: Sequence[tuple[str, str]], key: str) -> list[str]:
