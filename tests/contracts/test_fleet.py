@@ -35,16 +35,16 @@ class World:
 
     def numbers(self) -> list[int]:
         """The numbers taken, as the fleet tells them."""
-        return [one.number for one in self.fleet.instances()]
+        return [instance.number for instance in self.fleet.instances()]
 
-    def one(self) -> Instance:
+    def only_instance(self) -> Instance:
         """The fleet's only instance."""
         (instance,) = self.fleet.instances()
         return instance
 
     def ids(self) -> list[str]:
         """Every instance's id, in the order of their numbers."""
-        return [one.instance_id for one in self.fleet.instances() if one.instance_id is not None]
+        return [instance.instance_id for instance in self.fleet.instances() if instance.instance_id is not None]
 
 
 @pytest.fixture(params=["memory", "ministack", "moto"])
@@ -92,14 +92,14 @@ def test_launched_instances_have_their_numbers(world: World) -> None:
     before = world.time.now()
     world.fleet.launch([2, 1, 5])
     fleet = world.fleet.instances()
-    assert [one.number for one in fleet] == [1, 2, 5]
-    assert len({one.instance_id for one in fleet}) == 3
-    for one in fleet:
-        assert one.power in {Power.PENDING, Power.RUNNING}
-        assert before - 2 <= one.since <= world.time.now() + 2
-        assert one.report is None
-        assert one.drain_ordered_at is None
-        assert (one.spot, one.outdated, one.impaired) == (False, False, False)
+    assert [instance.number for instance in fleet] == [1, 2, 5]
+    assert len({instance.instance_id for instance in fleet}) == 3
+    for instance in fleet:
+        assert instance.power in {Power.PENDING, Power.RUNNING}
+        assert before - 2 <= instance.since <= world.time.now() + 2
+        assert instance.report is None
+        assert instance.drain_ordered_at is None
+        assert (instance.spot, instance.outdated, instance.impaired) == (False, False, False)
 
 
 def test_launch_leaves_taken_numbers_out(world: World) -> None:
@@ -116,13 +116,13 @@ def test_stopped_instance_keeps_its_number(world: World) -> None:
     world.fleet.launch([1])
     (name,) = world.ids()
     world.fleet.stop([name])
-    assert world.one().power in {Power.STOPPING, Power.STOPPED}
+    assert world.only_instance().power in {Power.STOPPING, Power.STOPPED}
     world.time.ahead += LAG_SECONDS + 1
-    stopped = world.one()
+    stopped = world.only_instance()
     assert (stopped.number, stopped.instance_id, stopped.power) == (1, name, Power.STOPPED)
     world.fleet.launch([1])
     world.fleet.start([name])
-    started = world.one()
+    started = world.only_instance()
     assert (started.number, started.instance_id) == (1, name)
     assert started.power in {Power.PENDING, Power.RUNNING}
 
@@ -130,14 +130,14 @@ def test_stopped_instance_keeps_its_number(world: World) -> None:
 def test_since_is_the_time_of_the_latest_order(world: World) -> None:
     """Emulators keep the launch time of an instance that is started again; the fleet must not."""
     world.fleet.launch([1])
-    launched = world.one().since
+    launched = world.only_instance().since
     world.time.ahead += 100
     world.fleet.stop(world.ids())
-    stopped = world.one().since
+    stopped = world.only_instance().since
     world.time.ahead += 100
-    assert world.one().since == stopped
+    assert world.only_instance().since == stopped
     world.fleet.start(world.ids())
-    started = world.one().since
+    started = world.only_instance().since
     assert stopped - launched == pytest.approx(100, abs=10)
     assert started - stopped == pytest.approx(100, abs=10)
 
@@ -147,9 +147,9 @@ def test_terminated_instance_frees_its_number(world: World) -> None:
     world.fleet.launch([1, 2])
     first, second = world.ids()
     world.fleet.terminate([first])
-    assert all(one.power is Power.SHUTTING_DOWN for one in world.fleet.instances() if one.number == 1)
+    assert all(instance.power is Power.SHUTTING_DOWN for instance in world.fleet.instances() if instance.number == 1)
     world.time.ahead += LAG_SECONDS + 1
-    assert [one.number for one in world.repair_and_read()] == [2]
+    assert [instance.number for instance in world.repair_and_read()] == [2]
     world.fleet.launch([1])
     assert world.numbers() == [1, 2]
     assert first not in world.ids()
@@ -178,63 +178,63 @@ def test_orders_are_idempotent(world: World) -> None:
 def test_instance_has_its_workers_report(world: World) -> None:
     """And its order to drain."""
     world.fleet.launch([1])
-    report = report_of(world.one(), world.time.now())
+    report = report_of(world.only_instance(), world.time.now())
     world.reports.report(report)
-    assert world.one().report == report
+    assert world.only_instance().report == report
     world.fleet.drain(world.ids(), 123.5)
-    assert world.one().drain_ordered_at == 123.5
+    assert world.only_instance().drain_ordered_at == 123.5
     assert world.reports.report(report)
     world.fleet.resume(world.ids())
-    assert world.one().drain_ordered_at is None
+    assert world.only_instance().drain_ordered_at is None
     assert not world.reports.report(report)
 
 
 def test_report_of_a_former_life_is_ignored(world: World) -> None:
     """After a stop, and when the old report arrives late."""
     world.fleet.launch([1])
-    report = report_of(world.one(), world.time.now())
+    report = report_of(world.only_instance(), world.time.now())
     world.reports.report(report)
     world.fleet.drain(world.ids(), world.time.now())
     world.time.ahead += 30
     world.fleet.stop(world.ids())
     world.time.ahead += 30
     world.reports.report(report)  # its last words were on their way
-    assert world.one().report is None
+    assert world.only_instance().report is None
     world.fleet.start(world.ids())
     assert world.reports.records() == {}
     world.reports.report(report)
-    assert world.one().report is None
-    assert world.one().drain_ordered_at is None
+    assert world.only_instance().report is None
+    assert world.only_instance().drain_ordered_at is None
     world.time.ahead += 30
-    fresh = report_of(world.one(), world.time.now())
+    fresh = report_of(world.only_instance(), world.time.now())
     world.reports.report(fresh)
-    assert world.one().report == fresh
+    assert world.only_instance().report == fresh
 
 
 @pytest.mark.parametrize("apart", [-90, 90])
 def test_worker_with_a_differing_clock_reports(world: World, apart: float) -> None:
     """After a launch, and after a start, whose times come from other clocks."""
     world.fleet.launch([1])
-    first = report_of(world.one(), world.time.now() + apart)
+    first = report_of(world.only_instance(), world.time.now() + apart)
     world.reports.report(first)
-    assert world.one().report == first
+    assert world.only_instance().report == first
     world.fleet.stop(world.ids())
     world.time.ahead += LAG_SECONDS + 1
-    assert world.one().report is None
+    assert world.only_instance().report is None
     world.fleet.start(world.ids())
     world.time.ahead += 10
     world.reports.report(first)  # late
-    assert world.one().report is None
-    second = report_of(world.one(), world.time.now() + apart)
+    assert world.only_instance().report is None
+    second = report_of(world.only_instance(), world.time.now() + apart)
     world.reports.report(second)
-    assert world.one().report == second
+    assert world.only_instance().report == second
 
 
 def test_ending_instance_takes_no_more_tasks(world: World) -> None:
     """Its worker reports until its process ends: an order to drain stays, or is added."""
     world.fleet.launch([1, 2, 3, 4])
     ids = world.ids()
-    reports = [report_of(one, world.time.now()) for one in world.fleet.instances()]
+    reports = [report_of(instance, world.time.now()) for instance in world.fleet.instances()]
     for report in reports[:3]:
         world.reports.report(report)
     world.fleet.drain([ids[0]], 123.5)
@@ -242,7 +242,7 @@ def test_ending_instance_takes_no_more_tasks(world: World) -> None:
     world.fleet.stop(ids[:2])
     world.fleet.terminate(ids[2:])
     assert all(world.reports.report(report) for report in reports)
-    orders = [world.reports.records()[one].drain_ordered_at for one in ids]
+    orders = [world.reports.records()[name].drain_ordered_at for name in ids]
     assert orders[0] == 123.5
     assert all(at is not None and before <= at <= world.time.now() for at in orders[1:])
 
@@ -250,7 +250,7 @@ def test_ending_instance_takes_no_more_tasks(world: World) -> None:
 def test_reports_of_gone_instances_are_forgotten(world: World) -> None:
     """A fleet that has gone leaves no reports behind."""
     world.fleet.launch([1])
-    world.reports.report(report_of(world.one(), world.time.now()))
+    world.reports.report(report_of(world.only_instance(), world.time.now()))
     world.fleet.terminate(world.ids())
     world.time.ahead += LAG_SECONDS + 1
     world.repair_and_read()
@@ -267,7 +267,7 @@ def test_former_owner_of_the_lease_changes_nothing(world: World) -> None:
         with pytest.raises(LeaseLost):
             order(world.ids())
     assert world.numbers() == [1]
-    assert world.one().power in {Power.PENDING, Power.RUNNING}
+    assert world.only_instance().power in {Power.PENDING, Power.RUNNING}
 
 
 def test_exhausted_capacity_names_the_remedy(world: World) -> None:

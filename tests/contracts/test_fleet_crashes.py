@@ -69,7 +69,7 @@ def test_crash_before_the_launch_is_completed(cloud: FleetCloud) -> None:
     with cloud.hooked("before-call.ec2.RunInstances", lambda params, **_: repeated.append(params["body"])):
         second = cloud.active()
         (completed,) = repair_and_read(second)
-        assert [one.instance_id for one in second.instances()] == [completed.instance_id]
+        assert [instance.instance_id for instance in second.instances()] == [completed.instance_id]
     assert completed.instance_id == cloud.describe_instances()[0]["InstanceId"]
     assert [body["ClientToken"] for body in repeated] == tokens
     assert cloud.names() == ["app-tier-instance-1"]
@@ -104,8 +104,8 @@ def test_repeated_launch_takes_the_instances_of_the_first_one(cloud: FleetCloud,
         cloud.hooked("before-call.ec2.DescribeInstances", describe_no_instances),
     ):
         found = repair_and_read(fleet)
-    assert [one.number for one in found] == [1, 2]
-    assert sorted(str(one.instance_id) for one in found) == sorted(ec2.launched())
+    assert [instance.number for instance in found] == [1, 2]
+    assert sorted(str(instance.instance_id) for instance in found) == sorted(ec2.launched())
     assert len(ec2.bodies) == 2
     assert ec2.bodies[0] == ec2.bodies[1]
     assert cloud.names() == ["app-tier-instance-1", "app-tier-instance-2"]
@@ -121,7 +121,7 @@ def test_slot_without_an_instance_is_dropped_after_five_minutes(cloud: FleetClou
                 fleet.launch([2])
             for _ in range(2):
                 fleet = cloud.fleet(take_lease(cloud))  # restarts do not matter
-                assert [(one.number, one.power) for one in repair_and_read(fleet)] == [
+                assert [(instance.number, instance.power) for instance in repair_and_read(fleet)] == [
                     (1, Power.PENDING),
                     (2, Power.PENDING),
                 ]
@@ -142,10 +142,10 @@ def test_slot_of_a_forgotten_instance_is_dropped_in_seconds(cloud: FleetCloud, o
     shown = dict(other.ec2.describe_instances(InstanceIds=[kept]))
     with cloud.hooked("before-call.ec2.DescribeInstances", lambda **_: answer(shown)):
         late = cloud.fleet(take_lease(cloud))
-        assert [one.number for one in late.instances()] == [1, 2]  # one reading may lack it by chance
+        assert [instance.number for instance in late.instances()] == [1, 2]  # one reading may lack it by chance
         cloud.time.ahead += 6
-        assert [one.number for one in fleet.instances()] == [1, 2]  # this one has seen both
-        assert [one.number for one in repair_and_read(late)] == [1]
+        assert [instance.number for instance in fleet.instances()] == [1, 2]  # this one has seen both
+        assert [instance.number for instance in repair_and_read(late)] == [1]
         assert len(cloud.slots()) == 1
 
 
@@ -155,14 +155,14 @@ def test_late_answers_never_make_the_fleet_smaller(cloud: FleetCloud) -> None:
     with cloud.hooked("before-call.ec2.DescribeInstances", describe_no_instances):
         fleet.launch([1, 2])
         first = fleet.instances()
-        assert [one.number for one in first] == [1, 2]
-        assert {one.instance_id for one in first} == {item["instance_id"]["S"] for item in cloud.slots()}
-        assert {one.power for one in first} == {Power.PENDING}
-        for one in first:
-            cloud.reports.report(report_of(one, cloud.time.now()))
-        assert all(one.report is not None for one in fleet.instances())
+        assert [instance.number for instance in first] == [1, 2]
+        assert {instance.instance_id for instance in first} == {item["instance_id"]["S"] for item in cloud.slots()}
+        assert {instance.power for instance in first} == {Power.PENDING}
+        for instance in first:
+            cloud.reports.report(report_of(instance, cloud.time.now()))
+        assert all(instance.report is not None for instance in fleet.instances())
     shown = fleet.instances()
-    assert {one.power for one in shown} == {Power.RUNNING}
+    assert {instance.power for instance in shown} == {Power.RUNNING}
     with cloud.hooked("before-call.ec2.DescribeInstances", describe_no_instances):
         assert fleet.instances() == shown
 
@@ -187,9 +187,9 @@ def test_order_is_visible_before_ec2_shows_it(cloud: FleetCloud, order: str, lag
     assert stale["Reservations"][0]["Instances"][0]["State"]["Name"] == lagging
     getattr(fleet, order)(ids)
     with cloud.hooked("before-call.ec2.DescribeInstances", lambda **_: answer(dict(stale))):
-        assert [one.power for one in fleet.instances()] == [told]
+        assert [instance.power for instance in fleet.instances()] == [told]
         cloud.time.ahead += LAG_SECONDS + 1
-        assert [one.power for one in fleet.instances()] == [Power(lagging)]
+        assert [instance.power for instance in fleet.instances()] == [Power(lagging)]
 
 
 @pytest.mark.parametrize("order", ["stop", "terminate"])
@@ -210,27 +210,27 @@ def test_start_with_a_lost_answer_counts(cloud: FleetCloud) -> None:
     """For a minute; then EC2 is believed."""
     fleet = cloud.active()
     fleet.launch([1])
-    ids = [str(one.instance_id) for one in fleet.instances()]
+    ids = [str(instance.instance_id) for instance in fleet.instances()]
     fleet.stop(ids)
     with cloud.hooked("before-call.ec2.StartInstances", crash_after), pytest.raises(Transient):
         fleet.start(ids)
-    assert [one.power for one in fleet.instances()] == [Power.PENDING]
+    assert [instance.power for instance in fleet.instances()] == [Power.PENDING]
     cloud.time.ahead += LAG_SECONDS + 1
-    assert [one.power for one in fleet.instances()] == [Power.STOPPED]
+    assert [instance.power for instance in fleet.instances()] == [Power.STOPPED]
 
 
 def test_instance_that_failed_to_start_is_not_started_again(cloud: FleetCloud) -> None:
     """EC2 accepts the start and stops the instance again; an instance that reported since is kept."""
     fleet = cloud.active()
     fleet.launch([1, 2])
-    ids = [str(one.instance_id) for one in fleet.instances()]
+    ids = [str(instance.instance_id) for instance in fleet.instances()]
     fleet.stop(ids)
     cloud.time.ahead += 30
     fleet.start(ids)
     cloud.time.ahead += 30
     cloud.reports.report(report_of(fleet.instances()[1], cloud.time.now()))
     cloud.clients.ec2.stop_instances(InstanceIds=ids)
-    assert [(one.power, one.outdated) for one in fleet.instances()] == [(Power.PENDING, False)] * 2
+    assert [(instance.power, instance.outdated) for instance in fleet.instances()] == [(Power.PENDING, False)] * 2
     cloud.time.ahead += LAG_SECONDS + 1
     fleet = cloud.fleet(take_lease(cloud))  # a restart does not forget it
     first, second = fleet.instances()
@@ -259,19 +259,21 @@ def test_refused_start_leaves_instances_stopped(
     """They must not count as booting, or nothing is launched in their place."""
     fleet = cloud.active()
     fleet.launch([1, 2])
-    ids = [str(one.instance_id) for one in fleet.instances()]
+    ids = [str(instance.instance_id) for instance in fleet.instances()]
     fleet.stop(ids)
     stopped = fleet.instances()
     with cloud.hooked("before-call.ec2.StartInstances", refusal(code, status)), pytest.raises(error):
         fleet.start(ids)
-    assert [(one.power, one.since) for one in fleet.instances()] == [(Power.STOPPED, one.since) for one in stopped]
+    assert [(instance.power, instance.since) for instance in fleet.instances()] == [
+        (Power.STOPPED, instance.since) for instance in stopped
+    ]
 
 
 def test_start_refused_to_one_counts_the_others(cloud: FleetCloud) -> None:
     """EC2 refuses all because of one: each is then started alone."""
     fleet = cloud.active()
     fleet.launch([1, 2, 3])
-    ids = [str(one.instance_id) for one in fleet.instances()]
+    ids = [str(instance.instance_id) for instance in fleet.instances()]
     fleet.stop(ids)
 
     def partly(params: Any, **_: Any) -> Any:
@@ -282,7 +284,7 @@ def test_start_refused_to_one_counts_the_others(cloud: FleetCloud) -> None:
 
     with cloud.hooked("before-call.ec2.StartInstances", partly), pytest.raises(Transient):
         fleet.start(ids)
-    assert [one.power for one in fleet.instances()] == [Power.STOPPED, Power.RUNNING, Power.PENDING]
+    assert [instance.power for instance in fleet.instances()] == [Power.STOPPED, Power.RUNNING, Power.PENDING]
 
 
 def test_two_autoscalers_never_launch_one_number_twice(cloud: FleetCloud) -> None:
@@ -300,9 +302,9 @@ def test_two_autoscalers_never_launch_one_number_twice(cloud: FleetCloud) -> Non
     with pytest.raises(LeaseLost):
         late.launch([1, 2, 3, 4])
     with pytest.raises(LeaseLost):
-        late.terminate([str(one.instance_id) for one in early.instances()])
+        late.terminate([str(instance.instance_id) for instance in early.instances()])
     assert len(cloud.describe_instances()) == 3
-    assert [one.number for one in early.instances()] == [1, 2, 3]
+    assert [instance.number for instance in early.instances()] == [1, 2, 3]
 
 
 def test_lease_lost_after_the_slot_was_taken_launches_nothing(cloud: FleetCloud) -> None:
@@ -317,7 +319,7 @@ def test_lease_lost_after_the_slot_was_taken_launches_nothing(cloud: FleetCloud)
     with cloud.hooked("after-call.dynamodb.TransactWriteItems", stall), pytest.raises(LeaseLost):
         fleet.launch([1])
     assert cloud.describe_instances() == []
-    assert [one.number for one in repair_and_read(cloud.fleet(take_lease(cloud)))] == [1]
+    assert [instance.number for instance in repair_and_read(cloud.fleet(take_lease(cloud)))] == [1]
     assert len(cloud.describe_instances()) == 1
 
 
@@ -328,7 +330,7 @@ def test_expired_lease_ends_no_instance(cloud: FleetCloud, order: str) -> None:
     assert lease.acquire_or_renew()
     fleet = cloud.fleet(lease)
     fleet.launch([1, 2, 3])
-    ids = [str(one.instance_id) for one in fleet.instances()]
+    ids = [str(instance.instance_id) for instance in fleet.instances()]
     given = []
 
     def stall(instance_id: str, ordered_at: float) -> None:
@@ -343,7 +345,7 @@ def test_expired_lease_ends_no_instance(cloud: FleetCloud, order: str) -> None:
     ):
         getattr(fleet, order)(ids)
     assert [instance_id for instance_id, _ in given] == ids[:2]
-    assert {one["State"]["Name"] for one in cloud.describe_instances()} == {"running"}
+    assert {instance["State"]["Name"] for instance in cloud.describe_instances()} == {"running"}
     given.clear()
 
     def stall_at_last(instance_id: str, ordered_at: float) -> None:
@@ -392,12 +394,14 @@ def test_instances_without_a_slot_are_taken_in(cloud: FleetCloud) -> None:
     """After a lost table or a late launch they count, with the numbers of their names."""
     fleet = cloud.active()
     fleet.launch([1, 2, 3])
-    ids = [one.instance_id for one in fleet.instances()]
+    ids = [instance.instance_id for instance in fleet.instances()]
     for item in cloud.slots()[:2]:
         cloud.clients.dynamodb.delete_item(
             TableName=cloud.settings.fleet_table, Key={name: item[name] for name in ("kind", "item")}
         )
-    assert [(one.number, one.instance_id) for one in repair_and_read(fleet)] == list(zip((1, 2, 3), ids, strict=True))
+    assert [(instance.number, instance.instance_id) for instance in repair_and_read(fleet)] == list(
+        zip((1, 2, 3), ids, strict=True)
+    )
     assert len(cloud.slots()) == 3
     fleet.stop([str(ids[0])])
     assert fleet.instances()[0].power is Power.STOPPED
@@ -462,11 +466,13 @@ def test_competing_autoscalers_never_exceed_the_cap(cloud: FleetCloud, other: Cl
             with contextlib.suppress(Transient):
                 if lease.acquire_or_renew():
                     rounds += 1
-                    there = repair_and_read(fleet)
-                    numbers = {one.number for one in there}
-                    fleet.launch([n for n in range(1, cap + 1) if n not in numbers][: cap - len(there)])
-                    if there and chance.random() < 0.3:
-                        fleet.terminate([one.instance_id for one in there[:2] if one.instance_id is not None])
+                    shown = repair_and_read(fleet)
+                    numbers = {instance.number for instance in shown}
+                    fleet.launch([n for n in range(1, cap + 1) if n not in numbers][: cap - len(shown)])
+                    if shown and chance.random() < 0.3:
+                        fleet.terminate(
+                            [instance.instance_id for instance in shown[:2] if instance.instance_id is not None]
+                        )
             if chance.random() < 0.3:
                 cloud.clients.dynamodb.delete_item(TableName=cloud.settings.fleet_table, Key=LEASE_KEY)
         return rounds
@@ -480,5 +486,7 @@ def test_competing_autoscalers_never_exceed_the_cap(cloud: FleetCloud, other: Cl
     with cloud.hooked("before-call.ec2.RunInstances", ec2):
         last = repair_and_read(cloud.fleet(take_lease(cloud)))
     assert 0 < most[0] <= cap
-    assert len({one.number for one in last}) == len(last) <= cap
-    assert {one["InstanceId"] for one in truth.describe_instances()} == {one.instance_id for one in last}
+    assert len({instance.number for instance in last}) == len(last) <= cap
+    assert {instance["InstanceId"] for instance in truth.describe_instances()} == {
+        instance.instance_id for instance in last
+    }

@@ -39,7 +39,7 @@ def test_instances_of_others_are_never_touched(cloud: FleetCloud) -> None:
         ec2.run_instances(ImageId="ami-1", MinCount=1, MaxCount=1),
         ec2.run_instances(ImageId="ami-1", MinCount=1, MaxCount=1, TagSpecifications=tagged),
     ]
-    strangers = [one["Instances"][0]["InstanceId"] for one in launched]
+    strangers = [instance["Instances"][0]["InstanceId"] for instance in launched]
     fleet = cloud.active()
     assert fleet.instances() == ()
     fleet.launch([1])
@@ -51,7 +51,7 @@ def test_instances_of_others_are_never_touched(cloud: FleetCloud) -> None:
         order(strangers)
         order([*strangers, str(ours.instance_id)])
     found = ec2.describe_instances(InstanceIds=strangers)["Reservations"]
-    assert [one["State"]["Name"] for r in found for one in r["Instances"]] == ["running", "running"]
+    assert [instance["State"]["Name"] for r in found for instance in r["Instances"]] == ["running", "running"]
     assert set(cloud.reports.records()) <= {ours.instance_id}
 
 
@@ -59,8 +59,8 @@ def test_launched_instances_are_named_and_tagged(cloud: FleetCloud) -> None:
     """By their numbers."""
     cloud.active().launch([1, 2, 3])
     assert cloud.names() == [f"app-tier-instance-{number}" for number in (1, 2, 3)]
-    assert {one["InstanceType"] for one in cloud.describe_instances()} == {"c7i.large"}
-    assert {one["SubnetId"] for one in cloud.describe_instances()} == {"subnet-a"}
+    assert {instance["InstanceType"] for instance in cloud.describe_instances()} == {"c7i.large"}
+    assert {instance["SubnetId"] for instance in cloud.describe_instances()} == {"subnet-a"}
 
 
 def test_shortage_tries_the_next_capacity_pool(cloud: FleetCloud) -> None:
@@ -85,7 +85,7 @@ def test_shortage_tries_the_next_capacity_pool(cloud: FleetCloud) -> None:
         cloud.time.ahead += SKIP_SECONDS + 1
         fleet.launch([4])
         assert asked[7:] == [("m7i.large", "subnet-a")]
-    assert [one.number for one in fleet.instances()] == [1, 2, 3, 4]
+    assert [instance.number for instance in fleet.instances()] == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize(
@@ -125,8 +125,11 @@ def test_partial_launch_continues_in_the_next_pool(cloud: FleetCloud) -> None:
     fleet = cloud.active()
     with cloud.hooked("before-call.ec2.RunInstances", few):
         fleet.launch([1, 2, 3, 4, 5])
-    assert Counter(one["InstanceType"] for one in cloud.describe_instances()) == {"c7i.large": 2, "m7i.large": 3}
-    assert [one.number for one in fleet.instances()] == [1, 2, 3, 4, 5]
+    assert Counter(instance["InstanceType"] for instance in cloud.describe_instances()) == {
+        "c7i.large": 2,
+        "m7i.large": 3,
+    }
+    assert [instance.number for instance in fleet.instances()] == [1, 2, 3, 4, 5]
 
 
 def test_wrong_setting_is_raised_and_takes_no_slot(cloud: FleetCloud) -> None:
@@ -157,7 +160,7 @@ def test_start_without_capacity_leaves_instances_stopped(cloud: FleetCloud) -> N
     """Those with capacity are started."""
     fleet = cloud.active()
     fleet.launch([1, 2])
-    ids = [str(one.instance_id) for one in fleet.instances()]
+    ids = [str(instance.instance_id) for instance in fleet.instances()]
     fleet.stop(ids)
 
     def only_the_second(params: Any, **_: Any) -> Any:
@@ -165,20 +168,20 @@ def test_start_without_capacity_leaves_instances_stopped(cloud: FleetCloud) -> N
 
     with cloud.hooked("before-call.ec2.StartInstances", only_the_second), pytest.raises(InsufficientCapacity):
         fleet.start(ids)
-    assert [one.power for one in fleet.instances()] == [Power.STOPPED, Power.RUNNING]
+    assert [instance.power for instance in fleet.instances()] == [Power.STOPPED, Power.RUNNING]
 
 
 def test_instance_of_an_older_template_is_outdated(cloud: FleetCloud) -> None:
     """The default version is read now and then."""
     fleet, ec2, name = cloud.active(), cloud.clients.ec2, cloud.settings.launch_template
     fleet.launch([1])
-    assert [one.outdated for one in fleet.instances()] == [False]
+    assert [instance.outdated for instance in fleet.instances()] == [False]
     ec2.create_launch_template_version(LaunchTemplateName=name, LaunchTemplateData={"ImageId": "ami-2"})
     ec2.modify_launch_template(LaunchTemplateName=name, DefaultVersion="2")
     cloud.time.ahead += 20
-    assert [one.outdated for one in fleet.instances()] == [True]
+    assert [instance.outdated for instance in fleet.instances()] == [True]
     fleet.launch([2])
-    assert [one.outdated for one in fleet.instances()] == [True, False]
+    assert [instance.outdated for instance in fleet.instances()] == [True, False]
 
 
 def test_failing_status_check_makes_an_instance_impaired(cloud: FleetCloud) -> None:
@@ -193,10 +196,10 @@ def test_failing_status_check_makes_an_instance_impaired(cloud: FleetCloud) -> N
     }
     cloud.time.ahead += 20
     with cloud.hooked("before-call.ec2.DescribeInstanceStatus", lambda **_: answer({"InstanceStatuses": [status]})):
-        assert [one.impaired for one in fleet.instances()] == [False, True]
+        assert [instance.impaired for instance in fleet.instances()] == [False, True]
     cloud.time.ahead += 20
     with cloud.hooked("before-call.ec2.DescribeInstanceStatus", refusal("InvalidAction")):
-        assert [one.impaired for one in fleet.instances()] == [False, False]
+        assert [instance.impaired for instance in fleet.instances()] == [False, False]
 
 
 def test_status_checks_of_an_impaired_instance_are_read_each_time(cloud: FleetCloud) -> None:
@@ -216,16 +219,16 @@ def test_status_checks_of_an_impaired_instance_are_read_each_time(cloud: FleetCl
         return answer({"InstanceStatuses": [failing]})
 
     with cloud.hooked("before-call.ec2.DescribeInstanceStatus", checks):
-        assert [one.impaired for one in fleet.instances()] == [True]
+        assert [instance.impaired for instance in fleet.instances()] == [True]
     cloud.time.ahead += 1
     with cloud.hooked("before-call.ec2.DescribeInstanceStatus", lambda **_: answer({"InstanceStatuses": []})):
-        assert [one.impaired for one in fleet.instances()] == [False]
+        assert [instance.impaired for instance in fleet.instances()] == [False]
     asked.clear()
     failing["InstanceId"] = "i-another"  # others' instances are no reason to ask more often
     cloud.time.ahead += 20
     with cloud.hooked("before-call.ec2.DescribeInstanceStatus", checks):
         for _ in range(3):
-            assert [one.impaired for one in fleet.instances()] == [False]
+            assert [instance.impaired for instance in fleet.instances()] == [False]
             cloud.time.ahead += 1
     assert len(asked) == 2  # one reading, of two checks
 
@@ -239,7 +242,7 @@ def test_spot_instances_are_launched_and_shown(cloud: FleetCloud) -> None:
         cloud.hooked("before-call.ec2.DescribeInstances", describe_no_instances),
     ):
         fleet.launch([1])
-        assert [one.spot for one in fleet.instances()] == [True]
+        assert [instance.spot for instance in fleet.instances()] == [True]
     assert bodies[0]["InstanceMarketOptions.MarketType"] == "spot"
 
 
@@ -258,8 +261,8 @@ def test_large_launch_is_split(ministack_clients: Clients) -> None:
         cloud.hooked("before-call.ec2.CreateTags", lambda **_: answer({})),
     ):
         fleet.launch(list(range(1, 201)))
-    assert [one.number for one in fleet.instances()] == list(range(1, 201))
-    assert len({one.instance_id for one in fleet.instances()}) == 200
+    assert [instance.number for instance in fleet.instances()] == list(range(1, 201))
+    assert len({instance.instance_id for instance in fleet.instances()}) == 200
 
 
 def test_names_are_given_twenty_at_a_time(ministack_clients: Clients) -> None:
@@ -318,7 +321,7 @@ def test_lost_table_is_restored_for_any_number_of_instances(cloud: FleetCloud) -
         cloud.hooked("before-call.ec2.DescribeInstances", lambda **_: answer({"Reservations": [reservation]})),
         cloud.hooked("before-call.ec2.CreateTags", lambda **_: answer({})),
     ):
-        assert [one.number for one in repair_and_read(cloud.active())] == list(range(1, 121))
+        assert [instance.number for instance in repair_and_read(cloud.active())] == list(range(1, 121))
     assert len(cloud.slots()) == 120
 
 

@@ -49,9 +49,9 @@ def test_records_are_sorted_and_begin_at_the_moment(history: History) -> None:
     times = [NOW - DAY, NOW - 6 * 3600, NOW - 5 * 3600, NOW - 4 * 3600, NOW - 9.5, NOW]
     for at in [times[index] for index in (3, 0, 5, 1, 4, 2)]:
         history.record(a_record(at))
-    assert [one.at for one in history.records(times[0] - 1)] == times
-    assert [one.at for one in history.records(times[1])] == times[1:]
-    assert [one.at for one in history.records(NOW + 1)] == []
+    assert [record.at for record in history.records(times[0] - 1)] == times
+    assert [record.at for record in history.records(times[1])] == times[1:]
+    assert [record.at for record in history.records(NOW + 1)] == []
 
 
 def test_records_expire_after_a_week(ministack_clients: Clients, table: str) -> None:
@@ -61,7 +61,7 @@ def test_records_expire_after_a_week(ministack_clients: Clients, table: str) -> 
     history.record(a_record(NOW))
     items = ministack_clients.dynamodb.scan(TableName=table)["Items"]
     assert sorted(int(item["expires_at"]["N"]) for item in items) == [int(NOW - DAY), int(NOW + 7 * DAY)]
-    assert [one.at for one in history.records(0)] == [NOW]
+    assert [record.at for record in history.records(0)] == [NOW]
 
 
 def test_day_of_several_pages_is_read_whole(ministack_clients: Clients, table: str) -> None:

@@ -139,12 +139,12 @@ def test_outage_restarts_the_cooldown() -> None:
     """What was needed during the outage is not known."""
     decider = Decider(Policy(cooldown_seconds=10), Priors())
     busy = tuple(
-        replace(one, report=replace(one.report, held=1, idle_since=None))  # type: ignore[type-var]
-        for one in map(serving_instance, (1, 2))
+        replace(instance, report=replace(instance.report, held=1, idle_since=None))  # type: ignore[type-var]
+        for instance in map(serving_instance, (1, 2))
     )
 
     def seen(at: float) -> tuple[Instance, ...]:
-        return tuple(replace(one, report=replace(one.report, reported_at=at)) for one in busy)  # type: ignore[type-var]
+        return tuple(replace(instance, report=replace(instance.report, reported_at=at)) for instance in busy)  # type: ignore[type-var]
 
     for second in range(10):
         decision = decider.step(Reading(QueueDepth(0, 2), seen(NOW + second)), NOW + second)
@@ -165,8 +165,8 @@ def test_thin_flow_keeps_the_last_instance() -> None:
     decider = Decider(Policy(cooldown_seconds=10), Priors())
     for second in range(60):
         now = NOW + second
-        one = serving_instance(1, reported_at=now, idle_since=now - second % 5, tasks_done=second // 5)
-        decision = decider.step(Reading(QueueDepth(0, 0), (one,)), now)
+        instance = serving_instance(1, reported_at=now, idle_since=now - second % 5, tasks_done=second // 5)
+        decision = decider.step(Reading(QueueDepth(0, 0), (instance,)), now)
         assert isinstance(decision, Decision)
         assert decision.is_empty
 

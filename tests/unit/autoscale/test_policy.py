@@ -128,7 +128,7 @@ policies = st.builds(
 
 def phases(fleet: tuple[Instance, ...], policy: Policy) -> dict[str, Phase]:
     """Every instance's phase by its id."""
-    return {str(one.instance_id): phase(one, policy.limits, NOW) for one in fleet}
+    return {str(each.instance_id): phase(each, policy.limits, NOW) for each in fleet}
 
 
 @given(depths, fleets(), estimates, policies)
@@ -138,7 +138,7 @@ def test_policy_never_exceeds_the_cap(
     """Launched, started and active instances together stay within the maximum."""
     decision = decide(seen(depth, fleet), guesses, policy, NOW)
     assert isinstance(decision, Decision)
-    active = sum(one in ACTIVE for one in phases(fleet, policy).values())
+    active = sum(name in ACTIVE for name in phases(fleet, policy).values())
     assert active + len(decision.launch) + len(decision.start) <= max(policy.max_instances, active)
 
 
@@ -151,7 +151,7 @@ def test_policy_gives_each_instance_one_order(
     assert isinstance(decision, Decision)
     named = [*decision.start, *decision.resume, *decision.drain, *decision.stop, *decision.terminate]
     assert len(named) == len(set(named))
-    assert not set(decision.launch) & {one.number for one in fleet}
+    assert not set(decision.launch) & {each.number for each in fleet}
     assert len(decision.launch) == len(set(decision.launch))
 
 
@@ -169,10 +169,10 @@ def test_policy_never_ends_instances_that_hold_tasks(
 
 @given(depths, depths, fleets(), estimates, policies)
 def test_more_backlog_never_needs_fewer_instances(
-    one: QueueDepth, other: QueueDepth, fleet: tuple[Instance, ...], guesses: Estimates, policy: Policy
+    first: QueueDepth, other: QueueDepth, fleet: tuple[Instance, ...], guesses: Estimates, policy: Policy
 ) -> None:
     """The need grows with the open tasks."""
-    less, more = sorted((one, other), key=lambda depth: depth.open)
+    less, more = sorted((first, other), key=lambda depth: depth.open)
     less = replace(less, delayed=more.delayed)
     smaller = decide(seen(less, fleet), guesses, policy, NOW)
     larger = decide(seen(more, fleet), guesses, policy, NOW)
@@ -229,21 +229,21 @@ def test_decisions_converge(depth: QueueDepth, fleet: tuple[Instance, ...], gues
 def carried_out(fleet: tuple[Instance, ...], decision: Decision) -> tuple[Instance, ...]:
     """The fleet a moment after the decision."""
     after = []
-    for one in fleet:
-        name = one.instance_id
+    for each in fleet:
+        name = each.instance_id
         if name in decision.terminate:
-            after.append(replace(one, power=Power.SHUTTING_DOWN, report=None))
+            after.append(replace(each, power=Power.SHUTTING_DOWN, report=None))
         elif name in decision.stop:
-            after.append(replace(one, power=Power.STOPPING, report=None))
+            after.append(replace(each, power=Power.STOPPING, report=None))
         elif name in decision.start:
-            after.append(replace(one, power=Power.PENDING, since=NOW, drain_ordered_at=None))
+            after.append(replace(each, power=Power.PENDING, since=NOW, drain_ordered_at=None))
         elif name in decision.resume:
-            resumed = None if one.report is None else replace(one.report, state=WorkerState.READY)
-            after.append(replace(one, drain_ordered_at=None, report=resumed))
+            resumed = None if each.report is None else replace(each.report, state=WorkerState.READY)
+            after.append(replace(each, drain_ordered_at=None, report=resumed))
         elif name in decision.drain:
-            after.append(replace(one, drain_ordered_at=NOW))
+            after.append(replace(each, drain_ordered_at=NOW))
         else:
-            after.append(one)
+            after.append(each)
     after += [Instance(number, f"i-{number}", Power.PENDING, NOW) for number in decision.launch]
     return tuple(after)
 

@@ -71,7 +71,7 @@ def test_history_failure_fails_nothing_else(world: FleetWorld, reconciler: Recon
     world.queue(5)
     done = run_rounds(world, reconciler, 3)
     assert world.orders == ["launch 1"]
-    assert all(one.failures == ("history",) for one in done)
+    assert all(result.failures == ("history",) for result in done)
     assert len(events(logs, "history_unreachable")) == 1
     del world.failing["record"]
     run_rounds(world, reconciler, 1)

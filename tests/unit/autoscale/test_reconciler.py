@@ -48,7 +48,7 @@ def test_fleet_grows_to_the_cap_and_shrinks_to_zero(world: FleetWorld, reconcile
     world.queue(0)
     run_rounds(world, reconciler, 20)
     assert world.active == 0
-    assert [one.power for one in world.fleet.machines] == [Power.STOPPED]  # the warm pool
+    assert [machine.power for machine in world.fleet.machines] == [Power.STOPPED]  # the warm pool
     kinds = [order.split()[0] for order in world.orders]
     assert kinds.index("drain") < kinds.index("stop") <= kinds.index("terminate")
 
@@ -64,7 +64,9 @@ def test_unreadable_port_holds_the_fleet(
     held = run_rounds(world, reconciler, 20)
     assert not world.orders
     assert world.active == 3
-    assert all(isinstance(one.decision, Hold) and one.cause is cause and cause in one.failures for one in held)
+    assert all(
+        isinstance(result.decision, Hold) and result.cause is cause and cause in result.failures for result in held
+    )
     del world.failing[method]
     run_rounds(world, reconciler, 2)
     assert [(line["cause"], line["log_level"]) for line in events(logs, "holding")] == [(cause, "warning")]
@@ -78,7 +80,7 @@ def test_launch_backoff_doubles_without_capacity(world: FleetWorld, reconciler: 
     world.queue(10)
     world.failing["launch"] = InsufficientCapacity("EC2 has none")
     done = run_rounds(world, reconciler, 31)
-    asked = [index for index, one in enumerate(done) if one.actions]
+    asked = [index for index, result in enumerate(done) if result.actions]
     assert asked == [0, 2, 6, 14, 30]
     assert done[1].cause is Cause.CAPACITY
     decision = done[1].decision
@@ -148,7 +150,7 @@ def test_launch_backoff_begins_when_ec2_throttles(world: FleetWorld, reconciler:
     for error in (Throttled("slower"), ConfigurationError("no template")):
         world.failing["launch"] = error
         done = run_rounds(world, make_reconciler(world), 2)
-        assert [bool(one.actions) for one in done] == [True, False]
+        assert [bool(result.actions) for result in done] == [True, False]
         world.lease.owner = None
 
 
@@ -315,7 +317,7 @@ def test_second_autoscaler_waits_and_logs_it_once(world: FleetWorld, reconciler:
     launched = list(world.orders)
     with capture_logs() as logs:
         second = make_reconciler(world)
-        assert all(one.decision is None and not one.leading for one in run_rounds(world, second, 5))
+        assert all(result.decision is None and not result.leading for result in run_rounds(world, second, 5))
         assert [line["event"] for line in logs] == ["waiting_for_the_lease"]
         reconciler.release()
         assert second.round().leading

@@ -39,7 +39,7 @@ STOPPED = Instance(3, "i-3", Power.STOPPED, NOW - 8000)
 
 def seen(*instances: Instance) -> FleetStatus:
     """A status in which everything could be read."""
-    rows = tuple((one, phase(one, LIMITS, NOW)) for one in instances)
+    rows = tuple((instance, phase(instance, LIMITS, NOW)) for instance in instances)
     return FleetStatus(NOW, QueueDepth(5, 2), rows, "host/01234567-89ab", a_record(NOW - 3))
 
 
@@ -142,10 +142,10 @@ def test_close_actions_are_one_episode() -> None:
 def test_series_has_a_gap_when_records_stop_while_something_ran() -> None:
     """At zero instances the line continues at zero."""
     gap = Series([a_record(0), a_record(100)], until=110)
-    assert [math.isnan(value) for value in gap.values(lambda one: one.serving)] == [False, True, False, False]
+    assert [math.isnan(value) for value in gap.values(lambda record: record.serving)] == [False, True, False, False]
     nothing = a_record(0, visible=0, in_flight=0, needed=0, serving=0)
     quiet = Series([nothing, replace(nothing, at=100)], until=110)
-    assert quiet.values(lambda one: one.serving) == [0, 0, 0]
+    assert quiet.values(lambda record: record.serving) == [0, 0, 0]
 
 
 @pytest.mark.parametrize("count", [1, 2, 60])
