@@ -94,7 +94,7 @@ def command(
     if not dry_run:
         store.set_threshold(gallery.collection, model_id, found.threshold)
     if as_json:
-        click.echo(json.dumps(_described(gallery, found, before, scored, stored=not dry_run), indent=2))
+        click.echo(json.dumps(_json_object(gallery, found, before, scored, stored=not dry_run), indent=2))
         return
     _print(gallery, found, before, scored)
     click.echo("Nothing stored (--dry-run)." if dry_run else "Stored; running workers apply it within 5 seconds.")
@@ -157,7 +157,7 @@ def _true_accepts(scored: "Scored", threshold: float) -> list[tuple[str, str]]:
     return [("True accepts", f"{share} of the evaluation set's genuine pairs")]
 
 
-def _described(
+def _json_object(
     gallery: OpenGallery,
     found: "Calibration",
     before: "CollectionThreshold | None",

@@ -85,7 +85,7 @@ def list_(given: Services | None, limit: int | None, reason: str | None, *, as_j
     with _chosen(services, reason=reason, limit=limit) as letters:
         pass
     if as_json:
-        click.echo(json.dumps([_described(letter) for letter in letters], indent=2))
+        click.echo(json.dumps([_json_object(letter) for letter in letters], indent=2))
     elif letters:
         columns = ("request", "file", "failed at (UTC)", "receives", "bytes", "reason")
         print_columns([columns, *map(_row, letters)])
@@ -102,7 +102,9 @@ def show(given: Services | None, identifier: str, *, as_json: bool) -> None:
     services = _services(given)
     with _chosen(services, [identifier]) as letters:
         pass
-    shown = [_described(letter) | _find_objects(services, letter.request) | {"body": letter.body} for letter in letters]
+    shown = [
+        _json_object(letter) | _find_objects(services, letter.request) | {"body": letter.body} for letter in letters
+    ]
     if as_json:
         click.echo(json.dumps(shown, indent=2))
         return
@@ -232,7 +234,7 @@ def _confirmed(action: str, letters: Sequence[DeadLetter], *, dry_run: bool, yes
     return yes or click.confirm(f"{what}?", abort=True)
 
 
-def _described(letter: DeadLetter) -> dict[str, Any]:
+def _json_object(letter: DeadLetter) -> dict[str, Any]:
     request = letter.request
     return {
         "request_id": letter.request_id,

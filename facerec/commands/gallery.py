@@ -139,7 +139,7 @@ def show(name: str, collection: str, *, as_json: bool) -> None:
     """Show each template of the person NAME."""
     templates = open_gallery(collection).templates_of(name)
     if as_json:
-        click.echo(json.dumps([_described(template) for template in templates], indent=2, ensure_ascii=False))
+        click.echo(json.dumps([_json_object(template) for template in templates], indent=2, ensure_ascii=False))
         return
     rows = [
         (t.template_id, t.source, f"{t.probability:.3f}", f"{t.enrolled_at:%Y-%m-%d %H:%M}", t.model_id)
@@ -148,7 +148,7 @@ def show(name: str, collection: str, *, as_json: bool) -> None:
     print_columns([("template", "photo", "probability", "enrolled (UTC)", "model"), *rows])
 
 
-def _described(template: Template) -> dict[str, Any]:
+def _json_object(template: Template) -> dict[str, Any]:
     return {
         "template_id": template.template_id,
         "identity": template.identity,

@@ -61,7 +61,7 @@ def list_(*, as_json: bool) -> None:
         click.echo(problem, err=True)
     now = datetime.now(UTC)
     if as_json:
-        click.echo(json.dumps([_described(key, now) for key in keys], indent=2, ensure_ascii=False))
+        click.echo(json.dumps([_json_object(key, now) for key in keys], indent=2, ensure_ascii=False))
     elif keys:
         rows = [(key.key_id, key.name, ", ".join(key.scopes), _state(key, now), *_times(key)) for key in keys]
         print_columns([("id", "name", "scopes", "state", "created (UTC)", "expires (UTC)"), *rows])
@@ -111,7 +111,7 @@ def _found(store: "ApiKeys", key_id: str) -> ApiKey:
 def _show(key: ApiKey, token: Token, *, as_json: bool) -> None:
     now = datetime.now(UTC)
     if as_json:
-        click.echo(json.dumps(_described(key, now) | {"key": token.reveal()}, indent=2, ensure_ascii=False))
+        click.echo(json.dumps(_json_object(key, now) | {"key": token.reveal()}, indent=2, ensure_ascii=False))
         return
     click.echo(f"The key of {key.name} ({', '.join(key.scopes)}); it is shown only this once:", err=True)
     click.echo(token.reveal())
@@ -127,7 +127,7 @@ def _state(key: ApiKey, now: datetime) -> str:
     return "rotating" if key.former_until is not None and now < key.former_until else "good"
 
 
-def _described(key: ApiKey, now: datetime) -> dict[str, object]:
+def _json_object(key: ApiKey, now: datetime) -> dict[str, object]:
     times = ("created_at", "expires_at", "revoked_at", "former_until")
     return {"id": key.key_id, "name": key.name, "scopes": list(key.scopes), "state": _state(key, now)} | {
         name: None if (at := getattr(key, name)) is None else at.isoformat() for name in times

@@ -63,7 +63,7 @@ def packs(*, measure: bool, as_json: bool) -> None:
     settings = Settings.load()
     speeds = dict(_speeds(settings, measure=measure))
     if as_json:
-        listed = [_described(pack) | {"ms_per_photo": speeds.get(pack.name)} for pack in PACKS.values()]
+        listed = [_json_object(pack) | {"ms_per_photo": speeds.get(pack.name)} for pack in PACKS.values()]
         click.echo(json.dumps(listed, indent=2))
         return
     rows = [
@@ -141,7 +141,7 @@ def _photo_ms(settings: Settings, artefact: Artefact) -> float:
     return statistics.median(times)
 
 
-def _described(pack: Pack) -> dict[str, object]:
+def _json_object(pack: Pack) -> dict[str, object]:
     return {"name": pack.name, "summary": pack.summary, "measured": asdict(pack.measured), **pack.description()}
 
 

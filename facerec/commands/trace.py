@@ -61,7 +61,7 @@ def command(request_id: UUID, logs: tuple[str, ...], *, read_s3: bool, as_json: 
     steps = timeline(records, objects)
     notes += advice(request_id, records, objects)
     if as_json:
-        click.echo(json.dumps(_described(request_id, steps, notes), default=str))
+        click.echo(json.dumps(_json_object(request_id, steps, notes), default=str))
     elif steps:
         _print(request_id, steps, notes)
     else:
@@ -112,7 +112,7 @@ def _objects(request_id: UUID, notes: list[str]) -> Objects | None:
         return None
 
 
-def _described(request_id: UUID, steps: Sequence[Step], notes: Sequence[str]) -> dict[str, Any]:
+def _json_object(request_id: UUID, steps: Sequence[Step], notes: Sequence[str]) -> dict[str, Any]:
     listed = [{"at": s.at.isoformat(), "where": s.where, "what": s.what, "facts": s.facts} for s in steps]
     return {"request_id": str(request_id), "steps": listed, "notes": notes}
 

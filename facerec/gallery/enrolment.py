@@ -216,7 +216,7 @@ class Enroller:
             detail = f"the face measures {shorter:.0f} pixels, at least {self.min_face_pixels} are needed"
             return report(EnrolmentStatus.TOO_SMALL, detail)
         if face.quality is not None and face.quality.score < self.min_quality:
-            detail = f"{described(face.quality)}, at least {self.min_quality:g} is needed: take a better photo"
+            detail = f"{quality_text(face.quality)}, at least {self.min_quality:g} is needed: take a better photo"
             return report(EnrolmentStatus.POOR_QUALITY, detail)
         identifier = template_id(collection, self.model_id, photo)
         template = Template(
@@ -236,11 +236,11 @@ class Enroller:
             status, detail = EnrolmentStatus.DUPLICATE, str(exc)
         else:
             status = EnrolmentStatus.ENROLLED
-            detail = ", ".join(filter(None, [f"face of {shorter:.0f} pixels", choice.note, described(face.quality)]))
+            detail = ", ".join(filter(None, [f"face of {shorter:.0f} pixels", choice.note, quality_text(face.quality)]))
         return report(status, detail, template_id=identifier)
 
 
-def described(quality: "Quality | None") -> str:
+def quality_text(quality: "Quality | None") -> str:
     """Return `quality 0.97`, or `quality 0.61 (blurred, too dark)`; empty without a quality."""
     if quality is None:
         return ""

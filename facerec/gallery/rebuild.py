@@ -12,8 +12,8 @@ from facerec.gallery.enrolment import (
     NotChosen,
     WhichFace,
     choose_face,
-    described,
     photo_key,
+    quality_text,
     remove_templates,
     store_template,
     template_id,
@@ -149,7 +149,7 @@ class CollectionRebuild:
         self._present[identifier] = old.identity
         return report(
             RebuildStatus.REBUILT,
-            ", ".join(filter(None, [choice.note, described(face.quality)])),
+            ", ".join(filter(None, [choice.note, quality_text(face.quality)])),
             template_id=identifier,
             box=face.box,
             faces=choice.faces,

@@ -50,7 +50,7 @@ def clients(fresh: Settings) -> Iterator[Clients]:
     """Clients of the emulator; what was launched is terminated afterwards."""
     found = Clients(fresh)
     yield found
-    instances = [one["InstanceId"] for one in described(found, fresh)]
+    instances = [one["InstanceId"] for one in describe_instances(found, fresh)]
     if instances:
         found.ec2.terminate_instances(InstanceIds=instances)
 
@@ -74,7 +74,7 @@ def submit(clients: Clients, settings: Settings) -> None:
     clients.sqs.send_message(QueueUrl=url, MessageBody="a task")
 
 
-def described(clients: Clients, settings: Settings) -> list[Any]:
+def describe_instances(clients: Clients, settings: Settings) -> list[Any]:
     """The fleet's instances that are not terminated, as EC2 describes them."""
     answer = clients.ec2.describe_instances(Filters=[{"Name": "tag:facerec:fleet", "Values": [settings.prefix]}])
     found = [one for reservation in answer["Reservations"] for one in reservation["Instances"]]
@@ -93,13 +93,13 @@ def test_task_in_the_queue_launches_an_instance(
     with Autoscaler(environ) as command:
         address = command.await_line("metrics_served")["address"]
         command.await_line("reconciled", lambda line: line["needed"] == 0)
-        assert not described(clients, fresh)
+        assert not describe_instances(clients, fresh)
         submit(clients, fresh)
         line = command.await_line("reconciled", lambda line: line["actions"] == "launch 1")
         assert line["visible"] == 1
         assert line["reason"].startswith("1 open")
         command.await_line("reconciled", lambda line: line["phases"] == {"booting": 1})
-        assert [names(one) for one in described(clients, fresh)] == ["app-tier-instance-1"]
+        assert [names(one) for one in describe_instances(clients, fresh)] == ["app-tier-instance-1"]
         metrics = httpx.get(address).content
         assert BACKLOG in metrics
         assert b'facerec_fleet_instances{phase="booting"} 1.0' in metrics
@@ -113,7 +113,7 @@ def test_task_in_the_queue_launches_an_instance(
         assert status["lease_holder"]
         assert command.stop() == 0
         assert not command.logged("action_failed")
-    assert len(described(clients, fresh)) == 1
+    assert len(describe_instances(clients, fresh)) == 1
     shown = run("fleet", "status", environ=environ).stdout
     assert "no process holds the lease" in shown
     assert "booting" in shown
@@ -144,7 +144,7 @@ def test_second_autoscaler_takes_over(environ: dict[str, str], fresh: Settings, 
                 assert third.logged("lease_taken_over")
                 third.await_line("reconciled", lambda line: line["phases"] == {"booting": 1})
                 assert third.stop(signal.SIGINT) == 0
-    assert len(described(clients, fresh)) == 1
+    assert len(describe_instances(clients, fresh)) == 1
 
 
 def test_dry_run_changes_nothing(environ: dict[str, str], fresh: Settings, clients: Clients) -> None:
@@ -154,16 +154,16 @@ def test_dry_run_changes_nothing(environ: dict[str, str], fresh: Settings, clien
     assert printed.returncode == 0, printed.stderr
     assert "queue    1 visible" in printed.stdout
     assert "would    launch 1" in printed.stdout
-    assert not described(clients, fresh)
+    assert not describe_instances(clients, fresh)
     with Autoscaler(environ, "--dry-run") as command:
         assert command.process.stdout is not None
         assert select.select([command.process.stdout], [], [], PATIENCE_SECONDS)[0]
         assert command.process.stdout.readline().startswith("queue    1 visible")
         assert command.stop() == 0
-    assert not described(clients, fresh)
+    assert not describe_instances(clients, fresh)
     printed = run("autoscale", "--once", environ=environ)
     assert "did      launch 1" in printed.stdout
-    assert len(described(clients, fresh)) == 1
+    assert len(describe_instances(clients, fresh)) == 1
     with Autoscaler(environ) as command:
         command.await_line("leading")
         assert run("autoscale", "--once", environ=environ).returncode == 1
