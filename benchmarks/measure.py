@@ -77,7 +77,10 @@ def pack_artefact(pack: str) -> Artefact:
         last = step
 
     return build(
-        PACKS[pack], output=CHECKOUT / ".cache" / "packs" / pack, cache=Settings.load().model.cache_dir, report=report
+        PACKS[pack],
+        output=CHECKOUT / ".cache" / "packs" / pack,
+        cache=Settings.load().model.cache_dir,
+        on_progress=report,
     )
 
 

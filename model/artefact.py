@@ -24,12 +24,12 @@ EMBEDDER = "embedder.onnx"
 DETECTORS = {"mtcnn": ("pnet.onnx", "rnet.onnx", "onet.onnx"), "yunet": ("detector.onnx",), "scrfd": ("detector.onnx",)}
 """The graphs of each kind of detector (`DetectorSpec.kind`)."""
 
-Report = Callable[[str, float | None], None]
+OnProgress = Callable[[str, float | None], None]
 """Called with the current step and its progress, from 0 to 1, or None if that is unknown."""
 
 
 def silent(_text: str, _share: float | None) -> None:
-    """Report nothing."""
+    """Show no progress."""
 
 
 class ArtefactError(Exception):

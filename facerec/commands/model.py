@@ -18,7 +18,7 @@ from facerec.engine.loading import check_licence, open_engine
 from facerec.errors import ConfigurationError
 from facerec.settings import Settings
 from facerec.text import megabytes
-from model.artefact import Artefact, ArtefactError, Report
+from model.artefact import Artefact, ArtefactError, OnProgress
 from model.packs import Pack
 from model.packs.catalogue import DEFAULT, PACKS, VGGFACE2
 
@@ -107,10 +107,10 @@ def _speeds(settings: Settings, *, measure: bool) -> Iterator[tuple[str, float]]
         except ConfigurationError as exc:
             click.echo(f"Not measured: {exc}.", err=True)
             continue
-        with _our_errors(), _progress() as report:
+        with _our_errors(), _progress() as on_progress:
             cache = settings.model.cache_dir
-            artefact = build_artefact(pack, output=cache / "packs" / pack.name, cache=cache, report=report)
-            report("measuring", None)
+            artefact = build_artefact(pack, output=cache / "packs" / pack.name, cache=cache, on_progress=on_progress)
+            on_progress("measuring", None)
             yield pack.name, _photo_ms(settings, artefact)
 
 
@@ -166,13 +166,13 @@ def build(name: str, weights: str | None, output: Path | None, *, force: bool) -
     pack = PACKS[name]
     check_licence(settings, pack.name, pack.licence)
     started = time.monotonic()
-    with _our_errors(), _progress() as report:
+    with _our_errors(), _progress() as on_progress:
         artefact = build_artefact(
             pack,
             output=output or settings.model.dir,
             cache=settings.model.cache_dir,
             weights=weights,
-            report=report,
+            on_progress=on_progress,
             force=force,
         )
     click.echo(f"{_summary(artefact)} ({time.monotonic() - started:.1f} s)")
@@ -243,8 +243,8 @@ def push(directory: Path | None) -> None:
     """Send the model to the model bucket and make it the current one there."""
     settings = Settings.load()
     artefact = _load(directory)
-    with _our_errors(), _progress() as report:
-        sent = registry.push(bootstrap.object_store(settings), settings.model_bucket, artefact, report)
+    with _our_errors(), _progress() as on_progress:
+        sent = registry.push(bootstrap.object_store(settings), settings.model_bucket, artefact, on_progress)
     click.echo(f"{artefact.model_id} is the current model in {settings.model_bucket} ({megabytes(sent)} sent)")
 
 
@@ -254,13 +254,13 @@ def push(directory: Path | None) -> None:
 def pull(directory: Path | None, model_id: str | None) -> None:
     """Fetch the files of the current model that are missing here from the model bucket."""
     settings = Settings.load()
-    with _our_errors(), _progress() as report:
+    with _our_errors(), _progress() as on_progress:
         artefact = registry.pull(
             bootstrap.object_store(settings),
             settings.model_bucket,
             directory or settings.model.dir,
             model_id,
-            report,
+            on_progress,
         )
     click.echo(_summary(artefact))
 
@@ -284,17 +284,17 @@ def _our_errors() -> Iterator[None]:
 
 
 @contextmanager
-def _progress() -> Iterator[Report]:
-    """Yield a report that draws a bar on a terminal's stderr, or prints each new step once."""
+def _progress() -> Iterator[OnProgress]:
+    """Yield an `OnProgress` that draws a bar on a terminal's stderr, or prints each new step once."""
     with progress_bar(as_json=True) as bars:
         task = bars.add_task("starting", total=None)
         step = ""
 
-        def report(text: str, share: float | None) -> None:
+        def on_progress(text: str, share: float | None) -> None:
             nonlocal step
             if text != step and not bars.console.is_terminal:
                 click.echo(f"  {text}", err=True)
             step = text
             bars.update(task, description=text, completed=share or 0.0, total=None if share is None else 1.0)
 
-        yield report
+        yield on_progress

@@ -15,7 +15,7 @@ from model.artefact import (
     ArtefactError,
     ArtefactInvalid,
     FileStamp,
-    Report,
+    OnProgress,
     file_sha256,
     silent,
     staged,
@@ -25,7 +25,7 @@ CURRENT = "models/current.json"
 _JSON, _BINARY = "application/json", "application/octet-stream"
 
 
-def push(store: ObjectStore, bucket: str, artefact: Artefact, report: Report = silent) -> int:
+def push(store: ObjectStore, bucket: str, artefact: Artefact, on_progress: OnProgress = silent) -> int:
     """Upload the files that the bucket lacks and make this model the current one; returns the bytes sent.
 
     Idempotent. Raises `ArtefactInvalid` for a damaged artefact, before anything is sent, and the store's errors.
@@ -35,9 +35,9 @@ def push(store: ObjectStore, bucket: str, artefact: Artefact, report: Report = s
     for name, stamp in artefact.files.items():
         key = _graph_key(artefact.model_id, name, stamp)
         if store.exists(bucket, key):
-            report(f"{name} is there already", 1.0)
+            on_progress(f"{name} is there already", 1.0)
             continue
-        report(f"sending {name} ({stamp.size_bytes / 1e6:.1f} MB)", None)
+        on_progress(f"sending {name} ({stamp.size_bytes / 1e6:.1f} MB)", None)
         store.put(bucket, key, artefact.path(name).read_bytes(), _BINARY)
         sent += stamp.size_bytes
     store.put(bucket, _header_key(artefact.model_id), (artefact.directory / HEADER).read_bytes(), _JSON)
@@ -46,7 +46,7 @@ def push(store: ObjectStore, bucket: str, artefact: Artefact, report: Report = s
 
 
 def pull(
-    store: ObjectStore, bucket: str, directory: Path, model_id: str | None = None, report: Report = silent
+    store: ObjectStore, bucket: str, directory: Path, model_id: str | None = None, on_progress: OnProgress = silent
 ) -> Artefact:
     """Fetch the current or the named model into the directory and return it verified.
 
@@ -61,24 +61,24 @@ def pull(
     except ArtefactInvalid as exc:
         raise ConfigurationError(f"model {wanted!r} in bucket {bucket!r} cannot be used, {exc.reason}") from exc
     if _complete(directory, header):
-        report("the model is there already and intact", 1.0)
+        on_progress("the model is there already and intact", 1.0)
         return Artefact.load(directory)
     with staged(directory) as stage:
         for name, stamp in artefact.files.items():
-            (stage / name).write_bytes(_graph(store, bucket, artefact, name, report))
+            (stage / name).write_bytes(_graph(store, bucket, artefact, name, on_progress))
             if FileStamp.of(stage / name) != stamp:
                 raise ConfigurationError(f"{name} of model {wanted!r} in bucket {bucket!r} is damaged: push it again")
         (stage / HEADER).write_bytes(header)
     return Artefact.load(directory)
 
 
-def _graph(store: ObjectStore, bucket: str, artefact: Artefact, name: str, report: Report) -> bytes:
+def _graph(store: ObjectStore, bucket: str, artefact: Artefact, name: str, on_progress: OnProgress) -> bytes:
     """Return a graph from the directory if it is intact there, and from the bucket otherwise."""
     local, stamp = artefact.directory / name, artefact.files[name]
     if local.is_file() and file_sha256(local) == stamp.sha256:
-        report(f"{name} is there already", 1.0)
+        on_progress(f"{name} is there already", 1.0)
         return local.read_bytes()
-    report(f"fetching {name} ({stamp.size_bytes / 1e6:.1f} MB)", None)
+    on_progress(f"fetching {name} ({stamp.size_bytes / 1e6:.1f} MB)", None)
     missing = f"{name} of model {artefact.model_id!r} is missing in bucket {bucket!r}"
     return _fetch(store, bucket, _graph_key(artefact.model_id, name, stamp), missing)
 

@@ -13,7 +13,7 @@ from model.artefact import (
     ArtefactError,
     BuildFailed,
     FileStamp,
-    Report,
+    OnProgress,
     check_replaceable,
     file_sha256,
     silent,
@@ -32,7 +32,7 @@ def build(
     output: Path,
     cache: Path,
     weights: str | None = None,
-    report: Report = silent,
+    on_progress: OnProgress = silent,
     force: bool = False,
 ) -> Artefact:
     """Return the pack's artefact in `output`; build it unless an intact one of the same inputs exists.
@@ -47,7 +47,7 @@ def build(
         raise BuildFailed(f"there are no weights {weights!r}: choose {CASIA}, {VGGFACE2}, or the path of a file")
     check_replaceable(output)
     inputs = inputs_sha256(pack, weights)
-    if not force and (present := _present(output, inputs, report)):
+    if not force and (present := _present(output, inputs, on_progress)):
         return present
     try:
         from model.packs.graphs import built_graphs  # noqa: PLC0415 - a second build needs no onnx
@@ -56,8 +56,8 @@ def build(
             f"{exc.name} is missing, which building the model needs: run `make install` or "
             "`pip install '.[build]'`, or fetch a built model with `facerec model pull`"
         ) from exc
-    built = built_graphs(pack, weights or CASIA, cache, report)
-    report("writing the model", None)
+    built = built_graphs(pack, weights or CASIA, cache, on_progress)
+    on_progress("writing the model", None)
     description = pack.description()
     description["impostor_tail"]["calibrated"] = built.calibrated
     try:
@@ -95,15 +95,15 @@ def inputs_sha256(pack: Pack, weights: str | None = None) -> str:
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
 
-def _present(output: Path, inputs: str, report: Report) -> Artefact | None:
+def _present(output: Path, inputs: str, on_progress: OnProgress) -> Artefact | None:
     """Return the artefact in the directory if it is intact and was made of the same inputs."""
     try:
         artefact = Artefact.load(output)
         if artefact.header.get("builder") != {"version": BUILDER_VERSION, "inputs_sha256": inputs}:
             return None
-        report("checking the model that is there", None)
+        on_progress("checking the model that is there", None)
         artefact.verify()
     except ArtefactError:
         return None
-    report("the model is there already, intact and built from the same inputs", 1.0)
+    on_progress("the model is there already, intact and built from the same inputs", 1.0)
     return artefact

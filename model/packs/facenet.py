@@ -16,7 +16,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
-from model.artefact import BuildFailed, Report, file_sha256
+from model.artefact import BuildFailed, OnProgress, file_sha256
 from model.packs.catalogue import CASIA, FACENET, STRUCTURE, VGGFACE2
 from model.packs.fetch import fetch
 from model.packs.tf_graph import BATCH_NORM_EPSILON, UnreadableGraph, read_facenet
@@ -46,12 +46,12 @@ class Original:
     engine: str
 
 
-def original(weights: str, cache: Path, report: Report) -> Original:
+def original(weights: str, cache: Path, on_progress: OnProgress) -> Original:
     """Return the weights `casia-webface`, `vggface2`, or those in a state dict that torch saved.
 
     Only `casia-webface` needs no torch. Raises `BuildFailed`.
     """
-    return _casia(cache, report) if weights == CASIA else _from_torch(weights, report)
+    return _casia(cache, on_progress) if weights == CASIA else _from_torch(weights, on_progress)
 
 
 def convert(published: Original) -> tuple[onnx.ModelProto, float]:
@@ -181,9 +181,9 @@ def run_onnx(graph: onnx.ModelProto) -> Embed:
     return embed
 
 
-def _casia(cache: Path, report: Report) -> Original:
-    path = fetch({"graph": FACENET}, cache, report)["graph"]
-    report("reading the weights", None)
+def _casia(cache: Path, on_progress: OnProgress) -> Original:
+    path = fetch({"graph": FACENET}, cache, on_progress)["graph"]
+    on_progress("reading the weights", None)
     try:
         tensors = fold_batch_norms(read_facenet(path))
     except (OSError, UnreadableGraph) as exc:
@@ -211,7 +211,7 @@ def _run_frozen(path: Path) -> Embed:
     return embed
 
 
-def _from_torch(weights: str, report: Report) -> Original:
+def _from_torch(weights: str, on_progress: OnProgress) -> Original:
     try:
         from model import export  # noqa: PLC0415 - the default weights need no torch
     except ModuleNotFoundError as exc:
@@ -219,7 +219,7 @@ def _from_torch(weights: str, report: Report) -> Original:
             f"{exc.name} is missing, which all weights but {CASIA} need: run `make install-reference` or "
             "`pip install '.[export]'`"
         ) from exc
-    report("loading the weights with torch", None)
+    on_progress("loading the weights with torch", None)
     if weights == VGGFACE2:
         network, path = export.load_published(weights)
         name, source = weights, f"facenet-pytorch's release, {path.name}"

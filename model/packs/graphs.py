@@ -18,7 +18,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from model.artefact import EMBEDDER, BuildFailed, Report
+from model.artefact import EMBEDDER, BuildFailed, OnProgress
 from model.packs import Pack
 from model.packs.catalogue import CASIA, FACENET, OWN_GRAPHS, VGGFACE2
 from model.packs.facenet import MIN_COSINE, convert, original, read_weights
@@ -64,15 +64,15 @@ class PackGraphs:
     checked_with: str
 
 
-def built_graphs(pack: Pack, classic_weights: str, cache: Path, report: Report) -> PackGraphs:
+def built_graphs(pack: Pack, classic_weights: str, cache: Path, on_progress: OnProgress) -> PackGraphs:
     """Fetch, convert and check a pack's weights; raises `BuildFailed`.
 
     `classic_weights` applies to the pack `classic`: `casia-webface`, `vggface2` or the path of a state dict.
     """
     if pack.name == "classic":
-        return _classic(pack, classic_weights, cache, report)
-    paths = fetch(pack.files, cache, report)
-    report("converting and checking the weights", None)
+        return _classic(pack, classic_weights, cache, on_progress)
+    paths = fetch(pack.files, cache, on_progress)
+    on_progress("converting and checking the weights", None)
     side = pack.crop.image_size
     graphs, cosines, engines = {}, [], set()
     for name, path in paths.items():
@@ -98,10 +98,10 @@ def built_graphs(pack: Pack, classic_weights: str, cache: Path, report: Report) 
     )
 
 
-def _classic(pack: Pack, weights: str, cache: Path, report: Report) -> PackGraphs:
+def _classic(pack: Pack, weights: str, cache: Path, on_progress: OnProgress) -> PackGraphs:
     """Return MTCNN's graphs as they are committed, and FaceNet's structure filled with weights."""
-    published = original(weights, cache, report)
-    report("converting and checking the weights", None)
+    published = original(weights, cache, on_progress)
+    on_progress("converting and checking the weights", None)
     embedder, cosine = convert(published)
     graphs = {name: onnx.load(OWN_GRAPHS / name) for name in pack.own_files} | {EMBEDDER: embedder}
     return PackGraphs(

@@ -18,5 +18,5 @@ def test_push_and_pull_copy_the_real_model(fresh: Settings, artefact_dir: Path, 
     assert pulled.header == artefact.header
     assert push(store, fresh.model_bucket, pulled) == 0
     said: list[str] = []
-    pull(store, fresh.model_bucket, tmp_path / "model", report=lambda text, _: said.append(text))
+    pull(store, fresh.model_bucket, tmp_path / "model", on_progress=lambda text, _: said.append(text))
     assert said == ["the model is there already and intact"]

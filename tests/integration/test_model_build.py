@@ -82,7 +82,7 @@ def test_check_refuses_a_wrong_conversion(built: Artefact, cache: Path) -> None:
 def test_second_build_keeps_the_first(built: Artefact, cache: Path) -> None:
     """It writes nothing and says so."""
     said: list[str] = []
-    again = build(CLASSIC, output=built.directory, cache=cache, report=lambda text, _: said.append(text))
+    again = build(CLASSIC, output=built.directory, cache=cache, on_progress=lambda text, _: said.append(text))
     assert again == built
     assert said[-1] == "the model is there already, intact and built from the same inputs"
 

@@ -12,7 +12,7 @@ from facerec.cli import cli
 from facerec.engine.loading import load_artefact
 from facerec.errors import ConfigurationError
 from facerec.settings import Settings
-from model.artefact import Artefact, BuildFailed, Report
+from model.artefact import Artefact, BuildFailed, OnProgress
 from model.packs import Pack
 from model.packs.catalogue import PACKS
 from tests.fakes.object_store import RecordingObjectStore
@@ -69,10 +69,10 @@ def test_build_prints_steps_and_the_result(directory: Path, monkeypatch: pytest.
     """Steps go to stderr, the result to stdout; weights, directory and --force reach the builder."""
     asked: dict[str, object] = {}
 
-    def build(pack: Pack, *, output: Path, cache: Path, weights: str, report: Report, force: bool) -> Artefact:
+    def build(pack: Pack, *, output: Path, cache: Path, weights: str, on_progress: OnProgress, force: bool) -> Artefact:
         asked.update(pack=pack.name, weights=weights, output=output, cache=cache, force=force)
-        report("downloading", 0.5)
-        report("downloading", 1.0)
+        on_progress("downloading", 0.5)
+        on_progress("downloading", 1.0)
         return write_artefact(output)
 
     monkeypatch.setattr(model.packs.build, "build", build)
