@@ -67,7 +67,7 @@ class Lease(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class RoundRecord:
     """One round of the reconciler for the history; counts of instances by phase."""
 
     at: float
@@ -90,8 +90,8 @@ class Record:
 class History(Protocol):
     """What the fleet did, kept for days."""
 
-    def record(self, record: Record) -> None:
+    def record(self, record: RoundRecord) -> None:
         """Keep one record."""
 
-    def records(self, since: float) -> Sequence[Record]:
+    def records(self, since: float) -> Sequence[RoundRecord]:
         """Return every record since that moment, the oldest first."""

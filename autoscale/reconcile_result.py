@@ -8,7 +8,7 @@ import structlog
 
 from autoscale.observation import Observation, Phase, QueueDepth, Unreadable
 from autoscale.policy import ActionKind, Decision, Estimates, Hold
-from autoscale.ports import History, Record
+from autoscale.ports import History, RoundRecord
 from facerec.background import OutageLog
 from facerec.errors import FacerecError
 
@@ -91,12 +91,12 @@ class ReconcileResult:
         """The actions in words; empty without any."""
         return "; ".join(map(str, self.actions))
 
-    def record(self) -> Record | None:
+    def record(self) -> RoundRecord | None:
         """Return the history's record of a round in which everything was known."""
         depth, phases, decision, estimates = self.depth, self.phases, self.decision, self.estimates
         if depth is None or phases is None or estimates is None or not isinstance(decision, Decision):
             return None
-        return Record(
+        return RoundRecord(
             at=self.at,
             visible=depth.visible,
             in_flight=depth.in_flight,
@@ -158,7 +158,7 @@ class RoundLog:
             seconds=round(result.seconds, 3),
         )
 
-    def _write_history(self, history: History, record: Record) -> bool:
+    def _write_history(self, history: History, record: RoundRecord) -> bool:
         busy = (record.visible, record.in_flight, record.needed, record.booting, record.serving, record.draining)
         counts = (*busy, record.stopped)
         due = record.at - self._recorded_at >= _RECORD_SECONDS and any(busy)

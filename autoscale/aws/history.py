@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from autoscale.ports import Record
+from autoscale.ports import RoundRecord
 from facerec.aws.clients import Clients, translated
 from facerec.aws.dynamodb import EXPIRES_AT, Table
 
@@ -21,7 +21,7 @@ class DynamoHistory:
         self._table = Table(clients, table)
         self._now = now
 
-    def record(self, record: Record) -> None:
+    def record(self, record: RoundRecord) -> None:
         """Write one item; it replaces a record of the same microsecond."""
         key = self._table.key(_partition(_day(record.at)), _sort_key(record.at))
         fields = {name: _attribute(value) for name, value in dataclasses.asdict(record).items()}
@@ -29,12 +29,12 @@ class DynamoHistory:
         with translated("write the fleet's history"):
             self._clients.dynamodb.put_item(TableName=self._table.name, Item=key | fields | expires_at)
 
-    def records(self, since: float) -> Sequence[Record]:
+    def records(self, since: float) -> Sequence[RoundRecord]:
         """Read the days since that moment, at most a week."""
         now = self._now()
         since = max(since, now - KEPT.total_seconds())
         day = _day(since)
-        found: list[Record] = []
+        found: list[RoundRecord] = []
         with translated("read the fleet's history"):
             while day <= _day(now):
                 found += map(_from_item, self._table.items(_partition(day), since=_sort_key(since)))
@@ -58,9 +58,9 @@ def _attribute(value: float | str) -> Any:
     return {"S": value} if isinstance(value, str) else {"N": repr(value)}
 
 
-def _from_item(item: Any) -> Record:
+def _from_item(item: Any) -> RoundRecord:
     read: Any = {
         field.name: item[field.name]["S"] if field.type is str else field.type(item[field.name]["N"])  # type: ignore[operator] # int or float
-        for field in dataclasses.fields(Record)
+        for field in dataclasses.fields(RoundRecord)
     }
-    return Record(**read)
+    return RoundRecord(**read)

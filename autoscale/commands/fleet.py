@@ -17,7 +17,7 @@ from rich.text import Text
 
 from autoscale.observation import ACTIVE, Instance, Phase, QueueDepth, Unreadable
 from autoscale.observation import phase as phase_of
-from autoscale.ports import Record
+from autoscale.ports import RoundRecord
 from facerec.commands.terminal import Duration, PictureFile, console
 from facerec.errors import FacerecError, Transient
 from facerec.settings import Settings
@@ -46,7 +46,7 @@ class FleetStatus:
     queue: QueueDepth | Unreadable
     instances: tuple[tuple[Instance, Phase], ...] | Unreadable
     lease_holder: str | Unreadable | None
-    last: Record | Unreadable | None
+    last: RoundRecord | Unreadable | None
     """The latest record of the last hour."""
 
     @property
@@ -62,7 +62,7 @@ class FleetStatus:
                 return {"unreadable": value.reason}
             if isinstance(value, tuple):
                 return [_instance_json(instance, phase, self.at) for instance, phase in value]
-            return asdict(value) if isinstance(value, QueueDepth | Record) else value
+            return asdict(value) if isinstance(value, QueueDepth | RoundRecord) else value
 
         return {name: plain(getattr(self, name)) for name in ("at", "queue", "instances", "lease_holder", "last")}
 
@@ -129,7 +129,7 @@ def status_table(status: FleetStatus) -> RenderableType:
     return Group(facts, "", _instances(status.instances, status.at))
 
 
-def history_table(records: Sequence[Record]) -> RenderableType:
+def history_table(records: Sequence[RoundRecord]) -> RenderableType:
     """Render one row for each record; times are UTC."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("time (UTC)", no_wrap=True)
@@ -168,7 +168,7 @@ def _autoscaler(lease_holder: str | None) -> Text:
     return Text(f"{host} ({process[:8]}) holds the lease")
 
 
-def _decision(last: Record | None, now: float) -> Text:
+def _decision(last: RoundRecord | None, now: float) -> Text:
     if last is None:
         return Text(f"nothing recorded for {duration(_RECENT_SECONDS)}", style="dim")
     done = f" → {last.actions}" if last.actions else ""

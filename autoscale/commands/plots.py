@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from autoscale.policy import Policy
-from autoscale.ports import Record
+from autoscale.ports import RoundRecord
 from autoscale.reconcile_result import ranges
 from autoscale.simulator.run import Run, percentile
 from autoscale.simulator.scenario import Trace
@@ -44,7 +44,7 @@ _DOTS = 20_000
 """Above so many requests only the percentiles are drawn."""
 
 
-def plot_history(records: Sequence[Record], path: Path, *, until: float) -> None:
+def plot_history(records: Sequence[RoundRecord], path: Path, *, until: float) -> None:
     """Write a PNG; `records` are in order of time, at least one; `until` is in seconds since the epoch."""
     apart_seconds = (until - records[0].at) * _APART
     acted = episodes([record for record in records if record.actions], apart_seconds)
@@ -68,8 +68,8 @@ def plot_history(records: Sequence[Record], path: Path, *, until: float) -> None
 class Series:
     """Values over time, as steps: each holds until the next record, or until nothing is known."""
 
-    def __init__(self, records: Sequence[Record], until: float) -> None:
-        self._records: list[Record | None] = []
+    def __init__(self, records: Sequence[RoundRecord], until: float) -> None:
+        self._records: list[RoundRecord | None] = []
         self.times: list[float] = []
         for record, following in zip(records, [*(r.at for r in records[1:]), until], strict=True):
             self._add(record.at, record)
@@ -77,11 +77,11 @@ class Series:
                 self._add(record.at + _SILENT_SECONDS, None)
         self._add(max(until, records[-1].at), self._records[-1])
 
-    def _add(self, at: float, record: Record | None) -> None:
+    def _add(self, at: float, record: RoundRecord | None) -> None:
         self.times.append(_days(at))
         self._records.append(record)
 
-    def values(self, count: Callable[[Record], float]) -> list[float]:
+    def values(self, count: Callable[[RoundRecord], float]) -> list[float]:
         """Return one value for each time; not a number while nothing is known."""
         return [math.nan if record is None else count(record) for record in self._records]
 
@@ -146,7 +146,7 @@ def _finish(axes: Axes) -> None:
 class Episode:
     """Actions that are so close together that the picture shows them as one."""
 
-    records: list[Record]
+    records: list[RoundRecord]
 
     def __str__(self) -> str:
         """Describe when, what, and the reason of the first action."""
@@ -161,7 +161,7 @@ class Episode:
         return f"{_time(first.at):%H:%M:%S}{until}  {actions}: {first.reason}"
 
 
-def episodes(acted: Sequence[Record], apart_seconds: float) -> list[Episode]:
+def episodes(acted: Sequence[RoundRecord], apart_seconds: float) -> list[Episode]:
     """Unite records that are closer together than that."""
     found: list[Episode] = []
     for record in acted:
@@ -183,7 +183,7 @@ def _lines(acted: Sequence[Episode]) -> list[str]:
     return lines or ["nothing was done in this time"]
 
 
-def _idle(record: Record) -> bool:
+def _idle(record: RoundRecord) -> bool:
     """Whether nothing follows that would be recorded."""
     return not (record.visible or record.in_flight or record.booting or record.serving or record.draining)
 

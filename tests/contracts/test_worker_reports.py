@@ -49,7 +49,7 @@ def empty_table(clients: Clients) -> Table:
     return Table(clients, name)
 
 
-def test_registrations_are_empty_at_first(reports: WorkerReports) -> None:
+def test_records_are_empty_at_first(reports: WorkerReports) -> None:
     """That is no error."""
     assert reports.records() == {}
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from autoscale.observation import Instance, Power, QueueDepth
-from autoscale.ports import Record
+from autoscale.ports import RoundRecord
 from facerec.errors import FacerecError, InsufficientCapacity, LeaseLost
 from facerec.messages import WorkerReport
 from facerec.ports import WorkerReports
@@ -72,12 +72,12 @@ class InMemoryLease:
 class InMemoryHistory:
     """`History` in a list."""
 
-    kept: list[Record] = field(default_factory=list)
+    kept: list[RoundRecord] = field(default_factory=list)
 
-    def record(self, record: Record) -> None:
+    def record(self, record: RoundRecord) -> None:
         self.kept.append(record)
 
-    def records(self, since: float) -> Sequence[Record]:
+    def records(self, since: float) -> Sequence[RoundRecord]:
         return sorted((record for record in self.kept if record.at >= since), key=lambda record: record.at)
 
 
@@ -234,10 +234,10 @@ class InMemoryFleet:
             raise LeaseLost("another autoscaler is active; this one waits")
 
 
-def a_record(at: float, reason: str = "3 open; 1 instance is enough", **counts: int) -> Record:
+def a_record(at: float, reason: str = "3 open; 1 instance is enough", **counts: int) -> RoundRecord:
     """A record of that moment."""
     return replace(
-        Record(
+        RoundRecord(
             at=at,
             visible=2,
             in_flight=1,

@@ -24,7 +24,7 @@ from autoscale.observation import (
     phase,
 )
 from autoscale.policy import ActionKind, Decision, Hold
-from autoscale.ports import Record
+from autoscale.ports import RoundRecord
 from autoscale.reconcile_result import Action, ReconcileResult, ranges
 from facerec.messages import WorkerReport, WorkerState
 from tests.fakes.fleet import a_record
@@ -125,7 +125,7 @@ def test_ranges_shorten_runs_of_numbers(numbers: Sequence[int], words: str) -> N
     assert ranges(numbers) == words
 
 
-def acting(at: float, actions: str) -> Record:
+def acting(at: float, actions: str) -> RoundRecord:
     """A record of actions."""
     return replace(a_record(at), actions=actions)
 

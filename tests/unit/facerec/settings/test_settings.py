@@ -103,6 +103,14 @@ def test_visibility_timeout_within_the_task_limit_is_refused(monkeypatch: pytest
         Settings.load()
 
 
+def test_changed_settings_are_checked_and_rename_the_resources() -> None:
+    """Names follow the new prefix, and a wrong value is refused."""
+    settings = Settings()
+    assert settings.changed(prefix="other").request_queue == settings.request_queue.replace(settings.prefix, "other")
+    with pytest.raises(ValidationError):
+        settings.changed(prefix="NO")
+
+
 def test_settings_are_frozen_all_the_way_down() -> None:
     """A running process cannot change them."""
     settings = Settings()
