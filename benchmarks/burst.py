@@ -63,9 +63,9 @@ def main() -> None:
             for number in range(options.bursts):
                 bursts.append(burst(system, photos, options.requests, options.cooldown_seconds))
                 print(f"burst {number + 1}: {json.dumps(bursts[-1])}", file=sys.stderr)
-    told = burst_summary(bursts, options.max_instances)
-    print(json.dumps(told, allow_nan=False))
-    sys.exit(1 if told["amiss"] else 0)
+    summary = burst_summary(bursts, options.max_instances)
+    print(json.dumps(summary, allow_nan=False))
+    sys.exit(1 if summary["amiss"] else 0)
 
 
 def burst(system: LocalSystem, photos: list[Photo], requests: int, cooldown_seconds: float) -> BurstFigures:

@@ -184,9 +184,9 @@ def main() -> None:
         "--images", type=Path, default=CHECKOUT / "examples", help="folder of photos, as for benchmarks.roundtrip"
     )
     options = parser.parse_args()
-    told = measured(options.requests, options.concurrency, options.max_instances, options.images)
-    print(json.dumps(told, allow_nan=False))
-    sys.exit(1 if told["amiss"] or told["not_harmed"] else 0)
+    summary = measured(options.requests, options.concurrency, options.max_instances, options.images)
+    print(json.dumps(summary, allow_nan=False))
+    sys.exit(1 if summary["amiss"] or summary["not_harmed"] else 0)
 
 
 def measured(requests: int, concurrency: int, max_instances: int, images: Path) -> dict[str, Any]:

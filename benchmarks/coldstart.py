@@ -73,8 +73,8 @@ def measure(artefact: Artefact, image: Path, runs: int, templates: int) -> dict[
     model = ("--model", str(artefact.directory))
     with tempfile.TemporaryDirectory(prefix="facerec-coldstart-") as cache:
         for form in FORMS:
-            _, told = start("--part", "photo", "--form", form, "--cache", cache)
-        result["peak_megapixels"] = told["megapixels"]
+            _, figures = start("--part", "photo", "--form", form, "--cache", cache)
+        result["peak_megapixels"] = figures["megapixels"]
         for engine in ENGINES:
             arguments = ("--part", "engine", *model, "--engine", engine, "--image", str(image))
             uncached = [start(*arguments) for _ in range(runs)]
@@ -82,22 +82,24 @@ def measure(artefact: Artefact, image: Path, runs: int, templates: int) -> dict[
             starts = [start(*arguments, "--cache", cache) for _ in range(runs)]
             for name, some in (("", starts), ("first_", [first]), ("uncached_", uncached)):
                 result[f"{engine}_{name}s"] = round(statistics.median(seconds for seconds, _ in some), 2)
-                result[f"{engine}_{name}cpu_s"] = round(statistics.median(told["cpu_s"] for _, told in some), 2)
-            told = starts[-1][1]
-            result |= {f"{engine}_{figure}": told[figure] for figure in ("precision", "started_mb", "rss_mb", "own_mb")}
-            print(f"{engine}: {result[f'{engine}_s']} s, {told['rss_mb']} MB", file=sys.stderr)
+                result[f"{engine}_{name}cpu_s"] = round(statistics.median(figures["cpu_s"] for _, figures in some), 2)
+            figures = starts[-1][1]
+            result |= {
+                f"{engine}_{figure}": figures[figure] for figure in ("precision", "started_mb", "rss_mb", "own_mb")
+            }
+            print(f"{engine}: {result[f'{engine}_s']} s, {figures['rss_mb']} MB", file=sys.stderr)
             peaks = {}
             for form in FORMS:
                 _, peaks[form] = start("--part", "peak", *model, "--form", form, "--engine", engine, "--cache", cache)
                 print(f"{engine}: {form}: {peaks[form]}", file=sys.stderr)
             for figure in ("peak_mb", "peak_s"):
-                by_form = {form: told[figure] for form, told in peaks.items()}
+                by_form = {form: figures[figure] for form, figures in peaks.items()}
                 result |= {f"{engine}_{figure}": by_form, f"{engine}_worst_{figure}": max(by_form.values())}
         dimension = ("--dimension", str(artefact.dimension))
         start("--part", "gallery", *dimension, "--templates", str(templates), "--cache", cache)
-        _, told = start("--part", "worker", *dimension, "--cache", cache)
-    result |= {"worker_process_rss_mb": told["rss_mb"], "templates": templates}
-    result |= {f"worker_rss_mb_{engine}": told["rss_mb"] + result[f"{engine}_rss_mb"] for engine in ENGINES}
+        _, figures = start("--part", "worker", *dimension, "--cache", cache)
+    result |= {"worker_process_rss_mb": figures["rss_mb"], "templates": templates}
+    result |= {f"worker_rss_mb_{engine}": figures["rss_mb"] + result[f"{engine}_rss_mb"] for engine in ENGINES}
     return result | {"machine": machine()}
 
 
@@ -117,15 +119,15 @@ def start(*arguments: str) -> tuple[float, dict[str, Any]]:
         lines += process.stdout.readlines()
     if process.returncode or not lines[0]:
         raise SystemExit(f"{' '.join(arguments)} ended with {process.returncode}")
-    told: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
     for line in lines:
-        told |= json.loads(line)
-    return seconds, told
+        figures |= json.loads(line)
+    return seconds, figures
 
 
-def report(told: dict[str, Any]) -> None:
+def report(figures: dict[str, Any]) -> None:
     """Print the figures and flush, because the reader stops its clock at them."""
-    print(json.dumps(told), flush=True)
+    print(json.dumps(figures), flush=True)
 
 
 def first_face(data: bytes, spec: "EngineSpec") -> None:

@@ -79,9 +79,9 @@ def similarities(people: dict[str, list[tuple[Path, EmbeddedFace, Quality]]]) ->
     """Return the mean genuine similarity of pairs by thirds of their lesser score, and Spearman's rank correlation."""
     pairs = np.array(
         [
-            (min(one[2].score, other[2].score), float(one[1].embedding @ other[1].embedding))
+            (min(first[2].score, other[2].score), float(first[1].embedding @ other[1].embedding))
             for photos in people.values()
-            for number, one in enumerate(photos)
+            for number, first in enumerate(photos)
             for other in photos[number + 1 :]
         ]
     )

@@ -56,16 +56,16 @@ def throttled(environment: Environment) -> Environment:
 def run(load: Load, environment: Environment, max_instances: int) -> dict[str, float]:
     """Return the figures of one run."""
     policy = Policy(max_instances=max_instances, warm_pool_max=environment.warm_pool_max)
-    told = simulate(load.trace(environment, 0), environment, "ours", policy, 0, watch_seconds=5.0)
-    outcome = told.outcome
+    simulated = simulate(load.trace(environment, 0), environment, "ours", policy, 0, watch_seconds=5.0)
+    outcome = simulated.outcome
     figures = {
         "requests": outcome.requests,
         "p50_s": round(outcome.p50_s, 2),
         "p95_s": round(outcome.p95_s, 2),
-        "later_than_180_s": sum(latency > 180 for latency in told.latencies),  # noqa: PLR2004 - the web tier's wait
+        "later_than_180_s": sum(latency > 180 for latency in simulated.latencies),  # noqa: PLR2004 - the web tier's wait
         "max_instances": outcome.max_instances,
-        "most_visible": max(moment.visible for moment in told.moments),
-        "most_in_flight": max(moment.in_flight for moment in told.moments),
+        "most_visible": max(moment.visible for moment in simulated.moments),
+        "most_in_flight": max(moment.in_flight for moment in simulated.moments),
         "over_cap": outcome.over_cap,
         "lost": outcome.lost,
     }

@@ -33,7 +33,7 @@ from tests.support.processes import CHECKOUT, Usage, descendants, usage
 _LOOK_SECONDS = 5.0
 _TOLD_EVERY = 6
 _WINDOW_MINUTES = 5.0
-_LEAST_MINUTES = 0.5
+_MIN_MINUTES = 0.5
 _MOST_DRIFT_PERCENT = 5.0
 _MOST_SLOPE = 0.5
 _MOST_MORE = 2
@@ -58,8 +58,8 @@ def main() -> None:
         "--images", type=Path, default=CHECKOUT / "examples", help="folder of photos, as for benchmarks.roundtrip"
     )
     options = parser.parse_args()
-    if options.minutes < _LEAST_MINUTES:
-        parser.error(f"--minutes must be at least {_LEAST_MINUTES:g}, or there is nothing to compare")
+    if options.minutes < _MIN_MINUTES:
+        parser.error(f"--minutes must be at least {_MIN_MINUTES:g}, or there is nothing to compare")
     with tempfile.TemporaryDirectory(prefix="facerec-soak-") as folder:
         people, photos = workload(options.images, Path(folder) / "people")
         with LocalSystem(Path(folder) / "state", environ={"FACEREC_REPLY_STYLE": "name"}) as system:
@@ -127,11 +127,11 @@ class Soak:
                 return
             held = {name: usage(pid) for name, pid in self._pids.items()}
             if number % _TOLD_EVERY == 0:
-                sizes = ", ".join(f"{name} {one.rss_mb:.0f} MB {one.descriptors} fds" for name, one in held.items())
+                sizes = ", ".join(f"{name} {used.rss_mb:.0f} MB {used.descriptors} fds" for name, used in held.items())
                 print(f"{now:6.1f} min: {len(self.answered)} answered; {sizes}", file=sys.stderr)
             if now >= 0:
-                for name, one in held.items():
-                    self.seen[name].append((now, one))
+                for name, used in held.items():
+                    self.seen[name].append((now, used))
 
 
 def summary(soak: Soak, minutes: float) -> dict[str, Any]:
@@ -142,10 +142,10 @@ def summary(soak: Soak, minutes: float) -> dict[str, Any]:
     drift = (last / first - 1) * 100 if first else -100.0
     processes = {name: _summed_up(series, window, minutes) for name, series in soak.seen.items()}
     steady = all(
-        one["slope_mb_per_min"] < _MOST_SLOPE
-        and one["last"]["descriptors"] - one["first"]["descriptors"] <= _MOST_MORE
-        and one["last"]["threads"] - one["first"]["threads"] <= _MOST_MORE
-        for one in processes.values()
+        process["slope_mb_per_min"] < _MOST_SLOPE
+        and process["last"]["descriptors"] - process["first"]["descriptors"] <= _MOST_MORE
+        and process["last"]["threads"] - process["first"]["threads"] <= _MOST_MORE
+        for process in processes.values()
     )
     return {
         "minutes": minutes,
@@ -164,16 +164,16 @@ def summary(soak: Soak, minutes: float) -> dict[str, Any]:
 
 
 def _summed_up(series: Series, window: float, minutes: float) -> dict[str, Any]:
-    slope, _ = statistics.linear_regression([at for at, _ in series], [one.rss_mb for _, one in series])
+    slope, _ = statistics.linear_regression([at for at, _ in series], [used.rss_mb for _, used in series])
     return {
         "slope_mb_per_min": round(slope, 3),
-        "first": _median([one for at, one in series if at < window]),
-        "last": _median([one for at, one in series if at >= minutes - window]),
+        "first": _median([used for at, used in series if at < window]),
+        "last": _median([used for at, used in series if at >= minutes - window]),
     }
 
 
 def _median(held: Sequence[Usage]) -> dict[str, float]:
-    columns = [asdict(one) for one in held]
+    columns = [asdict(used) for used in held]
     return {name: round(statistics.median(column[name] for column in columns), 1) for name in columns[0]}
 
 

@@ -21,7 +21,7 @@ TEMPLATE = np.array(
 )
 """Left eye, right eye, nose, left and right corner of the mouth in a crop of 112 px: ArcFace's (arXiv:1801.07698)."""
 
-_LEAST = 1e-6  # the least divisor
+_MIN_DIVISOR = 1e-6
 
 Matrix = NDArray[np.float64]
 
@@ -37,10 +37,10 @@ def similarity(points: Landmarks, side: int = TEMPLATE_SIDE) -> Matrix:
     target = TEMPLATE * (side / TEMPLATE_SIDE)
     source_mean, target_mean = source.mean(axis=0), target.mean(axis=0)
     from_, to = source - source_mean, target - target_mean
-    spread = max(float((from_**2).sum()), _LEAST)
+    spread = max(float((from_**2).sum()), _MIN_DIVISOR)
     along = float((from_ * to).sum()) / spread
     across = float((from_[:, 0] * to[:, 1] - from_[:, 1] * to[:, 0]).sum()) / spread
-    if hypot(along, across) < _LEAST:
+    if hypot(along, across) < _MIN_DIVISOR:
         along, across = 1.0, 0.0
     turn = np.array([[along, -across], [across, along]])
     return np.concatenate([turn, (target_mean - turn @ source_mean)[:, np.newaxis]], axis=1)

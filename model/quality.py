@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from model.faces import Box, Landmarks, Quality
 
 _SIDE = 32  # the side of the square to which a face is reduced, in pixels; a smaller face keeps its size
-_LEAST_SIDE = 8
+_MIN_SIDE = 8
 _ENOUGH_SIDE = 128
 _BLUR = 5  # the length of the blurring filter (Crété-Roffet and others, "The blur effect", SPIE 6492, 2007)
 _NAMED_BELOW = 0.85  # a factor below it is a reason
@@ -77,7 +77,7 @@ def grey_patch(image: NDArray[np.uint8], box: Box) -> NDArray[np.float32] | None
     top, bottom = max(0, math.floor(box.y_min)), min(height, math.ceil(box.y_max))
     if right - left < 1 or bottom - top < 1:
         return None
-    side = min(max(min(right - left, bottom - top), _LEAST_SIDE), _SIDE)
+    side = min(max(min(right - left, bottom - top), _MIN_SIDE), _SIDE)
     face: cv2.typing.MatLike = image[top:bottom, left:right]
     if min(face.shape[:2]) > _ENOUGH_SIDE:
         # Some pixels of a large face are enough: the mean of all would take milliseconds.

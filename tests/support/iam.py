@@ -130,7 +130,9 @@ class IamGate:
 
     def unused(self) -> set[str]:
         """The granted actions that no call used."""
-        granted = {f"{one['Sid']} {action}" for one in self.policy["Statement"] for action in one["Action"]}
+        granted = {
+            f"{statement['Sid']} {action}" for statement in self.policy["Statement"] for action in statement["Action"]
+        }
         return granted - self.used
 
     def serve(self) -> None:
@@ -190,7 +192,9 @@ def _dynamodb(operation: str, content: Any) -> list[Call]:
     match operation:
         case "TransactWriteItems":
             named = [
-                (_TRANSACTED[kind], one["TableName"]) for item in content["TransactItems"] for kind, one in item.items()
+                (_TRANSACTED[kind], write["TableName"])
+                for item in content["TransactItems"]
+                for kind, write in item.items()
             ]
         case "BatchGetItem":
             named = [(operation, table) for table in content["RequestItems"]]

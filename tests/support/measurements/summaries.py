@@ -96,7 +96,7 @@ def ratios(table: Table, ours: str, baseline: str) -> dict[str, float]:
 
 
 def dominates(ours: PolicyFigures, other: PolicyFigures) -> bool:
-    """Whether it is both faster and cheaper."""
+    """Whether ours is both faster and cheaper."""
     return ours["p95_s"] < other["p95_s"] and ours["cost_per_1000"] < other["cost_per_1000"]
 
 

@@ -1,4 +1,4 @@
-"""The verdict on the cost of events, from measured pairs of turns."""
+"""The benchmark of the events' cost passes or fails by measured pairs of turns."""
 
 from typing import Any
 
@@ -33,7 +33,7 @@ def summary(
     ],
 )
 def test_measured_pairs_decide(on_ms: tuple[float, ...], *, passed: bool) -> None:
-    """Events cost too much if nearly every pair is dearer with them, whatever they cost alone."""
+    """Events cost too much if nearly every pair is slower with them, even if they cost little alone."""
     assert summary(*on_ms)["passed"] is passed
 
 

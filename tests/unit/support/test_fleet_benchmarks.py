@@ -21,7 +21,7 @@ RIGHT: summaries.BurstFigures = {
 
 
 @pytest.mark.parametrize(
-    ("changed", "told"),
+    ("changed", "failures"),
     [
         ({}, []),
         ({"wrong": 1}, ["wrong"]),
@@ -32,10 +32,10 @@ RIGHT: summaries.BurstFigures = {
         ({"max_running": 5}, ["max_running"]),
     ],
 )
-def test_burst_fails(changed: summaries.BurstFigures, told: list[str]) -> None:
+def test_burst_fails(changed: summaries.BurstFigures, failures: list[str]) -> None:
     """One failed burst of several is enough."""
     summary = summaries.burst_summary([RIGHT, RIGHT | changed], max_instances=4)
-    assert summary["amiss"] == told
+    assert summary["amiss"] == failures
 
 
 def test_burst_without_instances_fails() -> None:
@@ -65,7 +65,7 @@ def table(**changed: summaries.PolicyFigures) -> summaries.Table:
 
 
 @pytest.mark.parametrize(
-    ("changed", "told"),
+    ("changed", "failures"),
     [
         ({}, []),
         ({"keda": figures(0.9, 0.9)}, ["dominated_by"]),
@@ -74,9 +74,9 @@ def table(**changed: summaries.PolicyFigures) -> summaries.Table:
         ({"ours": figures(1, 1, over_cap=0.5)}, ["over_cap"]),
     ],
 )
-def test_comparison_fails(changed: dict[str, summaries.PolicyFigures], told: list[str]) -> None:
+def test_comparison_fails(changed: dict[str, summaries.PolicyFigures], failures: list[str]) -> None:
     """It fails on lost requests, an exceeded cap, or another policy that is both faster and cheaper."""
-    assert summaries.comparison_failures(summaries.comparison(table(**changed))) == told
+    assert summaries.comparison_failures(summaries.comparison(table(**changed))) == failures
 
 
 def test_run_at_scale_fails_with_its_reason() -> None:

@@ -74,7 +74,7 @@ def detector(net: FakeNet) -> GridDetector:
         (250, 250, 5, 512),
     ],
 )
-def test_least_side_follows_the_picture_and_the_smallest_face(
+def test_min_side_follows_the_picture_and_the_smallest_face(
     width: int, height: int, min_face_pixels: int | None, side: int
 ) -> None:
     """Thumbnails are enlarged, small photos shown once, large ones in the detail needed."""

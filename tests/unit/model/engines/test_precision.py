@@ -70,10 +70,10 @@ def test_auto_does_not_fall_back_to_an_engine_without_the_precision(monkeypatch:
 
 def test_child_opens_the_engine_with_its_precision(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The precision comes from the spec."""
-    told = {}
+    child_options = {}
 
     def refuse(*_: object, **options: object) -> None:
-        told.update(options)
+        child_options.update(options)
         raise EngineUnavailable("far enough")
 
     monkeypatch.setattr("model.engines.open_engine", refuse)
@@ -81,4 +81,4 @@ def test_child_opens_the_engine_with_its_precision(monkeypatch: pytest.MonkeyPat
     spec = EngineSpec(tmp_path, "openvino", 50, tmp_path, precision="bf16")
     with pytest.raises(EngineUnavailable):
         loading.open_analyser(spec)
-    assert told["precision"] == "bf16"
+    assert child_options["precision"] == "bf16"

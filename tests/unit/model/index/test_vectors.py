@@ -171,13 +171,13 @@ def test_changes_in_place_equal_a_new_index(steps: list[tuple[bool, int, int, in
         for adds, first, count, people in steps:
             numbers = range(first, first + count)
             names = [f"t{number}" for number in numbers]
-            there = [name for name in names if rows.pop(name, None) is not None]
+            removed = [name for name in names if rows.pop(name, None) is not None]
             if adds:
                 identities = [f"p{number % (people + 1)}" for number in numbers]
                 index.add(embeddings[first : first + count], identities, names)
                 rows |= {name: (who, embeddings[n]) for name, who, n in zip(names, identities, numbers, strict=True)}
             else:
-                assert index.remove(names) == len(there)
+                assert index.remove(names) == len(removed)
             assert len(index) == len(rows)
             assert index.identities == len({who for who, _ in rows.values()})
             for limit in (1, 5):
@@ -262,9 +262,9 @@ def test_snapshot_keeps_the_gallery(kernel: type, monkeypatch: pytest.MonkeyPatc
         opened, version = open_snapshot(path, "key")
         assert (version, len(opened), opened.identities) == (7, len(index), index.identities)
         assert opened.search(queries, 5) == index.search(queries, 5)
-        for one in (index, opened):
-            one.remove(["t5"])
-            one.add(queries[:1], ["new"], ["n"])
+        for each in (index, opened):
+            each.remove(["t5"])
+            each.add(queries[:1], ["new"], ["n"])
         assert opened.search(queries, 5) == index.search(queries, 5)
         write(opened, path, "key", 7)
     assert [file.name for file in path.parent.iterdir()] == ["gallery"]
@@ -338,8 +338,8 @@ def test_index_of_pieces_equals_the_whole(count: int, tmp_path: Path, fast: None
         assert [len(block) for block in index.blocks] == [len(block) for block in whole.blocks]
         assert list(index.names) == list(whole.names)
         assert index.identities == whole.identities == min(count, 50)
-        for one in (index, whole):
-            assert one.search(queries, 5) == whole.search(queries, 5)
+        for each in (index, whole):
+            assert each.search(queries, 5) == whole.search(queries, 5)
         index.add(queries[:1], ["new"], ["n"])
         assert found(index, queries[:1], 1) == [[("new", "n")]]
         assert index.remove([f"t{row}" for row in range(count)]) == count
