@@ -11,7 +11,7 @@ from facerec.errors import FacerecError
 
 _COMMANDS = {
     "autoscale": (
-        "autoscale.__main__:command",
+        "autoscale.commands.autoscale:command",
         "Keep the fleet of EC2 instances at the size that the backlog needs.",
     ),
     "calibrate": ("facerec.commands.calibrate:command", "Set a collection's threshold for a false match rate."),

@@ -58,7 +58,7 @@ def test_killed_workers_lose_nothing(faulty_system: FaultySystem) -> None:
 def test_fault_without_load_is_reported_as_not_injected(faulty_system: FaultySystem) -> None:
     """Without tasks no worker is killed and no queue is deleted."""
     before = [worker.pid for worker in faulty_system.system.workers]
-    with pytest.raises(cases.NotInjected, match="no task in hand"):
+    with pytest.raises(cases.NotInjected, match="held no task"):
         cases.kill_workers(faulty_system.system, threading.Event(), kills=1, pause_seconds=0, idle_seconds=1)
     assert [worker.pid for worker in faulty_system.system.workers] == before
     with pytest.raises(cases.NotInjected, match="no task was in the queue"):

@@ -67,7 +67,7 @@ def kill_workers(
     pause_seconds: float = _LEAD_SECONDS,
     idle_seconds: float = _IDLE_SECONDS,
 ) -> None:
-    """SIGKILL one worker after the other, each with a task in hand; each is started again.
+    """SIGKILL one worker after the other, each while it holds a task; each is started again.
 
     Raises `NotInjected` if a worker has no task for `idle_seconds`.
     """
@@ -75,7 +75,7 @@ def kill_workers(
         over.wait(pause_seconds)
         worker = system.workers[number % len(system.workers)]
         if not poll_until(partial(system.works, worker), idle_seconds):
-            raise NotInjected(f"{worker.name} has had no task in hand for {idle_seconds:g} s")
+            raise NotInjected(f"{worker.name} has held no task for {idle_seconds:g} s")
         system.kill(worker)
 
 

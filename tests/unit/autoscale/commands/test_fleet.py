@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console, RenderableType
 
-from autoscale.__main__ import describe_round
+from autoscale.commands.autoscale import describe_round
 from autoscale.commands.fleet import FleetStatus, history_table, status_table
 from autoscale.commands.plots import Episode, Series, episodes, plot_history
 from autoscale.observation import (
