@@ -1,4 +1,4 @@
-"""Decides as IAM whether our policies allow a call, and a proxy that enforces it before the emulated AWS.
+"""Decides like IAM whether our policies allow a call; a proxy enforces it before the emulated AWS.
 
 It knows as much of the language as our policies use: allows, exact names, `*`, and four operators.
 """
