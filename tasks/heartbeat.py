@@ -1,9 +1,9 @@
-"""A worker's side of its fleet: it reports what it does, and drains when it is ordered to or loses its instance.
+"""The worker's heartbeat: it reports to the autoscaler, and drains on its order or when EC2 reclaims the instance.
 
 A draining worker takes no more tasks and finishes those that it holds. Then it reports that it is drained, and waits
-until it is stopped or the order is withdrawn. While the table is out of reach the worker keeps its last orders. Only
-after its start, when it has none, it takes no task for a while: a worker that was ordered to drain and has not reported
-counts as drained, so its instance may be terminated.
+until it is stopped or the order is withdrawn. While the table is unreachable the worker keeps its last order. After its
+start it has none, and takes no task for a while: a worker that was ordered to drain and has not reported counts as
+drained, so its instance may be terminated.
 """
 
 import threading
@@ -22,7 +22,7 @@ from tasks.utilisation import Utilisation
 log = structlog.get_logger(__name__)
 
 LEAST_SECONDS = 0.2
-"""Between two reports that only say that the worker has become busy or idle."""
+"""The least time between two reports whose only news is that the worker has become busy or idle."""
 _START_SECONDS = 5
 """How long `start` waits for the first answer; tasks may have to wait longer."""
 _LAST_REPORT_SECONDS = 5
@@ -32,8 +32,8 @@ _DRAINING_LOOK_SECONDS = 0.05
 class WorkerHeartbeat:
     """Reports in its own thread every `every_seconds`, and sooner when the state changes.
 
-    `interrupted` returns whether EC2 takes the instance back: the worker then drains, whatever its orders are. After a
-    start no task is taken before the first answer, for `first_answer_seconds` at most.
+    `interrupted` returns whether EC2 reclaims the instance: then the worker drains without an order. After its start it
+    takes no task before the first answer, for `first_answer_seconds` at most.
     """
 
     def __init__(
