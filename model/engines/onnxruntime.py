@@ -24,7 +24,10 @@ def open_engine(artefact: Artefact, threads: int, _cache_directory: Path | None,
 
 
 def load_graph(path: Path, threads: int = 1) -> Net:
-    """Return the graph as a callable on the CPU; it takes inputs of any shape."""
+    """Return the graph as a callable on the CPU: float32 input in any shape that the graph allows, float32 outputs.
+
+    Several threads may call it. onnxruntime's own errors pass through: the file belongs to a verified artefact.
+    """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
