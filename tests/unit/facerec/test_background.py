@@ -15,8 +15,9 @@ STOP_SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 @pytest.fixture
 def handlers() -> Iterator[None]:
-    """Put the signal handlers back at the end."""
+    """Put the signal handlers back at the end; the test run itself may ignore SIGHUP (`nohup`)."""
     before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
