@@ -47,7 +47,7 @@ class SqsResultPublisher:
 
 
 @dataclass(eq=False, slots=True)
-class _Message:
+class _OutgoingMessage:
     queue: str
     body: str
     sent: "Future[None]" = field(default_factory=Future)
@@ -63,13 +63,13 @@ class SendBatcher:
 
     def send(self, queue: str, body: str) -> None:
         """Return when SQS has taken the message (ASCII, up to 256 KiB); raises as `SqsQueue`."""
-        message = _Message(queue, body)
+        message = _OutgoingMessage(queue, body)
         self._messages.put(message)
         message.sent.result()
 
-    def _send_all(self, messages: list[_Message]) -> None:
+    def _send_all(self, messages: list[_OutgoingMessage]) -> None:
         for name in dict.fromkeys(message.queue for message in messages):
-            batch: list[_Message] = []
+            batch: list[_OutgoingMessage] = []
             size = 0
             for message in [message for message in messages if message.queue == name]:
                 if len(batch) == BATCH or size + len(message.body) > MAX_MESSAGE_BYTES:
@@ -79,7 +79,7 @@ class SendBatcher:
                 size += len(message.body)
             self._send(name, batch)
 
-    def _send(self, name: str, batch: Sequence[_Message]) -> None:
+    def _send(self, name: str, batch: Sequence[_OutgoingMessage]) -> None:
         queue = self._queues.setdefault(name, SqsQueue(self._sqs, name))
         errors: Sequence[BaseException | None]
         try:
