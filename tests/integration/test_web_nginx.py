@@ -11,11 +11,14 @@ import pytest
 from facerec.settings import Settings
 from facerec.web.uploads import FORM_OVERHEAD_BYTES
 from tests.fakes.web_tier import answers, picture, together
-from tests.support.nginx import CONFIGURATION, nginx
+from tests.support.nginx import CONFIGURATION, find_nginx, nginx
 from tests.support.served_web_tier import TLS, ServedWebTier, read_all, serve_web_tier
 
 LARGE = 5_500_000
 SMUGGLED = b"GET /smuggled HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+
+
+needs_nginx = pytest.mark.skipif(find_nginx() is None, reason="nginx is not installed (apt-get install nginx-light)")
 
 
 class Proxied(ServedWebTier):
@@ -34,6 +37,7 @@ def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxied]:
         yield Proxied(tier.tier, tier.server, url, ("127.0.0.1", port), tier.thread)
 
 
+@needs_nginx
 def test_nginx_passes_one_hundred_uploads_at_once(web: Proxied) -> None:
     """From one address, each on a connection of its own."""
     replies: list[str] = []
@@ -42,6 +46,7 @@ def test_nginx_passes_one_hundred_uploads_at_once(web: Proxied) -> None:
     assert replies == ["image_01.jpg: face detected - Jane"] * 100
 
 
+@needs_nginx
 def test_nginx_passes_the_largest_upload_and_refuses_a_larger_one(web: Proxied) -> None:
     """With our sentence."""
     largest = picture() + bytes(15_000_000 - len(picture()))
@@ -51,6 +56,7 @@ def test_nginx_passes_the_largest_upload_and_refuses_a_larger_one(web: Proxied) 
     assert refused.text == "the upload is too large: send one picture of at most 15 MB"
 
 
+@needs_nginx
 def test_nginx_limits_large_bodies_at_once(web: Proxied) -> None:
     """The fifth one from an address is refused at once; small uploads and other addresses are served."""
     head = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=X\r\n"
@@ -65,6 +71,7 @@ def test_nginx_limits_large_bodies_at_once(web: Proxied) -> None:
         connection.close()
 
 
+@needs_nginx
 def test_nginx_limits_the_requests_of_an_address(web: Proxied) -> None:
     """Beyond the burst with 429 and a Retry-After."""
     refused: list[httpx.Response] = []
@@ -98,6 +105,7 @@ def test_nginx_limits_the_requests_of_an_address(web: Proxied) -> None:
         b"Transfer-Encoding: chunked\r\n\r\n1\r\nab0\r\n\r\n",
     ],
 )
+@needs_nginx
 def test_nginx_ends_a_connection_with_an_ambiguous_request(web: Proxied, head: bytes) -> None:
     """Nothing is smuggled behind it."""
     with web.connect() as connection:
@@ -107,6 +115,7 @@ def test_nginx_ends_a_connection_with_an_ambiguous_request(web: Proxied, head: b
     assert reply.count(b"HTTP/1.1 ") == 1
 
 
+@needs_nginx
 def test_nginx_answers_for_a_web_tier_that_does_not_run(tmp_path: Path) -> None:
     """With 503 and a Retry-After."""
     with nginx(tmp_path, 1) as url:

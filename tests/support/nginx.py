@@ -16,17 +16,22 @@ START_SECONDS = 10
 STOP_SECONDS = 10
 
 
+def find_nginx() -> str | None:
+    """Return the path of the installed nginx, also of one that only root has on its PATH."""
+    return shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
+
+
 @contextmanager
 def nginx(folder: Path, web_port: int) -> Iterator[str]:
     """Run nginx in front of a web tier on `web_port`; yields its URL. `folder` keeps its files.
 
-    Raises `FileNotFoundError` where nginx is not installed.
+    Raises `FileNotFoundError` if nginx is not installed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
     configuration = folder / "nginx.conf"
     configuration.write_text(localised(CONFIGURATION.read_text(), folder, port, web_port))
-    program = shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
+    program = find_nginx()
     if program is None:
         raise FileNotFoundError("nginx is not installed; on Debian: apt-get install nginx-light")
     command = [program, "-p", str(folder), "-c", str(configuration), "-g", "daemon off;"]
