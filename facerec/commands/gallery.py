@@ -117,7 +117,7 @@ def _warn_of_other_models(gallery: OpenGallery, templates: Sequence[Template]) -
     others = [template for template in templates if template.model_id != in_use]
     if others:
         click.echo(
-            f"Made with another model than the one in use ({in_use}), so that they match nobody: {len(others)} of "
+            f"Made with another model than the one in use ({in_use}), so they never match: {len(others)} of "
             f"{counted(len(templates), 'template')}. `facerec gallery rebuild --collection {gallery.collection}` "
             "embeds their photos with the model in use; with --remove-old it then removes these templates.",
             err=True,

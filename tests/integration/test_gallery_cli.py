@@ -251,7 +251,7 @@ def test_gallery_lists_and_shows_people(line: CommandLine, model_id: str) -> Non
 def test_gallery_list_marks_templates_of_another_model(line: CommandLine, model_id: str) -> None:
     """Gallery list marks templates of another model."""
     line.seed("Ada", model_id="facenet-160-0123456789abcdef")
-    says = f"another model than the one in use ({model_id}), so that they match nobody: 1"
+    says = f"another model than the one in use ({model_id}), so they never match: 1"
     line.run("gallery", "list", says=says)
     line.run("gallery", "list", says="`facerec gallery rebuild --collection default`")
 

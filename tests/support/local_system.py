@@ -16,6 +16,7 @@ from typing import Self
 import boto3
 
 from facerec.local.ec2_host import emulated_ec2, running_instances
+from facerec.processes.addresses import poll_until
 from tests.support.processes import CHECKOUT, facerec
 
 
@@ -73,12 +74,18 @@ class LocalSystem:
             self._process = subprocess.Popen(
                 facerec(*arguments), cwd=CHECKOUT, env=self._base, stdout=output, stderr=subprocess.STDOUT
             )
-        deadline = time.monotonic() + self._start_timeout_seconds
-        while not (exports := self._exports()):
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                self.stop()
-                raise RuntimeError(f"the system did not come up:\n{self._output.read_text()}")
-            time.sleep(0.2)
+        process = self._process
+        exports: dict[str, str] = {}
+
+        def is_decided() -> bool:
+            nonlocal exports
+            exports = self._exports()
+            return bool(exports) or process.poll() is not None
+
+        poll_until(is_decided, self._start_timeout_seconds)
+        if not exports:
+            self.stop()
+            raise RuntimeError(f"the system did not come up:\n{self._output.read_text()}")
         self.environ = {**self._base, **exports}
         return self
 
@@ -163,6 +170,7 @@ class LocalSystem:
 
 
 _LOOK_SECONDS = 0.1
+_QUIET_SECONDS = 2.0
 
 
 class FleetWatch:
@@ -193,18 +201,21 @@ class FleetWatch:
         return max((count for _, count in self.seen), default=0)
 
     def zero_after(self, moment: float, timeout_seconds: float) -> float:
-        """Seconds from `moment` (of `time.monotonic()`) until there are none and stay none for two seconds.
+        """Seconds from `moment` (of `time.monotonic()`) until there are none, and none for two seconds more.
 
         Raises `TimeoutError` after `timeout_seconds`.
         """
-        deadline = time.monotonic() + timeout_seconds
-        while time.monotonic() < deadline:
-            busy = [at for at, count in self.seen if count > 0 and at >= moment]
-            since = busy[-1] if busy else moment
-            if self.seen and self.seen[-1][1] == 0 and time.monotonic() - since > 2:
-                return since - moment
-            time.sleep(_LOOK_SECONDS)
-        raise TimeoutError(f"instances still run {timeout_seconds:g} s after the last answer")
+
+        def last_busy() -> float:
+            return max((at for at, count in self.seen if count > 0), default=moment)
+
+        def quiet() -> bool:
+            empty = bool(self.seen) and self.seen[-1][1] == 0
+            return empty and time.monotonic() - max(last_busy(), moment) > _QUIET_SECONDS
+
+        if not poll_until(quiet, timeout_seconds):
+            raise TimeoutError(f"instances still run {timeout_seconds:g} s after the last answer")
+        return max(last_busy() - moment, 0.0)
 
     def _run(self) -> None:
         while not self._stopped.wait(_LOOK_SECONDS):

@@ -10,7 +10,7 @@ from autoscale.reconcile_result import Action, Cause, ReconcileResult
 from facerec.observability.metrics import serve_metrics
 
 NOW = 1_000_000.0
-NOBODY = FleetByPhase.of((), Policy().limits, NOW)
+EMPTY_FLEET = FleetByPhase.of((), Policy().limits, NOW)
 ESTIMATES = Estimates(60, 30, 0.1, 2.5)
 
 
@@ -64,7 +64,7 @@ def test_metrics_of_a_round_with_actions(metrics: RoundMetrics) -> None:
 def test_metrics_omit_unreadable_values(metrics: RoundMetrics) -> None:
     """Neither 0 nor the former value: an outage must not look like an empty queue."""
     seen = ReconcileResult(
-        NOW, leading=True, observation=Observation(QueueDepth(7, 3), NOBODY), decision=Decision(1, 1, "7 open")
+        NOW, leading=True, observation=Observation(QueueDepth(7, 3), EMPTY_FLEET), decision=Decision(1, 1, "7 open")
     )
     metrics.observe(seen)
     assert value(metrics, "facerec_fleet_instances", phase="serving") == 0

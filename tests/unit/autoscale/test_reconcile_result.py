@@ -1,34 +1,12 @@
 """What rounds leave in the log and in the history."""
 
 import itertools
-from collections.abc import Iterator
 
-import pytest
-from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
 from autoscale.reconciler import Reconciler
 from facerec.errors import Transient
-from tests.support.fleet_world import FleetWorld, events, make_reconciler, run_rounds
-
-
-@pytest.fixture
-def world() -> FleetWorld:
-    """Nothing waits, nothing runs."""
-    return FleetWorld()
-
-
-@pytest.fixture
-def reconciler(world: FleetWorld) -> Reconciler:
-    """An autoscaler that has just been started."""
-    return make_reconciler(world)
-
-
-@pytest.fixture
-def logs() -> Iterator[list[EventDict]]:
-    """What is logged."""
-    with capture_logs() as records:
-        yield records
+from tests.support.fleet_world import FleetWorld, events, run_rounds
 
 
 def test_round_log_writes_one_line_for_news(world: FleetWorld, reconciler: Reconciler, logs: list[EventDict]) -> None:

@@ -1,7 +1,6 @@
 """The loop around the policy: failing readings and orders, the lease, and the log."""
 
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -16,25 +15,6 @@ from facerec.errors import ConfigurationError, FacerecError, InsufficientCapacit
 from tests.fakes.fleet import InMemoryLease
 from tests.fakes.worker_reports import READY
 from tests.support.fleet_world import LEASE_SECONDS, FleetWorld, events, make_reconciler, run_rounds, start_instances
-
-
-@pytest.fixture
-def world() -> FleetWorld:
-    """Nothing waits, nothing runs."""
-    return FleetWorld()
-
-
-@pytest.fixture
-def reconciler(world: FleetWorld) -> Reconciler:
-    """An autoscaler that has just been started."""
-    return make_reconciler(world)
-
-
-@pytest.fixture
-def logs() -> Iterator[list[EventDict]]:
-    """What is logged."""
-    with capture_logs() as records:
-        yield records
 
 
 def test_fleet_grows_to_the_cap_and_shrinks_to_zero(world: FleetWorld, reconciler: Reconciler) -> None:
