@@ -84,7 +84,7 @@ install_package() {
   doing="install $package"
   "${pip[@]}" --constraint "$download/constraints.txt" "$download/${package##*/}[worker]"
   rm -r "$download"
-  # Last: an installation that was cut off is begun anew.
+  # Last: an installation that was cut off begins again.
   printf '%s\n' "$package" >"$installed"
 }
 

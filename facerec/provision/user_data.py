@@ -1,6 +1,6 @@
 """User data of the app tier's EC2 instances: cloud-init's cloud-config that makes an instance a worker. Pure.
 
-User data can be read by everything that runs on the instance and by whoever may describe it: no secret goes in.
+User data can be read by everything that runs on the instance, and with the right to describe it: no secret goes in.
 """
 
 import json

@@ -21,7 +21,7 @@ from tests.support.emulated import EmulatedAws, environ_of
 from tests.support.processes import CHECKOUT, Command, run
 
 AUTOSCALE = (sys.executable, "-m", "autoscale")
-PATIENCE_SECONDS = 60
+TIMEOUT_SECONDS = 60
 BACKLOG = b'facerec_backlog_messages{state="visible"} 1.0'
 
 
@@ -157,7 +157,7 @@ def test_dry_run_changes_nothing(environ: dict[str, str], fresh: Settings, clien
     assert not describe_instances(clients, fresh)
     with Autoscaler(environ, "--dry-run") as command:
         assert command.process.stdout is not None
-        assert select.select([command.process.stdout], [], [], PATIENCE_SECONDS)[0]
+        assert select.select([command.process.stdout], [], [], TIMEOUT_SECONDS)[0]
         assert command.process.stdout.readline().startswith("queue    1 visible")
         assert command.stop() == 0
     assert not describe_instances(clients, fresh)
@@ -177,7 +177,7 @@ def failure(environ: dict[str, str], *arguments: str) -> str:
         env=environ,
         capture_output=True,
         text=True,
-        timeout=PATIENCE_SECONDS,
+        timeout=TIMEOUT_SECONDS,
         check=False,
     )
     assert ended.returncode == 1

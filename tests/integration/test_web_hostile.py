@@ -36,7 +36,7 @@ OUR_HEADERS = {
     b"x-request-id",
     b"allow",
 }
-PATIENCE_SECONDS = 30
+TIMEOUT_SECONDS = 30
 
 hostile = settings(
     max_examples=100,
@@ -160,7 +160,7 @@ def test_error_repeats_a_path_without_control_characters(web: ServedWebTier) -> 
 
 def eventually(condition: Callable[[], bool]) -> bool:
     """Whether it comes true within half a minute."""
-    return poll_until(condition, PATIENCE_SECONDS)
+    return poll_until(condition, TIMEOUT_SECONDS)
 
 
 def files_in(folder: Path) -> int:

@@ -225,7 +225,7 @@ def test_worker_works_without_the_fleet_table(instance: Instance) -> None:
 
 
 class _Metadata(BaseHTTPRequestHandler):
-    """EC2's instance metadata service, version 2, as far as notices go."""
+    """EC2's instance metadata service, version 2, with notices only."""
 
     notices: dict[str, str]
 

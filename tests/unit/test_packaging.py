@@ -49,7 +49,7 @@ def test_every_package_of_an_extra_has_a_tested_version() -> None:
 
 
 def _names_brought_by(wanted: list[Requirement]) -> set[NormalizedName]:
-    """The packages that the requirements lead to on this machine, as far as they are installed."""
+    """The packages that the requirements lead to on this machine, if they are installed."""
     seen: set[tuple[NormalizedName, str]] = set()
     while wanted:
         one = wanted.pop()

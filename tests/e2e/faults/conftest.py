@@ -40,7 +40,7 @@ class FaultySystem:
     ) -> tuple[list[ClientOutcome], Row]:
         """Upload while the fault lasts, wait until the queues are empty, and count the outcomes of the photos."""
         self.system.proxy.harmed.clear()
-        clients = UploadClients(self.system.url, per_second, patience_seconds=90, longest_pause_seconds=1)
+        clients = UploadClients(self.system.url, per_second, give_up_seconds=90, longest_pause_seconds=1)
         outcomes = upload_under(harm, self.system, clients, self.photos(poisoned), least, lasts=lasts)
         assert wait_until_idle(self.system, _REST_SECONDS), "the queues are not empty"
         left = final_state(self.system)

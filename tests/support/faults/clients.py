@@ -54,11 +54,11 @@ class ClientOutcome:
 
 @dataclass(frozen=True, slots=True)
 class UploadClients:
-    """Starts `per_second` clients, also while earlier ones wait; each gives up after `patience_seconds`."""
+    """Starts `per_second` clients, also while earlier ones wait; each gives up after `give_up_seconds`."""
 
     url: str
     per_second: float
-    patience_seconds: float = 300.0
+    give_up_seconds: float = 300.0
     longest_pause_seconds: float = 30.0
     chance: random.Random = field(default_factory=lambda: random.Random(0))  # noqa: S311 - no secret
 
@@ -81,7 +81,7 @@ class UploadClients:
     async def _live(self, client: httpx.AsyncClient, photo: Photo) -> ClientOutcome:
         outcome = ClientOutcome(photo)
         began = time.monotonic()
-        while not await self._ask(client, outcome) and time.monotonic() - began < self.patience_seconds:
+        while not await self._ask(client, outcome) and time.monotonic() - began < self.give_up_seconds:
             continue
         outcome.seconds = time.monotonic() - began
         return outcome

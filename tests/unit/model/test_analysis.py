@@ -124,7 +124,7 @@ def test_faces_of_a_reduced_picture_are_in_original_pixels() -> None:
 
 
 def test_small_faces_are_cropped_from_a_larger_decoding() -> None:
-    """As far as the picture has the pixels."""
+    """Up to the pixels of the picture."""
     engine = FakeEngine(min_side=100, enlarged=2.0)
     analysis = analyse(engine, jpeg(400, 200), LIMITS)
     assert {width for width, _ in engine.cut_from} == {200}

@@ -23,7 +23,7 @@ from model.index.vectors import NumpyProducts
 from model.matching import GalleryIndex
 from tests.fakes.templates import MODEL, OTHER_MODEL, InMemoryTemplateStore, make_template, make_threshold, of_dimension
 
-PATIENCE_SECONDS = 10
+TIMEOUT_SECONDS = 10
 
 
 class WatchedStore(InMemoryTemplateStore):
@@ -57,7 +57,7 @@ class WatchedStore(InMemoryTemplateStore):
 
     def _hold(self) -> None:
         self.read.set()
-        assert self.go_on.wait(PATIENCE_SECONDS)
+        assert self.go_on.wait(TIMEOUT_SECONDS)
 
 
 @pytest.fixture
@@ -157,10 +157,10 @@ def test_change_during_loading_appears_after_the_next_refresh(cache: GalleryCach
     store.go_on.clear()
     with ThreadPoolExecutor() as pool:
         loading = pool.submit(cache.index, "default")
-        assert store.read.wait(PATIENCE_SECONDS)
+        assert store.read.wait(TIMEOUT_SECONDS)
         store.add(make_template(2, "Grace"))
         store.go_on.set()
-        loading.result(PATIENCE_SECONDS)
+        loading.result(TIMEOUT_SECONDS)
     cache.refresh()
     assert names(cache.index("default"), 1, 2) == ["Ada", "Grace"]
 
@@ -173,10 +173,10 @@ def test_readers_do_not_wait_for_a_refresh(cache: GalleryCache, store: WatchedSt
     store.go_on.clear()
     with ThreadPoolExecutor() as pool:
         refreshing = pool.submit(cache.refresh)
-        assert store.read.wait(PATIENCE_SECONDS)
+        assert store.read.wait(TIMEOUT_SECONDS)
         assert names(cache.index("default"), 1, 2) == ["Ada", None]
         store.go_on.set()
-        refreshing.result(PATIENCE_SECONDS)
+        refreshing.result(TIMEOUT_SECONDS)
     assert names(cache.index("default"), 1, 2) == ["Ada", "Grace"]
 
 
@@ -185,9 +185,9 @@ def test_concurrent_first_readers_load_once(cache: GalleryCache, store: WatchedS
     store.go_on.clear()
     with ThreadPoolExecutor(16) as pool:
         readers = [pool.submit(cache.index, "default") for _ in range(16)]
-        assert store.read.wait(PATIENCE_SECONDS)
+        assert store.read.wait(TIMEOUT_SECONDS)
         store.go_on.set()
-        assert {id(reader.result(PATIENCE_SECONDS)) for reader in readers} == {id(cache.index("default"))}
+        assert {id(reader.result(TIMEOUT_SECONDS)) for reader in readers} == {id(cache.index("default"))}
     assert store.asked["templates", "default"] == 1
 
 
@@ -506,7 +506,7 @@ def reload(store: WatchedStore, change: Callable[[], object]) -> None:
     """Make a change, and wait until the thread has begun to read it."""
     store.read.clear()
     change()
-    assert store.read.wait(PATIENCE_SECONDS)
+    assert store.read.wait(TIMEOUT_SECONDS)
 
 
 def _unreadable(template: Template) -> Template:

@@ -29,7 +29,7 @@ def requests(tier: FakeWebTier, method: str, route: str, status: int) -> float |
 
 
 def test_metrics_count_an_upload_by_its_outcome(tier: FakeWebTier) -> None:
-    """With its size, its intake, its wait, and the result that ended it."""
+    """With its size, the time to take it in, its wait, and the result that ended it."""
     with running(tier):
         assert upload(tier.app.test_client()).status_code == 200
     assert value(tier, "facerec_web_uploads_total", outcome="match") == 1

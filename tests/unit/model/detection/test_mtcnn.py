@@ -51,7 +51,9 @@ def real(request: pytest.FixtureRequest) -> Mtcnn:
 def test_faces_are_those_of_the_reference(real: Mtcnn, name: str) -> None:
     """Boxes and landmarks within half a pixel of facenet-pytorch's, the same faces in the same order."""
     data, golden = (ROOT / name).read_bytes(), GOLDEN["pictures"][name]
-    assert hashlib.sha256(data).hexdigest() == golden["sha256"], "the sample has changed: record the golden values anew"
+    assert hashlib.sha256(data).hexdigest() == golden["sha256"], (
+        "the sample has changed: record the golden values again"
+    )
     faces = detect_one(real, decode(data))
     assert len(faces) == len(golden["faces"])
     for face, expected in zip(faces, golden["faces"], strict=True):
