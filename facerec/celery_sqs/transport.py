@@ -186,7 +186,8 @@ class Channel(_BaseChannel):  # type: ignore[misc]  # untyped on purpose, see ab
     def _take(self, message: "MessageTypeDef", queue: str) -> None:
         receipt, opened = message["ReceiptHandle"], None
         try:
-            payload = self._message_to_python(message, queue, self._queue(queue).url)
+            # By its name: looking up a URL could fail, and that must not make the message a dead letter.
+            payload = self._message_to_python(message, queue, queue)
             opened = self.Message(payload, channel=self)
             if queue == self.transport_options.get("task_queue"):
                 check_task(opened, self.transport_options["tasks"])

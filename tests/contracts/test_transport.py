@@ -226,6 +226,23 @@ def test_task_that_cannot_be_begun_stays_in_the_queue(channel: Any, sqs: Any, ur
     assert receive(sqs, dead_letters) == []
 
 
+def test_received_task_is_taken_though_its_queue_is_deleted(channel: Any, sqs: Any, url: str, fresh: Settings) -> None:
+    """Another thread of the worker may notice it first, and forget the queue's URL. The task is no dead letter."""
+    event = "after-call.sqs.ReceiveMessage"
+
+    def delete(**_: Any) -> None:
+        sqs.delete_queue(QueueUrl=url)
+        with pytest.raises(QueueMissing):
+            channel._queue(fresh.request_queue).delete_batch(["receipt"])
+
+    events = channel.sqs().meta.events  # of the process's client
+    events.register(event, delete)
+    try:
+        assert take(channel, fresh.request_queue).headers == BODY["headers"]
+    finally:
+        events.unregister(event, delete)
+
+
 def test_paused_gate_stops_receives(channel: Any, sqs: Any, url: str, fresh: Settings, gate: ConsumerGate) -> None:
     """Celery's loop gets its turn, and the message stays visible to others."""
     gate.pause()

@@ -125,7 +125,8 @@ def _dead_letters(system: ProxiedSystem) -> list[tuple[str, str | None]]:
 def judge(outcomes: Sequence[ClientOutcome], left: FinalState, sent: set[str], report: Callable[[str], None]) -> Row:
     """Count the outcomes of these clients' photos; `sent` are the ids of the tasks that SQS accepted.
 
-    Each wrong or lost photo is reported. Outputs of other photos do not count; an output without a photo is wrong.
+    Each wrong or lost photo, and each wrong dead letter, is reported. Outputs of other photos do not count; an output
+    without a photo is wrong.
     """
     by_name = {outcome.photo.filename: outcome.photo for outcome in outcomes}
     ours = {request_id: name for request_id, name in left.inputs.items() if name in by_name}
@@ -136,6 +137,7 @@ def judge(outcomes: Sequence[ClientOutcome], left: FinalState, sent: set[str], r
     }
     accepted = ours.keys() & sent
     dead = {request_id: reason for request_id, reason in left.dead.items() if request_id in ours}
+    amiss = {task: why for task, why in dead.items() if why is None or by_name[ours[task]].answer is not None}
     lost = {task for task in accepted if not outputs.get(task) and dead.get(task) is None}
     lost |= {task for task in accepted - dead.keys() if any(map(_failed, outputs.get(task, [])))}
     wrong = [outcome.text or "" for outcome in outcomes if outcome.text is not None and not _right(outcome)]
@@ -160,6 +162,7 @@ def judge(outcomes: Sequence[ClientOutcome], left: FinalState, sent: set[str], r
         unserved=[f"{outcome.photo.filename} {outcome.told or ''}" for outcome in unserved],
         wrong=wrong,
         twice=twice,
+        dead=[f"{ours[task]}: {why}" for task, why in amiss.items()],
     )
     seconds = [outcome.seconds for outcome in outcomes if outcome.text is not None]
     return {
@@ -175,9 +178,7 @@ def judge(outcomes: Sequence[ClientOutcome], left: FinalState, sent: set[str], r
         "lost": len(lost) + len(unserved),
         "duplicates_visible": len(twice),
         "dlq": len(dead),
-        "dlq_amiss": sum(
-            why is None or by_name[ours[request_id]].answer is not None for request_id, why in dead.items()
-        ),
+        "dlq_amiss": len(amiss),
         "p50_s": round(percentile(seconds, 50), 2) if seconds else None,
         "p95_s": round(percentile(seconds, 95), 2) if seconds else None,
     }
