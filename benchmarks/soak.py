@@ -6,20 +6,24 @@
 Each of `--clients` clients uploads one photo after the other. After the warm-up the benchmark reads memory,
 descriptors and threads of each process every few seconds. `slope_mb_per_min` is the least-squares line through its
 resident memory. `first` and `last` are medians over the first and the last `window_minutes`. `drift_percent` compares
-the throughput of these two windows; it is meaningful only on an otherwise idle machine. The last line is one JSON
-object.
+the throughput of these two windows; it is meaningful only on an otherwise idle machine.
+
+`cpu_ms` is a process's CPU time per answer in each window. It attributes a drift: of the process whose time grew, or of
+the machine if none grew. `clients` is this benchmark's own process, `emulator` all that the emulated AWS runs, and
+`fixed_work_ms` the CPU time of a fixed calculation: only the machine can change it. The last line is one JSON object.
 """
 
 import argparse
 import asyncio
 import itertools
 import json
+import os
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +40,27 @@ _WINDOW_MINUTES = 5.0
 _MIN_MINUTES = 0.5
 _MOST_DRIFT_PERCENT = 5.0
 _MOST_SLOPE = 0.5
+_FIXED_WORK = 200_000
+_EMULATOR = "facerec.local.ministack_server"
+_NOT_OURS = frozenset({"emulator", "clients"})
+"""Their memory and descriptors are shown, but have no bounds."""
 _MOST_MORE = 2
 """Descriptors or threads between two medians: a connection more or less is chance."""
 
 Series = list[tuple[float, Usage]]
 """What a process held, with the minutes since the end of the warm-up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A part of the measurement, in minutes since the end of the warm-up."""
+
+    begin: float
+    end: float
+
+    def of(self, at: float) -> bool:
+        """Whether the moment is in it."""
+        return self.begin <= at < self.end
 
 
 def main() -> None:
@@ -76,7 +96,8 @@ class Soak:
     """Runs the clients, and reads the processes meanwhile.
 
     `answered` are the moments of right and wrong answers, in minutes since the end of the warm-up; `failed` counts
-    uploads without an answer 200. `seen` is what each process held, in the same minutes.
+    uploads without an answer 200. `seen` is what each process held, in the same minutes, and `fixed_work` the CPU time
+    of a fixed calculation in milliseconds.
     """
 
     def __init__(self, system: LocalSystem, photos: Sequence[Photo], warm_up_minutes: float, minutes: float) -> None:
@@ -90,6 +111,7 @@ class Soak:
         self.failed = 0
         self.wrong = 0
         self.seen: dict[str, Series] = {name: [] for name in self._pids}
+        self.fixed_work: list[tuple[float, float]] = []
 
     async def run(self, clients: int) -> None:
         """Return when the time is over and every client has its answer."""
@@ -132,30 +154,35 @@ class Soak:
             if now >= 0:
                 for name, used in held.items():
                     self.seen[name].append((now, used))
+                self.fixed_work.append((now, _fixed_work_ms()))
 
 
 def summary(soak: Soak, minutes: float) -> dict[str, Any]:
     """Compare the windows, and check the bounds."""
-    window = min(_WINDOW_MINUTES, minutes / 2)
-    first = sum(0 <= at < window for at in soak.answered) / window / 60
-    last = sum(at >= minutes - window for at in soak.answered) / window / 60
-    drift = (last / first - 1) * 100 if first else -100.0
-    processes = {name: _summed_up(series, window, minutes) for name, series in soak.seen.items()}
+    length = min(_WINDOW_MINUTES, minutes / 2)
+    windows = Window(0, length), Window(minutes - length, minutes)
+    answers = [sum(map(window.of, soak.answered)) for window in windows]
+    drift = (answers[1] / answers[0] - 1) * 100 if answers[0] else -100.0
+    processes = {name: _summed_up(series, windows, answers) for name, series in soak.seen.items()}
     steady = all(
         process["slope_mb_per_min"] < _MOST_SLOPE
         and process["last"]["descriptors"] - process["first"]["descriptors"] <= _MOST_MORE
         and process["last"]["threads"] - process["first"]["threads"] <= _MOST_MORE
-        for process in processes.values()
+        for name, process in processes.items()
+        if name not in _NOT_OURS
     )
     return {
         "minutes": minutes,
-        "window_minutes": window,
+        "window_minutes": length,
         "answered": len(soak.answered),
         "failed": soak.failed,
         "wrong": soak.wrong,
-        "first_per_s": round(first, 2),
-        "last_per_s": round(last, 2),
+        "first_per_s": round(answers[0] / length / 60, 2),
+        "last_per_s": round(answers[1] / length / 60, 2),
         "drift_percent": round(drift, 1),
+        "fixed_work_ms": [
+            round(statistics.median(ms for at, ms in soak.fixed_work if window.of(at)), 2) for window in windows
+        ],
         "processes": processes,
         "steady": steady,
         "passed": steady and abs(drift) <= _MOST_DRIFT_PERCENT and soak.failed == soak.wrong == 0,
@@ -163,25 +190,50 @@ def summary(soak: Soak, minutes: float) -> dict[str, Any]:
     }
 
 
-def _summed_up(series: Series, window: float, minutes: float) -> dict[str, Any]:
+def _summed_up(series: Series, windows: tuple[Window, Window], answers: list[int]) -> dict[str, Any]:
     slope, _ = statistics.linear_regression([at for at, _ in series], [used.rss_mb for _, used in series])
+    first, last = ([(at, used) for at, used in series if window.of(at)] for window in windows)
     return {
         "slope_mb_per_min": round(slope, 3),
-        "first": _median([used for at, used in series if at < window]),
-        "last": _median([used for at, used in series if at >= minutes - window]),
+        "cpu_ms": [
+            _cpu_ms(seen, window, count) for seen, window, count in zip((first, last), windows, answers, strict=True)
+        ],
+        "first": _median([used for _, used in first]),
+        "last": _median([used for _, used in last]),
     }
 
 
+def _cpu_ms(seen: Series, window: Window, answers: int) -> float | None:
+    """The CPU time per answer, from the first look to the last one of the window."""
+    (begin, before), (end, after) = seen[0], seen[-1]
+    if not answers or end == begin:
+        return None
+    per_minute = (after.cpu_seconds - before.cpu_seconds) / (end - begin)
+    return round(per_minute * (window.end - window.begin) / answers * 1000, 2)
+
+
+def _fixed_work_ms() -> float:
+    """The CPU time of a calculation that is the same each time."""
+    begun = time.process_time()
+    sum(number * number for number in range(_FIXED_WORK))
+    return (time.process_time() - begun) * 1000
+
+
 def _median(held: Sequence[Usage]) -> dict[str, float]:
-    columns = [asdict(used) for used in held]
-    return {name: round(statistics.median(column[name] for column in columns), 1) for name in columns[0]}
+    return {
+        name: round(statistics.median(getattr(each, name) for each in held), 1)
+        for name in ("rss_mb", "descriptors", "threads")
+    }
 
 
 def _processes(system: LocalSystem) -> dict[str, int]:
-    """The web process, the worker and its engines by name; one that is replaced ends the measurement."""
+    """The processes by name; one that is replaced ends the measurement."""
     [web], [worker] = system.processes("facerec.cli web"), system.processes("celery -A facerec worker")
+    [emulator] = system.processes(_EMULATOR)
     engines = enumerate(sorted(descendants(worker, "facerec.engine.child")), 1)
-    return {"web": web, "worker": worker} | {f"engine {number}": pid for number, pid in engines}
+    return {"web": web, "worker": worker, "emulator": emulator, "clients": os.getpid()} | {
+        f"engine {number}": pid for number, pid in engines
+    }
 
 
 if __name__ == "__main__":

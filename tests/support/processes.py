@@ -134,19 +134,24 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What one process holds at a moment: resident memory in MB, open descriptors, threads."""
+    """What one process holds at a moment: resident memory in MB, open descriptors, threads; its CPU time so far."""
 
     rss_mb: float
     descriptors: int
     threads: int
+    cpu_seconds: float
 
 
 def usage(pid: int) -> Usage:
-    """What a process holds; raises `FileNotFoundError` or `ProcessLookupError` when it has ended."""
+    """What a process holds; raises `FileNotFoundError` or `ProcessLookupError` when it has ended.
+
+    The CPU time is its own, and that of the children that it reaped.
+    """
     fields = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
     rss_kb = int(fields.get("VmRSS", "0 kB").split()[0])  # a zombie has none
     descriptors = sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
-    return Usage(rss_kb / 1024, descriptors, int(fields["Threads"]))
+    stat = _stat(pid)
+    return Usage(rss_kb / 1024, descriptors, int(fields["Threads"]), 0.0 if stat is None else stat.seconds)
 
 
 def alive(pid: int) -> bool:
