@@ -172,11 +172,16 @@ class Priors:
 class Decider:
     """Decides round after round; `now` is in seconds since the epoch and never decreases.
 
-    What it remembers can be lost at any time: then the fleet shrinks later.
+    What it remembers can be lost at any time: then the fleet shrinks later. Usually `interval_seconds` pass between two
+    readings.
     """
 
-    def __init__(self, policy: Policy, priors: Priors) -> None:
+    def __init__(self, policy: Policy, priors: Priors, interval_seconds: float = 1.0) -> None:
         self.policy = policy
+        # A process that was paused, or a clock that was put forward, is no time in which the fleet was watched.
+        self._longest_gap_seconds = max(
+            min(policy.cooldown_seconds, policy.limits.silence_seconds / 4), 3 * interval_seconds
+        )
         self._boots = Boots(priors.boot_seconds, policy.limits.boot_seconds)
         self._starts = Boots(priors.start_seconds, policy.limits.boot_seconds)
         self._throughput = Throughput(priors.service_seconds)
@@ -185,6 +190,7 @@ class Decider:
         self._keeps: deque[tuple[float, int]] = deque()
         """The times of the latest decisions and their `keep`."""
         self._watching_since: float | None = None
+        self._decided_at: float | None = None
         self._empty_since: float | None = None
         self._started: set[str] = set()
 
@@ -201,6 +207,9 @@ class Decider:
     def decide(self, observation: Observation, now: float) -> Decision | Hold:
         """Learn from an observation and decide."""
         depth, fleet = observation.depth, observation.fleet
+        if self._decided_at is not None and now - self._decided_at > self._longest_gap_seconds:
+            self.restart_cooldown()
+        self._decided_at = now
         if isinstance(depth, Unreadable) or isinstance(fleet, Unreadable):
             self.restart_cooldown()
             return self.review(observation, now)
@@ -244,6 +253,7 @@ class Decider:
             arrivals_per_second=self._arrivals.per_second,
             recent_peak=self._recent_peak(now),
             empty_seconds=None if self._empty_since is None else now - self._empty_since,
+            watched_seconds=0.0 if self._watching_since is None else now - self._watching_since,
         )
 
     def _recent_peak(self, now: float) -> int | None:

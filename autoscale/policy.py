@@ -9,6 +9,7 @@ The rule, with N tasks open, R instances serving, each doing μ tasks a second, 
 - A steady flow of tasks adds the arrivals until then. The fleet is never smaller than the flow keeps busy.
 - An instance that has been idle for the cooldown, or that the last cooldown never needed, is drained. It is stopped
   or terminated when it reports that it holds no task. An order to drain is cancelled when work comes.
+- After a hold or a long gap between readings, the fleet shrinks only after it was watched for the whole cooldown.
 - One silent worker is lost. If all workers are silent, it is more likely that their reports fail.
 """
 
@@ -52,6 +53,8 @@ class Estimates:
     """The most instances that the last cooldown needed; absent until it has been watched for so long."""
     empty_seconds: float | None = None
     """For how long readings have found no work, up to the previous one; absent when that one found some."""
+    watched_seconds: float = math.inf
+    """For how long readings have followed each other without a hold or a long gap."""
 
 
 class ActionKind(StrEnum):
@@ -187,7 +190,7 @@ class _Known:
             *fleet[Phase.LOST],
             *(instance for instance in fleet[Phase.DRAINED] if instance not in resume and _must_end(instance)),
         ]
-        terminate += [instance for instance in fleet[Phase.STOPPED] if self._expired(instance)]
+        terminate += [instance for instance in fleet[Phase.STOPPED] if self._watched and self._expired(instance)]
         start: list[Instance] = []
         launch: list[int] = []
         if self.no_capacity is None:
@@ -273,7 +276,7 @@ class _Known:
             idle = [instance for instance in reversed(booting) if instance.instance_id is not None]
             idle = [instance for instance in idle if self.now - instance.since >= policy.cooldown_seconds]
         idle += sorted(
-            (instance for instance in serving if _idle_seconds(instance) >= policy.cooldown_seconds),
+            (instance for instance in serving if self._watched and _idle_seconds(instance) >= policy.cooldown_seconds),
             key=lambda instance: (-_idle_seconds(instance), -instance.number),
         )
         drain = idle[: max(0, current - keep)]
@@ -297,8 +300,10 @@ class _Known:
         """Instances to be stopped into the warm pool, and instances to be terminated."""
         fleet, policy = self.fleet, self.policy
         pool = [instance for instance in fleet[Phase.STOPPED] if not self._expired(instance)]
-        terminate = [*fleet[Phase.LOST], *(instance for instance in fleet[Phase.STOPPED] if instance not in pool)]
-        terminate += pool[policy.warm_pool_max :]
+        terminate = list(fleet[Phase.LOST])
+        if self._watched:
+            terminate += [instance for instance in fleet[Phase.STOPPED] if instance not in pool]
+            terminate += pool[policy.warm_pool_max :]
         room = (
             policy.warm_pool_max
             - len(pool)
@@ -312,6 +317,11 @@ class _Known:
             else:
                 terminate.append(instance)
         return stop, terminate
+
+    @property
+    def _watched(self) -> bool:
+        """Whether the fleet was watched for the cooldown: a worker's idle time may reach back into an outage."""
+        return self.estimates.watched_seconds >= self.policy.cooldown_seconds
 
     def _empty_for(self, seconds: float) -> bool:
         """Whether the queue was empty for so long; one reading is not enough, because SQS's counts are approximate."""

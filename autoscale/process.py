@@ -100,7 +100,9 @@ def make_reconciler(
         fleet=make_fleet(settings, lease, worker_reports(settings)),
         lease=lease,
         history=make_history(settings),
-        decider=Decider(make_policy(settings.autoscale), make_priors(settings.autoscale)),
+        decider=Decider(
+            make_policy(settings.autoscale), make_priors(settings.autoscale), settings.autoscale.interval_seconds
+        ),
         dry_run=dry_run,
         watch=watch,
     )

@@ -216,6 +216,7 @@ class Reconciler:
         except LeaseLost as exc:
             log.warning("lease_lost", reason=str(exc))
             self._leading = False
+            self._decider.restart_cooldown()
         return tuple(actions)
 
     def _repair(self) -> None:

@@ -1,20 +1,31 @@
 """The loop around the policy: failing readings and orders, the lease, and the log."""
 
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
-from autoscale.observation import Instance, Phase, Power
+from autoscale.decider import Decider
+from autoscale.observation import Instance, Phase, Power, QueueDepth, Reading
 from autoscale.policy import ActionKind, Decision, Hold
 from autoscale.reconcile_result import Cause, ReconcileResult
 from autoscale.reconciler import LaunchBackoff, Reconciler
 from facerec.errors import ConfigurationError, FacerecError, InsufficientCapacity, LeaseLost, Throttled, Transient
 from tests.fakes.fleet import InMemoryLease
 from tests.fakes.worker_reports import READY
-from tests.support.fleet_world import LEASE_SECONDS, FleetWorld, events, make_reconciler, run_rounds, start_instances
+from tests.support.fleet_world import (
+    LEASE_SECONDS,
+    POLICY,
+    PRIORS,
+    FleetWorld,
+    events,
+    make_reconciler,
+    run_rounds,
+    start_instances,
+)
 
 
 def test_fleet_grows_to_the_cap_and_shrinks_to_zero(world: FleetWorld, reconciler: Reconciler) -> None:
@@ -395,3 +406,90 @@ def test_clock_that_is_set_back_stands_still(world: FleetWorld, reconciler: Reco
     world.now -= 100
     at.append(reconciler.round().at)
     assert at[0] == at[1]
+
+
+def outage(method: str) -> Callable[[FleetWorld, Reconciler], Reconciler]:
+    """A quarter of an hour without an answer to the port's method."""
+
+    def pass_outage(world: FleetWorld, reconciler: Reconciler) -> Reconciler:
+        world.failing[method] = Transient("no answer")
+        run_rounds(world, reconciler, 900)
+        del world.failing[method]
+        return reconciler
+
+    return pass_outage
+
+
+def other_leads(world: FleetWorld, reconciler: Reconciler) -> Reconciler:
+    """Another autoscaler holds the lease meanwhile."""
+    world.lease.owner = InMemoryLease(world.lease, lease_seconds=1, clock=lambda: 0)
+    run_rounds(world, reconciler, 12)
+    world.lease.owner = None
+    return reconciler
+
+
+def process_paused(world: FleetWorld, reconciler: Reconciler) -> Reconciler:
+    """The workers work on; a clock that is put forward looks the same."""
+    for _ in range(60):
+        world.pass_second()
+    return reconciler
+
+
+def successor_takes_over(world: FleetWorld, _: Reconciler) -> Reconciler:
+    """The first autoscaler was killed."""
+    world.lease.owner = None
+    return make_reconciler(world)
+
+
+@pytest.mark.parametrize(
+    "interruption",
+    [
+        outage("depth"),
+        outage("instances"),
+        outage("acquire_or_renew"),
+        other_leads,
+        process_paused,
+        successor_takes_over,
+    ],
+    ids=["backlog", "fleet", "lease", "other_leads", "paused", "successor"],
+)
+def test_idle_fleet_is_watched_for_a_cooldown_after_an_interruption(
+    world: FleetWorld, reconciler: Reconciler, interruption: Callable[[FleetWorld, Reconciler], Reconciler]
+) -> None:
+    """Workers that were idle meanwhile are drained only after a whole cooldown of readings, as at the start."""
+    start_instances(world, 3)
+    world.queue(0)
+    run_rounds(world, reconciler, 3)
+    assert not world.orders
+    reconciler = interruption(world, reconciler)
+    run_rounds(world, reconciler, int(POLICY.cooldown_seconds))
+    assert not world.orders
+    run_rounds(world, reconciler, 2)
+    assert world.orders[0].startswith("drain")
+
+
+def test_old_stopped_instances_outlive_an_interruption_for_a_cooldown(
+    world: FleetWorld, reconciler: Reconciler
+) -> None:
+    """A clock that was put forward by two days makes every stopped instance look old."""
+    start_instances(world, 2)
+    world.queue(0, 1)
+    world.fleet.stop([world.machine(2).instance_id])
+    run_rounds(world, reconciler, 10)
+    world.orders.clear()
+    world.now += 2 * 86_400
+    run_rounds(world, reconciler, int(POLICY.cooldown_seconds))
+    assert not world.orders
+    run_rounds(world, reconciler, 1)
+    assert world.orders == ["terminate 2"]
+
+
+def test_cooldown_between_two_rare_readings_is_watched() -> None:
+    """A cooldown shorter than the interval does not keep the fleet for ever."""
+    decider = Decider(replace(POLICY, cooldown_seconds=5), PRIORS, interval_seconds=20)
+    for second in (0, 20, 40):
+        report = replace(READY, reported_at=READY.ready_at + 100 + second)
+        fleet = (Instance(1, READY.instance_id, Power.RUNNING, 0.0, report),)
+        decision = decider.step(Reading(QueueDepth(0, 0), fleet), 1000.0 + second)
+        assert isinstance(decision, Decision)
+        assert bool(decision.drain) is (second > 0)
