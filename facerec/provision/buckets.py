@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import urlsplit
 
 from botocore.exceptions import ClientError
 
@@ -55,15 +56,7 @@ def provision_bucket(
                 },
             ),
         )
-        deny = _tls_only(settings, name)
-        settle(
-            bucket,
-            "the policy that refuses unencrypted connections",
-            read=lambda: json.loads(s3.get_bucket_policy(Bucket=name)["Policy"]),
-            absent="NoSuchBucketPolicy",
-            fits=lambda policy: deny in policy["Statement"],
-            write=lambda policy: s3.put_bucket_policy(Bucket=name, Policy=json.dumps(_with_statement(policy, deny))),
-        )
+        _refuse_unencrypted(clients, settings, bucket)
         rule = _lifecycle_rule(expire_days)
         settle(
             bucket,
@@ -108,6 +101,23 @@ def _create_bucket(clients: Clients, settings: Settings, variable: str, bucket: 
     except clients.s3.exceptions.BucketAlreadyOwnedByYou:
         return  # another provisioning has just created it
     bucket.state = State.CREATED
+
+
+def _refuse_unencrypted(clients: Clients, settings: Settings, bucket: Resource) -> None:
+    """Add the policy that refuses unencrypted connections, unless the endpoint itself is one; never removes it."""
+    s3, what = clients.s3, "the policy that refuses unencrypted connections"
+    if urlsplit(s3.meta.endpoint_url).scheme == "http":
+        bucket.notes.append(f"{what} is left out, because {s3.meta.endpoint_url} is unencrypted")
+        return
+    deny = _tls_only(settings, bucket.name)
+    settle(
+        bucket,
+        what,
+        read=lambda: json.loads(s3.get_bucket_policy(Bucket=bucket.name)["Policy"]),
+        absent="NoSuchBucketPolicy",
+        fits=lambda policy: deny in policy["Statement"],
+        write=lambda policy: s3.put_bucket_policy(Bucket=bucket.name, Policy=json.dumps(_with_statement(policy, deny))),
+    )
 
 
 def _tls_only(settings: Settings, name: str) -> dict[str, Any]:

@@ -4,13 +4,17 @@ import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
+from typing import Any
 
 import boto3
 import pytest
+from botocore.awsrequest import AWSPreparedRequest
+from pydantic import AnyHttpUrl
 
 from facerec.aws.clients import Clients
 from facerec.errors import ConfigurationError
 from facerec.local.emulator import EmulatorKind
+from facerec.provision.buckets import provision_bucket
 from facerec.provision.provisioning import provision
 from facerec.provision.resources import Resource, State
 from facerec.settings import Settings
@@ -39,6 +43,20 @@ def clients(settings: Settings) -> Clients:
     return Clients(settings)
 
 
+@pytest.fixture
+def over_tls(settings: Settings) -> Clients:
+    """Clients whose endpoint is https; a hook takes TLS off each request to S3, since the emulator has none."""
+    assert settings.endpoint_url is not None
+    endpoint = AnyHttpUrl(settings.endpoint_url.replace("http://", "https://"))
+    clients = Clients(settings.changed(aws=settings.aws.model_copy(update={"endpoint_url": endpoint})))
+
+    def take_off(request: AWSPreparedRequest, **_: object) -> None:
+        request.url = request.url.replace("https://", "http://")
+
+    clients.s3.meta.events.register("before-send.s3", take_off)
+    return clients
+
+
 def queue_attributes(clients: Clients, name: str) -> dict[str, str]:
     """Every attribute of a queue."""
     url = clients.sqs.get_queue_url(QueueName=name)["QueueUrl"]
@@ -47,12 +65,14 @@ def queue_attributes(clients: Clients, name: str) -> dict[str, str]:
 
 
 def test_creates_all_then_changes_nothing(aws: EmulatedAws) -> None:
-    """The first run creates each resource, without notes on an emulator that supports all; the second is idle."""
+    """The first run creates each resource, and notes only what its endpoint rules out; the second is idle."""
     settings = aws.settings.changed(prefix="twice")
     clients = Clients(settings)
     reported: list[Resource] = []
     first = provision(clients, settings, reported.append)
-    assert [(r.state, r.notes) for r in first] == [(State.CREATED, [])] * RESOURCES
+    left_out = f"the policy that refuses unencrypted connections is left out, because {aws.url} is unencrypted"
+    assert {r.state for r in first} == {State.CREATED}
+    assert [r.notes for r in first] == [[left_out] if r.kind == "bucket" else [] for r in first]
     assert reported == first
     assert [r.name for r in first] == [
         "twice-in-bucket",
@@ -102,25 +122,67 @@ def test_repairs_what_was_undone(clients: Clients, settings: Settings) -> None:
 
 
 def test_buckets_are_hardened(clients: Clients, settings: Settings) -> None:
-    """Closed, encrypted, only over TLS, and nothing unfinished stays; uploads and results expire."""
+    """Closed, encrypted, and nothing unfinished stays; uploads and results expire."""
     expiries = {}
-    for name in (settings.input_bucket, settings.output_bucket, settings.gallery_bucket, settings.model_bucket):
+    for name in buckets(settings):
         block = clients.s3.get_public_access_block(Bucket=name)["PublicAccessBlockConfiguration"]
         assert list(block.values()) == [True] * 4
         (encryption,) = clients.s3.get_bucket_encryption(Bucket=name)["ServerSideEncryptionConfiguration"]["Rules"]
         assert encryption["ApplyServerSideEncryptionByDefault"]["SSEAlgorithm"] == "AES256"
-        (statement,) = json.loads(clients.s3.get_bucket_policy(Bucket=name)["Policy"])["Statement"]
-        assert (statement["Effect"], statement["Principal"], statement["Action"]) == ("Deny", "*", "s3:*")
-        assert statement["Resource"] == [f"arn:aws:s3:::{name}", f"arn:aws:s3:::{name}/*"]
-        assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
         (rule,) = clients.s3.get_bucket_lifecycle_configuration(Bucket=name)["Rules"]
         assert rule["AbortIncompleteMultipartUpload"] == {"DaysAfterInitiation": 1}
         expiries[name] = rule.get("Expiration", {}).get("Days")
     assert list(expiries.values()) == [settings.retention.input_days, settings.retention.result_days, None, None]
 
 
-def test_a_foreign_statement_of_a_bucket_policy_stays(clients: Clients, settings: Settings) -> None:
+def buckets(settings: Settings) -> tuple[str, ...]:
+    """The names of all buckets."""
+    return settings.input_bucket, settings.output_bucket, settings.gallery_bucket, settings.model_bucket
+
+
+def provision_buckets(clients: Clients, settings: Settings) -> list[Resource]:
+    """Provision the buckets alone."""
+    days = (settings.retention.input_days, settings.retention.result_days, None, None)
+    return [provision_bucket(clients, settings, "", *bucket) for bucket in zip(buckets(settings), days, strict=True)]
+
+
+def statements(clients: Clients, bucket: str) -> list[dict[str, Any]]:
+    """The statements of a bucket's policy."""
+    found: list[dict[str, Any]] = json.loads(clients.s3.get_bucket_policy(Bucket=bucket)["Policy"])["Statement"]
+    return found
+
+
+def test_bucket_with_an_encrypted_endpoint_refuses_unencrypted_connections(
+    over_tls: Clients, settings: Settings
+) -> None:
+    """By a policy, which a second run leaves as it is."""
+    assert [(r.state, r.notes) for r in provision_buckets(over_tls, settings)] == [(State.UPDATED, [])] * 4
+    assert {r.state for r in provision_buckets(over_tls, settings)} == {State.UNCHANGED}
+    for name in buckets(settings):
+        (statement,) = statements(over_tls, name)
+        assert (statement["Effect"], statement["Principal"], statement["Action"]) == ("Deny", "*", "s3:*")
+        assert statement["Resource"] == [f"arn:aws:s3:::{name}", f"arn:aws:s3:::{name}/*"]
+        assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+
+
+def test_bucket_with_an_unencrypted_endpoint_takes_objects(clients: Clients, settings: Settings) -> None:
+    """A policy that refuses unencrypted connections would lock everybody out, and moto applies policies."""
+    for name in buckets(settings):
+        clients.s3.put_object(Bucket=name, Key="a/b", Body=b"photo")
+        assert clients.s3.get_object(Bucket=name, Key="a/b")["Body"].read() == b"photo"
+
+
+def test_policy_stays_where_a_run_comes_unencrypted(clients: Clients, over_tls: Clients, settings: Settings) -> None:
+    """The buckets are not opened by it."""
+    provision_buckets(over_tls, settings)
+    assert {r.state for r in provision_buckets(clients, settings)} == {State.UNCHANGED}
+    assert len(statements(over_tls, settings.input_bucket)) == 1
+
+
+def test_a_foreign_statement_of_a_bucket_policy_stays(over_tls: Clients, settings: Settings) -> None:
     """Beside ours, which comes back where it was changed."""
+    clients = over_tls
+    provision_buckets(clients, settings)
     name = settings.input_bucket
     theirs = {
         "Sid": "Theirs",
@@ -132,8 +194,8 @@ def test_a_foreign_statement_of_a_bucket_policy_stays(clients: Clients, settings
     weakened = theirs | {"Sid": "FacerecTlsOnly"}
     policy = {"Version": "2012-10-17", "Statement": [theirs, weakened]}
     clients.s3.put_bucket_policy(Bucket=name, Policy=json.dumps(policy))
-    assert {r.name for r in provision(clients, settings) if r.state is State.UPDATED} == {name}
-    found = json.loads(clients.s3.get_bucket_policy(Bucket=name)["Policy"])["Statement"]
+    assert {r.name for r in provision_buckets(clients, settings) if r.state is State.UPDATED} == {name}
+    found = statements(clients, name)
     assert found[0] == theirs
     assert [(one["Sid"], one["Action"]) for one in found[1:]] == [("FacerecTlsOnly", "s3:*")]
 
@@ -194,9 +256,8 @@ def test_an_endpoint_without_an_operation_earns_a_note(clients: Clients, setting
         }
 
     clients.s3.meta.events.register("before-call.s3.GetPublicAccessBlock", lacking)  # type: ignore[arg-type] # the stub forgets that this hook answers
-    buckets = [r for r in provision(clients, settings) if r.kind == "bucket"]
-    assert [(r.state, r.notes) for r in buckets] == [
-        (State.UNCHANGED, ["this endpoint does not support the public-access block"])
+    assert [(r.state, r.notes[0]) for r in provision_buckets(clients, settings)] == [
+        (State.UNCHANGED, "this endpoint does not support the public-access block")
     ] * 4
 
 

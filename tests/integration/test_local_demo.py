@@ -1,0 +1,36 @@
+"""The demonstration, as `make demo` runs it, on each emulator that `facerec local` offers."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from facerec.local.emulator import EmulatorKind
+from tests.support.processes import CHECKOUT, run
+
+
+def replies(text: str) -> list[str]:
+    """The lines that answer an upload."""
+    return [line.strip() for line in text.splitlines() if line.strip().startswith("image_") and ": " in line]
+
+
+@pytest.mark.parametrize("kind", EmulatorKind)
+def test_demo_gives_the_replies_of_the_readme(tmp_path: Path, artefact_dir: Path, kind: EmulatorKind) -> None:
+    """From zero instances and back; it ends at the first reply that differs from the sample's label."""
+    _, _, shown = (CHECKOUT / "README.md").read_text().partition("`make demo` ends with\n")
+    shown, _, _ = shown.partition("DEMO OK")
+    environ = os.environ | {"FACEREC_MODEL__DIR": str(artefact_dir)}
+    demo = run(
+        "local",
+        "demo",
+        "--emulator",
+        str(kind),
+        "--state",
+        str(tmp_path / "state"),
+        environ=environ,
+        timeout_seconds=150,
+    )
+    assert (demo.returncode, demo.stderr) == (0, "")
+    assert demo.stdout.splitlines()[-1] == "DEMO OK"
+    assert "back at zero instances" in demo.stdout
+    assert replies(demo.stdout) == replies(shown) != []
