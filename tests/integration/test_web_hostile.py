@@ -158,6 +158,31 @@ def test_error_repeats_a_path_without_control_characters(web: ServedWebTier) -> 
     assert "/ X-Evil: a [31m:" in text
 
 
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET /healthz HTTP/1.1\r\nHost: evil.example\r\nHost: localhost",
+        b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nHost: localhost",
+        b"GET /healthz HTTP/1.1\r\nHost: evil.example,\r\n localhost",
+        b"GET http://evil.example/healthz HTTP/1.1\r\nHost: localhost",
+        b"GET /healthz HTTP/1.1\r\nX-Forwarded-Host: localhost",
+    ],
+)
+def test_request_that_names_no_single_host_is_400(web: ServedWebTier, head: bytes) -> None:
+    """As the server hands it on."""
+    status, text = only_reply(said_to(web, head + b"\r\nConnection: close\r\n\r\n"))
+    assert status == 400
+    assert "one Host header" in text
+
+
+@pytest.mark.parametrize(
+    "head", [b"GET /nowhere HTTP/1.0", b"GET http://localhost/nowhere HTTP/1.1\r\nHost: localhost"]
+)
+def test_request_that_names_one_host_or_may_name_none_is_served(web: ServedWebTier, head: bytes) -> None:
+    """HTTP/1.0 needs no host."""
+    assert only_reply(said_to(web, head + b"\r\nConnection: close\r\n\r\n"))[0] == 404
+
+
 def eventually(condition: Callable[[], bool]) -> bool:
     """Whether it comes true within half a minute."""
     return poll_until(condition, TIMEOUT_SECONDS)

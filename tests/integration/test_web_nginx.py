@@ -99,6 +99,7 @@ def test_nginx_limits_the_requests_of_an_address(web: Proxied) -> None:
         b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         b"Content-Length: 0\r\nContent-Length: 60\r\n\r\n",
         b"Content-Length: 0, 60\r\n\r\n",
+        b"Host: evil.example\r\n\r\n",
         b"Content-Length: +0\r\n\r\n",
         b"Transfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n",
         b"Transfer-Encoding: chunked\r\n\r\n-1\r\n",

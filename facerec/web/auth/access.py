@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
 
 import structlog
 from flask import Flask, Response, request
 
 from facerec.api_keys import ApiKey, Scope, Standing, Token, parse_token
 from facerec.errors import Transient
+from facerec.host_check import LOOPBACK_NAMES, addressed_host, is_from_another_site, is_served
 from facerec.settings.tiers import WebSettings
 from facerec.settings.values import on_loopback, parse_rate
 from facerec.web.auth.key_cache import DOUBTED_SECONDS, KeyCache
@@ -28,12 +28,10 @@ log = structlog.get_logger(__name__)
 MISSING_HEADER, NO_SUCH_KEY, UNDEFINED = 20, 10, 0
 """CompreFace's codes of errors, for clients that were written for it."""
 
-LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
-
 _NEEDED = "_facerec_scope"
 View = TypeVar("View", bound=Callable[..., Any])
+ErrorResponse = Callable[[int, str, int], Response]
 
-_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _BEARER = re.compile(r"bearer +(\S+)", re.IGNORECASE)
 
 
@@ -76,9 +74,12 @@ class AccessControl:
         """Whether every client is served."""
         return self._keys is None
 
-    def admit(self, environ: "WSGIEnvironment") -> ApiKey | Denial | None:
-        """Count a request; returns its key, None in open mode, or a denial. May read the key from the store."""
-        if not is_addressed(environ, self._hosts):
+    def admit(self, environ: "WSGIEnvironment", host: str) -> ApiKey | Denial | None:
+        """Count a request to the name `host`; returns its key, None in open mode, or a denial.
+
+        It may read the key from the store.
+        """
+        if not is_served(host, self._hosts):
             return Denial(
                 HTTPStatus.MISDIRECTED_REQUEST,
                 "foreign_host",
@@ -87,7 +88,12 @@ class AccessControl:
             )
         if self._keys is None:
             # A page of another site, open in a browser on this machine, must not use the server through it.
-            if is_from_another_site(environ):
+            if is_from_another_site(
+                environ["REQUEST_METHOD"],
+                host=environ.get("HTTP_HOST"),
+                origin=environ.get("HTTP_ORIGIN"),
+                fetch_site=environ.get("HTTP_SEC_FETCH_SITE"),
+            ):
                 return Denial(HTTPStatus.FORBIDDEN, "foreign_page", "pages of other web sites cannot use this server")
             return self._check_rate(client_network(environ["REMOTE_ADDR"]), None)
         try:
@@ -166,7 +172,7 @@ def needs(scope: Scope | None) -> Callable[[View], View]:
     return mark
 
 
-def install_access_control(app: Flask, access: AccessControl, error: Callable[[int, str, int], Response]) -> None:
+def install_access_control(app: Flask, access: AccessControl, error: ErrorResponse) -> None:
     """Register the hooks that deny requests; `error` makes a response from a status, a sentence and a code.
 
     A route without a mark (`needs`) needs the scope `admin`. Log records of a request have its `key_id`.
@@ -174,41 +180,29 @@ def install_access_control(app: Flask, access: AccessControl, error: Callable[[i
 
     @app.before_request
     def check() -> Response | None:
+        host = _addressed_host(request.environ)
+        if host is None:
+            sentence = "the request does not name one host: send one Host header, as name or name:port"
+            return _denied(Denial(HTTPStatus.BAD_REQUEST, "unclear_host", sentence), error)
         view = app.view_functions.get(request.endpoint or "")
         # An unknown route needs any valid key.
         needed = None if view is None else getattr(view, _NEEDED, Scope.ADMIN)
         if view is not None and needed is None:
             return None
-        admitted = access.admit(request.environ)
+        admitted = access.admit(request.environ, host)
         if isinstance(admitted, Denial):
-            return denied(admitted)
+            return _denied(admitted, error)
         if admitted is None:
             return None
         structlog.contextvars.bind_contextvars(key_id=admitted.key_id)
         if needed is not None and not admitted.allows(needed):
             sentence = f"this API key lacks the scope {needed}: ask the operator for one that has it"
-            return denied(Denial(HTTPStatus.FORBIDDEN, "scope", sentence))
+            return _denied(Denial(HTTPStatus.FORBIDDEN, "scope", sentence), error)
         return None
 
     @app.teardown_request
     def forget(_: BaseException | None) -> None:
         structlog.contextvars.unbind_contextvars("key_id")
-
-    def denied(denial: Denial) -> Response:
-        known = {} if denial.key_id is None else {"key_id": denial.key_id}
-        log.info(
-            "request_denied",
-            status=int(denial.status),
-            reason=denial.reason,
-            client=client_network(request.remote_addr),
-            **known,
-        )
-        response = error(denial.status, denial.sentence, denial.code)
-        if denial.status is HTTPStatus.UNAUTHORIZED:
-            response.headers["WWW-Authenticate"] = 'Bearer realm="facerec"'
-        if denial.retry_after_seconds is not None:
-            response.headers["Retry-After"] = str(denial.retry_after_seconds)
-        return response
 
 
 def host_names(settings: WebSettings, *, open_to_all: bool) -> tuple[str, ...]:
@@ -222,29 +216,29 @@ def host_names(settings: WebSettings, *, open_to_all: bool) -> tuple[str, ...]:
     return named or (own if open_to_all and on_loopback(settings.host) and not settings.trusted_proxies else ())
 
 
-def is_addressed(environ: "WSGIEnvironment", names: tuple[str, ...]) -> bool:
-    """Return whether the request names one of the hosts, or no host; browsers always name one."""
-    if not names or not environ.get("HTTP_HOST"):
-        return True
-    try:
-        host = (urlsplit(f"//{environ['HTTP_HOST']}").hostname or "").removesuffix(".")
-    except ValueError:
-        return False
-    return host in names or any(name.startswith(".") and host.endswith(name) for name in names)
+def _addressed_host(environ: "WSGIEnvironment") -> str | None:
+    """Return the name that the request is addressed to, `""` for none, None if that is not clear."""
+    host = environ.get("HTTP_HOST")
+    if host is None and environ["SERVER_PROTOCOL"] == "HTTP/1.1":
+        return None
+    return addressed_host(host, environ.get("REQUEST_URI", "/"))
 
 
-def is_from_another_site(environ: "WSGIEnvironment") -> bool:
-    """Return whether a browser sends a changing request for a page of another site; programs send neither header.
-
-    Browsers send `Sec-Fetch-Site` over HTTPS and to loopback only, and `Origin` always, which a page can make `null`.
-    """
-    if environ["REQUEST_METHOD"] in _SAFE:
-        return False
-    site = environ.get("HTTP_SEC_FETCH_SITE")
-    if site is not None:
-        return site not in {"same-origin", "none"}
-    origin: str = environ.get("HTTP_ORIGIN", "")
-    return bool(origin) and origin.rpartition("://")[2].lower() != environ.get("HTTP_HOST", "").lower()
+def _denied(denial: Denial, error: ErrorResponse) -> Response:
+    known = {} if denial.key_id is None else {"key_id": denial.key_id}
+    log.info(
+        "request_denied",
+        status=int(denial.status),
+        reason=denial.reason,
+        client=client_network(request.remote_addr),
+        **known,
+    )
+    response = error(denial.status, denial.sentence, denial.code)
+    if denial.status is HTTPStatus.UNAUTHORIZED:
+        response.headers["WWW-Authenticate"] = 'Bearer realm="facerec"'
+    if denial.retry_after_seconds is not None:
+        response.headers["Retry-After"] = str(denial.retry_after_seconds)
+    return response
 
 
 def _presented(environ: "WSGIEnvironment") -> str | None:

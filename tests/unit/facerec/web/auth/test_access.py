@@ -339,13 +339,39 @@ def test_open_server_on_loopback_answers_to_its_own_names(host: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "host", ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "127.0.0.2", "[", "::1]", "@"]
+    "host", ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "127.0.0.2", "[::2]:8000"]
 )
 def test_open_server_on_loopback_refuses_other_names(host: str) -> None:
     """A foreign page may make its own name point here (DNS rebinding)."""
     response = opened().get(RESULT, headers={"Host": host})
     assert response.status_code == 421
     assert "FACEREC_WEB__ALLOWED_HOSTS" in response.get_json()["message"]
+
+
+@pytest.mark.parametrize("host", ["evil.example, faces.internal", "evil@faces.internal", "faces.internal:65536", "["])
+def test_request_that_names_no_single_host_is_400(host: str) -> None:
+    """On every route and with any setting; the server hands on two `Host` lines as one value with a comma."""
+    clients = [opened(allowed_hosts=(".internal",)), opened(trusted_proxies=1), opened()]
+    for path in (RESULT, "/", "/healthz", "/nowhere"):
+        for client in clients:
+            response = client.get(path, headers={"Host": host, "X-Forwarded-Host": "faces.internal"})
+            assert response.status_code == 400
+            assert "one Host header" in response.text
+
+
+def test_request_that_names_no_single_host_is_400_also_with_a_key() -> None:
+    """It is denied before its key is checked."""
+    keyed = keyed_tier(allowed_hosts=(".internal",))
+    response = keyed.post(keyed.token.reveal(), headers={"Host": "evil.example, faces.internal"})
+    assert response.status_code == 400
+    assert not keyed.keys.reads
+
+
+def test_forwarded_host_never_counts() -> None:
+    """Also behind a trusted proxy, which passes the true name in `Host`."""
+    client = opened(allowed_hosts=("faces.example",), trusted_proxies=1)
+    forwarded = {"X-Forwarded-Host": "faces.example", "Forwarded": "host=faces.example", "X-Forwarded-For": "192.0.2.7"}
+    assert client.get(RESULT, headers={"Host": "evil.example"} | forwarded).status_code == 421
 
 
 def test_allowed_hosts_are_answered() -> None:
@@ -381,8 +407,13 @@ def test_upload_from_a_page_of_another_site_is_403(site: str | None, status: int
         ("http://192.0.2.7:8001", None, 403),
         ("http://evil.example", None, 403),
         ("null", None, 403),
+        ("http://evil.example, http://192.0.2.7:8000", None, 403),
+        ("http://evil.example@192.0.2.7:8000", None, 403),
+        ("evil://192.0.2.7:8000", None, 403),
+        ("192.0.2.7:8000", None, 403),
         ("http://evil.example", "same-origin", 400),
         ("http://192.0.2.7:8000", "cross-site", 403),
+        ("http://192.0.2.7:8000", "cross-site, same-origin", 403),
     ],
 )
 def test_upload_over_plain_http_is_judged_by_its_origin(origin: str, site: str | None, status: int) -> None:
@@ -411,7 +442,7 @@ def test_no_header_gives_access_or_makes_a_fault(headers: Mapping[str, str]) -> 
     """No header gives access or makes a fault."""
     strict = keyed_tier(auth_failures="", trusted_proxies=1, allowed_hosts=("localhost",))
     response = strict.client.post("/", headers=dict(headers))
-    assert response.status_code in {401, 421}
+    assert response.status_code in {400, 401, 421}
 
 
 def test_log_has_the_key_id_and_never_the_key(keyed: KeyedTier) -> None:
