@@ -2,9 +2,8 @@
 
 import sys
 
-import click
-
 from autoscale.commands.autoscale import command
+from facerec.echo import echo_error
 from facerec.errors import FacerecError
 
 
@@ -13,7 +12,7 @@ def main() -> None:
     try:
         command(prog_name="python -m autoscale")
     except FacerecError as exc:
-        click.echo(f"autoscale: {exc}", err=True)
+        echo_error(str(exc), program="autoscale")
         sys.exit(1)
 
 

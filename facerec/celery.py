@@ -12,6 +12,7 @@ import click
 from celery import Celery
 from kombu.exceptions import OperationalError
 
+from facerec.echo import echo_error
 from facerec.errors import ConfigurationError, Transient
 from facerec.messages import TASK_NAME, RecognitionRequest
 from facerec.settings import Settings
@@ -28,7 +29,7 @@ class ConfigurationRefused(ConfigurationError, click.ClickException):
 
     def show(self, file: Any = None) -> None:
         """Print it as the `facerec` command does."""
-        click.echo(f"facerec: {self.message}", err=file is None, file=file)
+        echo_error(self.message, file=file)
 
 
 class FacerecCelery(Celery):

@@ -2,12 +2,16 @@
 
 import importlib
 import sys
-from typing import NoReturn
+import traceback
+from types import TracebackType
+from typing import Any, NoReturn
 
 import click
 
 from facerec import __version__
+from facerec.echo import echo_error
 from facerec.errors import FacerecError
+from facerec.text import one_line
 
 _COMMANDS = {
     "autoscale": (
@@ -44,6 +48,14 @@ _OWN_PACKAGES = frozenset({"autoscale", "facerec", "model", "tasks"})
 
 
 class _LazyGroup(click.Group):
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except click.ClickException as exc:
+            # It may quote the name of a file that a shell's pattern matched.
+            exc.message = one_line(exc.message)  # type: ignore[misc]  # click prints this attribute later
+            raise
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         del ctx
         return sorted(_COMMANDS)
@@ -74,6 +86,7 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line; a `FacerecError` or a missing extra ends it with one line on stderr and exit status 1."""
+    sys.excepthook = _show_traceback
     try:
         cli()
     except FacerecError as exc:
@@ -85,8 +98,12 @@ def main() -> None:
         _end(f"{missing} is not installed: add its tier's extra: `pip install '.[web,worker,autoscale,flower,local]'`")
 
 
+def _show_traceback(kind: type[BaseException], exc: BaseException, trace: TracebackType | None) -> None:
+    echo_error("unexpected error\n" + "".join(traceback.format_exception(kind, exc, trace)).rstrip("\n"))
+
+
 def _end(sentence: str) -> NoReturn:
-    click.echo(f"facerec: {sentence}", err=True)
+    echo_error(sentence)
     sys.exit(1)
 
 

@@ -20,6 +20,21 @@ def one_line(text: str) -> str:
     return "".join(c if is_text(c) or c in JOINERS else " " for c in " ".join(text.splitlines()))
 
 
+def lines(text: str) -> str:
+    """The text with its line feeds and tabs; every other character as in `one_line`."""
+    return "".join(c if c in "\n\t" or is_text(c) or c in JOINERS else " " for c in text)
+
+
+def visible_json(document: str) -> str:
+    """JSON in which everything that is not text is escaped: it shows as it is, and reads as the same value."""
+    return "".join(c if c == "\n" or is_text(c) else _escaped(c) for c in document)
+
+
+def _escaped(character: str) -> str:
+    units = character.encode("utf-16-be", errors="surrogatepass")
+    return "".join(f"\\u{units[i : i + 2].hex()}" for i in range(0, len(units), 2))
+
+
 def counted(number: int, noun: str) -> str:
     """`1 template`, `2 templates`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

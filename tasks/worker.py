@@ -18,6 +18,7 @@ from facerec.aws.sqs.dead_letter_queue import SqsDeadLetterWriter
 from facerec.aws.sqs.queue import SqsQueue, check_queue, queue_differences
 from facerec.celery import app
 from facerec.celery_sqs.consumer_gate import ConsumerGate
+from facerec.echo import echo_error
 from facerec.engine.child import REAL_ANALYSER
 from facerec.engine.loading import available_cores, load_artefact
 from facerec.engine.supervisor import SupervisedEngine
@@ -204,7 +205,7 @@ def _open(sender: Any, **_: Any) -> None:
             "dead_lettered": worker.metrics.count_dead_letter,
         }
     except FacerecError as exc:
-        print(f"facerec: {exc}", file=sys.stderr)  # noqa: T201 - one line for the operator, whatever the log's form
+        echo_error(str(exc))  # one line for the operator, whatever the log's form
         sys.exit(1)
     except Exception as exc:
         log.exception("worker_not_started", reason=repr(exc))

@@ -6,9 +6,11 @@ from pydantic import ValidationError
 from autoscale.observation import Unreadable
 from autoscale.policy import Decision, Hold
 from autoscale.reconcile_result import ReconcileResult
+from facerec.echo import echo_document
 from facerec.errors import ConfigurationError, LeaseLost, Transient
 from facerec.settings import Settings
 from facerec.settings.tiers import AutoscaleSettings
+from facerec.text import one_line
 
 
 @click.command("autoscale", context_settings={"help_option_names": ["-h", "--help"]})
@@ -45,7 +47,7 @@ def command(max_instances: int | None, cooldown_seconds: float | None, once: boo
     configure_logging(settings.log, process="autoscale")
     if once:
         result = process.run_once(settings, dry_run=dry_run)
-        click.echo(describe_round(result, dry_run=dry_run))
+        echo_document(describe_round(result, dry_run=dry_run))
         if result.decision is None:
             raise LeaseLost("another autoscaler is active; `--dry-run` decides beside it")
         if isinstance(result.decision, Hold):
@@ -75,7 +77,7 @@ def describe_round(result: ReconcileResult, *, dry_run: bool = False) -> str:
         lines.append(f"{'would' if dry_run else 'did':<8} {result.actions_text or 'nothing'}")
     elif isinstance(result.decision, Hold):
         lines.append(f"holds    {result.decision.reason}")
-    return "\n".join(lines)
+    return "\n".join(map(one_line, lines))
 
 
 class _Printer:
@@ -87,7 +89,7 @@ class _Printer:
     def show(self, result: ReconcileResult) -> None:
         text = describe_round(result, dry_run=True)
         if text != self._last:
-            click.echo(f"{text}\n")
+            echo_document(f"{text}\n\n")
         self._last = text
 
 

@@ -1,6 +1,5 @@
 """`facerec fleet`: the fleet of EC2 instances, now and over time."""
 
-import json
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -18,11 +17,12 @@ from rich.text import Text
 from autoscale.observation import ACTIVE, Instance, Phase, QueueDepth, Unreadable
 from autoscale.observation import phase as phase_of
 from autoscale.ports import RoundRecord
-from facerec.commands.terminal import Duration, PictureFile, console
+from facerec.commands.terminal import Duration, PictureFile
+from facerec.echo import console, echo, echo_document, echo_json
 from facerec.errors import FacerecError, Transient
 from facerec.settings import Settings
 from facerec.settings.tiers import LogSettings
-from facerec.text import duration
+from facerec.text import duration, one_line
 
 _STYLES = {
     Phase.BOOTING: "yellow",
@@ -147,13 +147,17 @@ def history_table(records: Sequence[RoundRecord]) -> RenderableType:
             record.stopped,
         )
         at = f"{datetime.fromtimestamp(record.at, UTC):%m-%d %H:%M:%S}"
-        actions = Text(f"{record.actions}: " if record.actions else "", "bold")
-        table.add_row(at, *map(str, counts), actions + Text(record.reason, "not bold"))
+        actions = Text(one_line(f"{record.actions}: ") if record.actions else "", "bold")
+        table.add_row(at, *map(str, counts), actions + Text(one_line(record.reason), "not bold"))
     return table
 
 
 def _readable(value: T | Unreadable, text: Callable[[T], Text]) -> Text:
-    return Text(f"unreadable: {value.reason}", style="bold red") if isinstance(value, Unreadable) else text(value)
+    return (
+        Text(one_line(f"unreadable: {value.reason}"), style="bold red")
+        if isinstance(value, Unreadable)
+        else text(value)
+    )
 
 
 def _queue(depth: QueueDepth) -> Text:
@@ -165,14 +169,14 @@ def _autoscaler(lease_holder: str | None) -> Text:
     if lease_holder is None:
         return Text("none is active: no process holds the lease", style="bold red")
     host, _, process = lease_holder.partition("/")
-    return Text(f"{host} ({process[:8]}) holds the lease")
+    return Text(one_line(f"{host} ({process[:8]}) holds the lease"))
 
 
 def _decision(last: RoundRecord | None, now: float) -> Text:
     if last is None:
         return Text(f"nothing recorded for {duration(_RECENT_SECONDS)}", style="dim")
     done = f" → {last.actions}" if last.actions else ""
-    return Text(f"{last.needed} needed: {last.reason}{done} ({duration(now - last.at)} ago)")
+    return Text(one_line(f"{last.needed} needed: {last.reason}{done} ({duration(now - last.at)} ago)"))
 
 
 def _phases(instances: Sequence[tuple[Instance, Phase]]) -> Text:
@@ -193,7 +197,7 @@ def _instances(instances: Sequence[tuple[Instance, Phase]], now: float) -> Table
         notes = [name for name in ("spot", "outdated", "impaired") if getattr(instance, name)]
         table.add_row(
             str(instance.number),
-            instance.instance_id or "being launched",
+            Text(one_line(instance.instance_id or "being launched")),
             Text(phase, _STYLES[phase]),
             instance.power,
             duration(now - instance.since),
@@ -235,7 +239,7 @@ def user_data() -> None:
     """  # noqa: D301 - as above
     from facerec.provision import user_data
 
-    click.echo(user_data.user_data(Settings.load()), nl=False)
+    echo_document(user_data.user_data(Settings.load()))
 
 
 @command.command("status")
@@ -261,7 +265,7 @@ def status(watch: bool, form: str) -> None:  # noqa: FBT001 - click passes by na
     if not watch:
         seen = read()
         if form == "json":
-            click.echo(json.dumps(seen.as_json()))
+            echo_json(seen.as_json(), indent=None)
         else:
             console().print(status_table(seen))
         if not seen.complete:
@@ -270,7 +274,7 @@ def status(watch: bool, form: str) -> None:  # noqa: FBT001 - click passes by na
     with suppress(KeyboardInterrupt):
         if form == "json":
             while True:
-                click.echo(json.dumps(read().as_json()))
+                echo_json(read().as_json(), indent=None)
                 time.sleep(1)
         with Live(status_table(read()), auto_refresh=False, console=console(), screen=sys.stdout.isatty()) as live:
             while True:
@@ -301,8 +305,8 @@ def history(since: timedelta, plot: Path | None, form: str) -> None:
         from autoscale.commands.plots import plot_history
 
         plot_history(records, plot, until=now)
-        click.echo(f"{len(records)} records drawn into {plot}")
+        echo(f"{len(records)} records drawn into {plot}")
     elif form == "json":
-        click.echo(json.dumps([asdict(record) for record in records], indent=2))
+        echo_json([asdict(record) for record in records])
     else:
         console().print(history_table(records))

@@ -1,6 +1,5 @@
 """`facerec simulate`: how scaling policies handle a load, without AWS."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,8 +8,10 @@ import click
 from autoscale.simulator.run import POLICIES, Run, simulate
 from autoscale.simulator.scenario import Load, Scenarios, read_trace
 from facerec.commands.terminal import PictureFile
+from facerec.echo import console, echo_json
 from facerec.errors import ConfigurationError
 from facerec.settings import Settings
+from facerec.text import one_line
 
 _MOMENTS = 1000
 """Points of a plot."""
@@ -100,7 +101,7 @@ def command(
 
         plot_simulation(plot, drawn, runs, policy)
     if as_json:
-        click.echo(json.dumps({name: run.outcome.to_json() for name, run in runs.items()}, indent=2))
+        echo_json({name: run.outcome.to_json() for name, run in runs.items()})
     else:
         _print(f"{drawn.name}, {len(drawn.arrivals):,} requests", runs)
 
@@ -117,21 +118,25 @@ def _load(trace: str, scenarios: Scenarios) -> Load:
 
 
 def _list(scenarios: Scenarios) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     table = Table("trace", "minutes", "what it is")
     for name, load in scenarios.loads.items():
         table.add_row(name, f"{load.duration_seconds / 60:g}", load.about)
-    Console().print(table)
+    console().print(table)
 
 
 def _print(title: str, runs: dict[str, Run]) -> None:
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console
     from rich.table import Column, Table
+    from rich.text import Text
 
-    table = Table(Column("policy", no_wrap=True), title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(
+        Column("policy", no_wrap=True),
+        title=Text(one_line(title), "table.title"),
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
     for heading in ("p50 s", "p95 s", "p99 s", "inst. s", "$/1000", "most", "over", "lost"):
         table.add_column(heading, justify="right", no_wrap=True)
     for name, run in runs.items():
@@ -147,4 +152,4 @@ def _print(title: str, runs: dict[str, Run]) -> None:
             f"{outcome.over_cap:g}",
             str(outcome.lost),
         )
-    Console().print(table)
+    console().print(table)

@@ -1,6 +1,5 @@
 """`facerec calibrate`: a collection's own threshold for a false match rate."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ import click
 from facerec.commands.evaluate import score_pairs, used_and_skipped
 from facerec.commands.gallery import OpenGallery, open_gallery
 from facerec.commands.terminal import FILE, FOLDER, collection_option, engine_option, json_option, print_facts
+from facerec.echo import echo, echo_json
 from facerec.text import counted, for_people
 from model.tail import identification_threshold
 
@@ -94,10 +94,10 @@ def command(
     if not dry_run:
         store.set_threshold(gallery.collection, model_id, found.threshold)
     if as_json:
-        click.echo(json.dumps(_json_object(gallery, found, before, scored, stored=not dry_run), indent=2))
+        echo_json(_json_object(gallery, found, before, scored, stored=not dry_run))
         return
     _print(gallery, found, before, scored)
-    click.echo("Nothing stored (--dry-run)." if dry_run else "Stored; running workers apply it within 5 seconds.")
+    echo("Nothing stored (--dry-run)." if dry_run else "Stored; running workers apply it within 5 seconds.")
 
 
 def _reset(gallery: OpenGallery, *, dry_run: bool) -> None:
@@ -106,12 +106,12 @@ def _reset(gallery: OpenGallery, *, dry_run: bool) -> None:
     people = len({each.identity for each in store.templates(collection) if each.model_id == model_id})
     models = _of_the_model(gallery, people)
     if before is None:
-        click.echo(f"Collection {collection} has no threshold of its own; {models} applies.")
+        echo(f"Collection {collection} has no threshold of its own; {models} applies.")
         return
     if not dry_run:
         store.set_threshold(collection, model_id, None)
     would = "would apply" if dry_run else "applies"
-    click.echo(f"Threshold {before.value} of collection {collection}: {models} {would} again.")
+    echo(f"Threshold {before.value} of collection {collection}: {models} {would} again.")
 
 
 def _of_the_model(gallery: OpenGallery, people: int) -> str:
@@ -144,7 +144,7 @@ def _print(
         rows.append(("Most alike", f"{found.lookalikes.cosine:.4f}: {pair}; are these two people?"))
     print_facts(rows)
     if found.other_models:
-        click.echo(f"Left out, of another model: {counted(found.other_models, 'template')}", err=True)
+        echo(f"Left out, of another model: {counted(found.other_models, 'template')}", err=True)
 
 
 def _true_accepts(scored: "Scored", threshold: float) -> list[tuple[str, str]]:

@@ -7,6 +7,7 @@ from typing import Any
 import click
 from pydantic_core import PydanticUndefined
 
+from facerec.echo import echo_document, echo_json
 from facerec.settings import MASK, Settings, effective, variables
 
 
@@ -29,14 +30,14 @@ def command(form: str) -> None:
       facerec config --format markdown > docs/configuration.md
     """  # noqa: D301 - \b is click's mark for a block that is not wrapped
     if form == "markdown":
-        click.echo(markdown(), nl=False)
+        echo_document(markdown())
         return
     values = effective(Settings.load())
     if form == "json":
-        click.echo(json.dumps(values, indent=2))
+        echo_json(values)
     else:
         for name, value in values.items():
-            click.echo(_line(name, value))
+            echo_document(_line(name, value))
 
 
 def _line(name: str, value: str) -> str:

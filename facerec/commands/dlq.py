@@ -1,6 +1,5 @@
 """`facerec dlq`: the messages of the dead-letter queue."""
 
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ import click
 from facerec import bootstrap
 from facerec.commands.terminal import Duration, json_option, print_columns, tracked, yes_option
 from facerec.dead_letters import DeadLetter, DeadLetterReader, redrive
+from facerec.echo import confirm, echo, echo_json
 from facerec.errors import FacerecError
 from facerec.messages import RecognitionRequest
 from facerec.object_keys import output_key, request_prefix
@@ -85,12 +85,12 @@ def list_(given: Services | None, limit: int | None, reason: str | None, *, as_j
     with _chosen(services, reason=reason, limit=limit) as letters:
         pass
     if as_json:
-        click.echo(json.dumps([_json_object(letter) for letter in letters], indent=2))
+        echo_json([_json_object(letter) for letter in letters])
     elif letters:
         columns = ("request", "file", "failed at (UTC)", "receives", "bytes", "reason")
         print_columns([columns, *map(_row, letters)])
     else:
-        click.echo(f"There is nothing in {services.settings.dead_letter_queue}.", err=True)
+        echo(f"There is nothing in {services.settings.dead_letter_queue}.", err=True)
 
 
 @command.command("show")
@@ -106,7 +106,7 @@ def show(given: Services | None, identifier: str, *, as_json: bool) -> None:
         _json_object(letter) | _find_objects(services, letter.request) | {"body": letter.body} for letter in letters
     ]
     if as_json:
-        click.echo(json.dumps(shown, indent=2))
+        echo_json(shown)
         return
     for facts in shown:
         print_columns([(name.replace("_", " "), _cell(value)) for name, value in facts.items()])
@@ -142,12 +142,12 @@ def redrive_(
         sent = [letter for letter in letters if force or letter.task is not None]
         refused = [letter for letter in letters if letter not in sent]
         for letter in refused:
-            click.echo(f"{letter.message_id}: {_cell(letter.reason)}; --force sends it nevertheless", err=True)
+            echo(f"{letter.message_id}: {_cell(letter.reason)}; --force sends it nevertheless", err=True)
         if _confirmed("Send again", sent, dry_run=dry_run, yes=yes):
             bucket = services.settings.output_bucket
             for letter in tracked(sent, "sending"):
                 redrive(letter, dead=services.dead, requests=services.requests, store=services.store, bucket=bucket)
-            click.echo(f"{counted(len(sent), 'dead letter')} sent to {services.settings.request_queue}")
+            echo(f"{counted(len(sent), 'dead letter')} sent to {services.settings.request_queue}")
     if refused:
         raise FacerecError(f"not a task of facerec, so not sent: {counted(len(refused), 'dead letter')}")
 
@@ -176,16 +176,16 @@ def purge(
     queue = services.settings.dead_letter_queue
     if everything and not dry_run:
         if not yes:
-            click.confirm(f"Delete everything in {queue} (about {services.dead.count()})?", abort=True)
+            confirm(f"Delete everything in {queue} (about {services.dead.count()})?")
         services.dead.purge()
-        click.echo(f"{queue} is being emptied, which may take a minute")
+        echo(f"{queue} is being emptied, which may take a minute")
         return
     before = None if older_than is None else datetime.now(UTC) - older_than
     with _chosen(services, identifiers, reason, before) as letters:
         if _confirmed("Delete", letters, dry_run=dry_run, yes=yes):
             for letter in tracked(letters, "deleting"):
                 services.dead.remove(letter)
-            click.echo(f"{counted(len(letters), 'dead letter')} deleted")
+            echo(f"{counted(len(letters), 'dead letter')} deleted")
 
 
 def _check_choice(narrowed: object, *, everything: bool, ages: str = "") -> None:
@@ -226,12 +226,12 @@ def _chosen(
 def _confirmed(action: str, letters: Sequence[DeadLetter], *, dry_run: bool, yes: bool) -> bool:
     if dry_run or not yes:
         for letter in letters:
-            click.echo(f"{_row(letter)[0]}  {_row(letter)[-1]}")
+            echo(f"{_row(letter)[0]}  {_row(letter)[-1]}")
     what = f"{action}: {counted(len(letters), 'dead letter')}"
     if not letters or dry_run:
-        click.echo(what, err=True)
+        echo(what, err=True)
         return False
-    return yes or click.confirm(f"{what}?", abort=True)
+    return yes or confirm(f"{what}?")
 
 
 def _json_object(letter: DeadLetter) -> dict[str, Any]:

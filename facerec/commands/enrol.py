@@ -1,7 +1,6 @@
 """`facerec enrol` and `facerec gallery rebuild`: photos become templates, with a report for each."""
 
 import functools
-import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -13,6 +12,7 @@ import click
 
 from facerec import bootstrap
 from facerec.commands.terminal import FILE, FOLDER, collection_option, progress_bar
+from facerec.echo import Styled, echo, echo_json
 from facerec.engine.loading import analyser, load_artefact, open_engine
 from facerec.gallery.enrolment import (
     MAX_PHOTO_BYTES,
@@ -95,9 +95,9 @@ def command(
         # Photos that were enrolled before an error stay enrolled, and are reported.
         counts = Counter(report.status for report in reports)
         if as_json:
-            click.echo(json.dumps({"files": [asdict(report) for report in reports], "counts": counts}, indent=2))
+            echo_json({"files": [asdict(report) for report in reports], "counts": counts})
         elif reports:
-            click.echo(f"{_summary(reports)} (collection {collection})")
+            echo(f"{_summary(reports)} (collection {collection})")
     if not counts[EnrolmentStatus.ENROLLED] and any(status.failed for status in counts):
         raise SystemExit(1)
 
@@ -108,7 +108,7 @@ def _people(folder: Path) -> list[tuple[str, Path]]:
     outside = [path.name for path in visible if path.is_file()]
     if outside:
         more = f" and {len(outside) - 1} more" if len(outside) > 1 else ""
-        click.echo(f"Left out, because it is not in a person's folder: {outside[0]}{more}", err=True)
+        echo(f"Left out, because it is not in a person's folder: {outside[0]}{more}", err=True)
     files = [
         (valid_identity(person.name), photo)
         for person in visible
@@ -225,22 +225,22 @@ def _print_rebuilt(
     if as_json:
         counts = Counter(report.status for report in reports)
         rebuilt = {"model": model_id, "templates": [asdict(report) for report in reports], "counts": counts}
-        click.echo(json.dumps(rebuilt | {"removed": removed, "not_looked_at": left}, indent=2))
+        echo_json(rebuilt | {"removed": removed, "not_looked_at": left})
         return
     where = f"collection {names[0]}" if len(names) == 1 else f"{len(names)} collections"
     if reports:
         gone = f"; {counted(removed, 'template')} of other models removed" if removed else ""
-        click.echo(f"{_summary(reports)} ({where}, model {model_id}){gone}")
+        echo(f"{_summary(reports)} ({where}, model {model_id}){gone}")
     elif not left:
-        click.echo(f"Nothing to rebuild in {where}: all templates belong to the model {model_id}.")
+        echo(f"Nothing to rebuild in {where}: all templates belong to the model {model_id}.")
     if left:
-        click.echo(f"{counted(left, 'template')} not done: run the command again to continue", err=True)
+        echo(f"{counted(left, 'template')} not done: run the command again to continue", err=True)
 
 
 def _print_report(report: EnrolmentReport | RebuildReport, *, as_json: bool) -> None:
     if as_json:
         return
-    status = click.style(f"{_words(report.status):<13}", fg=_COLOURS.get(report.status, "red"))
+    status = Styled(f"{_words(report.status):<13}", _COLOURS.get(report.status, "red"))
     places = "; ".join(
         f"{box.x_max - box.x_min:.0f} x {box.y_max - box.y_min:.0f} at {box.x_min:.0f}, {box.y_min:.0f}"
         for box in report.faces
@@ -248,7 +248,7 @@ def _print_report(report: EnrolmentReport | RebuildReport, *, as_json: bool) -> 
     where = f"; they are {places}" if report.status == "several_faces" else ""
     detail = f": {report.detail}{where}" if report.detail else ""
     # The stream is named: click would find the real one behind rich's, and write into the progress bar.
-    click.echo(f"{status}  {report.identity}  {report.file}{detail}", file=sys.stdout)
+    echo(status, f"  {report.identity}  {report.file}{detail}", file=sys.stdout)
 
 
 def _summary(reports: Sequence[EnrolmentReport | RebuildReport]) -> str:

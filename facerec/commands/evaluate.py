@@ -1,6 +1,5 @@
 """`facerec evaluate`: the accuracy of the model in use, on labelled pairs of photos or on people and strangers."""
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from facerec.commands.terminal import FILE, FOLDER, PictureFile, engine_option, json_option, print_facts, tracked
+from facerec.echo import echo, echo_json
 from facerec.engine.loading import analyser, load_artefact, open_engine
 from facerec.errors import FacerecError
 from facerec.settings import Settings
@@ -165,7 +165,7 @@ def _evaluate_pairs(pairs_file: Path, folder: Path, engine: str | None, plot: Pa
         return
     print_facts([("Pairs", used_and_skipped(scored)), _model(used_engine), *_pairs_rows(report)], name_width=20)
     if plot is not None:
-        click.echo(f"Plot: {plot}", err=True)
+        echo(f"Plot: {plot}", err=True)
 
 
 def _pairs_rows(report: "AccuracyReport") -> list[tuple[str, str]]:
@@ -269,7 +269,7 @@ def _expectation(expected: "Expectation") -> str:
 
 def _print_json(engine: "Engine", rest: Mapping[str, Any]) -> None:
     used = {"model_id": engine.model_id, "engine": engine.name, "precision": engine.precision}
-    click.echo(json.dumps(used | dict(rest), indent=2, ensure_ascii=False))
+    echo_json(used | dict(rest))
 
 
 def _skipped(photos: "Mapping[str, Skip]") -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """`facerec gallery`: the enrolled people of a collection, and collections as files."""
 
 import difflib
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,6 +15,7 @@ import click
 from facerec import bootstrap
 from facerec.commands.enrol import rebuild
 from facerec.commands.terminal import FILE, collection_option, json_option, print_columns, tracked, yes_option
+from facerec.echo import confirm, echo, echo_json
 from facerec.engine.loading import load_artefact
 from facerec.errors import ConfigurationError, FacerecError, ObjectMissing
 from facerec.gallery.enrolment import remove_templates, valid_collection, valid_identity
@@ -100,12 +100,12 @@ def list_(collection: str, *, as_json: bool) -> None:
             {"identity": identity, "templates": len(templates), "models": models[identity]}
             for identity, templates in everyone.items()
         ]
-        click.echo(json.dumps(people, indent=2, ensure_ascii=False))
+        echo_json(people)
     elif everyone:
         rows = [(identity, len(templates), ", ".join(models[identity])) for identity, templates in everyone.items()]
         print_columns([("identity", "templates", "model"), *rows])
     else:
-        click.echo(f"Nobody is enrolled in collection {collection}: `facerec enrol NAME PHOTO`.", err=True)
+        echo(f"Nobody is enrolled in collection {collection}: `facerec enrol NAME PHOTO`.", err=True)
     _warn_of_other_models(gallery, [*chain.from_iterable(everyone.values())])
 
 
@@ -116,7 +116,7 @@ def _warn_of_other_models(gallery: OpenGallery, templates: Sequence[Template]) -
         return  # the list needs no model
     others = [template for template in templates if template.model_id != in_use]
     if others:
-        click.echo(
+        echo(
             f"Made with another model than the one in use ({in_use}), so they never match: {len(others)} of "
             f"{counted(len(templates), 'template')}. `facerec gallery rebuild --collection {gallery.collection}` "
             "embeds their photos with the model in use; with --remove-old it then removes these templates.",
@@ -128,7 +128,7 @@ def _warn_of_other_models(gallery: OpenGallery, templates: Sequence[Template]) -
 def collections() -> None:
     """List the collections that hold templates."""
     for name in open_gallery(DEFAULT_COLLECTION).templates.collections():
-        click.echo(name)
+        echo(name)
 
 
 @command.command("show")
@@ -139,7 +139,7 @@ def show(name: str, collection: str, *, as_json: bool) -> None:
     """Show each template of the person NAME."""
     templates = open_gallery(collection).templates_of(name)
     if as_json:
-        click.echo(json.dumps([_json_object(template) for template in templates], indent=2, ensure_ascii=False))
+        echo_json([_json_object(template) for template in templates])
         return
     rows = [
         (t.template_id, t.source, f"{t.probability:.3f}", f"{t.enrolled_at:%Y-%m-%d %H:%M}", t.model_id)
@@ -175,10 +175,10 @@ def remove(name: str, chosen: tuple[str, ...], collection: str, *, yes: bool) ->
     removed = chosen or present
     if not yes:
         of_all = f"{len(removed)} of {counted(len(present), 'template')}"
-        click.confirm(f"Remove {of_all} of {name!r}, photos included?", abort=True)
+        confirm(f"Remove {of_all} of {name!r}, photos included?")
     bucket = gallery.settings.gallery_bucket
     count = remove_templates(gallery.templates, gallery.photos, bucket, gallery.collection, removed)
-    click.echo(f"{counted(count, 'template')} of {name!r} removed")
+    echo(f"{counted(count, 'template')} of {name!r} removed")
 
 
 @command.command("export")
@@ -212,9 +212,9 @@ def export(file: Path, collection: str, *, photos: bool, force: bool) -> None:
         write_archive(file, gallery.collection, templates, stored() if photos else (), datetime.now(UTC))
     except OSError as exc:
         raise click.FileError(str(file), exc.strerror) from exc
-    click.echo(f"{counted(len(templates), 'template')} exported to {file}")
+    echo(f"{counted(len(templates), 'template')} exported to {file}")
     if missing:
-        click.echo(f"without a photo: {counted(len(missing), 'template')}", err=True)
+        echo(f"without a photo: {counted(len(missing), 'template')}", err=True)
 
 
 @command.command("import")
@@ -303,4 +303,4 @@ def _restore(gallery: OpenGallery, templates: Sequence[Template], photo: Callabl
     )
     present = len(templates) - new
     rest = f"; {counted(present, 'template')} already present" if present else ""
-    click.echo(f"{counted(new, 'template')} imported into collection {gallery.collection}{rest}")
+    echo(f"{counted(new, 'template')} imported into collection {gallery.collection}{rest}")

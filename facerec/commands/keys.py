@@ -1,6 +1,5 @@
 """`facerec keys`: the API keys of the web tier's clients."""
 
-import json
 import re
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ import click
 from facerec import bootstrap
 from facerec.api_keys import ApiKey, Scope, Token, issue, revoked, rotated
 from facerec.commands.terminal import Duration, json_option, print_columns
+from facerec.echo import echo, echo_json
 from facerec.errors import FacerecError
 from facerec.settings import Settings
 
@@ -58,15 +58,15 @@ def list_(*, as_json: bool) -> None:
     """List all keys, without their secrets; times are UTC. Keys whose record is unreadable are named on stderr."""
     keys, unreadable = _store().keys()
     for problem in unreadable:
-        click.echo(problem, err=True)
+        echo(str(problem), err=True)
     now = datetime.now(UTC)
     if as_json:
-        click.echo(json.dumps([_json_object(key, now) for key in keys], indent=2, ensure_ascii=False))
+        echo_json([_json_object(key, now) for key in keys])
     elif keys:
         rows = [(key.key_id, key.name, ", ".join(key.scopes), _state(key, now), *_times(key)) for key in keys]
         print_columns([("id", "name", "scopes", "state", "created (UTC)", "expires (UTC)"), *rows])
     elif not unreadable:
-        click.echo("There are no keys: `facerec keys create NAME --scope recognise`.", err=True)
+        echo("There are no keys: `facerec keys create NAME --scope recognise`.", err=True)
 
 
 @command.command("revoke")
@@ -77,7 +77,7 @@ def revoke(key_id: str) -> None:
     key = _found(store, key_id)
     if key.revoked_at is None:
         store.put(revoked(key, datetime.now(UTC)))
-    click.echo(f"Key {key.key_id} ({key.name}) is revoked.")
+    echo(f"Key {key.key_id} ({key.name}) is revoked.")
 
 
 @command.command("rotate")
@@ -111,12 +111,12 @@ def _found(store: "ApiKeys", key_id: str) -> ApiKey:
 def _show(key: ApiKey, token: Token, *, as_json: bool) -> None:
     now = datetime.now(UTC)
     if as_json:
-        click.echo(json.dumps(_json_object(key, now) | {"key": token.reveal()}, indent=2, ensure_ascii=False))
+        echo_json(_json_object(key, now) | {"key": token.reveal()})
         return
-    click.echo(f"The key of {key.name} ({', '.join(key.scopes)}); it is shown only this once:", err=True)
-    click.echo(token.reveal())
+    echo(f"The key of {key.name} ({', '.join(key.scopes)}); it is shown only this once:", err=True)
+    echo(token.reveal())
     if key.former_until is not None:
-        click.echo(f"The old one works until {_when(key.former_until)} UTC.", err=True)
+        echo(f"The old one works until {_when(key.former_until)} UTC.", err=True)
 
 
 def _state(key: ApiKey, now: datetime) -> str:

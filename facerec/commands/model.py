@@ -1,6 +1,5 @@
 """`facerec model`: the packs, and to build, show, verify, push and pull the artefact of one."""
 
-import json
 import statistics
 import time
 from collections.abc import Iterator, Mapping
@@ -13,6 +12,7 @@ import click
 
 from facerec import bootstrap
 from facerec.commands.terminal import json_option, print_columns, print_facts, progress_bar
+from facerec.echo import echo, echo_json
 from facerec.engine import registry
 from facerec.engine.loading import check_licence, open_engine
 from facerec.errors import ConfigurationError
@@ -64,7 +64,7 @@ def packs(*, measure: bool, as_json: bool) -> None:
     speeds = dict(_speeds(settings, measure=measure))
     if as_json:
         listed = [_json_object(pack) | {"ms_per_photo": speeds.get(pack.name)} for pack in PACKS.values()]
-        click.echo(json.dumps(listed, indent=2))
+        echo_json(listed)
         return
     rows = [
         (
@@ -81,13 +81,14 @@ def packs(*, measure: bool, as_json: bool) -> None:
     ]
     print_columns([("pack", "accuracy", "TAR", "numbers", "ms", "MB", "licence", ""), *rows])
     for pack in PACKS.values():
-        click.echo(f"\n{pack.name}")
+        echo()
+        echo(pack.name)
         for name, file in pack.files.items():
-            click.echo(f"  {name}: {file.path} of {file.requirement}")
-            click.echo(f"    code {file.code_licence}; weights {file.weights_licence}")
-            click.echo(f"    training data: {file.training_data}")
+            echo(f"  {name}: {file.path} of {file.requirement}")
+            echo(f"    code {file.code_licence}; weights {file.weights_licence}")
+            echo(f"    training data: {file.training_data}")
         for name, licence in pack.own_files.items():
-            click.echo(f"  {name}: {licence}")
+            echo(f"  {name}: {licence}")
 
 
 def _speeds(settings: Settings, *, measure: bool) -> Iterator[tuple[str, float]]:
@@ -105,7 +106,7 @@ def _speeds(settings: Settings, *, measure: bool) -> Iterator[tuple[str, float]]
         try:
             check_licence(settings, pack.name, pack.licence)
         except ConfigurationError as exc:
-            click.echo(f"Not measured: {exc}.", err=True)
+            echo(f"Not measured: {exc}.", err=True)
             continue
         with _our_errors(), _progress() as on_progress:
             cache = settings.model.cache_dir
@@ -175,9 +176,9 @@ def build(name: str, weights: str | None, output: Path | None, *, force: bool) -
             on_progress=on_progress,
             force=force,
         )
-    click.echo(f"{_summary(artefact)} ({time.monotonic() - started:.1f} s)")
+    echo(f"{_summary(artefact)} ({time.monotonic() - started:.1f} s)")
     if not artefact.tail_calibrated:
-        click.echo(_UNCALIBRATED, err=True)
+        echo(_UNCALIBRATED, err=True)
 
 
 @command.command("show")
@@ -187,7 +188,7 @@ def show(directory: Path | None, *, as_json: bool) -> None:
     """Print the model's id, networks, thresholds, licences and files."""
     artefact = _load(directory)
     if as_json:
-        click.echo(json.dumps(artefact.header, indent=2))
+        echo_json(artefact.header)
         return
     crop, options = artefact.crop, artefact.detector.options
     margin = f", margin {crop.margin} px" if crop.margin else ""
@@ -234,7 +235,7 @@ def verify(directory: Path | None) -> None:
     artefact = _load(directory)
     with _our_errors():
         artefact.verify()
-    click.echo(f"{artefact.model_id}: {len(artefact.files)} files intact")
+    echo(f"{artefact.model_id}: {len(artefact.files)} files intact")
 
 
 @command.command("push")
@@ -245,7 +246,7 @@ def push(directory: Path | None) -> None:
     artefact = _load(directory)
     with _our_errors(), _progress() as on_progress:
         sent = registry.push(bootstrap.object_store(settings), settings.model_bucket, artefact, on_progress)
-    click.echo(f"{artefact.model_id} is the current model in {settings.model_bucket} ({megabytes(sent)} sent)")
+    echo(f"{artefact.model_id} is the current model in {settings.model_bucket} ({megabytes(sent)} sent)")
 
 
 @command.command("pull")
@@ -262,7 +263,7 @@ def pull(directory: Path | None, model_id: str | None) -> None:
             model_id,
             on_progress,
         )
-    click.echo(_summary(artefact))
+    echo(_summary(artefact))
 
 
 def _load(directory: Path | None) -> Artefact:
@@ -293,7 +294,7 @@ def _progress() -> Iterator[OnProgress]:
         def on_progress(text: str, share: float | None) -> None:
             nonlocal step
             if text != step and not bars.console.is_terminal:
-                click.echo(f"  {text}", err=True)
+                echo(f"  {text}", err=True)
             step = text
             bars.update(task, description=text, completed=share or 0.0, total=None if share is None else 1.0)
 

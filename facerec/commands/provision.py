@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from facerec.echo import echo, echo_json
 from facerec.errors import FacerecError
 from facerec.provision.iam_policies import ROLES, policy
 from facerec.provision.iam_statements import Place
@@ -31,11 +32,11 @@ def command(*, as_json: bool) -> None:
 
     def report(resource: Resource) -> None:
         if as_json:
-            click.echo(json.dumps(asdict(resource)))
+            echo_json(asdict(resource), indent=None)
             return
-        click.echo(f"{resource.state:<10} {resource.kind:<15} {resource.name}")
+        echo(f"{resource.state:<10} {resource.kind:<15} {resource.name}")
         for note in resource.notes:
-            click.echo(f"{'':<10} note: {note}")
+            echo(f"{'':<10} note: {note}")
 
     settings = Settings.load()
     provision(Clients(settings), settings, report)
@@ -71,6 +72,6 @@ def policies(role: str | None, account: str, folder: Path | None) -> None:
                 (folder / f"{name}.json").write_text(json.dumps(document, indent=2) + "\n")
         except OSError as exc:
             raise FacerecError(f"cannot write to {folder}: {exc.strerror}; see --write") from exc
-        click.echo(f"{len(documents)} policies written to {folder}", err=True)
+        echo(f"{len(documents)} policies written to {folder}", err=True)
     else:
-        click.echo(json.dumps(documents[role] if role else documents, indent=2))
+        echo_json(documents[role] if role else documents)

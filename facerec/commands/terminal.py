@@ -2,23 +2,23 @@
 
 import os
 import re
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from facerec.echo import Line, echo, echo_document, make_console, parts, plain
 from facerec.messages import DEFAULT_COLLECTION
+from facerec.text import one_line
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.progress import Progress
 
 Item = TypeVar("Item")
-_WIDTH = 240
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _LONGEST = timedelta(days=3650)
 
@@ -69,29 +69,26 @@ class PictureFile(click.Path):
         return path
 
 
-def console() -> "Console":
-    """Return rich's console on standard output; off a terminal its lines are long rather than folded."""
-    from rich.console import Console
-
-    return Console(width=None if sys.stdout.isatty() else _WIDTH)
-
-
 def print_columns(rows: Sequence[Sequence[object]]) -> None:
-    """Print rows in columns as wide as a terminal shows them: in many scripts a character takes two cells, or none."""
+    """Print rows in columns as wide as a terminal shows them: in many scripts a character takes two cells, or none.
+
+    A cell is a `Line` or an object with a text.
+    """
     from rich.cells import cell_len
 
-    texts = [[str(cell) for cell in row] for row in rows]
-    widths = [max(map(cell_len, column)) for column in zip(*texts, strict=True)]
+    texts: list[list[Line]] = [[cell if isinstance(cell, tuple) else str(cell) for cell in row] for row in rows]
+    widths = [max(cell_len(plain(cell)) for cell in column) for column in zip(*texts, strict=True)]
     for row in texts:
-        cells = (cell + " " * (width - cell_len(cell)) for cell, width in zip(row, widths, strict=True))
-        click.echo("  ".join(cells).rstrip())
+        *cells, last = zip(row, widths, strict=True)
+        padded = ((*parts(cell), " " * (width - cell_len(plain(cell))), "  ") for cell, width in cells)
+        echo(*chain.from_iterable(padded), *parts(last[0]))
 
 
 def print_facts(rows: Sequence[tuple[str, str]], *, name_width: int = 30) -> None:
     """Print names and texts in two columns; long texts are wrapped."""
     formatter = click.HelpFormatter(width=110)
-    formatter.write_dl(rows, col_max=name_width)
-    click.echo(formatter.getvalue(), nl=False)
+    formatter.write_dl([(one_line(name), one_line(text)) for name, text in rows], col_max=name_width)
+    echo_document(formatter.getvalue())
 
 
 def tracked(items: Iterable[Item], description: str, *, total: int | None = None) -> Iterator[Item]:
@@ -103,10 +100,9 @@ def tracked(items: Iterable[Item], description: str, *, total: int | None = None
 @contextmanager
 def progress_bar(*, as_json: bool) -> "Iterator[Progress]":
     """Yield a progress bar, drawn on a terminal only: on stderr with `as_json`, or below the lines that are printed."""
-    from rich.console import Console
     from rich.progress import Progress
 
-    console = Console(stderr=as_json)
+    console = make_console(stderr=as_json)
     with Progress(
         console=console, transient=True, redirect_stdout=not as_json, disable=not console.is_terminal
     ) as progress:

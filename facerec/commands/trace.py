@@ -12,6 +12,7 @@ import click
 
 from facerec import bootstrap
 from facerec.commands.terminal import json_option, print_columns
+from facerec.echo import Line, Styled, echo, echo_json
 from facerec.errors import FacerecError
 from facerec.observability.request_trace import (
     LogRecord,
@@ -25,7 +26,7 @@ from facerec.observability.request_trace import (
     timeline,
 )
 from facerec.settings import Settings
-from facerec.text import duration, one_line
+from facerec.text import duration
 
 _STANDARD_INPUT = "-"
 
@@ -61,12 +62,12 @@ def command(request_id: UUID, logs: tuple[str, ...], *, read_s3: bool, as_json: 
     steps = timeline(records, objects)
     notes += advice(request_id, records, objects)
     if as_json:
-        click.echo(json.dumps(_json_object(request_id, steps, notes), default=str))
+        echo_json(_json_object(request_id, steps, notes), indent=None, default=str)
     elif steps:
         _print(request_id, steps, notes)
     else:
         for note in notes:
-            click.echo(f"note: {note}", err=True)
+            echo(f"note: {note}", err=True)
     if not steps:
         places = " and ".join(["the logs"] * bool(sources) + ["the object store"] * (objects is not None))
         raise FacerecError(
@@ -121,17 +122,18 @@ def _print(request_id: UUID, steps: Sequence[Step], notes: Sequence[str]) -> Non
     """Print one row a step, with the time since the step before."""
     first, last = steps[0].at.astimezone(UTC), steps[-1].at
     total = duration((last - first).total_seconds())
-    click.echo(f"request {request_id}  {first:%Y-%m-%d} UTC, {total} in all\n")
-    rows = [("time", "after", "where", "what")]
+    echo(f"request {request_id}  {first:%Y-%m-%d} UTC, {total} in all")
+    echo()
+    rows: list[tuple[Line, ...]] = [("time", "after", "where", "what")]
     for step, before in zip(steps, [steps[0], *steps], strict=False):
         at, after = step.at.astimezone(UTC), duration((step.at - before.at).total_seconds())
-        what = click.style(one_line(step.what), bold=True, fg="red" if step.failed else None)
-        facts = (f"  {name}={one_line(_shown(value))}" for name, value in step.facts.items() if value is not None)
+        what = Styled(step.what, "red" if step.failed else None, bold=True)
+        facts = "".join(f"  {name}={_shown(value)}" for name, value in step.facts.items() if value is not None)
         time = f"{at:%H:%M:%S}.{at.microsecond // 1000:03}"
-        rows.append((time, after, one_line(step.where), what + "".join(facts)))
+        rows.append((time, after, step.where, (what, facts)))
     print_columns(rows)
     for note in notes:
-        click.echo(f"note: {one_line(note)}")
+        echo(f"note: {note}")
 
 
 def _shown(value: Any) -> str:

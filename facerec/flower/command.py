@@ -12,6 +12,7 @@ import click
 import structlog
 
 from facerec.background import on_stop_signals
+from facerec.echo import echo
 from facerec.errors import ConfigurationError
 from facerec.settings import Settings
 from facerec.settings.tiers import FlowerSettings
@@ -123,9 +124,9 @@ def _announce(settings: Settings, port: int, password: str | None) -> None:
     flower = settings.flower
     host = f"[{flower.host}]" if ":" in flower.host else flower.host
     url = f"http://{host}:{port}"
-    click.echo(f"Flower on {url}" + (f", user {flower.user}" if flower.auth == "basic" else ", without a password"))
+    echo(f"Flower on {url}" + (f", user {flower.user}" if flower.auth == "basic" else ", without a password"))
     if password is not None:
-        click.echo(f"password {password} (of this run; FACEREC_FLOWER__PASSWORD sets one)")
+        echo(f"password {password} (of this run; FACEREC_FLOWER__PASSWORD sets one)")
     if not on_loopback(flower.host):
         log.warning(
             "flower_without_tls", host=flower.host, hint="passwords cross the network in the clear: put TLS in front"

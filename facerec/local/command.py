@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from facerec.echo import echo, echo_document, make_console
 from facerec.errors import FacerecError
 
 _STATE = Path(".local")
@@ -91,13 +92,11 @@ def up(
       FACEREC_AUTOSCALE__COOLDOWN_SECONDS=10 facerec local up --boot-seconds 20
       FACEREC_REPLY_STYLE=name facerec local up --workers 2 --port 9000
     """  # noqa: D301 - as above
-    from rich.console import Console
-
     from facerec.local.emulator import EmulatorKind
     from facerec.local.state import StateDirectory
     from facerec.local.system import Options, Progress, local_system
 
-    progress = Progress(Console())
+    progress = Progress(make_console())
     ready = False
     directory = StateDirectory(state)
     try:
@@ -143,7 +142,7 @@ def env(state: Path) -> None:
     from facerec.local.environment import export_lines
     from facerec.local.state import StateDirectory
 
-    click.echo(export_lines(StateDirectory(state).running().variables))
+    echo_document(export_lines(StateDirectory(state).running().variables))
 
 
 @command.command("demo")
@@ -167,14 +166,12 @@ def demo(workers: int | None, kind: str, state: Path | None, examples: Path) -> 
       facerec local demo
       facerec local demo --workers 2 --emulator moto --state /tmp/kept
     """  # noqa: D301 - as above
-    from rich.console import Console
-
     from facerec.local.demo import Samples, demonstrate
     from facerec.local.emulator import EmulatorKind
     from facerec.local.state import StateDirectory
     from facerec.local.system import Options, Progress, local_system
 
-    progress = Progress(Console())
+    progress = Progress(make_console())
     samples = Samples(examples.resolve())
     samples.expected()
     options = Options(workers, EmulatorKind(kind), port=0)
@@ -202,7 +199,7 @@ def _directory(state: Path | None) -> Iterator[Path]:
         yield scratch
     except FacerecError:
         kept = True
-        click.echo(f"the logs are kept in {scratch / 'logs'}", err=True)
+        echo(f"the logs are kept in {scratch / 'logs'}", err=True)
         raise
     finally:
         if not kept:

@@ -88,6 +88,7 @@ def compare(replies: list[tuple[str, str]], progress: Progress) -> None:
     """Print where replies differ from the expected ones, and raise `FacerecError` if any does."""
     wrong = [(reply, expected) for reply, expected in replies if reply != expected]
     for reply, expected in wrong:
-        progress.line(f"- {expected}\n+ {reply}")
+        progress.line(f"- {expected}")
+        progress.line(f"+ {reply}")
     if wrong:
         raise FacerecError(f"{len(wrong)} of {len(replies)} replies differ from the expected ones")

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
-from rich.console import Console
+from rich.console import Console  # noqa: TID251 - as a type
 
 from facerec.background import BackgroundThread, on_stop_signals
 from facerec.engine.loading import load_artefact
@@ -23,6 +23,7 @@ from facerec.processes.addresses import LOOPBACK, answers_ok, free_port, poll_un
 from facerec.processes.children import Command
 from facerec.processes.supervisor import Child, Supervisor
 from facerec.settings import Settings
+from facerec.text import one_line
 
 _WEB_START_SECONDS = 60.0
 _PART_START_SECONDS = 30.0
@@ -41,8 +42,8 @@ class Progress:
         self._console = console
 
     def line(self, text: str = "") -> None:
-        """Print a line as it is."""
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        """Print one line."""
+        self._console.print(one_line(text), markup=False, highlight=False, soft_wrap=True)
 
     @contextmanager
     def step(self, title: str) -> Iterator[None]:

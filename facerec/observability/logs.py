@@ -6,10 +6,14 @@ embedding, image bytes or a credential.
 
 import logging
 import sys
+from io import StringIO
+from textwrap import indent
+from typing import TextIO
 
 import structlog
 
 from facerec.settings.tiers import LogSettings
+from facerec.text import lines, one_line
 
 # Local variables hold pictures, embeddings and credentials, which must not be logged.
 _TRACEBACKS = structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False))
@@ -35,7 +39,7 @@ def configure_logging(settings: LogSettings, *, process: str, instance_id: str |
     rendering: list[structlog.typing.Processor] = (
         [_TRACEBACKS, structlog.processors.JSONRenderer()]
         if as_json
-        else [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+        else [_clean, structlog.dev.ConsoleRenderer(exception_formatter=_clean_traceback)]
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
@@ -57,6 +61,23 @@ def configure_logging(settings: LogSettings, *, process: str, instance_id: str |
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[settings.level]),
         cache_logger_on_first_use=True,
     )
+
+
+def _clean(
+    _logger: structlog.typing.WrappedLogger, _method: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """Keep what comes from outside from controlling the terminal; values other than text are shown as their `repr`."""
+    return {
+        one_line(name): one_line(str(value)) if isinstance(value, str) or name == "event" else value
+        for name, value in event.items()
+    }
+
+
+def _clean_traceback(into: TextIO, exc_info: structlog.typing.ExcInfo) -> None:
+    """Write the traceback indented, so that no line of an error's text looks like a record."""
+    text = StringIO()
+    structlog.dev.plain_traceback(text, exc_info)
+    into.write("\n" + indent(lines(text.getvalue().strip("\n")), "    "))
 
 
 def _add(facts: dict[str, str]) -> structlog.typing.Processor:

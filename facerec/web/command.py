@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from facerec.background import on_stop_signals
+from facerec.echo import echo
 from facerec.settings import Settings
 
 
@@ -70,7 +71,7 @@ def _announce(settings: Settings, listener: socket.socket) -> None:
         log.warning(
             "open_to_everyone", advice="every client that reaches this address is served: set FACEREC_WEB__AUTH=keys"
         )
-    click.echo(f"facerec web listens on {address_of(listener)}")
+    echo(f"facerec web listens on {address_of(listener)}")
     sys.stdout.flush()
 
 

@@ -27,6 +27,7 @@ from autoscale.policy import ActionKind, Decision, Hold
 from autoscale.ports import RoundRecord
 from autoscale.reconcile_result import Action, ReconcileResult, ranges
 from facerec.messages import WorkerReport, WorkerState
+from facerec.text import is_text
 from tests.fakes.fleet import a_record
 
 NOW = 1_000_000.0
@@ -92,6 +93,21 @@ def test_history_lists_every_record() -> None:
     )
     assert "01-12 13:46:40" in text
     assert "launch 1-3: 9 open" in text
+
+
+def test_reasons_from_outside_stay_in_their_line() -> None:
+    """An error sentence may quote what another service said; a record may be written by another program."""
+    hostile = "no\x1b[2J\x9b1m\nfleet    all is well\u2028fleet"
+    status = replace(seen(SERVING), queue=Unreadable(hostile), lease_holder=f"{hostile}/1")
+    texts = [
+        printed(status_table(status)),
+        printed(history_table([replace(a_record(NOW, visible=7), reason=hostile, actions=hostile)])),
+        describe_round(ReconcileResult(NOW, leading=True, observation=None, decision=Hold(hostile))),
+    ]
+    for text in texts:
+        assert all(is_text(character) or character == "\n" for character in text), text
+        assert sum("all is well" in line for line in text.splitlines()) >= 1
+        assert not any(line.startswith("fleet    all") for line in text.splitlines())
 
 
 def test_describe_round_writes_lines_for_people() -> None:

@@ -1,6 +1,7 @@
 """What gets into the logs."""
 
 import logging
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -10,6 +11,7 @@ from waitress.utilities import queue_logger
 
 from facerec.observability.logs import configure_logging
 from facerec.settings.tiers import LogSettings
+from facerec.text import is_text
 
 
 @pytest.fixture(autouse=True)
@@ -30,3 +32,16 @@ def test_a_busy_web_tier_does_not_log_each_request(level: str, capsys: pytest.Ca
     said = capsys.readouterr().err
     assert "Task queue depth" not in said
     assert "something else" in said
+
+
+def test_console_records_show_values_from_outside_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither a file name nor an error can control the terminal or look like another record."""
+    hostile = "a\x1b[2J\x9b1m\u202eb\nfake\u2028fake\udcff"
+    configure_logging(LogSettings.model_validate({"level": "info", "format": "console"}), process="web")
+    structlog.get_logger().info("upload", filename=hostile, names=[hostile])
+    logging.getLogger("library").warning("cannot read %s", hostile)
+    structlog.get_logger().error("failed", exc_info=ValueError(hostile))
+    said = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().err)
+    assert all(is_text(character) or character == "\n" for character in said), said
+    assert "fake" in said
+    assert not any(line.startswith("fake") for line in said.splitlines())
