@@ -62,7 +62,7 @@ def recognised(result: RecognitionResult, style: Style) -> Reply:
 
 def no_file() -> Reply:
     """Reply that the form has no file under the field's name."""
-    return Reply(400, "there is no file: send the picture as the multipart form field inputFile", "no_file")
+    return Reply(400, "there is no file in the multipart form field inputFile: send the picture there", "no_file")
 
 
 def unreadable_form(reason: str) -> Reply:

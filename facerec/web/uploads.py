@@ -1,5 +1,6 @@
 """`POST /`: an upload that is answered on the same connection with the worker's result."""
 
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from uuid import UUID, uuid4
 
 import structlog
 from flask import Blueprint, Request, Response, g, request
+from werkzeug.datastructures import FileStorage
 from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.formparser import FormDataParser
 
@@ -49,6 +51,9 @@ LARGE_BYTES = 1_000_000
 
 LARGE_IN_MEMORY = 2
 """Storing a large upload takes much CPU time, and the upload is in memory up to three times."""
+
+_EMPTY_EXTENDED = re.compile(r"(?:utf-8|iso-8859-1)'[a-z0-9-]*'", re.IGNORECASE)
+"""An extended value (RFC 8187) without characters."""
 
 CONTENT_TYPES = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "HEIF": "image/heif"}
 
@@ -226,17 +231,32 @@ def read_upload(form: Request, max_upload_bytes: int) -> Upload:
         raise Declined(replies.unreadable_form("a name in it is not UTF-8")) from exc
     except ValueError as exc:
         raise Declined(replies.unreadable_form("it is damaged or incomplete")) from exc
-    part = files.get(FIELD)
+    chosen = [(field, part) for field, part in files.items(multi=True) if not _is_left_empty(part)]
+    part = next((part for field, part in chosen if field == FIELD), None)
     if part is None:
         raise Declined(replies.no_file())
-    if sum(len(parts) for _, parts in files.lists()) > 1:
+    if len(chosen) > 1:
         raise Declined(replies.several_files())
     body = part.read()
     if not body:
         raise Declined(replies.empty_file())
     if len(body) > max_upload_bytes:
         raise Declined(replies.too_large(max_upload_bytes))
-    return Upload(base_name(part.filename or ""), body)
+    return Upload(base_name(_file_name(part)), body)
+
+
+def _is_left_empty(part: FileStorage) -> bool:
+    """Return whether a file input was left empty: without a file name and without a byte it is no file."""
+    if _file_name(part) or part.stream.read(1):
+        part.stream.seek(0)
+        return False
+    return True
+
+
+def _file_name(part: FileStorage) -> str:
+    """Return the part's file name; Werkzeug takes an empty `filename*=UTF-8''` for a name."""
+    name = part.filename or ""
+    return "" if _EMPTY_EXTENDED.fullmatch(name) else name
 
 
 def blueprint(uploads: Uploads) -> Blueprint:

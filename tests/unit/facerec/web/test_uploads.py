@@ -110,6 +110,7 @@ def test_key_style_filename_adds_a_copy() -> None:
         (b'filename="say %22cheese%22.jpg"', 'say "cheese".jpg'),
         (b'filename="' + b"x" * 300 + b'.jpg"', "x" * 300 + ".jpg"),
         (b'filename=""', "upload"),
+        (b"filename*=UTF-8''", "upload"),
     ],
 )
 def test_file_name_is_echoed_as_it_was_sent(disposition: bytes, echoed: str) -> None:
@@ -120,6 +121,73 @@ def test_file_name_is_echoed_as_it_was_sent(disposition: bytes, echoed: str) -> 
     assert plain(response) == f"{echoed}: face not recognized"
     assert "X-Evil" not in response.headers
     assert tier.tasks.requests[0].filename == echoed
+
+
+def part(name: str, filename: str, body: bytes = b"", end: bytes = b"\r\n") -> bytes:
+    """A part of a form; `filename` is the parameter as written."""
+    disposition = f'Content-Disposition: form-data; name="{name}"; {filename}'.encode()
+    return disposition + end + b"Content-Type: application/octet-stream" + end * 2 + body
+
+
+LEFT_EMPTY = (
+    'filename=""',
+    "filename=",
+    "filename*=UTF-8''",
+    "filename*=utf-8'en'",
+    "filename=\"\"; filename*=UTF-8''",
+    'FILENAME=""',
+)
+"""What programs send as the file name of an input that was left empty."""
+
+
+@pytest.mark.parametrize("filename", LEFT_EMPTY)
+@pytest.mark.parametrize("field", ["inputFile", "second"])
+def test_file_input_that_was_left_empty_is_no_file(field: str, filename: str) -> None:
+    """Before the picture, behind it, several times, and under the picture's own name."""
+    picked, empty = part("inputFile", 'filename="a.jpg"', picture()), part(field, filename)
+    with running(FakeWebTier(answer=answers("Jane"))) as tier:
+        client = tier.app.test_client()
+        for parts in ([picked, empty], [empty, picked], [empty, picked, empty, empty]):
+            assert plain(raw(client, *parts)) == "a.jpg: face detected - Jane"
+        nothing = raw(client, empty, empty)
+    assert (nothing.status_code, plain(nothing)) == (400, NO_FILE)
+    assert [tier.store.get(task.input.bucket, task.input.key) for task in tier.tasks.requests] == [picture()] * 3
+
+
+def test_file_input_that_was_left_empty_is_no_file_with_any_line_ends() -> None:
+    """Some programs write part heads with a bare LF."""
+    with running(FakeWebTier(answer=answers("Jane"))) as tier:
+        parts = [part("inputFile", 'filename="a.jpg"', picture(), b"\n"), part("second", 'filename=""', end=b"\n")]
+        assert plain(raw(tier.app.test_client(), *parts)) == "a.jpg: face detected - Jane"
+
+
+PICKED = 'filename="a.jpg"'
+NO_FILE = "there is no file in the multipart form field inputFile: send the picture there"
+EMPTY_FILE = "the file is empty: choose a picture and send it again"
+SEVERAL = "there is more than one file: send one picture per request"
+
+
+@pytest.mark.parametrize(
+    ("parts", "reply"),
+    [
+        ([("inputFile", 'filename=""', b"")], NO_FILE),
+        ([("inputFile", 'filename=""', b""), ("second", PICKED, b"x")], NO_FILE),
+        ([("second", PICKED, b"x")], NO_FILE),
+        ([("second", PICKED, b"x"), ("third", PICKED, b"x")], NO_FILE),
+        ([("inputFile", PICKED, b"")], EMPTY_FILE),
+        ([("inputFile", PICKED, b""), ("second", 'filename=""', b"")], EMPTY_FILE),
+        ([("inputFile", PICKED, b"x"), ("second", PICKED, b"")], SEVERAL),
+        ([("inputFile", PICKED, b"x"), ("second", 'filename=""', b"x")], SEVERAL),
+        ([("inputFile", PICKED, b"x"), ("inputFile", "filename*=UTF-8''", b"x")], SEVERAL),
+        ([("inputFile", 'filename=""', b"x"), ("inputFile", PICKED, b"x")], SEVERAL),
+    ],
+)
+def test_reply_says_what_is_wrong_with_the_files_of_a_form(parts: list[tuple[str, str, bytes]], reply: str) -> None:
+    """A part with a file name or with bytes is a file."""
+    with running(FakeWebTier(answer=answers("Jane"))) as tier:
+        response = raw(tier.app.test_client(), *[part(*one) for one in parts])
+    assert (response.status_code, plain(response)) == (400, reply)
+    assert not tier.tasks.requests
 
 
 def no_form(client: FlaskClient) -> TestResponse:
