@@ -69,7 +69,6 @@ def configuration(settings: Settings) -> dict[str, Any]:
             # A worker that drains or stops waits for the end of the long poll.
             "wait_time_seconds": 1,
             "visibility_timeout": settings.queue.visibility_timeout_seconds,
-            "task_queue": settings.request_queue,
             "tasks": [TASK_NAME],
             "dead_letter_queue": settings.dead_letter_queue,
             "max_receives": settings.queue.max_receives,

@@ -61,14 +61,15 @@ class Request(_BaseRequest):  # type: ignore[misc]  # untyped on purpose, see ab
     throws=(Transient, QueueMissing, ConfigurationError, DeadLettered),
     Request=Request,
 )
-def recognise(self: WorkerTask, *args: Any, **kwargs: Any) -> str:
+def recognise(self: WorkerTask, *_request: Any) -> str:
     """Recognise the request in the only argument; returns the outcome, which Flower shows.
 
-    Any other arguments send the message to the dead-letter queue. An exception leaves the message unacknowledged:
-    SQS delivers it again after a pause, or at once after `Reject`. `Retry` deletes it, because it was sent again.
+    The transport has checked the message and hands over the argument beside it, since Celery would decode it again. An
+    exception leaves the message unacknowledged: SQS delivers it again after a pause, or at once after `Reject`. `Retry`
+    deletes it, because it was sent again.
     """
     try:
-        record = self.worker.handle(_delivery(self, args, kwargs))
+        record = self.worker.handle(_delivery(self))
     except Requeued as exc:
         raise Retry(str(exc)) from exc
     except GivenBack as exc:
@@ -83,12 +84,12 @@ def recognise(self: WorkerTask, *args: Any, **kwargs: Any) -> str:
     return str(record.outcome)
 
 
-def _delivery(task: WorkerTask, args: tuple[Any, ...], kwargs: dict[str, Any]) -> TaskDelivery:
-    # Celery keeps the message that SQS delivered among the properties.
+def _delivery(task: WorkerTask) -> TaskDelivery:
     properties: Any = task.request.properties
-    message = properties["delivery_info"]["sqs_message"]
+    delivered = properties["delivery_info"]
+    message = delivered["sqs_message"]
     return TaskDelivery(
-        payload=args[0] if len(args) == 1 and not kwargs else [args, kwargs],
+        payload=delivered["argument"],
         body=message["Body"],
         request_id=str(task.request.id),
         attempt=int(message["Attributes"]["ApproximateReceiveCount"]),

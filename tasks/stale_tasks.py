@@ -13,14 +13,12 @@ from typing import Any
 import structlog
 
 from facerec.background import backoff_seconds
+from facerec.celery_sqs.received_task import REQUEUES_HEADER
 from facerec.errors import FacerecError
 from facerec.messages import RecognitionRequest
 from facerec.ports import MessageSender
 
 log = structlog.get_logger(__name__)
-
-REQUEUES_HEADER = "facerec_postponed"
-"""The header of a task's message that counts its requeues. The old name stays: queued messages may have it."""
 
 _FIRST_DELAY_SECONDS = 5
 _LONGEST_DELAY_SECONDS = 60

@@ -44,7 +44,7 @@ def compact(message: dict[str, Any]) -> str:
     if "task" in headers and message.get("content-type") == "application/json" and not properties.get("body_encoding"):
         message = message | {
             "body": _compact_body(message["body"]),
-            "headers": {name: value for name, value in headers.items() if not _is_default(name, value)},
+            "headers": {name: value for name, value in headers.items() if not is_default(name, value)},
             "properties": {
                 name: value
                 for name, value in properties.items()
@@ -54,7 +54,8 @@ def compact(message: dict[str, Any]) -> str:
     return _json(message)
 
 
-def _is_default(name: str, value: Any) -> bool:
+def is_default(name: str, value: Any) -> bool:
+    """Whether Celery reads a header without this value as it reads this value."""
     return name in _DEFAULTS and value == _DEFAULTS[name]
 
 

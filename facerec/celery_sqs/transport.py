@@ -16,10 +16,8 @@ import functools
 import math
 import random
 import threading
-from collections.abc import Collection
 from queue import Empty
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
 
 import boto3
 import structlog
@@ -34,7 +32,8 @@ from facerec.background import OutageLog, backoff_seconds
 from facerec.celery_sqs.consumer_gate import ConsumerGate
 from facerec.celery_sqs.envelope import compact
 from facerec.celery_sqs.in_flight import InFlightMessage, InFlightMessages
-from facerec.errors import FacerecError, Transient
+from facerec.celery_sqs.received_task import read_task, task_id
+from facerec.errors import InvalidMessage, Transient
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -71,9 +70,9 @@ def _cached_client(region: str, endpoint_url: str | None) -> "SQSClient":
 class Channel(_BaseChannel):  # type: ignore[misc]  # untyped on purpose, see above
     """One consumer or producer; `transport_options`: region, endpoint_url.
 
-    And for consumers: wait_time_seconds; visibility_timeout; `consumer_gate`; `task_queue`, whose messages are dead
-    letters for `dead_letter_queue` unless they are `tasks`, and also when they are rejected in the last of
-    `max_receives` deliveries; `dead_lettered`, called after each of those.
+    And for consumers: wait_time_seconds; visibility_timeout; `consumer_gate`; `tasks`, the names of the tasks, beside
+    which every message is a dead letter for `dead_letter_queue`, as one that is rejected in the last of `max_receives`
+    deliveries; `dead_lettered`, called after each of those.
     """
 
     do_restore = False  # `InFlightMessages.stop` gives back the messages whose tasks were not begun
@@ -125,7 +124,7 @@ class Channel(_BaseChannel):  # type: ignore[misc]  # untyped on purpose, see ab
             # Our own open receive would take it back at once.
             self.in_flight.requeue(delivery_tag, self.wait_time_seconds if self._gate.receiving else 0)
         else:
-            self.in_flight.reject(delivery_tag, _request_id(message))
+            self.in_flight.reject(delivery_tag, message.headers["id"])
         self.qos.ack(delivery_tag)
 
     def close(self) -> None:
@@ -184,49 +183,29 @@ class Channel(_BaseChannel):  # type: ignore[misc]  # untyped on purpose, see ab
         return received
 
     def _take(self, message: "MessageTypeDef", queue: str) -> None:
-        receipt, opened = message["ReceiptHandle"], None
+        receipt, text = message["ReceiptHandle"], message["Body"]
         try:
-            # By its name: looking up a URL could fail, and that must not make the message a dead letter.
-            payload = self._message_to_python(message, queue, queue)
-            opened = self.Message(payload, channel=self)
-            if queue == self.transport_options.get("task_queue"):
-                check_task(opened, self.transport_options["tasks"])
-        except Exception as exc:  # noqa: BLE001 - what other senders put into the queue can break anything
-            words = str(exc) if isinstance(exc, FacerecError | TypeError | ValueError) else ""
-            self.in_flight.dead_letter(receipt, f"it cannot be read: {words or repr(exc)}", _request_id(opened))
+            task = read_task(text, self.transport_options["tasks"])
+        except InvalidMessage as exc:
+            self.in_flight.dead_letter(receipt, f"it cannot be read: {exc}", task_id(text))
             return
+        payload = {
+            "headers": task.headers,
+            # Celery decodes the body more than once, and cannot settle the message if that fails in its pool.
+            "body": "[[], {}, {}]",
+            "content-type": "application/json",
+            "content-encoding": "utf-8",
+            "properties": {
+                "delivery_tag": receipt,
+                "delivery_info": {"sqs_message": message, "argument": task.argument},
+            },
+        }
         try:
             self.connection._deliver(payload, queue)  # noqa: SLF001 - as in the method that is overridden
         except Exception as exc:
-            # It stays in the queue, and comes back when its visibility timeout is over.
-            log.exception("message_not_taken", request_id=_request_id(opened), reason=repr(exc))
-            self.in_flight.release(receipt)
+            log.exception("message_not_taken", request_id=task_id(text), reason=repr(exc))
+            self.in_flight.reject(receipt, task_id(text))
             self.qos.ack(receipt)
-
-
-def check_task(message: Any, tasks: Collection[str]) -> None:
-    """Raise `ValueError` or `TypeError` unless the message is one of these tasks in Celery's second protocol.
-
-    Celery decodes the body in a thread of its pool. An error there would neither acknowledge nor reject the message,
-    so it would keep its place for ever.
-    """
-    if message.headers is None or "task" not in message.headers:
-        raise ValueError("not a task of Celery")
-    if message.headers["task"] not in tasks:
-        raise ValueError(f"there is no task {message.headers['task']!r}")
-    if not isinstance(message.headers.get("id"), str):
-        raise TypeError("the task has no id")
-    args, kwargs, embed = message.decode()
-    if not (isinstance(args, list) and isinstance(kwargs, dict) and isinstance(embed, dict | None)):
-        raise TypeError("the body of the task is garbled")
-
-
-def _request_id(message: Any) -> str:
-    """The id of the request that a task is for, from its headers, which may hold anything."""
-    try:
-        return str(UUID(message.headers["id"]))
-    except (AttributeError, KeyError, TypeError, ValueError):
-        return ""
 
 
 class Transport(_BaseTransport):  # type: ignore[misc]  # untyped on purpose, see above

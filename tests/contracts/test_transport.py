@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from botocore.parsers import ResponseParserError
+from celery import Celery
 from kombu import Connection
 from structlog.testing import capture_logs
 
@@ -18,9 +19,15 @@ from facerec.aws.sqs.queue import SqsQueue
 from facerec.celery import configuration
 from facerec.celery_sqs.consumer_gate import ConsumerGate
 from facerec.errors import QueueMissing, Transient
+from facerec.messages import TASK_NAME
 from facerec.settings import Settings
 
-BODY = {"headers": {"task": "any"}, "properties": {"delivery_info": {}}, "content-type": "application/json"}
+BODY = {
+    "headers": {"task": TASK_NAME, "id": "f2cf5a3e-8d8c-4b63-9b80-0d6a7a3a4c11"},
+    "properties": {"delivery_info": {}},
+    "body": "[[1], {}, {}]",
+    "content-type": "application/json",
+}
 
 
 @pytest.fixture
@@ -31,9 +38,9 @@ def gate() -> ConsumerGate:
 
 @pytest.fixture
 def channel(fresh: Settings, gate: ConsumerGate) -> Iterator[Any]:
-    """A consumer's channel; its messages may be no tasks."""
+    """A consumer's channel."""
     conf = configuration(fresh)
-    options = conf["broker_transport_options"] | {"consumer_gate": gate, "task_queue": "another"}
+    options = conf["broker_transport_options"] | {"consumer_gate": gate}
     with Connection(conf["broker_url"], transport=conf["broker_transport"], transport_options=options) as connection:
         yield connection.channel()
 
@@ -184,7 +191,7 @@ def test_unconfirmed_task_does_not_count_as_sent(channel: Any, fresh: Settings) 
     events.register(event, answer)
     try:
         with pytest.raises(Transient, match="has not confirmed"):
-            channel._put(fresh.request_queue, BODY | {"body": "[[], {}, {}]"})
+            channel._put(fresh.request_queue, BODY)
     finally:
         events.unregister(event, answer)
 
@@ -241,6 +248,17 @@ def test_received_task_is_taken_though_its_queue_is_deleted(channel: Any, sqs: A
         assert take(channel, fresh.request_queue).headers == BODY["headers"]
     finally:
         events.unregister(event, delete)
+
+
+def test_task_of_a_stock_celery_is_taken(channel: Any, fresh: Settings) -> None:
+    """With kombu's own transport, which sends JSON in base64, and every header of Celery."""
+    address = str(fresh.endpoint_url).removeprefix("http://").rstrip("/")
+    stock = Celery(broker=f"sqs://id:secret@{address}", set_as_current=False)
+    stock.conf.broker_transport_options = {"region": fresh.aws.region, "is_secure": False}
+    sent = stock.send_task(TASK_NAME, args=[{"a": 1}], queue=fresh.request_queue)
+    taken = take(channel, fresh.request_queue)
+    assert taken.headers["id"] == sent.id
+    assert taken.delivery_info["argument"] == {"a": 1}
 
 
 def test_paused_gate_stops_receives(channel: Any, sqs: Any, url: str, fresh: Settings, gate: ConsumerGate) -> None:

@@ -34,7 +34,7 @@ BODY = json.dumps(
     {
         "headers": {"task": TASK_NAME, "id": "f2cf5a3e-8d8c-4b63-9b80-0d6a7a3a4c11"},
         "properties": {"delivery_info": {}},
-        "body": "[[], {}, {}]",
+        "body": "[[1], {}, {}]",
         "content-type": "application/json",
         "content-encoding": "utf-8",
     }
@@ -236,7 +236,7 @@ def test_unreadable_message_is_a_dead_letter(broker: Broker, transport: str) -> 
         QueueUrl=broker.dead_letters, WaitTimeSeconds=20, MessageAttributeNames=["All"]
     )["Messages"]
     assert message["Body"] == '{"properties": 5}'
-    assert "'int' object" in message["MessageAttributes"]["reason"]["StringValue"]
+    assert "not a task" in message["MessageAttributes"]["reason"]["StringValue"]
 
 
 @both("Channel.basic_reject")

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -95,20 +96,34 @@ def test_picture_that_crashes_the_engine_is_a_dead_letter(tier: WorkerTier, star
 
 
 def test_garbage_is_dead_lettered_at_once(tier: WorkerTier, start: Callable[..., Worker]) -> None:
-    """What is no task, not ours, or no request: as it came, with the reason. Work goes on."""
-    worker = start(**PATIENT)  # nothing comes back in time to be redriven by SQS
+    """What is no task, not ours, or no request: as it came, with the reason. Work goes on, and every place is free."""
+    worker = start(**PATIENT, FACEREC_WORKER__CONCURRENCY="2")  # nothing comes back in time to be redriven by SQS
     task = {"headers": {"task": "facerec.recognise", "id": "x"}, "content-type": "application/json"}
     form = {"content-encoding": "utf-8", "properties": {"delivery_info": {}, "body_encoding": None}}
+    request = {"body": '[[{"version": 1}], {}, {}]'}
+    whole = task | form | request
     broken = {"properties": {"delivery_info": {}, "body_encoding": "base64"}, "body": "!"}
+    callback = {"task": "facerec.recognise", "args": [], "kwargs": {}, "options": {}}
+
+    def having(**headers: Any) -> str:
+        return json.dumps(whole | {"headers": task["headers"] | headers})  # type: ignore[operator]  # of different types
+
     garbage = {
         "no json": "it cannot be read: not a task of Celery",
         "[]": "not a task of Celery",
-        '{"properties": 5}': "int",
-        json.dumps(task | form | {"body": "[]"}): "not enough values",
-        json.dumps(task | form | {"headers": {"task": "facerec.recognise"}, "body": "[[], {}, {}]"}): "no id",
-        json.dumps(task | form | broken): "not enough values",
-        json.dumps(task | form | {"headers": {"task": "somebody.elses"}, "body": "[[], {}, {}]"}): "somebody.elses",
-        json.dumps(task | form | {"body": '[["no request"], {}, {}]'}): "unreadable RecognitionRequest",
+        '{"properties": 5}': "not a task of Celery",
+        json.dumps(task | form | {"body": "[]"}): "body",
+        json.dumps(whole | {"headers": {"task": "facerec.recognise"}}): "headers.id",
+        json.dumps(whole | broken): "body",
+        json.dumps(whole | {"headers": {"task": "somebody.elses", "id": "x"}}): "somebody.elses",
+        json.dumps(whole): "unreadable RecognitionRequest",
+        json.dumps(whole | {"body": json.dumps([[{}], {}, {"callbacks": [callback]}])}): "callbacks",
+        json.dumps(whole | {"content-type": "application/x-python-serialize"}): "content-type",
+        having(compression="application/zstd"): "headers.compression",
+        having(eta="2100-01-01T00:00:00+00:00"): "headers.eta",
+        having(expires="2020-01-01T00:00:00+00:00"): "headers.expires",
+        having(timelimit="x"): "headers.timelimit",
+        having(stamped_headers=["a"], stamps=5): "headers.stamp",
     }
     for body in garbage:
         tier.clients.sqs.send_message(QueueUrl=tier.url(tier.settings.request_queue), MessageBody=body)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
+from facerec.celery_sqs.received_task import REQUEUES_HEADER
 from facerec.errors import ConfigurationError, EngineFailure, FacerecError, QueueMissing, Transient
 from facerec.messages import ObjectRef, Outcome, RecognitionRequest, RecognitionResult
 from facerec.object_keys import output_key
@@ -19,7 +20,7 @@ from model.faces import ImageAnalysis
 from model.matching import GalleryIndex
 from tasks.driver import TaskDelivery, TaskDriver
 from tasks.retry import GivenBack, RetryBudget
-from tasks.stale_tasks import REQUEUES_HEADER, Requeued, StaleTasks
+from tasks.stale_tasks import Requeued, StaleTasks
 from tests.fakes.engine import analysis
 from tests.fakes.object_store import InMemoryObjectStore
 from tests.fakes.results import InMemoryQueues, InMemoryResultInbox, InMemoryResultPublisher

@@ -1,0 +1,142 @@
+"""Which messages a worker takes: what Celery sends for a plain call of one of its tasks with one argument. Pure.
+
+A message that asks for more (a time, a limit, a callback, a packing) is refused. Celery's worker would wait with it,
+delete it, or neither delete it nor give it back. So Celery gets nothing of a message but what is checked here.
+"""
+
+import base64
+import json
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from kombu.utils.json import loads
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, ValidationError
+
+from facerec.celery_sqs.envelope import is_default
+from facerec.errors import InvalidMessage
+
+REQUEUES_HEADER = "facerec_postponed"
+"""The header that counts the requeues of a stale task. The old name stays: queued messages may have it."""
+
+_LONGEST_PROBLEM = 200
+"""A field of a message may have a name of any length."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedTask:
+    """A task that was checked."""
+
+    headers: dict[str, str]
+    """Its name, its id, and what monitors show."""
+    argument: Any
+
+
+def _without_defaults(headers: Any) -> Any:
+    if not isinstance(headers, dict):
+        return headers
+    return {name: value for name, value in headers.items() if value is not None and not is_default(name, value)}
+
+
+def _without_empty(embed: Any) -> Any:
+    return {name: value for name, value in embed.items() if value} if isinstance(embed, dict) else embed or {}
+
+
+_Text = Annotated[str, Field(max_length=255)]
+_ShownText = Annotated[str, Field(max_length=4096)]
+"""Celery shortens it to 1 024 characters, unless the sender asks for more."""
+
+
+class _Headers(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    task: str
+    id: Annotated[_Text, Field(min_length=1)]
+    lang: _Text | None = None
+    origin: _Text | None = None
+    root_id: _Text | None = None
+    parent_id: _Text | None = None
+    argsrepr: _ShownText | None = None
+    kwargsrepr: _ShownText | None = None
+    ignore_result: bool | None = Field(None, exclude=True)
+    requeues: Annotated[StrictInt, Field(ge=0)] | None = Field(None, alias=REQUEUES_HEADER, exclude=True)
+
+
+class _Properties(BaseModel):
+    """The others are for brokers of other kinds."""
+
+    body_encoding: Literal["base64", "utf-8"] | None = None
+
+
+class _Envelope(BaseModel):
+    headers: Annotated[_Headers, BeforeValidator(_without_defaults)]
+    properties: _Properties
+    content_type: Literal["application/json"] = Field(alias="content-type")
+    content_encoding: Literal["utf-8"] | None = Field(None, alias="content-encoding")
+    body: str
+
+
+class _Embed(BaseModel):
+    """What Celery is to do after the task: nothing."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    args: Annotated[list[Any], Field(min_length=1, max_length=1)]
+    kwargs: Annotated[dict[str, Any], Field(max_length=0)]
+    embed: Annotated[_Embed, BeforeValidator(_without_empty)]
+
+
+def read_task(text: str, tasks: Collection[str]) -> ReceivedTask:
+    """Read the body of an SQS message; raises `InvalidMessage`, which names the field, unless it is one of `tasks`."""
+    decoded = _decoded(text)
+    if not isinstance(decoded, dict) or "headers" not in decoded:
+        raise InvalidMessage("not a task of Celery")
+    try:
+        envelope = _Envelope.model_validate(decoded)
+        if envelope.headers.task not in tasks:
+            raise InvalidMessage(f"headers.task: there is no task {envelope.headers.task[:_LONGEST_PROBLEM]!r}")
+        body = _Body.model_validate(_decoded_body(envelope))
+    except ValidationError as exc:
+        raise InvalidMessage(_problem(exc)) from exc
+    return ReceivedTask(envelope.headers.model_dump(exclude_none=True), body.args[0])
+
+
+def task_id(text: str) -> str:
+    """The id of a message that may hold anything; empty if it is no UUID."""
+    try:
+        return str(UUID(_decoded(text)["headers"]["id"]))
+    except (InvalidMessage, AttributeError, LookupError, TypeError, ValueError):
+        return ""
+
+
+def _decoded(text: str) -> Any:
+    try:
+        return json.loads(text if text.lstrip().startswith("{") else base64.b64decode(text, validate=True))
+    except (ValueError, RecursionError) as exc:
+        raise InvalidMessage(f"not a task of Celery: {exc}") from exc
+
+
+def _decoded_body(envelope: _Envelope) -> dict[str, Any]:
+    try:
+        body = (
+            base64.b64decode(envelope.body, validate=True)
+            if envelope.properties.body_encoding == "base64"
+            else envelope.body
+        )
+        args, kwargs, embed = loads(body)
+    except Exception as exc:
+        # kombu's JSON has types of its own, each with its own errors.
+        raise InvalidMessage(f"body: {exc}"[:_LONGEST_PROBLEM]) from exc
+    return {"args": args, "kwargs": kwargs, "embed": embed}
+
+
+def _problem(exc: ValidationError) -> str:
+    """The first problem; a message may have any number."""
+    first = exc.errors()[0]
+    field = ".".join(map(str, first["loc"]))[:_LONGEST_PROBLEM]
+    return f"{field}: {'not supported' if first['type'] == 'extra_forbidden' else first['msg']}"
