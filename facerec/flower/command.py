@@ -4,7 +4,6 @@ import asyncio
 import logging
 import os
 import secrets
-import stat
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import structlog
 from facerec.background import on_stop_signals
 from facerec.echo import echo
 from facerec.errors import ConfigurationError
+from facerec.private_files import others_may_write
 from facerec.settings import Settings
 from facerec.settings.tiers import FlowerSettings
 from facerec.settings.values import on_loopback
@@ -105,7 +105,7 @@ def _check_private(database: Path) -> None:
         database.parent.mkdir(parents=True, exist_ok=True)
         # dbm's backends append to the name.
         found = [database.parent, *database.parent.glob(f"{database.name}*")]
-        foreign = [path for path in found if _foreign(path.stat())]
+        foreign = [path for path in found if others_may_write(path.stat())]
     except OSError as exc:
         raise ConfigurationError(f"cannot use {database} for Flower's tasks: {exc.strerror}") from exc
     if foreign:
@@ -113,11 +113,6 @@ def _check_private(database: Path) -> None:
             f"others may write {foreign[0]}, and so run code as Flower: make it yours alone (`chmod go-w`), "
             "or choose another FACEREC_FLOWER__DATABASE"
         )
-
-
-def _foreign(status: os.stat_result) -> bool:
-    others_write = bool(status.st_mode & (stat.S_IWGRP | stat.S_IWOTH))
-    return others_write or status.st_uid != os.geteuid()
 
 
 def _announce(settings: Settings, port: int, password: str | None) -> None:

@@ -4,8 +4,10 @@ import os
 import shlex
 from collections.abc import Mapping
 
+from facerec.errors import ConfigurationError
 from facerec.processes.addresses import LOOPBACK
 from facerec.settings import Settings
+from facerec.settings import variables as known_variables
 from facerec.settings.values import on_loopback
 
 _OWN = {
@@ -43,8 +45,15 @@ def without_aws(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def export_lines(variables: Mapping[str, str]) -> str:
-    """Shell commands that set the variables, and unset those of another account."""
-    lines = [f"export {name}={shlex.quote(value)}" for name, value in sorted(variables.items())]
+    """Shell commands that set the variables, and unset those of another account.
+
+    A shell runs them: raises `ConfigurationError` for a name that no local system sets. The dummy credentials and the
+    empty AWS configuration, which could name a command to run, do not come from `variables`.
+    """
+    ours = {*emulated_variables("", {}), *(name for name, _ in known_variables())}
+    for name in variables.keys() - ours:
+        raise ConfigurationError(f"a local system does not set the variable {name!r}; start it again")
+    lines = [f"export {name}={shlex.quote(value)}" for name, value in sorted({**variables, **_OWN}.items())]
     return "\n".join([f"unset {' '.join(_FOREIGN)}", *lines])
 
 

@@ -1,7 +1,6 @@
 """A whole system on this machine: the emulated AWS and the ordinary commands, with the ordinary environment."""
 
 import importlib.util
-import os
 import re
 import secrets
 import sys
@@ -165,7 +164,7 @@ class LocalSystem:
 
     def announce(self) -> None:
         """Let `facerec local env` find the system."""
-        self._state.announce(Running(os.getpid(), self.web_url, self.emulator_url, self.variables))
+        self._state.announce(Running(self.web_url, self.emulator_url, self.variables))
 
     def wait(self) -> None:
         """Wait for ever; raises `FacerecError` when a process ends too often."""

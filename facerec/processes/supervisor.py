@@ -11,6 +11,7 @@ from facerec.background import BackgroundThread, backoff_seconds
 from facerec.errors import FacerecError
 from facerec.processes.addresses import poll_until
 from facerec.processes.children import Command, OrphanReaper, Process, describe_exit, last_lines
+from facerec.processes.log_files import LARGEST_BYTES, LogFiles
 
 _LOOK_SECONDS = 0.1
 _RUN_GRACE_SECONDS = 3.0
@@ -86,9 +87,9 @@ seconds until the next start."""
 class Supervisor(AbstractContextManager["Supervisor"]):
     """Runs commands, and looks at their processes in a thread, which also calls `on_unexpected_end`.
 
-    Each command has a log file in `log_dir`; without one, it writes where this process writes. All processes together
-    have `stop_seconds` to end, and `orphan_grace_seconds` if this process is killed. In both cases the descriptors
-    `hold` stay open until the last process has ended.
+    Each command has a log file in `log_dir`, bounded by `log_bytes` (`LogFiles`); without that directory, it writes
+    where this process writes. All processes together have `stop_seconds` to end, and `orphan_grace_seconds` if this
+    process is killed. In both cases the descriptors `hold` stay open until the last process has ended.
     """
 
     def __init__(
@@ -96,12 +97,13 @@ class Supervisor(AbstractContextManager["Supervisor"]):
         on_unexpected_end: OnUnexpectedEnd,
         *,
         log_dir: Path | None = None,
+        log_bytes: int = LARGEST_BYTES,
         stop_seconds: float = 13.0,
         orphan_grace_seconds: float = 5.0,
         hold: Sequence[int] = (),
     ) -> None:
         self._on_unexpected_end = on_unexpected_end
-        self._log_dir = log_dir
+        self._logs = None if log_dir is None else LogFiles(log_dir, log_bytes)
         self._stop_seconds = stop_seconds
         self._reaper = OrphanReaper(orphan_grace_seconds, hold)
         self._stages: list[list[Child]] = []
@@ -136,6 +138,8 @@ class Supervisor(AbstractContextManager["Supervisor"]):
                 child = Child(command, grace_seconds, restarts, on_restart)
                 stage.append(child)
                 self._spawn(child)
+            if self._logs is not None:
+                self._logs.remove_old(child.name for stage in self._stages for child in stage)
         return stage
 
     def wait_until_ready(self, child: Child, ready: Callable[[], bool], timeout_seconds: float) -> None:
@@ -227,6 +231,9 @@ class Supervisor(AbstractContextManager["Supervisor"]):
                         self._record_end(child, describe_exit(status))
                 elif child.restart_at is not None and now >= child.restart_at and self._spawn(child):
                     restarted.append(child)
+            names = [child.name for stage in self._stages for child in stage]
+        if self._logs is not None:
+            self._logs.bound(names)
         for child in restarted:
             child.on_restart(child)
 
@@ -263,7 +270,7 @@ class Supervisor(AbstractContextManager["Supervisor"]):
         self._failed.set()
 
     def _log(self, command: Command) -> Path | None:
-        return None if self._log_dir is None else self._log_dir / f"{command.name}.log"
+        return None if self._logs is None else self._logs.of(command.name)
 
     def _child_failed(self, command: Command, how: str) -> ChildFailed:
         log = self._log(command)

@@ -66,7 +66,7 @@ class LocalSystem:
 
     def __enter__(self) -> Self:
         """Start it and wait until it serves."""
-        self.state.mkdir(parents=True, exist_ok=True)
+        self.state.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._output = self.state / "up.log"
         # Flower is off: measurements and tests are of the service.
         arguments = ("local", "up", "--no-flower", "--port", "0", "--state", str(self.state), *self._options)

@@ -2,8 +2,11 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,7 +17,13 @@ from facerec.local.state import Running, StateDirectory
 from facerec.settings import Settings
 from facerec.settings.tiers import LogSettings
 
-RUNNING = Running(4711, "http://127.0.0.1:8000", "http://127.0.0.1:4566", {"FACEREC_WEB__PORT": "8000"})
+RUNNING = Running("http://127.0.0.1:8000", "http://127.0.0.1:4566", {"FACEREC_WEB__PORT": "8000"})
+
+
+def bind(path: Path) -> None:
+    """Make a socket."""
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(str(path))
 
 
 def test_directory_is_held_by_one_system(tmp_path: Path) -> None:
@@ -33,7 +42,7 @@ def test_lock_of_a_killed_system_is_released(tmp_path: Path) -> None:
         "import os, signal, sys; from pathlib import Path; from facerec.local.state import *\n"
         "state = StateDirectory(Path(sys.argv[1]))\n"
         "with state.locked():\n"
-        "    state.announce(Running(os.getpid(), '', '', {}))\n"
+        "    state.announce(Running('', '', {}))\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     assert subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False).returncode == -signal.SIGKILL
@@ -61,6 +70,141 @@ def test_logs_of_the_last_run_are_kept(tmp_path: Path) -> None:
         (state.logs / "web.log").write_text("first")
     with state.locked():
         assert [(log.name, log.read_text()) for log in state.logs.iterdir()] == [("web.log.1", "first")]
+
+
+def test_logs_before_the_last_run_are_removed(tmp_path: Path) -> None:
+    """Names of instances do not come back, so their logs would pile up."""
+    state = StateDirectory(tmp_path)
+    for name in ("i-1", "i-2", "i-3"):
+        with state.locked():
+            (state.logs / f"{name}.log").write_text(name)
+    assert {log.name for log in state.logs.iterdir()} == {"i-3.log", "i-2.log.1"}
+
+
+def mode(path: Path) -> int:
+    """The permissions."""
+    return path.stat().st_mode & 0o777
+
+
+@pytest.mark.parametrize("former", [None, 0o755])
+def test_directory_is_for_its_user_alone(tmp_path: Path, former: int | None) -> None:
+    """Also one that an earlier version has made."""
+    path = tmp_path / "deep" / "state"
+    if former is not None:
+        path.mkdir(former, parents=True)
+    state = StateDirectory(path)
+    with state.locked():
+        state.announce(RUNNING)
+        assert [mode(folder) for folder in (path, state.logs, state.emulator)] == [0o700] * 3
+        assert [mode(path / name) for name in ("lock", "running.json")] == [0o600] * 2
+
+
+@contextmanager
+def running_system(path: Path) -> Iterator[None]:
+    """A system that runs on the directory."""
+    with StateDirectory(path).locked():
+        StateDirectory(path).announce(RUNNING)
+        yield
+
+
+def refuse(path: Path, reason: str) -> None:
+    """Check that the directory is neither read nor used."""
+    for use in (StateDirectory(path).running, StateDirectory(path).locked().__enter__):
+        with pytest.raises(ConfigurationError, match=f"{reason}.*--state"):
+            use()
+
+
+@pytest.mark.parametrize("writable", [0o770, 0o720, 0o702, 0o1777])
+def test_directory_that_others_may_write_is_refused(tmp_path: Path, writable: int) -> None:
+    """They could choose what `eval "$(facerec local env)"` runs."""
+    with running_system(tmp_path):
+        tmp_path.chmod(writable)
+        refuse(tmp_path, "others may write .*chmod -R go-w")
+        tmp_path.chmod(0o700)
+        assert StateDirectory(tmp_path).running() == RUNNING
+
+
+def test_directory_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever its permissions are."""
+    with running_system(tmp_path):
+        monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+        refuse(tmp_path, "another user")
+
+
+def test_symbolic_link_is_refused_as_a_directory(tmp_path: Path) -> None:
+    """It may lead anywhere, and be changed at any time."""
+    (tmp_path / "link").symlink_to(tmp_path / "state")
+    with running_system(tmp_path / "state"):
+        refuse(tmp_path / "link", "symbolic link")
+    for part in ("logs", "emulator"):
+        other = tmp_path / f"without-{part}"
+        other.mkdir()
+        (other / part).symlink_to(tmp_path)
+        with pytest.raises(ConfigurationError, match="symbolic link"), StateDirectory(other).locked():
+            pytest.fail("it was used")
+
+
+@pytest.mark.parametrize("name", ["lock", "running.json"])
+@pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to("/dev/null"), bind])
+def test_file_that_is_no_file_is_refused(tmp_path: Path, name: str, make: Callable[[Path], object]) -> None:
+    """A pipe would be waited for, a link would be followed."""
+    with running_system(tmp_path):
+        (tmp_path / name).unlink()
+        make(tmp_path / name)
+        with pytest.raises(ConfigurationError, match="--state"):
+            StateDirectory(tmp_path).running()
+        (tmp_path / name).rename(tmp_path / "moved")
+
+
+def test_description_does_not_follow_a_link(tmp_path: Path) -> None:
+    """Neither to its name nor to the one that it is written under."""
+    (tmp_path / "precious").write_text("precious")
+    state = StateDirectory(tmp_path / "state")
+    with state.locked():
+        for name in ("running.tmp", "running.json"):
+            (state.path / name).symlink_to(tmp_path / "precious")
+        state.announce(RUNNING)
+        assert state.running() == RUNNING
+    assert (tmp_path / "precious").read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{", '{"web_url": ""}', '{"web_url": "", "emulator_url": "", "variables": {"A": 1}}']
+)
+def test_unreadable_description_is_one_sentence(tmp_path: Path, text: str) -> None:
+    """Another version may have written it."""
+    state = StateDirectory(tmp_path)
+    with state.locked():
+        (tmp_path / "running.json").write_text(text)
+        with pytest.raises(ConfigurationError, match=r"running\.json cannot be read"):
+            state.running()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "PATH",
+        "LD_PRELOAD",
+        "BASH_ENV",
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+        "FACEREC_NO_SETTING",
+        "FACEREC_WEB__PORT;touch /tmp/x;A",
+        "FACEREC_WEB__PORT\n",
+        "$(touch /tmp/x)",
+        "",
+    ],
+)
+def test_export_lines_set_no_other_variables(name: str) -> None:
+    """A shell runs the lines."""
+    with pytest.raises(ConfigurationError, match="does not set"):
+        export_lines({"FACEREC_WEB__PORT": "8000", name: "x"})
+
+
+def test_export_lines_name_no_aws_configuration_of_others() -> None:
+    """It could name a command to run (`credential_process`)."""
+    lines = export_lines({"AWS_CONFIG_FILE": "/home/evil"}).splitlines()
+    assert "export AWS_CONFIG_FILE=/dev/null" in lines
+    assert not [line for line in lines if "evil" in line]
 
 
 def test_export_lines_set_the_variables_in_a_shell(tmp_path: Path) -> None:

@@ -264,3 +264,13 @@ def test_reaper_forgets_a_process_that_has_ended(tmp_path: Path) -> None:
     assert process.finish(10) == 0
     reaper.close()
     assert process.poll() == 0
+
+
+def test_log_of_a_running_process_is_bounded(tmp_path: Path, reports: Reports) -> None:
+    """However much it writes."""
+    with Supervisor(reports, log_dir=tmp_path, log_bytes=100) as supervisor:
+        supervisor.start(command("loud", "while :; do echo line; sleep 0.01; done"))
+        former = tmp_path / "loud.log.1"
+        assert poll_until(former.exists, 10)
+        former.unlink()
+        assert poll_until(former.exists, 10)
