@@ -182,6 +182,9 @@ class TemplateStore(Protocol):
         The iterator reads page by page: it may raise at any step, and may miss changes made meanwhile.
         """
 
+    def identities(self, collection: str) -> set[str]:
+        """The names of the collection's people."""
+
     def collections(self) -> list[str]:
         """The names of all collections with templates, sorted."""
 

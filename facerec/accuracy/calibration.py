@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facerec.errors import FacerecError
+from facerec.gallery.names import identity_key
 from facerec.ports import CollectionThreshold, Template, TemplateStore
 from model.evaluation import ERRORS_NEEDED, Floats, pairs_needed, threshold_above
 
@@ -74,9 +75,11 @@ def calibrate(
     """
     everything = list(store.templates(collection))
     templates = [template for template in everything if template.model_id == model_id]
-    names = sorted({template.identity for template in templates})
+    # Two spellings of a name are one person.
+    keys = [identity_key(template.identity) for template in templates]
+    names = sorted(set(keys))
     numbers = {name: number for number, name in enumerate(names)}
-    owners = np.array([numbers[template.identity] for template in templates], dtype=np.intp)
+    owners = np.array([numbers[key] for key in keys], dtype=np.intp)
     extra = np.empty(0, np.float64) if evaluation is None else evaluation
     in_gallery = _pairs_of_different(owners)
     searched = max(1, len(names)) if per_search else 1

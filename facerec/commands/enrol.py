@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING
 import click
 
 from facerec import bootstrap
-from facerec.commands.terminal import FILE, FOLDER, collection_option, progress_bar
+from facerec.commands.terminal import (
+    FILE,
+    FOLDER,
+    OTHER_PERSON_STATUS,
+    collection_option,
+    exact_names_option,
+    progress_bar,
+)
 from facerec.echo import Styled, echo, echo_json
 from facerec.engine.loading import analyser, load_artefact, open_engine
 from facerec.gallery.enrolment import (
@@ -21,8 +28,8 @@ from facerec.gallery.enrolment import (
     EnrolmentStatus,
     WhichFace,
     valid_collection,
-    valid_identity,
 )
+from facerec.gallery.names import valid_identity
 from facerec.gallery.rebuild import CollectionRebuild, RebuildReport
 from facerec.settings import Settings
 from facerec.text import counted
@@ -52,9 +59,17 @@ _json_option = click.option(
 @click.option("--folder", type=FOLDER, help="Enrol a folder with one folder per person, named as the person.")
 @_face_option
 @collection_option
+@exact_names_option
 @_json_option
 def command(
-    name: str | None, photos: tuple[Path, ...], folder: Path | None, which: str, collection: str, *, as_json: bool
+    name: str | None,
+    photos: tuple[Path, ...],
+    folder: Path | None,
+    which: str,
+    collection: str,
+    *,
+    exact_names: bool,
+    as_json: bool,
 ) -> None:
     """Enrol PHOTOS of the person NAME, or a whole folder of people.
 
@@ -62,9 +77,20 @@ def command(
     face that decides an answer, too: the largest by size and nearness to the centre. The face must be at least
     FACEREC_GALLERY__MIN_FACE_PIXELS wide and high, with a quality of FACEREC_GALLERY__MIN_QUALITY or more.
 
-    The report of a photo is enrolled, duplicate (this very photo is enrolled already), no face, several faces (with
-    where they are), too small, poor quality (with the reasons) or invalid image. Running workers know the person within
-    5 seconds. The exit status is 1 if no photo was enrolled and one could not be used.
+    The report of a photo is enrolled, duplicate (this very photo is enrolled already for this person), other name (for
+    another person), no face, several faces (with where they are), too small, poor quality (with the reasons) or invalid
+    image. Running workers know the person within 5 seconds.
+
+    A name that differs from a known one only in case, blanks, invisible characters, the form of letters or a dot at its
+    end is the same person, under the known spelling. --exact-names makes it another person, unless only what cannot be
+    seen differs.
+
+    \b
+    Exit status:
+      0  photos were enrolled, or all of them were enrolled for these people before
+      1  no photo was enrolled, and one could not be used; or an error ended the command
+      2  the command line is wrong
+      3  a photo is enrolled for another person (other name), whatever became of the others
 
     \b
     Examples:
@@ -76,9 +102,9 @@ def command(
     if folder is not None and name is not None:
         raise click.UsageError("Give either NAME and PHOTOS or --folder, not both.")
     if folder is not None:
-        files = _people(folder)
+        files = _people(folder, exact_names=exact_names)
     elif name is not None and photos:
-        files = [(valid_identity(name), photo) for photo in photos]
+        files = [(valid_identity(name, exact=exact_names), photo) for photo in photos]
     else:
         raise click.UsageError("Give NAME and at least one photo, or --folder.")
     valid_collection(collection)
@@ -89,7 +115,7 @@ def command(
             enroller = _enroller(Settings.load())
             progress.update(waiting, visible=False)
             for identity, path in progress.track(files, description="enrolling"):
-                reports.append(_enrol(enroller, identity, path, collection, WhichFace(which)))
+                reports.append(_enrol(enroller, identity, path, collection, WhichFace(which), exact_name=exact_names))
                 _print_report(reports[-1], as_json=as_json)
     finally:
         # Photos that were enrolled before an error stay enrolled, and are reported.
@@ -98,11 +124,13 @@ def command(
             echo_json({"files": [asdict(report) for report in reports], "counts": counts})
         elif reports:
             echo(f"{_summary(reports)} (collection {collection})")
+    if counts[EnrolmentStatus.OTHER_NAME]:
+        raise SystemExit(OTHER_PERSON_STATUS)
     if not counts[EnrolmentStatus.ENROLLED] and any(status.failed for status in counts):
         raise SystemExit(1)
 
 
-def _people(folder: Path) -> list[tuple[str, Path]]:
+def _people(folder: Path, *, exact_names: bool) -> list[tuple[str, Path]]:
     """Every visible file of every person's folder, by person; warns of files outside them."""
     visible = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     outside = [path.name for path in visible if path.is_file()]
@@ -110,7 +138,7 @@ def _people(folder: Path) -> list[tuple[str, Path]]:
         more = f" and {len(outside) - 1} more" if len(outside) > 1 else ""
         echo(f"Left out, because it is not in a person's folder: {outside[0]}{more}", err=True)
     files = [
-        (valid_identity(person.name), photo)
+        (valid_identity(person.name, exact=exact_names), photo)
         for person in visible
         if person.is_dir()
         for photo in sorted(person.iterdir())
@@ -134,14 +162,18 @@ def _enroller(settings: Settings) -> Enroller:
     )
 
 
-def _enrol(enroller: Enroller, identity: str, path: Path, collection: str, which: WhichFace) -> EnrolmentReport:
+def _enrol(
+    enroller: Enroller, identity: str, path: Path, collection: str, which: WhichFace, *, exact_name: bool
+) -> EnrolmentReport:
     try:
         with path.open("rb") as file:
             photo = file.read(MAX_PHOTO_BYTES + 1)
     except OSError as exc:
         detail = f"the file cannot be read: {exc.strerror}"
         return EnrolmentReport(str(path), identity, EnrolmentStatus.INVALID_IMAGE, detail)
-    return replace(enroller.enrol(identity, path.name, photo, collection, which=which), file=str(path))
+    return replace(
+        enroller.enrol(identity, path.name, photo, collection, which=which, exact_name=exact_name), file=str(path)
+    )
 
 
 @click.command("rebuild")

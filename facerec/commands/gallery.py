@@ -1,8 +1,9 @@
 """`facerec gallery`: the enrolled people of a collection, and collections as files."""
 
 import difflib
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from itertools import chain, groupby
@@ -14,11 +15,21 @@ import click
 
 from facerec import bootstrap
 from facerec.commands.enrol import rebuild
-from facerec.commands.terminal import FILE, collection_option, json_option, print_columns, tracked, yes_option
+from facerec.commands.terminal import (
+    FILE,
+    OTHER_PERSON_STATUS,
+    collection_option,
+    exact_names_option,
+    json_option,
+    print_columns,
+    tracked,
+    yes_option,
+)
 from facerec.echo import confirm, echo, echo_json
 from facerec.engine.loading import load_artefact
-from facerec.errors import ConfigurationError, FacerecError, ObjectMissing
-from facerec.gallery.enrolment import remove_templates, valid_collection, valid_identity
+from facerec.errors import AlreadyEnrolled, ConfigurationError, FacerecError, ObjectMissing
+from facerec.gallery.enrolment import remove_templates, valid_collection
+from facerec.gallery.names import KnownNames, identity_key
 from facerec.messages import DEFAULT_COLLECTION
 from facerec.ports import ObjectStore, Template, TemplateStore
 from facerec.settings import Settings
@@ -53,15 +64,16 @@ class OpenGallery:
         templates = sorted(self.templates.templates(self.collection), key=attrgetter("identity", "template_id"))
         return {identity: list(found) for identity, found in groupby(templates, attrgetter("identity"))}
 
-    def templates_of(self, name: str) -> list[Template]:
-        """Return the templates of one person; raises `FacerecError` if there are none."""
-        everyone, identity = self.everyone(), valid_identity(name)
-        if identity in everyone:
-            return everyone[identity]
-        by_letters = {known.casefold(): known for known in everyone}
-        close = difflib.get_close_matches(identity.casefold(), by_letters, n=1)
-        hint = f"did you mean {by_letters[close[0]]!r}?" if close else "`facerec gallery list` shows everyone"
-        raise FacerecError(f"nobody is enrolled as {identity!r} in collection {self.collection}: {hint}")
+    def templates_of(self, name: str, *, exact: bool = False) -> list[Template]:
+        """Return the templates of one person under all spellings; raises `FacerecError` if there are none."""
+        everyone = self.everyone()
+        spellings = KnownNames(everyone).spellings(name, exact=exact)
+        if spellings:
+            return [*chain.from_iterable(everyone[spelling] for spelling in spellings)]
+        by_key = {identity_key(known): known for known in everyone}
+        close = difflib.get_close_matches(identity_key(name), by_key, n=1)
+        hint = f"did you mean {by_key[close[0]]!r}?" if close else "`facerec gallery list` shows everyone"
+        raise FacerecError(f"nobody is enrolled as {name.strip()!r} in collection {self.collection}: {hint}")
 
 
 def open_gallery(collection: str) -> OpenGallery:
@@ -134,10 +146,11 @@ def collections() -> None:
 @command.command("show")
 @click.argument("name")
 @collection_option
+@exact_names_option
 @json_option
-def show(name: str, collection: str, *, as_json: bool) -> None:
-    """Show each template of the person NAME."""
-    templates = open_gallery(collection).templates_of(name)
+def show(name: str, collection: str, *, exact_names: bool, as_json: bool) -> None:
+    """Show each template of the person NAME, under all spellings that `enrol` takes for one person."""
+    templates = open_gallery(collection).templates_of(name, exact=exact_names)
     if as_json:
         echo_json([_json_object(template) for template in templates])
         return
@@ -146,6 +159,12 @@ def show(name: str, collection: str, *, as_json: bool) -> None:
         for t in templates
     ]
     print_columns([("template", "photo", "probability", "enrolled (UTC)", "model"), *rows])
+    if len(names := _names(templates)) > 1:
+        echo(f"Under {len(names)} spellings: {', '.join(map(repr, names))}", err=True)
+
+
+def _names(templates: Sequence[Template]) -> list[str]:
+    return sorted({template.identity for template in templates})
 
 
 def _json_object(template: Template) -> dict[str, Any]:
@@ -164,21 +183,26 @@ def _json_object(template: Template) -> dict[str, Any]:
 @click.argument("name")
 @click.option("--template", "chosen", multiple=True, metavar="ID", help="Only this template; may be repeated.")
 @collection_option
+@exact_names_option
 @yes_option
-def remove(name: str, chosen: tuple[str, ...], collection: str, *, yes: bool) -> None:
-    """Remove the person NAME, or single templates, with the photos."""
+def remove(name: str, chosen: tuple[str, ...], collection: str, *, exact_names: bool, yes: bool) -> None:
+    """Remove the person NAME, under all spellings that `enrol` takes for one person, or single templates.
+
+    The photos are removed, too.
+    """
     gallery = open_gallery(collection)
-    present = [template.template_id for template in gallery.templates_of(name)]
+    found = gallery.templates_of(name, exact=exact_names)
+    present, names = [template.template_id for template in found], " and ".join(map(repr, _names(found)))
     for identifier in chosen:
         if identifier not in present:
             raise FacerecError(f"{name!r} has no template {identifier!r}; `facerec gallery show` lists them")
     removed = chosen or present
     if not yes:
         of_all = f"{len(removed)} of {counted(len(present), 'template')}"
-        confirm(f"Remove {of_all} of {name!r}, photos included?")
+        confirm(f"Remove {of_all} of {names}, photos included?")
     bucket = gallery.settings.gallery_bucket
     count = remove_templates(gallery.templates, gallery.photos, bucket, gallery.collection, removed)
-    echo(f"{counted(count, 'template')} of {name!r} removed")
+    echo(f"{counted(count, 'template')} of {names} removed")
 
 
 @command.command("export")
@@ -221,10 +245,12 @@ def export(file: Path, collection: str, *, photos: bool, force: bool) -> None:
 @click.argument("file", type=FILE)
 @click.option("--collection", help="Import into this collection.  [default: the one in FILE]")
 @click.option("--any-model", is_flag=True, help="Store templates of other models too, for when these are in use.")
-def import_(file: Path, collection: str | None, *, any_model: bool) -> None:
+@exact_names_option
+def import_(file: Path, collection: str | None, *, any_model: bool, exact_names: bool) -> None:
     """Import what `export` wrote; templates that are present stay as they are.
 
-    Only embeddings of one model can be compared. A FILE with templates of other models is refused as a whole, unless
+    Names are compared as by `enrol`. A photo that is enrolled for another person is left out; the exit status is then
+    3. Only embeddings of one model can be compared. A FILE with templates of other models is refused as a whole, unless
     --any-model is given.
     """
     from facerec.gallery.archive import open_archive
@@ -232,20 +258,22 @@ def import_(file: Path, collection: str | None, *, any_model: bool) -> None:
     with open_archive(file) as archive:
         gallery = open_gallery(collection or archive.collection)
         _check_archive(gallery, archive.templates, file, any_model=any_model)
-        _restore(gallery, archive.templates, archive.photo)
+        _restore(gallery, archive.templates, archive.photo, exact_names=exact_names)
 
 
 @command.command("import-pt")
 @click.argument("file", type=FILE)
 @click.option("--model", "model_name", required=True, metavar="NAME", help="The model that made the embeddings.")
 @collection_option
-def import_pt(file: Path, model_name: str, collection: str) -> None:
+@exact_names_option
+def import_pt(file: Path, model_name: str, collection: str, *, exact_names: bool) -> None:
     """Import a saved pair: a .pt FILE with a list of 1xD embeddings and the list of their names.
 
     Needs torch (`make install-reference`). NAME is the weights' name (casia-webface, vggface2) or the model id of
     `facerec model show`, and must be the model in use; D is its dimension. "Model" means the crop as well as the
     weights: embeddings from scripts with MTCNN(image_size=240, margin=0) come from another crop than this model's, and
-    match worse than photos that are enrolled with `facerec enrol`. Photos are not part of such a file.
+    match worse than photos that are enrolled with `facerec enrol`. Photos are not part of such a file. Names are
+    compared as by `enrol`.
     """
     from facerec.gallery.import_pt import read_pair, templates_of_pair
 
@@ -265,8 +293,9 @@ def import_pt(file: Path, model_name: str, collection: str) -> None:
         model_id=model.model_id,
         dimension=model.dimension,
         now=datetime.now(UTC),
+        exact_names=exact_names,
     )
-    _restore(gallery, templates, lambda _: None)
+    _restore(gallery, templates, lambda _: None, exact_names=exact_names)
 
 
 def _check_archive(gallery: OpenGallery, templates: Sequence[Template], file: Path, *, any_model: bool) -> None:
@@ -293,14 +322,34 @@ def _check_archive(gallery: OpenGallery, templates: Sequence[Template], file: Pa
         )
 
 
-def _restore(gallery: OpenGallery, templates: Sequence[Template], photo: Callable[[str], bytes | None]) -> None:
+def _restore(
+    gallery: OpenGallery,
+    templates: Sequence[Template],
+    photo: Callable[[str], bytes | None],
+    *,
+    exact_names: bool,
+) -> None:
     from facerec.gallery.archive import restore
 
     store, photos, bucket = gallery.templates, gallery.photos, gallery.settings.gallery_bucket
-    new = sum(
-        restore(template, photo(template.template_id), gallery.collection, bucket, store, photos)
-        for template in tracked(templates, "importing")
-    )
-    present = len(templates) - new
-    rest = f"; {counted(present, 'template')} already present" if present else ""
-    echo(f"{counted(new, 'template')} imported into collection {gallery.collection}{rest}")
+    known = KnownNames(store.identities(gallery.collection))
+    renamed: dict[str, str] = {}
+    counts = Counter[str]()
+    for template in tracked(templates, "importing"):
+        identity = known.adopt(template.identity, exact=exact_names)
+        if identity != template.identity:
+            renamed[template.identity] = identity
+        try:
+            named = replace(template, identity=identity)
+            new = restore(named, photo(template.template_id), gallery.collection, bucket, store, photos)
+            counts["new" if new else "present"] += 1
+        except AlreadyEnrolled as exc:
+            counts["other"] += 1
+            echo(f"Left out: the photo {template.source!r} of {identity!r} is enrolled for {exc.identity!r}", err=True)
+    for written, identity in renamed.items():
+        echo(f"{written!r} is imported as {identity!r}", err=True)
+    rest = f"; {counted(counts['present'], 'template')} already present" if counts["present"] else ""
+    rest += f"; {counted(counts['other'], 'template')} enrolled for another person" if counts["other"] else ""
+    echo(f"{counted(counts['new'], 'template')} imported into collection {gallery.collection}{rest}")
+    if counts["other"]:
+        raise SystemExit(OTHER_PERSON_STATUS)

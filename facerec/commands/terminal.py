@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 Item = TypeVar("Item")
+OTHER_PERSON_STATUS = 3
+"""The exit status of a command that was given a photo which is enrolled for another person."""
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _LONGEST = timedelta(days=3650)
 
@@ -28,6 +30,11 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
 collection_option = click.option("--collection", default=DEFAULT_COLLECTION, show_default=True, help="Which gallery.")
+exact_names_option = click.option(
+    "--exact-names",
+    is_flag=True,
+    help="A name that differs only in case, blanks, the form of letters or a dot at the end is another person.",
+)
 engine_option = click.option(
     "--engine",
     type=click.Choice(["auto", "openvino", "onnxruntime", "torch"]),

@@ -21,19 +21,26 @@ from typing import Annotated, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
 
 from facerec.errors import AlreadyEnrolled, FacerecError
 from facerec.gallery.enrolment import (
-    MAX_IDENTITY_LENGTH,
     MAX_PHOTO_BYTES,
     MAX_SOURCE_LENGTH,
-    InvalidName,
     photo_key,
     store_template,
     template_id,
-    valid_identity,
 )
+from facerec.gallery.names import MAX_IDENTITY_LENGTH, InvalidName, same_person, valid_identity
 from facerec.messages import CollectionName, ObjectRef, Ratio
 from facerec.ports import ObjectStore, Template, TemplateStore
 from model.artefact import staged_file
@@ -45,6 +52,7 @@ MAX_MANIFEST_BYTES = 128_000_000  # some hundred thousand templates
 _VERSION_1_DIMENSION = 512
 _MANIFEST, _EMBEDDINGS, _PHOTOS = "manifest.json", "embeddings.bin", "photos/"
 _NORM_TOLERANCE = 1e-3
+_READING = "reading"
 _READABLE = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
 _ENCRYPTED = 0x1  # general purpose bit 0, APPNOTE.TXT 4.4.4
 
@@ -56,9 +64,10 @@ class InvalidArchive(FacerecError):
         super().__init__(f"{path} cannot be imported: {reason}")
 
 
-def _same_identity(name: str) -> str:
+def _read_identity(name: str, info: ValidationInfo) -> str:
+    """Check a name that is read; one that an earlier version stored is written as it is."""
     try:
-        return valid_identity(name)
+        return valid_identity(name, exact=True) if info.context == _READING else name
     except InvalidName as exc:
         raise ValueError(str(exc)) from exc
 
@@ -73,7 +82,7 @@ class _Entry(BaseModel):
 
     template_id: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
     # A decomposed name is longer than the composed one, whose length counts.
-    identity: Annotated[str, Field(max_length=4 * MAX_IDENTITY_LENGTH), AfterValidator(_same_identity)]
+    identity: Annotated[str, Field(max_length=4 * MAX_IDENTITY_LENGTH), AfterValidator(_read_identity)]
     model_id: _ModelId
     source: Annotated[str, Field(max_length=MAX_SOURCE_LENGTH)]
     probability: Ratio
@@ -139,7 +148,7 @@ class GalleryArchive:
         self._path = path
         self._archive = archive
         try:
-            manifest = _Manifest.model_validate_json(self._member(_MANIFEST, MAX_MANIFEST_BYTES))
+            manifest = _Manifest.model_validate_json(self._member(_MANIFEST, MAX_MANIFEST_BYTES), context=_READING)
         except ValidationError as exc:
             error = exc.errors(include_input=False, include_url=False)[0]
             place = ".".join(map(str, error["loc"]))
@@ -217,7 +226,8 @@ def restore(
 ) -> bool:
     """Store one archived template in a collection; returns whether it was new. A repeated call changes nothing.
 
-    With its photo the template gets the id that enrolment would give it there; without one it keeps its own.
+    Raises `AlreadyEnrolled` if the photo belongs to another person there. With its photo the template gets the id that
+    enrolment would give it; without one it keeps its own.
     """
     identifier, reference = template.template_id, None
     if photo is not None:
@@ -227,6 +237,8 @@ def restore(
     restored = replace(template, template_id=identifier, collection=collection, photo=reference)
     try:
         store_template(templates, photos, restored, photo)
-    except AlreadyEnrolled:
+    except AlreadyEnrolled as exc:
+        if not same_person(exc.identity, template.identity):
+            raise
         return False
     return True

@@ -1,9 +1,9 @@
 """Enrolment: one photo of one person becomes a template, or a report that says why not."""
 
 import hashlib
-import unicodedata
+import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import partial
@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter, ValidationError
 
-from facerec.errors import AlreadyEnrolled, FacerecError
-from facerec.messages import DEFAULT_COLLECTION, NO_FACE, UNKNOWN, CollectionName, ObjectRef
+from facerec.errors import AlreadyEnrolled
+from facerec.gallery.names import InvalidName, KnownNames, same_person, valid_identity
+from facerec.messages import DEFAULT_COLLECTION, CollectionName, ObjectRef
 from facerec.object_keys import base_name, safe_name
 from facerec.ports import ObjectStore, Template, TemplateStore
-from facerec.text import JOINERS, is_text, megabytes
+from facerec.text import megabytes
 from model.header import InvalidImage, read_header
 
 if TYPE_CHECKING:
@@ -24,13 +25,8 @@ if TYPE_CHECKING:
     Analyse = Callable[[bytes], ImageAnalysis]
 
 DOMINANCE = 4  # a face with this many times the area of the next largest is the subject of the photo
-MAX_IDENTITY_LENGTH = 128
 MAX_SOURCE_LENGTH = 255
 MAX_PHOTO_BYTES = 100_000_000  # far above a camera's photos; it bounds the memory
-
-
-class InvalidName(FacerecError):
-    """The name of a person or of a collection is invalid; the text says why."""
 
 
 class EnrolmentStatus(StrEnum):
@@ -38,7 +34,9 @@ class EnrolmentStatus(StrEnum):
 
     ENROLLED = "enrolled"
     DUPLICATE = "duplicate"
-    """The same photo is already enrolled, for this or another person."""
+    """The same photo is already enrolled for this person."""
+    OTHER_NAME = "other_name"
+    """The same photo is already enrolled, for another person."""
     NO_FACE = "no_face"
     SEVERAL_FACES = "several_faces"
     TOO_SMALL = "too_small"
@@ -89,31 +87,15 @@ class EnrolmentReport:
     status: EnrolmentStatus
     detail: str
     template_id: str | None = None
-    """The stored template, with `enrolled` and `duplicate`."""
+    """The stored template, with `enrolled`, `duplicate` and `other_name`."""
+    enrolled_for: str | None = None
+    """The person whom the photo belongs to, with `other_name`."""
     box: "Box | None" = None
     """The chosen face, in pixels of the upright picture."""
     faces: "tuple[Box, ...]" = ()
     """All faces of a photo that shows several, the primary one first."""
     quality: "Quality | None" = None
     """Of the face in `box`, if the engine assessed it."""
-
-
-def valid_identity(name: str) -> str:
-    """Return a person's name stripped and in Unicode's composed form (NFC), as it is stored and answered.
-
-    macOS decomposes file names, and one person must not become two. Raises `InvalidName` for an empty name, more than
-    128 characters, line breaks, control or invisible characters, and the two words that an answer uses for no person.
-    """
-    identity = unicodedata.normalize("NFC", name).strip()
-    if not identity.strip("".join(JOINERS)):
-        raise InvalidName("a person needs a name")
-    if len(identity) > MAX_IDENTITY_LENGTH:
-        raise InvalidName(f"a name has {MAX_IDENTITY_LENGTH} characters at most; this one has {len(identity)}")
-    if not all(is_text(c) or c in JOINERS for c in identity):
-        raise InvalidName(f"the name {identity!r} holds control or invisible characters")
-    if identity.casefold() in {UNKNOWN.casefold(), NO_FACE.casefold()}:
-        raise InvalidName(f"{identity!r} stands for no person in an answer; choose another name")
-    return identity
 
 
 def valid_collection(name: str) -> str:
@@ -170,7 +152,7 @@ def choose_face(analyse: "Analyse", photo: bytes, which: WhichFace) -> Chosen | 
 
 @dataclass(frozen=True, kw_only=True)
 class Enroller:
-    """Enrols photos; thread-safe if `analyse` is.
+    """Enrols photos; thread-safe if `analyse` is. It reads the names of a collection once.
 
     `analyse` is `FaceEngine.analyse`. `min_face_pixels` is the least length of a face's shorter side, `min_quality` the
     least `Quality.score`, if the engine gives a quality. A photo is stored before its template, so that no template
@@ -185,6 +167,8 @@ class Enroller:
     min_face_pixels: int
     min_quality: float = 0.0
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    _names: dict[str, KnownNames] = field(default_factory=dict, init=False)
+    _reading_names: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def enrol(
         self,
@@ -194,13 +178,18 @@ class Enroller:
         collection: str = DEFAULT_COLLECTION,
         *,
         which: WhichFace = WhichFace.DOMINANT,
+        exact_name: bool = False,
     ) -> EnrolmentReport:
         """Enrol one face of a photo; a repeated call reports a duplicate and changes nothing.
+
+        A person of the collection keeps the first spelling of the name (`names.identity_key`). With `exact_name` a name
+        that differs in case or blanks is another person.
 
         Raises `InvalidName` before anything else, and `Transient` if a service is unreachable. The template is then
         missing or complete, and the call may be repeated.
         """
-        identity, collection = valid_identity(identity), valid_collection(collection)
+        written, collection = valid_identity(identity, exact=exact_name), valid_collection(collection)
+        identity = self._known_name(written, collection, exact=exact_name)
         source = base_name(filename)[:MAX_SOURCE_LENGTH]
         report = partial(EnrolmentReport, source, identity)
         if len(photo) > MAX_PHOTO_BYTES:
@@ -233,11 +222,22 @@ class Enroller:
         try:
             store_template(self.templates, self.photos, template, photo)
         except AlreadyEnrolled as exc:
-            status, detail = EnrolmentStatus.DUPLICATE, str(exc)
+            if not same_person(exc.identity, identity, exact=exact_name):
+                detail = f"{exc}: `facerec gallery remove` takes it from there"
+                return report(EnrolmentStatus.OTHER_NAME, detail, template_id=identifier, enrolled_for=exc.identity)
+            status, details = EnrolmentStatus.DUPLICATE, [str(exc)]
         else:
             status = EnrolmentStatus.ENROLLED
-            detail = ", ".join(filter(None, [f"face of {shorter:.0f} pixels", choice.note, quality_text(face.quality)]))
-        return report(status, detail, template_id=identifier)
+            details = [f"face of {shorter:.0f} pixels", choice.note, quality_text(face.quality)]
+        if identity != written:
+            details.append(f"the name is spelled {identity!r} in this collection")
+        return report(status, ", ".join(filter(None, details)), template_id=identifier)
+
+    def _known_name(self, identity: str, collection: str, *, exact: bool) -> str:
+        with self._reading_names:
+            if collection not in self._names:
+                self._names[collection] = KnownNames(self.templates.identities(collection))
+            return self._names[collection].adopt(identity, exact=exact)
 
 
 def quality_text(quality: "Quality | None") -> str:

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from facerec.errors import ConfigurationError
 from facerec.gallery.archive import InvalidArchive
-from facerec.gallery.enrolment import MAX_SOURCE_LENGTH, template_id, valid_identity
+from facerec.gallery.enrolment import MAX_SOURCE_LENGTH, template_id
+from facerec.gallery.names import valid_identity
 from facerec.ports import Template
 
 
@@ -43,6 +44,7 @@ def templates_of_pair(
     model_id: str,
     dimension: int,
     now: datetime,
+    exact_names: bool = False,
 ) -> list[Template]:
     """Return normalised templates without photos for embeddings (1, D) or (D,) and their names; D is `dimension`.
 
@@ -70,7 +72,7 @@ def templates_of_pair(
             Template(
                 template_id=template_id(collection, model_id, normalised.astype("<f4").tobytes()),
                 collection=collection,
-                identity=valid_identity(name),
+                identity=valid_identity(name, exact=exact_names),
                 model_id=model_id,
                 embedding=normalised,
                 source=path.name[:MAX_SOURCE_LENGTH],

@@ -18,6 +18,7 @@ from facerec.gallery.enrolment import (
     store_template,
     template_id,
 )
+from facerec.gallery.names import same_person
 from facerec.messages import ObjectRef
 from facerec.ports import ObjectStore, Template, TemplateStore
 
@@ -158,7 +159,7 @@ class CollectionRebuild:
 
     def _report_present(self, report: _MakeReport, old: Template, identifier: str) -> RebuildReport:
         owner = self._present[identifier]
-        if owner != old.identity:
+        if not same_person(owner, old.identity):
             detail = f"with the model in use this photo is enrolled for {owner!r}: remove one of the two templates"
             return report(RebuildStatus.OTHER_NAME, detail)
         detail = "enrolled with the model in use already"

@@ -190,6 +190,15 @@ def test_collections_are_separate(store: TemplateStore) -> None:
     assert len(ids(store.templates("guests"))) == 1
 
 
+def test_identities_are_the_names_of_the_collection(store: TemplateStore) -> None:
+    """Each once, exactly as they were stored."""
+    for number, name in enumerate(["Ada", "ada", "Ada\u200d", "Ada"]):
+        store.add(make_template(number, name, collection="staff"))
+    store.set_threshold("staff", MODEL, make_threshold())
+    assert store.identities("staff") == {"Ada", "ada", "Ada\u200d"}
+    assert store.identities("guests") == set()
+
+
 def test_collection_is_listed_while_it_has_templates(store: TemplateStore) -> None:
     """Its version never falls."""
     store.add(make_template(1, collection="staff"))

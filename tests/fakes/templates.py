@@ -116,6 +116,12 @@ class InMemoryTemplateStore:
                 self._check()
             yield template
 
+    def identities(self, collection: str) -> set[str]:
+        """Return the names of the collection's people."""
+        with self._lock:
+            self._check()
+            return {template.identity for template in self._templates[collection].values()}
+
     def collections(self) -> list[str]:
         """Return the names of the collections that hold templates."""
         with self._lock:

@@ -27,6 +27,7 @@ from facerec.messages import ObjectRef
 from facerec.ports import Template
 from facerec.processes.addresses import poll_until
 from facerec.settings import Settings
+from facerec.text import is_text
 from model.artefact import Artefact
 from tests.fakes.templates import make_template, of_dimension
 from tests.support.artefacts import write_artefact
@@ -149,6 +150,25 @@ def test_unusable_photos_are_reported_one_by_one(real: CommandLine, tmp_path: Pa
     tiny.run("enrol", "Ada", *OBAMA.iterdir(), says="at least 5000 are needed", status=1)
 
 
+def test_photo_of_another_person_has_an_exit_status_of_its_own(real: CommandLine, tmp_path: Path) -> None:
+    """Another spelling is the same person; the first one stays, also for a folder."""
+    (photo,) = list(OBAMA.iterdir())[:1]
+    real.run("enrol", "Barack Obama", photo)
+    report = real.json("enrol", "Joe Biden", photo, NO_FACE, status=3)
+    assert report["counts"] == {"other_name": 1, "no_face": 1}
+    assert (report["files"][0]["identity"], report["files"][0]["enrolled_for"]) == ("Joe Biden", "Barack Obama")
+    real.run("enrol", "Joe Biden", photo, says="other name     Joe Biden", status=3)
+    real.run("enrol", "barack  OBAMA\u200d", photo, says="1 duplicate", status=0)
+    real.run("enrol", "barack obama", photo, "--exact-names", says="already enrolled for 'Barack Obama'", status=3)
+    other = tmp_path / "people" / "BARACK OBAMA." / "group.jpg"
+    other.parent.mkdir(parents=True)
+    other.write_bytes(GROUP.read_bytes())
+    real.run("enrol", "--folder", tmp_path / "people", "--face", "primary", says="spelled 'Barack Obama'")
+    assert real.json("gallery", "list")[0]["identity"] == "Barack Obama"
+    assert len(real.json("gallery", "show", "barack obama")) == 2
+    assert "another person (other name)" in real.run("enrol", "--help").output
+
+
 def test_primary_face_of_several_can_be_enrolled(real: CommandLine) -> None:
     """Primary face of several can be enrolled."""
     real.run("enrol", "Barack Obama", GROUP, "--face", "primary", says="the primary one of 3 faces")
@@ -243,9 +263,57 @@ def test_gallery_lists_and_shows_people(line: CommandLine, model_id: str) -> Non
     shown = line.json("gallery", "show", "  José 李 ")
     assert [(template["source"], template["model_id"]) for template in shown] == [("photo 2.jpg", model_id)]
     line.run("gallery", "show", "José 李", says=shown[0]["template_id"])
-    line.run("gallery", "show", "ada lovelace", says="did you mean 'Ada Lovelace'?", status=1)
+    line.run("gallery", "show", "ada lovelase", says="did you mean 'Ada Lovelace'?", status=1)
     line.seed("Grace", model_id=model_id, collection="staff")
     assert line.run("gallery", "collections").stdout.split() == ["default", "staff"]
+
+
+def test_spellings_of_earlier_versions_stay_readable_and_removable(
+    line: CommandLine, model_id: str, tmp_path: Path
+) -> None:
+    """Any spelling finds all of them; with exact names, only what cannot be seen is the same."""
+    line.seed("Ada", "ada", "Ada\u200d", "Unknown\u200d", "Grace", model_id=model_id)
+    assert len(line.json("gallery", "show", "ADA")) == 3
+    assert len(line.json("gallery", "show", "Ada\ufeff", "--exact-names")) == 2
+    line.run("gallery", "show", "ada", says="Under 3 spellings: 'Ada', 'Ada\\u200d', 'ada'")
+    line.run("gallery", "export", tmp_path / "backup.facerec", says="5 templates exported")
+    line.run("gallery", "remove", "Unknown", "--yes", says="1 template of 'Unknown\\u200d' removed")
+    line.run("gallery", "remove", "ADA", "--exact-names", "--yes", says="nobody is enrolled as 'ADA'", status=1)
+    line.run("gallery", "export", "--force", tmp_path / "backup.facerec")
+    line.run("gallery", "remove", "ada", "--exact-names", "--yes", says="1 template of 'ada' removed")
+    line.run("gallery", "remove", "ADA", "--yes", says="2 templates of 'Ada' and 'Ada\\u200d' removed")
+    assert [person["identity"] for person in line.json("gallery", "list")] == ["Grace"]
+
+    imported = line.run("gallery", "import", tmp_path / "backup.facerec", says="3 templates imported")
+    assert "'ada' is imported as 'Ada'" in imported.output
+    assert [person["identity"] for person in line.json("gallery", "list")] == ["Ada", "Grace"]
+    line.run("gallery", "import", tmp_path / "backup.facerec", "--collection", "exact", "--exact-names")
+    exact = line.json("gallery", "list", "--collection", "exact")
+    assert [person["identity"] for person in exact] == ["Ada", "Grace", "ada"]
+
+
+def test_import_leaves_out_the_photo_of_another_person(line: CommandLine, model_id: str, tmp_path: Path) -> None:
+    """With the exit status that `enrol` has for it."""
+    line.seed("Ada", model_id=model_id)
+    file = tmp_path / "backup.facerec"
+    line.run("gallery", "export", file)
+    line.run("gallery", "remove", "Ada", "--yes")
+    line.seed("Eve", model_id=model_id)
+    refused = line.run("gallery", "import", file, says="1 template enrolled for another person", status=3)
+    assert "of 'Ada' is enrolled for 'Eve'" in refused.output
+
+
+def test_names_and_file_names_do_not_control_the_terminal(line: CommandLine, model_id: str) -> None:
+    """Archives of others bring them; JSON has them as they are."""
+    hostile = "a\x1b[2J\x9b1m\u202eb\nfacerec: removed\u2028x"
+    template = replace(make_template(1, hostile, model_id=model_id), source=hostile, photo=None)
+    bootstrap.template_store(line.settings).add(template)
+    for arguments in (["list"], ["show", hostile], ["remove", hostile, "--yes"]):
+        text = line.run("gallery", *arguments).output
+        assert all(is_text(character) or character == "\n" for character in text), text
+        assert not any(row.startswith("facerec: removed") for row in text.splitlines())
+        if arguments[0] == "show":
+            assert line.json("gallery", *arguments)[0]["source"] == hostile
 
 
 def test_gallery_list_marks_templates_of_another_model(line: CommandLine, model_id: str) -> None:

@@ -26,11 +26,13 @@ class Table:
         """Return the item with this key, or None."""
         return self._clients.dynamodb.get_item(TableName=self.name, Key=key, ConsistentRead=True).get("Item")
 
-    def items(self, partition: str, prefix: str = "", after: str = "", since: str = "") -> Iterator[Any]:
+    def items(
+        self, partition: str, prefix: str = "", after: str = "", since: str = "", only: str = ""
+    ) -> Iterator[Any]:
         """Yield a partition's items in the order of their sort keys, page by page, each page when it is needed.
 
         `prefix` selects the sort keys that begin with it, and `after` those after another one with this prefix, which
-        ends in digits. `since` selects that sort key and all later ones.
+        ends in digits. `since` selects that sort key and all later ones. `only` is the one attribute to transfer.
         """
         condition = "#partition = :partition"
         names, values = {"#partition": self._partition}, {":partition": partition}
@@ -45,12 +47,17 @@ class Table:
             values[":since"] = since
         if prefix or since:
             names["#item"] = "item"
+        projection: Any = {}
+        if only:
+            names["#only"] = only
+            projection = {"ProjectionExpression": "#only"}
         pages = self._clients.dynamodb.get_paginator("query").paginate(
             TableName=self.name,
             ConsistentRead=True,
             KeyConditionExpression=condition,
             ExpressionAttributeNames=names,
             ExpressionAttributeValues={name: {"S": value} for name, value in values.items()},
+            **projection,
         )
         for page in pages:
             yield from page["Items"]

@@ -93,6 +93,15 @@ class DynamoTemplateStore:
         with translated(f"read the templates of collection {collection!r}"):
             yield from map(_template, self._table.items(collection, _TEMPLATE))
 
+    def identities(self, collection: str) -> set[str]:
+        """Read the names of the collection's people, consistently, without the embeddings."""
+        with translated(f"read the names of collection {collection!r}"):
+            return {
+                item["identity"]["S"]
+                for item in self._table.items(collection, _TEMPLATE, only="identity")
+                if "identity" in item
+            }
+
     def collections(self) -> list[str]:
         """Return the names of the collections that contain templates, sorted."""
         with translated("read the names of the collections"):

@@ -19,10 +19,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from facerec.errors import ConfigurationError
+from facerec.errors import AlreadyEnrolled, ConfigurationError
 from facerec.gallery.archive import InvalidArchive, open_archive, restore, write_archive
-from facerec.gallery.enrolment import InvalidName, template_id, valid_identity
+from facerec.gallery.enrolment import template_id
 from facerec.gallery.import_pt import read_pair, templates_of_pair
+from facerec.gallery.names import InvalidName, valid_identity
 from facerec.ports import Template
 from tests.fakes.object_store import InMemoryObjectStore
 from tests.fakes.templates import MODEL, OTHER_MODEL, InMemoryTemplateStore, make_template, of_dimension
@@ -164,6 +165,26 @@ def test_restore_is_idempotent(archive: Path) -> None:
     version = destination.templates.version("default")
     assert destination.restore(archive) == [False, False]
     assert destination.templates.version("default") == version
+
+
+def test_restore_refuses_the_photo_of_another_person(archive: Path) -> None:
+    """Another spelling of the name is the same person."""
+    destination = Destination()
+    with open_archive(archive) as opened:
+        template, photo = opened.templates[0], opened.photo(opened.templates[0].template_id)
+    ports = ("default", BUCKET, destination.templates, destination.photos)
+    assert restore(template, photo, *ports)
+    assert not restore(replace(template, identity=template.identity.upper()), photo, *ports)
+    with pytest.raises(AlreadyEnrolled):
+        restore(replace(template, identity="Grace Hopper II"), photo, *ports)
+
+
+def test_archive_of_names_of_earlier_versions_can_be_written(tmp_path: Path) -> None:
+    """A backup is complete; such a name is refused when it is read."""
+    path = tmp_path / "old.facerec"
+    write_archive(path, "default", [make_template(1, "Unknown\u200d")], (), NOW)
+    with pytest.raises(InvalidArchive, match="stands for no person"), open_archive(path):
+        pass
 
 
 def test_restored_photo_is_in_the_destination_bucket(archive: Path) -> None:
