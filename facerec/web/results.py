@@ -10,7 +10,8 @@ from facerec.object_keys import request_prefix
 from facerec.ports import ObjectStore
 from facerec.settings import Settings
 from facerec.stored_results import stored_result_json
-from facerec.web.auth.access import UNDEFINED, needs
+from facerec.web.auth.access import UNDEFINED, needs, presented_key
+from facerec.web.auth.request_ids import may_read
 from facerec.web.replies import UNAVAILABLE_RETRY_SECONDS
 
 
@@ -25,6 +26,10 @@ def blueprint(settings: Settings, store: ObjectStore) -> Blueprint:
             known = UUID(request_id)
         except ValueError:
             return json_error(404, "there is no such request: its id is a UUID, as the upload's reply gave it")
+        unknown = f"there is no request {known}, or its result has expired"
+        if not may_read(presented_key(), known):
+            # The same reply, so that it confirms no id.
+            return json_error(404, unknown)
         try:
             stored = stored_result_json(store, settings.output_bucket, known)
             if stored is not None:
@@ -38,7 +43,7 @@ def blueprint(settings: Settings, store: ObjectStore) -> Blueprint:
             response = jsonify(request_id=str(known), status="pending")
             response.status_code = 202
             return response
-        return json_error(404, f"there is no request {known}, or its result has expired")
+        return json_error(404, unknown)
 
     return api
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 from io import BytesIO
 from typing import IO
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import structlog
 from flask import Blueprint, Request, Response, g, request
@@ -25,7 +25,8 @@ from facerec.ports import ObjectStore, TaskQueue
 from facerec.settings import Settings
 from facerec.web import replies
 from facerec.web.admission import Admission
-from facerec.web.auth.access import needs
+from facerec.web.auth.access import needs, presented_key
+from facerec.web.auth.request_ids import new_request_id
 from facerec.web.inbox import Waiter, Waiters
 from facerec.web.replies import Declined, Reply
 from model.header import InvalidImage, read_header
@@ -266,7 +267,7 @@ def blueprint(uploads: Uploads) -> Blueprint:
     @web.post("/")
     @needs(Scope.RECOGNISE)
     def upload() -> Response:
-        request_id = g.request_id = uuid4()
+        request_id = g.request_id = new_request_id(presented_key())
         with structlog.contextvars.bound_contextvars(request_id=str(request_id)):
             return as_text(uploads.answer(request_id, request), request_id)
 

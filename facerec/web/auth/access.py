@@ -9,7 +9,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
-from flask import Flask, Response, request
+from flask import Flask, Response, g, request
 
 from facerec.api_keys import ApiKey, Scope, Standing, Token, parse_token
 from facerec.errors import Transient
@@ -192,6 +192,7 @@ def install_access_control(app: Flask, access: AccessControl, error: ErrorRespon
         admitted = access.admit(request.environ, host)
         if isinstance(admitted, Denial):
             return _denied(admitted, error)
+        g.key = admitted
         if admitted is None:
             return None
         structlog.contextvars.bind_contextvars(key_id=admitted.key_id)
@@ -203,6 +204,12 @@ def install_access_control(app: Flask, access: AccessControl, error: ErrorRespon
     @app.teardown_request
     def forget(_: BaseException | None) -> None:
         structlog.contextvars.unbind_contextvars("key_id")
+
+
+def presented_key() -> ApiKey | None:
+    """Return the key of the request that is being answered; None in open mode."""
+    key: ApiKey | None = g.key
+    return key
 
 
 def host_names(settings: WebSettings, *, open_to_all: bool) -> tuple[str, ...]:

@@ -1,13 +1,20 @@
 """Results by request id, the page, and unknown paths."""
 
+from datetime import UTC, datetime
+from io import BytesIO
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
 
+from facerec.api_keys import ApiKey, Scope, Token, issue
 from facerec.errors import ObjectMissing, Transient
 from facerec.messages import RecognitionResult
-from tests.fakes.web_tier import FakeWebTier, answers, picture, result_for, running, upload
+from facerec.settings import Settings
+from tests.fakes.api_keys import InMemoryApiKeys
+from tests.fakes.web_tier import FakeWebTier, answers, picture, result_for, running, together, upload
 
 
 @pytest.fixture
@@ -134,3 +141,71 @@ def test_results_are_found_whatever_the_file_name(tier: FakeWebTier) -> None:
     assert stored.json
     assert stored.json["filename"] == "😀" * 300 + ".jpg"
     assert result_for(tier.tasks.requests[0], "Jane").filename == stored.json["filename"]
+
+
+ASKER, OTHER = (issue(name, [Scope.RECOGNISE], now=datetime.now(UTC)) for name in ("asker", "other"))
+ADMIN, ENROLLER = (issue(scope, [scope], now=datetime.now(UTC)) for scope in (Scope.ADMIN, Scope.ENROL))
+KEYS = tuple(key for key, _ in (ASKER, OTHER, ADMIN, ENROLLER))
+
+
+def as_client(tier: FakeWebTier, known: tuple[ApiKey, Token], path: str) -> TestResponse:
+    """Ask with a key."""
+    return tier.app.test_client().get(path, headers={"x-api-key": known[1].reveal()})
+
+
+def statuses(tier: FakeWebTier, path: str) -> list[int]:
+    """What the four keys get."""
+    return [as_client(tier, key, path).status_code for key in (ASKER, OTHER, ADMIN, ENROLLER)]
+
+
+def keyed_tier(**options: Any) -> FakeWebTier:
+    """A web tier that asks for keys."""
+    return FakeWebTier(keys=InMemoryApiKeys(*KEYS), **options)
+
+
+def test_result_is_read_only_by_the_key_that_asked_or_by_admin() -> None:
+    """While it is pending and later, in another process too; another key gets the reply for an unknown id."""
+    path = ""
+    with running(keyed_tier()) as tier:
+
+        def send(_: int) -> None:
+            picked = {"inputFile": (BytesIO(picture()), "a.jpg")}
+            tier.app.test_client().post("/", data=picked, headers={"x-api-key": ASKER[1].reveal()})
+
+        with together(1, send):
+            [task] = tier.tasks.await_count(1)
+            path = f"/api/v1/results/{task.request_id}"
+            assert statuses(tier, path) == [202, 404, 202, 403]
+            tier.work(task, result_for(task, "Jane"))
+    restarted = keyed_tier()
+    restarted.store = tier.store
+    restarted.app = restarted._app()
+    for process in (tier, restarted):
+        assert statuses(process, path) == [200, 404, 200, 403]
+    unknown = uuid4()
+    said = as_client(tier, OTHER, path).text
+    assert said.replace(str(task.request_id), str(unknown)) == as_client(tier, OTHER, f"/api/v1/results/{unknown}").text
+    tier.store.outage = Transient("no route")
+    assert statuses(tier, path) == [503, 404, 503, 403]
+
+
+def test_results_of_open_mode_and_of_earlier_versions_are_for_admin_once_keys_are_needed() -> None:
+    """No key asked for them."""
+    with running(FakeWebTier(answer=answers("Jane"))) as opened:
+        path = f"/api/v1/results/{upload(opened.app.test_client()).headers['X-Request-Id']}"
+    tier = keyed_tier()
+    tier.store = opened.store
+    tier.app = tier._app()
+    assert statuses(tier, path) == [404, 404, 200, 403]
+    assert opened.app.test_client().get(path).status_code == 200
+
+
+def test_late_result_is_read_at_the_address_in_the_reply_by_its_key_alone() -> None:
+    """The copies by file name are on no address."""
+    tier = keyed_tier(settings=Settings(key_style="filename"))
+    tier.waiters.give_up()
+    picked = {"inputFile": (BytesIO(picture()), "a.jpg")}
+    reply = tier.app.test_client().post("/", data=picked, headers={"x-api-key": ASKER[1].reveal()})
+    assert reply.status_code == 504
+    assert statuses(tier, reply.text.split()[-1]) == [202, 404, 202, 403]
+    assert statuses(tier, "/api/v1/results/a.jpg") == [404, 404, 404, 403]
