@@ -38,7 +38,8 @@ def result_publisher(settings: Settings) -> ResultPublisher:
     """The response queues, for workers."""
     from facerec.aws.sqs.results import SqsResultPublisher
 
-    return SqsResultPublisher(clients(settings), settings.response_queue)
+    max_bytes = settings.queue.max_message_bytes
+    return SqsResultPublisher(clients(settings), settings.response_queue, max_bytes=max_bytes)
 
 
 def result_inbox(settings: Settings, queue: str) -> ResultInbox:

@@ -16,6 +16,10 @@ class InvalidMessage(FacerecError):
     """The message cannot be read; it goes to the dead-letter queue."""
 
 
+class Refused(FacerecError):
+    """AWS refuses this one message or object, such as one that is too large; others are not affected."""
+
+
 class ObjectMissing(FacerecError):
     """The object is not, or no longer, in the store."""
 

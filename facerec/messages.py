@@ -11,9 +11,10 @@ from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from facerec.errors import InvalidMessage
+from facerec.object_keys import base_name
 
 VERSION: Literal[1] = 1
 """The version that is written."""
@@ -24,7 +25,10 @@ TASK_NAME = "facerec.recognise"
 UNKNOWN = "Unknown"
 NO_FACE = "No-Face"
 DEFAULT_COLLECTION = "default"
-CollectionName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+CollectionName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]*[A-Za-z0-9_-][A-Za-z0-9_.-]*$", max_length=64)]
+"""Not dots alone: S3 refuses a key that begins with a step in a path."""
+FileName = Annotated[str, AfterValidator(base_name)]
+"""Cut, not refused, if it is too long: a photo is recognised whatever its name, which is only shown."""
 Ratio = Annotated[float, Field(ge=0.0, le=1.0)]
 ThresholdSource = Literal["request", "collection", "model"]
 
@@ -62,7 +66,7 @@ class RecognitionRequest(_Message):
     version: SupportedVersion = VERSION
     request_id: UUID
     input: ObjectRef
-    filename: str
+    filename: FileName
     """The file name that the client sent."""
     collection: CollectionName = DEFAULT_COLLECTION
     threshold: Ratio | None = None
@@ -126,7 +130,7 @@ class RecognitionResult(_Message):
     request_id: UUID
     result: str
     """The name of the primary face, `Unknown` or `No-Face`; empty if the image could not be processed."""
-    filename: str
+    filename: FileName
     outcome: Outcome
     detail: str | None = None
     """One sentence for the client if the outcome is `invalid_image` or `failed`."""

@@ -1,4 +1,4 @@
-"""The keys of inputs and outputs in the object store: pure.
+"""File names, and the keys of inputs and outputs in the object store: pure.
 
 Inputs and outputs are keyed by the request id, so two uploads with one file name never mix. S3 allows keys of
 1 024 bytes; the message has the true file name, so the name in a key may be shortened.
@@ -12,17 +12,30 @@ from facerec.text import is_text
 MAX_KEY_BYTES = 1024
 """S3's limit."""
 
+MAX_FILE_NAME = 255
+"""The most characters of a file name, everywhere: common file systems allow 255 bytes."""
+
 MAX_NAME_BYTES = 200
-"""Leaves room for the request id and a prefix; common file systems allow 255 bytes."""
+"""The most bytes of a file name within a key; leaves room for the request id and a prefix."""
+
+_LONGEST_EXTENSION = 16
+"""In bytes, with its dot; a longer one is no extension."""
 
 _UNSAFE = frozenset('/\\{}^%`[]"<>~#|?*:&$@=;+,\x7f')
 """The characters that S3's documentation says to avoid or to handle with care, except the space."""
 
 
 def base_name(filename: str) -> str:
-    """The last path part of a client's file name, without control characters; `upload` if nothing is left."""
+    """The file name that a client sent, as every tier reads and keeps it; idempotent.
+
+    It is the last path part without control characters, or `upload` if nothing is left. A name of more than 255
+    characters is cut, and keeps its extension.
+    """
     last = filename.replace("\\", "/").rsplit("/", 1)[-1]
     cleaned = "".join(c for c in last if is_text(c) or c == "\u200d")
+    if len(cleaned) > MAX_FILE_NAME:
+        extension = _extension(cleaned)
+        cleaned = cleaned[: MAX_FILE_NAME - len(extension)] + extension
     return cleaned if any(not c.isspace() and c not in ".\u200d" for c in cleaned) else "upload"
 
 
@@ -31,10 +44,9 @@ def safe_name(filename: str) -> str:
     name = "".join("_" if c in _UNSAFE else c for c in base_name(filename)).strip()
     if len(name.encode()) <= MAX_NAME_BYTES:
         return name
-    path = PurePosixPath(name)
-    suffix = path.suffix if len(path.suffix.encode()) <= 16 else ""  # noqa: PLR2004 - a longer one is no extension
-    room = MAX_NAME_BYTES - len(suffix.encode())
-    return path.stem.encode()[:room].decode(errors="ignore") + suffix
+    extension = _extension(name)
+    room = MAX_NAME_BYTES - len(extension.encode())
+    return name.removesuffix(extension).encode()[:room].decode(errors="ignore") + extension
 
 
 def input_key(request_id: UUID, filename: str) -> str:
@@ -49,9 +61,16 @@ def output_key(request_id: UUID, filename: str) -> str:
 
 def copy_key(filename: str) -> str:
     """`<stem>`: the key of a result's bare name, with `FACEREC_KEY_STYLE=filename`."""
-    return PurePosixPath(safe_name(filename)).stem
+    name = safe_name(filename)
+    stem = PurePosixPath(name).stem
+    return stem if stem.strip(".") else name  # S3 refuses a key that is a step in a path, as `..` of `...jpg`
 
 
 def request_prefix(request_id: UUID) -> str:
     """The prefix of every key of one request."""
     return f"{request_id}/"
+
+
+def _extension(name: str) -> str:
+    extension = PurePosixPath(name).suffix
+    return extension if len(extension.encode()) <= _LONGEST_EXTENSION else ""

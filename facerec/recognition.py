@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from facerec.errors import QueueMissing
+from facerec.errors import QueueMissing, Refused
 from facerec.messages import (
     NO_FACE,
     UNKNOWN,
@@ -163,6 +163,9 @@ class Recogniser:
         except QueueMissing:
             # Its web process has left. The stored result can still be fetched, and a retry would not find the queue.
             log.warning("response_queue_missing", queue=request.reply_to, request_id=str(request.request_id))
+        except Refused as exc:
+            # The web tier finds the stored result, and the queue would refuse it every time.
+            log.warning("result_refused", request_id=str(request.request_id), reason=str(exc))
 
     def _compute(self, request: RecognitionRequest, attempt: int, timer: StageTimer) -> RecognitionResult:
         with timer.stage("fetch"):

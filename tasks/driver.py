@@ -176,9 +176,12 @@ class TaskDriver:
         if request.input.bucket != self._input_bucket:
             # A message must not make the worker read everything that its role may read.
             raise InvalidMessage(f"the input is in bucket {request.input.bucket!r}, not in {self._input_bucket!r}")
-        key_bytes = len(request.input.key.encode())
+        try:
+            key_bytes = len(request.input.key.encode())
+        except UnicodeEncodeError as exc:
+            raise InvalidMessage("the input's key is no text") from exc
         if not 0 < key_bytes <= MAX_KEY_BYTES:
-            # S3 would refuse it with the error of a wrong configuration, which ends the worker.
+            # S3 would refuse it in each delivery.
             raise InvalidMessage(f"the input's key has {key_bytes} bytes, not 1 to {MAX_KEY_BYTES}")
         return request
 
@@ -199,7 +202,7 @@ class TaskDriver:
         try:
             self._put(delivery, reason, dead_letters)
         except ConfigurationError as exc:
-            # It may concern this message alone, which is too large with its reason: it must not end the worker.
+            # Other tasks need no dead-letter queue: it must not end the worker.
             raise Transient(str(exc)) from exc
 
     def _put(self, delivery: TaskDelivery, reason: str, dead_letters: DeadLetterWriter) -> None:

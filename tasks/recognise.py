@@ -9,7 +9,7 @@ from celery.worker import state
 from celery.worker.request import Request as CeleryRequest
 
 from facerec.celery import app
-from facerec.errors import ConfigurationError, QueueMissing, Transient
+from facerec.errors import ConfigurationError, FacerecError, Transient
 from facerec.messages import TASK_NAME
 from tasks.driver import DEAD_LETTER_OUTCOMES, TaskDelivery
 from tasks.retry import GivenBack
@@ -58,7 +58,7 @@ class Request(_BaseRequest):  # type: ignore[misc]  # untyped on purpose, see ab
     base=WorkerTask,
     bind=True,
     shared=False,  # no other Celery app of this process has a worker
-    throws=(Transient, QueueMissing, ConfigurationError, DeadLettered),
+    throws=(FacerecError, DeadLettered),
     Request=Request,
 )
 def recognise(self: WorkerTask, *_request: Any) -> str:

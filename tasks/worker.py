@@ -69,7 +69,7 @@ class Worker:
             check_queue(clients, queue)
         for difference in queue_differences(clients, settings):
             remedy = "run `facerec provision`"
-            log.warning("queue_differs", queue=settings.request_queue, reason=difference, remedy=remedy)
+            log.warning("queue_differs", reason=difference, remedy=remedy)
         artefact = load_artefact(settings)
         with ExitStack() as resources:
             metrics = WorkerMetrics()

@@ -2,8 +2,8 @@
 
 import functools
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, 
 from botocore.parsers import ResponseParserError
 
 from facerec import __version__
-from facerec.errors import ConfigurationError, Throttled, Transient
+from facerec.errors import ConfigurationError, FacerecError, Refused, Throttled, Transient
 from facerec.settings import Settings
 
 if TYPE_CHECKING:
@@ -55,6 +55,26 @@ _DENIED = frozenset(
         "UnrecognizedClientException",
     }
 )
+_MISCONFIGURED = frozenset(
+    {
+        "301",  # S3's answers to HEAD have no code but the status
+        "403",
+        "AccountProblem",
+        "AllAccessDisabled",
+        "AuthorizationHeaderMalformed",
+        "IncompleteSignature",
+        "InvalidBucketName",
+        "InvalidSecurity",
+        "InvalidToken",
+        "MissingAuthenticationToken",
+        "NoSuchBucket",
+        "NotSignedUp",
+        "PermanentRedirect",
+        "RequestTimeTooSkewed",
+        "ResourceNotFoundException",
+    }
+)
+"""Codes that AWS would answer for every other message and object, too."""
 _SERVER_ERROR = 500
 USER_AGENT = f"facerec/{__version__} boto3/{boto3.__version__}"
 """Set as a whole, because botocore joins its own from thirty parts, twice for each call: 12 % of a call's CPU time."""
@@ -141,12 +161,32 @@ def _send_whole(params: dict[str, Any], **_: Any) -> None:
         params["body"] = params["body"].getvalue()
 
 
-@contextmanager
-def translated(doing: str, **known: Callable[[], Exception]) -> Iterator[None]:
+def refusal(doing: str, code: str, reason: str, *, of_one: bool) -> FacerecError:
+    """Return our error for a code of AWS; `of_one` says that the call was about one message or object."""
+    if code in THROTTLING:
+        return Throttled(f"could not {doing}: AWS throttles ({code}); retry later")
+    if code in _DENIED:
+        return ConfigurationError(f"could not {doing}: AWS refused the credentials ({code}); check the role")
+    if of_one and code not in _MISCONFIGURED:
+        return Refused(f"could not {doing}: {reason}")
+    return ConfigurationError(f"could not {doing}: {reason}; has `facerec provision` been run?")
+
+
+def translated(doing: str, **known: Callable[[], Exception]) -> AbstractContextManager[None]:
     """Turn botocore's errors into ours, `raise … from`.
 
     `doing` completes the sentence "could not …"; `known` maps an AWS error code (dots as `_`) to the error to raise.
     """
+    return _translated(doing, known, of_one=False)
+
+
+def translated_for_one(doing: str, **known: Callable[[], Exception]) -> AbstractContextManager[None]:
+    """As `translated`, for a call about one message or object: what AWS refuses may be its fault, and is `Refused`."""
+    return _translated(doing, known, of_one=True)
+
+
+@contextmanager
+def _translated(doing: str, known: Mapping[str, Callable[[], Exception]], *, of_one: bool) -> Iterator[None]:
     try:
         yield
     except ClientError as exc:
@@ -155,15 +195,9 @@ def translated(doing: str, **known: Callable[[], Exception]) -> Iterator[None]:
         make = known.get(code.replace(".", "_"))
         if make is not None:
             raise make() from exc
-        if code in THROTTLING:
-            raise Throttled(f"could not {doing}: AWS throttles ({code}); retry later") from exc
-        if code in _DENIED:
-            raise ConfigurationError(
-                f"could not {doing}: AWS refused the credentials ({code}); check the role"
-            ) from exc
-        if status >= _SERVER_ERROR:
+        if status >= _SERVER_ERROR and code not in THROTTLING:
             raise Transient(f"could not {doing}: AWS answered {status} {code}; retry later") from exc
-        raise ConfigurationError(f"could not {doing}: {exc}; has `facerec provision` been run?") from exc
+        raise refusal(doing, code, str(exc), of_one=of_one) from exc
     except (NoCredentialsError, PartialCredentialsError) as exc:
         raise ConfigurationError(
             f"could not {doing}: no AWS credentials found; set them up as for the AWS CLI, or use an instance role"

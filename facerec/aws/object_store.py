@@ -2,7 +2,7 @@
 
 from botocore.exceptions import ClientError
 
-from facerec.aws.clients import Clients, translated
+from facerec.aws.clients import Clients, translated, translated_for_one
 from facerec.errors import ObjectMissing
 from facerec.ports import StoredObject
 
@@ -10,24 +10,25 @@ _NOT_FOUND = 404
 
 
 class S3ObjectStore:
-    """`ObjectStore` on S3."""
+    """`ObjectStore` on S3; a call about one object may raise `Refused`."""
 
     def __init__(self, clients: Clients) -> None:
         self._clients = clients
 
     def put(self, bucket: str, key: str, body: bytes, content_type: str) -> None:
         """Store an object whole or not at all (S3 puts are atomic)."""
-        with translated(f"store {key!r} in bucket {bucket!r}"):
+        with translated_for_one(f"store {key!r} in bucket {bucket!r}"):
             self._clients.s3.put_object(Bucket=bucket, Key=key, Body=body, ContentType=content_type)
 
     def get(self, bucket: str, key: str) -> bytes:
         """Return an object's bytes; raises `ObjectMissing`."""
-        with translated(f"fetch {key!r} from bucket {bucket!r}", NoSuchKey=lambda: ObjectMissing(bucket, key)):
+        doing = f"fetch {key!r} from bucket {bucket!r}"
+        with translated_for_one(doing, NoSuchKey=lambda: ObjectMissing(bucket, key)):
             return self._clients.s3.get_object(Bucket=bucket, Key=key)["Body"].read()
 
     def describe(self, bucket: str, key: str) -> StoredObject:
         """Return an object's size, type and time; raises `ObjectMissing`."""
-        with translated(f"look at {key!r} in bucket {bucket!r}"):
+        with translated_for_one(f"look at {key!r} in bucket {bucket!r}"):
             try:
                 head = self._clients.s3.head_object(Bucket=bucket, Key=key)
             except ClientError as exc:
@@ -38,7 +39,7 @@ class S3ObjectStore:
 
     def exists(self, bucket: str, key: str) -> bool:
         """Whether the object exists."""
-        with translated(f"look for {key!r} in bucket {bucket!r}"):
+        with translated_for_one(f"look for {key!r} in bucket {bucket!r}"):
             try:
                 self._clients.s3.head_object(Bucket=bucket, Key=key)
             except ClientError as exc:
@@ -56,5 +57,5 @@ class S3ObjectStore:
 
     def delete(self, bucket: str, key: str) -> None:
         """Remove an object; removing one that does not exist is no error."""
-        with translated(f"delete {key!r} from bucket {bucket!r}"):
+        with translated_for_one(f"delete {key!r} from bucket {bucket!r}"):
             self._clients.s3.delete_object(Bucket=bucket, Key=key)

@@ -74,15 +74,9 @@ class SqsBroker:
     def _row(self, name: str) -> dict[str, Any]:
         try:
             queue = self._queues.setdefault(name, SqsQueue(self._clients.sqs, name))
-            attributes: dict[Any, str] = queue.call(
-                "read",
-                lambda url: self._clients.sqs.get_queue_attributes(
-                    QueueUrl=url,
-                    AttributeNames=list(_COUNTS.values()),  # type: ignore[arg-type]  # literals
-                ),
-            )["Attributes"]
+            attributes = queue.attributes(*_COUNTS.values())
             counts = {column: int(attributes[attribute]) for column, attribute in _COUNTS.items()}
-        except (FacerecError, KeyError) as exc:
+        except FacerecError as exc:
             return _unreadable(name, exc)
         return {"name": name, "messages": sum(counts.values()), **counts}
 

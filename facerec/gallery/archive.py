@@ -35,13 +35,13 @@ from pydantic import (
 from facerec.errors import AlreadyEnrolled, FacerecError
 from facerec.gallery.enrolment import (
     MAX_PHOTO_BYTES,
-    MAX_SOURCE_LENGTH,
     photo_key,
     store_template,
     template_id,
 )
 from facerec.gallery.names import MAX_IDENTITY_LENGTH, InvalidName, same_person, valid_identity
 from facerec.messages import CollectionName, ObjectRef, Ratio
+from facerec.object_keys import MAX_FILE_NAME
 from facerec.ports import ObjectStore, Template, TemplateStore
 from model.artefact import staged_file
 from model.header import InvalidImage, read_header
@@ -84,7 +84,7 @@ class _Entry(BaseModel):
     # A decomposed name is longer than the composed one, whose length counts.
     identity: Annotated[str, Field(max_length=4 * MAX_IDENTITY_LENGTH), AfterValidator(_read_identity)]
     model_id: _ModelId
-    source: Annotated[str, Field(max_length=MAX_SOURCE_LENGTH)]
+    source: Annotated[str, Field(max_length=MAX_FILE_NAME)]
     probability: Ratio
     enrolled_at: AwareDatetime
 

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     Analyse = Callable[[bytes], ImageAnalysis]
 
 DOMINANCE = 4  # a face with this many times the area of the next largest is the subject of the photo
-MAX_SOURCE_LENGTH = 255
 MAX_PHOTO_BYTES = 100_000_000  # far above a camera's photos; it bounds the memory
 
 
@@ -104,7 +103,8 @@ def valid_collection(name: str) -> str:
         return TypeAdapter(CollectionName).validate_python(name)
     except ValidationError as exc:
         raise InvalidName(
-            f"{name!r} is no name for a collection: 1 to 64 letters, digits, dots, underscores and hyphens"
+            f"{name!r} is no name for a collection: 1 to 64 letters, digits, dots, underscores and hyphens, "
+            "not dots alone"
         ) from exc
 
 
@@ -190,7 +190,7 @@ class Enroller:
         """
         written, collection = valid_identity(identity, exact=exact_name), valid_collection(collection)
         identity = self._known_name(written, collection, exact=exact_name)
-        source = base_name(filename)[:MAX_SOURCE_LENGTH]
+        source = base_name(filename)
         report = partial(EnrolmentReport, source, identity)
         if len(photo) > MAX_PHOTO_BYTES:
             detail = f"the file has more than {megabytes(MAX_PHOTO_BYTES)}: send a smaller one"

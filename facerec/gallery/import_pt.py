@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from facerec.errors import ConfigurationError
 from facerec.gallery.archive import InvalidArchive
-from facerec.gallery.enrolment import MAX_SOURCE_LENGTH, template_id
+from facerec.gallery.enrolment import template_id
 from facerec.gallery.names import valid_identity
+from facerec.object_keys import base_name
 from facerec.ports import Template
 
 
@@ -75,7 +76,7 @@ def templates_of_pair(
                 identity=valid_identity(name, exact=exact_names),
                 model_id=model_id,
                 embedding=normalised,
-                source=path.name[:MAX_SOURCE_LENGTH],
+                source=base_name(path.name),
                 photo=None,
                 probability=1.0,  # the file does not contain it
                 enrolled_at=now,

@@ -62,6 +62,7 @@ def worker(place: Place) -> list[Statement]:
             actions("sqs", "ChangeMessageVisibility DeleteMessage GetQueueAttributes GetQueueUrl ReceiveMessage"),
             [place.queue(settings.request_queue)],
         ),
+        allow("CompareQueues", ["sqs:GetQueueAttributes"], [place.queue(settings.response_queue)]),
         allow(
             "AnswerAndPass",
             actions("sqs", "GetQueueUrl SendMessage"),

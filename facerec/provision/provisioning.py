@@ -3,13 +3,14 @@
 Operators' own choices stay: other lifecycle rules, and KMS instead of the default encryption.
 """
 
-import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
 from facerec.aws.clients import Clients, translated
 from facerec.aws.dynamodb import EXPIRES_AT
-from facerec.errors import ConfigurationError, Transient
+from facerec.aws.sqs import queue_attributes
+from facerec.aws.sqs.queue import SqsQueue
+from facerec.errors import ConfigurationError, QueueMissing
 from facerec.provision.buckets import provision_bucket
 from facerec.provision.launch_template import provision_launch_template
 from facerec.provision.resources import Resource, State, settle
@@ -18,12 +19,6 @@ from facerec.settings import Settings
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.type_defs import TableDescriptionTypeDef
     from mypy_boto3_sqs.literals import QueueAttributeNameType
-
-_DAY_SECONDS = 86_400
-_REQUEST_RETENTION_SECONDS = 4 * _DAY_SECONDS
-_DEAD_LETTER_RETENTION_SECONDS = 14 * _DAY_SECONDS
-_RESPONSE_RETENTION_SECONDS = 3_600
-"""Clients wait for a result for some minutes; the output bucket keeps it for days."""
 
 
 def provision(
@@ -43,10 +38,10 @@ def provision(
         ),
         lambda: provision_bucket(clients, settings, "GALLERY_BUCKET", settings.gallery_bucket, None),
         lambda: provision_bucket(clients, settings, "MODEL_BUCKET", settings.model_bucket, None),
-        lambda: _queue(clients, settings.dead_letter_queue, _attributes(settings, _DEAD_LETTER_RETENTION_SECONDS)),
+        lambda: _queue(clients, settings.dead_letter_queue, queue_attributes.dead_letter_queue(settings)),
         lambda: _request_queue(clients, settings),
-        lambda: _queue(clients, settings.response_queue, _attributes(settings, _RESPONSE_RETENTION_SECONDS)),
-        lambda: _queue(clients, settings.events_queue, _events_attributes(settings)),
+        lambda: _queue(clients, settings.response_queue, queue_attributes.response_queue(settings)),
+        lambda: _queue(clients, settings.events_queue, queue_attributes.events_queue(settings)),
         lambda: _table(clients, "TEMPLATES_TABLE", settings.templates_table, ("collection", "item")),
         lambda: _table(clients, "KEYS_TABLE", settings.keys_table, ("kind", "item")),
         lambda: _table(clients, "FLEET_TABLE", settings.fleet_table, ("kind", "item"), expiry=EXPIRES_AT),
@@ -61,67 +56,29 @@ def provision(
     return resources
 
 
-def _attributes(settings: Settings, retention_seconds: int) -> dict[str, str]:
-    return {
-        "MessageRetentionPeriod": str(retention_seconds),
-        "ReceiveMessageWaitTimeSeconds": str(settings.queue.wait_time_seconds),
-        "SqsManagedSseEnabled": "true",
-    }
-
-
-def _events_attributes(settings: Settings) -> dict[str, str]:
-    # Events that a dead Flower has received are soon visible again.
-    return _attributes(settings, settings.events.retention_seconds) | {"VisibilityTimeout": "5"}
-
-
 def _request_queue(clients: Clients, settings: Settings) -> Resource:
-    with translated(f"find queue {settings.dead_letter_queue!r}"):
-        url = clients.sqs.get_queue_url(QueueName=settings.dead_letter_queue)["QueueUrl"]
-        dead_letters = clients.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]
-    attributes = _attributes(settings, _REQUEST_RETENTION_SECONDS) | {
-        "VisibilityTimeout": str(settings.queue.visibility_timeout_seconds),
-        "RedrivePolicy": json.dumps(
-            {"deadLetterTargetArn": dead_letters["QueueArn"], "maxReceiveCount": settings.queue.max_receives}
-        ),
-    }
-    return _queue(clients, settings.request_queue, attributes)
+    dead_letters = SqsQueue(clients.sqs, settings.dead_letter_queue).attributes("QueueArn")
+    wanted = queue_attributes.request_queue(settings, dead_letters["QueueArn"])
+    return _queue(clients, settings.request_queue, wanted)
 
 
 def _queue(clients: Clients, name: str, wanted: dict[str, str]) -> Resource:
-    queue, sqs = Resource("queue", name), clients.sqs
-    with translated(
-        f"provision queue {name!r}",
-        AWS_SimpleQueueService_QueueDeletedRecently=lambda: Transient(
-            f"queue {name!r} was deleted within the last minute; AWS allows it again after 60 seconds"
-        ),
-    ):
-        try:
-            url = sqs.get_queue_url(QueueName=name)["QueueUrl"]
-        except sqs.exceptions.QueueDoesNotExist:
-            url = sqs.create_queue(QueueName=name, Attributes=wanted)["QueueUrl"]  # type: ignore[arg-type] # names are literals
-            queue.state = State.CREATED
-        read = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
-        current = cast("dict[str, str]", read)
-        differing = {key: value for key, value in wanted.items() if not _same_attribute(current.get(key), value)}
-        if "KmsMasterKeyId" in current:
-            differing.pop("SqsManagedSseEnabled", None)
-        # AWS returns every attribute, but a redrive policy only if there is one.
-        for unknown in sorted(differing.keys() - current.keys() - {"RedrivePolicy"}):
-            queue.notes.append(f"this endpoint does not support {unknown}")
-            del differing[unknown]
-        if differing:
-            attributes = cast("dict[QueueAttributeNameType, str]", differing)
-            sqs.set_queue_attributes(QueueUrl=url, Attributes=attributes)
-            queue.touched()
-    return queue
-
-
-def _same_attribute(current: str | None, wanted: str) -> bool:
-    if current is None or not wanted.startswith("{"):
-        return current == wanted
-    read, asked = json.loads(current), json.loads(wanted)
-    # Some endpoints return the count as text.
-    return {key: str(value) for key, value in read.items()} == {key: str(value) for key, value in asked.items()}
+    resource, queue = Resource("queue", name), SqsQueue(clients.sqs, name)
+    try:
+        current = queue.attributes()
+    except QueueMissing:
+        queue.create(wanted)
+        resource.state = State.CREATED
+        current = queue.attributes()
+    unsupported = queue_attributes.unsupported(current, wanted)
+    resource.notes += [f"this endpoint does not support {attribute}" for attribute in unsupported]
+    differing = queue_attributes.differing(current, wanted)
+    changes = {attribute: value for attribute, value in differing.items() if attribute not in unsupported}
+    if changes:
+        attributes = cast("dict[QueueAttributeNameType, str]", changes)
+        queue.call("repair", lambda url: clients.sqs.set_queue_attributes(QueueUrl=url, Attributes=attributes))
+        resource.touched()
+    return resource
 
 
 def _table(clients: Clients, variable: str, name: str, keys: tuple[str, str], *, expiry: str | None = None) -> Resource:

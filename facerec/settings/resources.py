@@ -8,6 +8,11 @@ from pydantic import AnyHttpUrl, Field
 
 from facerec.settings.values import Count, Group, PositiveSeconds
 
+SQS_MESSAGE_BYTES = 256 * 1024
+"""What every SQS queue takes, as one message or as a batch; only queues made after August 2025 take 1 MiB."""
+_DEAD_LETTER_BYTES = 8 * 1024
+"""Room for the reason of a dead letter beside its message."""
+
 
 def _cache_home() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "facerec"
@@ -57,6 +62,12 @@ class QueueSettings(Group):
         ge=1,
         le=20,
         description="Long poll of the web tier and Flower in seconds (worker: 1 s)",
+    )
+    max_message_bytes: int = Field(
+        SQS_MESSAGE_BYTES - _DEAD_LETTER_BYTES,
+        ge=16 * 1024,
+        le=SQS_MESSAGE_BYTES - _DEAD_LETTER_BYTES,
+        description="Largest task or result in bytes; a result with more is sent with its first faces only",
     )
 
 

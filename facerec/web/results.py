@@ -5,7 +5,7 @@ from uuid import UUID
 from flask import Blueprint, Response, jsonify
 
 from facerec.api_keys import Scope
-from facerec.errors import ConfigurationError, Transient
+from facerec.errors import ConfigurationError, Refused, Transient
 from facerec.object_keys import request_prefix
 from facerec.ports import ObjectStore
 from facerec.settings import Settings
@@ -35,7 +35,7 @@ def blueprint(settings: Settings, store: ObjectStore) -> Blueprint:
             if stored is not None:
                 return Response(stored, content_type="application/json")
             pending = bool(store.keys(settings.input_bucket, request_prefix(known)))
-        except (Transient, ConfigurationError):
+        except (Transient, ConfigurationError, Refused):
             response = json_error(503, "results cannot be read right now: ask again in a few seconds")
             response.headers["Retry-After"] = str(UNAVAILABLE_RETRY_SECONDS)
             return response

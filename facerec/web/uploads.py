@@ -18,7 +18,7 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.formparser import FormDataParser
 
 from facerec.api_keys import Scope
-from facerec.errors import ConfigurationError, QueueMissing, Transient
+from facerec.errors import ConfigurationError, QueueMissing, Refused, Transient
 from facerec.messages import ObjectRef, RecognitionRequest
 from facerec.object_keys import base_name, input_key, safe_name
 from facerec.ports import ObjectStore, TaskQueue
@@ -168,7 +168,7 @@ class Uploads:
                 return self._await_result(waiter, deadline, record)
         except Declined as exc:
             return exc.reply
-        except (Transient, QueueMissing, ConfigurationError) as exc:
+        except (Transient, QueueMissing, ConfigurationError, Refused) as exc:
             record.reason = str(exc)
             return replies.unavailable()
 

@@ -215,6 +215,18 @@ def test_dead_letters_of_the_request_queue_are_caught(clients: Clients, settings
     assert int(policy["maxReceiveCount"]) == settings.queue.max_receives
 
 
+def test_size_limits_of_queues_are_repaired(clients: Clients, settings: Settings) -> None:
+    """A dead letter has room for its reason beside the longest task."""
+    names = (settings.request_queue, settings.response_queue, settings.dead_letter_queue)
+    for name in names:
+        url = clients.sqs.get_queue_url(QueueName=name)["QueueUrl"]
+        clients.sqs.set_queue_attributes(QueueUrl=url, Attributes={"MaximumMessageSize": "1024"})
+    smaller = settings.changed(queue=QueueSettings(max_message_bytes=65_536))
+    assert {r.name for r in provision(clients, smaller) if r.state is State.UPDATED} == {*names}
+    limits = [int(queue_attributes(clients, name)["MaximumMessageSize"]) for name in names]
+    assert limits == [65_536, 65_536, 262_144]
+
+
 def test_works_outside_the_default_region(aws: EmulatedAws) -> None:
     """S3 wants the region named everywhere but in us-east-1."""
     region = aws.settings.aws.model_copy(update={"region": "eu-central-1"})

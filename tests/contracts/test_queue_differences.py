@@ -24,6 +24,24 @@ def test_each_difference_is_told(fresh: Settings) -> None:
     assert "delivers 4 times" in receives
 
 
+def test_response_queue_with_another_size_limit_is_told(fresh: Settings) -> None:
+    """It would refuse results, or take larger ones than the setting says."""
+    sqs: Any = Clients(fresh).sqs
+    url = sqs.get_queue_url(QueueName=fresh.response_queue)["QueueUrl"]
+    sqs.set_queue_attributes(QueueUrl=url, Attributes={"MaximumMessageSize": "1024"})
+    (difference,) = queue_differences(Clients(fresh), fresh)
+    assert difference.startswith(f"{fresh.response_queue}: its size limit is 1024 bytes")
+    assert f"FACEREC_QUEUE__MAX_MESSAGE_BYTES ({fresh.queue.max_message_bytes})" in difference
+
+
+def test_missing_response_queue_is_told(fresh: Settings) -> None:
+    """It ends no worker: each web process may have its own."""
+    sqs: Any = Clients(fresh).sqs
+    sqs.delete_queue(QueueUrl=sqs.get_queue_url(QueueName=fresh.response_queue)["QueueUrl"])
+    (difference,) = queue_differences(Clients(fresh), fresh)
+    assert f"there is no queue {fresh.response_queue!r}" in difference
+
+
 def test_a_queue_without_a_redrive_policy_is_told(fresh: Settings) -> None:
     """Its poison would go round for ever."""
     sqs: Any = Clients(fresh).sqs

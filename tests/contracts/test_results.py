@@ -13,7 +13,7 @@ from facerec.aws.clients import Clients
 from facerec.aws.sqs.queue import MAX_MESSAGE_BYTES, check_queue
 from facerec.aws.sqs.response_queues import OWNER_TAG, RENEWED_TAG, ResponseQueues
 from facerec.aws.sqs.results import SqsResultInbox, SqsResultPublisher
-from facerec.errors import QueueMissing, Transient
+from facerec.errors import QueueMissing, Refused, Transient
 from facerec.messages import Face, Outcome, RecognitionResult, ResultBox, ResultMatch
 from facerec.ports import ResultDelivery, ResultInbox, ResultPublisher
 from facerec.settings import Settings
@@ -207,7 +207,7 @@ def test_worker_answers_only_to_response_queues(way: Way, suffix: str) -> None:
     assert list(way.inbox_of(other).receive(0)) == []
 
 
-@pytest.mark.parametrize("tail", ["-!!!", "-a/b", "-\n"])
+@pytest.mark.parametrize("tail", ["-!!!", "-a/b", "-\n", "-" + "x" * 80])
 def test_queue_with_an_impossible_name_is_missing(way: Way, tail: str) -> None:
     """SQS calls such a name an invalid request, which is not the worker's fault."""
     with pytest.raises(QueueMissing):
@@ -227,6 +227,26 @@ def test_result_with_many_faces_is_shortened(clients: Clients) -> None:
     assert 100 < len(delivery.result.faces) < 1_000
     (line,) = logs
     assert (line["event"], line["faces"], line["sent"]) == ("result_shortened", 1_000, len(delivery.result.faces))
+
+
+def test_result_fits_into_a_smaller_queue(clients: Clients) -> None:
+    """The queue's limit is a setting, and faces beyond it are left out."""
+    queue = f"test-{uuid.uuid4().hex[:12]}-resp-queue"
+    clients.sqs.create_queue(QueueName=queue, Attributes={"MaximumMessageSize": "16384"})
+    SqsResultPublisher(clients, queue, max_bytes=16_384).publish(queue, a_result(faces=100))
+    (delivery,) = received(SqsResultInbox(clients, queue), 1)
+    assert 5 < len(delivery.result.faces) < 100
+
+
+def test_result_beyond_the_limit_of_the_queue_is_refused(clients: Clients) -> None:
+    """It is that result's end alone: the one that is sent with it arrives."""
+    queue = f"test-{uuid.uuid4().hex[:12]}-resp-queue"
+    clients.sqs.create_queue(QueueName=queue, Attributes={"MaximumMessageSize": "2048"})
+    publisher = SqsResultPublisher(clients, queue)
+    with pytest.raises(Refused, match="2048"):
+        publisher.publish(queue, a_result(faces=100))
+    publisher.publish(queue, a_result(faces=0))
+    assert len(received(SqsResultInbox(clients, queue), 1)) == 1
 
 
 def test_check_queue_raises_if_the_queue_is_missing(clients: Clients) -> None:

@@ -12,6 +12,7 @@ from facerec.messages import RecognitionResult
 from facerec.ports import ResultDelivery
 
 RECEIVE_AT_ONCE = 10
+LONGEST_QUEUE_NAME = 80
 
 
 @dataclass
@@ -99,7 +100,8 @@ class InMemoryResultPublisher:
 
     def publish(self, reply_to: str, result: RecognitionResult) -> None:
         """Send the result; raises `QueueMissing`."""
-        if not re.fullmatch(rf"{re.escape(self._response_queue)}(-[A-Za-z0-9_-]+)?", reply_to):
+        allowed = re.fullmatch(rf"{re.escape(self._response_queue)}(-[A-Za-z0-9_-]+)?", reply_to)
+        if not allowed or len(reply_to) > LONGEST_QUEUE_NAME:
             raise QueueMissing(reply_to)
         self._queues.send(reply_to, result.to_json())
 

@@ -39,6 +39,26 @@ def test_worker_stores_answers_and_deletes(tier: WorkerTier, start: Callable[...
     assert all(json.loads(line)["level"] == "info" for line in worker.lines)
 
 
+def test_refused_result_ends_no_worker(tier: WorkerTier, start: Callable[..., Worker]) -> None:
+    """A response queue that takes only short messages: the result stays in the store, and the work goes on."""
+
+    def limit(size: int) -> None:
+        tier.clients.sqs.set_queue_attributes(
+            QueueUrl=tier.url(tier.settings.response_queue), Attributes={"MaximumMessageSize": str(size)}
+        )
+
+    limit(1024)
+    worker = start()
+    worker.wait_for("queue_differs", "FACEREC_QUEUE__MAX_MESSAGE_BYTES")
+    request = tier.upload(filename="😀" * 60_000 + ".jpg")
+    worker.wait_for("result_refused", str(request.request_id))
+    assert tier.store.exists(tier.settings.output_bucket, output_key(request.request_id, request.filename))
+    limit(tier.settings.queue.max_message_bytes)
+    tier.answers(tier.upload())
+    assert worker.stop() == 0
+    assert tier.left(tier.settings.request_queue) == 0
+
+
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 1)])
 def test_stop_finishes_the_task_in_progress(
     tier: WorkerTier, start: Callable[..., Worker], number: int, status: int

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter, ValidationError
 
 from facerec.api_keys import ApiKey
-from facerec.aws.clients import Clients, translated
+from facerec.aws.clients import Clients, translated, translated_for_one
 from facerec.aws.dynamodb import Table
 from facerec.errors import ApiKeyUnreadable, FacerecError
 from facerec.ports import ListedKeys
@@ -54,7 +54,7 @@ class DynamoApiKeys:
         if key.revision > 1:
             put["ConditionExpression"] = "revision = :before"
             put["ExpressionAttributeValues"] = {":before": {"N": str(key.revision - 1)}}
-        with translated(f"write API key {key.key_id}"):
+        with translated_for_one(f"write API key {key.key_id}"):
             try:
                 self._clients.dynamodb.put_item(**put)
             except self._clients.dynamodb.exceptions.ConditionalCheckFailedException as exc:

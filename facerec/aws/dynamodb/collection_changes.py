@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
-from facerec.aws.clients import Clients, translated
+from facerec.aws.clients import Clients, translated, translated_for_one
 from facerec.aws.dynamodb import Table
 from facerec.background import backoff_seconds
 from facerec.errors import Transient
@@ -88,7 +88,7 @@ class CollectionChanges:
         with self._writing:
             for attempt in range(1, _ATTEMPTS + 1):
                 items = [*writes, *self._change_writes(collection, self.version(collection), templates, template_ids)]
-                with translated(doing):
+                with translated_for_one(doing):
                     try:
                         # boto3 adds an idempotency token, so that its retry after a lost reply does not write twice.
                         self._clients.dynamodb.transact_write_items(TransactItems=items)

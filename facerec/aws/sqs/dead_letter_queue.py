@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 HOLD_SECONDS = 300
 """How long a message that was read stays hidden when the reader ends without giving it back, as by SIGKILL."""
-_LONGEST_REASON = 1000
+_LONGEST_ATTRIBUTE = 1000
+"""In characters: reason, id and time fit into the room that the dead-letter queue has beside the longest message."""
 _EMPTY_RECEIVES = 3
 """A queue may answer a receive with nothing while it counts messages; so often in a row it is empty."""
 
@@ -29,9 +30,12 @@ class SqsDeadLetterWriter:
 
     def put(self, body: str, *, reason: str, request_id: str, failed_at: datetime) -> None:
         """Store the body with message attributes `reason`, `request_id` and `failed_at`; raises as `SqsQueue`."""
-        attributes = {"reason": reason[:_LONGEST_REASON], "request_id": request_id, "failed_at": failed_at.isoformat()}
+        attributes = {"reason": reason, "request_id": request_id, "failed_at": failed_at.isoformat()}
         # SQS refuses control characters, which a quoted message may hold, and an empty value.
-        self._queue.send(body, attributes={name: one_line(value) or "unknown" for name, value in attributes.items()})
+        self._queue.send(
+            body,
+            attributes={name: one_line(value[:_LONGEST_ATTRIBUTE]) or "unknown" for name, value in attributes.items()},
+        )
 
 
 class SqsDeadLetterReader:
@@ -93,13 +97,10 @@ class SqsDeadLetterReader:
             empty = 0 if messages else empty + 1
 
     def _counts(self) -> tuple[int, int]:
-        read = self._queue.call(
-            "look at",
-            lambda url: self._sqs.get_queue_attributes(
-                QueueUrl=url, AttributeNames=["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
-            ),
-        )["Attributes"]
-        return int(read["ApproximateNumberOfMessages"]), int(read["ApproximateNumberOfMessagesNotVisible"])
+        names = ("ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible")
+        read = self._queue.attributes(*names)
+        visible, hidden = (int(read[name]) for name in names)
+        return visible, hidden
 
     def _give_back(self, receipts: list[str]) -> None:
         """Make the messages visible. One whose receipt is no longer valid is visible already, or gone."""

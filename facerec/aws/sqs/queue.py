@@ -1,33 +1,41 @@
 """One SQS queue by its name: its calls, and their errors as ours."""
 
 import functools
-import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from facerec.aws.clients import THROTTLING, Clients, translated
-from facerec.errors import ConfigurationError, FacerecError, QueueMissing, Throttled, Transient
+from facerec.aws.clients import THROTTLING, Clients, refusal, translated, translated_for_one
+from facerec.aws.sqs import queue_attributes
+from facerec.errors import FacerecError, QueueMissing, Transient
 from facerec.settings import Settings
+from facerec.settings.resources import SQS_MESSAGE_BYTES
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
-    from mypy_boto3_sqs.type_defs import BatchResultErrorEntryTypeDef, MessageTypeDef
+    from mypy_boto3_sqs.type_defs import (
+        BatchResultErrorEntryTypeDef,
+        CreateQueueResultTypeDef,
+        GetQueueUrlResultTypeDef,
+        MessageTypeDef,
+    )
 
 T = TypeVar("T")
 
 BATCH = 10
 """SQS sends, receives, deletes and changes this many messages in one call."""
-MAX_MESSAGE_BYTES = 256 * 1024
-"""What every SQS queue takes, as one message or as a batch; only queues made after August 2025 take 1 MiB."""
+MAX_MESSAGE_BYTES = SQS_MESSAGE_BYTES
 _QUEUE_MISSING = ("AWS_SimpleQueueService_NonExistentQueue", "QueueDoesNotExist")
 """SQS's error codes for it, in its query and its JSON protocol, as `translated` takes them."""
+_DELETED_RECENTLY = ("AWS_SimpleQueueService_QueueDeletedRecently", "QueueDeletedRecently")
 
 
-def missing(queue: str, doing: str) -> AbstractContextManager[None]:
+def missing(queue: str, doing: str, *, of_one: bool = False) -> AbstractContextManager[None]:
     """Translate SQS's errors; a queue that does not exist becomes `QueueMissing`."""
-    return translated(f"{doing} queue {queue!r}", **dict.fromkeys(_QUEUE_MISSING, lambda: QueueMissing(queue)))
+    known = dict.fromkeys(_QUEUE_MISSING, lambda: QueueMissing(queue))
+    translate = translated_for_one if of_one else translated
+    return translate(f"{doing} queue {queue!r}", **known)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +52,7 @@ class SqsQueue:
     """One queue; safe for many threads.
 
     Its URL is looked up once, and again when the queue is gone: it may have been created again. All methods raise
-    `QueueMissing`, `Transient` and `ConfigurationError`.
+    `QueueMissing`, `Transient` and `ConfigurationError`; sending raises `Refused`, too.
     """
 
     def __init__(self, sqs: "SQSClient", name: str) -> None:
@@ -57,14 +65,18 @@ class SqsQueue:
         """The queue's URL."""
         if self._url is None:
             with missing(self.name, "look up"):
-                url = self._sqs.get_queue_url(QueueName=self.name).get("QueueUrl")
-            if not url:
-                raise Transient(f"the URL of queue {self.name!r} is not in the answer; does a proxy answer for SQS?")
-            self._url = url
+                found = self._sqs.get_queue_url(QueueName=self.name)
+            self._url = self._stated(found)
         return self._url
 
+    def _stated(self, answer: "GetQueueUrlResultTypeDef | CreateQueueResultTypeDef") -> str:
+        url = answer.get("QueueUrl")
+        if not url:
+            raise Transient(f"the URL of queue {self.name!r} is not in the answer; does a proxy answer for SQS?")
+        return url
+
     def send(self, body: str, delay_seconds: int = 0, *, attributes: Mapping[str, str] | None = None) -> None:
-        """Return when SQS has taken the message (up to 256 KiB), to deliver it after the delay (up to 900 s)."""
+        """Return when SQS has taken the message, to deliver it after the delay (up to 900 s)."""
         reply = self.call(
             "send to",
             lambda url: self._sqs.send_message(
@@ -75,6 +87,7 @@ class SqsQueue:
                     name: {"DataType": "String", "StringValue": value} for name, value in (attributes or {}).items()
                 },
             ),
+            of_one=True,
         )
         if not reply.get("MessageId"):
             raise self._unconfirmed()
@@ -86,6 +99,7 @@ class SqsQueue:
             lambda url: self._sqs.send_message_batch(
                 QueueUrl=url, Entries=[{"Id": str(index), "MessageBody": body} for index, body in enumerate(bodies)]
             ),
+            of_one=True,
         )
         errors: list[FacerecError | None] = [self._unconfirmed() for _ in bodies]
         for sent in reply.get("Successful", []):
@@ -125,6 +139,28 @@ class SqsQueue:
             raise Transient(f"the answer of queue {self.name!r} has no request id; does a proxy answer for SQS?")
         return reply.get("Messages", [])
 
+    def create(self, attributes: Mapping[str, str], tags: Mapping[str, str] | None = None) -> None:
+        """Create the queue; one that exists with these attributes is no error."""
+        deleted = Transient(
+            f"queue {self.name!r} was deleted within the last minute; AWS allows it again after 60 seconds"
+        )
+        asked: Any = {"Attributes": attributes} | ({"tags": tags} if tags else {})
+        with translated(f"create queue {self.name!r}", **dict.fromkeys(_DELETED_RECENTLY, lambda: deleted)):
+            made = self._sqs.create_queue(QueueName=self.name, **asked)
+        self._url = self._stated(made)
+
+    def attributes(self, *names: str) -> dict[str, str]:
+        """The queue's attributes of these names, or all; raises `Transient` if the answer lacks one of them."""
+        asked: Any = list(names) or ["All"]
+        reply = self.call(
+            "read the attributes of", lambda url: self._sqs.get_queue_attributes(QueueUrl=url, AttributeNames=asked)
+        )
+        read = cast("dict[str, str]", reply.get("Attributes", {}))
+        absent = (set(names) or {"QueueArn"}) - read.keys()
+        if absent:
+            raise Transient(f"SQS has not stated {min(absent)} of queue {self.name!r}; does a proxy answer for SQS?")
+        return read
+
     def delete_batch(self, receipts: Sequence[str]) -> list[FailedEntry]:
         """Delete any number of messages; returns those that SQS has kept. Deleting one twice is no error."""
         return self._change(
@@ -157,20 +193,21 @@ class SqsQueue:
             ]
         return failed
 
-    def call(self, doing: str, call: Callable[[str], T]) -> T:
-        """Make a call to the queue's URL; `doing` completes "could not … queue"."""
+    def call(self, doing: str, call: Callable[[str], T], *, of_one: bool = False) -> T:
+        """Make a call to the queue's URL; `doing` completes "could not … queue", `of_one` is as in `refusal`."""
         known = self._url is not None
         try:
-            return self._call(doing, call)
+            return self._call(doing, call, of_one=of_one)
         except QueueMissing:
             if not known:
                 raise
-        return self._call(doing, call)
+        return self._call(doing, call, of_one=of_one)
 
-    def _call(self, doing: str, call: Callable[[str], T]) -> T:
+    def _call(self, doing: str, call: Callable[[str], T], *, of_one: bool) -> T:
+        url = self.url
         try:
-            with missing(self.name, doing):
-                return call(self.url)
+            with missing(self.name, doing, of_one=of_one):
+                return call(url)
         except QueueMissing:
             self._url = None
             raise
@@ -179,10 +216,10 @@ class SqsQueue:
         return Transient(f"queue {self.name!r} has not confirmed a message; does a proxy answer for SQS?")
 
     def _error(self, entry: "BatchResultErrorEntryTypeDef") -> FacerecError:
-        sentence = f"could not send to queue {self.name!r}: {entry['Code']}"
-        if entry["Code"] in THROTTLING:
-            return Throttled(sentence)
-        return ConfigurationError(sentence) if entry["SenderFault"] else Transient(sentence)
+        doing, code = f"send to queue {self.name!r}", entry["Code"]
+        if entry["SenderFault"]:
+            return refusal(doing, code, f"{code}: {entry.get('Message', '')}", of_one=True)
+        return Transient(f"could not {doing}: {code}")
 
 
 def check_queue(clients: Clients, queue: str) -> None:
@@ -192,35 +229,22 @@ def check_queue(clients: Clients, queue: str) -> None:
 
 def made_at(clients: Clients, queue: str) -> str:
     """When the queue was created, as SQS writes it; another moment is another queue. Raises as `SqsQueue`."""
-    read = SqsQueue(clients.sqs, queue).call(
-        "look at", lambda url: clients.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["CreatedTimestamp"])
-    )
-    return read["Attributes"]["CreatedTimestamp"]
+    return SqsQueue(clients.sqs, queue).attributes("CreatedTimestamp")["CreatedTimestamp"]
 
 
 def queue_differences(clients: Clients, settings: Settings) -> list[str]:
-    """A sentence for each attribute of the request queue that differs from the settings; raises as `SqsQueue`."""
-    wanted = settings.queue
-    attributes = SqsQueue(clients.sqs, settings.request_queue).call(
-        "read the attributes of",
-        lambda url: clients.sqs.get_queue_attributes(
-            QueueUrl=url, AttributeNames=["VisibilityTimeout", "RedrivePolicy"]
-        ),
-    )["Attributes"]
-    found = []
-    timeout = attributes.get("VisibilityTimeout")
-    if timeout != str(wanted.visibility_timeout_seconds):
-        found.append(
-            f"its visibility timeout is {timeout} s, not FACEREC_QUEUE__VISIBILITY_TIMEOUT_SECONDS "
-            f"({wanted.visibility_timeout_seconds}), which workers ask for"
-        )
-    policy = json.loads(attributes.get("RedrivePolicy") or "{}")
-    if not policy:
-        found.append("it has no redrive policy: a task that ends every worker would be delivered for ever")
-    else:
-        target, receives = policy["deadLetterTargetArn"].rsplit(":", 1)[-1], int(policy["maxReceiveCount"])
-        if target != settings.dead_letter_queue:
-            found.append(f"its dead letters go to {target!r}, not to {settings.dead_letter_queue!r}")
-        if receives != wanted.max_receives:
-            found.append(f"it delivers {receives} times, not FACEREC_QUEUE__MAX_RECEIVES ({wanted.max_receives}) times")
-    return found
+    """A sentence for each attribute of the request and response queue that is not as `facerec provision` sets it.
+
+    Raises as `SqsQueue` for the request queue. The response queue may be out of a worker's reach: it only answers.
+    """
+    current = SqsQueue(clients.sqs, settings.request_queue).attributes()
+    # A queue and its dead-letter queue have the same region and account.
+    place = current["QueueArn"].rsplit(":", 1)[0]
+    wanted = queue_attributes.request_queue(settings, f"{place}:{settings.dead_letter_queue}")
+    found = [f"{settings.request_queue}: {each}" for each in queue_attributes.sentences(current, wanted)]
+    try:
+        current = SqsQueue(clients.sqs, settings.response_queue).attributes()
+    except FacerecError as exc:
+        return [*found, f"{settings.response_queue}: its attributes cannot be compared: {exc}"]
+    wanted = queue_attributes.response_queue(settings)
+    return [*found, *(f"{settings.response_queue}: {each}" for each in queue_attributes.sentences(current, wanted))]

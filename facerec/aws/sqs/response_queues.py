@@ -43,12 +43,10 @@ class ResponseQueues:
     def create(self, owner: str, queue: str | None = None) -> str:
         """Create a queue, by default with a new name, and return its name. Results expire in it as fast as waits do."""
         queue = queue or f"{self._response_queue}-{secrets.token_hex(6)}"
-        with translated(f"create queue {queue!r}"):
-            self._clients.sqs.create_queue(
-                QueueName=queue,
-                Attributes={"MessageRetentionPeriod": str(self._retention_seconds)},
-                tags={OWNER_TAG: owner, RENEWED_TAG: self._now().isoformat()},
-            )
+        SqsQueue(self._clients.sqs, queue).create(
+            {"MessageRetentionPeriod": str(self._retention_seconds)},
+            {OWNER_TAG: owner, RENEWED_TAG: self._now().isoformat()},
+        )
         return queue
 
     def renew(self, queue: str) -> None:

@@ -11,7 +11,7 @@ import structlog
 from facerec.aws.clients import Clients
 from facerec.aws.sqs.queue import BATCH, MAX_MESSAGE_BYTES, SqsQueue
 from facerec.background import BackgroundQueue
-from facerec.errors import InvalidMessage, QueueMissing
+from facerec.errors import InvalidMessage, QueueMissing, Refused
 from facerec.messages import RecognitionResult
 from facerec.ports import ResultDelivery
 
@@ -22,6 +22,8 @@ log = structlog.get_logger(__name__)
 
 LONGEST_POLL_SECONDS = 20
 """SQS's limit."""
+_LONGEST_QUEUE_NAME = 80
+"""SQS's limit."""
 _HIDDEN_SECONDS = 5
 """How long a received result stays hidden: long enough to be deleted. If the answer to a receive is lost on its way,
 the clients wait that long for the next one, not SQS's 30 s."""
@@ -31,19 +33,20 @@ class SqsResultPublisher:
     """`ResultPublisher` on SQS; answers only to the response queue and to those that web processes derive from it.
 
     The name of the queue comes with the request, so it is not trusted: any other name is as good as missing.
-    A result beyond 256 KiB (some 250 faces) travels with its first faces only, which decide the reply; the stored
-    result has them all.
+    A result of more than `max_bytes` (by default some 250 faces) travels with its first faces only, which decide the
+    reply; the stored result has them all.
     """
 
-    def __init__(self, clients: Clients, response_queue: str) -> None:
+    def __init__(self, clients: Clients, response_queue: str, *, max_bytes: int = MAX_MESSAGE_BYTES) -> None:
+        self._max_bytes = max_bytes
         self._allowed = re.compile(rf"{re.escape(response_queue)}(-[A-Za-z0-9_-]+)?")
         self._batcher = SendBatcher(clients.sqs)
 
     def publish(self, reply_to: str, result: RecognitionResult) -> None:
-        """Send the result; raises `QueueMissing` when the queue is gone or not one of ours."""
-        if not self._allowed.fullmatch(reply_to):
+        """Send the result; raises `QueueMissing` when the queue is gone or not one of ours, and `Refused`."""
+        if len(reply_to) > _LONGEST_QUEUE_NAME or not self._allowed.fullmatch(reply_to):
             raise QueueMissing(reply_to)
-        self._batcher.send(reply_to, _fitting(result))
+        self._batcher.send(reply_to, _fitting(result, self._max_bytes))
 
 
 @dataclass(eq=False, slots=True)
@@ -62,7 +65,7 @@ class SendBatcher:
         self._messages = BackgroundQueue("results", self._send_all)
 
     def send(self, queue: str, body: str) -> None:
-        """Return when SQS has taken the message (ASCII, up to 256 KiB); raises as `SqsQueue`."""
+        """Return when SQS has taken the message (ASCII); raises as `SqsQueue`."""
         message = _OutgoingMessage(queue, body)
         self._messages.put(message)
         message.sent.result()
@@ -85,6 +88,10 @@ class SendBatcher:
         try:
             errors = queue.send_batch([message.body for message in batch])
         except Exception as exc:  # noqa: BLE001 - it is raised in the threads that wait for this call
+            if isinstance(exc, Refused) and len(batch) > 1:
+                for message in batch:  # one of them, or their sum, is the cause
+                    self._send(name, [message])
+                return
             errors = [exc] * len(batch)
             if isinstance(exc, QueueMissing):
                 del self._queues[name]  # names come from clients: they must not pile up
@@ -125,11 +132,11 @@ class SqsResultInbox:
             log.warning("results_not_deleted", queue=self._queue.name, count=len(failed), reasons=reasons)
 
 
-def _fitting(result: RecognitionResult) -> str:
+def _fitting(result: RecognitionResult, max_bytes: int) -> str:
     """The result as JSON, with as many of its first faces as a message holds."""
     body = result.to_json()
     kept = len(result.faces)
-    while len(body) > MAX_MESSAGE_BYTES and kept:
+    while len(body) > max_bytes and kept:
         kept = kept * 3 // 4
         body = result.model_copy(update={"faces": result.faces[:kept]}).to_json()
     if kept < len(result.faces):

@@ -1,11 +1,17 @@
 """Sends a process's events in the background: `put` never waits, and raises no error of the queue."""
 
+import json
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import structlog
+
 from facerec.background import BackgroundQueue, backoff_seconds
 from facerec.celery_sqs.events.batches import Event, body, packed
+from facerec.errors import Refused
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +77,11 @@ class EventOutbox:
             events = [item for item in waiting if not isinstance(item, _Part)]
             waiting[:] = [self._part(part) for part in packed(events, self._lose)]
         while waiting and isinstance(part := waiting[0], _Part):
-            self._send(body(self._source, part.sequence, self._dropped + self._unpacked, part.events))
+            try:
+                self._send(body(self._source, part.sequence, self._dropped + self._unpacked, part.events))
+            except Refused as exc:  # it would keep all later ones back
+                self._unpacked += len(json.loads(part.events))
+                log.warning("events_refused", reason=str(exc))
             del waiting[0]
 
     def _part(self, events: str) -> _Part:

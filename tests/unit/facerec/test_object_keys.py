@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from facerec.object_keys import MAX_NAME_BYTES, base_name, input_key, output_key, request_prefix, safe_name
+from facerec.object_keys import MAX_NAME_BYTES, base_name, copy_key, input_key, output_key, request_prefix, safe_name
 
 REQUEST = UUID("11111111-2222-4333-8444-555555555555")
 
@@ -25,7 +25,10 @@ REQUEST = UUID("11111111-2222-4333-8444-555555555555")
         ("photos/", "upload"),
         ("  ", "upload"),
         ("\ud800.jpg", ".jpg"),
-        ("x" * 300 + ".jpg", "x" * 300 + ".jpg"),
+        ("x" * 60_000 + ".jpg", "x" * 251 + ".jpg"),
+        ("x" * 60_000, "x" * 255),
+        (" " * 60_000 + ".jpg", " " * 251 + ".jpg"),
+        (" " * 60_000 + "x", "upload"),
     ],
 )
 def test_base_name_is_the_last_part_without_control_characters(sent: str, name: str) -> None:
@@ -57,6 +60,12 @@ def test_keys_begin_with_the_request_id() -> None:
     assert output_key(REQUEST, "image_01.jpg") == f"{REQUEST}/image_01.json"
 
 
+@pytest.mark.parametrize("sent", ["..jpg", "...jpg", "....x"])
+def test_copy_key_is_no_step_in_a_path(sent: str) -> None:
+    """S3 refuses `..` as a key."""
+    assert copy_key(sent) == safe_name(sent)
+
+
 @given(st.text(st.characters(codec="utf-8"), max_size=400))
 def test_every_name_gives_a_valid_key(sent: str) -> None:
     """The key is short, has one level below the request id, and no character to avoid."""
@@ -69,7 +78,7 @@ def test_every_name_gives_a_valid_key(sent: str) -> None:
         assert len(key.encode()) <= 255
 
 
-@given(st.text(max_size=100))
+@given(st.text(max_size=100) | st.text(" .ax\u200d", min_size=240, max_size=300))
 def test_cleaning_a_name_is_idempotent(sent: str) -> None:
     """The name can always be encoded as UTF-8."""
     name = base_name(sent)

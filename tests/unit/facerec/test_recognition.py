@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from facerec.errors import EngineFailure, ObjectMissing, QueueMissing, Transient
+from facerec.errors import EngineFailure, FacerecError, ObjectMissing, QueueMissing, Refused, Transient
 from facerec.messages import FaceQuality, ObjectRef, Outcome, RecognitionRequest, RecognitionResult
 from facerec.object_keys import input_key, output_key
 from facerec.recognition import ModelThresholds, Recogniser
@@ -51,7 +51,7 @@ class World:
     def __init__(self) -> None:
         self.store, self.engine = InMemoryObjectStore(), Engine()
         self.published: list[tuple[str, RecognitionResult]] = []
-        self.queue_missing = False
+        self.refusal: FacerecError | None = None
         self.gallery = GalleryIndex(AXES[:2], ["Ada", "Grace"], ["t1", "t2"])
         self.collection_threshold: float | None = None
         self.recogniser = self.make()
@@ -75,8 +75,8 @@ class World:
         return self.collection_threshold
 
     def publish(self, reply_to: str, result: RecognitionResult) -> None:
-        if self.queue_missing:
-            raise QueueMissing(reply_to)
+        if self.refusal is not None:
+            raise self.refusal
         # A published result can be fetched.
         assert self.store.exists("out", output_key(result.request_id, result.filename))
         self.published.append((reply_to, result))
@@ -267,7 +267,15 @@ def test_missing_input_raises_object_missing(world: World) -> None:
 
 def test_missing_response_queue_keeps_the_result(world: World) -> None:
     """Its web process has left; the result can be fetched."""
-    world.queue_missing = True
+    world.refusal = QueueMissing("responses")
+    request = world.request()
+    world.recogniser.recognise(request)
+    assert world.store.exists("out", output_key(request.request_id, "a.jpg"))
+
+
+def test_refused_result_stays_stored(world: World) -> None:
+    """The queue would refuse it every time; the web tier finds it in the store."""
+    world.refusal = Refused("too large")
     request = world.request()
     world.recogniser.recognise(request)
     assert world.store.exists("out", output_key(request.request_id, "a.jpg"))

@@ -12,7 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from facerec.celery_sqs.received_task import REQUEUES_HEADER
-from facerec.errors import ConfigurationError, EngineFailure, FacerecError, QueueMissing, Transient
+from facerec.errors import ConfigurationError, EngineFailure, FacerecError, QueueMissing, Refused, Transient
 from facerec.messages import ObjectRef, Outcome, RecognitionRequest, RecognitionResult
 from facerec.object_keys import output_key
 from facerec.recognition import ModelThresholds, Recogniser
@@ -214,9 +214,9 @@ def test_input_in_another_bucket_is_dead_lettered(tier: Tier) -> None:
     assert "'somebody-elses'" in entry["reason"]
 
 
-@pytest.mark.parametrize("key", ["", "x" * 1025, "é" * 513])
+@pytest.mark.parametrize("key", ["", "x" * 1025, "é" * 513, "\ud800"])
 def test_key_that_s3_refuses_is_dead_lettered(tier: Tier, key: str) -> None:
-    """S3's refusal would look like a wrong configuration and end the worker."""
+    """S3 would refuse it in each delivery."""
     forged = REQUEST.model_copy(update={"input": INPUT.model_copy(update={"key": key})})
     tier.deliver(payload=forged.model_dump(mode="json"))
     (entry,) = tier.dead_letters.entries
@@ -232,6 +232,24 @@ def test_refused_dead_letter_does_not_end_the_worker(tier: Tier) -> None:
     with pytest.raises(Transient, match="too large"):
         tier.deliver()
     assert tier.pauses.pauses == []
+
+
+def test_refused_object_does_not_end_the_worker(tier: Tier) -> None:
+    """The message is delivered again; after its last delivery it is a dead letter."""
+    tier.store.outage = Refused("S3 refuses the key")
+    with pytest.raises(Refused):
+        tier.deliver()
+    assert tier.pauses.pauses == []
+    tier.deliver(attempt=4)
+    (entry,) = tier.dead_letters.entries
+    assert "S3 refuses the key" in entry["reason"]
+
+
+def test_name_of_any_length_is_recognised(tier: Tier) -> None:
+    """A long file name is cut, wherever the task comes from."""
+    tier.deliver(payload=REQUEST.model_dump(mode="json") | {"filename": "x" * 60_000 + ".jpg"})
+    (answer,) = tier.answers()
+    assert answer.filename == "x" * 251 + ".jpg"
 
 
 def test_missing_response_queue_is_not_retried(tier: Tier) -> None:

@@ -7,8 +7,8 @@ from botocore.awsrequest import AWSResponse
 from botocore.exceptions import ClientError
 from botocore.parsers import ResponseParserError
 
-from facerec.aws.clients import Clients, translated
-from facerec.errors import ConfigurationError, Throttled, Transient
+from facerec.aws.clients import Clients, translated, translated_for_one
+from facerec.errors import ConfigurationError, Refused, Throttled, Transient
 from facerec.settings import Settings
 
 
@@ -48,6 +48,29 @@ def test_error_of_aws_becomes_one_of_ours(code: str, status: int, error: type[Ex
     answer: Any = {"Error": {"Code": code, "Message": "no"}, "ResponseMetadata": {"HTTPStatusCode": status}}
     with pytest.raises(error, match=f"could not launch.*{words}"), translated("launch"):
         raise ClientError(answer, "RunInstances")
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "error"),
+    [
+        *((code, 400, Refused) for code in (
+            "AWS.SimpleQueueService.BatchEntryIdsNotDistinct", "EntityTooLarge", "InvalidMessageContents",
+            "InvalidParameterValue", "InvalidURI", "KMS.DisabledException", "KeyTooLongError", "MetadataTooLarge",
+            "ValidationException"
+        )),
+        ("InvalidObjectState", 403, Refused),
+        ("400", 400, Refused),
+        *((code, 404, ConfigurationError) for code in ("NoSuchBucket", "ResourceNotFoundException")),
+        *((code, 403, ConfigurationError) for code in ("AccessDenied", "403")),
+        ("KMS.ThrottlingException", 400, Throttled),
+        ("InternalError", 500, Transient),
+    ],
+)  # fmt: skip
+def test_refusal_of_one_object_is_no_wrong_configuration(code: str, status: int, error: type[Exception]) -> None:
+    """Unless AWS would refuse every other one, too."""
+    answer: Any = {"Error": {"Code": code, "Message": "no"}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    with pytest.raises(error, match="could not store"), translated_for_one("store"):
+        raise ClientError(answer, "PutObject")
 
 
 def test_unreadable_answer_is_transient() -> None:

@@ -31,6 +31,7 @@ CALLS: dict[str, dict[str, frozenset[str] | set[str]]] = {
     "web": {
         "facerec/aws/object_store.py": {"put_object", "get_object", "list_objects_v2"},
         "facerec/aws/sqs/queue.py": {
+            "create_queue",
             "get_queue_url",
             "get_queue_attributes",
             "send_message",
@@ -41,14 +42,27 @@ CALLS: dict[str, dict[str, frozenset[str] | set[str]]] = {
         "facerec/aws/dynamodb/__init__.py": {"get_item"},
     },
     "worker": {
-        "facerec/aws/sqs/queue.py": ALL,
+        "facerec/aws/sqs/queue.py": {
+            "get_queue_url",
+            "get_queue_attributes",
+            "send_message",
+            "send_message_batch",
+            "receive_message",
+            "delete_message_batch",
+            "change_message_visibility_batch",
+        },
         "facerec/aws/quick_calls.py": ALL,
         "facerec/aws/object_store.py": {"put_object", "get_object"},
         "facerec/aws/dynamodb/__init__.py": ALL,
         "facerec/aws/dynamodb/worker_reports.py": {"update_item"},
     },
     "flower": {
-        "facerec/aws/sqs/queue.py": {"get_queue_url", "receive_message", "delete_message_batch"},
+        "facerec/aws/sqs/queue.py": {
+            "get_queue_url",
+            "get_queue_attributes",
+            "receive_message",
+            "delete_message_batch",
+        },
         "facerec/aws/sqs/response_queues.py": {"list_queues"},
         "facerec/flower/application.py": ALL,
     },
@@ -67,6 +81,7 @@ CALLS: dict[str, dict[str, frozenset[str] | set[str]]] = {
         "facerec/aws/object_store.py": ALL,
         "facerec/aws/sqs/queue.py": {
             "get_queue_url",
+            "get_queue_attributes",
             "send_message",
             "receive_message",
             "delete_message_batch",
@@ -81,6 +96,7 @@ CALLS: dict[str, dict[str, frozenset[str] | set[str]]] = {
         "autoscale/aws/ec2.py": {"describe_instances", "describe_instance_status", "describe_launch_templates"},
     },
     "provisioner": {
+        "facerec/aws/sqs/queue.py": {"create_queue", "get_queue_attributes", "get_queue_url"},
         "facerec/provision/buckets.py": ALL,
         "facerec/provision/provisioning.py": ALL,
         "facerec/provision/launch_template.py": ALL,

@@ -10,7 +10,7 @@ from botocore.exceptions import ClientError
 
 from facerec.aws.sqs.queue import MAX_MESSAGE_BYTES
 from facerec.aws.sqs.results import SendBatcher
-from facerec.errors import ConfigurationError, QueueMissing, Throttled, Transient
+from facerec.errors import ConfigurationError, QueueMissing, Refused, Throttled, Transient
 
 
 class Sqs:
@@ -22,6 +22,7 @@ class Sqs:
         self.open = threading.Event()
         self.failing: dict[str, dict[str, Any]] = {}
         self.error: Exception | None = None
+        self.refuses: Callable[[list[str]], str | None] = lambda _: None
 
     def get_queue_url(self, QueueName: str) -> dict[str, str]:  # noqa: N803 - boto3's
         return {"QueueUrl": f"http://{QueueName}"}
@@ -32,6 +33,9 @@ class Sqs:
         assert self.open.wait(30)
         if self.error is not None:
             raise self.error
+        if code := self.refuses(self.calls[-1]):
+            answer: Any = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": 400}}
+            raise ClientError(answer, "SendMessageBatch")
         refused = [entry for entry in Entries if entry["MessageBody"] in self.failing]
         return {
             "Successful": [{"Id": entry["Id"], "MessageId": entry["Id"]} for entry in Entries if entry not in refused],
@@ -91,7 +95,9 @@ def test_batch_keeps_the_limit_of_bytes(sqs: Sqs, sends: SendBatcher) -> None:
 @pytest.mark.parametrize(
     ("code", "sender_fault", "error"),
     [
-        ("InvalidMessageContents", True, ConfigurationError),
+        ("InvalidMessageContents", True, Refused),
+        ("InvalidParameterValue", True, Refused),
+        ("AccessDenied", True, ConfigurationError),
         ("InternalError", False, Transient),
         ("RequestThrottled", True, Throttled),  # nothing that an operator must change
     ],
@@ -104,6 +110,16 @@ def test_refused_message_fails_alone(
     good, bad = meanwhile(sqs, sends, ["good", "bad"], then=lambda: None)
     assert good.exception() is None
     assert isinstance(bad.exception(), error)
+
+
+@pytest.mark.parametrize("code", ["AWS.SimpleQueueService.BatchRequestTooLong", "InvalidMessageContents"])
+def test_refused_batch_is_sent_one_by_one(sqs: Sqs, sends: SendBatcher, code: str) -> None:
+    """SQS may refuse a whole batch for the sum of its sizes, or for one of its messages."""
+    sqs.refuses = lambda bodies: code if len(bodies) > 1 or bodies == ["bad"] else None
+    good, bad, other = meanwhile(sqs, sends, ["good", "bad", "other"], then=lambda: None)
+    assert good.exception() is None
+    assert other.exception() is None
+    assert isinstance(bad.exception(), Refused)
 
 
 def test_failed_call_fails_all_in_it(sqs: Sqs, sends: SendBatcher) -> None:

@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 
 from facerec.celery_sqs.events.batches import EventBatch, parse
 from facerec.celery_sqs.events.outbox import EventOutbox
-from facerec.errors import QueueMissing, Transient
+from facerec.errors import QueueMissing, Refused, Transient
 from tests.fakes.event_queue import InMemoryEventQueue
 
 LONG_SECONDS = 600
@@ -105,6 +105,27 @@ def test_outbox_goes_on_after_an_outage_and_logs_it_once(queue: InMemoryEventQue
         assert clocks(batches(queue, 2)) == [1, 2]
         made.close(30)
     assert [entry["event"] for entry in logs] == ["events_queue_unreachable", "events_queue_reachable_again"]
+
+
+def test_refused_events_keep_no_others_back(queue: InMemoryEventQueue) -> None:
+    """Their number travels with the next ones."""
+    refused = threading.Event()
+
+    def send(body: str) -> None:
+        if not refused.is_set():
+            refused.set()
+            raise Refused("too large")
+        queue.send(body)
+
+    made = EventOutbox(send, window_seconds=0.001, max_waiting=10)
+    with capture_logs() as logs:
+        made.put(event(1))
+        assert refused.wait(30)
+        made.put(event(2))
+        made.close(30)
+    (batch,) = batches(queue)
+    assert ([event["clock"] for event in batch.events], batch.lost) == ([2], 1)
+    assert [line["event"] for line in logs] == ["events_refused"]
 
 
 def test_close_does_not_wait_for_an_unreachable_queue(queue: InMemoryEventQueue) -> None:
