@@ -24,10 +24,16 @@ _BIN_SECONDS = 3.0
 _BINS = 10
 _LATEST_BINS = 3
 """A flow that fills so many bins in a row is no burst."""
+_FORMER_SECONDS = 10.0
+"""What a worker did before it was first seen counts as so much saturated time at most."""
+_SERVICE_BOUNDS = (0.01, 10.0)
+"""The measured service time stays within these multiples of the prior: a worker that was taken over may report any."""
+_MOST_OF_ONE = 2.0
+"""How many saturated instances the completed tasks of one worker may look like; reports lag by a second or two."""
 _DEVIATIONS = 2.0
 """A flow is new when each of the latest bins is so many standard deviations above the steady one."""
 
-_State = tuple[str | None, float, float | None, float | None]
+_State = tuple[str | None, float, float | None, float | None, bool]
 
 
 class Boots:
@@ -65,24 +71,40 @@ class Boots:
 
 
 class Throughput:
-    """Tasks per second of a saturated instance, from the growth of the workers' own counts."""
+    """Tasks per second of a saturated instance, from the growth of the workers' own counts.
+
+    No worker counts for more time than has passed by our clock, whatever it reports.
+    """
 
     def __init__(self, prior_service_seconds: float) -> None:
         self._prior = prior_service_seconds
         self._last: dict[tuple[str, float], tuple[float, int]] = {}
+        self._uncounted: dict[int, float] = {}
+        """By number, the passed time of which no saturated time has been counted."""
+        self._observed_at: float | None = None
         self._seconds = 0.0
         self._tasks = 0.0
 
-    def observe(self, fleet: Iterable[Instance]) -> None:
+    def observe(self, fleet: Iterable[Instance], now: float) -> None:
         """Learn from a reading."""
-        latest = {}
-        for report in _reports(fleet):
+        passed = 0.0 if self._observed_at is None else now - self._observed_at
+        self._observed_at = now
+        uncounted, latest = {}, {}
+        for instance in fleet:
+            left = self._uncounted.get(instance.number, _FORMER_SECONDS) + passed
+            uncounted[instance.number], report = left, instance.report
+            if report is None:
+                continue
             key = (report.instance_id, report.ready_at)
             latest[key] = (report.saturated_seconds, report.saturated_tasks)
-            seconds, tasks = self._last.get(key, (0.0, 0))
-            self._seconds += report.saturated_seconds - seconds
-            self._tasks += report.saturated_tasks - tasks
-        self._last = latest
+            before = self._last.get(key, (0.0, 0))
+            seconds = max(0.0, report.saturated_seconds - before[0])
+            counted = min(seconds, left)
+            uncounted[instance.number] = left - counted
+            self._seconds += counted
+            tasks = max(0, report.saturated_tasks - before[1])
+            self._tasks += tasks if counted == seconds else tasks * counted / seconds
+        self._last, self._uncounted = latest, uncounted
         if self._seconds > _MEMORY_SATURATED_SECONDS:
             fade = _MEMORY_SATURATED_SECONDS / self._seconds
             self._seconds, self._tasks = self._seconds * fade, self._tasks * fade
@@ -91,18 +113,23 @@ class Throughput:
     def service_seconds(self) -> float:
         """An instance's time for a task."""
         missing = max(0.0, _LEAST_SATURATED_SECONDS - self._seconds)
-        return (self._seconds + missing) / max(self._tasks + missing / self._prior, 1e-9)
+        measured = (self._seconds + missing) / max(self._tasks + missing / self._prior, 1e-9)
+        least, most = _SERVICE_BOUNDS
+        return min(max(measured, least * self._prior), most * self._prior)
 
 
 class Arrivals:
-    """The steady flow of tasks into the queue: the growth of the queue plus what workers did meanwhile."""
+    """The steady flow of tasks into the queue: the growth of the queue plus what workers did meanwhile.
+
+    One worker counts for no more tasks than an instance can do in that time, whatever it reports.
+    """
 
     def __init__(self) -> None:
         self._last: tuple[float, int, dict[tuple[str, float], int]] | None = None
         # The first reading says nothing about the flow before it; one full bin alone may be a burst.
         self._bins = deque([0.0] * _BINS, maxlen=_BINS)
 
-    def observe(self, depth: QueueDepth, fleet: Iterable[Instance], now: float) -> None:
+    def observe(self, depth: QueueDepth, fleet: Iterable[Instance], now: float, service_seconds: float) -> None:
         """Learn from a reading; nothing is counted until a bin is full."""
         done = {(report.instance_id, report.ready_at): report.tasks_done for report in _reports(fleet)}
         outstanding = depth.open + depth.delayed
@@ -112,7 +139,8 @@ class Arrivals:
         then, before, known = self._last
         if now - then < _BIN_SECONDS:
             return
-        completed = sum(count - known.get(key, 0) for key, count in done.items())
+        most = _MOST_OF_ONE * (now - then) / service_seconds
+        completed = sum(min(max(0, count - known.get(key, 0)), most) for key, count in done.items())
         self._bins.append(max(0.0, (outstanding - before + completed) / (now - then)))
         self._last = (now, outstanding, done)
 
@@ -149,7 +177,7 @@ class Liveness:
             # A launch, a start or a stop is a change, too: the time to the first report counts from it.
             report = instance.report
             times = (None, None) if report is None else (report.ready_at, report.reported_at)
-            state: _State = (instance.instance_id, instance.since, *times)
+            state: _State = (instance.instance_id, instance.since, *times, instance.report_unreadable)
             before = self._last.get(instance.number)
             latest[instance.number] = before if before is not None and before[0] == state else (state, now)
         self._last = latest
@@ -216,8 +244,8 @@ class Decider:
         instances = fleet.instances
         self._boots.observe(instance for instance in instances if instance.instance_id not in self._started)
         self._starts.observe(instance for instance in instances if instance.instance_id in self._started)
-        self._throughput.observe(instances)
-        self._arrivals.observe(depth, instances, now)
+        self._throughput.observe(instances, now)
+        self._arrivals.observe(depth, instances, now, self._throughput.service_seconds)
         decision = self.review(observation, now)
         if isinstance(decision, Decision):
             self._started.update(decision.start)

@@ -86,6 +86,8 @@ class Instance:
     """Not worth a start: made from an older launch template, or stopped again by EC2 after a start."""
     impaired: bool = False
     """It runs and fails EC2's status checks."""
+    report_unreadable: bool = False
+    """Its worker has reported something that cannot be read, so that nothing is known of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +111,15 @@ def phase(  # noqa: PLR0911 - one line for each phase
     if instance.power is Power.STOPPED:
         return Phase.STOPPED
     report, ordered_at = instance.report, instance.drain_ordered_at
-    if instance.impaired:
-        return Phase.LOST
-    if ordered_at is not None and now - max(ordered_at, watched_since) > limits.drain_seconds:
+    overdue = ordered_at is not None and now - max(ordered_at, watched_since) > limits.drain_seconds
+    if instance.impaired or overdue:
         return Phase.LOST
     silent_seconds = now - _silent_since(instance, watched_since, changed_at)
+    if instance.report_unreadable:
+        # The worker may hold tasks: it counts as before for a while, and then as silent.
+        if silent_seconds > limits.silence_seconds:
+            return Phase.LOST
+        return Phase.SERVING if ordered_at is None else Phase.DRAINING
     if report is None or report.state is WorkerState.ENDED:
         if silent_seconds > limits.boot_seconds:
             return Phase.LOST
@@ -136,6 +142,8 @@ def _silent_since(instance: Instance, watched_since: float, changed_at: float | 
 def _is_silent(instance: Instance, limits: Limits, now: float, silent_since: float) -> bool | None:
     """Whether a worker that has reported is silent for too long; None where no worker reports."""
     report = instance.report
+    if instance.report_unreadable:
+        return True if now - silent_since > limits.silence_seconds else None
     if report is None or report.state is WorkerState.ENDED or instance.power not in {Power.PENDING, Power.RUNNING}:
         return None
     return now - silent_since > limits.silence_seconds

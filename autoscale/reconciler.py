@@ -66,7 +66,9 @@ class LaunchBackoff:
         """Look for instances that ended before a report; those that the fleet itself drained are no failures."""
         unreported = [instance for instance in fleet if instance.number in self._unreported]
         drained = {instance.number for instance in unreported if instance.drain_ordered_at is not None}
-        reported = {instance.number for instance in unreported if instance.report is not None}
+        reported = {
+            instance.number for instance in unreported if instance.report is not None or instance.report_unreadable
+        }
         running = {instance.number for instance in unreported if instance.power is not Power.SHUTTING_DOWN}
         ended = self._unreported - running - drained
         self._unreported -= drained | reported | ended

@@ -168,6 +168,8 @@ class RecognitionResult(_Message):
 
 FLEET_TAG = "facerec:fleet"
 """The tag of the fleet's instances and launch template; its value is the prefix."""
+DRAIN_ORDERS = "drain"
+"""The partition of the fleet's table with the orders to drain, which only the autoscaler may write."""
 
 
 class WorkerState(StrEnum):
@@ -183,23 +185,31 @@ class WorkerState(StrEnum):
     """Its process ends in order: the instance stops, or the worker is restarted, as after an update."""
 
 
+ReportedSeconds = Annotated[float, Field(ge=0, le=1e11, allow_inf_nan=False)]
+"""Of a time since the epoch, or of a duration; sums of such values neither overflow nor lose a millisecond."""
+ReportedCount = Annotated[int, Field(ge=0, le=10**12)]
+
+
 @dataclass(frozen=True, slots=True)
 class WorkerReport:
-    """The last report of an instance's worker; its counts begin at `ready_at`."""
+    """The last report of an instance's worker; its counts begin at `ready_at`.
+
+    The bounds hold for a report that was read, because the worker that wrote it may have been taken over.
+    """
 
     instance_id: str
     state: WorkerState
-    ready_at: float
+    ready_at: ReportedSeconds
     """When it began to take tasks; the time from launch to here is the boot time."""
-    reported_at: float
-    held: int
+    reported_at: ReportedSeconds
+    held: ReportedCount
     """How many tasks the worker holds."""
-    idle_since: float | None
+    idle_since: ReportedSeconds | None
     """Since when it holds no task; `None` while it holds one."""
-    tasks_done: int
-    saturated_seconds: float
+    tasks_done: ReportedCount
+    saturated_seconds: ReportedSeconds
     """How long it processed at least as many tasks as it has engines: its throughput was its capacity then."""
-    saturated_tasks: int
+    saturated_tasks: ReportedCount
     """Tasks that ended in this time."""
     interrupted: bool = False
     """EC2 has announced that it will reclaim the instance."""
@@ -211,3 +221,5 @@ class WorkerRecord:
 
     report: WorkerReport | None
     drain_ordered_at: float | None
+    unreadable: bool = False
+    """Whether there is a report that cannot be read: the worker may hold tasks."""

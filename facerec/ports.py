@@ -4,7 +4,7 @@ Adapters (`facerec.aws`, `facerec.engine`) and the in-memory fakes of `tests/fak
 tests run against both. Every method may raise `Transient` if its service cannot be reached; no vendor error passes.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -221,10 +221,13 @@ class WorkerReports(Protocol):
     """The workers' reports to the autoscaler, and its orders to drain."""
 
     def report(self, report: WorkerReport) -> bool:
-        """Replace the instance's report; returns whether the worker is ordered to drain. One cheap call."""
+        """Replace the instance's report; returns whether the worker is ordered to drain, as known after the write."""
 
-    def records(self) -> Mapping[str, WorkerRecord]:
-        """All instances with a report or an order, by id; includes every write that has returned."""
+    def records(self, instance_ids: Iterable[str]) -> Mapping[str, WorkerRecord]:
+        """Those of these instances that have a report or an order, by id; includes every write that has returned.
+
+        The orders are read before the reports: a worker whose order is here reads it after its first report.
+        """
 
     def order_drain(self, instance_id: str, ordered_at: float) -> None:
         """Order a worker to drain; an earlier order keeps its time. The worker need not have reported yet."""

@@ -1,5 +1,6 @@
 """How much waits in the request queue, as SQS counts it."""
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
@@ -18,6 +19,8 @@ _AGE_EVERY_SECONDS = 60.0
 """SQS gives CloudWatch one value a minute, and CloudWatch charges for each request."""
 _DEAD_LETTERS_EVERY_SECONDS = 15.0
 """As often as Prometheus usually asks."""
+_DIGITS = 12
+"""More digits are no count of messages, and such a number is none that floats can hold."""
 _AGE_WINDOW = timedelta(minutes=5)
 """CloudWatch gets its values minutes late; an older one says nothing about this moment."""
 
@@ -29,7 +32,7 @@ def parse_depth(
 
     def count(name: str) -> int:
         text = attributes.get(name)
-        if text is None or not (text.isascii() and text.isdigit()):
+        if not isinstance(text, str) or not (text.isascii() and text.isdigit() and len(text) <= _DIGITS):
             raise Transient(f"SQS answered without a usable {name} ({text!r}); retry later")
         return int(text)
 
@@ -37,9 +40,11 @@ def parse_depth(
 
 
 def parse_age(answer: Mapping[str, Any]) -> float | None:
-    """Return the latest datapoint of CloudWatch's unsorted answer, or None without any."""
-    latest = max(answer.get("Datapoints", []), key=lambda point: point["Timestamp"], default=None)
-    return None if latest is None else float(latest["Maximum"])
+    """Return the latest datapoint of CloudWatch's unsorted answer, or None without a usable one."""
+    points = [point for point in answer.get("Datapoints", []) if "Timestamp" in point and "Maximum" in point]
+    latest = max(points, key=lambda point: point["Timestamp"], default=None)
+    age = None if latest is None else float(latest["Maximum"])
+    return age if age is not None and 0 <= age < math.inf else None
 
 
 class SqsBacklog:

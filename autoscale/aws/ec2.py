@@ -151,7 +151,8 @@ class Ec2:
                 )
                 for page in pages:
                     for shown in page["InstanceStatuses"]:
-                        if "impaired" in {shown["SystemStatus"]["Status"], shown["InstanceStatus"]["Status"]}:
+                        checks = (shown.get("SystemStatus", {}), shown.get("InstanceStatus", {}))
+                        if "impaired" in {found.get("Status") for found in checks}:
                             failing.add(shown["InstanceId"])
         return frozenset(failing)
 

@@ -25,7 +25,6 @@ from autoscale.aws.lease import DynamoLease
 from autoscale.observation import Instance
 from autoscale.policy import ActionKind
 from facerec.errors import ConfigurationError, FacerecError, InsufficientCapacity, Throttled, Transient
-from facerec.messages import WorkerRecord
 from facerec.ports import WorkerReports
 
 log = structlog.get_logger(__name__)
@@ -34,8 +33,6 @@ _CACHED_SECONDS = 15.0
 """EC2's status checks run every minute; the default version of a template changes with a release."""
 _REPEAT_SECONDS = 5.0
 """Between two tries of a launch with an unknown outcome."""
-_REPORT_KEPT_SECONDS = 600.0
-"""Reports of an unknown instance are kept for so long: the instance may be too new."""
 _NAMES_AT_ONCE = 20
 """Each name is a request of its own: the others wait for the next repair."""
 _FOR_ONE = (NoSuchInstance, Refused, WrongState)
@@ -55,7 +52,6 @@ class _Reading:
     """New slots for instances without one."""
     gone: list[LaunchSlot] = field(default_factory=list)
     described: Mapping[str, Description] = field(default_factory=dict)
-    records: Mapping[str, WorkerRecord] = field(default_factory=dict)
 
 
 class Ec2Fleet:
@@ -98,15 +94,15 @@ class Ec2Fleet:
         """Read the launch slots, EC2 and the workers' reports."""
         now, written = self._now(), self._slots.all()
         described = self._ec2.describe()
-        records = self._reports.records()
         slots = matched(written, described)
         found = unclaimed(slots, described)
         gone = self._sightings.find_gone(slots, described, now, self._clock())
         left = [slot for slot in slots if slot not in gone]
         unchanged = set(written)
         changed = [slot for slot in left if slot not in unchanged]
-        self._reading = _Reading(changed, left, found, gone, described, records)
+        self._reading = _Reading(changed, left, found, gone, described)
         known = sorted([*left, *found], key=lambda slot: slot.number)
+        records = self._reports.records(slot.instance_id for slot in known if slot.instance_id is not None)
         self._sightings.keep(known, described)
         version, impaired = self._version.value(), self._impaired.value()
         if impaired & {slot.instance_id for slot in known}:  # the checks may have passed since
@@ -133,13 +129,9 @@ class Ec2Fleet:
         self._names_left = _NAMES_AT_ONCE
         self._named = {name: number for name, number in self._named.items() if name in known}
         self._give_names(slots, reading.described)
-        gone = {slot.instance_id for slot in reading.gone}
-        for instance_id, record in reading.records.items():
-            report = record.report
-            latest = max(report.reported_at if report else 0.0, record.drain_ordered_at or 0.0)
-            too_old = self._now() - latest > _REPORT_KEPT_SECONDS
-            if instance_id in gone or (instance_id not in known and too_old):
-                self._reports.forget(instance_id)
+        for slot in reading.gone:
+            if slot.instance_id is not None:
+                self._reports.forget(slot.instance_id)
 
     def launch(self, numbers: Sequence[int]) -> None:
         """Take slots, then ask EC2, pool by pool until all have an instance or no pool is left."""
@@ -159,7 +151,7 @@ class Ec2Fleet:
         """Forget former reports and orders to drain, record the start, so that the instances count, then start."""
         slots = self._read_slots(instance_ids)
         self._slots.confirm_lease()
-        records = self._reports.records() if slots else {}
+        records = self._reports.records(str(slot.instance_id) for slot in slots)
         started = []
         for slot in slots:
             self._reports.forget(str(slot.instance_id))

@@ -6,9 +6,14 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import structlog
+
 from autoscale.ports import RoundRecord
 from facerec.aws.clients import Clients, translated
-from facerec.aws.dynamodb import EXPIRES_AT, Table
+from facerec.aws.dynamodb import EXPIRES_AT, Table, readable
+from facerec.errors import Transient
+
+log = structlog.get_logger(__name__)
 
 KEPT = timedelta(days=7)
 
@@ -30,14 +35,18 @@ class DynamoHistory:
             self._clients.dynamodb.put_item(TableName=self._table.name, Item=key | fields | expires_at)
 
     def records(self, since: float) -> Sequence[RoundRecord]:
-        """Read the days since that moment, at most a week."""
+        """Read the days since that moment, at most a week; damaged records are logged and left out."""
         now = self._now()
         since = max(since, now - KEPT.total_seconds())
         day = _day(since)
         found: list[RoundRecord] = []
         with translated("read the fleet's history"):
             while day <= _day(now):
-                found += map(_from_item, self._table.items(_partition(day), since=_sort_key(since)))
+                for item in self._table.items(_partition(day), since=_sort_key(since)):
+                    try:
+                        found.append(_from_item(item))
+                    except Transient as exc:
+                        log.warning("record_unreadable", reason=str(exc))
                 day += timedelta(days=1)
         return found
 
@@ -59,8 +68,12 @@ def _attribute(value: float | str) -> Any:
 
 
 def _from_item(item: Any) -> RoundRecord:
-    read: Any = {
-        field.name: item[field.name]["S"] if field.type is str else field.type(item[field.name]["N"])  # type: ignore[operator] # int or float
-        for field in dataclasses.fields(RoundRecord)
-    }
-    return RoundRecord(**read)
+    with readable(item):
+        read: Any = {
+            field.name: item[field.name]["S"] if field.type is str else field.type(item[field.name]["N"])  # type: ignore[operator] # int or float
+            for field in dataclasses.fields(RoundRecord)
+        }
+        record = RoundRecord(**read)
+        if _sort_key(record.at) != item["item"]["S"]:  # so that it lies in the time that was asked for
+            raise ValueError(f"its time is {record.at:g}")
+    return record

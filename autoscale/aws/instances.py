@@ -96,21 +96,34 @@ class Description:
 
     @classmethod
     def of(cls, described: "InstanceTypeDef") -> "Description":
-        """Read one instance of DescribeInstances or RunInstances."""
-        tags = {tag["Key"]: tag["Value"] for tag in described.get("Tags", [])}
-        state = described["State"]["Name"]
-        stopped = _REASON_TIME.search(described.get("StateTransitionReason", ""))
+        """Read one instance of DescribeInstances or RunInstances.
+
+        An instance in an unknown state counts as running, because it may be billed and work; without a launch time, it
+        counts as launched long ago.
+        """
+        tags = {tag["Key"]: tag.get("Value") for tag in described.get("Tags", [])}
+        state: str = described.get("State", {}).get("Name", "")
+        launched = described.get("LaunchTime")
         return cls(
             instance_id=described["InstanceId"],
-            power=None if state == "terminated" else Power(state),
-            launched_at=described["LaunchTime"].timestamp(),
-            stopped_at=datetime.fromisoformat(stopped[1]).replace(tzinfo=UTC).timestamp() if stopped else None,
+            power=None if state == "terminated" else Power(state) if state in set(Power) else Power.RUNNING,
+            launched_at=0.0 if launched is None else launched.timestamp(),
+            stopped_at=_time_of(described.get("StateTransitionReason", "")),
             index=described.get("AmiLaunchIndex", 0),
             token=tags.get(LAUNCH_TAG),
             name=tags.get("Name"),
             spot=described.get("InstanceLifecycle") == "spot",
             template_version=tags.get(_AWS_VERSION_TAG) or tags.get(VERSION_TAG),
         )
+
+
+def _time_of(reason: str) -> float | None:
+    """Return the time in EC2's reason for a stop, in seconds since the epoch."""
+    found = _REASON_TIME.search(reason)
+    try:
+        return None if found is None else datetime.fromisoformat(found[1]).replace(tzinfo=UTC).timestamp()
+    except ValueError:  # digits that are no date
+        return None
 
 
 def in_launch_order(descriptions: Iterable[Description]) -> list[Description]:
@@ -206,6 +219,7 @@ def instance_of(
     power = _power(slot, seen, now)
     since = _since(slot, seen, power)
     report = record.report if record is not None else None
+    stopped = power in {Power.STOPPING, Power.STOPPED}
     version = seen.template_version if seen is not None else slot.request and slot.request.template_version
     return Instance(
         number=slot.number,
@@ -220,6 +234,7 @@ def instance_of(
         or (power is Power.STOPPED and _failed_to_start(slot, report)),
         # The checks are read now and then: an older result may be of the time before a stop.
         impaired=impaired and power is Power.RUNNING,
+        report_unreadable=record is not None and record.unreadable and not stopped,
     )
 
 

@@ -15,7 +15,7 @@ from autoscale.aws.instances import CapacityPool, LaunchRequest, LaunchSlot
 from autoscale.aws.lease import DynamoLease, TakenOver
 from autoscale.policy import ActionKind
 from facerec.aws.clients import Clients, translated
-from facerec.aws.dynamodb import Table
+from facerec.aws.dynamodb import Table, readable
 from facerec.errors import Transient
 
 if TYPE_CHECKING:
@@ -153,6 +153,12 @@ def _fields(slot: LaunchSlot) -> Any:
 
 
 def _from_item(item: Any) -> LaunchSlot:
+    """Read a slot; raises `Transient`, because a number that is left out would be launched again, above the cap."""
+    with readable(item):
+        return _slot(item)
+
+
+def _slot(item: Any) -> LaunchSlot:
     request = None
     if "instance_type" in item:
         request = LaunchRequest(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from facerec.aws.clients import Clients, translated
-from facerec.aws.dynamodb import Table
+from facerec.aws.dynamodb import Table, readable
 from facerec.errors import LeaseLost
 
 if TYPE_CHECKING:
@@ -72,14 +72,16 @@ class DynamoLease:
             found = self._table.item(_KEY)
         if found is None:
             return self._write(began, "attribute_not_exists(#owner)")
-        seen = (found["owner"]["S"], int(found["version"]["N"]))
+        with readable(found):
+            seen = (found["owner"]["S"], int(found["version"]["N"]))
+            their_length = float(found["lease_seconds"]["N"])
         if seen[0] == self._owner:  # the answer to our first write was lost
             return self._write(began, "#owner = :me")
         now = self._clock()
         if seen != self._seen:
             self._seen, self._seen_at = seen, now
         # The owner's lease may be longer than ours.
-        length = max(self._lease_seconds, float(found["lease_seconds"]["N"]))
+        length = max(self._lease_seconds, their_length)
         if now - self._seen_at < length:
             return False
         log.warning("lease_taken_over", owner=seen[0], silent_seconds=round(now - self._seen_at, 1))
@@ -163,4 +165,7 @@ def lease_owner(clients: Clients, table: str) -> str | None:
     """Return the latest owner of the lease, alive or not; None after it was released."""
     with translated("read the autoscalers' lease"):
         found = Table(clients, table).item(_KEY)
-    return None if found is None else found["owner"]["S"]
+    if found is None:
+        return None
+    with readable(found):
+        return str(found["owner"]["S"])

@@ -33,6 +33,8 @@ _STYLES = {
     Phase.STOPPING: "dim",
     Phase.STOPPED: "dim",
 }
+_NOTES = ("spot", "outdated", "impaired", "report_unreadable")
+"""What is told of an instance if it is so."""
 _RECENT_SECONDS = 3600.0
 """How far back the latest record is looked for; at zero instances none is written."""
 T = TypeVar("T")
@@ -68,7 +70,7 @@ class FleetStatus:
 
 
 def _instance_json(instance: Instance, phase: Phase, now: float) -> dict[str, Any]:
-    names = ("number", "instance_id", "power", "since", "spot", "outdated", "impaired")
+    names = ("number", "instance_id", "power", "since", *_NOTES)
     counts = {
         "held": None if instance.report is None else instance.report.held,
         "idle_seconds": _idle_seconds(instance, now),
@@ -194,7 +196,7 @@ def _instances(instances: Sequence[tuple[Instance, Phase]], now: float) -> Table
         table.add_column(name, justify="right" if name in right else "left")
     for instance, phase in instances:
         idle_seconds = _idle_seconds(instance, now)
-        notes = [name for name in ("spot", "outdated", "impaired") if getattr(instance, name)]
+        notes = [name.replace("_", " ") for name in _NOTES if getattr(instance, name)]
         table.add_row(
             str(instance.number),
             Text(one_line(instance.instance_id or "being launched")),
@@ -296,9 +298,11 @@ def history(since: timedelta, plot: Path | None, form: str) -> None:
       facerec fleet history --since 1d --format json
     """  # noqa: D301 - as above
     from autoscale import process
+    from facerec.observability.logs import configure_logging
 
-    now = time.time()
-    records = process.make_history(Settings.load()).records(now - since.total_seconds())
+    settings, now = Settings.load(), time.time()
+    configure_logging(settings.log, process="fleet")  # damaged records are named on stderr
+    records = process.make_history(settings).records(now - since.total_seconds())
     if plot is not None:
         if not records:
             raise FacerecError("there is nothing to plot: no autoscaler has recorded anything since then")

@@ -7,8 +7,8 @@ keys are the operator's choice, and so are permissions on them.
 from collections.abc import Callable
 from typing import Any
 
-from facerec.messages import FLEET_TAG
-from facerec.provision.iam_statements import Place, Statement, actions, allow
+from facerec.messages import DRAIN_ORDERS, FLEET_TAG
+from facerec.provision.iam_statements import THIS_INSTANCE, Place, Statement, actions, allow, partitions
 
 Policy = dict[str, Any]
 
@@ -79,13 +79,10 @@ def worker(place: Place) -> list[Statement]:
             actions("dynamodb", "BatchGetItem GetItem Query"),
             [place.table(settings.templates_table)],
         ),
-        allow(
-            "Report",
-            ["dynamodb:UpdateItem"],
-            [place.table(settings.fleet_table)],
-            # The table also holds the autoscaler's lease, launch slots and history.
-            {"ForAllValues:StringEquals": {"dynamodb:LeadingKeys": ["worker"]}},
-        ),
+        # The table also holds the autoscaler's lease, launch slots and history, and the other instances' reports.
+        allow("Report", ["dynamodb:UpdateItem"], [place.table(settings.fleet_table)], partitions(THIS_INSTANCE)),
+        allow("ReadDrainOrder", ["dynamodb:GetItem"], [place.table(settings.fleet_table)], partitions(DRAIN_ORDERS)),
+        allow("FindAccount", ["dynamodb:DescribeTable"], [place.table(settings.fleet_table)]),
     ]
 
 
@@ -150,7 +147,11 @@ def operator(place: Place) -> list[Statement]:
             actions("sqs", "GetQueueAttributes GetQueueUrl SendMessage"),
             [place.queue(settings.request_queue)],
         ),
-        allow("LookAtFleetTable", actions("dynamodb", "GetItem Query"), [place.table(settings.fleet_table)]),
+        allow(
+            "LookAtFleetTable",
+            actions("dynamodb", "BatchGetItem DescribeTable GetItem Query"),
+            [place.table(settings.fleet_table)],
+        ),
         look_at_fleet(),
         allow(
             "KeepKeys",
@@ -182,7 +183,10 @@ def autoscaler(place: Place) -> list[Statement]:
         ),
         allow(
             "KeepState",
-            actions("dynamodb", "ConditionCheckItem DeleteItem DescribeTable GetItem PutItem Query UpdateItem"),
+            actions(
+                "dynamodb",
+                "BatchGetItem ConditionCheckItem DeleteItem DescribeTable GetItem PutItem Query UpdateItem",
+            ),
             [place.table(settings.fleet_table)],
         ),
         look_at_fleet(),

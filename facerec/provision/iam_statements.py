@@ -22,6 +22,10 @@ WITHOUT_RESOURCES = {
 """The only actions that are granted on `*`, and why AWS accepts no resource for them."""
 
 
+THIS_INSTANCE = "${ec2:SourceInstanceARN}"
+"""The ARN of the EC2 instance whose credentials sign the request; in other requests the statement does not apply."""
+
+
 def partition(region: str) -> str:
     """Return the partition of ARNs in a region: China and GovCloud have their own."""
     apart = {"cn-": "aws-cn", "us-gov-": "aws-us-gov"}
@@ -83,6 +87,11 @@ class Place:
 def actions(service: str, names: str) -> list[str]:
     """Return the actions of a service; `names` are separated by spaces."""
     return [f"{service}:{name}" for name in names.split()]
+
+
+def partitions(key: str) -> dict[str, Any]:
+    """Return the condition that a call to DynamoDB names only items with this partition key."""
+    return {"ForAllValues:StringEquals": {"dynamodb:LeadingKeys": [key]}}
 
 
 def allow(

@@ -1,5 +1,6 @@
 """One suite for every backlog: in memory, and of SQS as ministack and moto have it."""
 
+import math
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -106,7 +107,7 @@ def test_queue_is_found_after_it_was_created(ministack_clients: Clients) -> None
 
 
 @pytest.mark.parametrize("name", COUNTS)
-@pytest.mark.parametrize("text", [None, "", "many", "-1", "1.5", "²"])
+@pytest.mark.parametrize("text", [None, "", "many", "-1", "1.5", "²", "9" * 13, "9" * 5000])
 def test_missing_count_is_unreadable(name: str, text: str | None) -> None:
     """It must never look like 0."""
     counts = {key: value for key, value in COUNTS.items() if key != name}
@@ -121,6 +122,12 @@ def test_age_is_the_latest_datapoint() -> None:
     assert parse_age({"Datapoints": points}) == 3.0
     assert parse_age({"Datapoints": []}) is None
     assert parse_age({}) is None
+
+
+@pytest.mark.parametrize("point", [{"Maximum": math.nan}, {"Maximum": math.inf}, {"Maximum": -1.0}, {"Sum": 1.0}])
+def test_age_that_is_none_is_absent(point: dict[str, float]) -> None:
+    """It is shown to people, and no reason to hold."""
+    assert parse_age({"Datapoints": [{"Timestamp": datetime(2026, 3, 4, tzinfo=UTC)} | point, {}]}) is None
 
 
 def test_cloudwatch_is_asked_once_a_minute(own: Clients) -> None:

@@ -201,7 +201,7 @@ def test_report_of_a_former_life_is_ignored(world: World) -> None:
     world.reports.report(report)  # its last words were on their way
     assert world.only_instance().report is None
     world.fleet.start(world.ids())
-    assert world.reports.records() == {}
+    assert world.reports.records(world.ids()) == {}
     world.reports.report(report)
     assert world.only_instance().report is None
     assert world.only_instance().drain_ordered_at is None
@@ -242,7 +242,7 @@ def test_ending_instance_takes_no_more_tasks(world: World) -> None:
     world.fleet.stop(ids[:2])
     world.fleet.terminate(ids[2:])
     assert all(world.reports.report(report) for report in reports)
-    orders = [world.reports.records()[name].drain_ordered_at for name in ids]
+    orders = [world.reports.records(ids)[name].drain_ordered_at for name in ids]
     assert orders[0] == 123.5
     assert all(at is not None and before <= at <= world.time.now() for at in orders[1:])
 
@@ -251,10 +251,11 @@ def test_reports_of_gone_instances_are_forgotten(world: World) -> None:
     """A fleet that has gone leaves no reports behind."""
     world.fleet.launch([1])
     world.reports.report(report_of(world.only_instance(), world.time.now()))
-    world.fleet.terminate(world.ids())
+    ids = world.ids()
+    world.fleet.terminate(ids)
     world.time.ahead += LAG_SECONDS + 1
     world.repair_and_read()
-    assert world.reports.records() == {}
+    assert world.reports.records(ids) == {}
 
 
 def test_former_owner_of_the_lease_changes_nothing(world: World) -> None:

@@ -14,7 +14,6 @@ from autoscale.observation import FleetByPhase, Observation, Power, QueueDepth
 from autoscale.policy import Decision, Estimates, Policy, decide
 from facerec.aws.clients import Clients
 from facerec.errors import ConfigurationError, FacerecError, LeaseLost, Throttled, Transient
-from tests.fakes.worker_reports import READY
 from tests.support.fleet_cloud import (
     LEASE_KEY,
     DocumentedLaunches,
@@ -416,19 +415,7 @@ def test_instance_terminated_from_outside_is_cleaned_up(cloud: FleetCloud) -> No
     cloud.clients.ec2.terminate_instances(InstanceIds=[str(instance.instance_id)])
     assert repair_and_read(fleet) == ()
     assert cloud.slots() == []
-    assert cloud.reports.records() == {}
-
-
-def test_old_reports_of_unknown_instances_are_forgotten(cloud: FleetCloud) -> None:
-    """A fresh one may be of an instance that is not known yet."""
-    report = replace(READY, instance_id="i-gone", ready_at=cloud.time.now(), reported_at=cloud.time.now())
-    cloud.reports.report(report)
-    fleet = cloud.active()
-    repair_and_read(fleet)
-    assert set(cloud.reports.records()) == {"i-gone"}
-    cloud.time.ahead += 700
-    repair_and_read(fleet)
-    assert cloud.reports.records() == {}
+    assert cloud.reports.records([str(instance.instance_id)]) == {}
 
 
 def test_unreadable_ec2_is_no_empty_fleet(cloud: FleetCloud) -> None:
@@ -438,6 +425,17 @@ def test_unreadable_ec2_is_no_empty_fleet(cloud: FleetCloud) -> None:
     for event in ("before-call.ec2.DescribeInstances", "before-call.dynamodb.Query"):
         with cloud.hooked(event, refusal("InternalError", 500)), pytest.raises(Transient):
             fleet.instances()
+
+
+@pytest.mark.parametrize("damage", [{"token": {"N": "1"}}, {"made_at": {"S": "noon"}}, {"order": {"S": "explode"}}])
+def test_damaged_launch_slot_is_no_free_number(cloud: FleetCloud, damage: Any) -> None:
+    """The fleet is unreadable, and the reason names the slot."""
+    fleet = cloud.active()
+    fleet.launch([1])
+    (slot,) = cloud.slots()
+    cloud.clients.dynamodb.put_item(TableName=cloud.settings.fleet_table, Item=slot | damage)
+    with pytest.raises(Transient, match="000001"):
+        fleet.instances()
 
 
 def test_competing_autoscalers_never_exceed_the_cap(cloud: FleetCloud, other: Clients) -> None:

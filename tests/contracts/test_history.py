@@ -1,8 +1,10 @@
 """One suite for every history: in memory, and in DynamoDB as ministack and moto have it."""
 
 import uuid
+from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from autoscale.aws.history import DynamoHistory
 from autoscale.ports import History
@@ -70,3 +72,19 @@ def test_day_of_several_pages_is_read_whole(ministack_clients: Clients, table: s
     for second in range(30):
         history.record(a_record(NOW - 30 + second, reason="x" * 50_000))
     assert len(history.records(NOW - 60)) == 30
+
+
+@pytest.mark.parametrize(
+    "damage", [{"at": {"N": "1e100"}}, {"needed": {"S": "all"}}, {"needed": {"N": "1.5"}}, {"reason": {"NULL": True}}]
+)
+def test_damaged_record_is_left_out(ministack_clients: Clients, table: str, damage: Any) -> None:
+    """The others are shown; a line in the log names it."""
+    history = DynamoHistory(ministack_clients, table, now=lambda: NOW)
+    for at in (NOW - 2, NOW - 1):
+        history.record(a_record(at))
+    first = ministack_clients.dynamodb.scan(TableName=table)["Items"][0]
+    ministack_clients.dynamodb.put_item(TableName=table, Item=first | damage)
+    ministack_clients.dynamodb.put_item(TableName=table, Item={"kind": first["kind"], "item": {"S": "~"}})
+    with capture_logs() as logs:
+        assert len(history.records(NOW - 60)) == 1
+    assert [line["event"] for line in logs] == ["record_unreadable"] * 2

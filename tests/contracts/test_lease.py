@@ -7,7 +7,7 @@ from typing import Protocol
 
 import pytest
 
-from autoscale.aws.lease import DynamoLease
+from autoscale.aws.lease import DynamoLease, lease_owner
 from facerec.aws.clients import Clients
 from facerec.errors import LeaseLost, Transient
 from facerec.provision import provisioning
@@ -198,3 +198,16 @@ def test_missing_table_names_the_remedy(ministack_clients: Clients) -> None:
     lease = DynamoLease(ministack_clients, "nowhere", lease_seconds=SECONDS)
     with pytest.raises(Exception, match="facerec provision"):
         lease.acquire_or_renew()
+
+
+@pytest.mark.parametrize("name", ["owner", "version", "lease_seconds"])
+def test_damaged_lease_is_unreadable(ministack_clients: Clients, table: str, name: str) -> None:
+    """Nothing is decided, and the reason names the item."""
+    assert DynamoLease(ministack_clients, table, lease_seconds=SECONDS).acquire_or_renew()
+    item = ministack_clients.dynamodb.scan(TableName=table)["Items"][0]
+    ministack_clients.dynamodb.put_item(TableName=table, Item=item | {name: {"BOOL": True}})
+    with pytest.raises(Transient, match="controller"):
+        DynamoLease(ministack_clients, table, lease_seconds=SECONDS).acquire_or_renew()
+    if name == "owner":
+        with pytest.raises(Transient, match="controller"):
+            lease_owner(ministack_clients, table)

@@ -4,12 +4,14 @@ import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from facerec.aws.clients import Clients
 from facerec.aws.dynamodb.worker_reports import DynamoWorkerReports
-from facerec.errors import ConfigurationError, Transient
+from facerec.errors import ConfigurationError
 from facerec.messages import WorkerRecord, WorkerState
 from facerec.ports import WorkerReports
 from facerec.provision import provisioning
@@ -25,6 +27,10 @@ class Table:
 
     clients: Clients
     name: str
+
+    def items(self) -> list[Any]:
+        """All items."""
+        return list(self.clients.dynamodb.scan(TableName=self.name, ConsistentRead=True)["Items"])
 
 
 @pytest.fixture
@@ -51,7 +57,7 @@ def empty_table(clients: Clients) -> Table:
 
 def test_records_are_empty_at_first(reports: WorkerReports) -> None:
     """That is no error."""
-    assert reports.records() == {}
+    assert reports.records([ID]) == {}
 
 
 def test_report_is_read_unchanged(reports: WorkerReports) -> None:
@@ -59,7 +65,7 @@ def test_report_is_read_unchanged(reports: WorkerReports) -> None:
     busy = replace(READY, state=WorkerState.DRAINING, held=2, idle_since=None, interrupted=True, saturated_seconds=0.0)
     for report in (READY, busy, READY):
         assert reports.report(report) is False
-        assert reports.records() == {ID: WorkerRecord(report, None)}
+        assert reports.records([ID]) == {ID: WorkerRecord(report, None)}
 
 
 def test_answer_to_a_report_has_the_order(reports: WorkerReports) -> None:
@@ -68,16 +74,16 @@ def test_answer_to_a_report_has_the_order(reports: WorkerReports) -> None:
     reports.order_drain(ID, ORDERED_AT)
     reports.order_drain(ID, ORDERED_AT + 5)
     assert reports.report(READY) is True
-    assert reports.records() == {ID: WorkerRecord(READY, ORDERED_AT)}
+    assert reports.records([ID]) == {ID: WorkerRecord(READY, ORDERED_AT)}
     reports.cancel_drain(ID)
     assert reports.report(READY) is False
-    assert reports.records() == {ID: WorkerRecord(READY, None)}
+    assert reports.records([ID]) == {ID: WorkerRecord(READY, None)}
 
 
 def test_order_may_come_before_the_first_report(reports: WorkerReports) -> None:
     """For an instance that still boots; the answer to the first report has it."""
     reports.order_drain(ID, ORDERED_AT)
-    assert reports.records() == {ID: WorkerRecord(None, ORDERED_AT)}
+    assert reports.records([ID]) == {ID: WorkerRecord(None, ORDERED_AT)}
     assert reports.report(READY) is True
 
 
@@ -87,18 +93,18 @@ def test_order_outlives_the_worker(reports: WorkerReports) -> None:
     reports.order_drain(ID, ORDERED_AT)
     ended = replace(READY, state=WorkerState.ENDED)
     assert reports.report(ended) is True
-    assert reports.records() == {ID: WorkerRecord(ended, ORDERED_AT)}
+    assert reports.records([ID]) == {ID: WorkerRecord(ended, ORDERED_AT)}
     assert reports.report(READY) is True
 
 
 def test_forgotten_instance_is_gone(reports: WorkerReports) -> None:
     """Forgetting twice, or an unknown instance, is no error."""
     reports.forget(ID)
-    assert reports.records() == {}
+    assert reports.records([ID]) == {}
     reports.report(READY)
     reports.forget(ID)
     reports.forget(ID)
-    assert reports.records() == {}
+    assert reports.records([ID]) == {}
     reports.order_drain(ID, ORDERED_AT)
     reports.forget(ID)
     assert reports.report(READY) is False
@@ -115,7 +121,8 @@ def test_instances_are_independent(reports: WorkerReports) -> None:
 
     with ThreadPoolExecutor(8) as threads:
         assert list(threads.map(order_and_report, range(40))) == [False, True] * 20
-    assert reports.records() == {
+    ids = [report.instance_id for report in own]
+    assert reports.records([*ids, "i-unknown"]) == {
         report.instance_id: WorkerRecord(report, ORDERED_AT if number % 2 else None)
         for number, report in enumerate(own)
     }
@@ -127,19 +134,66 @@ def test_items_have_a_time_to_live(table: Table) -> None:
     reports.report(READY)
     reports.order_drain("i-2", ORDERED_AT)
     reports.cancel_drain("i-4")
-    items = table.clients.dynamodb.scan(TableName=table.name)["Items"]
-    assert {item["item"]["S"]: item["expires_at"]["N"] for item in items} == {
-        ID: str(int(READY.reported_at) + 86_400),
+    assert {item["item"]["S"]: item["expires_at"]["N"] for item in table.items()} == {
+        "report": str(int(READY.reported_at) + 86_400),
         "i-2": str(int(ORDERED_AT) + 86_400),
     }
 
 
-def test_garbled_report_is_not_read_as_none(table: Table) -> None:
-    """The worker behind it may hold tasks: the fleet must hold, not replace it."""
-    item = {"kind": {"S": "worker"}, "item": {"S": ID}, "report": {"S": '{"instance_id": "i-1"}'}}
+def test_report_lies_under_the_arn_of_its_instance(table: Table) -> None:
+    """IAM compares that key with the instance that writes; drain orders lie elsewhere."""
+    reports = DynamoWorkerReports(table.clients, table.name)
+    reports.report(READY)
+    reports.order_drain(ID, ORDERED_AT)
+    arn = table.clients.dynamodb.describe_table(TableName=table.name)["Table"]["TableArn"]
+    instance = arn.replace(":dynamodb:", ":ec2:").replace(f"table/{table.name}", f"instance/{ID}")
+    assert {(item["kind"]["S"], item["item"]["S"]) for item in table.items()} == {(instance, "report"), ("drain", ID)}
+
+
+@pytest.mark.parametrize(
+    "report",
+    [{"S": '{"instance_id": "i-1"}'}, {"N": "1"}, {"NULL": True}, {"L": [{"S": "x"}]}, None],
+    ids=["garbled", "number", "null", "list", "missing"],
+)
+def test_unreadable_report_makes_only_its_instance_unreadable(table: Table, report: Any) -> None:
+    """The worker behind it may hold tasks, so it is not as if it had never reported; it is logged once."""
+    reports = DynamoWorkerReports(table.clients, table.name)
+    other = replace(READY, instance_id="i-2")
+    for each in (READY, other):
+        reports.report(each)
+    reports.order_drain(ID, ORDERED_AT)
+    for item in table.items():
+        if item["kind"]["S"].endswith(ID):
+            del item["report"]
+            table.clients.dynamodb.put_item(TableName=table.name, Item=item | ({"report": report} if report else {}))
+    with capture_logs() as logs:
+        for _ in range(2):
+            assert reports.records([ID, "i-2"]) == {
+                ID: WorkerRecord(None, ORDERED_AT, unreadable=True),
+                "i-2": WorkerRecord(other, None),
+            }
+    assert [line["instance_id"] for line in logs if line["event"] == "report_unreadable"] == [ID]
+    reports.report(READY)
+    assert reports.records([ID])[ID] == WorkerRecord(READY, ORDERED_AT)
+
+
+def test_items_of_other_instances_and_former_releases_are_not_read(table: Table) -> None:
+    """A drain order beside a report, as former releases kept it, is no order; made-up items cost nothing."""
+    former: Any = {"report": {"S": "x"}, "drain_ordered_at": {"N": "1"}}
+    for kind, item in [("worker", ID), ("worker", "i-2"), *(("arn:made-up", f"i-{n}") for n in range(20))]:
+        table.clients.dynamodb.put_item(TableName=table.name, Item={"kind": {"S": kind}, "item": {"S": item}} | former)
+    reports = DynamoWorkerReports(table.clients, table.name)
+    assert reports.report(READY) is False
+    assert reports.records([ID, "i-2"]) == {ID: WorkerRecord(READY, None)}
+
+
+def test_damaged_order_is_an_order(table: Table) -> None:
+    """Its time is unknown; the worker drains."""
+    item: Any = {"kind": {"S": "drain"}, "item": {"S": ID}, "ordered_at": {"S": "noon"}}
     table.clients.dynamodb.put_item(TableName=table.name, Item=item)
-    with pytest.raises(Transient, match=ID):
-        DynamoWorkerReports(table.clients, table.name).records()
+    reports = DynamoWorkerReports(table.clients, table.name)
+    assert reports.report(READY) is True
+    assert reports.records([ID]) == {ID: WorkerRecord(READY, 0.0)}
 
 
 def test_error_of_a_missing_table_says_what_to_do(ministack_clients: Clients) -> None:
@@ -147,7 +201,7 @@ def test_error_of_a_missing_table_says_what_to_do(ministack_clients: Clients) ->
     reports = DynamoWorkerReports(ministack_clients, "no-such-table")
     calls: Sequence[Callable[[], object]] = (
         lambda: reports.report(READY),
-        reports.records,
+        lambda: reports.records([ID]),
         lambda: reports.order_drain(ID, ORDERED_AT),
         lambda: reports.forget(ID),
     )

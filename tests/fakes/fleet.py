@@ -131,7 +131,7 @@ class InMemoryFleet:
         now = self._now()
         for machine in list(self.machines):
             self._move_on(machine, now - machine.since)
-        records = self._reports.records()
+        records = self._reports.records(machine.instance_id for machine in self.machines)
         found = []
         for machine in sorted(self.machines, key=lambda machine: machine.number):
             record = records.get(machine.instance_id)
@@ -147,6 +147,7 @@ class InMemoryFleet:
                     spot=machine.spot,
                     outdated=machine.outdated,
                     impaired=machine.impaired,
+                    report_unreadable=record is not None and record.unreadable,
                 )
             )
         return tuple(found)
@@ -176,7 +177,7 @@ class InMemoryFleet:
         for machine in self._ours(instance_ids):
             if machine.power is Power.STOPPED:
                 self._take_capacity()
-                record = self._reports.records().get(machine.instance_id)
+                record = self._reports.records([machine.instance_id]).get(machine.instance_id)
                 if record is not None and record.report is not None:
                     machine.former_ready_at = record.report.ready_at
                 self._reports.forget(machine.instance_id)

@@ -1,7 +1,7 @@
 """Workers' reports and drain orders in memory; tests/contracts compares them with DynamoDB."""
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 from facerec.messages import WorkerRecord, WorkerReport, WorkerState
@@ -28,21 +28,24 @@ class InMemoryWorkerReports:
         self._reports: dict[str, WorkerReport] = {}
         self._orders: dict[str, float] = {}
         self.outage: Exception | None = None
+        self.unreadable: set[str] = set()
+        """Instances whose report cannot be read."""
 
     def report(self, report: WorkerReport) -> bool:
         """Store the report; returns whether there is an order."""
         with self._lock:
             self._reach()
             self._reports[report.instance_id] = report
+            self.unreadable.discard(report.instance_id)
             return report.instance_id in self._orders
 
-    def records(self) -> Mapping[str, WorkerRecord]:
+    def records(self, instance_ids: Iterable[str]) -> Mapping[str, WorkerRecord]:
         """Return a copy."""
         with self._lock:
             self._reach()
             return {
-                instance_id: WorkerRecord(self._reports.get(instance_id), self._orders.get(instance_id))
-                for instance_id in self._reports | self._orders
+                name: WorkerRecord(self._reports.get(name), self._orders.get(name), unreadable=name in self.unreadable)
+                for name in set(instance_ids) & (self._reports.keys() | self._orders.keys() | self.unreadable)
             }
 
     def order_drain(self, instance_id: str, ordered_at: float) -> None:
@@ -63,6 +66,7 @@ class InMemoryWorkerReports:
             self._reach()
             self._reports.pop(instance_id, None)
             self._orders.pop(instance_id, None)
+            self.unreadable.discard(instance_id)
 
     @contextmanager
     def hanging(self) -> Iterator[None]:

@@ -13,9 +13,11 @@ from botocore.exceptions import ClientError
 from click.testing import CliRunner
 
 from facerec.aws.clients import Clients
+from facerec.aws.dynamodb.worker_reports import DynamoWorkerReports
 from facerec.aws.sqs.dead_letter_queue import SqsDeadLetterWriter
 from facerec.aws.sqs.queue import SqsQueue
 from facerec.cli import cli
+from facerec.errors import ConfigurationError
 from facerec.processes.addresses import free_port, poll_until
 from facerec.provision.iam_policies import policy
 from facerec.provision.iam_statements import Place
@@ -24,6 +26,7 @@ from facerec.settings import Settings
 from facerec.settings.resources import AwsSettings, QueueSettings
 from tests.fakes import engine as fake
 from tests.fakes.web_tier import picture
+from tests.fakes.worker_reports import READY
 from tests.support.emulated import EmulatedAws
 from tests.support.iam import ACCOUNT, IamGate, iam_gate
 from tests.support.processes import facerec
@@ -37,8 +40,14 @@ def guard(emulator: EmulatedAws, fresh: Settings) -> Iterator[Guard]:
     """Makes the gate of a role."""
     with ExitStack() as gates:
         yield lambda role, settings=fresh: gates.enter_context(
-            iam_gate(emulator.url, policy(role, Place(settings, ACCOUNT)))
+            iam_gate(emulator.url, policy(role, Place(settings, ACCOUNT)), instance_arn(fresh))
         )
+
+
+def instance_arn(settings: Settings) -> str:
+    """The ARN of the instance `i-1` in the emulator's account."""
+    arn = Clients(settings).dynamodb.describe_table(TableName=settings.fleet_table)["Table"]["TableArn"]
+    return arn.replace(":dynamodb:", ":ec2:").replace(f"table/{settings.fleet_table}", "instance/i-1")
 
 
 def guarded(settings: Settings, gate: IamGate) -> Settings:
@@ -99,17 +108,40 @@ def test_what_is_not_granted_is_refused(fresh: Settings, guard: Guard) -> None:
         lambda: clients.s3.get_object(Bucket=fresh.gallery_bucket, Key="photo"),
         lambda: clients.sqs.get_queue_url(QueueName="another-req-queue"),
         lambda: clients.dynamodb.delete_item(TableName=fresh.fleet_table, Key={"kind": {"S": "lease"}}),
-        lambda: clients.dynamodb.update_item(
-            TableName=fresh.fleet_table,
-            Key={"kind": {"S": "lease"}, "item": {"S": "controller"}},
-            UpdateExpression="SET holder = :me",
-            ExpressionAttributeValues={":me": {"S": "i-1"}},
-        ),
     ]
     for call in forbidden:
         with pytest.raises(ClientError, match="AccessDenied"):
             call()
-    assert len(gate.refused) == 5
+    assert len(gate.refused) == 4
+
+
+def test_worker_writes_only_its_own_report(fresh: Settings, guard: Guard) -> None:
+    """Not the lease, a launch slot, the history, an order to drain, even its own, or another instance's report."""
+    gate, own = guard("worker"), instance_arn(fresh)
+    clients = Clients(guarded(fresh, gate))
+    reports = DynamoWorkerReports(clients, fresh.fleet_table)
+    assert reports.report(READY) is False
+    others: list[tuple[str, str]] = [
+        ("lease", "controller"),
+        ("number", "000001"),
+        (f"record#{datetime.now(UTC):%Y-%m-%d}", "0"),
+        ("drain", "i-1"),
+        ("drain", "i-2"),
+        ("worker", "i-1"),
+        (own.replace("i-1", "i-2"), "report"),
+    ]
+    for kind, item in others:
+        with pytest.raises(ClientError, match="AccessDenied"):
+            clients.dynamodb.update_item(
+                TableName=fresh.fleet_table,
+                Key={"kind": {"S": kind}, "item": {"S": item}},
+                UpdateExpression="SET ordered_at = :at",
+                ExpressionAttributeValues={":at": {"N": "1"}},
+            )
+    with pytest.raises(ConfigurationError, match="check the role"):
+        reports.order_drain("i-1", 1.0)
+    items = Clients(fresh).dynamodb.scan(TableName=fresh.fleet_table)["Items"]
+    assert [item["kind"]["S"] for item in items] == [own]
 
 
 def test_provisioning_and_dead_letters_need_no_more(

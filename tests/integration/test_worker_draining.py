@@ -47,7 +47,7 @@ class Instance:
 
     def report(self) -> WorkerReport | None:
         """What the worker said last."""
-        record = self.reports.records().get(ID)
+        record = self.reports.records([ID]).get(ID)
         return record.report if record is not None else None
 
     def wait_for(self, fits: Callable[[WorkerReport], bool]) -> WorkerReport:

@@ -1,6 +1,6 @@
 """Decides like IAM whether our policies allow a call; a proxy enforces it before the emulated AWS.
 
-It knows as much of the language as our policies use: allows, exact names, `*`, and four operators.
+It knows as much of the language as our policies use: allows, exact names, `*`, variables, and four operators.
 """
 
 import json
@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
-from typing import Any
+from typing import Any, cast
 from urllib.parse import parse_qs, unquote, urlsplit
 
 Context = Mapping[str, str | list[str]]
@@ -23,7 +23,10 @@ def allowed(policy: Any, action: str, resource: str, context: Context | None = N
         if (
             action in statement["Action"]
             and any(_like(pattern, resource) for pattern in statement["Resource"])
-            and all(_holds(name, wanted, context or {}) for name, wanted in statement.get("Condition", {}).items())
+            and all(
+                _holds(name, _resolved(wanted, context or {}), context or {})
+                for name, wanted in statement.get("Condition", {}).items()
+            )
         ):
             return str(statement["Sid"])
     return None
@@ -31,6 +34,19 @@ def allowed(policy: Any, action: str, resource: str, context: Context | None = N
 
 def _like(pattern: str, text: str) -> bool:
     return re.fullmatch(re.escape(pattern).replace(r"\*", ".*"), text) is not None
+
+
+def _resolved(wanted: Mapping[str, Any], context: Context) -> dict[str, Any]:
+    """The wanted values with their variables replaced; one without a value matches nothing."""
+
+    def resolve(value: str) -> str | None:
+        name = re.fullmatch(r"\$\{(.+)\}", value)
+        return value if name is None else cast("str | None", context.get(name[1]))
+
+    return {
+        key: [resolve(value) for value in values] if isinstance(values, list) else resolve(values)
+        for key, values in wanted.items()
+    }
 
 
 def _holds(operator: str, wanted: Mapping[str, Any], context: Context) -> bool:
@@ -72,8 +88,9 @@ class _Server(ThreadingHTTPServer):
 class IamGate:
     """`url` is the endpoint for the role whose policy it guards."""
 
-    def __init__(self, upstream: str, policy: Any) -> None:
+    def __init__(self, upstream: str, policy: Any, instance: str | None = None) -> None:
         self.policy = policy
+        self._signed_by = {} if instance is None else {"ec2:SourceInstanceARN": instance}
         self.used: set[str] = set()
         """The `Sid`s of the statements that allowed a call, each with the action."""
         self.refused: set[Call] = set()
@@ -119,7 +136,7 @@ class IamGate:
 
     def passes(self, method: str, path: str, headers: dict[str, str], body: bytes) -> bool:
         """Whether every call of the request is allowed."""
-        context = leading_keys(headers, body)
+        context = leading_keys(headers, body) | self._signed_by
         for action, resource in calls(method, path, headers, body):
             sid = allowed(self.policy, action, resource, context)
             if sid is None:
@@ -146,9 +163,9 @@ class IamGate:
 
 
 @contextmanager
-def iam_gate(upstream: str, policy: Any) -> Iterator[IamGate]:
-    """A gate that serves within the block."""
-    gate = IamGate(upstream, policy)
+def iam_gate(upstream: str, policy: Any, instance: str | None = None) -> Iterator[IamGate]:
+    """A gate that serves within the block; `instance` is the ARN of the instance that makes the calls, if one does."""
+    gate = IamGate(upstream, policy, instance)
     thread = Thread(target=gate.serve, daemon=True)
     thread.start()
     try:
@@ -171,8 +188,8 @@ def calls(method: str, path: str, headers: dict[str, str], body: bytes) -> list[
     return [_s3(method, unquote(split.path), parse_qs(split.query, keep_blank_values=True))]
 
 
-def leading_keys(headers: dict[str, str], body: bytes) -> dict[str, list[str]]:
-    """The partition key of the one item that a call to DynamoDB writes; those of several are not looked at."""
+def leading_keys(headers: dict[str, str], body: bytes) -> dict[str, str | list[str]]:
+    """The partition key of the one item that a call to DynamoDB names; those of several are not looked at."""
     target = next((value for name, value in headers.items() if name.lower() == "x-amz-target"), "")
     if not target.startswith("DynamoDB"):
         return {}

@@ -1,13 +1,26 @@
 """The stores on DynamoDB. Every table has a partition key and the sort key `item`, both strings."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from facerec.aws.clients import Clients
+from facerec.errors import Transient
 
 EXPIRES_AT = "expires_at"
 """The fleet table's attribute with the time, in seconds since the epoch, after which DynamoDB removes the item."""
 _GET_BATCH = 100  # items that one request may get by their keys
+
+
+@contextmanager
+def readable(item: Any) -> Iterator[None]:
+    """Turn the errors of reading an item, if an attribute is missing or of another type, into `Transient`."""
+    try:
+        yield
+    except (KeyError, ValueError) as exc:  # botocore has checked that an attribute has the type that it is named for
+        key = ", ".join(f"{name} {item.get(name)}" for name in ("kind", "item"))
+        reason = " ".join(f"{type(exc).__name__}: {exc}".split())
+        raise Transient(f"the item of {key} cannot be read: {reason}; if it stays so, delete it") from exc
 
 
 class Table:

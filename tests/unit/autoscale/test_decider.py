@@ -1,11 +1,12 @@
 """What the decider learns from observations, and what it remembers."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
 from autoscale.decider import Arrivals, Boots, Decider, Priors, Throughput
-from autoscale.observation import Instance, Power, QueueDepth, Reading, Unreadable
+from autoscale.observation import FleetByPhase, Instance, Phase, Power, QueueDepth, Reading, Unreadable
 from autoscale.policy import Decision, Hold, Policy
 from facerec.messages import WorkerReport, WorkerState
 
@@ -75,11 +76,11 @@ def test_throughput_is_measured_in_saturated_time() -> None:
     """Ten tasks a second; the prior fills what is missing of two seconds."""
     throughput = Throughput(0.5)
     assert throughput.service_seconds == pytest.approx(0.5)
-    throughput.observe((serving_instance(1, saturated_seconds=1.0, saturated_tasks=10),))
+    throughput.observe((serving_instance(1, saturated_seconds=1.0, saturated_tasks=10),), NOW)
     assert throughput.service_seconds == pytest.approx(2.0 / (10 + 1 / 0.5))
-    throughput.observe((serving_instance(1, saturated_seconds=10.0, saturated_tasks=100),))
+    throughput.observe((serving_instance(1, saturated_seconds=10.0, saturated_tasks=100),), NOW + 10)
     assert throughput.service_seconds == pytest.approx(0.1)
-    throughput.observe((serving_instance(1, saturated_seconds=10.0, saturated_tasks=100),))
+    throughput.observe((serving_instance(1, saturated_seconds=10.0, saturated_tasks=100),), NOW + 10)
     assert throughput.service_seconds == pytest.approx(0.1)
 
 
@@ -88,7 +89,7 @@ def test_throughput_follows_slower_tasks() -> None:
     throughput = Throughput(0.5)
     for second in range(600):
         tasks = 10 * second if second < 300 else 3000 + second - 300
-        throughput.observe((serving_instance(1, saturated_seconds=float(second), saturated_tasks=tasks),))
+        throughput.observe((serving_instance(1, saturated_seconds=float(second), saturated_tasks=tasks),), NOW + second)
         if second == 299:
             assert throughput.service_seconds == pytest.approx(0.1, rel=0.01)
     assert throughput.service_seconds == pytest.approx(1.0, rel=0.5)
@@ -99,7 +100,7 @@ def flow(rates: list[float], arrivals: Arrivals, start: float = NOW, done_share:
     done = outstanding = 0.0
     for second, rate in enumerate(rates):
         arrivals.observe(
-            QueueDepth(round(outstanding), 0), (serving_instance(1, tasks_done=round(done)),), start + second
+            QueueDepth(round(outstanding), 0), (serving_instance(1, tasks_done=round(done)),), start + second, 0.01
         )
         done += rate * done_share
         outstanding += rate * (1 - done_share)
@@ -319,3 +320,87 @@ def test_all_silent_fleet_without_work_is_terminated() -> None:
         if decision.terminate:
             ended.append((second, decision.terminate))
     assert ended[0] == (160, ("i-2",))
+
+
+def learn(report: Callable[[int], WorkerReport], honest: int, depth: QueueDepth, seconds: int = 60) -> Decider:
+    """A decider that has seen one worker's reports beside those of `honest` saturated ones of ten tasks a second."""
+    decider = Decider(Policy(), Priors())
+    for second in range(seconds):
+        now = NOW + second
+        counts = {"tasks_done": 10 * second, "saturated_seconds": float(second), "saturated_tasks": 10 * second}
+        others = [serving_instance(n, reported_at=now, idle_since=None, held=4, **counts) for n in range(2, honest + 2)]
+        fleet = (replace(serving_instance(1), report=report(second)), *others)
+        decider.step(Reading(depth, fleet), now)
+    return decider
+
+
+def false_report(second: int, **changes: object) -> WorkerReport:
+    """What a worker that was taken over reports: more than can be, in a new life every second."""
+    false = WorkerReport("i-1", WorkerState.READY, NOW + second, NOW + second, 2, None, 0, 0.0, 0)
+    return replace(false, **changes)  # type: ignore[arg-type]  # fields by name
+
+
+@pytest.mark.parametrize(
+    "changes", [{"saturated_seconds": 1e6, "saturated_tasks": 1}, {"saturated_seconds": 1e11, "saturated_tasks": 0}]
+)
+def test_throughput_counts_no_worker_for_more_time_than_passes(changes: dict[str, object]) -> None:
+    """Beside three others one false worker moves the service time by a third; alone, to ten times the prior."""
+    decider = learn(lambda second: false_report(second, **changes), 3, QueueDepth(10, 10))
+    assert decider.estimates(NOW + 60).service_seconds == pytest.approx(4 / 3 * 0.1, rel=0.1)
+    alone = learn(lambda second: false_report(second, **changes), 0, QueueDepth(10, 2))
+    assert alone.estimates(NOW + 60).service_seconds == pytest.approx(1.0)
+    decision = alone.step(Reading(QueueDepth(10, 2), (serving_instance(1),)), NOW + 60)
+    assert isinstance(decision, Decision)
+    assert not decision.launch
+
+
+def test_arrivals_count_no_worker_for_more_than_an_instance_does() -> None:
+    """A million tasks a second of one worker look like two busy instances."""
+    decider = learn(lambda second: false_report(0, tasks_done=10**6 * second), 3, QueueDepth(10, 10))
+    assert decider.estimates(NOW + 60).arrivals_per_second == pytest.approx(30 + 20, rel=0.1)
+
+
+def test_counts_that_fall_are_no_work() -> None:
+    """They neither lower the arrivals nor the throughput of the others."""
+    falling = {"tasks_done": 10**12, "saturated_seconds": 1e11, "saturated_tasks": 10**12}
+
+    def report(second: int) -> WorkerReport:
+        return false_report(0, **({} if second else falling))
+
+    estimates = learn(report, 3, QueueDepth(10, 10)).estimates(NOW + 60)
+    assert estimates.arrivals_per_second == pytest.approx(30, rel=0.1)
+
+
+def unreadable(number: int, **changes: object) -> Instance:
+    """An instance whose report cannot be read."""
+    instance = replace(serving_instance(number), report=None, report_unreadable=True)
+    return replace(instance, **changes)  # type: ignore[arg-type]  # fields by name
+
+
+@pytest.mark.parametrize(("ordered_at", "phase"), [(None, Phase.SERVING), (NOW, Phase.DRAINING)])
+def test_unreadable_worker_is_replaced_after_the_silence_limit(ordered_at: float | None, phase: Phase) -> None:
+    """Until then it may hold tasks: it is not ended, not even if it was ordered to drain."""
+    decider = Decider(Policy(), Priors())
+    for second in range(62):
+        now = NOW + second
+        fleet = (
+            unreadable(1, drain_ordered_at=ordered_at),
+            serving_instance(2, reported_at=now, held=1, idle_since=None),
+        )
+        observation = decider.observe(Reading(QueueDepth(0, 2), fleet), now)
+        decision = decider.decide(observation, now)
+        assert isinstance(decision, Decision)
+        assert isinstance(observation.fleet, FleetByPhase)
+        lost = second > 60
+        assert observation.fleet[Phase.LOST if lost else phase] != []
+        assert decision.terminate == (("i-1",) if lost else ())
+        assert not decision.stop
+
+
+def test_fleet_of_unreadable_workers_is_kept() -> None:
+    """If no report can be read, as after an upgrade, it is not the workers' fault."""
+    decider = Decider(Policy(), Priors())
+    for second in range(400):
+        decision = decider.step(Reading(QueueDepth(0, 6), (unreadable(1), unreadable(2))), NOW + second)
+        assert isinstance(decision, Decision)
+        assert not decision.terminate

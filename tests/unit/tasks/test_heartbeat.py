@@ -45,7 +45,7 @@ class Instance:
     @property
     def state(self) -> WorkerState | None:
         """What the autoscaler reads."""
-        record = self.reports.records().get(ID)
+        record = self.reports.records([ID]).get(ID)
         return record.report.state if record and record.report else None
 
     def beat_twice(self) -> WorkerState | None:
@@ -102,7 +102,7 @@ def test_worker_that_loses_its_instance_drains_without_an_order(instance: Instan
     instance.reports.outage = None
     instance.interrupted = False  # a notice is never withdrawn
     assert instance.beat_twice() is WorkerState.DRAINED
-    report = instance.reports.records()[ID].report
+    report = instance.reports.records([ID])[ID].report
     assert report is not None
     assert report.interrupted
 
@@ -175,7 +175,7 @@ def test_change_of_state_is_reported_at_once(running: Instance) -> None:
     """Busy, idle, drained: without waiting for the next regular report; at last that the worker has ended."""
 
     def held() -> int | None:
-        report = running.reports.records()[ID].report
+        report = running.reports.records([ID])[ID].report
         return None if report is None else report.held
 
     with running.utilisation.hold():

@@ -52,6 +52,14 @@ def printed(what: RenderableType) -> str:
     return capture.get()
 
 
+def test_status_tells_of_an_unreadable_report() -> None:
+    """In the table and in JSON; the other instances are shown as usual."""
+    status = seen(SERVING, replace(SERVING, number=2, instance_id="i-2", report=None, report_unreadable=True))
+    rows = printed(status_table(status)).splitlines()
+    assert [line.rstrip().endswith("report unreadable") for line in rows[-2:]] == [False, True]
+    assert [row["report_unreadable"] for row in status.as_json()["instances"]] == [False, True]
+
+
 def test_status_shows_every_instance() -> None:
     """With its phase, its age, and its worker's report."""
     lines = printed(status_table(seen(SERVING, CLAIMED, STOPPED))).splitlines()

@@ -54,7 +54,7 @@ CALLS: dict[str, dict[str, frozenset[str] | set[str]]] = {
         "facerec/aws/quick_calls.py": ALL,
         "facerec/aws/object_store.py": {"put_object", "get_object"},
         "facerec/aws/dynamodb/__init__.py": ALL,
-        "facerec/aws/dynamodb/worker_reports.py": {"update_item"},
+        "facerec/aws/dynamodb/worker_reports.py": {"update_item", "describe_table"},
     },
     "flower": {
         "facerec/aws/sqs/queue.py": {
@@ -68,7 +68,7 @@ CALLS: dict[str, dict[str, frozenset[str] | set[str]]] = {
     },
     "autoscaler": {
         "facerec/aws/sqs/queue.py": {"get_queue_url"},
-        "facerec/aws/dynamodb/__init__.py": {"get_item", "query"},
+        "facerec/aws/dynamodb/__init__.py": {"get_item", "query", "batch_get_item"},
         "facerec/aws/dynamodb/worker_reports.py": ALL,
         "autoscale/aws/backlog.py": ALL,
         "autoscale/aws/history.py": ALL,
@@ -92,6 +92,7 @@ CALLS: dict[str, dict[str, frozenset[str] | set[str]]] = {
         "facerec/aws/dynamodb/templates.py": ALL,
         "facerec/aws/sqs/dead_letter_queue.py": ALL,
         "facerec/aws/dynamodb/api_keys.py": ALL,
+        "facerec/aws/dynamodb/worker_reports.py": {"describe_table"},
         "autoscale/aws/backlog.py": ALL,
         "autoscale/aws/ec2.py": {"describe_instances", "describe_instance_status", "describe_launch_templates"},
     },
@@ -272,10 +273,22 @@ def test_the_autoscaler_passes_one_role_to_ec2() -> None:
 
 
 def test_a_worker_writes_its_report_and_not_the_lease() -> None:
-    """Which is in the same table."""
+    """Nor another instance's report, nor an order to drain: they are in the same table."""
     document, table = policy("worker", PLACE), f"arn:aws:dynamodb:us-east-1:{ACCOUNT}:table/facerec-fleet"
-    assert allowed(document, "dynamodb:UpdateItem", table, {"dynamodb:LeadingKeys": ["worker"]})
-    assert not allowed(document, "dynamodb:UpdateItem", table, {"dynamodb:LeadingKeys": ["lease"]})
+    own, other = f"{EC2}:instance/i-1", f"{EC2}:instance/i-2"
+
+    def may(action: str, key: str, instance: str = own) -> bool:
+        context: dict[str, str | list[str]] = {"dynamodb:LeadingKeys": [key], "ec2:SourceInstanceARN": instance}
+        return allowed(document, f"dynamodb:{action}", table, context) is not None
+
+    assert may("UpdateItem", own)
+    assert may("GetItem", "drain")
+    for key in (other, "worker", "drain", "lease", "number", "record#2026-11-30"):
+        assert not may("UpdateItem", key)
+    for action in ("PutItem", "DeleteItem", "BatchWriteItem", "ConditionCheckItem", "Query", "Scan"):
+        assert not may(action, own)
+    elsewhere = {"dynamodb:LeadingKeys": [own]}
+    assert not allowed(document, "dynamodb:UpdateItem", table, elsewhere)  # no instance signs the request
 
 
 def test_settings_narrow_and_widen_what_is_granted() -> None:
