@@ -105,7 +105,7 @@ class AutoscaleSettings(Group):
     )
     start_prior_seconds: PositiveSeconds = Field(30, description="The same for a stopped instance of the warm pool")
     service_prior_seconds: PositiveSeconds = Field(
-        0.1, description="Assumed seconds of an instance per task, until measured"
+        0.1, description="Assumed seconds of an instance per task; measured ones count from 0.01 to 10 times"
     )
     boot_limit_seconds: PositiveSeconds = Field(
         300, description="Seconds without a first report; then an instance is replaced"

@@ -12,6 +12,7 @@ from autoscale import process
 from autoscale.aws.ec2 import SKIP_SECONDS
 from autoscale.observation import Power, QueueDepth
 from facerec.aws.clients import Clients
+from facerec.aws.dynamodb.worker_reports import DynamoWorkerReports
 from facerec.errors import ConfigurationError, InsufficientCapacity, LeaseLost
 from facerec.settings import Settings
 from facerec.settings.resources import NameSettings
@@ -26,6 +27,7 @@ from tests.support.fleet_cloud import (
     make_cloud,
     refusal,
     repair_and_read,
+    report_of,
     take_lease,
 )
 
@@ -335,3 +337,25 @@ def test_settings_make_every_port(emulator: EmulatedAws) -> None:
     process.make_history(settings).record(a_record(time.time()))
     assert len(process.make_history(settings).records(time.time() - 60)) == 1
     lease.release()
+
+
+def test_unreadable_report_leaves_the_other_instances_readable(cloud: FleetCloud) -> None:
+    """Also beside reports of instances that do not exist, and an order to drain in the place of former releases."""
+    reports = DynamoWorkerReports(cloud.clients, cloud.settings.fleet_table)
+    cloud.reports = reports  # type: ignore[assignment] # the true ones
+    fleet = cloud.active()
+    fleet.launch([1, 2])
+    first, second = fleet.instances()
+    for instance in (first, second, replace(first, instance_id="i-unknown")):
+        reports.report(report_of(instance, cloud.time.now()))
+    dynamodb, table = cloud.clients.dynamodb, cloud.settings.fleet_table
+    for item in dynamodb.scan(TableName=table, ConsistentRead=True)["Items"]:
+        if item["item"]["S"] == "report" and str(second.instance_id) not in item["kind"]["S"]:
+            dynamodb.put_item(TableName=table, Item=item | {"report": {"N": "1"}})
+    former: Any = {"kind": {"S": "worker"}, "item": {"S": str(second.instance_id)}, "drain_ordered_at": {"N": "1"}}
+    dynamodb.put_item(TableName=table, Item=former)
+    unreadable, healthy = repair_and_read(fleet)
+    assert (unreadable.report, unreadable.report_unreadable) == (None, True)
+    assert (healthy.report is None, healthy.report_unreadable, healthy.drain_ordered_at) == (False, False, None)
+    fleet.drain([str(first.instance_id)], 5.0)
+    assert [instance.drain_ordered_at for instance in fleet.instances()] == [5.0, None]
