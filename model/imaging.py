@@ -1,6 +1,7 @@
 """Bytes → pixels: every supported picture becomes upright 8-bit RGB, as a viewer would show it."""
 
 import struct
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
@@ -9,13 +10,21 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from PIL.ImageFile import ImageFile
 
-from model.header import DAMAGED, InvalidImage, opened
+from model.header import DAMAGED, SUPPORTED, InvalidImage, check_size, read_header
+from model.metadata import without_metadata
+
+if "HEIF" in SUPPORTED:
+    from pillow_heif import register_heif_opener
+
+    register_heif_opener()
+
+# Pillow warns of flaws that viewers ignore. The filter is for the process, because `catch_warnings` around each call is
+# not thread-safe.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 LARGE_PIXELS = 8_000_000  # a picture with more pixels is converted in strips
 STRIP_PIXELS = 20_000  # three bytes each: one block of Pillow's raw encoder
-ORIENTATION_TAG = 0x0112  # EXIF 2.3, section 4.6.4
 _UPRIGHT: dict[int, Callable[[cv2.typing.MatLike], cv2.typing.MatLike]] = {
     2: lambda pixels: cv2.flip(pixels, 1),
     3: lambda pixels: cv2.rotate(pixels, cv2.ROTATE_180),
@@ -72,18 +81,17 @@ def decode_reduced(data: bytes, max_megapixels: float, min_side: Callable[[int, 
     `min_side` takes width and height, and returns the least length of the longer side, or None for full size. A
     smaller JPEG takes a third of the time, because libjpeg skips the frequencies that it does not need.
     """
-    with opened(BytesIO(data), max_megapixels) as image:
-        width, height = image.size
-        # Libjpeg's DCT scaling is the only reduction that saves time: other formats are decoded in full.
-        reduction = _reduction(max(width, height), min_side(width, height)) if image.format == "JPEG" else 1
-        pixels = decode_plain(data, width, height, reduction) if image.format == "JPEG" else None
-        if pixels is None:
-            if reduction > 1:
-                image.draft("RGB", (width // reduction, height // reduction))
-                reduction = round(max(width, height) / max(image.size))
-            pixels = _loaded(image)
-        upright = _upright(image)
-    del image  # it holds a second copy of the picture, and some decoders several
+    header = read_header(data, max_megapixels)
+    file = without_metadata(data, header.format)
+    width, height = header.width, header.height
+    # Libjpeg's DCT scaling is the only reduction that saves time: other formats are decoded in full.
+    reduction = _reduction(max(width, height), min_side(width, height)) if header.format == "JPEG" else 1
+    pixels = decode_plain(file.picture, width, height, reduction) if header.format == "JPEG" else None
+    if pixels is None:
+        pixels, reduction = _by_pillow(file.picture, header.format, max_megapixels, reduction)
+    if header.format == "HEIF":  # its decoder turns and crops
+        height, width = pixels.shape[:2]
+    upright = _UPRIGHT.get(file.orientation)
     if upright is not None:
         turned = np.asarray(upright(pixels), dtype=np.uint8)
         if (turned.shape[0] < turned.shape[1]) != (pixels.shape[0] < pixels.shape[1]):
@@ -112,22 +120,21 @@ def _pixels(picture: Image.Image) -> NDArray[np.uint8]:
     return pixels
 
 
-def _loaded(image: ImageFile) -> NDArray[np.uint8]:
+def _by_pillow(picture: bytes, format_name: str, most: float, reduction: int) -> tuple[NDArray[np.uint8], int]:
+    """Return the pixels and their reduction, which is at most that asked for; raises as `model.header.check_size`."""
     try:
-        image.load()
-        return _pixels(image)
-    except MemoryError:
+        with Image.open(BytesIO(picture), formats=[format_name]) as image:
+            size = image.size
+            check_size(*size, most)
+            if reduction > 1:
+                image.draft("RGB", (size[0] // reduction, size[1] // reduction))
+                reduction = round(max(size) / max(image.size))
+            image.load()
+            return _pixels(image), reduction
+    except (MemoryError, InvalidImage):
         raise
     except Exception as exc:  # Pillow raises errors of a dozen types for damaged files
         raise InvalidImage(DAMAGED) from exc
-
-
-def _upright(image: ImageFile) -> Callable[[cv2.typing.MatLike], cv2.typing.MatLike] | None:
-    """Return the function that turns the stored picture as its EXIF says, or None."""
-    try:
-        return _UPRIGHT.get(int(image.getexif().get(ORIENTATION_TAG, 1)))
-    except Exception:  # noqa: BLE001 - viewers show a picture with unreadable EXIF as stored
-        return None
 
 
 def _rgb(image: Image.Image) -> Image.Image:

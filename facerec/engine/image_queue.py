@@ -15,14 +15,8 @@ if TYPE_CHECKING:
     from model.faces import ImageAnalysis
 
 
-def megapixels(image: bytes, unknown: float, most: float) -> float:
-    """Return a picture's megapixels; 0 if it will be refused: it has more than `most`, or is no picture.
-
-    JPEG and PNG headers are read by Pillow in Python. Native code parses those of WebP and HEIF, which only the engine
-    children may run (docs/adr/0002-engine-child.md): these count as `unknown`.
-    """
-    if image[8:12] == b"WEBP" or image[4:8] == b"ftyp":
-        return unknown
+def megapixels(image: bytes, most: float) -> float:
+    """Return a picture's megapixels; 0 if it will be refused: it has more than `most`, or is no picture."""
     try:
         header = read_header(image, most)
     except InvalidImage:

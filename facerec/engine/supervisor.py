@@ -72,7 +72,6 @@ class SupervisedEngine:
             factory=factory,
         )
         limits = settings.worker
-        self._batch_megapixels = limits.batch_max_megapixels
         self._max_megapixels = settings.max_megapixels
         self._queue = ImageQueue(limits)
         self._feeders = [
@@ -127,7 +126,7 @@ class SupervisedEngine:
         replaced: the process should end then.
         """
         request_id = structlog.contextvars.get_contextvars().get("request_id")
-        size = megapixels(image, self._batch_megapixels, self._max_megapixels)
+        size = megapixels(image, self._max_megapixels)
         queued = QueuedImage(image, size, request_id)
         self._queue.put(queued)
         return queued.answer.result()

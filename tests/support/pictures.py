@@ -1,9 +1,11 @@
 """Pictures as clients send them, good and bad, made from one portrait."""
 
 import io
+import os
 from collections.abc import Callable
 
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from tests.support.processes import CHECKOUT
 
@@ -44,6 +46,13 @@ def palette_with_transparency() -> bytes:
     return encoded(portrait().quantize(128), transparency=0)
 
 
+def long_text() -> PngInfo:
+    """A packed text of 1.2 MB, as programs write that keep a drawing's history."""
+    info = PngInfo()
+    info.add_text("Comment", "stroke " * 180_000, zip=True)
+    return info
+
+
 def animated_gif() -> bytes:
     """Two frames: a format we do not read."""
     frame = portrait().resize((80, 100))
@@ -56,6 +65,7 @@ GOOD: dict[str, Callable[[], bytes]] = {
     "sixteen_bit.png": lambda: encoded(sixteen_bit()),
     "palette.png": palette_with_transparency,
     "rotated.jpg": exif_rotated,
+    "described.png": lambda: encoded(portrait(), pnginfo=long_text(), icc_profile=os.urandom(1_500_000)),
     "portrait.webp": lambda: encoded(portrait(), "WEBP", quality=90),
 }
 """Pictures with a face that must be found, and recognised."""

@@ -13,7 +13,8 @@ from PIL import Image
 
 import model.imaging
 from model.header import InvalidImage
-from model.imaging import ORIENTATION_TAG, decode, decode_reduced
+from model.imaging import decode, decode_reduced
+from model.metadata import ORIENTATION_TAG
 
 WIDTH, HEIGHT = 48, 32
 

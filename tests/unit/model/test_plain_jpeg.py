@@ -11,7 +11,8 @@ from PIL import Image
 
 import model.imaging
 from model.header import InvalidImage
-from model.imaging import ORIENTATION_TAG, decode, decode_plain
+from model.imaging import decode, decode_plain
+from model.metadata import ORIENTATION_TAG
 
 SIZE = (61, 45)
 EXIF = Image.Exif()

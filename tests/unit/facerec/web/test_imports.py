@@ -3,8 +3,9 @@
 import subprocess
 import sys
 
-SCRIPT = """
+SCRIPT = r"""
 import sys
+import model.header
 import facerec.bootstrap, facerec.web.command, facerec.web.process, facerec.web.supervisor
 from facerec.settings import Settings
 from facerec.web.auth.access import AccessControl
@@ -17,17 +18,18 @@ from tests.fakes.object_store import InMemoryObjectStore
 from tests.fakes.task_queue import InMemoryTaskQueue
 
 facerec.bootstrap.task_queue(Settings())
+assert model.header.read_header(b"RIFF\x1a\0\0\0WEBPVP8L\x0d\0\0\0\x2f\x1d\xc0\x04\0\0\0\0").width == 30
 create_app(
     settings=Settings(), store=InMemoryObjectStore(), queue=InMemoryTaskQueue(), reply_to="facerec-resp-queue",
     waiters=Waiters(), admission=Admission(max_waiting=1, wait_seconds=1), readiness=Readiness({}),
     measured=WebMetrics(), access=AccessControl(Settings().web, None),
 )
-heavy = {"numpy", "cv2", "torch", "openvino", "onnx", "onnxruntime", "model.engines", "tasks", "facerec.engine"}
+heavy = {"numpy", "cv2", "PIL", "torch", "openvino", "onnx", "onnxruntime", "model.engines", "tasks", "facerec.engine"}
 print(*sorted(heavy & set(sys.modules)))
 """
 
 
-def test_web_tier_loads_neither_numpy_nor_an_engine_nor_the_tasks() -> None:
-    """A web instance has none of them installed."""
+def test_web_tier_loads_neither_a_decoder_nor_an_engine_nor_the_tasks() -> None:
+    """A web instance has none of them installed, and native code sees no stranger's picture there."""
     loaded = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
     assert loaded.stdout.strip() == ""
