@@ -154,6 +154,8 @@ def test_provisioning_and_dead_letters_need_no_more(
     provision(Clients(guarded(settings, gate)), settings.changed(queue=QueueSettings(max_receives=2)))
     assert gate.refused == set()
     assert {entry for entry in gate.unused() if "ec2:" not in entry} == {
+        "MakeBuckets s3:GetBucketPolicy",  # over plain HTTP there is no policy that demands TLS
+        "MakeBuckets s3:PutBucketPolicy",
         "MakeBuckets s3:PutEncryptionConfiguration",  # buckets are made with it
         "MakeTables dynamodb:UpdateTable",  # only a table of another making is billed otherwise
     }
