@@ -63,12 +63,16 @@ def is_served(name: str, names: Sequence[str]) -> bool:
 
 
 def is_from_another_site(method: str, *, host: str | None, origin: str | None, fetch_site: str | None) -> bool:
-    """Return whether a browser sends a changing request for a page of another site; programs send neither header.
+    """Return whether a browser sends a changing request for a page of another site."""
+    return method not in _SAFE and is_cross_site(host=host, origin=origin, fetch_site=fetch_site)
 
-    Browsers send `Sec-Fetch-Site` over HTTPS and to loopback only, and `Origin` always, which a page can make `null`.
+
+def is_cross_site(*, host: str | None, origin: str | None, fetch_site: str | None) -> bool:
+    """Return whether a browser sends the request for a page of another site; programs send neither header.
+
+    Browsers send `Sec-Fetch-Site` over HTTPS and to loopback only. They send `Origin` with each request that changes
+    something or whose answer the page reads; a page can make it `null`.
     """
-    if method in _SAFE:
-        return False
     if fetch_site is not None:
         return fetch_site not in {"same-origin", "none"}
     if not origin:

@@ -5,6 +5,8 @@
 - Three handlers replace Flower's: two need the broker, which Flower makes from the scheme of a URL. The third is
   `/metrics`, which Flower shows without a password.
 
+Without a password, it serves this machine alone: no page of another site, and no other host name (`denied`).
+
 All remote control is off (`read_only`): Flower hides its buttons and answers its calls with 403.
 """
 
@@ -13,6 +15,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
 from typing import Any
 
 import structlog
@@ -26,6 +29,7 @@ from flower.inspector import Inspector
 from flower.urls import settings as flower_settings
 from flower.views.broker import BrokerView
 from flower.views.monitor import Metrics
+from tornado.httputil import HTTPServerRequest
 from tornado.ioloop import IOLoop
 
 from facerec.aws.clients import Clients, shared_clients
@@ -33,6 +37,7 @@ from facerec.aws.sqs.queue import SqsQueue
 from facerec.aws.sqs.response_queues import ResponseQueues
 from facerec.celery import FacerecCelery
 from facerec.errors import FacerecError
+from facerec.host_check import LOOPBACK_NAMES, addressed_host, is_cross_site, is_served
 from facerec.messages import TASK_NAME
 from facerec.settings import Settings
 
@@ -174,6 +179,23 @@ class QueueEvents(Events):  # type: ignore[misc]  # Flower has no types
             log.warning("tasks_not_saved", database=self.db, reason=str(exc))
 
 
+def denied(request: HTTPServerRequest, own_host: str) -> HTTPStatus | None:
+    """Return the status of a request that a Flower without a password denies, and None for any other.
+
+    It listens on `own_host`, a loopback address. A page of another site may only show a link to it.
+    """
+    headers, names = request.headers, (*LOOPBACK_NAMES, own_host.lower())
+    name = addressed_host(headers.get("Host"), request.uri or "/")
+    if name is None or not is_served(name, names):
+        return HTTPStatus.MISDIRECTED_REQUEST
+    if request.method == "GET" and headers.get("Sec-Fetch-Mode") == "navigate":
+        return None
+    cross_site = is_cross_site(
+        host=headers.get("Host"), origin=headers.get("Origin"), fetch_site=headers.get("Sec-Fetch-Site")
+    )
+    return HTTPStatus.FORBIDDEN if cross_site else None
+
+
 class FlowerApplication(Flower):  # type: ignore[misc]  # Flower has no types
     """Flower on our queues; `options` are Flower's own."""
 
@@ -200,6 +222,13 @@ class FlowerApplication(Flower):  # type: ignore[misc]  # Flower has no types
         self.add_handlers(
             r".*", [(r"/broker", _Broker), (r"/api/queues/length", _QueueLengths), (r"/metrics", _PrivateMetrics)]
         )
+
+    def find_handler(self, request: HTTPServerRequest, **kwargs: Any) -> Any:
+        """Return what answers the request; Tornado calls this for each."""
+        status = denied(request, self.options.address) if not self.options.basic_auth else None
+        if status is None:
+            return super().find_handler(request, **kwargs)
+        return self.get_handler_delegate(request, tornado.web.ErrorHandler, {"status_code": status.value})
 
     def purge_offline_worker_metrics(self) -> None:
         """Update the metrics; Flower calls this before it shows them.

@@ -1,9 +1,10 @@
-"""Runs ministack with two gaps closed: `python -m facerec.local.ministack_server`.
+"""Runs ministack with three gaps closed: `python -m facerec.local.ministack_server`.
 
 - ministack writes S3 objects to disk at once, but tables, queues and instances only at its orderly end. This wrapper
   also writes them a moment after they change, on the event loop that handles the requests, so the state is consistent.
 - ministack continues a long poll after its client has left, and delivers the next message to it; its end waits for
   that poll, too. This wrapper ends the poll.
+- ministack answers every web page that a browser on this machine shows. This wrapper refuses that (`page_check`).
 """
 
 import asyncio
@@ -14,6 +15,8 @@ from typing import Any
 
 from ministack import app as ministack  # type: ignore[import-untyped] # it ships no types
 from ministack.core.persistence import save_all  # type: ignore[import-untyped] # it ships no types
+
+from facerec.local.page_check import CORS_PREFIX, refusal
 
 _SERVICES = {b"DynamoDB_20120810": "dynamodb", b"AmazonSQS": "sqs"}
 _READING = (b"BatchGet", b"Describe", b"Get", b"List", b"Query", b"Scan")
@@ -120,12 +123,52 @@ def polling_while_connected(app: _App) -> _App:
     return wrapped
 
 
+def for_programs(app: _App) -> _App:
+    """The same ASGI app, which refuses the requests of web pages and sends no CORS headers."""
+
+    async def wrapped(scope: _Message, receive: _Receive, send: _Send) -> None:
+        if scope["type"] == "lifespan":
+            await app(scope, receive, send)
+            return
+
+        async def without_cors(message: _Message) -> None:
+            if "headers" in message:
+                prefix = CORS_PREFIX.encode()
+                kept = [line for line in message["headers"] if not line[0].lower().startswith(prefix)]
+                message = {**message, "headers": kept}
+            await send(message)
+
+        refused = refusal(
+            host=_lines(scope, b"host"),
+            target=scope.get("raw_path", b"/").decode("latin-1"),
+            origin=_lines(scope, b"origin"),
+            fetch_site=_lines(scope, b"sec-fetch-site"),
+        )
+        if refused is None:
+            await app(scope, receive, without_cors)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close"})  # before it is accepted: an answer with status 403
+        else:
+            status, sentence = refused
+            headers = [(b"content-type", b"text/plain")]
+            await send({"type": "http.response.start", "status": status.value, "headers": headers})
+            await send({"type": "http.response.body", "body": sentence.encode()})
+
+    return wrapped
+
+
 def _header(scope: _Message, name: bytes) -> bytes:
     value: bytes = dict(scope.get("headers", ())).get(name, b"")
     return value
 
 
+def _lines(scope: _Message, name: bytes) -> str | None:
+    """All lines of a header as one value with commas, or None."""
+    found = [value.decode("latin-1") for key, value in scope["headers"] if key == name]
+    return ",".join(found) if found else None
+
+
 if __name__ == "__main__":
     # Until SIGTERM, as configured by ministack's own variables.
-    ministack.app = saving(polling_while_connected(ministack.app))
+    ministack.app = for_programs(saving(polling_while_connected(ministack.app)))
     ministack.main()

@@ -1,9 +1,10 @@
 """What the Prometheus metrics of all tiers share: their HTTP server, and sums over processes."""
 
 import resource
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from typing import TYPE_CHECKING
 
 import structlog
 from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
@@ -11,6 +12,11 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from facerec.errors import ConfigurationError
+from facerec.host_check import LOOPBACK_NAMES, addressed_host, is_served
+from facerec.settings.values import on_loopback
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 log = structlog.get_logger(__name__)
 
@@ -19,7 +25,8 @@ log = structlog.get_logger(__name__)
 def serve_metrics(registry: CollectorRegistry, host: str, port: int, *, group: str) -> Iterator[str | None]:
     """Serve the metrics over HTTP within the block; yields their address, or `None` for port -1.
 
-    Port 0 takes a free one. Raises `ConfigurationError`, which names the settings of `group`, if the address fails.
+    Port 0 takes a free one. On loopback the server answers to loopback names only: a web page may make its own name
+    point there (DNS rebinding). Raises `ConfigurationError`, which names the settings of `group`, if the address fails.
     """
     if port < 0:
         yield None
@@ -31,6 +38,8 @@ def serve_metrics(registry: CollectorRegistry, host: str, port: int, *, group: s
             f"cannot serve metrics on {host} port {port} ({exc.strerror or exc}): choose others with "
             f"FACEREC_{group.upper()}__METRICS_HOST and FACEREC_{group.upper()}__METRICS_PORT"
         ) from exc
+    if on_loopback(host):
+        server.set_app(answering_to((*LOOPBACK_NAMES, host.lower()), server.get_app()))
     named = f"[{host}]" if ":" in host else host
     address = f"http://{named}:{server.server_port}/metrics"
     log.info("metrics_served", address=address)
@@ -40,6 +49,19 @@ def serve_metrics(registry: CollectorRegistry, host: str, port: int, *, group: s
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def answering_to(names: Sequence[str], app: "WSGIApplication | None") -> "WSGIApplication":
+    """The same WSGI app, which refuses requests that are addressed to another host."""
+
+    def wrapped(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        name = addressed_host(environ.get("HTTP_HOST"))
+        if app is None or name is None or not is_served(name, names):
+            start_response("421 Misdirected Request", [("Content-Type", "text/plain")])
+            return [f"the metrics are addressed as {names[0]} only".encode()]
+        return app(environ, start_response)
+
+    return wrapped
 
 
 def ended_children_seconds() -> float:

@@ -200,6 +200,19 @@ def test_flower_ends_when_its_tasks_cannot_be_saved(start: Callable[..., Any], t
     assert "Traceback" not in flower.output
 
 
+def test_flower_without_password_serves_this_machine_only(tier: WorkerTier) -> None:
+    """No page of another site, and no name that is made to point here, in any handler."""
+    with Command(facerec("flower"), tier.environ | {"FACEREC_FLOWER__AUTH": "none"}) as flower:
+        address = re.match(r"Flower on (http://127\.0\.0\.1:\d+), without a password", flower.printed())
+        assert address, flower.output
+        foreign = [{"Host": "evil.example"}, {"Origin": "http://evil.example"}, {"Sec-Fetch-Site": "cross-site"}]
+        with httpx.Client(base_url=address[1], trust_env=False) as client:
+            for path in ("/tasks", "/metrics", "/healthcheck", "/static/css/flower.css", "/nowhere"):
+                assert [client.get(path, headers=sent).status_code for sent in foreign] == [421, 403, 403]
+            until(lambda: client.get("/healthcheck").status_code == 200)
+            assert client.get("/tasks").status_code == 200
+
+
 def test_generated_password_is_printed_once(tier: WorkerTier, start: Callable[..., Any]) -> None:
     """It is printed, not logged. After a kill the next Flower learns of the worker from its heartbeats."""
     worker = start(Worker)

@@ -6,7 +6,9 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -84,11 +86,78 @@ def text(path: Path) -> str:
     return path.read_text() if path.exists() else ""
 
 
+@dataclass
+class Browser:
+    """Sends requests as a browser may, with any headers."""
+
+    url: str
+
+    def ask(self, method: str, target: str, *headers: str, host: str = "", body: bytes = b"") -> tuple[int, str]:
+        """Send a request; returns the status and the head of the answer."""
+        place = urlsplit(self.url)
+        connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=10)
+        try:
+            connection.putrequest(method, target, skip_host=True, skip_accept_encoding=True)
+            for line in (f"Host: {host or place.netloc}", f"Content-Length: {len(body)}", *headers):
+                connection.putheader(*line.split(": "))
+            connection.endheaders(body)
+            answer = connection.getresponse()
+            return answer.status, str(answer.headers).lower()
+        finally:
+            connection.close()
+
+
+SIGNED = (
+    "Authorization: AWS4-HMAC-SHA256 Credential=facerec-local/20260101/us-east-1/s3/aws4_request, "
+    "SignedHeaders=host, Signature=0"
+)
+PAGE = "Origin: http://evil.example"
+SEND = ("X-Amz-Target: AmazonSQS.SendMessage", "Content-Type: text/plain")
+SOCKET = (
+    "Connection: Upgrade",
+    "Upgrade: websocket",
+    "Sec-WebSocket-Version: 13",
+    "Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==",
+)
+
+
 @pytest.mark.parametrize("kind", EmulatorKind)
-def test_emulator_listens_on_loopback_only(tmp_path: Path, kind: EmulatorKind) -> None:
-    """And on one port."""
-    with run(tmp_path, kind) as (child, settings, _):
-        assert listening_addresses(child.pid) == {(settings.aws.endpoint_url.host, settings.aws.endpoint_url.port)}  # type: ignore[union-attr] # set
+def test_emulator_serves_programs_of_this_machine_only(tmp_path: Path, kind: EmulatorKind) -> None:
+    """It listens on one port of loopback. No web page can fetch a photo, send a message or reset it."""
+    with run(tmp_path, kind) as (child, settings, clients):
+        place = urlsplit(str(settings.endpoint_url))
+        assert listening_addresses(child.pid) == {(place.hostname, place.port)}
+        put(settings, clients)
+        ask = Browser(str(settings.endpoint_url)).ask
+        photo = f"/{settings.output_bucket}/a/b.json"
+        queue = clients.sqs.get_queue_url(QueueName=settings.request_queue)["QueueUrl"]
+        send = f"{urlsplit(queue).path}?Action=SendMessage&Version=2012-11-05&MessageBody=evil"
+        message = json.dumps({"QueueUrl": queue, "MessageBody": "evil"}).encode()
+        reset = "/moto-api/reset" if kind is EmulatorKind.MOTO else "/_ministack/reset"
+        foreign = [
+            ask("GET", photo, SIGNED, PAGE),
+            ask("GET", photo, SIGNED, f"Origin: http://{place.netloc}", PAGE),
+            ask("GET", photo, SIGNED, "Sec-Fetch-Site: cross-site", "Sec-Fetch-Dest: image"),
+            ask("GET", send, "Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: navigate"),
+            ask("OPTIONS", photo, PAGE, "Access-Control-Request-Method: PUT"),
+            ask("POST", "/", PAGE, *SEND, body=message),
+            ask("POST", "/", "Origin: null", *SEND, body=message),
+            ask("POST", reset, PAGE),
+            ask("GET", "/", PAGE, *SOCKET),
+        ]
+        assert [status for status, _ in foreign] == [403] * len(foreign)
+        hosts = ("evil.example", f"evil.example:{place.port}", f"{place.netloc}.evil.example", "192.0.2.1")
+        rebound = [ask("GET", photo, SIGNED, host=host) for host in hosts]
+        assert [status for status, _ in rebound] == [421] * len(rebound)
+        check(settings, clients)  # with a single message
+        own = [
+            ask("GET", photo, SIGNED),
+            ask("GET", photo, SIGNED, host=f"LOCALHOST:{place.port}"),
+            ask("GET", "/a/b.json", SIGNED, host=f"{settings.output_bucket}.localhost:{place.port}"),
+            ask("OPTIONS", photo, SIGNED),
+        ]
+        assert [status for status, _ in own] == [200] * len(own)
+        assert "access-control" not in "".join(head for _, head in (*foreign, *rebound, *own))
 
 
 def test_client_that_left_receives_no_message(tmp_path: Path) -> None:

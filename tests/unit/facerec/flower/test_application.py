@@ -3,13 +3,15 @@
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 from celery.events.state import State
 from pydantic import SecretStr, ValidationError
+from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine
 
 from facerec.errors import ConfigurationError
-from facerec.flower.application import Inspected
+from facerec.flower.application import Inspected, denied
 from facerec.flower.command import configure
 from facerec.settings.tiers import FlowerSettings
 
@@ -47,6 +49,49 @@ def test_no_password_needs_loopback() -> None:
     for host in ("0.0.0.0", "flower.example"):  # noqa: S104 - refused
         with pytest.raises(ValidationError, match="loopback"):
             FlowerSettings(auth="none", host=host)
+
+
+def asked(method: str = "GET", own_host: str = "127.0.0.1", **headers: str) -> int | None:
+    """The status of a denied request to a Flower without a password, or None."""
+    sent = HTTPHeaders({"Host": "127.0.0.1:5555"} | {name.replace("_", "-"): value for name, value in headers.items()})
+    line = RequestStartLine(method, "/tasks", "HTTP/1.1")
+    return denied(HTTPServerRequest(headers=sent, connection=MagicMock(), start_line=line), own_host)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "LOCALHOST.:5555", "[::1]:5555", "127.0.0.2:5555"])
+def test_flower_without_password_answers_to_this_machines_names(host: str) -> None:
+    """And to the address that it listens on."""
+    assert asked(Host=host, own_host="127.0.0.2") is None
+
+
+@pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example:5555", "127.0.0.2", "0.0.0.0"])  # noqa: S104 - nothing is bound
+def test_flower_without_password_refuses_other_names(host: str) -> None:
+    """A foreign page may make its own name point here (DNS rebinding)."""
+    assert asked(Host=host) == 421
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS"])
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Origin": "http://127.0.0.1:8000"},
+        {"Sec_Fetch_Site": "cross-site", "Sec_Fetch_Mode": "no-cors"},
+        {"Sec_Fetch_Site": "same-site", "Sec_Fetch_Mode": "cors"},
+    ],
+)
+def test_flower_without_password_refuses_pages_of_other_sites(method: str, headers: dict[str, str]) -> None:
+    """Whatever they ask for."""
+    assert asked(method, **headers) == 403
+
+
+def test_flower_without_password_may_be_linked_from_other_sites() -> None:
+    """A browser then opens it; a posted form opens nothing."""
+    link = {"Sec_Fetch_Site": "cross-site", "Sec_Fetch_Mode": "navigate"}
+    assert asked(**link) is None
+    assert asked("POST", **link) == 403
+    assert asked(Sec_Fetch_Site="same-origin", Sec_Fetch_Mode="cors") is None
 
 
 def test_short_password_is_rejected() -> None:
