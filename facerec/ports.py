@@ -182,8 +182,11 @@ class TemplateStore(Protocol):
         The iterator reads page by page: it may raise at any step, and may miss changes made meanwhile.
         """
 
-    def identities(self, collection: str) -> set[str]:
-        """The names of the collection's people."""
+    def template(self, collection: str, template_id: str) -> Template | None:
+        """One template of the collection, or `None`."""
+
+    def owners(self, collection: str) -> dict[str, str]:
+        """The identity of each template by its id; an identity that cannot be read is empty."""
 
     def collections(self) -> list[str]:
         """The names of all collections with templates, sorted."""

@@ -15,6 +15,7 @@ import click
 
 from facerec import bootstrap
 from facerec.commands.enrol import rebuild
+from facerec.commands.gallery_check import check
 from facerec.commands.terminal import (
     FILE,
     OTHER_PERSON_STATUS,
@@ -83,7 +84,7 @@ def open_gallery(collection: str) -> OpenGallery:
 
 @click.group("gallery")
 def command() -> None:
-    """List, show, remove, export, import and rebuild enrolled people.
+    """List, show, remove, export, import, check and rebuild enrolled people.
 
     \b
     Examples:
@@ -96,6 +97,7 @@ def command() -> None:
     """  # noqa: D301 - \b is click's mark for a block that is not wrapped
 
 
+command.add_command(check)
 command.add_command(rebuild)
 
 
@@ -332,7 +334,7 @@ def _restore(
     from facerec.gallery.archive import restore
 
     store, photos, bucket = gallery.templates, gallery.photos, gallery.settings.gallery_bucket
-    known = KnownNames(store.identities(gallery.collection))
+    known = KnownNames(store.owners(gallery.collection).values())
     renamed: dict[str, str] = {}
     counts = Counter[str]()
     for template in tracked(templates, "importing"):

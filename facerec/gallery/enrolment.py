@@ -236,7 +236,7 @@ class Enroller:
     def _known_name(self, identity: str, collection: str, *, exact: bool) -> str:
         with self._reading_names:
             if collection not in self._names:
-                self._names[collection] = KnownNames(self.templates.identities(collection))
+                self._names[collection] = KnownNames(self.templates.owners(collection).values())
             return self._names[collection].adopt(identity, exact=exact)
 
 
@@ -249,15 +249,27 @@ def quality_text(quality: "Quality | None") -> str:
 
 
 def store_template(templates: TemplateStore, photos: ObjectStore, template: Template, photo: bytes | None) -> None:
-    """Store a template's photo, then the template; raises `AlreadyEnrolled`.
+    """Store a template's photo, then the template; raises `AlreadyEnrolled`, with nothing stored.
 
-    A duplicate's photo may be stored a second time under another file name; it has the same prefix, and is removed
-    with the template.
+    While a removal of this template runs, the template exists, so no photo is stored that the removal would miss. After
+    an interruption a photo may be there without its template; a repeated call completes it, and `check` finds it.
     """
-    if template.photo is not None and photo is not None:
-        content_type = f"image/{read_header(photo, max_megapixels=float('inf')).format.lower()}"
-        photos.put(template.photo.bucket, template.photo.key, photo, content_type)
-    templates.add(template)
+    if template.photo is None or photo is None:
+        templates.add(template)
+        return
+    found = templates.template(template.collection, template.template_id)
+    if found is not None and found.embedding.size == template.embedding.size:
+        raise AlreadyEnrolled(found.identity, found.template_id)
+    content_type = f"image/{read_header(photo, max_megapixels=float('inf')).format.lower()}"
+    photos.put(template.photo.bucket, template.photo.key, photo, content_type)
+    try:
+        templates.add(template)
+    except AlreadyEnrolled:
+        # Another process has enrolled the photo meanwhile, perhaps under another file name.
+        found = templates.template(template.collection, template.template_id)
+        if found is None or found.photo is None or found.photo.key != template.photo.key:
+            photos.delete(template.photo.bucket, template.photo.key)
+        raise
 
 
 def remove_templates(
@@ -266,7 +278,7 @@ def remove_templates(
     """Remove templates and their photos; returns how many templates there were.
 
     The photos are removed first: after an interruption the templates are still listed, and a repeated call completes
-    the removal. In the other order a photo could remain unnoticed.
+    the removal.
     """
     for identifier in template_ids:
         for key in photos.keys(bucket, photo_prefix(collection, identifier)):

@@ -88,7 +88,7 @@ class KnownNames:
 
     def __init__(self, identities: Iterable[str]) -> None:
         self._spellings: defaultdict[str, list[str]] = defaultdict(list)
-        for identity in sorted(set(identities)):
+        for identity in sorted(set(filter(None, identities))):
             self._spellings[identity_key(identity)].append(identity)
 
     def spellings(self, name: str, *, exact: bool = False) -> list[str]:

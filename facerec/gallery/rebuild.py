@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field, replace
+from datetime import datetime
 from enum import StrEnum
 from functools import partial
 from operator import attrgetter
@@ -91,6 +92,7 @@ class CollectionRebuild:
     old: list[Template] = field(default_factory=list, init=False)
     """The templates of other models without their embeddings, by identity."""
     _present: dict[str, str] = field(default_factory=dict, init=False)
+    _enrolments: set[tuple[str, str, datetime]] = field(default_factory=set, init=False)
     _replaced: list[str] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
@@ -98,6 +100,7 @@ class CollectionRebuild:
         for template in self.templates.templates(self.collection):
             if template.model_id == self.model_id:
                 self._present[template.template_id] = template.identity
+                self._enrolments.add((template.identity, template.source, template.enrolled_at))
             else:
                 self.old.append(replace(template, embedding=template.embedding[:0].copy()))
         self.old.sort(key=attrgetter("identity", "source", "template_id"))
@@ -120,6 +123,9 @@ class CollectionRebuild:
         try:
             photo = self.photos.get(old.photo.bucket, old.photo.key)
         except ObjectMissing:
+            if (old.identity, old.source, old.enrolled_at) in self._enrolments:
+                # `remove_old` was interrupted after it had removed the photo.
+                return report(RebuildStatus.PRESENT, "rebuilt already, and its photo is removed")
             return report(RebuildStatus.NO_PHOTO, "its photo is no longer in the bucket: enrol one of this person")
         identifier = template_id(self.collection, self.model_id, photo)
         if identifier in self._present:

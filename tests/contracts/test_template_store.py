@@ -190,13 +190,24 @@ def test_collections_are_separate(store: TemplateStore) -> None:
     assert len(ids(store.templates("guests"))) == 1
 
 
-def test_identities_are_the_names_of_the_collection(store: TemplateStore) -> None:
-    """Each once, exactly as they were stored."""
-    for number, name in enumerate(["Ada", "ada", "Ada\u200d", "Ada"]):
+def test_owners_are_the_names_by_template(store: TemplateStore) -> None:
+    """Exactly as they were stored."""
+    names = ["Ada", "ada", "Ada\u200d", "Ada"]
+    for number, name in enumerate(names):
         store.add(make_template(number, name, collection="staff"))
     store.set_threshold("staff", MODEL, make_threshold())
-    assert store.identities("staff") == {"Ada", "ada", "Ada\u200d"}
-    assert store.identities("guests") == set()
+    assert store.owners("staff") == {make_template(n).template_id: name for n, name in enumerate(names)}
+    assert store.owners("guests") == {}
+
+
+def test_template_is_found_by_its_id(store: TemplateStore) -> None:
+    """In its collection only."""
+    store.add(make_template(1, collection="staff"))
+    found = store.template("staff", make_template(1).template_id)
+    assert found is not None
+    assert (found.identity, found.photo) == ("Ada Lovelace", make_template(1, collection="staff").photo)
+    assert store.template("staff", make_template(2).template_id) is None
+    assert store.template("guests", make_template(1).template_id) is None
 
 
 def test_collection_is_listed_while_it_has_templates(store: TemplateStore) -> None:

@@ -116,11 +116,17 @@ class InMemoryTemplateStore:
                 self._check()
             yield template
 
-    def identities(self, collection: str) -> set[str]:
-        """Return the names of the collection's people."""
+    def template(self, collection: str, template_id: str) -> Template | None:
+        """Return one template, if there is one."""
         with self._lock:
             self._check()
-            return {template.identity for template in self._templates[collection].values()}
+            return self._templates[collection].get(template_id)
+
+    def owners(self, collection: str) -> dict[str, str]:
+        """Return the identity of each template by its id."""
+        with self._lock:
+            self._check()
+            return {identifier: each.identity for identifier, each in self._templates[collection].items()}
 
     def collections(self) -> list[str]:
         """Return the names of the collections that hold templates."""

@@ -418,6 +418,39 @@ def test_gallery_survives_export_and_import(line: CommandLine, model_id: str, tm
     assert len(line.photos()) == 1
 
 
+def test_photo_of_a_killed_enrolment_is_found_and_removed(real: CommandLine) -> None:
+    """The process dies between its two stores. A young photo stays: the enrolment may be running."""
+    dies = (
+        "import os, signal; from facerec.aws.dynamodb.templates import DynamoTemplateStore; "
+        "from facerec.cli import main; "
+        "DynamoTemplateStore.add = lambda *_: os.kill(os.getpid(), signal.SIGKILL); main()"
+    )
+    (photo,) = list(OBAMA.iterdir())[:1]
+    command = [sys.executable, "-c", dies, "enrol", "Barack Obama", str(photo)]
+    killed = subprocess.run(command, env=os.environ | real.environ, timeout=60, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    (key,) = real.photos()
+    recent = real.run(
+        "gallery", "check", "--remove", says="0 photos without a template, 0 templates whose photo is gone"
+    )
+    assert f"recent       {key}" in recent.output
+    real.run("gallery", "check", "--older-than", "0s", says=f"no template  {key}", status=1)
+    report = real.json("gallery", "check", "--older-than", "0s", "--collection", "default", status=1)
+    assert [(found["key"], found["removed"]) for found in report["photos_without_template"]] == [(key, False)]
+    real.run("gallery", "check", "--older-than", "0s", "--remove", says="1 photo removed")
+    assert real.photos() == []
+    real.run("gallery", "check", "--collection", "a/b", says="no name for a collection", status=1)
+
+
+def test_template_without_its_photo_is_reported(line: CommandLine, model_id: str) -> None:
+    """As an interrupted removal leaves it; removing the person again completes it."""
+    line.seed("Ada", model_id=model_id)
+    bootstrap.object_store(line.settings).delete(line.settings.gallery_bucket, line.photos()[0])
+    line.run("gallery", "check", "--remove", says="photo gone   Ada  photo 1.jpg", status=1)
+    line.run("gallery", "remove", "Ada", "--yes")
+    line.run("gallery", "check", says="0 photos without a template")
+
+
 def test_import_of_another_model_is_refused(line: CommandLine, tmp_path: Path) -> None:
     """Unless it is requested."""
     line.seed("Ada", model_id="facenet-160-0123456789abcdef", collection="old")

@@ -40,12 +40,12 @@ class Table:
         return self._clients.dynamodb.get_item(TableName=self.name, Key=key, ConsistentRead=True).get("Item")
 
     def items(
-        self, partition: str, prefix: str = "", after: str = "", since: str = "", only: str = ""
+        self, partition: str, prefix: str = "", after: str = "", since: str = "", only: Sequence[str] = ()
     ) -> Iterator[Any]:
         """Yield a partition's items in the order of their sort keys, page by page, each page when it is needed.
 
         `prefix` selects the sort keys that begin with it, and `after` those after another one with this prefix, which
-        ends in digits. `since` selects that sort key and all later ones. `only` is the one attribute to transfer.
+        ends in digits. `since` selects that sort key and all later ones. `only` are the attributes to transfer.
         """
         condition = "#partition = :partition"
         names, values = {"#partition": self._partition}, {":partition": partition}
@@ -62,8 +62,8 @@ class Table:
             names["#item"] = "item"
         projection: Any = {}
         if only:
-            names["#only"] = only
-            projection = {"ProjectionExpression": "#only"}
+            names |= {f"#only{number}": name for number, name in enumerate(only)}
+            projection = {"ProjectionExpression": ", ".join(f"#only{number}" for number in range(len(only)))}
         pages = self._clients.dynamodb.get_paginator("query").paginate(
             TableName=self.name,
             ConsistentRead=True,

@@ -93,13 +93,18 @@ class DynamoTemplateStore:
         with translated(f"read the templates of collection {collection!r}"):
             yield from map(_template, self._table.items(collection, _TEMPLATE))
 
-    def identities(self, collection: str) -> set[str]:
-        """Read the names of the collection's people, consistently, without the embeddings."""
+    def template(self, collection: str, template_id: str) -> Template | None:
+        """Read one template consistently."""
+        with translated(f"read template {template_id!r}"):
+            item = self._table.item(self._template_key(collection, template_id))
+        return _template(item) if item else None
+
+    def owners(self, collection: str) -> dict[str, str]:
+        """Read the identity of each template, consistently, without the embeddings."""
         with translated(f"read the names of collection {collection!r}"):
             return {
-                item["identity"]["S"]
-                for item in self._table.items(collection, _TEMPLATE, only="identity")
-                if "identity" in item
+                item["item"]["S"].removeprefix(_TEMPLATE): item.get("identity", {}).get("S", "")
+                for item in self._table.items(collection, _TEMPLATE, only=("item", "identity"))
             }
 
     def collections(self) -> list[str]:

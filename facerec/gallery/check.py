@@ -1,0 +1,99 @@
+"""Check: photos of the gallery bucket without a template, and templates whose photo is gone.
+
+An enrolment stores the photo before the template, and a removal deletes the photo before the template. So an enrolment
+that was interrupted leaves a photo that belongs to nobody, and an interrupted removal a template without its photo.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from facerec.errors import ObjectMissing
+from facerec.ports import ObjectStore, StoredObject, Template, TemplateStore
+
+_KEY = re.compile(r"(?P<collection>[A-Za-z0-9_.-]{1,64})/(?P<template_id>[0-9a-f]{32})/.+", re.DOTALL)
+"""What `enrolment.photo_key` makes; other keys are not ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What a check has found."""
+
+    leftovers: list[StoredObject]
+    """Photos without a template that are older than the limit."""
+    recent: list[StoredObject]
+    """Younger ones: an enrolment may be about to store the template."""
+    photo_gone: list[Template]
+    """Templates whose photo is not in the store."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GalleryCheck:
+    """Compares both stores; safe beside enrolments, imports, rebuilds and removals.
+
+    An enrolment stores its photo, and within seconds the template. So a photo without a template is a leftover only
+    when it is older than `older_than`. Another enrolment of the same photo makes it young again.
+    """
+
+    templates: TemplateStore
+    photos: ObjectStore
+    bucket: str
+    older_than: timedelta
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+
+    def find(self, collection: str | None = None) -> Findings:
+        """Look through one collection, or all of them, also those without a template; raises `Transient`."""
+        # The photos are read first: a template that is stored meanwhile is seen.
+        keys = self.photos.keys(self.bucket, f"{collection}/" if collection else "")
+        by_collection: defaultdict[str, dict[str, list[str]]] = defaultdict(dict)
+        for key in keys:
+            if parts := _KEY.fullmatch(key):
+                by_collection[parts["collection"]].setdefault(parts["template_id"], []).append(key)
+        names = {collection} if collection else {*by_collection, *self.templates.collections()}
+        findings, present = Findings([], [], []), set(keys)
+        for name in sorted(names):
+            owners = self.templates.owners(name)
+            for template_id, found in by_collection[name].items():
+                if template_id not in owners:
+                    self._sort(found, findings)
+            findings.photo_gone.extend(
+                template
+                for template in self.templates.templates(name)
+                if template.photo is not None and template.photo.key not in present and self._is_gone(template)
+            )
+        return findings
+
+    def remove(self, leftover: StoredObject) -> bool:
+        """Remove a leftover, unless it was stored again since; returns whether it was removed.
+
+        Only an enrolment of this very photo that falls between the look and the removal, which take milliseconds, loses
+        its photo; the next check reports it.
+        """
+        found = self._describe(leftover.key)
+        if found is None or self._is_recent(found):
+            return False
+        self.photos.delete(self.bucket, leftover.key)
+        return True
+
+    def _sort(self, keys: list[str], findings: Findings) -> None:
+        for key in keys:
+            found = self._describe(key)
+            if found is not None:
+                (findings.recent if self._is_recent(found) else findings.leftovers).append(found)
+
+    def _is_recent(self, photo: StoredObject) -> bool:
+        return photo.stored_at > self.now() - self.older_than
+
+    def _describe(self, key: str) -> StoredObject | None:
+        try:
+            return self.photos.describe(self.bucket, key)
+        except ObjectMissing:
+            return None  # a removal was faster
+
+    def _is_gone(self, template: Template) -> bool:
+        """Whether the photo is missing and the template is not: an enrolment or a removal may have run meanwhile."""
+        if template.photo is None or self.photos.exists(template.photo.bucket, template.photo.key):
+            return False
+        return self.templates.template(template.collection, template.template_id) is not None
