@@ -8,8 +8,6 @@ from typing import Any
 
 import boto3
 import pytest
-from botocore.awsrequest import AWSPreparedRequest
-from pydantic import AnyHttpUrl
 
 from facerec.aws.clients import Clients
 from facerec.errors import ConfigurationError
@@ -19,7 +17,7 @@ from facerec.provision.provisioning import provision
 from facerec.provision.resources import Resource, State
 from facerec.settings import Settings
 from facerec.settings.resources import QueueSettings, RetentionSettings
-from tests.support.emulated import EmulatedAws, emulated_aws
+from tests.support.emulated import EmulatedAws, clients_over_tls, emulated_aws
 
 RESOURCES = 11
 
@@ -45,16 +43,8 @@ def clients(settings: Settings) -> Clients:
 
 @pytest.fixture
 def over_tls(settings: Settings) -> Clients:
-    """Clients whose endpoint is https; a hook takes TLS off each request to S3, since the emulator has none."""
-    assert settings.endpoint_url is not None
-    endpoint = AnyHttpUrl(settings.endpoint_url.replace("http://", "https://"))
-    clients = Clients(settings.changed(aws=settings.aws.model_copy(update={"endpoint_url": endpoint})))
-
-    def take_off(request: AWSPreparedRequest, **_: object) -> None:
-        request.url = request.url.replace("https://", "http://")
-
-    clients.s3.meta.events.register("before-send.s3", take_off)
-    return clients
+    """Clients whose endpoint is https."""
+    return clients_over_tls(settings)
 
 
 def queue_attributes(clients: Clients, name: str) -> dict[str, str]:

@@ -27,7 +27,7 @@ from facerec.settings.resources import AwsSettings, QueueSettings
 from tests.fakes import engine as fake
 from tests.fakes.web_tier import picture
 from tests.fakes.worker_reports import READY
-from tests.support.emulated import EmulatedAws
+from tests.support.emulated import EmulatedAws, clients_over_tls
 from tests.support.iam import ACCOUNT, IamGate, iam_gate
 from tests.support.processes import facerec
 from tests.support.workers import Worker, WorkerTier
@@ -151,11 +151,9 @@ def test_provisioning_and_dead_letters_need_no_more(
     settings = emulator.settings.changed(prefix=f"test-{uuid.uuid4().hex[:12]}")
     gate = guard("provisioner", settings)
     provision(Clients(guarded(settings, gate)), settings)
-    provision(Clients(guarded(settings, gate)), settings.changed(queue=QueueSettings(max_receives=2)))
+    provision(clients_over_tls(guarded(settings, gate)), settings.changed(queue=QueueSettings(max_receives=2)))
     assert gate.refused == set()
     assert {entry for entry in gate.unused() if "ec2:" not in entry} == {
-        "MakeBuckets s3:GetBucketPolicy",  # over plain HTTP there is no policy that demands TLS
-        "MakeBuckets s3:PutBucketPolicy",
         "MakeBuckets s3:PutEncryptionConfiguration",  # buckets are made with it
         "MakeTables dynamodb:UpdateTable",  # only a table of another making is billed otherwise
     }

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from botocore.awsrequest import AWSPreparedRequest
+from pydantic import AnyHttpUrl
 
 from facerec.aws.clients import Clients
 from facerec.local.emulator import START_SECONDS, Emulator, EmulatorKind, emulator
@@ -37,6 +39,19 @@ class EmulatedAws:
 def environ_of(settings: Settings, base: dict[str, str]) -> dict[str, str]:
     """The environment that makes a command use the resources of `settings`."""
     return base | {"FACEREC_PREFIX": settings.prefix}
+
+
+def clients_over_tls(settings: Settings) -> Clients:
+    """Clients whose endpoint is https; a hook takes TLS off each request, since the emulator has none."""
+
+    def take_off(request: AWSPreparedRequest, **_: object) -> None:
+        request.url = request.url.replace("https://", "http://")
+
+    endpoint = AnyHttpUrl(str(settings.endpoint_url).replace("http://", "https://"))
+    clients = Clients(settings.changed(aws=settings.aws.model_copy(update={"endpoint_url": endpoint})))
+    for client in (clients.s3, clients.sqs, clients.dynamodb, clients.ec2):
+        client.meta.events.register("before-send", take_off)
+    return clients
 
 
 @contextmanager
