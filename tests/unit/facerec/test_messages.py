@@ -20,7 +20,7 @@ requests = st.builds(
     request_id=st.uuids(),
     input=st.builds(ObjectRef, bucket=names, key=names, size=st.integers(0, 2**40)),
     filename=names,
-    collection=st.from_regex(r"[A-Za-z0-9_.-]{1,64}", fullmatch=True),
+    collection=st.from_regex(r"[A-Za-z0-9_.-]{0,63}[A-Za-z0-9_-]", fullmatch=True),
     threshold=st.none() | ratios,
     reply_to=st.none() | names,
     submitted_at=times,
