@@ -133,6 +133,17 @@ class Template:
 
 
 @dataclass(frozen=True, slots=True)
+class DamagedTemplate:
+    """A stored template that cannot be used: every reader leaves it out."""
+
+    template_id: str
+    reason: str
+    """Without numbers of the embedding; that of a stored template is logged, and does not contain the name."""
+    identity: str = ""
+    """Whose it is, if that can be read."""
+
+
+@dataclass(frozen=True, slots=True)
 class CollectionThreshold:
     """The calibrated least similarity of a match, for one collection and one model."""
 
@@ -155,14 +166,16 @@ class Changes:
     added: Sequence[Template]
     """Of all models; those of a still later version may be among them, and come again with that version."""
     removed: Sequence[str]
-    """Template ids, also of templates that no earlier version had."""
+    """Template ids, also of templates that no earlier version had, and of damaged ones."""
+    damaged: Sequence[DamagedTemplate] = ()
+    """Changed templates that cannot be read."""
 
 
 class TemplateStore(Protocol):
     """The gallery's system of record; safe for concurrent writers and many readers."""
 
     def add(self, template: Template) -> None:
-        """Add one template; raises `AlreadyEnrolled` if its id exists."""
+        """Add one template; raises `AlreadyEnrolled` if its id exists. It replaces a damaged one."""
 
     def remove(self, collection: str, template_ids: Sequence[str]) -> int:
         """Remove templates; returns how many existed."""
@@ -176,14 +189,15 @@ class TemplateStore(Protocol):
     def changes(self, collection: str, since: int) -> Changes | None:
         """The changes since an earlier `version`; `None` if they are no longer known."""
 
-    def templates(self, collection: str) -> Iterator[Template]:
+    def templates(self, collection: str, damaged: list[DamagedTemplate] | None = None) -> Iterator[Template]:
         """All templates of the collection, of all models, by their ids; includes every add that has returned.
 
+        Those that cannot be read are appended to `damaged` instead. The embeddings are not checked.
         The iterator reads page by page: it may raise at any step, and may miss changes made meanwhile.
         """
 
     def template(self, collection: str, template_id: str) -> Template | None:
-        """One template of the collection, or `None`."""
+        """One template of the collection, or `None`, also for one that cannot be read."""
 
     def owners(self, collection: str) -> dict[str, str]:
         """The identity of each template by its id; an identity that cannot be read is empty."""

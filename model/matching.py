@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,7 +73,7 @@ class GalleryIndex:
     ) -> None:
         self._block_rows = block_rows
         self._writing = threading.Lock()
-        self._names: list[str] = []
+        self._names: list[str] = []  # only appended to; a removal makes a new list, because searches read the old one
         self._numbers: dict[str, int] = {}
         self._living = np.zeros(0, dtype=np.int32)  # the templates of each identity, by number; grows by doubling
         self._present = self._identities = 0
@@ -99,6 +99,7 @@ class GalleryIndex:
         for block in sealed:
             index._count(block.owners[block.alive], 1)
         index._count(last.owners, 1)
+        index._forget(np.arange(len(names)))
         index._seal(BLOCK_ROWS if sealed else BLOCK_ROWS // 4)
         index._publish()
         return index
@@ -121,7 +122,12 @@ class GalleryIndex:
 
     def __len__(self) -> int:
         """Return the number of templates."""
-        return sum(map(len, self._blocks)) - self._removed
+        return sum(map(len, self.blocks)) - self._removed
+
+    @property
+    def dimension(self) -> int:
+        """The numbers in an embedding; 0 before the first template."""
+        return self._recent.dimension
 
     @property
     def identities(self) -> int:
@@ -136,12 +142,12 @@ class GalleryIndex:
     @property
     def blocks(self) -> tuple[Block, ...]:
         """The templates as they are searched, including removed ones; the last block is float32."""
-        return self._blocks
+        return self._published[0]
 
     @property
     def names(self) -> Sequence[str]:
-        """The identities by their numbers, including those without a template."""
-        return self._names
+        """The identities by their numbers; empty where an identity's last template was removed."""
+        return self._published[1]
 
     def search(self, queries: NDArray[np.float32], limit: int = 1) -> list[list[Match]]:
         """Return for each query (M, D), L2-normalised, its `limit` nearest identities, the most similar first.
@@ -152,18 +158,16 @@ class GalleryIndex:
         """
         if limit < 1:
             raise ValueError(f"limit is {limit}, at least one match must be asked for")
+        blocks, names = self._published
         shortlists = [Shortlist(query, limit) for query in queries]
         try:
             for start in range(0, len(queries), _AT_ONCE):
-                self._offer(queries[start : start + _AT_ONCE], shortlists[start : start + _AT_ONCE])
+                _offer(blocks, queries[start : start + _AT_ONCE], shortlists[start : start + _AT_ONCE])
         except RowsDamaged:
             self._damaged = True
             raise
         return [
-            [
-                Match(self._names[hit.owner], min(max(0.0, -hit.distance), 1.0), hit.template_id)
-                for hit in shortlist.hits()
-            ]
+            [Match(names[hit.owner], min(max(0.0, -hit.distance), 1.0), hit.template_id) for hit in shortlist.hits()]
             for shortlist in shortlists
         ]
 
@@ -176,8 +180,10 @@ class GalleryIndex:
             self._append(embeddings, identities, template_ids)
 
     def remove(self, template_ids: Sequence[str]) -> int:
-        """Remove templates; returns how many there were. A block is rewritten when half of it is removed.
+        """Remove templates; returns how many there were.
 
+        The name of an identity without a template is forgotten. So are the templates in the last block; another block
+        is rewritten when half of it is removed, and until then keeps the removed rows without a name.
         Raises `RowsDamaged` as `search` does; the templates are removed nevertheless.
         """
         with self._writing:
@@ -187,21 +193,8 @@ class GalleryIndex:
                 self._compact()
             return removed
 
-    def _offer(self, queries: NDArray[np.float32], shortlists: list[Shortlist]) -> None:
-        blocks = self._blocks
-        if not any(map(len, blocks)):
-            return
-        prepared = Queries.of(queries)
-        position = 0
-        for block in filter(len, blocks):
-            scores = block.vectors.scores(prepared)
-            errors = block.vectors.errors(prepared).tolist()
-            for shortlist, row, error in zip(shortlists, scores, errors, strict=True):
-                shortlist.offer(block, row, error, position)
-            position += len(block)
-
     def _append(self, embeddings: NDArray[np.float32], identities: Sequence[str], template_ids: Sequence[str]) -> None:
-        has_rows = any(map(len, self._blocks))
+        has_rows = any(map(len, self.blocks))
         embeddings = checked(embeddings, identities, template_ids, self._recent.dimension if has_rows else None)
         if not len(embeddings):
             return
@@ -254,7 +247,7 @@ class GalleryIndex:
         if self._where is None:
             self._where = {
                 template_id: (number, offset)
-                for number, block in enumerate(self._blocks)
+                for number, block in enumerate(self.blocks)
                 for offset, (template_id, alive) in enumerate(
                     zip(block.template_ids[: len(block)], block.alive.tolist(), strict=True)
                 )
@@ -264,11 +257,24 @@ class GalleryIndex:
         for template_id in template_ids:
             number, offset = self._where.pop(template_id, (-1, -1))
             if number >= 0:
-                self._blocks[number].alive[offset] = False
-                owners.append(self._blocks[number].owners[offset])
+                self.blocks[number].alive[offset] = False
+                owners.append(self.blocks[number].owners[offset])
         self._removed += len(owners)
-        self._count(np.array(owners, dtype=np.int32), -1)
+        touched = np.array(owners, dtype=np.int32)
+        self._count(touched, -1)
+        self._forget(np.unique(touched))
         return len(owners)
+
+    def _forget(self, numbers: NDArray[np.integer[Any]]) -> None:
+        """Clear the names of those of these identities that have no template."""
+        if len(self._living) < len(self._names):
+            self._living = np.append(self._living, np.zeros(len(self._names) - len(self._living), dtype=np.int32))
+        gone = numbers[self._living[numbers] == 0].tolist()
+        if gone:
+            self._names = self._names.copy()
+            for number in gone:
+                self._numbers.pop(self._names[number], None)
+                self._names[number] = ""
 
     def _count(self, owners: NDArray[np.int32], change: int) -> None:
         """Add `change`, 1 or -1, to the number of templates of each of these owners."""
@@ -281,11 +287,15 @@ class GalleryIndex:
         self._present += int(np.count_nonzero(self._living[touched]) - before)
 
     def _compact(self) -> None:
-        """Rewrite the blocks that are half removed; searches that have begun continue with the old ones."""
+        """Rewrite the last block without removed rows, and the others if half of their rows are removed.
+
+        Searches that have begun continue with the old ones.
+        """
         try:
-            for number, block in enumerate(self._blocks):
+            for number, block in enumerate(self.blocks):
                 alive = np.flatnonzero(block.alive)
-                if 2 * len(alive) <= len(block) and len(block):
+                least = len(block) - 1 if number == len(self._sealed) else len(block) // 2
+                if len(alive) <= least and len(block):
                     self._rewrite(number, block, alive)
         except RowsDamaged:
             self._damaged = True
@@ -308,4 +318,18 @@ class GalleryIndex:
 
     def _publish(self) -> None:
         self._identities = self._present
-        self._blocks: tuple[Block, ...] = (*self._sealed, self._recent.block())
+        # One assignment: a search never reads blocks whose names it does not have.
+        self._published: tuple[tuple[Block, ...], list[str]] = ((*self._sealed, self._recent.block()), self._names)
+
+
+def _offer(blocks: Sequence[Block], queries: NDArray[np.float32], shortlists: list[Shortlist]) -> None:
+    if not any(map(len, blocks)):
+        return
+    prepared = Queries.of(queries)
+    position = 0
+    for block in filter(len, blocks):
+        scores = block.vectors.scores(prepared)
+        errors = block.vectors.errors(prepared).tolist()
+        for shortlist, row, error in zip(shortlists, scores, errors, strict=True):
+            shortlist.offer(block, row, error, position)
+        position += len(block)

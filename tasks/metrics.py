@@ -166,6 +166,11 @@ class _State(Collector):
             sizes.fresh_at,
         )
         yield GaugeMetricFamily("facerec_worker_gallery_collections", "Collections in memory", len(sizes.templates))
+        yield GaugeMetricFamily(
+            "facerec_worker_gallery_damaged_templates",
+            "Damaged templates of the loaded collections, which were left out",
+            sizes.damaged,
+        )
         largest = sorted(sizes.templates.items(), key=lambda item: (-item[1], item[0]))
         shown = dict(largest[:LARGEST_COLLECTIONS])
         if rest := largest[LARGEST_COLLECTIONS:]:

@@ -23,7 +23,8 @@ from facerec.engine.child import REAL_ANALYSER
 from facerec.engine.loading import available_cores, load_artefact
 from facerec.engine.supervisor import SupervisedEngine
 from facerec.errors import FacerecError
-from facerec.gallery.cache import GalleryCache, GallerySnapshots
+from facerec.gallery.cache import GalleryCache
+from facerec.gallery.snapshots import GallerySnapshots
 from facerec.messages import DEFAULT_COLLECTION
 from facerec.observability.logs import configure_logging
 from facerec.observability.metrics import serve_metrics
@@ -86,6 +87,7 @@ class Worker:
                 bootstrap.template_store(settings),
                 engine.model_id,
                 settings.gallery.refresh_seconds,
+                dimension=artefact.dimension,
                 snapshots=GallerySnapshots(
                     settings.model.cache_dir / "galleries",
                     f"{settings.endpoint_url or settings.aws.region}/{settings.templates_table}",

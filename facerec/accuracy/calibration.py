@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facerec.errors import FacerecError
+from facerec.gallery.damaged import separate
 from facerec.gallery.names import identity_key
-from facerec.ports import CollectionThreshold, Template, TemplateStore
+from facerec.ports import CollectionThreshold, DamagedTemplate, Template, TemplateStore
 from model.evaluation import ERRORS_NEEDED, Floats, pairs_needed, threshold_above
 
 _CELLS = 4_000_000  # cosines at a time: 16 MB, and a few times that around them
@@ -45,6 +46,8 @@ class Calibration:
     other_models: int
     """The number of templates of other models, which were left out."""
     lookalikes: Lookalikes | None
+    damaged: Sequence[DamagedTemplate] = ()
+    """The damaged templates, which were left out."""
 
     @property
     def strangers_taken(self) -> float:
@@ -73,8 +76,11 @@ def calibrate(
     Impostor pairs are all pairs of the collection's templates that belong to different people, and the cosines in
     `evaluation`. Raises `TooFewPairs` and `NoThreshold`.
     """
-    everything = list(store.templates(collection))
-    templates = [template for template in everything if template.model_id == model_id]
+    damaged: list[DamagedTemplate] = []
+    everything = list(store.templates(collection, damaged))
+    own = [template for template in everything if template.model_id == model_id]
+    templates, _, unusable = separate(own)
+    damaged += unusable
     # Two spellings of a name are one person.
     keys = [identity_key(template.identity) for template in templates]
     names = sorted(set(keys))
@@ -104,7 +110,7 @@ def calibrate(
         source=" and ".join(sources),
         calibrated_at=now(),
     )
-    return Calibration(threshold, len(names), in_gallery, len(extra), len(everything) - len(templates), closest)
+    return Calibration(threshold, len(names), in_gallery, len(extra), len(everything) - len(own), closest, damaged)
 
 
 def _too_few(collection: str, fmr: float, searched: int, in_gallery: int, people: int, extra: int) -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from facerec.commands.damaged import print_damaged
 from facerec.commands.evaluate import score_pairs, used_and_skipped
 from facerec.commands.gallery import OpenGallery, open_gallery
 from facerec.commands.terminal import FILE, FOLDER, collection_option, engine_option, json_option, print_facts
@@ -91,6 +92,7 @@ def command(
     before = store.threshold(gallery.collection, model_id)
     per_search = false_names is not None
     found = calibrate(store, gallery.collection, model_id, given[0], per_search=per_search, evaluation=evaluation)
+    print_damaged(gallery.collection, found.damaged)
     if not dry_run:
         store.set_threshold(gallery.collection, model_id, found.threshold)
     if as_json:

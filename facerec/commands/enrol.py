@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from facerec import bootstrap
+from facerec.commands.damaged import print_damaged
 from facerec.commands.terminal import (
     FILE,
     FOLDER,
@@ -228,6 +229,7 @@ def rebuild(
                     model_id=model.model_id,
                     which=WhichFace(which),
                 )
+                print_damaged(name, work.damaged)
                 found += len(work.old)
                 for old in progress.track(work.old, description=name):
                     reports.append(work.rebuild(old))

@@ -3,7 +3,7 @@
 import difflib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from itertools import chain, groupby
@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from facerec import bootstrap
+from facerec.commands.damaged import print_damaged, print_not_imported
 from facerec.commands.enrol import rebuild
 from facerec.commands.gallery_check import check
 from facerec.commands.terminal import (
@@ -29,10 +30,11 @@ from facerec.commands.terminal import (
 from facerec.echo import confirm, echo, echo_json
 from facerec.engine.loading import load_artefact
 from facerec.errors import AlreadyEnrolled, ConfigurationError, FacerecError, ObjectMissing
+from facerec.gallery.damaged import usable
 from facerec.gallery.enrolment import remove_templates, valid_collection
-from facerec.gallery.names import KnownNames, identity_key
+from facerec.gallery.names import KnownNames, identity_key, same_person
 from facerec.messages import DEFAULT_COLLECTION
-from facerec.ports import ObjectStore, Template, TemplateStore
+from facerec.ports import DamagedTemplate, ObjectStore, Template, TemplateStore
 from facerec.settings import Settings
 from facerec.text import counted
 from model.artefact import Artefact
@@ -44,6 +46,8 @@ class OpenGallery:
 
     collection: str
     settings: Settings
+    damaged: list[DamagedTemplate] = field(default_factory=list)
+    """The damaged templates that the last reading of the collection left out."""
 
     @cached_property
     def templates(self) -> TemplateStore:
@@ -61,8 +65,14 @@ class OpenGallery:
         return load_artefact(self.settings)
 
     def everyone(self) -> dict[str, list[Template]]:
-        """Return the templates by identity, sorted by identity and id."""
-        templates = sorted(self.templates.templates(self.collection), key=attrgetter("identity", "template_id"))
+        """Return the usable templates by identity, sorted by identity and id."""
+        self.damaged.clear()
+        try:
+            dimensions = {self.model.model_id: self.model.dimension}
+        except ConfigurationError:
+            dimensions = {}  # a list needs no model
+        found = usable(self.templates.templates(self.collection, self.damaged), self.damaged, dimensions)
+        templates = sorted(found, key=attrgetter("identity", "template_id"))
         return {identity: list(found) for identity, found in groupby(templates, attrgetter("identity"))}
 
     def templates_of(self, name: str, *, exact: bool = False) -> list[Template]:
@@ -76,6 +86,19 @@ class OpenGallery:
         hint = f"did you mean {by_key[close[0]]!r}?" if close else "`facerec gallery list` shows everyone"
         raise FacerecError(f"nobody is enrolled as {name.strip()!r} in collection {self.collection}: {hint}")
 
+    def ids_of(self, name: str, *, exact: bool = False) -> dict[str, str]:
+        """Return the spelling of one person's name in each template by id, damaged ones included.
+
+        Raises as `templates_of` does.
+        """
+        everyone = self.everyone()
+        spellings = KnownNames(everyone).spellings(name, exact=exact)
+        owned = {found.template_id: spelling for spelling in spellings for found in everyone[spelling]}
+        for found in self.damaged:
+            if found.identity.strip() and same_person(found.identity, name, exact=exact):
+                owned[found.template_id] = found.identity
+        return owned or {found.template_id: found.identity for found in self.templates_of(name, exact=exact)}
+
 
 def open_gallery(collection: str) -> OpenGallery:
     """Check the name and read the settings; raises `InvalidName` and `ConfigurationError`."""
@@ -86,9 +109,12 @@ def open_gallery(collection: str) -> OpenGallery:
 def command() -> None:
     """List, show, remove, export, import, check and rebuild enrolled people.
 
+    Damaged templates are left out, and listed with their ids on standard error.
+
     \b
     Examples:
       facerec gallery list
+      facerec gallery remove --template 0123456789abcdef0123456789abcdef      # also a damaged one
       facerec gallery remove "Ada Lovelace" --template 0123456789abcdef0123456789abcdef --yes
       facerec gallery export --photos backup.facerec
       facerec gallery import backup.facerec
@@ -121,6 +147,7 @@ def list_(collection: str, *, as_json: bool) -> None:
     else:
         echo(f"Nobody is enrolled in collection {collection}: `facerec enrol NAME PHOTO`.", err=True)
     _warn_of_other_models(gallery, [*chain.from_iterable(everyone.values())])
+    print_damaged(gallery.collection, gallery.damaged)
 
 
 def _warn_of_other_models(gallery: OpenGallery, templates: Sequence[Template]) -> None:
@@ -152,7 +179,9 @@ def collections() -> None:
 @json_option
 def show(name: str, collection: str, *, exact_names: bool, as_json: bool) -> None:
     """Show each template of the person NAME, under all spellings that `enrol` takes for one person."""
-    templates = open_gallery(collection).templates_of(name, exact=exact_names)
+    gallery = open_gallery(collection)
+    templates = gallery.templates_of(name, exact=exact_names)
+    print_damaged(gallery.collection, gallery.damaged)
     if as_json:
         echo_json([_json_object(template) for template in templates])
         return
@@ -182,29 +211,44 @@ def _json_object(template: Template) -> dict[str, Any]:
 
 
 @command.command("remove")
-@click.argument("name")
+@click.argument("name", required=False)
 @click.option("--template", "chosen", multiple=True, metavar="ID", help="Only this template; may be repeated.")
 @collection_option
 @exact_names_option
 @yes_option
-def remove(name: str, chosen: tuple[str, ...], collection: str, *, exact_names: bool, yes: bool) -> None:
+def remove(name: str | None, chosen: tuple[str, ...], collection: str, *, exact_names: bool, yes: bool) -> None:
     """Remove the person NAME, under all spellings that `enrol` takes for one person, or single templates.
 
-    The photos are removed, too.
+    The photos are removed, too. Without NAME each --template is removed, also a damaged one whose name cannot be read.
     """
     gallery = open_gallery(collection)
-    found = gallery.templates_of(name, exact=exact_names)
-    present, names = [template.template_id for template in found], " and ".join(map(repr, _names(found)))
+    if name is None:
+        _remove_by_id(gallery, chosen, yes=yes)
+        return
+    present = gallery.ids_of(name, exact=exact_names)
+    names = " and ".join(map(repr, sorted(set(present.values()))))
     for identifier in chosen:
         if identifier not in present:
             raise FacerecError(f"{name!r} has no template {identifier!r}; `facerec gallery show` lists them")
-    removed = chosen or present
+    removed = chosen or list(present)
     if not yes:
         of_all = f"{len(removed)} of {counted(len(present), 'template')}"
         confirm(f"Remove {of_all} of {names}, photos included?")
     bucket = gallery.settings.gallery_bucket
     count = remove_templates(gallery.templates, gallery.photos, bucket, gallery.collection, removed)
     echo(f"{counted(count, 'template')} of {names} removed")
+
+
+def _remove_by_id(gallery: OpenGallery, chosen: Sequence[str], *, yes: bool) -> None:
+    if not chosen:
+        raise click.UsageError("Give NAME, or --template with the id of each template to remove.")
+    if not yes:
+        confirm(f"Remove {counted(len(chosen), 'template')}, photos included?")
+    bucket = gallery.settings.gallery_bucket
+    count = remove_templates(gallery.templates, gallery.photos, bucket, gallery.collection, chosen)
+    if not count:
+        raise FacerecError(f"collection {gallery.collection} has no template {chosen[0]!r}")
+    echo(f"{counted(count, 'template')} removed")
 
 
 @command.command("export")
@@ -235,10 +279,11 @@ def export(file: Path, collection: str, *, photos: bool, force: bool) -> None:
             missing.append(template.template_id)
 
     try:
-        write_archive(file, gallery.collection, templates, stored() if photos else (), datetime.now(UTC))
+        left_out = write_archive(file, gallery.collection, templates, stored() if photos else (), datetime.now(UTC))
     except OSError as exc:
         raise click.FileError(str(file), exc.strerror) from exc
-    echo(f"{counted(len(templates), 'template')} exported to {file}")
+    echo(f"{counted(len(templates) - len(left_out), 'template')} exported to {file}")
+    print_damaged(gallery.collection, [*gallery.damaged, *left_out])
     if missing:
         echo(f"without a photo: {counted(len(missing), 'template')}", err=True)
 
@@ -260,6 +305,7 @@ def import_(file: Path, collection: str | None, *, any_model: bool, exact_names:
     with open_archive(file) as archive:
         gallery = open_gallery(collection or archive.collection)
         _check_archive(gallery, archive.templates, file, any_model=any_model)
+        print_not_imported(archive.damaged)
         _restore(gallery, archive.templates, archive.photo, exact_names=exact_names)
 
 
@@ -287,6 +333,7 @@ def import_pt(file: Path, model_name: str, collection: str, *, exact_names: bool
             "compared with its own; enrol the photos instead"
         )
     embeddings, names = read_pair(file)
+    damaged: list[DamagedTemplate] = []
     templates = templates_of_pair(
         file,
         embeddings,
@@ -296,7 +343,9 @@ def import_pt(file: Path, model_name: str, collection: str, *, exact_names: bool
         dimension=model.dimension,
         now=datetime.now(UTC),
         exact_names=exact_names,
+        damaged=damaged,
     )
+    print_not_imported(damaged)
     _restore(gallery, templates, lambda _: None, exact_names=exact_names)
 
 

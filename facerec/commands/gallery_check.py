@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from facerec import bootstrap
+from facerec.commands.damaged import print_damaged
 from facerec.commands.terminal import Duration, json_option
 from facerec.echo import echo, echo_json
 from facerec.gallery.check import Findings, GalleryCheck
@@ -28,7 +29,9 @@ from facerec.text import counted, duration
 )
 @json_option
 def check(collection: str | None, older_than: timedelta, *, removing: bool, as_json: bool) -> None:
-    """Find photos without a template and templates whose photo is gone; nothing is changed without --remove.
+    """Find photos without a template, and templates that are damaged or whose photo is gone.
+
+    Nothing is changed without --remove.
 
     An enrolment or import that was killed leaves such a photo, and an interrupted removal such a template. Other
     commands may run meanwhile. The exit status is 1 if there is something left to do.
@@ -54,7 +57,9 @@ def check(collection: str | None, older_than: timedelta, *, removing: bool, as_j
         _print_json(found, removed)
     else:
         _print(found, removed, older_than)
-    if len(removed) < len(found.leftovers) or found.photo_gone:
+    for name, damaged in found.damaged.items():
+        print_damaged(name, damaged)
+    if len(removed) < len(found.leftovers) or found.photo_gone or found.damaged:
         raise SystemExit(1)
 
 
@@ -75,6 +80,11 @@ def _print_json(found: Findings, removed: Collection[str]) -> None:
         {
             "photos_without_template": photos(found.leftovers),
             "recent_photos": photos(found.recent),
+            "damaged_templates": [
+                {"collection": collection, "template_id": each.template_id, "reason": each.reason}
+                for collection, damaged in found.damaged.items()
+                for each in damaged
+            ],
             "templates_without_photo": [{name: getattr(each, name) for name in names} for each in found.photo_gone],
         }
     )

@@ -7,7 +7,8 @@
 Version 1, which is still read, has no dimensions: all its templates have 512.
 
 An archive may be hostile: nothing is unpacked to disk, only the members above are read, up to a limit, manifest and
-embeddings are checked completely before their use, and each photo before it is stored.
+embeddings are checked completely before their use, and each photo before it is stored. A damaged template is left out;
+a file whose parts do not fit together is refused.
 """
 
 import zipfile
@@ -33,6 +34,7 @@ from pydantic import (
 )
 
 from facerec.errors import AlreadyEnrolled, FacerecError
+from facerec.gallery.damaged import MAX_DIMENSION, usable
 from facerec.gallery.enrolment import (
     MAX_PHOTO_BYTES,
     photo_key,
@@ -42,16 +44,15 @@ from facerec.gallery.enrolment import (
 from facerec.gallery.names import MAX_IDENTITY_LENGTH, InvalidName, same_person, valid_identity
 from facerec.messages import CollectionName, ObjectRef, Ratio
 from facerec.object_keys import MAX_FILE_NAME
-from facerec.ports import ObjectStore, Template, TemplateStore
+from facerec.ports import DamagedTemplate, ObjectStore, Template, TemplateStore
 from model.artefact import staged_file
 from model.header import InvalidImage, read_header
 
-MAX_DIMENSION = 1024  # more than a face embedder has; it bounds the size of an unpacked archive
 MAX_MANIFEST_BYTES = 128_000_000  # some hundred thousand templates
 
+_ID_LENGTH = 32
 _VERSION_1_DIMENSION = 512
 _MANIFEST, _EMBEDDINGS, _PHOTOS = "manifest.json", "embeddings.bin", "photos/"
-_NORM_TOLERANCE = 1e-3
 _READING = "reading"
 _READABLE = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
 _ENCRYPTED = 0x1  # general purpose bit 0, APPNOTE.TXT 4.4.4
@@ -89,6 +90,26 @@ class _Entry(BaseModel):
     enrolled_at: AwareDatetime
 
 
+class _RawEntry(BaseModel):
+    """A template of which only the model is checked, because the places of the embeddings depend on it."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    model_id: _ModelId
+
+    def checked(self, number: int, context: str | None = None) -> _Entry | DamagedTemplate:
+        """Return the entry, or why it is none; the context `_READING` checks the name, too."""
+        values = self.model_dump()
+        try:
+            return _Entry.model_validate(values, context=context)
+        except ValidationError as exc:
+            error = exc.errors(include_input=False, include_url=False)[0]
+            reason = f"its {error['loc'][0]} is wrong: {error['msg']}"
+            identifier = values.get("template_id")
+            shown = identifier if isinstance(identifier, str) and len(identifier) <= _ID_LENGTH else f"entry {number}"
+            return DamagedTemplate(shown, reason)
+
+
 class _Manifest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -97,7 +118,7 @@ class _Manifest(BaseModel):
     collection: CollectionName
     exported_at: AwareDatetime
     dimensions: dict[_ModelId, Annotated[int, Field(ge=1, le=MAX_DIMENSION)]] = {}
-    templates: tuple[_Entry, ...]
+    templates: tuple[_RawEntry, ...]
 
     @model_validator(mode="after")
     def _every_dimension_known(self) -> Self:
@@ -120,47 +141,72 @@ def write_archive(
     templates: Sequence[Template],
     photos: Iterable[tuple[str, bytes]],
     exported_at: datetime,
-) -> None:
+) -> list[DamagedTemplate]:
     """Write templates, and photos as (template id, bytes), to a file that appears complete or not at all.
 
-    Only its owner may read the file, because it contains biometric data. Raises OSError.
+    Only its owner may read the file, because it contains biometric data. Returns the templates that `GalleryArchive`
+    would leave out, and that are not in the file. Raises OSError.
     """
+    entries, damaged = dict[str, _Entry](), list[DamagedTemplate]()
+    for number, template in enumerate(templates, start=1):
+        values = {name: getattr(template, name) for name in _Entry.model_fields}
+        found = _RawEntry.model_construct(**values).checked(number)
+        if isinstance(found, _Entry):
+            entries[template.template_id] = found
+        else:
+            damaged.append(replace(found, identity=template.identity))
+    templates = [template for template in usable(templates, damaged) if template.template_id in entries]
     manifest = _Manifest(
         format="facerec-gallery",
         version=2,
         collection=collection,
         exported_at=exported_at,
         dimensions={template.model_id: template.embedding.size for template in templates},
-        templates=tuple(map(_Entry.model_validate, templates)),
+        templates=tuple(_RawEntry.model_validate(entries[each.template_id].model_dump()) for each in templates),
     )
     embeddings = b"".join(template.embedding.astype("<f4").tobytes() for template in templates)
     with staged_file(path) as file, zipfile.ZipFile(file, "w") as archive:
         archive.writestr(_MANIFEST, manifest.model_dump_json(indent=1), zipfile.ZIP_DEFLATED)
         archive.writestr(_EMBEDDINGS, embeddings)
+        written = {template.template_id for template in templates}
         for identifier, photo in photos:
-            archive.writestr(_PHOTOS + identifier, photo)
+            if identifier in written:
+                archive.writestr(_PHOTOS + identifier, photo)
+    return damaged
 
 
 class GalleryArchive:
-    """A checked archive, made by `open_archive`. Its templates refer to no photo."""
+    """A checked archive, made by `open_archive`. Its `templates` refer to no photo; `damaged` ones are left out."""
 
     def __init__(self, path: Path, archive: zipfile.ZipFile) -> None:
         self._path = path
         self._archive = archive
         try:
-            manifest = _Manifest.model_validate_json(self._member(_MANIFEST, MAX_MANIFEST_BYTES), context=_READING)
+            manifest = _Manifest.model_validate_json(self._member(_MANIFEST, MAX_MANIFEST_BYTES))
         except ValidationError as exc:
             error = exc.errors(include_input=False, include_url=False)[0]
             place = ".".join(map(str, error["loc"]))
             raise InvalidArchive(path, f"its manifest is wrong at {place or 'the start'}: {error['msg']}") from exc
-        if len({entry.template_id for entry in manifest.templates}) < len(manifest.templates):
-            raise InvalidArchive(path, "it holds a template twice")
         embeddings = self._embeddings(manifest.lengths)
         self.collection = manifest.collection
-        self.templates = [
-            Template(**dict(entry), collection=manifest.collection, embedding=embedding, photo=None)
-            for entry, embedding in zip(manifest.templates, embeddings, strict=True)
-        ]
+        self.damaged: list[DamagedTemplate] = []
+        templates = []
+        for number, (raw, embedding) in enumerate(zip(manifest.templates, embeddings, strict=True), start=1):
+            entry = raw.checked(number, _READING)
+            if isinstance(entry, DamagedTemplate):
+                self.damaged.append(entry)
+            else:
+                templates.append(
+                    Template(**dict(entry), collection=manifest.collection, embedding=embedding, photo=None)
+                )
+        if len({template.template_id for template in templates}) < len(templates):
+            raise InvalidArchive(path, "it holds a template twice")
+        self.templates = usable(templates, self.damaged)
+        if self.damaged and not self.templates:
+            first = self.damaged[0]
+            raise InvalidArchive(
+                path, f"all its templates are damaged; the first is {first.template_id}: {first.reason}"
+            )
 
     def photo(self, identifier: str) -> bytes | None:
         """Return the photo of a template, if the archive has it; raises `InvalidArchive`."""
@@ -181,12 +227,7 @@ class GalleryArchive:
                 self._path, f"{len(lengths)} templates need {size} bytes of embeddings, not {len(content)}"
             )
         numbers = np.frombuffer(content, dtype="<f4").astype(np.float32)
-        embeddings = np.split(numbers, np.cumsum(lengths)[:-1]) if lengths else []
-        with np.errstate(all="ignore"):
-            off = np.array([abs(np.linalg.norm(embedding) - 1) for embedding in embeddings])
-        if not (off < _NORM_TOLERANCE).all():  # also false for NaN
-            raise InvalidArchive(self._path, "it holds embeddings that are not of length 1")
-        return embeddings
+        return np.split(numbers, np.cumsum(lengths)[:-1]) if lengths else []
 
     def _member(self, name: str, limit: int) -> bytes:
         try:

@@ -1,24 +1,20 @@
-"""The gallery in memory: one searchable index per collection, refreshed in the background, with snapshots on disk."""
+"""The gallery in memory: one searchable index per collection, refreshed in the background."""
 
-import hashlib
-import json
 import threading
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
-from pathlib import Path
 
-import numpy as np
 import structlog
 
 from facerec.background import BackgroundThread, OutageLog
 from facerec.errors import FacerecError, Throttled, Transient
-from facerec.ports import Template, TemplateStore
-from model.index.blocks import PutAside
-from model.index.snapshot import SnapshotMissing, SnapshotUnusable, Spool, open_snapshot, write
+from facerec.gallery.damaged import log_fields, separate
+from facerec.gallery.snapshots import GallerySnapshots, SavedGallery
+from facerec.ports import DamagedTemplate, Template, TemplateStore
 from model.index.vectors import Float32Vectors, RowsDamaged
 from model.matching import Columns, GalleryIndex
 
@@ -34,6 +30,8 @@ class GallerySizes:
     templates: Mapping[str, int]
     fresh_at: float
     """In seconds since the epoch."""
+    damaged: int = 0
+    """The number of damaged templates in them, which were left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,54 +41,16 @@ class _Loaded:
     unsaved: int = 0
     """How many templates differ from the collection's snapshot."""
     threshold: float | None = None
+    damaged: Mapping[str, str] = field(default_factory=dict)
+    """The reasons of the damaged templates, which are not in the index, by id."""
 
 
-class GallerySnapshots:
-    """One file for each collection and model in a directory, shared by the workers of a machine.
+@dataclass(slots=True)
+class _Found:
+    """What was left out of some templates."""
 
-    A starting worker then reads only the changes since from the store. `store` is the name of that store. A file is
-    replaced atomically; a damaged one is ignored. It contains the same personal data as the store, and must be as
-    private. A collection is saved when `worth_writing` templates have changed.
-    """
-
-    def __init__(self, directory: Path, store: str, model_id: str, *, worth_writing: int = 1000) -> None:
-        self.worth_writing = worth_writing
-        self._directory = directory
-        self._store = store
-        self._model_id = model_id
-
-    def load(self, collection: str) -> tuple[GalleryIndex, int] | None:
-        """Return the saved collection and its version, or None; logs a warning if the file cannot be used."""
-        path, key = self._place(collection)
-        started = time.perf_counter()
-        try:
-            index, version = open_snapshot(path, key)
-        except SnapshotMissing:
-            return None
-        except SnapshotUnusable as exc:
-            log.warning("gallery_snapshot_unusable", collection=collection, reason=str(exc))
-            return None
-        seconds = round(time.perf_counter() - started, 3)
-        log.info("gallery_snapshot_loaded", collection=collection, templates=len(index), seconds=seconds)
-        return index, version
-
-    def save(self, collection: str, version: int, index: GalleryIndex) -> GalleryIndex | None:
-        """Save the collection and return the index over the file, or None after a warning."""
-        path, key = self._place(collection)
-        try:
-            write(index, path, key, version)
-            return open_snapshot(path, key)[0]
-        except (OSError, RowsDamaged, SnapshotUnusable) as exc:
-            log.warning("gallery_snapshot_not_written", collection=collection, reason=str(exc))
-            return None
-
-    def spool(self) -> PutAside:
-        """Return what keeps embeddings on disk while a gallery is read that will be saved."""
-        return Spool(self._directory).put_aside
-
-    def _place(self, collection: str) -> tuple[Path, str]:
-        key = json.dumps([self._store, self._model_id, collection])
-        return self._directory / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.gallery", key
+    models: Counter[str] = field(default_factory=Counter)
+    damaged: list[DamagedTemplate] = field(default_factory=list)
 
 
 class GalleryCache:
@@ -101,7 +61,9 @@ class GalleryCache:
     the collection again if the store no longer has these changes: readers of a loaded collection never wait. While the
     store is unreachable they see the last state.
 
-    Templates of other models than `model_id` are left out. Clients choose the names of collections, so only the
+    Templates of other models than `model_id` are left out, and so are damaged ones: `dimension` is that of the model,
+    without it the one that most templates have. A removed name is forgotten, and a removal deletes the snapshots that
+    contain the template, at the next refresh. Clients choose the names of collections, so only the
     `max_collections` most recently used ones are kept, and a collection that never had a template is not kept.
     """
 
@@ -111,6 +73,7 @@ class GalleryCache:
         model_id: str,
         refresh_seconds: float,
         *,
+        dimension: int | None = None,
         snapshots: GallerySnapshots | None = None,
         max_collections: int = 64,
         now: Callable[[], float] = time.time,
@@ -118,6 +81,7 @@ class GalleryCache:
         self._store = store
         self._model_id = model_id
         self._refresh_seconds = refresh_seconds
+        self._dimension = dimension
         self._snapshots = snapshots
         self._max_collections = max_collections
         self._lock = threading.Lock()
@@ -125,6 +89,7 @@ class GalleryCache:
         self._loading: dict[str, Future[_Loaded]] = {}
         self._outage = OutageLog("gallery")
         self._failed: dict[str, str] = {}
+        self._files_failed = ""
         self._now = now
         self._fresh_at = now()
         self._thread = BackgroundThread("gallery-refresh", self._run)
@@ -141,7 +106,8 @@ class GalleryCache:
         """Return the sizes of the loaded collections."""
         with self._lock:
             loaded = list(self._loaded.items())
-        return GallerySizes({collection: len(known.index) for collection, known in loaded}, self._fresh_at)
+        sizes = {collection: len(known.index) for collection, known in loaded}
+        return GallerySizes(sizes, self._fresh_at, sum(len(known.damaged) for _, known in loaded))
 
     def start(self) -> None:
         """Start refreshing in a daemon thread."""
@@ -176,6 +142,19 @@ class GalleryCache:
         self._failed = failed
         if not failed:
             self._fresh_at = began
+        self._delete_stale_snapshots([collection for collection, _ in loaded])
+
+    def _delete_stale_snapshots(self, loaded: Sequence[str]) -> None:
+        if self._snapshots is None:
+            return
+        try:
+            self._snapshots.delete_stale(self._store, loaded)
+        except Exception as exc:  # noqa: BLE001 - tried again at the next refresh; the loaded collections are fresh
+            if self._files_failed != repr(exc):
+                log.warning("gallery_snapshots_not_checked", reason=str(exc))
+            self._files_failed = repr(exc)
+        else:
+            self._files_failed = ""
 
     def _run(self, stopping: threading.Event) -> None:
         while not stopping.wait(self._refresh_seconds):
@@ -219,62 +198,98 @@ class GalleryCache:
     def _bring_up_to_date(self, collection: str, known: _Loaded) -> None:
         if known.index.damaged:
             log.error("gallery_snapshot_damaged", collection=collection)
+            self._discard(collection)
             self._keep(collection, self._read(collection))
         elif self._store.version(collection) != known.version:
             self._keep(collection, self._advance(collection, known))
+        elif self._snapshots is not None and self._snapshots.due(collection, known.unsaved):
+            self._keep(collection, self._save(collection, known))
 
     def _load(self, collection: str) -> _Loaded:
         saved = self._snapshots.load(collection) if self._snapshots else None
         if saved is not None:
-            index, version = saved
             try:
-                return self._advance(collection, _Loaded(version, index))
+                return self._advance(collection, self._checked(collection, saved))
             except RowsDamaged as exc:
                 log.warning("gallery_snapshot_unusable", collection=collection, reason=str(exc))
+                self._discard(collection)
         return self._read(collection)
+
+    def _checked(self, collection: str, saved: SavedGallery) -> _Loaded:
+        """Return what was loaded from a snapshot; raises `RowsDamaged` if it does not fit the model."""
+        index, damaged = saved.index, saved.damaged
+        if len(index) and self._dimension not in {None, index.dimension}:
+            raise RowsDamaged(f"its embeddings have {index.dimension} numbers, not {self._dimension}")
+        if damaged:
+            self._warn_of_damaged(collection, [DamagedTemplate(*each) for each in damaged.items()], len(damaged))
+        if index.identities < len(index.names):  # an earlier release kept the names of removed people
+            self._discard(collection)
+            return _Loaded(saved.version, index, len(index), damaged=damaged)
+        return _Loaded(saved.version, index, damaged=damaged)
 
     def _advance(self, collection: str, known: _Loaded) -> _Loaded:
         """Apply the changes since to the known index, or read the collection if the store no longer has them."""
         changes = self._store.changes(collection, known.version)
         if changes is None:
             return self._read(collection)
-        models = Counter[str]()
-        added = self._columns(changes.added, models)
-        self._warn_of_other_models(collection, models)
-        known.index.remove(changes.removed)
-        known.index.add(*added)
-        unsaved = known.unsaved + len(changes.added) + len(changes.removed)
-        return self._save(collection, _Loaded(changes.version, known.index, unsaved))
+        found = _Found(damaged=list(changes.damaged))
+        added = self._columns(changes.added, found)
+        self._warn_of_other_models(collection, found.models)
+        left_out = {each.template_id: each.reason for each in found.damaged}
+        touched = {*changes.removed, *left_out, *added[2]}
+        damaged = {name: reason for name, reason in known.damaged.items() if name not in touched} | left_out
+        if left_out:
+            self._warn_of_damaged(collection, found.damaged, len(damaged))
+        index, unsaved = known.index, known.unsaved + len(changes.added) + len(changes.removed)
+        gone = index.remove([*changes.removed, *left_out])
+        remaining = len(index)
+        index.add(*added)
+        replaced = remaining + len(added[2]) - len(index)
+        if gone or replaced:
+            self._discard(collection, changes.version)
+            unsaved = len(index)
+        return self._save(collection, _Loaded(changes.version, index, unsaved, damaged=damaged))
 
     def _read(self, collection: str) -> _Loaded:
         # The version is read first: a change in between is read now, and a second time at the next refresh.
         version = self._store.version(collection)
-        templates = self._store.templates(collection) if version > 0 else iter(())
-        models = Counter[str]()
-        pieces = (self._columns(piece, models) for piece in iter(lambda: list(islice(templates, _READ_AT_ONCE)), []))
+        found = _Found()
+        templates = self._store.templates(collection, found.damaged) if version > 0 else iter(())
+        pieces = (self._columns(piece, found) for piece in iter(lambda: list(islice(templates, _READ_AT_ONCE)), []))
         index = GalleryIndex.of_pieces(pieces, self._snapshots.spool() if self._snapshots else Float32Vectors)
-        self._warn_of_other_models(collection, models)
+        self._warn_of_other_models(collection, found.models)
+        damaged = {each.template_id: each.reason for each in found.damaged}
+        if damaged:
+            self._warn_of_damaged(collection, found.damaged, len(damaged))
+        self._discard(collection, version)
         # Templates of other models do not count: a worker that starts from a snapshot could not warn of them.
-        return self._save(collection, _Loaded(version, index, models[self._model_id]))
+        return self._save(collection, _Loaded(version, index, found.models[self._model_id], damaged=damaged))
+
+    def _discard(self, collection: str, before: int | None = None) -> None:
+        if self._snapshots is not None:
+            self._snapshots.discard(collection, before)
 
     def _save(self, collection: str, loaded: _Loaded) -> _Loaded:
         """Add the collection's threshold, and save a snapshot if enough has changed."""
         own = self._store.threshold(collection, self._model_id) if loaded.version > 0 else None
         loaded = replace(loaded, threshold=None if own is None else own.value)
-        if self._snapshots is None or loaded.unsaved < self._snapshots.worth_writing:
+        if self._snapshots is None or not self._snapshots.due(collection, loaded.unsaved):
             return loaded
-        saved = self._snapshots.save(collection, loaded.version, loaded.index)
+        saved = self._snapshots.save(collection, loaded.version, loaded.index, loaded.damaged)
         return replace(loaded, index=saved or loaded.index, unsaved=0)
 
-    def _columns(self, templates: Sequence[Template], models: "Counter[str]") -> Columns:
-        """Return the templates of the model in use as columns, and count those of every model."""
-        models.update(template.model_id for template in templates)
-        usable = [template for template in templates if template.model_id == self._model_id]
-        return (
-            np.array([template.embedding for template in usable], dtype=np.float32),
-            [template.identity for template in usable],
-            [template.template_id for template in usable],
-        )
+    def _columns(self, templates: Sequence[Template], found: _Found) -> Columns:
+        """Return the usable templates of the model in use as columns, and add the others to `found`."""
+        found.models.update(template.model_id for template in templates)
+        own = [template for template in templates if template.model_id == self._model_id]
+        usable, embeddings, damaged = separate(own, self._dimension)
+        found.damaged += damaged
+        found.models[self._model_id] -= len(damaged)
+        return embeddings, [template.identity for template in usable], [template.template_id for template in usable]
+
+    def _warn_of_damaged(self, collection: str, damaged: Sequence[DamagedTemplate], count: int) -> None:
+        """Log damaged templates that were found now; `count` is the number of all in the collection."""
+        log.warning("gallery_templates_damaged", count=count, **log_fields(collection, damaged))
 
     def _warn_of_other_models(self, collection: str, models: "Counter[str]") -> None:
         others = models.keys() - {self._model_id}

@@ -1,4 +1,4 @@
-"""Check: photos of the gallery bucket without a template, and templates whose photo is gone.
+"""Check: photos of the gallery bucket without a template, templates whose photo is gone, and damaged templates.
 
 An enrolment stores the photo before the template, and a removal deletes the photo before the template. So an enrolment
 that was interrupted leaves a photo that belongs to nobody, and an interrupted removal a template without its photo.
@@ -7,11 +7,12 @@ that was interrupted leaves a photo that belongs to nobody, and an interrupted r
 import re
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from facerec.errors import ObjectMissing
-from facerec.ports import ObjectStore, StoredObject, Template, TemplateStore
+from facerec.gallery.damaged import usable
+from facerec.ports import DamagedTemplate, ObjectStore, StoredObject, Template, TemplateStore
 
 _KEY = re.compile(r"(?P<collection>[A-Za-z0-9_.-]{1,64})/(?P<template_id>[0-9a-f]{32})/.+", re.DOTALL)
 """What `enrolment.photo_key` makes; other keys are not ours."""
@@ -27,6 +28,8 @@ class Findings:
     """Younger ones: an enrolment may be about to store the template."""
     photo_gone: list[Template]
     """Templates whose photo is not in the store."""
+    damaged: dict[str, list[DamagedTemplate]] = field(default_factory=dict)
+    """The damaged templates of each collection that has any."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,9 +61,14 @@ class GalleryCheck:
             for template_id, found in by_collection[name].items():
                 if template_id not in owners:
                     self._sort(found, findings)
+            damaged: list[DamagedTemplate] = []
+            everything = list(self.templates.templates(name, damaged))
+            usable(everything, damaged)
+            if damaged:
+                findings.damaged[name] = damaged
             findings.photo_gone.extend(
                 template
-                for template in self.templates.templates(name)
+                for template in everything
                 if template.photo is not None and template.photo.key not in present and self._is_gone(template)
             )
         return findings

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING
 from pydantic import TypeAdapter, ValidationError
 
 from facerec.errors import AlreadyEnrolled
+from facerec.gallery.damaged import check_usable, separate
 from facerec.gallery.names import InvalidName, KnownNames, same_person, valid_identity
 from facerec.messages import DEFAULT_COLLECTION, CollectionName, ObjectRef
 from facerec.object_keys import base_name, safe_name
 from facerec.ports import ObjectStore, Template, TemplateStore
 from facerec.text import megabytes
 from model.header import InvalidImage, read_header
+from model.index.norms import normalised
 
 if TYPE_CHECKING:
     from model.faces import Box, EmbeddedFace, ImageAnalysis, Quality
@@ -129,6 +131,14 @@ def photo_key(collection: str, identifier: str, filename: str) -> str:
 
 def choose_face(analyse: "Analyse", photo: bytes, which: WhichFace) -> Chosen | NotChosen:
     """Return the face of a photo to enrol; raises `Transient`."""
+    choice = _choose_face(analyse, photo, which)
+    if isinstance(choice, Chosen) and not normalised(choice.face.embedding[None]).all():
+        detail = "the model computed no usable embedding for this face: take another photo"
+        return NotChosen(EnrolmentStatus.INVALID_IMAGE, detail)
+    return choice
+
+
+def _choose_face(analyse: "Analyse", photo: bytes, which: WhichFace) -> Chosen | NotChosen:
     try:
         faces = analyse(photo).faces
     except InvalidImage as exc:
@@ -249,16 +259,19 @@ def quality_text(quality: "Quality | None") -> str:
 
 
 def store_template(templates: TemplateStore, photos: ObjectStore, template: Template, photo: bytes | None) -> None:
-    """Store a template's photo, then the template; raises `AlreadyEnrolled`, with nothing stored.
+    """Store a template's photo, then the template.
+
+    Raises `AlreadyEnrolled`, and `UnusableTemplate` for a template that readers would leave out, with nothing stored.
 
     While a removal of this template runs, the template exists, so no photo is stored that the removal would miss. After
     an interruption a photo may be there without its template; a repeated call completes it, and `check` finds it.
     """
+    check_usable(template)
     if template.photo is None or photo is None:
         templates.add(template)
         return
     found = templates.template(template.collection, template.template_id)
-    if found is not None and found.embedding.size == template.embedding.size:
+    if found is not None and not separate([found], template.embedding.size)[2]:
         raise AlreadyEnrolled(found.identity, found.template_id)
     content_type = f"image/{read_header(photo, max_megapixels=float('inf')).format.lower()}"
     photos.put(template.photo.bucket, template.photo.key, photo, content_type)

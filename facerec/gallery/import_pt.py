@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from facerec.errors import ConfigurationError
 from facerec.gallery.archive import InvalidArchive
 from facerec.gallery.enrolment import template_id
-from facerec.gallery.names import valid_identity
+from facerec.gallery.names import InvalidName, valid_identity
 from facerec.object_keys import base_name
-from facerec.ports import Template
+from facerec.ports import DamagedTemplate, Template
 
 
 def read_pair(path: Path) -> tuple[list[NDArray[np.float32]], list[str]]:
@@ -45,35 +45,30 @@ def templates_of_pair(
     model_id: str,
     dimension: int,
     now: datetime,
+    damaged: list[DamagedTemplate],
     exact_names: bool = False,
 ) -> list[Template]:
     """Return normalised templates without photos for embeddings (1, D) or (D,) and their names; D is `dimension`.
 
-    The id is made from the embedding's bytes instead of a photo's, so that a second import changes nothing. Raises
-    `InvalidArchive` with the first wrong entry, and `InvalidName`.
+    The id is made from the embedding's bytes instead of a photo's, so that a second import changes nothing. Wrong
+    entries are appended to `damaged`; raises `InvalidArchive` if no entry is right.
     """
     if len(embeddings) != len(names):
         raise InvalidArchive(path, f"it holds {len(embeddings)} embeddings and {len(names)} names")
     templates = []
+    wrong = []
     for number, (embedding, name) in enumerate(zip(embeddings, names, strict=True), start=1):
-        if not isinstance(name, str):
-            raise InvalidArchive(path, f"name {number} is no text")
-        if embedding.shape not in {(dimension,), (1, dimension)}:
-            raise InvalidArchive(
-                path,
-                f"embedding {number} has the shape {embedding.shape}, and those of the model in use have "
-                f"(1, {dimension}): it was made with another model",
-            )
-        vector = embedding.reshape(dimension).astype(np.float64)
-        length = np.linalg.norm(vector)
-        if not np.isfinite(length) or length == 0:
-            raise InvalidArchive(path, f"embedding {number} has no direction (zero, infinite or not a number)")
-        normalised = (vector / length).astype(np.float32)
+        try:
+            identity = _identity(name, exact=exact_names)
+            normalised = _normalised(embedding, dimension)
+        except ValueError as exc:
+            wrong.append(DamagedTemplate(f"entry {number}", str(exc)))
+            continue
         templates.append(
             Template(
                 template_id=template_id(collection, model_id, normalised.astype("<f4").tobytes()),
                 collection=collection,
-                identity=valid_identity(name, exact=exact_names),
+                identity=identity,
                 model_id=model_id,
                 embedding=normalised,
                 source=base_name(path.name),
@@ -82,4 +77,30 @@ def templates_of_pair(
                 enrolled_at=now,
             )
         )
+    if wrong and not templates:
+        raise InvalidArchive(path, f"no entry can be used; {wrong[0].template_id}: {wrong[0].reason}")
+    damaged += wrong
     return templates
+
+
+def _identity(name: object, *, exact: bool) -> str:
+    if not isinstance(name, str):
+        raise ValueError("its name is no text")  # noqa: TRY004 - the caller reports it with the wrong values
+    try:
+        return valid_identity(name, exact=exact)
+    except InvalidName as exc:
+        raise ValueError(str(exc)) from exc
+
+
+def _normalised(embedding: NDArray[np.float32], dimension: int) -> NDArray[np.float32]:
+    if embedding.shape not in {(dimension,), (1, dimension)}:
+        raise ValueError(
+            f"its embedding has the shape {embedding.shape}, and those of the model in use have (1, {dimension}): it "
+            "was made with another model"
+        )
+    vector = embedding.reshape(dimension).astype(np.float64)
+    length = np.linalg.norm(vector)
+    if not np.isfinite(length) or length == 0:
+        raise ValueError("its embedding has no direction (zero, infinite or not a number)")
+    normalised: NDArray[np.float32] = (vector / length).astype(np.float32)
+    return normalised

@@ -9,6 +9,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from facerec.errors import AlreadyEnrolled, ObjectMissing
+from facerec.gallery.damaged import separate
 from facerec.gallery.enrolment import (
     NotChosen,
     WhichFace,
@@ -21,7 +22,7 @@ from facerec.gallery.enrolment import (
 )
 from facerec.gallery.names import same_person
 from facerec.messages import ObjectRef
-from facerec.ports import ObjectStore, Template, TemplateStore
+from facerec.ports import DamagedTemplate, ObjectStore, Template, TemplateStore
 
 if TYPE_CHECKING:
     from facerec.gallery.enrolment import Analyse
@@ -91,18 +92,24 @@ class CollectionRebuild:
     which: WhichFace = WhichFace.DOMINANT
     old: list[Template] = field(default_factory=list, init=False)
     """The templates of other models without their embeddings, by identity."""
+    damaged: list[DamagedTemplate] = field(default_factory=list, init=False)
+    """Templates that cannot be read, and damaged ones of the model in use; embedding the photo replaces its own."""
     _present: dict[str, str] = field(default_factory=dict, init=False)
     _enrolments: set[tuple[str, str, datetime]] = field(default_factory=set, init=False)
     _replaced: list[str] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
         """Read the collection; raises `Transient`."""
-        for template in self.templates.templates(self.collection):
+        own: list[Template] = []
+        for template in self.templates.templates(self.collection, self.damaged):
             if template.model_id == self.model_id:
-                self._present[template.template_id] = template.identity
-                self._enrolments.add((template.identity, template.source, template.enrolled_at))
+                own.append(template)
             else:
                 self.old.append(replace(template, embedding=template.embedding[:0].copy()))
+        present, _, damaged = separate(own)
+        self._present = {template.template_id: template.identity for template in present}
+        self._enrolments = {(template.identity, template.source, template.enrolled_at) for template in present}
+        self.damaged += damaged
         self.old.sort(key=attrgetter("identity", "source", "template_id"))
 
     def rebuild(self, old: Template) -> RebuildReport:

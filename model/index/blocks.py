@@ -7,12 +7,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from model.index.norms import NORM_TOLERANCE
 from model.index.vectors import Codes, Float32Vectors, Int8Vectors, Rows, RowsDamaged, Vectors
 
 PutAside = Callable[[NDArray[np.float32]], Rows]
 """Stores embeddings (N, D), and returns where they can be read."""
 
-_LONGEST = 1.001  # the largest norm of a template, with room for rounding: the bounds of the search depend on it
+_LONGEST = 1 + 2 * NORM_TOLERANCE  # with room for rounding: the bounds of the search depend on it
 _GROUP = 64  # scores that are represented by their maximum while the first floor is determined
 _MANY = 256
 """From so many candidates on, those that a better template of the same identity excludes are dropped first."""
@@ -79,7 +80,8 @@ def checked(
 ) -> NDArray[np.float32]:
     """Return the embeddings, contiguous and float32; `dimension` is that of the gallery, or None if it is empty.
 
-    Raises ValueError if the lengths differ, for another dimension, and for a template that is not normalised.
+    Raises ValueError if the lengths differ, for another dimension, and for a norm far above 1 or NaN: the caller has
+    left out what is not `normalised`.
     """
     if not len(embeddings) == len(identities) == len(template_ids):
         raise ValueError(

@@ -12,16 +12,21 @@ import os
 import struct
 import tempfile
 import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model.artefact import staged_file
 from model.index.blocks import Block
+from model.index.norms import normalised
 from model.index.vectors import Codes, Float32Vectors, Int8Vectors, Rows, RowsDamaged
 from model.matching import GalleryIndex
+
+Answer = TypeVar("Answer")
 
 _MAGIC = b"facidx01"
 _TRAILER = struct.Struct("<8sQII")
@@ -83,19 +88,52 @@ class Spool:
         return FileRows(self._file, start, embeddings.shape[1])
 
 
-def write(index: GalleryIndex, path: Path, key: str, version: int) -> None:
-    """Write the index with the caller's key and version; the file appears whole or not at all.
+@dataclass(frozen=True, slots=True)
+class SnapshotHeader:
+    """What a snapshot says about itself."""
 
-    Removed templates are left out. The index must not change meanwhile. Raises OSError, and `RowsDamaged` if the index
-    reads from a file that is damaged.
+    key: str
+    version: int
+    notes: Any
+    """What the writer added, as JSON has it; None if nothing."""
+
+
+def write(index: GalleryIndex, path: Path, key: str, version: int, notes: Any = None) -> None:
+    """Write the index with the caller's key, version and notes; the file appears whole or not at all.
+
+    Removed templates are left out, and so are the names of identities without a template. The index must not change
+    meanwhile. Raises OSError, and `RowsDamaged` if the index reads from a file that is damaged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with staged_file(path) as file:
-        _Writer(file).write(index, key, version)
+        _Writer(file).write(index, key, version, notes)
+
+
+def read_header(path: Path) -> SnapshotHeader:
+    """Return what the snapshot says about itself; raises `SnapshotUnusable`."""
+    return _opened(path, lambda reader: _header(reader.contents()), keep_open=False)
+
+
+def read_template_ids(path: Path) -> list[str]:
+    """Return the ids of the snapshot's templates; raises `SnapshotUnusable`."""
+    return _opened(path, lambda reader: reader.template_ids(reader.contents()), keep_open=False)
 
 
 def open_snapshot(path: Path, key: str) -> tuple[GalleryIndex, int]:
     """Return the index that was written with this key, and its version; raises `SnapshotUnusable`."""
+
+    def read(reader: "_Reader") -> tuple[GalleryIndex, int]:
+        contents = reader.contents()
+        header = _header(contents)
+        if header.key != key:
+            raise SnapshotUnusable(f"it is of {header.key!r}, not of {key!r}")
+        return reader.index(contents), header.version
+
+    return _opened(path, read, keep_open=True)
+
+
+def _opened(path: Path, read: "Callable[[_Reader], Answer]", *, keep_open: bool) -> Answer:
+    """Return what `read` finds in the file; raises `SnapshotUnusable`."""
     try:
         file = path.open("rb")
     except (FileNotFoundError, NotADirectoryError) as exc:
@@ -103,44 +141,54 @@ def open_snapshot(path: Path, key: str) -> tuple[GalleryIndex, int]:
     except OSError as exc:
         raise SnapshotUnusable(f"{path}: {exc}") from exc
     try:
-        reader = _Reader(file)
-        contents = reader.contents(key)
-        return reader.index(contents), int(contents["version"])
-    except (OSError, ValueError, KeyError, TypeError, struct.error) as exc:
+        found = read(_Reader(file))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, struct.error) as exc:
         file.close()
         raise SnapshotUnusable(f"{path}: {exc}") from exc
     except SnapshotUnusable:
         file.close()
         raise
+    if not keep_open:
+        file.close()
+    return found
 
 
 class _Writer:
     def __init__(self, file: Any) -> None:
         self._file = file
 
-    def write(self, index: GalleryIndex, key: str, version: int) -> None:
-        blocks = [self._block(block) for block in index.blocks if block.alive.any() or block is index.blocks[-1]]
+    def write(self, index: GalleryIndex, key: str, version: int, notes: Any) -> None:
+        named = np.zeros(len(index.names), dtype=np.bool_)
+        for block in index.blocks:
+            named[block.owners[block.alive]] = True
+        numbers = (np.cumsum(named) - 1).astype("<i4")
+        blocks = [
+            self._block(block, numbers) for block in index.blocks if block.alive.any() or block is index.blocks[-1]
+        ]
         template_ids = [
             block.template_ids[offset] for block in index.blocks for offset in np.flatnonzero(block.alive).tolist()
         ]
         contents = {
             "key": key,
             "version": version,
+            "notes": notes,
             "dimension": _dimension(index.blocks[-1]),
             "blocks": blocks,
             "template_ids": self._section([json.dumps(template_ids).encode()]),
-            "names": self._section([json.dumps(list(index.names)).encode()]),
+            "names": self._section(
+                [json.dumps([index.names[number] for number in np.flatnonzero(named).tolist()]).encode()]
+            ),
         }
         table = json.dumps(contents).encode()
         self._file.write(table + _TRAILER.pack(_MAGIC, len(table), zlib.crc32(table), 0))
 
-    def _block(self, block: Block) -> dict[str, Any]:
+    def _block(self, block: Block, numbers: NDArray[np.int32]) -> dict[str, Any]:
         alive = np.flatnonzero(block.alive)
         pieces = (alive[start : start + _PIECE_ROWS] for start in range(0, len(alive), _PIECE_ROWS))
         written = {
             "count": len(alive),
             "rows": self._section(np.ascontiguousarray(block.vectors.copied(piece), "<f4") for piece in pieces),
-            "owners": self._section([block.owners[alive].astype("<i4")]),
+            "owners": self._section([numbers[block.owners[alive]]]),
         }
         if isinstance(block.vectors, Int8Vectors):
             codes = block.vectors.codes
@@ -168,24 +216,30 @@ class _Reader:
         # Private and writable, because OpenVINO takes no other array; it is never written to.
         self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
 
-    def contents(self, key: str) -> Any:
+    def contents(self) -> Any:
         magic, length, checksum, _ = _TRAILER.unpack(self._map[-_TRAILER.size :])
         table = self._map[-_TRAILER.size - length : -_TRAILER.size]
         if magic != _MAGIC or zlib.crc32(table) != checksum:
             raise SnapshotUnusable("the table of contents is damaged")
-        contents = json.loads(table)
-        if contents["key"] != key:
-            raise SnapshotUnusable(f"it is of {contents['key']!r}, not of {key!r}")
-        return contents
+        return json.loads(table)
+
+    def template_ids(self, contents: Any) -> list[str]:
+        template_ids: list[str] = json.loads(bytes(self._section(contents["template_ids"])))
+        if len(template_ids) != sum(block["count"] for block in contents["blocks"]):
+            raise SnapshotUnusable("the template ids are not as many as the templates")
+        return template_ids
 
     def index(self, contents: Any) -> GalleryIndex:
-        template_ids = json.loads(bytes(self._section(contents["template_ids"])))
+        template_ids = self.template_ids(contents)
         names = json.loads(bytes(self._section(contents["names"])))
         blocks, first = [], 0
         for block in contents["blocks"]:
             own = template_ids[first : first + block["count"]]
             blocks.append(self._block(block, own, contents["dimension"]))
             first += block["count"]
+        for found in blocks:
+            if len(found) and not 0 <= found.owners.min() <= found.owners.max() < len(names):
+                raise SnapshotUnusable("a template has no name")
         index = GalleryIndex.of_blocks(blocks, names)
         self._let_go()
         return index
@@ -196,7 +250,10 @@ class _Reader:
         alive = np.ones(count, dtype=np.bool_)
         if "codes" not in block:
             rows = np.frombuffer(self._section(block["rows"]), dtype="<f4").astype(np.float32)
-            return Block(Float32Vectors(rows.reshape(count, dimension)), owners, template_ids, alive)
+            rows = rows.reshape(count, dimension)
+            if not normalised(rows).all():
+                raise SnapshotUnusable("a template does not have the length 1")
+            return Block(Float32Vectors(rows), owners, template_ids, alive)
         codes = Codes(
             np.frombuffer(self._section(block["codes"]), dtype=np.int8).reshape(count, dimension),
             np.frombuffer(self._section(block["scales"]), dtype="<f4").astype(np.float32),
@@ -217,6 +274,10 @@ class _Reader:
         if len(found) != length or zlib.crc32(found) != checksum:
             raise SnapshotUnusable("a section is damaged")
         return found
+
+
+def _header(contents: Any) -> SnapshotHeader:
+    return SnapshotHeader(str(contents["key"]), int(contents["version"]), contents.get("notes"))
 
 
 def _dimension(block: Block) -> int:

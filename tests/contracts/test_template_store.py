@@ -12,11 +12,12 @@ import pytest
 from botocore.awsrequest import AWSResponse
 from botocore.compat import HTTPHeaders
 from moto import mock_aws
+from structlog.testing import capture_logs
 
 from facerec.aws.clients import Clients
 from facerec.aws.dynamodb.templates import DynamoTemplateStore
 from facerec.errors import AlreadyEnrolled, ConfigurationError, Transient
-from facerec.ports import Template, TemplateStore
+from facerec.ports import DamagedTemplate, Template, TemplateStore
 from facerec.provision import provisioning
 from facerec.settings import Settings
 from facerec.settings.resources import AwsSettings
@@ -430,6 +431,178 @@ def test_races_lost_too_often_are_transient(table: Table) -> None:
     assert 5 < len(pauses) < 30
     assert max(pauses) <= 1
     assert store.version("default") == 0
+
+
+Change = Callable[[dict[str, Any]], object]
+
+
+def without(name: str) -> Change:
+    """A change that removes an attribute."""
+    return lambda item: item.pop(name)
+
+
+def having(name: str, value: Any) -> Change:
+    """A change of an attribute."""
+    return lambda item: item.update({name: value})
+
+
+DAMAGES: dict[str, Change] = {
+    "no embedding": without("embedding"),
+    "no identity": without("identity"),
+    "no model": without("model_id"),
+    "no probability": without("probability"),
+    "no time": without("enrolled_at"),
+    "no source": without("source"),
+    "nothing but the key": lambda item: [item.pop(name) for name in list(item) if name not in {"collection", "item"}],
+    "embedding is text": having("embedding", {"S": "numbers"}),
+    "embedding is empty": having("embedding", {"B": b""}),
+    "embedding is cut": having("embedding", {"B": bytes(2047)}),
+    "identity is a number": having("identity", {"N": "7"}),
+    "identity is empty": having("identity", {"S": ""}),
+    "identity is blank": having("identity", {"S": " "}),
+    "identity is nothing": having("identity", {"NULL": True}),
+    "probability is text": having("probability", {"S": "0.9"}),
+    "probability is too large": having("probability", {"N": "7"}),
+    "time is a number": having("enrolled_at", {"N": "1767225600"}),
+    "time is no time": having("enrolled_at", {"S": "NaN"}),
+    "time has no zone": having("enrolled_at", {"S": "2026-01-01T00:00:00"}),
+    "photo is no reference": having("photo", {"S": "{}"}),
+    "a later version": having("version", {"N": "2"}),
+}
+
+
+@pytest.mark.parametrize("kind", ["clients", "moto_clients"])
+def test_damaged_items_are_left_out_and_reported(kind: str, request: pytest.FixtureRequest) -> None:
+    """By their ids, to readers of the collection and of its changes; the report repeats no value."""
+    table = empty_table(request.getfixturevalue(kind))
+    store = DynamoTemplateStore(table.clients, table.name)
+    store.add(make_template(0, "Ada"))
+    since = store.version("default")
+    expected = {}
+    for number, (name, change) in enumerate(DAMAGES.items(), start=1):
+        template = make_template(number, "Grace Hopper")
+        store.add(template)
+        edit(table, f"template#{template.template_id}", change)
+        expected[template.template_id] = name
+    store.add(make_template(99, "Alan"))
+
+    damaged: list[DamagedTemplate] = []
+    assert [found.identity for found in store.templates("default", damaged)] == ["Ada", "Alan"]
+    changes = store.changes("default", since)
+    assert changes is not None
+    assert [found.identity for found in changes.added] == ["Alan"]
+    assert set(expected) <= set(changes.removed)
+    for reported in (damaged, changes.damaged):
+        assert {found.template_id for found in reported} == set(expected)
+        assert not [found.reason for found in reported if "Grace" in found.reason]
+    assert store.remove("default", sorted(expected)) == len(expected)
+    assert store.collections() == ["default"]
+
+
+@pytest.mark.parametrize("damage", ["no identity", "embedding is cut"])
+def test_enrolment_replaces_a_damaged_template(table: Table, damage: str) -> None:
+    """To enrol the same photo again mends it; a good one stays."""
+    store = DynamoTemplateStore(table.clients, table.name)
+    store.add(make_template(1, "Ada"))
+    edit(table, f"template#{make_template(1).template_id}", DAMAGES[damage])
+    store.add(make_template(1, "Grace"))
+    assert [found.identity for found in store.templates("default")] == ["Grace"]
+    with pytest.raises(AlreadyEnrolled):
+        store.add(make_template(1, "Ada"))
+
+
+@pytest.mark.parametrize("broken", [np.full(512, np.nan), np.zeros(512), make_template(2).embedding[:128]])
+def test_template_with_an_unusable_embedding_is_replaced(store: TemplateStore, broken: Any) -> None:
+    """As one that cannot be read."""
+    store.add(replace(make_template(1, "Ada"), embedding=broken.astype(np.float32)))
+    store.add(make_template(1, "Grace"))
+    assert [found.identity for found in store.templates("default")] == ["Grace"]
+
+
+@pytest.mark.parametrize("kind", ["clients", "moto_clients"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        without("template_ids"),
+        having("template_ids", {"S": "x"}),
+        having("template_ids", {"L": [{"N": "1"}]}),
+        having("template_ids", {"L": [{"S": "x" * 2000}]}),
+    ],
+)
+def test_damaged_change_record_counts_as_not_recorded(
+    kind: str, change: Change, request: pytest.FixtureRequest
+) -> None:
+    """A reader then reads the whole collection, and goes on with the changes after it."""
+    table = empty_table(request.getfixturevalue(kind))
+    store = DynamoTemplateStore(table.clients, table.name)
+    versions = []
+    for number in range(3):
+        store.add(make_template(number))
+        versions.append(store.version("default"))
+    edit(table, f"change#{versions[1]:020d}", change)
+    assert store.changes("default", versions[0]) is None
+    changes = store.changes("default", versions[1])
+    assert changes is not None
+    assert ids(iter(changes.added)) == [make_template(2).template_id]
+
+
+def test_item_that_is_no_change_record_is_ignored(table: Table) -> None:
+    """It must not cost a reading of the whole collection at every change."""
+    store = DynamoTemplateStore(table.clients, table.name)
+    store.add(make_template(1))
+    since = store.version("default")
+    store.add(make_template(2))
+    for name in ("change#zzz", "change#99999999999999999999"):
+        table.clients.dynamodb.put_item(
+            TableName=table.name, Item={"collection": {"S": "default"}, "item": {"S": name}}
+        )
+    changes = store.changes("default", since)
+    assert changes is not None
+    assert ids(iter(changes.added)) == [make_template(2).template_id]
+
+
+@pytest.mark.parametrize("kind", ["clients", "moto_clients"])
+@pytest.mark.parametrize(
+    "change", [without("version"), having("version", {"S": "seven"}), having("version", {"N": "1.5"})]
+)
+def test_damaged_version_is_replaced_by_the_next_change(
+    kind: str, change: Change, request: pytest.FixtureRequest
+) -> None:
+    """Until then readers read the whole collection once."""
+    table = empty_table(request.getfixturevalue(kind))
+    store = DynamoTemplateStore(table.clients, table.name)
+    store.add(make_template(1))
+    before = store.version("default")
+    edit(table, "#version", change)
+    assert 0 < store.version("default") < before
+    assert store.changes("default", before) is None
+    store.add(make_template(2))
+    assert store.version("default") >= before
+    store.add(make_template(3))
+    assert len(ids(store.templates("default"))) == 3
+
+
+@pytest.mark.parametrize(
+    "change", [without("value"), having("value", {"S": "x"}), having("value", {"N": "7"}), without("calibrated_at")]
+)
+def test_damaged_threshold_counts_as_none(table: Table, change: Change) -> None:
+    """A calibration replaces it."""
+    store = DynamoTemplateStore(table.clients, table.name)
+    store.set_threshold("default", MODEL, make_threshold())
+    edit(table, f"threshold#{MODEL}", change)
+    with capture_logs() as records:
+        assert store.threshold("default", MODEL) is None
+    assert [record["event"] for record in records] == ["threshold_damaged"]
+    store.set_threshold("default", MODEL, make_threshold(0.4))
+    assert store.threshold("default", MODEL) == make_threshold(0.4)
+
+
+def edit(table: Table, name: str, change: Change) -> None:
+    """Change an item of the default collection behind the store's back."""
+    key: Any = {"collection": {"S": "default"}, "item": {"S": name}}
+    item: Any = table.clients.dynamodb.get_item(TableName=table.name, Key=key)["Item"]
+    change(item)
+    table.clients.dynamodb.put_item(TableName=table.name, Item=item)
 
 
 def test_missing_table_says_what_to_do(clients: Clients) -> None:

@@ -10,8 +10,9 @@ from operator import attrgetter
 import numpy as np
 
 from facerec.errors import AlreadyEnrolled, FacerecError
+from facerec.gallery.damaged import separate
 from facerec.messages import ObjectRef
-from facerec.ports import Changes, CollectionThreshold, Template
+from facerec.ports import Changes, CollectionThreshold, DamagedTemplate, Template
 
 MODEL = "facenet-160-0123456789abcdef"
 OTHER_MODEL = "facenet-160-fedcba9876543210"
@@ -67,12 +68,12 @@ class InMemoryTemplateStore:
         self.outage: FacerecError | None = None
 
     def add(self, template: Template) -> None:
-        """Add one template; raises `AlreadyEnrolled`."""
+        """Add one template, also in place of a damaged one; raises `AlreadyEnrolled`."""
         with self._lock:
             self._check()
             collection = self._templates[template.collection]
             existing = collection.get(template.template_id)
-            if existing is not None:
+            if existing is not None and not separate([existing], template.embedding.size)[2]:
                 raise AlreadyEnrolled(existing.identity, existing.template_id)
             collection[template.template_id] = template
             self._changed(template.collection, {template.template_id})
@@ -106,8 +107,9 @@ class InMemoryTemplateStore:
                 version, [stored[name] for name in sorted(touched & stored.keys())], sorted(touched - stored.keys())
             )
 
-    def templates(self, collection: str) -> Iterator[Template]:
+    def templates(self, collection: str, damaged: list[DamagedTemplate] | None = None) -> Iterator[Template]:
         """Yield every template in the order of their ids; an outage shows at the next one."""
+        del damaged  # every one can be read
         with self._lock:
             self._check()
             found = sorted(self._templates[collection].values(), key=attrgetter("template_id"))

@@ -18,6 +18,7 @@ from click.testing import CliRunner, Result
 from PIL import Image, ImageFilter
 
 from facerec import bootstrap
+from facerec.aws.clients import Clients
 from facerec.cli import cli
 from facerec.errors import FacerecError
 from facerec.gallery.archive import write_archive
@@ -400,6 +401,40 @@ def test_removal_asks_first_and_deletes_the_photos(line: CommandLine, model_id: 
     line.run("gallery", "remove", "Ada", typed="y\n", says="2 templates of 'Ada' removed")
     assert [person["identity"] for person in line.json("gallery", "list")] == ["Grace"]
     assert len(line.photos()) == 1
+
+
+def test_damaged_templates_are_shown_left_out_and_removed(line: CommandLine, model_id: str, tmp_path: Path) -> None:
+    """Every command goes on with the others; the id is enough to remove one, and a person's removal includes them."""
+    line.seed("Ada", "Grace", "Alan", "Ada", model_id=model_id)
+    table, dynamodb = line.settings.templates_table, Clients(line.settings).dynamodb
+    nameless, cut = make_template(2), make_template(4)
+    for template, attribute, value in (
+        (nameless, "identity", {"N": "7"}),
+        (cut, "embedding", {"B": bytes(2047)}),
+    ):
+        key: Any = {"collection": {"S": "default"}, "item": {"S": f"template#{template.template_id}"}}
+        item: Any = dynamodb.get_item(TableName=table, Key=key)["Item"]
+        dynamodb.put_item(TableName=table, Item=item | {attribute: value})
+    command = f"facerec gallery remove --collection default --template {nameless.template_id}"
+    listed = line.run("gallery", "list", "--json", says=command)
+    assert [person["identity"] for person in json.loads(listed.stdout)] == ["Ada", "Alan"]
+    assert f"{cut.template_id} of 'Ada': its embedding has 2047 bytes" in listed.stderr
+    line.run("gallery", "show", "Ada", says="damaged: 2 templates")
+    file = tmp_path / "backup.facerec"
+    exported = line.run("gallery", "export", file, says="2 templates exported")
+    assert nameless.template_id in exported.stderr
+    line.run("gallery", "import", file, "--collection", "copy", says="2 templates imported")
+    line.run("calibrate", "--target-fmr", "0.5", says="impostor pairs", status=1)
+
+    checked = line.json("gallery", "check", "--collection", "default", status=1)
+    assert {found["template_id"] for found in checked["damaged_templates"]} == {nameless.template_id, cut.template_id}
+    assert checked["photos_without_template"] == checked["recent_photos"] == []
+    line.run(*command.split()[1:], "--yes", says="1 template removed")
+    line.run(*command.split()[1:], "--yes", says="has no template", status=1)
+    line.run("gallery", "remove", "--yes", says="Give NAME", status=2)
+    line.run("gallery", "remove", "Ada", "--yes", says="2 templates of 'Ada' removed")
+    assert line.run("gallery", "list").stderr == ""
+    assert len([key for key in line.photos() if key.startswith("default/")]) == 1
 
 
 def test_gallery_survives_export_and_import(line: CommandLine, model_id: str, tmp_path: Path) -> None:

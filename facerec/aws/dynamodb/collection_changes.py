@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import structlog
 from botocore.exceptions import ClientError
 
 from facerec.aws.clients import Clients, translated, translated_for_one
@@ -21,6 +22,8 @@ from facerec.errors import Transient
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.type_defs import TransactWriteItemTypeDef
 
+log = structlog.get_logger(__name__)
+
 COLLECTIONS = "#collections"
 WRITES_AT_ONCE = 96
 """A transaction takes 100 items; four are the version, the count, the change, and the oldest change to delete."""
@@ -29,6 +32,7 @@ KEPT_CHANGES = 10_000
 _CHANGE = "change#"
 _ATTEMPTS = 20
 _CONDITION_FAILED = "ConditionalCheckFailed"
+_MAX_ID_BYTES = 1000  # a sort key has 1024 bytes at most
 _LOST_RACES = frozenset(
     {"TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded", "TransactionInProgressException"}
 )
@@ -51,15 +55,17 @@ class CollectionChanges:
         self._writing = threading.Lock()
 
     def version(self, collection: str) -> int:
-        """Return the number of the last change: one consistent read of a tiny item."""
-        with translated(f"read the version of collection {collection!r}"):
-            item = self._table.item(self._version_key(collection))
-        return int(item["version"]["N"]) if item else 0
+        """Return the number of the last change: one consistent read of a tiny item.
+
+        A damaged one counts as 1, before every real one: readers read the whole collection, and the next change
+        replaces it.
+        """
+        return self._version(collection)[0]
 
     def touched(self, collection: str, since: int) -> tuple[int, set[str]] | None:
         """Return the current version, and the ids of the templates written or removed after `since`.
 
-        Returns None if some of these changes are not recorded.
+        Returns None if some of these changes are not recorded, or a record is damaged.
         """
         version = self.version(collection)
         if not 0 <= version - since <= self._kept:
@@ -67,10 +73,16 @@ class CollectionChanges:
         touched: set[str] = set()
         following = since
         for item in self._table.items(collection, _CHANGE, after=self._change_key(collection, since)["item"]["S"]):
-            following += 1
-            if item["item"] != self._change_key(collection, following)["item"]:
+            if item["item"] != self._change_key(collection, following + 1)["item"]:
+                if following >= version:
+                    break  # no record of a change: it is not the one after the last
                 return None
-            touched |= {name["S"] for name in item["template_ids"]["L"]}
+            ids = _recorded(item)
+            if ids is None:
+                log.warning("change_record_damaged", collection=collection, item=item["item"]["S"])
+                return None
+            following += 1
+            touched |= ids
         return None if following < version else (following, touched)
 
     def write(
@@ -87,7 +99,7 @@ class CollectionChanges:
         """
         with self._writing:
             for attempt in range(1, _ATTEMPTS + 1):
-                items = [*writes, *self._change_writes(collection, self.version(collection), templates, template_ids)]
+                items = [*writes, *self._change_writes(collection, templates, template_ids)]
                 with translated_for_one(doing):
                     try:
                         # boto3 adds an idempotency token, so that its retry after a lost reply does not write twice.
@@ -107,6 +119,18 @@ class CollectionChanges:
                 self._sleep(backoff_seconds(attempt, jitter, first=0.02, longest=1))
         raise Transient(f"could not {doing}: too many others write to the collection at the same time; retry later")
 
+    def _version(self, collection: str) -> tuple[int, Any]:
+        """Return the number of the last change, and the attribute that holds it, None if there is none."""
+        with translated(f"read the version of collection {collection!r}"):
+            item = self._table.item(self._version_key(collection))
+        if not item:
+            return 0, None
+        stored = item.get("version")
+        try:
+            return max(1, int(stored["N"])), stored
+        except (KeyError, TypeError, ValueError):
+            return 1, stored
+
     def _version_key(self, collection: str) -> Any:
         return self._table.key(collection, "#version")
 
@@ -114,15 +138,16 @@ class CollectionChanges:
         return self._table.key(collection, f"{_CHANGE}{version:020d}")
 
     def _change_writes(
-        self, collection: str, version: int, templates: int, template_ids: Sequence[str]
+        self, collection: str, templates: int, template_ids: Sequence[str]
     ) -> "list[TransactWriteItemTypeDef]":
         """Return the writes of every change: the version, the count, and the record of the change."""
         # The first version is the time, so that a lost and recreated table is ahead of every version a reader has.
-        following = version + 1 if version else time.time_ns() // 1_000_000
+        version, stored = self._version(collection)
+        following = version + 1 if version > 1 else time.time_ns() // 1_000_000
         record = self._change_key(collection, following) | {
             "template_ids": {"L": [{"S": each} for each in template_ids]}
         }
-        values = {":following": {"N": str(following)}} | ({":version": {"N": str(version)}} if version else {})
+        values = {":following": {"N": str(following)}} | ({":version": stored} if stored else {})
         table = self._table.name
         return [
             {
@@ -130,7 +155,7 @@ class CollectionChanges:
                     "TableName": table,
                     "Key": self._version_key(collection),
                     "UpdateExpression": "SET #version = :following",
-                    "ConditionExpression": "#version = :version" if version else "attribute_not_exists(#version)",
+                    "ConditionExpression": "#version = :version" if stored else "attribute_not_exists(#version)",
                     "ExpressionAttributeNames": {"#version": "version"},
                     "ExpressionAttributeValues": values,
                 }
@@ -147,3 +172,12 @@ class CollectionChanges:
             {"Put": {"TableName": table, "Item": record}},
             {"Delete": {"TableName": table, "Key": self._change_key(collection, following - self._kept)}},
         ]
+
+
+def _recorded(item: Any) -> set[str] | None:
+    """Return the template ids of a change's record, or None if it is damaged."""
+    try:
+        ids = {name["S"] for name in item["template_ids"]["L"]}
+    except (KeyError, TypeError):
+        return None
+    return ids if all(len(each.encode()) <= _MAX_ID_BYTES for each in ids) else None

@@ -111,6 +111,7 @@ def test_largest_collections_have_a_series_each(metrics: WorkerMetrics, tmp_path
     for number in range(LARGEST_COLLECTIONS + 2):
         store.add(make_template(number, "Ada", collection=f"c{number:02}"))
     store.add(make_template(99, "Bob", collection="c21"))
+    store.add(make_template(100, "", collection="c21"))
     gallery = GalleryCache(store, MODEL, 2, now=lambda: 1_000.0)
     for number in range(LARGEST_COLLECTIONS + 2):
         gallery.index(f"c{number:02}")
@@ -120,6 +121,7 @@ def test_largest_collections_have_a_series_each(metrics: WorkerMetrics, tmp_path
         metrics.watch(engine=engine, gallery=gallery, utilisation=Utilisation(1))
         assert value(metrics, "facerec_worker_gallery_collections") == LARGEST_COLLECTIONS + 2
         assert value(metrics, "facerec_worker_gallery_templates", collection="c21") == 2
+        assert value(metrics, "facerec_worker_gallery_damaged_templates") == 1
         assert value(metrics, "facerec_worker_gallery_templates", collection="c00") == 1
         assert value(metrics, "facerec_worker_gallery_templates", collection="c20") is None
         assert value(metrics, "facerec_worker_gallery_templates", collection=OTHERS) == 2

@@ -21,10 +21,11 @@ from PIL import Image
 
 from facerec.errors import AlreadyEnrolled, ConfigurationError
 from facerec.gallery.archive import InvalidArchive, open_archive, restore, write_archive
+from facerec.gallery.cache import GalleryCache
 from facerec.gallery.enrolment import template_id
 from facerec.gallery.import_pt import read_pair, templates_of_pair
 from facerec.gallery.names import InvalidName, valid_identity
-from facerec.ports import Template
+from facerec.ports import DamagedTemplate, Template
 from tests.fakes.object_store import InMemoryObjectStore
 from tests.fakes.templates import MODEL, OTHER_MODEL, InMemoryTemplateStore, make_template, of_dimension
 
@@ -259,21 +260,12 @@ def embeddings(content: bytes) -> Callable[[dict[str, bytes]], None]:
         (manifest(collection="../../etc"), "wrong at collection"),
         (manifest(collection="#collections"), "wrong at collection"),
         (manifest(templates=[]), "at most 0 are expected"),
-        (entry(template_id="../../../../etc/passwd"), "wrong at templates.1.template_id"),
         (entry(template_id=make_template(1).template_id), "a template twice"),
-        (entry(identity="Unknown"), "wrong at templates.1.identity"),
-        (entry(identity="Ada\nLovelace"), "wrong at templates.1.identity"),
-        (entry(identity="x" * 1_000_000), "wrong at templates.1.identity"),
         (entry(model_id=""), "wrong at templates.1.model_id"),
-        (entry(source="x" * 256), "wrong at templates.1.source"),
-        (entry(probability=float("nan")), "wrong at templates.1.probability"),
-        (entry(enrolled_at="2026-01-01T00:00:00"), "wrong at templates.1.enrolled_at"),
         (embeddings(b""), "need 4096 bytes"),
         (embeddings(bytes(4095)), "need 4096 bytes"),
         (embeddings(bytes(50_000_000)), "at most 4096 are expected"),
-        (embeddings(bytes(4096)), "not of length 1"),
-        (embeddings(np.full(1024, np.nan, "<f4").tobytes()), "not of length 1"),
-        (embeddings(np.full(1024, 3e38, "<f4").tobytes()), "not of length 1"),
+        (embeddings(bytes(4096)), "all its templates are damaged; .* the length 1"),
     ],
 )
 def test_invalid_archive_is_refused(archive: Path, change: Callable[[dict[str, bytes]], None], says: str) -> None:
@@ -282,6 +274,82 @@ def test_invalid_archive_is_refused(archive: Path, change: Callable[[dict[str, b
         pass
     assert str(archive) in str(refused.value)
     assert len(str(refused.value)) < 1000
+
+
+def vector(embedding: Any) -> Callable[[dict[str, bytes]], None]:
+    """Another embedding of the second template."""
+
+    def change(members: dict[str, bytes]) -> None:
+        members["embeddings.bin"] = members["embeddings.bin"][:2048] + np.asarray(embedding, "<f4").tobytes()
+
+    return change
+
+
+UNIT = make_template(2).embedding
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (entry(template_id="../../../../etc/passwd"), "template_id"),
+        (entry(template_id=7), "template_id"),
+        (entry(identity="Unknown"), "identity"),
+        (entry(identity=""), "identity"),
+        (entry(identity=None), "identity"),
+        (entry(identity="Ada\nLovelace"), "identity"),
+        (entry(identity="x" * 1_000_000), "identity"),
+        (entry(source="x" * 256), "source"),
+        (entry(probability=float("nan")), "probability"),
+        (entry(probability="likely"), "probability"),
+        (entry(enrolled_at="2026-01-01T00:00:00"), "enrolled_at"),
+        (entry(enrolled_at="yesterday"), "enrolled_at"),
+        (vector(np.zeros(512)), "length 1"),
+        (vector(UNIT * 1.01), "length 1"),
+        (vector(UNIT * 0.99), "length 1"),
+        (vector(np.full(512, np.nan)), "not a number"),
+        (vector(np.full(512, np.inf)), "infinite"),
+        (vector(np.full(512, 3e38)), "length 1"),
+    ],
+)
+def test_damaged_template_of_an_archive_is_left_out(
+    archive: Path, change: Callable[[dict[str, bytes]], None], reason: str
+) -> None:
+    """The others are imported."""
+    destination = Destination()
+    with open_archive(rewritten(archive, change)) as opened:
+        (damaged,) = opened.damaged
+    assert reason in damaged.reason
+    assert len(damaged.template_id) <= 32
+    assert destination.restore(archive) == [True]
+    assert [template.identity for template in destination.people("default")] == ["Ada"]
+
+
+@pytest.mark.parametrize("factor", [0.9989, 0.999, 1.0009999, 1.00099995, 1.001, 1.0011])
+def test_every_template_that_an_archive_takes_is_searched(archive: Path, factor: float) -> None:
+    """Import and index have the same limit, also at its edge."""
+    destination = Destination()
+    destination.restore(rewritten(archive, vector(UNIT.astype(np.float64) * factor)))
+    cache = GalleryCache(destination.templates, MODEL, 3600)
+    assert len(cache.index("default")) == len(destination.people("default"))
+
+
+def test_export_leaves_out_what_an_import_would(tmp_path: Path) -> None:
+    """A damaged template in the collection does not spoil the backup."""
+    path = tmp_path / "gallery.facerec"
+    good = make_template(1, "Ada")
+    bad = [
+        make_template(2, "x" * 1000),
+        of_dimension(128, make_template(3, "Grace")),
+        replace(make_template(4, "Alan"), embedding=np.full(512, np.nan, np.float32)),
+        replace(make_template(5, "Edsger"), enrolled_at=NOW.replace(tzinfo=None)),
+    ]
+    photos = [(template.template_id, picture()) for template in [good, *bad]]
+    left_out = write_archive(path, "default", [*bad, good, make_template(6, "Barbara")], photos, NOW)
+    assert sorted(found.identity for found in left_out) == ["Alan", "Edsger", "Grace", "x" * 1000]
+    with open_archive(path) as opened:
+        assert [template.identity for template in opened.templates] == ["Ada", "Barbara"]
+        assert opened.damaged == []
+        assert opened.photo(bad[0].template_id) is None
 
 
 def test_restore_refuses_a_photo_that_is_no_picture(archive: Path) -> None:
@@ -343,7 +411,7 @@ VECTOR = np.arange(1, 513, dtype=np.float32)
 def pair(vectors: list[Any], names: list[object], dimension: int = 512) -> list[Template]:
     """The templates of a saved pair."""
     return templates_of_pair(
-        Path("data.pt"), vectors, names, collection="default", model_id=MODEL, dimension=dimension, now=NOW
+        Path("data.pt"), vectors, names, collection="default", model_id=MODEL, dimension=dimension, now=NOW, damaged=[]
     )
 
 
@@ -375,9 +443,9 @@ def test_pair_import_is_idempotent() -> None:
     ("vectors", "names", "says"),
     [
         ([VECTOR], [], "1 embeddings and 0 names"),
-        ([VECTOR], [7], "name 1 is no text"),
-        ([VECTOR, VECTOR[:128]], ["Ada", "Grace"], "embedding 2 has the shape"),
-        ([VECTOR.reshape(2, 256)], ["Ada"], "embedding 1 has the shape"),
+        ([VECTOR], [7], "entry 1: its name is no text"),
+        ([VECTOR], ["No-Face"], "entry 1: .*stands for no person"),
+        ([VECTOR.reshape(2, 256)], ["Ada"], "entry 1: its embedding has the shape"),
         ([VECTOR * 0], ["Ada"], "no direction"),
         ([VECTOR * np.float32("nan")], ["Ada"], "no direction"),
         ([VECTOR * np.float32("inf")], ["Ada"], "no direction"),
@@ -387,6 +455,23 @@ def test_wrong_pair_is_refused(vectors: list[Any], names: list[object], says: st
     """The sentence names the wrong entry."""
     with pytest.raises(InvalidArchive, match=says):
         pair(vectors, names)
+
+
+def test_wrong_entries_of_a_pair_are_left_out() -> None:
+    """The others become templates."""
+    damaged: list[DamagedTemplate] = []
+    templates = templates_of_pair(
+        Path("data.pt"),
+        [VECTOR, VECTOR * 0, VECTOR[:128], VECTOR, VECTOR, VECTOR * np.float32("nan")],
+        ["Ada", "Grace", "Alan", 7, "", "Edsger"],
+        collection="default",
+        model_id=MODEL,
+        dimension=512,
+        now=NOW,
+        damaged=damaged,
+    )
+    assert [template.identity for template in templates] == ["Ada"]
+    assert [found.template_id for found in damaged] == [f"entry {number}" for number in (2, 3, 4, 5, 6)]
 
 
 def test_pair_without_torch_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

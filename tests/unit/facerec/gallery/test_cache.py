@@ -1,13 +1,18 @@
 """The gallery cache: the state that readers see, and its snapshots."""
 
+import json
+import os
+import struct
 import threading
 import tracemalloc
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,8 +20,9 @@ from structlog.testing import capture_logs
 
 from facerec.errors import Throttled, Transient
 from facerec.gallery import cache as gallery_cache
-from facerec.gallery.cache import GalleryCache, GallerySnapshots
-from facerec.ports import Changes, Template
+from facerec.gallery.cache import GalleryCache
+from facerec.gallery.snapshots import GallerySnapshots
+from facerec.ports import Changes, DamagedTemplate, Template
 from model.index import vectors
 from model.index.snapshot import open_snapshot, write
 from model.index.vectors import NumpyProducts
@@ -36,6 +42,8 @@ class WatchedStore(InMemoryTemplateStore):
         self.go_on = threading.Event()
         self.go_on.set()
         self.throttled: str | None = None
+        self.unreadable: str | None = None
+        self.damaged: list[DamagedTemplate] = []
 
     def version(self, collection: str) -> int:
         self.asked["version", collection] += 1
@@ -43,9 +51,11 @@ class WatchedStore(InMemoryTemplateStore):
             raise Throttled("AWS throttles")
         return super().version(collection)
 
-    def templates(self, collection: str) -> Iterator[Template]:
+    def templates(self, collection: str, damaged: list[DamagedTemplate] | None = None) -> Iterator[Template]:
         self.asked["templates", collection] += 1
-        found = list(super().templates(collection))
+        found = list(super().templates(collection, damaged))
+        if damaged is not None:
+            damaged += self.damaged
         self._hold()
         return iter(found)
 
@@ -53,7 +63,9 @@ class WatchedStore(InMemoryTemplateStore):
         self.asked["changes", collection] += 1
         found = super().changes(collection, since)
         self._hold()
-        return found
+        if collection == self.unreadable:
+            raise ValueError("an unexpected error")
+        return found and replace(found, damaged=self.damaged)
 
     def _hold(self) -> None:
         self.read.set()
@@ -273,6 +285,293 @@ def test_cache_keeps_a_bounded_number_of_collections(store: WatchedStore) -> Non
     assert names(cache.index("b"), 1) == ["Ada"]
 
 
+def broken(number: int, embedding: Any, identity: str = "Grace") -> Template:
+    """A template with this embedding."""
+    return replace(make_template(number, identity), embedding=np.asarray(embedding, dtype=np.float32))
+
+
+BROKEN: dict[str, Callable[[], Template]] = {
+    "another dimension": lambda: of_dimension(128, make_template(0, "Grace")),
+    "no numbers": lambda: broken(0, []),
+    "two axes": lambda: broken(0, make_template(0).embedding[None]),
+    "not a number": lambda: broken(0, np.full(512, np.nan)),
+    "infinite": lambda: broken(0, np.full(512, np.inf)),
+    "huge": lambda: broken(0, np.full(512, 3e38)),
+    "zero": lambda: broken(0, np.zeros(512)),
+    "too long": lambda: broken(0, make_template(0).embedding * 1.0021),
+    "too short": lambda: broken(0, make_template(0).embedding * 0.9),
+    "no name": lambda: make_template(0, " "),
+}
+
+
+@pytest.mark.parametrize("damage", BROKEN)
+def test_damaged_template_stops_neither_a_start_nor_a_refresh(store: WatchedStore, damage: str) -> None:
+    """It is left out, counted, and logged with its id and the command that removes it; without a name."""
+    running = GalleryCache(store, MODEL, 3600, dimension=512)
+    running.index("default")
+    bad = BROKEN[damage]()
+    store.add(bad)
+    store.add(make_template(2, "Alan"))
+    with capture_logs() as records:
+        running.refresh()
+        starting = GalleryCache(store, MODEL, 3600, dimension=512)
+        starting.index("default")
+    for cache in (running, starting):
+        assert names(cache.index("default"), 1, 2) == ["Ada", "Alan"]
+        assert len(cache.index("default")) == 2
+        assert cache.sizes().damaged == 1
+    assert [record["event"] for record in records] == ["gallery_templates_damaged"] * 2
+    for record in records:
+        assert (record["collection"], record["count"], record["template_ids"]) == ("default", 1, [bad.template_id])
+        assert record["command"] == f"facerec gallery remove --collection default --template {bad.template_id}"
+        assert "Grace" not in str(record)
+    store.remove("default", [bad.template_id])
+    for cache in (running, starting):
+        cache.refresh()
+        assert cache.sizes().damaged == 0
+
+
+def test_collection_of_damaged_templates_alone_is_empty(store: WatchedStore) -> None:
+    """Nobody is recognised, and the next enrolment is."""
+    store.remove("default", [make_template(1).template_id])
+    store.add(BROKEN["another dimension"]())
+    cache = GalleryCache(store, MODEL, 3600, dimension=512)
+    assert names(cache.index("default"), 1) == [None]
+    store.add(make_template(1, "Ada"))
+    cache.refresh()
+    assert names(cache.index("default"), 1) == ["Ada"]
+
+
+def test_template_that_is_replaced_by_a_damaged_one_is_not_found(store: WatchedStore) -> None:
+    """The index does not keep what the store no longer has."""
+    cache = GalleryCache(store, MODEL, 3600, dimension=512)
+    cache.index("default")
+    store.remove("default", [make_template(1).template_id])
+    store.add(broken(1, np.zeros(512), "Ada"))
+    cache.refresh()
+    assert len(cache.index("default")) == 0
+    assert cache.sizes().damaged == 1
+
+
+def test_unreadable_templates_of_the_store_are_counted(store: WatchedStore) -> None:
+    """Also those that appear later."""
+    unreadable = [DamagedTemplate("a", "its identity is missing")]
+    store.damaged = unreadable
+    cache = GalleryCache(store, MODEL, 3600, dimension=512)
+    cache.index("default")
+    assert cache.sizes().damaged == 1
+    store.damaged = [*unreadable, DamagedTemplate("b", "its identity is missing")]
+    store.add(make_template(2))
+    cache.refresh()
+    assert cache.sizes().damaged == 2
+    assert len(cache.index("default")) == 2
+
+
+def test_start_from_a_snapshot_knows_the_damaged_templates(store: WatchedStore, tmp_path: Path) -> None:
+    """The count does not fall because a worker was started."""
+    store.add(BROKEN["not a number"]())
+    snapshots = GallerySnapshots(tmp_path, "table", MODEL, worth_writing=1)
+    GalleryCache(store, MODEL, 3600, dimension=512, snapshots=snapshots).index("default")
+    with capture_logs() as records:
+        cache = GalleryCache(store, MODEL, 3600, dimension=512, snapshots=snapshots)
+        cache.index("default")
+    assert store.asked["templates", "default"] == 1
+    assert cache.sizes().damaged == 1
+    assert "gallery_templates_damaged" in [record["event"] for record in records]
+
+
+def test_snapshot_of_another_dimension_is_replaced(store: WatchedStore, tmp_path: Path) -> None:
+    """Such as an earlier release wrote when the first template of a collection was damaged."""
+    snapshots = GallerySnapshots(tmp_path, "table", MODEL, worth_writing=1)
+    short = of_dimension(128, make_template(1)).embedding[None]
+    snapshots.save("default", store.version("default"), GalleryIndex(short, ["Ada"], ["1"]))
+    for _ in range(2):
+        cache = GalleryCache(store, MODEL, 3600, dimension=512, snapshots=snapshots)
+        assert names(cache.index("default"), 1) == ["Ada"]
+    assert store.asked["templates", "default"] == 1
+
+
+def contents(directory: Path) -> bytes:
+    """Everything that the files of a directory hold."""
+    return b"".join(path.read_bytes() for path in sorted(directory.iterdir()))
+
+
+def test_removed_person_is_in_no_snapshot_after_a_refresh(store: WatchedStore, tmp_path: Path) -> None:
+    """Neither the name nor the template; the others stay, and a start still reads the snapshot."""
+    gone = make_template(2, "Grace Hopper")
+    store.add(gone)
+    snapshots = GallerySnapshots(tmp_path, "table", MODEL, worth_writing=2)
+    cache = GalleryCache(store, MODEL, 3600, snapshots=snapshots)
+    cache.index("default")
+    store.add(make_template(3, "Alan"))
+    cache.refresh()
+    assert b"Grace Hopper" in contents(tmp_path)
+    store.remove("default", [gone.template_id])
+    cache.refresh()
+    for trace in (b"Grace Hopper", gone.template_id.encode(), gone.embedding.tobytes()):
+        assert trace not in contents(tmp_path)
+    assert "Grace Hopper" not in cache.index("default").names
+    store.asked.clear()
+    assert names(GalleryCache(store, MODEL, 3600, snapshots=snapshots).index("default"), 1, 2, 3) == [
+        "Ada",
+        None,
+        "Alan",
+    ]
+    assert not store.asked["templates", "default"]
+
+
+def test_removal_from_a_small_collection_deletes_its_snapshot(store: WatchedStore, tmp_path: Path) -> None:
+    """It is too small for another one; also when the whole collection is removed."""
+    for number in range(2, 6):
+        store.add(make_template(number, f"person {number}"))
+    snapshots = GallerySnapshots(tmp_path, "table", MODEL, worth_writing=5)
+    cache = GalleryCache(store, MODEL, 3600, snapshots=snapshots)
+    cache.index("default")
+    assert len(list(tmp_path.iterdir())) == 1
+    store.remove("default", [make_template(number).template_id for number in range(1, 6)])
+    cache.refresh()
+    assert list(tmp_path.iterdir()) == []
+    assert set(cache.index("default").names) <= {""}
+
+
+def test_rename_leaves_the_old_name_in_no_snapshot(store: WatchedStore, tmp_path: Path) -> None:
+    """A photo that was removed and enrolled under another name between two refreshes."""
+    snapshots = GallerySnapshots(tmp_path, "table", MODEL, worth_writing=1)
+    cache = GalleryCache(store, MODEL, 3600, snapshots=snapshots)
+    cache.index("default")
+    store.remove("default", [make_template(1).template_id])
+    store.add(make_template(1, "Augusta"))
+    cache.refresh()
+    assert b"Ada" not in contents(tmp_path)
+    assert "Ada" not in cache.index("default").names
+    assert names(cache.index("default"), 1) == ["Augusta"]
+
+
+def test_removal_of_one_photo_keeps_the_person(store: WatchedStore, tmp_path: Path) -> None:
+    """The removed embedding is gone from the file, the name is not."""
+    store.add(make_template(2, "Ada"))
+    snapshots = GallerySnapshots(tmp_path, "table", MODEL, worth_writing=1)
+    cache = GalleryCache(store, MODEL, 3600, snapshots=snapshots)
+    cache.index("default")
+    store.remove("default", [make_template(2).template_id])
+    cache.refresh()
+    assert make_template(2).embedding.tobytes() not in contents(tmp_path)
+    assert names(cache.index("default"), 1, 2) == ["Ada", None]
+
+
+@pytest.mark.parametrize("renamed", [False, True])
+def test_removal_deletes_the_snapshot_of_a_collection_in_no_memory(
+    store: WatchedStore, tmp_path: Path, *, renamed: bool
+) -> None:
+    """A worker that was started since has not loaded it; an addition leaves it alone."""
+    for number, name in ((1, "Ada"), (2, "Grace")):
+        store.add(make_template(number, name, "staff"))
+    snapshots = GallerySnapshots(tmp_path, "table", MODEL, worth_writing=1)
+    GalleryCache(store, MODEL, 3600, snapshots=snapshots).index("staff")
+    cache = GalleryCache(store, MODEL, 3600, snapshots=GallerySnapshots(tmp_path, "table", MODEL, worth_writing=9))
+    cache.index("default")
+    store.add(make_template(3, "Alan", "staff"))
+    for _ in range(2):
+        cache.refresh()
+        assert len(list(tmp_path.iterdir())) == 1
+    store.remove("staff", [make_template(2).template_id])
+    if renamed:
+        store.add(make_template(2, "Hopper", "staff"))
+    cache.refresh()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_files_of_killed_writers_and_unreadable_ones_are_deleted(store: WatchedStore, tmp_path: Path) -> None:
+    """A write in progress and the files of another store stay."""
+    GallerySnapshots(tmp_path, "other table", MODEL).save(
+        "default", 1, GalleryIndex(np.empty((0, 0), np.float32), [], [])
+    )
+    (other,) = tmp_path.iterdir()
+    (tmp_path / "00.gallery").write_bytes(b"of an unknown format")
+    abandoned, in_progress = tmp_path / ".01.gallery.abc", tmp_path / ".02.gallery.abc"
+    for path in (abandoned, in_progress):
+        path.write_bytes(b"Grace")
+    os.utime(abandoned, (0, 0))
+    cache = GalleryCache(store, MODEL, 3600, snapshots=GallerySnapshots(tmp_path, "table", MODEL))
+    cache.refresh()
+    assert sorted(tmp_path.iterdir()) == sorted([in_progress, other])
+
+
+def test_names_that_an_earlier_release_kept_are_deleted(store: WatchedStore, tmp_path: Path) -> None:
+    """At the first start after the upgrade."""
+    snapshots = GallerySnapshots(tmp_path, "table", MODEL, worth_writing=1)
+    GalleryCache(store, MODEL, 3600, snapshots=snapshots).index("default")
+    (path,) = tmp_path.iterdir()
+    with_old_name(path, "Grace Hopper")
+    cache = GalleryCache(store, MODEL, 3600, snapshots=snapshots)
+    assert names(cache.index("default"), 1) == ["Ada"]
+    assert store.asked["templates", "default"] == 1
+    assert b"Grace Hopper" not in contents(tmp_path)
+    assert "Grace Hopper" not in cache.index("default").names
+
+
+def test_snapshot_that_is_slow_to_write_waits_after_a_removal(
+    store: WatchedStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is deleted at once, and written again at a refresh without a change."""
+    store.add(make_template(2, "Grace"))
+    snapshots = GallerySnapshots(tmp_path, "table", MODEL, worth_writing=1)
+    cache = GalleryCache(store, MODEL, 3600, snapshots=snapshots)
+    cache.index("default")
+    monkeypatch.setattr(snapshots, "due", lambda *_: False)
+    store.remove("default", [make_template(2).template_id])
+    cache.refresh()
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.undo()
+    cache.refresh()
+    assert len(list(tmp_path.iterdir())) == 1
+    assert b"Grace" not in contents(tmp_path)
+
+
+def test_worker_that_is_behind_deletes_its_old_snapshot(tmp_path: Path) -> None:
+    """It reads the whole collection, which may be too small for a snapshot now."""
+    store = WatchedStore(kept_changes=1)
+    for number in range(3):
+        store.add(make_template(number, f"person {number}"))
+    snapshots = GallerySnapshots(tmp_path, "table", MODEL, worth_writing=3)
+    GalleryCache(store, MODEL, 3600, snapshots=snapshots).index("default")
+    for number in range(2):
+        store.remove("default", [make_template(number).template_id])
+    GalleryCache(store, MODEL, 3600, snapshots=snapshots).index("default")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_workers_with_one_directory_forget_a_removed_person(store: WatchedStore, tmp_path: Path) -> None:
+    """Whichever is first."""
+    store.add(make_template(2, "Grace"))
+    first, second = (
+        GalleryCache(store, MODEL, 3600, snapshots=GallerySnapshots(tmp_path, "table", MODEL, worth_writing=1))
+        for _ in range(2)
+    )
+    for cache in (first, second):
+        cache.index("default")
+    store.remove("default", [make_template(2).template_id])
+    for cache in (first, second):
+        cache.refresh()
+        assert b"Grace" not in contents(tmp_path)
+        assert "Grace" not in cache.index("default").names
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def with_old_name(path: Path, name: str) -> None:
+    """Add a name without a template to a snapshot, as earlier releases did."""
+    content = path.read_bytes()
+    trailer = struct.Struct("<8sQII")
+    magic, length, _, _ = trailer.unpack(content[-trailer.size :])
+    table = json.loads(content[-trailer.size - length : -trailer.size])
+    start, size, _ = table["names"]
+    listed = json.dumps([*json.loads(content[start : start + size]), name]).encode()
+    body = content[: -trailer.size - length]
+    table["names"] = [len(body), len(listed), zlib.crc32(listed)]
+    packed = json.dumps(table).encode()
+    path.write_bytes(body + listed + packed + trailer.pack(magic, len(packed), zlib.crc32(packed), 0))
+
+
 def test_thread_refreshes_until_it_is_stopped(store: WatchedStore) -> None:
     """After `stop` the gallery stays readable and the store is not read."""
     cache = GalleryCache(store, MODEL, refresh_seconds=0.01)
@@ -294,8 +593,9 @@ def test_thread_continues_after_an_unexpected_error(store: WatchedStore) -> None
     with capture_logs() as records:
         cache.start()
         try:
-            reload(store, lambda: store.add(_unreadable(make_template(2, "Grace"))))
-            reload(store, lambda: store.remove("default", [make_template(2).template_id]))
+            store.unreadable = "default"
+            reload(store, lambda: store.add(make_template(2, "Grace")))
+            store.unreadable = None
             reload(store, lambda: store.add(make_template(3, "Alan")))
         finally:
             cache.stop()
@@ -379,7 +679,8 @@ def test_unreadable_collection_does_not_stop_the_others(cache: GalleryCache, sto
     for collection in ("default", "staff"):
         cache.index(collection)
     fresh_at = cache.sizes().fresh_at
-    store.add(_unreadable(make_template(3, "Alan")))
+    store.unreadable = "default"
+    store.add(make_template(3, "Alan"))
     store.add(make_template(4, "Edsger", "staff"))
     with capture_logs() as records:
         cache.refresh()
@@ -390,10 +691,9 @@ def test_unreadable_collection_does_not_stop_the_others(cache: GalleryCache, sto
         ("gallery_refresh_failed", "default")
     ]
     assert cache.sizes().fresh_at == fresh_at
-    store.remove("default", [make_template(3).template_id])
-    store.add(make_template(5, "Barbara"))
+    store.unreadable = None
     cache.refresh()
-    assert names(cache.index("default"), 1, 5) == ["Ada", "Barbara"]
+    assert names(cache.index("default"), 1, 3) == ["Ada", "Alan"]
     assert cache.sizes().fresh_at > fresh_at
 
 
@@ -476,8 +776,9 @@ class Crowd(InMemoryTemplateStore):
         """It has one."""
         return 1 if collection == "default" else 0
 
-    def templates(self, collection: str) -> Iterator[Template]:
+    def templates(self, collection: str, damaged: list[DamagedTemplate] | None = None) -> Iterator[Template]:
         """Templates whose embeddings repeat, each in memory of its own."""
+        del damaged
         templates = [make_template(number) for number in range(16)]
         for number in range(self.SIZE):
             template = templates[number % len(templates)]
@@ -507,8 +808,3 @@ def reload(store: WatchedStore, change: Callable[[], object]) -> None:
     store.read.clear()
     change()
     assert store.read.wait(TIMEOUT_SECONDS)
-
-
-def _unreadable(template: Template) -> Template:
-    object.__setattr__(template, "embedding", np.ones(3, dtype=np.float32))
-    return template

@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 import pytest
@@ -271,6 +272,17 @@ def test_interrupted_removal_can_be_repeated(desk: Desk) -> None:
     desk.templates.outage = None
     assert remove_templates(desk.templates, desk.photos, BUCKET, "default", [str(report.template_id)]) == 1
     assert stored(desk) == ([], [])
+
+
+@pytest.mark.parametrize("embedding", [np.zeros(512), np.full(512, np.nan), np.full(512, np.inf), AXES[0] * 2])
+def test_face_without_a_usable_embedding_is_not_enrolled(desk: Desk, embedding: Any) -> None:
+    """Every reader would leave it out. Neither template nor photo is stored."""
+    desk.faces = (replace(face(), embedding=np.asarray(embedding, dtype=np.float32)),)
+    report = desk.enroller.enrol("Ada", "ada.jpg", picture("red"))
+    assert report.status is EnrolmentStatus.INVALID_IMAGE
+    assert "no usable embedding" in report.detail
+    assert list(desk.templates.templates("default")) == []
+    assert desk.photos.keys(BUCKET) == []
 
 
 def test_template_stored_twice_is_refused(desk: Desk) -> None:

@@ -239,6 +239,31 @@ def test_photo_enrolled_under_another_name_is_left_to_the_operator(world: World)
     assert world.models() == [("Ada", MODEL), ("Grace", NEW)]
 
 
+def test_damaged_template_of_the_model_in_use_is_replaced(world: World) -> None:
+    """It is no reason to remove the old one: with it nobody would be recognised."""
+    old = world.enrolled(1, "Ada", "red")
+    (report,) = world.run()
+    assert report.template_id is not None
+    world.templates.remove("default", [report.template_id])
+    world.templates.add(
+        replace(old, template_id=report.template_id, model_id=NEW, embedding=np.full(128, np.nan, np.float32))
+    )
+    work = world.work()
+    assert [found.template_id for found in work.damaged] == [report.template_id]
+    assert [work.rebuild(each).status for each in work.old] == [RebuildStatus.REBUILT]
+    (new,) = [each for each in world.templates.templates("default") if each.model_id == NEW]
+    assert (new.embedding == AXES[0]).all()
+
+
+def test_photo_whose_embedding_is_unusable_is_listed(world: World) -> None:
+    """Its old template stays."""
+    world.enrolled(1, "Ada", "red")
+    world.faces[picture("red")] = (replace(face(), embedding=np.zeros(128, np.float32)),)
+    (report,) = world.run(remove_old=True)
+    assert report.status is RebuildStatus.INVALID_IMAGE
+    assert world.models() == [("Ada", MODEL)]
+
+
 def test_photo_enrolled_meanwhile_is_no_error(world: World) -> None:
     """Two operators may rebuild at once."""
     world.enrolled(1, "Ada", "red")

@@ -1,7 +1,12 @@
 """The gallery index of several blocks: exact, changed in place, and saved."""
 
+import json
+import struct
 import threading
+import zlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +15,15 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from model.index import vectors
-from model.index.snapshot import SnapshotUnusable, Spool, open_snapshot, write
+from model.index.snapshot import (
+    SnapshotHeader,
+    SnapshotUnusable,
+    Spool,
+    open_snapshot,
+    read_header,
+    read_template_ids,
+    write,
+)
 from model.index.vectors import (
     LARGEST_DIMENSION,
     Codes,
@@ -182,6 +195,100 @@ def test_changes_in_place_equal_a_new_index(steps: list[tuple[bool, int, int, in
             assert index.identities == len({who for who, _ in rows.values()})
             for limit in (1, 5):
                 assert found(index, queries, limit) == [plain(rows, query, limit) for query in queries]
+
+
+def test_name_is_forgotten_with_its_last_template(fast: None) -> None:
+    """Also where the block stays; a template that is replaced under another name counts."""
+    index = gallery(directions(3 * BLOCK), people=2 * BLOCK)
+    assert "p0" in index.names
+    index.remove(["t0"])
+    assert "p0" in index.names  # it has another photo
+    index.remove([f"t{2 * BLOCK}"])
+    assert "p0" not in index.names
+    index.add(directions(1, seed=7), ["someone else"], ["t1"])
+    index.add(directions(1, seed=8), ["someone else"], [f"t{2 * BLOCK + 1}"])
+    assert "p1" not in index.names
+    ((match,),) = index.search(directions(3 * BLOCK)[2:3])
+    assert match.identity == "p2"
+    index.add(directions(1, seed=9), ["p0"], ["new"])
+    ((match,),) = index.search(directions(1, seed=9))
+    assert match.identity == "p0"
+
+
+def test_removed_row_of_the_last_block_is_forgotten_at_once(fast: None) -> None:
+    """It is not encoded, so to copy the others is cheap."""
+    rows = directions(10)
+    index = gallery(rows)
+    index.remove(["t3"])
+    (block,) = index.blocks
+    kept = block.vectors.take(np.arange(len(block)))
+    assert not (kept == rows[3]).all(axis=1).any()
+    assert "t3" not in block.template_ids
+    assert [matches[0].template_id for matches in index.search(np.delete(rows, 3, 0))] == [
+        f"t{row}" for row in range(10) if row != 3
+    ]
+
+
+def test_snapshot_has_the_names_of_people_with_templates_only(tmp_path: Path, fast: None) -> None:
+    """And finds everyone else as before."""
+    rows = directions(3 * BLOCK)
+    index = gallery(rows, people=3 * BLOCK)
+    index.remove(["t0", "t70", f"t{3 * BLOCK - 1}"])
+    write(index, tmp_path / "s", "key", 1, {"kept": "with it"})
+    opened, _ = open_snapshot(tmp_path / "s", "key")
+    assert opened.identities == len(opened.names) == 3 * BLOCK - 3
+    content = (tmp_path / "s").read_bytes()
+    assert b'"p70"' not in content
+    assert rows[70].tobytes() not in content
+    assert [found[0].identity for found in opened.search(rows[[1, 71, 100]])] == ["p1", "p71", "p100"]
+    assert read_header(tmp_path / "s") == SnapshotHeader("key", 1, {"kept": "with it"})
+    assert len(read_template_ids(tmp_path / "s")) == 3 * BLOCK - 3
+
+
+def altered(path: Path, change: Callable[[dict[str, Any], bytearray], object]) -> None:
+    """Change a snapshot's table of contents or sections, with right checksums."""
+    content = bytearray(path.read_bytes())
+    trailer = struct.Struct("<8sQII")
+    magic, length, _, _ = trailer.unpack(content[-trailer.size :])
+    table = json.loads(content[-trailer.size - length : -trailer.size])
+    body = content[: -trailer.size - length]
+    change(table, body)
+    packed = json.dumps(table).encode()
+    path.write_bytes(body + packed + trailer.pack(magic, len(packed), zlib.crc32(packed), 0))
+
+
+def section(table: list[int], body: bytearray, value: bytes) -> None:
+    """Replace a section by another one, which is appended."""
+    table[:] = [len(body), len(value), zlib.crc32(value)]
+    body += value
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda table, _: table.pop("names"),
+        lambda table, _: table.pop("version"),
+        lambda table, _: table.update(version="seven"),
+        lambda table, _: table.update(blocks=[]),
+        lambda table, _: table.update(blocks=7),
+        lambda table, _: table.update(dimension=16),
+        lambda table, body: section(table["names"], body, b'["only one"]'),
+        lambda table, body: section(table["names"], body, b"7"),
+        lambda table, body: section(table["template_ids"], body, b'["only one"]'),
+        lambda table, body: section(table["template_ids"], body, b"{"),
+        lambda table, body: section(table["blocks"][-1]["owners"], body, np.full(8, -1, "<i4").tobytes()),
+        lambda table, body: section(table["blocks"][-1]["rows"], body, bytes(8 * 4 * SIZE)),
+        lambda table, body: section(table["blocks"][-1]["rows"], body, np.full(8 * SIZE, np.nan, "<f4").tobytes()),
+    ],
+)
+def test_snapshot_whose_parts_do_not_fit_is_unusable(
+    tmp_path: Path, fast: None, change: Callable[[dict[str, Any], bytearray], object]
+) -> None:
+    """Also with right checksums: a faulty writer made it."""
+    write(gallery(directions(BLOCK + 8)), tmp_path / "s", "key", 1)
+    altered(tmp_path / "s", change)
+    with pytest.raises(SnapshotUnusable):
+        open_snapshot(tmp_path / "s", "key")
 
 
 def test_removals_release_memory(fast: None) -> None:
