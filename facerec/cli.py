@@ -48,7 +48,12 @@ _OWN_PACKAGES = frozenset({"autoscale", "facerec", "model", "tasks"})
 
 
 class _LazyGroup(click.Group):
+    logs = False
+    """Whether log records of commands go to stderr in our form; `main` sets it, because the process is its own."""
+
     def invoke(self, ctx: click.Context) -> Any:
+        if self.logs:
+            _configure_logging()
         try:
             return super().invoke(ctx)
         except click.ClickException as exc:
@@ -87,6 +92,7 @@ def cli() -> None:
 def main() -> None:
     """Run the command line; a `FacerecError` or a missing extra ends it with one line on stderr and exit status 1."""
     sys.excepthook = _show_traceback
+    cli.logs = True
     try:
         cli()
     except FacerecError as exc:
@@ -96,6 +102,17 @@ def main() -> None:
         if missing in _OWN_PACKAGES:
             raise
         _end(f"{missing} is not installed: add its tier's extra: `pip install '.[web,worker,autoscale,flower,local]'`")
+
+
+def _configure_logging() -> None:
+    """Show warnings on stderr, cleaned. Without it structlog prints every record on standard output, as it is.
+
+    Commands that are services configure their logs themselves, from the settings.
+    """
+    from facerec.observability.logs import configure_logging
+    from facerec.settings.tiers import LogSettings
+
+    configure_logging(LogSettings(level="warning"), process="facerec")
 
 
 def _show_traceback(kind: type[BaseException], exc: BaseException, trace: TracebackType | None) -> None:

@@ -96,6 +96,7 @@ def test_unexpected_error_shows_a_traceback_without_controls(
     """Python itself would print the text of the error as it is."""
     monkeypatch.setattr(sys, "argv", ["facerec", "--version"])
     monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
+    monkeypatch.setattr(cli, "logs", cli.logs)
     with pytest.raises(SystemExit):
         main()
     capsys.readouterr()
