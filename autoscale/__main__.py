@@ -12,7 +12,7 @@ def main() -> None:
     try:
         command(prog_name="python -m autoscale")
     except FacerecError as exc:
-        echo_error(str(exc), program="autoscale")
+        echo_error(str(exc), several_lines=exc.several_lines, program="autoscale")
         sys.exit(1)
 
 

@@ -27,9 +27,11 @@ _PUBLISHERS = 8
 class ConfigurationRefused(ConfigurationError, click.ClickException):
     """A `ConfigurationError` that Celery's command line, too, shows in one line, with exit status 1."""
 
+    several_lines = True
+
     def show(self, file: Any = None) -> None:
         """Print it as the `facerec` command does."""
-        echo_error(self.message, file=file)
+        echo_error(self.message, several_lines=True, file=file)
 
 
 class FacerecCelery(Celery):

@@ -96,7 +96,7 @@ def main() -> None:
     try:
         cli()
     except FacerecError as exc:
-        _end(str(exc))
+        _end(str(exc), several_lines=exc.several_lines)
     except ModuleNotFoundError as exc:
         missing = (exc.name or "").partition(".")[0]
         if missing in _OWN_PACKAGES:
@@ -116,11 +116,13 @@ def _configure_logging() -> None:
 
 
 def _show_traceback(kind: type[BaseException], exc: BaseException, trace: TracebackType | None) -> None:
-    echo_error("unexpected error\n" + "".join(traceback.format_exception(kind, exc, trace)).rstrip("\n"))
+    echo_error(
+        "unexpected error\n" + "".join(traceback.format_exception(kind, exc, trace)).rstrip("\n"), several_lines=True
+    )
 
 
-def _end(sentence: str) -> NoReturn:
-    echo_error(sentence)
+def _end(sentence: str, *, several_lines: bool = False) -> NoReturn:
+    echo_error(sentence, several_lines=several_lines)
     sys.exit(1)
 
 

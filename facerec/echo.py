@@ -55,9 +55,14 @@ def echo_document(text: str, *, err: bool = False) -> None:
     click.echo(lines(text), err=err, nl=not text.endswith("\n"))
 
 
-def echo_error(sentence: str, *, program: str = "facerec", file: IO[str] | None = None) -> None:
-    """Print why a program ends, on stderr; further lines are indented, so that none looks like a message of its own."""
-    first, *rest = sentence.split("\n")
+def echo_error(
+    sentence: str, *, several_lines: bool = False, program: str = "facerec", file: IO[str] | None = None
+) -> None:
+    """Print why a program ends, on stderr, in one line.
+
+    With `several_lines` further ones are indented, so that none looks like a message of its own.
+    """
+    first, *rest = sentence.split("\n") if several_lines else [sentence]
     for line in [f"{program}: {first}", *(line if line.startswith("  ") else f"  {line}" for line in rest)]:
         echo(line, err=file is None, file=file)
 

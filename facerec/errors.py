@@ -3,13 +3,24 @@
 Outcomes of a recognition (`NO_FACE`, `UNKNOWN`, `INVALID_IMAGE`) are results, not exceptions.
 """
 
+from typing import ClassVar
+
 
 class FacerecError(Exception):
     """The base class; the text of each error is one sentence that says what to do."""
 
+    several_lines: ClassVar[bool] = False
+    """Whether line breaks of the text are ours; those of a file name that it quotes are not."""
+
 
 class ConfigurationError(FacerecError):
     """The operator must change a setting or create a resource; the process exits."""
+
+
+class WrongSettings(ConfigurationError):
+    """Settings are unknown or wrong; the text has a line for each."""
+
+    several_lines = True
 
 
 class InvalidMessage(FacerecError):

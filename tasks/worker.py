@@ -207,7 +207,7 @@ def _open(sender: Any, **_: Any) -> None:
             "dead_lettered": worker.metrics.count_dead_letter,
         }
     except FacerecError as exc:
-        echo_error(str(exc))  # one line for the operator, whatever the log's form
+        echo_error(str(exc), several_lines=exc.several_lines)  # one line for the operator, whatever the log's form
         sys.exit(1)
     except Exception as exc:
         log.exception("worker_not_started", reason=repr(exc))

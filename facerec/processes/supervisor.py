@@ -20,6 +20,8 @@ _RUN_GRACE_SECONDS = 3.0
 class ChildFailed(FacerecError):
     """A process ended before it was ready, or too often; the text ends with the last lines of its log."""
 
+    several_lines = True
+
 
 @dataclass(frozen=True, slots=True)
 class Restarts:

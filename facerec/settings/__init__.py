@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal, Self, get_args
 from pydantic import AnyHttpUrl, BaseModel, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
-from facerec.errors import ConfigurationError
+from facerec.errors import WrongSettings
 from facerec.settings.resources import (
     AwsSettings,
     GallerySettings,
@@ -112,7 +112,7 @@ class Settings(BaseSettings):
 
     @classmethod
     def load(cls) -> Self:
-        """Read the settings from the environment; raises `ConfigurationError` naming every wrong variable."""
+        """Read the settings from the environment; raises `WrongSettings` naming every wrong variable."""
         known = {variable for variable, _ in variables()}
         problems = [
             _unknown_variable(name, known)
@@ -129,7 +129,7 @@ class Settings(BaseSettings):
         else:
             if not problems:
                 return settings
-        raise ConfigurationError("wrong settings:\n" + "\n".join(f"  {problem}" for problem in problems))
+        raise WrongSettings("wrong settings:\n" + "\n".join(f"  {problem}" for problem in problems))
 
     def changed(self, **updates: Any) -> Self:
         """Return a copy with other values, checked together; raises pydantic's `ValidationError`."""

@@ -70,12 +70,14 @@ def test_json_keeps_the_value_and_shows_no_control(capsys: pytest.CaptureFixture
 
 def test_further_lines_of_an_error_are_indented(capsys: pytest.CaptureFixture[str]) -> None:
     """The end of a log that an error quotes cannot pretend to be a message of the program."""
-    echo_error("web ended; the end of web.log:\nfacerec: all is well\n  as it was")
+    echo_error("web ended; the end of web.log:\nfacerec: all is well\n  as it was", several_lines=True)
     assert capsys.readouterr().err.splitlines() == [
         "facerec: web ended; the end of web.log:",
         "  facerec: all is well",
         "  as it was",
     ]
+    echo_error("x\nfacerec: ok.facerec cannot be imported")
+    assert capsys.readouterr().err == "facerec: x facerec: ok.facerec cannot be imported\n"
 
 
 @pytest.mark.parametrize(
