@@ -59,6 +59,7 @@ class GallerySnapshots:
         self._model_id = model_id
         self._not_before: dict[str, float] = {}
         self._checked: dict[Path, int] = {}
+        self._removals: dict[str, int] = {}
         self._stuck: set[Path] = set()
 
     def load(self, collection: str) -> SavedGallery | None:
@@ -103,6 +104,8 @@ class GallerySnapshots:
     def discard(self, collection: str, before: int | None = None) -> None:
         """Delete the collection's file; with `before` only one of an earlier version."""
         path, _ = self._place(collection)
+        if before is not None:
+            self._removals[collection] = before
         try:
             current = before is not None and read_header(path).version >= before
         except SnapshotMissing:
@@ -117,9 +120,11 @@ class GallerySnapshots:
     def delete_stale(self, store: TemplateStore, loaded: Collection[str]) -> None:
         """Delete files of collections that this worker has not loaded if they have a template that was removed.
 
-        Also such as nobody can read, and what a killed process left behind. Costs the read of a version for each file;
-        raises as the store does.
+        Also those that cannot be read, those that a worker that is behind wrote over a newer one, and what a killed
+        process left. Costs the read of a version for each file; raises as the store does.
         """
+        for collection, version in list(self._removals.items()):
+            self.discard(collection, version)
         for path in self._directory.glob(".*.gallery.*"):
             if time.time() - _changed_at(path) > _ABANDONED_SECONDS:
                 self._delete(path)

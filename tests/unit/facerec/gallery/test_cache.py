@@ -558,6 +558,22 @@ def test_two_workers_with_one_directory_forget_a_removed_person(store: WatchedSt
     assert len(list(tmp_path.iterdir())) == 1
 
 
+def test_file_that_a_worker_behind_wrote_over_a_newer_one_is_deleted(store: WatchedStore, tmp_path: Path) -> None:
+    """That worker was killed before its next refresh."""
+    store.add(make_template(2, "Grace"))
+    behind = GallerySnapshots(tmp_path, "table", MODEL)
+    old = GalleryCache(store, MODEL, 3600).index("default")
+    version = store.version("default")
+    cache = GalleryCache(store, MODEL, 3600, snapshots=GallerySnapshots(tmp_path, "table", MODEL, worth_writing=1))
+    cache.index("default")
+    store.remove("default", [make_template(2).template_id])
+    cache.refresh()
+    behind.save("default", version, old)
+    assert b"Grace" in contents(tmp_path)
+    cache.refresh()
+    assert list(tmp_path.iterdir()) == []
+
+
 def with_old_name(path: Path, name: str) -> None:
     """Add a name without a template to a snapshot, as earlier releases did."""
     content = path.read_bytes()
