@@ -37,6 +37,14 @@ class DeadLettered(Exception):
 class Request(_BaseRequest):  # type: ignore[misc]  # untyped on purpose, see above
     """Deletes the message of a task that fails with `DeadLettered`; after another exception SQS delivers it again."""
 
+    def cancel(self, *_: Any, **__: Any) -> None:
+        """Let the task end, as Celery's cold shutdown waits for it: a thread cannot be cancelled.
+
+        Celery calls this in a signal handler. The error that it would raise for a pool of threads would break off the
+        open receive, and hide the message that SQS has sent.
+        """
+        self.task.worker.leave()  # a retry pause ends
+
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> None:  # noqa: FBT001, FBT002 - Celery's signature
         """Acknowledge or reject the message, and send the event for Flower."""
         exc = exc_info.exception

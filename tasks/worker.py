@@ -1,5 +1,6 @@
 """A worker process: everything is open and warm before the first task, and closed after the last."""
 
+import atexit
 import functools
 import logging
 import sys
@@ -202,6 +203,7 @@ def _open(sender: Any, **_: Any) -> None:
             _NOT_ON_SQS, without_heartbeat=not events.enabled, heartbeat_interval=events.heartbeat_seconds
         )
         recognise.worker = worker = Worker.open(app.settings)
+        atexit.register(_close)  # Celery's cold shutdown sends no `worker_shutdown`
         app.conf.broker_transport_options |= {
             "consumer_gate": worker.gate,
             "dead_lettered": worker.metrics.count_dead_letter,

@@ -93,10 +93,10 @@ def run(pipe: "Connection[Any, Any]") -> None:
 
 
 def _set_up_process() -> None:
-    # Ctrl-C and a service manager's SIGTERM reach every process of the worker. The supervisor ends the child after the
-    # tasks in progress, by closing the pipe.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # Ctrl-C, Ctrl-\ and a service manager's SIGTERM reach every process of the worker. The supervisor ends the child
+    # after the tasks in progress, by closing the pipe.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_IGN)
     libc = ctypes.CDLL(None)
     # A child in an endless loop does not notice that the supervisor was killed: the kernel kills the child then.
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)

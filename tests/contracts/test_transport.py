@@ -261,6 +261,32 @@ def test_task_of_a_stock_celery_is_taken(channel: Any, fresh: Settings) -> None:
     assert taken.delivery_info["argument"] == {"a": 1}
 
 
+@pytest.mark.parametrize("cold", [False, True])
+def test_message_of_a_receive_that_is_open_at_the_stop_is_not_hidden(
+    channel: Any, sqs: Any, url: str, fresh: Settings, gate: ConsumerGate, *, cold: bool
+) -> None:
+    """A signal comes during a long poll, then a photo. A cold shutdown cancels the consumer meanwhile."""
+    messages: list[Any] = []
+
+    def stop(**_: Any) -> None:
+        gate.leave()
+        if cold:
+            channel.basic_cancel("tag")
+
+    event = "before-call.sqs.ReceiveMessage"
+    events = channel.sqs().meta.events  # of the process's client
+    events.register(event, stop)
+    try:
+        channel.basic_consume(fresh.request_queue, False, messages.append, "tag")
+        channel.connection.drain_events(channel.connection, timeout=1)
+    finally:
+        events.unregister(event, stop)
+    assert len(messages) == (0 if cold else 1)
+    if not cold:
+        channel.close()
+    assert receive(sqs, url) == [2]
+
+
 def test_paused_gate_stops_receives(channel: Any, sqs: Any, url: str, fresh: Settings, gate: ConsumerGate) -> None:
     """Celery's loop gets its turn, and the message stays visible to others."""
     gate.pause()

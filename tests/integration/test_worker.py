@@ -77,6 +77,25 @@ def test_stop_finishes_the_task_in_progress(
     tier.answers(waiting)
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT])
+def test_photo_that_comes_while_an_idle_worker_stops_is_not_hidden(
+    tier: WorkerTier, start: Callable[..., Worker], number: int
+) -> None:
+    """Its long poll is open, and may bring the photo: the worker answers, or another one takes the photo at once."""
+    worker = start(**PATIENT)
+    worker.wait_for("ready.")
+    worker.send(number)
+    request = tier.upload()
+    assert worker.wait() == 0
+    names: list[Any] = ["ApproximateNumberOfMessagesNotVisible"]
+    queue = tier.url(tier.settings.request_queue)
+    hidden = tier.clients.sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=names)["Attributes"]
+    assert list(hidden.values()) == ["0"]
+    if tier.left(tier.settings.request_queue):
+        start()
+    tier.answers(request)
+
+
 def test_sigkill_loses_nothing(tier: WorkerTier, start: Callable[..., Worker]) -> None:
     """The task of a killed worker is delivered again after the visibility timeout; no engine is left behind."""
     os.mkfifo(tier.model_dir / fake.HELD)

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from celery.concurrency.thread import TaskPool
 from celery.exceptions import Reject
 
 from facerec.errors import Transient
@@ -23,10 +24,9 @@ class Eventer:
         self._happened.append(f"{type} {fields['exception']}" if "exception" in fields else type)
 
 
-def ended(exc: BaseException) -> list[str]:
-    """What happens when the task ends with this exception, in order."""
-    happened: list[str] = []
-    request = Request(
+def request_of(happened: list[str]) -> Any:
+    """A task's request, which keeps what happens to its message."""
+    return Request(
         SimpleNamespace(delivery_info={}, properties={}),
         on_ack=lambda *_: happened.append("deleted"),
         on_reject=lambda *_: happened.append("given back"),
@@ -37,7 +37,12 @@ def ended(exc: BaseException) -> list[str]:
         body=([], {}, {}),
         decoded=True,
     )
-    request.on_failure(SimpleNamespace(exception=exc, traceback="…", exc_info=None), return_ok=True)
+
+
+def ended(exc: BaseException) -> list[str]:
+    """What happens when the task ends with this exception, in order."""
+    happened: list[str] = []
+    request_of(happened).on_failure(SimpleNamespace(exception=exc, traceback="…", exc_info=None), return_ok=True)
     return happened
 
 
@@ -60,3 +65,13 @@ def test_out_of_memory_gives_the_message_back() -> None:
 def test_rejected_task_is_no_failure() -> None:
     """Celery settles the message itself."""
     assert ended(Reject("interrupted", requeue=True)) == ["given back", "task-rejected"]
+
+
+def test_cold_shutdown_lets_the_task_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without an error in the signal handler; a task that waits for an outage to end gives its message back."""
+    happened: list[str] = []
+    monkeypatch.setattr(recognise, "worker", SimpleNamespace(leave=lambda: happened.append("left")))
+    request = request_of(happened)
+    request.time_start = 1.0
+    request.cancel(TaskPool(1), emit_retry=False)
+    assert happened == ["left"]
