@@ -107,10 +107,17 @@ def tracked(items: Iterable[Item], description: str, *, total: int | None = None
 @contextmanager
 def progress_bar(*, as_json: bool) -> "Iterator[Progress]":
     """Yield a progress bar, drawn on a terminal only: on stderr with `as_json`, or below the lines that are printed."""
-    from rich.progress import Progress
+    from rich.progress import Progress, TextColumn
 
+    # A description may have a file's name in it, which is no markup.
+    description = TextColumn("{task.description}", style="progress.description", markup=False)
     console = make_console(stderr=as_json)
     with Progress(
-        console=console, transient=True, redirect_stdout=not as_json, disable=not console.is_terminal
+        description,
+        *Progress.get_default_columns()[1:],
+        console=console,
+        transient=True,
+        redirect_stdout=not as_json,
+        disable=not console.is_terminal,
     ) as progress:
         yield progress

@@ -11,7 +11,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from facerec.cli import cli, main
-from facerec.commands.terminal import print_columns, print_facts
+from facerec.commands.terminal import print_columns, print_facts, progress_bar
 from facerec.echo import Styled, echo, echo_document, echo_error, echo_json, make_console
 from facerec.text import is_text, one_line
 
@@ -26,6 +26,12 @@ def _table(text: str) -> None:
     table = Table(Column(Text(text)), title=Text(text))
     table.add_row(Text(text))
     make_console(width=400).print(table)
+
+
+def _progress(text: str) -> None:
+    with progress_bar(as_json=True) as progress:
+        progress.add_task(f"[/red]{text}")
+        progress.console.print(progress.get_renderable())
 
 
 def _live(text: str) -> None:
@@ -44,6 +50,7 @@ def _live(text: str) -> None:
         (lambda text: echo_document(text.replace("\n", " ")), 1),
         (lambda text: _table(one_line(text)), 6),
         (_live, 2),
+        (_progress, 2),
     ],
 )
 def test_text_from_outside_neither_controls_the_terminal_nor_adds_a_line(
