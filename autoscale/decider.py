@@ -218,12 +218,15 @@ class Decider:
         self._keeps: deque[tuple[float, int]] = deque()
         """The times of the latest decisions and their `keep`."""
         self._watching_since: float | None = None
-        self._decided_at: float | None = None
+        self._observed_at: float | None = None
         self._empty_since: float | None = None
         self._started: set[str] = set()
 
     def observe(self, reading: Reading, now: float) -> Observation:
-        """Sort the instances of a reading into phases."""
+        """Sort the instances of a reading into phases; after a long gap the cooldown begins again."""
+        if self._observed_at is not None and now - self._observed_at > self._longest_gap_seconds:
+            self.restart_cooldown()
+        self._observed_at = now
         fleet: FleetByPhase | Unreadable
         if isinstance(reading.fleet, Unreadable):
             fleet = reading.fleet
@@ -235,9 +238,6 @@ class Decider:
     def decide(self, observation: Observation, now: float) -> Decision | Hold:
         """Learn from an observation and decide."""
         depth, fleet = observation.depth, observation.fleet
-        if self._decided_at is not None and now - self._decided_at > self._longest_gap_seconds:
-            self.restart_cooldown()
-        self._decided_at = now
         if isinstance(depth, Unreadable) or isinstance(fleet, Unreadable):
             self.restart_cooldown()
             return self.review(observation, now)

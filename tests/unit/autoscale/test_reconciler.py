@@ -484,6 +484,26 @@ def test_old_stopped_instances_outlive_an_interruption_for_a_cooldown(
     assert world.orders == ["terminate 2"]
 
 
+def test_pause_within_a_round_ends_no_old_stopped_instance(world: FleetWorld, reconciler: Reconciler) -> None:
+    """The process is paused between its decision and the reading that confirms it."""
+    start_instances(world, 2)
+    world.queue(0, 1)
+    world.fleet.stop([world.machine(2).instance_id])
+    run_rounds(world, reconciler, 10)
+    world.orders.clear()
+
+    def pause(call: str) -> None:
+        if call == "repair":  # which follows the decision
+            world.now += 100
+
+    world.on_call = pause
+    world.machine(2).outdated = True
+    decision = reconciler.round().decision
+    assert isinstance(decision, Decision)
+    assert decision.terminate
+    assert not world.orders
+
+
 def test_cooldown_between_two_rare_readings_is_watched() -> None:
     """A cooldown shorter than the interval does not keep the fleet for ever."""
     decider = Decider(replace(POLICY, cooldown_seconds=5), PRIORS, interval_seconds=20)
