@@ -15,7 +15,10 @@ class WebSettings(Group):
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one")
     processes: Count = Field(1, description="Web processes; several have a response queue each")
     wait_seconds: PositiveSeconds = Field(180, description="Seconds that an upload waits for its result before 504")
-    max_waiting: Count = Field(1000, description="Uploads that wait in one process at once; more get 503")
+    max_waiting: Count = Field(
+        1000,
+        description="Uploads of one client that wait in a process, and a tenth more of all clients; more get 503",
+    )
     shutdown_seconds: PositiveSeconds = Field(
         10, description="Seconds for which a stopping process still answers its clients"
     )

@@ -1,9 +1,12 @@
-"""Limits how many uploads wait: one that cannot be answered within the wait is refused at once."""
+"""Limits how many uploads wait, and shares the places among clients.
+
+An upload that cannot be answered within the wait is refused at once.
+"""
 
 import math
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -29,6 +32,11 @@ class RefusalCause(StrEnum):
     STOPPING = "stopping"
 
 
+def all_places(max_waiting: int) -> int:
+    """Return how many uploads of all clients wait at once, if one client may have `max_waiting`."""
+    return max_waiting + math.ceil(max_waiting / 10)
+
+
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """An upload that was not admitted, and when to try again."""
@@ -38,7 +46,11 @@ class Refusal:
 
 
 class Admission:
-    """Counts the waiting uploads and measures how fast answers come; safe for many threads.
+    """Counts the waiting uploads of each client and measures how fast answers come; safe for many threads.
+
+    A client alone takes `max_waiting` places, or the uploads that can be answered within the wait, if these are fewer.
+    A tenth more is for clients that hold less than their share: the places divided by the clients that hold some. So
+    a client that comes later gets a place, and as uploads end, its share.
 
     `watch` is called with the count whenever it changes. The rate is known only in a busy period: at least ten answers
     in the last 30 s, with at least 16 uploads waiting all the time. So a quiet hour, or a fleet that boots from zero,
@@ -53,11 +65,13 @@ class Admission:
         clock: Callable[[], float] = time.monotonic,
         watch: Callable[[int], None] = lambda _: None,
     ) -> None:
-        self._max_waiting = max_waiting
+        self._places = all_places(max_waiting)
         self._wait_seconds = wait_seconds
         self._clock = clock
         self._watch = watch
         self._lock = threading.Lock()
+        self._held: Counter[str] = Counter()
+        """By client; none is 0."""
         self._waiting = 0
         self._completions: deque[float] = deque()
         self._closed = False
@@ -72,19 +86,23 @@ class Admission:
         """Whether every further upload is refused because the process stops."""
         return self._closed
 
-    def enter(self) -> Refusal | None:
+    def enter(self, client: str) -> Refusal | None:
         """Take a place, or return why there is none; a place must be given back by `leave`."""
         with self._lock:
-            refusal = self._refusal(self._clock())
+            refusal = self._refusal(client, self._clock())
             if refusal is None:
                 self._waiting += 1
+                self._held[client] += 1
                 self._watch(self._waiting)
             return refusal
 
-    def leave(self, *, answered: bool) -> None:
+    def leave(self, client: str, *, answered: bool) -> None:
         """Give the place back; `answered` says whether a worker's result came."""
         with self._lock:
             self._waiting -= 1
+            self._held[client] -= 1
+            if not self._held[client]:
+                del self._held[client]
             self._watch(self._waiting)
             if answered:
                 self._completions.append(self._clock())
@@ -95,20 +113,18 @@ class Admission:
         """Refuse every further upload."""
         self._closed = True
 
-    def _refusal(self, now: float) -> Refusal | None:
+    def _refusal(self, client: str, now: float) -> Refusal | None:
         if self._closed:
             return Refusal(RefusalCause.STOPPING, DEFAULT_RETRY_SECONDS)
         rate = self._per_second(now)
-        if self._waiting >= self._max_waiting:
-            too_many = self._waiting + 1 - self._max_waiting
-            retry_seconds = DEFAULT_RETRY_SECONDS if rate is None else max(1, math.ceil(too_many / rate))
-            return Refusal(RefusalCause.FULL, retry_seconds)
-        if rate is None:
+        capacity = self._places if rate is None else min(self._places, math.floor(rate * self._wait_seconds))
+        open_to_all = capacity * 10 // 11
+        share = open_to_all / (len(self._held) + (client not in self._held))
+        limit = capacity if self._held[client] < share else open_to_all
+        if self._waiting < limit:
             return None
-        expected_wait = (self._waiting + 1) / rate
-        if expected_wait > self._wait_seconds:
-            return Refusal(RefusalCause.SLOW, max(1, math.ceil(expected_wait - self._wait_seconds)))
-        return None
+        retry_seconds = DEFAULT_RETRY_SECONDS if rate is None else math.ceil((self._waiting + 1 - limit) / rate)
+        return Refusal(RefusalCause.FULL if capacity == self._places else RefusalCause.SLOW, retry_seconds)
 
     def _per_second(self, now: float) -> float | None:
         while self._completions and self._completions[0] < now - WINDOW_SECONDS:

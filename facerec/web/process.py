@@ -23,7 +23,7 @@ from facerec.background import OutageLog
 from facerec.errors import FacerecError, Transient
 from facerec.settings import Settings
 from facerec.settings.tiers import WebSettings
-from facerec.web.admission import Admission
+from facerec.web.admission import Admission, all_places
 from facerec.web.app import create_app
 from facerec.web.auth.access import AccessControl
 from facerec.web.auth.key_cache import KeyCache
@@ -184,9 +184,9 @@ class WebServer:
             application,
             map=self._sockets,
             sockets=[listener],
-            threads=settings.max_waiting + SPARE_THREADS,
+            threads=all_places(settings.max_waiting) + SPARE_THREADS,
             backlog=1024,
-            # Twice as many as waiting uploads, for idle keep-alive connections.
+            # About twice as many as waiting uploads, for idle keep-alive connections.
             connection_limit=2 * settings.max_waiting + 500,
             asyncore_use_poll=True,
             recv_bytes=RECEIVE_BYTES,

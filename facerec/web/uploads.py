@@ -1,7 +1,6 @@
 """`POST /`: an upload that is answered on the same connection with the worker's result."""
 
 import re
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -25,10 +24,11 @@ from facerec.ports import ObjectStore, TaskQueue
 from facerec.settings import Settings
 from facerec.web import replies
 from facerec.web.admission import Admission
-from facerec.web.auth.access import needs, presented_key
+from facerec.web.auth.access import client_name, needs, presented_key
 from facerec.web.auth.request_ids import new_request_id
 from facerec.web.inbox import Waiter, Waiters
 from facerec.web.replies import Declined, Reply
+from facerec.web.turns import Turns
 from model.header import InvalidImage, read_header
 
 log = structlog.get_logger(__name__)
@@ -45,7 +45,7 @@ boundary also while it reads a file: a limit near that size would refuse files b
 MAX_FORM_PARTS = 20
 
 UPLOADS_IN_MEMORY = 16
-"""Uploads that one process brings from the connection to the store at once; the others wait."""
+"""Uploads that one process brings from the connection to the store at once; clients take turns."""
 
 LARGE_BYTES = 1_000_000
 """Uploads from this size on are limited on their own, so that small ones do not wait behind them."""
@@ -134,22 +134,22 @@ class Uploads:
         self._admission = admission
         self._now = now
         self._on_end = on_end
-        self._places = threading.BoundedSemaphore(UPLOADS_IN_MEMORY)
-        self._large_places = threading.BoundedSemaphore(LARGE_IN_MEMORY)
+        self._turns = Turns(UPLOADS_IN_MEMORY)
+        self._large_turns = Turns(LARGE_IN_MEMORY)
 
-    def answer(self, request_id: UUID, form: Request) -> Reply:
-        """Answer when the result has come or the wait is over, and log the upload."""
+    def answer(self, request_id: UUID, form: Request, client: str) -> Reply:
+        """Answer when the result has come or the wait is over, and log the upload; clients share the places."""
         started = time.monotonic()
         record = UploadRecord()
         # Before the body is parsed, so that a refusal is cheap.
-        refusal = self._admission.enter()
+        refusal = self._admission.enter(client)
         if refusal is not None:
             reply = replies.refused(refusal)
         else:
             try:
-                reply = self._handle(request_id, form, record)
+                reply = self._handle(request_id, form, client, record)
             finally:
-                self._admission.leave(answered=record.answered)
+                self._admission.leave(client, answered=record.answered)
         record.total_ms = _ms_since(started)
         level = log.warning if reply.status >= HTTPStatus.INTERNAL_SERVER_ERROR else log.info
         known = {name: value for name, value in asdict(record).items() if value is not None}
@@ -157,13 +157,13 @@ class Uploads:
         self._on_end(reply, record)
         return reply
 
-    def _handle(self, request_id: UUID, form: Request, record: UploadRecord) -> Reply:
+    def _handle(self, request_id: UUID, form: Request, client: str, record: UploadRecord) -> Reply:
         started = time.monotonic()
         deadline = started + self._settings.web.wait_seconds
         try:
             # Registered before the task is sent, so that no result comes too early.
             with self._waiters.expecting(request_id) as waiter:
-                self._store_and_submit(waiter, form, record)
+                self._store_and_submit(waiter, form, client, record)
                 record.took_in_ms = _ms_since(started)
                 return self._await_result(waiter, deadline, record)
         except Declined as exc:
@@ -172,11 +172,11 @@ class Uploads:
             record.reason = str(exc)
             return replies.unavailable()
 
-    def _store_and_submit(self, waiter: Waiter, form: Request, record: UploadRecord) -> None:
+    def _store_and_submit(self, waiter: Waiter, form: Request, client: str, record: UploadRecord) -> None:
         """Store the picture and send its task; then its memory is free."""
         large = (form.content_length or 0) >= LARGE_BYTES
-        places = self._large_places if large else self._places
-        if not places.acquire(timeout=self._settings.web.wait_seconds):
+        turns = self._large_turns if large else self._turns
+        if not turns.acquire(client, self._settings.web.wait_seconds):
             raise Transient("earlier uploads have not reached the store in time")
         try:
             upload = read_upload(form, self._settings.web.max_upload_bytes)
@@ -184,7 +184,7 @@ class Uploads:
             self._submit(waiter, upload)
         finally:
             form.close()
-            places.release()
+            turns.release()
 
     def _submit(self, waiter: Waiter, upload: Upload) -> None:
         settings = self._settings
@@ -269,7 +269,7 @@ def blueprint(uploads: Uploads) -> Blueprint:
     def upload() -> Response:
         request_id = g.request_id = new_request_id(presented_key())
         with structlog.contextvars.bound_contextvars(request_id=str(request_id)):
-            return as_text(uploads.answer(request_id, request), request_id)
+            return as_text(uploads.answer(request_id, request, client_name()), request_id)
 
     return web
 

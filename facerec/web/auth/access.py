@@ -212,6 +212,12 @@ def presented_key() -> ApiKey | None:
     return key
 
 
+def client_name() -> str:
+    """Return the client of the request that is being answered: the id of its key, in open mode its network."""
+    key = presented_key()
+    return client_network(request.remote_addr) if key is None else key.key_id
+
+
 def host_names(settings: WebSettings, *, open_to_all: bool) -> tuple[str, ...]:
     """Return the names that requests may be addressed to, in lower case; none means any.
 

@@ -52,10 +52,10 @@ def test_metrics_count_no_wait_for_a_refusal(tier: FakeWebTier) -> None:
 
 def test_metrics_show_the_waiting_uploads(tier: FakeWebTier) -> None:
     """Metrics show the waiting uploads."""
-    tier.admission.enter()
-    tier.admission.enter()
+    tier.admission.enter("kiosk")
+    tier.admission.enter("kiosk")
     assert value(tier, "facerec_web_uploads_waiting") == 2
-    tier.admission.leave(answered=True)
+    tier.admission.leave("kiosk", answered=True)
     assert value(tier, "facerec_web_uploads_waiting") == 1
 
 

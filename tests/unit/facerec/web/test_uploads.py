@@ -4,6 +4,7 @@ import json
 import logging
 import zlib
 from collections.abc import Callable
+from datetime import UTC, datetime
 from io import BytesIO
 from typing import Any
 
@@ -12,6 +13,7 @@ from flask.testing import FlaskClient
 from structlog.testing import capture_logs
 from werkzeug.test import TestResponse
 
+from facerec.api_keys import Scope, issue
 from facerec.errors import ConfigurationError, FacerecError, QueueMissing, Transient
 from facerec.messages import NO_FACE, UNKNOWN, Outcome, RecognitionRequest, RecognitionResult
 from facerec.settings import Settings
@@ -19,6 +21,7 @@ from facerec.settings.resources import QueueSettings
 from facerec.settings.tiers import AutoscaleSettings, WebSettings, WorkerSettings
 from facerec.web.uploads import FORM_OVERHEAD_BYTES
 from model.header import read_header
+from tests.fakes.api_keys import InMemoryApiKeys
 from tests.fakes.web_tier import FakeWebTier, answers, picture, result_for, running, together, upload
 
 LIMIT = 200_000
@@ -444,6 +447,36 @@ def test_full_server_refuses_before_it_reads_the_body() -> None:
         tier.answer = answers("Jane")
         assert upload(client).status_code == 200
     assert [response.status_code for response in responses] == [200, 200]
+
+
+@pytest.mark.parametrize("keyed", [True, False])
+def test_client_that_takes_all_places_leaves_some_to_another(keyed: bool) -> None:  # noqa: FBT001 - a parameter
+    """A client is a key, from whatever address, or in open mode an address."""
+    made = [issue(name, [Scope.RECOGNISE], now=datetime.now(UTC)) for name in ("greedy", "honest")]
+    greedy, honest = (token.reveal() for _, token in made)
+    keys = InMemoryApiKeys(*[key for key, _ in made]) if keyed else None
+    responses: list[TestResponse] = []
+
+    def send(key: str, address: str) -> TestResponse:
+        data, environ = {"inputFile": (BytesIO(picture()), "a.jpg")}, {"REMOTE_ADDR": address}
+        return tier.app.test_client().post("/", data=data, headers={"x-api-key": key}, environ_overrides=environ)
+
+    def take(number: int) -> None:
+        responses.append(send(greedy, f"192.0.2.{number}" if keyed else "192.0.2.0"))
+
+    with running(FakeWebTier(settings(max_waiting=12), keys=keys)) as tier:
+        with together(12, take):
+            waiting = tier.tasks.await_count(12)
+            tier.answer = answers("Jane")
+            refused = send(greedy, "192.0.2.0")
+            assert (refused.status_code, "Retry-After" in refused.headers) == (503, True)
+            assert plain(refused).startswith("too many uploads are waiting already")
+            assert send(honest, "192.0.2.0" if keyed else "192.0.2.1").status_code == 200
+            for task in waiting:
+                tier.work(task, result_for(task, "Jane"))
+        assert send(greedy, "192.0.2.0").status_code == 200
+    assert [response.status_code for response in responses] == [200] * 12
+    assert tier.admission.waiting == 0
 
 
 def test_one_hundred_uploads_of_one_name_each_get_their_own_result() -> None:
