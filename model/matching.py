@@ -171,6 +171,12 @@ class GalleryIndex:
             for shortlist in shortlists
         ]
 
+    def identity_of(self, template_id: str) -> str | None:
+        """Return whose template this is, or None if it is not in the index."""
+        with self._writing:
+            number, offset = self._places().get(template_id, (-1, -1))
+            return None if number < 0 else self._names[self.blocks[number].owners[offset]]
+
     def add(self, embeddings: NDArray[np.float32], identities: Sequence[str], template_ids: Sequence[str]) -> None:
         """Add templates as the construction does; a template replaces one with the same id.
 
@@ -244,6 +250,21 @@ class GalleryIndex:
 
     def _bury(self, template_ids: Sequence[str]) -> int:
         """Clear the rows of these templates; returns how many there were."""
+        where = self._places()
+        owners = []
+        for template_id in template_ids:
+            number, offset = where.pop(template_id, (-1, -1))
+            if number >= 0:
+                self.blocks[number].alive[offset] = False
+                owners.append(self.blocks[number].owners[offset])
+        self._removed += len(owners)
+        touched = np.array(owners, dtype=np.int32)
+        self._count(touched, -1)
+        self._forget(np.unique(touched))
+        return len(owners)
+
+    def _places(self) -> dict[str, tuple[int, int]]:
+        """Return the block and the row of each template; the first call takes its time."""
         if self._where is None:
             self._where = {
                 template_id: (number, offset)
@@ -253,17 +274,7 @@ class GalleryIndex:
                 )
                 if alive
             }
-        owners = []
-        for template_id in template_ids:
-            number, offset = self._where.pop(template_id, (-1, -1))
-            if number >= 0:
-                self.blocks[number].alive[offset] = False
-                owners.append(self.blocks[number].owners[offset])
-        self._removed += len(owners)
-        touched = np.array(owners, dtype=np.int32)
-        self._count(touched, -1)
-        self._forget(np.unique(touched))
-        return len(owners)
+        return self._where
 
     def _forget(self, numbers: NDArray[np.integer[Any]]) -> None:
         """Clear the names of those of these identities that have no template."""

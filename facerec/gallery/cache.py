@@ -89,7 +89,6 @@ class GalleryCache:
         self._loading: dict[str, Future[_Loaded]] = {}
         self._outage = OutageLog("gallery")
         self._failed: dict[str, str] = {}
-        self._files_failed = ""
         self._now = now
         self._fresh_at = now()
         self._thread = BackgroundThread("gallery-refresh", self._run)
@@ -142,19 +141,8 @@ class GalleryCache:
         self._failed = failed
         if not failed:
             self._fresh_at = began
-        self._delete_stale_snapshots([collection for collection, _ in loaded])
-
-    def _delete_stale_snapshots(self, loaded: Sequence[str]) -> None:
-        if self._snapshots is None:
-            return
-        try:
-            self._snapshots.delete_stale(self._store, loaded)
-        except Exception as exc:  # noqa: BLE001 - tried again at the next refresh; the loaded collections are fresh
-            if self._files_failed != repr(exc):
-                log.warning("gallery_snapshots_not_checked", reason=str(exc))
-            self._files_failed = repr(exc)
-        else:
-            self._files_failed = ""
+        if self._snapshots is not None:
+            self._snapshots.delete_stale(self._store, [collection for collection, _ in loaded])
 
     def _run(self, stopping: threading.Event) -> None:
         while not stopping.wait(self._refresh_seconds):
@@ -232,6 +220,7 @@ class GalleryCache:
         changes = self._store.changes(collection, known.version)
         if changes is None:
             return self._read(collection)
+        threshold = self._threshold(collection, changes.version)  # may fail, so before the index changes
         found = _Found(damaged=list(changes.damaged))
         added = self._columns(changes.added, found)
         self._warn_of_other_models(collection, found.models)
@@ -242,13 +231,13 @@ class GalleryCache:
             self._warn_of_damaged(collection, found.damaged, len(damaged))
         index, unsaved = known.index, known.unsaved + len(changes.added) + len(changes.removed)
         gone = index.remove([*changes.removed, *left_out])
-        remaining = len(index)
+        # A template that was read with the collection may come a second time, unchanged.
+        renamed = any(index.identity_of(own) not in {None, name} for own, name in zip(added[2], added[1], strict=True))
         index.add(*added)
-        replaced = remaining + len(added[2]) - len(index)
-        if gone or replaced:
+        if gone or renamed:
             self._discard(collection, changes.version)
             unsaved = len(index)
-        return self._save(collection, _Loaded(changes.version, index, unsaved, damaged=damaged))
+        return self._save(collection, _Loaded(changes.version, index, unsaved, threshold, damaged))
 
     def _read(self, collection: str) -> _Loaded:
         # The version is read first: a change in between is read now, and a second time at the next refresh.
@@ -263,16 +252,19 @@ class GalleryCache:
             self._warn_of_damaged(collection, found.damaged, len(damaged))
         self._discard(collection, version)
         # Templates of other models do not count: a worker that starts from a snapshot could not warn of them.
-        return self._save(collection, _Loaded(version, index, found.models[self._model_id], damaged=damaged))
+        threshold = self._threshold(collection, version)
+        return self._save(collection, _Loaded(version, index, found.models[self._model_id], threshold, damaged))
 
     def _discard(self, collection: str, before: int | None = None) -> None:
         if self._snapshots is not None:
             self._snapshots.discard(collection, before)
 
+    def _threshold(self, collection: str, version: int) -> float | None:
+        own = self._store.threshold(collection, self._model_id) if version > 0 else None
+        return None if own is None else own.value
+
     def _save(self, collection: str, loaded: _Loaded) -> _Loaded:
-        """Add the collection's threshold, and save a snapshot if enough has changed."""
-        own = self._store.threshold(collection, self._model_id) if loaded.version > 0 else None
-        loaded = replace(loaded, threshold=None if own is None else own.value)
+        """Save a snapshot if enough has changed."""
         if self._snapshots is None or not self._snapshots.due(collection, loaded.unsaved):
             return loaded
         saved = self._snapshots.save(collection, loaded.version, loaded.index, loaded.damaged)

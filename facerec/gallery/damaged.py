@@ -4,6 +4,7 @@ A damaged template is left out, with its id and a reason, and never stops a read
 remove --template ID` removes it.
 """
 
+import shlex
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -70,8 +71,8 @@ def check_usable(template: Template) -> None:
 
 
 def removal_command(collection: str, template_id: str) -> str:
-    """Return the command that removes a template by its id."""
-    return f"facerec gallery remove --collection {collection} --template {template_id}"
+    """Return the command, for a shell, that removes a template by its id."""
+    return f"facerec gallery remove --collection {collection} --template {shlex.quote(template_id)}"
 
 
 def log_fields(collection: str, damaged: Sequence[DamagedTemplate]) -> dict[str, object]:

@@ -61,6 +61,7 @@ class GallerySnapshots:
         self._checked: dict[Path, int] = {}
         self._removals: dict[str, int] = {}
         self._stuck: set[Path] = set()
+        self._failure = ""
 
     def load(self, collection: str) -> SavedGallery | None:
         """Return the saved collection, or None; deletes a file that cannot be used, with a warning."""
@@ -68,7 +69,7 @@ class GallerySnapshots:
         started = time.perf_counter()
         try:
             index, version = open_snapshot(path, key)
-            damaged = dict(read_header(path).notes or {})
+            notes = read_header(path).notes
         except SnapshotMissing:
             return None
         except SnapshotUnusable as exc:
@@ -78,7 +79,7 @@ class GallerySnapshots:
             return None
         seconds = round(time.perf_counter() - started, 3)
         log.info("gallery_snapshot_loaded", collection=collection, templates=len(index), seconds=seconds)
-        return SavedGallery(index, version, damaged)
+        return SavedGallery(index, version, notes if isinstance(notes, dict) else {})
 
     def due(self, collection: str, unsaved: int) -> bool:
         """Whether a collection of which so many templates are not saved is to be saved now."""
@@ -121,8 +122,22 @@ class GallerySnapshots:
         """Delete files of collections that this worker has not loaded if they have a template that was removed.
 
         Also those that cannot be read, those that a worker that is behind wrote over a newer one, and what a killed
-        process left. Costs the read of a version for each file; raises as the store does.
+        process left. Costs the read of a version for each file. A failure is logged once: it is tried again.
         """
+        try:
+            self._delete_stale(store, loaded)
+        except Exception as exc:  # noqa: BLE001 - whatever the store raises; the loaded collections are up to date
+            if self._failure != repr(exc):
+                log.warning("gallery_snapshots_not_checked", reason=str(exc))
+            self._failure = repr(exc)
+        else:
+            self._failure = ""
+
+    def spool(self) -> PutAside:
+        """Return what keeps embeddings on disk while a gallery is read that will be saved."""
+        return Spool(self._directory).put_aside
+
+    def _delete_stale(self, store: TemplateStore, loaded: Collection[str]) -> None:
         for collection, version in list(self._removals.items()):
             self.discard(collection, version)
         for path in self._directory.glob(".*.gallery.*"):
@@ -132,10 +147,6 @@ class GallerySnapshots:
         for path in set(self._directory.glob("*.gallery")) - kept:
             if _is_stale(path, self._store, store, self._checked):
                 self._delete(path)
-
-    def spool(self) -> PutAside:
-        """Return what keeps embeddings on disk while a gallery is read that will be saved."""
-        return Spool(self._directory).put_aside
 
     def _place(self, collection: str) -> tuple[Path, str]:
         key = json.dumps([self._store, self._model_id, collection])

@@ -232,6 +232,8 @@ class _Reader:
     def index(self, contents: Any) -> GalleryIndex:
         template_ids = self.template_ids(contents)
         names = json.loads(bytes(self._section(contents["names"])))
+        if not all(isinstance(name, str) for name in names):
+            raise SnapshotUnusable("a name is no text")
         blocks, first = [], 0
         for block in contents["blocks"]:
             own = template_ids[first : first + block["count"]]
@@ -257,8 +259,8 @@ class _Reader:
         codes = Codes(
             np.frombuffer(self._section(block["codes"]), dtype=np.int8).reshape(count, dimension),
             np.frombuffer(self._section(block["scales"]), dtype="<f4").astype(np.float32),
-            block["largest_error"],
-            block["largest_norm"],
+            float(block["largest_error"]),
+            float(block["largest_norm"]),
         )
         vectors = Int8Vectors(codes, FileRows(self._file, block["rows"][0], dimension))
         self._let_go()  # the kernel has packed the codes

@@ -4,32 +4,30 @@ A template is the item `template#<template_id>` of its collection, and a collect
 `threshold#<model_id>`. The other items are those of `collection_changes`.
 """
 
-import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import datetime
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import structlog
-from numpy.typing import NDArray
 
 from facerec.aws.clients import Clients, translated
 from facerec.aws.dynamodb import Table
 from facerec.aws.dynamodb.collection_changes import COLLECTIONS, KEPT_CHANGES, WRITES_AT_ONCE, CollectionChanges
-from facerec.errors import AlreadyEnrolled, InvalidMessage
+from facerec.aws.dynamodb.template_items import (
+    TEMPLATE,
+    read_template,
+    read_threshold,
+    readable,
+    template_fields,
+)
+from facerec.errors import AlreadyEnrolled
 from facerec.gallery.damaged import separate
-from facerec.messages import ObjectRef
 from facerec.ports import Changes, CollectionThreshold, DamagedTemplate, Template
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.type_defs import TransactWriteItemTypeDef
 
 log = structlog.get_logger(__name__)
-
-_TEMPLATE = "template#"
-_VERSION = {"N": "1"}
-"""What an item without the attribute `version` has; an item of another version is damaged for this release."""
 
 
 class DynamoTemplateStore:
@@ -58,7 +56,7 @@ class DynamoTemplateStore:
         put: TransactWriteItemTypeDef = {
             "Put": {
                 "TableName": self._table.name,
-                "Item": key | _fields(template),
+                "Item": key | template_fields(template),
                 "ConditionExpression": "attribute_not_exists(#item)",
                 "ExpressionAttributeNames": {"#item": "item"},
                 "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
@@ -71,7 +69,7 @@ class DynamoTemplateStore:
             if not existing:
                 with translated(f"read template {template.template_id!r}"):
                     existing = self._table.item(key)
-            found = _read(existing) if existing else template
+            found = read_template(existing) if existing else template
             if isinstance(found, DamagedTemplate) or separate([found], template.embedding.size)[2]:
                 self.remove(template.collection, [template.template_id])
                 self.add(template)
@@ -102,26 +100,26 @@ class DynamoTemplateStore:
             version, touched = found
             keys = [self._template_key(collection, template_id) for template_id in sorted(touched)]
             damaged: list[DamagedTemplate] = []
-            added = list(_readable(self._table.present(keys), damaged))
+            added = list(readable(self._table.present(keys), damaged))
         return Changes(version, added, sorted(touched - {template.template_id for template in added}), damaged)
 
     def templates(self, collection: str, damaged: list[DamagedTemplate] | None = None) -> Iterator[Template]:
         """Yield every readable template of the collection, read consistently, page by page."""
         with translated(f"read the templates of collection {collection!r}"):
-            yield from _readable(self._table.items(collection, _TEMPLATE), [] if damaged is None else damaged)
+            yield from readable(self._table.items(collection, TEMPLATE), [] if damaged is None else damaged)
 
     def template(self, collection: str, template_id: str) -> Template | None:
         """Read one template consistently; a damaged one counts as none."""
         with translated(f"read template {template_id!r}"):
             item = self._table.item(self._template_key(collection, template_id))
-        return next(_readable([item] if item else [], []), None)
+        return next(readable([item] if item else [], []), None)
 
     def owners(self, collection: str) -> dict[str, str]:
         """Read the identity of each template, consistently, without the embeddings."""
         with translated(f"read the names of collection {collection!r}"):
             return {
-                item["item"]["S"].removeprefix(_TEMPLATE): item.get("identity", {}).get("S", "")
-                for item in self._table.items(collection, _TEMPLATE, only=("item", "identity"))
+                item["item"]["S"].removeprefix(TEMPLATE): item.get("identity", {}).get("S", "")
+                for item in self._table.items(collection, TEMPLATE, only=("item", "identity"))
             }
 
     def collections(self) -> list[str]:
@@ -140,7 +138,7 @@ class DynamoTemplateStore:
         if not item:
             return None
         try:
-            return _threshold(item)
+            return read_threshold(item)
         except ValueError as exc:
             command = f"facerec calibrate --collection {collection}"
             log.warning("threshold_damaged", collection=collection, reason=str(exc), command=command)
@@ -184,126 +182,7 @@ class DynamoTemplateStore:
         return len(template_ids)
 
     def _template_key(self, collection: str, template_id: str) -> Any:
-        return self._table.key(collection, f"{_TEMPLATE}{template_id}")
+        return self._table.key(collection, f"{TEMPLATE}{template_id}")
 
     def _threshold_key(self, collection: str, model_id: str) -> Any:
         return self._table.key(collection, f"threshold#{model_id}")
-
-
-def _fields(template: Template) -> Any:
-    """Return a template's item without its key."""
-    item: dict[str, Any] = {
-        "identity": {"S": template.identity},
-        "model_id": {"S": template.model_id},
-        "embedding": {"B": template.embedding.astype("<f4").tobytes()},
-        "source": {"S": template.source},
-        "probability": {"N": repr(float(template.probability))},
-        "enrolled_at": {"S": template.enrolled_at.isoformat()},
-    }
-    return item | ({"photo": {"S": template.photo.to_json()}} if template.photo else {})
-
-
-def _readable(items: Iterable[Any], damaged: list[DamagedTemplate]) -> Iterator[Template]:
-    """Yield the templates that can be read, and append the others to `damaged`."""
-    for item in items:
-        found = _read(item)
-        if isinstance(found, Template):
-            yield found
-        else:
-            damaged.append(found)
-
-
-def _read(item: Any) -> Template | DamagedTemplate:
-    """Return the item's template, or why it is none."""
-    try:
-        return _template(item)
-    except ValueError as exc:
-        return DamagedTemplate(_template_id(item), str(exc), item.get("identity", {}).get("S", ""))
-
-
-def _template(item: Any) -> Template:
-    """Return the item's template; raises ValueError with what is wrong, without a value."""
-    if item.get("version", _VERSION) != _VERSION:
-        raise ValueError("it is of an unknown version")
-    return Template(
-        template_id=_template_id(item),
-        collection=item["collection"]["S"],
-        identity=_text(item, "identity"),
-        model_id=_text(item, "model_id"),
-        embedding=_embedding(item),
-        source=_value(item, "source", "S"),
-        photo=_photo(item) if "photo" in item else None,
-        probability=_share(item, "probability"),
-        enrolled_at=_time(item, "enrolled_at"),
-    )
-
-
-def _template_id(item: Any) -> str:
-    identifier: str = item["item"]["S"]
-    return identifier.removeprefix(_TEMPLATE)
-
-
-def _threshold(item: Any) -> CollectionThreshold:
-    try:
-        pairs = int(_value(item, "impostor_pairs", "N"))
-    except ValueError as exc:
-        raise ValueError("its impostor_pairs is missing or no whole number") from exc
-    return CollectionThreshold(
-        value=_share(item, "value"),
-        target_fmr=_share(item, "target_fmr"),
-        fmr=_share(item, "fmr"),
-        impostor_pairs=pairs,
-        source=_value(item, "source", "S"),
-        calibrated_at=_time(item, "calibrated_at"),
-    )
-
-
-def _value(item: Any, name: str, kind: str) -> Any:
-    """Return an attribute; raises ValueError, without the value, if it is missing or of another type."""
-    try:
-        return item[name][kind]
-    except KeyError as exc:
-        raise ValueError(f"its {name} is missing or of a wrong type") from exc
-
-
-def _text(item: Any, name: str) -> str:
-    text: str = _value(item, name, "S")
-    if not text.strip():
-        raise ValueError(f"its {name} is empty")
-    return text
-
-
-def _share(item: Any, name: str) -> float:
-    text = _value(item, name, "N")
-    try:
-        share = float(text)
-    except ValueError:
-        share = math.nan
-    if not 0 <= share <= 1:
-        raise ValueError(f"its {name} is no number from 0 to 1")
-    return share
-
-
-def _time(item: Any, name: str) -> datetime:
-    text = _value(item, name, "S")
-    try:
-        time_ = datetime.fromisoformat(text)
-    except ValueError as exc:
-        raise ValueError(f"its {name} is no time") from exc
-    if time_.tzinfo is None:
-        raise ValueError(f"its {name} has no time zone")
-    return time_
-
-
-def _embedding(item: Any) -> NDArray[np.float32]:
-    numbers: bytes = _value(item, "embedding", "B")
-    if not numbers or len(numbers) % 4:
-        raise ValueError(f"its embedding has {len(numbers)} bytes, not 4 for each number")
-    return np.frombuffer(numbers, dtype="<f4").astype(np.float32)
-
-
-def _photo(item: Any) -> ObjectRef:
-    try:
-        return ObjectRef.parse(_value(item, "photo", "S"))
-    except InvalidMessage as exc:
-        raise ValueError("its photo is no reference to an object") from exc

@@ -447,6 +447,23 @@ def test_rename_leaves_the_old_name_in_no_snapshot(store: WatchedStore, tmp_path
     assert names(cache.index("default"), 1) == ["Augusta"]
 
 
+def test_template_that_is_read_twice_leaves_the_snapshot_alone(
+    store: WatchedStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was enrolled while the collection was read, and comes again with the changes."""
+    before = store.version("default")
+    store.add(make_template(2, "Grace"))
+    cache = GalleryCache(store, MODEL, 3600, snapshots=GallerySnapshots(tmp_path, "table", MODEL, worth_writing=2))
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "version", lambda _: before)
+        cache.index("default")
+    (path,) = tmp_path.iterdir()
+    written = path.stat().st_ino
+    cache.refresh()
+    assert names(cache.index("default"), 1, 2) == ["Ada", "Grace"]
+    assert path.stat().st_ino == written
+
+
 def test_removal_of_one_photo_keeps_the_person(store: WatchedStore, tmp_path: Path) -> None:
     """The removed embedding is gone from the file, the name is not."""
     store.add(make_template(2, "Ada"))

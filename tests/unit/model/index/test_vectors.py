@@ -274,6 +274,8 @@ def section(table: list[int], body: bytearray, value: bytes) -> None:
         lambda table, _: table.update(dimension=16),
         lambda table, body: section(table["names"], body, b'["only one"]'),
         lambda table, body: section(table["names"], body, b"7"),
+        lambda table, body: section(table["names"], body, json.dumps(list(range(50))).encode()),
+        lambda table, _: table["blocks"][0].update(largest_error=None),
         lambda table, body: section(table["template_ids"], body, b'["only one"]'),
         lambda table, body: section(table["template_ids"], body, b"{"),
         lambda table, body: section(table["blocks"][-1]["owners"], body, np.full(8, -1, "<i4").tobytes()),
