@@ -1,6 +1,7 @@
 """`facerec trace`: what became of one request."""
 
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from datetime import UTC
@@ -83,7 +84,8 @@ def _sources(logs: tuple[str, ...]) -> list[Path | None]:
     from facerec.local.state import StateDirectory
 
     local = StateDirectory(Path(".local")).logs
-    return [*log_files(local)] if local.is_dir() else []
+    # Another user's are private, and `is_dir` raises an error for them.
+    return [*log_files(local)] if os.access(local, os.R_OK | os.X_OK) else []
 
 
 def _read(sources: list[Path | None], request_id: UUID, notes: list[str]) -> list[LogRecord]:
