@@ -180,8 +180,10 @@ def collections() -> None:
 def show(name: str, collection: str, *, exact_names: bool, as_json: bool) -> None:
     """Show each template of the person NAME, under all spellings that `enrol` takes for one person."""
     gallery = open_gallery(collection)
-    templates = gallery.templates_of(name, exact=exact_names)
-    print_damaged(gallery.collection, gallery.damaged)
+    try:
+        templates = gallery.templates_of(name, exact=exact_names)
+    finally:  # perhaps all templates of this person are damaged
+        print_damaged(gallery.collection, gallery.damaged)
     if as_json:
         echo_json([_json_object(template) for template in templates])
         return
@@ -265,6 +267,7 @@ def export(file: Path, collection: str, *, photos: bool, force: bool) -> None:
         raise click.UsageError(f"{file} exists already; --force overwrites it.")
     templates = [*chain.from_iterable(gallery.everyone().values())]
     if not templates:
+        print_damaged(gallery.collection, gallery.damaged)
         raise FacerecError(f"collection {collection} holds nothing to export")
     missing: list[str] = []
 

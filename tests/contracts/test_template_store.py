@@ -582,6 +582,25 @@ def test_damaged_version_is_replaced_by_the_next_change(
     assert len(ids(store.templates("default"))) == 3
 
 
+@pytest.mark.parametrize("kind", ["clients", "moto_clients"])
+@pytest.mark.parametrize("value", [{"S": "many"}, {"NULL": True}])
+def test_damaged_count_is_replaced_by_the_next_change(kind: str, value: Any, request: pytest.FixtureRequest) -> None:
+    """It stops neither an enrolment nor a removal; until then the collection is listed."""
+    table = empty_table(request.getfixturevalue(kind))
+    store = DynamoTemplateStore(table.clients, table.name, sleep=lambda _: None)
+    for number in range(3):
+        store.add(make_template(number))
+    edit(table, "default", having("templates", value), partition="#collections")
+    assert store.collections() == ["default"]
+    assert store.remove("default", [make_template(0).template_id]) == 1
+    edit(table, "default", having("templates", value), partition="#collections")
+    store.add(make_template(3))
+    assert store.remove("default", [make_template(number).template_id for number in (1, 2)]) == 2
+    assert store.collections() == ["default"]
+    assert store.remove("default", [make_template(3).template_id]) == 1
+    assert store.collections() == []
+
+
 @pytest.mark.parametrize(
     "change", [without("value"), having("value", {"S": "x"}), having("value", {"N": "7"}), without("calibrated_at")]
 )
@@ -597,9 +616,9 @@ def test_damaged_threshold_counts_as_none(table: Table, change: Change) -> None:
     assert store.threshold("default", MODEL) == make_threshold(0.4)
 
 
-def edit(table: Table, name: str, change: Change) -> None:
-    """Change an item of the default collection behind the store's back."""
-    key: Any = {"collection": {"S": "default"}, "item": {"S": name}}
+def edit(table: Table, name: str, change: Change, partition: str = "default") -> None:
+    """Change an item behind the store's back."""
+    key: Any = {"collection": {"S": partition}, "item": {"S": name}}
     item: Any = table.clients.dynamodb.get_item(TableName=table.name, Key=key)["Item"]
     change(item)
     table.clients.dynamodb.put_item(TableName=table.name, Item=item)

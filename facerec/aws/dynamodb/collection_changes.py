@@ -16,6 +16,7 @@ from botocore.exceptions import ClientError
 
 from facerec.aws.clients import Clients, translated, translated_for_one
 from facerec.aws.dynamodb import Table
+from facerec.aws.dynamodb.template_items import TEMPLATE
 from facerec.background import backoff_seconds
 from facerec.errors import Transient
 
@@ -32,6 +33,7 @@ KEPT_CHANGES = 10_000
 _CHANGE = "change#"
 _ATTEMPTS = 20
 _CONDITION_FAILED = "ConditionalCheckFailed"
+_OF_A_WRONG_TYPE = "ValidationError"
 _MAX_ID_BYTES = 1000  # a sort key has 1024 bytes at most
 _LOST_RACES = frozenset(
     {"TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded", "TransactionInProgressException"}
@@ -97,9 +99,10 @@ class CollectionChanges:
 
         Returns the cancellation reasons of the writes whose condition failed, by index; nothing is written then.
         """
+        recount = False
         with self._writing:
             for attempt in range(1, _ATTEMPTS + 1):
-                items = [*writes, *self._change_writes(collection, templates, template_ids)]
+                items = [*writes, *self._change_writes(collection, templates, template_ids, recount=recount)]
                 with translated_for_one(doing):
                     try:
                         # boto3 adds an idempotency token, so that its retry after a lost reply does not write twice.
@@ -109,9 +112,10 @@ class CollectionChanges:
                         failed = {i: reason for i, reason in enumerate(reasons) if reason["Code"] == _CONDITION_FAILED}
                         if refused := {i: reason for i, reason in failed.items() if i < len(writes)}:
                             return refused
+                        recount = any(reason["Code"] == _OF_A_WRONG_TYPE for reason in reasons)  # a damaged count
                         codes = {exc.response["Error"]["Code"], *(reason["Code"] for reason in reasons)}
                         # If only the version's condition failed, another writer was faster.
-                        if not failed and not codes & _LOST_RACES:
+                        if not failed and not recount and not codes & _LOST_RACES:
                             raise
                     else:
                         return {}
@@ -138,9 +142,12 @@ class CollectionChanges:
         return self._table.key(collection, f"{_CHANGE}{version:020d}")
 
     def _change_writes(
-        self, collection: str, templates: int, template_ids: Sequence[str]
+        self, collection: str, templates: int, template_ids: Sequence[str], *, recount: bool
     ) -> "list[TransactWriteItemTypeDef]":
-        """Return the writes of every change: the version, the count, and the record of the change."""
+        """Return the writes of every change: the version, the count, and the record of the change.
+
+        With `recount` the templates are counted, and the stored count is replaced.
+        """
         # The first version is the time, so that a lost and recreated table is ahead of every version a reader has.
         version, stored = self._version(collection)
         following = version + 1 if version > 1 else time.time_ns() // 1_000_000
@@ -149,6 +156,8 @@ class CollectionChanges:
         }
         values = {":following": {"N": str(following)}} | ({":version": stored} if stored else {})
         table = self._table.name
+        if recount:  # consistent, because the version is the one that was read before
+            templates += sum(1 for _ in self._table.items(collection, TEMPLATE, only=("item",)))
         return [
             {
                 "Update": {
@@ -164,7 +173,7 @@ class CollectionChanges:
                 "Update": {
                     "TableName": table,
                     "Key": self._table.key(COLLECTIONS, collection),
-                    "UpdateExpression": "ADD #templates :by",
+                    "UpdateExpression": "SET #templates = :by" if recount else "ADD #templates :by",
                     "ExpressionAttributeNames": {"#templates": "templates"},
                     "ExpressionAttributeValues": {":by": {"N": str(templates)}},
                 }
