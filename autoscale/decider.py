@@ -15,6 +15,8 @@ from facerec.messages import WorkerReport
 
 _BOOTS = 15
 """The estimate is the median of so many latest boots."""
+_REPORT_LAG_SECONDS = 5.0
+"""A worker's first report is read so long after it got ready, at the latest; clocks may differ by as much."""
 _LEAST_SATURATED_SECONDS = 2.0
 """Throughput is measured over at least so long; the prior fills what is missing."""
 _MEMORY_SATURATED_SECONDS = 120.0
@@ -40,28 +42,31 @@ class Boots:
     """Boot times; the prior counts until one was seen, and each boot counts once.
 
     Only an instance that was seen without a report counts: a worker that reports at the first look may have been
-    restarted long after its boot. A time above `limit_seconds` or below 0 (clocks differ) does not count.
+    restarted long after its boot. A time above `limit_seconds` or below 0 (clocks differ) does not count, and no time
+    departs far from the readings between which the first report came.
     """
 
     def __init__(self, prior_seconds: float, limit_seconds: float) -> None:
         self._prior = prior_seconds
         self._limit = limit_seconds
-        self._awaited: set[tuple[str, float]] = set()
+        self._awaited: dict[tuple[str, float], float] = {}
+        """When an instance was last seen without a report."""
         self._seen: deque[float] = deque(maxlen=_BOOTS)
 
-    def observe(self, instances: Iterable[Instance]) -> None:
+    def observe(self, instances: Iterable[Instance], now: float) -> None:
         """Learn from a reading."""
-        awaited = set()
+        awaited = {}
         for instance in instances:
             if instance.instance_id is None:
                 continue
             key = (instance.instance_id, instance.since)
             if instance.report is None:
-                awaited.add(key)
+                awaited[key] = now
             elif key in self._awaited:
                 seconds = instance.report.ready_at - instance.since
                 if 0 <= seconds <= self._limit:
-                    self._seen.append(seconds)
+                    earliest = self._awaited[key] - instance.since - _REPORT_LAG_SECONDS
+                    self._seen.append(min(max(seconds, earliest), now - instance.since + _REPORT_LAG_SECONDS))
         self._awaited = awaited
 
     @property
@@ -99,11 +104,12 @@ class Throughput:
             latest[key] = (report.saturated_seconds, report.saturated_tasks)
             before = self._last.get(key, (0.0, 0))
             seconds = max(0.0, report.saturated_seconds - before[0])
-            counted = min(seconds, left)
-            uncounted[instance.number] = left - counted
-            self._seconds += counted
             tasks = max(0, report.saturated_tasks - before[1])
-            self._tasks += tasks if counted == seconds else tasks * counted / seconds
+            used = max(seconds, tasks * _SERVICE_BOUNDS[0] * self._prior)
+            share = left / used if used > left else 1.0
+            uncounted[instance.number] = left - used * share
+            self._seconds += seconds * share
+            self._tasks += tasks * share
         self._last, self._uncounted = latest, uncounted
         if self._seconds > _MEMORY_SATURATED_SECONDS:
             fade = _MEMORY_SATURATED_SECONDS / self._seconds
@@ -242,8 +248,8 @@ class Decider:
             self.restart_cooldown()
             return self.review(observation, now)
         instances = fleet.instances
-        self._boots.observe(instance for instance in instances if instance.instance_id not in self._started)
-        self._starts.observe(instance for instance in instances if instance.instance_id in self._started)
+        self._boots.observe((each for each in instances if each.instance_id not in self._started), now)
+        self._starts.observe((each for each in instances if each.instance_id in self._started), now)
         self._throughput.observe(instances, now)
         self._arrivals.observe(depth, instances, now, self._throughput.service_seconds)
         decision = self.review(observation, now)

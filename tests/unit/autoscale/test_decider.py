@@ -28,10 +28,10 @@ def booting(number: int, since: float = NOW - 300) -> Instance:
 
 def observe_boot(boots: Boots, number: int, seconds: float) -> None:
     """See an instance boot, and serve for a while."""
-    for _ in range(3):
-        boots.observe([booting(number)])
-    for _ in range(3):
-        boots.observe([serving_instance(number, seconds)])
+    for second in (3, 2, 1):
+        boots.observe([booting(number)], NOW - 300 + seconds - second)
+    for second in (1, 2, 3):
+        boots.observe([serving_instance(number, seconds)], NOW - 300 + seconds + second)
 
 
 def test_boot_time_is_the_median_of_the_boots_seen() -> None:
@@ -40,7 +40,7 @@ def test_boot_time_is_the_median_of_the_boots_seen() -> None:
     assert boots.seconds == 60
     for number, seconds in enumerate((30.0, 40.0, 500.0)):
         observe_boot(boots, number, seconds)
-    boots.observe([serving_instance(0, 250.0)])
+    boots.observe([serving_instance(0, 250.0)], NOW)
     assert boots.seconds == 40
 
 
@@ -50,7 +50,7 @@ def test_boot_time_ignores_restarted_workers() -> None:
     for number in range(17):
         observe_boot(boots, number, 40.0)
     for number in range(17):
-        boots.observe([serving_instance(number, 599.0)])
+        boots.observe([serving_instance(number, 599.0)], NOW + 300)
     assert boots.seconds == 40
 
 
@@ -60,6 +60,15 @@ def test_boot_time_ignores_impossible_values() -> None:
     observe_boot(boots, 1, 301.0)
     observe_boot(boots, 2, -20.0)
     assert boots.seconds == 60
+
+
+@pytest.mark.parametrize(("claimed", "counted"), [(1.0, 34.0), (299.0, 46.0)])
+def test_boot_time_departs_little_from_the_readings(claimed: float, counted: float) -> None:
+    """A worker that was taken over may tell any time at which it got ready."""
+    boots = Boots(60.0, 300.0)
+    boots.observe([booting(1)], NOW - 300 + 39)
+    boots.observe([serving_instance(1, claimed)], NOW - 300 + 41)
+    assert boots.seconds == counted
 
 
 def test_boot_time_ignores_workers_that_report_at_the_first_reading() -> None:
@@ -352,6 +361,12 @@ def test_throughput_counts_no_worker_for_more_time_than_passes(changes: dict[str
     decision = alone.step(Reading(QueueDepth(10, 2), (serving_instance(1),)), NOW + 60)
     assert isinstance(decision, Decision)
     assert not decision.launch
+
+
+def test_throughput_counts_no_worker_for_a_hundred_times_the_prior() -> None:
+    """A million million tasks at once are those of the time that has passed, at that rate."""
+    decider = learn(lambda second: false_report(second, saturated_tasks=10**12), 9, QueueDepth(10, 10))
+    assert decider.estimates(NOW + 60).service_seconds == pytest.approx(9 / (90 + 1000), rel=0.2)
 
 
 def test_arrivals_count_no_worker_for_more_than_an_instance_does() -> None:
