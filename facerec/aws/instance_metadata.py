@@ -4,6 +4,7 @@ Sources: "Spot Instance interruption notices" and "EC2 instance rebalance recomm
 notice comes two minutes before the instance is stopped or terminated; AWS advises to ask every 5 s.
 """
 
+import json
 import time
 from collections.abc import Callable
 from http import HTTPStatus
@@ -54,17 +55,24 @@ class SpotNotices:
         try:
             token = self._call("PUT", "/latest/api/token", {"X-aws-ec2-metadata-token-ttl-seconds": _TOKEN_SECONDS})
             headers = {"X-aws-ec2-metadata-token": token or ""}
-            notice = self._call("GET", _INTERRUPTION, headers)
+            notice = self._notice(_INTERRUPTION, headers)
             if notice is not None:
                 log.warning("spot_interruption", notice=notice)
                 self._interrupted = True
-            elif not self._rebalance and (advice := self._call("GET", _REBALANCE, headers)) is not None:
+            elif not self._rebalance and (advice := self._notice(_REBALANCE, headers)) is not None:
                 log.info("rebalance_recommended", notice=advice)
                 self._rebalance = True
         except Exception as exc:  # noqa: BLE001 - whatever it is, the caller's heartbeat must go on
             self._outage.failed(exc)
         else:
             self._outage.succeeded()
+
+    def _notice(self, path: str, headers: dict[str, str]) -> str | None:
+        """The notice, or `None` for 404; a page of something else than EC2 is an error."""
+        text = self._call("GET", path, headers)
+        if text is not None and not isinstance(json.loads(text), dict):
+            raise ValueError(f"{path} is no notice")
+        return text
 
     def _call(self, method: str, path: str, headers: dict[str, str]) -> str | None:
         """The answer, or `None` for 404."""

@@ -20,6 +20,8 @@ from botocore.auth import S3SigV4Auth, SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.httpsession import get_cert_path
 
+from facerec.aws.clients import REQUEST_ID_HEADERS
+
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_sqs import SQSClient
@@ -116,7 +118,7 @@ class _Calls:
     def answer(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes | None = None
     ) -> tuple[bytes, bytes] | None:
-        """Return the head and the body of an answer with status 200, or `None` without such an answer."""
+        """Return the head and the body of AWS's answer with status 200, or `None` without such an answer."""
         credentials = self._session.get_credentials()
         if credentials is None:
             return None
@@ -147,7 +149,10 @@ class _Calls:
             return None
         curl.reset()  # frees the photo, keeps the connections
         self._idle.append(curl)
-        return (head.getvalue(), received.getvalue()) if status == _OK else None
+        answered = status == _OK and any(
+            f"\n{name}:".encode() in head.getvalue().lower() for name in REQUEST_ID_HEADERS
+        )
+        return (head.getvalue(), received.getvalue()) if answered else None
 
     def _set_up(self, curl: Any) -> None:
         curl.setopt(pycurl.NOSIGNAL, 1)  # no signals in threads

@@ -19,12 +19,11 @@ import threading
 from queue import Empty
 from typing import TYPE_CHECKING, Any
 
-import boto3
 import structlog
 from botocore.config import Config
 from kombu.transport import SQS
 
-from facerec.aws.clients import USER_AGENT
+from facerec.aws.clients import USER_AGENT, aws_session
 from facerec.aws.quick_calls import QuickSqs
 from facerec.aws.sqs.dead_letter_queue import SqsDeadLetterWriter
 from facerec.aws.sqs.queue import SqsQueue
@@ -62,7 +61,7 @@ def _cached_client(region: str, endpoint_url: str | None) -> "SQSClient":
         max_pool_connections=32,
         user_agent=USER_AGENT,
     )
-    session = boto3.Session(region_name=region)
+    session = aws_session(region)
     client: Any = QuickSqs(session.client("sqs", endpoint_url=endpoint_url, config=config), session)
     return client  # type: ignore[no-any-return]  # it stands for boto3's
 

@@ -19,6 +19,13 @@ def test_outage_of_the_metadata_service_is_no_notice() -> None:
     assert [record["event"] for record in logs] == ["instance_metadata_unreachable"]
 
 
+def test_page_of_something_else_is_no_notice() -> None:
+    """A worker that took it for one would drain for good."""
+    with FakeMetadata("i-1", "us-east-1") as metadata:
+        metadata.documents[INTERRUPTION] = "<html>Sign in</html>"
+        assert not SpotNotices(LOOPBACK, int(metadata.url.rsplit(":", 1)[1])).interrupted()
+
+
 def test_notice_stays_after_it_was_given() -> None:
     """EC2 never withdraws it."""
     with FakeMetadata("i-1", "us-east-1") as metadata:

@@ -23,6 +23,8 @@ from tests.support.emulated import EmulatedAws
 
 SECRET = "secret/of+the=test"
 KEYS = ["a.jpg", "two words & more.jpg", "a/../b//c?d#e%20f+g.jpg", "Ünï ✓~'()*!.jpg"]
+PROXYS = {"Via": "a proxy"}
+"""The headers of an answer that is not AWS's."""
 DONE: Any = {"Successful": [{"Id": "0"}]}
 
 
@@ -74,7 +76,8 @@ def service() -> Iterator[Service]:
                 return
             status, fields, content = answer
             self.send_response(status)
-            for name, value in {**fields, "Content-Length": str(len(content))}.items():
+            own = {} if fields is PROXYS else {"X-Amz-Request-Id": "id"}
+            for name, value in {**own, **fields, "Content-Length": str(len(content))}.items():
                 self.send_header(name, value)
             self.end_headers()
             self.wfile.write(content)
@@ -152,6 +155,7 @@ def test_quick_requests_of_sqs_are_signed_as_they_are_sent(service: Service) -> 
         (503, {}, b"<Error><Code>SlowDown</Code></Error>"),
         (307, {"Location": "http://127.0.0.1:1/elsewhere"}, b""),
         (200, {"X-Amz-Checksum-Crc32": base64.b64encode(zlib.crc32(b"phot0").to_bytes(4, "big")).decode()}, b"photo"),
+        (200, PROXYS, b"<html>Sign in</html>"),
     ],
 )
 def test_boto3_fetches_an_object_after_a_bad_answer(service: Service, first: Any) -> None:
@@ -161,6 +165,13 @@ def test_boto3_fetches_an_object_after_a_bad_answer(service: Service, first: Any
     assert [seen.method for seen in service.seen] == ["GET", "GET"]
 
 
+def test_boto3_stores_an_object_after_a_proxys_page(service: Service) -> None:
+    """A page is no confirmation."""
+    service.answers = [(200, PROXYS, b"<html>Sign in</html>"), (200, {}, b"")]
+    service.client("s3").put_object(Bucket="bucket", Key="key", Body=b"result", ContentType="text/plain")
+    assert [seen.body for seen in service.seen] == [b"result", b"result"]
+
+
 def test_checksum_of_parts_is_not_compared(service: Service) -> None:
     """It is not that of the whole object."""
     service.answers = [(200, {"x-amz-checksum-crc32": "AAAAAA==-2"}, b"photo")]
@@ -168,7 +179,7 @@ def test_checksum_of_parts_is_not_compared(service: Service) -> None:
     assert len(service.seen) == 1
 
 
-@pytest.mark.parametrize("first", [None, (500, {}, b""), (200, {}, b"<html>Sign in</html>"), (200, {}, b"[]")])
+@pytest.mark.parametrize("first", [None, (500, {}, b""), (200, PROXYS, b"{}"), (200, {}, b"[]")])
 @pytest.mark.parametrize(
     "call",
     [

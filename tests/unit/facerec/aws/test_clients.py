@@ -20,7 +20,7 @@ def test_object_is_sent_with_its_head(monkeypatch: Any) -> None:
 
     def answer(request: Any, **_: Any) -> AWSResponse:
         sent.append(request)
-        return AWSResponse(request.url, 200, {}, None)  # type: ignore[arg-type]  # its content is set below
+        return AWSResponse(request.url, 200, {"x-amz-request-id": "id"}, None)  # type: ignore[arg-type]  # its content is set below
 
     s3 = Clients(Settings()).s3
     s3.meta.events.register("before-send.s3.PutObject", answer)  # type: ignore[arg-type]  # the stub forbids answers
@@ -70,7 +70,7 @@ def test_refusal_of_one_object_is_no_wrong_configuration(code: str, status: int,
     """Unless AWS would refuse every other one, too."""
     answer: Any = {"Error": {"Code": code, "Message": "no"}, "ResponseMetadata": {"HTTPStatusCode": status}}
     with pytest.raises(error, match="could not store"), translated_for_one("store"):
-        raise ClientError(answer, "PutObject")
+        raise ClientError(answer, "HeadObject" if code.isdigit() else "PutObject")
 
 
 def test_unreadable_answer_is_transient() -> None:
