@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-reference demo up test test-packs test-nginx test-unit test-parity lint audit format bench docs clean
+.PHONY: help install install-reference demo up test test-packs test-nginx test-unit test-parity lint audit format bench release docs clean
 
 help: ## Show this list
 	@echo "facerec: elastic face recognition on AWS. Start with 'make demo'."
@@ -93,6 +93,15 @@ audit: $(VENV)/audit ## Look the tested versions up in PyPI's database of vulner
 format: $(VENV)/.dev ## Format the tree
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# The hashes are those of this system and version of Python. They are in the wheel, so that the wheel's hash covers them.
+REQUIREMENTS := facerec/provision/requirements.txt
+release: $(VENV)/.runtime ## Build the wheel for EC2 instances into dist, with the hashes of all that they install
+	@rm -rf build dist && mkdir -p build/needs
+	@$(PIP) download --quiet --only-binary :all: --dest build/needs --constraint constraints.txt '.[worker]'
+	@sha256sum build/needs/*.whl | sed -E '/\/facerec-/d; s|^([0-9a-f]+) .*/([^-]+)-([^-]+)-.*|\2==\3 --hash=sha256:\1|' > $(REQUIREMENTS)
+	@$(PIP) wheel --quiet --no-deps --wheel-dir dist . ; status=$$?; rm $(REQUIREMENTS); exit $$status
+	@for wheel in dist/*.whl; do echo "$${wheel##*/}#sha256=$$(sha256sum "$$wheel" | cut -d ' ' -f 1)"; done
 
 docs: $(VENV)/.runtime ## Regenerate docs/configuration.md and deploy/iam
 	$(BIN)/facerec config --format markdown > docs/configuration.md

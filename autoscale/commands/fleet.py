@@ -237,7 +237,7 @@ def user_data() -> None:
     Examples:
       facerec fleet user-data
       facerec fleet user-data > user-data.yaml && cloud-init schema --config-file user-data.yaml
-      FACEREC_INSTANCES__PACKAGE=s3://my-bucket/facerec-1.0-py3-none-any.whl facerec fleet user-data
+      FACEREC_INSTANCES__PACKAGE='s3://my-bucket/facerec-1.0-py3-none-any.whl#sha256=…' facerec fleet user-data
     """  # noqa: D301 - as above
     from facerec.provision import user_data
 

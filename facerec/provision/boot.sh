@@ -1,15 +1,25 @@
-#!/bin/bash
+#!/bin/bash -p
 # Makes an EC2 instance ready for `facerec worker`. Runs as root before every start of the worker; what is there already
 # stays, so that an instance that was stopped and started again is ready within seconds.
 #
 # Reads /etc/facerec/deployment.env, which the user data wrote. Leaves facerec in /opt/facerec/venv, the model in
 # /var/lib/facerec/model (neither is the worker's to write) and the worker's environment in /etc/facerec/worker.env.
-# BOOT_ROOT puts all of these below another directory.
+# Nothing that it reads is the worker's to write. BOOT_ROOT puts all of these below another directory.
 set -euo pipefail
 umask 022
-
 root=${BOOT_ROOT:-}
 home=$root/opt/facerec
+
+# The unit's environment is the worker's. Root's programs would read what the worker has written into its HOME.
+if [[ ${1:-} != clean ]]; then
+  kept=(LANG=C.UTF-8 "HOME=$home" PYTHONNOUSERSITE=1 PYTHONSAFEPATH=1)
+  for name in PATH BOOT_ROOT HTTP_PROXY HTTPS_PROXY NO_PROXY http_proxy https_proxy no_proxy; do
+    [[ -z ${!name:-} ]] || kept+=("$name=${!name}")
+  done
+  cd /
+  exec /usr/bin/env -i "${kept[@]}" /bin/bash -p "$0" clean
+fi
+
 venv=$home/venv
 installed=$home/package
 deployment=$root/etc/facerec/deployment.env
@@ -26,13 +36,17 @@ say() {
 trap 'status=$?; [[ $status -eq 0 ]] || say "boot failed: could not $doing; the lines above (journalctl -u facerec-worker) tell why"' EXIT
 
 metadata() {
-  curl --silent --show-error --fail --noproxy '*' --max-time 5 --retry 8 --retry-connrefused --retry-delay 1 "$@"
+  curl -q --silent --show-error --fail --noproxy '*' --max-time 5 --retry 8 --retry-connrefused --retry-delay 1 "$@"
+}
+
+ask() { # what the metadata service has there
+  metadata --header @- "$url/latest/meta-data/$1" <<<"X-aws-ec2-metadata-token: $token"
 }
 
 find_python() {
   local name
   for name in python3.12 python3.11 python3; do
-    if "$name" -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+    if "$name" -I -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
       echo "$name"
       return
     fi
@@ -48,41 +62,50 @@ install_python() {
   fi
 }
 
-fetch() { # s3://bucket/key directory
-  "$venv/bin/python" - "$@" <<'PYTHON'
-import os
-import sys
-from urllib.parse import urlsplit
-
-import boto3
-from botocore.config import Config
-
-url, directory = urlsplit(sys.argv[1]), sys.argv[2]
-endpoint = os.environ.get("FACEREC_AWS__ENDPOINT_URL")
-config = Config(s3={"addressing_style": "path"} if endpoint else {})
-s3 = boto3.client("s3", region_name=os.environ["FACEREC_AWS__REGION"], endpoint_url=endpoint, config=config)
-s3.download_file(url.netloc, url.path.lstrip("/"), os.path.join(directory, os.path.basename(url.path)))
-PYTHON
+fetch() { # python s3://bucket/key file; with the role's rights, and without a package that would have to be installed first
+  local s3=${FACEREC_AWS__ENDPOINT_URL:-} role empty
+  [[ -n $s3 ]] || s3=https://s3.$region.$(ask services/domain)
+  role=$(ask iam/security-credentials/)
+  empty=$(sha256sum </dev/null)
+  # A configuration on stdin, because everybody can read the arguments of a process.
+  ask "iam/security-credentials/$role" | "$1" -I -c '
+import json, sys
+from urllib.parse import quote
+role = json.load(sys.stdin)
+options = {
+    "url": sys.argv[1].rstrip("/") + quote(sys.argv[2].removeprefix("s3:/"), safe="/~"),
+    "user": role["AccessKeyId"] + ":" + role["SecretAccessKey"],
+    "header": "x-amz-security-token: " + role["Token"],
+}
+for name, value in options.items():
+    print(name, "=", json.dumps(value))
+' "$s3" "$2" | curl -q --config - --silent --show-error --fail --connect-timeout 10 --speed-limit 1 --speed-time 60 \
+    --retry 5 --header "x-amz-content-sha256: ${empty%% *}" --aws-sigv4 "aws:amz:$region:s3" --output "$3"
 }
 
 install_package() {
-  local python download=$home/download
-  local pip=("$venv/bin/python" -m pip --disable-pip-version-check --no-input --no-cache-dir --quiet install)
-  say "installing $package"
+  local python download=$home/download address=${package%%#*} sha256=${package##*#sha256=} wheel requirements
+  local pip=("$venv/bin/python" -I -m pip --disable-pip-version-check --no-input --no-cache-dir --quiet install)
+  wheel=$download/${address##*/}
+  say "installing $address"
   rm -f "$installed"
   doing="find Python 3.11 or newer with its venv module; choose another AMI"
   python=$(find_python) || { install_python && python=$(find_python); }
-  doing="make $venv"
-  "$python" -m venv --clear "$venv"
-  doing="install boto3, which fetches $package"
-  "${pip[@]}" boto3
   rm -rf "$download" && mkdir "$download"
-  doing="fetch $package"
-  fetch "$package" "$download"
-  doing="fetch ${package%/*}/constraints.txt, which belongs beside the wheel"
-  fetch "${package%/*}/constraints.txt" "$download"
-  doing="install $package"
-  "${pip[@]}" --constraint "$download/constraints.txt" "$download/${package##*/}[worker]"
+  doing="fetch $address"
+  fetch "$python" "$address" "$wheel"
+  doing="check $address against the hash in FACEREC_INSTANCES__PACKAGE"
+  sha256sum --check --quiet <<<"$sha256  $wheel"
+  doing="read the hashes of what $address needs: build it with \`make release\`"
+  "$python" -I -m zipfile --extract "$wheel" "$download/content"
+  requirements=$download/content/facerec/provision/requirements.txt
+  [[ -f $requirements ]]
+  doing="make $venv"
+  "$python" -I -m venv --clear "$venv"
+  doing="install what $address needs"
+  "${pip[@]}" --require-hashes --only-binary :all: --requirement "$requirements"
+  doing="install $address"
+  "${pip[@]}" --no-index "$wheel[worker]"
   rm -r "$download"
   # Last: an installation that was cut off begins again.
   printf '%s\n' "$package" >"$installed"
@@ -96,8 +119,8 @@ set +a
 url=${FACEREC_WORKER__METADATA_URL%/}
 doing="learn this instance's id and region from $url"
 token=$(metadata --request PUT --header 'X-aws-ec2-metadata-token-ttl-seconds: 300' "$url/latest/api/token")
-instance=$(metadata --header @- "$url/latest/meta-data/instance-id" <<<"X-aws-ec2-metadata-token: $token")
-region=$(metadata --header @- "$url/latest/meta-data/placement/region" <<<"X-aws-ec2-metadata-token: $token")
+instance=$(ask instance-id)
+region=$(ask placement/region)
 [[ $instance =~ ^[A-Za-z0-9-]+$ && $region =~ ^[a-z0-9-]+$ ]]
 
 doing="write $environment"
@@ -122,9 +145,9 @@ if [[ -n $package && $(cat "$installed" 2>/dev/null) != "$package" ]]; then
   install_package
 fi
 doing="run $venv/bin/facerec; set FACEREC_INSTANCES__PACKAGE, or choose an AMI that has it"
-version=$("$venv/bin/facerec" --version)
+version=$("$venv/bin/python" -I "$venv/bin/facerec" --version)
 
 doing="fetch the model; has \`facerec model push\` been run?"
-"$venv/bin/facerec" model pull
+"$venv/bin/python" -I "$venv/bin/facerec" model pull
 
 say "$instance in $region is ready to start $version"

@@ -50,12 +50,11 @@ def worker(place: Place) -> list[Statement]:
     settings = place.settings
     readable = [settings.input_bucket, settings.output_bucket, settings.model_bucket]
     package = settings.instances.package
-    bucket, _, key = (package or "").removeprefix("s3://").partition("/")
-    folder = f"{place.bucket(bucket)}/{key.rpartition('/')[0]}".rstrip("/")
+    bucket, _, key = (package or "").removeprefix("s3://").partition("#")[0].partition("/")
     return [
         allow("ReadObjects", ["s3:GetObject"], [place.objects(name) for name in readable]),
         allow("TellMissingFromForbidden", ["s3:ListBucket"], [place.bucket(name) for name in readable]),
-        *([allow("InstallPackage", ["s3:GetObject"], [f"{folder}/*"])] if package else []),
+        *([allow("InstallPackage", ["s3:GetObject"], [f"{place.bucket(bucket)}/{key}"])] if package else []),
         allow("StoreResults", ["s3:PutObject"], [place.objects(settings.output_bucket)]),
         allow(
             "TakeTasks",

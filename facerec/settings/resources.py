@@ -98,8 +98,8 @@ class InstancesSettings(Group):
     volume_gb: Count = Field(16, description="Size of the root volume in GB")
     package: str | None = Field(
         None,
-        pattern=r"^s3://[^/]+/\S+\.whl$",
-        description="`s3://…` address of the wheel, beside `constraints.txt`; unset: the AMI has it",
+        pattern=r"^s3://[^/]+/[^\s#]+\.whl#sha256=[0-9a-f]{64}$",
+        description="`s3://….whl#sha256=…`, the address and hash of the wheel of `make release`; unset: the AMI has it",
     )
 
 

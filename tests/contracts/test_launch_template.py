@@ -127,7 +127,7 @@ def test_spot_instances_are_bought_once_and_never_stopped(
 def test_a_change_makes_a_version_that_is_in_force(clients: Clients, settings: Settings) -> None:
     """A new package is launched from then on; going back takes the earlier version and makes no third."""
     provisioned(clients, settings)
-    newer = with_instances(settings, package="s3://releases/facerec-2.0-py3-none-any.whl")
+    newer = with_instances(settings, package=f"s3://releases/facerec-2.0-py3-none-any.whl#sha256={'0' * 64}")
     assert provisioned(clients, newer).state is State.UPDATED
     assert default_version(clients, settings)["VersionNumber"] == 2
     assert provisioned(clients, newer).state is State.UNCHANGED

@@ -1,10 +1,10 @@
 """The boot of an EC2 instance: its user data's files, laid out below a directory as cloud-init does below `/`.
 
 The boot script really runs, against a metadata service and the emulator's S3 that hold what an instance finds: a wheel
-built from this checkout, its constraints, the real model. What pip would download besides is taken from this
-interpreter's packages.
+built from this checkout, and the real model. What pip would download besides is taken from this interpreter's packages.
 """
 
+import hashlib
 import shlex
 import shutil
 import signal
@@ -13,9 +13,12 @@ import sys
 import sysconfig
 import time
 import uuid
+import zipfile
 from collections.abc import Iterator
 from configparser import RawConfigParser
 from datetime import UTC, datetime
+from importlib.metadata import distributions
+from io import BytesIO
 from pathlib import Path
 
 import pytest
@@ -46,8 +49,17 @@ pytestmark = [
 
 INSTANCE_ID = "i-0123456789abcdef0"
 REGION = "eu-central-1"
+REQUIREMENTS = "facerec/provision/requirements.txt"
 RELEASE = f"{__version__}+boot"
 UNIT = "etc/systemd/system/facerec-worker.service"
+
+
+def zipped(name: str, content: str) -> bytes:
+    """A wheel with one file."""
+    wheel = BytesIO()
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr(name, content)
+    return wheel.getvalue()
 
 
 class Instance:
@@ -63,7 +75,9 @@ class Instance:
         (root / "dev").mkdir()
         self.console = root / "dev/console"
         self.console.touch()
+        self.home, self.caught = root / "var/cache/facerec", root / "caught"
         self.python()
+        self.plant()
 
     def python(self) -> None:
         """The operating system's Python, whose virtual environments see this interpreter's packages, pip among them."""
@@ -71,8 +85,8 @@ class Instance:
         command.parent.mkdir(parents=True)
         packages = sysconfig.get_path("purelib")
         command.write_text(
-            f'#!/bin/sh\n[ "$2" != venv ] || set -- "$@" --without-pip\n{shlex.quote(sys.executable)} "$@" || exit\n'
-            f'[ "$2" != venv ] || for packages in "$4"/lib/python*/site-packages; do\n'
+            f'#!/bin/sh\n[ "$3" != venv ] || set -- "$@" --without-pip\n{shlex.quote(sys.executable)} "$@" || exit\n'
+            f'[ "$3" != venv ] || for packages in "$5"/lib/python*/site-packages; do\n'
             f'  echo {shlex.quote(packages)} > "$packages/of-the-test.pth"\ndone\n'
         )
         command.chmod(0o755)
@@ -81,10 +95,47 @@ class Instance:
         """What systemd passes on."""
         return {"PATH": f"{self.root}/usr/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "BOOT_ROOT": str(self.root)}
 
+    def plant(self) -> None:
+        """Leave in the worker's HOME what a program of root's would run or obey; it would leave a trace."""
+        run = f"open({str(self.caught)!r}, 'a').write(__name__)"
+        packages = f".local/lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
+        planted = {
+            ".curlrc": f'trace = "{self.caught}"',
+            ".config/curlrc": f'trace = "{self.caught}"',
+            ".aws/config": f"[default]\ncredential_process = /usr/bin/touch {self.caught}\n",
+            ".aws/credentials": "[default]\naws_access_key_id = planted\naws_secret_access_key = planted\n",
+            ".bashrc": f"touch {self.caught}",
+            "startup.py": run,
+            "facerec.py": run,
+            "json.py": run,
+            f"{packages}/usercustomize.py": run,
+            f"{packages}/planted.pth": f"import os; {run}",
+            ".config/pip/pip.conf": "[global]\nindex-url = http://127.0.0.1:1\nfind-links = /planted\n",
+        }
+        for name, content in planted.items():
+            path = self.home / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(content)
+
     def boot(self) -> subprocess.CompletedProcess[str]:
-        """Run what the unit runs before the worker."""
+        """Run what the unit runs before the worker, with its HOME and more that a worker has no way to set."""
+        home = str(self.home)
+        environ = self.environ() | {
+            "HOME": home,
+            "XDG_CACHE_HOME": str(self.home.parent),
+            "XDG_CONFIG_HOME": f"{home}/.config",
+            "CURL_HOME": home,
+            "PYTHONPATH": home,
+            "PYTHONSTARTUP": f"{home}/startup.py",
+            "PYTHONUSERBASE": f"{home}/.local",
+            "PIP_CONFIG_FILE": f"{home}/.config/pip/pip.conf",
+            "AWS_CONFIG_FILE": f"{home}/.aws/config",
+            "AWS_SHARED_CREDENTIALS_FILE": f"{home}/.aws/credentials",
+            "BASH_ENV": f"{home}/.bashrc",
+            "TMPDIR": home,
+        }
         return subprocess.run(
-            self.command("ExecStartPre"), env=self.environ(), cwd="/", capture_output=True, text=True, check=False
+            self.command("ExecStartPre"), env=environ, cwd=home, capture_output=True, text=True, check=False
         )
 
     def command(self, key: str) -> list[str]:
@@ -121,6 +172,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(CHECKOUT / package, source / package, ignore=shutil.ignore_patterns("__pycache__"))
     for file in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(CHECKOUT / file, source)
+    (source / "facerec/provision/requirements.txt").write_text(requirements())
     init = source / "facerec/__init__.py"
     init.write_text(init.read_text().replace(__version__, RELEASE))
     pip = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
@@ -129,15 +181,24 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
+def requirements() -> str:
+    """This interpreter's packages with their versions; pip compares no hash of what is installed already."""
+    pinned = {f"{found.name}=={found.version}" for found in distributions() if found.name not in {"facerec", "pip"}}
+    return "".join(f"{one} --hash=sha256:{'0' * 64}\n" for one in sorted(pinned))
+
+
+def sha256(content: bytes) -> str:
+    """The hash as the setting has it."""
+    return f"#sha256={hashlib.sha256(content).hexdigest()}"
+
+
 @pytest.fixture(scope="module")
 def deployment(emulator: EmulatedAws, metadata: FakeMetadata, artefact_dir: Path, wheel: Path) -> Settings:
     """A provisioned deployment in the instance's region, with its model and its release in place."""
-    settings = deployed(emulator, metadata, f"releases/{wheel.name}")
+    settings = deployed(emulator, metadata, f"releases/{wheel.name}{sha256(wheel.read_bytes())}")
     store = bootstrap.object_store(settings)
     push(store, settings.model_bucket, Artefact.load(artefact_dir))
     store.put(settings.model_bucket, f"releases/{wheel.name}", wheel.read_bytes(), "application/zip")
-    constraints = (CHECKOUT / "constraints.txt").read_bytes()
-    store.put(settings.model_bucket, "releases/constraints.txt", constraints, "text/plain")
     return settings
 
 
@@ -272,7 +333,7 @@ def test_a_second_boot_installs_nothing(booted: Instance, deployment: Settings) 
 
 def wheel_name(settings: Settings) -> str:
     """The file name of the deployment's package."""
-    return str(settings.instances.package).rpartition("/")[2]
+    return str(settings.instances.package).rpartition("/")[2].partition("#")[0]
 
 
 def test_an_image_that_has_the_worker_needs_no_package(booted: Instance, deployment: Settings, tmp_path: Path) -> None:
@@ -289,7 +350,7 @@ def test_an_image_that_has_the_worker_needs_no_package(booted: Instance, deploym
     ("release", "words"),
     [
         (None, "could not run {root}/opt/facerec/venv/bin/facerec; set FACEREC_INSTANCES__PACKAGE"),
-        ("releases/missing.whl", "could not fetch s3://{bucket}/releases/missing.whl;"),
+        (f"releases/missing.whl{sha256(b'')}", "could not fetch s3://{bucket}/releases/missing.whl;"),
     ],
 )
 def test_a_boot_that_fails_is_loud(
@@ -312,14 +373,33 @@ def test_a_boot_without_an_identity_fails(emulator: EmulatedAws, tmp_path: Path)
     assert not (tmp_path / "etc/facerec/worker.env").exists()
 
 
-def test_a_boot_without_constraints_fails(emulator: EmulatedAws, metadata: FakeMetadata, tmp_path: Path) -> None:
-    """Versions that nobody tested are not installed."""
-    settings = deployed(emulator, metadata, "releases/facerec.whl")
-    bootstrap.object_store(settings).put(settings.model_bucket, "releases/facerec.whl", b"", "application/zip")
+@pytest.mark.parametrize(
+    ("stated", "stored", "words"),
+    [
+        (b"the release", b"another one", "against the hash in FACEREC_INSTANCES__PACKAGE"),
+        (zipped("facerec/__init__.py", ""), None, "read the hashes of what"),
+        (zipped(REQUIREMENTS, "facerec-has-no-such-package==1.0\n"), None, "install what"),
+    ],
+    ids=["another wheel", "no hashes", "unknown package"],
+)
+def test_boot_installs_nothing_but_what_hashes_name(
+    emulator: EmulatedAws, metadata: FakeMetadata, tmp_path: Path, stated: bytes, stored: bytes | None, words: str
+) -> None:
+    """A wheel that somebody has replaced, or packages that nobody has tested, do not run as root."""
+    settings = deployed(emulator, metadata, f"releases/facerec.whl{sha256(stated)}")
+    store = bootstrap.object_store(settings)
+    store.put(settings.model_bucket, "releases/facerec.whl", stated if stored is None else stored, "application/zip")
     instance = Instance(tmp_path, settings)
     assert instance.boot().returncode != 0
-    assert "releases/constraints.txt, which belongs beside the wheel" in instance.said()[-1]
+    assert words in instance.said()[-1]
     assert not (tmp_path / "opt/facerec/package").exists()
+
+
+def test_boot_reads_nothing_that_the_worker_can_write(booted: Instance) -> None:
+    """Whatever a worker that was taken over leaves in its HOME, or gets into its environment, root does not run it."""
+    assert not booted.caught.exists()
+    assert "planted" not in (booted.root / "etc/facerec/worker.env").read_text()
+    assert not list(booted.home.rglob("pip-*"))
 
 
 def test_a_boot_without_a_model_fails(

@@ -298,7 +298,7 @@ def test_settings_narrow_and_widen_what_is_granted() -> None:
         security_group_ids=("sg-1",),
         subnet_ids=("subnet-1",),
         purchase="spot",
-        package="s3://releases/1.0/facerec.whl",
+        package=f"s3://releases/1.0/facerec.whl#sha256={'0' * 64}",
     )
     settings = Settings(prefix="acme", instances=instances, aws=AwsSettings(region="cn-north-1"))
     place = Place(settings, ACCOUNT)
@@ -313,7 +313,7 @@ def test_settings_narrow_and_widen_what_is_granted() -> None:
         assert name in written
     assert "arn:aws:" not in written
     worker = policy("worker", place)
-    assert allowed(worker, "s3:GetObject", "arn:aws-cn:s3:::releases/1.0/constraints.txt")
+    assert allowed(worker, "s3:GetObject", "arn:aws-cn:s3:::releases/1.0/facerec.whl")
     assert not allowed(worker, "s3:GetObject", "arn:aws-cn:s3:::releases/2.0/facerec.whl")
     assert not allowed(policy("worker", PLACE), "s3:DeleteBucket", "arn:aws:s3:::facerec-in-bucket")
 

@@ -32,7 +32,7 @@ from facerec.settings.tiers import (
     WorkerSettings,
 )
 
-PACKAGE = "s3://releases/facerec-1.0-py3-none-any.whl"
+PACKAGE = f"s3://releases/facerec-1.0-py3-none-any.whl#sha256={'0123456789abcdef' * 4}"
 
 
 @pytest.fixture(autouse=True)
@@ -147,9 +147,18 @@ def test_more_than_ec2_takes_is_refused() -> None:
         user_data(Settings(instances=InstancesSettings(package=too_long)))
 
 
-def test_a_package_that_is_no_wheel_in_s3_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Here, and not on an instance that cannot boot."""
-    monkeypatch.setenv("FACEREC_INSTANCES__PACKAGE", "https://example.com/facerec.tar.gz")
+@pytest.mark.parametrize(
+    "package",
+    [
+        f"https://example.com/facerec.tar.gz#sha256={'0' * 64}",
+        "s3://releases/facerec-1.0-py3-none-any.whl",
+        "s3://releases/facerec-1.0-py3-none-any.whl#sha256=0",
+        f"s3://releases/facerec-1.0-py3-none-any.whl#md5={'0' * 64}",
+    ],
+)
+def test_package_that_is_no_wheel_in_s3_with_its_hash_is_refused(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
+    """Here, and not on an instance that cannot boot: root installs what the hash names, and nothing else."""
+    monkeypatch.setenv("FACEREC_INSTANCES__PACKAGE", package)
     with pytest.raises(ConfigurationError, match="FACEREC_INSTANCES__PACKAGE"):
         Settings.load()
 
