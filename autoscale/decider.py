@@ -15,6 +15,8 @@ from facerec.messages import WorkerReport
 
 _BOOTS = 15
 """The estimate is the median of so many latest boots."""
+_SHORT_GAP_SECONDS = 5.0
+"""So long may a round take on a busy machine or with a slow AWS, also if the cooldown is shorter."""
 _REPORT_LAG_SECONDS = 5.0
 """A worker's first report is read so long after it got ready, at the latest; clocks may differ by as much."""
 _LEAST_SATURATED_SECONDS = 2.0
@@ -213,9 +215,8 @@ class Decider:
     def __init__(self, policy: Policy, priors: Priors, interval_seconds: float = 1.0) -> None:
         self.policy = policy
         # A process that was paused, or a clock that was put forward, is no time in which the fleet was watched.
-        self._longest_gap_seconds = max(
-            min(policy.cooldown_seconds, policy.limits.silence_seconds / 4), 3 * interval_seconds
-        )
+        longest = min(policy.cooldown_seconds, policy.limits.silence_seconds / 4)
+        self._longest_gap_seconds = max(longest, 3 * interval_seconds, _SHORT_GAP_SECONDS)
         self._boots = Boots(priors.boot_seconds, policy.limits.boot_seconds)
         self._starts = Boots(priors.start_seconds, policy.limits.boot_seconds)
         self._throughput = Throughput(priors.service_seconds)
