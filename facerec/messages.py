@@ -88,7 +88,7 @@ class Outcome(StrEnum):
 
 
 class ResultBox(_Message):
-    """The corners of a face in pixels of the upright picture."""
+    """The corners of a face in pixels of the upright picture, within it."""
 
     x_min: float
     y_min: float
@@ -117,7 +117,7 @@ class Face(_Message):
     box: ResultBox
     probability: Ratio
     landmarks: tuple[tuple[float, float], ...]
-    """Left eye, right eye, nose, left and right mouth corner, as (x, y) in pixels."""
+    """Left eye, right eye, nose, left and right mouth corner, as (x, y) in pixels, within the picture."""
     matches: tuple[ResultMatch, ...] = ()
     quality: FaceQuality | None = None
     """`None` in results of earlier versions."""

@@ -49,6 +49,9 @@ class _Detection:
     width: int
     height: int
     faces: list[DetectedFace]
+    """As detected: crops and quality come from the whole face, of which an edge may hide a part."""
+    clipped: list[DetectedFace]
+    """Within the picture, for the report."""
     crops: list[NDArray[np.uint8]]
     patches: list[NDArray[np.float32] | None]
     """The `grey_patch` of each face."""
@@ -82,8 +85,8 @@ def analyse_batch(engine: Engine, images: Sequence[bytes], limits: PictureLimits
             width=detection.width,
             height=detection.height,
             faces=tuple(
-                _face(face, patch, *next(embedded))
-                for face, patch in zip(detection.faces, detection.patches, strict=True)
+                _face(face, clipped, patch, *next(embedded))
+                for face, clipped, patch in zip(detection.faces, detection.clipped, detection.patches, strict=True)
             ),
             timings_ms={
                 "decode": detection.decode_ms,
@@ -104,10 +107,14 @@ def _embedded(engine: Engine, crops: Sequence[NDArray[np.uint8]]) -> Iterator[tu
 
 
 def _face(
-    face: DetectedFace, patch: NDArray[np.float32] | None, embedding: NDArray[np.float32], norm: float | None
+    face: DetectedFace,
+    clipped: DetectedFace,
+    patch: NDArray[np.float32] | None,
+    embedding: NDArray[np.float32],
+    norm: float | None,
 ) -> EmbeddedFace:
     quality = assess(patch, face.landmarks, face.probability, embedding_norm=norm)
-    return EmbeddedFace(face.box, face.probability, face.landmarks, embedding, quality)
+    return EmbeddedFace(clipped.box, clipped.probability, clipped.landmarks, embedding, quality)
 
 
 def _detections(engine: Engine, images: Sequence[bytes], limits: PictureLimits) -> Iterator[_Detection | InvalidImage]:
@@ -153,7 +160,8 @@ def _detect(
             continue
         started = perf_counter()
         picture = each.picture
-        faces, more = _chosen(next(found), picture, engine.center_weight, limits.max_faces)
+        clipped = {face: inside for face in next(found) if (inside := _within(face, picture))}
+        faces, more = _chosen(list(clipped), picture, engine.center_weight, limits.max_faces)
         sharper = _sharper(engine, each, faces, limits)
         ratio = picture.reduction / sharper.reduction
         crops = [engine.cropper.crop(sharper.pixels, _scaled(face, ratio)) for face in faces]
@@ -161,6 +169,7 @@ def _detect(
             picture.width,
             picture.height,
             [_scaled(face, picture.reduction) for face in faces],
+            [clipped[face] for face in faces],
             crops,
             [grey_patch(picture.pixels, face.box) for face in faces],
             more,
@@ -191,6 +200,11 @@ def _sharper(engine: Engine, decoded: _Decoded, faces: Sequence[DetectedFace], l
         return picture
     needed = int(max(picture.pixels.shape) * enlarged / _ENLARGED)
     return decode_reduced(decoded.data, limits.max_megapixels, lambda _width, _height: needed)
+
+
+def _within(face: DetectedFace, picture: Picture) -> DetectedFace | None:
+    """Return the face in the pixels of the stored picture and within it; None if nothing of it is inside."""
+    return _scaled(face, picture.reduction).clipped(picture.width, picture.height)
 
 
 def _scaled(face: DetectedFace, factor: float) -> DetectedFace:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import isfinite
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,7 @@ Landmarks = tuple[tuple[float, float], ...]
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A rectangle in pixels of the upright picture; it may extend beyond the picture by a few pixels."""
+    """A rectangle in pixels of the upright picture."""
 
     x_min: float
     y_min: float
@@ -26,7 +27,7 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class DetectedFace:
-    """A face found by the detector.
+    """A face found by the detector; box and landmarks may lie beyond the picture's edges.
 
     `probability` is between the detector's threshold and 1. `landmarks` are five (x, y) points in pixels: left eye,
     right eye, nose, left and right corner of the mouth, where left is the picture's left.
@@ -35,6 +36,22 @@ class DetectedFace:
     box: Box
     probability: float
     landmarks: Landmarks
+
+    def clipped(self, width: int, height: int) -> "DetectedFace | None":
+        """Return the face within a picture of this size: what lies beyond an edge is moved to it.
+
+        None if no part of the box is inside, or if a coordinate is not finite.
+        """
+        xs, ys = zip((self.box.x_min, self.box.y_min), (self.box.x_max, self.box.y_max), *self.landmarks, strict=True)
+        if not all(map(isfinite, (*xs, *ys))):
+            return None
+        xs, ys = (
+            tuple(min(max(0.0, value), float(side)) for value in values) for values, side in ((xs, width), (ys, height))
+        )
+        if xs[0] >= xs[1] or ys[0] >= ys[1]:
+            return None
+        box = Box(x_min=xs[0], y_min=ys[0], x_max=xs[1], y_max=ys[1])
+        return DetectedFace(box, self.probability, tuple(zip(xs[2:], ys[2:], strict=True)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +67,10 @@ class Quality:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EmbeddedFace:
-    """A detected face with its embedding, float32 (D,), L2-normalised; D is the model's dimension."""
+    """A face with its embedding, float32 (D,), L2-normalised; D is the model's dimension.
+
+    Box and landmarks lie within the picture: those of a face that an edge cuts end at the edge.
+    """
 
     box: Box
     probability: float

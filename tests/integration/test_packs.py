@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import cache
+from io import BytesIO
 from itertools import combinations
 from pathlib import Path
 
@@ -122,6 +123,31 @@ def test_face_that_fills_the_picture_is_found_at_every_size(engine: Engine, side
     box = engine.detect(image)[0].box
     tight = photo(OBAMA).crop((int(box.x_min), int(box.y_min), int(box.x_max), int(box.y_max)))
     assert len(engine.detect(pixels(ImageOps.fit(tight, (side, side))))) == 1
+
+
+def assert_corner_face_is_within(engine: Engine) -> None:
+    """A face of which a corner of the picture cuts a quarter of each side is found, and reported within the picture."""
+    whole = ImageOps.contain(photo(OBAMA), (400, 400))
+    box = engine.detect(pixels(whole))[0].box
+    left, top = box.x_min + (box.x_max - box.x_min) / 4, box.y_min + (box.y_max - box.y_min) / 4
+    buffer = BytesIO()
+    whole.crop((int(left), int(top), whole.width, whole.height)).save(buffer, "PNG")
+    analysis = analyse(engine, buffer.getvalue(), PictureLimits())
+    assert analysis.faces
+    for face in analysis.faces:
+        assert 0 <= face.box.x_min < face.box.x_max <= analysis.width
+        assert 0 <= face.box.y_min < face.box.y_max <= analysis.height
+        assert all(0 <= x <= analysis.width and 0 <= y <= analysis.height for x, y in face.landmarks)
+
+
+def test_face_cut_by_the_corner_is_reported_within_the_picture(engine: Engine) -> None:
+    """Also where the detector completes it beyond the edges."""
+    assert_corner_face_is_within(engine)
+
+
+def test_classic_face_cut_by_the_corner_is_reported_within_the_picture(classic_dir: Path) -> None:
+    """Its detector goes farthest beyond the edges."""
+    assert_corner_face_is_within(open_engine(Artefact.load(classic_dir), "openvino", precision="fp32"))
 
 
 @pytest.mark.parametrize("degrees", [-30, -15, 15, 30])

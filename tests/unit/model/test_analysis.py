@@ -5,11 +5,13 @@ from io import BytesIO
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 import model.analysis
 from model.analysis import EMBED_BATCH, PictureLimits, analyse, analyse_batch
 from model.engines import Engine
+from model.faces import Box, DetectedFace
 from model.header import InvalidImage
 from tests.fakes.model_engine import FakeEngine
 
@@ -137,3 +139,46 @@ def test_size_of_a_reduced_picture_is_upright(orientation: int, size: tuple[int,
     """Phones store portraits on their side."""
     analysis = analyse(FakeEngine(min_side=100), jpeg(400, 200, orientation), LIMITS)
     assert (analysis.width, analysis.height) == size
+
+
+class CutOffEngine(FakeEngine):
+    """Finds faces that the picture's edges cut, and one that lies outside."""
+
+    def __init__(self, min_side: int | None = None) -> None:
+        super().__init__(center_weight=0.0, min_side=min_side)
+        self.cropped: list[Box] = []
+
+    def detect(self, image: NDArray[np.uint8]) -> list[DetectedFace]:
+        """Return a face over each corner, a small one inside, and one outside."""
+        height, width = image.shape[:2]
+        boxes = [(-90, -90, 20, 20), (width - 20, height - 20, width + 60, height + 60), (30, 5, 35, 9), (-9, 5, -1, 9)]
+        return [DetectedFace(Box(*map(float, box)), 0.9, ((box[0], box[1]),) * 5) for box in boxes]
+
+    def crop(self, image: NDArray[np.uint8], face: DetectedFace) -> NDArray[np.uint8]:
+        """Remember the box."""
+        self.cropped.append(face.box)
+        return super().crop(image, face)
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+@pytest.mark.parametrize("min_side", [None, 100])
+def test_faces_at_the_edges_are_reported_within_the_picture(min_side: int | None, orientation: int) -> None:
+    """Of a reduced or turned picture, too; the crop is that of the whole face, and the primary face is the same."""
+    engine = CutOffEngine(min_side)
+    analysis = analyse(engine, jpeg(400, 200, orientation), LIMITS)
+    assert len(analysis.faces) == 3
+    assert engine.cropped[0].x_min == -90
+    assert analysis.faces[0].box.x_min == 0
+    for face in analysis.faces:
+        assert 0 <= face.box.x_min < face.box.x_max <= analysis.width
+        assert 0 <= face.box.y_min < face.box.y_max <= analysis.height
+        assert all(0 <= x <= analysis.width and 0 <= y <= analysis.height for x, y in face.landmarks)
+        assert face.quality is not None
+
+
+def test_quality_is_that_of_the_whole_face(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clipped landmarks would look like a turned head."""
+    seen = []
+    monkeypatch.setattr(model.analysis, "assess", lambda _patch, landmarks, *_, **__: seen.append(landmarks))
+    analyse(CutOffEngine(), jpeg(400, 200), LIMITS)
+    assert ((-90, -90),) * 5 in seen
