@@ -9,6 +9,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+import structlog
 
 from facerec.local.emulator import EmulatorKind
 from facerec.settings import Settings
@@ -47,6 +48,15 @@ def _own_environment() -> Iterator[None]:
         patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
         patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
         yield
+
+
+@pytest.fixture(autouse=True)
+def _no_configured_logs() -> Iterator[None]:
+    """A test that configures the logs of this process must undo it: later tests could not capture records."""
+    yield
+    if structlog.get_config()["cache_logger_on_first_use"]:
+        structlog.reset_defaults()
+        pytest.fail("this test has configured structlog and has not reset it")
 
 
 @pytest.fixture(scope="session")

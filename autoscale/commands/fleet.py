@@ -298,10 +298,8 @@ def history(since: timedelta, plot: Path | None, form: str) -> None:
       facerec fleet history --since 1d --format json
     """  # noqa: D301 - as above
     from autoscale import process
-    from facerec.observability.logs import configure_logging
 
     settings, now = Settings.load(), time.time()
-    configure_logging(settings.log, process="fleet")  # damaged records are named on stderr
     records = process.make_history(settings).records(now - since.total_seconds())
     if plot is not None:
         if not records:

@@ -74,7 +74,6 @@ def command(
       facerec calibrate --reset
     """  # noqa: D301 - \b is click's mark for a block that is not wrapped
     from facerec.accuracy.calibration import calibrate
-    from facerec.observability.logs import configure_logging
 
     if (pairs_file is None) != (folder is None):
         raise click.UsageError("Give --pairs and --folder together.")
@@ -82,7 +81,6 @@ def command(
     if len(given) + reset != 1:
         raise click.UsageError("Give one of --target-fmr, --false-names and --reset.")
     gallery = open_gallery(collection)
-    configure_logging(gallery.settings.log, process="calibrate")  # a damaged threshold is named on stderr
     if not given:
         _reset(gallery, dry_run=dry_run)
         return

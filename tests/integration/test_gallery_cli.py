@@ -363,12 +363,16 @@ def test_gallery_of_another_model_is_rebuilt(
 
 
 def test_interrupted_rebuild_keeps_its_results(real: CommandLine, old: Callable[[Path, str], Template]) -> None:
-    """The next run continues. There are so many people that the interrupt comes in time, also on a busy machine."""
+    """The next run continues. The pipe is too small for all reports, so the interrupt comes in time."""
     for number in range(100):
         old(next(OBAMA.iterdir()), f"person {number:03d}")
     command = [sys.executable, "-m", "facerec.cli", "gallery", "rebuild"]
     process = subprocess.Popen(
-        command, env=os.environ | real.environ | {"PYTHONUNBUFFERED": "1"}, stdout=subprocess.PIPE, text=True
+        command,
+        env=os.environ | real.environ | {"PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        text=True,
+        pipesize=4096,
     )
     assert process.stdout is not None
     first = process.stdout.readline()
