@@ -81,10 +81,16 @@ def several_files() -> Reply:
 
 
 def too_large(max_upload_bytes: int) -> Reply:
-    """Reply that the upload, or the form around it, is too large."""
+    """Reply that the upload is too large."""
     return Reply(
         413, f"the upload is too large: send one picture of at most {megabytes(max_upload_bytes)}", "too_large"
     )
+
+
+def form_too_large(max_upload_bytes: int) -> Reply:
+    """Reply that the form has too many parts or too much text, though the upload is not too large."""
+    advice = f"send one picture of at most {megabytes(max_upload_bytes)}, as a file in the field inputFile"
+    return Reply(413, f"the form has too many parts or too much text: {advice}", "too_large")
 
 
 def unsupported(reason: str) -> Reply:

@@ -227,7 +227,9 @@ def read_upload(form: Request, max_upload_bytes: int) -> Upload:
     try:
         files = form.files
     except RequestEntityTooLarge as exc:
-        raise Declined(replies.too_large(max_upload_bytes)) from exc
+        whole = form.content_length is None or form.content_length > max_upload_bytes + FORM_OVERHEAD_BYTES
+        reply = replies.too_large if whole else replies.form_too_large
+        raise Declined(reply(max_upload_bytes)) from exc
     except UnicodeDecodeError as exc:
         raise Declined(replies.unreadable_form("a name in it is not UTF-8")) from exc
     except ValueError as exc:

@@ -14,7 +14,9 @@ import pytest
 
 from facerec import bootstrap
 from facerec.api_keys import Scope, issue, revoked
+from facerec.object_keys import output_key
 from facerec.settings import Settings
+from facerec.web.auth.request_ids import new_request_id
 from tests.support.emulated import EmulatedAws, environ_of
 from tests.support.processes import CHECKOUT, descendants, facerec, run
 
@@ -88,11 +90,20 @@ def run_keys(environ: Mapping[str, str], *arguments: str) -> str:
 def test_keys_work_in_every_process_until_they_are_revoked(
     environ: dict[str, str], fresh: Settings, tmp_path: Path
 ) -> None:
-    """Keys are the default; after a rotation both secrets work."""
+    """Keys are the default; after a rotation both secrets work, and read the key's earlier results."""
     key = run_keys(environ, "create", "kiosk", "--scope", "recognise")
     new = run_keys(environ, "rotate", key.split("_")[1])
     record, token = issue("gone", [Scope.ADMIN], now=datetime.now(UTC))
     store, gone = bootstrap.api_keys(fresh), token.reveal()
+    asker, (other, reader), (boss, admin) = (
+        store.get(key.split("_")[1]),
+        *(issue(scope, [scope], now=datetime.now(UTC)) for scope in (Scope.RECOGNISE, Scope.ADMIN)),
+    )
+    store.put(other)
+    store.put(boss)
+    request_id = new_request_id(asker)
+    results = bootstrap.object_store(fresh)
+    results.put(fresh.output_bucket, output_key(request_id, "a.jpg"), b"{}", "application/json")
     store.put(record)
     store.put(revoked(record, datetime.now(UTC)))
     with web(environ | {"FACEREC_WEB__PROCESSES": "2"}, tmp_path / "log") as command:
@@ -101,6 +112,8 @@ def test_keys_work_in_every_process_until_they_are_revoked(
             command.client.close()  # the next connection may be another process's
             command.client = client(command.url)
             assert [command.status(text) for text in (None, NOBODYS, gone, key, new)] == [401, 401, 401, 404, 404]
+            readers = (key, new, reader.reveal(), admin.reveal())
+            assert [command.status(text, f"/api/v1/results/{request_id}") for text in readers] == [200, 200, 404, 200]
         assert '"auth": "keys"' in command.logged()
         assert not [text for text in (key, gone, new, NOBODYS) if text.split("_", 2)[2] in command.logged()]
 

@@ -306,7 +306,7 @@ def huge(client: FlaskClient) -> TestResponse:
         (large_file, 413, "at most 0.2 MB"),
         (large_body, 413, "at most 0.2 MB"),
         (endless_body, 413, "at most 0.2 MB"),
-        (many_parts, 413, "at most 0.2 MB"),
+        (many_parts, 413, "too many parts or too much text: send one picture of at most 0.2 MB"),
         (text_file, 415, "send a JPEG, PNG"),
         (animation, 415, "GIF"),
         (huge, 415, "51.0 megapixels"),
@@ -325,6 +325,16 @@ def test_bad_input_gets_its_status_and_one_sentence(
         assert upload(client).status_code == 200
     assert tier.admission.waiting == 0
     assert tier.waiters.count == 0
+
+
+def test_picture_of_an_allowed_size_in_a_text_field_is_not_called_too_large() -> None:
+    """Its part has no file name, so it is text."""
+    response = raw(FakeWebTier().app.test_client(), part("inputFile", "filename=", picture() + bytes(300_000)))
+    assert response.status_code == 413
+    assert plain(response) == (
+        "the form has too many parts or too much text: send one picture of at most 15 MB, as a file in the field "
+        "inputFile"
+    )
 
 
 def test_file_of_exactly_the_limit_is_accepted() -> None:
