@@ -130,12 +130,20 @@ def test_blanks_of_every_kind_are_spaces(blank: str) -> None:
         ("Ada", "\uff21\uff44\uff41"),
         ("\ufb01ona", "Fiona"),
         ("Jean-Luc", "Jean\u2011Luc"),
+        ("Jean-Luc", "Jean\u2212Luc"),
+        ("O'Brien", "O\u2019Brien"),
+        ("O'Brien", "o\u00b4brien"),
+        ("Hawai\u02bbi", "Hawai`i"),
+        ("Ada", "\u0410d\u0430"),
+        ("Zoë", "\u0396\u03bf\u0451"),
+        ("Iñes", "\u0131ñ\u0435\u0455"),
+        ("Íris", "\u0131\u0301ris"),
         ("Sammy Davis Jr.", "Sammy Davis Jr"),
         ("Ada", "Ada . ."),
     ],
 )
 def test_typing_makes_no_second_person_unless_asked(one: str, other: str) -> None:
-    """Case, doubled blanks, compatible letters, dashes and dots at the end."""
+    """Case, doubled blanks, compatible letters and those of other scripts, dashes, apostrophes and dots at the end."""
     assert same_person(one, other)
     assert not same_person(one, other, exact=True)
     known = KnownNames([one])
@@ -147,7 +155,17 @@ def test_typing_makes_no_second_person_unless_asked(one: str, other: str) -> Non
 
 @pytest.mark.parametrize(
     ("one", "other"),
-    [("Ada", "Ade"), ("José", "Jose"), ("Ada Lovelace", "AdaLovelace"), ("李", "季"), ("A. B. Smith", "AB Smith")],
+    [
+        ("Ada", "Ade"),
+        ("José", "Jose"),
+        ("Ada Lovelace", "AdaLovelace"),
+        ("李", "季"),
+        ("A. B. Smith", "AB Smith"),
+        ("O'Brien", "OBrien"),
+        ("Сания", "Саһия"),
+        ("\u04ae\u04af", "\u0423\u0443"),
+        ("Илья", "Илия"),
+    ],
 )
 def test_different_letters_are_different_people(one: str, other: str) -> None:
     """Accents, too."""
