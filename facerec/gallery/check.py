@@ -74,13 +74,13 @@ class GalleryCheck:
         return findings
 
     def remove(self, leftover: StoredObject) -> bool:
-        """Remove a leftover, unless it was stored again since; returns whether it was removed.
+        """Remove a leftover, unless it was stored again since; returns whether it is gone. Others may remove it, too.
 
         Only an enrolment of this very photo that falls between the look and the removal, which take milliseconds, loses
         its photo; the next check reports it.
         """
         found = self._describe(leftover.key)
-        if found is None or self._is_recent(found):
+        if found is not None and self._is_recent(found):
             return False
         self.photos.delete(self.bucket, leftover.key)
         return True

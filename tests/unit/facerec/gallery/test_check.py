@@ -312,6 +312,15 @@ def test_check_finds_leftovers_of_every_collection() -> None:
     assert {"readme.txt", "default/no-id/x.jpg"} < set(world.photos.keys(BUCKET))
 
 
+def test_check_counts_a_leftover_that_another_check_removes_as_removed() -> None:
+    """It is gone, and nothing is left to do."""
+    world = World()
+    world.photos.put(BUCKET, f"default/{'a' * 32}/x.jpg", RED, "image/jpeg")
+    world.later()
+    [leftover] = world.check().find().leftovers
+    assert [world.check().remove(leftover) for _ in range(2)] == [True, True]
+
+
 def test_check_reports_templates_whose_photo_is_gone() -> None:
     """A template that never had a photo is none of them."""
     world = World()
