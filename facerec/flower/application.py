@@ -188,7 +188,8 @@ def denied(request: HTTPServerRequest, own_host: str) -> HTTPStatus | None:
     name = addressed_host(headers.get("Host"), request.uri or "/")
     if name is None or not is_served(name, names):
         return HTTPStatus.MISDIRECTED_REQUEST
-    if request.method == "GET" and headers.get("Sec-Fetch-Mode") == "navigate":
+    # A link opens a document of its own; a frame in the foreign page does not.
+    if request.method == "GET" and headers.get("Sec-Fetch-Dest") == "document":
         return None
     cross_site = is_cross_site(
         host=headers.get("Host"), origin=headers.get("Origin"), fetch_site=headers.get("Sec-Fetch-Site")

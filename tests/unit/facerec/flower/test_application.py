@@ -79,6 +79,7 @@ def test_flower_without_password_refuses_other_names(host: str) -> None:
         {"Origin": "http://127.0.0.1:8000"},
         {"Sec_Fetch_Site": "cross-site", "Sec_Fetch_Mode": "no-cors"},
         {"Sec_Fetch_Site": "same-site", "Sec_Fetch_Mode": "cors"},
+        {"Sec_Fetch_Site": "cross-site", "Sec_Fetch_Mode": "navigate", "Sec_Fetch_Dest": "iframe"},
     ],
 )
 def test_flower_without_password_refuses_pages_of_other_sites(method: str, headers: dict[str, str]) -> None:
@@ -88,7 +89,7 @@ def test_flower_without_password_refuses_pages_of_other_sites(method: str, heade
 
 def test_flower_without_password_may_be_linked_from_other_sites() -> None:
     """A browser then opens it; a posted form opens nothing."""
-    link = {"Sec_Fetch_Site": "cross-site", "Sec_Fetch_Mode": "navigate"}
+    link = {"Sec_Fetch_Site": "cross-site", "Sec_Fetch_Mode": "navigate", "Sec_Fetch_Dest": "document"}
     assert asked(**link) is None
     assert asked("POST", **link) == 403
     assert asked(Sec_Fetch_Site="same-origin", Sec_Fetch_Mode="cors") is None
