@@ -1,6 +1,7 @@
 """`facerec local`: the whole system on this machine."""
 
 import os
+import shlex
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -107,7 +108,7 @@ def up(
             system.announce()
             ready = True
             probe = next(iter(sorted(Path("examples/probes").glob("*.jpg"))), Path("photo.jpg"))
-            where = "" if state == _STATE else f" --state {state}"
+            where = "" if state == _STATE else f" --state {shlex.quote(str(state))}"
             key = '-H "x-api-key: $KEY" ' if system.asks_for_keys else ""
             needed = "needed: `facerec keys create NAME --scope recognise`, or FACEREC_WEB__AUTH=open"
             rows = {

@@ -94,7 +94,7 @@ class StateDirectory:
     def _described(self) -> Running:
         """What the system describes that holds the lock; it writes the description when it is ready."""
         try:
-            with self._usable(), os.fdopen(open_own_file(self._description)) as file:
+            with self._usable(), os.fdopen(open_own_file(self._description), "rb") as file:
                 return TypeAdapter(Running).validate_json(file.read(), strict=True)
         except FileNotFoundError:
             raise ConfigurationError(f"the local system on {self.path} is not ready yet; try again soon") from None

@@ -169,13 +169,14 @@ def test_description_does_not_follow_a_link(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{", '{"web_url": ""}', '{"web_url": "", "emulator_url": "", "variables": {"A": 1}}']
+    "text",
+    [b"", b"[]", b"{", b"\xff", b'{"web_url": ""}', b'{"web_url": "", "emulator_url": "", "variables": {"A": 1}}'],
 )
-def test_unreadable_description_is_one_sentence(tmp_path: Path, text: str) -> None:
+def test_unreadable_description_is_one_sentence(tmp_path: Path, text: bytes) -> None:
     """Another version may have written it."""
     state = StateDirectory(tmp_path)
     with state.locked():
-        (tmp_path / "running.json").write_text(text)
+        (tmp_path / "running.json").write_bytes(text)
         with pytest.raises(ConfigurationError, match=r"running\.json cannot be read"):
             state.running()
 
