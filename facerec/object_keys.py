@@ -4,6 +4,7 @@ Inputs and outputs are keyed by the request id, so two uploads with one file nam
 1 024 bytes; the message has the true file name, so the name in a key may be shortened.
 """
 
+import re
 from pathlib import PurePosixPath
 from uuid import UUID
 
@@ -17,6 +18,9 @@ MAX_FILE_NAME = 255
 
 MAX_NAME_BYTES = 200
 """The most bytes of a file name within a key; leaves room for the request id and a prefix."""
+
+_NOT_IN_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""What S3's answers cannot quote: botocore cannot read them then, not even that there is no such object."""
 
 _LONGEST_EXTENSION = 16
 """In bytes, with its dot; a longer one is no extension."""
@@ -64,6 +68,11 @@ def copy_key(filename: str) -> str:
     name = safe_name(filename)
     stem = PurePosixPath(name).stem
     return stem if stem.strip(".") else name  # S3 refuses a key that is a step in a path, as `..` of `...jpg`
+
+
+def is_key(text: str) -> bool:
+    """Whether S3 takes the text as a key, and can name it in its answers."""
+    return not _NOT_IN_XML.search(text) and 0 < len(text.encode()) <= MAX_KEY_BYTES
 
 
 def request_prefix(request_id: UUID) -> str:

@@ -20,7 +20,7 @@ from facerec.errors import (
     Transient,
 )
 from facerec.messages import Outcome, RecognitionRequest, RecognitionResult
-from facerec.object_keys import MAX_KEY_BYTES
+from facerec.object_keys import MAX_KEY_BYTES, is_key
 from facerec.recognition import Recogniser, StageTimer
 from tasks.retry import RetryBudget
 from tasks.stale_tasks import Requeued, StaleTasks
@@ -176,13 +176,9 @@ class TaskDriver:
         if request.input.bucket != self._input_bucket:
             # A message must not make the worker read everything that its role may read.
             raise InvalidMessage(f"the input is in bucket {request.input.bucket!r}, not in {self._input_bucket!r}")
-        try:
-            key_bytes = len(request.input.key.encode())
-        except UnicodeEncodeError as exc:
-            raise InvalidMessage("the input's key is no text") from exc
-        if not 0 < key_bytes <= MAX_KEY_BYTES:
+        if not is_key(request.input.key):
             # S3 would refuse it in each delivery.
-            raise InvalidMessage(f"the input's key has {key_bytes} bytes, not 1 to {MAX_KEY_BYTES}")
+            raise InvalidMessage(f"the input's key is not 1 to {MAX_KEY_BYTES} bytes of text")
         return request
 
     def _dead_letter_and_answer(self, delivery: TaskDelivery, reason: str) -> bool:

@@ -214,7 +214,7 @@ def test_input_in_another_bucket_is_dead_lettered(tier: Tier) -> None:
     assert "'somebody-elses'" in entry["reason"]
 
 
-@pytest.mark.parametrize("key", ["", "x" * 1025, "é" * 513, "\ud800"])
+@pytest.mark.parametrize("key", ["", "x" * 1025, "é" * 513, "\ud800", "a\x00", "a\uffff"])
 def test_key_that_s3_refuses_is_dead_lettered(tier: Tier, key: str) -> None:
     """S3 would refuse it in each delivery."""
     forged = REQUEST.model_copy(update={"input": INPUT.model_copy(update={"key": key})})
