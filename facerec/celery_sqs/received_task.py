@@ -22,6 +22,8 @@ REQUEUES_HEADER = "facerec_postponed"
 
 _LONGEST_PROBLEM = 200
 """A field of a message may have a name of any length."""
+_UNSUPPORTED = frozenset({"extra_forbidden", "none_required"})
+"""pydantic's names of the problem that a field has a value at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +48,11 @@ def _without_empty(embed: Any) -> Any:
 _Text = Annotated[str, Field(max_length=255)]
 _ShownText = Annotated[str, Field(max_length=4096)]
 """Celery shortens it to 1 024 characters, unless the sender asks for more."""
+_Unsupported = Annotated[None, Field(exclude=True)]
 
 
 class _Headers(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    """Those of Celery; others have no effect, such as a tracer's."""
 
     task: str
     id: Annotated[_Text, Field(min_length=1)]
@@ -61,6 +64,17 @@ class _Headers(BaseModel):
     kwargsrepr: _ShownText | None = None
     ignore_result: bool | None = Field(None, exclude=True)
     requeues: Annotated[StrictInt, Field(ge=0)] | None = Field(None, alias=REQUEUES_HEADER, exclude=True)
+    compression: _Unsupported = None
+    eta: _Unsupported = None
+    expires: _Unsupported = None
+    group: _Unsupported = None
+    group_index: _Unsupported = None
+    replaced_task_nesting: _Unsupported = None
+    retries: _Unsupported = None
+    shadow: _Unsupported = None
+    stamped_headers: _Unsupported = None
+    stamps: _Unsupported = None
+    timelimit: _Unsupported = None
 
 
 class _Properties(BaseModel):
@@ -139,4 +153,4 @@ def _problem(exc: ValidationError) -> str:
     """The first problem; a message may have any number."""
     first = exc.errors()[0]
     field = ".".join(map(str, first["loc"]))[:_LONGEST_PROBLEM]
-    return f"{field}: {'not supported' if first['type'] == 'extra_forbidden' else first['msg']}"
+    return f"{field}: {'not supported' if first['type'] in _UNSUPPORTED else first['msg']}"
