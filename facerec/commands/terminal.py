@@ -107,13 +107,19 @@ def tracked(items: Iterable[Item], description: str, *, total: int | None = None
 @contextmanager
 def progress_bar(*, as_json: bool) -> "Iterator[Progress]":
     """Yield a progress bar, drawn on a terminal only: on stderr with `as_json`, or below the lines that are printed."""
-    from rich.progress import Progress, TextColumn
+    from rich.progress import Progress, ProgressColumn, Task
+    from rich.table import Column
+    from rich.text import Text
 
-    # A description may have a file's name in it, which is no markup.
-    description = TextColumn("{task.description}", style="progress.description", markup=False)
+    class Description(ProgressColumn):
+        """It may have the name of a file or a collection in it, which is no markup."""
+
+        def render(self, task: Task) -> Text:
+            return Text(one_line(task.description), "progress.description")
+
     console = make_console(stderr=as_json)
     with Progress(
-        description,
+        Description(Column(no_wrap=True)),
         *Progress.get_default_columns()[1:],
         console=console,
         transient=True,

@@ -50,7 +50,7 @@ def _live(text: str) -> None:
         (lambda text: echo_document(text.replace("\n", " ")), 1),
         (lambda text: _table(one_line(text)), 6),
         (_live, 2),
-        (_progress, 2),
+        (_progress, 1),
     ],
 )
 def test_text_from_outside_neither_controls_the_terminal_nor_adds_a_line(
