@@ -13,12 +13,12 @@ a file whose parts do not fit together is refused.
 
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    SerializeAsAny,
     ValidationError,
     ValidationInfo,
     model_validator,
@@ -76,20 +77,6 @@ def _read_identity(name: str, info: ValidationInfo) -> str:
 _ModelId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,128}$")]
 
 
-class _Entry(BaseModel):
-    """A template without its embedding, in the fields of `Template`."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", from_attributes=True)
-
-    template_id: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
-    # A decomposed name is longer than the composed one, whose length counts.
-    identity: Annotated[str, Field(max_length=4 * MAX_IDENTITY_LENGTH), AfterValidator(_read_identity)]
-    model_id: _ModelId
-    source: Annotated[str, Field(max_length=MAX_FILE_NAME)]
-    probability: Ratio
-    enrolled_at: AwareDatetime
-
-
 class _RawEntry(BaseModel):
     """A template of which only the model is checked, because the places of the embeddings depend on it."""
 
@@ -97,17 +84,30 @@ class _RawEntry(BaseModel):
 
     model_id: _ModelId
 
-    def checked(self, number: int, context: str | None = None) -> _Entry | DamagedTemplate:
-        """Return the entry, or why it is none; the context `_READING` checks the name, too."""
-        values = self.model_dump()
-        try:
-            return _Entry.model_validate(values, context=context)
-        except ValidationError as exc:
-            error = exc.errors(include_input=False, include_url=False)[0]
-            reason = f"its {error['loc'][0]} is wrong: {error['msg']}"
-            identifier = values.get("template_id")
-            shown = identifier if isinstance(identifier, str) and len(identifier) <= _ID_LENGTH else f"entry {number}"
-            return DamagedTemplate(shown, reason)
+
+class _Entry(_RawEntry):
+    """A template without its embedding, in the fields of `Template`."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    template_id: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+    # A decomposed name is longer than the composed one, whose length counts.
+    identity: Annotated[str, Field(max_length=4 * MAX_IDENTITY_LENGTH), AfterValidator(_read_identity)]
+    source: Annotated[str, Field(max_length=MAX_FILE_NAME)]
+    probability: Ratio
+    enrolled_at: AwareDatetime
+
+
+def _entry(values: Mapping[str, Any], number: int, context: str | None = None) -> _Entry | DamagedTemplate:
+    """Return the entry with these values, or why it is none; the context `_READING` checks the name, too."""
+    try:
+        return _Entry.model_validate(values, context=context)
+    except ValidationError as exc:
+        error = exc.errors(include_input=False, include_url=False)[0]
+        reason = f"its {error['loc'][0]} is wrong: {error['msg']}"
+        identifier = values.get("template_id")
+        shown = identifier if isinstance(identifier, str) and len(identifier) <= _ID_LENGTH else f"entry {number}"
+        return DamagedTemplate(shown, reason)
 
 
 class _Manifest(BaseModel):
@@ -118,7 +118,7 @@ class _Manifest(BaseModel):
     collection: CollectionName
     exported_at: AwareDatetime
     dimensions: dict[_ModelId, Annotated[int, Field(ge=1, le=MAX_DIMENSION)]] = {}
-    templates: tuple[_RawEntry, ...]
+    templates: tuple[SerializeAsAny[_RawEntry], ...]
 
     @model_validator(mode="after")
     def _every_dimension_known(self) -> Self:
@@ -149,8 +149,7 @@ def write_archive(
     """
     entries, damaged = dict[str, _Entry](), list[DamagedTemplate]()
     for number, template in enumerate(templates, start=1):
-        values = {name: getattr(template, name) for name in _Entry.model_fields}
-        found = _RawEntry.model_construct(**values).checked(number)
+        found = _entry({name: getattr(template, name) for name in _Entry.model_fields}, number)
         if isinstance(found, _Entry):
             entries[template.template_id] = found
         else:
@@ -162,7 +161,7 @@ def write_archive(
         collection=collection,
         exported_at=exported_at,
         dimensions={template.model_id: template.embedding.size for template in templates},
-        templates=tuple(_RawEntry.model_validate(entries[each.template_id].model_dump()) for each in templates),
+        templates=tuple(entries[template.template_id] for template in templates),
     )
     embeddings = b"".join(template.embedding.astype("<f4").tobytes() for template in templates)
     with staged_file(path) as file, zipfile.ZipFile(file, "w") as archive:
@@ -192,7 +191,7 @@ class GalleryArchive:
         self.damaged: list[DamagedTemplate] = []
         templates = []
         for number, (raw, embedding) in enumerate(zip(manifest.templates, embeddings, strict=True), start=1):
-            entry = raw.checked(number, _READING)
+            entry = _entry(raw.model_dump(), number, _READING)
             if isinstance(entry, DamagedTemplate):
                 self.damaged.append(entry)
             else:

@@ -27,12 +27,11 @@ def read_pair(path: Path) -> tuple[list[NDArray[np.float32]], list[str]]:
             f"reading {path} needs torch: run `make install-reference`, or `pip install '.[export]'`"
         ) from exc
     try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as exc:  # torch raises errors of a dozen types for damaged files
+        match torch.load(path, map_location="cpu", weights_only=True):
+            case [list(tensors), list(names)] if all(isinstance(tensor, torch.Tensor) for tensor in tensors):
+                return [tensor.detach().to(torch.float32).numpy() for tensor in tensors], names
+    except Exception as exc:  # torch raises errors of a dozen types for damaged files, and for sparse tensors
         raise InvalidArchive(path, f"torch does not read it as a file of tensors ({type(exc).__name__})") from exc
-    match saved:
-        case [list(tensors), list(names)] if all(isinstance(tensor, torch.Tensor) for tensor in tensors):
-            return [tensor.detach().to(torch.float32).numpy() for tensor in tensors], names
     raise InvalidArchive(path, "it must hold a list of embeddings and a list of names")
 
 
