@@ -3,11 +3,23 @@
 from collections.abc import Sequence
 
 from facerec.echo import echo
+from facerec.engine.loading import load_artefact
+from facerec.errors import ConfigurationError
 from facerec.gallery.damaged import removal_command
 from facerec.ports import DamagedTemplate
+from facerec.settings import Settings
 from facerec.text import counted
 
 _SHOWN = 20
+
+
+def known_dimensions(settings: Settings) -> dict[str, int]:
+    """Return the dimension of the model in use by its id; empty without a model, which the caller does not need."""
+    try:
+        model = load_artefact(settings)
+    except ConfigurationError:
+        return {}
+    return {model.model_id: model.dimension}
 
 
 def print_damaged(collection: str, damaged: Sequence[DamagedTemplate]) -> None:

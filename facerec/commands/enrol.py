@@ -227,6 +227,7 @@ def rebuild(
                     photos=photos,
                     gallery_bucket=settings.gallery_bucket,
                     model_id=model.model_id,
+                    dimension=model.dimension,
                     which=WhichFace(which),
                 )
                 print_damaged(name, work.damaged)

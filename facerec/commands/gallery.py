@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from facerec import bootstrap
-from facerec.commands.damaged import print_damaged, print_not_imported
+from facerec.commands.damaged import known_dimensions, print_damaged, print_not_imported
 from facerec.commands.enrol import rebuild
 from facerec.commands.gallery_check import check
 from facerec.commands.terminal import (
@@ -67,11 +67,8 @@ class OpenGallery:
     def everyone(self) -> dict[str, list[Template]]:
         """Return the usable templates by identity, sorted by identity and id."""
         self.damaged.clear()
-        try:
-            dimensions = {self.model.model_id: self.model.dimension}
-        except ConfigurationError:
-            dimensions = {}  # a list needs no model
-        found = usable(self.templates.templates(self.collection, self.damaged), self.damaged, dimensions)
+        stored = self.templates.templates(self.collection, self.damaged)
+        found = usable(stored, self.damaged, known_dimensions(self.settings))
         templates = sorted(found, key=attrgetter("identity", "template_id"))
         return {identity: list(found) for identity, found in groupby(templates, attrgetter("identity"))}
 
@@ -353,7 +350,7 @@ def import_pt(file: Path, model_name: str, collection: str, *, exact_names: bool
 
 
 def _check_archive(gallery: OpenGallery, templates: Sequence[Template], file: Path, *, any_model: bool) -> None:
-    """Refuse templates of other models, and those of a wrong length: workers could not load the collection."""
+    """Refuse templates of other models, and those of a wrong length, which no worker could use."""
     try:
         model = gallery.model
     except ConfigurationError:

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from facerec import bootstrap
-from facerec.commands.damaged import print_damaged
+from facerec.commands.damaged import known_dimensions, print_damaged
 from facerec.commands.terminal import Duration, json_option
 from facerec.echo import echo, echo_json
 from facerec.gallery.check import Findings, GalleryCheck
@@ -50,6 +50,7 @@ def check(collection: str | None, older_than: timedelta, *, removing: bool, as_j
         photos=bootstrap.object_store(settings),
         bucket=settings.gallery_bucket,
         older_than=older_than,
+        dimensions=known_dimensions(settings),
     )
     found = galleries.find(collection)
     removed = {each.key for each in found.leftovers if removing and galleries.remove(each)}

@@ -6,7 +6,7 @@ that was interrupted leaves a photo that belongs to nobody, and an interrupted r
 
 import re
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -44,6 +44,8 @@ class GalleryCheck:
     photos: ObjectStore
     bucket: str
     older_than: timedelta
+    dimensions: Mapping[str, int] = field(default_factory=dict)
+    """Those of known models, as `usable` takes them."""
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     def find(self, collection: str | None = None) -> Findings:
@@ -63,7 +65,7 @@ class GalleryCheck:
                     self._sort(found, findings)
             damaged: list[DamagedTemplate] = []
             everything = list(self.templates.templates(name, damaged))
-            usable(everything, damaged)
+            usable(everything, damaged, self.dimensions)
             if damaged:
                 findings.damaged[name] = damaged
             findings.photo_gone.extend(

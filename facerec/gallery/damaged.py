@@ -70,6 +70,12 @@ def check_usable(template: Template) -> None:
         raise UnusableTemplate(f"template {found.template_id} is not stored: {found.reason}")
 
 
+def may_replace(stored: Template, template: Template) -> bool:
+    """Whether the stored template is damaged, so that another one with its id may replace it."""
+    dimension = template.embedding.size if stored.model_id == template.model_id else None
+    return bool(separate([stored], dimension)[2])
+
+
 def removal_command(collection: str, template_id: str) -> str:
     """Return the command, for a shell, that removes a template by its id."""
     return f"facerec gallery remove --collection {collection} --template {shlex.quote(template_id)}"

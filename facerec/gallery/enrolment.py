@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from pydantic import TypeAdapter, ValidationError
 
 from facerec.errors import AlreadyEnrolled
-from facerec.gallery.damaged import check_usable, separate
+from facerec.gallery.damaged import check_usable, may_replace
 from facerec.gallery.names import InvalidName, KnownNames, same_person, valid_identity
 from facerec.messages import DEFAULT_COLLECTION, CollectionName, ObjectRef
 from facerec.object_keys import base_name, safe_name
@@ -271,7 +271,7 @@ def store_template(templates: TemplateStore, photos: ObjectStore, template: Temp
         templates.add(template)
         return
     found = templates.template(template.collection, template.template_id)
-    if found is not None and not separate([found], template.embedding.size)[2]:
+    if found is not None and not may_replace(found, template):
         raise AlreadyEnrolled(found.identity, found.template_id)
     content_type = f"image/{read_header(photo, max_megapixels=float('inf')).format.lower()}"
     photos.put(template.photo.bucket, template.photo.key, photo, content_type)

@@ -89,6 +89,7 @@ class CollectionRebuild:
     photos: ObjectStore
     gallery_bucket: str
     model_id: str
+    dimension: int
     which: WhichFace = WhichFace.DOMINANT
     old: list[Template] = field(default_factory=list, init=False)
     """The templates of other models without their embeddings, by identity."""
@@ -106,7 +107,7 @@ class CollectionRebuild:
                 own.append(template)
             else:
                 self.old.append(replace(template, embedding=template.embedding[:0].copy()))
-        present, _, damaged = separate(own)
+        present, _, damaged = separate(own, self.dimension)
         self._present = {template.template_id: template.identity for template in present}
         self._enrolments = {(template.identity, template.source, template.enrolled_at) for template in present}
         self.damaged += damaged

@@ -519,6 +519,14 @@ def test_template_with_an_unusable_embedding_is_replaced(store: TemplateStore, b
     assert [found.identity for found in store.templates("default")] == ["Grace"]
 
 
+def test_template_of_another_model_is_not_replaced(store: TemplateStore) -> None:
+    """Its dimension is another one, and right: only a hostile archive has another model's template of this id."""
+    store.add(make_template(1, "Ada"))
+    with pytest.raises(AlreadyEnrolled):
+        store.add(of_dimension(128, make_template(1, "Grace", model_id=OTHER_MODEL)))
+    assert [found.identity for found in store.templates("default")] == ["Ada"]
+
+
 @pytest.mark.parametrize("kind", ["clients", "moto_clients"])
 @pytest.mark.parametrize(
     "change",

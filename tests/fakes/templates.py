@@ -10,7 +10,7 @@ from operator import attrgetter
 import numpy as np
 
 from facerec.errors import AlreadyEnrolled, FacerecError
-from facerec.gallery.damaged import separate
+from facerec.gallery.damaged import may_replace
 from facerec.messages import ObjectRef
 from facerec.ports import Changes, CollectionThreshold, DamagedTemplate, Template
 
@@ -73,7 +73,7 @@ class InMemoryTemplateStore:
             self._check()
             collection = self._templates[template.collection]
             existing = collection.get(template.template_id)
-            if existing is not None and not separate([existing], template.embedding.size)[2]:
+            if existing is not None and not may_replace(existing, template):
                 raise AlreadyEnrolled(existing.identity, existing.template_id)
             collection[template.template_id] = template
             self._changed(template.collection, {template.template_id})
@@ -87,6 +87,12 @@ class InMemoryTemplateStore:
             if removed:
                 self._changed(collection, set(template_ids))
             return removed
+
+    def forget(self) -> None:
+        """Become empty, as a table that was deleted and made again."""
+        with self._lock:
+            for own in (self._log, self._templates, self._versions, self._thresholds):
+                own.clear()
 
     def version(self, collection: str) -> int:
         """Return the number of changes so far."""

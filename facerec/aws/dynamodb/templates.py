@@ -21,7 +21,7 @@ from facerec.aws.dynamodb.template_items import (
     template_fields,
 )
 from facerec.errors import AlreadyEnrolled
-from facerec.gallery.damaged import separate
+from facerec.gallery.damaged import may_replace
 from facerec.ports import Changes, CollectionThreshold, DamagedTemplate, Template
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class DynamoTemplateStore:
                 with translated(f"read template {template.template_id!r}"):
                     existing = self._table.item(key)
             found = read_template(existing) if existing else template
-            if isinstance(found, DamagedTemplate) or separate([found], template.embedding.size)[2]:
+            if isinstance(found, DamagedTemplate) or may_replace(found, template):
                 self.remove(template.collection, [template.template_id])
                 self.add(template)
                 return

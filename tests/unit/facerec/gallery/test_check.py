@@ -20,7 +20,7 @@ from facerec.messages import ObjectRef
 from facerec.ports import ObjectStore, Template, TemplateStore
 from model.faces import Box, EmbeddedFace, ImageAnalysis
 from tests.fakes.object_store import InMemoryObjectStore
-from tests.fakes.templates import MODEL, OTHER_MODEL, InMemoryTemplateStore, make_template
+from tests.fakes.templates import MODEL, OTHER_MODEL, InMemoryTemplateStore, make_template, of_dimension
 
 BUCKET = "gallery"
 START = datetime(2026, 11, 1, 12, tzinfo=UTC)
@@ -139,6 +139,7 @@ class World:
             photos=photos,
             gallery_bucket=BUCKET,
             model_id=MODEL,
+            dimension=512,
         )
         for old in work.old:
             report = work.rebuild(old)
@@ -329,3 +330,12 @@ def test_check_reports_templates_whose_photo_is_gone() -> None:
     lost: Template = replace(make_template(8, "Eve"), photo=ObjectRef(bucket=BUCKET, key="default/x", size=1))
     world.templates.add(lost)
     assert [each.identity for each in world.check().find().photo_gone] == ["Eve"]
+
+
+def test_check_knows_the_dimension_of_the_model_in_use() -> None:
+    """Also where every template has another one: `facerec gallery list` and the workers leave these out, too."""
+    world = World()
+    world.templates.add(of_dimension(128, make_template(1)))
+    assert world.check().find().damaged == {}
+    found = replace(world.check(), dimensions={MODEL: 512}).find()
+    assert [each.template_id for each in found.damaged["default"]] == [make_template(1).template_id]

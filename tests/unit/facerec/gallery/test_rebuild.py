@@ -5,6 +5,7 @@ from io import BytesIO
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from facerec.errors import Transient
@@ -15,7 +16,7 @@ from facerec.ports import Template
 from model.faces import Box, EmbeddedFace, ImageAnalysis, Quality
 from model.header import InvalidImage
 from tests.fakes.object_store import InMemoryObjectStore
-from tests.fakes.templates import MODEL, OTHER_MODEL, InMemoryTemplateStore, make_template
+from tests.fakes.templates import MODEL, OTHER_MODEL, InMemoryTemplateStore, make_template, of_dimension
 
 BUCKET = "gallery"
 NEW = "open-0123456789abcdef"
@@ -49,7 +50,7 @@ class World:
         photo = picture(colour)
         identifier = template_id("default", model_id, photo)
         reference = ObjectRef(bucket=BUCKET, key=photo_key("default", identifier, f"{colour}.jpg"), size=len(photo))
-        made = make_template(number, identity, model_id=model_id)
+        made = of_dimension(128 if model_id == NEW else 512, make_template(number, identity, model_id=model_id))
         template = replace(made, template_id=identifier, photo=reference, source=f"{colour}.jpg")
         store_template(self.templates, self.photos, template, photo)
         return template
@@ -70,6 +71,7 @@ class World:
             photos=self.photos,
             gallery_bucket=BUCKET,
             model_id=NEW,
+            dimension=128,
             which=which,
         )
 
@@ -239,15 +241,14 @@ def test_photo_enrolled_under_another_name_is_left_to_the_operator(world: World)
     assert world.models() == [("Ada", MODEL), ("Grace", NEW)]
 
 
-def test_damaged_template_of_the_model_in_use_is_replaced(world: World) -> None:
+@pytest.mark.parametrize("damaged", [AXES[0] * np.float32("nan"), make_template(1).embedding])
+def test_damaged_template_of_the_model_in_use_is_replaced(world: World, damaged: NDArray[np.float32]) -> None:
     """It is no reason to remove the old one: with it nobody would be recognised."""
     old = world.enrolled(1, "Ada", "red")
     (report,) = world.run()
     assert report.template_id is not None
     world.templates.remove("default", [report.template_id])
-    world.templates.add(
-        replace(old, template_id=report.template_id, model_id=NEW, embedding=np.full(128, np.nan, np.float32))
-    )
+    world.templates.add(replace(old, template_id=report.template_id, model_id=NEW, embedding=damaged))
     work = world.work()
     assert [found.template_id for found in work.damaged] == [report.template_id]
     assert [work.rebuild(each).status for each in work.old] == [RebuildStatus.REBUILT]
