@@ -61,10 +61,10 @@ class GalleryCache:
     the collection again if the store no longer has these changes: readers of a loaded collection never wait. While the
     store is unreachable they see the last state.
 
-    Templates of other models than `model_id` are left out, and so are damaged ones: `dimension` is that of the model,
-    without it the one that most templates have. A removed name is forgotten, and a removal deletes the snapshots that
-    contain the template, at the next refresh. Clients choose the names of collections, so only the
-    `max_collections` most recently used ones are kept, and a collection that never had a template is not kept.
+    Templates of other models than `model_id` are left out, and so are damaged ones: `dimension` is that of the model.
+    A removed name is forgotten, and a removal deletes the snapshots that contain the template, at the next refresh.
+    Clients choose the names of collections, so only the `max_collections` most recently used ones are kept, and a
+    collection that never had a template is not kept.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class GalleryCache:
         model_id: str,
         refresh_seconds: float,
         *,
-        dimension: int | None = None,
+        dimension: int,
         snapshots: GallerySnapshots | None = None,
         max_collections: int = 64,
         now: Callable[[], float] = time.time,
@@ -206,7 +206,7 @@ class GalleryCache:
     def _checked(self, collection: str, saved: SavedGallery) -> _Loaded:
         """Return what was loaded from a snapshot; raises `RowsDamaged` if it does not fit the model."""
         index, damaged = saved.index, saved.damaged
-        if len(index) and self._dimension not in {None, index.dimension}:
+        if len(index) and index.dimension != self._dimension:
             raise RowsDamaged(f"its embeddings have {index.dimension} numbers, not {self._dimension}")
         if damaged:
             self._warn_of_damaged(collection, [DamagedTemplate(*each) for each in damaged.items()], len(damaged))
@@ -250,7 +250,7 @@ class GalleryCache:
         damaged = {each.template_id: each.reason for each in found.damaged}
         if damaged:
             self._warn_of_damaged(collection, found.damaged, len(damaged))
-        self._discard(collection, version)
+        self._discard(collection, version or None)  # a table that was made again has no version
         # Templates of other models do not count: a worker that starts from a snapshot could not warn of them.
         threshold = self._threshold(collection, version)
         return self._save(collection, _Loaded(version, index, found.models[self._model_id], threshold, damaged))

@@ -4,7 +4,6 @@ import hashlib
 import json
 import time
 from collections.abc import Collection, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,7 +57,7 @@ class GallerySnapshots:
         self._store = store
         self._model_id = model_id
         self._not_before: dict[str, float] = {}
-        self._checked: dict[Path, int] = {}
+        self._checked: dict[Path, tuple[int, int]] = {}  # the version in a file, and the one up to which it is good
         self._removals: dict[str, int] = {}
         self._stuck: set[Path] = set()
         self._failure = ""
@@ -68,18 +67,16 @@ class GallerySnapshots:
         path, key = self._place(collection)
         started = time.perf_counter()
         try:
-            index, version = open_snapshot(path, key)
-            notes = read_header(path).notes
+            index, header = open_snapshot(path, key)
         except SnapshotMissing:
             return None
         except SnapshotUnusable as exc:
             log.warning("gallery_snapshot_unusable", collection=collection, reason=str(exc))
-            with suppress(OSError):
-                path.unlink(missing_ok=True)
+            self._delete(path)
             return None
         seconds = round(time.perf_counter() - started, 3)
         log.info("gallery_snapshot_loaded", collection=collection, templates=len(index), seconds=seconds)
-        return SavedGallery(index, version, notes if isinstance(notes, dict) else {})
+        return SavedGallery(index, header.version, header.notes if isinstance(header.notes, dict) else {})
 
     def due(self, collection: str, unsaved: int) -> bool:
         """Whether a collection of which so many templates are not saved is to be saved now."""
@@ -88,12 +85,12 @@ class GallerySnapshots:
     def save(
         self, collection: str, version: int, index: GalleryIndex, damaged: Mapping[str, str] | None = None
     ) -> GalleryIndex | None:
-        """Save the collection and return the index over the file, or None after a warning."""
+        """Save the collection and return the index over the file, or None if there is none; a failure is logged."""
         path, key = self._place(collection)
         started = time.monotonic()
         try:
             write(index, path, key, version, dict(damaged or {}))
-            return open_snapshot(path, key)[0]
+            saved, header = open_snapshot(path, key)
         except (OSError, RowsDamaged, SnapshotUnusable) as exc:
             log.warning("gallery_snapshot_not_written", collection=collection, reason=str(exc))
             return None
@@ -101,6 +98,8 @@ class GallerySnapshots:
             seconds = time.monotonic() - started
             if seconds > _SLOW_SECONDS:
                 self._not_before[collection] = time.monotonic() + _PAUSE_FACTOR * seconds
+        # Another worker may have replaced the file meanwhile.
+        return saved if header.version == version else None
 
     def discard(self, collection: str, before: int | None = None) -> None:
         """Delete the collection's file; with `before` only one of an earlier version."""
@@ -109,12 +108,8 @@ class GallerySnapshots:
             self._removals[collection] = before
         try:
             current = before is not None and read_header(path).version >= before
-        except SnapshotMissing:
-            return
         except SnapshotUnusable:
-            with suppress(OSError):
-                path.unlink()
-            return
+            current = False
         if not current:
             self._delete(path)
 
@@ -145,8 +140,31 @@ class GallerySnapshots:
                 self._delete(path)
         kept = {self._place(collection)[0] for collection in loaded}
         for path in set(self._directory.glob("*.gallery")) - kept:
-            if _is_stale(path, self._store, store, self._checked):
+            if self._is_stale(path, store):
                 self._delete(path)
+
+    def _is_stale(self, path: Path, store: TemplateStore) -> bool:
+        """Whether a file has a template that was removed or replaced, or cannot be read.
+
+        Not a file of another store, which this process cannot ask.
+        """
+        try:
+            header = read_header(path)
+            name, _, collection = json.loads(header.key)
+            written, checked = self._checked.get(path, (0, 0))
+            seen = checked if written == header.version else header.version
+            if name != self._store or store.version(collection) == seen:
+                return False
+            changes = store.changes(collection, seen)
+            if changes is None:
+                return True
+            touched = {*changes.removed, *(template.template_id for template in changes.added)}
+            if not touched.isdisjoint(read_template_ids(path)):
+                return True
+        except (SnapshotUnusable, ValueError):
+            return True
+        self._checked[path] = header.version, changes.version
+        return False
 
     def _place(self, collection: str) -> tuple[Path, str]:
         key = json.dumps([self._store, self._model_id, collection])
@@ -162,33 +180,6 @@ class GallerySnapshots:
             self._stuck.add(path)
             return
         self._stuck.discard(path)
-
-
-def _is_stale(path: Path, store_name: str, store: TemplateStore, checked: dict[Path, int]) -> bool:
-    """Whether a file has a template that was removed or replaced, or cannot be read; `checked` keeps the versions.
-
-    Not a file of another store, which this process cannot ask.
-    """
-    try:
-        header = read_header(path)
-        name, _, collection = json.loads(header.key)
-    except SnapshotMissing:
-        return False
-    except (SnapshotUnusable, ValueError):
-        return True
-    seen = max(header.version, checked.get(path, 0))
-    if name != store_name or store.version(collection) == seen:
-        return False
-    changes = store.changes(collection, seen)
-    if changes is None:
-        return True
-    touched = {*changes.removed, *(template.template_id for template in changes.added)}
-    try:
-        stale = not touched.isdisjoint(read_template_ids(path))
-    except SnapshotUnusable:
-        return path.exists()
-    checked[path] = changes.version
-    return stale
 
 
 def _changed_at(path: Path) -> float:

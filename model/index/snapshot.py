@@ -119,15 +119,15 @@ def read_template_ids(path: Path) -> list[str]:
     return _opened(path, lambda reader: reader.template_ids(reader.contents()), keep_open=False)
 
 
-def open_snapshot(path: Path, key: str) -> tuple[GalleryIndex, int]:
-    """Return the index that was written with this key, and its version; raises `SnapshotUnusable`."""
+def open_snapshot(path: Path, key: str) -> tuple[GalleryIndex, SnapshotHeader]:
+    """Return the index that was written with this key; raises `SnapshotUnusable`."""
 
-    def read(reader: "_Reader") -> tuple[GalleryIndex, int]:
+    def read(reader: "_Reader") -> tuple[GalleryIndex, SnapshotHeader]:
         contents = reader.contents()
         header = _header(contents)
         if header.key != key:
             raise SnapshotUnusable(f"it is of {header.key!r}, not of {key!r}")
-        return reader.index(contents), header.version
+        return reader.index(contents), header
 
     return _opened(path, read, keep_open=True)
 

@@ -75,7 +75,7 @@ def test_calibration_reaches_a_running_gallery(emulator: EmulatedAws, fresh: Set
     store = bootstrap.template_store(fresh)
     for number in range(46):
         store.add(make_template(number, f"person {number}", model_id=artefact.model_id))
-    gallery = GalleryCache(store, artefact.model_id, fresh.gallery.refresh_seconds)
+    gallery = GalleryCache(store, artefact.model_id, fresh.gallery.refresh_seconds, dimension=artefact.dimension)
     assert gallery.threshold("default") is None
     gallery.start()
     try:

@@ -203,7 +203,8 @@ def test_concurrent_enrolments_are_both_stored(real: CommandLine) -> None:
 def test_running_worker_sees_a_change_within_five_seconds(line: CommandLine, model_id: str) -> None:
     """At the default settings."""
     line.seed("Ada", model_id=model_id)
-    cache = GalleryCache(bootstrap.template_store(line.settings), model_id, line.settings.gallery.refresh_seconds)
+    store, seconds = bootstrap.template_store(line.settings), line.settings.gallery.refresh_seconds
+    cache = GalleryCache(store, model_id, seconds, dimension=512)
     assert len(cache.index("default")) == 1
     cache.start()
     try:
@@ -333,7 +334,8 @@ def test_gallery_of_another_model_is_rebuilt(
     good, bad = old(next(OBAMA.iterdir()), "Barack Obama"), old(NO_FACE, "Nemo")
     old(biden, "Joe Biden")
     real.seed("Somebody", model_id="facenet-160-0123456789abcdef", collection="other")
-    in_use = Artefact.load(artefact_dir).model_id
+    model = Artefact.load(artefact_dir)
+    in_use = model.model_id
     report = real.json("gallery", "rebuild", status=1)
     assert report["counts"] == {"rebuilt": 2, "no_face": 1}
     assert report["model"] == in_use
@@ -344,7 +346,7 @@ def test_gallery_of_another_model_is_rebuilt(
     ]
     models = {person["identity"]: person["models"] for person in real.json("gallery", "list")}
     assert models["Barack Obama"] == sorted([in_use, good.model_id])
-    cache = GalleryCache(bootstrap.template_store(real.settings), in_use, 2)
+    cache = GalleryCache(bootstrap.template_store(real.settings), in_use, 2, dimension=model.dimension)
     assert len(cache.index("default")) == 2
 
     again = real.run("gallery", "rebuild", "--remove-old", says="2 present", status=1)

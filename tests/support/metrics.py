@@ -76,7 +76,7 @@ def families(registry: CollectorRegistry) -> list[Metric]:
 def _of_a_worker(folder: Path) -> list[Metric]:
     store = InMemoryTemplateStore()
     store.add(make_template(1))
-    gallery = GalleryCache(store, MODEL, 2)
+    gallery = GalleryCache(store, MODEL, 2, dimension=512)
     gallery.index("default")
     metrics = WorkerMetrics()
     engine = SupervisedEngine(Settings(worker=WorkerSettings(engines=1)), folder, factory=fake.FACTORY)

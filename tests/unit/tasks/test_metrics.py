@@ -112,7 +112,7 @@ def test_largest_collections_have_a_series_each(metrics: WorkerMetrics, tmp_path
         store.add(make_template(number, "Ada", collection=f"c{number:02}"))
     store.add(make_template(99, "Bob", collection="c21"))
     store.add(make_template(100, "", collection="c21"))
-    gallery = GalleryCache(store, MODEL, 2, now=lambda: 1_000.0)
+    gallery = GalleryCache(store, MODEL, 2, dimension=512, now=lambda: 1_000.0)
     for number in range(LARGEST_COLLECTIONS + 2):
         gallery.index(f"c{number:02}")
     engine = SupervisedEngine(Settings(worker=WorkerSettings(engines=1)), tmp_path, factory=fake.FACTORY)
@@ -137,7 +137,8 @@ def test_engine_crash_is_a_failed_batch_and_a_replacement(metrics: WorkerMetrics
     utilisation = Utilisation(1)
     with closing(engine):
         engine.start()
-        metrics.watch(engine=engine, gallery=GalleryCache(InMemoryTemplateStore(), MODEL, 2), utilisation=utilisation)
+        gallery = GalleryCache(InMemoryTemplateStore(), MODEL, 2, dimension=512)
+        metrics.watch(engine=engine, gallery=gallery, utilisation=utilisation)
         with utilisation.hold():
             assert "wait" in engine.analyse(b"picture").timings_ms
             assert value(metrics, "facerec_worker_tasks_held") == 1

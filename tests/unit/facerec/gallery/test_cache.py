@@ -20,9 +20,10 @@ from structlog.testing import capture_logs
 
 from facerec.errors import Throttled, Transient
 from facerec.gallery import cache as gallery_cache
+from facerec.gallery import snapshots as gallery_snapshots
 from facerec.gallery.cache import GalleryCache
 from facerec.gallery.snapshots import GallerySnapshots
-from facerec.ports import Changes, DamagedTemplate, Template
+from facerec.ports import Changes, DamagedTemplate, Template, TemplateStore
 from model.index import vectors
 from model.index.snapshot import open_snapshot, write
 from model.index.vectors import NumpyProducts
@@ -80,10 +81,15 @@ def store() -> WatchedStore:
     return store
 
 
+def cache_of(store: TemplateStore, **options: Any) -> GalleryCache:
+    """A cache that only the test refreshes."""
+    return GalleryCache(store, MODEL, 3600, dimension=512, **options)
+
+
 @pytest.fixture
 def cache(store: WatchedStore) -> GalleryCache:
-    """A cache that only the test refreshes."""
-    return GalleryCache(store, MODEL, refresh_seconds=3600)
+    """A cache of this store."""
+    return cache_of(store)
 
 
 def names(index: GalleryIndex, *numbers: int) -> list[str | None]:
@@ -245,8 +251,8 @@ def test_models_of_different_dimensions_share_a_collection(store: WatchedStore, 
     snapshots = [GallerySnapshots(tmp_path, "table", model, worth_writing=1) for model in (MODEL, OTHER_MODEL)]
     for _ in range(2):
         old, new = (
-            GalleryCache(store, model, 3600, snapshots=kept)
-            for model, kept in zip((MODEL, OTHER_MODEL), snapshots, strict=True)
+            GalleryCache(store, model, 3600, dimension=dimension, snapshots=kept)
+            for model, dimension, kept in zip((MODEL, OTHER_MODEL), (512, 128), snapshots, strict=True)
         )
         assert names(old.index("default"), 1) == ["Ada"]
         ((match,),) = new.index("default").search(of_dimension(128, make_template(2)).embedding[None])
@@ -268,7 +274,7 @@ def test_every_start_warns_of_a_gallery_of_another_model(tmp_path: Path) -> None
     for _ in range(2):
         with capture_logs() as records:
             snapshots = GallerySnapshots(tmp_path, "table", MODEL, worth_writing=5)
-            assert len(GalleryCache(lone, MODEL, 3600, snapshots=snapshots).index("default")) == 0
+            assert len(cache_of(lone, snapshots=snapshots).index("default")) == 0
         assert [(record["event"], record["count"]) for record in records] == [("gallery_of_another_model", 5)]
 
 
@@ -276,7 +282,7 @@ def test_cache_keeps_a_bounded_number_of_collections(store: WatchedStore) -> Non
     """The least recently used are evicted; invented names neither stay nor evict others."""
     for name in ("a", "b", "c"):
         store.add(make_template(1, "Ada", name))
-    cache = GalleryCache(store, MODEL, refresh_seconds=3600, max_collections=2)
+    cache = cache_of(store, max_collections=2)
     for name in ("a", "b", "a", "made up 1", "made up 2", "made up 3", "c"):
         cache.index(name)
     store.asked.clear()
@@ -307,14 +313,14 @@ BROKEN: dict[str, Callable[[], Template]] = {
 @pytest.mark.parametrize("damage", BROKEN)
 def test_damaged_template_stops_neither_a_start_nor_a_refresh(store: WatchedStore, damage: str) -> None:
     """It is left out, counted, and logged with its id and the command that removes it; without a name."""
-    running = GalleryCache(store, MODEL, 3600, dimension=512)
+    running = cache_of(store)
     running.index("default")
     bad = BROKEN[damage]()
     store.add(bad)
     store.add(make_template(2, "Alan"))
     with capture_logs() as records:
         running.refresh()
-        starting = GalleryCache(store, MODEL, 3600, dimension=512)
+        starting = cache_of(store)
         starting.index("default")
     for cache in (running, starting):
         assert names(cache.index("default"), 1, 2) == ["Ada", "Alan"]
@@ -335,7 +341,7 @@ def test_collection_of_damaged_templates_alone_is_empty(store: WatchedStore) -> 
     """Nobody is recognised, and the next enrolment is."""
     store.remove("default", [make_template(1).template_id])
     store.add(BROKEN["another dimension"]())
-    cache = GalleryCache(store, MODEL, 3600, dimension=512)
+    cache = cache_of(store)
     assert names(cache.index("default"), 1) == [None]
     store.add(make_template(1, "Ada"))
     cache.refresh()
@@ -344,7 +350,7 @@ def test_collection_of_damaged_templates_alone_is_empty(store: WatchedStore) -> 
 
 def test_template_that_is_replaced_by_a_damaged_one_is_not_found(store: WatchedStore) -> None:
     """The index does not keep what the store no longer has."""
-    cache = GalleryCache(store, MODEL, 3600, dimension=512)
+    cache = cache_of(store)
     cache.index("default")
     store.remove("default", [make_template(1).template_id])
     store.add(broken(1, np.zeros(512), "Ada"))
@@ -357,7 +363,7 @@ def test_unreadable_templates_of_the_store_are_counted(store: WatchedStore) -> N
     """Also those that appear later."""
     unreadable = [DamagedTemplate("a", "its identity is missing")]
     store.damaged = unreadable
-    cache = GalleryCache(store, MODEL, 3600, dimension=512)
+    cache = cache_of(store)
     cache.index("default")
     assert cache.sizes().damaged == 1
     store.damaged = [*unreadable, DamagedTemplate("b", "its identity is missing")]
@@ -371,9 +377,9 @@ def test_start_from_a_snapshot_knows_the_damaged_templates(store: WatchedStore, 
     """The count does not fall because a worker was started."""
     store.add(BROKEN["not a number"]())
     snapshots = GallerySnapshots(tmp_path, "table", MODEL, worth_writing=1)
-    GalleryCache(store, MODEL, 3600, dimension=512, snapshots=snapshots).index("default")
+    cache_of(store, snapshots=snapshots).index("default")
     with capture_logs() as records:
-        cache = GalleryCache(store, MODEL, 3600, dimension=512, snapshots=snapshots)
+        cache = cache_of(store, snapshots=snapshots)
         cache.index("default")
     assert store.asked["templates", "default"] == 1
     assert cache.sizes().damaged == 1
@@ -386,7 +392,7 @@ def test_snapshot_of_another_dimension_is_replaced(store: WatchedStore, tmp_path
     short = of_dimension(128, make_template(1)).embedding[None]
     snapshots.save("default", store.version("default"), GalleryIndex(short, ["Ada"], ["1"]))
     for _ in range(2):
-        cache = GalleryCache(store, MODEL, 3600, dimension=512, snapshots=snapshots)
+        cache = cache_of(store, snapshots=snapshots)
         assert names(cache.index("default"), 1) == ["Ada"]
     assert store.asked["templates", "default"] == 1
 
@@ -401,7 +407,7 @@ def test_removed_person_is_in_no_snapshot_after_a_refresh(store: WatchedStore, t
     gone = make_template(2, "Grace Hopper")
     store.add(gone)
     snapshots = GallerySnapshots(tmp_path, "table", MODEL, worth_writing=2)
-    cache = GalleryCache(store, MODEL, 3600, snapshots=snapshots)
+    cache = cache_of(store, snapshots=snapshots)
     cache.index("default")
     store.add(make_template(3, "Alan"))
     cache.refresh()
@@ -412,7 +418,7 @@ def test_removed_person_is_in_no_snapshot_after_a_refresh(store: WatchedStore, t
         assert trace not in contents(tmp_path)
     assert "Grace Hopper" not in cache.index("default").names
     store.asked.clear()
-    assert names(GalleryCache(store, MODEL, 3600, snapshots=snapshots).index("default"), 1, 2, 3) == [
+    assert names(cache_of(store, snapshots=snapshots).index("default"), 1, 2, 3) == [
         "Ada",
         None,
         "Alan",
@@ -425,7 +431,7 @@ def test_removal_from_a_small_collection_deletes_its_snapshot(store: WatchedStor
     for number in range(2, 6):
         store.add(make_template(number, f"person {number}"))
     snapshots = GallerySnapshots(tmp_path, "table", MODEL, worth_writing=5)
-    cache = GalleryCache(store, MODEL, 3600, snapshots=snapshots)
+    cache = cache_of(store, snapshots=snapshots)
     cache.index("default")
     assert len(list(tmp_path.iterdir())) == 1
     store.remove("default", [make_template(number).template_id for number in range(1, 6)])
@@ -437,7 +443,7 @@ def test_removal_from_a_small_collection_deletes_its_snapshot(store: WatchedStor
 def test_rename_leaves_the_old_name_in_no_snapshot(store: WatchedStore, tmp_path: Path) -> None:
     """A photo that was removed and enrolled under another name between two refreshes."""
     snapshots = GallerySnapshots(tmp_path, "table", MODEL, worth_writing=1)
-    cache = GalleryCache(store, MODEL, 3600, snapshots=snapshots)
+    cache = cache_of(store, snapshots=snapshots)
     cache.index("default")
     store.remove("default", [make_template(1).template_id])
     store.add(make_template(1, "Augusta"))
@@ -453,7 +459,7 @@ def test_template_that_is_read_twice_leaves_the_snapshot_alone(
     """It was enrolled while the collection was read, and comes again with the changes."""
     before = store.version("default")
     store.add(make_template(2, "Grace"))
-    cache = GalleryCache(store, MODEL, 3600, snapshots=GallerySnapshots(tmp_path, "table", MODEL, worth_writing=2))
+    cache = cache_of(store, snapshots=GallerySnapshots(tmp_path, "table", MODEL, worth_writing=2))
     with monkeypatch.context() as patch:
         patch.setattr(store, "version", lambda _: before)
         cache.index("default")
@@ -468,7 +474,7 @@ def test_removal_of_one_photo_keeps_the_person(store: WatchedStore, tmp_path: Pa
     """The removed embedding is gone from the file, the name is not."""
     store.add(make_template(2, "Ada"))
     snapshots = GallerySnapshots(tmp_path, "table", MODEL, worth_writing=1)
-    cache = GalleryCache(store, MODEL, 3600, snapshots=snapshots)
+    cache = cache_of(store, snapshots=snapshots)
     cache.index("default")
     store.remove("default", [make_template(2).template_id])
     cache.refresh()
@@ -484,8 +490,8 @@ def test_removal_deletes_the_snapshot_of_a_collection_in_no_memory(
     for number, name in ((1, "Ada"), (2, "Grace")):
         store.add(make_template(number, name, "staff"))
     snapshots = GallerySnapshots(tmp_path, "table", MODEL, worth_writing=1)
-    GalleryCache(store, MODEL, 3600, snapshots=snapshots).index("staff")
-    cache = GalleryCache(store, MODEL, 3600, snapshots=GallerySnapshots(tmp_path, "table", MODEL, worth_writing=9))
+    cache_of(store, snapshots=snapshots).index("staff")
+    cache = cache_of(store, snapshots=GallerySnapshots(tmp_path, "table", MODEL, worth_writing=9))
     cache.index("default")
     store.add(make_template(3, "Alan", "staff"))
     for _ in range(2):
@@ -509,7 +515,7 @@ def test_files_of_killed_writers_and_unreadable_ones_are_deleted(store: WatchedS
     for path in (abandoned, in_progress):
         path.write_bytes(b"Grace")
     os.utime(abandoned, (0, 0))
-    cache = GalleryCache(store, MODEL, 3600, snapshots=GallerySnapshots(tmp_path, "table", MODEL))
+    cache = cache_of(store, snapshots=GallerySnapshots(tmp_path, "table", MODEL))
     cache.refresh()
     assert sorted(tmp_path.iterdir()) == sorted([in_progress, other])
 
@@ -517,10 +523,10 @@ def test_files_of_killed_writers_and_unreadable_ones_are_deleted(store: WatchedS
 def test_names_that_an_earlier_release_kept_are_deleted(store: WatchedStore, tmp_path: Path) -> None:
     """At the first start after the upgrade."""
     snapshots = GallerySnapshots(tmp_path, "table", MODEL, worth_writing=1)
-    GalleryCache(store, MODEL, 3600, snapshots=snapshots).index("default")
+    cache_of(store, snapshots=snapshots).index("default")
     (path,) = tmp_path.iterdir()
     with_old_name(path, "Grace Hopper")
-    cache = GalleryCache(store, MODEL, 3600, snapshots=snapshots)
+    cache = cache_of(store, snapshots=snapshots)
     assert names(cache.index("default"), 1) == ["Ada"]
     assert store.asked["templates", "default"] == 1
     assert b"Grace Hopper" not in contents(tmp_path)
@@ -533,7 +539,7 @@ def test_snapshot_that_is_slow_to_write_waits_after_a_removal(
     """It is deleted at once, and written again at a refresh without a change."""
     store.add(make_template(2, "Grace"))
     snapshots = GallerySnapshots(tmp_path, "table", MODEL, worth_writing=1)
-    cache = GalleryCache(store, MODEL, 3600, snapshots=snapshots)
+    cache = cache_of(store, snapshots=snapshots)
     cache.index("default")
     monkeypatch.setattr(snapshots, "due", lambda *_: False)
     store.remove("default", [make_template(2).template_id])
@@ -551,10 +557,10 @@ def test_worker_that_is_behind_deletes_its_old_snapshot(tmp_path: Path) -> None:
     for number in range(3):
         store.add(make_template(number, f"person {number}"))
     snapshots = GallerySnapshots(tmp_path, "table", MODEL, worth_writing=3)
-    GalleryCache(store, MODEL, 3600, snapshots=snapshots).index("default")
+    cache_of(store, snapshots=snapshots).index("default")
     for number in range(2):
         store.remove("default", [make_template(number).template_id])
-    GalleryCache(store, MODEL, 3600, snapshots=snapshots).index("default")
+    cache_of(store, snapshots=snapshots).index("default")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -562,8 +568,7 @@ def test_two_workers_with_one_directory_forget_a_removed_person(store: WatchedSt
     """Whichever is first."""
     store.add(make_template(2, "Grace"))
     first, second = (
-        GalleryCache(store, MODEL, 3600, snapshots=GallerySnapshots(tmp_path, "table", MODEL, worth_writing=1))
-        for _ in range(2)
+        cache_of(store, snapshots=GallerySnapshots(tmp_path, "table", MODEL, worth_writing=1)) for _ in range(2)
     )
     for cache in (first, second):
         cache.index("default")
@@ -575,19 +580,63 @@ def test_two_workers_with_one_directory_forget_a_removed_person(store: WatchedSt
     assert len(list(tmp_path.iterdir())) == 1
 
 
+def test_file_that_is_replaced_while_it_is_opened_is_not_taken_over(
+    store: WatchedStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another worker wrote an older state: this one would miss the changes since."""
+    older, version = cache_of(store).index("default"), store.version("default")
+    store.add(make_template(2, "Grace"))
+
+    def write_before_another(index: GalleryIndex, path: Path, key: str, *rest: Any) -> None:
+        write(index, path, key, *rest)
+        write(older, path, key, version)
+
+    monkeypatch.setattr(gallery_snapshots, "write", write_before_another)
+    cache = cache_of(store, snapshots=GallerySnapshots(tmp_path, "table", MODEL, worth_writing=1))
+    assert names(cache.index("default"), 1, 2) == ["Ada", "Grace"]
+
+
 def test_file_that_a_worker_behind_wrote_over_a_newer_one_is_deleted(store: WatchedStore, tmp_path: Path) -> None:
     """That worker was killed before its next refresh."""
     store.add(make_template(2, "Grace"))
     behind = GallerySnapshots(tmp_path, "table", MODEL)
-    old = GalleryCache(store, MODEL, 3600).index("default")
+    old = cache_of(store).index("default")
     version = store.version("default")
-    cache = GalleryCache(store, MODEL, 3600, snapshots=GallerySnapshots(tmp_path, "table", MODEL, worth_writing=1))
+    cache = cache_of(store, snapshots=GallerySnapshots(tmp_path, "table", MODEL, worth_writing=1))
     cache.index("default")
     store.remove("default", [make_template(2).template_id])
     cache.refresh()
     behind.save("default", version, old)
     assert b"Grace" in contents(tmp_path)
     cache.refresh()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_file_that_is_older_than_the_last_check_is_checked_again(store: WatchedStore, tmp_path: Path) -> None:
+    """A worker behind wrote it, of a collection that this one has not loaded."""
+    for number, name in ((1, "Ada"), (2, "Grace")):
+        store.add(make_template(number, name, "staff"))
+    behind, old, version = GallerySnapshots(tmp_path, "table", MODEL), cache_of(store), store.version("staff")
+    behind.save("staff", version, old.index("staff"))
+    cache = cache_of(store, snapshots=GallerySnapshots(tmp_path, "table", MODEL))
+    store.remove("staff", [make_template(2).template_id])
+    for _ in range(2):
+        cache.refresh()
+        assert list(tmp_path.iterdir()) == []
+        behind.save("staff", version, old.index("staff"))
+
+
+@pytest.mark.parametrize("running", [False, True])
+def test_snapshot_of_a_lost_table_is_deleted(store: WatchedStore, tmp_path: Path, *, running: bool) -> None:
+    """The table was made again, and is empty."""
+    snapshots = GallerySnapshots(tmp_path, "table", MODEL, worth_writing=1)
+    cache = cache_of(store, snapshots=snapshots)
+    cache.index("default")
+    store.forget()
+    if running:
+        cache.refresh()
+    else:
+        cache_of(store, snapshots=snapshots).index("default")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -607,7 +656,7 @@ def with_old_name(path: Path, name: str) -> None:
 
 def test_thread_refreshes_until_it_is_stopped(store: WatchedStore) -> None:
     """After `stop` the gallery stays readable and the store is not read."""
-    cache = GalleryCache(store, MODEL, refresh_seconds=0.01)
+    cache = GalleryCache(store, MODEL, refresh_seconds=0.01, dimension=512)
     cache.index("default")
     cache.start()
     try:
@@ -621,7 +670,7 @@ def test_thread_refreshes_until_it_is_stopped(store: WatchedStore) -> None:
 
 def test_thread_continues_after_an_unexpected_error(store: WatchedStore) -> None:
     """The error is logged, and the next change is seen."""
-    cache = GalleryCache(store, MODEL, refresh_seconds=0.01)
+    cache = GalleryCache(store, MODEL, refresh_seconds=0.01, dimension=512)
     cache.index("default")
     with capture_logs() as records:
         cache.start()
@@ -651,7 +700,7 @@ def test_refresh_reads_only_the_change(cache: GalleryCache, store: WatchedStore)
 def test_refresh_reads_the_whole_collection_when_changes_are_gone() -> None:
     """No template is missed."""
     store = WatchedStore(kept_changes=2)
-    cache = GalleryCache(store, MODEL, refresh_seconds=3600)
+    cache = cache_of(store)
     store.add(make_template(1, "Ada"))
     cache.index("default")
     for number, name in ((2, "Grace"), (3, "Alan"), (4, "Edsger")):
@@ -665,11 +714,11 @@ def test_refresh_reads_the_whole_collection_when_changes_are_gone() -> None:
 def test_start_reads_the_snapshot_and_the_changes(store: WatchedStore, tmp_path: Path) -> None:
     """A removed person does not return."""
     snapshots = GallerySnapshots(tmp_path, "table", MODEL, worth_writing=1)
-    GalleryCache(store, MODEL, 3600, snapshots=snapshots).index("default")
+    cache_of(store, snapshots=snapshots).index("default")
     store.add(make_template(2, "Grace"))
     store.remove("default", [make_template(1).template_id])
     store.asked.clear()
-    assert names(GalleryCache(store, MODEL, 3600, snapshots=snapshots).index("default"), 1, 2) == [None, "Grace"]
+    assert names(cache_of(store, snapshots=snapshots).index("default"), 1, 2) == [None, "Grace"]
     assert store.asked == {("changes", "default"): 1}
     assert len(list(tmp_path.iterdir())) == 1
 
@@ -677,20 +726,18 @@ def test_start_reads_the_snapshot_and_the_changes(store: WatchedStore, tmp_path:
 def test_damaged_snapshot_is_replaced(store: WatchedStore, tmp_path: Path) -> None:
     """With a warning; the next start finds a good one."""
     snapshots = GallerySnapshots(tmp_path, "table", MODEL, worth_writing=1)
-    GalleryCache(store, MODEL, 3600, snapshots=snapshots).index("default")
+    cache_of(store, snapshots=snapshots).index("default")
     (file,) = tmp_path.iterdir()
     file.write_bytes(file.read_bytes()[:-100])
     with capture_logs() as records:
         for _ in range(2):
-            assert names(GalleryCache(store, MODEL, 3600, snapshots=snapshots).index("default"), 1) == ["Ada"]
+            assert names(cache_of(store, snapshots=snapshots).index("default"), 1) == ["Ada"]
     assert [record["event"] for record in records] == ["gallery_snapshot_unusable", "gallery_snapshot_loaded"]
 
 
 def test_snapshot_of_another_store_or_model_is_ignored(store: WatchedStore, tmp_path: Path) -> None:
     """Two tables, or two models, may share a machine."""
-    GalleryCache(store, MODEL, 3600, snapshots=GallerySnapshots(tmp_path, "table", MODEL, worth_writing=1)).index(
-        "default"
-    )
+    cache_of(store, snapshots=GallerySnapshots(tmp_path, "table", MODEL, worth_writing=1)).index("default")
     assert GallerySnapshots(tmp_path, "table", MODEL).load("default") is not None
     assert GallerySnapshots(tmp_path, "other table", MODEL).load("default") is None
     assert GallerySnapshots(tmp_path, "table", OTHER_MODEL).load("default") is None
@@ -702,7 +749,7 @@ def test_snapshot_that_cannot_be_written_is_logged(store: WatchedStore, tmp_path
     (tmp_path / "occupied").write_text("a file, not a directory")
     snapshots = GallerySnapshots(tmp_path / "occupied", "table", MODEL, worth_writing=1)
     with capture_logs() as records:
-        assert names(GalleryCache(store, MODEL, 3600, snapshots=snapshots).index("default"), 1) == ["Ada"]
+        assert names(cache_of(store, snapshots=snapshots).index("default"), 1) == ["Ada"]
     assert "gallery_snapshot_not_written" in {record["event"] for record in records}
 
 
@@ -756,7 +803,7 @@ def test_snapshot_damaged_on_disk_is_loaded_again(tmp_path: Path, monkeypatch: p
     for number, name in people.items():
         store.add(make_template(number, name))
     snapshots = GallerySnapshots(tmp_path, "table", MODEL, worth_writing=9)
-    running = GalleryCache(store, MODEL, 3600, snapshots=snapshots)
+    running = cache_of(store, snapshots=snapshots)
     running.index("default")
     (file,) = tmp_path.iterdir()
     with file.open("r+b") as rotten:
@@ -764,7 +811,7 @@ def test_snapshot_damaged_on_disk_is_loaded_again(tmp_path: Path, monkeypatch: p
     store.remove("default", [make_template(number).template_id for number in range(9)])
     left = [None] * 9 + [people[number] for number in range(9, 16)]
     with capture_logs() as records:
-        starting = GalleryCache(store, MODEL, 3600, snapshots=snapshots)
+        starting = cache_of(store, snapshots=snapshots)
         assert names(starting.index("default"), *people) == left
         running.refresh()
         running.refresh()
@@ -796,8 +843,12 @@ def test_snapshot_directory_that_cannot_be_read_is_logged(store: WatchedStore, t
     """The gallery is read from the store."""
     snapshots = GallerySnapshots(tmp_path / ("x" * 300), "table", MODEL, worth_writing=1)
     with capture_logs() as records:
-        assert names(GalleryCache(store, MODEL, 3600, snapshots=snapshots).index("default"), 1) == ["Ada"]
-    assert [record["event"] for record in records] == ["gallery_snapshot_unusable", "gallery_snapshot_not_written"]
+        assert names(cache_of(store, snapshots=snapshots).index("default"), 1) == ["Ada"]
+    assert [record["event"] for record in records] == [
+        "gallery_snapshot_unusable",
+        "gallery_snapshot_not_deleted",
+        "gallery_snapshot_not_written",
+    ]
 
 
 class Crowd(InMemoryTemplateStore):
@@ -823,7 +874,7 @@ def test_large_collection_is_read_piece_by_piece(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(vectors, "fastest", NumpyProducts)
     monkeypatch.setattr(GalleryIndex, "of_pieces", partial(GalleryIndex.of_pieces, block_rows=1024))
     monkeypatch.setattr(gallery_cache, "_READ_AT_ONCE", 256)
-    cache = GalleryCache(Crowd(), MODEL, 3600, snapshots=GallerySnapshots(tmp_path, "table", MODEL))
+    cache = cache_of(Crowd(), snapshots=GallerySnapshots(tmp_path, "table", MODEL))
     tracemalloc.start()
     try:
         index = cache.index("default")

@@ -235,13 +235,13 @@ def test_snapshot_has_the_names_of_people_with_templates_only(tmp_path: Path, fa
     index = gallery(rows, people=3 * BLOCK)
     index.remove(["t0", "t70", f"t{3 * BLOCK - 1}"])
     write(index, tmp_path / "s", "key", 1, {"kept": "with it"})
-    opened, _ = open_snapshot(tmp_path / "s", "key")
+    opened, header = open_snapshot(tmp_path / "s", "key")
     assert opened.identities == len(opened.names) == 3 * BLOCK - 3
     content = (tmp_path / "s").read_bytes()
     assert b'"p70"' not in content
     assert rows[70].tobytes() not in content
     assert [found[0].identity for found in opened.search(rows[[1, 71, 100]])] == ["p1", "p71", "p100"]
-    assert read_header(tmp_path / "s") == SnapshotHeader("key", 1, {"kept": "with it"})
+    assert read_header(tmp_path / "s") == header == SnapshotHeader("key", 1, {"kept": "with it"})
     assert len(read_template_ids(tmp_path / "s")) == 3 * BLOCK - 3
 
 
@@ -368,8 +368,8 @@ def test_snapshot_keeps_the_gallery(kernel: type, monkeypatch: pytest.MonkeyPatc
     index.remove(["t3", "t70", "t198"])
     write(index, path, "key", 7)
     for _ in range(2):
-        opened, version = open_snapshot(path, "key")
-        assert (version, len(opened), opened.identities) == (7, len(index), index.identities)
+        opened, header = open_snapshot(path, "key")
+        assert (header.version, len(opened), opened.identities) == (7, len(index), index.identities)
         assert opened.search(queries, 5) == index.search(queries, 5)
         for each in (index, opened):
             each.remove(["t5"])
