@@ -43,7 +43,7 @@ _State = tuple[str | None, float, float | None, float | None, bool]
 class Boots:
     """Boot times; the prior counts until one was seen, and each boot counts once.
 
-    Only an instance that was seen without a report counts: a worker that reports at the first look may have been
+    Only an instance that was seen before its first report counts: a worker that reports at the first look may have been
     restarted long after its boot. A time above `limit_seconds` or below 0 (clocks differ) does not count, and no time
     departs far from the readings between which the first report came.
     """
@@ -52,24 +52,28 @@ class Boots:
         self._prior = prior_seconds
         self._limit = limit_seconds
         self._awaited: dict[tuple[str, float], float] = {}
-        """When an instance was last seen without a report."""
+        """When an instance was last seen before its first report."""
+        self._reported: set[tuple[str, float]] = set()
+        """Instances that have reported: a later reading without a usable report begins no second boot."""
         self._seen: deque[float] = deque(maxlen=_BOOTS)
 
     def observe(self, instances: Iterable[Instance], now: float) -> None:
         """Learn from a reading."""
-        awaited = {}
+        awaited, reported = {}, set()
         for instance in instances:
             if instance.instance_id is None:
                 continue
-            key = (instance.instance_id, instance.since)
-            if instance.report is None:
+            key, report = (instance.instance_id, instance.since), instance.report
+            if report is None and not instance.report_unreadable and key not in self._reported:
                 awaited[key] = now
-            elif key in self._awaited:
-                seconds = instance.report.ready_at - instance.since
+                continue
+            reported.add(key)
+            if report is not None and key in self._awaited:
+                seconds = report.ready_at - instance.since
                 if 0 <= seconds <= self._limit:
                     earliest = self._awaited[key] - instance.since - _REPORT_LAG_SECONDS
                     self._seen.append(min(max(seconds, earliest), now - instance.since + _REPORT_LAG_SECONDS))
-        self._awaited = awaited
+        self._awaited, self._reported = awaited, reported
 
     @property
     def seconds(self) -> float:

@@ -71,6 +71,19 @@ def test_boot_time_departs_little_from_the_readings(claimed: float, counted: flo
     assert boots.seconds == counted
 
 
+@pytest.mark.parametrize(
+    "between", [{"report_unreadable": True}, {"power": Power.RUNNING}], ids=["unreadable", "former"]
+)
+def test_boot_time_counts_each_boot_once(between: dict[str, object]) -> None:
+    """A worker that was taken over may write a report that cannot be read, or one from before its start, in between."""
+    boots = Boots(60.0, 300.0)
+    observe_boot(boots, 1, 40.0)
+    for second in range(1000, 1060, 2):
+        boots.observe([replace(booting(1), **between)], NOW + second)  # type: ignore[arg-type]  # fields by name
+        boots.observe([serving_instance(1)], NOW + second + 1)
+    assert boots.seconds == 40
+
+
 def test_boot_time_ignores_workers_that_report_at_the_first_reading() -> None:
     """After a failover, a fleet that has served for hours is still scaled by the prior."""
     decider = Decider(Policy(), Priors())
