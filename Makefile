@@ -101,6 +101,7 @@ release: $(VENV)/.runtime ## Build the wheel for EC2 instances into dist, with t
 	@$(PIP) download --quiet --only-binary :all: --dest build/needs --constraint constraints.txt '.[worker]'
 	@sha256sum build/needs/*.whl | sed -E '/\/facerec-/d; s|^([0-9a-f]+) .*/([^-]+)-([^-]+)-.*|\2==\3 --hash=sha256:\1|' > $(REQUIREMENTS)
 	@$(PIP) wheel --quiet --no-deps --wheel-dir dist . ; status=$$?; rm $(REQUIREMENTS); exit $$status
+	@echo "for instances with $$($(BIN)/python -V) and $$(uname -m):" >&2
 	@for wheel in dist/*.whl; do echo "$${wheel##*/}#sha256=$$(sha256sum "$$wheel" | cut -d ' ' -f 1)"; done
 
 docs: $(VENV)/.runtime ## Regenerate docs/configuration.md and deploy/iam

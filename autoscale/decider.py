@@ -69,10 +69,10 @@ class Boots:
                 continue
             reported.add(key)
             if report is not None and key in self._awaited:
-                seconds = report.ready_at - instance.since
-                if 0 <= seconds <= self._limit:
-                    earliest = self._awaited[key] - instance.since - _REPORT_LAG_SECONDS
-                    self._seen.append(min(max(seconds, earliest), now - instance.since + _REPORT_LAG_SECONDS))
+                earliest = self._awaited[key] - _REPORT_LAG_SECONDS
+                ready_at = min(max(report.ready_at, earliest), now + _REPORT_LAG_SECONDS)
+                if 0 <= ready_at - instance.since <= self._limit:
+                    self._seen.append(ready_at - instance.since)
         self._awaited, self._reported = awaited, reported
 
     @property

@@ -24,7 +24,11 @@ from facerec.text import one_line
     type=click.FloatRange(min=0),
     help="How long an instance is idle before it is drained  [FACEREC_AUTOSCALE__COOLDOWN_SECONDS].",
 )
-@click.option("--once", is_flag=True, help="Do one round, print its decision, and end.")
+@click.option(
+    "--once",
+    is_flag=True,
+    help="Do one round, print its decision, and end; it drains no idle instance unless the cooldown is 0.",
+)
 @click.option("--dry-run", is_flag=True, help="Decide and print, and never act; another autoscaler may be active.")
 def command(max_instances: int | None, cooldown_seconds: float | None, once: bool, dry_run: bool) -> None:  # noqa: FBT001 - click passes by name
     """Keep the fleet at the size that the backlog needs, until SIGTERM or Ctrl-C.

@@ -84,7 +84,7 @@ for name, value in options.items():
 }
 
 install_package() {
-  local python download=$home/download address=${package%%#*} sha256=${package##*#sha256=} wheel requirements
+  local python download=$home/download address=${package%%#*} sha256=${package##*#sha256=} wheel requirements version
   local pip=("$venv/bin/python" -I -m pip --disable-pip-version-check --no-input --no-cache-dir --quiet install)
   wheel=$download/${address##*/}
   say "installing $address"
@@ -102,7 +102,8 @@ install_package() {
   [[ -f $requirements ]]
   doing="make $venv"
   "$python" -I -m venv --clear "$venv"
-  doing="install what $address needs"
+  version=$("$python" -I -V)
+  doing="install what $address needs, whose hashes must be of ${version%.*} and $(uname -m)"
   "${pip[@]}" --require-hashes --only-binary :all: --requirement "$requirements"
   doing="install $address"
   "${pip[@]}" --no-index "$wheel[worker]"

@@ -5,6 +5,7 @@ built from this checkout, and the real model. What pip would download besides is
 """
 
 import hashlib
+import platform
 import shlex
 import shutil
 import signal
@@ -398,7 +399,7 @@ def test_boot_installs_nothing_but_what_hashes_name(
 def test_boot_installs_no_package_without_its_hash(
     emulator: EmulatedAws, metadata: FakeMetadata, tmp_path: Path
 ) -> None:
-    """Its version alone does not name it: an index may have another file."""
+    """Its version alone does not name it: an index may have another file. The console tells which Python looked."""
     needed = tmp_path / "needed-1.0-py3-none-any.whl"
     facts = {
         "METADATA": "Metadata-Version: 2.1\nName: needed\nVersion: 1.0\n",
@@ -412,6 +413,8 @@ def test_boot_installs_no_package_without_its_hash(
     instance = Instance(tmp_path / "instance", settings)
     assert "Hashes are required" in instance.boot().stderr
     assert "could not install what s3://" in instance.said()[-1]
+    version = f"Python {sys.version_info.major}.{sys.version_info.minor}"
+    assert f"whose hashes must be of {version} and {platform.machine()}" in instance.said()[-1]
 
 
 def test_boot_reads_nothing_that_the_worker_can_write(booted: Instance) -> None:
