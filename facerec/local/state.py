@@ -56,14 +56,15 @@ class StateDirectory:
                     f"a local system already runs on {self.path} (process {owner}); "
                     "stop it first, or use another directory with --state"
                 ) from exc
-            lock.truncate(0)
-            lock.write(str(os.getpid()))
-            lock.flush()
-            self._description.unlink(missing_ok=True)  # of a system that was killed
-            for former in self.logs.glob("*.log.1"):
-                former.unlink()
-            for log in self.logs.glob("*.log"):
-                log.replace(log.with_suffix(".log.1"))
+            with self._usable():
+                lock.truncate(0)
+                lock.write(str(os.getpid()))
+                lock.flush()
+                self._description.unlink(missing_ok=True)  # of a system that was killed
+                for former in self.logs.glob("*.log.1"):
+                    former.unlink()
+                for log in self.logs.glob("*.log"):
+                    log.replace(log.with_suffix(".log.1"))
             try:
                 yield lock.fileno()
             finally:
@@ -72,10 +73,11 @@ class StateDirectory:
     def announce(self, running: Running) -> None:
         """Describe what runs, for `running`."""
         scratch = self._description.with_suffix(".tmp")
-        scratch.unlink(missing_ok=True)
-        with os.fdopen(open_own_file(scratch, os.O_WRONLY | os.O_CREAT), "w") as file:
-            json.dump(asdict(running), file, indent=2)
-        scratch.replace(self._description)
+        with self._usable():
+            scratch.unlink(missing_ok=True)
+            with os.fdopen(open_own_file(scratch, os.O_WRONLY | os.O_CREAT), "w") as file:
+                json.dump(asdict(running), file, indent=2)
+            scratch.replace(self._description)
 
     def running(self) -> Running:
         """What runs here; raises `ConfigurationError` when nothing does, or where others could have written that."""
@@ -109,6 +111,7 @@ class StateDirectory:
         except (FileNotFoundError, BlockingIOError):
             raise
         except OSError as exc:
-            raise ConfigurationError(f"cannot use {self.path} for the state: {exc.strerror}; see --state") from exc
+            reason = f"{exc.filename}: {exc.strerror}" if exc.filename else exc.strerror
+            raise ConfigurationError(f"cannot use {self.path} for the state: {reason}; see --state") from exc
         except ConfigurationError as exc:
             raise ConfigurationError(f"cannot use {self.path} for the state: {exc}; see --state") from exc

@@ -156,6 +156,17 @@ def test_file_that_is_no_file_is_refused(tmp_path: Path, name: str, make: Callab
         (tmp_path / name).rename(tmp_path / "moved")
 
 
+@pytest.mark.parametrize("name", ["lock", "running.json", "running.tmp", "emulator", "logs/web.log.1"])
+def test_start_says_what_is_in_the_way(tmp_path: Path, name: str) -> None:
+    """A folder where a file belongs, or the reverse."""
+    way = tmp_path / name
+    way.parent.mkdir(exist_ok=True)
+    way.touch() if name == "emulator" else way.mkdir()
+    state = StateDirectory(tmp_path)
+    with pytest.raises(ConfigurationError, match=f"{name}.*--state"), state.locked():
+        state.announce(RUNNING)
+
+
 def test_description_does_not_follow_a_link(tmp_path: Path) -> None:
     """Neither to its name nor to the one that it is written under."""
     (tmp_path / "precious").write_text("precious")
