@@ -225,12 +225,12 @@ class GalleryCache:
         added = self._columns(changes.added, found)
         self._warn_of_other_models(collection, found.models)
         left_out = {each.template_id: each.reason for each in found.damaged}
-        touched = {*changes.removed, *left_out, *added[2]}
+        touched = {*changes.removed, *(template.template_id for template in changes.added)}
         damaged = {name: reason for name, reason in known.damaged.items() if name not in touched} | left_out
         if left_out:
             self._warn_of_damaged(collection, found.damaged, len(damaged))
         index, unsaved = known.index, known.unsaved + len(changes.added) + len(changes.removed)
-        gone = index.remove([*changes.removed, *left_out])
+        gone = index.remove(sorted(touched.difference(added[2])))
         # A template that was read with the collection may come a second time, unchanged.
         renamed = any(index.identity_of(own) not in {None, name} for own, name in zip(added[2], added[1], strict=True))
         index.add(*added)

@@ -58,7 +58,7 @@ class GallerySnapshots:
         self._model_id = model_id
         self._not_before: dict[str, float] = {}
         self._checked: dict[Path, tuple[int, int]] = {}  # the version in a file, and the one up to which it is good
-        self._removals: dict[str, int] = {}
+        self._removals: dict[str, int] = {}  # the versions before which files are deleted, of loaded collections
         self._stuck: set[Path] = set()
         self._failure = ""
 

@@ -359,6 +359,16 @@ def test_template_that_is_replaced_by_a_damaged_one_is_not_found(store: WatchedS
     assert cache.sizes().damaged == 1
 
 
+def test_template_that_is_replaced_by_another_model_is_not_found(store: WatchedStore) -> None:
+    """An import without photos keeps the ids of its file."""
+    cache = cache_of(store)
+    cache.index("default")
+    store.remove("default", [make_template(1).template_id])
+    store.add(make_template(1, "Ada", model_id=OTHER_MODEL))
+    cache.refresh()
+    assert len(cache.index("default")) == 0
+
+
 def test_unreadable_templates_of_the_store_are_counted(store: WatchedStore) -> None:
     """Also those that appear later."""
     unreadable = [DamagedTemplate("a", "its identity is missing")]
