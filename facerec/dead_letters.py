@@ -9,11 +9,11 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any, Protocol
 
-from facerec.errors import InvalidMessage
+from facerec.errors import InvalidMessage, Refused
 from facerec.messages import TASK_NAME, Outcome, RecognitionRequest
 from facerec.object_keys import output_key
 from facerec.ports import MessageSender, ObjectStore
-from facerec.stored_results import stored_result
+from facerec.stored_results import store_result, stored_result
 
 _UNREADABLE = (AttributeError, LookupError, TypeError, ValueError, RecursionError)
 """What decoding an arbitrary body may raise."""
@@ -117,12 +117,19 @@ def redrive(
     """Send the original message to the request queue, then remove it; a crash in between sends it twice, harmlessly.
 
     SQS counts its receives from 0 again. A stored failure is deleted first: a worker answers a repeated task with the
-    stored result.
+    stored result. If SQS refuses the message, which raises `Refused`, the failure is stored again.
     """
+    failure = None
     if letter.request is not None:
         key = output_key(letter.request.request_id, letter.request.filename)
         stored = stored_result(store, bucket, key)
         if stored is not None and stored.outcome is Outcome.FAILED:
+            failure = stored
             store.delete(bucket, key)
-    requests.send(letter.body)
+    try:
+        requests.send(letter.body)
+    except Refused:
+        if failure is not None:
+            store_result(store, bucket, failure)
+        raise
     dead.remove(letter)

@@ -13,7 +13,7 @@ from facerec import bootstrap
 from facerec.commands.terminal import Duration, json_option, print_columns, tracked, yes_option
 from facerec.dead_letters import DeadLetter, DeadLetterReader, redrive
 from facerec.echo import confirm, echo, echo_json
-from facerec.errors import FacerecError
+from facerec.errors import FacerecError, Refused
 from facerec.messages import RecognitionRequest
 from facerec.object_keys import output_key, request_prefix
 from facerec.ports import MessageSender, ObjectStore
@@ -145,11 +145,16 @@ def redrive_(
             echo(f"{letter.message_id}: {_cell(letter.reason)}; --force sends it nevertheless", err=True)
         if _confirmed("Send again", sent, dry_run=dry_run, yes=yes):
             bucket = services.settings.output_bucket
-            for letter in tracked(sent, "sending"):
-                redrive(letter, dead=services.dead, requests=services.requests, store=services.store, bucket=bucket)
+            for letter in tracked(list(sent), "sending"):
+                try:
+                    redrive(letter, dead=services.dead, requests=services.requests, store=services.store, bucket=bucket)
+                except Refused as exc:
+                    echo(f"{letter.message_id}: {exc}", err=True)
+                    sent.remove(letter)
+                    refused.append(letter)
             echo(f"{counted(len(sent), 'dead letter')} sent to {services.settings.request_queue}")
     if refused:
-        raise FacerecError(f"not a task of facerec, so not sent: {counted(len(refused), 'dead letter')}")
+        raise FacerecError(f"not sent: {counted(len(refused), 'dead letter')}")
 
 
 @command.command("purge")

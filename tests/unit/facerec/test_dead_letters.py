@@ -3,13 +3,14 @@
 import base64
 import json
 import uuid
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from facerec.dead_letters import DeadLetter, redrive
-from facerec.errors import Transient
+from facerec.errors import Refused, Transient
 from facerec.messages import TASK_NAME, ObjectRef, Outcome, RecognitionRequest, RecognitionResult
 from facerec.object_keys import output_key
 from tests.fakes.dead_letters import InMemoryDeadLetterQueue
@@ -112,7 +113,7 @@ def driven(stored: RecognitionResult | None, sent: Sent) -> tuple[InMemoryDeadLe
     if stored is not None:
         key = output_key(REQUEST.request_id, REQUEST.filename)
         store.put("out", key, stored.to_json().encode(), "application/json")
-    with dead.look() as letters:
+    with dead.look() as letters, suppress(Refused):
         for found in letters:
             redrive(found, dead=dead, requests=sent, store=store, bucket="out")
     return dead, store
@@ -131,6 +132,12 @@ def test_redrive_keeps_a_result_that_is_not_a_failure() -> None:
     """SQS may have moved the task after its answer."""
     _, store = driven(result_for(REQUEST, "Jane"), Sent())
     assert len(store.keys("out")) == 1
+
+
+def test_redrive_that_sqs_refuses_changes_nothing() -> None:
+    """Its client still finds the failure."""
+    dead, store = driven(result_for(REQUEST, "", outcome=Outcome.FAILED), Sent(Refused("too long")))
+    assert dead.count() == len(store.keys("out")) == 1
 
 
 def test_redrive_that_cannot_send_removes_nothing() -> None:

@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from facerec.commands.dlq import Services, command
+from facerec.errors import Refused
 from facerec.settings import Settings
 from tests.fakes.dead_letters import InMemoryDeadLetterQueue
 from tests.fakes.object_store import InMemoryObjectStore
@@ -20,9 +21,12 @@ class Sent:
 
     def __init__(self) -> None:
         self.bodies: list[str] = []
+        self.refused = ""
 
     def send(self, body: str, delay_seconds: int = 0) -> None:
         """Keep it."""
+        if body == self.refused:
+            raise Refused("too long")
         self.bodies.append(body)
 
 
@@ -74,6 +78,15 @@ def test_redrive_sends_other_messages_with_force_only(dlq: DlqCommand) -> None:
     assert refused.exit_code == 1
     assert (dlq.sent.bodies, len(dlq.left())) == ([], 2)
     assert dlq.run("redrive", "young", "--force", "--yes").exit_code == 0
+    assert dlq.sent.bodies == ["young rubbish"]
+    assert dlq.left() == ["old\x1b"]
+
+
+def test_redrive_goes_on_after_one_that_sqs_refuses(dlq: DlqCommand) -> None:
+    """As one that is longer than the request queue allows: it stays, and is named."""
+    dlq.sent.refused = "rubbish"
+    redriven = dlq.run("redrive", "--all", "--force", "--yes")
+    assert (redriven.exit_code, "too long" in redriven.output) == (1, True)
     assert dlq.sent.bodies == ["young rubbish"]
     assert dlq.left() == ["old\x1b"]
 
