@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import AnyHttpUrl, Field
 
@@ -12,6 +12,8 @@ SQS_MESSAGE_BYTES = 256 * 1024
 """What every SQS queue takes, as one message or as a batch; only queues made after August 2025 take 1 MiB."""
 _DEAD_LETTER_BYTES = 8 * 1024
 """Room for the reason of a dead letter beside its message."""
+QueueName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_<>-]{0,80}$")]
+"""Of a standard queue, with placeholders: no URL, no ARN, no FIFO queue, which would refuse every task."""
 
 
 def _cache_home() -> Path:
@@ -38,10 +40,10 @@ class NameSettings(Group):
     output_bucket: str = Field("<prefix>-out-bucket", description="Bucket of results")
     gallery_bucket: str = Field("<prefix>-gallery-bucket", description="Bucket of enrolled photos")
     model_bucket: str = Field("<prefix>-model-bucket", description="Bucket of model artefacts")
-    request_queue: str = Field("<prefix>-req-queue", description="Queue of tasks")
-    dead_letter_queue: str = Field("<request_queue>-dlq", description="Queue of failed tasks")
-    response_queue: str = Field("<prefix>-resp-queue", description="Queue of results")
-    events_queue: str = Field("<prefix>-events-queue", description="Queue of events for Flower")
+    request_queue: QueueName = Field("<prefix>-req-queue", description="Queue of tasks")
+    dead_letter_queue: QueueName = Field("<request_queue>-dlq", description="Queue of failed tasks")
+    response_queue: QueueName = Field("<prefix>-resp-queue", description="Queue of results")
+    events_queue: QueueName = Field("<prefix>-events-queue", description="Queue of events for Flower")
     templates_table: str = Field("<prefix>-templates", description="DynamoDB table of templates")
     keys_table: str = Field("<prefix>-api-keys", description="DynamoDB table of API keys")
     fleet_table: str = Field(

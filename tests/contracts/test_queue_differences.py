@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from facerec.aws.clients import Clients
 from facerec.aws.sqs.queue import queue_differences
 from facerec.settings import Settings
@@ -24,14 +26,21 @@ def test_each_difference_is_told(fresh: Settings) -> None:
     assert "delivers 4 times" in receives
 
 
-def test_response_queue_with_another_size_limit_is_told(fresh: Settings) -> None:
-    """It would refuse results, or take larger ones than the setting says."""
+@pytest.mark.parametrize(
+    ("attribute", "value", "sentence"),
+    [
+        ("MaximumMessageSize", "1024", "size limit is 1024 bytes, not FACEREC_QUEUE__MAX_MESSAGE_BYTES (253952)"),
+        ("DelaySeconds", "900", "delay is 900 s, not its usual value (0)"),
+    ],
+)
+def test_response_queue_with_another_attribute_is_told(
+    fresh: Settings, attribute: str, value: str, sentence: str
+) -> None:
+    """It would refuse results, or keep them back."""
     sqs: Any = Clients(fresh).sqs
     url = sqs.get_queue_url(QueueName=fresh.response_queue)["QueueUrl"]
-    sqs.set_queue_attributes(QueueUrl=url, Attributes={"MaximumMessageSize": "1024"})
-    (difference,) = queue_differences(Clients(fresh), fresh)
-    assert difference.startswith(f"{fresh.response_queue}: its size limit is 1024 bytes")
-    assert f"FACEREC_QUEUE__MAX_MESSAGE_BYTES ({fresh.queue.max_message_bytes})" in difference
+    sqs.set_queue_attributes(QueueUrl=url, Attributes={attribute: value})
+    assert queue_differences(Clients(fresh), fresh) == [f"{fresh.response_queue}: its {sentence}"]
 
 
 def test_missing_response_queue_is_told(fresh: Settings) -> None:

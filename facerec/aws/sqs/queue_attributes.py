@@ -14,6 +14,7 @@ _DEAD_LETTER_RETENTION_SECONDS = 14 * _DAY_SECONDS
 _RESPONSE_RETENTION_SECONDS = 3_600
 """Clients wait for a result for some minutes; the output bucket keeps it for days."""
 _WORDS = {
+    "DelaySeconds": ("delay", " s", "its usual value"),
     "MaximumMessageSize": ("size limit", " bytes", "FACEREC_QUEUE__MAX_MESSAGE_BYTES"),
     "MessageRetentionPeriod": ("retention", " s", "its usual value"),
     "ReceiveMessageWaitTimeSeconds": ("long poll", " s", "FACEREC_QUEUE__WAIT_TIME_SECONDS"),
@@ -51,6 +52,7 @@ def events_queue(settings: Settings) -> Attributes:
 
 def _attributes(settings: Settings, retention_seconds: int, max_message_bytes: int) -> Attributes:
     return {
+        "DelaySeconds": "0",
         "MaximumMessageSize": str(max_message_bytes),
         "MessageRetentionPeriod": str(retention_seconds),
         "ReceiveMessageWaitTimeSeconds": str(settings.queue.wait_time_seconds),

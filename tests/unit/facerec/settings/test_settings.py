@@ -34,6 +34,14 @@ def test_resource_names_come_from_the_prefix_or_their_setting(monkeypatch: pytes
     assert settings.response_queue == "acme-resp-queue"
 
 
+@pytest.mark.parametrize("name", ["tasks.fifo", "https://sqs.eu-west-1.amazonaws.com/1/tasks", "arn:aws:sqs:::tasks"])
+def test_name_of_no_standard_queue_is_refused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """A FIFO queue would refuse every task, since no message has a group."""
+    monkeypatch.setenv("FACEREC_NAMES__REQUEST_QUEUE", name)
+    with pytest.raises(ConfigurationError, match="FACEREC_NAMES__REQUEST_QUEUE"):
+        Settings.load()
+
+
 def test_every_wrong_variable_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """In one error."""
     monkeypatch.setenv("FACEREC_WEB__PORT", "http")
