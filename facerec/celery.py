@@ -116,7 +116,7 @@ class CeleryTaskQueue:
         self._app.settings = settings
 
     def submit(self, request: RecognitionRequest) -> None:
-        """Enqueue the task; on return it is durable. Raises `QueueMissing`, `Transient` or `ConfigurationError`."""
+        """Enqueue the task; on return it is durable. Raises as `SqsQueue`."""
         try:
             self._app.send_task(
                 TASK_NAME,

@@ -13,7 +13,7 @@ from uuid import UUID
 import structlog
 
 from facerec.background import BackgroundThread, OutageLog
-from facerec.errors import FacerecError, QueueMissing
+from facerec.errors import FacerecError, QueueMissing, Refused
 from facerec.object_keys import output_key
 from facerec.ports import ObjectStore, TaskQueue
 from facerec.stored_results import stored_result
@@ -115,9 +115,13 @@ class Recovery:
             return
         for waiter in self._waiters.sent():
             if waiter.request_id in self._lost and waiter.request is not None:
-                self._queue.submit(waiter.request)
+                try:
+                    self._queue.submit(waiter.request)
+                except Refused as exc:
+                    log.warning("task_refused", request_id=str(waiter.request_id), reason=str(exc))
+                else:
+                    log.info("task_sent_again", request_id=str(waiter.request_id))
                 self._lost.discard(waiter.request_id)
-                log.info("task_sent_again", request_id=str(waiter.request_id))
         self._lost.clear()  # the others have been answered meanwhile
 
     def _look_for_results(self) -> None:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 from structlog.testing import capture_logs
 
-from facerec.errors import FacerecError, QueueMissing, Transient
+from facerec.errors import FacerecError, QueueMissing, Refused, Transient
 from facerec.messages import ObjectRef, RecognitionRequest
 from facerec.object_keys import output_key
 from facerec.web.inbox import InboxThread, Waiter, Waiters
@@ -121,6 +121,21 @@ def test_recovery_tries_a_failed_send_again(tier: Tier) -> None:
         tier.look()
         assert tier.tasks.requests == [waiter.request]
     assert [line["event"] for line in logs].count("recovery_unreachable") == 1
+
+
+def test_recovery_goes_on_after_a_task_that_sqs_refuses(tier: Tier) -> None:
+    """As one that is longer than the new queue allows: the tasks of the other uploads are sent."""
+
+    def refuse_first(request: RecognitionRequest) -> None:
+        if request == first.request:
+            raise Refused("too long")
+
+    tier.tasks.worker = refuse_first
+    with capture_logs() as logs, tier.waiting() as first, tier.waiting():
+        tier.made_at = "2"
+        tier.look()
+        tier.look()
+    assert [line["event"] for line in logs] == ["request_queue_recreated", "task_refused", "task_sent_again"]
 
 
 def test_recovery_does_not_take_an_outage_for_a_recreated_queue(tier: Tier) -> None:
