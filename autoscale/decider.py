@@ -29,7 +29,7 @@ _BINS = 10
 _LATEST_BINS = 3
 """A flow that fills so many bins in a row is no burst."""
 _FORMER_SECONDS = 10.0
-"""What a worker did before it was first seen counts as so much saturated time at most."""
+"""What a worker did before its previous reading counts as so much saturated time at most."""
 _SERVICE_BOUNDS = (0.01, 10.0)
 """The measured service time stays within these multiples of the prior: a worker that was taken over may report any."""
 _MOST_OF_ONE = 2.0
@@ -102,7 +102,7 @@ class Throughput:
         self._observed_at = now
         uncounted, latest = {}, {}
         for instance in fleet:
-            left = self._uncounted.get(instance.number, _FORMER_SECONDS) + passed
+            left = min(self._uncounted.get(instance.number, math.inf), _FORMER_SECONDS) + passed
             uncounted[instance.number], report = left, instance.report
             if report is None:
                 continue

@@ -376,6 +376,18 @@ def test_throughput_counts_no_worker_for_more_time_than_passes(changes: dict[str
     assert not decision.launch
 
 
+def test_throughput_counts_no_idle_hours_of_a_worker() -> None:
+    """After ten idle hours, tasks of all that time would hide for long how slow the others are."""
+    throughput = Throughput(0.1)
+    for second in range(36_000):
+        throughput.observe([serving_instance(1)], NOW + second)
+    throughput.observe([serving_instance(1, saturated_tasks=10**12)], NOW + 36_000)
+    for second in range(300):
+        counts = {"saturated_seconds": 1.0 * second, "saturated_tasks": 10 * second}
+        throughput.observe([serving_instance(number, **counts) for number in (2, 3)], NOW + 36_000 + second)
+    assert throughput.service_seconds == pytest.approx(0.1, rel=0.2)
+
+
 def test_throughput_counts_no_worker_for_a_hundred_times_the_prior() -> None:
     """A million million tasks at once are those of the time that has passed, at that rate."""
     decider = learn(lambda second: false_report(second, saturated_tasks=10**12), 9, QueueDepth(10, 10))
