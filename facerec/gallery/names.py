@@ -84,7 +84,7 @@ def identity_key(name: str, *, exact: bool = False) -> str:
     folded = unicodedata.normalize("NFD", seen)
     for _ in range(2):
         folded = unicodedata.normalize("NFKD", folded.casefold().translate(_ALIKE))
-    folded = unicodedata.normalize("NFC", folded.replace("i\u0307", "i"))
+    folded = unicodedata.normalize("NFC", re.sub("i\u0307+", "i", folded))
     folded = "".join("-" if unicodedata.category(c) == "Pd" else c for c in folded)
     return " ".join(_IGNORED.sub("", folded).rstrip(". ").split())
 

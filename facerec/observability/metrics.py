@@ -55,7 +55,7 @@ def answering_to(names: Sequence[str], app: "WSGIApplication | None") -> "WSGIAp
     """The same WSGI app, which refuses requests that are addressed to another host."""
 
     def wrapped(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-        name = addressed_host(environ.get("HTTP_HOST"))
+        name = addressed_host(environ.get("HTTP_HOST"), environ.get("PATH_INFO", "/"))  # wsgiref's: the whole target
         if app is None or name is None or not is_served(name, names):
             start_response("421 Misdirected Request", [("Content-Type", "text/plain")])
             return [f"the metrics are addressed as {names[0]} only".encode()]

@@ -3,7 +3,7 @@
 import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from facerec.gallery.names import (
@@ -193,6 +193,8 @@ def test_valid_identity_is_idempotent(name: str, *, exact: bool) -> None:
 
 
 @given(st.text())
+@example("i\u0307\u0307")
+@example("\u0131\u0301")
 def test_identity_key_is_idempotent(name: str) -> None:
     """For any text; people of one exact key have one key."""
     key = identity_key(name)

@@ -10,19 +10,20 @@ from facerec.observability.metrics import answering_to
 
 
 @pytest.mark.parametrize(
-    ("host", "status"),
+    ("host", "target", "status"),
     [
-        ("127.0.0.1:9401", "200 OK"),
-        ("LOCALHOST", "200 OK"),
-        ("[::1]:9401", "200 OK"),
-        ("evil.example:9401", "421 Misdirected Request"),
-        ("evil.example,127.0.0.1", "421 Misdirected Request"),
+        ("127.0.0.1:9401", "/metrics", "200 OK"),
+        ("LOCALHOST", "/metrics", "200 OK"),
+        ("[::1]:9401", "http://[::1]:9401/metrics", "200 OK"),
+        ("evil.example:9401", "/metrics", "421 Misdirected Request"),
+        ("evil.example,127.0.0.1", "/metrics", "421 Misdirected Request"),
+        ("127.0.0.1", "http://evil.example/metrics", "421 Misdirected Request"),
     ],
 )
-def test_metrics_on_loopback_answer_to_loopback_names(host: str, status: str) -> None:
+def test_metrics_on_loopback_answer_to_loopback_names(host: str, target: str, status: str) -> None:
     """A page may make its own name point here."""
     answered: list[str] = []
-    environ = {"PATH_INFO": "/metrics", "HTTP_HOST": host}
+    environ = {"PATH_INFO": target, "HTTP_HOST": host}
     setup_testing_defaults(environ)
 
     def start_response(line: str, _headers: object, _error: object = None) -> None:
