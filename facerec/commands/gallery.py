@@ -392,7 +392,15 @@ def _restore(
             renamed[template.identity] = identity
         try:
             named = replace(template, identity=identity)
-            new = restore(named, photo(template.template_id), gallery.collection, bucket, store, photos)
+            new = restore(
+                named,
+                photo(template.template_id),
+                gallery.collection,
+                bucket,
+                store,
+                photos,
+                exact_names=exact_names,
+            )
             counts["new" if new else "present"] += 1
         except AlreadyEnrolled as exc:
             counts["other"] += 1

@@ -262,7 +262,14 @@ def open_archive(path: Path) -> Iterator[GalleryArchive]:
 
 
 def restore(
-    template: Template, photo: bytes | None, collection: str, bucket: str, templates: TemplateStore, photos: ObjectStore
+    template: Template,
+    photo: bytes | None,
+    collection: str,
+    bucket: str,
+    templates: TemplateStore,
+    photos: ObjectStore,
+    *,
+    exact_names: bool = False,
 ) -> bool:
     """Store one archived template in a collection; returns whether it was new. A repeated call changes nothing.
 
@@ -278,7 +285,7 @@ def restore(
     try:
         store_template(templates, photos, restored, photo)
     except AlreadyEnrolled as exc:
-        if not same_person(exc.identity, template.identity):
+        if not same_person(exc.identity, template.identity, exact=exact_names):
             raise
         return False
     return True

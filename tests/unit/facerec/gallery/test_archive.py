@@ -169,13 +169,16 @@ def test_restore_is_idempotent(archive: Path) -> None:
 
 
 def test_restore_refuses_the_photo_of_another_person(archive: Path) -> None:
-    """Another spelling of the name is the same person."""
+    """Another spelling of the name is the same person, unless names are exact."""
     destination = Destination()
     with open_archive(archive) as opened:
         template, photo = opened.templates[0], opened.photo(opened.templates[0].template_id)
     ports = ("default", BUCKET, destination.templates, destination.photos)
     assert restore(template, photo, *ports)
-    assert not restore(replace(template, identity=template.identity.upper()), photo, *ports)
+    shouted = replace(template, identity=template.identity.upper())
+    assert not restore(shouted, photo, *ports)
+    with pytest.raises(AlreadyEnrolled):
+        restore(shouted, photo, *ports, exact_names=True)
     with pytest.raises(AlreadyEnrolled):
         restore(replace(template, identity="Grace Hopper II"), photo, *ports)
 
