@@ -165,12 +165,14 @@ def _heif_size(data: bytes) -> tuple[int, int]:
 
     The tiles, the thumbnail and the depth map of a photo are not larger than the photo.
     """
-    spans = [(0, len(data))]
-    for kind, skipped in ((b"meta", 4), (b"iprp", 0), (b"ipco", 0), (b"ispe", 4)):
-        spans = [(start + skipped, end) for span in spans for found, start, end in _boxes(data, *span) if found == kind]
-    sizes = [
-        (int.from_bytes(data[start : start + 4]), int.from_bytes(data[start + 4 : start + 8])) for start, _ in spans
-    ]
+    start, end = 0, len(data)
+    for kind, skipped in ((b"meta", 4), (b"iprp", 0), (b"ipco", 0)):
+        # A file has one of each. To look into many would take seconds.
+        found = (box for box in _boxes(data, start, end) if box[0] == kind)
+        _, start, end = next(found, (kind, 0, 0))
+        start += skipped
+    extents = (start + 4 for kind, start, _ in _boxes(data, start, end) if kind == b"ispe")
+    sizes = [(int.from_bytes(data[at : at + 4]), int.from_bytes(data[at + 4 : at + 8])) for at in extents]
     if not sizes:
         raise InvalidImage(DAMAGED)
     return max(sizes, key=lambda size: size[0] * size[1])

@@ -63,7 +63,6 @@ def create_app(
     app.config.update(
         MAX_CONTENT_LENGTH=settings.web.max_upload_bytes + uploads.FORM_OVERHEAD_BYTES,
         MAX_FORM_MEMORY_SIZE=uploads.FORM_MEMORY_BYTES,
-        MAX_FORM_PARTS=uploads.MAX_FORM_PARTS,
     )
     measured.instrument(app)
     app.register_blueprint(

@@ -42,8 +42,6 @@ FORM_MEMORY_BYTES = 256 * 1024
 """The limit of all small fields together. Werkzeug applies it to its read buffer, too, which has 64 KiB and a part of a
 boundary also while it reads a file: a limit near that size would refuse files by chance."""
 
-MAX_FORM_PARTS = 20
-
 UPLOADS_IN_MEMORY = 16
 """Uploads that one process brings from the connection to the store at once; clients take turns."""
 

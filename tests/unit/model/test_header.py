@@ -236,3 +236,17 @@ def test_heif_has_the_size_of_its_largest_item(monkeypatch: pytest.MonkeyPatch) 
     for end in range(20, len(heif((40, 30)))):
         with suppress(InvalidImage):
             assert read_header(heif((40, 30))[:end]).width == 40
+
+
+@pytest.mark.parametrize("kind", [b"meta", b"iprp", b"ipco"])
+def test_heif_counts_the_first_box_of_a_kind(kind: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file has one; to look into thousands of them would take the web tier seconds."""
+    monkeypatch.setattr(model.header, "SUPPORTED", (*SUPPORTED[:3], "HEIF"))
+    small, large = (box(b"ispe", bytes(4), side.to_bytes(4), side.to_bytes(4)) for side in (40, 60_000))
+    nested = {b"ispe": [small]}
+    for outer, inner in ((b"ipco", b"ispe"), (b"iprp", b"ipco"), (b"meta", b"iprp")):
+        filling = [bytes(4)] if outer == b"meta" else []
+        nested[outer] = [box(outer, *filling, *nested[inner])]
+        if outer == kind:
+            nested[outer] += [box(outer, *filling, large)] * 5
+    assert read_header(box(b"ftyp", b"heic", bytes(4), b"mif1heic") + b"".join(nested[b"meta"])).width == 40

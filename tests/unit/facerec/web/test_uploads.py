@@ -157,6 +157,14 @@ def test_file_input_that_was_left_empty_is_no_file(field: str, filename: str) ->
     assert [tier.store.get(task.input.bucket, task.input.key) for task in tier.tasks.requests] == [picture()] * 3
 
 
+def test_form_may_have_hundreds_of_fields() -> None:
+    """A web application's page has many optional inputs, and its browser sends them all."""
+    fields = [b'Content-Disposition: form-data; name="note"\r\n\r\nx', part("second", 'filename=""')] * 200
+    with running(FakeWebTier(answer=answers("Jane"))) as tier:
+        reply = raw(tier.app.test_client(), *fields, part("inputFile", 'filename="a.jpg"', picture()))
+    assert plain(reply) == "a.jpg: face detected - Jane"
+
+
 def test_file_input_that_was_left_empty_is_no_file_with_any_line_ends() -> None:
     """Some programs write part heads with a bare LF."""
     with running(FakeWebTier(answer=answers("Jane"))) as tier:
@@ -268,8 +276,8 @@ def endless_body(client: FlaskClient) -> TestResponse:
 
 
 def many_parts(client: FlaskClient) -> TestResponse:
-    """A form of a thousand fields."""
-    return raw(client, *[b'Content-Disposition: form-data; name="x"\r\n\r\ny'] * 1000)
+    """A form of more than a thousand fields."""
+    return raw(client, *[b'Content-Disposition: form-data; name="x"\r\n\r\ny'] * 1001)
 
 
 def text_file(client: FlaskClient) -> TestResponse:
