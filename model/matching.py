@@ -278,8 +278,6 @@ class GalleryIndex:
 
     def _forget(self, numbers: NDArray[np.integer[Any]]) -> None:
         """Clear the names of those of these identities that have no template."""
-        if len(self._living) < len(self._names):
-            self._living = np.append(self._living, np.zeros(len(self._names) - len(self._living), dtype=np.int32))
         gone = numbers[self._living[numbers] == 0].tolist()
         if gone:
             self._names = self._names.copy()

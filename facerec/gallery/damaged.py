@@ -29,14 +29,13 @@ def separate(
 ) -> tuple[list[Template], NDArray[np.float32], list[DamagedTemplate]]:
     """Separate templates of one model; returns the usable ones, their embeddings (N, D), and the damaged ones.
 
-    `dimension` is that of the model; without it the one that most templates have.
+    `dimension` is that of the model; without it the one that most templates have, up to `MAX_DIMENSION`.
     """
     if dimension is None:
-        sizes = Counter(template.embedding.size for template in templates)
+        sizes = Counter(t.embedding.size for t in templates if 0 < t.embedding.size <= MAX_DIMENSION)
         dimension = sizes.most_common(1)[0][0] if sizes else 0
-    shape = (min(dimension, MAX_DIMENSION),)
-    fitting = [t for t in templates if t.embedding.shape == shape != (0,) and t.identity.strip()]
-    embeddings = np.array([t.embedding for t in fitting], dtype=np.float32).reshape(len(fitting), *shape)
+    fitting = [t for t in templates if t.embedding.shape == (dimension,) and t.identity.strip()]
+    embeddings = np.array([t.embedding for t in fitting], dtype=np.float32).reshape(len(fitting), dimension)
     good = normalised(embeddings)
     if len(fitting) == len(templates) and good.all():
         return fitting, embeddings, []
@@ -95,9 +94,8 @@ def _damage(template: Template, dimension: int) -> DamagedTemplate:
     if not template.identity.strip():
         reason = "its identity is empty"
     elif template.embedding.shape != (dimension,):
-        reason = f"its embedding has {template.embedding.size} numbers, and those of its model have {dimension}"
-    elif not 0 < dimension <= MAX_DIMENSION:
-        reason = f"its embedding has {dimension} numbers, not 1 to {MAX_DIMENSION}"
+        expected = dimension or f"1 to {MAX_DIMENSION}"
+        reason = f"its embedding has {template.embedding.size} numbers, and those of its model have {expected}"
     elif not np.isfinite(template.embedding).all():
         reason = "its embedding has numbers that are infinite or not a number"
     else:
