@@ -27,17 +27,20 @@ _IGNORED = re.compile(f"[{_IGNORABLE}]")
 _WITHOUT_USE = re.compile(rf"(?<![^\x00-\x7f])[{_IGNORABLE}]+|[{''.join(JOINERS)}\u034f\u115f\u1160\u3164\uffa0]+$")
 """Scripts and emoji need invisible marks between their characters; at the start, at the end and after ASCII none do."""
 _EMPTY_CELL = "\u2800"  # Braille's blank, which is no blank to Unicode
-_ALIKE = str.maketrans(
-    # Apostrophes, of which telephones and editors type the curved one; dashes that are none to Unicode; dotless i;
-    # then the Cyrillic and Greek letters of which one case looks like a Latin letter.
+_TYPED_ALIKE = str.maketrans(
+    # Apostrophes, of which telephones and editors type the curved one; dashes that are none to Unicode; dotless i.
     "`\u00b4\u02b9\u02bb\u02bc\u02c8\u02ca\u02cb\u055a\u05f3\u07f4\u2018\u2019\u201b\u2032\u2035\ua78c"
     "\u02d7\u2043\u2212"
-    "\u0131"
+    "\u0131",
+    "'" * 17 + "---" + "i",
+)
+_LOOK_ALIKE = str.maketrans(
+    # The Cyrillic and Greek letters of which one case looks like a Latin letter.
     "\u0430\u0432\u0435\u043a\u043c\u043d\u043e\u0440\u0441\u0442\u0443\u0445\u0455\u0456\u0458\u0501\u051b\u051d"
     "\u03b1\u03b2\u03b5\u03b6\u03b7\u03b9\u03ba\u03bc\u03bd\u03bf\u03c1\u03c4\u03c5\u03c7",
-    "'" * 17 + "---" + "i" + "abekmhopctyxsijdqw" + "abezhikmnoptyx",
+    "abekmhopctyxsijdqw" + "abezhikmnoptyx",
 )
-"""Of two letters of one script that would become one, only the commoner is in it."""
+"""For the reserved words alone: people whose names look the same in two scripts are not one person."""
 _RESERVED = frozenset({UNKNOWN.casefold(), NO_FACE.casefold()})
 
 
@@ -64,7 +67,7 @@ def valid_identity(name: str, *, exact: bool = False) -> str:
         raise InvalidName("a person needs a name")
     if len(identity) > MAX_IDENTITY_LENGTH:
         raise InvalidName(f"a name has {MAX_IDENTITY_LENGTH} characters at most; this one has {len(identity)}")
-    if key.replace(" ", "") in _RESERVED:
+    if key.replace(" ", "").translate(_LOOK_ALIKE) in _RESERVED:
         raise InvalidName(f"{identity!r} stands for no person in an answer; choose another name")
     return identity
 
@@ -74,16 +77,16 @@ def identity_key(name: str, *, exact: bool = False) -> str:
 
     What cannot be seen is left out, and all blanks and normal forms are one. Without `exact` so are several blanks and
     one, upper and lower case (ß and SS, and all four Turkish i, too), fullwidth and other compatible letters (NFKC),
-    letters that look alike in Latin, Greek and Cyrillic, the dashes, the apostrophes, and dots at the end or none.
+    the dashes, the apostrophes, and dots at the end or none.
     """
     seen = "".join(" " if _is_blank(c) else c for c in name if is_text(c) or c.isspace())
     seen = unicodedata.normalize("NFC", _IGNORED.sub("", seen)).strip()
     if exact:
         return seen
-    # Unicode's compatibility caseless match, definition D146, and `_ALIKE`.
+    # Unicode's compatibility caseless match, definition D146, and `_TYPED_ALIKE`.
     folded = unicodedata.normalize("NFD", seen)
     for _ in range(2):
-        folded = unicodedata.normalize("NFKD", folded.casefold().translate(_ALIKE))
+        folded = unicodedata.normalize("NFKD", folded.casefold().translate(_TYPED_ALIKE))
     folded = unicodedata.normalize("NFC", re.sub("i\u0307+", "i", folded))
     folded = "".join("-" if unicodedata.category(c) == "Pd" else c for c in folded)
     return " ".join(_IGNORED.sub("", folded).rstrip(". ").split())

@@ -78,6 +78,8 @@ def test_names_in_any_script_are_valid(name: str) -> None:
         ("No\u2011Face.", "stands for no person"),
         ("unknown...", "stands for no person"),
         ("U nknown", "stands for no person"),
+        ("Unkn\u043ewn", "stands for no person"),
+        ("N\u03bf-F\u0430\u0441\u0435", "stands for no person"),
         ("...", "needs a name"),
         ("\u3164\u2800", "needs a name"),
     ],
@@ -134,16 +136,13 @@ def test_blanks_of_every_kind_are_spaces(blank: str) -> None:
         ("O'Brien", "O\u2019Brien"),
         ("O'Brien", "o\u00b4brien"),
         ("Hawai\u02bbi", "Hawai`i"),
-        ("Ada", "\u0410d\u0430"),
-        ("Zoë", "\u0396\u03bf\u0451"),
-        ("Iñes", "\u0131ñ\u0435\u0455"),
         ("Íris", "\u0131\u0301ris"),
         ("Sammy Davis Jr.", "Sammy Davis Jr"),
         ("Ada", "Ada . ."),
     ],
 )
 def test_typing_makes_no_second_person_unless_asked(one: str, other: str) -> None:
-    """Case, doubled blanks, compatible letters and those of other scripts, dashes, apostrophes and dots at the end."""
+    """Case, doubled blanks, compatible letters, dashes, apostrophes and dots at the end."""
     assert same_person(one, other)
     assert not same_person(one, other, exact=True)
     known = KnownNames([one])
@@ -163,6 +162,7 @@ def test_typing_makes_no_second_person_unless_asked(one: str, other: str) -> Non
         ("A. B. Smith", "AB Smith"),
         ("O'Brien", "OBrien"),
         ("Сания", "Саһия"),
+        ("Boba", "Вова"),
         ("\u04ae\u04af", "\u0423\u0443"),
         ("Илья", "Илия"),
     ],
