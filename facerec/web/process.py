@@ -3,6 +3,7 @@
 The server is waitress, unchanged. A proxy in front (`deploy/nginx`) handles slow and hostile clients.
 """
 
+import ctypes
 import queue
 import resource
 import socket
@@ -57,8 +58,11 @@ FLUSH_SECONDS = 2.0
 SWITCH_SECONDS = 0.0005
 """With Python's 5 ms the HTTP loop would wait too long for hundreds of threads."""
 
+LARGE_BLOCK_BYTES = 1_000_000
+
 _POLL_SECONDS = 0.05
 _FILES = 16_384
+_M_MMAP_THRESHOLD = -3  # malloc.h
 
 
 class WebProcess:
@@ -180,6 +184,7 @@ class WebServer:
         self._stop: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._sockets: dict[int, Any] = {}
         _raise_file_limit()
+        return_large_blocks()
         self._server = waitress.create_server(
             application,
             map=self._sockets,
@@ -254,3 +259,13 @@ def _raise_file_limit() -> None:
     wanted = _FILES if hard == resource.RLIM_INFINITY else min(_FILES, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def return_large_blocks() -> None:
+    """Let the C library give a freed block of over 1 MB back to the system at once, if it is glibc.
+
+    Otherwise it keeps the memory of large uploads for each of the many threads.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES)

@@ -1,5 +1,9 @@
 """What a web process needs before it takes uploads."""
 
+import platform
+import subprocess
+import sys
+
 import pytest
 from structlog.testing import capture_logs
 
@@ -54,3 +58,38 @@ def test_start_gives_up_after_a_while() -> None:
     with pytest.raises(Transient, match="connection refused"):
         aws.await_resources()
     assert aws.now <= START_SECONDS + 1
+
+
+HOLD_UPLOADS = """
+import threading
+from pathlib import Path
+from facerec.web.process import return_large_blocks
+
+def megabytes():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 // 1_000_000
+
+def upload():
+    for _ in range(3):
+        together.wait()
+        body = b"x" * 15_000_000
+        copy = bytearray(body)
+        together.wait()
+        del body, copy
+
+return_large_blocks()
+before = megabytes()
+together = threading.Barrier(8)
+threads = [threading.Thread(target=upload) for _ in range(8)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print(megabytes() - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no such option")
+def test_memory_of_large_uploads_is_given_back() -> None:
+    """The C library would keep a large upload's memory for each thread: here more than 200 MB."""
+    done = subprocess.run([sys.executable, "-c", HOLD_UPLOADS], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 50
