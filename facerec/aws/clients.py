@@ -8,10 +8,8 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 import boto3
-from botocore.awsrequest import AWSResponse
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
-from botocore.model import OperationModel
 from botocore.parsers import ResponseParserError
 
 from facerec import __version__
@@ -77,9 +75,7 @@ _MISCONFIGURED = frozenset(
     }
 )
 """Codes that AWS would answer for every other message and object, too."""
-_FIRST_ERROR, _SERVER_ERROR = 300, 500
-_UNSTATED = frozenset({"", "Unknown"})
-"""Beside the status itself, botocore's codes for an error that is not in AWS's form."""
+_SERVER_ERROR = 500
 REQUEST_ID_HEADERS = ("x-amz-request-id", "x-amzn-requestid")
 """AWS's headers with the id of a request; EC2 states it in the body, too."""
 USER_AGENT = f"facerec/{__version__} boto3/{boto3.__version__}"
@@ -93,19 +89,18 @@ def aws_session(region: str) -> boto3.Session:
     the page for an answer without any field: an empty queue, no items, an object with other bytes.
     """
     session = boto3.Session(region_name=region)
-    session.events.register("after-call", _check_request_id)
+    session.events.register("before-parse", _check_request_id)
     return session
 
 
-def _check_request_id(http_response: Any, parsed: Mapping[str, Any], model: OperationModel, **_: Any) -> None:
-    if not isinstance(http_response, AWSResponse):
-        return  # a hook has answered in place of the call
-    # Any other error states its code; `_translated` looks at that.
-    if http_response.status_code >= _FIRST_ERROR and model.http.get("method") != "HEAD":
-        return
-    named = parsed.get("ResponseMetadata", {}).get("RequestId")
-    if not named and not any(name in http_response.headers for name in REQUEST_ID_HEADERS):
-        raise ResponseParserError("the answer has no request id; does a proxy answer for AWS?")
+def _check_request_id(response_dict: Mapping[str, Any], **_: Any) -> None:
+    # Before botocore reads the page: it follows redirects of S3 without end, and fails at JSON that is no object.
+    status, body = response_dict["status_code"], response_dict["body"]
+    if status >= _SERVER_ERROR:
+        return  # botocore tries again; `_translated` looks at the last answer
+    in_body = isinstance(body, bytes) and b"equestId>" in body
+    if not in_body and not any(name in response_dict["headers"] for name in REQUEST_ID_HEADERS):
+        raise ResponseParserError(f"the answer ({status}) has no request id; does a proxy answer for AWS?")
 
 
 class Clients:
@@ -218,14 +213,11 @@ def _translated(doing: str, known: Mapping[str, Callable[[], Exception]], *, of_
     try:
         yield
     except ClientError as exc:
-        code = exc.response.get("Error", {}).get("Code", "")
+        code = exc.response.get("Error", {}).get("Code") or ""
         status = exc.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         make = known.get(code.replace(".", "_"))
         if make is not None:
             raise make() from exc
-        stated = code not in _UNSTATED and not code.isdigit()
-        if not stated and not exc.operation_name.startswith("Head"):  # an answer to HEAD has no body for a code
-            raise Transient(f"could not {doing}: the answer was {status}; does a proxy answer for AWS?") from exc
         if status >= _SERVER_ERROR and code not in THROTTLING:
             raise Transient(f"could not {doing}: AWS answered {status} {code}; retry later") from exc
         raise refusal(doing, code, str(exc), of_one=of_one) from exc

@@ -30,8 +30,12 @@ PAGES = [
     (200, b"<html><body/></html>"),
     (200, b"{}"),
     (200, b""),
+    (200, b"null"),
+    (200, b"\xff"),
+    (302, b"<html>Sign in</html>"),
     (403, b"<html>Forbidden</html>"),
     (404, b"<html>Not found</html>"),
+    (503, b"<Error><Code></Code></Error>"),
 ]
 
 
