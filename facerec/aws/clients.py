@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
+from botocore.model import OperationModel
 from botocore.parsers import ResponseParserError
 
 from facerec import __version__
@@ -75,7 +76,9 @@ _MISCONFIGURED = frozenset(
     }
 )
 """Codes that AWS would answer for every other message and object, too."""
-_SERVER_ERROR = 500
+_FIRST_ERROR, _SERVER_ERROR = 400, 500
+_UNSTATED = frozenset({"", "Unknown"})
+"""Beside the status itself, botocore's codes for an error that is not in AWS's form."""
 REQUEST_ID_HEADERS = ("x-amz-request-id", "x-amzn-requestid")
 """AWS's headers with the id of a request; EC2 states it in the body, too."""
 USER_AGENT = f"facerec/{__version__} boto3/{boto3.__version__}"
@@ -93,11 +96,12 @@ def aws_session(region: str) -> boto3.Session:
     return session
 
 
-def _check_request_id(response_dict: Mapping[str, Any], **_: Any) -> None:
+def _check_request_id(response_dict: Mapping[str, Any], operation_model: OperationModel, **_: Any) -> None:
     # Before botocore reads the page: it follows redirects of S3 without end, and fails at JSON that is no object.
     status, body = response_dict["status_code"], response_dict["body"]
-    if status >= _SERVER_ERROR:
-        return  # botocore tries again; `_translated` looks at the last answer
+    # An error may be tried again, and states its code for `_translated`; but none in 4xx to HEAD.
+    if status >= _SERVER_ERROR or (status >= _FIRST_ERROR and operation_model.http.get("method") != "HEAD"):
+        return
     in_body = isinstance(body, bytes) and b"equestId>" in body
     if not in_body and not any(name in response_dict["headers"] for name in REQUEST_ID_HEADERS):
         raise ResponseParserError(f"the answer ({status}) has no request id; does a proxy answer for AWS?")
@@ -218,6 +222,9 @@ def _translated(doing: str, known: Mapping[str, Callable[[], Exception]], *, of_
         make = known.get(code.replace(".", "_"))
         if make is not None:
             raise make() from exc
+        stated = code not in _UNSTATED and not code.isdigit()
+        if not stated and not exc.operation_name.startswith("Head"):  # an answer to HEAD has no body for a code
+            raise Transient(f"could not {doing}: the answer was {status}; does a proxy answer for AWS?") from exc
         if status >= _SERVER_ERROR and code not in THROTTLING:
             raise Transient(f"could not {doing}: AWS answered {status} {code}; retry later") from exc
         raise refusal(doing, code, str(exc), of_one=of_one) from exc
