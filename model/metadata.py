@@ -140,7 +140,8 @@ def _png(data: bytes) -> PictureFile:
         elif (name := _png_block_name(data, kind, start)) and name not in blocks and _is_intact(data, start, end):
             blocks[name] = data[start:end] if kind == name else _text(kind, data[start + len(name) + 1 : end])
     before = (kept.get(kind, b"") for kind in (b"PLTE", b"tRNS"))
-    picture = b"".join((data[:_PNG_HEADER_END], *before, data[pixels_start:pixels_end], _PNG_END))
+    closing = _PNG_END if pixels_end <= len(data) else b""  # a decoder would take it for a cut chunk's content
+    picture = b"".join((data[:_PNG_HEADER_END], *before, data[pixels_start:pixels_end], closing))
     exif = blocks.get(b"eXIf") or _unhex(blocks.get(_PNG_EXIF, b""))
     return PictureFile(picture, exif, blocks.get(_PNG_XMP, b""))
 

@@ -249,3 +249,9 @@ def test_pixels_may_have_many_chunks() -> None:
     pixels = data[start + 4 :][: int.from_bytes(data[start - 4 : start])]
     pieces = b"".join(chunk(b"IDAT", pixels[i : i + 1]) + chunk(b"IDAT") * 50 for i in range(len(pixels)))
     assert np.array_equal(decode(data[:HEADER_END] + pieces + chunk(b"IEND")), np.asarray(SCENE))
+
+
+@pytest.mark.parametrize("missing", [12, 16, 18, 20])
+def test_png_without_its_last_bytes_is_decoded(missing: int) -> None:
+    """Behind the pixels are two checksums and the end."""
+    assert np.array_equal(decode(encoded("PNG")[:-missing]), np.asarray(SCENE))
