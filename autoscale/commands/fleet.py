@@ -34,7 +34,7 @@ _STYLES = {
     Phase.STOPPED: "dim",
 }
 _NOTES = ("spot", "outdated", "impaired", "report_unreadable")
-"""What is told of an instance if it is so."""
+"""The properties of an instance that its row shows if they hold."""
 _RECENT_SECONDS = 3600.0
 """How far back the latest record is looked for; at zero instances none is written."""
 T = TypeVar("T")

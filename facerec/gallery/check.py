@@ -1,7 +1,8 @@
 """Check: photos of the gallery bucket without a template, templates whose photo is gone, and damaged templates.
 
 An enrolment stores the photo before the template, and a removal deletes the photo before the template. So an enrolment
-that was interrupted leaves a photo that belongs to nobody, and an interrupted removal a template without its photo.
+that was interrupted leaves a photo without a template, and an interrupted removal a template without
+its photo.
 """
 
 import re

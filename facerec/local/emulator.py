@@ -60,8 +60,7 @@ def emulator(kind: EmulatorKind, *, port: int, state: Path, environ: Mapping[str
         argv: tuple[str, ...] = (sys.executable, "-m", "facerec.local.ministack_server")
         base |= _ministack_environ(port, state.resolve())
     else:
-        argv = (sys.executable, "-m", "facerec.local.moto_server")
-        base |= {"MOTO_PORT": str(port)}
+        argv = (sys.executable, "-m", "facerec.local.moto_server", str(port))
     return Emulator(kind, f"http://{LOOPBACK}:{port}", Command("emulator", argv, base))
 
 

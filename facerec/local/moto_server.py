@@ -1,6 +1,5 @@
-"""Runs moto for programs of this machine alone: `python -m facerec.local.moto_server`, with MOTO_PORT as its port."""
+"""Runs moto for programs of this machine alone: `python -m facerec.local.moto_server PORT`."""
 
-import os
 import signal
 import sys
 from collections.abc import Callable, Iterable
@@ -48,7 +47,7 @@ if __name__ == "__main__":
     signal.signal(signal.SIGTERM, _end)
     run_simple(
         LOOPBACK,
-        int(os.environ["MOTO_PORT"]),
+        int(sys.argv[1]),
         for_programs(DomainDispatcherApplication(create_backend_app)),
         threaded=True,
         request_handler=MotoRequestHandler,

@@ -26,7 +26,7 @@ class Running:
 class StateDirectory:
     """`emulator/` (buckets, tables, queues), `logs/`, and the description of what runs.
 
-    Its files decide what a shell and the emulator do, so it must be the user's own; nobody else can enter it.
+    Its files decide what a shell and the emulator do, so it must be the user's own; no other user can enter it.
     """
 
     def __init__(self, path: Path) -> None:

@@ -9,10 +9,11 @@ import pytest
 
 from facerec.aws.clients import Clients
 from facerec.aws.sqs.dead_letter_queue import SqsDeadLetterReader, SqsDeadLetterWriter
-from facerec.aws.sqs.queue import MAX_MESSAGE_BYTES, SqsQueue
+from facerec.aws.sqs.queue import SqsQueue
 from facerec.dead_letters import DeadLetter, DeadLetterReader
 from facerec.errors import QueueMissing
 from facerec.settings import Settings
+from facerec.settings.resources import SQS_MESSAGE_BYTES
 from tests.fakes.dead_letters import InMemoryDeadLetterQueue
 
 FAILED_AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -67,7 +68,7 @@ def test_longest_task_fits_with_its_reason(ministack_clients: Clients, fresh: Se
     writer.put("x" * 200_000, reason="é" * 60_000, request_id="😀" * 60_000, failed_at=FAILED_AT)
     (letter,) = seen(SqsDeadLetterReader(ministack_clients, queue, poll_seconds=0))
     attributes = sum(len(f"{name}String{value}".encode()) for name, value in letter.attributes.items())
-    assert fresh.queue.max_message_bytes + attributes <= MAX_MESSAGE_BYTES
+    assert fresh.queue.max_message_bytes + attributes <= SQS_MESSAGE_BYTES
 
 
 def test_message_moved_by_sqs_has_no_attributes(dead_letters: Implementation) -> None:

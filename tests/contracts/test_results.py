@@ -10,14 +10,14 @@ import pytest
 from structlog.testing import capture_logs
 
 from facerec.aws.clients import Clients
-from facerec.aws.sqs.queue import MAX_MESSAGE_BYTES, check_queue
+from facerec.aws.sqs.queue import check_queue
 from facerec.aws.sqs.response_queues import OWNER_TAG, RENEWED_TAG, ResponseQueues
 from facerec.aws.sqs.results import SqsResultInbox, SqsResultPublisher
 from facerec.errors import QueueMissing, Refused, Transient
 from facerec.messages import Face, Outcome, RecognitionResult, ResultBox, ResultMatch
 from facerec.ports import ResultDelivery, ResultInbox, ResultPublisher
 from facerec.settings import Settings
-from facerec.settings.resources import AwsSettings
+from facerec.settings.resources import SQS_MESSAGE_BYTES, AwsSettings
 from tests.fakes.results import InMemoryQueues, InMemoryResultInbox, InMemoryResultPublisher
 from tests.support.emulated import EmulatedAws
 
@@ -219,7 +219,7 @@ def test_result_with_many_faces_is_shortened(clients: Clients) -> None:
     queue = f"test-{uuid.uuid4().hex[:12]}-resp-queue"
     clients.sqs.create_queue(QueueName=queue)
     crowd = a_result(faces=1_000)
-    assert len(crowd.to_json()) > MAX_MESSAGE_BYTES
+    assert len(crowd.to_json()) > SQS_MESSAGE_BYTES
     with capture_logs() as logs:
         SqsResultPublisher(clients, queue).publish(queue, crowd)
     (delivery,) = received(SqsResultInbox(clients, queue), 1)

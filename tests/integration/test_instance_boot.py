@@ -386,7 +386,7 @@ def test_a_boot_without_an_identity_fails(emulator: EmulatedAws, tmp_path: Path)
 def test_boot_installs_nothing_but_what_hashes_name(
     emulator: EmulatedAws, metadata: FakeMetadata, tmp_path: Path, stated: bytes, stored: bytes | None, words: str
 ) -> None:
-    """A wheel that somebody has replaced, or packages that nobody has tested, do not run as root."""
+    """A replaced wheel, and packages other than the tested ones, do not run as root."""
     settings = deployed(emulator, metadata, f"releases/facerec.whl{sha256(stated)}")
     store = bootstrap.object_store(settings)
     store.put(settings.model_bucket, "releases/facerec.whl", stated if stored is None else stored, "application/zip")

@@ -10,7 +10,6 @@ from facerec.aws.clients import THROTTLING, Clients, refusal, translated, transl
 from facerec.aws.sqs import queue_attributes
 from facerec.errors import FacerecError, QueueMissing, Transient
 from facerec.settings import Settings
-from facerec.settings.resources import SQS_MESSAGE_BYTES
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -25,7 +24,6 @@ T = TypeVar("T")
 
 BATCH = 10
 """SQS sends, receives, deletes and changes this many messages in one call."""
-MAX_MESSAGE_BYTES = SQS_MESSAGE_BYTES
 _QUEUE_MISSING = ("AWS_SimpleQueueService_NonExistentQueue", "QueueDoesNotExist")
 """SQS's error codes for it, in its query and its JSON protocol, as `translated` takes them."""
 _DELETED_RECENTLY = ("AWS_SimpleQueueService_QueueDeletedRecently", "QueueDeletedRecently")
@@ -124,7 +122,7 @@ class SqsQueue:
         options: dict[str, Any] = {} if hidden_seconds is None else {"VisibilityTimeout": hidden_seconds}
         if message_attributes:
             options["MessageAttributeNames"] = ["All"]
-        reply = self.call(
+        return self.call(
             "receive from",
             lambda url: self._sqs.receive_message(
                 QueueUrl=url,
@@ -133,11 +131,7 @@ class SqsQueue:
                 MessageSystemAttributeNames=list(attributes),
                 **options,
             ),
-        )
-        # botocore takes a proxy's page for an empty receive; SQS gives each answer an id.
-        if "Messages" not in reply and not reply["ResponseMetadata"].get("RequestId"):
-            raise Transient(f"the answer of queue {self.name!r} has no request id; does a proxy answer for SQS?")
-        return reply.get("Messages", [])
+        ).get("Messages", [])
 
     def create(self, attributes: Mapping[str, str], tags: Mapping[str, str] | None = None) -> None:
         """Create the queue; one that exists with these attributes is no error."""

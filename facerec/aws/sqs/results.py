@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 import structlog
 
 from facerec.aws.clients import Clients
-from facerec.aws.sqs.queue import BATCH, MAX_MESSAGE_BYTES, SqsQueue
+from facerec.aws.sqs.queue import BATCH, SqsQueue
 from facerec.background import BackgroundQueue
 from facerec.errors import InvalidMessage, QueueMissing, Refused
 from facerec.messages import RecognitionResult
 from facerec.ports import ResultDelivery
+from facerec.settings.resources import SQS_MESSAGE_BYTES
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -37,7 +38,7 @@ class SqsResultPublisher:
     reply; the stored result has them all.
     """
 
-    def __init__(self, clients: Clients, response_queue: str, *, max_bytes: int = MAX_MESSAGE_BYTES) -> None:
+    def __init__(self, clients: Clients, response_queue: str, *, max_bytes: int = SQS_MESSAGE_BYTES) -> None:
         self._max_bytes = max_bytes
         self._allowed = re.compile(rf"{re.escape(response_queue)}(-[A-Za-z0-9_-]+)?")
         self._batcher = SendBatcher(clients.sqs)
@@ -75,7 +76,7 @@ class SendBatcher:
             batch: list[_OutgoingMessage] = []
             size = 0
             for message in [message for message in messages if message.queue == name]:
-                if len(batch) == BATCH or size + len(message.body) > MAX_MESSAGE_BYTES:
+                if len(batch) == BATCH or size + len(message.body) > SQS_MESSAGE_BYTES:
                     self._send(name, batch)
                     batch, size = [], 0
                 batch.append(message)

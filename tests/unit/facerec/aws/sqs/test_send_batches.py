@@ -8,9 +8,9 @@ from typing import Any, cast
 import pytest
 from botocore.exceptions import ClientError
 
-from facerec.aws.sqs.queue import MAX_MESSAGE_BYTES
 from facerec.aws.sqs.results import SendBatcher
 from facerec.errors import ConfigurationError, QueueMissing, Refused, Throttled, Transient
+from facerec.settings.resources import SQS_MESSAGE_BYTES
 
 
 class Sqs:
@@ -88,7 +88,7 @@ def test_messages_during_a_call_go_together(sqs: Sqs, sends: SendBatcher) -> Non
 
 def test_batch_keeps_the_limit_of_bytes(sqs: Sqs, sends: SendBatcher) -> None:
     """Three large results do not go as one message too large."""
-    meanwhile(sqs, sends, ["a" * (MAX_MESSAGE_BYTES // 2)] * 3, then=lambda: None)
+    meanwhile(sqs, sends, ["a" * (SQS_MESSAGE_BYTES // 2)] * 3, then=lambda: None)
     assert [len(call) for call in sqs.calls] == [1, 2, 1]
 
 

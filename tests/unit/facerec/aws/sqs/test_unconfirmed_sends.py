@@ -11,6 +11,7 @@ import pytest
 from botocore.awsrequest import AWSResponse
 from botocore.compat import HTTPHeaders
 
+from facerec.aws.clients import aws_session
 from facerec.aws.sqs.dead_letter_queue import SqsDeadLetterReader, SqsDeadLetterWriter
 from facerec.aws.sqs.queue import SqsQueue
 from facerec.aws.sqs.results import SendBatcher
@@ -67,8 +68,10 @@ def test_page_is_no_confirmation(send: Callable[[Any], None], page: bytes) -> No
 
 def test_page_is_no_empty_receive() -> None:
     """The next receive waits, instead of following at once."""
+    sqs = aws_session("us-east-1").client("sqs", aws_access_key_id="id", aws_secret_access_key="secret")
+    sqs.meta.events.register("before-send.sqs", Answers(b"<html>Sign in</html>"))
     with pytest.raises(Transient, match="does a proxy answer"):
-        SqsQueue(client(Answers(b"<html>Sign in</html>")), "q").receive(wait_seconds=0)
+        SqsQueue(sqs, "q").receive(wait_seconds=0)
 
 
 def dead_letter_queue(answers: Answers) -> SqsDeadLetterReader:
