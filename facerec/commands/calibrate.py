@@ -8,7 +8,7 @@ import click
 
 from facerec.commands.damaged import print_damaged
 from facerec.commands.evaluate import score_pairs, used_and_skipped
-from facerec.commands.gallery import OpenGallery, open_gallery
+from facerec.commands.open_gallery import OpenGallery, open_gallery
 from facerec.commands.terminal import FILE, FOLDER, collection_option, engine_option, json_option, print_facts
 from facerec.echo import echo, echo_json
 from facerec.text import counted, for_people
