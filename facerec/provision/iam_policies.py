@@ -230,7 +230,14 @@ def provisioner(place: Place) -> list[Statement]:
     """`facerec provision`: creates and repairs resources, and never reads their contents."""
     settings = place.settings
     buckets = [settings.input_bucket, settings.output_bucket, settings.gallery_bucket, settings.model_bucket]
-    queues = [settings.request_queue, settings.dead_letter_queue, settings.response_queue, settings.events_queue]
+    queues = [
+        settings.request_queue,
+        settings.dead_letter_queue,
+        settings.faces_queue,
+        settings.faces_dead_letter_queue,
+        settings.response_queue,
+        settings.events_queue,
+    ]
     tables = [settings.templates_table, settings.fleet_table, settings.keys_table]
     launch_template = place.ec2("launch-template")
     requested = {"StringEquals": {f"aws:RequestTag/{FLEET_TAG}": settings.prefix}}

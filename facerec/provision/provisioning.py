@@ -39,7 +39,13 @@ def provision(
         lambda: provision_bucket(clients, settings, "GALLERY_BUCKET", settings.gallery_bucket, None),
         lambda: provision_bucket(clients, settings, "MODEL_BUCKET", settings.model_bucket, None),
         lambda: _queue(clients, settings.dead_letter_queue, queue_attributes.dead_letter_queue(settings)),
-        lambda: _request_queue(clients, settings),
+        lambda: _work_queue(
+            clients, settings, settings.request_queue, settings.dead_letter_queue, queue_attributes.request_queue
+        ),
+        lambda: _queue(clients, settings.faces_dead_letter_queue, queue_attributes.dead_letter_queue(settings)),
+        lambda: _work_queue(
+            clients, settings, settings.faces_queue, settings.faces_dead_letter_queue, queue_attributes.faces_queue
+        ),
         lambda: _queue(clients, settings.response_queue, queue_attributes.response_queue(settings)),
         lambda: _queue(clients, settings.events_queue, queue_attributes.events_queue(settings)),
         lambda: _table(clients, "TEMPLATES_TABLE", settings.templates_table, ("collection", "item")),
@@ -56,10 +62,15 @@ def provision(
     return resources
 
 
-def _request_queue(clients: Clients, settings: Settings) -> Resource:
-    dead_letters = SqsQueue(clients.sqs, settings.dead_letter_queue).attributes("QueueArn")
-    wanted = queue_attributes.request_queue(settings, dead_letters["QueueArn"])
-    return _queue(clients, settings.request_queue, wanted)
+def _work_queue(
+    clients: Clients,
+    settings: Settings,
+    name: str,
+    dead_letters: str,
+    wanted: Callable[[Settings, str], dict[str, str]],
+) -> Resource:
+    arn = SqsQueue(clients.sqs, dead_letters).attributes("QueueArn")["QueueArn"]
+    return _queue(clients, name, wanted(settings, arn))
 
 
 def _queue(clients: Clients, name: str, wanted: dict[str, str]) -> Resource:

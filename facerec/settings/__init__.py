@@ -28,6 +28,7 @@ from facerec.settings.tiers import (
     EventsSettings,
     FlowerSettings,
     LogSettings,
+    ServerlessSettings,
     WebSettings,
     WorkerSettings,
 )
@@ -50,7 +51,10 @@ class ResourceName:
         """Return the resource's name."""
         text: str = getattr(settings.names, self._name) or NameSettings.model_fields[self._name].default
         text = text.replace("<prefix>", settings.prefix)
-        return text.replace("<request_queue>", settings.request_queue) if "<request_queue>" in text else text
+        for queue in ("request_queue", "faces_queue"):
+            if f"<{queue}>" in text:
+                text = text.replace(f"<{queue}>", getattr(settings, queue))
+        return text
 
 
 class Settings(BaseSettings):
@@ -73,6 +77,10 @@ class Settings(BaseSettings):
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="Number format of the embedder; `auto` takes bf16 if OpenVINO and the CPU have it"
     )
+    app_tier: Literal["ec2", "serverless", "both"] = Field(
+        "ec2",
+        description="What takes the tasks of the request queue: the workers on EC2, the Lambda functions, or both",
+    )
     reply_style: Literal["sentence", "name"] = Field(
         "sentence", description="`sentence`: `a.jpg: face detected - Jane`; `name`: `a:Jane`"
     )
@@ -91,6 +99,7 @@ class Settings(BaseSettings):
     retention: RetentionSettings = RetentionSettings()
     gallery: GallerySettings = GallerySettings()
     model: ModelSettings = ModelSettings()
+    serverless: ServerlessSettings = ServerlessSettings()
     autoscale: AutoscaleSettings = AutoscaleSettings()
     instances: InstancesSettings = InstancesSettings()
     events: EventsSettings = EventsSettings()
@@ -139,9 +148,7 @@ class Settings(BaseSettings):
     def _timings_fit(self) -> Self:
         """Check that a redelivery after a worker's loss can still answer the waiting client."""
         needed = (
-            self.autoscale.boot_prior_seconds
-            + self.queue.visibility_timeout_seconds
-            + self.worker.task_time_limit_seconds
+            self.autoscale.boot_prior_seconds + self.request_visibility_seconds + self.worker.task_time_limit_seconds
         )
         if self.web.wait_seconds <= needed:
             message = (
@@ -164,12 +171,20 @@ class Settings(BaseSettings):
     model_bucket: ClassVar[ResourceName] = ResourceName()
     request_queue: ClassVar[ResourceName] = ResourceName()
     dead_letter_queue: ClassVar[ResourceName] = ResourceName()
+    faces_queue: ClassVar[ResourceName] = ResourceName()
+    faces_dead_letter_queue: ClassVar[ResourceName] = ResourceName()
     response_queue: ClassVar[ResourceName] = ResourceName()
     events_queue: ClassVar[ResourceName] = ResourceName()
     templates_table: ClassVar[ResourceName] = ResourceName()
     keys_table: ClassVar[ResourceName] = ResourceName()
     fleet_table: ClassVar[ResourceName] = ResourceName()
     launch_template: ClassVar[ResourceName] = ResourceName()
+
+    @property
+    def request_visibility_seconds(self) -> int:
+        """The visibility timeout of the request queue: AWS advises six times that of a function which it invokes."""
+        of_functions = 0 if self.app_tier == "ec2" else self.serverless.visibility_seconds
+        return max(self.queue.visibility_timeout_seconds, of_functions)
 
     @property
     def endpoint_url(self) -> str | None:

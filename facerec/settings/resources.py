@@ -33,7 +33,7 @@ class AwsSettings(Group):
 class NameSettings(Group):
     """Names of resources; an empty one is the default.
 
-    `<prefix>` is replaced by FACEREC_PREFIX, and `<request_queue>` by the request queue's name.
+    `<prefix>` is replaced by FACEREC_PREFIX, `<request_queue>` and `<faces_queue>` by the names of these queues.
     """
 
     input_bucket: str = Field("<prefix>-in-bucket", description="Bucket of uploads")
@@ -42,6 +42,8 @@ class NameSettings(Group):
     model_bucket: str = Field("<prefix>-model-bucket", description="Bucket of model artefacts")
     request_queue: QueueName = Field("<prefix>-req-queue", description="Queue of tasks")
     dead_letter_queue: QueueName = Field("<request_queue>-dlq", description="Queue of failed tasks")
+    faces_queue: QueueName = Field("<prefix>-faces-queue", description="Queue of detected faces, between the functions")
+    faces_dead_letter_queue: QueueName = Field("<faces_queue>-dlq", description="Queue of faces that failed")
     response_queue: QueueName = Field("<prefix>-resp-queue", description="Queue of results")
     events_queue: QueueName = Field("<prefix>-events-queue", description="Queue of events for Flower")
     templates_table: str = Field("<prefix>-templates", description="DynamoDB table of templates")

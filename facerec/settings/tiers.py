@@ -88,6 +88,37 @@ class WorkerSettings(Group):
     )
 
 
+class ServerlessSettings(Group):
+    """The app tier as Lambda functions; `facerec serverless deploy` writes them into the stack."""
+
+    image: str | None = Field(
+        None,
+        pattern=r"^[^\s@]+@sha256:[0-9a-f]{64}$",
+        description="Image of both functions by its digest, as `facerec serverless push` prints it",
+    )
+    architecture: Literal["x86_64", "arm64"] = Field("x86_64", description="Processor of the functions and their image")
+    detection_memory_mb: int = Field(
+        1769, ge=512, le=10_240, description="Memory of the detection function in MB; 1769 MB have one core"
+    )
+    recognition_memory_mb: int = Field(1769, ge=512, le=10_240, description="Memory of the recognition function in MB")
+    timeout_seconds: int = Field(
+        15, ge=5, le=900, description="Time limit of one invocation in seconds; queues hide messages six times as long"
+    )
+    batch_size: int = Field(10, ge=1, le=10, description="Most messages of one invocation")
+    max_concurrency: int = Field(
+        15, ge=2, le=1000, description="Most invocations of each function at once for its queue"
+    )
+    url_auth: Literal["iam", "open"] = Field(
+        "iam", description="Who may call the detection function's URL: signed requests, or everybody"
+    )
+    log_days: Count = Field(14, description="Days that CloudWatch keeps the functions' logs")
+
+    @property
+    def visibility_seconds(self) -> int:
+        """How long a queue that invokes a function hides a message."""
+        return 6 * self.timeout_seconds
+
+
 class AutoscaleSettings(Group):
     """The fleet's size."""
 

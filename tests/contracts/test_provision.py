@@ -17,9 +17,10 @@ from facerec.provision.provisioning import provision
 from facerec.provision.resources import Resource, State
 from facerec.settings import Settings
 from facerec.settings.resources import QueueSettings, RetentionSettings
+from facerec.settings.tiers import ServerlessSettings
 from tests.support.emulated import EmulatedAws, clients_over_tls, emulated_aws
 
-RESOURCES = 11
+RESOURCES = 13
 
 
 @pytest.fixture(scope="module", params=EmulatorKind)
@@ -71,6 +72,8 @@ def test_creates_all_then_changes_nothing(aws: EmulatedAws) -> None:
         "twice-model-bucket",
         "twice-req-queue-dlq",
         "twice-req-queue",
+        "twice-faces-queue-dlq",
+        "twice-faces-queue",
         "twice-resp-queue",
         "twice-events-queue",
         "twice-templates",
@@ -81,18 +84,25 @@ def test_creates_all_then_changes_nothing(aws: EmulatedAws) -> None:
 
 
 def test_changed_settings_reach_existing_resources(clients: Clients, settings: Settings) -> None:
-    """A longer visibility timeout and retention update the queue and bucket concerned, and nothing else."""
+    """A longer visibility timeout and retention update the queues and the bucket concerned, and nothing else."""
     other = settings.changed(
         queue=QueueSettings(visibility_timeout_seconds=45, max_receives=2),
         retention=RetentionSettings(result_days=30),
     )
     updated = {r.name for r in provision(clients, other) if r.state is State.UPDATED}
-    assert updated == {settings.request_queue, settings.output_bucket}
+    assert updated == {settings.request_queue, settings.faces_queue, settings.output_bucket}
     attributes = queue_attributes(clients, settings.request_queue)
     assert attributes["VisibilityTimeout"] == "45"
     assert int(json.loads(attributes["RedrivePolicy"])["maxReceiveCount"]) == 2
     rules = clients.s3.get_bucket_lifecycle_configuration(Bucket=settings.output_bucket)["Rules"]
     assert [rule["Expiration"]["Days"] for rule in rules] == [30]
+
+
+def test_request_queue_hides_messages_as_long_as_its_function_needs(clients: Clients, settings: Settings) -> None:
+    """Once functions take the tasks, the request queue has six times their time limit."""
+    provision(clients, settings.changed(app_tier="both", serverless=ServerlessSettings(timeout_seconds=10)))
+    assert queue_attributes(clients, settings.request_queue)["VisibilityTimeout"] == "60"
+    assert queue_attributes(clients, settings.faces_queue)["VisibilityTimeout"] == "60"
 
 
 def test_repairs_what_was_undone(clients: Clients, settings: Settings) -> None:
@@ -207,14 +217,14 @@ def test_dead_letters_of_the_request_queue_are_caught(clients: Clients, settings
 
 def test_size_limits_of_queues_are_repaired(clients: Clients, settings: Settings) -> None:
     """A dead letter has room for its reason beside the longest task."""
-    names = (settings.request_queue, settings.response_queue, settings.dead_letter_queue)
+    names = (settings.request_queue, settings.faces_queue, settings.response_queue, settings.dead_letter_queue)
     for name in names:
         url = clients.sqs.get_queue_url(QueueName=name)["QueueUrl"]
         clients.sqs.set_queue_attributes(QueueUrl=url, Attributes={"MaximumMessageSize": "1024"})
     smaller = settings.changed(queue=QueueSettings(max_message_bytes=65_536))
     assert {r.name for r in provision(clients, smaller) if r.state is State.UPDATED} == {*names}
     limits = [int(queue_attributes(clients, name)["MaximumMessageSize"]) for name in names]
-    assert limits == [65_536, 65_536, 262_144]
+    assert limits == [65_536, 65_536, 65_536, 262_144]
 
 
 def test_works_outside_the_default_region(aws: EmulatedAws) -> None:

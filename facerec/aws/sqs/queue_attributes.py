@@ -19,7 +19,7 @@ _WORDS = {
     "MessageRetentionPeriod": ("retention", " s", "its usual value"),
     "ReceiveMessageWaitTimeSeconds": ("long poll", " s", "FACEREC_QUEUE__WAIT_TIME_SECONDS"),
     "SqsManagedSseEnabled": ("encryption", "", "on"),
-    "VisibilityTimeout": ("visibility timeout", " s", "FACEREC_QUEUE__VISIBILITY_TIMEOUT_SECONDS"),
+    "VisibilityTimeout": ("visibility timeout", " s", "what FACEREC_APP_TIER and its timeouts need"),
 }
 """How people read an attribute: its name, its unit, and where its value comes from."""
 _REDRIVE = "RedrivePolicy"
@@ -27,11 +27,12 @@ _REDRIVE = "RedrivePolicy"
 
 def request_queue(settings: Settings, dead_letter_queue_arn: str) -> Attributes:
     """The queue of tasks."""
-    redrive = {"deadLetterTargetArn": dead_letter_queue_arn, "maxReceiveCount": settings.queue.max_receives}
-    return _attributes(settings, _REQUEST_RETENTION_SECONDS, settings.queue.max_message_bytes) | {
-        "VisibilityTimeout": str(settings.queue.visibility_timeout_seconds),
-        _REDRIVE: json.dumps(redrive),
-    }
+    return _work_queue(settings, settings.request_visibility_seconds, dead_letter_queue_arn)
+
+
+def faces_queue(settings: Settings, dead_letter_queue_arn: str) -> Attributes:
+    """The queue of detected faces, which invokes the recognition function."""
+    return _work_queue(settings, settings.serverless.visibility_seconds, dead_letter_queue_arn)
 
 
 def response_queue(settings: Settings) -> Attributes:
@@ -40,7 +41,7 @@ def response_queue(settings: Settings) -> Attributes:
 
 
 def dead_letter_queue(settings: Settings) -> Attributes:
-    """The queue of failed tasks: it takes whatever the request queue takes, with a reason."""
+    """A queue of failures: it takes whatever its queue takes, with a reason."""
     return _attributes(settings, _DEAD_LETTER_RETENTION_SECONDS, SQS_MESSAGE_BYTES)
 
 
@@ -48,6 +49,14 @@ def events_queue(settings: Settings) -> Attributes:
     """The queue of events for Flower; those that a dead Flower has received are soon visible again."""
     retention_seconds = settings.events.retention_seconds
     return _attributes(settings, retention_seconds, SQS_MESSAGE_BYTES) | {"VisibilityTimeout": "5"}
+
+
+def _work_queue(settings: Settings, visibility_seconds: int, dead_letter_queue_arn: str) -> Attributes:
+    redrive = {"deadLetterTargetArn": dead_letter_queue_arn, "maxReceiveCount": settings.queue.max_receives}
+    return _attributes(settings, _REQUEST_RETENTION_SECONDS, settings.queue.max_message_bytes) | {
+        "VisibilityTimeout": str(visibility_seconds),
+        _REDRIVE: json.dumps(redrive),
+    }
 
 
 def _attributes(settings: Settings, retention_seconds: int, max_message_bytes: int) -> Attributes:
