@@ -30,6 +30,11 @@ $(VENV)/.dev: $(VENV)/.runtime
 	$(PIP) install --quiet --quiet --editable '.[dev]' --constraint constraints.txt
 	@touch $@
 
+$(VENV)/.lint: $(VENV)/.dev
+	@echo "==> Installing the linters of docker/ and deploy/serverless"
+	$(PIP) install --quiet --quiet --editable '.[lint]' --constraint constraints.txt
+	@touch $@
+
 $(VENV)/.reference: $(VENV)/.runtime
 	@echo "==> Installing torch and facenet-pytorch (several GB; only the reference engine and the yardsticks need them)"
 	$(PIP) install --quiet --quiet --editable '.[export]' --constraint constraints.txt
@@ -75,7 +80,7 @@ test-unit: $(VENV)/.runtime ## Run the unit tests alone
 test-parity: install-reference test-packs ## Compare the engines with facenet-pytorch as published, and run what else needs torch
 	@$(BIN)/python -m pytest tests/parity tests/integration/test_gallery_cli.py::test_saved_pair_is_imported $(ARGS)
 
-lint: $(VENV)/.dev ## Check format, lint, types, layers, security and the generated docs
+lint: $(VENV)/.lint ## Check format, lint, types, layers, security, images, templates and the generated docs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
