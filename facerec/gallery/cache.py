@@ -91,6 +91,8 @@ class GalleryCache:
         self._failed: dict[str, str] = {}
         self._now = now
         self._fresh_at = now()
+        self._refreshing = threading.Lock()
+        self._due_at = now() + refresh_seconds
         self._thread = BackgroundThread("gallery-refresh", self._run)
 
     def index(self, collection: str) -> GalleryIndex:
@@ -143,6 +145,19 @@ class GalleryCache:
             self._fresh_at = began
         if self._snapshots is not None:
             self._snapshots.delete_stale(self._store, [collection for collection, _ in loaded])
+
+    def refresh_if_due(self) -> None:
+        """Refresh in this thread if `refresh_seconds` have passed since the last time; at once if another one does.
+
+        For a process without `start`: a function's threads stand still between invocations.
+        """
+        if self._now() < self._due_at or not self._refreshing.acquire(blocking=False):
+            return
+        try:
+            self.refresh()
+            self._due_at = self._now() + self._refresh_seconds
+        finally:
+            self._refreshing.release()
 
     def _run(self, stopping: threading.Event) -> None:
         while not stopping.wait(self._refresh_seconds):

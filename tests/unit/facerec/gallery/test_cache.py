@@ -678,6 +678,41 @@ def test_thread_refreshes_until_it_is_stopped(store: WatchedStore) -> None:
     assert not [thread for thread in threading.enumerate() if thread.name == "gallery-refresh"]
 
 
+def test_refresh_if_due_waits_for_the_refresh_seconds(store: WatchedStore) -> None:
+    """A function asks for it at each invocation, and is frozen between two of them."""
+    clock = [1000.0]
+    cache = GalleryCache(store, MODEL, 2, dimension=512, now=lambda: clock[0])
+    assert len(cache.index("default")) == 1
+    store.add(make_template(2, "Grace"))
+    clock[0] += 1.9
+    cache.refresh_if_due()
+    assert len(cache.index("default")) == 1
+    clock[0] += 0.2
+    cache.refresh_if_due()
+    assert len(cache.index("default")) == 2
+    asked = store.asked["version", "default"]
+    clock[0] += 1.9
+    cache.refresh_if_due()
+    assert store.asked["version", "default"] == asked
+
+
+def test_refresh_if_due_refreshes_in_one_thread(store: WatchedStore) -> None:
+    """The others of a batch go on with what is loaded."""
+    cache = GalleryCache(store, MODEL, 0, dimension=512)
+    cache.index("default")
+    store.add(make_template(2, "Grace"))
+    store.read.clear()
+    store.go_on.clear()
+    with ThreadPoolExecutor(1) as threads:
+        refreshing = threads.submit(cache.refresh_if_due)
+        assert store.read.wait(TIMEOUT_SECONDS)
+        cache.refresh_if_due()
+        assert store.asked["changes", "default"] == 1
+        store.go_on.set()
+        refreshing.result(TIMEOUT_SECONDS)
+    assert len(cache.index("default")) == 2
+
+
 def test_thread_continues_after_an_unexpected_error(store: WatchedStore) -> None:
     """The error is logged, and the next change is seen."""
     cache = GalleryCache(store, MODEL, refresh_seconds=0.01, dimension=512)
