@@ -1,14 +1,14 @@
 """The use case: recognise the faces of one request, store the result, publish it.
 
-Drivers (the Celery worker; Lambda and edge are planned) call `Recogniser.recognise` and map its outcome.
+Drivers (the Celery worker; Lambda and edge are planned) call `Recogniser.run` and map its outcome.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from time import perf_counter
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import structlog
 
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from model.matching import GalleryIndex
 
 log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
 
 MATCHES_PER_FACE = 5
 """The most identities at or above the threshold that a result lists for each face."""
@@ -102,6 +104,13 @@ class StageTimer:
         self.timings_ms |= {stage: round(milliseconds, 3) for stage, milliseconds in timings_ms.items()}
 
 
+class PortWrapper(Protocol):
+    """Returns a port with the same methods, around which it does something, such as retries."""
+
+    def __call__(self, port: T, /) -> T:
+        """Wrap a port."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recogniser:
     """Recognises requests; safe for many threads, and idempotent.
@@ -119,9 +128,11 @@ class Recogniser:
     copy_by_filename: bool = False
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
-    def recognise(
-        self, request: RecognitionRequest, attempt: int = 1, timer: StageTimer | None = None
-    ) -> RecognitionResult:
+    def with_ports(self, wrap: PortWrapper) -> "Recogniser":
+        """Return a copy whose services are wrapped, each on its own; the engine is not."""
+        return replace(self, store=wrap(self.store), gallery=wrap(self.gallery), publisher=wrap(self.publisher))
+
+    def run(self, request: RecognitionRequest, attempt: int = 1, timer: StageTimer | None = None) -> RecognitionResult:
         """Recognise, store, publish; `attempt` counts deliveries from 1.
 
         The result has the stages up to `match`; `timer` also gets `store` and `publish`.

@@ -10,12 +10,12 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.registry import Collector
 
 from facerec import __version__
+from facerec.delivery.driver import DEAD_LETTERED, ERROR, REDELIVERED, REQUEUED, DeliveryRecord
 from facerec.engine.process import FaultCause
 from facerec.engine.supervisor import Batch, SupervisedEngine
 from facerec.gallery.cache import GalleryCache
 from facerec.messages import Outcome, WorkerState
 from facerec.observability.metrics import ProcessSum, ended_children_seconds
-from tasks.driver import DEAD_LETTERED, ERROR, REDELIVERED, REQUEUED, DeliveryRecord
 from tasks.utilisation import Utilisation
 
 STAGES = ("fetch", "wait", "decode", "detect", "embed", "engine", "match", "store", "publish")

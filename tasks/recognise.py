@@ -9,11 +9,11 @@ from celery.worker import state
 from celery.worker.request import Request as CeleryRequest
 
 from facerec.celery import app
+from facerec.delivery.driver import DEAD_LETTER_OUTCOMES, TaskDelivery
+from facerec.delivery.retry import GivenBack
+from facerec.delivery.stale_tasks import Requeued
 from facerec.errors import ConfigurationError, FacerecError, Transient
 from facerec.messages import TASK_NAME
-from tasks.driver import DEAD_LETTER_OUTCOMES, TaskDelivery
-from tasks.retry import GivenBack
-from tasks.stale_tasks import Requeued
 
 # Celery's type stubs lack what is called and overridden here.
 _BaseRequest: Any = CeleryRequest

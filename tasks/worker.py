@@ -19,6 +19,9 @@ from facerec.aws.sqs.dead_letter_queue import SqsDeadLetterWriter
 from facerec.aws.sqs.queue import SqsQueue, check_queue, queue_differences
 from facerec.celery import app
 from facerec.celery_sqs.consumer_gate import ConsumerGate
+from facerec.delivery.driver import DeliveryRecord, TaskDelivery, TaskDriver, decode_request
+from facerec.delivery.retry import RetryBudget
+from facerec.delivery.stale_tasks import StaleTasks
 from facerec.echo import echo_error
 from facerec.engine.child import REAL_ANALYSER
 from facerec.engine.loading import available_cores, load_artefact
@@ -26,17 +29,14 @@ from facerec.engine.supervisor import SupervisedEngine
 from facerec.errors import FacerecError
 from facerec.gallery.cache import GalleryCache
 from facerec.gallery.snapshots import GallerySnapshots
-from facerec.messages import DEFAULT_COLLECTION
+from facerec.messages import DEFAULT_COLLECTION, RecognitionRequest
 from facerec.observability.logs import configure_logging
 from facerec.observability.metrics import serve_metrics
 from facerec.recognition import ModelThresholds, Recogniser
 from facerec.settings import Settings
-from tasks.driver import DeliveryRecord, TaskDelivery, TaskDriver
 from tasks.heartbeat import WorkerHeartbeat
 from tasks.metrics import WorkerMetrics
 from tasks.recognise import recognise
-from tasks.retry import RetryBudget
-from tasks.stale_tasks import StaleTasks
 from tasks.utilisation import Utilisation
 
 log = structlog.get_logger(__name__)
@@ -57,7 +57,7 @@ class Worker:
 
     gate: ConsumerGate
     metrics: WorkerMetrics
-    _driver: TaskDriver
+    _driver: TaskDriver[RecognitionRequest]
     _utilisation: Utilisation
     _heartbeat: WorkerHeartbeat | None
     _resources: ExitStack
@@ -114,10 +114,10 @@ class Worker:
             pause = functools.partial(_pause, gate, utilisation)
             driver = TaskDriver(
                 recogniser,
+                functools.partial(_decode, settings.input_bucket),
                 SqsDeadLetterWriter(SqsQueue(sqs, settings.dead_letter_queue)),
                 StaleTasks(SqsQueue(sqs, settings.request_queue), settings.web.wait_seconds),
                 functools.partial(RetryBudget, settings.worker.retry_seconds, pause),
-                input_bucket=settings.input_bucket,
                 max_receives=settings.queue.max_receives,
                 on_end=metrics.count_delivery,
             )
@@ -156,6 +156,11 @@ class Worker:
     def close(self) -> None:
         """Close everything, the last opened first."""
         self._resources.close()
+
+
+def _decode(input_bucket: str, payload: Any) -> tuple[RecognitionRequest, RecognitionRequest]:
+    request = decode_request(payload, input_bucket)
+    return request, request
 
 
 def _pause(gate: ConsumerGate, utilisation: Utilisation, seconds: float) -> bool:

@@ -26,7 +26,7 @@ def redelivery_seconds(receives: int, jitter: float) -> int:
 
     `receives` counts its deliveries from 1; `jitter`, from 0 to 1, spreads tasks that failed together. Between the
     default four deliveries the waits are about a minute in all, which is how long a fault of our own may last. An
-    outage of AWS may last 40 minutes: `tasks.retry.RetryBudget` waits for its end within each delivery (ADR 12).
+    outage of AWS may last 40 minutes: `RetryBudget` waits for its end within each delivery (ADR 12).
     """
     longest: int = min(_FIRST_REDELIVERY_SECONDS * 3 ** (receives - 1), _LONGEST_REDELIVERY_SECONDS)
     return round(longest * (1 - jitter / 2))

@@ -1,17 +1,20 @@
 """Which messages a worker takes: what Celery sends for a plain call of one of its tasks with one argument. Pure.
 
+The functions read the same messages without Celery, so this module imports neither Celery nor kombu.
+
 A message that asks for more (a time, a limit, a callback, a packing) is refused. Celery's worker would wait with it,
 delete it, or neither delete it nor give it back. So Celery gets nothing of a message but what is checked here.
 """
 
 import base64
 import json
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from kombu.utils.json import loads
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, ValidationError
 
 from facerec.celery_sqs.envelope import is_default
@@ -24,6 +27,12 @@ _LONGEST_PROBLEM = 200
 """A field of a message may have a name of any length."""
 _UNSUPPORTED = frozenset({"extra_forbidden", "none_required"})
 """pydantic's names of the problem that a field has a value at all."""
+_CELERY_TYPES: Mapping[str, Callable[[Any], Any]] = {
+    "uuid": lambda value: UUID(**value),
+    "datetime": datetime.fromisoformat,
+    "decimal": Decimal,
+}
+"""How kombu's JSON writes values that JSON does not have: those that a request may hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,11 +151,20 @@ def _decoded_body(envelope: _Envelope) -> dict[str, Any]:
             if envelope.properties.body_encoding == "base64"
             else envelope.body
         )
-        args, kwargs, embed = loads(body)
+        args, kwargs, embed = json.loads(body, object_hook=_of_celery)
     except Exception as exc:
-        # kombu's JSON has types of its own, each with its own errors.
+        # Each type of Celery's JSON has its own errors.
         raise InvalidMessage(f"body: {exc}"[:_LONGEST_PROBLEM]) from exc
     return {"args": args, "kwargs": kwargs, "embed": embed}
+
+
+def _of_celery(value: dict[str, Any]) -> Any:
+    if "__type__" not in value:
+        return value
+    read = _CELERY_TYPES.get(value["__type__"])
+    if read is None:
+        raise ValueError(f"a value has the unknown type {value['__type__']!r}")
+    return read(value["__value__"])
 
 
 def _problem(exc: ValidationError) -> str:

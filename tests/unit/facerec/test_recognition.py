@@ -110,7 +110,7 @@ def test_match_is_named_stored_and_published(world: World) -> None:
     """The primary face decides; the stored result is the published one."""
     world.engine.faces = (face(similar(0.8, axis=1)), face(similar(0.9), x=60))
     request = world.request()
-    result = world.recogniser.recognise(request)
+    result = world.recogniser.run(request)
     assert (result.outcome, result.result) == (Outcome.MATCH, "Grace")
     assert result.faces[0].matches[0].similarity == pytest.approx(0.8, abs=1e-6)
     assert result.faces[1].matches[0].identity == "Ada"
@@ -123,7 +123,7 @@ def test_match_is_named_stored_and_published(world: World) -> None:
 def test_face_below_the_threshold_is_unknown(world: World) -> None:
     """Even if it is the nearest."""
     world.engine.faces = (face(similar(0.49)),)
-    result = world.recogniser.recognise(world.request())
+    result = world.recogniser.run(world.request())
     assert (result.outcome, result.result, result.faces[0].matches) == (Outcome.UNKNOWN, "Unknown", ())
 
 
@@ -144,7 +144,7 @@ def test_threshold_source_is_request_then_collection_then_model(
     """The result names the source, and a match has its value."""
     world.engine.faces = (face(similar(0.55)),)
     world.collection_threshold = collections
-    result = world.recogniser.recognise(world.request(threshold=requests))
+    result = world.recogniser.run(world.request(threshold=requests))
     assert (result.outcome, result.threshold_source) == (outcome, source)
     applied = next(value for value in (requests, collections, 0.5) if value is not None)
     assert all(match.threshold == applied for match in result.faces[0].matches)
@@ -156,16 +156,16 @@ def test_model_threshold_follows_the_number_of_identities(world: World) -> None:
     """A match among two people is none among a thousand."""
     world.engine.faces = (face(similar(0.6)),)
     people = [str(number) for number in range(1000)]
-    assert world.recogniser.recognise(world.request()).result == "Ada"
+    assert world.recogniser.run(world.request()).result == "Ada"
     world.gallery.add(np.repeat(AXES[5:6], 1000, axis=0), people, people)
-    among_many = world.recogniser.recognise(world.request())
+    among_many = world.recogniser.run(world.request())
     assert among_many.outcome is Outcome.UNKNOWN
     expected = TAILS["classic"].similarity_at(0.01 / 1002)
     assert among_many.threshold == pytest.approx(expected.value)
     assert (among_many.identities, among_many.threshold_source) == (1002, "model")
     assert among_many.threshold_extrapolated == expected.extrapolated is False
     world.gallery.remove(people)
-    assert world.recogniser.recognise(world.request()).result == "Ada"
+    assert world.recogniser.run(world.request()).result == "Ada"
 
 
 def test_extrapolated_threshold_is_marked(world: World) -> None:
@@ -173,28 +173,28 @@ def test_extrapolated_threshold_is_marked(world: World) -> None:
     people = [str(number) for number in range(10_000)]
     world.gallery = GalleryIndex(np.repeat(AXES[5:6, :16], 10_000, axis=0), people, people)
     world.engine.faces = (face(AXES[5, :16]),)
-    result = world.recogniser.recognise(world.request())
+    result = world.recogniser.run(world.request())
     assert (result.threshold_extrapolated, result.result) == (True, "0")
-    assert not world.recogniser.recognise(world.request(threshold=0.9)).threshold_extrapolated
+    assert not world.recogniser.run(world.request(threshold=0.9)).threshold_extrapolated
 
 
 def test_faces_beyond_the_limit_are_counted(world: World) -> None:
     """The result has their number."""
     world.engine.faces, world.engine.more_faces = (face(AXES[0]),), 7
-    assert world.recogniser.recognise(world.request()).more_faces == 7
+    assert world.recogniser.run(world.request()).more_faces == 7
 
 
 def test_result_has_the_quality_of_a_face(world: World) -> None:
     """With the reasons; it is unset if the engine does not judge it."""
     world.engine.faces = (replace(face(AXES[0]), quality=Quality(0.42, ("blurred", "tilted"))), face(AXES[1], 100))
-    judged, unjudged = world.recogniser.recognise(world.request()).faces
+    judged, unjudged = world.recogniser.run(world.request()).faces
     assert judged.quality == FaceQuality(score=0.42, reasons=("blurred", "tilted"))
     assert unjudged.quality is None
 
 
 def test_picture_without_a_face_is_no_face(world: World) -> None:
     """It is an outcome, not an error."""
-    result = world.recogniser.recognise(world.request())
+    result = world.recogniser.run(world.request())
     assert (result.outcome, result.result) == (Outcome.NO_FACE, "No-Face")
     assert (result.threshold, result.identities, result.threshold_source) == (None, None, None)
 
@@ -203,13 +203,13 @@ def test_empty_gallery_gives_unknown(world: World) -> None:
     """Before the first enrolment."""
     world.gallery = GalleryIndex(np.empty((0, 512), np.float32), [], [])
     world.engine.faces = (face(AXES[0]),)
-    assert world.recogniser.recognise(world.request()).outcome is Outcome.UNKNOWN
+    assert world.recogniser.run(world.request()).outcome is Outcome.UNKNOWN
 
 
 def test_invalid_image_is_answered_with_its_reason(world: World) -> None:
     """The client reads what to send instead."""
     world.engine.error = InvalidImage("the picture is cut off; send it again")
-    result = world.recogniser.recognise(world.request())
+    result = world.recogniser.run(world.request())
     assert (result.outcome, result.detail) == (Outcome.INVALID_IMAGE, "the picture is cut off; send it again")
     assert len(world.published) == 1
 
@@ -217,8 +217,8 @@ def test_invalid_image_is_answered_with_its_reason(world: World) -> None:
 def test_redelivery_publishes_the_stored_result(world: World) -> None:
     """Nothing is computed twice if only the acknowledgement was lost."""
     request = world.request()
-    first = world.recogniser.recognise(request)
-    again = world.recogniser.recognise(request, attempt=2)
+    first = world.recogniser.run(request)
+    again = world.recogniser.run(request, attempt=2)
     assert again == first
     assert world.engine.calls == 1
     assert len(world.published) == 2
@@ -226,7 +226,7 @@ def test_redelivery_publishes_the_stored_result(world: World) -> None:
 
 def test_redelivery_without_a_stored_result_computes(world: World) -> None:
     """The first worker died before it stored one."""
-    assert world.recogniser.recognise(world.request(), attempt=3).attempt == 3
+    assert world.recogniser.run(world.request(), attempt=3).attempt == 3
     assert world.engine.calls == 1
 
 
@@ -234,7 +234,7 @@ def test_unreadable_stored_result_is_computed_again(world: World) -> None:
     """A newer worker may have stored it."""
     request = world.request()
     world.store.put("out", output_key(request.request_id, "a.jpg"), b'{"version": 99}', "application/json")
-    result = world.recogniser.recognise(request, attempt=2)
+    result = world.recogniser.run(request, attempt=2)
     assert RecognitionResult.parse(world.store.get("out", output_key(request.request_id, "a.jpg"))) == result
 
 
@@ -243,7 +243,7 @@ def test_error_publishes_nothing(world: World, error: Exception) -> None:
     """The driver chooses between retry and dead letter."""
     world.engine.error = error
     with pytest.raises(type(error)):
-        world.recogniser.recognise(world.request())
+        world.recogniser.run(world.request())
     assert world.published == []
     assert world.store.keys("out") == []
 
@@ -253,7 +253,7 @@ def test_failed_store_publishes_nothing(world: World) -> None:
     request = world.request()
     world.store.outage = Transient("S3 is down")
     with pytest.raises(Transient):
-        world.recogniser.recognise(request)
+        world.recogniser.run(request)
     assert world.published == []
 
 
@@ -262,14 +262,14 @@ def test_missing_input_raises_object_missing(world: World) -> None:
     request = world.request()
     world.store.delete("in", request.input.key)
     with pytest.raises(ObjectMissing):
-        world.recogniser.recognise(request)
+        world.recogniser.run(request)
 
 
 def test_missing_response_queue_keeps_the_result(world: World) -> None:
     """Its web process has left; the result can be fetched."""
     world.refusal = QueueMissing("responses")
     request = world.request()
-    world.recogniser.recognise(request)
+    world.recogniser.run(request)
     assert world.store.exists("out", output_key(request.request_id, "a.jpg"))
 
 
@@ -277,7 +277,7 @@ def test_refused_result_stays_stored(world: World) -> None:
     """The queue would refuse it every time; the web tier finds it in the store."""
     world.refusal = Refused("too large")
     request = world.request()
-    world.recogniser.recognise(request)
+    world.recogniser.run(request)
     assert world.store.exists("out", output_key(request.request_id, "a.jpg"))
 
 
@@ -292,14 +292,14 @@ def test_copy_by_filename_has_the_bare_name(world: World) -> None:
     """`FACEREC_KEY_STYLE=filename`: it lies beside the result under the request id."""
     world.engine.faces = (face(AXES[0]),)
     request = world.request("holiday.photo.jpg")
-    world.make(copy_by_filename=True).recognise(request)
+    world.make(copy_by_filename=True).run(request)
     assert world.store.get("out", "holiday.photo") == b"Ada"
     assert world.store.exists("out", f"{request.request_id}/holiday.photo.json")
 
 
 def test_copy_of_a_long_name_has_a_valid_key(world: World) -> None:
     """S3 takes keys of 1 024 bytes; the client's name may be longer."""
-    world.make(copy_by_filename=True).recognise(world.request("\N{SMILING FACE WITH SUNGLASSES}" * 300 + ".jpg"))
+    world.make(copy_by_filename=True).run(world.request("\N{SMILING FACE WITH SUNGLASSES}" * 300 + ".jpg"))
     assert all(len(key.encode()) <= 1024 for key in world.store.keys("out"))
     assert len(world.store.keys("out")) == 2
 
@@ -308,9 +308,9 @@ def test_two_uploads_of_one_name_never_mix(world: World) -> None:
     """The request id keeps them apart."""
     one, two = world.request("x.jpg"), world.request("x.jpg")
     world.engine.faces = (face(AXES[0]),)
-    world.recogniser.recognise(one)
+    world.recogniser.run(one)
     world.engine.faces = (face(AXES[1]),)
-    world.recogniser.recognise(two)
+    world.recogniser.run(two)
 
     def name(request_id: UUID) -> str:
         return RecognitionResult.parse(world.store.get("out", output_key(request_id, "x.jpg"))).result

@@ -7,6 +7,7 @@ from uuid import uuid4
 
 import pytest
 
+from facerec.delivery.driver import DeliveryRecord
 from facerec.engine.process import FaultCause
 from facerec.engine.supervisor import Batch, SupervisedEngine
 from facerec.errors import EngineFailure
@@ -15,7 +16,6 @@ from facerec.messages import Face, Outcome, RecognitionResult, ResultBox, Result
 from facerec.recognition import StageTimer
 from facerec.settings import Settings
 from facerec.settings.tiers import WorkerSettings
-from tasks.driver import DeliveryRecord
 from tasks.metrics import LARGEST_COLLECTIONS, OTHERS, WorkerMetrics
 from tasks.utilisation import Utilisation
 from tests.fakes import engine as fake

@@ -4,6 +4,8 @@ import base64
 import json
 import uuid
 from contextlib import suppress
+from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -207,6 +209,12 @@ def test_any_message_is_read_or_refused(field: str, value: Any) -> None:
 
 
 def test_argument_may_hold_celerys_own_types() -> None:
-    """A producer may pass a request with its UUID."""
-    identifier = uuid.uuid4()
-    assert read(TASK | {"body": dumps([[{"id": identifier}], {}, {}])}).argument == {"id": identifier}
+    """A producer may pass a request with its UUID and its time."""
+    argument = {"id": uuid.uuid4(), "at": datetime.now(UTC), "threshold": Decimal("0.5")}
+    assert read(TASK | {"body": dumps([[argument], {}, {}])}).argument == argument
+
+
+def test_argument_of_another_type_of_celery_is_refused() -> None:
+    """No request holds one."""
+    with pytest.raises(InvalidMessage, match="unknown type 'base64'"):
+        read(TASK | {"body": dumps([[b"\xff"], {}, {}])})

@@ -12,15 +12,15 @@ import pytest
 from structlog.testing import capture_logs
 
 from facerec.celery_sqs.received_task import REQUEUES_HEADER
+from facerec.delivery.driver import TaskDelivery, TaskDriver, decode_request
+from facerec.delivery.retry import GivenBack, RetryBudget
+from facerec.delivery.stale_tasks import Requeued, StaleTasks
 from facerec.errors import ConfigurationError, EngineFailure, FacerecError, QueueMissing, Refused, Transient
 from facerec.messages import ObjectRef, Outcome, RecognitionRequest, RecognitionResult
 from facerec.object_keys import output_key
 from facerec.recognition import ModelThresholds, Recogniser
 from model.faces import ImageAnalysis
 from model.matching import GalleryIndex
-from tasks.driver import TaskDelivery, TaskDriver
-from tasks.retry import GivenBack, RetryBudget
-from tasks.stale_tasks import Requeued, StaleTasks
 from tests.fakes.engine import analysis
 from tests.fakes.object_store import InMemoryObjectStore
 from tests.fakes.results import InMemoryQueues, InMemoryResultInbox, InMemoryResultPublisher
@@ -145,10 +145,10 @@ class Tier:
         self.request_queue, self.pauses = RequestQueue(), Pauses()
         self.driver = TaskDriver(
             recogniser,
+            lambda payload: (decode_request(payload, "in"),) * 2,
             self.dead_letters,
             StaleTasks(self.request_queue, 180, monotonic=self.clock),
             lambda: RetryBudget(600, self.pauses.pause, monotonic=self.clock, jitter=lambda: 0),
-            input_bucket="in",
             max_receives=4,
             now=lambda: NOW,
         )

@@ -1,15 +1,19 @@
-"""From a delivered task to the use case and back: decode, call, map the outcome to what happens to the message."""
+"""From a delivered task to a use case and back: decode, call, map the outcome to what happens to the message.
 
-import dataclasses
+The worker and both functions use it, each with its own use case and its own `decode`.
+"""
+
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from time import perf_counter
-from typing import Any
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 import structlog
 
 from facerec.dead_letters import DeadLetterWriter
+from facerec.delivery.retry import RetryBudget
+from facerec.delivery.stale_tasks import Requeued, StaleTasks
 from facerec.errors import (
     ConfigurationError,
     EngineFailure,
@@ -21,11 +25,12 @@ from facerec.errors import (
 )
 from facerec.messages import Outcome, RecognitionRequest, RecognitionResult
 from facerec.object_keys import MAX_KEY_BYTES, is_key
-from facerec.recognition import Recogniser, StageTimer
-from tasks.retry import RetryBudget
-from tasks.stale_tasks import Requeued, StaleTasks
+from facerec.recognition import PortWrapper, StageTimer
 
 log = structlog.get_logger(__name__)
+
+W_contra = TypeVar("W_contra", contravariant=True)
+W = TypeVar("W")
 
 _INPUT_MISSING = "the uploaded picture is no longer stored; upload it again"
 _GIVEN_UP = "the picture could not be processed for now; upload it again later"
@@ -44,11 +49,32 @@ class TaskDelivery:
     """Which delivery of the message this is, from 1."""
 
 
+class UseCase(Protocol[W_contra]):
+    """What a delivery is for; idempotent, and safe for many threads."""
+
+    def run(self, work: W_contra, attempt: int, timer: StageTimer, /) -> RecognitionResult | None:
+        """Do the work; returns the result that was stored and published, or `None` if it went onward.
+
+        Raises `ObjectMissing` if the input is gone, `EngineFailure` if this input makes the engine fail, and
+        `Transient` if a service cannot be reached.
+        """
+
+    def fail(
+        self, request: RecognitionRequest, reason: str, attempt: int, /, *, retryable: bool = False
+    ) -> RecognitionResult:
+        """Store and publish that this request cannot be processed; a result that is already stored is kept."""
+
+    def with_ports(self, wrap: PortWrapper) -> Self:
+        """Return a copy whose services are wrapped."""
+
+
 REQUEUED, REDELIVERED, ERROR, DEAD_LETTERED = "requeued", "redelivered", "error", "dead_lettered"
 """How a delivery may end, beside the outcomes of a recognition."""
+FORWARDED = "forwarded"
+"""The faces went onward, to their recognition."""
 DEAD_LETTER_OUTCOMES = frozenset({DEAD_LETTERED, str(Outcome.FAILED)})
 """The outcomes after which the message is in the dead-letter queue."""
-_GOOD_OUTCOMES = (frozenset(Outcome) - {Outcome.FAILED}) | {REQUEUED}
+_GOOD_OUTCOMES = (frozenset(Outcome) - {Outcome.FAILED}) | {REQUEUED, FORWARDED}
 
 
 @dataclass(slots=True)
@@ -84,9 +110,22 @@ class DeliveryRecord:
         level("recognised", **facts)
 
 
-class TaskDriver:
+def decode_request(payload: Any, input_bucket: str) -> RecognitionRequest:
+    """Read a request that S3 can serve from this bucket; raises `InvalidMessage`."""
+    request = RecognitionRequest.parse(payload)
+    if request.input.bucket != input_bucket:
+        # A message must not make the worker read everything that its role may read.
+        raise InvalidMessage(f"the input is in bucket {request.input.bucket!r}, not in {input_bucket!r}")
+    if not is_key(request.input.key):
+        # S3 would refuse it in each delivery.
+        raise InvalidMessage(f"the input's key is not 1 to {MAX_KEY_BYTES} bytes of text")
+    return request
+
+
+class TaskDriver(Generic[W]):
     """Processes deliveries of tasks; safe for many threads.
 
+    `decode` turns the payload into the request and what the use case works on; it raises `InvalidMessage`.
     After `handle` has returned, or raised `Requeued`, the message is to be deleted: the request is answered, requeued,
     or in the dead-letter queue with its reason. After any other exception the message must be delivered again: at once
     after `GivenBack`, after a pause otherwise. A request that fails in the last of its `max_receives` deliveries is
@@ -95,21 +134,21 @@ class TaskDriver:
 
     def __init__(
         self,
-        recogniser: Recogniser,
+        use_case: UseCase[W],
+        decode: Callable[[Any], tuple[RecognitionRequest, W]],
         dead_letters: DeadLetterWriter,
-        stale_tasks: StaleTasks,
+        stale_tasks: StaleTasks | None,
         retry_budget: Callable[[], RetryBudget],
         *,
-        input_bucket: str,
         max_receives: int,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         on_end: Callable[[DeliveryRecord], None] = lambda _: None,
     ) -> None:
-        self._recogniser = recogniser
+        self._use_case = use_case
+        self._decode = decode
         self._dead_letters = dead_letters
         self._stale_tasks = stale_tasks
         self._retry_budget = retry_budget
-        self._input_bucket = input_bucket
         self._max_receives = max_receives
         self._now = now
         self._on_end = on_end
@@ -145,41 +184,27 @@ class TaskDriver:
         budget = self._retry_budget()
         dead_letters = budget.retrying(self._dead_letters, (Transient, QueueMissing))
         try:
-            request = self._decode(delivery)
+            request, work = self._decode(delivery.payload)
         except InvalidMessage as exc:
             record.reason = str(exc)
             self._dead_letter(delivery, record.reason, dead_letters)
             record.outcome = DEAD_LETTERED
             return
-        self._stale_tasks.requeue_if_stale(request, delivery.body, delivery.attempt, self._now())
+        if self._stale_tasks is not None:
+            self._stale_tasks.requeue_if_stale(request, delivery.body, delivery.attempt, self._now())
         record.queued_seconds = (self._now() - request.submitted_at).total_seconds()
-        recogniser = dataclasses.replace(
-            self._recogniser,
-            store=budget.retrying(self._recogniser.store),
-            gallery=budget.retrying(self._recogniser.gallery),
-            publisher=budget.retrying(self._recogniser.publisher),
-        )
+        use_case = self._use_case.with_ports(budget.retrying)
         try:
-            record.result = recogniser.recognise(request, delivery.attempt, record.timer)
-            record.outcome = record.result.outcome
+            record.result = use_case.run(work, delivery.attempt, record.timer)
+            record.outcome = FORWARDED if record.result is None else record.result.outcome
         except (EngineFailure, ObjectMissing) as exc:
             record.reason = str(exc)
             self._dead_letter(delivery, record.reason, dead_letters)
             # A sentence for the client does not name the bucket.
             missing = isinstance(exc, ObjectMissing)
             detail = _INPUT_MISSING if missing else record.reason
-            recogniser.fail(request, detail, delivery.attempt, retryable=missing)
+            use_case.fail(request, detail, delivery.attempt, retryable=missing)
             record.outcome = Outcome.FAILED
-
-    def _decode(self, delivery: TaskDelivery) -> RecognitionRequest:
-        request = RecognitionRequest.parse(delivery.payload)
-        if request.input.bucket != self._input_bucket:
-            # A message must not make the worker read everything that its role may read.
-            raise InvalidMessage(f"the input is in bucket {request.input.bucket!r}, not in {self._input_bucket!r}")
-        if not is_key(request.input.key):
-            # S3 would refuse it in each delivery.
-            raise InvalidMessage(f"the input's key is not 1 to {MAX_KEY_BYTES} bytes of text")
-        return request
 
     def _dead_letter_and_answer(self, delivery: TaskDelivery, reason: str) -> bool:
         """Dead-letter the message and answer its client, without retries; returns whether it may be deleted."""
@@ -189,7 +214,8 @@ class TaskDriver:
             log.warning("not_dead_lettered", reason=str(exc))
             return False
         try:
-            self._recogniser.fail(self._decode(delivery), _GIVEN_UP, delivery.attempt, retryable=True)
+            request, _ = self._decode(delivery.payload)
+            self._use_case.fail(request, _GIVEN_UP, delivery.attempt, retryable=True)
         except FacerecError as exc:
             log.warning("not_answered", reason=str(exc))
         return True
