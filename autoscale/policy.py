@@ -27,6 +27,7 @@ class Policy:
 
     min_instances: int = 0
     max_instances: int = 15
+    """0: another app tier takes the tasks, and what runs is drained."""
     target_seconds: float = 10.0
     """How soon serving instances should clear the open tasks."""
     cooldown_seconds: float = 60.0
@@ -156,6 +157,8 @@ class _Known:
         policy, estimates, current = self.policy, self.estimates, self.current
         ready = len(self.fleet[Phase.SERVING])
         work = f"{self.depth.open} open"
+        if policy.max_instances == 0:
+            return current, f"{work}; the app tier is serverless, so that no instance is wanted"
         least = policy.min_instances
         if self.depth.open == 0:
             if least > current:
@@ -214,7 +217,9 @@ class _Known:
         """Drain what is not needed, stop or terminate what has drained."""
         drain = self._to_drain()
         stop, terminate = self._to_end()
-        if drain:
+        if drain and self.policy.max_instances == 0:
+            reason = f"{reason}; {_numbers(drain)} to drain"
+        elif drain:
             reason = f"{reason}; {_numbers(drain)} not needed for {self.policy.cooldown_seconds:g} s"
         elif stop or terminate:
             reason = f"{reason}; {_numbers([*stop, *terminate])} to end"

@@ -25,7 +25,7 @@ from facerec.bootstrap import clients, worker_reports
 from facerec.errors import ConfigurationError, Transient
 from facerec.observability.metrics import serve_metrics
 from facerec.ports import WorkerReports
-from facerec.settings import Settings
+from facerec.settings import AppTier, Settings
 from facerec.settings.tiers import AutoscaleSettings
 
 log = structlog.get_logger(__name__)
@@ -43,15 +43,15 @@ def run(
     stopping = threading.Event()
     on_stop_signals(stopping.set)
     check_requirements(settings)
-    scaling = settings.autoscale
-    metrics = RoundMetrics(make_policy(scaling))
+    scaling, policy = settings.autoscale, make_policy(settings.autoscale, settings.app_tier)
+    metrics = RoundMetrics(policy)
 
     def observe(result: ReconcileResult) -> None:
         metrics.observe(result)
         watch(result)
 
     with serve_metrics(metrics.registry, scaling.metrics_host, scaling.metrics_port, group="autoscale"):
-        log.info("autoscaler_ready", max_instances=scaling.max_instances, dry_run=dry_run)
+        log.info("autoscaler_ready", max_instances=policy.max_instances, dry_run=dry_run)
         make_reconciler(settings, observe, dry_run=dry_run).run(stopping, scaling.interval_seconds)
     log.info("autoscaler_stopped")
 
@@ -101,18 +101,21 @@ def make_reconciler(
         lease=lease,
         history=make_history(settings),
         decider=Decider(
-            make_policy(settings.autoscale), make_priors(settings.autoscale), settings.autoscale.interval_seconds
+            make_policy(settings.autoscale, settings.app_tier),
+            make_priors(settings.autoscale),
+            settings.autoscale.interval_seconds,
         ),
         dry_run=dry_run,
         watch=watch,
     )
 
 
-def make_policy(settings: AutoscaleSettings) -> Policy:
-    """Make the policy that the operator wants."""
+def make_policy(settings: AutoscaleSettings, app_tier: AppTier = "ec2") -> Policy:
+    """Make the policy that the operator wants; a serverless app tier has no instances."""
+    on_ec2 = app_tier != "serverless"
     return Policy(
-        min_instances=settings.min_instances,
-        max_instances=settings.max_instances,
+        min_instances=settings.min_instances if on_ec2 else 0,
+        max_instances=settings.max_instances if on_ec2 else 0,
         target_seconds=settings.target_seconds,
         cooldown_seconds=settings.cooldown_seconds,
         utilisation=settings.utilisation,

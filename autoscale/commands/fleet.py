@@ -100,7 +100,7 @@ def make_reader(settings: Settings) -> Callable[[], FleetStatus]:
     # This process never holds the lease, and only reads.
     fleet = process.make_fleet(settings, process.make_lease(settings), worker_reports(settings))
     backlog, history = process.make_backlog(settings), process.make_history(settings)
-    limits = process.make_policy(settings.autoscale).limits
+    limits = process.make_policy(settings.autoscale, settings.app_tier).limits
 
     def read() -> FleetStatus:
         now = time.time()

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from facerec.messages import DRAIN_ORDERS, FLEET_TAG
+from facerec.provision import iam_serverless
 from facerec.provision.iam_statements import THIS_INSTANCE, Place, Statement, actions, allow, partitions
 
 Policy = dict[str, Any]
@@ -303,13 +304,17 @@ def look_at_fleet() -> Statement:
 
 ROLES: dict[str, Callable[[Place], list[Statement]]] = {
     "autoscaler": autoscaler,
+    "detection": iam_serverless.detection,
     "flower": flower,
     "operator": operator,
     "provisioner": provisioner,
+    "recognition": iam_serverless.recognition,
+    "serverless-caller": iam_serverless.caller,
+    "serverless-deployer": iam_serverless.deployer,
     "web": web,
     "worker": worker,
 }
-"""Every role; a further tier (Lambda functions, devices) adds a function and its name."""
+"""Every role; a further tier (devices) adds a function and its name."""
 
 
 def policy(role: str, place: Place) -> Policy:

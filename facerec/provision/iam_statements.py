@@ -3,12 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 from facerec.messages import FLEET_TAG
 from facerec.settings import Settings
 
 Statement = dict[str, Any]
+Half = Literal["detection", "recognition"]
+HALVES: tuple[Half, Half] = ("detection", "recognition")
+"""The halves of a recognition, each a Lambda function."""
 
 WITHOUT_RESOURCES = {
     "cloudwatch:GetMetricStatistics": "CloudWatch knows no resources for metrics",
@@ -17,7 +20,12 @@ WITHOUT_RESOURCES = {
     "ec2:DescribeInstanceStatus": "as above",
     "ec2:DescribeLaunchTemplates": "as above",
     "ec2:DescribeLaunchTemplateVersions": "as above",
+    "ecr:GetAuthorizationToken": "the token is one for all repositories",
+    "lambda:CreateEventSourceMapping": "a new mapping has no name yet; a condition names the functions",
+    "lambda:ListEventSourceMappings": "Lambda lists the mappings of the account or none",
     "sqs:ListQueues": "SQS lists the queues of the account or none",
+    "xray:PutTelemetryRecords": "X-Ray knows no resources for traces",
+    "xray:PutTraceSegments": "as above",
 }
 """The only actions that are granted on `*`, and why AWS accepts no resource for them."""
 
@@ -73,6 +81,18 @@ class Place:
         """Return a role's ARN."""
         return f"arn:{self.partition}:iam::{self.account}:role/{name}"
 
+    def function(self, name: str) -> str:
+        """Return a Lambda function's ARN."""
+        return f"arn:{self.partition}:lambda:{self.region}:{self.account}:function:{name}"
+
+    def log_group(self, function: str) -> str:
+        """Return the ARN of the log group of a Lambda function."""
+        return f"arn:{self.partition}:logs:{self.region}:{self.account}:log-group:{log_group(function)}"
+
+    def stack(self, name: str) -> str:
+        """Return the ARN of a CloudFormation stack; a stack that is made again has another end of it."""
+        return f"arn:{self.partition}:cloudformation:{self.region}:{self.account}:stack/{name}/*"
+
     @cached_property
     def own_response_queues(self) -> str:
         """The queues that web processes create for themselves."""
@@ -82,6 +102,21 @@ class Place:
     def fleet_tagged(self) -> dict[str, str]:
         """The condition that a resource belongs to this fleet."""
         return {f"aws:ResourceTag/{FLEET_TAG}": self.settings.prefix}
+
+
+def function_name(settings: Settings, half: Half) -> str:
+    """Return the name of the function that does this half of a recognition."""
+    return f"{settings.prefix}-face-{half}"
+
+
+def function_role(settings: Settings, half: Half) -> str:
+    """Return the name of the function's role."""
+    return f"{settings.prefix}-{half}"
+
+
+def log_group(function: str) -> str:
+    """Return the name of a function's log group."""
+    return f"/aws/lambda/{function}"
 
 
 def actions(service: str, names: str) -> list[str]:

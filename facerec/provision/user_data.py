@@ -30,10 +30,16 @@ _BELONGS_TO_OTHERS = (
     "NAMES__LAUNCH_TEMPLATE",
     "REPLY_STYLE",
     "RETENTION__",
+    "SERVERLESS__",
     "WEB__",
 )
 """Settings that no worker reads: their change must not make a new launch template, which replaces instances."""
-_STILL_READ = ("AUTOSCALE__BOOT_PRIOR_SECONDS", "INSTANCES__PACKAGE", "WEB__WAIT_SECONDS")
+_STILL_READ = (
+    "AUTOSCALE__BOOT_PRIOR_SECONDS",
+    "INSTANCES__PACKAGE",
+    "SERVERLESS__TIMEOUT_SECONDS",
+    "WEB__WAIT_SECONDS",
+)
 """Exceptions: the worker's timings are checked with them, or they name what is installed."""
 _OF_THE_MACHINE = ("MODEL__CACHE_DIR", "MODEL__DIR", "WORKER__INSTANCE_ID", "WORKER__METADATA_URL")
 """Variables that `boot.sh` sets on each instance."""

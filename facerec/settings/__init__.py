@@ -38,6 +38,7 @@ ENV_PREFIX = "FACEREC_"
 MASK = "**********"
 """Replaces a secret in printed settings, like pydantic's own mask."""
 _DELIMITER = "__"
+AppTier = Literal["ec2", "serverless", "both"]
 
 
 class ResourceName:
@@ -77,7 +78,7 @@ class Settings(BaseSettings):
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="Number format of the embedder; `auto` takes bf16 if OpenVINO and the CPU have it"
     )
-    app_tier: Literal["ec2", "serverless", "both"] = Field(
+    app_tier: AppTier = Field(
         "ec2",
         description="What takes the tasks of the request queue: the workers on EC2, the Lambda functions, or both",
     )

@@ -5,7 +5,7 @@ from typing import Literal, Self
 
 from pydantic import AnyHttpUrl, Field, SecretStr, model_validator
 
-from facerec.settings.values import Count, Group, PositiveSeconds, RateText, on_loopback
+from facerec.settings.values import Count, Group, LogDays, PositiveSeconds, RateText, on_loopback
 
 
 class WebSettings(Group):
@@ -96,6 +96,11 @@ class ServerlessSettings(Group):
         pattern=r"^[^\s@]+@sha256:[0-9a-f]{64}$",
         description="Image of both functions by its digest, as `facerec serverless push` prints it",
     )
+    code: str | None = Field(
+        None,
+        pattern=r"^s3://[^/]+/[^\s#]+\.zip$",
+        description="Instead of the image: `s3://….zip`, the code of both functions for SnapStart",
+    )
     architecture: Literal["x86_64", "arm64"] = Field("x86_64", description="Processor of the functions and their image")
     detection_memory_mb: int = Field(
         1769, ge=512, le=10_240, description="Memory of the detection function in MB; 1769 MB have one core"
@@ -111,7 +116,33 @@ class ServerlessSettings(Group):
     url_auth: Literal["iam", "open"] = Field(
         "iam", description="Who may call the detection function's URL: signed requests, or everybody"
     )
-    log_days: Count = Field(14, description="Days that CloudWatch keeps the functions' logs")
+    reserved_concurrency: int | None = Field(
+        None,
+        ge=2,
+        description="Most invocations of the detection function at once, also by its URL; unset: the account's limit",
+    )
+    inbox_prefix: str = Field(
+        "",
+        pattern=r"^([A-Za-z0-9_-][A-Za-z0-9_./-]*/)?$",
+        description="Folder of the input bucket, like `inbox/`, whose new objects are recognised; empty: none",
+    )
+    alarm_topic: str | None = Field(
+        None, pattern=r"^arn:[a-z-]+:sns:\S+$", description="ARN of the SNS topic that the alarms tell; unset: none"
+    )
+    log_days: LogDays = Field(14, description="Days that CloudWatch keeps the functions' logs")
+
+    @model_validator(mode="after")
+    def _one_code_and_room_for_the_queue(self) -> Self:
+        if self.image is not None and self.code is not None:
+            raise ValueError("set FACEREC_SERVERLESS__IMAGE or FACEREC_SERVERLESS__CODE, not both")
+        if self.reserved_concurrency is not None and self.reserved_concurrency < self.max_concurrency:
+            message = (
+                f"FACEREC_SERVERLESS__RESERVED_CONCURRENCY ({self.reserved_concurrency}) must not be below "
+                f"FACEREC_SERVERLESS__MAX_CONCURRENCY ({self.max_concurrency}), or refused invocations use up the "
+                "deliveries of their tasks"
+            )
+            raise ValueError(message)
+        return self
 
     @property
     def visibility_seconds(self) -> int:

@@ -45,6 +45,18 @@ def _checked_rate(text: str) -> str:
 
 RateText = Annotated[str, AfterValidator(_checked_rate)]
 
+_LOG_DAYS = (1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731)
+"""Up to two years, what CloudWatch takes as the retention of logs."""
+
+
+def _checked_log_days(days: int) -> int:
+    if days not in _LOG_DAYS:
+        raise ValueError(f"CloudWatch keeps logs for {', '.join(map(str, _LOG_DAYS))} days")
+    return days
+
+
+LogDays = Annotated[int, AfterValidator(_checked_log_days)]
+
 
 def on_loopback(host: str) -> bool:
     """Whether only this machine reaches the address or name; a name is not resolved."""

@@ -19,7 +19,9 @@ from autoscale.observation import (
     phase,
 )
 from autoscale.policy import Decision, Estimates, Hold, Policy, decide
+from autoscale.process import make_policy
 from facerec.messages import WorkerReport, WorkerState
+from facerec.settings.tiers import AutoscaleSettings
 
 NOW = 1_000_000.0
 POLICY = Policy()
@@ -411,6 +413,21 @@ def test_booting_instance_without_work_is_ended() -> None:
     assert decided(QueueDepth(0, 0), booting(1), policy=policy, empty_seconds=1.0).drain == ("i-1",)
     ordered = replace(booting(1), drain_ordered_at=NOW - 1)
     assert decided(QueueDepth(0, 0), ordered, policy=policy).terminate == ("i-1",)
+
+
+def test_serverless_app_tier_drains_the_fleet_and_launches_nothing() -> None:
+    """Whatever waits in the queue, which the functions take; drained instances end, and nothing is resumed."""
+    policy = make_policy(AutoscaleSettings(min_instances=1), "serverless")
+    serving = [instance(n, report=report(f"i-{n}", held=1, idle_since=None)) for n in (1, 2)]
+    decision = decided(QueueDepth(500, 10), *serving, booting(3), policy=policy)
+    assert set(decision.drain) == {"i-1", "i-2", "i-3"}
+    assert decision.needed == 0
+    assert "serverless" in decision.reason
+    drained = instance(1, report=report("i-1", state=WorkerState.DRAINED), drain_ordered_at=NOW - 5)
+    ended = decided(QueueDepth(500, 10), drained, policy=policy)
+    assert (ended.resume, ended.launch, ended.stop) == ((), (), ("i-1",))
+    assert decided(QueueDepth(500, 10), policy=policy).is_empty
+    assert decided(QueueDepth(500, 10), policy=make_policy(AutoscaleSettings(), "both")).launch
 
 
 def test_lowered_cap_drains_at_once() -> None:

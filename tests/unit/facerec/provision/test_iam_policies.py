@@ -56,6 +56,25 @@ CALLS: dict[str, dict[str, frozenset[str] | set[str]]] = {
         "facerec/aws/dynamodb/__init__.py": ALL,
         "facerec/aws/dynamodb/worker_reports.py": {"update_item", "describe_table"},
     },
+    "detection": {
+        "facerec/aws/sqs/queue.py": {
+            "get_queue_url",
+            "send_message",
+            "send_message_batch",
+            "change_message_visibility_batch",
+        },
+        "facerec/aws/object_store.py": {"put_object", "get_object"},
+    },
+    "recognition": {
+        "facerec/aws/sqs/queue.py": {
+            "get_queue_url",
+            "send_message",
+            "send_message_batch",
+            "change_message_visibility_batch",
+        },
+        "facerec/aws/object_store.py": {"put_object", "get_object"},
+        "facerec/aws/dynamodb/__init__.py": ALL,
+    },
     "flower": {
         "facerec/aws/sqs/queue.py": {
             "get_queue_url",
@@ -105,9 +124,23 @@ CALLS: dict[str, dict[str, frozenset[str] | set[str]]] = {
 }
 """Which modules a role's commands run, and which of their operations where they have more than it needs."""
 
+FOR_LAMBDA = (
+    "logs:CreateLogStream",
+    "logs:PutLogEvents",
+    "s3:ListBucket",  # as a worker
+    "sqs:DeleteMessage",
+    "sqs:GetQueueAttributes",
+    "sqs:ReceiveMessage",
+    "xray:PutTelemetryRecords",
+    "xray:PutTraceSegments",
+)
+"""What Lambda does with a function's role: it receives the messages, and writes logs and traces."""
+
 BEYOND_CALLS = {
     # What AWS asks for beside the calls that are made.
     "autoscaler": {"iam:PassRole"},
+    "detection": {*FOR_LAMBDA},
+    "recognition": {*FOR_LAMBDA},
     "provisioner": {"ec2:CreateTags"},
     "worker": {"s3:ListBucket"},  # without it S3 calls a missing object forbidden
 }
@@ -291,6 +324,39 @@ def test_a_worker_writes_its_report_and_not_the_lease() -> None:
     assert not allowed(document, "dynamodb:UpdateItem", table, elsewhere)  # no instance signs the request
 
 
+def test_a_signed_call_of_the_url_is_the_only_way_in() -> None:
+    """A caller needs both permissions, and neither lets it invoke the function directly, or call an open URL."""
+    document = policy("serverless-caller", PLACE)
+    for name in ("facerec-face-detection", "facerec-face-detection:live"):
+        arn = f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:{name}"
+        assert allowed(document, "lambda:InvokeFunctionUrl", arn, {"lambda:FunctionUrlAuthType": "AWS_IAM"})
+        assert allowed(document, "lambda:InvokeFunction", arn, {"lambda:InvokedViaFunctionUrl": "true"})
+        assert not allowed(document, "lambda:InvokeFunction", arn)
+    other = f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:facerec-face-recognition"
+    assert not allowed(document, "lambda:InvokeFunctionUrl", other, {"lambda:FunctionUrlAuthType": "AWS_IAM"})
+
+
+def test_a_function_reads_and_writes_its_half_alone() -> None:
+    """Detection knows no gallery; recognition takes no tasks; neither reads enrolled photos."""
+    detection, recognition = policy("detection", PLACE), policy("recognition", PLACE)
+    queue = f"arn:aws:sqs:us-east-1:{ACCOUNT}:facerec-"
+    templates = f"arn:aws:dynamodb:us-east-1:{ACCOUNT}:table/facerec-templates"
+    assert allowed(detection, "sqs:ReceiveMessage", f"{queue}req-queue")
+    assert allowed(detection, "sqs:SendMessage", f"{queue}faces-queue")
+    assert not allowed(detection, "sqs:ReceiveMessage", f"{queue}faces-queue")
+    assert not allowed(detection, "dynamodb:Query", templates)
+    assert allowed(recognition, "sqs:ReceiveMessage", f"{queue}faces-queue")
+    assert not allowed(recognition, "sqs:ReceiveMessage", f"{queue}req-queue")
+    assert allowed(recognition, "dynamodb:Query", templates)
+    assert not allowed(recognition, "s3:PutObject", "arn:aws:s3:::facerec-in-bucket/key")
+    for document in (detection, recognition):
+        assert not allowed(document, "s3:GetObject", "arn:aws:s3:::facerec-gallery-bucket/default/photo.jpg")
+        own, other = ("detection", "recognition") if document is detection else ("recognition", "detection")
+        logs = f"arn:aws:logs:us-east-1:{ACCOUNT}:log-group:/aws/lambda/facerec-face-"
+        assert allowed(document, "logs:PutLogEvents", f"{logs}{own}:log-stream:x")
+        assert not allowed(document, "logs:PutLogEvents", f"{logs}{other}:log-stream:x")
+
+
 def test_settings_narrow_and_widen_what_is_granted() -> None:
     """What the template names is named, spot needs one more permission, and so does a package."""
     instances = InstancesSettings(
@@ -320,7 +386,7 @@ def test_settings_narrow_and_widen_what_is_granted() -> None:
 
 def test_another_deployment_is_out_of_reach() -> None:
     """One whose prefix begins like ours has other names."""
-    for role in ("web", "worker"):
+    for role in ("detection", "recognition", "web", "worker"):
         for action in granted(role) - set(WITHOUT_RESOURCES):
             for name in ("sqs:us-east-1:123456789012:facerec2-resp-queue", "s3:::facerec2-in-bucket/key"):
                 assert not allowed(policy(role, PLACE), action, f"arn:aws:{name}")

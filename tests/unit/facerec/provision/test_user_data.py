@@ -28,6 +28,7 @@ from facerec.settings.tiers import (
     EventsSettings,
     FlowerSettings,
     LogSettings,
+    ServerlessSettings,
     WebSettings,
     WorkerSettings,
 )
@@ -74,6 +75,7 @@ def test_a_worker_reads_the_settings_of_the_deployment(monkeypatch: pytest.Monke
     settings = Settings(
         prefix="staging",
         engine="onnxruntime",
+        app_tier="both",
         key_style="filename",
         max_megapixels=20.5,
         aws=AwsSettings(region="eu-west-3", endpoint_url=AnyHttpUrl("https://vpce-1.example:4566/"), max_connections=9),
@@ -84,6 +86,7 @@ def test_a_worker_reads_the_settings_of_the_deployment(monkeypatch: pytest.Monke
         web=WebSettings(wait_seconds=900),
         autoscale=AutoscaleSettings(boot_prior_seconds=200),
         instances=InstancesSettings(package=PACKAGE),
+        serverless=ServerlessSettings(timeout_seconds=20),
         log=LogSettings(level="debug"),
     )
     for name, value in read(deployment_environment(settings)).items():
@@ -107,6 +110,7 @@ def test_says_where_the_metadata_service_is() -> None:
         {"flower": FlowerSettings(password=SecretStr("correct horse"))},
         {"events": EventsSettings(retention_seconds=3600)},
         {"reply_style": "name"},
+        {"serverless": ServerlessSettings(image=f"registry/facerec@sha256:{'0' * 64}", detection_memory_mb=1024)},
         {"model": ModelSettings(dir=Path("/here"), cache_dir=Path("/there"))},
         {"worker": WorkerSettings(instance_id="i-1")},
     ],

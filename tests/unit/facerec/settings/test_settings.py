@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from pydantic import AnyHttpUrl, ValidationError
 
 from facerec.commands.config import command, markdown
-from facerec.errors import ConfigurationError
+from facerec.errors import ConfigurationError, WrongSettings
 from facerec.settings import Settings, effective, variables
 from facerec.settings.resources import AwsSettings
 
@@ -148,6 +148,25 @@ def test_the_configuration_page_is_complete() -> None:
     page = (ROOT / "docs/configuration.md").read_text()
     assert page == markdown()
     assert all(f"`{name}`" in page and field.description for name, field in variables())
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"LOG_DAYS": "15"}, "CloudWatch keeps logs for 1, 3, 5"),
+        ({"RESERVED_CONCURRENCY": "9", "MAX_CONCURRENCY": "10"}, "must not be below"),
+        ({"IMAGE": f"facerec@sha256:{'0' * 64}", "CODE": "s3://releases/facerec.zip"}, "not both"),
+        ({"INBOX_PREFIX": "inbox"}, "FACEREC_SERVERLESS__INBOX_PREFIX"),
+    ],
+)
+def test_functions_that_aws_would_refuse_are_refused_at_once(
+    monkeypatch: pytest.MonkeyPatch, changes: dict[str, str], problem: str
+) -> None:
+    """Before a stack is made of them."""
+    for name, value in changes.items():
+        monkeypatch.setenv(f"FACEREC_SERVERLESS__{name}", value)
+    with pytest.raises(WrongSettings, match=problem):
+        Settings.load()
 
 
 def test_wrong_setting_ends_the_command_with_one_message_and_status_1() -> None:
