@@ -20,44 +20,23 @@ import tempfile
 import time
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from benchmarks.measure import add_pack_option, machine, pack_artefact
-from facerec.engine.child import REAL_ANALYSER, EngineSpec
-from facerec.engine.loading import ModelAnalyser
+from facerec.engine.child import DETECTOR, REAL_ANALYSER, EngineSpec
 from facerec.engine.process import BatchFault, EngineProcess, FaultCause
-from model.analysis import PictureLimits
-from model.artefact import Artefact
-from model.embedding import Embeddings
-from model.engines import open_engine
 from model.header import InvalidImage
 from tests.support.faceless import seeded
 from tests.support.mutations import mutated, seeds
 from tests.support.processes import CHECKOUT
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-DETECTION_ONLY = "benchmarks.fuzz:open_detection_only"
 BATCHES = (1, 2, 8, 8)  # pictures at a time
 GROWTH_MB = 48.0  # normal variation with the pictures' sizes; a leak of 3 kB a picture exceeds it
 LOAD_SECONDS = 120
 CURVE = 10  # points of the memory curve
 MEGABYTE = 1 << 20
-
-
-def open_detection_only(spec: EngineSpec) -> ModelAnalyser:
-    """Open the real engine without its embedder, which is many times faster; the child calls it."""
-    artefact = Artefact.load(spec.artefact_dir)
-    engine = open_engine(artefact, spec.engine, cache_directory=spec.cache_dir, precision=spec.precision)
-
-    def embed(crops: "NDArray[np.uint8]") -> Embeddings:
-        return Embeddings(np.zeros((len(crops), 0), dtype=np.float32), None)
-
-    engine.embed = embed  # type: ignore[method-assign]  # the crops are made and stacked all the same
-    return ModelAnalyser(engine, PictureLimits(spec.max_megapixels))
 
 
 class Child:
@@ -162,7 +141,7 @@ def run(options: argparse.Namespace, keep: Path) -> dict[str, Any]:
                 options.limit_seconds,
                 keep,
             )
-            for factory in (DETECTION_ONLY, REAL_ANALYSER)
+            for factory in (DETECTOR, REAL_ANALYSER)
         )
         faceless = [data for _, data in seeded(options.faceless_seeds)]
         for first in range(0, len(faceless), BATCHES[-1]):

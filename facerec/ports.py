@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from model.faces import ImageAnalysis
+    from model.faces import ImageAnalysis, PictureFaces
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +94,8 @@ class ResultInbox(Protocol):
         """Delete deliveries, so that they are not delivered again."""
 
 
-class FaceEngine(Protocol):
-    """Photo bytes in, faces out; safe to call from many threads."""
+class ModelInUse(Protocol):
+    """A loaded model; safe to call from many threads."""
 
     @property
     def name(self) -> str:
@@ -109,8 +109,26 @@ class FaceEngine(Protocol):
     def model_id(self) -> str:
         """The model of the embeddings."""
 
+
+class FaceEngine(ModelInUse, Protocol):
+    """Photo bytes in, faces out."""
+
     def analyse(self, image: bytes) -> "ImageAnalysis":
         """Decode, detect and embed; raises `InvalidImage`, or `EngineFailure` if this image makes the engine fail."""
+
+
+class FaceDetector(ModelInUse, Protocol):
+    """The first half of a `FaceEngine`."""
+
+    def detect(self, image: bytes) -> "PictureFaces":
+        """Decode, detect and crop; raises as `FaceEngine.analyse`."""
+
+
+class FaceEmbedder(ModelInUse, Protocol):
+    """The second half of a `FaceEngine`."""
+
+    def embed(self, faces: "PictureFaces") -> "ImageAnalysis":
+        """Embed; raises `EngineFailure` if these faces make the engine fail."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

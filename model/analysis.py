@@ -3,21 +3,19 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import repeat
 from time import perf_counter
 
 import numpy as np
-from numpy.typing import NDArray
 
-from model.engines import Engine
-from model.faces import Box, DetectedFace, EmbeddedFace, ImageAnalysis
+from model.embedding import embed_batch
+from model.engines import DetectionEngine, Engine
+from model.faces import Box, DetectedFace, ImageAnalysis, MeasuredFace, PictureFaces
 from model.header import InvalidImage
 from model.imaging import Picture, decode_reduced
 from model.matching import primary_order
-from model.quality import assess, grey_patch
+from model.quality_factors import grey_patch, quality_factors
 
 DETECT_PIXELS = 4_000_000  # pixels of decoded pictures that are held at a time, if there are several pictures
-EMBED_BATCH = 16  # crops at a time: a group photo needs no more memory than several portraits
 _ENLARGED = 1.25  # how far a crop may be enlarged before a reduced picture is decoded again in more detail
 
 
@@ -42,24 +40,6 @@ class _Decoded:
     decode_ms: float
 
 
-@dataclass(frozen=True, slots=True)
-class _Detection:
-    """A picture's faces before they are embedded, in the order of the report."""
-
-    width: int
-    height: int
-    faces: list[DetectedFace]
-    """As detected: crops and quality come from the whole face, of which an edge may hide a part."""
-    clipped: list[DetectedFace]
-    """Within the picture, for the report."""
-    crops: list[NDArray[np.uint8]]
-    patches: list[NDArray[np.float32] | None]
-    """The `grey_patch` of each face."""
-    more_faces: int
-    decode_ms: float
-    detect_ms: float
-
-
 def analyse(engine: Engine, data: bytes, limits: PictureLimits) -> ImageAnalysis:
     """Return the faces of one picture with their embeddings, the primary one first; raises `InvalidImage`."""
     (outcome,) = analyse_batch(engine, [data], limits)
@@ -69,55 +49,25 @@ def analyse(engine: Engine, data: bytes, limits: PictureLimits) -> ImageAnalysis
 
 
 def analyse_batch(engine: Engine, images: Sequence[bytes], limits: PictureLimits) -> list[ImageAnalysis | InvalidImage]:
-    """Return the result or the error of `analyse` for each picture; the crops of all are embedded together.
+    """Return the result or the error of `analyse` for each picture: `detect_batch`, then `embed_batch`."""
+    detected = detect_batch(engine, images, limits)
+    embedded = iter(embed_batch(engine, [each for each in detected if isinstance(each, PictureFaces)]))
+    return [next(embedded) if isinstance(each, PictureFaces) else each for each in detected]
+
+
+def detect_batch(
+    engine: DetectionEngine, images: Sequence[bytes], limits: PictureLimits
+) -> list[PictureFaces | InvalidImage]:
+    """Return for each picture its faces, the primary one first, or the reason why it is invalid.
 
     The detector gets pictures of `DETECT_PIXELS` together, or one larger picture; one more is held decoded meanwhile.
     """
-    detections = list(_detections(engine, images, limits))
-    crops = [crop for detection in detections if isinstance(detection, _Detection) for crop in detection.crops]
-    started = perf_counter()
-    embedded = iter(list(_embedded(engine, crops)))
-    embed_ms = _milliseconds_since(started) / max(1, len(crops))
-    return [
-        detection
-        if isinstance(detection, InvalidImage)
-        else ImageAnalysis(
-            width=detection.width,
-            height=detection.height,
-            faces=tuple(
-                _face(face, clipped, patch, *next(embedded))
-                for face, clipped, patch in zip(detection.faces, detection.clipped, detection.patches, strict=True)
-            ),
-            timings_ms={
-                "decode": detection.decode_ms,
-                "detect": detection.detect_ms,
-                "embed": embed_ms * len(detection.faces),
-            },
-            more_faces=detection.more_faces,
-        )
-        for detection in detections
-    ]
+    return list(_detections(engine, images, limits))
 
 
-def _embedded(engine: Engine, crops: Sequence[NDArray[np.uint8]]) -> Iterator[tuple[NDArray[np.float32], float | None]]:
-    """Yield each crop's embedding and its norm, if there is one."""
-    for first in range(0, len(crops), EMBED_BATCH):
-        vectors, norms = engine.embed(np.stack(crops[first : first + EMBED_BATCH]))
-        yield from zip(vectors, repeat(None) if norms is None else norms.tolist(), strict=norms is not None)
-
-
-def _face(
-    face: DetectedFace,
-    clipped: DetectedFace,
-    patch: NDArray[np.float32] | None,
-    embedding: NDArray[np.float32],
-    norm: float | None,
-) -> EmbeddedFace:
-    quality = assess(patch, face.landmarks, face.probability, embedding_norm=norm)
-    return EmbeddedFace(clipped.box, clipped.probability, clipped.landmarks, embedding, quality)
-
-
-def _detections(engine: Engine, images: Sequence[bytes], limits: PictureLimits) -> Iterator[_Detection | InvalidImage]:
+def _detections(
+    engine: DetectionEngine, images: Sequence[bytes], limits: PictureLimits
+) -> Iterator[PictureFaces | InvalidImage]:
     """Yield each picture's faces, or the reason why it is invalid, in the order of the pictures."""
     held: list[_Decoded | InvalidImage] = []
     room = DETECT_PIXELS
@@ -132,7 +82,7 @@ def _detections(engine: Engine, images: Sequence[bytes], limits: PictureLimits) 
     yield from _detect(engine, held, limits)
 
 
-def _decode(engine: Engine, data: bytes, limits: PictureLimits) -> _Decoded | InvalidImage:
+def _decode(engine: DetectionEngine, data: bytes, limits: PictureLimits) -> _Decoded | InvalidImage:
     started = perf_counter()
     min_side = partial(engine.detector.min_side, min_face_pixels=limits.min_face_pixels)
     try:
@@ -143,8 +93,8 @@ def _decode(engine: Engine, data: bytes, limits: PictureLimits) -> _Decoded | In
 
 
 def _detect(
-    engine: Engine, held: Sequence[_Decoded | InvalidImage], limits: PictureLimits
-) -> Iterator[_Detection | InvalidImage]:
+    engine: DetectionEngine, held: Sequence[_Decoded | InvalidImage], limits: PictureLimits
+) -> Iterator[PictureFaces | InvalidImage]:
     """Yield the faces of pictures that the detector gets together."""
     decoded = [picture for picture in held if isinstance(picture, _Decoded)]
     started = perf_counter()
@@ -165,17 +115,25 @@ def _detect(
         sharper = _sharper(engine, each, faces, limits)
         ratio = picture.reduction / sharper.reduction
         crops = [engine.cropper.crop(sharper.pixels, _scaled(face, ratio)) for face in faces]
-        yield _Detection(
-            picture.width,
-            picture.height,
-            [_scaled(face, picture.reduction) for face in faces],
-            [clipped[face] for face in faces],
-            crops,
-            [grey_patch(picture.pixels, face.box) for face in faces],
-            more,
-            each.decode_ms,
-            pixel_ms * picture.pixels.size + _milliseconds_since(started),
+        measured = tuple(_measured(face, clipped[face], picture) for face in faces)
+        yield PictureFaces(
+            width=picture.width,
+            height=picture.height,
+            faces=measured,
+            crops=np.stack(crops) if crops else np.empty((0, 0, 0, 3), dtype=np.uint8),
+            timings_ms={
+                "decode": each.decode_ms,
+                "detect": pixel_ms * picture.pixels.size + _milliseconds_since(started),
+            },
+            more_faces=more,
         )
+
+
+def _measured(face: DetectedFace, clipped: DetectedFace, picture: Picture) -> MeasuredFace:
+    """Return the face for the report; its quality is that of the whole face, of which an edge may hide a part."""
+    whole = _scaled(face, picture.reduction)
+    factors = quality_factors(grey_patch(picture.pixels, face.box), whole.landmarks, whole.probability)
+    return MeasuredFace(clipped.box, clipped.probability, clipped.landmarks, factors)
 
 
 def _chosen(
@@ -192,7 +150,9 @@ def _chosen(
     return chosen, len(faces) - len(chosen)
 
 
-def _sharper(engine: Engine, decoded: _Decoded, faces: Sequence[DetectedFace], limits: PictureLimits) -> Picture:
+def _sharper(
+    engine: DetectionEngine, decoded: _Decoded, faces: Sequence[DetectedFace], limits: PictureLimits
+) -> Picture:
     """Return the picture in as much detail as the crop of the smallest face needs."""
     picture = decoded.picture
     enlarged = max((engine.cropper.scale(face) for face in faces), default=0.0)

@@ -1,14 +1,18 @@
-"""The crop of a face for the embedding network, and the network's output as an embedding."""
+"""From the crops of faces to their embeddings; without the libraries that decode and detect."""
 
+from collections.abc import Iterator, Sequence
+from itertools import repeat
+from time import perf_counter
 from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from model.alignment import aligned, scale_of, similarity
-from model.faces import DetectedFace
-from model.packs import CropSpec, EmbedderSpec
+from model.faces import EmbeddedFace, ImageAnalysis, MeasuredFace, PictureFaces
+from model.packs import EmbedderSpec
+from model.quality import assess
+
+EMBED_BATCH = 16  # crops at a time: a group photo needs no more memory than several portraits
 
 
 class Embeddings(NamedTuple):
@@ -23,66 +27,42 @@ class Embeddings(NamedTuple):
     """
 
 
-class Cropper(Protocol):
-    """Cuts faces out of pictures for the embedder."""
+class Embedder(Protocol):
+    """A loaded embedding network, for one thread at a time."""
 
-    def crop(self, image: NDArray[np.uint8], face: DetectedFace) -> NDArray[np.uint8]:
-        """Return a face of an RGB picture (H, W, 3) as uint8 (S, S, 3), S being the artefact's image size."""
-
-    def scale(self, face: DetectedFace) -> float:
-        """Return the length in the crop of one pixel of the picture."""
+    def embed(self, crops: NDArray[np.uint8]) -> Embeddings:
+        """Return the embeddings of crops (N, S, S, 3), N >= 1."""
 
 
-class AlignedCropper:
-    """A `Cropper` by the face's five points."""
-
-    def __init__(self, crop_side: int) -> None:
-        self._crop_side = crop_side
-
-    def crop(self, image: NDArray[np.uint8], face: DetectedFace) -> NDArray[np.uint8]:
-        """Return the face turned and scaled onto the template."""
-        return aligned(image, face.landmarks, self._crop_side)
-
-    def scale(self, face: DetectedFace) -> float:
-        """Return the scale of the alignment."""
-        return scale_of(similarity(face.landmarks, self._crop_side))
-
-
-class BoxCropper:
-    """A `Cropper` of the detector's box, exactly as facenet-pytorch's `extract_face`; `margin` is in crop pixels."""
-
-    def __init__(self, crop_side: int, margin: int) -> None:
-        self._crop_side = crop_side
-        self._margin = margin
-
-    def crop(self, image: NDArray[np.uint8], face: DetectedFace) -> NDArray[np.uint8]:
-        """Return the box of the face with the margin, half of it on each side, stretched to the square.
-
-        The part outside the picture is cut off first, as FaceNet's weights were trained. A box wholly outside gives the
-        nearest pixel.
-        """
-        height, width = image.shape[:2]
-        box, size = face.box, self._crop_side
-        margin_x = self._margin * (box.x_max - box.x_min) / (size - self._margin)
-        margin_y = self._margin * (box.y_max - box.y_min) / (size - self._margin)
-        left = min(int(max(box.x_min - margin_x / 2, 0)), width - 1)
-        top = min(int(max(box.y_min - margin_y / 2, 0)), height - 1)
-        right = max(int(min(box.x_max + margin_x / 2, width)), left + 1)
-        bottom = max(int(min(box.y_max + margin_y / 2, height)), top + 1)
-        cut = Image.fromarray(np.ascontiguousarray(image[top:bottom, left:right]))
-        return np.asarray(cut.resize((size, size), Image.Resampling.BILINEAR))
-
-    def scale(self, face: DetectedFace) -> float:
-        """Return the scale of the box's longer side."""
-        side = max(face.box.x_max - face.box.x_min, face.box.y_max - face.box.y_min)
-        return (self._crop_side - self._margin) / max(side, 1.0)
+def embed_batch(embedder: Embedder, pictures: Sequence[PictureFaces]) -> list[ImageAnalysis]:
+    """Return the pictures with the embeddings of their faces; the crops of all pictures are embedded together."""
+    crops = [crop for picture in pictures for crop in picture.crops]
+    started = perf_counter()
+    embedded = iter(list(_embedded(embedder, crops)))
+    embed_ms = (perf_counter() - started) * 1000 / max(1, len(crops))
+    return [
+        ImageAnalysis(
+            width=picture.width,
+            height=picture.height,
+            faces=tuple(_face(face, *next(embedded)) for face in picture.faces),
+            timings_ms={**picture.timings_ms, "embed": embed_ms * len(picture.faces)},
+            more_faces=picture.more_faces,
+        )
+        for picture in pictures
+    ]
 
 
-def cropper(crop: CropSpec) -> Cropper:
-    """Return the cropper of a pack."""
-    if crop.kind == "aligned":
-        return AlignedCropper(crop.image_size)
-    return BoxCropper(crop.image_size, crop.margin)
+def _embedded(
+    embedder: Embedder, crops: Sequence[NDArray[np.uint8]]
+) -> Iterator[tuple[NDArray[np.float32], float | None]]:
+    """Yield each crop's embedding and its norm, if there is one."""
+    for first in range(0, len(crops), EMBED_BATCH):
+        vectors, norms = embedder.embed(np.stack(crops[first : first + EMBED_BATCH]))
+        yield from zip(vectors, repeat(None) if norms is None else norms.tolist(), strict=norms is not None)
+
+
+def _face(face: MeasuredFace, embedding: NDArray[np.float32], norm: float | None) -> EmbeddedFace:
+    return EmbeddedFace(face.box, face.probability, face.landmarks, embedding, assess(face.factors, norm))
 
 
 def preprocess(crops: NDArray[np.uint8], embedder: EmbedderSpec) -> NDArray[np.float32]:

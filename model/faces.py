@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isfinite
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +55,13 @@ class DetectedFace:
         return DetectedFace(box, self.probability, tuple(zip(xs[2:], ys[2:], strict=True)))
 
 
+class QualityFactor(NamedTuple):
+    """One property's share in the quality, from 0 to 1, and the reason that a low one gives (`model.quality`)."""
+
+    value: float
+    reason: str
+
+
 @dataclass(frozen=True, slots=True)
 class Quality:
     """How well the photo of a face suits recognition (`model.quality`).
@@ -63,6 +71,32 @@ class Quality:
 
     score: float
     reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredFace:
+    """A face before it is embedded; box and landmarks lie within the picture."""
+
+    box: Box
+    probability: float
+    landmarks: Landmarks
+    factors: tuple[QualityFactor, ...]
+    """Those that the photo gives; none for a face without a pixel in the picture."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PictureFaces:
+    """The faces of one picture before they are embedded; order, size, timings and `more_faces` as in `ImageAnalysis`.
+
+    `crops` are uint8 (N, S, S, 3), one per face, in the size that the embedder takes; S is 0 without a face.
+    """
+
+    width: int
+    height: int
+    faces: tuple[MeasuredFace, ...]
+    crops: NDArray[np.uint8]
+    timings_ms: Mapping[str, float]
+    more_faces: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)

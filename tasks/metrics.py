@@ -11,8 +11,9 @@ from prometheus_client.registry import Collector
 
 from facerec import __version__
 from facerec.delivery.driver import DEAD_LETTERED, ERROR, REDELIVERED, REQUEUED, DeliveryRecord
+from facerec.engine.feeder import Batch
 from facerec.engine.process import FaultCause
-from facerec.engine.supervisor import Batch, SupervisedEngine
+from facerec.engine.supervisor import SupervisedEngine
 from facerec.gallery.cache import GalleryCache
 from facerec.messages import Outcome, WorkerState
 from facerec.observability.metrics import ProcessSum, ended_children_seconds

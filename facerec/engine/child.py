@@ -11,14 +11,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from model.header import InvalidImage
-
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
-    from model.faces import ImageAnalysis
-
 REAL_ANALYSER = "facerec.engine.loading:open_analyser"
+DETECTOR = "facerec.engine.loading:open_detector"
+EMBEDDER = "facerec.engine.loading:open_embedder"
+"""The factories: the whole model, and each half of it."""
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
@@ -72,8 +71,11 @@ class Analyser(Protocol):
     def prepare(self) -> Iterator[None]:
         """Yield after each step that makes later batches quicker; the child takes steps while it is idle."""
 
-    def analyse_batch(self, images: Sequence[bytes]) -> "list[ImageAnalysis | InvalidImage]":
-        """Return one answer per image, in their order; an unreadable picture is an answer, not an exception."""
+    def analyse_batch(self, images: Sequence[bytes], /) -> Sequence[object]:
+        """Return one answer per input, in their order; an unreadable picture is an answer, not an exception.
+
+        The inputs are pictures, and the answers `ImageAnalysis` or `InvalidImage`; a half of the model has its own.
+        """
 
 
 def run(pipe: "Connection[Any, Any]") -> None:

@@ -6,13 +6,10 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Any
 
 from facerec.settings.tiers import WorkerSettings
 from model.header import MEGAPIXEL, InvalidImage, read_header
-
-if TYPE_CHECKING:
-    from model.faces import ImageAnalysis
 
 
 def megapixels(image: bytes, most: float) -> float:
@@ -32,7 +29,7 @@ class QueuedImage:
     megapixels: float = 0.0
     request_id: str | None = None
     """For the log."""
-    answer: "Future[ImageAnalysis]" = field(default_factory=Future)
+    answer: Future[Any] = field(default_factory=Future)
     failures: int = 0
     queued_at: float = 0.0
     """In seconds of the queue's clock."""

@@ -3,10 +3,13 @@
 numpy and the engine's libraries are imported by the functions that need them.
 """
 
+import functools
 import os
+import pickle
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
 from facerec.engine.child import EngineSpec
 from facerec.errors import ConfigurationError
@@ -14,11 +17,16 @@ from model.artefact import Artefact, ArtefactError
 from model.packs import PERMISSIVE, RESEARCH
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from facerec.settings import Settings
     from model.analysis import PictureLimits
-    from model.engines import Engine
-    from model.faces import ImageAnalysis
+    from model.engines import Engine, LoadedModel
+    from model.faces import ImageAnalysis, PictureFaces
     from model.header import InvalidImage
+
+A = TypeVar("A")
 
 
 def load_artefact(settings: "Settings") -> Artefact:
@@ -64,43 +72,81 @@ def analyser(settings: "Settings", engine: "Engine") -> "Callable[[bytes], Image
     return lambda photo: analyse(engine, photo, limits)
 
 
-class ModelAnalyser:
-    """`Analyser` over a model's engine."""
+@dataclass(frozen=True)
+class ModelAnalyser(Generic[A]):
+    """`Analyser` over a loaded model, or one half of it."""
 
-    def __init__(self, engine: "Engine", limits: "PictureLimits") -> None:
-        self.name = engine.name
-        self.precision = engine.precision
-        self.model_id = engine.model_id
-        self._engine = engine
-        self._limits = limits
+    name: str
+    precision: str
+    model_id: str
+    prepare: Callable[[], Iterator[None]]
+    analyse_batch: Callable[[Sequence[bytes]], list[A]]
 
-    def prepare(self) -> Iterator[None]:
-        """Yield the engine's steps."""
-        return self._engine.prepare()
-
-    def analyse_batch(self, images: Sequence[bytes]) -> "list[ImageAnalysis | InvalidImage]":
-        """Return one answer per image, in their order."""
-        from model.analysis import analyse_batch
-
-        return analyse_batch(self._engine, images, self._limits)
+    @classmethod
+    def of(cls, model: "LoadedModel", analyse_batch: Callable[[Sequence[bytes]], list[A]]) -> Self:
+        """Return the analyser whose answers this function gives."""
+        return cls(model.name, model.precision, model.model_id, model.prepare, analyse_batch)
 
 
-def open_analyser(spec: EngineSpec) -> ModelAnalyser:
+def open_analyser(spec: EngineSpec) -> "ModelAnalyser[ImageAnalysis | InvalidImage]":
     """Load an engine child's model and run every network once; raises `ArtefactError` or `EngineUnavailable`."""
-    import numpy as np
-
     from model import engines
-    from model.analysis import PictureLimits
+    from model.analysis import analyse_batch
 
     artefact = Artefact.load(spec.artefact_dir)
     engine = engines.open_engine(
         artefact, spec.engine, threads=1, cache_directory=spec.cache_dir, precision=spec.precision
     )
     # The first inference allocates and, in some engines, compiles: do that before the first task.
+    blank = _blank(artefact)
+    engine.detect(blank[0])
+    engine.embed(blank)
+    return ModelAnalyser.of(engine, functools.partial(analyse_batch, engine, limits=_limits(spec)))
+
+
+def open_detector(spec: EngineSpec) -> "ModelAnalyser[PictureFaces | InvalidImage]":
+    """As `open_analyser`, for pictures whose faces are not embedded: the embedder is not read."""
+    from model import engines
+    from model.analysis import detect_batch
+
+    artefact = Artefact.load(spec.artefact_dir)
+    engine = engines.open_detector(
+        artefact, spec.engine, threads=1, cache_directory=spec.cache_dir, precision=spec.precision
+    )
+    engines.detect_one(engine.detector, _blank(artefact)[0])
+    return ModelAnalyser.of(engine, functools.partial(detect_batch, engine, limits=_limits(spec)))
+
+
+def open_embedder(spec: EngineSpec) -> "ModelAnalyser[ImageAnalysis]":
+    """As `open_analyser`, for pickled `PictureFaces`: neither the detector nor OpenCV and Pillow are loaded."""
+    from model import engines
+    from model.embedding import embed_batch
+
+    artefact = Artefact.load(spec.artefact_dir)
+    engine = engines.open_embedder(
+        artefact, spec.engine, threads=1, cache_directory=spec.cache_dir, precision=spec.precision
+    )
+    engine.embed(_blank(artefact))
+
+    def embed(pickled: Sequence[bytes]) -> "list[ImageAnalysis]":
+        # The supervisor has made them from checked messages, as it pickles all that goes over its pipe.
+        return embed_batch(engine, [pickle.loads(faces) for faces in pickled])  # noqa: S301 - see above
+
+    return ModelAnalyser.of(engine, embed)
+
+
+def _limits(spec: EngineSpec) -> "PictureLimits":
+    from model.analysis import PictureLimits
+
+    return PictureLimits(spec.max_megapixels, spec.max_faces, spec.min_face_pixels)
+
+
+def _blank(artefact: Artefact) -> "NDArray[np.uint8]":
+    """Return one black crop, uint8 (1, S, S, 3)."""
+    import numpy as np
+
     side = artefact.crop.image_size
-    engine.detect(np.zeros((side, side, 3), dtype=np.uint8))
-    engine.embed(np.zeros((1, side, side, 3), dtype=np.uint8))
-    return ModelAnalyser(engine, PictureLimits(spec.max_megapixels, spec.max_faces, spec.min_face_pixels))
+    return np.zeros((1, side, side, 3), dtype=np.uint8)
 
 
 def available_cores(cgroups: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")) -> int:

@@ -1,63 +1,48 @@
-"""`FaceEngine` over supervised children: one per core, replaced when it crashes or exceeds its deadline.
+"""`FaceEngine` and its halves over supervised children: one per core, replaced when it crashes or is too slow.
 
 It does not use the supervisor of `facerec.processes`: these children answer over a pipe, with a deadline per batch.
 """
 
-import time
+import pickle
 from collections.abc import Callable
-from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import structlog
 
-from facerec.background import BackgroundThread
-from facerec.engine.child import REAL_ANALYSER, EngineSpec, Ready
+from facerec.engine.child import DETECTOR, EMBEDDER, REAL_ANALYSER, EngineSpec
+from facerec.engine.feeder import Batch, Feeder
 from facerec.engine.image_queue import ImageQueue, QueuedImage, megapixels
 from facerec.engine.loading import available_cores
-from facerec.engine.process import BatchFault, EngineProcess, FaultCause
-from facerec.errors import ConfigurationError, EngineFailure, FacerecError, Transient
+from facerec.errors import ConfigurationError, Transient
 from facerec.settings import Settings
-from facerec.settings.tiers import WorkerSettings
-from model.header import InvalidImage
 
 if TYPE_CHECKING:
-    from model.faces import ImageAnalysis
+    from model.faces import ImageAnalysis, PictureFaces
 
 log = structlog.get_logger(__name__)
 
-_RESTART_DELAYS_SECONDS = (0.0, 1.0, 5.0)
-"""Attempts to replace a child, for causes that pass, such as a lack of memory; then the engine gives up."""
 
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """One batch and how it ended."""
-
-    waited_seconds: tuple[float, ...]
-    """How long each image had waited for a child."""
-    seconds: float
-    fault: FaultCause | None = None
-
-
-class SupervisedEngine:
-    """`FaceEngine`: a free child takes the queued images, and waits shortly for more while images stream in.
+class EngineSupervisor:
+    """Children of one factory: a free child takes the queued images, and waits shortly for more while images stream in.
 
     `image_queue` forms the batches. A batch has `worker.task_time_limit_seconds`, whatever its size: an image that
     hangs must not delay its neighbours for longer. When a batch fails (the child crashed, exceeded the deadline or
     raised), each of its images is tried again alone. An image that fails alone is the culprit: `EngineFailure`.
 
-    `start` first, `close` at the end; `analyse` from any thread in between. `on_batch` and `on_replaced` are called by
+    `start` first, `close` at the end; `answer` from any thread in between. `on_batch` and `on_replaced` are called by
     the threads that feed the children, after each batch and each replacement; they must be quick and must not raise.
     """
+
+    FACTORY: ClassVar[str]
+    """The `EngineSpec.factory` of the children."""
 
     def __init__(
         self,
         settings: Settings,
         artefact_dir: Path,
         *,
-        factory: str = REAL_ANALYSER,
+        factory: str | None = None,
         on_batch: Callable[[Batch], None] = lambda _: None,
         on_replaced: Callable[[], None] = lambda: None,
     ) -> None:
@@ -69,13 +54,13 @@ class SupervisedEngine:
             min_face_pixels=settings.model.min_face_pixels,
             cache_dir=settings.model.cache_dir,
             precision=settings.precision,
-            factory=factory,
+            factory=factory or self.FACTORY,
         )
         limits = settings.worker
         self._max_megapixels = settings.max_megapixels
         self._queue = ImageQueue(limits)
         self._feeders = [
-            _Feeder(index, spec, limits, self._queue, on_batch, on_replaced)
+            Feeder(index, spec, limits, self._queue, on_batch, on_replaced)
             for index in range(limits.engines or available_cores())
         ]
 
@@ -118,18 +103,21 @@ class SupervisedEngine:
         """The process ids of the children."""
         return [feeder.pid for feeder in self._feeders if feeder.pid is not None]
 
-    def analyse(self, image: bytes) -> "ImageAnalysis":
-        """Decode, detect and embed; `timings_ms` also has the `wait` for a child.
+    def answer(self, image: bytes, size: float = 0.0) -> Any:
+        """Return a child's answer for an input of so many megapixels; its `timings_ms` also has the `wait` for a child.
 
         Waits while `worker.queue_max_images` or `worker.queue_max_bytes` are queued. Raises `InvalidImage`,
         `EngineFailure` for a culprit, `Transient` after `close`, and `ConfigurationError` once a child could not be
         replaced: the process should end then.
         """
         request_id = structlog.contextvars.get_contextvars().get("request_id")
-        size = megapixels(image, self._max_megapixels)
         queued = QueuedImage(image, size, request_id)
         self._queue.put(queued)
         return queued.answer.result()
+
+    def answer_picture(self, image: bytes) -> Any:
+        """Return the answer for a picture, whose size is read from its header."""
+        return self.answer(image, megapixels(image, self._max_megapixels))
 
     def close(self) -> None:
         """Fail queued images with `Transient`, finish the running batches, which have a deadline, end the children."""
@@ -138,134 +126,34 @@ class SupervisedEngine:
             feeder.close()
 
 
-@dataclass(eq=False)
-class _Feeder:
-    """The thread that feeds one child, and replaces it when it has ended."""
+class SupervisedEngine(EngineSupervisor):
+    """`FaceEngine`."""
 
-    index: int
-    spec: EngineSpec
-    limits: WorkerSettings
-    queue: ImageQueue
-    on_batch: Callable[[Batch], None]
-    on_replaced: Callable[[], None]
-    ready: Future[Ready] = field(default_factory=Future)
-    pid: int | None = None
-    loading: EngineProcess | None = None
+    FACTORY = REAL_ANALYSER
 
-    def __post_init__(self) -> None:
-        self.thread = BackgroundThread(f"engine-{self.index}", lambda _: self._run())
-        self.log = log.bind(engine_child=self.index)
+    def analyse(self, image: bytes) -> "ImageAnalysis":
+        """Decode, detect and embed; raises as `answer`."""
+        analysis: ImageAnalysis = self.answer_picture(image)
+        return analysis
 
-    def close(self) -> None:
-        """Wait for the thread to end, after the queue was closed; a child that is still loading is killed."""
-        if (loading := self.loading) is not None:
-            loading.kill()
-        self.thread.stop()
 
-    def _run(self) -> None:
-        try:
-            self._serve(self._launch())
-        except FacerecError as exc:
-            self._give_up(exc)
-        except Exception as exc:  # a thread that ended silently would leave its callers waiting
-            self.log.exception("engine_supervisor_failed")
-            self._give_up(ConfigurationError(f"the engine's supervisor failed: {exc!r}; see the log"))
+class SupervisedDetector(EngineSupervisor):
+    """`FaceDetector`."""
 
-    def _serve(self, child: EngineProcess) -> None:
-        try:
-            while (batch := self.queue.take(unless=child.ended)) is not None:
-                if not child.ended():
-                    self._analyse(child, batch)
-                    continue
-                self.queue.put_back(batch)
-                child.close()
-                if (successor := self._replacement()) is None:
-                    return
-                child = successor
-        finally:
-            child.close()
+    FACTORY = DETECTOR
 
-    def _analyse(self, child: EngineProcess, batch: list[QueuedImage]) -> None:
-        request_ids = [image.request_id for image in batch]
-        with structlog.contextvars.bound_contextvars(request_ids=request_ids, images=len(batch), pid=child.pid):
-            try:
-                self._attempt(child, batch)
-            except Exception:
-                # This thread ends, and closing the queue fails only the images in it.
-                self.queue.put_back([image for image in batch if not image.answer.done()])
-                raise
+    def detect(self, image: bytes) -> "PictureFaces":
+        """Decode, detect and crop; raises as `answer`."""
+        faces: PictureFaces = self.answer_picture(image)
+        return faces
 
-    def _attempt(self, child: EngineProcess, batch: list[QueuedImage]) -> None:
-        started = time.monotonic()
-        waited = tuple(started - image.queued_at for image in batch)
-        try:
-            answers = child.analyse([image.data for image in batch], self.limits.task_time_limit_seconds)
-        except BatchFault as exc:
-            self.on_batch(Batch(waited, time.monotonic() - started, exc.cause))
-            self.log.warning("batch_failed", reason=f"the engine {exc}")
-            self._retry_alone(batch, str(exc))
-            return
-        self.on_batch(Batch(waited, time.monotonic() - started))
-        self.log.debug("batch_analysed")
-        for image, answer, seconds in zip(batch, answers, waited, strict=True):
-            if isinstance(answer, InvalidImage):
-                image.answer.set_exception(answer)
-            else:
-                image.answer.set_result(replace(answer, timings_ms={"wait": seconds * 1000, **answer.timings_ms}))
 
-    def _retry_alone(self, batch: list[QueuedImage], reason: str) -> None:
-        # An image that has failed before was alone in its batch: it is the culprit.
-        for image in batch:
-            image.failures += 1
-            if image.failures > 1:
-                culprit = EngineFailure(f"the engine {reason} on this picture, again when it was alone")
-                image.answer.set_exception(culprit)
-        self.queue.put_back([image for image in batch if not image.answer.done()])
+class SupervisedEmbedder(EngineSupervisor):
+    """`FaceEmbedder`."""
 
-    def _launch(self) -> EngineProcess:
-        child = self.loading = EngineProcess(self.spec, on_exit=self.queue.wake)
-        self.pid = child.pid
-        try:
-            if self.queue.wait_closed(0):
-                child.kill()  # `close` was called before there was a child to kill
-            ready = child.load(self.limits.startup_seconds)
-        except BaseException:
-            child.close()
-            raise
-        finally:
-            self.loading = None
-        self.log.debug("engine_ready", pid=child.pid, engine=ready.name)
-        if not self.ready.done():
-            self.ready.set_result(ready)
-            # Every successor uses the same precision: choosing again might decide differently on a busy machine.
-            self.spec = replace(self.spec, precision=ready.precision)
-        elif ready != self.ready.result():
-            # Its embeddings would be compared with templates of the other model.
-            child.close()
-            raise ConfigurationError(f"the model in {self.spec.artefact_dir} has changed: start the worker again")
-        return child
+    FACTORY = EMBEDDER
 
-    def _replacement(self) -> EngineProcess | None:
-        """A new child; `None` if the engine closes. Raises `ConfigurationError` after the last attempt."""
-        problem = None
-        for attempt, delay in enumerate(_RESTART_DELAYS_SECONDS, start=1):
-            if self.queue.wait_closed(delay):
-                return None
-            try:
-                child = self._launch()
-            except ConfigurationError as exc:
-                if self.queue.wait_closed(0):
-                    return None
-                problem = exc
-                self.log.warning("engine_not_replaced", attempt=attempt, reason=str(exc))
-            else:
-                self.on_replaced()
-                self.log.info("engine_replaced", pid=child.pid)
-                return child
-        raise problem or AssertionError("there is at least one attempt")
-
-    def _give_up(self, reason: FacerecError) -> None:
-        if not self.ready.done():
-            self.ready.set_exception(reason)
-        # If one child cannot be kept running, the whole engine ends: a restarted worker is better than half a worker.
-        self.queue.close(reason)
+    def embed(self, faces: "PictureFaces") -> "ImageAnalysis":
+        """Embed; raises as `answer`."""
+        analysis: ImageAnalysis = self.answer(pickle.dumps(faces))
+        return analysis

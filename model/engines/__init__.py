@@ -4,15 +4,18 @@ import sys
 from collections.abc import Collection, Iterator
 from importlib import import_module
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model.artefact import Artefact
 from model.detection import Detector
-from model.embedding import Cropper, Embeddings
+from model.embedding import Embedder
 from model.faces import DetectedFace
+
+if TYPE_CHECKING:
+    from model.cropping import Cropper  # which loads the libraries for pictures
 
 PREFERENCE = ("openvino", "onnxruntime")  # the order in which `auto` tries the engines: the fastest first
 _EXTRAS = {"openvino": "worker", "onnxruntime": "worker", "torch": "export"}
@@ -25,16 +28,27 @@ class EngineUnavailable(Exception):
     """The engine is unknown, not installed, or lacks the precision on this CPU; the text says what to do."""
 
 
-class Engine(Protocol):
-    """A loaded model, for one thread at a time.
+class LoadedModel(Protocol):
+    """A model whose networks are loaded, all or those of one half, for one thread at a time.
 
     `name` is `openvino`, `onnxruntime` or `torch`. `precision` is the embedder's, `fp32` or `bf16`; it is no part of
-    `model_id`. `center_weight` is the pack's rule for the primary face. Pictures are RGB, uint8 (H, W, 3).
+    `model_id`.
     """
 
     name: str
     precision: str
     model_id: str
+
+    def prepare(self) -> Iterator[None]:
+        """Compile and warm up ahead of the first picture, in steps of at most some 100 ms."""
+
+
+class DetectionEngine(LoadedModel, Protocol):
+    """Finds faces and cuts them out; the embedder is not needed.
+
+    `center_weight` is the pack's rule for the primary face. Pictures are RGB, uint8 (H, W, 3).
+    """
+
     center_weight: float
 
     @property
@@ -42,17 +56,19 @@ class Engine(Protocol):
         """The pack's detector."""
 
     @property
-    def cropper(self) -> Cropper:
-        """Cuts faces out for `embed`."""
+    def cropper(self) -> "Cropper":
+        """Cuts faces out for the embedder."""
 
-    def prepare(self) -> Iterator[None]:
-        """Compile and warm up ahead of the first picture, in steps of at most some 100 ms."""
+
+class EmbeddingEngine(LoadedModel, Embedder, Protocol):
+    """Embeds crops; the detector is not needed."""
+
+
+class Engine(DetectionEngine, EmbeddingEngine, Protocol):
+    """Both halves of a model."""
 
     def detect(self, image: NDArray[np.uint8]) -> list[DetectedFace]:
         """Return the faces, the largest first; none for a picture too small to hold one."""
-
-    def embed(self, crops: NDArray[np.uint8]) -> Embeddings:
-        """Return the embeddings of crops (N, S, S, 3), N >= 1."""
 
 
 def open_engine(
@@ -68,6 +84,36 @@ def open_engine(
     start; processes may share it. `precision` is `fp32`, `bf16`, or `auto`: bf16 where engine and CPU have it. Raises
     `EngineUnavailable`.
     """
+    engine: Engine = _backend(name).open_engine(artefact, threads, cache_directory, precision)
+    return engine
+
+
+def open_detector(
+    artefact: Artefact,
+    name: str = "auto",
+    threads: int = 1,
+    cache_directory: Path | None = None,
+    precision: str = "auto",
+) -> DetectionEngine:
+    """As `open_engine`, without reading the embedder; `torch` loads everything."""
+    engine: DetectionEngine = _backend(name).open_detector(artefact, threads, cache_directory, precision)
+    return engine
+
+
+def open_embedder(
+    artefact: Artefact,
+    name: str = "auto",
+    threads: int = 1,
+    cache_directory: Path | None = None,
+    precision: str = "auto",
+) -> EmbeddingEngine:
+    """As `open_engine`, without the detector and the libraries for pictures; `torch` loads everything."""
+    engine: EmbeddingEngine = _backend(name).open_embedder(artefact, threads, cache_directory, precision)
+    return engine
+
+
+def _backend(name: str) -> Any:
+    """Return the module of an engine, or of the first that `auto` finds."""
     if name not in {"auto", *_EXTRAS}:
         raise EngineUnavailable(f"there is no engine {name!r}: choose auto, {', '.join(_EXTRAS)}")
     # OpenVINO's package imports its model converter if it can: 0.1 s and 10 MB that nothing here uses.
@@ -75,12 +121,9 @@ def open_engine(
     candidates = PREFERENCE if name == "auto" else (name,)
     for candidate in candidates:
         try:
-            module = import_module(f"model.engines.{candidate}")
+            return import_module(f"model.engines.{candidate}")
         except ImportError as exc:
             missing = exc
-            continue
-        engine: Engine = module.open_engine(artefact, threads, cache_directory, precision)
-        return engine
     extra = _EXTRAS[candidates[-1]]
     raise EngineUnavailable(
         f"the engine {' or '.join(candidates)} is not installed ({missing}): pip install '.[{extra}]'"

@@ -19,7 +19,8 @@ from model.artefact import EMBEDDER, Artefact
 from model.detection import Net
 from model.detection.mtcnn import BATCHES
 from model.engines import choose_precision, cpu_flags, onnxruntime
-from model.engines.graph_engine import GraphEngine, build_detector
+from model.engines.graph_detector import GraphDetector, build_detector
+from model.engines.graph_engine import GraphEmbedder, GraphEngine
 from model.engines.openvino_shapes import BatchedCrops, PackedProposals
 
 _HINTS = {"fp32": "f32", "bf16": "bf16"}
@@ -29,23 +30,33 @@ _LOCK_SECONDS = 5.0
 """How long a process waits to compile. A turn takes a second at most, and an engine's first batch has a deadline."""
 
 
-def open_engine(artefact: Artefact, threads: int, cache_directory: Path | None, precision: str) -> "OpenVinoEngine":
+def open_engine(artefact: Artefact, threads: int, cache_directory: Path | None, precision: str) -> GraphEngine:
     """Load the artefact, with the compiled networks that are in the cache directory."""
+    options = (artefact, threads, cache_directory, precision)
+    return GraphEngine(open_detector(*options), open_embedder(*options))
+
+
+def open_detector(artefact: Artefact, threads: int, cache_directory: Path | None, precision: str) -> "OpenVinoDetector":
+    """Load the detector's networks."""
     core = _core(cache_directory)
-    chosen = choose_precision(precision, core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"), cpu_flags())
-    engine = OpenVinoEngine(artefact, core, threads, chosen)
-    engine.embed_blank(1)  # the first inference packs the weights
+    return OpenVinoDetector(artefact, core, threads, _chosen_precision(core, precision))
+
+
+def open_embedder(artefact: Artefact, threads: int, cache_directory: Path | None, precision: str) -> "OpenVinoEmbedder":
+    """Load the embedder and run it once."""
+    core = _core(cache_directory)
+    embedder = OpenVinoEmbedder(artefact, core, threads, _chosen_precision(core, precision))
+    embedder.embed_blank(1)  # the first inference packs the weights
     _release(core)
-    return engine
+    return embedder
 
 
-class OpenVinoEngine(GraphEngine):
-    """The `Engine` that compiles a network for a shape at its first use, or in `prepare`."""
+class OpenVinoDetector(GraphDetector):
+    """The `DetectionEngine` that compiles a network for a shape at its first use, or in `prepare`."""
 
     def __init__(self, artefact: Artefact, core: openvino.Core, threads: int, precision: str) -> None:
         exact = _config(threads, "fp32")
         self._core = core
-        self._crop_side = artefact.crop.image_size
         self._shaped: list[PackedProposals | BatchedCrops] = []
 
         def shaped(net: Any) -> Any:
@@ -59,21 +70,32 @@ class OpenVinoEngine(GraphEngine):
             proposals=lambda path: shaped(PackedProposals(path, core, exact)),
             crops=lambda path, side: shaped(BatchedCrops(path, core, exact, BATCHES[side])),
         )
-        embedder = load_graph(artefact.path(EMBEDDER), core, threads, precision)
-        super().__init__("openvino", precision, artefact, embedder, detector)
+        super().__init__("openvino", precision, artefact, detector)
 
     def prepare(self) -> Iterator[None]:
-        """Compile the detector's networks for every usual shape, then warm up the embedder for every usual batch."""
+        """Compile the networks for every usual shape."""
         for net in self._shaped:
             yield from net.prepare()
         _release(self._core)
+
+
+class OpenVinoEmbedder(GraphEmbedder):
+    """The `EmbeddingEngine` that is slower with the first batch of each size, or warmed up in `prepare`."""
+
+    def __init__(self, artefact: Artefact, core: openvino.Core, threads: int, precision: str) -> None:
+        super().__init__("openvino", precision, artefact, load_graph(artefact.path(EMBEDDER), core, threads, precision))
+        self._core = core
+        self._crop_side = artefact.crop.image_size
+
+    def prepare(self) -> Iterator[None]:
+        """Warm up for every usual batch."""
         for count in _USUAL_CROPS:
             self.embed_blank(count)
             yield
         _release(self._core)
 
     def embed_blank(self, count: int) -> None:
-        """Run the embedder on so many black crops."""
+        """Embed so many black crops."""
         self.embed(np.zeros((count, self._crop_side, self._crop_side, 3), dtype=np.uint8))
 
 
@@ -164,6 +186,10 @@ def _flock(descriptor: int, deadline: float) -> bool:
             time.sleep(0.02)
         else:
             return True
+
+
+def _chosen_precision(core: openvino.Core, wanted: str) -> str:
+    return choose_precision(wanted, core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"), cpu_flags())
 
 
 def _release(core: openvino.Core) -> None:

@@ -7,8 +7,8 @@ one, the engine process ends like a native crash (SIGABRT), with the whole batch
 import os
 from collections.abc import Iterator, Sequence
 
-from facerec.engine.child import Analyser, EngineSpec
-from facerec.engine.loading import open_analyser
+from facerec.engine.child import EngineSpec
+from facerec.engine.loading import ModelAnalyser, open_analyser
 from model.faces import ImageAnalysis
 from model.header import InvalidImage
 from tests.fakes.worker import run_worker
@@ -20,7 +20,7 @@ FACTORY = "tests.support.faults.poisoned_worker:open_poisoned"
 class PoisonedAnalyser:
     """The real analyser, until a marked picture comes."""
 
-    def __init__(self, real: Analyser) -> None:
+    def __init__(self, real: ModelAnalyser[ImageAnalysis | InvalidImage]) -> None:
         self._real = real
         self.name, self.precision, self.model_id = real.name, real.precision, real.model_id
 

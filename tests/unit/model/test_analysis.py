@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import model.analysis
-from model.analysis import EMBED_BATCH, PictureLimits, analyse, analyse_batch
+from model.analysis import PictureLimits, analyse, analyse_batch, detect_batch
+from model.embedding import EMBED_BATCH, Embeddings, embed_batch
 from model.engines import Engine
-from model.faces import Box, DetectedFace
+from model.faces import Box, DetectedFace, ImageAnalysis, Landmarks, PictureFaces, QualityFactor
 from model.header import InvalidImage
 from tests.fakes.model_engine import FakeEngine
 
@@ -178,7 +179,48 @@ def test_faces_at_the_edges_are_reported_within_the_picture(min_side: int | None
 
 def test_quality_is_that_of_the_whole_face(monkeypatch: pytest.MonkeyPatch) -> None:
     """Clipped landmarks would look like a turned head."""
-    seen = []
-    monkeypatch.setattr(model.analysis, "assess", lambda _patch, landmarks, *_, **__: seen.append(landmarks))
+    seen: list[Landmarks] = []
+
+    def noted(_patch: object, landmarks: Landmarks, _probability: float) -> tuple[QualityFactor, ...]:
+        seen.append(landmarks)
+        return ()
+
+    monkeypatch.setattr(model.analysis, "quality_factors", noted)
     analyse(CutOffEngine(), jpeg(400, 200), LIMITS)
     assert ((-90, -90),) * 5 in seen
+
+
+class NormedEngine(FakeEngine):
+    """Gives the lengths of its embeddings, too."""
+
+    def embed(self, crops: NDArray[np.uint8]) -> Embeddings:
+        """A length from the crop's value, from 0.2 to 1."""
+        vectors, _ = super().embed(crops)
+        return Embeddings(vectors, vectors[:, 0] / np.float32(300) + np.float32(0.2))
+
+
+@pytest.mark.parametrize("engine", [FakeEngine(), NormedEngine(), FakeEngine(min_side=100, enlarged=2.0)])
+def test_halves_give_the_whole_analysis(engine: FakeEngine) -> None:
+    """Also if the second one is another process: bit by bit, with the quality, for every kind of picture."""
+    pictures = [picture(30, 100), b"no picture", picture(5, 80), jpeg(400, 200), jpeg(400, 200, 6), picture(100, 1)]
+    whole = analyse_batch(engine, pictures, LIMITS)
+    detected = pickle.loads(pickle.dumps(detect_batch(engine, pictures, LIMITS)))  # noqa: S301 - our own bytes
+    embedded = embed_batch(engine, [each for each in detected if isinstance(each, PictureFaces)])
+    assert [plain(each) for each in embedded] == [plain(each) for each in whole if not isinstance(each, InvalidImage)]
+    assert str(detected[1]) == str(whole[1])
+
+
+def plain(analysis: ImageAnalysis) -> object:
+    """Return what can be compared, without the times."""
+    faces = [(face.box, face.landmarks, face.quality, face.embedding.tobytes()) for face in analysis.faces]
+    return analysis.width, analysis.height, analysis.more_faces, faces, sorted(analysis.timings_ms)
+
+
+def test_faces_before_the_embedding_have_their_crops_in_order() -> None:
+    """Primary face first, with the number of those left out."""
+    (faces,) = detect_batch(FakeEngine(center_weight=0.0), [picture(100, 0)], PictureLimits(max_faces=3))
+    assert isinstance(faces, PictureFaces)
+    assert [face.box.x_min for face in faces.faces] == [90.0, 80.0, 70.0]
+    assert (faces.crops.shape, faces.crops[:, 0, 0, 0].tolist()) == ((3, 160, 160, 3), [9, 8, 7])
+    assert faces.more_faces == 7
+    assert set(faces.timings_ms) == {"decode", "detect"}

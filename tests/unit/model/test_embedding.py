@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from model.embedding import BoxCropper, normalised, preprocess
+from model.cropping import BoxCropper
+from model.embedding import normalised, preprocess
 from model.faces import Box, DetectedFace
 from model.packs import EmbedderSpec
 

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from model.faces import Box, Landmarks, Quality
+from model.faces import Box, Landmarks, Quality, QualityFactor
 from model.imaging import decode
-from model.quality import assess, grey_patch
+from model.quality import assess
+from model.quality_factors import grey_patch, quality_factors
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 
@@ -31,9 +32,13 @@ class Photo:
         (left_x, left_y), (right_x, right_y) = self.landmarks[:2]
         return float(np.hypot(right_x - left_x, right_y - left_y))
 
+    def factors(self, probability: float = 0.99) -> tuple[QualityFactor, ...]:
+        """What its photo gives."""
+        return quality_factors(grey_patch(self.image, self.box), self.landmarks, probability)
+
     def quality(self, probability: float = 0.99) -> Quality:
         """What is to be tested."""
-        return assess(grey_patch(self.image, self.box), self.landmarks, probability)
+        return assess(self.factors(probability))
 
     def moved(self, image: NDArray[np.uint8], move: Callable[[float, float], tuple[float, float]]) -> "Photo":
         """Return the face in another picture, in which `move` maps each of its points."""
@@ -191,7 +196,7 @@ def test_reduced_picture_is_assessed_by_original_pixels(photo: Photo) -> None:
     reduced = small(photo, 24)
     assert reduced.quality().reasons[0].startswith("small: 6 pixels")
     original = tuple((8 * x, 8 * y) for x, y in reduced.landmarks)
-    of_eight = assess(grey_patch(reduced.image, reduced.box), original, 0.99)
+    of_eight = assess(quality_factors(grey_patch(reduced.image, reduced.box), original, 0.99))
     assert not any(reason.startswith("small") for reason in of_eight.reasons)
     assert of_eight.score > reduced.quality().score
 
@@ -204,10 +209,7 @@ def test_low_detector_score_lowers_the_quality(photo: Photo) -> None:
 
 def test_short_embedding_lowers_the_quality(photo: Photo) -> None:
     """Without a length it has no influence."""
-    scores = [
-        assess(grey_patch(photo.image, photo.box), photo.landmarks, 0.99, embedding_norm=norm).score
-        for norm in (0.2, 0.6, 1.0)
-    ]
+    scores = [assess(photo.factors(), norm).score for norm in (0.2, 0.6, 1.0)]
     assert scores == sorted(scores)
     assert scores[-1] == photo.quality().score
 
@@ -229,4 +231,4 @@ def test_points_that_form_no_face_score_low(photo: Photo, points: Landmarks) -> 
 def test_flat_picture_scores_zero() -> None:
     """Flat picture scores zero."""
     box, landmarks = FACES["probes/image_02.jpg"]
-    assert assess(grey_patch(np.full((512, 512, 3), 128, np.uint8), box), landmarks, 0.99).score == 0
+    assert Photo(np.full((512, 512, 3), 128, np.uint8), box, landmarks).quality().score == 0

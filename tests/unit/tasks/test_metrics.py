@@ -8,8 +8,9 @@ from uuid import uuid4
 import pytest
 
 from facerec.delivery.driver import DeliveryRecord
+from facerec.engine.feeder import Batch
 from facerec.engine.process import FaultCause
-from facerec.engine.supervisor import Batch, SupervisedEngine
+from facerec.engine.supervisor import SupervisedEngine
 from facerec.errors import EngineFailure
 from facerec.gallery.cache import GalleryCache
 from facerec.messages import Face, Outcome, RecognitionResult, ResultBox, ResultMatch

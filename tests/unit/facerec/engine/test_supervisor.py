@@ -214,7 +214,7 @@ def test_crash_while_loading_ends_the_start(tmp_path: Path) -> None:
 
 def test_passing_lack_of_memory_costs_one_attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The next attempt starts a replacement."""
-    monkeypatch.setattr("facerec.engine.supervisor._RESTART_DELAYS_SECONDS", (0.0, 0.0))
+    monkeypatch.setattr("facerec.engine.feeder._RESTART_DELAYS_SECONDS", (0.0, 0.0))
     popen, refusals = subprocess.Popen, [OSError(errno.ENOMEM, "Cannot allocate memory")]
 
     def short_of_memory(*arguments: Any, **options: Any) -> "subprocess.Popen[bytes]":
@@ -236,7 +236,7 @@ def test_unexpected_fault_fails_all_callers(
 ) -> None:
     """Those in the batch and later ones; one cause is that no thread can be started for the deadline."""
     fault = Mock(side_effect=RuntimeError("can't start new thread"))
-    monkeypatch.setattr("facerec.engine.supervisor.EngineProcess.analyse", fault)
+    monkeypatch.setattr("facerec.engine.feeder.EngineProcess.analyse", fault)
     with closing(make(tmp_path)) as engine:
         futures = batch_together(engine, callers, GOOD[:3])
         for future in (*futures, callers.submit(engine.analyse, b"later")):
@@ -246,7 +246,7 @@ def test_unexpected_fault_fails_all_callers(
 
 def test_engine_gives_up_without_a_replacement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a few attempts every caller gets the error, and the engine stays down."""
-    monkeypatch.setattr("facerec.engine.supervisor._RESTART_DELAYS_SECONDS", (0.0, 0.0, 0.0))
+    monkeypatch.setattr("facerec.engine.feeder._RESTART_DELAYS_SECONDS", (0.0, 0.0, 0.0))
     with closing(make(tmp_path)) as engine:
         engine.start()
         (tmp_path / fake.REFUSE).touch()
