@@ -6,7 +6,16 @@ imports its adapter, so a tier loads only the adapters that it uses.
 
 from typing import TYPE_CHECKING
 
-from facerec.ports import ApiKeys, ObjectStore, ResultInbox, ResultPublisher, TaskQueue, TemplateStore, WorkerReports
+from facerec.ports import (
+    ApiKeys,
+    FacesPublisher,
+    ObjectStore,
+    ResultInbox,
+    ResultPublisher,
+    TaskQueue,
+    TemplateStore,
+    WorkerReports,
+)
 from facerec.settings import Settings
 
 if TYPE_CHECKING:
@@ -40,6 +49,13 @@ def result_publisher(settings: Settings) -> ResultPublisher:
 
     max_bytes = settings.queue.max_message_bytes
     return SqsResultPublisher(clients(settings), settings.response_queue, max_bytes=max_bytes)
+
+
+def faces_publisher(settings: Settings) -> FacesPublisher:
+    """The faces queue, for the detection function."""
+    from facerec.aws.sqs.results import SqsFacesPublisher
+
+    return SqsFacesPublisher(clients(settings), settings.faces_queue)
 
 
 def result_inbox(settings: Settings, queue: str) -> ResultInbox:

@@ -52,6 +52,13 @@ class ApiKeyUnreadable(FacerecError):
     """The record of this API key is damaged or of a later version; other keys are not affected."""
 
 
+class OtherModel(FacerecError):
+    """The faces were detected for another model, as while models are exchanged; they cannot be compared."""
+
+    def __init__(self, theirs: str, ours: str) -> None:
+        super().__init__(f"the faces were detected for model {theirs!r}, and this is {ours!r}; upload the photo again")
+
+
 class EngineFailure(FacerecError):
     """One image made the engine fail twice, the second time alone: the request is the culprit."""
 

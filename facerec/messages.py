@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from facerec.errors import InvalidMessage
 from facerec.object_keys import base_name
@@ -34,7 +34,7 @@ ThresholdSource = Literal["request", "collection", "model"]
 
 
 class _Message(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
     @classmethod
     def parse(cls, message: str | bytes | dict[str, Any]) -> Self:
@@ -164,6 +164,56 @@ class RecognitionResult(_Message):
     def stem(self) -> str:
         """The file name without its extension."""
         return PurePosixPath(self.filename).stem
+
+
+@dataclass(frozen=True, slots=True)
+class Forwarded:
+    """What the detection half did: it sent so many faces onward, to their recognition."""
+
+    faces: int
+
+
+class FaceToEmbed(_Message):
+    """One detected face; its crop is in the `FacesMessage`."""
+
+    box: ResultBox
+    probability: Ratio
+    landmarks: tuple[tuple[float, float], ...]
+    """As in `Face`."""
+    factors: tuple[tuple[Ratio, str], ...] = ()
+    """The factors of its quality that the photo gives, each with its reason (`model.quality`)."""
+
+
+class FacesMessage(_Message):
+    """All faces of one photo, from the half that detects to the half that recognises.
+
+    The crops are RGB, N x S x S x 3 bytes, packed by `facerec.faces_message`: in the message, or in the object store if
+    they are too large for it.
+    """
+
+    version: SupportedVersion = VERSION
+    request: RecognitionRequest
+    model_id: str
+    """The model whose detector found the faces: its embedder alone may embed them."""
+    width: Annotated[int, Field(ge=1)]
+    """Of the upright picture, in pixels."""
+    height: Annotated[int, Field(ge=1)]
+    faces: Annotated[tuple[FaceToEmbed, ...], Field(min_length=1)]
+    """The primary one first."""
+    more_faces: Annotated[int, Field(ge=0)] = 0
+    crop_side: Annotated[int, Field(ge=1)]
+    """S, in pixels."""
+    crops: str | None = None
+    """In base64."""
+    crops_object: ObjectRef | None = None
+    timings_ms: dict[str, float] = {}
+    """The stages of the detection."""
+
+    @model_validator(mode="after")
+    def _has_crops_once(self) -> Self:
+        if (self.crops is None) == (self.crops_object is None):
+            raise ValueError("the crops must be either in the message or in an object")
+        return self
 
 
 FLEET_TAG = "facerec:fleet"

@@ -58,6 +58,11 @@ def input_key(request_id: UUID, filename: str) -> str:
     return f"{request_id}/{safe_name(filename)}"
 
 
+def faces_key(request_id: UUID, filename: str) -> str:
+    """`<request_id>/<name>.faces`: the detection stores crops there; never the key of an upload of this name."""
+    return f"{input_key(request_id, filename)}.faces"
+
+
 def output_key(request_id: UUID, filename: str) -> str:
     """`<request_id>/<stem>.json`: the worker stores the result there."""
     return f"{request_id}/{copy_key(filename)}.json"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from facerec.api_keys import ApiKey
 from facerec.errors import ApiKeyUnreadable
-from facerec.messages import ObjectRef, RecognitionRequest, RecognitionResult, WorkerRecord, WorkerReport
+from facerec.messages import FacesMessage, ObjectRef, RecognitionRequest, RecognitionResult, WorkerRecord, WorkerReport
 
 if TYPE_CHECKING:
     # The web tier imports this module and runs without numpy and without the engine.
@@ -74,6 +74,13 @@ class ResultPublisher(Protocol):
 
     def publish(self, reply_to: str, result: RecognitionResult) -> None:
         """Send the result to a response queue; raises `QueueMissing` if its web process has left."""
+
+
+class FacesPublisher(Protocol):
+    """The sending end of the faces queue."""
+
+    def publish(self, message: FacesMessage) -> None:
+        """Send the faces of a photo; on return they are durable. Raises `QueueMissing` and `Refused`."""
 
 
 @dataclass(frozen=True, slots=True)

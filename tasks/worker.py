@@ -19,6 +19,7 @@ from facerec.aws.sqs.dead_letter_queue import SqsDeadLetterWriter
 from facerec.aws.sqs.queue import SqsQueue, check_queue, queue_differences
 from facerec.celery import app
 from facerec.celery_sqs.consumer_gate import ConsumerGate
+from facerec.comparison import ModelThresholds
 from facerec.delivery.driver import DeliveryRecord, TaskDelivery, TaskDriver, decode_request
 from facerec.delivery.retry import RetryBudget
 from facerec.delivery.stale_tasks import StaleTasks
@@ -32,7 +33,7 @@ from facerec.gallery.snapshots import GallerySnapshots
 from facerec.messages import DEFAULT_COLLECTION, RecognitionRequest
 from facerec.observability.logs import configure_logging
 from facerec.observability.metrics import serve_metrics
-from facerec.recognition import ModelThresholds, Recogniser
+from facerec.recognition import Recogniser
 from facerec.settings import Settings
 from tasks.heartbeat import WorkerHeartbeat
 from tasks.metrics import WorkerMetrics

@@ -11,6 +11,7 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 
 import structlog
 
+from facerec.answering import PortWrapper, StageTimer
 from facerec.dead_letters import DeadLetterWriter
 from facerec.delivery.retry import RetryBudget
 from facerec.delivery.stale_tasks import Requeued, StaleTasks
@@ -20,20 +21,25 @@ from facerec.errors import (
     FacerecError,
     InvalidMessage,
     ObjectMissing,
+    OtherModel,
     QueueMissing,
     Transient,
 )
 from facerec.messages import Outcome, RecognitionRequest, RecognitionResult
 from facerec.object_keys import MAX_KEY_BYTES, is_key
-from facerec.recognition import PortWrapper, StageTimer
 
 log = structlog.get_logger(__name__)
 
 W_contra = TypeVar("W_contra", contravariant=True)
 W = TypeVar("W")
 
-_INPUT_MISSING = "the uploaded picture is no longer stored; upload it again"
 _GIVEN_UP = "the picture could not be processed for now; upload it again later"
+_ADVICE: dict[type[FacerecError], str] = {
+    InvalidMessage: _GIVEN_UP,
+    ObjectMissing: "the uploaded picture is no longer stored; upload it again",
+    OtherModel: "the model was replaced while the picture was processed; upload it again",
+}
+"""Sentences for the client, which name neither bucket nor model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +61,8 @@ class UseCase(Protocol[W_contra]):
     def run(self, work: W_contra, attempt: int, timer: StageTimer, /) -> RecognitionResult | None:
         """Do the work; returns the result that was stored and published, or `None` if it went onward.
 
-        Raises `ObjectMissing` if the input is gone, `EngineFailure` if this input makes the engine fail, and
-        `Transient` if a service cannot be reached.
+        Raises `ObjectMissing` if the input is gone, `EngineFailure` if this input makes the engine fail,
+        `InvalidMessage` and `OtherModel` if the faces cannot be used, and `Transient` if a service cannot be reached.
         """
 
     def fail(
@@ -197,13 +203,12 @@ class TaskDriver(Generic[W]):
         try:
             record.result = use_case.run(work, delivery.attempt, record.timer)
             record.outcome = FORWARDED if record.result is None else record.result.outcome
-        except (EngineFailure, ObjectMissing) as exc:
+        except (EngineFailure, InvalidMessage, ObjectMissing, OtherModel) as exc:
             record.reason = str(exc)
             self._dead_letter(delivery, record.reason, dead_letters)
-            # A sentence for the client does not name the bucket.
-            missing = isinstance(exc, ObjectMissing)
-            detail = _INPUT_MISSING if missing else record.reason
-            use_case.fail(request, detail, delivery.attempt, retryable=missing)
+            # An engine's failure is the picture's fault; after the others a new upload may succeed.
+            detail = _ADVICE.get(type(exc))
+            use_case.fail(request, detail or record.reason, delivery.attempt, retryable=detail is not None)
             record.outcome = Outcome.FAILED
 
     def _dead_letter_and_answer(self, delivery: TaskDelivery, reason: str) -> bool:

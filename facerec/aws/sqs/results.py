@@ -1,4 +1,4 @@
-"""Results over SQS: the workers' sending end and the web tier's receiving end."""
+"""Results over SQS, from where they are made to the web tier, and the sending end of the faces queue."""
 
 import re
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from facerec.aws.clients import Clients
 from facerec.aws.sqs.queue import BATCH, SqsQueue
 from facerec.background import BackgroundQueue
 from facerec.errors import InvalidMessage, QueueMissing, Refused
-from facerec.messages import RecognitionResult
+from facerec.messages import FacesMessage, RecognitionResult
 from facerec.ports import ResultDelivery
 from facerec.settings.resources import SQS_MESSAGE_BYTES
 
@@ -48,6 +48,18 @@ class SqsResultPublisher:
         if len(reply_to) > _LONGEST_QUEUE_NAME or not self._allowed.fullmatch(reply_to):
             raise QueueMissing(reply_to)
         self._batcher.send(reply_to, _fitting(result, self._max_bytes))
+
+
+class SqsFacesPublisher:
+    """`FacesPublisher` on SQS."""
+
+    def __init__(self, clients: Clients, faces_queue: str) -> None:
+        self._queue = faces_queue
+        self._batcher = SendBatcher(clients.sqs)
+
+    def publish(self, message: FacesMessage) -> None:
+        """Send the faces; raises as `SqsQueue`."""
+        self._batcher.send(self._queue, message.to_json())
 
 
 @dataclass(eq=False, slots=True)

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from facerec.comparison import ModelThresholds
 from facerec.errors import EngineFailure, FacerecError, ObjectMissing, QueueMissing, Refused, Transient
 from facerec.messages import FaceQuality, ObjectRef, Outcome, RecognitionRequest, RecognitionResult
 from facerec.object_keys import input_key, output_key
-from facerec.recognition import ModelThresholds, Recogniser
+from facerec.recognition import Recogniser
 from model.faces import Box, EmbeddedFace, ImageAnalysis, Quality
 from model.header import InvalidImage
 from model.matching import GalleryIndex

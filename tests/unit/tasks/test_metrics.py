@@ -7,6 +7,7 @@ from uuid import uuid4
 
 import pytest
 
+from facerec.answering import StageTimer
 from facerec.delivery.driver import DeliveryRecord
 from facerec.engine.feeder import Batch
 from facerec.engine.process import FaultCause
@@ -14,7 +15,6 @@ from facerec.engine.supervisor import SupervisedEngine
 from facerec.errors import EngineFailure
 from facerec.gallery.cache import GalleryCache
 from facerec.messages import Face, Outcome, RecognitionResult, ResultBox, ResultMatch
-from facerec.recognition import StageTimer
 from facerec.settings import Settings
 from facerec.settings.tiers import WorkerSettings
 from tasks.metrics import LARGEST_COLLECTIONS, OTHERS, WorkerMetrics

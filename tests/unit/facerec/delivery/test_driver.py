@@ -12,13 +12,14 @@ import pytest
 from structlog.testing import capture_logs
 
 from facerec.celery_sqs.received_task import REQUEUES_HEADER
+from facerec.comparison import ModelThresholds
 from facerec.delivery.driver import TaskDelivery, TaskDriver, decode_request
 from facerec.delivery.retry import GivenBack, RetryBudget
 from facerec.delivery.stale_tasks import Requeued, StaleTasks
 from facerec.errors import ConfigurationError, EngineFailure, FacerecError, QueueMissing, Refused, Transient
 from facerec.messages import ObjectRef, Outcome, RecognitionRequest, RecognitionResult
 from facerec.object_keys import output_key
-from facerec.recognition import ModelThresholds, Recogniser
+from facerec.recognition import Recogniser
 from model.faces import ImageAnalysis
 from model.matching import GalleryIndex
 from tests.fakes.engine import analysis
