@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-reference demo up test test-packs test-nginx test-unit test-parity lint audit format bench release docs clean
+.PHONY: help install install-reference demo up test test-packs test-nginx test-unit test-parity lint audit format bench release lambda-zip docs clean
 
 help: ## Show this list
 	@echo "facerec: elastic face recognition on AWS. Start with 'make demo'."
@@ -108,6 +108,11 @@ release: $(VENV)/.runtime ## Build the wheel for EC2 instances into dist, with t
 	@$(PIP) wheel --quiet --no-deps --wheel-dir dist . ; status=$$?; rm $(REQUIREMENTS); exit $$status
 	@echo "for instances with $$($(BIN)/python -V) and $$(uname -m):" >&2
 	@for wheel in dist/*.whl; do echo "$${wheel##*/}#sha256=$$(sha256sum "$$wheel" | cut -d ' ' -f 1)"; done
+
+# The functions as a zip archive for the runtime python3.12 (docs/serverless.md): with a python3.12 and a C compiler on this machine.
+LAMBDA_ARCH ?= x86_64
+lambda-zip: install ## Build the functions as a zip archive into dist (LAMBDA_ARCH=arm64 CC=aarch64-linux-gnu-gcc for arm64)
+	@$(BIN)/python -m deploy.lambda_zip.build --architecture $(LAMBDA_ARCH) $(ARGS)
 
 docs: $(VENV)/.runtime ## Regenerate docs/configuration.md and deploy/iam
 	$(BIN)/facerec config --format markdown > docs/configuration.md
