@@ -88,6 +88,9 @@ lint: $(VENV)/.lint ## Check format, lint, types, layers, security, images, temp
 	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive facerec tasks autoscale model
 	@$(BIN)/facerec config --format markdown | diff -u docs/configuration.md - \
 	  || { echo "docs/configuration.md is out of date; run 'make docs'" >&2; exit 1; }
+	@for stack in functions repository; do $(BIN)/facerec serverless template $$stack | diff -u deploy/serverless/$$stack.json - \
+	  || { echo "deploy/serverless is out of date; run 'make docs'" >&2; exit 1; }; done
+	$(BIN)/cfn-lint deploy/serverless/*.json
 
 $(VENV)/audit: | $(BIN)/python
 	@$(BIN)/python -m venv $@ && $@/bin/python -m pip --disable-pip-version-check install --quiet pip-audit
@@ -114,9 +117,10 @@ LAMBDA_ARCH ?= x86_64
 lambda-zip: install ## Build the functions as a zip archive into dist (LAMBDA_ARCH=arm64 CC=aarch64-linux-gnu-gcc for arm64)
 	@$(BIN)/python -m deploy.lambda_zip.build --architecture $(LAMBDA_ARCH) $(ARGS)
 
-docs: $(VENV)/.runtime ## Regenerate docs/configuration.md and deploy/iam
+docs: $(VENV)/.runtime ## Regenerate docs/configuration.md, deploy/iam and deploy/serverless
 	$(BIN)/facerec config --format markdown > docs/configuration.md
 	$(BIN)/facerec policies --account 123456789012 --write deploy/iam
+	$(BIN)/facerec serverless template --write deploy/serverless
 
 bench: install ## Measure a round trip through the whole system
 	@$(BIN)/python -m benchmarks.roundtrip $(ARGS)

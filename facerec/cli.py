@@ -34,6 +34,10 @@ _COMMANDS = {
         "facerec.commands.provision:command",
         "Create buckets, queues, tables and the launch template.",
     ),
+    "serverless": (
+        "facerec.commands.serverless:command",
+        "Run the app tier as Lambda functions: push their image, deploy, show, remove.",
+    ),
     "simulate": (
         "autoscale.commands.simulate:command",
         "Compare the autoscaler with published rules on a simulated load.",

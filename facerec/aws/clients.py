@@ -18,8 +18,11 @@ from facerec.errors import ConfigurationError, FacerecError, Refused, Throttled,
 from facerec.settings import Settings
 
 if TYPE_CHECKING:
+    from mypy_boto3_cloudformation import CloudFormationClient
     from mypy_boto3_dynamodb import DynamoDBClient
     from mypy_boto3_ec2 import EC2Client
+    from mypy_boto3_ecr import ECRClient
+    from mypy_boto3_lambda import LambdaClient
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_sqs import SQSClient
 
@@ -161,6 +164,24 @@ class Clients:
         """EC2."""
         with self._lock:
             return self._session.client("ec2", endpoint_url=self._settings.endpoint_url, config=self._config)
+
+    @functools.cached_property
+    def cloudformation(self) -> "CloudFormationClient":
+        """CloudFormation."""
+        with self._lock:
+            return self._session.client("cloudformation", endpoint_url=self._settings.endpoint_url, config=self._config)
+
+    @functools.cached_property
+    def ecr(self) -> "ECRClient":
+        """ECR, the registry of images."""
+        with self._lock:
+            return self._session.client("ecr", endpoint_url=self._settings.endpoint_url, config=self._config)
+
+    @functools.cached_property
+    def functions(self) -> "LambdaClient":
+        """Lambda."""
+        with self._lock:
+            return self._session.client("lambda", endpoint_url=self._settings.endpoint_url, config=self._config)
 
     @functools.cached_property
     def cloudwatch(self) -> Any:  # untyped: its stubs are a package of their own, for one call

@@ -147,10 +147,12 @@ def deployer(place: Place) -> list[Statement]:
             actions("sqs", "GetQueueAttributes GetQueueUrl"),
             [place.queue(name) for name in queues],
         ),
+        allow(
+            "WatchInbox",
+            actions("s3", "GetBucketNotification PutBucketNotification"),
+            [place.bucket(settings.input_bucket)],
+        ),
     ]
-    if settings.serverless.inbox_prefix:
-        notification = actions("s3", "GetBucketNotification PutBucketNotification")
-        statements.append(allow("WatchInbox", notification, [place.bucket(settings.input_bucket)]))
     if settings.serverless.code is not None:
         code = settings.serverless.code.removeprefix("s3://")
         statements.append(allow("ReadCode", ["s3:GetObject"], [f"arn:{place.partition}:s3:::{code}"]))

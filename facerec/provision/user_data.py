@@ -75,13 +75,21 @@ def user_data(settings: Settings) -> str:
     return text
 
 
-def deployment_environment(settings: Settings) -> str:
-    """Return the environment file: the settings that a worker reads and that differ from the defaults."""
-    variables = {
+def app_tier_variables(settings: Settings) -> dict[str, str]:
+    """Return the settings that the app tier reads and that differ from the defaults.
+
+    Raises `ConfigurationError` for one that holds a password or control characters.
+    """
+    return {
         name: _text(name, value)
         for name, value in _differing(settings, ENV_PREFIX)
         if not _left_out(name.removeprefix(ENV_PREFIX))
     }
+
+
+def deployment_environment(settings: Settings) -> str:
+    """Return the environment file of a worker."""
+    variables = app_tier_variables(settings)
     variables[f"{ENV_PREFIX}WORKER__METADATA_URL"] = str(settings.worker.metadata_url or METADATA_URL)
     # systemd and the shell read single quotes alike.
     return "".join(f"{name}={shlex.quote(value)}\n" for name, value in variables.items())

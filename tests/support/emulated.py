@@ -4,7 +4,7 @@ import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -55,9 +55,16 @@ def clients_over_tls(settings: Settings) -> Clients:
 
 
 @contextmanager
-def emulated_aws(kind: EmulatorKind, state: Path) -> Iterator[EmulatedAws]:
-    """Start an emulator on a free loopback port, point the environment at it, provision, and stop it at the end."""
+def emulated_aws(kind: EmulatorKind, state: Path, *, services: str = "") -> Iterator[EmulatedAws]:
+    """Start an emulator on a free loopback port, point the environment at it, provision, and stop it at the end.
+
+    `services` are further ones, by ministack's names.
+    """
     found = emulator(kind, port=free_port(), state=state, environ=os.environ)
+    if services:
+        environ = dict(found.command.environ)
+        environ["SERVICES"] += f",{services}"
+        found = replace(found, command=replace(found.command, environ=environ))
     with running_emulator(found, state), pytest.MonkeyPatch.context() as patch:
         for name, value in emulated_variables(found.url, os.environ).items():
             patch.setenv(name, value)

@@ -121,6 +121,13 @@ CALLS: dict[str, dict[str, frozenset[str] | set[str]]] = {
         "facerec/provision/provisioning.py": ALL,
         "facerec/provision/launch_template.py": ALL,
     },
+    "serverless-caller": {},
+    "serverless-deployer": {
+        "facerec/aws/sqs/queue.py": {"get_queue_attributes", "get_queue_url"},
+        "facerec/provision/cloudformation.py": ALL,
+        "facerec/provision/image_push.py": ALL,
+        "facerec/provision/serverless_deployment.py": ALL,
+    },
 }
 """Which modules a role's commands run, and which of their operations where they have more than it needs."""
 
@@ -136,12 +143,80 @@ FOR_LAMBDA = (
 )
 """What Lambda does with a function's role: it receives the messages, and writes logs and traces."""
 
+FOR_CLOUDFORMATION = frozenset(
+    {
+        *(f"cloudwatch:{name}" for name in ("DeleteAlarms", "DescribeAlarms", "PutMetricAlarm")),
+        *(
+            f"ecr:{name}"
+            for name in (
+                "CreateRepository",
+                "DeleteRepository",
+                "DescribeRepositories",
+                "GetLifecyclePolicy",
+                "GetRepositoryPolicy",
+                "PutImageScanningConfiguration",
+                "PutImageTagMutability",
+                "PutLifecyclePolicy",
+                "SetRepositoryPolicy",
+            )
+        ),
+        *(
+            f"iam:{name}"
+            for name in (
+                "CreateRole",
+                "DeleteRole",
+                "DeleteRolePolicy",
+                "GetRole",
+                "GetRolePolicy",
+                "PassRole",
+                "PutRolePolicy",
+            )
+        ),
+        *(f"logs:{name}" for name in ("CreateLogGroup", "DeleteLogGroup", "DescribeLogGroups", "PutRetentionPolicy")),
+        *(
+            f"lambda:{verb}{what}"
+            for what, verbs in {
+                "Alias": ("Create", "Delete", "Get", "Update"),
+                "EventSourceMapping": ("Create", "Delete", "Get", "Update"),
+                "Function": ("Create", "Delete"),
+                "FunctionCode": ("Update",),
+                "FunctionConcurrency": ("Delete", "Put"),
+                "FunctionConfiguration": ("Get", "Update"),
+                "FunctionEventInvokeConfig": ("Delete", "Get", "Put", "Update"),
+                "FunctionUrlConfig": ("Create", "Delete", "Get", "Update"),
+                "Permission": ("Add", "Remove"),
+                "Policy": ("Get",),
+                "Resource": ("Tag", "Untag"),
+                "Tags": ("List",),
+                "Version": ("Publish",),
+                "VersionsByFunction": ("List",),
+            }.items()
+            for verb in verbs
+        ),
+    }
+)
+"""What CloudFormation calls for the resources of the templates, with the permissions of who deploys."""
+FOR_PUSHES = frozenset(
+    f"ecr:{name}"
+    for name in (
+        "BatchCheckLayerAvailability",
+        "CompleteLayerUpload",
+        "GetDownloadUrlForLayer",
+        "InitiateLayerUpload",
+        "PutImage",
+        "UploadLayerPart",
+    )
+)
+"""What AWS asks for when a tool pushes an image."""
+
 BEYOND_CALLS = {
     # What AWS asks for beside the calls that are made.
     "autoscaler": {"iam:PassRole"},
     "detection": {*FOR_LAMBDA},
     "recognition": {*FOR_LAMBDA},
     "provisioner": {"ec2:CreateTags"},
+    "serverless-caller": {"lambda:InvokeFunction", "lambda:InvokeFunctionUrl"},
+    "serverless-deployer": FOR_CLOUDFORMATION | FOR_PUSHES,
     "worker": {"s3:ListBucket"},  # without it S3 calls a missing object forbidden
 }
 
@@ -149,6 +224,8 @@ IN_S3 = {
     "head_bucket": "ListBucket",
     "list_objects_v2": "ListBucket",
     "head_object": "GetObject",
+    "get_bucket_notification_configuration": "GetBucketNotification",
+    "put_bucket_notification_configuration": "PutBucketNotification",
     "get_public_access_block": "GetBucketPublicAccessBlock",
     "put_public_access_block": "PutBucketPublicAccessBlock",
     "get_bucket_encryption": "GetEncryptionConfiguration",
@@ -166,7 +243,7 @@ def operations() -> dict[str, str]:
     """Every operation of the services that we use, by its name in Python, with its permission."""
     session = botocore.session.Session()
     found: dict[str, str] = {}
-    for service in ("s3", "sqs", "dynamodb", "ec2", "cloudwatch"):
+    for service in ("s3", "sqs", "dynamodb", "ec2", "cloudwatch", "cloudformation", "ecr", "lambda"):
         for name in session.get_service_model(service).operation_names:
             known = IN_S3.get(xform_name(name), name) if service == "s3" else name
             found.setdefault(

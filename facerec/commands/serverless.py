@@ -1,0 +1,209 @@
+"""`facerec serverless`: the app tier as two Lambda functions."""
+
+import json
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from facerec import __version__
+from facerec.commands.terminal import json_option, print_columns, yes_option
+from facerec.echo import confirm, echo, echo_json
+from facerec.errors import FacerecError
+from facerec.settings import Settings
+
+if TYPE_CHECKING:
+    from facerec.provision.cloudformation import Change, Event
+    from facerec.provision.serverless_deployment import DeploymentState
+
+_STACKS = ("functions", "repository")
+
+
+@click.group("serverless")
+def command() -> None:
+    """Run the app tier as two Lambda functions: push their image, deploy, look at them, remove them.
+
+    FACEREC_APP_TIER says whether the functions take the tasks of the request queue.
+
+    \b
+    Examples:
+      facerec serverless push facerec-lambda:1.0
+      export FACEREC_SERVERLESS__IMAGE=…@sha256:…  # as push prints it
+      FACEREC_APP_TIER=both facerec provision
+      FACEREC_APP_TIER=both facerec serverless deploy
+      facerec serverless status
+    """  # noqa: D301 - \b is click's mark for a block that is not wrapped
+
+
+@command.command("push")
+@click.argument("image")
+@click.option("--tag", help="Its tag in ECR, which never names another image.  [default: version and time]")
+def push(image: str, tag: str | None) -> None:
+    """Push the local IMAGE to ECR, and print its reference by digest.
+
+    IMAGE is a name in the storage of docker, podman or buildah, an archive, or an OCI directory. The repository is
+    created if it does not exist. skopeo pushes, or docker or podman if skopeo is not installed.
+
+    \b
+    Examples:
+      facerec serverless push facerec-lambda:1.0
+      facerec serverless push build/lambda.tar --tag 1.0.3
+      export FACEREC_SERVERLESS__IMAGE="$(facerec serverless push facerec-lambda)"
+    """  # noqa: D301 - as above
+    from facerec.bootstrap import clients
+    from facerec.provision.image_push import push_image
+    from facerec.provision.serverless_deployment import ensure_repository, repository_stack
+
+    settings = Settings.load()
+    aws = clients(settings)
+    uri = ensure_repository(repository_stack(aws, settings), settings, _show_event)
+    reference = push_image(aws, uri, image, tag or f"{__version__}-{datetime.now(UTC):%Y%m%d-%H%M%S}")
+    echo("Set FACEREC_SERVERLESS__IMAGE to this, and run `facerec serverless deploy`:", err=True)
+    echo(reference)
+
+
+@command.command("deploy")
+@click.option("--dry-run", is_flag=True, help="Show what would change, and change nothing.")
+def deploy(*, dry_run: bool) -> None:
+    """Create or update both functions with their roles, logs, event sources, URL and alarms.
+
+    CloudFormation makes all changes or none. Queues, buckets and tables are those of `facerec provision`.
+
+    \b
+    Examples:
+      facerec serverless deploy --dry-run
+      FACEREC_APP_TIER=both facerec serverless deploy
+    """  # noqa: D301 - as above
+    from facerec.bootstrap import clients
+    from facerec.provision.serverless_deployment import deploy_functions, functions_stack
+
+    settings = Settings.load()
+    aws = clients(settings)
+    stack = functions_stack(aws, settings)
+
+    def approve(changes: "list[Change]") -> bool:
+        for change in changes:
+            replaced = " (replaced)" if change.replaced else ""
+            echo(f"{change.action:<8} {change.resource:<26} {change.kind}{replaced}")
+        return not dry_run
+
+    changes = deploy_functions(aws, settings, stack, report=_show_event, approve=approve)
+    if dry_run:
+        echo(f"{len(changes)} changes; nothing was changed", err=True)
+        return
+    echo(f"{len(changes)} changes made in stack {stack.name}", err=True)
+    takes = {"ec2": "the workers on EC2 take", "serverless": "the functions take", "both": "functions and workers take"}
+    echo(f"FACEREC_APP_TIER is {settings.app_tier}: {takes[settings.app_tier]} the tasks", err=True)
+    echo(stack.outputs()["DetectionUrl"])
+
+
+@command.command("template")
+@click.argument("stack", required=False, type=click.Choice(_STACKS))
+@click.option("--write", "folder", type=click.Path(path_type=Path, file_okay=False), help="Write STACK.json there.")
+def template(stack: str | None, folder: Path | None) -> None:
+    """Print the CloudFormation template of STACK, or of both; AWS is not called.
+
+    \b
+    Examples:
+      facerec serverless template functions > functions.json
+      facerec serverless template --write deploy/serverless
+      aws cloudformation deploy --stack-name facerec-serverless --template-file functions.json \\
+        --capabilities CAPABILITY_NAMED_IAM --parameter-overrides Image=…@sha256:…
+    """  # noqa: D301 - as above
+    from facerec.provision.serverless_stack import functions_template, repository_template
+
+    settings = Settings.load()
+    made = {"functions": functions_template, "repository": repository_template}
+    templates = {name: made[name](settings) for name in ([stack] if stack else _STACKS)}
+    if folder is None:
+        echo_json(templates[stack] if stack else templates)
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, document in templates.items():
+            (folder / f"{name}.json").write_text(json.dumps(document, indent=2) + "\n")
+    except OSError as exc:
+        raise FacerecError(f"cannot write to {folder}: {exc.strerror}; see --write") from exc
+    echo(f"{len(templates)} templates written to {folder}", err=True)
+
+
+@command.command("status")
+@json_option
+def status(*, as_json: bool) -> None:
+    """Show stack, functions, event sources, URL, and what waits in the queues.
+
+    \b
+    Examples:
+      facerec serverless status
+      facerec serverless status --json | jq '.event_sources'
+    """  # noqa: D301 - as above
+    from facerec.bootstrap import clients
+    from facerec.provision.serverless_deployment import deployment_state
+
+    settings = Settings.load()
+    state = deployment_state(clients(settings), settings)
+    if as_json:
+        echo_json(asdict(state))
+    else:
+        _print_state(state)
+
+
+@command.command("remove")
+@click.option("--images", is_flag=True, help="Delete the repository with all images, too.")
+@yes_option
+def remove(*, images: bool, yes: bool) -> None:
+    """Delete the functions with their roles, logs, URL and alarms; tasks stay in their queues.
+
+    \b
+    Examples:
+      FACEREC_APP_TIER=ec2 facerec serverless remove
+      facerec serverless remove --images --yes
+    """  # noqa: D301 - as above
+    from facerec.bootstrap import clients
+    from facerec.provision.serverless_deployment import functions_stack, remove_functions, repository_stack
+
+    settings = Settings.load()
+    aws = clients(settings)
+    if not yes:
+        what = "the functions, and the repository with all images" if images else "the functions"
+        confirm(f"Delete {what} of {settings.prefix!r}?")
+    stack = functions_stack(aws, settings)
+    found = remove_functions(aws, settings, stack, _show_event)
+    echo(f"stack {stack.name} is deleted" if found else f"there is no stack {stack.name}", err=True)
+    if images:
+        repository = repository_stack(aws, settings)
+        found = repository.delete(_show_event)
+        echo(f"stack {repository.name} is deleted" if found else f"there is no stack {repository.name}", err=True)
+
+
+def _show_event(event: "Event") -> None:
+    reason = f": {event.reason}" if event.reason else ""
+    echo(f"{event.status:<28} {event.resource}{reason}", err=True)
+
+
+def _print_state(state: "DeploymentState") -> None:
+    echo(state.stack)
+    echo(f"URL: {state.url or 'none'}")
+    echo("")
+    print_columns(
+        [
+            ("function", "state", "MB", "code", "updated"),
+            *((one.name, one.state, one.memory_mb, one.code, one.updated_at) for one in state.functions),
+        ]
+    )
+    echo("")
+    print_columns(
+        [
+            ("queue", "invokes", "state", "concurrency"),
+            *((one.queue, one.function, one.state, one.max_concurrency or "-") for one in state.event_sources),
+        ]
+    )
+    echo("")
+    print_columns(
+        [
+            ("queue", "visible", "in flight", "delayed"),
+            *((name, *counts.values()) for name, counts in state.queues.items()),
+        ]
+    )

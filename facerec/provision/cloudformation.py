@@ -1,0 +1,197 @@
+"""A CloudFormation stack: created and updated by change sets, followed by its events, and deleted."""
+
+import json
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import ClientError
+
+from facerec.aws.clients import Clients, translated
+from facerec.errors import FacerecError, Transient
+
+if TYPE_CHECKING:
+    from mypy_boto3_cloudformation.type_defs import StackTypeDef
+
+_IN_PROGRESS = "_IN_PROGRESS"
+_NEW = "REVIEW_IN_PROGRESS"
+"""A stack that has a change set and no resources yet."""
+_CAPABILITIES: Any = ["CAPABILITY_NAMED_IAM", "CAPABILITY_AUTO_EXPAND"]
+"""The template makes roles with names of their own, and is expanded by the SAM transform."""
+_NO_CHANGES = ("didn't contain changes", "No updates are to be performed")
+"""In the reason of a failed change set: AWS states no code for it."""
+_STUCK = frozenset({"ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED", "DELETE_FAILED"})
+"""In these states a stack can only be deleted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One change of a change set."""
+
+    action: str
+    """Add, Modify or Remove."""
+    resource: str
+    kind: str
+    replaced: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event of a stack."""
+
+    resource: str
+    status: str
+    reason: str = ""
+
+    @property
+    def failed(self) -> bool:
+        """Whether a resource could not be changed."""
+        return self.status.endswith("_FAILED")
+
+
+class Stack:
+    """One stack by its name. All methods raise `ConfigurationError` and `Transient`."""
+
+    def __init__(self, clients: Clients, name: str, *, poll_seconds: float = 2.0) -> None:
+        self.name = name
+        self._cloudformation = clients.cloudformation
+        self._poll_seconds = poll_seconds
+
+    def describe(self) -> "StackTypeDef | None":
+        """Return the stack's description, if it exists."""
+        with translated(f"describe stack {self.name!r}"):
+            try:
+                return self._cloudformation.describe_stacks(StackName=self.name)["Stacks"][0]
+            except ClientError as exc:
+                # AWS states no code of its own for it.
+                if "does not exist" in exc.response["Error"].get("Message", ""):
+                    return None
+                raise
+
+    def outputs(self) -> dict[str, str]:
+        """Return the stack's outputs; none if it does not exist."""
+        found: Mapping[str, Any] = self.describe() or {}
+        return {output["OutputKey"]: output["OutputValue"] for output in found.get("Outputs", [])}
+
+    def deploy(
+        self,
+        template: Mapping[str, Any],
+        parameters: Mapping[str, str],
+        *,
+        report: Callable[[Event], None] = lambda _: None,
+        approve: Callable[[list[Change]], bool] = lambda _: True,
+    ) -> list[Change]:
+        """Make the stack as in the template; returns what was changed, or would be if `approve` returns False.
+
+        Raises `FacerecError` with the first reason if CloudFormation rolls back, and if the stack can only be deleted.
+        """
+        found = self.describe()
+        status = found["StackStatus"] if found is not None else _NEW
+        if status in _STUCK:
+            raise FacerecError(
+                f"stack {self.name!r} is {status}: it was never whole, and can only be deleted; delete it with "
+                "`facerec serverless remove`, and deploy again"
+            )
+        if status.endswith(_IN_PROGRESS) and status != _NEW:
+            raise Transient(f"stack {self.name!r} is {status}: wait until that has ended, and deploy again")
+        change_set = f"facerec-{uuid.uuid4().hex}"
+        with translated(f"make a change set of stack {self.name!r}"):
+            self._cloudformation.create_change_set(
+                StackName=self.name,
+                ChangeSetName=change_set,
+                ChangeSetType="CREATE" if status == _NEW else "UPDATE",
+                TemplateBody=json.dumps(template, separators=(",", ":")),
+                Parameters=[{"ParameterKey": name, "ParameterValue": value} for name, value in parameters.items()],
+                Capabilities=_CAPABILITIES,
+            )
+            changes = self._changes(change_set)
+            if not changes or not approve(changes):
+                self._cloudformation.delete_change_set(StackName=self.name, ChangeSetName=change_set)
+                if status == _NEW:
+                    self._cloudformation.delete_stack(StackName=self.name)
+                return changes
+            began = self._latest_event()
+            self._cloudformation.execute_change_set(StackName=self.name, ChangeSetName=change_set)
+        self._follow(self.name, began, report, wanted=("CREATE_COMPLETE", "UPDATE_COMPLETE"))
+        return changes
+
+    def delete(self, report: Callable[[Event], None] = lambda _: None) -> bool:
+        """Delete the stack and all its resources; returns whether there was one."""
+        found = self.describe()
+        if found is None:
+            return False
+        identifier = found["StackId"]  # by its name a deleted stack is no longer found
+        with translated(f"delete stack {self.name!r}"):
+            began = self._latest_event()
+            self._cloudformation.delete_stack(StackName=identifier)
+        self._follow(identifier, began, report, wanted=("DELETE_COMPLETE",))
+        return True
+
+    def _changes(self, change_set: str) -> list[Change]:
+        while True:
+            pages = list(
+                self._cloudformation.get_paginator("describe_change_set").paginate(
+                    StackName=self.name, ChangeSetName=change_set
+                )
+            )
+            status, reason = pages[0]["Status"], pages[0].get("StatusReason", "")
+            if status == "FAILED":
+                if any(words in reason for words in _NO_CHANGES):
+                    return []
+                self._cloudformation.delete_change_set(StackName=self.name, ChangeSetName=change_set)
+                raise FacerecError(f"CloudFormation refuses the template of stack {self.name!r}: {reason}")
+            if status.endswith("_COMPLETE"):
+                break
+            time.sleep(self._poll_seconds)
+        changed = [change["ResourceChange"] for page in pages for change in page["Changes"]]
+        return [
+            Change(
+                change["Action"],
+                change["LogicalResourceId"],
+                change["ResourceType"],
+                replaced=change.get("Replacement") == "True",
+            )
+            for change in changed
+        ]
+
+    def _follow(
+        self, identifier: str, began: datetime | None, report: Callable[[Event], None], *, wanted: tuple[str, ...]
+    ) -> None:
+        """Report the events after `began` until the stack is at rest."""
+        seen: set[str] = set()
+        failed: list[Event] = []
+        while True:
+            with translated(f"follow stack {self.name!r}"):
+                status = self._cloudformation.describe_stacks(StackName=identifier)["Stacks"][0]["StackStatus"]
+                for event in self._events(identifier, began, seen):
+                    report(event)
+                    failed += [event] if event.failed else []
+            if not status.endswith(_IN_PROGRESS):
+                break
+            time.sleep(self._poll_seconds)
+        if status not in wanted:
+            reason = f": {failed[0].resource}: {failed[0].reason}" if failed else ""
+            raise FacerecError(f"stack {self.name!r} is {status}{reason}")
+
+    def _events(self, identifier: str, began: datetime | None, seen: set[str]) -> Iterator[Event]:
+        """Yield the events that are not in `seen`, the oldest first; AWS has them the other way round."""
+        fresh = []
+        for page in self._cloudformation.get_paginator("describe_stack_events").paginate(StackName=identifier):
+            new = [event for event in page["StackEvents"] if began is None or event["Timestamp"] > began]
+            fresh += [event for event in new if event["EventId"] not in seen]
+            if len(new) < len(page["StackEvents"]):
+                break
+        for event in reversed(fresh):
+            seen.add(event["EventId"])
+            yield Event(
+                event.get("LogicalResourceId", self.name),
+                event.get("ResourceStatus", ""),
+                event.get("ResourceStatusReason", ""),
+            )
+
+    def _latest_event(self) -> datetime | None:
+        events = self._cloudformation.describe_stack_events(StackName=self.name)["StackEvents"]
+        return events[0]["Timestamp"] if events else None

@@ -1,0 +1,260 @@
+"""`facerec serverless` against the emulated AWS: deploy, status, update, remove; and push with a fake skopeo.
+
+The emulator applies the SAM transform and makes every resource. What it takes without a look is asserted on the
+template, in the unit tests: permissions, quotas, and whether Lambda can read the image.
+"""
+
+import json
+import os
+import sys
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from textwrap import dedent
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from facerec.aws.clients import Clients
+from facerec.cli import cli
+from facerec.errors import ConfigurationError, FacerecError
+from facerec.local.emulator import EmulatorKind
+from facerec.provision.cloudformation import Stack
+from facerec.provision.provisioning import provision
+from facerec.settings import Settings
+from tests.support.emulated import EmulatedAws, emulated_aws
+
+IMAGE = f"123456789012.dkr.ecr.us-east-1.amazonaws.com/facerec@sha256:{'1' * 64}"
+NEWER = IMAGE.replace("1" * 64, "2" * 64)
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture(scope="module")
+def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmulatedAws]:
+    """An emulator of its own: event sources of an emulated Lambda take messages out of the queues."""
+    services = "cloudformation,cloudwatch,ecr,iam,lambda,logs"
+    with emulated_aws(EmulatorKind.MINISTACK, tmp_path_factory.mktemp("serverless"), services=services) as aws:
+        yield aws
+
+
+@pytest.fixture
+def run(fresh: Settings, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs `facerec serverless …` on resources of its own; settings are given as keywords."""
+    monkeypatch.setenv("FACEREC_PREFIX", fresh.prefix)
+
+    def run(*arguments: str, stdin: str = "", **settings: str) -> Result:
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in settings.items():
+                patch.setenv(f"FACEREC_{name.upper()}", value)
+            return CliRunner().invoke(cli, ["serverless", *arguments], input=stdin, catch_exceptions=False)
+
+    return run
+
+
+def state(run: Run, **settings: str) -> Any:
+    """What `status` shows."""
+    return json.loads(run("status", "--json", **settings).stdout)
+
+
+def test_functions_are_deployed_updated_and_removed(run: Run, fresh: Settings) -> None:
+    """First beside the fleet, then for its tasks and with an inbox; a second deployment of the same changes nothing."""
+    assert "there is no stack" in run("status").stdout
+    made = run("deploy", serverless__image=IMAGE)
+    assert made.exit_code == 0
+    assert "Add      Detection " in made.stdout
+    assert "CREATE_COMPLETE              Recognition" in made.stderr
+    assert "the workers on EC2 take the tasks" in made.stderr
+    shown = state(run)
+    assert shown["stack"] == f"{fresh.prefix}-serverless is CREATE_COMPLETE"
+    assert made.stdout.splitlines()[-1] == shown["url"]
+    assert {one["name"]: (one["state"], one["code"], one["memory_mb"]) for one in shown["functions"]} == {
+        f"{fresh.prefix}-face-detection": ("Active, Successful", IMAGE.partition("@")[2], 1769),
+        f"{fresh.prefix}-face-recognition": ("Active, Successful", IMAGE.partition("@")[2], 1769),
+    }
+    # The emulator shows a new event source as enabled, whatever the template says.
+    assert {one["queue"]: one["max_concurrency"] for one in shown["event_sources"]} == {
+        fresh.request_queue: 15,
+        fresh.faces_queue: 15,
+    }
+    assert shown["queues"][fresh.request_queue] == {"visible": 0, "in_flight": 0, "delayed": 0}
+    again = run("deploy", serverless__image=IMAGE)
+    assert (again.stderr.splitlines()[0], again.stdout.strip()) == (
+        f"0 changes made in stack {fresh.prefix}-serverless",
+        shown["url"],
+    )
+
+    both = fresh.changed(app_tier="both")
+    provision(Clients(both), both)
+    changed = {"app_tier": "both", "serverless__image": NEWER, "serverless__inbox_prefix": "inbox/"}
+    previewed = run("deploy", "--dry-run", **changed)
+    assert "Modify   DetectionTasks" in previewed.stdout
+    assert "nothing was changed" in previewed.stderr
+    assert state(run) == shown
+    assert run("deploy", **changed).exit_code == 0
+    shown = state(run)
+    assert {one["state"] for one in shown["event_sources"]} == {"Enabled"}
+    assert {one["code"] for one in shown["functions"]} == {NEWER.partition("@")[2]}
+    assert [one["Id"] for one in _notified(fresh)] == ["facerec-inbox"]
+    table = run("status").stdout
+    assert all(word in table for word in ("UPDATE_COMPLETE", shown["url"], fresh.faces_queue, "Enabled"))
+
+    assert run("remove", stdin="n\n").exit_code == 1
+    assert state(run)["functions"][0]["state"] == "Active, Successful"
+    removed = run("remove", "--images", stdin="y\n")
+    assert "serverless is deleted" in removed.stderr
+    assert {one["state"] for one in state(run)["functions"]} == {"absent"}
+    assert _notified(fresh) == []
+
+
+def _notified(settings: Settings) -> list[Any]:
+    found: Any = Clients(settings).s3.get_bucket_notification_configuration(Bucket=settings.input_bucket)
+    return list(found.get("LambdaFunctionConfigurations", []))
+
+
+def test_dry_run_of_a_first_deployment_leaves_nothing(run: Run) -> None:
+    """Not even the empty stack that CloudFormation makes for the change set."""
+    previewed = run("deploy", "--dry-run", serverless__image=IMAGE)
+    assert "Add      Detection " in previewed.stdout
+    assert state(run)["stack"].startswith("there is no stack")
+
+
+def test_operators_own_notifications_stay(run: Run, fresh: Settings) -> None:
+    """Those to a queue, and to another function; ours is replaced when the folder changes."""
+    s3 = Clients(fresh).s3
+    queue = f"arn:aws:sqs:us-east-1:000000000000:{fresh.events_queue}"
+    theirs: Any = {"QueueConfigurations": [{"Id": "theirs", "QueueArn": queue, "Events": ["s3:ObjectRemoved:*"]}]}
+    s3.put_bucket_notification_configuration(Bucket=fresh.input_bucket, NotificationConfiguration=theirs)
+    for folder in ("inbox/", "other/"):
+        run("deploy", serverless__image=IMAGE, serverless__inbox_prefix=folder)
+        [ours] = _notified(fresh)
+        assert [rule["Value"] for rule in ours["Filter"]["Key"]["FilterRules"]] == [folder]
+    run("deploy", serverless__image=IMAGE)
+    assert _notified(fresh) == []
+    assert (
+        s3.get_bucket_notification_configuration(Bucket=fresh.input_bucket)["QueueConfigurations"][0]["Id"] == "theirs"
+    )
+
+
+def test_deployment_names_what_is_missing(run: Run, fresh: Settings) -> None:
+    """Before anything is changed, each with what to do."""
+    with pytest.raises(ConfigurationError, match="facerec serverless push IMAGE"):
+        run("deploy")
+    with pytest.raises(
+        ConfigurationError, match=r"hides a received message for 30 s.*needs 90 s: run `facerec provision`"
+    ):
+        run("deploy", serverless__image=IMAGE, app_tier="serverless")
+    with pytest.raises(FacerecError, match="create it with `facerec provision`"):
+        run("deploy", serverless__image=IMAGE, names__faces_queue="nowhere")
+    assert state(run)["stack"].startswith("there is no stack")
+
+
+def test_failed_creation_is_told_and_removed_before_the_next(fresh: Settings) -> None:
+    """CloudFormation rolls back, and such a stack can only be deleted."""
+    stack = Stack(Clients(fresh), f"{fresh.prefix}-failing", poll_seconds=0.1)
+    layer = "arn:aws:lambda:us-east-1:000000000000:layer:none:1"
+    function = {"Type": "AWS::Lambda::Function", "Properties": {"Layers": [layer]}}
+    with pytest.raises(FacerecError, match=r"is ROLLBACK_COMPLETE: Broken: .*layer"):
+        stack.deploy({"Resources": {"Broken": function}}, {})
+    with pytest.raises(FacerecError, match="delete it with `facerec serverless remove`, and deploy again"):
+        stack.deploy({"Resources": {"Broken": function}}, {})
+    assert stack.delete()
+    assert not stack.delete()
+
+
+def test_template_that_cloudformation_refuses_is_told(fresh: Settings) -> None:
+    """In one sentence, and no stack stays."""
+    stack = Stack(Clients(fresh), f"{fresh.prefix}-wrong", poll_seconds=0.1)
+    with pytest.raises(FacerecError, match=r"stack .*wrong"):
+        stack.deploy({"Resources": {"X": {"Type": "AWS::No::Such"}}}, {})
+
+
+SKOPEO = """
+    #!{python}
+    import json, sys, urllib.request
+
+    stdin = sys.stdin.read() if "--password-stdin" in sys.argv else ""
+    with open({calls!r}, "a") as calls:
+        calls.write(json.dumps([sys.argv[1:], stdin]) + "\\n")
+    if sys.argv[1] == {fails!r}:
+        sys.exit("level=fatal msg=denied")
+    if sys.argv[1] == "copy":
+        name, _, tag = sys.argv[-1].rpartition("/")[2].partition(":")
+        manifest = json.dumps({{"schemaVersion": 2, "source": sys.argv[-2]}})
+        image = {{"repositoryName": name, "imageTag": tag, "imageManifest": manifest}}
+        target = {{"X-Amz-Target": "AmazonEC2ContainerRegistry_V20150921.PutImage"}}
+        urllib.request.urlopen(urllib.request.Request({endpoint!r}, json.dumps(image).encode(), target))
+"""
+
+
+@pytest.fixture
+def skopeo(fresh: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Callable[[], list[Any]]]:
+    """Puts a skopeo on an otherwise empty PATH that notes its calls, and returns what reads them."""
+
+    def install(fails: str = "") -> Callable[[], list[Any]]:
+        calls = tmp_path / "calls"
+        script = SKOPEO.format(python=sys.executable, calls=str(calls), fails=fails, endpoint=fresh.endpoint_url)
+        folder = tmp_path / "bin"
+        folder.mkdir()
+        (folder / "skopeo").write_text(dedent(script).lstrip())
+        (folder / "skopeo").chmod(0o755)
+        monkeypatch.setenv("PATH", str(folder))
+        return lambda: [json.loads(line) for line in calls.read_text().splitlines()]
+
+    return install
+
+
+def test_pushed_image_is_what_can_be_deployed(run: Run, fresh: Settings, skopeo: Callable[..., Any]) -> None:
+    """Into a repository of its own; its reference is printed alone, and the token is never an argument."""
+    calls = skopeo()
+    pushed = run("push", "facerec-lambda:1.0", "--tag", "1.0")
+    reference = pushed.stdout.strip()
+    uri = Stack(Clients(fresh), f"{fresh.prefix}-repository").outputs()["RepositoryUri"]
+    assert reference.startswith(f"{uri}@sha256:")
+    (login, token), (copy, nothing) = calls()
+    assert login[0] == "login"
+    assert login[2:] == ["--username", "AWS", "--password-stdin", uri.partition("/")[0]]
+    assert token
+    assert nothing == ""
+    assert token not in json.dumps([login, copy])
+    assert copy[2:] == ["containers-storage:facerec-lambda:1.0", f"docker://{uri}:1.0"]
+    assert login[1] == copy[1]
+    assert not Path(copy[1].partition("=")[2]).exists()  # the login goes with the command
+    assert run("deploy", serverless__image=reference).exit_code == 0
+    removed = run("remove", "--images", "--yes")
+    assert "repository is deleted" in removed.stderr
+
+
+def test_archives_and_folders_are_pushed_as_what_they_are(run: Run, skopeo: Callable[..., Any], tmp_path: Path) -> None:
+    """By what is in them, not by their names."""
+    calls = skopeo()
+    (tmp_path / "layout").mkdir()
+    for name, member in (("oci", "oci-layout"), ("docker", "manifest.json")):
+        (tmp_path / member).write_text("{}")
+        with tarfile.open(tmp_path / f"{name}.tar", "w") as archive:
+            archive.add(tmp_path / member, member)
+    sources = {
+        f"{tmp_path}/layout": f"oci:{tmp_path}/layout",
+        f"{tmp_path}/oci.tar": f"oci-archive:{tmp_path}/oci.tar",
+        f"{tmp_path}/docker.tar": f"docker-archive:{tmp_path}/docker.tar",
+        "docker-daemon:facerec:1": "docker-daemon:facerec:1",
+    }
+    for number, image in enumerate(sources):
+        run("push", image, "--tag", str(number))
+    assert [arguments[2] for arguments, _ in calls() if arguments[0] == "copy"] == list(sources.values())
+    (tmp_path / "text").write_text("no archive")
+    with pytest.raises(FacerecError, match="no archive of an image"):
+        run("push", str(tmp_path / "text"))
+
+
+def test_push_that_fails_is_told(
+    run: Run, skopeo: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """With the tool's own last line, or that there is no tool."""
+    skopeo(fails="login")
+    with pytest.raises(FacerecError, match=r"`skopeo login` failed: .*denied"):
+        run("push", "facerec-lambda")
+    monkeypatch.setenv("PATH", os.devnull)
+    with pytest.raises(ConfigurationError, match="neither skopeo nor docker nor podman"):
+        run("push", "facerec-lambda")
