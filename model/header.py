@@ -11,6 +11,8 @@ MEGAPIXEL = 1_000_000
 # pillow-heif decodes HEIF in the engine child; its presence is looked up, and nothing of it is loaded.
 SUPPORTED = ("JPEG", "PNG", "WEBP", "HEIF") if find_spec("pillow_heif") else ("JPEG", "PNG", "WEBP")
 
+CONTENT_TYPES = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "HEIF": "image/heif"}
+
 MAX_SIDE = 65_535
 """Pixels of a side: the limit of a JPEG. A PNG of one endless row would need gigabytes in the networks."""
 MAX_SEGMENTS = 10_000

@@ -7,6 +7,8 @@ it, it has 1 400. Any Celery worker can read it, and monitors show the same.
 import json
 from typing import Any
 
+from facerec.messages import TASK_NAME, RecognitionRequest
+
 _DEFAULTS: dict[str, Any] = {
     "shadow": None,
     "eta": None,
@@ -52,6 +54,20 @@ def compact(message: dict[str, Any]) -> str:
             },
         }
     return _json(message)
+
+
+def task_message(request: RecognitionRequest) -> str:
+    """A request as a task's message: what the web tier's Celery would send, for senders without Celery."""
+    argument = request.model_dump(mode="json", exclude_none=True)
+    return _json(
+        {
+            "headers": {"lang": "py", "task": TASK_NAME, "id": str(request.request_id)},
+            "properties": {},
+            "body": _json([[argument], {}, {}]),
+            "content-type": "application/json",
+            "content-encoding": "utf-8",
+        }
+    )
 
 
 def is_default(name: str, value: Any) -> bool:

@@ -25,7 +25,7 @@ from facerec.errors import (
     QueueMissing,
     Transient,
 )
-from facerec.messages import Outcome, RecognitionRequest, RecognitionResult
+from facerec.messages import Forwarded, Outcome, RecognitionRequest, RecognitionResult
 from facerec.object_keys import MAX_KEY_BYTES, is_key
 
 log = structlog.get_logger(__name__)
@@ -58,8 +58,8 @@ class TaskDelivery:
 class UseCase(Protocol[W_contra]):
     """What a delivery is for; idempotent, and safe for many threads."""
 
-    def run(self, work: W_contra, attempt: int, timer: StageTimer, /) -> RecognitionResult | None:
-        """Do the work; returns the result that was stored and published, or `None` if it went onward.
+    def run(self, work: W_contra, attempt: int, timer: StageTimer, /) -> RecognitionResult | Forwarded:
+        """Do the work; returns the result that was stored and published, unless faces went onward.
 
         Raises `ObjectMissing` if the input is gone, `EngineFailure` if this input makes the engine fail,
         `InvalidMessage` and `OtherModel` if the faces cannot be used, and `Transient` if a service cannot be reached.
@@ -95,6 +95,7 @@ class DeliveryRecord:
     timer: StageTimer = field(default_factory=StageTimer)
     """The stages of this delivery; those in the result may be an earlier delivery's."""
     result: RecognitionResult | None = None
+    forwarded: Forwarded | None = None
     seconds: float = 0.0
 
     def log(self) -> None:
@@ -112,6 +113,8 @@ class DeliveryRecord:
                 "precision": self.result.precision,
                 "computed_in_attempt": self.result.attempt,
             }
+        if self.forwarded is not None:
+            facts["faces"] = self.forwarded.faces
         level = log.info if self.outcome in _GOOD_OUTCOMES else log.warning
         level("recognised", **facts)
 
@@ -146,7 +149,7 @@ class TaskDriver(Generic[W]):
         stale_tasks: StaleTasks | None,
         retry_budget: Callable[[], RetryBudget],
         *,
-        max_receives: int,
+        max_receives: float,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         on_end: Callable[[DeliveryRecord], None] = lambda _: None,
     ) -> None:
@@ -172,7 +175,7 @@ class TaskDriver(Generic[W]):
             except Exception as exc:
                 expected = isinstance(exc, FacerecError)
                 record.reason = str(exc) if expected else repr(exc)
-                if delivery.attempt >= self._max_receives and self._dead_letter_and_answer(delivery, record.reason):
+                if delivery.attempt >= self._max_receives and self.give_up(delivery, record.reason):
                     record.outcome = Outcome.FAILED
                     if not expected:
                         log.exception("task_given_up")
@@ -185,6 +188,23 @@ class TaskDriver(Generic[W]):
                 record.log()
                 self._on_end(record)
             return record
+
+    def give_up(self, delivery: TaskDelivery, reason: str) -> bool:
+        """Dead-letter the message and answer its client, without retries; returns whether it may be deleted.
+
+        For a message that SQS will not deliver again.
+        """
+        try:
+            self._put(delivery, f"{reason} (in the last of {self._max_receives} deliveries)", self._dead_letters)
+        except FacerecError as exc:
+            log.warning("not_dead_lettered", reason=str(exc))
+            return False
+        try:
+            request, _ = self._decode(delivery.payload)
+            self._use_case.fail(request, _GIVEN_UP, delivery.attempt, retryable=True)
+        except FacerecError as exc:
+            log.warning("not_answered", reason=str(exc))
+        return True
 
     def _process(self, delivery: TaskDelivery, record: DeliveryRecord) -> None:
         budget = self._retry_budget()
@@ -201,8 +221,11 @@ class TaskDriver(Generic[W]):
         record.queued_seconds = (self._now() - request.submitted_at).total_seconds()
         use_case = self._use_case.with_ports(budget.retrying)
         try:
-            record.result = use_case.run(work, delivery.attempt, record.timer)
-            record.outcome = FORWARDED if record.result is None else record.result.outcome
+            done = use_case.run(work, delivery.attempt, record.timer)
+            if isinstance(done, Forwarded):
+                record.forwarded, record.outcome = done, FORWARDED
+            else:
+                record.result, record.outcome = done, done.outcome
         except (EngineFailure, InvalidMessage, ObjectMissing, OtherModel) as exc:
             record.reason = str(exc)
             self._dead_letter(delivery, record.reason, dead_letters)
@@ -210,20 +233,6 @@ class TaskDriver(Generic[W]):
             detail = _ADVICE.get(type(exc))
             use_case.fail(request, detail or record.reason, delivery.attempt, retryable=detail is not None)
             record.outcome = Outcome.FAILED
-
-    def _dead_letter_and_answer(self, delivery: TaskDelivery, reason: str) -> bool:
-        """Dead-letter the message and answer its client, without retries; returns whether it may be deleted."""
-        try:
-            self._put(delivery, f"{reason} (in the last of {self._max_receives} deliveries)", self._dead_letters)
-        except FacerecError as exc:
-            log.warning("not_dead_lettered", reason=str(exc))
-            return False
-        try:
-            request, _ = self._decode(delivery.payload)
-            self._use_case.fail(request, _GIVEN_UP, delivery.attempt, retryable=True)
-        except FacerecError as exc:
-            log.warning("not_answered", reason=str(exc))
-        return True
 
     def _dead_letter(self, delivery: TaskDelivery, reason: str, dead_letters: DeadLetterWriter) -> None:
         try:

@@ -103,6 +103,11 @@ class EngineSupervisor:
         """The process ids of the children."""
         return [feeder.pid for feeder in self._feeders if feeder.pid is not None]
 
+    @property
+    def ended(self) -> bool:
+        """Whether it was closed, or a child could not be replaced: every answer is an error then."""
+        return self._queue.wait_closed(0)
+
     def answer(self, image: bytes, size: float = 0.0) -> Any:
         """Return a child's answer for an input of so many megapixels; its `timings_ms` also has the `wait` for a child.
 

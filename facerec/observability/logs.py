@@ -16,7 +16,7 @@ from facerec.settings.tiers import LogSettings
 from facerec.text import lines, one_line
 
 # Local variables hold pictures, embeddings and credentials, which must not be logged.
-_TRACEBACKS = structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False))
+TRACEBACKS = structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False))
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _VERBOSE = ("botocore", "boto3", "urllib3", "kombu", "celery.utils.functional", "s3transfer", "PIL")
 # Under load it warns for each request, because no thread is idle.
@@ -37,7 +37,7 @@ def configure_logging(settings: LogSettings, *, process: str, instance_id: str |
         _add({"process": process} | ({"instance_id": instance_id} if instance_id else {})),
     ]
     rendering: list[structlog.typing.Processor] = (
-        [_TRACEBACKS, structlog.processors.JSONRenderer()]
+        [TRACEBACKS, structlog.processors.JSONRenderer()]
         if as_json
         else [_clean, structlog.dev.ConsoleRenderer(exception_formatter=_clean_traceback)]
     )
@@ -48,6 +48,17 @@ def configure_logging(settings: LogSettings, *, process: str, instance_id: str |
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering],
         )
     )
+    take_over_logging(handler, settings)
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[settings.level]),
+        cache_logger_on_first_use=True,
+    )
+
+
+def take_over_logging(handler: logging.Handler, settings: LogSettings) -> None:
+    """Send the records of every library to this handler alone, without those that would only be noise."""
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(_LEVELS[settings.level])
@@ -55,12 +66,6 @@ def configure_logging(settings: LogSettings, *, process: str, instance_id: str |
         logging.getLogger(name).setLevel(max(logging.WARNING, _LEVELS[settings.level]))
     for name in _ONLY_ERRORS:
         logging.getLogger(name).setLevel(logging.ERROR)
-    structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[settings.level]),
-        cache_logger_on_first_use=True,
-    )
 
 
 def _clean(

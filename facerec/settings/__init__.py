@@ -187,6 +187,11 @@ class Settings(BaseSettings):
         of_functions = 0 if self.app_tier == "ec2" else self.serverless.visibility_seconds
         return max(self.queue.visibility_timeout_seconds, of_functions)
 
+    def of_function(self) -> Self:
+        """The settings in a function: one engine, whose time limit fits into that of an invocation."""
+        limit = min(self.worker.task_time_limit_seconds, self.serverless.engine_limit_seconds)
+        return self.changed(worker=self.worker.model_copy(update={"engines": 1, "task_time_limit_seconds": limit}))
+
     @property
     def endpoint_url(self) -> str | None:
         """The AWS endpoint without a trailing slash; `None` is AWS itself."""

@@ -88,6 +88,12 @@ class WorkerSettings(Group):
     )
 
 
+FUNCTION_RESERVE_SECONDS = 1.5
+"""The end of an invocation's time: what is not done by then is reported as failed, before Lambda ends the process."""
+_AROUND_THE_ENGINE_SECONDS = 3.0
+"""Two restarts of the engine, each below a second, and the calls of S3 and SQS before and after it."""
+
+
 class ServerlessSettings(Group):
     """The app tier as Lambda functions; `facerec serverless deploy` writes them into the stack."""
 
@@ -107,7 +113,7 @@ class ServerlessSettings(Group):
     )
     recognition_memory_mb: int = Field(1769, ge=512, le=10_240, description="Memory of the recognition function in MB")
     timeout_seconds: int = Field(
-        15, ge=5, le=900, description="Time limit of one invocation in seconds; queues hide messages six times as long"
+        15, ge=10, le=900, description="Time limit of one invocation in seconds; queues hide messages six times as long"
     )
     batch_size: int = Field(10, ge=1, le=10, description="Most messages of one invocation")
     max_concurrency: int = Field(
@@ -148,6 +154,15 @@ class ServerlessSettings(Group):
     def visibility_seconds(self) -> int:
         """How long a queue that invokes a function hides a message."""
         return 6 * self.timeout_seconds
+
+    @property
+    def engine_limit_seconds(self) -> float:
+        """The longest time for one batch of images in a function.
+
+        A picture that makes the engine hang takes it twice: in its batch, and alone. Then the engine starts again.
+        All of that has to fit into one invocation, or the picture would never be found out.
+        """
+        return (self.timeout_seconds - FUNCTION_RESERVE_SECONDS - _AROUND_THE_ENGINE_SECONDS) / 2
 
 
 class AutoscaleSettings(Group):

@@ -29,7 +29,7 @@ from facerec.web.auth.request_ids import new_request_id
 from facerec.web.inbox import Waiter, Waiters
 from facerec.web.replies import Declined, Reply
 from facerec.web.turns import Turns
-from model.header import InvalidImage, read_header
+from model.header import CONTENT_TYPES, InvalidImage, read_header
 
 log = structlog.get_logger(__name__)
 
@@ -53,8 +53,6 @@ LARGE_IN_MEMORY = 2
 
 _EMPTY_EXTENDED = re.compile(r"(?:utf-8|iso-8859-1)'[a-z0-9-]*'", re.IGNORECASE)
 """An extended value (RFC 8187) without characters."""
-
-CONTENT_TYPES = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "HEIF": "image/heif"}
 
 
 class UploadRequest(Request):
@@ -190,7 +188,7 @@ class Uploads:
             header = read_header(upload.body, settings.max_megapixels)
         except InvalidImage as exc:
             raise Declined(replies.unsupported(str(exc))) from exc
-        content_type = CONTENT_TYPES.get(header.format, "application/octet-stream")
+        content_type = CONTENT_TYPES[header.format]
         key = input_key(waiter.request_id, upload.filename)
         self._store.put(settings.input_bucket, key, upload.body, content_type)
         if settings.key_style == "filename":

@@ -1,9 +1,13 @@
 """What goes over the wire of a task's message, and of any other."""
 
 import json
+from datetime import UTC, datetime
 from typing import Any
+from uuid import uuid4
 
-from facerec.celery_sqs.envelope import compact
+from facerec.celery_sqs.envelope import compact, task_message
+from facerec.celery_sqs.received_task import read_task, task_id
+from facerec.messages import TASK_NAME, ObjectRef, RecognitionRequest
 
 TASK: dict[str, Any] = {
     "body": '[[1], {}, {"callbacks": null, "chord": {"x": 1}}]',
@@ -41,3 +45,17 @@ def test_compact_only_removes_spaces_from_other_messages() -> None:
         assert json.loads(text) == message
         assert text.startswith('{"')
         assert '": ' not in text.replace('\\": ', "")
+
+
+def test_message_without_celery_is_the_request_as_a_task() -> None:
+    """Every reader of the request queue takes it, and it is ASCII."""
+    request = RecognitionRequest(
+        request_id=uuid4(),
+        input=ObjectRef(bucket="in", key="inbox/ä.jpg", size=3),
+        filename="ä.jpg",
+        submitted_at=datetime.now(UTC),
+    )
+    text = task_message(request)
+    assert RecognitionRequest.parse(read_task(text, [TASK_NAME]).argument) == request
+    assert task_id(text) == str(request.request_id)
+    assert text.isascii()

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
+from facerec.celery_sqs.envelope import task_message
 from facerec.celery_sqs.received_task import REQUEUES_HEADER
 from facerec.comparison import ModelThresholds
 from facerec.delivery.driver import TaskDelivery, TaskDriver, decode_request
@@ -20,9 +21,11 @@ from facerec.errors import ConfigurationError, EngineFailure, FacerecError, Queu
 from facerec.messages import ObjectRef, Outcome, RecognitionRequest, RecognitionResult
 from facerec.object_keys import output_key
 from facerec.recognition import Recogniser
+from facerec.serverless.invocation import Invocation
 from model.faces import ImageAnalysis
 from model.matching import GalleryIndex
 from tests.fakes.engine import analysis
+from tests.fakes.functions import Context, DetectionTier
 from tests.fakes.object_store import InMemoryObjectStore
 from tests.fakes.results import InMemoryQueues, InMemoryResultInbox, InMemoryResultPublisher
 from tests.support.tails import TAILS
@@ -457,3 +460,13 @@ def test_redelivery_publishes_the_stored_result(tier: Tier) -> None:
     tier.engine.failure = EngineFailure("must not be asked")
     tier.deliver(attempt=2)
     assert [answer.attempt for answer in tier.answers()] == [1, 1]
+
+
+def test_faces_that_go_onward_end_the_delivery() -> None:
+    """The message is deleted, and the canonical line says how many there were."""
+    half = DetectionTier()
+    invocation = Invocation(Context())
+    with capture_logs() as logs:
+        half.driver(invocation).handle(TaskDelivery(task_message(REQUEST), BODY, str(REQUEST_ID), 1))
+    (line,) = [entry for entry in logs if entry["event"] == "recognised"]
+    assert (line["outcome"], line["faces"], line["log_level"]) == ("forwarded", 2, "info")

@@ -13,6 +13,7 @@ from facerec.commands.config import command, markdown
 from facerec.errors import ConfigurationError, WrongSettings
 from facerec.settings import Settings, effective, variables
 from facerec.settings.resources import AwsSettings
+from facerec.settings.tiers import ServerlessSettings
 
 ROOT = Path(__file__).parents[4]
 
@@ -182,3 +183,12 @@ def test_wrong_setting_ends_the_command_with_one_message_and_status_1() -> None:
     assert run.returncode == 1
     assert run.stderr.startswith("facerec: wrong settings:\n  FACEREC_PREFIX:")
     assert "Traceback" not in run.stderr
+
+
+def test_function_finds_a_hanging_picture_within_its_time() -> None:
+    """The engine's deadline counts twice: for the batch, and for the picture alone. Then its restart follows."""
+    for timeout in (10, 15, 60, 900):
+        settings = Settings(serverless=ServerlessSettings(timeout_seconds=timeout)).of_function()
+        limit = settings.worker.task_time_limit_seconds
+        assert 2 <= limit <= min(20, (timeout - 4) / 2)
+        assert settings.worker.engines == 1

@@ -19,7 +19,7 @@ from werkzeug.test import TestResponse
 
 from facerec.api_keys import ApiKey, Scope, Token, issue, revoked, rotated
 from facerec.errors import Transient
-from facerec.observability.logs import _TRACEBACKS
+from facerec.observability.logs import TRACEBACKS
 from facerec.settings import Settings
 from facerec.settings.tiers import WebSettings
 from facerec.web.auth.access import install_access_control
@@ -476,6 +476,6 @@ def test_traceback_shows_no_local_variables() -> None:
 
     with pytest.raises(KeyError) as caught:
         fail()
-    shown = _TRACEBACKS(None, "error", {"exc_info": caught.value})
+    shown = TRACEBACKS(None, "error", {"exc_info": caught.value})
     assert "KeyError" in str(shown)
     assert "correct horse" not in str(shown)
