@@ -152,9 +152,12 @@ def status(*, as_json: bool) -> None:
 
 @command.command("remove")
 @click.option("--images", is_flag=True, help="Delete the repository with all images, too.")
+@click.option("--force", is_flag=True, help="Also while faces wait, which no worker takes.")
 @yes_option
-def remove(*, images: bool, yes: bool) -> None:
+def remove(*, images: bool, force: bool, yes: bool) -> None:
     """Delete the functions with their roles, logs, URL and alarms; tasks stay in their queues.
+
+    Deploy with FACEREC_APP_TIER=ec2 before, so that the workers take the tasks, and the functions finish the faces.
 
     \b
     Examples:
@@ -162,10 +165,21 @@ def remove(*, images: bool, yes: bool) -> None:
       facerec serverless remove --images --yes
     """  # noqa: D301 - as above
     from facerec.bootstrap import clients
-    from facerec.provision.serverless_deployment import functions_stack, remove_functions, repository_stack
+    from facerec.provision.serverless_deployment import (
+        functions_stack,
+        remove_functions,
+        repository_stack,
+        waiting_faces,
+    )
 
     settings = Settings.load()
     aws = clients(settings)
+    waiting = waiting_faces(aws, settings)
+    if waiting and not force:
+        raise FacerecError(
+            f"{waiting} messages wait in queue {settings.faces_queue!r}, and only the functions take them: wait until "
+            "`facerec serverless status` shows none, or use --force"
+        )
     if not yes:
         what = "the functions, and the repository with all images" if images else "the functions"
         confirm(f"Delete {what} of {settings.prefix!r}?")

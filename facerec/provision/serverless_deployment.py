@@ -113,6 +113,11 @@ def deploy_functions(
     return changes
 
 
+def waiting_faces(clients: Clients, settings: Settings) -> int:
+    """Return how many messages of faces wait or are being processed: only the recognition function takes them."""
+    return sum(_counts(clients, settings.faces_queue).values())
+
+
 def remove_functions(clients: Clients, settings: Settings, stack: Stack, report: Callable[[Event], None]) -> bool:
     """Delete the functions; returns whether there were any. Queues, buckets and tables stay as they are."""
     watch_inbox(clients, settings, "")

@@ -32,7 +32,7 @@ _FREE_STORAGE_MB, _MOST_STORAGE_MB = 512, 10_240
 _ENVIRONMENT_BYTES = 4096
 """Lambda's limit of all variables together."""
 _ASYNCHRONOUS_SECONDS = 3600
-_MODEL = {"image": "/opt/facerec/model", "zip": "/var/task/model"}
+_MODEL = {"image": "/opt/facerec/model", "zip": "/var/task/artefact"}
 
 
 def repository_template(settings: Settings) -> Template:
@@ -120,8 +120,8 @@ def functions_template(settings: Settings) -> Template:
     }
 
 
-def function_environment(settings: Settings, half: Half) -> dict[str, str]:
-    """Return a function's variables: the settings of the app tier, and where the model and its engine are.
+def function_environment(settings: Settings) -> dict[str, str]:
+    """Return the functions' variables: the settings of the app tier, and where the model and its engine are.
 
     Raises `ConfigurationError` if they are too long for Lambda.
     """
@@ -129,11 +129,8 @@ def function_environment(settings: Settings, half: Half) -> dict[str, str]:
     variables.pop("FACEREC_PRECISION", None)  # ONNX Runtime has fp32 alone
     variables |= {
         "FACEREC_ENGINE": "onnxruntime",
-        "FACEREC_LOG__FORMAT": "json",
         "FACEREC_MODEL__CACHE_DIR": "/tmp/facerec",  # noqa: S108 - the one folder where a function may write
         "FACEREC_MODEL__DIR": _MODEL["image" if settings.serverless.code is None else "zip"],
-        "POWERTOOLS_METRICS_NAMESPACE": settings.prefix,
-        "POWERTOOLS_SERVICE_NAME": f"face-{half}",
     }
     size = sum(len(name.encode()) + len(value.encode()) for name, value in variables.items())
     if size > _ENVIRONMENT_BYTES:
@@ -153,7 +150,7 @@ def _function(settings: Settings, half: Half) -> Resources:
         "Timeout": serverless.timeout_seconds,
         "EphemeralStorage": {"Size": _storage_mb(settings, half)},
         "Role": {"Fn::GetAtt": [f"{name}Role", "Arn"]},
-        "Environment": {"Variables": function_environment(settings, half)},
+        "Environment": {"Variables": function_environment(settings)},
         "LoggingConfig": {"LogGroup": {"Ref": f"{name}Logs"}},
         "Tracing": "Active",
     }

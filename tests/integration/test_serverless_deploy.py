@@ -17,6 +17,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from facerec.aws.clients import Clients
+from facerec.aws.sqs.queue import SqsQueue
 from facerec.cli import cli
 from facerec.errors import ConfigurationError, FacerecError
 from facerec.local.emulator import EmulatorKind
@@ -111,6 +112,14 @@ def test_functions_are_deployed_updated_and_removed(run: Run, fresh: Settings) -
 def _notified(settings: Settings) -> list[Any]:
     found: Any = Clients(settings).s3.get_bucket_notification_configuration(Bucket=settings.input_bucket)
     return list(found.get("LambdaFunctionConfigurations", []))
+
+
+def test_functions_are_not_removed_while_faces_wait(run: Run, fresh: Settings) -> None:
+    """Nothing else takes them."""
+    SqsQueue(Clients(fresh).sqs, fresh.faces_queue).send("{}")
+    with pytest.raises(FacerecError, match="1 messages wait in queue"):
+        run("remove", "--yes")
+    assert run("remove", "--yes", "--force").exit_code == 0
 
 
 def test_dry_run_of_a_first_deployment_leaves_nothing(run: Run) -> None:

@@ -193,7 +193,7 @@ def test_environment_is_what_the_app_tier_reads(monkeypatch: pytest.MonkeyPatch)
         flower=FlowerSettings(password=SecretStr("correct horse")),
         serverless=ServerlessSettings(timeout_seconds=20),
     )
-    environment = function_environment(settings, "detection")
+    environment = function_environment(settings)
     assert "correct horse" not in json.dumps(functions_template(settings))
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
