@@ -54,10 +54,12 @@ up: install ## Leave the system running and print its addresses; Ctrl-C stops it
 	@exec $(BIN)/facerec local up $(ARGS)
 
 # The packs are built here, since their downloads (117 MB) may take longer than a test may.
+# So is the emulator of Lambda's runtime (8 MB).
 test-packs: $(VENV)/.runtime
 	@FACEREC_MODEL__DIR=.cache/model $(BIN)/facerec model build
 	@FACEREC_MODEL__DIR=.cache/packs/classic $(BIN)/facerec model build --pack classic
 	@FACEREC_MODEL__DIR=.cache/packs/accurate FACEREC_MODEL__LICENCE=research $(BIN)/facerec model build --pack accurate
+	@$(BIN)/python -m facerec.local.functions.runtime_emulator >/dev/null
 
 # Most slow tests wait for other processes, so four keep two cores busy. Each runs whole files, on an emulator of its own.
 TEST_PROCESSES ?= 4

@@ -12,6 +12,7 @@ import pytest
 import structlog
 
 from facerec.local.emulator import EmulatorKind
+from facerec.local.functions.runtime_emulator import fetch_runtime_emulator
 from facerec.settings import Settings
 from tests.support.emulated import EmulatedAws, emulated_aws
 from tests.support.processes import CHECKOUT, facerec
@@ -122,3 +123,13 @@ def _built(pack: str, directory: Path) -> Path:
         command = facerec("model", "build", "--pack", pack)
         subprocess.run(command, cwd=CHECKOUT, env=os.environ | variables, check=True)
     return directory
+
+
+@pytest.fixture(scope="session")
+def runtime_emulator() -> Path:
+    """AWS's Runtime Interface Emulator, downloaded at first use into the user's own folder of downloads."""
+    cache = Settings().model.cache_dir
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / ".runtime-emulator.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return fetch_runtime_emulator(cache)

