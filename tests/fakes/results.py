@@ -1,4 +1,4 @@
-"""Response queues in memory, held to the same contract as those on SQS."""
+"""Response queues and the faces queue in memory, held to the same contract as those on SQS."""
 
 import itertools
 import re
@@ -7,9 +7,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from facerec.errors import FacerecError, InvalidMessage, QueueMissing
-from facerec.messages import RecognitionResult
+from facerec.errors import FacerecError, InvalidMessage, QueueMissing, Refused
+from facerec.messages import FacesMessage, RecognitionResult
 from facerec.ports import ResultDelivery
+from facerec.settings.resources import SQS_MESSAGE_BYTES
 
 RECEIVE_AT_ONCE = 10
 LONGEST_QUEUE_NAME = 80
@@ -104,6 +105,21 @@ class InMemoryResultPublisher:
         if not allowed or len(reply_to) > LONGEST_QUEUE_NAME:
             raise QueueMissing(reply_to)
         self._queues.send(reply_to, result.to_json())
+
+
+class InMemoryFacesPublisher:
+    """`FacesPublisher` to a queue in memory."""
+
+    def __init__(self, queues: InMemoryQueues, queue: str) -> None:
+        self._queues = queues
+        self._queue = queue
+
+    def publish(self, message: FacesMessage) -> None:
+        """Send the faces; raises `QueueMissing`, and `Refused` for a message that SQS would not take."""
+        body = message.to_json()
+        if len(body) > SQS_MESSAGE_BYTES:
+            raise Refused(f"the message has {len(body)} bytes")
+        self._queues.send(self._queue, body)
 
 
 class InMemoryResultInbox:

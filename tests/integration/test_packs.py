@@ -1,20 +1,31 @@
 """The packs with their real weights: the engines agree, and each pack finds and matches faces as promised."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cache
 from io import BytesIO
 from itertools import combinations
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from facerec.engine.supervisor import SupervisedDetector, SupervisedEmbedder
+from facerec.faces_message import faces_message, pack, picture_faces
+from facerec.messages import FacesMessage, ObjectRef, RecognitionRequest
+from facerec.settings import Settings
+from facerec.settings.resources import ModelSettings
+from facerec.settings.tiers import WorkerSettings
 from model.analysis import PictureLimits, analyse
 from model.artefact import Artefact
 from model.engines import Engine, EngineUnavailable, open_engine
 from model.faces import DetectedFace, EmbeddedFace
+from model.header import InvalidImage
 from model.imaging import decode
 from tests.parity.pictures import COMPOSED, EXAMPLES, PHOTOS, VARIANTS, photo
 
@@ -24,6 +35,24 @@ OBAMA = EXAMPLES / "gallery" / "Barack Obama" / "official_portrait_2012.jpg"
 FACELESS = EXAMPLES / "probes" / "image_04.jpg"
 
 Pixels = NDArray[np.uint8]
+
+
+REQUEST = RecognitionRequest(
+    request_id=uuid4(),
+    input=ObjectRef(bucket="in", key="1/a.jpg", size=5),
+    filename="a.jpg",
+    submitted_at=datetime(2026, 11, 1, tzinfo=UTC),
+)
+
+
+@dataclass(frozen=True)
+class Halves:
+    """A model, whole and in halves."""
+
+    engine: Engine
+    detector: SupervisedDetector
+    embedder: SupervisedEmbedder
+    crop_side: int
 
 
 @pytest.fixture(scope="module", params=["open", "accurate"])
@@ -199,3 +228,67 @@ def test_large_jpeg_gives_the_same_answer_as_its_pixels(engine: Engine, tmp_path
     (one,), (other,) = reduced.faces, full.faces
     assert one.box.x_min == pytest.approx(other.box.x_min, abs=0.01 * 3200)
     assert float(one.embedding @ other.embedding) >= 0.98
+
+
+@pytest.fixture(scope="module", params=["open", "classic"])
+def halves(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Halves]:
+    """Both halves of a pack on ONNX Runtime, each in a child of its own, and the whole engine beside them."""
+    directory: Path = request.getfixturevalue({"open": "artefact_dir", "classic": "classic_dir"}[request.param])
+    cache = tmp_path_factory.mktemp("cache")
+    settings = Settings(
+        engine="onnxruntime", worker=WorkerSettings(engines=1), model=ModelSettings(dir=directory, cache_dir=cache)
+    )
+    artefact = Artefact.load(directory)
+    with (
+        closing(SupervisedDetector(settings, directory)) as detector,
+        closing(SupervisedEmbedder(settings, directory)) as embedder,
+    ):
+        detector.start()
+        embedder.start()
+        yield Halves(open_engine(artefact, "onnxruntime"), detector, embedder, artefact.crop.image_size)
+
+
+def jpeg(image: Image.Image) -> bytes:
+    """A picture as a file."""
+    stream = BytesIO()
+    image.save(stream, "JPEG")
+    return stream.getvalue()
+
+
+SENT: dict[str, Callable[[], bytes]] = {
+    "a portrait": OBAMA.read_bytes,
+    "no face": FACELESS.read_bytes,
+    "a group": lambda: jpeg(COMPOSED["a group"]()),
+    "a group that is decoded smaller": lambda: jpeg(ImageOps.scale(COMPOSED["a group"](), 2)),
+}
+
+
+@pytest.mark.parametrize("name", SENT)
+def test_halves_in_two_processes_give_the_whole_analysis(halves: Halves, name: str) -> None:
+    """Bit by bit: the embeddings, the quality, the boxes; through the message between them."""
+    data = SENT[name]()
+    whole = analyse(halves.engine, data, PictureLimits())
+    assert halves.detector.model_id == halves.embedder.model_id == halves.engine.model_id
+    assert halves.detector.precision == halves.embedder.precision == halves.engine.precision
+    found = halves.detector.detect(data)
+    assert len(found.faces) == len(whole.faces)
+    assert ("group" in name) == (len(whole.faces) > 1)
+    if not found.faces:
+        return
+    packed = pack(found.crops)
+    sent = faces_message(REQUEST, found, packed, halves.detector.model_id, found.timings_ms)
+    received = picture_faces(
+        FacesMessage.parse(sent.to_json()), packed, crop_side=halves.crop_side, max_faces=len(found.faces)
+    )
+    analysis = halves.embedder.embed(received)
+    assert (analysis.width, analysis.height, analysis.more_faces) == (whole.width, whole.height, whole.more_faces)
+    for face, expected in zip(analysis.faces, whole.faces, strict=True):
+        assert (face.box, face.landmarks, face.probability) == (expected.box, expected.landmarks, expected.probability)
+        assert face.quality == expected.quality
+        assert face.embedding.tobytes() == expected.embedding.tobytes()
+
+
+def test_detector_half_refuses_an_invalid_picture(halves: Halves) -> None:
+    """With the sentence for the client."""
+    with pytest.raises(InvalidImage, match="send a JPEG"):
+        halves.detector.detect(b"no picture")

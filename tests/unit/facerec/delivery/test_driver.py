@@ -17,7 +17,16 @@ from facerec.comparison import ModelThresholds
 from facerec.delivery.driver import TaskDelivery, TaskDriver, decode_request
 from facerec.delivery.retry import GivenBack, RetryBudget
 from facerec.delivery.stale_tasks import Requeued, StaleTasks
-from facerec.errors import ConfigurationError, EngineFailure, FacerecError, QueueMissing, Refused, Transient
+from facerec.errors import (
+    ConfigurationError,
+    EngineFailure,
+    FacerecError,
+    InvalidMessage,
+    OtherModel,
+    QueueMissing,
+    Refused,
+    Transient,
+)
 from facerec.messages import ObjectRef, Outcome, RecognitionRequest, RecognitionResult
 from facerec.object_keys import output_key
 from facerec.recognition import Recogniser
@@ -281,6 +290,26 @@ def test_missing_input_is_dead_lettered_and_answered(tier: Tier) -> None:
     assert "'in'" in tier.dead_letters.entries[0]["reason"]
     (answer,) = tier.answers()
     assert (answer.retryable, answer.detail) == (True, "the uploaded picture is no longer stored; upload it again")
+
+
+@pytest.mark.parametrize(
+    ("failure", "detail"),
+    [
+        (OtherModel("old", "new"), "the model was replaced while the picture was processed; upload it again"),
+        (InvalidMessage("the crops are damaged"), "the picture could not be processed for now; upload it again later"),
+    ],
+)
+def test_faces_that_cannot_be_used_are_dead_lettered_and_answered(
+    tier: Tier, failure: FacerecError, detail: str
+) -> None:
+    """At once: each delivery would end so. A new upload may succeed."""
+    tier.engine.failure = failure
+    tier.deliver()
+    (entry,) = tier.dead_letters.entries
+    assert entry["reason"] == str(failure)
+    (answer,) = tier.answers()
+    assert (answer.outcome, answer.detail, answer.retryable) == (Outcome.FAILED, detail, True)
+    assert tier.pauses.pauses == []
 
 
 def test_outage_is_retried_within_the_delivery(tier: Tier) -> None:
