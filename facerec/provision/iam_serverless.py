@@ -67,12 +67,16 @@ def caller(place: Place) -> list[Statement]:
 
 
 def deployer(place: Place) -> list[Statement]:
-    """`facerec serverless`: pushes the image, and makes the stacks; CloudFormation acts with these permissions."""
+    """`facerec serverless`: pushes the image, and makes the stacks; CloudFormation acts with these permissions.
+
+    They are those that the schemas of the resource types name for their handlers (as cfn-lint 1.58 has them), without
+    what our templates do not use: KMS keys, networks, file systems, code signing, provisioned concurrency.
+    """
     settings, prefix = place.settings, place.settings.prefix
     functions = [arn for half in HALVES for arn in _and_alias(place, half)]
     of_functions = {"ArnLike": {"lambda:FunctionArn": functions}}
     roles = [place.role(function_role(settings, half)) for half in HALVES]
-    end = f"{place.region}:{place.account}"
+    owned = f"{place.region}:{place.account}"
     queues = (
         settings.request_queue,
         settings.dead_letter_queue,
@@ -98,12 +102,13 @@ def deployer(place: Place) -> list[Statement]:
             "PushImages",
             actions(
                 "ecr",
-                "BatchCheckLayerAvailability BatchGetImage CompleteLayerUpload CreateRepository DeleteRepository "
-                "DescribeRepositories GetDownloadUrlForLayer GetLifecyclePolicy GetRepositoryPolicy "
-                "InitiateLayerUpload PutImage PutImageScanningConfiguration PutImageTagMutability PutLifecyclePolicy "
-                "SetRepositoryPolicy UploadLayerPart",
+                "BatchCheckLayerAvailability BatchGetImage CompleteLayerUpload CreateRepository DeleteLifecyclePolicy "
+                "DeleteRepository DeleteRepositoryPolicy DescribeRepositories GetDownloadUrlForLayer "
+                "GetLifecyclePolicy GetRepositoryPolicy InitiateLayerUpload ListTagsForResource PutImage "
+                "PutImageScanningConfiguration PutImageTagMutability PutLifecyclePolicy SetRepositoryPolicy "
+                "TagResource UntagResource UploadLayerPart",
             ),
-            [f"arn:{place.partition}:ecr:{end}:repository/{prefix}"],
+            [f"arn:{place.partition}:ecr:{owned}:repository/{prefix}"],
         ),
         allow(
             "MakeFunctions",
@@ -111,9 +116,11 @@ def deployer(place: Place) -> list[Statement]:
                 "lambda",
                 "AddPermission CreateAlias CreateFunction CreateFunctionUrlConfig DeleteAlias DeleteFunction "
                 "DeleteFunctionConcurrency DeleteFunctionEventInvokeConfig DeleteFunctionUrlConfig GetAlias "
-                "GetFunction GetFunctionConfiguration GetFunctionEventInvokeConfig GetFunctionUrlConfig GetPolicy "
-                "ListTags ListVersionsByFunction PublishVersion PutFunctionConcurrency PutFunctionEventInvokeConfig "
-                "RemovePermission TagResource UntagResource UpdateAlias UpdateFunctionCode UpdateFunctionConfiguration "
+                "GetFunction GetFunctionCodeSigningConfig GetFunctionConfiguration GetFunctionEventInvokeConfig "
+                "GetFunctionRecursionConfig GetFunctionScalingConfig GetFunctionUrlConfig GetPolicy "
+                "GetProvisionedConcurrencyConfig GetRuntimeManagementConfig ListTags ListVersionsByFunction "
+                "PublishVersion PutFunctionConcurrency PutFunctionEventInvokeConfig RemovePermission TagResource "
+                "UntagResource UpdateAlias UpdateFunctionCode UpdateFunctionConfiguration "
                 "UpdateFunctionEventInvokeConfig UpdateFunctionUrlConfig",
             ),
             functions,
@@ -122,25 +129,41 @@ def deployer(place: Place) -> list[Statement]:
         allow(
             "ChangeMappings",
             actions("lambda", "DeleteEventSourceMapping GetEventSourceMapping UpdateEventSourceMapping"),
-            [f"arn:{place.partition}:lambda:{end}:event-source-mapping:*"],
+            [f"arn:{place.partition}:lambda:{owned}:event-source-mapping:*"],
             of_functions,
         ),
-        allow("ShowMappings", ["lambda:ListEventSourceMappings"], ["*"]),
+        allow(
+            "LookAround",
+            ["cloudwatch:DescribeAlarms", "lambda:ListEventSourceMappings", "logs:DescribeLogGroups"],
+            ["*"],
+        ),
         allow(
             "MakeRoles",
-            actions("iam", "CreateRole DeleteRole DeleteRolePolicy GetRole GetRolePolicy PutRolePolicy"),
+            actions(
+                "iam",
+                "CreateRole DeleteRole DeleteRolePolicy GetRole GetRolePolicy ListAttachedRolePolicies "
+                "ListRolePolicies PutRolePolicy TagRole UntagRole UpdateAssumeRolePolicy UpdateRole",
+            ),
             roles,
         ),
         allow("GiveRoles", ["iam:PassRole"], roles, {"StringEquals": {"iam:PassedToService": "lambda.amazonaws.com"}}),
         allow(
             "MakeLogs",
-            actions("logs", "CreateLogGroup DeleteLogGroup DescribeLogGroups PutRetentionPolicy"),
-            [f"{place.log_group(function_name(settings, half))}:*" for half in HALVES],
+            actions(
+                "logs",
+                "CreateLogGroup DeleteLogGroup DescribeIndexPolicies GetDataProtectionPolicy ListTagsForResource "
+                "PutRetentionPolicy TagResource UntagResource",
+            ),
+            # CloudWatch names a group with this end, and without it for tags.
+            [f"{place.log_group(function_name(settings, half))}{end}" for half in HALVES for end in ("", ":*")],
         ),
         allow(
             "MakeAlarms",
-            actions("cloudwatch", "DeleteAlarms DescribeAlarms PutMetricAlarm"),
-            [f"arn:{place.partition}:cloudwatch:{end}:alarm:{prefix}-{FUNCTIONS_STACK}-*"],
+            actions(
+                "cloudwatch",
+                "DeleteAlarms ListTagsForResource PutMetricAlarm TagResource UntagResource",
+            ),
+            [f"arn:{place.partition}:cloudwatch:{owned}:alarm:{prefix}-{FUNCTIONS_STACK}-*"],
         ),
         allow(
             "LookAtQueues",

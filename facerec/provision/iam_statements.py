@@ -14,6 +14,7 @@ HALVES: tuple[Half, Half] = ("detection", "recognition")
 """The halves of a recognition, each a Lambda function."""
 
 WITHOUT_RESOURCES = {
+    "cloudwatch:DescribeAlarms": "asked for all alarms, it also returns composite ones",
     "cloudwatch:GetMetricStatistics": "CloudWatch knows no resources for metrics",
     "ec2:DescribeImages": "EC2's Describe actions know no resources",
     "ec2:DescribeInstances": "as above",
@@ -23,6 +24,7 @@ WITHOUT_RESOURCES = {
     "ecr:GetAuthorizationToken": "the token is one for all repositories",
     "lambda:CreateEventSourceMapping": "a new mapping has no name yet; a condition names the functions",
     "lambda:ListEventSourceMappings": "Lambda lists the mappings of the account or none",
+    "logs:DescribeLogGroups": "it looks for groups by the beginning of their names",
     "sqs:ListQueues": "SQS lists the queues of the account or none",
     "xray:PutTelemetryRecords": "X-Ray knows no resources for traces",
     "xray:PutTraceSegments": "as above",

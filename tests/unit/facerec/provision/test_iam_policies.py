@@ -143,58 +143,33 @@ FOR_LAMBDA = (
 )
 """What Lambda does with a function's role: it receives the messages, and writes logs and traces."""
 
-FOR_CLOUDFORMATION = frozenset(
-    {
-        *(f"cloudwatch:{name}" for name in ("DeleteAlarms", "DescribeAlarms", "PutMetricAlarm")),
-        *(
-            f"ecr:{name}"
-            for name in (
-                "CreateRepository",
-                "DeleteRepository",
-                "DescribeRepositories",
-                "GetLifecyclePolicy",
-                "GetRepositoryPolicy",
-                "PutImageScanningConfiguration",
-                "PutImageTagMutability",
-                "PutLifecyclePolicy",
-                "SetRepositoryPolicy",
-            )
-        ),
-        *(
-            f"iam:{name}"
-            for name in (
-                "CreateRole",
-                "DeleteRole",
-                "DeleteRolePolicy",
-                "GetRole",
-                "GetRolePolicy",
-                "PassRole",
-                "PutRolePolicy",
-            )
-        ),
-        *(f"logs:{name}" for name in ("CreateLogGroup", "DeleteLogGroup", "DescribeLogGroups", "PutRetentionPolicy")),
-        *(
-            f"lambda:{verb}{what}"
-            for what, verbs in {
-                "Alias": ("Create", "Delete", "Get", "Update"),
-                "EventSourceMapping": ("Create", "Delete", "Get", "Update"),
-                "Function": ("Create", "Delete"),
-                "FunctionCode": ("Update",),
-                "FunctionConcurrency": ("Delete", "Put"),
-                "FunctionConfiguration": ("Get", "Update"),
-                "FunctionEventInvokeConfig": ("Delete", "Get", "Put", "Update"),
-                "FunctionUrlConfig": ("Create", "Delete", "Get", "Update"),
-                "Permission": ("Add", "Remove"),
-                "Policy": ("Get",),
-                "Resource": ("Tag", "Untag"),
-                "Tags": ("List",),
-                "Version": ("Publish",),
-                "VersionsByFunction": ("List",),
-            }.items()
-            for verb in verbs
-        ),
-    }
-)
+_FOR_CLOUDFORMATION = {
+    "cloudwatch": "DeleteAlarms DescribeAlarms ListTagsForResource PutMetricAlarm TagResource UntagResource",
+    "ecr": (
+        "CreateRepository DeleteLifecyclePolicy DeleteRepository DeleteRepositoryPolicy DescribeRepositories "
+        "GetLifecyclePolicy GetRepositoryPolicy ListTagsForResource PutImageScanningConfiguration "
+        "PutImageTagMutability PutLifecyclePolicy SetRepositoryPolicy TagResource UntagResource"
+    ),
+    "iam": (
+        "CreateRole DeleteRole DeleteRolePolicy GetRole GetRolePolicy ListAttachedRolePolicies ListRolePolicies "
+        "PassRole PutRolePolicy TagRole UntagRole UpdateAssumeRolePolicy UpdateRole"
+    ),
+    "lambda": (
+        "AddPermission CreateAlias CreateEventSourceMapping CreateFunction CreateFunctionUrlConfig DeleteAlias "
+        "DeleteEventSourceMapping DeleteFunction DeleteFunctionConcurrency DeleteFunctionEventInvokeConfig "
+        "DeleteFunctionUrlConfig GetAlias GetEventSourceMapping GetFunctionCodeSigningConfig "
+        "GetFunctionConfiguration GetFunctionEventInvokeConfig GetFunctionRecursionConfig GetFunctionScalingConfig "
+        "GetFunctionUrlConfig GetPolicy GetProvisionedConcurrencyConfig GetRuntimeManagementConfig ListTags "
+        "ListVersionsByFunction PublishVersion PutFunctionConcurrency PutFunctionEventInvokeConfig RemovePermission "
+        "TagResource UntagResource UpdateAlias UpdateEventSourceMapping UpdateFunctionCode "
+        "UpdateFunctionConfiguration UpdateFunctionEventInvokeConfig UpdateFunctionUrlConfig"
+    ),
+    "logs": (
+        "CreateLogGroup DeleteLogGroup DescribeIndexPolicies DescribeLogGroups GetDataProtectionPolicy "
+        "ListTagsForResource PutRetentionPolicy TagResource UntagResource"
+    ),
+}
+FOR_CLOUDFORMATION = {f"{service}:{name}" for service, names in _FOR_CLOUDFORMATION.items() for name in names.split()}
 """What CloudFormation calls for the resources of the templates, with the permissions of who deploys."""
 FOR_PUSHES = frozenset(
     f"ecr:{name}"
