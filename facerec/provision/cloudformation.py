@@ -55,7 +55,7 @@ class Event:
 class Stack:
     """One stack by its name. All methods raise `ConfigurationError` and `Transient`."""
 
-    def __init__(self, clients: Clients, name: str, *, poll_seconds: float = 2.0) -> None:
+    def __init__(self, clients: Clients, name: str, *, poll_seconds: float = 1.0) -> None:
         self.name = name
         self._cloudformation = clients.cloudformation
         self._poll_seconds = poll_seconds

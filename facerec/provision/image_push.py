@@ -14,6 +14,7 @@ from facerec.errors import ConfigurationError, FacerecError
 
 _TRANSPORTS = ("containers-storage:", "dir:", "docker-archive:", "docker-daemon:", "oci-archive:", "oci:")
 """How skopeo names where a local image is."""
+_STDERR = 2
 _LOGIN_SECONDS, _PUSH_SECONDS = 60, 3600
 
 
@@ -108,7 +109,7 @@ def _run(command: Sequence[str], *, timeout_seconds: float, token: str | None = 
             command,
             input=None if token is None else token.encode(),
             stdin=subprocess.DEVNULL if token is None else None,
-            stdout=subprocess.DEVNULL,
+            stdout=_STDERR if token is None else subprocess.DEVNULL,  # our standard output has the reference alone
             stderr=None if token is None else subprocess.PIPE,
             timeout=timeout_seconds,
             check=True,

@@ -64,12 +64,12 @@ class DeploymentState:
     """The counts of each queue by its name."""
 
 
-def repository_stack(clients: Clients, settings: Settings, *, poll_seconds: float = 2.0) -> Stack:
+def repository_stack(clients: Clients, settings: Settings, *, poll_seconds: float = 1.0) -> Stack:
     """Return the stack of the image repository."""
     return Stack(clients, f"{settings.prefix}-{REPOSITORY_STACK}", poll_seconds=poll_seconds)
 
 
-def functions_stack(clients: Clients, settings: Settings, *, poll_seconds: float = 2.0) -> Stack:
+def functions_stack(clients: Clients, settings: Settings, *, poll_seconds: float = 1.0) -> Stack:
     """Return the stack of the functions."""
     return Stack(clients, f"{settings.prefix}-{FUNCTIONS_STACK}", poll_seconds=poll_seconds)
 

@@ -179,7 +179,7 @@ def test_template_that_cloudformation_refuses_is_told(fresh: Settings) -> None:
         stack.deploy({"Resources": {"X": {"Type": "AWS::No::Such"}}}, {})
 
 
-SKOPEO = """
+TOOL = """
     #!{python}
     import json, sys, urllib.request
 
@@ -188,35 +188,39 @@ SKOPEO = """
         calls.write(json.dumps([sys.argv[1:], stdin]) + "\\n")
     if sys.argv[1] == {fails!r}:
         sys.exit("level=fatal msg=denied")
-    if sys.argv[1] == "copy":
+    if sys.argv[1] in ("copy", "push"):
         name, _, tag = sys.argv[-1].rpartition("/")[2].partition(":")
-        manifest = json.dumps({{"schemaVersion": 2, "source": sys.argv[-2]}})
+        manifest = json.dumps({{"schemaVersion": 2, "arguments": sys.argv[1:]}})
         image = {{"repositoryName": name, "imageTag": tag, "imageManifest": manifest}}
         target = {{"X-Amz-Target": "AmazonEC2ContainerRegistry_V20150921.PutImage"}}
         urllib.request.urlopen(urllib.request.Request({endpoint!r}, json.dumps(image).encode(), target))
 """
 
 
-@pytest.fixture
-def skopeo(fresh: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Callable[[], list[Any]]]:
-    """Puts a skopeo on an otherwise empty PATH that notes its calls, and returns what reads them."""
+Install = Callable[..., Callable[[], list[Any]]]
 
-    def install(fails: str = "") -> Callable[[], list[Any]]:
+
+@pytest.fixture
+def install(fresh: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
+    """Puts fake tools on an otherwise empty PATH that note their calls, and returns what reads these."""
+
+    def install(*tools: str, fails: str = "") -> Callable[[], list[Any]]:
         calls = tmp_path / "calls"
-        script = SKOPEO.format(python=sys.executable, calls=str(calls), fails=fails, endpoint=fresh.endpoint_url)
+        script = TOOL.format(python=sys.executable, calls=str(calls), fails=fails, endpoint=fresh.endpoint_url)
         folder = tmp_path / "bin"
         folder.mkdir()
-        (folder / "skopeo").write_text(dedent(script).lstrip())
-        (folder / "skopeo").chmod(0o755)
+        for tool in tools:
+            (folder / tool).write_text(dedent(script).lstrip())
+            (folder / tool).chmod(0o755)
         monkeypatch.setenv("PATH", str(folder))
         return lambda: [json.loads(line) for line in calls.read_text().splitlines()]
 
     return install
 
 
-def test_pushed_image_is_what_can_be_deployed(run: Run, fresh: Settings, skopeo: Callable[..., Any]) -> None:
+def test_pushed_image_is_what_can_be_deployed(run: Run, fresh: Settings, install: Install) -> None:
     """Into a repository of its own; its reference is printed alone, and the token is never an argument."""
-    calls = skopeo()
+    calls = install("skopeo")
     pushed = run("push", "facerec-lambda:1.0", "--tag", "1.0")
     reference = pushed.stdout.strip()
     uri = Stack(Clients(fresh), f"{fresh.prefix}-repository").outputs()["RepositoryUri"]
@@ -235,9 +239,9 @@ def test_pushed_image_is_what_can_be_deployed(run: Run, fresh: Settings, skopeo:
     assert "repository is deleted" in removed.stderr
 
 
-def test_archives_and_folders_are_pushed_as_what_they_are(run: Run, skopeo: Callable[..., Any], tmp_path: Path) -> None:
+def test_archives_and_folders_are_pushed_as_what_they_are(run: Run, install: Install, tmp_path: Path) -> None:
     """By what is in them, not by their names."""
-    calls = skopeo()
+    calls = install("skopeo")
     (tmp_path / "layout").mkdir()
     for name, member in (("oci", "oci-layout"), ("docker", "manifest.json")):
         (tmp_path / member).write_text("{}")
@@ -257,13 +261,35 @@ def test_archives_and_folders_are_pushed_as_what_they_are(run: Run, skopeo: Call
         run("push", str(tmp_path / "text"))
 
 
-def test_push_that_fails_is_told(
-    run: Run, skopeo: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_push_that_fails_is_told(run: Run, install: Install, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """With the tool's own last line, or that there is no tool."""
-    skopeo(fails="login")
+    install("skopeo", fails="login")
     with pytest.raises(FacerecError, match=r"`skopeo login` failed: .*denied"):
         run("push", "facerec-lambda")
     monkeypatch.setenv("PATH", os.devnull)
     with pytest.raises(ConfigurationError, match="neither skopeo nor docker nor podman"):
         run("push", "facerec-lambda")
+
+
+def test_docker_pushes_if_skopeo_is_missing(run: Run, fresh: Settings, install: Install) -> None:
+    """And forgets the login."""
+    calls = install("docker")
+    reference = run("push", "facerec-lambda", "--tag", "1.0").stdout.strip()
+    uri = reference.partition("@")[0]
+    (login, token), *others = calls()
+    assert (login[0], token != "") == ("login", True)
+    assert [arguments for arguments, _ in others] == [
+        ["tag", "facerec-lambda", f"{uri}:1.0"],
+        ["push", f"{uri}:1.0"],
+        ["logout", uri.partition("/")[0]],
+    ]
+    assert token not in json.dumps([arguments for arguments, _ in calls()])
+
+
+def test_image_that_docker_has_is_taken_from_docker(run: Run, install: Install) -> None:
+    """Skopeo looks into the storage of podman and buildah otherwise."""
+    calls = install("docker", "skopeo")
+    run("push", "facerec-lambda", "--tag", "1.0")
+    assert [arguments[2] for arguments, _ in calls() if arguments[0] == "copy"] == [
+        "docker-daemon:facerec-lambda:latest"
+    ]
