@@ -4,6 +4,7 @@ import base64
 import binascii
 import zlib
 from collections.abc import Mapping
+from dataclasses import replace
 from math import prod
 
 import numpy as np
@@ -17,6 +18,14 @@ _ROWS, _COLUMNS = 1, 2
 """The axes of an array of crops."""
 _FASTEST = 1
 """Higher levels of zlib gain nothing on photos."""
+
+
+def first_faces(picture: PictureFaces, most: int) -> PictureFaces:
+    """Return the picture with no more than so many faces, the primary one first; `more_faces` counts the others."""
+    left_out = max(0, len(picture.faces) - most)
+    return replace(
+        picture, faces=picture.faces[:most], crops=picture.crops[:most], more_faces=picture.more_faces + left_out
+    )
 
 
 def faces_message(

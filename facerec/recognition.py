@@ -10,7 +10,7 @@ from typing import Self
 from facerec.answering import Answering, PortWrapper, StageTimer, added
 from facerec.comparison import NO_FACES, GalleryReader, ModelThresholds, compare
 from facerec.errors import InvalidMessage, OtherModel
-from facerec.faces_message import faces_message, pack, packed_crops, picture_faces
+from facerec.faces_message import faces_message, first_faces, pack, packed_crops, picture_faces
 from facerec.messages import FacesMessage, Forwarded, ObjectRef, Outcome, RecognitionRequest, RecognitionResult
 from facerec.object_keys import faces_key
 from facerec.ports import FaceDetector, FaceEmbedder, FaceEngine, FacesPublisher
@@ -18,6 +18,8 @@ from model.faces import PictureFaces
 from model.header import InvalidImage
 
 _BINARY = "application/octet-stream"
+_FACE_BYTES = 1000
+"""More than a face takes in a message without its crop, which is some 650 bytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +64,8 @@ class Recogniser(Answering):
 class FaceDetection(Answering):
     """From a photo to its faces, which are sent onward, or to its result if it has none.
 
-    Crops that do not fit into a message of `max_message_bytes` go through the input bucket, where they expire.
+    Crops that do not fit into a message of `max_message_bytes` go through the input bucket, where they expire. Faces
+    that do not fit, from the 250th or so, are only counted.
     """
 
     engine: FaceDetector
@@ -101,6 +104,7 @@ class FaceDetection(Answering):
         return Forwarded(len(picture.faces))
 
     def _send(self, request: RecognitionRequest, picture: PictureFaces, timer: StageTimer) -> None:
+        picture = first_faces(picture, self.max_message_bytes // _FACE_BYTES)
         packed = pack(picture.crops)
         message = faces_message(request, picture, packed, self.engine.model_id, timer.timings_ms)
         if len(message.to_json()) > self.max_message_bytes:

@@ -138,11 +138,9 @@ def photo(width: int, value: int = 0) -> bytes:
     return stream.getvalue()
 
 
-@pytest.mark.parametrize("max_message_bytes", [SERVERLESS_BYTES, 1])
 @pytest.mark.parametrize(("width", "value"), [(10, 8), (10, 7), (30, 200), (100, 77)])
-def test_halves_answer_as_the_whole_use_case(width: int, value: int, max_message_bytes: int) -> None:
+def test_halves_answer_as_the_whole_use_case(world: World, width: int, value: int) -> None:
     """Names, similarities, boxes, quality, threshold; only the times differ, and all stages are there."""
-    world = World(max_message_bytes)
     request = world.request(photo(width, value))
     expected = world.whole.run(request)
     assert world.detection.run(request) == Forwarded(width // 10)
@@ -189,7 +187,17 @@ def test_crops_of_a_group_are_in_an_object(monkeypatch: pytest.MonkeyPatch) -> N
     assert (message.crops_object.bucket, message.crops_object.key) == ("in", faces_key(request.request_id, "a.jpg"))
     assert message.crops_object.size == len(world.store.get("in", message.crops_object.key))
     assert len(message.to_json()) <= 16_384
-    assert len(world.recognition.run(message).faces) == 10
+    result, expected = world.recognition.run(message), world.whole.run(request)
+    assert len(result.faces) == 10
+    assert result.model_copy(update={"timings_ms": expected.timings_ms}) == expected
+
+
+def test_crowd_is_cut_to_the_faces_of_a_message() -> None:
+    """As a result on the response queue; the number of the others is known."""
+    world = World(max_message_bytes=16_384)
+    world.detection.run(world.request(photo(200)))
+    result = world.recognition.run(world.sent())
+    assert (len(result.faces), result.more_faces) == (16, 4)
 
 
 def test_upload_is_never_overwritten_by_its_faces() -> None:
@@ -226,7 +234,7 @@ def test_crops_are_read_from_their_place_only(world: World, bucket: str, key: st
 
 def test_expired_crops_are_missing() -> None:
     """A retry does not help."""
-    world = World(max_message_bytes=1)
+    world = World(max_message_bytes=2_000)
     message = forwarded(world)
     assert message.crops_object is not None
     world.store.delete("in", message.crops_object.key)
