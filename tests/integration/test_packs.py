@@ -1,6 +1,9 @@
 """The packs with their real weights: the engines agree, and each pack finds and matches faces as promised."""
 
-from collections.abc import Callable, Iterator
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Collection, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,12 +25,13 @@ from facerec.settings import Settings
 from facerec.settings.resources import ModelSettings
 from facerec.settings.tiers import WorkerSettings
 from model.analysis import PictureLimits, analyse
-from model.artefact import Artefact
-from model.engines import Engine, EngineUnavailable, open_engine
+from model.artefact import EMBEDDER, Artefact
+from model.engines import Engine, EngineUnavailable, detect_one, open_detector, open_embedder, open_engine
 from model.faces import DetectedFace, EmbeddedFace
 from model.header import InvalidImage
 from model.imaging import decode
 from tests.parity.pictures import COMPOSED, EXAMPLES, PHOTOS, VARIANTS, photo
+from tests.support.processes import CHECKOUT
 
 BOX_TOLERANCE_PIXELS = 0.5
 MIN_COSINE = 0.9999
@@ -292,3 +296,36 @@ def test_detector_half_refuses_an_invalid_picture(halves: Halves) -> None:
     """With the sentence for the client."""
     with pytest.raises(InvalidImage, match="send a JPEG"):
         halves.detector.detect(b"no picture")
+
+
+def spoiled(directory: Path, copy: Path, names: Collection[str]) -> Artefact:
+    """The artefact with zeros in these networks."""
+    shutil.copytree(directory, copy)
+    for name in names:
+        (copy / name).write_bytes(bytes((copy / name).stat().st_size))
+    return Artefact.load(copy)
+
+
+@pytest.mark.parametrize("name", ["openvino", "onnxruntime"])
+def test_half_of_an_engine_reads_only_its_networks(artefact_dir: Path, tmp_path: Path, name: str) -> None:
+    """A function starts with what it needs."""
+    whole = open_engine(Artefact.load(artefact_dir), name)
+    detector = open_detector(spoiled(artefact_dir, tmp_path / "one", {EMBEDDER}), name)
+    image = decode(OBAMA.read_bytes())
+    (face,) = detect_one(detector.detector, image)
+    assert [face] == whole.detect(image)
+    crops = detector.cropper.crop(image, face)[np.newaxis]
+    embedder = open_embedder(spoiled(artefact_dir, tmp_path / "other", {"detector.onnx"}), name)
+    assert np.array_equal(embedder.embed(crops).vectors, whole.embed(crops).vectors)
+    for half in (detector, embedder):
+        assert (half.model_id, half.name, half.precision) == (whole.model_id, whole.name, whole.precision)
+
+
+def test_embedder_starts_without_the_libraries_for_pictures(artefact_dir: Path, tmp_path: Path) -> None:
+    """They take longer to load than the embedder."""
+    program = (
+        "import sys; from pathlib import Path; from facerec.engine.child import EngineSpec; "
+        "from facerec.engine.loading import open_embedder; sys.modules['cv2'] = sys.modules['PIL'] = None; "
+        f"open_embedder(EngineSpec(Path({str(artefact_dir)!r}), 'onnxruntime', 50, Path({str(tmp_path)!r})))"
+    )
+    subprocess.run([sys.executable, "-c", program], env={"PYTHONPATH": str(CHECKOUT)}, check=True, timeout=60)
