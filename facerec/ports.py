@@ -7,7 +7,7 @@ tests run against both. Every method may raise `Transient` if its service cannot
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol
 
 from facerec.api_keys import ApiKey
 from facerec.errors import ApiKeyUnreadable
@@ -53,6 +53,12 @@ class ObjectStore(Protocol):
 
     def delete(self, bucket: str, key: str) -> None:
         """Remove an object; idempotent."""
+
+    def upload(self, bucket: str, key: str, file: BinaryIO, content_type: str) -> None:
+        """Store a file from its beginning, whole or not at all, of any size; the file may be closed then."""
+
+    def download(self, bucket: str, key: str, file: BinaryIO) -> None:
+        """Write an object of any size to an empty file, at any place of it; raises `ObjectMissing`."""
 
 
 class TaskQueue(Protocol):

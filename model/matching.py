@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.faces import Box
-from model.index.blocks import Block, PutAside, RecentRows, Shortlist, checked
+from model.index.blocks import Block, Embeddings, PutAside, RecentRows, Shortlist, checked
 from model.index.vectors import Codes, Float32Vectors, Queries, RowsDamaged
 
 BLOCK_ROWS = 32_768
@@ -22,7 +22,7 @@ templates of 512 dimensions then reads 5 MB instead of 20.
 _AT_ONCE = 8
 """Queries that share a pass over the templates; more would need more memory for scores, and gain little."""
 
-Columns = tuple[NDArray[np.float32], Sequence[str], Sequence[str]]
+Columns = tuple[Embeddings, Sequence[str], Sequence[str]]
 """Embeddings, identities and template ids, as `GalleryIndex` takes them."""
 
 
@@ -55,8 +55,9 @@ class GalleryIndex:
     """Enrolled templates, searchable by cosine similarity, from none to millions.
 
     Any number of threads may search while others add and remove: a search sees each change or not, and never waits.
-    `embeddings` is float32 (N, D), L2-normalised; row i belongs to `identities[i]` and `template_ids[i]`, which are
-    unique. Raises ValueError if the lengths differ, and for a template that is not normalised.
+    `embeddings` is (N, D), L2-normalised; row i belongs to `identities[i]` and `template_ids[i]`, which are
+    unique. They are rounded to float16, so that a result does not depend on where a template was read from. Raises
+    ValueError if the lengths differ, and for a template that is not normalised.
 
     A small gallery is compared in float32. Of a larger one, each block of up to `block_rows` is also kept as 8-bit
     codes, a quarter of the memory to read. The codes select the few templates whose cosines are computed in full
@@ -65,7 +66,7 @@ class GalleryIndex:
 
     def __init__(
         self,
-        embeddings: NDArray[np.float32],
+        embeddings: Embeddings,
         identities: Sequence[str],
         template_ids: Sequence[str],
         *,
@@ -177,7 +178,12 @@ class GalleryIndex:
             number, offset = self._places().get(template_id, (-1, -1))
             return None if number < 0 else self._names[self.blocks[number].owners[offset]]
 
-    def add(self, embeddings: NDArray[np.float32], identities: Sequence[str], template_ids: Sequence[str]) -> None:
+    def add(
+        self,
+        embeddings: Embeddings,
+        identities: Sequence[str],
+        template_ids: Sequence[str],
+    ) -> None:
         """Add templates as the construction does; a template replaces one with the same id.
 
         It copies the new templates, and encodes the blocks that they complete.
@@ -199,7 +205,12 @@ class GalleryIndex:
                 self._compact()
             return removed
 
-    def _append(self, embeddings: NDArray[np.float32], identities: Sequence[str], template_ids: Sequence[str]) -> None:
+    def _append(
+        self,
+        embeddings: Embeddings,
+        identities: Sequence[str],
+        template_ids: Sequence[str],
+    ) -> None:
         has_rows = any(map(len, self.blocks))
         embeddings = checked(embeddings, identities, template_ids, self._recent.dimension if has_rows else None)
         if not len(embeddings):

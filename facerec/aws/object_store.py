@@ -1,12 +1,18 @@
 """The object store on S3."""
 
+from typing import BinaryIO
+
+from boto3.exceptions import RetriesExceededError
+from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import ClientError
 
 from facerec.aws.clients import Clients, translated, translated_for_one
-from facerec.errors import ObjectMissing
+from facerec.errors import ObjectMissing, Transient
 from facerec.ports import StoredObject
 
 _NOT_FOUND = 404
+_PARTS = TransferConfig(multipart_threshold=64 << 20, multipart_chunksize=64 << 20, max_concurrency=8)
+"""One connection to S3 gives some 100 MB a second; the parts are streamed, and need no memory of their size."""
 
 
 class S3ObjectStore:
@@ -59,3 +65,23 @@ class S3ObjectStore:
         """Remove an object; removing one that does not exist is no error."""
         with translated_for_one(f"delete {key!r} from bucket {bucket!r}"):
             self._clients.s3.delete_object(Bucket=bucket, Key=key)
+
+    def upload(self, bucket: str, key: str, file: BinaryIO, content_type: str) -> None:
+        """Store a file, a large one in parts side by side; the bucket's rule removes the parts of a killed process."""
+        with translated_for_one(f"store {key!r} in bucket {bucket!r}"):
+            file.seek(0)
+            options = {"ContentType": content_type}
+            self._clients.s3.upload_fileobj(file, bucket, key, ExtraArgs=options, Config=_PARTS)
+
+    def download(self, bucket: str, key: str, file: BinaryIO) -> None:
+        """Write an object to a file, a large one in parts side by side; raises `ObjectMissing`."""
+        doing = f"fetch {key!r} from bucket {bucket!r}"
+        with translated_for_one(doing, NoSuchKey=lambda: ObjectMissing(bucket, key)):
+            try:
+                self._clients.s3.download_fileobj(bucket, key, file, Config=_PARTS)
+            except ClientError as exc:
+                if exc.response["ResponseMetadata"]["HTTPStatusCode"] == _NOT_FOUND:  # of a HEAD, as above
+                    raise ObjectMissing(bucket, key) from exc
+                raise
+            except RetriesExceededError as exc:  # of the connection, within one part
+                raise Transient(f"could not {doing}: {exc}") from exc

@@ -13,8 +13,9 @@ import structlog
 from facerec.background import BackgroundThread, OutageLog
 from facerec.errors import FacerecError, Throttled, Transient
 from facerec.gallery.damaged import log_fields, separate
+from facerec.gallery.published import PublishedSnapshot, PublishedSnapshots
 from facerec.gallery.snapshots import GallerySnapshots, SavedGallery
-from facerec.ports import DamagedTemplate, Template, TemplateStore
+from facerec.ports import Changes, DamagedTemplate, Template, TemplateStore
 from model.index.vectors import Float32Vectors, RowsDamaged
 from model.matching import Columns, GalleryIndex
 
@@ -56,7 +57,8 @@ class _Found:
 class GalleryCache:
     """`GalleryReader` over a template store, for many threads.
 
-    The first use of a collection loads it, from a snapshot if there is one. From `start` to `stop` a thread asks for
+    The first use of a collection loads it: from the machine's snapshot, else from the published one, and the changes
+    since from the store; without either, from the store. From `start` to `stop` a thread asks for
     the versions of the loaded collections every `refresh_seconds`. It applies the changes since to the index, or loads
     the collection again if the store no longer has these changes: readers of a loaded collection never wait. While the
     store is unreachable they see the last state.
@@ -75,6 +77,7 @@ class GalleryCache:
         *,
         dimension: int,
         snapshots: GallerySnapshots | None = None,
+        published: PublishedSnapshots | None = None,
         max_collections: int = 64,
         now: Callable[[], float] = time.time,
     ) -> None:
@@ -83,6 +86,7 @@ class GalleryCache:
         self._refresh_seconds = refresh_seconds
         self._dimension = dimension
         self._snapshots = snapshots
+        self._published = published
         self._max_collections = max_collections
         self._lock = threading.Lock()
         self._loaded: OrderedDict[str, _Loaded] = OrderedDict()
@@ -102,6 +106,11 @@ class GalleryCache:
     def threshold(self, collection: str) -> float | None:
         """Return the collection's own threshold for the model, if any; loads and raises as `index` does."""
         return self._current(collection).threshold
+
+    def loaded(self, collection: str) -> SavedGallery:
+        """Return the collection as last loaded, as a snapshot has it; loads and raises as `index` does."""
+        current = self._current(collection)
+        return SavedGallery(current.index, current.version, current.damaged)
 
     def sizes(self) -> GallerySizes:
         """Return the sizes of the loaded collections."""
@@ -202,7 +211,7 @@ class GalleryCache:
         if known.index.damaged:
             log.error("gallery_snapshot_damaged", collection=collection)
             self._discard(collection)
-            self._keep(collection, self._read(collection))
+            self._keep(collection, self._load_again(collection))
         elif self._store.version(collection) != known.version:
             self._keep(collection, self._advance(collection, known))
         elif self._snapshots is not None and self._snapshots.due(collection, known.unsaved):
@@ -216,7 +225,35 @@ class GalleryCache:
             except RowsDamaged as exc:
                 log.warning("gallery_snapshot_unusable", collection=collection, reason=str(exc))
                 self._discard(collection)
-        return self._read(collection)
+        return self._load_again(collection)
+
+    def _load_again(self, collection: str) -> _Loaded:
+        """Load the collection without the machine's snapshot."""
+        return self._load_published(collection) or self._read(collection)
+
+    def _load_published(self, collection: str) -> _Loaded | None:
+        """Load the published snapshot, if there is one that the recorded changes reach; the next refresh saves it."""
+        if self._published is None or self._store.version(collection) == 0:
+            return None
+        changes: Changes | None = None
+
+        def reached(snapshot: PublishedSnapshot) -> bool:
+            nonlocal changes
+            changes = self._store.changes(collection, snapshot.version)
+            if changes is None:
+                log.warning("gallery_snapshot_outdated", collection=collection, version=snapshot.version)
+            return changes is not None
+
+        saved = self._published.load(collection, reached)
+        if saved is None or changes is None:
+            return None
+        try:
+            known = self._checked(collection, saved)
+        except RowsDamaged as exc:
+            log.warning("gallery_snapshot_unusable", collection=collection, reason=str(exc), published=True)
+            return None
+        self._discard(collection, saved.version)
+        return replace(self._apply(collection, known, changes), unsaved=len(known.index))
 
     def _checked(self, collection: str, saved: SavedGallery) -> _Loaded:
         """Return what was loaded from a snapshot; raises `RowsDamaged` if it does not fit the model."""
@@ -231,10 +268,13 @@ class GalleryCache:
         return _Loaded(saved.version, index, damaged=damaged)
 
     def _advance(self, collection: str, known: _Loaded) -> _Loaded:
-        """Apply the changes since to the known index, or read the collection if the store no longer has them."""
+        """Apply the changes since to the known index, or load the collection if the store no longer has them."""
         changes = self._store.changes(collection, known.version)
         if changes is None:
-            return self._read(collection)
+            return self._load_again(collection)
+        return self._save(collection, self._apply(collection, known, changes))
+
+    def _apply(self, collection: str, known: _Loaded, changes: Changes) -> _Loaded:
         threshold = self._threshold(collection, changes.version)  # may fail, so before the index changes
         found = _Found(damaged=list(changes.damaged))
         added = self._columns(changes.added, found)
@@ -252,7 +292,7 @@ class GalleryCache:
         if gone or renamed:
             self._discard(collection, changes.version)
             unsaved = len(index)
-        return self._save(collection, _Loaded(changes.version, index, unsaved, threshold, damaged))
+        return _Loaded(changes.version, index, unsaved, threshold, damaged)
 
     def _read(self, collection: str) -> _Loaded:
         # The version is read first: a change in between is read now, and a second time at the next refresh.
@@ -260,7 +300,8 @@ class GalleryCache:
         found = _Found()
         templates = self._store.templates(collection, found.damaged) if version > 0 else iter(())
         pieces = (self._columns(piece, found) for piece in iter(lambda: list(islice(templates, _READ_AT_ONCE)), []))
-        index = GalleryIndex.of_pieces(pieces, self._snapshots.spool() if self._snapshots else Float32Vectors)
+        files = self._snapshots or self._published
+        index = GalleryIndex.of_pieces(pieces, files.spool() if files else Float32Vectors)
         self._warn_of_other_models(collection, found.models)
         damaged = {each.template_id: each.reason for each in found.damaged}
         if damaged:

@@ -7,13 +7,15 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from model.index.norms import NORM_TOLERANCE
+from model.index.norms import ROUNDED_TOLERANCE
 from model.index.vectors import Codes, Float32Vectors, Int8Vectors, Rows, RowsDamaged, Vectors
 
+Embeddings = NDArray[np.float32] | NDArray[np.float16]
+"""(N, D), L2-normalised; an index keeps what float16 can hold of them."""
 PutAside = Callable[[NDArray[np.float32]], Rows]
 """Stores embeddings (N, D), and returns where they can be read."""
 
-_LONGEST = 1 + 2 * NORM_TOLERANCE  # with room for rounding: the bounds of the search depend on it
+_LONGEST = 1 + ROUNDED_TOLERANCE  # the bounds of the search depend on it
 _GROUP = 64  # scores that are represented by their maximum while the first floor is determined
 _MANY = 256
 """From so many candidates on, those that a better template of the same identity excludes are dropped first."""
@@ -76,9 +78,12 @@ class RecentRows:
 
 
 def checked(
-    embeddings: NDArray[np.float32], identities: Sequence[str], template_ids: Sequence[str], dimension: int | None
+    embeddings: Embeddings,
+    identities: Sequence[str],
+    template_ids: Sequence[str],
+    dimension: int | None,
 ) -> NDArray[np.float32]:
-    """Return the embeddings, contiguous and float32; `dimension` is that of the gallery, or None if it is empty.
+    """Return the embeddings rounded to float16, as float32; `dimension` is the gallery's, or None if it is empty.
 
     Raises ValueError if the lengths differ, for another dimension, and for a norm far above 1 or NaN: the caller has
     left out what is not `normalised`.
@@ -87,13 +92,15 @@ def checked(
         raise ValueError(
             f"{len(embeddings)} embeddings, {len(identities)} identities and {len(template_ids)} template ids"
         )
-    if len(embeddings):
-        embeddings = np.ascontiguousarray(embeddings, dtype=np.float32)
-        if embeddings.ndim != 2 or dimension not in {None, embeddings.shape[1]}:  # noqa: PLR2004
-            raise ValueError(f"embeddings of shape {embeddings.shape}, expected (N, {dimension or 'D'})")
-        if not (np.einsum("nd,nd->n", embeddings, embeddings) <= _LONGEST**2).all():
-            raise ValueError("a template is not normalised")
-    return embeddings
+    if not len(embeddings):
+        return np.asarray(embeddings, dtype=np.float32)
+    with np.errstate(over="ignore"):  # what is too large becomes infinite, and has no norm near 1
+        rows = np.ascontiguousarray(embeddings, dtype=np.float16).astype(np.float32)
+    if rows.ndim != 2 or dimension not in {None, rows.shape[1]}:  # noqa: PLR2004
+        raise ValueError(f"embeddings of shape {rows.shape}, expected (N, {dimension or 'D'})")
+    if not (np.einsum("nd,nd->n", rows, rows) <= _LONGEST**2).all():
+        raise ValueError("a template is not normalised")
+    return rows
 
 
 class Hit(NamedTuple):

@@ -1,9 +1,9 @@
 """A gallery index as one file: written once, then verified and mapped by every process that opens it.
 
-Every section begins on a page: for each block the templates in full precision, their codes, scales and owners; then
-the template ids and the names as JSON. A table of contents with a checksum of each section follows, and a trailer of
-24 bytes with its length. The templates in full precision are not read when the file is opened: a search reads the few
-rows that it needs, and checks each against the bound of its code.
+Every section begins on a page: for each block the templates as float16, to which an index rounds them, their codes,
+scales and owners; then the template ids and the names as JSON. A table of contents with a checksum of each
+section follows, and a trailer of 24 bytes with its length. The float16 rows of an encoded block are not read when the
+file is opened: a search reads the few rows that it needs, and checks each against the bound of its code.
 """
 
 import json
@@ -22,13 +22,13 @@ from numpy.typing import NDArray
 
 from model.artefact import staged_file
 from model.index.blocks import Block
-from model.index.norms import normalised
+from model.index.norms import ROUNDED_TOLERANCE, normalised
 from model.index.vectors import Codes, Float32Vectors, Int8Vectors, Rows, RowsDamaged
 from model.matching import GalleryIndex
 
 Answer = TypeVar("Answer")
 
-_MAGIC = b"facidx01"
+_MAGIC = b"facidx02"
 _TRAILER = struct.Struct("<8sQII")
 """The magic, the length of the table of contents, its checksum, and padding."""
 _PIECE_ROWS = 8192
@@ -52,7 +52,7 @@ class FileRows:
 
     def take(self, offsets: NDArray[np.intp]) -> NDArray[np.float32]:
         """Return the rows at these offsets; raises `RowsDamaged` if they cannot be read."""
-        size = 4 * self._dimension
+        size = 2 * self._dimension
         handle = self._file.fileno()
         try:
             found = b"".join([os.pread(handle, size, self._start + offset * size) for offset in offsets.tolist()])
@@ -60,11 +60,11 @@ class FileRows:
             raise RowsDamaged(str(exc)) from exc
         if len(found) != size * len(offsets):
             raise RowsDamaged("the file has been cut short")
-        return np.frombuffer(found, dtype="<f4").reshape(len(offsets), self._dimension)
+        return np.frombuffer(found, dtype="<f2").astype(np.float32).reshape(len(offsets), self._dimension)
 
 
 class Spool:
-    """Keeps embeddings in an unnamed file in the directory while an index is made that will be written.
+    """Keeps embeddings as float16 in an unnamed file in the directory while an index is made.
 
     The file exists until the last index that reads from it is gone. If the disk is full the embeddings stay in memory.
     """
@@ -80,7 +80,7 @@ class Spool:
                 self._directory.mkdir(parents=True, exist_ok=True)
                 self._file = tempfile.TemporaryFile(dir=self._directory, buffering=0)  # noqa: SIM115 - see FileRows
             start = self._file.seek(0, os.SEEK_END)
-            left = np.ascontiguousarray(embeddings, "<f4").data.cast("B")
+            left = np.ascontiguousarray(embeddings, "<f2").view(np.uint8).data.cast("B")
             while left:
                 left = left[self._file.write(left) :]
         except OSError:
@@ -187,7 +187,7 @@ class _Writer:
         pieces = (alive[start : start + _PIECE_ROWS] for start in range(0, len(alive), _PIECE_ROWS))
         written = {
             "count": len(alive),
-            "rows": self._section(np.ascontiguousarray(block.vectors.copied(piece), "<f4") for piece in pieces),
+            "rows": self._section(np.ascontiguousarray(block.vectors.copied(piece), "<f2") for piece in pieces),
             "owners": self._section([numbers[block.owners[alive]]]),
         }
         if isinstance(block.vectors, Int8Vectors):
@@ -219,6 +219,8 @@ class _Reader:
     def contents(self) -> Any:
         magic, length, checksum, _ = _TRAILER.unpack(self._map[-_TRAILER.size :])
         table = self._map[-_TRAILER.size - length : -_TRAILER.size]
+        if magic != _MAGIC and magic[:6] == _MAGIC[:6]:
+            raise SnapshotUnusable("another version of facerec wrote it")
         if magic != _MAGIC or zlib.crc32(table) != checksum:
             raise SnapshotUnusable("the table of contents is damaged")
         return json.loads(table)
@@ -251,9 +253,9 @@ class _Reader:
         owners = np.frombuffer(self._section(block["owners"]), dtype="<i4").astype(np.int32)
         alive = np.ones(count, dtype=np.bool_)
         if "codes" not in block:
-            rows = np.frombuffer(self._section(block["rows"]), dtype="<f4").astype(np.float32)
+            rows = np.frombuffer(self._section(block["rows"]), dtype="<f2").astype(np.float32)
             rows = rows.reshape(count, dimension)
-            if not normalised(rows).all():
+            if not normalised(rows, ROUNDED_TOLERANCE).all():
                 raise SnapshotUnusable("a template does not have the length 1")
             return Block(Float32Vectors(rows), owners, template_ids, alive)
         codes = Codes(

@@ -4,7 +4,10 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from io import BytesIO
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from facerec.aws.clients import Clients
@@ -97,6 +100,29 @@ def test_buckets_are_separate(shelf: Shelf) -> None:
     assert shelf.store.keys(shelf.other) == []
 
 
+@pytest.mark.parametrize("size", [0, 3, 70_000_000], ids=["empty", "small", "parts"])
+def test_uploaded_file_can_be_downloaded(shelf: Shelf, tmp_path: Path, size: int) -> None:
+    """Also one that is sent and fetched in parts; the place in the file does not matter."""
+    content = np.random.default_rng(0).bytes(size)
+    written, read = tmp_path / "written", tmp_path / "read"
+    written.write_bytes(content)
+    with written.open("rb") as file:
+        file.seek(2)
+        shelf.store.upload(shelf.bucket, "!snapshots/one", file, "application/octet-stream")
+    with read.open("wb+") as file:
+        shelf.store.download(shelf.bucket, "!snapshots/one", file)
+    assert read.read_bytes() == content
+    found = shelf.store.describe(shelf.bucket, "!snapshots/one")
+    assert (found.size, found.content_type) == (size, "application/octet-stream")
+    assert shelf.store.keys(shelf.bucket, "!snapshots/") == ["!snapshots/one"]
+
+
+def test_download_of_a_missing_object_raises_object_missing(shelf: Shelf, tmp_path: Path) -> None:
+    """As `get` does."""
+    with (tmp_path / "file").open("wb+") as file, pytest.raises(ObjectMissing):
+        shelf.store.download(shelf.bucket, "nowhere", file)
+
+
 @pytest.mark.parametrize("key", ["grinning 😀.jpg", "ünï/写真.jpg", "a (1) 'b'!.jpg", "x" * 200, "a+b&c=d?e%20f"])
 def test_unusual_keys_are_unchanged(shelf: Shelf, key: str) -> None:
     """Keys contain people's file names."""
@@ -123,3 +149,7 @@ def test_unreachable_endpoint_is_transient(monkeypatch: pytest.MonkeyPatch) -> N
     settings = Settings(aws=AwsSettings.model_validate({"endpoint_url": "http://127.0.0.1:9"}))
     with pytest.raises(Transient):
         S3ObjectStore(Clients(settings)).keys("bucket")
+    for call in (S3ObjectStore.upload, S3ObjectStore.download):
+        more = ["text/plain"] if call is S3ObjectStore.upload else []
+        with pytest.raises(Transient):
+            call(S3ObjectStore(Clients(settings)), "bucket", "key", BytesIO(b"abc"), *more)

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import BinaryIO
 
 from facerec.errors import ConfigurationError, FacerecError, ObjectMissing
 from facerec.ports import StoredObject
@@ -63,6 +64,15 @@ class InMemoryObjectStore:
         with self._lock:
             self._check(bucket)
             self._objects.pop((bucket, key), None)
+
+    def upload(self, bucket: str, key: str, file: BinaryIO, content_type: str) -> None:
+        """Store a file."""
+        file.seek(0)
+        self.put(bucket, key, file.read(), content_type)
+
+    def download(self, bucket: str, key: str, file: BinaryIO) -> None:
+        """Write an object to a file; raises `ObjectMissing`."""
+        file.write(self.get(bucket, key))
 
     def content_type(self, bucket: str, key: str) -> str:
         """What an object was stored as, for assertions."""

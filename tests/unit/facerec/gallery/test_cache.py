@@ -852,7 +852,7 @@ def test_snapshot_damaged_on_disk_is_loaded_again(tmp_path: Path, monkeypatch: p
     running.index("default")
     (file,) = tmp_path.iterdir()
     with file.open("r+b") as rotten:
-        rotten.write(bytes(16 * 4 * 512))
+        rotten.write(bytes(16 * 2 * 512))
     store.remove("default", [make_template(number).template_id for number in range(9)])
     left = [None] * 9 + [people[number] for number in range(9, 16)]
     with capture_logs() as records:
