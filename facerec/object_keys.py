@@ -13,6 +13,9 @@ from facerec.text import is_text
 MAX_KEY_BYTES = 1024
 """S3's limit."""
 
+SNAPSHOTS_PREFIX = "!snapshots/"
+"""Of the published snapshots in the gallery bucket; no photo is below it, for `!` is in no collection's name."""
+
 MAX_FILE_NAME = 255
 """The most characters of a file name, everywhere: common file systems allow 255 bytes."""
 

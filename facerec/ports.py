@@ -233,6 +233,9 @@ class TemplateStore(Protocol):
     def owners(self, collection: str) -> dict[str, str]:
         """The identity of each template by its id; an identity that cannot be read is empty."""
 
+    def count(self, collection: str) -> int:
+        """The number of templates of all models; one small read."""
+
     def collections(self) -> list[str]:
         """The names of all collections with templates, sorted."""
 

@@ -28,8 +28,7 @@ from facerec.engine.child import REAL_ANALYSER
 from facerec.engine.loading import available_cores, load_artefact
 from facerec.engine.supervisor import SupervisedEngine
 from facerec.errors import FacerecError
-from facerec.gallery.cache import GalleryCache
-from facerec.gallery.snapshots import GallerySnapshots
+from facerec.gallery.opening import gallery_cache
 from facerec.messages import DEFAULT_COLLECTION, RecognitionRequest
 from facerec.observability.logs import configure_logging
 from facerec.observability.metrics import serve_metrics
@@ -85,23 +84,21 @@ class Worker:
             )
             resources.callback(engine.close)
             engine.start()
-            gallery = GalleryCache(
+            objects = bootstrap.object_store(settings)
+            gallery = gallery_cache(
+                settings,
                 bootstrap.template_store(settings),
-                engine.model_id,
-                settings.gallery.refresh_seconds,
+                objects,
+                model_id=engine.model_id,
                 dimension=artefact.dimension,
-                snapshots=GallerySnapshots(
-                    settings.model.cache_dir / "galleries",
-                    f"{settings.endpoint_url or settings.aws.region}/{settings.templates_table}",
-                    engine.model_id,
-                ),
+                keep_files=True,
             )
             gallery.index(DEFAULT_COLLECTION)
             gallery.start()
             resources.callback(gallery.stop)
             thresholds = ModelThresholds(artefact.tail, artefact.threshold, settings.gallery.false_names)
             recogniser = Recogniser(
-                store=bootstrap.object_store(settings),
+                store=objects,
                 engine=engine,
                 gallery=gallery,
                 publisher=bootstrap.result_publisher(settings),

@@ -12,6 +12,7 @@ import click
 
 from facerec import bootstrap
 from facerec.commands.damaged import print_damaged
+from facerec.commands.gallery_snapshot import is_published, renew_snapshot
 from facerec.commands.terminal import (
     FILE,
     FOLDER,
@@ -109,11 +110,12 @@ def command(
     else:
         raise click.UsageError("Give NAME and at least one photo, or --folder.")
     valid_collection(collection)
+    settings = Settings.load()
     reports: list[EnrolmentReport] = []
     try:
         with progress_bar(as_json=as_json) as progress:
             waiting = progress.add_task("loading the model", total=None)
-            enroller = _enroller(Settings.load())
+            enroller = _enroller(settings)
             progress.update(waiting, visible=False)
             for identity, path in progress.track(files, description="enrolling"):
                 reports.append(_enrol(enroller, identity, path, collection, WhichFace(which), exact_name=exact_names))
@@ -125,6 +127,8 @@ def command(
             echo_json({"files": [asdict(report) for report in reports], "counts": counts})
         elif reports:
             echo(f"{_summary(reports)} (collection {collection})")
+    if counts[EnrolmentStatus.ENROLLED]:
+        renew_snapshot(settings, collection)
     if counts[EnrolmentStatus.OTHER_NAME]:
         raise SystemExit(OTHER_PERSON_STATUS)
     if not counts[EnrolmentStatus.ENROLLED] and any(status.failed for status in counts):
@@ -216,6 +220,7 @@ def rebuild(
     analyse = _lazy_analyser(settings, model)
     names = templates.collections() if all_collections else [collection]
     reports: list[RebuildReport] = []
+    renewed: dict[str, bool] = {}
     found = removed = 0
     try:
         with progress_bar(as_json=as_json) as progress:
@@ -235,11 +240,16 @@ def rebuild(
                 for old in progress.track(work.old, description=name):
                     reports.append(work.rebuild(old))
                     _print_report(reports[-1], as_json=as_json)
+                withdrawn = remove_old and is_published(settings, name)
                 if remove_old:
                     removed += work.remove_old()
+                if withdrawn or work.old:
+                    renewed[name] = withdrawn
     finally:
         # Work that was done before an error or Ctrl-C stays, and is reported.
         _print_rebuilt(reports, names, model.model_id, removed, found - len(reports), as_json=as_json)
+    for name, withdrawn in renewed.items():
+        renew_snapshot(settings, name, withdrawn=withdrawn)
     if any(report.status.failed for report in reports):
         raise SystemExit(1)
 

@@ -10,6 +10,7 @@ from facerec.commands.damaged import print_damaged
 from facerec.commands.enrol import rebuild
 from facerec.commands.gallery_check import check
 from facerec.commands.gallery_files import export, import_, import_pt
+from facerec.commands.gallery_snapshot import is_published, renew_snapshot, snapshot
 from facerec.commands.open_gallery import OpenGallery, open_gallery
 from facerec.commands.terminal import (
     collection_option,
@@ -49,6 +50,7 @@ command.add_command(rebuild)
 command.add_command(export)
 command.add_command(import_)
 command.add_command(import_pt)
+command.add_command(snapshot)
 
 
 @command.command("list")
@@ -145,7 +147,8 @@ def _json_object(template: Template) -> dict[str, Any]:
 def remove(name: str | None, chosen: tuple[str, ...], collection: str, *, exact_names: bool, yes: bool) -> None:
     """Remove the person NAME, under all spellings that `enrol` takes for one person, or single templates.
 
-    The photos are removed, too. Without NAME each --template is removed, also a damaged one whose name cannot be read.
+    The photos are removed, too, and the published snapshot, which is then written again. Without NAME each --template
+    is removed, also a damaged one whose name cannot be read.
     """
     gallery = open_gallery(collection)
     if name is None:
@@ -160,8 +163,7 @@ def remove(name: str | None, chosen: tuple[str, ...], collection: str, *, exact_
     if not yes:
         of_all = f"{len(removed)} of {counted(len(present), 'template')}"
         confirm(f"Remove {of_all} of {names}, photos included?")
-    bucket = gallery.settings.gallery_bucket
-    count = remove_templates(gallery.templates, gallery.photos, bucket, gallery.collection, removed)
+    count = _remove(gallery, removed)
     echo(f"{counted(count, 'template')} of {names} removed")
 
 
@@ -170,8 +172,15 @@ def _remove_by_id(gallery: OpenGallery, chosen: Sequence[str], *, yes: bool) -> 
         raise click.UsageError("Give NAME, or --template with the id of each template to remove.")
     if not yes:
         confirm(f"Remove {counted(len(chosen), 'template')}, photos included?")
-    bucket = gallery.settings.gallery_bucket
-    count = remove_templates(gallery.templates, gallery.photos, bucket, gallery.collection, chosen)
+    count = _remove(gallery, chosen)
     if not count:
         raise FacerecError(f"collection {gallery.collection} has no template {chosen[0]!r}")
     echo(f"{counted(count, 'template')} removed")
+
+
+def _remove(gallery: OpenGallery, template_ids: Sequence[str]) -> int:
+    settings, collection = gallery.settings, gallery.collection
+    withdrawn = is_published(settings, collection)
+    count = remove_templates(gallery.templates, gallery.photos, settings.gallery_bucket, collection, template_ids)
+    renew_snapshot(settings, collection, withdrawn=withdrawn)
+    return count

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from facerec.commands.damaged import print_damaged, print_not_imported
+from facerec.commands.gallery_snapshot import renew_snapshot
 from facerec.commands.open_gallery import OpenGallery, open_gallery
 from facerec.commands.terminal import (
     FILE,
@@ -185,5 +186,7 @@ def _restore(
     rest = f"; {counted(counts['present'], 'template')} already present" if counts["present"] else ""
     rest += f"; {counted(counts['other'], 'template')} enrolled for another person" if counts["other"] else ""
     echo(f"{counted(counts['new'], 'template')} imported into collection {gallery.collection}{rest}")
+    if counts["new"]:
+        renew_snapshot(gallery.settings, gallery.collection)
     if counts["other"]:
         raise SystemExit(OTHER_PERSON_STATUS)

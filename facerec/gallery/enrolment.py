@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from facerec.errors import AlreadyEnrolled
 from facerec.gallery.damaged import check_usable, may_replace
 from facerec.gallery.names import InvalidName, KnownNames, same_person, valid_identity
+from facerec.gallery.published import withdraw
 from facerec.messages import DEFAULT_COLLECTION, CollectionName, ObjectRef
 from facerec.object_keys import base_name, safe_name
 from facerec.ports import ObjectStore, Template, TemplateStore
@@ -288,12 +289,15 @@ def store_template(templates: TemplateStore, photos: ObjectStore, template: Temp
 def remove_templates(
     templates: TemplateStore, photos: ObjectStore, bucket: str, collection: str, template_ids: Sequence[str]
 ) -> int:
-    """Remove templates and their photos; returns how many templates there were.
+    """Remove templates, their photos, and the collection's published snapshots; returns how many templates there were.
 
-    The photos are removed first: after an interruption the templates are still listed, and a repeated call completes
-    the removal.
+    The templates are removed last: after an interruption they are still listed, and a repeated call completes the
+    removal.
     """
     for identifier in template_ids:
         for key in photos.keys(bucket, photo_prefix(collection, identifier)):
             photos.delete(bucket, key)
-    return templates.remove(collection, template_ids)
+    withdraw(photos, bucket, collection)
+    removed = templates.remove(collection, template_ids)
+    withdraw(photos, bucket, collection)  # what another command has published meanwhile
+    return removed

@@ -22,6 +22,7 @@ import structlog
 
 from facerec.errors import FacerecError, ObjectMissing
 from facerec.gallery.snapshots import SavedGallery
+from facerec.object_keys import SNAPSHOTS_PREFIX
 from facerec.ports import ObjectStore, TemplateStore
 from model.index.blocks import PutAside
 from model.index.compact import CompactHeader, read_compact, write_compact
@@ -30,10 +31,8 @@ from model.matching import GalleryIndex
 
 log = structlog.get_logger(__name__)
 
-PREFIX = "!snapshots/"
-"""Of the keys of all snapshots in the gallery bucket."""
 _KEY = re.compile(
-    r"!snapshots/(?P<collection>[A-Za-z0-9_.-]{1,64})/(?P<model_id>[A-Za-z0-9_.-]{1,128})/"
+    re.escape(SNAPSHOTS_PREFIX) + r"(?P<collection>[A-Za-z0-9_.-]{1,64})/(?P<model_id>[A-Za-z0-9_.-]{1,128})/"
     r"(?P<version>[0-9]{20})-(?P<sha256>[0-9a-f]{64})"
 )
 _CONTENT_TYPE = "application/octet-stream"
@@ -53,7 +52,7 @@ class PublishedSnapshot:
     @property
     def key(self) -> str:
         """The object's key."""
-        return f"{PREFIX}{self.collection}/{self.model_id}/{self.version:020d}-{self.sha256}"
+        return f"{SNAPSHOTS_PREFIX}{self.collection}/{self.model_id}/{self.version:020d}-{self.sha256}"
 
     @classmethod
     def of_key(cls, key: str) -> "PublishedSnapshot | None":
@@ -68,13 +67,13 @@ def published(
     objects: ObjectStore, bucket: str, collection: str, model_id: str | None = None
 ) -> list[PublishedSnapshot]:
     """Return a collection's published snapshots, of one model or of all; those of one model end with the newest."""
-    prefix = f"{PREFIX}{collection}/" + (f"{model_id}/" if model_id else "")
+    prefix = f"{SNAPSHOTS_PREFIX}{collection}/" + (f"{model_id}/" if model_id else "")
     return sorted(filter(None, map(PublishedSnapshot.of_key, objects.keys(bucket, prefix))))
 
 
 def withdraw(objects: ObjectStore, bucket: str, collection: str) -> None:
     """Delete all published snapshots of a collection, before and after a removal of templates."""
-    for key in objects.keys(bucket, f"{PREFIX}{collection}/"):
+    for key in objects.keys(bucket, f"{SNAPSHOTS_PREFIX}{collection}/"):
         objects.delete(bucket, key)
 
 

@@ -9,7 +9,15 @@ from typing import Any
 
 from facerec.messages import DRAIN_ORDERS, FLEET_TAG
 from facerec.provision import iam_serverless
-from facerec.provision.iam_statements import THIS_INSTANCE, Place, Statement, actions, allow, partitions
+from facerec.provision.iam_statements import (
+    THIS_INSTANCE,
+    Place,
+    Statement,
+    actions,
+    allow,
+    gallery_snapshots,
+    partitions,
+)
 
 Policy = dict[str, Any]
 
@@ -79,6 +87,7 @@ def worker(place: Place) -> list[Statement]:
             actions("dynamodb", "BatchGetItem GetItem Query"),
             [place.table(settings.templates_table)],
         ),
+        *gallery_snapshots(place),
         # The table also holds the autoscaler's lease, launch slots and history, and the other instances' reports.
         allow("Report", ["dynamodb:UpdateItem"], [place.table(settings.fleet_table)], partitions(THIS_INSTANCE)),
         allow("ReadDrainOrder", ["dynamodb:GetItem"], [place.table(settings.fleet_table)], partitions(DRAIN_ORDERS)),
@@ -107,7 +116,8 @@ def operator(place: Place) -> list[Statement]:
     return [
         allow(
             "KeepPhotosAndModels",
-            actions("s3", "GetObject PutObject"),
+            # A large snapshot is uploaded in parts.
+            actions("s3", "AbortMultipartUpload GetObject PutObject"),
             [place.objects(settings.gallery_bucket), place.objects(settings.model_bucket)],
         ),
         allow("RemovePhotos", ["s3:DeleteObject"], [place.objects(settings.gallery_bucket)]),

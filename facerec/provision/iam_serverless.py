@@ -9,12 +9,11 @@ from facerec.provision.iam_statements import (
     allow,
     function_name,
     function_role,
+    gallery_snapshots,
 )
 
 REPOSITORY_STACK, FUNCTIONS_STACK = "repository", "serverless"
 """The ends of the names of the CloudFormation stacks, after the prefix."""
-SNAPSHOTS = "snapshots/*"
-"""The objects of the gallery bucket that the recognition function reads."""
 
 
 def detection(place: Place) -> list[Statement]:
@@ -34,15 +33,10 @@ def detection(place: Place) -> list[Statement]:
 def recognition(place: Place) -> list[Statement]:
     """The recognition function: takes faces, compares them with the gallery, and answers."""
     settings = place.settings
-    snapshots = f"{place.bucket(settings.gallery_bucket)}/{SNAPSHOTS}"
     return [
-        allow(
-            "ReadObjects",
-            ["s3:GetObject"],
-            [*_objects(place, settings.input_bucket, settings.output_bucket), snapshots],
-        ),
+        allow("ReadObjects", ["s3:GetObject"], _objects(place, settings.input_bucket, settings.output_bucket)),
         allow("StoreResults", ["s3:PutObject"], _objects(place, settings.output_bucket)),
-        _tell_missing(place, settings.input_bucket, settings.output_bucket, settings.gallery_bucket),
+        _tell_missing(place, settings.input_bucket, settings.output_bucket),
         _take("TakeFaces", place, settings.faces_queue),
         _send(place, settings.faces_dead_letter_queue),
         allow(
@@ -50,6 +44,7 @@ def recognition(place: Place) -> list[Statement]:
             actions("dynamodb", "BatchGetItem GetItem Query"),
             [place.table(settings.templates_table)],
         ),
+        *gallery_snapshots(place),
         *_observe(place, "recognition"),
     ]
 

@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from facerec.messages import FLEET_TAG
+from facerec.object_keys import SNAPSHOTS_PREFIX
 from facerec.settings import Settings
 
 Statement = dict[str, Any]
@@ -137,3 +138,13 @@ def allow(
     """Return one statement; `sid` names its purpose."""
     statement = {"Sid": sid, "Effect": "Allow", "Action": list(actions), "Resource": list(resources)}
     return statement if condition is None else statement | {"Condition": condition}
+
+
+def gallery_snapshots(place: Place) -> list[Statement]:
+    """Find and read the published snapshots, and nothing else of the gallery bucket."""
+    bucket = place.bucket(place.settings.gallery_bucket)
+    below = {"StringLike": {"s3:prefix": f"{SNAPSHOTS_PREFIX}*"}}
+    return [
+        allow("FindGallerySnapshots", ["s3:ListBucket"], [bucket], below),
+        allow("ReadGallerySnapshots", ["s3:GetObject"], [f"{bucket}/{SNAPSHOTS_PREFIX}*"]),
+    ]

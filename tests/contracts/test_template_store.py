@@ -222,6 +222,16 @@ def test_collection_is_listed_while_it_has_templates(store: TemplateStore) -> No
     assert store.version("staff") > version
 
 
+def test_templates_of_a_collection_are_counted(store: TemplateStore) -> None:
+    """Of all models; a removal counts."""
+    assert store.count("staff") == 0
+    for number in range(3):
+        store.add(make_template(number, collection="staff", model_id=(MODEL, OTHER_MODEL)[number % 2]))
+    assert store.count("staff") == 3
+    store.remove("staff", [make_template(1).template_id])
+    assert (store.count("staff"), store.count("default")) == (2, 0)
+
+
 def test_removal_counts_existing_templates(store: TemplateStore) -> None:
     """Unknown and repeated ids do not count."""
     for number in (1, 2, 3):

@@ -136,6 +136,12 @@ class InMemoryTemplateStore:
             self._check()
             return {identifier: each.identity for identifier, each in self._templates[collection].items()}
 
+    def count(self, collection: str) -> int:
+        """Return the number of templates."""
+        with self._lock:
+            self._check()
+            return len(self._templates[collection])
+
     def collections(self) -> list[str]:
         """Return the names of the collections that hold templates."""
         with self._lock:

@@ -54,7 +54,7 @@ def _holds(operator: str, wanted: Mapping[str, Any], context: Context) -> bool:
     match operator:
         case "StringEquals" | "Bool":
             return all(context.get(key) == value for key, value in wanted.items())
-        case "ArnLike":
+        case "ArnLike" | "StringLike":
             return all(_like(value, str(context.get(key, ""))) for key, value in wanted.items())
         case "ForAllValues:StringEquals":
             return all(set(context.get(key, [])) <= set(values) for key, values in wanted.items())
@@ -136,7 +136,7 @@ class IamGate:
 
     def passes(self, method: str, path: str, headers: dict[str, str], body: bytes) -> bool:
         """Whether every call of the request is allowed."""
-        context = leading_keys(headers, body) | self._signed_by
+        context = leading_keys(headers, body) | listed_prefix(path) | self._signed_by
         for action, resource in calls(method, path, headers, body):
             sid = allowed(self.policy, action, resource, context)
             if sid is None:
@@ -195,6 +195,12 @@ def leading_keys(headers: dict[str, str], body: bytes) -> dict[str, str | list[s
         return {}
     kind = json.loads(body).get("Key", {}).get("kind")
     return {} if kind is None else {"dynamodb:LeadingKeys": [kind["S"]]}
+
+
+def listed_prefix(path: str) -> dict[str, str | list[str]]:
+    """The prefix of the keys that a call to S3 lists, if it names one."""
+    query = parse_qs(urlsplit(path).query)
+    return {"s3:prefix": query["prefix"][0]} if "list-type" in query and "prefix" in query else {}
 
 
 def _sqs(operation: str, content: Any) -> list[Call]:

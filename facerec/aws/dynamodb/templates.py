@@ -122,6 +122,15 @@ class DynamoTemplateStore:
                 for item in self._table.items(collection, TEMPLATE, only=("item", "identity"))
             }
 
+    def count(self, collection: str) -> int:
+        """Read the number of templates, of all models; 0 for a damaged one, which the next change replaces."""
+        with translated(f"read the number of templates of collection {collection!r}"):
+            item = self._table.item(self._table.key(COLLECTIONS, collection))
+        try:
+            return int(item["templates"]["N"])
+        except (KeyError, TypeError, ValueError):
+            return 0
+
     def collections(self) -> list[str]:
         """Return the names of the collections that contain templates, sorted."""
         with translated("read the names of the collections"):
