@@ -1,4 +1,4 @@
-"""`facerec gallery check`: what interrupted commands have left in the photos' bucket and the table."""
+"""`facerec gallery check`: what interrupted commands have left in the gallery bucket and the table."""
 
 from collections.abc import Collection, Sequence
 from datetime import timedelta
@@ -10,7 +10,7 @@ from facerec import bootstrap
 from facerec.commands.damaged import known_dimensions, print_damaged
 from facerec.commands.terminal import Duration, json_option
 from facerec.echo import echo, echo_json
-from facerec.gallery.check import Findings, GalleryCheck
+from facerec.gallery.check import Findings, GalleryCheck, LeftoverSnapshot
 from facerec.gallery.enrolment import valid_collection
 from facerec.ports import StoredObject
 from facerec.settings import Settings
@@ -19,7 +19,9 @@ from facerec.text import counted, duration
 
 @click.command("check")
 @click.option("--collection", help="Only this collection.  [default: all, also those that have no template]")
-@click.option("--remove", "removing", is_flag=True, help="Remove the photos that belong to no template.")
+@click.option(
+    "--remove", "removing", is_flag=True, help="Remove the photos that belong to no template, and the snapshots."
+)
 @click.option(
     "--older-than",
     type=Duration(),
@@ -29,12 +31,13 @@ from facerec.text import counted, duration
 )
 @json_option
 def check(collection: str | None, older_than: timedelta, *, removing: bool, as_json: bool) -> None:
-    """Find photos without a template, and templates that are damaged or whose photo is gone.
+    """Find photos without a template, templates that are damaged or whose photo is gone, and snapshots to delete.
 
     Nothing is changed without --remove.
 
-    An enrolment or import that was killed leaves such a photo, and an interrupted removal such a template. Other
-    commands may run meanwhile. The exit status is 1 if there is something left to do.
+    An enrolment or import that was killed leaves such a photo, and an interrupted removal such a template. A published
+    snapshot is to be deleted if templates were removed since, or if no reader uses it. Other commands may run
+    meanwhile. The exit status is 1 if there is something left to do.
 
     \b
     Examples:
@@ -54,17 +57,22 @@ def check(collection: str | None, older_than: timedelta, *, removing: bool, as_j
     )
     found = galleries.find(collection)
     removed = {each.key for each in found.leftovers if removing and galleries.remove(each)}
+    if removing:
+        for each in found.snapshots:
+            galleries.remove_snapshot(each)
     if as_json:
-        _print_json(found, removed)
+        _print_json(found, removed, removing=removing)
     else:
         _print(found, removed, older_than)
+        _print_snapshots(found.snapshots, removing=removing)
     for name, damaged in found.damaged.items():
         print_damaged(name, damaged)
-    if len(removed) < len(found.leftovers) or found.photo_gone or found.damaged:
+    left = found.photo_gone or found.damaged or (found.snapshots and not removing)
+    if len(removed) < len(found.leftovers) or left:
         raise SystemExit(1)
 
 
-def _print_json(found: Findings, removed: Collection[str]) -> None:
+def _print_json(found: Findings, removed: Collection[str], *, removing: bool) -> None:
     def photos(objects: Sequence[StoredObject]) -> list[dict[str, Any]]:
         return [
             {
@@ -87,6 +95,10 @@ def _print_json(found: Findings, removed: Collection[str]) -> None:
                 for each in damaged
             ],
             "templates_without_photo": [{name: getattr(each, name) for name in names} for each in found.photo_gone],
+            "snapshots": [
+                {"key": each.stored.key, "bytes": each.stored.size, "reason": each.reason, "removed": removing}
+                for each in found.snapshots
+            ],
         }
     )
 
@@ -112,3 +124,14 @@ def _print(found: Findings, removed: Collection[str], older_than: timedelta) -> 
         )
     if found.photo_gone:
         echo("A template without its photo works. If its removal was interrupted, remove it again.", err=True)
+
+
+def _print_snapshots(snapshots: Sequence[LeftoverSnapshot], *, removing: bool) -> None:
+    for each in snapshots:
+        echo(f"{'removed' if removing else 'snapshot':<11}  {each.stored.key}  {each.reason}")
+    if snapshots and not removing:
+        echo(
+            f"`facerec gallery check --remove` deletes {counted(len(snapshots), 'published snapshot')}; then "
+            "`facerec gallery snapshot` publishes a new one",
+            err=True,
+        )

@@ -1,22 +1,33 @@
-"""Check: photos of the gallery bucket without a template, templates whose photo is gone, and damaged templates.
+"""Check: photos without a template, templates whose photo is gone, damaged templates, and leftover snapshots.
 
 An enrolment stores the photo before the template, and a removal deletes the photo before the template. So an enrolment
 that was interrupted leaves a photo without a template, and an interrupted removal a template without
-its photo.
+its photo. A command that is killed right after it published a snapshot leaves older ones, or one with templates that
+were removed meanwhile.
 """
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from facerec.errors import ObjectMissing
 from facerec.gallery.damaged import usable
+from facerec.gallery.published import PublishedSnapshot
+from facerec.object_keys import SNAPSHOTS_PREFIX
 from facerec.ports import DamagedTemplate, ObjectStore, StoredObject, Template, TemplateStore
 
 _KEY = re.compile(r"(?P<collection>[A-Za-z0-9_.-]{1,64})/(?P<template_id>[0-9a-f]{32})/.+", re.DOTALL)
 """What `enrolment.photo_key` makes; other keys are not ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeftoverSnapshot:
+    """A published snapshot that is to be deleted; `reason` is part of a sentence."""
+
+    stored: StoredObject
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +42,8 @@ class Findings:
     """Templates whose photo is not in the store."""
     damaged: dict[str, list[DamagedTemplate]] = field(default_factory=dict)
     """The damaged templates of each collection that has any."""
+    snapshots: list[LeftoverSnapshot] = field(default_factory=list)
+    """Published snapshots with removed templates, and others that no reader uses."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +87,12 @@ class GalleryCheck:
                 for template in everything
                 if template.photo is not None and template.photo.key not in present and self._is_gone(template)
             )
+        findings.snapshots.extend(self._leftover_snapshots(f"{collection}/" if collection else ""))
         return findings
+
+    def remove_snapshot(self, leftover: LeftoverSnapshot) -> None:
+        """Delete a snapshot."""
+        self.photos.delete(self.bucket, leftover.stored.key)
 
     def remove(self, leftover: StoredObject) -> bool:
         """Remove a leftover, unless it was stored again since; returns whether it is gone. Others may remove it, too.
@@ -87,6 +105,30 @@ class GalleryCheck:
             return False
         self.photos.delete(self.bucket, leftover.key)
         return True
+
+    def _leftover_snapshots(self, below: str) -> Iterator[LeftoverSnapshot]:
+        newest: dict[tuple[str, str], str] = {}
+        keys = self.photos.keys(self.bucket, SNAPSHOTS_PREFIX + below)
+        for key in keys:  # sorted, so that the last one counts
+            if snapshot := PublishedSnapshot.of_key(key):
+                newest[snapshot.collection, snapshot.model_id] = key
+        for key in keys:
+            snapshot, stored = PublishedSnapshot.of_key(key), self._describe(key)
+            if stored is None:
+                continue
+            if snapshot is None:
+                reason = "its name is no snapshot's"
+            elif newest[snapshot.collection, snapshot.model_id] != key:
+                reason = "a newer one exists"
+            else:
+                changes = self.templates.changes(snapshot.collection, snapshot.version)
+                if changes is None:
+                    yield LeftoverSnapshot(stored, "it is too old to be used")
+                elif changes.removed:  # a removal deletes snapshots: this one was published while it ran
+                    yield LeftoverSnapshot(stored, "templates were removed since")
+                continue
+            if not self._is_recent(stored):
+                yield LeftoverSnapshot(stored, reason)
 
     def _sort(self, keys: list[str], findings: Findings) -> None:
         for key in keys:

@@ -20,6 +20,7 @@ from PIL import Image, ImageFilter
 from facerec import bootstrap
 from facerec.aws.clients import Clients
 from facerec.cli import cli
+from facerec.commands import gallery_snapshot
 from facerec.errors import FacerecError
 from facerec.gallery.archive import write_archive
 from facerec.gallery.cache import GalleryCache
@@ -481,6 +482,64 @@ def test_photo_of_a_killed_enrolment_is_found_and_removed(real: CommandLine) -> 
     real.run("gallery", "check", "--older-than", "0s", "--remove", says="1 photo removed")
     assert real.photos() == []
     real.run("gallery", "check", "--collection", "a/b", says="no name for a collection", status=1)
+
+
+def test_removed_person_is_in_no_published_snapshot(line: CommandLine, model_id: str) -> None:
+    """The command that removes one writes the next; nothing else of the person is in the bucket."""
+    line.seed("Ada", "Grace", model_id=model_id)
+    store = bootstrap.object_store(line.settings)
+
+    def objects() -> bytes:
+        return b"".join(store.get(line.settings.gallery_bucket, key) for key in line.photos())
+
+    assert not any(key.startswith("!snapshots/") for key in line.photos())
+    line.run("gallery", "snapshot", says=f"Snapshot of collection default published: 2 templates, model {model_id}")
+    (key,) = [key for key in line.photos() if key.startswith("!snapshots/")]
+    traces = [make_template(number, model_id=model_id).embedding.astype("<f2").tobytes() for number in (1, 2)]
+    assert [trace in objects() for trace in traces] == [True, True]
+    removed = line.run("gallery", "remove", "Grace", "--yes", says="1 template of 'Grace' removed")
+    assert "Snapshot of collection default published: 1 template" in removed.output
+    assert key not in line.photos()
+    assert len([key for key in line.photos() if key.startswith("!snapshots/")]) == 1
+    assert [trace in objects() for trace in traces] == [True, False]
+    line.run("gallery", "check", says="0 photos without a template")
+    line.run("gallery", "remove", "Ada", "--yes", says="0 templates")
+    assert [trace in objects() for trace in traces] == [False, False]
+
+
+def test_snapshots_of_all_collections_are_published_and_checked(line: CommandLine, model_id: str) -> None:
+    """One with a template that was removed by another way is reported and deleted."""
+    for collection in ("staff", "guests"):
+        line.seed("Ada", "Grace", model_id=model_id, collection=collection)
+    line.run("gallery", "snapshot", "--all", "--collection", "staff", says="not both", status=2)
+    line.run("gallery", "snapshot", "--all")
+    keys = [key for key in line.photos() if key.startswith("!snapshots/")]
+    assert [key.split("/")[1:3] for key in keys] == [["guests", model_id], ["staff", model_id]]
+    bootstrap.template_store(line.settings).remove("staff", [make_template(2).template_id])
+    found = line.run("gallery", "check", "--collection", "staff", says="templates were removed since", status=1)
+    assert keys[1] in found.output
+    report = line.json("gallery", "check", "--remove")
+    assert [(each["key"], each["removed"]) for each in report["snapshots"]] == [(keys[1], True)]
+    assert [key for key in line.photos() if key.startswith("!snapshots/")] == keys[:1]
+
+
+def test_import_and_enrolment_renew_the_snapshot_when_it_is_worth_it(
+    line: CommandLine, model_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From so many templates or changes on; without the permission to write it they succeed nevertheless."""
+    line.seed("Ada", "Grace", model_id=model_id)
+    line.run("gallery", "export", tmp_path / "people.facerec")
+    into = ("gallery", "import", tmp_path / "people.facerec", "--collection")
+    assert "Snapshot" not in line.run(*into, "few", says="2 templates imported").output
+    monkeypatch.setattr(gallery_snapshot, "WORTH_TEMPLATES", 2)
+    line.run(*into, "many", says="Snapshot of collection many published: 2 templates")
+    assert "Snapshot" not in line.run(*into, "many", says="2 templates already present").output
+
+    def refuse(*_: object) -> None:
+        raise FacerecError("S3 is away")
+
+    monkeypatch.setattr("facerec.aws.object_store.S3ObjectStore.upload", refuse)
+    line.run(*into, "more", says="No snapshot was published, so new workers start more slowly: S3 is away")
 
 
 def test_template_without_its_photo_is_reported(line: CommandLine, model_id: str) -> None:

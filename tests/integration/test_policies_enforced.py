@@ -13,11 +13,15 @@ from botocore.exceptions import ClientError
 from click.testing import CliRunner
 
 from facerec.aws.clients import Clients
+from facerec.aws.dynamodb.templates import DynamoTemplateStore
 from facerec.aws.dynamodb.worker_reports import DynamoWorkerReports
+from facerec.aws.object_store import S3ObjectStore
 from facerec.aws.sqs.dead_letter_queue import SqsDeadLetterWriter
 from facerec.aws.sqs.queue import SqsQueue
 from facerec.cli import cli
 from facerec.errors import ConfigurationError
+from facerec.gallery.cache import GalleryCache
+from facerec.gallery.published import PublishedSnapshots
 from facerec.processes.addresses import free_port, poll_until
 from facerec.provision.iam_policies import policy
 from facerec.provision.iam_statements import Place
@@ -25,6 +29,7 @@ from facerec.provision.provisioning import provision
 from facerec.settings import Settings
 from facerec.settings.resources import AwsSettings, QueueSettings
 from tests.fakes import engine as fake
+from tests.fakes.templates import make_template
 from tests.fakes.web_tier import picture
 from tests.fakes.worker_reports import READY
 from tests.support.emulated import EmulatedAws, clients_over_tls
@@ -60,6 +65,7 @@ def test_web_and_worker_need_no_more_than_they_may(
 ) -> None:
     """Two web processes and a worker answer an upload and put a culprit aside; what they did not use is told here."""
     tier = WorkerTier(emulator, fresh, tmp_path)
+    publish_gallery(fresh, fake.FakeAnalyser.model_id, tmp_path)
     web_gate, worker_gate = guard("web"), guard("worker")
     tier.clients.sqs.create_queue(QueueName=f"{fresh.response_queue}-0123456789ab")  # looks like an orphan
     port = free_port()
@@ -86,10 +92,18 @@ def test_web_and_worker_need_no_more_than_they_may(
     assert unused == {"CheckKeys dynamodb:GetItem"}  # open mode
     # Whether a message is held for longer is a matter of time.
     assert worker_gate.unused() - {"TakeTasks sqs:ChangeMessageVisibility"} == {
-        "ReadGallery dynamodb:BatchGetItem",  # the gallery is empty
-        "ReadGallery dynamodb:Query",
+        "ReadGallery dynamodb:BatchGetItem",  # it is all in the published snapshot
         "TellMissingFromForbidden s3:ListBucket",  # not called: with it S3 answers 404 where it would answer 403
     }
+
+
+def publish_gallery(settings: Settings, model_id: str, directory: Path) -> None:
+    """Enrol a made-up person, and publish the collection."""
+    store, objects = DynamoTemplateStore(Clients(settings), settings.templates_table), S3ObjectStore(Clients(settings))
+    store.add(make_template(1, model_id=model_id))
+    cache = GalleryCache(store, model_id, 1, dimension=512)
+    snapshots = PublishedSnapshots(objects, settings.gallery_bucket, model_id, directory)
+    assert snapshots.publish("default", cache.loaded("default"), store) is not None
 
 
 def _ready(client: httpx.Client) -> bool:
@@ -105,14 +119,18 @@ def test_what_is_not_granted_is_refused(fresh: Settings, guard: Guard) -> None:
     clients = Clients(guarded(fresh, gate))
     forbidden: list[Callable[[], object]] = [
         lambda: clients.s3.delete_bucket(Bucket=fresh.output_bucket),
-        lambda: clients.s3.get_object(Bucket=fresh.gallery_bucket, Key="photo"),
+        lambda: clients.s3.get_object(Bucket=fresh.gallery_bucket, Key="default/0123/photo.jpg"),
+        lambda: clients.s3.list_objects_v2(Bucket=fresh.gallery_bucket),
+        lambda: clients.s3.list_objects_v2(Bucket=fresh.gallery_bucket, Prefix="default/"),
+        lambda: clients.s3.put_object(Bucket=fresh.gallery_bucket, Key="!snapshots/default/x", Body=b""),
+        lambda: clients.s3.delete_object(Bucket=fresh.gallery_bucket, Key="!snapshots/default/x"),
         lambda: clients.sqs.get_queue_url(QueueName="another-req-queue"),
         lambda: clients.dynamodb.delete_item(TableName=fresh.fleet_table, Key={"kind": {"S": "lease"}}),
     ]
     for call in forbidden:
         with pytest.raises(ClientError, match="AccessDenied"):
             call()
-    assert len(gate.refused) == 4
+    assert len(gate.refused) == 7
 
 
 def test_worker_writes_only_its_own_report(fresh: Settings, guard: Guard) -> None:

@@ -52,7 +52,7 @@ CALLS: dict[str, dict[str, frozenset[str] | set[str]]] = {
             "change_message_visibility_batch",
         },
         "facerec/aws/quick_calls.py": ALL,
-        "facerec/aws/object_store.py": {"put_object", "get_object"},
+        "facerec/aws/object_store.py": {"put_object", "get_object", "list_objects_v2"},
         "facerec/aws/dynamodb/__init__.py": ALL,
         "facerec/aws/dynamodb/worker_reports.py": {"update_item", "describe_table"},
     },
@@ -72,7 +72,7 @@ CALLS: dict[str, dict[str, frozenset[str] | set[str]]] = {
             "send_message_batch",
             "change_message_visibility_batch",
         },
-        "facerec/aws/object_store.py": {"put_object", "get_object"},
+        "facerec/aws/object_store.py": {"put_object", "get_object", "list_objects_v2"},
         "facerec/aws/dynamodb/__init__.py": ALL,
     },
     "flower": {
@@ -190,9 +190,9 @@ BEYOND_CALLS = {
     "detection": {*FOR_LAMBDA},
     "recognition": {*FOR_LAMBDA},
     "provisioner": {"ec2:CreateTags"},
+    "operator": {"s3:AbortMultipartUpload"},  # boto3 ends a failed upload of a large snapshot with it
     "serverless-caller": {"lambda:InvokeFunction", "lambda:InvokeFunctionUrl"},
     "serverless-deployer": FOR_CLOUDFORMATION | FOR_PUSHES,
-    "worker": {"s3:ListBucket"},  # without it S3 calls a missing object forbidden
 }
 
 IN_S3 = {
