@@ -1,0 +1,223 @@
+"""Both functions with the real engine under Lambda's own runtime emulator, on real queues and buckets."""
+
+import base64
+import csv
+import json
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote_plus
+
+import pytest
+
+from facerec.aws.sqs.queue import SqsQueue
+from facerec.dead_letters import DeadLetter
+from facerec.local.functions.events import UrlRequest, sqs_event, url_event
+from facerec.local.functions.instance import Function, FunctionFailed, Instance
+from facerec.messages import FacesMessage, Outcome, RecognitionResult
+from facerec.object_keys import output_key
+from facerec.processes.children import OrphanReaper
+from tests.support.emulated import EmulatedAws
+from tests.support.faults.poisoned_function import HANGING
+from tests.support.faults.poisoned_worker import MARK
+from tests.support.pictures import PORTRAIT
+from tests.support.processes import CHECKOUT, facerec
+from tests.support.workers import WorkerTier
+
+DETECTION = "facerec.serverless.detection.handler"
+RECOGNITION = "facerec.serverless.recognition.handler"
+POISONED = "tests.support.faults.poisoned_function.handler"
+EXAMPLES = CHECKOUT / "examples"
+PHOTO = PORTRAIT.read_bytes()
+
+
+class FunctionTier(WorkerTier):
+    """The resources of one test, with functions instead of workers."""
+
+    def __init__(self, aws: EmulatedAws, folder: Path, artefact: Path, start: Callable[[Function], Instance]) -> None:
+        super().__init__(aws, aws.fresh(), folder)
+        self.environ |= {
+            "FACEREC_MODEL__DIR": str(artefact),
+            "FACEREC_ENGINE": "onnxruntime",
+            "FACEREC_SERVERLESS__TIMEOUT_SECONDS": "10",
+            "FACEREC_WORKER__TASK_TIME_LIMIT_SECONDS": "20",
+            "FACEREC_QUEUE__VISIBILITY_TIMEOUT_SECONDS": "30",
+        }
+        self._start = start
+
+    def function(self, handler: str, timeout_seconds: int = 10) -> Instance:
+        """An initialised instance of a function: under the emulator, the first invocation's time includes that."""
+        argv = (sys.executable, "-m", "awslambdaric", handler)
+        instance = self._start(Function(handler.split(".")[-2], argv, self.environ, 1769, timeout_seconds))
+        with pytest.raises(FunctionFailed, match="does not take such an event"):
+            self.invoke(instance, {})
+        return instance
+
+    def invoke_for_queue(self, function: Instance, name: str, count: int) -> dict[str, Any]:
+        """Invoke a function with so many messages of a queue, as Lambda's poller does; returns its answer."""
+        messages: list[Any] = []
+        queue = SqsQueue(self.clients.sqs, name)
+        while len(messages) < count:
+            messages += queue.receive(count - len(messages), wait_seconds=5, attributes=["All"])
+        answer: dict[str, Any] = self.invoke(
+            function, sqs_event(messages, f"arn:aws:sqs:us-east-1:000000000000:{name}", "us-east-1")
+        )
+        failed = {failure["itemIdentifier"] for failure in answer["batchItemFailures"]}
+        queue.delete_batch([each["ReceiptHandle"] for each in messages if each["MessageId"] not in failed])
+        return answer
+
+    def invoke(self, function: Instance, event: dict[str, Any]) -> Any:
+        return json.loads(function.invoke(json.dumps(event).encode()))
+
+    def call(self, function: Instance, **fields: str) -> tuple[int, dict[str, Any]]:
+        """Call the URL of the detection function."""
+        body, headers = json.dumps(fields).encode(), {"content-type": "application/json"}
+        request = UrlRequest("POST", "/", "", headers, body, "127.0.0.1", "HTTP/1.1")
+        answer = self.invoke(function, url_event(request, str(uuid.uuid4()), datetime.now(UTC)))
+        return answer["statusCode"], json.loads(answer["body"])
+
+    def dead_letters(self, name: str) -> Sequence[DeadLetter]:
+        """What is in a dead-letter queue."""
+        received = SqsQueue(self.clients.sqs, name).receive(wait_seconds=1, message_attributes=True)
+        attributes = [each.get("MessageAttributes", {}) for each in received]
+        return [
+            DeadLetter(
+                each["MessageId"],
+                each["Body"],
+                datetime.now(UTC),
+                1,
+                each["ReceiptHandle"],
+                {name: value["StringValue"] for name, value in found.items()},
+            )
+            for each, found in zip(received, attributes, strict=True)
+        ]
+
+
+@pytest.fixture
+def functions(
+    emulator: EmulatedAws, tmp_path: Path, artefact_dir: Path, runtime_emulator: Path
+) -> Iterator[FunctionTier]:
+    """A tier whose functions end with the test."""
+    with ExitStack() as running:
+        reaper = OrphanReaper()
+        running.callback(reaper.close)
+
+        def start(function: Function) -> Instance:
+            log = tmp_path / f"{function.name}.log"
+            return running.enter_context(Instance(function, runtime_emulator, reaper, log))
+
+        yield FunctionTier(emulator, tmp_path, artefact_dir, start)
+
+
+def test_photos_pass_through_both_functions(functions: FunctionTier) -> None:
+    """Messages of the web tier, a photo put into S3 and a call of the URL end as the same results."""
+    settings = functions.settings
+    enrol = facerec("enrol", "--folder", str(EXAMPLES / "gallery"))
+    subprocess.run(enrol, env=functions.environ, cwd=CHECKOUT, check=True, capture_output=True)
+    detection, recognition = functions.function(DETECTION), functions.function(RECOGNITION)
+    with (EXAMPLES / "expected.csv").open() as file:
+        expected = {row["file"]: (row["outcome"], row["name"]) for row in csv.DictReader(file)}
+    sent = {name: functions.upload((EXAMPLES / "probes" / name).read_bytes(), name) for name in expected}
+    assert functions.invoke_for_queue(detection, settings.request_queue, 5) == {"batchItemFailures": []}
+    assert functions.invoke_for_queue(recognition, settings.faces_queue, 4) == {"batchItemFailures": []}
+    answers = {answer.filename: answer for answer in functions.answers(*sent.values())}
+    assert {name: str(answer.outcome) for name, answer in answers.items()} == {n: row[0] for n, row in expected.items()}
+    assert [answers[name].result for name, row in expected.items() if row[1]] == [
+        r[1] for r in expected.values() if r[1]
+    ]
+    for request in sent.values():
+        stored = functions.store.get(settings.output_bucket, output_key(request.request_id, request.filename))
+        assert RecognitionResult.parse(stored) == answers[request.filename]
+
+    photo = (EXAMPLES / "probes" / "image_01.jpg").read_bytes()
+    called = str(uuid.uuid4())
+    fields = {"request_id": called, "content": base64.b64encode(photo).decode(), "filename": "image_01.jpg"}
+    assert functions.call(detection, **fields) == (202, {"request_id": called, "faces": 1})
+    put = s3_put(functions, "inbox/Präsident 1.jpg", photo)
+    assert functions.invoke(detection, put) is None
+    assert functions.invoke_for_queue(recognition, settings.faces_queue, 2) == {"batchItemFailures": []}
+    status, again = functions.call(detection, **fields)
+    assert (status, again["result"]) == (200, "Barack Obama")
+    assert functions.invoke(detection, put) is None
+    results = [message["Body"] for message in drained(functions, settings.response_queue, 4)]
+    names = sorted((json.loads(result)["filename"], json.loads(result)["result"]) for result in results)
+    assert names == [("Präsident 1.jpg", "Barack Obama")] * 2 + [("image_01.jpg", "Barack Obama")] * 2
+    for queue in (settings.request_queue, settings.faces_queue, settings.dead_letter_queue):
+        assert functions.left(queue) == 0
+
+
+def test_poisoned_photo_of_a_batch_costs_only_itself(functions: FunctionTier) -> None:
+    """One crashes the engine, later one hangs it: each is found within the time of its invocation."""
+    settings = functions.settings
+    function = functions.function(POISONED)
+    for mark in (MARK, HANGING):
+        requests = [functions.upload(PHOTO + (mark if number == 3 else b""), "a.jpg") for number in range(10)]
+        culprit = requests.pop(3)
+        functions.invoke_for_queue(function, settings.request_queue, 10)
+        while functions.left(settings.request_queue):  # a busy machine does not finish all of them at once
+            functions.invoke_for_queue(function, settings.request_queue, 1)
+        (answer,) = functions.answers(culprit)
+        assert (answer.outcome, answer.retryable) == (Outcome.FAILED, False)
+        passed = [FacesMessage.parse(each["Body"]) for each in drained(functions, settings.faces_queue, 9)]
+        assert {each.request.request_id for each in passed} == {request.request_id for request in requests}
+        (letter,) = functions.dead_letters(settings.dead_letter_queue)
+        assert letter.request_id == str(culprit.request_id)
+        assert ("crashed" if mark == MARK else "exceeded") in letter.reason
+        SqsQueue(functions.clients.sqs, settings.dead_letter_queue).delete_batch([letter.receipt])
+
+
+def test_garbage_is_dead_lettered_by_both_functions(functions: FunctionTier) -> None:
+    """With its reason, in the queue of its function; what calls the URL with garbage reads what is wrong."""
+    settings = functions.settings
+    for handler, queue, dead in (
+        (DETECTION, settings.request_queue, settings.dead_letter_queue),
+        (RECOGNITION, settings.faces_queue, settings.faces_dead_letter_queue),
+    ):
+        function = functions.function(handler)
+        SqsQueue(functions.clients.sqs, queue).send("garbage")
+        assert functions.invoke_for_queue(function, queue, 1) == {"batchItemFailures": []}
+        (letter,) = functions.dead_letters(dead)
+        assert letter.attributes["reason"]
+        assert letter.body == "garbage"
+    detection = functions.function(DETECTION)
+    assert functions.call(detection, request_id="7")[0] == 400
+
+
+def test_missing_model_ends_the_function_with_one_sentence(functions: FunctionTier, tmp_path: Path) -> None:
+    """Lambda shows it as the error of the init phase."""
+    functions.environ |= {"FACEREC_MODEL__DIR": str(tmp_path / "nothing")}
+    with pytest.raises(AssertionError):  # the instance fails otherwise than by the event
+        functions.function(DETECTION)
+    assert "facerec model build" in (tmp_path / "detection.log").read_text()
+
+
+def s3_put(tier: FunctionTier, key: str, photo: bytes) -> dict[str, Any]:
+    """Put a photo into the input bucket; returns the event that S3 sends for it."""
+    tier.store.put(tier.settings.input_bucket, key, photo, "image/jpeg")
+    record = {
+        "eventVersion": "2.1",
+        "eventSource": "aws:s3",
+        "eventTime": datetime.now(UTC).isoformat(),
+        "eventName": "ObjectCreated:Put",
+        "s3": {
+            "bucket": {"name": tier.settings.input_bucket},
+            "object": {"key": quote_plus(key), "size": len(photo), "eTag": "e", "sequencer": "0055AED6DCD90281E5"},
+        },
+    }
+    return {"Records": [record]}
+
+
+def drained(tier: FunctionTier, name: str, count: int) -> list[Any]:
+    """So many messages of a queue, deleted."""
+    queue = SqsQueue(tier.clients.sqs, name)
+    found: list[Any] = []
+    while len(found) < count:
+        found += queue.receive(wait_seconds=5)
+    queue.delete_batch([each["ReceiptHandle"] for each in found])
+    assert len(found) == count
+    return found
