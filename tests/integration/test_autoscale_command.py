@@ -126,6 +126,23 @@ def test_task_in_the_queue_launches_an_instance(
     assert plot.read_bytes().startswith(b"\x89PNG")
 
 
+def test_fleet_of_a_serverless_app_tier_ends(environ: dict[str, str], fresh: Settings, clients: Clients) -> None:
+    """Although a task waits; log and status state why."""
+    submit(clients, fresh)
+    with Autoscaler(environ) as command:
+        command.await_line("reconciled", lambda line: line["phases"] == {"booting": 1})
+        assert command.stop() == 0
+    with Autoscaler(environ | {"FACEREC_APP_TIER": "serverless"}) as command:
+        line = command.await_line("reconciled", lambda line: line["actions"] == "drain 1")
+        assert line["reason"] == "1 open; the app tier is serverless, so that no instance is wanted; 1 to drain"
+        command.await_line("reconciled", lambda line: "terminate 1" in line["actions"])
+        command.await_line("reconciled", lambda line: not line["phases"] and not line["actions"])
+        assert not describe_instances(clients, fresh)
+        assert "the app tier is serverless" in run("fleet", "status", environ=environ).stdout
+        assert not command.logged("action_failed")
+        assert command.stop() == 0
+
+
 def test_second_autoscaler_takes_over(environ: dict[str, str], fresh: Settings, clients: Clients) -> None:
     """At once when the first one leaves, after the lease when it was killed; nothing is launched twice."""
     submit(clients, fresh)
