@@ -1,4 +1,4 @@
-"""The dead-letter queue: its two ends, its messages, and how a message goes back to the request queue."""
+"""The dead-letter queue: its two ends, its messages, and how a message goes back to its queue."""
 
 import base64
 import json
@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any, Protocol
 
 from facerec.errors import InvalidMessage, Refused
-from facerec.messages import TASK_NAME, Outcome, RecognitionRequest
+from facerec.messages import TASK_NAME, FacesMessage, Outcome, RecognitionRequest
 from facerec.object_keys import output_key
 from facerec.ports import MessageSender, ObjectStore
 from facerec.stored_results import store_result, stored_result
@@ -43,10 +43,18 @@ class DeadLetter:
             return None
 
     @cached_property
-    def request(self) -> RecognitionRequest | None:
-        """The task's argument, if this version can read it."""
-        if self.task is None:
+    def faces(self) -> FacesMessage | None:
+        """The faces of a photo, if it is from the faces queue and this version can read it."""
+        try:
+            return FacesMessage.parse(self.body)
+        except InvalidMessage:
             return None
+
+    @cached_property
+    def request(self) -> RecognitionRequest | None:
+        """The request of the task or of the faces, if this version can read it."""
+        if self.task is None:
+            return None if self.faces is None else self.faces.request
         try:
             body = self.task["body"]
             if self.task.get("properties", {}).get("body_encoding") == "base64":
@@ -71,7 +79,8 @@ class DeadLetter:
     @property
     def reason(self) -> str:
         """Why it is here."""
-        moved = "not a task of facerec" if self.task is None else "received too often without an end"
+        unknown = self.task is None and self.faces is None
+        moved = "not a task of facerec" if unknown else "received too often without an end"
         return self.attributes.get("reason", moved)
 
     @property
@@ -114,7 +123,7 @@ class DeadLetterWriter(Protocol):
 def redrive(
     letter: DeadLetter, *, dead: DeadLetterReader, requests: MessageSender, store: ObjectStore, bucket: str
 ) -> None:
-    """Send the original message to the request queue, then remove it; a crash in between sends it twice, harmlessly.
+    """Send the original message to its queue, then remove it; a crash in between sends it twice, harmlessly.
 
     SQS counts its receives from 0 again. A stored failure is deleted first: a worker answers a repeated task with the
     stored result. If SQS refuses the message, which raises `Refused`, the failure is stored again.

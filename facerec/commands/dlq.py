@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -22,6 +22,8 @@ from facerec.stored_results import stored_result
 from facerec.text import counted, one_line
 
 _REASON_WIDTH = 60
+_FACES = f"{__name__}.faces"
+"""In click's context: the command is about the faces queue."""
 _reason = click.option("--reason-matches", "reason", metavar="TEXT", help="Only those with this text in the reason.")
 _identifiers = click.argument("identifiers", nargs=-1, metavar="[REQUEST_ID]...")
 _all = click.option("--all", "everything", is_flag=True, help="All that are in the queue.")
@@ -36,26 +38,53 @@ class Services:
     dead: DeadLetterReader
     requests: MessageSender
     store: ObjectStore
+    faces: bool = False
+    """Whether these are the dead letters of the faces queue."""
+
+    @property
+    def dead_letter_queue(self) -> str:
+        """The name of the dead-letter queue."""
+        return _queues(self.settings, faces=self.faces)[0]
+
+    @property
+    def work_queue(self) -> str:
+        """The name of the queue that its messages came from."""
+        return _queues(self.settings, faces=self.faces)[1]
+
+    def takes(self, letter: DeadLetter) -> bool:
+        """Whether the message is one for the work queue."""
+        return (letter.faces if self.faces else letter.task) is not None
+
+
+def _queues(settings: Settings, *, faces: bool) -> tuple[str, str]:
+    if faces:
+        return settings.faces_dead_letter_queue, settings.faces_queue
+    return settings.dead_letter_queue, settings.request_queue
 
 
 def _services(given: Services | None) -> Services:
+    faces = _FACES in click.get_current_context().meta
     if given is not None:
-        return given
+        return replace(given, faces=faces)
     from facerec.aws.sqs.dead_letter_queue import SqsDeadLetterReader
     from facerec.aws.sqs.queue import SqsQueue
 
     settings = Settings.load()
     clients = bootstrap.clients(settings)
+    dead, work = _queues(settings, faces=faces)
     return Services(
         settings,
-        SqsDeadLetterReader(clients, settings.dead_letter_queue),
-        SqsQueue(clients.sqs, settings.request_queue),
+        SqsDeadLetterReader(clients, dead),
+        SqsQueue(clients.sqs, work),
         bootstrap.object_store(settings),
+        faces,
     )
 
 
 @click.group("dlq")
-def command() -> None:
+@click.option("--faces", is_flag=True, help="Those of the faces queue, between the Lambda functions.")
+@click.pass_context
+def command(context: click.Context, *, faces: bool) -> None:
     """List, show, redrive and purge the messages of the dead-letter queue.
 
     A task is there if no retry helps: it crashed the engine, its picture is missing, or it cannot be read; the worker
@@ -68,7 +97,10 @@ def command() -> None:
       facerec dlq redrive --reason-matches "no object" --dry-run
       facerec dlq redrive --all --yes
       facerec dlq purge --older-than 7d
+      facerec dlq --faces list
     """  # noqa: D301 - \b is click's mark for a block that is not wrapped
+    if faces:
+        context.meta[_FACES] = True
 
 
 @command.command("list")
@@ -90,7 +122,7 @@ def list_(given: Services | None, limit: int | None, reason: str | None, *, as_j
         columns = ("request", "file", "failed at (UTC)", "receives", "bytes", "reason")
         print_columns([columns, *map(_row, letters)])
     else:
-        echo(f"There is nothing in {services.settings.dead_letter_queue}.", err=True)
+        echo(f"There is nothing in {services.dead_letter_queue}.", err=True)
 
 
 @command.command("show")
@@ -130,7 +162,7 @@ def redrive_(
     dry_run: bool,
     yes: bool,
 ) -> None:
-    """Send tasks to the request queue again, as they were, and remove them from the dead letters.
+    """Send tasks (or faces) to their queue again, as they were, and remove them from the dead letters.
 
     Each gets all its attempts again. A failure that was stored as its result is deleted, so its picture is recognised
     again. The result appears at /api/v1/results/REQUEST_ID. A task whose input has expired
@@ -139,7 +171,7 @@ def redrive_(
     _check_choice(identifiers or reason, everything=everything)
     services = _services(given)
     with _chosen(services, identifiers, reason) as letters:
-        sent = [letter for letter in letters if force or letter.task is not None]
+        sent = [letter for letter in letters if force or services.takes(letter)]
         refused = [letter for letter in letters if letter not in sent]
         for letter in refused:
             echo(f"{letter.message_id}: {_cell(letter.reason)}; --force sends it nevertheless", err=True)
@@ -152,7 +184,7 @@ def redrive_(
                     echo(f"{letter.message_id}: {exc}", err=True)
                     sent.remove(letter)
                     refused.append(letter)
-            echo(f"{counted(len(sent), 'dead letter')} sent to {services.settings.request_queue}")
+            echo(f"{counted(len(sent), 'dead letter')} sent to {services.work_queue}")
     if refused:
         raise FacerecError(f"not sent: {counted(len(refused), 'dead letter')}")
 
@@ -178,7 +210,7 @@ def purge(
     """Delete dead letters for good. With --all also those that arrive during the command."""
     _check_choice(identifiers or reason or older_than is not None, everything=everything, ages=" or --older-than")
     services = _services(given)
-    queue = services.settings.dead_letter_queue
+    queue = services.dead_letter_queue
     if everything and not dry_run:
         if not yes:
             confirm(f"Delete everything in {queue} (about {services.dead.count()})?")

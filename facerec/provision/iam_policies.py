@@ -150,12 +150,12 @@ def operator(place: Place) -> list[Statement]:
             actions(
                 "sqs", "ChangeMessageVisibility DeleteMessage GetQueueAttributes GetQueueUrl PurgeQueue ReceiveMessage"
             ),
-            [place.queue(settings.dead_letter_queue)],
+            [place.queue(settings.dead_letter_queue), place.queue(settings.faces_dead_letter_queue)],
         ),
         allow(
             "SendAgainAndLookAtBacklog",
             actions("sqs", "GetQueueAttributes GetQueueUrl SendMessage"),
-            [place.queue(settings.request_queue)],
+            [place.queue(settings.request_queue), place.queue(settings.faces_queue)],
         ),
         allow(
             "LookAtFleetTable",

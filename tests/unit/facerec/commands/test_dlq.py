@@ -3,12 +3,14 @@
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from uuid import uuid4
 
 import pytest
 from click.testing import CliRunner, Result
 
 from facerec.commands.dlq import Services, command
 from facerec.errors import Refused
+from facerec.messages import FacesMessage, FaceToEmbed, ObjectRef, RecognitionRequest, ResultBox
 from facerec.settings import Settings
 from tests.fakes.dead_letters import InMemoryDeadLetterQueue
 from tests.fakes.object_store import InMemoryObjectStore
@@ -142,3 +144,26 @@ def test_show_prints_what_is_known(dlq: DlqCommand) -> None:
     (shown,) = json.loads(dlq.run("show", "young", "--json").stdout)
     assert (shown["body"], shown["task"], shown["result"]) == ("young rubbish", False, None)
     assert "the young one" in dlq.run("show", "young").stdout
+
+
+def test_faces_are_dead_letters_of_their_own_queue(dlq: DlqCommand) -> None:
+    """Listed by their request, and sent to the faces queue; a task is none of them, and faces are no task."""
+    request = RecognitionRequest(
+        request_id=uuid4(), input=ObjectRef(bucket="in", key="k", size=1), filename="a.jpg", submitted_at=NOW
+    )
+    face = FaceToEmbed(box=ResultBox(x_min=0, y_min=0, x_max=1, y_max=1), probability=0.9, landmarks=((0, 0),) * 5)
+    body = FacesMessage(
+        request=request, model_id="m", width=1, height=1, faces=(face,), crop_side=1, crops="AAAA"
+    ).to_json()
+    dlq.dead.put(body, reason="its crops are gone", request_id=str(request.request_id), failed_at=NOW)
+    listed = json.loads(dlq.run("--faces", "list", "--json").stdout)
+    assert [entry["filename"] for entry in listed if entry["request_id"] == str(request.request_id)] == ["a.jpg"]
+    name = str(request.request_id)
+    assert dlq.run("redrive", name, "--yes").exit_code == 1
+    assert dlq.sent.bodies == []
+    sent = dlq.run("--faces", "redrive", name, "--yes")
+    assert (sent.exit_code, dlq.sent.bodies) == (0, [body])
+    assert "facerec-faces-queue" in sent.stdout
+    assert dlq.run("--faces", "redrive", "young", "--yes").exit_code == 1
+    assert dlq.run("--faces", "purge", "--all", "--yes").exit_code == 0
+    assert "facerec-faces-queue-dlq" in dlq.run("--faces", "list").stderr
