@@ -81,12 +81,16 @@ class ProxiedSystem:
     def start_tiers(self) -> None:
         """Start the web tier and the workers."""
         [self.web] = self._supervisor.start(self._command("web", facerec("web")), restarts=_RESTARTS)
+        self.start_workers()
+        self._supervisor.wait_until_ready(self.web, self.serves, START_SECONDS)
+
+    def start_workers(self) -> None:
+        """Start the workers alone."""
         self.workers = self._supervisor.start(
             *(self._command(f"worker{n + 1}", self._processes.worker) for n in range(self._processes.workers)),
             grace_seconds=10,
             restarts=_RESTARTS,
         )
-        self._supervisor.wait_until_ready(self.web, self.serves, START_SECONDS)
         for worker in self.workers:
             self._supervisor.wait_until_ready(worker, partial(self._consumes, worker), START_SECONDS)
 
