@@ -30,7 +30,7 @@ def _open(settings: Settings) -> Any:
         from facerec.comparison import ModelThresholds
         from facerec.delivery.driver import TaskDriver
         from facerec.engine.loading import load_artefact
-        from facerec.gallery.cache import GalleryCache
+        from facerec.gallery.opening import gallery_cache
         from facerec.messages import DEFAULT_COLLECTION, FacesMessage, RecognitionRequest
         from facerec.recognition import FaceRecognition
         from facerec.serverless.batch import Messages
@@ -40,10 +40,11 @@ def _open(settings: Settings) -> Any:
 
         artefact = load_artefact(settings)
         clients, store = bootstrap.clients(settings), bootstrap.object_store(settings)
-        gallery = GalleryCache(
+        gallery = gallery_cache(
+            settings,
             bootstrap.template_store(settings),
-            artefact.model_id,
-            settings.gallery.refresh_seconds,
+            store,
+            model_id=artefact.model_id,
             dimension=artefact.dimension,
         )
         gallery.index(DEFAULT_COLLECTION)
