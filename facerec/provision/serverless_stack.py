@@ -32,6 +32,8 @@ _FREE_STORAGE_MB, _MOST_STORAGE_MB = 512, 10_240
 _ENVIRONMENT_BYTES = 4096
 """Lambda's limit of all variables together."""
 _ASYNCHRONOUS_SECONDS = 3600
+_OF_FUNCTIONS_ALONE = ("FACEREC_WEB__MAX_UPLOAD_BYTES",)
+"""What the functions read and no worker: they are the way in of URL calls and objects of the inbox."""
 _MODEL = {"image": "/opt/facerec/model", "zip": "/var/task/artefact"}
 
 
@@ -125,7 +127,7 @@ def function_environment(settings: Settings) -> dict[str, str]:
 
     Raises `ConfigurationError` if they are too long for Lambda.
     """
-    variables = app_tier_variables(settings)
+    variables = app_tier_variables(settings, also=_OF_FUNCTIONS_ALONE)
     variables.pop("FACEREC_PRECISION", None)  # ONNX Runtime has fp32 alone
     variables |= {
         "FACEREC_ENGINE": "onnxruntime",

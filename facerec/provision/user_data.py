@@ -6,7 +6,7 @@ User data can be read by everything that runs on the instance, and with the righ
 import json
 import math
 import shlex
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from importlib import resources
 from string import Template
 from textwrap import indent
@@ -75,15 +75,15 @@ def user_data(settings: Settings) -> str:
     return text
 
 
-def app_tier_variables(settings: Settings) -> dict[str, str]:
-    """Return the settings that the app tier reads and that differ from the defaults.
+def app_tier_variables(settings: Settings, *, also: Container[str] = ()) -> dict[str, str]:
+    """Return the settings that workers read, and `also` these, where they differ from the defaults.
 
     Raises `ConfigurationError` for one that holds a password or control characters.
     """
     return {
         name: _text(name, value)
         for name, value in _differing(settings, ENV_PREFIX)
-        if not _left_out(name.removeprefix(ENV_PREFIX))
+        if name in also or not _left_out(name.removeprefix(ENV_PREFIX))
     }
 
 

@@ -188,7 +188,7 @@ def test_environment_is_what_the_app_tier_reads(monkeypatch: pytest.MonkeyPatch)
         max_megapixels=20.5,
         aws=AwsSettings(region="eu-west-3"),
         names=NameSettings(input_bucket="uploads"),
-        web=WebSettings(wait_seconds=300, port=9000),
+        web=WebSettings(wait_seconds=300, port=9000, max_upload_bytes=1_000_000),
         autoscale=AutoscaleSettings(max_instances=3),
         flower=FlowerSettings(password=SecretStr("correct horse")),
         serverless=ServerlessSettings(timeout_seconds=20),
@@ -200,7 +200,7 @@ def test_environment_is_what_the_app_tier_reads(monkeypatch: pytest.MonkeyPatch)
     read = Settings.load()
     assert (read.engine, read.precision, str(read.model.dir)) == ("onnxruntime", "auto", "/opt/facerec/model")
     assert str(read.model.cache_dir).startswith("/tmp/")  # noqa: S108 - the one folder where a function may write
-    assert read.serverless.visibility_seconds == 120
+    assert (read.serverless.visibility_seconds, read.web.max_upload_bytes) == (120, 1_000_000)
     kept = ("prefix", "app_tier", "max_megapixels", "aws", "names")
     assert all(getattr(read, name) == getattr(settings, name) for name in kept)
     assert not [name for name in environment if name.startswith(("FACEREC_FLOWER", "FACEREC_AUTOSCALE"))]
