@@ -9,9 +9,11 @@ import os
 import sys
 import tarfile
 from collections.abc import Callable, Iterator
+from io import BytesIO
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
+from zipfile import ZipFile
 
 import pytest
 from click.testing import CliRunner, Result
@@ -112,6 +114,24 @@ def test_functions_are_deployed_updated_and_removed(run: Run, fresh: Settings) -
 def _notified(settings: Settings) -> list[Any]:
     found: Any = Clients(settings).s3.get_bucket_notification_configuration(Bucket=settings.input_bucket)
     return list(found.get("LambdaFunctionConfigurations", []))
+
+
+def test_zip_is_deployed_behind_its_alias(run: Run, fresh: Settings) -> None:
+    """Event sources and inbox call the version that SnapStart has prepared."""
+    content = BytesIO()
+    with ZipFile(content, "w") as archive:
+        archive.writestr("facerec/__init__.py", "")
+    Clients(fresh).s3.put_object(Bucket=fresh.model_bucket, Key="lambda-1.zip", Body=content.getvalue())
+    zipped = {"serverless__code": f"s3://{fresh.model_bucket}/lambda-1.zip", "serverless__inbox_prefix": "inbox/"}
+    assert run("deploy", **zipped).exit_code == 0
+    shown = state(run, **zipped)
+    assert {one["queue"] for one in shown["event_sources"]} == {fresh.request_queue, fresh.faces_queue}
+    assert all(one["code"] and not one["code"].startswith("sha256:") for one in shown["functions"])
+    [notified] = _notified(fresh)
+    assert notified["LambdaFunctionArn"].endswith("-face-detection:live")
+    function = Clients(fresh).functions.get_function(FunctionName=f"{fresh.prefix}-face-recognition", Qualifier="live")
+    assert function["Configuration"]["SnapStart"]["ApplyOn"] == "PublishedVersions"
+    assert run("remove", "--yes", **zipped).exit_code == 0
 
 
 def test_functions_are_not_removed_while_faces_wait(run: Run, fresh: Settings) -> None:
