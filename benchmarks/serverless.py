@@ -2,6 +2,7 @@
 
     python -m benchmarks.serverless --images DIR   # with DIR/labels.csv, as for benchmarks.roundtrip
     python -m benchmarks.serverless --mixed
+    python -m benchmarks.serverless --zip dist/lambda-x86_64.zip
     python -m benchmarks.serverless_faults
 
 - `cold_start_detect_ms`, `cold_start_recognise_ms`: from the start of the emulator's process to the first answer, the
@@ -16,7 +17,8 @@
 - `cost_per_1000_usd`: with these durations, at 1 000 photos an hour, evenly spread (docs/cost.md).
 - `image_mb`, `zip_mb`: the image that `.cache/images/lambda.json` describes, the archive in `dist`; null if not built.
 
-`--mixed` lets the functions and one worker on EC2's side share the requests. The last line is one JSON object; the exit
+`--mixed` lets the functions and one worker on EC2's side share the requests. `--zip` measures the functions as they run
+from the archive, in a Python of Lambda's version. The last line is one JSON object; the exit
 status is 1 if anything is lost or wrong.
 """
 
@@ -31,6 +33,7 @@ import statistics
 import sys
 import tempfile
 import time
+import zipfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -69,6 +72,8 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5, help="cold starts of each function")
     parser.add_argument("--requests", type=int, default=REQUESTS, help="photos of each load")
     parser.add_argument("--mixed", action="store_true", help="functions and a worker share twice as many requests")
+    parser.add_argument("--zip", type=Path, help="archive of the functions (make lambda-zip)")
+    parser.add_argument("--python", default="python3.12", help="interpreter for --zip (default: %(default)s)")
     options = parser.parse_args()
     prepare()
     with tempfile.TemporaryDirectory(prefix="facerec-serverless-") as folder:
@@ -77,7 +82,12 @@ def main() -> None:
         if options.mixed:
             figures = mixed(state, people, photos, 2 * options.requests)
         else:
-            figures = measured(state, people, photos, options.runs, options.requests)
+            package = None
+            if options.zip is not None:
+                package = Path(folder) / "task"
+                zipfile.ZipFile(options.zip).extractall(package)
+            system = FunctionsSystem(state, package=package, python=options.python)
+            figures = measured(system, people, photos, options.runs, options.requests)
     print(json.dumps(figures | {"machine": machine()}))
     sys.exit(1 if figures["lost"] or figures["wrong"] else 0)
 
@@ -89,9 +99,11 @@ def prepare() -> None:
         compileall.compile_dir(CHECKOUT / package, quiet=1)
 
 
-def measured(state: Path, people: Path, photos: Sequence[Photo], runs: int, requests: int) -> dict[str, Any]:
+def measured(
+    functions: FunctionsSystem, people: Path, photos: Sequence[Photo], runs: int, requests: int
+) -> dict[str, Any]:
     """The figures of the functions alone."""
-    with FunctionsSystem(state) as system:
+    with functions as system:
         system.run("enrol", "--folder", str(people))
         faces = face_messages(system, photos)
         say("cold starts")

@@ -9,7 +9,7 @@ import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -62,7 +62,8 @@ class Answer:
 class FunctionsSystem(ProxiedSystem):
     """Emulated AWS, proxy and both functions, each with `concurrency` instances; a context manager.
 
-    `start_tiers` adds the web tier and workers, for mixed tiers. `handlers` are other modules of the halves' handlers.
+    `start_workers` adds workers, for mixed tiers. `handlers` are other handlers of the halves. With `package`, the
+    functions run from this folder of packages, an unpacked zip archive, in the interpreter `python`.
     """
 
     def __init__(
@@ -73,11 +74,14 @@ class FunctionsSystem(ProxiedSystem):
         environ: Mapping[str, str] | None = None,
         handlers: Mapping[Half, str] | None = None,
         workers: int = 1,
+        package: Path | None = None,
+        python: str = "python3.12",
     ) -> None:
         serverless = {"FACEREC_APP_TIER": "serverless", "FACEREC_SERVERLESS__URL_AUTH": "open"}
         super().__init__(state, Processes(workers=workers, environ=serverless | dict(environ or {})))
         self._concurrency = concurrency
         self._handlers = handlers or {}
+        self._package, self._python = package, python
         self._started = ExitStack()
         self.services: dict[Half, FunctionService] = {}
         self.url_port = free_port()
@@ -109,10 +113,12 @@ class FunctionsSystem(ProxiedSystem):
         """A function as Lambda runs it: from bytecode, whatever this process's environment says."""
         environ = {name: value for name, value in self.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
         function = function_of(self.settings, half, environ)
-        if half not in self._handlers:
-            return function
-        argv = (*function.argv[:-1], self._handlers[half])
-        return Function(function.name, argv, function.environ, function.memory_mb, function.timeout_seconds)
+        python, *options, handler = function.argv
+        if self._package is not None:
+            python = self._python
+            there = {"PYTHONPATH": str(self._package), "FACEREC_MODEL__DIR": str(self._package / "artefact")}
+            function = replace(function, environ={**function.environ, **there})
+        return replace(function, argv=(python, *options, self._handlers.get(half, handler)))
 
     def pool(self, half: Half, size: int = 1) -> FunctionPool:
         """Instances of a function that get only what they are invoked with; they end with the system."""
