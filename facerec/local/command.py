@@ -146,6 +146,32 @@ def env(state: Path) -> None:
     echo_document(export_lines(StateDirectory(state).running().variables))
 
 
+@command.command("aws")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=click.IntRange(1, 65535), default=4566, show_default=True, help="Port to listen on.")
+@click.option(
+    "--name",
+    "names",
+    multiple=True,
+    help="A host name that clients may address it by, beside those of loopback; can be given several times.",
+)
+@click.option("--state", type=_DIRECTORY, default=_STATE / "aws", show_default=True, help="Directory of its state.")
+def aws(host: str, port: int, names: tuple[str, ...], state: Path) -> None:
+    """Run the emulated AWS alone, for parts that are started in another way, until SIGTERM or Ctrl-C.
+
+    It checks no signature, so only trusted programs may reach its port.
+
+    \b
+    Examples:
+      facerec local aws
+      facerec local aws --host 0.0.0.0 --name aws   # in a container of that name
+    """  # noqa: D301 - as above
+    from facerec.local.emulator import ministack_command
+
+    emulator = ministack_command(host=host, port=port, names=names, state=state, environ=os.environ)
+    os.execve(emulator.argv[0], emulator.argv, emulator.environ)  # noqa: S606 - no shell is needed
+
+
 @command.command("demo")
 @_workers
 @_emulator

@@ -1,8 +1,8 @@
-"""The emulated AWS: the command that runs it, and whether it is ready. It listens on loopback only."""
+"""The emulated AWS: the command that runs it, and whether it is ready. In a local system it listens on loopback."""
 
 import importlib.util
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -53,22 +53,37 @@ class Emulator:
 
 def emulator(kind: EmulatorKind, *, port: int, state: Path, environ: Mapping[str, str]) -> Emulator:
     """Describe an emulator that keeps its state under `state`; raises `ConfigurationError` if it is not installed."""
+    if kind is EmulatorKind.MINISTACK:
+        command = ministack_command(port=port, state=state, environ=environ)
+    else:
+        _check_installed(kind)
+        argv = (sys.executable, "-m", "facerec.local.moto_server", str(port))
+        command = Command("emulator", argv, without_aws(environ))
+    return Emulator(kind, f"http://{LOOPBACK}:{port}", command)
+
+
+def ministack_command(
+    *, port: int, state: Path, environ: Mapping[str, str], host: str = LOOPBACK, names: Sequence[str] = ()
+) -> Command:
+    """The command of the default emulator, which listens on `host` and is addressed by loopback's names and `names`.
+
+    Raises `ConfigurationError` if it is not installed.
+    """
+    _check_installed(EmulatorKind.MINISTACK)
+    argv = (sys.executable, "-m", "facerec.local.ministack_server", *names)
+    return Command("emulator", argv, without_aws(environ) | _ministack_environ(host, port, state.resolve()))
+
+
+def _check_installed(kind: EmulatorKind) -> None:
     if importlib.util.find_spec(kind) is None:
         raise ConfigurationError(f"the emulator {kind} is not installed; install facerec with its extra `local`")
-    base = without_aws(environ)
-    if kind is EmulatorKind.MINISTACK:
-        argv: tuple[str, ...] = (sys.executable, "-m", "facerec.local.ministack_server")
-        base |= _ministack_environ(port, state.resolve())
-    else:
-        argv = (sys.executable, "-m", "facerec.local.moto_server", str(port))
-    return Emulator(kind, f"http://{LOOPBACK}:{port}", Command("emulator", argv, base))
 
 
-def _ministack_environ(port: int, state: Path) -> dict[str, str]:
+def _ministack_environ(host: str, port: int, state: Path) -> dict[str, str]:
     scratch = state / "tmp"
     scratch.mkdir(parents=True, exist_ok=True)
     return {
-        "BIND_HOST": LOOPBACK,  # its default is every interface
+        "BIND_HOST": host,  # its default is every interface
         "GATEWAY_PORT": str(port),
         "PERSIST_STATE": "1",
         "STATE_DIR": str(state),

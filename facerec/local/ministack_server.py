@@ -1,4 +1,6 @@
-"""Runs ministack with three gaps closed: `python -m facerec.local.ministack_server`.
+"""Runs ministack with three gaps closed: `python -m facerec.local.ministack_server [NAME …]`.
+
+The names are those by which it may be addressed, beside those of loopback.
 
 - ministack writes S3 objects to disk at once, but tables, queues and instances only at its orderly end. This wrapper
   also writes them a moment after they change, on the event loop that handles the requests, so the state is consistent.
@@ -9,7 +11,8 @@
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
+import sys
+from collections.abc import Awaitable, Callable, Coroutine, MutableMapping, Sequence
 from time import perf_counter
 from typing import Any
 
@@ -123,7 +126,7 @@ def polling_while_connected(app: _App) -> _App:
     return wrapped
 
 
-def for_programs(app: _App) -> _App:
+def for_programs(app: _App, names: Sequence[str] = ()) -> _App:
     """The same ASGI app, which refuses the requests of web pages and sends no CORS headers."""
 
     async def wrapped(scope: _Message, receive: _Receive, send: _Send) -> None:
@@ -143,6 +146,7 @@ def for_programs(app: _App) -> _App:
             target=scope.get("raw_path", b"/").decode("latin-1"),
             origin=_lines(scope, b"origin"),
             fetch_site=_lines(scope, b"sec-fetch-site"),
+            names=names,
         )
         if refused is None:
             await app(scope, receive, without_cors)
@@ -170,5 +174,6 @@ def _lines(scope: _Message, name: bytes) -> str | None:
 
 if __name__ == "__main__":
     # Until SIGTERM, as configured by ministack's own variables.
-    ministack.app = for_programs(saving(polling_while_connected(ministack.app)))
+    names, sys.argv[1:] = sys.argv[1:], []  # ministack reads them, too
+    ministack.app = for_programs(saving(polling_while_connected(ministack.app)), names)
     ministack.main()

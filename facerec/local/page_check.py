@@ -4,6 +4,7 @@ The emulators check no signature, and allow every web page to read their answers
 no method is safe.
 """
 
+from collections.abc import Sequence
 from http import HTTPStatus
 
 from facerec.host_check import LOOPBACK_NAMES, addressed_host, is_cross_site, is_served
@@ -16,11 +17,14 @@ _NAMES = (*LOOPBACK_NAMES, *(f".{name}" for name in ("localhost", "127.0.0.1")))
 
 
 def refusal(
-    *, host: str | None, origin: str | None, fetch_site: str | None, target: str = "/"
+    *, host: str | None, origin: str | None, fetch_site: str | None, target: str = "/", names: Sequence[str] = ()
 ) -> tuple[HTTPStatus, str] | None:
-    """Return the status and a sentence if a request with these headers and this target is refused, otherwise None."""
+    """Return the status and a sentence if a request with these headers and this target is refused, otherwise None.
+
+    `names` are served beside those of loopback: the emulator's own on a network of containers.
+    """
     name = addressed_host(host, target)
-    if name is None or not is_served(name, _NAMES):
+    if name is None or not is_served(name, (*_NAMES, *names)):
         return HTTPStatus.MISDIRECTED_REQUEST, "the emulated AWS is addressed as 127.0.0.1 or localhost only"
     if is_cross_site(host=host, origin=origin, fetch_site=fetch_site):
         return HTTPStatus.FORBIDDEN, "web pages cannot use the emulated AWS"

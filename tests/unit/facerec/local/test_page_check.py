@@ -90,3 +90,10 @@ def test_request_of_a_web_page_is_refused(origin: str | None, fetch_site: str | 
 def test_browser_shows_what_its_user_asks_for(origin: str | None, fetch_site: str) -> None:
     """An address that is typed, and the emulator's own page."""
     assert refusal(host=HOST, origin=origin, fetch_site=fetch_site) is None
+
+
+def test_further_name_is_served() -> None:
+    """The emulated AWS has a name of its own on a network of containers."""
+    assert refusal(host="aws:4566", origin=None, fetch_site=None, names=["aws"]) is None
+    assert refusal(host="aws:4566", origin=None, fetch_site=None) is not None
+    assert refusal(host="evil.example", origin=None, fetch_site=None, names=["aws"]) is not None
