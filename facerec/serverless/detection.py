@@ -11,18 +11,16 @@ from typing import Any
 sys.modules.setdefault("rich", None)  # type: ignore[arg-type]  # as Python documents it
 
 from facerec.engine.supervisor import SupervisedDetector  # noqa: E402 - see above
+from facerec.serverless.telemetry import Telemetry  # noqa: E402
 from facerec.settings import Settings  # noqa: E402
 
 
 def _open(settings: Settings) -> Any:
     """Open the function; the engine's child loads while this process imports the rest."""
+    telemetry = Telemetry(settings, "detection")  # before the engine binds its loggers
     engine = SupervisedDetector(settings, settings.model.dir)
     with ThreadPoolExecutor(1) as starter:
         started = starter.submit(engine.start)
-
-        from facerec.serverless.telemetry import Telemetry
-
-        telemetry = Telemetry(settings, "detection")  # before the engine's first log line
 
         import functools
         import math
