@@ -178,7 +178,6 @@ def test_photos_pass_through_both_functions(functions: FunctionTier) -> None:
     assert unused["detection"] == {"TellMissingFromForbidden s3:ListBucket"}  # not called, as in a worker
     assert unused["recognition"] == {
         "TellMissingFromForbidden s3:ListBucket",
-        "FindGallerySnapshots s3:ListBucket",
         "ReadGallery dynamodb:BatchGetItem",
         "ReadGallerySnapshots s3:GetObject",  # nothing has been published
         "ReadObjects s3:GetObject",  # the crops were in the messages
