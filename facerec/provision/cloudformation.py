@@ -97,21 +97,16 @@ class Stack:
             )
         if status.endswith(_IN_PROGRESS) and status != _NEW:
             raise Transient(f"stack {self.name!r} is {status}: wait until that has ended, and deploy again")
-        change_set = f"facerec-{uuid.uuid4().hex}"
+        new = status == _NEW
         with translated(f"make a change set of stack {self.name!r}"):
-            self._cloudformation.create_change_set(
-                StackName=self.name,
-                ChangeSetName=change_set,
-                ChangeSetType="CREATE" if status == _NEW else "UPDATE",
-                TemplateBody=json.dumps(template, separators=(",", ":")),
-                Parameters=[{"ParameterKey": name, "ParameterValue": value} for name, value in parameters.items()],
-                Capabilities=_CAPABILITIES,
-            )
-            changes = self._changes(change_set)
+            change_set = self._create_change_set(template, parameters, new=new)
+            try:
+                changes = self._changes(change_set)
+            except FacerecError:
+                self._discard(change_set, new=new)
+                raise
             if not changes or not approve(changes):
-                self._cloudformation.delete_change_set(StackName=self.name, ChangeSetName=change_set)
-                if status == _NEW:
-                    self._cloudformation.delete_stack(StackName=self.name)
+                self._discard(change_set, new=new)
                 return changes
             began = self._latest_event()
             self._cloudformation.execute_change_set(StackName=self.name, ChangeSetName=change_set)
@@ -130,6 +125,32 @@ class Stack:
         self._follow(identifier, began, report, wanted=("DELETE_COMPLETE",))
         return True
 
+    def _create_change_set(self, template: Mapping[str, Any], parameters: Mapping[str, str], *, new: bool) -> str:
+        name = f"facerec-{uuid.uuid4().hex}"
+        try:
+            self._cloudformation.create_change_set(
+                StackName=self.name,
+                ChangeSetName=name,
+                ChangeSetType="CREATE" if new else "UPDATE",
+                TemplateBody=json.dumps(template, separators=(",", ":")),
+                Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()],
+                Capabilities=_CAPABILITIES,
+            )
+        except ClientError as exc:
+            if exc.response["Error"]["Code"] != "ValidationError":
+                raise
+            raise self._refusal(exc.response["Error"]["Message"]) from exc
+        return name
+
+    def _refusal(self, reason: str) -> FacerecError:
+        return FacerecError(f"CloudFormation refuses to change stack {self.name!r}: {reason}")
+
+    def _discard(self, change_set: str, *, new: bool) -> None:
+        """Delete a change set, and the empty stack that a first one has made."""
+        self._cloudformation.delete_change_set(StackName=self.name, ChangeSetName=change_set)
+        if new:
+            self._cloudformation.delete_stack(StackName=self.name)
+
     def _changes(self, change_set: str) -> list[Change]:
         while True:
             pages = list(
@@ -141,8 +162,7 @@ class Stack:
             if status == "FAILED":
                 if any(words in reason for words in _NO_CHANGES):
                     return []
-                self._cloudformation.delete_change_set(StackName=self.name, ChangeSetName=change_set)
-                raise FacerecError(f"CloudFormation refuses the template of stack {self.name!r}: {reason}")
+                raise self._refusal(reason)
             if status.endswith("_COMPLETE"):
                 break
             time.sleep(self._poll_seconds)

@@ -192,11 +192,19 @@ def test_failed_creation_is_told_and_removed_before_the_next(fresh: Settings) ->
     assert not stack.delete()
 
 
-def test_template_that_cloudformation_refuses_is_told(fresh: Settings) -> None:
+@pytest.mark.parametrize(
+    ("resource", "reason"),
+    [
+        ({"Type": "AWS::No::Such"}, "AWS::No::Such"),
+        ({"Type": "AWS::Serverless::Function", "Properties": {"PackageType": "Tar"}}, "PackageType"),
+    ],
+)
+def test_template_that_cloudformation_refuses_is_told(fresh: Settings, resource: Any, reason: str) -> None:
     """In one sentence, and no stack stays."""
     stack = Stack(Clients(fresh), f"{fresh.prefix}-wrong", poll_seconds=0.1)
-    with pytest.raises(FacerecError, match=r"stack .*wrong"):
-        stack.deploy({"Resources": {"X": {"Type": "AWS::No::Such"}}}, {})
+    with pytest.raises(FacerecError, match=f"CloudFormation refuses to change stack .*{reason}"):
+        stack.deploy({"Transform": "AWS::Serverless-2016-10-31", "Resources": {"X": resource}}, {})
+    assert stack.describe() is None
 
 
 TOOL = """
