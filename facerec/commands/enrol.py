@@ -240,11 +240,11 @@ def rebuild(
                 for old in progress.track(work.old, description=name):
                     reports.append(work.rebuild(old))
                     _print_report(reports[-1], as_json=as_json)
-                withdrawn = remove_old and is_published(settings, name)
-                if remove_old:
-                    removed += work.remove_old()
-                if withdrawn or work.old:
-                    renewed[name] = withdrawn
+                was_published = remove_old and is_published(settings, name)
+                gone = work.remove_old() if remove_old else 0
+                removed += gone
+                if work.old:
+                    renewed[name] = was_published and gone > 0
     finally:
         # Work that was done before an error or Ctrl-C stays, and is reported.
         _print_rebuilt(reports, names, model.model_id, removed, found - len(reports), as_json=as_json)

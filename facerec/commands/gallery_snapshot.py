@@ -46,7 +46,7 @@ def snapshot(context: click.Context, collection: str, *, all_collections: bool) 
     settings = Settings.load()
     model = load_artefact(settings)
     for name in bootstrap.template_store(settings).collections() if all_collections else [collection]:
-        _publish(settings, model, name)
+        echo(_publish(settings, model, name))
 
 
 def is_published(settings: Settings, collection: str) -> bool:
@@ -61,7 +61,7 @@ def renew_snapshot(settings: Settings, collection: str, *, withdrawn: bool = Fal
     """
     try:
         if withdrawn or _worth(settings, collection):
-            _publish(settings, load_artefact(settings), collection)
+            echo(_publish(settings, load_artefact(settings), collection), err=True)
     except (FacerecError, OSError) as exc:
         command = f"facerec gallery snapshot --collection {collection}"
         echo(f"No snapshot was published, so new workers start more slowly: {exc}. Then: `{command}`", err=True)
@@ -79,7 +79,8 @@ def _worth(settings: Settings, collection: str) -> bool:
     return store.version(collection) - newest.version >= WORTH_CHANGES
 
 
-def _publish(settings: Settings, model: Artefact, collection: str) -> None:
+def _publish(settings: Settings, model: Artefact, collection: str) -> str:
+    """Publish a collection; returns a sentence about it."""
     store, objects = bootstrap.template_store(settings), bootstrap.object_store(settings)
     cache = gallery_cache(settings, store, objects, model_id=model.model_id, dimension=model.dimension)
     snapshots = published_snapshots(settings, objects, model.model_id)
@@ -87,6 +88,8 @@ def _publish(settings: Settings, model: Artefact, collection: str) -> None:
         reading = progress.add_task(f"reading {collection}", total=None)
         saved = cache.loaded(collection)
         progress.update(reading, visible=False)
+        if saved.version == 0:
+            raise FacerecError(f"collection {collection} holds nothing to publish")
         for _ in range(_ATTEMPTS):
             writing = progress.add_task(f"writing {collection}", total=len(saved.index))
             try:
@@ -100,4 +103,4 @@ def _publish(settings: Settings, model: Artefact, collection: str) -> None:
         else:
             raise FacerecError(f"people were removed from collection {collection} all the time; try again later")
     templates = counted(len(saved.index), "template")
-    echo(f"Snapshot of collection {collection} published: {templates}, model {model.model_id}", err=True)
+    return f"Snapshot of collection {collection} published: {templates}, model {model.model_id}"

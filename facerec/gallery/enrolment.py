@@ -294,6 +294,8 @@ def remove_templates(
     The templates are removed last: after an interruption they are still listed, and a repeated call completes the
     removal.
     """
+    if not template_ids:
+        return 0
     for identifier in template_ids:
         for key in photos.keys(bucket, photo_prefix(collection, identifier)):
             photos.delete(bucket, key)

@@ -128,14 +128,17 @@ class PublishedSnapshots:
             write_compact(index, file, header, on_written)
             found = PublishedSnapshot(collection, self._model_id, saved.version, _sha256(file))
             self._objects.upload(self._bucket, found.key, file, _CONTENT_TYPE)
+        present = published(self._objects, self._bucket, collection, self._model_id)
         # After the upload: a removal deletes what is there then, and this sees the removals before it.
         changes = store.changes(collection, saved.version)
         if changes is None or changes.removed:
             self._objects.delete(self._bucket, found.key)
             return None
-        *older, newest = published(self._objects, self._bucket, collection, self._model_id) or [found]
-        for each in older:
-            self._objects.delete(self._bucket, each.key)
+        # One of a later version than the table's is of a table that was lost, and replaced by its backup.
+        newest = max([found, *(each for each in present if each.version <= changes.version)])
+        for each in present:
+            if each != newest:
+                self._objects.delete(self._bucket, each.key)
         return newest
 
     def spool(self) -> PutAside:

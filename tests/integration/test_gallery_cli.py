@@ -493,6 +493,7 @@ def test_removed_person_is_in_no_published_snapshot(line: CommandLine, model_id:
         return b"".join(store.get(line.settings.gallery_bucket, key) for key in line.photos())
 
     assert not any(key.startswith("!snapshots/") for key in line.photos())
+    line.run("gallery", "snapshot", "--collection", "nobody", says="nobody holds nothing to publish", status=1)
     line.run("gallery", "snapshot", says=f"Snapshot of collection default published: 2 templates, model {model_id}")
     (key,) = [key for key in line.photos() if key.startswith("!snapshots/")]
     traces = [make_template(number, model_id=model_id).embedding.astype("<f2").tobytes() for number in (1, 2)]
@@ -523,7 +524,7 @@ def test_snapshots_of_all_collections_are_published_and_checked(line: CommandLin
     assert [key for key in line.photos() if key.startswith("!snapshots/")] == keys[:1]
 
 
-def test_import_and_enrolment_renew_the_snapshot_when_it_is_worth_it(
+def test_command_renews_the_snapshot_when_it_is_worth_it(
     line: CommandLine, model_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From so many templates or changes on; without the permission to write it they succeed nevertheless."""

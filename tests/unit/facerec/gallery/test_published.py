@@ -287,6 +287,23 @@ def test_newer_version_wins_and_the_older_one_is_deleted(world: World) -> None:
     assert world.keys() == [latest.key]
 
 
+def test_snapshot_of_a_lost_table_gives_way_to_one_of_its_backup(world: World) -> None:
+    """Whose versions are lower."""
+    for number in range(3, 7):
+        world.store.add(make_template(number, "Alan"))
+    lost = world.publish()
+    world.store.forget()
+    world.store.add(make_template(1, "Ada"))
+    with capture_logs() as records:
+        assert people(world.cache(), 1, 3) == ["Ada", None]
+    assert [record["event"] for record in records] == ["gallery_snapshot_outdated"]
+    found = world.publish()
+    assert lost is not None
+    assert found is not None
+    assert world.keys() == [found.key]
+    assert found.version < lost.version
+
+
 def test_older_snapshot_of_a_killed_writer_is_found_and_deleted(world: World) -> None:
     """By the check, and by the next writer."""
 
