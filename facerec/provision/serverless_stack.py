@@ -133,6 +133,7 @@ def function_environment(settings: Settings) -> dict[str, str]:
         "FACEREC_ENGINE": "onnxruntime",
         "FACEREC_MODEL__CACHE_DIR": "/tmp/facerec",  # noqa: S108 - the one folder where a function may write
         "FACEREC_MODEL__DIR": _MODEL["image" if settings.serverless.code is None else "zip"],
+        "PYDANTIC_DISABLE_PLUGINS": "__all__",  # or it looks for them in every installed package, at each start
     }
     size = sum(len(name.encode()) + len(value.encode()) for name, value in variables.items())
     if size > _ENVIRONMENT_BYTES:

@@ -48,7 +48,12 @@ def function_of(settings: Settings, half: Half, environ: Mapping[str, str]) -> F
     return Function(
         name=f"{settings.prefix}-face-{half}",
         argv=(sys.executable, "-m", "awslambdaric", f"facerec.serverless.{half}.handler"),
-        environ={"FACEREC_ENGINE": "onnxruntime", "FACEREC_LOG__FORMAT": "json", **environ},
+        environ={
+            "FACEREC_ENGINE": "onnxruntime",
+            "FACEREC_LOG__FORMAT": "json",
+            "PYDANTIC_DISABLE_PLUGINS": "__all__",
+            **environ,
+        },
         memory_mb=serverless.detection_memory_mb if half == "detection" else serverless.recognition_memory_mb,
         timeout_seconds=serverless.timeout_seconds,
         region=settings.aws.region,
