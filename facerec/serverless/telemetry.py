@@ -1,20 +1,22 @@
 """Logs and metrics of the functions through Powertools: one JSON line per record, metrics in the log (EMF).
 
 Each line has the name and request id of the function, and `cold_start`, beside what our records have everywhere.
+Importing this module must be quick: the engine's child starts only afterwards.
 """
 
 import json
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from aws_lambda_powertools import Logger, Metrics
 
-from facerec.delivery.driver import DEAD_LETTER_OUTCOMES, ERROR, REDELIVERED
 from facerec.observability.logs import TRACEBACKS, take_over_logging
-from facerec.serverless.invocation import Invocation
 from facerec.settings import Settings
+
+if TYPE_CHECKING:
+    from facerec.serverless.invocation import Invocation
 
 Handler = Callable[[Any, Any], Any]
 
@@ -39,8 +41,10 @@ class Telemetry:
         """Return a handler during which each line has Lambda's context."""
         return self._logger.inject_lambda_context(handler)
 
-    def count(self, context: Any, invocation: Invocation) -> None:
+    def count(self, context: Any, invocation: "Invocation") -> None:
         """Write the metrics of an invocation."""
+        from facerec.delivery.driver import DEAD_LETTER_OUTCOMES, ERROR, REDELIVERED  # noqa: PLC0415 - see above
+
         metrics, outcomes = self._metrics, Counter(str(record.outcome) for record in invocation.records)
         if self._cold:
             metrics.provider.add_cold_start_metric(context)
