@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-reference demo up test test-packs test-nginx test-unit test-parity lint audit format bench release lambda-zip docs clean
+.PHONY: help install install-reference demo up test test-packs test-nginx test-unit test-parity test-images lint audit format bench release lambda-zip docs clean
 
 help: ## Show this list
 	@echo "facerec: elastic face recognition on AWS. Start with 'make demo'."
@@ -82,6 +82,13 @@ test-unit: $(VENV)/.runtime ## Run the unit tests alone
 test-parity: install-reference test-packs ## Compare the engines with facenet-pytorch as published, and run what else needs torch
 	@$(BIN)/python -m pytest tests/parity tests/integration/test_gallery_cli.py::test_saved_pair_is_imported $(ARGS)
 
+# The images are built and run without a Docker daemon. What apt installs stays; all else is in .cache/images.
+test-images: $(VENV)/.dev test-nginx ## Build every image on a stand-in base, run them, recognise photos in them (as root, on Debian)
+	@dpkg -s buildah runc debootstrap >/dev/null 2>&1 || { \
+	  echo "==> Installing buildah, runc and debootstrap"; \
+	  apt-get -qq update && env DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends buildah runc debootstrap >/dev/null; }
+	@$(BIN)/python -m pytest tests/images $(ARGS)
+
 lint: $(VENV)/.lint ## Check format, lint, types, layers, security, images, templates and the generated docs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -93,6 +100,7 @@ lint: $(VENV)/.lint ## Check format, lint, types, layers, security, images, temp
 	@for stack in functions repository; do $(BIN)/facerec serverless template $$stack | diff -u deploy/serverless/$$stack.json - \
 	  || { echo "deploy/serverless is out of date; run 'make docs'" >&2; exit 1; }; done
 	$(BIN)/cfn-lint deploy/serverless/*.json
+	$(BIN)/hadolint --failure-threshold style docker/Dockerfile
 
 $(VENV)/audit: | $(BIN)/python
 	@$(BIN)/python -m venv $@ && $@/bin/python -m pip --disable-pip-version-check install --quiet pip-audit
