@@ -66,7 +66,7 @@ def _open(settings: Settings) -> Any:
             return TaskDriver(
                 half,
                 decode,
-                dead_letters,
+                invocation.guarded(dead_letters),
                 stale_tasks,
                 invocation.retry_budget,
                 max_receives=max_receives,

@@ -47,6 +47,7 @@ class Function:
             self._before()
             return route(event, invocation)
         finally:
+            invocation.end()
             self._telemetry.count(context, invocation)
             if self._engine_ended():
                 log.error("engine_ended", remedy="Lambda starts the function again")

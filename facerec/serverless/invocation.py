@@ -4,11 +4,15 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
+from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from typing import Protocol, TypeVar
 
+from facerec.dead_letters import DeadLetterWriter
 from facerec.delivery.driver import DeliveryRecord
 from facerec.delivery.retry import RetryBudget
+from facerec.errors import Transient
 from facerec.settings.tiers import FUNCTION_RESERVE_SECONDS
 
 T = TypeVar("T")
@@ -50,6 +54,7 @@ class Invocation:
         self._monotonic = monotonic
         self._ends_at = monotonic() + self.seconds
         self._over = threading.Event()
+        self._ended = False
 
     @property
     def remaining_seconds(self) -> float:
@@ -83,8 +88,31 @@ class Invocation:
             raise end
         return end
 
+    def end(self) -> None:
+        """The invocation is answered: its deliveries that are not finished may fail no message any more."""
+        self._ended = True
+
+    def guarded(self, dead_letters: DeadLetterWriter) -> DeadLetterWriter:
+        """Return a writer that raises `Transient` after the end.
+
+        Lambda may freeze the process for any time. When it continues, the engine's time limit is over, and a photo that
+        was not finished looks like one that makes the engine hang. Its message is delivered again in any case.
+        """
+        return _GuardedDeadLetters(dead_letters, lambda: self._ended)
+
     def _pause(self, seconds: float) -> bool:
         return not self._over.wait(seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class _GuardedDeadLetters:
+    writer: DeadLetterWriter
+    ended: Callable[[], bool]
+
+    def put(self, body: str, *, reason: str, request_id: str, failed_at: datetime) -> None:
+        if self.ended():
+            raise Transient("the invocation has ended; the message is delivered again")
+        self.writer.put(body, reason=reason, request_id=request_id, failed_at=failed_at)
 
 
 def _settle(future: "Future[R | Exception]", work: Callable[[], R]) -> None:

@@ -72,7 +72,7 @@ def _open(settings: Settings) -> Any:
             return TaskDriver(
                 half,
                 decode,
-                dead_letters,
+                invocation.guarded(dead_letters),
                 None,  # the detection has seen that the request is fresh
                 invocation.retry_budget,
                 max_receives=max_receives,

@@ -66,10 +66,10 @@ class DetectionHalf:
     def run(self, request: RecognitionRequest, attempt: int, timer: StageTimer) -> RecognitionResult | Forwarded:
         self.seen.append((request, attempt))
         stem = request.filename.removesuffix(".jpg")
-        if stem in self.raised:
-            raise self.raised[stem]
         if stem == "hold":
             self.held.wait()
+        if stem in self.raised:
+            raise self.raised[stem]
         if stem in set(Outcome):
             return self._result(request, Outcome(stem), attempt)
         return Forwarded(2)
@@ -104,7 +104,7 @@ class DetectionTier:
         return TaskDriver(
             self.half,
             decode,
-            self.dead_letters,
+            invocation.guarded(self.dead_letters),
             None,
             invocation.retry_budget,
             max_receives=self.max_receives,

@@ -128,6 +128,19 @@ def test_unfinished_message_of_the_last_delivery_is_dead_lettered(world: World) 
     assert len(world.tier.half.failed) == 1
 
 
+def test_unfinished_message_cannot_fail_after_its_invocation(world: World) -> None:
+    """A frozen process continues after the engine's time limit; the photo is not to blame, and is delivered again."""
+    world.tier.half.raised["hold"] = EngineFailure("the engine exceeded 5 s on this picture, again when it was alone")
+    assert world.invoke(world.photo(1, "hold.jpg"), seconds=1.6) == ["message-1"]
+    world.invocation.end()
+    world.tier.half.held.set()
+    for thread in threading.enumerate():
+        if thread.name == "delivery":
+            thread.join(10)
+    assert [record.outcome for record in world.invocation.records] == ["redelivered"]
+    assert (world.tier.reasons(), world.tier.half.failed) == ([], [])
+
+
 def test_outage_ends_with_the_time_of_the_invocation(world: World) -> None:
     """A retry that waits does not hold up the report."""
     world.tier.half.raised["down"] = Transient("down")
