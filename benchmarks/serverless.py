@@ -7,7 +7,8 @@
 
 - `cold_start_detect_ms`, `cold_start_recognise_ms`: from the start of the emulator's process to the first answer, the
   median of `--runs`, files in the page cache. Detection answers a call of its URL when the faces are on their queue;
-  recognition answers a message of that queue when the result is stored and published.
+  recognition answers a message of that queue when the result is stored and published. `*_cpu_ms`: the CPU time of
+  the same in all processes, which other work on the machine changes less.
 - `warm_p50_ms`, `warm_p99_ms`: one photo after the other through the URL, until its result is on the response queue.
   `url_p50_ms` is until the URL's answer. `detect_alone_ms` and `recognise_alone_ms` are invocations with one message,
   `*_batched_ms` the share of one in ten: what Lambda bills.
@@ -54,7 +55,7 @@ from facerec.processes.children import OrphanReaper
 from tests.support.faults.functions_system import Answer, FunctionsSystem, Sent
 from tests.support.load import percentile
 from tests.support.measurements import cost
-from tests.support.processes import CHECKOUT
+from tests.support.processes import CHECKOUT, cpu_seconds
 
 REQUESTS = 100
 _BATCH = 10
@@ -108,8 +109,8 @@ def measured(
         faces = face_messages(system, photos)
         say("cold starts")
         cold = {
-            "cold_start_detect_ms": cold_start_ms(system, "detection", url_event(new(system, photos[0])), runs),
-            "cold_start_recognise_ms": cold_start_ms(system, "recognition", queue_event(system, faces[:1]), runs),
+            **cold_start(system, "detect", "detection", url_event(new(system, photos[0])), runs),
+            **cold_start(system, "recognise", "recognition", queue_event(system, faces[:1]), runs),
         }
         say("invocations")
         durations = billed_ms(system, photos, faces)
@@ -214,9 +215,9 @@ def face_messages(system: FunctionsSystem, photos: Sequence[Photo]) -> list[str]
     return found[:_BATCH]
 
 
-def cold_start_ms(system: FunctionsSystem, half: Half, event: bytes, runs: int) -> float:
-    """The median from the start of the process to the answer; one more run before fills the page cache."""
-    seconds = []
+def cold_start(system: FunctionsSystem, name: str, half: Half, event: bytes, runs: int) -> dict[str, float]:
+    """The medians from the start of the process to the answer; one more run before fills the page cache."""
+    seconds, cpu = [], []
     for _ in range(runs + 1):
         reaper = OrphanReaper(1.0)
         started = time.perf_counter()
@@ -225,8 +226,12 @@ def cold_start_ms(system: FunctionsSystem, half: Half, event: bytes, runs: int) 
         ) as one:
             one.invoke(event)
             seconds.append(time.perf_counter() - started)
+            cpu.append(cpu_seconds(one.pid))
         reaper.close()
-    return round(statistics.median(seconds[1:]) * 1000)
+    return {
+        f"cold_start_{name}_ms": round(statistics.median(seconds[1:]) * 1000),
+        f"cold_start_{name}_cpu_ms": round(statistics.median(cpu[1:]) * 1000),
+    }
 
 
 def billed_ms(system: FunctionsSystem, photos: Sequence[Photo], faces: Sequence[str]) -> dict[str, float]:
