@@ -126,18 +126,19 @@ def test_functions_recognise_a_photo(image: Callable[[str], str], pod: Pod, tmp_
     _start_aws(image, pod)
     image("worker")
     _run_once(pod, "enrol")
-    _start_function(image, pod, "detection", 8080)
-    _start_function(image, pod, "recognition", 8081)
+    detection = _start_function(image, pod, "detection", 8080)
+    recognition = _start_function(image, pod, "recognition", 8081)
 
     answer = _invoke(pod, tmp_path, 8080, _url_event(EXAMPLES / "probes" / "image_04.jpg"))
-    assert answer["statusCode"] == 200, answer
+    assert answer.get("statusCode") == 200, (answer, detection.command.output)
     assert json.loads(answer["body"])["result"] == "No-Face"
 
     answer = _invoke(pod, tmp_path, 8080, _url_event(EXAMPLES / "probes" / "image_01.jpg"))
-    assert answer["statusCode"] == 202, answer
+    assert answer.get("statusCode") == 202, (answer, detection.command.output)
     messages = json.loads(pod.python(_RECEIVE))
     event = sqs_event(messages, "arn:aws:sqs:us-east-1:000000000000:facerec-faces-queue", "us-east-1")
-    assert _invoke(pod, tmp_path, 8081, event) == {"batchItemFailures": []}
+    assert _invoke(pod, tmp_path, 8081, event) == {"batchItemFailures": []}, recognition.command.output
+    assert '"outcome":"match"' in recognition.command.wait_for("recognised")
 
 
 def _start_aws(image: Callable[[str], str], pod: Pod) -> Container:
@@ -153,14 +154,14 @@ def _run_once(pod: Pod, service: str) -> None:
     assert command.wait() == 0, command.output
 
 
-def _start_function(image: Callable[[str], str], pod: Pod, name: str, port: int) -> None:
+def _start_function(image: Callable[[str], str], pod: Pod, name: str, port: int) -> Container:
     entrypoint = configuration(image("lambda"))["Entrypoint"]
     emulator = [
         *("/rie", "--log-level", "error"),
         *("--runtime-interface-emulator-address", f"127.0.0.1:{port}"),
         *("--runtime-api-address", f"127.0.0.1:{port + 1000}"),
     ]
-    pod.run(
+    return pod.run(
         "facerec-lambda",
         [f"facerec.serverless.{name}.handler"],
         name=name,

@@ -6,6 +6,7 @@ The stand-in is Debian's own python3. It and buildah's storage are kept in .cach
 import json
 import os
 import subprocess
+import sys
 import tarfile
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -118,7 +119,7 @@ def _base() -> str:
 
 def _pip_configuration() -> str:
     """What this machine's pip is configured with, as far as it holds inside a build: no files of this machine."""
-    listed = subprocess.check_output(["pip", "config", "list"], cwd=CHECKOUT, text=True)
+    listed = subprocess.check_output([sys.executable, "-m", "pip", "config", "list"], cwd=CHECKOUT, text=True)
     kept = {"index-url", "extra-index-url", "proxy", "timeout", "trusted-host"}
     settings = {"cert": "/run/secrets/ca.pem"}
     for line in listed.splitlines():
