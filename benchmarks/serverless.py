@@ -50,8 +50,8 @@ from facerec.celery_sqs.envelope import task_message
 from facerec.local.functions.events import sqs_event
 from facerec.local.functions.instance import Instance
 from facerec.local.functions.pool import FunctionPool
-from facerec.local.functions.service import Half
 from facerec.processes.children import OrphanReaper
+from facerec.provision.iam_statements import Half
 from tests.support.faults.functions_system import Answer, FunctionsSystem, Sent
 from tests.support.load import percentile
 from tests.support.measurements import cost

@@ -7,11 +7,16 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from facerec.echo import echo, echo_document, make_console
 from facerec.errors import FacerecError
+from facerec.settings import AppTier
+
+if TYPE_CHECKING:
+    from facerec.local.system import LocalSystem
 
 _STATE = Path(".local")
 _DIRECTORY = click.Path(file_okay=False, path_type=Path)
@@ -36,6 +41,11 @@ _workers = click.option(
     type=click.IntRange(0, 16),
     help="A fixed number of worker processes.  [default: an elastic fleet, 0 to FACEREC_AUTOSCALE__MAX_INSTANCES]",
 )
+_tier = click.option(
+    "--tier",
+    type=click.Choice(["ec2", "serverless", "both"]),
+    help="What takes the tasks: workers on EC2, both Lambda functions, or both.  [default: FACEREC_APP_TIER]",
+)
 _emulator = click.option(
     "--emulator",
     "kind",
@@ -47,6 +57,7 @@ _emulator = click.option(
 
 
 @command.command("up")
+@_tier
 @_workers
 @click.option(
     "--boot-seconds",
@@ -73,6 +84,7 @@ _emulator = click.option(
     help="Port of the web tier; 0 takes free ports for all.  [default: FACEREC_WEB__PORT]",
 )
 def up(
+    tier: AppTier | None,
     workers: int | None,
     boot_seconds: float,
     kind: str,
@@ -85,11 +97,13 @@ def up(
     """Start everything, print the addresses, and run until Ctrl-C.
 
     Without --workers no worker runs while there is no task: the first upload launches an instance of the emulated
-    EC2, which is a worker process here, and `facerec fleet status` shows it.
+    EC2, which is a worker process here, and `facerec fleet status` shows it. With --tier serverless two Lambda
+    functions do the work instead; their instances run under AWS's own emulator of the runtime.
 
     \b
     Examples:
       facerec local up
+      facerec local up --tier serverless
       FACEREC_AUTOSCALE__COOLDOWN_SECONDS=10 facerec local up --boot-seconds 20
       FACEREC_REPLY_STYLE=name facerec local up --workers 2 --port 9000
     """  # noqa: D301 - as above
@@ -101,7 +115,7 @@ def up(
     ready = False
     directory = StateDirectory(state)
     try:
-        options = Options(workers, EmulatorKind(kind), port, boot_seconds, autoscaler, flower)
+        options = Options(workers, EmulatorKind(kind), port, boot_seconds, autoscaler, flower, tier)
         with local_system(options, os.environ, state=directory, progress=progress) as system:
             system.start_cloud()
             system.start_tiers()
@@ -115,6 +129,8 @@ def up(
                 "web": system.web_url,
                 "keys": needed if key else "",
                 "Flower": system.flower or "",
+                "function": system.function_url or "",
+                "call": _function_call(system, probe),
                 "AWS": system.emulator_url,
                 "logs": str(directory.logs),
                 "try": f"curl {key}-F inputFile=@{probe} {system.web_url}/",
@@ -173,6 +189,7 @@ def aws(host: str, port: int, names: tuple[str, ...], state: Path) -> None:
 
 
 @command.command("demo")
+@_tier
 @_workers
 @_emulator
 @click.option("--state", type=_DIRECTORY, help="Directory to keep.  [default: a temporary one]")
@@ -183,7 +200,7 @@ def aws(host: str, port: int, names: tuple[str, ...], state: Path) -> None:
     show_default=True,
     help="Folder with gallery, probes and expected.csv.",
 )
-def demo(workers: int | None, kind: str, state: Path | None, examples: Path) -> None:
+def demo(tier: AppTier | None, workers: int | None, kind: str, state: Path | None, examples: Path) -> None:
     """Start everything, enrol the sample people, upload the sample photos, and check the replies.
 
     Without --workers the fleet starts with zero instances, and must be back at zero at the end.
@@ -191,6 +208,7 @@ def demo(workers: int | None, kind: str, state: Path | None, examples: Path) -> 
     \b
     Examples:
       facerec local demo
+      facerec local demo --tier serverless
       facerec local demo --workers 2 --emulator moto --state /tmp/kept
     """  # noqa: D301 - as above
     from facerec.local.demo import Samples, demonstrate
@@ -201,7 +219,7 @@ def demo(workers: int | None, kind: str, state: Path | None, examples: Path) -> 
     progress = Progress(make_console())
     samples = Samples(examples.resolve())
     samples.expected()
-    options = Options(workers, EmulatorKind(kind), port=0)
+    options = Options(workers, EmulatorKind(kind), port=0, app_tier=tier)
     environ = {"FACEREC_AUTOSCALE__COOLDOWN_SECONDS": "2", **os.environ, "FACEREC_REPLY_STYLE": "sentence"}
     try:
         with (
@@ -212,6 +230,20 @@ def demo(workers: int | None, kind: str, state: Path | None, examples: Path) -> 
     except KeyboardInterrupt:
         raise SystemExit(_INTERRUPTED) from None
     progress.line("DEMO OK")
+
+
+def _function_call(system: "LocalSystem", photo: Path) -> str:
+    """A shell command that sends a photo to the detection function's URL; empty without functions."""
+    if system.function_url is None:
+        return ""
+    region, user = (system.variables[name] for name in ("AWS_DEFAULT_REGION", "AWS_ACCESS_KEY_ID"))
+    secret = system.variables["AWS_SECRET_ACCESS_KEY"]
+    signing = f"--aws-sigv4 aws:amz:{region}:lambda --user {user}:{secret} " if system.signs_function_calls else ""
+    return (
+        f"""printf '{{"request_id":"%s","filename":"%s","content":"%s"}}' "$(cat /proc/sys/kernel/random/uuid)" """
+        f"""{photo.name} "$(base64 -w0 {photo})" | curl {signing}-H 'Content-Type: application/json' """
+        f"--data-binary @- {system.function_url}"
+    )
 
 
 @contextmanager

@@ -80,23 +80,27 @@ def system_variables(
     image_id: str,
     web_port: int,
     workers: int | None,
+    app_tier: str,
 ) -> dict[str, str]:
     """The variables of all parts of the system, and of commands that are pointed at it; no secret is among them.
 
-    The environment's own FACEREC_* variables override the defaults here. `workers` is as in `Options`.
+    The environment's own FACEREC_* variables override the defaults here. `workers` and `app_tier` are as in `Options`.
     """
     own = {name: value for name, value in environ.items() if name.startswith("FACEREC_") and name not in _OF_THIS_WEB}
     own.pop("FACEREC_FLOWER__PASSWORD", None)  # the variables are kept in a file
+    # More than one worker, or instance of a function, for each core would be slower.
+    at_once = str(max(2, len(os.sched_getaffinity(0))))
     defaults = {
         "FACEREC_AUTOSCALE__BOOT_PRIOR_SECONDS": "4",
         "FACEREC_AUTOSCALE__START_PRIOR_SECONDS": "4",
-        # More than one worker for each core would be slower.
-        "FACEREC_AUTOSCALE__MAX_INSTANCES": str(max(2, len(os.sched_getaffinity(0)))),
+        "FACEREC_AUTOSCALE__MAX_INSTANCES": at_once,
+        "FACEREC_SERVERLESS__MAX_CONCURRENCY": at_once,
         "FACEREC_INSTANCES__IMAGE_ID": image_id,
     }
     if workers != 1:
         defaults["FACEREC_WORKER__ENGINES"] = "1"  # several workers with one engine per core would crowd the machine
     fixed = {
+        "FACEREC_APP_TIER": app_tier,
         "FACEREC_WEB__PORT": str(web_port),
         "FACEREC_MODEL__DIR": str(settings.model.dir.resolve()),
         "FACEREC_MODEL__CACHE_DIR": str(settings.model.cache_dir.resolve()),

@@ -21,6 +21,8 @@ class Running:
     web_url: str
     emulator_url: str
     variables: dict[str, str]
+    function_url: str | None = None
+    """Of the detection function, if the app tier has functions."""
 
 
 class StateDirectory:

@@ -14,23 +14,27 @@ from rich.console import Console  # noqa: TID251 - as a type
 
 from facerec.background import BackgroundThread, on_stop_signals
 from facerec.engine.loading import load_artefact
+from facerec.errors import ConfigurationError
 from facerec.local.ec2_host import Ec2Host, emulated_ec2, running_instances
 from facerec.local.emulator import DEFAULT_PORT, START_SECONDS, EmulatorKind, emulator
 from facerec.local.environment import system_variables, web_variables, without_aws
+from facerec.local.functions.runtime_emulator import fetch_runtime_emulator
 from facerec.local.state import Running, StateDirectory
 from facerec.processes.addresses import LOOPBACK, answers_ok, free_port, poll_until
 from facerec.processes.children import Command
 from facerec.processes.supervisor import Child, Supervisor
-from facerec.settings import Settings
+from facerec.provision.iam_statements import HALVES
+from facerec.settings import AppTier, Settings
 from facerec.text import one_line
 
 _WEB_START_SECONDS = 60.0
 _PART_START_SECONDS = 30.0
-"""For the autoscaler and Flower; for a worker in addition to its own limit."""
+"""For the autoscaler and Flower; for a worker or a function in addition to the limit of its engine."""
 # Together below the supervisor's limit; the emulator writes its state.
-_WEB_GRACE_SECONDS, _WORKER_GRACE_SECONDS, _EMULATOR_GRACE_SECONDS = 7.0, 4.0, 2.0
+_WEB_GRACE_SECONDS, _APP_TIER_GRACE_SECONDS, _EMULATOR_GRACE_SECONDS = 7.0, 4.0, 2.0
 _HOST_STOP_SECONDS = 1.0
 _AUTOSCALER_GRACE_SECONDS, _FLOWER_GRACE_SECONDS = 2.0, 2.0
+_FUNCTION_PORT = 9000
 _FACEREC = (sys.executable, "-m", "facerec.cli")
 
 
@@ -57,8 +61,9 @@ class Progress:
 class Options:
     """What to start.
 
-    A number of `workers` is fixed; without one a fleet of emulated instances works, each of which boots for
-    `boot_seconds`. `autoscaler` starts the fleet's autoscaler, too. `port` is the web tier's; 0 gives all free ports.
+    `app_tier` is as FACEREC_APP_TIER, which None leaves as it is. The rest is of workers on EC2: a number of `workers`
+    is fixed; without one a fleet of emulated instances works, each of which boots for `boot_seconds`. `autoscaler`
+    starts the fleet's autoscaler, too. `port` is the web tier's; 0 gives all free ports.
     """
 
     workers: int | None
@@ -67,6 +72,7 @@ class Options:
     boot_seconds: float = 0.0
     autoscaler: bool = True
     flower: bool = False
+    app_tier: AppTier | None = None
 
 
 class LocalSystem:
@@ -83,6 +89,9 @@ class LocalSystem:
         progress: Progress,
     ) -> None:
         self._options = options
+        self._app_tier = options.app_tier or settings.app_tier
+        if self._app_tier == "serverless" and options.workers is not None:
+            raise ConfigurationError("the app tier `serverless` has no workers: leave --workers out, or take `both`")
         self._settings = settings
         self._state = state
         self._supervisor = supervisor
@@ -101,6 +110,7 @@ class LocalSystem:
             image_id=self._emulator.image_id,
             web_port=web_port,
             workers=options.workers,
+            app_tier=self._app_tier,
         )
         self._environ = without_aws(environ) | self.variables
         self._web = web_variables(settings.web.host, environ)
@@ -108,11 +118,18 @@ class LocalSystem:
         self._ec2_host: BackgroundThread | None = None
         self.flower: str | None = None
         """Flower's address, user and password for people, once it runs."""
+        self.function_url: str | None = None
+        """The URL of the detection function, once it runs."""
 
     @property
     def elastic(self) -> bool:
-        """Whether a fleet follows the backlog, instead of a fixed number of workers."""
-        return self._options.workers is None
+        """Whether a fleet follows the backlog, instead of a fixed number of workers or functions alone."""
+        return self._app_tier != "serverless" and self._options.workers is None
+
+    @property
+    def signs_function_calls(self) -> bool:
+        """Whether the detection function's URL takes signed requests alone."""
+        return self._settings.serverless.url_auth == "iam"
 
     @property
     def asks_for_keys(self) -> bool:
@@ -133,13 +150,12 @@ class LocalSystem:
             self._progress.line(f"  {kind} forgets everything when it stops; ministack keeps it")
 
     def start_tiers(self) -> None:
-        """Start the workers, or the fleet that starts them, and the web tier; returns when they take requests."""
+        """Start functions, workers or the fleet that starts them, and the web tier; returns when they take requests."""
+        functions = [] if self._app_tier == "ec2" else self._functions()
         celery = (sys.executable, "-m", "celery", "-A", "facerec", "worker", "-n")
         names = [f"worker{number}" for number in range(1, (self._options.workers or 0) + 1)]
-        workers = self._supervisor.start(
-            *(Command(name, (*celery, f"{name}@%h"), self._environ) for name in names),
-            grace_seconds=_WORKER_GRACE_SECONDS,
-        )
+        workers = [Command(name, (*celery, f"{name}@%h"), self._environ) for name in names]
+        app_tier = self._supervisor.start(*functions, *workers, grace_seconds=_APP_TIER_GRACE_SECONDS)
         if self.elastic:
             self._start_fleet()
         web = Command("web", (*_FACEREC, "web"), self._environ | self._web)
@@ -148,11 +164,11 @@ class LocalSystem:
         if self._options.flower:
             self._start_flower()
         limit = self._settings.worker.startup_seconds + _PART_START_SECONDS
-        for worker in workers:
-            with self._progress.step(worker.name):
-                # A line of Celery's own log.
-                ready = partial(self._logged, worker.name, rf"{worker.name}@\S+ ready\.")
-                self._supervisor.wait_until_ready(worker, ready, limit)
+        for child in app_tier:
+            with self._progress.step(child.name):
+                # Lines of the function's log, and of Celery's own.
+                ready = partial(self._logged, child.name, rf"function_ready|{child.name}@\S+ ready\.")
+                self._supervisor.wait_until_ready(child, ready, limit)
 
     def run(self, *arguments: str) -> None:
         """Run `facerec <arguments>` to its end; raises `ChildFailed` with the end of its log unless it succeeds."""
@@ -164,7 +180,7 @@ class LocalSystem:
 
     def announce(self) -> None:
         """Let `facerec local env` find the system."""
-        self._state.announce(Running(self.web_url, self.emulator_url, self.variables))
+        self._state.announce(Running(self.web_url, self.emulator_url, self.variables, self.function_url))
 
     def wait(self) -> None:
         """Wait for ever; raises `FacerecError` when a process ends too often."""
@@ -175,6 +191,17 @@ class LocalSystem:
         if self._ec2_host is not None:
             self._ec2_host.stop(_HOST_STOP_SECONDS)
         self._supervisor.stop()
+
+    def _functions(self) -> list[Command]:
+        """The commands of Lambda's service for both functions."""
+        with self._progress.step("Lambda's Runtime Interface Emulator"):
+            rie = fetch_runtime_emulator(self._settings.model.cache_dir)
+        logs = self._state.logs / "functions"
+        service = (sys.executable, "-m", "facerec.local.functions.service", "--emulator", str(rie), "--logs", str(logs))
+        port = self._free_port("the detection function", _FUNCTION_PORT)
+        self.function_url = f"http://{LOOPBACK}:{port}/"
+        urls = {"detection": ("--url-port", str(port))}
+        return [Command(f"face-{half}", (*service, half, *urls.get(half, ())), self._environ) for half in HALVES]
 
     def _start_fleet(self) -> None:
         """Start the machine behind the emulated EC2, and the autoscaler."""

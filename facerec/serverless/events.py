@@ -26,10 +26,13 @@ class EventKind(StrEnum):
 
 
 def kind_of(event: Any) -> EventKind | None:
-    """The kind of an event; `None` for any other, such as a test event of the console."""
+    """The kind of an event; `None` for any other, such as a test event of the console.
+
+    No records are a batch of SQS with nothing to do, by which the local Lambda service initialises a function.
+    """
     try:
         if "Records" in event:
-            sources = {record.get("eventSource") for record in event["Records"]}
+            sources = {record.get("eventSource") for record in event["Records"]} or {EventKind.SQS}
             return EventKind.S3 if EventKind.S3 in sources else EventKind.SQS if EventKind.SQS in sources else None
         return EventKind.URL if "http" in event["requestContext"] else None
     except _UNREADABLE:

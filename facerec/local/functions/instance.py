@@ -64,11 +64,13 @@ class Failure(StrEnum):
 
 
 class FunctionFailed(FacerecError):
-    """An invocation that has no answer."""
+    """An invocation that has no answer; `began` says whether the function may have seen its event."""
 
-    def __init__(self, failure: Failure, reason: str) -> None:
+    def __init__(self, failure: Failure, reason: str, *, began: bool = True) -> None:
         super().__init__(f"the function failed ({failure}): {reason}")
         self.failure = failure
+        self.reason = reason
+        self.began = began
 
 
 class Instance(AbstractContextManager["Instance"]):

@@ -24,6 +24,8 @@ _POLL_SECONDS = 1
 """Short, so that the poller ends soon when it is asked to."""
 _INSTANCE_SECONDS = 30.0
 """How long a batch waits for an instance, which only requests to the function URL can keep busy."""
+_INITIALISE_SECONDS = 5
+"""How long a batch stays hidden for which no instance could be initialised, as on a machine that is too busy."""
 
 
 class SqsPoller:
@@ -85,11 +87,13 @@ class SqsPoller:
             log.warning("batch_failed", queue=self._queue.name, messages=len(batch), reason=str(exc))
             if self._pool.stopped:  # it ended the invocation
                 self._give_back(batch)
+            elif isinstance(exc, FunctionFailed) and not exc.began:
+                self._give_back(batch, _INITIALISE_SECONDS)
         else:
             done = [message["ReceiptHandle"] for message in batch if message["MessageId"] not in failed]
             for kept in self._queue.delete_batch(done):  # it is delivered again
                 log.warning("message_kept", queue=self._queue.name, code=kept.code)
 
-    def _give_back(self, batch: "list[MessageTypeDef]") -> None:
-        """Make messages visible that no invocation has worked on."""
-        self._queue.change_visibility_batch([message["ReceiptHandle"] for message in batch], 0)
+    def _give_back(self, batch: "list[MessageTypeDef]", seconds: int = 0) -> None:
+        """Make messages visible, after so many seconds, that no invocation will finish."""
+        self._queue.change_visibility_batch([message["ReceiptHandle"] for message in batch], seconds)

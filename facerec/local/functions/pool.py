@@ -1,14 +1,12 @@
 """The instances of one function: started when they are needed, kept, and replaced when they have ended."""
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import structlog
 
 from facerec.errors import FacerecError
-from facerec.local.functions.instance import Function, Instance
+from facerec.local.functions.instance import Failure, Function, FunctionFailed, Instance
 from facerec.processes.children import OrphanReaper
 from facerec.processes.log_files import LogFiles
 
@@ -24,12 +22,17 @@ class FunctionBusy(FacerecError):
 class FunctionPool:
     """Up to `size` instances of a function, which is its concurrency; safe for many threads.
 
-    The instance that was used last is used first, so that few are warm. Each has a log `NAME-<number>.log` in `logs`.
+    The instance that was used last is used first, so that few are warm. One that timed out or crashed is replaced. Each
+    has a log `NAME-<number>.log` in `logs`. A new instance gets `first_event` first, which gives it nothing to do:
+    the RIE counts the initialisation to the time of an invocation, and AWS does not.
     """
 
-    def __init__(self, function: Function, size: int, emulator: Path, logs: Path) -> None:
+    def __init__(
+        self, function: Function, size: int, emulator: Path, logs: Path, *, first_event: bytes | None = None
+    ) -> None:
         self._function = function
         self._emulator = emulator
+        self._first_event = first_event
         self._logs = LogFiles(logs)
         self._reaper = OrphanReaper(_REAP_SECONDS)
         self._numbers = list(range(size, 0, -1))
@@ -52,8 +55,19 @@ class FunctionPool:
 
     def invoke(self, event: bytes, wait_seconds: float | None = None) -> bytes:
         """Return the answer to an event; raises `FunctionFailed`, and `FunctionBusy` after `wait_seconds`."""
-        with self._instance(wait_seconds) as instance:
-            return instance.invoke(event)
+        number, instance, is_new = self._taken(wait_seconds)
+        usable = False
+        try:
+            if is_new:
+                self._initialise(instance)
+            answer = instance.invoke(event)
+            usable = True
+        except FunctionFailed as exc:
+            usable = exc.failure is Failure.ERROR
+            raise
+        finally:
+            self._give_back(number, instance, usable=usable)
+        return answer
 
     def stop(self, grace_seconds: float = 0.0) -> None:
         """Wait so long for running invocations, then end every instance; what still runs fails as a crash."""
@@ -70,15 +84,8 @@ class FunctionPool:
             self._changed.wait_for(lambda: not self._busy, _REAP_SECONDS)
         self._reaper.close()
 
-    @contextmanager
-    def _instance(self, wait_seconds: float | None) -> Iterator[Instance]:
-        number, instance = self._taken(wait_seconds)
-        try:
-            yield instance
-        finally:
-            self._give_back(number, instance)
-
-    def _taken(self, wait_seconds: float | None) -> tuple[int, Instance]:
+    def _taken(self, wait_seconds: float | None) -> tuple[int, Instance, bool]:
+        """An instance with its number, and whether it is new."""
         with self._changed:
             self._changed.wait_for(lambda: self._idle or self._numbers or self._stopped, wait_seconds)
             if self._stopped or not (self._idle or self._numbers):
@@ -86,13 +93,12 @@ class FunctionPool:
             while self._idle:
                 number, instance = self._idle.pop()
                 if instance.running:
-                    break
+                    self._busy[number] = instance
+                    return number, instance, False
                 self._numbers.append(number)
-            else:
-                number = self._numbers.pop()
-                instance = self._started(number)
-            self._busy[number] = instance
-            return number, instance
+            number = self._numbers.pop()
+            self._busy[number] = instance = self._started(number)
+            return number, instance, True
 
     def _started(self, number: int) -> Instance:
         name = f"{self._function.name}-{number}"
@@ -100,11 +106,18 @@ class FunctionPool:
         log.info("instance_started", instance=name, pid=instance.pid)
         return instance
 
-    def _give_back(self, number: int, instance: Instance) -> None:
+    def _initialise(self, instance: Instance) -> None:
+        if self._first_event is not None:
+            try:
+                instance.invoke(self._first_event)
+            except FunctionFailed as exc:
+                raise FunctionFailed(exc.failure, f"while it was initialised: {exc.reason}", began=False) from exc
+
+    def _give_back(self, number: int, instance: Instance, *, usable: bool) -> None:
         self._logs.bound([f"{self._function.name}-{number}"])
         with self._changed:
             del self._busy[number]
-            if not self._stopped and instance.running:
+            if usable and not self._stopped and instance.running:
                 self._idle.append((number, instance))
             else:
                 instance.stop()

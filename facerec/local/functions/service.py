@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import Self
 
 import click
 import structlog
@@ -22,38 +22,42 @@ from facerec import bootstrap
 from facerec.aws.clients import aws_session
 from facerec.aws.sqs.queue import SqsQueue
 from facerec.background import BackgroundThread, on_stop_signals
-from facerec.errors import ConfigurationError
-from facerec.local.functions.instance import Function
+from facerec.echo import echo_error
+from facerec.errors import ConfigurationError, FacerecError
+from facerec.local.functions.instance import Failure, Function, FunctionFailed
 from facerec.local.functions.poller import SqsPoller
 from facerec.local.functions.pool import FunctionPool
 from facerec.local.functions.url import FunctionUrl
 from facerec.observability.logs import configure_logging
 from facerec.processes.addresses import LOOPBACK
-from facerec.settings import Settings
+from facerec.provision.iam_statements import HALVES, Half, function_name
+from facerec.provision.serverless_stack import function_environment
+from facerec.settings import ENV_PREFIX, Settings
 
 log = structlog.get_logger(__name__)
 
-Half = Literal["detection", "recognition"]
-HALVES: tuple[Half, ...] = ("detection", "recognition")
-
-_FINISH_SECONDS = 2.0
+_FINISH_SECONDS = 1.5
 """For running invocations, when the service is asked to end."""
 _NO_MESSAGES = b'{"Records": []}'
 """An event that initialises a function and gives it nothing to do."""
 
 
 def function_of(settings: Settings, half: Half, environ: Mapping[str, str]) -> Function:
-    """Return a function as it runs here: in this interpreter, with the environment of the system."""
+    """Return a function as it runs here: in this interpreter, with the settings that it has on AWS.
+
+    `environ` brings the rest: credentials, the emulated AWS and the path. The model and the downloads are this user's.
+    """
     serverless = settings.serverless
+    own = {name: value for name, value in environ.items() if not name.startswith(ENV_PREFIX)}
+    here = {
+        "FACEREC_AWS__ENDPOINT_URL": settings.endpoint_url or "",
+        "FACEREC_MODEL__CACHE_DIR": str(settings.model.cache_dir),
+        "FACEREC_MODEL__DIR": str(settings.model.dir),
+    }
     return Function(
-        name=f"{settings.prefix}-face-{half}",
+        name=function_name(settings, half),
         argv=(sys.executable, "-m", "awslambdaric", f"facerec.serverless.{half}.handler"),
-        environ={
-            "FACEREC_ENGINE": "onnxruntime",
-            "FACEREC_LOG__FORMAT": "json",
-            "PYDANTIC_DISABLE_PLUGINS": "__all__",
-            **environ,
-        },
+        environ=own | function_environment(settings) | here,
         memory_mb=serverless.detection_memory_mb if half == "detection" else serverless.recognition_memory_mb,
         timeout_seconds=serverless.timeout_seconds,
         region=settings.aws.region,
@@ -91,7 +95,7 @@ class FunctionService(AbstractContextManager["FunctionService"]):
         url: Url | None = None,
     ) -> None:
         region = function.region
-        self.pool = FunctionPool(function, concurrency, emulator, logs)
+        self.pool = FunctionPool(function, concurrency, emulator, logs, first_event=_NO_MESSAGES)
         self._poller = SqsPoller(queue, self.pool, batch_size=batch_size, concurrency=concurrency, region=region)
         self._server = None
         if url is not None:
@@ -102,7 +106,7 @@ class FunctionService(AbstractContextManager["FunctionService"]):
     def __enter__(self) -> Self:
         """Initialise the function, then take messages and requests."""
         try:
-            self.pool.invoke(_NO_MESSAGES)
+            self._initialise()
         except BaseException:
             self.pool.stop()
             raise
@@ -119,6 +123,16 @@ class FunctionService(AbstractContextManager["FunctionService"]):
             self._server.server_close()
         self.pool.stop(_FINISH_SECONDS)
         self._poller.stop(_FINISH_SECONDS)
+
+    def _initialise(self) -> None:
+        for last in (False, False, True):
+            try:
+                self.pool.invoke(_NO_MESSAGES)
+            except FunctionFailed as exc:
+                if last or exc.failure is not Failure.TIMEOUT:  # a busy machine takes long
+                    raise
+            else:
+                return
 
     def _serve(self) -> None:
         if self._server is not None:
@@ -162,4 +176,8 @@ def _credentials(settings: Settings) -> ReadOnlyCredentials:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except FacerecError as exc:
+        echo_error(str(exc))
+        sys.exit(1)

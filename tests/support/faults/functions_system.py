@@ -24,10 +24,11 @@ from facerec.celery_sqs.envelope import task_message
 from facerec.local.functions.instance import Function
 from facerec.local.functions.pool import FunctionPool
 from facerec.local.functions.runtime_emulator import fetch_runtime_emulator
-from facerec.local.functions.service import HALVES, FunctionService, Half, Url, function_of
+from facerec.local.functions.service import FunctionService, Url, function_of
 from facerec.messages import ObjectRef, RecognitionRequest
 from facerec.object_keys import input_key
 from facerec.processes.addresses import LOOPBACK, free_port, poll_until
+from facerec.provision.iam_statements import HALVES, Half
 from facerec.settings import Settings
 from tests.support.faults.outcomes import held
 from tests.support.faults.proxied_system import Processes, ProxiedSystem

@@ -252,6 +252,7 @@ def variables_of(environ: dict[str, str], *, workers: int | None, settings: Sett
         image_id="ami-1",
         web_port=8001,
         workers=workers,
+        app_tier="both",
     )
 
 
@@ -262,6 +263,7 @@ def test_system_variables_hold_no_password_and_do_not_open_the_web_tier() -> Non
     assert not {*secret, "PATH"} & variables.keys()
     assert variables["FACEREC_REPLY_STYLE"] == "name"
     assert variables["FACEREC_WEB__PORT"] == "8001"
+    assert variables["FACEREC_APP_TIER"] == "both"
 
 
 @pytest.mark.parametrize(("workers", "engines"), [(1, None), (2, "1"), (None, "1")])
