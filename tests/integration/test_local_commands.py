@@ -14,7 +14,7 @@ def test_provision_prints_the_state_of_each_resource(emulator: EmulatedAws) -> N
     first, second = run("provision", environ=environ), run("provision", "--json", environ=environ)
     assert (first.returncode, first.stderr) == (0, "")
     lines = first.stdout.splitlines()
-    assert [line.split()[0] for line in lines if "note:" not in line] == ["created"] * 11
+    assert [line.split()[0] for line in lines if "note:" not in line] == ["created"] * 13
     assert sum("is left out, because http://127.0.0.1:" in line for line in lines) == 4  # one for each bucket
     assert {json.loads(line)["state"] for line in second.stdout.splitlines()} == {"unchanged"}
     assert json.loads(second.stdout.splitlines()[4]) == {
@@ -48,3 +48,12 @@ def test_up_without_a_model_names_the_command_to_build_one(emulator: EmulatedAws
     assert (result.returncode, result.stdout) == (1, "")
     assert "facerec model build" in result.stderr
     assert not (tmp_path / "state").exists()
+
+
+def test_functions_alone_have_no_number_of_workers(emulator: EmulatedAws, tmp_path: Path, artefact_dir: Path) -> None:
+    """Nothing is started."""
+    environ = emulator.environ | {"FACEREC_MODEL__DIR": str(artefact_dir)}
+    state = str(tmp_path / "state")
+    result = run("local", "up", "--tier", "serverless", "--workers", "1", "--state", state, environ=environ)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert "leave --workers out" in result.stderr
