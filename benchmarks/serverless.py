@@ -16,7 +16,8 @@
 - `lost`: no result on the response queue. `wrong`: a result with another name, a second one that differs, a message
   that stays in a queue, or a dead letter. `twice`: results that came a second time, which is harmless.
 - `cost_per_1000_usd`: with these durations, at 1 000 photos an hour, evenly spread (docs/cost.md).
-- `image_mb`, `zip_mb`: the image that `.cache/images/lambda.json` describes, the archive in `dist`; null if not built.
+- `image_mb`, `zip_mb`: the image that `make test-images` has built, unpacked with its base, and the archive in `dist`;
+  null if they are not there.
 
 `--mixed` lets the functions and one worker on EC2's side share the requests. `--zip` measures the functions as they run
 from the archive, in a Python of Lambda's version. The last line is one JSON object; the exit
@@ -52,6 +53,7 @@ from facerec.local.functions.instance import Instance
 from facerec.local.functions.pool import FunctionPool
 from facerec.processes.children import OrphanReaper
 from facerec.provision.iam_statements import Half
+from tests.support import images
 from tests.support.faults.functions_system import Answer, FunctionsSystem, Sent
 from tests.support.load import percentile
 from tests.support.measurements import cost
@@ -345,11 +347,13 @@ def cost_usd(durations: Mapping[str, float], cold: Mapping[str, float]) -> float
 
 def sizes_mb() -> dict[str, float | None]:
     """The sizes of what is deployed, if it was built here."""
-    archive, image = CHECKOUT / "dist" / "lambda-x86_64.zip", CHECKOUT / ".cache" / "images" / "lambda.json"
-    return {
-        "image_mb": json.loads(image.read_text())["mb"] if image.exists() else None,
-        "zip_mb": round(archive.stat().st_size / _MB, 1) if archive.exists() else None,
-    }
+    archive = CHECKOUT / "dist" / "lambda-x86_64.zip"
+    try:
+        image = round(images.megabytes("localhost/facerec-lambda"), 1)
+    except (AssertionError, OSError) as exc:  # no such image, or no buildah
+        say(f"no image: {str(exc).splitlines()[-1]}")
+        image = None
+    return {"image_mb": image, "zip_mb": round(archive.stat().st_size / _MB, 1) if archive.exists() else None}
 
 
 def say(line: str) -> None:
