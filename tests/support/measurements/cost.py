@@ -168,8 +168,8 @@ def crossing(at_once: int, functions: Functions, instances: Instances, prices: P
 
 # Measured on this project's machine by `python -m benchmarks.serverless` and `benchmarks.pipeline`: docs/cost.md.
 MEASURED = Functions(
-    detection=Half(1769, start_seconds=0.87, alone_seconds=0.060, batched_seconds=0.017),
-    recognition=Half(1769, start_seconds=0.90, alone_seconds=0.050, batched_seconds=0.048),
+    detection=Half(1769, start_seconds=0.80, alone_seconds=0.060, batched_seconds=0.017),
+    recognition=Half(1769, start_seconds=0.90, alone_seconds=0.048, batched_seconds=0.046),
 )
 FLEET = Instances(photos_per_second=60)
 BURST = 100
