@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 
 from tests.support.containers import Pod
-from tests.support.images import build, megabytes
+from tests.support.images import build, buildah, megabytes
 
 _SIZES: dict[str, float] = {}
 
 
 @pytest.fixture(scope="session")
-def image() -> Callable[[str], str]:
-    """Build an image by its target, once, and return its name."""
+def image() -> Iterator[Callable[[str], str]]:
+    """Build an image by its target, once, and return its name; at the end no container of a build is left."""
     built: dict[str, str] = {}
 
     def by_target(target: str) -> str:
@@ -22,7 +22,8 @@ def image() -> Callable[[str], str]:
             _SIZES[target] = megabytes(built[target])
         return built[target]
 
-    return by_target
+    yield by_target
+    buildah("rm", "--all")
 
 
 @pytest.fixture(scope="session")
