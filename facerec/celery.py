@@ -114,6 +114,8 @@ class CeleryTaskQueue:
     def __init__(self, settings: Settings) -> None:
         self._app = FacerecCelery("facerec", set_as_current=False)
         self._app.settings = settings
+        # Made here, without a connection: threads that use it for the first time at once would fail.
+        _ = self._app.producer_pool
 
     def submit(self, request: RecognitionRequest) -> None:
         """Enqueue the task; on return it is durable. Raises as `SqsQueue`."""
