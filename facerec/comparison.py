@@ -2,9 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
-
-import numpy as np
+from typing import TYPE_CHECKING, Protocol
 
 from facerec.messages import (
     Face,
@@ -15,8 +13,10 @@ from facerec.messages import (
     ThresholdSource,
 )
 from model.faces import EmbeddedFace, ImageAnalysis
-from model.matching import GalleryIndex
 from model.tail import ImpostorTail, identification_threshold
+
+if TYPE_CHECKING:
+    from model.matching import GalleryIndex
 
 MATCHES_PER_FACE = 5
 """The most identities at or above the threshold that a result lists for each face."""
@@ -25,7 +25,7 @@ MATCHES_PER_FACE = 5
 class GalleryReader(Protocol):
     """The gallery as it is now; its owner keeps it fresh. Every method may raise `Transient`."""
 
-    def index(self, collection: str) -> GalleryIndex:
+    def index(self, collection: str) -> "GalleryIndex":
         """The searchable templates of a collection; empty if it has none."""
 
     def threshold(self, collection: str) -> float | None:
@@ -83,6 +83,8 @@ def compare(
     """Compare each face with the request's collection; may raise `Transient`."""
     if not analysis.faces:
         return Comparison(more_faces=analysis.more_faces)
+    import numpy as np  # the detection function compares nothing
+
     index = gallery.index(request.collection)
     threshold = _threshold(request, index.identities, gallery, thresholds)
     found = index.search(np.stack([face.embedding for face in analysis.faces]), limit=MATCHES_PER_FACE)

@@ -1,4 +1,8 @@
-"""`FacesMessage` to and from `model.faces.PictureFaces`; what comes from the queue is checked here."""
+"""`FacesMessage` to and from `model.faces.PictureFaces`; what comes from the queue is checked here.
+
+numpy is imported by the functions that need it: the engine's child packs the crops, and the process that sends them on
+starts without it.
+"""
 
 import base64
 import binascii
@@ -6,30 +10,52 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import replace
 from math import prod
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from facerec.errors import InvalidMessage
 from facerec.messages import FacesMessage, FaceToEmbed, RecognitionRequest, ResultBox
-from model.faces import Box, MeasuredFace, PictureFaces, QualityFactor
+from model.faces import Box, MeasuredFace, PackedFaces, PictureFaces, QualityFactor
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 _ROWS, _COLUMNS = 1, 2
 """The axes of an array of crops."""
+_CHANNELS = 3
 _FASTEST = 1
 """Higher levels of zlib gain nothing on photos."""
 
 
-def first_faces(picture: PictureFaces, most: int) -> PictureFaces:
+def packed_faces(picture: PictureFaces) -> PackedFaces:
+    """Return the picture with its crops packed."""
+    return PackedFaces(
+        width=picture.width,
+        height=picture.height,
+        faces=picture.faces,
+        crop_side=picture.crops.shape[_ROWS],
+        crops=pack(picture.crops),
+        timings_ms=picture.timings_ms,
+        more_faces=picture.more_faces,
+    )
+
+
+def first_faces(picture: PackedFaces, most: int) -> PackedFaces:
     """Return the picture with no more than so many faces, the primary one first; `more_faces` counts the others."""
-    left_out = max(0, len(picture.faces) - most)
+    left_out = len(picture.faces) - most
+    if left_out <= 0:
+        return picture
+    crops = zlib.decompress(picture.crops)[: most * picture.crop_side**2 * _CHANNELS]  # each crop is packed on its own
     return replace(
-        picture, faces=picture.faces[:most], crops=picture.crops[:most], more_faces=picture.more_faces + left_out
+        picture,
+        faces=picture.faces[:most],
+        crops=zlib.compress(crops, _FASTEST),
+        more_faces=picture.more_faces + left_out,
     )
 
 
 def faces_message(
-    request: RecognitionRequest, picture: PictureFaces, packed: bytes, model_id: str, timings_ms: Mapping[str, float]
+    request: RecognitionRequest, picture: PackedFaces, model_id: str, timings_ms: Mapping[str, float]
 ) -> FacesMessage:
     """Return the message about a picture with faces, with its packed crops in it."""
     return FacesMessage(
@@ -47,8 +73,8 @@ def faces_message(
             for face in picture.faces
         ),
         more_faces=picture.more_faces,
-        crop_side=picture.crops.shape[_ROWS],
-        crops=base64.b64encode(packed).decode("ascii"),
+        crop_side=picture.crop_side,
+        crops=base64.b64encode(picture.crops).decode("ascii"),
         timings_ms=dict(timings_ms),
     )
 
@@ -76,24 +102,28 @@ def picture_faces(message: FacesMessage, packed: bytes, *, crop_side: int, max_f
         width=message.width,
         height=message.height,
         faces=tuple(_measured(face) for face in message.faces),
-        crops=unpack(packed, (len(message.faces), crop_side, crop_side, 3)),
+        crops=unpack(packed, (len(message.faces), crop_side, crop_side, _CHANNELS)),
         timings_ms={},
         more_faces=message.more_faces,
     )
 
 
-def pack(crops: NDArray[np.uint8]) -> bytes:
+def pack(crops: "NDArray[np.uint8]") -> bytes:
     """Return crops (N, S, S, 3) compressed without loss.
 
     The differences between neighbours, modulo 256, take 58 % of the pixels' size; the pixels themselves take 90 %.
     """
+    import numpy as np
+
     zero = np.uint8(0)
     differences = np.diff(np.diff(crops, axis=_ROWS, prepend=zero), axis=_COLUMNS, prepend=zero)
     return zlib.compress(differences.tobytes(), _FASTEST)
 
 
-def unpack(packed: bytes, shape: tuple[int, int, int, int]) -> NDArray[np.uint8]:
+def unpack(packed: bytes, shape: tuple[int, int, int, int]) -> "NDArray[np.uint8]":
     """Return the crops that `pack` was given; raises `InvalidMessage` if they have another size or are damaged."""
+    import numpy as np
+
     size = prod(shape)
     inflater = zlib.decompressobj()
     try:

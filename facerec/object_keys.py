@@ -22,7 +22,7 @@ MAX_FILE_NAME = 255
 MAX_NAME_BYTES = 200
 """The most bytes of a file name within a key; leaves room for the request id and a prefix."""
 
-_NOT_IN_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_NOT_IN_XML = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 """What S3's answers cannot quote: botocore cannot read them then, not even that there is no such object."""
 
 _LONGEST_EXTENSION = 16

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from model.faces import ImageAnalysis, PictureFaces
+    from model.faces import ImageAnalysis, PackedFaces, PictureFaces
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +133,8 @@ class FaceEngine(ModelInUse, Protocol):
 class FaceDetector(ModelInUse, Protocol):
     """The first half of a `FaceEngine`."""
 
-    def detect(self, image: bytes) -> "PictureFaces":
-        """Decode, detect and crop; raises as `FaceEngine.analyse`."""
+    def detect(self, image: bytes) -> "PackedFaces":
+        """Decode, detect, crop and pack; raises as `FaceEngine.analyse`."""
 
 
 class FaceEmbedder(ModelInUse, Protocol):

@@ -10,11 +10,11 @@ from typing import Self
 from facerec.answering import Answering, PortWrapper, StageTimer, added
 from facerec.comparison import NO_FACES, GalleryReader, ModelThresholds, compare
 from facerec.errors import InvalidMessage, OtherModel
-from facerec.faces_message import faces_message, first_faces, pack, packed_crops, picture_faces
+from facerec.faces_message import faces_message, first_faces, packed_crops, picture_faces
 from facerec.messages import FacesMessage, Forwarded, ObjectRef, Outcome, RecognitionRequest, RecognitionResult
 from facerec.object_keys import faces_key
 from facerec.ports import FaceDetector, FaceEmbedder, FaceEngine, FacesPublisher
-from model.faces import PictureFaces
+from model.faces import PackedFaces
 from model.header import InvalidImage
 
 _BINARY = "application/octet-stream"
@@ -103,13 +103,12 @@ class FaceDetection(Answering):
             self._send(request, picture, timer)
         return Forwarded(len(picture.faces))
 
-    def _send(self, request: RecognitionRequest, picture: PictureFaces, timer: StageTimer) -> None:
+    def _send(self, request: RecognitionRequest, picture: PackedFaces, timer: StageTimer) -> None:
         picture = first_faces(picture, self.max_message_bytes // _FACE_BYTES)
-        packed = pack(picture.crops)
-        message = faces_message(request, picture, packed, self.engine.model_id, timer.timings_ms)
+        message = faces_message(request, picture, self.engine.model_id, timer.timings_ms)
         if len(message.to_json()) > self.max_message_bytes:
-            stored = ObjectRef(bucket=self.input_bucket, key=_crops_key(request), size=len(packed))
-            self.store.put(stored.bucket, stored.key, packed, _BINARY)
+            stored = ObjectRef(bucket=self.input_bucket, key=_crops_key(request), size=len(picture.crops))
+            self.store.put(stored.bucket, stored.key, picture.crops, _BINARY)
             message = message.model_copy(update={"crops": None, "crops_object": stored})
         self.faces.publish(message)
 

@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isfinite
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    # A process that only hands packed faces on has no need of numpy.
+    import numpy as np
+    from numpy.typing import NDArray
 
 Landmarks = tuple[tuple[float, float], ...]
 
@@ -94,7 +96,21 @@ class PictureFaces:
     width: int
     height: int
     faces: tuple[MeasuredFace, ...]
-    crops: NDArray[np.uint8]
+    crops: "NDArray[np.uint8]"
+    timings_ms: Mapping[str, float]
+    more_faces: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PackedFaces:
+    """`PictureFaces` whose crops were packed by `facerec.faces_message`: plain values and bytes."""
+
+    width: int
+    height: int
+    faces: tuple[MeasuredFace, ...]
+    crop_side: int
+    """S; 0 without a face."""
+    crops: bytes
     timings_ms: Mapping[str, float]
     more_faces: int = 0
 
@@ -109,7 +125,7 @@ class EmbeddedFace:
     box: Box
     probability: float
     landmarks: Landmarks
-    embedding: NDArray[np.float32]
+    embedding: "NDArray[np.float32]"
     quality: Quality | None = None
     """None if it was not assessed."""
 

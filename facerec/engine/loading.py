@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from facerec.settings import Settings
     from model.analysis import PictureLimits
     from model.engines import Engine, LoadedModel
-    from model.faces import ImageAnalysis, PictureFaces
+    from model.faces import ImageAnalysis, PackedFaces
     from model.header import InvalidImage
 
 A = TypeVar("A")
@@ -104,17 +104,25 @@ def open_analyser(spec: EngineSpec) -> "ModelAnalyser[ImageAnalysis | InvalidIma
     return ModelAnalyser.of(engine, functools.partial(analyse_batch, engine, limits=_limits(spec)))
 
 
-def open_detector(spec: EngineSpec) -> "ModelAnalyser[PictureFaces | InvalidImage]":
+def open_detector(spec: EngineSpec) -> "ModelAnalyser[PackedFaces | InvalidImage]":
     """As `open_analyser`, for pictures whose faces are not embedded: the embedder is not read."""
+    from facerec.faces_message import packed_faces
     from model import engines
     from model.analysis import detect_batch
+    from model.faces import PictureFaces
 
     artefact = Artefact.load(spec.artefact_dir)
     engine = engines.open_detector(
         artefact, spec.engine, threads=1, cache_directory=spec.cache_dir, precision=spec.precision
     )
     engines.detect_one(engine.detector, _blank(artefact)[0])
-    return ModelAnalyser.of(engine, functools.partial(detect_batch, engine, limits=_limits(spec)))
+    limits = _limits(spec)
+
+    def detect(images: Sequence[bytes]) -> "list[PackedFaces | InvalidImage]":
+        found = detect_batch(engine, images, limits)
+        return [packed_faces(each) if isinstance(each, PictureFaces) else each for each in found]
+
+    return ModelAnalyser.of(engine, detect)
 
 
 def open_embedder(spec: EngineSpec) -> "ModelAnalyser[ImageAnalysis]":

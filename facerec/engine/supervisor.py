@@ -18,7 +18,7 @@ from facerec.errors import ConfigurationError, Transient
 from facerec.settings import Settings
 
 if TYPE_CHECKING:
-    from model.faces import ImageAnalysis, PictureFaces
+    from model.faces import ImageAnalysis, PackedFaces, PictureFaces
 
 log = structlog.get_logger(__name__)
 
@@ -147,9 +147,9 @@ class SupervisedDetector(EngineSupervisor):
 
     FACTORY = DETECTOR
 
-    def detect(self, image: bytes) -> "PictureFaces":
-        """Decode, detect and crop; raises as `answer`."""
-        faces: PictureFaces = self.answer_picture(image)
+    def detect(self, image: bytes) -> "PackedFaces":
+        """Decode, detect, crop and pack; raises as `answer`."""
+        faces: PackedFaces = self.answer_picture(image)
         return faces
 
 

@@ -13,6 +13,9 @@ gc.disable()
 # structlog would import it for terminals: a twelfth of the function's start.
 sys.modules.setdefault("rich", None)  # type: ignore[arg-type]  # as Python documents it
 
+# Before pydantic is imported: with it, Powertools would import its models of every event: 30 ms.
+import aws_lambda_powertools.utilities.batch  # noqa: E402, F401
+
 from facerec.engine.supervisor import SupervisedEmbedder  # noqa: E402 - see above
 from facerec.serverless.telemetry import Telemetry  # noqa: E402
 from facerec.settings import Settings  # noqa: E402

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from facerec.engine.supervisor import SupervisedDetector, SupervisedEmbedder
-from facerec.faces_message import faces_message, pack, picture_faces
+from facerec.faces_message import faces_message, picture_faces
 from facerec.messages import FacesMessage, ObjectRef, RecognitionRequest
 from facerec.settings import Settings
 from facerec.settings.resources import ModelSettings
@@ -279,10 +279,9 @@ def test_halves_in_two_processes_give_the_whole_analysis(halves: Halves, name: s
     assert ("group" in name) == (len(whole.faces) > 1)
     if not found.faces:
         return
-    packed = pack(found.crops)
-    sent = faces_message(REQUEST, found, packed, halves.detector.model_id, found.timings_ms)
+    sent = faces_message(REQUEST, found, halves.detector.model_id, found.timings_ms)
     received = picture_faces(
-        FacesMessage.parse(sent.to_json()), packed, crop_side=halves.crop_side, max_faces=len(found.faces)
+        FacesMessage.parse(sent.to_json()), found.crops, crop_side=halves.crop_side, max_faces=len(found.faces)
     )
     analysis = halves.embedder.embed(received)
     assert (analysis.width, analysis.height, analysis.more_faces) == (whole.width, whole.height, whole.more_faces)

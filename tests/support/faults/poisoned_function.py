@@ -11,18 +11,18 @@ from typing import Any
 from facerec.engine.child import EngineSpec
 from facerec.engine.loading import ModelAnalyser, open_detector
 from facerec.engine.supervisor import SupervisedDetector
-from model.faces import PictureFaces
+from model.faces import PackedFaces
 from model.header import InvalidImage
 from tests.support.faults.poisoned_worker import MARK
 
 HANGING = b"hanging"
 
 
-def open_poisoned(spec: EngineSpec) -> "ModelAnalyser[PictureFaces | InvalidImage]":
+def open_poisoned(spec: EngineSpec) -> "ModelAnalyser[PackedFaces | InvalidImage]":
     """The factory that an engine process calls."""
     real = open_detector(spec)
 
-    def analyse_batch(images: Sequence[bytes]) -> "list[PictureFaces | InvalidImage]":
+    def analyse_batch(images: Sequence[bytes]) -> "list[PackedFaces | InvalidImage]":
         if any(image.endswith(MARK) for image in images):
             os.abort()
         if any(image.endswith(HANGING) for image in images):

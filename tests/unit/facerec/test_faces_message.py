@@ -17,7 +17,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from facerec.errors import InvalidMessage
-from facerec.faces_message import faces_message, pack, packed_crops, picture_faces, unpack
+from facerec.faces_message import faces_message, pack, packed_crops, packed_faces, picture_faces, unpack
 from facerec.messages import FacesMessage, ObjectRef, RecognitionRequest
 from model.faces import Box, MeasuredFace, PictureFaces, QualityFactor
 
@@ -53,7 +53,7 @@ def picture(count: int = 2) -> PictureFaces:
 
 def message_of(faces: PictureFaces) -> FacesMessage:
     """The message as it is sent."""
-    return faces_message(REQUEST, faces, pack(faces.crops), "model-1", {"decode": 1.25, "fetch": 2.5})
+    return faces_message(REQUEST, packed_faces(faces), "model-1", {"decode": 1.25, "fetch": 2.5})
 
 
 def received(body: str | dict[str, Any], *, max_faces: int = 5) -> PictureFaces:

@@ -14,6 +14,7 @@ from PIL import Image
 from facerec.answering import Answering, StageTimer
 from facerec.comparison import ModelThresholds
 from facerec.errors import EngineFailure, InvalidMessage, ObjectMissing, OtherModel, Transient
+from facerec.faces_message import packed_faces
 from facerec.messages import FacesMessage, Forwarded, ObjectRef, Outcome, RecognitionRequest, RecognitionResult
 from facerec.object_keys import faces_key, input_key, output_key
 from facerec.recognition import FaceDetection, FaceRecognition, Recogniser
@@ -58,7 +59,7 @@ class Model(FakeEngine):
         (found,) = detect_batch(self, [image], LIMITS)
         if isinstance(found, InvalidImage):
             raise found
-        return replace(found, timings_ms={"wait": 0.5, **found.timings_ms})
+        return packed_faces(replace(found, timings_ms={"wait": 0.5, **found.timings_ms}))
 
 
 class Embedder:
