@@ -72,6 +72,7 @@ def deployer(place: Place) -> list[Statement]:
     of_functions = {"ArnLike": {"lambda:FunctionArn": functions}}
     roles = [place.role(function_role(settings, half)) for half in HALVES]
     owned = f"{place.region}:{place.account}"
+    mappings = [f"arn:{place.partition}:lambda:{owned}:event-source-mapping:*"]
     queues = (
         settings.request_queue,
         settings.dead_letter_queue,
@@ -124,12 +125,18 @@ def deployer(place: Place) -> list[Statement]:
         allow(
             "ChangeMappings",
             actions("lambda", "DeleteEventSourceMapping GetEventSourceMapping UpdateEventSourceMapping"),
-            [f"arn:{place.partition}:lambda:{owned}:event-source-mapping:*"],
+            mappings,
             of_functions,
         ),
+        # CloudFormation tags what it makes; tagging knows no condition on the function.
+        allow("TagMappings", actions("lambda", "ListTags TagResource UntagResource"), mappings),
         allow(
             "LookAround",
-            ["cloudwatch:DescribeAlarms", "lambda:ListEventSourceMappings", "logs:DescribeLogGroups"],
+            [
+                "cloudwatch:DescribeAlarms",
+                "lambda:ListEventSourceMappings",
+                *actions("logs", "DescribeLogGroups DescribeResourcePolicies"),
+            ],
             ["*"],
         ),
         allow(
@@ -146,8 +153,8 @@ def deployer(place: Place) -> list[Statement]:
             "MakeLogs",
             actions(
                 "logs",
-                "CreateLogGroup DeleteLogGroup DescribeIndexPolicies GetDataProtectionPolicy ListTagsForResource "
-                "PutRetentionPolicy TagResource UntagResource",
+                "CreateLogGroup DeleteDataProtectionPolicy DeleteLogGroup DescribeIndexPolicies "
+                "GetDataProtectionPolicy ListTagsForResource PutRetentionPolicy TagResource UntagResource",
             ),
             # CloudWatch names a group with this end, and without it for tags.
             [f"{place.log_group(function_name(settings, half))}{end}" for half in HALVES for end in ("", ":*")],

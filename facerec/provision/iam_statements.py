@@ -26,6 +26,7 @@ WITHOUT_RESOURCES = {
     "lambda:CreateEventSourceMapping": "a new mapping has no name yet; a condition names the functions",
     "lambda:ListEventSourceMappings": "Lambda lists the mappings of the account or none",
     "logs:DescribeLogGroups": "it looks for groups by the beginning of their names",
+    "logs:DescribeResourcePolicies": "CloudWatch Logs lists the policies of the account",
     "sqs:ListQueues": "SQS lists the queues of the account or none",
     "xray:PutTelemetryRecords": "X-Ray knows no resources for traces",
     "xray:PutTraceSegments": "as above",

@@ -55,7 +55,13 @@ def _holds(operator: str, wanted: Mapping[str, Any], context: Context) -> bool:
         case "StringEquals" | "Bool":
             return all(context.get(key) == value for key, value in wanted.items())
         case "ArnLike" | "StringLike":
-            return all(_like(value, str(context.get(key, ""))) for key, value in wanted.items())
+            return all(
+                any(
+                    _like(value, str(context.get(key, "")))
+                    for value in ([values] if isinstance(values, str) else values)
+                )
+                for key, values in wanted.items()
+            )
         case "ForAllValues:StringEquals":
             return all(set(context.get(key, [])) <= set(values) for key, values in wanted.items())
     raise NotImplementedError(operator)

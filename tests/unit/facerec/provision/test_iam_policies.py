@@ -165,8 +165,9 @@ _FOR_CLOUDFORMATION = {
         "UpdateFunctionConfiguration UpdateFunctionEventInvokeConfig UpdateFunctionUrlConfig"
     ),
     "logs": (
-        "CreateLogGroup DeleteLogGroup DescribeIndexPolicies DescribeLogGroups GetDataProtectionPolicy "
-        "ListTagsForResource PutRetentionPolicy TagResource UntagResource"
+        "CreateLogGroup DeleteDataProtectionPolicy DeleteLogGroup DescribeIndexPolicies DescribeLogGroups "
+        "DescribeResourcePolicies GetDataProtectionPolicy ListTagsForResource PutRetentionPolicy TagResource "
+        "UntagResource"
     ),
 }
 FOR_CLOUDFORMATION = {f"{service}:{name}" for service, names in _FOR_CLOUDFORMATION.items() for name in names.split()}
@@ -386,6 +387,17 @@ def test_a_signed_call_of_the_url_is_the_only_way_in() -> None:
         assert not allowed(document, "lambda:InvokeFunction", arn)
     other = f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:facerec-face-recognition"
     assert not allowed(document, "lambda:InvokeFunctionUrl", other, {"lambda:FunctionUrlAuthType": "AWS_IAM"})
+
+
+def test_deployer_tags_event_sources_and_changes_those_of_the_functions_alone() -> None:
+    """CloudFormation tags each of them; IAM knows no condition on the function for that."""
+    document = policy("serverless-deployer", PLACE)
+    arn = f"arn:aws:lambda:us-east-1:{ACCOUNT}:event-source-mapping:0123"
+    function = f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:"
+    assert allowed(document, "lambda:TagResource", arn)
+    assert not allowed(document, "lambda:UpdateEventSourceMapping", arn, {"lambda:FunctionArn": f"{function}theirs"})
+    ours = {"lambda:FunctionArn": f"{function}facerec-face-detection"}
+    assert allowed(document, "lambda:UpdateEventSourceMapping", arn, ours)
 
 
 def test_a_function_reads_and_writes_its_half_alone() -> None:
