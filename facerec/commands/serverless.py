@@ -43,8 +43,9 @@ def command() -> None:
 def push(image: str, tag: str | None) -> None:
     """Push the local IMAGE to ECR, and print its reference by digest.
 
-    IMAGE is a name in the storage of docker, podman or buildah, an archive, or an OCI directory. The repository is
-    created if it does not exist. skopeo pushes, or docker or podman if skopeo is not installed.
+    IMAGE is a name in the storage of docker, podman or buildah, an archive, or an OCI directory, for the processor of
+    FACEREC_SERVERLESS__ARCHITECTURE. The repository is created if it does not exist. skopeo pushes, or docker or podman
+    if skopeo is not installed.
 
     \b
     Examples:
@@ -53,13 +54,14 @@ def push(image: str, tag: str | None) -> None:
       export FACEREC_SERVERLESS__IMAGE="$(facerec serverless push facerec-lambda)"
     """  # noqa: D301 - as above
     from facerec.bootstrap import clients
-    from facerec.provision.image_push import push_image
+    from facerec.provision.image_push import find_image, push_image
     from facerec.provision.serverless_deployment import ensure_repository, repository_stack
 
     settings = Settings.load()
+    found = find_image(image, settings.serverless.architecture)
     aws = clients(settings)
     uri = ensure_repository(repository_stack(aws, settings), settings, _show_event)
-    reference = push_image(aws, uri, image, tag or f"{__version__}-{datetime.now(UTC):%Y%m%d-%H%M%S}")
+    reference = push_image(aws, uri, found, tag or f"{__version__}-{datetime.now(UTC):%Y%m%d-%H%M%S}")
     echo("Set FACEREC_SERVERLESS__IMAGE to this, and run `facerec serverless deploy`:", err=True)
     echo(reference)
 
@@ -174,8 +176,8 @@ def remove(*, images: bool, force: bool, yes: bool) -> None:
 
     settings = Settings.load()
     aws = clients(settings)
-    waiting = waiting_faces(aws, settings)
-    if waiting and not force:
+    waiting = 0 if force else waiting_faces(aws, settings)
+    if waiting:
         raise FacerecError(
             f"{waiting} messages wait in queue {settings.faces_queue!r}, and only the functions take them: wait until "
             "`facerec serverless status` shows none, or use --force"
@@ -218,6 +220,6 @@ def _print_state(state: "DeploymentState") -> None:
     print_columns(
         [
             ("queue", "visible", "in flight", "delayed"),
-            *((name, *counts.values()) for name, counts in state.queues.items()),
+            *((name, *(counts.values() or ("absent", "", ""))) for name, counts in state.queues.items()),
         ]
     )

@@ -3,9 +3,8 @@
 import json
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
@@ -25,6 +24,7 @@ _NO_CHANGES = ("didn't contain changes", "No updates are to be performed")
 """In the reason of a failed change set: AWS states no code for it."""
 _STUCK = frozenset({"ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED", "DELETE_FAILED"})
 """In these states a stack can only be deleted."""
+_HALF_ROLLED_BACK = "UPDATE_ROLLBACK_FAILED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,29 +88,21 @@ class Stack:
 
         Raises `FacerecError` with the first reason if CloudFormation rolls back, and if the stack can only be deleted.
         """
-        found = self.describe()
-        status = found["StackStatus"] if found is not None else _NEW
-        if status in _STUCK:
-            raise FacerecError(
-                f"stack {self.name!r} is {status}: it was never whole, and can only be deleted; delete it with "
-                "`facerec serverless remove`, and deploy again"
-            )
-        if status.endswith(_IN_PROGRESS) and status != _NEW:
-            raise Transient(f"stack {self.name!r} is {status}: wait until that has ended, and deploy again")
-        new = status == _NEW
+        new = self._changeable_status() == _NEW
         with translated(f"make a change set of stack {self.name!r}"):
             change_set = self._create_change_set(template, parameters, new=new)
             try:
                 changes = self._changes(change_set)
+                approved = bool(changes) and approve(changes)
             except FacerecError:
                 self._discard(change_set, new=new)
                 raise
-            if not changes or not approve(changes):
+            if not approved:
                 self._discard(change_set, new=new)
                 return changes
-            began = self._latest_event()
+            former = self._newest_events()
             self._cloudformation.execute_change_set(StackName=self.name, ChangeSetName=change_set)
-        self._follow(self.name, began, report, wanted=("CREATE_COMPLETE", "UPDATE_COMPLETE"))
+        self._follow(self.name, former, report, wanted=("CREATE_COMPLETE", "UPDATE_COMPLETE"))
         return changes
 
     def delete(self, report: Callable[[Event], None] = lambda _: None) -> bool:
@@ -120,10 +112,27 @@ class Stack:
             return False
         identifier = found["StackId"]  # by its name a deleted stack is no longer found
         with translated(f"delete stack {self.name!r}"):
-            began = self._latest_event()
+            former = self._newest_events()
             self._cloudformation.delete_stack(StackName=identifier)
-        self._follow(identifier, began, report, wanted=("DELETE_COMPLETE",))
+        self._follow(identifier, former, report, wanted=("DELETE_COMPLETE",))
         return True
+
+    def _changeable_status(self) -> str:
+        found = self.describe()
+        status = found["StackStatus"] if found is not None else _NEW
+        if status in _STUCK:
+            raise FacerecError(
+                f"stack {self.name!r} is {status}, and can only be deleted: `facerec serverless remove`, with --images "
+                "for the repository; then try again"
+            )
+        if status == _HALF_ROLLED_BACK:
+            raise FacerecError(
+                f"stack {self.name!r} is {status}: end that with `aws cloudformation continue-update-rollback "
+                f"--stack-name {self.name}`, and deploy again"
+            )
+        if status.endswith(_IN_PROGRESS) and status != _NEW:
+            raise Transient(f"stack {self.name!r} is {status}: wait until that has ended, and deploy again")
+        return status
 
     def _create_change_set(self, template: Mapping[str, Any], parameters: Mapping[str, str], *, new: bool) -> str:
         name = f"facerec-{uuid.uuid4().hex}"
@@ -178,40 +187,51 @@ class Stack:
         ]
 
     def _follow(
-        self, identifier: str, began: datetime | None, report: Callable[[Event], None], *, wanted: tuple[str, ...]
+        self, identifier: str, former: set[str], report: Callable[[Event], None], *, wanted: tuple[str, ...]
     ) -> None:
-        """Report the events after `began` until the stack is at rest."""
-        seen: set[str] = set()
+        """Report the events that are not among the `former` until one says that the stack is at rest.
+
+        The stack's description is no sign of it: it may still be that of the time before the change.
+        """
         failed: list[Event] = []
-        while True:
-            with translated(f"follow stack {self.name!r}"):
-                status = self._cloudformation.describe_stacks(StackName=identifier)["Stacks"][0]["StackStatus"]
-                for event in self._events(identifier, began, seen):
+        ended = None
+        try:
+            while ended is None:
+                with translated(f"follow stack {self.name!r}"):
+                    fresh = self._events(identifier, former)
+                for event in fresh:
                     report(event)
                     failed += [event] if event.failed else []
-            if not status.endswith(_IN_PROGRESS):
-                break
-            time.sleep(self._poll_seconds)
-        if status not in wanted:
+                    if event.resource == self.name and not event.status.endswith(_IN_PROGRESS):
+                        ended = event.status
+                if ended is None:
+                    time.sleep(self._poll_seconds)
+        except KeyboardInterrupt:
+            raise FacerecError(
+                f"CloudFormation goes on with stack {self.name!r}; this command only watched it"
+            ) from None
+        if ended not in wanted:
             reason = f": {failed[0].resource}: {failed[0].reason}" if failed else ""
-            raise FacerecError(f"stack {self.name!r} is {status}{reason}")
+            raise FacerecError(f"stack {self.name!r} is {ended}{reason}")
 
-    def _events(self, identifier: str, began: datetime | None, seen: set[str]) -> Iterator[Event]:
-        """Yield the events that are not in `seen`, the oldest first; AWS has them the other way round."""
-        fresh = []
+    def _events(self, identifier: str, seen: set[str]) -> list[Event]:
+        """Return the events that are not in `seen`, the oldest first, and add them to it; AWS has the newest first."""
+        fresh: list[Event] = []
         for page in self._cloudformation.get_paginator("describe_stack_events").paginate(StackName=identifier):
-            new = [event for event in page["StackEvents"] if began is None or event["Timestamp"] > began]
-            fresh += [event for event in new if event["EventId"] not in seen]
+            new = [event for event in page["StackEvents"] if event["EventId"] not in seen]
+            seen.update(event["EventId"] for event in new)
+            fresh += [
+                Event(
+                    event.get("LogicalResourceId", self.name),
+                    event.get("ResourceStatus", ""),
+                    event.get("ResourceStatusReason", ""),
+                )
+                for event in new
+            ]
             if len(new) < len(page["StackEvents"]):
                 break
-        for event in reversed(fresh):
-            seen.add(event["EventId"])
-            yield Event(
-                event.get("LogicalResourceId", self.name),
-                event.get("ResourceStatus", ""),
-                event.get("ResourceStatusReason", ""),
-            )
+        return fresh[::-1]
 
-    def _latest_event(self) -> datetime | None:
-        events = self._cloudformation.describe_stack_events(StackName=self.name)["StackEvents"]
-        return events[0]["Timestamp"] if events else None
+    def _newest_events(self) -> set[str]:
+        page = self._cloudformation.describe_stack_events(StackName=self.name)["StackEvents"]
+        return {event["EventId"] for event in page}

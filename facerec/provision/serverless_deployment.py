@@ -6,7 +6,7 @@ from typing import Any
 
 from facerec.aws.clients import Clients, translated
 from facerec.aws.sqs.queue import SqsQueue
-from facerec.errors import ConfigurationError, FacerecError
+from facerec.errors import ConfigurationError, FacerecError, QueueMissing
 from facerec.provision.cloudformation import Change, Event, Stack
 from facerec.provision.iam_serverless import FUNCTIONS_STACK, REPOSITORY_STACK
 from facerec.provision.iam_statements import HALVES, Half, function_name
@@ -23,8 +23,8 @@ _COUNTS = (
 )
 
 
-class _FunctionMissing(FacerecError):
-    """Lambda has no function of this name."""
+class _Missing(FacerecError):
+    """AWS has no function or bucket of this name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,7 @@ class EventSource:
 
     queue: str
     function: str
+    """Its name, and the alias if that is invoked."""
     state: str
     """Enabled, Disabled, or on its way."""
     max_concurrency: int | None
@@ -61,7 +62,7 @@ class DeploymentState:
     functions: tuple[FunctionState, ...]
     event_sources: tuple[EventSource, ...]
     queues: dict[str, dict[str, int]]
-    """The counts of each queue by its name."""
+    """The counts of each queue by its name; none of a queue that does not exist."""
 
 
 def repository_stack(clients: Clients, settings: Settings, *, poll_seconds: float = 1.0) -> Stack:
@@ -90,7 +91,8 @@ def deploy_functions(
 ) -> list[Change]:
     """Create or update the functions; returns what was changed, or would be if `approve` returns False.
 
-    Raises `ConfigurationError` if no code is set, and if a queue is missing or hides its messages for too short a time.
+    Raises `ConfigurationError` if no code is set, and if a queue is missing or hides its messages for too short a time;
+    `FacerecError` if CloudFormation refuses or rolls back.
     """
     serverless = settings.serverless
     if serverless.image is None and serverless.code is None:
@@ -105,6 +107,11 @@ def deploy_functions(
     def ask(changes: list[Change]) -> bool:
         nonlocal approved
         approved = approve(changes)
+        if any(change.replaced and change.kind == "AWS::Lambda::Function" for change in changes):
+            raise FacerecError(
+                "a function changes between image and ZIP only if it is made again: `facerec serverless remove`, and "
+                "deploy again; tasks and faces wait in their queues"
+            )
         return approved
 
     changes = stack.deploy(functions_template(settings), parameters, report=report, approve=ask)
@@ -115,7 +122,8 @@ def deploy_functions(
 
 def waiting_faces(clients: Clients, settings: Settings) -> int:
     """Return how many messages of faces wait or are being processed: only the recognition function takes them."""
-    return sum(_counts(clients, settings.faces_queue).values())
+    counts, _ = _queue_state(clients, settings.faces_queue)
+    return sum(counts.values())
 
 
 def remove_functions(clients: Clients, settings: Settings, stack: Stack, report: Callable[[Event], None]) -> bool:
@@ -125,18 +133,15 @@ def remove_functions(clients: Clients, settings: Settings, stack: Stack, report:
 
 
 def _check_queues(clients: Clients, settings: Settings) -> None:
-    serverless = settings.serverless
-    needed = {
-        settings.request_queue: serverless.timeout_seconds
-        if settings.app_tier == "ec2"
-        else serverless.visibility_seconds,
-        settings.faces_queue: serverless.visibility_seconds,
-    }
-    for queue, seconds in needed.items():
+    needed = (
+        (settings.request_queue, settings.request_visibility_seconds),
+        (settings.faces_queue, settings.serverless.visibility_seconds),
+    )
+    for queue, seconds in needed:
         hidden = int(SqsQueue(clients.sqs, queue).attributes("VisibilityTimeout")["VisibilityTimeout"])
         if hidden < seconds:
             raise ConfigurationError(
-                f"queue {queue!r} hides a received message for {hidden} s, and its function needs {seconds} s: run "
+                f"queue {queue!r} hides a received message for {hidden} s, and these settings need {seconds} s: run "
                 "`facerec provision` with the same FACEREC_APP_TIER and FACEREC_SERVERLESS__TIMEOUT_SECONDS"
             )
 
@@ -147,8 +152,14 @@ def watch_inbox(clients: Clients, settings: Settings, prefix: str) -> None:
     The operator's own notifications of the bucket stay.
     """
     bucket, s3 = settings.input_bucket, clients.s3
-    with translated(f"read the notifications of bucket {bucket!r}"):
-        found: dict[str, Any] = {**s3.get_bucket_notification_configuration(Bucket=bucket)}
+    missing = _Missing(f"there is no bucket {bucket!r}; create it with `facerec provision`")
+    try:
+        with translated(f"read the notifications of bucket {bucket!r}", NoSuchBucket=lambda: missing):
+            found: dict[str, Any] = {**s3.get_bucket_notification_configuration(Bucket=bucket)}
+    except _Missing:
+        if prefix:
+            raise
+        return
     found.pop("ResponseMetadata", None)
     former = found.get(_FUNCTIONS, [])
     wanted = [entry for entry in former if entry.get("Id") != _INBOX]
@@ -180,29 +191,23 @@ def deployment_state(clients: Clients, settings: Settings) -> DeploymentState:
     """Read what is deployed; what is missing is stated, not an error."""
     stack = functions_stack(clients, settings)
     described = stack.describe()
-    queues = (
-        settings.request_queue,
-        settings.faces_queue,
-        settings.dead_letter_queue,
-        settings.faces_dead_letter_queue,
-    )
+    names = settings.request_queue, settings.faces_queue, settings.dead_letter_queue, settings.faces_dead_letter_queue
+    queues = {name: _queue_state(clients, name) for name in names}
     return DeploymentState(
         stack=f"{stack.name} is {described['StackStatus']}" if described else f"there is no stack {stack.name}",
         url=stack.outputs().get("DetectionUrl"),
         functions=tuple(_function_state(clients, function_name(settings, half)) for half in HALVES),
-        event_sources=tuple(
-            source for half in HALVES for source in _event_sources(clients, function_name(settings, half), settings)
-        ),
-        queues={queue: _counts(clients, queue) for queue in queues},
+        event_sources=tuple(source for _, arn in queues.values() if arn for source in _event_sources(clients, arn)),
+        queues={name: counts for name, (counts, _) in queues.items()},
     )
 
 
 def _function_state(clients: Clients, name: str) -> FunctionState:
-    absent = _FunctionMissing(name)
+    absent = _Missing(name)
     try:
         with translated(f"look at function {name!r}", ResourceNotFoundException=lambda: absent):
             found = clients.functions.get_function(FunctionName=name)
-    except _FunctionMissing:
+    except _Missing:
         return FunctionState(name, "absent")
     configuration = found["Configuration"]
     image = found["Code"].get("ResolvedImageUri") or found["Code"].get("ImageUri") or ""
@@ -216,19 +221,13 @@ def _function_state(clients: Clients, name: str) -> FunctionState:
     )
 
 
-def _event_sources(clients: Clients, name: str, settings: Settings) -> list[EventSource]:
-    # Functions from a ZIP are invoked by their alias, and Lambda lists the mappings of one or the other.
-    invoked = name if settings.serverless.code is None else f"{name}:{ALIAS}"
-    absent = _FunctionMissing(name)
-    try:
-        with translated(f"list the event sources of {name!r}", ResourceNotFoundException=lambda: absent):
-            found = clients.functions.list_event_source_mappings(FunctionName=invoked)["EventSourceMappings"]
-    except _FunctionMissing:
-        return []
+def _event_sources(clients: Clients, queue_arn: str) -> list[EventSource]:
+    with translated(f"list the event sources of {queue_arn}"):
+        found = clients.functions.list_event_source_mappings(EventSourceArn=queue_arn)["EventSourceMappings"]
     return [
         EventSource(
-            one["EventSourceArn"].rpartition(":")[2],
-            name,
+            queue_arn.rpartition(":")[2],
+            one["FunctionArn"].partition(":function:")[2],
             one["State"],
             one.get("ScalingConfig", {}).get("MaximumConcurrency"),
         )
@@ -236,6 +235,10 @@ def _event_sources(clients: Clients, name: str, settings: Settings) -> list[Even
     ]
 
 
-def _counts(clients: Clients, queue: str) -> dict[str, int]:
-    read = SqsQueue(clients.sqs, queue).attributes(*(attribute for _, attribute in _COUNTS))
-    return {name: int(read[attribute]) for name, attribute in _COUNTS}
+def _queue_state(clients: Clients, queue: str) -> tuple[dict[str, int], str]:
+    """Return a queue's counts and its ARN; empty ones if it does not exist."""
+    try:
+        read = SqsQueue(clients.sqs, queue).attributes("QueueArn", *(attribute for _, attribute in _COUNTS))
+    except QueueMissing:
+        return {}, ""
+    return {name: int(read[attribute]) for name, attribute in _COUNTS}, read["QueueArn"]

@@ -175,8 +175,12 @@ def _function(settings: Settings, half: Half) -> Resources:
             }
     else:
         properties["Events"] = {"Faces": _event_source(settings, settings.faces_queue, enabled=True)}
+    function = {"Type": "AWS::Serverless::Function", "Properties": properties}
+    if serverless.code is not None:
+        # For the versions, too: SAM's default keeps all former ones, and the snapshot of each is paid for by the hour.
+        function["DeletionPolicy"] = "Delete"
     return {
-        name: {"Type": "AWS::Serverless::Function", "Properties": properties},
+        name: function,
         f"{name}Role": _role(settings, half),
         f"{name}Logs": {
             "Type": "AWS::Logs::LogGroup",

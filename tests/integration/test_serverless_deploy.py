@@ -6,6 +6,7 @@ template, in the unit tests: permissions, quotas, and whether Lambda can read th
 
 import json
 import os
+import re
 import sys
 import tarfile
 from collections.abc import Callable, Iterator
@@ -142,6 +143,34 @@ def test_functions_are_not_removed_while_faces_wait(run: Run, fresh: Settings) -
     assert run("remove", "--yes", "--force").exit_code == 0
 
 
+def test_what_does_not_exist_is_shown_and_removed_as_absent(run: Run) -> None:
+    """An operator who has deleted queues and buckets can still look, and remove the rest."""
+    elsewhere = {"prefix": "never-provisioned"}
+    shown = run("status", **elsewhere)
+    assert shown.exit_code == 0
+    assert re.search(r"^never-provisioned-faces-queue +absent", shown.stdout, re.MULTILINE)
+    assert "there is no stack" in run("remove", "--yes", **elsewhere).stderr
+
+
+def test_functions_with_a_long_time_limit_are_deployed_beside_workers(run: Run, fresh: Settings) -> None:
+    """AWS demands that the request queue hides messages as long, also while its event source is off."""
+    long = {"serverless__timeout_seconds": "40"}
+    with pytest.raises(ConfigurationError, match=r"hides a received message for 30 s.*need 40 s: run `facerec prov"):
+        run("deploy", serverless__image=IMAGE, **long)
+    settings = fresh.changed(serverless=fresh.serverless.model_copy(update={"timeout_seconds": 40}))
+    provision(Clients(settings), settings)
+    assert run("deploy", serverless__image=IMAGE, **long).exit_code == 0
+
+
+def test_change_between_image_and_zip_is_refused_before_it_begins(run: Run, fresh: Settings) -> None:
+    """CloudFormation would roll it back: it cannot replace a function that has a name of its own."""
+    assert run("deploy", serverless__image=IMAGE).exit_code == 0
+    for options in ((), ("--dry-run",)):
+        with pytest.raises(FacerecError, match="`facerec serverless remove`, and deploy again"):
+            run("deploy", *options, serverless__code=f"s3://{fresh.model_bucket}/lambda-1.zip")
+    assert state(run)["stack"].endswith("is CREATE_COMPLETE")
+
+
 def test_dry_run_of_a_first_deployment_leaves_nothing(run: Run) -> None:
     """Not even the empty stack that CloudFormation makes for the change set."""
     previewed = run("deploy", "--dry-run", serverless__image=IMAGE)
@@ -171,7 +200,7 @@ def test_deployment_names_what_is_missing(run: Run, fresh: Settings) -> None:
     with pytest.raises(ConfigurationError, match="facerec serverless push IMAGE"):
         run("deploy")
     with pytest.raises(
-        ConfigurationError, match=r"hides a received message for 30 s.*needs 90 s: run `facerec provision`"
+        ConfigurationError, match=r"hides a received message for 30 s.*need 90 s: run `facerec provision`"
     ):
         run("deploy", serverless__image=IMAGE, app_tier="serverless")
     with pytest.raises(FacerecError, match="create it with `facerec provision`"):
@@ -186,7 +215,7 @@ def test_failed_creation_is_told_and_removed_before_the_next(fresh: Settings) ->
     function = {"Type": "AWS::Lambda::Function", "Properties": {"Layers": [layer]}}
     with pytest.raises(FacerecError, match=r"is ROLLBACK_COMPLETE: Broken: .*layer"):
         stack.deploy({"Resources": {"Broken": function}}, {})
-    with pytest.raises(FacerecError, match="delete it with `facerec serverless remove`, and deploy again"):
+    with pytest.raises(FacerecError, match="can only be deleted: `facerec serverless remove`"):
         stack.deploy({"Resources": {"Broken": function}}, {})
     assert stack.delete()
     assert not stack.delete()
@@ -211,6 +240,11 @@ TOOL = """
     #!{python}
     import json, sys, urllib.request
 
+    while sys.argv[1].startswith("--override-"):
+        del sys.argv[1]
+    if sys.argv[1] == "inspect":
+        print("amd64" if sys.argv[0].endswith("docker") else json.dumps({{"architecture": "amd64"}}))
+        sys.exit()
     stdin = sys.stdin.read() if "--password-stdin" in sys.argv else ""
     with open({calls!r}, "a") as calls:
         calls.write(json.dumps([sys.argv[1:], stdin]) + "\\n")
@@ -297,6 +331,15 @@ def test_push_that_fails_is_told(run: Run, install: Install, monkeypatch: pytest
     monkeypatch.setenv("PATH", os.devnull)
     with pytest.raises(ConfigurationError, match="neither skopeo nor docker nor podman"):
         run("push", "facerec-lambda")
+
+
+@pytest.mark.parametrize("tool", ["skopeo", "docker"])
+def test_image_for_another_processor_is_not_pushed(run: Run, fresh: Settings, install: Install, tool: str) -> None:
+    """Lambda would take it, and fail at each start; not even a repository is made for it."""
+    install(tool)
+    with pytest.raises(FacerecError, match=r"is for amd64, and FACEREC_SERVERLESS__ARCHITECTURE is arm64"):
+        run("push", "facerec-lambda", serverless__architecture="arm64")
+    assert Stack(Clients(fresh), f"{fresh.prefix}-repository").describe() is None
 
 
 def test_docker_pushes_if_skopeo_is_missing(run: Run, fresh: Settings, install: Install) -> None:

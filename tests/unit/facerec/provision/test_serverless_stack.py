@@ -178,6 +178,14 @@ def test_a_changed_setting_publishes_a_new_version_of_a_zip() -> None:
     assert versions(15).isdisjoint(versions(20))
 
 
+def test_former_version_of_a_zip_is_deleted() -> None:
+    """Each version's snapshot is paid for by the hour."""
+    template = functions_template(Settings(serverless=ServerlessSettings(code="s3://b/k.zip")))
+    made = transform(template, {}, SimpleNamespace(load=dict))["Resources"]
+    versions = [one for one in made.values() if one["Type"] == "AWS::Lambda::Version"]
+    assert [one["DeletionPolicy"] for one in versions] == ["Delete", "Delete"]
+
+
 def test_environment_is_what_the_app_tier_reads(monkeypatch: pytest.MonkeyPatch) -> None:
     """It comes back as it was, without secrets, and with the functions' own engine and folders."""
     settings = Settings(
