@@ -24,6 +24,7 @@ from facerec.aws.sqs.queue import SqsQueue
 from facerec.cli import cli
 from facerec.errors import ConfigurationError, FacerecError
 from facerec.local.emulator import EmulatorKind
+from facerec.processes.addresses import poll_until
 from facerec.provision.cloudformation import Stack
 from facerec.provision.provisioning import provision
 from facerec.settings import Settings
@@ -58,8 +59,16 @@ def run(fresh: Settings, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 
 def state(run: Run, **settings: str) -> Any:
-    """What `status` shows."""
-    return json.loads(run("status", "--json", **settings).stdout)
+    """What `status` shows, once the functions are active, for which the emulator's CloudFormation does not wait."""
+    shown: Any = None
+
+    def settled() -> bool:
+        nonlocal shown
+        shown = json.loads(run("status", "--json", **settings).stdout)
+        return not any("Pending" in one["state"] or "InProgress" in one["state"] for one in shown["functions"])
+
+    assert poll_until(settled, 30)
+    return shown
 
 
 def test_functions_are_deployed_updated_and_removed(run: Run, fresh: Settings) -> None:
