@@ -1,6 +1,7 @@
 """boto3 clients made from the settings, and the translation of their errors to those of `facerec.errors`."""
 
 import functools
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -59,6 +60,8 @@ _DENIED = frozenset(
         "UnrecognizedClientException",
     }
 )
+_DENIED_ACTION = re.compile(r"not authorized to perform:? ([a-z0-9-]+:[A-Za-z]+)")
+"""The permission that is missing, in AWS's sentence; the rest of it names accounts."""
 _MISCONFIGURED = frozenset(
     {
         "301",  # S3's answers to HEAD have no code but the status
@@ -214,7 +217,9 @@ def refusal(doing: str, code: str, reason: str, *, of_one: bool) -> FacerecError
     if code in THROTTLING:
         return Throttled(f"could not {doing}: AWS throttles ({code}); retry later")
     if code in _DENIED:
-        return ConfigurationError(f"could not {doing}: AWS refused the credentials ({code}); check the role")
+        missing = _DENIED_ACTION.search(reason)
+        stated = f"{code}: {missing[1]}" if missing else code
+        return ConfigurationError(f"could not {doing}: AWS refused the credentials ({stated}); check the role")
     if of_one and code not in _MISCONFIGURED:
         return Refused(f"could not {doing}: {reason}")
     return ConfigurationError(f"could not {doing}: {reason}; has `facerec provision` been run?")

@@ -22,6 +22,9 @@ def alarms(settings: Settings) -> dict[str, Any]:
             f"{name}Throttles": _alarm(settings, f"{half}-throttles", function, "Throttles", "Sum", 1),
             f"{name}Duration": _alarm(settings, f"{half}-duration", function, "Duration", "Maximum", slow_ms),
         }
+    url = ("AWS/Lambda", "FunctionName", function_name(settings, "detection"))
+    # A URL call that fails is answered, and no error of the function.
+    found["DetectionUrlErrors"] = _alarm(settings, "detection-url-errors", url, "Url5xxCount", "Sum", 1)
     queues = {"Faces": settings.faces_queue} | ({} if settings.app_tier == "ec2" else {"Tasks": settings.request_queue})
     for name, queue in queues.items():
         # So old is a message that was delivered for the second time.

@@ -50,6 +50,19 @@ def test_error_of_aws_becomes_one_of_ours(code: str, status: int, error: type[Ex
         raise ClientError(answer, "RunInstances")
 
 
+def test_missing_permission_is_named_without_the_account() -> None:
+    """As in AWS's sentence, whose other parts may be shown to strangers by the web tier."""
+    sentence = (
+        "User: arn:aws:iam::123456789012:user/x is not authorized to perform: iam:PassRole on resource: arn:aws:y"
+    )
+    answer: Any = {"Error": {"Code": "AccessDenied", "Message": sentence}, "ResponseMetadata": {"HTTPStatusCode": 403}}
+    with pytest.raises(ConfigurationError) as found, translated("deploy"):
+        raise ClientError(answer, "CreateChangeSet")
+    assert str(found.value) == (
+        "could not deploy: AWS refused the credentials (AccessDenied: iam:PassRole); check the role"
+    )
+
+
 @pytest.mark.parametrize(
     ("code", "status", "error"),
     [

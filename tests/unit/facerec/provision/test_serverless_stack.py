@@ -230,6 +230,7 @@ def test_alarms_tell_the_topic() -> None:
     alarms = {one["AlarmName"]: one for one in made.values() if "AlarmName" in one}
     assert {name.removeprefix("facerec-serverless-") for name in alarms} == {
         *(f"{half}-{what}" for half in HALVES for what in ("errors", "throttles", "duration")),
+        "detection-url-errors",
         *(f"{queue}-{what}" for queue in ("faces", "tasks") for what in ("age", "dead-letters")),
     }
     assert all(one["AlarmActions"] == [topic] for one in alarms.values())
