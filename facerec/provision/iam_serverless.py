@@ -134,7 +134,7 @@ def deployer(place: Place) -> list[Statement]:
             "LookAround",
             [
                 "cloudwatch:DescribeAlarms",
-                "lambda:ListEventSourceMappings",
+                *actions("lambda", "GetAccountSettings ListEventSourceMappings"),
                 *actions("logs", "DescribeLogGroups DescribeResourcePolicies"),
             ],
             ["*"],

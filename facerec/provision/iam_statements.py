@@ -24,6 +24,7 @@ WITHOUT_RESOURCES = {
     "ec2:DescribeLaunchTemplateVersions": "as above",
     "ecr:GetAuthorizationToken": "the token is one for all repositories",
     "lambda:CreateEventSourceMapping": "a new mapping has no name yet; a condition names the functions",
+    "lambda:GetAccountSettings": "the quota is the account's",
     "lambda:ListEventSourceMappings": "Lambda lists the mappings of the account or none",
     "logs:DescribeLogGroups": "it looks for groups by the beginning of their names",
     "logs:DescribeResourcePolicies": "CloudWatch Logs lists the policies of the account",

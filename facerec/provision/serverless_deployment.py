@@ -91,8 +91,8 @@ def deploy_functions(
 ) -> list[Change]:
     """Create or update the functions; returns what was changed, or would be if `approve` returns False.
 
-    Raises `ConfigurationError` if no code is set, and if a queue is missing or hides its messages for too short a time;
-    `FacerecError` if CloudFormation refuses or rolls back.
+    Raises `ConfigurationError` if no code is set, if the account runs too few functions at once, and if a queue hides
+    its messages for too short a time; `FacerecError` if a queue is missing, or CloudFormation refuses or rolls back.
     """
     serverless = settings.serverless
     if serverless.image is None and serverless.code is None:
@@ -100,6 +100,7 @@ def deploy_functions(
             "no code is set for the functions: push an image with `facerec serverless push IMAGE`, and set "
             "FACEREC_SERVERLESS__IMAGE to what it prints"
         )
+    _check_concurrency(clients, settings)
     _check_queues(clients, settings)
     parameters = {} if serverless.image is None else {IMAGE: serverless.image}
     approved = True
@@ -130,6 +131,18 @@ def remove_functions(clients: Clients, settings: Settings, stack: Stack, report:
     """Delete the functions; returns whether there were any. Queues, buckets and tables stay as they are."""
     watch_inbox(clients, settings, "")
     return stack.delete(report)
+
+
+def _check_concurrency(clients: Clients, settings: Settings) -> None:
+    """Each invocation that the account's quota refuses uses up a delivery of its messages, until they are dead."""
+    most = settings.serverless.max_concurrency
+    with translated("read the account's quota of Lambda"):
+        quota = clients.functions.get_account_settings()["AccountLimit"]["ConcurrentExecutions"]
+    if quota < len(HALVES) * most:
+        raise ConfigurationError(
+            f"the account runs {quota} functions at once, and two event sources may invoke {len(HALVES) * most}: set "
+            f"FACEREC_SERVERLESS__MAX_CONCURRENCY to {quota // len(HALVES)} at most, or ask AWS for a higher quota"
+        )
 
 
 def _check_queues(clients: Clients, settings: Settings) -> None:

@@ -171,6 +171,14 @@ def test_functions_with_a_long_time_limit_are_deployed_beside_workers(run: Run, 
     assert run("deploy", serverless__image=IMAGE, **long).exit_code == 0
 
 
+def test_account_that_runs_too_few_functions_is_told(run: Run) -> None:
+    """Refused invocations would make dead letters of tasks."""
+    with pytest.raises(
+        ConfigurationError, match=r"event sources may invoke 2000: set .*MAX_CONCURRENCY to \d+ at most"
+    ):
+        run("deploy", serverless__image=IMAGE, serverless__max_concurrency="1000")
+
+
 def test_change_between_image_and_zip_is_refused_before_it_begins(run: Run, fresh: Settings) -> None:
     """CloudFormation would roll it back: it cannot replace a function that has a name of its own."""
     assert run("deploy", serverless__image=IMAGE).exit_code == 0
