@@ -27,7 +27,6 @@ ALIAS = "live"
 """The alias of the version that SnapStart has prepared; only functions from a ZIP have one."""
 _ACCOUNT = "${AWS::AccountId}"
 _IMAGES_KEPT = 10
-_UNTAGGED_DAYS = 1
 _FREE_STORAGE_MB, _MOST_STORAGE_MB = 512, 10_240
 _ENVIRONMENT_BYTES = 4096
 """Lambda's limit of all variables together."""
@@ -39,25 +38,13 @@ _MODEL = {"image": "/opt/facerec/model", "zip": "/var/task/artefact"}
 
 def repository_template(settings: Settings) -> Template:
     """Return the template of the image repository."""
-    rules = [
-        (
-            f"Untagged images expire after {_UNTAGGED_DAYS} day",
-            {
-                "tagStatus": "untagged",
-                "countType": "sinceImagePushed",
-                "countUnit": "days",
-                "countNumber": _UNTAGGED_DAYS,
-            },
-        ),
-        (
-            f"The last {_IMAGES_KEPT} images stay",
-            {"tagStatus": "any", "countType": "imageCountMoreThan", "countNumber": _IMAGES_KEPT},
-        ),
-    ]
-    lifecycle = [
-        {"rulePriority": number, "description": text, "selection": selection, "action": {"type": "expire"}}
-        for number, (text, selection) in enumerate(rules, 1)
-    ]
+    # No tag is ever taken off an image, so that there are no untagged ones to expire.
+    lifecycle = {
+        "rulePriority": 1,
+        "description": f"The last {_IMAGES_KEPT} images stay",
+        "selection": {"tagStatus": "any", "countType": "imageCountMoreThan", "countNumber": _IMAGES_KEPT},
+        "action": {"type": "expire"},
+    }
     place = Place(settings, _ACCOUNT)
     reading = {
         "Sid": "LambdaReadsImages",
@@ -77,7 +64,7 @@ def repository_template(settings: Settings) -> Template:
                     "ImageScanningConfiguration": {"ScanOnPush": True},
                     # A digest that was tested stays what its tag says.
                     "ImageTagMutability": "IMMUTABLE",
-                    "LifecyclePolicy": {"LifecyclePolicyText": json.dumps({"rules": lifecycle})},
+                    "LifecyclePolicy": {"LifecyclePolicyText": json.dumps({"rules": [lifecycle]})},
                     "RepositoryPolicyText": _substituted({"Version": "2012-10-17", "Statement": [reading]}),
                     # `facerec serverless remove --images` deletes the stack, and the images with it.
                     "EmptyOnDelete": True,
@@ -111,14 +98,13 @@ def functions_template(settings: Settings) -> Template:
     if serverless.inbox_prefix:
         resources["InboxPermission"] = _inbox_permission(settings)
     resources |= alarms(settings)
-    urls = {"DetectionUrl": {"Fn::GetAtt": ["DetectionUrl", "FunctionUrl"]}}
     return {
         "AWSTemplateFormatVersion": "2010-09-09",
         "Transform": "AWS::Serverless-2016-10-31",
         "Description": f"The app tier of {settings.prefix} as Lambda functions",
         "Parameters": parameters,
         "Resources": resources,
-        "Outputs": {name: {"Value": value} for name, value in urls.items()},
+        "Outputs": {"DetectionUrl": {"Value": {"Fn::GetAtt": ["DetectionUrl", "FunctionUrl"]}}},
     }
 
 
@@ -129,6 +115,7 @@ def function_environment(settings: Settings) -> dict[str, str]:
     """
     variables = app_tier_variables(settings, also=_OF_FUNCTIONS_ALONE)
     variables.pop("FACEREC_PRECISION", None)  # ONNX Runtime has fp32 alone
+    variables.pop("FACEREC_APP_TIER", None)  # not read, and a move would replace every warm instance
     variables |= {
         "FACEREC_ENGINE": "onnxruntime",
         "FACEREC_MODEL__CACHE_DIR": "/tmp/facerec",  # noqa: S108 - the one folder where a function may write

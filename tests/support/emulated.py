@@ -64,6 +64,7 @@ def emulated_aws(kind: EmulatorKind, state: Path, *, services: str = "") -> Iter
     if services:
         environ = dict(found.command.environ)
         environ["SERVICES"] += f",{services}"
+        environ["LAMBDA_ACCOUNT_CONCURRENCY"] = "1000"  # as on AWS, whatever memory this machine has
         found = replace(found, command=replace(found.command, environ=environ))
     with running_emulator(found, state), pytest.MonkeyPatch.context() as patch:
         for name, value in emulated_variables(found.url, os.environ).items():

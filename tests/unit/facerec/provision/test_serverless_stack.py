@@ -97,6 +97,13 @@ def test_tasks_invoke_the_detection_function_if_the_app_tier_says_so(app_tier: A
     assert ("TasksAge" in made) is enabled
 
 
+def test_a_move_changes_no_function() -> None:
+    """It would replace warm instances, and publish a version of a ZIP."""
+    made = [transformed(Settings(app_tier=app_tier)) for app_tier in ("ec2", "both", "serverless")]
+    for name in ("Detection", "Recognition"):
+        assert made[0][name] == made[1][name] == made[2][name]
+
+
 def test_roles_have_the_policies_of_the_other_roles_code() -> None:
     """Inline, for the account where the stack is; nothing else is attached."""
     made = transformed()
@@ -209,7 +216,7 @@ def test_environment_is_what_the_app_tier_reads(monkeypatch: pytest.MonkeyPatch)
     assert (read.engine, read.precision, str(read.model.dir)) == ("onnxruntime", "auto", "/opt/facerec/model")
     assert str(read.model.cache_dir).startswith("/tmp/")  # noqa: S108 - the one folder where a function may write
     assert (read.serverless.visibility_seconds, read.web.max_upload_bytes) == (120, 1_000_000)
-    kept = ("prefix", "app_tier", "max_megapixels", "aws", "names")
+    kept = ("prefix", "max_megapixels", "aws", "names")
     assert all(getattr(read, name) == getattr(settings, name) for name in kept)
     assert not [name for name in environment if name.startswith(("FACEREC_FLOWER", "FACEREC_AUTOSCALE"))]
 
@@ -246,7 +253,7 @@ def test_repository_keeps_tags_and_is_read_by_the_functions_alone() -> None:
     assert repository["ImageScanningConfiguration"] == {"ScanOnPush": True}
     assert repository["ImageTagMutability"] == "IMMUTABLE"
     rules = json.loads(repository["LifecyclePolicy"]["LifecyclePolicyText"])["rules"]
-    assert [rule["selection"]["tagStatus"] for rule in rules] == ["untagged", "any"]
+    assert [rule["selection"]["tagStatus"] for rule in rules] == ["any"]
     [statement] = repository["RepositoryPolicyText"]["Statement"]
     assert statement["Principal"] == {"Service": "lambda.amazonaws.com"}
     sources = statement["Condition"]["ArnLike"]["aws:SourceArn"]
