@@ -23,16 +23,22 @@ _FACE_BYTES = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Recogniser(Answering):
-    """From a photo to its result."""
+class _Comparing(Answering):
+    """The base of the use cases that compare faces with the gallery."""
 
-    engine: FaceEngine
     gallery: GalleryReader
     thresholds: ModelThresholds
 
     def with_ports(self, wrap: PortWrapper) -> Self:
         """Return a copy whose services are wrapped."""
         return replace(Answering.with_ports(self, wrap), gallery=wrap(self.gallery))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recogniser(_Comparing):
+    """From a photo to its result."""
+
+    engine: FaceEngine
 
     def run(self, request: RecognitionRequest, attempt: int = 1, timer: StageTimer | None = None) -> RecognitionResult:
         """Recognise, store, publish; `attempt` counts deliveries from 1.
@@ -114,22 +120,16 @@ class FaceDetection(Answering):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FaceRecognition(Answering):
+class FaceRecognition(_Comparing):
     """From the faces of a photo to its result.
 
     `crop_side` is the model's, `max_faces` the most faces of a message; crops are read from `input_bucket` only.
     """
 
     engine: FaceEmbedder
-    gallery: GalleryReader
-    thresholds: ModelThresholds
     input_bucket: str
     crop_side: int
     max_faces: int
-
-    def with_ports(self, wrap: PortWrapper) -> Self:
-        """Return a copy whose services are wrapped."""
-        return replace(Answering.with_ports(self, wrap), gallery=wrap(self.gallery))
 
     def run(self, message: FacesMessage, attempt: int = 1, timer: StageTimer | None = None) -> RecognitionResult:
         """Recognise, store, publish, as `Recogniser.run`; the result has the stages of both halves.

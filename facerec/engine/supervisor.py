@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
+_FACE_MEGAPIXELS = 0.25
+"""As which a face counts in the embedder's batches: else those of some group photos would exceed the time limit."""
+
 
 class EngineSupervisor:
     """Children of one factory: a free child takes the queued images, and waits shortly for more while images stream in.
@@ -160,5 +163,5 @@ class SupervisedEmbedder(EngineSupervisor):
 
     def embed(self, faces: "PictureFaces") -> "ImageAnalysis":
         """Embed; raises as `answer`."""
-        analysis: ImageAnalysis = self.answer(pickle.dumps(faces))
+        analysis: ImageAnalysis = self.answer(pickle.dumps(faces), len(faces.faces) * _FACE_MEGAPIXELS)
         return analysis

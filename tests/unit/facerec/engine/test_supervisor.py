@@ -14,15 +14,16 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from facerec.engine.image_queue import QueuedImage
-from facerec.engine.supervisor import SupervisedEngine
+from facerec.engine.supervisor import SupervisedEmbedder, SupervisedEngine
 from facerec.errors import ConfigurationError, EngineFailure, Transient
 from facerec.settings import Settings
 from facerec.settings.tiers import WorkerSettings
-from model.faces import ImageAnalysis
+from model.faces import Box, ImageAnalysis, MeasuredFace, PictureFaces
 from model.header import InvalidImage
 from tests.fakes import engine as fake
 
@@ -45,9 +46,10 @@ def make(folder: Path, *, engines: int = 1, limit_seconds: float = 20, batch_max
 
 
 def batch_together(
-    engine: SupervisedEngine, callers: ThreadPoolExecutor, images: list[bytes]
+    engine: SupervisedEngine | SupervisedEmbedder, callers: ThreadPoolExecutor, images: list[Any]
 ) -> list[Future[ImageAnalysis]]:
-    """Submit images so that they wait together: they are queued before the engine's start."""
+    """Submit images, or faces, so that they wait together: they are queued before the engine's start."""
+    call: Callable[[Any], ImageAnalysis] = engine.analyse if isinstance(engine, SupervisedEngine) else engine.embed
     queued = threading.Semaphore(0)
     put = engine._queue.put
 
@@ -58,7 +60,7 @@ def batch_together(
     engine._queue.put = put_and_tell  # type: ignore[method-assign]  # the test listens in
     futures = []
     for image in images:
-        futures.append(callers.submit(engine.analyse, image))
+        futures.append(callers.submit(call, image))
         queued.acquire()
     engine.start()
     return futures
@@ -125,6 +127,20 @@ def test_large_images_form_separate_batches(tmp_path: Path, callers: ThreadPoolE
         for future in batch_together(engine, callers, [*GOOD[:2], file.getvalue(), file.getvalue(), *GOOD[2:4]]):
             future.result()
     assert fake.notes(tmp_path, fake.BATCHES) == ["3", "3"]
+
+
+def test_faces_of_group_photos_form_separate_batches(tmp_path: Path, callers: ThreadPoolExecutor) -> None:
+    """Each face takes its time, and a batch has a time limit."""
+
+    def faces(count: int) -> PictureFaces:
+        face = MeasuredFace(Box(0, 0, 1, 1), 0.9, ((0.0, 0.0),) * 5, ())
+        return PictureFaces(1, 1, (face,) * count, np.zeros((count, 1, 1, 3), np.uint8), {})
+
+    settings = Settings(worker=WorkerSettings(engines=1))
+    with closing(SupervisedEmbedder(settings, tmp_path, factory=fake.FACTORY)) as engine:
+        for future in batch_together(engine, callers, [faces(1), faces(1), faces(20), faces(20), faces(100)]):
+            future.result()
+    assert fake.notes(tmp_path, fake.BATCHES) == ["3", "1", "1"]
 
 
 def test_queued_images_form_one_batch(tmp_path: Path, callers: ThreadPoolExecutor) -> None:
