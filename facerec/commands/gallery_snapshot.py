@@ -62,7 +62,7 @@ def renew_snapshot(settings: Settings, collection: str, *, withdrawn: bool = Fal
     try:
         if withdrawn or _worth(settings, collection):
             echo(_publish(settings, load_artefact(settings), collection), err=True)
-    except (FacerecError, OSError) as exc:
+    except FacerecError as exc:
         command = f"facerec gallery snapshot --collection {collection}"
         echo(f"No snapshot was published, so new workers start more slowly: {exc}. Then: `{command}`", err=True)
 
@@ -96,6 +96,8 @@ def _publish(settings: Settings, model: Artefact, collection: str) -> str:
                 done = snapshots.publish(collection, saved, store, partial(progress.advance, writing))
             except RowsDamaged as exc:
                 raise FacerecError(f"the disk has damaged what was read: {exc}; try again") from exc
+            except OSError as exc:
+                raise FacerecError(f"{settings.model.cache_dir} cannot be written: {exc}") from exc
             if done is not None:
                 break
             cache.refresh()

@@ -23,7 +23,7 @@ import structlog
 from facerec.errors import FacerecError, ObjectMissing
 from facerec.gallery.snapshots import SavedGallery
 from facerec.object_keys import SNAPSHOTS_PREFIX
-from facerec.ports import ObjectStore, TemplateStore
+from facerec.ports import Changes, ObjectStore, TemplateStore
 from model.index.blocks import PutAside
 from model.index.compact import CompactHeader, read_compact, write_compact
 from model.index.snapshot import SnapshotUnusable, Spool
@@ -118,7 +118,8 @@ class PublishedSnapshots:
         """Publish a collection, and delete its older snapshots of this model.
 
         Returns None, and leaves no object, if templates were removed since the version of `saved`: it is to be brought
-        up to date. Raises `FacerecError`, OSError, and `RowsDamaged` for an index over a damaged file.
+        up to date. Raises `FacerecError`, OSError, and `RowsDamaged` for an index over a damaged file; no object is
+        left then, unless S3 refuses to delete it.
         """
         index = saved.index
         header = CompactHeader(
@@ -127,11 +128,15 @@ class PublishedSnapshots:
         with self._file() as file:
             write_compact(index, file, header, on_written)
             found = PublishedSnapshot(collection, self._model_id, saved.version, _sha256(file))
-            self._objects.upload(self._bucket, found.key, file, _CONTENT_TYPE)
-        present = published(self._objects, self._bucket, collection, self._model_id)
-        # After the upload: a removal deletes what is there then, and this sees the removals before it.
-        changes = store.changes(collection, saved.version)
-        if changes is None or changes.removed:
+            try:
+                self._objects.upload(self._bucket, found.key, file, _CONTENT_TYPE)
+                present = published(self._objects, self._bucket, collection, self._model_id)
+                # After the upload: a removal deletes what is there then, and this sees the removals before it.
+                changes = store.changes(collection, saved.version)
+            except (Exception, KeyboardInterrupt):  # it may be stored, and may hold a removed template
+                self._objects.delete(self._bucket, found.key)
+                raise
+        if changes is None or _removed(changes, index):
             self._objects.delete(self._bucket, found.key)
             return None
         # One of a later version than the table's is of a table that was lost, and replaced by its backup.
@@ -174,6 +179,13 @@ class PublishedSnapshots:
     def _file(self) -> BinaryIO:
         self._directory.mkdir(parents=True, exist_ok=True)
         return cast("BinaryIO", tempfile.TemporaryFile(dir=self._directory))
+
+
+def _removed(changes: Changes, index: GalleryIndex) -> bool:
+    """Whether templates were removed, or removed and enrolled again for another person."""
+    return bool(changes.removed) or any(
+        index.identity_of(each.template_id) not in {None, each.identity} for each in changes.added
+    )
 
 
 def _sha256(file: BinaryIO) -> str:

@@ -40,7 +40,8 @@ class Block:
 
     def encoded(self, put_aside: PutAside = Float32Vectors) -> "Block":
         """Return the block of float32 with 8-bit codes in memory; `put_aside` keeps the vectors in full precision."""
-        embeddings = self.vectors.take(np.arange(len(self)))
+        known = self.vectors
+        embeddings = known.embeddings if isinstance(known, Float32Vectors) else known.take(np.arange(len(self)))
         vectors = Int8Vectors(Codes.of(embeddings), put_aside(embeddings))
         return Block(vectors, self.owners.copy(), self.template_ids, self.alive.copy())
 
@@ -60,10 +61,11 @@ class RecentRows:
         """Append rows; earlier blocks do not change."""
         count = self.count + len(embeddings)
         if count > len(self._owners):
-            more = max(count, 2 * len(self._owners)) - self.count
-            self._embeddings = np.concatenate(
-                (self._embeddings[: self.count], np.empty((more, self.dimension), np.float32))
-            )
+            capacity = max(count, 2 * len(self._owners))
+            # Rows that are not used yet are not touched, so they need no memory.
+            known, self._embeddings = self._embeddings, np.empty((capacity, self.dimension), np.float32)
+            self._embeddings[: self.count] = known[: self.count]
+            more = capacity - self.count
             self._owners = np.concatenate((self._owners[: self.count], np.empty(more, np.int32)))
             self._alive = np.concatenate((self._alive[: self.count], np.ones(more, np.bool_)))
         self._embeddings[self.count : count] = embeddings

@@ -105,10 +105,18 @@ def _core() -> Any:
 
 def fastest(codes: NDArray[np.int8], scales: NDArray[np.float32]) -> Products:
     """Return this machine's fastest exact `Products` for codes (N, D) with one scale each (N,)."""
-    try:
-        return OpenVinoProducts(codes, scales)
-    except (ImportError, ArithmeticError, RuntimeError):  # OpenVINO raises RuntimeError
-        return NumpyProducts(codes, scales)
+    if not _without_openvino:
+        try:
+            return OpenVinoProducts(codes, scales)
+        except (ImportError, ArithmeticError) as exc:
+            _without_openvino.append(str(exc))  # not the error, whose traceback keeps the model
+        except RuntimeError:  # OpenVINO's error for this model
+            pass
+    return NumpyProducts(codes, scales)
+
+
+_without_openvino: list[str] = []
+"""Why this process does not use OpenVINO: found at the first block, so that no other one is compiled in vain."""
 
 
 class RowsDamaged(Exception):

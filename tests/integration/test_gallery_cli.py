@@ -37,6 +37,7 @@ from tests.support.emulated import EmulatedAws, environ_of
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 OBAMA = EXAMPLES / "gallery" / "Barack Obama"
+BIDEN = EXAMPLES / "gallery" / "Joe Biden" / "blue_room_2010.jpg"
 NO_FACE = EXAMPLES / "probes" / "image_04.jpg"
 GROUP = EXAMPLES / "probes" / "image_05.jpg"
 
@@ -331,9 +332,8 @@ def test_gallery_of_another_model_is_rebuilt(
     real: CommandLine, artefact_dir: Path, old: Callable[[Path, str], Template]
 ) -> None:
     """Failures are listed, and old templates are removed on request."""
-    biden = EXAMPLES / "gallery" / "Joe Biden" / "blue_room_2010.jpg"
     good, bad = old(next(OBAMA.iterdir()), "Barack Obama"), old(NO_FACE, "Nemo")
-    old(biden, "Joe Biden")
+    old(BIDEN, "Joe Biden")
     real.seed("Somebody", model_id="facenet-160-0123456789abcdef", collection="other")
     model = Artefact.load(artefact_dir)
     in_use = model.model_id
@@ -342,7 +342,7 @@ def test_gallery_of_another_model_is_rebuilt(
     assert report["model"] == in_use
     assert [(found["file"], found["status"]) for found in report["templates"]] == [
         (good.source, "rebuilt"),
-        (biden.name, "rebuilt"),
+        (BIDEN.name, "rebuilt"),
         (bad.source, "no_face"),
     ]
     models = {person["identity"]: person["models"] for person in real.json("gallery", "list")}
@@ -363,6 +363,40 @@ def test_gallery_of_another_model_is_rebuilt(
         "default": "no_face",
         "other": "no_face",
     }
+
+
+def test_enrolment_and_rebuild_renew_the_snapshot(
+    real: CommandLine,
+    old: Callable[[Path, str], Template],
+    artefact_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """If it is worth it; --remove-old deletes those of the old model, too, whatever the size of the collection."""
+    (obama,) = OBAMA.iterdir()
+    another = tmp_path / "another.jpg"
+    another.write_bytes(obama.read_bytes() + b"a comment")
+    model_id = Artefact.load(artefact_dir).model_id
+
+    def snapshots() -> list[str]:
+        return [key for key in real.photos() if key.startswith("!snapshots/")]
+
+    assert "Snapshot" not in real.run("enrol", "Barack Obama", obama, says="1 enrolled").output
+    old(obama, "Barack Obama")
+    monkeypatch.setattr(gallery_snapshot, "WORTH_TEMPLATES", 2)
+    says = f"Snapshot of collection default published: 2 templates, model {model_id}"
+    real.run("gallery", "rebuild", says=says)
+    (first,) = snapshots()
+    assert "Snapshot" not in real.run("enrol", "Joe Biden", BIDEN, says="1 enrolled").output
+    monkeypatch.setattr(gallery_snapshot, "WORTH_CHANGES", 1)
+    assert "Snapshot" not in real.run("enrol", "Joe Biden", BIDEN, says="1 duplicate").output
+    real.run("enrol", "Barack Obama", another, says=says.replace("2 templates", "4 templates"))
+    (second,) = snapshots()
+    monkeypatch.setattr(gallery_snapshot, "WORTH_CHANGES", 1000)
+    real.run("gallery", "rebuild", "--remove-old", says=says.replace("2 templates", "4 templates"))
+    (third,) = snapshots()
+    assert len({first, second, third}) == 3
+    real.run("gallery", "check", says="0 photos without a template")
 
 
 def test_interrupted_rebuild_keeps_its_results(real: CommandLine, old: Callable[[Path, str], Template]) -> None:
@@ -484,7 +518,7 @@ def test_photo_of_a_killed_enrolment_is_found_and_removed(real: CommandLine) -> 
     real.run("gallery", "check", "--collection", "a/b", says="no name for a collection", status=1)
 
 
-def test_removed_person_is_in_no_published_snapshot(line: CommandLine, model_id: str) -> None:
+def test_removed_person_is_in_no_published_snapshot(line: CommandLine, model_id: str, tmp_path: Path) -> None:
     """The command that removes one writes the next; nothing else of the person is in the bucket."""
     line.seed("Ada", "Grace", model_id=model_id)
     store = bootstrap.object_store(line.settings)
@@ -494,6 +528,9 @@ def test_removed_person_is_in_no_published_snapshot(line: CommandLine, model_id:
 
     assert not any(key.startswith("!snapshots/") for key in line.photos())
     line.run("gallery", "snapshot", "--collection", "nobody", says="nobody holds nothing to publish", status=1)
+    (tmp_path / "full").write_text("no folder")
+    full = replace(line, environ=line.environ | {"FACEREC_MODEL__CACHE_DIR": str(tmp_path / "full")})
+    full.run("gallery", "snapshot", says=f"{tmp_path / 'full'} cannot be written", status=1)
     line.run("gallery", "snapshot", says=f"Snapshot of collection default published: 2 templates, model {model_id}")
     (key,) = [key for key in line.photos() if key.startswith("!snapshots/")]
     traces = [make_template(number, model_id=model_id).embedding.astype("<f2").tobytes() for number in (1, 2)]

@@ -1,5 +1,6 @@
 """Published snapshots: who reads them, what makes them unusable, and that no removed person stays in one."""
 
+import errno
 import hashlib
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
-from facerec.errors import Transient
+from facerec.errors import ConfigurationError, Transient
 from facerec.gallery.cache import GalleryCache
 from facerec.gallery.check import GalleryCheck
 from facerec.gallery.enrolment import remove_templates
@@ -34,9 +35,13 @@ class WatchedObjects(InMemoryObjectStore):
 
     def __init__(self) -> None:
         super().__init__()
-        self.downloads = 0
+        self.downloads = self.listings = 0
         self.before_download: Callable[[], object] | None = None
         self.after_upload: Callable[[], object] | None = None
+
+    def keys(self, bucket: str, prefix: str = "") -> list[str]:
+        self.listings += 1
+        return super().keys(bucket, prefix)
 
     def download(self, bucket: str, key: str, file: BinaryIO) -> None:
         self.downloads += 1
@@ -178,6 +183,12 @@ def test_file_of_the_machine_that_is_too_old_gives_way_to_the_published_snapshot
     assert not list((tmp_path / "files").iterdir())
 
 
+def test_start_without_a_published_snapshot_costs_one_listing(world: World) -> None:
+    """A small gallery has none."""
+    people(world.cache(), 1)
+    assert (world.objects.listings, world.objects.downloads, world.reads) == (1, 0, 1)
+
+
 def test_name_that_a_client_invents_costs_no_listing(world: World) -> None:
     """A collection that never had a template."""
     world.objects.outage = Transient("not called")
@@ -217,8 +228,18 @@ def of_other_dimension(world: World) -> None:
 
 def foreign_content(world: World) -> None:
     """Another program made it, with a hash that fits."""
+    replace_content(world, b"facsend1" + (2).to_bytes(4, "little") + b"{}")
+
+
+def newer_format(world: World) -> None:
+    """A later release made it."""
+    (key,) = world.keys()
+    replace_content(world, b"facsend2" + world.objects.get(BUCKET, key)[8:])
+
+
+def replace_content(world: World, content: bytes) -> None:
+    """Put another object in its place, with a hash that fits."""
     world.objects.delete(BUCKET, world.keys()[0])
-    content = b"facsend1" + (2).to_bytes(4, "little") + b"{}"
     sha256 = hashlib.sha256(content).hexdigest()
     world.objects.put(BUCKET, PublishedSnapshot("default", MODEL, 2, sha256).key, content, "")
 
@@ -228,8 +249,33 @@ def unreachable(world: World) -> None:
     world.objects.outage = Transient("S3 is away")
 
 
+def refused(world: World) -> None:
+    """The role is one of a release without snapshots."""
+    world.objects.outage = ConfigurationError("AccessDenied: s3:ListBucket")
+
+
+def full_disk(world: World) -> None:
+    """It has no room for the object."""
+
+    def fail() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    world.objects.before_download = fail
+
+
 @pytest.mark.parametrize(
-    "damage", [damaged_object, cut_object, renamed_object, of_other_dimension, foreign_content, unreachable]
+    "damage",
+    [
+        damaged_object,
+        cut_object,
+        renamed_object,
+        of_other_dimension,
+        foreign_content,
+        newer_format,
+        unreachable,
+        refused,
+        full_disk,
+    ],
 )
 def test_unusable_snapshot_costs_a_warning(world: World, damage: Callable[[World], None]) -> None:
     """The table has everything."""
@@ -357,6 +403,41 @@ def test_writer_that_is_slower_than_a_removal_leaves_no_object(world: World, *, 
         remove()
     assert world.snapshots().publish("default", saved, world.store) is None
     assert world.keys() == []
+
+
+def test_writer_leaves_no_object_with_the_former_name_of_a_photo(world: World) -> None:
+    """It was removed, and enrolled again for another person, while the writer ran."""
+    saved = world.cache().loaded("default")
+    remove_templates(world.store, world.objects, BUCKET, "default", [make_template(2).template_id])
+    world.store.add(make_template(2, "Alan"))
+    assert world.snapshots().publish("default", saved, world.store) is None
+    assert world.keys() == []
+    assert world.publish() is not None
+    assert b"Grace" not in world.content()
+
+
+@pytest.mark.parametrize("error", [Transient("DynamoDB is away"), KeyboardInterrupt()], ids=repr)
+def test_writer_that_cannot_look_for_removals_leaves_no_object(world: World, error: BaseException) -> None:
+    """It may hold a removed person."""
+
+    def fail(*_: object) -> None:
+        raise error
+
+    saved = world.cache().loaded("default")
+    world.store.changes = fail  # type: ignore[method-assign, assignment]
+    with pytest.raises(type(error)):
+        world.snapshots().publish("default", saved, world.store)
+    assert world.keys() == []
+
+
+def test_removal_during_a_download_is_seen_at_the_next_refresh(world: World) -> None:
+    """The reader has asked for the changes before."""
+    world.publish()
+    world.objects.before_download = lambda: world.store.remove("default", [make_template(2).template_id])
+    cache = world.cache()
+    assert people(cache, 1, 2) == ["Ada", "Grace"]
+    cache.refresh()
+    assert people(cache, 1, 2) == ["Ada", None]
 
 
 def test_snapshot_with_removed_templates_is_found_whatever_its_age(world: World) -> None:
