@@ -46,6 +46,11 @@ class OrphanReaper:
         os.close(reader)
         self._grace_seconds = grace_seconds
 
+    @property
+    def running(self) -> bool:
+        """Whether the reaper still runs; without it no process can be started."""
+        return self._process.poll() is None
+
     def fileno(self) -> int:
         """The pipe's writing end, which is the standard input of a process that registers itself."""
         return self._writer

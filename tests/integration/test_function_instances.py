@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ FUNCTION = Function(
     argv=(sys.executable, "-m", "awslambdaric", "tests.support.lambda_handlers.handler"),
     environ=dict(os.environ),
     memory_mb=512,
-    timeout_seconds=4,
+    timeout_seconds=30,  # the machine may be busy
 )
 
 
@@ -31,12 +32,12 @@ def event(**fields: Any) -> bytes:
 
 
 @pytest.fixture
-def pool_of(runtime_emulator: Path, tmp_path: Path) -> Iterator[Callable[[int], FunctionPool]]:
+def pool_of(runtime_emulator: Path, tmp_path: Path) -> Iterator[Callable[..., FunctionPool]]:
     """Makes pools of a number of instances, and ends them."""
     made: list[FunctionPool] = []
 
-    def make(size: int) -> FunctionPool:
-        made.append(FunctionPool(FUNCTION, size, runtime_emulator, tmp_path))
+    def make(size: int, function: Function = FUNCTION) -> FunctionPool:
+        made.append(FunctionPool(function, size, runtime_emulator, tmp_path))
         return made[-1]
 
     yield make
@@ -46,7 +47,7 @@ def pool_of(runtime_emulator: Path, tmp_path: Path) -> Iterator[Callable[[int], 
         assert not any(map(alive, pids))
 
 
-def test_instance_has_the_environment_of_lambda(pool_of: Callable[[int], FunctionPool]) -> None:
+def test_instance_has_the_environment_of_lambda(pool_of: Callable[..., FunctionPool]) -> None:
     """The function finds its name, its memory and the time that is left."""
     pool = pool_of(1)
     variables = json.loads(pool.invoke(event(do="environ")))
@@ -55,11 +56,11 @@ def test_instance_has_the_environment_of_lambda(pool_of: Callable[[int], Functio
     assert variables["_HANDLER"] == "tests.support.lambda_handlers.handler"
     context = json.loads(pool.invoke(event(do="context")))
     assert context["name"] == "face-test"
-    assert 0 < context["left"] <= 4000
+    assert 0 < context["left"] <= 30_000
 
 
-def test_failed_invocation_leaves_the_function_usable(pool_of: Callable[[int], FunctionPool], tmp_path: Path) -> None:
-    """An error, a timeout, a crash, a kill and an answer that is too large are told apart from an answer."""
+def test_failed_invocation_leaves_the_function_usable(pool_of: Callable[..., FunctionPool], tmp_path: Path) -> None:
+    """An error, a crash, a kill and an answer that is too large are told apart from an answer."""
     pool = pool_of(1)
 
     def failure(**fields: Any) -> Failure:
@@ -69,7 +70,6 @@ def test_failed_invocation_leaves_the_function_usable(pool_of: Callable[[int], F
         return raised.value.failure
 
     assert failure(do="raise") is Failure.ERROR
-    assert failure(do="sleep") is Failure.TIMEOUT
     assert failure(do="crash") is Failure.CRASH
     assert failure(do="large") is Failure.ERROR
     note = tmp_path / "note"
@@ -79,13 +79,27 @@ def test_failed_invocation_leaves_the_function_usable(pool_of: Callable[[int], F
     killer.join()
 
 
+def test_timeout_leaves_the_function_usable(pool_of: Callable[..., FunctionPool]) -> None:
+    """The next invocations, whose time has to last for the start of the function, find a new one."""
+    pool = pool_of(1, replace(FUNCTION, timeout_seconds=3))
+
+    def outcome(do: str) -> object:
+        try:
+            return json.loads(pool.invoke(event(do=do)))
+        except FunctionFailed as exc:
+            return exc.failure
+
+    assert outcome("sleep") is Failure.TIMEOUT
+    assert poll_until(lambda: outcome("fine") == "fine", 60)
+
+
 def kill_when_noted(note: Path) -> None:
     """Kill the function that has begun to work."""
-    assert poll_until(lambda: note.exists() and note.read_text().endswith("\n"), 10)
+    assert poll_until(lambda: note.exists() and note.read_text().endswith("\n"), 30)
     os.kill(json.loads(note.read_text())[0], signal.SIGKILL)
 
 
-def test_pool_replaces_an_instance_that_died(pool_of: Callable[[int], FunctionPool]) -> None:
+def test_pool_replaces_an_instance_that_died(pool_of: Callable[..., FunctionPool]) -> None:
     """The emulator itself was killed."""
     pool = pool_of(1)
     assert json.loads(pool.invoke(event(do="fine"))) == "fine"
@@ -96,8 +110,22 @@ def test_pool_replaces_an_instance_that_died(pool_of: Callable[[int], FunctionPo
     assert pool.pids != [first.pid]
 
 
+def test_pool_tries_again_after_an_instance_could_not_be_started(
+    pool_of: Callable[..., FunctionPool], tmp_path: Path
+) -> None:
+    """For example on a full disk: the event has not been seen, and the instance is not lost."""
+    pool = pool_of(1)
+    log = tmp_path / "face-test-1.log"
+    log.mkdir()
+    with pytest.raises(FunctionFailed) as raised:
+        pool.invoke(event(do="fine"))
+    assert not raised.value.began
+    log.rmdir()
+    assert json.loads(pool.invoke(event(do="fine"))) == "fine"
+
+
 def test_pool_runs_as_many_invocations_as_it_has_instances(
-    pool_of: Callable[[int], FunctionPool], tmp_path: Path
+    pool_of: Callable[..., FunctionPool], tmp_path: Path
 ) -> None:
     """The next one waits, and is refused when its time is over; a stop ends those that run."""
     pool = pool_of(2)
@@ -112,11 +140,11 @@ def test_pool_runs_as_many_invocations_as_it_has_instances(
     threads = [threading.Thread(target=invoke) for _ in range(2)]
     for thread in threads:
         thread.start()
-    assert poll_until(lambda: note.exists() and len(note.read_text().splitlines()) == 2, 10)
+    assert poll_until(lambda: note.exists() and len(note.read_text().splitlines()) == 2, 30)
     assert len({json.loads(line)[0] for line in note.read_text().splitlines()}) == 2
     with pytest.raises(FunctionBusy):
         pool.invoke(event(do="fine"), wait_seconds=0)
     pool.stop()
     for thread in threads:
-        thread.join(5)
+        thread.join(30)
     assert failures == [Failure.CRASH] * 2

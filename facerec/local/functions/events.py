@@ -174,10 +174,10 @@ def failed_messages(answer: bytes, message_ids: Sequence[str]) -> set[str]:
         return set()
     if not isinstance(failures, list):
         raise WrongAnswer("batchItemFailures is no list")
-    failed = {failure.get("itemIdentifier") if isinstance(failure, dict) else None for failure in failures}
-    if not failed <= {*message_ids}:
+    failed: list[Any] = [failure.get("itemIdentifier") if isinstance(failure, dict) else None for failure in failures]
+    if not all(one in message_ids for one in failed):
         raise WrongAnswer("an itemIdentifier is missing, or of no message in the batch")
-    return {str(one) for one in failed}
+    return {*failed}
 
 
 def _read_json(answer: bytes) -> Any:

@@ -48,6 +48,11 @@ class FunctionPool:
         return self._stopped
 
     @property
+    def can_start(self) -> bool:
+        """Whether more instances can be started; false once the process that ends orphans was killed."""
+        return self._reaper.running
+
+    @property
     def pids(self) -> list[int]:
         """The process ids of the instances."""
         with self._changed:
@@ -96,8 +101,13 @@ class FunctionPool:
                     self._busy[number] = instance
                     return number, instance, False
                 self._numbers.append(number)
-            number = self._numbers.pop()
-            self._busy[number] = instance = self._started(number)
+            number = self._numbers[-1]
+            try:
+                instance = self._started(number)
+            except OSError as exc:
+                raise FunctionFailed(Failure.CRASH, f"it cannot be started: {exc}", began=False) from exc
+            self._numbers.remove(number)
+            self._busy[number] = instance
             return number, instance, True
 
     def _started(self, number: int) -> Instance:

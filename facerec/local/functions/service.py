@@ -38,6 +38,7 @@ log = structlog.get_logger(__name__)
 
 _FINISH_SECONDS = 1.5
 """For running invocations, when the service is asked to end."""
+_LOOK_SECONDS = 1.0
 _NO_MESSAGES = b'{"Records": []}'
 """An event that initialises a function and gives it nothing to do."""
 
@@ -124,6 +125,12 @@ class FunctionService(AbstractContextManager["FunctionService"]):
         self.pool.stop(_FINISH_SECONDS)
         self._poller.stop(_FINISH_SECONDS)
 
+    def serve_until(self, stopping: threading.Event) -> None:
+        """Return when the event is set; raises `FacerecError` when no more instances can be started."""
+        while not stopping.wait(_LOOK_SECONDS):
+            if not self.pool.can_start:
+                raise FacerecError("the process that ends orphans was killed: no instance can be started")
+
     def _initialise(self) -> None:
         for last in (False, False, True):
             try:
@@ -163,9 +170,9 @@ def main(half: Half, emulator: Path, logs: Path, url_port: int | None) -> None:
         concurrency=serverless.max_concurrency,
         batch_size=serverless.batch_size,
         url=url,
-    ):
+    ) as service:
         log.info("function_ready", half=half, queue=queue)
-        stopping.wait()
+        service.serve_until(stopping)
 
 
 def _credentials(settings: Settings) -> ReadOnlyCredentials:

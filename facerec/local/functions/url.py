@@ -1,6 +1,7 @@
 """The function URL: HTTP requests become events of the function, and its answers HTTP responses."""
 
 import json
+import re
 import uuid
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -121,6 +122,8 @@ def _body(environ: "WSGIEnvironment") -> bytes:
     length = environ.get("CONTENT_LENGTH")
     # Without a length the body is chunked, and its stream has an end, or there is none.
     chunked = environ.get("wsgi.input_terminated", False)
+    if not re.fullmatch("[0-9]*", length or "", re.ASCII):
+        raise _Refused(HTTPStatus.BAD_REQUEST, "Content-Length is no number")
     most = _MOST_READ_BYTES if chunked else min(int(length or 0), _MOST_READ_BYTES)
     body: bytes = environ["wsgi.input"].read(most)
     if len(body) > MAX_PAYLOAD_BYTES:

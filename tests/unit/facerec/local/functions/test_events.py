@@ -174,6 +174,7 @@ def test_function_reports_failed_messages(answer: str, failed: set[str]) -> None
         '{"batchItemFailures": "a"}',
         '{"batchItemFailures": ["a"]}',
         '{"batchItemFailures": [{"itemIdentifier": ""}]}',
+        '{"batchItemFailures": [{"itemIdentifier": ["a"]}]}',
         '{"batchItemFailures": [{"itemIdentifier": null}]}',
         '{"batchItemFailures": [{"ItemIdentifier": "a"}]}',
         '{"batchItemFailures": [{"itemIdentifier": "a"}, {"itemIdentifier": "c"}]}',
