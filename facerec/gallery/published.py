@@ -93,19 +93,24 @@ class PublishedSnapshots:
     def load(self, collection: str, wanted: Callable[[PublishedSnapshot], bool]) -> SavedGallery | None:
         """Return the newest snapshot's gallery; None without one, and if it is not `wanted`.
 
-        One that cannot be read or used costs a warning and gives None, too: the store has everything.
+        One that cannot be read or used costs a warning and gives None, too: the store has everything. `wanted` may ask
+        the store; its errors pass.
         """
-        try:
-            for _ in range(_LISTINGS):
+        for _ in range(_LISTINGS):
+            try:
                 found = self.newest(collection)
-                if found is None or not wanted(found):
-                    return None
-                try:
-                    return self._load(found)
-                except ObjectMissing:
-                    continue  # a newer one, or a removal, has replaced it
-        except (FacerecError, SnapshotUnusable, ValueError, OSError) as exc:
-            log.warning("gallery_snapshot_unusable", collection=collection, reason=str(exc), published=True)
+            except FacerecError as exc:
+                _warn_of_unusable(collection, exc)
+                return None
+            if found is None or not wanted(found):
+                return None
+            try:
+                return self._load(found)
+            except ObjectMissing:
+                continue  # a newer one, or a removal, has replaced it
+            except (FacerecError, SnapshotUnusable, ValueError, OSError) as exc:
+                _warn_of_unusable(collection, exc)
+                return None
         return None
 
     def publish(
@@ -179,6 +184,10 @@ class PublishedSnapshots:
     def _file(self) -> BinaryIO:
         self._directory.mkdir(parents=True, exist_ok=True)
         return cast("BinaryIO", tempfile.TemporaryFile(dir=self._directory))
+
+
+def _warn_of_unusable(collection: str, reason: Exception) -> None:
+    log.warning("gallery_snapshot_unusable", collection=collection, reason=str(reason), published=True)
 
 
 def _removed(changes: Changes, index: GalleryIndex) -> bool:

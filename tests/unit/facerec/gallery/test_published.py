@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
-from facerec.errors import ConfigurationError, Transient
+from facerec.errors import ConfigurationError, Throttled, Transient
 from facerec.gallery.cache import GalleryCache
 from facerec.gallery.check import GalleryCheck
 from facerec.gallery.enrolment import remove_templates
@@ -284,6 +284,23 @@ def test_unusable_snapshot_costs_a_warning(world: World, damage: Callable[[World
     with capture_logs() as records:
         assert people(world.cache(), 1, 2) == ["Ada", "Grace"]
     assert [record["event"] for record in records if record["log_level"] != "info"] == ["gallery_snapshot_unusable"]
+
+
+def test_throttled_start_does_not_read_the_whole_table(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When many workers start at once, that would take longest; the load is tried again."""
+
+    def throttle(*_: object) -> None:
+        raise Throttled("DynamoDB")
+
+    world.publish()
+    world.reads = 0
+    cache = world.cache()
+    with monkeypatch.context() as patch:
+        patch.setattr(world.store, "changes", throttle)
+        with pytest.raises(Throttled):
+            cache.index("default")
+    assert people(cache, 1) == ["Ada"]
+    assert world.reads == 0
 
 
 def test_snapshot_of_another_model_is_not_read(world: World) -> None:
