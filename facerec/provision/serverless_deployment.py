@@ -146,11 +146,18 @@ def _check_concurrency(clients: Clients, settings: Settings) -> None:
 
 
 def _check_queues(clients: Clients, settings: Settings) -> None:
-    needed = (
-        (settings.request_queue, settings.request_visibility_seconds),
-        (settings.faces_queue, settings.serverless.visibility_seconds),
-    )
-    for queue, seconds in needed:
+    serverless = settings.serverless
+    # AWS demands the time limit also for an event source that is switched off.
+    of_requests = serverless.timeout_seconds if settings.app_tier == "ec2" else serverless.visibility_seconds
+    if settings.request_visibility_seconds < of_requests:
+        raise ConfigurationError(
+            f"FACEREC_QUEUE__VISIBILITY_TIMEOUT_SECONDS must be {of_requests} or more, as "
+            "FACEREC_SERVERLESS__TIMEOUT_SECONDS is: change it, and run `facerec provision`"
+        )
+    for queue, seconds in (
+        (settings.request_queue, of_requests),
+        (settings.faces_queue, serverless.visibility_seconds),
+    ):
         hidden = int(SqsQueue(clients.sqs, queue).attributes("VisibilityTimeout")["VisibilityTimeout"])
         if hidden < seconds:
             raise ConfigurationError(

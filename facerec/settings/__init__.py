@@ -183,12 +183,8 @@ class Settings(BaseSettings):
 
     @property
     def request_visibility_seconds(self) -> int:
-        """The visibility timeout of the request queue: AWS advises six times that of a function which it invokes.
-
-        AWS demands once its time limit, also of an event source that is switched off.
-        """
-        serverless = self.serverless
-        of_functions = serverless.timeout_seconds if self.app_tier == "ec2" else serverless.visibility_seconds
+        """The visibility timeout of the request queue: AWS advises six times that of a function which it invokes."""
+        of_functions = 0 if self.app_tier == "ec2" else self.serverless.visibility_seconds
         return max(self.queue.visibility_timeout_seconds, of_functions)
 
     def of_function(self) -> Self:

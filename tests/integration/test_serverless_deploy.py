@@ -164,9 +164,15 @@ def test_what_does_not_exist_is_shown_and_removed_as_absent(run: Run) -> None:
 def test_functions_with_a_long_time_limit_are_deployed_beside_workers(run: Run, fresh: Settings) -> None:
     """AWS demands that the request queue hides messages as long, also while its event source is off."""
     long = {"serverless__timeout_seconds": "40"}
+    with pytest.raises(ConfigurationError, match="QUEUE__VISIBILITY_TIMEOUT_SECONDS must be 40 or more"):
+        run("deploy", serverless__image=IMAGE, **long)
+    long["queue__visibility_timeout_seconds"] = "40"
     with pytest.raises(ConfigurationError, match=r"hides a received message for 30 s.*need 40 s: run `facerec prov"):
         run("deploy", serverless__image=IMAGE, **long)
-    settings = fresh.changed(serverless=fresh.serverless.model_copy(update={"timeout_seconds": 40}))
+    settings = fresh.changed(
+        serverless=fresh.serverless.model_copy(update={"timeout_seconds": 40}),
+        queue=fresh.queue.model_copy(update={"visibility_timeout_seconds": 40}),
+    )
     provision(Clients(settings), settings)
     assert run("deploy", serverless__image=IMAGE, **long).exit_code == 0
 
