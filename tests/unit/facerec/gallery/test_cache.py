@@ -19,7 +19,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from facerec.errors import Throttled, Transient
-from facerec.gallery import cache as gallery_cache
+from facerec.gallery import loading
 from facerec.gallery import snapshots as gallery_snapshots
 from facerec.gallery.cache import GalleryCache
 from facerec.gallery.snapshots import GallerySnapshots
@@ -918,7 +918,7 @@ def test_large_collection_is_read_piece_by_piece(tmp_path: Path, monkeypatch: py
     """The first start needs little more memory than the next."""
     monkeypatch.setattr(vectors, "fastest", NumpyProducts)
     monkeypatch.setattr(GalleryIndex, "of_pieces", partial(GalleryIndex.of_pieces, block_rows=1024))
-    monkeypatch.setattr(gallery_cache, "_READ_AT_ONCE", 256)
+    monkeypatch.setattr(loading, "_READ_AT_ONCE", 256)
     cache = cache_of(Crowd(), snapshots=GallerySnapshots(tmp_path, "table", MODEL))
     tracemalloc.start()
     try:
