@@ -29,7 +29,7 @@ from tests.support.faults.poisoned_function import HANGING
 from tests.support.faults.poisoned_worker import MARK
 from tests.support.iam import ACCOUNT, IamGate, iam_gate
 from tests.support.pictures import PORTRAIT
-from tests.support.processes import CHECKOUT, facerec
+from tests.support.processes import CHECKOUT, facerec, run
 from tests.support.workers import WorkerTier
 
 DETECTION = "facerec.serverless.detection.handler"
@@ -216,6 +216,31 @@ def test_poisoned_photo_of_a_batch_costs_only_itself(functions: FunctionTier) ->
         assert letter.request_id == str(culprit.request_id)
         assert ("crashed" if mark == MARK else "exceeded") in letter.reason
         SqsQueue(functions.clients.sqs, settings.dead_letter_queue).delete_batch([letter.receipt])
+
+
+def test_redriven_photos_of_both_dead_letter_queues_are_answered(functions: FunctionTier) -> None:
+    """A photo of the URL that a former engine could not process, and then its faces, which were of another model."""
+    settings, request_id = functions.settings, str(uuid.uuid4())
+    photo = base64.b64encode(PHOTO + MARK).decode()
+    poisoned = functions.function(POISONED)
+    assert functions.call(poisoned, request_id=request_id, content=photo, filename="a.jpg")[0] == 500
+    redrive(functions)
+    functions.invoke_for_queue(functions.function(DETECTION), settings.request_queue, 1)
+    faces = SqsQueue(functions.clients.sqs, settings.faces_queue)
+    (message,) = faces.receive(wait_seconds=5)
+    request = FacesMessage.parse(message["Body"]).request
+    assert functions.answers(request)[0].outcome is Outcome.FAILED
+    faces.delete_batch([message["ReceiptHandle"]])
+    SqsQueue(functions.clients.sqs, settings.faces_dead_letter_queue).send(message["Body"])
+    redrive(functions, "--faces")
+    functions.invoke_for_queue(functions.function(RECOGNITION), settings.faces_queue, 1)
+    assert functions.answers(request)[0].outcome is Outcome.UNKNOWN
+
+
+def redrive(tier: FunctionTier, *options: str) -> None:
+    """Send every dead letter of a queue to where it came from."""
+    done = run("dlq", *options, "redrive", "--all", "--yes", environ=tier.environ)
+    assert done.returncode == 0, done.stderr
 
 
 def test_garbage_is_dead_lettered_by_both_functions(functions: FunctionTier) -> None:
