@@ -46,13 +46,15 @@ def export(file: Path, collection: str, *, photos: bool, force: bool) -> None:
 
     def stored() -> Iterator[tuple[str, bytes]]:
         for template in tracked(templates, "fetching photos"):
+            place = template.photo
             try:
-                if template.photo is not None:
-                    yield template.template_id, gallery.photos.get(template.photo.bucket, template.photo.key)
-                    continue
+                photo = None if place is None else gallery.photos.get(place.bucket, place.key)
             except ObjectMissing:
-                pass
-            missing.append(template.template_id)
+                photo = None
+            if photo is None:
+                missing.append(template.template_id)
+            else:
+                yield template.template_id, photo
 
     try:
         left_out = write_archive(file, gallery.collection, templates, stored() if photos else (), datetime.now(UTC))

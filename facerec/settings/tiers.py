@@ -125,7 +125,7 @@ class ServerlessSettings(Group):
     reserved_concurrency: int | None = Field(
         None,
         ge=2,
-        description="Most invocations of the detection function at once, also by its URL; unset: the account's limit",
+        description="Most detections at once, also by the URL; unset: the account's limit",
     )
     inbox_prefix: str = Field(
         "",

@@ -125,7 +125,8 @@ class Instance(AbstractContextManager["Instance"]):
             kind = Failure.CRASH if error.startswith("Runtime.ExitError") else Failure.ERROR
             raise FunctionFailed(kind, error)
         if response.status != http.client.OK:
-            raise FunctionFailed(Failure.ERROR, f"status {response.status}: {answer[:200]!r}")
+            # 502 without a body: the function has ended while it was started again.
+            raise FunctionFailed(Failure.CRASH, f"status {response.status}: {answer[:200]!r}")
         return answer
 
     def terminate(self) -> None:
