@@ -4,8 +4,9 @@ The worker calls `Recogniser`. In the functions `FaceDetection` sends the faces 
 answers photos without a face itself: the same steps, so the same result.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Self, TypeVar
 
 from facerec.answering import Answering, PortWrapper, StageTimer, added
 from facerec.comparison import NO_FACES, GalleryReader, ModelThresholds, compare
@@ -13,9 +14,11 @@ from facerec.errors import InvalidMessage, OtherModel
 from facerec.faces_message import faces_message, first_faces, packed_crops, picture_faces
 from facerec.messages import FacesMessage, Forwarded, ObjectRef, Outcome, RecognitionRequest, RecognitionResult
 from facerec.object_keys import faces_key
-from facerec.ports import FaceDetector, FaceEmbedder, FaceEngine, FacesPublisher
-from model.faces import PackedFaces
+from facerec.ports import FaceDetector, FaceEmbedder, FaceEngine, FacesPublisher, ObjectStore
+from model.faces import ImageAnalysis, PackedFaces
 from model.header import InvalidImage
+
+Seen = TypeVar("Seen", ImageAnalysis, PackedFaces)
 
 _BINARY = "application/octet-stream"
 _FACE_BYTES = 1000
@@ -53,14 +56,10 @@ class Recogniser(_Comparing):
         return self._conclude(request, result, timer, stored=earlier is not None)
 
     def _compute(self, request: RecognitionRequest, attempt: int, timer: StageTimer) -> RecognitionResult:
-        with timer.stage("fetch"):
-            image = self.store.get(request.input.bucket, request.input.key)
         try:
-            with timer.stage("engine"):
-                analysis = self.engine.analyse(image)
+            analysis = _of_photo(self.engine.analyse, self.store, request, timer)
         except InvalidImage as exc:
             return self._result(request, Outcome.INVALID_IMAGE, attempt, timer.timings_ms, detail=str(exc))
-        timer.add(analysis.timings_ms)
         with timer.stage("match"):
             comparison = compare(request, analysis, self.gallery, self.thresholds)
         return self._compared(request, comparison, attempt, timer.timings_ms)
@@ -95,14 +94,10 @@ class FaceDetection(Answering):
         return self._conclude(request, done, timer, stored=earlier is not None)
 
     def _compute(self, request: RecognitionRequest, attempt: int, timer: StageTimer) -> RecognitionResult | Forwarded:
-        with timer.stage("fetch"):
-            image = self.store.get(request.input.bucket, request.input.key)
         try:
-            with timer.stage("engine"):
-                picture = self.engine.detect(image)
+            picture = _of_photo(self.engine.detect, self.store, request, timer)
         except InvalidImage as exc:
             return self._result(request, Outcome.INVALID_IMAGE, attempt, timer.timings_ms, detail=str(exc))
-        timer.add(picture.timings_ms)
         if not picture.faces:
             return self._compared(request, NO_FACES, attempt, timer.timings_ms)
         with timer.stage("send"):
@@ -163,6 +158,18 @@ class FaceRecognition(_Comparing):
             raise InvalidMessage(f"the crops are not in bucket {self.input_bucket!r} as {key!r}")
         with timer.stage("fetch"):
             return self.store.get(stored.bucket, stored.key)
+
+
+def _of_photo(
+    look: Callable[[bytes], Seen], store: ObjectStore, request: RecognitionRequest, timer: StageTimer
+) -> Seen:
+    """Return what the engine finds in the request's photo, with the time of each stage; raises `InvalidImage`."""
+    with timer.stage("fetch"):
+        photo = store.get(request.input.bucket, request.input.key)
+    with timer.stage("engine"):
+        seen = look(photo)
+    timer.add(seen.timings_ms)
+    return seen
 
 
 def _crops_key(request: RecognitionRequest) -> str:

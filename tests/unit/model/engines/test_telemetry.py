@@ -1,4 +1,4 @@
-"""The engines report to nobody."""
+"""No engine reports its use to its maker."""
 
 import os
 import subprocess
