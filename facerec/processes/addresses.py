@@ -11,7 +11,10 @@ _POLL_SECONDS = 0.05
 
 
 def free_port(preferred: int = 0) -> int:
-    """The preferred port if it is free, or any free one."""
+    """The preferred port if it is free, or any free one, which the kernel gives to no other process for a minute.
+
+    A server that sets SO_REUSEADDR, as all of ours do, can still listen on it.
+    """
     for port in dict.fromkeys((preferred, 0)):
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
             # Closed connections of a server that has just ended do not hinder the next server.
@@ -21,8 +24,23 @@ def free_port(preferred: int = 0) -> int:
             except OSError:
                 continue
             found: int = probe.getsockname()[1]
+            if port == 0:
+                _reserve(probe)
             return found
     raise OSError("no port is free on the loopback interface")
+
+
+def _reserve(bound: socket.socket) -> None:
+    """Leave a connection in TIME_WAIT at the socket's port: until it is gone, the kernel picks the port for nothing else.
+
+    Without it, an outgoing connection of any process takes the port before the server starts. The method is that of
+    https://github.com/Yelp/ephemeral-port-reserve.
+    """
+    bound.listen(1)
+    with socket.create_connection(bound.getsockname()) as client:
+        accepted, _ = bound.accept()
+        accepted.close()  # the side that closes first is the one in TIME_WAIT
+        client.recv(1)
 
 
 def answers_ok(url: str, timeout_seconds: float = 2.0) -> bool:
