@@ -21,6 +21,10 @@ _COMMANDS = {
     "calibrate": ("facerec.commands.calibrate:command", "Set a collection's threshold for a false match rate."),
     "config": ("facerec.commands.config:command", "Print the effective settings, or the table of all of them."),
     "dlq": ("facerec.commands.dlq:command", "List, show, redrive and purge the messages of the dead-letter queue."),
+    "edge": (
+        "facerec.commands.edge:command",
+        "Detect faces on a device: run there; provision it, deploy to it, and make its rules in the cloud.",
+    ),
     "enrol": ("facerec.commands.enrol:command", "Add photos of people to the gallery."),
     "evaluate": ("facerec.commands.evaluate:command", "Measure the model's accuracy on labelled pairs of photos."),
     "fleet": ("autoscale.commands.fleet:command", "Show the fleet of EC2 instances, now and over time."),

@@ -23,7 +23,7 @@ SupportedVersion = Literal[1]
 TASK_NAME = "facerec.recognise"
 """The Celery task of a request; a fixed name, so that moving its module never orphans queued messages."""
 UNKNOWN = "Unknown"
-NO_FACE = "No-Face"
+NO_FACE: Literal["No-Face"] = "No-Face"
 DEFAULT_COLLECTION = "default"
 CollectionName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]*[A-Za-z0-9_-][A-Za-z0-9_.-]*$", max_length=64)]
 """Not dots alone: S3 refuses a key that begins with a step in a path."""
@@ -33,7 +33,9 @@ Ratio = Annotated[float, Field(ge=0.0, le=1.0)]
 ThresholdSource = Literal["request", "collection", "model"]
 
 
-class _Message(BaseModel):
+class Message(BaseModel):
+    """The base of the messages: frozen, read by `parse` and written by `to_json`."""
+
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
     @classmethod
@@ -52,7 +54,7 @@ class _Message(BaseModel):
         return self.model_dump_json(ensure_ascii=True)
 
 
-class ObjectRef(_Message):
+class ObjectRef(Message):
     """An object in the store, with its size in bytes."""
 
     bucket: str
@@ -60,7 +62,7 @@ class ObjectRef(_Message):
     size: Annotated[int, Field(ge=0)]
 
 
-class RecognitionRequest(_Message):
+class RecognitionRequest(Message):
     """One photo to recognise; the photo stays in the object store."""
 
     version: SupportedVersion = VERSION
@@ -87,7 +89,7 @@ class Outcome(StrEnum):
     """The image could not be processed; the request is in the dead-letter queue."""
 
 
-class ResultBox(_Message):
+class ResultBox(Message):
     """The corners of a face in pixels of the upright picture, within it."""
 
     x_min: float
@@ -96,7 +98,7 @@ class ResultBox(_Message):
     y_max: float
 
 
-class ResultMatch(_Message):
+class ResultMatch(Message):
     """An identity at or above the threshold, with its similarity max(0, cosine)."""
 
     identity: str
@@ -104,14 +106,14 @@ class ResultMatch(_Message):
     threshold: Ratio
 
 
-class FaceQuality(_Message):
+class FaceQuality(Message):
     """How good the photo of a face is for recognition; score 1 is best, the worst reason comes first."""
 
     score: Ratio
     reasons: tuple[str, ...] = ()
 
 
-class Face(_Message):
+class Face(Message):
     """One detected face with its matches at or above the threshold, best first."""
 
     box: ResultBox
@@ -123,7 +125,7 @@ class Face(_Message):
     """`None` in results of earlier versions."""
 
 
-class RecognitionResult(_Message):
+class RecognitionResult(Message):
     """The answer to the request `request_id`; a duplicate is harmless."""
 
     version: SupportedVersion = VERSION
@@ -158,6 +160,10 @@ class RecognitionResult(_Message):
     precision: str | None = None
     timings_ms: dict[str, float] = {}
     attempt: Annotated[int, Field(ge=1)] = 1
+    thing: str | None = None
+    """The device that detected the faces; `None` for an upload."""
+    captured_at: AwareDatetime | None = None
+    """When the device captured the frame, by its clock."""
     completed_at: datetime
 
     @property
@@ -173,7 +179,7 @@ class Forwarded:
     faces: int
 
 
-class FaceToEmbed(_Message):
+class FaceToEmbed(Message):
     """One detected face; its crop is in the `FacesMessage`."""
 
     box: ResultBox
@@ -184,7 +190,7 @@ class FaceToEmbed(_Message):
     """The factors of its quality that the photo gives, each with its reason (`model.quality`)."""
 
 
-class FacesMessage(_Message):
+class FacesMessage(Message):
     """All faces of one photo, from the half that detects to the half that recognises.
 
     The crops are RGB, N x S x S x 3 bytes, packed by `facerec.faces_message`: in the message, or in the object store if

@@ -31,7 +31,7 @@ def free_port(preferred: int = 0) -> int:
 
 
 def _reserve(bound: socket.socket) -> None:
-    """Leave a connection in TIME_WAIT at the socket's port: until it is gone, the kernel picks the port for nothing else.
+    """Leave a connection in TIME_WAIT at the socket's port: the kernel gives the port to nothing else meanwhile.
 
     Without it, an outgoing connection of any process takes the port before the server starts. The method is that of
     https://github.com/Yelp/ephemeral-port-reserve.

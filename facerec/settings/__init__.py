@@ -14,6 +14,7 @@ from pydantic import AnyHttpUrl, BaseModel, Field, SecretStr, ValidationError, m
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from facerec.errors import WrongSettings
+from facerec.settings.edge import EdgeSettings
 from facerec.settings.resources import (
     AwsSettings,
     GallerySettings,
@@ -101,6 +102,7 @@ class Settings(BaseSettings):
     gallery: GallerySettings = GallerySettings()
     model: ModelSettings = ModelSettings()
     serverless: ServerlessSettings = ServerlessSettings()
+    edge: EdgeSettings = EdgeSettings()
     autoscale: AutoscaleSettings = AutoscaleSettings()
     instances: InstancesSettings = InstancesSettings()
     events: EventsSettings = EventsSettings()

@@ -15,6 +15,7 @@ def test_free_port_is_given_once_and_a_server_can_listen_on_it() -> None:
 
 
 def test_preferred_port_is_kept_while_it_is_free() -> None:
+    """Then any other is taken."""
     preferred = free_port()
 
     assert free_port(preferred) == preferred

@@ -1,0 +1,1 @@
+"""The component on an edge device: frames in, faces out over MQTT. Frames never leave the device."""

@@ -1,0 +1,126 @@
+"""The messages between devices and the cloud, and their topics: pure.
+
+Devices and cloud are upgraded one after the other, as the tiers are (`facerec.messages`). A message is data of a
+device that may have been taken over: the cloud trusts nothing in it but the thing's name, which the IoT rule sets.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated, Literal
+from uuid import UUID
+
+from pydantic import AwareDatetime, Field
+
+from facerec.messages import (
+    NO_FACE,
+    VERSION,
+    FileName,
+    Message,
+    Outcome,
+    Ratio,
+    RecognitionResult,
+    ResultBox,
+    SupportedVersion,
+)
+
+NO_FACE_MARK: Literal["No-Face"] = NO_FACE
+"""The `result` of a message without a face, by which the IoT rules tell the two kinds of messages apart."""
+
+
+def frames_topic(thing: str) -> str:
+    """The device takes frames from it, as `FrameMessage`."""
+    return f"clients/{thing}"
+
+
+def faces_topic(thing: str) -> str:
+    """The device publishes faces on it, as `EdgeFaces`, and results without a face."""
+    return f"facerec/{thing}/faces"
+
+
+def status_topic(thing: str) -> str:
+    """The device publishes its state and its counters on it."""
+    return f"facerec/{thing}/status"
+
+
+def results_topic(thing: str) -> str:
+    """The cloud publishes results on it, as `RecognitionResult`, if the device asks for them."""
+    return f"facerec/{thing}/results"
+
+
+class FrameMessage(Message):
+    """A frame that another program sends to the device."""
+
+    request_id: UUID
+    filename: FileName
+    encoded: str
+    """The picture's bytes in base64."""
+
+
+class EdgeCrop(Message):
+    """One face of a frame."""
+
+    face_index: Annotated[int, Field(ge=0)]
+    """0 is the primary face."""
+    box: ResultBox
+    encoded: str
+    """The aligned crop as JPEG in base64: S x S pixels, as the model's embedder takes it."""
+    probability: Ratio = 1.0
+    landmarks: tuple[tuple[float, float], ...] = ()
+    """As in `Face`."""
+    factors: tuple[tuple[Ratio, str], ...] = ()
+    """As in `FaceToEmbed`."""
+
+
+class EdgeFaces(EdgeCrop):
+    """All faces of one frame, from the device to the cloud: the primary face's fields, and `other_faces`.
+
+    There is one result per request, so the faces travel together. A message with the fields of the wire contract alone
+    (request_id, filename, face_index, box, encoded, captured_at, thing) is one face, aligned for the model in use.
+    """
+
+    version: SupportedVersion = VERSION
+    request_id: UUID
+    filename: FileName
+    thing: str
+    """The IoT rule replaces it by the sender's topic."""
+    captured_at: AwareDatetime
+    """By the clock of the device, which may be wrong."""
+    model_id: str | None = None
+    """The model whose detector found the faces: its embedder alone may embed them."""
+    width: Annotated[int, Field(ge=1)] | None = None
+    """Of the upright frame, in pixels."""
+    height: Annotated[int, Field(ge=1)] | None = None
+    other_faces: tuple[EdgeCrop, ...] = ()
+    more_faces: Annotated[int, Field(ge=0)] = 0
+    """How many faces were detected beyond those in the message."""
+    results: bool = False
+    """Whether the device wants the result on `results_topic`."""
+    timings_ms: Annotated[dict[str, float], Field(default_factory=dict)]
+    """The stages of the detection."""
+
+
+def no_face_result(
+    *,
+    request_id: UUID,
+    filename: str,
+    captured_at: datetime,
+    thing: str,
+    model_id: str,
+    engine: str,
+    precision: str,
+    timings_ms: Mapping[str, float],
+) -> RecognitionResult:
+    """Return the result of a frame without a face: the IoT rule passes it on to the response queue as it is."""
+    return RecognitionResult(
+        request_id=request_id,
+        result=NO_FACE_MARK,
+        filename=filename,
+        outcome=Outcome.NO_FACE,
+        thing=thing,
+        captured_at=captured_at,
+        model_id=model_id,
+        engine=engine,
+        precision=precision,
+        timings_ms=dict(timings_ms),
+        completed_at=captured_at,
+    )
