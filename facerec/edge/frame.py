@@ -19,6 +19,8 @@ class Frame:
     captured_at: datetime
     requested: bool = True
     """Whether there must be an answer for it; for a camera's frame there need not be one."""
+    droppable: bool = True
+    """Whether it is among the first to be dropped; not so for a message with QoS 1, which its sender relies on."""
     settled: Callable[[], None] = lambda: None
     """Called once, from any thread, when the frame need not come again: its message is spooled, or it was dropped."""
 

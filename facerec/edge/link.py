@@ -6,7 +6,7 @@
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +21,8 @@ class ReceivedMessage:
     A QoS 1 message that was not acknowledged comes again after a reconnection, and holds back later ones beyond the
     limit of unacknowledged messages. Without QoS 1, and over IPC, it does nothing.
     """
+    qos: Literal[0, 1] = 0
+    """1 if it comes again until it is acknowledged."""
 
 
 @dataclass(frozen=True, slots=True)
