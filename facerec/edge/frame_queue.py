@@ -30,7 +30,8 @@ class FrameQueue:
     def put(self, frame: Frame) -> None:
         """Take a frame at once; when too many wait, the oldest that may be dropped is settled and counted.
 
-        If none of them may be dropped, it is the oldest of all. A closed queue takes none: the frame is not settled, so its source may bring it again after a restart.
+        If none of them may be dropped, it is the oldest of all. A closed queue takes none: the frame is not settled,
+        so its source may bring it again after a restart.
         """
         oldest = None
         with self._changed:
