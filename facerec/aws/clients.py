@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
     from mypy_boto3_ec2 import EC2Client
     from mypy_boto3_ecr import ECRClient
+    from mypy_boto3_iam import IAMClient
+    from mypy_boto3_iot import IoTClient
     from mypy_boto3_lambda import LambdaClient
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_sqs import SQSClient
@@ -179,6 +181,18 @@ class Clients:
         """ECR, the registry of images."""
         with self._lock:
             return self._session.client("ecr", endpoint_url=self._settings.endpoint_url, config=self._config)
+
+    @functools.cached_property
+    def iam(self) -> "IAMClient":
+        """IAM."""
+        with self._lock:
+            return self._session.client("iam", endpoint_url=self._settings.endpoint_url, config=self._config)
+
+    @functools.cached_property
+    def iot(self) -> "IoTClient":
+        """AWS IoT Core's registry: things, certificates, rules."""
+        with self._lock:
+            return self._session.client("iot", endpoint_url=self._settings.endpoint_url, config=self._config)
 
     @functools.cached_property
     def functions(self) -> "LambdaClient":

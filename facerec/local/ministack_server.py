@@ -1,4 +1,4 @@
-"""Runs ministack with three gaps closed: `python -m facerec.local.ministack_server [NAME …]`.
+"""Runs ministack with gaps closed: `python -m facerec.local.ministack_server [NAME …]`.
 
 The names are those by which it may be addressed, beside those of loopback.
 
@@ -7,9 +7,11 @@ The names are those by which it may be addressed, beside those of loopback.
 - ministack continues a long poll after its client has left, and delivers the next message to it; its end waits for
   that poll, too. This wrapper ends the poll.
 - ministack answers every web page that a browser on this machine shows. This wrapper refuses that (`page_check`).
+- ministack's MQTT listener, which is off unless it is asked for, serves every client (`edge.mqtt_listener`).
 """
 
 import asyncio
+import os
 import re
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, MutableMapping, Sequence
@@ -19,13 +21,18 @@ from typing import Any
 from ministack import app as ministack  # type: ignore[import-untyped] # it ships no types
 from ministack.core.persistence import save_all  # type: ignore[import-untyped] # it ships no types
 
+from facerec.local.edge.mqtt_listener import ENABLED, make_strict
 from facerec.local.page_check import CORS_PREFIX, refusal
 
 _SERVICES = {b"DynamoDB_20120810": "dynamodb", b"AmazonSQS": "sqs"}
 _READING = (b"BatchGet", b"Describe", b"Get", b"List", b"Query", b"Scan")
-_EC2 = b"/ec2/aws4_request"
-"""In the signature of EC2's requests, which name their operation in the body."""
-_EC2_ACTION = re.compile(rb"(?:^|&)Action=(\w+)")
+_SIGNED_FOR = re.compile(rb"/(\w+)/aws4_request")
+"""The service in the signature of a request."""
+_NAMED_IN_BODY = {b"ec2": "ec2", b"iam": "iam"}
+"""Services whose requests name their operation in the body."""
+_ACTION = re.compile(rb"(?:^|&)Action=(\w+)")
+_OF_STACKS = ("cloudformation", "iam", "iot")
+"""What a stack may change, also after the request: each further request about it notes that."""
 _LONG_POLL = b"AmazonSQS.ReceiveMessage"
 _SETTLE_SECONDS = 1.0
 _LARGEST_SHARE = 0.05
@@ -63,9 +70,8 @@ class Saver:
             await asyncio.sleep((perf_counter() - began) / _LARGEST_SHARE)
 
 
-def saving(app: _App) -> _App:
+def saving(app: _App, saver: Saver) -> _App:
     """The same ASGI app, which saves its state while it runs."""
-    saver = Saver()
 
     async def wrapped(scope: _Message, receive: _Receive, send: _Send) -> None:
         if scope["type"] == "lifespan":
@@ -82,14 +88,20 @@ def saving(app: _App) -> _App:
             body.extend(message.get("body", b""))
             return message
 
-        from_ec2 = _EC2 in _header(scope, b"authorization")
-        await app(scope, read if from_ec2 else receive, send)
+        signed = _SIGNED_FOR.search(_header(scope, b"authorization"))
+        signed_for = signed[1] if signed else b""
+        await app(scope, read if signed_for in _NAMED_IN_BODY else receive, send)
         service, _, operation = _header(scope, b"x-amz-target").partition(b".")
         if service in _SERVICES:
             saver.note(_SERVICES[service], operation)
-        elif from_ec2:
-            action = _EC2_ACTION.search(body)
-            saver.note("ec2", action[1] if action else b"")
+        elif signed_for in _NAMED_IN_BODY:
+            action = _ACTION.search(body)
+            saver.note(_NAMED_IN_BODY[signed_for], action[1] if action else b"")
+        elif signed_for == b"cloudformation":
+            for changed in _OF_STACKS:
+                saver.note(changed, b"")
+        elif signed_for == b"iot" and scope["method"] != "GET":
+            saver.note("iot", b"")
 
     return wrapped
 
@@ -175,5 +187,8 @@ def _lines(scope: _Message, name: bytes) -> str | None:
 if __name__ == "__main__":
     # Until SIGTERM, as configured by ministack's own variables.
     names, sys.argv[1:] = sys.argv[1:], []  # ministack reads them, too
-    ministack.app = for_programs(saving(polling_while_connected(ministack.app)), names)
+    saver = Saver()
+    if os.environ[ENABLED] == "1":
+        make_strict(os.environ["BIND_HOST"], lambda: saver.note("sqs", b"SendMessage"))
+    ministack.app = for_programs(saving(polling_while_connected(ministack.app), saver), names)
     ministack.main()

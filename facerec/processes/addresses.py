@@ -56,6 +56,15 @@ def answers_ok(url: str, timeout_seconds: float = 2.0) -> bool:
         connection.close()
 
 
+def accepts(port: int, timeout_seconds: float = 2.0) -> bool:
+    """Whether something listens on the port of loopback."""
+    try:
+        socket.create_connection((LOOPBACK, port), timeout_seconds).close()
+    except OSError:
+        return False
+    return True
+
+
 def poll_until(condition: Callable[[], bool], timeout_seconds: float) -> bool:
     """Try the condition every 50 ms until it is true; returns False when the time is over."""
     deadline = time.monotonic() + timeout_seconds

@@ -1,0 +1,1 @@
+"""What a device and its cloud need on this machine."""
