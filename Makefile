@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-reference demo up test test-packs test-nginx test-unit test-parity test-images lint audit format bench release lambda-zip docs clean
+.PHONY: help install install-reference demo up test test-packs test-servers test-unit test-parity test-images lint audit format bench release lambda-zip docs clean
 
 help: ## Show this list
 	@echo "facerec: elastic face recognition on AWS. Start with 'make demo'."
@@ -65,15 +65,17 @@ test-packs: $(VENV)/.runtime
 TEST_PROCESSES ?= 4
 PARALLEL := --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --durations 15
 
-# One integration test runs the shipped configuration of nginx (deploy/nginx).
-test-nginx:
-	@PATH="$$PATH:/usr/sbin"; command -v nginx >/dev/null || { \
+# Tests run the shipped configuration of nginx (deploy/nginx), and the edge against an MQTT broker.
+test-servers:
+	@PATH="$$PATH:/usr/sbin"; for server in nginx mosquitto; do \
+	  command -v $$server >/dev/null && continue; \
+	  package=$$server; [ $$server != nginx ] || package=nginx-light; \
 	  sudo=; [ "$$(id -u)" = 0 ] || sudo="sudo -n"; \
-	  echo "==> Installing nginx"; \
-	  { $$sudo apt-get -qq update && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends nginx-light >/dev/null; } \
-	  || echo "nginx cannot be installed here, so its tests are skipped" >&2; }
+	  echo "==> Installing $$package"; \
+	  { $$sudo apt-get -qq update && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends $$package >/dev/null; } \
+	  || echo "$$package cannot be installed here, so its tests are skipped" >&2; done
 
-test: $(VENV)/.dev test-packs test-nginx ## Run all tests but parity
+test: $(VENV)/.dev test-packs test-servers ## Run all tests but parity
 	@$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 test-unit: $(VENV)/.runtime ## Run the unit tests alone
@@ -83,7 +85,7 @@ test-parity: install-reference test-packs ## Compare the engines with facenet-py
 	@$(BIN)/python -m pytest tests/parity tests/integration/test_gallery_cli.py::test_saved_pair_is_imported $(ARGS)
 
 # The images are built and run without a Docker daemon. What apt installs stays; all else is in .cache/images.
-test-images: $(VENV)/.dev test-nginx ## Build every image on a stand-in base, run them, recognise photos in them (as root, on Debian)
+test-images: $(VENV)/.dev test-servers ## Build every image on a stand-in base, run them, recognise photos in them (as root, on Debian)
 	@dpkg -s buildah runc debootstrap >/dev/null 2>&1 || { \
 	  echo "==> Installing buildah, runc and debootstrap"; \
 	  apt-get -qq update && env DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends buildah runc debootstrap >/dev/null; }
