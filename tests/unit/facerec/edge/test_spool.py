@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -50,9 +50,9 @@ def payloads(spool: Spool) -> list[bytes]:
 
 
 def fill(spool: Spool) -> None:
-    """Add a hundred messages."""
-    for _ in range(100):
-        spool.add(TOPIC, CROPS)
+    """Add a hundred messages, each with its number."""
+    for number in range(100):
+        spool.add(TOPIC, b"%d " % number + CROPS)
 
 
 def file_bytes(path: Path) -> int:
@@ -152,7 +152,7 @@ def _other_version(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [_noise, _half, _overwritten, _other_version])
-def test_damaged_file_is_moved_aside(spool: Spool, path: Path, damage: "type[None]") -> None:
+def test_damaged_file_is_moved_aside(spool: Spool, path: Path, damage: Callable[[Path], None]) -> None:
     """The error says where it is; the spool begins again and takes messages."""
     for _ in range(20):
         spool.add(TOPIC, CROPS)
@@ -227,7 +227,7 @@ def test_spool_serves_a_writer_and_a_reader(spool: Spool) -> None:
     """Two threads at once: all arrive, in order; the reader is told of each."""
     added = threading.Semaphore(0)
     spool.on_added = added.release
-    writer = threading.Thread(target=lambda: [spool.add(TOPIC, b"%d" % number) for number in range(100)])
+    writer = threading.Thread(target=fill, args=[spool])
     writer.start()
     seen: list[bytes] = []
     while len(seen) < 100:
@@ -236,5 +236,5 @@ def test_spool_serves_a_writer_and_a_reader(spool: Spool) -> None:
         seen += [message.payload for message in messages]
         spool.remove([message.number for message in messages])
     writer.join()
-    assert seen == [b"%d" % number for number in range(100)]
+    assert seen == [b"%d " % number + CROPS for number in range(100)]
     assert spool.depth == 0
