@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _ROWS, _COLUMNS = 1, 2
 """The axes of an array of crops."""
-_CHANNELS = 3
+CHANNELS = 3
 _FASTEST = 1
 """Higher levels of zlib gain nothing on photos."""
 
@@ -45,7 +45,7 @@ def first_faces(picture: PackedFaces, most: int) -> PackedFaces:
     left_out = len(picture.faces) - most
     if left_out <= 0:
         return picture
-    crops = zlib.decompress(picture.crops)[: most * picture.crop_side**2 * _CHANNELS]  # each crop is packed on its own
+    crops = zlib.decompress(picture.crops)[: most * picture.crop_side**2 * CHANNELS]  # each crop is packed on its own
     return replace(
         picture,
         faces=picture.faces[:most],
@@ -102,7 +102,7 @@ def picture_faces(message: FacesMessage, packed: bytes, *, crop_side: int, max_f
         width=message.width,
         height=message.height,
         faces=tuple(_measured(face) for face in message.faces),
-        crops=unpack(packed, (len(message.faces), crop_side, crop_side, _CHANNELS)),
+        crops=unpack(packed, (len(message.faces), crop_side, crop_side, CHANNELS)),
         timings_ms={},
         more_faces=message.more_faces,
     )

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from model.faces import ImageAnalysis, PackedFaces, PictureFaces
+    from model.faces import ImageAnalysis, JpegFaces, PackedFaces, PictureFaces
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +140,11 @@ class FaceDetector(ModelInUse, Protocol):
 class FaceEmbedder(ModelInUse, Protocol):
     """The second half of a `FaceEngine`."""
 
-    def embed(self, faces: "PictureFaces") -> "ImageAnalysis":
-        """Embed; raises `EngineFailure` if these faces make the engine fail."""
+    def embed(self, faces: "PictureFaces | JpegFaces") -> "ImageAnalysis":
+        """Embed; raises `EngineFailure` if these faces make the engine fail, and `InvalidImage` for a JPEG crop.
+
+        A JPEG crop must be a picture of the side that the model's crops have.
+        """
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -7,7 +7,7 @@ from time import perf_counter
 
 import numpy as np
 
-from model.embedding import embed_batch
+from model.embedding import embed_valid
 from model.engines import DetectionEngine, Engine
 from model.faces import Box, DetectedFace, ImageAnalysis, MeasuredFace, PictureFaces
 from model.header import InvalidImage
@@ -49,10 +49,8 @@ def analyse(engine: Engine, data: bytes, limits: PictureLimits) -> ImageAnalysis
 
 
 def analyse_batch(engine: Engine, images: Sequence[bytes], limits: PictureLimits) -> list[ImageAnalysis | InvalidImage]:
-    """Return the result or the error of `analyse` for each picture: `detect_batch`, then `embed_batch`."""
-    detected = detect_batch(engine, images, limits)
-    embedded = iter(embed_batch(engine, [each for each in detected if isinstance(each, PictureFaces)]))
-    return [next(embedded) if isinstance(each, PictureFaces) else each for each in detected]
+    """Return the result or the error of `analyse` for each picture: `detect_batch`, then `embed_valid`."""
+    return embed_valid(engine, detect_batch(engine, images, limits))
 
 
 def detect_batch(

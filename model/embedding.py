@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.faces import EmbeddedFace, ImageAnalysis, MeasuredFace, PictureFaces
+from model.header import InvalidImage
 from model.packs import EmbedderSpec
 from model.quality import assess
 
@@ -50,6 +51,14 @@ def embed_batch(embedder: Embedder, pictures: Sequence[PictureFaces]) -> list[Im
         )
         for picture in pictures
     ]
+
+
+def embed_valid(
+    embedder: Embedder, pictures: Sequence[PictureFaces | InvalidImage]
+) -> list[ImageAnalysis | InvalidImage]:
+    """As `embed_batch`; what is invalid keeps its place."""
+    embedded = iter(embed_batch(embedder, [each for each in pictures if isinstance(each, PictureFaces)]))
+    return [next(embedded) if isinstance(each, PictureFaces) else each for each in pictures]
 
 
 def _embedded(

@@ -115,6 +115,17 @@ class PackedFaces:
     more_faces: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class JpegFaces:
+    """`PictureFaces` whose crops are JPEG files from elsewhere, one per face, which are not trusted: plain values."""
+
+    width: int
+    height: int
+    faces: tuple[MeasuredFace, ...]
+    crops: tuple[bytes, ...]
+    more_faces: int = 0
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class EmbeddedFace:
     """A face with its embedding, float32 (D,), L2-normalised; D is the model's dimension.

@@ -61,6 +61,12 @@ class ErrorReply:
     traceback: str
 
 
+class PickledFaces(bytes):
+    """An input that is no picture: pickled `PictureFaces`, or `JpegFaces`."""
+
+    __slots__ = ()
+
+
 class Analyser(Protocol):
     """What a factory returns: a loaded and warm engine, used by one thread; the fields are those of `Ready`."""
 
@@ -74,7 +80,8 @@ class Analyser(Protocol):
     def analyse_batch(self, images: Sequence[bytes], /) -> Sequence[object]:
         """Return one answer per input, in their order; an unreadable picture is an answer, not an exception.
 
-        The inputs are pictures, and the answers `ImageAnalysis` or `InvalidImage`; a half of the model has its own.
+        The inputs are pictures or `PickledFaces`, and the answers `ImageAnalysis` or `InvalidImage`; each half of the
+        model takes one kind of them.
         """
 
 

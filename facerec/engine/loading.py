@@ -3,7 +3,6 @@
 numpy and the engine's libraries are imported by the functions that need them.
 """
 
-import functools
 import os
 import pickle
 from collections.abc import Callable, Iterator, Sequence
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
-from facerec.engine.child import EngineSpec
+from facerec.engine.child import EngineSpec, PickledFaces
 from facerec.errors import ConfigurationError
 from model.artefact import Artefact, ArtefactError
 from model.packs import PERMISSIVE, RESEARCH
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from facerec.settings import Settings
     from model.analysis import PictureLimits
     from model.engines import Engine, LoadedModel
-    from model.faces import ImageAnalysis, PackedFaces
+    from model.faces import ImageAnalysis, JpegFaces, PackedFaces, PictureFaces
     from model.header import InvalidImage
 
 A = TypeVar("A")
@@ -89,9 +88,13 @@ class ModelAnalyser(Generic[A]):
 
 
 def open_analyser(spec: EngineSpec) -> "ModelAnalyser[ImageAnalysis | InvalidImage]":
-    """Load an engine child's model and run every network once; raises `ArtefactError` or `EngineUnavailable`."""
+    """Load an engine child's model and run every network once; raises `ArtefactError` or `EngineUnavailable`.
+
+    It takes pictures and `PickledFaces`, also in one batch.
+    """
     from model import engines
-    from model.analysis import analyse_batch
+    from model.analysis import detect_batch
+    from model.embedding import embed_valid
 
     artefact = Artefact.load(spec.artefact_dir)
     engine = engines.open_engine(
@@ -101,7 +104,15 @@ def open_analyser(spec: EngineSpec) -> "ModelAnalyser[ImageAnalysis | InvalidIma
     blank = _blank(artefact)
     engine.detect(blank[0])
     engine.embed(blank)
-    return ModelAnalyser.of(engine, functools.partial(analyse_batch, engine, limits=_limits(spec)))
+    side, limits = artefact.crop.image_size, _limits(spec)
+
+    def analyse(inputs: Sequence[bytes]) -> "list[ImageAnalysis | InvalidImage]":
+        pictures = [each for each in inputs if not isinstance(each, PickledFaces)]
+        detected = iter(detect_batch(engine, pictures, limits))
+        found = [_faces(each, side) if isinstance(each, PickledFaces) else next(detected) for each in inputs]
+        return embed_valid(engine, found)
+
+    return ModelAnalyser.of(engine, analyse)
 
 
 def open_detector(spec: EngineSpec) -> "ModelAnalyser[PackedFaces | InvalidImage]":
@@ -125,22 +136,38 @@ def open_detector(spec: EngineSpec) -> "ModelAnalyser[PackedFaces | InvalidImage
     return ModelAnalyser.of(engine, detect)
 
 
-def open_embedder(spec: EngineSpec) -> "ModelAnalyser[ImageAnalysis]":
-    """As `open_analyser`, for pickled `PictureFaces`: neither the detector nor OpenCV and Pillow are loaded."""
+def open_embedder(spec: EngineSpec) -> "ModelAnalyser[ImageAnalysis | InvalidImage]":
+    """As `open_analyser`, for `PickledFaces` alone: the detector is not loaded.
+
+    OpenCV and Pillow are loaded with the first crop that is a JPEG.
+    """
     from model import engines
-    from model.embedding import embed_batch
+    from model.embedding import embed_valid
 
     artefact = Artefact.load(spec.artefact_dir)
     engine = engines.open_embedder(
         artefact, spec.engine, threads=1, cache_directory=spec.cache_dir, precision=spec.precision
     )
     engine.embed(_blank(artefact))
+    side = artefact.crop.image_size
+    return ModelAnalyser.of(engine, lambda inputs: embed_valid(engine, [_faces(each, side) for each in inputs]))
 
-    def embed(pickled: Sequence[bytes]) -> "list[ImageAnalysis]":
-        # The supervisor has made them from checked messages, as it pickles all that goes over its pipe.
-        return embed_batch(engine, [pickle.loads(faces) for faces in pickled])  # noqa: S301 - see above
 
-    return ModelAnalyser.of(engine, embed)
+def _faces(pickled: bytes, crop_side: int) -> "PictureFaces | InvalidImage":
+    """Return the faces, with the crops decoded if they are JPEG files."""
+    from model.faces import PictureFaces
+    from model.header import InvalidImage
+
+    # The supervisor has made them from checked messages, as it pickles all that goes over its pipe.
+    faces: PictureFaces | JpegFaces = pickle.loads(pickled)  # noqa: S301 - see above
+    if isinstance(faces, PictureFaces):
+        return faces
+    from model.imaging import decode_crops
+
+    try:
+        return decode_crops(faces, crop_side)
+    except InvalidImage as exc:
+        return exc
 
 
 def _limits(spec: EngineSpec) -> "PictureLimits":

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import structlog
 
-from facerec.engine.child import DETECTOR, EMBEDDER, REAL_ANALYSER, EngineSpec
+from facerec.engine.child import DETECTOR, EMBEDDER, REAL_ANALYSER, EngineSpec, PickledFaces
 from facerec.engine.feeder import Batch, Feeder
 from facerec.engine.image_queue import ImageQueue, QueuedImage, megapixels
 from facerec.engine.loading import available_cores
@@ -18,7 +18,7 @@ from facerec.errors import ConfigurationError, Transient
 from facerec.settings import Settings
 
 if TYPE_CHECKING:
-    from model.faces import ImageAnalysis, PackedFaces, PictureFaces
+    from model.faces import ImageAnalysis, JpegFaces, PackedFaces, PictureFaces
 
 log = structlog.get_logger(__name__)
 
@@ -127,6 +127,11 @@ class EngineSupervisor:
         """Return the answer for a picture, whose size is read from its header."""
         return self.answer(image, megapixels(image, self._max_megapixels))
 
+    def answer_faces(self, faces: "PictureFaces | JpegFaces") -> "ImageAnalysis":
+        """Return the answer for faces."""
+        analysis: ImageAnalysis = self.answer(PickledFaces(pickle.dumps(faces)), len(faces.faces) * _FACE_MEGAPIXELS)
+        return analysis
+
     def close(self) -> None:
         """Fail queued images with `Transient`, finish the running batches, which have a deadline, end the children."""
         self._queue.close(Transient("the engine is shutting down; the task is delivered again"))
@@ -135,7 +140,7 @@ class EngineSupervisor:
 
 
 class SupervisedEngine(EngineSupervisor):
-    """`FaceEngine`."""
+    """`FaceEngine` and `FaceEmbedder`: each child answers pictures and faces, also in one batch."""
 
     FACTORY = REAL_ANALYSER
 
@@ -143,6 +148,10 @@ class SupervisedEngine(EngineSupervisor):
         """Decode, detect and embed; raises as `answer`."""
         analysis: ImageAnalysis = self.answer_picture(image)
         return analysis
+
+    def embed(self, faces: "PictureFaces | JpegFaces") -> "ImageAnalysis":
+        """Embed; raises as `answer`."""
+        return self.answer_faces(faces)
 
 
 class SupervisedDetector(EngineSupervisor):
@@ -161,7 +170,6 @@ class SupervisedEmbedder(EngineSupervisor):
 
     FACTORY = EMBEDDER
 
-    def embed(self, faces: "PictureFaces") -> "ImageAnalysis":
+    def embed(self, faces: "PictureFaces | JpegFaces") -> "ImageAnalysis":
         """Embed; raises as `answer`."""
-        analysis: ImageAnalysis = self.answer(pickle.dumps(faces), len(faces.faces) * _FACE_MEGAPIXELS)
-        return analysis
+        return self.answer_faces(faces)

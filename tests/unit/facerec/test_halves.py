@@ -20,8 +20,9 @@ from facerec.object_keys import faces_key, input_key, output_key
 from facerec.recognition import FaceDetection, FaceRecognition, Recogniser
 from model.analysis import PictureLimits, analyse, detect_batch
 from model.embedding import Embeddings, embed_batch
-from model.faces import ImageAnalysis, PictureFaces
+from model.faces import ImageAnalysis, JpegFaces, PictureFaces
 from model.header import InvalidImage
+from model.imaging import decode_crops
 from model.matching import GalleryIndex
 from tests.fakes.model_engine import FakeEngine
 from tests.fakes.object_store import InMemoryObjectStore
@@ -67,8 +68,9 @@ class Embedder:
 
     name, precision, model_id = FakeEngine.name, FakeEngine.precision, FakeEngine.model_id
 
-    def embed(self, faces: PictureFaces) -> ImageAnalysis:
-        (analysis,) = embed_batch(Model(), [faces])
+    def embed(self, faces: PictureFaces | JpegFaces) -> ImageAnalysis:
+        decoded = faces if isinstance(faces, PictureFaces) else decode_crops(faces, SIDE)
+        (analysis,) = embed_batch(Model(), [decoded])
         return replace(analysis, timings_ms={"wait": 0.25, **analysis.timings_ms})
 
 

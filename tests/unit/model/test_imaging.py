@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import model.imaging
+from model.faces import Box, JpegFaces, MeasuredFace
 from model.header import InvalidImage
-from model.imaging import decode, decode_reduced
+from model.imaging import decode, decode_crops, decode_reduced
 from model.metadata import ORIENTATION_TAG
 
 WIDTH, HEIGHT = 48, 32
@@ -255,3 +256,43 @@ def test_large_jpeg_is_decoded_reduced(kind: str, min_side: int | None, reductio
         (picture.pixels.shape[1], picture.pixels.shape[0]), Image.Resampling.BOX
     )
     assert difference(np.asarray(shrunk), picture.pixels) < 3
+
+
+FACE = MeasuredFace(Box(1, 2, 3, 4), 0.9, (), ())
+
+
+def jpeg_faces(*crops: bytes) -> JpegFaces:
+    """Faces with these crops."""
+    return JpegFaces(40, 30, (FACE,) * len(crops), crops, more_faces=2)
+
+
+def square(side: int, format_name: str = "JPEG", mode: str = "RGB", **options: object) -> bytes:
+    """A square picture."""
+    return encoded(Image.fromarray(gradient()).resize((side, side)).convert(mode), format_name, **options)
+
+
+def test_crops_are_decoded_in_their_order() -> None:
+    """As pictures are; grey and progressive ones are crops, too."""
+    crops = square(24, quality=95), square(24, mode="L"), square(24, progressive=True)
+    faces = decode_crops(jpeg_faces(*crops), 24)
+    assert (faces.width, faces.height, faces.faces, faces.more_faces) == (40, 30, (FACE,) * 3, 2)
+    assert faces.crops.shape == (3, 24, 24, 3)
+    assert all(np.array_equal(crop, decode(data)) for crop, data in zip(faces.crops, crops, strict=True))
+    assert set(faces.timings_ms) == {"decode"}
+
+
+@pytest.mark.parametrize(
+    ("crop", "reason"),
+    [
+        (square(25), "a JPEG of 25 by 25 pixels, not a JPEG of 24 by 24"),
+        (square(1000, mode="L"), "a JPEG of 1000 by 1000"),
+        (square(24, "PNG"), "a PNG of 24 by 24"),
+        (square(24)[:400], "cut off or damaged"),
+        (b"", "empty"),
+        (b"no picture", "not a picture"),
+    ],
+)
+def test_other_crops_are_refused(crop: bytes, reason: str) -> None:
+    """With the number of the face; a large one is not decoded."""
+    with pytest.raises(InvalidImage, match=rf"crop of face 1 .*{reason}"):
+        decode_crops(jpeg_faces(square(24), crop), 24)

@@ -23,7 +23,7 @@ from facerec.engine.supervisor import SupervisedEmbedder, SupervisedEngine
 from facerec.errors import ConfigurationError, EngineFailure, Transient
 from facerec.settings import Settings
 from facerec.settings.tiers import WorkerSettings
-from model.faces import Box, ImageAnalysis, MeasuredFace, PictureFaces
+from model.faces import Box, ImageAnalysis, JpegFaces, MeasuredFace, PictureFaces
 from model.header import InvalidImage
 from tests.fakes import engine as fake
 
@@ -49,7 +49,12 @@ def batch_together(
     engine: SupervisedEngine | SupervisedEmbedder, callers: ThreadPoolExecutor, images: list[Any]
 ) -> list[Future[ImageAnalysis]]:
     """Submit images, or faces, so that they wait together: they are queued before the engine's start."""
-    call: Callable[[Any], ImageAnalysis] = engine.analyse if isinstance(engine, SupervisedEngine) else engine.embed
+
+    def call(image: Any) -> ImageAnalysis:
+        if isinstance(engine, SupervisedEngine) and isinstance(image, bytes):
+            return engine.analyse(image)
+        return engine.embed(image)
+
     queued = threading.Semaphore(0)
     put = engine._queue.put
 
@@ -141,6 +146,31 @@ def test_faces_of_group_photos_form_separate_batches(tmp_path: Path, callers: Th
         for future in batch_together(engine, callers, [faces(1), faces(1), faces(20), faces(20), faces(100)]):
             future.result()
     assert fake.notes(tmp_path, fake.BATCHES) == ["3", "1", "1"]
+
+
+def test_photos_and_faces_share_batches_and_children(tmp_path: Path, callers: ThreadPoolExecutor) -> None:
+    """A worker takes both; what is wrong with one of them harms no other."""
+    face = MeasuredFace(Box(1, 2, 3, 4), 0.9, ((0.0, 0.0),) * 5, ())
+    packed = PictureFaces(20, 10, (face, face), np.zeros((2, 1, 1, 3), np.uint8), {}, more_faces=3)
+    with closing(make(tmp_path)) as engine:
+        photo, faces, jpeg, invalid, crash = batch_together(
+            engine,
+            callers,
+            [
+                b"a photo",
+                packed,
+                JpegFaces(30, 10, (face,), (b"a crop",)),
+                JpegFaces(30, 10, (face,), (fake.INVALID,)),
+                JpegFaces(30, 10, (face,), (fake.SEGFAULT,)),
+            ],
+        )
+        assert photo.result().width == len(b"a photo")
+        assert (faces.result().width, len(faces.result().faces), faces.result().more_faces) == (20, 2, 3)
+        assert jpeg.result().faces[0].box == face.box
+        with pytest.raises(InvalidImage):
+            invalid.result()
+        with pytest.raises(EngineFailure, match="SIGSEGV"):
+            crash.result()
 
 
 def test_queued_images_form_one_batch(tmp_path: Path, callers: ThreadPoolExecutor) -> None:
