@@ -7,6 +7,9 @@ from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
+from facerec.text import megabytes
+from model.header import InvalidImage, read_header
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
@@ -25,6 +28,20 @@ class Frame:
     """Called once, from any thread, when the frame need not come again: its message is spooled, or it was dropped."""
 
 
+@dataclass(frozen=True, slots=True)
+class FrameLimits:
+    """What a picture must be to become a frame; by its header alone, because the engine child decodes it."""
+
+    max_bytes: int = 15_000_000
+    max_megapixels: float = 50.0
+
+    def check(self, image: bytes) -> None:
+        """Raise `InvalidImage` for what is too large, empty or no picture."""
+        if len(image) > self.max_bytes:
+            raise InvalidImage(f"the picture is too large: at most {megabytes(self.max_bytes)} are taken")
+        read_header(image, self.max_megapixels)
+
+
 class FrameSink(Protocol):
     """Takes frames from a source; safe for many threads."""
 
@@ -38,5 +55,12 @@ class FrameSink(Protocol):
 class FrameSource(Protocol):
     """Brings frames until it is stopped."""
 
+    @property
+    def problem(self) -> str | None:
+        """Why no frames come, in one sentence for the status message; `None` if nothing is wrong."""
+
     def run(self, sink: FrameSink, stopping: threading.Event) -> None:
-        """Bring frames; returns soon after the event is set. Faults of the source are logged and retried."""
+        """Bring frames; returns soon after the event is set, or when there will be no more, as at a video's end.
+
+        Faults of the source are logged and retried.
+        """

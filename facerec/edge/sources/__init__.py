@@ -1,0 +1,1 @@
+"""Where frames come from: a folder, a camera, or an MQTT topic."""

@@ -1,0 +1,38 @@
+"""The camera's rate limit, and its name in the log."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from facerec.edge.sources.camera import RateLimit, without_secrets
+
+
+@given(st.floats(0.5, 200), st.lists(st.floats(0, 1), max_size=200))
+def test_rate_limit_holds_over_any_time(per_second: float, gaps: list[float]) -> None:
+    """Two frames at once, and then no more than the rate."""
+    limit, now, allowed = RateLimit(per_second), 0.0, 0
+    for gap in gaps:
+        now += gap
+        allowed += limit.allows(now)
+    assert allowed <= 2 + now * per_second + 1e-6
+
+
+@given(st.lists(st.floats(-0.3, 0.3), min_size=1, max_size=100))
+def test_camera_at_the_limit_loses_no_frame_to_jitter(jitter: list[float]) -> None:
+    """Each frame may come a little early or late."""
+    limit = RateLimit(10)
+    assert all(limit.allows((number + early) / 9.9) for number, early in enumerate(jitter))
+
+
+@pytest.mark.parametrize(
+    ("camera", "shown"),
+    [
+        ("0", "0"),
+        ("/dev/video0", "/dev/video0"),
+        ("rtsp://admin:pass@10.0.0.9:554/live?key=1", "rtsp://10.0.0.9:554/live"),
+        ("http://a:b@c@[::1]:80/x", "http://[::1]:80/x"),
+    ],
+)
+def test_camera_is_logged_without_secrets(camera: str, shown: str) -> None:
+    """A password is often part of the URL."""
+    assert without_secrets(camera) == shown
