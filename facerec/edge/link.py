@@ -36,7 +36,10 @@ class LinkState:
 
 
 class Link(Protocol):
-    """Safe for many threads. It connects and reconnects by itself; each outage and each refusal is logged once."""
+    """Safe for many threads. It connects and reconnects by itself; each outage and refused subscription is logged once.
+
+    What becomes of a message is for its sender to log.
+    """
 
     @property
     def state(self) -> LinkState:
@@ -46,20 +49,22 @@ class Link(Protocol):
         """Begin to connect, and return at once; raises `ConfigurationError` for files that cannot be used."""
 
     def wait_connected(self, timeout_seconds: float) -> bool:
-        """Wait until it is connected; returns whether it is."""
+        """Wait until it is connected and has subscribed; returns whether it is."""
 
     def publish(self, topic: str, payload: bytes) -> "Future[None]":
         """Send with QoS 1; the future is done when the message was acknowledged, in the order of sending.
 
         It fails with `Transient` if the message must be sent again (no connection, throttled, lost with the connection)
-        and with `Refused` if it is never taken (too large, a topic that the policy does not allow). Nothing is queued
-        without a connection: the spool keeps what is to be sent.
+        and with `Refused` if it is never taken (too large, a topic that the policy does not allow); the reasons of
+        equal refusals are equal. Nothing is queued without a connection: the spool keeps what is to be sent. What was
+        in flight when the connection was lost may stay so until the next connection tells what became of it.
         """
 
     def subscribe(self, topic: str, handler: Callable[[ReceivedMessage], None]) -> None:
-        """Have the handler called for each message, from now on and after each reconnection.
+        """Have the handler called for each message of this one topic; before `start`, so that none is missed.
 
-        The handler is called on a thread of the link, and must return soon; what it raises is logged.
+        The handler is called on one thread of the link, and must return soon. What it raises is logged, and that
+        message is acknowledged.
         """
 
     def close(self) -> None:
