@@ -10,8 +10,9 @@ from typing import Protocol, Self, TypeVar
 import structlog
 
 from facerec.comparison import NO_FACES, Comparison
+from facerec.edge_messages import DeviceRequest
 from facerec.errors import QueueMissing, Refused
-from facerec.messages import NO_FACE, UNKNOWN, Outcome, RecognitionRequest, RecognitionResult
+from facerec.messages import NO_FACE, UNKNOWN, Outcome, RecognitionResult, Request
 from facerec.object_keys import output_key
 from facerec.ports import ModelInUse, ObjectStore, ResultPublisher
 from facerec.stored_results import store_result, stored_result
@@ -72,9 +73,7 @@ class Answering:
         """Return a copy whose services are wrapped, each on its own; the engine is not."""
         return replace(self, store=wrap(self.store), publisher=wrap(self.publisher))
 
-    def fail(
-        self, request: RecognitionRequest, reason: str, attempt: int = 1, *, retryable: bool = False
-    ) -> RecognitionResult:
+    def fail(self, request: Request, reason: str, attempt: int = 1, *, retryable: bool = False) -> RecognitionResult:
         """Store and publish that this request cannot be processed; a result that is already stored is kept."""
         result = self._load_stored(request)
         if result is None:
@@ -83,12 +82,12 @@ class Answering:
         self._publish(request, result)
         return result
 
-    def _earlier(self, request: RecognitionRequest, attempt: int) -> RecognitionResult | None:
+    def _earlier(self, request: Request, attempt: int) -> RecognitionResult | None:
         """Return the result that an earlier delivery stored; the first delivery does not look."""
         return self._load_stored(request) if attempt > 1 else None
 
     def _conclude(
-        self, request: RecognitionRequest, result: RecognitionResult, timer: StageTimer, *, stored: bool
+        self, request: Request, result: RecognitionResult, timer: StageTimer, *, stored: bool
     ) -> RecognitionResult:
         """Store the result unless it is stored already, and publish it."""
         if not stored:
@@ -98,13 +97,13 @@ class Answering:
             self._publish(request, result)
         return result
 
-    def _load_stored(self, request: RecognitionRequest) -> RecognitionResult | None:
+    def _load_stored(self, request: Request) -> RecognitionResult | None:
         return stored_result(self.store, self.output_bucket, output_key(request.request_id, request.filename))
 
     def _store(self, result: RecognitionResult) -> None:
         store_result(self.store, self.output_bucket, result, copy_by_filename=self.copy_by_filename)
 
-    def _publish(self, request: RecognitionRequest, result: RecognitionResult) -> None:
+    def _publish(self, request: Request, result: RecognitionResult) -> None:
         if request.reply_to is None:
             return
         try:
@@ -117,7 +116,7 @@ class Answering:
             log.warning("result_refused", request_id=str(request.request_id), reason=str(exc))
 
     def _compared(
-        self, request: RecognitionRequest, comparison: Comparison, attempt: int, timings_ms: Mapping[str, float]
+        self, request: Request, comparison: Comparison, attempt: int, timings_ms: Mapping[str, float]
     ) -> RecognitionResult:
         """Return the result of a picture that was recognised; the primary face decides."""
         faces = comparison.faces
@@ -126,7 +125,7 @@ class Answering:
 
     def _result(
         self,
-        request: RecognitionRequest,
+        request: Request,
         outcome: Outcome,
         attempt: int,
         timings_ms: Mapping[str, float],
@@ -137,6 +136,7 @@ class Answering:
     ) -> RecognitionResult:
         names = {Outcome.UNKNOWN: UNKNOWN, Outcome.NO_FACE: NO_FACE}
         faces, threshold = comparison.faces, comparison.threshold
+        device = request if isinstance(request, DeviceRequest) else None
         return RecognitionResult(
             request_id=request.request_id,
             result=faces[0].matches[0].identity if outcome is Outcome.MATCH else names.get(outcome, ""),
@@ -157,5 +157,8 @@ class Answering:
             precision=self.engine.precision,
             timings_ms=dict(timings_ms),
             attempt=attempt,
+            thing=device.thing if device else None,
+            captured_at=device.captured_at if device else None,
+            frame_id=device.frame_id if device else None,
             completed_at=self.now(),
         )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from facerec.ports import (
     ApiKeys,
+    DeviceResults,
     FacesPublisher,
     ObjectStore,
     ResultInbox,
@@ -49,6 +50,13 @@ def result_publisher(settings: Settings) -> ResultPublisher:
 
     max_bytes = settings.queue.max_message_bytes
     return SqsResultPublisher(clients(settings), settings.response_queue, max_bytes=max_bytes)
+
+
+def device_results(settings: Settings) -> DeviceResults:
+    """The topics of devices, for what recognises their faces."""
+    from facerec.aws.iot_data import IotDeviceResults
+
+    return IotDeviceResults(clients(settings))
 
 
 def faces_publisher(settings: Settings) -> FacesPublisher:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 from facerec.messages import (
     Face,
     FaceQuality,
-    RecognitionRequest,
+    Request,
     ResultBox,
     ResultMatch,
     ThresholdSource,
@@ -78,7 +78,7 @@ NO_FACES = Comparison()
 
 
 def compare(
-    request: RecognitionRequest, analysis: ImageAnalysis, gallery: GalleryReader, thresholds: ModelThresholds
+    request: Request, analysis: ImageAnalysis, gallery: GalleryReader, thresholds: ModelThresholds
 ) -> Comparison:
     """Compare each face with the request's collection; may raise `Transient`."""
     if not analysis.faces:
@@ -102,9 +102,7 @@ def compare(
     return Comparison(faces, threshold, analysis.more_faces)
 
 
-def _threshold(
-    request: RecognitionRequest, identities: int, gallery: GalleryReader, thresholds: ModelThresholds
-) -> Threshold:
+def _threshold(request: Request, identities: int, gallery: GalleryReader, thresholds: ModelThresholds) -> Threshold:
     """The request's threshold, or the collection's, or the model's: the first that exists."""
     if request.threshold is not None:
         return Threshold(request.threshold, "request", identities)

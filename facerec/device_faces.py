@@ -1,15 +1,75 @@
-"""Faces that a device sends: `EdgeFaces` checked, as a request and as what the embedder takes. Pure."""
+"""The faces queue's two kinds of messages told apart, and the faces of a device as the embedder takes them. Pure.
+
+`FacesMessage` comes from the detection function, `EdgeFaces` from a device through an IoT rule.
+"""
 
 import base64
 import binascii
+import json
+from dataclasses import dataclass
+from datetime import datetime
 from math import ceil
+from typing import Any
+from uuid import UUID
 
-from facerec.edge_messages import EdgeCrop, EdgeFaces
+from facerec.edge_messages import DeviceRequest, EdgeCrop, EdgeFaces, result_id
 from facerec.errors import InvalidMessage
+from facerec.messages import FacesMessage, Request
 from model.faces import Box, DetectedFace, JpegFaces, MeasuredFace, QualityFactor
 
 _LANDMARKS = (0, 5)
 """A device need not send them."""
+_UNREADABLE = (AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""What taking values out of an arbitrary body may raise."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceFaces:
+    """The faces of a device's frame, and the request that they are."""
+
+    request: DeviceRequest
+    message: EdgeFaces
+
+    @property
+    def model_id(self) -> str | None:
+        """The model whose detector found the faces; `None` if the device does not say."""
+        return self.message.model_id
+
+    @property
+    def timings_ms(self) -> dict[str, float]:
+        """The stages of the detection."""
+        return self.message.timings_ms
+
+
+def decode_faces(
+    body: str | dict[str, Any], *, response_queue: str, now: datetime
+) -> tuple[Request, FacesMessage | DeviceFaces]:
+    """Read a message of the faces queue, or its decoded object; raises `InvalidMessage`.
+
+    A device's faces are answered on the response queue, and compared with the default collection. They are known by
+    `thing`, which the IoT rule sets whatever the device sends: so no device can pass for the detection function.
+    """
+    try:
+        plain = json.loads(body) if isinstance(body, str) else body
+    except (ValueError, RecursionError) as exc:
+        raise InvalidMessage(f"the message of the faces queue is not JSON: {exc}") from exc
+    if isinstance(plain, dict) and "thing" in plain:
+        message = EdgeFaces.parse(plain)
+        request = message.request(response_queue, now)
+        return request, DeviceFaces(request, message)
+    faces = FacesMessage.parse(plain)
+    return faces.request, faces
+
+
+def faces_request_id(body: str) -> str:
+    """Return the request id of a message of the faces queue that may hold anything; empty if it is no UUID."""
+    try:
+        plain = json.loads(body)
+        if "thing" not in plain:
+            return str(UUID(plain["request"]["request_id"]))
+        return str(result_id(UUID(plain["request_id"]), int(plain["face_index"])))
+    except _UNREADABLE:
+        return ""
 
 
 def jpeg_faces(message: EdgeFaces, *, max_faces: int) -> JpegFaces:

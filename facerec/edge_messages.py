@@ -7,7 +7,7 @@ device that may have been taken over: the cloud trusts nothing in it but the thi
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Literal
-from uuid import UUID
+from uuid import UUID, uuid5
 
 from pydantic import AwareDatetime, Field
 
@@ -19,6 +19,7 @@ from facerec.messages import (
     Outcome,
     Ratio,
     RecognitionResult,
+    Request,
     ResultBox,
     SupportedVersion,
 )
@@ -47,6 +48,31 @@ def results_topic(thing: str) -> str:
     return f"facerec/{thing}/results"
 
 
+Side = Annotated[int, Field(ge=1, le=65_535)]
+"""Of a frame, in pixels: the limit of a JPEG."""
+Reason = Annotated[str, Field(max_length=100)]
+
+
+def result_id(request_id: UUID, face_index: int) -> UUID:
+    """Return the id of the result that a message of a device is about, for there is one result per request.
+
+    A device may send one message per face. Each other face than the primary one has an id of its own, which follows
+    from the frame's and from the index: so it never replaces the primary face's result.
+    """
+    return request_id if face_index == 0 else uuid5(request_id, str(face_index))
+
+
+class DeviceRequest(Request):
+    """The faces of a device's frame to recognise; the frame stays on the device."""
+
+    thing: str
+    captured_at: AwareDatetime
+    results: bool
+    """Whether the device wants the result."""
+    frame_id: UUID | None = None
+    """As in `RecognitionResult`."""
+
+
 class FrameMessage(Message):
     """A frame that another program sends to the device."""
 
@@ -65,9 +91,9 @@ class EdgeCrop(Message):
     encoded: str
     """The aligned crop as JPEG in base64: S x S pixels, as the model's embedder takes it."""
     probability: Ratio = 1.0
-    landmarks: tuple[tuple[float, float], ...] = ()
+    landmarks: Annotated[tuple[tuple[float, float], ...], Field(max_length=5)] = ()
     """As in `Face`."""
-    factors: tuple[tuple[Ratio, str], ...] = ()
+    factors: Annotated[tuple[tuple[Ratio, Reason], ...], Field(max_length=20)] = ()
     """As in `FaceToEmbed`."""
 
 
@@ -81,22 +107,38 @@ class EdgeFaces(EdgeCrop):
     version: SupportedVersion = VERSION
     request_id: UUID
     filename: FileName
-    thing: str
-    """The IoT rule replaces it by the sender's topic."""
+    thing: Annotated[str, Field(pattern=r"^[A-Za-z0-9:_-]{1,128}$")]
+    """The IoT rule replaces it by the sender's topic; these are the characters that IoT Core allows."""
     captured_at: AwareDatetime
     """By the clock of the device, which may be wrong."""
     model_id: str | None = None
     """The model whose detector found the faces: its embedder alone may embed them."""
-    width: Annotated[int, Field(ge=1)] | None = None
-    """Of the upright frame, in pixels."""
-    height: Annotated[int, Field(ge=1)] | None = None
+    width: Side | None = None
+    """Of the upright frame."""
+    height: Side | None = None
     other_faces: tuple[EdgeCrop, ...] = ()
-    more_faces: Annotated[int, Field(ge=0)] = 0
+    more_faces: Annotated[int, Field(ge=0, le=100_000)] = 0
     """How many faces were detected beyond those in the message."""
     results: bool = False
     """Whether the device wants the result on `results_topic`."""
-    timings_ms: Annotated[dict[str, float], Field(default_factory=dict)]
+    timings_ms: Annotated[dict[str, float], Field(default_factory=dict, max_length=20)]
     """The stages of the detection."""
+
+    def request(self, reply_to: str | None, now: datetime) -> DeviceRequest:
+        """Return the request, with the id `result_id`; the cloud decides all that is not about the frame.
+
+        A clock of the device that is ahead makes no request of the future.
+        """
+        return DeviceRequest(
+            request_id=result_id(self.request_id, self.face_index),
+            filename=self.filename,
+            reply_to=reply_to,
+            submitted_at=min(self.captured_at, now),
+            thing=self.thing,
+            captured_at=self.captured_at,
+            results=self.results,
+            frame_id=self.request_id if self.face_index else None,
+        )
 
 
 def no_face_result(

@@ -62,12 +62,11 @@ class ObjectRef(Message):
     size: Annotated[int, Field(ge=0)]
 
 
-class RecognitionRequest(Message):
-    """One photo to recognise; the photo stays in the object store."""
+class Request(Message):
+    """A picture whose faces are to be recognised, wherever it is: what its result depends on."""
 
     version: SupportedVersion = VERSION
     request_id: UUID
-    input: ObjectRef
     filename: FileName
     """The file name that the client sent."""
     collection: CollectionName = DEFAULT_COLLECTION
@@ -76,6 +75,12 @@ class RecognitionRequest(Message):
     reply_to: str | None = None
     """The name of the response queue; `None` if no client waits."""
     submitted_at: AwareDatetime
+
+
+class RecognitionRequest(Request):
+    """One photo to recognise; the photo stays in the object store."""
+
+    input: ObjectRef
 
 
 class Outcome(StrEnum):
@@ -164,6 +169,8 @@ class RecognitionResult(Message):
     """The device that detected the faces; `None` for an upload."""
     captured_at: AwareDatetime | None = None
     """When the device captured the frame, by its clock."""
+    frame_id: UUID | None = None
+    """The request id of the frame, if the result is about one of its faces beside the primary one."""
     completed_at: datetime
 
     @property

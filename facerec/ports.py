@@ -82,6 +82,16 @@ class ResultPublisher(Protocol):
         """Send the result to a response queue; raises `QueueMissing` if its web process has left."""
 
 
+class DeviceResults(Protocol):
+    """The way back to devices."""
+
+    def publish(self, thing: str, result: RecognitionResult) -> None:
+        """Send the result on the device's topic; raises `Refused`.
+
+        A device that is offline gets it later only if it has subscribed in a persistent session.
+        """
+
+
 class FacesPublisher(Protocol):
     """The sending end of the faces queue."""
 

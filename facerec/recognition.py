@@ -8,15 +8,29 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Self, TypeVar
 
+import structlog
+
 from facerec.answering import Answering, PortWrapper, StageTimer, added
 from facerec.comparison import NO_FACES, GalleryReader, ModelThresholds, compare
-from facerec.errors import InvalidMessage, OtherModel
+from facerec.device_faces import DeviceFaces, jpeg_faces
+from facerec.edge_messages import DeviceRequest
+from facerec.errors import ConfigurationError, InvalidMessage, OtherModel, Refused
 from facerec.faces_message import faces_message, first_faces, packed_crops, picture_faces
-from facerec.messages import FacesMessage, Forwarded, ObjectRef, Outcome, RecognitionRequest, RecognitionResult
+from facerec.messages import (
+    FacesMessage,
+    Forwarded,
+    ObjectRef,
+    Outcome,
+    RecognitionRequest,
+    RecognitionResult,
+    Request,
+)
 from facerec.object_keys import faces_key
-from facerec.ports import FaceDetector, FaceEmbedder, FaceEngine, FacesPublisher, ObjectStore
+from facerec.ports import DeviceResults, FaceDetector, FaceEmbedder, FaceEngine, FacesPublisher, ObjectStore
 from model.faces import ImageAnalysis, PackedFaces
 from model.header import InvalidImage
+
+log = structlog.get_logger(__name__)
 
 Seen = TypeVar("Seen", ImageAnalysis, PackedFaces)
 
@@ -116,37 +130,56 @@ class FaceDetection(Answering):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FaceRecognition(_Comparing):
-    """From the faces of a photo to its result.
+    """From the faces of a photo, or of a device's frame, to its result.
 
     `crop_side` is the model's, `max_faces` the most faces of a message; crops are read from `input_bucket` only.
     """
 
     engine: FaceEmbedder
+    devices: DeviceResults
     input_bucket: str
     crop_side: int
     max_faces: int
 
-    def run(self, message: FacesMessage, attempt: int = 1, timer: StageTimer | None = None) -> RecognitionResult:
+    def with_ports(self, wrap: PortWrapper) -> Self:
+        """Return a copy whose services are wrapped."""
+        return replace(_Comparing.with_ports(self, wrap), devices=wrap(self.devices))
+
+    def run(
+        self, work: FacesMessage | DeviceFaces, attempt: int = 1, timer: StageTimer | None = None
+    ) -> RecognitionResult:
         """Recognise, store, publish, as `Recogniser.run`; the result has the stages of both halves.
 
-        Stages of one name are added up. Also raises `InvalidMessage` if the crops cannot be read, and `OtherModel`.
+        Stages of one name are added up. A device that wants the result gets it last.
+        Also raises `InvalidMessage` if the crops cannot be read, and `OtherModel`.
         """
         timer = timer or StageTimer()
-        earlier = self._earlier(message.request, attempt)
-        result = earlier or self._compute(message, attempt, timer)
-        return self._conclude(message.request, result, timer, stored=earlier is not None)
+        earlier = self._earlier(work.request, attempt)
+        result = earlier or self._compute(work, attempt, timer)
+        return self._conclude(work.request, result, timer, stored=earlier is not None)
 
-    def _compute(self, message: FacesMessage, attempt: int, timer: StageTimer) -> RecognitionResult:
-        if message.model_id != self.engine.model_id:
-            raise OtherModel(message.model_id, self.engine.model_id)
+    def _compute(self, work: FacesMessage | DeviceFaces, attempt: int, timer: StageTimer) -> RecognitionResult:
+        if work.model_id not in (None, self.engine.model_id):
+            raise OtherModel(str(work.model_id), self.engine.model_id)
+        analysis = self._of_device(work, timer) if isinstance(work, DeviceFaces) else self._of_photo(work, timer)
+        timer.add(analysis.timings_ms)
+        with timer.stage("match"):
+            comparison = compare(work.request, analysis, self.gallery, self.thresholds)
+        return self._compared(work.request, comparison, attempt, added(work.timings_ms, timer.timings_ms))
+
+    def _of_device(self, work: DeviceFaces, timer: StageTimer) -> ImageAnalysis:
+        with timer.stage("engine"):
+            faces = jpeg_faces(work.message, max_faces=self.max_faces)
+            try:
+                return self.engine.embed(faces)
+            except InvalidImage as exc:
+                raise InvalidMessage(str(exc)) from exc
+
+    def _of_photo(self, message: FacesMessage, timer: StageTimer) -> ImageAnalysis:
         packed = self._packed(message, timer)
         with timer.stage("engine"):
             faces = picture_faces(message, packed, crop_side=self.crop_side, max_faces=self.max_faces)
-            analysis = self.engine.embed(faces)
-        timer.add(analysis.timings_ms)
-        with timer.stage("match"):
-            comparison = compare(message.request, analysis, self.gallery, self.thresholds)
-        return self._compared(message.request, comparison, attempt, added(message.timings_ms, timer.timings_ms))
+            return self.engine.embed(faces)
 
     def _packed(self, message: FacesMessage, timer: StageTimer) -> bytes:
         packed = packed_crops(message)
@@ -158,6 +191,18 @@ class FaceRecognition(_Comparing):
             raise InvalidMessage(f"the crops are not in bucket {self.input_bucket!r} as {key!r}")
         with timer.stage("fetch"):
             return self.store.get(stored.bucket, stored.key)
+
+    def _publish(self, request: Request, result: RecognitionResult) -> None:
+        Answering._publish(self, request, result)  # noqa: SLF001 - `super` does not work in a class with slots
+        if not isinstance(request, DeviceRequest) or not request.results:
+            return
+        try:
+            self.devices.publish(request.thing, result)
+        except (ConfigurationError, Refused) as exc:
+            # The result is stored and on the response queue; a retry would be refused, too.
+            log.warning(
+                "device_result_refused", request_id=str(request.request_id), thing=request.thing, reason=str(exc)
+            )
 
 
 def _of_photo(
@@ -172,5 +217,5 @@ def _of_photo(
     return seen
 
 
-def _crops_key(request: RecognitionRequest) -> str:
+def _crops_key(request: Request) -> str:
     return faces_key(request.request_id, request.filename)

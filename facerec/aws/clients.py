@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from mypy_boto3_ecr import ECRClient
     from mypy_boto3_iam import IAMClient
     from mypy_boto3_iot import IoTClient
+    from mypy_boto3_iot_data import IoTDataPlaneClient
     from mypy_boto3_lambda import LambdaClient
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_sqs import SQSClient
@@ -193,6 +194,17 @@ class Clients:
         """AWS IoT Core's registry: things, certificates, rules."""
         with self._lock:
             return self._session.client("iot", endpoint_url=self._settings.endpoint_url, config=self._config)
+
+    @functools.cached_property
+    def iot_data(self) -> "IoTDataPlaneClient":
+        """The data plane of AWS IoT Core: messages; each account has an endpoint of its own, which AWS says."""
+        endpoint = self._settings.endpoint_url
+        if endpoint is None:
+            with translated("find the endpoint of AWS IoT Core"):
+                answer = self.iot.describe_endpoint(endpointType="iot:Data-ATS")
+            endpoint = f"https://{answer['endpointAddress']}"
+        with self._lock:
+            return self._session.client("iot-data", endpoint_url=endpoint, config=self._config)
 
     @functools.cached_property
     def functions(self) -> "LambdaClient":

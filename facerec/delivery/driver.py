@@ -25,7 +25,7 @@ from facerec.errors import (
     QueueMissing,
     Transient,
 )
-from facerec.messages import Forwarded, Outcome, RecognitionRequest, RecognitionResult
+from facerec.messages import Forwarded, Outcome, RecognitionRequest, RecognitionResult, Request
 from facerec.object_keys import MAX_KEY_BYTES, is_key
 
 log = structlog.get_logger(__name__)
@@ -65,9 +65,7 @@ class UseCase(Protocol[W_contra]):
         `InvalidMessage` and `OtherModel` if the faces cannot be used, and `Transient` if a service cannot be reached.
         """
 
-    def fail(
-        self, request: RecognitionRequest, reason: str, attempt: int, /, *, retryable: bool = False
-    ) -> RecognitionResult:
+    def fail(self, request: Request, reason: str, attempt: int, /, *, retryable: bool = False) -> RecognitionResult:
         """Store and publish that this request cannot be processed; a result that is already stored is kept."""
 
     def with_ports(self, wrap: PortWrapper) -> Self:
@@ -144,7 +142,7 @@ class TaskDriver(Generic[W]):
     def __init__(
         self,
         use_case: UseCase[W],
-        decode: Callable[[Any], tuple[RecognitionRequest, W]],
+        decode: Callable[[Any], tuple[Request, W]],
         dead_letters: DeadLetterWriter,
         stale_tasks: StaleTasks | None,
         retry_budget: Callable[[], RetryBudget],

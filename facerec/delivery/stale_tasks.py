@@ -15,7 +15,7 @@ import structlog
 from facerec.background import backoff_seconds
 from facerec.celery_sqs.received_task import REQUEUES_HEADER
 from facerec.errors import FacerecError
-from facerec.messages import RecognitionRequest
+from facerec.messages import Request
 from facerec.ports import MessageSender
 
 log = structlog.get_logger(__name__)
@@ -47,7 +47,7 @@ class StaleTasks:
         self._monotonic = monotonic
         self._busy_until = monotonic()
 
-    def requeue_if_stale(self, request: RecognitionRequest, body: str, attempt: int, now: datetime) -> None:
+    def requeue_if_stale(self, request: Request, body: str, attempt: int, now: datetime) -> None:
         """Raise `Requeued` if the task was sent again; return if it is to be processed now.
 
         A task is processed if it is fresh, was delivered before, or cannot be sent again. Once requeued, it is

@@ -1,6 +1,5 @@
 """What Lambda hands over: which kind of event it is, SQS records as deliveries, S3 records as requests. Pure."""
 
-import json
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from enum import StrEnum
@@ -54,14 +53,6 @@ def sqs_delivery(record: Mapping[str, Any], request_id: Callable[[str], str]) ->
     except _UNREADABLE as exc:
         raise InvalidMessage(f"a record of SQS cannot be read: {exc!r}") from exc
     return TaskDelivery(body, body, request_id(body) or "unknown", attempt)
-
-
-def faces_request_id(body: str) -> str:
-    """The request id of a message of faces that may hold anything; empty if it is no UUID."""
-    try:
-        return str(UUID(json.loads(body)["request"]["request_id"]))
-    except (*_UNREADABLE, RecursionError):
-        return ""
 
 
 def s3_request(record: Mapping[str, Any], reply_to: str) -> RecognitionRequest | None:

@@ -6,6 +6,7 @@ Importing this module opens the function, in Lambda's init phase.
 import gc
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from typing import Any
 
 # Until the function is open: what is imported stays, and looking for garbage takes a twelfth of the function's start.
@@ -33,12 +34,13 @@ def _open(settings: Settings) -> Any:
         from facerec.aws.sqs.queue import SqsQueue
         from facerec.comparison import ModelThresholds
         from facerec.delivery.driver import TaskDriver
+        from facerec.device_faces import DeviceFaces, decode_faces, faces_request_id
         from facerec.engine.loading import load_artefact
         from facerec.gallery.opening import gallery_cache
-        from facerec.messages import DEFAULT_COLLECTION, FacesMessage, RecognitionRequest
+        from facerec.messages import DEFAULT_COLLECTION, FacesMessage, Request
         from facerec.recognition import FaceRecognition
         from facerec.serverless.batch import Messages
-        from facerec.serverless.events import EventKind, faces_request_id
+        from facerec.serverless.events import EventKind
         from facerec.serverless.function import Function
         from facerec.serverless.invocation import Invocation
 
@@ -58,6 +60,7 @@ def _open(settings: Settings) -> Any:
             gallery=gallery,
             thresholds=ModelThresholds(artefact.tail, artefact.threshold, settings.gallery.false_names),
             publisher=bootstrap.result_publisher(settings),
+            devices=bootstrap.device_results(settings),
             input_bucket=settings.input_bucket,
             output_bucket=settings.output_bucket,
             crop_side=artefact.crop.image_size,
@@ -67,11 +70,10 @@ def _open(settings: Settings) -> Any:
         dead_letters = SqsDeadLetterWriter(SqsQueue(clients.sqs, settings.faces_dead_letter_queue))
         max_receives = settings.queue.max_receives
 
-        def decode(body: str) -> tuple[RecognitionRequest, FacesMessage]:
-            message = FacesMessage.parse(body)
-            return message.request, message
+        def decode(body: str) -> tuple[Request, FacesMessage | DeviceFaces]:
+            return decode_faces(body, response_queue=settings.response_queue, now=datetime.now(UTC))
 
-        def driver(invocation: Invocation) -> TaskDriver[FacesMessage]:
+        def driver(invocation: Invocation) -> TaskDriver[FacesMessage | DeviceFaces]:
             return TaskDriver(
                 half,
                 decode,

@@ -12,7 +12,7 @@ from facerec.celery_sqs.envelope import task_message
 from facerec.celery_sqs.received_task import read_task
 from facerec.delivery.driver import TaskDriver, decode_request
 from facerec.errors import FacerecError
-from facerec.messages import TASK_NAME, Forwarded, ObjectRef, Outcome, RecognitionRequest, RecognitionResult
+from facerec.messages import TASK_NAME, Forwarded, ObjectRef, Outcome, RecognitionRequest, RecognitionResult, Request
 from facerec.serverless.invocation import Invocation
 from tests.fakes.dead_letters import InMemoryDeadLetterQueue
 
@@ -74,13 +74,11 @@ class DetectionHalf:
             return self._result(request, Outcome(stem), attempt)
         return Forwarded(2)
 
-    def fail(
-        self, request: RecognitionRequest, reason: str, attempt: int, *, retryable: bool = False
-    ) -> RecognitionResult:
+    def fail(self, request: Request, reason: str, attempt: int, *, retryable: bool = False) -> RecognitionResult:
         self.failed.append(reason)
         return self._result(request, Outcome.FAILED, attempt)
 
-    def _result(self, request: RecognitionRequest, outcome: Outcome, attempt: int) -> RecognitionResult:
+    def _result(self, request: Request, outcome: Outcome, attempt: int) -> RecognitionResult:
         return RecognitionResult(
             request_id=request.request_id,
             result="",

@@ -7,9 +7,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from facerec.aws.sqs.results import fitting
+from facerec.edge_messages import results_topic
 from facerec.errors import FacerecError, InvalidMessage, QueueMissing, Refused
 from facerec.messages import FacesMessage, RecognitionResult
 from facerec.ports import ResultDelivery
+from facerec.settings.edge import IOT_MESSAGE_BYTES
 from facerec.settings.resources import SQS_MESSAGE_BYTES
 
 RECEIVE_AT_ONCE = 10
@@ -105,6 +108,20 @@ class InMemoryResultPublisher:
         if not allowed or len(reply_to) > LONGEST_QUEUE_NAME:
             raise QueueMissing(reply_to)
         self._queues.send(reply_to, result.to_json())
+
+
+class InMemoryDeviceResults:
+    """`DeviceResults` to queues in memory, by topic; a topic without a queue has no subscriber."""
+
+    def __init__(self, queues: InMemoryQueues) -> None:
+        self._queues = queues
+
+    def publish(self, thing: str, result: RecognitionResult) -> None:
+        """Send the result, shortened as the real one is."""
+        try:
+            self._queues.send(results_topic(thing), fitting(result, IOT_MESSAGE_BYTES))
+        except QueueMissing:
+            return
 
 
 class InMemoryFacesPublisher:

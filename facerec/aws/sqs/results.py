@@ -47,7 +47,7 @@ class SqsResultPublisher:
         """Send the result; raises `QueueMissing` when the queue is gone or not one of ours, and `Refused`."""
         if len(reply_to) > _LONGEST_QUEUE_NAME or not self._allowed.fullmatch(reply_to):
             raise QueueMissing(reply_to)
-        self._batcher.send(reply_to, _fitting(result, self._max_bytes))
+        self._batcher.send(reply_to, fitting(result, self._max_bytes))
 
 
 class SqsFacesPublisher:
@@ -145,7 +145,7 @@ class SqsResultInbox:
             log.warning("results_not_deleted", queue=self._queue.name, count=len(failed), reasons=reasons)
 
 
-def _fitting(result: RecognitionResult, max_bytes: int) -> str:
+def fitting(result: RecognitionResult, max_bytes: int) -> str:
     """The result as JSON, with as many of its first faces as a message holds."""
     body = result.to_json()
     kept = len(result.faces)
