@@ -31,7 +31,7 @@ $(VENV)/.dev: $(VENV)/.runtime
 	@touch $@
 
 $(VENV)/.lint: $(VENV)/.dev
-	@echo "==> Installing the linters of docker/ and deploy/serverless"
+	@echo "==> Installing the linters of docker/ and deploy"
 	$(PIP) install --quiet --quiet --editable '.[lint]' --constraint constraints.txt
 	@touch $@
 
@@ -101,7 +101,9 @@ lint: $(VENV)/.lint ## Check format, lint, types, layers, security, images, temp
 	  || { echo "docs/configuration.md is out of date; run 'make docs'" >&2; exit 1; }
 	@for stack in functions repository; do $(BIN)/facerec serverless template $$stack | diff -u deploy/serverless/$$stack.json - \
 	  || { echo "deploy/serverless is out of date; run 'make docs'" >&2; exit 1; }; done
-	$(BIN)/cfn-lint deploy/serverless/*.json
+	@$(BIN)/facerec edge rules template | diff -u deploy/edge/rules.json - \
+	  || { echo "deploy/edge is out of date; run 'make docs'" >&2; exit 1; }
+	$(BIN)/cfn-lint deploy/serverless/*.json deploy/edge/rules.json
 	$(BIN)/hadolint --failure-threshold style docker/Dockerfile
 
 $(VENV)/audit: | $(BIN)/python
@@ -129,10 +131,11 @@ LAMBDA_ARCH ?= x86_64
 lambda-zip: install ## Build the functions as a zip archive into dist (LAMBDA_ARCH=arm64 CC=aarch64-linux-gnu-gcc for arm64)
 	@$(BIN)/python -m deploy.lambda_zip.build --architecture $(LAMBDA_ARCH) $(ARGS)
 
-docs: $(VENV)/.runtime ## Regenerate docs/configuration.md, deploy/iam and deploy/serverless
+docs: $(VENV)/.runtime ## Regenerate docs/configuration.md, deploy/iam, deploy/serverless and deploy/edge
 	$(BIN)/facerec config --format markdown > docs/configuration.md
 	$(BIN)/facerec policies --account 123456789012 --write deploy/iam
 	$(BIN)/facerec serverless template --write deploy/serverless
+	$(BIN)/facerec edge rules template --write deploy/edge
 
 bench: install ## Measure a round trip through the whole system
 	@$(BIN)/python -m benchmarks.roundtrip $(ARGS)

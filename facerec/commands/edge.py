@@ -2,7 +2,15 @@
 
 import click
 
+from facerec.commands import edge_rules, edge_things
+
 
 @click.group("edge")
 def command() -> None:
     """Detect faces on a device, recognise them in the cloud."""
+
+
+command.add_command(edge_rules.command)
+command.add_command(edge_things.provision)
+command.add_command(edge_things.revoke)
+command.add_command(edge_things.remove)

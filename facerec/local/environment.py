@@ -3,6 +3,7 @@
 import os
 import shlex
 from collections.abc import Mapping
+from pathlib import Path
 
 from facerec.errors import ConfigurationError
 from facerec.processes.addresses import LOOPBACK
@@ -69,6 +70,18 @@ def emulated_variables(url: str, environ: Mapping[str, str], region: str = "us-e
         "FACEREC_AWS__ENDPOINT_URL": url,
         "NO_PROXY": ",".join(bypass),
         "no_proxy": ",".join(bypass),
+    }
+
+
+def edge_variables(port: int, authorities: Path) -> dict[str, str]:
+    """The variables that point devices, and commands that provision them, at the emulator's MQTT listener.
+
+    `authorities` is a file with the certificate of who has signed the listener's.
+    """
+    return {
+        "FACEREC_EDGE__ENDPOINT": LOOPBACK,
+        "FACEREC_EDGE__PORT": str(port),
+        "FACEREC_EDGE__CA_FILE": str(authorities),
     }
 
 

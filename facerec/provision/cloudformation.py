@@ -123,7 +123,7 @@ class Stack:
         if status in _STUCK:
             raise FacerecError(
                 f"stack {self.name!r} is {status}, and can only be deleted: `facerec serverless remove`, with --images "
-                "for the repository; then try again"
+                "for the repository, or `facerec edge rules remove`; then try again"
             )
         if status == _HALF_ROLLED_BACK:
             raise FacerecError(

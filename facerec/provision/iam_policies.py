@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from facerec.messages import DRAIN_ORDERS, FLEET_TAG
-from facerec.provision import iam_autoscaler, iam_serverless
+from facerec.provision import iam_autoscaler, iam_edge, iam_serverless
 from facerec.provision.iam_statements import (
     THIS_INSTANCE,
     Place,
@@ -235,6 +235,9 @@ def provisioner(place: Place) -> list[Statement]:
 ROLES: dict[str, Callable[[Place], list[Statement]]] = {
     "autoscaler": iam_autoscaler.autoscaler,
     "detection": iam_serverless.detection,
+    "edge-device": iam_edge.edge_device,
+    "edge-operator": iam_edge.edge_operator,
+    "edge-rules": iam_edge.edge_rules,
     "flower": flower,
     "operator": operator,
     "provisioner": provisioner,
@@ -244,7 +247,7 @@ ROLES: dict[str, Callable[[Place], list[Statement]]] = {
     "web": web,
     "worker": worker,
 }
-"""Every role; a further tier (devices) adds a function and its name."""
+"""Every role; a further tier adds a function and its name."""
 
 
 def policy(role: str, place: Place) -> Policy:

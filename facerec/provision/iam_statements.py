@@ -23,6 +23,8 @@ WITHOUT_RESOURCES = {
     "ec2:DescribeLaunchTemplates": "as above",
     "ec2:DescribeLaunchTemplateVersions": "as above",
     "ecr:GetAuthorizationToken": "the token is one for all repositories",
+    "iot:CreateKeysAndCertificate": "a new certificate has no id yet",
+    "iot:DescribeEndpoint": "the endpoint is the account's",
     "lambda:CreateEventSourceMapping": "a new mapping has no name yet; a condition names the functions",
     "lambda:GetAccountSettings": "the quota is the account's",
     "lambda:ListEventSourceMappings": "Lambda lists the mappings of the account or none",
@@ -85,6 +87,10 @@ class Place:
     def role(self, name: str) -> str:
         """Return a role's ARN."""
         return f"arn:{self.partition}:iam::{self.account}:role/{name}"
+
+    def iot(self, kind: str, name: str) -> str:
+        """Return the ARN of something in AWS IoT: a thing, certificate, policy, rule, client, topic or role alias."""
+        return f"arn:{self.partition}:iot:{self.region}:{self.account}:{kind}/{name}"
 
     def function(self, name: str) -> str:
         """Return a Lambda function's ARN."""

@@ -123,7 +123,7 @@ def deploy_functions(
 
 def waiting_faces(clients: Clients, settings: Settings) -> int:
     """Return how many messages of faces wait or are being processed: only the recognition function takes them."""
-    counts, _ = _queue_state(clients, settings.faces_queue)
+    counts, _ = queue_state(clients, settings.faces_queue)
     return sum(counts.values())
 
 
@@ -212,7 +212,7 @@ def deployment_state(clients: Clients, settings: Settings) -> DeploymentState:
     stack = functions_stack(clients, settings)
     described = stack.describe()
     names = settings.request_queue, settings.faces_queue, settings.dead_letter_queue, settings.faces_dead_letter_queue
-    queues = {name: _queue_state(clients, name) for name in names}
+    queues = {name: queue_state(clients, name) for name in names}
     return DeploymentState(
         stack=f"{stack.name} is {described['StackStatus']}" if described else f"there is no stack {stack.name}",
         url=stack.outputs().get("DetectionUrl"),
@@ -255,7 +255,7 @@ def _event_sources(clients: Clients, queue_arn: str) -> list[EventSource]:
     ]
 
 
-def _queue_state(clients: Clients, queue: str) -> tuple[dict[str, int], str]:
+def queue_state(clients: Clients, queue: str) -> tuple[dict[str, int], str]:
     """Return a queue's counts and its ARN; empty ones if it does not exist."""
     try:
         read = SqsQueue(clients.sqs, queue).attributes("QueueArn", *(attribute for _, attribute in _COUNTS))

@@ -13,7 +13,7 @@ from pydantic import AnyHttpUrl
 
 from facerec.aws.clients import Clients
 from facerec.local.emulator import START_SECONDS, Emulator, EmulatorKind, emulator
-from facerec.local.environment import emulated_variables
+from facerec.local.environment import edge_variables, emulated_variables
 from facerec.processes.addresses import free_port
 from facerec.processes.supervisor import Child, Restarts, Supervisor
 from facerec.provision.provisioning import provision
@@ -28,6 +28,8 @@ class EmulatedAws:
     url: str
     settings: Settings
     environ: dict[str, str]
+    mqtt_port: int | None = None
+    """Where devices connect, if that was asked for; `settings.edge` has it, too."""
 
     def fresh(self) -> Settings:
         """Settings with names of their own, provisioned."""
@@ -55,12 +57,13 @@ def clients_over_tls(settings: Settings) -> Clients:
 
 
 @contextmanager
-def emulated_aws(kind: EmulatorKind, state: Path, *, services: str = "") -> Iterator[EmulatedAws]:
+def emulated_aws(kind: EmulatorKind, state: Path, *, services: str = "", mqtt: bool = False) -> Iterator[EmulatedAws]:
     """Start an emulator on a free loopback port, point the environment at it, provision, and stop it at the end.
 
-    `services` are further ones, by ministack's names.
+    `services` are further ones, by ministack's names; `mqtt` adds those of the edge, and a port for devices.
     """
-    found = emulator(kind, port=free_port(), state=state, environ=os.environ)
+    mqtt_port = free_port() if mqtt else None
+    found = emulator(kind, port=free_port(), state=state, environ=os.environ, mqtt_port=mqtt_port)
     if services:
         environ = dict(found.command.environ)
         environ["SERVICES"] += f",{services}"
@@ -70,9 +73,14 @@ def emulated_aws(kind: EmulatorKind, state: Path, *, services: str = "") -> Iter
         for name, value in emulated_variables(found.url, os.environ).items():
             patch.setenv(name, value)
         patch.setenv("FACEREC_WEB__AUTH", "open")
+        if mqtt_port is not None:
+            authorities = state / "mqtt-ca.pem"
+            authorities.write_text(found.mqtt_authority())
+            for name, value in edge_variables(mqtt_port, authorities).items():
+                patch.setenv(name, value)
         settings = Settings.load()
         provision(Clients(settings), settings)
-        yield EmulatedAws(kind, found.url, settings, dict(os.environ))
+        yield EmulatedAws(kind, found.url, settings, dict(os.environ), mqtt_port)
 
 
 @contextmanager

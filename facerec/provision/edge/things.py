@@ -1,0 +1,243 @@
+"""A device in AWS IoT: its thing, its policy and its one certificate, whose key is kept in a folder on this disk.
+
+Each step finds out what is there, so that a run which was interrupted is completed by the next one. A new certificate
+waits in a folder of its own until AWS IoT knows it as the thing's; then it replaces the former one.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import ClientError
+
+from facerec.aws.clients import Clients, translated
+from facerec.errors import ConfigurationError, FacerecError
+from facerec.provision.edge.thing_folder import ThingFolder
+from facerec.provision.edge.token_exchange import ensure_alias, ensure_role
+from facerec.provision.iam_edge import thing_policy, thing_policy_name
+from facerec.provision.iam_statements import Place
+from facerec.provision.resources import Resource, State
+from facerec.settings import Settings
+
+if TYPE_CHECKING:
+    from mypy_boto3_iot import IoTClient
+
+_POLICY_VERSIONS = 5
+"""AWS IoT keeps so many of a policy."""
+_ABSENT = "ResourceNotFoundException"
+
+
+class _Missing(FacerecError):
+    """AWS IoT has no thing, policy or certificate of this name."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Certificate:
+    """A certificate of AWS IoT."""
+
+    id: str
+    arn: str
+    active: bool
+
+
+class Things:
+    """The things of a deployment. All methods raise `ConfigurationError` and `Transient`."""
+
+    def __init__(
+        self, clients: Clients, settings: Settings, report: Callable[[Resource], None] = lambda _: None
+    ) -> None:
+        self._clients = clients
+        self._settings = settings
+        self._report = report
+
+    @property
+    def _iot(self) -> "IoTClient":
+        return self._clients.iot
+
+    def provision(self, thing: str, folder: ThingFolder, *, rotate: bool = False, greengrass: bool = False) -> None:
+        """Create or repair all that the device needs; `rotate` replaces its certificate.
+
+        Raises `ConfigurationError` if the certificate was revoked, and if its key is on another disk, unless it is to
+        be rotated.
+        """
+        folder.make()
+        account = self._ensure_thing(thing)
+        policy = self._ensure_policy(thing, account, greengrass=greengrass)
+        if greengrass:
+            self._report(ensure_role(self._clients, self._settings, account))
+            self._report(ensure_alias(self._clients, self._settings, account))
+        self._report(self._ensure_certificate(thing, policy, folder, rotate=rotate))
+        edge = self._settings.edge
+        endpoint = edge.endpoint or self._endpoint()
+        self._report(folder.write_settings(thing, endpoint, edge.port, edge.ca_file))
+
+    def revoke(self, thing: str) -> list[str]:
+        """Deactivate and detach the thing's certificates; returns their ids."""
+        with self._found(f"revoke thing {thing!r}", thing):
+            principals = self._principals(thing)
+            for arn in principals:
+                self._take_away(thing, arn)
+        return [_id(arn) for arn in principals]
+
+    def remove(self, thing: str) -> list[str]:
+        """Delete the thing, its policy and its certificates; returns what was deleted, nothing if there was nothing."""
+        removed = []
+        policy = thing_policy_name(self._settings, thing)
+        try:
+            certificates = self.revoke(thing)
+            with translated(f"delete thing {thing!r}"):
+                for identifier in certificates:
+                    self._iot.delete_certificate(certificateId=identifier)
+                    removed.append(f"certificate {identifier}")
+                self._iot.delete_thing(thingName=thing)
+            removed.append(f"thing {thing}")
+        except _Missing:
+            pass
+        with translated(f"delete policy {policy!r}"):
+            try:
+                for version in self._iot.list_policy_versions(policyName=policy)["policyVersions"]:
+                    if not version["isDefaultVersion"]:
+                        self._iot.delete_policy_version(policyName=policy, policyVersionId=version["versionId"])
+                self._iot.delete_policy(policyName=policy)
+                removed.append(f"policy {policy}")
+            except ClientError as exc:
+                if exc.response["Error"]["Code"] != _ABSENT:
+                    raise
+        return removed
+
+    def _ensure_thing(self, thing: str) -> str:
+        """Return the account that owns it."""
+        resource = Resource("thing", thing)
+        with translated(f"provision thing {thing!r}"):
+            try:
+                arn = self._iot.describe_thing(thingName=thing)["thingArn"]
+            except ClientError as exc:
+                if exc.response["Error"]["Code"] != _ABSENT:
+                    raise
+                arn = self._iot.create_thing(thingName=thing)["thingArn"]
+                resource.state = State.CREATED
+        self._report(resource)
+        return arn.split(":")[4]
+
+    def _ensure_policy(self, thing: str, account: str, *, greengrass: bool) -> str:
+        name = thing_policy_name(self._settings, thing)
+        wanted = thing_policy(Place(self._settings, account), thing, greengrass=greengrass)
+        resource = Resource("policy", name)
+        with translated(f"provision policy {name!r}"):
+            try:
+                found = self._iot.get_policy(policyName=name)["policyDocument"]
+            except ClientError as exc:
+                if exc.response["Error"]["Code"] != _ABSENT:
+                    raise
+                self._iot.create_policy(policyName=name, policyDocument=json.dumps(wanted))
+                resource.state = State.CREATED
+            else:
+                if json.loads(found) != wanted:
+                    self._replace_policy(name, wanted)
+                    resource.touched()
+        self._report(resource)
+        return name
+
+    def _replace_policy(self, name: str, wanted: dict[str, Any]) -> None:
+        versions = self._iot.list_policy_versions(policyName=name)["policyVersions"]
+        if len(versions) >= _POLICY_VERSIONS:
+            former = min((one for one in versions if not one["isDefaultVersion"]), key=lambda one: one["createDate"])
+            self._iot.delete_policy_version(policyName=name, policyVersionId=former["versionId"])
+        self._iot.create_policy_version(policyName=name, policyDocument=json.dumps(wanted), setAsDefault=True)
+
+    def _ensure_certificate(self, thing: str, policy: str, folder: ThingFolder, *, rotate: bool) -> Resource:
+        with self._found(f"provision the certificate of thing {thing!r}", thing):
+            pending = folder.pending_id()
+            current = self._describe(folder.certificate_id())
+            if pending is None and current is not None and not rotate:
+                return self._keep(thing, policy, current)
+            if pending is None or self._describe(pending) is None:
+                if not rotate:
+                    self._check_first(thing)
+                made = self._iot.create_keys_and_certificate(setAsActive=False)
+                folder.write_pending(made["certificatePem"], made["keyPair"]["PrivateKey"])
+                pending = made["certificateId"]
+            fresh = self._describe(pending)
+            if fresh is None:
+                raise ConfigurationError(f"certificate {pending} of thing {thing!r} has vanished; provision it again")
+            self._keep(thing, policy, _Certificate(fresh.id, fresh.arn, active=True), activate=not fresh.active)
+            replaced = [arn for arn in self._principals(thing) if arn != fresh.arn]
+            for arn in replaced:
+                self._take_away(thing, arn)
+            folder.use_pending()
+        resource = Resource("certificate", fresh.id, State.CREATED)
+        resource.notes += [f"certificate {_id(arn)} is inactive now: restart the component" for arn in replaced]
+        return resource
+
+    def _keep(self, thing: str, policy: str, certificate: _Certificate, *, activate: bool = False) -> Resource:
+        """Attach a certificate where it is not attached yet."""
+        if not certificate.active:
+            raise ConfigurationError(
+                f"certificate {certificate.id} of thing {thing!r} was revoked: `--rotate` replaces it by a new one"
+            )
+        resource = Resource("certificate", certificate.id)
+        if activate:
+            self._iot.update_certificate(certificateId=certificate.id, newStatus="ACTIVE")
+        if certificate.arn not in self._targets(policy):
+            self._iot.attach_policy(policyName=policy, target=certificate.arn)
+            resource.touched()
+        if certificate.arn not in self._principals(thing):
+            self._iot.attach_thing_principal(thingName=thing, principal=certificate.arn)
+            resource.touched()
+        return resource
+
+    def _check_first(self, thing: str) -> None:
+        """A device in the field must not lose its certificate because the folder was another one."""
+        for arn in self._principals(thing):
+            found = self._describe(_id(arn))
+            if found is not None and found.active:
+                raise ConfigurationError(
+                    f"thing {thing!r} has the active certificate {found.id}, whose key is not in this folder: name its "
+                    "folder with --to, or replace the certificate with --rotate"
+                )
+
+    def _take_away(self, thing: str, arn: str) -> None:
+        self._iot.update_certificate(certificateId=_id(arn), newStatus="INACTIVE")
+        policy = thing_policy_name(self._settings, thing)
+        if arn in self._targets(policy):
+            self._iot.detach_policy(policyName=policy, target=arn)
+        self._iot.detach_thing_principal(thingName=thing, principal=arn)
+
+    def _describe(self, identifier: str | None) -> _Certificate | None:
+        """Return what AWS IoT knows of a certificate; nothing without an id."""
+        if identifier is None:
+            return None
+        try:
+            found = self._iot.describe_certificate(certificateId=identifier)["certificateDescription"]
+        except ClientError as exc:
+            if exc.response["Error"]["Code"] != _ABSENT:
+                raise
+            return None
+        return _Certificate(identifier, found["certificateArn"], active=found["status"] == "ACTIVE")
+
+    def _principals(self, thing: str) -> list[str]:
+        return list(self._iot.list_thing_principals(thingName=thing)["principals"])
+
+    def _targets(self, policy: str) -> list[str]:
+        try:
+            return list(self._iot.list_targets_for_policy(policyName=policy)["targets"])
+        except ClientError as exc:
+            if exc.response["Error"]["Code"] != _ABSENT:
+                raise
+            return []
+
+    def _endpoint(self) -> str:
+        with translated("find the endpoint of AWS IoT"):
+            return self._iot.describe_endpoint(endpointType="iot:Data-ATS")["endpointAddress"]
+
+    @contextmanager
+    def _found(self, doing: str, thing: str) -> Iterator[None]:
+        with translated(doing, ResourceNotFoundException=lambda: _Missing(f"there is no thing {thing!r}")):
+            yield
+
+
+def _id(arn: str) -> str:
+    """Return the id of a certificate."""
+    return arn.rpartition("/")[2]

@@ -1,0 +1,178 @@
+"""The policies of the edge: of IoT's rules, of devices, and of who sets them up. Pure.
+
+A device has two identities: its certificate, which an AWS IoT policy binds to its own topics, and, with Greengrass, the
+role for which the certificate can be exchanged. Each thing has a policy of its own, since policy variables with the
+thing's name demand that the client id be that name.
+"""
+
+import re
+from typing import Any, Literal
+
+from facerec.edge_messages import faces_topic, frames_topic, results_topic, status_topic
+from facerec.provision.iam_statements import Place, Statement, actions, allow
+from facerec.settings import Settings
+
+Rule = Literal["faces", "no_face"]
+RULES: tuple[Rule, Rule] = ("faces", "no_face")
+RULES_STACK = "edge-rules"
+"""The end of the name of the rules' CloudFormation stack, after the prefix."""
+COMPONENTS_PREFIX = "components/"
+"""Of the artefacts of the Greengrass component in the model bucket."""
+_CLIENT_ID_END = "-" + "?" * 8
+"""What follows the thing's name in a client id. Of fixed length: `gate` is not let in as a client of `gate-2`."""
+
+
+def rule_name(settings: Settings, rule: Rule) -> str:
+    """Return the name of a rule, which IoT allows no hyphen."""
+    return f"{re.sub(r'[^A-Za-z0-9]', '_', settings.prefix)}_{rule}"
+
+
+def rules_role(settings: Settings) -> str:
+    """Return the name of the role with which the rules send to the queues."""
+    return f"{settings.prefix}-edge-rules"
+
+
+def device_role(settings: Settings) -> str:
+    """Return the name of the role of Greengrass devices, and of the alias under which they ask for it."""
+    return f"{settings.prefix}-edge-device"
+
+
+def thing_policy_name(settings: Settings, thing: str) -> str:
+    """Return the name of a thing's AWS IoT policy."""
+    return f"{settings.prefix}-{thing}"
+
+
+def edge_rules(place: Place) -> list[Statement]:
+    """The rules of AWS IoT Core: pass messages of devices on, and what they could not pass on."""
+    settings = place.settings
+    queues = (settings.faces_queue, settings.response_queue, settings.faces_dead_letter_queue)
+    return [allow("PassOn", ["sqs:SendMessage"], [place.queue(name) for name in queues])]
+
+
+def edge_device(place: Place) -> list[Statement]:
+    """A Greengrass device, with the credentials for its certificate: downloads the component and the model."""
+    bucket = place.bucket(place.settings.model_bucket)
+    found = [f"{bucket}/models/*", f"{bucket}/{COMPONENTS_PREFIX}*"]
+    return [
+        allow("ReadModelAndComponent", ["s3:GetObject"], found),
+        allow("TellMissingFromForbidden", ["s3:ListBucket"], [bucket], {"StringLike": {"s3:prefix": "models/*"}}),
+        allow("FindBucket", ["s3:GetBucketLocation"], [bucket]),
+    ]
+
+
+def edge_operator(place: Place) -> list[Statement]:
+    """A person: `facerec edge rules`, `provision`, `revoke`, `remove`; CloudFormation acts with these permissions."""
+    settings = place.settings
+    queues = (settings.faces_queue, settings.response_queue, settings.faces_dead_letter_queue)
+    rules, device = place.role(rules_role(settings)), place.role(device_role(settings))
+    alarms = f"arn:{place.partition}:cloudwatch:{place.region}:{place.account}:alarm:{settings.prefix}-{RULES_STACK}-*"
+    return [
+        allow(
+            "MakeStack",
+            actions(
+                "cloudformation",
+                "CreateChangeSet DeleteChangeSet DeleteStack DescribeChangeSet DescribeStackEvents DescribeStacks "
+                "ExecuteChangeSet",
+            ),
+            [place.stack(f"{settings.prefix}-{RULES_STACK}")],
+        ),
+        allow(
+            "MakeRules",
+            actions(
+                "iot",
+                "CreateTopicRule DeleteTopicRule GetTopicRule ListTagsForResource ReplaceTopicRule TagResource "
+                "UntagResource",
+            ),
+            [place.iot("rule", rule_name(settings, rule)) for rule in RULES],
+        ),
+        allow(
+            "MakeRoles",
+            actions(
+                "iam",
+                "CreateRole DeleteRole DeleteRolePolicy GetRole GetRolePolicy ListAttachedRolePolicies "
+                "ListRolePolicies PutRolePolicy TagRole UntagRole UpdateAssumeRolePolicy UpdateRole",
+            ),
+            [rules, device],
+        ),
+        allow("GiveRoles", ["iam:PassRole"], [rules, device]),
+        allow(
+            "MakeAlarms",
+            actions("cloudwatch", "DeleteAlarms ListTagsForResource PutMetricAlarm TagResource UntagResource"),
+            [alarms],
+        ),
+        allow(
+            "LookAround",
+            ["cloudwatch:DescribeAlarms", *actions("iot", "CreateKeysAndCertificate DescribeEndpoint")],
+            ["*"],
+        ),
+        allow("LookAtQueues", actions("sqs", "GetQueueAttributes GetQueueUrl"), [place.queue(name) for name in queues]),
+        allow(
+            "MakeThings",
+            actions("iot", "CreateThing DeleteThing DescribeThing ListThingPrincipals"),
+            [place.iot("thing", "*")],
+        ),
+        allow(
+            "MakeThingPolicies",
+            actions(
+                "iot",
+                "CreatePolicy CreatePolicyVersion DeletePolicy DeletePolicyVersion GetPolicy ListPolicyVersions "
+                "ListTargetsForPolicy",
+            ),
+            [place.iot("policy", thing_policy_name(settings, "*"))],
+        ),
+        allow(
+            "MakeCertificates",
+            actions(
+                "iot",
+                "AttachPolicy AttachThingPrincipal DeleteCertificate DescribeCertificate DetachPolicy "
+                "DetachThingPrincipal UpdateCertificate",
+            ),
+            [place.iot("cert", "*")],
+        ),
+        allow(
+            "MakeRoleAlias",
+            actions("iot", "CreateRoleAlias DescribeRoleAlias UpdateRoleAlias"),
+            [place.iot("rolealias", device_role(settings))],
+        ),
+    ]
+
+
+def thing_policy(place: Place, thing: str, *, greengrass: bool) -> dict[str, Any]:
+    """Return the AWS IoT policy of a thing: its own client ids and topics, and with Greengrass those of its nucleus."""
+
+    def topics(kind: Literal["topic", "topicfilter"], *names: str) -> list[str]:
+        return [place.iot(kind, name) for name in names]
+
+    received = frames_topic(thing), results_topic(thing)
+    statements = [
+        allow("Connect", ["iot:Connect"], [place.iot("client", f"{thing}{_CLIENT_ID_END}")]),
+        allow("Send", ["iot:Publish"], topics("topic", faces_topic(thing), status_topic(thing))),
+        allow("Listen", ["iot:Subscribe"], topics("topicfilter", *received)),
+        allow("Receive", ["iot:Receive"], topics("topic", *received)),
+    ]
+    if greengrass:
+        reserved = f"$aws/things/{thing}"
+        own = f"{reserved}/jobs/*", f"{reserved}/shadow/*"
+        health = f"{reserved}/greengrass/health/json", f"{reserved}/greengrassv2/health/json"
+        # Its further connections, for more subscriptions than one may have, have a number behind the name.
+        ids = [place.iot("client", thing), place.iot("client", f"{thing}#*")]
+        statements += [
+            allow("ConnectNucleus", ["iot:Connect"], ids),
+            allow("RunNucleus", actions("iot", "Publish Receive"), topics("topic", *own, *health)),
+            allow("ListenNucleus", ["iot:Subscribe"], topics("topicfilter", *own)),
+            allow(
+                "ExchangeCertificate",
+                ["iot:AssumeRoleWithCertificate"],
+                [place.iot("rolealias", device_role(place.settings))],
+            ),
+            allow(
+                "Deploy",
+                actions(
+                    "greengrass",
+                    "GetComponentVersionArtifact GetDeploymentConfiguration ListThingGroupsForCoreDevice "
+                    "ResolveComponentCandidates",
+                ),
+                ["*"],
+            ),
+        ]
+    return {"Version": "2012-10-17", "Statement": statements}
