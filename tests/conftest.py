@@ -63,7 +63,7 @@ def _no_configured_logs() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmulatedAws]:
     """One emulated AWS for the whole session, provisioned under the default names; the environment points at it."""
-    with emulated_aws(EmulatorKind.MINISTACK, tmp_path_factory.mktemp("emulator")) as aws:
+    with emulated_aws(EmulatorKind.MINISTACK, tmp_path_factory.mktemp("emulator"), services="iot,iot-data") as aws:
         yield aws
 
 

@@ -7,6 +7,7 @@ from facerec.provision.iam_statements import (
     Statement,
     actions,
     allow,
+    answer_devices,
     function_name,
     function_role,
     gallery_snapshots,
@@ -45,6 +46,7 @@ def recognition(place: Place) -> list[Statement]:
             [place.table(settings.templates_table)],
         ),
         *gallery_snapshots(place),
+        *answer_devices(place),
         *_observe(place, "recognition"),
     ]
 

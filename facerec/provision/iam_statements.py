@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
+from facerec.edge_messages import results_topic
 from facerec.messages import FLEET_TAG
 from facerec.object_keys import SNAPSHOTS_PREFIX
 from facerec.settings import Settings
@@ -155,4 +156,13 @@ def gallery_snapshots(place: Place) -> list[Statement]:
     return [
         allow("FindGallerySnapshots", ["s3:ListBucket"], [bucket], below),
         allow("ReadGallerySnapshots", ["s3:GetObject"], [f"{bucket}/{SNAPSHOTS_PREFIX}*"]),
+    ]
+
+
+def answer_devices(place: Place) -> list[Statement]:
+    """Send results to devices, and nothing else: each device reads its own topic alone."""
+    topics = f"arn:{place.partition}:iot:{place.region}:{place.account}:topic/{results_topic('*')}"
+    return [
+        allow("AnswerDevices", ["iot:Publish"], [topics]),
+        allow("FindDevicesEndpoint", ["iot:DescribeEndpoint"], ["*"]),
     ]

@@ -17,6 +17,7 @@ from facerec.settings.resources import SQS_MESSAGE_BYTES
 
 RECEIVE_AT_ONCE = 10
 LONGEST_QUEUE_NAME = 80
+LONGEST_TOPIC = 256
 
 
 @dataclass
@@ -117,9 +118,12 @@ class InMemoryDeviceResults:
         self._queues = queues
 
     def publish(self, thing: str, result: RecognitionResult) -> None:
-        """Send the result, shortened as the real one is."""
+        """Send the result, shortened as the real one is; raises `Refused` for a name that makes no topic."""
+        topic = results_topic(thing)
+        if set("+#") & set(topic) or len(topic.encode()) > LONGEST_TOPIC:
+            raise Refused(f"{topic!r} is no topic")
         try:
-            self._queues.send(results_topic(thing), fitting(result, IOT_MESSAGE_BYTES))
+            self._queues.send(topic, fitting(result, IOT_MESSAGE_BYTES))
         except QueueMissing:
             return
 

@@ -74,6 +74,8 @@ CALLS: dict[str, dict[str, frozenset[str] | set[str]]] = {
         },
         "facerec/aws/object_store.py": {"put_object", "get_object", "list_objects_v2"},
         "facerec/aws/dynamodb/__init__.py": ALL,
+        "facerec/aws/clients.py": {"describe_endpoint"},
+        "facerec/aws/iot_data.py": {"publish"},
     },
     "edge-device": {},
     "edge-operator": {
@@ -255,11 +257,13 @@ def operations(first: str = "s3") -> dict[str, str]:
         "lambda",
         "iam",
         "iot",
+        "iot-data",
     ):
         for name in session.get_service_model(service).operation_names:
             known = IN_S3.get(xform_name(name), name) if service == "s3" else name
             found.setdefault(
-                xform_name(name), f"{service}:{known.removesuffix('Batch') if service == 'sqs' else known}"
+                xform_name(name),
+                f"{service.removesuffix('-data')}:{known.removesuffix('Batch') if service == 'sqs' else known}",
             )
     return found
 
@@ -271,6 +275,8 @@ def called(module: str) -> frozenset[str]:
     for node in ast.walk(ast.parse((CHECKOUT / module).read_text())):
         match node:
             case ast.Call(func=ast.Attribute(attr="get_paginator"), args=[ast.Constant(value=str(name))]):
+                found.add(name)
+            case ast.Attribute(value=ast.Attribute(attr="iot_data"), attr=name):  # the one operation of one word
                 found.add(name)
             case ast.Attribute(attr=name) if "_" in name and name in operations():
                 found.add(name)
