@@ -322,4 +322,5 @@ class MqttLink:
                 if client is not None and handles:
                     client.invoke_publish_acknowledgement(handles.pop())
 
-        deliver(self._handlers, ReceivedMessage(packet.topic, packet.payload or b"", acknowledge))
+        message = ReceivedMessage(packet.topic, packet.payload or b"", acknowledge, 1 if packet.qos else 0)
+        deliver(self._handlers, message)

@@ -262,6 +262,7 @@ def test_unacknowledged_message_comes_again_after_a_reconnection(way: Way) -> No
     link = started(way)
     way.send(frames_topic(THING), b"a frame")
     first = messages.get(timeout=SECONDS)
+    assert first.qos == way.keeps_messages
     restart(way)
     if way.keeps_messages:
         again = messages.get(timeout=SECONDS)
