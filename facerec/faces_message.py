@@ -7,7 +7,7 @@ starts without it.
 import base64
 import binascii
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import prod
 from typing import TYPE_CHECKING
@@ -42,14 +42,21 @@ def packed_faces(picture: PictureFaces) -> PackedFaces:
 
 def first_faces(picture: PackedFaces, most: int) -> PackedFaces:
     """Return the picture with no more than so many faces, the primary one first; `more_faces` counts the others."""
-    left_out = len(picture.faces) - most
-    if left_out <= 0:
+    return chosen_faces(picture, range(min(most, len(picture.faces))))
+
+
+def chosen_faces(picture: PackedFaces, indices: Sequence[int]) -> PackedFaces:
+    """Return the picture with the faces of these indices, which ascend; `more_faces` counts the others."""
+    left_out = len(picture.faces) - len(indices)
+    if not left_out:
         return picture
-    crops = zlib.decompress(picture.crops)[: most * picture.crop_side**2 * CHANNELS]  # each crop is packed on its own
+    size = picture.crop_side**2 * CHANNELS
+    crops = zlib.decompress(picture.crops)  # each crop is packed on its own
+    chosen = b"".join(crops[index * size : (index + 1) * size] for index in indices)
     return replace(
         picture,
-        faces=picture.faces[:most],
-        crops=zlib.compress(crops, _FASTEST),
+        faces=tuple(picture.faces[index] for index in indices),
+        crops=zlib.compress(chosen, _FASTEST),
         more_faces=picture.more_faces + left_out,
     )
 

@@ -2,7 +2,7 @@
 
 import click
 
-from facerec.commands import edge_rules, edge_things
+from facerec.commands import edge_rules, edge_run, edge_things
 
 
 @click.group("edge")
@@ -10,6 +10,7 @@ def command() -> None:
     """Detect faces on a device, recognise them in the cloud."""
 
 
+command.add_command(edge_run.run)
 command.add_command(edge_rules.command)
 command.add_command(edge_things.provision)
 command.add_command(edge_things.revoke)

@@ -165,7 +165,6 @@ class Sender:
             self._spool_outage.failed(exc)
         elif not isinstance(exc, Transient):
             log.error("sending_failed", exc_info=exc)
-        self._settle_window()
         self._failures += 1
         pause = self._backoff(self._failures, random.random())  # noqa: S311 - no secret
         with self._changed:
@@ -174,10 +173,14 @@ class Sender:
         while not self._link.wait_connected(_CONNECTED_POLL_SECONDS):
             if self._stop_at is not None:
                 return False
+        self._settle_window()
         return True
 
     def _settle_window(self) -> None:
-        """Wait for what is in flight, so that it is not sent twice without need; the rest is sent again."""
+        """Wait for what is in flight, so that it is not sent twice without need; the rest is sent again.
+
+        A link may itself send it again when it is connected again.
+        """
         futures.wait([sent.acknowledged for sent in self._window], _SETTLE_SECONDS)
         while self._window:
             sent = self._window.popleft()

@@ -103,6 +103,11 @@ class Spool:
         """How many messages gave way to newer ones since the file was begun."""
         return self._dropped
 
+    @property
+    def full(self) -> bool:
+        """Whether messages were dropped since everything was sent last."""
+        return self._full
+
     def add(self, topic: str, payload: bytes) -> None:
         """Append a message; on return it is on disk. The oldest ones are dropped if it does not fit."""
         with self._transaction() as connection:

@@ -4,8 +4,9 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
+from facerec.errors import ConfigurationError
 from facerec.settings.values import Count, Group, PositiveSeconds
 
 IOT_MESSAGE_BYTES = 128 * 1024
@@ -20,6 +21,10 @@ _NUCLEUS_VARIABLES = ("AWS_GG_NUCLEUS_DOMAIN_SOCKET_FILEPATH_FOR_COMPONENT", "SV
 def missing_nucleus_variables() -> list[str]:
     """Return which variables are not set that the Greengrass nucleus sets for its components."""
     return [name for name in _NUCLEUS_VARIABLES if not os.environ.get(name)]
+
+
+_NUCLEUS_THING = "AWS_IOT_THING_NAME"
+"""Greengrass sets this variable for its components."""
 
 
 class EdgeSettings(Group):
@@ -94,3 +99,16 @@ class EdgeSettings(Group):
             )
             raise ValueError(message)
         return self
+
+
+def thing_name(settings: EdgeSettings) -> str:
+    """Return the name of this device in AWS IoT; raises `ConfigurationError` if none is set."""
+    name = settings.thing or os.environ.get(_NUCLEUS_THING)
+    if not name:
+        raise ConfigurationError("set FACEREC_EDGE__THING to the name of this device in AWS IoT")
+    try:
+        return TypeAdapter(ThingName).validate_python(name)
+    except ValidationError as exc:
+        raise ConfigurationError(
+            f"{_NUCLEUS_THING} is {name!r}, and a name has letters, digits, - and _ here, at most 100"
+        ) from exc

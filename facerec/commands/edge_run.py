@@ -1,0 +1,43 @@
+"""`facerec edge run`: the component, as a nucleus or a service manager starts it on the device."""
+
+import os
+import threading
+
+import click
+
+from facerec.background import on_stop_signals
+from facerec.settings import Settings
+
+
+@click.command("run")
+def run() -> None:
+    """Detect faces on this device, and send them to the cloud, until SIGTERM or Ctrl-C.
+
+    It ends within some seconds: what could not be sent stays in the spool, and is sent after the next start. A second
+    signal ends it at once, and loses no message either.
+
+    \b
+    Examples:
+      set -a; . ./edge.env; set +a; facerec edge run
+      FACEREC_EDGE__SOURCE=folder FACEREC_EDGE__FOLDER=/var/frames facerec edge run
+    """  # noqa: D301 - \b is click's mark for a block that is not wrapped
+    from facerec.edge.component import Component
+    from facerec.edge.configuration import EnvironmentOnly
+    from facerec.engine.loading import load_artefact
+    from facerec.engine.supervisor import SupervisedDetector
+    from facerec.observability.logs import configure_logging
+
+    settings = Settings.load()
+    configure_logging(settings.log, process="edge")
+    load_artefact(settings)  # it says what to do if there is none
+    engines = settings.worker.engines or 1  # a device has other things to do on its cores
+    settings = settings.changed(worker=settings.worker.model_copy(update={"engines": engines}))
+    component = Component(
+        settings,
+        SupervisedDetector(settings, settings.model.dir),
+        EnvironmentOnly(),
+        at_once=engines + 2,
+    )
+    stopping = threading.Event()
+    on_stop_signals(stopping.set, second=lambda: os._exit(1))
+    component.run(stopping)

@@ -1,0 +1,87 @@
+"""The component's state and counters on the device's status topic."""
+
+import json
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+import structlog
+
+from facerec.background import BackgroundThread
+from facerec.edge.link import Link
+from facerec.edge_messages import status_topic
+
+log = structlog.get_logger(__name__)
+
+_POLL_SECONDS = 0.5
+
+
+class State(StrEnum):
+    """What the component does; the broker adds `lost` when the connection ends without a word."""
+
+    STARTING = "starting"
+    RUNNING = "running"
+    DEGRADED = "degraded"
+    """It runs, and an operator should look at `reasons`."""
+    STOPPED = "stopped"
+
+
+class StatusReport:
+    """One thread that publishes what `read` returns: when it starts, on `changed`, every `every_seconds`, at `stop`.
+
+    A status message is not spooled: an old one is of no use. One that cannot be sent is counted in `not_sent`.
+    Each is logged, too, as `edge_status`, so that a device without a connection has it in its own log.
+    """
+
+    def __init__(self, link: Link, thing: str, every_seconds: float, read: Callable[[], Mapping[str, Any]]) -> None:
+        self._link = link
+        self._topic = status_topic(thing)
+        self._every_seconds = every_seconds
+        self._read = read
+        self._due = threading.Event()
+        self._thread = BackgroundThread("edge-status", self._run)
+        self._not_sent = 0
+
+    def start(self) -> None:
+        """Begin to publish; the first message waits for the connection."""
+        self._thread.start()
+
+    def changed(self) -> None:
+        """Publish soon."""
+        self._due.set()
+
+    def stop(self, grace_seconds: float) -> None:
+        """Publish once more, wait for its acknowledgement, for at most so long, and end the thread."""
+        self._due.set()
+        self._thread.stop()
+        sent = self._publish()
+        done = threading.Event()
+        sent.add_done_callback(lambda _: done.set())
+        done.wait(grace_seconds)
+
+    def _run(self, stopping: threading.Event) -> None:
+        while not stopping.is_set() and not self._link.wait_connected(_POLL_SECONDS):
+            pass
+        while not stopping.is_set():
+            self._due.clear()
+            self._publish()
+            self._due.wait(self._every_seconds)
+
+    def _publish(self) -> "Future[None]":
+        status = {**self._read(), "statuses_not_sent": self._not_sent}
+        log.info("edge_status", **status)
+        sent = self._link.publish(self._topic, json.dumps(status).encode("ascii"))
+        sent.add_done_callback(self._note)
+        return sent
+
+    def _note(self, sent: "Future[None]") -> None:
+        if sent.cancelled() or sent.exception() is not None:
+            self._not_sent += 1
+
+
+def timestamp(seconds: float | None) -> str | None:
+    """A time since the epoch as the messages have it."""
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
