@@ -103,6 +103,8 @@ lint: $(VENV)/.lint ## Check format, lint, types, layers, security, images, temp
 	  || { echo "deploy/serverless is out of date; run 'make docs'" >&2; exit 1; }; done
 	@$(BIN)/facerec edge rules template | diff -u deploy/edge/rules.json - \
 	  || { echo "deploy/edge is out of date; run 'make docs'" >&2; exit 1; }
+	@$(BIN)/facerec edge recipe | diff -u deploy/edge/recipe.json - \
+	  || { echo "deploy/edge is out of date; run 'make docs'" >&2; exit 1; }
 	$(BIN)/cfn-lint deploy/serverless/*.json deploy/edge/rules.json
 	$(BIN)/hadolint --failure-threshold style docker/Dockerfile
 
@@ -136,6 +138,7 @@ docs: $(VENV)/.runtime ## Regenerate docs/configuration.md, deploy/iam, deploy/s
 	$(BIN)/facerec policies --account 123456789012 --write deploy/iam
 	$(BIN)/facerec serverless template --write deploy/serverless
 	$(BIN)/facerec edge rules template --write deploy/edge
+	$(BIN)/facerec edge recipe --write deploy/edge/recipe.json
 
 bench: install ## Measure a round trip through the whole system
 	@$(BIN)/python -m benchmarks.roundtrip $(ARGS)

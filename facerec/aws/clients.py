@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
     from mypy_boto3_ec2 import EC2Client
     from mypy_boto3_ecr import ECRClient
+    from mypy_boto3_greengrassv2 import GreengrassV2Client
     from mypy_boto3_iam import IAMClient
     from mypy_boto3_iot import IoTClient
     from mypy_boto3_iot_data import IoTDataPlaneClient
@@ -211,6 +212,12 @@ class Clients:
         """Lambda."""
         with self._lock:
             return self._session.client("lambda", endpoint_url=self._settings.endpoint_url, config=self._config)
+
+    @functools.cached_property
+    def greengrass(self) -> "GreengrassV2Client":
+        """Greengrass, version 2."""
+        with self._lock:
+            return self._session.client("greengrassv2", endpoint_url=self._settings.endpoint_url, config=self._config)
 
     @functools.cached_property
     def cloudwatch(self) -> Any:  # untyped: its stubs are a package of their own, for one call

@@ -2,7 +2,7 @@
 
 import click
 
-from facerec.commands import edge_rules, edge_run, edge_things
+from facerec.commands import edge_component, edge_rules, edge_run, edge_things
 
 
 @click.group("edge")
@@ -11,6 +11,10 @@ def command() -> None:
 
 
 command.add_command(edge_run.run)
+command.add_command(edge_component.package)
+command.add_command(edge_component.show_recipe)
+command.add_command(edge_component.deploy)
+command.add_command(edge_component.status)
 command.add_command(edge_rules.command)
 command.add_command(edge_things.provision)
 command.add_command(edge_things.revoke)

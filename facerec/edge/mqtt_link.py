@@ -13,16 +13,9 @@ from awscrt import mqtt5  # type: ignore[import-untyped] # it ships no types
 from awscrt.exceptions import AwsCrtError  # type: ignore[import-untyped] # as above
 from awsiot import mqtt5_client_builder  # type: ignore[import-untyped] # as above
 
-from facerec.edge.connection import CLOSED, Blame, Connection, deliver
+from facerec.edge.connection import CLOSED, Connection, deliver
 from facerec.edge.link import LinkState, ReceivedMessage
-from facerec.edge.mqtt_reasons import (
-    ACK_TIMEOUT,
-    BLAMING_DISCONNECTS,
-    ERRORS_FROM,
-    HANGUPS,
-    why_not_connected,
-    why_refused,
-)
+from facerec.edge.mqtt_reasons import BLAMING_DISCONNECTS, ERRORS_FROM, HANGUPS, why_not_connected, why_refused
 from facerec.edge_messages import status_topic
 from facerec.errors import ConfigurationError, Refused, Transient
 from facerec.settings.edge import EdgeSettings
@@ -40,6 +33,11 @@ _MAX_BACKOFF_MS = 30_000
 _STOP_SECONDS = 5.0
 _PACKET_OVERHEAD_BYTES = 16
 """Of a publish packet without properties, beside topic and payload; at most."""
+
+_SAID_BLAME = 10
+_SILENT_BLAME = 1
+_LIMIT_OF_BLAME = 30
+"""A message is refused after 3 disconnects with a reason, or 30 without one, at which nothing else was acknowledged."""
 
 
 @dataclass(eq=False, slots=True)
@@ -78,7 +76,8 @@ class MqttLink:
         self._client: mqtt5.Client | None = None
         self._in_flight: dict[_Publish, None] = {}
         """In the order of sending."""
-        self._blame = Blame()
+        self._suspect: tuple[str, bytes] | None = None
+        self._blame = 0
         self._max_packet_bytes: int | None = None
         self._closing = False
         self._stopped = threading.Event()
@@ -215,7 +214,7 @@ class MqttLink:
                 return  # close has failed it
             del self._in_flight[publish]
             if error is None:
-                self._blame.clear()
+                self._suspect, self._blame = None, 0
         if error is None and code is not None and code < ERRORS_FROM:
             publish.done.set_result(None)
         elif (refusal := why_refused(error, code)) is not None:
@@ -236,17 +235,10 @@ class MqttLink:
         )
         return subscribed
 
-    def _subscribed(self, topic: str, done: "Future[Any]") -> bool:
-        """Note what became of a subscription; returns whether the connection was still there."""
-        error = done.exception()
-        if error is not None and getattr(error, "name", None) != ACK_TIMEOUT:
-            return False
-        if error is not None:
-            self._connection.subscribed(topic, "no answer came")
-        else:
+    def _subscribed(self, topic: str, done: "Future[Any]") -> None:
+        if done.exception() is None:  # otherwise the connection was lost, and the next one subscribes again
             refused = any(code is None or code >= ERRORS_FROM for code in done.result().reason_codes)
             self._connection.subscribed(topic, "the thing's policy does not allow it" if refused else None)
-        return True
 
     def _on_connected(self, event: mqtt5.LifecycleConnectSuccessData) -> None:
         self._max_packet_bytes = event.negotiated_settings.maximum_packet_size_to_server
@@ -256,9 +248,9 @@ class MqttLink:
             return
 
         def subscribed(topic: str, done: "Future[Any]") -> None:  # all on one thread
-            still_connected = self._subscribed(topic, done)
+            self._subscribed(topic, done)
             waiting.discard(topic)
-            if still_connected and not waiting:
+            if not waiting and done.exception() is None:
                 self._connection.connected()
 
         if not waiting:
@@ -286,20 +278,23 @@ class MqttLink:
             )
         self._connection.failed(f"{self._address} ended the connection ({name if code is None else code.name})")
         if code in BLAMING_DISCONNECTS:
-            self._blame_first(Blame.SAID)
+            self._suspect_first(_SAID_BLAME)
         elif code is None and name in HANGUPS:
-            self._blame_first(Blame.SILENT)
+            self._suspect_first(_SILENT_BLAME)
 
-    def _blame_first(self, weight: int) -> None:
+    def _suspect_first(self, blame: int) -> None:
         """Blame the first message in flight; at the limit the client is stopped, which fails all, and started again."""
         with self._lock:
             first = next(iter(self._in_flight), None)
             if first is None or self._client is None:
                 return
-            first.blamed = self._blame.add(first.topic, first.payload, weight)
-            if not first.blamed:
+            suspect = (first.topic, first.payload)
+            self._blame = self._blame + blame if suspect == self._suspect else blame
+            self._suspect = suspect
+            if self._blame < _LIMIT_OF_BLAME:
                 return
-            self._blame.clear()
+            self._suspect, self._blame = None, 0
+            first.blamed = True
             client = self._client
         client.stop()  # the client would send the message again with its session
 
@@ -322,5 +317,4 @@ class MqttLink:
                 if client is not None and handles:
                     client.invoke_publish_acknowledgement(handles.pop())
 
-        message = ReceivedMessage(packet.topic, packet.payload or b"", acknowledge, 1 if packet.qos else 0)
-        deliver(self._handlers, message)
+        deliver(self._handlers, ReceivedMessage(packet.topic, packet.payload or b"", acknowledge))

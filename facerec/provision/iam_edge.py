@@ -16,6 +16,8 @@ Rule = Literal["faces", "no_face"]
 RULES: tuple[Rule, Rule] = ("faces", "no_face")
 RULES_STACK = "edge-rules"
 """The end of the name of the rules' CloudFormation stack, after the prefix."""
+COMPONENT = "com.facerec.FaceDetection"
+"""The Greengrass component of the devices."""
 COMPONENTS_PREFIX = "components/"
 """Of the artefacts of the Greengrass component in the model bucket."""
 _CLIENT_ID_END = "-" + "?" * 8
@@ -61,7 +63,7 @@ def edge_device(place: Place) -> list[Statement]:
 
 
 def edge_operator(place: Place) -> list[Statement]:
-    """A person: `facerec edge rules`, `provision`, `revoke`, `remove`; CloudFormation acts with these permissions."""
+    """A person: the commands of `facerec edge` but `run`; CloudFormation and Greengrass act with these permissions."""
     settings = place.settings
     queues = (settings.faces_queue, settings.response_queue, settings.faces_dead_letter_queue)
     rules, device = place.role(rules_role(settings)), place.role(device_role(settings))
@@ -133,6 +135,35 @@ def edge_operator(place: Place) -> list[Statement]:
             "MakeRoleAlias",
             actions("iot", "CreateRoleAlias DescribeRoleAlias UpdateRoleAlias"),
             [place.iot("rolealias", device_role(settings))],
+        ),
+        *_deploy(place),
+    ]
+
+
+def _deploy(place: Place) -> list[Statement]:
+    """`facerec edge deploy` and `status`: Greengrass reads the archive, and makes jobs and shadows of a deployment."""
+    bucket, prefix = place.bucket(place.settings.model_bucket), f"{COMPONENTS_PREFIX}*"
+    greengrass = f"arn:{place.partition}:greengrass:{place.region}:{place.account}"
+    component = f"{greengrass}:components:{COMPONENT}"
+    return [
+        allow("KeepArchives", actions("s3", "AbortMultipartUpload GetObject PutObject"), [f"{bucket}/{prefix}"]),
+        allow("FindArchives", ["s3:ListBucket"], [bucket], {"StringLike": {"s3:prefix": prefix}}),
+        allow(
+            "MakeComponent",
+            actions("greengrass", "CreateComponentVersion DescribeComponent"),
+            [component, f"{component}:versions:*"],
+        ),
+        allow("DeployComponent", actions("greengrass", "CreateDeployment ListDeployments"), ["*"]),
+        allow("ReadDeployments", ["greengrass:GetDeployment"], [f"{greengrass}:deployments:*"]),
+        allow(
+            "LookAtDevices",
+            actions("greengrass", "GetCoreDevice ListEffectiveDeployments ListInstalledComponents"),
+            [f"{greengrass}:coreDevices:*"],
+        ),
+        allow(
+            "DeployByJob",
+            actions("iot", "CancelJob CreateJob DescribeJob GetThingShadow UpdateJob UpdateThingShadow"),
+            [place.iot("job", "*"), place.iot("thing", "*")],
         ),
     ]
 

@@ -24,6 +24,8 @@ WITHOUT_RESOURCES = {
     "ec2:DescribeLaunchTemplates": "as above",
     "ec2:DescribeLaunchTemplateVersions": "as above",
     "ecr:GetAuthorizationToken": "the token is one for all repositories",
+    "greengrass:CreateDeployment": "a new deployment has no id yet",
+    "greengrass:ListDeployments": "Greengrass lists the deployments of the account or none",
     "iot:CreateKeysAndCertificate": "a new certificate has no id yet",
     "iot:DescribeEndpoint": "the endpoint is the account's",
     "lambda:CreateEventSourceMapping": "a new mapping has no name yet; a condition names the functions",

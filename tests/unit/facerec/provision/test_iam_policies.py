@@ -81,6 +81,7 @@ CALLS: dict[str, dict[str, frozenset[str] | set[str]]] = {
     "edge-operator": {
         "facerec/aws/sqs/queue.py": {"get_queue_attributes", "get_queue_url"},
         "facerec/provision/cloudformation.py": ALL,
+        "facerec/provision/edge/deployment.py": ALL,
         "facerec/provision/edge/rules_deployment.py": ALL,
         "facerec/provision/edge/things.py": ALL,
         "facerec/provision/edge/token_exchange.py": ALL,
@@ -204,12 +205,20 @@ FOR_PUSHES = frozenset(
 )
 """What AWS asks for when a tool pushes an image."""
 
+FOR_ARCHIVES = {"s3:AbortMultipartUpload", "s3:GetObject", "s3:ListBucket", "s3:PutObject"}
+"""What the upload of a component's archive needs; Greengrass reads it with the permissions of who deploys, too."""
+FOR_DEPLOYMENTS = {
+    f"iot:{name}"
+    for name in ("CancelJob", "CreateJob", "DescribeJob", "GetThingShadow", "UpdateJob", "UpdateThingShadow")
+}
+"""What Greengrass calls for a deployment, with the permissions of who deploys."""
+
 BEYOND_CALLS = {
     # What AWS asks for beside the calls that are made.
     "autoscaler": {"iam:PassRole"},
     "detection": {*FOR_LAMBDA},
     "edge-device": {"s3:GetBucketLocation", "s3:GetObject", "s3:ListBucket"},  # the nucleus, and `facerec model pull`
-    "edge-operator": FOR_RULES,
+    "edge-operator": FOR_RULES | FOR_ARCHIVES | FOR_DEPLOYMENTS,
     "edge-rules": {"sqs:SendMessage"},
     "recognition": {*FOR_LAMBDA},
     "provisioner": {"ec2:CreateTags"},
@@ -257,14 +266,13 @@ def operations(first: str = "s3") -> dict[str, str]:
         "lambda",
         "iam",
         "iot",
+        "greengrassv2",
         "iot-data",
     ):
         for name in session.get_service_model(service).operation_names:
             known = IN_S3.get(xform_name(name), name) if service == "s3" else name
-            found.setdefault(
-                xform_name(name),
-                f"{service.removesuffix('-data')}:{known.removesuffix('Batch') if service == 'sqs' else known}",
-            )
+            granted = known.removesuffix("Batch") if service == "sqs" else known
+            found.setdefault(xform_name(name), f"{service.removesuffix('-data').removesuffix('v2')}:{granted}")
     return found
 
 

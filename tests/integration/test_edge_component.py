@@ -1,0 +1,216 @@
+"""The archive of the Greengrass component, its Install step, and the local nucleus that runs both.
+
+The wheels are small ones of the test's own; `make demo ARGS='--tier edge'` installs the real ones.
+"""
+
+import json
+import subprocess
+import sys
+import threading
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from facerec.errors import FacerecError
+from facerec.local.edge.component import Component
+from facerec.local.edge.nucleus import Broken, LocalNucleus
+from facerec.processes.addresses import poll_until
+from facerec.provision.edge.artefact import EdgeArtefact, build_artefact
+from facerec.provision.edge.recipe import recipe
+from facerec.settings import Settings
+from model.artefact import Artefact
+from tests.support.processes import CHECKOUT, Command
+from tests.support.wheels import write_wheel
+
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+_COMPONENT = """
+import json, os, signal, sys, threading, tiny
+ended = threading.Event()
+signal.signal(signal.SIGTERM, lambda *_: ended.set())
+print(json.dumps({"argv": sys.argv[1:], "cwd": os.getcwd(), "environ": dict(os.environ), "tiny": tiny.__file__}))
+sys.stdout.flush()
+ended.wait()
+print("ended by SIGTERM")
+"""
+
+
+@pytest.fixture
+def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that is pip's only source of packages, with the one that our wheel needs."""
+    folder = tmp_path / "index"
+    write_wheel(folder, "tiny", "1.5", {"tiny.py": ""})
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    return folder
+
+
+@pytest.fixture
+def package(index: Path, tmp_path: Path, artefact_dir: Path) -> Callable[..., Path]:
+    """Makes an archive of small wheels and a real model."""
+    constraints = tmp_path / "constraints.txt"
+    constraints.write_text("tiny==1.5\n")
+    wheel = write_wheel(
+        tmp_path, "facerec", "0.1.0", {"facerec/__init__.py": "", "facerec/cli.py": _COMPONENT}, ["tiny>=1"], "edge"
+    )
+
+    def make(name: str = "facerec-edge.zip", *, model: bool = True) -> Path:
+        archive = tmp_path / name
+        build_artefact(
+            archive,
+            "x86_64",
+            pythons=["3.99", PYTHON],
+            wheel=wheel,
+            constraints=constraints,
+            model=Artefact.load(artefact_dir) if model else None,
+        )
+        return archive
+
+    assert index.is_dir()
+    return make
+
+
+@pytest.fixture
+def unpacked(package: Callable[..., Path], tmp_path: Path) -> Path:
+    """What a nucleus unpacks."""
+    folder = tmp_path / "unpacked"
+    with zipfile.ZipFile(package()) as file:
+        file.extractall(folder)
+    return folder
+
+
+def test_archive_is_described_and_reproducible(package: Callable[..., Path]) -> None:
+    """Two builds have the same bytes; each file is named with its hash, and no entry has what Java cannot read."""
+    one, other = package("one.zip"), package("other.zip")
+    assert one.read_bytes() == other.read_bytes()
+    described = EdgeArtefact.read(one)
+    assert (described.architecture, described.pythons) == ("x86_64", ("3.99", PYTHON))
+    with zipfile.ZipFile(one) as file:
+        assert set(file.namelist()) == {"artefact.json", *described.files}
+        assert {"wheels/facerec-0.1.0-py3-none-any.whl", "wheels/tiny-1.5-py3-none-any.whl"} <= set(described.files)
+        # A data descriptor after a stored entry: `java.util.zip.ZipInputStream` refuses it.
+        assert not [entry.filename for entry in file.infolist() if entry.flag_bits & 0x08]
+        lines = file.read("requirements.txt").decode().splitlines()
+    assert [line.split(" ")[0] for line in lines] == ["facerec==0.1.0", "tiny==1.5"]
+    assert all("--hash=sha256:" in line for line in lines)
+
+
+def test_archive_without_a_model_says_so(package: Callable[..., Path], tmp_path: Path) -> None:
+    """Its device pulls the model; any other file is no archive."""
+    described = EdgeArtefact.read(package(model=False))
+    assert described.model is None
+    assert not [name for name in described.files if name.startswith("model/")]
+    (tmp_path / "other.zip").write_bytes(b"PK")
+    with pytest.raises(FacerecError, match="is no archive of `facerec edge package`"):
+        EdgeArtefact.read(tmp_path / "other.zip")
+
+
+def test_package_that_has_no_wheel_is_named(package: Callable[..., Path], index: Path) -> None:
+    """As for a processor or a version of Python that a package does not support."""
+    (index / "tiny-1.5-py3-none-any.whl").unlink()
+    with pytest.raises(FacerecError, match=r"(?s)pip could not make the wheels:\n.*tiny"):
+        package()
+
+
+def test_install_refuses_a_wheel_with_other_bytes(unpacked: Path, tmp_path: Path) -> None:
+    """The hashes of `requirements.txt` are checked, and the half-made environment has no mark."""
+    write_wheel(unpacked / "wheels", "tiny", "1.5", {"tiny.py": "evil = True"})
+    done = _install(unpacked, tmp_path / "work")
+    assert done.returncode != 0
+    assert "DO NOT MATCH THE HASHES" in done.stderr
+    assert not (tmp_path / "work/venv/facerec-artefact").exists()
+
+
+def test_install_names_the_python_that_is_missing(unpacked: Path, tmp_path: Path) -> None:
+    """Nothing was changed."""
+    (unpacked / "pythons").write_text("3.98\n3.99\n")
+    done = _install(unpacked, tmp_path / "work")
+    assert done.returncode == 1
+    assert "wheels for Python 3.98 3.99 alone" in done.stderr
+    assert not (tmp_path / "work/venv").exists()
+
+
+def _install(files: Path, work: Path) -> subprocess.CompletedProcess[str]:
+    work.mkdir()
+    command = ["sh", str(files / "install.sh"), str(files), str(work)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_nucleus_installs_and_runs_the_component_of_the_recipe(
+    package: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In an environment of its own, with the nucleus' variables and no other; a second start installs nothing."""
+    monkeypatch.setenv("FACEREC_PREFIX", "of-the-nucleus-alone")
+    file = tmp_path / "recipe.json"
+    file.write_text(json.dumps(recipe(Settings(), "1.0.0", {"x86_64": "s3://bucket/edge/x/facerec-edge.zip"})))
+    options = ["--recipe", str(file), "--archive", str(package()), "--thing", "gate-1", "--root", str(tmp_path / "gg")]
+    argv = [sys.executable, "-m", "facerec.local.edge.nucleus", *options]
+    environ = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "PYTHONPATH": str(CHECKOUT)}
+    work = tmp_path / "gg/work/com.facerec.FaceDetection"
+    made = 0
+    for _ in range(2):
+        with Command(argv, environ, merged=True) as nucleus:
+            told = json.loads(nucleus.wait_for('{"argv"'))
+            assert told["argv"] == ["edge", "run"]
+            assert told["cwd"] == str(work)
+            assert told["tiny"].startswith(str(work / "venv"))
+            mark = (work / "venv/facerec-artefact").stat().st_mtime_ns
+            assert made in {0, mark}
+            made = mark
+            assert nucleus.stop() == 0
+            assert "ended by SIGTERM" in nucleus.output
+    seen = told["environ"]
+    assert (seen["AWS_IOT_THING_NAME"], seen["AWS_REGION"]) == ("gate-1", "us-east-1")
+    assert seen["FACEREC_EDGE__STATE_DIR"] == f"{work}/state"
+    assert json.loads(Path(seen["FACEREC_MODEL__DIR"], "model.json").read_text())
+    assert "FACEREC_PREFIX" not in seen
+
+
+def _nucleus(tmp_path: Path, script: str, **steps: Any) -> LocalNucleus:
+    document = recipe(Settings(), "1.0.0", {"x86_64": "s3://bucket/a/facerec-edge.zip"})
+    document["Manifests"][0]["Lifecycle"] = {"run": {"Script": script}, **steps}
+    return LocalNucleus(Component.read(document, "x86_64"), thing="gate-1", root=tmp_path, changes={})
+
+
+def test_component_that_fails_is_started_again_and_then_broken(tmp_path: Path) -> None:
+    """Three times, as by the nucleus."""
+    nucleus = _nucleus(tmp_path, "echo started >> {work:path}/starts; exit 7")
+    with pytest.raises(Broken, match=r"its step run failed 3 times, last exit status 7"):
+        nucleus.run(threading.Event())
+    assert len((tmp_path / "work/com.facerec.FaceDetection/starts").read_text().splitlines()) == 3
+
+
+def test_component_that_fails_once_goes_on(tmp_path: Path) -> None:
+    """It is started again at once; one that ends by itself has finished, and is not."""
+    nucleus = _nucleus(tmp_path, "echo started >> starts; test $(wc -l < starts) -eq 2")
+    nucleus.run(threading.Event())
+    assert len((tmp_path / "work/com.facerec.FaceDetection/starts").read_text().splitlines()) == 2
+
+
+def test_step_that_takes_too_long_is_killed(tmp_path: Path) -> None:
+    """With all that it has started."""
+    nucleus = _nucleus(tmp_path, "exit 0", install={"Script": "echo x >> tries; sleep 60 & wait", "Timeout": 1})
+    archive = tmp_path / "a.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("any", "")
+    with pytest.raises(Broken, match="its step install failed 3 times, last it took longer than 1 s"):
+        nucleus.install(archive, threading.Event())
+    assert (tmp_path / "work/com.facerec.FaceDetection/tries").read_text() == "x\n" * 3
+
+
+def test_stop_reaches_all_processes_of_the_component(tmp_path: Path) -> None:
+    """A child of it gets SIGTERM, too."""
+    script = (
+        "trap : TERM; (trap 'echo child >> ended; exit' TERM; echo > ready; while :; do sleep 0.1; done) & wait; wait"
+    )
+    nucleus, stopping = _nucleus(tmp_path, script), threading.Event()
+    thread = threading.Thread(target=nucleus.run, args=(stopping,))
+    thread.start()
+    work = tmp_path / "work/com.facerec.FaceDetection"
+    assert poll_until((work / "ready").exists, 10)
+    stopping.set()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert (work / "ended").read_text() == "child\n"
