@@ -63,6 +63,7 @@ class Mosquitto:
             raise FileNotFoundError("mosquitto is not installed; on Debian: apt-get install mosquitto")
         self._program = program
         self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
         self._process: subprocess.Popen[bytes] | None = None
         self._certificates: dict[str, Certificate] = {}
         self.port = free_port()
@@ -122,6 +123,11 @@ class Mosquitto:
     def kill(self) -> None:
         """End the broker at once, as a crash does; its sessions are lost."""
         self._end(signal.SIGKILL)
+
+    def suspend(self) -> None:
+        """Stop the broker's process without an end: it answers nothing more until it is killed."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGSTOP)
 
     def restart(self) -> None:
         """Stop the broker and start it again."""
