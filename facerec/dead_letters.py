@@ -9,8 +9,10 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any, Protocol
 
+from facerec.device_faces import decode_faces
+from facerec.edge_messages import RuleFailure
 from facerec.errors import InvalidMessage, Refused
-from facerec.messages import TASK_NAME, FacesMessage, Outcome, RecognitionRequest
+from facerec.messages import NO_FACE, TASK_NAME, Outcome, RecognitionRequest, RecognitionResult, Request
 from facerec.object_keys import output_key
 from facerec.ports import MessageSender, ObjectStore
 from facerec.stored_results import store_result, stored_result
@@ -43,18 +45,43 @@ class DeadLetter:
             return None
 
     @cached_property
-    def faces(self) -> FacesMessage | None:
-        """The faces of a photo, if it is from the faces queue and this version can read it."""
+    def rule_failure(self) -> RuleFailure | None:
+        """Why an IoT rule could not pass a device's message on, if that is what the body is about."""
         try:
-            return FacesMessage.parse(self.body)
+            return RuleFailure.parse(self.body)
         except InvalidMessage:
             return None
 
     @cached_property
-    def request(self) -> RecognitionRequest | None:
+    def content(self) -> str:
+        """The message to send again: the body, or the one in it that an IoT rule could not pass on."""
+        original = None if self.rule_failure is None else self.rule_failure.original()
+        return original or self.body
+
+    @cached_property
+    def faces_request(self) -> Request | None:
+        """The request of faces, if it is from the faces queue and this version can read it."""
+        try:
+            return decode_faces(self.content, response_queue=None, now=self.sent_at)[0]
+        except InvalidMessage:
+            return None
+
+    @cached_property
+    def no_face(self) -> RecognitionResult | None:
+        """A device's result without a face, which an IoT rule could not put onto the response queue."""
+        if self.rule_failure is None:
+            return None
+        try:
+            result = RecognitionResult.parse(self.content)
+        except InvalidMessage:
+            return None
+        return result if result.result == NO_FACE else None
+
+    @cached_property
+    def request(self) -> Request | None:
         """The request of the task or of the faces, if this version can read it."""
         if self.task is None:
-            return None if self.faces is None else self.faces.request
+            return self.faces_request
         try:
             body = self.task["body"]
             if self.task.get("properties", {}).get("body_encoding") == "base64":
@@ -67,8 +94,9 @@ class DeadLetter:
     @property
     def request_id(self) -> str | None:
         """The request's id: of the request, the writer, or Celery's task."""
-        if self.request is not None:
-            return str(self.request.request_id)
+        known = self.request or self.no_face
+        if known is not None:
+            return str(known.request_id)
         # The writer puts `unknown` for a task without an id.
         written = self.attributes.get("request_id", "unknown")
         if written != "unknown":
@@ -79,7 +107,9 @@ class DeadLetter:
     @property
     def reason(self) -> str:
         """Why it is here."""
-        unknown = self.task is None and self.faces is None
+        if self.rule_failure is not None:
+            return self.rule_failure.reason
+        unknown = self.task is None and self.faces_request is None
         moved = "not a task of facerec" if unknown else "received too often without an end"
         return self.attributes.get("reason", moved)
 
@@ -125,6 +155,8 @@ def redrive(
 ) -> None:
     """Send the original message to its queue, then remove it; a crash in between sends it twice, harmlessly.
 
+    `requests` is the queue that the message was for.
+
     SQS counts its receives from 0 again. A stored failure is deleted first: a worker answers a repeated task with the
     stored result. If SQS refuses the message, which raises `Refused`, the failure is stored again.
     """
@@ -136,7 +168,7 @@ def redrive(
             failure = stored
             store.delete(bucket, key)
     try:
-        requests.send(letter.body)
+        requests.send(letter.content)
     except Refused:
         if failure is not None:
             store_result(store, bucket, failure)

@@ -42,7 +42,7 @@ class DeviceFaces:
 
 
 def decode_faces(
-    body: str | dict[str, Any], *, response_queue: str, now: datetime
+    body: str | dict[str, Any], *, response_queue: str | None, now: datetime
 ) -> tuple[Request, FacesMessage | DeviceFaces]:
     """Read a message of the faces queue, or its decoded object; raises `InvalidMessage`.
 

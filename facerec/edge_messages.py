@@ -4,6 +4,8 @@ Devices and cloud are upgraded one after the other, as the tiers are (`facerec.m
 device that may have been taken over: the cloud trusts nothing in it but the thing's name, which the IoT rule sets.
 """
 
+import base64
+import json
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Literal
@@ -139,6 +141,41 @@ class EdgeFaces(EdgeCrop):
             results=self.results,
             frame_id=self.request_id if self.face_index else None,
         )
+
+
+class ActionFailure(Message):
+    """One action of an IoT rule that has failed."""
+
+    action: str = Field(alias="failedAction")
+    resource: str = Field(alias="failedResource")
+    error: str = Field(alias="errorMessage")
+
+
+class RuleFailure(Message):
+    """What an IoT rule puts onto the dead-letter queue if it could not pass a device's message on."""
+
+    rule: str = Field(alias="ruleName")
+    topic: str
+    payload: str = Field(alias="base64OriginalPayload")
+    failures: Annotated[tuple[ActionFailure, ...], Field(min_length=1)]
+
+    @property
+    def reason(self) -> str:
+        """What has failed, for people."""
+        failed = "; ".join(f"{each.action} on {each.resource}: {each.error}" for each in self.failures)
+        return f"the IoT rule {self.rule} failed: {failed}"
+
+    def original(self) -> str | None:
+        """Return the device's message as the rule would have passed it on, `None` if it is no JSON object.
+
+        As in the rules, the thing is the one of the topic, whatever the device has sent.
+        """
+        try:
+            message = json.loads(base64.b64decode(self.payload, validate=True))
+            thing = self.topic.split("/")[1]
+        except (LookupError, RecursionError, ValueError):
+            return None
+        return json.dumps(message | {"thing": thing}) if isinstance(message, dict) else None
 
 
 def no_face_result(

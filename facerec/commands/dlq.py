@@ -13,8 +13,9 @@ from facerec import bootstrap
 from facerec.commands.terminal import Duration, json_option, print_columns, tracked, yes_option
 from facerec.dead_letters import DeadLetter, DeadLetterReader, redrive
 from facerec.echo import confirm, echo, echo_json
+from facerec.edge_messages import DeviceRequest
 from facerec.errors import FacerecError, Refused
-from facerec.messages import RecognitionRequest
+from facerec.messages import RecognitionRequest, Request
 from facerec.object_keys import output_key, request_prefix
 from facerec.ports import MessageSender, ObjectStore
 from facerec.settings import Settings
@@ -38,6 +39,7 @@ class Services:
     dead: DeadLetterReader
     requests: MessageSender
     store: ObjectStore
+    responses: MessageSender
     faces: bool = False
     """Whether these are the dead letters of the faces queue."""
 
@@ -53,7 +55,13 @@ class Services:
 
     def takes(self, letter: DeadLetter) -> bool:
         """Whether the message is one for the work queue."""
-        return (letter.faces if self.faces else letter.task) is not None
+        if self.faces:
+            return letter.faces_request is not None or letter.no_face is not None
+        return letter.task is not None
+
+    def sender(self, letter: DeadLetter) -> MessageSender:
+        """The queue that the message was for: a device's result without a face was for the response queue."""
+        return self.requests if letter.no_face is None else self.responses
 
 
 def _queues(settings: Settings, *, faces: bool) -> tuple[str, str]:
@@ -77,18 +85,20 @@ def _services(given: Services | None) -> Services:
         SqsDeadLetterReader(clients, dead),
         SqsQueue(clients.sqs, work),
         bootstrap.object_store(settings),
+        SqsQueue(clients.sqs, settings.response_queue),
         faces,
     )
 
 
 @click.group("dlq")
-@click.option("--faces", is_flag=True, help="Those of the faces queue, between the Lambda functions.")
+@click.option("--faces", is_flag=True, help="Those of the faces queue, from the detection function and from devices.")
 @click.pass_context
 def command(context: click.Context, *, faces: bool) -> None:
     """List, show, redrive and purge the messages of the dead-letter queue.
 
     A task is there if no retry helps: it crashed the engine, its picture is missing, or it cannot be read; the worker
     has written the reason. A task is also there if SQS delivered it FACEREC_QUEUE__MAX_RECEIVES times without an end.
+    With --faces also messages of devices that an IoT rule could not pass on.
 
     \b
     Examples:
@@ -179,12 +189,16 @@ def redrive_(
             bucket = services.settings.output_bucket
             for letter in tracked(list(sent), "sending"):
                 try:
-                    redrive(letter, dead=services.dead, requests=services.requests, store=services.store, bucket=bucket)
+                    queue = services.sender(letter)
+                    redrive(letter, dead=services.dead, requests=queue, store=services.store, bucket=bucket)
                 except Refused as exc:
                     echo(f"{letter.message_id}: {exc}", err=True)
                     sent.remove(letter)
                     refused.append(letter)
-            echo(f"{counted(len(sent), 'dead letter')} sent to {services.work_queue}")
+            answers = sum(letter.no_face is not None for letter in sent)
+            echo(f"{counted(len(sent) - answers, 'dead letter')} sent to {services.work_queue}")
+            if answers:
+                echo(f"{counted(answers, 'result')} without a face sent to {services.settings.response_queue}")
     if refused:
         raise FacerecError(f"not sent: {counted(len(refused), 'dead letter')}")
 
@@ -286,23 +300,26 @@ def _json_object(letter: DeadLetter) -> dict[str, Any]:
         "collection": request.collection if request else None,
         "submitted_at": request.submitted_at.isoformat() if request else None,
         "reply_to": request.reply_to if request else None,
+        "thing": request.thing if isinstance(request, DeviceRequest) else None,
     }
 
 
-def _find_objects(services: Services, request: RecognitionRequest | None) -> dict[str, Any]:
-    """The input and the result in the store."""
+def _find_objects(services: Services, request: Request | None) -> dict[str, Any]:
+    """The input, which a device keeps, and the result in the store."""
+    found: dict[str, Any] = {"input": None, "input_stored": None, "result": None}
     if request is None:
-        return {"input": None, "input_stored": None, "result": None}
-    settings, given = services.settings, request.input
-    # The message may name any object: only the request's own ones are looked up.
-    keys = services.store.keys(settings.input_bucket, request_prefix(request.request_id))
+        return found
+    settings = services.settings
+    if isinstance(request, RecognitionRequest):
+        given = request.input
+        # The message may name any object: only the request's own ones are looked up.
+        keys = services.store.keys(settings.input_bucket, request_prefix(request.request_id))
+        found["input"] = f"s3://{given.bucket}/{given.key}"
+        found["input_stored"] = given.bucket == settings.input_bucket and given.key in keys
     key = output_key(request.request_id, request.filename)
     result = stored_result(services.store, settings.output_bucket, key)
-    return {
-        "input": f"s3://{given.bucket}/{given.key}",
-        "input_stored": given.bucket == settings.input_bucket and given.key in keys,
-        "result": result and {"outcome": result.outcome, "detail": result.detail, "name": result.result},
-    }
+    found["result"] = result and {"outcome": result.outcome, "detail": result.detail, "name": result.result}
+    return found
 
 
 def _row(letter: DeadLetter) -> tuple[object, ...]:

@@ -106,6 +106,35 @@ class Connection:
             self._outage = []
 
 
+class Blame:
+    """Finds a message at which the server ends the connection each time; for one thread at a time.
+
+    IoT Core disconnects a device that publishes what its policy does not allow. Such a message must not block those
+    after it; nor may a message be given up because the network is bad.
+    """
+
+    SAID = 10
+    """The weight of a disconnect whose reason is what was sent: 3 of them are enough."""
+    SILENT = 1
+    """The weight of one without a reason, as a bad network causes it, too: 30 of them, which take minutes."""
+    _LIMIT = 30
+
+    def __init__(self) -> None:
+        self._suspect: tuple[str, bytes] | None = None
+        self._weight = 0
+
+    def clear(self) -> None:
+        """Note that a message was acknowledged: the connection works."""
+        self._suspect, self._weight = None, 0
+
+    def add(self, topic: str, payload: bytes, weight: int) -> bool:
+        """Blame the first message that was in flight at a disconnect; returns whether to give it up."""
+        if self._suspect != (topic, payload):
+            self._suspect, self._weight = (topic, payload), 0
+        self._weight += weight
+        return self._weight >= self._LIMIT
+
+
 def deliver(handlers: Mapping[str, Callable[[ReceivedMessage], None]], message: ReceivedMessage) -> None:
     """Call the topic's handler; a message that makes it fail is logged and acknowledged: it would fail again."""
     handler = handlers.get(message.topic)

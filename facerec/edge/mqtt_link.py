@@ -13,9 +13,16 @@ from awscrt import mqtt5  # type: ignore[import-untyped] # it ships no types
 from awscrt.exceptions import AwsCrtError  # type: ignore[import-untyped] # as above
 from awsiot import mqtt5_client_builder  # type: ignore[import-untyped] # as above
 
-from facerec.edge.connection import CLOSED, Connection, deliver
+from facerec.edge.connection import CLOSED, Blame, Connection, deliver
 from facerec.edge.link import LinkState, ReceivedMessage
-from facerec.edge.mqtt_reasons import BLAMING_DISCONNECTS, ERRORS_FROM, HANGUPS, why_not_connected, why_refused
+from facerec.edge.mqtt_reasons import (
+    ACK_TIMEOUT,
+    BLAMING_DISCONNECTS,
+    ERRORS_FROM,
+    HANGUPS,
+    why_not_connected,
+    why_refused,
+)
 from facerec.edge_messages import status_topic
 from facerec.errors import ConfigurationError, Refused, Transient
 from facerec.settings.edge import EdgeSettings
@@ -34,11 +41,6 @@ _STOP_SECONDS = 2.0
 """The client ends at once, but not in the middle of a failed TLS handshake."""
 _PACKET_OVERHEAD_BYTES = 16
 """Of a publish packet without properties, beside topic and payload; at most."""
-
-_SAID_BLAME = 10
-_SILENT_BLAME = 1
-_LIMIT_OF_BLAME = 30
-"""A message is refused after 3 disconnects with a reason, or 30 without one, at which nothing else was acknowledged."""
 
 
 @dataclass(eq=False, slots=True)
@@ -77,8 +79,7 @@ class MqttLink:
         self._client: mqtt5.Client | None = None
         self._in_flight: dict[_Publish, None] = {}
         """In the order of sending."""
-        self._suspect: tuple[str, bytes] | None = None
-        self._blame = 0
+        self._blame = Blame()
         self._max_packet_bytes: int | None = None
         self._closing = False
         self._stopped = threading.Event()
@@ -215,7 +216,7 @@ class MqttLink:
                 return  # close has failed it
             del self._in_flight[publish]
             if error is None:
-                self._suspect, self._blame = None, 0
+                self._blame.clear()
         if error is None and code is not None and code < ERRORS_FROM:
             publish.done.set_result(None)
         elif (refusal := why_refused(error, code)) is not None:
@@ -236,10 +237,17 @@ class MqttLink:
         )
         return subscribed
 
-    def _subscribed(self, topic: str, done: "Future[Any]") -> None:
-        if done.exception() is None:  # otherwise the connection was lost, and the next one subscribes again
+    def _subscribed(self, topic: str, done: "Future[Any]") -> bool:
+        """Note what became of a subscription; returns whether the connection was still there."""
+        error = done.exception()
+        if error is not None and getattr(error, "name", None) != ACK_TIMEOUT:
+            return False
+        if error is not None:
+            self._connection.subscribed(topic, "no answer came")
+        else:
             refused = any(code is None or code >= ERRORS_FROM for code in done.result().reason_codes)
             self._connection.subscribed(topic, "the thing's policy does not allow it" if refused else None)
+        return True
 
     def _on_connected(self, event: mqtt5.LifecycleConnectSuccessData) -> None:
         self._max_packet_bytes = event.negotiated_settings.maximum_packet_size_to_server
@@ -249,9 +257,9 @@ class MqttLink:
             return
 
         def subscribed(topic: str, done: "Future[Any]") -> None:  # all on one thread
-            self._subscribed(topic, done)
+            still_connected = self._subscribed(topic, done)
             waiting.discard(topic)
-            if not waiting and done.exception() is None:
+            if still_connected and not waiting:
                 self._connection.connected()
 
         if not waiting:
@@ -279,23 +287,20 @@ class MqttLink:
             )
         self._connection.failed(f"{self._address} ended the connection ({name if code is None else code.name})")
         if code in BLAMING_DISCONNECTS:
-            self._suspect_first(_SAID_BLAME)
+            self._blame_first(Blame.SAID)
         elif code is None and name in HANGUPS:
-            self._suspect_first(_SILENT_BLAME)
+            self._blame_first(Blame.SILENT)
 
-    def _suspect_first(self, blame: int) -> None:
+    def _blame_first(self, weight: int) -> None:
         """Blame the first message in flight; at the limit the client is stopped, which fails all, and started again."""
         with self._lock:
             first = next(iter(self._in_flight), None)
             if first is None or self._client is None:
                 return
-            suspect = (first.topic, first.payload)
-            self._blame = self._blame + blame if suspect == self._suspect else blame
-            self._suspect = suspect
-            if self._blame < _LIMIT_OF_BLAME:
+            first.blamed = self._blame.add(first.topic, first.payload, weight)
+            if not first.blamed:
                 return
-            self._suspect, self._blame = None, 0
-            first.blamed = True
+            self._blame.clear()
             client = self._client
         client.stop()  # the client would send the message again with its session
 
@@ -318,4 +323,5 @@ class MqttLink:
                 if client is not None and handles:
                     client.invoke_publish_acknowledgement(handles.pop())
 
-        deliver(self._handlers, ReceivedMessage(packet.topic, packet.payload or b"", acknowledge))
+        message = ReceivedMessage(packet.topic, packet.payload or b"", acknowledge, 1 if packet.qos else 0)
+        deliver(self._handlers, message)

@@ -6,6 +6,8 @@ from facerec.settings.edge import EdgeSettings
 
 ERRORS_FROM = 0x80
 """The first reason code of MQTT 5 that is an error."""
+ACK_TIMEOUT = "AWS_ERROR_MQTT_TIMEOUT"
+"""No acknowledgement came in time, and the connection is there."""
 BLAMING_DISCONNECTS = {
     mqtt5.DisconnectReasonCode.UNSPECIFIED_ERROR,
     mqtt5.DisconnectReasonCode.MALFORMED_PACKET,

@@ -155,7 +155,7 @@ def operator(place: Place) -> list[Statement]:
         allow(
             "SendAgainAndLookAtBacklog",
             actions("sqs", "GetQueueAttributes GetQueueUrl SendMessage"),
-            [place.queue(settings.request_queue), place.queue(settings.faces_queue)],
+            [place.queue(name) for name in (settings.request_queue, settings.faces_queue, settings.response_queue)],
         ),
         allow(
             "LookAtFleetTable",

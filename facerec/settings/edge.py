@@ -1,5 +1,6 @@
 """The settings of the edge: the device component, and the cloud that recognises its faces."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -12,6 +13,14 @@ IOT_MESSAGE_BYTES = 128 * 1024
 """The largest message that AWS IoT Core takes."""
 ThingName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,100}$")]
 """IoT Core also takes colons, which file names and client ids had better not have."""
+
+_NUCLEUS_VARIABLES = ("AWS_GG_NUCLEUS_DOMAIN_SOCKET_FILEPATH_FOR_COMPONENT", "SVCUID")
+"""AWS's client of the nucleus reads them itself."""
+
+
+def missing_nucleus_variables() -> list[str]:
+    """Return which variables are not set that the Greengrass nucleus sets for its components."""
+    return [name for name in _NUCLEUS_VARIABLES if not os.environ.get(name)]
 
 
 _NUCLEUS_THING = "AWS_IOT_THING_NAME"

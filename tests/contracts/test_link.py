@@ -1,18 +1,22 @@
-"""One suite for the link between device and cloud: in memory, and over MQTT with a real broker."""
+"""One suite for the link between device and cloud: in memory, over MQTT with a real broker, over Greengrass IPC."""
 
 import queue
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 
+from facerec.edge.ipc_link import IpcLink
 from facerec.edge.link import Link, ReceivedMessage
 from facerec.edge.mqtt_link import MqttLink
 from facerec.edge_messages import faces_topic, frames_topic, results_topic, status_topic
 from facerec.errors import Refused, Transient
-from facerec.settings.edge import IOT_MESSAGE_BYTES
+from facerec.local.edge.ipc_server import IpcComponent, IpcServer
+from facerec.processes.addresses import poll_until
+from facerec.settings.edge import IOT_MESSAGE_BYTES, EdgeSettings
 from tests.fakes.link import InMemoryBroker, InMemoryLink
 from tests.support.mosquitto import CLOUD, Mosquitto, find_mosquitto
 
@@ -32,8 +36,8 @@ class Way:
     """Sends to the device, and returns when the broker has it."""
     stop: Callable[[], None]
     start: Callable[[], None]
-    acknowledged: bool = True
-    """Whether the device acknowledges what it receives."""
+    keeps_messages: bool = True
+    """Whether the broker keeps a message for a device until that has acknowledged it."""
 
 
 def memory() -> Iterator[Way]:
@@ -81,15 +85,75 @@ def mqtt(folder: Path) -> Iterator[Way]:
             link.close()
 
 
+class CloudBehindNucleus:
+    """AWS IoT Core as the nucleus reaches it: a link with all rights, or none when it is away."""
+
+    def __init__(self) -> None:
+        self.received: queue.Queue[tuple[str, bytes]] = queue.Queue()
+        self.handlers: dict[str, Callable[[str, bytes], None]] = {}
+
+    def publish(self, topic: str, payload: bytes) -> "Future[None]":
+        self.received.put((topic, payload))
+        done: Future[None] = Future()
+        done.set_result(None)
+        return done
+
+    def subscribe(self, topic: str, handler: Callable[[str, bytes], None]) -> None:
+        self.handlers[topic] = handler
+
+
+def nucleus(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Way]:
+    """Greengrass IPC, to our server in place of the nucleus."""
+    cloud = CloudBehindNucleus()
+    server = IpcServer(folder / "ipc.socket", cloud)
+    access = {
+        "aws.greengrass.ipc.mqttproxy": {
+            "publish": {
+                "operations": ["aws.greengrass#PublishToIoTCore"],
+                "resources": [faces_topic(THING), status_topic(THING)],
+            },
+            "subscribe": {"operations": ["aws.greengrass#SubscribeToIoTCore"], "resources": [results_topic(THING)]},
+        },
+        "aws.greengrass.ipc.pubsub": {
+            "frames": {"operations": ["aws.greengrass#SubscribeToTopic"], "resources": [frames_topic(THING)]}
+        },
+    }
+    server.add(IpcComponent("com.facerec.FaceDetection", "a-token", access))
+    monkeypatch.setenv("AWS_GG_NUCLEUS_DOMAIN_SOCKET_FILEPATH_FOR_COMPONENT", str(folder / "ipc.socket"))
+    monkeypatch.setenv("SVCUID", "a-token")
+
+    def send(topic: str, payload: bytes) -> None:
+        if topic == frames_topic(THING):
+            server.publish_local(topic, payload)
+        else:
+            cloud.handlers[topic](topic, payload)
+
+    server.start()
+    link = IpcLink(EdgeSettings(), THING)
+    try:
+        yield Way(
+            link, lambda: cloud.received.get(timeout=SECONDS), send, server.stop, server.start, keeps_messages=False
+        )
+    finally:
+        link.close()
+        server.stop()
+
+
 @pytest.fixture(
     params=[
         "memory",
+        "nucleus",
         pytest.param("mqtt", marks=pytest.mark.skipif(find_mosquitto() is None, reason="mosquitto is not installed")),
     ]
 )
-def way(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Way]:
+def way(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Way]:
     """Each implementation."""
-    yield from memory() if request.param == "memory" else mqtt(tmp_path)
+    if request.param == "memory":
+        yield from memory()
+    elif request.param == "nucleus":
+        yield from nucleus(tmp_path, monkeypatch)
+    else:
+        yield from mqtt(tmp_path)
 
 
 def started(way: Way) -> Link:
@@ -97,6 +161,14 @@ def started(way: Way) -> Link:
     way.link.start()
     assert way.link.wait_connected(SECONDS)
     return way.link
+
+
+def restart(way: Way) -> None:
+    """End the connection, and wait until the link has another."""
+    way.stop()
+    assert poll_until(lambda: not way.link.state.connected, SECONDS)
+    way.start()
+    assert way.link.wait_connected(SECONDS)
 
 
 def subscribed(way: Way, topic: str) -> "queue.Queue[ReceivedMessage]":
@@ -158,6 +230,7 @@ def test_publish_fails_while_the_broker_is_away_and_succeeds_afterwards(way: Way
     link = started(way)
     with capture_logs() as logs:
         way.stop()
+        assert poll_until(lambda: not link.state.connected, SECONDS)
         assert isinstance(link.publish(FACES, b"lost").exception(SECONDS), Transient)
         way.start()
         assert link.wait_connected(SECONDS)
@@ -178,27 +251,26 @@ def test_subscription_holds_over_a_restart_of_the_broker(way: Way, topic: str) -
         assert (message.topic, message.payload) == (topic, payload)
         message.acknowledge()
         message.acknowledge()
-        way.stop()
-        way.start()
-        assert link.wait_connected(SECONDS)
+        restart(way)
     link.publish(status_topic(THING), b"{}").result(SECONDS)  # the broker has worked off all before it
     assert messages.empty()
 
 
 def test_unacknowledged_message_comes_again_after_a_reconnection(way: Way) -> None:
-    """An acknowledgement for the old connection is harmless."""
+    """An acknowledgement for the old connection is harmless. The nucleus keeps no messages for a component."""
     messages = subscribed(way, frames_topic(THING))
     link = started(way)
     way.send(frames_topic(THING), b"a frame")
     first = messages.get(timeout=SECONDS)
-    way.stop()
-    way.start()
-    assert link.wait_connected(SECONDS)
-    again = messages.get(timeout=SECONDS)
-    assert again.payload == first.payload == b"a frame"
+    assert first.qos == way.keeps_messages
+    restart(way)
+    if way.keeps_messages:
+        again = messages.get(timeout=SECONDS)
+        assert again.payload == first.payload == b"a frame"
+        again.acknowledge()
     first.acknowledge()
-    again.acknowledge()
     link.publish(FACES, b"a face").result(SECONDS)
+    assert messages.empty()
 
 
 def test_handler_that_fails_is_logged_and_gets_the_next_message(way: Way) -> None:

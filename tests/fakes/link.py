@@ -4,6 +4,7 @@ import itertools
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from typing import Literal
 
 from facerec.edge.connection import CLOSED, Connection, deliver
 from facerec.edge.link import LinkState, ReceivedMessage
@@ -39,11 +40,11 @@ class InMemoryBroker:
         if answering:
             self._take_waiting()
 
-    def send(self, topic: str, payload: bytes) -> None:
+    def send(self, topic: str, payload: bytes, qos: Literal[0, 1] = 1) -> None:
         """Send to the devices that have subscribed to the topic, as the cloud does."""
         with self.lock:
             for link in self._links:
-                link.enqueue(topic, payload)
+                link.enqueue(topic, payload, qos)
 
     def stop(self) -> None:
         """End all connections; what is in flight fails."""
@@ -138,13 +139,22 @@ class InMemoryLink:
         self._open = False
         self._connection.closed()
 
-    def enqueue(self, topic: str, payload: bytes) -> None:
-        """Keep a message for this device, and deliver it if the device is connected."""
-        if topic in self._handlers:
+    @property
+    def unacknowledged(self) -> list[bytes]:
+        """The payloads of the messages that the broker keeps for this device."""
+        return [payload for _, payload in self._unacknowledged.values()]
+
+    def enqueue(self, topic: str, payload: bytes, qos: Literal[0, 1]) -> None:
+        """Deliver a message if the device is connected; with QoS 1, keep it until it is acknowledged."""
+        if topic not in self._handlers:
+            return
+        if qos:
             number = next(self._numbers)
             self._unacknowledged[number] = (topic, payload)
             if self.state.connected:
                 self._deliver(number)
+        elif self.state.connected:
+            deliver(self._handlers, ReceivedMessage(topic, payload, lambda: None))
 
     def lost(self) -> None:
         """Lose the connection."""
@@ -164,4 +174,4 @@ class InMemoryLink:
         def acknowledge() -> None:
             self._unacknowledged.pop(number, None)
 
-        deliver(self._handlers, ReceivedMessage(topic, payload, acknowledge))
+        deliver(self._handlers, ReceivedMessage(topic, payload, acknowledge, 1))

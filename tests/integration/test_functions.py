@@ -7,7 +7,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,11 @@ import pytest
 
 from facerec.aws.sqs.queue import SqsQueue
 from facerec.dead_letters import DeadLetter
+from facerec.edge.crops import edge_faces
+from facerec.edge.frame import Frame
+from facerec.edge_messages import results_topic
+from facerec.engine.child import EngineSpec
+from facerec.engine.loading import open_detector
 from facerec.local.functions.events import UrlRequest, sqs_event, url_event
 from facerec.local.functions.instance import Function, FunctionFailed, Instance
 from facerec.messages import FacesMessage, Outcome, RecognitionResult
@@ -24,6 +29,9 @@ from facerec.object_keys import output_key
 from facerec.processes.children import OrphanReaper
 from facerec.provision.iam_policies import policy
 from facerec.provision.iam_statements import Place
+from facerec.settings.edge import IOT_MESSAGE_BYTES
+from model.artefact import Artefact
+from model.faces import PackedFaces
 from tests.support.emulated import EmulatedAws
 from tests.support.faults.poisoned_function import HANGING
 from tests.support.faults.poisoned_worker import MARK
@@ -183,6 +191,8 @@ def test_photos_pass_through_both_functions(functions: FunctionTier) -> None:
         "ReadGallery dynamodb:BatchGetItem",
         "ReadGallerySnapshots s3:GetObject",  # nothing has been published
         "ReadObjects s3:GetObject",  # the crops were in the messages
+        "AnswerDevices iot:Publish",  # the photos were no devices'
+        "FindDevicesEndpoint iot:DescribeEndpoint",  # the emulator's is known
     }
 
 
@@ -235,6 +245,69 @@ def test_redriven_photos_of_both_dead_letter_queues_are_answered(functions: Func
     redrive(functions, "--faces")
     functions.invoke_for_queue(functions.function(RECOGNITION), settings.faces_queue, 1)
     assert functions.answers(request)[0].outcome is Outcome.UNKNOWN
+
+
+def test_faces_of_a_device_are_recognised_and_sent_back(functions: FunctionTier, artefact_dir: Path) -> None:
+    """Its own message, one with the fields of the contract alone, and one whose crop is no such JPEG."""
+    settings = functions.settings
+    enrol = facerec("enrol", "--folder", str(EXAMPLES / "gallery"))
+    subprocess.run(enrol, env=functions.environ, cwd=CHECKOUT, check=True, capture_output=True)
+    thing = f"t{uuid.uuid4().hex[:12]}"
+    function, faces = functions.function(RECOGNITION), SqsQueue(functions.clients.sqs, settings.faces_queue)
+    whole = device_message(artefact_dir, thing, "image_05.jpg")
+    contract = ("request_id", "filename", "face_index", "box", "encoded", "captured_at", "thing")
+    alone = device_message(artefact_dir, thing, "image_03.jpg")
+    bare = {name: alone[name] for name in contract}
+    broken = bare | {"request_id": str(uuid.uuid4()), "encoded": base64.b64encode(PHOTO).decode()}
+    for message in (whole, bare, broken):
+        faces.send(json.dumps(message))
+    with subscribed(functions, thing) as received:
+        assert functions.invoke_for_queue(function, settings.faces_queue, 3) == {"batchItemFailures": []}
+        to_device = received()
+    results = [RecognitionResult.parse(message["Body"]) for message in taken(functions, settings.response_queue, 3)]
+    answers = {str(result.request_id): result for result in results}
+    named = [answers[message["request_id"]].result for message in (whole, bare)]
+    assert named == ["Barack Obama", "Joe Biden"]
+    assert {answer.thing for answer in answers.values()} == {thing}
+    assert to_device == [answers[whole["request_id"]]]
+    failed = answers[broken["request_id"]]
+    assert (failed.outcome, failed.retryable) == (Outcome.FAILED, True)
+    (letter,) = functions.dead_letters(settings.faces_dead_letter_queue)
+    assert (letter.request_id, json.loads(letter.body)) == (broken["request_id"], broken)
+    assert "the crop of face 0 cannot be used: it is a JPEG of 533 by 800 pixels" in letter.reason
+    assert "AnswerDevices iot:Publish" in functions.gates["recognition"].used
+
+
+def device_message(artefact_dir: Path, thing: str, photo: str) -> dict[str, Any]:
+    """What a device with this model sends for a photo."""
+    spec = EngineSpec(artefact_dir, "onnxruntime", 50, artefact_dir)
+    (found,) = open_detector(spec).analyse_batch([(EXAMPLES / "probes" / photo).read_bytes()])
+    assert isinstance(found, PackedFaces)
+    message: dict[str, Any] = json.loads(
+        edge_faces(
+            found,
+            Frame(uuid.uuid4(), photo, b"", datetime.now(UTC)),
+            thing=thing,
+            model_id=Artefact.load(artefact_dir).model_id,
+            results=True,
+            quality=95,
+            min_quality=90,
+            max_bytes=IOT_MESSAGE_BYTES,
+        )
+    )
+    return message
+
+
+@contextmanager
+def subscribed(tier: FunctionTier, thing: str) -> Iterator[Callable[[], list[RecognitionResult]]]:
+    """Stand for a device: what the function returns was published on the device's topic within the block."""
+    url = tier.clients.sqs.create_queue(QueueName=thing)["QueueUrl"]
+    action: Any = {"sqs": {"queueUrl": url, "roleArn": f"arn:aws:iam::{ACCOUNT}:role/rules", "useBase64": False}}
+    sql = f"SELECT * FROM '{results_topic(thing)}'"  # noqa: S608 - of IoT's rules, on a topic of ours
+    rule: Any = {"sql": sql, "awsIotSqlVersion": "2016-03-23", "actions": [action]}
+    tier.clients.iot.create_topic_rule(ruleName=thing, topicRulePayload=rule)
+    yield lambda: [RecognitionResult.parse(each["Body"]) for each in taken(tier, thing, 1)]
+    tier.clients.iot.delete_topic_rule(ruleName=thing)
 
 
 def redrive(tier: FunctionTier, *options: str) -> None:

@@ -77,6 +77,7 @@ _CONFIGURATIONS = {
     "policy": "BucketPolicy",
     "publicAccessBlock": "BucketPublicAccessBlock",
 }
+_TOPICS = "/topics/"
 _TRANSACTED = {"Put": "PutItem", "Update": "UpdateItem", "Delete": "DeleteItem", "ConditionCheck": "ConditionCheckItem"}
 
 Call = tuple[str, str]
@@ -181,7 +182,7 @@ def iam_gate(upstream: str, policy: Any, instance: str | None = None) -> Iterato
 
 
 def calls(method: str, path: str, headers: dict[str, str], body: bytes) -> list[Call]:
-    """The calls of a request to S3, SQS or DynamoDB, by IAM's names."""
+    """The calls of a request to S3, SQS, DynamoDB or IoT's data plane, by IAM's names."""
     target = next((value for name, value in headers.items() if name.lower() == "x-amz-target"), None)
     split = urlsplit(path)
     if target is not None:
@@ -191,6 +192,9 @@ def calls(method: str, path: str, headers: dict[str, str], body: bytes) -> list[
     form = parse_qs(body.decode("latin-1")) if method == "POST" else {}
     if "Action" in form:  # kombu speaks SQS's older protocol
         return _sqs(form["Action"][0], {"QueueUrl": form.get("QueueUrl", [split.path])[0]})
+    if split.path.startswith(_TOPICS):
+        topic = unquote(split.path.removeprefix(_TOPICS))
+        return [("iot:Publish", f"arn:aws:iot:us-east-1:{ACCOUNT}:topic/{topic}")]
     return [_s3(method, unquote(split.path), parse_qs(split.query, keep_blank_values=True))]
 
 

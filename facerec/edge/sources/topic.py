@@ -50,6 +50,8 @@ class TopicSource:
         self._waiting: dict[UUID, list[ReceivedMessage]] = {}
         """The messages of the frames that are not settled."""
         self._lock = threading.Lock()
+        self.subscribed = threading.Event()
+        """Set as soon as `run` takes messages: a link must not connect before, or it has no use for what waits."""
 
     @property
     def problem(self) -> str | None:
@@ -64,6 +66,7 @@ class TopicSource:
                 self._take(message, sink)
 
         self._link.subscribe(self._topic, take)
+        self.subscribed.set()
         stopping.wait()
 
     def _take(self, message: ReceivedMessage, sink: FrameSink) -> None:

@@ -1,16 +1,26 @@
 """`facerec dlq` on queues in memory."""
 
+import base64
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import uuid4
 
 import pytest
 from click.testing import CliRunner, Result
 
 from facerec.commands.dlq import Services, command
+from facerec.edge_messages import no_face_result
 from facerec.errors import Refused
-from facerec.messages import FacesMessage, FaceToEmbed, ObjectRef, RecognitionRequest, ResultBox
+from facerec.messages import (
+    FacesMessage,
+    FaceToEmbed,
+    ObjectRef,
+    RecognitionRequest,
+    RecognitionResult,
+    ResultBox,
+)
 from facerec.settings import Settings
 from tests.fakes.dead_letters import InMemoryDeadLetterQueue
 from tests.fakes.object_store import InMemoryObjectStore
@@ -36,8 +46,8 @@ class DlqCommand:
     """`facerec dlq` on fakes, with an old and a young dead letter; neither is a task."""
 
     def __init__(self) -> None:
-        self.dead, self.sent = InMemoryDeadLetterQueue(), Sent()
-        services = Services(Settings(), self.dead, self.sent, InMemoryObjectStore())
+        self.dead, self.sent, self.responses = InMemoryDeadLetterQueue(), Sent(), Sent()
+        services = Services(Settings(), self.dead, self.sent, InMemoryObjectStore(), self.responses)
         self.run: Callable[..., Result] = lambda *words, answer="": CliRunner().invoke(
             command, list(words), obj=services, input=answer
         )
@@ -167,3 +177,89 @@ def test_faces_are_dead_letters_of_their_own_queue(dlq: DlqCommand) -> None:
     assert dlq.run("--faces", "redrive", "young", "--yes").exit_code == 1
     assert dlq.run("--faces", "purge", "--all", "--yes").exit_code == 0
     assert "facerec-faces-queue-dlq" in dlq.run("--faces", "list").stderr
+
+
+DEVICE_FACES: dict[str, Any] = {
+    "request_id": str(uuid4()),
+    "filename": "door 1.jpg",
+    "face_index": 0,
+    "box": {"x_min": 1.0, "y_min": 2.0, "x_max": 30.5, "y_max": 40.0},
+    "encoded": "AAAA",
+    "captured_at": "2026-11-01T11:59:00Z",
+    "thing": "door-1",
+}
+
+
+def rule_failure(payload: dict[str, Any]) -> str:
+    """What an IoT rule puts onto the dead-letter queue, as AWS documents it."""
+    return json.dumps(
+        {
+            "ruleName": "facerec_faces",
+            "topic": "facerec/door-2/faces",
+            "cloudwatchTraceId": "7e146a2c-95b5-6caf-98b9-50e3969734c7",
+            "clientId": "door-2-1a2b3c4d",
+            "base64OriginalPayload": base64.b64encode(json.dumps(payload).encode()).decode(),
+            "failures": [
+                {
+                    "failedAction": "SqsAction",
+                    "failedResource": "https://sqs.us-east-1.amazonaws.com/1/facerec-faces-queue",
+                    "errorMessage": "The queue does not exist",
+                }
+            ],
+        }
+    )
+
+
+def test_faces_of_a_device_are_shown_and_sent_again(dlq: DlqCommand) -> None:
+    """As they were."""
+    body, name = json.dumps(DEVICE_FACES), DEVICE_FACES["request_id"]
+    dlq.dead.put(body, reason="the crop of face 0 cannot be used", request_id=name, failed_at=NOW)
+    (shown,) = json.loads(dlq.run("--faces", "show", name, "--json").stdout)
+    assert (shown["thing"], shown["filename"], shown["collection"]) == ("door-1", "door 1.jpg", "default")
+    assert (shown["reason"], shown["input"]) == ("the crop of face 0 cannot be used", None)
+    assert dlq.run("--faces", "redrive", name, "--yes").exit_code == 0
+    assert (dlq.sent.bodies, dlq.responses.bodies) == ([body], [])
+
+
+def test_message_that_a_rule_could_not_pass_on_is_sent_to_its_queue(dlq: DlqCommand) -> None:
+    """As the device has sent it, with the thing of its topic; the reason is the rule's."""
+    dlq.dead.move(rule_failure(DEVICE_FACES))
+    name = DEVICE_FACES["request_id"]
+    (shown,) = json.loads(dlq.run("--faces", "show", name, "--json").stdout)
+    assert (shown["thing"], shown["filename"]) == ("door-2", "door 1.jpg")
+    for part in ("the IoT rule facerec_faces failed", "SqsAction", "facerec-faces-queue", "does not exist"):
+        assert part in shown["reason"]
+    assert dlq.run("--faces", "redrive", name, "--yes").exit_code == 0
+    assert [json.loads(body) for body in dlq.sent.bodies] == [DEVICE_FACES | {"thing": "door-2"}]
+
+
+def test_result_that_a_rule_could_not_pass_on_is_sent_to_the_response_queue(dlq: DlqCommand) -> None:
+    """A frame without a face has no work for the faces queue."""
+    request_id = uuid4()
+    result = no_face_result(
+        request_id=request_id,
+        filename="a.jpg",
+        captured_at=NOW,
+        thing="door-2",
+        model_id="m",
+        engine="onnxruntime",
+        precision="fp32",
+        timings_ms={},
+    )
+    dlq.dead.move(rule_failure(json.loads(result.to_json())))
+    redriven = dlq.run("--faces", "redrive", str(request_id), "--yes")
+    assert (redriven.exit_code, dlq.sent.bodies) == (0, [])
+    assert [RecognitionResult.parse(body) for body in dlq.responses.bodies] == [result]
+    assert "1 result without a face sent to facerec-resp-queue" in redriven.stdout
+
+
+@pytest.mark.parametrize("payload", [[1], {"request_id": "7"}, {"result": "Barack Obama", "filename": "a.jpg"}])
+def test_other_message_of_a_rule_is_sent_with_force_only(dlq: DlqCommand, payload: Any) -> None:
+    """It is listed with the rule's reason."""
+    dlq.dead.move(rule_failure(payload))
+    found = [
+        entry for entry in json.loads(dlq.run("--faces", "list", "--json").stdout) if "IoT rule" in entry["reason"]
+    ]
+    assert len(found) == 1
+    assert dlq.run("--faces", "redrive", found[0]["message_id"], "--yes").exit_code == 1
+    assert dlq.sent.bodies == dlq.responses.bodies == []

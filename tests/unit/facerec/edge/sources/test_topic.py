@@ -1,11 +1,10 @@
-"""Frames over MQTT, by messages handed to the source's handler; the links are held to theirs in contract tests."""
+"""Frames over MQTT; the contract tests of the link show what a broker does."""
 
 import base64
 import json
 import threading
 import uuid
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -15,58 +14,32 @@ from structlog.testing import capture_logs
 from facerec.edge.counters import Counters
 from facerec.edge.frame import FrameLimits
 from facerec.edge.frame_queue import FrameQueue
-from facerec.edge.link import LinkState, ReceivedMessage
 from facerec.edge.sources.topic import TopicSource
+from tests.fakes.link import InMemoryBroker, InMemoryLink
 from tests.support.pictures import PORTRAIT
 
 PICTURE = PORTRAIT.read_bytes()
 NOW = datetime(2026, 11, 30, 21, 15, tzinfo=UTC)
 
 
-class Subscribed:
-    """A link that is only subscribed to."""
-
-    state = LinkState(connected=True)
+class Run:
+    """A running source of the topic `clients/door`, on a link to a broker in memory."""
 
     def __init__(self) -> None:
-        self.handlers: dict[str, Callable[[ReceivedMessage], None]] = {}
-        self.subscribed = threading.Event()
-
-    def start(self) -> None:
-        raise NotImplementedError
-
-    def wait_connected(self, timeout_seconds: float) -> bool:
-        raise NotImplementedError
-
-    def publish(self, topic: str, payload: bytes) -> "Future[None]":
-        raise NotImplementedError
-
-    def subscribe(self, topic: str, handler: Callable[[ReceivedMessage], None]) -> None:
-        self.handlers[topic] = handler
-        self.subscribed.set()
-
-    def close(self) -> None:
-        raise NotImplementedError
-
-
-class Run:
-    """A running source; `send` hands it messages, and `acknowledged` has the names of those that it settled."""
-
-    def __init__(self, max_frames: int = 4) -> None:
+        self.broker = InMemoryBroker()
+        self.link = InMemoryLink(self.broker, "door")
         self.counters = Counters()
-        self.queue = FrameQueue(max_frames, self.counters)
-        self.acknowledged: list[str] = []
-        self._link = Subscribed()
-        source = TopicSource(self._link, "door", self.counters, FrameLimits(max_bytes=100_000), now=lambda: NOW)
+        self.queue = FrameQueue(4, self.counters)
+        source = TopicSource(self.link, "door", self.counters, FrameLimits(max_bytes=100_000), now=lambda: NOW)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=source.run, args=(self.queue, self._stopping))
         self._thread.start()
-        assert self._link.subscribed.wait(30)
+        assert source.subscribed.wait(30)
+        self.link.start()
 
-    def send(self, payload: bytes, *, name: str = "", qos: Literal[0, 1] = 1) -> None:
-        """Have a message delivered."""
-        message = ReceivedMessage("clients/door", payload, lambda: self.acknowledged.append(name), qos)
-        self._link.handlers["clients/door"](message)
+    def send(self, payload: bytes, qos: Literal[0, 1] = 1) -> None:
+        """Have a client send a message; it has been delivered on return."""
+        self.broker.send("clients/door", payload, qos)
 
     def stop(self) -> None:
         self._stopping.set()
@@ -91,33 +64,34 @@ def payload(name: str = "a.jpg", image: bytes = PICTURE, request_id: uuid.UUID |
 def test_message_becomes_a_frame_and_is_acknowledged_when_it_is_settled(run: Run) -> None:
     """Not before: it comes again if the process is killed."""
     request_id = uuid.uuid4()
-    run.send(payload("a.jpg", request_id=request_id), name="a")
+    run.send(payload("a.jpg", request_id=request_id))
     frame = run.queue.get(0)
     assert frame is not None
     assert (frame.request_id, frame.filename, frame.image, frame.captured_at) == (request_id, "a.jpg", PICTURE, NOW)
     assert frame.requested
-    assert run.acknowledged == []
+    assert len(run.link.unacknowledged) == 1
     frame.settled()
-    assert run.acknowledged == ["a"]
+    assert run.link.unacknowledged == []
 
 
 def test_message_that_comes_again_while_its_frame_waits_brings_no_second_frame(run: Run) -> None:
-    """As after a reconnection; both are acknowledged, and later the same request is a frame again."""
+    """As after a reconnection; sent once more later, the same request is a frame again."""
     again = payload(request_id=uuid.uuid4())
-    run.send(again, name="first")
-    run.send(again, name="second")
+    run.send(again)
+    run.broker.stop()
+    run.broker.start()
     frame = run.queue.get(0)
     assert frame is not None
     assert run.queue.get(0) is None
     frame.settled()
-    assert run.acknowledged == ["first", "second"]
-    run.send(again, name="third")
+    assert run.link.unacknowledged == []
+    run.send(again)
     assert run.queue.get(0) is not None
 
 
 def test_burst_without_qos_drops_the_oldest_frames_and_none_with_qos(run: Run) -> None:
     """What the sender relies on stays."""
-    run.send(payload("kept.jpg"), name="kept", qos=1)
+    run.send(payload("kept.jpg"))
     for number in range(6):
         run.send(payload(f"{number}.jpg"), qos=0)
     names = []
@@ -125,7 +99,7 @@ def test_burst_without_qos_drops_the_oldest_frames_and_none_with_qos(run: Run) -
         names.append(frame.filename)
     assert names == ["kept.jpg", "3.jpg", "4.jpg", "5.jpg"]
     assert run.counters.read()["dropped"] == 3
-    assert "kept" not in run.acknowledged
+    assert len(run.link.unacknowledged) == 1
 
 
 MALFORMED = {
@@ -149,8 +123,8 @@ def test_malformed_message_is_acknowledged_and_counted(run: Run, case: str) -> N
     """It would come again for ever; the next message is a frame all the same."""
     content, kind = MALFORMED[case]
     with capture_logs() as logs:
-        run.send(content, name="malformed")
-    assert run.acknowledged == ["malformed"]
+        run.send(content)
+    assert run.link.unacknowledged == []
     assert run.counters.read()["malformed"] == 1
     assert [(entry["event"], entry["kind"]) for entry in logs] == [("frame_malformed", kind)]
     assert run.queue.get(0) is None
@@ -171,6 +145,6 @@ def test_malformed_messages_are_logged_once_for_each_kind(run: Run) -> None:
 def test_stopped_source_leaves_messages_unacknowledged(run: Run) -> None:
     """They come again after the restart."""
     run.stop()
-    run.send(payload(), name="late")
+    run.send(payload())
     assert run.queue.get(0) is None
-    assert run.acknowledged == []
+    assert len(run.link.unacknowledged) == 1
