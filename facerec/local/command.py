@@ -7,11 +7,12 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from facerec.echo import echo, echo_document, make_console
+from facerec.edge_messages import frames_topic
 from facerec.errors import FacerecError
 from facerec.settings import AppTier
 
@@ -43,8 +44,9 @@ _workers = click.option(
 )
 _tier = click.option(
     "--tier",
-    type=click.Choice(["ec2", "serverless", "both"]),
-    help="What takes the tasks: workers on EC2, both Lambda functions, or both.  [default: FACEREC_APP_TIER]",
+    type=click.Choice(["ec2", "serverless", "both", "edge"]),
+    help="What takes the tasks: workers on EC2, both Lambda functions, or both; `edge` adds a device, whose faces the "
+    "app tier takes.  [default: FACEREC_APP_TIER]",
 )
 _emulator = click.option(
     "--emulator",
@@ -84,7 +86,7 @@ _emulator = click.option(
     help="Port of the web tier; 0 takes free ports for all.  [default: FACEREC_WEB__PORT]",
 )
 def up(
-    tier: AppTier | None,
+    tier: AppTier | Literal["edge"] | None,
     workers: int | None,
     boot_seconds: float,
     kind: str,
@@ -98,24 +100,28 @@ def up(
 
     Without --workers no worker runs while there is no task: the first upload launches an instance of the emulated
     EC2, which is a worker process here, and `facerec fleet status` shows it. With --tier serverless two Lambda
-    functions do the work instead; their instances run under AWS's own emulator of the runtime.
+    functions do the work instead; their instances run under AWS's own emulator of the runtime. With --tier edge there
+    is a device, too: it detects the faces, and sends them over MQTT to the emulated AWS IoT Core.
 
     \b
     Examples:
       facerec local up
       facerec local up --tier serverless
+      facerec local up --tier edge
       FACEREC_AUTOSCALE__COOLDOWN_SECONDS=10 facerec local up --boot-seconds 20
       FACEREC_REPLY_STYLE=name facerec local up --workers 2 --port 9000
     """  # noqa: D301 - as above
     from facerec.local.emulator import EmulatorKind
+    from facerec.local.progress import Progress
     from facerec.local.state import StateDirectory
-    from facerec.local.system import Options, Progress, local_system
+    from facerec.local.system import Options, local_system
 
     progress = Progress(make_console())
     ready = False
     directory = StateDirectory(state)
     try:
-        options = Options(workers, EmulatorKind(kind), port, boot_seconds, autoscaler, flower, tier)
+        app_tier, edge = _parts(tier)
+        options = Options(workers, EmulatorKind(kind), port, boot_seconds, autoscaler, flower, app_tier, edge)
         with local_system(options, os.environ, state=directory, progress=progress) as system:
             system.start_cloud()
             system.start_tiers()
@@ -131,6 +137,7 @@ def up(
                 "Flower": system.flower or "",
                 "function": system.function_url or "",
                 "call": _function_call(system, probe),
+                **_device_rows(system),
                 "AWS": system.emulator_url,
                 "logs": str(directory.logs),
                 "try": f"curl {key}-F inputFile=@{probe} {system.web_url}/",
@@ -200,26 +207,33 @@ def aws(host: str, port: int, names: tuple[str, ...], state: Path) -> None:
     show_default=True,
     help="Folder with gallery, probes and expected.csv.",
 )
-def demo(tier: AppTier | None, workers: int | None, kind: str, state: Path | None, examples: Path) -> None:
+def demo(
+    tier: AppTier | Literal["edge"] | None, workers: int | None, kind: str, state: Path | None, examples: Path
+) -> None:
     """Start everything, enrol the sample people, upload the sample photos, and check the replies.
 
-    Without --workers the fleet starts with zero instances, and must be back at zero at the end.
+    Without --workers the fleet starts with zero instances, and must be back at zero at the end. With --tier edge the
+    photos are frames of a device, and the replies come from the response queue.
 
     \b
     Examples:
       facerec local demo
       facerec local demo --tier serverless
+      facerec local demo --tier edge
       facerec local demo --workers 2 --emulator moto --state /tmp/kept
     """  # noqa: D301 - as above
     from facerec.local.demo import Samples, demonstrate
     from facerec.local.emulator import EmulatorKind
+    from facerec.local.progress import Progress
     from facerec.local.state import StateDirectory
-    from facerec.local.system import Options, Progress, local_system
+    from facerec.local.system import Options, local_system
 
     progress = Progress(make_console())
     samples = Samples(examples.resolve())
     samples.expected()
-    options = Options(workers, EmulatorKind(kind), port=0, app_tier=tier)
+    app_tier, edge = _parts(tier)
+    # With a device, the demonstration itself reads the response queue.
+    options = Options(workers, EmulatorKind(kind), port=0, app_tier=app_tier, edge=edge, web=not edge)
     environ = {"FACEREC_AUTOSCALE__COOLDOWN_SECONDS": "2", **os.environ, "FACEREC_REPLY_STYLE": "sentence"}
     try:
         with (
@@ -230,6 +244,13 @@ def demo(tier: AppTier | None, workers: int | None, kind: str, state: Path | Non
     except KeyboardInterrupt:
         raise SystemExit(_INTERRUPTED) from None
     progress.line("DEMO OK")
+
+
+def _parts(tier: AppTier | Literal["edge"] | None) -> tuple[AppTier | None, bool]:
+    """The app tier, if it is not that of FACEREC_APP_TIER, and whether there is a device."""
+    if tier == "edge":
+        return (None if "FACEREC_APP_TIER" in os.environ else "serverless"), True
+    return tier, False
 
 
 def _function_call(system: "LocalSystem", photo: Path) -> str:
@@ -244,6 +265,23 @@ def _function_call(system: "LocalSystem", photo: Path) -> str:
         f"""{photo.name} "$(base64 -w0 {photo})" | curl {signing}-H 'Content-Type: application/json' """
         f"--data-binary @- {system.function_url}"
     )
+
+
+def _device_rows(system: "LocalSystem") -> dict[str, str]:
+    """The folders of the device, and a shell command that sends a frame to it; nothing without a device."""
+    device = system.device
+    if device is None:
+        return {}
+    frame = (
+        f"""printf '{{"request_id":"%s","filename":"%s","encoded":"%s"}}' "$(cat /proc/sys/kernel/random/uuid)" """
+        """photo.jpg "$(base64 -w0 photo.jpg)" | aws iot-data publish --cli-binary-format raw-in-base64-out """
+        f"--topic {frames_topic(device.thing)} --payload file:///dev/stdin"
+    )
+    return {
+        "frames": f"move pictures into {device.frames}",
+        "device": f"{device.files} has its certificate; {device.thing} is its name",
+        "MQTT": f"FACEREC_EDGE__SOURCE=topic at the start, then: {frame}",
+    }
 
 
 @contextmanager

@@ -1,17 +1,25 @@
 """The demonstration: enrol sample people, upload sample photos, and compare the replies with the expected ones."""
 
 import csv
+import json
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 
+from facerec.aws.sqs.queue import SqsQueue
 from facerec.errors import ConfigurationError, FacerecError
-from facerec.local.system import LocalSystem, Progress
+from facerec.local.ec2_host import emulated_session
+from facerec.local.edge.device import LocalDevice
+from facerec.local.progress import Progress
+from facerec.local.system import LocalSystem
+from facerec.messages import RecognitionResult
 from facerec.processes.addresses import poll_until
 
 _ZERO_SECONDS = 30.0
+_STATUS_SECONDS = 10.0
 _REPLY_SECONDS = 200
 """Longer than the web tier's own wait, so that its reply is shown in any case."""
 _SENTENCES = {
@@ -49,7 +57,8 @@ class Samples:
 def demonstrate(system: LocalSystem, samples: Samples, progress: Progress) -> None:
     """Enrol the sample people, upload the probes, and compare the replies with the expected ones.
 
-    An elastic fleet is back at zero instances at the end. Raises `FacerecError` where something differs.
+    With a device, the probes are its frames, and the replies come from the response queue. An elastic fleet is back
+    at zero instances at the end. Raises `FacerecError` where something differs.
     """
     began = time.monotonic()
     system.start_cloud()
@@ -60,7 +69,11 @@ def demonstrate(system: LocalSystem, samples: Samples, progress: Progress) -> No
     system.announce()
     progress.line(f"  set up in {time.monotonic() - began:.1f} s")
     progress.line()
-    compare(_upload(samples, system.web_url, progress), progress)
+    if system.device is None:
+        replies = _upload(samples, system.web_url, progress)
+    else:
+        replies = _put_before_device(samples, system, system.device, progress)
+    compare(replies, progress)
     progress.line()
     if system.elastic:
         with progress.step("back at zero instances"):
@@ -82,6 +95,63 @@ def _upload(samples: Samples, web_url: str, progress: Progress) -> list[tuple[st
             replies.append((reply, expected))
             progress.line(reply)
     return replies
+
+
+def _put_before_device(
+    samples: Samples, system: LocalSystem, device: LocalDevice, progress: Progress
+) -> list[tuple[str, str]]:
+    """Move a copy of every probe into the device's folder; otherwise as `_upload`, but in the order of the table."""
+    expected = samples.expected()
+    for photo in expected:
+        copy = device.frames / f".{photo.name}"  # hidden until it is whole
+        shutil.copyfile(photo, copy)
+        copy.rename(device.frames / photo.name)
+    sqs = emulated_session(system.variables).client("sqs", endpoint_url=system.emulator_url)
+    found = _results(SqsQueue(sqs, system.response_queue), {photo.name for photo in expected})
+    replies = []
+    for photo, wanted in expected.items():
+        result = found[photo.name]
+        reply = _SENTENCES.get(result.outcome, "{file}: {name}").format(file=result.filename, name=result.result)
+        replies.append((reply, wanted))
+        progress.line(reply)
+    frames = sum(photo.stat().st_size for photo in expected)
+    progress.line()
+    progress.line(
+        f"  of frames with {frames} bytes, messages with {_sent_bytes(system, len(expected))} left the device"
+    )
+    return replies
+
+
+def _sent_bytes(system: LocalSystem, messages: int) -> int:
+    """Return the size of all messages that the device has sent, once its status counts so many."""
+    sent = 0
+
+    def counted() -> bool:
+        nonlocal sent
+        for line in system.log("device").splitlines():
+            if '"edge_status"' in line and (counts := json.loads(line)["counters"])["messages"] >= messages:
+                sent = counts["bytes"]
+        return sent > 0
+
+    if not poll_until(counted, _STATUS_SECONDS):
+        raise FacerecError(f"the device does not count {messages} messages; see its log")
+    return sent
+
+
+def _results(queue: SqsQueue, names: set[str]) -> dict[str, RecognitionResult]:
+    """Wait for a result of each file; raises `FacerecError` if one is missing too long."""
+    found: dict[str, RecognitionResult] = {}
+    deadline = time.monotonic() + _REPLY_SECONDS
+    while missing := names - found.keys():
+        if time.monotonic() > deadline:
+            raise FacerecError(f"{', '.join(sorted(missing))} got no answer in {_REPLY_SECONDS} s")
+        messages = queue.receive(10, wait_seconds=1)
+        for message in messages:
+            result = RecognitionResult.parse(message["Body"])
+            found[result.filename] = result
+        if messages:
+            queue.delete_batch([message["ReceiptHandle"] for message in messages])
+    return found
 
 
 def compare(replies: list[tuple[str, str]], progress: Progress) -> None:

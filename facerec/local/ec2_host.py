@@ -31,12 +31,16 @@ _STOP_SECONDS = 25.0
 
 def emulated_ec2(variables: Mapping[str, str]) -> "EC2Client":
     """A client of the emulated EC2 that a local system's variables name, whatever this process's own variables name."""
-    session = boto3.Session(
+    return emulated_session(variables).client("ec2", endpoint_url=variables["AWS_ENDPOINT_URL"])
+
+
+def emulated_session(variables: Mapping[str, str]) -> boto3.Session:
+    """A session with the credentials and the region of a local system's variables."""
+    return boto3.Session(
         aws_access_key_id=variables["AWS_ACCESS_KEY_ID"],
         aws_secret_access_key=variables["AWS_SECRET_ACCESS_KEY"],
         region_name=variables["AWS_DEFAULT_REGION"],
     )
-    return session.client("ec2", endpoint_url=variables["AWS_ENDPOINT_URL"])
 
 
 def running_instances(ec2: "EC2Client", prefix: str, *, pending: bool = False) -> dict[str, str]:

@@ -14,7 +14,7 @@ from facerec.local.environment import without_aws
 from facerec.processes.addresses import LOOPBACK, accepts, answers_ok
 from facerec.processes.children import Command
 
-DEFAULT_PORT = 4566
+DEFAULT_PORT, MQTT_PORT = 4566, 8883
 START_SECONDS = 30.0
 """Longest wait for readiness; usually it takes half a second (moto: two seconds)."""
 

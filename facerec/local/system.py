@@ -4,28 +4,26 @@ import importlib.util
 import re
 import secrets
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
-from rich.console import Console  # noqa: TID251 - as a type
-
 from facerec.background import BackgroundThread, on_stop_signals
 from facerec.engine.loading import load_artefact
 from facerec.errors import ConfigurationError
 from facerec.local.ec2_host import Ec2Host, emulated_ec2, running_instances
-from facerec.local.emulator import DEFAULT_PORT, START_SECONDS, EmulatorKind, emulator
+from facerec.local.edge.device import LocalDevice
+from facerec.local.emulator import DEFAULT_PORT, MQTT_PORT, START_SECONDS, EmulatorKind, emulator
 from facerec.local.environment import system_variables, web_variables, without_aws
 from facerec.local.functions.runtime_emulator import fetch_runtime_emulator
+from facerec.local.progress import Progress
 from facerec.local.state import Running, StateDirectory
 from facerec.processes.addresses import LOOPBACK, answers_ok, free_port, poll_until
 from facerec.processes.children import Command
 from facerec.processes.supervisor import Child, Supervisor
 from facerec.provision.iam_statements import HALVES
 from facerec.settings import AppTier, Settings
-from facerec.text import one_line
 
 _WEB_START_SECONDS = 60.0
 _PART_START_SECONDS = 30.0
@@ -33,28 +31,9 @@ _PART_START_SECONDS = 30.0
 # Together below the supervisor's limit; the emulator writes its state.
 _WEB_GRACE_SECONDS, _APP_TIER_GRACE_SECONDS, _EMULATOR_GRACE_SECONDS = 7.0, 4.0, 2.0
 _HOST_STOP_SECONDS = 1.0
-_AUTOSCALER_GRACE_SECONDS, _FLOWER_GRACE_SECONDS = 2.0, 2.0
+_AUTOSCALER_GRACE_SECONDS, _FLOWER_GRACE_SECONDS, _DEVICE_GRACE_SECONDS = 2.0, 2.0, 5.0
 _FUNCTION_PORT = 9000
 _FACEREC = (sys.executable, "-m", "facerec.cli")
-
-
-class Progress:
-    """What a person sees while a system starts and ends: one line for each step, with its time."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-
-    def line(self, text: str = "") -> None:
-        """Print one line."""
-        self._console.print(one_line(text), markup=False, highlight=False, soft_wrap=True)
-
-    @contextmanager
-    def step(self, title: str) -> Iterator[None]:
-        """Show a spinner on a terminal while the step runs, then print the step with its time."""
-        began = time.monotonic()
-        with self._console.status(f"{title} …"):
-            yield
-        self.line(f"  {title:<60} {time.monotonic() - began:5.1f} s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +42,8 @@ class Options:
 
     `app_tier` is as FACEREC_APP_TIER, which None leaves as it is. The rest is of workers on EC2: a number of `workers`
     is fixed; without one a fleet of emulated instances works, each of which boots for `boot_seconds`. `autoscaler`
-    starts the fleet's autoscaler, too. `port` is the web tier's; 0 gives all free ports.
+    starts the fleet's autoscaler, too. `port` is the web tier's; 0 gives all free ports. `edge` starts a device, too,
+    whose faces the app tier takes. Without `web`, nothing in the system reads the response queue.
     """
 
     workers: int | None
@@ -73,6 +53,8 @@ class Options:
     autoscaler: bool = True
     flower: bool = False
     app_tier: AppTier | None = None
+    edge: bool = False
+    web: bool = True
 
 
 class LocalSystem:
@@ -97,7 +79,10 @@ class LocalSystem:
         self._supervisor = supervisor
         self._progress = progress
         port = self._free_port("the emulator", DEFAULT_PORT)
-        self._emulator = emulator(options.emulator, port=port, state=state.emulator, environ=environ)
+        mqtt_port = self._free_port("the MQTT listener", MQTT_PORT) if options.edge else None
+        self._emulator = emulator(
+            options.emulator, port=port, state=state.emulator, environ=environ, mqtt_port=mqtt_port
+        )
         web_port = self._free_port("the web tier", settings.web.port if options.port is None else options.port)
         wildcard = settings.web.host in {"0.0.0.0", "::"}  # noqa: S104 - compared, not bound
         host = LOOPBACK if wildcard else settings.web.host
@@ -112,10 +97,15 @@ class LocalSystem:
             workers=options.workers,
             app_tier=self._app_tier,
         )
+        self.device = None if mqtt_port is None else LocalDevice(state.path / "edge", mqtt_port)
+        """The device at the edge, if there is one."""
+        if self.device is not None:
+            self.variables |= self.device.cloud_variables
         self._environ = without_aws(environ) | self.variables
         self._web = web_variables(settings.web.host, environ)
         self._ec2 = emulated_ec2(self.variables)
         self._ec2_host: BackgroundThread | None = None
+        self.response_queue = settings.response_queue
         self.flower: str | None = None
         """Flower's address, user and password for people, once it runs."""
         self.function_url: str | None = None
@@ -146,11 +136,14 @@ class LocalSystem:
             self._supervisor.wait_until_ready(child, self._emulator.ready, START_SECONDS)
         with self._progress.step("buckets, queues and tables"):
             self.run("provision")
+        if self.device is not None:
+            with self._progress.step(f"device {self.device.thing}, and IoT's rules for it"):
+                self.device.provision(self._emulator.mqtt_authority(), self.run)
         if self._emulator.forgets:
             self._progress.line(f"  {kind} forgets everything when it stops; ministack keeps it")
 
     def start_tiers(self) -> None:
-        """Start functions, workers or the fleet that starts them, and the web tier; returns when they take requests."""
+        """Start functions, workers or the fleet that starts them, web tier and device; returns when they are ready."""
         functions = [] if self._app_tier == "ec2" else self._functions()
         celery = (sys.executable, "-m", "celery", "-A", "facerec", "worker", "-n")
         names = [f"worker{number}" for number in range(1, (self._options.workers or 0) + 1)]
@@ -158,9 +151,13 @@ class LocalSystem:
         app_tier = self._supervisor.start(*functions, *workers, grace_seconds=_APP_TIER_GRACE_SECONDS)
         if self.elastic:
             self._start_fleet()
-        web = Command("web", (*_FACEREC, "web"), self._environ | self._web)
-        ready = partial(answers_ok, f"{self.web_url}/readyz")
-        self._start(f"web tier on {self.web_url}", web, ready, _WEB_GRACE_SECONDS, _WEB_START_SECONDS)
+        if self._options.web:
+            web = Command("web", (*_FACEREC, "web"), self._environ | self._web)
+            ready = partial(answers_ok, f"{self.web_url}/readyz")
+            self._start(f"web tier on {self.web_url}", web, ready, _WEB_GRACE_SECONDS, _WEB_START_SECONDS)
+        if self.device is not None:
+            device, ready = self.device.command(self._environ), partial(self._logged, "device", "edge_ready")
+            self._start(f"device {self.device.thing}", device, ready, _DEVICE_GRACE_SECONDS, _WEB_START_SECONDS)
         if self._options.flower:
             self._start_flower()
         limit = self._settings.worker.startup_seconds + _PART_START_SECONDS
@@ -177,6 +174,10 @@ class LocalSystem:
     def running_instances(self) -> list[str]:
         """The names of the fleet's pending and running instances."""
         return sorted(running_instances(self._ec2, self._settings.prefix, pending=True).values())
+
+    def log(self, process: str) -> str:
+        """What a process has logged."""
+        return (self._state.logs / f"{process}.log").read_text(errors="replace")
 
     def announce(self) -> None:
         """Let `facerec local env` find the system."""
@@ -253,8 +254,7 @@ class LocalSystem:
         return Command(arguments[0], (*_FACEREC, *arguments), self._environ)
 
     def _logged(self, process: str, pattern: str) -> bool:
-        log = self._state.logs / f"{process}.log"
-        return re.search(pattern, log.read_text(errors="replace")) is not None
+        return re.search(pattern, self.log(process)) is not None
 
     def _provision_again(self, _: Child) -> None:
         poll_until(lambda: self._supervisor.stopping or self._emulator.ready(), START_SECONDS)

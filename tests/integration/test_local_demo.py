@@ -1,6 +1,7 @@
 """The demonstration, as `make demo` runs it, on each emulator and each app tier that `facerec local` offers."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -16,12 +17,20 @@ def replies(text: str) -> list[str]:
 
 @pytest.mark.parametrize(
     ("kind", "tier"),
-    [(EmulatorKind.MINISTACK, "ec2"), (EmulatorKind.MOTO, "ec2"), (EmulatorKind.MINISTACK, "serverless")],
+    [
+        (EmulatorKind.MINISTACK, "ec2"),
+        (EmulatorKind.MOTO, "ec2"),
+        (EmulatorKind.MINISTACK, "serverless"),
+        (EmulatorKind.MINISTACK, "edge"),
+    ],
 )
 def test_demo_gives_the_replies_of_the_readme(
     tmp_path: Path, artefact_dir: Path, kind: EmulatorKind, tier: str
 ) -> None:
-    """On EC2 from zero instances and back. It ends at the first reply that differs from the sample's label."""
+    """On EC2 from zero instances and back, and from a device without its frames.
+
+    It ends at the first reply that differs from the sample's label.
+    """
     _, _, shown = (CHECKOUT / "README.md").read_text().partition("`make demo` ends with\n")
     shown, _, _ = shown.partition("DEMO OK")
     environ = os.environ | {"FACEREC_MODEL__DIR": str(artefact_dir)}
@@ -41,3 +50,6 @@ def test_demo_gives_the_replies_of_the_readme(
     assert demo.stdout.splitlines()[-1] == "DEMO OK"
     assert ("back at zero instances" in demo.stdout) == (tier == "ec2")
     assert replies(demo.stdout) == replies(shown) != []
+    sizes = re.search(r"of frames with (\d+) bytes, messages with (\d+) left the device", demo.stdout)
+    assert (sizes is not None) == (tier == "edge")
+    assert sizes is None or 0 < int(sizes[2]) < int(sizes[1]) / 2

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from facerec.errors import ConfigurationError, FacerecError
 from facerec.local.demo import Samples, compare
-from facerec.local.system import Progress
+from facerec.local.progress import Progress
 
 
 @pytest.fixture
