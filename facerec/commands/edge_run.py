@@ -7,6 +7,7 @@ import click
 
 from facerec.background import on_stop_signals
 from facerec.settings import Settings
+from facerec.settings.edge import missing_nucleus_variables
 
 
 @click.command("run")
@@ -22,7 +23,7 @@ def run() -> None:
       FACEREC_EDGE__SOURCE=folder FACEREC_EDGE__FOLDER=/var/frames facerec edge run
     """  # noqa: D301 - \b is click's mark for a block that is not wrapped
     from facerec.edge.component import Component
-    from facerec.edge.configuration import EnvironmentOnly
+    from facerec.edge.configuration import ConfigurationSource, EnvironmentOnly
     from facerec.engine.loading import load_artefact
     from facerec.engine.supervisor import SupervisedDetector
     from facerec.observability.logs import configure_logging
@@ -32,10 +33,15 @@ def run() -> None:
     load_artefact(settings)  # it says what to do if there is none
     engines = settings.worker.engines or 1  # a device has other things to do on its cores
     settings = settings.changed(worker=settings.worker.model_copy(update={"engines": engines}))
+    configuration: ConfigurationSource = EnvironmentOnly()
+    if not missing_nucleus_variables():
+        from facerec.edge.nucleus_configuration import NucleusConfiguration
+
+        configuration = NucleusConfiguration()
     component = Component(
         settings,
         SupervisedDetector(settings, settings.model.dir),
-        EnvironmentOnly(),
+        configuration,
         at_once=engines + 2,
     )
     stopping = threading.Event()
