@@ -1,9 +1,11 @@
 """One suite for every dead-letter queue: in memory, and on SQS in both emulators."""
 
+import json
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -129,3 +131,30 @@ def test_missing_queue_is_named(ministack_clients: Clients) -> None:
         queue.count()
     with pytest.raises(QueueMissing), queue.look() as letters:
         next(letters)
+
+
+def test_message_of_a_failed_iot_rule_is_read(ministack_clients: Clients) -> None:
+    """As the emulated AWS IoT Core writes it when a rule's queue is missing: the reason, and the device's message."""
+    name = f"t{uuid.uuid4().hex[:12]}"
+    dead, missing = (
+        ministack_clients.sqs.create_queue(QueueName=f"{name}{end}")["QueueUrl"] for end in ("-dlq", "-faces")
+    )
+    ministack_clients.sqs.delete_queue(QueueUrl=missing)
+    to_faces, to_dead = (
+        {"sqs": {"queueUrl": url, "roleArn": "arn:aws:iam::000000000000:role/rules", "useBase64": False}}
+        for url in (missing, dead)
+    )
+    rule: Any = {
+        "sql": f"SELECT *, topic(2) AS thing FROM 'facerec/{name}/faces'",  # noqa: S608 - of IoT's rules
+        "awsIotSqlVersion": "2016-03-23",
+        "actions": [to_faces],
+        "errorAction": to_dead,
+    }
+    ministack_clients.iot.create_topic_rule(ruleName=name, topicRulePayload=rule)
+    sent = {"filename": "a.jpg", "thing": "another"}
+    ministack_clients.iot_data.publish(topic=f"facerec/{name}/faces", qos=1, payload=json.dumps(sent))
+    (letter,) = seen(SqsDeadLetterReader(ministack_clients, f"{name}-dlq"))
+    ministack_clients.iot.delete_topic_rule(ruleName=name)
+    assert letter.reason.startswith(f"the IoT rule {name} failed: ")
+    assert f"{name}-faces" in letter.reason
+    assert json.loads(letter.content) == sent | {"thing": name}
