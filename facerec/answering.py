@@ -98,7 +98,9 @@ class Answering:
         return result
 
     def _load_stored(self, request: Request) -> RecognitionResult | None:
-        return stored_result(self.store, self.output_bucket, output_key(request.request_id, request.filename))
+        stored = stored_result(self.store, self.output_bucket, output_key(request.request_id, request.filename))
+        # A device gets back what is stored, and it chooses its request ids.
+        return stored if stored is not None and stored.thing == _thing(request) else None
 
     def _store(self, result: RecognitionResult) -> None:
         store_result(self.store, self.output_bucket, result, copy_by_filename=self.copy_by_filename)
@@ -157,8 +159,12 @@ class Answering:
             precision=self.engine.precision,
             timings_ms=dict(timings_ms),
             attempt=attempt,
-            thing=device.thing if device else None,
+            thing=_thing(request),
             captured_at=device.captured_at if device else None,
             frame_id=device.frame_id if device else None,
             completed_at=self.now(),
         )
+
+
+def _thing(request: Request) -> str | None:
+    return request.thing if isinstance(request, DeviceRequest) else None

@@ -169,6 +169,18 @@ def test_failure_is_told_to_the_device_too(world: World) -> None:
     assert to_device(world) == [failed]
 
 
+def test_device_gets_no_result_that_is_not_its_own(world: World) -> None:
+    """It chooses its request ids, so it may take one of an upload, or of another device."""
+    upload = world.whole.run(world.request(photo(10, 8)))
+    forged = FULL | {"request_id": str(upload.request_id), "filename": upload.filename}
+    world.recognition.fail(decoded(forged).request, "its crop cannot be used", 1)
+    (answer,) = to_device(world)
+    assert (answer.outcome, answer.result) == (Outcome.FAILED, "")
+    other = recognised(world, FULL | {"thing": "door-2", "results": False})
+    answer = recognised(world, FULL | {"encoded": crop(204)}, attempt=2)
+    assert (other.result, answer.result, answer.thing) == ("Ada", "Unknown", "door-1")
+
+
 def test_each_face_sent_alone_has_a_result_of_its_own(world: World) -> None:
     """A device may send one message per face: none replaces the primary face's, and a repeated one changes nothing."""
     primary = recognised(world, BARE)
