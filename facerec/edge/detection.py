@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 
 import structlog
 
@@ -123,6 +124,7 @@ class Detection:
 
     def _finish(self, frame: Frame, looked: "Future[PackedFaces]") -> bool:
         """Spool what there is to say about a frame, and settle it; returns whether to go on."""
+        settle = frame.settled
         with structlog.contextvars.bound_contextvars(request_id=str(frame.request_id)):
             try:
                 payload = self._message(frame, looked.result())
@@ -134,20 +136,20 @@ class Detection:
             except Transient:  # the engine was closed
                 return False
             except InvalidImage as exc:
-                self._drop("malformed", "frame_malformed", frame, exc)
+                settle = self._drop("malformed", "frame_malformed", frame, exc)
             except Refused as exc:
-                self._drop("refused", "message_too_large", frame, exc)
+                settle = self._drop("refused", "message_too_large", frame, exc)
             except EngineFailure as exc:
-                self._drop("failed", "frame_failed", frame, exc)
+                settle = self._drop("failed", "frame_failed", frame, exc)
             except Exception as exc:
                 # Without this, one frame could end the component again and again.
-                self._drop("failed", "frame_failed", frame, exc)
+                settle = self._drop("failed", "frame_failed", frame, exc)
                 log.exception("unexpected_error")
             else:
                 self._last_fault = ""
         self.last_frame_at = time.time()
         try:
-            frame.settled()
+            settle()
         except Exception:
             log.exception("frame_not_settled", filename=frame.filename)
         return True
@@ -217,8 +219,11 @@ class Detection:
                 self._outage.succeeded()
                 return True
 
-    def _drop(self, count: CounterName, event: str, frame: Frame, reason: Exception) -> None:
+    def _drop(self, count: CounterName, event: str, frame: Frame, reason: Exception) -> Callable[[], None]:
+        """Count a frame that gets no message, and log the first of a burst; returns what settles it."""
+        sentence = str(reason) or repr(reason)
         self._counters.add(count)
         if event != self._last_fault:
-            log.warning(event, filename=frame.filename, reason=str(reason) or repr(reason))
+            log.warning(event, filename=frame.filename, reason=sentence)
         self._last_fault = event
+        return frame.settled if frame.rejected is None else partial(frame.rejected, sentence)

@@ -26,6 +26,8 @@ class Frame:
     """Whether it is among the first to be dropped; not so for a message with QoS 1, which its sender relies on."""
     settled: Callable[[], None] = lambda: None
     """Called once, from any thread, when the frame need not come again: its message is spooled, or it was dropped."""
+    rejected: Callable[[str], None] | None = None
+    """Called instead, with the reason, if it gets no message because of what it holds; `None`: `settled` is called."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,22 +5,19 @@ import json
 import os
 import shutil
 import signal
-import threading
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 
-from facerec.edge.link import ReceivedMessage
-from facerec.edge.mqtt_link import MqttLink
-from facerec.edge_messages import EdgeFaces, FrameMessage, faces_topic, frames_topic, results_topic, status_topic
+from facerec.edge_messages import EdgeFaces, FrameMessage, frames_topic, results_topic
 from facerec.messages import Outcome, RecognitionResult
 from facerec.processes.addresses import poll_until
+from tests.support.device_cloud import DeviceCloud
 from tests.support.faceless import faceless
-from tests.support.mosquitto import CLOUD, Mosquitto, find_mosquitto
+from tests.support.mosquitto import Mosquitto, find_mosquitto
 from tests.support.pictures import PORTRAIT
 from tests.support.processes import Command, descendants, facerec, run
 
@@ -29,45 +26,6 @@ pytestmark = pytest.mark.skipif(find_mosquitto() is None, reason="mosquitto is n
 THING = "door-1"
 SECONDS = 60
 NO_FACE = next(iter(faceless(sizes=[(250, 250)]).values()))
-
-
-class Cloud:
-    """What the cloud receives of the device."""
-
-    def __init__(self, broker: Mosquitto) -> None:
-        self._link = MqttLink(broker.settings(CLOUD), CLOUD, f"{CLOUD}-1")
-        self._arrived = threading.Condition()
-        self.messages: list[dict[str, Any]] = []
-        self.statuses: list[dict[str, Any]] = []
-        self._link.subscribe(faces_topic(THING), lambda message: self._keep(self.messages, message))
-        self._link.subscribe(status_topic(THING), lambda message: self._keep(self.statuses, message))
-        self._link.start()
-        assert self._link.wait_connected(SECONDS)
-
-    def _keep(self, kept: list[dict[str, Any]], message: ReceivedMessage) -> None:
-        with self._arrived:
-            kept.append(json.loads(message.payload))
-            self._arrived.notify_all()
-        message.acknowledge()
-
-    def wait_for_names(self, *names: str) -> None:
-        """Wait until there is a message about each of these files."""
-        with self._arrived:
-            assert self._arrived.wait_for(lambda: set(names) <= {each["filename"] for each in self.messages}, SECONDS)
-
-    def wait_for_status(self, state: str) -> dict[str, Any]:
-        """Wait until a status has this state; returns the last one."""
-        with self._arrived:
-            assert self._arrived.wait_for(lambda: any(each["state"] == state for each in self.statuses), SECONDS)
-            return next(each for each in reversed(self.statuses) if each["state"] == state)
-
-    def publish(self, topic: str, payload: str) -> None:
-        """Send to the device."""
-        self._link.publish(topic, payload.encode()).result(SECONDS)
-
-    def close(self) -> None:
-        """Disconnect."""
-        self._link.close()
 
 
 @pytest.fixture
@@ -80,9 +38,9 @@ def broker(tmp_path: Path) -> Iterator[Mosquitto]:
 
 
 @pytest.fixture
-def cloud(broker: Mosquitto) -> Iterator[Cloud]:
+def cloud(broker: Mosquitto) -> Iterator[DeviceCloud]:
     """The other end."""
-    made = Cloud(broker)
+    made = DeviceCloud(broker, THING)
     yield made
     made.close()
 
@@ -121,7 +79,7 @@ def started(environ: Mapping[str, str]) -> Command:
     return command
 
 
-def test_frames_of_a_folder_are_answered(environ: dict[str, str], frames: Path, cloud: Cloud) -> None:
+def test_frames_of_a_folder_are_answered(environ: dict[str, str], frames: Path, cloud: DeviceCloud) -> None:
     """A face with its crop, `No-Face` without one; the files are removed, and the status says what happened."""
     with started(environ) as command:
         put(frames, "portrait.jpg", PORTRAIT.read_bytes())
@@ -142,7 +100,7 @@ def test_frames_of_a_folder_are_answered(environ: dict[str, str], frames: Path, 
 
 
 def test_frames_survive_a_dead_broker_and_kill(
-    environ: dict[str, str], frames: Path, broker: Mosquitto, cloud: Cloud
+    environ: dict[str, str], frames: Path, broker: Mosquitto, cloud: DeviceCloud
 ) -> None:
     """Killed in the middle, without a connection, and started again: every frame is answered."""
     portrait = PORTRAIT.read_bytes()
@@ -164,7 +122,7 @@ def test_frames_survive_a_dead_broker_and_kill(
     assert len(cloud.messages) <= len(names) + 1
 
 
-def test_frames_of_the_topic_are_answered_and_results_logged(environ: dict[str, str], cloud: Cloud) -> None:
+def test_frames_of_the_topic_are_answered_and_results_logged(environ: dict[str, str], cloud: DeviceCloud) -> None:
     """A frame that is sent while the component is away waits for it at the broker."""
     variables = environ | {"FACEREC_EDGE__SOURCE": "topic", "FACEREC_EDGE__RESULTS": "true"}
 
@@ -223,7 +181,7 @@ def test_missing_model_is_said(environ: dict[str, str], tmp_path: Path) -> None:
 
 
 def test_engine_that_cannot_be_replaced_ends_the_process(
-    environ: dict[str, str], artefact_dir: Path, frames: Path, cloud: Cloud, tmp_path: Path
+    environ: dict[str, str], artefact_dir: Path, frames: Path, cloud: DeviceCloud, tmp_path: Path
 ) -> None:
     """With status 1, after which a nucleus starts it again; the frame is not lost."""
     model = tmp_path / "model"

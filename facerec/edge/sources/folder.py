@@ -2,6 +2,8 @@
 
 import os
 import threading
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -42,8 +44,8 @@ class FolderSource:
     after a restart, with the same request id, so its duplicate is harmless: the id is made of thing, name, size and
     the time of the inode's last change, which differs even if a copy of a picture keeps its time of modification.
 
-    What is too large or no picture is counted (`malformed`), logged, and moved to `rejected/` in the folder; there it
-    replaces an earlier file of its name.
+    What is too large or no picture is counted (`malformed`), logged, and moved to `rejected/` in the folder; so is a
+    picture that gets no answer because it is damaged. There it replaces an earlier file of its name.
     """
 
     def __init__(
@@ -129,7 +131,10 @@ class FolderSource:
         """Bring one file that was unchanged; one that has changed or gone since is left to the next look."""
         path = self._folder / name
         if content.size > self._limits.max_bytes:  # it would be read into memory
-            self._reject(path, content, f"it has {content.size} bytes, and at most {self._limits.max_bytes} are taken")
+            self._counters.add("malformed")
+            self._move_away(
+                path, content, f"it has {content.size} bytes, and at most {self._limits.max_bytes} are taken"
+            )
             return
         try:
             with path.open("rb") as file:
@@ -141,7 +146,8 @@ class FolderSource:
         except FileNotFoundError:
             return
         except (OSError, InvalidImage) as exc:
-            self._reject(path, content, str(exc))
+            self._counters.add("malformed")
+            self._move_away(path, content, str(exc))
             return
         frame = Frame(
             request_id=self._request_id(name, status),
@@ -150,6 +156,7 @@ class FolderSource:
             captured_at=datetime.fromtimestamp(content.modified_ns / 1e9, UTC),
             droppable=False,
             settled=partial(self._remove, path, content),
+            rejected=partial(self._move_away, path, content),
         )
         with self._lock:
             self._taken[name] = content
@@ -160,12 +167,12 @@ class FolderSource:
         changed = f"{status.st_size}-{status.st_ctime_ns}"
         return uuid5(NAMESPACE_URL, f"facerec-frame://{self._thing}/{base_name(name)}?{changed}")
 
-    def _reject(self, path: Path, content: _Content, reason: str) -> None:
-        self._counters.add("malformed")
+    def _move_away(self, path: Path, content: _Content, reason: str) -> None:
+        """Move a file that is no frame to `rejected/`; one that cannot be moved is not taken again."""
         try:
             rejected = self._folder / REJECTED
             rejected.mkdir(exist_ok=True)
-            path.replace(rejected / path.name)
+            self._finish(path, content, lambda: path.replace(rejected / path.name))
         except OSError as exc:
             reason = f"{reason}; and it cannot be moved: {exc}"
             with self._lock:
@@ -173,18 +180,20 @@ class FolderSource:
         log.warning("frame_rejected", file=str(path), reason=reason)
 
     def _remove(self, path: Path, content: _Content) -> None:
-        """Remove the file of a settled frame, if it has not been replaced by another since."""
+        """Remove the file of a settled frame; one that cannot be removed is not taken again before a restart."""
+        try:
+            self._finish(path, content, path.unlink)
+        except OSError as exc:
+            self._removal.failed(exc)
+        else:
+            self._removal.succeeded()
+
+    def _finish(self, path: Path, content: _Content, end: Callable[[], object]) -> None:
+        """Do away with a file, if it was not replaced by another since; raises `OSError`."""
         with self._lock:
-            try:
+            with suppress(FileNotFoundError):  # somebody else has removed it
                 if _content(path.stat()) == content:
-                    path.unlink()
-            except FileNotFoundError:
-                pass  # somebody else has removed it
-            except OSError as exc:
-                self._removal.failed(exc)  # it is not taken again before a restart
-                return
-            else:
-                self._removal.succeeded()
+                    end()
             if self._taken.get(path.name) == content:
                 del self._taken[path.name]
 

@@ -168,6 +168,18 @@ def test_frames_without_an_answer_are_settled_and_counted(device: Open) -> None:
     assert warnings == [("frame_malformed", "0.jpg"), ("frame_failed", "2.jpg"), ("frame_malformed", "5.jpg")]
 
 
+def test_frame_without_an_answer_is_rejected_if_its_source_keeps_such_frames(device: Open) -> None:
+    """With the reason, and not settled: a folder moves the file away instead of removing it."""
+    at = device()
+    rejected: list[str] = []
+    at.frames.put(
+        Frame(uuid.uuid4(), "cut.jpg", INVALID, datetime.now(UTC), settled=pytest.fail, rejected=rejected.append)
+    )
+    at.put("next.jpg", b"1")
+    assert at.wait_for_settled(1) == ["next.jpg"]
+    assert len(rejected) == 1
+
+
 def test_camera_sends_who_stays_once(device: Open) -> None:
     """With a tracker, and nothing without a face."""
     at = device(tracker=Tracker(30))

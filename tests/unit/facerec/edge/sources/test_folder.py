@@ -194,6 +194,20 @@ def test_file_that_is_no_frame_is_moved_to_rejected(
     assert run.counters.read()["malformed"] == 1
 
 
+def test_picture_that_turns_out_to_be_damaged_is_moved_to_rejected(
+    tmp_path: Path, start: Callable[..., Run], logs: list[EventDict]
+) -> None:
+    """Not removed: its sender may still want it."""
+    put(tmp_path, "cut.jpg", PICTURE[:20_000])
+    run = start(tmp_path)
+    frame = run.next()
+    assert frame.rejected is not None
+    frame.rejected("cut off")
+    assert (tmp_path / "rejected" / "cut.jpg").read_bytes() == PICTURE[:20_000]
+    assert [(entry["event"], entry["reason"]) for entry in logs] == [("frame_rejected", "cut off")]
+    assert run.nothing_comes()
+
+
 def test_other_files_are_left_alone_and_named_once(
     tmp_path: Path, start: Callable[..., Run], logs: list[EventDict]
 ) -> None:
