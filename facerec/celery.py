@@ -10,15 +10,14 @@ from typing import Any
 
 import click
 from celery import Celery
+from kombu import Queue
 from kombu.exceptions import OperationalError
 
+from facerec.celery_sqs.received_task import SHOWN_CHARACTERS
 from facerec.echo import echo_error
 from facerec.errors import ConfigurationError, Transient
 from facerec.messages import TASK_NAME, RecognitionRequest
 from facerec.settings import Settings
-
-_SHOWN_CHARACTERS = 100
-"""The length of a file name in Flower."""
 
 _PUBLISHERS = 8
 """Connections that all sending threads share; eight are enough, because SQS answers in a few milliseconds."""
@@ -72,7 +71,8 @@ def configuration(settings: Settings) -> dict[str, Any]:
             "wait_time_seconds": 1,
             "visibility_timeout": settings.queue.visibility_timeout_seconds,
             "tasks": [TASK_NAME],
-            "dead_letter_queue": settings.dead_letter_queue,
+            "faces_queue": settings.faces_queue,
+            "dead_letter_queues": settings.worker_queues,
             "max_receives": settings.queue.max_receives,
             # How often a worker looks for a free place; Celery's 1 s would throttle it.
             "polling_interval": 0.02,
@@ -84,6 +84,7 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "broker_connection_retry_on_startup": True,
         "include": ["tasks"],
         "task_default_queue": settings.request_queue,
+        "task_queues": [Queue(name, routing_key=name) for name in settings.worker_queues],
         "task_serializer": "json",
         "accept_content": ["json"],
         "task_ignore_result": True,
@@ -125,7 +126,7 @@ class CeleryTaskQueue:
                 args=[request.model_dump(mode="json", exclude_none=True)],
                 task_id=str(request.request_id),
                 # Flower shows this as the arguments, beside the task's id, which is the request's id.
-                argsrepr=request.filename[:_SHOWN_CHARACTERS],
+                argsrepr=request.filename[:SHOWN_CHARACTERS],
                 kwargsrepr="",
             )
         except OperationalError as exc:  # kombu makes it of a `Transient` from our transport

@@ -22,6 +22,8 @@ SupportedVersion = Literal[1]
 """The versions that are read: the current one and, once it exists, the previous one."""
 TASK_NAME = "facerec.recognise"
 """The Celery task of a request; a fixed name, so that moving its module never orphans queued messages."""
+FACES_TASK_NAME = "facerec.recognise_faces"
+"""The Celery task that a worker makes of a message of the faces queue, which has no Celery envelope."""
 UNKNOWN = "Unknown"
 NO_FACE: Literal["No-Face"] = "No-Face"
 DEFAULT_COLLECTION = "default"

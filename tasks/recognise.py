@@ -1,5 +1,9 @@
-"""The Celery task `facerec.recognise`: hands a delivery to the driver and maps its end to Celery's terms."""
+"""The Celery tasks `facerec.recognise`, of a photo, and `facerec.recognise_faces`, of faces from the faces queue.
 
+Each hands a delivery to its driver, and maps its end to Celery's terms.
+"""
+
+from collections.abc import Callable
 from typing import Any
 
 from celery import Task
@@ -9,11 +13,11 @@ from celery.worker import state
 from celery.worker.request import Request as CeleryRequest
 
 from facerec.celery import app
-from facerec.delivery.driver import DEAD_LETTER_OUTCOMES, TaskDelivery
+from facerec.delivery.driver import DEAD_LETTER_OUTCOMES, DeliveryRecord, TaskDelivery
 from facerec.delivery.retry import GivenBack
 from facerec.delivery.stale_tasks import Requeued
 from facerec.errors import ConfigurationError, FacerecError, Transient
-from facerec.messages import TASK_NAME
+from facerec.messages import FACES_TASK_NAME, TASK_NAME
 
 # Celery's type stubs lack what is called and overridden here.
 _BaseRequest: Any = CeleryRequest
@@ -21,7 +25,7 @@ _BaseTask: Any = Task
 
 
 class WorkerTask(_BaseTask):  # type: ignore[misc]  # untyped on purpose, see above
-    """A task with its process's `tasks.worker.Worker`, set from the worker's start to its end."""
+    """A task; `worker` is the process's `tasks.worker.Worker`, set for all tasks from its start to its end."""
 
     abstract = True
     worker: Any = None
@@ -60,15 +64,17 @@ class Request(_BaseRequest):  # type: ignore[misc]  # untyped on purpose, see ab
         super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
 
 
-# The driver logs the exceptions in `throws`; Celery logs the traceback of every other one.
-@app.task(
-    name=TASK_NAME,
-    base=WorkerTask,
-    bind=True,
-    shared=False,  # no other Celery app of this process has a worker
-    throws=(FacerecError, DeadLettered),
-    Request=Request,
-)
+_OPTIONS: dict[str, Any] = {
+    "base": WorkerTask,
+    "bind": True,
+    "shared": False,  # no other Celery app of this process has a worker
+    # The driver logs these exceptions; Celery logs the traceback of every other one.
+    "throws": (FacerecError, DeadLettered),
+    "Request": Request,
+}
+
+
+@app.task(name=TASK_NAME, **_OPTIONS)
 def recognise(self: WorkerTask, *_request: Any) -> str:
     """Recognise the request in the only argument; returns the outcome, which Flower shows.
 
@@ -76,15 +82,25 @@ def recognise(self: WorkerTask, *_request: Any) -> str:
     exception leaves the message unacknowledged: SQS delivers it again after a pause, or at once after `Reject`. `Retry`
     deletes it, because it was sent again.
     """
+    return _outcome(self, self.worker.handle)
+
+
+@app.task(name=FACES_TASK_NAME, **_OPTIONS)
+def recognise_faces(self: WorkerTask, *_faces: Any) -> str:
+    """Recognise the faces in the only argument, as `recognise` does."""
+    return _outcome(self, self.worker.handle_faces)
+
+
+def _outcome(task: WorkerTask, handle: Callable[[TaskDelivery], DeliveryRecord]) -> str:
     try:
-        record = self.worker.handle(_delivery(self))
+        record = handle(_delivery(task))
     except Requeued as exc:
         raise Retry(str(exc)) from exc
     except GivenBack as exc:
         raise Reject(str(exc), requeue=True) from exc
     except ConfigurationError:
         # Every other task would fail, too, until an operator acts: finish the tasks in progress and exit.
-        self.worker.leave()
+        task.worker.leave()
         state.should_stop = 1  # type: ignore[assignment]  # the stub knows its first value only
         raise
     if record.outcome in DEAD_LETTER_OUTCOMES:

@@ -8,7 +8,8 @@ import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, Self
+from datetime import UTC, datetime
+from typing import Any, Self, TypeVar
 
 import structlog
 from celery.signals import setup_logging, worker_init, worker_shutdown, worker_shutting_down
@@ -20,26 +21,29 @@ from facerec.aws.sqs.queue import SqsQueue, check_queue, queue_differences
 from facerec.celery import app
 from facerec.celery_sqs.consumer_gate import ConsumerGate
 from facerec.comparison import ModelThresholds
-from facerec.delivery.driver import DeliveryRecord, TaskDelivery, TaskDriver, decode_request
+from facerec.delivery.driver import DeliveryRecord, TaskDelivery, TaskDriver, UseCase, decode_request
 from facerec.delivery.retry import RetryBudget
 from facerec.delivery.stale_tasks import StaleTasks
+from facerec.device_faces import DeviceFaces, decode_faces
 from facerec.echo import echo_error
 from facerec.engine.child import REAL_ANALYSER
 from facerec.engine.loading import available_cores, load_artefact
 from facerec.engine.supervisor import SupervisedEngine
 from facerec.errors import FacerecError
 from facerec.gallery.opening import gallery_cache
-from facerec.messages import DEFAULT_COLLECTION, RecognitionRequest
+from facerec.messages import DEFAULT_COLLECTION, FacesMessage, RecognitionRequest, Request
 from facerec.observability.logs import configure_logging
 from facerec.observability.metrics import serve_metrics
-from facerec.recognition import Recogniser
+from facerec.recognition import FaceRecognition, Recogniser
 from facerec.settings import Settings
 from tasks.heartbeat import WorkerHeartbeat
 from tasks.metrics import WorkerMetrics
-from tasks.recognise import recognise
+from tasks.recognise import WorkerTask
 from tasks.utilisation import Utilisation
 
 log = structlog.get_logger(__name__)
+
+W = TypeVar("W")
 
 _QUIET = ("celery.app.trace", "celery.worker.strategy", "celery.worker.consumer.connection")
 """Loggers that repeat our own lines, or name the host of a broker: SQS has none. Their warnings still show."""
@@ -58,6 +62,7 @@ class Worker:
     gate: ConsumerGate
     metrics: WorkerMetrics
     _driver: TaskDriver[RecognitionRequest]
+    _faces_driver: TaskDriver[FacesMessage | DeviceFaces]
     _utilisation: Utilisation
     _heartbeat: WorkerHeartbeat | None
     _resources: ExitStack
@@ -67,7 +72,8 @@ class Worker:
         """Check the queues, load the model and the gallery; raises `FacerecError` with one sentence."""
         clients = bootstrap.clients(settings)
         clients.quicken()
-        for queue in (settings.request_queue, settings.dead_letter_queue):
+        queues = settings.worker_queues
+        for queue in (*queues, *queues.values()):
             check_queue(clients, queue)
         for difference in queue_differences(clients, settings):
             remedy = "run `facerec provision`"
@@ -96,28 +102,53 @@ class Worker:
             gallery.index(DEFAULT_COLLECTION)
             gallery.start()
             resources.callback(gallery.stop)
-            thresholds = ModelThresholds(artefact.tail, artefact.threshold, settings.gallery.false_names)
-            recogniser = Recogniser(
-                store=objects,
-                engine=engine,
-                gallery=gallery,
-                publisher=bootstrap.result_publisher(settings),
-                output_bucket=settings.output_bucket,
-                thresholds=thresholds,
-                copy_by_filename=settings.key_style == "filename",
-            )
+            shared: dict[str, Any] = {
+                "store": objects,
+                "engine": engine,
+                "gallery": gallery,
+                "publisher": bootstrap.result_publisher(settings),
+                "output_bucket": settings.output_bucket,
+                "thresholds": ModelThresholds(artefact.tail, artefact.threshold, settings.gallery.false_names),
+                "copy_by_filename": settings.key_style == "filename",
+            }
             gate = ConsumerGate()
             utilisation = Utilisation(settings.worker.engines or available_cores())
-            sqs = clients.sqs
             pause = functools.partial(_pause, gate, utilisation)
-            driver = TaskDriver(
-                recogniser,
+
+            def driver(
+                use_case: UseCase[W],
+                decode: Callable[[Any], tuple[Request, W]],
+                dead_letter_queue: str,
+                stale_tasks: StaleTasks | None,
+            ) -> TaskDriver[W]:
+                return TaskDriver(
+                    use_case,
+                    decode,
+                    SqsDeadLetterWriter(SqsQueue(clients.sqs, dead_letter_queue)),
+                    stale_tasks,
+                    functools.partial(RetryBudget, settings.worker.retry_seconds, pause),
+                    max_receives=settings.queue.max_receives,
+                    on_end=metrics.count_delivery,
+                )
+
+            photos = driver(
+                Recogniser(**shared),
                 functools.partial(_decode, settings.input_bucket),
-                SqsDeadLetterWriter(SqsQueue(sqs, settings.dead_letter_queue)),
-                StaleTasks(SqsQueue(sqs, settings.request_queue), settings.web.wait_seconds),
-                functools.partial(RetryBudget, settings.worker.retry_seconds, pause),
-                max_receives=settings.queue.max_receives,
-                on_end=metrics.count_delivery,
+                settings.dead_letter_queue,
+                StaleTasks(SqsQueue(clients.sqs, settings.request_queue), settings.web.wait_seconds),
+            )
+            # No client waits for faces, so none are stale.
+            faces = driver(
+                FaceRecognition(
+                    **shared,
+                    devices=bootstrap.device_results(settings),
+                    input_bucket=settings.input_bucket,
+                    crop_side=artefact.crop.image_size,
+                    max_faces=settings.model.max_faces,
+                ),
+                functools.partial(_decode_faces, settings.response_queue),
+                settings.faces_dead_letter_queue,
+                None,
             )
             log.info(
                 "worker_ready",
@@ -127,7 +158,7 @@ class Worker:
                 verification_threshold=artefact.threshold,
                 false_names=settings.gallery.false_names,
                 concurrency=settings.worker.concurrency,
-                queue=settings.request_queue,
+                queues=list(queues),
             )
             metrics.watch(engine=engine, gallery=gallery, utilisation=utilisation)
             shown = settings.worker
@@ -138,12 +169,17 @@ class Worker:
             if heartbeat is not None:
                 heartbeat.start()
                 resources.callback(heartbeat.stop)
-            return cls(gate, metrics, driver, utilisation, heartbeat, resources.pop_all())
+            return cls(gate, metrics, photos, faces, utilisation, heartbeat, resources.pop_all())
 
     def handle(self, delivery: TaskDelivery) -> DeliveryRecord:
-        """Do what a task does; raises as `TaskDriver.handle`."""
+        """Do what the task of a photo does; raises as `TaskDriver.handle`."""
         with self._utilisation.hold():
             return self._driver.handle(delivery)
+
+    def handle_faces(self, delivery: TaskDelivery) -> DeliveryRecord:
+        """Do what the task of faces does; raises as `TaskDriver.handle`."""
+        with self._utilisation.hold():
+            return self._faces_driver.handle(delivery)
 
     def leave(self) -> None:
         """Take no more tasks: the process ends. May be called in a signal handler."""
@@ -159,6 +195,10 @@ class Worker:
 def _decode(input_bucket: str, payload: Any) -> tuple[RecognitionRequest, RecognitionRequest]:
     request = decode_request(payload, input_bucket)
     return request, request
+
+
+def _decode_faces(response_queue: str, payload: Any) -> tuple[Request, FacesMessage | DeviceFaces]:
+    return decode_faces(payload, response_queue=response_queue, now=datetime.now(UTC))
 
 
 def _pause(gate: ConsumerGate, utilisation: Utilisation, seconds: float) -> bool:
@@ -205,7 +245,7 @@ def _open(sender: Any, **_: Any) -> None:
         sender.options.update(
             _NOT_ON_SQS, without_heartbeat=not events.enabled, heartbeat_interval=events.heartbeat_seconds
         )
-        recognise.worker = worker = Worker.open(app.settings)
+        WorkerTask.worker = worker = Worker.open(app.settings)
         atexit.register(_close)  # Celery's cold shutdown sends no `worker_shutdown`
         app.conf.broker_transport_options |= {
             "consumer_gate": worker.gate,
@@ -221,13 +261,13 @@ def _open(sender: Any, **_: Any) -> None:
 
 @worker_shutting_down.connect
 def _leave(**_: Any) -> None:
-    if recognise.worker is not None:
-        recognise.worker.leave()
+    if WorkerTask.worker is not None:
+        WorkerTask.worker.leave()
 
 
 @worker_shutdown.connect
 def _close(**_: Any) -> None:
-    if recognise.worker is not None:
-        recognise.worker.close()
-        recognise.worker = None
+    if WorkerTask.worker is not None:
+        WorkerTask.worker.close()
+        WorkerTask.worker = None
         log.info("worker_stopped")

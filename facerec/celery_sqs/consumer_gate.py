@@ -2,7 +2,7 @@
 
 It is checked before each receive, not in Celery's consumer: it stays paused when the consumer connects again, any
 thread may use it, and no message is lost. A receive that was open when the gate was paused goes on until SQS answers.
-The worker processes the messages that it brings.
+The worker processes the messages that it brings, or gives them back at once (`facerec.celery_sqs.open_receives`).
 """
 
 import threading
@@ -18,7 +18,7 @@ class ConsumerGate:
         self._changed = threading.Condition(threading.RLock())
         self._paused = False
         self._leaving = False
-        self._receiving = False
+        self._receiving: set[str] = set()
         self._in_flight: WeakSet[Sized] = WeakSet()
 
     def pause(self) -> None:
@@ -50,22 +50,24 @@ class ConsumerGate:
             self._changed.wait_for(lambda: not self._paused or self._leaving, seconds)
             return not self._paused and not self._leaving
 
-    def begin_receive(self) -> bool:
+    def begin_receive(self, queue: str) -> bool:
         """Whether a receive may begin; `end_receive` must follow when its messages count as in flight."""
         with self._changed:
-            self._receiving = not self._paused and not self._leaving
-            return self._receiving
+            if self._paused or self._leaving:
+                return False
+            self._receiving.add(queue)
+            return True
 
-    def end_receive(self) -> None:
+    def end_receive(self, queue: str) -> None:
         """Note that SQS has answered the receive, or that it has failed."""
         with self._changed:
-            self._receiving = False
+            self._receiving.discard(queue)
 
     @property
     def receiving(self) -> bool:
         """Whether a receive is open. It would take back at once a message that is made visible."""
         with self._changed:
-            return self._receiving
+            return bool(self._receiving)
 
     @property
     def quiet(self) -> bool:

@@ -2,15 +2,15 @@
 
 import random
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import structlog
 
-from facerec.aws.sqs.dead_letter_queue import SqsDeadLetterWriter
 from facerec.aws.sqs.queue import BATCH, SqsQueue
 from facerec.background import BackgroundQueue, BackgroundThread
+from facerec.dead_letters import DeadLetterWriter
 from facerec.errors import ConfigurationError, FacerecError, QueueMissing, Transient
 
 log = structlog.get_logger(__name__)
@@ -59,11 +59,12 @@ class InFlightMessages:
 
     Deletes go together, up to ten in one call. A dead letter stays hidden while the dead-letter queue is out of reach;
     beyond 100 of them the oldest are left to be delivered again. `dead_lettered` is called after each that is stored.
+    `dead_letters` has the writer of each queue, by the queue's name.
     """
 
     def __init__(
         self,
-        dead_letters: SqsDeadLetterWriter,
+        dead_letters: Mapping[str, DeadLetterWriter],
         *,
         visibility_timeout_seconds: int,
         max_receives: float,
@@ -89,9 +90,9 @@ class InFlightMessages:
         return len(self._messages)
 
     def add(self, message: InFlightMessage) -> None:
-        """Keep the message hidden from now on; for the consumer's thread."""
-        self._extender.start()  # first: without extensions a message would come back while it is processed
+        """Keep the message hidden from now on."""
         with self._lock:
+            self._extender.start()  # first: without extensions a message would come back while it is processed
             self._messages[message.receipt] = message
 
     def release(self, receipt: str) -> None:
@@ -187,17 +188,21 @@ class InFlightMessages:
             raise Transient(f"{len(messages)} messages were not deleted")
 
     def _store(self, letters: list[_RejectedMessage]) -> None:
-        while letters:
-            letter = letters[0]
+        out_of_reach: dict[str, FacerecError] = {}
+        for letter in list(letters):
+            queue = letter.message.queue.name
+            if queue in out_of_reach:
+                continue
             try:
-                self._dead_letters.put(
+                self._dead_letters[queue].put(
                     letter.message.body,
                     reason=letter.reason,
                     request_id=letter.request_id,
                     failed_at=datetime.now(UTC),
                 )
-            except (Transient, QueueMissing):
-                raise
+            except (Transient, QueueMissing) as exc:
+                out_of_reach[queue] = exc
+                continue
             except FacerecError as exc:
                 log.warning("not_dead_lettered", request_id=letter.request_id, reason=str(exc))
                 self.release(letter.message.receipt)
@@ -205,7 +210,9 @@ class InFlightMessages:
                 log.warning("dead_lettered", request_id=letter.request_id, reason=letter.reason)
                 self.ack(letter.message.receipt)
                 self._dead_lettered()
-            del letters[0]
+            letters.remove(letter)
+        if out_of_reach:
+            raise next(iter(out_of_reach.values()))
 
 
 def _by_queue(messages: Sequence[InFlightMessage]) -> dict[SqsQueue, list[str]]:

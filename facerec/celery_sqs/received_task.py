@@ -1,5 +1,6 @@
 """Which messages a worker takes: what Celery sends for a plain call of one of its tasks with one argument. Pure.
 
+From the faces queue it takes messages without Celery's envelope, and makes the task of each itself.
 The functions read the same messages without Celery, so this module imports neither Celery nor kombu.
 
 A message that asks for more (a time, a limit, a callback, a packing) is refused. Celery's worker would wait with it,
@@ -15,13 +16,17 @@ from decimal import Decimal
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, ValidationError, model_validator
 
 from facerec.celery_sqs.envelope import is_default
+from facerec.edge_messages import result_id
 from facerec.errors import InvalidMessage
+from facerec.messages import FACES_TASK_NAME, FileName, Message
 
 REQUEUES_HEADER = "facerec_postponed"
 """The header that counts the requeues of a stale task. The old name stays: queued messages may have it."""
+SHOWN_CHARACTERS = 100
+"""The length of a file name in Flower."""
 
 _LONGEST_PROBLEM = 200
 """A field of a message may have a name of any length."""
@@ -127,6 +132,40 @@ def read_task(text: str, tasks: Collection[str]) -> ReceivedTask:
     except ValidationError as exc:
         raise InvalidMessage(_problem(exc)) from exc
     return ReceivedTask(envelope.headers.model_dump(exclude_none=True), body.args[0])
+
+
+class _ShownRequest(Message):
+    """What monitors show of a message of the faces queue."""
+
+    request_id: UUID
+    filename: FileName = ""
+    face_index: Annotated[int, Field(ge=0)] = 0
+
+
+class ReceivedFaces(Message):
+    """A `FacesMessage`, whose request is a field, or an `EdgeFaces`, which has `thing` and the request's fields."""
+
+    request: _ShownRequest
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_request(cls, message: Any) -> Any:
+        return {"request": message} if isinstance(message, dict) and "thing" in message else message
+
+
+def read_faces(text: str) -> ReceivedTask:
+    """Make the task of a message of the faces queue, whose argument is the text; raises `InvalidMessage`.
+
+    Only the id of the request is checked: the task reads the rest.
+    """
+    request = ReceivedFaces.parse(text).request
+    headers = {
+        "lang": "py",
+        "task": FACES_TASK_NAME,
+        "id": str(result_id(request.request_id, request.face_index)),
+        "argsrepr": request.filename[:SHOWN_CHARACTERS],
+    }
+    return ReceivedTask(headers, text)
 
 
 def task_id(text: str) -> str:

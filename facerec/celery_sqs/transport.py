@@ -6,6 +6,8 @@
 - Sending: to standard queues only, without the values that are defaults (`facerec.celery_sqs.envelope`).
 - Receiving: Celery's synchronous loop with one short long poll at a time, behind the process's consumer gate. A receive
   that fails counts as an empty one, and a backoff follows. With kombu's transport it ends the worker.
+- Several queues: one long poll of each is open at once (`facerec.celery_sqs.open_receives`). With kombu's transport a
+  message waits for the long polls of the other queues.
 - Reading: a message that is no task becomes a dead letter with the reason. With kombu's transport it ends the worker,
   or is delivered again and again.
 - In flight: `facerec.celery_sqs.in_flight` hides, deletes and gives back. kombu extends no visibility timeout, deletes
@@ -31,7 +33,8 @@ from facerec.background import OutageLog, backoff_seconds
 from facerec.celery_sqs.consumer_gate import ConsumerGate
 from facerec.celery_sqs.envelope import compact
 from facerec.celery_sqs.in_flight import InFlightMessage, InFlightMessages
-from facerec.celery_sqs.received_task import read_task, task_id
+from facerec.celery_sqs.open_receives import OpenReceives
+from facerec.celery_sqs.received_task import read_faces, read_task, task_id
 from facerec.errors import InvalidMessage, Transient
 
 if TYPE_CHECKING:
@@ -70,15 +73,17 @@ class Channel(_BaseChannel):  # type: ignore[misc]  # untyped on purpose, see ab
     """One consumer or producer; `transport_options`: region, endpoint_url.
 
     And for consumers: wait_time_seconds; visibility_timeout; `consumer_gate`; `tasks`, the names of the tasks, beside
-    which every message is a dead letter for `dead_letter_queue`, as one that is rejected in the last of `max_receives`
-    deliveries; `dead_lettered`, called after each of those.
+    which every message is a dead letter, as one that is rejected in the last of `max_receives` deliveries;
+    `faces_queue`, whose messages have no envelope; `dead_letter_queues` by queue; `dead_lettered`, called after each
+    dead letter.
     """
 
     do_restore = False  # `InFlightMessages.stop` gives back the messages whose tasks were not begun
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._queues: dict[str, SqsQueue] = {}
-        self._outage = OutageLog("queue")
+        self._outages: dict[str, OutageLog] = {}
+        self._receives: OpenReceives[MessageTypeDef] = OpenReceives(self._receive_or_give_back)
         self._in_flight: InFlightMessages | None = None
         super().__init__(*args, **kwargs)
         self._gate: ConsumerGate = self.transport_options.get("consumer_gate") or ConsumerGate()
@@ -89,7 +94,10 @@ class Channel(_BaseChannel):  # type: ignore[misc]  # untyped on purpose, see ab
         if self._in_flight is None:
             options = self.transport_options
             self._in_flight = InFlightMessages(
-                SqsDeadLetterWriter(self._queue(options.get("dead_letter_queue", ""))),
+                {
+                    queue: SqsDeadLetterWriter(self._queue(dead_letters))
+                    for queue, dead_letters in options.get("dead_letter_queues", {}).items()
+                },
                 visibility_timeout_seconds=self.visibility_timeout,
                 max_receives=options.get("max_receives", math.inf),
                 dead_lettered=options.get("dead_lettered", lambda: None),
@@ -103,9 +111,20 @@ class Channel(_BaseChannel):  # type: ignore[misc]  # untyped on purpose, see ab
 
     def drain_events(self, timeout: float | None = None, callback: Any = None, **kwargs: Any) -> None:
         """Receive once and deliver; raises `Empty` if nothing came, and `TimeoutError` if the gate is closed."""
+        if self._deliver_answers(0):  # they came before the gate was closed
+            return
         if not self._gate.wait_until_open(timeout or 0):
             raise TimeoutError  # Celery then checks whether it has to stop
-        super().drain_events(timeout=timeout, callback=callback, **kwargs)
+        queues = [*dict.fromkeys(self._active_queues)]
+        if len(queues) < 2:  # noqa: PLR2004 - several
+            super().drain_events(timeout=timeout, callback=callback, **kwargs)
+            return
+        _ = self.in_flight  # made here, not in a thread
+        if self.qos.can_consume():
+            self._receives.begin(queues, self._get_message_estimate())
+        # A queue without an open receive waits for a free place, for which Celery's loop looks again soon.
+        if not self._deliver_answers(timeout if len(self._receives) == len(queues) else 0):
+            raise Empty
 
     def basic_ack(self, delivery_tag: str, multiple: bool = False) -> None:  # noqa: FBT001, FBT002 - kombu's signature
         """Free the place of a task that has ended, and delete its message soon."""
@@ -128,6 +147,7 @@ class Channel(_BaseChannel):  # type: ignore[misc]  # untyped on purpose, see ab
 
     def close(self) -> None:
         """Stop consuming, delete the finished messages, and give back those whose tasks were not begun."""
+        self._receives.stop()
         if self._in_flight is not None:
             self._in_flight.stop()
         super().close()
@@ -147,22 +167,37 @@ class Channel(_BaseChannel):  # type: ignore[misc]  # untyped on purpose, see ab
         self._queue(queue).send(compact(message), delay)
 
     def _get_bulk(self, queue: str, *_args: Any, **_kwargs: Any) -> None:
-        if not self._gate.begin_receive():
-            raise Empty
-        try:
-            received = self._receive(self._queue(queue))
-        finally:
-            self._gate.end_receive()
+        received = self._receive(queue, self._get_message_estimate())
         if not received:
             raise Empty
         for message in received:
             self._take(message, queue)
 
-    def _receive(self, queue: SqsQueue) -> "list[MessageTypeDef]":
-        """Up to ten messages, as many as there are free places, and none after a failure; they are in flight."""
+    def _deliver_answers(self, seconds: float | None) -> bool:
+        """Deliver what the receives from several queues have brought; returns whether there was anything."""
+        answered = self._receives.answered(seconds)
+        for queue, message in answered:
+            self._take(message, queue)
+        return bool(answered)
+
+    def _receive_or_give_back(self, name: str, most: int) -> "list[MessageTypeDef]":
+        """As `_receive`, but what comes after the gate has closed is given back: the loop may have ended."""
+        received = self._receive(name, most)
+        if not received or self._gate.wait_while_open(0):
+            return received
+        for message in received:
+            self.in_flight.requeue(message["ReceiptHandle"], 0)
+        return []
+
+    def _receive(self, name: str, most: int) -> "list[MessageTypeDef]":
+        """Up to `most` messages, and none after a failure or if the gate is closed; they are in flight."""
+        outage = self._outages.setdefault(name, OutageLog("queue"))
+        if not self._gate.begin_receive(name):
+            return []
         try:
+            queue = self._queue(name)
             received = queue.receive(
-                self._get_message_estimate(),
+                most,
                 wait_seconds=self.wait_time_seconds,
                 hidden_seconds=self.visibility_timeout,
                 attributes=["ApproximateReceiveCount"],
@@ -174,17 +209,19 @@ class Channel(_BaseChannel):  # type: ignore[misc]  # untyped on purpose, see ab
             for message in messages:
                 self.in_flight.add(message)
         except Exception as exc:  # noqa: BLE001 - anything may answer for SQS, and must not end the worker
-            self._outage.failed(exc)
-            self._gate.end_receive()
-            self._gate.wait_while_open(backoff_seconds(self._outage.failures, random.random()))  # noqa: S311 - no secret
+            outage.failed(exc)
+            self._gate.end_receive(name)
+            self._gate.wait_while_open(backoff_seconds(outage.failures, random.random()))  # noqa: S311 - no secret
             return []
-        self._outage.succeeded()
+        finally:
+            self._gate.end_receive(name)
+        outage.succeeded()
         return received
 
     def _take(self, message: "MessageTypeDef", queue: str) -> None:
-        receipt, text = message["ReceiptHandle"], message["Body"]
+        receipt, text, options = message["ReceiptHandle"], message["Body"], self.transport_options
         try:
-            task = read_task(text, self.transport_options["tasks"])
+            task = read_faces(text) if queue == options["faces_queue"] else read_task(text, options["tasks"])
         except InvalidMessage as exc:
             self.in_flight.dead_letter(receipt, f"it cannot be read: {exc}", task_id(text))
             return
@@ -202,8 +239,8 @@ class Channel(_BaseChannel):  # type: ignore[misc]  # untyped on purpose, see ab
         try:
             self.connection._deliver(payload, queue)  # noqa: SLF001 - as in the method that is overridden
         except Exception as exc:
-            log.exception("message_not_taken", request_id=task_id(text), reason=repr(exc))
-            self.in_flight.reject(receipt, task_id(text))
+            log.exception("message_not_taken", request_id=task.headers["id"], reason=repr(exc))
+            self.in_flight.reject(receipt, task.headers["id"])
             self.qos.ack(receipt)
 
 

@@ -189,6 +189,12 @@ class Settings(BaseSettings):
         of_functions = 0 if self.app_tier == "ec2" else self.serverless.visibility_seconds
         return max(self.queue.visibility_timeout_seconds, of_functions)
 
+    @property
+    def worker_queues(self) -> dict[str, str]:
+        """The queues that workers on EC2 take from, each with its dead-letter queue."""
+        photos = {self.request_queue: self.dead_letter_queue}
+        return photos | ({self.faces_queue: self.faces_dead_letter_queue} if self.edge.enabled else {})
+
     def of_function(self) -> Self:
         """The settings in a function: one engine, whose time limit fits into that of an invocation."""
         limit = min(self.worker.task_time_limit_seconds, self.serverless.engine_limit_seconds)

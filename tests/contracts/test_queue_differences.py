@@ -7,11 +7,24 @@ import pytest
 from facerec.aws.clients import Clients
 from facerec.aws.sqs.queue import queue_differences
 from facerec.settings import Settings
+from facerec.settings.edge import EdgeSettings
 from facerec.settings.resources import NameSettings, QueueSettings
 
 
 def test_a_provisioned_queue_does_not_differ(fresh: Settings) -> None:
     """Nothing is said."""
+    assert queue_differences(Clients(fresh), fresh) == []
+
+
+def test_faces_queue_is_compared_if_workers_take_from_it(fresh: Settings) -> None:
+    """Provisioning sets its visibility timeout for the functions; a worker asks for its own with each receive."""
+    with_edge = fresh.changed(edge=EdgeSettings(enabled=True))
+    assert queue_differences(Clients(fresh), with_edge) == []
+    sqs: Any = Clients(fresh).sqs
+    url = sqs.get_queue_url(QueueName=fresh.faces_queue)["QueueUrl"]
+    sqs.set_queue_attributes(QueueUrl=url, Attributes={"VisibilityTimeout": "1"})
+    (difference,) = queue_differences(Clients(fresh), with_edge)
+    assert difference.startswith(f"{fresh.faces_queue}: its visibility timeout is 1 s")
     assert queue_differences(Clients(fresh), fresh) == []
 
 

@@ -134,7 +134,7 @@ def test_requeued_message_is_visible_at_once(
     assert receive(sqs, url) == [2]
     sqs.send_message(QueueUrl=url, MessageBody=json.dumps(BODY))
     message = take(channel, fresh.request_queue)
-    assert gate.begin_receive()
+    assert gate.begin_receive("queue")
     message.reject(requeue=True)
     assert receive(sqs, url) == []
 

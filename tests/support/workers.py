@@ -3,6 +3,7 @@
 import signal
 import sys
 import uuid
+from base64 import b64encode
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +13,8 @@ from facerec.aws.clients import Clients
 from facerec.aws.object_store import S3ObjectStore
 from facerec.aws.sqs.results import SqsResultInbox
 from facerec.celery import CeleryTaskQueue
-from facerec.messages import ObjectRef, RecognitionRequest, RecognitionResult
+from facerec.edge_messages import EdgeFaces
+from facerec.messages import ObjectRef, RecognitionRequest, RecognitionResult, ResultBox
 from facerec.object_keys import input_key
 from facerec.processes.addresses import poll_until
 from facerec.settings import Settings
@@ -61,7 +63,22 @@ class WorkerTier:
         self._queue.submit(request)
         return request
 
-    def answers(self, *requests: RecognitionRequest) -> list[RecognitionResult]:
+    def send_faces(self, crop: bytes = b"crop", filename: str = "frame.jpg") -> EdgeFaces:
+        """Send a device's frame with one face, as the IoT rule does; to the fake engine its crop is a command."""
+        message = EdgeFaces(
+            request_id=uuid.uuid4(),
+            filename=filename,
+            thing="camera-1",
+            captured_at=datetime.now(UTC),
+            face_index=0,
+            box=ResultBox(x_min=1, y_min=2, x_max=30, y_max=40),
+            encoded=b64encode(crop).decode(),
+            timings_ms={"detect": 1.0},
+        )
+        self.clients.sqs.send_message(QueueUrl=self.url(self.settings.faces_queue), MessageBody=message.to_json())
+        return message
+
+    def answers(self, *requests: RecognitionRequest | EdgeFaces) -> list[RecognitionResult]:
         """Wait for the results of these requests, and return them in the order of the requests."""
         found: dict[uuid.UUID, RecognitionResult] = {}
         while not all(request.request_id in found for request in requests):
@@ -80,10 +97,10 @@ class WorkerTier:
         attributes = self.clients.sqs.get_queue_attributes(QueueUrl=self.url(queue), AttributeNames=names)  # type: ignore[arg-type]  # literals
         return sum(int(value) for value in attributes["Attributes"].values())
 
-    def dead_letter(self) -> dict[str, Any]:
-        """Receive the next message of the dead-letter queue, which stays hidden."""
+    def dead_letter(self, queue: str | None = None) -> dict[str, Any]:
+        """Receive the next message of a dead-letter queue, by default that of photos; it stays hidden."""
         (message,) = self.clients.sqs.receive_message(
-            QueueUrl=self.url(self.settings.dead_letter_queue),
+            QueueUrl=self.url(queue or self.settings.dead_letter_queue),
             MessageAttributeNames=["All"],
             VisibilityTimeout=600,
             WaitTimeSeconds=20,

@@ -227,15 +227,19 @@ def made_at(clients: Clients, queue: str) -> str:
 
 
 def queue_differences(clients: Clients, settings: Settings) -> list[str]:
-    """A sentence for each attribute of the request and response queue that is not as `facerec provision` sets it.
+    """A sentence for each attribute of a worker's queues that is not as `facerec provision` sets it.
 
-    Raises as `SqsQueue` for the request queue. The response queue may be out of a worker's reach: it only answers.
+    Raises as `SqsQueue` for a queue that the worker takes from. The response queue may be out of its reach: it only
+    answers.
     """
-    current = SqsQueue(clients.sqs, settings.request_queue).attributes()
-    # A queue and its dead-letter queue have the same region and account.
-    place = current["QueueArn"].rsplit(":", 1)[0]
-    wanted = queue_attributes.request_queue(settings, f"{place}:{settings.dead_letter_queue}")
-    found = [f"{settings.request_queue}: {each}" for each in queue_attributes.sentences(current, wanted)]
+    found = []
+    for queue, dead_letter_queue in settings.worker_queues.items():
+        current = SqsQueue(clients.sqs, queue).attributes()
+        # A queue and its dead-letter queue have the same region and account.
+        place = current["QueueArn"].rsplit(":", 1)[0]
+        attributes = queue_attributes.request_queue if queue == settings.request_queue else queue_attributes.faces_queue
+        wanted = attributes(settings, f"{place}:{dead_letter_queue}")
+        found += [f"{queue}: {each}" for each in queue_attributes.sentences(current, wanted)]
     try:
         current = SqsQueue(clients.sqs, settings.response_queue).attributes()
     except FacerecError as exc:

@@ -38,8 +38,8 @@ class Instance:
     @property
     def takes(self) -> bool:
         """Whether a receive may begin."""
-        begun = self.gate.begin_receive()
-        self.gate.end_receive()
+        begun = self.gate.begin_receive("queue")
+        self.gate.end_receive("queue")
         return begun
 
     @property
@@ -85,10 +85,10 @@ def test_order_to_drain_pauses_the_gate_until_it_is_withdrawn(instance: Instance
 def test_worker_is_draining_while_it_holds_a_task_or_may_get_one(instance: Instance) -> None:
     """A receive that was open when the order came may still bring something."""
     instance.reports.order_drain(ID, 1.0)
-    assert instance.gate.begin_receive()
+    assert instance.gate.begin_receive("queue")
     assert instance.beat_twice() is WorkerState.DRAINING
     with instance.utilisation.hold():
-        instance.gate.end_receive()
+        instance.gate.end_receive("queue")
         assert instance.beat_twice() is WorkerState.DRAINING
     assert instance.beat_twice() is WorkerState.DRAINED
 

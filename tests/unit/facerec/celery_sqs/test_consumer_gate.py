@@ -28,21 +28,22 @@ def test_paused_gate_begins_no_receive_until_it_is_resumed(gate: ConsumerGate) -
     """An open one is never quiet: a message may come at any moment."""
     assert not gate.quiet
     gate.pause()
-    assert not gate.begin_receive()
+    assert not gate.begin_receive("queue")
     assert gate.quiet
     gate.resume()
     assert not gate.quiet
-    assert gate.begin_receive()
+    assert gate.begin_receive("queue")
 
 
-def test_gate_is_quiet_when_the_open_receive_has_ended(gate: ConsumerGate) -> None:
-    """Ending it twice, as after a failure, is no error."""
-    assert gate.begin_receive()
+def test_gate_is_quiet_when_the_open_receives_have_ended(gate: ConsumerGate) -> None:
+    """Those of all queues; ending one twice, as after a failure, is no error."""
+    assert gate.begin_receive("queue")
+    assert gate.begin_receive("other")
     gate.pause()
-    assert gate.receiving
-    assert not gate.quiet
-    gate.end_receive()
-    gate.end_receive()
+    for queue in ("queue", "queue", "other"):
+        assert gate.receiving
+        assert not gate.quiet
+        gate.end_receive(queue)
     assert not gate.receiving
     assert gate.quiet
 
@@ -93,5 +94,5 @@ def test_wait_until_open_is_woken(gate: ConsumerGate, end: str, *, opened: bool)
 def test_leaving_process_begins_no_receive(gate: ConsumerGate) -> None:
     """What it gives back is for others."""
     gate.leave()
-    assert not gate.begin_receive()
+    assert not gate.begin_receive("queue")
     assert not gate.wait_until_open(600)

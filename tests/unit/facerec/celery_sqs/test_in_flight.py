@@ -74,9 +74,10 @@ class Consumer:
         self.sqs = Sqs()
         self.queue = SqsQueue(cast("Any", self.sqs), "queue")
         self.dead_letters = DeadLetterWriter()
+        self.other_dead_letters = DeadLetterWriter()
         self.counted = 0
         self.messages = InFlightMessages(
-            cast("Any", self.dead_letters),
+            {"queue": self.dead_letters, "other": self.other_dead_letters},
             visibility_timeout_seconds=cast("int", timeout_seconds),
             max_receives=4,
             dead_lettered=self._count,
@@ -342,6 +343,20 @@ def test_dead_letter_outage_is_logged_once_and_survived(hasty: Consumer, fault: 
         "dead_lettered",
         "dead_letter_queue_reachable_again",
     ]
+
+
+def test_dead_letters_of_each_queue_go_to_its_own_dead_letter_queue(hasty: Consumer) -> None:
+    """An outage of one of them does not keep those of the other."""
+    hasty.dead_letters.faults = [Transient("down")] * 1_000_000
+    hasty.hold("1")
+    hasty.hold("2", queue=SqsQueue(cast("Any", hasty.sqs), "other"))
+    hasty.messages.dead_letter("1", "no task", "")
+    hasty.messages.dead_letter("2", "no faces", "")
+    assert poll_until(lambda: hasty.counted == 1, 30)
+    assert hasty.other_dead_letters.kept == [("body 2", "no faces", "")]
+    hasty.dead_letters.faults.clear()
+    assert hasty.settled()
+    assert hasty.dead_letters.kept == [("body 1", "no task", "")]
 
 
 def test_dead_letter_that_is_refused_is_released(hasty: Consumer) -> None:

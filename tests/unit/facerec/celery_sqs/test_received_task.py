@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from kombu.utils.json import dumps
 
 from facerec.celery_sqs.envelope import compact
-from facerec.celery_sqs.received_task import ReceivedTask, read_task, task_id
+from facerec.celery_sqs.received_task import ReceivedTask, read_faces, read_task, task_id
+from facerec.device_faces import faces_request_id
 from facerec.errors import InvalidMessage
 
 NAME = "facerec.recognise"
@@ -218,3 +219,48 @@ def test_argument_of_another_type_of_celery_is_refused() -> None:
     """No request holds one."""
     with pytest.raises(InvalidMessage, match="unknown type 'base64'"):
         read(TASK | {"body": dumps([[b"\xff"], {}, {}])})
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"request_id": ID, "filename": "a.jpg", "thing": "camera-1"},
+        {"request": {"request_id": ID, "filename": "a.jpg"}, "faces": []},
+    ],
+)
+def test_message_of_the_faces_queue_becomes_a_task(message: dict[str, Any]) -> None:
+    """A device's and the detection function's; monitors show the request id and the file name."""
+    text = json.dumps(message)
+    task = read_faces(text)
+    assert task.headers == {"lang": "py", "task": "facerec.recognise_faces", "id": ID, "argsrepr": "a.jpg"}
+    assert task.argument == text
+
+
+def test_further_face_of_a_frame_is_a_task_of_its_own() -> None:
+    """Its id is that of its result, which differs from the frame's."""
+    message = {"request_id": ID, "filename": "a.jpg", "thing": "camera-1", "face_index": 1}
+    assert read_faces(json.dumps(message)).headers["id"] == faces_request_id(json.dumps(message)) != ID
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "no json", "[]", "{}", "5", "[" * 100_000),
+        *('{"request": 5}', '{"request": {}}', '{"thing": "a"}', '{"thing": "a", "request_id": "x"}'),
+        json.dumps({"request_id": ID, "filename": 5, "thing": "a"}),
+    ],
+)
+def test_text_without_a_request_id_is_no_message_of_the_faces_queue(text: str) -> None:
+    """It could not be followed; the reason is one short line for the operator."""
+    with pytest.raises(InvalidMessage) as refused:
+        read_faces(text)
+    assert len(str(refused.value)) < 500
+
+
+@given(st.sampled_from(["request", "request_id", "filename", "thing"]), JSON)
+def test_any_message_of_the_faces_queue_is_read_or_refused(field: str, value: Any) -> None:
+    """No value of any field ends a worker."""
+    with suppress(InvalidMessage):
+        assert read_faces(json.dumps({"request_id": ID, "filename": "a.jpg", "thing": "a"} | {field: value})).headers[
+            "id"
+        ]
