@@ -16,7 +16,7 @@ class Unreadable:
 
 @dataclass(frozen=True, slots=True)
 class QueueDepth:
-    """How many tasks the request queue holds; approximate, as SQS counts are."""
+    """How many tasks the queues of the app tier hold; approximate, as SQS counts are."""
 
     visible: int
     """The backlog: waiting for a worker."""

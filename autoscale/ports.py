@@ -11,7 +11,7 @@ from autoscale.observation import Instance, QueueDepth
 
 
 class Backlog(Protocol):
-    """The request queue's counts."""
+    """The counts of the queues of the app tier."""
 
     def depth(self) -> QueueDepth:
         """Read the counts; one that is missing in the answer is `Transient`, never 0. Raises `QueueMissing`."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import structlog
 
-from autoscale.aws.backlog import SqsBacklog
+from autoscale.aws.backlog import SqsBacklog, TotalBacklog
 from autoscale.aws.ec2 import CapacityPools, Ec2
 from autoscale.aws.fleet import Ec2Fleet
 from autoscale.aws.history import DynamoHistory
@@ -82,7 +82,8 @@ def check_requirements(settings: Settings) -> None:
     aws, table = clients(settings), settings.fleet_table
     missing = ConfigurationError(f"there is no table {table!r}; create it with `facerec provision`")
     try:
-        check_queue(aws, settings.request_queue)
+        for queue in settings.worker_queues:
+            check_queue(aws, queue)
         with translated(f"find table {table!r}", ResourceNotFoundException=lambda: missing):
             aws.dynamodb.describe_table(TableName=table)
         Ec2(aws, settings).default_version()
@@ -134,9 +135,9 @@ def make_priors(settings: AutoscaleSettings) -> Priors:
     return Priors(settings.boot_prior_seconds, settings.start_prior_seconds, settings.service_prior_seconds)
 
 
-def make_backlog(settings: Settings) -> SqsBacklog:
-    """Make the reader of the request queue's depth."""
-    return SqsBacklog(clients(settings), settings.request_queue, settings.dead_letter_queue)
+def make_backlog(settings: Settings) -> TotalBacklog:
+    """Make the reader of the depth of the queues from which instances take."""
+    return TotalBacklog([SqsBacklog(clients(settings), *queues) for queues in settings.worker_queues.items()])
 
 
 def make_lease(settings: Settings) -> DynamoLease:

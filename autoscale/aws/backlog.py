@@ -1,13 +1,14 @@
-"""How much waits in the request queue, as SQS counts it."""
+"""How much waits in the queues of the app tier, as SQS counts it."""
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from autoscale.aws import CachedReading
 from autoscale.observation import QueueDepth
+from autoscale.ports import Backlog
 from facerec.aws.clients import Clients, translated
 from facerec.aws.sqs.queue import SqsQueue
 from facerec.errors import Transient
@@ -45,6 +46,19 @@ def parse_age(answer: Mapping[str, Any]) -> float | None:
     latest = max(points, key=lambda point: point["Timestamp"], default=None)
     age = None if latest is None else float(latest["Maximum"])
     return age if age is not None and 0 <= age < math.inf else None
+
+
+def total(depths: Sequence[QueueDepth]) -> QueueDepth:
+    """Return the depth of all queues together: the oldest message is that of any, and unknown counts stay unknown."""
+    ages = [depth.oldest_age_seconds for depth in depths if depth.oldest_age_seconds is not None]
+    dead_letters = [depth.dead_letters for depth in depths if depth.dead_letters is not None]
+    return QueueDepth(
+        visible=sum(depth.visible for depth in depths),
+        in_flight=sum(depth.in_flight for depth in depths),
+        delayed=sum(depth.delayed for depth in depths),
+        oldest_age_seconds=max(ages, default=None),
+        dead_letters=sum(dead_letters) if len(dead_letters) == len(depths) else None,
+    )
 
 
 class SqsBacklog:
@@ -108,3 +122,14 @@ class SqsBacklog:
                     Statistics=["Maximum"],
                 )
             )
+
+
+class TotalBacklog:
+    """`Backlog` of several queues, from which the same instances take; a queue that cannot be read is an error."""
+
+    def __init__(self, backlogs: Sequence[Backlog]) -> None:
+        self._backlogs = backlogs
+
+    def depth(self) -> QueueDepth:
+        """Ask for each queue's depth; raises as `Backlog.depth`."""
+        return total([backlog.depth() for backlog in self._backlogs])

@@ -1,4 +1,4 @@
-"""One suite for every backlog: in memory, and of SQS as ministack and moto have it."""
+"""One suite for every backlog: in memory, of SQS as ministack and moto have it, and of two queues together."""
 
 import math
 import uuid
@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from autoscale.aws.backlog import SqsBacklog, parse_age, parse_depth
+from autoscale import process
+from autoscale.aws.backlog import SqsBacklog, TotalBacklog, parse_age, parse_depth, total
 from autoscale.observation import QueueDepth
 from autoscale.ports import Backlog
 from facerec.aws.clients import Clients
 from facerec.errors import QueueMissing, Transient
 from facerec.settings import Settings
+from facerec.settings.edge import EdgeSettings
 from facerec.settings.resources import AwsSettings
 from tests.fakes.fleet import InMemoryBacklog
 
@@ -35,7 +37,7 @@ class Queue:
     fail: Callable[[], object]
 
 
-@pytest.fixture(params=["memory", "ministack", "moto"])
+@pytest.fixture(params=["memory", "ministack", "moto", "two"])
 def queue(request: pytest.FixtureRequest) -> Queue:
     """Each kind in turn."""
     if request.param == "memory":
@@ -45,20 +47,26 @@ def queue(request: pytest.FixtureRequest) -> Queue:
             lambda visible, in_flight, delayed: setattr(fake, "counts", QueueDepth(visible, in_flight, delayed)),
             lambda: setattr(fake, "outage", QueueMissing("the-queue")),
         )
-    clients: Clients = request.getfixturevalue(f"{request.param}_clients")
+    clients: Clients = request.getfixturevalue(f"{'ministack' if request.param == 'two' else request.param}_clients")
     name = f"test-{uuid.uuid4().hex[:12]}"
     url = clients.sqs.create_queue(QueueName=name, Attributes={"VisibilityTimeout": "600"})["QueueUrl"]
+    backlog: Backlog = SqsBacklog(clients, name)
+    received = url
+    if request.param == "two":
+        other = f"{name}-other"
+        received = clients.sqs.create_queue(QueueName=other, Attributes={"VisibilityTimeout": "600"})["QueueUrl"]
+        backlog = TotalBacklog([SqsBacklog(clients, other), backlog])
 
     def fill(visible: int, in_flight: int, delayed: int) -> None:
         for number in range(in_flight):
-            clients.sqs.send_message(QueueUrl=url, MessageBody=f"held {number}")
-            assert clients.sqs.receive_message(QueueUrl=url)["Messages"]
+            clients.sqs.send_message(QueueUrl=received, MessageBody=f"held {number}")
+            assert clients.sqs.receive_message(QueueUrl=received)["Messages"]
         for number in range(visible):
             clients.sqs.send_message(QueueUrl=url, MessageBody=f"waiting {number}")
         for number in range(delayed):
             clients.sqs.send_message(QueueUrl=url, MessageBody=f"later {number}", DelaySeconds=600)
 
-    return Queue(SqsBacklog(clients, name), fill, lambda: clients.sqs.delete_queue(QueueUrl=url))
+    return Queue(backlog, fill, lambda: clients.sqs.delete_queue(QueueUrl=url))
 
 
 @pytest.fixture
@@ -194,3 +202,26 @@ def test_failing_sqs_is_unreadable(own: Clients) -> None:
             backlog.depth()
         own.sqs.meta.events.unregister("before-call.sqs.GetQueueAttributes", answer)
     assert backlog.depth() == QueueDepth(0, 0, 0)
+
+
+def test_total_takes_the_oldest_age_and_adds_the_counts() -> None:
+    """A count of dead letters that is not known of one queue is not known of both."""
+    photos, faces = QueueDepth(1, 2, 3, 4.0, 5), QueueDepth(10, 20, 30, 40.0, 50)
+    assert total([photos, faces]) == QueueDepth(11, 22, 33, 40.0, 55)
+    assert total([photos, QueueDepth(0, 0)]) == QueueDepth(1, 2, 3, 4.0, None)
+    assert total([photos]) == photos
+
+
+def test_faces_of_devices_count_where_workers_take_them(fresh: Settings) -> None:
+    """Waiting ones and dead letters; without the edge the functions take the faces."""
+    with_edge = fresh.changed(edge=EdgeSettings(enabled=True))
+    sqs = Clients(fresh).sqs
+    for queue in (fresh.request_queue, fresh.faces_queue, fresh.faces_dead_letter_queue):
+        sqs.send_message(QueueUrl=sqs.get_queue_url(QueueName=queue)["QueueUrl"], MessageBody="x")
+    assert process.make_backlog(fresh).depth() == QueueDepth(1, 0, 0, dead_letters=0)
+    assert process.make_backlog(with_edge).depth() == QueueDepth(2, 0, 0, dead_letters=1)
+    sqs.delete_queue(QueueUrl=sqs.get_queue_url(QueueName=fresh.faces_queue)["QueueUrl"])
+    with pytest.raises(QueueMissing, match=fresh.faces_queue):
+        process.make_backlog(with_edge).depth()
+    with pytest.raises(QueueMissing, match=fresh.faces_queue):
+        process.check_requirements(with_edge)
