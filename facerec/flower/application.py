@@ -38,7 +38,7 @@ from facerec.aws.sqs.response_queues import ResponseQueues
 from facerec.celery import FacerecCelery
 from facerec.errors import FacerecError
 from facerec.host_check import LOOPBACK_NAMES, addressed_host, is_cross_site, is_served
-from facerec.messages import TASK_NAME
+from facerec.messages import FACES_TASK_NAME, TASK_NAME
 from facerec.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -63,11 +63,12 @@ class SqsBroker:
         """Return a row for each queue of the system, not of `names`; an unreadable one has `error` and no counts."""
         del names
         settings = self._settings
-        found = [settings.request_queue, settings.dead_letter_queue, settings.response_queue, settings.events_queue]
+        of_workers = [name for queues in settings.worker_queues.items() for name in queues]
+        found = [*of_workers, settings.response_queue, settings.events_queue]
         run = IOLoop.current().run_in_executor
         unreadable: list[dict[str, Any]] = []
         try:
-            found[3:3] = await run(self._pool, self._owned_response_queues)
+            found[-1:-1] = await run(self._pool, self._owned_response_queues)
         except FacerecError as exc:
             unreadable.append(_unreadable(f"{settings.response_queue}-*", exc))
         pending = [run(self._pool, self._row, name) for name in found]
@@ -96,9 +97,9 @@ class Inspected:
 
     inspect_methods: tuple[str, ...] = Inspector.inspect_methods
 
-    def __init__(self, state: Callable[[], State], queue: str, broker: str) -> None:
+    def __init__(self, state: Callable[[], State], queues: Iterable[str], broker: str) -> None:
         self._state = state
-        self._queue = queue
+        self._queues = list(queues)
         self._broker = broker
 
     def inspect(self, workername: str | None = None) -> "asyncio.Future[None]":
@@ -139,10 +140,11 @@ class Inspected:
             },
             "active_queues": [
                 queue
-                | {"name": self._queue, "routing_key": self._queue}
+                | {"name": name, "routing_key": name}
                 | {"durable": True, "exclusive": False, "no_ack": False, "auto_delete": False}
+                for name in self._queues
             ],
-            "registered": [TASK_NAME],
+            "registered": [TASK_NAME, FACES_TASK_NAME],
             "scheduled": [],
             "revoked": [],
             "conf": {},
@@ -218,7 +220,7 @@ class FlowerApplication(Flower):  # type: ignore[misc]  # Flower has no types
         )
         super().__init__(options=options, capp=capp, events=events, io_loop=io_loop, **flower_settings)
         self.broker_uri = settings.endpoint_url or f"SQS in {settings.aws.region}"
-        self.inspector = Inspected(lambda: events.state, settings.request_queue, self.broker_uri)
+        self.inspector = Inspected(lambda: events.state, settings.worker_queues, self.broker_uri)
         self.broker = SqsBroker(shared_clients(settings), settings)
         self.add_handlers(
             r".*", [(r"/broker", _Broker), (r"/api/queues/length", _QueueLengths), (r"/metrics", _PrivateMetrics)]

@@ -196,6 +196,7 @@ def _size(stored: StoredObject) -> dict[str, Any]:
 
 def _content(result: RecognitionResult) -> dict[str, Any]:
     names = {"outcome", "result", "detail", "more_faces", "engine", "precision", "model_id", "attempt", "timings_ms"}
+    names |= {"thing", "captured_at"}
     facts = result.model_dump(mode="json", include=names) | {"faces": len(result.faces)}
     return {name: value for name, value in facts.items() if value or name == "faces"} | _threshold(result)
 

@@ -22,7 +22,7 @@ def autoscaler(place: Place) -> list[Statement]:
         allow(
             "ReadBacklog",
             actions("sqs", "GetQueueAttributes GetQueueUrl"),
-            [place.queue(settings.request_queue), place.queue(settings.dead_letter_queue)],
+            [place.queue(name) for queues in settings.worker_queues.items() for name in queues],
         ),
         allow(
             "KeepState",

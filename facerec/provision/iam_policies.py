@@ -15,6 +15,7 @@ from facerec.provision.iam_statements import (
     Statement,
     actions,
     allow,
+    answer_devices,
     gallery_snapshots,
     partitions,
 )
@@ -68,7 +69,7 @@ def worker(place: Place) -> list[Statement]:
         allow(
             "TakeTasks",
             actions("sqs", "ChangeMessageVisibility DeleteMessage GetQueueAttributes GetQueueUrl ReceiveMessage"),
-            [place.queue(settings.request_queue)],
+            [place.queue(name) for name in settings.worker_queues],
         ),
         allow("CompareQueues", ["sqs:GetQueueAttributes"], [place.queue(settings.response_queue)]),
         allow(
@@ -77,7 +78,7 @@ def worker(place: Place) -> list[Statement]:
             [
                 place.queue(settings.response_queue),
                 place.queue(place.own_response_queues),
-                place.queue(settings.dead_letter_queue),
+                *(place.queue(name) for name in settings.worker_queues.values()),
                 place.queue(settings.request_queue),  # stale tasks are requeued
                 place.queue(settings.events_queue),
             ],
@@ -88,6 +89,7 @@ def worker(place: Place) -> list[Statement]:
             [place.table(settings.templates_table)],
         ),
         *gallery_snapshots(place),
+        *(answer_devices(place) if settings.edge.enabled else []),
         # The table also holds the autoscaler's lease, launch slots and history, and the other instances' reports.
         allow("Report", ["dynamodb:UpdateItem"], [place.table(settings.fleet_table)], partitions(THIS_INSTANCE)),
         allow("ReadDrainOrder", ["dynamodb:GetItem"], [place.table(settings.fleet_table)], partitions(DRAIN_ORDERS)),
@@ -98,7 +100,8 @@ def worker(place: Place) -> list[Statement]:
 def flower(place: Place) -> list[Statement]:
     """`facerec flower`: takes the workers' events, and shows the depths of the queues."""
     settings = place.settings
-    shown = [settings.request_queue, settings.dead_letter_queue, settings.response_queue, place.own_response_queues]
+    of_workers = [name for queues in settings.worker_queues.items() for name in queues]
+    shown = [*of_workers, settings.response_queue, place.own_response_queues]
     return [
         allow(
             "TakeEvents",

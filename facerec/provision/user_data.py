@@ -24,6 +24,7 @@ MAX_BYTES = 16_384
 
 _BELONGS_TO_OTHERS = (
     "AUTOSCALE__",
+    "EDGE__",
     "EVENTS__RETENTION_SECONDS",
     "FLOWER__",
     "INSTANCES__",
@@ -36,6 +37,7 @@ _BELONGS_TO_OTHERS = (
 """Settings that no worker reads: their change must not make a new launch template, which replaces instances."""
 _STILL_READ = (
     "AUTOSCALE__BOOT_PRIOR_SECONDS",
+    "EDGE__ENABLED",
     "INSTANCES__PACKAGE",
     "SERVERLESS__TIMEOUT_SECONDS",
     "WEB__WAIT_SECONDS",

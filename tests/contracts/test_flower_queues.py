@@ -11,13 +11,14 @@ from facerec.aws.sqs.response_queues import ResponseQueues
 from facerec.flower.application import SqsBroker
 from facerec.provision.provisioning import provision
 from facerec.settings import Settings
+from facerec.settings.edge import EdgeSettings
 
 
 @pytest.mark.parametrize("kind", ["ministack", "moto"])
 def test_broker_shows_every_queue(kind: str, request: pytest.FixtureRequest) -> None:
-    """With those of web processes; an unreadable queue has an error and no counts."""
+    """With those of web processes, and of faces if workers take them; an unreadable queue has an error, no counts."""
     clients: Clients = request.getfixturevalue(f"{kind}_clients")
-    settings = Settings(prefix=f"test-{uuid.uuid4().hex[:12]}")
+    settings = Settings(prefix=f"test-{uuid.uuid4().hex[:12]}", edge=EdgeSettings(enabled=True))
     provision(clients, settings)
     owned = ResponseQueues(clients, settings.response_queue, retention_seconds=60).create("somebody")
     requests = clients.sqs.get_queue_url(QueueName=settings.request_queue)["QueueUrl"]
@@ -32,6 +33,8 @@ def test_broker_shows_every_queue(kind: str, request: pytest.FixtureRequest) -> 
     assert list(rows) == [
         settings.request_queue,
         settings.dead_letter_queue,
+        settings.faces_queue,
+        settings.faces_dead_letter_queue,
         settings.response_queue,
         owned,
         settings.events_queue,

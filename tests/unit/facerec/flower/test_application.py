@@ -126,10 +126,10 @@ def test_workers_are_built_from_events() -> None:
     for uuid, kinds in {"a": ["received"], "b": ["received", "started"], "c": ["received", "succeeded"]}.items():
         for kind in kinds:
             state.event(common | {"type": f"task-{kind}", "uuid": uuid, "name": "n", "args": f"{uuid}.jpg"})
-    workers = Inspected(lambda: state, "requests", "here").workers
+    workers = Inspected(lambda: state, ["requests", "faces"], "here").workers
     worker = workers["w@h"]
     assert [task["args"] for task in worker["reserved"]] == ["a.jpg"]
     assert [task["args"] for task in worker["active"]] == ["b.jpg"]
-    assert [queue["name"] for queue in worker["active_queues"]] == ["requests"]
+    assert [queue["name"] for queue in worker["active_queues"]] == ["requests", "faces"]
     assert worker["stats"]["pid"] == 7
     assert worker["stats"]["pool"]["online"] is True

@@ -104,6 +104,16 @@ def test_timeline_has_the_photo_after_the_upload_and_the_result_with_its_content
     assert (result.facts["result"], result.facts["bytes"]) == ("Jane", 99)
 
 
+def test_timeline_of_a_frame_of_a_device_names_the_device() -> None:
+    """No photo of it is in the store; what is known is the result."""
+    result = RESULT.model_copy(update={"thing": "camera-1", "captured_at": NOON})
+    (step,) = timeline([], Objects(None, STORED, result))
+    assert step.what == "result in the store"
+    assert step.facts["thing"] == "camera-1"
+    assert datetime.fromisoformat(step.facts["captured_at"]) == NOON
+    assert list(advice(ID, [], Objects(None, STORED, result))) == []
+
+
 @pytest.mark.parametrize(
     ("changes", "steps"),
     [

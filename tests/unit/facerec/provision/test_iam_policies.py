@@ -16,6 +16,7 @@ from facerec.errors import FacerecError
 from facerec.provision.iam_policies import ROLES, policy
 from facerec.provision.iam_statements import WITHOUT_RESOURCES, Place
 from facerec.settings import Settings
+from facerec.settings.edge import EdgeSettings
 from facerec.settings.resources import AwsSettings, InstancesSettings
 from tests.support.iam import allowed
 from tests.support.processes import CHECKOUT
@@ -496,6 +497,31 @@ def test_settings_narrow_and_widen_what_is_granted() -> None:
     assert allowed(worker, "s3:GetObject", "arn:aws-cn:s3:::releases/1.0/facerec.whl")
     assert not allowed(worker, "s3:GetObject", "arn:aws-cn:s3:::releases/2.0/facerec.whl")
     assert not allowed(policy("worker", PLACE), "s3:DeleteBucket", "arn:aws:s3:::facerec-in-bucket")
+
+
+def test_workers_take_faces_only_if_the_settings_say_so() -> None:
+    """Their statements are those for photos; the autoscaler and Flower count the same queues."""
+    with_edge = Place(Settings(edge=EdgeSettings(enabled=True)), ACCOUNT)
+    granted_with_edge = {
+        ("worker", "ReceiveMessage", "facerec-faces-queue"),
+        ("worker", "DeleteMessage", "facerec-faces-queue"),
+        ("worker", "ChangeMessageVisibility", "facerec-faces-queue"),
+        ("worker", "SendMessage", "facerec-faces-queue-dlq"),
+        ("autoscaler", "GetQueueAttributes", "facerec-faces-queue"),
+        ("autoscaler", "GetQueueAttributes", "facerec-faces-queue-dlq"),
+        ("flower", "GetQueueAttributes", "facerec-faces-queue"),
+    }
+    for role, action, queue in granted_with_edge:
+        asked = f"sqs:{action}", f"arn:aws:sqs:us-east-1:{ACCOUNT}:{queue}"
+        assert allowed(policy(role, with_edge), *asked)
+        assert not allowed(policy(role, PLACE), *asked)
+    topic = f"arn:aws:iot:us-east-1:{ACCOUNT}:topic/facerec/camera-1"
+    assert allowed(policy("worker", with_edge), "iot:Publish", f"{topic}/results")
+    assert not allowed(policy("worker", with_edge), "iot:Publish", f"{topic}/faces")
+    # The device or the detection function sends faces, never the worker.
+    assert not allowed(
+        policy("worker", with_edge), "sqs:SendMessage", f"arn:aws:sqs:us-east-1:{ACCOUNT}:facerec-faces-queue"
+    )
 
 
 def test_another_deployment_is_out_of_reach() -> None:

@@ -14,6 +14,7 @@ from autoscale.commands.fleet import user_data as command
 from facerec.errors import ConfigurationError
 from facerec.provision.user_data import MAX_BYTES, deployment_environment, service_unit, user_data
 from facerec.settings import Settings
+from facerec.settings.edge import EdgeSettings
 from facerec.settings.resources import (
     AwsSettings,
     GallerySettings,
@@ -83,6 +84,7 @@ def test_a_worker_reads_the_settings_of_the_deployment(monkeypatch: pytest.Monke
         worker=WorkerSettings(engines=3, batch_window_ms=0, task_time_limit_seconds=60, metadata_url="http://[fd00::]"),
         queue=QueueSettings(visibility_timeout_seconds=90),
         gallery=GallerySettings(refresh_seconds=4),
+        edge=EdgeSettings(enabled=True),
         web=WebSettings(wait_seconds=900),
         autoscale=AutoscaleSettings(boot_prior_seconds=200),
         instances=InstancesSettings(package=PACKAGE),
@@ -106,6 +108,7 @@ def test_says_where_the_metadata_service_is() -> None:
         {"autoscale": AutoscaleSettings(max_instances=3, cooldown_seconds=5)},
         {"instances": InstancesSettings(image_id="ami-1", subnet_ids=("subnet-1",), key_name="ops")},
         {"retention": RetentionSettings(input_days=3)},
+        {"edge": EdgeSettings(thing="camera-1", results=True)},
         {"names": NameSettings(launch_template="ours")},
         {"flower": FlowerSettings(password=SecretStr("correct horse"))},
         {"events": EventsSettings(retention_seconds=3600)},
