@@ -20,6 +20,8 @@ COMPONENT = "com.facerec.FaceDetection"
 """The Greengrass component of the devices."""
 COMPONENTS_PREFIX = "components/"
 """Of the artefacts of the Greengrass component in the model bucket."""
+IOT_POLICY_BYTES = 2048
+"""AWS IoT's limit of a policy, without white space; so the nucleus has one of its own."""
 _CLIENT_ID_END = "-" + "?" * 8
 """What follows the thing's name in a client id. Of fixed length: `gate` is not let in as a client of `gate-2`."""
 
@@ -42,6 +44,11 @@ def device_role(settings: Settings) -> str:
 def thing_policy_name(settings: Settings, thing: str) -> str:
     """Return the name of a thing's AWS IoT policy."""
     return f"{settings.prefix}-{thing}"
+
+
+def nucleus_policy_name(settings: Settings, thing: str) -> str:
+    """Return the name of the further policy of a Greengrass core, which is no thing's `thing_policy_name`."""
+    return f"{settings.prefix}_nucleus-{thing}"
 
 
 def edge_rules(place: Place) -> list[Statement]:
@@ -120,7 +127,7 @@ def edge_operator(place: Place) -> list[Statement]:
                 "CreatePolicy CreatePolicyVersion DeletePolicy DeletePolicyVersion GetPolicy ListPolicyVersions "
                 "ListTargetsForPolicy",
             ),
-            [place.iot("policy", thing_policy_name(settings, "*"))],
+            [place.iot("policy", name(settings, "*")) for name in (thing_policy_name, nucleus_policy_name)],
         ),
         allow(
             "MakeCertificates",
@@ -168,42 +175,40 @@ def _deploy(place: Place) -> list[Statement]:
     ]
 
 
-def thing_policy(place: Place, thing: str, *, greengrass: bool) -> dict[str, Any]:
-    """Return the AWS IoT policy of a thing: its own client ids and topics, and with Greengrass those of its nucleus."""
-
-    def topics(kind: Literal["topic", "topicfilter"], *names: str) -> list[str]:
-        return [place.iot(kind, name) for name in names]
-
+def thing_policy(place: Place, thing: str) -> dict[str, Any]:
+    """Return the AWS IoT policy of a thing: its own client ids and topics."""
     received = frames_topic(thing), results_topic(thing)
-    statements = [
-        allow("Connect", ["iot:Connect"], [place.iot("client", f"{thing}{_CLIENT_ID_END}")]),
-        allow("Send", ["iot:Publish"], topics("topic", faces_topic(thing), status_topic(thing))),
-        allow("Listen", ["iot:Subscribe"], topics("topicfilter", *received)),
-        allow("Receive", ["iot:Receive"], topics("topic", *received)),
-    ]
-    if greengrass:
-        reserved = f"$aws/things/{thing}"
-        own = f"{reserved}/jobs/*", f"{reserved}/shadow/*"
-        health = f"{reserved}/greengrass/health/json", f"{reserved}/greengrassv2/health/json"
+    sent = faces_topic(thing), status_topic(thing)
+    return _iot_policy(
+        (["iot:Connect"], [place.iot("client", f"{thing}{_CLIENT_ID_END}")]),
+        (["iot:Publish"], [place.iot("topic", name) for name in sent]),
+        (["iot:Subscribe"], [place.iot("topicfilter", name) for name in received]),
+        (["iot:Receive"], [place.iot("topic", name) for name in received]),
+    )
+
+
+def nucleus_policy(place: Place, thing: str) -> dict[str, Any]:
+    """Return the further AWS IoT policy of a thing that is a Greengrass core: what its nucleus needs."""
+    reserved = f"$aws/things/{thing}"
+    own = f"{reserved}/jobs/*", f"{reserved}/shadow/*"
+    health = f"{reserved}/greengrass/health/json", f"{reserved}/greengrassv2/health/json"
+    return _iot_policy(
         # Its further connections, for more subscriptions than one may have, have a number behind the name.
-        ids = [place.iot("client", thing), place.iot("client", f"{thing}#*")]
-        statements += [
-            allow("ConnectNucleus", ["iot:Connect"], ids),
-            allow("RunNucleus", actions("iot", "Publish Receive"), topics("topic", *own, *health)),
-            allow("ListenNucleus", ["iot:Subscribe"], topics("topicfilter", *own)),
-            allow(
-                "ExchangeCertificate",
-                ["iot:AssumeRoleWithCertificate"],
-                [place.iot("rolealias", device_role(place.settings))],
+        (["iot:Connect"], [place.iot("client", thing), place.iot("client", f"{thing}#*")]),
+        (actions("iot", "Publish Receive"), [place.iot("topic", name) for name in (*own, *health)]),
+        (["iot:Subscribe"], [place.iot("topicfilter", name) for name in own]),
+        (["iot:AssumeRoleWithCertificate"], [place.iot("rolealias", device_role(place.settings))]),
+        (
+            actions(
+                "greengrass",
+                "GetComponentVersionArtifact GetDeploymentConfiguration ListThingGroupsForCoreDevice "
+                "ResolveComponentCandidates",
             ),
-            allow(
-                "Deploy",
-                actions(
-                    "greengrass",
-                    "GetComponentVersionArtifact GetDeploymentConfiguration ListThingGroupsForCoreDevice "
-                    "ResolveComponentCandidates",
-                ),
-                ["*"],
-            ),
-        ]
-    return {"Version": "2012-10-17", "Statement": statements}
+            ["*"],
+        ),
+    )
+
+
+def _iot_policy(*statements: tuple[list[str], list[str]]) -> dict[str, Any]:
+    allowed = [{"Effect": "Allow", "Action": names, "Resource": resources} for names, resources in statements]
+    return {"Version": "2012-10-17", "Statement": allowed}

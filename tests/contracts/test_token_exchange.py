@@ -8,7 +8,7 @@ from moto import mock_aws
 
 from facerec.aws.clients import Clients
 from facerec.provision.edge.token_exchange import ensure_alias, ensure_role
-from facerec.provision.iam_edge import device_role, edge_device, thing_policy
+from facerec.provision.iam_edge import IOT_POLICY_BYTES, device_role, edge_device, nucleus_policy, thing_policy
 from facerec.provision.iam_statements import Place
 from facerec.provision.resources import State
 from facerec.settings import Settings
@@ -48,9 +48,16 @@ def test_greengrass_device_can_exchange_its_certificate_for_a_role(monkeypatch: 
 def test_only_a_greengrass_thing_may_exchange_its_certificate() -> None:
     """For the one role; a device without a nucleus has no credentials of AWS at all."""
     place = Place(Settings(), ACCOUNT)
-    plain = json.dumps(thing_policy(place, "gate", greengrass=False))
+    plain = json.dumps(thing_policy(place, "gate"))
     assert "AssumeRole" not in plain
     assert "*" not in plain
-    statements = thing_policy(place, "gate", greengrass=True)["Statement"]
+    statements = nucleus_policy(place, "gate")["Statement"]
     [exchange] = [one for one in statements if one["Action"] == ["iot:AssumeRoleWithCertificate"]]
     assert exchange["Resource"] == [f"arn:aws:iot:us-east-1:{ACCOUNT}:rolealias/facerec-edge-device"]
+
+
+def test_policies_of_the_longest_name_fit_into_aws_iot() -> None:
+    """Its limit is small; white space does not count, and there is none."""
+    place, longest = Place(Settings(), ACCOUNT), "x" * 100
+    for policy in (thing_policy(place, longest), nucleus_policy(place, longest)):
+        assert len(json.dumps(policy, separators=(",", ":"))) <= IOT_POLICY_BYTES

@@ -190,6 +190,24 @@ def test_removed_thing_leaves_nothing_in_aws(run: Run, fresh: Settings, folder: 
         pass
 
 
+def test_greengrass_core_keeps_the_policy_of_its_nucleus(run: Run, fresh: Settings, folder: Path) -> None:
+    """Also if it is provisioned again without the option. It goes with the thing."""
+    clients = Clients(fresh)
+    things, place = Things(clients, fresh), ThingFolder(folder)
+    with pytest.raises(FacerecError, match="role alias"):  # the emulator has none: the next run completes the rest
+        things.provision(THING, place, greengrass=True)
+    things.provision(THING, place)
+    things.provision(THING, place, rotate=True)
+    [principal] = clients.iot.list_thing_principals(thingName=THING)["principals"]
+    attached = clients.iot.list_attached_policies(target=principal)["policies"]
+    names = [f"{fresh.prefix}-{THING}", f"{fresh.prefix}_nucleus-{THING}"]
+    assert sorted(policy["policyName"] for policy in attached) == names
+    with device(folder):
+        pass
+    assert run("remove", THING, "--yes").stdout.count("policy") == 2
+    assert clients.iot.list_policies()["policies"] == []
+
+
 def test_name_that_is_no_thing_is_refused(run: Run) -> None:
     """The name is part of topics and of file names."""
     result = run("provision", "a/b")

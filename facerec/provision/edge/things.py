@@ -16,7 +16,7 @@ from facerec.aws.clients import Clients, translated
 from facerec.errors import ConfigurationError, FacerecError
 from facerec.provision.edge.thing_folder import ThingFolder
 from facerec.provision.edge.token_exchange import ensure_alias, ensure_role
-from facerec.provision.iam_edge import thing_policy, thing_policy_name
+from facerec.provision.iam_edge import nucleus_policy, nucleus_policy_name, thing_policy, thing_policy_name
 from facerec.provision.iam_statements import Place
 from facerec.provision.resources import Resource, State
 from facerec.settings import Settings
@@ -64,11 +64,13 @@ class Things:
         """
         folder.make()
         account = self._ensure_thing(thing)
-        policy = self._ensure_policy(thing, account, greengrass=greengrass)
+        place, (policy, of_nucleus) = Place(self._settings, account), self._policies(thing)
+        self._ensure_policy(policy, thing_policy(place, thing))
         if greengrass:
+            self._ensure_policy(of_nucleus, nucleus_policy(place, thing))
             self._report(ensure_role(self._clients, self._settings, account))
             self._report(ensure_alias(self._clients, self._settings, account))
-        self._report(self._ensure_certificate(thing, policy, folder, rotate=rotate))
+        self._report(self._ensure_certificate(thing, folder, rotate=rotate))
         edge = self._settings.edge
         endpoint = edge.endpoint or self._endpoint()
         self._report(folder.write_settings(thing, endpoint, edge.port, edge.ca_file))
@@ -82,9 +84,8 @@ class Things:
         return [_id(arn) for arn in principals]
 
     def remove(self, thing: str) -> list[str]:
-        """Delete the thing, its policy and its certificates; returns what was deleted, nothing if there was nothing."""
+        """Delete the thing, its policies and its certificates; returns what was deleted, if there was anything."""
         removed = []
-        policy = thing_policy_name(self._settings, thing)
         try:
             certificates = self.revoke(thing)
             with translated(f"delete thing {thing!r}"):
@@ -95,16 +96,7 @@ class Things:
             removed.append(f"thing {thing}")
         except _Missing:
             pass
-        with translated(f"delete policy {policy!r}"):
-            try:
-                for version in self._iot.list_policy_versions(policyName=policy)["policyVersions"]:
-                    if not version["isDefaultVersion"]:
-                        self._iot.delete_policy_version(policyName=policy, policyVersionId=version["versionId"])
-                self._iot.delete_policy(policyName=policy)
-                removed.append(f"policy {policy}")
-            except ClientError as exc:
-                if exc.response["Error"]["Code"] != _ABSENT:
-                    raise
+        removed += [f"policy {policy}" for policy in self._policies(thing) if self._delete_policy(policy)]
         return removed
 
     def _ensure_thing(self, thing: str) -> str:
@@ -121,38 +113,55 @@ class Things:
         self._report(resource)
         return arn.split(":")[4]
 
-    def _ensure_policy(self, thing: str, account: str, *, greengrass: bool) -> str:
-        name = thing_policy_name(self._settings, thing)
-        wanted = thing_policy(Place(self._settings, account), thing, greengrass=greengrass)
+    def _policies(self, thing: str) -> tuple[str, str]:
+        """Return the names of the thing's policies; the second is of a Greengrass core alone."""
+        return thing_policy_name(self._settings, thing), nucleus_policy_name(self._settings, thing)
+
+    def _ensure_policy(self, name: str, wanted: dict[str, Any]) -> None:
         resource = Resource("policy", name)
+        document = json.dumps(wanted, separators=(",", ":"))
         with translated(f"provision policy {name!r}"):
             try:
                 found = self._iot.get_policy(policyName=name)["policyDocument"]
             except ClientError as exc:
                 if exc.response["Error"]["Code"] != _ABSENT:
                     raise
-                self._iot.create_policy(policyName=name, policyDocument=json.dumps(wanted))
+                self._iot.create_policy(policyName=name, policyDocument=document)
                 resource.state = State.CREATED
             else:
                 if json.loads(found) != wanted:
-                    self._replace_policy(name, wanted)
+                    self._replace_policy(name, document)
                     resource.touched()
         self._report(resource)
-        return name
 
-    def _replace_policy(self, name: str, wanted: dict[str, Any]) -> None:
+    def _replace_policy(self, name: str, document: str) -> None:
         versions = self._iot.list_policy_versions(policyName=name)["policyVersions"]
         if len(versions) >= _POLICY_VERSIONS:
             former = min((one for one in versions if not one["isDefaultVersion"]), key=lambda one: one["createDate"])
             self._iot.delete_policy_version(policyName=name, policyVersionId=former["versionId"])
-        self._iot.create_policy_version(policyName=name, policyDocument=json.dumps(wanted), setAsDefault=True)
+        self._iot.create_policy_version(policyName=name, policyDocument=document, setAsDefault=True)
 
-    def _ensure_certificate(self, thing: str, policy: str, folder: ThingFolder, *, rotate: bool) -> Resource:
+    def _delete_policy(self, name: str) -> bool:
+        """Delete a policy with all its versions; returns whether there was one."""
+        with translated(f"delete policy {name!r}"):
+            try:
+                versions = self._iot.list_policy_versions(policyName=name)["policyVersions"]
+            except ClientError as exc:
+                if exc.response["Error"]["Code"] != _ABSENT:
+                    raise
+                return False
+            for version in versions:
+                if not version["isDefaultVersion"]:
+                    self._iot.delete_policy_version(policyName=name, policyVersionId=version["versionId"])
+            self._iot.delete_policy(policyName=name)
+        return True
+
+    def _ensure_certificate(self, thing: str, folder: ThingFolder, *, rotate: bool) -> Resource:
         with self._found(f"provision the certificate of thing {thing!r}", thing):
             pending = folder.pending_id()
             current = self._describe(folder.certificate_id())
             if pending is None and current is not None and not rotate:
-                return self._keep(thing, policy, current)
+                return self._keep(thing, current)
             if pending is None or self._describe(pending) is None:
                 if not rotate:
                     self._check_first(thing)
@@ -162,7 +171,7 @@ class Things:
             fresh = self._describe(pending)
             if fresh is None:
                 raise ConfigurationError(f"certificate {pending} of thing {thing!r} has vanished; provision it again")
-            self._keep(thing, policy, _Certificate(fresh.id, fresh.arn, active=True), activate=not fresh.active)
+            self._keep(thing, _Certificate(fresh.id, fresh.arn, active=True), activate=not fresh.active)
             replaced = [arn for arn in self._principals(thing) if arn != fresh.arn]
             for arn in replaced:
                 self._take_away(thing, arn)
@@ -171,7 +180,7 @@ class Things:
         resource.notes += [f"certificate {_id(arn)} is inactive now: restart the component" for arn in replaced]
         return resource
 
-    def _keep(self, thing: str, policy: str, certificate: _Certificate, *, activate: bool = False) -> Resource:
+    def _keep(self, thing: str, certificate: _Certificate, *, activate: bool = False) -> Resource:
         """Attach a certificate where it is not attached yet."""
         if not certificate.active:
             raise ConfigurationError(
@@ -180,9 +189,11 @@ class Things:
         resource = Resource("certificate", certificate.id)
         if activate:
             self._iot.update_certificate(certificateId=certificate.id, newStatus="ACTIVE")
-        if certificate.arn not in self._targets(policy):
-            self._iot.attach_policy(policyName=policy, target=certificate.arn)
-            resource.touched()
+        for policy in self._policies(thing):
+            targets = self._targets(policy)
+            if targets is not None and certificate.arn not in targets:
+                self._iot.attach_policy(policyName=policy, target=certificate.arn)
+                resource.touched()
         if certificate.arn not in self._principals(thing):
             self._iot.attach_thing_principal(thingName=thing, principal=certificate.arn)
             resource.touched()
@@ -200,9 +211,9 @@ class Things:
 
     def _take_away(self, thing: str, arn: str) -> None:
         self._iot.update_certificate(certificateId=_id(arn), newStatus="INACTIVE")
-        policy = thing_policy_name(self._settings, thing)
-        if arn in self._targets(policy):
-            self._iot.detach_policy(policyName=policy, target=arn)
+        for policy in self._policies(thing):
+            if arn in (self._targets(policy) or []):
+                self._iot.detach_policy(policyName=policy, target=arn)
         self._iot.detach_thing_principal(thingName=thing, principal=arn)
 
     def _describe(self, identifier: str | None) -> _Certificate | None:
@@ -220,13 +231,14 @@ class Things:
     def _principals(self, thing: str) -> list[str]:
         return list(self._iot.list_thing_principals(thingName=thing)["principals"])
 
-    def _targets(self, policy: str) -> list[str]:
+    def _targets(self, policy: str) -> list[str] | None:
+        """Return what a policy is attached to; None if there is no such policy."""
         try:
             return list(self._iot.list_targets_for_policy(policyName=policy)["targets"])
         except ClientError as exc:
             if exc.response["Error"]["Code"] != _ABSENT:
                 raise
-            return []
+            return None
 
     def _endpoint(self) -> str:
         with translated("find the endpoint of AWS IoT"):
