@@ -4,6 +4,7 @@ The wheels are small ones of the test's own; `make demo ARGS='--tier edge'` inst
 """
 
 import json
+import queue
 import subprocess
 import sys
 import threading
@@ -14,14 +15,21 @@ from typing import Any
 
 import pytest
 
-from facerec.errors import FacerecError
+from facerec.edge.ipc_link import IpcLink
+from facerec.edge.mqtt_link import MqttLink
+from facerec.edge.nucleus_configuration import NucleusConfiguration
+from facerec.edge_messages import faces_topic, results_topic
+from facerec.errors import FacerecError, Refused
 from facerec.local.edge.component import Component
+from facerec.local.edge.iot_core import DeviceIotCore
 from facerec.local.edge.nucleus import Broken, LocalNucleus
 from facerec.processes.addresses import poll_until
 from facerec.provision.edge.artefact import EdgeArtefact, build_artefact
-from facerec.provision.edge.recipe import recipe
+from facerec.provision.edge.recipe import default_configuration, deployed_configuration, recipe
 from facerec.settings import Settings
+from facerec.settings.edge import EdgeSettings
 from model.artefact import Artefact
+from tests.support.mosquitto import CLOUD, Mosquitto, find_mosquitto
 from tests.support.processes import CHECKOUT, Command
 from tests.support.wheels import write_wheel
 
@@ -214,3 +222,59 @@ def test_stop_reaches_all_processes_of_the_component(tmp_path: Path) -> None:
     thread.join(10)
     assert not thread.is_alive()
     assert (work / "ended").read_text() == "child\n"
+
+
+def test_component_hears_of_a_changed_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By AWS's own client, in the environment that the nucleus gives; what a later deployment leaves out is gone."""
+    nucleus = _nucleus(tmp_path, "exit 0")
+    for name, value in nucleus.environ.items():
+        monkeypatch.setenv(name, value)
+    source = NucleusConfiguration()
+    with nucleus:
+        assert source.changes() == default_configuration()
+        for changes in ({"camera": "1"}, {"source": "folder"}):
+            nucleus.reconfigure({"edge": changes})
+            assert poll_until(lambda: source.changes() == {**default_configuration(), **changes}, 10)  # noqa: B023
+        source.close()
+
+
+@pytest.mark.skipif(find_mosquitto() is None, reason="mosquitto is not installed")
+def test_messages_reach_the_broker_through_the_nucleus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And results come back; both with the certificate of the device, and as the access control allows."""
+    thing = "gate-1"
+    (tmp_path / "broker").mkdir()
+    with Mosquitto(tmp_path / "broker") as broker:
+        _write_device(tmp_path / "device", broker.settings(thing))
+        iot_core = DeviceIotCore(thing, tmp_path / "device")
+        component = Component.read(recipe(Settings(), "1.0.0", {"x86_64": "s3://b/a/facerec-edge.zip"}), "x86_64")
+        changes = deployed_configuration(Settings(), thing)
+        nucleus = LocalNucleus(component, thing=thing, root=tmp_path / "gg", changes=changes, iot_core=iot_core)
+        for name, value in nucleus.environ.items():
+            monkeypatch.setenv(name, value)
+        cloud, link = MqttLink(broker.settings(CLOUD), CLOUD, "cloud-1"), IpcLink(EdgeSettings(), thing)
+        received: queue.Queue[tuple[str, bytes]] = queue.Queue()
+        for one, topic in ((cloud, faces_topic(thing)), (link, results_topic(thing))):
+            one.subscribe(topic, lambda message: received.put((message.topic, message.payload)))
+        iot_core.start()
+        try:
+            with nucleus:
+                for one in (cloud, link):
+                    one.start()
+                    assert one.wait_connected(10)
+                link.publish(faces_topic(thing), b"a face").result(10)
+                assert received.get(timeout=10) == (faces_topic(thing), b"a face")
+                cloud.publish(results_topic(thing), b"a result").result(10)
+                assert received.get(timeout=10) == (results_topic(thing), b"a result")
+                with pytest.raises(Refused, match="accessControl"):
+                    link.publish(faces_topic("gate-2"), b"").result(10)
+        finally:
+            link.close()
+            cloud.close()
+            iot_core.stop()
+
+
+def _write_device(folder: Path, settings: EdgeSettings) -> None:
+    folder.mkdir()
+    names = ("endpoint", "port", "certificate_file", "key_file", "ca_file")
+    lines = [f"FACEREC_EDGE__{name.upper()}={getattr(settings, name)}\n" for name in names]
+    (folder / "edge.env").write_text("".join(lines))

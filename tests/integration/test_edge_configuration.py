@@ -11,7 +11,8 @@ from facerec.edge.nucleus_configuration import NucleusConfiguration
 from facerec.errors import Transient
 from facerec.local.edge.ipc_server import IpcComponent, IpcServer
 from facerec.processes.addresses import poll_until
-from facerec.provision.edge.recipe import COMPONENT, access_control, default_configuration
+from facerec.provision.edge.recipe import access_control, default_configuration
+from facerec.provision.iam_edge import COMPONENT
 
 SECONDS = 10
 

@@ -1,11 +1,15 @@
 r"""A small Greengrass nucleus for this machine: runs one component as its recipe says, until SIGTERM.
 
     python -m facerec.local.edge.nucleus --recipe recipe.json --archive dist/facerec-edge-x86_64.zip --thing gate-1 \
-        --root /tmp/greengrass --changes changes.json
+        --root /tmp/greengrass --changes changes.json --device gate-1
 
 It unpacks the archive, runs the Install step, then the Run step, with the variables and the environment of the classic
-nucleus, and starts the Run step again when it fails. `--changes` is what a deployment merges into the configuration,
-a file in JSON; SIGHUP has it read again. All that the nucleus keeps is below the root, so a second start is quick.
+nucleus, and starts the Run step again when it fails. All that it keeps is below the root: a second start is quick.
+
+Its IPC server has the component's configuration, local messages, and a connection to AWS IoT Core with `--device`, the
+folder of `facerec edge provision --greengrass`. `--changes` is a file in JSON that is merged into the configuration, as
+`deployed_configuration` of a deployment; SIGHUP has it read again. As in the classic nucleus' default, recipe variables
+in the configuration are not replaced, so that the access control of the recipe alone allows nothing.
 """
 
 import json
@@ -20,17 +24,19 @@ import threading
 import time
 import zipfile
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import click
 import structlog
 
-from facerec.background import on_stop_signals
+from facerec.background import BackgroundThread, on_stop_signals
 from facerec.echo import echo_error
 from facerec.errors import FacerecError
 from facerec.local.edge.component import Component, Step, interpolated, merged
+from facerec.local.edge.iot_core import DeviceIotCore, NoIotCore
+from facerec.local.edge.ipc_server import IotCore, IpcComponent, IpcServer
 from facerec.observability.logs import configure_logging
 from facerec.processes.children import Command, OrphanReaper, Process, describe_exit
 from facerec.settings import Settings
@@ -53,14 +59,21 @@ class Broken(FacerecError):
     """The component failed too often."""
 
 
-class LocalNucleus:
+class LocalNucleus(AbstractContextManager["LocalNucleus"]):
     """One component under a root folder; `changes` is merged into the configuration of its recipe.
 
-    What the component prints goes where this process prints. For one thread.
+    What the component prints goes where this process prints. As a context manager it serves IPC. For one thread.
     """
 
     def __init__(
-        self, component: Component, *, thing: str, root: Path, region: str = "us-east-1", changes: Mapping[str, Any]
+        self,
+        component: Component,
+        *,
+        thing: str,
+        root: Path,
+        changes: Mapping[str, Any],
+        region: str = "us-east-1",
+        iot_core: IotCore | None = None,
     ) -> None:
         self._component = component
         self._root = root.resolve()
@@ -72,23 +85,35 @@ class LocalNucleus:
             "kernel:rootPath": str(self._root),
             "work:path": str(self._work),
         }
-        self.socket = self._root / "ipc.socket"
-        self.token = secrets.token_hex(8)
-        """By which the IPC server knows the component."""
-        self.configuration = merged(component.default_configuration, changes)
-        self._environ = {
+        configuration = merged(component.default_configuration, changes)
+        access = configuration.get("accessControl", {})
+        self._client = IpcComponent(component.name, secrets.token_hex(8), access, configuration)
+        socket = self._root / "ipc.socket"
+        self._ipc = IpcServer(socket, iot_core or NoIotCore())
+        self._ipc.add(self._client)
+        self.environ: Mapping[str, str] = {
             "AWS_DEFAULT_REGION": region,
-            "AWS_GG_NUCLEUS_DOMAIN_SOCKET_FILEPATH_FOR_COMPONENT": str(self.socket),
+            "AWS_GG_NUCLEUS_DOMAIN_SOCKET_FILEPATH_FOR_COMPONENT": str(socket),
             "AWS_IOT_THING_NAME": thing,
             "AWS_REGION": region,
             "GGC_VERSION": "2.0.0",
-            "SVCUID": self.token,
+            "SVCUID": self._client.token,
         }
+        """What each step gets beside its own variables."""
         self._work.mkdir(parents=True, exist_ok=True)
 
+    def __enter__(self) -> Self:
+        """Serve IPC."""
+        self._ipc.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End it."""
+        self._ipc.stop()
+
     def reconfigure(self, changes: Mapping[str, Any]) -> None:
-        """Take the changes of a later deployment instead of the former ones."""
-        self.configuration = merged(self._component.default_configuration, changes)
+        """Take the changes of a later deployment instead of the former ones, and tell the component."""
+        self._ipc.configure(self._client, merged(self._component.default_configuration, changes))
 
     def install(self, archive: Path, stopping: threading.Event) -> None:
         """Unpack the archive unless this was done, and run the Install step; raises `Broken` if that fails."""
@@ -123,7 +148,7 @@ class LocalNucleus:
 
     def _attempt(self, name: str, step: Step, stopping: threading.Event) -> str | None:
         """Run a step to its end; returns how it failed, or None if it succeeded or was ended."""
-        environ = {one: os.environ[one] for one in _FROM_THIS_MACHINE if one in os.environ} | self._environ
+        environ = {one: os.environ[one] for one in _FROM_THIS_MACHINE if one in os.environ} | {**self.environ}
         environ |= {key: self._interpolated(text) for key, text in step.environ.items()}
         script = f"cd {shlex.quote(str(self._work))} || exit\n{self._interpolated(step.script)}"
         reaper = OrphanReaper(_GRACE_SECONDS)
@@ -143,7 +168,7 @@ class LocalNucleus:
         return None if status == 0 or stopping.is_set() else describe_exit(status)
 
     def _interpolated(self, text: str) -> str:
-        return interpolated(text, self._variables, self.configuration)
+        return interpolated(text, self._variables, self._client.configuration)
 
 
 def _terminate_all(group: int) -> None:
@@ -158,29 +183,47 @@ def _terminate_all(group: int) -> None:
 @click.option("--thing", required=True)
 @click.option("--root", type=click.Path(file_okay=False, path_type=Path), required=True)
 @click.option("--changes", type=_FILE, help="What a deployment merges into the configuration.")
+@click.option("--device", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Its certificate.")
 @click.option("--region", default="us-east-1", show_default=True)
-def main(recipe: Path, archive: Path, thing: str, root: Path, changes: Path | None, region: str) -> None:
+def main(
+    recipe: Path, archive: Path, thing: str, root: Path, changes: Path | None, device: Path | None, region: str
+) -> None:
     """Run the component of a recipe until SIGTERM; SIGHUP has the changes read again."""
     configure_logging(Settings.load().log, process="nucleus")
-    stopping = threading.Event()
+    stopping, reconfigured = threading.Event(), threading.Event()
     on_stop_signals(stopping.set)
+    signal.signal(signal.SIGHUP, lambda *_: reconfigured.set())
+    iot_core = None if device is None else DeviceIotCore(thing, device)
     nucleus = LocalNucleus(
         Component.read(_read(recipe), platform.machine()),
         thing=thing,
         root=root,
-        region=region,
         changes={} if changes is None else _read(changes),
+        region=region,
+        iot_core=iot_core,
     )
 
-    def read_again(*_: object) -> None:
-        try:
-            nucleus.reconfigure({} if changes is None else _read(changes))
-        except FacerecError as exc:
-            log.warning("changes_refused", reason=str(exc))
+    def reconfigure(ending: threading.Event) -> None:
+        while not ending.wait(_LOOK_SECONDS):
+            if reconfigured.is_set():
+                reconfigured.clear()
+                try:
+                    nucleus.reconfigure({} if changes is None else _read(changes))
+                except FacerecError as exc:
+                    log.warning("changes_refused", reason=str(exc))
 
-    signal.signal(signal.SIGHUP, read_again)
-    nucleus.install(archive, stopping)
-    nucleus.run(stopping)
+    watcher = BackgroundThread("changes", reconfigure)
+    if iot_core is not None:
+        iot_core.start()
+    try:
+        with nucleus:
+            nucleus.install(archive, stopping)
+            watcher.start()
+            nucleus.run(stopping)
+    finally:
+        watcher.stop()
+        if iot_core is not None:
+            iot_core.stop()
 
 
 def _read(file: Path) -> dict[str, Any]:
