@@ -3,7 +3,6 @@
 import base64
 import json
 import os
-import shutil
 import signal
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -19,7 +18,7 @@ from tests.support.device_cloud import DeviceCloud
 from tests.support.faceless import faceless
 from tests.support.mosquitto import Mosquitto, find_mosquitto
 from tests.support.pictures import PORTRAIT
-from tests.support.processes import Command, descendants, facerec, run
+from tests.support.processes import Command, facerec, run
 
 pytestmark = pytest.mark.skipif(find_mosquitto() is None, reason="mosquitto is not installed")
 
@@ -178,19 +177,3 @@ def test_missing_model_is_said(environ: dict[str, str], tmp_path: Path) -> None:
     ended = run("edge", "run", environ=environ | {"FACEREC_MODEL__DIR": str(tmp_path / "none")})
     assert ended.returncode == 1
     assert "facerec model build" in ended.stderr.splitlines()[-1]
-
-
-def test_engine_that_cannot_be_replaced_ends_the_process(
-    environ: dict[str, str], artefact_dir: Path, frames: Path, cloud: DeviceCloud, tmp_path: Path
-) -> None:
-    """With status 1, after which a nucleus starts it again; the frame is not lost."""
-    model = tmp_path / "model"
-    shutil.copytree(artefact_dir, model)
-    with started(environ | {"FACEREC_MODEL__DIR": str(model)}) as command:
-        shutil.rmtree(model)
-        for pid in descendants(command.process.pid):
-            os.kill(pid, signal.SIGKILL)
-        put(frames, "portrait.jpg", PORTRAIT.read_bytes())
-        assert command.wait() == 1
-    assert (frames / "portrait.jpg").exists()
-    assert cloud.wait_for_status("stopped")["reasons"] != []
