@@ -2,7 +2,6 @@
 
 import queue
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,10 +13,10 @@ from facerec.edge.link import Link, ReceivedMessage
 from facerec.edge.mqtt_link import MqttLink
 from facerec.edge_messages import faces_topic, frames_topic, results_topic, status_topic
 from facerec.errors import Refused, Transient
-from facerec.local.edge.ipc_server import IpcComponent, IpcServer
 from facerec.processes.addresses import poll_until
 from facerec.settings.edge import IOT_MESSAGE_BYTES, EdgeSettings
 from tests.fakes.link import InMemoryBroker, InMemoryLink
+from tests.support.ipc import running_nucleus
 from tests.support.mosquitto import CLOUD, Mosquitto, find_mosquitto
 
 THING = "camera-1"
@@ -85,58 +84,25 @@ def mqtt(folder: Path) -> Iterator[Way]:
             link.close()
 
 
-class CloudBehindNucleus:
-    """AWS IoT Core as the nucleus reaches it: a link with all rights, or none when it is away."""
-
-    def __init__(self) -> None:
-        self.received: queue.Queue[tuple[str, bytes]] = queue.Queue()
-        self.handlers: dict[str, Callable[[str, bytes], None]] = {}
-
-    def publish(self, topic: str, payload: bytes) -> "Future[None]":
-        self.received.put((topic, payload))
-        done: Future[None] = Future()
-        done.set_result(None)
-        return done
-
-    def subscribe(self, topic: str, handler: Callable[[str, bytes], None]) -> None:
-        self.handlers[topic] = handler
-
-
-def nucleus(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Way]:
+def nucleus(folder: Path) -> Iterator[Way]:
     """Greengrass IPC, to our server in place of the nucleus."""
-    cloud = CloudBehindNucleus()
-    server = IpcServer(folder / "ipc.socket", cloud)
-    access = {
-        "aws.greengrass.ipc.mqttproxy": {
-            "publish": {
-                "operations": ["aws.greengrass#PublishToIoTCore"],
-                "resources": [faces_topic(THING), status_topic(THING)],
-            },
-            "subscribe": {"operations": ["aws.greengrass#SubscribeToIoTCore"], "resources": [results_topic(THING)]},
-        },
-        "aws.greengrass.ipc.pubsub": {
-            "frames": {"operations": ["aws.greengrass#SubscribeToTopic"], "resources": [frames_topic(THING)]}
-        },
-    }
-    server.add(IpcComponent("com.facerec.FaceDetection", "a-token", access))
-    monkeypatch.setenv("AWS_GG_NUCLEUS_DOMAIN_SOCKET_FILEPATH_FOR_COMPONENT", str(folder / "ipc.socket"))
-    monkeypatch.setenv("SVCUID", "a-token")
+    with running_nucleus(folder, THING) as found:
+        link = IpcLink(EdgeSettings(), THING)
 
-    def send(topic: str, payload: bytes) -> None:
-        if topic == frames_topic(THING):
-            server.publish_local(topic, payload)
-        else:
-            cloud.handlers[topic](topic, payload)
+        def send(topic: str, payload: bytes) -> None:
+            (found.server.publish_local if topic == frames_topic(THING) else found.cloud.send)(topic, payload)
 
-    server.start()
-    link = IpcLink(EdgeSettings(), THING)
-    try:
-        yield Way(
-            link, lambda: cloud.received.get(timeout=SECONDS), send, server.stop, server.start, keeps_messages=False
-        )
-    finally:
-        link.close()
-        server.stop()
+        try:
+            yield Way(
+                link,
+                lambda: found.cloud.received.get(timeout=SECONDS),
+                send,
+                found.server.stop,
+                found.server.start,
+                keeps_messages=False,
+            )
+        finally:
+            link.close()
 
 
 @pytest.fixture(
@@ -146,12 +112,12 @@ def nucleus(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Way]:
         pytest.param("mqtt", marks=pytest.mark.skipif(find_mosquitto() is None, reason="mosquitto is not installed")),
     ]
 )
-def way(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Way]:
+def way(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Way]:
     """Each implementation."""
     if request.param == "memory":
         yield from memory()
     elif request.param == "nucleus":
-        yield from nucleus(tmp_path, monkeypatch)
+        yield from nucleus(tmp_path)
     else:
         yield from mqtt(tmp_path)
 

@@ -11,6 +11,7 @@ import threading
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -26,6 +27,7 @@ NUCLEUS_FRAME_BYTES = 16 * 1024 * 1024
 _MODEL = "aws.greengrass#"
 _MQTT, _LOCAL = "aws.greengrass.ipc.mqttproxy", "aws.greengrass.ipc.pubsub"
 _START_SECONDS = 10.0
+_REFUSAL_SECONDS = 1.0
 
 Json = Mapping[str, Any]
 
@@ -176,6 +178,8 @@ class IpcServer:
         writer.write(encode(StreamFrame(MessageType.CONNECT_ACK, flags, 0, {":version": "0.1.0"}, b"")))
         await writer.drain()
         if component is None:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(reader.read(), _REFUSAL_SECONDS)  # the client reads the refusal, and leaves
             return None
         connection = _Connection(component, writer)
         self._connections.add(connection)
