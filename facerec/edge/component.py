@@ -32,6 +32,8 @@ from facerec.settings.edge import EdgeSettings, thing_name
 
 log = structlog.get_logger(__name__)
 
+_CAMERA_FRAMES = 2
+"""Frames of a camera that wait: more would only be older when they are looked at."""
 _SOURCE_SECONDS = 1.0
 _FRAMES_SECONDS = 5.0
 _SENDING_SECONDS = 2.0
@@ -60,7 +62,8 @@ class _Session:
         edge, thing, counters = settings.edge, component.thing, component.counters
         self.settings = settings
         self.link = component.open_link(edge, thing, component.client_id)
-        self.frames = FrameQueue(edge.queue_frames, counters)
+        waiting = min(edge.queue_frames, _CAMERA_FRAMES) if edge.source == "camera" else edge.queue_frames
+        self.frames = FrameQueue(waiting, counters)
         self.source = source_of(settings, thing, self.link, counters)
         self.detection = Detection(
             self.frames,

@@ -59,7 +59,8 @@ class EdgeSettings(Group):
         30, gt=0, le=1000, description="Frames of the camera that are looked at per second; it drops the others"
     )
     queue_frames: Count = Field(
-        32, description="Frames that wait for the detector; the oldest is dropped for a new one"
+        32,
+        description="Frames that wait for the detector, at most two of a camera; the oldest is dropped for a new one",
     )
     tracking: bool = Field(
         default=True, description="Camera: send a person who stays in view once, not with each frame"

@@ -9,6 +9,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from facerec.edge_messages import FrameMessage, frames_topic
@@ -111,3 +113,25 @@ def test_device_that_is_killed_at_any_step_answers_every_frame(device: Device, s
     assert len(messages) <= len(device.names) + len(steps) * (IN_FLIGHT + 1)
     assert list(device.frames.iterdir()) == []
     assert device.cloud.wait_for_status("stopped")["spool"]["messages"] == 0
+
+
+@pytest.mark.parametrize("device", ["camera"], indirect=True)
+def test_person_before_the_camera_is_sent_once(device: Device, tmp_path: Path) -> None:
+    """Of two seconds of video; the other frames are not sent, and no frame leaves the device."""
+    picture = cv2.imread(str(PORTRAIT))
+    assert picture is not None
+    height, width = picture.shape[:2]
+    video = tmp_path / "video.avi"
+    writer = cv2.VideoWriter(str(video), cv2.VideoWriter.fourcc(*"MJPG"), 15, (width, height))
+    for step in range(30):
+        writer.write(np.roll(picture, step, axis=1))
+    writer.release()
+    with Command(facerec("edge", "run"), device.environ | {"FACEREC_EDGE__CAMERA": str(video)}) as command:
+        command.wait_for("video_ended")
+        assert command.stop() == 0
+    (message,) = device.cloud.messages
+    assert message["filename"].startswith("camera-")
+    assert message["other_faces"] == []
+    counters = device.cloud.wait_for_status("stopped")["counters"]
+    assert counters["faces"] == counters["messages"] == 1
+    assert counters["frames"] == counters["dropped"] + counters["suppressed"] + 1 == 30

@@ -51,9 +51,11 @@ def video(tmp_path: Path, pixels: np.ndarray) -> Callable[..., Path]:
 class Run:
     """A running source, and the queue that it fills."""
 
-    def __init__(self, camera: str, max_frames_per_second: float = 1000, **named: object) -> None:
+    def __init__(
+        self, camera: str, max_frames_per_second: float = 1_000_000, *, max_frames: int = 1000, **named: object
+    ) -> None:
         self.counters = Counters()
-        self.queue = FrameQueue(1000, self.counters)
+        self.queue = FrameQueue(max_frames, self.counters)
         self._failures = threading.Semaphore(0)
         self.source = CameraSource(
             camera,
@@ -163,6 +165,19 @@ def test_frames_beyond_the_limit_are_counted_and_not_brought(
     assert counts["frames"] == brought
     assert brought + counts["rate_limited"] == 40
     assert 4 <= brought <= 10
+
+
+def test_frames_for_which_there_is_no_room_are_counted_and_not_brought(
+    start: Callable[..., Run], video: Callable[..., Path]
+) -> None:
+    """They are not decoded for nothing; the queue logs no burst, because a camera is often faster than a detector."""
+    with capture_logs() as logs:
+        run = start(str(video("video.avi", "MJPG", 12)), max_frames=2)
+        frames = run.rest()
+    assert len(frames) == 2
+    counts = run.counters.read()
+    assert (counts["frames"], counts["dropped"]) == (12, 10)
+    assert [entry["event"] for entry in logs] == ["video_ended"]
 
 
 class Camera:

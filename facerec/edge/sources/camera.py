@@ -55,7 +55,8 @@ class CameraSource:
 
     The frames are JPEG and not requested: without a face, none needs an answer. Motion JPEG is passed on as the camera
     made it; everything else is encoded with `JPEG_QUALITY`. A camera that can send motion JPEG is asked to. Frames
-    beyond `max_frames_per_second` are taken from the camera and not decoded (`rate_limited`).
+    beyond `max_frames_per_second` (`rate_limited`), and those for which the sink has no room (`dropped`), are taken
+    from the camera and not decoded. So the sink should be small: a new frame is worth more than one that has waited.
 
     A camera that is lost is opened again, with backoff; the outage is logged once, and `problem` says it. A video file
     is played once at its own rate, and `run` returns at its end.
@@ -115,15 +116,16 @@ class CameraSource:
             self._problem = None
             self._outage.succeeded()
             captured_at = self._now()
-            if self._limit.allows(time.monotonic()):
-                image = _jpeg(capture, compressed=compressed)
-                if image is None:
-                    self._counters.add("malformed")
-                else:
-                    name = f"camera-{captured_at:%Y%m%dT%H%M%S}.{captured_at.microsecond // 1000:03}.jpg"
-                    sink.put(Frame(uuid4(), name, image, captured_at, requested=False))
-            else:
+            if not self._limit.allows(time.monotonic()):
                 self._counters.add("rate_limited")
+            elif not sink.wait_for_room(0):
+                self._counters.add("frames")
+                self._counters.add("dropped")
+            elif (image := _jpeg(capture, compressed=compressed)) is None:
+                self._counters.add("malformed")
+            else:
+                name = f"camera-{captured_at:%Y%m%dT%H%M%S}.{captured_at.microsecond // 1000:03}.jpg"
+                sink.put(Frame(uuid4(), name, image, captured_at, requested=False))
             if seconds_per_frame:
                 stopping.wait(max(0.0, started + frames * seconds_per_frame - time.monotonic()))
         return frames
