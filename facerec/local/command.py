@@ -248,9 +248,7 @@ def demo(
 
 def _parts(tier: AppTier | Literal["edge"] | None) -> tuple[AppTier | None, bool]:
     """The app tier, if it is not that of FACEREC_APP_TIER, and whether there is a device."""
-    if tier == "edge":
-        return (None if "FACEREC_APP_TIER" in os.environ else "serverless"), True
-    return tier, False
+    return (None, True) if tier == "edge" else (tier, False)
 
 
 def _function_call(system: "LocalSystem", photo: Path) -> str:
