@@ -18,8 +18,8 @@ class ReceivedMessage:
     acknowledge: Callable[[], None]
     """Call it, from any thread, when the message need not come again; harmless when called twice.
 
-    A QoS 1 message that was not acknowledged comes again after a reconnection, and holds back later ones beyond the
-    limit of unacknowledged messages. Without QoS 1, and over IPC, it does nothing.
+    A QoS 1 message that was not acknowledged comes again after a reconnection, from IoT Core also after half a minute,
+    and holds back later ones beyond the limit of unacknowledged messages. Without QoS 1, and over IPC, it does nothing.
     """
     qos: Literal[0, 1] = 0
     """1 if it comes again until it is acknowledged."""

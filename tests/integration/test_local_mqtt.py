@@ -2,6 +2,7 @@
 
 import json
 import os
+import queue
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -12,13 +13,17 @@ from typing import Any
 import pytest
 from awscrt.exceptions import AwsCrtError  # type: ignore[import-untyped] # it ships no types
 
+from facerec import errors
 from facerec.aws.clients import Clients
+from facerec.edge.link import ReceivedMessage
+from facerec.edge.mqtt_link import MqttLink
 from facerec.errors import ConfigurationError
 from facerec.local.emulator import Emulator, EmulatorKind, emulator
 from facerec.local.environment import emulated_variables
 from facerec.processes.addresses import free_port, poll_until
 from facerec.processes.supervisor import Child
 from facerec.settings import Settings
+from facerec.settings.edge import EdgeSettings
 from tests.support.devices import Refused, connected
 from tests.support.emulated import running_emulator
 from tests.support.processes import listening_addresses
@@ -47,6 +52,9 @@ class Cloud:
         statements = [
             {"Effect": "Allow", "Action": "iot:Connect", "Resource": f"{ARN}:client/{name}-*"},
             {"Effect": "Allow", "Action": "iot:Publish", "Resource": f"{ARN}:topic/facerec/{name}/faces"},
+            {"Effect": "Allow", "Action": "iot:Publish", "Resource": f"{ARN}:topic/facerec/{name}/status"},
+            {"Effect": "Allow", "Action": "iot:Subscribe", "Resource": f"{ARN}:topicfilter/clients/{name}"},
+            {"Effect": "Allow", "Action": "iot:Receive", "Resource": f"{ARN}:topic/clients/{name}"},
         ]
         document = json.dumps({"Version": "2012-10-17", "Statement": statements})
         iot.create_policy(policyName=name, policyDocument=document)
@@ -65,6 +73,28 @@ class Cloud:
         url = self.clients.sqs.get_queue_url(QueueName=QUEUE)["QueueUrl"]
         found = self.clients.sqs.receive_message(QueueUrl=url, WaitTimeSeconds=1, MaxNumberOfMessages=10)
         return [json.loads(one["Body"]) for one in found.get("Messages", [])]
+
+    @contextmanager
+    def link(
+        self, name: str, client_id: str, *topics: str
+    ) -> Iterator[tuple[MqttLink, "queue.Queue[ReceivedMessage]"]]:
+        """The link of the component on this thing, which has started, and what it receives of the topics."""
+        assert self.found.mqtt_port is not None
+        settings = EdgeSettings(
+            endpoint="localhost",
+            port=self.found.mqtt_port,
+            ca_file=self.folder / "ca.pem",
+            certificate_file=self.folder / f"{name}.pem",
+            key_file=self.folder / f"{name}.key",
+        )
+        link, messages = MqttLink(settings, name, client_id), queue.Queue[ReceivedMessage]()
+        for topic in topics:
+            link.subscribe(topic, messages.put)
+        link.start()
+        try:
+            yield link, messages
+        finally:
+            link.close()
 
     def device(self, name: str, *, client_id: str = "", certificate: bool = True) -> Any:
         """A device with the thing's certificate, or with none."""
@@ -152,6 +182,40 @@ def test_message_of_more_than_128_kb_is_refused(cloud: Cloud) -> None:
             device.publish("facerec/gate/faces", "x" * (128 * 1024 + 1))
     [message] = cloud.messages()
     assert len(message["encoded"]) == 128 * 1024 - 100
+
+
+def test_link_of_a_device_is_answered_as_by_iot_core(cloud: Cloud) -> None:
+    """A message is taken, one on another thing's topic is refused, and messages for the device wait in its session."""
+    with cloud.link("gate", "gate-9", "clients/gate", "clients/yard") as (link, messages):
+        assert link.wait_connected(20)
+        assert link.state.problem == "no messages of clients/yard come: the thing's policy does not allow it"
+        link.publish("facerec/gate/faces", b'{"filename": "linked"}').result(20)
+        with pytest.raises(errors.Refused, match="policy"):
+            link.publish("facerec/yard/faces", b"{}").result(20)
+        cloud.clients.iot_data.publish(topic="clients/gate", qos=1, payload=b"a frame")
+        message = messages.get(timeout=20)
+        assert message.payload == b"a frame"
+        message.acknowledge()
+        link.publish("facerec/gate/status", b"{}").result(20)  # so the acknowledgement has arrived
+    cloud.clients.iot_data.publish(topic="clients/gate", qos=1, payload=b"another frame")
+    with cloud.link("gate", "gate-9", "clients/gate") as (link, messages):
+        assert messages.get(timeout=20).payload == b"another frame"
+    assert cloud.messages() == [{"filename": "linked", "thing": "gate"}]
+
+
+def test_link_says_why_iot_core_does_not_keep_it_connected(cloud: Cloud) -> None:
+    """The reasons are those of MQTT 5: the policy allows no such client id, or two clients have one."""
+    with (
+        cloud.link("gate", "yard-1") as (refused, _),
+        cloud.link("yard", "yard-2") as (first, _),
+        cloud.link("yard", "yard-2") as (second, _),
+    ):
+        for link, problem in (
+            (refused, "refuses the connection (NOT_AUTHORIZED); the thing's policy must allow to connect as 'yard-1'"),
+            (first, "another client connects as 'yard-2'; give each process a state folder of its own"),
+            (second, "another client connects as 'yard-2'; give each process a state folder of its own"),
+        ):
+            assert poll_until(lambda link=link, text=problem: text in (link.state.problem or ""), 20)  # type: ignore[misc]
 
 
 def test_things_rules_and_messages_survive_a_crash(tmp_path: Path) -> None:
