@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -271,6 +273,9 @@ def square(side: int, format_name: str = "JPEG", mode: str = "RGB", **options: o
     return encoded(Image.fromarray(gradient()).resize((side, side)).convert(mode), format_name, **options)
 
 
+CROP = square(24, quality=95)
+
+
 def test_crops_are_decoded_in_their_order() -> None:
     """As pictures are; grey and progressive ones are crops, too."""
     crops = square(24, quality=95), square(24, mode="L"), square(24, progressive=True)
@@ -296,3 +301,16 @@ def test_other_crops_are_refused(crop: bytes, reason: str) -> None:
     """With the number of the face; a large one is not decoded."""
     with pytest.raises(InvalidImage, match=rf"crop of face 1 .*{reason}"):
         decode_crops(jpeg_faces(square(24), crop), 24)
+
+
+@given(st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), min_size=1, max_size=8), st.integers(0, 10_000))
+def test_damaged_crop_is_decoded_or_refused(changes: list[tuple[int, int]], cut: int) -> None:
+    """A device sends what it likes; nothing else happens."""
+    crop = bytearray(CROP)
+    for place, value in changes:
+        crop[place % len(crop)] = value
+    try:
+        faces = decode_crops(jpeg_faces(bytes(crop[: len(crop) - cut % 200 if cut % 2 else None])), 24)
+    except InvalidImage:
+        return
+    assert faces.crops.shape == (1, 24, 24, 3)
