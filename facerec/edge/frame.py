@@ -23,7 +23,7 @@ class Frame:
     requested: bool = True
     """Whether there must be an answer for it; for a camera's frame there need not be one."""
     droppable: bool = True
-    """Whether it is among the first to be dropped; not so for a message with QoS 1, which its sender relies on."""
+    """Whether it may give way to newer ones; not so a file, or a message with QoS 1, which its sender relies on."""
     settled: Callable[[], None] = lambda: None
     """Called once, from any thread, when the frame need not come again: its message is spooled, or it was dropped."""
     rejected: Callable[[str], None] | None = None
@@ -48,7 +48,7 @@ class FrameSink(Protocol):
     """Takes frames from a source; safe for many threads."""
 
     def put(self, frame: Frame) -> None:
-        """Take a frame at once; when too many wait, the oldest is dropped, settled and counted."""
+        """Take a frame at once; when too many wait, the oldest that may be dropped is settled and counted."""
 
     def wait_for_room(self, timeout_seconds: float) -> bool:
         """Wait until a frame can be taken without dropping another; returns whether it can."""

@@ -30,8 +30,8 @@ class FrameQueue:
     def put(self, frame: Frame) -> None:
         """Take a frame at once; when too many wait, the oldest that may be dropped is settled and counted.
 
-        If none of them may be dropped, it is the oldest of all. A closed queue takes none: the frame is not settled,
-        so its source may bring it again after a restart.
+        None is dropped that its sender relies on, so there may be more of those: their source or the broker limits
+        them. A closed queue takes none: the frame is not settled, so its source may bring it again after a restart.
         """
         oldest = None
         with self._changed:
@@ -39,7 +39,8 @@ class FrameQueue:
                 return
             self._frames.append(frame)
             if len(self._frames) > self._max_frames:
-                oldest = next((each for each in self._frames if each.droppable), self._frames[0])
+                oldest = next((each for each in self._frames if each.droppable), None)
+            if oldest is not None:
                 self._frames.remove(oldest)
                 self._dropped += 1
                 if self._dropped == 1:

@@ -38,8 +38,8 @@ def test_full_queue_drops_settles_and_counts_the_oldest_frame() -> None:
     assert (counts["frames"], counts["dropped"]) == (4, 2)
 
 
-def test_frames_that_their_sender_relies_on_are_dropped_last() -> None:
-    """A burst with QoS 0 drops none with QoS 1: it rather drops the frame that comes."""
+def test_frames_that_their_sender_relies_on_are_not_dropped() -> None:
+    """A burst with QoS 0 drops none with QoS 1: it rather drops the frame that comes. The broker limits the others."""
     settled: list[str] = []
     queue = FrameQueue(2, Counters())
     for name in "aBcD":
@@ -47,8 +47,8 @@ def test_frames_that_their_sender_relies_on_are_dropped_last() -> None:
     queue.put(frame("e", settled))
     assert settled == ["a", "c", "e"]
     queue.put(frame("F", settled, droppable=False))
-    assert settled == ["a", "c", "e", "B"]
-    assert names(queue) == ["D", "F"]
+    assert settled == ["a", "c", "e"]
+    assert names(queue) == ["B", "D", "F"]
 
 
 def test_burst_of_dropped_frames_is_logged_at_its_start_and_at_its_end() -> None:
