@@ -1,5 +1,6 @@
 """The component on the device, from its settings: the parts, their order at start and at stop, and live changes."""
 
+import random
 import threading
 import time
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from typing import Any, Protocol
 import structlog
 
 from facerec import __version__
-from facerec.background import BackgroundThread, OutageLog
+from facerec.background import BackgroundThread, OutageLog, backoff_seconds
 from facerec.edge.configuration import ConfigurationSource, configured
 from facerec.edge.counters import Counters
 from facerec.edge.detection import Detection
@@ -78,7 +79,7 @@ class _Session:
         )
         self.sender = Sender(component.spool, self.link, counters, in_flight=edge.in_flight)
         self.status = StatusReport(self.link, thing, edge.status_seconds, component.status)
-        self._bringing = BackgroundThread("edge-source", lambda stopping: self.source.run(self.frames, stopping))
+        self._bringing = BackgroundThread("edge-source", self._bring)
         if edge.results:
             self.link.subscribe(results_topic(thing), _log_result)
 
@@ -88,7 +89,7 @@ class _Session:
         if isinstance(self.source, TopicSource):
             # Frames that wait at the broker come with the connection: their topic must have its handler by then.
             self._bringing.start()
-            self.source.subscribed.wait()
+            self.source.subscribed.wait(_SOURCE_SECONDS)
         self.link.start()
         self.sender.start()
         self.status.start()
@@ -97,6 +98,19 @@ class _Session:
         """Take frames."""
         self.detection.start()
         self._bringing.start()
+
+    def _bring(self, stopping: threading.Event) -> None:
+        failures = 0
+        while not stopping.is_set():
+            try:
+                self.source.run(self.frames, stopping)
+            except Exception:
+                # A source handles its own faults; a defect must not leave a component without frames.
+                failures += 1
+                log.exception("source_failed", source=self.settings.edge.source)
+                stopping.wait(backoff_seconds(failures, random.random()))  # noqa: S311 - no secret
+            else:
+                return
 
     def end(self) -> None:
         """Finish what can be finished soon; the rest stays in the spool, or comes again from its source."""

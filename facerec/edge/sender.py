@@ -5,7 +5,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent import futures
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 import structlog
@@ -27,7 +27,7 @@ class _Sent:
     """A message that is not acknowledged yet."""
 
     message: SpooledMessage
-    acknowledged: "futures.Future[None]"
+    acknowledged: "Future[None]"
 
 
 class Sender:
@@ -181,7 +181,11 @@ class Sender:
 
         A link may itself send it again when it is connected again.
         """
-        futures.wait([sent.acknowledged for sent in self._window], _SETTLE_SECONDS)
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._stop_at is not None or all(sent.acknowledged.done() for sent in self._window),
+                _SETTLE_SECONDS,
+            )
         while self._window:
             sent = self._window.popleft()
             if sent.acknowledged.done():

@@ -140,8 +140,17 @@ class Spool:
             self._measure(connection)
             burst_ends = self._full and not self._depth
             self._full = self._full and not burst_ends
+            shrinkable = not self._depth and _all_pages(connection) > self._wal_pages
+        if shrinkable:
+            self._shrink()
         if burst_ends:
             log.info("spool_no_longer_full", dropped_in_all=self._dropped)
+
+    def _shrink(self) -> None:
+        """Give the disk space of an outage back: the file is empty now, so this copies next to nothing."""
+        with self._lock, suppress(sqlite3.Error):  # without it, the pages are used again
+            if self._connection is not None and not self._depth:
+                self._connection.execute("VACUUM")
 
     def close(self) -> None:
         """Close the file; a later call opens it again."""
@@ -252,7 +261,11 @@ def _code(exc: BaseException) -> int | None:
     return None if code is None else code & 0xFF
 
 
-def _used_pages(connection: sqlite3.Connection) -> int:
+def _all_pages(connection: sqlite3.Connection) -> int:
     (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    return int(pages)
+
+
+def _used_pages(connection: sqlite3.Connection) -> int:
     (free,) = connection.execute("PRAGMA freelist_count").fetchone()
-    return int(pages - free)
+    return _all_pages(connection) - int(free)

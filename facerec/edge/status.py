@@ -13,6 +13,7 @@ import structlog
 from facerec.background import BackgroundThread
 from facerec.edge.link import Link
 from facerec.edge_messages import status_topic
+from facerec.errors import Refused
 
 log = structlog.get_logger(__name__)
 
@@ -32,7 +33,8 @@ class State(StrEnum):
 class StatusReport:
     """One thread that publishes what `read` returns: when it starts, on `changed`, every `every_seconds`, at `stop`.
 
-    A status message is not spooled: an old one is of no use. One that cannot be sent is counted in `not_sent`.
+    A status message is not spooled: an old one is of no use. One that cannot be sent is counted (`statuses_not_sent`),
+    and the first that is refused is logged.
     Each is logged, too, as `edge_status`, so that a device without a connection has it in its own log.
     """
 
@@ -44,6 +46,7 @@ class StatusReport:
         self._due = threading.Event()
         self._thread = BackgroundThread("edge-status", self._run)
         self._not_sent = 0
+        self._refused = False
 
     def start(self) -> None:
         """Begin to publish; the first message waits for the connection."""
@@ -78,8 +81,13 @@ class StatusReport:
         return sent
 
     def _note(self, sent: "Future[None]") -> None:
-        if sent.cancelled() or sent.exception() is not None:
-            self._not_sent += 1
+        failure = sent.exception()
+        if failure is None:
+            return
+        self._not_sent += 1
+        if isinstance(failure, Refused) and not self._refused:
+            self._refused = True
+            log.error("status_refused", topic=self._topic, reason=str(failure))
 
 
 def timestamp(seconds: float | None) -> str | None:

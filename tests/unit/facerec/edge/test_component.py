@@ -13,7 +13,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from facerec.edge.component import Component
+from facerec.edge.frame import FrameSink
 from facerec.edge.link import Link
+from facerec.edge.sources.topic import TopicSource
 from facerec.edge_messages import FrameMessage, faces_topic, frames_topic, results_topic, status_topic
 from facerec.errors import ConfigurationError, Transient
 from facerec.messages import Outcome, RecognitionResult
@@ -272,6 +274,26 @@ def test_unreadable_configuration_is_an_outage(device: Device) -> None:
         assert poll_until(lambda: any(r["event"] == "configuration_reachable_again" for r in logs), SECONDS)
         device.stop()
     assert [record["event"] for record in logs].count("configuration_unreachable") == 1
+
+
+def test_defect_of_a_source_does_not_end_the_frames(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is logged, and the source is run again."""
+    monkeypatch.setattr("facerec.edge.component.backoff_seconds", lambda *_: 0.01)
+    run = TopicSource.run
+    faults = iter([RuntimeError("a defect")])
+
+    def run_badly(source: TopicSource, sink: FrameSink, stopping: threading.Event) -> None:
+        if (fault := next(faults, None)) is not None:
+            raise fault
+        run(source, sink, stopping)
+
+    monkeypatch.setattr(TopicSource, "run", run_badly)
+    with capture_logs() as logs:
+        device.start()
+        device.send_frame("a.jpg")
+        device.wait_for_names("a.jpg")
+        device.stop()
+    assert [record["event"] for record in logs if record["log_level"] == "error"] == ["source_failed"]
 
 
 def test_component_ends_with_its_engine(device: Device) -> None:

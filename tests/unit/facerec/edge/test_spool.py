@@ -116,6 +116,19 @@ def test_file_stays_within_the_bound(path: Path, size: int, count: int) -> None:
     spool.close()
 
 
+def test_file_shrinks_when_everything_was_sent(spool: Spool, path: Path) -> None:
+    """An outage does not take the disk's space for ever, also with a lower bound since."""
+    fill(spool)
+    spool.close()
+    before = path.stat().st_size
+    assert before > MEGABYTE // 2
+    spool.remove([message.number for message in spool.oldest(1000)])
+    spool.add(TOPIC, CROPS)
+    spool.close()
+    assert path.stat().st_size < MEGABYTE // 20
+    assert payloads(spool) == [CROPS]
+
+
 @pytest.mark.parametrize("sync", ["full", "normal"])
 def test_killed_process_loses_no_message_whose_add_returned(path: Path, sync: str) -> None:
     """They are there in order, without a gap; at most one more, whose add had not returned."""

@@ -18,8 +18,8 @@ SECONDS = 20
 class Watched(InMemoryLink):
     """A link that hands on what is published."""
 
-    def __init__(self, broker: InMemoryBroker) -> None:
-        super().__init__(broker, THING)
+    def __init__(self, broker: InMemoryBroker, **options: int) -> None:
+        super().__init__(broker, THING, **options)
         self.published: queue.Queue[tuple[str, bytes]] = queue.Queue()
 
     def publish(self, topic: str, payload: bytes) -> "Future[None]":
@@ -107,3 +107,15 @@ def test_stop_does_not_wait_longer_than_its_grace(link: Watched, broker: InMemor
     status.start()
     published(link)
     status.stop(0.01)
+
+
+def test_refused_status_is_logged_once(broker: InMemoryBroker) -> None:
+    """As by a policy that does not allow the topic."""
+    link = Watched(broker, max_message_bytes=1)
+    link.start()
+    with capture_logs() as logs:
+        status = report(link)
+        status.start()
+        published(link)
+        status.stop(SECONDS)
+    assert [record["topic"] for record in logs if record["log_level"] == "error"] == [status_topic(THING)]
