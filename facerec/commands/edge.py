@@ -11,6 +11,7 @@ def command() -> None:
 
 
 command.add_command(edge_run.run)
+command.add_command(edge_run.health)
 command.add_command(edge_component.package)
 command.add_command(edge_component.show_recipe)
 command.add_command(edge_component.deploy)

@@ -1,4 +1,4 @@
-"""`facerec edge run`: the component, as a nucleus or a service manager starts it on the device."""
+"""`facerec edge run`, as a nucleus or a service manager starts it on the device, and `facerec edge health`."""
 
 import os
 import threading
@@ -6,6 +6,8 @@ import threading
 import click
 
 from facerec.background import on_stop_signals
+from facerec.commands.terminal import json_option
+from facerec.echo import echo, echo_json
 from facerec.settings import Settings
 from facerec.settings.edge import missing_nucleus_variables
 
@@ -47,3 +49,28 @@ def run() -> None:
     stopping = threading.Event()
     on_stop_signals(stopping.set, second=lambda: os._exit(1))
     component.run(stopping)
+
+
+@click.command("health")
+@json_option
+def health(*, as_json: bool) -> None:
+    """Show what the component on this device does; exit status 1 unless it runs.
+
+    It reads the state folder, also without a connection. `reasons` are what an operator should look at.
+
+    \b
+    Examples:
+      facerec edge health
+      facerec edge health --json | jq '.counters'
+    """  # noqa: D301 - as above
+    from facerec.edge.health import read_status
+
+    status = read_status(Settings.load().edge.state_dir)
+    if as_json:
+        echo_json(status)
+        return
+    spool, link = status["spool"], status["link"]
+    connected = "connected" if link["connected"] else "not connected"
+    echo(f"{status['thing']} is {status['state']}, {connected}, {spool['messages']} messages in the spool")
+    for reason in status["reasons"]:
+        echo(f"- {reason}")

@@ -16,6 +16,7 @@ from facerec.edge.configuration import ConfigurationSource, configured
 from facerec.edge.counters import Counters
 from facerec.edge.detection import Detection
 from facerec.edge.frame_queue import FrameQueue
+from facerec.edge.health import EVERY_SECONDS, write_status
 from facerec.edge.link import Link, ReceivedMessage
 from facerec.edge.opening import check_key, link_of, source_of
 from facerec.edge.sender import Sender
@@ -155,6 +156,8 @@ class Component:
         self._engine_failure: ConfigurationError | None = None
         self._rejected: str | None = None
         self._unreadable = OutageLog("configuration")
+        self._unwritable = OutageLog("state_folder")
+        self._status_due = 0.0
         self.client_id: str
         self.spool: Spool
         self._session: _Session
@@ -227,6 +230,8 @@ class Component:
             log.info("edge_ready", thing=self.thing, client_id=self.client_id, model_id=self.engine.model_id)
             while not self._stopping.wait(self._poll_seconds):
                 self._look_for_changes()
+                if time.monotonic() >= self._status_due:
+                    self._write_status()
             if self._engine_failure is not None:
                 raise self._engine_failure
         except ConfigurationError as exc:
@@ -236,12 +241,23 @@ class Component:
             self._state = State.STOPPED
             self._session.end()
             self.engine.close()
+            self._write_status()
             log.info("edge_stopped", spooled=self.spool.depth)
 
     def _begin(self) -> None:
         self._loaded, self._state = True, State.RUNNING
         self._session.begin()
         self._session.status.changed()
+        self._write_status()
+
+    def _write_status(self) -> None:
+        self._status_due = time.monotonic() + EVERY_SECONDS
+        try:
+            write_status(self.settings.edge.state_dir, self.status())
+        except OSError as exc:
+            self._unwritable.failed(exc)
+        else:
+            self._unwritable.succeeded()
 
     def _look_for_changes(self) -> None:
         try:

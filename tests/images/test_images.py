@@ -2,7 +2,9 @@
 
 import base64
 import json
+import os
 import shlex
+import shutil
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -13,6 +15,8 @@ import pytest
 
 from facerec.local.functions.events import UrlRequest, sqs_event, url_event
 from facerec.local.functions.runtime_emulator import fetch_runtime_emulator
+from facerec.processes.addresses import poll_until
+from tests.support.certificates import CertificateAuthority
 from tests.support.containers import FLOWER_PASSWORD, Container, Pod, compose_services
 from tests.support.images import build, configuration, mounted
 from tests.support.nginx import CONFIGURATION, find_nginx
@@ -20,7 +24,7 @@ from tests.support.processes import CHECKOUT, Command
 
 pytestmark = pytest.mark.timeout(3600)  # the first test builds
 
-LIMITS_MB = {"web": 250, "worker": 700, "autoscale": 400, "flower": 300, "aws": 300, "lambda": 700}
+LIMITS_MB = {"web": 250, "worker": 700, "autoscale": 400, "flower": 300, "aws": 300, "lambda": 700, "edge": 600}
 """The largest allowed sizes; those of web, worker and lambda are requirements."""
 EXAMPLES = CHECKOUT / "examples"
 
@@ -81,7 +85,8 @@ def test_image_is_configured_for_its_tier(image: Callable[[str], str], target: s
     assert config["Entrypoint"] == (["python", "-m", "awslambdaric"] if target == "lambda" else ["facerec"])
     assert config["Labels"]["org.opencontainers.image.title"] == f"facerec-{target}"
     test = config["Healthcheck"]["Test"]
-    assert test == ["NONE"] if target == "lambda" else test[:2] == ["CMD", "python"]
+    own = {"lambda": ["NONE"], "edge": ["CMD", "facerec", "edge", "health"]}
+    assert test == own[target] if target in own else test[:2] == ["CMD", "python"]
 
 
 def test_model_is_mounted_into_an_image_without_one(image: Callable[[str], str], pod: Pod) -> None:
@@ -139,6 +144,37 @@ def test_functions_recognise_a_photo(image: Callable[[str], str], pod: Pod, tmp_
     event = sqs_event(messages, "arn:aws:sqs:us-east-1:000000000000:facerec-faces-queue", "us-east-1")
     assert _invoke(pod, tmp_path, 8081, event) == {"batchItemFailures": []}, recognition.command.output
     assert '"outcome":"match"' in recognition.command.wait_for("recognised")
+
+
+def test_device_detects_faces_and_keeps_them_without_a_connection(
+    image: Callable[[str], str], pod: Pod, tmp_path: Path
+) -> None:
+    """With a certificate that its user alone may read, in a root file system that is read-only."""
+    image("edge")
+    ca = tmp_path / "ca"
+    ca.mkdir()
+    authority = CertificateAuthority(ca)
+    certificate = authority.issue("gate-1")
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    for path in (frames, certificate.certificate_file, certificate.key_file):
+        os.chown(path, 10001, 10001)
+    names = ("certificate_file", "key_file", "ca_file")
+    files = dict(zip(names, (certificate.certificate_file, certificate.key_file, authority.ca_file), strict=True))
+    environ = {
+        "FACEREC_EDGE__THING": "gate-1",
+        "FACEREC_EDGE__ENDPOINT": "127.0.0.1",
+        "FACEREC_EDGE__SOURCE": "folder",
+        "FACEREC_EDGE__FOLDER": "/frames",
+        **{f"FACEREC_EDGE__{name.upper()}": f"/device/{name}" for name in names},
+    }
+    binds = {"/frames": frames, **{f"/device/{name}": path for name, path in files.items()}}
+    device = pod.run("facerec-edge", name="edge", environ=environ, tmpfs=["/tmp", "/var/lib/facerec"], binds=binds)  # noqa: S108 - inside the container
+    device.await_health()
+    shutil.copy(EXAMPLES / "probes" / "image_01.jpg", frames / "image_01.jpg")
+    assert poll_until(lambda: not list(frames.iterdir()), 60), device.command.output
+    assert device.command.stop() == 0, device.command.output
+    assert '"spooled": 1' in device.command.output
 
 
 def _start_aws(image: Callable[[str], str], pod: Pod) -> Container:

@@ -177,3 +177,22 @@ def test_missing_model_is_said(environ: dict[str, str], tmp_path: Path) -> None:
     ended = run("edge", "run", environ=environ | {"FACEREC_MODEL__DIR": str(tmp_path / "none")})
     assert ended.returncode == 1
     assert "facerec model build" in ended.stderr.splitlines()[-1]
+
+
+def test_health_is_that_of_the_component(environ: dict[str, str], frames: Path) -> None:
+    """It succeeds while the component works, also without a connection, and fails once it has ended."""
+    environ["FACEREC_EDGE__PORT"] = "1"
+    before = run("edge", "health", environ=environ)
+    assert (before.returncode, before.stdout) == (1, "")
+    assert "no component has written" in before.stderr
+    with started(environ) as command:
+        put(frames, "portrait.jpg", PORTRAIT.read_bytes())
+        assert poll_until(lambda: not list(frames.iterdir()), SECONDS)
+        shown = run("edge", "health", environ=environ)
+        assert shown.returncode == 0, shown.stderr
+        assert shown.stdout.startswith(f"{THING} is ")
+        assert "not connected" in shown.stdout
+        assert command.stop() == 0
+    after = run("edge", "health", environ=environ)
+    assert after.returncode == 1
+    assert "the component is stopped" in after.stderr
