@@ -48,6 +48,12 @@ _tier = click.option(
     help="What takes the tasks: workers on EC2, both Lambda functions, or both; `edge` adds a device, whose faces the "
     "app tier takes.  [default: FACEREC_APP_TIER]",
 )
+_component = click.option(
+    "--component",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="With --tier edge: an archive of `facerec edge package`, which a local Greengrass nucleus installs and runs.  "
+    "[default: the device runs `facerec edge run`]",
+)
 _emulator = click.option(
     "--emulator",
     "kind",
@@ -60,6 +66,7 @@ _emulator = click.option(
 
 @command.command("up")
 @_tier
+@_component
 @_workers
 @click.option(
     "--boot-seconds",
@@ -87,6 +94,7 @@ _emulator = click.option(
 )
 def up(
     tier: AppTier | Literal["edge"] | None,
+    component: Path | None,
     workers: int | None,
     boot_seconds: float,
     kind: str,
@@ -120,8 +128,10 @@ def up(
     ready = False
     directory = StateDirectory(state)
     try:
-        app_tier, edge = _parts(tier)
-        options = Options(workers, EmulatorKind(kind), port, boot_seconds, autoscaler, flower, app_tier, edge)
+        app_tier, edge = _parts(tier, component)
+        options = Options(
+            workers, EmulatorKind(kind), port, boot_seconds, autoscaler, flower, app_tier, edge, component=component
+        )
         with local_system(options, os.environ, state=directory, progress=progress) as system:
             system.start_cloud()
             system.start_tiers()
@@ -197,6 +207,7 @@ def aws(host: str, port: int, names: tuple[str, ...], state: Path) -> None:
 
 @command.command("demo")
 @_tier
+@_component
 @_workers
 @_emulator
 @click.option("--state", type=_DIRECTORY, help="Directory to keep.  [default: a temporary one]")
@@ -208,7 +219,12 @@ def aws(host: str, port: int, names: tuple[str, ...], state: Path) -> None:
     help="Folder with gallery, probes and expected.csv.",
 )
 def demo(
-    tier: AppTier | Literal["edge"] | None, workers: int | None, kind: str, state: Path | None, examples: Path
+    tier: AppTier | Literal["edge"] | None,
+    component: Path | None,
+    workers: int | None,
+    kind: str,
+    state: Path | None,
+    examples: Path,
 ) -> None:
     """Start everything, enrol the sample people, upload the sample photos, and check the replies.
 
@@ -220,6 +236,7 @@ def demo(
       facerec local demo
       facerec local demo --tier serverless
       facerec local demo --tier edge
+      facerec local demo --tier edge --component dist/facerec-edge-x86_64.zip
       facerec local demo --workers 2 --emulator moto --state /tmp/kept
     """  # noqa: D301 - as above
     from facerec.local.demo import Samples, demonstrate
@@ -231,9 +248,11 @@ def demo(
     progress = Progress(make_console())
     samples = Samples(examples.resolve())
     samples.expected()
-    app_tier, edge = _parts(tier)
+    app_tier, edge = _parts(tier, component)
     # With a device, the demonstration itself reads the response queue.
-    options = Options(workers, EmulatorKind(kind), port=0, app_tier=app_tier, edge=edge, web=not edge)
+    options = Options(
+        workers, EmulatorKind(kind), port=0, app_tier=app_tier, edge=edge, web=not edge, component=component
+    )
     environ = {"FACEREC_AUTOSCALE__COOLDOWN_SECONDS": "2", **os.environ, "FACEREC_REPLY_STYLE": "sentence"}
     try:
         with (
@@ -246,8 +265,10 @@ def demo(
     progress.line("DEMO OK")
 
 
-def _parts(tier: AppTier | Literal["edge"] | None) -> tuple[AppTier | None, bool]:
+def _parts(tier: AppTier | Literal["edge"] | None, component: Path | None) -> tuple[AppTier | None, bool]:
     """The app tier, if it is not that of FACEREC_APP_TIER, and whether there is a device."""
+    if component is not None and tier != "edge":
+        raise click.BadOptionUsage("--component", "--component is for --tier edge")
     return (None, True) if tier == "edge" else (tier, False)
 
 

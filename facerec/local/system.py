@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from facerec.background import BackgroundThread, on_stop_signals
 from facerec.engine.loading import load_artefact
@@ -25,7 +26,7 @@ from facerec.processes.supervisor import Child, Supervisor
 from facerec.provision.iam_statements import HALVES
 from facerec.settings import AppTier, Settings
 
-_WEB_START_SECONDS = 60.0
+_WEB_START_SECONDS, _DEVICE_START_SECONDS = 60.0, 300.0
 _PART_START_SECONDS = 30.0
 """For the autoscaler and Flower; for a worker or a function in addition to the limit of its engine."""
 # Together below the supervisor's limit; the emulator writes its state.
@@ -43,7 +44,8 @@ class Options:
     `app_tier` is as FACEREC_APP_TIER, which None leaves as it is. The rest is of workers on EC2: a number of `workers`
     is fixed; without one a fleet of emulated instances works, each of which boots for `boot_seconds`. `autoscaler`
     starts the fleet's autoscaler, too. `port` is the web tier's; 0 gives all free ports. `edge` starts a device, too,
-    whose faces the app tier takes. Without `web`, nothing in the system reads the response queue.
+    whose faces the app tier takes; a nucleus runs its packaged `component`, if there is one. Without `web`, nothing in
+    the system reads the response queue.
     """
 
     workers: int | None
@@ -55,6 +57,7 @@ class Options:
     app_tier: AppTier | None = None
     edge: bool = False
     web: bool = True
+    component: Path | None = None
 
 
 class LocalSystem:
@@ -97,7 +100,7 @@ class LocalSystem:
             workers=options.workers,
             app_tier=self._app_tier,
         )
-        self.device = None if mqtt_port is None else LocalDevice(state.path / "edge", mqtt_port)
+        self.device = None if mqtt_port is None else LocalDevice(state.path / "edge", mqtt_port, options.component)
         """The device at the edge, if there is one."""
         if self.device is not None:
             self.variables |= self.device.cloud_variables
@@ -157,7 +160,7 @@ class LocalSystem:
             self._start(f"web tier on {self.web_url}", web, ready, _WEB_GRACE_SECONDS, _WEB_START_SECONDS)
         if self.device is not None:
             device, ready = self.device.command(self._environ), partial(self._logged, "device", "edge_ready")
-            self._start(f"device {self.device.thing}", device, ready, _DEVICE_GRACE_SECONDS, _WEB_START_SECONDS)
+            self._start(f"device {self.device.thing}", device, ready, _DEVICE_GRACE_SECONDS, _DEVICE_START_SECONDS)
         if self._options.flower:
             self._start_flower()
         limit = self._settings.worker.startup_seconds + _PART_START_SECONDS

@@ -1,5 +1,9 @@
-"""The device of a local system: the ordinary component in a process that knows nothing of AWS but its certificate."""
+"""The device of a local system: the ordinary component in a process that knows nothing of AWS but its certificate.
 
+It is `facerec edge run` of this installation, or the packaged component, which a local Greengrass nucleus installs.
+"""
+
+import json
 import shlex
 import sys
 from collections.abc import Callable, Mapping
@@ -8,22 +12,29 @@ from pathlib import Path
 from facerec.local.environment import edge_variables, without_aws
 from facerec.private_files import make_private_folder
 from facerec.processes.children import Command
+from facerec.provision.edge.recipe import CONFIGURATION_KEY, access_control
 from facerec.settings import ENV_PREFIX
 
 _EDGE = f"{ENV_PREFIX}EDGE__"
 
 
 class LocalDevice:
-    """One device that takes frames from a folder, and connects to `mqtt_port`; `folder` keeps what it needs."""
+    """One device that takes frames from a folder, and connects to `mqtt_port`; `folder` keeps what it needs.
+
+    `archive` is that of the component, as `facerec edge package` makes it, if a nucleus is to run it.
+    """
 
     thing = "local-device"
 
-    def __init__(self, folder: Path, mqtt_port: int) -> None:
+    def __init__(self, folder: Path, mqtt_port: int, archive: Path | None = None) -> None:
         self.files = folder / "device"
         """Its certificate, its key and its settings."""
         self.frames = folder / "frames"
         """A picture that is moved here is a frame."""
         self._state = folder / "state"
+        self._archive = archive
+        self._nucleus = folder / "nucleus"
+        self._recipe = folder / "recipe.json"
         self._authorities = folder / "ca.pem"
         self.cloud_variables = {
             **edge_variables(mqtt_port, self._authorities),
@@ -37,21 +48,44 @@ class LocalDevice:
             make_private_folder(folder)
         self._authorities.write_text(authorities)
         run("edge", "rules", "deploy")
-        run("edge", "provision", self.thing, "--to", str(self.files))
+        if self._archive is None:
+            run("edge", "provision", self.thing, "--to", str(self.files))
+        else:
+            run("edge", "provision", self.thing, "--to", str(self.files), "--greengrass")
+            run("edge", "recipe", "--write", str(self._recipe))
 
     def command(self, environ: Mapping[str, str]) -> Command:
         """The command of its component; the environment's own FACEREC_EDGE__* variables override the defaults here."""
-        defaults = {
-            f"{_EDGE}SOURCE": "folder",
-            f"{_EDGE}FOLDER": str(self.frames),
-            f"{_EDGE}STATE_DIR": str(self._state),
-            f"{_EDGE}STATUS_SECONDS": "2",
-        }
         own = {
             name: value
             for name, value in without_aws(environ).items()
             if not name.startswith(f"{ENV_PREFIX}AWS__") and name not in self.cloud_variables
         }
+        settings = {
+            "SOURCE": "folder",
+            "FOLDER": str(self.frames),
+            "STATUS_SECONDS": "2",
+            **{name.removeprefix(_EDGE): value for name, value in own.items() if name.startswith(_EDGE)},
+        }
+        if self._archive is not None:
+            return self._of_nucleus(self._archive, settings, own)
         lines = (line.split("=", 1) for line in (self.files / "edge.env").read_text().splitlines())
         identity = {name: "".join(shlex.split(value)) for name, value in lines}
-        return Command("device", (sys.executable, "-m", "facerec.cli", "edge", "run"), defaults | own | identity)
+        set_here = {f"{_EDGE}{name}": value for name, value in {"STATE_DIR": str(self._state), **settings}.items()}
+        return Command("device", (sys.executable, "-m", "facerec.cli", "edge", "run"), own | set_here | identity)
+
+    def _of_nucleus(self, archive: Path, settings: Mapping[str, str], environ: Mapping[str, str]) -> Command:
+        """The command of the nucleus; the component has its settings from a deployment, and none from here."""
+        changes = self._recipe.with_name("changes.json")
+        edge = {name.lower(): value for name, value in settings.items()}
+        changes.write_text(json.dumps({CONFIGURATION_KEY: edge, "accessControl": access_control(self.thing)}))
+        options = {
+            "--recipe": self._recipe,
+            "--archive": archive.resolve(),
+            "--thing": self.thing,
+            "--root": self._nucleus,
+            "--changes": changes,
+            "--device": self.files,
+        }
+        argv = [str(part) for option in options.items() for part in option]
+        return Command("device", (sys.executable, "-m", "facerec.local.edge.nucleus", *argv), environ)

@@ -70,11 +70,20 @@ def ensure_alias(clients: Clients, settings: Settings, account: str) -> Resource
         else:
             iot.update_role_alias(roleAlias=name, roleArn=arn)
 
+    def read() -> Any:
+        try:
+            return iot.describe_role_alias(roleAlias=name)["roleAliasDescription"]
+        except ClientError as exc:
+            # For a name that is right, AWS never answers so; ministack does, to what it does not have.
+            if exc.response["Error"]["Code"] == "InvalidRequestException":
+                exc.response["Error"]["Code"] = "UnsupportedOperation"
+            raise
+
     with translated(f"provision role alias {name!r}"):
         settle(
             resource,
             "role aliases",
-            read=lambda: iot.describe_role_alias(roleAlias=name)["roleAliasDescription"],
+            read=read,
             absent="ResourceNotFoundException",
             fits=lambda found: found["roleArn"] == arn,
             write=write,
