@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from facerec.aws.dynamodb.worker_reports import DynamoWorkerReports
-from facerec.messages import RecognitionRequest, WorkerReport, WorkerState
+from facerec.messages import Outcome, RecognitionRequest, WorkerReport, WorkerState
 from facerec.processes.addresses import poll_until
 from facerec.provision import provisioning
 from facerec.settings import Settings
@@ -77,10 +77,10 @@ class Instance:
             last = self.wait_for(lambda _: True)
             self.wait_for(lambda report, last=last: report.reported_at > last.reported_at)  # type: ignore[misc]  # a default
 
-    def queue(self) -> tuple[int, int]:
-        """Messages of the request queue that are visible, and those in flight."""
+    def queue(self, name: str | None = None) -> tuple[int, int]:
+        """Messages of a queue, by default the request queue, that are visible, and those in flight."""
         attributes = self.tier.clients.sqs.get_queue_attributes(
-            QueueUrl=self.tier.url(self.tier.settings.request_queue),
+            QueueUrl=self.tier.url(name or self.tier.settings.request_queue),
             AttributeNames=["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"],
         )["Attributes"]
         return (
@@ -154,6 +154,27 @@ def test_worker_drains_and_takes_tasks_again(instance: Instance) -> None:
     instance.wait_for(lambda report: report.state is WorkerState.READY and report.tasks_done == 7)
     assert worker.stop() == 0
     assert instance.queue() == (0, 0)
+
+
+def test_worker_with_two_queues_drains_and_takes_from_both_again(instance: Instance) -> None:
+    """What an open receive brings after the order is given back; the faces in progress are answered."""
+    tier = instance.tier
+    faces_queue = tier.settings.faces_queue
+    os.mkfifo(tier.model_dir / fake.HELD)
+    worker = instance.start(FACEREC_EDGE__ENABLED="true", FACEREC_WORKER__CONCURRENCY="1")
+    held = tier.send_faces(fake.HOLD)
+    with (tier.model_dir / fake.HELD).open("wb"):
+        instance.order_drain()
+        assert instance.wait_until(WorkerState.DRAINING).held == 1
+        others = [send() for _ in range(3) for send in (tier.send_faces, tier.upload)]
+    assert instance.wait_until(WorkerState.DRAINED).held == 0
+    assert (instance.queue(), instance.queue(faces_queue)) == ((3, 0), (3, 0))
+    (answer,) = tier.answers(held)
+    assert (answer.outcome, answer.attempt) == (Outcome.UNKNOWN, 1)
+    instance.reports.cancel_drain(ID)
+    assert {answer.outcome for answer in tier.answers(*others)} == {Outcome.UNKNOWN}
+    assert worker.stop() == 0
+    assert (instance.queue(), instance.queue(faces_queue)) == ((0, 0), (0, 0))
 
 
 def test_no_task_is_lost_when_tasks_arrive_with_the_order(instance: Instance) -> None:
