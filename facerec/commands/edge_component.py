@@ -115,7 +115,7 @@ def show_recipe(file: Path | None) -> None:
     multiple=True,
     help="Of `facerec edge package`; several are for several processors.  [default: those in dist]",
 )
-@click.option("--memory-mb", type=click.IntRange(128), default=1024, show_default=True, help="Memory that it may use.")
+@click.option("--memory-mb", type=click.IntRange(128), default=512, show_default=True, help="Memory that it may use.")
 @click.option(
     "--cpus", type=click.FloatRange(0.1), default=2.0, show_default=True, help="Processor cores that it may use."
 )
