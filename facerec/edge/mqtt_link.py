@@ -149,7 +149,7 @@ class MqttLink:
         for name in ("endpoint", "certificate_file", "key_file"):
             if getattr(settings, name) is None:
                 raise ConfigurationError(
-                    f"set FACEREC_EDGE__{name.upper()}; `facerec edge provision {self._thing}` prints all three"
+                    f"set FACEREC_EDGE__{name.upper()}; `facerec edge provision {self._thing}` writes `edge.env`"
                 )
         for path in filter(None, (settings.certificate_file, settings.key_file, settings.ca_file)):
             try:

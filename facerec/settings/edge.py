@@ -40,7 +40,9 @@ class EdgeSettings(Group):
     link: Literal["mqtt", "ipc"] = Field(
         "mqtt", description="`mqtt`: a connection of its own to AWS IoT Core; `ipc`: through the Greengrass nucleus"
     )
-    endpoint: str | None = Field(None, description="AWS IoT endpoint, as `facerec edge provision` prints it")
+    endpoint: str | None = Field(
+        None, description="AWS IoT endpoint, as `facerec edge provision` writes it into `edge.env`"
+    )
     port: int = Field(8883, ge=1, le=65535, description="Port of the AWS IoT endpoint")
     certificate_file: Path | None = Field(None, description="Certificate of this device, PEM")
     key_file: Path | None = Field(None, description="Private key of this device, PEM; only its owner may read it")

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 from click.testing import CliRunner, Result
 
 from facerec.aws.clients import Clients
@@ -13,9 +14,12 @@ from facerec.errors import ConfigurationError, FacerecError
 from facerec.local.emulator import EmulatorKind
 from facerec.provision.edge.thing_folder import ThingFolder
 from facerec.provision.edge.things import Things
+from facerec.provision.iam_policies import policy
+from facerec.provision.iam_statements import Place
 from facerec.settings import Settings
 from tests.support.devices import Refused, connected
 from tests.support.emulated import EmulatedAws, emulated_aws
+from tests.support.iam import allowed
 
 THING = "gate"
 Run = Callable[..., Result]
@@ -190,6 +194,32 @@ def test_removed_thing_leaves_nothing_in_aws(run: Run, fresh: Settings, folder: 
         pass
 
 
+def test_thing_is_removed_as_soon_as_aws_has_detached_it(
+    run: Run, fresh: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """AWS IoT answers before a certificate is detached, and refuses to delete it for some seconds."""
+    run("provision", THING, "--to", str(folder))
+    clients = Clients(fresh)
+    refusals = {"delete_certificate": "DeleteConflictException", "delete_thing": "InvalidRequestException"}
+    for name, code in refusals.items():
+        monkeypatch.setattr(clients.iot, name, _refusing_once(getattr(clients.iot, name), code))
+    removed = Things(clients, fresh, poll_seconds=0.01).remove(THING)
+    assert [what.split()[0] for what in removed] == ["certificate", "thing", "policy"]
+
+
+def _refusing_once(call: Callable[..., Any], code: str) -> Callable[..., Any]:
+    refused = False
+
+    def refuse_once(**arguments: Any) -> Any:
+        nonlocal refused
+        if not refused:
+            refused = True
+            raise ClientError({"Error": {"Code": code, "Message": "still attached"}}, "Delete")
+        return call(**arguments)
+
+    return refuse_once
+
+
 def test_greengrass_core_keeps_the_policy_of_its_nucleus(run: Run, fresh: Settings, folder: Path) -> None:
     """Also if it is provisioned again without the option. It goes with the thing."""
     made = run("provision", THING, "--to", str(folder), "--greengrass")
@@ -204,6 +234,33 @@ def test_greengrass_core_keeps_the_policy_of_its_nucleus(run: Run, fresh: Settin
         pass
     assert run("remove", THING, "--yes").stdout.count("policy") == 2
     assert clients.iot.list_policies()["policies"] == []
+
+
+def test_operator_may_do_all_that_is_called_here(fresh: Settings, folder: Path) -> None:
+    """On the things, policies and certificates that the calls name."""
+    clients, place = Clients(fresh), Place(fresh, "000000000000")
+    granted, refused = policy("edge-operator", place), set()
+
+    def look(params: dict[str, Any], model: Any, **_: Any) -> None:
+        action, resource = f"iot:{model.name}", _resource(place, params)
+        if allowed(granted, action, resource) is None:
+            refused.add((action, resource))
+
+    clients.iot.meta.events.register("before-parameter-build.iot", look)
+    things = Things(clients, fresh, poll_seconds=0.01)
+    things.provision(THING, ThingFolder(folder), greengrass=True)
+    things.provision(THING, ThingFolder(folder), rotate=True)
+    things.revoke(THING)
+    things.remove(THING)
+    assert refused == set()
+
+
+def _resource(place: Place, params: dict[str, Any]) -> str:
+    """What IAM asks the permission for, in a call with these parameters."""
+    if arn := params.get("target") or params.get("principal"):
+        return str(arn)
+    names = {"thingName": "thing", "policyName": "policy", "certificateId": "cert", "roleAlias": "rolealias"}
+    return next((place.iot(kind, params[name]) for name, kind in names.items() if name in params), "*")
 
 
 def test_name_that_is_no_thing_is_refused(run: Run) -> None:

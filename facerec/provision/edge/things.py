@@ -5,9 +5,11 @@ waits in a folder of its own until AWS IoT knows it as the thing's; then it repl
 """
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
 _POLICY_VERSIONS = 5
 """AWS IoT keeps so many of a policy."""
 _ABSENT = "ResourceNotFoundException"
+_STILL_ATTACHED = frozenset({"DeleteConflictException", "InvalidRequestException"})
+_DETACHING_SECONDS = 20.0
+"""AWS IoT detaches a certificate in the background, and until then deletes neither it nor its thing."""
 
 
 class _Missing(FacerecError):
@@ -46,8 +51,14 @@ class Things:
     """The things of a deployment. All methods raise `ConfigurationError` and `Transient`."""
 
     def __init__(
-        self, clients: Clients, settings: Settings, report: Callable[[Resource], None] = lambda _: None
+        self,
+        clients: Clients,
+        settings: Settings,
+        report: Callable[[Resource], None] = lambda _: None,
+        *,
+        poll_seconds: float = 1.0,
     ) -> None:
+        self._poll_seconds = poll_seconds
         self._clients = clients
         self._settings = settings
         self._report = report
@@ -90,9 +101,9 @@ class Things:
             certificates = self.revoke(thing)
             with translated(f"delete thing {thing!r}"):
                 for identifier in certificates:
-                    self._iot.delete_certificate(certificateId=identifier)
+                    self._when_detached(partial(self._iot.delete_certificate, certificateId=identifier))
                     removed.append(f"certificate {identifier}")
-                self._iot.delete_thing(thingName=thing)
+                self._when_detached(partial(self._iot.delete_thing, thingName=thing))
             removed.append(f"thing {thing}")
         except _Missing:
             pass
@@ -153,7 +164,7 @@ class Things:
             for version in versions:
                 if not version["isDefaultVersion"]:
                     self._iot.delete_policy_version(policyName=name, policyVersionId=version["versionId"])
-            self._iot.delete_policy(policyName=name)
+            self._when_detached(partial(self._iot.delete_policy, policyName=name))
         return True
 
     def _ensure_certificate(self, thing: str, folder: ThingFolder, *, rotate: bool) -> Resource:
@@ -208,6 +219,18 @@ class Things:
                     f"thing {thing!r} has the active certificate {found.id}, whose key is not in this folder: name its "
                     "folder with --to, or replace the certificate with --rotate"
                 )
+
+    def _when_detached(self, delete: Callable[[], object]) -> None:
+        deadline = time.monotonic() + _DETACHING_SECONDS
+        while True:
+            try:
+                delete()
+            except ClientError as exc:
+                if exc.response["Error"]["Code"] not in _STILL_ATTACHED or time.monotonic() > deadline:
+                    raise
+                time.sleep(self._poll_seconds)
+            else:
+                return
 
     def _take_away(self, thing: str, arn: str) -> None:
         self._iot.update_certificate(certificateId=_id(arn), newStatus="INACTIVE")
