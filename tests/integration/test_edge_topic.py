@@ -14,6 +14,7 @@ from facerec.edge.frame_queue import FrameQueue
 from facerec.edge.mqtt_link import MqttLink
 from facerec.edge.sources.topic import TopicSource
 from facerec.edge_messages import FrameMessage, frames_topic, status_topic
+from facerec.processes.addresses import poll_until
 from tests.support.device_cloud import DeviceCloud
 from tests.support.mosquitto import Mosquitto, find_mosquitto
 from tests.support.pictures import encoded, portrait
@@ -87,10 +88,14 @@ def start(broker: Mosquitto) -> Iterator[Callable[[], Run]]:
         run.close()
 
 
+def message(name: str) -> str:
+    """A frame as a client sends it."""
+    return FrameMessage(request_id=uuid.uuid4(), filename=name, encoded=PICTURE).to_json()
+
+
 def send(cloud: DeviceCloud, name: str) -> None:
     """Send a frame with QoS 1; the broker has it on return."""
-    message = FrameMessage(request_id=uuid.uuid4(), filename=name, encoded=PICTURE)
-    cloud.publish(frames_topic(THING), message.to_json())
+    cloud.publish(frames_topic(THING), message(name))
 
 
 def test_frames_with_qos_are_held_back_by_the_broker_and_none_is_dropped(
@@ -108,6 +113,19 @@ def test_frames_with_qos_are_held_back_by_the_broker_and_none_is_dropped(
         frame.settled()
     assert taken == names
     assert run.counters.read()["dropped"] == 0
+
+
+def test_burst_without_qos_drops_the_oldest_frames_and_none_with_qos(
+    start: Callable[[], Run], cloud: DeviceCloud
+) -> None:
+    """The broker does not hold it back."""
+    run = start()
+    send(cloud, "kept.jpg")
+    for number in range(10):
+        cloud.publish_once(frames_topic(THING), message(f"{number}.jpg"))
+    assert poll_until(lambda: run.counters.read()["dropped"] == 7, SECONDS)
+    assert [run.next().filename for _ in range(ROOM)] == ["kept.jpg", "7.jpg", "8.jpg", "9.jpg"]
+    assert run.counters.read()["frames"] == 11
 
 
 def test_frames_that_were_not_settled_come_again_to_the_next_process(

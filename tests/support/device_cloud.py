@@ -4,6 +4,8 @@ import json
 import threading
 from typing import Any
 
+from awscrt import mqtt5  # type: ignore[import-untyped] # it ships no types
+
 from facerec.edge.link import ReceivedMessage
 from facerec.edge.mqtt_link import MqttLink
 from facerec.edge_messages import faces_topic, status_topic
@@ -45,6 +47,12 @@ class DeviceCloud:
     def publish(self, topic: str, payload: str) -> None:
         """Send to the device."""
         self._link.publish(topic, payload.encode()).result(_SECONDS)
+
+    def publish_once(self, topic: str, payload: str) -> None:
+        """Send to the device with QoS 0, which our own link never does."""
+        client = self._link._client
+        assert client is not None
+        client.publish(mqtt5.PublishPacket(topic=topic, payload=payload, qos=mqtt5.QoS.AT_MOST_ONCE)).result(_SECONDS)
 
     def close(self) -> None:
         """Disconnect."""
