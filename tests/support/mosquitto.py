@@ -17,6 +17,7 @@ CLOUD = "cloud"
 """The one client that may use every topic: what stands for the cloud in a test."""
 _START_SECONDS = 10
 _STOP_SECONDS = 10
+_RELOADED = "Reloading config."
 _PACKET_OVERHEAD_BYTES = 1024
 """IoT Core's limit is of the payload, mosquitto's of the packet with its topic."""
 
@@ -31,6 +32,8 @@ pattern read facerec/%u/results
 user {CLOUD}
 topic readwrite #
 """
+
+_DURABLE = "autosave_on_changes true\nautosave_interval 1\n"
 
 
 def find_mosquitto() -> str | None:
@@ -51,12 +54,18 @@ class Bridge:
 class Mosquitto:
     """A broker with TLS, client certificates and a policy for each thing; a context manager that starts and stops it.
 
-    `folder` keeps its files. `hosts` are the names in its certificate. Its sessions survive a `restart`, not a `kill`.
-    Raises `FileNotFoundError` if mosquitto is not installed.
+    `folder` keeps its files. `hosts` are the names in its certificate. Its sessions survive a `restart`; a `kill` only
+    if it is `durable`, as IoT Core is: it then writes each change to disk, which costs time. Raises `FileNotFoundError`
+    if mosquitto is not installed.
     """
 
     def __init__(
-        self, folder: Path, *, hosts: tuple[str, ...] = ("localhost", LOOPBACK), bridge: Bridge | None = None
+        self,
+        folder: Path,
+        *,
+        hosts: tuple[str, ...] = ("localhost", LOOPBACK),
+        bridge: Bridge | None = None,
+        durable: bool = False,
     ) -> None:
         program = find_mosquitto()
         if program is None:
@@ -71,7 +80,9 @@ class Mosquitto:
         server = self.authority.issue("server", hosts=hosts)
         (folder / "access.txt").write_text(_ACCESS)
         (folder / "mosquitto.conf").write_text(
-            self._configuration(server) + (_bridge_configuration(bridge) if bridge else "")
+            self._configuration(server)
+            + (_DURABLE if durable else "")
+            + (_bridge_configuration(bridge) if bridge else "")
         )
 
     def __enter__(self) -> Self:
@@ -138,6 +149,16 @@ class Mosquitto:
         """Revoke the thing's certificate, and end its connections: the broker restarts."""
         self.authority.revoke(thing)
         self.restart()
+
+    def set_faces_allowed(self, *, allowed: bool) -> None:
+        """Change the policy of all things while the broker runs: whether they may publish on their faces topic."""
+        faces = "pattern write facerec/%u/faces\n"
+        (self._folder / "access.txt").write_text(_ACCESS if allowed else _ACCESS.replace(faces, ""))
+        reloads = self.log.count(_RELOADED)
+        if self._process is not None:
+            self._process.send_signal(signal.SIGHUP)
+            if not poll_until(lambda: self.log.count(_RELOADED) > reloads, _START_SECONDS):
+                raise RuntimeError(f"mosquitto has not read its policy again:\n{self.log}")
 
     def _end(self, number: signal.Signals) -> None:
         if self._process is not None:

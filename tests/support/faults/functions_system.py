@@ -77,9 +77,10 @@ class FunctionsSystem(ProxiedSystem):
         workers: int = 1,
         package: Path | None = None,
         python: str = "python3.12",
+        mqtt: bool = False,
     ) -> None:
         serverless = {"FACEREC_APP_TIER": "serverless", "FACEREC_SERVERLESS__URL_AUTH": "open"}
-        super().__init__(state, Processes(workers=workers, environ=serverless | dict(environ or {})))
+        super().__init__(state, Processes(workers=workers, environ=serverless | dict(environ or {})), mqtt=mqtt)
         self._concurrency = concurrency
         self._handlers = handlers or {}
         self._package, self._python = package, python
@@ -177,14 +178,17 @@ class FunctionsSystem(ProxiedSystem):
             ]
             sqs.send_message_batch(QueueUrl=url, Entries=entries)
 
-    def answers(self, ids: Iterable[str], seconds: float) -> dict[str, list[Answer]]:
-        """Take results off the response queue, until each of these requests has one or the time is over."""
+    def answers(self, ids: Iterable[str], seconds: float, key: str = "request_id") -> dict[str, list[Answer]]:
+        """Take results off the response queue, until each of these requests has one or the time is over.
+
+        `key` is the field of the results that has the id.
+        """
         wanted, found, deadline = set(ids), defaultdict(list), time.monotonic() + seconds
         while True:
             batch = self.receive(self.settings.response_queue)
             for message in batch:
                 result = json.loads(message["Body"])
-                found[result["request_id"]].append(Answer(int(message["Attributes"]["SentTimestamp"]) / 1000, result))
+                found[result[key]].append(Answer(int(message["Attributes"]["SentTimestamp"]) / 1000, result))
             if not batch and (wanted <= found.keys() or time.monotonic() > deadline):
                 return dict(found)
 

@@ -18,7 +18,7 @@ import httpx
 from botocore.config import Config
 
 from facerec.local.emulator import EmulatorKind, emulator
-from facerec.local.environment import emulated_variables, without_aws
+from facerec.local.environment import edge_variables, emulated_variables, without_aws
 from facerec.processes.addresses import LOOPBACK, answers_ok, free_port
 from facerec.processes.children import Command
 from facerec.processes.supervisor import Child, Restarts, Supervisor
@@ -43,15 +43,30 @@ class Processes:
 class ProxiedSystem:
     """Emulator, proxy, web tier and workers, each started again when it ends; a context manager.
 
-    `aws(service)` is a client without the proxy. Of the inherited settings only FACEREC_MODEL__* are used.
+    `aws(service)` is a client without the proxy. Of the inherited settings only FACEREC_MODEL__* are used. With `mqtt`
+    devices can connect to the emulator itself, at `mqtt_port`.
     """
 
-    def __init__(self, state: Path, processes: Processes, report: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        state: Path,
+        processes: Processes,
+        report: Callable[[str], None] = lambda _: None,
+        *,
+        mqtt: bool = False,
+    ) -> None:
         self.state = state
         self._processes = processes
         self._report = report
         self._resources = ExitStack()
-        self._emulator = emulator(EmulatorKind.MINISTACK, port=free_port(), state=state / "aws", environ=os.environ)
+        self.mqtt_port = free_port() if mqtt else None
+        self._emulator = emulator(
+            EmulatorKind.MINISTACK,
+            port=free_port(),
+            state=state / "aws",
+            environ=os.environ,
+            mqtt_port=self.mqtt_port,
+        )
         self.url = f"http://{LOOPBACK}:{free_port()}/"
         self.prefix = processes.environ.get("FACEREC_PREFIX", "facerec")
         self.environ: dict[str, str] = {}
@@ -66,7 +81,7 @@ class ProxiedSystem:
             started.callback(self._supervisor.stop)
             [self.emulator] = self._supervisor.start(self._emulator.command, restarts=_RESTARTS)
             self._supervisor.wait_until_ready(self.emulator, self._emulator.ready, START_SECONDS)
-            self.environ = self._environ()
+            self.environ = self._environ() | self._mqtt_environ()
             self.run("provision")
             self._resources = started.pop_all()
         return self
@@ -159,6 +174,13 @@ class ProxiedSystem:
             }
             | dict(self._processes.environ)
         )
+
+    def _mqtt_environ(self) -> dict[str, str]:
+        if self.mqtt_port is None:
+            return {}
+        authorities = self.state / "mqtt-ca.pem"
+        authorities.write_text(self._emulator.mqtt_authority())
+        return edge_variables(self.mqtt_port, authorities)
 
     def _command(self, name: str, argv: tuple[str, ...]) -> Command:
         return Command(name, (*self._processes.within, *argv), self.environ)
