@@ -12,7 +12,7 @@ from typing import Any
 
 from facerec.cli import main
 from facerec.edge.detection import Detection
-from facerec.edge.mqtt_link import MqttLink
+from facerec.edge.sender import Sender
 from facerec.edge.sources.folder import FolderSource
 from facerec.edge.sources.topic import TopicSource
 from facerec.edge.spool import Spool
@@ -22,7 +22,7 @@ STEPS: dict[str, tuple[type, str, bool]] = {
     "spooled": (Spool, "add", True),
     "file removed": (FolderSource, "_remove", True),
     "frame acknowledged": (TopicSource, "_settle", True),
-    "sent": (MqttLink, "publish", True),
+    "sent": (Sender, "_send", True),
     "acknowledged": (Spool, "remove", False),
 }
 """The class, the method, and whether it has returned by then."""
