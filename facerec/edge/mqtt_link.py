@@ -23,6 +23,7 @@ from facerec.edge.mqtt_reasons import (
     why_not_connected,
     why_refused,
 )
+from facerec.edge.no_delay import set_no_delay
 from facerec.edge_messages import status_topic
 from facerec.errors import ConfigurationError, Refused, Transient
 from facerec.settings.edge import EdgeSettings
@@ -63,7 +64,7 @@ class MqttLink:
 
     The client keeps to IoT Core's limits for a connection, 512 KB and 100 messages a second. Beyond them, IoT Core
     leaves messages unanswered, and each would cost the timeout of its acknowledgement (60 s). On loopback the client
-    then sends 60 messages of 7 KB a second (5300 without the limits); one way takes 0.3 ms with and without them.
+    then sends 60 messages of 7 KB a second (5300 without the limits), and one of them takes 0.4 ms one way.
     """
 
     def __init__(self, settings: EdgeSettings, thing: str, client_id: str, *, will_delay_seconds: int = 10) -> None:
@@ -250,6 +251,7 @@ class MqttLink:
         return True
 
     def _on_connected(self, event: mqtt5.LifecycleConnectSuccessData) -> None:
+        set_no_delay(self._settings.port)
         self._max_packet_bytes = event.negotiated_settings.maximum_packet_size_to_server
         with self._lock:
             client, waiting = self._client, set(self._handlers)

@@ -2,6 +2,7 @@
 
 import queue
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from structlog.testing import capture_logs
 
 from facerec.edge.link import Link, ReceivedMessage
 from facerec.edge.mqtt_link import MqttLink
+from facerec.edge.no_delay import connections_to
 from facerec.edge_messages import faces_topic, frames_topic, status_topic
 from facerec.errors import ConfigurationError, Refused, Transient
 from facerec.processes.addresses import poll_until
@@ -78,6 +80,20 @@ def received(link: Link, topic: str) -> "queue.Queue[ReceivedMessage]":
 def has_problem(link: Link, text: str, seconds: float = SECONDS) -> bool:
     """Whether the link's problem soon has this text."""
     return poll_until(lambda: text in (link.state.problem or ""), seconds)
+
+
+def test_connection_does_not_wait_for_more_to_send(broker: Mosquitto) -> None:
+    """Also the next one has TCP_NODELAY."""
+    with started(broker.settings(THING)) as link:
+        assert no_delays(broker.port) == [True]
+        broker.restart()
+        assert poll_until(lambda: link.state.reconnections == 1, SECONDS)
+        assert no_delays(broker.port) == [True]
+
+
+def no_delays(port: int) -> list[bool]:
+    """Whether TCP_NODELAY is set, for each connection of this process to the port."""
+    return [one.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0 for one in connections_to(port)]
 
 
 def test_publish_in_flight_when_the_broker_crashes_fails_and_can_be_sent_again(broker: Mosquitto) -> None:
