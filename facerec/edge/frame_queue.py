@@ -10,6 +10,9 @@ from facerec.edge.frame import Frame
 
 log = structlog.get_logger(__name__)
 
+_ROOM_BYTES = 30_000_000
+"""Of waiting pictures, above which there is no room: a component may have 512 MB, and most of it is the engine's."""
+
 
 class FrameQueue:
     """A `FrameSink` of at most `max_frames`; safe for many threads.
@@ -67,8 +70,11 @@ class FrameQueue:
     def wait_for_room(self, timeout_seconds: float) -> bool:
         """Wait until a frame can be taken without dropping another; returns whether it can, which ends with `close`."""
         with self._changed:
-            self._changed.wait_for(lambda: len(self._frames) < self._max_frames or self._closed, timeout_seconds)
-            return len(self._frames) < self._max_frames and not self._closed
+            self._changed.wait_for(lambda: self._has_room() or self._closed, timeout_seconds)
+            return self._has_room() and not self._closed
+
+    def _has_room(self) -> bool:
+        return len(self._frames) < self._max_frames and sum(len(each.image) for each in self._frames) < _ROOM_BYTES
 
     def close(self) -> None:
         """End every wait. Frames that still wait are not settled: those of a folder or with QoS 1 come again."""

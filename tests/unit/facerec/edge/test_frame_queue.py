@@ -99,6 +99,17 @@ def test_source_that_waits_for_room_gets_it_when_a_frame_is_taken() -> None:
     assert room == [True]
 
 
+def test_large_pictures_leave_no_room_for_others() -> None:
+    """The device's memory is small: 30 MB of pictures may wait, whatever their number."""
+    queue = FrameQueue(32, Counters())
+    for _ in range(3):
+        assert queue.wait_for_room(0)
+        queue.put(Frame(uuid.uuid4(), "large.jpg", bytes(12_000_000), datetime.now(UTC)))
+    assert not queue.wait_for_room(0)
+    queue.get(0)
+    assert queue.wait_for_room(0)
+
+
 def test_get_waits_for_a_frame() -> None:
     """And gives up after the timeout."""
     queue = FrameQueue(1, Counters())
