@@ -1,6 +1,5 @@
 """The link over the device's own connection to AWS IoT Core: MQTT 5 with mutual TLS, by AWS's own client."""
 
-import json
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -11,10 +10,10 @@ from typing import Any
 import structlog
 from awscrt import mqtt5  # type: ignore[import-untyped] # it ships no types
 from awscrt.exceptions import AwsCrtError  # type: ignore[import-untyped] # as above
-from awsiot import mqtt5_client_builder  # type: ignore[import-untyped] # as above
 
 from facerec.edge.connection import CLOSED, Blame, Connection, deliver
 from facerec.edge.link import LinkState, ReceivedMessage
+from facerec.edge.mqtt_client import make_client
 from facerec.edge.mqtt_reasons import (
     ACK_TIMEOUT,
     BLAMING_DISCONNECTS,
@@ -24,20 +23,11 @@ from facerec.edge.mqtt_reasons import (
     why_refused,
 )
 from facerec.edge.no_delay import set_no_delay
-from facerec.edge_messages import status_topic
-from facerec.errors import ConfigurationError, Refused, Transient
+from facerec.errors import Refused, Transient
 from facerec.settings.edge import EdgeSettings
 
 log = structlog.get_logger(__name__)
 
-_KEEP_ALIVE_SECONDS = 60
-_PING_TIMEOUT_SECONDS = 30
-_ACK_TIMEOUT_SECONDS = 60
-"""Beyond what a slow uplink needs for a full window: 16 messages of 128 KB take 34 s at 500 kbit/s."""
-_SESSION_SECONDS = 3600
-"""How long the broker keeps frames for a device that is away; the default of IoT Core."""
-_MIN_BACKOFF_MS = 1_000
-_MAX_BACKOFF_MS = 30_000
 _STOP_SECONDS = 2.0
 """The client ends at once, but not in the middle of a failed TLS handshake."""
 _PACKET_OVERHEAD_BYTES = 16
@@ -96,7 +86,17 @@ class MqttLink:
 
     def start(self) -> None:
         """Begin to connect; raises `ConfigurationError` for files that cannot be used."""
-        client = self._make_client()
+        client = make_client(
+            self._settings,
+            thing=self._thing,
+            client_id=self._client_id,
+            will_delay_seconds=self._will_delay_seconds,
+            on_publish_received=self._on_message,
+            on_lifecycle_connection_success=self._on_connected,
+            on_lifecycle_connection_failure=self._on_failure,
+            on_lifecycle_disconnection=self._on_disconnected,
+            on_lifecycle_stopped=self._on_stopped,
+        )
         with self._lock:
             self._client = client
         client.start()
@@ -126,8 +126,8 @@ class MqttLink:
         """Have the handler called for each message, as `Link.subscribe` has it; best before `start`."""
         with self._lock:
             self._handlers[topic] = handler
-            client = self._client if self._connection.state.connected else None
-        if client is not None:
+            client = self._client
+        if client is not None:  # without a connection it fails at once, and the next connection subscribes
             self._send_subscribe(client, topic).add_done_callback(lambda done: self._subscribed(topic, done))
 
     def close(self) -> None:
@@ -144,61 +144,6 @@ class MqttLink:
             left, self._in_flight = list(self._in_flight), {}
         for publish in left:
             publish.done.set_exception(CLOSED)
-
-    def _make_client(self) -> mqtt5.Client:
-        settings = self._settings
-        for name in ("endpoint", "certificate_file", "key_file"):
-            if getattr(settings, name) is None:
-                raise ConfigurationError(
-                    f"set FACEREC_EDGE__{name.upper()}; `facerec edge provision {self._thing}` writes `edge.env`"
-                )
-        for path in filter(None, (settings.certificate_file, settings.key_file, settings.ca_file)):
-            try:
-                path.read_bytes()
-            except OSError as exc:
-                raise ConfigurationError(f"{path} cannot be read ({exc.strerror})") from exc
-        will = {"state": "lost", "thing": self._thing}
-        try:
-            # Port 443 makes the builder negotiate IoT Core's protocol (ALPN).
-            return mqtt5_client_builder.mtls_from_path(
-                str(settings.certificate_file),
-                str(settings.key_file),
-                endpoint=settings.endpoint,
-                port=settings.port,
-                ca_filepath=None if settings.ca_file is None else str(settings.ca_file),
-                client_id=self._client_id,
-                # The session on the broker keeps frames for this device also while its process is away. The client
-                # has then lost its own half, the messages in flight; the spool sends those again.
-                session_behavior=mqtt5.ClientSessionBehaviorType.REJOIN_ALWAYS,
-                session_expiry_interval_sec=_SESSION_SECONDS,
-                offline_queue_behavior=mqtt5.ClientOperationQueueBehaviorType.FAIL_ALL_ON_DISCONNECT,
-                extended_validation_and_flow_control_options=(
-                    mqtt5.ExtendedValidationAndFlowControlOptions.AWS_IOT_CORE_DEFAULTS
-                ),
-                retry_jitter_mode=mqtt5.ExponentialBackoffJitterMode.FULL,
-                min_reconnect_delay_ms=_MIN_BACKOFF_MS,
-                max_reconnect_delay_ms=_MAX_BACKOFF_MS,
-                keep_alive_interval_sec=_KEEP_ALIVE_SECONDS,
-                ping_timeout_ms=_PING_TIMEOUT_SECONDS * 1000,
-                ack_timeout_sec=_ACK_TIMEOUT_SECONDS,
-                # Frames that are not acknowledged wait in the queue before the detector, which drops none of them.
-                receive_maximum=min(settings.queue_frames, 0xFFFF),
-                will=mqtt5.PublishPacket(
-                    topic=status_topic(self._thing), payload=json.dumps(will), qos=mqtt5.QoS.AT_LEAST_ONCE
-                ),
-                will_delay_interval_sec=self._will_delay_seconds,
-                enable_metrics_collection=False,
-                on_publish_received=self._on_message,
-                on_lifecycle_connection_success=self._on_connected,
-                on_lifecycle_connection_failure=self._on_failure,
-                on_lifecycle_disconnection=self._on_disconnected,
-                on_lifecycle_stopped=self._on_stopped,
-            )
-        except (AwsCrtError, RuntimeError, ValueError) as exc:
-            raise ConfigurationError(
-                f"{settings.certificate_file} and {settings.key_file} are no certificate with its key, "
-                f"or the certificate authorities cannot be used ({exc})"
-            ) from exc
 
     def _too_large(self, topic: str, payload: bytes) -> str | None:
         if len(payload) > self._settings.max_message_bytes:
