@@ -1,5 +1,6 @@
 """The messages on disk that are still to be sent, in order; SQLite keeps them over crashes and restarts."""
 
+import shutil
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +21,7 @@ _SPARE_PAGES = 4
 """More than a message takes beyond its own bytes: its row, the start of an overflow chain, a page of the index."""
 _WAL_SHARE = 10
 """The write-ahead log may take a tenth of the size; the rest is for the messages."""
-_MAX_WAL_PAGES = 1000
+_MAX_WAL_PAGES = 256
 _DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _SCHEMA = """
 BEGIN IMMEDIATE;
@@ -55,7 +56,8 @@ class Spool:
 
     A message is on disk when `add` returns: with `sync="full"` it survives a power cut, with `"normal"` only a crash of
     the process. When `max_bytes` would be exceeded, the oldest messages are dropped: counted, and logged once until
-    everything was sent. `max_bytes` bounds the file together with its write-ahead log (`-wal`).
+    everything was sent. `max_bytes` bounds the file together with its write-ahead log (`-wal`). The file does not grow
+    either when the disk is nearly full: without some room in the log, no message could be removed any more.
 
     A damaged file is moved aside (`.damaged`, replacing an earlier one), and a new one is begun. Every method but the
     properties raises `SpoolFailed` if the disk refuses; the next call tries again.
@@ -68,10 +70,12 @@ class Spool:
         sync: Literal["full", "normal"],
         *,
         on_dropped: Callable[[int], None] = lambda _: None,
+        free_bytes: Callable[[Path], int] = lambda folder: shutil.disk_usage(folder).free,
     ) -> None:
         self._path = path
         self._sync = sync
         self._on_dropped = on_dropped
+        self._free_bytes = free_bytes
         pages = max_bytes // _PAGE_BYTES
         self._wal_pages = min(pages // _WAL_SHARE, _MAX_WAL_PAGES)
         self._max_pages = pages - 2 * self._wal_pages
@@ -175,7 +179,11 @@ class Spool:
 
     def _make_room(self, connection: sqlite3.Connection, size: int) -> int:
         """Remove the oldest messages until a new one of this size fits; returns how many."""
-        most = self._max_pages - size // _PAGE_BYTES - _SPARE_PAGES
+        most = self._max_pages
+        # The log grows up to its limit, and the file by what the log has for it.
+        if self._free_bytes(self._path.parent) < 2 * self._wal_pages * _PAGE_BYTES + size:
+            most = min(most, _all_pages(connection))
+        most -= size // _PAGE_BYTES + _SPARE_PAGES
         dropped = 0
         while _used_pages(connection) > most and dropped < self._depth:
             connection.execute("DELETE FROM messages WHERE number = (SELECT min(number) FROM messages)")

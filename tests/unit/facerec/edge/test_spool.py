@@ -224,6 +224,21 @@ def test_full_disk_is_transient(spool: Spool, path: Path) -> None:
     assert logs == []
 
 
+def test_spool_leaves_room_on_the_disk(path: Path) -> None:
+    """On a disk that is nearly full it drops the oldest: on a full one, nothing could be removed."""
+    free = 10 * MEGABYTE
+    spool = Spool(path, MEGABYTE, "normal", free_bytes=lambda _: free)
+    for _ in range(50):
+        spool.add(TOPIC, CROPS)
+    size = spool.size_bytes
+    free = 100_000
+    fill(spool)
+    assert spool.size_bytes <= size + 5 * 4096
+    assert spool.dropped > 90
+    assert payloads(spool)[-1].startswith(b"99 ")
+    spool.close()
+
+
 def test_folder_that_cannot_be_used_is_transient(tmp_path: Path) -> None:
     """The spool can be made without it, and works as soon as it is there."""
     spool = Spool(tmp_path / "gone" / "spool.db", MEGABYTE, "full")
