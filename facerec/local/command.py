@@ -2,22 +2,16 @@
 
 import os
 import shlex
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import click
 
-from facerec.echo import echo, echo_document, make_console
-from facerec.edge_messages import frames_topic
-from facerec.errors import FacerecError
+from facerec.echo import echo_document, make_console
 from facerec.settings import AppTier
 
 if TYPE_CHECKING:
-    from facerec.local.system import LocalSystem
+    from facerec.local.edge.device import DeviceOptions
 
 _STATE = Path(".local")
 _DIRECTORY = click.Path(file_okay=False, path_type=Path)
@@ -51,8 +45,14 @@ _tier = click.option(
 _component = click.option(
     "--component",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="With --tier edge: an archive of `facerec edge package`, which a local Greengrass nucleus installs and runs.  "
-    "[default: the device runs `facerec edge run`]",
+    help="With --tier edge: the archive for the nucleus.  [default: `facerec edge package` makes it]",
+)
+_nucleus = click.option(
+    "--nucleus/--no-nucleus",
+    default=True,
+    show_default=True,
+    help="With --tier edge: a local Greengrass nucleus installs and runs the packaged component; otherwise `facerec "
+    "edge run` starts at once.",
 )
 _emulator = click.option(
     "--emulator",
@@ -66,6 +66,7 @@ _emulator = click.option(
 
 @command.command("up")
 @_tier
+@_nucleus
 @_component
 @_workers
 @click.option(
@@ -103,6 +104,7 @@ def up(
     *,
     autoscaler: bool,
     flower: bool,
+    nucleus: bool,
 ) -> None:
     """Start everything, print the addresses, and run until Ctrl-C.
 
@@ -121,6 +123,7 @@ def up(
     """  # noqa: D301 - as above
     from facerec.local.emulator import EmulatorKind
     from facerec.local.progress import Progress
+    from facerec.local.shown_commands import device_rows, function_call
     from facerec.local.state import StateDirectory
     from facerec.local.system import Options, local_system
 
@@ -128,10 +131,8 @@ def up(
     ready = False
     directory = StateDirectory(state)
     try:
-        app_tier, edge = _parts(tier, component)
-        options = Options(
-            workers, EmulatorKind(kind), port, boot_seconds, autoscaler, flower, app_tier, edge, component=component
-        )
+        app_tier, device = _parts(tier, component, nucleus=nucleus)
+        options = Options(workers, EmulatorKind(kind), port, boot_seconds, autoscaler, flower, app_tier, device)
         with local_system(options, os.environ, state=directory, progress=progress) as system:
             system.start_cloud()
             system.start_tiers()
@@ -146,8 +147,8 @@ def up(
                 "keys": needed if key else "",
                 "Flower": system.flower or "",
                 "function": system.function_url or "",
-                "call": _function_call(system, probe),
-                **_device_rows(system),
+                "call": function_call(system, probe),
+                **device_rows(system),
                 "AWS": system.emulator_url,
                 "logs": str(directory.logs),
                 "try": f"curl {key}-F inputFile=@{probe} {system.web_url}/",
@@ -207,6 +208,7 @@ def aws(host: str, port: int, names: tuple[str, ...], state: Path) -> None:
 
 @command.command("demo")
 @_tier
+@_nucleus
 @_component
 @_workers
 @_emulator
@@ -225,6 +227,8 @@ def demo(
     kind: str,
     state: Path | None,
     examples: Path,
+    *,
+    nucleus: bool,
 ) -> None:
     """Start everything, enrol the sample people, upload the sample photos, and check the replies.
 
@@ -236,10 +240,10 @@ def demo(
       facerec local demo
       facerec local demo --tier serverless
       facerec local demo --tier edge
-      facerec local demo --tier edge --component dist/facerec-edge-x86_64.zip
+      facerec local demo --tier edge --no-nucleus
       facerec local demo --workers 2 --emulator moto --state /tmp/kept
     """  # noqa: D301 - as above
-    from facerec.local.demo import Samples, demonstrate
+    from facerec.local.demo import Samples, demo_directory, demonstrate
     from facerec.local.emulator import EmulatorKind
     from facerec.local.progress import Progress
     from facerec.local.state import StateDirectory
@@ -248,15 +252,13 @@ def demo(
     progress = Progress(make_console())
     samples = Samples(examples.resolve())
     samples.expected()
-    app_tier, edge = _parts(tier, component)
+    app_tier, device = _parts(tier, component, nucleus=nucleus)
     # With a device, the demonstration itself reads the response queue.
-    options = Options(
-        workers, EmulatorKind(kind), port=0, app_tier=app_tier, edge=edge, web=not edge, component=component
-    )
+    options = Options(workers, EmulatorKind(kind), port=0, app_tier=app_tier, device=device, web=device is None)
     environ = {"FACEREC_AUTOSCALE__COOLDOWN_SECONDS": "2", **os.environ, "FACEREC_REPLY_STYLE": "sentence"}
     try:
         with (
-            _directory(state) as directory,
+            demo_directory(state) as directory,
             local_system(options, environ, state=StateDirectory(directory), progress=progress) as system,
         ):
             demonstrate(system, samples, progress)
@@ -265,58 +267,14 @@ def demo(
     progress.line("DEMO OK")
 
 
-def _parts(tier: AppTier | Literal["edge"] | None, component: Path | None) -> tuple[AppTier | None, bool]:
-    """The app tier, if it is not that of FACEREC_APP_TIER, and whether there is a device."""
-    if component is not None and tier != "edge":
+def _parts(
+    tier: AppTier | Literal["edge"] | None, component: Path | None, *, nucleus: bool
+) -> "tuple[AppTier | None, DeviceOptions | None]":
+    """The app tier, if it is not that of FACEREC_APP_TIER, and the device, if there is one."""
+    from facerec.local.edge.device import DeviceOptions
+
+    if tier == "edge":
+        return None, DeviceOptions(nucleus, component)
+    if component is not None:
         raise click.BadOptionUsage("--component", "--component is for --tier edge")
-    return (None, True) if tier == "edge" else (tier, False)
-
-
-def _function_call(system: "LocalSystem", photo: Path) -> str:
-    """A shell command that sends a photo to the detection function's URL; empty without functions."""
-    if system.function_url is None:
-        return ""
-    region, user = (system.variables[name] for name in ("AWS_DEFAULT_REGION", "AWS_ACCESS_KEY_ID"))
-    secret = system.variables["AWS_SECRET_ACCESS_KEY"]
-    signing = f"--aws-sigv4 aws:amz:{region}:lambda --user {user}:{secret} " if system.signs_function_calls else ""
-    return (
-        f"""printf '{{"request_id":"%s","filename":"%s","content":"%s"}}' "$(cat /proc/sys/kernel/random/uuid)" """
-        f"""{photo.name} "$(base64 -w0 {photo})" | curl {signing}-H 'Content-Type: application/json' """
-        f"--data-binary @- {system.function_url}"
-    )
-
-
-def _device_rows(system: "LocalSystem") -> dict[str, str]:
-    """The folders of the device, and a shell command that sends a frame to it; nothing without a device."""
-    device = system.device
-    if device is None:
-        return {}
-    frame = (
-        f"""printf '{{"request_id":"%s","filename":"%s","encoded":"%s"}}' "$(cat /proc/sys/kernel/random/uuid)" """
-        """photo.jpg "$(base64 -w0 photo.jpg)" | aws iot-data publish --cli-binary-format raw-in-base64-out """
-        f"--topic {frames_topic(device.thing)} --payload file:///dev/stdin"
-    )
-    return {
-        "frames": f"move pictures into {device.frames}",
-        "device": f"{device.files} has its certificate; {device.thing} is its name",
-        "MQTT": f"FACEREC_EDGE__SOURCE=topic at the start, then: {frame}",
-    }
-
-
-@contextmanager
-def _directory(state: Path | None) -> Iterator[Path]:
-    """The given directory, or a temporary one that stays only after an error."""
-    if state is not None:
-        yield state
-        return
-    scratch = Path(tempfile.mkdtemp(prefix="facerec-demo-"))
-    kept = False
-    try:
-        yield scratch
-    except FacerecError:
-        kept = True
-        echo(f"the logs are kept in {scratch / 'logs'}", err=True)
-        raise
-    finally:
-        if not kept:
-            shutil.rmtree(scratch)
+    return tier, None

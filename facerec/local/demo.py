@@ -3,13 +3,17 @@
 import csv
 import json
 import shutil
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 
 from facerec.aws.sqs.queue import SqsQueue
+from facerec.echo import echo
 from facerec.errors import ConfigurationError, FacerecError
 from facerec.local.ec2_host import emulated_session
 from facerec.local.edge.device import LocalDevice
@@ -162,3 +166,22 @@ def compare(replies: list[tuple[str, str]], progress: Progress) -> None:
         progress.line(f"+ {reply}")
     if wrong:
         raise FacerecError(f"{len(wrong)} of {len(replies)} replies differ from the expected ones")
+
+
+@contextmanager
+def demo_directory(state: Path | None) -> Iterator[Path]:
+    """The given directory, or a temporary one that stays only after an error."""
+    if state is not None:
+        yield state
+        return
+    scratch = Path(tempfile.mkdtemp(prefix="facerec-demo-"))
+    kept = False
+    try:
+        yield scratch
+    except FacerecError:
+        kept = True
+        echo(f"the logs are kept in {scratch / 'logs'}", err=True)
+        raise
+    finally:
+        if not kept:
+            shutil.rmtree(scratch)

@@ -8,13 +8,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 from facerec.background import BackgroundThread, on_stop_signals
 from facerec.engine.loading import load_artefact
 from facerec.errors import ConfigurationError
 from facerec.local.ec2_host import Ec2Host, emulated_ec2, running_instances
-from facerec.local.edge.device import LocalDevice
+from facerec.local.edge.device import DeviceOptions, LocalDevice
 from facerec.local.emulator import DEFAULT_PORT, MQTT_PORT, START_SECONDS, EmulatorKind, emulator
 from facerec.local.environment import system_variables, web_variables, without_aws
 from facerec.local.functions.runtime_emulator import fetch_runtime_emulator
@@ -31,8 +30,7 @@ _PART_START_SECONDS = 30.0
 """For the autoscaler and Flower; for a worker or a function in addition to the limit of its engine."""
 # Together below the supervisor's limit; the emulator writes its state.
 _WEB_GRACE_SECONDS, _APP_TIER_GRACE_SECONDS, _EMULATOR_GRACE_SECONDS = 7.0, 4.0, 2.0
-_HOST_STOP_SECONDS = 1.0
-_AUTOSCALER_GRACE_SECONDS, _FLOWER_GRACE_SECONDS, _DEVICE_GRACE_SECONDS = 2.0, 2.0, 5.0
+_AUTOSCALER_GRACE_SECONDS, _FLOWER_GRACE_SECONDS, _DEVICE_GRACE_SECONDS, _HOST_STOP_SECONDS = 2.0, 2.0, 5.0, 1.0
 _FUNCTION_PORT = 9000
 _FACEREC = (sys.executable, "-m", "facerec.cli")
 
@@ -43,9 +41,8 @@ class Options:
 
     `app_tier` is as FACEREC_APP_TIER, which None leaves as it is. The rest is of workers on EC2: a number of `workers`
     is fixed; without one a fleet of emulated instances works, each of which boots for `boot_seconds`. `autoscaler`
-    starts the fleet's autoscaler, too. `port` is the web tier's; 0 gives all free ports. `edge` starts a device, too,
-    whose faces the app tier takes; a nucleus runs its packaged `component`, if there is one. Without `web`, nothing in
-    the system reads the response queue.
+    starts the fleet's autoscaler, too. `port` is the web tier's; 0 gives all free ports. The app tier takes the faces
+    of a `device`, if there is one. Without `web`, nothing in the system reads the response queue.
     """
 
     workers: int | None
@@ -55,9 +52,8 @@ class Options:
     autoscaler: bool = True
     flower: bool = False
     app_tier: AppTier | None = None
-    edge: bool = False
+    device: DeviceOptions | None = None
     web: bool = True
-    component: Path | None = None
 
 
 class LocalSystem:
@@ -82,7 +78,7 @@ class LocalSystem:
         self._supervisor = supervisor
         self._progress = progress
         port = self._free_port("the emulator", DEFAULT_PORT)
-        mqtt_port = self._free_port("the MQTT listener", MQTT_PORT) if options.edge else None
+        mqtt_port = self._free_port("the MQTT listener", MQTT_PORT) if options.device else None
         self._emulator = emulator(
             options.emulator, port=port, state=state.emulator, environ=environ, mqtt_port=mqtt_port
         )
@@ -100,9 +96,10 @@ class LocalSystem:
             workers=options.workers,
             app_tier=self._app_tier,
         )
-        self.device = None if mqtt_port is None else LocalDevice(state.path / "edge", mqtt_port, options.component)
+        self.device: LocalDevice | None = None
         """The device at the edge, if there is one."""
-        if self.device is not None:
+        if options.device is not None and mqtt_port is not None:
+            self.device = LocalDevice(state.path / "edge", mqtt_port, options.device)
             self.variables |= self.device.cloud_variables
         self._environ = without_aws(environ) | self.variables
         self._web = web_variables(settings.web.host, environ)
@@ -140,8 +137,9 @@ class LocalSystem:
         with self._progress.step("buckets, queues and tables"):
             self.run("provision")
         if self.device is not None:
-            with self._progress.step(f"device {self.device.thing}, and IoT's rules for it"):
-                self.device.provision(self._emulator.mqtt_authority(), self.run)
+            for title, prepare in self.device.preparations(self._emulator.mqtt_authority, self.run):
+                with self._progress.step(title):
+                    prepare()
         if self._emulator.forgets:
             self._progress.line(f"  {kind} forgets everything when it stops; ministack keeps it")
 

@@ -1,6 +1,6 @@
 """The archive of the Greengrass component, its Install step, and the local nucleus that runs both.
 
-The wheels are small ones of the test's own; `facerec local demo --tier edge --component ARCHIVE` installs real ones.
+The wheels are small ones of the test's own; `make demo ARGS='--tier edge'` installs the real ones.
 """
 
 import json

@@ -41,6 +41,7 @@ def test_demo_gives_the_replies_of_the_readme(
         str(kind),
         "--tier",
         tier,
+        "--no-nucleus",  # pip would download packages; `test_edge_component` has the nucleus with packages of its own
         "--state",
         str(tmp_path / "state"),
         environ=environ,

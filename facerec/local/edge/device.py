@@ -1,38 +1,52 @@
 """The device of a local system: the ordinary component in a process that knows nothing of AWS but its certificate.
 
-It is `facerec edge run` of this installation, or the packaged component, which a local Greengrass nucleus installs.
+A local Greengrass nucleus installs and runs the packaged component, as its recipe says. Or the device is `facerec edge
+run` of this installation, which starts at once.
 """
 
 import json
+import platform
 import shlex
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from facerec.local.environment import edge_variables, without_aws
 from facerec.private_files import make_private_folder
 from facerec.processes.children import Command
-from facerec.provision.edge.recipe import CONFIGURATION_KEY, access_control
+from facerec.provision.edge.artefact import archive_name
+from facerec.provision.edge.recipe import CONFIGURATION_KEY, Architecture, access_control
 from facerec.settings import ENV_PREFIX
 
+_ARCHITECTURE: Architecture = "arm64" if platform.machine() == "aarch64" else "x86_64"
 _EDGE = f"{ENV_PREFIX}EDGE__"
 
 
-class LocalDevice:
-    """One device that takes frames from a folder, and connects to `mqtt_port`; `folder` keeps what it needs.
+@dataclass(frozen=True, slots=True)
+class DeviceOptions:
+    """What runs the device."""
 
-    `archive` is that of the component, as `facerec edge package` makes it, if a nucleus is to run it.
-    """
+    nucleus: bool = True
+    """Whether a nucleus does, or the component starts by itself."""
+    archive: Path | None = None
+    """The component for the nucleus; without it, this checkout is packaged."""
+
+
+class LocalDevice:
+    """One device that takes frames from a folder, and connects to `mqtt_port`; `folder` keeps what it needs."""
 
     thing = "local-device"
 
-    def __init__(self, folder: Path, mqtt_port: int, archive: Path | None = None) -> None:
+    def __init__(self, folder: Path, mqtt_port: int, options: DeviceOptions) -> None:
         self.files = folder / "device"
         """Its certificate, its key and its settings."""
         self.frames = folder / "frames"
         """A picture that is moved here is a frame."""
         self._state = folder / "state"
-        self._archive = archive
+        self._packaged = folder / "dist" if options.nucleus and options.archive is None else None
+        self._archive = self._packaged / archive_name(_ARCHITECTURE) if self._packaged else options.archive
         self._nucleus = folder / "nucleus"
         self._recipe = folder / "recipe.json"
         self._authorities = folder / "ca.pem"
@@ -42,11 +56,20 @@ class LocalDevice:
         }
         """What makes the system take the faces of devices, and commands provision devices for it."""
 
-    def provision(self, authorities: str, run: Callable[..., None]) -> None:
-        """Make it a device of the emulated AWS; `run` runs a command of `facerec` to its end."""
+    def preparations(
+        self, authorities: Callable[[], str], run: Callable[..., None]
+    ) -> Iterator[tuple[str, Callable[[], None]]]:
+        """What to do before its first start: each step with its title. `run` runs a command of `facerec` to its end."""
+        if self._packaged is not None:
+            python = f"{sys.version_info.major}.{sys.version_info.minor}"
+            made = ("--architecture", _ARCHITECTURE, "--python", python, "--output", str(self._packaged))
+            yield "component packaged", partial(run, "edge", "package", *made)
+        yield f"device {self.thing}, and IoT's rules for it", partial(self._provision, authorities, run)
+
+    def _provision(self, authorities: Callable[[], str], run: Callable[..., None]) -> None:
         for folder in (self.files.parent, self.frames):
             make_private_folder(folder)
-        self._authorities.write_text(authorities)
+        self._authorities.write_text(authorities())
         run("edge", "rules", "deploy")
         if self._archive is None:
             run("edge", "provision", self.thing, "--to", str(self.files))

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from facerec.local.edge.device import LocalDevice
+from facerec.local.edge.device import DeviceOptions, LocalDevice
 from facerec.provision.edge.thing_folder import ThingFolder
 
 SYSTEM = {
@@ -21,7 +21,7 @@ SYSTEM = {
 
 def provisioned(folder: Path, archive: Path | None = None) -> LocalDevice:
     """A device whose files are there."""
-    device = LocalDevice(folder, 8883, archive)
+    device = LocalDevice(folder, 8883, DeviceOptions(nucleus=archive is not None, archive=archive))
     files = ThingFolder(device.files)
     files.make()
     files.write_settings(device.thing, "127.0.0.1", 8883, None)
