@@ -155,9 +155,10 @@ def test_device_detects_faces_and_keeps_them_without_a_connection(
     ca.mkdir()
     authority = CertificateAuthority(ca)
     certificate = authority.issue("gate-1")
-    frames = tmp_path / "frames"
+    frames, state = tmp_path / "frames", tmp_path / "state"
     frames.mkdir()
-    for path in (frames, certificate.certificate_file, certificate.key_file):
+    state.mkdir()
+    for path in (frames, state, certificate.certificate_file, certificate.key_file):
         os.chown(path, 10001, 10001)
     names = ("certificate_file", "key_file", "ca_file")
     files = dict(zip(names, (certificate.certificate_file, certificate.key_file, authority.ca_file), strict=True))
@@ -168,8 +169,8 @@ def test_device_detects_faces_and_keeps_them_without_a_connection(
         "FACEREC_EDGE__FOLDER": "/frames",
         **{f"FACEREC_EDGE__{name.upper()}": f"/device/{name}" for name in names},
     }
-    binds = {"/frames": frames, **{f"/device/{name}": path for name, path in files.items()}}
-    device = pod.run("facerec-edge", name="edge", environ=environ, tmpfs=["/tmp", "/var/lib/facerec"], binds=binds)  # noqa: S108 - inside the container
+    binds = {"/frames": frames, "/var/lib/facerec": state, **{f"/device/{name}": path for name, path in files.items()}}
+    device = pod.run("facerec-edge", name="edge", environ=environ, binds=binds)
     device.await_health()
     shutil.copy(EXAMPLES / "probes" / "image_01.jpg", frames / "image_01.jpg")
     assert poll_until(lambda: not list(frames.iterdir()), 60), device.command.output
