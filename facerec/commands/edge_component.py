@@ -130,7 +130,7 @@ def deploy(thing: str, archives: tuple[Path, ...], memory_mb: int, cpus: float) 
       facerec edge deploy gate-1 --archive dist/facerec-edge-arm64.zip --memory-mb 700
     """  # noqa: D301 - as above
     from facerec.bootstrap import clients
-    from facerec.provision.edge.deployment import Limits
+    from facerec.provision.edge.deployment import ResourceLimits
     from facerec.provision.edge.deployment import deploy as deploy_component
 
     found = archives or tuple(sorted(_DIST.glob("facerec-edge-*.zip")))
@@ -142,7 +142,7 @@ def deploy(thing: str, archives: tuple[Path, ...], memory_mb: int, cpus: float) 
         settings,
         thing,
         found,
-        Limits(memory_mb, cpus),
+        ResourceLimits(memory_mb, cpus),
         report=lambda line: echo(line, err=True),
     )
     done = "deployed to" if deployed.changed else "is already deployed to"

@@ -20,8 +20,8 @@ from facerec.edge.mqtt_link import MqttLink
 from facerec.edge.nucleus_configuration import NucleusConfiguration
 from facerec.edge_messages import faces_topic, results_topic
 from facerec.errors import FacerecError, Refused
-from facerec.local.edge.component import Component
 from facerec.local.edge.iot_core import DeviceIotCore
+from facerec.local.edge.lifecycle import Lifecycle
 from facerec.local.edge.nucleus import Broken, LocalNucleus
 from facerec.processes.addresses import poll_until
 from facerec.provision.edge.artefact import EdgeArtefact, build_artefact
@@ -179,7 +179,7 @@ def test_nucleus_installs_and_runs_the_component_of_the_recipe(
 def _nucleus(tmp_path: Path, script: str, **steps: Any) -> LocalNucleus:
     document = recipe(Settings(), "1.0.0", {"x86_64": "s3://bucket/a/facerec-edge.zip"})
     document["Manifests"][0]["Lifecycle"] = {"run": {"Script": script}, **steps}
-    return LocalNucleus(Component.read(document, "x86_64"), thing="gate-1", root=tmp_path, changes={})
+    return LocalNucleus(Lifecycle.read(document, "x86_64"), thing="gate-1", root=tmp_path, changes={})
 
 
 def test_component_that_fails_is_started_again_and_then_broken(tmp_path: Path) -> None:
@@ -246,7 +246,7 @@ def test_messages_reach_the_broker_through_the_nucleus(tmp_path: Path, monkeypat
     with Mosquitto(tmp_path / "broker") as broker:
         _write_device(tmp_path / "device", broker.settings(thing))
         iot_core = DeviceIotCore(thing, tmp_path / "device")
-        component = Component.read(recipe(Settings(), "1.0.0", {"x86_64": "s3://b/a/facerec-edge.zip"}), "x86_64")
+        component = Lifecycle.read(recipe(Settings(), "1.0.0", {"x86_64": "s3://b/a/facerec-edge.zip"}), "x86_64")
         changes = deployed_configuration(Settings(), thing)
         nucleus = LocalNucleus(component, thing=thing, root=tmp_path / "gg", changes=changes, iot_core=iot_core)
         for name, value in nucleus.environ.items():

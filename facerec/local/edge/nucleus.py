@@ -34,9 +34,9 @@ import structlog
 from facerec.background import BackgroundThread, on_stop_signals
 from facerec.echo import echo_error
 from facerec.errors import FacerecError
-from facerec.local.edge.component import Component, Step, interpolated, merged
 from facerec.local.edge.iot_core import DeviceIotCore, NoIotCore
 from facerec.local.edge.ipc_server import IotCore, IpcComponent, IpcServer
+from facerec.local.edge.lifecycle import Lifecycle, Step, interpolated, merged
 from facerec.observability.logs import configure_logging
 from facerec.processes.children import Command, OrphanReaper, Process, describe_exit
 from facerec.settings import Settings
@@ -67,7 +67,7 @@ class LocalNucleus(AbstractContextManager["LocalNucleus"]):
 
     def __init__(
         self,
-        component: Component,
+        component: Lifecycle,
         *,
         thing: str,
         root: Path,
@@ -195,7 +195,7 @@ def main(
     signal.signal(signal.SIGHUP, lambda *_: reconfigured.set())
     iot_core = None if device is None else DeviceIotCore(thing, device)
     nucleus = LocalNucleus(
-        Component.read(_read(recipe), platform.machine()),
+        Lifecycle.read(_read(recipe), platform.machine()),
         thing=thing,
         root=root,
         changes={} if changes is None else _read(changes),

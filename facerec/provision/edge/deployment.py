@@ -40,7 +40,7 @@ class _Missing(FacerecError):
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ResourceLimits:
     """What the component may use on the device; the nucleus enforces it."""
 
     memory_mb: int
@@ -90,7 +90,7 @@ def deploy(
     settings: Settings,
     thing: str,
     archives: Sequence[Path],
-    limits: Limits,
+    limits: ResourceLimits,
     *,
     poll_seconds: float = 1.0,
     report: Callable[[str], None] = lambda _: None,

@@ -16,7 +16,7 @@ from botocore.stub import ANY, Stubber
 from facerec.aws.clients import Clients
 from facerec.errors import FacerecError
 from facerec.provision.edge import deployment
-from facerec.provision.edge.deployment import Limits, deploy, device_state
+from facerec.provision.edge.deployment import ResourceLimits, deploy, device_state
 from facerec.provision.iam_edge import COMPONENT
 from facerec.settings import Settings
 from model.artefact import file_sha256
@@ -24,7 +24,7 @@ from tests.fakes.object_store import InMemoryObjectStore
 
 THING = "arn:aws:iot:eu-central-1:123456789012:thing/gate-1"
 COMPONENT_ARN = f"arn:aws:greengrass:eu-central-1:123456789012:components:{COMPONENT}:versions:"
-LIMITS = Limits(memory_mb=512, cpus=1.5)
+LIMITS = ResourceLimits(memory_mb=512, cpus=1.5)
 NOW = datetime(2026, 11, 30, tzinfo=UTC)
 DEPLOYABLE = {"status": {"componentState": "DEPLOYABLE"}}
 

@@ -30,7 +30,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Component:
+class Lifecycle:
     """A component for one processor; its scripts still have recipe variables."""
 
     name: str
