@@ -25,7 +25,7 @@ from facerec.local.edge.lifecycle import Lifecycle
 from facerec.local.edge.nucleus import Broken, LocalNucleus
 from facerec.processes.addresses import poll_until
 from facerec.provision.edge.artefact import EdgeArtefact, build_artefact
-from facerec.provision.edge.recipe import default_configuration, deployed_configuration, recipe
+from facerec.provision.edge.recipe import Architecture, default_configuration, deployed_configuration, recipe
 from facerec.settings import Settings
 from facerec.settings.edge import EdgeSettings
 from model.artefact import Artefact
@@ -36,6 +36,9 @@ from tests.support.wheels import write_wheel
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 _COMPONENT = """
 import json, os, signal, sys, threading, tiny
+if sys.argv[1:] == ["model", "pull"]:
+    os.makedirs(os.environ["FACEREC_MODEL__DIR"])
+    sys.exit()
 ended = threading.Event()
 signal.signal(signal.SIGTERM, lambda *_: ended.set())
 print(json.dumps({"argv": sys.argv[1:], "cwd": os.getcwd(), "environ": dict(os.environ), "tiny": tiny.__file__}))
@@ -174,6 +177,15 @@ def test_nucleus_installs_and_runs_the_component_of_the_recipe(
     assert seen["FACEREC_EDGE__STATE_DIR"] == f"{work}/state"
     assert json.loads(Path(seen["FACEREC_MODEL__DIR"], "model.json").read_text())
     assert "FACEREC_PREFIX" not in seen
+
+
+def test_install_pulls_the_model_that_the_archive_lacks(package: Callable[..., Path], tmp_path: Path) -> None:
+    """Into the work folder, where the Run step looks for it."""
+    uris: dict[Architecture, str] = {"x86_64": "s3://b/a/facerec-edge.zip"}
+    document = recipe(Settings(), "1.0.0", uris, with_model=False)
+    nucleus = LocalNucleus(Lifecycle.read(document, "x86_64"), thing="gate-1", root=tmp_path, changes={})
+    nucleus.install(package(model=False), threading.Event())
+    assert (tmp_path / "work/com.facerec.FaceDetection/model").is_dir()
 
 
 def _nucleus(tmp_path: Path, script: str, **steps: Any) -> LocalNucleus:
