@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from facerec.messages import TASK_NAME
+from facerec.messages import FACES_TASK_NAME, TASK_NAME
 from facerec.processes.addresses import poll_until
 from facerec.settings import Settings
 from tests.fakes import engine as fake
@@ -20,6 +20,7 @@ from tests.support.workers import Worker, WorkerTier
 
 _LONG_SECONDS = 60.0
 _QUICK = {
+    "FACEREC_EDGE__ENABLED": "true",
     "FACEREC_EVENTS__HEARTBEAT_SECONDS": "0.5",
     "FACEREC_EVENTS__WINDOW_SECONDS": "0.1",
     "FACEREC_FLOWER__PORT": "0",
@@ -121,18 +122,18 @@ def test_flower_shows_a_live_system(tier: WorkerTier, start: Callable[..., Any],
     worker = start(Worker, **_LONG_HIDDEN)
     kept = {"FACEREC_FLOWER__DATABASE": str(tmp_path / "flower" / "tasks"), "FACEREC_FLOWER__PASSWORD": "correct horse"}
     flower = start(Flower, **kept)
-    requests = [tier.upload(b"x" * size, f"{size}.jpg") for size in range(1, 11)]
+    requests: list[Any] = [tier.upload(b"x" * size, f"{size}.jpg") for size in range(1, 11)]
     requests.append(tier.upload(fake.EXIT, "<poison>.jpg"))
     tier.clients.sqs.send_message(QueueUrl=tier.url(settings.request_queue), MessageBody=_no_request())
-    tier.answers(*requests)
+    tier.answers(*requests, frame := tier.send_faces(filename="frame.jpg"))
 
     # Tasks: what was sent, how it ended, how long it took.
-    until(lambda: sum(state in {"SUCCESS", "FAILURE"} for state in flower.states().values()) == 12)
+    until(lambda: sum(state in {"SUCCESS", "FAILURE"} for state in flower.states().values()) == 13)
     tasks = flower.get("/api/tasks")
-    for request in requests[:10]:
+    for request, task_name in zip([frame, *requests[:10]], [FACES_TASK_NAME, *[TASK_NAME] * 10], strict=True):
         task = tasks[str(request.request_id)]
         assert (task["name"], task["args"], task["state"], task["result"]) == (
-            TASK_NAME,
+            task_name,
             request.filename,
             "SUCCESS",
             "'unknown'",
@@ -151,12 +152,12 @@ def test_flower_shows_a_live_system(tier: WorkerTier, start: Callable[..., Any],
     ((name, known),) = flower.get("/api/workers").items()
     assert name in flower.text("/workers")
     assert name in flower.text(f"/worker/{name}")
-    assert [queue["name"] for queue in known["active_queues"]] == [settings.request_queue]
+    assert [queue["name"] for queue in known["active_queues"]] == [settings.request_queue, settings.faces_queue]
 
     # Queues: the two that failed wait for an operator.
     until(lambda: flower.lengths()[settings.request_queue] == 0)
     assert flower.lengths()[settings.dead_letter_queue] == 2
-    assert set(flower.lengths()) >= {settings.response_queue, settings.events_queue}
+    assert set(flower.lengths()) >= {settings.faces_queue, settings.response_queue, settings.events_queue}
     assert settings.dead_letter_queue in flower.text("/broker")
 
     # Metrics.

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -117,6 +118,24 @@ def test_stop_with_faces_in_flight_loses_nothing(tier: WorkerTier, start_edge: C
     assert {answer.outcome for answer in tier.answers(*waiting)} == {Outcome.UNKNOWN}
     for queue in (tier.settings.dead_letter_queue, tier.settings.faces_dead_letter_queue):
         assert tier.left(queue) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT])
+def test_messages_that_come_while_an_idle_worker_stops_are_not_hidden(
+    tier: WorkerTier, start_edge: Callable[..., Worker], number: int
+) -> None:
+    """Both long polls are open and may bring one: another worker takes it at once."""
+    worker = start_edge(**PATIENT)
+    worker.wait_for("ready.")
+    worker.send(number)
+    faces, photo = tier.send_faces(), tier.upload()
+    assert worker.wait() == 0
+    names: list[Any] = ["ApproximateNumberOfMessagesNotVisible"]
+    for queue in (tier.settings.request_queue, tier.settings.faces_queue):
+        hidden = tier.clients.sqs.get_queue_attributes(QueueUrl=tier.url(queue), AttributeNames=names)["Attributes"]
+        assert list(hidden.values()) == ["0"]
+    start_edge()
+    tier.answers(faces, photo)
 
 
 def test_faces_of_a_killed_worker_are_delivered_again(tier: WorkerTier, start_edge: Callable[..., Worker]) -> None:
