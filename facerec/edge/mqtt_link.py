@@ -113,6 +113,10 @@ class MqttLink:
             if self._client is None or self._closing:
                 publish.done.set_exception(CLOSED)
                 return publish.done
+            if not self._connection.state.connected:
+                # The client would say so later, when the next message may already be sent over a new connection.
+                publish.done.set_exception(Transient(f"{self._address} is not connected"))
+                return publish.done
             self._in_flight[publish] = None
             try:
                 acknowledged = self._client.publish(packet)
