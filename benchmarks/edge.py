@@ -24,7 +24,6 @@ The last line is one JSON object; the exit status is 1 if anything is lost or wr
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 import time
@@ -33,7 +32,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import machine
+from benchmarks.measure import least_busy_core, machine
 from benchmarks.roundtrip import workload
 from benchmarks.serverless import prepare, say
 from tests.support.edge_device import EdgeDevice
@@ -90,12 +89,15 @@ def main() -> None:
     parser.add_argument("--images", type=Path, default=CHECKOUT / "examples")
     parser.add_argument("--frames", type=int, default=100, help="frames of each load (default: %(default)s)")
     parser.add_argument("--tier", choices=["ec2", "serverless"], default="ec2", help="what recognises the faces")
+    parser.add_argument("--direct", action="store_true", help="without mosquitto: connect to the emulated AWS IoT Core")
     options = parser.parse_args()
     prepare()
     with tempfile.TemporaryDirectory(prefix="facerec-edge-") as folder:
         people, photos = workload(options.images, Path(folder) / "people")
         pictures = [scaled(photo.path) for photo in photos[: options.frames]]
-        with EdgeSystem(Path(folder) / "state", tier=options.tier, things=(_BY_TOPIC, _BY_FOLDER)) as system:
+        things = (_BY_TOPIC, _BY_FOLDER)
+        state = Path(folder) / "state"
+        with EdgeSystem(state, tier=options.tier, things=things, mosquitto=not options.direct) as system:
             system.run("enrol", "--folder", str(people))
             figures = measured(system, pictures, options.frames)
     print(json.dumps(figures | {"tier": options.tier, "machine": machine()}))
@@ -161,8 +163,7 @@ def without_faces(system: EdgeSystem, cloud: CloudClient, device: EdgeDevice, ve
 
 def from_folder(cloud: CloudClient, device: EdgeDevice, frames: Mapping[str, Scene]) -> dict[str, float]:
     """Let the device, whose processes are on one core, work off a folder."""
-    core = max(os.sched_getaffinity(0))
-    device.start("taskset", "--cpu-list", str(core))
+    device.start("taskset", "--cpu-list", str(least_busy_core()))
     before = device.cpu_seconds()
     for name, scene in frames.items():
         device.put(name, scene.content)

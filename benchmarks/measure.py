@@ -29,12 +29,17 @@ def pin() -> int:
     Call it before numpy or an engine is imported: their pools of threads read the variables then.
     """
     os.environ.update(dict.fromkeys(SINGLE_THREADED, "1"))
+    core = least_busy_core()
+    os.sched_setaffinity(0, {core})
+    return core
+
+
+def least_busy_core() -> int:
+    """Return the core of this process's that is busy for the least time within half a second."""
     before = _busy_ticks()
     time.sleep(_BUSY_WINDOW_SECONDS)
     after = _busy_ticks()
-    core = min(os.sched_getaffinity(0), key=lambda number: after[number] - before[number])
-    os.sched_setaffinity(0, {core})
-    return core
+    return min(os.sched_getaffinity(0), key=lambda number: after[number] - before[number])
 
 
 def _busy_ticks() -> dict[int, int]:
