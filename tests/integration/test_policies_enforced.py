@@ -27,6 +27,7 @@ from facerec.provision.iam_policies import policy
 from facerec.provision.iam_statements import Place
 from facerec.provision.provisioning import provision
 from facerec.settings import Settings
+from facerec.settings.edge import EdgeSettings
 from facerec.settings.resources import AwsSettings, QueueSettings
 from tests.fakes import engine as fake
 from tests.fakes.templates import make_template
@@ -63,26 +64,26 @@ def guarded(settings: Settings, gate: IamGate) -> Settings:
 def test_web_and_worker_need_no_more_than_they_may(
     emulator: EmulatedAws, fresh: Settings, tmp_path: Path, guard: Guard
 ) -> None:
-    """Two web processes and a worker answer an upload and put a culprit aside; what they did not use is told here."""
+    """Two web processes and a worker answer an upload and put culprits aside; what they did not use is told here."""
     tier = WorkerTier(emulator, fresh, tmp_path)
     publish_gallery(fresh, fake.FakeAnalyser.model_id, tmp_path)
-    web_gate, worker_gate = guard("web"), guard("worker")
+    web_gate, worker_gate = guard("web"), guard("worker", fresh.changed(edge=EdgeSettings(enabled=True)))
     tier.clients.sqs.create_queue(QueueName=f"{fresh.response_queue}-0123456789ab")  # looks like an orphan
     port = free_port()
     serving = {"FACEREC_WEB__PORT": str(port), "FACEREC_WEB__PROCESSES": "2", "FACEREC_QUEUE__WAIT_TIME_SECONDS": "1"}
     web = Worker(tier.environ | serving | {"FACEREC_AWS__ENDPOINT_URL": web_gate.url}, *facerec("web")[2:])
-    taking = {"FACEREC_AWS__ENDPOINT_URL": worker_gate.url, "FACEREC_WORKER__INSTANCE_ID": "i-1"}
-    worker = Worker(tier.environ | taking)
+    taking = {"FACEREC_WORKER__INSTANCE_ID": "i-1", "FACEREC_EDGE__ENABLED": "true"}
+    worker = Worker(tier.environ | taking | {"FACEREC_AWS__ENDPOINT_URL": worker_gate.url})
     try:
         worker.wait_for("worker_ready")
-        culprit = tier.upload(fake.SEGFAULT)
+        culprit, of_device = tier.upload(fake.SEGFAULT), tier.send_faces(fake.SEGFAULT)
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=60) as client:
             assert poll_until(lambda: _ready(client), 30)
             sent = client.post("/", files={"inputFile": ("a.jpg", picture())})
             assert sent.text == "a.jpg: face not recognized"
             stored = client.get(f"/api/v1/results/{sent.headers['X-Request-Id']}")
             assert stored.json()["outcome"] == "unknown"
-        tier.answers(culprit)
+        tier.answers(culprit, of_device)
         assert poll_until(lambda: "TakeTasks sqs:DeleteMessage" in worker_gate.used, 30)
     finally:
         assert web.stop(signal.SIGTERM) == 0
@@ -92,6 +93,8 @@ def test_web_and_worker_need_no_more_than_they_may(
     assert unused == {"CheckKeys dynamodb:GetItem"}  # open mode
     # Whether a message is held for longer is a matter of time.
     assert worker_gate.unused() - {"TakeTasks sqs:ChangeMessageVisibility"} == {
+        "AnswerDevices iot:Publish",  # the device has not asked for results
+        "FindDevicesEndpoint iot:DescribeEndpoint",
         "ReadGallery dynamodb:BatchGetItem",  # it is all in the published snapshot
         "TellMissingFromForbidden s3:ListBucket",  # not called: with it S3 answers 404 where it would answer 403
     }
