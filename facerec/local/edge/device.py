@@ -5,6 +5,7 @@ run` of this installation, which starts at once.
 """
 
 import json
+import os
 import platform
 import shlex
 import sys
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from facerec.errors import ConfigurationError
 from facerec.local.environment import edge_variables, without_aws
 from facerec.private_files import make_private_folder
 from facerec.processes.children import Command
@@ -21,6 +23,8 @@ from facerec.provision.edge.recipe import CONFIGURATION_KEY, Architecture, acces
 from facerec.settings import ENV_PREFIX
 
 _ARCHITECTURE: Architecture = "arm64" if platform.machine() == "aarch64" else "x86_64"
+_LONGEST_ROOT_BYTES = 90
+"""A socket's path has 107 bytes at most; the nucleus' is in its root folder."""
 _EDGE = f"{ENV_PREFIX}EDGE__"
 
 
@@ -35,7 +39,10 @@ class DeviceOptions:
 
 
 class LocalDevice:
-    """One device that takes frames from a folder, and connects to `mqtt_port`; `folder` keeps what it needs."""
+    """One device that takes frames from a folder, and connects to `mqtt_port`; `folder` keeps what it needs.
+
+    Raises `ConfigurationError` if the folder's path is too long for a nucleus.
+    """
 
     thing = "local-device"
 
@@ -49,6 +56,10 @@ class LocalDevice:
         self._archive = self._packaged / archive_name(_ARCHITECTURE) if self._packaged else options.archive
         self._nucleus = folder / "nucleus"
         self._recipe = folder / "recipe.json"
+        if options.nucleus and len(os.fsencode(self._nucleus.absolute())) > _LONGEST_ROOT_BYTES:
+            raise ConfigurationError(
+                f"{self._nucleus} is too long a path for the nucleus' socket; use a shorter --state, or --no-nucleus"
+            )
         self._authorities = folder / "ca.pem"
         self.cloud_variables = {
             **edge_variables(mqtt_port, self._authorities),

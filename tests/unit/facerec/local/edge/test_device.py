@@ -4,6 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from facerec.errors import ConfigurationError
 from facerec.local.edge.device import DeviceOptions, LocalDevice
 from facerec.provision.edge.thing_folder import ThingFolder
 
@@ -41,8 +44,9 @@ def test_device_knows_nothing_of_aws_but_its_certificate(tmp_path: Path) -> None
     assert environ["FACEREC_MODEL__DIR"] == "/model"
 
 
-def test_packaged_component_has_its_settings_from_a_deployment(tmp_path: Path) -> None:
+def test_packaged_component_has_its_settings_from_a_deployment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The nucleus gives them to it, with the topics of this thing alone."""
+    monkeypatch.setattr("facerec.local.edge.device._LONGEST_ROOT_BYTES", 4096)  # no socket is made here
     device = provisioned(tmp_path, tmp_path / "archive.zip")
     command = device.command(SYSTEM)
     options = dict(zip(command.argv[3::2], command.argv[4::2], strict=True))
@@ -56,3 +60,11 @@ def test_packaged_component_has_its_settings_from_a_deployment(tmp_path: Path) -
     assert device.thing in json.dumps(changes["accessControl"])
     assert options["--device"] == str(device.files)
     assert [name for name in command.environ if "AWS" in name] == []
+
+
+def test_path_that_is_too_long_for_a_socket_is_refused(tmp_path: Path) -> None:
+    """With what to do instead; without a nucleus there is no socket."""
+    folder = tmp_path / ("x" * 100)
+    with pytest.raises(ConfigurationError, match="use a shorter --state, or --no-nucleus"):
+        LocalDevice(folder, 8883, DeviceOptions())
+    LocalDevice(folder, 8883, DeviceOptions(nucleus=False))
