@@ -85,7 +85,7 @@ class _Latest(Collector):
         depth, phases = result.depth, result.phases
         if depth is not None:
             states = {"visible": depth.visible, "in_flight": depth.in_flight, "delayed": depth.delayed}
-            yield _gauges("facerec_backlog_messages", "Tasks in the request queue", "state", states)
+            yield _gauges("facerec_backlog_messages", "Tasks in the queues of the workers", "state", states)
             if depth.oldest_age_seconds is not None:
                 yield _gauge("facerec_backlog_oldest_seconds", "Age of the oldest task", depth.oldest_age_seconds)
             if depth.dead_letters is not None:
