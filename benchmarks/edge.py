@@ -20,7 +20,7 @@ answer is what the same system answers to the whole frame, sent as an upload is.
 - `lost`: no answer on the response queue. `wrong`: an answer with another name, a message that stays in a queue, a dead
   letter, or a queue that a frame without a face has touched. `twice`: answers that came a second time.
 
-The last line is one JSON object; the exit status is 1 if anything is lost or wrong.
+The last line is one JSON object; the exit status is 1 if anything is lost or wrong, or the component ended by itself.
 """
 
 import argparse
@@ -29,7 +29,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -68,11 +68,9 @@ class Verdict:
     lost: int = 0
     wrong: int = 0
     twice: int = 0
-    answers: dict[str, list[Answer]] = field(default_factory=dict)
 
     def add(self, frames: Mapping[str, Scene], answers: Mapping[str, list[Answer]]) -> None:
         """Judge the answers to these frames; at most five faults are shown."""
-        self.answers |= answers
         shown = 0
         for name, scene in frames.items():
             said = [answer.result["result"] for answer in answers.get(name, ())]
@@ -108,7 +106,7 @@ def main() -> None:
             system.run("enrol", "--folder", str(people))
             figures = measured(system, pictures, options.frames, real_time=options.real_time)
     print(json.dumps(figures | {"tier": options.tier, "machine": machine()}))
-    sys.exit(1 if figures["lost"] or figures["wrong"] else 0)
+    sys.exit(1 if figures["lost"] or figures["wrong"] or figures["ended_by_itself"] else 0)
 
 
 def measured(system: EdgeSystem, pictures: list[bytes], count: int, *, real_time: bool) -> dict[str, Any]:

@@ -61,8 +61,9 @@ class EdgeDevice:
 
     def __exit__(self, *_: object) -> None:
         """Kill the process if it runs."""
-        if self._commands:
+        if self.runs():
             self.kill()
+        if self._commands:
             self._log.write_text("".join(command.output for command in self._commands))
 
     @property

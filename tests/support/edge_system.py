@@ -77,7 +77,8 @@ def named(scenes: Sequence[Scene], count: int, prefix: str = "frame") -> dict[st
 class EdgeSystem(FunctionsSystem):
     """Emulated AWS, rules, broker and devices; a context manager. `start_cloud` lets the tier answer.
 
-    `things` are provisioned; `device` makes one of them a device. `environ` is of the cloud.
+    `device` makes one of the `things` a device: mosquitto has issued its certificate, or without mosquitto
+    `facerec edge provision`. `environ` is of the cloud.
     """
 
     def __init__(
@@ -104,12 +105,13 @@ class EdgeSystem(FunctionsSystem):
         super().__enter__()
         try:
             self.run("edge", "rules", "deploy")
-            for thing in self._things:
-                self.run("edge", "provision", thing, "--to", str(self._folder(thing)))
             self._cloud = self._identity(_BROKER)
             if self._with_mosquitto:
                 self._mosquitto = self._connected.enter_context(self._front())
                 self._cloud = self._mosquitto.settings(CLOUD)
+            else:
+                for thing in self._things:
+                    self.run("edge", "provision", thing, "--to", str(self._folder(thing)))
         except BaseException:
             self.__exit__(None, None, None)
             raise
