@@ -28,6 +28,22 @@ from facerec.messages import (
 
 NO_FACE_MARK: Literal["No-Face"] = NO_FACE
 """The `result` of a message without a face, by which the IoT rules tell the two kinds of messages apart."""
+NO_FACE_FIELDS = (
+    "version",
+    "request_id",
+    "result",
+    "filename",
+    "captured_at",
+    "model_id",
+    "engine",
+    "precision",
+    "timings_ms",
+    "completed_at",
+)
+"""What an IoT rule passes on of a result without a face, beside `outcome` and `thing`, which the rule sets.
+
+A device cannot add faces, a detail or another outcome, which an application on the response queue might believe.
+"""
 
 
 def frames_topic(thing: str) -> str:
@@ -168,14 +184,19 @@ class RuleFailure(Message):
     def original(self) -> str | None:
         """Return the device's message as the rule would have passed it on, `None` if it is no JSON object.
 
-        As in the rules, the thing is the one of the topic, whatever the device has sent.
+        As in the rules, the thing is the one of the topic, and a result without a face has its own fields alone.
         """
         try:
             message = json.loads(base64.b64decode(self.payload, validate=True))
             thing = self.topic.split("/")[1]
         except (LookupError, RecursionError, ValueError):
             return None
-        return json.dumps(message | {"thing": thing}) if isinstance(message, dict) else None
+        if not isinstance(message, dict):
+            return None
+        if message.get("result") == NO_FACE_MARK:
+            message = {name: message[name] for name in NO_FACE_FIELDS if name in message}
+            message["outcome"] = Outcome.NO_FACE
+        return json.dumps(message | {"thing": thing})
 
 
 def no_face_result(

@@ -57,7 +57,7 @@ def template(folder: Path | None) -> None:
 @command.command("deploy")
 @click.option("--dry-run", is_flag=True, help="Show what would change, and change nothing.")
 def deploy(*, dry_run: bool) -> None:
-    """Create or update both rules, with their role and an alarm.
+    """Create or update the rules, with their role and an alarm.
 
     CloudFormation makes all changes or none. The queues are those of `facerec provision`.
 

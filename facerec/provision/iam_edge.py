@@ -12,8 +12,8 @@ from facerec.edge_messages import faces_topic, frames_topic, results_topic, stat
 from facerec.provision.iam_statements import Place, Statement, actions, allow
 from facerec.settings import Settings
 
-Rule = Literal["faces", "no_face"]
-RULES: tuple[Rule, Rule] = ("faces", "no_face")
+Rule = Literal["faces", "no_face", "other"]
+RULES: tuple[Rule, ...] = ("faces", "no_face", "other")
 RULES_STACK = "edge-rules"
 """The end of the name of the rules' CloudFormation stack, after the prefix."""
 COMPONENT = "com.facerec.FaceDetection"

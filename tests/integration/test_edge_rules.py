@@ -2,7 +2,9 @@
 
 import json
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 import boto3
 import pytest
@@ -11,8 +13,10 @@ from click.testing import CliRunner, Result
 from facerec.aws.clients import Clients
 from facerec.aws.sqs.queue import SqsQueue
 from facerec.cli import cli
+from facerec.edge_messages import NO_FACE_FIELDS, no_face_result
 from facerec.errors import FacerecError
 from facerec.local.emulator import EmulatorKind
+from facerec.messages import RecognitionResult
 from facerec.settings import Settings
 from tests.support.emulated import EmulatedAws, emulated_aws
 
@@ -52,6 +56,20 @@ def publish(fresh: Settings) -> Callable[[str, Any], None]:
     return publish
 
 
+def no_face() -> RecognitionResult:
+    """The result of a frame without a face, as devices send it."""
+    return no_face_result(
+        request_id=UUID(int=1),
+        filename="empty.jpg",
+        captured_at=datetime(2026, 11, 30, tzinfo=UTC),
+        thing="gate",
+        model_id="model",
+        engine="onnx",
+        precision="fp32",
+        timings_ms={"detect": 1.5},
+    )
+
+
 def received(settings: Settings, queue: str) -> list[Any]:
     """The messages of a queue."""
     found = SqsQueue(Clients(settings).sqs, queue).receive(10, wait_seconds=0)
@@ -72,7 +90,7 @@ def test_rules_are_deployed_updated_and_removed(run: Run, fresh: Settings) -> No
     assert "note" not in again.stderr
     state = json.loads(run("status", "--json").stdout)
     name = fresh.prefix.replace("-", "_")
-    assert state["rules"] == {f"{name}_faces": "enabled", f"{name}_no_face": "enabled"}
+    assert state["rules"] == {f"{name}_{rule}": "enabled" for rule in ("faces", "no_face", "other")}
     assert state["queues"][fresh.faces_queue] == {"visible": 0, "in_flight": 0, "delayed": 0}
     assert "is deleted" in run("remove", stdin="y\n").stderr
     assert set(json.loads(run("status", "--json").stdout)["rules"].values()) == {"absent"}
@@ -80,14 +98,55 @@ def test_rules_are_deployed_updated_and_removed(run: Run, fresh: Settings) -> No
 
 
 def test_messages_go_to_the_queue_of_their_kind(run: Run, fresh: Settings, publish: Callable[[str, Any], None]) -> None:
-    """Faces to their queue, a frame without a face to the response queue, and no other result anywhere."""
+    """Faces to their queue, a frame without a face to the response queue."""
     run("deploy")
-    publish("gate", {"filename": "face.jpg", "encoded": "…", "thing": "another"})
-    publish("gate", {"filename": "empty.jpg", "result": "No-Face"})
-    publish("gate", {"filename": "forged.jpg", "result": "Jane Doe"})
-    assert received(fresh, fresh.faces_queue) == [{"filename": "face.jpg", "encoded": "…", "thing": "gate"}]
-    assert received(fresh, fresh.response_queue) == [{"filename": "empty.jpg", "result": "No-Face", "thing": "gate"}]
+    face = {"filename": "face.jpg", "encoded": "…", "thing": "gate"}
+    nobody = json.loads(no_face().to_json())
+    publish("gate", face)
+    publish("gate", nobody)
+    assert received(fresh, fresh.faces_queue) == [face]
+    [passed_on] = received(fresh, fresh.response_queue)
+    assert RecognitionResult.parse(passed_on) == RecognitionResult.parse(nobody)
     assert received(fresh, fresh.request_queue) == []
+
+
+@pytest.mark.parametrize("message", [{"filename": "a.jpg"}, {"filename": "a.jpg", "result": "No-Face"}])
+def test_message_that_names_another_thing_reaches_no_queue(
+    run: Run, fresh: Settings, publish: Callable[[str, Any], None], message: dict[str, str]
+) -> None:
+    """AWS does not say whose name a rule would pass on. A message without a name is none of a device, either."""
+    run("deploy")
+    publish("gate", message | {"thing": "yard"})
+    publish("gate", message)
+    for queue in (fresh.faces_queue, fresh.response_queue, fresh.faces_dead_letter_queue):
+        assert received(fresh, queue) == []
+
+
+@pytest.mark.parametrize("result", ["Jane Doe", "", None, 1, ["No-Face"], {"a": 1}])
+def test_any_other_result_goes_to_the_faces_queue(
+    run: Run, fresh: Settings, publish: Callable[[str, Any], None], result: object
+) -> None:
+    """It was acknowledged, so it must not vanish: what takes the queue makes a dead letter of it."""
+    run("deploy")
+    sent = {"filename": "forged.jpg", "result": result, "thing": "gate"}
+    publish("gate", sent)
+    assert received(fresh, fresh.faces_queue) == [sent]
+    assert received(fresh, fresh.response_queue) == []
+
+
+def test_result_without_a_face_has_nothing_else_to_believe(
+    run: Run, fresh: Settings, publish: Callable[[str, Any], None]
+) -> None:
+    """Whatever a device that was taken over adds: another outcome, faces with names, a detail."""
+    run("deploy")
+    honest = json.loads(no_face().to_json())
+    match = {"identity": "Jane Doe", "similarity": 1, "threshold": 0.1}
+    face = {"box": dict.fromkeys(("x_min", "y_min", "x_max", "y_max"), 0), "probability": 1, "landmarks": []}
+    forged = {"outcome": "match", "faces": [face | {"matches": [match]}], "detail": "open the door", "reply": "x"}
+    publish("gate", honest | forged | {"collection": "another", "frame_id": honest["request_id"], "more_faces": 3})
+    [passed_on] = received(fresh, fresh.response_queue)
+    assert RecognitionResult.parse(passed_on) == no_face()
+    assert set(passed_on) == {*NO_FACE_FIELDS, "outcome", "thing"}
 
 
 def test_message_that_cannot_be_passed_on_is_a_dead_letter(
@@ -97,7 +156,7 @@ def test_message_that_cannot_be_passed_on_is_a_dead_letter(
     run("deploy")
     sqs = Clients(fresh).sqs
     sqs.delete_queue(QueueUrl=sqs.get_queue_url(QueueName=fresh.faces_queue)["QueueUrl"])
-    publish("gate", {"filename": "face.jpg"})
+    publish("gate", {"filename": "face.jpg", "thing": "gate"})
     [letter] = received(fresh, fresh.faces_dead_letter_queue)
     assert letter["topic"] == "facerec/gate/faces"
     assert letter["failures"][0]["failedAction"] == "SqsAction"

@@ -234,7 +234,7 @@ def test_message_that_a_rule_could_not_pass_on_is_sent_to_its_queue(dlq: DlqComm
 
 
 def test_result_that_a_rule_could_not_pass_on_is_sent_to_the_response_queue(dlq: DlqCommand) -> None:
-    """A frame without a face has no work for the faces queue."""
+    """With the fields that the rule passes on; a frame without a face has no work for the faces queue."""
     request_id = uuid4()
     result = no_face_result(
         request_id=request_id,
@@ -246,7 +246,8 @@ def test_result_that_a_rule_could_not_pass_on_is_sent_to_the_response_queue(dlq:
         precision="fp32",
         timings_ms={},
     )
-    dlq.dead.move(rule_failure(json.loads(result.to_json())))
+    forged = {"outcome": "match", "detail": "open the door", "thing": "door-3"}
+    dlq.dead.move(rule_failure(json.loads(result.to_json()) | forged))
     redriven = dlq.run("--faces", "redrive", str(request_id), "--yes")
     assert (redriven.exit_code, dlq.sent.bodies) == (0, [])
     assert [RecognitionResult.parse(body) for body in dlq.responses.bodies] == [result]

@@ -37,7 +37,11 @@ def test_template_command_prints_what_it_writes(tmp_path: Path) -> None:
 def test_rule_names_have_no_hyphen() -> None:
     """AWS IoT allows letters, digits and underscores."""
     settings = Settings(prefix="acme-2-test")
-    assert [rule_name(settings, rule) for rule in RULES] == ["acme_2_test_faces", "acme_2_test_no_face"]
+    assert [rule_name(settings, rule) for rule in RULES] == [
+        "acme_2_test_faces",
+        "acme_2_test_no_face",
+        "acme_2_test_other",
+    ]
 
 
 def test_role_is_for_these_rules_and_their_queues_alone() -> None:
