@@ -57,7 +57,7 @@ class InFlightMessages:
     deleted the message. If the process dies before that, the message is delivered again, and its stored result is
     published again, which is harmless.
 
-    Deletes go together, up to ten in one call. A dead letter stays hidden while the dead-letter queue is out of reach;
+    Deletes go together, up to ten in one call. A dead letter stays hidden while its dead-letter queue is out of reach;
     beyond 100 of them the oldest are left to be delivered again. `dead_lettered` is called after each that is stored.
     `dead_letters` has the writer of each queue, by the queue's name.
     """
@@ -78,12 +78,16 @@ class InFlightMessages:
         self._lock = threading.Lock()
         self._extender = BackgroundThread("visibility", self._extend_until_stopped)
         self._acks = BackgroundQueue("acks", self._delete, window_seconds=_ACK_WINDOW_SECONDS, full=BATCH)
-        self._letters = BackgroundQueue[_RejectedMessage](
-            "dead_letter_queue",
-            self._store,
-            max_waiting=_MAX_DEAD_LETTERS_WAITING,
-            dropped=lambda letter: self.release(letter.message.receipt),
-        )
+        # One for each queue: an outage of one dead-letter queue does not keep the letters of another.
+        self._letters = {
+            queue: BackgroundQueue[_RejectedMessage](
+                "dead_letter_queue",
+                self._store,
+                max_waiting=_MAX_DEAD_LETTERS_WAITING,
+                dropped=lambda letter: self.release(letter.message.receipt),
+            )
+            for queue in dead_letters
+        }
 
     def __len__(self) -> int:
         """How many messages are in flight."""
@@ -126,7 +130,9 @@ class InFlightMessages:
     def dead_letter(self, receipt: str, reason: str, request_id: str) -> None:
         """Have the message stored in the dead-letter queue and then deleted."""
         message = self._messages.get(receipt)
-        if message is not None and not self._letters.put(_RejectedMessage(message, reason, request_id)):
+        if message is None:
+            return
+        if not self._letters[message.queue.name].put(_RejectedMessage(message, reason, request_id)):
             self.release(receipt)
 
     def give_back(self, messages: Sequence[InFlightMessage], seconds: int) -> None:
@@ -141,7 +147,7 @@ class InFlightMessages:
 
     def stop(self) -> None:
         """Delete what is finished, store the dead letters, and give back everything else."""
-        for letter in self._letters.stop():
+        for letter in [letter for letters in self._letters.values() for letter in letters.stop()]:
             self.release(letter.message.receipt)
         for message in self._acks.stop():
             self.release(message.receipt)
@@ -188,21 +194,17 @@ class InFlightMessages:
             raise Transient(f"{len(messages)} messages were not deleted")
 
     def _store(self, letters: list[_RejectedMessage]) -> None:
-        out_of_reach: dict[str, FacerecError] = {}
-        for letter in list(letters):
-            queue = letter.message.queue.name
-            if queue in out_of_reach:
-                continue
+        while letters:
+            letter = letters[0]
             try:
-                self._dead_letters[queue].put(
+                self._dead_letters[letter.message.queue.name].put(
                     letter.message.body,
                     reason=letter.reason,
                     request_id=letter.request_id,
                     failed_at=datetime.now(UTC),
                 )
-            except (Transient, QueueMissing) as exc:
-                out_of_reach[queue] = exc
-                continue
+            except (Transient, QueueMissing):
+                raise
             except FacerecError as exc:
                 log.warning("not_dead_lettered", request_id=letter.request_id, reason=str(exc))
                 self.release(letter.message.receipt)
@@ -210,9 +212,7 @@ class InFlightMessages:
                 log.warning("dead_lettered", request_id=letter.request_id, reason=letter.reason)
                 self.ack(letter.message.receipt)
                 self._dead_lettered()
-            letters.remove(letter)
-        if out_of_reach:
-            raise next(iter(out_of_reach.values()))
+            del letters[0]
 
 
 def _by_queue(messages: Sequence[InFlightMessage]) -> dict[SqsQueue, list[str]]:

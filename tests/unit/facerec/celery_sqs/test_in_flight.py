@@ -116,7 +116,9 @@ def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 def hasty(_hasty: None) -> Iterator[Consumer]:
     """One that acknowledges and tries again at once."""
     consumer = Consumer()
-    consumer.messages._acks._backoff = consumer.messages._letters._backoff = lambda *_: 0.001
+    consumer.messages._acks._backoff = lambda *_: 0.001
+    for letters in consumer.messages._letters.values():
+        letters._backoff = lambda *_: 0.001
     yield consumer
     consumer.messages.stop()
 
@@ -351,6 +353,7 @@ def test_dead_letters_of_each_queue_go_to_its_own_dead_letter_queue(hasty: Consu
     hasty.hold("1")
     hasty.hold("2", queue=SqsQueue(cast("Any", hasty.sqs), "other"))
     hasty.messages.dead_letter("1", "no task", "")
+    assert poll_until(lambda: len(hasty.dead_letters.faults) < 1_000_000, 30)
     hasty.messages.dead_letter("2", "no faces", "")
     assert poll_until(lambda: hasty.counted == 1, 30)
     assert hasty.other_dead_letters.kept == [("body 2", "no faces", "")]
