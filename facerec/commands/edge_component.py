@@ -1,5 +1,6 @@
 """`facerec edge package`, `recipe`, `deploy` and `status`: the Greengrass component of a device."""
 
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING, get_args
 import click
 
 from facerec import __version__
+from facerec.commands.edge_things import thing_argument
 from facerec.commands.terminal import FILE, json_option, print_columns
 from facerec.echo import echo, echo_document, echo_json
 from facerec.errors import ConfigurationError, FacerecError
@@ -18,6 +20,23 @@ if TYPE_CHECKING:
 
 _ARCHITECTURES = get_args(Architecture)
 _DIST = Path("dist")
+_OLDEST_MINOR = 11
+"""Of Python 3, as `python_requires` has it."""
+
+
+def _check_pythons(_context: click.Context, _option: click.Parameter, versions: tuple[str, ...]) -> tuple[str, ...]:
+    for version in versions:
+        if not re.fullmatch(r"3\.\d{2}", version) or int(version.removeprefix("3.")) < _OLDEST_MINOR:
+            raise click.BadParameter(
+                f"{version!r} is no version such as 3.13; facerec needs 3.{_OLDEST_MINOR} or newer"
+            )
+    return versions
+
+
+def _check_wheel(_context: click.Context, _option: click.Parameter, wheel: Path | None) -> Path | None:
+    if wheel is not None and not wheel.match("facerec-*.whl"):
+        raise click.BadParameter(f"{wheel} is no wheel of facerec, such as `make release` builds")
+    return wheel
 
 
 @click.command("package")
@@ -28,12 +47,13 @@ _DIST = Path("dist")
     "--python",
     "pythons",
     multiple=True,
+    callback=_check_pythons,
     default=("3.13",),
     show_default=True,
     help="Version of Python on the device; several are possible, the preferred one first.",
 )
 @click.option("--no-model", is_flag=True, help="The device pulls the model from the model bucket.")
-@click.option("--wheel", type=FILE, help="Wheel of facerec.  [default: made of this checkout]")
+@click.option("--wheel", type=FILE, callback=_check_wheel, help="Wheel of facerec.  [default: made of this checkout]")
 @click.option("--constraints", type=FILE, help="Tested versions.  [default: constraints.txt of this checkout]")
 @click.option(
     "--output", type=click.Path(file_okay=False, path_type=Path), default=_DIST, show_default=True, help="Its folder."
@@ -107,7 +127,7 @@ def show_recipe(file: Path | None) -> None:
 
 
 @click.command("deploy")
-@click.argument("thing")
+@thing_argument
 @click.option(
     "--archive",
     "archives",
@@ -150,7 +170,7 @@ def deploy(thing: str, archives: tuple[Path, ...], memory_mb: int, cpus: float) 
 
 
 @click.command("status")
-@click.argument("thing")
+@thing_argument
 @json_option
 def status(thing: str, *, as_json: bool) -> None:
     """Show what Greengrass knows of the device THING: its health, components and deployments.

@@ -21,8 +21,11 @@ def _check(_context: click.Context, _argument: click.Parameter, name: str) -> st
     return name
 
 
+thing_argument = click.argument("thing", callback=_check)
+
+
 @click.command("provision")
-@click.argument("thing", callback=_check)
+@thing_argument
 @click.option(
     "--to", "folder", type=click.Path(path_type=Path, file_okay=False), help="Folder of its files.  [default: THING]"
 )
@@ -52,7 +55,7 @@ def provision(thing: str, folder: Path | None, *, rotate: bool, greengrass: bool
 
 
 @click.command("revoke")
-@click.argument("thing", callback=_check)
+@thing_argument
 @yes_option
 def revoke(thing: str, *, yes: bool) -> None:
     """Deactivate the certificate of THING, whose device was lost or taken over: it can connect no more.
@@ -78,7 +81,7 @@ def revoke(thing: str, *, yes: bool) -> None:
 
 
 @click.command("remove")
-@click.argument("thing", callback=_check)
+@thing_argument
 @yes_option
 def remove(thing: str, *, yes: bool) -> None:
     """Delete THING with its certificate and its policy from AWS IoT; files of the device stay.

@@ -272,9 +272,15 @@ def _parts(
 ) -> "tuple[AppTier | None, DeviceOptions | None]":
     """The app tier, if it is not that of FACEREC_APP_TIER, and the device, if there is one."""
     from facerec.local.edge.device import DeviceOptions
+    from facerec.provision.edge.artefact import EdgeArtefact
 
+    if component is not None and not nucleus:
+        raise click.BadOptionUsage("--component", "--component is for the nucleus: leave out --no-nucleus")
     if tier == "edge":
+        if component is not None:
+            EdgeArtefact.read(component)  # it refuses any other file before anything is started
         return None, DeviceOptions(nucleus, component)
-    if component is not None:
-        raise click.BadOptionUsage("--component", "--component is for --tier edge")
+    if component is not None or not nucleus:
+        name = "--no-nucleus" if component is None else "--component"
+        raise click.BadOptionUsage(name, f"{name} is for --tier edge")
     return tier, None

@@ -1,6 +1,7 @@
-"""What a photo costs on Lambda and on EC2, from published prices and measured durations. Pure; see docs/cost.md.
+"""What a photo costs on Lambda and on EC2, and a device's frame, from published prices and measured figures. Pure.
 
-It counts what the app tier adds. Both tiers need the web tier, the upload to S3 and the message to the request queue.
+docs/cost.md explains it. It counts what the app tier adds. Both tiers need the web tier, the upload to S3
+and the message to the request queue.
 """
 
 from dataclasses import dataclass, replace
@@ -9,6 +10,9 @@ from math import ceil
 HOUR_SECONDS = 3600
 _MB_PER_GB = 1024
 _MOST_PHOTOS = 1_000_000
+_IOT_UNIT_KB = 5
+_RULES = 2
+"""On the topic of a device's faces: one for faces, one for frames without a face."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +33,11 @@ class Prices:
     """c7i.large on demand."""
     address_hour: float = 0.005
     """The public IPv4 address of an instance; an instance in a private network needs more expensive things."""
+    iot_message: float = 1.00e-6
+    """AWS IoT Core; each 5 KB of a message, in either direction, count as one."""
+    iot_rule: float = 0.15e-6
+    """A rule that looks at a message, and each action, by the same units."""
+    iot_connection_minute: float = 0.08e-6
 
 
 X86 = Prices()
@@ -166,6 +175,40 @@ def crossing(at_once: int, functions: Functions, instances: Instances, prices: P
     return None
 
 
+@dataclass(frozen=True, slots=True)
+class DeviceFrame:
+    """What a device sends about one frame."""
+
+    message_kb: float
+    faces: bool
+    """Whether there are any; otherwise the message is the result."""
+    answered: bool = False
+    """Whether the device asks for the result (`FACEREC_EDGE__RESULTS`)."""
+
+
+def _units(kb: float) -> int:
+    return ceil(kb / _IOT_UNIT_KB)
+
+
+def frame_cost(frame: DeviceFrame, prices: Prices = X86) -> float:
+    """Return the dollars for 1 000 frames of a device: AWS IoT Core, both queues and the stored result."""
+    # Both rules look at each message, with at least one action each.
+    by_units = prices.iot_message + _RULES * 2 * prices.iot_rule
+    dollars = _units(frame.message_kb) * by_units + ceil(frame.message_kb / 64) * prices.sqs_request
+    if frame.faces:
+        # Received and deleted alone; the result is stored, and sent to the response queue.
+        dollars += 3 * prices.sqs_request + prices.s3_get + prices.s3_put
+        # The cloud's publish, its delivery, and the device's acknowledgement.
+        dollars += frame.answered * 3 * prices.iot_message
+    return dollars * 1000
+
+
+def device_month_cost(status_seconds: float, prices: Prices = X86) -> float:
+    """Return the dollars for a device that is connected for 30 days and publishes its status."""
+    minutes = 30 * 24 * 60
+    return minutes * (prices.iot_connection_minute + 60 / status_seconds * prices.iot_message)
+
+
 # Measured on this project's machine by `python -m benchmarks.serverless` and `benchmarks.pipeline`: docs/cost.md.
 MEASURED = Functions(
     detection=Half(1769, start_seconds=0.80, alone_seconds=0.060, batched_seconds=0.017),
@@ -173,6 +216,12 @@ MEASURED = Functions(
 )
 FLEET = Instances(photos_per_second=60)
 BURST = 100
+FRAMES = {
+    "with a face": DeviceFrame(11.0, faces=True),
+    "the same, and its result to the device": DeviceFrame(11.0, faces=True, answered=True),
+    "without a face": DeviceFrame(0.7, faces=False),
+}
+"""Measured by `python -m benchmarks.edge`: docs/performance.md."""
 LOADS = (10, 100, 1000, 10_000, 100_000, 1_000_000)
 
 
@@ -191,3 +240,12 @@ def table(at_once: int) -> list[str]:
         cells = " | ".join(f"{one:.4f}" for one in dollars)
         lines.append(f"| {photos:,} | {cells} |".replace(",", " "))
     return lines
+
+
+def device_table() -> list[str]:
+    """Return the lines of a Markdown table: dollars for 1 000 frames of a device."""
+    rows = [
+        f"| {name} | {frame.message_kb:.1f} KB | {_units(frame.message_kb)} | {frame_cost(frame):.4f} |"
+        for name, frame in FRAMES.items()
+    ]
+    return ["| frame | message | units of 5 KB | dollars for 1 000 |", "|---|---|---|---|", *rows]

@@ -1,5 +1,6 @@
 """The formula behind docs/cost.md, checked by hand-made sums."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,12 +9,16 @@ from tests.support.measurements.cost import (
     BURST,
     FLEET,
     MEASURED,
+    DeviceFrame,
     Functions,
     Half,
     Instances,
     Load,
     Prices,
     crossing,
+    device_month_cost,
+    device_table,
+    frame_cost,
     functions_cost,
     instance_seconds,
     instances_cost,
@@ -93,3 +98,33 @@ def test_functions_are_cheaper_for_few_photos_and_instances_for_many(at_once: in
 def test_documented_tables_are_those_of_the_formula(at_once: int) -> None:
     """After a change of prices or durations: `python -m benchmarks.cost`."""
     assert "\n".join(table(at_once)) in DOCS.read_text(encoding="utf-8")
+
+
+def test_frame_of_a_device_is_billed_by_units_of_five_kilobytes() -> None:
+    """At one dollar each for messages alone: 11 KB are three; the answer is a publish, its delivery, and its PUBACK."""
+    messages = replace(ONLY_TIME, iot_message=1, iot_rule=0)
+    assert frame_cost(DeviceFrame(5, faces=False), messages) == pytest.approx(1000)
+    assert frame_cost(DeviceFrame(11, faces=True), messages) == pytest.approx(3000)
+    assert frame_cost(DeviceFrame(11, faces=True, answered=True), messages) == pytest.approx(6000)
+    rules = replace(ONLY_TIME, iot_message=0, iot_rule=1)
+    assert frame_cost(DeviceFrame(11, faces=True), rules) == pytest.approx(1000 * 2 * 2 * 3)
+
+
+def test_frame_without_a_face_is_one_request_of_a_queue() -> None:
+    """The rule sends it to the response queue; faces are sent, received and deleted, and so is their result sent."""
+    requests = replace(ONLY_REQUESTS, iot_message=0, iot_rule=0)
+    assert frame_cost(DeviceFrame(1, faces=False), requests) == pytest.approx(1000)
+    assert frame_cost(DeviceFrame(11, faces=True), requests) == pytest.approx(4000)
+
+
+def test_device_is_billed_for_its_connection_and_its_status() -> None:
+    """43 200 minutes in 30 days, with one status a minute, or two."""
+    assert device_month_cost(60, Prices(iot_message=1, iot_connection_minute=0)) == pytest.approx(43_200)
+    assert device_month_cost(30, Prices(iot_message=1, iot_connection_minute=1)) == pytest.approx(3 * 43_200)
+
+
+def test_documented_cost_of_a_device_is_that_of_the_formula() -> None:
+    """Of its frames and of a month."""
+    text = DOCS.read_text(encoding="utf-8")
+    assert "\n".join(device_table()) in text
+    assert f"**{device_month_cost(60):.3f} a month**" in text
