@@ -7,12 +7,13 @@ and the message to the request queue.
 from dataclasses import dataclass, replace
 from math import ceil
 
+from facerec.provision.iam_edge import RULES
+
 HOUR_SECONDS = 3600
 _MB_PER_GB = 1024
 _MOST_PHOTOS = 1_000_000
 _IOT_UNIT_KB = 5
-_RULES = 2
-"""On the topic of a device's faces: one for faces, one for frames without a face."""
+_RULES = len(RULES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +193,7 @@ def _units(kb: float) -> int:
 
 def frame_cost(frame: DeviceFrame, prices: Prices = X86) -> float:
     """Return the dollars for 1 000 frames of a device: AWS IoT Core, both queues and the stored result."""
-    # Both rules look at each message, with at least one action each.
+    # Each rule looks at each message, and is billed for at least one action.
     by_units = prices.iot_message + _RULES * 2 * prices.iot_rule
     dollars = _units(frame.message_kb) * by_units + ceil(frame.message_kb / 64) * prices.sqs_request
     if frame.faces:

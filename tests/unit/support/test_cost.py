@@ -107,7 +107,7 @@ def test_frame_of_a_device_is_billed_by_units_of_five_kilobytes() -> None:
     assert frame_cost(DeviceFrame(11, faces=True), messages) == pytest.approx(3000)
     assert frame_cost(DeviceFrame(11, faces=True, answered=True), messages) == pytest.approx(6000)
     rules = replace(ONLY_TIME, iot_message=0, iot_rule=1)
-    assert frame_cost(DeviceFrame(11, faces=True), rules) == pytest.approx(1000 * 2 * 2 * 3)
+    assert frame_cost(DeviceFrame(11, faces=True), rules) == pytest.approx(1000 * 3 * 2 * 3)
 
 
 def test_frame_without_a_face_is_one_request_of_a_queue() -> None:
