@@ -149,7 +149,7 @@ def spool_full(trial: Trial) -> None:
     cloud = trial.system.cloud_client()
     device = trial.system.device(_THING, source="folder", spool_max_bytes=1_000_000, status_seconds=2)
     cloud.watch(device.faces, device.status)
-    trial.system.broker.kill()
+    trial.system.broker.stop()  # in order: it must know the subscriptions again
     device.start()
     for name, content in trial.make(250).items():
         device.put(name, content)
