@@ -197,13 +197,15 @@ class Clients:
             return self._session.client("iot", endpoint_url=self._settings.endpoint_url, config=self._config)
 
     @functools.cached_property
+    def iot_data_address(self) -> str:
+        """The host name to which devices and the data plane's clients of this account connect."""
+        with translated("find the endpoint of AWS IoT Core"):
+            return self.iot.describe_endpoint(endpointType="iot:Data-ATS")["endpointAddress"]
+
+    @functools.cached_property
     def iot_data(self) -> "IoTDataPlaneClient":
-        """The data plane of AWS IoT Core: messages; each account has an endpoint of its own, which AWS says."""
-        endpoint = self._settings.endpoint_url
-        if endpoint is None:
-            with translated("find the endpoint of AWS IoT Core"):
-                answer = self.iot.describe_endpoint(endpointType="iot:Data-ATS")
-            endpoint = f"https://{answer['endpointAddress']}"
+        """The data plane of AWS IoT Core: messages."""
+        endpoint = self._settings.endpoint_url or f"https://{self.iot_data_address}"
         with self._lock:
             return self._session.client("iot-data", endpoint_url=endpoint, config=self._config)
 

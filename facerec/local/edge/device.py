@@ -7,7 +7,6 @@ run` of this installation, which starts at once.
 import json
 import os
 import platform
-import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from facerec.private_files import make_private_folder
 from facerec.processes.children import Command
 from facerec.provision.edge.artefact import archive_name
 from facerec.provision.edge.recipe import CONFIGURATION_KEY, Architecture, access_control
+from facerec.provision.edge.thing_folder import ThingFolder
 from facerec.settings import ENV_PREFIX
 
 _ARCHITECTURE: Architecture = "arm64" if platform.machine() == "aarch64" else "x86_64"
@@ -103,8 +103,7 @@ class LocalDevice:
         }
         if self._archive is not None:
             return self._of_nucleus(self._archive, settings, own)
-        lines = (line.split("=", 1) for line in (self.files / "edge.env").read_text().splitlines())
-        identity = {name: "".join(shlex.split(value)) for name, value in lines}
+        identity = ThingFolder(self.files).settings()
         set_here = {f"{_EDGE}{name}": value for name, value in {"STATE_DIR": str(self._state), **settings}.items()}
         return Command("device", (sys.executable, "-m", "facerec.cli", "edge", "run"), own | set_here | identity)
 

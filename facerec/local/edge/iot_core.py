@@ -1,6 +1,5 @@
 """The local nucleus' own connection to AWS IoT Core, or to its emulator: MQTT 5 with the certificate of the device."""
 
-import shlex
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
@@ -11,6 +10,7 @@ from awscrt import mqtt5  # type: ignore[import-untyped] # it ships no types
 from awsiot import mqtt5_client_builder  # type: ignore[import-untyped] # as above
 
 from facerec.errors import FacerecError, Transient
+from facerec.provision.edge.thing_folder import ThingFolder
 from facerec.settings import ENV_PREFIX
 
 log = structlog.get_logger(__name__)
@@ -39,7 +39,8 @@ class DeviceIotCore:
     """`IotCore` with the files of `facerec edge provision THING --greengrass`; the client id is the thing's name."""
 
     def __init__(self, thing: str, folder: Path) -> None:
-        values = _settings(folder / "edge.env")
+        variables = ThingFolder(folder).settings()
+        values = {name.removeprefix(f"{ENV_PREFIX}EDGE__"): value for name, value in variables.items()}
         self._handlers: dict[str, _Handler] = {}
         self._client = mqtt5_client_builder.mtls_from_path(
             values["CERTIFICATE_FILE"],
@@ -106,12 +107,3 @@ class DeviceIotCore:
         handler = self._handlers.get(packet.topic)
         if handler is not None:
             handler(packet.topic, packet.payload or b"")
-
-
-def _settings(file: Path) -> dict[str, str]:
-    """Read the variables of a device's `edge.env`, without their prefix."""
-    try:
-        words = shlex.split(file.read_text(encoding="utf-8"))
-    except OSError as exc:
-        raise FacerecError(f"cannot read {file} ({exc.strerror}): make it with `facerec edge provision`") from exc
-    return dict(word.removeprefix(f"{ENV_PREFIX}EDGE__").split("=", 1) for word in words)

@@ -79,6 +79,17 @@ class ThingFolder:
             _replace(file, text)
         return resource
 
+    def settings(self) -> dict[str, str]:
+        """Read the variables that `write_settings` has written."""
+        file = self.path / SETTINGS
+        try:
+            words = shlex.split(file.read_text(encoding="utf-8"))
+        except OSError as exc:
+            raise ConfigurationError(
+                f"cannot read {file} ({exc.strerror}): make it with `facerec edge provision`"
+            ) from exc
+        return dict(word.split("=", 1) for word in words)
+
 
 def _certificate_id(file: Path) -> str | None:
     """Return AWS IoT's id of a certificate, the SHA-256 of its DER form; None without a file.

@@ -6,11 +6,11 @@ waits in a folder of its own until AWS IoT knows it as the thing's; then it repl
 
 import json
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from botocore.exceptions import ClientError
 
@@ -25,6 +25,8 @@ from facerec.settings import Settings
 
 if TYPE_CHECKING:
     from mypy_boto3_iot import IoTClient
+
+Answer = TypeVar("Answer")
 
 _POLICY_VERSIONS = 5
 """AWS IoT keeps so many of a policy."""
@@ -83,12 +85,12 @@ class Things:
             self._report(ensure_alias(self._clients, self._settings, account))
         self._report(self._ensure_certificate(thing, folder, rotate=rotate))
         edge = self._settings.edge
-        endpoint = edge.endpoint or self._endpoint()
+        endpoint = edge.endpoint or self._clients.iot_data_address
         self._report(folder.write_settings(thing, endpoint, edge.port, edge.ca_file))
 
     def revoke(self, thing: str) -> list[str]:
         """Deactivate and detach the thing's certificates; returns their ids."""
-        with self._found(f"revoke thing {thing!r}", thing):
+        with _of_thing(f"revoke thing {thing!r}", thing):
             principals = self._principals(thing)
             for arn in principals:
                 self._take_away(thing, arn)
@@ -114,13 +116,12 @@ class Things:
         """Return the account that owns it."""
         resource = Resource("thing", thing)
         with translated(f"provision thing {thing!r}"):
-            try:
-                arn = self._iot.describe_thing(thingName=thing)["thingArn"]
-            except ClientError as exc:
-                if exc.response["Error"]["Code"] != _ABSENT:
-                    raise
+            found = _found(partial(self._iot.describe_thing, thingName=thing))
+            if found is None:
                 arn = self._iot.create_thing(thingName=thing)["thingArn"]
                 resource.state = State.CREATED
+            else:
+                arn = found["thingArn"]
         self._report(resource)
         return arn.split(":")[4]
 
@@ -132,17 +133,13 @@ class Things:
         resource = Resource("policy", name)
         document = json.dumps(wanted, separators=(",", ":"))
         with translated(f"provision policy {name!r}"):
-            try:
-                found = self._iot.get_policy(policyName=name)["policyDocument"]
-            except ClientError as exc:
-                if exc.response["Error"]["Code"] != _ABSENT:
-                    raise
+            found = _found(partial(self._iot.get_policy, policyName=name))
+            if found is None:
                 self._iot.create_policy(policyName=name, policyDocument=document)
                 resource.state = State.CREATED
-            else:
-                if json.loads(found) != wanted:
-                    self._replace_policy(name, document)
-                    resource.touched()
+            elif json.loads(found["policyDocument"]) != wanted:
+                self._replace_policy(name, document)
+                resource.touched()
         self._report(resource)
 
     def _replace_policy(self, name: str, document: str) -> None:
@@ -155,20 +152,17 @@ class Things:
     def _delete_policy(self, name: str) -> bool:
         """Delete a policy with all its versions; returns whether there was one."""
         with translated(f"delete policy {name!r}"):
-            try:
-                versions = self._iot.list_policy_versions(policyName=name)["policyVersions"]
-            except ClientError as exc:
-                if exc.response["Error"]["Code"] != _ABSENT:
-                    raise
+            found = _found(partial(self._iot.list_policy_versions, policyName=name))
+            if found is None:
                 return False
-            for version in versions:
+            for version in found["policyVersions"]:
                 if not version["isDefaultVersion"]:
                     self._iot.delete_policy_version(policyName=name, policyVersionId=version["versionId"])
             self._when_detached(partial(self._iot.delete_policy, policyName=name))
         return True
 
     def _ensure_certificate(self, thing: str, folder: ThingFolder, *, rotate: bool) -> Resource:
-        with self._found(f"provision the certificate of thing {thing!r}", thing):
+        with _of_thing(f"provision the certificate of thing {thing!r}", thing):
             pending = folder.pending_id()
             current = self._describe(folder.certificate_id())
             if pending is None and current is not None and not rotate:
@@ -241,36 +235,34 @@ class Things:
 
     def _describe(self, identifier: str | None) -> _Certificate | None:
         """Return what AWS IoT knows of a certificate; nothing without an id."""
-        if identifier is None:
+        found = identifier and _found(partial(self._iot.describe_certificate, certificateId=identifier))
+        if not identifier or not found:
             return None
-        try:
-            found = self._iot.describe_certificate(certificateId=identifier)["certificateDescription"]
-        except ClientError as exc:
-            if exc.response["Error"]["Code"] != _ABSENT:
-                raise
-            return None
-        return _Certificate(identifier, found["certificateArn"], active=found["status"] == "ACTIVE")
+        described = found["certificateDescription"]
+        return _Certificate(identifier, described["certificateArn"], active=described["status"] == "ACTIVE")
 
     def _principals(self, thing: str) -> list[str]:
         return list(self._iot.list_thing_principals(thingName=thing)["principals"])
 
     def _targets(self, policy: str) -> list[str] | None:
         """Return what a policy is attached to; None if there is no such policy."""
-        try:
-            return list(self._iot.list_targets_for_policy(policyName=policy)["targets"])
-        except ClientError as exc:
-            if exc.response["Error"]["Code"] != _ABSENT:
-                raise
-            return None
+        found = _found(partial(self._iot.list_targets_for_policy, policyName=policy))
+        return None if found is None else list(found["targets"])
 
-    def _endpoint(self) -> str:
-        with translated("find the endpoint of AWS IoT"):
-            return self._iot.describe_endpoint(endpointType="iot:Data-ATS")["endpointAddress"]
 
-    @contextmanager
-    def _found(self, doing: str, thing: str) -> Iterator[None]:
-        with translated(doing, ResourceNotFoundException=lambda: _Missing(f"there is no thing {thing!r}")):
-            yield
+def _of_thing(doing: str, thing: str) -> AbstractContextManager[None]:
+    """As `translated`; raises `_Missing` without the thing."""
+    return translated(doing, ResourceNotFoundException=lambda: _Missing(f"there is no thing {thing!r}"))
+
+
+def _found(read: Callable[[], Answer]) -> Answer | None:
+    """Return what AWS IoT answers; None if it has nothing of the name."""
+    try:
+        return read()
+    except ClientError as exc:
+        if exc.response["Error"]["Code"] != _ABSENT:
+            raise
+        return None
 
 
 def _id(arn: str) -> str:

@@ -80,6 +80,7 @@ CALLS: dict[str, dict[str, frozenset[str] | set[str]]] = {
     },
     "edge-device": {},
     "edge-operator": {
+        "facerec/aws/clients.py": {"describe_endpoint"},
         "facerec/aws/sqs/queue.py": {"get_queue_attributes", "get_queue_url"},
         "facerec/provision/cloudformation.py": ALL,
         "facerec/provision/edge/deployment.py": ALL,
