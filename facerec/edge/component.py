@@ -49,8 +49,8 @@ class Engine(FaceDetector, Protocol):
     def start(self) -> None:
         """Load; raises `ConfigurationError`."""
 
-    def close(self) -> None:
-        """End."""
+    def close(self, *, finish: bool = True) -> None:
+        """End; without `finish` also in the middle of a frame."""
 
 
 OpenLink = Callable[[EdgeSettings, str, str], Link]
@@ -240,7 +240,8 @@ class Component:
         finally:
             self._state = State.STOPPED
             self._session.end()
-            self.engine.close()
+            # The detection had its time: a frame that still is at work hangs, and a nucleus would kill the component.
+            self.engine.close(finish=False)
             self._write_status()
             log.info("edge_stopped", spooled=self.spool.depth)
 

@@ -20,7 +20,7 @@ from awsiot.greengrasscoreipc.client import (  # type: ignore[import-untyped] # 
 from awsiot.greengrasscoreipc.clientv2 import GreengrassCoreIPCClientV2  # type: ignore[import-untyped] # as above
 
 from facerec.background import BackgroundThread, backoff_seconds
-from facerec.edge.connection import CLOSED, Connection, deliver
+from facerec.edge.connection import CLOSED, Blame, Connection, deliver
 from facerec.edge.link import LinkState, ReceivedMessage
 from facerec.edge_messages import frames_topic
 from facerec.errors import ConfigurationError, Refused, Transient
@@ -31,6 +31,8 @@ log = structlog.get_logger(__name__)
 _CONNECT_SECONDS = 10.0
 _ANSWER_SECONDS = 10.0
 _CLOSE_SECONDS = 5.0
+_LITE_MESSAGE_BYTES = 5000
+"""Nucleus lite ends the connection at a larger message."""
 _AT_LEAST_ONCE = model.QOS.AT_LEAST_ONCE
 _FAILURES = (RuntimeError, AwsCrtError, TimeoutError, OSError)
 """How AWS's client says that the connection, or a stream of it, is lost, or that the nucleus does not answer."""
@@ -50,6 +52,9 @@ class IpcLink:
     has it: in memory, and so not over a restart of the nucleus, unless the nucleus is configured otherwise
     (`mqtt.spooler.storageType: Disk`). Frames come by the local publish and subscribe of the device, other topics from
     AWS IoT Core. Nothing has to be acknowledged to the nucleus, which keeps no messages for a component that is away.
+
+    A message must not block those after it: the first one in flight fails with `Refused` when the nucleus has ended the
+    connection at it 3 times in a row and it is larger than nucleus lite takes, or 30 times.
     """
 
     def __init__(self, settings: EdgeSettings, thing: str) -> None:
@@ -59,7 +64,12 @@ class IpcLink:
         self._handlers: dict[str, _Handler] = {}
         self._lock = threading.Lock()
         self._client: GreengrassCoreIPCClientV2 | None = None
-        self._in_flight: set[Future[None]] = set()
+        self._in_flight: dict[Future[None], tuple[str, bytes]] = {}
+        """Topic and payload, in the order of sending."""
+        self._blame = Blame()
+        self._blamed = False
+        """Whether a message was blamed for the end of the present connection."""
+        self._given_up: Future[None] | None = None
         self._lost = threading.Event()
         """Set when the present connection is lost, or the link is closed."""
         self._closed = False
@@ -97,7 +107,7 @@ class IpcLink:
             if client is None:
                 done.set_exception(CLOSED if self._closed else Transient("the nucleus is not connected"))
                 return done
-            self._in_flight.add(done)
+            self._in_flight[done] = topic, payload
             try:
                 answer = client.publish_to_iot_core_async(topic_name=topic, qos=_AT_LEAST_ONCE, payload=payload)
             except _FAILURES as exc:
@@ -130,6 +140,7 @@ class IpcLink:
         while not stopping.is_set():
             with self._lock:
                 self._lost = lost = threading.Event()
+                self._blamed = False
                 if self._closed:
                     return
             client = None
@@ -168,9 +179,10 @@ class IpcLink:
     def _disconnect(self, client: GreengrassCoreIPCClientV2 | None) -> None:
         with self._lock:
             client, self._client = client or self._client, None
-            left, self._in_flight = self._in_flight, set()
+            self._blame_first()
+            left, self._in_flight = self._in_flight, {}
         for done in left:
-            done.set_exception(CLOSED if self._closed else Transient("the nucleus ended the connection"))
+            self._fail(done, "the nucleus ended the connection")
         if client is not None:
             wait([client.close()], _CLOSE_SECONDS)
 
@@ -196,7 +208,11 @@ class IpcLink:
         with self._lock:
             if done not in self._in_flight:
                 return  # it has failed with the connection
-            self._in_flight.discard(done)
+            if error is None:
+                self._blame.clear()
+            elif isinstance(error, _FAILURES):
+                self._blame_first()  # the streams of a connection end before it does
+            del self._in_flight[done]
         if error is None:
             done.set_result(None)
         elif isinstance(error, model.UnauthorizedError):
@@ -204,7 +220,30 @@ class IpcLink:
         elif isinstance(error, model.InvalidArgumentsError):
             done.set_exception(Refused(f"the nucleus does not take it ({_said(error)})"))
         else:
-            done.set_exception(Transient(f"the nucleus did not take the message ({_said(error)})"))
+            self._fail(done, f"the nucleus did not take the message ({_said(error)})")
+
+    def _blame_first(self) -> None:
+        """Blame the first message in flight for the end of the connection, once; the lock is held."""
+        first = next(iter(self._in_flight), None)
+        if first is None or self._blamed or self._closed:
+            return
+        self._blamed = True
+        topic, payload = self._in_flight[first]
+        weight = Blame.SAID if len(payload) > _LITE_MESSAGE_BYTES else Blame.SILENT
+        if self._blame.add(topic, payload, weight):
+            self._blame.clear()
+            self._given_up = first
+
+    def _fail(self, done: "Future[None]", reason: str) -> None:
+        if done is self._given_up:
+            done.set_exception(
+                Refused(
+                    "the nucleus ended the connection each time; "
+                    "nucleus lite needs FACEREC_EDGE__MAX_MESSAGE_BYTES=5000"
+                )
+            )
+        else:
+            done.set_exception(CLOSED if self._closed else Transient(reason))
 
 
 class _Lifecycle(LifecycleHandler):  # type: ignore[misc] # AWS's client ships no types

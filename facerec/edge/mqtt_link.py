@@ -23,6 +23,7 @@ from facerec.edge.mqtt_reasons import (
     why_refused,
 )
 from facerec.edge.no_delay import set_no_delay
+from facerec.edge_messages import frames_topic
 from facerec.errors import Refused, Transient
 from facerec.settings.edge import EdgeSettings
 
@@ -52,6 +53,10 @@ class MqttLink:
     refusing its message: the first message in flight at several such disconnects in a row fails with `Refused`, so
     that it does not block those after it.
 
+    The session may have kept frames for a process with another source. Without a handler for them, the link ends their
+    subscription and acknowledges none: they come to the next connection with that handler. Meanwhile they count for the
+    receive maximum.
+
     The client keeps to IoT Core's limits for a connection, 512 KB and 100 messages a second. Beyond them, IoT Core
     leaves messages unanswered, and each would cost the timeout of its acknowledgement (60 s). On loopback the client
     then sends 60 messages of 7 KB a second (5300 without the limits), and one of them takes 0.4 ms one way.
@@ -66,6 +71,9 @@ class MqttLink:
         self._address = f"{settings.endpoint}:{settings.port}"
         self._connection = Connection(endpoint=self._address, client_id=client_id)
         self._handlers: dict[str, Callable[[ReceivedMessage], None]] = {}
+        self._frames_topic = frames_topic(thing)
+        self._frames_left = False
+        """Whether frames have come that nothing handles."""
         self._lock = threading.Lock()
         self._client: mqtt5.Client | None = None
         self._in_flight: dict[_Publish, None] = {}
@@ -204,8 +212,10 @@ class MqttLink:
         self._max_packet_bytes = event.negotiated_settings.maximum_packet_size_to_server
         with self._lock:
             client, waiting = self._client, set(self._handlers)
-        if client is None:
-            return
+            if client is None:
+                return
+            if self._frames_topic not in waiting:  # `subscribe` cannot come in between
+                client.unsubscribe(mqtt5.UnsubscribePacket([self._frames_topic]))
 
         def subscribed(topic: str, done: "Future[Any]") -> None:  # all on one thread
             still_connected = self._subscribed(topic, done)
@@ -233,8 +243,9 @@ class MqttLink:
             )
         elif code is None and name in HANGUPS:
             self._connection.ended_by_server(
-                f"{self._address} ends each connection without a reason; perhaps another client connects as "
-                f"{self._client_id!r}, or the policy of the thing does not allow what it sends"
+                f"{self._address} has ended two connections within a minute without a reason: it restarts, or the "
+                f"network fails, or another client connects as {self._client_id!r}, or the policy of the thing does "
+                "not allow what it sends"
             )
         self._connection.failed(f"{self._address} ended the connection ({name if code is None else code.name})")
         if code in BLAMING_DISCONNECTS:
@@ -267,6 +278,11 @@ class MqttLink:
         packet = event.publish_packet
         acquire = event.acquire_publish_acknowledgement_control
         handles = [] if acquire is None else [acquire()]
+        if packet.topic == self._frames_topic and packet.topic not in self._handlers:
+            if not self._frames_left:
+                self._frames_left = True
+                log.warning("frames_left_at_broker", topic=packet.topic, effect="they come when the source is `topic`")
+            return
 
         def acknowledge() -> None:
             with self._lock:

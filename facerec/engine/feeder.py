@@ -44,16 +44,24 @@ class Feeder:
     ready: Future[Ready] = field(default_factory=Future)
     pid: int | None = None
     loading: EngineProcess | None = None
+    working: EngineProcess | None = None
+    abandoned: bool = False
+    """Whether running batches are not to be finished."""
 
     def __post_init__(self) -> None:
         """Make the thread, which its owner starts."""
         self.thread = BackgroundThread(f"engine-{self.index}", lambda _: self._run())
         self.log = log.bind(engine_child=self.index)
 
-    def close(self) -> None:
-        """Wait for the thread to end, after the queue was closed; a child that is still loading is killed."""
-        if (loading := self.loading) is not None:
-            loading.kill()
+    def close(self, *, finish: bool = True) -> None:
+        """Wait for the thread to end, after the queue was closed; a child that is still loading is killed.
+
+        So is one that is at work, unless its batch is to be finished.
+        """
+        self.abandoned = not finish
+        for child in (self.loading, None if finish else self.working):
+            if child is not None:
+                child.kill()
         self.thread.stop()
 
     def _run(self) -> None:
@@ -92,13 +100,21 @@ class Feeder:
     def _attempt(self, child: EngineProcess, batch: list[QueuedImage]) -> None:
         started = time.monotonic()
         waited = tuple(started - image.queued_at for image in batch)
+        self.working = child
         try:
+            if self.abandoned:
+                child.kill()  # `close` was called before there was a batch to end
             answers = child.analyse([image.data for image in batch], self.limits.task_time_limit_seconds)
         except BatchFault as exc:
+            if self.abandoned:
+                self.queue.put_back(batch)
+                return
             self.on_batch(Batch(waited, time.monotonic() - started, exc.cause))
             self.log.warning("batch_failed", reason=f"the engine {exc}")
             self._retry_alone(batch, str(exc))
             return
+        finally:
+            self.working = None
         self.on_batch(Batch(waited, time.monotonic() - started))
         self.log.debug("batch_analysed")
         for image, answer, seconds in zip(batch, answers, waited, strict=True):

@@ -132,11 +132,14 @@ class EngineSupervisor:
         analysis: ImageAnalysis = self.answer(PickledFaces(pickle.dumps(faces)), len(faces.faces) * _FACE_MEGAPIXELS)
         return analysis
 
-    def close(self) -> None:
-        """Fail queued images with `Transient`, finish the running batches, which have a deadline, end the children."""
+    def close(self, *, finish: bool = True) -> None:
+        """Fail queued images with `Transient`, finish the running batches, which have a deadline, end the children.
+
+        Without `finish` a child that is at work is killed, and the images of its batch fail with `Transient`, too.
+        """
         self._queue.close(Transient("the engine is shutting down; the task is delivered again"))
         for feeder in self._feeders:
-            feeder.close()
+            feeder.close(finish=finish)
 
 
 class SupervisedEngine(EngineSupervisor):

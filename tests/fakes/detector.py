@@ -41,7 +41,7 @@ class FakeDetector:
             raise self.refuses_to_start
         self.started = True
 
-    def close(self) -> None:
+    def close(self, *, finish: bool = True) -> None:
         """End what waits."""
         self.closed = True
         self.release.set()

@@ -119,13 +119,17 @@ def test_frame_of_another_component_comes_as_json_or_as_bytes(nucleus: Nucleus) 
 
 
 def test_message_over_the_frame_limit_of_nucleus_lite_is_explained(tmp_path: Path) -> None:
-    """It ends the connection; with the setting for it, the message is refused instead."""
+    """It ends the connection until the message is given up; with the setting for it, the message is refused at once."""
     with running_nucleus(tmp_path, THING, max_frame_bytes=LITE_FRAME_BYTES):
         with started() as link:
             for times in (1, 2):
                 assert isinstance(link.publish(FACES, bytes(LITE_FRAME_BYTES)).exception(SECONDS), Transient)
                 assert poll_until(partial(has_reconnected, link, times), SECONDS)
             assert has_problem(link, "FACEREC_EDGE__MAX_MESSAGE_BYTES must be set to 5000")
+            with pytest.raises(Refused, match="MAX_MESSAGE_BYTES"):
+                link.publish(FACES, bytes(LITE_FRAME_BYTES)).result(SECONDS)
+            assert poll_until(partial(has_reconnected, link, 3), SECONDS)
+            link.publish(FACES, b"after").result(SECONDS)
         with started(EdgeSettings(max_message_bytes=LITE_MESSAGE_BYTES)) as link:
             link.publish(FACES, bytes(LITE_MESSAGE_BYTES)).result(SECONDS)
             with pytest.raises(Refused):

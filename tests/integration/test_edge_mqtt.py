@@ -161,6 +161,33 @@ def test_session_keeps_frames_for_a_device_that_is_away(broker: Mosquitto) -> No
             second.close()
 
 
+def test_frames_wait_for_a_device_whose_source_has_changed(broker: Mosquitto) -> None:
+    """Those of the session's earlier subscription are not acknowledged; later ones are not taken from their sender."""
+    topic, client_id = frames_topic(THING), f"{THING}-changed"
+    settings = broker.settings(THING)
+    with started(broker.settings(CLOUD), client_id=f"{CLOUD}-1") as cloud:
+        first = MqttLink(settings, THING, client_id)
+        received(first, topic)
+        first.start()
+        assert first.wait_connected(SECONDS)
+        first.close()
+        cloud.publish(topic, b"kept").result(SECONDS)
+        with capture_logs() as logs, started(settings, client_id=client_id) as link:
+            assert poll_until(lambda: "frames_left_at_broker" in [log["event"] for log in logs], SECONDS)
+            link.publish(FACES, b"a face").result(SECONDS)
+            cloud.publish(topic, b"not kept").result(SECONDS)
+        second = MqttLink(settings, THING, client_id)
+        messages = received(second, topic)
+        second.start()
+        try:
+            assert messages.get(timeout=SECONDS).payload == b"kept"
+            assert second.wait_connected(SECONDS)
+            cloud.publish(topic, b"new").result(SECONDS)
+            assert messages.get(timeout=SECONDS).payload == b"new"
+        finally:
+            second.close()
+
+
 def test_frames_beyond_the_receive_maximum_wait_for_acknowledgements(broker: Mosquitto) -> None:
     """A device with a short queue gets no more than it holds."""
     topic = frames_topic(THING)

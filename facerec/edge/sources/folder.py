@@ -38,7 +38,8 @@ class FolderSource:
 
     It looks into the folder every `poll_seconds`, and takes a file that has not changed between two looks. A writer
     that may pause longer gives the file a hidden name (`.photo.jpg`) or writes it elsewhere on the same file system,
-    and moves it (`mv`) once it is whole. Files with other names and empty ones are left alone, and named once.
+    and moves it (`mv`) once it is whole. Files with other names, empty ones
+    and links that lead nowhere are left alone, and named once.
 
     A file waits for room, so none is dropped. It is removed when its frame is settled. Until then it comes again
     after a restart, with the same request id, so its duplicate is harmless: the id is made of thing, name, size and
@@ -101,12 +102,17 @@ class FolderSource:
         others: set[str] = set()
         with os.scandir(self._folder) as entries:
             for entry in entries:
-                if entry.name.startswith(".") or not entry.is_file():
+                if entry.name.startswith("."):
                     continue
                 try:
+                    if not entry.is_file():
+                        continue
                     content = _content(entry.stat())
                 except FileNotFoundError:
                     continue  # its writer has moved it away
+                except OSError:  # a symbolic link in a loop, or to where this user may not look
+                    others.add(entry.name)
+                    continue
                 if Path(entry.name).suffix.lower() in _SUFFIXES:
                     found[entry.name] = content
                 else:

@@ -21,6 +21,7 @@ from PIL import Image
 from facerec.engine.image_queue import QueuedImage
 from facerec.engine.supervisor import SupervisedEmbedder, SupervisedEngine
 from facerec.errors import ConfigurationError, EngineFailure, Transient
+from facerec.processes.addresses import poll_until
 from facerec.settings import Settings
 from facerec.settings.tiers import WorkerSettings
 from model.faces import Box, ImageAnalysis, JpegFaces, MeasuredFace, PictureFaces
@@ -322,6 +323,16 @@ def test_close_leaves_nothing_behind(tmp_path: Path, callers: ThreadPoolExecutor
     assert all(gone(int(pid)) for pid in fake.notes(tmp_path, fake.STARTS))
     assert set(threading.enumerate()) <= threads
     assert set(Path("/proc/self/fd").iterdir()) <= descriptors
+
+
+def test_close_that_finishes_nothing_ends_a_child_at_work(tmp_path: Path, callers: ThreadPoolExecutor) -> None:
+    """Its picture may come again; without this, a picture that hangs would hold the process up for its time limit."""
+    engine = make(tmp_path)
+    (hanging,) = batch_together(engine, callers, [fake.HANG])
+    assert poll_until(lambda: engine.waiting == 0, 20)
+    engine.close(finish=False)
+    assert isinstance(hanging.exception(0), Transient)  # a time limit would be an `EngineFailure`
+    assert all(gone(int(pid)) for pid in fake.notes(tmp_path, fake.STARTS))
 
 
 def test_analyse_after_close_is_transient(tmp_path: Path, callers: ThreadPoolExecutor) -> None:

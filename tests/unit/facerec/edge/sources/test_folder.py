@@ -208,6 +208,19 @@ def test_picture_that_turns_out_to_be_damaged_is_moved_to_rejected(
     assert run.nothing_comes()
 
 
+def test_link_that_leads_nowhere_keeps_no_frame_away(
+    tmp_path: Path, start: Callable[..., Run], logs: list[EventDict]
+) -> None:
+    """A loop of symbolic links is an error of the operating system, not of the folder."""
+    (tmp_path / "loop.jpg").symlink_to(tmp_path / "loop.jpg")
+    (tmp_path / "nowhere.jpg").symlink_to(tmp_path / "missing.jpg")
+    put(tmp_path, "frame.jpg")
+    run = start(tmp_path)
+    assert run.next().filename == "frame.jpg"
+    assert run.source.problem is None
+    assert [entry["names"] for entry in logs if entry["event"] == "files_left_alone"] == [["loop.jpg"]]
+
+
 def test_other_files_are_left_alone_and_named_once(
     tmp_path: Path, start: Callable[..., Run], logs: list[EventDict]
 ) -> None:
