@@ -63,7 +63,7 @@ def health(*, as_json: bool) -> None:
       facerec edge health
       facerec edge health --json | jq '.counters'
     """  # noqa: D301 - as above
-    from facerec.edge.health import read_status
+    from facerec.edge.status import read_status
 
     status = read_status(Settings.load().edge.state_dir)
     if as_json:

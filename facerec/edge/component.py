@@ -16,14 +16,13 @@ from facerec.edge.configuration import ConfigurationSource, configured
 from facerec.edge.counters import Counters
 from facerec.edge.detection import Detection
 from facerec.edge.frame_queue import FrameQueue
-from facerec.edge.health import EVERY_SECONDS, write_status
 from facerec.edge.link import Link, ReceivedMessage
 from facerec.edge.opening import check_key, link_of, source_of
 from facerec.edge.sender import Sender
 from facerec.edge.sources.topic import TopicSource
 from facerec.edge.spool import Spool
 from facerec.edge.state_folder import SPOOL, client_id, locked_state
-from facerec.edge.status import State, StatusReport, timestamp
+from facerec.edge.status import FILE_SECONDS, State, StatusReport, timestamp, write_status
 from facerec.edge.tracking import Tracker
 from facerec.edge_messages import results_topic
 from facerec.errors import ConfigurationError, InvalidMessage, Transient
@@ -252,7 +251,7 @@ class Component:
         self._write_status()
 
     def _write_status(self) -> None:
-        self._status_due = time.monotonic() + EVERY_SECONDS
+        self._status_due = time.monotonic() + FILE_SECONDS
         try:
             write_status(self.settings.edge.state_dir, self.status())
         except OSError as exc:

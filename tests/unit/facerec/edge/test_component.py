@@ -16,8 +16,11 @@ from facerec.edge.component import Component
 from facerec.edge.frame import FrameSink
 from facerec.edge.link import Link
 from facerec.edge.sources.topic import TopicSource
+from facerec.edge.spool import Spool
+from facerec.edge.status import read_status
+from facerec.edge.tracking import Tracker
 from facerec.edge_messages import FrameMessage, faces_topic, frames_topic, results_topic, status_topic
-from facerec.errors import ConfigurationError, Transient
+from facerec.errors import ConfigurationError, FacerecError, Transient
 from facerec.messages import Outcome, RecognitionResult
 from facerec.processes.addresses import poll_until
 from facerec.settings import Settings
@@ -328,6 +331,36 @@ def test_state_folder_has_one_process(make: Callable[..., Device]) -> None:
     third.start()
     third.stop()
     assert third.failure is None
+
+
+def test_state_folder_has_the_status(device: Device, tmp_path: Path) -> None:
+    """So that a check on the device sees it without a connection."""
+    device.start()
+    assert poll_until((tmp_path / "state" / "status.json").exists, SECONDS)
+    assert read_status(tmp_path / "state")["thing"] == THING
+    device.stop()
+    with pytest.raises(FacerecError, match="the component is stopped"):
+        read_status(tmp_path / "state")
+
+
+def test_spool_and_tracker_are_made_as_set(make: Callable[..., Device], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their own tests show what they do with it."""
+    made: dict[type, tuple[Any, ...]] = {}
+
+    def noted(part: type) -> Callable[..., Any]:
+        def make_part(*given: Any, **named: Any) -> Any:
+            made[part] = given
+            return part(*given, **named)
+
+        return make_part
+
+    for part in (Spool, Tracker):
+        monkeypatch.setattr(f"facerec.edge.component.{part.__name__}", noted(part))
+    device = make(spool_max_bytes=2_000_000, spool_sync="normal", resend_seconds=7)
+    device.start()
+    device.stop()
+    assert made[Spool][1:] == (2_000_000, "normal")
+    assert made[Tracker] == (7,)
 
 
 def test_state_folder_is_for_its_owner_alone(device: Device, tmp_path: Path) -> None:

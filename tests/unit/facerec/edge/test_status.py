@@ -1,14 +1,18 @@
-"""When the status is published."""
+"""When the status is published, and what the file of it says."""
 
 import json
+import os
 import queue
+import time
 from concurrent.futures import Future
+from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 
-from facerec.edge.status import StatusReport
+from facerec.edge.status import FILE_SECONDS, StatusReport, read_status, write_status
 from facerec.edge_messages import status_topic
+from facerec.errors import FacerecError
 from tests.fakes.link import InMemoryBroker, InMemoryLink
 
 THING = "door-1"
@@ -119,3 +123,26 @@ def test_refused_status_is_logged_once(broker: InMemoryBroker) -> None:
         published(link)
         status.stop(SECONDS)
     assert [record["topic"] for record in logs if record["log_level"] == "error"] == [status_topic(THING)]
+
+
+@pytest.mark.parametrize("state", ["running", "degraded"])
+def test_status_file_of_a_working_component_is_read(tmp_path: Path, state: str) -> None:
+    """The last status that was written."""
+    for number in range(2):
+        write_status(tmp_path, {"state": state, "at": "now", "number": number})
+    assert read_status(tmp_path)["number"] == 1
+
+
+def test_status_file_shows_that_no_component_works(tmp_path: Path) -> None:
+    """None was written, the component has stopped, or it no longer writes."""
+    with pytest.raises(FacerecError, match=r"no component has written .*FACEREC_EDGE__STATE_DIR"):
+        read_status(tmp_path)
+    write_status(tmp_path, {"state": "stopped", "at": "noon"})
+    with pytest.raises(FacerecError, match="the component is stopped, since noon"):
+        read_status(tmp_path)
+    write_status(tmp_path, {"state": "running", "at": "noon"})
+    [file] = tmp_path.iterdir()
+    old = time.time() - 4 * FILE_SECONDS
+    os.utime(file, (old, old))
+    with pytest.raises(FacerecError, match="has not written its status since noon"):
+        read_status(tmp_path)

@@ -1,10 +1,15 @@
-"""The camera's rate limit, and its name in the log."""
+"""The camera's rate limit, its settings, and its name in the log."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from facerec.edge.counters import Counters
+from facerec.edge.opening import source_of
 from facerec.edge.sources.camera import RateLimit, without_secrets
+from facerec.settings import Settings
+from facerec.settings.edge import EdgeSettings
+from tests.fakes.link import InMemoryBroker, InMemoryLink
 
 
 @given(st.floats(0.5, 200), st.lists(st.floats(0, 1), max_size=200))
@@ -36,3 +41,13 @@ def test_camera_at_the_limit_loses_no_frame_to_jitter(jitter: list[float]) -> No
 def test_camera_is_logged_without_secrets(camera: str, shown: str) -> None:
     """A password is often part of the URL."""
     assert without_secrets(camera) == shown
+
+
+def test_camera_is_made_as_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not opened before it runs."""
+    made: list[tuple[object, ...]] = []
+    monkeypatch.setattr("facerec.edge.sources.camera.CameraSource", lambda *given: made.append(given))
+    settings = Settings(edge=EdgeSettings(source="camera", camera="3", max_frames_per_second=2.5))
+    counters = Counters()
+    source_of(settings, "door", InMemoryLink(InMemoryBroker(), "door"), counters)
+    assert made == [("3", 2.5, counters)]
