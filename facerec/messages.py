@@ -35,6 +35,21 @@ Ratio = Annotated[float, Field(ge=0.0, le=1.0)]
 ThresholdSource = Literal["request", "collection", "model"]
 
 
+_SHOWN_PROBLEMS = 5
+_LONGEST_FIELD = 200
+"""In characters: the name of a field may come from the message."""
+
+
+def _problems(error: ValidationError) -> str:
+    """The first problems; a message of 128 KB may have 60 000 of them, which would make a log line of 4 MB."""
+    shown = "; ".join(
+        f"{'.'.join(map(str, each['loc']))[:_LONGEST_FIELD] or 'message'}: {each['msg'][:_LONGEST_FIELD]}"
+        for each in error.errors(include_url=False, include_context=False, include_input=False)[:_SHOWN_PROBLEMS]
+    )
+    more = error.error_count() - _SHOWN_PROBLEMS
+    return f"{shown}; and {more} more" if more > 0 else shown
+
+
 class Message(BaseModel):
     """The base of the messages: frozen, read by `parse` and written by `to_json`."""
 
@@ -48,8 +63,7 @@ class Message(BaseModel):
                 return cls.model_validate_json(message)
             return cls.model_validate(message)
         except ValidationError as exc:
-            problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'message'}: {e['msg']}" for e in exc.errors())
-            raise InvalidMessage(f"unreadable {cls.__name__}: {problems}") from exc
+            raise InvalidMessage(f"unreadable {cls.__name__}: {_problems(exc)}") from exc
 
     def to_json(self) -> str:
         """The message as JSON text, the inverse of `parse`; ASCII, because SQS refuses some Unicode characters."""

@@ -293,6 +293,22 @@ def test_nonsense_of_a_device_is_an_invalid_message(changes: Json, field: str) -
         decoded(FULL | changes)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"other_faces": [{}] * 30_000},
+        {"landmarks": [1] * 60_000},
+        {"timings_ms": {"x" * 100_000: "y"}},
+        {"width": "9" * 100_000},
+    ],
+)
+def test_reason_is_short_whatever_a_device_sends(changes: Json) -> None:
+    """It is logged, and kept with the dead letter."""
+    with pytest.raises(InvalidMessage) as refused:
+        decoded(FULL | changes)
+    assert len(str(refused.value)) < 3000
+
+
 @pytest.mark.parametrize("body", ["", "{", "[]", "7", "null", '"text"', "[" * 100_000, "{}", '{"request": 1}'])
 def test_body_of_no_form_is_an_invalid_message(body: str) -> None:
     """Anybody with access to the queue may have sent it."""
