@@ -145,6 +145,26 @@ def test_interrupted_provisioning_is_completed(
         pass
 
 
+def test_of_two_runs_at_once_one_wins(
+    run: Run, fresh: Settings, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other is told, and takes no certificate away, also when it is repeated."""
+    clients, another = Clients(fresh), tmp_path / "another"
+    attach = clients.iot.attach_thing_principal
+
+    def overtaken(**parameters: Any) -> None:
+        attach(**parameters)
+        run("provision", THING, "--to", str(another), "--rotate")
+
+    monkeypatch.setattr(clients.iot, "attach_thing_principal", overtaken)
+    with pytest.raises(ConfigurationError, match="another run has replaced certificate"):
+        Things(clients, fresh).provision(THING, ThingFolder(folder))
+    with pytest.raises(ConfigurationError, match="whose key is not in this folder"):
+        run("provision", THING, "--to", str(folder))
+    with device(another):
+        pass
+
+
 def test_revoked_device_can_connect_no_more(run: Run, folder: Path) -> None:
     """It gets a new certificate only if that is asked for."""
     run("provision", THING, "--to", str(folder))

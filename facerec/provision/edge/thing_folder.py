@@ -49,6 +49,10 @@ class ThingFolder:
         if (self._pending / KEY).exists():  # otherwise it took its place before an interruption
             (self._pending / KEY).replace(self.path / KEY)
         (self._pending / CERTIFICATE).replace(self.path / CERTIFICATE)
+        self.forget_pending()
+
+    def forget_pending(self) -> None:
+        """Delete what is not in use."""
         shutil.rmtree(self._pending)
 
     def write_settings(self, thing: str, endpoint: str, port: int, ca_file: Path | None) -> Resource:

@@ -178,12 +178,23 @@ class Things:
                 raise ConfigurationError(f"certificate {pending} of thing {thing!r} has vanished; provision it again")
             self._keep(thing, _Certificate(fresh.id, fresh.arn, active=True), activate=not fresh.active)
             replaced = [arn for arn in self._principals(thing) if arn != fresh.arn]
+            self._check_alone(thing, fresh, folder)
             for arn in replaced:
                 self._take_away(thing, arn)
             folder.use_pending()
         resource = Resource("certificate", fresh.id, State.CREATED)
         resource.notes += [f"certificate {_id(arn)} is inactive now: restart the component" for arn in replaced]
         return resource
+
+    def _check_alone(self, thing: str, fresh: _Certificate, folder: ThingFolder) -> None:
+        """Of two runs at once one must win; otherwise each would take the other's certificate away."""
+        now = self._describe(fresh.id)
+        if now is None or not now.active:
+            folder.forget_pending()
+            raise ConfigurationError(
+                f"another run has replaced certificate {fresh.id} of thing {thing!r}: use the folder of that run, or "
+                "replace its certificate with --rotate"
+            )
 
     def _keep(self, thing: str, certificate: _Certificate, *, activate: bool = False) -> Resource:
         """Attach a certificate where it is not attached yet."""
