@@ -148,7 +148,7 @@ def up(
                 "Flower": system.flower or "",
                 "function": system.function_url or "",
                 "call": function_call(system, probe),
-                **device_rows(system),
+                **device_rows(system, directory.logs),
                 "AWS": system.emulator_url,
                 "logs": str(directory.logs),
                 "try": f"curl {key}-F inputFile=@{probe} {system.web_url}/",

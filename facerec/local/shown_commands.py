@@ -1,5 +1,6 @@
 """The shell commands with which a person tries a local system out."""
 
+import shlex
 from pathlib import Path
 
 from facerec.edge_messages import frames_topic
@@ -20,18 +21,20 @@ def function_call(system: LocalSystem, photo: Path) -> str:
     )
 
 
-def device_rows(system: LocalSystem) -> dict[str, str]:
-    """The folders of the device, and a shell command that sends a frame to it; nothing without a device."""
+def device_rows(system: LocalSystem, logs: Path) -> dict[str, str]:
+    """The folders of the device, and shell commands that send a frame to it and show answers; nothing without one."""
     device = system.device
     if device is None:
         return {}
+    device_log = logs / "device.log"
     frame = (
         f"""printf '{{"request_id":"%s","filename":"%s","encoded":"%s"}}' "$(cat /proc/sys/kernel/random/uuid)" """
-        """photo.jpg "$(base64 -w0 photo.jpg)" | aws iot-data publish --cli-binary-format raw-in-base64-out """
-        f"--topic {frames_topic(device.thing)} --payload file:///dev/stdin"
+        """photo.jpg "$(base64 -w0 photo.jpg)" | aws iot-data publish """
+        f"--topic {frames_topic(device.thing)} --payload fileb:///dev/stdin"
     )
     return {
         "frames": f"move pictures into {device.frames}",
+        "answers": f"grep edge_result {shlex.quote(str(device_log))}",
         "device": f"{device.files} has its certificate; {device.thing} is its name",
         "MQTT": f"FACEREC_EDGE__SOURCE=topic at the start, then: {frame}",
     }

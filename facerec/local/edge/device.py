@@ -99,6 +99,7 @@ class LocalDevice:
             "SOURCE": "folder",
             "FOLDER": str(self.frames),
             "STATUS_SECONDS": "2",
+            "RESULTS": "true",
             **{name.removeprefix(_EDGE): value for name, value in own.items() if name.startswith(_EDGE)},
         }
         if self._archive is not None:

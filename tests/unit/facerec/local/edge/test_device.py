@@ -44,6 +44,13 @@ def test_device_knows_nothing_of_aws_but_its_certificate(tmp_path: Path) -> None
     assert environ["FACEREC_MODEL__DIR"] == "/model"
 
 
+def test_device_asks_for_results_unless_told_otherwise(tmp_path: Path) -> None:
+    """Its log then shows the answers to frames."""
+    device = provisioned(tmp_path)
+    assert device.command({}).environ["FACEREC_EDGE__RESULTS"] == "true"
+    assert device.command({"FACEREC_EDGE__RESULTS": "false"}).environ["FACEREC_EDGE__RESULTS"] == "false"
+
+
 def test_packaged_component_has_its_settings_from_a_deployment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The nucleus gives them to it, with the topics of this thing alone."""
     monkeypatch.setattr("facerec.local.edge.device._LONGEST_ROOT_BYTES", 4096)  # no socket is made here
