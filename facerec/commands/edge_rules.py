@@ -1,19 +1,14 @@
 """`facerec edge rules`: the rules of AWS IoT Core that pass messages of devices on to the queues."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from facerec.commands.terminal import json_option, print_columns, yes_option
+from facerec.commands.stacks import approval, show_deleted, show_deployed, show_event
+from facerec.commands.terminal import json_option, print_columns, write_documents, yes_option
 from facerec.echo import confirm, echo, echo_json
-from facerec.errors import FacerecError
 from facerec.settings import Settings
-
-if TYPE_CHECKING:
-    from facerec.provision.cloudformation import Change, Event
 
 
 @click.group("rules")
@@ -46,11 +41,7 @@ def template(folder: Path | None) -> None:
     if folder is None:
         echo_json(document)
         return
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "rules.json").write_text(json.dumps(document, indent=2) + "\n")
-    except OSError as exc:
-        raise FacerecError(f"cannot write to {folder}: {exc.strerror}; see --write") from exc
+    write_documents(folder, {"rules": document})
     echo(f"the template is written to {folder / 'rules.json'}", err=True)
 
 
@@ -73,17 +64,10 @@ def deploy(*, dry_run: bool) -> None:
     aws = clients(settings)
     stack = rules_stack(aws, settings)
 
-    def approve(changes: "list[Change]") -> bool:
-        for change in changes:
-            replaced = " (replaced)" if change.replaced else ""
-            echo(f"{change.action:<8} {change.resource:<26} {change.kind}{replaced}")
-        return not dry_run
-
-    changes = deploy_rules(aws, settings, stack, report=_show_event, approve=approve)
+    changes = deploy_rules(aws, settings, stack, report=show_event, approve=approval(dry_run=dry_run))
+    show_deployed(stack, changes, dry_run=dry_run)
     if dry_run:
-        echo(f"{len(changes)} changes; nothing was changed", err=True)
         return
-    echo(f"{len(changes)} changes made in stack {stack.name}", err=True)
     if nobody_takes_faces(settings):
         echo(
             "note: FACEREC_EDGE__ENABLED is false and FACEREC_APP_TIER is ec2: faces wait in queue "
@@ -141,10 +125,4 @@ def remove(*, yes: bool) -> None:
     stack = rules_stack(clients(settings), settings)
     if not yes:
         confirm(f"Delete the rules of {settings.prefix!r}? What devices send from then on is lost.")
-    found = stack.delete(_show_event)
-    echo(f"stack {stack.name} is deleted" if found else f"there is no stack {stack.name}", err=True)
-
-
-def _show_event(event: "Event") -> None:
-    reason = f": {event.reason}" if event.reason else ""
-    echo(f"{event.status:<28} {event.resource}{reason}", err=True)
+    show_deleted(stack, found=stack.delete(show_event))

@@ -1,13 +1,12 @@
 """`facerec provision`: the buckets, queues, tables and the launch template."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 
 import click
 
+from facerec.commands.terminal import write_documents
 from facerec.echo import echo, echo_json
-from facerec.errors import FacerecError
 from facerec.provision.iam_policies import ROLES, policy
 from facerec.provision.iam_statements import Place
 from facerec.settings import Settings
@@ -66,12 +65,7 @@ def policies(role: str | None, account: str, folder: Path | None) -> None:
     place = Place(Settings.load(), account)
     documents = {name: policy(name, place) for name in ([role] if role else sorted(ROLES))}
     if folder is not None:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            for name, document in documents.items():
-                (folder / f"{name}.json").write_text(json.dumps(document, indent=2) + "\n")
-        except OSError as exc:
-            raise FacerecError(f"cannot write to {folder}: {exc.strerror}; see --write") from exc
+        write_documents(folder, documents)
         echo(f"{len(documents)} policies written to {folder}", err=True)
     else:
         echo_json(documents[role] if role else documents)

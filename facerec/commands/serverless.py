@@ -1,6 +1,5 @@
 """`facerec serverless`: the app tier as two Lambda functions."""
 
-import json
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,13 +8,13 @@ from typing import TYPE_CHECKING
 import click
 
 from facerec import __version__
-from facerec.commands.terminal import json_option, print_columns, yes_option
+from facerec.commands.stacks import approval, show_deleted, show_deployed, show_event
+from facerec.commands.terminal import json_option, print_columns, write_documents, yes_option
 from facerec.echo import confirm, echo, echo_json
 from facerec.errors import FacerecError
 from facerec.settings import Settings
 
 if TYPE_CHECKING:
-    from facerec.provision.cloudformation import Change, Event
     from facerec.provision.serverless_deployment import DeploymentState
 
 _STACKS = ("functions", "repository")
@@ -60,7 +59,7 @@ def push(image: str, tag: str | None) -> None:
     settings = Settings.load()
     found = find_image(image, settings.serverless.architecture)
     aws = clients(settings)
-    uri = ensure_repository(repository_stack(aws, settings), settings, _show_event)
+    uri = ensure_repository(repository_stack(aws, settings), settings, show_event)
     reference = push_image(aws, uri, found, tag or f"{__version__}-{datetime.now(UTC):%Y%m%d-%H%M%S}")
     echo("Set FACEREC_SERVERLESS__IMAGE to this, and run `facerec serverless deploy`:", err=True)
     echo(reference)
@@ -85,17 +84,10 @@ def deploy(*, dry_run: bool) -> None:
     aws = clients(settings)
     stack = functions_stack(aws, settings)
 
-    def approve(changes: "list[Change]") -> bool:
-        for change in changes:
-            replaced = " (replaced)" if change.replaced else ""
-            echo(f"{change.action:<8} {change.resource:<26} {change.kind}{replaced}")
-        return not dry_run
-
-    changes = deploy_functions(aws, settings, stack, report=_show_event, approve=approve)
+    changes = deploy_functions(aws, settings, stack, report=show_event, approve=approval(dry_run=dry_run))
+    show_deployed(stack, changes, dry_run=dry_run)
     if dry_run:
-        echo(f"{len(changes)} changes; nothing was changed", err=True)
         return
-    echo(f"{len(changes)} changes made in stack {stack.name}", err=True)
     takes = {"ec2": "the workers on EC2 take", "serverless": "the functions take", "both": "functions and workers take"}
     echo(f"FACEREC_APP_TIER is {settings.app_tier}: {takes[settings.app_tier]} the tasks", err=True)
     echo(stack.outputs()["DetectionUrl"])
@@ -122,12 +114,7 @@ def template(stack: str | None, folder: Path | None) -> None:
     if folder is None:
         echo_json(templates[stack] if stack else templates)
         return
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, document in templates.items():
-            (folder / f"{name}.json").write_text(json.dumps(document, indent=2) + "\n")
-    except OSError as exc:
-        raise FacerecError(f"cannot write to {folder}: {exc.strerror}; see --write") from exc
+    write_documents(folder, templates)
     echo(f"{len(templates)} templates written to {folder}", err=True)
 
 
@@ -186,17 +173,11 @@ def remove(*, images: bool, force: bool, yes: bool) -> None:
         what = "the functions, and the repository with all images" if images else "the functions"
         confirm(f"Delete {what} of {settings.prefix!r}?")
     stack = functions_stack(aws, settings)
-    found = remove_functions(aws, settings, stack, _show_event)
-    echo(f"stack {stack.name} is deleted" if found else f"there is no stack {stack.name}", err=True)
+    found = remove_functions(aws, settings, stack, show_event)
+    show_deleted(stack, found=found)
     if images:
         repository = repository_stack(aws, settings)
-        found = repository.delete(_show_event)
-        echo(f"stack {repository.name} is deleted" if found else f"there is no stack {repository.name}", err=True)
-
-
-def _show_event(event: "Event") -> None:
-    reason = f": {event.reason}" if event.reason else ""
-    echo(f"{event.status:<28} {event.resource}{reason}", err=True)
+        show_deleted(repository, found=repository.delete(show_event))
 
 
 def _print_state(state: "DeploymentState") -> None:

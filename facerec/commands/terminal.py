@@ -1,8 +1,9 @@
 """What commands share: options, and how they print. It needs only the core, for commands of every install use it."""
 
+import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from itertools import chain
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from facerec.echo import Line, echo, echo_document, make_console, parts, plain
+from facerec.errors import FacerecError
 from facerec.messages import DEFAULT_COLLECTION
 from facerec.text import one_line
 
@@ -127,3 +129,13 @@ def progress_bar(*, as_json: bool) -> "Iterator[Progress]":
         disable=not console.is_terminal,
     ) as progress:
         yield progress
+
+
+def write_documents(folder: Path, documents: Mapping[str, object]) -> None:
+    """Write each document as NAME.json into a folder that --write names; raises `FacerecError`."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, document in documents.items():
+            (folder / f"{name}.json").write_text(json.dumps(document, indent=2) + "\n")
+    except OSError as exc:
+        raise FacerecError(f"cannot write to {folder}: {exc.strerror}; see --write") from exc
