@@ -36,9 +36,6 @@ from tests.support.wheels import write_wheel
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 _COMPONENT = """
 import json, os, signal, sys, threading, tiny
-if sys.argv[1:] == ["model", "pull"]:
-    os.makedirs(os.environ["FACEREC_MODEL__DIR"])
-    sys.exit()
 ended = threading.Event()
 signal.signal(signal.SIGTERM, lambda *_: ended.set())
 print(json.dumps({"argv": sys.argv[1:], "cwd": os.getcwd(), "environ": dict(os.environ), "tiny": tiny.__file__}))
@@ -48,27 +45,27 @@ print("ended by SIGTERM")
 """
 
 
-@pytest.fixture
-def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that is pip's only source of packages, with the one that our wheel needs."""
-    folder = tmp_path / "index"
-    write_wheel(folder, "tiny", "1.5", {"tiny.py": ""})
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
-    return folder
-
-
-@pytest.fixture
-def package(index: Path, tmp_path: Path, artefact_dir: Path) -> Callable[..., Path]:
-    """Makes an archive of small wheels and a real model."""
-    constraints = tmp_path / "constraints.txt"
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory, artefact_dir: Path) -> Callable[..., Path]:
+    """Makes an archive of small wheels and a real model; `packages` is pip's only source."""
+    folder = tmp_path_factory.mktemp("package")
+    packages = folder / "packages"
+    write_wheel(packages, "tiny", "1.5", {"tiny.py": ""})
+    constraints = folder / "constraints.txt"
     constraints.write_text("tiny==1.5\n")
     wheel = write_wheel(
-        tmp_path, "facerec", "0.1.0", {"facerec/__init__.py": "", "facerec/cli.py": _COMPONENT}, ["tiny>=1"], "edge"
+        folder, "facerec", "0.1.0", {"facerec/__init__.py": "", "facerec/cli.py": _COMPONENT}, ["tiny>=1"], "edge"
     )
 
-    def make(name: str = "facerec-edge.zip", *, model: bool = True) -> Path:
-        archive = tmp_path / name
+    def make(name: str, *, model: bool = True, packages: Path = packages) -> Path:
+        archive = folder / name
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PIP_NO_INDEX", "1")
+            patch.setenv("PIP_FIND_LINKS", str(packages))
+            build(archive, model=model)
+        return archive
+
+    def build(archive: Path, *, model: bool) -> None:
         build_artefact(
             archive,
             "x86_64",
@@ -77,28 +74,41 @@ def package(index: Path, tmp_path: Path, artefact_dir: Path) -> Callable[..., Pa
             constraints=constraints,
             model=Artefact.load(artefact_dir) if model else None,
         )
-        return archive
 
-    assert index.is_dir()
     return make
 
 
+@pytest.fixture(scope="module")
+def archive(package: Callable[..., Path]) -> Path:
+    """One with a model."""
+    return package("facerec-edge.zip")
+
+
+@pytest.fixture(scope="module")
+def archive_without_model(package: Callable[..., Path]) -> Path:
+    """One whose device pulls the model."""
+    return package("without-model.zip", model=False)
+
+
 @pytest.fixture
-def unpacked(package: Callable[..., Path], tmp_path: Path) -> Path:
+def unpacked(archive: Path, tmp_path: Path) -> Path:
     """What a nucleus unpacks."""
     folder = tmp_path / "unpacked"
-    with zipfile.ZipFile(package()) as file:
+    with zipfile.ZipFile(archive) as file:
         file.extractall(folder)
     return folder
 
 
-def test_archive_is_described_and_reproducible(package: Callable[..., Path]) -> None:
-    """Two builds have the same bytes; each file is named with its hash, and no entry has what Java cannot read."""
-    one, other = package("one.zip"), package("other.zip")
-    assert one.read_bytes() == other.read_bytes()
-    described = EdgeArtefact.read(one)
+def test_equal_inputs_make_equal_archives(archive_without_model: Path, package: Callable[..., Path]) -> None:
+    """Byte for byte."""
+    assert package("again.zip", model=False).read_bytes() == archive_without_model.read_bytes()
+
+
+def test_archive_is_described(archive: Path) -> None:
+    """Each file is named with its hash, and no entry has what Java cannot read."""
+    described = EdgeArtefact.read(archive)
     assert (described.architecture, described.pythons) == ("x86_64", ("3.99", PYTHON))
-    with zipfile.ZipFile(one) as file:
+    with zipfile.ZipFile(archive) as file:
         assert set(file.namelist()) == {"artefact.json", *described.files}
         assert {"wheels/facerec-0.1.0-py3-none-any.whl", "wheels/tiny-1.5-py3-none-any.whl"} <= set(described.files)
         # A data descriptor after a stored entry: `java.util.zip.ZipInputStream` refuses it.
@@ -108,9 +118,9 @@ def test_archive_is_described_and_reproducible(package: Callable[..., Path]) -> 
     assert all("--hash=sha256:" in line for line in lines)
 
 
-def test_archive_without_a_model_says_so(package: Callable[..., Path], tmp_path: Path) -> None:
+def test_archive_without_a_model_says_so(archive_without_model: Path, tmp_path: Path) -> None:
     """Its device pulls the model; any other file is no archive."""
-    described = EdgeArtefact.read(package(model=False))
+    described = EdgeArtefact.read(archive_without_model)
     assert described.model is None
     assert not [name for name in described.files if name.startswith("model/")]
     (tmp_path / "other.zip").write_bytes(b"PK")
@@ -118,11 +128,10 @@ def test_archive_without_a_model_says_so(package: Callable[..., Path], tmp_path:
         EdgeArtefact.read(tmp_path / "other.zip")
 
 
-def test_package_that_has_no_wheel_is_named(package: Callable[..., Path], index: Path) -> None:
+def test_package_that_has_no_wheel_is_named(package: Callable[..., Path], tmp_path: Path) -> None:
     """As for a processor or a version of Python that a package does not support."""
-    (index / "tiny-1.5-py3-none-any.whl").unlink()
     with pytest.raises(FacerecError, match=r"(?s)pip could not make the wheels:\n.*tiny"):
-        package()
+        package("none.zip", packages=tmp_path)
 
 
 def test_install_refuses_a_wheel_with_other_bytes(unpacked: Path, tmp_path: Path) -> None:
@@ -150,13 +159,13 @@ def _install(files: Path, work: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_nucleus_installs_and_runs_the_component_of_the_recipe(
-    package: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In an environment of its own, with the nucleus' variables and no other; a second start installs nothing."""
     monkeypatch.setenv("FACEREC_PREFIX", "of-the-nucleus-alone")
     file = tmp_path / "recipe.json"
     file.write_text(json.dumps(recipe(Settings(), "1.0.0", {"x86_64": "s3://bucket/edge/x/facerec-edge.zip"})))
-    options = ["--recipe", str(file), "--archive", str(package()), "--thing", "gate-1", "--root", str(tmp_path / "gg")]
+    options = ["--recipe", str(file), "--archive", str(archive), "--thing", "gate-1", "--root", str(tmp_path / "gg")]
     argv = [sys.executable, "-m", "facerec.local.edge.nucleus", *options]
     environ = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "PYTHONPATH": str(CHECKOUT)}
     work = tmp_path / "gg/work/com.facerec.FaceDetection"
@@ -179,13 +188,21 @@ def test_nucleus_installs_and_runs_the_component_of_the_recipe(
     assert "FACEREC_PREFIX" not in seen
 
 
-def test_install_pulls_the_model_that_the_archive_lacks(package: Callable[..., Path], tmp_path: Path) -> None:
-    """Into the work folder, where the Run step looks for it."""
+def test_install_pulls_the_model_that_the_archive_lacks(archive_without_model: Path, tmp_path: Path) -> None:
+    """Into the work folder, where the Run step looks for it; the packages are those of an earlier attempt."""
+    work = tmp_path / "work/com.facerec.FaceDetection"
+    python = work / "venv/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text('#!/bin/sh\nmkdir "$FACEREC_MODEL__DIR"\necho "$@" > pulled\n')
+    python.chmod(0o755)
+    with zipfile.ZipFile(archive_without_model) as file:
+        (work / "venv/facerec-artefact").write_bytes(file.read("artefact.json"))
     uris: dict[Architecture, str] = {"x86_64": "s3://b/a/facerec-edge.zip"}
     document = recipe(Settings(), "1.0.0", uris, with_model=False)
     nucleus = LocalNucleus(Lifecycle.read(document, "x86_64"), thing="gate-1", root=tmp_path, changes={})
-    nucleus.install(package(model=False), threading.Event())
-    assert (tmp_path / "work/com.facerec.FaceDetection/model").is_dir()
+    nucleus.install(archive_without_model, threading.Event())
+    assert (work / "pulled").read_text() == "-I -m facerec.cli model pull\n"
+    assert (work / "model").is_dir()
 
 
 def _nucleus(tmp_path: Path, script: str, **steps: Any) -> LocalNucleus:

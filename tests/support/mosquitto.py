@@ -139,6 +139,7 @@ class Mosquitto:
         """Stop the broker's process without an end: it answers nothing more until it is killed."""
         if self._process is not None:
             self._process.send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, self._process.pid, os.WSTOPPED)
 
     def restart(self) -> None:
         """Stop the broker and start it again."""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from facerec.edge.tracking import Tracker
@@ -110,6 +110,7 @@ def test_clock_that_is_put_back_ends_all_tracks() -> None:
     assert tracker.due([face(500)], 10.1) == ()
 
 
+@settings(max_examples=40)  # each one is hundreds of frames
 @given(
     per_second=st.floats(5, 30),
     speeds=st.tuples(st.floats(0.5, 8), st.floats(0.5, 8)),
