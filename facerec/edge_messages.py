@@ -68,7 +68,8 @@ def results_topic(thing: str) -> str:
 
 Side = Annotated[int, Field(ge=1, le=65_535)]
 """Of a frame, in pixels: the limit of a JPEG."""
-Reason = Annotated[str, Field(max_length=100)]
+ShortText = Annotated[str, Field(max_length=100)]
+"""What a device says is logged, and kept in results."""
 
 
 def result_id(request_id: UUID, face_index: int) -> UUID:
@@ -111,7 +112,7 @@ class EdgeCrop(Message):
     probability: Ratio = 1.0
     landmarks: Annotated[tuple[tuple[float, float], ...], Field(max_length=5)] = ()
     """As in `Face`."""
-    factors: Annotated[tuple[tuple[Ratio, Reason], ...], Field(max_length=20)] = ()
+    factors: Annotated[tuple[tuple[Ratio, ShortText], ...], Field(max_length=20)] = ()
     """As in `FaceToEmbed`."""
 
 
@@ -129,7 +130,7 @@ class EdgeFaces(EdgeCrop):
     """The IoT rule replaces it by the sender's topic; these are the characters that IoT Core allows."""
     captured_at: AwareDatetime
     """By the clock of the device, which may be wrong."""
-    model_id: str | None = None
+    model_id: ShortText | None = None
     """The model whose detector found the faces: its embedder alone may embed them."""
     width: Side | None = None
     """Of the upright frame."""
@@ -139,7 +140,7 @@ class EdgeFaces(EdgeCrop):
     """How many faces were detected beyond those in the message."""
     results: bool = False
     """Whether the device wants the result on `results_topic`."""
-    timings_ms: Annotated[dict[str, float], Field(default_factory=dict, max_length=20)]
+    timings_ms: Annotated[dict[ShortText, float], Field(default_factory=dict, max_length=20)]
     """The stages of the detection."""
 
     def request(self, reply_to: str | None, now: datetime) -> DeviceRequest:

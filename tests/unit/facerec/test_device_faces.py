@@ -299,6 +299,8 @@ def test_nonsense_of_a_device_is_an_invalid_message(changes: Json, field: str) -
         {"other_faces": [{}] * 30_000},
         {"landmarks": [1] * 60_000},
         {"timings_ms": {"x" * 100_000: "y"}},
+        {"timings_ms": {"x" * 101: 1.0}},
+        {"model_id": "x" * 100_000},
         {"width": "9" * 100_000},
     ],
 )
