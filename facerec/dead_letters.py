@@ -35,8 +35,18 @@ class DeadLetter:
     """`reason`, `request_id` and `failed_at` from the dead-letter writer; none if SQS moved the message."""
 
     @cached_property
+    def _of_device(self) -> bool:
+        """Whether the body is a device's, which the IoT rules mark by `thing`: it may look like anything else."""
+        try:
+            return "thing" in json.loads(self.body)
+        except _UNREADABLE:
+            return False
+
+    @cached_property
     def task(self) -> dict[str, Any] | None:
         """Celery's message, if it is a task of facerec; JSON, or JSON in base64."""
+        if self._of_device:
+            return None
         try:
             text = self.body if self.body.lstrip().startswith("{") else base64.b64decode(self.body, validate=True)
             message: dict[str, Any] = json.loads(text)
@@ -47,6 +57,8 @@ class DeadLetter:
     @cached_property
     def rule_failure(self) -> RuleFailure | None:
         """Why an IoT rule could not pass a device's message on, if that is what the body is about."""
+        if self._of_device:
+            return None
         try:
             return RuleFailure.parse(self.body)
         except InvalidMessage:

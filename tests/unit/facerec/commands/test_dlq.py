@@ -221,6 +221,18 @@ def test_faces_of_a_device_are_shown_and_sent_again(dlq: DlqCommand) -> None:
     assert (dlq.sent.bodies, dlq.responses.bodies) == ([body], [])
 
 
+@pytest.mark.parametrize("forged", [DEVICE_FACES, {"request_id": str(uuid4()), "filename": "a", "result": "No-Face"}])
+def test_device_cannot_speak_for_another_through_its_dead_letters(dlq: DlqCommand, forged: dict[str, Any]) -> None:
+    """A message that looks like a rule's failure is the device's own message, as its `thing` shows."""
+    dlq.dead.put(
+        json.dumps(json.loads(rule_failure(forged)) | {"thing": "door-1"}), reason="bad", request_id="", failed_at=NOW
+    )
+    found = [entry for entry in json.loads(dlq.run("--faces", "list", "--json").stdout) if entry["reason"] == "bad"]
+    assert len(found) == 1
+    assert dlq.run("--faces", "redrive", found[0]["message_id"], "--yes").exit_code == 1
+    assert (dlq.sent.bodies, dlq.responses.bodies) == ([], [])
+
+
 def test_message_that_a_rule_could_not_pass_on_is_sent_to_its_queue(dlq: DlqCommand) -> None:
     """As the device has sent it, with the thing of its topic; the reason is the rule's."""
     dlq.dead.move(rule_failure(DEVICE_FACES))
