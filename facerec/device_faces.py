@@ -19,7 +19,7 @@ from model.faces import Box, DetectedFace, JpegFaces, MeasuredFace, QualityFacto
 
 _LANDMARKS = (0, 5)
 """A device need not send them."""
-_UNREADABLE = (AttributeError, LookupError, RecursionError, TypeError, ValueError)
+_UNREADABLE = (AttributeError, LookupError, OverflowError, RecursionError, TypeError, ValueError)
 """What taking values out of an arbitrary body may raise."""
 
 

@@ -334,6 +334,15 @@ def test_request_id_of_a_device_is_that_of_its_result() -> None:
     assert faces_request_id(json.dumps(other)) == str(decoded(other).request.request_id)
 
 
+@pytest.mark.parametrize("number", ["1e999", "-Infinity", "NaN", "9" * 5000])
+def test_number_that_python_cannot_hold_gives_no_request_id(number: str) -> None:
+    """An error here would fail the whole batch of a function, again and again."""
+    body = json.dumps(BARE | {"face_index": 123}).replace("123", number)
+    assert faces_request_id(body) == ""
+    with pytest.raises(InvalidMessage):
+        decode_faces(body, response_queue=RESPONSES, now=NOW)
+
+
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
 anything = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner))
 
