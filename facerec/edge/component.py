@@ -1,133 +1,34 @@
-"""The component on the device, from its settings: the parts, their order at start and at stop, and live changes."""
+"""The component on the device, from its settings: its life, its status, and changes of settings while it runs."""
 
-import random
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 
 from facerec import __version__
-from facerec.background import BackgroundThread, OutageLog, backoff_seconds
+from facerec.background import OutageLog
 from facerec.edge.configuration import ConfigurationSource, configured
 from facerec.edge.counters import Counters
-from facerec.edge.detection import Detection
-from facerec.edge.frame_queue import FrameQueue
-from facerec.edge.link import Link, ReceivedMessage
-from facerec.edge.opening import check_key, link_of, source_of
-from facerec.edge.sender import Sender
-from facerec.edge.sources.topic import TopicSource
+from facerec.edge.opening import link_of
+from facerec.edge.session import Engine, Lasting, OpenLink, Session
 from facerec.edge.spool import Spool
 from facerec.edge.state_folder import SPOOL, client_id, locked_state
-from facerec.edge.status import FILE_SECONDS, State, StatusReport, timestamp, write_status
-from facerec.edge.tracking import Tracker
-from facerec.edge_messages import results_topic
-from facerec.errors import ConfigurationError, InvalidMessage, Transient
-from facerec.messages import RecognitionResult
-from facerec.ports import FaceDetector
+from facerec.edge.status import FILE_SECONDS, State, timestamp, write_status
+from facerec.errors import ConfigurationError, Transient
 from facerec.settings import Settings
 from facerec.settings.edge import EdgeSettings, thing_name
 
 log = structlog.get_logger(__name__)
-
-_CAMERA_FRAMES = 2
-"""Frames of a camera that wait: more would only be older when they are looked at."""
-_SOURCE_SECONDS = 1.0
-_FRAMES_SECONDS = 5.0
-_SENDING_SECONDS = 2.0
-_STATUS_SECONDS = 1.0
-"""How long each part may take to finish at the end: a nucleus kills the component after some 20 s."""
-
-
-class Engine(FaceDetector, Protocol):
-    """A detector that is started and closed, as `SupervisedDetector`."""
-
-    def start(self) -> None:
-        """Load; raises `ConfigurationError`."""
-
-    def close(self, *, finish: bool = True) -> None:
-        """End; without `finish` also in the middle of a frame."""
-
-
-OpenLink = Callable[[EdgeSettings, str, str], Link]
-"""From the settings, the thing and the client id."""
-
-
-class _Session:
-    """The parts that are made anew when the settings change; `connect`, `begin` and `end` are called once, in order."""
-
-    def __init__(self, component: "Component", settings: Settings) -> None:
-        edge, thing, counters = settings.edge, component.thing, component.counters
-        self.settings = settings
-        self.link = component.open_link(edge, thing, component.client_id)
-        waiting = min(edge.queue_frames, _CAMERA_FRAMES) if edge.source == "camera" else edge.queue_frames
-        self.frames = FrameQueue(waiting, counters)
-        self.source = source_of(settings, thing, self.link, counters)
-        self.detection = Detection(
-            self.frames,
-            component.engine,
-            component.spool,
-            counters,
-            edge,
-            thing,
-            at_once=component.at_once,
-            tracker=Tracker(edge.resend_seconds) if edge.tracking else None,
-            on_end=component.engine_ended,
-        )
-        self.sender = Sender(component.spool, self.link, counters, in_flight=edge.in_flight)
-        self.status = StatusReport(self.link, thing, edge.status_seconds, component.status)
-        self._bringing = BackgroundThread("edge-source", self._bring)
-        if edge.results:
-            self.link.subscribe(results_topic(thing), _log_result)
-
-    def connect(self) -> None:
-        """Send what is spooled, and the status; raises `ConfigurationError`."""
-        check_key(self.settings.edge)
-        if isinstance(self.source, TopicSource):
-            # Frames that wait at the broker come with the connection: their topic must have its handler by then.
-            self._bringing.start()
-            self.source.subscribed.wait(_SOURCE_SECONDS)
-        self.link.start()
-        self.sender.start()
-        self.status.start()
-
-    def begin(self) -> None:
-        """Take frames."""
-        self.detection.start()
-        self._bringing.start()
-
-    def _bring(self, stopping: threading.Event) -> None:
-        failures = 0
-        while not stopping.is_set():
-            try:
-                self.source.run(self.frames, stopping)
-            except Exception:
-                # A source handles its own faults; a defect must not leave a component without frames.
-                failures += 1
-                log.exception("source_failed", source=self.settings.edge.source)
-                stopping.wait(backoff_seconds(failures, random.random()))  # noqa: S311 - no secret
-            else:
-                return
-
-    def end(self) -> None:
-        """Finish what can be finished soon; the rest stays in the spool, or comes again from its source."""
-        if not self._bringing.stop(_SOURCE_SECONDS):
-            log.warning("source_still_stopping", source=self.settings.edge.source)
-        self.detection.stop(_FRAMES_SECONDS)
-        self.frames.close()
-        self.sender.stop(_SENDING_SECONDS)
-        self.status.stop(_STATUS_SECONDS)
-        self.link.close()
 
 
 class Component:
     """What runs on the device; `run` once.
 
     `configuration` may change the settings of the edge while it runs: all parts but the engine, the spool and the
-    counters are made anew then. Settings that are wrong or cannot be used are logged, and the earlier ones are kept.
+    counters are made again then. Settings that are wrong or cannot be used are logged, and the earlier ones are kept.
     """
 
     def __init__(
@@ -159,7 +60,7 @@ class Component:
         self._status_due = 0.0
         self.client_id: str
         self.spool: Spool
-        self._session: _Session
+        self._session: Session
 
     def run(self, stopping: threading.Event) -> None:
         """Work until the event is set; raises `ConfigurationError` if it cannot start, or if the engine has ended."""
@@ -174,11 +75,6 @@ class Component:
                 self._serve(settings)
             finally:
                 self.spool.close()
-
-    def engine_ended(self, reason: ConfigurationError) -> None:
-        """End the process: whatever started it starts it again."""
-        self._engine_failure = reason
-        self._stopping.set()
 
     def status(self) -> dict[str, Any]:
         """Return the content of a status message."""
@@ -221,7 +117,7 @@ class Component:
         }
 
     def _serve(self, settings: Settings) -> None:
-        self._session = _Session(self, settings)
+        self._session = self._new_session(settings)
         try:
             self._session.connect()
             self.engine.start()
@@ -243,6 +139,11 @@ class Component:
             self.engine.close(finish=False)
             self._write_status()
             log.info("edge_stopped", spooled=self.spool.depth)
+
+    def _note_engine_end(self, reason: ConfigurationError) -> None:
+        """End the process: whatever started it starts it again."""
+        self._engine_failure = reason
+        self._stopping.set()
 
     def _begin(self) -> None:
         self._loaded, self._state = True, State.RUNNING
@@ -282,20 +183,34 @@ class Component:
         self._state = State.STARTING
         self._session.end()
         try:
-            self._connect_anew(settings)
+            self._connect_again(settings)
         except ConfigurationError as exc:
             self._session.end()
             self._reject(exc)
-            self._connect_anew(earlier)
+            self._connect_again(earlier)
         else:
             log.info("configuration_changed", fields=_different(earlier.edge, settings.edge))
         self._begin()
 
-    def _connect_anew(self, settings: Settings) -> None:
+    def _connect_again(self, settings: Settings) -> None:
         self.spool.close()
         self.spool = self._open_spool(settings.edge)
-        self._session = _Session(self, settings)
+        self._session = self._new_session(settings)
         self._session.connect()
+
+    def _new_session(self, settings: Settings) -> Session:
+        lasting = Lasting(
+            thing=self.thing,
+            client_id=self.client_id,
+            engine=self.engine,
+            spool=self.spool,
+            counters=self.counters,
+            at_once=self.at_once,
+            open_link=self.open_link,
+            engine_ended=self._note_engine_end,
+            status=self.status,
+        )
+        return Session(lasting, settings)
 
     def _reject(self, reason: ConfigurationError) -> None:
         self._rejected = str(reason)
@@ -312,14 +227,3 @@ class Component:
 
 def _different(earlier: EdgeSettings, later: EdgeSettings) -> list[str]:
     return [name for name in EdgeSettings.model_fields if getattr(earlier, name) != getattr(later, name)]
-
-
-def _log_result(message: ReceivedMessage) -> None:
-    """Log what the cloud has recognised."""
-    try:
-        result = RecognitionResult.parse(message.payload)
-    except InvalidMessage as exc:
-        log.warning("edge_result_unreadable", reason=str(exc))
-    else:
-        log.info("edge_result", request_id=str(result.request_id), filename=result.filename, result=result.result)
-    message.acknowledge()

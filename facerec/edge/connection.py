@@ -9,6 +9,7 @@ import structlog
 
 from facerec.edge.link import LinkState, ReceivedMessage
 from facerec.errors import Transient
+from facerec.settings.edge import EdgeSettings
 
 log = structlog.get_logger(__name__)
 
@@ -133,6 +134,12 @@ class Blame:
             self._suspect, self._weight = (topic, payload), 0
         self._weight += weight
         return self._weight >= self._LIMIT
+
+
+def too_large(payload: bytes, settings: EdgeSettings) -> str | None:
+    """Return why a message is not sent that is larger than the settings allow; None if it is not."""
+    most = settings.max_message_bytes
+    return f"it is larger than FACEREC_EDGE__MAX_MESSAGE_BYTES ({most})" if len(payload) > most else None
 
 
 def deliver(handlers: Mapping[str, Callable[[ReceivedMessage], None]], message: ReceivedMessage) -> None:

@@ -4,15 +4,12 @@ import json
 import random
 import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, wait
+from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
 import structlog
-from awscrt.exceptions import AwsCrtError  # type: ignore[import-untyped] # it ships no types
-from awsiot import greengrasscoreipc as ipc  # type: ignore[import-untyped] # as above
-from awsiot.eventstreamrpc import LifecycleHandler  # type: ignore[import-untyped] # as above
-from awsiot.greengrasscoreipc import model  # type: ignore[import-untyped] # as above
+from awsiot.greengrasscoreipc import model  # type: ignore[import-untyped] # it ships no types
 from awsiot.greengrasscoreipc.client import (  # type: ignore[import-untyped] # as above
     SubscribeToIoTCoreStreamHandler,
     SubscribeToTopicStreamHandler,
@@ -20,7 +17,8 @@ from awsiot.greengrasscoreipc.client import (  # type: ignore[import-untyped] # 
 from awsiot.greengrasscoreipc.clientv2 import GreengrassCoreIPCClientV2  # type: ignore[import-untyped] # as above
 
 from facerec.background import BackgroundThread, backoff_seconds
-from facerec.edge.connection import CLOSED, Blame, Connection, deliver
+from facerec.edge.connection import CLOSED, Blame, Connection, deliver, too_large
+from facerec.edge.ipc_client import FAILURES, connect, disconnect, said
 from facerec.edge.link import LinkState, ReceivedMessage
 from facerec.edge_messages import frames_topic
 from facerec.errors import ConfigurationError, Refused, Transient
@@ -30,12 +28,9 @@ log = structlog.get_logger(__name__)
 
 _CONNECT_SECONDS = 10.0
 _ANSWER_SECONDS = 10.0
-_CLOSE_SECONDS = 5.0
 _LITE_MESSAGE_BYTES = 5000
 """Nucleus lite ends the connection at a larger message."""
 _AT_LEAST_ONCE = model.QOS.AT_LEAST_ONCE
-_FAILURES = (RuntimeError, AwsCrtError, TimeoutError, OSError)
-"""How AWS's client says that the connection, or a stream of it, is lost, or that the nucleus does not answer."""
 _SERVICES = {
     "PublishToIoTCore": "aws.greengrass.ipc.mqttproxy",
     "SubscribeToIoTCore": "aws.greengrass.ipc.mqttproxy",
@@ -97,10 +92,8 @@ class IpcLink:
         """Send with QoS 1, as `Link.publish` has it."""
         done: Future[None] = Future()
         done.set_running_or_notify_cancel()
-        if len(payload) > self._settings.max_message_bytes:
-            done.set_exception(
-                Refused(f"it is larger than FACEREC_EDGE__MAX_MESSAGE_BYTES ({self._settings.max_message_bytes})")
-            )
+        if (reason := too_large(payload, self._settings)) is not None:
+            done.set_exception(Refused(reason))
             return done
         with self._lock:
             client = self._client
@@ -110,7 +103,7 @@ class IpcLink:
             self._in_flight[done] = topic, payload
             try:
                 answer = client.publish_to_iot_core_async(topic_name=topic, qos=_AT_LEAST_ONCE, payload=payload)
-            except _FAILURES as exc:
+            except FAILURES as exc:
                 answer = Future()
                 answer.set_exception(exc)
         answer.add_done_callback(partial(self._finish, topic, done))
@@ -124,7 +117,7 @@ class IpcLink:
         if client is not None:
             try:
                 self._subscribe(client, topic, lost)
-            except _FAILURES:
+            except FAILURES:
                 lost.set()  # the next connection subscribes again
 
     def close(self) -> None:
@@ -150,17 +143,15 @@ class IpcLink:
                 lost.wait()
                 if not self._closed:
                     self._note_end()
-            except _FAILURES as exc:
+            except FAILURES as exc:
                 failures += 1
-                self._connection.failed(f"the Greengrass nucleus cannot be used ({_said(exc)})")
+                self._connection.failed(f"the Greengrass nucleus cannot be used ({said(exc)})")
             self._disconnect(client)
             stopping.wait(backoff_seconds(max(failures, 1), random.random()))  # noqa: S311 - no secret
 
     def _connect(self, lost: threading.Event) -> GreengrassCoreIPCClientV2:
-        """Connect and subscribe; raises one of `_FAILURES`."""
-        core = ipc.connect(lifecycle_handler=_Lifecycle(lost), timeout=_CONNECT_SECONDS)
-        # Without an executor, messages come in order, on the client's own thread.
-        client = GreengrassCoreIPCClientV2(core, executor=None)
+        """Connect and subscribe; raises one of `FAILURES`."""
+        client = connect(lost.set, _CONNECT_SECONDS)
         with self._lock:
             self._client = client
             topics = list(self._handlers)
@@ -171,8 +162,9 @@ class IpcLink:
 
     def _note_end(self) -> None:
         self._connection.ended_by_server(
-            "the Greengrass nucleus ends each connection; nucleus lite does so at a message of more than 5000 bytes, "
-            "for which FACEREC_EDGE__MAX_MESSAGE_BYTES must be set to 5000"
+            "the Greengrass nucleus ends each connection; nucleus lite does so at a message of more than "
+            f"{_LITE_MESSAGE_BYTES} bytes, for which FACEREC_EDGE__MAX_MESSAGE_BYTES must be set to "
+            f"{_LITE_MESSAGE_BYTES}"
         )
         self._connection.failed("the Greengrass nucleus ended the connection")
 
@@ -184,7 +176,7 @@ class IpcLink:
         for done in left:
             self._fail(done, "the nucleus ended the connection")
         if client is not None:
-            wait([client.close()], _CLOSE_SECONDS)
+            disconnect(client)
 
     def _subscribe(self, client: GreengrassCoreIPCClientV2, topic: str, lost: threading.Event) -> None:
         local = topic in self._local_topics
@@ -210,7 +202,7 @@ class IpcLink:
                 return  # it has failed with the connection
             if error is None:
                 self._blame.clear()
-            elif isinstance(error, _FAILURES):
+            elif isinstance(error, FAILURES):
                 self._blame_first()  # the streams of a connection end before it does
             del self._in_flight[done]
         if error is None:
@@ -218,9 +210,9 @@ class IpcLink:
         elif isinstance(error, model.UnauthorizedError):
             done.set_exception(Refused(_policy("PublishToIoTCore", topic)))
         elif isinstance(error, model.InvalidArgumentsError):
-            done.set_exception(Refused(f"the nucleus does not take it ({_said(error)})"))
+            done.set_exception(Refused(f"the nucleus does not take it ({said(error)})"))
         else:
-            self._fail(done, f"the nucleus did not take the message ({_said(error)})")
+            self._fail(done, f"the nucleus did not take the message ({said(error)})")
 
     def _blame_first(self) -> None:
         """Blame the first message in flight for the end of the connection, once; the lock is held."""
@@ -239,25 +231,11 @@ class IpcLink:
             done.set_exception(
                 Refused(
                     "the nucleus ended the connection each time; "
-                    "nucleus lite needs FACEREC_EDGE__MAX_MESSAGE_BYTES=5000"
+                    f"nucleus lite needs FACEREC_EDGE__MAX_MESSAGE_BYTES={_LITE_MESSAGE_BYTES}"
                 )
             )
         else:
             done.set_exception(CLOSED if self._closed else Transient(reason))
-
-
-class _Lifecycle(LifecycleHandler):  # type: ignore[misc] # AWS's client ships no types
-    """Tells that the connection is lost."""
-
-    def __init__(self, lost: threading.Event) -> None:
-        self._lost = lost
-
-    def on_disconnect(self, reason: Exception | None) -> None:  # noqa: ARG002 - it says no more than its end
-        self._lost.set()
-
-    def on_error(self, error: Exception) -> bool:
-        log.warning("nucleus_reports_error", reason=repr(error))
-        return True
 
 
 class _Messages:
@@ -273,7 +251,7 @@ class _Messages:
         deliver(self._handlers, ReceivedMessage(self._topic, payload, lambda: None))
 
     def on_stream_error(self, error: Exception) -> bool:
-        log.warning("nucleus_subscription_failed", topic=self._topic, reason=_said(error))
+        log.warning("nucleus_subscription_failed", topic=self._topic, reason=said(error))
         return True
 
     def on_stream_closed(self) -> None:
@@ -281,7 +259,7 @@ class _Messages:
             self._lost.set()
 
 
-class _LocalMessages(_Messages, SubscribeToTopicStreamHandler):  # type: ignore[misc] # as above
+class _LocalMessages(_Messages, SubscribeToTopicStreamHandler):  # type: ignore[misc] # it ships no types
     """Messages of other components of this device."""
 
     def on_stream_event(self, event: model.SubscriptionResponseMessage) -> None:
@@ -296,11 +274,6 @@ class _CloudMessages(_Messages, SubscribeToIoTCoreStreamHandler):  # type: ignor
 
     def on_stream_event(self, event: model.IoTCoreMessage) -> None:
         self.deliver(event.message.payload or b"")
-
-
-def _said(error: BaseException) -> str:
-    """What the error says; the nucleus' own errors keep their text in a field."""
-    return getattr(error, "message", None) or repr(error)
 
 
 def _policy(operation: str, topic: str) -> str:

@@ -11,7 +11,7 @@ import structlog
 from awscrt import mqtt5  # type: ignore[import-untyped] # it ships no types
 from awscrt.exceptions import AwsCrtError  # type: ignore[import-untyped] # as above
 
-from facerec.edge.connection import CLOSED, Blame, Connection, deliver
+from facerec.edge.connection import CLOSED, Blame, Connection, deliver, too_large
 from facerec.edge.link import LinkState, ReceivedMessage
 from facerec.edge.mqtt_client import make_client
 from facerec.edge.mqtt_reasons import (
@@ -158,8 +158,8 @@ class MqttLink:
             publish.done.set_exception(CLOSED)
 
     def _too_large(self, topic: str, payload: bytes) -> str | None:
-        if len(payload) > self._settings.max_message_bytes:
-            return f"it is larger than FACEREC_EDGE__MAX_MESSAGE_BYTES ({self._settings.max_message_bytes})"
+        if (reason := too_large(payload, self._settings)) is not None:
+            return reason
         packet_bytes = len(payload) + len(topic.encode()) + _PACKET_OVERHEAD_BYTES
         if self._max_packet_bytes is not None and packet_bytes > self._max_packet_bytes:
             return f"it is larger than the packets that {self._address} takes ({self._max_packet_bytes} bytes)"

@@ -2,26 +2,22 @@
 
 import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import wait
 from typing import Any
 
-from awscrt.exceptions import AwsCrtError  # type: ignore[import-untyped] # it ships no types
-from awsiot import greengrasscoreipc as ipc  # type: ignore[import-untyped] # as above
-from awsiot.eventstreamrpc import LifecycleHandler  # type: ignore[import-untyped] # as above
-from awsiot.greengrasscoreipc import model  # type: ignore[import-untyped] # as above
+from awsiot.greengrasscoreipc import model  # type: ignore[import-untyped] # it ships no types
 from awsiot.greengrasscoreipc.client import (  # type: ignore[import-untyped] # as above
     SubscribeToConfigurationUpdateStreamHandler,
 )
 from awsiot.greengrasscoreipc.clientv2 import GreengrassCoreIPCClientV2  # type: ignore[import-untyped] # as above
 
+from facerec.edge.ipc_client import FAILURES, connect, disconnect, said
 from facerec.errors import Transient
 
 _KEY = ["edge"]
 """The part of the configuration that has the fields of `EdgeSettings`, as the recipe has it."""
 _ANSWER_SECONDS = 3.0
 """A nucleus is on the same device."""
-_CLOSE_SECONDS = 2.0
-_FAILURES = (RuntimeError, AwsCrtError, TimeoutError, OSError, model.GreengrassCoreIPCError)
+_FAILURES = (*FAILURES, model.GreengrassCoreIPCError)
 
 
 class NucleusConfiguration:
@@ -49,8 +45,7 @@ class NucleusConfiguration:
             fields = self._read()
         except _FAILURES as exc:
             self._outdated.set()
-            said = getattr(exc, "message", None) or repr(exc)
-            raise Transient(f"the nucleus does not tell the component's configuration ({said})") from exc
+            raise Transient(f"the nucleus does not tell the component's configuration ({said(exc)})") from exc
         if fields == self._last:
             return None
         self._last = fields
@@ -60,14 +55,13 @@ class NucleusConfiguration:
         """Disconnect; idempotent."""
         client, self._client = self._client, None
         if client is not None:
-            wait([client.close()], _CLOSE_SECONDS)
+            disconnect(client)
 
     def _connect(self) -> None:
         """Connect, and subscribe before the first look: no change is missed between the two."""
         self.close()
         self._lost.clear()
-        core = ipc.connect(lifecycle_handler=_Lifecycle(self._note_lost), timeout=_ANSWER_SECONDS)
-        self._client = client = GreengrassCoreIPCClientV2(core, executor=None)
+        self._client = client = connect(self._note_lost, _ANSWER_SECONDS)
         answer, _ = client.subscribe_to_configuration_update_async(
             key_path=_KEY, stream_handler=_Updates(self._outdated.set, self._note_lost)
         )
@@ -87,15 +81,7 @@ class NucleusConfiguration:
         self._outdated.set()
 
 
-class _Lifecycle(LifecycleHandler):  # type: ignore[misc] # AWS's client ships no types
-    def __init__(self, lost: Callable[[], None]) -> None:
-        self._lost = lost
-
-    def on_disconnect(self, reason: Exception | None) -> None:  # noqa: ARG002 - it says no more than its end
-        self._lost()
-
-
-class _Updates(SubscribeToConfigurationUpdateStreamHandler):  # type: ignore[misc] # as above
+class _Updates(SubscribeToConfigurationUpdateStreamHandler):  # type: ignore[misc] # it ships no types
     def __init__(self, changed: Callable[[], None], lost: Callable[[], None]) -> None:
         super().__init__()
         self._changed = changed

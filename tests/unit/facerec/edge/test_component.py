@@ -281,7 +281,7 @@ def test_unreadable_configuration_is_an_outage(device: Device) -> None:
 
 def test_defect_of_a_source_does_not_end_the_frames(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is logged, and the source is run again."""
-    monkeypatch.setattr("facerec.edge.component.backoff_seconds", lambda *_: 0.01)
+    monkeypatch.setattr("facerec.edge.session.backoff_seconds", lambda *_: 0.01)
     run = TopicSource.run
     faults = iter([RuntimeError("a defect")])
 
@@ -354,8 +354,8 @@ def test_spool_and_tracker_are_made_as_set(make: Callable[..., Device], monkeypa
 
         return make_part
 
-    for part in (Spool, Tracker):
-        monkeypatch.setattr(f"facerec.edge.component.{part.__name__}", noted(part))
+    monkeypatch.setattr("facerec.edge.component.Spool", noted(Spool))
+    monkeypatch.setattr("facerec.edge.session.Tracker", noted(Tracker))
     device = make(spool_max_bytes=2_000_000, spool_sync="normal", resend_seconds=7)
     device.start()
     device.stop()
