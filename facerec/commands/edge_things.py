@@ -9,6 +9,7 @@ import click
 from facerec.commands.terminal import yes_option
 from facerec.echo import confirm, echo
 from facerec.settings import Settings
+from facerec.settings.edge import THING_NAME
 
 if TYPE_CHECKING:
     from facerec.provision.resources import Resource
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 def _check(_context: click.Context, _argument: click.Parameter, name: str) -> str:
     """As in `EdgeSettings`."""
-    if not re.fullmatch(r"[A-Za-z0-9_-]{1,100}", name):
+    if not re.fullmatch(THING_NAME, name):
         raise click.BadParameter(f"{name!r} is no name of a thing: 1 to 100 letters, digits, hyphens and underscores")
     return name
 

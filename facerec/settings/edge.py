@@ -11,8 +11,9 @@ from facerec.settings.values import Count, Group, PositiveSeconds
 
 IOT_MESSAGE_BYTES = 128 * 1024
 """The largest message that AWS IoT Core takes."""
-ThingName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,100}$")]
+THING_NAME = r"^[A-Za-z0-9_-]{1,100}$"
 """IoT Core also takes colons, which file names and client ids had better not have."""
+ThingName = Annotated[str, Field(pattern=THING_NAME)]
 
 _NUCLEUS_VARIABLES = ("AWS_GG_NUCLEUS_DOMAIN_SOCKET_FILEPATH_FOR_COMPONENT", "SVCUID")
 """AWS's client of the nucleus reads them itself."""
