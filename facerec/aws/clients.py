@@ -285,7 +285,8 @@ def _translated(doing: str, known: Mapping[str, Callable[[], Exception]], *, of_
             raise make() from exc
         stated = code not in _UNSTATED and not code.isdigit()
         if not stated and not exc.operation_name.startswith("Head"):  # an answer to HEAD has no body for a code
-            raise Transient(f"could not {doing}: the answer was {status}; does a proxy answer for AWS?") from exc
+            who = "a proxy answer for AWS, or an emulator without this service"
+            raise Transient(f"could not {doing}: the answer was {status}; does {who}?") from exc
         if status >= _SERVER_ERROR and code not in THROTTLING:
             raise Transient(f"could not {doing}: AWS answered {status} {code}; retry later") from exc
         raise refusal(doing, code, str(exc), of_one=of_one) from exc

@@ -87,6 +87,7 @@ def package(
         constraints = checkout / "constraints.txt"
     archive = output / archive_name(architecture)
     try:
+        output.mkdir(parents=True, exist_ok=True)  # before pip has worked for a minute
         described = build_artefact(
             archive,
             architecture,
@@ -97,6 +98,8 @@ def package(
         )
     except ArtefactError as exc:
         raise ConfigurationError(str(exc)) from exc
+    except OSError as exc:
+        raise FacerecError(f"cannot write {exc.filename or archive}: {exc.strerror}") from exc
     wheels = sum(name.startswith("wheels/") for name in described.files)
     model = described.model or "no model"
     echo(f"{archive}: {archive.stat().st_size / 1e6:.1f} MB, {wheels} wheels, {model}", err=True)

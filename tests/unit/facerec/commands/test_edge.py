@@ -6,6 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from facerec.cli import cli
+from facerec.errors import FacerecError
 
 WRONG_OPTION = 2
 
@@ -25,6 +26,15 @@ def test_package_refuses_a_file_that_is_no_wheel_of_facerec(tmp_path: Path) -> N
     result = CliRunner().invoke(cli, ["edge", "package", "--wheel", str(other)])
     assert result.exit_code == WRONG_OPTION
     assert "is no wheel of facerec" in result.stderr
+
+
+def test_package_says_at_once_that_its_folder_cannot_be_made(tmp_path: Path) -> None:
+    """Before pip downloads anything."""
+    file = tmp_path / "file"
+    file.touch()
+    result = CliRunner().invoke(cli, ["edge", "package", "--no-model", "--output", str(file / "dist")])
+    assert isinstance(result.exception, FacerecError)
+    assert str(result.exception) == f"cannot write {file / 'dist'}: Not a directory"
 
 
 @pytest.mark.parametrize("command", ["provision", "revoke", "remove", "deploy", "status"])
