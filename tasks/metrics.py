@@ -50,7 +50,7 @@ class WorkerMetrics:
         self._faces = Counter("facerec_worker_faces", "Faces found: known or unknown", ["face"], registry=registry)
         self._queued = Histogram(
             "facerec_worker_queue_seconds",
-            "Time from a request's submission to its delivery",
+            "Time from an upload's submission to its delivery",
             buckets=_LONG,
             registry=registry,
         )

@@ -15,6 +15,7 @@ from facerec.answering import PortWrapper, StageTimer
 from facerec.dead_letters import DeadLetterWriter
 from facerec.delivery.retry import RetryBudget
 from facerec.delivery.stale_tasks import Requeued, StaleTasks
+from facerec.edge_messages import DeviceRequest
 from facerec.errors import (
     ConfigurationError,
     EngineFailure,
@@ -89,7 +90,10 @@ class DeliveryRecord:
     outcome: str = ERROR
     reason: str | None = None
     queued_seconds: float | None = None
-    """From the request's submission to this delivery, by the clocks of two machines."""
+    """From the request's submission to this delivery, by the clocks of two machines.
+
+    `None` for a device's frame, which may have waited on the device, and whose clock may be wrong.
+    """
     timer: StageTimer = field(default_factory=StageTimer)
     """The stages of this delivery; those in the result may be an earlier delivery's."""
     result: RecognitionResult | None = None
@@ -100,7 +104,9 @@ class DeliveryRecord:
         """Write the canonical line of the delivery."""
         facts: dict[str, Any] = {"outcome": str(self.outcome), "total_ms": round(self.seconds * 1000, 1)}
         if self.queued_seconds is not None:
-            facts |= {"queued_ms": round(self.queued_seconds * 1000, 1), "timings_ms": self.timer.timings_ms}
+            facts["queued_ms"] = round(self.queued_seconds * 1000, 1)
+        if self.queued_seconds is not None or self.timer.timings_ms:
+            facts["timings_ms"] = self.timer.timings_ms
         if self.reason is not None:
             facts["reason"] = self.reason
         if self.result is not None:
@@ -216,7 +222,8 @@ class TaskDriver(Generic[W]):
             return
         if self._stale_tasks is not None:
             self._stale_tasks.requeue_if_stale(request, delivery.body, delivery.attempt, self._now())
-        record.queued_seconds = (self._now() - request.submitted_at).total_seconds()
+        if not isinstance(request, DeviceRequest):
+            record.queued_seconds = (self._now() - request.submitted_at).total_seconds()
         use_case = self._use_case.with_ports(budget.retrying)
         try:
             done = use_case.run(work, delivery.attempt, record.timer)

@@ -15,11 +15,14 @@ from PIL import Image
 from structlog.testing import capture_logs
 
 from facerec.answering import StageTimer
+from facerec.delivery.driver import DeliveryRecord, TaskDelivery, TaskDriver
+from facerec.delivery.retry import RetryBudget
 from facerec.device_faces import DeviceFaces, decode_faces, faces_request_id, jpeg_faces
 from facerec.edge_messages import EdgeFaces, result_id, results_topic
 from facerec.errors import ConfigurationError, InvalidMessage, OtherModel, Refused, Transient
 from facerec.messages import FacesMessage, Outcome, RecognitionResult
 from facerec.object_keys import output_key
+from tests.fakes.dead_letters import InMemoryDeadLetterQueue
 from tests.support.halves import NOW, SIDE, World, photo
 
 Json = dict[str, Any]
@@ -227,6 +230,28 @@ def test_wrong_clock_of_a_device_refuses_nothing(world: World, captured_at: str,
     message = BARE | {"captured_at": captured_at}
     assert decoded(message).request.submitted_at == submitted_at
     assert recognised(world, message).captured_at == datetime.fromisoformat(captured_at)
+
+
+@pytest.mark.parametrize("captured_at", ["1970-01-01T00:00:00Z", "2026-10-31T12:00:00Z", "9999-12-31T23:59:59Z"])
+def test_frame_says_nothing_about_the_wait_for_workers(world: World, captured_at: str) -> None:
+    """It may have waited on a device without a network, whose clock may be wrong: an operator would add workers."""
+    records: list[DeliveryRecord] = []
+    driver = TaskDriver(
+        world.recognition,
+        lambda body: decode_faces(body, response_queue=RESPONSES, now=NOW),
+        InMemoryDeadLetterQueue(),
+        None,
+        lambda: RetryBudget(0, lambda _: False),
+        max_receives=3,
+        on_end=records.append,
+    )
+    body = json.dumps(BARE | {"captured_at": captured_at})
+    with capture_logs() as logs:
+        driver.handle(TaskDelivery(body, body, str(FRAME_ID), 1))
+    assert [(record.outcome, record.queued_seconds) for record in records] == [(Outcome.MATCH, None)]
+    (line,) = logs
+    assert "queued_ms" not in line
+    assert set(line["timings_ms"]) >= {"engine", "match", "store", "publish"}
 
 
 def test_faces_of_another_model_are_not_embedded(world: World) -> None:
