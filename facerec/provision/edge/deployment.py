@@ -52,8 +52,6 @@ class Deployed:
     """What `deploy` did."""
 
     version: str
-    created: bool
-    """Whether the version was new to Greengrass."""
     deployment_id: str
     changed: bool
     """Whether the device was not deployed so already."""
@@ -107,7 +105,7 @@ def deploy(
     document = recipe(settings, "", uris, with_model=with_model)
     digest = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
     version = document["ComponentVersion"] = f"{facerec.__version__}-c{digest[:_DIGITS]}"
-    created = _create_version(clients, thing_arn, document, poll_seconds, report)
+    _create_version(clients, thing_arn, document, poll_seconds, report)
     specification: ComponentDeploymentSpecificationUnionTypeDef = {
         "componentVersion": version,
         "configurationUpdate": {
@@ -118,7 +116,7 @@ def deploy(
         "runWith": {"systemResourceLimits": {"memory": limits.memory_mb * 1024, "cpus": limits.cpus}},
     }
     deployment_id, changed = _create_deployment(clients, thing_arn, specification)
-    return Deployed(version, created, deployment_id, changed)
+    return Deployed(version, deployment_id, changed)
 
 
 def _thing_arn(clients: Clients, thing: str) -> str:
@@ -158,12 +156,11 @@ def _create_version(
     document: Mapping[str, Any],
     poll_seconds: float,
     report: Callable[[str], None],
-) -> bool:
-    """Create the version unless it exists; returns whether it was created. Greengrass checks its artefacts first."""
+) -> None:
+    """Create the version unless it exists, and wait until Greengrass has checked its artefacts."""
     version = document["ComponentVersion"]
     partition, _, region, account = thing_arn.split(":")[1:5]
     arn = f"arn:{partition}:greengrass:{region}:{account}:components:{COMPONENT}:versions:{version}"
-    created = False
     deadline = time.monotonic() + _CREATE_SECONDS
     while True:
         try:
@@ -173,11 +170,10 @@ def _create_version(
             report(f"creating version {version} of {COMPONENT}")
             with translated(f"create version {version} of {COMPONENT}"):
                 clients.greengrass.create_component_version(inlineRecipe=json.dumps(document).encode())
-            created = True
             continue
         state = status["componentState"]
         if state == "DEPLOYABLE":
-            return created
+            return
         if state in {"FAILED", "DEPRECATED"} or time.monotonic() >= deadline:
             told = "; ".join([status.get("message", ""), *status.get("errors", {}).values()]).strip("; ")
             raise FacerecError(
