@@ -33,7 +33,7 @@ class OpenReceives(Generic[T]):
         return [(queue, message) for queue in queues for message in self._open.pop(queue).result()]
 
     def __len__(self) -> int:
-        """How many receives are open, or have an answer that nobody has asked for."""
+        """How many receives are open, or have an answer that `answered` has not returned."""
         return len(self._open)
 
     def stop(self) -> None:

@@ -23,7 +23,7 @@ _FAILURES = (*FAILURES, model.GreengrassCoreIPCError)
 class NucleusConfiguration:
     """The `ConfigurationSource` of a component that a nucleus has started; for one thread.
 
-    The connection is one of its own, also beside an `IpcLink`, which may be made anew for a change that is read here.
+    The connection is one of its own, also beside an `IpcLink`, which may be made again for a change that is read here.
     After a lost connection the configuration is read again, since a change may have been missed.
     """
 

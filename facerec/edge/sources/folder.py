@@ -197,7 +197,7 @@ class FolderSource:
     def _finish(self, path: Path, content: _Content, end: Callable[[], object]) -> None:
         """Do away with a file, if it was not replaced by another since; raises `OSError`."""
         with self._lock:
-            with suppress(FileNotFoundError):  # somebody else has removed it
+            with suppress(FileNotFoundError):  # its writer or another program has removed it
                 if _content(path.stat()) == content:
                     end()
             if self._taken.get(path.name) == content:
