@@ -1,5 +1,6 @@
 """From frames to messages: each is looked at by the engine, and what there is to say is spooled."""
 
+import math
 import random
 import threading
 import time
@@ -28,6 +29,8 @@ from model.header import InvalidImage
 log = structlog.get_logger(__name__)
 
 _POLL_SECONDS = 0.2
+_BURST_SECONDS = 60.0
+"""A burst of one fault has ended after so long without it; good frames between bad ones do not end it."""
 
 Looking = tuple[Frame, "Future[PackedFaces]"]
 
@@ -74,8 +77,8 @@ class Detection:
         self._on_end = on_end
         self._backoff = backoff
         self._outage = OutageLog("spool", doing="to spool a message")
-        self._last_fault = ""
-        """The event of the last frame's fault: one of a kind is logged per burst."""
+        self._faults: dict[str, float] = {}
+        """When the last frame had this fault, by its event: one of a kind is logged per burst."""
         self._stop_at: float | None = None
         self._stopping = threading.Event()
         self._thread = BackgroundThread("edge-detection", lambda _: self._run())
@@ -145,8 +148,6 @@ class Detection:
                 # Without this, one frame could end the component again and again.
                 settle = self._drop("failed", "frame_failed", frame, exc)
                 log.exception("unexpected_error")
-            else:
-                self._last_fault = ""
         self.last_frame_at = time.time()
         try:
             settle()
@@ -223,7 +224,8 @@ class Detection:
         """Count a frame that gets no message, and log the first of a burst; returns what settles it."""
         sentence = str(reason) or repr(reason)
         self._counters.add(count)
-        if event != self._last_fault:
+        now = time.monotonic()
+        if now - self._faults.get(event, -math.inf) >= _BURST_SECONDS:
             log.warning(event, filename=frame.filename, reason=sentence)
-        self._last_fault = event
+        self._faults[event] = now
         return frame.settled if frame.rejected is None else partial(frame.rejected, sentence)

@@ -132,10 +132,13 @@ class CameraSource:
 
 
 def without_secrets(camera: str) -> str:
-    """Return a camera as it may be logged: the URL without password and query."""
+    """Return a camera as it may be logged: the URL without password and query, or its scheme if it is no valid URL."""
     if "://" not in camera:
         return camera
-    parts = urlsplit(camera)
+    try:
+        parts = urlsplit(camera)
+    except ValueError:  # the reason would hold a part of it
+        return f"{camera.partition('://')[0]}://…"
     return parts._replace(netloc=parts.netloc.rsplit("@", 1)[-1], query="", fragment="").geturl()
 
 
@@ -143,7 +146,10 @@ def _open(camera: str) -> cv2.VideoCapture:
     if not camera.isdecimal() and not camera.startswith("/dev/"):
         timeouts = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, _TIMEOUT_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, _TIMEOUT_MS]
         return cv2.VideoCapture(camera, cv2.CAP_FFMPEG, timeouts)
-    capture = cv2.VideoCapture(int(camera) if camera.isdecimal() else camera, cv2.CAP_V4L2)
+    try:
+        capture = cv2.VideoCapture(int(camera) if camera.isdecimal() else camera, cv2.CAP_V4L2)
+    except cv2.error:  # no such number
+        return cv2.VideoCapture()
     if capture.isOpened():
         capture.set(cv2.CAP_PROP_FOURCC, _MJPEG)
     return capture

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from facerec.edge import detection as module
 from facerec.edge.counters import Counters
 from facerec.edge.detection import Detection
 from facerec.edge.frame import Frame
@@ -154,18 +155,21 @@ def test_messages_are_spooled_in_the_order_of_frames(device: Open) -> None:
     assert [message["filename"] for message in at.messages()] == names
 
 
-def test_frames_without_an_answer_are_settled_and_counted(device: Open) -> None:
+def test_frames_without_an_answer_are_settled_and_counted(device: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     """No message about a picture that is none or makes the engine fail; one line per burst and kind."""
     at = device()
     with capture_logs() as logs:
         for number, image in enumerate([INVALID, INVALID, CULPRIT, CULPRIT, b"1", INVALID]):
             at.put(f"{number}.jpg", image)
         at.wait_for_settled(6)
+        monkeypatch.setattr(module, "_BURST_SECONDS", 0)  # as if a minute had passed
+        at.put("6.jpg", INVALID)
+        at.wait_for_settled(7)
     assert [message["filename"] for message in at.messages()] == ["4.jpg"]
     counts = at.counters.read()
-    assert (counts["malformed"], counts["failed"]) == (3, 2)
+    assert (counts["malformed"], counts["failed"]) == (4, 2)
     warnings = [(record["event"], record["filename"]) for record in logs if record["log_level"] == "warning"]
-    assert warnings == [("frame_malformed", "0.jpg"), ("frame_failed", "2.jpg"), ("frame_malformed", "5.jpg")]
+    assert warnings == [("frame_malformed", "0.jpg"), ("frame_failed", "2.jpg"), ("frame_malformed", "6.jpg")]
 
 
 def test_frame_without_an_answer_is_rejected_if_its_source_keeps_such_frames(device: Open) -> None:

@@ -1,12 +1,15 @@
 """The camera's rate limit, its settings, and its name in the log."""
 
+import threading
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from facerec.edge.counters import Counters
+from facerec.edge.frame_queue import FrameQueue
 from facerec.edge.opening import source_of
-from facerec.edge.sources.camera import RateLimit, without_secrets
+from facerec.edge.sources.camera import CameraSource, RateLimit, without_secrets
 from facerec.settings import Settings
 from facerec.settings.edge import EdgeSettings
 from tests.fakes.link import InMemoryBroker, InMemoryLink
@@ -36,6 +39,7 @@ def test_camera_at_the_limit_loses_no_frame_to_jitter(jitter: list[float]) -> No
         ("/dev/video0", "/dev/video0"),
         ("rtsp://admin:pass@10.0.0.9:554/live?key=1", "rtsp://10.0.0.9:554/live"),
         ("http://a:b@c@[::1]:80/x", "http://[::1]:80/x"),
+        ("rtsp://admin:pass@[10.0.0.9/live", "rtsp://…"),
     ],
 )
 def test_camera_is_logged_without_secrets(camera: str, shown: str) -> None:
@@ -51,3 +55,17 @@ def test_camera_is_made_as_set(monkeypatch: pytest.MonkeyPatch) -> None:
     counters = Counters()
     source_of(settings, "door", InMemoryLink(InMemoryBroker(), "door"), counters)
     assert made == [("3", 2.5, counters)]
+
+
+@pytest.mark.parametrize("camera", ["9" * 20, "rtsp://admin:pass@[10.0.0.9/live"])
+def test_camera_that_cannot_be_one_is_a_problem_and_no_error(camera: str) -> None:
+    """A deployment may set it while the component runs, which must go on."""
+    counters, stopping = Counters(), threading.Event()
+
+    def stop_instead(_failures: int, _jitter: float) -> float:
+        stopping.set()
+        return 0.0
+
+    source = CameraSource(camera, 5, counters, backoff=stop_instead)
+    source.run(FrameQueue(2, counters), stopping)
+    assert source.problem == "the camera cannot be opened"
