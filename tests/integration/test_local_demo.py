@@ -34,6 +34,8 @@ def test_demo_gives_the_replies_of_the_readme(
     _, _, shown = (CHECKOUT / "README.md").read_text().partition("`make demo` ends with\n")
     shown, _, _ = shown.partition("DEMO OK")
     environ = os.environ | {"FACEREC_MODEL__DIR": str(artefact_dir)}
+    # For a nucleus pip would download packages; `test_edge_component` has one with packages of its own.
+    of_device = ["--no-nucleus"] if tier == "edge" else []
     demo = run(
         "local",
         "demo",
@@ -41,7 +43,7 @@ def test_demo_gives_the_replies_of_the_readme(
         str(kind),
         "--tier",
         tier,
-        "--no-nucleus",  # pip would download packages; `test_edge_component` has the nucleus with packages of its own
+        *of_device,
         "--state",
         str(tmp_path / "state"),
         environ=environ,
