@@ -11,7 +11,8 @@ from uuid import uuid4
 from benchmarks.roundtrip import Photo
 from facerec.aws.clients import Clients
 from facerec.celery import CeleryTaskQueue
-from facerec.messages import ObjectRef, RecognitionRequest
+from facerec.message_base import ObjectRef
+from facerec.messages import RecognitionRequest
 from facerec.settings import Settings
 
 _FOLDER = "bench"

@@ -27,7 +27,8 @@ from kombu.transport import SQS
 from facerec.celery import CeleryTaskQueue, configuration
 from facerec.celery_sqs.consumer_gate import ConsumerGate
 from facerec.local.emulator import EmulatorKind
-from facerec.messages import ObjectRef, RecognitionRequest
+from facerec.message_base import ObjectRef
+from facerec.messages import RecognitionRequest
 from facerec.settings import Settings
 from facerec.settings.edge import EdgeSettings
 from tests.support.emulated import emulated_aws

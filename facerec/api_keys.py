@@ -71,6 +71,8 @@ class ApiKey:
     former_until: datetime | None = None
     revision: int = 1
     """Every change increments it, so that of two concurrent changes one fails."""
+    collection: str = "default"
+    """The collection that its requests use; with scope `admin` they may name any other."""
 
     def allows(self, scope: Scope) -> bool:
         """Whether the key has the scope; `admin` has them all."""
@@ -99,7 +101,12 @@ def parse_token(text: str) -> Token | None:
 
 
 def issue(
-    name: str, scopes: Iterable[Scope], *, now: datetime, expires_in: timedelta | None = None
+    name: str,
+    scopes: Iterable[Scope],
+    *,
+    now: datetime,
+    expires_in: timedelta | None = None,
+    collection: str = "default",
 ) -> tuple[ApiKey, Token]:
     """Make a new key; raises `FacerecError` for a name that is not one printable line, or without a scope."""
     name = name.strip()
@@ -110,7 +117,7 @@ def issue(
         raise FacerecError("a key needs a scope: recognise, enrol or admin")
     token = Token(secrets.token_hex(6), secrets.token_urlsafe(_SECRET_BYTES))
     expires_at = None if expires_in is None else now + expires_in
-    return ApiKey(token.key_id, name, chosen, _hashed(token.secret), now, expires_at), token
+    return ApiKey(token.key_id, name, chosen, _hashed(token.secret), now, expires_at, collection=collection), token
 
 
 def revoked(key: ApiKey, now: datetime) -> ApiKey:

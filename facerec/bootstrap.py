@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from facerec.ports import (
     ApiKeys,
     DeviceResults,
+    EnrolledPeople,
     FacesPublisher,
     ObjectStore,
     ResultInbox,
@@ -71,6 +72,13 @@ def result_inbox(settings: Settings, queue: str) -> ResultInbox:
     from facerec.aws.sqs.results import SqsResultInbox
 
     return SqsResultInbox(clients(settings), queue)
+
+
+def enrolled_people(settings: Settings) -> EnrolledPeople:
+    """Who is enrolled, for the web tier, which has no numpy."""
+    from facerec.aws.dynamodb.people import DynamoEnrolledPeople
+
+    return DynamoEnrolledPeople(clients(settings), settings.templates_table)
 
 
 def template_store(settings: Settings) -> TemplateStore:

@@ -13,18 +13,8 @@ from uuid import UUID, uuid5
 
 from pydantic import AwareDatetime, Field
 
-from facerec.messages import (
-    NO_FACE,
-    VERSION,
-    FileName,
-    Message,
-    Outcome,
-    Ratio,
-    RecognitionResult,
-    Request,
-    ResultBox,
-    SupportedVersion,
-)
+from facerec.message_base import FileName, Message, Ratio
+from facerec.messages import NO_FACE, VERSION, Outcome, RecognitionResult, Request, ResultBox, SupportedVersion
 
 NO_FACE_MARK: Literal["No-Face"] = NO_FACE
 """The `result` of a message without a face, by which the IoT rules tell the two kinds of messages apart."""

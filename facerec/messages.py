@@ -8,74 +8,27 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 from uuid import UUID
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AwareDatetime, Field, model_validator
 
-from facerec.errors import InvalidMessage
-from facerec.object_keys import base_name
+from facerec.message_base import DEFAULT_COLLECTION, CollectionName, FileName, Message, ObjectRef, Ratio
+from facerec.operations import Operation, Recognise
 
 VERSION: Literal[1] = 1
-"""The version that is written."""
-SupportedVersion = Literal[1]
-"""The versions that are read: the current one and, once it exists, the previous one."""
+"""The version that is written, except for `OPERATION_VERSION`."""
+OPERATION_VERSION: Literal[2] = 2
+"""That of a request with another operation than `Recognise`: an earlier worker, which would recognise, refuses it."""
+SupportedVersion = Literal[1, 2]
+"""The versions that are read."""
 TASK_NAME = "facerec.recognise"
 """The Celery task of a request; a fixed name, so that moving its module never orphans queued messages."""
 FACES_TASK_NAME = "facerec.recognise_faces"
 """The Celery task that a worker makes of a message of the faces queue, which has no Celery envelope."""
 UNKNOWN = "Unknown"
 NO_FACE: Literal["No-Face"] = "No-Face"
-DEFAULT_COLLECTION = "default"
-CollectionName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]*[A-Za-z0-9_-][A-Za-z0-9_.-]*$", max_length=64)]
-"""Not dots alone: S3 refuses a key that begins with a step in a path."""
-FileName = Annotated[str, AfterValidator(base_name)]
-"""Cut, not refused, if it is too long: a photo is recognised whatever its name, which is only shown."""
-Ratio = Annotated[float, Field(ge=0.0, le=1.0)]
 ThresholdSource = Literal["request", "collection", "model"]
-
-
-_SHOWN_PROBLEMS = 5
-_LONGEST_FIELD = 200
-"""In characters: the name of a field may come from the message."""
-
-
-def _problems(error: ValidationError) -> str:
-    """The first problems; a message of 128 KB may have 60 000 of them, which would make a log line of 4 MB."""
-    shown = "; ".join(
-        f"{'.'.join(map(str, each['loc']))[:_LONGEST_FIELD] or 'message'}: {each['msg'][:_LONGEST_FIELD]}"
-        for each in error.errors(include_url=False, include_context=False, include_input=False)[:_SHOWN_PROBLEMS]
-    )
-    more = error.error_count() - _SHOWN_PROBLEMS
-    return f"{shown}; and {more} more" if more > 0 else shown
-
-
-class Message(BaseModel):
-    """The base of the messages: frozen, read by `parse` and written by `to_json`."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
-
-    @classmethod
-    def parse(cls, message: str | bytes | dict[str, Any]) -> Self:
-        """Read a message from JSON text or from its decoded object; raises `InvalidMessage`."""
-        try:
-            if isinstance(message, str | bytes):
-                return cls.model_validate_json(message)
-            return cls.model_validate(message)
-        except ValidationError as exc:
-            raise InvalidMessage(f"unreadable {cls.__name__}: {_problems(exc)}") from exc
-
-    def to_json(self) -> str:
-        """The message as JSON text, the inverse of `parse`; ASCII, because SQS refuses some Unicode characters."""
-        return self.model_dump_json(ensure_ascii=True)
-
-
-class ObjectRef(Message):
-    """An object in the store, with its size in bytes."""
-
-    bucket: str
-    key: str
-    size: Annotated[int, Field(ge=0)]
 
 
 class Request(Message):
@@ -94,9 +47,11 @@ class Request(Message):
 
 
 class RecognitionRequest(Request):
-    """One photo to recognise; the photo stays in the object store."""
+    """What to do with one photo, which stays in the object store."""
 
     input: ObjectRef
+    """The photo. That of `SearchTemplate`, which needs none, is empty: it marks the request as pending."""
+    operation: Operation = Recognise()
 
 
 class Outcome(StrEnum):
@@ -108,6 +63,24 @@ class Outcome(StrEnum):
     INVALID_IMAGE = "invalid_image"
     FAILED = "failed"
     """The image could not be processed; the request is in the dead-letter queue."""
+    DONE = "done"
+    """An operation beside recognition is done; the result's fields say what came of it."""
+    REFUSED = "refused"
+    """An operation was not done; `refusal` and `detail` say why."""
+
+
+class Refusal(StrEnum):
+    """Why an operation was not done, for the client's program."""
+
+    NO_SUCH_TEMPLATE = "no_such_template"
+    NO_SUCH_PERSON = "no_such_person"
+    NO_SUCH_FACE = "no_such_face"
+    """The photo has fewer faces."""
+    INVALID_NAME = "invalid_name"
+    NOT_ENROLLED = "not_enrolled"
+    """No face was enrolled; `enrolments` say why."""
+    UNSUPPORTED = "unsupported"
+    """This app tier cannot do it: functions recognise and detect only."""
 
 
 class ResultBox(Message):
@@ -120,11 +93,15 @@ class ResultBox(Message):
 
 
 class ResultMatch(Message):
-    """An identity at or above the threshold, with its similarity max(0, cosine)."""
+    """An identity with its similarity max(0, cosine); among `matches` it is at or above the threshold."""
 
     identity: str
     similarity: Ratio
     threshold: Ratio
+    template_id: str | None = None
+    """The template that is the most similar one; `None` in results of earlier versions."""
+    external_id: str | None = None
+    """The template's, if it has one."""
 
 
 class FaceQuality(Message):
@@ -142,8 +119,29 @@ class Face(Message):
     landmarks: tuple[tuple[float, float], ...]
     """Left eye, right eye, nose, left and right mouth corner, as (x, y) in pixels, within the picture."""
     matches: tuple[ResultMatch, ...] = ()
+    nearest: tuple[ResultMatch, ...] = ()
+    """The nearest people, whatever their similarity, as many as the request asked for."""
+    similarity: Ratio | None = None
+    """To what `Compare` or `Verify` compares the face with."""
     quality: FaceQuality | None = None
     """`None` in results of earlier versions."""
+
+
+class Enrolment(Message):
+    """What became of one face, or of a photo without one, that was to be enrolled."""
+
+    status: str
+    """One of `facerec.gallery.enrolment.EnrolmentStatus`."""
+    detail: str
+    """One sentence for people."""
+    identity: str
+    template_id: str | None = None
+    enrolled_for: str | None = None
+    """Whom the photo belongs to, with `other_name`."""
+    face: Annotated[int, Field(ge=0)] | None = None
+    """The place of the face in `faces`."""
+    look_alikes: tuple[ResultMatch, ...] = ()
+    """Other people at or above the threshold, best first: a duplicate, or a look-alike."""
 
 
 class RecognitionResult(Message):
@@ -156,12 +154,25 @@ class RecognitionResult(Message):
     filename: FileName
     outcome: Outcome
     detail: str | None = None
-    """One sentence for the client if the outcome is `invalid_image` or `failed`."""
+    """One sentence for the client if the outcome is `invalid_image`, `failed` or `refused`."""
     retryable: bool = False
     """Whether a new upload of the picture may succeed after `failed`; `False` in results of earlier versions."""
     collection: CollectionName = DEFAULT_COLLECTION
+    operation: str = "recognise"
+    """The kind of the request's operation."""
     faces: tuple[Face, ...] = ()
-    """All faces, the primary one first."""
+    """All faces, the primary one first; of `Compare` those of the target."""
+    source_faces: tuple[Face, ...] = ()
+    """The faces of the first photo of `Compare`; the first of them, the largest one, was compared."""
+    matches: tuple[ResultMatch, ...] = ()
+    """The nearest people of `SearchTemplate`."""
+    enrolments: tuple[Enrolment, ...] = ()
+    refusal: Refusal | None = None
+    width: Annotated[int, Field(ge=1)] | None = None
+    """Of the upright picture, in pixels; of `Compare` the target."""
+    height: Annotated[int, Field(ge=1)] | None = None
+    source_width: Annotated[int, Field(ge=1)] | None = None
+    source_height: Annotated[int, Field(ge=1)] | None = None
     threshold_source: ThresholdSource | None = None
     """Which threshold applied; `model` is the model's table for this number of identities.
 
@@ -179,7 +190,7 @@ class RecognitionResult(Message):
     model_id: str | None = None
     engine: str | None = None
     precision: str | None = None
-    timings_ms: dict[str, float] = {}
+    timings_ms: dict[str, float] = Field(default_factory=dict)
     attempt: Annotated[int, Field(ge=1)] = 1
     thing: str | None = None
     """The device that detected the faces; `None` for an upload."""
@@ -235,7 +246,7 @@ class FacesMessage(Message):
     crops: str | None = None
     """In base64."""
     crops_object: ObjectRef | None = None
-    timings_ms: dict[str, float] = {}
+    timings_ms: dict[str, float] = Field(default_factory=dict)
     """The stages of the detection."""
 
     @model_validator(mode="after")

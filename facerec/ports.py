@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol
 
 from facerec.api_keys import ApiKey
 from facerec.errors import ApiKeyUnreadable
-from facerec.messages import FacesMessage, ObjectRef, RecognitionRequest, RecognitionResult, WorkerRecord, WorkerReport
+from facerec.message_base import ObjectRef
+from facerec.messages import FacesMessage, RecognitionRequest, RecognitionResult, WorkerRecord, WorkerReport
 
 if TYPE_CHECKING:
     # The web tier imports this module and runs without numpy and without the engine.
@@ -157,23 +158,31 @@ class FaceEmbedder(ModelInUse, Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Template:
-    """One enrolled face of one identity, comparable only with embeddings of the same model."""
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TemplateEntry:
+    """A template without its embedding: what people see of it. It needs no numpy."""
 
     template_id: str
-    """Hash of collection, model and photo bytes: the same photo has the same id."""
+    """Hash of collection, model and photo bytes, and of the face's place if it is not the first of its photo."""
     collection: str
     identity: str
     model_id: str
-    embedding: "NDArray[np.float32]"
-    """Shape (D,), L2-normalised; D is the dimension of the model."""
     source: str
     """The file name of the photo, to show to people."""
     photo: ObjectRef | None
     """`None` for a template that was imported without its photo."""
     probability: float
     enrolled_at: datetime
+    external_id: str | None = None
+    """Rekognition's ExternalImageId, if its client gave one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Template(TemplateEntry):
+    """One enrolled face of one identity, comparable only with embeddings of the same model."""
+
+    embedding: "NDArray[np.float32]"
+    """Shape (D,), L2-normalised; D is the dimension of the model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,20 +224,42 @@ class Changes:
     """Changed templates that cannot be read."""
 
 
-class TemplateStore(Protocol):
-    """The gallery's system of record; safe for concurrent writers and many readers."""
-
-    def add(self, template: Template) -> None:
-        """Add one template; raises `AlreadyEnrolled` if its id exists. It replaces a damaged one."""
+class EnrolledPeople(Protocol):
+    """Who is enrolled, without the embeddings; safe for concurrent writers and many readers."""
 
     def remove(self, collection: str, template_ids: Sequence[str]) -> int:
         """Remove templates; returns how many existed."""
+
+    def reassign(self, collection: str, template_ids: Sequence[str], identity: str) -> int:
+        """Give templates to a person, whom they may belong to already; returns how many existed."""
 
     def version(self, collection: str) -> int:
         """The number of changes so far, cheap enough for workers to poll.
 
         After the store was lost and created again, it begins above the collection's earlier versions.
         """
+
+    def entries(self, collection: str) -> Iterator[TemplateEntry]:
+        """All readable templates of the collection, of all models, by their ids; reads page by page as `templates`."""
+
+    def entry(self, collection: str, template_id: str) -> TemplateEntry | None:
+        """One template of the collection, or `None`, also for one that cannot be read."""
+
+    def owners(self, collection: str) -> dict[str, str]:
+        """The identity of each template by its id; an identity that cannot be read is empty."""
+
+    def count(self, collection: str) -> int:
+        """The number of templates of all models; one small read."""
+
+    def collections(self) -> list[str]:
+        """The names of all collections with templates, sorted."""
+
+
+class TemplateStore(EnrolledPeople, Protocol):
+    """The gallery's system of record."""
+
+    def add(self, template: Template) -> None:
+        """Add one template; raises `AlreadyEnrolled` if its id exists. It replaces a damaged one."""
 
     def changes(self, collection: str, since: int) -> Changes | None:
         """The changes since an earlier `version`; `None` if they are no longer known."""
@@ -242,15 +273,6 @@ class TemplateStore(Protocol):
 
     def template(self, collection: str, template_id: str) -> Template | None:
         """One template of the collection, or `None`, also for one that cannot be read."""
-
-    def owners(self, collection: str) -> dict[str, str]:
-        """The identity of each template by its id; an identity that cannot be read is empty."""
-
-    def count(self, collection: str) -> int:
-        """The number of templates of all models; one small read."""
-
-    def collections(self) -> list[str]:
-        """The names of all collections with templates, sorted."""
 
     def threshold(self, collection: str, model_id: str) -> CollectionThreshold | None:
         """The collection's threshold for this model; `None` if it was not calibrated."""

@@ -16,15 +16,8 @@ from facerec.device_faces import DeviceFaces, jpeg_faces
 from facerec.edge_messages import DeviceRequest
 from facerec.errors import ConfigurationError, InvalidMessage, OtherModel, Refused
 from facerec.faces_message import faces_message, first_faces, packed_crops, picture_faces
-from facerec.messages import (
-    FacesMessage,
-    Forwarded,
-    ObjectRef,
-    Outcome,
-    RecognitionRequest,
-    RecognitionResult,
-    Request,
-)
+from facerec.message_base import ObjectRef
+from facerec.messages import FacesMessage, Forwarded, Outcome, RecognitionRequest, RecognitionResult, Request
 from facerec.object_keys import faces_key
 from facerec.ports import DeviceResults, FaceDetector, FaceEmbedder, FaceEngine, FacesPublisher, ObjectStore
 from model.faces import ImageAnalysis, PackedFaces

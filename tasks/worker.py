@@ -31,7 +31,8 @@ from facerec.engine.loading import available_cores, load_artefact
 from facerec.engine.supervisor import SupervisedEngine
 from facerec.errors import FacerecError
 from facerec.gallery.opening import gallery_cache
-from facerec.messages import DEFAULT_COLLECTION, FacesMessage, RecognitionRequest, Request
+from facerec.message_base import DEFAULT_COLLECTION
+from facerec.messages import FacesMessage, RecognitionRequest, Request
 from facerec.observability.logs import configure_logging
 from facerec.observability.metrics import serve_metrics
 from facerec.recognition import FaceRecognition, Recogniser

@@ -21,7 +21,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, V
 from facerec.celery_sqs.envelope import is_default
 from facerec.edge_messages import result_id
 from facerec.errors import InvalidMessage
-from facerec.messages import FACES_TASK_NAME, FileName, Message
+from facerec.message_base import FileName, Message
+from facerec.messages import FACES_TASK_NAME
 
 REQUEUES_HEADER = "facerec_postponed"
 """The header that counts the requeues of a stale task. The old name stays: queued messages may have it."""

@@ -23,15 +23,8 @@ from facerec.commands.terminal import (
 )
 from facerec.echo import Styled, echo, echo_json
 from facerec.engine.loading import analyser, load_artefact, open_engine
-from facerec.gallery.enrolment import (
-    MAX_PHOTO_BYTES,
-    Enroller,
-    EnrolmentReport,
-    EnrolmentStatus,
-    WhichFace,
-    valid_collection,
-)
-from facerec.gallery.names import valid_identity
+from facerec.gallery.enrolment import MAX_PHOTO_BYTES, Enroller, EnrolmentReport, EnrolmentStatus, WhichFace
+from facerec.gallery.names import valid_collection, valid_identity
 from facerec.gallery.rebuild import CollectionRebuild, RebuildReport
 from facerec.settings import Settings
 from facerec.text import counted

@@ -21,8 +21,8 @@ from facerec.commands.terminal import (
 )
 from facerec.echo import confirm, echo, echo_json
 from facerec.errors import ConfigurationError, FacerecError
-from facerec.gallery.enrolment import remove_templates
-from facerec.messages import DEFAULT_COLLECTION
+from facerec.gallery.removal import remove_templates
+from facerec.message_base import DEFAULT_COLLECTION
 from facerec.ports import Template
 from facerec.text import counted
 

@@ -11,7 +11,7 @@ from facerec.commands.damaged import known_dimensions, print_damaged
 from facerec.commands.terminal import Duration, json_option
 from facerec.echo import echo, echo_json
 from facerec.gallery.check import Findings, GalleryCheck, LeftoverSnapshot
-from facerec.gallery.enrolment import valid_collection
+from facerec.gallery.names import valid_collection
 from facerec.ports import StoredObject
 from facerec.settings import Settings
 from facerec.text import counted, duration

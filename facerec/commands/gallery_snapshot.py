@@ -9,7 +9,7 @@ from facerec.commands.terminal import collection_option, progress_bar
 from facerec.echo import echo
 from facerec.engine.loading import load_artefact
 from facerec.errors import ConfigurationError, FacerecError
-from facerec.gallery.enrolment import valid_collection
+from facerec.gallery.names import valid_collection
 from facerec.gallery.opening import gallery_cache, published_snapshots
 from facerec.gallery.published import published
 from facerec.settings import Settings

@@ -11,6 +11,8 @@ from facerec.api_keys import ApiKey, Scope, Token, issue, revoked, rotated
 from facerec.commands.terminal import Duration, json_option, print_columns
 from facerec.echo import echo, echo_json
 from facerec.errors import FacerecError
+from facerec.gallery.names import valid_collection
+from facerec.message_base import DEFAULT_COLLECTION
 from facerec.settings import Settings
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ def command() -> None:
     \b
     Examples:
       facerec keys create "front desk" --scope recognise --expires-in 90d
-      facerec keys create importer --scope recognise --scope enrol --json
+      facerec keys create importer --scope recognise --scope enrol --collection staff --json
       facerec keys list
       facerec keys rotate 0123456789ab --grace 24h
       facerec keys revoke 0123456789ab
@@ -42,12 +44,24 @@ def command() -> None:
     help="What the key allows; may be repeated. `admin` includes all.",
 )
 @click.option("--expires-in", type=Duration(), help="As 90d; without it the key does not expire.")
+@click.option(
+    "--collection",
+    default=DEFAULT_COLLECTION,
+    show_default=True,
+    help="The collection of the key's requests. With scope admin they may name others.",
+)
 @json_option
-def create(name: str, scopes: tuple[str, ...], expires_in: timedelta | None, *, as_json: bool) -> None:
+def create(name: str, scopes: tuple[str, ...], expires_in: timedelta | None, collection: str, *, as_json: bool) -> None:
     """Make a key for the client NAME and show it, once."""
     if expires_in == timedelta():
         raise click.BadParameter("the key would end at once: write 30m, 24h or 90d", param_hint="--expires-in")
-    key, token = issue(name, [Scope(scope) for scope in scopes], now=datetime.now(UTC), expires_in=expires_in)
+    key, token = issue(
+        name,
+        [Scope(scope) for scope in scopes],
+        now=datetime.now(UTC),
+        expires_in=expires_in,
+        collection=valid_collection(collection),
+    )
     _store().put(key)
     _show(key, token, as_json=as_json)
 
@@ -63,8 +77,11 @@ def list_(*, as_json: bool) -> None:
     if as_json:
         echo_json([_json_object(key, now) for key in keys])
     elif keys:
-        rows = [(key.key_id, key.name, ", ".join(key.scopes), _state(key, now), *_times(key)) for key in keys]
-        print_columns([("id", "name", "scopes", "state", "created (UTC)", "expires (UTC)"), *rows])
+        rows = [
+            (key.key_id, key.name, ", ".join(key.scopes), key.collection, _state(key, now), *_times(key))
+            for key in keys
+        ]
+        print_columns([("id", "name", "scopes", "collection", "state", "created (UTC)", "expires (UTC)"), *rows])
     elif not unreadable:
         echo("There are no keys: `facerec keys create NAME --scope recognise`.", err=True)
 
@@ -129,9 +146,13 @@ def _state(key: ApiKey, now: datetime) -> str:
 
 def _json_object(key: ApiKey, now: datetime) -> dict[str, object]:
     times = ("created_at", "expires_at", "revoked_at", "former_until")
-    return {"id": key.key_id, "name": key.name, "scopes": list(key.scopes), "state": _state(key, now)} | {
-        name: None if (at := getattr(key, name)) is None else at.isoformat() for name in times
-    }
+    return {
+        "id": key.key_id,
+        "name": key.name,
+        "scopes": list(key.scopes),
+        "collection": key.collection,
+        "state": _state(key, now),
+    } | {name: None if (at := getattr(key, name)) is None else at.isoformat() for name in times}
 
 
 def _times(key: ApiKey) -> tuple[str, str]:

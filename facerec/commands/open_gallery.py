@@ -11,8 +11,7 @@ from facerec.commands.damaged import known_dimensions
 from facerec.engine.loading import load_artefact
 from facerec.errors import FacerecError
 from facerec.gallery.damaged import usable
-from facerec.gallery.enrolment import valid_collection
-from facerec.gallery.names import KnownNames, identity_key, same_person
+from facerec.gallery.names import KnownNames, identity_key, same_person, valid_collection
 from facerec.ports import DamagedTemplate, ObjectStore, Template, TemplateStore
 from facerec.settings import Settings
 from model.artefact import Artefact

@@ -14,7 +14,7 @@ import click
 
 from facerec.echo import Line, echo, echo_document, make_console, parts, plain
 from facerec.errors import FacerecError
-from facerec.messages import DEFAULT_COLLECTION
+from facerec.message_base import DEFAULT_COLLECTION
 from facerec.text import one_line
 
 if TYPE_CHECKING:

@@ -36,14 +36,10 @@ from pydantic import (
 
 from facerec.errors import AlreadyEnrolled, FacerecError
 from facerec.gallery.damaged import MAX_DIMENSION, usable
-from facerec.gallery.enrolment import (
-    MAX_PHOTO_BYTES,
-    photo_key,
-    store_template,
-    template_id,
-)
+from facerec.gallery.enrolment import MAX_PHOTO_BYTES, store_template, template_id
 from facerec.gallery.names import MAX_IDENTITY_LENGTH, InvalidName, same_person, valid_identity
-from facerec.messages import CollectionName, ObjectRef, Ratio
+from facerec.gallery.removal import photo_key
+from facerec.message_base import CollectionName, ObjectRef, Ratio
 from facerec.object_keys import MAX_FILE_NAME
 from facerec.ports import DamagedTemplate, ObjectStore, Template, TemplateStore
 from model.artefact import staged_file

@@ -2,21 +2,19 @@
 
 import hashlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING
 
-from pydantic import TypeAdapter, ValidationError
-
 from facerec.errors import AlreadyEnrolled
 from facerec.gallery.damaged import check_usable, may_replace
-from facerec.gallery.names import InvalidName, KnownNames, same_person, valid_identity
-from facerec.gallery.published import withdraw
-from facerec.messages import DEFAULT_COLLECTION, CollectionName, ObjectRef
-from facerec.object_keys import base_name, safe_name
+from facerec.gallery.names import KnownNames, same_person, valid_collection, valid_identity
+from facerec.gallery.removal import photo_key
+from facerec.message_base import DEFAULT_COLLECTION, ObjectRef
+from facerec.object_keys import base_name
 from facerec.ports import ObjectStore, Template, TemplateStore
 from facerec.text import megabytes
 from model.header import InvalidImage, read_header
@@ -100,17 +98,6 @@ class EnrolmentReport:
     """Of the face in `box`, if the engine assessed it."""
 
 
-def valid_collection(name: str) -> str:
-    """Return the name of a collection unchanged; raises `InvalidName`."""
-    try:
-        return TypeAdapter(CollectionName).validate_python(name)
-    except ValidationError as exc:
-        raise InvalidName(
-            f"{name!r} is no name for a collection: 1 to 64 letters, digits, dots, underscores and hyphens, "
-            "not dots alone"
-        ) from exc
-
-
 def template_id(collection: str, model_id: str, photo: bytes) -> str:
     """Return 32 hexadecimal digits that depend on collection, model and photo, not on the person."""
     digest = hashlib.sha256()
@@ -118,16 +105,6 @@ def template_id(collection: str, model_id: str, photo: bytes) -> str:
         # Lengths first, so that different triples never give the same bytes.
         digest.update(len(part).to_bytes(8, "big") + part)
     return digest.hexdigest()[:32]
-
-
-def photo_prefix(collection: str, identifier: str) -> str:
-    """Return the prefix of the keys of a template's photo in the gallery bucket."""
-    return f"{collection}/{identifier}/"
-
-
-def photo_key(collection: str, identifier: str, filename: str) -> str:
-    """Return the key of a template's photo in the gallery bucket."""
-    return photo_prefix(collection, identifier) + safe_name(filename)
 
 
 def choose_face(analyse: "Analyse", photo: bytes, which: WhichFace) -> Chosen | NotChosen:
@@ -284,22 +261,3 @@ def store_template(templates: TemplateStore, photos: ObjectStore, template: Temp
         if found is None or found.photo is None or found.photo.key != template.photo.key:
             photos.delete(template.photo.bucket, template.photo.key)
         raise
-
-
-def remove_templates(
-    templates: TemplateStore, photos: ObjectStore, bucket: str, collection: str, template_ids: Sequence[str]
-) -> int:
-    """Remove templates, their photos, and the collection's published snapshots; returns how many templates there were.
-
-    The templates are removed last: after an interruption they are still listed, and a repeated call completes the
-    removal.
-    """
-    if not template_ids:
-        return 0
-    for identifier in template_ids:
-        for key in photos.keys(bucket, photo_prefix(collection, identifier)):
-            photos.delete(bucket, key)
-    withdraw(photos, bucket, collection)
-    removed = templates.remove(collection, template_ids)
-    withdraw(photos, bucket, collection)  # what another command has published meanwhile
-    return removed

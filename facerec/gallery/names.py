@@ -9,7 +9,10 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable
 
+from pydantic import TypeAdapter, ValidationError
+
 from facerec.errors import FacerecError
+from facerec.message_base import CollectionName
 from facerec.messages import NO_FACE, UNKNOWN
 from facerec.text import JOINERS, is_text
 
@@ -95,6 +98,17 @@ def identity_key(name: str, *, exact: bool = False) -> str:
 def same_person(one: str, other: str, *, exact: bool = False) -> bool:
     """Whether two names are one person."""
     return identity_key(one, exact=exact) == identity_key(other, exact=exact)
+
+
+def valid_collection(name: str) -> str:
+    """Return the name of a collection unchanged; raises `InvalidName`."""
+    try:
+        return TypeAdapter(CollectionName).validate_python(name)
+    except ValidationError as exc:
+        raise InvalidName(
+            f"{name!r} is no name for a collection: 1 to 64 letters, digits, dots, underscores and hyphens, "
+            "not dots alone"
+        ) from exc
 
 
 class KnownNames:

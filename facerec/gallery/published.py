@@ -71,12 +71,6 @@ def published(
     return sorted(filter(None, map(PublishedSnapshot.of_key, objects.keys(bucket, prefix))))
 
 
-def withdraw(objects: ObjectStore, bucket: str, collection: str) -> None:
-    """Delete all published snapshots of a collection, before and after a removal of templates."""
-    for key in objects.keys(bucket, f"{SNAPSHOTS_PREFIX}{collection}/"):
-        objects.delete(bucket, key)
-
-
 class PublishedSnapshots:
     """Reads and writes the published snapshots of one model, with unnamed files in `directory`."""
 

@@ -10,18 +10,10 @@ from typing import TYPE_CHECKING
 
 from facerec.errors import AlreadyEnrolled, ObjectMissing
 from facerec.gallery.damaged import separate
-from facerec.gallery.enrolment import (
-    NotChosen,
-    WhichFace,
-    choose_face,
-    photo_key,
-    quality_text,
-    remove_templates,
-    store_template,
-    template_id,
-)
+from facerec.gallery.enrolment import NotChosen, WhichFace, choose_face, quality_text, store_template, template_id
 from facerec.gallery.names import same_person
-from facerec.messages import ObjectRef
+from facerec.gallery.removal import photo_key, remove_templates
+from facerec.message_base import ObjectRef
 from facerec.ports import DamagedTemplate, ObjectStore, Template, TemplateStore
 
 if TYPE_CHECKING:

@@ -10,13 +10,15 @@ from typing import Any
 from facerec.messages import DRAIN_ORDERS, FLEET_TAG
 from facerec.provision import iam_autoscaler, iam_edge, iam_serverless
 from facerec.provision.iam_statements import (
+    KEEP_ITEMS,
     THIS_INSTANCE,
     Place,
     Statement,
     actions,
     allow,
     answer_devices,
-    gallery_snapshots,
+    find_snapshots,
+    keep_people,
     partitions,
 )
 
@@ -52,6 +54,8 @@ def web(place: Place) -> list[Statement]:
         ),
         allow("FindOrphanedQueues", ["sqs:ListQueues"], ["*"]),
         allow("CheckKeys", ["dynamodb:GetItem"], [place.table(settings.keys_table)]),
+        *keep_people(place),
+        allow("ListPhotos", ["s3:ListBucket"], [place.bucket(settings.gallery_bucket)]),
     ]
 
 
@@ -83,12 +87,8 @@ def worker(place: Place) -> list[Statement]:
                 place.queue(settings.events_queue),
             ],
         ),
-        allow(
-            "ReadGallery",
-            actions("dynamodb", "BatchGetItem GetItem Query"),
-            [place.table(settings.templates_table)],
-        ),
-        *gallery_snapshots(place),
+        *keep_people(place),
+        find_snapshots(place),
         *(answer_devices(place) if settings.edge.enabled else []),
         # The table also holds the autoscaler's lease, launch slots and history, and the other instances' reports.
         allow("Report", ["dynamodb:UpdateItem"], [place.table(settings.fleet_table)], partitions(THIS_INSTANCE)),
@@ -145,8 +145,8 @@ def operator(place: Place) -> list[Statement]:
         ),
         allow(
             "KeepGallery",
-            actions("dynamodb", "BatchGetItem DeleteItem GetItem PutItem Query UpdateItem"),
-            [place.table(settings.templates_table)],
+            KEEP_ITEMS,
+            [place.table(name) for name in (settings.templates_table, settings.people_table, settings.jobs_table)],
         ),
         allow(
             "LookAtDeadLetters",
@@ -186,7 +186,13 @@ def provisioner(place: Place) -> list[Statement]:
         settings.response_queue,
         settings.events_queue,
     ]
-    tables = [settings.templates_table, settings.fleet_table, settings.keys_table]
+    tables = [
+        settings.templates_table,
+        settings.fleet_table,
+        settings.keys_table,
+        settings.people_table,
+        settings.jobs_table,
+    ]
     launch_template = place.ec2("launch-template")
     requested = {"StringEquals": {f"aws:RequestTag/{FLEET_TAG}": settings.prefix}}
     return [

@@ -151,13 +151,36 @@ def allow(
     return statement if condition is None else statement | {"Condition": condition}
 
 
+def find_snapshots(place: Place) -> Statement:
+    """List the published snapshots, and nothing else of the gallery bucket."""
+    below = {"StringLike": {"s3:prefix": f"{SNAPSHOTS_PREFIX}*"}}
+    return allow("FindGallerySnapshots", ["s3:ListBucket"], [place.bucket(place.settings.gallery_bucket)], below)
+
+
 def gallery_snapshots(place: Place) -> list[Statement]:
     """Find and read the published snapshots, and nothing else of the gallery bucket."""
-    bucket = place.bucket(place.settings.gallery_bucket)
-    below = {"StringLike": {"s3:prefix": f"{SNAPSHOTS_PREFIX}*"}}
+    snapshots = f"{place.bucket(place.settings.gallery_bucket)}/{SNAPSHOTS_PREFIX}*"
+    return [find_snapshots(place), allow("ReadGallerySnapshots", ["s3:GetObject"], [snapshots])]
+
+
+KEEP_ITEMS = actions("dynamodb", "BatchGetItem DeleteItem GetItem PutItem Query UpdateItem")
+"""What a tier needs that keeps items in a table."""
+
+
+def keep_people(place: Place) -> list[Statement]:
+    """Enrol, change and remove people over the APIs: their templates and photos; and keep jobs."""
+    settings = place.settings
     return [
-        allow("FindGallerySnapshots", ["s3:ListBucket"], [bucket], below),
-        allow("ReadGallerySnapshots", ["s3:GetObject"], [f"{bucket}/{SNAPSHOTS_PREFIX}*"]),
+        allow(
+            "KeepPeople",
+            KEEP_ITEMS,
+            [place.table(name) for name in (settings.templates_table, settings.people_table, settings.jobs_table)],
+        ),
+        allow(
+            "KeepPhotos",
+            actions("s3", "DeleteObject GetObject PutObject"),
+            [place.objects(settings.gallery_bucket)],
+        ),
     ]
 
 

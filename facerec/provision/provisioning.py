@@ -50,6 +50,8 @@ def provision(
         lambda: _queue(clients, settings.events_queue, queue_attributes.events_queue(settings)),
         lambda: _table(clients, "TEMPLATES_TABLE", settings.templates_table, ("collection", "item")),
         lambda: _table(clients, "KEYS_TABLE", settings.keys_table, ("kind", "item")),
+        lambda: _table(clients, "PEOPLE_TABLE", settings.people_table, ("kind", "item"), expiry=EXPIRES_AT),
+        lambda: _table(clients, "JOBS_TABLE", settings.jobs_table, ("kind", "item"), expiry=EXPIRES_AT),
         lambda: _table(clients, "FLEET_TABLE", settings.fleet_table, ("kind", "item"), expiry=EXPIRES_AT),
     ]
     image_id = settings.instances.image_id

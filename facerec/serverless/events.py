@@ -9,7 +9,8 @@ from uuid import NAMESPACE_URL, UUID, uuid5
 
 from facerec.delivery.driver import TaskDelivery
 from facerec.errors import InvalidMessage
-from facerec.messages import ObjectRef, RecognitionRequest
+from facerec.message_base import ObjectRef
+from facerec.messages import RecognitionRequest
 from facerec.object_keys import base_name
 
 _UNREADABLE = (AttributeError, LookupError, TypeError, ValueError)

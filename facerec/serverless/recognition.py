@@ -37,7 +37,8 @@ def _open(settings: Settings) -> Any:
         from facerec.device_faces import DeviceFaces, decode_faces, faces_request_id
         from facerec.engine.loading import load_artefact
         from facerec.gallery.opening import gallery_cache
-        from facerec.messages import DEFAULT_COLLECTION, FacesMessage, Request
+        from facerec.message_base import DEFAULT_COLLECTION
+        from facerec.messages import FacesMessage, Request
         from facerec.recognition import FaceRecognition
         from facerec.serverless.batch import Messages
         from facerec.serverless.events import EventKind

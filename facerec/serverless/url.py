@@ -17,7 +17,8 @@ import structlog
 from facerec.celery_sqs.envelope import task_message
 from facerec.delivery.driver import DeliveryRecord, TaskDelivery, TaskDriver
 from facerec.errors import FacerecError
-from facerec.messages import ObjectRef, Outcome, RecognitionRequest
+from facerec.message_base import ObjectRef
+from facerec.messages import Outcome, RecognitionRequest
 from facerec.object_keys import base_name, input_key, output_key, safe_name
 from facerec.ports import ObjectStore
 from facerec.serverless.invocation import Invocation, Unfinished

@@ -180,6 +180,8 @@ class Settings(BaseSettings):
     events_queue: ClassVar[ResourceName] = ResourceName()
     templates_table: ClassVar[ResourceName] = ResourceName()
     keys_table: ClassVar[ResourceName] = ResourceName()
+    people_table: ClassVar[ResourceName] = ResourceName()
+    jobs_table: ClassVar[ResourceName] = ResourceName()
     fleet_table: ClassVar[ResourceName] = ResourceName()
     launch_template: ClassVar[ResourceName] = ResourceName()
 

@@ -48,6 +48,10 @@ class NameSettings(Group):
     events_queue: QueueName = Field("<prefix>-events-queue", description="Queue of events for Flower")
     templates_table: str = Field("<prefix>-templates", description="DynamoDB table of templates")
     keys_table: str = Field("<prefix>-api-keys", description="DynamoDB table of API keys")
+    people_table: str = Field(
+        "<prefix>-people", description="DynamoDB table of collections, merges, unknown people, erasures, accesses"
+    )
+    jobs_table: str = Field("<prefix>-jobs", description="DynamoDB table of jobs and their files")
     fleet_table: str = Field(
         "<prefix>-fleet", description="DynamoDB table of workers' reports and the autoscaler's history"
     )

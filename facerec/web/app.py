@@ -5,11 +5,13 @@ from flask import Flask, Response, g, render_template, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, RequestEntityTooLarge
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from facerec.ports import ObjectStore, TaskQueue
+from facerec.ports import EnrolledPeople, ObjectStore, TaskQueue
 from facerec.settings import Settings
 from facerec.text import megabytes, one_line
-from facerec.web import metrics, replies, results, uploads
+from facerec.web import forms, metrics, replies, results, uploads
 from facerec.web.admission import Admission
+from facerec.web.api import ApiServices, register_apis
+from facerec.web.asking import Asker
 from facerec.web.auth.access import UNDEFINED, AccessControl, install_access_control, needs
 from facerec.web.inbox import Waiters
 from facerec.web.readiness import Readiness, health_blueprint
@@ -39,13 +41,14 @@ TRANSPORT_SECURITY = "max-age=31536000"
 
 
 class _App(Flask):
-    request_class = uploads.UploadRequest
+    request_class = forms.UploadRequest
 
 
 def create_app(
     *,
     settings: Settings,
     store: ObjectStore,
+    people: EnrolledPeople,
     queue: TaskQueue,
     reply_to: str,
     waiters: Waiters,
@@ -61,24 +64,22 @@ def create_app(
     """
     app = _App("facerec.web", static_folder=None)
     app.config.update(
-        MAX_CONTENT_LENGTH=settings.web.max_upload_bytes + uploads.FORM_OVERHEAD_BYTES,
-        MAX_FORM_MEMORY_SIZE=uploads.FORM_MEMORY_BYTES,
+        MAX_CONTENT_LENGTH=settings.web.max_upload_bytes + forms.FORM_OVERHEAD_BYTES,
+        MAX_FORM_MEMORY_SIZE=forms.FORM_MEMORY_BYTES,
     )
     measured.instrument(app)
-    app.register_blueprint(
-        uploads.blueprint(
-            uploads.Uploads(
-                settings=settings,
-                store=store,
-                queue=queue,
-                reply_to=reply_to,
-                waiters=waiters,
-                admission=admission,
-                on_end=measured.upload,
-            )
-        )
+    asker = Asker(
+        settings=settings,
+        store=store,
+        queue=queue,
+        reply_to=reply_to,
+        waiters=waiters,
+        admission=admission,
+        on_end=measured.upload,
     )
+    app.register_blueprint(uploads.blueprint(asker, settings.web.max_upload_bytes))
     app.register_blueprint(results.blueprint(settings, store))
+    register_apis(app, ApiServices(settings=settings, store=store, asker=asker, people=people, access=access))
     app.register_blueprint(health_blueprint(readiness, open_to_all=access.open_to_all))
     app.register_blueprint(metrics.blueprint(measured))
 

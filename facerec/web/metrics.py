@@ -16,8 +16,8 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 from facerec.messages import Outcome
 from facerec.observability.metrics import ProcessSum, ended_children_seconds
 from facerec.web.admission import RefusalCause
+from facerec.web.asking import UploadRecord
 from facerec.web.replies import Reply
-from facerec.web.uploads import UploadRecord
 
 DIRECTORY_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 

@@ -56,13 +56,15 @@ def recognised(result: RecognitionResult, style: Style) -> Reply:
         Outcome.MATCH: f"face detected - {result.result}",
         Outcome.UNKNOWN: "face not recognized",
         Outcome.NO_FACE: "no face detected",
+        Outcome.DONE: "done",
+        Outcome.REFUSED: result.detail or "refused",
     }[result.outcome]
     return Reply(200, one_line(f"{result.filename}: {sentence}"), result.outcome)
 
 
-def no_file() -> Reply:
+def no_file(field: str) -> Reply:
     """Reply that the form has no file under the field's name."""
-    return Reply(400, "there is no file in the multipart form field inputFile: send the picture there", "no_file")
+    return Reply(400, f"there is no file in the multipart form field {field}: send the picture there", "no_file")
 
 
 def unreadable_form(reason: str) -> Reply:
@@ -89,7 +91,7 @@ def too_large(max_upload_bytes: int) -> Reply:
 
 def form_too_large(max_upload_bytes: int) -> Reply:
     """Reply that the form has too many parts or too much text, though the upload is not too large."""
-    advice = f"send one picture of at most {megabytes(max_upload_bytes)}, as a file in the field inputFile"
+    advice = f"send one picture of at most {megabytes(max_upload_bytes)}, as a file"
     return Reply(413, f"the form has too many parts or too much text: {advice}", "too_large")
 
 

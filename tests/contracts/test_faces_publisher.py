@@ -11,7 +11,8 @@ import pytest
 from facerec.aws.clients import Clients
 from facerec.aws.sqs.results import SqsFacesPublisher
 from facerec.errors import QueueMissing, Refused
-from facerec.messages import FacesMessage, FaceToEmbed, ObjectRef, RecognitionRequest, ResultBox
+from facerec.message_base import ObjectRef
+from facerec.messages import FacesMessage, FaceToEmbed, RecognitionRequest, ResultBox
 from facerec.ports import FacesPublisher
 from tests.fakes.results import InMemoryFacesPublisher, InMemoryQueues
 

@@ -20,7 +20,7 @@ from facerec.settings.resources import QueueSettings, RetentionSettings
 from facerec.settings.tiers import ServerlessSettings
 from tests.support.emulated import EmulatedAws, clients_over_tls, emulated_aws
 
-RESOURCES = 13
+RESOURCES = 15
 
 
 @pytest.fixture(scope="module", params=EmulatorKind)
@@ -78,6 +78,8 @@ def test_creates_all_then_changes_nothing(aws: EmulatedAws) -> None:
         "twice-events-queue",
         "twice-templates",
         "twice-api-keys",
+        "twice-people",
+        "twice-jobs",
         "twice-fleet",
     ]
     assert [r.state for r in provision(clients, settings)] == [State.UNCHANGED] * RESOURCES

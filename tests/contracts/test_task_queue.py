@@ -17,7 +17,8 @@ from kombu.transport import SQS
 from facerec.aws.clients import Clients
 from facerec.celery import CeleryTaskQueue
 from facerec.errors import ConfigurationError, QueueMissing, Transient
-from facerec.messages import TASK_NAME, ObjectRef, RecognitionRequest
+from facerec.message_base import ObjectRef
+from facerec.messages import TASK_NAME, RecognitionRequest
 from facerec.ports import TaskQueue
 from facerec.settings import Settings
 from facerec.settings.resources import AwsSettings

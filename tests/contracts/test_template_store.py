@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from dataclasses import fields as dataclass_fields
 from typing import Any, TypeVar
 
 import numpy as np
@@ -209,6 +210,35 @@ def test_template_is_found_by_its_id(store: TemplateStore) -> None:
     assert (found.identity, found.photo) == ("Ada Lovelace", make_template(1, collection="staff").photo)
     assert store.template("staff", make_template(2).template_id) is None
     assert store.template("guests", make_template(1).template_id) is None
+
+
+def test_entry_has_every_field_but_the_embedding(store: TemplateStore) -> None:
+    """Also the external id, which most templates lack."""
+    added = [make_template(1, "José 李"), replace(make_template(2), external_id="badge:7", photo=None)]
+    for template in added:
+        store.add(template)
+    found = list(store.entries("default"))
+    for entry, template in zip(found, added, strict=True):
+        assert not hasattr(entry, "embedding")
+        assert all(getattr(entry, name.name) == getattr(template, name.name) for name in dataclass_fields(entry))
+    one = store.entry("default", added[1].template_id)
+    assert one is not None
+    assert (one.identity, one.external_id) == ("Ada Lovelace", "badge:7")
+    assert store.entry("default", "f" * 32) is store.entry("nowhere", added[0].template_id) is None
+
+
+def test_templates_are_given_to_another_person(store: TemplateStore) -> None:
+    """More than one transaction takes; readers see it as a change, and missing templates do not count."""
+    for number in range(100):
+        store.add(make_template(number))
+    before = store.version("default")
+    everything = [make_template(number).template_id for number in range(102)]
+    assert store.reassign("default", everything, "Grace Hopper") == 100
+    assert set(store.owners("default").values()) == {"Grace Hopper"}
+    changes = store.changes("default", before)
+    assert changes is not None
+    assert {template.identity for template in changes.added} == {"Grace Hopper"}
+    assert len(changes.added) == store.count("default") == 100
 
 
 def test_collection_is_listed_while_it_has_templates(store: TemplateStore) -> None:

@@ -12,7 +12,8 @@ from facerec.celery_sqs.envelope import task_message
 from facerec.celery_sqs.received_task import read_task
 from facerec.delivery.driver import TaskDriver, decode_request
 from facerec.errors import FacerecError
-from facerec.messages import TASK_NAME, Forwarded, ObjectRef, Outcome, RecognitionRequest, RecognitionResult, Request
+from facerec.message_base import ObjectRef
+from facerec.messages import TASK_NAME, Forwarded, Outcome, RecognitionRequest, RecognitionResult, Request
 from facerec.serverless.invocation import Invocation
 from tests.fakes.dead_letters import InMemoryDeadLetterQueue
 

@@ -3,7 +3,7 @@
 import threading
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 from operator import attrgetter
 
@@ -11,8 +11,8 @@ import numpy as np
 
 from facerec.errors import AlreadyEnrolled, FacerecError
 from facerec.gallery.damaged import may_replace
-from facerec.messages import ObjectRef
-from facerec.ports import Changes, CollectionThreshold, DamagedTemplate, Template
+from facerec.message_base import ObjectRef
+from facerec.ports import Changes, CollectionThreshold, DamagedTemplate, Template, TemplateEntry
 
 MODEL = "facenet-160-0123456789abcdef"
 OTHER_MODEL = "facenet-160-fedcba9876543210"
@@ -87,6 +87,27 @@ class InMemoryTemplateStore:
             if removed:
                 self._changed(collection, set(template_ids))
             return removed
+
+    def reassign(self, collection: str, template_ids: Sequence[str], identity: str) -> int:
+        """Give templates to a person; returns how many there were."""
+        with self._lock:
+            self._check()
+            own = self._templates[collection]
+            found = [identifier for identifier in dict.fromkeys(template_ids) if identifier in own]
+            for identifier in found:
+                own[identifier] = replace(own[identifier], identity=identity)
+            if found:
+                self._changed(collection, set(found))
+            return len(found)
+
+    def entries(self, collection: str) -> Iterator[TemplateEntry]:
+        """Yield every template without its embedding, in the order of their ids."""
+        return map(_entry, self.templates(collection))
+
+    def entry(self, collection: str, template_id: str) -> TemplateEntry | None:
+        """Return one template without its embedding, if there is one."""
+        found = self.template(collection, template_id)
+        return None if found is None else _entry(found)
 
     def forget(self) -> None:
         """Become empty, as a table that was deleted and made again."""
@@ -169,3 +190,7 @@ class InMemoryTemplateStore:
         self._versions[collection] += 1
         self._log[collection][self._versions[collection]] = template_ids
         self._log[collection].pop(self._versions[collection] - self._kept_changes, None)
+
+
+def _entry(template: Template) -> TemplateEntry:
+    return TemplateEntry(**{name.name: getattr(template, name.name) for name in fields(TemplateEntry)})

@@ -35,6 +35,7 @@ from facerec.web.readiness import Check, Readiness
 from tests.fakes.object_store import InMemoryObjectStore
 from tests.fakes.results import InMemoryQueues, InMemoryResultInbox, InMemoryResultPublisher
 from tests.fakes.task_queue import InMemoryTaskQueue
+from tests.fakes.templates import InMemoryTemplateStore
 
 Answer = Callable[[RecognitionRequest], RecognitionResult]
 
@@ -56,6 +57,7 @@ class FakeWebTier:
         self.settings = settings or Settings()
         self.answer = answer
         self.store = InMemoryObjectStore()
+        self.templates = InMemoryTemplateStore()
         self.queues = InMemoryQueues(self.settings.response_queue)
         self.publisher = InMemoryResultPublisher(self.queues, self.settings.response_queue)
         self.tasks = InMemoryTaskQueue(self._worker)
@@ -79,6 +81,7 @@ class FakeWebTier:
         return create_app(
             settings=self.settings,
             store=self.store,
+            people=self.templates,
             queue=self.tasks,
             reply_to=self.settings.response_queue,
             waiters=self.waiters,

@@ -24,8 +24,9 @@ from facerec.commands import gallery_snapshot
 from facerec.errors import FacerecError
 from facerec.gallery.archive import write_archive
 from facerec.gallery.cache import GalleryCache
-from facerec.gallery.enrolment import photo_key, store_template, template_id
-from facerec.messages import ObjectRef
+from facerec.gallery.enrolment import store_template, template_id
+from facerec.gallery.removal import photo_key
+from facerec.message_base import ObjectRef
 from facerec.ports import Template
 from facerec.processes.addresses import poll_until
 from facerec.settings import Settings

@@ -31,7 +31,8 @@ from facerec.aws.clients import Clients
 from facerec.aws.sqs.results import SqsResultInbox
 from facerec.celery import CeleryTaskQueue
 from facerec.engine.registry import push
-from facerec.messages import ObjectRef, Outcome, RecognitionRequest, RecognitionResult
+from facerec.message_base import ObjectRef
+from facerec.messages import Outcome, RecognitionRequest, RecognitionResult
 from facerec.object_keys import input_key
 from facerec.provision.provisioning import provision
 from facerec.provision.user_data import user_data

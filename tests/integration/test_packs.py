@@ -20,7 +20,8 @@ from PIL import Image, ImageOps
 
 from facerec.engine.supervisor import SupervisedDetector, SupervisedEmbedder
 from facerec.faces_message import faces_message, picture_faces
-from facerec.messages import FacesMessage, ObjectRef, RecognitionRequest
+from facerec.message_base import ObjectRef
+from facerec.messages import FacesMessage, RecognitionRequest
 from facerec.settings import Settings
 from facerec.settings.resources import ModelSettings
 from facerec.settings.tiers import WorkerSettings

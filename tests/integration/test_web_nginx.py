@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from facerec.settings import Settings
-from facerec.web.uploads import FORM_OVERHEAD_BYTES
+from facerec.web.forms import FORM_OVERHEAD_BYTES
 from tests.fakes.web_tier import answers, picture, together
 from tests.support.nginx import CONFIGURATION, find_nginx, nginx
 from tests.support.served_web_tier import TLS, ServedWebTier, read_all, serve_web_tier

@@ -12,7 +12,8 @@ from PIL import Image
 
 from facerec.comparison import ModelThresholds
 from facerec.faces_message import packed_faces
-from facerec.messages import FacesMessage, ObjectRef, RecognitionRequest, RecognitionResult
+from facerec.message_base import ObjectRef
+from facerec.messages import FacesMessage, RecognitionRequest, RecognitionResult
 from facerec.object_keys import input_key, output_key
 from facerec.recognition import FaceDetection, FaceRecognition, Recogniser
 from model.analysis import PictureLimits, analyse, detect_batch

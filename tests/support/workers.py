@@ -14,7 +14,8 @@ from facerec.aws.object_store import S3ObjectStore
 from facerec.aws.sqs.results import SqsResultInbox
 from facerec.celery import CeleryTaskQueue
 from facerec.edge_messages import EdgeFaces
-from facerec.messages import ObjectRef, RecognitionRequest, RecognitionResult, ResultBox
+from facerec.message_base import ObjectRef
+from facerec.messages import RecognitionRequest, RecognitionResult, ResultBox
 from facerec.object_keys import input_key
 from facerec.processes.addresses import poll_until
 from facerec.settings import Settings

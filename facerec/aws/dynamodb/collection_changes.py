@@ -16,7 +16,7 @@ from botocore.exceptions import ClientError
 
 from facerec.aws.clients import Clients, translated, translated_for_one
 from facerec.aws.dynamodb import Table
-from facerec.aws.dynamodb.template_items import TEMPLATE
+from facerec.aws.dynamodb.entry_items import TEMPLATE
 from facerec.background import backoff_seconds
 from facerec.errors import Transient
 

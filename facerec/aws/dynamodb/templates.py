@@ -4,17 +4,15 @@ A template is the item `template#<template_id>` of its collection, and a collect
 `threshold#<model_id>`. The other items are those of `collection_changes`.
 """
 
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from facerec.aws.clients import Clients, translated
-from facerec.aws.dynamodb import Table
-from facerec.aws.dynamodb.collection_changes import COLLECTIONS, KEPT_CHANGES, WRITES_AT_ONCE, CollectionChanges
+from facerec.aws.clients import translated
+from facerec.aws.dynamodb.entry_items import TEMPLATE
+from facerec.aws.dynamodb.people import DynamoEnrolledPeople
 from facerec.aws.dynamodb.template_items import (
-    TEMPLATE,
     read_template,
     read_threshold,
     readable,
@@ -30,22 +28,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 
-class DynamoTemplateStore:
-    """`TemplateStore` on DynamoDB, safe for concurrent writers in any number of processes.
-
-    The last `kept_changes` changes of a collection are recorded; `sleep` is that of `CollectionChanges`.
-    """
-
-    def __init__(
-        self,
-        clients: Clients,
-        table: str,
-        *,
-        kept_changes: int = KEPT_CHANGES,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:
-        self._table = Table(clients, table, "collection")
-        self._changes = CollectionChanges(clients, self._table, kept=kept_changes, sleep=sleep)
+class DynamoTemplateStore(DynamoEnrolledPeople):
+    """`TemplateStore` on DynamoDB, safe for concurrent writers in any number of processes."""
 
     def add(self, template: Template) -> None:
         """Add one template with its collection's new version, both or neither; raises `AlreadyEnrolled`.
@@ -76,18 +60,6 @@ class DynamoTemplateStore:
                 return
             raise AlreadyEnrolled(found.identity, template.template_id)
 
-    def remove(self, collection: str, template_ids: Sequence[str]) -> int:
-        """Remove templates, up to 96 at a time with one new version, all or none; returns how many there were."""
-        removed = 0
-        wanted = list(dict.fromkeys(template_ids))
-        for start in range(0, len(wanted), WRITES_AT_ONCE):
-            removed += self._remove_batch(collection, wanted[start : start + WRITES_AT_ONCE])
-        return removed
-
-    def version(self, collection: str) -> int:
-        """Return the number of the last change: one consistent read of a tiny item."""
-        return self._changes.version(collection)
-
     def changes(self, collection: str, since: int) -> Changes | None:
         """Read the changes after that version, and the remaining templates that they touched, consistently.
 
@@ -113,29 +85,6 @@ class DynamoTemplateStore:
         with translated(f"read template {template_id!r}"):
             item = self._table.item(self._template_key(collection, template_id))
         return next(readable([item] if item else [], []), None)
-
-    def owners(self, collection: str) -> dict[str, str]:
-        """Read the identity of each template, consistently, without the embeddings."""
-        with translated(f"read the names of collection {collection!r}"):
-            return {
-                item["item"]["S"].removeprefix(TEMPLATE): item.get("identity", {}).get("S", "")
-                for item in self._table.items(collection, TEMPLATE, only=("item", "identity"))
-            }
-
-    def count(self, collection: str) -> int:
-        """Read the number of templates, of all models; 0 for a damaged one, which the next change replaces."""
-        with translated(f"read the number of templates of collection {collection!r}"):
-            item = self._table.item(self._table.key(COLLECTIONS, collection))
-        try:
-            return int(item["templates"]["N"])
-        except (KeyError, TypeError, ValueError):
-            return 0
-
-    def collections(self) -> list[str]:
-        """Return the names of the collections that contain templates, sorted."""
-        with translated("read the names of the collections"):
-            counts = self._table.items(COLLECTIONS)
-            return sorted(item["item"]["S"] for item in counts if item.get("templates") != {"N": "0"})
 
     def threshold(self, collection: str, model_id: str) -> CollectionThreshold | None:
         """Return the collection's threshold for the model: one consistent read of a small item.
@@ -168,30 +117,6 @@ class DynamoTemplateStore:
             }
             change = {"Put": {"TableName": table, "Item": item}}
         self._changes.write(f"set the threshold of {collection!r}", collection, [change], 0, [])
-
-    def _remove_batch(self, collection: str, template_ids: list[str]) -> int:
-        while template_ids:
-            deletions: list[TransactWriteItemTypeDef] = [
-                {
-                    "Delete": {
-                        "TableName": self._table.name,
-                        "Key": self._template_key(collection, template_id),
-                        "ConditionExpression": "attribute_exists(#item)",
-                        "ExpressionAttributeNames": {"#item": "item"},
-                    }
-                }
-                for template_id in template_ids
-            ]
-            doing = f"remove templates from {collection!r}"
-            refusals = self._changes.write(doing, collection, deletions, -len(template_ids), template_ids)
-            if not refusals:
-                break
-            # The refused templates do not exist: the others are removed without them, so that the count stays exact.
-            template_ids = [template_id for i, template_id in enumerate(template_ids) if i not in refusals]
-        return len(template_ids)
-
-    def _template_key(self, collection: str, template_id: str) -> Any:
-        return self._table.key(collection, f"{TEMPLATE}{template_id}")
 
     def _threshold_key(self, collection: str, model_id: str) -> Any:
         return self._table.key(collection, f"threshold#{model_id}")

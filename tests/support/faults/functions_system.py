@@ -25,7 +25,8 @@ from facerec.local.functions.instance import Function
 from facerec.local.functions.pool import FunctionPool
 from facerec.local.functions.runtime_emulator import fetch_runtime_emulator
 from facerec.local.functions.service import FunctionService, Url, function_of
-from facerec.messages import ObjectRef, RecognitionRequest
+from facerec.message_base import ObjectRef
+from facerec.messages import RecognitionRequest
 from facerec.object_keys import input_key
 from facerec.processes.addresses import LOOPBACK, free_port, poll_until
 from facerec.provision.iam_statements import HALVES, Half

@@ -11,7 +11,8 @@ import pytest
 
 from facerec.dead_letters import DeadLetter, redrive
 from facerec.errors import Refused, Transient
-from facerec.messages import TASK_NAME, ObjectRef, Outcome, RecognitionRequest, RecognitionResult
+from facerec.message_base import ObjectRef
+from facerec.messages import TASK_NAME, Outcome, RecognitionRequest, RecognitionResult
 from facerec.object_keys import output_key
 from tests.fakes.dead_letters import InMemoryDeadLetterQueue
 from tests.fakes.object_store import InMemoryObjectStore

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from facerec.errors import InvalidMessage
 from facerec.faces_message import faces_message, pack, packed_crops, packed_faces, picture_faces, unpack
-from facerec.messages import FacesMessage, ObjectRef, RecognitionRequest
+from facerec.message_base import ObjectRef
+from facerec.messages import FacesMessage, RecognitionRequest
 from model.faces import Box, MeasuredFace, PictureFaces, QualityFactor
 
 SIDE = 8

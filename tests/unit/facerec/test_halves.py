@@ -10,7 +10,8 @@ from PIL import Image
 
 from facerec.answering import Answering, StageTimer
 from facerec.errors import EngineFailure, InvalidMessage, ObjectMissing, OtherModel, Transient
-from facerec.messages import FacesMessage, Forwarded, ObjectRef, Outcome, RecognitionResult
+from facerec.message_base import ObjectRef
+from facerec.messages import FacesMessage, Forwarded, Outcome, RecognitionResult
 from facerec.object_keys import faces_key, input_key
 from tests.support.halves import SIDE, World, photo
 

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from facerec.errors import InvalidMessage
-from facerec.messages import Face, ObjectRef, Outcome, RecognitionRequest, RecognitionResult, ResultBox, ResultMatch
+from facerec.message_base import ObjectRef
+from facerec.messages import Face, Outcome, RecognitionRequest, RecognitionResult, ResultBox, ResultMatch
 
 ratios = st.floats(0, 1)
 pixels = st.floats(-1e4, 1e4)
@@ -132,3 +133,45 @@ def test_result_of_the_previous_version_is_read() -> None:
     added = ("retryable", "threshold", "identities", "false_names", "threshold_extrapolated", "more_faces")
     older = {name: value for name, value in json.loads(result.to_json()).items() if name not in added}
     assert RecognitionResult.parse(older) == result
+
+
+def test_operation_of_a_request_is_kept() -> None:
+    """Each kind is told from the others by its name; a request of an earlier version asks for recognition."""
+    ref = {"bucket": "in", "key": "k", "size": 1}
+    request: dict[str, object] = {
+        "version": 2,
+        "request_id": str(uuid4()),
+        "filename": "a.jpg",
+        "submitted_at": "2026-03-01T12:00:00Z",
+        "input": ref,
+    }
+    kinds: dict[str, dict[str, object]] = {
+        "compare": {"target": ref},
+        "verify": {"identity": "Ada"},
+        "search_template": {"template_id": "0" * 32},
+        "enrol": {"identity": "Ada", "faces": "only"},
+        "reject": {"identity": "Ada"},
+        "detect": {},
+    }
+    for kind, fields in kinds.items():
+        read = RecognitionRequest.parse(request | {"operation": {"kind": kind} | fields})
+        assert read.operation.kind == kind
+        assert RecognitionRequest.parse(read.to_json()) == read
+    assert RecognitionRequest.parse(request | {"version": 1}).operation.kind == "recognise"
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [{"kind": "sing"}, {"kind": "verify"}, {"kind": "verify", "identity": "Ada", "template_id": "0" * 32}],
+)
+def test_unknown_operation_is_invalid(operation: dict[str, str]) -> None:
+    """So is a verification with nothing, or with two things, to compare with."""
+    request: dict[str, object] = {
+        "request_id": str(uuid4()),
+        "filename": "a.jpg",
+        "submitted_at": "2026-03-01T12:00:00Z",
+        "input": {"bucket": "in", "key": "k", "size": 1},
+        "operation": operation,
+    }
+    with pytest.raises(InvalidMessage, match="operation"):
+        RecognitionRequest.parse(request)

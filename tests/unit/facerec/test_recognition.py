@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from facerec.comparison import ModelThresholds
 from facerec.errors import EngineFailure, FacerecError, ObjectMissing, QueueMissing, Refused, Transient
-from facerec.messages import FaceQuality, ObjectRef, Outcome, RecognitionRequest, RecognitionResult
+from facerec.message_base import ObjectRef
+from facerec.messages import FaceQuality, Outcome, RecognitionRequest, RecognitionResult
 from facerec.object_keys import input_key, output_key
 from facerec.recognition import Recogniser
 from model.faces import Box, EmbeddedFace, ImageAnalysis, Quality

@@ -7,7 +7,8 @@ from uuid import uuid4
 
 from facerec.celery_sqs.envelope import compact, task_message
 from facerec.celery_sqs.received_task import read_task, task_id
-from facerec.messages import TASK_NAME, ObjectRef, RecognitionRequest
+from facerec.message_base import ObjectRef
+from facerec.messages import TASK_NAME, RecognitionRequest
 
 TASK: dict[str, Any] = {
     "body": '[[1], {}, {"callbacks": null, "chord": {"x": 1}}]',

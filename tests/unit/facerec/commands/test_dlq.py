@@ -13,14 +13,8 @@ from click.testing import CliRunner, Result
 from facerec.commands.dlq import Services, command
 from facerec.edge_messages import no_face_result
 from facerec.errors import Refused
-from facerec.messages import (
-    FacesMessage,
-    FaceToEmbed,
-    ObjectRef,
-    RecognitionRequest,
-    RecognitionResult,
-    ResultBox,
-)
+from facerec.message_base import ObjectRef
+from facerec.messages import FacesMessage, FaceToEmbed, RecognitionRequest, RecognitionResult, ResultBox
 from facerec.settings import Settings
 from tests.fakes.dead_letters import InMemoryDeadLetterQueue
 from tests.fakes.object_store import InMemoryObjectStore

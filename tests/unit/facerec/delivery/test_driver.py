@@ -27,7 +27,8 @@ from facerec.errors import (
     Refused,
     Transient,
 )
-from facerec.messages import ObjectRef, Outcome, RecognitionRequest, RecognitionResult
+from facerec.message_base import ObjectRef
+from facerec.messages import Outcome, RecognitionRequest, RecognitionResult
 from facerec.object_keys import output_key
 from facerec.recognition import Recogniser
 from facerec.serverless.invocation import Invocation

@@ -14,9 +14,10 @@ from PIL import Image
 
 from facerec.gallery.archive import restore
 from facerec.gallery.check import Findings, GalleryCheck
-from facerec.gallery.enrolment import Enroller, remove_templates, template_id
+from facerec.gallery.enrolment import Enroller, template_id
 from facerec.gallery.rebuild import CollectionRebuild
-from facerec.messages import ObjectRef
+from facerec.gallery.removal import remove_templates
+from facerec.message_base import ObjectRef
 from facerec.ports import ObjectStore, Template, TemplateStore
 from model.faces import Box, EmbeddedFace, ImageAnalysis
 from tests.fakes.object_store import InMemoryObjectStore

@@ -13,18 +13,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from facerec.errors import AlreadyEnrolled, Transient
-from facerec.gallery.enrolment import (
-    MAX_PHOTO_BYTES,
-    Enroller,
-    EnrolmentStatus,
-    WhichFace,
-    photo_key,
-    remove_templates,
-    store_template,
-    template_id,
-    valid_collection,
-)
-from facerec.gallery.names import InvalidName
+from facerec.gallery.enrolment import MAX_PHOTO_BYTES, Enroller, EnrolmentStatus, WhichFace, store_template, template_id
+from facerec.gallery.names import InvalidName, valid_collection
+from facerec.gallery.removal import photo_key, remove_templates
 from model.faces import Box, EmbeddedFace, ImageAnalysis, Quality
 from model.header import InvalidImage
 from tests.fakes.object_store import InMemoryObjectStore

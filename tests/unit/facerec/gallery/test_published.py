@@ -15,8 +15,8 @@ from structlog.testing import capture_logs
 from facerec.errors import ConfigurationError, Throttled, Transient
 from facerec.gallery.cache import GalleryCache
 from facerec.gallery.check import GalleryCheck
-from facerec.gallery.enrolment import remove_templates
 from facerec.gallery.published import PublishedSnapshot, PublishedSnapshots, published
+from facerec.gallery.removal import remove_templates
 from facerec.gallery.snapshots import GallerySnapshots, SavedGallery
 from facerec.ports import Template
 from model.index import compact

@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from facerec.errors import Transient
-from facerec.gallery.enrolment import WhichFace, photo_key, store_template, template_id
+from facerec.gallery.enrolment import WhichFace, store_template, template_id
 from facerec.gallery.rebuild import CollectionRebuild, RebuildReport, RebuildStatus
-from facerec.messages import ObjectRef
+from facerec.gallery.removal import photo_key
+from facerec.message_base import ObjectRef
 from facerec.ports import Template
 from model.faces import Box, EmbeddedFace, ImageAnalysis, Quality
 from model.header import InvalidImage

@@ -30,7 +30,7 @@ ALL: frozenset[str] = frozenset()
 
 CALLS: dict[str, dict[str, frozenset[str] | set[str]]] = {
     "web": {
-        "facerec/aws/object_store.py": {"put_object", "get_object", "list_objects_v2"},
+        "facerec/aws/object_store.py": {"put_object", "get_object", "list_objects_v2", "delete_object"},
         "facerec/aws/sqs/queue.py": {
             "create_queue",
             "get_queue_url",
@@ -40,7 +40,9 @@ CALLS: dict[str, dict[str, frozenset[str] | set[str]]] = {
             "delete_message_batch",
         },
         "facerec/aws/sqs/response_queues.py": ALL,
-        "facerec/aws/dynamodb/__init__.py": {"get_item"},
+        "facerec/aws/dynamodb/__init__.py": ALL,
+        "facerec/aws/dynamodb/collection_changes.py": ALL,
+        "facerec/aws/dynamodb/people.py": ALL,
     },
     "worker": {
         "facerec/aws/sqs/queue.py": {
@@ -53,8 +55,10 @@ CALLS: dict[str, dict[str, frozenset[str] | set[str]]] = {
             "change_message_visibility_batch",
         },
         "facerec/aws/quick_calls.py": ALL,
-        "facerec/aws/object_store.py": {"put_object", "get_object", "list_objects_v2"},
+        "facerec/aws/object_store.py": {"put_object", "get_object", "list_objects_v2", "delete_object"},
         "facerec/aws/dynamodb/__init__.py": ALL,
+        "facerec/aws/dynamodb/collection_changes.py": ALL,
+        "facerec/aws/dynamodb/templates.py": ALL,
         "facerec/aws/dynamodb/worker_reports.py": {"update_item", "describe_table"},
     },
     "detection": {

@@ -9,7 +9,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from facerec.errors import FacerecError, QueueMissing, Refused, Transient
-from facerec.messages import ObjectRef, RecognitionRequest
+from facerec.message_base import ObjectRef
+from facerec.messages import RecognitionRequest
 from facerec.object_keys import output_key
 from facerec.web.inbox import InboxThread, Waiter, Waiters
 from facerec.web.recovery import LOOK_SECONDS, RESULTS_PER_LOOK, SELDOM_SECONDS, Recovery

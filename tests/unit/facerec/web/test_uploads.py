@@ -19,7 +19,7 @@ from facerec.messages import NO_FACE, UNKNOWN, Outcome, RecognitionRequest, Reco
 from facerec.settings import Settings
 from facerec.settings.resources import QueueSettings
 from facerec.settings.tiers import AutoscaleSettings, WebSettings, WorkerSettings
-from facerec.web.uploads import FORM_OVERHEAD_BYTES
+from facerec.web.forms import FORM_OVERHEAD_BYTES
 from model.header import read_header
 from tests.fakes.api_keys import InMemoryApiKeys
 from tests.fakes.web_tier import FakeWebTier, answers, picture, result_for, running, together, upload
@@ -340,8 +340,7 @@ def test_picture_of_an_allowed_size_in_a_text_field_is_not_called_too_large() ->
     response = raw(FakeWebTier().app.test_client(), part("inputFile", "filename=", picture() + bytes(300_000)))
     assert response.status_code == 413
     assert plain(response) == (
-        "the form has too many parts or too much text: send one picture of at most 15 MB, as a file in the field "
-        "inputFile"
+        "the form has too many parts or too much text: send one picture of at most 15 MB, as a file"
     )
 
 
@@ -572,3 +571,17 @@ def test_picture_of_any_bytes_is_accepted(tail: bytes) -> None:
             sent = body[: len(start)] + body[len(start) + shift :]
             assert raw(tier.app.test_client(), head + sent).status_code == 200
             assert tier.tasks.requests[-1].input.size == len(sent)
+
+
+def test_upload_is_compared_with_the_collection_of_its_key() -> None:
+    """Without keys with the default one."""
+    key, token = issue("kiosk", [Scope.RECOGNISE], now=datetime.now(UTC), collection="staff")
+    for keys, header, collection in (
+        (InMemoryApiKeys(key), {"x-api-key": token.reveal()}, "staff"),
+        (None, {}, "default"),
+    ):
+        with running(FakeWebTier(settings(), answers("Jane"), keys=keys)) as tier:
+            data = {"inputFile": (BytesIO(picture()), "a.jpg")}
+            assert tier.app.test_client().post("/", data=data, headers=header).status_code == 200
+            (request,) = tier.tasks.requests
+        assert (request.collection, request.version, request.operation.kind) == (collection, 1, "recognise")

@@ -1,0 +1,91 @@
+"""What a request asks of the app tier, beside plain recognition. Pure.
+
+Each operation is a value in the field `operation` of a `RecognitionRequest`; its result is a `RecognitionResult`.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from facerec.message_base import Message, ObjectRef, Ratio
+
+TemplateId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+MAX_NEAREST = 4096
+"""As many matches as Rekognition returns at most."""
+
+
+class Recognise(Message):
+    """Find the faces of a photo, and compare each with the people of the collection."""
+
+    kind: Literal["recognise"] = "recognise"
+    nearest: Annotated[int, Field(ge=0, le=MAX_NEAREST)] = 0
+    """How many of the nearest people `Face.nearest` lists, whatever their similarity."""
+
+
+class Detect(Message):
+    """Find the faces of a photo; they are compared with nobody."""
+
+    kind: Literal["detect"] = "detect"
+
+
+class Compare(Message):
+    """Compare the largest face of the photo with every face of a second photo."""
+
+    kind: Literal["compare"] = "compare"
+    target: ObjectRef
+    """The second photo, in the input bucket."""
+
+
+class Verify(Message):
+    """Compare every face of the photo with one template, or with the templates of one person."""
+
+    kind: Literal["verify"] = "verify"
+    template_id: TemplateId | None = None
+    identity: str | None = None
+
+    @model_validator(mode="after")
+    def _names_one(self) -> "Verify":
+        if (self.template_id is None) == (self.identity is None):
+            raise ValueError("give either template_id or identity")
+        return self
+
+
+class SearchTemplate(Message):
+    """Compare one template with the people of its collection, without itself; there is no photo."""
+
+    kind: Literal["search_template"] = "search_template"
+    template_id: TemplateId
+    nearest: Annotated[int, Field(ge=1, le=MAX_NEAREST)] = 1
+
+
+class Enrol(Message):
+    """Enrol faces of the photo for a person."""
+
+    kind: Literal["enrol"] = "enrol"
+    identity: str | None = None
+    """`None`: each face is a person of its own, named by the id of its template (Rekognition's IndexFaces)."""
+    faces: Literal["only", "dominant", "primary", "all"] = "dominant"
+    """`only` refuses a photo with several faces; `all` takes each, of which one alone can be `identity`."""
+    max_faces: Annotated[int, Field(ge=1)] | None = None
+    """With `all`: so many, the largest first."""
+    exact_name: bool = False
+    force: bool = False
+    """Enrol in spite of a poor quality."""
+    min_probability: Ratio | None = None
+    """Faces with a lower detection probability are left out."""
+    external_id: Annotated[str, Field(min_length=1, max_length=255)] | None = None
+    """Rekognition's ExternalImageId, which is stored with each template."""
+
+
+class Reject(Message):
+    """Remember that a face of the photo is not this person: "this is not X"."""
+
+    kind: Literal["reject"] = "reject"
+    identity: str
+    face: Annotated[int, Field(ge=0)] = 0
+    """Its place in `RecognitionResult.faces` of the same photo."""
+
+
+Operation = Annotated[
+    Recognise | Detect | Compare | Verify | SearchTemplate | Enrol | Reject, Field(discriminator="kind")
+]
