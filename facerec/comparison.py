@@ -1,6 +1,6 @@
 """Faces compared with the gallery: the threshold that applies, and the identities that match."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -16,6 +16,9 @@ from model.faces import EmbeddedFace, ImageAnalysis
 from model.tail import ImpostorTail, identification_threshold
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from model.matching import GalleryIndex
 
 MATCHES_PER_FACE = 5
@@ -30,6 +33,9 @@ class GalleryReader(Protocol):
 
     def threshold(self, collection: str) -> float | None:
         """The collection's calibrated threshold for the model in use; `None` if it was not calibrated."""
+
+    def rejections(self, collection: str) -> "Mapping[str, NDArray[np.float32]]":
+        """The faces (K, D), L2-normalised, that are not a person, by the person; usually empty."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -196,6 +196,29 @@ class DamagedTemplate:
     """Whose it is, if that can be read."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class RejectionEntry:
+    """A remembered "this is not X" without its embedding."""
+
+    rejection_id: str
+    """Hash of collection, person, model, photo bytes and the face's place."""
+    collection: str
+    identity: str
+    """Who the face is not."""
+    model_id: str
+    source: str
+    """The file name of the photo, to show to people."""
+    rejected_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Rejection(RejectionEntry):
+    """A face that is not this person: probes that are as similar to it as to the person's templates are not, either."""
+
+    embedding: "NDArray[np.float32]"
+    """Shape (D,), L2-normalised, as a template's."""
+
+
 @dataclass(frozen=True, slots=True)
 class CollectionThreshold:
     """The calibrated least similarity of a match, for one collection and one model."""
@@ -254,6 +277,15 @@ class EnrolledPeople(Protocol):
     def collections(self) -> list[str]:
         """The names of all collections with templates, sorted."""
 
+    def rejection_entries(self, collection: str) -> list[RejectionEntry]:
+        """All readable rejections of the collection, by their ids; they are few."""
+
+    def remove_rejections(self, collection: str, rejection_ids: Sequence[str]) -> int:
+        """Remove rejections, also damaged ones; returns how many existed."""
+
+    def reassign_rejections(self, collection: str, rejection_ids: Sequence[str], identity: str) -> int:
+        """Let rejections be about another name, after a person was renamed or merged; returns how many existed."""
+
 
 class TemplateStore(EnrolledPeople, Protocol):
     """The gallery's system of record."""
@@ -273,6 +305,18 @@ class TemplateStore(EnrolledPeople, Protocol):
 
     def template(self, collection: str, template_id: str) -> Template | None:
         """One template of the collection, or `None`, also for one that cannot be read."""
+
+    def reject(self, rejection: Rejection) -> None:
+        """Store a rejection, or replace the one with its id; it raises the version.
+
+        No change of a template touches it: who renames or removes a person also takes the person's rejections along.
+        """
+
+    def rejections(self, collection: str) -> list[Rejection]:
+        """All rejections of the collection, of all models, by their ids, without those that cannot be read.
+
+        The embeddings are not checked.
+        """
 
     def threshold(self, collection: str, model_id: str) -> CollectionThreshold | None:
         """The collection's threshold for this model; `None` if it was not calibrated."""

@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 
+import numpy as np
 import structlog
+from numpy.typing import NDArray
 
 from facerec.background import BackgroundThread, OutageLog
 from facerec.errors import FacerecError, Throttled, Transient
@@ -77,6 +79,10 @@ class GalleryCache:
     def threshold(self, collection: str) -> float | None:
         """Return the collection's own threshold for the model, if any; loads and raises as `index` does."""
         return self._current(collection).threshold
+
+    def rejections(self, collection: str) -> Mapping[str, NDArray[np.float32]]:
+        """Return the faces (K, D) that are not a person, by the person; loads and raises as `index` does."""
+        return self._current(collection).rejections
 
     def loaded(self, collection: str) -> SavedGallery:
         """Return the collection as last loaded, as a snapshot has it; loads and raises as `index` does."""

@@ -5,12 +5,15 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
+import numpy as np
 import structlog
+from numpy.typing import NDArray
 
 from facerec.gallery.damaged import log_fields, separate
 from facerec.gallery.published import PublishedSnapshot, PublishedSnapshots
 from facerec.gallery.snapshots import GallerySnapshots, SavedGallery
 from facerec.ports import Changes, DamagedTemplate, Template, TemplateStore
+from model.index.norms import normalised
 from model.index.vectors import Float32Vectors, RowsDamaged
 from model.matching import Columns, GalleryIndex
 
@@ -30,6 +33,8 @@ class LoadedCollection:
     threshold: float | None = None
     damaged: Mapping[str, str] = field(default_factory=dict)
     """The reasons of the damaged templates, which are not in the index, by id."""
+    rejections: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    """The faces (K, D), L2-normalised, that are not a person, by the person."""
 
 
 @dataclass(slots=True)
@@ -137,6 +142,7 @@ class CollectionLoader:
 
     def _apply(self, collection: str, known: LoadedCollection, changes: Changes) -> LoadedCollection:
         threshold = self._threshold(collection, changes.version)  # may fail, so before the index changes
+        rejections = self._rejections(collection, changes.version)
         found = _LeftOut(damaged=list(changes.damaged))
         added = self._columns(changes.added, found)
         self._warn_of_other_models(collection, found.models)
@@ -153,7 +159,7 @@ class CollectionLoader:
         if gone or renamed:
             self._discard(collection, changes.version)
             unsaved = len(index)
-        return LoadedCollection(changes.version, index, unsaved, threshold, damaged)
+        return LoadedCollection(changes.version, index, unsaved, threshold, damaged, rejections)
 
     def _read(self, collection: str) -> LoadedCollection:
         # The version is read first: a change in between is read now, and a second time at the next refresh.
@@ -170,9 +176,9 @@ class CollectionLoader:
         self._discard(collection, version or None)  # a table that was made again has no version
         # Templates of other models do not count: a worker that starts from a snapshot could not warn of them.
         threshold = self._threshold(collection, version)
-        return self._save(
-            collection, LoadedCollection(version, index, found.models[self._model_id], threshold, damaged)
-        )
+        rejections = self._rejections(collection, version)
+        unsaved = found.models[self._model_id]
+        return self._save(collection, LoadedCollection(version, index, unsaved, threshold, damaged, rejections))
 
     def _discard(self, collection: str, before: int | None = None) -> None:
         if self._snapshots is not None:
@@ -181,6 +187,23 @@ class CollectionLoader:
     def _threshold(self, collection: str, version: int) -> float | None:
         own = self._store.threshold(collection, self._model_id) if version > 0 else None
         return None if own is None else own.value
+
+    def _rejections(self, collection: str, version: int) -> dict[str, NDArray[np.float32]]:
+        """Return the rejections of the model in use; one with an unusable embedding is left out with a warning."""
+        stored = self._store.rejections(collection) if version > 0 else []
+        own = [each for each in stored if each.model_id == self._model_id]
+        usable = [
+            each
+            for each in own
+            if each.embedding.shape == (self._dimension,) and normalised(each.embedding[None]).all()
+        ]
+        if len(usable) < len(own):
+            damaged = [each.rejection_id for each in own if each not in usable]
+            log.warning("rejections_damaged", collection=collection, rejections=damaged)
+        return {
+            identity: np.stack([each.embedding for each in usable if each.identity == identity])
+            for identity in {each.identity for each in usable}
+        }
 
     def _save(self, collection: str, loaded: LoadedCollection) -> LoadedCollection:
         """Save a snapshot if enough has changed."""

@@ -22,7 +22,15 @@ from facerec.ports import DamagedTemplate, Template, TemplateStore
 from facerec.provision import provisioning
 from facerec.settings import Settings
 from facerec.settings.resources import AwsSettings
-from tests.fakes.templates import MODEL, OTHER_MODEL, InMemoryTemplateStore, make_template, make_threshold, of_dimension
+from tests.fakes.templates import (
+    MODEL,
+    OTHER_MODEL,
+    InMemoryTemplateStore,
+    make_rejection,
+    make_template,
+    make_threshold,
+    of_dimension,
+)
 from tests.support.emulated import EmulatedAws
 
 WRITERS = 8
@@ -334,6 +342,60 @@ def test_threshold_is_no_template(store: TemplateStore) -> None:
     assert store.threshold("staff", MODEL) == make_threshold()
 
 
+def test_rejection_keeps_every_field(store: TemplateStore) -> None:
+    """The embedding bit by bit; a second one of its id replaces it, and others stay."""
+    store.reject(make_rejection(1, "Somebody else"))
+    for added in (make_rejection(2, "José 李", model_id=OTHER_MODEL), make_rejection(1)):
+        store.reject(added)
+    found, other = store.rejections("default")
+    assert found.embedding.tobytes() == make_rejection(1).embedding.tobytes()
+    assert found.embedding.dtype == np.float32
+    assert (found.identity, found.rejected_at) == ("Ada Lovelace", make_rejection(1).rejected_at)
+    assert (other.identity, other.model_id, other.source) == ("José 李", OTHER_MODEL, "photo 2.jpg")
+    entries = store.rejection_entries("default")
+    assert [entry.rejection_id for entry in entries] == [found.rejection_id, other.rejection_id]
+    assert not hasattr(entries[0], "embedding")
+    assert entries[1].identity == "José 李"
+    assert store.rejections("staff") == store.rejection_entries("staff") == []
+
+
+def test_rejection_is_no_template(store: TemplateStore) -> None:
+    """It makes no collection, and neither its person's change nor removal touches it."""
+    store.reject(make_rejection(1))
+    assert store.collections() == []
+    assert list(store.templates("default")) == []
+    assert store.count("default") == 0
+    store.add(make_template(2))
+    store.reassign("default", [make_template(2).template_id], "Grace Hopper")
+    store.remove("default", [make_template(2).template_id])
+    assert [found.identity for found in store.rejections("default")] == ["Ada Lovelace"]
+
+
+def test_rejections_are_reassigned_and_removed(store: TemplateStore) -> None:
+    """Missing ids do not count; every change raises the version, and has no templates."""
+    first = store.version("default")
+    store.add(make_template(1))
+    versions = [store.version("default")]
+    rejection_ids = [make_rejection(number).rejection_id for number in (1, 2, 9)]
+    for number in (1, 2, 3):
+        store.reject(make_rejection(number))
+    versions.append(store.version("default"))
+    assert store.reassign_rejections("default", rejection_ids, "Grace") == 2
+    assert [found.identity for found in store.rejections("default")] == ["Grace", "Grace", "Ada Lovelace"]
+    versions.append(store.version("default"))
+    assert store.remove_rejections("default", [*rejection_ids, rejection_ids[0]]) == 2
+    assert [found.identity for found in store.rejections("default")] == ["Ada Lovelace"]
+    versions.append(store.version("default"))
+    assert first < versions[0]
+    assert versions == sorted(set(versions))
+    assert store.remove_rejections("default", rejection_ids) == 0
+    assert store.reassign_rejections("default", rejection_ids, "Grace") == 0
+    changes = store.changes("default", versions[0])
+    assert changes is not None
+    assert (changes.version, list(changes.added), list(changes.removed)) == (versions[-1], [], [])
+    assert store.count("default") == 1
+
+
 def test_changes_lead_from_any_version_to_the_current_one(store: TemplateStore) -> None:
     """Changes lead from any version to the current one."""
     known: dict[int, set[str]] = {}
@@ -537,6 +599,25 @@ def test_damaged_items_are_left_out_and_reported(kind: str, request: pytest.Fixt
         assert not [found.reason for found in reported if "Grace" in found.reason]
     assert store.remove("default", sorted(expected)) == len(expected)
     assert store.collections() == ["default"]
+
+
+@pytest.mark.parametrize("kind", ["clients", "moto_clients"])
+def test_damaged_rejections_are_left_out_with_a_warning(kind: str, request: pytest.FixtureRequest) -> None:
+    """By their ids, without a value; they can be removed."""
+    table = empty_table(request.getfixturevalue(kind))
+    store = DynamoTemplateStore(table.clients, table.name)
+    store.reject(make_rejection(0))
+    damages = ("no identity", "embedding is cut", "a later version", "nothing but the key")
+    damaged = {make_rejection(number).rejection_id: damage for number, damage in enumerate(damages, start=1)}
+    for number, (rejection_id, damage) in enumerate(damaged.items(), start=1):
+        store.reject(make_rejection(number, "Grace Hopper"))
+        edit(table, f"rejection#{rejection_id}", DAMAGES[damage])
+    with capture_logs() as records:
+        assert [found.identity for found in store.rejections("default")] == ["Ada Lovelace"]
+    (record,) = records
+    assert (record["event"], record["rejections"].keys()) == ("rejections_damaged", damaged.keys())
+    assert "Grace" not in str(record)
+    assert store.remove_rejections("default", list(damaged)) == len(damaged)
 
 
 @pytest.mark.parametrize("damage", ["no identity", "embedding is cut"])

@@ -12,7 +12,15 @@ import numpy as np
 from facerec.errors import AlreadyEnrolled, FacerecError
 from facerec.gallery.damaged import may_replace
 from facerec.message_base import ObjectRef
-from facerec.ports import Changes, CollectionThreshold, DamagedTemplate, Template, TemplateEntry
+from facerec.ports import (
+    Changes,
+    CollectionThreshold,
+    DamagedTemplate,
+    Rejection,
+    RejectionEntry,
+    Template,
+    TemplateEntry,
+)
 
 MODEL = "facenet-160-0123456789abcdef"
 OTHER_MODEL = "facenet-160-fedcba9876543210"
@@ -43,6 +51,21 @@ def of_dimension(dimension: int, template: Template) -> Template:
     return replace(template, embedding=embedding / np.linalg.norm(embedding))
 
 
+def make_rejection(
+    number: int, identity: str = "Ada Lovelace", collection: str = "default", model_id: str = MODEL
+) -> Rejection:
+    """A rejection of the face that the template of this number has."""
+    return Rejection(
+        rejection_id=f"{number:032x}",
+        collection=collection,
+        identity=identity,
+        model_id=model_id,
+        embedding=make_template(number).embedding,
+        source=f"photo {number}.jpg",
+        rejected_at=datetime(2026, 3, 3, 9, 0, 0, 7, tzinfo=UTC),
+    )
+
+
 def make_threshold(value: float = 0.5123) -> CollectionThreshold:
     """A collection's threshold of this value."""
     return CollectionThreshold(
@@ -65,6 +88,7 @@ class InMemoryTemplateStore:
         self._templates: defaultdict[str, dict[str, Template]] = defaultdict(dict)
         self._versions: defaultdict[str, int] = defaultdict(int)
         self._thresholds: dict[tuple[str, str], CollectionThreshold | None] = {}
+        self._rejections: defaultdict[str, dict[str, Rejection]] = defaultdict(dict)
         self.outage: FacerecError | None = None
 
     def add(self, template: Template) -> None:
@@ -112,7 +136,7 @@ class InMemoryTemplateStore:
     def forget(self) -> None:
         """Become empty, as a table that was deleted and made again."""
         with self._lock:
-            for own in (self._log, self._templates, self._versions, self._thresholds):
+            for own in (self._log, self._templates, self._versions, self._thresholds, self._rejections):
                 own.clear()
 
     def version(self, collection: str) -> int:
@@ -168,6 +192,48 @@ class InMemoryTemplateStore:
         with self._lock:
             self._check()
             return sorted(name for name, templates in self._templates.items() if templates)
+
+    def reject(self, rejection: Rejection) -> None:
+        """Add or replace one rejection."""
+        with self._lock:
+            self._check()
+            self._rejections[rejection.collection][rejection.rejection_id] = rejection
+            self._changed(rejection.collection, set())
+
+    def rejections(self, collection: str) -> list[Rejection]:
+        """Return every rejection in the order of their ids."""
+        with self._lock:
+            self._check()
+            return [found for _, found in sorted(self._rejections[collection].items())]
+
+    def rejection_entries(self, collection: str) -> list[RejectionEntry]:
+        """Return every rejection without its embedding."""
+        return [
+            RejectionEntry(**{name.name: getattr(found, name.name) for name in fields(RejectionEntry)})
+            for found in self.rejections(collection)
+        ]
+
+    def remove_rejections(self, collection: str, rejection_ids: Sequence[str]) -> int:
+        """Remove rejections; returns how many there were."""
+        with self._lock:
+            self._check()
+            own = self._rejections[collection]
+            removed = sum(own.pop(each, None) is not None for each in rejection_ids)
+            if removed:
+                self._changed(collection, set())
+            return removed
+
+    def reassign_rejections(self, collection: str, rejection_ids: Sequence[str], identity: str) -> int:
+        """Let rejections be about this person; returns how many there were."""
+        with self._lock:
+            self._check()
+            own = self._rejections[collection]
+            found = own.keys() & set(rejection_ids)
+            for each in found:
+                own[each] = replace(own[each], identity=identity)
+            if found:
+                self._changed(collection, set())
+            return len(found)
 
     def threshold(self, collection: str, model_id: str) -> CollectionThreshold | None:
         """Return the collection's threshold for the model."""

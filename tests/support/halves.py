@@ -109,6 +109,9 @@ class World:
     def threshold(self, collection: str) -> float | None:
         return None
 
+    def rejections(self, collection: str) -> dict[str, Any]:
+        return {}
+
     def publish(self, reply_to: str, result: RecognitionResult) -> None:
         assert self.store.exists("out", output_key(result.request_id, result.filename))
         self.published.append(result)

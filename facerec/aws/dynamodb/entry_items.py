@@ -7,7 +7,7 @@ from typing import Any
 
 from facerec.errors import InvalidMessage
 from facerec.message_base import ObjectRef
-from facerec.ports import TemplateEntry
+from facerec.ports import RejectionEntry, TemplateEntry
 
 TEMPLATE = "template#"
 """What the sort key of a template begins with."""
@@ -24,6 +24,10 @@ ENTRY = (
     "external_id",
 )
 """The attributes of a `TemplateEntry`."""
+REJECTION = "rejection#"
+"""What the sort key of a rejection begins with."""
+REJECTION_ENTRY = ("collection", "item", "version", "identity", "model_id", "source", "rejected_at")
+"""The attributes of a `RejectionEntry`."""
 _VERSION = {"N": "1"}
 """What an item without the attribute `version` has; an item of another version is damaged for this release."""
 
@@ -56,8 +60,7 @@ def read_entries(items: Iterable[Any]) -> Iterator[TemplateEntry]:
 
 def entry_values(item: Any) -> dict[str, Any]:
     """Return the fields of a `TemplateEntry`; raises ValueError with what is wrong, without a value."""
-    if item.get("version", _VERSION) != _VERSION:
-        raise ValueError("it is of an unknown version")
+    _check_version(item)
     return {
         "template_id": id_of(item),
         "collection": item["collection"]["S"],
@@ -71,10 +74,39 @@ def entry_values(item: Any) -> dict[str, Any]:
     }
 
 
+def rejection_fields(entry: RejectionEntry) -> Any:
+    """Return the item of a rejection without its key and its embedding."""
+    return {
+        "identity": {"S": entry.identity},
+        "model_id": {"S": entry.model_id},
+        "source": {"S": entry.source},
+        "rejected_at": {"S": entry.rejected_at.isoformat()},
+    }
+
+
+def rejection_values(item: Any) -> dict[str, Any]:
+    """Return the fields of a `RejectionEntry`; raises as `entry_values`."""
+    _check_version(item)
+    return {
+        "rejection_id": rejection_id_of(item),
+        "collection": item["collection"]["S"],
+        "identity": text(item, "identity"),
+        "model_id": text(item, "model_id"),
+        "source": value(item, "source", "S"),
+        "rejected_at": time(item, "rejected_at"),
+    }
+
+
 def id_of(item: Any) -> str:
     """Return the template id in the item's key."""
     identifier: str = item["item"]["S"]
     return identifier.removeprefix(TEMPLATE)
+
+
+def rejection_id_of(item: Any) -> str:
+    """Return the rejection id in the item's key."""
+    identifier: str = item["item"]["S"]
+    return identifier.removeprefix(REJECTION)
 
 
 def value(item: Any, name: str, kind: str) -> Any:
@@ -115,6 +147,11 @@ def time(item: Any, name: str) -> datetime:
     if found.tzinfo is None:
         raise ValueError(f"its {name} has no time zone")
     return found
+
+
+def _check_version(item: Any) -> None:
+    if item.get("version", _VERSION) != _VERSION:
+        raise ValueError("it is of an unknown version")
 
 
 def _photo(item: Any) -> ObjectRef:

@@ -1,17 +1,31 @@
-"""The people of the templates' table, without embeddings: what the web tier uses, which has no numpy."""
+"""The people of the templates' table, without embeddings: what the web tier uses, which has no numpy.
+
+A template is the item `template#<template_id>` of its collection, and a rejection the item `rejection#<rejection_id>`.
+"""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
+
+import structlog
 
 from facerec.aws.clients import Clients, translated
 from facerec.aws.dynamodb import Table
 from facerec.aws.dynamodb.collection_changes import COLLECTIONS, KEPT_CHANGES, WRITES_AT_ONCE, CollectionChanges
-from facerec.aws.dynamodb.entry_items import ENTRY, TEMPLATE, read_entries
-from facerec.ports import TemplateEntry
+from facerec.aws.dynamodb.entry_items import (
+    ENTRY,
+    REJECTION,
+    REJECTION_ENTRY,
+    TEMPLATE,
+    read_entries,
+    rejection_id_of,
+    rejection_values,
+)
+from facerec.ports import RejectionEntry, TemplateEntry
 
-if TYPE_CHECKING:
-    from mypy_boto3_dynamodb.type_defs import TransactWriteItemTypeDef
+log = structlog.get_logger(__name__)
+
+Read = TypeVar("Read")
 
 
 class DynamoEnrolledPeople:
@@ -33,47 +47,23 @@ class DynamoEnrolledPeople:
 
     def remove(self, collection: str, template_ids: Sequence[str]) -> int:
         """Remove templates, up to 96 at a time with one new version, all or none; returns how many there were."""
-        wanted = list(dict.fromkeys(template_ids))
-        return sum(
-            self._write_existing(
-                f"remove templates from {collection!r}",
-                collection,
-                wanted[start : start + WRITES_AT_ONCE],
-                lambda key: {
-                    "Delete": {
-                        "TableName": self._table.name,
-                        "Key": key,
-                        "ConditionExpression": "attribute_exists(#item)",
-                        "ExpressionAttributeNames": {"#item": "item"},
-                    }
-                },
-                -1,
-            )
-            for start in range(0, len(wanted), WRITES_AT_ONCE)
-        )
+        return self._remove(f"remove templates from {collection!r}", collection, TEMPLATE, template_ids)
 
     def reassign(self, collection: str, template_ids: Sequence[str], identity: str) -> int:
         """Give templates to a person, up to 96 at a time with one new version; returns how many there were."""
-        wanted = list(dict.fromkeys(template_ids))
-        return sum(
-            self._write_existing(
-                f"give templates to {identity!r}",
-                collection,
-                wanted[start : start + WRITES_AT_ONCE],
-                lambda key: {
-                    "Update": {
-                        "TableName": self._table.name,
-                        "Key": key,
-                        "UpdateExpression": "SET #identity = :identity",
-                        "ConditionExpression": "attribute_exists(#item)",
-                        "ExpressionAttributeNames": {"#item": "item", "#identity": "identity"},
-                        "ExpressionAttributeValues": {":identity": {"S": identity}},
-                    }
-                },
-                0,
-            )
-            for start in range(0, len(wanted), WRITES_AT_ONCE)
-        )
+        return self._reassign(f"give templates to {identity!r}", collection, TEMPLATE, template_ids, identity)
+
+    def remove_rejections(self, collection: str, rejection_ids: Sequence[str]) -> int:
+        """Remove rejections as `remove` does templates."""
+        return self._remove(f"remove rejections from {collection!r}", collection, REJECTION, rejection_ids)
+
+    def reassign_rejections(self, collection: str, rejection_ids: Sequence[str], identity: str) -> int:
+        """Let rejections be about this person, as `reassign` does templates."""
+        return self._reassign(f"give rejections to {identity!r}", collection, REJECTION, rejection_ids, identity)
+
+    def rejection_entries(self, collection: str) -> list[RejectionEntry]:
+        """Read all rejections consistently, without the embeddings; damaged ones are left out with a warning."""
+        return self._read_rejections(collection, lambda item: RejectionEntry(**rejection_values(item)), REJECTION_ENTRY)
 
     def version(self, collection: str) -> int:
         """Return the number of the last change: one consistent read of a tiny item."""
@@ -113,26 +103,60 @@ class DynamoEnrolledPeople:
             counts = self._table.items(COLLECTIONS)
             return sorted(item["item"]["S"] for item in counts if item.get("templates") != {"N": "0"})
 
-    def _write_existing(
-        self,
-        doing: str,
-        collection: str,
-        template_ids: list[str],
-        write: "Callable[[Any], TransactWriteItemTypeDef]",
-        each: int,
-    ) -> int:
-        """Write to those of the templates that exist, all with one new version; returns how many they were.
+    def _read_rejections(self, collection: str, read: Callable[[Any], Read], only: Sequence[str] = ()) -> list[Read]:
+        """Read all rejections by `read`, which raises ValueError for a damaged one."""
+        found: list[Read] = []
+        damaged: dict[str, str] = {}
+        with translated(f"read the rejections of collection {collection!r}"):
+            for item in self._table.items(collection, REJECTION, only=only):
+                try:
+                    found.append(read(item))
+                except ValueError as exc:
+                    damaged[rejection_id_of(item)] = str(exc)
+        if damaged:
+            log.warning("rejections_damaged", collection=collection, rejections=damaged)
+        return found
 
-        `each` is by how much one of them changes the number of templates.
-        """
-        while template_ids:
-            writes = [write(self._template_key(collection, template_id)) for template_id in template_ids]
-            refusals = self._changes.write(doing, collection, writes, each * len(template_ids), template_ids)
+    def _remove(self, doing: str, collection: str, kind: str, ids: Sequence[str]) -> int:
+        delete = {
+            "ConditionExpression": "attribute_exists(#item)",
+            "ExpressionAttributeNames": {"#item": "item"},
+        }
+        return self._write_existing(doing, collection, kind, ids, "Delete", delete)
+
+    def _reassign(self, doing: str, collection: str, kind: str, ids: Sequence[str], identity: str) -> int:
+        update = {
+            "UpdateExpression": "SET #identity = :identity",
+            "ConditionExpression": "attribute_exists(#item)",
+            "ExpressionAttributeNames": {"#item": "item", "#identity": "identity"},
+            "ExpressionAttributeValues": {":identity": {"S": identity}},
+        }
+        return self._write_existing(doing, collection, kind, ids, "Update", update)
+
+    def _write_existing(
+        self, doing: str, collection: str, kind: str, ids: Sequence[str], action: str, fields: dict[str, Any]
+    ) -> int:
+        """Write to those of the items of this kind that exist, in groups of one new version; returns how many."""
+        wanted = list(dict.fromkeys(ids))
+        return sum(
+            self._write_group(doing, collection, kind, wanted[start : start + WRITES_AT_ONCE], action, fields)
+            for start in range(0, len(wanted), WRITES_AT_ONCE)
+        )
+
+    def _write_group(
+        self, doing: str, collection: str, kind: str, ids: list[str], action: str, fields: dict[str, Any]
+    ) -> int:
+        fewer = int(kind == TEMPLATE and action == "Delete")  # by one template each
+        while ids:
+            keys = [self._table.key(collection, f"{kind}{each}") for each in ids]
+            writes: Any = [{action: {"TableName": self._table.name, "Key": key} | fields} for key in keys]
+            touched = ids if kind == TEMPLATE else []
+            refusals = self._changes.write(doing, collection, writes, -fewer * len(ids), touched)
             if not refusals:
                 break
-            # The refused templates do not exist: the others are written without them, so that the count stays exact.
-            template_ids = [template_id for i, template_id in enumerate(template_ids) if i not in refusals]
-        return len(template_ids)
+            # The refused items do not exist: the others are written without them, so that the count stays exact.
+            ids = [each for i, each in enumerate(ids) if i not in refusals]
+        return len(ids)
 
     def _template_key(self, collection: str, template_id: str) -> Any:
         return self._table.key(collection, f"{TEMPLATE}{template_id}")

@@ -9,8 +9,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from facerec.aws.dynamodb.entry_items import entry_fields, entry_values, id_of, share, time, value
-from facerec.ports import CollectionThreshold, DamagedTemplate, Template
+from facerec.aws.dynamodb.entry_items import (
+    entry_fields,
+    entry_values,
+    id_of,
+    rejection_fields,
+    rejection_values,
+    share,
+    time,
+    value,
+)
+from facerec.ports import CollectionThreshold, DamagedTemplate, Rejection, Template
 
 
 def template_fields(template: Template) -> Any:
@@ -39,6 +48,16 @@ def read_template(item: Any) -> Template | DamagedTemplate:
 def _template(item: Any) -> Template:
     """Return the item's template; raises ValueError with what is wrong, without a value."""
     return Template(**entry_values(item), embedding=_embedding(item))
+
+
+def rejection_item_fields(rejection: Rejection) -> Any:
+    """Return a rejection's item without its key."""
+    return rejection_fields(rejection) | {"embedding": {"B": rejection.embedding.astype("<f4").tobytes()}}
+
+
+def read_rejection(item: Any) -> Rejection:
+    """Return the item's rejection; raises ValueError with what is wrong, without a value."""
+    return Rejection(**rejection_values(item), embedding=_embedding(item))
 
 
 def read_threshold(item: Any) -> CollectionThreshold:

@@ -1,7 +1,7 @@
 """The gallery's system of record on DynamoDB: one table, every change of a collection one transaction.
 
-A template is the item `template#<template_id>` of its collection, and a collection's own threshold for a model the item
-`threshold#<model_id>`. The other items are those of `collection_changes`.
+A collection's own threshold for a model is the item `threshold#<model_id>`. The other items are those of `people` and
+`collection_changes`.
 """
 
 from collections.abc import Iterator
@@ -10,17 +10,19 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from facerec.aws.clients import translated
-from facerec.aws.dynamodb.entry_items import TEMPLATE
+from facerec.aws.dynamodb.entry_items import REJECTION, TEMPLATE
 from facerec.aws.dynamodb.people import DynamoEnrolledPeople
 from facerec.aws.dynamodb.template_items import (
+    read_rejection,
     read_template,
     read_threshold,
     readable,
+    rejection_item_fields,
     template_fields,
 )
 from facerec.errors import AlreadyEnrolled
 from facerec.gallery.damaged import may_replace
-from facerec.ports import Changes, CollectionThreshold, DamagedTemplate, Template
+from facerec.ports import Changes, CollectionThreshold, DamagedTemplate, Rejection, Template
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.type_defs import TransactWriteItemTypeDef
@@ -85,6 +87,19 @@ class DynamoTemplateStore(DynamoEnrolledPeople):
         with translated(f"read template {template_id!r}"):
             item = self._table.item(self._template_key(collection, template_id))
         return next(readable([item] if item else [], []), None)
+
+    def reject(self, rejection: Rejection) -> None:
+        """Write a rejection with its collection's new version, both or neither."""
+        item = self._table.key(rejection.collection, f"{REJECTION}{rejection.rejection_id}")
+        put: TransactWriteItemTypeDef = {
+            "Put": {"TableName": self._table.name, "Item": item | rejection_item_fields(rejection)}
+        }
+        doing = f"remember who is not {rejection.identity!r}"
+        self._changes.write(doing, rejection.collection, [put], 0, [])
+
+    def rejections(self, collection: str) -> list[Rejection]:
+        """Read all rejections consistently; damaged ones are left out with a warning."""
+        return self._read_rejections(collection, read_rejection)
 
     def threshold(self, collection: str, model_id: str) -> CollectionThreshold | None:
         """Return the collection's threshold for the model: one consistent read of a small item.

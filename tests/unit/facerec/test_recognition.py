@@ -56,6 +56,7 @@ class World:
         self.refusal: FacerecError | None = None
         self.gallery = GalleryIndex(AXES[:2], ["Ada", "Grace"], ["t1", "t2"])
         self.collection_threshold: float | None = None
+        self.rejected: dict[str, NDArray[np.float32]] = {}
         self.recogniser = self.make()
 
     def make(self, *, copy_by_filename: bool = False) -> Recogniser:
@@ -75,6 +76,9 @@ class World:
 
     def threshold(self, collection: str) -> float | None:
         return self.collection_threshold
+
+    def rejections(self, collection: str) -> dict[str, NDArray[np.float32]]:
+        return self.rejected
 
     def publish(self, reply_to: str, result: RecognitionResult) -> None:
         if self.refusal is not None:

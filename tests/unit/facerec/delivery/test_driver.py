@@ -84,6 +84,10 @@ class Gallery:
         """As the port says."""
         return None
 
+    def rejections(self, collection: str) -> dict[str, Any]:
+        """As the port says."""
+        return {}
+
 
 @dataclass
 class DeadLetterWriter:

@@ -28,7 +28,15 @@ from model.index import vectors
 from model.index.snapshot import open_snapshot, write
 from model.index.vectors import NumpyProducts
 from model.matching import GalleryIndex
-from tests.fakes.templates import MODEL, OTHER_MODEL, InMemoryTemplateStore, make_template, make_threshold, of_dimension
+from tests.fakes.templates import (
+    MODEL,
+    OTHER_MODEL,
+    InMemoryTemplateStore,
+    make_rejection,
+    make_template,
+    make_threshold,
+    of_dimension,
+)
 
 TIMEOUT_SECONDS = 10
 
@@ -136,6 +144,50 @@ def test_refresh_shows_a_new_threshold(cache: GalleryCache, store: WatchedStore)
     store.set_threshold("default", MODEL, None)
     cache.refresh()
     assert cache.threshold("default") is None
+
+
+def test_refresh_shows_new_rejections(cache: GalleryCache, store: WatchedStore) -> None:
+    """By their person; those of another model are of no use."""
+    assert cache.rejections("default") == {}
+    for rejection in (make_rejection(2, "Ada"), make_rejection(3, "Ada"), make_rejection(4, "Grace")):
+        store.reject(rejection)
+    store.reject(make_rejection(5, "Ada", model_id=OTHER_MODEL))
+    store.reject(make_rejection(6, "Ada", collection="staff"))
+    assert cache.rejections("default") == {}
+    cache.refresh()
+    found = cache.rejections("default")
+    assert {person: faces.shape for person, faces in found.items()} == {"Ada": (2, 512), "Grace": (1, 512)}
+    assert np.array_equal(found["Ada"][1], make_rejection(3).embedding)
+    store.remove_rejections("default", [make_rejection(number).rejection_id for number in (2, 3, 4)])
+    cache.refresh()
+    assert cache.rejections("default") == {}
+
+
+def test_start_from_a_snapshot_knows_the_rejections(store: WatchedStore, tmp_path: Path) -> None:
+    """They are in no snapshot: they come from the store."""
+    store.reject(make_rejection(2, "Ada"))
+
+    def snapshots() -> GallerySnapshots:
+        return GallerySnapshots(tmp_path, "table", MODEL, worth_writing=1)
+
+    first = cache_of(store, snapshots=snapshots())
+    assert first.rejections("default").keys() == {"Ada"}
+    asked = store.asked["templates", "default"]
+    second = cache_of(store, snapshots=snapshots())
+    assert second.rejections("default").keys() == {"Ada"}
+    assert names(second.index("default"), 1) == ["Ada"]
+    assert store.asked["templates", "default"] == asked
+
+
+def test_unusable_rejection_is_left_out_with_a_warning(store: WatchedStore) -> None:
+    """It would make every comparison fail, or match nothing."""
+    store.reject(make_rejection(2, "Ada"))
+    for number, embedding in ((3, np.zeros(512)), (4, make_template(4).embedding[:128])):
+        store.reject(replace(make_rejection(number, "Ada"), embedding=embedding.astype(np.float32)))
+    with capture_logs() as records:
+        assert cache_of(store).rejections("default")["Ada"].shape == (1, 512)
+    (record,) = [record for record in records if record["event"] == "rejections_damaged"]
+    assert record["rejections"] == [make_rejection(number).rejection_id for number in (3, 4)]
 
 
 def test_threshold_applies_to_its_model_and_collection(cache: GalleryCache, store: WatchedStore) -> None:
