@@ -99,6 +99,8 @@ lint: $(VENV)/.lint ## Check format, lint, types, layers, security, images, temp
 	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive facerec tasks autoscale model
 	@$(BIN)/facerec config --format markdown | diff -u docs/configuration.md - \
 	  || { echo "docs/configuration.md is out of date; run 'make docs'" >&2; exit 1; }
+	@$(BIN)/facerec openapi | diff -u docs/openapi.json - \
+	  || { echo "docs/openapi.json is out of date; run 'make docs'" >&2; exit 1; }
 	@for stack in functions repository; do $(BIN)/facerec serverless template $$stack | diff -u deploy/serverless/$$stack.json - \
 	  || { echo "deploy/serverless is out of date; run 'make docs'" >&2; exit 1; }; done
 	@$(BIN)/facerec edge rules template | diff -u deploy/edge/rules.json - \
@@ -133,8 +135,9 @@ LAMBDA_ARCH ?= x86_64
 lambda-zip: install ## Build the functions as a zip archive into dist (LAMBDA_ARCH=arm64 CC=aarch64-linux-gnu-gcc for arm64)
 	@$(BIN)/python -m deploy.lambda_zip.build --architecture $(LAMBDA_ARCH) $(ARGS)
 
-docs: $(VENV)/.runtime ## Regenerate docs/configuration.md, deploy/iam, deploy/serverless and deploy/edge
+docs: $(VENV)/.runtime ## Regenerate docs/configuration.md, docs/openapi.json, deploy/iam, deploy/serverless and deploy/edge
 	$(BIN)/facerec config --format markdown > docs/configuration.md
+	$(BIN)/facerec openapi > docs/openapi.json
 	$(BIN)/facerec policies --account 123456789012 --write deploy/iam
 	$(BIN)/facerec serverless template --write deploy/serverless
 	$(BIN)/facerec edge rules template --write deploy/edge

@@ -33,6 +33,7 @@ _COMMANDS = {
     "keys": ("facerec.commands.keys:command", "Make, list, rotate and revoke the API keys of the web tier's clients."),
     "local": ("facerec.local.command:command", "Run the whole system on this machine against an emulated AWS."),
     "model": ("facerec.commands.model:command", "Build, show, verify, push and pull the model artefact."),
+    "openapi": ("facerec.web.command:openapi", "Print the OpenAPI document of /api/v1."),
     "policies": ("facerec.commands.provision:policies", "Print the least-privilege IAM policy of each role."),
     "provision": (
         "facerec.commands.provision:command",

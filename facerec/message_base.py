@@ -19,7 +19,7 @@ _LONGEST_FIELD = 200
 """In characters: the name of a field may come from the message."""
 
 
-def _problems(error: ValidationError) -> str:
+def problems(error: ValidationError) -> str:
     """The first problems; a message of 128 KB may have 60 000 of them, which would make a log line of 4 MB."""
     shown = "; ".join(
         f"{'.'.join(map(str, each['loc']))[:_LONGEST_FIELD] or 'message'}: {each['msg'][:_LONGEST_FIELD]}"
@@ -42,7 +42,7 @@ class Message(BaseModel):
                 return cls.model_validate_json(message)
             return cls.model_validate(message)
         except ValidationError as exc:
-            raise InvalidMessage(f"unreadable {cls.__name__}: {_problems(exc)}") from exc
+            raise InvalidMessage(f"unreadable {cls.__name__}: {problems(exc)}") from exc
 
     def to_json(self) -> str:
         """The message as JSON text, the inverse of `parse`; ASCII, because SQS refuses some Unicode characters."""

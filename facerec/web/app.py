@@ -1,7 +1,7 @@
 """The Flask application, without global state."""
 
 import structlog
-from flask import Flask, Response, g, render_template, request
+from flask import Response, g, render_template, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, RequestEntityTooLarge
 from werkzeug.middleware.proxy_fix import ProxyFix
 
@@ -11,6 +11,7 @@ from facerec.text import megabytes, one_line
 from facerec.web import forms, metrics, replies, results, uploads
 from facerec.web.admission import Admission
 from facerec.web.api import ApiServices, register_apis
+from facerec.web.api.v1.description import DescribedApp
 from facerec.web.asking import Asker
 from facerec.web.auth.access import UNDEFINED, AccessControl, install_access_control, needs
 from facerec.web.inbox import Waiters
@@ -40,7 +41,7 @@ TRANSPORT_SECURITY = "max-age=31536000"
 """For responses over HTTPS; it does not cover other names of the domain."""
 
 
-class _App(Flask):
+class _App(DescribedApp):
     request_class = forms.UploadRequest
 
 
@@ -56,7 +57,7 @@ def create_app(
     readiness: Readiness,
     measured: metrics.WebMetrics,
     access: AccessControl,
-) -> Flask:
+) -> DescribedApp:
     """Make the application.
 
     `reply_to` names the response queue whose results resolve `waiters`. `admission` decides how many uploads may wait,
@@ -78,12 +79,11 @@ def create_app(
         on_end=measured.upload,
     )
     app.register_blueprint(uploads.blueprint(asker, settings.web.max_upload_bytes))
-    app.register_blueprint(results.blueprint(settings, store))
     register_apis(app, ApiServices(settings=settings, store=store, asker=asker, people=people, access=access))
     app.register_blueprint(health_blueprint(readiness, open_to_all=access.open_to_all))
     app.register_blueprint(metrics.blueprint(measured))
 
-    @app.get("/")
+    @app.get("/", doc_ui=False)
     @needs(None)
     def upload_page() -> str:
         limit = megabytes(settings.web.max_upload_bytes)
@@ -132,7 +132,7 @@ def _error(status: int, sentence: str, code: int = UNDEFINED) -> Response:
 
 def _add_headers(response: Response) -> Response:
     if response.mimetype == "text/html":
-        response.headers["Content-Security-Policy"] = PAGE_POLICY
+        response.headers.setdefault("Content-Security-Policy", PAGE_POLICY)
     if request.is_secure:
         response.headers["Strict-Transport-Security"] = TRANSPORT_SECURITY
     for name, value in HEADERS.items():

@@ -122,3 +122,12 @@ def _run_parent(settings: Settings, listener: socket.socket) -> None:
     with tempfile.TemporaryDirectory(prefix="facerec-web-metrics-") as metrics:
         forget = partial(forget_process, Path(metrics))
         WebProcesses(settings, queues, child, owner=owner, forget=forget).run(stopping)
+
+
+@click.command("openapi")
+def openapi() -> None:
+    """Print the OpenAPI document of /api/v1, as the web tier serves it at /api/v1/openapi.json."""
+    from facerec.echo import echo_json
+    from facerec.web.process import described_app
+
+    echo_json(described_app(Settings()).api_doc)

@@ -25,6 +25,7 @@ from facerec.errors import FacerecError, Transient
 from facerec.settings import Settings
 from facerec.settings.tiers import WebSettings
 from facerec.web.admission import Admission, all_places
+from facerec.web.api.v1.description import DescribedApp
 from facerec.web.app import create_app
 from facerec.web.auth.access import AccessControl
 from facerec.web.auth.key_cache import KeyCache
@@ -101,17 +102,14 @@ class WebProcess:
         )
         checks = resource_checks(settings) | {"inbox": self._inbox.check, "admission": self._check_admission}
         keys = KeyCache(bootstrap.api_keys(settings)) if settings.web.auth == "keys" else None
-        app = create_app(
-            settings=settings,
-            store=store,
-            people=bootstrap.enrolled_people(settings),
-            queue=queue,
+        app = make_app(
+            settings,
             reply_to=response_queue,
             waiters=self._waiters,
             admission=self._admission,
             readiness=Readiness(checks),
             measured=metrics,
-            access=AccessControl(settings.web, keys),
+            keys=keys,
         )
         self._server = WebServer(app, settings.web, listener)
 
@@ -130,6 +128,44 @@ class WebProcess:
     def _check_admission(self) -> None:
         if self._admission.closed:
             raise FacerecError("this process is being stopped")
+
+
+def make_app(
+    settings: Settings,
+    *,
+    reply_to: str,
+    waiters: Waiters,
+    admission: Admission,
+    readiness: Readiness,
+    measured: WebMetrics,
+    keys: KeyCache | None,
+) -> DescribedApp:
+    """Make the application on the services that the settings name; nothing is connected before it is used."""
+    return create_app(
+        settings=settings,
+        store=bootstrap.object_store(settings),
+        people=bootstrap.enrolled_people(settings),
+        queue=bootstrap.task_queue(settings),
+        reply_to=reply_to,
+        waiters=waiters,
+        admission=admission,
+        readiness=readiness,
+        measured=measured,
+        access=AccessControl(settings.web, keys),
+    )
+
+
+def described_app(settings: Settings) -> DescribedApp:
+    """Make an application for its OpenAPI document alone."""
+    return make_app(
+        settings,
+        reply_to=settings.response_queue,
+        waiters=Waiters(),
+        admission=Admission(max_waiting=1, wait_seconds=1),
+        readiness=Readiness({}),
+        measured=WebMetrics(),
+        keys=None,
+    )
 
 
 def resource_checks(settings: Settings) -> dict[str, Check]:

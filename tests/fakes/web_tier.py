@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from io import BytesIO
 
-from flask import Flask
 from flask.testing import FlaskClient
 from PIL import Image
 from werkzeug.test import TestResponse
@@ -26,6 +25,7 @@ from facerec.object_keys import output_key
 from facerec.ports import ApiKeys
 from facerec.settings import Settings
 from facerec.web.admission import Admission
+from facerec.web.api.v1.description import DescribedApp
 from facerec.web.app import create_app
 from facerec.web.auth.access import AccessControl
 from facerec.web.auth.key_cache import KeyCache
@@ -77,7 +77,7 @@ class FakeWebTier:
         self.checks: dict[str, Check] = {"inbox": self.inbox_thread.check}
         self.app = self._app()
 
-    def _app(self) -> Flask:
+    def _app(self) -> DescribedApp:
         return create_app(
             settings=self.settings,
             store=self.store,

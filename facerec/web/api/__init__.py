@@ -1,26 +1,12 @@
 """The APIs beside `POST /`: CompreFace's, Rekognition's and our own; each is a blueprint over the same services."""
 
-from dataclasses import dataclass
+from facerec.web.api import v1
+from facerec.web.api.services import ApiServices
+from facerec.web.api.v1.description import DescribedApp
 
-from flask import Flask
-
-from facerec.ports import EnrolledPeople, ObjectStore
-from facerec.settings import Settings
-from facerec.web.asking import Asker
-from facerec.web.auth.access import AccessControl
+__all__ = ["ApiServices", "register_apis"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ApiServices:
-    """What the APIs work on."""
-
-    settings: Settings
-    store: ObjectStore
-    asker: Asker
-    people: EnrolledPeople
-    access: AccessControl
-
-
-def register_apis(app: Flask, services: ApiServices) -> None:
+def register_apis(app: DescribedApp, services: ApiServices) -> None:
     """Add the routes of every API."""
-    del app, services
+    v1.register(app, services)

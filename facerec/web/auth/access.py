@@ -172,6 +172,12 @@ def needs(scope: Scope | None) -> Callable[[View], View]:
     return mark
 
 
+def needed_scope(view: Callable[..., Any]) -> Scope | None:
+    """Return the scope that a caller of the view needs; a view without a mark needs `admin`."""
+    scope: Scope | None = getattr(view, _NEEDED, Scope.ADMIN)
+    return scope
+
+
 def install_access_control(app: Flask, access: AccessControl, error: ErrorResponse) -> None:
     """Register the hooks that deny requests; `error` makes a response from a status, a sentence and a code.
 
@@ -186,7 +192,7 @@ def install_access_control(app: Flask, access: AccessControl, error: ErrorRespon
             return _denied(Denial(HTTPStatus.BAD_REQUEST, "unclear_host", sentence), error)
         view = app.view_functions.get(request.endpoint or "")
         # An unknown route needs any valid key.
-        needed = None if view is None else getattr(view, _NEEDED, Scope.ADMIN)
+        needed = None if view is None else needed_scope(view)
         if view is not None and needed is None:
             return None
         admitted = access.admit(request.environ, host)

@@ -1,0 +1,19 @@
+"""What every API works on."""
+
+from dataclasses import dataclass
+
+from facerec.ports import EnrolledPeople, ObjectStore
+from facerec.settings import Settings
+from facerec.web.asking import Asker
+from facerec.web.auth.access import AccessControl
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiServices:
+    """The ports and settings of the APIs."""
+
+    settings: Settings
+    store: ObjectStore
+    asker: Asker
+    people: EnrolledPeople
+    access: AccessControl
