@@ -12,6 +12,7 @@ from facerec.ports import (
     EnrolledPeople,
     FacesPublisher,
     ObjectStore,
+    PersonRecords,
     ResultInbox,
     ResultPublisher,
     TaskQueue,
@@ -79,6 +80,13 @@ def enrolled_people(settings: Settings) -> EnrolledPeople:
     from facerec.aws.dynamodb.people import DynamoEnrolledPeople
 
     return DynamoEnrolledPeople(clients(settings), settings.templates_table)
+
+
+def person_records(settings: Settings) -> PersonRecords:
+    """What is kept of people beside their templates."""
+    from facerec.aws.dynamodb.person_records import DynamoPersonRecords
+
+    return DynamoPersonRecords(clients(settings), settings.people_table)
 
 
 def template_store(settings: Settings) -> TemplateStore:

@@ -5,8 +5,9 @@ tests run against both. Every method may raise `Transient` if its service cannot
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import chain
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol
 
 from facerec.api_keys import ApiKey
@@ -245,6 +246,61 @@ class Changes:
     """Template ids, also of templates that no earlier version had, and of damaged ones."""
     damaged: Sequence[DamagedTemplate] = ()
     """Changed templates that cannot be read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MergeRecord:
+    """A merge of two people of a collection: what `unmerge` needs to take it back."""
+
+    merge_id: str
+    """32 hexadecimal digits."""
+    collection: str
+    source: str
+    """The name of the person that was merged."""
+    into: str
+    """The person who has the templates now: it follows a rename or a later merge."""
+    templates: dict[str, tuple[str, ...]]
+    """The ids of the moved templates by the name that each had before."""
+    merged_at: datetime
+    by: str
+    """Who merged, to show to people; may be empty."""
+    rejections: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """The ids of the moved rejections by the name that each had before."""
+    rename: bool = False
+    """Whether it is a rename that has not ended: it needs the same record, but only until its end."""
+
+    @property
+    def template_ids(self) -> tuple[str, ...]:
+        """The ids of all moved templates."""
+        return tuple(chain.from_iterable(self.templates.values()))
+
+
+class PersonRecords(Protocol):
+    """What is kept of people beside their templates; safe for concurrent writers and many readers."""
+
+    def add_name(self, collection: str, name: str) -> None:
+        """Keep a person in the collection also while it has no template; idempotent."""
+
+    def names(self, collection: str) -> list[str]:
+        """The names of `add_name`, sorted."""
+
+    def remove_name(self, collection: str, name: str) -> None:
+        """Undo `add_name`; idempotent."""
+
+    def put_merge(self, record: MergeRecord) -> None:
+        """Add the record of a merge, or replace it."""
+
+    def merges(self, collection: str) -> list[MergeRecord]:
+        """All readable records of merges, oldest first; includes every put that has returned."""
+
+    def remove_merge(self, collection: str, merge_id: str) -> None:
+        """Remove the record of a merge; idempotent."""
+
+    def forget(self, collection: str, name: str) -> int:
+        """Remove everything that names the person in any spelling; returns how many items that were.
+
+        A record that cannot be read is removed, too: it may name the person.
+        """
 
 
 class EnrolledPeople(Protocol):

@@ -4,6 +4,7 @@ A name is shown as it was written, cleaned. Two names are one person if they dif
 how it was typed: `identity_key` decides it, for every command.
 """
 
+import difflib
 import re
 import unicodedata
 from collections import defaultdict
@@ -123,6 +124,11 @@ class KnownNames:
         """Return the known spellings of a name, in order; galleries of earlier versions can have several."""
         known = self._spellings.get(identity_key(name), [])
         return [spelling for spelling in known if same_person(spelling, name, exact=exact)]
+
+    def closest(self, name: str) -> str | None:
+        """Return the known name that a wrong one resembles most, if one is close."""
+        close = difflib.get_close_matches(identity_key(name), self._spellings, n=1)
+        return self._spellings[close[0]][0] if close else None
 
     def adopt(self, name: str, *, exact: bool = False) -> str:
         """Return the known spelling of a name; an unknown name is cleaned and known from now on.

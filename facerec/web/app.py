@@ -5,7 +5,8 @@ from flask import Response, g, render_template, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, RequestEntityTooLarge
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from facerec.ports import EnrolledPeople, ObjectStore, TaskQueue
+from facerec.gallery.people import People
+from facerec.ports import EnrolledPeople, ObjectStore, PersonRecords, TaskQueue
 from facerec.settings import Settings
 from facerec.text import megabytes, one_line
 from facerec.web import forms, metrics, replies, results, uploads
@@ -50,6 +51,7 @@ def create_app(
     settings: Settings,
     store: ObjectStore,
     people: EnrolledPeople,
+    records: PersonRecords,
     queue: TaskQueue,
     reply_to: str,
     waiters: Waiters,
@@ -79,7 +81,11 @@ def create_app(
         on_end=measured.upload,
     )
     app.register_blueprint(uploads.blueprint(asker, settings.web.max_upload_bytes))
-    register_apis(app, ApiServices(settings=settings, store=store, asker=asker, people=people, access=access))
+    persons = People(enrolled=people, records=records, photos=store, gallery_bucket=settings.gallery_bucket)
+    register_apis(
+        app,
+        ApiServices(settings=settings, store=store, asker=asker, people=people, persons=persons, access=access),
+    )
     app.register_blueprint(health_blueprint(readiness, open_to_all=access.open_to_all))
     app.register_blueprint(metrics.blueprint(measured))
 

@@ -145,6 +145,7 @@ def make_app(
         settings=settings,
         store=bootstrap.object_store(settings),
         people=bootstrap.enrolled_people(settings),
+        records=bootstrap.person_records(settings),
         queue=bootstrap.task_queue(settings),
         reply_to=reply_to,
         waiters=waiters,

@@ -33,6 +33,7 @@ from facerec.web.inbox import InboxThread, Waiters
 from facerec.web.metrics import WebMetrics
 from facerec.web.readiness import Check, Readiness
 from tests.fakes.object_store import InMemoryObjectStore
+from tests.fakes.person_records import InMemoryPersonRecords
 from tests.fakes.results import InMemoryQueues, InMemoryResultInbox, InMemoryResultPublisher
 from tests.fakes.task_queue import InMemoryTaskQueue
 from tests.fakes.templates import InMemoryTemplateStore
@@ -58,6 +59,7 @@ class FakeWebTier:
         self.answer = answer
         self.store = InMemoryObjectStore()
         self.templates = InMemoryTemplateStore()
+        self.records = InMemoryPersonRecords()
         self.queues = InMemoryQueues(self.settings.response_queue)
         self.publisher = InMemoryResultPublisher(self.queues, self.settings.response_queue)
         self.tasks = InMemoryTaskQueue(self._worker)
@@ -82,6 +84,7 @@ class FakeWebTier:
             settings=self.settings,
             store=self.store,
             people=self.templates,
+            records=self.records,
             queue=self.tasks,
             reply_to=self.settings.response_queue,
             waiters=self.waiters,

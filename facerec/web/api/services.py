@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from facerec.gallery.people import People
 from facerec.ports import EnrolledPeople, ObjectStore
 from facerec.settings import Settings
 from facerec.web.asking import Asker
@@ -16,4 +17,6 @@ class ApiServices:
     store: ObjectStore
     asker: Asker
     people: EnrolledPeople
+    persons: People
+    """The use cases over `people`."""
     access: AccessControl

@@ -1,0 +1,381 @@
+"""The people of a collection: list, show, rename, merge, take a merge back, remove. Without numpy, for the web tier.
+
+A person is a name (`names.same_person`) that templates carry; `PersonRecords.names` keeps people without templates. A
+rename or a merge gives the templates another name, 96 at a time, and writes its record first. So an interrupted one is
+completed by the same call, and `unmerge` takes back a merge at any stage.
+"""
+
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from itertools import groupby
+from operator import attrgetter
+
+from facerec.errors import FacerecError
+from facerec.gallery.names import KnownNames, same_person, valid_identity
+from facerec.gallery.removal import remove_templates
+from facerec.ports import EnrolledPeople, MergeRecord, ObjectStore, PersonRecords, TemplateEntry
+from facerec.text import counted
+
+MAX_MERGED = 10_000
+"""Templates of one merge: their ids fit into one item of DynamoDB, 400 kB."""
+_ID_DIGITS = frozenset("0123456789abcdef")
+_ID_LENGTH = 32
+
+
+class NoSuchPerson(FacerecError):
+    """The collection has no person of this name."""
+
+    def __init__(self, name: str, collection: str, closest: str | None = None) -> None:
+        hint = f": did you mean {closest!r}?" if closest else ""
+        super().__init__(f"nobody is enrolled as {name.strip()!r} in collection {collection}{hint}")
+        self.name = name
+
+
+class PersonExists(FacerecError):
+    """The new name is that of another person."""
+
+    def __init__(self, name: str, collection: str) -> None:
+        super().__init__(
+            f"{name!r} is another person of collection {collection}: merge the two, or choose another name"
+        )
+        self.name = name
+
+
+class NoSuchMerge(FacerecError):
+    """There is no record of such a merge."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Person:
+    """A person as lists show it."""
+
+    name: str
+    templates: int
+    """The number of readable templates, of all models."""
+    first_enrolled: datetime | None
+    last_enrolled: datetime | None
+    models: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PersonTemplates:
+    """A person with its templates."""
+
+    name: str
+    """The first of `spellings`."""
+    spellings: tuple[str, ...]
+    """More than one in galleries of earlier versions, or with exact names."""
+    entries: tuple[TemplateEntry, ...]
+    """By name and id."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class People:
+    """The use cases; safe for many threads. Every method may raise `Transient`, and may then be repeated.
+
+    Names are compared as `facerec enrol` does; with `exact` a name that differs in case or blanks is another person.
+    """
+
+    enrolled: EnrolledPeople
+    records: PersonRecords
+    photos: ObjectStore
+    gallery_bucket: str
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+
+    def persons(self, collection: str, *, after: str | None = None, limit: int | None = None) -> list[Person]:
+        """Return the people by name, those after a name and at most `limit`; always reads the whole collection."""
+        entries = sorted(self.enrolled.entries(collection), key=attrgetter("identity"))
+        found = {name: list(own) for name, own in groupby(entries, attrgetter("identity"))}
+        known = KnownNames(found)
+        for name in self.records.names(collection):
+            if not known.spellings(name):
+                found[name] = []
+        names = sorted(name for name in found if after is None or name > after)
+        return [_person(name, found[name]) for name in names[:limit]]
+
+    def person(self, collection: str, name: str, *, exact: bool = False) -> PersonTemplates:
+        """Return a person with its readable templates; raises `NoSuchPerson`."""
+        entries = list(self.enrolled.entries(collection))
+        kept = self.records.names(collection)
+        known = KnownNames([*(entry.identity for entry in entries), *kept])
+        spellings = known.spellings(name, exact=exact)
+        if not spellings:
+            raise NoSuchPerson(name, collection, known.closest(name))
+        own = [entry for entry in entries if entry.identity in spellings]
+        # A kept name of another spelling than the templates' is not shown.
+        used = tuple(spelling for spelling in spellings if any(entry.identity == spelling for entry in own))
+        shown = used or tuple(spellings)
+        ordered = sorted(own, key=attrgetter("identity", "template_id"))
+        return PersonTemplates(name=shown[0], spellings=shown, entries=tuple(ordered))
+
+    def template_ids(self, collection: str, name: str, *, exact: bool = False) -> dict[str, str]:
+        """Return the spelling of a person's name in each template by its id, also of damaged ones.
+
+        Raises `NoSuchPerson`; a person that is only kept has none.
+        """
+        owners = self.enrolled.owners(collection)
+        own = self._belongings(owners, collection, name, exact=exact)
+        if own.nothing:
+            raise self._missing(collection, name, owners)
+        return own.templates
+
+    def merges(self, collection: str) -> list[MergeRecord]:
+        """Return the merges that can be taken back, oldest first."""
+        return [record for record in self.records.merges(collection) if not record.rename]
+
+    def rename(self, collection: str, old: str, new: str, *, exact: bool = False) -> int:
+        """Give a person another name; returns how many templates got it.
+
+        Raises `InvalidName`, `NoSuchPerson`, and `PersonExists` if another person has the name.
+        """
+        name = valid_identity(new, exact=exact)
+        owners = self.enrolled.owners(collection)
+        own = self._belongings(owners, collection, old, exact=exact)
+        if same_person(old, name, exact=exact):
+            if own.nothing:
+                raise self._missing(collection, old, owners)
+            return self._give(collection, own, name)
+        records = self.records.merges(collection)
+        begun = _latest(records, old, name, exact=exact, renames=True)
+        if own.nothing and begun is None:
+            raise self._missing(collection, old, owners)
+        theirs = _owned(owners, name, exact=exact)
+        moved = set() if begun is None else set(begun.template_ids)
+        if theirs.keys() - moved or (begun is None and self._kept(collection, name, exact=exact)):
+            raise PersonExists(next(iter(theirs.values()), name), collection)
+        record = self._record(begun, collection, own, old, name, "", rename=True)
+        count = self._move(record, records, own)
+        self.records.remove_merge(collection, record.merge_id)
+        return count
+
+    def merge(self, collection: str, source: str, into: str, *, by: str = "", exact: bool = False) -> MergeRecord:
+        """Give all templates of a person to another one; returns the record, whose id `unmerge` takes.
+
+        A merge that is done already is returned as it was. Raises `NoSuchPerson` for either name.
+        """
+        owners = self.enrolled.owners(collection)
+        if same_person(source, into, exact=exact):
+            raise FacerecError(f"{source!r} and {into!r} are one person; a rename makes their spelling one")
+        own = self._belongings(owners, collection, source, exact=exact)
+        records = self.records.merges(collection)
+        known = _latest(records, source, into, exact=exact)
+        if own.nothing and known is None:
+            raise self._missing(collection, source, owners)
+        targets = [*_owned(owners, into, exact=exact).values(), *self._kept(collection, into, exact=exact)]
+        if not targets:
+            raise self._missing(collection, into, owners)
+        # An earlier merge of the two that has ended has no template of the source any more.
+        ended = own.templates and known and not (known.rename or own.templates.keys() & set(known.template_ids))
+        record = self._record(None if ended else known, collection, own, source, min(targets), by)
+        self._move(record, records, own)
+        if not record.templates:
+            self.records.remove_merge(collection, record.merge_id)
+        return record
+
+    def rename_or_merge(self, collection: str, old: str, new: str, *, by: str = "", exact: bool = False) -> None:
+        """Rename a person; merge it into the one that has the name already, if there is one."""
+        try:
+            self.rename(collection, old, new, exact=exact)
+        except PersonExists:
+            self.merge(collection, old, new, by=by, exact=exact)
+
+    def unmerge(self, collection: str, merge: str) -> MergeRecord:
+        """Take a merge back, chosen by its id, or by the merged person's name (the latest one then).
+
+        Each template gets the name that it had, if it still exists and is still the merged person's. Returns the record
+        with these templates. Merges may be taken back in any order. Raises `NoSuchMerge`.
+        """
+        records = self.records.merges(collection)
+        record = _chosen(records, merge)
+        if record is None:
+            raise NoSuchMerge(f"collection {collection} has no merge {merge!r} that can be taken back")
+        returned = replace(
+            record,
+            templates=_still(record.templates, self.enrolled.owners(collection), record.into),
+            rejections=_still(record.rejections, self._rejections(collection), record.into),
+        )
+        place = [each.merge_id for each in records].index(record.merge_id)
+        for other in records[:place]:
+            # The templates of an earlier merge into the source follow it back.
+            if same_person(other.into, record.into) and set(other.template_ids) & set(record.template_ids):
+                self.records.put_merge(replace(other, into=record.source))
+        for other in records[place + 1 :]:
+            # A later merge, which moved them on, has no longer to do with them.
+            if set(other.template_ids) & set(record.template_ids):
+                self.records.put_merge(_without(other, record.template_ids))
+        for name, rejection_ids in returned.rejections.items():
+            self.enrolled.reassign_rejections(collection, rejection_ids, name)
+        for name, template_ids in returned.templates.items():
+            self.enrolled.reassign(collection, template_ids, name)
+        self.records.remove_merge(collection, record.merge_id)
+        return returned
+
+    def photo(self, entry: TemplateEntry) -> bytes | None:
+        """Return the enrolled photo of a template; `None` if it was imported without one. Raises `ObjectMissing`."""
+        return None if entry.photo is None else self.photos.get(entry.photo.bucket, entry.photo.key)
+
+    def remove_photos(self, collection: str, template_ids: Sequence[str]) -> int:
+        """Remove templates with their photos and the published snapshots; returns how many there were."""
+        return remove_templates(self.enrolled, self.photos, self.gallery_bucket, collection, template_ids)
+
+    def remove(self, collection: str, name: str, *, exact: bool = False) -> int:
+        """Remove a person with its templates, photos, rejections and records; returns how many templates there were.
+
+        Raises `NoSuchPerson`.
+        """
+        owners = self.enrolled.owners(collection)
+        own = self._belongings(owners, collection, name, exact=exact)
+        if own.nothing:
+            raise self._missing(collection, name, owners)
+        self.enrolled.remove_rejections(collection, list(own.rejections))
+        self.records.forget(collection, name)
+        return self.remove_photos(collection, list(own.templates))
+
+    def _belongings(self, owners: Mapping[str, str], collection: str, name: str, *, exact: bool) -> "_Belongings":
+        return _Belongings(
+            _owned(owners, name, exact=exact),
+            _owned(self._rejections(collection), name, exact=exact),
+            self._kept(collection, name, exact=exact),
+        )
+
+    def _rejections(self, collection: str) -> dict[str, str]:
+        return {entry.rejection_id: entry.identity for entry in self.enrolled.rejection_entries(collection)}
+
+    def _kept(self, collection: str, name: str, *, exact: bool) -> list[str]:
+        return [kept for kept in self.records.names(collection) if same_person(kept, name, exact=exact)]
+
+    def _missing(self, collection: str, name: str, owners: Mapping[str, str]) -> NoSuchPerson:
+        known = KnownNames([*owners.values(), *self.records.names(collection)])
+        return NoSuchPerson(name, collection, known.closest(name))
+
+    def _record(
+        self,
+        begun: MergeRecord | None,
+        collection: str,
+        own: "_Belongings",
+        source: str,
+        into: str,
+        by: str,
+        *,
+        rename: bool = False,
+    ) -> MergeRecord:
+        """Return the record to write: a new one, or that of the interrupted call with what the source has now."""
+        templates = {**({} if begun is None else _by_id(begun.templates)), **own.templates}
+        rejections = {**({} if begun is None else _by_id(begun.rejections)), **own.rejections}
+        if len(templates) + len(rejections) > MAX_MERGED:
+            raise FacerecError(
+                f"{source!r} has {counted(len(templates), 'template')}; at most {MAX_MERGED} can be given another name"
+            )
+        return MergeRecord(
+            merge_id=uuid.uuid4().hex if begun is None else begun.merge_id,
+            collection=collection,
+            source=min(templates.values(), default=source),
+            into=into,
+            templates=_by_name(templates),
+            merged_at=self.now() if begun is None else begun.merged_at,
+            by=by if begun is None or not begun.by else begun.by,
+            rejections=_by_name(rejections),
+            rename=rename,
+        )
+
+    def _move(self, record: MergeRecord, records: Sequence[MergeRecord], own: "_Belongings") -> int:
+        """Write the record, let earlier merges into the source follow it, then give the templates their name."""
+        self.records.put_merge(record)
+        for other in records:
+            if other.merge_id != record.merge_id and same_person(other.into, record.source):
+                self.records.put_merge(replace(other, into=record.into))
+        return self._give(record.collection, own, record.into)
+
+    def _give(self, collection: str, own: "_Belongings", name: str) -> int:
+        """Give everything to another name; returns how many templates there were."""
+        if own.kept:
+            self.records.add_name(collection, name)
+        self.enrolled.reassign_rejections(collection, list(own.rejections), name)
+        count = self.enrolled.reassign(collection, list(own.templates), name)
+        for each in own.kept:
+            if each != name:
+                self.records.remove_name(collection, each)
+        return count
+
+
+@dataclass(frozen=True, slots=True)
+class _Belongings:
+    """What carries a person's name, in any spelling."""
+
+    templates: dict[str, str]
+    """The spelling in each by its id, as of the rejections."""
+    rejections: dict[str, str]
+    kept: list[str]
+
+    @property
+    def nothing(self) -> bool:
+        """Whether there is no such person; rejections alone are none."""
+        return not self.templates and not self.kept
+
+
+def as_template_id(text: str) -> str | None:
+    """Return the template id in either of its forms, 32 hexadecimal digits or a UUID; `None` if it is neither."""
+    digits = text.strip().lower().replace("-", "")
+    return digits if len(digits) == _ID_LENGTH and _ID_DIGITS.issuperset(digits) else None
+
+
+def _person(name: str, entries: Sequence[TemplateEntry]) -> Person:
+    times = [entry.enrolled_at for entry in entries]
+    return Person(
+        name=name,
+        templates=len(entries),
+        first_enrolled=min(times, default=None),
+        last_enrolled=max(times, default=None),
+        models=tuple(sorted({entry.model_id for entry in entries})),
+    )
+
+
+def _owned(owners: Mapping[str, str], name: str, *, exact: bool) -> dict[str, str]:
+    """Return those of the templates that are the person's, with the spelling in each, by id."""
+    spellings = set(KnownNames(owners.values()).spellings(name, exact=exact))
+    return {identifier: owners[identifier] for identifier in sorted(owners) if owners[identifier] in spellings}
+
+
+def _still(moved: Mapping[str, Sequence[str]], owners: Mapping[str, str], into: str) -> dict[str, tuple[str, ...]]:
+    """Return what a merge has moved as far as it exists and is the merged person's, or was given back already."""
+    own = {
+        name: tuple(each for each in ids if same_person(owners.get(each, ""), into) or owners.get(each) == name)
+        for name, ids in moved.items()
+    }
+    return {name: found for name, found in own.items() if found}
+
+
+def _by_id(moved: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    return {each: name for name, ids in moved.items() for each in ids}
+
+
+def _by_name(moved: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    return {name: tuple(sorted(each for each in moved if moved[each] == name)) for name in sorted({*moved.values()})}
+
+
+def _latest(
+    records: Iterable[MergeRecord], source: str, into: str, *, exact: bool, renames: bool = False
+) -> MergeRecord | None:
+    """Return the latest record of the two people; with `renames` that of a rename."""
+    found = [
+        record
+        for record in records
+        if same_person(record.source, source, exact=exact)
+        and same_person(record.into, into, exact=exact)
+        and (record.rename or not renames)
+    ]
+    return found[-1] if found else None
+
+
+def _chosen(records: Iterable[MergeRecord], merge: str) -> MergeRecord | None:
+    identifier = as_template_id(merge)
+    found = [record for record in records if record.merge_id == identifier or same_person(record.source, merge)]
+    return found[-1] if found else None
+
+
+def _without(record: MergeRecord, template_ids: Iterable[str]) -> MergeRecord:
+    left_out = set(template_ids)
+    templates = {name: tuple(each for each in own if each not in left_out) for name, own in record.templates.items()}
+    return replace(record, templates={name: own for name, own in templates.items() if own})
