@@ -3,13 +3,16 @@
 A key is shown once, as `frk_<id>_<secret>`. The id is public: keys are logged, listed and found by it. Only the
 SHA-256 of the secret is stored. A slow hash (argon2, bcrypt) protects passwords that can be guessed; 256 random bits
 cannot be guessed, so it would only make each request slow and the server easy to overload.
+
+A signing key never leaves its client: it signs requests as AWS's access keys do. Its secret is stored as it is, because
+a signature can be checked only with it (`docs/adr/0038-rekognition.md`).
 """
 
 import hashlib
 import hmac
 import re
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -39,6 +42,8 @@ class Standing(StrEnum):
     WRONG = "wrong"
     EXPIRED = "expired"
     REVOKED = "revoked"
+    STALE = "stale"
+    """Of a right signature: it was made too long ago, or by a clock that is ahead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +67,7 @@ class ApiKey:
     """The client, for people."""
     scopes: tuple[Scope, ...]
     secret_hash: str = field(repr=False)
-    """SHA-256 of the secret, in hex."""
+    """SHA-256 of the secret, in hex; empty for a signing key, so that its secret cannot be presented."""
     created_at: datetime
     expires_at: datetime | None = None
     revoked_at: datetime | None = None
@@ -73,6 +78,15 @@ class ApiKey:
     """Every change increments it, so that of two concurrent changes one fails."""
     collection: str = "default"
     """The collection that its requests use; with scope `admin` they may name any other."""
+    signing_secret: str | None = field(default=None, repr=False)
+    """The secret of a signing key."""
+    former_signing_secret: str | None = field(default=None, repr=False)
+    """That before the last rotation, good until `former_until`."""
+
+    @property
+    def signs(self) -> bool:
+        """Whether it is a signing key."""
+        return self.signing_secret is not None
 
     def allows(self, scope: Scope) -> bool:
         """Whether the key has the scope; `admin` has them all."""
@@ -83,15 +97,27 @@ class ApiKey:
         hashed = _hashed(secret)
         current = hmac.compare_digest(hashed, self.secret_hash)
         former = hmac.compare_digest(hashed, self.former_hash or self.secret_hash)
-        if not (current or former):
-            return Standing.WRONG
+        return self._standing(now, former=not current) if current or former else Standing.WRONG
+
+    def standing_of_signature(self, signed_by: Callable[[str], bool], now: datetime) -> Standing:
+        """Check a signature; `signed_by` says whether a secret made it. One of another secret is `WRONG`."""
+        current = self.signing_secret is not None and signed_by(self.signing_secret)
+        former = self.former_signing_secret is not None and not current and signed_by(self.former_signing_secret)
+        return self._standing(now, former=former) if current or former else Standing.WRONG
+
+    def _standing(self, now: datetime, *, former: bool) -> Standing:
         if self.revoked_at is not None:
             return Standing.REVOKED
         if self.expires_at is not None and now >= self.expires_at:
             return Standing.EXPIRED
-        if not current and self.former_until is not None and now >= self.former_until:
+        if former and self.former_until is not None and now >= self.former_until:
             return Standing.EXPIRED
         return Standing.GOOD
+
+
+def is_key_id(text: str) -> bool:
+    """Whether a text has the form of a key's id."""
+    return re.fullmatch(r"[0-9a-f]{12}", text) is not None
 
 
 def parse_token(text: str) -> Token | None:
@@ -107,8 +133,12 @@ def issue(
     now: datetime,
     expires_in: timedelta | None = None,
     collection: str = "default",
+    signing: bool = False,
 ) -> tuple[ApiKey, Token]:
-    """Make a new key; raises `FacerecError` for a name that is not one printable line, or without a scope."""
+    """Make a new key, which signs requests or is presented.
+
+    Raises `FacerecError` for a name that is not one printable line, or without a scope.
+    """
     name = name.strip()
     if not 1 <= len(name) <= _NAME_LENGTH or not name.isprintable():
         raise FacerecError("a key's name has 1 to 100 characters in one line: give the name of the client")
@@ -117,7 +147,8 @@ def issue(
         raise FacerecError("a key needs a scope: recognise, enrol or admin")
     token = Token(secrets.token_hex(6), secrets.token_urlsafe(_SECRET_BYTES))
     expires_at = None if expires_in is None else now + expires_in
-    return ApiKey(token.key_id, name, chosen, _hashed(token.secret), now, expires_at, collection=collection), token
+    key = ApiKey(token.key_id, name, chosen, "", now, expires_at, collection=collection)
+    return _with_secret(key, token, signing=signing), token
 
 
 def revoked(key: ApiKey, now: datetime) -> ApiKey:
@@ -134,12 +165,16 @@ def rotated(key: ApiKey, *, now: datetime, grace: timedelta) -> tuple[ApiKey, To
     token = Token(key.key_id, secrets.token_urlsafe(_SECRET_BYTES))
     changed = replace(
         key,
-        secret_hash=_hashed(token.secret),
-        former_hash=key.secret_hash,
+        former_hash=key.secret_hash or None,
+        former_signing_secret=key.signing_secret,
         former_until=now + grace,
         revision=key.revision + 1,
     )
-    return changed, token
+    return _with_secret(changed, token, signing=key.signs), token
+
+
+def _with_secret(key: ApiKey, token: Token, *, signing: bool) -> ApiKey:
+    return replace(key, signing_secret=token.secret) if signing else replace(key, secret_hash=_hashed(token.secret))
 
 
 def _hashed(secret: str) -> str:

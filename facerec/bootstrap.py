@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from facerec.ports import (
     ApiKeys,
+    Collections,
     DeviceResults,
     EnrolledPeople,
     FacesPublisher,
@@ -94,6 +95,13 @@ def template_store(settings: Settings) -> TemplateStore:
     from facerec.aws.dynamodb.templates import DynamoTemplateStore
 
     return DynamoTemplateStore(clients(settings), settings.templates_table)
+
+
+def collections(settings: Settings) -> Collections:
+    """The collections that were created by name."""
+    from facerec.aws.dynamodb.collections import DynamoCollections
+
+    return DynamoCollections(clients(settings), settings.people_table)
 
 
 def api_keys(settings: Settings) -> ApiKeys:

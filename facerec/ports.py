@@ -403,6 +403,32 @@ class ApiKeys(Protocol):
         """Add a key of revision 1, or replace a key by its next revision; raises `FacerecError` after another write."""
 
 
+@dataclass(frozen=True, slots=True)
+class CollectionRecord:
+    """A collection that was created by name, whether or not anybody is enrolled in it."""
+
+    collection: str
+    owner: str | None
+    """The id of the API key that created it and may use it; `None`: the operator, or a client in open mode."""
+    created_at: datetime
+
+
+class Collections(Protocol):
+    """The collections that were created by name; one with templates exists also without a record."""
+
+    def create(self, record: CollectionRecord) -> bool:
+        """Add a record; returns False, and changes nothing, if there is one of this collection."""
+
+    def get(self, collection: str) -> CollectionRecord | None:
+        """The collection's record; includes every change that has returned."""
+
+    def remove(self, collection: str) -> None:
+        """Remove a record; idempotent. The templates are removed on their own."""
+
+    def records(self) -> list[CollectionRecord]:
+        """All records, by name."""
+
+
 class WorkerReports(Protocol):
     """The workers' reports to the autoscaler, and its orders to drain."""
 

@@ -1,18 +1,18 @@
 """`facerec keys`: the API keys of the web tier's clients."""
 
-import re
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import click
 
 from facerec import bootstrap
-from facerec.api_keys import ApiKey, Scope, Token, issue, revoked, rotated
+from facerec.api_keys import ApiKey, Scope, Token, is_key_id, issue, revoked, rotated
 from facerec.commands.terminal import Duration, json_option, print_columns
 from facerec.echo import echo, echo_json
 from facerec.errors import FacerecError
 from facerec.gallery.names import valid_collection
 from facerec.message_base import DEFAULT_COLLECTION
+from facerec.ports import CollectionRecord
 from facerec.settings import Settings
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ def command() -> None:
     Examples:
       facerec keys create "front desk" --scope recognise --expires-in 90d
       facerec keys create importer --scope recognise --scope enrol --collection staff --json
+      facerec keys create "photo app" --aws --scope recognise --scope enrol
       facerec keys list
       facerec keys rotate 0123456789ab --grace 24h
       facerec keys revoke 0123456789ab
@@ -50,8 +51,21 @@ def command() -> None:
     show_default=True,
     help="The collection of the key's requests. With scope admin they may name others.",
 )
+@click.option(
+    "--aws",
+    is_flag=True,
+    help="A pair of AWS credentials, for clients of Rekognition: they sign their requests, and present no key.",
+)
 @json_option
-def create(name: str, scopes: tuple[str, ...], expires_in: timedelta | None, collection: str, *, as_json: bool) -> None:
+def create(
+    name: str,
+    scopes: tuple[str, ...],
+    expires_in: timedelta | None,
+    collection: str,
+    *,
+    aws: bool,
+    as_json: bool,
+) -> None:
     """Make a key for the client NAME and show it, once."""
     if expires_in == timedelta():
         raise click.BadParameter("the key would end at once: write 30m, 24h or 90d", param_hint="--expires-in")
@@ -61,8 +75,13 @@ def create(name: str, scopes: tuple[str, ...], expires_in: timedelta | None, col
         now=datetime.now(UTC),
         expires_in=expires_in,
         collection=valid_collection(collection),
+        signing=aws,
     )
-    _store().put(key)
+    settings = Settings.load()
+    if key.collection != DEFAULT_COLLECTION:
+        # So that no other client can create it, and have it.
+        bootstrap.collections(settings).create(CollectionRecord(key.collection, None, key.created_at))
+    bootstrap.api_keys(settings).put(key)
     _show(key, token, as_json=as_json)
 
 
@@ -78,10 +97,12 @@ def list_(*, as_json: bool) -> None:
         echo_json([_json_object(key, now) for key in keys])
     elif keys:
         rows = [
-            (key.key_id, key.name, ", ".join(key.scopes), key.collection, _state(key, now), *_times(key))
+            (key.key_id, key.name, _kind(key), ", ".join(key.scopes), key.collection, _state(key, now), *_times(key))
             for key in keys
         ]
-        print_columns([("id", "name", "scopes", "collection", "state", "created (UTC)", "expires (UTC)"), *rows])
+        print_columns(
+            [("id", "name", "kind", "scopes", "collection", "state", "created (UTC)", "expires (UTC)"), *rows]
+        )
     elif not unreadable:
         echo("There are no keys: `facerec keys create NAME --scope recognise`.", err=True)
 
@@ -116,7 +137,7 @@ def _store() -> "ApiKeys":
 
 
 def _found(store: "ApiKeys", key_id: str) -> ApiKey:
-    key = store.get(key_id) if re.fullmatch(r"[0-9a-f]{12}", key_id) else None
+    key = store.get(key_id) if is_key_id(key_id) else None
     if key is None:
         # The message does not repeat it: it may be a whole key, and end up in a log.
         raise FacerecError(
@@ -127,13 +148,20 @@ def _found(store: "ApiKeys", key_id: str) -> ApiKey:
 
 def _show(key: ApiKey, token: Token, *, as_json: bool) -> None:
     now = datetime.now(UTC)
+    pair = {"aws_access_key_id": token.key_id, "aws_secret_access_key": token.secret}
+    shown = pair if key.signs else {"key": token.reveal()}
     if as_json:
-        echo_json(_json_object(key, now) | {"key": token.reveal()})
+        echo_json(_json_object(key, now) | shown)
         return
     echo(f"The key of {key.name} ({', '.join(key.scopes)}); it is shown only this once:", err=True)
-    echo(token.reveal())
+    for line in [f"{name} = {text}" for name, text in pair.items()] if key.signs else [token.reveal()]:
+        echo(line)
     if key.former_until is not None:
         echo(f"The old one works until {_when(key.former_until)} UTC.", err=True)
+
+
+def _kind(key: ApiKey) -> str:
+    return "aws" if key.signs else "key"
 
 
 def _state(key: ApiKey, now: datetime) -> str:
@@ -149,6 +177,7 @@ def _json_object(key: ApiKey, now: datetime) -> dict[str, object]:
     return {
         "id": key.key_id,
         "name": key.name,
+        "kind": _kind(key),
         "scopes": list(key.scopes),
         "collection": key.collection,
         "state": _state(key, now),

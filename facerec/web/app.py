@@ -95,7 +95,7 @@ def create_app(
         limit = megabytes(settings.web.max_upload_bytes)
         return render_template("upload.html", limit=limit, open_to_all=access.open_to_all)
 
-    install_access_control(app, access, _error)
+    install_access_control(app, access, lambda denial: _error(denial.status, denial.sentence, denial.code))
     if proxies := settings.web.trusted_proxies:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=proxies, x_proto=proxies)  # type: ignore[method-assign] # as Flask documents
     app.register_error_handler(HTTPException, lambda exc: _http_error(exc, settings))

@@ -61,6 +61,15 @@ def test_key_keeps_every_field_through_its_life(store: ApiKeys) -> None:
     assert store.keys() == ([ended], [])
 
 
+def test_signing_key_keeps_its_secrets(store: ApiKeys) -> None:
+    """Signatures are checked with them."""
+    key, _ = issue("photo app", [Scope.ENROL], now=NOW, signing=True)
+    store.put(key)
+    changed, _ = rotated(key, now=NOW, grace=timedelta(hours=1))
+    store.put(changed)
+    assert store.get(key.key_id) == changed
+
+
 def test_keys_are_listed_oldest_first(store: ApiKeys) -> None:
     """Whatever their ids."""
     keys = [make_key(f"client {number}", later=number) for number in range(5)]

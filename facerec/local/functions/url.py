@@ -1,5 +1,6 @@
 """The function URL: HTTP requests become events of the function, and its answers HTTP responses."""
 
+import hashlib
 import json
 import re
 import uuid
@@ -11,11 +12,11 @@ from typing import TYPE_CHECKING
 import structlog
 from botocore.credentials import ReadOnlyCredentials
 
+from facerec.aws.signature import SignatureRefused, SignedRequest, check_signature
 from facerec.errors import FacerecError
 from facerec.local.functions.events import UrlAnswer, UrlRequest, WrongAnswer, url_answer, url_event
 from facerec.local.functions.instance import MAX_PAYLOAD_BYTES, FunctionFailed
 from facerec.local.functions.pool import FunctionBusy, FunctionPool
-from facerec.local.functions.signature import SignatureRefused, check_signature
 from facerec.local.page_check import refusal
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
+_SERVICE = "lambda"
 _WAIT_SECONDS = 30.0
 """For an instance. AWS starts one for each request, up to the account's limit; here they share a few cores."""
 _MOST_READ_BYTES = 4 * MAX_PAYLOAD_BYTES
@@ -86,14 +88,9 @@ class FunctionUrl:
         if refused is not None:
             raise _Refused(*refused)
         if self._credentials is not None:
-            check_signature(
-                self._credentials,
-                self._region,
-                method=request.method,
-                target=target,
-                headers=headers,
-                body=request.body,
-            )
+            digest = hashlib.sha256(request.body).hexdigest()
+            signed = SignedRequest(request.method, target, headers, digest)
+            check_signature(self._credentials, signed, service=_SERVICE, region=self._region)
         event = json.dumps(url_event(request, request_id, datetime.now(UTC))).encode()
         if len(event) > MAX_PAYLOAD_BYTES:
             raise _too_large()

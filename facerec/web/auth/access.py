@@ -1,6 +1,5 @@
 """The auth hook: decides before each route which requests are served, by key, rate, host name and site."""
 
-import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,11 +10,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import structlog
 from flask import Flask, Response, g, request
 
-from facerec.api_keys import ApiKey, Scope, Standing, Token, parse_token
+from facerec.api_keys import ApiKey, Scope, Standing
 from facerec.errors import Transient
 from facerec.host_check import LOOPBACK_NAMES, addressed_host, is_from_another_site, is_served
 from facerec.settings.tiers import WebSettings
 from facerec.settings.values import on_loopback, parse_rate
+from facerec.web.auth.claims import Claim, presented_claim, signed_claim
 from facerec.web.auth.key_cache import DOUBTED_SECONDS, KeyCache
 from facerec.web.auth.rate_limit import RateLimiter, client_network
 from facerec.web.replies import UNAVAILABLE_RETRY_SECONDS
@@ -29,10 +29,9 @@ MISSING_HEADER, NO_SUCH_KEY, UNDEFINED = 20, 10, 0
 """CompreFace's codes of errors, for clients that were written for it."""
 
 _NEEDED = "_facerec_scope"
+_SIGNED_FOR = "_facerec_signed_for"
 View = TypeVar("View", bound=Callable[..., Any])
-ErrorResponse = Callable[[int, str, int], Response]
-
-_BEARER = re.compile(r"bearer +(\S+)", re.IGNORECASE)
+ErrorResponse = Callable[["Denial"], Response]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +73,11 @@ class AccessControl:
         """Whether every client is served."""
         return self._keys is None
 
-    def admit(self, environ: "WSGIEnvironment", host: str) -> ApiKey | Denial | None:
+    def admit(self, environ: "WSGIEnvironment", host: str, signed_for: str | None = None) -> ApiKey | Denial | None:
         """Count a request to the name `host`; returns its key, None in open mode, or a denial.
 
-        It may read the key from the store.
+        With `signed_for`, an AWS service, the request may be signed instead of presenting a key. It may read the key
+        from the store, and the body, which is rewound.
         """
         if not is_served(host, self._hosts):
             return Denial(
@@ -97,7 +97,7 @@ class AccessControl:
                 return Denial(HTTPStatus.FORBIDDEN, "foreign_page", "pages of other web sites cannot use this server")
             return self._check_rate(client_network(environ["REMOTE_ADDR"]), None)
         try:
-            holder = self._check_key(environ, self._keys)
+            holder = self._check_key(environ, self._keys, signed_for)
         except Transient:
             return Denial(
                 HTTPStatus.SERVICE_UNAVAILABLE,
@@ -119,9 +119,9 @@ class AccessControl:
             key_id=None if key is None else key.key_id,
         )
 
-    def _check_key(self, environ: "WSGIEnvironment", keys: KeyCache) -> ApiKey | Denial:
-        presented = _presented(environ)
-        if presented is None:
+    def _check_key(self, environ: "WSGIEnvironment", keys: KeyCache, signed_for: str | None) -> ApiKey | Denial:
+        claim = presented_claim(environ) or (signed_claim(environ, signed_for) if signed_for else None)
+        if claim is None:
             return Denial(
                 HTTPStatus.UNAUTHORIZED,
                 "no_key",
@@ -129,18 +129,18 @@ class AccessControl:
                 MISSING_HEADER,
             )
         network = client_network(environ["REMOTE_ADDR"])
-        token = parse_token(presented)
         # A client that guesses is denied before its key is read. Its guesses do not block the keys of others.
-        if (token is None or not keys.knows(token.key_id)) and (wait := self._failures.wait_seconds(network)):
+        known = claim.key_id is not None and keys.knows(claim.key_id)
+        if not known and (wait := self._failures.wait_seconds(network)):
             return _too_many_failures(wait)
         key, standing = None, Standing.WRONG
-        if token is not None:
-            key = keys.find(token.key_id)
-            standing = self._standing(key, token)
+        if claim.key_id is not None:
+            key = keys.find(claim.key_id)
+            standing = self._standing(key, claim)
             if key is not None and standing is Standing.WRONG:
                 # It may have been rotated since it was read.
-                key = keys.find(token.key_id, DOUBTED_SECONDS)
-                standing = self._standing(key, token)
+                key = keys.find(claim.key_id, DOUBTED_SECONDS)
+                standing = self._standing(key, claim)
         if key is not None and standing is Standing.GOOD:
             return key
         # A client with the right secret of an expired or revoked key does not guess.
@@ -149,24 +149,31 @@ class AccessControl:
         sentence = {
             Standing.EXPIRED: "this API key has expired: ask the operator for another",
             Standing.REVOKED: "this API key has been revoked: ask the operator for another",
-        }.get(standing, "this API key is wrong: check that it was copied whole")
+            Standing.STALE: "the signature has expired: set the clock of this machine, and sign the request again",
+        }.get(standing, f"this API key is wrong: {claim.hint}")
+        # The id of a key is no secret: a client of AWS is told which half of its credentials is wrong.
+        subject = "key" if key is None or standing in {Standing.EXPIRED, Standing.REVOKED} else claim.proof
         return Denial(
             HTTPStatus.UNAUTHORIZED,
-            f"{standing}_key",
+            f"{standing}_{subject}",
             sentence,
             NO_SUCH_KEY,
             key_id=None if key is None else key.key_id,
         )
 
-    def _standing(self, key: ApiKey | None, token: Token) -> Standing:
-        return Standing.WRONG if key is None else key.standing(token.secret, self._now())
+    def _standing(self, key: ApiKey | None, claim: Claim) -> Standing:
+        return Standing.WRONG if key is None else claim.check(key, self._now())
 
 
-def needs(scope: Scope | None) -> Callable[[View], View]:
-    """Mark a view with the scope that a caller needs; None opens it to all, without a limit."""
+def needs(scope: Scope | None, *, signed_for: str | None = None) -> Callable[[View], View]:
+    """Mark a view with the scope that a caller needs; None opens it to all, without a limit.
+
+    With `signed_for` its requests may be signed as for this AWS service.
+    """
 
     def mark(view: View) -> View:
         setattr(view, _NEEDED, scope)
+        setattr(view, _SIGNED_FOR, signed_for)
         return view
 
     return mark
@@ -179,7 +186,7 @@ def needed_scope(view: Callable[..., Any]) -> Scope | None:
 
 
 def install_access_control(app: Flask, access: AccessControl, error: ErrorResponse) -> None:
-    """Register the hooks that deny requests; `error` makes a response from a status, a sentence and a code.
+    """Register the hooks that deny requests; `error` makes their responses.
 
     A route without a mark (`needs`) needs the scope `admin`. Log records of a request have its `key_id`.
     """
@@ -195,7 +202,7 @@ def install_access_control(app: Flask, access: AccessControl, error: ErrorRespon
         needed = None if view is None else needed_scope(view)
         if view is not None and needed is None:
             return None
-        admitted = access.admit(request.environ, host)
+        admitted = access.admit(request.environ, host, getattr(view, _SIGNED_FOR, None))
         if isinstance(admitted, Denial):
             return _denied(admitted, error)
         g.key = admitted
@@ -252,19 +259,12 @@ def _denied(denial: Denial, error: ErrorResponse) -> Response:
         client=client_network(request.remote_addr),
         **known,
     )
-    response = error(denial.status, denial.sentence, denial.code)
+    response = error(denial)
     if denial.status is HTTPStatus.UNAUTHORIZED:
         response.headers["WWW-Authenticate"] = 'Bearer realm="facerec"'
     if denial.retry_after_seconds is not None:
         response.headers["Retry-After"] = str(denial.retry_after_seconds)
     return response
-
-
-def _presented(environ: "WSGIEnvironment") -> str | None:
-    """Return the key as the client sent it, or None; `x-api-key` counts first."""
-    key: str = environ.get("HTTP_X_API_KEY", "").strip()
-    bearer = _BEARER.fullmatch(environ.get("HTTP_AUTHORIZATION", "").strip())
-    return key or (bearer[1] if bearer else None)
 
 
 def _too_many_failures(wait_seconds: int) -> Denial:

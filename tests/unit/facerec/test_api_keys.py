@@ -116,3 +116,23 @@ def test_key_without_a_scope_is_refused() -> None:
     """It could do nothing."""
     with pytest.raises(FacerecError, match="scope"):
         issue("kiosk", [], now=NOW)
+
+
+def test_signing_key_is_checked_by_its_signatures_alone() -> None:
+    """As other keys it has two secrets within the grace, expires and can be revoked."""
+    key, first = issue("photo app", [Scope.ENROL], now=NOW, expires_in=3 * HOUR, signing=True)
+    changed, second = rotated(key, now=NOW, grace=HOUR)
+
+    def standing(key: ApiKey, token: Token, at: datetime = NOW) -> Standing:
+        return key.standing_of_signature(lambda secret: secret == token.secret, at)
+
+    assert (key.signs, changed.signs, make_key()[0].signs) == (True, True, False)
+    assert standing(key, first) is standing(changed, first) is standing(changed, second) is Standing.GOOD
+    assert standing(key, second) is Standing.WRONG
+    assert standing(changed, first, NOW + HOUR) is Standing.EXPIRED
+    assert standing(changed, second, NOW + 3 * HOUR) is Standing.EXPIRED
+    assert standing(revoked(changed, NOW), second) is Standing.REVOKED
+    for token in (first, second):
+        assert changed.standing(token.secret, NOW) is Standing.WRONG
+        assert token.secret not in repr(changed)
+    assert changed.standing("", NOW) is Standing.WRONG

@@ -12,6 +12,7 @@ from facerec.api_keys import Scope, Standing, issue, parse_token
 from facerec.commands.keys import command
 from facerec.errors import FacerecError
 from tests.fakes.api_keys import InMemoryApiKeys
+from tests.fakes.collections import InMemoryCollections
 
 
 @pytest.fixture
@@ -20,6 +21,14 @@ def store(monkeypatch: pytest.MonkeyPatch) -> InMemoryApiKeys:
     keys = InMemoryApiKeys()
     monkeypatch.setattr(bootstrap, "api_keys", lambda settings: keys)
     return keys
+
+
+@pytest.fixture
+def collections(monkeypatch: pytest.MonkeyPatch) -> InMemoryCollections:
+    """Where the commands keep the collections."""
+    records = InMemoryCollections()
+    monkeypatch.setattr(bootstrap, "collections", lambda settings: records)
+    return records
 
 
 def run(*arguments: str, status: int = 0) -> Result:
@@ -142,3 +151,28 @@ def test_unknown_id_is_not_printed(store: InMemoryApiKeys) -> None:
             with pytest.raises(FacerecError, match="facerec keys list") as caught:
                 CliRunner().invoke(command, [verb, text], catch_exceptions=False)
             assert text not in str(caught.value)
+
+
+def test_create_with_aws_prints_credentials_that_only_sign(store: InMemoryApiKeys) -> None:
+    """As the AWS CLI reads them; no later command shows the secret, and the secret itself is no key."""
+    result = run("create", "photo app", "--aws", "--scope", "enrol")
+    printed = dict(line.split(" = ") for line in result.stdout.splitlines())
+    secret = printed["aws_secret_access_key"]
+    (key,) = store.keys().keys
+    assert printed == {"aws_access_key_id": key.key_id, "aws_secret_access_key": secret}
+    assert key.standing_of_signature(lambda known: known == secret, datetime.now(UTC)) is Standing.GOOD
+    assert key.standing(secret, datetime.now(UTC)) is Standing.WRONG
+    listed = run("list").stdout + run("list", "--json").stdout
+    assert secret not in listed + repr(key)
+    assert json.loads(run("list", "--json").stdout)[0]["kind"] == "aws"
+    rotated = json.loads(run("rotate", key.key_id, "--json").stdout)
+    assert rotated["aws_access_key_id"] == key.key_id
+    assert rotated["aws_secret_access_key"] != secret
+
+
+def test_collection_of_a_key_is_the_operators(store: InMemoryApiKeys, collections: InMemoryCollections) -> None:
+    """No client can create it later, and have it."""
+    create_key("--scope", "enrol", "--collection", "staff")
+    record = collections.get("staff")
+    assert record is not None
+    assert record.owner is None

@@ -180,7 +180,7 @@ def test_key_allows_what_its_scope_names(keyed: KeyedTier) -> None:
 def test_route_without_a_mark_needs_admin(keyed: KeyedTier) -> None:
     """A forgotten view is closed, not open."""
     app = Flask("test")
-    install_access_control(app, keyed.tier.access, lambda status, sentence, code: app.response_class(sentence, status))
+    install_access_control(app, keyed.tier.access, lambda denial: app.response_class(denial.sentence, denial.status))
 
     @app.get("/metrics")
     def forgotten() -> str:

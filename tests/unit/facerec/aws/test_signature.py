@@ -1,5 +1,6 @@
-"""Which requests to a function URL are signed, by botocore's own signer."""
+"""Which requests are signed, by botocore's own signer."""
 
+import hashlib
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
@@ -8,7 +9,7 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from facerec.local.functions.signature import SignatureRefused, check_signature
+from facerec.aws.signature import SignatureRefused, SignatureStale, SignedRequest, access_key_of, check_signature
 
 OURS = Credentials("facerec-local", "secret")
 HOST = "127.0.0.1:9000"
@@ -35,17 +36,11 @@ def check(
     *,
     method: str = "POST",
     now: datetime | None = None,
+    region: str | None = "us-east-1",
 ) -> None:
     """Check the request."""
-    check_signature(
-        OURS.get_frozen_credentials(),
-        "us-east-1",
-        method=method,
-        target=target,
-        headers=headers,
-        body=body,
-        now=now,
-    )
+    request = SignedRequest(method, target, headers, hashlib.sha256(body).hexdigest())
+    check_signature(OURS.get_frozen_credentials(), request, service="lambda", region=region, now=now)
 
 
 def test_signed_request_is_accepted() -> None:
@@ -54,27 +49,25 @@ def test_signed_request_is_accepted() -> None:
     check(signed("/", b""), "/", b"")
 
 
-def test_example_of_aws_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_example_of_aws_is_accepted() -> None:
     """The request `get-vanilla` of AWS's test suite for Signature Version 4, whose signature is published."""
-    monkeypatch.setattr("facerec.local.functions.signature.SERVICE", "service")
     published = Credentials("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY").get_frozen_credentials()
-    check_signature(
-        published,
-        "us-east-1",
-        method="GET",
-        target="/",
-        headers={
-            "host": "example.amazonaws.com",
-            "x-amz-date": "20150830T123600Z",
-            "authorization": (
-                "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20150830/us-east-1/service/aws4_request, "
-                "SignedHeaders=host;x-amz-date, "
-                "Signature=5fa00fa31553b73ebf1942676e86291e8372ff2a2260956d9b8aae1d763fbf31"
-            ),
-        },
-        body=b"",
-        now=datetime(2015, 8, 30, 12, 36, tzinfo=UTC),
-    )
+    headers = {
+        "host": "example.amazonaws.com",
+        "x-amz-date": "20150830T123600Z",
+        "authorization": (
+            "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20150830/us-east-1/service/aws4_request, "
+            "SignedHeaders=host;x-amz-date, "
+            "Signature=5fa00fa31553b73ebf1942676e86291e8372ff2a2260956d9b8aae1d763fbf31"
+        ),
+    }
+    request = SignedRequest("GET", "/", headers, hashlib.sha256(b"").hexdigest())
+    assert access_key_of(headers["authorization"]) == "AKIDEXAMPLE"
+    at = datetime(2015, 8, 30, 12, 36, tzinfo=UTC)
+    for region in ("us-east-1", None):
+        check_signature(published, request, service="service", region=region, now=at)
+    with pytest.raises(SignatureStale):
+        check_signature(published, request, service="service", now=at + timedelta(minutes=6))
 
 
 @pytest.mark.parametrize(
@@ -92,6 +85,7 @@ def test_example_of_aws_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
         (signed(credentials=Credentials("facerec-local", "other")), {}),
         (signed(credentials=Credentials("other", "secret")), {}),
         (signed(service="s3"), {}),
+        (signed(), {"region": "eu-central-1"}),
         ({name: value for name, value in signed().items() if name != "authorization"}, {}),
         (signed() | {"authorization": "Bearer 1"}, {}),
     ],
@@ -100,3 +94,9 @@ def test_other_request_is_refused(headers: dict[str, str], changes: dict[str, ob
     """Changed, late, of another service, or by other credentials."""
     with pytest.raises(SignatureRefused):
         check(headers, **changes)  # type: ignore[arg-type] # one of several types each
+
+
+@pytest.mark.parametrize("header", ["", "Bearer 1", "AWS4-HMAC-SHA256 Credential=a, SignedHeaders=host, Signature=1"])
+def test_other_authorization_has_no_access_key(header: str) -> None:
+    """Nor has a credential without its scope."""
+    assert access_key_of(header) is None
