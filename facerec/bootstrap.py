@@ -12,6 +12,7 @@ from facerec.ports import (
     DeviceResults,
     EnrolledPeople,
     FacesPublisher,
+    Jobs,
     ObjectStore,
     PersonRecords,
     ResultInbox,
@@ -109,6 +110,13 @@ def api_keys(settings: Settings) -> ApiKeys:
     from facerec.aws.dynamodb.api_keys import DynamoApiKeys
 
     return DynamoApiKeys(clients(settings), settings.keys_table)
+
+
+def jobs(settings: Settings) -> Jobs:
+    """Jobs and their files."""
+    from facerec.aws.dynamodb.jobs import DynamoJobs
+
+    return DynamoJobs(clients(settings), settings.jobs_table)
 
 
 def worker_reports(settings: Settings) -> WorkerReports:

@@ -16,6 +16,9 @@ MAX_KEY_BYTES = 1024
 SNAPSHOTS_PREFIX = "!snapshots/"
 """Of the published snapshots in the gallery bucket; no photo is below it, for `!` is in no collection's name."""
 
+JOBS_PREFIX = "jobs/"
+"""Of what belongs to jobs in the input bucket; no upload is below it, for its key begins with a UUID."""
+
 MAX_FILE_NAME = 255
 """The most characters of a file name, everywhere: common file systems allow 255 bytes."""
 
@@ -86,6 +89,11 @@ def is_key(text: str) -> bool:
 def request_prefix(request_id: UUID) -> str:
     """The prefix of every key of one request."""
     return f"{request_id}/"
+
+
+def job_prefix(job_id: UUID) -> str:
+    """`jobs/<job_id>/`: the prefix of what belongs to a job, beside the objects of its requests."""
+    return f"{JOBS_PREFIX}{job_id}/"
 
 
 def _extension(name: str) -> str:

@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import chain
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol
+from uuid import UUID
 
 from facerec.api_keys import ApiKey
 from facerec.errors import ApiKeyUnreadable
+from facerec.job_records import Job, JobFile
 from facerec.message_base import ObjectRef
 from facerec.messages import FacesMessage, RecognitionRequest, RecognitionResult, WorkerRecord, WorkerReport
 
@@ -52,6 +54,9 @@ class ObjectStore(Protocol):
 
     def keys(self, bucket: str, prefix: str = "") -> list[str]:
         """All keys with the prefix, sorted."""
+
+    def sizes(self, bucket: str, prefix: str = "") -> Iterator[tuple[str, int]]:
+        """Yield the key and size of each object with the prefix, sorted by UTF-8 bytes; reads page by page."""
 
     def delete(self, bucket: str, key: str) -> None:
         """Remove an object; idempotent."""
@@ -427,6 +432,34 @@ class Collections(Protocol):
 
     def records(self) -> list[CollectionRecord]:
         """All records, by name."""
+
+
+class Jobs(Protocol):
+    """Jobs and what became of their files, until they expire; safe for concurrent writers and many readers."""
+
+    def create(self, job: Job, idempotency_key: str = "") -> Job:
+        """Add a job, and return it; or the owner's earlier job with this key, and add none."""
+
+    def created_with(self, owner: str, idempotency_key: str) -> Job | None:
+        """The owner's job that was created with this key."""
+
+    def job(self, job_id: UUID) -> Job | None:
+        """The job; includes every write that has returned."""
+
+    def newest(self, owner: str, limit: int) -> list[Job]:
+        """The owner's jobs, the newest first."""
+
+    def unsettled(self) -> list[Job]:
+        """The jobs of all owners that need a process: their files have not ended, or their callback is due."""
+
+    def put(self, job: Job) -> bool:
+        """Replace a job by its next revision, or return False after another write; a settled one is not listed."""
+
+    def add_files(self, job_id: UUID, files: Sequence[JobFile], expires_at: datetime) -> None:
+        """Record files that have ended, any number; a file that is recorded already is replaced."""
+
+    def files(self, job_id: UUID, after: int = -1) -> Iterator[JobFile]:
+        """The ended files by their places, those after this one; reads page by page."""
 
 
 class WorkerReports(Protocol):

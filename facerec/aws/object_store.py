@@ -1,5 +1,6 @@
 """The object store on S3."""
 
+from collections.abc import Iterator
 from typing import BinaryIO
 
 from boto3.exceptions import RetriesExceededError
@@ -60,6 +61,12 @@ class S3ObjectStore:
         with translated(f"list bucket {bucket!r}"):
             pages = self._clients.s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
             return sorted(entry["Key"] for page in pages for entry in page.get("Contents", []))
+
+    def sizes(self, bucket: str, prefix: str = "") -> Iterator[tuple[str, int]]:
+        """Yield the key and size of each object with the prefix; S3 lists a thousand at a time, in this order."""
+        with translated(f"list bucket {bucket!r}"):
+            for page in self._clients.s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+                yield from ((entry["Key"], entry["Size"]) for entry in page.get("Contents", []))
 
     def delete(self, bucket: str, key: str) -> None:
         """Remove an object; removing one that does not exist is no error."""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from facerec.messages import DRAIN_ORDERS, FLEET_TAG
+from facerec.object_keys import JOBS_PREFIX
 from facerec.provision import iam_autoscaler, iam_edge, iam_serverless
 from facerec.provision.iam_statements import (
     KEEP_ITEMS,
@@ -28,6 +29,7 @@ Policy = dict[str, Any]
 def web(place: Place) -> list[Statement]:
     """`facerec web`: stores uploads, sends tasks, reads results; creates response queues for its processes."""
     settings = place.settings
+    of_jobs = f"{place.bucket(settings.input_bucket)}/{JOBS_PREFIX}*"
     return [
         allow("StoreUploads", ["s3:PutObject"], [place.objects(settings.input_bucket)]),
         allow("ReadResults", ["s3:GetObject"], [place.objects(settings.output_bucket)]),
@@ -56,6 +58,21 @@ def web(place: Place) -> list[Statement]:
         allow("CheckKeys", ["dynamodb:GetItem"], [place.table(settings.keys_table)]),
         *keep_people(place),
         allow("ListPhotos", ["s3:ListBucket"], [place.bucket(settings.gallery_bucket)]),
+        allow("KeepJobs", ["dynamodb:BatchWriteItem"], [place.table(settings.jobs_table)]),
+        # The files of a job before they are sent, and its zip.
+        allow("UnpackJobs", actions("s3", "AbortMultipartUpload GetObject DeleteObject"), [of_jobs]),
+        *read_sources(place),
+    ]
+
+
+def read_sources(place: Place) -> list[Statement]:
+    """Read the buckets of which jobs may take a prefix."""
+    sources = place.settings.jobs.source_buckets
+    if not sources:
+        return []
+    return [
+        allow("ReadSources", ["s3:GetObject"], [place.objects(name) for name in sources]),
+        allow("ListSources", ["s3:ListBucket"], [place.bucket(name) for name in sources]),
     ]
 
 

@@ -26,8 +26,10 @@ from facerec.settings.resources import (
 )
 from facerec.settings.tiers import (
     AutoscaleSettings,
+    CallbackSettings,
     EventsSettings,
     FlowerSettings,
+    JobSettings,
     LogSettings,
     ServerlessSettings,
     WebSettings,
@@ -96,6 +98,8 @@ class Settings(BaseSettings):
     aws: AwsSettings = AwsSettings()
     names: NameSettings = NameSettings()
     web: WebSettings = WebSettings()
+    jobs: JobSettings = JobSettings()
+    callbacks: CallbackSettings = CallbackSettings()
     worker: WorkerSettings = WorkerSettings()
     queue: QueueSettings = QueueSettings()
     retention: RetentionSettings = RetentionSettings()

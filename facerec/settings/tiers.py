@@ -5,7 +5,7 @@ from typing import Literal, Self
 
 from pydantic import AnyHttpUrl, Field, SecretStr, model_validator
 
-from facerec.settings.values import Count, Group, LogDays, PositiveSeconds, RateText, on_loopback
+from facerec.settings.values import Count, Group, LogDays, NetworkList, PositiveSeconds, RateText, on_loopback
 
 
 class WebSettings(Group):
@@ -43,6 +43,34 @@ class WebSettings(Group):
         (),
         description="Host names that are served, a JSON list; empty: any (open mode on loopback: loopback names)",
     )
+
+
+class JobSettings(Group):
+    """Jobs: many files in one call."""
+
+    window: Count = Field(100, description="Files of all jobs that one web process has in work at once")
+    max_files: Count = Field(10_000, description="Most files of one job")
+    max_bytes: Count = Field(256_000_000, description="Largest body of a call that creates a job, in bytes")
+    max_unpacked_bytes: Count = Field(
+        4_000_000_000, description="Most bytes of all files of one zip together, after unpacking"
+    )
+    source_buckets: tuple[str, ...] = Field(
+        (), description="Buckets from which jobs may read a prefix, a JSON list; empty: none"
+    )
+
+
+class CallbackSettings(Group):
+    """Signed messages to the web servers of clients."""
+
+    secret: SecretStr | None = Field(
+        None,
+        min_length=16,
+        description="What each client's secret of callbacks is made of; unset: there are no callbacks",
+    )
+    private_networks: NetworkList = Field(
+        (), description='Networks that may be called although they are private, a JSON list like `["10.1.0.0/16"]`'
+    )
+    retry_hours: float = Field(24, gt=0, le=168, description="Hours for which a failed callback is tried again")
 
 
 class WorkerSettings(Group):

@@ -45,6 +45,15 @@ def _checked_rate(text: str) -> str:
 
 RateText = Annotated[str, AfterValidator(_checked_rate)]
 
+
+def _checked_networks(networks: tuple[str, ...]) -> tuple[str, ...]:
+    for network in networks:
+        ipaddress.ip_network(network)  # its error says what is wrong
+    return networks
+
+
+NetworkList = Annotated[tuple[str, ...], AfterValidator(_checked_networks)]
+
 _LOG_DAYS = (1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731)
 """Up to two years, what CloudWatch takes as the retention of logs."""
 

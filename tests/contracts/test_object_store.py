@@ -91,6 +91,9 @@ def test_keys_are_listed_by_prefix_and_sorted(shelf: Shelf) -> None:
     assert shelf.store.keys(shelf.bucket, "b/") == ["b/1", "b/2"]
     assert shelf.store.keys(shelf.bucket, "c") == []
     assert shelf.store.keys(shelf.bucket) == sorted(names)
+    shelf.store.put(shelf.bucket, "b/1", b"four", "text/plain")
+    assert list(shelf.store.sizes(shelf.bucket, "b/")) == [("b/1", 4), ("b/2", 0)]
+    assert [key for key, _ in shelf.store.sizes(shelf.bucket)] == sorted(names)
 
 
 def test_buckets_are_separate(shelf: Shelf) -> None:

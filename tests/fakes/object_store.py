@@ -1,7 +1,7 @@
 """An object store in memory; tests/contracts compares it with S3."""
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
@@ -58,6 +58,11 @@ class InMemoryObjectStore:
         with self._lock:
             self._check(bucket)
             return sorted(key for b, key in self._objects if b == bucket and key.startswith(prefix))
+
+    def sizes(self, bucket: str, prefix: str = "") -> Iterator[tuple[str, int]]:
+        """Yield the key and size of each object with the prefix."""
+        for key in self.keys(bucket, prefix):
+            yield key, len(self.get(bucket, key))
 
     def delete(self, bucket: str, key: str) -> None:
         """Remove an object."""

@@ -89,7 +89,7 @@ def test_web_and_worker_need_no_more_than_they_may(
         assert web.stop(signal.SIGTERM) == 0
         worker.stop(signal.SIGTERM)
     assert (web_gate.refused, worker_gate.refused) == (set(), set())
-    for_people = ("KeepPeople", "KeepPhotos", "ListPhotos")  # an upload needs none of it
+    for_people = ("KeepPeople", "KeepPhotos", "ListPhotos", "KeepJobs", "UnpackJobs")  # an upload needs none of it
     unused = {entry for entry in web_gate.unused() if not entry.startswith(("TellFlower", *for_people))}
     assert unused == {"CheckKeys dynamodb:GetItem"}  # open mode; what Flower gets is best effort
     # Whether a message is held for longer is a matter of time.

@@ -16,11 +16,13 @@ _RANDOM_BYTES = 10
 
 def new_request_id(key: ApiKey | None) -> UUID:
     """Return a new id that belongs to the key, or to all without a key (open mode)."""
-    drawn = uuid4()
-    if key is None:
-        return drawn
-    start = drawn.bytes[:_RANDOM_BYTES]
-    return UUID(bytes=start + _mark(start, key))
+    return _owned(uuid4(), None if key is None else key.key_id)
+
+
+def derived_request_id(key_id: str | None, seed: str) -> UUID:
+    """Return the id of a request that has this seed, always the same one; it belongs to the key as a new one does."""
+    drawn = UUID(bytes=hashlib.sha256(seed.encode()).digest()[:16], version=4)
+    return _owned(drawn, key_id)
 
 
 def may_read(key: ApiKey | None, request_id: UUID) -> bool:
@@ -31,8 +33,13 @@ def may_read(key: ApiKey | None, request_id: UUID) -> bool:
     if key is None or key.allows(Scope.ADMIN):
         return True
     start = request_id.bytes[:_RANDOM_BYTES]
-    return request_id.bytes[_RANDOM_BYTES:] == _mark(start, key)
+    return request_id.bytes[_RANDOM_BYTES:] == _mark(start, key.key_id)
 
 
-def _mark(start: bytes, key: ApiKey) -> bytes:
-    return hashlib.sha256(start + key.key_id.encode()).digest()[: 16 - _RANDOM_BYTES]
+def _owned(drawn: UUID, key_id: str | None) -> UUID:
+    start = drawn.bytes[:_RANDOM_BYTES]
+    return drawn if key_id is None else UUID(bytes=start + _mark(start, key_id))
+
+
+def _mark(start: bytes, key_id: str) -> bytes:
+    return hashlib.sha256(start + key_id.encode()).digest()[: 16 - _RANDOM_BYTES]

@@ -43,6 +43,7 @@ CALLS: dict[str, dict[str, frozenset[str] | set[str]]] = {
         "facerec/aws/dynamodb/__init__.py": ALL,
         "facerec/aws/dynamodb/collection_changes.py": ALL,
         "facerec/aws/dynamodb/people.py": ALL,
+        "facerec/aws/dynamodb/jobs.py": ALL,
     },
     "worker": {
         "facerec/aws/sqs/queue.py": {
@@ -230,6 +231,7 @@ BEYOND_CALLS = {
     "provisioner": {"ec2:CreateTags"},
     "operator": {"s3:AbortMultipartUpload"},  # boto3 ends a failed upload of a large snapshot with it
     "serverless-caller": {"lambda:InvokeFunction", "lambda:InvokeFunctionUrl"},
+    "web": {"s3:AbortMultipartUpload"},  # of a large zip, as above
     "serverless-deployer": FOR_CLOUDFORMATION | FOR_PUSHES,
 }
 
