@@ -9,10 +9,10 @@ from typing import Protocol, Self, TypeVar
 
 import structlog
 
-from facerec.comparison import NO_FACES, Comparison
+from facerec.comparison import NOT_COMPARED, Comparison
 from facerec.edge_messages import DeviceRequest
 from facerec.errors import QueueMissing, Refused
-from facerec.messages import NO_FACE, UNKNOWN, Outcome, RecognitionResult, Request
+from facerec.messages import NO_FACE, UNKNOWN, Outcome, RecognitionRequest, RecognitionResult, Request
 from facerec.object_keys import output_key
 from facerec.ports import ModelInUse, ObjectStore, ResultPublisher
 from facerec.stored_results import store_result, stored_result
@@ -131,7 +131,7 @@ class Answering:
         outcome: Outcome,
         attempt: int,
         timings_ms: Mapping[str, float],
-        comparison: Comparison = NO_FACES,
+        comparison: Comparison = NOT_COMPARED,
         *,
         detail: str | None = None,
         retryable: bool = False,
@@ -147,7 +147,10 @@ class Answering:
             detail=detail,
             retryable=retryable,
             collection=request.collection,
+            operation=request.operation.kind if isinstance(request, RecognitionRequest) else "recognise",
             faces=faces,
+            width=comparison.width or None,
+            height=comparison.height or None,
             threshold_source=threshold.source if threshold else None,
             threshold=threshold.value if threshold else None,
             identities=threshold.identities if threshold else None,

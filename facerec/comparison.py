@@ -7,19 +7,21 @@ from typing import TYPE_CHECKING, Protocol
 from facerec.messages import (
     Face,
     FaceQuality,
+    RecognitionRequest,
     Request,
     ResultBox,
     ResultMatch,
     ThresholdSource,
 )
-from model.faces import EmbeddedFace, ImageAnalysis
+from facerec.operations import Recognise
+from model.faces import EmbeddedFace, ImageAnalysis, MeasuredFace, PackedFaces
 from model.tail import ImpostorTail, identification_threshold
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from model.matching import GalleryIndex
+    from model.matching import GalleryIndex, Match
 
 MATCHES_PER_FACE = 5
 """The most identities at or above the threshold that a result lists for each face."""
@@ -77,10 +79,13 @@ class Comparison:
     threshold: Threshold | None = None
     """`None` without a face."""
     more_faces: int = 0
+    width: int | None = None
+    """Of the upright picture, in pixels; `None` for one that was not recognised."""
+    height: int | None = None
 
 
-NO_FACES = Comparison()
-"""That of a picture without a face, or one that was not recognised."""
+NOT_COMPARED = Comparison()
+"""That of a picture that was not recognised."""
 
 
 def compare(
@@ -88,39 +93,68 @@ def compare(
 ) -> Comparison:
     """Compare each face with the request's collection; may raise `Transient`."""
     if not analysis.faces:
-        return Comparison(more_faces=analysis.more_faces)
+        return not_compared(analysis)
     import numpy as np  # the detection function compares nothing
 
+    nearest = _nearest(request)
     index = gallery.index(request.collection)
-    threshold = _threshold(request, index.identities, gallery, thresholds)
-    found = index.search(np.stack([face.embedding for face in analysis.faces]), limit=MATCHES_PER_FACE)
-    faces = tuple(
-        _face(
-            face,
-            [
-                ResultMatch(identity=m.identity, similarity=m.similarity, threshold=threshold.value)
-                for m in matches
-                if m.similarity >= threshold.value
-            ],
-        )
-        for face, matches in zip(analysis.faces, found, strict=True)
+    threshold = applying_threshold(request, index.identities, gallery, thresholds)
+    queries = np.stack([face.embedding for face in analysis.faces])
+    found = index.search(queries, limit=max(MATCHES_PER_FACE, nearest))
+    faces = []
+    for face, hits in zip(analysis.faces, found, strict=True):
+        listed = [result_match(hit, threshold) for hit in hits]
+        matches = [match for match in listed[:MATCHES_PER_FACE] if match.similarity >= threshold.value]
+        faces.append(result_face(face, matches=matches, nearest=listed[:nearest]))
+    return Comparison(tuple(faces), threshold, analysis.more_faces, analysis.width, analysis.height)
+
+
+def not_compared(seen: ImageAnalysis | PackedFaces) -> Comparison:
+    """The faces of a picture, which were compared with nobody."""
+    faces = tuple(result_face(face) for face in seen.faces)
+    return Comparison(faces, None, seen.more_faces, seen.width, seen.height)
+
+
+def result_match(hit: "Match", threshold: Threshold) -> ResultMatch:
+    """A person that was found, as a result has it."""
+    return ResultMatch(
+        identity=hit.identity, similarity=hit.similarity, threshold=threshold.value, template_id=hit.template_id
     )
-    return Comparison(faces, threshold, analysis.more_faces)
 
 
-def _threshold(request: Request, identities: int, gallery: GalleryReader, thresholds: ModelThresholds) -> Threshold:
-    """The request's threshold, or the collection's, or the model's: the first that exists."""
+def result_face(
+    face: EmbeddedFace | MeasuredFace,
+    *,
+    matches: Sequence[ResultMatch] = (),
+    nearest: Sequence[ResultMatch] = (),
+    similarity: float | None = None,
+) -> Face:
+    """A face as a result has it; one that was not embedded has no quality."""
+    box = ResultBox(x_min=face.box.x_min, y_min=face.box.y_min, x_max=face.box.x_max, y_max=face.box.y_max)
+    quality = face.quality if isinstance(face, EmbeddedFace) else None
+    return Face(
+        box=box,
+        probability=face.probability,
+        landmarks=face.landmarks,
+        matches=tuple(matches),
+        nearest=tuple(nearest),
+        similarity=similarity,
+        quality=None if quality is None else FaceQuality(score=quality.score, reasons=quality.reasons),
+    )
+
+
+def _nearest(request: Request) -> int:
+    operation = request.operation if isinstance(request, RecognitionRequest) else None
+    return operation.nearest if isinstance(operation, Recognise) else 0
+
+
+def applying_threshold(
+    request: Request, identities: int, gallery: GalleryReader, thresholds: ModelThresholds
+) -> Threshold:
+    """The request's threshold, or the collection's, or the model's: the first that exists; may raise `Transient`."""
     if request.threshold is not None:
         return Threshold(request.threshold, "request", identities)
     calibrated = gallery.threshold(request.collection)
     if calibrated is not None:
         return Threshold(calibrated, "collection", identities)
     return thresholds.threshold(identities)
-
-
-def _face(face: EmbeddedFace, matches: Sequence[ResultMatch]) -> Face:
-    box = ResultBox(x_min=face.box.x_min, y_min=face.box.y_min, x_max=face.box.x_max, y_max=face.box.y_max)
-    quality = None if face.quality is None else FaceQuality(score=face.quality.score, reasons=face.quality.reasons)
-    return Face(
-        box=box, probability=face.probability, landmarks=face.landmarks, matches=tuple(matches), quality=quality
-    )

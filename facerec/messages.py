@@ -76,6 +76,8 @@ class Refusal(StrEnum):
     NO_SUCH_PERSON = "no_such_person"
     NO_SUCH_FACE = "no_such_face"
     """The photo has fewer faces."""
+    OTHER_MODEL = "other_model"
+    """The template, or each of the person's, belongs to another model than the one in use."""
     INVALID_NAME = "invalid_name"
     NOT_ENROLLED = "not_enrolled"
     """No face was enrolled; `enrolments` say why."""
@@ -101,7 +103,7 @@ class ResultMatch(Message):
     template_id: str | None = None
     """The template that is the most similar one; `None` in results of earlier versions."""
     external_id: str | None = None
-    """The template's, if it has one."""
+    """The template's, if it has one, and if the request asked for it."""
 
 
 class FaceQuality(Message):

@@ -11,14 +11,23 @@ from typing import Self, TypeVar
 import structlog
 
 from facerec.answering import Answering, PortWrapper, StageTimer, added
-from facerec.comparison import NO_FACES, GalleryReader, ModelThresholds, compare
+from facerec.comparison import GalleryReader, ModelThresholds, compare, not_compared
 from facerec.device_faces import DeviceFaces, jpeg_faces
 from facerec.edge_messages import DeviceRequest
 from facerec.errors import ConfigurationError, InvalidMessage, OtherModel, Refused
 from facerec.faces_message import faces_message, first_faces, packed_crops, picture_faces
 from facerec.message_base import ObjectRef
-from facerec.messages import FacesMessage, Forwarded, Outcome, RecognitionRequest, RecognitionResult, Request
+from facerec.messages import (
+    FacesMessage,
+    Forwarded,
+    Outcome,
+    RecognitionRequest,
+    RecognitionResult,
+    Refusal,
+    Request,
+)
 from facerec.object_keys import faces_key
+from facerec.operations import Detect, Recognise
 from facerec.ports import DeviceResults, FaceDetector, FaceEmbedder, FaceEngine, FacesPublisher, ObjectStore
 from model.faces import ImageAnalysis, PackedFaces
 from model.header import InvalidImage
@@ -30,6 +39,7 @@ Seen = TypeVar("Seen", ImageAnalysis, PackedFaces)
 _BINARY = "application/octet-stream"
 _FACE_BYTES = 1000
 """More than a face takes in a message without its crop, which is some 650 bytes."""
+_UNSUPPORTED = "the functions recognise and detect faces only: an app tier of workers does this, too"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +74,7 @@ class Recogniser(_Comparing):
 
     def _compute(self, request: RecognitionRequest, attempt: int, timer: StageTimer) -> RecognitionResult:
         try:
-            analysis = _of_photo(self.engine.analyse, self.store, request, timer)
+            analysis = seen_in(request.input, self.engine.analyse, self.store, timer)
         except InvalidImage as exc:
             return self._result(request, Outcome.INVALID_IMAGE, attempt, timer.timings_ms, detail=str(exc))
         with timer.stage("match"):
@@ -101,12 +111,17 @@ class FaceDetection(Answering):
         return self._conclude(request, done, timer, stored=earlier is not None)
 
     def _compute(self, request: RecognitionRequest, attempt: int, timer: StageTimer) -> RecognitionResult | Forwarded:
+        if not isinstance(request.operation, Recognise | Detect):
+            refused = self._result(request, Outcome.REFUSED, attempt, timer.timings_ms, detail=_UNSUPPORTED)
+            return refused.model_copy(update={"refusal": Refusal.UNSUPPORTED})
         try:
-            picture = _of_photo(self.engine.detect, self.store, request, timer)
+            picture = seen_in(request.input, self.engine.detect, self.store, timer)
         except InvalidImage as exc:
             return self._result(request, Outcome.INVALID_IMAGE, attempt, timer.timings_ms, detail=str(exc))
+        if isinstance(request.operation, Detect):
+            return self._result(request, Outcome.DONE, attempt, timer.timings_ms, not_compared(picture))
         if not picture.faces:
-            return self._compared(request, NO_FACES, attempt, timer.timings_ms)
+            return self._compared(request, not_compared(picture), attempt, timer.timings_ms)
         with timer.stage("send"):
             self._send(request, picture, timer)
         return Forwarded(len(picture.faces))
@@ -198,12 +213,10 @@ class FaceRecognition(_Comparing):
             )
 
 
-def _of_photo(
-    look: Callable[[bytes], Seen], store: ObjectStore, request: RecognitionRequest, timer: StageTimer
-) -> Seen:
-    """Return what the engine finds in the request's photo, with the time of each stage; raises `InvalidImage`."""
+def seen_in(ref: ObjectRef, look: Callable[[bytes], Seen], store: ObjectStore, timer: StageTimer) -> Seen:
+    """Return what the engine finds in a stored photo, with the time of each stage; raises `InvalidImage`."""
     with timer.stage("fetch"):
-        photo = store.get(request.input.bucket, request.input.key)
+        photo = store.get(ref.bucket, ref.key)
     with timer.stage("engine"):
         seen = look(photo)
     timer.add(seen.timings_ms)

@@ -178,6 +178,26 @@ class GalleryIndex:
             number, offset = self._places().get(template_id, (-1, -1))
             return None if number < 0 else self._names[self.blocks[number].owners[offset]]
 
+    def templates_of(self, identity: str) -> tuple[NDArray[np.float32], list[str]]:
+        """Return the embeddings (N, D) of a person's templates, and their ids; none of an unknown identity.
+
+        Like a search it never waits. Raises `RowsDamaged` as `search` does.
+        """
+        blocks, names = self._published
+        number = self._numbers.get(identity, len(names))
+        rows, template_ids = [np.empty((0, self.dimension), dtype=np.float32)], list[str]()
+        if number >= len(names) or names[number] != identity:
+            return rows[0], template_ids
+        try:
+            for block in filter(len, blocks):
+                offsets = np.flatnonzero((block.owners == number) & block.alive)
+                rows.append(block.vectors.copied(offsets))
+                template_ids.extend(block.template_ids[offset] for offset in offsets.tolist())
+        except RowsDamaged:
+            self._damaged = True
+            raise
+        return np.concatenate(rows), template_ids
+
     def add(
         self,
         embeddings: Embeddings,

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
@@ -14,12 +14,15 @@ from numpy.typing import NDArray
 from facerec.background import BackgroundThread, OutageLog
 from facerec.errors import FacerecError, Throttled, Transient
 from facerec.gallery.loading import CollectionLoader, LoadedCollection
+from facerec.gallery.names import KnownNames, valid_identity
 from facerec.gallery.published import PublishedSnapshots
 from facerec.gallery.snapshots import GallerySnapshots, SavedGallery
 from facerec.ports import TemplateStore
 from model.matching import GalleryIndex
 
 log = structlog.get_logger(__name__)
+
+_PATIENCE_SECONDS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,15 @@ class GallerySizes:
     """In seconds since the epoch."""
     damaged: int = 0
     """The number of damaged templates in them, which were left out."""
+
+
+@dataclass(slots=True)
+class _ReadNames:
+    """The known spellings of a collection, from the first `read` ones of these names."""
+
+    names: Sequence[str]
+    read: int
+    spellings: KnownNames
 
 
 class GalleryCache:
@@ -68,6 +80,10 @@ class GalleryCache:
         self._failed: dict[str, str] = {}
         self._now = now
         self._fresh_at = now()
+        self._applying = threading.Lock()
+        """Changes are applied in their order: an index that two threads change could keep a removed template."""
+        self._reading_names = threading.Lock()
+        self._known_names: dict[str, _ReadNames] = {}
         self._refreshing = threading.Lock()
         self._due_at = now() + refresh_seconds
         self._thread = BackgroundThread("gallery-refresh", self._run)
@@ -88,6 +104,22 @@ class GalleryCache:
         """Return the collection as last loaded, as a snapshot has it; loads and raises as `index` does."""
         current = self._current(collection)
         return SavedGallery(current.index, current.version, current.damaged)
+
+    def known_name(self, collection: str, name: str, *, exact: bool = False) -> str:
+        """Return the collection's spelling of a person's name, or an unknown name cleaned.
+
+        Raises `InvalidName`; loads and raises as `index` does.
+        """
+        valid_identity(name, exact=exact)
+        names = self._current(collection).index.names
+        with self._reading_names:
+            known = self._known_names.get(collection)
+            if known is None or known.names is not names:
+                known = self._known_names[collection] = _ReadNames(names, 0, KnownNames([]))
+            # An index appends to its list of names; a removal makes another list.
+            known.spellings.add(names[known.read :])
+            known.read = len(names)
+            return known.spellings.spelling(name, exact=exact)
 
     def sizes(self) -> GallerySizes:
         """Return the sizes of the loaded collections."""
@@ -111,13 +143,12 @@ class GalleryCache:
         failure is logged once.
         """
         with self._lock:
-            loaded = list(self._loaded.items())
+            loaded = list(self._loaded)
         began, failed = self._now(), dict[str, str]()
-        for collection, known in loaded:
+        for collection in loaded:
             try:
-                renewed = self._loader.bring_up_to_date(collection, known)
-                if renewed is not known:
-                    self._keep(collection, renewed)
+                with self._applying:
+                    self._renew(collection)
             except Exception as exc:  # a failure of one collection must not stop the refresh of the others
                 if isinstance(exc, Transient) and not isinstance(exc, Throttled):
                     self._outage.failed(exc)
@@ -131,7 +162,20 @@ class GalleryCache:
         self._failed = failed
         if not failed:
             self._fresh_at = began
-        self._loader.delete_stale_snapshots([collection for collection, _ in loaded])
+        self._loader.delete_stale_snapshots(loaded)
+
+    def refresh_collection(self, collection: str) -> None:
+        """Bring one collection up to date if it is loaded, for readers of what this process has just written.
+
+        While a refresh takes long, as one that loads a collection again, it leaves the collection to the next one.
+        Raises `Transient`.
+        """
+        if not self._applying.acquire(timeout=_PATIENCE_SECONDS):
+            return
+        try:
+            self._renew(collection)
+        finally:
+            self._applying.release()
 
     def refresh_if_due(self) -> None:
         """Refresh in this thread if `refresh_seconds` have passed since the last time; at once if another one does.
@@ -145,6 +189,14 @@ class GalleryCache:
             self._due_at = self._now() + self._refresh_seconds
         finally:
             self._refreshing.release()
+
+    def _renew(self, collection: str) -> None:
+        with self._lock:
+            known = self._loaded.get(collection)
+        if known is not None:
+            renewed = self._loader.bring_up_to_date(collection, known)
+            if renewed is not known:
+                self._keep(collection, renewed)
 
     def _run(self, stopping: threading.Event) -> None:
         while not stopping.wait(self._refresh_seconds):
@@ -184,3 +236,8 @@ class GalleryCache:
                 self._loaded[collection] = loaded
             while len(self._loaded) > self._max_collections:
                 self._loaded.popitem(last=False)
+            current = {name: known.index.names for name, known in self._loaded.items()}
+        with self._reading_names:
+            # A name that was removed is forgotten here, too.
+            for name in [name for name, read in self._known_names.items() if read.names is not current.get(name)]:
+                del self._known_names[name]

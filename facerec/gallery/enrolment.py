@@ -2,8 +2,8 @@
 
 import hashlib
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import partial
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 DOMINANCE = 4  # a face with this many times the area of the next largest is the subject of the photo
 MAX_PHOTO_BYTES = 100_000_000  # far above a camera's photos; it bounds the memory
+_NO_EMBEDDING = "the model computed no usable embedding for this face: take another photo"
 
 
 class EnrolmentStatus(StrEnum):
@@ -56,6 +57,8 @@ class WhichFace(StrEnum):
     """The largest, if it has `DOMINANCE` times the area of the next largest."""
     PRIMARY = "primary"
     """The picture's subject by the model's rule: the first of `ImageAnalysis.faces`."""
+    ONLY = "only"
+    """The only face: a photo with several is refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,34 +101,40 @@ class EnrolmentReport:
     """Of the face in `box`, if the engine assessed it."""
 
 
-def template_id(collection: str, model_id: str, photo: bytes) -> str:
-    """Return 32 hexadecimal digits that depend on collection, model and photo, not on the person."""
+def template_id(collection: str, model_id: str, photo: bytes, place: int = 0) -> str:
+    """Return 32 hexadecimal digits that depend on collection, model and photo, not on the person.
+
+    Where several faces of a photo are enrolled, `place` is the face's among them, from 0.
+    """
     digest = hashlib.sha256()
-    for part in (collection.encode(), model_id.encode(), photo):
-        # Lengths first, so that different triples never give the same bytes.
+    parts = [collection.encode(), model_id.encode(), photo]
+    for part in parts if place == 0 else [*parts, str(place).encode()]:
+        # Lengths first, so that different parts never give the same bytes.
         digest.update(len(part).to_bytes(8, "big") + part)
     return digest.hexdigest()[:32]
 
 
 def choose_face(analyse: "Analyse", photo: bytes, which: WhichFace) -> Chosen | NotChosen:
     """Return the face of a photo to enrol; raises `Transient`."""
-    choice = _choose_face(analyse, photo, which)
-    if isinstance(choice, Chosen) and not normalised(choice.face.embedding[None]).all():
-        detail = "the model computed no usable embedding for this face: take another photo"
-        return NotChosen(EnrolmentStatus.INVALID_IMAGE, detail)
-    return choice
-
-
-def _choose_face(analyse: "Analyse", photo: bytes, which: WhichFace) -> Chosen | NotChosen:
     try:
         faces = analyse(photo).faces
     except InvalidImage as exc:
         return NotChosen(EnrolmentStatus.INVALID_IMAGE, str(exc))
+    choice = chosen_face(faces, which)
+    if isinstance(choice, Chosen) and not normalised(choice.face.embedding[None]).all():
+        return NotChosen(EnrolmentStatus.INVALID_IMAGE, _NO_EMBEDDING)
+    return choice
+
+
+def chosen_face(faces: "Sequence[EmbeddedFace]", which: WhichFace) -> Chosen | NotChosen:
+    """Return which of a photo's faces is to be enrolled; the primary one is the first. Its embedding is not checked."""
     if not faces:
         return NotChosen(EnrolmentStatus.NO_FACE, "no face found: take a sharper photo, from the front")
     if len(faces) == 1:
         return Chosen(faces[0], "", ())
     boxes = tuple(face.box for face in faces)
+    if which is WhichFace.ONLY:
+        return NotChosen(EnrolmentStatus.SEVERAL_FACES, f"{len(faces)} faces found: send a photo of one person", boxes)
     if which is WhichFace.PRIMARY:
         return Chosen(faces[0], f"the primary one of {len(faces)} faces", boxes)
     largest, second = sorted(faces, key=lambda face: face.box.area, reverse=True)[:2]
@@ -186,16 +195,42 @@ class Enroller:
         choice = choose_face(self.analyse, photo, which)
         if isinstance(choice, NotChosen):
             return report(choice.status, choice.detail, faces=choice.faces)
+        done = self.enrol_face(choice, identity, filename, photo, collection, exact_name=exact_name)
+        if identity == written or done.status.failed:
+            return done
+        return replace(done, detail=f"{done.detail}, the name is spelled {identity!r} in this collection")
+
+    def enrol_face(
+        self,
+        choice: Chosen,
+        identity: str,
+        filename: str,
+        photo: bytes,
+        collection: str,
+        *,
+        place: int = 0,
+        exact_name: bool = False,
+        force: bool = False,
+        external_id: str | None = None,
+        enrolled_at: datetime | None = None,
+    ) -> EnrolmentReport:
+        """Enrol the chosen face of a photo for a valid name; raises `Transient` as `enrol`.
+
+        `place` is that of `template_id`; `force` enrols in spite of a poor quality.
+        """
         face = choice.face
-        report = partial(report, box=face.box, faces=choice.faces, quality=face.quality)
+        source = base_name(filename)
+        report = partial(EnrolmentReport, source, identity, box=face.box, faces=choice.faces, quality=face.quality)
+        if not normalised(face.embedding[None]).all():
+            return report(EnrolmentStatus.INVALID_IMAGE, _NO_EMBEDDING)
         shorter = min(face.box.x_max - face.box.x_min, face.box.y_max - face.box.y_min)
         if shorter < self.min_face_pixels:
             detail = f"the face measures {shorter:.0f} pixels, at least {self.min_face_pixels} are needed"
             return report(EnrolmentStatus.TOO_SMALL, detail)
-        if face.quality is not None and face.quality.score < self.min_quality:
+        if face.quality is not None and face.quality.score < self.min_quality and not force:
             detail = f"{quality_text(face.quality)}, at least {self.min_quality:g} is needed: take a better photo"
             return report(EnrolmentStatus.POOR_QUALITY, detail)
-        identifier = template_id(collection, self.model_id, photo)
+        identifier = template_id(collection, self.model_id, photo, place)
         template = Template(
             template_id=identifier,
             collection=collection,
@@ -205,7 +240,8 @@ class Enroller:
             source=source,
             photo=ObjectRef(bucket=self.gallery_bucket, key=photo_key(collection, identifier, source), size=len(photo)),
             probability=face.probability,
-            enrolled_at=self.now(),
+            enrolled_at=enrolled_at or self.now(),
+            external_id=external_id,
         )
         try:
             store_template(self.templates, self.photos, template, photo)
@@ -217,8 +253,6 @@ class Enroller:
         else:
             status = EnrolmentStatus.ENROLLED
             details = [f"face of {shorter:.0f} pixels", choice.note, quality_text(face.quality)]
-        if identity != written:
-            details.append(f"the name is spelled {identity!r} in this collection")
         return report(status, ", ".join(filter(None, details)), template_id=identifier)
 
     def _known_name(self, identity: str, collection: str, *, exact: bool) -> str:

@@ -117,8 +117,7 @@ class KnownNames:
 
     def __init__(self, identities: Iterable[str]) -> None:
         self._spellings: defaultdict[str, list[str]] = defaultdict(list)
-        for identity in sorted(set(filter(None, identities))):
-            self._spellings[identity_key(identity)].append(identity)
+        self.add(sorted(set(identities)))
 
     def spellings(self, name: str, *, exact: bool = False) -> list[str]:
         """Return the known spellings of a name, in order; galleries of earlier versions can have several."""
@@ -130,16 +129,27 @@ class KnownNames:
         close = difflib.get_close_matches(identity_key(name), self._spellings, n=1)
         return self._spellings[close[0]][0] if close else None
 
+    def spelling(self, name: str, *, exact: bool = False) -> str:
+        """Return the known spelling of a name, or an unknown name cleaned; raises `InvalidName`."""
+        identity = valid_identity(name, exact=exact)
+        known = self.spellings(identity, exact=exact)
+        return identity if identity in known or not known else known[0]
+
     def adopt(self, name: str, *, exact: bool = False) -> str:
         """Return the known spelling of a name; an unknown name is cleaned and known from now on.
 
         Raises `InvalidName`.
         """
-        identity = valid_identity(name, exact=exact)
-        known = self.spellings(identity, exact=exact)
-        if not known:
-            self._spellings[identity_key(identity)].append(identity)
-        return identity if identity in known or not known else known[0]
+        identity = self.spelling(name, exact=exact)
+        self.add([identity])
+        return identity
+
+    def add(self, identities: Iterable[str]) -> None:
+        """Know these names, too."""
+        for identity in filter(None, identities):
+            known = self._spellings[identity_key(identity)]
+            if identity not in known:
+                known.append(identity)
 
 
 def _is_blank(character: str) -> bool:

@@ -1,4 +1,4 @@
-"""A whole web tier on fakes, with a worker whose answers the test decides."""
+"""A whole web tier on fakes, with a worker whose answers the test decides, or with the real use case."""
 
 import threading
 import time
@@ -11,6 +11,9 @@ from flask.testing import FlaskClient
 from PIL import Image
 from werkzeug.test import TestResponse
 
+from facerec.app_tier.use_case import AppTier
+from facerec.comparison import ModelThresholds
+from facerec.gallery.cache import GalleryCache
 from facerec.messages import (
     NO_FACE,
     UNKNOWN,
@@ -32,11 +35,13 @@ from facerec.web.auth.key_cache import KeyCache
 from facerec.web.inbox import InboxThread, Waiters
 from facerec.web.metrics import WebMetrics
 from facerec.web.readiness import Check, Readiness
+from tests.fakes.drawn_faces import DIMENSION, DrawnFacesEngine
 from tests.fakes.object_store import InMemoryObjectStore
 from tests.fakes.person_records import InMemoryPersonRecords
 from tests.fakes.results import InMemoryQueues, InMemoryResultInbox, InMemoryResultPublisher
 from tests.fakes.task_queue import InMemoryTaskQueue
 from tests.fakes.templates import InMemoryTemplateStore
+from tests.support.tails import TAILS
 
 Answer = Callable[[RecognitionRequest], RecognitionResult]
 
@@ -44,7 +49,8 @@ Answer = Callable[[RecognitionRequest], RecognitionResult]
 class FakeWebTier:
     """The application with its ports in memory; `answer` decides what the worker says to a request.
 
-    With `answer` None no worker answers, until `work` is called. Without `keys` everyone is served.
+    With `answer` None no worker answers, until `work` is called. With `working` the app tier's use case does, with the
+    engine of `tests.fakes.drawn_faces` and this tier's stores. Without `keys` everyone is served.
     """
 
     def __init__(
@@ -54,15 +60,19 @@ class FakeWebTier:
         *,
         keys: ApiKeys | None = None,
         clock: Callable[[], float] = time.monotonic,
+        working: bool = False,
     ) -> None:
         self.settings = settings or Settings()
         self.answer = answer
+        self.engine = DrawnFacesEngine()
         self.store = InMemoryObjectStore()
         self.templates = InMemoryTemplateStore()
         self.records = InMemoryPersonRecords()
         self.queues = InMemoryQueues(self.settings.response_queue)
         self.publisher = InMemoryResultPublisher(self.queues, self.settings.response_queue)
         self.tasks = InMemoryTaskQueue(self._worker)
+        self.gallery = GalleryCache(self.templates, self.engine.model_id, 5, dimension=DIMENSION)
+        self.app_tier = self._app_tier() if working else None
         self.waiters = Waiters()
         self.metrics = WebMetrics()
         self.admission = Admission(
@@ -94,8 +104,27 @@ class FakeWebTier:
             access=self.access,
         )
 
+    def _app_tier(self) -> AppTier:
+        settings = self.settings
+        return AppTier(
+            store=self.store,
+            engine=self.engine,
+            gallery=self.gallery,
+            publisher=self.publisher,
+            output_bucket=settings.output_bucket,
+            thresholds=ModelThresholds(TAILS["open"], 0.4, settings.gallery.false_names),
+            copy_by_filename=settings.key_style == "filename",
+            templates=self.templates,
+            gallery_bucket=settings.gallery_bucket,
+            min_face_pixels=settings.gallery.min_face_pixels,
+            min_quality=settings.gallery.min_quality,
+        )
+
     def _worker(self, request: RecognitionRequest) -> None:
-        if self.answer is not None:
+        if self.app_tier is not None:
+            self.gallery.refresh()  # what the web tier has changed: a worker sees it within seconds
+            self.app_tier.run(request)
+        elif self.answer is not None:
             self.work(request, self.answer(request))
 
     def work(self, request: RecognitionRequest, result: RecognitionResult) -> None:

@@ -1,0 +1,233 @@
+"""A worker's use case: what a request asks is done, its result is stored, then published."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+import structlog
+
+from facerec.answering import PortWrapper, StageTimer, added
+from facerec.app_tier.enrolling import PhotoEnrolment
+from facerec.app_tier.one_to_one import NotDone, nearest_others, similarities
+from facerec.comparison import GalleryReader, Threshold, applying_threshold, result_face, result_match
+from facerec.errors import Transient
+from facerec.gallery.enrolment import Enroller, EnrolmentStatus
+from facerec.gallery.names import InvalidName, same_person
+from facerec.message_base import ObjectRef
+from facerec.messages import Outcome, RecognitionRequest, RecognitionResult, Refusal, ResultMatch
+from facerec.operations import Compare, Detect, Enrol, Recognise, Reject, SearchTemplate, Verify
+from facerec.ports import Template, TemplateStore
+from facerec.recognition import Recogniser, seen_in
+from model.faces import ImageAnalysis
+from model.header import InvalidImage
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+log = structlog.get_logger(__name__)
+
+_OTHER_MODEL = "{} to another model than the one in use: embed the gallery again with `facerec gallery rebuild`"
+
+
+class Gallery(GalleryReader, Protocol):
+    """The gallery of a process that also enrols."""
+
+    def known_name(self, collection: str, name: str, *, exact: bool = False) -> str:
+        """Return the collection's spelling of a person's name, or an unknown name cleaned; raises `InvalidName`."""
+
+    def refresh_collection(self, collection: str) -> None:
+        """Bring a collection up to date."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppTier(Recogniser):
+    """`Recogniser` for every operation.
+
+    An operation that cannot be done ends as `refused` with its reason. An enrolment is idempotent: its templates bear
+    the time of the request, so a redelivery finds its own templates, and reports them as enrolled.
+    """
+
+    gallery: Gallery
+    templates: TemplateStore
+    gallery_bucket: str
+    min_face_pixels: int
+    min_quality: float = 0.0
+
+    def with_ports(self, wrap: PortWrapper) -> Self:
+        """Return a copy whose services are wrapped."""
+        return replace(Recogniser.with_ports(self, wrap), templates=wrap(self.templates))
+
+    def _compute(self, request: RecognitionRequest, attempt: int, timer: StageTimer) -> RecognitionResult:
+        operation = request.operation
+        if isinstance(operation, Recognise):
+            result = Recogniser._compute(self, request, attempt, timer)  # noqa: SLF001 - `super` fails with slots
+            return self._with_external_ids(result) if operation.external_ids else result
+        outcome, facts = Outcome.DONE, dict[str, Any]()
+        try:
+            facts = self._done(request, timer)
+        except InvalidImage as exc:
+            outcome, facts = Outcome.INVALID_IMAGE, {"detail": str(exc)}
+        except InvalidName as exc:
+            outcome, facts = Outcome.REFUSED, {"detail": str(exc), "refusal": Refusal.INVALID_NAME}
+        except NotDone as exc:
+            outcome, facts = Outcome.REFUSED, {"detail": str(exc), "refusal": exc.refusal, **exc.facts}
+        return self._result(request, outcome, attempt, timer.timings_ms).model_copy(update=facts)
+
+    def _done(self, request: RecognitionRequest, timer: StageTimer) -> dict[str, Any]:
+        """Return the fields of the result; raises `InvalidImage`, `InvalidName` and `NotDone`."""
+        match request.operation:
+            case Compare() as operation:
+                return self._compare(request, operation, timer)
+            case Verify() as operation:
+                return self._verify(request, operation, timer)
+            case SearchTemplate() as operation:
+                return self._search_template(request, operation, timer)
+            case Enrol() as operation:
+                return self._enrol(request, operation, timer)
+            case Reject():
+                raise NotDone(Refusal.UNSUPPORTED, "this version remembers no rejections")
+            case Detect() | Recognise():
+                return _of_picture(seen_in(request.input, self.engine.analyse, self.store, timer))
+
+    def _compare(self, request: RecognitionRequest, operation: Compare, timer: StageTimer) -> dict[str, Any]:
+        source = seen_in(request.input, self.engine.analyse, self.store, timer)
+        target = self._second(operation.target, timer)
+        largest_first = sorted(source.faces, key=lambda face: face.box.area, reverse=True)
+        with timer.stage("match"):
+            found = similarities(target.faces, [face.embedding for face in largest_first[:1]])
+        sizes = {"source_width": source.width, "source_height": source.height}
+        threshold = self.thresholds.threshold(1)
+        if request.threshold is not None:
+            threshold = Threshold(request.threshold, "request", 1)
+        source_faces = tuple(map(result_face, largest_first))
+        return _of_picture(target, found) | _of_threshold(threshold) | sizes | {"source_faces": source_faces}
+
+    def _template(self, collection: str, template_id: str) -> Template:
+        template = self.templates.template(collection, template_id)
+        if template is None:
+            raise NotDone(Refusal.NO_SUCH_TEMPLATE, "there is no such template in this collection")
+        if template.model_id != self.engine.model_id:
+            raise NotDone(Refusal.OTHER_MODEL, _OTHER_MODEL.format("this template belongs"))
+        return template
+
+    def _person(self, collection: str, identity: str) -> "NDArray[np.float32]":
+        """Return the embeddings of a person's templates; there is at least one."""
+        embeddings = self._templates_of(collection, identity)
+        if not len(embeddings):
+            self.gallery.refresh_collection(collection)  # another worker may have enrolled the person just now
+            embeddings = self._templates_of(collection, identity)
+        if len(embeddings):
+            return embeddings
+        if any(same_person(owner, identity) for owner in set(self.templates.owners(collection).values())):
+            raise NotDone(Refusal.OTHER_MODEL, _OTHER_MODEL.format("the templates of this person belong"))
+        raise NotDone(Refusal.NO_SUCH_PERSON, "there is no such person in this collection")
+
+    def _templates_of(self, collection: str, identity: str) -> "NDArray[np.float32]":
+        return self.gallery.index(collection).templates_of(self.gallery.known_name(collection, identity))[0]
+
+    def _second(self, target: ObjectRef, timer: StageTimer) -> ImageAnalysis:
+        own = StageTimer()
+        try:
+            seen = seen_in(target, self.engine.analyse, self.store, own)
+        except InvalidImage as exc:
+            raise InvalidImage(f"the second picture: {exc}") from exc
+        timer.timings_ms = added(timer.timings_ms, own.timings_ms)
+        return seen
+
+    def _verify(self, request: RecognitionRequest, operation: Verify, timer: StageTimer) -> dict[str, Any]:
+        if operation.template_id is not None:
+            embeddings = [self._template(request.collection, operation.template_id).embedding]
+        else:
+            embeddings = list(self._person(request.collection, operation.identity or ""))
+        seen = seen_in(request.input, self.engine.analyse, self.store, timer)
+        with timer.stage("match"):
+            threshold = applying_threshold(request, 1, self.gallery, self.thresholds)
+            found = similarities(seen.faces, embeddings)
+        return _of_picture(seen, found) | _of_threshold(threshold)
+
+    def _search_template(
+        self, request: RecognitionRequest, operation: SearchTemplate, timer: StageTimer
+    ) -> dict[str, Any]:
+        with timer.stage("match"):
+            template = self._template(request.collection, operation.template_id)
+            index = self.gallery.index(request.collection)
+            threshold = applying_threshold(request, index.identities, self.gallery, self.thresholds)
+            hits = nearest_others(index, template, operation.nearest)
+            matches = tuple(result_match(hit, threshold) for hit in hits)
+            if operation.external_ids:
+                matches = self._with_ids(request.collection, matches)
+        return {"matches": matches} | _of_threshold(threshold)
+
+    def _enrol(self, request: RecognitionRequest, operation: Enrol, timer: StageTimer) -> dict[str, Any]:
+        identity = operation.identity
+        if identity is not None:
+            identity = self.gallery.known_name(request.collection, identity, exact=operation.exact_name)
+        photo = self.store.get(request.input.bucket, request.input.key)
+        seen = seen_in(request.input, lambda _: self.engine.analyse(photo), self.store, timer)
+        index = self.gallery.index(request.collection)
+        enrolment = PhotoEnrolment(
+            Enroller(
+                analyse=self.engine.analyse,
+                templates=self.templates,
+                photos=self.store,
+                gallery_bucket=self.gallery_bucket,
+                model_id=self.engine.model_id,
+                min_face_pixels=self.min_face_pixels,
+                min_quality=self.min_quality,
+            ),
+            index,
+            applying_threshold(request, index.identities, self.gallery, self.thresholds),
+        )
+        with timer.stage("enrol"):
+            enrolments = enrolment.enrol(request, operation, identity, photo, seen.faces)
+            self._show(request.collection)
+        facts = _of_picture(seen) | {"enrolments": enrolments}
+        if all(EnrolmentStatus(each.status).failed for each in enrolments):
+            raise NotDone(Refusal.NOT_ENROLLED, enrolments[0].detail, facts)
+        return facts
+
+    def _show(self, collection: str) -> None:
+        """Let the next request of this process find what was enrolled; the refresh of the others takes seconds."""
+        try:
+            self.gallery.refresh_collection(collection)
+        except Transient as exc:
+            log.warning("gallery_not_refreshed", collection=collection, reason=str(exc))
+
+    def _with_external_ids(self, result: RecognitionResult) -> RecognitionResult:
+        faces = [
+            face.model_copy(
+                update={
+                    "matches": self._with_ids(result.collection, face.matches),
+                    "nearest": self._with_ids(result.collection, face.nearest),
+                }
+            )
+            for face in result.faces
+        ]
+        return result.model_copy(update={"faces": tuple(faces)})
+
+    def _with_ids(self, collection: str, matches: Sequence[ResultMatch]) -> tuple[ResultMatch, ...]:
+        return tuple(self._with_id(collection, match) for match in matches)
+
+    def _with_id(self, collection: str, match: ResultMatch) -> ResultMatch:
+        entry = self.templates.entry(collection, match.template_id or "")
+        return match if entry is None else match.model_copy(update={"external_id": entry.external_id})
+
+
+def _of_picture(seen: ImageAnalysis, found: Sequence[float] = ()) -> dict[str, Any]:
+    """Return the result's fields of a picture; `found` has the similarity of each face, if they were compared."""
+    pairs = zip_longest(seen.faces, found)
+    faces = tuple(result_face(face, similarity=similarity) for face, similarity in pairs)
+    return {"faces": faces, "more_faces": seen.more_faces, "width": seen.width, "height": seen.height}
+
+
+def _of_threshold(threshold: Threshold) -> dict[str, Any]:
+    """Return the result's fields of a threshold."""
+    return {
+        "threshold_source": threshold.source,
+        "threshold": threshold.value,
+        "identities": threshold.identities,
+        "false_names": threshold.false_names,
+        "threshold_extrapolated": threshold.extrapolated,
+    }
