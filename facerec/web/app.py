@@ -11,7 +11,7 @@ from facerec.settings import Settings
 from facerec.text import megabytes, one_line
 from facerec.web import forms, metrics, replies, results, uploads
 from facerec.web.admission import Admission
-from facerec.web.api import ApiServices, register_apis
+from facerec.web.api import ApiServices, compreface, register_apis
 from facerec.web.api.v1.description import DescribedApp
 from facerec.web.asking import Asker
 from facerec.web.auth.access import UNDEFINED, AccessControl, install_access_control, needs
@@ -132,7 +132,7 @@ def _error(status: int, sentence: str, code: int = UNDEFINED) -> Response:
     """Make an error response: JSON under `/api/`, plain text elsewhere."""
     sentence = one_line(sentence)
     if request.path.startswith("/api/"):
-        return results.json_error(status, sentence, code)
+        return results.json_error(compreface.status_of(request.path, status, code), sentence, code)
     return Response(sentence, status=status, content_type="text/plain; charset=utf-8")
 
 

@@ -1,6 +1,7 @@
 """Photos in the bodies of requests: multipart forms, and base64 in JSON."""
 
 import binascii
+import json
 import re
 from base64 import b64decode
 from collections.abc import Sequence
@@ -103,6 +104,16 @@ def read_photos(form: Request, field_names: Sequence[str], max_upload_bytes: int
     if len(chosen) > len(parts):
         raise Declined(replies.several_files())
     return [_checked(base_name(_file_name(part)), part.read(), max_upload_bytes) for part in parts]
+
+
+def read_json(form: Request, max_upload_bytes: int) -> object:
+    """Return the value of the body, which is JSON; raises `Declined`."""
+    try:
+        return json.loads(form.get_data())
+    except RequestEntityTooLarge as exc:
+        raise Declined(replies.too_large(max_upload_bytes)) from exc
+    except (ValueError, RecursionError) as exc:
+        raise Declined(replies.unreadable_json()) from exc
 
 
 def decode_photo(text: object, filename: str, max_upload_bytes: int) -> Photo:

@@ -72,6 +72,11 @@ def unreadable_form(reason: str) -> Reply:
     return Reply(400, f"the form cannot be read ({reason}): send multipart/form-data", "unreadable_form")
 
 
+def unreadable_json() -> Reply:
+    """Reply that the body is no JSON."""
+    return Reply(400, "the body is not JSON: send JSON with Content-Type application/json", "unreadable_form")
+
+
 def empty_file() -> Reply:
     """Reply that the file has no bytes."""
     return Reply(400, "the file is empty: choose a picture and send it again", "empty_file")

@@ -1,0 +1,73 @@
+"""Faces in CompreFace's form. Pure."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from facerec.messages import Face, RecognitionResult
+from facerec.web.api.compreface.codes import no_face
+from facerec.web.api.compreface.queries import PhotoQuery
+from facerec.web.api.similarity import scaled
+
+THRESHOLD = 0.5
+"""Where CompreFace's users expect the same person to begin."""
+
+Json = dict[str, Any]
+
+
+def wanted(faces: Sequence[Face], query: PhotoQuery) -> list[Face]:
+    """Return the faces that are probable enough, the largest first; raises `ApiError` if there is none."""
+    found = sorted((face for face in faces if face.probability >= query.det_prob_threshold), key=_area, reverse=True)
+    if not found:
+        raise no_face()
+    return found[: query.limit or None]
+
+
+def face_json(face: Face, query: PhotoQuery, result: RecognitionResult) -> Json:
+    """Return where the face is, in whole pixels, and what the query asks for beside it."""
+    box = face.box
+    shown: Json = {
+        "box": {
+            "probability": round(face.probability, 5),
+            "x_max": round(box.x_max),
+            "y_max": round(box.y_max),
+            "x_min": round(box.x_min),
+            "y_min": round(box.y_min),
+        }
+    }
+    if query.landmarks:
+        shown["landmarks"] = [[round(x), round(y)] for x, y in face.landmarks]
+    if query.status:
+        # Of the whole photo: its faces are computed together.
+        times = result.timings_ms
+        detector, calculator = times.get("decode", 0.0) + times.get("detect", 0.0), times.get("embed", 0.0)
+        shown["execution_time"] = {"detector": round(detector, 3), "calculator": round(calculator, 3)}
+    return shown
+
+
+def subjects_json(face: Face, query: PhotoQuery) -> list[Json]:
+    """Return the nearest people, the most similar first."""
+    near = [(match.identity, scaled(match.similarity, match.threshold, THRESHOLD)) for match in face.nearest]
+    return [
+        {"subject": identity, "similarity": similarity}
+        for identity, similarity in near
+        if similarity >= query.similarity_threshold
+    ]
+
+
+def similarity_json(face: Face, result: RecognitionResult) -> float:
+    """Return how similar a face is to the one that it was compared with."""
+    if face.similarity is None or result.threshold is None:
+        raise ValueError(f"the result of {result.operation} has no similarity or no threshold")
+    return scaled(face.similarity, result.threshold, THRESHOLD)
+
+
+def versions(result: RecognitionResult, query: PhotoQuery) -> Json:
+    """Return the model, which is detector and calculator in one, if the query asks for it."""
+    if not query.status:
+        return {}
+    model = f"{result.model_id} ({result.engine}, {result.precision})"
+    return {"plugins_versions": {"detector": model, "calculator": model}}
+
+
+def _area(face: Face) -> float:
+    return (face.box.x_max - face.box.x_min) * (face.box.y_max - face.box.y_min)
