@@ -16,9 +16,10 @@ from flask_openapi3.openapi import OpenAPI
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from facerec import __version__
+from facerec.errors import ConfigurationError, QueueMissing, Refused, Transient
 from facerec.message_base import problems
 from facerec.web.auth.access import UNDEFINED, needed_scope
-from facerec.web.results import json_error
+from facerec.web.results import json_error, json_unavailable
 
 PREFIX = "/api/v1"
 
@@ -30,6 +31,8 @@ Faces of photos are found, compared and recognised; people are enrolled, renamed
 An API key goes into the header `x-api-key`, or as `Authorization: Bearer`; a server in open mode needs none.
 A request uses the collection of its key. Every error is `{"message", "code"}`; the message says what to do.
 """
+
+_UNREACHABLE = "a store that this needs cannot be reached right now: send the request again in a few seconds"
 
 _RETRY_AFTER = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer", "minimum": 0}}}
 
@@ -93,7 +96,7 @@ class DescribedApp(OpenAPI):
 
 def described(name: str, import_name: str, about: str) -> APIBlueprint:
     """Make a blueprint under `/api/v1` whose routes are in the document, under its name."""
-    return APIBlueprint(
+    api = APIBlueprint(
         name,
         import_name,
         url_prefix=PREFIX,
@@ -102,6 +105,9 @@ def described(name: str, import_name: str, about: str) -> APIBlueprint:
         abp_responses=errors(400, 401, 403, 421, 429, 500, 503),
         operation_id_callback=_operation_id,
     )
+    for unreachable in (Transient, ConfigurationError, Refused, QueueMissing):
+        api.register_error_handler(unreachable, lambda _: json_unavailable(_UNREACHABLE))
+    return api
 
 
 def errors(*statuses: int) -> dict[str | int, Any]:

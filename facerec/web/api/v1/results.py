@@ -1,6 +1,5 @@
 """`GET /api/v1/results/<request_id>`: the result of an earlier request."""
 
-from typing import Literal
 from uuid import UUID
 
 from flask import Response
@@ -8,28 +7,21 @@ from flask_openapi3.blueprint import APIBlueprint
 from pydantic import BaseModel, Field
 
 from facerec.api_keys import Scope
-from facerec.errors import ConfigurationError, Refused, Transient
 from facerec.messages import RecognitionResult
 from facerec.object_keys import request_prefix
 from facerec.stored_results import stored_result_json
 from facerec.web.api.services import ApiServices
 from facerec.web.api.v1.description import as_json, described, errors
+from facerec.web.api.v1.models import Pending, Result
 from facerec.web.auth.access import needs, presented_key
 from facerec.web.auth.request_ids import may_read
-from facerec.web.results import json_error, json_unavailable
+from facerec.web.results import json_error
 
 
 class ResultPath(BaseModel):
     """The id of a request."""
 
-    request_id: str = Field(description="As the reply gave it, also in its header X-Request-Id.")
-
-
-class Pending(BaseModel):
-    """A request without a result yet."""
-
-    request_id: UUID
-    status: Literal["pending"] = "pending"
+    request_id: str = Field(description="As the reply gave it, also in its header `X-Request-Id`.")
 
 
 def routes(services: ApiServices) -> APIBlueprint:
@@ -37,12 +29,12 @@ def routes(services: ApiServices) -> APIBlueprint:
     api = described("results", __name__, "Results of earlier requests.")
     settings, store = services.settings, services.store
 
-    @api.get("/results/<request_id>", responses={200: RecognitionResult, 202: Pending, **errors(404)})
+    @api.get("/results/<request_id>", responses={200: Result, 202: Pending, **errors(404)})
     @needs(Scope.RECOGNISE)
     def get_result(path: ResultPath) -> Response:
-        """Read the result of a request.
+        """Read the result of an earlier request.
 
-        Only the key that sent the request reads it, and scope admin.
+        Only the key that sent the request reads it, and scope `admin`.
         """
         try:
             known = UUID(path.request_id)
@@ -52,13 +44,10 @@ def routes(services: ApiServices) -> APIBlueprint:
         if not may_read(presented_key(), known):
             # The same reply, so that it confirms no id.
             return json_error(404, unknown)
-        try:
-            stored = stored_result_json(store, settings.output_bucket, known)
-            if stored is not None:
-                return Response(stored, content_type="application/json")
-            pending = bool(store.keys(settings.input_bucket, request_prefix(known)))
-        except (Transient, ConfigurationError, Refused):
-            return json_unavailable("results cannot be read right now: ask again in a few seconds")
+        stored = stored_result_json(store, settings.output_bucket, known)
+        if stored is not None:
+            return as_json(Result.of(RecognitionResult.parse(stored)))
+        pending = store.keys(settings.input_bucket, request_prefix(known))
         return as_json(Pending(request_id=known), 202) if pending else json_error(404, unknown)
 
     return api

@@ -10,7 +10,7 @@ from flask.testing import FlaskClient
 from tests.fakes.api_keys import InMemoryApiKeys
 from tests.fakes.web_tier import FakeWebTier
 
-COMMITTED = Path(__file__).parents[5] / "docs" / "openapi.json"
+COMMITTED = Path(__file__).parents[6] / "docs" / "openapi.json"
 
 
 @pytest.fixture

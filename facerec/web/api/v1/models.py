@@ -1,0 +1,58 @@
+"""What the API answers, beside errors: the worker's result as programs read it."""
+
+from typing import Literal
+from uuid import UUID
+
+from pydantic import BaseModel, field_validator
+
+from facerec.messages import Face, RecognitionResult, ResultMatch
+
+
+def shown_id(template_id: str) -> str:
+    """Return a template's id as the APIs show it: a UUID with dashes, also for an id that has them already."""
+    return str(UUID(template_id))
+
+
+class Match(ResultMatch):
+    """A person who is similar to a face."""
+
+    @field_validator("template_id")
+    @classmethod
+    def _shown(cls, template_id: str | None) -> str | None:
+        return None if template_id is None else shown_id(template_id)
+
+
+class ResultFace(Face):
+    """A face of the photo."""
+
+    primary: bool = False
+    """Whether it is the photo's subject, which decides `result` and `outcome`; of `source_faces` the compared one."""
+    matches: tuple[Match, ...] = ()
+    nearest: tuple[Match, ...] = ()
+
+
+class Result(RecognitionResult):
+    """What was found on a photo."""
+
+    faces: tuple[ResultFace, ...] = ()
+    source_faces: tuple[ResultFace, ...] = ()
+    matches: tuple[Match, ...] = ()
+
+    @classmethod
+    def of(cls, result: RecognitionResult) -> "Result":
+        """Return a worker's result as the API shows it."""
+        fields = result.model_dump()
+        for faces in (fields["faces"], fields["source_faces"]):
+            for place, face in enumerate(faces):
+                face["primary"] = place == 0
+        for enrolment in fields["enrolments"]:
+            if enrolment["template_id"] is not None:
+                enrolment["template_id"] = shown_id(enrolment["template_id"])
+        return cls.model_validate(fields)
+
+
+class Pending(BaseModel):
+    """A request whose result will be at `/api/v1/results/<request_id>`; the header `Location` has the address."""
+
+    request_id: UUID
+    status: Literal["pending"] = "pending"

@@ -1,0 +1,169 @@
+"""Requests with a photo: their body, the question to the app tier, and the answer."""
+
+from collections.abc import Callable
+from typing import Annotated, Any
+from uuid import UUID
+
+import structlog
+from flask import Response, abort, g, request
+from pydantic import Field, ValidationError
+from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
+
+from facerec.message_base import CollectionName, problems
+from facerec.messages import Outcome, RecognitionResult, Refusal
+from facerec.operations import Operation
+from facerec.web import replies
+from facerec.web.api.services import ApiServices
+from facerec.web.api.v1.description import Body, Query, as_json
+from facerec.web.api.v1.models import Pending, Result
+from facerec.web.asking import Answer, Question
+from facerec.web.auth.access import client_name, presented_key
+from facerec.web.auth.collections import may_use, own_collection
+from facerec.web.auth.request_ids import new_request_id
+from facerec.web.forms import Photo, allow_body, decode_photo, read_photos
+from facerec.web.replies import Declined, Reply, results_path
+from facerec.web.results import json_error
+
+JSON = "application/json"
+Base64 = Annotated[str, Field(min_length=1, json_schema_extra={"format": "byte"})]
+
+REFUSAL_STATUS = {
+    Refusal.NO_SUCH_TEMPLATE: 404,
+    Refusal.NO_SUCH_PERSON: 404,
+    Refusal.NO_SUCH_FACE: 422,
+    Refusal.OTHER_MODEL: 409,
+    Refusal.INVALID_NAME: 400,
+    Refusal.NOT_ENROLLED: 422,
+    Refusal.UNSUPPORTED: 501,
+}
+
+
+class CollectionQuery(Query):
+    """The collection of a request."""
+
+    collection: CollectionName | None = None
+    """Another one than the key's, for scope `admin`, in open mode, or for a collection that is the key's own."""
+
+
+class PhotoBody(Body):
+    """A photo in JSON."""
+
+    photo: Base64
+    """The bytes of the file, as base64."""
+    filename: str = "photo"
+
+
+class PhotoPairBody(Body):
+    """Two photos in JSON, each as base64."""
+
+    source: Base64
+    target: Base64
+
+
+def photo_body(model: type[PhotoBody | PhotoPairBody] = PhotoBody) -> dict[str, Any]:
+    """Return the description of a body with photos: files of a multipart form, or base64 in JSON."""
+    names = _form_fields(model)
+    form = {
+        "type": "object",
+        "properties": {name: {"type": "string", "format": "binary"} for name in names},
+        "required": names,
+    }
+    schema = model.model_json_schema()
+    return {"requestBody": {"content": {"multipart/form-data": {"schema": form}, JSON: {"schema": schema}}}}
+
+
+def chosen_collection(query: CollectionQuery) -> str:
+    """Return the collection of a request; ends it with 403 if the key may not use the one that it names."""
+    key = presented_key()
+    collection = query.collection or own_collection(key)
+    if not may_use(key, collection):
+        abort(json_error(403, f"this API key may not use the collection {collection}: leave the collection out"))
+    return collection
+
+
+def ask(
+    services: ApiServices,
+    operation: Operation,
+    collection: str,
+    *,
+    model: type[PhotoBody | PhotoPairBody] = PhotoBody,
+    threshold: float | None = None,
+    photo: Photo | None = None,
+) -> tuple[UUID, Answer]:
+    """Ask the app tier about the photo in the body, or about `photo`; returns the id of the request and the answer."""
+    limit = services.settings.web.max_upload_bytes
+
+    def read() -> Question:
+        first, *others = [photo] if photo is not None else _read_photos(model, limit)
+        target = others[0] if others else None
+        return Question(photo=first, target=target, operation=operation, collection=collection, threshold=threshold)
+
+    request_id = g.request_id = new_request_id(presented_key())
+    allow_body(request, limit, photos=len(_form_fields(model)), base64=request.mimetype == JSON)
+    with structlog.contextvars.bound_contextvars(request_id=str(request_id)):
+        answer = services.asker.ask(
+            request_id, client_name(), read, content_length=request.content_length or 0, close=request.close
+        )
+    return request_id, answer
+
+
+def respond(
+    asked: tuple[UUID, Answer],
+    done: Callable[[RecognitionResult], Response],
+    refused: Callable[[RecognitionResult], Response] | None = None,
+) -> Response:
+    """Make the response: of `done` from a result, the error of a request that was not done, or 202 without a result.
+
+    `refused` makes that of an operation that the worker refused; without it the refusal decides the status.
+    """
+    request_id, (reply, result) = asked[0], (asked[1].reply, asked[1].result)
+    if result is None:
+        response = _without_result(request_id, reply)
+    elif result.outcome is Outcome.REFUSED:
+        response = _refused(result) if refused is None else refused(result)
+    elif result.outcome in {Outcome.INVALID_IMAGE, Outcome.FAILED}:
+        response = json_error(reply.status, reply.text)
+    else:
+        response = done(result)
+    response.headers["X-Request-Id"] = str(request_id)
+    return response
+
+
+def _without_result(request_id: UUID, reply: Reply) -> Response:
+    if reply.status == 504:  # noqa: PLR2004 - that of an upload; here the request goes on, and its address is known
+        return as_json(Pending(request_id=request_id), 202, {"Location": results_path(request_id)})
+    response = json_error(reply.status, reply.text)
+    if reply.retry_after_seconds is not None:
+        response.headers["Retry-After"] = str(reply.retry_after_seconds)
+    return response
+
+
+def _refused(result: RecognitionResult) -> Response:
+    status = 422 if result.refusal is None else REFUSAL_STATUS.get(result.refusal, 422)
+    return json_error(status, result.detail or "the request cannot be done")
+
+
+def _form_fields(model: type[PhotoBody | PhotoPairBody]) -> list[str]:
+    return ["file"] if model is PhotoBody else ["source", "target"]
+
+
+def _read_photos(model: type[PhotoBody | PhotoPairBody], limit: int) -> list[Photo]:
+    """Return the photos of the body; raises `Declined`."""
+    if request.mimetype != JSON:
+        return read_photos(request, _form_fields(model), limit)
+    try:
+        body = model.model_validate_json(request.get_data(cache=False))
+    except RequestEntityTooLarge as exc:
+        raise Declined(replies.too_large(limit)) from exc
+    except ClientDisconnected as exc:
+        raise Declined(Reply(400, "the body is incomplete: send it again", "unreadable_form")) from exc
+    except ValidationError as exc:
+        raise Declined(Reply(400, problems(exc), "unreadable_form")) from exc
+    if isinstance(body, PhotoBody):
+        return [decode_photo(body.photo, body.filename, limit)]
+    return [decode_photo(body.source, "source", limit), decode_photo(body.target, "target", limit)]
+
+
+def shown(result: RecognitionResult) -> Response:
+    """Make the response of a worker's result."""
+    return as_json(Result.of(result))
