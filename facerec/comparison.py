@@ -2,11 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
+from facerec.matching_rules import match_faces
 from facerec.messages import (
     Face,
     FaceQuality,
+    LeftOut,
     RecognitionRequest,
     Request,
     ResultBox,
@@ -32,6 +35,9 @@ class GalleryReader(Protocol):
 
     def index(self, collection: str) -> "GalleryIndex":
         """The searchable templates of a collection; empty if it has none."""
+
+    def search(self, collection: str, queries: "NDArray[np.float32]", limit: int) -> "list[list[Match]]":
+        """The nearest people of faces (F, D), as many as the limit, the most similar first."""
 
     def threshold(self, collection: str) -> float | None:
         """The collection's calibrated threshold for the model in use; `None` if it was not calibrated."""
@@ -96,17 +102,29 @@ def compare(
         return not_compared(analysis)
     import numpy as np  # the detection function compares nothing
 
-    nearest = _nearest(request)
     index = gallery.index(request.collection)
     threshold = applying_threshold(request, index.identities, gallery, thresholds)
-    queries = np.stack([face.embedding for face in analysis.faces])
-    found = index.search(queries, limit=max(MATCHES_PER_FACE, nearest))
-    faces = []
-    for face, hits in zip(analysis.faces, found, strict=True):
-        listed = [result_match(hit, threshold) for hit in hits]
-        matches = [match for match in listed[:MATCHES_PER_FACE] if match.similarity >= threshold.value]
-        faces.append(result_face(face, matches=matches, nearest=listed[:nearest]))
-    return Comparison(tuple(faces), threshold, analysis.more_faces, analysis.width, analysis.height)
+    found = match_faces(
+        np.stack([face.embedding for face in analysis.faces]),
+        partial(gallery.search, request.collection),
+        gallery.rejections(request.collection),
+        threshold.value,
+        most=MATCHES_PER_FACE,
+        nearest=_nearest(request),
+    )
+    faces = tuple(
+        result_face(
+            face,
+            matches=[result_match(match, threshold) for match in own.matches],
+            nearest=[result_match(match, threshold) for match in own.nearest],
+            left_out=[
+                LeftOut(identity=match.identity, similarity=match.similarity, reason=rule)
+                for match, rule in own.left_out
+            ],
+        )
+        for face, own in zip(analysis.faces, found, strict=True)
+    )
+    return Comparison(faces, threshold, analysis.more_faces, analysis.width, analysis.height)
 
 
 def not_compared(seen: ImageAnalysis | PackedFaces) -> Comparison:
@@ -127,6 +145,7 @@ def result_face(
     *,
     matches: Sequence[ResultMatch] = (),
     nearest: Sequence[ResultMatch] = (),
+    left_out: Sequence[LeftOut] = (),
     similarity: float | None = None,
 ) -> Face:
     """A face as a result has it; one that was not embedded has no quality."""
@@ -138,6 +157,7 @@ def result_face(
         landmarks=face.landmarks,
         matches=tuple(matches),
         nearest=tuple(nearest),
+        left_out=tuple(left_out),
         similarity=similarity,
         quality=None if quality is None else FaceQuality(score=quality.score, reasons=quality.reasons),
     )

@@ -106,6 +106,15 @@ class ResultMatch(Message):
     """The template's, if it has one, and if the request asked for it."""
 
 
+class LeftOut(Message):
+    """A person at or above the threshold whom a rule excludes for a face (`facerec.matching_rules`)."""
+
+    identity: str
+    similarity: Ratio
+    reason: str
+    """`other_face`: another face of the picture is this person; `rejected`: the face was said not to be this person."""
+
+
 class FaceQuality(Message):
     """How good the photo of a face is for recognition; score 1 is best, the worst reason comes first."""
 
@@ -123,6 +132,8 @@ class Face(Message):
     matches: tuple[ResultMatch, ...] = ()
     nearest: tuple[ResultMatch, ...] = ()
     """The nearest people, whatever their similarity, as many as the request asked for."""
+    left_out: tuple[LeftOut, ...] = ()
+    """The people who are more similar than the first match, or than the threshold, and are no match by a rule."""
     similarity: Ratio | None = None
     """To what `Compare` or `Verify` compares the face with."""
     quality: FaceQuality | None = None

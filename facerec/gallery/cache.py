@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from facerec.background import BackgroundThread, OutageLog
 from facerec.errors import FacerecError, Throttled, Transient
-from facerec.gallery.loading import CollectionLoader, LoadedCollection
+from facerec.gallery.loading import CollectionLoader, LoadedCollection, Matching
 from facerec.gallery.names import KnownNames, valid_identity
 from facerec.gallery.published import PublishedSnapshots
 from facerec.gallery.snapshots import GallerySnapshots, SavedGallery
 from facerec.ports import TemplateStore
-from model.matching import GalleryIndex
+from model.matching import GalleryIndex, Match
 
 log = structlog.get_logger(__name__)
 
@@ -56,6 +56,8 @@ class GalleryCache:
     A removed name is forgotten, and a removal deletes the snapshots that contain the template, at the next refresh.
     Clients choose the names of collections, so only the `max_collections` most recently used ones are kept, and a
     collection that never had a template is not kept.
+
+    `matching` is the similarity to a person: to the `best` of the person's templates, or to their `mean`.
     """
 
     def __init__(
@@ -67,10 +69,13 @@ class GalleryCache:
         dimension: int,
         snapshots: GallerySnapshots | None = None,
         published: PublishedSnapshots | None = None,
+        matching: Matching = "best",
         max_collections: int = 64,
         now: Callable[[], float] = time.time,
     ) -> None:
-        self._loader = CollectionLoader(store, model_id, dimension=dimension, snapshots=snapshots, published=published)
+        self._loader = CollectionLoader(
+            store, model_id, dimension=dimension, snapshots=snapshots, published=published, matching=matching
+        )
         self._refresh_seconds = refresh_seconds
         self._max_collections = max_collections
         self._lock = threading.Lock()
@@ -91,6 +96,10 @@ class GalleryCache:
     def index(self, collection: str) -> GalleryIndex:
         """Return the collection as last loaded; the first use loads it, and raises `Transient` if that fails."""
         return self._current(collection).index
+
+    def search(self, collection: str, queries: NDArray[np.float32], limit: int) -> list[list[Match]]:
+        """Return the nearest people of faces (F, D) by `matching`; loads and raises as `index` does."""
+        return self._current(collection).search(queries, limit)
 
     def threshold(self, collection: str) -> float | None:
         """Return the collection's own threshold for the model, if any; loads and raises as `index` does."""

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
+from typing import Literal
 
 import numpy as np
 import structlog
@@ -15,9 +16,12 @@ from facerec.gallery.snapshots import GallerySnapshots, SavedGallery
 from facerec.ports import Changes, DamagedTemplate, Template, TemplateStore
 from model.index.norms import normalised
 from model.index.vectors import Float32Vectors, RowsDamaged
-from model.matching import Columns, GalleryIndex
+from model.matching import Columns, GalleryIndex, Match
+from model.means import PersonMeans
 
 log = structlog.get_logger(__name__)
+
+Matching = Literal["best", "mean"]
 
 _READ_AT_ONCE = 4096  # templates held beside the index while a collection is read: some 20 MB at 512 dimensions
 
@@ -35,6 +39,14 @@ class LoadedCollection:
     """The reasons of the damaged templates, which are not in the index, by id."""
     rejections: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     """The faces (K, D), L2-normalised, that are not a person, by the person."""
+    means: PersonMeans | None = None
+    """For matching by means."""
+
+    def search(self, queries: NDArray[np.float32], limit: int) -> list[list[Match]]:
+        """Return the nearest people of faces (F, D); raises `RowsDamaged` as the index does."""
+        if self.means is None:
+            return self.index.search(queries, limit)
+        return self.means.search(self.index, queries, limit)
 
 
 @dataclass(slots=True)
@@ -50,6 +62,7 @@ class CollectionLoader:
 
     The changes since a snapshot come from the store. Templates of other models than `model_id` are left out, and so are
     damaged ones: `dimension` is that of the model. A removal deletes the machine's snapshots that contain the template.
+    The means, if `matching` needs them, are in no snapshot: they are computed at the start.
     """
 
     def __init__(
@@ -60,12 +73,14 @@ class CollectionLoader:
         dimension: int,
         snapshots: GallerySnapshots | None = None,
         published: PublishedSnapshots | None = None,
+        matching: Matching = "best",
     ) -> None:
         self._store = store
         self._model_id = model_id
         self._dimension = dimension
         self._snapshots = snapshots
         self._published = published
+        self._matching = matching
 
     def load(self, collection: str) -> LoadedCollection:
         """Return the collection as it is now; raises `Transient`."""
@@ -152,6 +167,7 @@ class CollectionLoader:
         if left_out:
             self._warn_of_damaged(collection, found.damaged, len(damaged))
         index, unsaved = known.index, known.unsaved + len(changes.added) + len(changes.removed)
+        people = {*filter(None, map(index.identity_of, touched)), *added[1]}
         gone = index.remove(sorted(touched.difference(added[2])))
         # A template that was read with the collection may come a second time, unchanged.
         renamed = any(index.identity_of(own) not in {None, name} for own, name in zip(added[2], added[1], strict=True))
@@ -159,7 +175,8 @@ class CollectionLoader:
         if gone or renamed:
             self._discard(collection, changes.version)
             unsaved = len(index)
-        return LoadedCollection(changes.version, index, unsaved, threshold, damaged, rejections)
+        means = self._renewed_means(index, known.means, people)
+        return LoadedCollection(changes.version, index, unsaved, threshold, damaged, rejections, means)
 
     def _read(self, collection: str) -> LoadedCollection:
         # The version is read first: a change in between is read now, and a second time at the next refresh.
@@ -178,7 +195,21 @@ class CollectionLoader:
         threshold = self._threshold(collection, version)
         rejections = self._rejections(collection, version)
         unsaved = found.models[self._model_id]
-        return self._save(collection, LoadedCollection(version, index, unsaved, threshold, damaged, rejections))
+        means = self._renewed_means(index)
+        loaded = LoadedCollection(version, index, unsaved, threshold, damaged, rejections, means)
+        return self._save(collection, loaded)
+
+    def _renewed_means(
+        self, index: GalleryIndex, means: PersonMeans | None = None, people: Collection[str] = ()
+    ) -> PersonMeans | None:
+        """Return the means after a change of these people's templates, or of all people without earlier ones."""
+        if self._matching == "best":
+            return None
+        if means is None:
+            files = self._snapshots or self._published
+            return PersonMeans(index, files.spool() if files else Float32Vectors)
+        means.renew(index, people)
+        return means
 
     def _discard(self, collection: str, before: int | None = None) -> None:
         if self._snapshots is not None:

@@ -32,6 +32,7 @@ def gallery_cache(
         dimension=dimension,
         snapshots=GallerySnapshots(_directory(settings), table, model_id) if keep_files else None,
         published=published_snapshots(settings, objects, model_id),
+        matching=settings.gallery.matching,
     )
 
 

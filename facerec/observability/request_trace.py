@@ -198,7 +198,9 @@ def _content(result: RecognitionResult) -> dict[str, Any]:
     names = {"outcome", "result", "detail", "more_faces", "engine", "precision", "model_id", "attempt", "timings_ms"}
     names |= {"thing", "captured_at"}
     facts = result.model_dump(mode="json", include=names) | {"faces": len(result.faces)}
-    return {name: value for name, value in facts.items() if value or name == "faces"} | _threshold(result)
+    return (
+        {name: value for name, value in facts.items() if value or name == "faces"} | _threshold(result) | _rules(result)
+    )
 
 
 def _threshold(result: RecognitionResult) -> dict[str, str]:
@@ -210,6 +212,17 @@ def _threshold(result: RecognitionResult) -> dict[str, str]:
         return {"threshold": f"{text}, among {result.identities} people"}
     extrapolated = ", extrapolated" if result.threshold_extrapolated else ""
     return {"threshold": f"{text} {for_people(result.identities, result.false_names)}{extrapolated}"}
+
+
+def _rules(result: RecognitionResult) -> dict[str, str]:
+    """`Ada 0.7200 is another face`, of the people that a rule excludes for the primary face."""
+    words = {"other_face": "is another face of the picture", "rejected": "was said to be somebody else"}
+    texts = [
+        f"{each.identity} {each.similarity:.4f} {words.get(each.reason, each.reason)}"
+        for face in result.faces[:1]
+        for each in face.left_out
+    ]
+    return {"left_out": "; ".join(texts)} if texts else {}
 
 
 def advice(request_id: UUID, records: Iterable[LogRecord], objects: Objects | None) -> Iterator[str]:

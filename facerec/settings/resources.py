@@ -124,6 +124,10 @@ class GallerySettings(Group):
         le=1,
         description="Share of strangers that may get a name; it sets the threshold",
     )
+    matching: Literal["best", "mean"] = Field(
+        "best",
+        description="Similarity to a person: to the `best` of the person's templates, or to their `mean`",
+    )
     min_quality: float = Field(
         0.5, ge=0, le=1, description="Least quality of a face to enrol, 0 to 1; 0 takes any face"
     )

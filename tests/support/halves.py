@@ -21,7 +21,7 @@ from model.embedding import Embeddings, embed_batch
 from model.faces import ImageAnalysis, JpegFaces, PictureFaces
 from model.header import InvalidImage
 from model.imaging import decode_crops
-from model.matching import GalleryIndex
+from model.matching import GalleryIndex, Match
 from tests.fakes.model_engine import FakeEngine
 from tests.fakes.object_store import InMemoryObjectStore
 from tests.fakes.results import InMemoryDeviceResults, InMemoryFacesPublisher, InMemoryQueues
@@ -105,6 +105,9 @@ class World:
 
     def index(self, collection: str) -> GalleryIndex:
         return GalleryIndex(AXES[:2], ["Ada", "Grace"], ["t1", "t2"])
+
+    def search(self, collection: str, queries: NDArray[np.float32], limit: int) -> list[list[Match]]:
+        return self.index(collection).search(queries, limit)
 
     def threshold(self, collection: str) -> float | None:
         return None

@@ -13,10 +13,11 @@ from facerec.errors import EngineFailure, FacerecError, ObjectMissing, QueueMiss
 from facerec.message_base import ObjectRef
 from facerec.messages import FaceQuality, Outcome, RecognitionRequest, RecognitionResult
 from facerec.object_keys import input_key, output_key
+from facerec.operations import Recognise
 from facerec.recognition import Recogniser
 from model.faces import Box, EmbeddedFace, ImageAnalysis, Quality
 from model.header import InvalidImage
-from model.matching import GalleryIndex
+from model.matching import GalleryIndex, Match
 from tests.fakes.object_store import InMemoryObjectStore
 from tests.support.tails import TAILS
 
@@ -73,6 +74,9 @@ class World:
 
     def index(self, collection: str) -> GalleryIndex:
         return self.gallery
+
+    def search(self, collection: str, queries: NDArray[np.float32], limit: int) -> list[list[Match]]:
+        return self.gallery.search(queries, limit)
 
     def threshold(self, collection: str) -> float | None:
         return self.collection_threshold
@@ -171,6 +175,30 @@ def test_model_threshold_follows_the_number_of_identities(world: World) -> None:
     assert (among_many.identities, among_many.threshold_source) == (1002, "model")
     assert among_many.threshold_extrapolated == expected.extrapolated is False
     world.gallery.remove(people)
+    assert world.recogniser.run(world.request()).result == "Ada"
+
+
+def test_two_faces_of_a_photo_are_never_the_same_person(world: World) -> None:
+    """The person goes to the more similar face, and the result says so; the nearest people are those of each alone."""
+    world.engine.faces = (face(similar(0.8)), face(similar(0.9), x=60))
+    request = world.request().model_copy(update={"operation": Recognise(nearest=1)})
+    result = world.recogniser.run(request)
+    assert (result.outcome, result.result) == (Outcome.UNKNOWN, "Unknown")
+    first, second = result.faces
+    assert [match.identity for match in second.matches] == ["Ada"]
+    (left_out,) = first.left_out
+    assert (left_out.identity, left_out.reason) == ("Ada", "other_face")
+    assert left_out.similarity == pytest.approx(0.8, abs=1e-6)
+    assert [[match.template_id for match in each.nearest] for each in result.faces] == [["t1"], ["t1"]]
+
+
+def test_rejected_person_is_no_match(world: World) -> None:
+    """For a face that is like the rejected one; another photo of the person is a match."""
+    world.rejected = {"Ada": np.stack([similar(0.7)])}
+    world.engine.faces = (face(similar(0.7)),)
+    result = world.recogniser.run(world.request())
+    assert (result.outcome, result.faces[0].left_out[0].reason) == (Outcome.UNKNOWN, "rejected")
+    world.engine.faces = (face(similar(0.95)),)
     assert world.recogniser.run(world.request()).result == "Ada"
 
 

@@ -9,6 +9,7 @@ from uuid import UUID
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from structlog.testing import capture_logs
 
 from facerec.celery_sqs.envelope import task_message
@@ -33,7 +34,7 @@ from facerec.object_keys import output_key
 from facerec.recognition import Recogniser
 from facerec.serverless.invocation import Invocation
 from model.faces import ImageAnalysis
-from model.matching import GalleryIndex
+from model.matching import GalleryIndex, Match
 from tests.fakes.engine import analysis
 from tests.fakes.functions import Context, DetectionTier
 from tests.fakes.object_store import InMemoryObjectStore
@@ -79,6 +80,10 @@ class Gallery:
             self.outages -= 1
             raise Transient("no templates")
         return GalleryIndex(np.empty((0, 512), dtype=np.float32), [], [])
+
+    def search(self, collection: str, queries: NDArray[np.float32], limit: int) -> list[list[Match]]:
+        """As the port says."""
+        return self.index(collection).search(queries, limit)
 
     def threshold(self, collection: str) -> float | None:
         """As the port says."""

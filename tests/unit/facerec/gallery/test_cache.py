@@ -146,6 +146,50 @@ def test_refresh_shows_a_new_threshold(cache: GalleryCache, store: WatchedStore)
     assert cache.threshold("default") is None
 
 
+def similarities(cache: GalleryCache, number: int) -> dict[str, float]:
+    """How similar people are to the face of this template."""
+    (found,) = cache.search("default", make_template(number).embedding[None], 5)
+    return {match.identity: match.similarity for match in found}
+
+
+def test_best_matching_takes_the_best_template(store: WatchedStore) -> None:
+    """It is the default."""
+    store.add(make_template(2, "Ada"))
+    cache = cache_of(store)
+    assert similarities(cache, 1)["Ada"] == similarities(cache, 2)["Ada"] == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize("saved", [False, True])
+def test_mean_matching_follows_the_gallery(store: WatchedStore, tmp_path: Path, *, saved: bool) -> None:
+    """Over additions, renames and removals, and from a snapshot, which has no means."""
+
+    def opened() -> GalleryCache:
+        snapshots = GallerySnapshots(tmp_path, "table", MODEL, worth_writing=1) if saved else None
+        return cache_of(store, matching="mean", snapshots=snapshots)
+
+    def mean(*numbers: int) -> float:
+        embeddings = [make_template(number).embedding for number in numbers]
+        total = np.sum(embeddings, axis=0)
+        return float(embeddings[0] @ total / np.linalg.norm(total))
+
+    cache = opened()
+    assert similarities(cache, 1)["Ada"] == pytest.approx(1, abs=1e-3)
+    store.add(make_template(2, "Ada"))
+    store.add(make_template(3, "Grace"))
+    cache.refresh()
+    assert similarities(cache, 1)["Ada"] == pytest.approx(mean(1, 2), abs=1e-3)
+    assert similarities(cache, 3)["Grace"] == pytest.approx(1, abs=1e-3)
+    assert similarities(opened(), 1)["Ada"] == pytest.approx(mean(1, 2), abs=1e-3)
+    store.reassign("default", [make_template(2).template_id], "Grace")
+    cache.refresh()
+    assert similarities(cache, 3)["Grace"] == pytest.approx(mean(3, 2), abs=1e-3)
+    assert similarities(cache, 1)["Ada"] == pytest.approx(1, abs=1e-3)
+    store.remove("default", [make_template(1).template_id])
+    cache.refresh()
+    assert similarities(cache, 1).keys() == {"Grace"}
+    assert similarities(opened(), 1).keys() == {"Grace"}
+
+
 def test_refresh_shows_new_rejections(cache: GalleryCache, store: WatchedStore) -> None:
     """By their person; those of another model are of no use."""
     assert cache.rejections("default") == {}

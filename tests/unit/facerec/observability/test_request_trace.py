@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 
 from facerec.errors import ConfigurationError
-from facerec.messages import Outcome, RecognitionResult
+from facerec.messages import Face, LeftOut, Outcome, RecognitionResult, ResultBox
 from facerec.object_keys import input_key, output_key
 from facerec.observability.request_trace import (
     LogRecord,
@@ -135,6 +135,20 @@ def test_result_step_says_what_its_threshold_was_for(changes: dict[str, object],
     )
     assert (result.facts["threshold"], result.facts["more_faces"]) == (steps, 2)
     assert "threshold" not in earlier.facts
+
+
+def test_result_step_says_which_people_a_rule_excluded() -> None:
+    """Of the primary face, in words."""
+    left_out = (
+        LeftOut(identity="Jane", similarity=0.72, reason="other_face"),
+        LeftOut(identity="June", similarity=0.7, reason="rejected"),
+    )
+    face = Face(box=ResultBox(x_min=0, y_min=0, x_max=9, y_max=9), probability=0.9, landmarks=(), left_out=left_out)
+    known = RESULT.model_copy(update={"faces": (face,)})
+    (step,) = [s for s in timeline([], Objects(PHOTO, STORED, known)) if s.what == "result in the store"]
+    assert step.facts["left_out"] == (
+        "Jane 0.7200 is another face of the picture; June 0.7000 was said to be somebody else"
+    )
 
 
 def test_refused_upload_has_no_submission() -> None:
