@@ -93,3 +93,5 @@ class Reject(Message):
 Operation = Annotated[
     Recognise | Detect | Compare | Verify | SearchTemplate | Enrol | Reject, Field(discriminator="kind")
 ]
+OPERATIONS = ("recognise", "detect", "compare", "verify", "search_template", "enrol", "reject")
+"""Their kinds."""

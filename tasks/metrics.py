@@ -17,9 +17,10 @@ from facerec.engine.supervisor import SupervisedEngine
 from facerec.gallery.cache import GalleryCache
 from facerec.messages import Outcome, WorkerState
 from facerec.observability.metrics import ProcessSum, ended_children_seconds
+from facerec.operations import OPERATIONS, Recognise
 from tasks.utilisation import Utilisation
 
-STAGES = ("fetch", "wait", "decode", "detect", "embed", "engine", "match", "store", "publish")
+STAGES = ("fetch", "wait", "decode", "detect", "embed", "engine", "match", "write", "store", "publish")
 """`engine` is the whole way through an engine child: `wait`, `decode`, `detect`, `embed`, and the pipe."""
 
 LARGEST_COLLECTIONS = 20
@@ -48,6 +49,12 @@ class WorkerMetrics:
             "facerec_worker_republished", "Results of an earlier delivery that were published again", registry=registry
         )
         self._faces = Counter("facerec_worker_faces", "Faces found: known or unknown", ["face"], registry=registry)
+        self._operations = Counter(
+            "facerec_worker_operations",
+            "Requests that were done, by what they asked for",
+            ["operation"],
+            registry=registry,
+        )
         self._queued = Histogram(
             "facerec_worker_queue_seconds",
             "Time from an upload's submission to its delivery",
@@ -83,6 +90,8 @@ class WorkerMetrics:
             self._tasks.labels(outcome)
         self._known, self._unknown = self._faces.labels("known"), self._faces.labels("unknown")
         self._stage = {stage: self._stages.labels(stage) for stage in STAGES}
+        for operation in OPERATIONS:
+            self._operations.labels(operation)
         for cause in FaultCause:
             self._batch_failures.labels(cause)
 
@@ -103,6 +112,9 @@ class WorkerMetrics:
             return
         if result.attempt < record.attempt:
             self._republished.inc()
+            return
+        self._operations.labels(result.operation).inc()
+        if result.operation != Recognise().kind:
             return
         known = sum(1 for face in result.faces if face.matches)
         self._known.inc(known)

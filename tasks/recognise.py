@@ -105,7 +105,8 @@ def _outcome(task: WorkerTask, handle: Callable[[TaskDelivery], DeliveryRecord])
         raise
     if record.outcome in DEAD_LETTER_OUTCOMES:
         raise DeadLettered(record.reason)
-    return str(record.outcome)
+    operation = "recognise" if record.result is None else record.result.operation
+    return str(record.outcome) if operation == "recognise" else f"{operation}: {record.outcome}"
 
 
 def _delivery(task: WorkerTask) -> TaskDelivery:

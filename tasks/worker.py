@@ -15,6 +15,7 @@ import structlog
 from celery.signals import setup_logging, worker_init, worker_shutdown, worker_shutting_down
 
 from facerec import bootstrap
+from facerec.app_tier.use_case import AppTier
 from facerec.aws.instance_metadata import SpotNotices
 from facerec.aws.sqs.dead_letter_queue import SqsDeadLetterWriter
 from facerec.aws.sqs.queue import SqsQueue, check_queue, queue_differences
@@ -35,7 +36,7 @@ from facerec.message_base import DEFAULT_COLLECTION
 from facerec.messages import FacesMessage, RecognitionRequest, Request
 from facerec.observability.logs import configure_logging
 from facerec.observability.metrics import serve_metrics
-from facerec.recognition import FaceRecognition, Recogniser
+from facerec.recognition import FaceRecognition
 from facerec.settings import Settings
 from tasks.heartbeat import WorkerHeartbeat
 from tasks.metrics import WorkerMetrics
@@ -92,9 +93,10 @@ class Worker:
             resources.callback(engine.close)
             engine.start()
             objects = bootstrap.object_store(settings)
+            templates = bootstrap.template_store(settings)
             gallery = gallery_cache(
                 settings,
-                bootstrap.template_store(settings),
+                templates,
                 objects,
                 model_id=engine.model_id,
                 dimension=artefact.dimension,
@@ -133,7 +135,13 @@ class Worker:
                 )
 
             photos = driver(
-                Recogniser(**shared),
+                AppTier(
+                    **shared,
+                    templates=templates,
+                    gallery_bucket=settings.gallery_bucket,
+                    min_face_pixels=settings.gallery.min_face_pixels,
+                    min_quality=settings.gallery.min_quality,
+                ),
                 functools.partial(_decode, settings.input_bucket),
                 settings.dead_letter_queue,
                 StaleTasks(SqsQueue(clients.sqs, settings.request_queue), settings.web.wait_seconds),

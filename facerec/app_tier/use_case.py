@@ -12,15 +12,17 @@ from facerec.app_tier.enrolling import PhotoEnrolment
 from facerec.app_tier.one_to_one import NotDone, nearest_others, similarities
 from facerec.comparison import GalleryReader, Threshold, applying_threshold, result_face, result_match
 from facerec.errors import Transient
-from facerec.gallery.enrolment import Enroller, EnrolmentStatus
+from facerec.gallery.enrolment import Enroller, EnrolmentStatus, rejection_id
 from facerec.gallery.names import InvalidName, same_person
 from facerec.message_base import ObjectRef
 from facerec.messages import Outcome, RecognitionRequest, RecognitionResult, Refusal, ResultMatch
 from facerec.operations import Compare, Detect, Enrol, Recognise, Reject, SearchTemplate, Verify
-from facerec.ports import Template, TemplateStore
+from facerec.ports import Rejection, Template, TemplateStore
 from facerec.recognition import Recogniser, seen_in
+from facerec.text import counted
 from model.faces import ImageAnalysis
 from model.header import InvalidImage
+from model.index.norms import normalised
 
 if TYPE_CHECKING:
     import numpy as np
@@ -86,8 +88,8 @@ class AppTier(Recogniser):
                 return self._search_template(request, operation, timer)
             case Enrol() as operation:
                 return self._enrol(request, operation, timer)
-            case Reject():
-                raise NotDone(Refusal.UNSUPPORTED, "this version remembers no rejections")
+            case Reject() as operation:
+                return self._reject(request, operation, timer)
             case Detect() | Recognise():
                 return _of_picture(seen_in(request.input, self.engine.analyse, self.store, timer))
 
@@ -164,8 +166,7 @@ class AppTier(Recogniser):
         identity = operation.identity
         if identity is not None:
             identity = self.gallery.known_name(request.collection, identity, exact=operation.exact_name)
-        photo = self.store.get(request.input.bucket, request.input.key)
-        seen = seen_in(request.input, lambda _: self.engine.analyse(photo), self.store, timer)
+        photo, seen = self._photo(request.input, timer)
         index = self.gallery.index(request.collection)
         enrolment = PhotoEnrolment(
             Enroller(
@@ -180,13 +181,51 @@ class AppTier(Recogniser):
             index,
             applying_threshold(request, index.identities, self.gallery, self.thresholds),
         )
-        with timer.stage("enrol"):
+        with timer.stage("write"):
             enrolments = enrolment.enrol(request, operation, identity, photo, seen.faces)
             self._show(request.collection)
         facts = _of_picture(seen) | {"enrolments": enrolments}
         if all(EnrolmentStatus(each.status).failed for each in enrolments):
             raise NotDone(Refusal.NOT_ENROLLED, enrolments[0].detail, facts)
         return facts
+
+    def _reject(self, request: RecognitionRequest, operation: Reject, timer: StageTimer) -> dict[str, Any]:
+        collection = request.collection
+        self._person(collection, operation.identity)
+        identity = self.gallery.known_name(collection, operation.identity)
+        photo, seen = self._photo(request.input, timer)
+        facts = _of_picture(seen)
+        if operation.face >= len(seen.faces):
+            detail = f"the photo has {counted(len(seen.faces), 'face')}, and none with the number {operation.face}"
+            raise NotDone(Refusal.NO_SUCH_FACE, detail, facts)
+        embedding, model_id = seen.faces[operation.face].embedding, self.engine.model_id
+        if not normalised(embedding[None]).all():
+            raise InvalidImage("the model computed no usable embedding for this face: take another photo")
+        rejection = Rejection(
+            rejection_id=rejection_id(collection, identity, model_id, photo, operation.face),
+            collection=collection,
+            identity=identity,
+            model_id=model_id,
+            embedding=embedding,
+            source=request.filename,
+            rejected_at=request.submitted_at,
+        )
+        with timer.stage("write"):
+            self.templates.reject(rejection)
+            self._show(collection)
+        return facts
+
+    def _photo(self, stored: ObjectRef, timer: StageTimer) -> tuple[bytes, ImageAnalysis]:
+        """Return a photo with what the engine finds in it."""
+        photo = b""
+
+        def look(fetched: bytes) -> ImageAnalysis:
+            nonlocal photo
+            photo = fetched
+            return self.engine.analyse(fetched)
+
+        seen = seen_in(stored, look, self.store, timer)
+        return photo, seen
 
     def _show(self, collection: str) -> None:
         """Let the next request of this process find what was enrolled; the refresh of the others takes seconds."""

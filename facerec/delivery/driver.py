@@ -26,8 +26,10 @@ from facerec.errors import (
     QueueMissing,
     Transient,
 )
+from facerec.message_base import ObjectRef
 from facerec.messages import Forwarded, Outcome, RecognitionRequest, RecognitionResult, Request
 from facerec.object_keys import MAX_KEY_BYTES, is_key
+from facerec.operations import Compare
 
 log = structlog.get_logger(__name__)
 
@@ -111,6 +113,8 @@ class DeliveryRecord:
             facts["reason"] = self.reason
         if self.result is not None:
             facts |= {
+                **({} if self.result.operation == "recognise" else {"operation": self.result.operation}),
+                **({} if self.result.refusal is None else {"refusal": str(self.result.refusal)}),
                 "faces": len(self.result.faces),
                 "collection": self.result.collection,
                 "engine": self.result.engine,
@@ -126,13 +130,19 @@ class DeliveryRecord:
 def decode_request(payload: Any, input_bucket: str) -> RecognitionRequest:
     """Read a request that S3 can serve from this bucket; raises `InvalidMessage`."""
     request = RecognitionRequest.parse(payload)
-    if request.input.bucket != input_bucket:
-        # A message must not make the worker read everything that its role may read.
-        raise InvalidMessage(f"the input is in bucket {request.input.bucket!r}, not in {input_bucket!r}")
-    if not is_key(request.input.key):
-        # S3 would refuse it in each delivery.
-        raise InvalidMessage(f"the input's key is not 1 to {MAX_KEY_BYTES} bytes of text")
+    _check_place("input", request.input, input_bucket)
+    if isinstance(request.operation, Compare):
+        _check_place("second photo", request.operation.target, input_bucket)
     return request
+
+
+def _check_place(what: str, photo: ObjectRef, input_bucket: str) -> None:
+    if photo.bucket != input_bucket:
+        # A message must not make the worker read everything that its role may read.
+        raise InvalidMessage(f"the {what} is in bucket {photo.bucket!r}, not in {input_bucket!r}")
+    if not is_key(photo.key):
+        # S3 would refuse it in each delivery.
+        raise InvalidMessage(f"the {what}'s key is not 1 to {MAX_KEY_BYTES} bytes of text")
 
 
 class TaskDriver(Generic[W]):

@@ -106,9 +106,18 @@ def template_id(collection: str, model_id: str, photo: bytes, place: int = 0) ->
 
     Where several faces of a photo are enrolled, `place` is the face's among them, from 0.
     """
-    digest = hashlib.sha256()
     parts = [collection.encode(), model_id.encode(), photo]
-    for part in parts if place == 0 else [*parts, str(place).encode()]:
+    return _hash(*parts) if place == 0 else _hash(*parts, str(place).encode())
+
+
+def rejection_id(collection: str, identity: str, model_id: str, photo: bytes, place: int) -> str:
+    """Return 32 hexadecimal digits; `place` is the face's among all of the photo."""
+    return _hash(collection.encode(), model_id.encode(), photo, str(place).encode(), identity.encode())
+
+
+def _hash(*parts: bytes) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
         # Lengths first, so that different parts never give the same bytes.
         digest.update(len(part).to_bytes(8, "big") + part)
     return digest.hexdigest()[:32]

@@ -128,7 +128,7 @@ class Event:
 EVENTS = {
     "upload": Event(
         "upload received",
-        ("filename", "bytes"),
+        ("filename", "bytes", "operation"),
         {"took_in_ms": "photo stored, task submitted"},
         "answered with {status}",
     ),
@@ -139,6 +139,7 @@ EVENTS = {
             "fetch": "photo fetched",
             "engine": "faces detected and embedded",
             "match": "faces compared with the gallery",
+            "write": "gallery changed",
             "store": "result stored",
             "publish": "result published",
         },
@@ -196,11 +197,13 @@ def _size(stored: StoredObject) -> dict[str, Any]:
 
 def _content(result: RecognitionResult) -> dict[str, Any]:
     names = {"outcome", "result", "detail", "more_faces", "engine", "precision", "model_id", "attempt", "timings_ms"}
-    names |= {"thing", "captured_at"}
+    names |= {"thing", "captured_at", "operation", "refusal"}
     facts = result.model_dump(mode="json", include=names) | {"faces": len(result.faces)}
-    return (
-        {name: value for name, value in facts.items() if value or name == "faces"} | _threshold(result) | _rules(result)
-    )
+    if result.operation == "recognise":
+        del facts["operation"]
+    facts["enrolled"] = [f"{each.identity}: {each.status}" for each in result.enrolments]
+    shown = {name: value for name, value in facts.items() if value or name == "faces"}
+    return shown | _threshold(result) | _rules(result)
 
 
 def _threshold(result: RecognitionResult) -> dict[str, str]:

@@ -11,8 +11,9 @@ from PIL import Image
 from facerec.answering import Answering, StageTimer
 from facerec.errors import EngineFailure, InvalidMessage, ObjectMissing, OtherModel, Transient
 from facerec.message_base import ObjectRef
-from facerec.messages import FacesMessage, Forwarded, Outcome, RecognitionResult
+from facerec.messages import FacesMessage, Forwarded, Outcome, RecognitionResult, Refusal
 from facerec.object_keys import faces_key, input_key
+from facerec.operations import Compare, Detect, Enrol, Operation, Recognise, Reject, SearchTemplate, Verify
 from tests.support.halves import SIDE, World, photo
 
 
@@ -46,6 +47,46 @@ def test_photo_without_a_face_is_answered_at_once(world: World, content: bytes) 
     assert result.model_copy(update={"timings_ms": expected.timings_ms}) == expected
     assert world.queues.size("faces") == 0
     assert world.published == [result, expected]
+
+
+def test_detection_answers_what_needs_no_embedding(world: World) -> None:
+    """Nothing goes onward; the primary face is the first."""
+    request = world.request(photo(30)).model_copy(update={"operation": Detect()})
+    result = world.detection.run(request)
+    assert isinstance(result, RecognitionResult)
+    assert (result.outcome, result.operation, len(result.faces)) == (Outcome.DONE, "detect", 3)
+    recognised = world.whole.run(world.request(photo(30)))
+    assert [face.box for face in result.faces] == [face.box for face in recognised.faces]
+    assert (result.width, result.height) == (recognised.width, recognised.height)
+    assert world.queues.size("faces") == 0
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        Compare(target=ObjectRef(bucket="in", key="b.jpg", size=1)),
+        Verify(identity="Ada"),
+        SearchTemplate(template_id="0" * 32),
+        Enrol(identity="Ada"),
+        Reject(identity="Ada"),
+    ],
+    ids=lambda operation: operation.kind,
+)
+def test_functions_refuse_other_operations(world: World, operation: Operation) -> None:
+    """At once, with a sentence for the client: the photo is not even read."""
+    result = world.detection.run(world.request(b"").model_copy(update={"operation": operation}))
+    assert isinstance(result, RecognitionResult)
+    assert (result.outcome, result.refusal) == (Outcome.REFUSED, Refusal.UNSUPPORTED)
+    assert result.detail == "the functions recognise and detect faces only: an app tier of workers does this, too"
+    assert world.published == [result]
+
+
+def test_functions_list_the_nearest_people(world: World) -> None:
+    """As a worker does."""
+    request = world.request(photo(10, 0)).model_copy(update={"operation": Recognise(nearest=2)})
+    world.detection.run(request)
+    result = world.recognition.run(world.sent())
+    assert [match.identity for match in result.faces[0].nearest] == ["Ada", "Grace"]
 
 
 def test_crops_of_a_portrait_are_in_the_message(world: World) -> None:

@@ -66,6 +66,17 @@ def test_delivery_is_counted_by_its_outcome(metrics: WorkerMetrics) -> None:
     assert value(metrics, "facerec_worker_redeliveries_total") == 0
 
 
+def test_requests_are_counted_by_their_operation(metrics: WorkerMetrics) -> None:
+    """Faces that were not looked for in the gallery are neither known nor unknown."""
+    metrics.count_delivery(DeliveryRecord(1, Outcome.MATCH, result=result(KNOWN)))
+    detected = result(FACE).model_copy(update={"operation": "detect"})
+    metrics.count_delivery(DeliveryRecord(1, Outcome.DONE, result=detected))
+    assert value(metrics, "facerec_worker_operations_total", operation="recognise") == 1
+    assert value(metrics, "facerec_worker_operations_total", operation="detect") == 1
+    assert value(metrics, "facerec_worker_operations_total", operation="enrol") == 0
+    assert value(metrics, "facerec_worker_faces_total", face="unknown") == 0
+
+
 def test_faces_of_an_earlier_delivery_count_once(metrics: WorkerMetrics) -> None:
     """A redelivery that finds the stored result publishes it again, and finds no face."""
     metrics.count_delivery(DeliveryRecord(1, Outcome.MATCH, result=result(KNOWN)))

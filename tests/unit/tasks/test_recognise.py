@@ -1,13 +1,17 @@
 """How a task that failed ends in Celery and in Flower."""
 
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from celery.concurrency.thread import TaskPool
 from celery.exceptions import Reject
 
+from facerec.delivery.driver import DeliveryRecord
 from facerec.errors import Transient
+from facerec.messages import Outcome, RecognitionResult
 from tasks.recognise import DeadLettered, Request, recognise
 
 
@@ -75,3 +79,24 @@ def test_cold_shutdown_lets_the_task_end(monkeypatch: pytest.MonkeyPatch) -> Non
     request.time_start = 1.0
     request.cancel(TaskPool(1), emit_retry=False)
     assert happened == ["left"]
+
+
+@pytest.mark.parametrize(("operation", "shown"), [("recognise", "match"), ("enrol", "enrol: match")])
+def test_return_value_says_what_was_done(monkeypatch: pytest.MonkeyPatch, operation: str, shown: str) -> None:
+    """Flower shows it."""
+    record = DeliveryRecord(1, Outcome.MATCH)
+    record.result = RecognitionResult(
+        request_id=uuid4(),
+        result="",
+        filename="a.jpg",
+        outcome=Outcome.MATCH,
+        operation=operation,
+        completed_at=datetime.now(UTC),
+    )
+    monkeypatch.setattr(recognise, "worker", SimpleNamespace(handle=lambda _: record))
+    message = {"Body": "{}", "Attributes": {"ApproximateReceiveCount": "1"}}
+    recognise.push_request(properties={"delivery_info": {"argument": {}, "sqs_message": message}})
+    try:
+        assert recognise.run() == shown
+    finally:
+        recognise.pop_request()

@@ -1,24 +1,28 @@
 """The app tier's use case with fakes: each operation, its refusals, and a second delivery."""
 
 from datetime import UTC, datetime, timedelta
+from typing import TypeVar
 from uuid import UUID, uuid4
 
+import numpy as np
 import pytest
 
 from facerec.app_tier.use_case import AppTier
 from facerec.comparison import ModelThresholds
+from facerec.errors import Transient
 from facerec.gallery.cache import GalleryCache
 from facerec.message_base import ObjectRef
 from facerec.messages import Outcome, RecognitionRequest, RecognitionResult, Refusal
 from facerec.object_keys import input_key
-from facerec.operations import Compare, Detect, Enrol, Operation, Recognise, SearchTemplate, Verify
-from tests.fakes.drawn_faces import DIMENSION, DrawnFace, DrawnFacesEngine, photo
+from facerec.operations import Compare, Detect, Enrol, Operation, Recognise, Reject, SearchTemplate, Verify
+from tests.fakes.drawn_faces import DIMENSION, DrawnFace, DrawnFacesEngine, embedding, photo
 from tests.fakes.object_store import InMemoryObjectStore
 from tests.fakes.results import InMemoryQueues, InMemoryResultPublisher
 from tests.fakes.templates import MODEL, OTHER_MODEL, InMemoryTemplateStore, make_template
 from tests.support.tails import TAILS
 
 NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
+T = TypeVar("T")
 ADA, GRACE, MARY = "Ada Lovelace", "Grace Hopper", "Mary Jackson"
 
 
@@ -309,3 +313,54 @@ def test_look_alikes_of_an_enrolment_are_named(world: World) -> None:
     (enrolment,) = world.enrol("Augusta King", photo(ADA, take=1)).enrolments
     assert [match.identity for match in enrolment.look_alikes] == [ADA]
     assert world.enrol(ADA, photo(ADA, take=2)).enrolments[0].look_alikes[0].identity == "Augusta King"
+
+
+def test_rejection_is_stored_once(world: World) -> None:
+    """With the face's embedding; a repeated request replaces it."""
+    world.enrolled(ADA)
+    for _ in range(2):
+        result = world.ask(Reject(identity="ada lovelace", face=1), photo(GRACE, MARY))
+        assert (result.outcome, result.operation, len(result.faces)) == (Outcome.DONE, "reject", 2)
+    (rejection,) = world.templates.rejections("staff")
+    assert (rejection.identity, rejection.model_id, rejection.source) == (ADA, MODEL, "a.jpg")
+    assert np.array_equal(rejection.embedding, embedding(MARY))
+    assert set(world.gallery.rejections("staff")) == {ADA}
+
+
+@pytest.mark.parametrize(
+    ("name", "face", "refusal"), [(GRACE, 0, Refusal.NO_SUCH_PERSON), (ADA, 1, Refusal.NO_SUCH_FACE)]
+)
+def test_rejection_needs_a_person_and_a_face(world: World, name: str, face: int, refusal: Refusal) -> None:
+    """Nothing is stored otherwise."""
+    world.enrolled(ADA)
+    result = world.ask(Reject(identity=name, face=face), photo(MARY))
+    assert (result.outcome, result.refusal) == (Outcome.REFUSED, refusal)
+    assert world.templates.rejections("staff") == []
+
+
+def test_services_of_every_operation_are_wrapped(world: World) -> None:
+    """A driver retries them."""
+    wrapped: list[object] = []
+
+    def wrap(port: T, /) -> T:
+        wrapped.append(port)
+        return port
+
+    world.app_tier.with_ports(wrap)
+    assert {id(world.store), id(world.gallery), id(world.templates)} < set(map(id, wrapped))
+
+
+def test_gallery_that_cannot_be_refreshed_fails_no_enrolment(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The person is found after the next refresh."""
+    world.enrolled(GRACE)
+    world.gallery.index("staff")
+    with monkeypatch.context() as patch:
+        patch.setattr(world.templates, "version", _unreachable)
+        assert world.enrol(ADA, photo(ADA)).outcome is Outcome.DONE
+        assert world.ask(Recognise(), photo(ADA)).outcome is Outcome.UNKNOWN
+    world.gallery.refresh()
+    assert world.ask(Recognise(), photo(ADA)).result == ADA
+
+
+def _unreachable(collection: str) -> int:
+    raise Transient(f"{collection} is away")

@@ -31,6 +31,7 @@ from facerec.errors import (
 from facerec.message_base import ObjectRef
 from facerec.messages import Outcome, RecognitionRequest, RecognitionResult
 from facerec.object_keys import output_key
+from facerec.operations import Compare, Detect
 from facerec.recognition import Recogniser
 from facerec.serverless.invocation import Invocation
 from model.faces import ImageAnalysis
@@ -235,6 +236,25 @@ def test_input_in_another_bucket_is_dead_lettered(tier: Tier) -> None:
     tier.deliver(payload=elsewhere.model_dump(mode="json"))
     (entry,) = tier.dead_letters.entries
     assert "'somebody-elses'" in entry["reason"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"), [({"bucket": "somebody-elses"}, "'somebody-elses'"), ({"key": ""}, "second photo's key")]
+)
+def test_second_photo_in_another_place_is_dead_lettered(tier: Tier, changes: dict[str, str], reason: str) -> None:
+    """As the first one."""
+    forged = REQUEST.model_copy(update={"operation": Compare(target=INPUT.model_copy(update=changes))})
+    tier.deliver(payload=forged.model_dump(mode="json"))
+    (entry,) = tier.dead_letters.entries
+    assert reason in entry["reason"]
+
+
+def test_line_of_another_operation_names_it(tier: Tier) -> None:
+    """`Recogniser` alone knows recognition only; what it stored before says what was asked."""
+    with capture_logs() as logs:
+        tier.deliver(payload=REQUEST.model_copy(update={"operation": Detect()}).model_dump(mode="json"))
+    (line,) = [entry for entry in logs if entry["event"] == "recognised"]
+    assert line["operation"] == "detect"
 
 
 @pytest.mark.parametrize("key", ["", "x" * 1025, "é" * 513, "\ud800", "a\x00", "a\uffff"])
