@@ -4,6 +4,9 @@ A tier connects the rest itself: the worker in `tasks.worker`, the autoscaler in
 imports its adapter, so a tier loads only the adapters that it uses.
 """
 
+import os
+import secrets
+import socket
 from typing import TYPE_CHECKING
 
 from facerec.ports import (
@@ -12,6 +15,7 @@ from facerec.ports import (
     DeviceResults,
     EnrolledPeople,
     FacesPublisher,
+    GalleryReaders,
     Jobs,
     ObjectStore,
     PersonRecords,
@@ -25,6 +29,7 @@ from facerec.settings import Settings
 
 if TYPE_CHECKING:
     from facerec.aws.clients import Clients
+    from facerec.gallery.erasure import Erasures
 
 
 def clients(settings: Settings) -> "Clients":
@@ -89,6 +94,47 @@ def person_records(settings: Settings) -> PersonRecords:
     from facerec.aws.dynamodb.person_records import DynamoPersonRecords
 
     return DynamoPersonRecords(clients(settings), settings.people_table)
+
+
+def gallery_readers(settings: Settings) -> GalleryReaders:
+    """The reports of what holds collections in memory or on a disk."""
+    from facerec.aws.dynamodb.erasures import DynamoGalleryReaders
+
+    return DynamoGalleryReaders(clients(settings), settings.people_table)
+
+
+def erasures(settings: Settings) -> "Erasures":
+    """The erasure of people, with every place that may have something of them."""
+    from facerec.aws.dynamodb.erasures import DynamoErasureLedger
+    from facerec.aws.sqs.dead_letter_queue import SqsDeadLetterReader
+    from facerec.aws.sqs.pending import SqsPendingMessages
+    from facerec.gallery import erasure_steps as steps
+    from facerec.gallery.erasure import Erasures
+
+    shared, objects = clients(settings), object_store(settings)
+    enrolled, people = enrolled_people(settings), person_records(settings)
+    gallery_bucket = settings.gallery_bucket
+    dead = {settings.dead_letter_queue, settings.faces_dead_letter_queue}
+    return Erasures(
+        DynamoErasureLedger(shared, settings.people_table),
+        enrolled,
+        people,
+        steps.GalleryStep(enrolled=enrolled, people=people, objects=objects, gallery_bucket=gallery_bucket),
+        steps.PhotosStep(objects=objects, gallery_bucket=gallery_bucket),
+        (
+            steps.ReadersStep(readers=gallery_readers(settings)),
+            steps.ResultsStep(
+                objects=objects,
+                input_bucket=settings.input_bucket,
+                output_bucket=settings.output_bucket,
+                grace_seconds=settings.worker.task_time_limit_seconds,
+            ),
+            steps.LateSnapshotsStep(objects=objects, gallery_bucket=gallery_bucket),
+            steps.DeadLettersStep(queues={name: SqsDeadLetterReader(shared, name) for name in sorted(dead)}),
+            steps.QueuesStep(queues=SqsPendingMessages(shared, settings)),
+        ),
+        owner=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}",
+    )
 
 
 def template_store(settings: Settings) -> TemplateStore:

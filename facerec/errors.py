@@ -85,4 +85,4 @@ class InsufficientCapacity(Transient):
 
 
 class LeaseLost(Transient):
-    """Another autoscaler holds the lease; this one waits."""
+    """Another process holds the lease; this one waits."""

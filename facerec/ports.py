@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol
 from uuid import UUID
 
 from facerec.api_keys import ApiKey
+from facerec.erasure_records import ErasureRecord, ReaderReport
 from facerec.errors import ApiKeyUnreadable
 from facerec.job_records import Job, JobFile
 from facerec.message_base import ObjectRef
@@ -37,6 +38,14 @@ class StoredObject:
     """Rounded down to whole seconds."""
 
 
+class ListedObject(NamedTuple):
+    """An object as a listing shows it."""
+
+    key: str
+    stored_at: datetime
+    """As in `StoredObject`."""
+
+
 class ObjectStore(Protocol):
     """Objects by bucket and key; `put` overwrites, and the object can be read at once."""
 
@@ -57,6 +66,9 @@ class ObjectStore(Protocol):
 
     def sizes(self, bucket: str, prefix: str = "") -> Iterator[tuple[str, int]]:
         """Yield the key and size of each object with the prefix, sorted by UTF-8 bytes; reads page by page."""
+
+    def listed(self, bucket: str, after: str = "") -> Iterator[ListedObject]:
+        """All objects with keys behind this one, sorted by key, read page by page."""
 
     def delete(self, bucket: str, key: str) -> None:
         """Remove an object; idempotent."""
@@ -482,3 +494,51 @@ class WorkerReports(Protocol):
 
     def forget(self, instance_id: str) -> None:
         """Remove the report and the order of an instance that starts again or is gone."""
+
+
+class ErasureLedger(Protocol):
+    """The erasures that are open and those that are complete.
+
+    A lease lets one process at a time change a record. `save` raises `LeaseLost` if another process has it by now.
+    """
+
+    def add(self, record: ErasureRecord, owner: str, seconds: float) -> None:
+        """Add an open erasure, leased to its owner."""
+
+    def get(self, erasure_id: str) -> ErasureRecord | None:
+        """An erasure, open or complete; includes every write that has returned."""
+
+    def open(self) -> list[ErasureRecord]:
+        """The open erasures, oldest first."""
+
+    def complete(self) -> list[ErasureRecord]:
+        """The complete erasures, oldest first."""
+
+    def lease(self, erasure_id: str, owner: str, seconds: float) -> ErasureRecord | None:
+        """Lease an open erasure; `None` if another process has it, or if it is not open."""
+
+    def save(self, record: ErasureRecord, owner: str, *, seconds: float = 0, release: bool = False) -> None:
+        """Write the record and renew the lease, or release it; a complete record leaves the open ones."""
+
+
+class GalleryReaders(Protocol):
+    """What keeps collections in memory or on a disk, by their own reports."""
+
+    def report(self, report: ReaderReport) -> None:
+        """Replace the report of its reader."""
+
+    def reports(self) -> list[ReaderReport]:
+        """All reports, by reader id; includes every write that has returned. Unreadable ones are not clean."""
+
+    def forget(self, reader_id: str) -> None:
+        """Remove the report of a process that has ended; idempotent."""
+
+    def write_off(self, reader_id: str, by: str) -> bool:
+        """Mark a reader as gone, until it reports again; returns whether it exists."""
+
+
+class PendingMessages(Protocol):
+    """How many messages queues hold."""
+
+    def counts(self) -> dict[str, int]:
+        """The number of messages by queue, waiting, delayed or being worked on, about as SQS counts them."""

@@ -101,6 +101,7 @@ class Worker:
                 model_id=engine.model_id,
                 dimension=artefact.dimension,
                 keep_files=True,
+                readers=bootstrap.gallery_readers(settings),
             )
             gallery.index(DEFAULT_COLLECTION)
             gallery.start()

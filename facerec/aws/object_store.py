@@ -9,7 +9,7 @@ from botocore.exceptions import ClientError
 
 from facerec.aws.clients import Clients, translated, translated_for_one
 from facerec.errors import ObjectMissing, Transient
-from facerec.ports import StoredObject
+from facerec.ports import ListedObject, StoredObject
 
 _NOT_FOUND = 404
 _PARTS = TransferConfig(multipart_threshold=64 << 20, multipart_chunksize=64 << 20, max_concurrency=8)
@@ -67,6 +67,14 @@ class S3ObjectStore:
         with translated(f"list bucket {bucket!r}"):
             for page in self._clients.s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
                 yield from ((entry["Key"], entry["Size"]) for entry in page.get("Contents", []))
+
+    def listed(self, bucket: str, after: str = "") -> Iterator[ListedObject]:
+        """Yield every object behind the key, a thousand with each call."""
+        with translated(f"list bucket {bucket!r}"):
+            pages = self._clients.s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, StartAfter=after)
+            for page in pages:
+                for entry in page.get("Contents", []):
+                    yield ListedObject(entry["Key"], entry["LastModified"])
 
     def delete(self, bucket: str, key: str) -> None:
         """Remove an object; removing one that does not exist is no error."""

@@ -16,6 +16,7 @@ from facerec.errors import FacerecError, Throttled, Transient
 from facerec.gallery.loading import CollectionLoader, LoadedCollection, Matching
 from facerec.gallery.names import KnownNames, valid_identity
 from facerec.gallery.published import PublishedSnapshots
+from facerec.gallery.readers import ReaderReporter
 from facerec.gallery.snapshots import GallerySnapshots, SavedGallery
 from facerec.ports import TemplateStore
 from model.matching import GalleryIndex, Match
@@ -54,6 +55,7 @@ class GalleryCache:
     store is unreachable they see the last state.
 
     A removed name is forgotten, and a removal deletes the snapshots that contain the template, at the next refresh.
+    The `reporter` tells the ledger of erasures what was done.
     Clients choose the names of collections, so only the `max_collections` most recently used ones are kept, and a
     collection that never had a template is not kept.
 
@@ -70,12 +72,15 @@ class GalleryCache:
         snapshots: GallerySnapshots | None = None,
         published: PublishedSnapshots | None = None,
         matching: Matching = "best",
+        reporter: ReaderReporter | None = None,
         max_collections: int = 64,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._loader = CollectionLoader(
             store, model_id, dimension=dimension, snapshots=snapshots, published=published, matching=matching
         )
+        self._reporter = reporter
+        self._reporting = threading.Lock()
         self._refresh_seconds = refresh_seconds
         self._max_collections = max_collections
         self._lock = threading.Lock()
@@ -142,8 +147,10 @@ class GalleryCache:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop refreshing and wait for the thread; the loaded collections stay readable."""
+        """Stop refreshing and wait for the thread; the loaded collections stay readable until the process ends."""
         self._thread.stop()
+        if self._reporter is not None:
+            self._reporter.leave()
 
     def refresh(self) -> None:
         """Bring the loaded collections up to date.
@@ -172,6 +179,7 @@ class GalleryCache:
         if not failed:
             self._fresh_at = began
         self._loader.delete_stale_snapshots(loaded)
+        self._report()
 
     def refresh_collection(self, collection: str) -> None:
         """Bring one collection up to date if it is loaded, for readers of what this process has just written.
@@ -226,6 +234,7 @@ class GalleryCache:
         return future.result()
 
     def _load_first(self, collection: str, future: "Future[LoadedCollection]") -> None:
+        self._report()  # before there is anything in memory
         try:
             loaded = self._loader.load(collection)
         except BaseException as exc:  # noqa: BLE001 - every thread that waits for this load gets the error
@@ -237,6 +246,17 @@ class GalleryCache:
         finally:
             with self._lock:
                 del self._loading[collection]
+
+    def _report(self) -> None:
+        """Tell the ledger of erasures what this process and its disk hold; a collection in loading is not clean yet."""
+        if self._reporter is None:
+            return
+        with self._reporting:
+            with self._lock:
+                loaded, loading = dict(self._loaded), list(self._loading)
+            held = {name: 0 if known.lingering else known.version for name, known in loaded.items()}
+            files = self._loader.clean_files({name: known.version for name, known in loaded.items()})
+            self._reporter.report(held | dict.fromkeys(loading, 0), files)
 
     def _keep(self, collection: str, loaded: LoadedCollection, *, new: bool = False) -> None:
         with self._lock:

@@ -23,6 +23,7 @@ log = structlog.get_logger(__name__)
 
 Matching = Literal["best", "mean"]
 
+_RENEWED_AT_MOST = 100_000  # templates; about a second
 _READ_AT_ONCE = 4096  # templates held beside the index while a collection is read: some 20 MB at 512 dimensions
 
 
@@ -39,6 +40,8 @@ class LoadedCollection:
     """The reasons of the damaged templates, which are not in the index, by id."""
     rejections: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     """The faces (K, D), L2-normalised, that are not a person, by the person."""
+    lingering: bool = False
+    """Whether removed rows may be left: in a block of the index, or in the deleted file that it reads from."""
     means: PersonMeans | None = None
     """For matching by means."""
 
@@ -108,6 +111,10 @@ class CollectionLoader:
         if self._snapshots is not None:
             self._snapshots.delete_stale(self._store, loaded)
 
+    def clean_files(self, loaded: Mapping[str, int]) -> Mapping[str, int] | None:
+        """Return `GallerySnapshots.clean_files`; without snapshots there are no files."""
+        return {} if self._snapshots is None else self._snapshots.clean_files(loaded)
+
     def _load_again(self, collection: str) -> LoadedCollection:
         """Load the collection without the machine's snapshot."""
         return self._load_published(collection) or self._read(collection)
@@ -166,6 +173,7 @@ class CollectionLoader:
         damaged = {name: reason for name, reason in known.damaged.items() if name not in touched} | left_out
         if left_out:
             self._warn_of_damaged(collection, found.damaged, len(damaged))
+        encoded = len(known.index.blocks) > 1
         index, unsaved = known.index, known.unsaved + len(changes.added) + len(changes.removed)
         people = {*filter(None, map(index.identity_of, touched)), *added[1]}
         gone = index.remove(sorted(touched.difference(added[2])))
@@ -175,8 +183,11 @@ class CollectionLoader:
         if gone or renamed:
             self._discard(collection, changes.version)
             unsaved = len(index)
+        lingering = known.lingering or (gone > 0 and encoded)
         means = self._renewed_means(index, known.means, people)
-        return LoadedCollection(changes.version, index, unsaved, threshold, damaged, rejections, means)
+        return LoadedCollection(
+            changes.version, index, unsaved, threshold, damaged, rejections, lingering=lingering, means=means
+        )
 
     def _read(self, collection: str) -> LoadedCollection:
         # The version is read first: a change in between is read now, and a second time at the next refresh.
@@ -196,7 +207,7 @@ class CollectionLoader:
         rejections = self._rejections(collection, version)
         unsaved = found.models[self._model_id]
         means = self._renewed_means(index)
-        loaded = LoadedCollection(version, index, unsaved, threshold, damaged, rejections, means)
+        loaded = LoadedCollection(version, index, unsaved, threshold, damaged, rejections, means=means)
         return self._save(collection, loaded)
 
     def _renewed_means(
@@ -237,11 +248,24 @@ class CollectionLoader:
         }
 
     def _save(self, collection: str, loaded: LoadedCollection) -> LoadedCollection:
-        """Save a snapshot if enough has changed."""
-        if self._snapshots is None or not self._snapshots.due(collection, loaded.unsaved):
+        """Save a snapshot if enough has changed, or if removed rows are left; the index then reads from the new one."""
+        if self._snapshots is None:
+            return self._renewed(loaded)
+        if not self._snapshots.due(collection, loaded.unsaved, at_once=loaded.lingering):
             return loaded
         saved = self._snapshots.save(collection, loaded.version, loaded.index, loaded.damaged)
-        return replace(loaded, index=saved or loaded.index, unsaved=0)
+        if saved is None:
+            return replace(self._renewed(loaded), unsaved=0)
+        means = self._renewed_means(saved) if loaded.lingering else loaded.means
+        return replace(loaded, index=saved, unsaved=0, lingering=False, means=means)
+
+    def _renewed(self, loaded: LoadedCollection) -> LoadedCollection:
+        """Make the index again without removed rows, if any are left; not a large one, which would take too long."""
+        if not loaded.lingering or len(loaded.index) > _RENEWED_AT_MOST:
+            return loaded
+        files = self._snapshots or self._published
+        index = GalleryIndex.of_pieces(loaded.index.columns(), files.spool() if files else Float32Vectors)
+        return replace(loaded, index=index, lingering=False, means=self._renewed_means(index))
 
     def _columns(self, templates: Sequence[Template], found: _LeftOut) -> Columns:
         """Return the usable templates of the model in use as columns, and add the others to `found`."""

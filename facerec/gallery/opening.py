@@ -1,11 +1,13 @@
 """Opens the gallery as the settings say, for workers, functions and commands."""
 
+import socket
 from pathlib import Path
 
 from facerec.gallery.cache import GalleryCache
 from facerec.gallery.published import PublishedSnapshots
+from facerec.gallery.readers import ReaderReporter
 from facerec.gallery.snapshots import GallerySnapshots
-from facerec.ports import ObjectStore, TemplateStore
+from facerec.ports import GalleryReaders, ObjectStore, TemplateStore
 from facerec.settings import Settings
 
 
@@ -22,8 +24,13 @@ def gallery_cache(
     model_id: str,
     dimension: int,
     keep_files: bool = False,
+    readers: GalleryReaders | None = None,
 ) -> GalleryCache:
-    """The gallery in memory; with `keep_files` it keeps the machine's snapshots, for the next process."""
+    """The gallery in memory; with `keep_files` it keeps the machine's snapshots, for the next process.
+
+    With `readers` it tells the ledger of erasures what it holds.
+    """
+    machine = settings.worker.instance_id or socket.gethostname()
     table = f"{settings.endpoint_url or settings.aws.region}/{settings.templates_table}"
     return GalleryCache(
         templates,
@@ -33,6 +40,7 @@ def gallery_cache(
         snapshots=GallerySnapshots(_directory(settings), table, model_id) if keep_files else None,
         published=published_snapshots(settings, objects, model_id),
         matching=settings.gallery.matching,
+        reporter=None if readers is None else ReaderReporter(readers, machine, _directory(settings)),
     )
 
 

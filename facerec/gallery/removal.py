@@ -35,7 +35,9 @@ def remove_templates(
     return removed
 
 
-def withdraw(objects: ObjectStore, bucket: str, collection: str) -> None:
-    """Delete all published snapshots of a collection, before and after a removal of templates."""
-    for key in objects.keys(bucket, f"{SNAPSHOTS_PREFIX}{collection}/"):
+def withdraw(objects: ObjectStore, bucket: str, collection: str) -> int:
+    """Delete all published snapshots of a collection, before and after a removal of templates; returns how many."""
+    keys = objects.keys(bucket, f"{SNAPSHOTS_PREFIX}{collection}/")
+    for key in keys:
         objects.delete(bucket, key)
+    return len(keys)

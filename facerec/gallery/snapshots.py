@@ -78,9 +78,10 @@ class GallerySnapshots:
         log.info("gallery_snapshot_loaded", collection=collection, templates=len(index), seconds=seconds)
         return SavedGallery(index, header.version, header.notes if isinstance(header.notes, dict) else {})
 
-    def due(self, collection: str, unsaved: int) -> bool:
-        """Whether a collection of which so many templates are not saved is to be saved now."""
-        return unsaved >= self._worth_writing and time.monotonic() >= self._not_before.get(collection, 0)
+    def due(self, collection: str, unsaved: int, *, at_once: bool = False) -> bool:
+        """Whether a collection of which so many templates are not saved is to be saved now; `at_once` any number."""
+        enough = at_once or unsaved >= self._worth_writing
+        return enough and time.monotonic() >= self._not_before.get(collection, 0)
 
     def save(
         self, collection: str, version: int, index: GalleryIndex, damaged: Mapping[str, str] | None = None
@@ -127,6 +128,32 @@ class GallerySnapshots:
             self._failure = repr(exc)
         else:
             self._failure = ""
+
+    def clean_files(self, loaded: Mapping[str, int]) -> dict[str, int] | None:
+        """Return the collections with a file, each with the version up to which no file has a removed template.
+
+        `loaded` are the versions of the loaded collections. Right after `delete_stale`; None if that has failed, if a
+        file cannot be deleted, and while a file is being written or was left half written.
+        """
+        if self._failure or self._stuck or any(self._directory.glob(".*.gallery.*")):
+            return None
+        own = {self._place(collection)[0]: version for collection, version in loaded.items()}
+        clean: dict[str, int] = {}
+        for path in self._directory.glob("*.gallery"):
+            try:
+                header = read_header(path)
+                store, _, collection = json.loads(header.key)
+            except SnapshotMissing:
+                continue  # another worker has just deleted it
+            except (SnapshotUnusable, ValueError):
+                return None
+            if store != self._store:
+                continue
+            # The file of a loaded collection is deleted with the first removal after it, so what is left has none.
+            current = header.version >= self._removals.get(collection, 0)
+            version = own[path] if path in own and current else self._checked.get(path, (0, header.version))[1]
+            clean[collection] = min(clean.get(collection, version), version)
+        return clean
 
     def spool(self) -> PutAside:
         """Return what keeps embeddings on disk while a gallery is read that will be saved."""

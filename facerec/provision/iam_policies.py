@@ -21,6 +21,7 @@ from facerec.provision.iam_statements import (
     find_snapshots,
     keep_people,
     partitions,
+    work_off_erasures,
 )
 
 Policy = dict[str, Any]
@@ -62,6 +63,7 @@ def web(place: Place) -> list[Statement]:
         # The files of a job before they are sent, and its zip.
         allow("UnpackJobs", actions("s3", "AbortMultipartUpload GetObject DeleteObject"), [of_jobs]),
         *read_sources(place),
+        *work_off_erasures(place),
     ]
 
 
@@ -146,7 +148,7 @@ def operator(place: Place) -> list[Statement]:
             ["s3:GetObject"],
             [place.objects(settings.input_bucket), place.objects(settings.output_bucket)],
         ),
-        allow("RemoveFailures", ["s3:DeleteObject"], [place.objects(settings.output_bucket)]),
+        *work_off_erasures(place),
         allow(
             "ListObjects",
             ["s3:ListBucket"],

@@ -184,6 +184,31 @@ def keep_people(place: Place) -> list[Statement]:
     ]
 
 
+def work_off_erasures(place: Place) -> list[Statement]:
+    """Delete uploads, results and dead letters that name an erased person, and see which queues are empty."""
+    settings = place.settings
+    queues = (settings.request_queue, settings.faces_queue, settings.response_queue, place.own_response_queues)
+    return [
+        allow(
+            "EraseUploadsAndResults",
+            ["s3:DeleteObject"],
+            [place.objects(settings.input_bucket), place.objects(settings.output_bucket)],
+        ),
+        allow("RewriteLists", actions("s3", "GetObject PutObject"), [place.objects(settings.output_bucket)]),
+        allow(
+            "SeeEmptyQueues",
+            actions("sqs", "GetQueueAttributes GetQueueUrl"),
+            [place.queue(name) for name in queues],
+        ),
+        allow("FindResponseQueues", ["sqs:ListQueues"], ["*"]),
+        allow(
+            "EraseDeadLetters",
+            actions("sqs", "ChangeMessageVisibility DeleteMessage GetQueueAttributes GetQueueUrl ReceiveMessage"),
+            [place.queue(settings.dead_letter_queue), place.queue(settings.faces_dead_letter_queue)],
+        ),
+    ]
+
+
 def answer_devices(place: Place) -> list[Statement]:
     """Send results to devices, and nothing else: each device reads its own topic alone."""
     topics = f"arn:{place.partition}:iot:{place.region}:{place.account}:topic/{results_topic('*')}"

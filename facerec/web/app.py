@@ -5,6 +5,7 @@ from flask import Response, g, render_template, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, RequestEntityTooLarge
 from werkzeug.middleware.proxy_fix import ProxyFix
 
+from facerec.gallery.erasure import Erasures
 from facerec.gallery.people import People
 from facerec.ports import EnrolledPeople, ObjectStore, PersonRecords, TaskQueue
 from facerec.settings import Settings
@@ -52,6 +53,7 @@ def create_app(
     store: ObjectStore,
     people: EnrolledPeople,
     records: PersonRecords,
+    erasures: Erasures,
     queue: TaskQueue,
     reply_to: str,
     waiters: Waiters,
@@ -84,7 +86,15 @@ def create_app(
     persons = People(enrolled=people, records=records, photos=store, gallery_bucket=settings.gallery_bucket)
     register_apis(
         app,
-        ApiServices(settings=settings, store=store, asker=asker, people=people, persons=persons, access=access),
+        ApiServices(
+            settings=settings,
+            store=store,
+            asker=asker,
+            people=people,
+            persons=persons,
+            erasures=erasures,
+            access=access,
+        ),
     )
     app.register_blueprint(health_blueprint(readiness, open_to_all=access.open_to_all))
     app.register_blueprint(metrics.blueprint(measured))

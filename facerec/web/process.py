@@ -29,6 +29,7 @@ from facerec.web.api.v1.description import DescribedApp
 from facerec.web.app import create_app
 from facerec.web.auth.access import AccessControl
 from facerec.web.auth.key_cache import KeyCache
+from facerec.web.erasing import ErasureThread
 from facerec.web.inbox import InboxThread, Waiters
 from facerec.web.metrics import WebMetrics
 from facerec.web.readiness import Check, Readiness
@@ -100,6 +101,7 @@ class WebProcess:
             store=store,
             output_bucket=settings.output_bucket,
         )
+        self._erasures = ErasureThread(bootstrap.erasures(settings))
         checks = resource_checks(settings) | {"inbox": self._inbox.check, "admission": self._check_admission}
         keys = KeyCache(bootstrap.api_keys(settings)) if settings.web.auth == "keys" else None
         app = make_app(
@@ -117,7 +119,9 @@ class WebProcess:
         """Serve until `stop`, then drain; the inbox is read until the drain ends."""
         self._inbox.start()
         self._recovery.start()
+        self._erasures.start()
         self._server.run(refuse_new=self._admission.close, give_up=self._waiters.give_up)
+        self._erasures.stop()
         self._recovery.stop()
         self._inbox.stop()
 
@@ -146,6 +150,7 @@ def make_app(
         store=bootstrap.object_store(settings),
         people=bootstrap.enrolled_people(settings),
         records=bootstrap.person_records(settings),
+        erasures=bootstrap.erasures(settings),
         queue=bootstrap.task_queue(settings),
         reply_to=reply_to,
         waiters=waiters,

@@ -156,3 +156,15 @@ def test_unreachable_endpoint_is_transient(monkeypatch: pytest.MonkeyPatch) -> N
         more = ["text/plain"] if call is S3ObjectStore.upload else []
         with pytest.raises(Transient):
             call(S3ObjectStore(Clients(settings)), "bucket", "key", BytesIO(b"abc"), *more)
+
+
+def test_listing_goes_on_behind_a_key(shelf: Shelf) -> None:
+    """In the order of the keys, with the time of storage."""
+    before = datetime.now(UTC).replace(microsecond=0)
+    for key in ("b/2", "a/1", "b/10", "c"):
+        shelf.store.put(shelf.bucket, key, b"x", "text/plain")
+    found = list(shelf.store.listed(shelf.bucket))
+    assert [each.key for each in found] == ["a/1", "b/10", "b/2", "c"]
+    assert all(before <= each.stored_at <= datetime.now(UTC) for each in found)
+    assert [each.key for each in shelf.store.listed(shelf.bucket, "b/10")] == ["b/2", "c"]
+    assert list(shelf.store.listed(shelf.other)) == []

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from facerec.errors import ConfigurationError, FacerecError, ObjectMissing
-from facerec.ports import StoredObject
+from facerec.ports import ListedObject, StoredObject
 
 
 class InMemoryObjectStore:
@@ -63,6 +63,13 @@ class InMemoryObjectStore:
         """Yield the key and size of each object with the prefix."""
         for key in self.keys(bucket, prefix):
             yield key, len(self.get(bucket, key))
+
+    def listed(self, bucket: str, after: str = "") -> Iterator[ListedObject]:
+        """Yield every object behind the key, sorted by key."""
+        with self._lock:
+            self._check(bucket)
+            found = [ListedObject(key, stored) for (b, key), (_, _, stored) in self._objects.items() if b == bucket]
+        yield from sorted(each for each in found if each.key > after)
 
     def delete(self, bucket: str, key: str) -> None:
         """Remove an object."""

@@ -36,6 +36,7 @@ from facerec.web.inbox import InboxThread, Waiters
 from facerec.web.metrics import WebMetrics
 from facerec.web.readiness import Check, Readiness
 from tests.fakes.drawn_faces import DIMENSION, DrawnFacesEngine
+from tests.fakes.erasures import FakeErasures
 from tests.fakes.object_store import InMemoryObjectStore
 from tests.fakes.person_records import InMemoryPersonRecords
 from tests.fakes.results import InMemoryQueues, InMemoryResultInbox, InMemoryResultPublisher
@@ -68,6 +69,9 @@ class FakeWebTier:
         self.store = InMemoryObjectStore()
         self.templates = InMemoryTemplateStore()
         self.records = InMemoryPersonRecords()
+        self.erasures = FakeErasures(
+            settings=self.settings, objects=self.store, templates=self.templates, people=self.records
+        )
         self.queues = InMemoryQueues(self.settings.response_queue)
         self.publisher = InMemoryResultPublisher(self.queues, self.settings.response_queue)
         self.tasks = InMemoryTaskQueue(self._worker)
@@ -95,6 +99,7 @@ class FakeWebTier:
             store=self.store,
             people=self.templates,
             records=self.records,
+            erasures=self.erasures.make(),
             queue=self.tasks,
             reply_to=self.settings.response_queue,
             waiters=self.waiters,

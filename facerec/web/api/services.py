@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from facerec.gallery.erasure import Erasures
 from facerec.gallery.people import People
 from facerec.ports import EnrolledPeople, ObjectStore
 from facerec.settings import Settings
@@ -19,4 +20,6 @@ class ApiServices:
     people: EnrolledPeople
     persons: People
     """The use cases over `people`."""
+    erasures: Erasures
+    """Every removal of people or photos goes through them."""
     access: AccessControl

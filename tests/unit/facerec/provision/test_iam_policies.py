@@ -38,12 +38,15 @@ CALLS: dict[str, dict[str, frozenset[str] | set[str]]] = {
             "send_message",
             "receive_message",
             "delete_message_batch",
+            "change_message_visibility_batch",
         },
+        "facerec/aws/sqs/pending.py": ALL,
         "facerec/aws/sqs/response_queues.py": ALL,
         "facerec/aws/dynamodb/__init__.py": ALL,
         "facerec/aws/dynamodb/collection_changes.py": ALL,
         "facerec/aws/dynamodb/people.py": ALL,
         "facerec/aws/dynamodb/jobs.py": ALL,
+        "facerec/aws/dynamodb/erasures.py": ALL,
     },
     "worker": {
         "facerec/aws/sqs/queue.py": {
@@ -61,6 +64,7 @@ CALLS: dict[str, dict[str, frozenset[str] | set[str]]] = {
         "facerec/aws/dynamodb/collection_changes.py": ALL,
         "facerec/aws/dynamodb/templates.py": ALL,
         "facerec/aws/dynamodb/worker_reports.py": {"update_item", "describe_table"},
+        "facerec/aws/dynamodb/erasures.py": {"put_item", "delete_item"},
     },
     "detection": {
         "facerec/aws/sqs/queue.py": {
@@ -129,6 +133,8 @@ CALLS: dict[str, dict[str, frozenset[str] | set[str]]] = {
         "facerec/aws/dynamodb/collection_changes.py": ALL,
         "facerec/aws/dynamodb/templates.py": ALL,
         "facerec/aws/sqs/dead_letter_queue.py": ALL,
+        "facerec/aws/sqs/pending.py": ALL,
+        "facerec/aws/dynamodb/erasures.py": ALL,
         "facerec/aws/dynamodb/api_keys.py": ALL,
         "facerec/aws/dynamodb/worker_reports.py": {"describe_table"},
         "autoscale/aws/backlog.py": ALL,

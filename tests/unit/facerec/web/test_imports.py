@@ -22,6 +22,7 @@ assert model.header.read_header(b"RIFF\x1a\0\0\0WEBPVP8L\x0d\0\0\0\x2f\x1d\xc0\x
 create_app(
     settings=Settings(), store=InMemoryObjectStore(), queue=InMemoryTaskQueue(), reply_to="facerec-resp-queue",
     people=facerec.bootstrap.enrolled_people(Settings()), records=facerec.bootstrap.person_records(Settings()),
+    erasures=facerec.bootstrap.erasures(Settings()),
     waiters=Waiters(), admission=Admission(max_waiting=1, wait_seconds=1), readiness=Readiness({}),
     measured=WebMetrics(), access=AccessControl(Settings().web, None),
 )
