@@ -29,11 +29,18 @@ _COMMANDS = {
     "evaluate": ("facerec.commands.evaluate:command", "Measure the model's accuracy on labelled pairs of photos."),
     "fleet": ("autoscale.commands.fleet:command", "Show the fleet of EC2 instances, now and over time."),
     "flower": ("facerec.flower.command:command", "Show workers, tasks and queues in a browser."),
-    "gallery": ("facerec.commands.gallery:command", "List, show, remove, export and import enrolled people."),
+    "gallery": (
+        "facerec.commands.gallery:command",
+        "Export, import, check and rebuild collections of enrolled people.",
+    ),
     "keys": ("facerec.commands.keys:command", "Make, list, rotate and revoke the API keys of the web tier's clients."),
     "local": ("facerec.local.command:command", "Run the whole system on this machine against an emulated AWS."),
     "model": ("facerec.commands.model:command", "Build, show, verify, push and pull the model artefact."),
     "openapi": ("facerec.web.command:openapi", "Print the OpenAPI document of /api/v1."),
+    "people": (
+        "facerec.commands.people:command",
+        "List, show, rename, merge and remove people, and remember who somebody is not.",
+    ),
     "policies": ("facerec.commands.provision:policies", "Print the least-privilege IAM policy of each role."),
     "provision": (
         "facerec.commands.provision:command",

@@ -1,6 +1,5 @@
 """A collection as the commands read it, and the services that hold it."""
 
-import difflib
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain, groupby
@@ -9,9 +8,9 @@ from operator import attrgetter
 from facerec import bootstrap
 from facerec.commands.damaged import known_dimensions
 from facerec.engine.loading import load_artefact
-from facerec.errors import FacerecError
 from facerec.gallery.damaged import usable
-from facerec.gallery.names import KnownNames, identity_key, same_person, valid_collection
+from facerec.gallery.names import KnownNames, valid_collection
+from facerec.gallery.people import NoSuchPerson, People
 from facerec.ports import DamagedTemplate, ObjectStore, Template, TemplateStore
 from facerec.settings import Settings
 from model.artefact import Artefact
@@ -41,6 +40,16 @@ class OpenGallery:
         """The model in use; raises `ConfigurationError` if there is none."""
         return load_artefact(self.settings)
 
+    @cached_property
+    def people(self) -> People:
+        """The use cases over the collection's people."""
+        return People(
+            enrolled=self.templates,
+            records=bootstrap.person_records(self.settings),
+            photos=self.photos,
+            gallery_bucket=self.settings.gallery_bucket,
+        )
+
     def everyone(self) -> dict[str, list[Template]]:
         """Return the usable templates by identity, sorted by identity and id."""
         self.damaged.clear()
@@ -50,28 +59,16 @@ class OpenGallery:
         return {identity: list(found) for identity, found in groupby(templates, attrgetter("identity"))}
 
     def templates_of(self, name: str, *, exact: bool = False) -> list[Template]:
-        """Return the templates of one person under all spellings; raises `FacerecError` if there are none."""
-        everyone = self.everyone()
-        spellings = KnownNames(everyone).spellings(name, exact=exact)
-        if spellings:
-            return [*chain.from_iterable(everyone[spelling] for spelling in spellings)]
-        by_key = {identity_key(known): known for known in everyone}
-        close = difflib.get_close_matches(identity_key(name), by_key, n=1)
-        hint = f"did you mean {by_key[close[0]]!r}?" if close else "`facerec gallery list` shows everyone"
-        raise FacerecError(f"nobody is enrolled as {name.strip()!r} in collection {self.collection}: {hint}")
+        """Return the templates of one person under all spellings; raises `NoSuchPerson`.
 
-    def ids_of(self, name: str, *, exact: bool = False) -> dict[str, str]:
-        """Return the spelling of one person's name in each template by id, damaged ones included.
-
-        Raises as `templates_of` does.
+        A person that is only kept in the collection has none.
         """
         everyone = self.everyone()
-        spellings = KnownNames(everyone).spellings(name, exact=exact)
-        owned = {found.template_id: spelling for spelling in spellings for found in everyone[spelling]}
-        for found in self.damaged:
-            if found.identity.strip() and same_person(found.identity, name, exact=exact):
-                owned[found.template_id] = found.identity
-        return owned or {found.template_id: found.identity for found in self.templates_of(name, exact=exact)}
+        known = KnownNames([*everyone, *self.people.records.names(self.collection)])
+        spellings = known.spellings(name, exact=exact)
+        if spellings:
+            return [*chain.from_iterable(everyone.get(spelling, ()) for spelling in spellings)]
+        raise NoSuchPerson(name, self.collection, known.closest(name))
 
 
 def open_gallery(collection: str) -> OpenGallery:

@@ -28,8 +28,8 @@ class NoSuchPerson(FacerecError):
     """The collection has no person of this name."""
 
     def __init__(self, name: str, collection: str, closest: str | None = None) -> None:
-        hint = f": did you mean {closest!r}?" if closest else ""
-        super().__init__(f"nobody is enrolled as {name.strip()!r} in collection {collection}{hint}")
+        hint = f"did you mean {closest!r}?" if closest else "`facerec people list` shows everyone"
+        super().__init__(f"nobody is enrolled as {name.strip()!r} in collection {collection}: {hint}")
         self.name = name
 
 
@@ -86,14 +86,8 @@ class People:
 
     def persons(self, collection: str, *, after: str | None = None, limit: int | None = None) -> list[Person]:
         """Return the people by name, those after a name and at most `limit`; always reads the whole collection."""
-        entries = sorted(self.enrolled.entries(collection), key=attrgetter("identity"))
-        found = {name: list(own) for name, own in groupby(entries, attrgetter("identity"))}
-        known = KnownNames(found)
-        for name in self.records.names(collection):
-            if not known.spellings(name):
-                found[name] = []
-        names = sorted(name for name in found if after is None or name > after)
-        return [_person(name, found[name]) for name in names[:limit]]
+        everyone = persons_of(self.enrolled.entries(collection), self.records.names(collection))
+        return [person for person in everyone if after is None or person.name > after][:limit]
 
     def person(self, collection: str, name: str, *, exact: bool = False) -> PersonTemplates:
         """Return a person with its readable templates; raises `NoSuchPerson`."""
@@ -313,6 +307,17 @@ class _Belongings:
     def nothing(self) -> bool:
         """Whether there is no such person; rejections alone are none."""
         return not self.templates and not self.kept
+
+
+def persons_of(entries: Iterable[TemplateEntry], kept: Iterable[str]) -> list[Person]:
+    """Return the people of these templates and the kept names, by name."""
+    ordered = sorted(entries, key=attrgetter("identity"))
+    found = {name: list(own) for name, own in groupby(ordered, attrgetter("identity"))}
+    known = KnownNames(found)
+    for name in kept:
+        if not known.spellings(name):
+            found[name] = []
+    return [_person(name, found[name]) for name in sorted(found)]
 
 
 def as_template_id(text: str) -> str | None:

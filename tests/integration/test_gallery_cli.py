@@ -260,11 +260,13 @@ def test_folder_without_people_says_the_expected_form(line: CommandLine, tmp_pat
 def test_gallery_lists_and_shows_people(line: CommandLine, model_id: str) -> None:
     """In columns and as JSON; a near miss gets a suggestion."""
     line.seed("Ada Lovelace", "José 李", "Ada Lovelace", model_id=model_id)
+    enrolled = dict.fromkeys(("first_enrolled", "last_enrolled"), make_template(1).enrolled_at.isoformat())
     assert line.json("gallery", "list") == [
-        {"identity": "Ada Lovelace", "templates": 2, "models": [model_id]},
-        {"identity": "José 李", "templates": 1, "models": [model_id]},
+        {"identity": "Ada Lovelace", "templates": 2, "models": [model_id], **enrolled},
+        {"identity": "José 李", "templates": 1, "models": [model_id], **enrolled},
     ]
-    line.run("gallery", "list", says=f"Ada Lovelace  2          {model_id}\nJosé 李       1          {model_id}\n")
+    times = f"2026-03-01      2026-03-01     {model_id}\n"
+    line.run("people", "list", says=f"Ada Lovelace  2          {times}José 李       1          {times}")
     shown = line.json("gallery", "show", "  José 李 ")
     assert [(template["source"], template["model_id"]) for template in shown] == [("photo 2.jpg", model_id)]
     line.run("gallery", "show", "José 李", says=shown[0]["template_id"])
