@@ -88,10 +88,7 @@ def add_routes(api: Blueprint, services: ApiServices) -> None:
             force=flag(request.args, "force"),
             min_probability=share(request.args, "det_prob_threshold"),
         )
-        result = _ask(services, ONE, operation)
-        if not result.enrolments:
-            raise codes.no_face()
-        enrolment = result.enrolments[0]
+        enrolment = _ask(services, ONE, operation).enrolments[0]
         if enrolment.status not in {"enrolled", "duplicate"} or enrolment.template_id is None:
             _refuse(enrolment)
         response = jsonify(image_id=image_id_of(enrolment.template_id), subject=enrolment.identity)
@@ -144,7 +141,9 @@ def _refuse(enrolment: Enrolment) -> NoReturn:
             raise codes.too_many_faces()
         case "invalid_image":
             raise ApiError(400, enrolment.detail, codes.BAD_EXTENSION)
-        case "too_small" | "poor_quality":
-            raise ApiError(400, f"{enrolment.detail}; force=true in the query enrols it in spite of that")
+        case "poor_quality":
+            raise ApiError(400, f"{enrolment.detail}, or add force=true to the query")
+        case "other_name":
+            raise ApiError(400, f"this photo is already enrolled for {enrolment.enrolled_for!r}")
         case _:
             raise ApiError(400, enrolment.detail)

@@ -23,6 +23,8 @@ from facerec.messages import (
 from facerec.operations import Compare, Detect, Enrol, Recognise, Verify
 from facerec.settings import Settings
 from facerec.settings.tiers import WebSettings
+from tests.fakes.drawn_faces import DrawnFace
+from tests.fakes.drawn_faces import photo as drawn
 from tests.fakes.templates import make_template
 from tests.fakes.web_tier import FakeWebTier, picture, running
 
@@ -373,6 +375,7 @@ def test_face_needs_a_subject(tier: Tier) -> None:
     ("refusal", "expected"),
     [
         (Refusal.NO_SUCH_TEMPLATE, (404, 44)),
+        (Refusal.OTHER_MODEL, (404, 44)),
         (Refusal.NO_SUCH_PERSON, (404, 42)),
         (Refusal.INVALID_NAME, (400, 26)),
         (Refusal.UNSUPPORTED, (501, 0)),
@@ -388,6 +391,51 @@ def test_failed_photo_is_500(tier: Tier) -> None:
     """With the request id for a report."""
     tier.says = {"outcome": Outcome.FAILED, "detail": "the engine failed"}
     assert error(tier.post(RECOGNIZE)) == (500, 0)
+
+
+@pytest.fixture
+def working() -> Iterator[FakeWebTier]:
+    """A web tier with the app tier's use case behind it, which reads faces that are written into photos."""
+    with running(FakeWebTier(working=True)) as tier:
+        yield tier
+
+
+def send(tier: FakeWebTier, call: str, *photos: bytes) -> TestResponse:
+    """Send these photos in a form."""
+    names = ("source_image", "target_image") if len(photos) > 1 else ("file",)
+    data = {name: (BytesIO(photo), f"{name}.jpg") for name, photo in zip(names, photos, strict=True)}
+    return tier.app.test_client().post(f"/api/v1/{call}", data=data)
+
+
+def test_added_face_is_recognised_and_verified(working: FakeWebTier) -> None:
+    """By the use case of the workers; strangers are below CompreFace's 0.5."""
+    added = send(working, "recognition/faces?subject=Ada", drawn("Ada")).json
+    assert added
+    assert send(working, "recognition/faces?subject=ada", drawn("Ada")).json == added
+    found = send(working, RECOGNIZE, drawn("Ada", "Eve", take=1)).json
+    assert found
+    near = [(each["subject"], each["similarity"] >= 0.5) for face in found["result"] for each in face["subjects"]]
+    assert near == [("Ada", True), ("Ada", False)]
+    verified = send(working, f"recognition/faces/{added['image_id']}/verify", drawn("Eve", "Ada", take=1)).json
+    assert verified
+    assert [each["similarity"] >= 0.5 for each in verified["result"]] == [False, True]
+    compared = send(working, COMPARE, drawn("Ada"), drawn("Eve", "Ada", take=1)).json
+    assert compared
+    assert [each["similarity"] >= 0.5 for each in compared["result"][0]["face_matches"]] == [False, True]
+
+
+def test_photo_of_another_person_or_of_several_is_not_added(working: FakeWebTier) -> None:
+    """Each with its reason; a blurred one can be forced."""
+    blurred = drawn(DrawnFace("Eve", quality=0.3))
+    assert send(working, ADD, drawn("Ada")).status_code == 201
+    same = send(working, "recognition/faces?subject=Eve", drawn("Ada"))
+    assert error(same) == (400, 0)
+    assert same.json == {"message": "this photo is already enrolled for 'Ada'", "code": 0}
+    assert error(send(working, ADD, drawn("Ada", "Eve"))) == (400, 31)
+    assert error(send(working, ADD, drawn())) == (400, 28)
+    poor = send(working, "recognition/faces?subject=Eve", blurred)
+    assert error(poor) == (400, 0)
+    assert send(working, "recognition/faces?subject=Eve&force=true", blurred).status_code == 201
 
 
 def test_refused_admission_is_503_with_a_time(tier: Tier) -> None:
