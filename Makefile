@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-reference demo up test test-packs test-servers test-unit test-parity test-images lint audit format bench release lambda-zip docs clean
+.PHONY: help install install-reference demo up test test-packs test-sdks test-servers test-unit test-parity test-images lint audit format bench release lambda-zip docs clean
 
 help: ## Show this list
 	@echo "facerec: elastic face recognition on AWS. Start with 'make demo'."
@@ -61,6 +61,14 @@ test-packs: $(VENV)/.runtime
 	@FACEREC_MODEL__DIR=.cache/packs/accurate FACEREC_MODEL__LICENCE=research $(BIN)/facerec model build --pack accurate
 	@$(BIN)/python -m facerec.local.functions.runtime_emulator >/dev/null
 
+# CompreFace's official client, in an environment of its own: it needs an old urllib3.
+COMPREFACE_SDK := .cache/compreface-sdk
+test-sdks: | $(BIN)/python
+	@$(COMPREFACE_SDK)/bin/python -c 'import compreface' 2>/dev/null || { \
+	  echo "==> Installing CompreFace's SDK"; $(BIN)/python -m venv $(COMPREFACE_SDK) && $(COMPREFACE_SDK)/bin/python -m pip --disable-pip-version-check \
+	    install --quiet compreface-sdk==0.6.0 requests==2.34.2 requests-toolbelt==0.9.1 urllib3==1.26.20; } \
+	  || echo "CompreFace's SDK cannot be installed here, so its tests are skipped" >&2
+
 # Most slow tests wait for other processes, so four keep two cores busy. Each runs whole files, on an emulator of its own.
 TEST_PROCESSES ?= 4
 PARALLEL := --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --durations 15
@@ -75,7 +83,7 @@ test-servers:
 	  { $$sudo apt-get -qq update && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends $$package >/dev/null; } \
 	  || echo "$$package cannot be installed here, so its tests are skipped" >&2; done
 
-test: $(VENV)/.dev test-packs test-servers ## Run all tests but parity
+test: $(VENV)/.dev test-packs test-sdks test-servers ## Run all tests but parity
 	@$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 test-unit: $(VENV)/.runtime ## Run the unit tests alone
