@@ -165,24 +165,20 @@ class AccessControl:
         return Standing.WRONG if key is None else claim.check(key, self._now())
 
 
-def needs(scope: Scope | None, *, signed_for: str | None = None) -> Callable[[View], View]:
-    """Mark a view with the scope that a caller needs; None opens it to all, without a limit.
-
-    With `signed_for` its requests may be signed as for this AWS service.
-    """
+def needs(scope: Scope | None, *others: Scope) -> Callable[[View], View]:
+    """Mark a view with the scopes of which a caller needs one; None opens it to all, without a limit."""
 
     def mark(view: View) -> View:
-        setattr(view, _NEEDED, scope)
-        setattr(view, _SIGNED_FOR, signed_for)
+        setattr(view, _NEEDED, None if scope is None else (scope, *others))
         return view
 
     return mark
 
 
-def needed_scope(view: Callable[..., Any]) -> Scope | None:
-    """Return the scope that a caller of the view needs; a view without a mark needs `admin`."""
-    scope: Scope | None = getattr(view, _NEEDED, Scope.ADMIN)
-    return scope
+def needed_scopes(view: Callable[..., Any]) -> tuple[Scope, ...] | None:
+    """Return the scopes of which a caller of the view needs one; a view without a mark needs `admin`."""
+    scopes: tuple[Scope, ...] | None = getattr(view, _NEEDED, (Scope.ADMIN,))
+    return scopes
 
 
 def install_access_control(app: Flask, access: AccessControl, error: ErrorResponse) -> None:
@@ -199,7 +195,7 @@ def install_access_control(app: Flask, access: AccessControl, error: ErrorRespon
             return _denied(Denial(HTTPStatus.BAD_REQUEST, "unclear_host", sentence), error)
         view = app.view_functions.get(request.endpoint or "")
         # An unknown route needs any valid key.
-        needed = None if view is None else needed_scope(view)
+        needed = None if view is None else needed_scopes(view)
         if view is not None and needed is None:
             return None
         admitted = access.admit(request.environ, host, getattr(view, _SIGNED_FOR, None))
@@ -209,8 +205,8 @@ def install_access_control(app: Flask, access: AccessControl, error: ErrorRespon
         if admitted is None:
             return None
         structlog.contextvars.bind_contextvars(key_id=admitted.key_id)
-        if needed is not None and not admitted.allows(needed):
-            sentence = f"this API key lacks the scope {needed}: ask the operator for one that has it"
+        if needed is not None and not any(map(admitted.allows, needed)):
+            sentence = f"this API key lacks the scope {' or '.join(needed)}: ask the operator for one that has it"
             return _denied(Denial(HTTPStatus.FORBIDDEN, "scope", sentence), error)
         return None
 

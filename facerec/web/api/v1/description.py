@@ -4,6 +4,7 @@ import ast
 import inspect
 import re
 from collections.abc import Iterator, Mapping
+from http import HTTPStatus
 from itertools import pairwise
 from textwrap import dedent
 from typing import Any
@@ -18,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from facerec import __version__
 from facerec.errors import ConfigurationError, QueueMissing, Refused, Transient
 from facerec.message_base import problems
-from facerec.web.auth.access import UNDEFINED, needed_scope
+from facerec.web.auth.access import UNDEFINED, needed_scopes
 from facerec.web.results import json_error, json_unavailable
 
 PREFIX = "/api/v1"
@@ -83,9 +84,9 @@ class DescribedApp(OpenAPI):
             path = self.spec_json["paths"].get(_PARAMETER.sub(r"{\1}", rule.rule), {})
             for method in rule.methods or ():
                 if operation := path.get(method.lower()):
-                    scope = needed_scope(self.view_functions[rule.endpoint])
+                    scopes = needed_scopes(self.view_functions[rule.endpoint])
                     about = operation.get("description", "").replace("<br/>", "\n").strip()
-                    needed = f"A key needs the scope `{scope}`." if scope else "It needs no key."
+                    needed = f"A key needs the scope `{'` or `'.join(scopes)}`." if scopes else "It needs no key."
                     operation["description"] = f"{about}\n\n{needed}".strip()
         for model in _subclasses(BaseModel):
             schema = self.spec_json["components"]["schemas"].get(model.__name__)
@@ -110,7 +111,7 @@ def described(name: str, import_name: str, about: str) -> APIBlueprint:
     return api
 
 
-def errors(*statuses: int) -> dict[str | int, Any]:
+def errors(*statuses: int) -> dict[str | int | HTTPStatus, Any]:
     """Return the responses of a route for these statuses; each has the form of every error."""
     schema = {"schema": {"$ref": f"#/components/schemas/{ApiError.__name__}"}}
     return {

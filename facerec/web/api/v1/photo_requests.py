@@ -60,7 +60,7 @@ class PhotoPairBody(Body):
     target: Base64
 
 
-def photo_body(model: type[PhotoBody | PhotoPairBody] = PhotoBody) -> dict[str, Any]:
+def photo_body(model: type[PhotoBody | PhotoPairBody] = PhotoBody, *, required: bool = True) -> dict[str, Any]:
     """Return the description of a body with photos: files of a multipart form, or base64 in JSON."""
     names = _form_fields(model)
     form = {
@@ -69,7 +69,8 @@ def photo_body(model: type[PhotoBody | PhotoPairBody] = PhotoBody) -> dict[str, 
         "required": names,
     }
     schema = model.model_json_schema()
-    return {"requestBody": {"content": {"multipart/form-data": {"schema": form}, JSON: {"schema": schema}}}}
+    content = {"multipart/form-data": {"schema": form}, JSON: {"schema": schema}}
+    return {"requestBody": {"content": content, "required": required}}
 
 
 def chosen_collection(query: CollectionQuery) -> str:
@@ -120,7 +121,7 @@ def respond(
     if result is None:
         response = _without_result(request_id, reply)
     elif result.outcome is Outcome.REFUSED:
-        response = _refused(result) if refused is None else refused(result)
+        response = (refused or refused_error)(result)
     elif result.outcome in {Outcome.INVALID_IMAGE, Outcome.FAILED}:
         response = json_error(reply.status, reply.text)
     else:
@@ -138,7 +139,8 @@ def _without_result(request_id: UUID, reply: Reply) -> Response:
     return response
 
 
-def _refused(result: RecognitionResult) -> Response:
+def refused_error(result: RecognitionResult) -> Response:
+    """Make the error of an operation that the worker refused."""
     status = 422 if result.refusal is None else REFUSAL_STATUS.get(result.refusal, 422)
     return json_error(status, result.detail or "the request cannot be done")
 

@@ -53,7 +53,7 @@ class VerifyQuery(CollectionQuery):
 def routes(services: ApiServices) -> APIBlueprint:
     """Make the routes."""
     api = described("recognition", __name__, "Faces are found, compared and recognised.")
-    answers = {200: Result, 202: Pending, **errors(413, 415)}
+    answers = {200: Result, 202: Pending, **errors(413, 415, 501)}
 
     @api.post("/recognise", responses=answers, openapi_extensions=photo_body())
     @needs(Scope.RECOGNISE)

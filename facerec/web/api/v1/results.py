@@ -30,7 +30,7 @@ def routes(services: ApiServices) -> APIBlueprint:
     settings, store = services.settings, services.store
 
     @api.get("/results/<request_id>", responses={200: Result, 202: Pending, **errors(404)})
-    @needs(Scope.RECOGNISE)
+    @needs(Scope.RECOGNISE, Scope.ENROL)
     def get_result(path: ResultPath) -> Response:
         """Read the result of an earlier request.
 

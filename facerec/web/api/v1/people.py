@@ -1,0 +1,192 @@
+"""The people of a collection: list, add, show, rename, merge, take a merge back, remove."""
+
+from datetime import datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+from flask import Response
+from flask_openapi3.blueprint import APIBlueprint
+from pydantic import BaseModel, Field
+
+from facerec.api_keys import Scope
+from facerec.errors import FacerecError
+from facerec.gallery.names import MAX_IDENTITY_LENGTH, InvalidName, KnownNames, valid_identity
+from facerec.gallery.people import NoSuchMerge, NoSuchPerson, PersonExists
+from facerec.ports import MergeRecord
+from facerec.web.api.services import ApiServices
+from facerec.web.api.v1.description import Body, as_json, described, errors
+from facerec.web.api.v1.models import shown_id
+from facerec.web.api.v1.pages import PageQuery, after, next_cursor
+from facerec.web.api.v1.photo_requests import CollectionQuery, chosen_collection
+from facerec.web.auth.access import client_name, needs
+from facerec.web.results import json_error
+
+Name = Annotated[str, Field(min_length=1, max_length=MAX_IDENTITY_LENGTH, json_schema_extra={"format": "person-name"})]
+
+NAME_ERRORS = {NoSuchPerson: 404, NoSuchMerge: 404, PersonExists: 409, InvalidName: 400, FacerecError: 409}
+"""The status for each error of the use cases; the last one is for what contradicts the state of the collection."""
+
+RULE: dict[str, Any] = {"merge_slashes": False}
+"""A name may hold slashes."""
+
+
+class PersonPath(BaseModel):
+    """A person."""
+
+    name: Annotated[str, Field(min_length=1, json_schema_extra={"format": "person-name"})]
+    """Compared as people compare names: without regard to case, repeated blanks and Unicode form."""
+
+
+class NameBody(Body):
+    """The name of a person."""
+
+    name: Name
+
+
+class MergeBody(Body):
+    """Whom a person is merged into."""
+
+    into: Name
+
+
+class PersonSummary(BaseModel):
+    """A person."""
+
+    name: str
+    photos: int
+    """How many photos are enrolled; a person may have none."""
+    first_enrolled: datetime | None
+    last_enrolled: datetime | None
+
+
+class PeoplePage(BaseModel):
+    """People by name."""
+
+    people: list[PersonSummary]
+    next: str | None
+    """The `cursor` of the next page; null on the last one."""
+
+
+class Merge(BaseModel):
+    """A merge of two people, which can be taken back."""
+
+    merge_id: UUID
+    source: str
+    """The name of the merged person."""
+    into: str
+    """The person who has its photos."""
+    photos: int
+    """How many photos have changed hands."""
+    merged_at: datetime
+
+
+class Removed(BaseModel):
+    """A person that was removed."""
+
+    name: str
+    photos: int
+    """How many photos it had."""
+
+
+def routes(services: ApiServices) -> APIBlueprint:
+    """Make the routes."""
+    api = described("people", __name__, "The people of a collection.")
+    persons = services.persons
+    answer_name_errors(api)
+
+    @api.get("/people", responses={200: PeoplePage})
+    @needs(Scope.ENROL)
+    def list_people(query: PageQuery) -> Response:
+        """List the people of the collection by name."""
+        last = None if query.cursor is None else after(query.cursor, 1)[0]
+        found = persons.persons(chosen_collection(query), after=last, limit=query.limit + 1)
+        page = [
+            PersonSummary(
+                name=each.name,
+                photos=each.templates,
+                first_enrolled=each.first_enrolled,
+                last_enrolled=each.last_enrolled,
+            )
+            for each in found[: query.limit]
+        ]
+        following = next_cursor(page[-1].name) if len(found) > query.limit else None
+        return as_json(PeoplePage(people=page, next=following))
+
+    @api.post("/people", responses={201: PersonSummary, **errors(409)})
+    @needs(Scope.ENROL)
+    def add_person(query: CollectionQuery, body: NameBody) -> Response:
+        """Add a person without a photo. A photo for a new name adds its person, too."""
+        collection, name = chosen_collection(query), valid_identity(body.name)
+        if known := KnownNames(each.name for each in persons.persons(collection)).spellings(name):
+            return json_error(409, f"there is a person {known[0]!r} in collection {collection} already")
+        persons.records.add_name(collection, name)
+        return as_json(PersonSummary(name=name, photos=0, first_enrolled=None, last_enrolled=None), 201)
+
+    @api.get("/people/<path:name>", responses={200: PersonSummary, **errors(404)}, **RULE)
+    @needs(Scope.ENROL)
+    def get_person(path: PersonPath, query: CollectionQuery) -> Response:
+        """Show a person."""
+        return as_json(_person(services, chosen_collection(query), path.name))
+
+    @api.patch("/people/<path:name>", responses={200: PersonSummary, **errors(404, 409)}, **RULE)
+    @needs(Scope.ENROL)
+    def rename_person(path: PersonPath, query: CollectionQuery, body: NameBody) -> Response:
+        """Give a person another name. If it is another person's, merge the two instead."""
+        collection = chosen_collection(query)
+        persons.rename(collection, path.name, body.name)
+        return as_json(_person(services, collection, body.name))
+
+    @api.delete("/people/<path:name>", responses={200: Removed, **errors(404)}, **RULE)
+    @needs(Scope.ENROL)
+    def remove_person(path: PersonPath, query: CollectionQuery) -> Response:
+        """Remove a person with its templates, photos and rejections."""
+        collection = chosen_collection(query)
+        name = persons.person(collection, path.name).name
+        return as_json(Removed(name=name, photos=persons.remove(collection, path.name)))
+
+    @api.post("/people/<path:name>/merge", responses={200: Merge, **errors(404, 409)}, **RULE)
+    @needs(Scope.ENROL)
+    def merge_person(path: PersonPath, query: CollectionQuery, body: MergeBody) -> Response:
+        """Give all photos of a person to another one. It can be taken back."""
+        by = f"API, {client_name()}"
+        return _merge(persons.merge(chosen_collection(query), path.name, body.into, by=by))
+
+    @api.post("/people/<path:name>/unmerge", responses={200: Merge, **errors(404)}, **RULE)
+    @needs(Scope.ENROL)
+    def unmerge_person(path: PersonPath, query: CollectionQuery) -> Response:
+        """Take the latest merge of this person into another one back.
+
+        The name is that of the merged person, or the id of a merge.
+        """
+        return _merge(persons.unmerge(chosen_collection(query), path.name))
+
+    return api
+
+
+def answer_name_errors(api: APIBlueprint) -> None:
+    """Answer the errors of the people's use cases in the form of every error."""
+    for error, status in NAME_ERRORS.items():
+        api.register_error_handler(error, lambda exc, status=status: json_error(status, str(exc)))
+
+
+def _person(services: ApiServices, collection: str, name: str) -> PersonSummary:
+    found = services.persons.person(collection, name)
+    times = [entry.enrolled_at for entry in found.entries]
+    return PersonSummary(
+        name=found.name,
+        photos=len(found.entries),
+        first_enrolled=min(times, default=None),
+        last_enrolled=max(times, default=None),
+    )
+
+
+def _merge(record: MergeRecord) -> Response:
+    return as_json(
+        Merge(
+            merge_id=UUID(shown_id(record.merge_id)),
+            source=record.source,
+            into=record.into,
+            photos=len(record.template_ids),
+            merged_at=record.merged_at,
+        )
+    )
