@@ -172,6 +172,7 @@ def measure(size: int, dimension: int, directory: Path, rounds: int) -> dict[str
             name = f"batch{batch}" + (f"_limit{limit}" if limit > 1 else "")
             figures[f"ms_{name}"] = round(1e3 * median(wall for wall, _ in times) / batch, 3)
             figures[f"cpu_ms_{name}"] = round(1e3 * median(cpu for _, cpu in times) / batch, 3)
+    figures |= matching_figures(index, queries, rounds)
     found = [matches[0].template_id for matches in index.search(queries)]
     figures["recall_at_1"] = sum(map(str.__eq__, found, truth)) / len(truth)
     figures["mb"] = round(resident_mb() - before, 1)
@@ -185,6 +186,42 @@ def measure(size: int, dimension: int, directory: Path, rounds: int) -> dict[str
     figures["remove_ms"] = round(1e3 * median(removals), 3)
     assert not {matches[0].template_id for matches in index.search(queries)} & set(truth[:rounds])  # noqa: S101
     figures["mb_after_changes"] = round(resident_mb() - before, 1)
+    return figures
+
+
+def matching_figures(index: Any, queries: Any, rounds: int) -> dict[str, Any]:
+    """Search for pictures of one face and of eight: as before, with the rules of one photo, and by means.
+
+    The threshold is half the similarity of two pictures of a person. The three take turns, because the machine is never
+    quite idle.
+    """
+    from facerec.matching_rules import match_faces  # noqa: PLC0415 - the parent process has no use for it
+    from model.means import PersonMeans  # noqa: PLC0415 - as above
+
+    before, started = resident_mb(), process_time()
+    means = PersonMeans(index)
+    figures: dict[str, Any] = {"means_cpu_s": round(process_time() - started, 2)}
+    figures["means_mb"] = round(resident_mb() - before, 1)
+
+    def by_means(faces: Any, limit: int) -> Any:
+        return means.search(index, faces, limit)
+
+    threshold = (1 - WITHIN) / 2
+    ways: dict[str, Callable[[Any], object]] = {
+        "search": lambda faces: index.search(faces, 5),
+        "rules": lambda faces: match_faces(faces, index.search, {}, threshold, most=5),
+        "means": lambda faces: match_faces(faces, by_means, {}, threshold, most=5),
+    }
+    for batch in (1, 8):
+        batches = [queries[start : start + batch] for start in range(0, len(queries) - batch + 1, batch)]
+        times: dict[str, list[float]] = {way: [] for way in ways}
+        for faces in batches[:rounds]:
+            for way, work in ways.items():
+                times[way].append(timed(work, faces)[1])
+        for way, spent in times.items():
+            figures[f"photo_cpu_ms_{way}_faces{batch}"] = round(1e3 * median(spent), 3)
+    renewed = [timed(means.renew, index, [name])[1] for name in index.names[: min(rounds, 20)]]
+    figures["mean_renewal_cpu_ms"] = round(1e3 * median(renewed), 3)
     return figures
 
 

@@ -74,7 +74,7 @@ class Enrol(Message):
     """With `all`: so many, the largest first."""
     exact_name: bool = False
     force: bool = False
-    """Enrol in spite of a poor quality."""
+    """Enrol also a small face, one that is hardly a face to the detector, or one of poor quality."""
     min_probability: Ratio | None = None
     """Faces with a lower detection probability are left out."""
     external_id: Annotated[str, Field(min_length=1, max_length=255)] | None = None

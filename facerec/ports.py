@@ -193,6 +193,8 @@ class TemplateEntry:
     enrolled_at: datetime
     external_id: str | None = None
     """Rekognition's ExternalImageId, if its client gave one."""
+    quality: float | None = None
+    """How well the photo suits recognition, from 0 to 1 (`model.quality`); `None` if it was not assessed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from uuid import UUID
 
-from facerec.comparison import MATCHES_PER_FACE, Threshold, result_match
+from facerec.comparison import Threshold, result_match
 from facerec.gallery.enrolment import (
     Chosen,
     Enroller,
@@ -15,7 +15,7 @@ from facerec.gallery.enrolment import (
     chosen_face,
     template_id,
 )
-from facerec.gallery.names import same_person
+from facerec.gallery.look_alikes import look_alikes
 from facerec.messages import Enrolment, RecognitionRequest, ResultMatch
 from facerec.operations import Enrol
 from model.faces import EmbeddedFace
@@ -108,10 +108,8 @@ class PhotoEnrolment:
         return replace(report, status=EnrolmentStatus.ENROLLED, detail="enrolled in an earlier delivery")
 
     def _look_alikes(self, face: EmbeddedFace, identity: str) -> tuple[ResultMatch, ...]:
-        (found,) = self.index.search(face.embedding[None], limit=MATCHES_PER_FACE + 1)
-        others = [match for match in found if not same_person(match.identity, identity)]
-        matches = [result_match(match, self.threshold) for match in others[:MATCHES_PER_FACE]]
-        return tuple(match for match in matches if match.similarity >= self.threshold.value)
+        found = look_alikes(self.index, face.embedding, identity, self.threshold.value)
+        return tuple(result_match(match, self.threshold) for match in found)
 
 
 def _taken(operation: Enrol, faces: Sequence[EmbeddedFace]) -> list[_ToEnrol] | NotChosen:

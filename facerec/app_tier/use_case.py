@@ -56,6 +56,7 @@ class AppTier(Recogniser):
     gallery_bucket: str
     min_face_pixels: int
     min_quality: float = 0.0
+    min_probability: float = 0.0
 
     def with_ports(self, wrap: PortWrapper) -> Self:
         """Return a copy whose services are wrapped."""
@@ -177,6 +178,7 @@ class AppTier(Recogniser):
                 model_id=self.engine.model_id,
                 min_face_pixels=self.min_face_pixels,
                 min_quality=self.min_quality,
+                min_probability=self.min_probability,
             ),
             index,
             applying_threshold(request, index.identities, self.gallery, self.thresholds),

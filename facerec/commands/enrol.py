@@ -21,10 +21,13 @@ from facerec.commands.terminal import (
     exact_names_option,
     progress_bar,
 )
+from facerec.comparison import ModelThresholds
 from facerec.echo import Styled, echo, echo_json
 from facerec.engine.loading import analyser, load_artefact, open_engine
 from facerec.gallery.enrolment import MAX_PHOTO_BYTES, Enroller, EnrolmentReport, EnrolmentStatus, WhichFace
+from facerec.gallery.look_alikes import LookAlikes
 from facerec.gallery.names import valid_collection, valid_identity
+from facerec.gallery.opening import gallery_cache
 from facerec.gallery.rebuild import CollectionRebuild, RebuildReport
 from facerec.settings import Settings
 from facerec.text import counted
@@ -55,6 +58,12 @@ _json_option = click.option(
 @_face_option
 @collection_option
 @exact_names_option
+@click.option("--force", is_flag=True, help="Enrol also small faces and those of poor quality.")
+@click.option(
+    "--no-look-alikes",
+    is_flag=True,
+    help="Do not look for other people like these faces, which reads the whole collection.",
+)
 @_json_option
 def command(
     name: str | None,
@@ -64,17 +73,23 @@ def command(
     collection: str,
     *,
     exact_names: bool,
+    force: bool,
+    no_look_alikes: bool,
     as_json: bool,
 ) -> None:
     """Enrol PHOTOS of the person NAME, or a whole folder of people.
 
     A photo must show one face, or one that has four times the area of the next largest. With --face primary it is the
     face that decides an answer, too: the largest by size and nearness to the centre. The face must be at least
-    FACEREC_GALLERY__MIN_FACE_PIXELS wide and high, with a quality of FACEREC_GALLERY__MIN_QUALITY or more.
+    FACEREC_GALLERY__MIN_FACE_PIXELS wide and high, with a probability of FACEREC_GALLERY__MIN_PROBABILITY or more from
+    the detector, and a quality of FACEREC_GALLERY__MIN_QUALITY or more. With --force these three do not matter.
 
     The report of a photo is enrolled, duplicate (this very photo is enrolled already for this person), other name (for
     another person), no face, several faces (with where they are), too small, poor quality (with the reasons) or invalid
     image. Running workers know the person within 5 seconds.
+
+    "also matches Jane Smith 0.81" warns that the face is like another person's, at or above the threshold: one person
+    has two names, or two people are alike. The photo is enrolled nevertheless.
 
     A name that differs from a known one only in case, blanks, invisible characters, the form of letters or a dot at its
     end is the same person, under the known spelling. --exact-names makes it another person, unless only what cannot be
@@ -108,10 +123,12 @@ def command(
     try:
         with progress_bar(as_json=as_json) as progress:
             waiting = progress.add_task("loading the model", total=None)
-            enroller = _enroller(settings)
+            enroller = _enroller(settings, with_look_alikes=not no_look_alikes)
             progress.update(waiting, visible=False)
             for identity, path in progress.track(files, description="enrolling"):
-                reports.append(_enrol(enroller, identity, path, collection, WhichFace(which), exact_name=exact_names))
+                reports.append(
+                    _enrol(enroller, identity, path, collection, WhichFace(which), exact_name=exact_names, force=force)
+                )
                 _print_report(reports[-1], as_json=as_json)
     finally:
         # Photos that were enrolled before an error stay enrolled, and are reported.
@@ -120,6 +137,7 @@ def command(
             echo_json({"files": [asdict(report) for report in reports], "counts": counts})
         elif reports:
             echo(f"{_summary(reports)} (collection {collection})")
+            _print_advice(reports)
     if counts[EnrolmentStatus.ENROLLED]:
         renew_snapshot(settings, collection)
     if counts[EnrolmentStatus.OTHER_NAME]:
@@ -147,21 +165,42 @@ def _people(folder: Path, *, exact_names: bool) -> list[tuple[str, Path]]:
     return files
 
 
-def _enroller(settings: Settings) -> Enroller:
+def _print_advice(reports: Sequence[EnrolmentReport]) -> None:
+    poor = sum(report.status in {EnrolmentStatus.TOO_SMALL, EnrolmentStatus.POOR_QUALITY} for report in reports)
+    if poor:
+        echo(f"{counted(poor, 'photo')} too small or of poor quality: take better ones, or use --force", err=True)
+    alike = sum(bool(report.look_alikes) for report in reports)
+    if alike:
+        echo(f"{counted(alike, 'photo')} also like another person's: check whether one person has two names", err=True)
+
+
+def _enroller(settings: Settings, *, with_look_alikes: bool) -> Enroller:
     artefact = load_artefact(settings)
+    templates, objects = bootstrap.template_store(settings), bootstrap.object_store(settings)
+    gallery = gallery_cache(settings, templates, objects, model_id=artefact.model_id, dimension=artefact.dimension)
+    thresholds = ModelThresholds(artefact.tail, artefact.threshold, settings.gallery.false_names)
     return Enroller(
         analyse=analyser(settings, open_engine(settings, artefact)),
-        templates=bootstrap.template_store(settings),
-        photos=bootstrap.object_store(settings),
+        templates=templates,
+        photos=objects,
         gallery_bucket=settings.gallery_bucket,
         model_id=artefact.model_id,
         min_face_pixels=settings.gallery.min_face_pixels,
         min_quality=settings.gallery.min_quality,
+        min_probability=settings.gallery.min_probability,
+        look_alikes=LookAlikes(gallery, thresholds) if with_look_alikes else None,
     )
 
 
 def _enrol(
-    enroller: Enroller, identity: str, path: Path, collection: str, which: WhichFace, *, exact_name: bool
+    enroller: Enroller,
+    identity: str,
+    path: Path,
+    collection: str,
+    which: WhichFace,
+    *,
+    exact_name: bool,
+    force: bool,
 ) -> EnrolmentReport:
     try:
         with path.open("rb") as file:
@@ -169,9 +208,8 @@ def _enrol(
     except OSError as exc:
         detail = f"the file cannot be read: {exc.strerror}"
         return EnrolmentReport(str(path), identity, EnrolmentStatus.INVALID_IMAGE, detail)
-    return replace(
-        enroller.enrol(identity, path.name, photo, collection, which=which, exact_name=exact_name), file=str(path)
-    )
+    done = enroller.enrol(identity, path.name, photo, collection, which=which, exact_name=exact_name, force=force)
+    return replace(done, file=str(path))
 
 
 @click.command("rebuild")

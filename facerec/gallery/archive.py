@@ -92,6 +92,7 @@ class _Entry(_RawEntry):
     source: Annotated[str, Field(max_length=MAX_FILE_NAME)]
     probability: Ratio
     enrolled_at: AwareDatetime
+    quality: Ratio | None = None
 
 
 def _entry(values: Mapping[str, Any], number: int, context: str | None = None) -> _Entry | DamagedTemplate:

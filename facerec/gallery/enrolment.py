@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from facerec.errors import AlreadyEnrolled
 from facerec.gallery.damaged import check_usable, may_replace
+from facerec.gallery.look_alikes import LookAlikes, look_alike_text
 from facerec.gallery.names import KnownNames, same_person, valid_collection, valid_identity
 from facerec.gallery.removal import photo_key
 from facerec.message_base import DEFAULT_COLLECTION, ObjectRef
@@ -19,6 +20,7 @@ from facerec.ports import ObjectStore, Template, TemplateStore
 from facerec.text import megabytes
 from model.header import InvalidImage, read_header
 from model.index.norms import normalised
+from model.matching import Match
 
 if TYPE_CHECKING:
     from model.faces import Box, EmbeddedFace, ImageAnalysis, Quality
@@ -99,6 +101,8 @@ class EnrolmentReport:
     """All faces of a photo that shows several, the primary one first."""
     quality: "Quality | None" = None
     """Of the face in `box`, if the engine assessed it."""
+    look_alikes: tuple[Match, ...] = ()
+    """Other people who are like this face, the most similar first, if the enroller looks for them."""
 
 
 def template_id(collection: str, model_id: str, photo: bytes, place: int = 0) -> str:
@@ -160,9 +164,9 @@ def chosen_face(faces: "Sequence[EmbeddedFace]", which: WhichFace) -> Chosen | N
 class Enroller:
     """Enrols photos; thread-safe if `analyse` is. It reads the names of a collection once.
 
-    `analyse` is `FaceEngine.analyse`. `min_face_pixels` is the least length of a face's shorter side, `min_quality` the
-    least `Quality.score`, if the engine gives a quality. A photo is stored before its template, so that no template
-    refers to a missing photo.
+    `analyse` is `FaceEngine.analyse`. `min_face_pixels` is the least length of a face's shorter side, `min_probability`
+    the least one of the detector, `min_quality` the least `Quality.score`, if the engine gives a quality. A photo is
+    stored before its template, so that no template refers to a missing photo.
     """
 
     analyse: "Analyse"
@@ -172,6 +176,8 @@ class Enroller:
     model_id: str
     min_face_pixels: int
     min_quality: float = 0.0
+    min_probability: float = 0.0
+    look_alikes: LookAlikes | None = None
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     _names: dict[str, KnownNames] = field(default_factory=dict, init=False)
     _reading_names: threading.Lock = field(default_factory=threading.Lock, init=False)
@@ -185,8 +191,11 @@ class Enroller:
         *,
         which: WhichFace = WhichFace.DOMINANT,
         exact_name: bool = False,
+        force: bool = False,
     ) -> EnrolmentReport:
         """Enrol one face of a photo; a repeated call reports a duplicate and changes nothing.
+
+        `force` is that of `enrol_face`.
 
         A person of the collection keeps the first spelling of the name (`names.identity_key`). With `exact_name` a name
         that differs in case or blanks is another person.
@@ -204,10 +213,13 @@ class Enroller:
         choice = choose_face(self.analyse, photo, which)
         if isinstance(choice, NotChosen):
             return report(choice.status, choice.detail, faces=choice.faces)
-        done = self.enrol_face(choice, identity, filename, photo, collection, exact_name=exact_name)
-        if identity == written or done.status.failed:
+        done = self.enrol_face(choice, identity, filename, photo, collection, exact_name=exact_name, force=force)
+        if done.status.failed:
             return done
-        return replace(done, detail=f"{done.detail}, the name is spelled {identity!r} in this collection")
+        found = self._look_alikes(done, choice, collection)
+        spelling = "" if identity == written else f"the name is spelled {identity!r} in this collection"
+        details = (done.detail, spelling, look_alike_text(found))
+        return replace(done, detail=", ".join(filter(None, details)), look_alikes=found)
 
     def enrol_face(
         self,
@@ -225,20 +237,17 @@ class Enroller:
     ) -> EnrolmentReport:
         """Enrol the chosen face of a photo for a valid name; raises `Transient` as `enrol`.
 
-        `place` is that of `template_id`; `force` enrols in spite of a poor quality.
+        `place` is that of `template_id`. `force` enrols a face that is small, hardly a face to the detector, or of poor
+        quality.
         """
         face = choice.face
+        shortcoming = self._shortcoming(face)
         source = base_name(filename)
         report = partial(EnrolmentReport, source, identity, box=face.box, faces=choice.faces, quality=face.quality)
         if not normalised(face.embedding[None]).all():
             return report(EnrolmentStatus.INVALID_IMAGE, _NO_EMBEDDING)
-        shorter = min(face.box.x_max - face.box.x_min, face.box.y_max - face.box.y_min)
-        if shorter < self.min_face_pixels:
-            detail = f"the face measures {shorter:.0f} pixels, at least {self.min_face_pixels} are needed"
-            return report(EnrolmentStatus.TOO_SMALL, detail)
-        if face.quality is not None and face.quality.score < self.min_quality and not force:
-            detail = f"{quality_text(face.quality)}, at least {self.min_quality:g} is needed: take a better photo"
-            return report(EnrolmentStatus.POOR_QUALITY, detail)
+        if shortcoming is not None and not force:
+            return report(shortcoming.status, f"{shortcoming.detail}: take a better photo")
         identifier = template_id(collection, self.model_id, photo, place)
         template = Template(
             template_id=identifier,
@@ -249,6 +258,7 @@ class Enroller:
             source=source,
             photo=ObjectRef(bucket=self.gallery_bucket, key=photo_key(collection, identifier, source), size=len(photo)),
             probability=face.probability,
+            quality=quality_score(face),
             enrolled_at=enrolled_at or self.now(),
             external_id=external_id,
         )
@@ -261,14 +271,49 @@ class Enroller:
             status, details = EnrolmentStatus.DUPLICATE, [str(exc)]
         else:
             status = EnrolmentStatus.ENROLLED
-            details = [f"face of {shorter:.0f} pixels", choice.note, quality_text(face.quality)]
+            forced = f"forced: {shortcoming.detail}" if shortcoming else ""
+            details = [f"face of {shorter_side(face):.0f} pixels", choice.note, quality_text(face.quality), forced]
         return report(status, ", ".join(filter(None, details)), template_id=identifier)
+
+    def _shortcoming(self, face: "EmbeddedFace") -> "NotChosen | None":
+        """Return why a face is not to be enrolled unless it is forced, if there is a reason."""
+        shorter = shorter_side(face)
+        if shorter < self.min_face_pixels:
+            detail = f"the face measures {shorter:.0f} pixels, at least {self.min_face_pixels} are needed"
+            return NotChosen(EnrolmentStatus.TOO_SMALL, detail)
+        if face.probability < self.min_probability:
+            probability = f"{face.probability:.2f}, at least {self.min_probability:g} is needed"
+            detail = f"hardly a face to the detector: {probability}"
+            return NotChosen(EnrolmentStatus.POOR_QUALITY, detail)
+        if face.quality is not None and face.quality.score < self.min_quality:
+            detail = f"{quality_text(face.quality)}, at least {self.min_quality:g} is needed"
+            return NotChosen(EnrolmentStatus.POOR_QUALITY, detail)
+        return None
+
+    def _look_alikes(self, done: EnrolmentReport, choice: Chosen, collection: str) -> tuple[Match, ...]:
+        if self.look_alikes is None or done.template_id is None:
+            return ()
+        embedding = choice.face.embedding
+        found = self.look_alikes.find(collection, embedding, done.identity)
+        if done.status is EnrolmentStatus.ENROLLED:
+            self.look_alikes.add(collection, embedding, done.identity, done.template_id)
+        return found
 
     def _known_name(self, identity: str, collection: str, *, exact: bool) -> str:
         with self._reading_names:
             if collection not in self._names:
                 self._names[collection] = KnownNames(self.templates.owners(collection).values())
             return self._names[collection].adopt(identity, exact=exact)
+
+
+def shorter_side(face: "EmbeddedFace") -> float:
+    """Return the length of the shorter side of a face's box, in pixels."""
+    return min(face.box.x_max - face.box.x_min, face.box.y_max - face.box.y_min)
+
+
+def quality_score(face: "EmbeddedFace") -> float | None:
+    """Return the quality of a face as a template keeps it."""
+    return None if face.quality is None else face.quality.score
 
 
 def quality_text(quality: "Quality | None") -> str:

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING
 
 from facerec.errors import AlreadyEnrolled, ObjectMissing
 from facerec.gallery.damaged import separate
-from facerec.gallery.enrolment import NotChosen, WhichFace, choose_face, quality_text, store_template, template_id
+from facerec.gallery.enrolment import (
+    NotChosen,
+    WhichFace,
+    choose_face,
+    quality_score,
+    quality_text,
+    store_template,
+    template_id,
+)
 from facerec.gallery.names import same_person
 from facerec.gallery.removal import photo_key, remove_templates
 from facerec.message_base import ObjectRef
@@ -143,6 +151,7 @@ class CollectionRebuild:
             model_id=self.model_id,
             embedding=face.embedding,
             probability=face.probability,
+            quality=quality_score(face),
             photo=ObjectRef(
                 bucket=self.gallery_bucket, key=photo_key(self.collection, identifier, old.source), size=len(photo)
             ),

@@ -128,6 +128,9 @@ class GallerySettings(Group):
         "best",
         description="Similarity to a person: to the `best` of the person's templates, or to their `mean`",
     )
+    min_probability: float = Field(
+        0.5, ge=0, le=1, description="Least detection probability of a face to enrol, 0 to 1"
+    )
     min_quality: float = Field(
         0.5, ge=0, le=1, description="Least quality of a face to enrol, 0 to 1; 0 takes any face"
     )

@@ -221,8 +221,8 @@ def test_template_is_found_by_its_id(store: TemplateStore) -> None:
 
 
 def test_entry_has_every_field_but_the_embedding(store: TemplateStore) -> None:
-    """Also the external id, which most templates lack."""
-    added = [make_template(1, "José 李"), replace(make_template(2), external_id="badge:7", photo=None)]
+    """Also the external id and the quality, which may be missing."""
+    added = [make_template(1, "José 李"), replace(make_template(2), external_id="badge:7", photo=None, quality=0.75)]
     for template in added:
         store.add(template)
     found = list(store.entries("default"))
@@ -231,7 +231,7 @@ def test_entry_has_every_field_but_the_embedding(store: TemplateStore) -> None:
         assert all(getattr(entry, name.name) == getattr(template, name.name) for name in dataclass_fields(entry))
     one = store.entry("default", added[1].template_id)
     assert one is not None
-    assert (one.identity, one.external_id) == ("Ada Lovelace", "badge:7")
+    assert (one.identity, one.external_id, one.quality) == ("Ada Lovelace", "badge:7", 0.75)
     assert store.entry("default", "f" * 32) is store.entry("nowhere", added[0].template_id) is None
 
 
@@ -568,6 +568,7 @@ DAMAGES: dict[str, Change] = {
     "time is a number": having("enrolled_at", {"N": "1767225600"}),
     "time is no time": having("enrolled_at", {"S": "NaN"}),
     "time has no zone": having("enrolled_at", {"S": "2026-01-01T00:00:00"}),
+    "quality is too large": having("quality", {"N": "1.5"}),
     "photo is no reference": having("photo", {"S": "{}"}),
     "a later version": having("version", {"N": "2"}),
 }

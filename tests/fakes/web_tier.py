@@ -123,6 +123,7 @@ class FakeWebTier:
             gallery_bucket=settings.gallery_bucket,
             min_face_pixels=settings.gallery.min_face_pixels,
             min_quality=settings.gallery.min_quality,
+            min_probability=settings.gallery.min_probability,
         )
 
     def _worker(self, request: RecognitionRequest) -> None:

@@ -190,6 +190,20 @@ def test_photo_of_poor_quality_is_refused_unless_the_limit_is_off(real: CommandL
     assert report["quality"]["score"] < 0.5
     open_gate = replace(real, environ=real.environ | {"FACEREC_GALLERY__MIN_QUALITY": "0"})
     open_gate.run("enrol", "Barack Obama", blurred, says="(blurred")
+    real.run("gallery", "remove", "Barack Obama", "--yes")
+    real.run("enrol", "Barack Obama", blurred, "--force", says="forced: quality")
+
+
+def test_enrolment_warns_of_a_look_alike(real: CommandLine) -> None:
+    """One person under two names; without a comparison there is no warning."""
+    second = EXAMPLES / "probes" / "image_01.jpg"
+    real.run("enrol", "Barack Obama", *OBAMA.iterdir())
+    real.run("enrol", "Joe Biden", BIDEN, "--json")
+    report = real.json("enrol", "B. H. Obama", second)["files"][0]
+    assert report["status"] == "enrolled"
+    assert [match["identity"] for match in report["look_alikes"]] == ["Barack Obama"]
+    real.run("enrol", "B. H. Obama", second, says="also matches Barack Obama 0.")
+    real.run("enrol", "B. H. Obama", second, "--no-look-alikes", says="already enrolled")
 
 
 def test_concurrent_enrolments_are_both_stored(real: CommandLine) -> None:

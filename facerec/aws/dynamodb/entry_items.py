@@ -22,6 +22,7 @@ ENTRY = (
     "probability",
     "enrolled_at",
     "external_id",
+    "quality",
 )
 """The attributes of a `TemplateEntry`."""
 REJECTION = "rejection#"
@@ -45,6 +46,8 @@ def entry_fields(entry: TemplateEntry) -> Any:
         item["photo"] = {"S": entry.photo.to_json()}
     if entry.external_id is not None:
         item["external_id"] = {"S": entry.external_id}
+    if entry.quality is not None:
+        item["quality"] = {"N": repr(float(entry.quality))}
     return item
 
 
@@ -71,6 +74,7 @@ def entry_values(item: Any) -> dict[str, Any]:
         "probability": share(item, "probability"),
         "enrolled_at": time(item, "enrolled_at"),
         "external_id": value(item, "external_id", "S") if "external_id" in item else None,
+        "quality": share(item, "quality") if "quality" in item else None,
     }
 
 

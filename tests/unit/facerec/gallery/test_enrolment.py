@@ -12,14 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from facerec.comparison import ModelThresholds
 from facerec.errors import AlreadyEnrolled, Transient
+from facerec.gallery.cache import GalleryCache
 from facerec.gallery.enrolment import MAX_PHOTO_BYTES, Enroller, EnrolmentStatus, WhichFace, store_template, template_id
+from facerec.gallery.look_alikes import LookAlikes
 from facerec.gallery.names import InvalidName, valid_collection
 from facerec.gallery.removal import photo_key, remove_templates
 from model.faces import Box, EmbeddedFace, ImageAnalysis, Quality
 from model.header import InvalidImage
 from tests.fakes.object_store import InMemoryObjectStore
-from tests.fakes.templates import MODEL, OTHER_MODEL, InMemoryTemplateStore, make_template
+from tests.fakes.templates import MODEL, OTHER_MODEL, InMemoryTemplateStore, make_template, make_threshold
+from tests.support.tails import TAILS
 
 BUCKET = "gallery"
 NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
@@ -163,6 +167,89 @@ def test_enrolment_report_has_the_quality(desk: Desk) -> None:
     assert report.status is EnrolmentStatus.ENROLLED
     assert "quality 0.50 (tilted)" in report.detail
     assert json.loads(json.dumps(asdict(report)))["quality"] == {"score": 0.5, "reasons": ["tilted"]}
+
+
+def test_face_of_a_low_probability_is_refused(desk: Desk) -> None:
+    """It may be none."""
+    desk.enroller = replace(desk.enroller, min_probability=0.5)
+    desk.faces = (replace(face(), probability=0.47),)
+    report = desk.enroller.enrol("Ada", "ada.jpg", picture("red"))
+    assert report.status is EnrolmentStatus.POOR_QUALITY
+    assert report.detail == "hardly a face to the detector: 0.47, at least 0.5 is needed: take a better photo"
+    assert stored(desk) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("poor", "says"),
+    [
+        (face(39), "forced: the face measures 39 pixels, at least 40 are needed"),
+        (replace(face(), probability=0.3), "forced: hardly a face to the detector: 0.30, at least 0.5 is needed"),
+        (face(quality=Quality(0.2, ("blurred",))), "forced: quality 0.20 (blurred), at least 0.5 is needed"),
+    ],
+)
+def test_force_enrols_a_poor_face_and_says_so(desk: Desk, poor: EmbeddedFace, says: str) -> None:
+    """The template keeps what an audit needs."""
+    desk.enroller = replace(desk.enroller, min_probability=0.5)
+    desk.faces = (poor,)
+    assert desk.enroller.enrol("Ada", "ada.jpg", picture("red")).status.failed
+    report = desk.enroller.enrol("Ada", "ada.jpg", picture("red"), force=True)
+    assert report.status is EnrolmentStatus.ENROLLED
+    assert says in report.detail
+    (template,) = desk.templates.templates("default")
+    assert template.probability == poor.probability
+    assert template.quality == (None if poor.quality is None else poor.quality.score)
+
+
+def test_force_does_not_choose_among_faces(desk: Desk) -> None:
+    """Whose face it is, nobody but a person can say."""
+    desk.faces = (face(100), face(51, axis=1))
+    report = desk.enroller.enrol("Ada", "ada.jpg", picture("red"), force=True)
+    assert report.status is EnrolmentStatus.SEVERAL_FACES
+    desk.faces = ()
+    assert desk.enroller.enrol("Ada", "ada.jpg", picture("red"), force=True).status is EnrolmentStatus.NO_FACE
+
+
+def looking(desk: Desk) -> Enroller:
+    """The desk's enroller, which looks for look-alikes."""
+    gallery = GalleryCache(desk.templates, MODEL, 3600, dimension=512)
+    return replace(desk.enroller, look_alikes=LookAlikes(gallery, ModelThresholds(TAILS["classic"], 0.5, 0.01)))
+
+
+def like(cosine: float) -> EmbeddedFace:
+    """A face with this similarity to the first axis."""
+    embedding = cosine * AXES[0] + np.float32(np.sqrt(1 - cosine**2)) * AXES[1]
+    return replace(face(), embedding=embedding.astype(np.float32))
+
+
+def test_look_alikes_of_other_people_are_named(desk: Desk) -> None:
+    """Those who were enrolled before and in this run; the photo is enrolled nevertheless."""
+    desk.enroller.enrol("Jane Smith", "jane.jpg", picture("red"))
+    enroller = looking(desk)
+    desk.faces = (like(0.81),)
+    report = enroller.enrol("Ada", "ada.jpg", picture("blue"))
+    assert report.status is EnrolmentStatus.ENROLLED
+    assert "also matches Jane Smith 0.81" in report.detail
+    assert [match.identity for match in report.look_alikes] == ["Jane Smith"]
+    assert json.loads(json.dumps(asdict(report)))["look_alikes"][0]["similarity"] == pytest.approx(0.81, abs=1e-3)
+    desk.faces = (like(0.8),)
+    third = enroller.enrol("June", "june.jpg", picture("green"))
+    assert "also matches Ada 1.00, Jane Smith 0.80" in third.detail
+    assert [match.identity for match in enroller.enrol("June", "june.jpg", picture("green")).look_alikes] == [
+        "Ada",
+        "Jane Smith",
+    ]
+
+
+def test_person_is_no_look_alike_of_itself(desk: Desk) -> None:
+    """Nor are people below the threshold, which is the collection's own if it has one."""
+    desk.enroller.enrol("Ada", "1.jpg", picture("red"))
+    desk.faces = (like(0.6),)
+    assert looking(desk).enrol("ADA", "2.jpg", picture("blue")).look_alikes == ()
+    desk.templates.set_threshold("default", MODEL, make_threshold(0.7))
+    assert looking(desk).enrol("Jane", "3.jpg", picture("green")).look_alikes[0].identity == "Ada"
+    desk.templates.set_threshold("default", MODEL, make_threshold(0.65))
+    desk.templates.remove("default", [template_id("default", MODEL, picture("blue"))])
+    assert looking(desk).enrol("June", "4.jpg", picture("pink")).look_alikes[0].identity == "Jane"
 
 
 def test_file_that_is_no_picture_is_refused(desk: Desk) -> None:
