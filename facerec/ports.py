@@ -337,8 +337,14 @@ class EnrolledPeople(Protocol):
         After the store was lost and created again, it begins above the collection's earlier versions.
         """
 
-    def entries(self, collection: str) -> Iterator[TemplateEntry]:
-        """All readable templates of the collection, of all models, by their ids; reads page by page as `templates`."""
+    def entries(self, collection: str, after: str = "", at_once: int | None = None) -> Iterator[TemplateEntry]:
+        """The readable templates of the collection, of all models, by their ids, those after an id only.
+
+        It reads page by page as `templates`, so many at once, without a number as many as a page has.
+        """
+
+    def find(self, collection: str, template_ids: Sequence[str]) -> dict[str, TemplateEntry]:
+        """Those of these templates that the collection has and that can be read, by their ids."""
 
     def entry(self, collection: str, template_id: str) -> TemplateEntry | None:
         """One template of the collection, or `None`, also for one that cannot be read."""

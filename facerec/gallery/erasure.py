@@ -81,10 +81,13 @@ class Erasures:
             return None
         return self._begin(collection, by, sorted(names), own)
 
-    def begin_photos(self, collection: str, template_ids: Sequence[str], by: str) -> Begun | None:
+    def begin_photos(
+        self, collection: str, template_ids: Sequence[str], by: str, *, photos_now: bool = False
+    ) -> Begun | None:
         """Begin to erase single templates; `None` if there are none of these.
 
-        A person who has no other template is erased as `begin` does it.
+        A person who has no other template is erased as `begin` does it. With `photos_now` all photos are gone on
+        return: for a client that may enrol the same photos at once.
         """
         owners = self.enrolled.owners(collection)
         own = [identifier for identifier in dict.fromkeys(template_ids) if identifier in owners]
@@ -92,7 +95,7 @@ class Erasures:
             return None
         left = {owner for identifier, owner in owners.items() if identifier not in set(own)}
         gone = {owners[identifier] for identifier in own} - left - {""}
-        return self._begin(collection, by, sorted(gone), own)
+        return self._begin(collection, by, sorted(gone), own, photos_now=photos_now)
 
     def begin_collection(self, collection: str, by: str) -> Begun:
         """Begin to erase everyone in a collection, and every result of it."""
@@ -142,7 +145,14 @@ class Erasures:
                 self.work(record.erasure_id)
 
     def _begin(
-        self, collection: str, by: str, names: Sequence[str], template_ids: Sequence[str], *, everyone: bool = False
+        self,
+        collection: str,
+        by: str,
+        names: Sequence[str],
+        template_ids: Sequence[str],
+        *,
+        everyone: bool = False,
+        photos_now: bool = False,
     ) -> Begun:
         now, key = self.now(), secrets.token_hex(16)
         record = ErasureRecord(
@@ -161,7 +171,7 @@ class Erasures:
         log.info("erasure_begun", erasure_id=record.erasure_id, collection=collection, by=by)
         try:
             record = self._run(self.gallery, record)
-            if not everyone and len(template_ids) <= _FEW_PHOTOS:
+            if photos_now or (not everyone and len(template_ids) <= _FEW_PHOTOS):
                 record = self._run(self.photos, record)
         finally:
             # Whatever is left is worked off by the ledger.

@@ -21,6 +21,7 @@ from facerec.provision.iam_statements import (
     find_snapshots,
     keep_people,
     partitions,
+    read_images,
     work_off_erasures,
 )
 
@@ -58,6 +59,7 @@ def web(place: Place) -> list[Statement]:
         allow("FindOrphanedQueues", ["sqs:ListQueues"], ["*"]),
         allow("CheckKeys", ["dynamodb:GetItem"], [place.table(settings.keys_table)]),
         *keep_people(place),
+        *read_images(place),
         allow("ListPhotos", ["s3:ListBucket"], [place.bucket(settings.gallery_bucket)]),
         allow("KeepJobs", ["dynamodb:BatchWriteItem"], [place.table(settings.jobs_table)]),
         # The files of a job before they are sent, and its zip.

@@ -209,6 +209,17 @@ def work_off_erasures(place: Place) -> list[Statement]:
     ]
 
 
+def read_images(place: Place) -> list[Statement]:
+    """Read the images that clients of the Rekognition API name, of the buckets that the operator allows."""
+    buckets = place.settings.web.image_buckets
+    if not buckets:
+        return []
+    return [
+        allow("ReadImages", ["s3:GetObject"], [place.objects(name) for name in buckets]),
+        allow("TellMissingImages", ["s3:ListBucket"], [place.bucket(name) for name in buckets]),
+    ]
+
+
 def answer_devices(place: Place) -> list[Statement]:
     """Send results to devices, and nothing else: each device reads its own topic alone."""
     topics = f"arn:{place.partition}:iot:{place.region}:{place.account}:topic/{results_topic('*')}"

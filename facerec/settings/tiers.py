@@ -43,6 +43,9 @@ class WebSettings(Group):
         (),
         description="Host names that are served, a JSON list; empty: any (open mode on loopback: loopback names)",
     )
+    image_buckets: tuple[str, ...] = Field(
+        (), description="Buckets whose images clients of the Rekognition API may name as `S3Object`, a JSON list"
+    )
 
 
 class JobSettings(Group):

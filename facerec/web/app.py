@@ -7,15 +7,15 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from facerec.gallery.erasure import Erasures
 from facerec.gallery.people import People
-from facerec.ports import EnrolledPeople, ObjectStore, PersonRecords, TaskQueue
+from facerec.ports import Collections, EnrolledPeople, ObjectStore, PersonRecords, TaskQueue
 from facerec.settings import Settings
 from facerec.text import megabytes, one_line
 from facerec.web import forms, metrics, replies, results, uploads
 from facerec.web.admission import Admission
-from facerec.web.api import ApiServices, compreface, register_apis
+from facerec.web.api import ApiServices, compreface, register_apis, rekognition
 from facerec.web.api.v1.description import DescribedApp
 from facerec.web.asking import Asker
-from facerec.web.auth.access import UNDEFINED, AccessControl, install_access_control, needs
+from facerec.web.auth.access import UNDEFINED, AccessControl, Denial, install_access_control, needs
 from facerec.web.inbox import Waiters
 from facerec.web.readiness import Readiness, health_blueprint
 
@@ -54,6 +54,7 @@ def create_app(
     people: EnrolledPeople,
     records: PersonRecords,
     erasures: Erasures,
+    collections: Collections,
     queue: TaskQueue,
     reply_to: str,
     waiters: Waiters,
@@ -93,6 +94,7 @@ def create_app(
             people=people,
             persons=persons,
             erasures=erasures,
+            collections=collections,
             access=access,
         ),
     )
@@ -105,13 +107,19 @@ def create_app(
         limit = megabytes(settings.web.max_upload_bytes)
         return render_template("upload.html", limit=limit, open_to_all=access.open_to_all)
 
-    install_access_control(app, access, lambda denial: _error(denial.status, denial.sentence, denial.code))
+    install_access_control(app, access, _denied)
     if proxies := settings.web.trusted_proxies:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=proxies, x_proto=proxies)  # type: ignore[method-assign] # as Flask documents
     app.register_error_handler(HTTPException, lambda exc: _http_error(exc, settings))
     app.register_error_handler(Exception, _fault)
     app.after_request(_add_headers)
     return app
+
+
+def _denied(denial: Denial) -> Response:
+    if rekognition.is_call(request.path):
+        return rekognition.denied(denial)
+    return _error(denial.status, denial.sentence, denial.code)
 
 
 def _http_error(exc: HTTPException, settings: Settings) -> Response:
@@ -139,8 +147,10 @@ def _fault(exc: Exception) -> Response:
 
 
 def _error(status: int, sentence: str, code: int = UNDEFINED) -> Response:
-    """Make an error response: JSON under `/api/`, plain text elsewhere."""
+    """Make an error response: JSON for the APIs, plain text elsewhere."""
     sentence = one_line(sentence)
+    if rekognition.is_call(request.path):
+        return rekognition.failed(status, sentence)
     if request.path.startswith("/api/"):
         return results.json_error(compreface.status_of(request.path, status, code), sentence, code)
     return Response(sentence, status=status, content_type="text/plain; charset=utf-8")

@@ -151,6 +151,7 @@ def make_app(
         people=bootstrap.enrolled_people(settings),
         records=bootstrap.person_records(settings),
         erasures=bootstrap.erasures(settings),
+        collections=bootstrap.collections(settings),
         queue=bootstrap.task_queue(settings),
         reply_to=reply_to,
         waiters=waiters,

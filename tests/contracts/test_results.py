@@ -215,7 +215,7 @@ def test_queue_with_an_impossible_name_is_missing(way: Way, tail: str) -> None:
 
 
 def test_result_with_many_faces_is_shortened(clients: Clients) -> None:
-    """A thousand faces are too many for one message; the log says how many were sent."""
+    """A thousand faces are too many for one message; message and log say how many were sent."""
     queue = f"test-{uuid.uuid4().hex[:12]}-resp-queue"
     clients.sqs.create_queue(QueueName=queue)
     crowd = a_result(faces=1_000)
@@ -223,8 +223,9 @@ def test_result_with_many_faces_is_shortened(clients: Clients) -> None:
     with capture_logs() as logs:
         SqsResultPublisher(clients, queue).publish(queue, crowd)
     (delivery,) = received(SqsResultInbox(clients, queue), 1)
-    assert delivery.result.model_copy(update={"faces": crowd.faces}) == crowd
+    assert delivery.result.model_copy(update={"faces": crowd.faces, "more_faces": 0}) == crowd
     assert 100 < len(delivery.result.faces) < 1_000
+    assert len(delivery.result.faces) + delivery.result.more_faces == 1_000
     (line,) = logs
     assert (line["event"], line["faces"], line["sent"]) == ("result_shortened", 1_000, len(delivery.result.faces))
 

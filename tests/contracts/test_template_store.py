@@ -235,6 +235,29 @@ def test_entry_has_every_field_but_the_embedding(store: TemplateStore) -> None:
     assert store.entry("default", "f" * 32) is store.entry("nowhere", added[0].template_id) is None
 
 
+def test_entries_continue_after_an_id(store: TemplateStore) -> None:
+    """So that an answer can have pages; the id need not exist any more."""
+    added = [make_template(number) for number in range(1, 6)]
+    for template in added:
+        store.add(template)
+    ids = [template.template_id for template in added]
+    assert [entry.template_id for entry in store.entries("default", at_once=2)] == ids
+    assert [entry.template_id for entry in store.entries("default", ids[1], at_once=2)] == ids[2:]
+    store.remove("default", ids[1:2])
+    assert [entry.template_id for entry in store.entries("default", ids[1])] == ids[2:]
+    assert list(store.entries("default", ids[-1])) == []
+
+
+def test_templates_are_found_by_their_ids(store: TemplateStore) -> None:
+    """Those of another collection are not."""
+    added = [make_template(number) for number in range(1, 4)]
+    for template in added:
+        store.add(template)
+    wanted = [added[0].template_id, added[2].template_id]
+    assert store.find("default", [*wanted, "f" * 32, wanted[0]]).keys() == {*wanted}
+    assert store.find("nowhere", wanted) == store.find("default", []) == {}
+
+
 def test_templates_are_given_to_another_person(store: TemplateStore) -> None:
     """More than one transaction takes; readers see it as a change, and missing templates do not count."""
     for number in range(100):

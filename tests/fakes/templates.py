@@ -124,9 +124,14 @@ class InMemoryTemplateStore:
                 self._changed(collection, set(found))
             return len(found)
 
-    def entries(self, collection: str) -> Iterator[TemplateEntry]:
-        """Yield every template without its embedding, in the order of their ids."""
-        return map(_entry, self.templates(collection))
+    def entries(self, collection: str, after: str = "", at_once: int | None = None) -> Iterator[TemplateEntry]:
+        """Yield the templates after an id without their embeddings, in the order of their ids."""
+        del at_once
+        return (_entry(template) for template in self.templates(collection) if template.template_id > after)
+
+    def find(self, collection: str, template_ids: Sequence[str]) -> dict[str, TemplateEntry]:
+        """Return those of these templates that there are."""
+        return {found.template_id: found for found in self.entries(collection) if found.template_id in template_ids}
 
     def entry(self, collection: str, template_id: str) -> TemplateEntry | None:
         """Return one template without its embedding, if there is one."""

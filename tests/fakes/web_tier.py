@@ -35,6 +35,7 @@ from facerec.web.auth.key_cache import KeyCache
 from facerec.web.inbox import InboxThread, Waiters
 from facerec.web.metrics import WebMetrics
 from facerec.web.readiness import Check, Readiness
+from tests.fakes.collections import InMemoryCollections
 from tests.fakes.drawn_faces import DIMENSION, DrawnFacesEngine
 from tests.fakes.erasures import FakeErasures
 from tests.fakes.object_store import InMemoryObjectStore
@@ -72,6 +73,7 @@ class FakeWebTier:
         self.erasures = FakeErasures(
             settings=self.settings, objects=self.store, templates=self.templates, people=self.records
         )
+        self.collections = InMemoryCollections()
         self.queues = InMemoryQueues(self.settings.response_queue)
         self.publisher = InMemoryResultPublisher(self.queues, self.settings.response_queue)
         self.tasks = InMemoryTaskQueue(self._worker)
@@ -100,6 +102,7 @@ class FakeWebTier:
             people=self.templates,
             records=self.records,
             erasures=self.erasures.make(),
+            collections=self.collections,
             queue=self.tasks,
             reply_to=self.settings.response_queue,
             waiters=self.waiters,

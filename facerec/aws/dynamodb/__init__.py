@@ -40,12 +40,19 @@ class Table:
         return self._clients.dynamodb.get_item(TableName=self.name, Key=key, ConsistentRead=True).get("Item")
 
     def items(
-        self, partition: str, prefix: str = "", after: str = "", since: str = "", only: Sequence[str] = ()
+        self,
+        partition: str,
+        prefix: str = "",
+        after: str = "",
+        since: str = "",
+        only: Sequence[str] = (),
+        at_once: int | None = None,
     ) -> Iterator[Any]:
         """Yield a partition's items in the order of their sort keys, page by page, each page when it is needed.
 
         `prefix` selects the sort keys that begin with it, and `after` those after another one with this prefix, which
-        ends in digits. `since` selects that sort key and all later ones. `only` are the attributes to transfer.
+        ends in digits. `since` selects that sort key and all later ones. `only` are the attributes to transfer. A page
+        has `at_once` items, without it what DynamoDB sends at once, up to 1 MB.
         """
         condition = "#partition = :partition"
         names, values = {"#partition": self._partition}, {":partition": partition}
@@ -60,17 +67,19 @@ class Table:
             values[":since"] = since
         if prefix or since:
             names["#item"] = "item"
-        projection: Any = {}
+        options: Any = {}
         if only:
             names |= {f"#only{number}": name for number, name in enumerate(only)}
-            projection = {"ProjectionExpression": ", ".join(f"#only{number}" for number in range(len(only)))}
+            options = {"ProjectionExpression": ", ".join(f"#only{number}" for number in range(len(only)))}
+        if at_once is not None:
+            options["PaginationConfig"] = {"PageSize": at_once}
         pages = self._clients.dynamodb.get_paginator("query").paginate(
             TableName=self.name,
             ConsistentRead=True,
             KeyConditionExpression=condition,
             ExpressionAttributeNames=names,
             ExpressionAttributeValues={name: {"S": value} for name, value in values.items()},
-            **projection,
+            **options,
         )
         for page in pages:
             yield from page["Items"]

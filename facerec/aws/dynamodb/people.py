@@ -69,10 +69,17 @@ class DynamoEnrolledPeople:
         """Return the number of the last change: one consistent read of a tiny item."""
         return self._changes.version(collection)
 
-    def entries(self, collection: str) -> Iterator[TemplateEntry]:
-        """Yield every readable template of the collection, read consistently, page by page."""
+    def entries(self, collection: str, after: str = "", at_once: int | None = None) -> Iterator[TemplateEntry]:
+        """Yield the readable templates of the collection, read consistently, page by page."""
         with translated(f"read the people of collection {collection!r}"):
-            yield from read_entries(self._table.items(collection, TEMPLATE, only=ENTRY))
+            last = f"{TEMPLATE}{after}" if after else ""
+            yield from read_entries(self._table.items(collection, TEMPLATE, last, only=ENTRY, at_once=at_once))
+
+    def find(self, collection: str, template_ids: Sequence[str]) -> dict[str, TemplateEntry]:
+        """Read these templates consistently, a hundred at a time."""
+        keys = [self._template_key(collection, template_id) for template_id in dict.fromkeys(template_ids)]
+        with translated(f"read templates of collection {collection!r}"):
+            return {entry.template_id: entry for entry in read_entries(self._table.present(keys))}
 
     def entry(self, collection: str, template_id: str) -> TemplateEntry | None:
         """Read one template consistently; a damaged one counts as none."""

@@ -151,7 +151,8 @@ def fitting(result: RecognitionResult, max_bytes: int) -> str:
     kept = len(result.faces)
     while len(body) > max_bytes and kept:
         kept = kept * 3 // 4
-        body = result.model_copy(update={"faces": result.faces[:kept]}).to_json()
+        more_faces = result.more_faces + len(result.faces) - kept
+        body = result.model_copy(update={"faces": result.faces[:kept], "more_faces": more_faces}).to_json()
     if kept < len(result.faces):
         log.warning("result_shortened", request_id=str(result.request_id), faces=len(result.faces), sent=kept)
     return body

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from facerec.gallery.erasure import Erasures
 from facerec.gallery.people import People
-from facerec.ports import EnrolledPeople, ObjectStore
+from facerec.ports import Collections, EnrolledPeople, ObjectStore
 from facerec.settings import Settings
 from facerec.web.asking import Asker
 from facerec.web.auth.access import AccessControl
@@ -22,4 +22,5 @@ class ApiServices:
     """The use cases over `people`."""
     erasures: Erasures
     """Every removal of people or photos goes through them."""
+    collections: Collections
     access: AccessControl

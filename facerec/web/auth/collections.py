@@ -1,7 +1,8 @@
-"""Which collection a request may use: that of its key."""
+"""Which collection a request may use: that of its key, and those that it created."""
 
 from facerec.api_keys import ApiKey, Scope
 from facerec.message_base import DEFAULT_COLLECTION
+from facerec.ports import CollectionRecord
 
 
 def own_collection(key: ApiKey | None) -> str:
@@ -9,6 +10,11 @@ def own_collection(key: ApiKey | None) -> str:
     return DEFAULT_COLLECTION if key is None else key.collection
 
 
-def may_use(key: ApiKey | None, collection: str) -> bool:
-    """Whether a request may use this collection: its key's own, in open mode and with scope `admin` any."""
-    return key is None or key.allows(Scope.ADMIN) or key.collection == collection
+def may_use(key: ApiKey | None, collection: str, record: CollectionRecord | None = None) -> bool:
+    """Whether a request may use this collection: its key's own, in open mode and with scope `admin` any.
+
+    With the collection's `record` also one that the key created.
+    """
+    if key is None or key.allows(Scope.ADMIN) or key.collection == collection:
+        return True
+    return record is not None and record.collection == collection and record.owner == key.key_id

@@ -23,6 +23,7 @@ create_app(
     settings=Settings(), store=InMemoryObjectStore(), queue=InMemoryTaskQueue(), reply_to="facerec-resp-queue",
     people=facerec.bootstrap.enrolled_people(Settings()), records=facerec.bootstrap.person_records(Settings()),
     erasures=facerec.bootstrap.erasures(Settings()),
+    collections=facerec.bootstrap.collections(Settings()),
     waiters=Waiters(), admission=Admission(max_waiting=1, wait_seconds=1), readiness=Readiness({}),
     measured=WebMetrics(), access=AccessControl(Settings().web, None),
 )
