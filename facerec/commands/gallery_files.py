@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -22,8 +23,11 @@ from facerec.commands.terminal import (
 from facerec.echo import echo
 from facerec.errors import AlreadyEnrolled, ConfigurationError, FacerecError, ObjectMissing
 from facerec.gallery.names import KnownNames
-from facerec.ports import DamagedTemplate, Template
+from facerec.ports import DamagedTemplate, Rejection, Template
 from facerec.text import counted
+
+if TYPE_CHECKING:
+    from facerec.gallery.archive import Remembered
 
 
 @click.command("export")
@@ -33,7 +37,7 @@ from facerec.text import counted
 @collection_option
 def export(file: Path, collection: str, *, photos: bool, force: bool) -> None:
     """Write a collection to one portable FILE. Only its owner can read it, because it holds biometric data."""
-    from facerec.gallery.archive import write_archive
+    from facerec.gallery.archive import Remembered, write_archive
 
     gallery = open_gallery(collection)
     if file.exists() and not force:
@@ -57,7 +61,13 @@ def export(file: Path, collection: str, *, photos: bool, force: bool) -> None:
                 yield template.template_id, photo
 
     try:
-        left_out = write_archive(file, gallery.collection, templates, stored() if photos else (), datetime.now(UTC))
+        remembered = Remembered(
+            gallery.templates.rejections(collection),
+            gallery.people.merges(collection),
+            gallery.people.records.names(collection),
+        )
+        pictures = stored() if photos else ()
+        left_out = write_archive(file, gallery.collection, templates, pictures, datetime.now(UTC), remembered)
     except OSError as exc:
         raise click.FileError(str(file), exc.strerror) from exc
     echo(f"{counted(len(templates) - len(left_out), 'template')} exported to {file}")
@@ -82,9 +92,11 @@ def import_(file: Path, collection: str | None, *, any_model: bool, exact_names:
 
     with open_archive(file) as archive:
         gallery = open_gallery(collection or archive.collection)
-        _check_archive(gallery, archive.templates, file, any_model=any_model)
+        _check_archive(gallery, archive.templates, archive.remembered.rejections, file, any_model=any_model)
         print_not_imported(archive.damaged)
-        _restore(gallery, archive.templates, archive.photo, exact_names=exact_names)
+        for sentence in archive.left_out:
+            echo(f"Not imported: {sentence}", err=True)
+        _restore(gallery, archive.templates, archive.photo, archive.remembered, exact_names=exact_names)
 
 
 @click.command("import-pt")
@@ -101,6 +113,7 @@ def import_pt(file: Path, model_name: str, collection: str, *, exact_names: bool
     match worse than photos that are enrolled with `facerec enrol`. Photos are not part of such a file. Names are
     compared as by `enrol`.
     """
+    from facerec.gallery.archive import NOTHING
     from facerec.gallery.import_pt import read_pair, templates_of_pair
 
     gallery = open_gallery(collection)
@@ -124,11 +137,18 @@ def import_pt(file: Path, model_name: str, collection: str, *, exact_names: bool
         damaged=damaged,
     )
     print_not_imported(damaged)
-    _restore(gallery, templates, lambda _: None, exact_names=exact_names)
+    _restore(gallery, templates, lambda _: None, NOTHING, exact_names=exact_names)
 
 
-def _check_archive(gallery: OpenGallery, templates: Sequence[Template], file: Path, *, any_model: bool) -> None:
-    """Refuse templates of other models, and those of a wrong length, which no worker could use."""
+def _check_archive(
+    gallery: OpenGallery,
+    templates: Sequence[Template],
+    rejections: Sequence[Rejection],
+    file: Path,
+    *,
+    any_model: bool,
+) -> None:
+    """Refuse templates of other models, and embeddings of a wrong length, which no worker could use."""
     try:
         model = gallery.model
     except ConfigurationError:
@@ -143,6 +163,7 @@ def _check_archive(gallery: OpenGallery, templates: Sequence[Template], file: Pa
             f"the model in use is {model.model_id}: enrol the photos again, or store these with --any-model"
         )
     own = [template.embedding.size for template in templates if template.model_id == model.model_id]
+    own += [rejection.embedding.size for rejection in rejections if rejection.model_id == model.model_id]
     wrong = [size for size in own if size != model.dimension]
     if wrong:
         raise FacerecError(
@@ -155,34 +176,37 @@ def _restore(
     gallery: OpenGallery,
     templates: Sequence[Template],
     photo: Callable[[str], bytes | None],
+    remembered: "Remembered",
     *,
     exact_names: bool,
 ) -> None:
-    from facerec.gallery.archive import restore
+    from facerec.gallery.restoring import restore, restore_remembered, restored_id
 
     store, photos, bucket = gallery.templates, gallery.photos, gallery.settings.gallery_bucket
     known = KnownNames(store.owners(gallery.collection).values())
     renamed: dict[str, str] = {}
     counts = Counter[str]()
+    ids: dict[str, str] = {}
     for template in tracked(templates, "importing"):
         identity = known.adopt(template.identity, exact=exact_names)
         if identity != template.identity:
             renamed[template.identity] = identity
         try:
-            named = replace(template, identity=identity)
-            new = restore(
-                named,
-                photo(template.template_id),
-                gallery.collection,
-                bucket,
-                store,
-                photos,
-                exact_names=exact_names,
-            )
+            named, picture = replace(template, identity=identity), photo(template.template_id)
+            new = restore(named, picture, gallery.collection, bucket, store, photos, exact_names=exact_names)
+            ids[template.template_id] = restored_id(template, picture, gallery.collection)
             counts["new" if new else "present"] += 1
         except AlreadyEnrolled as exc:
             counts["other"] += 1
             echo(f"Left out: the photo {template.source!r} of {identity!r} is enrolled for {exc.identity!r}", err=True)
+    restore_remembered(
+        remembered,
+        gallery.collection,
+        ids,
+        lambda name: known.adopt(name, exact=exact_names),
+        store,
+        gallery.people.records,
+    )
     for written, identity in renamed.items():
         echo(f"{written!r} is imported as {identity!r}", err=True)
     rest = f"; {counted(counts['present'], 'template')} already present" if counts["present"] else ""

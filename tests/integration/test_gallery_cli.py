@@ -511,6 +511,22 @@ def test_gallery_survives_export_and_import(line: CommandLine, model_id: str, tm
     assert len(line.photos()) == 1
 
 
+def test_merge_survives_export_and_import(line: CommandLine, model_id: str, tmp_path: Path) -> None:
+    """Also into another collection, where it can be taken back."""
+    line.seed("Ada", model_id=model_id)
+    bootstrap.template_store(line.settings).add(replace(make_template(2, "Grace", model_id=model_id), photo=None))
+    line.run("people", "merge", "Ada", "Grace", "--yes", says="1 template of 'Ada' given to 'Grace'")
+    line.run("gallery", "export", "--photos", tmp_path / "backup.facerec", says="2 templates exported")
+    line.run("gallery", "import", tmp_path / "backup.facerec", "--collection", "copy", says="2 templates imported")
+    for collection in ("default", "copy"):
+        (merge,) = line.json("people", "merges", "--collection", collection)
+        line.run("people", "unmerge", merge["merge_id"], "--collection", collection, says="given back to 'Ada'")
+        people = {
+            each["identity"]: each["templates"] for each in line.json("people", "list", "--collection", collection)
+        }
+        assert people == {"Ada": 1, "Grace": 1}
+
+
 def test_photo_of_a_killed_enrolment_is_found_and_removed(real: CommandLine) -> None:
     """The process dies between its two stores. A young photo stays: the enrolment may be running."""
     dies = (

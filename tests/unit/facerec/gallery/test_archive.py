@@ -20,14 +20,23 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from facerec.errors import AlreadyEnrolled, ConfigurationError
-from facerec.gallery.archive import InvalidArchive, open_archive, restore, write_archive
+from facerec.gallery.archive import InvalidArchive, Remembered, open_archive, write_archive
 from facerec.gallery.cache import GalleryCache
 from facerec.gallery.enrolment import template_id
 from facerec.gallery.import_pt import read_pair, templates_of_pair
 from facerec.gallery.names import InvalidName, valid_identity
-from facerec.ports import DamagedTemplate, Template
+from facerec.gallery.restoring import restore, restore_remembered, restored_id
+from facerec.ports import DamagedTemplate, MergeRecord, Template
 from tests.fakes.object_store import InMemoryObjectStore
-from tests.fakes.templates import MODEL, OTHER_MODEL, InMemoryTemplateStore, make_template, of_dimension
+from tests.fakes.person_records import InMemoryPersonRecords
+from tests.fakes.templates import (
+    MODEL,
+    OTHER_MODEL,
+    InMemoryTemplateStore,
+    make_rejection,
+    make_template,
+    of_dimension,
+)
 
 NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
 BUCKET = "gallery"
@@ -103,6 +112,107 @@ def test_archive_holds_models_of_different_dimensions(tmp_path: Path) -> None:
         assert list(map(fields, archive.templates)) == list(map(fields, templates))
     with zipfile.ZipFile(path) as packed:
         assert len(packed.read("embeddings.bin")) == 4 * (128 + 512 + 128)
+
+
+def make_merge(*numbers: int, collection: str = "default") -> MergeRecord:
+    """The record of a merge of Ada's templates of these numbers into Grace."""
+    return MergeRecord(
+        merge_id=f"{99:032x}",
+        collection=collection,
+        source="Ada",
+        into="Grace",
+        templates={"Ada": tuple(f"{number:032x}" for number in numbers)},
+        merged_at=NOW,
+        by="key kiosk",
+        rejections={"Ada": (f"{11:032x}",)},
+    )
+
+
+def test_archive_keeps_what_is_remembered(tmp_path: Path) -> None:
+    """External ids, rejections of any model, merges, and people without templates; no unfinished rename."""
+    path = tmp_path / "gallery.facerec"
+    template = replace(make_template(1, "Grace"), external_id="badge:17")
+    rejections = [make_rejection(11, "Grace"), make_rejection(12, "Ada", model_id=OTHER_MODEL)]
+    unfinished = replace(make_merge(1), merge_id=f"{98:032x}", rename=True)
+    remembered = Remembered(rejections, [make_merge(1), unfinished], ["Joan"])
+    write_archive(path, "default", [template], (), NOW, remembered)
+    with open_archive(path) as archive:
+        assert list(map(fields, archive.templates)) == [fields(template)]
+        found = archive.remembered
+        assert archive.left_out == []
+    assert (found.merges, found.names) == ([make_merge(1)], ["Joan"])
+    for one, other in zip(found.rejections, rejections, strict=True):
+        for name in type(other).__slots__:
+            assert np.array_equal(getattr(one, name), getattr(other, name))
+
+
+@pytest.mark.parametrize(
+    ("name", "entry", "says"),
+    [
+        ("rejections", {"identity": "Unknown"}, "rejection 1: its identity is wrong"),
+        ("rejections", {"rejection_id": "../../1"}, "rejection 1: its rejection_id is wrong"),
+        ("merges", {"source": "a\nb"}, "merge 1: its source is wrong"),
+        ("merges", {"templates": {"Ada": ["../1"]}}, "merge 1: its templates is wrong"),
+    ],
+)
+def test_damaged_memory_is_left_out(tmp_path: Path, name: str, entry: dict[str, Any], says: str) -> None:
+    """The templates are imported all the same."""
+    path = tmp_path / "gallery.facerec"
+    write_archive(path, "default", [make_template(1)], (), NOW, Remembered([make_rejection(11)], [make_merge(1)]))
+
+    def damage(members: dict[str, bytes]) -> None:
+        values = json.loads(members["manifest.json"])
+        values[name][0] |= entry
+        members["manifest.json"] = json.dumps(values).encode()
+
+    with open_archive(rewritten(path, damage)) as archive:
+        assert [sentence[: len(says)] for sentence in archive.left_out] == [says]
+        assert len(archive.templates) == 1
+        assert len(archive.remembered.rejections) + len(archive.remembered.merges) == 1
+
+
+def test_memory_follows_the_templates_into_another_collection(tmp_path: Path) -> None:
+    """A template with its photo gets another id there; what was not restored is left out of the merge."""
+    first = replace(make_template(1, "Grace"), template_id=template_id("default", MODEL, picture()))
+    templates, records = InMemoryTemplateStore(), InMemoryPersonRecords()
+    ids = {first.template_id: restored_id(first, picture(), "staff")}
+    merge = replace(make_merge(5), templates={"Ada": (first.template_id, f"{5:032x}")})
+    gone = replace(merge, merge_id=f"{97:032x}", templates={"Ada": (f"{5:032x}",)})
+    remembered = Remembered([make_rejection(11, "Grace")], [merge, gone], ["joan"])
+    for _ in range(2):
+        restore_remembered(remembered, "staff", ids, str.upper, templates, records)
+    (found,) = records.merges("staff")
+    assert (found.collection, found.into, found.source) == ("staff", "GRACE", "Ada")
+    assert found.templates == {"Ada": (template_id("staff", MODEL, picture()),)}
+    assert [(each.identity, each.collection) for each in templates.rejections("staff")] == [("GRACE", "staff")]
+    assert records.names("staff") == ["JOAN"]
+
+
+def test_faces_of_one_photo_keep_their_places() -> None:
+    """Two people of one photo are two templates also in another collection."""
+    photo = picture()
+    for place in (0, 1, 7):
+        template = replace(make_template(1), template_id=template_id("default", MODEL, photo, place))
+        assert restored_id(template, photo, "staff") == template_id("staff", MODEL, photo, place)
+    assert restored_id(make_template(1), photo, "staff") == template_id("staff", MODEL, photo)
+    assert restored_id(make_template(1), None, "staff") == make_template(1).template_id
+
+
+def test_archive_of_version_2_is_read(archive: Path) -> None:
+    """It has neither rejections nor merges."""
+
+    def older(members: dict[str, bytes]) -> None:
+        values = json.loads(members["manifest.json"])
+        for name in ("rejections", "merges", "names"):
+            del values[name]
+        for entry in values["templates"]:
+            del entry["external_id"]
+        members["manifest.json"] = json.dumps(values | {"version": 2}).encode()
+        del members["rejections.bin"]
+
+    with open_archive(rewritten(archive, older)) as opened:
+        assert [template.identity for template in opened.templates] == ["Ada", "Grace"]
+        assert opened.remembered == Remembered([], [], [])
 
 
 def test_archive_of_version_1_is_read(archive: Path) -> None:
@@ -255,7 +365,7 @@ def embeddings(content: bytes) -> Callable[[dict[str, bytes]], None]:
         (lambda members: members.update({"manifest.json": b"[" * 100_000}), "manifest is wrong"),
         (lambda members: members.update({"manifest.json": b"\xff"}), "manifest is wrong"),
         (manifest(format="another"), "wrong at format"),
-        (manifest(version=3), "wrong at version"),
+        (manifest(version=4), "wrong at version"),
         (manifest(dimensions={}), "the dimension of model .* is missing"),
         (manifest(dimensions={MODEL: 0}), "wrong at dimensions"),
         (manifest(dimensions={MODEL: 1_000_000_000}), "wrong at dimensions"),

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from facerec.gallery.archive import restore
 from facerec.gallery.check import Findings, GalleryCheck
 from facerec.gallery.enrolment import Enroller, template_id
 from facerec.gallery.rebuild import CollectionRebuild
 from facerec.gallery.removal import remove_templates
+from facerec.gallery.restoring import restore
 from facerec.message_base import ObjectRef
 from facerec.ports import ObjectStore, Template, TemplateStore
 from model.faces import Box, EmbeddedFace, ImageAnalysis
