@@ -165,11 +165,15 @@ class AccessControl:
         return Standing.WRONG if key is None else claim.check(key, self._now())
 
 
-def needs(scope: Scope | None, *others: Scope) -> Callable[[View], View]:
-    """Mark a view with the scopes of which a caller needs one; None opens it to all, without a limit."""
+def needs(scope: Scope | None, *others: Scope, signed_for: str | None = None) -> Callable[[View], View]:
+    """Mark a view with the scopes of which a caller needs one; None opens it to all, without a limit.
+
+    With `signed_for` its requests may be signed as for this AWS service.
+    """
 
     def mark(view: View) -> View:
         setattr(view, _NEEDED, None if scope is None else (scope, *others))
+        setattr(view, _SIGNED_FOR, signed_for)
         return view
 
     return mark
