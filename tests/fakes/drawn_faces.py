@@ -43,6 +43,11 @@ def photo(*faces: str | DrawnFace, take: int = 0, form: str = "JPEG", size: tupl
     return buffer.getvalue() + _MARK + json.dumps([asdict(face) for face in drawn]).encode()
 
 
+def is_drawn(image: bytes) -> bool:
+    """Whether it is such a photo."""
+    return _MARK in image
+
+
 def embedding(name: str, take: int = 0) -> NDArray[np.float32]:
     """The embedding of a person's face."""
     vector = _direction(name) + (0.33 * _direction(f"{name} {take}") if take else 0)

@@ -1,5 +1,7 @@
 """An engine for tests: an image says what the engine does with it; the children write into a folder.
 
+A photo of `tests.fakes.drawn_faces` has the faces that are written into it.
+
 The folder is the `artefact_dir` of the spec. Each child adds a line with its process id to `STARTS`, its precision to
 `PRECISIONS`, and the size of each finished batch to `BATCHES`. With a file `REFUSE` children do not load, with `BROKEN`
 they crash while loading. At a named pipe `GATE` they wait while loading until the test opens it for writing; at a named
@@ -22,6 +24,7 @@ from facerec.engine.child import EngineSpec, PickledFaces
 from model.artefact import ArtefactMissing
 from model.faces import Box, EmbeddedFace, ImageAnalysis, JpegFaces, PictureFaces
 from model.header import InvalidImage
+from tests.fakes.drawn_faces import DrawnFacesEngine, is_drawn
 
 FACTORY = f"{__name__}:open_fake"
 
@@ -141,4 +144,4 @@ def _answer(image: bytes, folder: Path) -> ImageAnalysis | InvalidImage:
         raise RuntimeError("the fake raises on this image")
     if image == INVALID:
         return InvalidImage("to the fake this is no picture")
-    return analysis(image)
+    return DrawnFacesEngine().analyse(image) if is_drawn(image) else analysis(image)

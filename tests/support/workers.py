@@ -17,6 +17,7 @@ from facerec.edge_messages import EdgeFaces
 from facerec.message_base import ObjectRef
 from facerec.messages import RecognitionRequest, RecognitionResult, ResultBox
 from facerec.object_keys import input_key
+from facerec.operations import Operation, Recognise
 from facerec.processes.addresses import poll_until
 from facerec.settings import Settings
 from tests.support.artefacts import write_artefact
@@ -48,21 +49,29 @@ class WorkerTier:
         self._inbox = SqsResultInbox(self.clients, settings.response_queue)
 
     def upload(
-        self, picture: bytes = b"picture", filename: str = "a.jpg", submitted_at: datetime | None = None
+        self,
+        picture: bytes = b"picture",
+        filename: str = "a.jpg",
+        submitted_at: datetime | None = None,
+        operation: Operation | None = None,
     ) -> RecognitionRequest:
         """Store a picture and submit its task, as the web tier does."""
         request_id = uuid.uuid4()
-        key = input_key(request_id, filename)
-        self.store.put(self.settings.input_bucket, key, picture, "image/jpeg")
         request = RecognitionRequest(
             request_id=request_id,
-            input=ObjectRef(bucket=self.settings.input_bucket, key=key, size=len(picture)),
+            input=self.stored(picture, input_key(request_id, filename)),
             filename=filename,
+            operation=operation or Recognise(),
             reply_to=self.settings.response_queue,
             submitted_at=submitted_at or datetime.now(UTC),
         )
         self._queue.submit(request)
         return request
+
+    def stored(self, picture: bytes, key: str = "second.jpg") -> ObjectRef:
+        """Store a picture in the input bucket."""
+        self.store.put(self.settings.input_bucket, key, picture, "image/jpeg")
+        return ObjectRef(bucket=self.settings.input_bucket, key=key, size=len(picture))
 
     def send_faces(self, crop: bytes = b"crop", filename: str = "frame.jpg") -> EdgeFaces:
         """Send a device's frame with one face, as the IoT rule does; to the fake engine its crop is a command."""
