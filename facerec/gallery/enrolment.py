@@ -16,7 +16,7 @@ from facerec.gallery.names import KnownNames, same_person, valid_collection, val
 from facerec.gallery.removal import photo_key
 from facerec.message_base import DEFAULT_COLLECTION, ObjectRef
 from facerec.object_keys import base_name
-from facerec.ports import ObjectStore, Template, TemplateStore
+from facerec.ports import ObjectStore, Template, TemplateEntry, TemplateStore
 from facerec.text import megabytes
 from model.header import InvalidImage, read_header
 from model.index.norms import normalised
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 DOMINANCE = 4  # a face with this many times the area of the next largest is the subject of the photo
 MAX_PHOTO_BYTES = 100_000_000  # far above a camera's photos; it bounds the memory
+MAX_FACES_OF_A_PHOTO = 4096
+"""More than any model finds in one."""
 _NO_EMBEDDING = "the model computed no usable embedding for this face: take another photo"
 
 
@@ -110,30 +112,59 @@ def template_id(collection: str, model_id: str, photo: bytes, place: int = 0) ->
 
     Where several faces of a photo are enrolled, `place` is the face's among them, from 0.
     """
-    parts = [collection.encode(), model_id.encode(), photo]
-    return _hash(*parts) if place == 0 else _hash(*parts, str(place).encode())
+    digest = _digest(collection.encode(), model_id.encode(), photo)
+    return digest.hexdigest()[:32] if place == 0 else _at_place(digest, place)
+
+
+def face_place(template: TemplateEntry, photo: bytes) -> int:
+    """Return the `place` of `template_id` that a template has by its id; 0 also for an id that is not of this photo."""
+    digest = _digest(template.collection.encode(), template.model_id.encode(), photo)
+    if digest.hexdigest()[:32] == template.template_id:
+        return 0
+    places = range(1, MAX_FACES_OF_A_PHOTO)
+    return next((place for place in places if _at_place(digest, place) == template.template_id), 0)
 
 
 def rejection_id(collection: str, identity: str, model_id: str, photo: bytes, place: int) -> str:
     """Return 32 hexadecimal digits; `place` is the face's among all of the photo."""
-    return _hash(collection.encode(), model_id.encode(), photo, str(place).encode(), identity.encode())
+    parts = (collection.encode(), model_id.encode(), photo, str(place).encode(), identity.encode())
+    return _digest(*parts).hexdigest()[:32]
 
 
-def _hash(*parts: bytes) -> str:
+def _at_place(digest: "hashlib._Hash", place: int) -> str:
+    own = digest.copy()
+    own.update(_with_length(str(place).encode()))
+    return own.hexdigest()[:32]
+
+
+def _digest(*parts: bytes) -> "hashlib._Hash":
     digest = hashlib.sha256()
     for part in parts:
-        # Lengths first, so that different parts never give the same bytes.
-        digest.update(len(part).to_bytes(8, "big") + part)
-    return digest.hexdigest()[:32]
+        digest.update(_with_length(part))
+    return digest
 
 
-def choose_face(analyse: "Analyse", photo: bytes, which: WhichFace) -> Chosen | NotChosen:
-    """Return the face of a photo to enrol; raises `Transient`."""
+def _with_length(part: bytes) -> bytes:
+    # Lengths first, so that different parts never give the same bytes.
+    return len(part).to_bytes(8, "big") + part
+
+
+def choose_face(analyse: "Analyse", photo: bytes, which: WhichFace, place: int = 0) -> Chosen | NotChosen:
+    """Return the face of a photo to enrol; raises `Transient`.
+
+    A `place` above 0 is that of `template_id`: the face was enrolled as one of several.
+    """
     try:
         faces = analyse(photo).faces
     except InvalidImage as exc:
         return NotChosen(EnrolmentStatus.INVALID_IMAGE, str(exc))
-    choice = chosen_face(faces, which)
+    if place == 0:
+        choice = chosen_face(faces, which)
+    elif place < len(faces):
+        choice = Chosen(faces[place], f"number {place + 1} of {len(faces)} faces", ())
+    else:
+        detail = f"{len(faces)} faces found, and it was enrolled as number {place + 1}: enrol it again"
+        choice = NotChosen(EnrolmentStatus.NO_FACE, detail)
     if isinstance(choice, Chosen) and not normalised(choice.face.embedding[None]).all():
         return NotChosen(EnrolmentStatus.INVALID_IMAGE, _NO_EMBEDDING)
     return choice

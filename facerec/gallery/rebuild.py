@@ -14,6 +14,7 @@ from facerec.gallery.enrolment import (
     NotChosen,
     WhichFace,
     choose_face,
+    face_place,
     quality_score,
     quality_text,
     store_template,
@@ -135,13 +136,15 @@ class CollectionRebuild:
                 # `remove_old` was interrupted after it had removed the photo.
                 return report(RebuildStatus.PRESENT, "rebuilt already, and its photo is removed")
             return report(RebuildStatus.NO_PHOTO, "its photo is no longer in the bucket: enrol one of this person")
-        identifier = template_id(self.collection, self.model_id, photo)
+        place = face_place(old, photo)
+        identifier = template_id(self.collection, self.model_id, photo, place)
         if identifier in self._present:
             return self._report_present(report, old, identifier)
-        return self._embed(report, old, photo, identifier)
+        return self._embed(report, old, photo, place)
 
-    def _embed(self, report: _MakeReport, old: Template, photo: bytes, identifier: str) -> RebuildReport:
-        choice = choose_face(self.analyse, photo, self.which)
+    def _embed(self, report: _MakeReport, old: Template, photo: bytes, place: int) -> RebuildReport:
+        identifier = template_id(self.collection, self.model_id, photo, place)
+        choice = choose_face(self.analyse, photo, self.which, place)
         if isinstance(choice, NotChosen):
             return report(RebuildStatus(choice.status), choice.detail, faces=choice.faces)
         face = choice.face

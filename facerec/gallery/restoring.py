@@ -5,14 +5,11 @@ from dataclasses import replace
 
 from facerec.errors import AlreadyEnrolled
 from facerec.gallery.archive import Remembered
-from facerec.gallery.enrolment import store_template, template_id
+from facerec.gallery.enrolment import face_place, store_template, template_id
 from facerec.gallery.names import same_person
 from facerec.gallery.removal import photo_key
 from facerec.message_base import ObjectRef
 from facerec.ports import ObjectStore, PersonRecords, Template, TemplateStore
-
-_MAX_FACES = 100
-"""Of one photo: more are hardly enrolled, and each costs a hash of the photo."""
 
 
 def restore(
@@ -48,13 +45,7 @@ def restored_id(template: Template, photo: bytes | None, collection: str) -> str
     """Return the id that an archived template has in a collection, which `restore` gives it."""
     if photo is None:
         return template.template_id
-    # Which of the photo's faces it is follows from the id that it had.
-    places = (
-        place
-        for place in range(_MAX_FACES)
-        if template_id(template.collection, template.model_id, photo, place) == template.template_id
-    )
-    return template_id(collection, template.model_id, photo, next(places, 0))
+    return template_id(collection, template.model_id, photo, face_place(template, photo))
 
 
 def restore_remembered(

@@ -272,3 +272,21 @@ def test_photo_enrolled_meanwhile_is_no_error(world: World) -> None:
     work = world.work()
     world.run()
     assert [work.rebuild(old).status for old in work.old] == [RebuildStatus.PRESENT]
+
+
+def test_face_of_several_is_found_by_its_place(world: World) -> None:
+    """The photo has one template for each of its faces; without the face the report says so."""
+    first = world.enrolled(1, "Ada", "red")
+    photo = picture("red")
+    second = replace(first, identity="Grace", template_id=template_id("default", MODEL, photo, 1))
+    world.templates.add(second)
+    world.faces[photo] = (face(axis=3), face(50, axis=5))
+    report = world.work(WhichFace.DOMINANT).rebuild(second)
+    assert report.status is RebuildStatus.REBUILT
+    assert report.template_id == template_id("default", NEW, photo, 1)
+    new = world.templates.template("default", report.template_id)
+    assert new is not None
+    assert (new.identity, int(new.embedding.argmax())) == ("Grace", 5)
+    world.templates.remove("default", [report.template_id])
+    world.faces[photo] = (face(axis=3),)
+    assert world.work(WhichFace.DOMINANT).rebuild(second).status is RebuildStatus.NO_FACE
