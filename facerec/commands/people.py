@@ -10,6 +10,7 @@ import click
 from facerec.commands.damaged import print_damaged
 from facerec.commands.gallery_snapshot import is_published, renew_snapshot
 from facerec.commands.open_gallery import OpenGallery, open_gallery
+from facerec.commands.people_audit import audit
 from facerec.commands.people_merge import merge, merges, rename, unmerge
 from facerec.commands.people_not import not_
 from facerec.commands.terminal import (
@@ -40,13 +41,14 @@ def command() -> None:
       facerec people merge "A. Lovelace" "Ada Lovelace"
       facerec people unmerge "A. Lovelace"
       facerec people not "Ada Lovelace" --photo somebody_else.jpg
+      facerec people audit
       facerec people remove "Ada Lovelace"
 
     Exit status: 0 done, 1 not possible (the reason is on standard error), 2 wrong use, 3 the name is another person's.
     """  # noqa: D301 - \b is click's mark for a block that is not wrapped
 
 
-for _command in (rename, merge, merges, unmerge, not_):
+for _command in (audit, rename, merge, merges, unmerge, not_):
     command.add_command(_command)
 
 

@@ -206,6 +206,28 @@ def test_enrolment_warns_of_a_look_alike(real: CommandLine) -> None:
     real.run("enrol", "B. H. Obama", second, "--no-look-alikes", says="already enrolled")
 
 
+def test_audit_says_what_to_do_about_each_finding(line: CommandLine, model_id: str) -> None:
+    """The exit status is 1 if there are any; nothing is changed."""
+    line.seed("Ada", "Grace", model_id=model_id)
+    clean = line.run("people", "audit", says="0 findings in 2 templates of 2 people")
+    assert "2 people with a single template, which nothing can contradict: Ada, Grace" in clean.output
+    store = bootstrap.template_store(line.settings)
+    twice = replace(make_template(1, "Ada L.", "default", model_id), template_id="f" * 32, photo=None, quality=0.25)
+    store.add(twice)
+    found = line.run("people", "audit", says="2 findings in 3 templates of 3 people", status=1)
+    assert "same face" in found.output
+    assert "one person: facerec people merge" in found.output
+    assert "quality 0.25, below 0.5" in found.output
+    report = line.json("people", "audit", status=1)
+    assert [each["problem"] for each in report["findings"]] == ["same_face", "low_quality"]
+    same = report["findings"][0]
+    assert {same["identity"], same["other"]} == {"Ada", "Ada L."}
+    assert same["similarity"] == pytest.approx(1)
+    assert same["advice"][0].startswith("one person: facerec people merge ")
+    line.run("people", "audit", "--collection", "staff", says="0 findings in 0 templates of 0 people")
+    assert store.count("default") == 3
+
+
 def test_concurrent_enrolments_are_both_stored(real: CommandLine) -> None:
     """Concurrent enrolments are both stored."""
     commands = [
