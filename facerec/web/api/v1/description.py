@@ -108,6 +108,7 @@ def described(name: str, import_name: str, about: str) -> APIBlueprint:
     )
     for unreachable in (Transient, ConfigurationError, Refused, QueueMissing):
         api.register_error_handler(unreachable, lambda _: json_unavailable(_UNREACHABLE))
+    api.register_error_handler(RecursionError, lambda _: json_error(400, "the JSON is nested too deeply"))
     return api
 
 

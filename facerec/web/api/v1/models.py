@@ -1,11 +1,13 @@
 """What the API answers, beside errors: the worker's result as programs read it."""
 
-from typing import Literal
+from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, field_validator
+from flask import Response
+from pydantic import BaseModel, Field, field_validator
 
 from facerec.messages import Face, RecognitionResult, ResultMatch
+from facerec.web.results import json_error
 
 
 def shown_id(template_id: str) -> str:
@@ -56,3 +58,15 @@ class Pending(BaseModel):
 
     request_id: UUID
     status: Literal["pending"] = "pending"
+
+
+class PhotoPath(BaseModel):
+    """An enrolled photo."""
+
+    id: Annotated[str, Field(json_schema_extra={"format": "uuid"})]
+    """As its enrolment gave it."""
+
+
+def no_photo(path: PhotoPath) -> Response:
+    """Make the error for a photo that is not enrolled."""
+    return json_error(404, f"there is no photo {path.id} in this collection")

@@ -15,6 +15,7 @@ from facerec.gallery.people import NoSuchMerge, NoSuchPerson, PersonExists
 from facerec.ports import MergeRecord
 from facerec.web.api.services import ApiServices
 from facerec.web.api.v1.description import Body, as_json, described, errors
+from facerec.web.api.v1.erasures import ErasureBegun, erasure_begun
 from facerec.web.api.v1.models import shown_id
 from facerec.web.api.v1.pages import PageQuery, after, next_cursor
 from facerec.web.api.v1.photo_requests import CollectionQuery, chosen_collection
@@ -80,14 +81,6 @@ class Merge(BaseModel):
     merged_at: datetime
 
 
-class Removed(BaseModel):
-    """A person that was removed."""
-
-    name: str
-    photos: int
-    """How many photos it had."""
-
-
 def routes(services: ApiServices) -> APIBlueprint:
     """Make the routes."""
     api = described("people", __name__, "The people of a collection.")
@@ -98,7 +91,7 @@ def routes(services: ApiServices) -> APIBlueprint:
     @needs(Scope.ENROL)
     def list_people(query: PageQuery) -> Response:
         """List the people of the collection by name."""
-        last = None if query.cursor is None else after(query.cursor, 1)[0]
+        last = None if query.cursor is None else after(query.cursor)
         found = persons.persons(chosen_collection(query), after=last, limit=query.limit + 1)
         page = [
             PersonSummary(
@@ -136,13 +129,18 @@ def routes(services: ApiServices) -> APIBlueprint:
         persons.rename(collection, path.name, body.name)
         return as_json(_person(services, collection, body.name))
 
-    @api.delete("/people/<path:name>", responses={200: Removed, **errors(404)}, **RULE)
+    @api.delete("/people/<path:name>", responses={202: ErasureBegun, **errors(404)}, **RULE)
     @needs(Scope.ENROL)
     def remove_person(path: PersonPath, query: CollectionQuery) -> Response:
-        """Remove a person with its templates, photos and rejections."""
+        """Erase a person: templates, photos and rejections at once, and what else names or shows the person.
+
+        The erasure has a ledger, at the address in `Location`, of what is still owed.
+        """
         collection = chosen_collection(query)
-        name = persons.person(collection, path.name).name
-        return as_json(Removed(name=name, photos=persons.remove(collection, path.name)))
+        begun = services.erasures.begin(collection, path.name, f"API, {client_name()}")
+        if begun is None:
+            raise NoSuchPerson(path.name, collection)
+        return erasure_begun(begun)
 
     @api.post("/people/<path:name>/merge", responses={200: Merge, **errors(404, 409)}, **RULE)
     @needs(Scope.ENROL)

@@ -1,12 +1,12 @@
 """Requests with a photo: their body, the question to the app tier, and the answer."""
 
-from collections.abc import Callable
-from typing import Annotated, Any
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
 import structlog
 from flask import Response, abort, g, request
-from pydantic import Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 
 from facerec.message_base import CollectionName, problems
@@ -25,6 +25,9 @@ from facerec.web.replies import Declined, Reply, results_path
 from facerec.web.results import json_error
 
 JSON = "application/json"
+FILE, PAIR = "file", ("source", "target")
+"""The fields of forms."""
+B = TypeVar("B", bound=BaseModel)
 Base64 = Annotated[str, Field(min_length=1, json_schema_extra={"format": "byte"})]
 
 REFUSAL_STATUS = {
@@ -60,17 +63,26 @@ class PhotoPairBody(Body):
     target: Base64
 
 
-def photo_body(model: type[PhotoBody | PhotoPairBody] = PhotoBody, *, required: bool = True) -> dict[str, Any]:
-    """Return the description of a body with photos: files of a multipart form, or base64 in JSON."""
-    names = _form_fields(model)
+class EarlierPhoto(Body):
+    """The photo of an earlier request of this key."""
+
+    request_id: Annotated[str, Field(json_schema_extra={"format": "uuid"})]
+
+
+def photo_body(*fields: str, json: type[Body] = PhotoBody, or_json: type[Body] | None = None) -> dict[str, Any]:
+    """Return the description of a body with photos: files in these fields of a form, or JSON of either model."""
+    names = list(fields) or [FILE]
     form = {
         "type": "object",
         "properties": {name: {"type": "string", "format": "binary"} for name in names},
         "required": names,
     }
-    schema = model.model_json_schema()
-    content = {"multipart/form-data": {"schema": form}, JSON: {"schema": schema}}
-    return {"requestBody": {"content": content, "required": required}}
+    schemas = [model.model_json_schema() for model in (json, or_json) if model is not None]
+    content = {
+        "multipart/form-data": {"schema": form},
+        JSON: {"schema": {"anyOf": schemas} if len(schemas) > 1 else schemas[0]},
+    }
+    return {"requestBody": {"content": content}}
 
 
 def chosen_collection(query: CollectionQuery) -> str:
@@ -82,28 +94,59 @@ def chosen_collection(query: CollectionQuery) -> str:
     return collection
 
 
+def read_photo(limit: int) -> list[Photo]:
+    """Return the one photo of the body; raises `Declined`."""
+    if request.mimetype != JSON:
+        return read_photos(request, [FILE], limit)
+    body = parse_json(PhotoBody, limit)
+    return [decode_photo(body.photo, body.filename, limit)]
+
+
+def read_pair(limit: int) -> list[Photo]:
+    """Return the two photos of the body; raises `Declined`."""
+    if request.mimetype != JSON:
+        return read_photos(request, PAIR, limit)
+    body = parse_json(PhotoPairBody, limit)
+    return [decode_photo(body.source, "source", limit), decode_photo(body.target, "target", limit)]
+
+
+def parse_json(model: type[B], limit: int) -> B:
+    """Return the body, which is JSON; raises `Declined`."""
+    try:
+        return model.model_validate_json(request.get_data(cache=False))
+    except RequestEntityTooLarge as exc:
+        raise Declined(replies.too_large(limit)) from exc
+    except ClientDisconnected as exc:
+        raise Declined(Reply(400, "the body is incomplete: send it again", "unreadable_form")) from exc
+    except ValidationError as exc:
+        raise Declined(Reply(400, problems(exc), "unreadable_form")) from exc
+
+
 def ask(
     services: ApiServices,
     operation: Operation,
     collection: str,
     *,
-    model: type[PhotoBody | PhotoPairBody] = PhotoBody,
+    read: Callable[[int], Sequence[Photo]] = read_photo,
+    photos: int = 1,
     threshold: float | None = None,
-    photo: Photo | None = None,
 ) -> tuple[UUID, Answer]:
-    """Ask the app tier about the photo in the body, or about `photo`; returns the id of the request and the answer."""
+    """Ask the app tier about the photos in the body; returns the id of the request and the answer.
+
+    `read` returns `photos` photos of at most so many bytes each, and may raise `Declined`.
+    """
     limit = services.settings.web.max_upload_bytes
 
-    def read() -> Question:
-        first, *others = [photo] if photo is not None else _read_photos(model, limit)
+    def question() -> Question:
+        first, *others = read(limit)
         target = others[0] if others else None
         return Question(photo=first, target=target, operation=operation, collection=collection, threshold=threshold)
 
     request_id = g.request_id = new_request_id(presented_key())
-    allow_body(request, limit, photos=len(_form_fields(model)), base64=request.mimetype == JSON)
+    allow_body(request, limit, photos=photos, base64=request.mimetype == JSON)
     with structlog.contextvars.bound_contextvars(request_id=str(request_id)):
         answer = services.asker.ask(
-            request_id, client_name(), read, content_length=request.content_length or 0, close=request.close
+            request_id, client_name(), question, content_length=request.content_length or 0, close=request.close
         )
     return request_id, answer
 
@@ -143,27 +186,6 @@ def refused_error(result: RecognitionResult) -> Response:
     """Make the error of an operation that the worker refused."""
     status = 422 if result.refusal is None else REFUSAL_STATUS.get(result.refusal, 422)
     return json_error(status, result.detail or "the request cannot be done")
-
-
-def _form_fields(model: type[PhotoBody | PhotoPairBody]) -> list[str]:
-    return ["file"] if model is PhotoBody else ["source", "target"]
-
-
-def _read_photos(model: type[PhotoBody | PhotoPairBody], limit: int) -> list[Photo]:
-    """Return the photos of the body; raises `Declined`."""
-    if request.mimetype != JSON:
-        return read_photos(request, _form_fields(model), limit)
-    try:
-        body = model.model_validate_json(request.get_data(cache=False))
-    except RequestEntityTooLarge as exc:
-        raise Declined(replies.too_large(limit)) from exc
-    except ClientDisconnected as exc:
-        raise Declined(Reply(400, "the body is incomplete: send it again", "unreadable_form")) from exc
-    except ValidationError as exc:
-        raise Declined(Reply(400, problems(exc), "unreadable_form")) from exc
-    if isinstance(body, PhotoBody):
-        return [decode_photo(body.photo, body.filename, limit)]
-    return [decode_photo(body.source, "source", limit), decode_photo(body.target, "target", limit)]
 
 
 def shown(result: RecognitionResult) -> Response:

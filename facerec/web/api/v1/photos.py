@@ -1,26 +1,26 @@
-"""Enrolled photos: list, add, show, remove, and "this is not X"."""
+"""Enrolled photos: list, add, show and remove."""
 
 from datetime import datetime
 from math import inf
+from operator import attrgetter
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from flask import Response, abort
+from flask import Response
 from flask_openapi3.blueprint import APIBlueprint
-from pydantic import BaseModel, BeforeValidator, Field, Strict
+from pydantic import BaseModel, BeforeValidator, Strict
 
 from facerec.api_keys import Scope
 from facerec.errors import ObjectMissing
 from facerec.gallery.names import valid_identity
 from facerec.gallery.people import as_template_id
 from facerec.messages import FaceQuality, RecognitionResult, ResultBox
-from facerec.object_keys import input_key
-from facerec.operations import Enrol, Reject
+from facerec.operations import Enrol
 from facerec.ports import TemplateEntry
-from facerec.stored_results import stored_result_json
 from facerec.web.api.services import ApiServices
 from facerec.web.api.v1.description import ApiError, as_json, described, errors
-from facerec.web.api.v1.models import Match, Pending
+from facerec.web.api.v1.erasures import ErasureBegun, erasure_begun
+from facerec.web.api.v1.models import Match, Pending, PhotoPath, no_photo
 from facerec.web.api.v1.pages import PageQuery, after, next_cursor
 from facerec.web.api.v1.people import RULE, PersonPath, answer_name_errors
 from facerec.web.api.v1.photo_requests import (
@@ -31,9 +31,7 @@ from facerec.web.api.v1.photo_requests import (
     refused_error,
     respond,
 )
-from facerec.web.auth.access import UNDEFINED, needs, presented_key
-from facerec.web.auth.request_ids import may_read
-from facerec.web.forms import Photo
+from facerec.web.auth.access import UNDEFINED, client_name, needs
 from facerec.web.results import json_error
 from model.header import CONTENT_TYPES, read_header
 
@@ -48,9 +46,6 @@ Status = Literal[
     "invalid_image",
 ]
 """Those of `facerec.gallery.enrolment.EnrolmentStatus`, which the web tier cannot import."""
-
-MAX_FACES = 4096
-"""Far more than a photo shows."""
 
 _PICTURE = {"content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in CONTENT_TYPES.values()}}
 _SUCCESS: dict[str, int] = {"enrolled": 201, "duplicate": 200}
@@ -111,29 +106,6 @@ class NotEnrolled(ApiError, Enrolled):
     """An error, with what became of the photo."""
 
 
-class PhotoRemoved(BaseModel):
-    """A photo that was removed."""
-
-    id: UUID
-    name: str
-    """Whose it was."""
-
-
-class Rejected(BaseModel):
-    """A face that is remembered not to be a person's."""
-
-    name: str
-    face: int
-    request_id: UUID
-
-
-class PhotoPath(BaseModel):
-    """An enrolled photo."""
-
-    id: str
-    """As its enrolment gave it."""
-
-
 class EnrolQuery(CollectionQuery):
     """How a photo is enrolled."""
 
@@ -141,15 +113,6 @@ class EnrolQuery(CollectionQuery):
     """Which face of several: one that is much larger than the others, the photo's subject, or none."""
     force: Flag = False
     """Enrol in spite of a poor quality."""
-
-
-class NotQuery(CollectionQuery):
-    """Which face is not the person."""
-
-    face: Annotated[int, Field(ge=0, le=MAX_FACES)] = 0
-    """Its place in `faces` of the result."""
-    request_id: UUID | None = None
-    """An earlier request of this key, whose photo is still kept; then the body is not read."""
 
 
 def routes(services: ApiServices) -> APIBlueprint:
@@ -162,12 +125,12 @@ def routes(services: ApiServices) -> APIBlueprint:
     @needs(Scope.ENROL)
     def list_photos(path: PersonPath, query: PageQuery) -> Response:
         """List the enrolled photos of a person."""
-        entries = persons.person(chosen_collection(query), path.name).entries
-        last = ("",) if query.cursor is None else after(query.cursor, 2)
-        following = [each for each in entries if (each.identity, each.template_id) > last]
+        entries = sorted(persons.person(chosen_collection(query), path.name).entries, key=attrgetter("template_id"))
+        last = "" if query.cursor is None else after(query.cursor)
+        following = [each for each in entries if each.template_id > last]
         page = following[: query.limit]
         more = len(following) > len(page)
-        cursor = next_cursor(page[-1].identity, page[-1].template_id) if more else None
+        cursor = next_cursor(page[-1].template_id) if more else None
         return as_json(PhotosPage(photos=[_summary(each) for each in page], next=cursor))
 
     @api.post(
@@ -199,7 +162,7 @@ def routes(services: ApiServices) -> APIBlueprint:
         """Read an enrolled photo, as it was sent."""
         entry = _entry(services, chosen_collection(query), path.id)
         if entry is None:
-            return _no_photo(path)
+            return no_photo(path)
         try:
             photo = persons.photo(entry)
         except ObjectMissing:
@@ -208,35 +171,14 @@ def routes(services: ApiServices) -> APIBlueprint:
             return json_error(404, f"the photo {path.id} is not kept: its face was imported without it")
         return Response(photo, content_type=CONTENT_TYPES[read_header(photo, max_megapixels=inf).format])
 
-    @api.delete("/photos/<id>", responses={200: PhotoRemoved, **errors(404)})
+    @api.delete("/photos/<id>", responses={202: ErasureBegun, **errors(404)})
     @needs(Scope.ENROL)
     def remove_photo(path: PhotoPath, query: CollectionQuery) -> Response:
-        """Remove an enrolled photo."""
-        collection = chosen_collection(query)
-        entry = _entry(services, collection, path.id)
-        if entry is None:
-            return _no_photo(path)
-        persons.remove_photos(collection, [entry.template_id])
-        return as_json(PhotoRemoved(id=UUID(entry.template_id), name=entry.identity))
-
-    @api.post(
-        "/people/<path:name>/not",
-        responses={200: Rejected, 202: Pending, **errors(404, 409, 413, 415, 422, 501)},
-        openapi_extensions=photo_body(required=False),
-        **RULE,
-    )
-    @needs(Scope.ENROL)
-    def reject(path: PersonPath, query: NotQuery) -> Response:
-        """Remember that a face is not this person.
-
-        The face is one of a photo in the body, or of an earlier request. A face that is at least as similar to it as to
-        the person's photos is not given the person's name any more.
-        """
-        collection = chosen_collection(query)
-        photo = None if query.request_id is None else _earlier_photo(services, query.request_id)
-        operation = Reject(identity=valid_identity(path.name), face=query.face)
-        asked = ask(services, operation, collection, photo=photo)
-        return respond(asked, lambda _: as_json(Rejected(name=path.name, face=query.face, request_id=asked[0])))
+        """Erase an enrolled photo with its template. A person without another photo is erased, too."""
+        collection, template_id = chosen_collection(query), as_template_id(path.id)
+        ids = [] if template_id is None else [template_id]
+        begun = services.erasures.begin_photos(collection, ids, f"API, {client_name()}", photos_now=True)
+        return no_photo(path) if begun is None else erasure_begun(begun)
 
     return api
 
@@ -244,26 +186,6 @@ def routes(services: ApiServices) -> APIBlueprint:
 def _entry(services: ApiServices, collection: str, photo_id: str) -> TemplateEntry | None:
     template_id = as_template_id(photo_id)
     return None if template_id is None else services.people.entry(collection, template_id)
-
-
-def _no_photo(path: PhotoPath) -> Response:
-    return json_error(404, f"there is no photo {path.id} in this collection")
-
-
-def _earlier_photo(services: ApiServices, request_id: UUID) -> Photo:
-    """Return the photo of an earlier request, whose result is there; ends the request with 404 or 409."""
-    settings, store = services.settings, services.store
-    unknown = f"there is no request {request_id}, or its result has expired"
-    stored = stored_result_json(store, settings.output_bucket, request_id)
-    if stored is None or not may_read(presented_key(), request_id):
-        abort(json_error(404, unknown))
-    result = RecognitionResult.parse(stored)
-    if result.operation in {"compare", "search_template"}:
-        abort(json_error(409, "the faces of this result are not those of the request's photo: send the photo instead"))
-    try:
-        return Photo(result.filename, store.get(settings.input_bucket, input_key(request_id, result.filename)))
-    except ObjectMissing:
-        abort(json_error(404, f"the photo of request {request_id} is no longer kept: send it instead"))
 
 
 def _summary(entry: TemplateEntry) -> PhotoSummary:

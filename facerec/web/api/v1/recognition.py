@@ -12,42 +12,45 @@ from facerec.message_base import Ratio
 from facerec.operations import Detect, Recognise, Verify
 from facerec.web.api.services import ApiServices
 from facerec.web.api.v1.description import Query, described, errors
-from facerec.web.api.v1.models import Pending, Result
+from facerec.web.api.v1.models import Pending, PhotoPath, Result, no_photo
 from facerec.web.api.v1.photo_requests import (
+    PAIR,
     CollectionQuery,
     PhotoPairBody,
     ask,
     chosen_collection,
     photo_body,
+    read_pair,
     respond,
     shown,
 )
 from facerec.web.auth.access import needs, presented_key
 from facerec.web.auth.collections import own_collection
-from facerec.web.results import json_error
 
 MAX_NEAREST = 1000
 
 """The nearest people that one request lists, for each face."""
 
 
-class RecogniseQuery(CollectionQuery):
-    """How faces are recognised."""
+class ThresholdQuery(CollectionQuery):
+    """From which similarity on two faces are one person."""
 
     threshold: Ratio | None = None
-    """The least similarity of a match; without it the collection's or the model's applies, and the result names it."""
+    """Without it the collection's or the model's applies, and the result names it."""
+
+
+class RecogniseQuery(ThresholdQuery):
+    """How faces are recognised."""
+
     nearest: Annotated[int, Field(ge=0, le=MAX_NEAREST)] = 0
     """How many of the nearest people to list for each face, whatever their similarity."""
 
 
-class VerifyQuery(CollectionQuery):
-    """Whom the faces are compared with: `person` or `photo_id`, not both."""
+class VerifyQuery(ThresholdQuery):
+    """Whom the faces are compared with."""
 
-    threshold: Ratio | None = None
-    person: Annotated[str, Field(min_length=1)] | None = None
+    person: Annotated[str, Field(min_length=1, json_schema_extra={"format": "person-name"})]
     """The name of a person; the most similar one of its photos counts."""
-    photo_id: str | None = None
-    """The id of an enrolled photo."""
 
 
 def routes(services: ApiServices) -> APIBlueprint:
@@ -72,7 +75,7 @@ def routes(services: ApiServices) -> APIBlueprint:
         del query
         return respond(ask(services, Detect(), own_collection(presented_key())), shown)
 
-    @api.post("/compare", responses=answers, openapi_extensions=photo_body(PhotoPairBody))
+    @api.post("/compare", responses=answers, openapi_extensions=photo_body(*PAIR, json=PhotoPairBody))
     @needs(Scope.RECOGNISE)
     def compare(query: Query) -> Response:
         """Compare the largest face of one photo, `source`, with every face of another, `target`.
@@ -80,21 +83,25 @@ def routes(services: ApiServices) -> APIBlueprint:
         `faces` are those of the target, each with its similarity; the first of `source_faces` was compared with them.
         """
         del query
-        return respond(ask(services, Recognise(), own_collection(presented_key()), model=PhotoPairBody), shown)
+        return respond(ask(services, Recognise(), own_collection(presented_key()), read=read_pair, photos=2), shown)
 
     @api.post("/verify", responses={**answers, **errors(404, 409)}, openapi_extensions=photo_body())
     @needs(Scope.RECOGNISE)
     def verify(query: VerifyQuery) -> Response:
-        """Compare every face of a photo with one person, or with one enrolled photo.
+        """Compare every face of a photo with one person.
 
         Each face has its similarity; `threshold` says from which on two faces are one person.
         """
-        template_id = None if query.photo_id is None else as_template_id(query.photo_id)
-        if (query.person is None) == (query.photo_id is None):
-            return json_error(400, "name either a person or a photo_id")
-        if query.photo_id is not None and template_id is None:
-            return json_error(404, f"there is no photo {query.photo_id}: its id is a UUID, as its enrolment gave it")
-        operation = Verify(template_id=template_id, identity=query.person)
+        operation = Verify(identity=query.person)
         return respond(ask(services, operation, chosen_collection(query), threshold=query.threshold), shown)
+
+    @api.post("/photos/<id>/verify", responses={**answers, **errors(404, 409)}, openapi_extensions=photo_body())
+    @needs(Scope.RECOGNISE)
+    def verify_photo(path: PhotoPath, query: ThresholdQuery) -> Response:
+        """Compare every face of a photo with the face of one enrolled photo, as `verify` with a person."""
+        collection, template_id = chosen_collection(query), as_template_id(path.id)
+        if template_id is None:
+            return no_photo(path)
+        return respond(ask(services, Verify(template_id=template_id), collection, threshold=query.threshold), shown)
 
     return api

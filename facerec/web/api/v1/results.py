@@ -1,5 +1,6 @@
 """`GET /api/v1/results/<request_id>`: the result of an earlier request."""
 
+from typing import Annotated
 from uuid import UUID
 
 from flask import Response
@@ -21,7 +22,8 @@ from facerec.web.results import json_error
 class ResultPath(BaseModel):
     """The id of a request."""
 
-    request_id: str = Field(description="As the reply gave it, also in its header `X-Request-Id`.")
+    request_id: Annotated[str, Field(json_schema_extra={"format": "uuid"})]
+    """As the reply gave it, also in its header `X-Request-Id`."""
 
 
 def routes(services: ApiServices) -> APIBlueprint:

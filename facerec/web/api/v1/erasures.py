@@ -1,0 +1,95 @@
+"""The ledger of an erasure: what was removed where, and what is still owed."""
+
+from datetime import datetime
+from typing import Annotated
+from uuid import UUID
+
+from flask import Response
+from flask_openapi3.blueprint import APIBlueprint
+from pydantic import BaseModel, Field
+
+from facerec.api_keys import Scope
+from facerec.erasure_records import PlaceState
+from facerec.gallery.erasure import Begun
+from facerec.gallery.people import as_template_id
+from facerec.web.api.services import ApiServices
+from facerec.web.api.v1.description import PREFIX, as_json, described, errors
+from facerec.web.auth.access import needs, presented_key
+from facerec.web.auth.collections import may_use
+from facerec.web.results import json_error
+
+
+class ErasureBegun(BaseModel):
+    """An erasure that has begun; the header `Location` has the address of its ledger."""
+
+    erasure_id: UUID
+    subject_key: str
+    """Keep it: with it the ledger's hashes can be shown to be about a name. It is kept nowhere."""
+
+
+class ErasurePath(BaseModel):
+    """An erasure."""
+
+    erasure_id: Annotated[str, Field(json_schema_extra={"format": "uuid"})]
+
+
+class ErasedPlace(BaseModel):
+    """A place that may have something of the person."""
+
+    name: str
+    state: PlaceState
+    removed: int
+    """How many objects, items or messages were removed."""
+    detail: str
+    confirmed_at: datetime | None
+    confirmed_by: str
+
+
+class Erasure(BaseModel):
+    """The ledger of an erasure. It names no person."""
+
+    erasure_id: UUID
+    collection: str
+    complete: bool
+    """Whether nothing is owed any more."""
+    begun_at: datetime
+    completed_at: datetime | None
+    by: str
+    """Who asked for it."""
+    subject_hashes: list[str]
+    """HMAC-SHA256 of each name under the subject key."""
+    places: list[ErasedPlace]
+
+
+def routes(services: ApiServices) -> APIBlueprint:
+    """Make the route."""
+    api = described("erasures", __name__, "What was removed where, and what is still owed.")
+
+    @api.get("/erasures/<erasure_id>", responses={200: Erasure, **errors(404)})
+    @needs(Scope.ENROL)
+    def get_erasure(path: ErasurePath) -> Response:
+        """Read the ledger of an erasure."""
+        known = as_template_id(path.erasure_id)
+        record = None if known is None else services.erasures.get(known)
+        if record is None or not may_use(presented_key(), record.collection):
+            return json_error(404, f"there is no erasure {path.erasure_id}")
+        return as_json(
+            Erasure(
+                erasure_id=UUID(record.erasure_id),
+                collection=record.collection,
+                complete=record.complete,
+                begun_at=record.begun_at,
+                completed_at=record.completed_at,
+                by=record.by,
+                subject_hashes=list(record.subject_hashes),
+                places=[ErasedPlace.model_validate(place.model_dump()) for place in record.places],
+            )
+        )
+
+    return api
+
+
+def erasure_begun(begun: Begun) -> Response:
+    """Make the response of an erasure that has begun."""
+    answer = ErasureBegun(erasure_id=UUID(begun.record.erasure_id), subject_key=begun.subject_key)
+    return as_json(answer, 202, {"Location": f"{PREFIX}/erasures/{answer.erasure_id}"})
