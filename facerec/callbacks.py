@@ -14,8 +14,9 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Protocol
 from urllib.parse import urlsplit
 
 from facerec import __version__
@@ -107,9 +108,16 @@ def resolved(host: str, port: int) -> list[str]:
     return list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
 
 
+class Caller(Protocol):
+    """What sends callbacks: `CallbackSender`, and a fake in tests."""
+
+    def send(self, url: str, body: bytes, secret: str) -> None:
+        """Send JSON once; raises `CallbackRefused` and `CallbackFailed`."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallbackSender:
-    """Sends messages; safe for many threads. `networks` may be called although they are private."""
+    """`Caller` over HTTP; safe for many threads. `networks` may be called although they are private."""
 
     networks: tuple[Network, ...] = ()
     resolve: Resolve = resolved
@@ -121,7 +129,7 @@ class CallbackSender:
         """Make a sender from the settings."""
         return cls(networks=tuple(ipaddress.ip_network(network) for network in settings.private_networks))
 
-    def send(self, url: str, body: bytes, secret: str, headers: Mapping[str, str] | None = None) -> None:
+    def send(self, url: str, body: bytes, secret: str) -> None:
         """Send JSON once, and return when the receiver has answered with a status of 200 to 299.
 
         Raises `CallbackRefused` and `CallbackFailed`; the text names no address that the client did not name.
@@ -134,7 +142,6 @@ class CallbackSender:
             "User-Agent": f"facerec/{__version__}",
             TIMESTAMP_HEADER: timestamp,
             SIGNATURE_HEADER: signature(secret, timestamp, body),
-            **(headers or {}),
         }
         connection = _connection(target, address, self.tls)
         overdue = threading.Timer(LONGEST_SECONDS, _cut, [connection])

@@ -1,5 +1,7 @@
 """The Flask application, without global state."""
 
+from collections.abc import Callable
+
 import structlog
 from flask import Response, g, render_template, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, RequestEntityTooLarge
@@ -7,7 +9,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from facerec.gallery.erasure import Erasures
 from facerec.gallery.people import People
-from facerec.ports import Collections, EnrolledPeople, ObjectStore, PersonRecords, TaskQueue
+from facerec.ports import Collections, EnrolledPeople, Jobs, ObjectStore, PersonRecords, TaskQueue
 from facerec.settings import Settings
 from facerec.text import megabytes, one_line
 from facerec.web import forms, metrics, replies, results, uploads
@@ -62,11 +64,13 @@ def create_app(
     readiness: Readiness,
     measured: metrics.WebMetrics,
     access: AccessControl,
+    jobs: Jobs,
+    wake_jobs: Callable[[], None] = lambda: None,
 ) -> DescribedApp:
     """Make the application.
 
     `reply_to` names the response queue whose results resolve `waiters`. `admission` decides how many uploads may wait,
-    `access` which requests are served. `measured` counts every request.
+    `access` which requests are served. `measured` counts every request. `wake_jobs` is called for each new job.
     """
     app = _App("facerec.web", static_folder=None)
     app.config.update(
@@ -96,6 +100,8 @@ def create_app(
             erasures=erasures,
             collections=collections,
             access=access,
+            jobs=jobs,
+            wake_jobs=wake_jobs,
         ),
     )
     app.register_blueprint(health_blueprint(readiness, open_to_all=access.open_to_all))

@@ -227,15 +227,7 @@ class Asker:
         )
 
     def _put(self, key: str, photo: Photo) -> ObjectRef:
-        content_type = _BINARY
-        if photo is not NO_PHOTO:
-            try:
-                header = read_header(photo.body, self._settings.max_megapixels)
-            except InvalidImage as exc:
-                raise Declined(replies.unsupported(str(exc))) from exc
-            content_type = CONTENT_TYPES[header.format]
-        self._store.put(self._settings.input_bucket, key, photo.body, content_type)
-        return ObjectRef(bucket=self._settings.input_bucket, key=key, size=len(photo.body))
+        return put_photo(self._store, self._settings, key, photo)
 
     def _await_result(self, waiter: Waiter, deadline: float, record: UploadRecord) -> Answer:
         started = time.monotonic()
@@ -247,6 +239,19 @@ class Asker:
         if self._waiters.given_up:
             return Answer(replies.stopping(waiter.request_id))
         return Answer(replies.late(waiter.request_id, self._settings.web.wait_seconds))
+
+
+def put_photo(store: ObjectStore, settings: Settings, key: str, photo: Photo) -> ObjectRef:
+    """Store a photo in the input bucket; raises `Declined` if it is none."""
+    content_type = _BINARY
+    if photo is not NO_PHOTO:
+        try:
+            header = read_header(photo.body, settings.max_megapixels)
+        except InvalidImage as exc:
+            raise Declined(replies.unsupported(str(exc))) from exc
+        content_type = CONTENT_TYPES[header.format]
+    store.put(settings.input_bucket, key, photo.body, content_type)
+    return ObjectRef(bucket=settings.input_bucket, key=key, size=len(photo.body))
 
 
 def _ms_since(started: float) -> int:

@@ -49,6 +49,7 @@ class Waiters:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._waiters: dict[UUID, Waiter] = {}
+        self._listeners: dict[UUID, Callable[[RecognitionResult], None]] = {}
         self._lock = threading.Lock()
         self._given_up = False
 
@@ -81,14 +82,26 @@ class Waiters:
             with self._lock:
                 del self._waiters[request_id]
 
+    def listen(self, request_id: UUID, listener: Callable[[RecognitionResult], None]) -> None:
+        """Have the result of a request handed to a function, which must be quick, until `unlisten`: no upload waits."""
+        with self._lock:
+            self._listeners[request_id] = listener
+
+    def unlisten(self, request_id: UUID) -> None:
+        """Forget the listener of a request."""
+        with self._lock:
+            self._listeners.pop(request_id, None)
+
     def resolve(self, result: RecognitionResult) -> bool:
-        """Hand a result to the upload that waits for it; returns whether there is one."""
+        """Hand a result to the upload that waits for it, or to its listener; returns whether there is one."""
         with self._lock:
             waiter = self._waiters.get(result.request_id)
-        if waiter is None:
-            return False
-        waiter.end(result)
-        return True
+            listener = self._listeners.get(result.request_id)
+        if waiter is not None:
+            waiter.end(result)
+        elif listener is not None:
+            listener(result)
+        return waiter is not None or listener is not None
 
     def give_up(self) -> None:
         """End every wait, present and future, without a result."""

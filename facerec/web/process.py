@@ -21,6 +21,7 @@ from waitress import wasyncore
 from facerec import bootstrap
 from facerec.aws.sqs.queue import check_queue, made_at
 from facerec.background import OutageLog
+from facerec.callbacks import CallbackSender
 from facerec.errors import FacerecError, Transient
 from facerec.settings import Settings
 from facerec.settings.tiers import WebSettings
@@ -30,7 +31,9 @@ from facerec.web.app import create_app
 from facerec.web.auth.access import AccessControl
 from facerec.web.auth.key_cache import KeyCache
 from facerec.web.erasing import ErasureThread
+from facerec.web.forms import FORM_OVERHEAD_BYTES
 from facerec.web.inbox import InboxThread, Waiters
+from facerec.web.jobs.feeder import JobFeeder
 from facerec.web.metrics import WebMetrics
 from facerec.web.readiness import Check, Readiness
 from facerec.web.recovery import Recovery
@@ -102,6 +105,15 @@ class WebProcess:
             output_bucket=settings.output_bucket,
         )
         self._erasures = ErasureThread(bootstrap.erasures(settings))
+        self._jobs = JobFeeder(
+            settings=settings,
+            store=store,
+            queue=queue,
+            jobs=bootstrap.jobs(settings),
+            waiters=self._waiters,
+            reply_to=response_queue,
+            callbacks=CallbackSender.of(settings.callbacks),
+        )
         checks = resource_checks(settings) | {"inbox": self._inbox.check, "admission": self._check_admission}
         keys = KeyCache(bootstrap.api_keys(settings)) if settings.web.auth == "keys" else None
         app = make_app(
@@ -112,15 +124,19 @@ class WebProcess:
             readiness=Readiness(checks),
             measured=metrics,
             keys=keys,
+            wake_jobs=self._jobs.wake,
         )
-        self._server = WebServer(app, settings.web, listener)
+        body_bytes = max(READ_FACTOR * settings.web.max_upload_bytes, settings.jobs.max_bytes + FORM_OVERHEAD_BYTES)
+        self._server = WebServer(app, settings.web, listener, max_body_bytes=body_bytes)
 
     def run(self) -> None:
         """Serve until `stop`, then drain; the inbox is read until the drain ends."""
         self._inbox.start()
         self._recovery.start()
         self._erasures.start()
+        self._jobs.start()
         self._server.run(refuse_new=self._admission.close, give_up=self._waiters.give_up)
+        self._jobs.stop()
         self._erasures.stop()
         self._recovery.stop()
         self._inbox.stop()
@@ -143,6 +159,7 @@ def make_app(
     readiness: Readiness,
     measured: WebMetrics,
     keys: KeyCache | None,
+    wake_jobs: Callable[[], None] = lambda: None,
 ) -> DescribedApp:
     """Make the application on the services that the settings name; nothing is connected before it is used."""
     return create_app(
@@ -159,6 +176,8 @@ def make_app(
         readiness=readiness,
         measured=measured,
         access=AccessControl(settings.web, keys),
+        jobs=bootstrap.jobs(settings),
+        wake_jobs=wake_jobs,
     )
 
 
@@ -226,7 +245,14 @@ def await_resources(
 class WebServer:
     """Serves an application on a bound socket until `request_stop`."""
 
-    def __init__(self, application: "WSGIApplication", settings: WebSettings, listener: socket.socket) -> None:
+    def __init__(
+        self,
+        application: "WSGIApplication",
+        settings: WebSettings,
+        listener: socket.socket,
+        *,
+        max_body_bytes: int | None = None,
+    ) -> None:
         self._shutdown_seconds = settings.shutdown_seconds
         self._stop: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._sockets: dict[int, Any] = {}
@@ -243,7 +269,7 @@ class WebServer:
             asyncore_use_poll=True,
             recv_bytes=RECEIVE_BYTES,
             max_request_header_size=HEADER_BYTES,
-            max_request_body_size=READ_FACTOR * settings.max_upload_bytes,
+            max_request_body_size=max_body_bytes or READ_FACTOR * settings.max_upload_bytes,
             ident=None,
             # Without trusted proxies the application ignores these headers anyway.
             clear_untrusted_proxy_headers=settings.trusted_proxies == 0,

@@ -2,7 +2,7 @@
 
 import threading
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -69,9 +69,18 @@ class InMemoryJobs:
 
     def await_settled(self, job_id: UUID, timeout_seconds: float = 20) -> Job:
         """The job, once nothing is left to do."""
+        return self.await_job(job_id, lambda job: job.settled, timeout_seconds)
+
+    def await_job(self, job_id: UUID, is_so: Callable[[Job], bool], timeout_seconds: float = 20) -> Job:
+        """The job, once it is so."""
         with self._changed:
-            assert self._changed.wait_for(lambda: self._jobs[job_id].settled, timeout_seconds), self._jobs[job_id]
+            assert self._changed.wait_for(lambda: is_so(self._jobs[job_id]), timeout_seconds), self._jobs[job_id]
             return self._jobs[job_id]
+
+    def await_files(self, job_id: UUID, count: int, timeout_seconds: float = 20) -> None:
+        """Return once so many files have ended."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: len(self._files[job_id]) >= count, timeout_seconds)
 
     def _reached(self) -> threading.Condition:
         if self.outage is not None:

@@ -33,11 +33,14 @@ from facerec.web.app import create_app
 from facerec.web.auth.access import AccessControl
 from facerec.web.auth.key_cache import KeyCache
 from facerec.web.inbox import InboxThread, Waiters
+from facerec.web.jobs.feeder import JobFeeder
 from facerec.web.metrics import WebMetrics
 from facerec.web.readiness import Check, Readiness
+from tests.fakes.callbacks import FakeCallbackSender
 from tests.fakes.collections import InMemoryCollections
 from tests.fakes.drawn_faces import DIMENSION, DrawnFacesEngine
 from tests.fakes.erasures import FakeErasures
+from tests.fakes.jobs import InMemoryJobs
 from tests.fakes.object_store import InMemoryObjectStore
 from tests.fakes.person_records import InMemoryPersonRecords
 from tests.fakes.results import InMemoryQueues, InMemoryResultInbox, InMemoryResultPublisher
@@ -93,6 +96,9 @@ class FakeWebTier:
         cache = None if keys is None else KeyCache(keys, clock=clock)
         self.access = AccessControl(self.settings.web, cache, clock=clock)
         self.checks: dict[str, Check] = {"inbox": self.inbox_thread.check}
+        self.jobs = InMemoryJobs()
+        self.callbacks = FakeCallbackSender()
+        self.feeder = self.new_feeder()
         self.app = self._app()
 
     def _app(self) -> DescribedApp:
@@ -110,6 +116,27 @@ class FakeWebTier:
             readiness=Readiness(self.checks),
             measured=self.metrics,
             access=self.access,
+            jobs=self.jobs,
+            wake_jobs=self.feeder.wake,
+        )
+
+    def new_feeder(
+        self,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> JobFeeder:
+        """What feeds the jobs of one more web process, which shares the stores and the response queue."""
+        return JobFeeder(
+            settings=self.settings,
+            store=self.store,
+            queue=self.tasks,
+            jobs=self.jobs,
+            waiters=self.waiters,
+            reply_to=self.settings.response_queue,
+            callbacks=self.callbacks,
+            now=now,
+            clock=clock,
+            poll_seconds=0.05,
         )
 
     def _app_tier(self) -> AppTier:

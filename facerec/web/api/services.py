@@ -1,10 +1,11 @@
 """What every API works on."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from facerec.gallery.erasure import Erasures
 from facerec.gallery.people import People
-from facerec.ports import Collections, EnrolledPeople, ObjectStore
+from facerec.ports import Collections, EnrolledPeople, Jobs, ObjectStore
 from facerec.settings import Settings
 from facerec.web.asking import Asker
 from facerec.web.auth.access import AccessControl
@@ -24,3 +25,6 @@ class ApiServices:
     """Every removal of people or photos goes through them."""
     collections: Collections
     access: AccessControl
+    jobs: Jobs
+    wake_jobs: Callable[[], None]
+    """Has this process look for jobs at once."""

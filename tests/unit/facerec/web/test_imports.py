@@ -25,7 +25,7 @@ create_app(
     erasures=facerec.bootstrap.erasures(Settings()),
     collections=facerec.bootstrap.collections(Settings()),
     waiters=Waiters(), admission=Admission(max_waiting=1, wait_seconds=1), readiness=Readiness({}),
-    measured=WebMetrics(), access=AccessControl(Settings().web, None),
+    jobs=facerec.bootstrap.jobs(Settings()), measured=WebMetrics(), access=AccessControl(Settings().web, None),
 )
 heavy = {"numpy", "cv2", "PIL", "torch", "openvino", "onnx", "onnxruntime", "model.engines", "tasks", "facerec.engine"}
 print(*sorted(heavy & set(sys.modules)))
