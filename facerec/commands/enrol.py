@@ -28,6 +28,7 @@ from facerec.gallery.enrolment import MAX_PHOTO_BYTES, Enroller, EnrolmentReport
 from facerec.gallery.look_alikes import LookAlikes
 from facerec.gallery.names import valid_collection, valid_identity
 from facerec.gallery.opening import gallery_cache
+from facerec.gallery.people import follow_replacements
 from facerec.gallery.rebuild import CollectionRebuild, RebuildReport
 from facerec.settings import Settings
 from facerec.text import counted
@@ -271,6 +272,7 @@ def rebuild(
                 for old in progress.track(work.old, description=name):
                     reports.append(work.rebuild(old))
                     _print_report(reports[-1], as_json=as_json)
+                follow_replacements(templates, bootstrap.person_records(settings), name, work.replaced)
                 was_published = remove_old and is_published(settings, name)
                 gone = work.remove_old() if remove_old else 0
                 removed += gone

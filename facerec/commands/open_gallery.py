@@ -7,6 +7,7 @@ from operator import attrgetter
 
 from facerec import bootstrap
 from facerec.commands.damaged import known_dimensions
+from facerec.commands.terminal import tracked
 from facerec.engine.loading import load_artefact
 from facerec.gallery.damaged import usable
 from facerec.gallery.names import KnownNames, valid_collection
@@ -53,7 +54,11 @@ class OpenGallery:
     def everyone(self) -> dict[str, list[Template]]:
         """Return the usable templates by identity, sorted by identity and id."""
         self.damaged.clear()
-        stored = self.templates.templates(self.collection, self.damaged)
+        stored = tracked(
+            self.templates.templates(self.collection, self.damaged),
+            f"reading {self.collection}",
+            total=self.templates.count(self.collection) or None,
+        )
         found = usable(stored, self.damaged, known_dimensions(self.settings))
         templates = sorted(found, key=attrgetter("identity", "template_id"))
         return {identity: list(found) for identity, found in groupby(templates, attrgetter("identity"))}

@@ -18,8 +18,8 @@ from facerec.gallery.removal import remove_templates
 from facerec.ports import EnrolledPeople, MergeRecord, ObjectStore, PersonRecords, TemplateEntry
 from facerec.text import counted
 
-MAX_MERGED = 10_000
-"""Templates of one merge: their ids fit into one item of DynamoDB, 400 kB."""
+MAX_MERGED = 5_000
+"""Templates of one merge: the ids of two models fit into one item of DynamoDB, 400 kB."""
 _ID_DIGITS = frozenset("0123456789abcdef")
 _ID_LENGTH = 32
 
@@ -318,6 +318,28 @@ def persons_of(entries: Iterable[TemplateEntry], kept: Iterable[str]) -> list[Pe
         if not known.spellings(name):
             found[name] = []
     return [_person(name, found[name]) for name in sorted(found)]
+
+
+def follow_replacements(
+    enrolled: EnrolledPeople, records: PersonRecords, collection: str, replaced: Mapping[str, str]
+) -> None:
+    """Let merges cover new templates, by the ids of those that they replace after a change of the model.
+
+    To be called before the old templates are removed; may be repeated. Ids of templates that are gone are left out.
+    """
+    merges = records.merges(collection)
+    if not any(replaced.keys() & set(record.template_ids) for record in merges):
+        return
+    owners = enrolled.owners(collection)
+    for record in merges:
+        followed = {
+            name: tuple(
+                dict.fromkeys(each for each in (*own, *(replaced.get(old, old) for old in own)) if each in owners)
+            )
+            for name, own in record.templates.items()
+        }
+        if followed != record.templates:
+            records.put_merge(replace(record, templates=followed))
 
 
 def as_template_id(text: str) -> str | None:

@@ -98,7 +98,8 @@ class CollectionRebuild:
     """Templates that cannot be read, and damaged ones of the model in use; embedding the photo replaces its own."""
     _present: dict[str, str] = field(default_factory=dict, init=False)
     _enrolments: set[tuple[str, str, datetime]] = field(default_factory=set, init=False)
-    _replaced: list[str] = field(default_factory=list, init=False)
+    replaced: dict[str, str] = field(default_factory=dict, init=False)
+    """The new template of each replaced one, by its id; empty if the new one is known by its name and time alone."""
 
     def __post_init__(self) -> None:
         """Read the collection; raises `Transient`."""
@@ -118,12 +119,12 @@ class CollectionRebuild:
         """Embed the photo of one of `old`, unless it is already done; raises `Transient`, and may then be repeated."""
         report = self._rebuild(old)
         if not report.status.failed:
-            self._replaced.append(old.template_id)
+            self.replaced[old.template_id] = report.template_id or ""
         return report
 
     def remove_old(self) -> int:
         """Remove the replaced templates and their copies of the photos; returns how many."""
-        return remove_templates(self.templates, self.photos, self.gallery_bucket, self.collection, self._replaced)
+        return remove_templates(self.templates, self.photos, self.gallery_bucket, self.collection, list(self.replaced))
 
     def _rebuild(self, old: Template) -> RebuildReport:
         report = partial(RebuildReport, self.collection, old.identity, old.source, old.template_id, old.model_id)

@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 from facerec.errors import FacerecError, Transient
 from facerec.gallery import people as people_module
 from facerec.gallery.names import InvalidName
-from facerec.gallery.people import NoSuchMerge, NoSuchPerson, People, PersonExists, as_template_id
+from facerec.gallery.people import (
+    NoSuchMerge,
+    NoSuchPerson,
+    People,
+    PersonExists,
+    as_template_id,
+    follow_replacements,
+)
 from facerec.ports import MergeRecord
 from tests.fakes.object_store import InMemoryObjectStore
 from tests.fakes.person_records import InMemoryPersonRecords
@@ -296,6 +303,22 @@ def test_merge_follows_a_rename(gallery: Gallery) -> None:
     assert [record.into for record in gallery.people.merges(COLLECTION)] == ["Grace Hopper"]
     gallery.people.unmerge(COLLECTION, "Ada")
     assert (gallery.of("Ada"), gallery.of("Grace Hopper")) == ({1, 2, 3}, {4, 5})
+
+
+def test_merge_can_be_taken_back_after_a_change_of_the_model(gallery: Gallery) -> None:
+    """New templates replace those that were moved, and the old ones are removed."""
+    gallery.people.merge(COLLECTION, "Ada", "Grace")
+    new = {number: number + 100 for number in (1, 2, 4)}
+    for number in new.values():
+        gallery.templates.add(make_template(number, "Grace", model_id=OTHER_MODEL))
+    ids = {f"{old:032x}": f"{number:032x}" for old, number in new.items()}
+    for _ in range(2):
+        follow_replacements(gallery.templates, gallery.records, COLLECTION, ids)
+    (record,) = gallery.people.merges(COLLECTION)
+    assert sorted(int(each, 16) for each in record.template_ids) == [1, 2, 3, 101, 102]
+    gallery.templates.remove(COLLECTION, list(ids))
+    gallery.people.unmerge(COLLECTION, "Ada")
+    assert (gallery.of("Ada"), gallery.of("Grace")) == ({3, 101, 102}, {5, 104})
 
 
 def test_photo_enrolled_again_for_somebody_else_is_not_taken_back(gallery: Gallery) -> None:
