@@ -135,7 +135,7 @@ def flower(place: Place) -> list[Statement]:
 
 
 def operator(place: Place) -> list[Statement]:
-    """A person: `facerec enrol`, `gallery`, `calibrate`, `model`, `dlq`, `trace`, `fleet`, and the API keys."""
+    """A person: `enrol`, `people`, `gallery`, `calibrate`, `model`, `dlq`, `trace`, `fleet`, and the API keys."""
     settings = place.settings
     return [
         allow(
@@ -150,6 +150,7 @@ def operator(place: Place) -> list[Statement]:
             ["s3:GetObject"],
             [place.objects(settings.input_bucket), place.objects(settings.output_bucket)],
         ),
+        allow("AskWorkers", ["s3:PutObject"], [place.objects(settings.input_bucket)]),
         *work_off_erasures(place),
         allow(
             "ListObjects",
