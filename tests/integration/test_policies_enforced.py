@@ -22,6 +22,8 @@ from facerec.cli import cli
 from facerec.errors import ConfigurationError
 from facerec.gallery.cache import GalleryCache
 from facerec.gallery.published import PublishedSnapshots
+from facerec.messages import Outcome
+from facerec.operations import Enrol, Reject, Verify
 from facerec.processes.addresses import free_port, poll_until
 from facerec.provision.iam_policies import policy
 from facerec.provision.iam_statements import Place
@@ -30,6 +32,7 @@ from facerec.settings import Settings
 from facerec.settings.edge import EdgeSettings
 from facerec.settings.resources import AwsSettings, QueueSettings
 from tests.fakes import engine as fake
+from tests.fakes.drawn_faces import photo as drawn_photo
 from tests.fakes.templates import make_template
 from tests.fakes.web_tier import picture
 from tests.fakes.worker_reports import READY
@@ -39,6 +42,7 @@ from tests.support.processes import facerec
 from tests.support.workers import Worker, WorkerTier
 
 Guard = Callable[..., IamGate]
+ERASURE = ("EraseUploadsAndResults", "RewriteLists", "SeeEmptyQueues", "FindResponseQueues", "EraseDeadLetters")
 
 
 @pytest.fixture
@@ -84,12 +88,22 @@ def test_web_and_worker_need_no_more_than_they_may(
             stored = client.get(f"/api/v1/results/{sent.headers['X-Request-Id']}")
             assert stored.json()["outcome"] == "unknown"
         tier.answers(culprit, of_device)
+        for operation in (Enrol(identity="Ada"), Verify(identity="Ada"), Reject(identity="Ada")):
+            (answer,) = tier.answers(tier.upload(drawn_photo("Ada"), operation=operation))
+            assert answer.outcome is Outcome.DONE
         assert poll_until(lambda: "TakeTasks sqs:DeleteMessage" in worker_gate.used, 30)
     finally:
         assert web.stop(signal.SIGTERM) == 0
         worker.stop(signal.SIGTERM)
     assert (web_gate.refused, worker_gate.refused) == (set(), set())
-    for_people = ("KeepPeople", "KeepPhotos", "ListPhotos", "KeepJobs", "UnpackJobs")  # an upload needs none of it
+    for_people = (
+        "KeepPeople",
+        "KeepPhotos",
+        "ListPhotos",
+        "KeepJobs",
+        "UnpackJobs",
+        *ERASURE,
+    )  # an upload needs none of it
     unused = {entry for entry in web_gate.unused() if not entry.startswith(("TellFlower", *for_people))}
     assert unused == {"CheckKeys dynamodb:GetItem"}  # open mode; what Flower gets is best effort
     # Whether a message is held for longer is a matter of time.

@@ -321,18 +321,6 @@ def test_restored_template_has_the_id_of_its_enrolled_photo(archive: Path) -> No
     assert grace.template_id == make_template(2).template_id
 
 
-def test_restored_faces_of_one_photo_stay_apart(tmp_path: Path) -> None:
-    """Each keeps its place in the id."""
-    path, photo = tmp_path / "gallery.facerec", picture()
-    ids = [template_id("default", MODEL, photo, place) for place in range(3)]
-    templates = [replace(make_template(place, f"person {place}"), template_id=own) for place, own in enumerate(ids)]
-    write_archive(path, "default", templates, [(own, photo) for own in ids], NOW)
-    destination = Destination()
-    destination.restore(path, "guests")
-    expected = {template_id("guests", MODEL, photo, place): f"person {place}" for place in range(3)}
-    assert destination.templates.owners("guests") == expected
-
-
 def rewritten(path: Path, change: Callable[[dict[str, bytes]], None]) -> Path:
     """The archive with other members."""
     with zipfile.ZipFile(path) as source:
