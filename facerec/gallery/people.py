@@ -140,7 +140,7 @@ class People:
         if theirs.keys() - moved or (begun is None and self._kept(collection, name, exact=exact)):
             raise PersonExists(next(iter(theirs.values()), name), collection)
         record = self._record(begun, collection, own, old, name, "", rename=True)
-        count = self._move(record, records, own)
+        count = self._move(record, records, own, exact=exact)
         self.records.remove_merge(collection, record.merge_id)
         return count
 
@@ -163,7 +163,7 @@ class People:
         # An earlier merge of the two that has ended has no template of the source any more.
         ended = own.templates and known and not (known.rename or own.templates.keys() & set(known.template_ids))
         record = self._record(None if ended else known, collection, own, source, min(targets), by)
-        self._move(record, records, own)
+        self._move(record, records, own, exact=exact)
         if not record.templates:
             self.records.remove_merge(collection, record.merge_id)
         return record
@@ -274,11 +274,11 @@ class People:
             rename=rename,
         )
 
-    def _move(self, record: MergeRecord, records: Sequence[MergeRecord], own: "_Belongings") -> int:
+    def _move(self, record: MergeRecord, records: Sequence[MergeRecord], own: "_Belongings", *, exact: bool) -> int:
         """Write the record, let earlier merges into the source follow it, then give the templates their name."""
         self.records.put_merge(record)
         for other in records:
-            if other.merge_id != record.merge_id and same_person(other.into, record.source):
+            if other.merge_id != record.merge_id and same_person(other.into, record.source, exact=exact):
                 self.records.put_merge(replace(other, into=record.into))
         return self._give(record.collection, own, record.into)
 

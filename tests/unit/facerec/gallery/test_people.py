@@ -305,6 +305,16 @@ def test_merge_follows_a_rename(gallery: Gallery) -> None:
     assert (gallery.of("Ada"), gallery.of("Grace Hopper")) == ({1, 2, 3}, {4, 5})
 
 
+def test_people_of_exact_names_stay_apart(gallery: Gallery) -> None:
+    """A merge into one of them does not follow the rename of the other."""
+    gallery.enrol("ada", 6)
+    gallery.people.merge(COLLECTION, "Grace", "Ada", exact=True)
+    gallery.people.rename(COLLECTION, "ada", "Joan", exact=True)
+    assert (gallery.of("Ada"), gallery.of("Joan")) == ({1, 2, 3, 4, 5}, {6})
+    gallery.people.unmerge(COLLECTION, "Grace")
+    assert (gallery.of("Ada"), gallery.of("Grace"), gallery.of("Joan")) == ({1, 2, 3}, {4, 5}, {6})
+
+
 def test_merge_can_be_taken_back_after_a_change_of_the_model(gallery: Gallery) -> None:
     """New templates replace those that were moved, and the old ones are removed."""
     gallery.people.merge(COLLECTION, "Ada", "Grace")
