@@ -142,6 +142,7 @@ class Worker:
                     gallery_bucket=settings.gallery_bucket,
                     min_face_pixels=settings.gallery.min_face_pixels,
                     min_quality=settings.gallery.min_quality,
+                    min_probability=settings.gallery.min_probability,
                 ),
                 functools.partial(_decode, settings.input_bucket),
                 settings.dead_letter_queue,

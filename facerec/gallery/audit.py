@@ -104,8 +104,8 @@ class GalleryAudit:
     def run(self, collection: str, threshold: float | None = None) -> AuditReport:
         """Return what is wrong; raises `Transient`.
 
-        Without `threshold` the collection's own applies, or the model's for its number of people. A pair of templates
-        that a rejection keeps apart ("this is not X") is no contradiction.
+        Without `threshold` the collection's own applies, or the model's for its number of people. Two people whom a
+        rejection tells apart ("this is not X") do not have the same face.
         """
         # The photos are read last: the photo of a template is stored before the template.
         damaged: list[DamagedTemplate] = []
@@ -214,7 +214,13 @@ def _contradictions(
         )
 
     yield from (finding(Problem.WRONG_NAME, row) for row in by_similarity if wrong[row])
-    seen: set[frozenset[int]] = set()
+    # A rejected face that matches somebody tells these two people apart, whichever of their photos are alike.
+    seen = {
+        frozenset((person, owner))
+        for person, faces in apart.items()
+        for owner in owners[(embeddings @ faces.T).max(axis=1) >= threshold].tolist()
+        if owner != person
+    }
     for row in by_similarity:
         near = int(found.nearest[row])
         pair = frozenset((int(owners[row]), int(owners[near])))

@@ -132,14 +132,14 @@ def test_photo_that_is_like_neither_is_found(archive: Archive) -> None:
 
 def test_people_who_were_said_to_be_different_are_no_finding(archive: Archive) -> None:
     """Twins, for example, whichever of the two the rejection is of."""
-    archive.enrol(90, "Twin", face(0, 90))
+    for photo in (90, 91):
+        archive.enrol(photo, "Twin", face(0, photo))
     assert problems(archive.audit())[0][0] == "same_face"
     twin = replace(make_rejection(1, "Ada"), embedding=face(0, 90))
     archive.templates.reject(twin)
     assert problems(archive.audit()) == []
     archive.templates.remove_rejections("default", [twin.rejection_id])
-    for photo in range(2):
-        archive.templates.reject(replace(make_rejection(2 + photo, "Twin"), embedding=face(0, photo)))
+    archive.templates.reject(replace(make_rejection(2, "Twin"), embedding=face(0, 0)))
     archive.templates.reject(make_rejection(4, "Twin", model_id=OTHER_MODEL))
     assert problems(archive.audit()) == []
 
