@@ -18,8 +18,8 @@ def blueprint(services: ApiServices) -> Blueprint:
     """Make the routes of the API."""
     api = Blueprint("compreface", __name__, url_prefix="/api/v1")
     photos.add_routes(api, services)
-    faces.add_routes(api, services.persons, services.settings.web.max_upload_bytes)
-    subjects.add_routes(api, services.persons, services.settings.web.max_upload_bytes)
+    faces.add_routes(api, services)
+    subjects.add_routes(api, services)
     api.register_error_handler(ApiError, ApiError.response)
     api.register_error_handler(Declined, lambda exc: ApiError(exc.reply.status, exc.reply.text).response())
     api.register_error_handler(InvalidName, lambda exc: ApiError(400, str(exc), OUT_OF_RANGE).response())

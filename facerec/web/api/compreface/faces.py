@@ -10,15 +10,17 @@ from facerec.gallery.people import NoSuchPerson, People, as_template_id
 from facerec.ports import TemplateEntry
 from facerec.web.api.compreface.codes import ApiError, image_id_of, no_embedding, no_photo
 from facerec.web.api.compreface.queries import page_query
-from facerec.web.api.compreface.subjects import remove_everybody, remove_person
+from facerec.web.api.compreface.subjects import remove_everybody, remove_faces, remove_person
+from facerec.web.api.services import ApiServices
 from facerec.web.auth.access import needs, presented_key
 from facerec.web.auth.collections import own_collection
 from facerec.web.forms import read_json
 from model.header import CONTENT_TYPES, InvalidImage, read_header
 
 
-def add_routes(api: Blueprint, people: People, max_upload_bytes: int) -> None:
+def add_routes(api: Blueprint, services: ApiServices) -> None:
     """Add the calls about faces."""
+    people = services.persons
 
     @api.get("/recognition/faces")
     @needs(Scope.RECOGNISE)
@@ -35,16 +37,15 @@ def add_routes(api: Blueprint, people: People, max_upload_bytes: int) -> None:
 
     @api.delete("/recognition/faces")
     @needs(Scope.ENROL)
-    def remove_faces() -> Response:
-        collection, subject = own_collection(presented_key()), request.args.get("subject")
+    def remove_faces_of_subject() -> Response:
+        subject = request.args.get("subject")
         # Without a name, or with an empty one, CompreFace removes all faces.
-        faces = remove_person(people, collection, subject) if subject else remove_everybody(people, collection).faces
-        return jsonify(deleted=faces)
+        return jsonify(deleted=remove_person(services, subject) if subject else remove_everybody(services).faces)
 
     @api.delete("/recognition/faces/<image_id>")
     @needs(Scope.ENROL)
     def remove_face(image_id: str) -> Response:
-        removed = _remove(people, [image_id])
+        removed = _remove(services, [image_id])
         if not removed:
             raise no_embedding(image_id)
         return jsonify(removed[0])
@@ -52,10 +53,10 @@ def add_routes(api: Blueprint, people: People, max_upload_bytes: int) -> None:
     @api.post("/recognition/faces/delete")
     @needs(Scope.ENROL)
     def remove_listed_faces() -> Response:
-        listed = read_json(request, max_upload_bytes)
+        listed = read_json(request, services.settings.web.max_upload_bytes)
         if not isinstance(listed, list):
             raise ApiError(400, "send a JSON list of image ids")
-        return jsonify(_remove(people, [str(image_id) for image_id in listed]))
+        return jsonify(_remove(services, [str(image_id) for image_id in listed]))
 
     @api.get("/recognition/faces/<image_id>/img")
     @needs(Scope.ENROL)
@@ -93,12 +94,12 @@ def _page(
     return total, [(entry.template_id, entry.identity) for entry in shown]
 
 
-def _remove(people: People, image_ids: list[str]) -> list[dict[str, str]]:
+def _remove(services: ApiServices, image_ids: list[str]) -> list[dict[str, str]]:
     """Remove those of the faces that exist, and return them."""
     collection = own_collection(presented_key())
     known = {template_id for image_id in image_ids if (template_id := as_template_id(image_id))}
-    entries = [entry for each in sorted(known) if (entry := people.enrolled.entry(collection, each))]
-    people.remove_photos(collection, [entry.template_id for entry in entries])
+    entries = [entry for each in sorted(known) if (entry := services.people.entry(collection, each))]
+    remove_faces(services, [entry.template_id for entry in entries])
     return [_face(entry.template_id, entry.identity) for entry in entries]
 
 

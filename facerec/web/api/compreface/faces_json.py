@@ -45,11 +45,19 @@ def face_json(face: Face, query: PhotoQuery, result: RecognitionResult) -> Json:
 
 
 def subjects_json(face: Face, query: PhotoQuery) -> list[Json]:
-    """Return the nearest people, the most similar first."""
-    near = [(match.identity, scaled(match.similarity, match.threshold, THRESHOLD)) for match in face.nearest]
+    """Return the nearest people, the most similar first.
+
+    With a threshold these are only people that are at least so similar. Who matches another face of the photo better is
+    not among them.
+    """
+    near = face.nearest
+    if query.similarity_threshold:
+        ours = {match.identity for match in face.matches}
+        near = tuple(match for match in near if match.similarity < match.threshold or match.identity in ours)
+    shown = [(match.identity, scaled(match.similarity, match.threshold, THRESHOLD)) for match in near]
     return [
         {"subject": identity, "similarity": similarity}
-        for identity, similarity in near
+        for identity, similarity in shown
         if similarity >= query.similarity_threshold
     ]
 

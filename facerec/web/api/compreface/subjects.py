@@ -1,16 +1,21 @@
 """CompreFace's calls about subjects, which are our people: add, list, rename, remove."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from flask import Blueprint, Response, jsonify, request
 
 from facerec.api_keys import Scope
 from facerec.gallery.names import KnownNames, valid_identity
-from facerec.gallery.people import NoSuchPerson, People
+from facerec.gallery.people import People
 from facerec.web.api.compreface.codes import OUT_OF_RANGE, SUBJECT_EXISTS, ApiError, no_subject
+from facerec.web.api.services import ApiServices
 from facerec.web.auth.access import client_name, needs, presented_key
 from facerec.web.auth.collections import own_collection
 from facerec.web.forms import read_json
+
+FACES_AT_ONCE = 100
+"""An erasure of so many faces removes their photos before the reply, so that the client may add them again."""
 
 
 class Removed(NamedTuple):
@@ -20,8 +25,9 @@ class Removed(NamedTuple):
     faces: int
 
 
-def add_routes(api: Blueprint, people: People, max_upload_bytes: int) -> None:
+def add_routes(api: Blueprint, services: ApiServices) -> None:
     """Add the calls about subjects."""
+    people, max_upload_bytes = services.persons, services.settings.web.max_upload_bytes
 
     @api.get("/recognition/subjects", strict_slashes=False)
     @needs(Scope.RECOGNISE)
@@ -46,41 +52,47 @@ def add_routes(api: Blueprint, people: People, max_upload_bytes: int) -> None:
         collection, new = own_collection(presented_key()), _subject_in_body(max_upload_bytes)
         if new in {"", subject}:
             return jsonify(updated=False)
-        people.rename_or_merge(collection, subject, new, by=f"CompreFace API, {client_name()}")
+        people.rename_or_merge(collection, subject, new, by=client_name())
         return jsonify(updated=True)
 
     @api.delete("/recognition/subjects/<path:subject>")
     @needs(Scope.ENROL)
     def remove_subject(subject: str) -> Response:
-        collection = own_collection(presented_key())
-        known = KnownNames(_names(people, collection)).spellings(subject)
+        known = KnownNames(_names(people, own_collection(presented_key()))).spellings(subject)
         if not known:
             raise no_subject(subject)
-        remove_person(people, collection, subject)
+        remove_person(services, subject)
         return jsonify(subject=known[0])
 
     @api.delete("/recognition/subjects", strict_slashes=False)
     @needs(Scope.ENROL)
     def remove_subjects() -> Response:
-        return jsonify(deleted=remove_everybody(people, own_collection(presented_key())).subjects)
+        return jsonify(deleted=remove_everybody(services).subjects)
 
 
-def remove_person(people: People, collection: str, name: str) -> int:
-    """Remove a person with all faces, if there is one; returns how many faces these were."""
-    try:
-        return people.remove(collection, name)
-    except NoSuchPerson:
-        return 0
+def remove_person(services: ApiServices, name: str) -> int:
+    """Erase a person of the key's collection, if there is one; returns how many faces these were."""
+    begun = services.erasures.begin(own_collection(presented_key()), name, client_name())
+    return 0 if begun is None else begun.record.place("templates").removed
 
 
-def remove_everybody(people: People, collection: str) -> Removed:
-    """Remove all people of a collection."""
-    names = _names(people, collection)
-    # All faces at once, which is quicker; then what else is known of each person.
-    faces = people.remove_photos(collection, list(people.enrolled.owners(collection)))
-    for name in names:
-        remove_person(people, collection, name)
-        people.records.forget(collection, name)
+def remove_faces(services: ApiServices, template_ids: Sequence[str]) -> int:
+    """Erase those of the faces that the key's collection has; returns how many these were."""
+    collection, removed = own_collection(presented_key()), 0
+    for start in range(0, len(template_ids), FACES_AT_ONCE):
+        some = template_ids[start : start + FACES_AT_ONCE]
+        begun = services.erasures.begin_photos(collection, some, client_name())
+        removed += 0 if begun is None else begun.record.place("templates").removed
+    return removed
+
+
+def remove_everybody(services: ApiServices) -> Removed:
+    """Erase all people of the key's collection; those that are added meanwhile stay."""
+    collection = own_collection(presented_key())
+    names = _names(services.persons, collection)
+    faces = remove_faces(services, list(services.people.owners(collection)))
+    for name in services.persons.records.names(collection):
+        remove_person(services, name)
     return Removed(len(names), faces)
 
 

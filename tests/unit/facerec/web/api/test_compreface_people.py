@@ -141,6 +141,26 @@ def test_all_subjects_are_removed(tier: FakeWebTier, client: FlaskClient) -> Non
     assert photos(tier) == 0
 
 
+def test_removals_are_erasures(tier: FakeWebTier, client: FlaskClient) -> None:
+    """The ledger has each, with who asked for it."""
+    client.delete(f"{API}/subjects/Jane")
+    client.delete(f"{API}/faces/{image_id(1)}")
+    records = tier.erasures.ledger.open()
+    assert [record.names for record in records] == [("Jane",), ()]
+    assert {record.by for record in records} == {"127.0.0.1"}
+
+
+def test_face_that_is_added_after_a_removal_of_all_stays(tier: FakeWebTier, client: FlaskClient) -> None:
+    """Also while the ledger of many faces is still worked off."""
+    for number in range(10, 240):
+        enrol(tier, number, f"Person {number % 50}")
+    assert client.delete(f"{API}/subjects").get_json() == {"deleted": 52}
+    assert (names(client), photos(tier)) == ([], 0)
+    enrol(tier, 10, "Ada Lovelace")
+    tier.erasures.make("another").work_due()
+    assert (names(client), photos(tier)) == (["Ada Lovelace"], 1)
+
+
 def test_faces_are_listed_by_page(client: FlaskClient) -> None:
     """Every face once; `page_size` is the requested one."""
     pages = [client.get(f"{API}/faces?page={page}&size=2").get_json() for page in range(3)]

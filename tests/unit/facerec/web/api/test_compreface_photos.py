@@ -126,7 +126,8 @@ def test_recognition_asks_for_as_many_subjects_as_the_client(tier: Tier) -> None
 
 def test_similarity_threshold_leaves_strangers_without_a_name(tier: Tier) -> None:
     """Ours, on request: an honest `unknown` instead of the nearest subject."""
-    tier.says["faces"] = (face(nearest=(near("Ada", 0.4), near("Jane", 0.39))),)
+    ada, jane = near("Ada", 0.4), near("Jane", 0.39)
+    tier.says["faces"] = (face(matches=(ada,), nearest=(ada, jane)),)
     found = tier.post(RECOGNIZE, similarity_threshold="0.5", prediction_count=2).json
     assert found
     assert found["result"][0]["subjects"] == [{"subject": "Ada", "similarity": 0.5}]
@@ -422,6 +423,20 @@ def test_added_face_is_recognised_and_verified(working: FakeWebTier) -> None:
     compared = send(working, COMPARE, drawn("Ada"), drawn("Eve", "Ada", take=1)).json
     assert compared
     assert [each["similarity"] >= 0.5 for each in compared["result"][0]["face_matches"]] == [False, True]
+
+
+def test_person_has_one_face_of_a_photo_with_a_threshold(working: FakeWebTier) -> None:
+    """The most similar one; without a threshold each face has its nearest subject, as in CompreFace."""
+    assert send(working, ADD, drawn("Ada")).status_code == 201
+    twins = drawn(DrawnFace("Ada", side=90), DrawnFace("Ada", side=100, take=1))
+    for query, subjects in (
+        ("", [1, 1]),
+        ("?similarity_threshold=0.5", [0, 1]),
+        ("?similarity_threshold=0.01", [0, 1]),
+    ):
+        found = send(working, f"{RECOGNIZE}{query}", twins).json
+        assert found
+        assert [len(each["subjects"]) for each in found["result"]] == subjects
 
 
 def test_photo_of_another_person_or_of_several_is_not_added(working: FakeWebTier) -> None:
