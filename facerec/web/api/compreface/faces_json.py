@@ -1,17 +1,33 @@
 """Faces in CompreFace's form. Pure."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 from facerec.messages import Face, RecognitionResult
 from facerec.web.api.compreface.codes import no_face
 from facerec.web.api.compreface.queries import PhotoQuery
-from facerec.web.api.similarity import scaled
 
 THRESHOLD = 0.5
 """Where CompreFace's users expect the same person to begin."""
 
+_STEPS = 100_000
+"""CompreFace gives similarities with five decimals."""
+
 Json = dict[str, Any]
+
+
+def scaled(similarity: float, threshold: float) -> float:
+    """Return the similarity on CompreFace's scale from 0 to 1, on which our `threshold` is 0.5.
+
+    It rises with the similarity, on two straight lines that meet at the threshold, and is rounded down. It is at least
+    0.5 if, and only if, the similarity is at least the threshold.
+    """
+    if similarity < threshold:
+        # A quotient just below 1 must not be rounded up to the threshold.
+        return min(math.floor(THRESHOLD * similarity / threshold * _STEPS), math.ceil(THRESHOLD * _STEPS) - 1) / _STEPS
+    share = (similarity - threshold) / (1 - threshold) if threshold < 1 else 1.0
+    return math.floor((THRESHOLD + (1 - THRESHOLD) * share) * _STEPS) / _STEPS
 
 
 def wanted(faces: Sequence[Face], query: PhotoQuery) -> list[Face]:
@@ -54,7 +70,7 @@ def subjects_json(face: Face, query: PhotoQuery) -> list[Json]:
     if query.similarity_threshold:
         ours = {match.identity for match in face.matches}
         near = tuple(match for match in near if match.similarity < match.threshold or match.identity in ours)
-    shown = [(match.identity, scaled(match.similarity, match.threshold, THRESHOLD)) for match in near]
+    shown = [(match.identity, scaled(match.similarity, match.threshold)) for match in near]
     return [
         {"subject": identity, "similarity": similarity}
         for identity, similarity in shown
@@ -66,7 +82,7 @@ def similarity_json(face: Face, result: RecognitionResult) -> float:
     """Return how similar a face is to the one that it was compared with."""
     if face.similarity is None or result.threshold is None:
         raise ValueError(f"the result of {result.operation} has no similarity or no threshold")
-    return scaled(face.similarity, result.threshold, THRESHOLD)
+    return scaled(face.similarity, result.threshold)
 
 
 def versions(result: RecognitionResult, query: PhotoQuery) -> Json:

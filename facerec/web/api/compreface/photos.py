@@ -141,8 +141,8 @@ def _refuse(enrolment: Enrolment) -> NoReturn:
             raise codes.too_many_faces()
         case "invalid_image":
             raise ApiError(400, enrolment.detail, codes.BAD_EXTENSION)
-        case "poor_quality":
-            raise ApiError(400, f"{enrolment.detail}, or add force=true to the query")
+        case "too_small" | "poor_quality":
+            raise ApiError(400, f"{enrolment.detail}: send a better photo, or add force=true to the query")
         case "other_name":
             raise ApiError(400, f"this photo is already enrolled for {enrolment.enrolled_for!r}")
         case _:
