@@ -84,6 +84,7 @@ def test_source_is_removed_at_the_end(fed: Fed) -> None:
     """The uploaded zip holds photos of people."""
     tier = fed()
     job, _ = tier.ended(tier.create_from_zip(zipped(a=picture())))
+    tier.tier.feeder.stop()  # it removes the source after the job's record says that it has ended
     assert tier.tier.store.keys(tier.tier.settings.input_bucket, f"jobs/{job.job_id}/") == []
 
 
