@@ -7,10 +7,12 @@ import click
 
 from facerec import bootstrap
 from facerec.api_keys import ApiKey, Scope, Token, is_key_id, issue, revoked, rotated
+from facerec.callbacks import owner_secret
 from facerec.commands.terminal import Duration, json_option, print_columns
 from facerec.echo import echo, echo_json
 from facerec.errors import FacerecError
 from facerec.gallery.names import valid_collection
+from facerec.job_records import OPEN_OWNER
 from facerec.message_base import DEFAULT_COLLECTION
 from facerec.ports import CollectionRecord
 from facerec.settings import Settings
@@ -130,6 +132,20 @@ def rotate(key_id: str, grace: timedelta, *, as_json: bool) -> None:
     changed, token = rotated(_found(store, key_id), now=datetime.now(UTC), grace=grace)
     store.put(changed)
     _show(changed, token, as_json=as_json)
+
+
+@command.command("callback-secret")
+@click.argument("key_id", metavar="ID|open")
+def callback_secret(key_id: str) -> None:
+    """Show the secret with which callbacks to the client of the key ID are signed; `open` in open mode.
+
+    It stays the same when the key is rotated. It changes with FACEREC_CALLBACKS__SECRET.
+    """
+    settings = Settings.load()
+    if settings.callbacks.secret is None:
+        raise FacerecError("there are no callbacks: set FACEREC_CALLBACKS__SECRET, here and for the web tier")
+    owner = OPEN_OWNER if key_id == OPEN_OWNER else _found(_store(), key_id).key_id
+    echo(owner_secret(settings.callbacks.secret.get_secret_value(), owner))
 
 
 def _store() -> "ApiKeys":

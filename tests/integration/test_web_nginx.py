@@ -125,7 +125,8 @@ def test_nginx_answers_for_a_web_tier_that_does_not_run(tmp_path: Path) -> None:
     assert reply.headers["Retry-After"] == "5"
 
 
-def test_nginx_limit_is_the_default_upload_limit() -> None:
-    """With room for the form around the picture."""
-    [limit] = re.findall(r"client_max_body_size (\d+);", CONFIGURATION.read_text())
-    assert int(limit) == Settings().web.max_upload_bytes + FORM_OVERHEAD_BYTES
+def test_nginx_limits_are_the_default_limits_of_uploads_and_jobs() -> None:
+    """With room for the form around the files."""
+    upload, job = re.findall(r"client_max_body_size (\d+);", CONFIGURATION.read_text())
+    assert int(upload) == Settings().web.max_upload_bytes + FORM_OVERHEAD_BYTES
+    assert int(job) == Settings().jobs.max_bytes + FORM_OVERHEAD_BYTES

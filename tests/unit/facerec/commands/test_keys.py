@@ -9,8 +9,10 @@ from click.testing import CliRunner, Result
 
 from facerec import bootstrap
 from facerec.api_keys import Scope, Standing, issue, parse_token
+from facerec.callbacks import owner_secret
 from facerec.commands.keys import command
 from facerec.errors import FacerecError
+from facerec.job_records import OPEN_OWNER
 from tests.fakes.api_keys import InMemoryApiKeys
 from tests.fakes.collections import InMemoryCollections
 
@@ -176,3 +178,13 @@ def test_collection_of_a_key_is_the_operators(store: InMemoryApiKeys, collection
     record = collections.get("staff")
     assert record is not None
     assert record.owner is None
+
+
+def test_callback_secret_is_that_of_the_key(store: InMemoryApiKeys, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each key has another; without the setting there are none."""
+    key_id = create_key("--scope", "recognise")["id"]
+    assert "FACEREC_CALLBACKS__SECRET" in str(run("callback-secret", key_id, status=1).exception)
+    monkeypatch.setenv("FACEREC_CALLBACKS__SECRET", "a secret of sixteen or more")
+    assert run("callback-secret", key_id).stdout.strip() == owner_secret("a secret of sixteen or more", key_id)
+    assert run("callback-secret", "open").stdout.strip() == owner_secret("a secret of sixteen or more", OPEN_OWNER)
+    assert "no key with this id" in str(run("callback-secret", "0" * 12, status=1).exception)
