@@ -102,8 +102,6 @@ class ResultMatch(Message):
     threshold: Ratio
     template_id: str | None = None
     """The template that is the most similar one; `None` in results of earlier versions."""
-    external_id: str | None = None
-    """The template's, if it has one, and if the request asked for it."""
 
 
 class LeftOut(Message):

@@ -20,8 +20,6 @@ class Recognise(Message):
     kind: Literal["recognise"] = "recognise"
     nearest: Annotated[int, Field(ge=0, le=MAX_NEAREST)] = 0
     """How many of the nearest people `Face.nearest` lists, whatever their similarity."""
-    external_ids: bool = False
-    """Look up the external id of each match; functions do not."""
 
 
 class Detect(Message):
@@ -58,8 +56,6 @@ class SearchTemplate(Message):
     kind: Literal["search_template"] = "search_template"
     template_id: TemplateId
     nearest: Annotated[int, Field(ge=1, le=MAX_NEAREST)] = 1
-    external_ids: bool = False
-    """As in `Recognise`."""
 
 
 class Enrol(Message):

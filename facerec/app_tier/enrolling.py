@@ -1,7 +1,8 @@
 """Enrolment of faces of one photo on request: which of them, for whom, and what came of each."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, repeat
 from uuid import UUID
 
 from facerec.comparison import Threshold, result_match
@@ -59,9 +60,9 @@ class PhotoEnrolment:
         taken = _taken(operation, faces)
         if isinstance(taken, NotChosen):
             return (Enrolment(status=taken.status, detail=taken.detail, identity=identity or ""),)
+        names = chain([identity], repeat(None))
         return tuple(
-            self._enrol(request, operation, identity if first else None, photo, each)
-            for first, each in _first_and_others(taken)
+            self._enrol(request, operation, name, photo, each) for name, each in zip(names, taken, strict=False)
         )
 
     def _enrol(
@@ -129,7 +130,3 @@ def _taken(operation: Enrol, faces: Sequence[EmbeddedFace]) -> list[_ToEnrol] | 
         return choice
     number = next(number for number, face in probable if face is choice.face)
     return [_ToEnrol(choice.face, number, 0, choice.note)]
-
-
-def _first_and_others(taken: Sequence[_ToEnrol]) -> Iterator[tuple[bool, _ToEnrol]]:
-    return ((position == 0, each) for position, each in enumerate(taken))

@@ -15,7 +15,7 @@ from facerec.errors import Transient
 from facerec.gallery.enrolment import Enroller, EnrolmentStatus, rejection_id
 from facerec.gallery.names import InvalidName, same_person
 from facerec.message_base import ObjectRef
-from facerec.messages import Outcome, RecognitionRequest, RecognitionResult, Refusal, ResultMatch
+from facerec.messages import Outcome, RecognitionRequest, RecognitionResult, Refusal
 from facerec.operations import Compare, Detect, Enrol, Recognise, Reject, SearchTemplate, Verify
 from facerec.ports import Rejection, Template, TemplateStore
 from facerec.recognition import Recogniser, seen_in
@@ -63,10 +63,8 @@ class AppTier(Recogniser):
         return replace(Recogniser.with_ports(self, wrap), templates=wrap(self.templates))
 
     def _compute(self, request: RecognitionRequest, attempt: int, timer: StageTimer) -> RecognitionResult:
-        operation = request.operation
-        if isinstance(operation, Recognise):
-            result = Recogniser._compute(self, request, attempt, timer)  # noqa: SLF001 - `super` fails with slots
-            return self._with_external_ids(result) if operation.external_ids else result
+        if isinstance(request.operation, Recognise):
+            return Recogniser._compute(self, request, attempt, timer)  # noqa: SLF001 - `super` fails with slots
         outcome, facts = Outcome.DONE, dict[str, Any]()
         try:
             facts = self._done(request, timer)
@@ -159,8 +157,6 @@ class AppTier(Recogniser):
             threshold = applying_threshold(request, index.identities, self.gallery, self.thresholds)
             hits = nearest_others(index, template, operation.nearest)
             matches = tuple(result_match(hit, threshold) for hit in hits)
-            if operation.external_ids:
-                matches = self._with_ids(request.collection, matches)
         return {"matches": matches} | _of_threshold(threshold)
 
     def _enrol(self, request: RecognitionRequest, operation: Enrol, timer: StageTimer) -> dict[str, Any]:
@@ -235,25 +231,6 @@ class AppTier(Recogniser):
             self.gallery.refresh_collection(collection)
         except Transient as exc:
             log.warning("gallery_not_refreshed", collection=collection, reason=str(exc))
-
-    def _with_external_ids(self, result: RecognitionResult) -> RecognitionResult:
-        faces = [
-            face.model_copy(
-                update={
-                    "matches": self._with_ids(result.collection, face.matches),
-                    "nearest": self._with_ids(result.collection, face.nearest),
-                }
-            )
-            for face in result.faces
-        ]
-        return result.model_copy(update={"faces": tuple(faces)})
-
-    def _with_ids(self, collection: str, matches: Sequence[ResultMatch]) -> tuple[ResultMatch, ...]:
-        return tuple(self._with_id(collection, match) for match in matches)
-
-    def _with_id(self, collection: str, match: ResultMatch) -> ResultMatch:
-        entry = self.templates.entry(collection, match.template_id or "")
-        return match if entry is None else match.model_copy(update={"external_id": entry.external_id})
 
 
 def _of_picture(seen: ImageAnalysis, found: Sequence[float] = ()) -> dict[str, Any]:

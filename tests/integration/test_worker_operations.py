@@ -42,16 +42,16 @@ def test_worker_does_every_operation(tier: WorkerTier, start: Callable[..., Work
     """One after the other: each sees what the earlier ones have written."""
     worker = start()
     assert ask(tier, Recognise(nearest=1), photo(ADA)).outcome is Outcome.UNKNOWN
-    enrolled = ask(tier, Enrol(identity=ADA, external_id="employee-7"), photo(ADA))
+    enrolled = ask(tier, Enrol(identity=ADA), photo(ADA))
     (enrolment,) = enrolled.enrolments
     assert (enrolled.outcome, enrolment.status, enrolled.operation) == (Outcome.DONE, "enrolled", "enrol")
     assert enrolment.template_id is not None
     (key,) = tier.store.keys(tier.settings.gallery_bucket, "default/")
     assert tier.store.get(tier.settings.gallery_bucket, key) == photo(ADA)
 
-    recognised = ask(tier, Recognise(nearest=1, external_ids=True), photo(GRACE, ADA, take=1))
+    recognised = ask(tier, Recognise(nearest=1), photo(GRACE, ADA, take=1))
     assert (recognised.result, recognised.faces[1].matches[0].identity) == ("Unknown", ADA)
-    assert recognised.faces[1].nearest[0].external_id == "employee-7"
+    assert recognised.faces[1].nearest[0].template_id == enrolment.template_id
     assert [face.matches for face in ask(tier, Detect(), photo(ADA)).faces] == [()]
 
     for verify in (Verify(identity=ADA), Verify(template_id=enrolment.template_id)):

@@ -110,3 +110,17 @@ def test_search_agrees_with_the_plain_definition(owners: list[int], limit: int, 
         expected = sorted(best.items(), key=lambda item: -item[1][0])[:limit]
         assert [(match.identity, match.template_id) for match in matches] == [(name, b[1]) for name, b in expected]
         assert [match.similarity for match in matches] == pytest.approx([max(0, b[0]) for _, b in expected], abs=1e-6)
+
+
+def test_templates_of_a_person_are_in_every_block() -> None:
+    """Also in encoded ones; removed templates and forgotten names have none."""
+    rows, names = directions(64), ["Ann" if row % 3 == 0 else f"other {row}" for row in range(64)]
+    ids = [f"t{row}" for row in range(64)]
+    index = GalleryIndex(rows, names, ids, block_rows=16)
+    assert len(index.blocks) > 1
+    index.remove(["t0", "t63", "t1"])
+    embeddings, template_ids = index.templates_of("Ann")
+    assert template_ids == [f"t{row}" for row in range(3, 63, 3)]
+    assert embeddings == pytest.approx(rows[3:63:3], abs=1e-3)  # float16
+    for unknown in ("other 1", "Bea", ""):
+        assert [len(part) for part in index.templates_of(unknown)] == [0, 0]

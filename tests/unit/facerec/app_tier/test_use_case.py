@@ -100,15 +100,6 @@ def test_recognise_lists_the_nearest_people_whatever_their_similarity(world: Wor
     assert (result.width, result.height) == (640, 480)
 
 
-def test_recognise_looks_up_external_ids_on_request(world: World) -> None:
-    """Without the request there is no read of the store."""
-    world.enrol(ADA, photo(ADA), external_id="employee-7")
-    (asked,) = world.ask(Recognise(nearest=1, external_ids=True), photo(ADA)).faces
-    assert (asked.matches[0].external_id, asked.nearest[0].external_id) == ("employee-7", "employee-7")
-    (plain,) = world.ask(Recognise(nearest=1), photo(ADA)).faces
-    assert plain.nearest[0].external_id is None
-
-
 def test_detect_compares_with_nobody(world: World) -> None:
     """Also where the person is enrolled; a picture without a face is done, too."""
     world.enrolled(ADA)

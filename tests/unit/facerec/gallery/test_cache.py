@@ -22,6 +22,7 @@ from facerec.errors import Throttled, Transient
 from facerec.gallery import loading
 from facerec.gallery import snapshots as gallery_snapshots
 from facerec.gallery.cache import GalleryCache
+from facerec.gallery.names import InvalidName
 from facerec.gallery.snapshots import GallerySnapshots
 from facerec.ports import Changes, DamagedTemplate, Template, TemplateStore
 from model.index import vectors
@@ -1033,3 +1034,36 @@ def reload(store: WatchedStore, change: Callable[[], object]) -> None:
     store.read.clear()
     change()
     assert store.read.wait(TIMEOUT_SECONDS)
+
+
+def test_known_name_is_that_of_the_gallery_now() -> None:
+    """A removed name is forgotten, and one that nobody has is not remembered."""
+    store = InMemoryTemplateStore()
+    store.add(make_template(1, "Ada Lovelace"))
+    cache = GalleryCache(store, MODEL, 1, dimension=512)
+    assert cache.known_name("default", "ada LOVELACE") == "Ada Lovelace"
+    assert cache.known_name("default", "GRACE hopper") == "GRACE hopper"
+    store.add(make_template(2, "Grace Hopper"))
+    cache.refresh_collection("default")
+    assert cache.known_name("default", "GRACE hopper") == "Grace Hopper"
+    store.remove("default", [make_template(1).template_id])
+    cache.refresh_collection("default")
+    assert cache.known_name("default", "ada LOVELACE") == "ada LOVELACE"
+    assert cache.known_name("default", "grace hopper", exact=True) == "grace hopper"
+    with pytest.raises(InvalidName):
+        cache.known_name("default", "Unknown")
+
+
+def test_refresh_of_one_collection_leaves_the_others() -> None:
+    """And does nothing for one that is not loaded."""
+    store = WatchedStore()
+    for collection in ("staff", "guests"):
+        store.add(make_template(1, collection=collection))
+    cache = GalleryCache(store, MODEL, 1, dimension=512)
+    assert len(cache.index("staff")) == len(cache.index("guests")) == 1
+    for collection in ("staff", "guests", "others"):
+        store.add(make_template(2, "Grace Hopper", collection=collection))
+        asked = store.asked["version", "guests"]
+        cache.refresh_collection("others" if collection == "others" else "staff")
+        assert store.asked["version", "guests"] == asked
+    assert (len(cache.index("staff")), len(cache.index("guests"))) == (2, 1)
