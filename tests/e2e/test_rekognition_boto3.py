@@ -101,10 +101,10 @@ def test_people_are_indexed_searched_and_deleted(system: LocalSystem) -> None:
         faces[name] = record["Face"]["FaceId"]
     assert rekognition.describe_collection(CollectionId="presidents")["FaceCount"] == 3
 
-    pages = rekognition.get_paginator("list_faces").paginate(
-        CollectionId="presidents", PaginationConfig={"PageSize": 2}
+    pages = list(
+        rekognition.get_paginator("list_faces").paginate(CollectionId="presidents", PaginationConfig={"PageSize": 2})
     )
-    assert [sorted(names([{"Face": face} for face in page["Faces"]])) for page in pages] != []
+    assert [len(page["Faces"]) for page in pages] == [2, 1]
     assert {face["FaceId"] for page in pages for face in page["Faces"]} == {*faces.values()}
     collections = rekognition.get_paginator("list_collections").paginate(PaginationConfig={"PageSize": 1})
     assert [page["CollectionIds"] for page in collections] == [["default"], ["presidents"]]
