@@ -15,6 +15,7 @@ from flask_openapi3.models.info import Info
 from flask_openapi3.models.tag import Tag
 from flask_openapi3.openapi import OpenAPI
 from pydantic import BaseModel, ConfigDict, ValidationError
+from werkzeug.routing import BaseConverter
 
 from facerec import __version__
 from facerec.errors import ConfigurationError, QueueMissing, Refused, Transient
@@ -59,6 +60,17 @@ class Body(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
+class PersonConverter(BaseConverter):
+    """A name in a path, which may hold slashes: escaped or not, the application sees no difference.
+
+    The last part is no name of a route below it, so that these routes are not taken for people.
+    """
+
+    regex = r"[^/](?:.*[^/])?(?<!/photos)(?<!/merge)(?<!/unmerge)(?<!/not)"
+    part_isolating = False
+    weight = 200
+
+
 class DescribedApp(OpenAPI):
     """A Flask application that collects the OpenAPI document of its described routes (`Flask` of flask-openapi3)."""
 
@@ -76,6 +88,7 @@ class DescribedApp(OpenAPI):
             validation_error_callback=_invalid,
             **options,
         )
+        self.url_map.converters["person"] = PersonConverter
 
     def generate_spec_json(self) -> None:
         """Make the document, and add what the library leaves out: scopes, and the docstrings of fields."""

@@ -115,13 +115,13 @@ def routes(services: ApiServices) -> APIBlueprint:
         persons.records.add_name(collection, name)
         return as_json(PersonSummary(name=name, photos=0, first_enrolled=None, last_enrolled=None), 201)
 
-    @api.get("/people/<path:name>", responses={200: PersonSummary, **errors(404)}, **RULE)
+    @api.get("/people/<person:name>", responses={200: PersonSummary, **errors(404)}, **RULE)
     @needs(Scope.ENROL)
     def get_person(path: PersonPath, query: CollectionQuery) -> Response:
         """Show a person."""
         return as_json(_person(services, chosen_collection(query), path.name))
 
-    @api.patch("/people/<path:name>", responses={200: PersonSummary, **errors(404, 409)}, **RULE)
+    @api.patch("/people/<person:name>", responses={200: PersonSummary, **errors(404, 409)}, **RULE)
     @needs(Scope.ENROL)
     def rename_person(path: PersonPath, query: CollectionQuery, body: NameBody) -> Response:
         """Give a person another name. If it is another person's, merge the two instead."""
@@ -129,7 +129,7 @@ def routes(services: ApiServices) -> APIBlueprint:
         persons.rename(collection, path.name, body.name)
         return as_json(_person(services, collection, body.name))
 
-    @api.delete("/people/<path:name>", responses={202: ErasureBegun, **errors(404)}, **RULE)
+    @api.delete("/people/<person:name>", responses={202: ErasureBegun, **errors(404)}, **RULE)
     @needs(Scope.ENROL)
     def remove_person(path: PersonPath, query: CollectionQuery) -> Response:
         """Erase a person: templates, photos and rejections at once, and what else names or shows the person.
@@ -142,14 +142,14 @@ def routes(services: ApiServices) -> APIBlueprint:
             raise NoSuchPerson(path.name, collection)
         return erasure_begun(begun)
 
-    @api.post("/people/<path:name>/merge", responses={200: Merge, **errors(404, 409)}, **RULE)
+    @api.post("/people/<person:name>/merge", responses={200: Merge, **errors(404, 409)}, **RULE)
     @needs(Scope.ENROL)
     def merge_person(path: PersonPath, query: CollectionQuery, body: MergeBody) -> Response:
         """Give all photos of a person to another one. It can be taken back."""
         by = f"API, {client_name()}"
         return _merge(persons.merge(chosen_collection(query), path.name, body.into, by=by))
 
-    @api.post("/people/<path:name>/unmerge", responses={200: Merge, **errors(404)}, **RULE)
+    @api.post("/people/<person:name>/unmerge", responses={200: Merge, **errors(404)}, **RULE)
     @needs(Scope.ENROL)
     def unmerge_person(path: PersonPath, query: CollectionQuery) -> Response:
         """Take the latest merge of this person into another one back.

@@ -82,7 +82,7 @@ def photo_body(*fields: str, json: type[Body] = PhotoBody, or_json: type[Body] |
         "multipart/form-data": {"schema": form},
         JSON: {"schema": {"anyOf": schemas} if len(schemas) > 1 else schemas[0]},
     }
-    return {"requestBody": {"content": content}}
+    return {"requestBody": {"content": content, "required": True}}
 
 
 def chosen_collection(query: CollectionQuery) -> str:

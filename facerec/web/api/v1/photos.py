@@ -121,7 +121,7 @@ def routes(services: ApiServices) -> APIBlueprint:
     persons = services.persons
     answer_name_errors(api)
 
-    @api.get("/people/<path:name>/photos", responses={200: PhotosPage, **errors(404)}, **RULE)
+    @api.get("/people/<person:name>/photos", responses={200: PhotosPage, **errors(404)}, **RULE)
     @needs(Scope.ENROL)
     def list_photos(path: PersonPath, query: PageQuery) -> Response:
         """List the enrolled photos of a person."""
@@ -134,7 +134,7 @@ def routes(services: ApiServices) -> APIBlueprint:
         return as_json(PhotosPage(photos=[_summary(each) for each in page], next=cursor))
 
     @api.post(
-        "/people/<path:name>/photos",
+        "/people/<person:name>/photos",
         responses={
             200: Enrolled,
             201: Enrolled,

@@ -61,7 +61,7 @@ def routes(services: ApiServices) -> APIBlueprint:
     answer_name_errors(api)
 
     @api.post(
-        "/people/<path:name>/not",
+        "/people/<person:name>/not",
         responses={200: Rejected, 202: Pending, **errors(404, 409, 413, 415, 422, 501)},
         openapi_extensions=photo_body(or_json=EarlierPhoto),
         **RULE,

@@ -179,6 +179,9 @@ def test_name_with_slashes_is_a_name(client: FlaskClient) -> None:
     """Escaped or not."""
     enrol(client, "R%2FD//Lab", photo("Jane"))
     assert answer(client.get("/api/v1/people/R/D%2F%2FLab"))["name"] == "R/D//Lab"
+    # The routes below a person are no people.
+    for part in ("photos", "merge", "unmerge", "not"):
+        answer(client.patch(f"/api/v1/people/R/{part}", json={"name": "B"}), 405)
 
 
 @pytest.mark.parametrize(
