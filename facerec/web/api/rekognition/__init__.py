@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from flask import Blueprint, Response, g
+import structlog
+from flask import Blueprint, Response, g, request
 
 from facerec.api_keys import Scope
 from facerec.web.api.rekognition import collections, faces, searches
@@ -16,6 +17,8 @@ from facerec.web.auth.access import Denial, needs
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+log = structlog.get_logger(__name__)
 
 SERVICE = "rekognition"
 """What clients sign for."""
@@ -70,6 +73,7 @@ def blueprint(services: ApiServices) -> Blueprint:
 
     @api.errorhandler(RekognitionError)
     def refuse(error: RekognitionError) -> Response:
+        log.info("call_refused", operation=request.endpoint, error=error.kind, reason=str(error))
         return error_response(error)
 
     @api.after_request

@@ -18,6 +18,7 @@ from facerec.provision.iam_statements import WITHOUT_RESOURCES, Place
 from facerec.settings import Settings
 from facerec.settings.edge import EdgeSettings
 from facerec.settings.resources import AwsSettings, InstancesSettings
+from facerec.settings.tiers import WebSettings
 from tests.support.iam import allowed
 from tests.support.processes import CHECKOUT
 
@@ -45,6 +46,7 @@ CALLS: dict[str, dict[str, frozenset[str] | set[str]]] = {
         "facerec/aws/dynamodb/__init__.py": ALL,
         "facerec/aws/dynamodb/collection_changes.py": ALL,
         "facerec/aws/dynamodb/people.py": ALL,
+        "facerec/aws/dynamodb/collections.py": ALL,
         "facerec/aws/dynamodb/person_records.py": ALL,
         "facerec/aws/dynamodb/jobs.py": ALL,
         "facerec/aws/dynamodb/erasures.py": ALL,
@@ -133,6 +135,7 @@ CALLS: dict[str, dict[str, frozenset[str] | set[str]]] = {
         "facerec/aws/dynamodb/__init__.py": ALL,
         "facerec/aws/dynamodb/collection_changes.py": ALL,
         "facerec/aws/dynamodb/templates.py": ALL,
+        "facerec/aws/dynamodb/collections.py": {"put_item"},
         "facerec/aws/dynamodb/person_records.py": ALL,
         "facerec/aws/sqs/dead_letter_queue.py": ALL,
         "facerec/aws/sqs/pending.py": ALL,
@@ -512,6 +515,10 @@ def test_settings_narrow_and_widen_what_is_granted() -> None:
     assert allowed(worker, "s3:GetObject", "arn:aws-cn:s3:::releases/1.0/facerec.whl")
     assert not allowed(worker, "s3:GetObject", "arn:aws-cn:s3:::releases/2.0/facerec.whl")
     assert not allowed(policy("worker", PLACE), "s3:DeleteBucket", "arn:aws:s3:::facerec-in-bucket")
+    image = "arn:aws:s3:::photos/trips/1.jpg"
+    reading = Place(Settings(web=WebSettings(image_buckets=("photos",))), ACCOUNT)
+    assert allowed(policy("web", reading), "s3:GetObject", image)
+    assert not allowed(policy("web", PLACE), "s3:GetObject", image)
 
 
 def test_workers_take_faces_only_if_the_settings_say_so() -> None:
