@@ -72,11 +72,12 @@ class JobFeeder:
             clock=clock,
         )
         self._callbacks = callbacks
-        self._callers = ThreadPoolExecutor(CALLERS, "job-caller")
         self._poll_seconds = poll_seconds
         self._wake = threading.Event()
         self._busy: set[UUID] = set()
         """Jobs that a thread of this process works on."""
+        self._calling: set[UUID] = set()
+        """Those of them whose callback is being sent."""
         self._runs: dict[UUID, tuple[JobRun, BackgroundThread]] = {}
         self._seen: dict[UUID, tuple[int, float]] = {}
         """Of jobs of other processes: their revision, and since when it is the same."""
@@ -101,8 +102,7 @@ class JobFeeder:
         deadline = time.monotonic() + STOP_SECONDS
         for thread in threads:
             thread.stop(max(0.0, deadline - time.monotonic()))
-        for pool in (self._services.senders, self._callers):
-            pool.shutdown(wait=False, cancel_futures=True)
+        self._services.senders.shutdown(wait=False, cancel_futures=True)
 
     def _look_again_and_again(self, stopping: threading.Event) -> None:
         while not stopping.is_set():
@@ -130,8 +130,9 @@ class JobFeeder:
             if job.job_id in self._busy or job.expires_at <= now or not self._is_free(job):
                 continue
             if job.status.ended:
-                if job.callback is not None and job.callback.due_at is not None and job.callback.due_at <= now:
-                    self._begin(job, lambda claimed: self._callers.submit(self._call, claimed))
+                due_at = None if job.callback is None else job.callback.due_at
+                if due_at is not None and due_at <= now and len(self._calling) < CALLERS:
+                    self._begin(job, self._begin_call)
             elif len(self._runs) < MAX_RUNS:
                 self._begin(job, self._feed)
 
@@ -175,6 +176,11 @@ class JobFeeder:
         self._runs[job.job_id] = run, thread
         thread.start()
 
+    def _begin_call(self, job: Job) -> None:
+        self._calling.add(job.job_id)
+        # A daemon: the process need not wait for a slow receiver, because a callback that is cut off is sent again.
+        threading.Thread(target=self._call, args=(job,), name=f"callback-{job.job_id}", daemon=True).start()
+
     def _call(self, job: Job) -> None:
         try:
             changed = self._called(job)
@@ -185,6 +191,7 @@ class JobFeeder:
         except Exception:
             log.exception("callback_fault", job_id=str(job.job_id))
         finally:
+            self._calling.discard(job.job_id)
             self._busy.discard(job.job_id)
 
     def _called(self, job: Job) -> object:
