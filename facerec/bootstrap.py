@@ -129,6 +129,7 @@ def erasures(settings: Settings) -> "Erasures":
                 output_bucket=settings.output_bucket,
                 grace_seconds=settings.worker.task_time_limit_seconds,
             ),
+            steps.JobsStep(jobs=jobs(settings), grace_seconds=settings.worker.task_time_limit_seconds),
             steps.LateSnapshotsStep(objects=objects, gallery_bucket=gallery_bucket),
             steps.DeadLettersStep(queues={name: SqsDeadLetterReader(shared, name) for name in sorted(dead)}),
             steps.QueuesStep(queues=SqsPendingMessages(shared, settings)),

@@ -469,6 +469,9 @@ class Jobs(Protocol):
     def newest(self, owner: str, limit: int) -> list[Job]:
         """The owner's jobs, the newest first."""
 
+    def every(self) -> Iterator[Job]:
+        """Yield the jobs of all owners; reads page by page."""
+
     def unsettled(self) -> list[Job]:
         """The jobs of all owners that need a process: their files have not ended, or their callback is due."""
 

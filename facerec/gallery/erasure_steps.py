@@ -17,9 +17,10 @@ from facerec.erasure_records import ErasureRecord, Place, PlaceState, ReaderKind
 from facerec.errors import InvalidMessage, ObjectMissing, QueueMissing
 from facerec.gallery.erasure_marks import Marks, request_of
 from facerec.gallery.removal import photo_prefix, withdraw
+from facerec.job_records import Job, JobFile
 from facerec.messages import RecognitionResult
 from facerec.object_keys import SNAPSHOTS_PREFIX, copy_key, request_prefix, safe_name
-from facerec.ports import EnrolledPeople, GalleryReaders, ObjectStore, PendingMessages, PersonRecords
+from facerec.ports import EnrolledPeople, GalleryReaders, Jobs, ObjectStore, PendingMessages, PersonRecords
 
 AT_ONCE = 16
 """Calls to the object store side by side."""
@@ -32,6 +33,8 @@ _LONGEST_WAIT = timedelta(days=4)
 _CLOCKS = timedelta(seconds=5)
 """By how much the clock of the object store may be behind, and its rounding."""
 _VERSION_DIGITS = 20
+ERASED_FILE = "(erased)"
+"""Instead of the path of a file, whose folder may be the person's name."""
 _PHOTOS_ALONE = "single photos were removed; the person stays"
 
 
@@ -278,6 +281,39 @@ class ResultsStep:
 
 
 @dataclass(frozen=True, kw_only=True)
+class JobsStep:
+    """The reports of jobs: the rows about the person lose everything but how the file ended.
+
+    `grace_seconds` is how long after a recognition its row may be written.
+    """
+
+    jobs: Jobs
+    grace_seconds: float
+    now: Callable[[], datetime] = _utc_now
+    places: ClassVar[Sequence[str]] = ("reports of jobs",)
+
+    def run(self, record: ErasureRecord) -> Iterator[Place]:
+        """Look through the rows, when no process can recognise the person any more."""
+        place = record.place("reports of jobs")
+        if not record.version or place.state is not PlaceState.OWED:
+            return
+        settled_at, marks = settled(record), Marks.of(record)
+        if settled_at is None or self.now() < settled_at + timedelta(seconds=self.grace_seconds):
+            return
+        removed = 0
+        for job in self.jobs.every() if not marks.empty else ():
+            if job.collection == record.collection:
+                rows = [
+                    _without_person(file) for file in self.jobs.files(job.job_id) if _row_mentions(marks, job, file)
+                ]
+                self.jobs.add_files(job.job_id, rows, job.expires_at)
+                removed += len(rows)
+                if job.person is not None and job.status.ended and (record.everyone or job.person in record.names):
+                    self.jobs.put(job.next(person=None))
+        yield place.confirmed(self.now(), "stores", removed=removed)
+
+
+@dataclass(frozen=True, kw_only=True)
 class LateSnapshotsStep:
     """A snapshot whose writer was killed between its upload and its look at the removals."""
 
@@ -382,6 +418,17 @@ def settled(record: ErasureRecord) -> datetime | None:
     if not looked or any(place.state is PlaceState.OWED for place in processes):
         return None
     return max((each.confirmed_at for each in processes if each.confirmed_at is not None), default=record.begun_at)
+
+
+def _row_mentions(marks: Marks, job: Job, file: JobFile) -> bool:
+    row = file.model_dump(mode="json") | {"collection": job.collection}
+    return file.file != ERASED_FILE and marks.mentioned(json.dumps(row).encode())
+
+
+def _without_person(file: JobFile) -> JobFile:
+    return JobFile(
+        index=file.index, file=ERASED_FILE, status=file.status, outcome=file.outcome, request_id=file.request_id
+    )
 
 
 def _batched(keys: Iterable[str]) -> Iterator[list[str]]:

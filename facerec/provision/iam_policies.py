@@ -170,6 +170,7 @@ def operator(place: Place) -> list[Statement]:
             KEEP_ITEMS,
             [place.table(name) for name in (settings.templates_table, settings.people_table, settings.jobs_table)],
         ),
+        allow("EraseFromJobs", ["dynamodb:BatchWriteItem"], [place.table(settings.jobs_table)]),
         allow(
             "LookAtDeadLetters",
             actions(

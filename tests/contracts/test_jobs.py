@@ -80,6 +80,7 @@ def test_jobs_of_an_owner_are_listed_newest_first(store: Jobs) -> None:
         store.create(make_job(number))
     store.create(make_job(5, owner="another"))
     assert [job.job_id.int for job in store.newest("0123456789ab", 3)] == [4, 3, 2]
+    assert sorted(job.job_id.int for job in store.every()) == [1, 2, 3, 4, 5]
 
 
 def test_same_idempotency_key_gives_the_earlier_job(store: Jobs) -> None:

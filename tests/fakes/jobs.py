@@ -44,6 +44,10 @@ class InMemoryJobs:
             own = [job for job in self._jobs.values() if job.owner == owner]
             return sorted(own, key=lambda job: job.created_at, reverse=True)[:limit]
 
+    def every(self) -> Iterator[Job]:
+        with self._reached():
+            return iter(list(self._jobs.values()))
+
     def unsettled(self) -> list[Job]:
         with self._reached():
             return [job for job in self._jobs.values() if not job.settled]

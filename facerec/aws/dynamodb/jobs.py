@@ -1,7 +1,7 @@
 """Jobs in a DynamoDB table of their own, which removes them when they expire.
 
-The partition of a job has its record and an item for each ended file. Three more items make it findable: in the
-partition of its owner, in the one of all unsettled jobs, and by its idempotency key.
+The partition of a job has its record and an item for each ended file. More items make it findable: in the partition
+of its owner, in those of all jobs and of all unsettled ones, and by its idempotency key.
 """
 
 import hashlib
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 _RECORD, _FILE = "#record", "file#"
-_UNSETTLED = "unsettled"
+_UNSETTLED, _EVERY = "unsettled", "jobs"
+_READS_AT_ONCE = 100
 _WRITES_AT_ONCE = 25  # items that one BatchWriteItem may put
 _LATEST = 10**17  # microseconds since the epoch, far in the future: what is later has a smaller sort key
 
@@ -44,6 +45,7 @@ class DynamoJobs:
             self._record_item(job),
             self._table.key(f"owner#{job.owner}", f"{made:017d}#{job.job_id}") | expires,
             self._table.key(_UNSETTLED, str(job.job_id)) | expires,
+            self._table.key(_EVERY, str(job.job_id)) | expires,
         ]
         writes: list[TransactWriteItemTypeDef] = [
             {"Put": {"TableName": self._table.name, "Item": item}} for item in items
@@ -82,6 +84,13 @@ class DynamoJobs:
             ids = [UUID(item["item"]["S"].partition("#")[2]) for item in items]
             found = self._records(ids)
         return [found[job_id] for job_id in ids if job_id in found]
+
+    def every(self) -> Iterator[Job]:
+        """Yield all jobs, in any order, a hundred at a time."""
+        with translated("list all jobs"):
+            items = self._table.items(_EVERY)
+            while ids := [UUID(item["item"]["S"]) for item in islice(items, _READS_AT_ONCE)]:
+                yield from self._records(ids).values()
 
     def unsettled(self) -> list[Job]:
         """Return the unsettled jobs, in any order."""

@@ -123,6 +123,7 @@ CALLS: dict[str, dict[str, frozenset[str] | set[str]]] = {
         "autoscale/process.py": ALL,
     },
     "operator": {
+        "facerec/aws/dynamodb/jobs.py": {"batch_write_item"},
         "facerec/aws/object_store.py": ALL,
         "facerec/aws/sqs/queue.py": {
             "get_queue_url",
