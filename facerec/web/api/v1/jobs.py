@@ -40,7 +40,7 @@ class JobQuery(CollectionQuery):
     """What to do with the files."""
 
     operation: JobOperation = "recognise"
-    """`enrol` takes scope `enrol`, too."""
+    """The scope that a key needs has the same name."""
     threshold: Ratio | None = None
     """As of a recognition."""
     person: Annotated[str, Field(min_length=1)] | None = None
@@ -118,7 +118,7 @@ def routes(services: ApiServices) -> APIBlueprint:
     jobs, intake = services.jobs, JobIntake(services.settings, services.store)
 
     @api.post("/jobs", responses={202: JobSummary, **errors(408, 413, 415)}, openapi_extensions=_BODY)
-    @needs(Scope.RECOGNISE)
+    @needs(Scope.RECOGNISE, Scope.ENROL)
     def create_job(query: JobQuery) -> Response:
         """Create a job from files, a zip, or a prefix in S3; it answers when the files are stored.
 
@@ -127,7 +127,7 @@ def routes(services: ApiServices) -> APIBlueprint:
         return _create(services, intake, query)
 
     @api.get("/jobs", responses={200: JobList})
-    @needs(Scope.RECOGNISE)
+    @needs(Scope.RECOGNISE, Scope.ENROL)
     def list_jobs(query: JobListQuery) -> Response:
         """List the newest jobs of the key."""
         now = datetime.now(UTC)
@@ -135,13 +135,13 @@ def routes(services: ApiServices) -> APIBlueprint:
         return as_json(JobList(jobs=[summary_of(job, now) for job in found]))
 
     @api.get("/jobs/<job_id>", responses={200: JobSummary, **errors(404)})
-    @needs(Scope.RECOGNISE)
+    @needs(Scope.RECOGNISE, Scope.ENROL)
     def get_job(path: JobPath) -> Response:
         """Show how far a job is."""
         return as_json(summary_of(_known(path, jobs.job), datetime.now(UTC)))
 
     @api.get("/jobs/<job_id>/results", responses={**_REPORT, **errors(404)})
-    @needs(Scope.RECOGNISE)
+    @needs(Scope.RECOGNISE, Scope.ENROL)
     def get_job_results(path: JobPath, query: ReportQuery) -> Response:
         """Read what became of the files that have ended.
 
@@ -155,7 +155,7 @@ def routes(services: ApiServices) -> APIBlueprint:
         return response
 
     @api.delete("/jobs/<job_id>", responses={202: JobSummary, **errors(404)})
-    @needs(Scope.RECOGNISE)
+    @needs(Scope.RECOGNISE, Scope.ENROL)
     def cancel_job(path: JobPath) -> Response:
         """Cancel a job: files that have not been sent are cancelled, and those in work end; an ended job stays."""
         for _ in range(_CANCEL_ATTEMPTS):
@@ -175,8 +175,9 @@ def routes(services: ApiServices) -> APIBlueprint:
 
 def _create(services: ApiServices, intake: JobIntake, query: JobQuery) -> Response:
     key, now = presented_key(), datetime.now(UTC)
-    if query.operation == "enrol" and key is not None and not key.allows(Scope.ENROL):
-        return json_error(403, f"this API key lacks the scope {Scope.ENROL}: ask the operator for one that has it")
+    needed = Scope.ENROL if query.operation == "enrol" else Scope.RECOGNISE
+    if key is not None and not key.allows(needed):
+        return json_error(403, f"this API key lacks the scope {needed}: ask the operator for one that has it")
     collection, callback = chosen_collection(query), _callback(query, services)
     owner, idempotency_key = _owner(key), request.headers.get(IDEMPOTENCY_HEADER, "")
     if len(idempotency_key) > MAX_IDEMPOTENCY_KEY:
