@@ -14,7 +14,7 @@ import schemathesis
 from hypothesis import strategies as st
 from schemathesis.config import SchemathesisConfig
 from schemathesis.engine import from_schema
-from schemathesis.engine.events import EngineFinished, FatalError, NonFatalError, ScenarioFinished
+from schemathesis.engine.events import FatalError, NonFatalError, ScenarioFinished
 
 from tests.fakes.drawn_faces import photo
 from tests.fakes.web_tier import FakeWebTier, running
@@ -73,17 +73,23 @@ def test_responses_are_as_described(tier: FakeWebTier) -> None:
         return tier.app({**environ, "REMOTE_ADDR": "127.0.0.1"}, start)
 
     schema = schemathesis.openapi.from_wsgi("/api/v1/openapi.json", served, config=SchemathesisConfig.from_str(CONFIG))
-    tested, failures = set(), list[str]()
+    tested, failures, checked = set(), list[str](), 0
     for event in from_schema(schema).execute():
         match event:
             case ScenarioFinished(recorder=recorder):
                 tested.add(recorder.label)
-            case EngineFinished(failures=found):
-                failures += [f"{failure.operation}: {failure.title}: {failure.message}" for failure in found]
+                checked += sum(map(len, recorder.checks.values()))
+                failures += [
+                    f"{recorder.label}: {check.failure_info.failure}\n{check.failure_info.code_sample}"
+                    for checks in recorder.checks.values()
+                    for check in checks
+                    if check.failure_info is not None
+                ]
             case NonFatalError(value=error, label=label):
                 failures.append(f"{label}: {error}")
             case FatalError(exception=error):
                 raise error
-    assert not failures
+    assert not failures, "\n\n".join(failures)
+    assert checked > 1000
     described = tier.app.api_doc["paths"]
     assert tested >= {f"{method.upper()} {path}" for path in described for method in described[path]}

@@ -199,7 +199,7 @@ class _Parts:
         while not isinstance(event := self.event(), Epilogue):
             if isinstance(event, Field):
                 raise WrongBody(
-                    f"the form has a field {one_line(event.name)!r}: options of a job belong into the query"
+                    f"the form has a field {one_line(event.name or '')!r}: options of a job belong into the query"
                 )
             if isinstance(event, File):
                 count += 1

@@ -93,7 +93,11 @@ _BODY: dict[str, Any] = {
             "multipart/form-data": {
                 "schema": {
                     "type": "object",
-                    "properties": {"file": {"type": "array", "items": {"type": "string", "format": "binary"}}},
+                    "properties": {
+                        "file": {"type": "array", "minItems": 1, "items": {"type": "string", "format": "binary"}}
+                    },
+                    "required": ["file"],
+                    "additionalProperties": False,
                 }
             },
             "application/zip": {"schema": {"type": "string", "format": "binary"}},
