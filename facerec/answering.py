@@ -103,7 +103,8 @@ class Answering:
         return stored if stored is not None and stored.thing == _thing(request) else None
 
     def _store(self, result: RecognitionResult) -> None:
-        store_result(self.store, self.output_bucket, result, copy_by_filename=self.copy_by_filename)
+        copied = self.copy_by_filename and result.operation == "recognise"
+        store_result(self.store, self.output_bucket, result, copy_by_filename=copied)
 
     def _publish(self, request: Request, result: RecognitionResult) -> None:
         if request.reply_to is None:

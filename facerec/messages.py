@@ -198,6 +198,8 @@ class RecognitionResult(Message):
     """Whether the model's threshold lies beyond the measurements."""
     more_faces: Annotated[int, Field(ge=0)] = 0
     """How many faces were detected beyond those in `faces`."""
+    shortened: bool = False
+    """Whether a message has less than the stored result, because a queue limits its size."""
     model_id: str | None = None
     engine: str | None = None
     precision: str | None = None

@@ -107,7 +107,7 @@ class AppTier(Recogniser):
 
     def _template(self, collection: str, template_id: str) -> Template:
         template = self.templates.template(collection, template_id)
-        if template is None:
+        if template is None or not normalised(template.embedding[None]).all():
             raise NotDone(Refusal.NO_SUCH_TEMPLATE, "there is no such template in this collection")
         if template.model_id != self.engine.model_id:
             raise NotDone(Refusal.OTHER_MODEL, _OTHER_MODEL.format("this template belongs"))

@@ -12,10 +12,11 @@ import structlog
 from facerec.errors import ConfigurationError, QueueMissing, Refused, Transient
 from facerec.message_base import DEFAULT_COLLECTION, ObjectRef
 from facerec.messages import OPERATION_VERSION, VERSION, RecognitionRequest, RecognitionResult
-from facerec.object_keys import base_name, input_key, safe_name
+from facerec.object_keys import base_name, input_key, output_key, safe_name
 from facerec.operations import Compare, Operation, Recognise
 from facerec.ports import ObjectStore, TaskQueue
 from facerec.settings import Settings
+from facerec.stored_results import stored_result
 from facerec.web import replies
 from facerec.web.admission import Admission
 from facerec.web.forms import Photo
@@ -229,12 +230,20 @@ class Asker:
     def _put(self, key: str, photo: Photo) -> ObjectRef:
         return put_photo(self._store, self._settings, key, photo)
 
+    def _whole(self, result: RecognitionResult) -> RecognitionResult:
+        """Return the stored result if the message has less."""
+        if not result.shortened:
+            return result
+        key = output_key(result.request_id, result.filename)
+        return stored_result(self._store, self._settings.output_bucket, key) or result
+
     def _await_result(self, waiter: Waiter, deadline: float, record: UploadRecord) -> Answer:
         started = time.monotonic()
         result = waiter.wait(max(0.0, deadline - started))
         record.waited_ms = _ms_since(started)
         if result is not None:
             record.answered = True
+            result = self._whole(result)
             return Answer(replies.recognised(result, self._settings.reply_style), result)
         if self._waiters.given_up:
             return Answer(replies.stopping(waiter.request_id))

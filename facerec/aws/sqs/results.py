@@ -146,13 +146,19 @@ class SqsResultInbox:
 
 
 def fitting(result: RecognitionResult, max_bytes: int) -> str:
-    """The result as JSON, with as many of its first faces as a message holds."""
+    """The result as JSON, with as many of its first faces as a message holds, and without other lists if need be."""
     body = result.to_json()
+    if len(body) <= max_bytes:
+        return body
     kept = len(result.faces)
+    sent = result.model_copy(update={"shortened": True})
     while len(body) > max_bytes and kept:
         kept = kept * 3 // 4
         more_faces = result.more_faces + len(result.faces) - kept
-        body = result.model_copy(update={"faces": result.faces[:kept], "more_faces": more_faces}).to_json()
-    if kept < len(result.faces):
+        sent = sent.model_copy(update={"faces": result.faces[:kept], "more_faces": more_faces})
+        body = sent.to_json()
+    if len(body) > max_bytes:
+        body = sent.model_copy(update={"source_faces": (), "matches": (), "enrolments": ()}).to_json()
+    if len(body) <= max_bytes:
         log.warning("result_shortened", request_id=str(result.request_id), faces=len(result.faces), sent=kept)
     return body

@@ -12,9 +12,8 @@ from facerec.api_keys import ApiKey, Scope
 from facerec.errors import ConfigurationError, ObjectMissing, Refused, Transient
 from facerec.message_base import DEFAULT_COLLECTION
 from facerec.messages import RecognitionResult, ResultMatch
-from facerec.object_keys import base_name, output_key
+from facerec.object_keys import base_name
 from facerec.ports import CollectionRecord
-from facerec.stored_results import stored_result
 from facerec.web.api.rekognition import shapes
 from facerec.web.api.rekognition.errors import INTERNAL, INVALID_PARAMETER, RekognitionError, check_outcome, of_reply
 from facerec.web.api.rekognition.requests import IMAGE_BYTES, Body, Image, S3Object, parse
@@ -69,7 +68,7 @@ class Calls:
             )
             if answer.result is None:
                 raise of_reply(answer.reply)
-            result = self._whole(answer.result)
+            result = answer.result
         check_outcome(result)
         self._model_id = result.model_id or self._model_id
         return calls[0], result
@@ -105,14 +104,6 @@ class Calls:
             sentence = f"there is no object {where} that this server may read"
             raise RekognitionError("InvalidS3ObjectException", sentence) from exc
         return Photo(base_name(source.name), body)
-
-    def _whole(self, result: RecognitionResult) -> RecognitionResult:
-        """Return the stored result if not all its faces fitted into the message."""
-        if not result.more_faces:
-            return result
-        key = output_key(result.request_id, result.filename)
-        with reaching():
-            return stored_result(self.services.store, self.services.settings.output_bucket, key) or result
 
     def model_of(self, collection: str) -> str:
         """Return the model of a collection's first face; of an empty one that of the last answer."""

@@ -1,5 +1,6 @@
 """The app tier's use case with fakes: each operation, its refusals, and a second delivery."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 from uuid import UUID, uuid4
@@ -356,3 +357,11 @@ def test_gallery_that_cannot_be_refreshed_fails_no_enrolment(world: World, monke
 
 def _unreachable(collection: str) -> int:
     raise Transient(f"{collection} is away")
+
+
+def test_copy_by_filename_is_that_of_a_recognition(world: World) -> None:
+    """Another operation on a file of this name leaves it."""
+    app_tier = replace(world.app_tier, copy_by_filename=True)
+    app_tier.run(world.request(Recognise(), photo(ADA)))
+    app_tier.run(world.request(Detect(), photo(ADA)))
+    assert world.store.get("out", "a") == b"Unknown"

@@ -2,14 +2,22 @@
 
 from uuid import uuid4
 
-from facerec.messages import Outcome
+from facerec.aws.sqs.results import fitting
+from facerec.messages import UNKNOWN, Outcome, RecognitionRequest, RecognitionResult, ResultMatch
 from facerec.operations import Detect, Enrol, Operation, Recognise
+from facerec.stored_results import store_result
 from facerec.web.asking import Answer, Asker, Question
 from facerec.web.forms import Photo
 from tests.fakes.drawn_faces import photo
-from tests.fakes.web_tier import FakeWebTier, picture, running, upload
+from tests.fakes.web_tier import FakeWebTier, picture, result_for, running, upload
 
 ADA = "Ada Lovelace"
+REQUEST = {
+    "request_id": uuid4(),
+    "input": {"bucket": "in", "key": "a.jpg", "size": 0},
+    "filename": "a.jpg",
+    "submitted_at": "2026-11-01T12:00:00Z",
+}
 
 
 def ask(tier: FakeWebTier, body: bytes, operation: Operation, target: bytes | None = None) -> Answer:
@@ -57,3 +65,33 @@ def test_photo_of_other_origin_has_no_face() -> None:
         result = ask(tier, picture(), Detect()).result
         assert result is not None
         assert (result.outcome, result.faces) == (Outcome.DONE, ())
+
+
+def test_shortened_message_is_replaced_by_the_stored_result() -> None:
+    """A list of many people does not fit into a message of the response queue."""
+    tier = FakeWebTier()
+    match = ResultMatch(identity=ADA, similarity=0.5, threshold=0.4, template_id="0" * 32)
+
+    def work(request: RecognitionRequest) -> None:
+        result = result_for(request, ADA)
+        face = result.faces[0].model_copy(update={"nearest": (match,) * 4096})
+        whole = result.model_copy(update={"faces": (face,)})
+        store_result(tier.store, tier.settings.output_bucket, whole)
+        message = fitting(whole, tier.settings.queue.max_message_bytes)
+        tier.publisher.publish(tier.settings.response_queue, RecognitionResult.parse(message))
+
+    tier.tasks.worker = work
+    with running(tier):
+        result = ask(tier, picture(), Recognise(nearest=4096)).result
+        assert result is not None
+        assert [len(face.nearest) for face in result.faces] == [4096]
+
+
+def test_message_without_faces_is_shortened_by_its_other_lists() -> None:
+    """The lists of a search by a template are its matches."""
+    request = RecognitionRequest.model_validate(REQUEST)
+    match = ResultMatch(identity=ADA, similarity=0.5, threshold=0.4)
+    result = result_for(request, UNKNOWN).model_copy(update={"matches": (match,) * 9000, "faces": ()})
+    message = RecognitionResult.parse(fitting(result, 200_000))
+    assert (message.matches, message.shortened) == ((), True)
+    assert fitting(result, 2_000_000) == result.to_json()
