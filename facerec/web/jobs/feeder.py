@@ -26,7 +26,8 @@ from facerec.jobs.report import summary
 from facerec.ports import Jobs, ObjectStore, TaskQueue
 from facerec.settings import Settings
 from facerec.web.inbox import Waiters
-from facerec.web.jobs.run import HEARTBEAT_SECONDS, JobRun, JobServices
+from facerec.web.jobs.files import JobServices
+from facerec.web.jobs.run import HEARTBEAT_SECONDS, JobRun
 
 log = structlog.get_logger(__name__)
 

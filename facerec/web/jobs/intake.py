@@ -23,7 +23,7 @@ from facerec.settings import Settings
 from facerec.text import megabytes, one_line
 from facerec.web.asking import put_photo
 from facerec.web.forms import FORM_MEMORY_BYTES, FORM_OVERHEAD_BYTES, Photo
-from facerec.web.jobs.run import file_request_id
+from facerec.web.jobs.files import file_request_id
 from facerec.web.replies import Declined
 from facerec.web.turns import Turns
 

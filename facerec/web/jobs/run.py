@@ -7,13 +7,10 @@ in the store of results: the next process looks there for what may have been sen
 import queue
 import random
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -22,29 +19,17 @@ import structlog
 from facerec.background import OutageLog, backoff_seconds
 from facerec.errors import ConfigurationError, FacerecError, ObjectMissing, QueueMissing, Refused, Transient
 from facerec.job_records import (
-    OPEN_OWNER,
     CallbackState,
     FileStatus,
     Job,
     JobFile,
     JobStatus,
     counted_in,
-    ended_file,
-    shown_path,
 )
-from facerec.jobs.sources import Entry, Source, SourceUnusable, open_source, remove_source
+from facerec.jobs.sources import SourceUnusable, open_source, remove_source
 from facerec.jobs.zip_files import BadEntry, BadZip
-from facerec.message_base import ObjectRef
-from facerec.messages import OPERATION_VERSION, VERSION, RecognitionRequest, RecognitionResult
-from facerec.object_keys import base_name, input_key, output_key
-from facerec.operations import Enrol, Operation, Recognise
-from facerec.ports import Jobs, ObjectStore, TaskQueue
-from facerec.settings import Settings
-from facerec.stored_results import stored_result
-from facerec.web.asking import put_photo
-from facerec.web.auth.request_ids import derived_request_id
-from facerec.web.forms import Photo
-from facerec.web.inbox import Waiters
+from facerec.messages import RecognitionResult
+from facerec.web.jobs.files import JobFiles, JobServices
 from facerec.web.replies import Declined
 
 log = structlog.get_logger(__name__)
@@ -67,24 +52,6 @@ class JobLost(Exception):
     """Another process has taken the job over."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobServices:
-    """What jobs work on in one web process; `window` counts the files in work."""
-
-    settings: Settings
-    store: ObjectStore
-    queue: TaskQueue
-    jobs: Jobs
-    waiters: Waiters
-    reply_to: str
-    process: str
-    """The name of this process in the records of its jobs."""
-    window: threading.Semaphore
-    senders: ThreadPoolExecutor
-    now: Callable[[], datetime] = lambda: datetime.now(UTC)
-    clock: Callable[[], float] = time.monotonic
-
-
 @dataclass(slots=True)
 class _InWork:
     """A file between its sending and its result."""
@@ -102,7 +69,7 @@ class JobRun:
     def __init__(self, services: JobServices, job: Job) -> None:
         self._services = services
         self._job = job
-        self._source: Source
+        self._files: JobFiles
         self._waiting: deque[int] = deque()
         self._in_work: dict[UUID, _InWork] = {}
         self._events: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
@@ -141,7 +108,8 @@ class JobRun:
 
     def _open(self, stack: ExitStack) -> None:
         services = self._services
-        self._source = open_source(services.store, services.settings, self._job, stack)
+        source = open_source(services.store, services.settings, self._job, stack)
+        self._files = JobFiles(services, self._job, source)
         known = set()
         for file in services.jobs.files(self._job.job_id):
             known.add(file.index)
@@ -149,8 +117,8 @@ class JobRun:
         self._maybe_sent = (
             0 if self._job.sent == 0 and not known else self._job.sent + 5 * services.settings.jobs.window
         )
-        self._waiting.extend(index for index in range(len(self._source.entries)) if index not in known)
-        self._save(total=len(self._source.entries))
+        self._waiting.extend(index for index in range(self._files.count) if index not in known)
+        self._save(total=self._files.count)
         log.info("job_started", files=self._job.total, ended=len(known))
 
     def _step(self) -> bool:
@@ -181,19 +149,15 @@ class JobRun:
             return
         while self._waiting:
             index = self._waiting[0]
-            entry = self._source.entries[index]
-            person = self._person(entry)
-            problem = entry.problem
-            if problem is None and self._job.operation == "enrol" and not person:
-                problem = "no folder names its person"
+            problem = self._files.problem(index)
             if problem is not None:
                 self._waiting.popleft()
-                self._end(self._file(index, FileStatus.SKIPPED, problem))
+                self._end(self._files.row(index, FileStatus.SKIPPED, problem))
                 continue
             if not self._services.window.acquire(blocking=False):
                 return
             self._waiting.popleft()
-            request_id = self._request_id(index)
+            request_id = self._files.request_id(index)
             self._in_work[request_id] = _InWork(index, self._services.clock())
             self._services.waiters.listen(request_id, self._on_result)
             self._sent = max(self._sent, index + 1)
@@ -202,50 +166,29 @@ class JobRun:
     def _send(self, index: int, request_id: UUID, *, look_first: bool = False) -> None:
         """Store a file and send its request, in a thread of the senders."""
         try:
-            if look_first and (result := self._stored_result(index, request_id)) is not None:
+            if look_first and (result := self._files.stored_result(index)) is not None:
                 self._on_result(result)
                 return
-            self._services.queue.submit(self._request(index, request_id))
+            self._services.queue.submit(self._files.request(index))
         except _AGAIN as exc:
             problem = exc
             self._events.put(lambda: self._not_sent(request_id, problem))
         except (BadEntry, Declined) as exc:
-            file = self._file(index, FileStatus.SKIPPED, exc.reply.text if isinstance(exc, Declined) else str(exc))
+            file = self._files.row(index, FileStatus.SKIPPED, exc.reply.text if isinstance(exc, Declined) else str(exc))
             self._events.put(lambda: self._end_request(request_id, file))
         except ObjectMissing:
-            file = self._file(index, FileStatus.FAILED, "it is no longer stored")
+            file = self._files.row(index, FileStatus.FAILED, "it is no longer stored")
             self._events.put(lambda: self._end_request(request_id, file))
         except Refused as exc:
             log.warning("file_refused", index=index, reason=str(exc))
-            file = self._file(index, FileStatus.FAILED, "its request was refused")
+            file = self._files.row(index, FileStatus.FAILED, "its request was refused")
             self._events.put(lambda: self._end_request(request_id, file))
         except Exception:  # one file must not end the job
             log.exception("file_fault", index=index)
-            file = self._file(index, FileStatus.FAILED, "the server made a mistake that it has noted")
+            file = self._files.row(index, FileStatus.FAILED, "the server made a mistake that it has noted")
             self._events.put(lambda: self._end_request(request_id, file))
         else:
             self._events.put(lambda: self._was_sent(request_id))
-
-    def _request(self, index: int, request_id: UUID) -> RecognitionRequest:
-        job, entry, services = self._job, self._source.entries[index], self._services
-        name = base_name(entry.path)
-        photo = self._source.read(index)
-        if not isinstance(photo, ObjectRef):
-            photo = put_photo(services.store, services.settings, input_key(request_id, name), Photo(name, photo))
-        operation: Operation = Recognise()
-        if job.operation == "enrol":
-            operation = Enrol(identity=self._person(entry), faces=job.faces, force=job.force)
-        return RecognitionRequest(
-            version=VERSION if operation.kind == "recognise" else OPERATION_VERSION,
-            request_id=request_id,
-            input=photo,
-            filename=name,
-            operation=operation,
-            collection=job.collection,
-            threshold=job.threshold,
-            reply_to=services.reply_to,
-            submitted_at=services.now(),
-        )
 
     def _on_result(self, result: RecognitionResult) -> None:
         """Take a result, from any thread."""
@@ -274,9 +217,7 @@ class JobRun:
     def _has_result(self, result: RecognitionResult) -> None:
         work = self._in_work.get(result.request_id)
         if work is not None:
-            entry = self._source.entries[work.index]
-            path = shown_path(entry.path)
-            self._end_request(result.request_id, ended_file(self._job, work.index, path, self._person(entry), result))
+            self._end_request(result.request_id, self._files.ended(work.index, result))
 
     def _end_request(self, request_id: UUID, file: JobFile) -> None:
         if self._leave(request_id) is not None:
@@ -312,7 +253,7 @@ class JobRun:
 
     def _look_for(self, index: int, request_id: UUID) -> None:
         try:
-            result = self._stored_result(index, request_id)
+            result = self._files.stored_result(index)
         except FacerecError as exc:
             log.debug("result_not_looked_up", request_id=str(request_id), reason=str(exc))
             return
@@ -320,14 +261,10 @@ class JobRun:
             log.warning("result_found_in_the_store", request_id=str(request_id))
             self._on_result(result)
 
-    def _stored_result(self, index: int, request_id: UUID) -> RecognitionResult | None:
-        key = output_key(request_id, base_name(self._source.entries[index].path))
-        return stored_result(self._services.store, self._services.settings.output_bucket, key)
-
     def _cancel(self) -> None:
         """End what has not been sent; what is in work ends by itself."""
         while self._waiting:
-            self._end(self._file(self._waiting.popleft(), FileStatus.CANCELLED))
+            self._end(self._files.row(self._waiting.popleft(), FileStatus.CANCELLED))
 
     def _finish(self, status: JobStatus, problem: str | None = None) -> None:
         job, services = self._job, self._services
@@ -368,20 +305,3 @@ class JobRun:
         self._counts = counted_in(self._counts, file.status)
         if file.outcome is not None:
             self._outcomes = counted_in(self._outcomes, file.outcome)
-
-    def _file(self, index: int, status: FileStatus, detail: str | None = None) -> JobFile:
-        entry = self._source.entries[index]
-        return JobFile(
-            index=index, file=shown_path(entry.path), status=status, person=self._person(entry), detail=detail
-        )
-
-    def _person(self, entry: Entry) -> str | None:
-        return (self._job.person or entry.folder or None) if self._job.operation == "enrol" else None
-
-    def _request_id(self, index: int) -> UUID:
-        return file_request_id(self._job.owner, self._job.job_id, index)
-
-
-def file_request_id(owner: str, job_id: UUID, index: int) -> UUID:
-    """Return the id of a file's request: always the same one, and the owner's."""
-    return derived_request_id(None if owner == OPEN_OWNER else owner, f"{job_id}:{index}")

@@ -16,7 +16,7 @@ from facerec.messages import Outcome, RecognitionRequest, RecognitionResult
 from facerec.settings import Settings
 from facerec.settings.tiers import CallbackSettings, JobSettings, WebSettings
 from facerec.web.jobs import feeder as feeding
-from facerec.web.jobs.run import file_request_id
+from facerec.web.jobs.files import file_request_id
 from tests.fakes.api_keys import InMemoryApiKeys
 from tests.fakes.clock import Clock
 from tests.fakes.drawn_faces import photo
