@@ -4,6 +4,7 @@ import ast
 import inspect
 import re
 from collections.abc import Iterator, Mapping
+from functools import cache
 from http import HTTPStatus
 from itertools import pairwise
 from textwrap import dedent
@@ -52,6 +53,16 @@ class Query(BaseModel):
     """The base of queries: an unknown parameter, which may be a misspelt one, is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @classmethod
+    def model_json_schema(cls, *arguments: Any, **options: Any) -> dict[str, Any]:
+        """Return the schema, made once: the library asks for it in every request, which would take 0.6 ms."""
+        return _schema(cls, arguments, tuple(options.items()))
+
+
+@cache
+def _schema(model: type[Query], arguments: tuple[Any, ...], options: tuple[tuple[str, Any], ...]) -> dict[str, Any]:
+    return super(Query, model).model_json_schema(*arguments, **dict(options))
 
 
 class Body(BaseModel):
