@@ -11,13 +11,11 @@ import pytest
 from PIL import Image
 
 from facerec.processes.addresses import poll_until
-from tests.support.compreface_sdk import PYTHON, CompreFaceSdk
+from tests.support.compreface_sdk import INSTALLED, CompreFaceSdk
 from tests.support.local_system import LocalSystem
 from tests.support.processes import CHECKOUT
 
-pytestmark = pytest.mark.skipif(
-    not PYTHON.exists(), reason="CompreFace's SDK is not installed: `make test-sdks` does it"
-)
+pytestmark = pytest.mark.skipif(not INSTALLED, reason="CompreFace's SDK is not installed: `make test-sdks` does it")
 
 OBAMA, OBAMA_2, BIDEN, BIDEN_2, STRANGER, NOBODY = (
     str(CHECKOUT / "examples" / name)

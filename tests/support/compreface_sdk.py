@@ -8,7 +8,8 @@ from typing import Any, NamedTuple, Self
 
 from tests.support.processes import CHECKOUT
 
-PYTHON = CHECKOUT / ".cache" / "compreface-sdk" / "bin" / "python"
+_ENVIRONMENT = CHECKOUT / ".cache" / "compreface-sdk"
+INSTALLED = any(_ENVIRONMENT.glob("lib/python*/site-packages/compreface"))
 _SCRIPT = CHECKOUT / "tests" / "support" / "compreface_calls.py"
 
 
@@ -23,7 +24,7 @@ class CompreFaceSdk:
     """A client with an API key; a context manager."""
 
     def __init__(self, url: str, key: str) -> None:
-        self._argv: Sequence[str] = (str(PYTHON), str(_SCRIPT), url, key)
+        self._argv: Sequence[str] = (str(_ENVIRONMENT / "bin" / "python"), str(_SCRIPT), url, key)
 
     def __enter__(self) -> Self:
         """Start its process."""
