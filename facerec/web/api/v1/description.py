@@ -52,7 +52,8 @@ class ApiError(BaseModel):
 class Query(BaseModel):
     """The base of queries: an unknown parameter, which may be a misspelt one, is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    # The fields of queries are parameters, which `generate_spec_json` does not find by a model.
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
     @classmethod
     def model_json_schema(cls, *arguments: Any, **options: Any) -> dict[str, Any]:

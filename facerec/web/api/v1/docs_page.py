@@ -14,7 +14,7 @@ _ASSETS = Path(flask_openapi3_swagger.__file__).parent / "templates" / "swagger"
 _FILES = {"swagger-ui.css": "css", "swagger-ui-bundle.js": "js"}
 
 _PAGE_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 from uuid import UUID
 
 from flask import Response
-from pydantic import BaseModel, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from facerec.messages import Face, RecognitionResult, ResultMatch
 from facerec.web.results import json_error
@@ -62,6 +62,8 @@ class Pending(BaseModel):
 
 class PhotoPath(BaseModel):
     """An enrolled photo."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
     id: Annotated[str, Field(json_schema_extra={"format": "uuid"})]
     """As its enrolment gave it."""

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from flask import Response
 from flask_openapi3.blueprint import APIBlueprint
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from facerec.api_keys import Scope
 from facerec.errors import FacerecError
@@ -33,6 +33,8 @@ RULE: dict[str, Any] = {"merge_slashes": False}
 
 class PersonPath(BaseModel):
     """A person."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
     name: Annotated[str, Field(min_length=1, json_schema_extra={"format": "person-name"})]
     """Compared as people compare names: without regard to case, repeated blanks and Unicode form."""

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from flask import Response
 from flask_openapi3.blueprint import APIBlueprint
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from facerec.api_keys import Scope
 from facerec.messages import RecognitionResult
@@ -21,6 +21,8 @@ from facerec.web.results import json_error
 
 class ResultPath(BaseModel):
     """The id of a request."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
     request_id: Annotated[str, Field(json_schema_extra={"format": "uuid"})]
     """As the reply gave it, also in its header `X-Request-Id`."""

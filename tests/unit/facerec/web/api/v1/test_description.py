@@ -34,6 +34,8 @@ def test_document_names_the_scope_of_every_route() -> None:
     for operation in operations:
         assert re.search(r"scope `\w+`|needs no key", operation["description"]), operation["operationId"]
         assert operation["summary"].endswith("."), operation["operationId"]
+        undescribed = [each["name"] for each in operation.get("parameters", []) if "description" not in each]
+        assert not set(undescribed) - {"limit", "format", "job_id", "erasure_id"}, operation["operationId"]
         assert any(status.startswith("2") for status in operation["responses"])
 
 
