@@ -10,6 +10,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from facerec.ports import (
+    AccessRecords,
     ApiKeys,
     Collections,
     DeviceResults,
@@ -96,6 +97,13 @@ def person_records(settings: Settings) -> PersonRecords:
     return DynamoPersonRecords(clients(settings), settings.people_table)
 
 
+def access_records(settings: Settings) -> AccessRecords:
+    """The access log."""
+    from facerec.aws.dynamodb.accesses import DynamoAccessRecords
+
+    return DynamoAccessRecords(clients(settings), settings.people_table, days=settings.retention.access_days)
+
+
 def gallery_readers(settings: Settings) -> GalleryReaders:
     """The reports of what holds collections in memory or on a disk."""
     from facerec.aws.dynamodb.erasures import DynamoGalleryReaders
@@ -120,7 +128,7 @@ def erasures(settings: Settings) -> "Erasures":
         enrolled,
         people,
         steps.GalleryStep(enrolled=enrolled, people=people, objects=objects, gallery_bucket=gallery_bucket),
-        steps.PhotosStep(objects=objects, gallery_bucket=gallery_bucket),
+        steps.PhotosStep(enrolled=enrolled, objects=objects, gallery_bucket=gallery_bucket),
         (
             steps.ReadersStep(readers=gallery_readers(settings)),
             steps.ResultsStep(
@@ -128,8 +136,13 @@ def erasures(settings: Settings) -> "Erasures":
                 input_bucket=settings.input_bucket,
                 output_bucket=settings.output_bucket,
                 grace_seconds=settings.worker.task_time_limit_seconds,
+                functions=settings.app_tier != "ec2",
             ),
-            steps.JobsStep(jobs=jobs(settings), grace_seconds=settings.worker.task_time_limit_seconds),
+            steps.JobsStep(
+                jobs=jobs(settings),
+                grace_seconds=settings.worker.task_time_limit_seconds,
+                functions=settings.app_tier != "ec2",
+            ),
             steps.LateSnapshotsStep(objects=objects, gallery_bucket=gallery_bucket),
             steps.DeadLettersStep(queues={name: SqsDeadLetterReader(shared, name) for name in sorted(dead)}),
             steps.QueuesStep(queues=SqsPendingMessages(shared, settings)),

@@ -11,6 +11,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol
 from uuid import UUID
 
+from facerec.access_records import AccessRecord
 from facerec.api_keys import ApiKey
 from facerec.erasure_records import ErasureRecord, ReaderReport
 from facerec.errors import ApiKeyUnreadable
@@ -67,8 +68,8 @@ class ObjectStore(Protocol):
     def sizes(self, bucket: str, prefix: str = "") -> Iterator[tuple[str, int]]:
         """Yield the key and size of each object with the prefix, sorted by UTF-8 bytes; reads page by page."""
 
-    def listed(self, bucket: str, after: str = "") -> Iterator[ListedObject]:
-        """All objects with keys behind this one, sorted by key, read page by page."""
+    def listed(self, bucket: str, after: str = "", prefix: str = "") -> Iterator[ListedObject]:
+        """All objects with the prefix and keys behind `after`, sorted by key, read page by page."""
 
     def delete(self, bucket: str, key: str) -> None:
         """Remove an object; idempotent."""
@@ -546,6 +547,16 @@ class GalleryReaders(Protocol):
 
     def write_off(self, reader_id: str, by: str) -> bool:
         """Mark a reader as gone, until it reports again; returns whether it exists."""
+
+
+class AccessRecords(Protocol):
+    """Who searched or enrolled when; records are only added, and expire."""
+
+    def add(self, records: Sequence[AccessRecord]) -> None:
+        """Add records."""
+
+    def since(self, moment: datetime) -> Iterator[AccessRecord]:
+        """The records from a moment on, oldest first but for records of the same seconds."""
 
 
 class PendingMessages(Protocol):

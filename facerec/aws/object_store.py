@@ -68,11 +68,11 @@ class S3ObjectStore:
             for page in self._clients.s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
                 yield from ((entry["Key"], entry["Size"]) for entry in page.get("Contents", []))
 
-    def listed(self, bucket: str, after: str = "") -> Iterator[ListedObject]:
-        """Yield every object behind the key, a thousand with each call."""
+    def listed(self, bucket: str, after: str = "", prefix: str = "") -> Iterator[ListedObject]:
+        """Yield every object with the prefix behind the key, a thousand with each call."""
         with translated(f"list bucket {bucket!r}"):
-            pages = self._clients.s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, StartAfter=after)
-            for page in pages:
+            listing = self._clients.s3.get_paginator("list_objects_v2")
+            for page in listing.paginate(Bucket=bucket, Prefix=prefix, StartAfter=after):
                 for entry in page.get("Contents", []):
                     yield ListedObject(entry["Key"], entry["LastModified"])
 

@@ -7,7 +7,7 @@ from facerec.commands.gallery_check import check
 from facerec.commands.gallery_files import export, import_, import_pt
 from facerec.commands.gallery_snapshot import snapshot
 from facerec.commands.open_gallery import open_gallery
-from facerec.commands.people import list_, remove, show
+from facerec.commands.people import list_, removal_command, show
 from facerec.echo import echo
 from facerec.message_base import DEFAULT_COLLECTION
 
@@ -32,7 +32,7 @@ def command() -> None:
 
 command.add_command(list_)
 command.add_command(show)
-command.add_command(remove)
+command.add_command(removal_command("0s"))
 command.add_command(check)
 command.add_command(rebuild)
 command.add_command(export)

@@ -1,16 +1,28 @@
 """`facerec people`: the people of a collection; list, show and remove are also commands of `facerec gallery`."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import chain
 from typing import Any
 
 import click
 
+from facerec import bootstrap
 from facerec.commands.damaged import print_damaged
 from facerec.commands.gallery_snapshot import is_published, renew_snapshot
 from facerec.commands.open_gallery import OpenGallery, open_gallery
 from facerec.commands.people_audit import audit
+from facerec.commands.people_erasure import (
+    access_log,
+    erasures,
+    operator,
+    readers,
+    receipt,
+    receipt_key,
+    report_removal,
+    wait_option,
+    work_off,
+)
 from facerec.commands.people_merge import merge, merges, rename, unmerge
 from facerec.commands.people_not import not_
 from facerec.commands.terminal import (
@@ -43,12 +55,15 @@ def command() -> None:
       facerec people not "Ada Lovelace" --photo somebody_else.jpg
       facerec people audit
       facerec people remove "Ada Lovelace"
+      facerec people erasures
+      facerec people receipt 3f6c0d5e9b1a4c7d8e2f0a1b2c3d4e5f --out receipt.json
 
-    Exit status: 0 done, 1 not possible (the reason is on standard error), 2 wrong use, 3 the name is another person's.
+    Exit status: 0 done, 1 not possible (the reason is on standard error), 2 wrong use, 3 the name is another person's,
+    4 a removal has begun, and a place is still owed.
     """  # noqa: D301 - \b is click's mark for a block that is not wrapped
 
 
-for _command in (audit, rename, merge, merges, unmerge, not_):
+for _command in (audit, rename, merge, merges, unmerge, not_, erasures, receipt, receipt_key, readers, access_log):
     command.add_command(_command)
 
 
@@ -148,52 +163,72 @@ def _json_object(template: Template) -> dict[str, Any]:
     }
 
 
-@command.command("remove")
-@click.argument("name", required=False)
-@click.option("--template", "chosen", multiple=True, metavar="ID", help="Only this template; may be repeated.")
-@collection_option
-@exact_names_option
-@yes_option
-def remove(name: str | None, chosen: tuple[str, ...], collection: str, *, exact_names: bool, yes: bool) -> None:
-    """Remove the person NAME, under all spellings that `enrol` takes for one person, or single templates.
+def removal_command(wait: str) -> click.Command:
+    """Make the command `remove`, which waits so long by default."""
 
-    The photos are removed, too, and the published snapshot, which is then written again. Without NAME each --template
-    is removed, also a damaged one whose name cannot be read.
-    """
-    gallery = open_gallery(collection)
-    wanted = [_template_id(each) for each in chosen]
+    @click.command("remove")
+    @click.argument("name", required=False)
+    @click.option("--template", "chosen", multiple=True, metavar="ID", help="Only this template; may be repeated.")
+    @collection_option
+    @exact_names_option
+    @yes_option
+    @wait_option(wait)
+    @json_option
+    def remove(
+        name: str | None,
+        chosen: tuple[str, ...],
+        collection: str,
+        wait: timedelta,
+        *,
+        exact_names: bool,
+        yes: bool,
+        as_json: bool,
+    ) -> None:
+        """Remove the person NAME, under all spellings that `enrol` takes for one person, or single templates.
+
+        Templates, photos and published snapshots go at once; the snapshot is then written again. Results, uploads and
+        what workers hold are a person's, too: a ledger names each place until it is clean. Without NAME each --template
+        is removed, also a damaged one whose name cannot be read.
+        """
+        gallery = open_gallery(collection)
+        wanted = [_template_id(each) for each in chosen]
+        who = _confirmed(gallery, name, wanted, exact=exact_names, yes=yes)
+        use_cases = bootstrap.erasures(gallery.settings)
+        withdrawn = is_published(gallery.settings, collection)
+        if name is None or wanted:
+            begun = use_cases.begin_photos(collection, wanted, operator())
+        else:
+            begun = use_cases.begin(collection, name, operator(), exact=exact_names)
+        renew_snapshot(gallery.settings, collection, withdrawn=withdrawn)
+        if begun is None:
+            raise FacerecError(f"collection {collection} has no template {', '.join(map(repr, wanted)) or name!r}")
+        record = work_off(use_cases, begun.record, wait, as_json=as_json)
+        report_removal(begun, record, who, waited=bool(wait), as_json=as_json)
+
+    return remove
+
+
+remove = removal_command("5m")
+command.add_command(remove)
+
+
+def _confirmed(gallery: OpenGallery, name: str | None, wanted: Sequence[str], *, exact: bool, yes: bool) -> str:
+    """Check what is to be removed, and ask; returns whose it is, to show to people."""
     if name is None:
-        _remove_by_id(gallery, wanted, yes=yes)
-        return
-    present = gallery.people.template_ids(collection, name, exact=exact_names)
+        if not wanted:
+            raise click.UsageError("Give NAME, or --template with the id of each template to remove.")
+        if not yes:
+            confirm(f"Remove {counted(len(wanted), 'template')}, photos included?")
+        return ""
+    present = gallery.people.template_ids(gallery.collection, name, exact=exact)
     names = " and ".join(map(repr, sorted(set(present.values())))) or repr(name)
     for identifier in wanted:
         if identifier not in present:
             raise FacerecError(f"{name!r} has no template {identifier!r}; `facerec people show` lists them")
-    removed = wanted or list(present)
     if not yes:
-        of_all = f"{len(removed)} of {counted(len(present), 'template')}"
+        of_all = f"{len(wanted or present)} of {counted(len(present), 'template')}"
         confirm(f"Remove {of_all} of {names}, photos included?")
-    withdrawn = is_published(gallery.settings, collection)
-    if wanted:
-        count = gallery.people.remove_photos(collection, wanted)
-    else:
-        count = gallery.people.remove(collection, name, exact=exact_names)
-    renew_snapshot(gallery.settings, collection, withdrawn=withdrawn)
-    echo(f"{counted(count, 'template')} of {names} removed")
-
-
-def _remove_by_id(gallery: OpenGallery, chosen: Sequence[str], *, yes: bool) -> None:
-    if not chosen:
-        raise click.UsageError("Give NAME, or --template with the id of each template to remove.")
-    if not yes:
-        confirm(f"Remove {counted(len(chosen), 'template')}, photos included?")
-    withdrawn = is_published(gallery.settings, gallery.collection)
-    count = gallery.people.remove_photos(gallery.collection, chosen)
-    renew_snapshot(gallery.settings, gallery.collection, withdrawn=withdrawn)
-    if not count:
-        raise FacerecError(f"collection {gallery.collection} has no template {chosen[0]!r}")
-    echo(f"{counted(count, 'template')} removed")
+    return f" of {names}"
 
 
 def _template_id(text: str) -> str:

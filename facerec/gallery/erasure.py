@@ -205,7 +205,11 @@ class Erasures:
     def _names(self, collection: str, identities: Iterable[str], name: str, *, exact: bool) -> set[str]:
         """Return every spelling of the person, and the names that were merged into it."""
         names = set(KnownNames(identities).spellings(name, exact=exact))
-        names |= {kept for kept in self.people.names(collection) if same_person(kept, name, exact=exact)}
+        kept = [
+            *self.people.names(collection),
+            *(each.identity for each in self.enrolled.rejection_entries(collection)),
+        ]
+        names |= {each for each in kept if same_person(each, name, exact=exact)}
         merges = self.people.merges(collection)
         return names.union(
             *(

@@ -90,26 +90,33 @@ class GalleryStep:
 
 @dataclass(frozen=True, kw_only=True)
 class PhotosStep:
-    """The enrolled photos in the gallery bucket."""
+    """The enrolled photos in the gallery bucket, unless one was enrolled again since."""
 
+    enrolled: EnrolledPeople
     objects: ObjectStore
     gallery_bucket: str
     now: Callable[[], datetime] = _utc_now
     places: ClassVar[Sequence[str]] = ("photos",)
 
     def run(self, record: ErasureRecord) -> Iterator[Place]:
-        """Delete every object of the templates, or of the collection."""
+        """Delete every object of the templates; for everyone, each of the collection from before."""
         place = record.place("photos")
         if not record.version or place.state is not PlaceState.OWED:
             return
-        if record.everyone:
-            prefixes = [f"{record.collection}/"]
-        else:
-            prefixes = [photo_prefix(record.collection, identifier) for identifier in record.template_ids]
-        removed = place.removed
+        kept, removed = self.enrolled.owners(record.collection).keys(), place.removed
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            listings = pool.map(lambda prefix: self.objects.keys(self.gallery_bucket, prefix), prefixes)
-            for keys in _batched(key for listing in listings for key in listing):
+            if record.everyone:
+                folder = f"{record.collection}/"
+                found: Iterable[str] = (
+                    each.key
+                    for each in self.objects.listed(self.gallery_bucket, folder, folder)
+                    if each.stored_at <= record.begun_at and each.key.split("/")[1] not in kept
+                )
+            else:
+                own = [photo_prefix(record.collection, each) for each in record.template_ids if each not in kept]
+                listings = pool.map(lambda prefix: self.objects.keys(self.gallery_bucket, prefix), own)
+                found = (key for listing in listings for key in listing)
+            for keys in _batched(found):
                 list(pool.map(lambda key: self.objects.delete(self.gallery_bucket, key), keys))
                 removed += len(keys)
                 yield place.owed(removed=removed)
@@ -180,13 +187,15 @@ class ReadersStep:
 class ResultsStep:
     """The requests whose results name the person: results, uploads, crops and copies, in both buckets.
 
-    `grace_seconds` is how long a request may take from its recognition to the stored result.
+    `grace_seconds` is how long a request may take from its recognition to the stored result. `functions`: also Lambda
+    functions recognise people, which do not report.
     """
 
     objects: ObjectStore
     input_bucket: str
     output_bucket: str
     grace_seconds: float
+    functions: bool = False
     now: Callable[[], datetime] = _utc_now
     places: ClassVar[Sequence[str]] = ("results", "uploads")
 
@@ -202,25 +211,26 @@ class ResultsStep:
             return
         scan = _Scan.parse(record.place("results").position) or _Scan(since=self.now() - _CLOCKS)
         if not scan.ended:
-            record = yield from self._scan(record, marks, scan, datetime.min.replace(tzinfo=UTC))
+            record = yield from self._scan(record, marks, scan, datetime.min.replace(tzinfo=UTC), self.now())
             scan = _Scan(since=scan.since, ended=True)
-        settled_at = settled(record)
-        if settled_at is None or self.now() < settled_at + timedelta(seconds=self.grace_seconds):
+        until = last_result_at(record, self.grace_seconds, functions=self.functions)
+        if until is None or self.now() < until:
             detail = "looked through; once more when every process has applied the removal"
             yield record.with_place(record.place("results").owed(position=scan.to_json(), detail=detail))
             return
-        again = _Scan(since=scan.since, ended=True)
-        record = yield from self._scan(record, marks, again, scan.since)
+        record = yield from self._scan(record, marks, _Scan(since=scan.since, ended=True), scan.since, until)
         now = self.now()
         for name in self.places:
             record = record.with_place(record.place(name).confirmed(now, "stores", detail=""))
         yield record
 
     def _scan(
-        self, record: ErasureRecord, marks: Marks, scan: "_Scan", since: datetime
+        self, record: ErasureRecord, marks: Marks, scan: "_Scan", since: datetime, until: datetime
     ) -> Generator[ErasureRecord, None, ErasureRecord]:
-        """Erase what was stored since, and return the record afterwards."""
-        listed = (each.key for each in self.objects.listed(self.output_bucket, scan.after) if each.stored_at >= since)
+        """Erase what was stored from `since` to `until`, and return the record afterwards."""
+        listed = (
+            each.key for each in self.objects.listed(self.output_bucket, scan.after) if since <= each.stored_at <= until
+        )
         with ThreadPoolExecutor(AT_ONCE) as pool:
             for keys in _batched(listed):
                 removed = {"results": 0, "uploads": 0}
@@ -289,6 +299,7 @@ class JobsStep:
 
     jobs: Jobs
     grace_seconds: float
+    functions: bool = False
     now: Callable[[], datetime] = _utc_now
     places: ClassVar[Sequence[str]] = ("reports of jobs",)
 
@@ -297,8 +308,8 @@ class JobsStep:
         place = record.place("reports of jobs")
         if not record.version or place.state is not PlaceState.OWED:
             return
-        settled_at, marks = settled(record), Marks.of(record)
-        if settled_at is None or self.now() < settled_at + timedelta(seconds=self.grace_seconds):
+        marks, until = Marks.of(record), last_result_at(record, self.grace_seconds, functions=self.functions)
+        if until is None or self.now() < until:
             return
         removed = 0
         for job in self.jobs.every() if not marks.empty else ():
@@ -418,6 +429,15 @@ def settled(record: ErasureRecord) -> datetime | None:
     if not looked or any(place.state is PlaceState.OWED for place in processes):
         return None
     return max((each.confirmed_at for each in processes if each.confirmed_at is not None), default=record.begun_at)
+
+
+def last_result_at(record: ErasureRecord, grace_seconds: float, *, functions: bool) -> datetime | None:
+    """Return when the last result with the person may have been stored; `None` if one may still come."""
+    at = settled(record)
+    processes = any(place.name.startswith(f"{ReaderKind.PROCESS} ") for place in record.places)
+    if at is None or not (processes or functions):
+        return at
+    return at + timedelta(seconds=grace_seconds)
 
 
 def _row_mentions(marks: Marks, job: Job, file: JobFile) -> bool:

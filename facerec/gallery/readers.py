@@ -46,13 +46,15 @@ class ReaderReporter:
         self._now = now
         self._reported: tuple[Mapping[str, int], Mapping[str, int] | None] | None = None
         self._reported_at = datetime.min.replace(tzinfo=UTC)
+        self._changed = False
         self._outage = OutageLog("gallery_readers")
 
     def report(self, held: Mapping[str, int], files: Mapping[str, int] | None) -> None:
         """Report the versions up to which nothing removed is left, by collection; of `files` None: that is unknown."""
         now, state = self._now(), (dict(held), None if files is None else dict(files))
         beat = now >= self._reported_at + HEARTBEAT
-        if state == self._reported and not beat:
+        # After a change once more: a disk counts as clean by a report that is later than those of its processes.
+        if state == self._reported and not beat and not self._changed:
             return
         try:
             if beat:
@@ -63,6 +65,7 @@ class ReaderReporter:
             self._outage.failed(exc)
             return
         self._outage.succeeded()
+        self._changed = state != self._reported
         self._reported, self._reported_at = state, now
 
     def leave(self) -> None:

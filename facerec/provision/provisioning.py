@@ -36,7 +36,9 @@ def provision(
         lambda: provision_bucket(
             clients, settings, "OUTPUT_BUCKET", settings.output_bucket, settings.retention.result_days
         ),
-        lambda: provision_bucket(clients, settings, "GALLERY_BUCKET", settings.gallery_bucket, None),
+        lambda: provision_bucket(
+            clients, settings, "GALLERY_BUCKET", settings.gallery_bucket, settings.retention.photo_days
+        ),
         lambda: provision_bucket(clients, settings, "MODEL_BUCKET", settings.model_bucket, None),
         lambda: _queue(clients, settings.dead_letter_queue, queue_attributes.dead_letter_queue(settings)),
         lambda: _work_queue(

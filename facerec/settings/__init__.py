@@ -17,6 +17,7 @@ from facerec.errors import WrongSettings
 from facerec.settings.edge import EdgeSettings
 from facerec.settings.resources import (
     AwsSettings,
+    ErasureSettings,
     GallerySettings,
     InstancesSettings,
     ModelSettings,
@@ -103,6 +104,7 @@ class Settings(BaseSettings):
     worker: WorkerSettings = WorkerSettings()
     queue: QueueSettings = QueueSettings()
     retention: RetentionSettings = RetentionSettings()
+    erasure: ErasureSettings = ErasureSettings()
     gallery: GallerySettings = GallerySettings()
     model: ModelSettings = ModelSettings()
     serverless: ServerlessSettings = ServerlessSettings()

@@ -84,6 +84,19 @@ class RetentionSettings(Group):
 
     input_days: Count = Field(1, description="Days after which uploads expire")
     result_days: Count = Field(7, description="Days after which results expire")
+    photo_days: Count | None = Field(
+        None,
+        description="Days after which enrolled photos expire; unset: never. A change of the model needs the photos",
+    )
+    access_days: Count = Field(90, description="Days for which the access log is kept")
+
+
+class ErasureSettings(Group):
+    """The erasure of people."""
+
+    signing_key: Path | None = Field(
+        None, description="PEM file with the Ed25519 key that signs receipts of erasures; unset: there are no receipts"
+    )
 
 
 class InstancesSettings(Group):

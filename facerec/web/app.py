@@ -7,6 +7,7 @@ from flask import Response, g, render_template, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, RequestEntityTooLarge
 from werkzeug.middleware.proxy_fix import ProxyFix
 
+from facerec.access_records import AccessRecord
 from facerec.gallery.erasure import Erasures
 from facerec.gallery.people import People
 from facerec.ports import Collections, EnrolledPeople, Jobs, ObjectStore, PersonRecords, TaskQueue
@@ -66,11 +67,13 @@ def create_app(
     access: AccessControl,
     jobs: Jobs,
     wake_jobs: Callable[[], None] = lambda: None,
+    on_access: Callable[[AccessRecord], None] = lambda _: None,
 ) -> DescribedApp:
     """Make the application.
 
     `reply_to` names the response queue whose results resolve `waiters`. `admission` decides how many uploads may wait,
     `access` which requests are served. `measured` counts every request. `wake_jobs` is called for each new job.
+    `on_access` gets each search and enrolment, for the access log.
     """
     app = _App("facerec.web", static_folder=None)
     app.config.update(
@@ -86,6 +89,7 @@ def create_app(
         waiters=waiters,
         admission=admission,
         on_end=measured.upload,
+        on_access=on_access,
     )
     app.register_blueprint(uploads.blueprint(asker, settings.web.max_upload_bytes))
     persons = People(enrolled=people, records=records, photos=store, gallery_bucket=settings.gallery_bucket)

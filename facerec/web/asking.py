@@ -9,6 +9,7 @@ from uuid import UUID
 
 import structlog
 
+from facerec.access_records import LOGGED_OPERATIONS, AccessRecord
 from facerec.errors import ConfigurationError, QueueMissing, Refused, Transient
 from facerec.message_base import DEFAULT_COLLECTION, ObjectRef
 from facerec.messages import OPERATION_VERSION, VERSION, RecognitionRequest, RecognitionResult
@@ -74,6 +75,7 @@ class UploadRecord:
     bytes: int | None = None
     operation: str | None = None
     """Set if it is another one than recognition."""
+    collection: str | None = None
     took_in_ms: int | None = None
     """From the start until the task is submitted."""
     waited_ms: int = 0
@@ -99,6 +101,7 @@ class Asker:
         admission: Admission,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         on_end: Callable[[Reply, UploadRecord], None] = lambda _reply, _record: None,
+        on_access: Callable[[AccessRecord], None] = lambda _: None,
     ) -> None:
         self._settings = settings
         self._store = store
@@ -108,6 +111,7 @@ class Asker:
         self._admission = admission
         self._now = now
         self._on_end = on_end
+        self._on_access = on_access
         self._turns = Turns(UPLOADS_IN_MEMORY)
         self._large_turns = Turns(LARGE_IN_MEMORY)
 
@@ -142,6 +146,9 @@ class Asker:
         known = {name: value for name, value in asdict(record).items() if value is not None}
         level("upload", request_id=str(request_id), outcome=reply.outcome, status=reply.status, **known)
         self._on_end(reply, record)
+        if record.collection is not None and (operation := record.operation or "recognise") in LOGGED_OPERATIONS:
+            at = self._now()
+            self._on_access(_access(answer, at, client, record.collection, operation, request_id))
         return answer
 
     def submit(
@@ -194,6 +201,7 @@ class Asker:
         try:
             question = read()
             record.filename, record.bytes = question.photo.filename, len(question.photo.body)
+            record.collection = question.collection
             if question.operation.kind != "recognise":
                 record.operation = question.operation.kind
             # Set before the send: if the queue is lost right after it, the task is sent again.
@@ -261,6 +269,24 @@ def put_photo(store: ObjectStore, settings: Settings, key: str, photo: Photo) ->
         content_type = CONTENT_TYPES[header.format]
     store.put(settings.input_bucket, key, photo.body, content_type)
     return ObjectRef(bucket=settings.input_bucket, key=key, size=len(photo.body))
+
+
+def _access(
+    answer: Answer, at: datetime, client: str, collection: str, operation: str, request_id: UUID
+) -> AccessRecord:
+    """Return what the access log keeps of an answer."""
+    result = answer.result
+    return AccessRecord(
+        at=at,
+        client=client,
+        collection=collection,
+        operation=operation,
+        request_id=request_id,
+        outcome=answer.reply.outcome,
+        faces=0 if result is None else len(result.faces),
+        matches=0 if result is None else sum(1 for face in result.faces if face.matches),
+        enrolled=0 if result is None else sum(1 for each in result.enrolments if each.status == "enrolled"),
+    )
 
 
 def _ms_since(started: float) -> int:

@@ -19,12 +19,14 @@ import waitress
 from waitress import wasyncore
 
 from facerec import bootstrap
+from facerec.access_records import AccessRecord
 from facerec.aws.sqs.queue import check_queue, made_at
 from facerec.background import OutageLog
 from facerec.callbacks import CallbackSender
 from facerec.errors import FacerecError, Transient
 from facerec.settings import Settings
 from facerec.settings.tiers import WebSettings
+from facerec.web.access_log import AccessLog
 from facerec.web.admission import Admission, all_places
 from facerec.web.api.v1.description import DescribedApp
 from facerec.web.app import create_app
@@ -104,6 +106,7 @@ class WebProcess:
             store=store,
             output_bucket=settings.output_bucket,
         )
+        self._accesses = AccessLog(bootstrap.access_records(settings))
         self._erasures = ErasureThread(bootstrap.erasures(settings))
         self._jobs = JobFeeder(
             settings=settings,
@@ -125,6 +128,7 @@ class WebProcess:
             measured=metrics,
             keys=keys,
             wake_jobs=self._jobs.wake,
+            on_access=self._accesses.note,
         )
         body_bytes = max(READ_FACTOR * settings.web.max_upload_bytes, settings.jobs.max_bytes + FORM_OVERHEAD_BYTES)
         self._server = WebServer(app, settings.web, listener, max_body_bytes=body_bytes)
@@ -140,6 +144,7 @@ class WebProcess:
         self._erasures.stop()
         self._recovery.stop()
         self._inbox.stop()
+        self._accesses.close(FLUSH_SECONDS)
 
     def stop(self) -> None:
         """Ask `run` to drain and return; from any thread or signal handler."""
@@ -160,6 +165,7 @@ def make_app(
     measured: WebMetrics,
     keys: KeyCache | None,
     wake_jobs: Callable[[], None] = lambda: None,
+    on_access: Callable[[AccessRecord], None] = lambda _: None,
 ) -> DescribedApp:
     """Make the application on the services that the settings name; nothing is connected before it is used."""
     return create_app(
@@ -178,6 +184,7 @@ def make_app(
         access=AccessControl(settings.web, keys),
         jobs=bootstrap.jobs(settings),
         wake_jobs=wake_jobs,
+        on_access=on_access,
     )
 
 

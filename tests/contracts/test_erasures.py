@@ -6,13 +6,15 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from facerec.access_records import AccessRecord
 from facerec.aws.clients import Clients
+from facerec.aws.dynamodb.accesses import DynamoAccessRecords
 from facerec.aws.dynamodb.erasures import DynamoErasureLedger, DynamoGalleryReaders
 from facerec.erasure_records import ErasureRecord, Place, ReaderKind, ReaderReport
 from facerec.errors import LeaseLost
-from facerec.ports import ErasureLedger, GalleryReaders
+from facerec.ports import AccessRecords, ErasureLedger, GalleryReaders
 from facerec.provision import provisioning
-from tests.fakes.erasures import InMemoryErasureLedger, InMemoryGalleryReaders
+from tests.fakes.erasures import InMemoryAccessRecords, InMemoryErasureLedger, InMemoryGalleryReaders
 
 NOW = datetime(2026, 3, 1, 12, 30, 15, 123456, tzinfo=UTC)
 
@@ -23,6 +25,7 @@ class Books:
 
     ledger: ErasureLedger = field(init=False)
     readers: GalleryReaders = field(init=False)
+    accesses: AccessRecords = field(init=False)
     seconds: float = 1000.0
 
     def clock(self) -> float:
@@ -36,6 +39,7 @@ def books(request: pytest.FixtureRequest) -> Books:
     made = Books()
     if request.param == "memory":
         made.ledger, made.readers = InMemoryErasureLedger(made.clock), InMemoryGalleryReaders()
+        made.accesses = InMemoryAccessRecords()
         return made
     clients: Clients = request.getfixturevalue(f"{request.param}_clients")
     name = f"test-{uuid.uuid4().hex[:12]}"
@@ -44,6 +48,7 @@ def books(request: pytest.FixtureRequest) -> Books:
         DynamoErasureLedger(clients, name, clock=made.clock),
         DynamoGalleryReaders(clients, name),
     )
+    made.accesses = DynamoAccessRecords(clients, name, days=90, now=lambda: NOW)
     return made
 
 
@@ -134,3 +139,26 @@ def test_written_off_reader_counts_again_with_its_next_report(books: Books) -> N
     books.readers.report(report())
     assert books.readers.reports() == [report()]
     assert not books.readers.write_off("nowhere", "ops")
+
+
+def test_accesses_are_read_from_a_moment_on(books: Books) -> None:
+    """In batches of any size, with every field."""
+    records = [
+        AccessRecord(
+            at=NOW - timedelta(seconds=number),
+            client="0123456789ab",
+            collection="staff",
+            operation="enrol",
+            request_id=uuid.uuid4(),
+            outcome="done",
+            faces=2,
+            matches=1,
+            enrolled=1,
+        )
+        for number in range(1100)
+    ]
+    books.accesses.add(records)
+    books.accesses.add([])
+    found = list(books.accesses.since(NOW - timedelta(seconds=600)))
+    assert sorted(found, key=lambda record: record.at) == records[600::-1]
+    assert list(books.accesses.since(NOW + timedelta(seconds=1))) == []

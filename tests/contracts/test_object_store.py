@@ -167,4 +167,5 @@ def test_listing_goes_on_behind_a_key(shelf: Shelf) -> None:
     assert [each.key for each in found] == ["a/1", "b/10", "b/2", "c"]
     assert all(before <= each.stored_at <= datetime.now(UTC) for each in found)
     assert [each.key for each in shelf.store.listed(shelf.bucket, "b/10")] == ["b/2", "c"]
+    assert [each.key for each in shelf.store.listed(shelf.bucket, "b/10", "b/")] == ["b/2"]
     assert list(shelf.store.listed(shelf.other)) == []

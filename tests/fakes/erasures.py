@@ -2,10 +2,11 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from facerec.access_records import AccessRecord
 from facerec.erasure_records import ErasureRecord, ReaderReport
 from facerec.errors import FacerecError, LeaseLost
 from facerec.gallery import erasure_steps as steps
@@ -112,6 +113,24 @@ class InMemoryGalleryReaders:
             raise self.outage
 
 
+class InMemoryAccessRecords:
+    """`AccessRecords` in a list. While `outage` is set every call raises it."""
+
+    def __init__(self) -> None:
+        self._records: list[AccessRecord] = []
+        self.outage: FacerecError | None = None
+
+    def add(self, records: Sequence[AccessRecord]) -> None:
+        """Add records."""
+        if self.outage is not None:
+            raise self.outage
+        self._records += records
+
+    def since(self, moment: datetime) -> Iterator[AccessRecord]:
+        """Yield the records from a moment on."""
+        yield from (record for record in list(self._records) if record.at >= moment)
+
+
 class InMemoryPendingMessages:
     """`PendingMessages` whose counts a test sets."""
 
@@ -150,7 +169,7 @@ class FakeErasures:
             self.templates,
             self.people,
             steps.GalleryStep(enrolled=self.templates, people=self.people, **shared),
-            steps.PhotosStep(**shared),
+            steps.PhotosStep(enrolled=self.templates, **shared),
             (
                 steps.ReadersStep(readers=self.readers, now=self.now),
                 steps.ResultsStep(

@@ -64,12 +64,12 @@ class InMemoryObjectStore:
         for key in self.keys(bucket, prefix):
             yield key, len(self.get(bucket, key))
 
-    def listed(self, bucket: str, after: str = "") -> Iterator[ListedObject]:
-        """Yield every object behind the key, sorted by key."""
+    def listed(self, bucket: str, after: str = "", prefix: str = "") -> Iterator[ListedObject]:
+        """Yield every object with the prefix behind the key, sorted by key."""
         with self._lock:
             self._check(bucket)
             found = [ListedObject(key, stored) for (b, key), (_, _, stored) in self._objects.items() if b == bucket]
-        yield from sorted(each for each in found if each.key > after)
+        yield from sorted(each for each in found if each.key > after and each.key.startswith(prefix))
 
     def delete(self, bucket: str, key: str) -> None:
         """Remove an object."""

@@ -11,6 +11,7 @@ from flask.testing import FlaskClient
 from PIL import Image
 from werkzeug.test import TestResponse
 
+from facerec.access_records import AccessRecord
 from facerec.app_tier.use_case import AppTier
 from facerec.comparison import ModelThresholds
 from facerec.gallery.cache import GalleryCache
@@ -73,6 +74,7 @@ class FakeWebTier:
         self.store = InMemoryObjectStore()
         self.templates = InMemoryTemplateStore()
         self.records = InMemoryPersonRecords()
+        self.accesses: list[AccessRecord] = []
         self.erasures = FakeErasures(
             settings=self.settings, objects=self.store, templates=self.templates, people=self.records
         )
@@ -108,6 +110,7 @@ class FakeWebTier:
             people=self.templates,
             records=self.records,
             erasures=self.erasures.make(),
+            on_access=self.accesses.append,
             collections=self.collections,
             queue=self.tasks,
             reply_to=self.settings.response_queue,

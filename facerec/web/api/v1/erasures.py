@@ -1,6 +1,6 @@
 """The ledger of an erasure: what was removed where, and what is still owed."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated
 from uuid import UUID
 
@@ -9,9 +9,11 @@ from flask_openapi3.blueprint import APIBlueprint
 from pydantic import BaseModel, Field
 
 from facerec.api_keys import Scope
-from facerec.erasure_records import PlaceState
+from facerec.erasure_records import ErasureRecord, PlaceState
 from facerec.gallery.erasure import Begun
 from facerec.gallery.people import as_template_id
+from facerec.gallery.receipt_signing import SigningKey
+from facerec.gallery.receipts import content_of
 from facerec.web.api.services import ApiServices
 from facerec.web.api.v1.description import PREFIX, as_json, described, errors
 from facerec.web.auth.access import needs, presented_key
@@ -61,18 +63,25 @@ class Erasure(BaseModel):
     places: list[ErasedPlace]
 
 
+class Receipt(BaseModel):
+    """A JSON Web Signature (RFC 7515) with Ed25519, in flattened JSON; the payload is the ledger as a document."""
+
+    payload: str
+    protected: str
+    signature: str
+
+
 def routes(services: ApiServices) -> APIBlueprint:
-    """Make the route."""
+    """Make the routes."""
     api = described("erasures", __name__, "What was removed where, and what is still owed.")
 
     @api.get("/erasures/<erasure_id>", responses={200: Erasure, **errors(404)})
     @needs(Scope.ENROL)
     def get_erasure(path: ErasurePath) -> Response:
         """Read the ledger of an erasure."""
-        known = as_template_id(path.erasure_id)
-        record = None if known is None else services.erasures.get(known)
-        if record is None or not may_use(presented_key(), record.collection):
-            return json_error(404, f"there is no erasure {path.erasure_id}")
+        record = _known(services, path)
+        if record is None:
+            return _missing(path)
         return as_json(
             Erasure(
                 erasure_id=UUID(record.erasure_id),
@@ -86,7 +95,33 @@ def routes(services: ApiServices) -> APIBlueprint:
             )
         )
 
+    @api.get("/erasures/<erasure_id>/receipt", responses={200: Receipt, **errors(404)})
+    @needs(Scope.ENROL)
+    def get_receipt(path: ErasurePath) -> Response:
+        """Read the signed receipt of an erasure. It says what is still owed, too."""
+        record = _known(services, path)
+        if record is None:
+            return _missing(path)
+        signing_key = services.settings.erasure.signing_key
+        if signing_key is None:
+            return json_error(
+                404, "this server signs no receipts: its operator has not set FACEREC_ERASURE__SIGNING_KEY"
+            )
+        signed = SigningKey.load(signing_key).sign(content_of(record, datetime.now(UTC)))
+        return as_json(Receipt.model_validate(signed))
+
     return api
+
+
+def _known(services: ApiServices, path: ErasurePath) -> ErasureRecord | None:
+    """Return the erasure, if the caller may see it."""
+    identifier = as_template_id(path.erasure_id)
+    record = None if identifier is None else services.erasures.get(identifier)
+    return record if record is not None and may_use(presented_key(), record.collection) else None
+
+
+def _missing(path: ErasurePath) -> Response:
+    return json_error(404, f"there is no erasure {path.erasure_id}")
 
 
 def erasure_begun(begun: Begun) -> Response:

@@ -71,6 +71,8 @@ def people(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> People:
         ("person_records", people.tier.records),
         ("object_store", people.tier.store),
         ("task_queue", people.tier.tasks),
+        ("erasures", people.tier.erasures.make()),
+        ("gallery_readers", people.tier.erasures.readers),
     ):
         monkeypatch.setattr(bootstrap, name, lambda _settings, port=port: port)
     return people

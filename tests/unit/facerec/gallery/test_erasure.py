@@ -405,3 +405,29 @@ class _Thief:
         self._world.at += timedelta(seconds=61)
         assert self._world.fakes.ledger.lease(record.erasure_id, "second", 60) is not None
         yield record.place("slow")
+
+
+def test_photo_that_was_enrolled_again_stays(world: World) -> None:
+    """A client may remove everyone and enrol anew before the photos' turn has come."""
+    record = world.erasures.begin_collection("default", "me").record
+    world.at += timedelta(seconds=2)
+    world.enrol(1, ADA)
+    world.enrol(7, ADA)
+    result = world.recognised(ADA)
+    world.at += timedelta(seconds=2)
+    world.pass_(record)
+    found = world.stored()
+    assert [key for key in found if key.endswith("photo.jpg")] == [f"default/{n:032x}/photo.jpg" for n in (1, 7)]
+    assert str(result) not in {key.split("/")[0] for key in found}
+
+
+def test_result_of_after_the_removal_stays(world: World) -> None:
+    """Of a person who was enrolled again, when every process has applied the removal."""
+    world.report("i-1:aa/1", ReaderKind.PROCESS, 0)
+    record = world.pass_(begin(world))
+    world.enrol(8, ADA)
+    world.report("i-1:aa/1", ReaderKind.PROCESS, record.version)
+    record = world.pass_(record.model_copy())
+    assert record.complete
+    again = world.recognised(ADA)
+    assert str(again) in {key.split("/")[0] for key in world.stored()}

@@ -53,7 +53,8 @@ def jobs_of(collection: str) -> tuple[InMemoryJobs, Job]:
 
 def run(store: InMemoryJobs, record: ErasureRecord, *, seconds: float = 60) -> list[Place]:
     """One pass of the step, so long after the removal."""
-    return list(JobsStep(jobs=store, grace_seconds=20, now=lambda: NOW + timedelta(seconds=seconds)).run(record))
+    at = NOW + timedelta(seconds=seconds)
+    return list(JobsStep(jobs=store, grace_seconds=20, functions=True, now=lambda: at).run(record))
 
 
 def test_rows_lose_the_person_and_keep_how_the_file_ended() -> None:

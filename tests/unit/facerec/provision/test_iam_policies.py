@@ -50,6 +50,7 @@ CALLS: dict[str, dict[str, frozenset[str] | set[str]]] = {
         "facerec/aws/dynamodb/person_records.py": ALL,
         "facerec/aws/dynamodb/jobs.py": ALL,
         "facerec/aws/dynamodb/erasures.py": ALL,
+        "facerec/aws/dynamodb/accesses.py": ALL,
     },
     "worker": {
         "facerec/aws/sqs/queue.py": {
@@ -141,6 +142,7 @@ CALLS: dict[str, dict[str, frozenset[str] | set[str]]] = {
         "facerec/aws/sqs/dead_letter_queue.py": ALL,
         "facerec/aws/sqs/pending.py": ALL,
         "facerec/aws/dynamodb/erasures.py": ALL,
+        "facerec/aws/dynamodb/accesses.py": ALL,
         "facerec/aws/dynamodb/api_keys.py": ALL,
         "facerec/aws/dynamodb/worker_reports.py": {"describe_table"},
         "autoscale/aws/backlog.py": ALL,
