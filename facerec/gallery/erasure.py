@@ -25,7 +25,7 @@ from facerec.ports import EnrolledPeople, ErasureLedger, PersonRecords
 
 log = structlog.get_logger(__name__)
 
-LEASE_SECONDS = 60.0
+LEASE_SECONDS = 30.0
 """A pass renews its lease at each place; the lease of a killed process ends so long after its last place."""
 _FEW_PHOTOS = 100
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 2.0, 300.0

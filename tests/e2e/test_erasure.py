@@ -22,6 +22,9 @@ from model.index.vectors import quantise
 from tests.support.local_system import LocalSystem
 from tests.support.processes import CHECKOUT, facerec
 
+pytestmark = pytest.mark.timeout(480)
+"""It reads every store twice, and starts a system of its own."""
+
 PROBES = Path(__file__).parents[2] / "examples" / "probes"
 OBAMA, BIDEN = "Barack Obama", "Joe Biden"
 FILLERS = 1000
