@@ -4,6 +4,7 @@ from base64 import b64encode
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from io import BytesIO
+from pathlib import Path
 from typing import Any, get_args
 from uuid import UUID
 
@@ -14,11 +15,15 @@ from werkzeug.test import TestResponse
 from facerec.api_keys import Scope, issue
 from facerec.errors import Transient
 from facerec.gallery.enrolment import EnrolmentStatus
+from facerec.gallery.receipt_signing import SigningKey, verified
 from facerec.messages import Refusal
+from facerec.settings import Settings
+from facerec.settings.resources import ErasureSettings
 from facerec.web.api.v1.photo_requests import REFUSAL_STATUS
 from facerec.web.api.v1.photos import Status
 from tests.fakes.api_keys import InMemoryApiKeys
 from tests.fakes.drawn_faces import DrawnFace, photo
+from tests.fakes.templates import make_template
 from tests.fakes.web_tier import FakeWebTier, running
 
 ABSENT = UUID(int=7)
@@ -159,6 +164,24 @@ def test_removed_photo_and_person_are_erased(client: FlaskClient, tier: FakeWebT
     assert {place["state"] for place in answer(ledger)["places"]} >= {"confirmed"}
     assert "Jane" not in ledger.text
     answer(client.get(f"/api/v1/erasures/{ABSENT}"), 404)
+
+
+def test_erasure_has_a_signed_receipt(tmp_path: Path) -> None:
+    """If the operator has set a key; it says what is still owed, too."""
+    key = SigningKey.create(tmp_path / "key.pem")
+    signing = Settings(erasure=ErasureSettings(signing_key=tmp_path / "key.pem"))
+    for settings, status in ((signing, 200), (Settings(), 404)):
+        tier = FakeWebTier(settings)
+        tier.templates.add(make_template(1, "Jane"))
+        client = tier.app.test_client()
+        begun = answer(client.delete("/api/v1/people/Jane"), 202)
+        receipt = client.get(f"/api/v1/erasures/{begun['erasure_id']}/receipt")
+        assert receipt.status_code == status
+        answer(client.get(f"/api/v1/erasures/{ABSENT}/receipt"), 404)
+        if status == 200:
+            found = verified(receipt.get_data(), key.public_pem.encode())
+            assert found.is_about("Jane", begun["subject_key"])
+            assert found.content["still_owed"]
 
 
 def test_rejected_face_does_not_get_the_name_again(client: FlaskClient) -> None:
