@@ -46,6 +46,10 @@ _COMMANDS = {
         "facerec.commands.provision:command",
         "Create buckets, queues, tables and the launch template.",
     ),
+    "recognise": (
+        "facerec.commands.recognise:command",
+        "Recognise photos by a running web tier, as one of its clients.",
+    ),
     "serverless": (
         "facerec.commands.serverless:command",
         "Run the app tier as Lambda functions: push their image, deploy, show, remove.",

@@ -100,7 +100,8 @@ def system_variables(
     The environment's own FACEREC_* variables override the defaults here. `workers` and `app_tier` are as in `Options`.
     """
     own = {name: value for name, value in environ.items() if name.startswith("FACEREC_") and name not in _OF_THIS_WEB}
-    own.pop("FACEREC_FLOWER__PASSWORD", None)  # the variables are kept in a file
+    for secret in ("FACEREC_FLOWER__PASSWORD", "FACEREC_CLIENT__KEY"):
+        own.pop(secret, None)  # the variables are kept in a file
     # More than one worker, or instance of a function, for each core would be slower.
     at_once = str(max(2, len(os.sched_getaffinity(0))))
     defaults = {

@@ -96,6 +96,7 @@ class LocalSystem:
             workers=options.workers,
             app_tier=self._app_tier,
         )
+        self.variables["FACEREC_CLIENT__URL"] = self.web_url
         self.device: LocalDevice | None = None
         """The device at the edge, if there is one."""
         if options.device is not None and mqtt_port is not None:

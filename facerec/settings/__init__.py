@@ -28,6 +28,7 @@ from facerec.settings.resources import (
 from facerec.settings.tiers import (
     AutoscaleSettings,
     CallbackSettings,
+    ClientSettings,
     EventsSettings,
     FlowerSettings,
     JobSettings,
@@ -101,6 +102,7 @@ class Settings(BaseSettings):
     web: WebSettings = WebSettings()
     jobs: JobSettings = JobSettings()
     callbacks: CallbackSettings = CallbackSettings()
+    client: ClientSettings = ClientSettings()
     worker: WorkerSettings = WorkerSettings()
     queue: QueueSettings = QueueSettings()
     retention: RetentionSettings = RetentionSettings()

@@ -76,6 +76,13 @@ class CallbackSettings(Group):
     retry_hours: float = Field(24, gt=0, le=168, description="Hours for which a failed callback is tried again")
 
 
+class ClientSettings(Group):
+    """The commands that are clients of a web tier, such as `facerec recognise`."""
+
+    url: AnyHttpUrl = Field(AnyHttpUrl("http://127.0.0.1:8000"), description="Address of the web tier")
+    key: SecretStr | None = Field(None, min_length=1, description="API key for it; unset: none, as in open mode")
+
+
 class WorkerSettings(Group):
     """The app tier."""
 

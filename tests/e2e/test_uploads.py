@@ -35,6 +35,14 @@ def test_samples_get_the_answers_of_the_readme(system: LocalSystem) -> None:
             assert reply.text.strip() == f"{row['file']}: {sentences[row['outcome']].format(row['name'])}"
 
 
+def test_recognise_command_gives_the_answers_of_the_readme(system: LocalSystem) -> None:
+    """It finds the server by what `facerec local env` sets."""
+    printed = system.run("recognise", "--folder", "examples/probes", "--csv")
+    found = {Path(row["file"]).name: row["outcome"] for row in csv.DictReader(printed.stdout.splitlines())}
+    with (EXAMPLES / "expected.csv").open() as rows:
+        assert found == {row["file"]: row["outcome"] for row in csv.DictReader(rows)}
+
+
 @pytest.mark.parametrize("filename", GOOD)
 def test_face_is_recognised_in_every_kind_of_picture(system: LocalSystem, filename: str) -> None:
     """Grey, palette, CMYK, 16-bit and EXIF-rotated pictures are read."""

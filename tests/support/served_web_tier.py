@@ -53,10 +53,10 @@ class ServedWebTier:
 
 @contextmanager
 def serve_web_tier(
-    answer: Callable[..., Any] | None = None, keys: ApiKeys | None = None, **web: Any
+    answer: Callable[..., Any] | None = None, keys: ApiKeys | None = None, *, working: bool = False, **web: Any
 ) -> Iterator[ServedWebTier]:
-    """A served web tier, stopped on leaving."""
-    tier = FakeWebTier(Settings(web=WebSettings(**web)), answer, keys=keys)
+    """A served web tier, stopped on leaving; `working` is as in `FakeWebTier`."""
+    tier = FakeWebTier(Settings(web=WebSettings(**web)), answer, keys=keys, working=working)
     with running(tier), bind("127.0.0.1", 0) as listener:
         server = WebServer(tier.app, tier.settings.web, listener)
         thread = threading.Thread(
