@@ -120,6 +120,8 @@ class ReaderReport(Message):
     clean: bool = True
     """Of a disk: nothing stands in the way of deleting; otherwise no collection is clean, also those not listed."""
     reported_at: AwareDatetime
+    model_id: str | None = None
+    """Of a process: the model of the templates in its memory."""
     written_off_by: str | None = None
     """The operator who said that it is gone."""
 

@@ -10,6 +10,8 @@ from pydantic import Field, model_validator
 from facerec.message_base import Message, ObjectRef, Ratio
 
 TemplateId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+ModelId = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=100)]
+"""It names a folder, too."""
 MAX_NEAREST = 4096
 """As many matches as Rekognition returns at most."""
 
@@ -86,8 +88,17 @@ class Reject(Message):
     """Its place in `RecognitionResult.faces` of the same photo."""
 
 
+class Reembed(Message):
+    """Add a template of another model for the face of a template, from its kept photo in the gallery bucket."""
+
+    kind: Literal["reembed"] = "reembed"
+    template_id: TemplateId
+    model_id: ModelId
+    """The other model: one of the two of the migration that runs."""
+
+
 Operation = Annotated[
-    Recognise | Detect | Compare | Verify | SearchTemplate | Enrol | Reject, Field(discriminator="kind")
+    Recognise | Detect | Compare | Verify | SearchTemplate | Enrol | Reject | Reembed, Field(discriminator="kind")
 ]
-OPERATIONS = ("recognise", "detect", "compare", "verify", "search_template", "enrol", "reject")
+OPERATIONS = ("recognise", "detect", "compare", "verify", "search_template", "enrol", "reject", "reembed")
 """Their kinds."""

@@ -3,7 +3,7 @@
 Events are counted when they happen. The present state is read when Prometheus asks.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
@@ -137,23 +137,32 @@ class WorkerMetrics:
         """Count an engine process that was replaced."""
         self._replacements.inc()
 
-    def watch(self, *, engine: SupervisedEngine, gallery: GalleryCache, utilisation: Utilisation) -> None:
-        """Show the present state, too; the engine must have started."""
+    def watch(
+        self,
+        *,
+        engine: Callable[[], SupervisedEngine],
+        gallery: Callable[[], GalleryCache],
+        pids: Callable[[], list[int]],
+        utilisation: Utilisation,
+    ) -> None:
+        """Show the present state, too; the engine must have started. `pids` are those of all engine children."""
         self.registry.register(_State(engine, gallery, utilisation))
-        self.registry.register(ProcessSum(engine.pids, "facerec_worker_engine", ended=ended_children_seconds))
+        self.registry.register(ProcessSum(pids, "facerec_worker_engine", ended=ended_children_seconds))
 
 
 class _State(Collector):
     """The present state."""
 
-    def __init__(self, engine: SupervisedEngine, gallery: GalleryCache, utilisation: Utilisation) -> None:
+    def __init__(
+        self, engine: Callable[[], SupervisedEngine], gallery: Callable[[], GalleryCache], utilisation: Utilisation
+    ) -> None:
         self._engine = engine
         self._gallery = gallery
         self._utilisation = utilisation
 
     def collect(self) -> Iterator[Metric]:
         """Read it."""
-        engine = self._engine
+        engine = self._engine()
         facts = {
             "version": __version__,
             "engine": engine.name,
@@ -172,7 +181,7 @@ class _State(Collector):
         yield from self._collections()
 
     def _collections(self) -> Iterator[Metric]:
-        sizes = self._gallery.sizes()
+        sizes = self._gallery().sizes()
         yield GaugeMetricFamily(
             "facerec_worker_gallery_fresh_timestamp_seconds",
             "When the loaded collections were last known to be up to date",

@@ -5,7 +5,7 @@ import functools
 import logging
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,7 +28,7 @@ from facerec.delivery.stale_tasks import StaleTasks
 from facerec.device_faces import DeviceFaces, decode_faces
 from facerec.echo import echo_error
 from facerec.engine.child import REAL_ANALYSER
-from facerec.engine.loading import available_cores, load_artefact
+from facerec.engine.loading import available_cores
 from facerec.engine.supervisor import SupervisedEngine
 from facerec.errors import FacerecError
 from facerec.gallery.opening import gallery_cache
@@ -38,9 +38,11 @@ from facerec.observability.logs import configure_logging
 from facerec.observability.metrics import serve_metrics
 from facerec.recognition import FaceRecognition
 from facerec.settings import Settings
+from model.artefact import Artefact
 from tasks.heartbeat import WorkerHeartbeat
 from tasks.metrics import WorkerMetrics
 from tasks.recognise import WorkerTask
+from tasks.served_models import ModelShelf, OtherEngine, ServedModel, ServedModels
 from tasks.utilisation import Utilisation
 
 log = structlog.get_logger(__name__)
@@ -63,8 +65,7 @@ class Worker:
 
     gate: ConsumerGate
     metrics: WorkerMetrics
-    _driver: TaskDriver[RecognitionRequest]
-    _faces_driver: TaskDriver[FacesMessage | DeviceFaces]
+    _models: ServedModels
     _utilisation: Utilisation
     _heartbeat: WorkerHeartbeat | None
     _resources: ExitStack
@@ -80,87 +81,39 @@ class Worker:
         for difference in queue_differences(clients, settings):
             remedy = "run `facerec provision`"
             log.warning("queue_differs", reason=difference, remedy=remedy)
-        artefact = load_artefact(settings)
         with ExitStack() as resources:
-            metrics = WorkerMetrics()
-            engine = SupervisedEngine(
-                settings,
-                artefact.directory,
-                factory=factory,
-                on_batch=metrics.count_batch,
-                on_replaced=metrics.count_replacement,
-            )
-            resources.callback(engine.close)
-            engine.start()
-            objects = bootstrap.object_store(settings)
-            templates = bootstrap.template_store(settings)
-            gallery = gallery_cache(
-                settings,
-                templates,
-                objects,
-                model_id=engine.model_id,
-                dimension=artefact.dimension,
-                keep_files=True,
-                readers=bootstrap.gallery_readers(settings),
-            )
-            gallery.index(DEFAULT_COLLECTION)
-            gallery.start()
-            resources.callback(gallery.stop)
-            shared: dict[str, Any] = {
-                "store": objects,
-                "engine": engine,
-                "gallery": gallery,
-                "publisher": bootstrap.result_publisher(settings),
-                "output_bucket": settings.output_bucket,
-                "thresholds": ModelThresholds(artefact.tail, artefact.threshold, settings.gallery.false_names),
-                "copy_by_filename": settings.key_style == "filename",
-            }
-            gate = ConsumerGate()
+            metrics, gate = WorkerMetrics(), ConsumerGate()
             utilisation = Utilisation(settings.worker.engines or available_cores())
-            pause = functools.partial(_pause, gate, utilisation)
+            shelf = ModelShelf(settings, bootstrap.object_store(settings))
 
-            def driver(
-                use_case: UseCase[W],
-                decode: Callable[[Any], tuple[Request, W]],
-                dead_letter_queue: str,
-                stale_tasks: StaleTasks | None,
-            ) -> TaskDriver[W]:
-                return TaskDriver(
-                    use_case,
-                    decode,
-                    SqsDeadLetterWriter(SqsQueue(clients.sqs, dead_letter_queue)),
-                    stale_tasks,
-                    functools.partial(RetryBudget, settings.worker.retry_seconds, pause),
-                    max_receives=settings.queue.max_receives,
-                    on_end=metrics.count_delivery,
-                )
+            def open_other(artefact: Artefact) -> SupervisedEngine:
+                one_child = settings.model_copy(update={"worker": settings.worker.model_copy(update={"engines": 1})})
+                engine = SupervisedEngine(one_child, artefact.directory, factory=factory)
+                engine.start()
+                return engine
 
-            photos = driver(
-                AppTier(
-                    **shared,
-                    templates=templates,
-                    gallery_bucket=settings.gallery_bucket,
-                    min_face_pixels=settings.gallery.min_face_pixels,
-                    min_quality=settings.gallery.min_quality,
-                    min_probability=settings.gallery.min_probability,
+            other = OtherEngine(shelf, open_other)
+            resources.callback(other.close)
+            open_model = functools.partial(
+                _open_model,
+                settings,
+                factory,
+                metrics,
+                other,
+                functools.partial(
+                    RetryBudget, settings.worker.retry_seconds, functools.partial(_pause, gate, utilisation)
                 ),
-                functools.partial(_decode, settings.input_bucket),
-                settings.dead_letter_queue,
-                StaleTasks(SqsQueue(clients.sqs, settings.request_queue), settings.web.wait_seconds),
             )
-            # No client waits for faces, so none are stale.
-            faces = driver(
-                FaceRecognition(
-                    **shared,
-                    devices=bootstrap.device_results(settings),
-                    input_bucket=settings.input_bucket,
-                    crop_side=artefact.crop.image_size,
-                    max_faces=settings.model.max_faces,
-                ),
-                functools.partial(_decode_faces, settings.response_queue),
-                settings.faces_dead_letter_queue,
-                None,
+            artefact = shelf.to_serve()
+            models = ServedModels(
+                shelf,
+                open_model(artefact, [DEFAULT_COLLECTION]),
+                open_model,
+                other,
+                poll_seconds=settings.gallery.refresh_seconds,
             )
+            resources.callback(models.stop)
+            engine = models.current.engine
             log.info(
                 "worker_ready",
                 engine=engine.name,
@@ -171,7 +124,13 @@ class Worker:
                 concurrency=settings.worker.concurrency,
                 queues=list(queues),
             )
-            metrics.watch(engine=engine, gallery=gallery, utilisation=utilisation)
+            models.start()
+            metrics.watch(
+                engine=lambda: models.current.engine,
+                gallery=lambda: models.current.gallery,
+                pids=models.pids,
+                utilisation=utilisation,
+            )
             shown = settings.worker
             resources.enter_context(
                 serve_metrics(metrics.registry, shown.metrics_host, shown.metrics_port, group="worker")
@@ -180,17 +139,17 @@ class Worker:
             if heartbeat is not None:
                 heartbeat.start()
                 resources.callback(heartbeat.stop)
-            return cls(gate, metrics, photos, faces, utilisation, heartbeat, resources.pop_all())
+            return cls(gate, metrics, models, utilisation, heartbeat, resources.pop_all())
 
     def handle(self, delivery: TaskDelivery) -> DeliveryRecord:
         """Do what the task of a photo does; raises as `TaskDriver.handle`."""
-        with self._utilisation.hold():
-            return self._driver.handle(delivery)
+        with self._utilisation.hold(), self._models.hold() as served:
+            return served.photos.handle(delivery)
 
     def handle_faces(self, delivery: TaskDelivery) -> DeliveryRecord:
         """Do what the task of faces does; raises as `TaskDriver.handle`."""
-        with self._utilisation.hold():
-            return self._faces_driver.handle(delivery)
+        with self._utilisation.hold(), self._models.hold() as served:
+            return served.faces.handle(delivery)
 
     def leave(self) -> None:
         """Take no more tasks: the process ends. May be called in a signal handler."""
@@ -203,8 +162,99 @@ class Worker:
         self._resources.close()
 
 
-def _decode(input_bucket: str, payload: Any) -> tuple[RecognitionRequest, RecognitionRequest]:
-    request = decode_request(payload, input_bucket)
+def _open_model(
+    settings: Settings,
+    factory: str,
+    metrics: WorkerMetrics,
+    other: OtherEngine,
+    retry_budget: Callable[[], RetryBudget],
+    artefact: Artefact,
+    collections: Collection[str],
+) -> ServedModel:
+    """Open a model with its engine and its gallery, and load these collections; raises `FacerecError`."""
+    clients, objects = bootstrap.clients(settings), bootstrap.object_store(settings)
+    templates = bootstrap.template_store(settings)
+    with ExitStack() as resources:
+        engine = SupervisedEngine(
+            settings,
+            artefact.directory,
+            factory=factory,
+            on_batch=metrics.count_batch,
+            on_replaced=metrics.count_replacement,
+        )
+        resources.callback(engine.close)
+        engine.start()
+        gallery = gallery_cache(
+            settings,
+            templates,
+            objects,
+            model_id=engine.model_id,
+            dimension=artefact.dimension,
+            keep_files=True,
+            readers=bootstrap.gallery_readers(settings),
+        )
+        resources.callback(gallery.stop)
+        for collection in collections:
+            gallery.index(collection)
+        gallery.start()
+        shared: dict[str, Any] = {
+            "store": objects,
+            "engine": engine,
+            "gallery": gallery,
+            "publisher": bootstrap.result_publisher(settings),
+            "output_bucket": settings.output_bucket,
+            "thresholds": ModelThresholds(artefact.tail, artefact.threshold, settings.gallery.false_names),
+            "copy_by_filename": settings.key_style == "filename",
+        }
+
+        def driver(
+            use_case: UseCase[W],
+            decode: Callable[[Any], tuple[Request, W]],
+            dead_letter_queue: str,
+            stale_tasks: StaleTasks | None,
+        ) -> TaskDriver[W]:
+            return TaskDriver(
+                use_case,
+                decode,
+                SqsDeadLetterWriter(SqsQueue(clients.sqs, dead_letter_queue)),
+                stale_tasks,
+                retry_budget,
+                max_receives=settings.queue.max_receives,
+                on_end=metrics.count_delivery,
+            )
+
+        photos = driver(
+            AppTier(
+                **shared,
+                templates=templates,
+                gallery_bucket=settings.gallery_bucket,
+                min_face_pixels=settings.gallery.min_face_pixels,
+                min_quality=settings.gallery.min_quality,
+                min_probability=settings.gallery.min_probability,
+                others=other,
+            ),
+            functools.partial(_decode, settings.input_bucket, settings.gallery_bucket),
+            settings.dead_letter_queue,
+            StaleTasks(SqsQueue(clients.sqs, settings.request_queue), settings.web.wait_seconds),
+        )
+        # No client waits for faces, so none are stale.
+        faces = driver(
+            FaceRecognition(
+                **shared,
+                devices=bootstrap.device_results(settings),
+                input_bucket=settings.input_bucket,
+                crop_side=artefact.crop.image_size,
+                max_faces=settings.model.max_faces,
+            ),
+            functools.partial(_decode_faces, settings.response_queue),
+            settings.faces_dead_letter_queue,
+            None,
+        )
+        return ServedModel(engine, gallery, photos, faces, resources.pop_all())
+
+
+def _decode(input_bucket: str, gallery_bucket: str, payload: Any) -> tuple[RecognitionRequest, RecognitionRequest]:
+    request = decode_request(payload, input_bucket, gallery_bucket)
     return request, request
 
 

@@ -1,7 +1,7 @@
 """A worker's use case: what a request asks is done, its result is stored, then published."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -10,14 +10,16 @@ import structlog
 from facerec.answering import PortWrapper, StageTimer, added
 from facerec.app_tier.enrolling import PhotoEnrolment
 from facerec.app_tier.one_to_one import NotDone, nearest_others, similarities
+from facerec.app_tier.reembedding import Reembedding, enrolled_template
 from facerec.comparison import GalleryReader, Threshold, applying_threshold, result_face, result_match
 from facerec.errors import Transient
 from facerec.gallery.enrolment import Enroller, EnrolmentStatus, rejection_id
 from facerec.gallery.names import InvalidName, same_person
+from facerec.gallery.rebuild import RebuildStatus
 from facerec.message_base import ObjectRef
 from facerec.messages import Outcome, RecognitionRequest, RecognitionResult, Refusal
-from facerec.operations import Compare, Detect, Enrol, Recognise, Reject, SearchTemplate, Verify
-from facerec.ports import Rejection, Template, TemplateStore
+from facerec.operations import Compare, Detect, Enrol, Recognise, Reembed, Reject, SearchTemplate, Verify
+from facerec.ports import FaceEngine, Rejection, Template, TemplateStore
 from facerec.recognition import Recogniser, seen_in
 from facerec.text import counted
 from model.faces import ImageAnalysis
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-_OTHER_MODEL = "{} to another model than the one in use: embed the gallery again with `facerec gallery rebuild`"
+_OTHER_MODEL = "{} to another model than the one in use: embed the gallery again with `facerec model migrate`"
 
 
 class Gallery(GalleryReader, Protocol):
@@ -41,6 +43,21 @@ class Gallery(GalleryReader, Protocol):
 
     def refresh_collection(self, collection: str) -> None:
         """Bring a collection up to date."""
+
+
+class OtherEngines(Protocol):
+    """The engines of other models than the one in use."""
+
+    def engine(self, model_id: str) -> FaceEngine | None:
+        """Return the engine of a model of the migration that runs, opened if need be; `None` for any other model.
+
+        Raises `Transient` if it cannot be opened now.
+        """
+
+
+class _NoOtherEngines:
+    def engine(self, model_id: str) -> FaceEngine | None:  # noqa: ARG002 - the protocol's
+        return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +74,7 @@ class AppTier(Recogniser):
     min_face_pixels: int
     min_quality: float = 0.0
     min_probability: float = 0.0
+    others: OtherEngines = field(default_factory=_NoOtherEngines)
 
     def with_ports(self, wrap: PortWrapper) -> Self:
         """Return a copy whose services are wrapped."""
@@ -85,12 +103,21 @@ class AppTier(Recogniser):
                 return self._verify(request, operation, timer)
             case SearchTemplate() as operation:
                 return self._search_template(request, operation, timer)
-            case Enrol() as operation:
-                return self._enrol(request, operation, timer)
-            case Reject() as operation:
-                return self._reject(request, operation, timer)
+            case Enrol() | Reject() | Reembed() as operation:
+                return self._written(request, operation, timer)
             case Detect() | Recognise():
                 return _of_picture(seen_in(request.input, self.engine.analyse, self.store, timer))
+
+    def _written(
+        self, request: RecognitionRequest, operation: Enrol | Reject | Reembed, timer: StageTimer
+    ) -> dict[str, Any]:
+        match operation:
+            case Enrol():
+                return self._enrol(request, operation, timer)
+            case Reject():
+                return self._reject(request, operation, timer)
+            case Reembed():
+                return self._reembed(request, operation, timer)
 
     def _compare(self, request: RecognitionRequest, operation: Compare, timer: StageTimer) -> dict[str, Any]:
         source = seen_in(request.input, self.engine.analyse, self.store, timer)
@@ -212,6 +239,22 @@ class AppTier(Recogniser):
             self.templates.reject(rejection)
             self._show(collection)
         return facts
+
+    def _reembed(self, request: RecognitionRequest, operation: Reembed, timer: StageTimer) -> dict[str, Any]:
+        old = enrolled_template(self.templates, request, operation)
+        target = self._engine_of(operation.model_id)
+        if target is None:
+            detail = f"no migration has the model {operation.model_id}"
+            raise NotDone(Refusal.OTHER_MODEL, detail)
+        work = Reembedding(self.templates, self.store, self.gallery_bucket, self._engine_of(old.model_id), target)
+        with timer.stage("engine"):
+            done = work.reembed(request, operation, old)
+        if RebuildStatus(done.status).failed:
+            raise NotDone(Refusal.NOT_ENROLLED, done.detail, {"enrolments": (done,)})
+        return {"enrolments": (done,)}
+
+    def _engine_of(self, model_id: str) -> FaceEngine | None:
+        return self.engine if model_id == self.engine.model_id else self.others.engine(model_id)
 
     def _photo(self, stored: ObjectRef, timer: StageTimer) -> tuple[bytes, ImageAnalysis]:
         """Return a photo with what the engine finds in it."""

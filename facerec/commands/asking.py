@@ -9,7 +9,7 @@ from uuid import uuid4
 from facerec import bootstrap
 from facerec.background import backoff_seconds
 from facerec.errors import FacerecError, Transient
-from facerec.messages import RecognitionResult
+from facerec.messages import RecognitionRequest, RecognitionResult
 from facerec.object_keys import output_key
 from facerec.ports import ObjectStore, TaskQueue
 from facerec.settings import Settings
@@ -60,14 +60,26 @@ def ask_through(
         request = asker.submit(request_id, question, reply_to=None)
     except Declined as exc:
         raise FacerecError(f"{question.photo.filename}: {exc.reply.text}") from exc
-    attempt = 0
+    return await_result(settings, store, request, deadline, sleep=sleep)
+
+
+def await_result(
+    settings: Settings,
+    store: ObjectStore,
+    request: RecognitionRequest,
+    deadline: float,
+    *,
+    sleep: Callable[[float], None] = time.sleep,
+) -> RecognitionResult:
+    """Return the stored result of a request; raises `Transient` if there is none at the deadline, by `monotonic`."""
+    request_id, attempt = request.request_id, 0
     while True:
         result = stored_result(store, settings.output_bucket, output_key(request_id, request.filename))
         if result is not None:
             return result
         if time.monotonic() >= deadline:
             raise Transient(
-                f"no worker has answered request {request_id} within {wait_seconds:g} s: is one running? "
+                f"no worker has answered request {request_id} in time: is one running? "
                 f"`facerec trace {request_id}` shows what became of it"
             )
         attempt += 1

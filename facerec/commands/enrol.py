@@ -24,6 +24,7 @@ from facerec.commands.terminal import (
 from facerec.comparison import ModelThresholds
 from facerec.echo import Styled, echo, echo_json
 from facerec.engine.loading import analyser, load_artefact, open_engine
+from facerec.engine.migration import check_served
 from facerec.gallery.enrolment import MAX_PHOTO_BYTES, Enroller, EnrolmentReport, EnrolmentStatus, WhichFace
 from facerec.gallery.look_alikes import LookAlikes
 from facerec.gallery.names import valid_collection, valid_identity
@@ -178,6 +179,7 @@ def _print_advice(reports: Sequence[EnrolmentReport]) -> None:
 def _enroller(settings: Settings, *, with_look_alikes: bool) -> Enroller:
     artefact = load_artefact(settings)
     templates, objects = bootstrap.template_store(settings), bootstrap.object_store(settings)
+    check_served(objects, settings.model_bucket, artefact.model_id)
     gallery = gallery_cache(settings, templates, objects, model_id=artefact.model_id, dimension=artefact.dimension)
     thresholds = ModelThresholds(artefact.tail, artefact.threshold, settings.gallery.false_names)
     return Enroller(

@@ -11,10 +11,12 @@ from pathlib import Path
 import click
 
 from facerec import bootstrap
+from facerec.commands.migrate import compare, migrate, switch
 from facerec.commands.terminal import json_option, print_columns, print_facts, progress_bar
 from facerec.echo import echo, echo_json
 from facerec.engine import registry
 from facerec.engine.loading import check_licence, open_engine
+from facerec.engine.migration import check_served
 from facerec.errors import ConfigurationError
 from facerec.settings import Settings
 from facerec.text import megabytes
@@ -37,7 +39,7 @@ _directory_option = click.option(
 
 @click.group("model")
 def command() -> None:
-    """Show the model packs; build, show, verify, push and pull the artefact of one.
+    """Show the model packs; build, show, verify, push and pull the artefact of one; change the model of a gallery.
 
     \b
     Examples:
@@ -48,7 +50,13 @@ def command() -> None:
       facerec model show --json | jq .impostor_tail
       facerec model push                   # to the model bucket, from where instances pull it
       facerec model pull --model-id open-128-0123456789abcdef   # an earlier model again
+      FACEREC_MODEL__LICENCE=research facerec model migrate --to accurate     # then: switch, or switch --back
     """  # noqa: D301 - \b is click's mark for a block that is not wrapped
+
+
+command.add_command(migrate)
+command.add_command(compare)
+command.add_command(switch)
 
 
 @command.command("packs")
@@ -244,6 +252,7 @@ def push(directory: Path | None) -> None:
     """Send the model to the model bucket and make it the current one there."""
     settings = Settings.load()
     artefact = _load(directory)
+    check_served(bootstrap.object_store(settings), settings.model_bucket, artefact.model_id)
     with _our_errors(), _progress() as on_progress:
         sent = registry.push(bootstrap.object_store(settings), settings.model_bucket, artefact, on_progress)
     echo(f"{artefact.model_id} is the current model in {settings.model_bucket} ({megabytes(sent)} sent)")

@@ -29,7 +29,7 @@ from facerec.errors import (
 from facerec.message_base import ObjectRef
 from facerec.messages import Forwarded, Outcome, RecognitionRequest, RecognitionResult, Request
 from facerec.object_keys import MAX_KEY_BYTES, is_key
-from facerec.operations import Compare
+from facerec.operations import Compare, Reembed
 
 log = structlog.get_logger(__name__)
 
@@ -127,10 +127,14 @@ class DeliveryRecord:
         level("recognised", **facts)
 
 
-def decode_request(payload: Any, input_bucket: str) -> RecognitionRequest:
-    """Read a request that S3 can serve from this bucket; raises `InvalidMessage`."""
+def decode_request(payload: Any, input_bucket: str, gallery_bucket: str | None = None) -> RecognitionRequest:
+    """Read a request that S3 can serve from this bucket; raises `InvalidMessage`.
+
+    The photo of `Reembed` alone is in the gallery bucket, which only workers read.
+    """
     request = RecognitionRequest.parse(payload)
-    _check_place("input", request.input, input_bucket)
+    kept = gallery_bucket is not None and isinstance(request.operation, Reembed)
+    _check_place("input", request.input, gallery_bucket if kept and gallery_bucket else input_bucket)
     if isinstance(request.operation, Compare):
         _check_place("second photo", request.operation.target, input_bucket)
     return request

@@ -1,7 +1,8 @@
 """Model artefacts in a bucket: one machine builds and pushes a model, every instance pulls it at its boot.
 
 `models/<model id>/` has `model.json`, and the graphs under the hashes of their content: a push never changes what a
-pull is reading. `models/current.json` names the model in use and is written last.
+pull is reading. `models/current.json` names the model in use and is written last. `facerec.engine.migration` adds
+`models/migration.json`.
 """
 
 import json
@@ -25,8 +26,10 @@ CURRENT = "models/current.json"
 _JSON, _BINARY = "application/json", "application/octet-stream"
 
 
-def push(store: ObjectStore, bucket: str, artefact: Artefact, on_progress: OnProgress = silent) -> int:
-    """Upload the files that the bucket lacks and make this model the current one; returns the bytes sent.
+def push(
+    store: ObjectStore, bucket: str, artefact: Artefact, on_progress: OnProgress = silent, *, current: bool = True
+) -> int:
+    """Upload the files that the bucket lacks, and make this model the current one if asked; returns the bytes sent.
 
     Idempotent. Raises `ArtefactInvalid` for a damaged artefact, before anything is sent, and the store's errors.
     """
@@ -41,8 +44,19 @@ def push(store: ObjectStore, bucket: str, artefact: Artefact, on_progress: OnPro
         store.put(bucket, key, artefact.path(name).read_bytes(), _BINARY)
         sent += stamp.size_bytes
     store.put(bucket, _header_key(artefact.model_id), (artefact.directory / HEADER).read_bytes(), _JSON)
-    store.put(bucket, CURRENT, json.dumps({"model_id": artefact.model_id}).encode(), _JSON)
+    if current:
+        set_current(store, bucket, artefact.model_id)
     return sent
+
+
+def set_current(store: ObjectStore, bucket: str, model_id: str) -> None:
+    """Make a pushed model the current one."""
+    store.put(bucket, CURRENT, json.dumps({"model_id": model_id}).encode(), _JSON)
+
+
+def has_model(store: ObjectStore, bucket: str, model_id: str) -> bool:
+    """Whether the bucket has this model."""
+    return store.exists(bucket, _header_key(model_id))
 
 
 def pull(
@@ -54,7 +68,7 @@ def pull(
     Raises `ConfigurationError` if the bucket has no such model or a damaged one, `BuildFailed` if the directory holds
     other files, and the store's errors.
     """
-    wanted = model_id or _current(store, bucket)
+    wanted = model_id or current_model(store, bucket)
     header = _fetch(store, bucket, _header_key(wanted), f"there is no model {wanted!r} in bucket {bucket!r}")
     try:
         artefact = Artefact.parse(header.decode("utf-8", errors="replace"), directory)
@@ -91,7 +105,8 @@ def _complete(directory: Path, header: bytes) -> bool:
     return (directory / HEADER).read_bytes() == header
 
 
-def _current(store: ObjectStore, bucket: str) -> str:
+def current_model(store: ObjectStore, bucket: str) -> str:
+    """Return the id of the current model; raises `ConfigurationError` if there is none."""
     pointer = _fetch(store, bucket, CURRENT, f"bucket {bucket!r} holds no model")
     try:
         return str(json.loads(pointer)["model_id"])

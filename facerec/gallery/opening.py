@@ -40,7 +40,7 @@ def gallery_cache(
         snapshots=GallerySnapshots(_directory(settings), table, model_id) if keep_files else None,
         published=published_snapshots(settings, objects, model_id),
         matching=settings.gallery.matching,
-        reporter=None if readers is None else ReaderReporter(readers, machine, _directory(settings)),
+        reporter=None if readers is None else ReaderReporter(readers, machine, _directory(settings), model_id=model_id),
     )
 
 

@@ -37,12 +37,15 @@ class ReaderReporter:
         *,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         process: str | None = None,
+        model_id: str | None = None,
     ) -> None:
         self._readers = readers
         self._where = f"{machine} {directory}"
         folder = hashlib.sha256(str(directory.absolute()).encode()).hexdigest()[:8]
         self._disk = f"{machine}:{folder}"
-        self._process = f"{self._disk}/{process or _identity(os.getpid())}"
+        # While a worker changes its model it has two galleries in memory.
+        self._process = f"{self._disk}/{process or _identity(os.getpid())}{f'-{model_id}' if model_id else ''}"
+        self._model_id = model_id
         self._now = now
         self._reported: tuple[Mapping[str, int], Mapping[str, int] | None] | None = None
         self._reported_at = datetime.min.replace(tzinfo=UTC)
@@ -86,6 +89,7 @@ class ReaderReporter:
                 collections=dict(collections),
                 clean=clean,
                 reported_at=now,
+                model_id=self._model_id if kind is ReaderKind.PROCESS else None,
             )
         )
 
@@ -102,7 +106,7 @@ def _identity(pid: int) -> str:
 
 
 def _runs(identity: str) -> bool:
-    boot, pid, started = identity.split("-")
+    boot, pid, started = identity.split("-")[:3]
     return boot == _boot() and _started(int(pid)) == int(started)
 
 

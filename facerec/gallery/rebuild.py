@@ -27,7 +27,7 @@ from facerec.ports import DamagedTemplate, ObjectStore, Template, TemplateStore
 
 if TYPE_CHECKING:
     from facerec.gallery.enrolment import Analyse
-    from model.faces import Box, Quality
+    from model.faces import Box, EmbeddedFace, Quality
 
 
 class RebuildStatus(StrEnum):
@@ -71,6 +71,20 @@ class RebuildReport:
 
 
 _MakeReport = Callable[..., RebuildReport]
+
+
+def twin(old: Template, face: "EmbeddedFace", photo: bytes, place: int, model_id: str, gallery_bucket: str) -> Template:
+    """Return the template of another model for the face of a template: the same person, photo and date."""
+    identifier = template_id(old.collection, model_id, photo, place)
+    return replace(
+        old,
+        template_id=identifier,
+        model_id=model_id,
+        embedding=face.embedding,
+        probability=face.probability,
+        quality=quality_score(face),
+        photo=ObjectRef(bucket=gallery_bucket, key=photo_key(old.collection, identifier, old.source), size=len(photo)),
+    )
 
 
 @dataclass
@@ -149,17 +163,7 @@ class CollectionRebuild:
         if isinstance(choice, NotChosen):
             return report(RebuildStatus(choice.status), choice.detail, faces=choice.faces)
         face = choice.face
-        template = replace(
-            old,
-            template_id=identifier,
-            model_id=self.model_id,
-            embedding=face.embedding,
-            probability=face.probability,
-            quality=quality_score(face),
-            photo=ObjectRef(
-                bucket=self.gallery_bucket, key=photo_key(self.collection, identifier, old.source), size=len(photo)
-            ),
-        )
+        template = twin(old, face, photo, place, self.model_id, self.gallery_bucket)
         try:
             store_template(self.templates, self.photos, template, photo)
         except AlreadyEnrolled as exc:

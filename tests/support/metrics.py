@@ -82,7 +82,7 @@ def _of_a_worker(folder: Path) -> list[Metric]:
     engine = SupervisedEngine(Settings(worker=WorkerSettings(engines=1)), folder, factory=fake.FACTORY)
     with closing(engine):
         engine.start()
-        metrics.watch(engine=engine, gallery=gallery, utilisation=Utilisation(1))
+        metrics.watch(engine=lambda: engine, gallery=lambda: gallery, pids=engine.pids, utilisation=Utilisation(1))
         return families(metrics.registry)
 
 

@@ -130,7 +130,7 @@ def test_largest_collections_have_a_series_each(metrics: WorkerMetrics, tmp_path
     engine = SupervisedEngine(Settings(worker=WorkerSettings(engines=1)), tmp_path, factory=fake.FACTORY)
     with closing(engine):
         engine.start()
-        metrics.watch(engine=engine, gallery=gallery, utilisation=Utilisation(1))
+        metrics.watch(engine=lambda: engine, gallery=lambda: gallery, pids=engine.pids, utilisation=Utilisation(1))
         assert value(metrics, "facerec_worker_gallery_collections") == LARGEST_COLLECTIONS + 2
         assert value(metrics, "facerec_worker_gallery_templates", collection="c21") == 2
         assert value(metrics, "facerec_worker_gallery_damaged_templates") == 1
@@ -150,7 +150,7 @@ def test_engine_crash_is_a_failed_batch_and_a_replacement(metrics: WorkerMetrics
     with closing(engine):
         engine.start()
         gallery = GalleryCache(InMemoryTemplateStore(), MODEL, 2, dimension=512)
-        metrics.watch(engine=engine, gallery=gallery, utilisation=utilisation)
+        metrics.watch(engine=lambda: engine, gallery=lambda: gallery, pids=engine.pids, utilisation=utilisation)
         with utilisation.hold():
             assert "wait" in engine.analyse(b"picture").timings_ms
             assert value(metrics, "facerec_worker_tasks_held") == 1
