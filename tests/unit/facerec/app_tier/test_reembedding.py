@@ -15,7 +15,7 @@ from facerec.gallery.cache import GalleryCache
 from facerec.message_base import ObjectRef
 from facerec.messages import OPERATION_VERSION, Outcome, RecognitionRequest, RecognitionResult, Refusal
 from facerec.operations import Detect, Enrol, Reembed
-from facerec.ports import FaceEngine, TemplateEntry
+from facerec.ports import FaceEngine, Template, TemplateEntry
 from model.faces import ImageAnalysis
 from tests.fakes.drawn_faces import DIMENSION, DrawnFace, DrawnFacesEngine, embedding, photo
 from tests.fakes.object_store import InMemoryObjectStore
@@ -147,6 +147,23 @@ def test_photo_that_cannot_be_used_is_reported() -> None:
     assert old.photo is not None
     world.store.delete(old.photo.bucket, old.photo.key)
     assert world.reembed(old).enrolments[0].status == "no_photo"
+
+
+def test_person_who_is_removed_meanwhile_does_not_return() -> None:
+    """The new template goes with its photo."""
+    world = World()
+    (old,) = world.enrol(photo(ADA), Enrol(identity=ADA))
+    add = world.templates.add
+
+    def removed_before(template: Template) -> None:
+        world.templates.remove("default", [old.template_id])
+        add(template)
+
+    world.templates.add = removed_before  # type: ignore[method-assign]
+    assert world.reembed(old).enrolments[0].status == "no_photo"
+    assert world.templates.count("default") == 0
+    assert old.photo is not None
+    assert world.store.keys("gallery") == [old.photo.key]
 
 
 def test_only_the_photo_of_the_template_is_read_and_only_a_model_of_the_migration_is_opened() -> None:
