@@ -4,12 +4,14 @@ from datetime import UTC, datetime
 from typing import Annotated
 from uuid import UUID
 
+import structlog
 from flask import Response
 from flask_openapi3.blueprint import APIBlueprint
 from pydantic import BaseModel, Field
 
 from facerec.api_keys import Scope
 from facerec.erasure_records import ErasureRecord, PlaceState
+from facerec.errors import ConfigurationError
 from facerec.gallery.erasure import Begun
 from facerec.gallery.people import as_template_id
 from facerec.gallery.receipt_signing import SigningKey
@@ -18,7 +20,9 @@ from facerec.web.api.services import ApiServices
 from facerec.web.api.v1.description import PREFIX, as_json, described, errors
 from facerec.web.auth.access import needs, presented_key
 from facerec.web.auth.collections import may_use
-from facerec.web.results import json_error
+from facerec.web.results import json_error, json_unavailable
+
+log = structlog.get_logger(__name__)
 
 
 class ErasureBegun(BaseModel):
@@ -107,7 +111,14 @@ def routes(services: ApiServices) -> APIBlueprint:
             return json_error(
                 404, "this server signs no receipts: its operator has not set FACEREC_ERASURE__SIGNING_KEY"
             )
-        signed = SigningKey.load(signing_key).sign(content_of(record, datetime.now(UTC)))
+        try:
+            key = SigningKey.load(signing_key)
+        except ConfigurationError as exc:
+            log.error("receipt_key_unusable", reason=str(exc))  # noqa: TRY400 - no bug
+            return json_unavailable(
+                "this server cannot read the key that signs receipts: its operator finds the reason in the log"
+            )
+        signed = key.sign(content_of(record, datetime.now(UTC)))
         return as_json(Receipt.model_validate(signed))
 
     return api

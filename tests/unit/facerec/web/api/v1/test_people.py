@@ -184,6 +184,21 @@ def test_erasure_has_a_signed_receipt(tmp_path: Path) -> None:
             assert found.content["still_owed"]
 
 
+@pytest.mark.parametrize("content", [None, b"no key"])
+def test_receipt_without_a_usable_key_is_unavailable(tmp_path: Path, content: bytes | None) -> None:
+    """Where the operator has set a file that is missing or has no key; its path stays in the log."""
+    file = tmp_path / "key.pem"
+    if content is not None:
+        file.write_bytes(content)
+    tier = FakeWebTier(Settings(erasure=ErasureSettings(signing_key=file)))
+    tier.templates.add(make_template(1, "Jane"))
+    client = tier.app.test_client()
+    begun = answer(client.delete("/api/v1/people/Jane"), 202)
+    response = client.get(f"/api/v1/erasures/{begun['erasure_id']}/receipt")
+    assert str(tmp_path) not in answer(response, 503)["message"]
+    assert response.headers["Retry-After"]
+
+
 def test_rejected_face_does_not_get_the_name_again(client: FlaskClient) -> None:
     """Neither that of a photo nor that of an earlier request."""
     enrol(client, "Jane", photo("Jane"))
