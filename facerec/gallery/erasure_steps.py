@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import islice
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 from facerec.dead_letters import DeadLetter, DeadLetterReader
 from facerec.erasure_records import ErasureRecord, Place, PlaceState, ReaderKind, ReaderReport
@@ -20,7 +20,18 @@ from facerec.gallery.removal import photo_prefix, withdraw
 from facerec.job_records import Job, JobFile
 from facerec.messages import RecognitionResult
 from facerec.object_keys import SNAPSHOTS_PREFIX, copy_key, request_prefix, safe_name
-from facerec.ports import EnrolledPeople, GalleryReaders, Jobs, ObjectStore, PendingMessages, PersonRecords
+from facerec.ports import (
+    EnrolledPeople,
+    GalleryReaders,
+    Jobs,
+    ListedObject,
+    ObjectStore,
+    PendingMessages,
+    PersonRecords,
+)
+from facerec.text import counted
+
+_T = TypeVar("_T")
 
 AT_ONCE = 16
 """Calls to the object store side by side."""
@@ -30,6 +41,8 @@ _SILENT = timedelta(days=1)
 """A process that has not reported for so long has ended: its machine was stopped or lost."""
 _LONGEST_WAIT = timedelta(days=4)
 """How long the request queue keeps a message; the others of `QueuesStep` keep it for a shorter time."""
+_ENROLLING = timedelta(seconds=60)
+"""More than an enrolment takes from its photo to its template."""
 _CLOCKS = timedelta(seconds=5)
 """By how much the clock of the object store may be behind, and its rounding."""
 _VERSION_DIGITS = 20
@@ -75,7 +88,9 @@ class GalleryStep:
         }
         # A version of a collection without any change is 0; there is nothing to wait for then.
         version = max(1, self.enrolled.version(collection))
-        record = record.model_copy(update={"template_ids": tuple(ids), "version": version})
+        # Of a whole collection the ids are not needed later, and could be more than an item of DynamoDB holds.
+        kept = () if record.everyone else tuple(ids)
+        record = record.model_copy(update={"template_ids": kept, "version": version})
         for name, removed in counts.items():
             record = record.with_place(record.place(name).confirmed(self.now(), "stores", removed=removed))
         yield record
@@ -103,24 +118,40 @@ class PhotosStep:
         place = record.place("photos")
         if not record.version or place.state is not PlaceState.OWED:
             return
-        kept, removed = self.enrolled.owners(record.collection).keys(), place.removed
+        removed, left = place.removed, 0
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            if record.everyone:
-                folder = f"{record.collection}/"
-                found: Iterable[str] = (
-                    each.key
-                    for each in self.objects.listed(self.gallery_bucket, folder, folder)
-                    if each.stored_at <= record.begun_at and each.key.split("/")[1] not in kept
-                )
-            else:
-                own = [photo_prefix(record.collection, each) for each in record.template_ids if each not in kept]
-                listings = pool.map(lambda prefix: self.objects.keys(self.gallery_bucket, prefix), own)
-                found = (key for listing in listings for key in listing)
-            for keys in _batched(found):
+            for found in _batched(self._found(record, pool)):
+                # As late as possible: a photo may be enrolled again at any moment.
+                current = self._current(record.collection, [each.key for each in found])
+                gone = [each for each in found if each.key not in current]
+                keys = [each.key for each in gone if not self._may_be_new(record, each)]
                 list(pool.map(lambda key: self.objects.delete(self.gallery_bucket, key), keys))
-                removed += len(keys)
+                removed, left = removed + len(keys), left + len(gone) - len(keys)
                 yield place.owed(removed=removed)
-        yield place.confirmed(self.now(), "stores", removed=removed)
+        if left:
+            yield place.owed(removed=removed, detail=f"{counted(left, 'photo')} may be of an enrolment that runs")
+        else:
+            yield place.confirmed(self.now(), "stores", removed=removed, detail="")
+
+    def _found(self, record: ErasureRecord, pool: ThreadPoolExecutor) -> Iterator[ListedObject]:
+        """Yield the objects in the folders of the templates, or of the collection."""
+        if record.everyone:
+            yield from self.objects.listed(self.gallery_bucket, prefix=f"{record.collection}/")
+            return
+        folders = [photo_prefix(record.collection, each) for each in record.template_ids]
+        for some in _batched(folders):
+            for listing in pool.map(lambda folder: list(self.objects.listed(self.gallery_bucket, prefix=folder)), some):
+                yield from listing
+
+    def _current(self, collection: str, keys: Iterable[str]) -> set[str]:
+        """Return the keys of the photos that templates have now."""
+        entries = self.enrolled.find(collection, list({key.split("/")[1] for key in keys}))
+        return {entry.photo.key for entry in entries.values() if entry.photo is not None}
+
+    def _may_be_new(self, record: ErasureRecord, photo: ListedObject) -> bool:
+        """Whether the photo of an enrolment since the removal may be here before its template."""
+        removed_at = record.place("templates").confirmed_at or record.begun_at
+        return photo.stored_at > removed_at and photo.stored_at > self.now() - _ENROLLING
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -451,8 +482,8 @@ def _without_person(file: JobFile) -> JobFile:
     )
 
 
-def _batched(keys: Iterable[str]) -> Iterator[list[str]]:
-    left = iter(keys)
+def _batched(found: Iterable[_T]) -> Iterator[list[_T]]:
+    left = iter(found)
     return iter(lambda: list(islice(left, _SCANNED_AT_ONCE)), [])
 
 
