@@ -111,7 +111,7 @@ class Erasure(Message):
 
 
 class Receipt(Message):
-    """A signed receipt of an erasure: a JSON Web Signature in flattened JSON, for `facerec people receipt`."""
+    """A signed receipt of an erasure: a JSON Web Signature (RFC 7515) in flattened JSON."""
 
     payload: str
     protected: str

@@ -1,6 +1,7 @@
 """HTTP with retries: one pool of connections for all threads."""
 
 import json
+import math
 import random
 import time
 from collections.abc import Callable, Mapping
@@ -24,8 +25,10 @@ _BUSY = frozenset({429, 503})
 _CONNECT_SECONDS = 10.0
 _FIRST_SECONDS = 0.5
 _LONGEST_SECONDS = 20.0
-_CONNECTIONS = 3
+_MOST_CLOSED = 3
 """How many connections that the server closes without an answer one request may cost."""
+_MOST_REFUSED = 5
+"""How often a connection is tried; with the waits this is long enough for a server that restarts."""
 _ERROR = 400
 
 
@@ -42,7 +45,8 @@ class Reply:
 class Transport:
     """Sends requests, and repeats those that the server was too busy for; safe for many threads.
 
-    A request is repeated after 429 and 503, and after a connection that failed, until `retry_seconds` after it began.
+    A request is repeated after 429 and 503 until `retry_seconds` after it began; after a connection that failed, a few
+    times.
     The wait is that of `Retry-After`, or doubles, with jitter. A time limit that passed is not waited for again.
     """
 
@@ -95,8 +99,8 @@ class Transport:
             jitter = random.random()  # noqa: S311 - no secret
             wait = backoff_seconds(failures, jitter, first=_FIRST_SECONDS, longest=_LONGEST_SECONDS)
             wait = max(wait, after + jitter if after else 0)
-            given_up = isinstance(found, Unreachable) and found.connected and failures == _CONNECTIONS
-            if given_up or self.clock() + wait > deadline:
+            most = (_MOST_CLOSED if found.connected else _MOST_REFUSED) if isinstance(found, Unreachable) else math.inf
+            if failures >= most or self.clock() + wait > deadline:
                 raise found
             self.sleep(wait)
 

@@ -342,11 +342,13 @@ def test_connection_that_fails_is_made_again(kind: type[Exception]) -> None:
 
 
 def test_server_out_of_reach_is_named() -> None:
-    """After the retries, without the key."""
-    client, _, _ = scripted(*[broken(NewConnectionError) for _ in range(30)])
+    """After some seconds, in which it may have restarted; a wrong address costs no minutes."""
+    client, pool, time = scripted(*[broken(NewConnectionError) for _ in range(30)], retry_seconds=300)
     with pytest.raises(Unreachable, match=r"http://facerec\.test cannot be reached") as error:
         client.upload(b"photo")
     assert not error.value.connected
+    assert len(pool.sent) == 5
+    assert 3 < time.now < 8
 
 
 def test_photo_that_the_server_hangs_up_on_costs_three_connections() -> None:
