@@ -29,11 +29,14 @@ CONNECT_SECONDS = 5.0
 LONGEST_SECONDS = 15.0
 """For the whole call: a receiver that sends a byte now and then would outlast every single step."""
 MAX_URL = 2048
-_ANSWER_BYTES = 1024
 _SUCCESS, _REDIRECT = 2, 3
 """The first digit of a status."""
 _PORTS = {"http": 80, "https": 443}
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
+"""All IPv6 addresses that are assigned; outside are site-local ones and IPv4 addresses in other notations."""
+_PROTOCOLS = ipaddress.ip_network("192.0.0.0/24")
+"""IETF protocol assignments (RFC 6890), of which older Pythons know a part alone; a cloud has its metadata there."""
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -97,9 +100,9 @@ def is_public(address: Address) -> bool:
             inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
         if inner is not None:
             return is_public(inner)
-        if address.teredo is not None:
+        if address.teredo is not None or address not in _GLOBAL_UNICAST:
             return False
-    return address.is_global and not address.is_multicast
+    return address.is_global and not address.is_multicast and address not in _PROTOCOLS
 
 
 def resolved(host: str, port: int) -> list[str]:
@@ -149,8 +152,8 @@ class CallbackSender:
         overdue.start()
         try:
             connection.request("POST", target.path, body, sent)
+            # The body is not read: it may be endless, and `http.client` takes chunks of a negative length.
             answer = connection.getresponse()
-            answer.read(_ANSWER_BYTES)
         except (OSError, http.client.HTTPException) as exc:
             raise CallbackFailed(f"{target.host} does not answer: {type(exc).__name__}") from exc
         finally:

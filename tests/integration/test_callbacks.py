@@ -109,6 +109,24 @@ def test_receiver_that_answers_byte_by_byte_is_cut_off(monkeypatch: pytest.Monke
         thread.join()
 
 
+@pytest.mark.parametrize("length", [b"-1", b"-5", b"no number"])
+def test_answer_is_taken_without_its_body(length: bytes) -> None:
+    """A chunk of length -1 would be read until the receiver ends it, whatever its size."""
+
+    def answer(server: socket.socket) -> None:
+        connection, _ = server.accept()
+        with connection:
+            connection.recv(65536)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + length + b"\r\nbody")
+            connection.recv(1)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=answer, args=(server,))
+        thread.start()
+        sender().send(f"http://hooks.example:{server.getsockname()[1]}/", b"{}", SECRET)
+        thread.join()
+
+
 def test_https_checks_the_certificate_against_the_name(tmp_path: Path) -> None:
     """Not against the address that is connected to."""
     authority = CertificateAuthority(tmp_path)

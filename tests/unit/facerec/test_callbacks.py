@@ -83,6 +83,11 @@ def test_url_keeps_its_path_query_and_port() -> None:
         "fd00:ec2::254",
         "ff02::1",
         "2001:db8::1",
+        "192.0.0.192",
+        "fec0::1",
+        "::127.0.0.1",
+        "::ffff:0:7f00:1",
+        "64:ff9b:1::7f00:1",
     ],
 )
 def test_address_of_no_public_network_is_refused(address: str) -> None:

@@ -19,7 +19,7 @@ from facerec.gallery.receipts import content_of
 from facerec.web.api.services import ApiServices
 from facerec.web.api.v1.description import PREFIX, as_json, described, errors
 from facerec.web.auth.access import needs, presented_key
-from facerec.web.auth.collections import may_use
+from facerec.web.auth.collections import may_use_or_owns
 from facerec.web.results import json_error, json_unavailable
 
 log = structlog.get_logger(__name__)
@@ -128,7 +128,9 @@ def _known(services: ApiServices, path: ErasurePath) -> ErasureRecord | None:
     """Return the erasure, if the caller may see it."""
     identifier = as_template_id(path.erasure_id)
     record = None if identifier is None else services.erasures.get(identifier)
-    return record if record is not None and may_use(presented_key(), record.collection) else None
+    if record is None or not may_use_or_owns(presented_key(), record.collection, services.collections):
+        return None
+    return record
 
 
 def _missing(path: ErasurePath) -> Response:

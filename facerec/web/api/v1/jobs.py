@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field, ValidationError
 from facerec.api_keys import ApiKey, Scope
 from facerec.callbacks import CallbackRefused, parse_target
 from facerec.errors import ConfigurationError, FacerecError, Refused, Transient
+from facerec.gallery.names import InvalidName, valid_identity
 from facerec.job_records import OPEN_OWNER, CallbackState, Job, JobFile, JobOperation
 from facerec.jobs.report import CONTENT_TYPES, JobSummary, ReportFormat, report, summary_of
 from facerec.jobs.zip_files import BadZip
@@ -170,7 +171,7 @@ def routes(services: ApiServices) -> APIBlueprint:
         return json_unavailable("the job changes too fast: cancel it again in a few seconds")
 
     api.register_error_handler(WrongBody, lambda exc: json_error(exc.status, str(exc)))
-    for wrong in (BadZip, CallbackRefused):
+    for wrong in (BadZip, CallbackRefused, InvalidName):
         api.register_error_handler(wrong, lambda exc: json_error(400, str(exc)))
     for outage in (Transient, ConfigurationError, Refused):
         api.register_error_handler(outage, _unavailable)
@@ -182,7 +183,9 @@ def _create(services: ApiServices, intake: JobIntake, query: JobQuery) -> Respon
     needed = Scope.ENROL if query.operation == "enrol" else Scope.RECOGNISE
     if key is not None and not key.allows(needed):
         return json_error(403, f"this API key lacks the scope {needed}: ask the operator for one that has it")
-    collection, callback = chosen_collection(query), _callback(query, services)
+    collection, callback = chosen_collection(services, query), _callback(query, services)
+    if query.person is not None:
+        valid_identity(query.person)
     owner, idempotency_key = _owner(key), request.headers.get(IDEMPOTENCY_HEADER, "")
     if len(idempotency_key) > MAX_IDEMPOTENCY_KEY:
         return json_error(400, f"an {IDEMPOTENCY_HEADER} has {MAX_IDEMPOTENCY_KEY} characters at most")

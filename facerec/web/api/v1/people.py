@@ -94,7 +94,7 @@ def routes(services: ApiServices) -> APIBlueprint:
     def list_people(query: PageQuery) -> Response:
         """List the people of the collection by name."""
         last = None if query.cursor is None else after(query.cursor)
-        found = persons.persons(chosen_collection(query), after=last, limit=query.limit + 1)
+        found = persons.persons(chosen_collection(services, query), after=last, limit=query.limit + 1)
         page = [
             PersonSummary(
                 name=each.name,
@@ -111,7 +111,7 @@ def routes(services: ApiServices) -> APIBlueprint:
     @needs(Scope.ENROL)
     def add_person(query: CollectionQuery, body: NameBody) -> Response:
         """Add a person without a photo. A photo for a new name adds its person, too."""
-        collection, name = chosen_collection(query), valid_identity(body.name)
+        collection, name = chosen_collection(services, query), valid_identity(body.name)
         if known := KnownNames(each.name for each in persons.persons(collection)).spellings(name):
             return json_error(409, f"there is a person {known[0]!r} in collection {collection} already")
         persons.records.add_name(collection, name)
@@ -121,13 +121,13 @@ def routes(services: ApiServices) -> APIBlueprint:
     @needs(Scope.ENROL)
     def get_person(path: PersonPath, query: CollectionQuery) -> Response:
         """Show a person."""
-        return as_json(_person(services, chosen_collection(query), path.name))
+        return as_json(_person(services, chosen_collection(services, query), path.name))
 
     @api.patch("/people/<person:name>", responses={200: PersonSummary, **errors(404, 409)}, **RULE)
     @needs(Scope.ENROL)
     def rename_person(path: PersonPath, query: CollectionQuery, body: NameBody) -> Response:
         """Give a person another name. If it is another person's, merge the two instead."""
-        collection = chosen_collection(query)
+        collection = chosen_collection(services, query)
         persons.rename(collection, path.name, body.name)
         return as_json(_person(services, collection, body.name))
 
@@ -138,7 +138,7 @@ def routes(services: ApiServices) -> APIBlueprint:
 
         The erasure has a ledger, at the address in `Location`, of what is still owed.
         """
-        collection = chosen_collection(query)
+        collection = chosen_collection(services, query)
         begun = services.erasures.begin(collection, path.name, f"API, {client_name()}")
         if begun is None:
             raise NoSuchPerson(path.name, collection)
@@ -149,7 +149,7 @@ def routes(services: ApiServices) -> APIBlueprint:
     def merge_person(path: PersonPath, query: CollectionQuery, body: MergeBody) -> Response:
         """Give all photos of a person to another one. It can be taken back."""
         by = f"API, {client_name()}"
-        return _merge(persons.merge(chosen_collection(query), path.name, body.into, by=by))
+        return _merge(persons.merge(chosen_collection(services, query), path.name, body.into, by=by))
 
     @api.post("/people/<person:name>/unmerge", responses={200: Merge, **errors(404)}, **RULE)
     @needs(Scope.ENROL)
@@ -158,7 +158,7 @@ def routes(services: ApiServices) -> APIBlueprint:
 
         The name is that of the merged person, or the id of a merge.
         """
-        return _merge(persons.unmerge(chosen_collection(query), path.name))
+        return _merge(persons.unmerge(chosen_collection(services, query), path.name))
 
     return api
 

@@ -18,7 +18,7 @@ from facerec.web.api.v1.description import Body, Query, as_json
 from facerec.web.api.v1.models import Pending, Result
 from facerec.web.asking import Answer, Question
 from facerec.web.auth.access import client_name, presented_key
-from facerec.web.auth.collections import may_use, own_collection
+from facerec.web.auth.collections import may_use_or_owns, own_collection
 from facerec.web.auth.request_ids import new_request_id
 from facerec.web.forms import Photo, allow_body, decode_photo, read_photos
 from facerec.web.replies import Declined, Reply, results_path
@@ -45,7 +45,7 @@ class CollectionQuery(Query):
     """The collection of a request."""
 
     collection: CollectionName | None = None
-    """Another one than the key's, for scope `admin`, in open mode, or for a collection that is the key's own."""
+    """Another one than the key's, for scope `admin`, in open mode, or for a collection that the key has created."""
 
 
 class PhotoBody(Body):
@@ -85,11 +85,11 @@ def photo_body(*fields: str, json: type[Body] = PhotoBody, or_json: type[Body] |
     return {"requestBody": {"content": content, "required": True}}
 
 
-def chosen_collection(query: CollectionQuery) -> str:
+def chosen_collection(services: ApiServices, query: CollectionQuery) -> str:
     """Return the collection of a request; ends it with 403 if the key may not use the one that it names."""
     key = presented_key()
     collection = query.collection or own_collection(key)
-    if not may_use(key, collection):
+    if not may_use_or_owns(key, collection, services.collections):
         abort(json_error(403, f"this API key may not use the collection {collection}: leave the collection out"))
     return collection
 

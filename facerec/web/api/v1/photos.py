@@ -125,7 +125,9 @@ def routes(services: ApiServices) -> APIBlueprint:
     @needs(Scope.ENROL)
     def list_photos(path: PersonPath, query: PageQuery) -> Response:
         """List the enrolled photos of a person."""
-        entries = sorted(persons.person(chosen_collection(query), path.name).entries, key=attrgetter("template_id"))
+        entries = sorted(
+            persons.person(chosen_collection(services, query), path.name).entries, key=attrgetter("template_id")
+        )
         last = "" if query.cursor is None else after(query.cursor)
         following = [each for each in entries if each.template_id > last]
         page = following[: query.limit]
@@ -154,13 +156,13 @@ def routes(services: ApiServices) -> APIBlueprint:
         has no face, several, or one of poor quality.
         """
         operation = Enrol(identity=valid_identity(path.name), faces=query.faces, force=query.force)
-        return respond(ask(services, operation, chosen_collection(query)), _enrolled, _not_enrolled)
+        return respond(ask(services, operation, chosen_collection(services, query)), _enrolled, _not_enrolled)
 
     @api.get("/photos/<id>", responses={200: _PICTURE, **errors(404)})
     @needs(Scope.ENROL)
     def get_photo(path: PhotoPath, query: CollectionQuery) -> Response:
         """Read an enrolled photo, as it was sent."""
-        entry = _entry(services, chosen_collection(query), path.id)
+        entry = _entry(services, chosen_collection(services, query), path.id)
         if entry is None:
             return no_photo(path)
         try:
@@ -175,7 +177,7 @@ def routes(services: ApiServices) -> APIBlueprint:
     @needs(Scope.ENROL)
     def remove_photo(path: PhotoPath, query: CollectionQuery) -> Response:
         """Erase an enrolled photo with its template. A person without another photo is erased, too."""
-        collection, template_id = chosen_collection(query), as_template_id(path.id)
+        collection, template_id = chosen_collection(services, query), as_template_id(path.id)
         ids = [] if template_id is None else [template_id]
         begun = services.erasures.begin_photos(collection, ids, f"API, {client_name()}", photos_now=True)
         return no_photo(path) if begun is None else erasure_begun(begun)

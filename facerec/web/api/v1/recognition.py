@@ -66,7 +66,7 @@ def routes(services: ApiServices) -> APIBlueprint:
         All faces are listed, the primary one first, each with its quality and the people at or above the threshold.
         """
         operation = Recognise(nearest=query.nearest)
-        return respond(ask(services, operation, chosen_collection(query), threshold=query.threshold), shown)
+        return respond(ask(services, operation, chosen_collection(services, query), threshold=query.threshold), shown)
 
     @api.post("/detect", responses=answers, openapi_extensions=photo_body())
     @needs(Scope.RECOGNISE)
@@ -93,13 +93,13 @@ def routes(services: ApiServices) -> APIBlueprint:
         Each face has its similarity; `threshold` says from which on two faces are one person.
         """
         operation = Verify(identity=query.person)
-        return respond(ask(services, operation, chosen_collection(query), threshold=query.threshold), shown)
+        return respond(ask(services, operation, chosen_collection(services, query), threshold=query.threshold), shown)
 
     @api.post("/photos/<id>/verify", responses={**answers, **errors(404, 409)}, openapi_extensions=photo_body())
     @needs(Scope.RECOGNISE)
     def verify_photo(path: PhotoPath, query: ThresholdQuery) -> Response:
         """Compare every face of a photo with the face of one enrolled photo, as `verify` with a person."""
-        collection, template_id = chosen_collection(query), as_template_id(path.id)
+        collection, template_id = chosen_collection(services, query), as_template_id(path.id)
         if template_id is None:
             return no_photo(path)
         return respond(ask(services, Verify(template_id=template_id), collection, threshold=query.threshold), shown)

@@ -73,7 +73,7 @@ def routes(services: ApiServices) -> APIBlueprint:
         The face is one of a photo in the body, or of an earlier request. A face that is at least as similar to it as to
         the person's photos is not given the person's name any more.
         """
-        collection = chosen_collection(query)
+        collection = chosen_collection(services, query)
         operation = Reject(identity=valid_identity(path.name), face=query.face)
         asked = ask(services, operation, collection, read=partial(_rejected_photo, services))
         return respond(asked, lambda _: as_json(Rejected(name=path.name, face=query.face, request_id=asked[0])))

@@ -178,6 +178,14 @@ def test_bulk_enrolment_reports_each_photo(fed: Fed) -> None:
     assert known.result == "Grace"
 
 
+@pytest.mark.parametrize("name", ["Unknown", "%20", "a%0Ab", "x" * 129])
+def test_name_that_nobody_may_have_is_refused_at_once(fed: Fed, name: str) -> None:
+    """Before the files are sent, none of which could be enrolled."""
+    tier = fed()
+    refused = tier.create("1.jpg", query=f"?operation=enrol&person={name}")
+    assert (refused.status_code, tier.tier.store.keys(tier.tier.settings.input_bucket, "")) == (400, [])
+
+
 def test_same_idempotency_key_gives_the_same_job(fed: Fed) -> None:
     """And nothing is done twice."""
     tier = fed()

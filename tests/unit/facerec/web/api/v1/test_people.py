@@ -17,6 +17,7 @@ from facerec.errors import Transient
 from facerec.gallery.enrolment import EnrolmentStatus
 from facerec.gallery.receipt_signing import SigningKey, verified
 from facerec.messages import Refusal
+from facerec.ports import CollectionRecord
 from facerec.settings import Settings
 from facerec.settings.resources import ErasureSettings
 from facerec.web.api.v1.photo_requests import REFUSAL_STATUS
@@ -293,6 +294,29 @@ def test_people_need_the_scope_enrol_and_their_own_collection() -> None:
         assert found["result"] == "Jane"
         other = {"request_id": found["request_id"]}
         answer(client.post("/api/v1/people/Jane/not", json=other, headers=own["staff"]), 404)
+
+
+def test_collection_is_used_by_the_key_that_created_it() -> None:
+    """Over Rekognition's API; people, photos, erasures and jobs of it are the key's, and no other key's."""
+    keys = [issue(name, [Scope.ENROL, Scope.RECOGNISE], now=datetime.now(UTC)) for name in ("owner", "other")]
+    with running(FakeWebTier(working=True, keys=InMemoryApiKeys(*(key for key, _ in keys)))) as tier:
+        client = tier.app.test_client()
+        owner, other = ({"x-api-key": token.reveal()} for _, token in keys)
+        tier.collections.create(CollectionRecord("friends", keys[0][0].key_id, datetime.now(UTC)))
+        enrolled = answer(send(client, "people/Jane/photos?collection=friends", photo("Jane"), headers=owner), 201)
+        found = answer(send(client, "recognise?collection=friends", photo("Jane"), headers=owner))
+        assert found["result"] == "Jane"
+        picture = f"/api/v1/photos/{enrolled['id']}?collection=friends"
+        assert client.get(picture, headers=owner).status_code == 200
+        answer(send(client, "jobs?collection=friends", photo("Jane"), headers=owner), 202)
+        begun = answer(client.delete("/api/v1/people/Jane?collection=friends", headers=owner), 202)
+        erasure = f"/api/v1/erasures/{begun['erasure_id']}"
+        assert answer(client.get(erasure, headers=owner))["collection"] == "friends"
+        answer(client.get(erasure, headers=other), 404)
+        for path in ("/api/v1/people?collection=friends", picture):
+            answer(client.get(path, headers=other), 403)
+        for path in ("recognise", "jobs", "people/Jane/photos"):
+            answer(send(client, f"{path}?collection=friends", photo("Jane"), headers=other), 403)
 
 
 def test_photo_to_enrol_may_be_base64(client: FlaskClient) -> None:
