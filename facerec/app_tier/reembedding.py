@@ -9,7 +9,7 @@ from facerec.errors import AlreadyEnrolled, ObjectMissing
 from facerec.gallery.enrolment import NotChosen, WhichFace, chosen_face, face_place, store_template, template_id
 from facerec.gallery.names import same_person
 from facerec.gallery.rebuild import RebuildStatus, twin
-from facerec.gallery.removal import remove_templates
+from facerec.gallery.removal import withdraw
 from facerec.message_base import ObjectRef
 from facerec.messages import Enrolment, RecognitionRequest, Refusal
 from facerec.operations import Reembed
@@ -57,8 +57,11 @@ class Reembedding:
         except AlreadyEnrolled as exc:
             return _present(old, identifier, exc.identity)
         if self.templates.entry(old.collection, old.template_id) is None:
-            # The person was removed meanwhile, and must not return.
-            remove_templates(self.templates, self.store, self.gallery_bucket, old.collection, [identifier])
+            # The person was removed meanwhile, and must not return. A worker may not list the photos of the bucket.
+            if new.photo is not None:
+                self.store.delete(new.photo.bucket, new.photo.key)
+            self.templates.remove(old.collection, [identifier])
+            withdraw(self.store, self.gallery_bucket, old.collection)
             return _not(old, RebuildStatus.NO_PHOTO, "the template was removed meanwhile")
         return Enrolment(status=RebuildStatus.REBUILT, detail="", identity=old.identity, template_id=identifier)
 
