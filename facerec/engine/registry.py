@@ -54,11 +54,6 @@ def set_current(store: ObjectStore, bucket: str, model_id: str) -> None:
     store.put(bucket, CURRENT, json.dumps({"model_id": model_id}).encode(), _JSON)
 
 
-def has_model(store: ObjectStore, bucket: str, model_id: str) -> bool:
-    """Whether the bucket has this model."""
-    return store.exists(bucket, _header_key(model_id))
-
-
 def pull(
     store: ObjectStore, bucket: str, directory: Path, model_id: str | None = None, on_progress: OnProgress = silent
 ) -> Artefact:
