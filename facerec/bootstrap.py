@@ -24,6 +24,7 @@ from facerec.ports import (
     ResultPublisher,
     TaskQueue,
     TemplateStore,
+    UnknownPeople,
     WorkerReports,
 )
 from facerec.settings import Settings
@@ -149,6 +150,13 @@ def erasures(settings: Settings) -> "Erasures":
         ),
         owner=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}",
     )
+
+
+def unknown_people(settings: Settings) -> UnknownPeople:
+    """What is kept of unknown people beside their templates."""
+    from facerec.aws.dynamodb.unknown_people import DynamoUnknownPeople
+
+    return DynamoUnknownPeople(clients(settings), settings.people_table)
 
 
 def template_store(settings: Settings) -> TemplateStore:

@@ -46,6 +46,13 @@ class GalleryReader(Protocol):
         """The faces (K, D), L2-normalised, that are not a person, by the person; usually empty."""
 
 
+class UnknownSights(Protocol):
+    """What knows unknown people again (`facerec.app_tier.unknown_faces`)."""
+
+    def seen(self, request: Request, faces: Sequence[EmbeddedFace], comparison: "Comparison") -> "Comparison":
+        """Return the comparison with the unknown person of each face without a match; does not fail."""
+
+
 @dataclass(frozen=True, slots=True)
 class Threshold:
     """The least similarity of a match and where it comes from.

@@ -120,6 +120,19 @@ class FaceQuality(Message):
     reasons: tuple[str, ...] = ()
 
 
+class UnknownSight(Message):
+    """An unknown person whom a face was found to be, where unknown people are kept."""
+
+    unknown_id: str
+    first_seen: datetime
+    last_seen: datetime
+    """Up to a minute before the last sight."""
+    seen_count: Annotated[int, Field(ge=1)]
+    """How many times, at most once a minute."""
+    similarity: Ratio | None = None
+    """To the most similar face of the id; `None` for a new one."""
+
+
 class Face(Message):
     """One detected face with its matches at or above the threshold, best first."""
 
@@ -136,6 +149,8 @@ class Face(Message):
     """To what `Compare` or `Verify` compares the face with."""
     quality: FaceQuality | None = None
     """`None` in results of earlier versions."""
+    unknown: UnknownSight | None = None
+    """Of a face without a match, where unknown people are kept."""
 
 
 class Enrolment(Message):

@@ -97,8 +97,25 @@ class Reembed(Message):
     """The other model: one of the two of the migration that runs."""
 
 
+class SearchUnknown(Message):
+    """Compare the faces of the photo with the unknown people of the collection; none is founded or counted."""
+
+    kind: Literal["search_unknown"] = "search_unknown"
+
+
 Operation = Annotated[
-    Recognise | Detect | Compare | Verify | SearchTemplate | Enrol | Reject | Reembed, Field(discriminator="kind")
+    Recognise | Detect | Compare | Verify | SearchTemplate | Enrol | Reject | Reembed | SearchUnknown,
+    Field(discriminator="kind"),
 ]
-OPERATIONS = ("recognise", "detect", "compare", "verify", "search_template", "enrol", "reject", "reembed")
+OPERATIONS = (
+    "recognise",
+    "detect",
+    "compare",
+    "verify",
+    "search_template",
+    "enrol",
+    "reject",
+    "reembed",
+    "search_unknown",
+)
 """Their kinds."""

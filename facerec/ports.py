@@ -18,6 +18,7 @@ from facerec.errors import ApiKeyUnreadable
 from facerec.job_records import Job, JobFile
 from facerec.message_base import ObjectRef
 from facerec.messages import FacesMessage, RecognitionRequest, RecognitionResult, WorkerRecord, WorkerReport
+from facerec.unknown_records import UnknownAlert, UnknownPerson
 
 if TYPE_CHECKING:
     # The web tier imports this module and runs without numpy and without the engine.
@@ -323,6 +324,31 @@ class PersonRecords(Protocol):
         """
 
 
+class UnknownPeople(Protocol):
+    """What is kept of unknown people beside their templates, and alerts; safe for many writers and readers."""
+
+    def get(self, collection: str, unknown_id: str) -> UnknownPerson | None:
+        """One record; includes every write that has returned. It may be past its time."""
+
+    def records(self, collection: str, after: str = "") -> Iterator[UnknownPerson]:
+        """The readable records by their ids, those after an id only; reads page by page."""
+
+    def put(self, record: UnknownPerson, alert: UnknownAlert | None = None) -> bool:
+        """Write the next revision, and its alert in place of an earlier one; False after another write."""
+
+    def remove(self, record: UnknownPerson) -> bool:
+        """Remove this revision; False after another write."""
+
+    def alerts(self) -> list[UnknownAlert]:
+        """All alerts that were not removed; they are few."""
+
+    def postpone_alert(self, alert: UnknownAlert, later: UnknownAlert) -> bool:
+        """Write when an alert is due; False if another process, or a new alert, was faster."""
+
+    def remove_alert(self, alert: UnknownAlert) -> bool:
+        """Remove an alert that was sent; False as `postpone_alert`."""
+
+
 class EnrolledPeople(Protocol):
     """Who is enrolled, without the embeddings; safe for concurrent writers and many readers."""
 
@@ -358,6 +384,12 @@ class EnrolledPeople(Protocol):
 
     def collections(self) -> list[str]:
         """The names of all collections with templates, sorted."""
+
+    def collections_with_unknown(self) -> list[str]:
+        """The names of the collections with templates of unknown people, sorted; `collections` does not count these."""
+
+    def copy(self, collection: str, template_ids: Sequence[str], target: str, identity: str) -> int:
+        """Copy templates to a person of another collection; returns how many it did not have."""
 
     def rejection_entries(self, collection: str) -> list[RejectionEntry]:
         """All readable rejections of the collection, by their ids; they are few."""

@@ -11,7 +11,7 @@ from typing import Self, TypeVar
 import structlog
 
 from facerec.answering import Answering, PortWrapper, StageTimer, added
-from facerec.comparison import GalleryReader, ModelThresholds, compare, not_compared
+from facerec.comparison import Comparison, GalleryReader, ModelThresholds, UnknownSights, compare, not_compared
 from facerec.device_faces import DeviceFaces, jpeg_faces
 from facerec.edge_messages import DeviceRequest
 from facerec.errors import ConfigurationError, InvalidMessage, OtherModel, Refused
@@ -48,10 +48,16 @@ class _Comparing(Answering):
 
     gallery: GalleryReader
     thresholds: ModelThresholds
+    unknown: UnknownSights | None = None
+    """`None`: unknown people are not kept. Its services are not wrapped: an answer does not wait for them."""
 
     def with_ports(self, wrap: PortWrapper) -> Self:
         """Return a copy whose services are wrapped."""
         return replace(Answering.with_ports(self, wrap), gallery=wrap(self.gallery))
+
+    def _recognised(self, request: Request, analysis: ImageAnalysis) -> Comparison:
+        comparison = compare(request, analysis, self.gallery, self.thresholds)
+        return comparison if self.unknown is None else self.unknown.seen(request, analysis.faces, comparison)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +84,7 @@ class Recogniser(_Comparing):
         except InvalidImage as exc:
             return self._result(request, Outcome.INVALID_IMAGE, attempt, timer.timings_ms, detail=str(exc))
         with timer.stage("match"):
-            comparison = compare(request, analysis, self.gallery, self.thresholds)
+            comparison = self._recognised(request, analysis)
         return self._compared(request, comparison, attempt, timer.timings_ms)
 
 
@@ -172,7 +178,7 @@ class FaceRecognition(_Comparing):
         analysis = self._of_device(work, timer) if isinstance(work, DeviceFaces) else self._of_photo(work, timer)
         timer.add(analysis.timings_ms)
         with timer.stage("match"):
-            comparison = compare(work.request, analysis, self.gallery, self.thresholds)
+            comparison = self._recognised(work.request, analysis)
         return self._compared(work.request, comparison, attempt, added(work.timings_ms, timer.timings_ms))
 
     def _of_device(self, work: DeviceFaces, timer: StageTimer) -> ImageAnalysis:

@@ -15,6 +15,7 @@ import structlog
 from celery.signals import setup_logging, worker_init, worker_shutdown, worker_shutting_down
 
 from facerec import bootstrap
+from facerec.app_tier.unknown_faces import UnknownFaces
 from facerec.app_tier.use_case import AppTier
 from facerec.aws.instance_metadata import SpotNotices
 from facerec.aws.sqs.dead_letter_queue import SqsDeadLetterWriter
@@ -197,13 +198,22 @@ def _open_model(
         for collection in collections:
             gallery.index(collection)
         gallery.start()
+        thresholds = ModelThresholds(artefact.tail, artefact.threshold, settings.gallery.false_names)
         shared: dict[str, Any] = {
             "store": objects,
             "engine": engine,
             "gallery": gallery,
             "publisher": bootstrap.result_publisher(settings),
             "output_bucket": settings.output_bucket,
-            "thresholds": ModelThresholds(artefact.tail, artefact.threshold, settings.gallery.false_names),
+            "thresholds": thresholds,
+            "unknown": UnknownFaces(
+                settings=settings.unknown,
+                gallery=gallery,
+                templates=templates,
+                records=bootstrap.unknown_people(settings),
+                thresholds=thresholds,
+                model_id=engine.model_id,
+            ),
             "copy_by_filename": settings.key_style == "filename",
         }
 

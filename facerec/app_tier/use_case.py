@@ -11,6 +11,7 @@ from facerec.answering import PortWrapper, StageTimer, added
 from facerec.app_tier.enrolling import PhotoEnrolment
 from facerec.app_tier.one_to_one import NotDone, nearest_others, similarities
 from facerec.app_tier.reembedding import Reembedding, enrolled_template
+from facerec.app_tier.unknown_faces import UnknownFaces
 from facerec.comparison import GalleryReader, Threshold, applying_threshold, result_face, result_match
 from facerec.errors import Transient
 from facerec.gallery.enrolment import Enroller, EnrolmentStatus, rejection_id
@@ -18,7 +19,7 @@ from facerec.gallery.names import InvalidName, same_person
 from facerec.gallery.rebuild import RebuildStatus
 from facerec.message_base import ObjectRef
 from facerec.messages import Outcome, RecognitionRequest, RecognitionResult, Refusal
-from facerec.operations import Compare, Detect, Enrol, Recognise, Reembed, Reject, SearchTemplate, Verify
+from facerec.operations import Compare, Detect, Enrol, Recognise, Reembed, Reject, SearchTemplate, SearchUnknown, Verify
 from facerec.ports import FaceEngine, Rejection, Template, TemplateStore
 from facerec.recognition import Recogniser, seen_in
 from facerec.text import counted
@@ -69,6 +70,7 @@ class AppTier(Recogniser):
     """
 
     gallery: Gallery
+    unknown: UnknownFaces | None = None
     templates: TemplateStore
     gallery_bucket: str
     min_face_pixels: int
@@ -105,8 +107,8 @@ class AppTier(Recogniser):
                 return self._search_template(request, operation, timer)
             case Enrol() | Reject() | Reembed() as operation:
                 return self._written(request, operation, timer)
-            case Detect() | Recognise():
-                return _of_picture(seen_in(request.input, self.engine.analyse, self.store, timer))
+            case Detect() | Recognise() | SearchUnknown():
+                return self._look(request, timer)
 
     def _written(
         self, request: RecognitionRequest, operation: Enrol | Reject | Reembed, timer: StageTimer
@@ -255,6 +257,17 @@ class AppTier(Recogniser):
 
     def _engine_of(self, model_id: str) -> FaceEngine | None:
         return self.engine if model_id == self.engine.model_id else self.others.engine(model_id)
+
+    def _look(self, request: RecognitionRequest, timer: StageTimer) -> dict[str, Any]:
+        """Return the faces; of `SearchUnknown` with the unknown people that they are."""
+        seen = seen_in(request.input, self.engine.analyse, self.store, timer)
+        facts = _of_picture(seen)
+        if self.unknown is None or not isinstance(request.operation, SearchUnknown):
+            return facts
+        with timer.stage("match"):
+            found = self.unknown.search(request.collection, seen.faces)
+        faces = [face.model_copy(update={"unknown": found.get(place)}) for place, face in enumerate(facts["faces"])]
+        return facts | {"faces": tuple(faces)}
 
     def _photo(self, stored: ObjectRef, timer: StageTimer) -> tuple[bytes, ImageAnalysis]:
         """Return a photo with what the engine finds in it."""

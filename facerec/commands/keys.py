@@ -16,6 +16,7 @@ from facerec.job_records import OPEN_OWNER
 from facerec.message_base import DEFAULT_COLLECTION
 from facerec.ports import CollectionRecord
 from facerec.settings import Settings
+from facerec.unknown_records import ALERT_OWNER
 
 if TYPE_CHECKING:
     from facerec.ports import ApiKeys
@@ -135,16 +136,18 @@ def rotate(key_id: str, grace: timedelta, *, as_json: bool) -> None:
 
 
 @command.command("callback-secret")
-@click.argument("key_id", metavar="ID|open")
+@click.argument("key_id", metavar="ID|open|unknown")
 def callback_secret(key_id: str) -> None:
     """Show the secret with which callbacks to the client of the key ID are signed; `open` in open mode.
+
+    `unknown` is the secret of the alerts about unknown people.
 
     It stays the same when the key is rotated. It changes with FACEREC_CALLBACKS__SECRET.
     """
     settings = Settings.load()
     if settings.callbacks.secret is None:
         raise FacerecError("there are no callbacks: set FACEREC_CALLBACKS__SECRET, here and for the web tier")
-    owner = OPEN_OWNER if key_id == OPEN_OWNER else _found(_store(), key_id).key_id
+    owner = key_id if key_id in {OPEN_OWNER, ALERT_OWNER} else _found(_store(), key_id).key_id
     echo(owner_secret(settings.callbacks.secret.get_secret_value(), owner))
 
 

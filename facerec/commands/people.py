@@ -25,6 +25,7 @@ from facerec.commands.people_erasure import (
 )
 from facerec.commands.people_merge import merge, merges, rename, unmerge
 from facerec.commands.people_not import not_
+from facerec.commands.people_unknown import unknown
 from facerec.commands.terminal import (
     collection_option,
     exact_names_option,
@@ -63,7 +64,20 @@ def command() -> None:
     """  # noqa: D301 - \b is click's mark for a block that is not wrapped
 
 
-for _command in (audit, rename, merge, merges, unmerge, not_, erasures, receipt, receipt_key, readers, access_log):
+for _command in (
+    audit,
+    rename,
+    merge,
+    merges,
+    unmerge,
+    not_,
+    erasures,
+    receipt,
+    receipt_key,
+    readers,
+    access_log,
+    unknown,
+):
     command.add_command(_command)
 
 

@@ -34,6 +34,7 @@ from facerec.settings.tiers import (
     JobSettings,
     LogSettings,
     ServerlessSettings,
+    UnknownSettings,
     WebSettings,
     WorkerSettings,
 )
@@ -103,6 +104,7 @@ class Settings(BaseSettings):
     jobs: JobSettings = JobSettings()
     callbacks: CallbackSettings = CallbackSettings()
     client: ClientSettings = ClientSettings()
+    unknown: UnknownSettings = UnknownSettings()
     worker: WorkerSettings = WorkerSettings()
     queue: QueueSettings = QueueSettings()
     retention: RetentionSettings = RetentionSettings()

@@ -83,6 +83,37 @@ class ClientSettings(Group):
     key: SecretStr | None = Field(None, min_length=1, description="API key for it; unset: none, as in open mode")
 
 
+class UnknownSettings(Group):
+    """Unknown people: faces without a match that get an id, until they have not been seen for some days."""
+
+    collections: tuple[str, ...] = Field(
+        (), description='Collections whose unknown people are kept, a JSON list; `["*"]`: all, empty: none'
+    )
+    days: float = Field(30, gt=0, le=3650, description="Days after which an unknown person is forgotten if not seen")
+    min_quality: float = Field(0.5, ge=0, le=1, description="Least quality of a face that founds an id, 0 to 1")
+    min_probability: float = Field(
+        0.9, ge=0, le=1, description="Least detection probability of a face that founds an id, 0 to 1"
+    )
+    similarity: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Least similarity of two faces of an id; unset: the model's, stricter than for names",
+    )
+    max_people: Count = Field(10_000, description="Most unknown people of a collection; then no id is founded")
+    alert_url: str | None = Field(
+        None, description="Address that gets a signed callback about unknown people; unset: there is none"
+    )
+    alert_on: Literal["new", "seen"] = Field(
+        "new", description="`new`: when an id is founded; `seen`: also when it is seen again"
+    )
+    alert_minutes: float = Field(60, ge=1, description="Least minutes between two alerts about an id")
+
+    def kept(self, collection: str) -> bool:
+        """Whether the unknown people of a collection are kept."""
+        return collection in self.collections or "*" in self.collections
+
+
 class WorkerSettings(Group):
     """The app tier."""
 

@@ -10,7 +10,8 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from facerec.access_records import AccessRecord
 from facerec.gallery.erasure import Erasures
 from facerec.gallery.people import People
-from facerec.ports import Collections, EnrolledPeople, Jobs, ObjectStore, PersonRecords, TaskQueue
+from facerec.gallery.unknown_people import Unknown
+from facerec.ports import Collections, EnrolledPeople, Jobs, ObjectStore, PersonRecords, TaskQueue, UnknownPeople
 from facerec.settings import Settings
 from facerec.text import megabytes, one_line
 from facerec.web import forms, metrics, replies, results, uploads
@@ -65,6 +66,7 @@ def create_app(
     readiness: Readiness,
     measured: metrics.WebMetrics,
     access: AccessControl,
+    unknown: UnknownPeople,
     jobs: Jobs,
     wake_jobs: Callable[[], None] = lambda: None,
     on_access: Callable[[AccessRecord], None] = lambda _: None,
@@ -104,6 +106,7 @@ def create_app(
             erasures=erasures,
             collections=collections,
             access=access,
+            unknown=Unknown(enrolled=people, records=unknown, names=records),
             jobs=jobs,
             wake_jobs=wake_jobs,
         ),

@@ -24,6 +24,7 @@ from facerec.aws.sqs.queue import check_queue, made_at
 from facerec.background import OutageLog
 from facerec.callbacks import CallbackSender
 from facerec.errors import FacerecError, Transient
+from facerec.gallery.unknown_people import Unknown
 from facerec.settings import Settings
 from facerec.settings.tiers import WebSettings
 from facerec.web.access_log import AccessLog
@@ -39,6 +40,7 @@ from facerec.web.jobs.feeder import JobFeeder
 from facerec.web.metrics import WebMetrics
 from facerec.web.readiness import Check, Readiness
 from facerec.web.recovery import Recovery
+from facerec.web.unknown import UnknownThread
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -117,6 +119,15 @@ class WebProcess:
             reply_to=response_queue,
             callbacks=CallbackSender.of(settings.callbacks),
         )
+        self._unknown = UnknownThread(
+            settings,
+            Unknown(
+                enrolled=bootstrap.enrolled_people(settings),
+                records=bootstrap.unknown_people(settings),
+                names=bootstrap.person_records(settings),
+            ),
+            CallbackSender.of(settings.callbacks),
+        )
         checks = resource_checks(settings) | {"inbox": self._inbox.check, "admission": self._check_admission}
         keys = KeyCache(bootstrap.api_keys(settings)) if settings.web.auth == "keys" else None
         app = make_app(
@@ -139,7 +150,9 @@ class WebProcess:
         self._recovery.start()
         self._erasures.start()
         self._jobs.start()
+        self._unknown.start()
         self._server.run(refuse_new=self._admission.close, give_up=self._waiters.give_up)
+        self._unknown.stop()
         self._jobs.stop()
         self._erasures.stop()
         self._recovery.stop()
@@ -182,6 +195,7 @@ def make_app(
         readiness=readiness,
         measured=measured,
         access=AccessControl(settings.web, keys),
+        unknown=bootstrap.unknown_people(settings),
         jobs=bootstrap.jobs(settings),
         wake_jobs=wake_jobs,
         on_access=on_access,

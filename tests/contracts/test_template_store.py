@@ -22,6 +22,7 @@ from facerec.ports import DamagedTemplate, Template, TemplateStore
 from facerec.provision import provisioning
 from facerec.settings import Settings
 from facerec.settings.resources import AwsSettings
+from facerec.unknown_records import companion
 from tests.fakes.templates import (
     MODEL,
     OTHER_MODEL,
@@ -822,3 +823,32 @@ def rivals(clients: Clients, wins: int) -> Iterator[None]:
         yield
     finally:
         events.unregister("before-call.dynamodb.TransactWriteItems", answer)
+
+
+def test_templates_are_copied_to_a_person_of_another_collection(store: TemplateStore) -> None:
+    """Whole, once, with a change that readers of the other collection see; the first collection stays as it is."""
+    own = companion("default")
+    for number in (1, 2):
+        store.add(make_template(number, "unknown-000000000001", own))
+    ids = [make_template(number).template_id for number in (1, 2, 3)]
+    before = store.version("default")
+    assert store.copy(own, ids, "default", "Ada Lovelace") == 2
+    assert store.copy(own, ids, "default", "Grace Hopper") == 0
+    copied = store.template("default", ids[0])
+    assert copied is not None
+    assert (copied.identity, copied.collection) == ("Ada Lovelace", "default")
+    assert np.array_equal(copied.embedding, make_template(1).embedding)
+    assert set(store.owners("default").values()) == {"Ada Lovelace"}
+    changes = store.changes("default", before)
+    assert changes is None or [each.template_id for each in changes.added] == ids[:2]
+    assert store.count("default") == store.count(own) == 2
+
+
+def test_faces_of_unknown_people_are_in_no_collection_that_is_listed(store: TemplateStore) -> None:
+    """They are listed apart, under the collection that they belong to."""
+    store.add(make_template(1, "unknown-000000000001", companion("staff")))
+    store.add(make_template(2, collection="default"))
+    assert store.collections() == ["default"]
+    assert store.collections_with_unknown() == ["staff"]
+    store.remove(companion("staff"), [make_template(1).template_id])
+    assert store.collections_with_unknown() == []

@@ -21,6 +21,7 @@ from facerec.ports import (
     Template,
     TemplateEntry,
 )
+from facerec.unknown_records import companion_of
 
 MODEL = "facenet-160-0123456789abcdef"
 OTHER_MODEL = "facenet-160-fedcba9876543210"
@@ -196,7 +197,26 @@ class InMemoryTemplateStore:
         """Return the names of the collections that hold templates."""
         with self._lock:
             self._check()
-            return sorted(name for name, templates in self._templates.items() if templates)
+            return sorted(name for name, own in self._templates.items() if own and companion_of(name) is None)
+
+    def collections_with_unknown(self) -> list[str]:
+        """Return the names of the collections that have templates of unknown people."""
+        with self._lock:
+            self._check()
+            stored = [companion_of(name) for name, own in self._templates.items() if own]
+            return sorted(name for name in stored if name is not None)
+
+    def copy(self, collection: str, template_ids: Sequence[str], target: str, identity: str) -> int:
+        """Copy templates to a person of another collection; returns how many were new there."""
+        with self._lock:
+            self._check()
+            own = self._templates[target]
+            found = [each for each in self._templates[collection].values() if each.template_id in template_ids]
+            new = [replace(each, collection=target, identity=identity) for each in found if each.template_id not in own]
+            own.update({each.template_id: each for each in new})
+            if new:
+                self._changed(target, {each.template_id for each in new})
+            return len(new)
 
     def reject(self, rejection: Rejection) -> None:
         """Add or replace one rejection."""

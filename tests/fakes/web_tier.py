@@ -12,6 +12,7 @@ from PIL import Image
 from werkzeug.test import TestResponse
 
 from facerec.access_records import AccessRecord
+from facerec.app_tier.unknown_faces import UnknownFaces
 from facerec.app_tier.use_case import AppTier
 from facerec.comparison import ModelThresholds
 from facerec.gallery.cache import GalleryCache
@@ -47,6 +48,7 @@ from tests.fakes.person_records import InMemoryPersonRecords
 from tests.fakes.results import InMemoryQueues, InMemoryResultInbox, InMemoryResultPublisher
 from tests.fakes.task_queue import InMemoryTaskQueue
 from tests.fakes.templates import InMemoryTemplateStore
+from tests.fakes.unknown_people import InMemoryUnknownPeople
 from tests.support.tails import TAILS
 
 Answer = Callable[[RecognitionRequest], RecognitionResult]
@@ -78,6 +80,7 @@ class FakeWebTier:
         self.erasures = FakeErasures(
             settings=self.settings, objects=self.store, templates=self.templates, people=self.records
         )
+        self.unknown = InMemoryUnknownPeople()
         self.collections = InMemoryCollections()
         self.queues = InMemoryQueues(self.settings.response_queue)
         self.publisher = InMemoryResultPublisher(self.queues, self.settings.response_queue)
@@ -119,6 +122,7 @@ class FakeWebTier:
             readiness=Readiness(self.checks),
             measured=self.metrics,
             access=self.access,
+            unknown=self.unknown,
             jobs=self.jobs,
             wake_jobs=self.feeder.wake,
         )
@@ -144,13 +148,22 @@ class FakeWebTier:
 
     def _app_tier(self) -> AppTier:
         settings = self.settings
+        thresholds = ModelThresholds(TAILS["open"], 0.4, settings.gallery.false_names)
         return AppTier(
             store=self.store,
             engine=self.engine,
             gallery=self.gallery,
             publisher=self.publisher,
             output_bucket=settings.output_bucket,
-            thresholds=ModelThresholds(TAILS["open"], 0.4, settings.gallery.false_names),
+            thresholds=thresholds,
+            unknown=UnknownFaces(
+                settings=settings.unknown,
+                gallery=self.gallery,
+                templates=self.templates,
+                records=self.unknown,
+                thresholds=thresholds,
+                model_id=self.engine.model_id,
+            ),
             copy_by_filename=settings.key_style == "filename",
             templates=self.templates,
             gallery_bucket=settings.gallery_bucket,

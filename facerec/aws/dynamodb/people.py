@@ -17,11 +17,13 @@ from facerec.aws.dynamodb.entry_items import (
     REJECTION,
     REJECTION_ENTRY,
     TEMPLATE,
+    id_of,
     read_entries,
     rejection_id_of,
     rejection_values,
 )
 from facerec.ports import RejectionEntry, TemplateEntry
+from facerec.unknown_records import companion_of
 
 log = structlog.get_logger(__name__)
 
@@ -107,8 +109,38 @@ class DynamoEnrolledPeople:
     def collections(self) -> list[str]:
         """Return the names of the collections that contain templates, sorted."""
         with translated("read the names of the collections"):
-            counts = self._table.items(COLLECTIONS)
-            return sorted(item["item"]["S"] for item in counts if item.get("templates") != {"N": "0"})
+            return [name for name in self._with_templates() if companion_of(name) is None]
+
+    def collections_with_unknown(self) -> list[str]:
+        """Return the names of the collections that have templates of unknown people, sorted."""
+        with translated("read the names of the collections"):
+            return [name for stored in self._with_templates() if (name := companion_of(stored)) is not None]
+
+    def copy(self, collection: str, template_ids: Sequence[str], target: str, identity: str) -> int:
+        """Copy templates, up to 96 at a time with one new version of the target; returns how many were new there."""
+        keys = [self._template_key(collection, template_id) for template_id in dict.fromkeys(template_ids)]
+        with translated(f"read templates of collection {collection!r}"):
+            items = list(self._table.present(keys))
+        copies = [{**item, "collection": {"S": target}, "identity": {"S": identity}} for item in items]
+        return sum(
+            self._copy_group(target, copies[start : start + WRITES_AT_ONCE])
+            for start in range(0, len(copies), WRITES_AT_ONCE)
+        )
+
+    def _copy_group(self, target: str, items: list[Any]) -> int:
+        absent = {"ConditionExpression": "attribute_not_exists(#item)", "ExpressionAttributeNames": {"#item": "item"}}
+        while items:
+            writes: Any = [{"Put": {"TableName": self._table.name, "Item": item} | absent} for item in items]
+            ids = [id_of(item) for item in items]
+            refusals = self._changes.write(f"copy templates to {target!r}", target, writes, len(items), ids)
+            if not refusals:
+                break
+            items = [item for number, item in enumerate(items) if number not in refusals]
+        return len(items)
+
+    def _with_templates(self) -> list[str]:
+        counts = self._table.items(COLLECTIONS)
+        return sorted(item["item"]["S"] for item in counts if item.get("templates") != {"N": "0"})
 
     def _read_rejections(self, collection: str, read: Callable[[Any], Read], only: Sequence[str] = ()) -> list[Read]:
         """Read all rejections by `read`, which raises ValueError for a damaged one."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from facerec.gallery.erasure import Erasures
 from facerec.gallery.people import People
+from facerec.gallery.unknown_people import Unknown
 from facerec.ports import Collections, EnrolledPeople, Jobs, ObjectStore
 from facerec.settings import Settings
 from facerec.web.asking import Asker
@@ -25,6 +26,7 @@ class ApiServices:
     """Every removal of people or photos goes through them."""
     collections: Collections
     access: AccessControl
+    unknown: Unknown
     jobs: Jobs
     wake_jobs: Callable[[], None]
     """Has this process look for jobs at once."""

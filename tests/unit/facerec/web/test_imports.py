@@ -25,6 +25,7 @@ create_app(
     erasures=facerec.bootstrap.erasures(Settings()),
     collections=facerec.bootstrap.collections(Settings()),
     waiters=Waiters(), admission=Admission(max_waiting=1, wait_seconds=1), readiness=Readiness({}),
+    unknown=facerec.bootstrap.unknown_people(Settings()),
     jobs=facerec.bootstrap.jobs(Settings()), measured=WebMetrics(), access=AccessControl(Settings().web, None),
 )
 heavy = {"numpy", "cv2", "PIL", "torch", "openvino", "onnx", "onnxruntime", "model.engines", "tasks", "facerec.engine"}
