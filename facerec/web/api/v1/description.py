@@ -83,6 +83,12 @@ class PersonConverter(BaseConverter):
     weight = 200
 
 
+class UnknownConverter(BaseConverter):
+    """The id of an unknown person in a path, beside the route `search`."""
+
+    regex = r"(?!search(?:/|$))[^/]+"
+
+
 class DescribedApp(OpenAPI):
     """A Flask application that collects the OpenAPI document of its described routes (`Flask` of flask-openapi3)."""
 
@@ -101,6 +107,7 @@ class DescribedApp(OpenAPI):
             **options,
         )
         self.url_map.converters["person"] = PersonConverter
+        self.url_map.converters["unknown"] = UnknownConverter
 
     def generate_spec_json(self) -> None:
         """Make the document, and add what the library leaves out: scopes, and the docstrings of fields."""

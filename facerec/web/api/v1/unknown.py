@@ -5,7 +5,7 @@ from typing import Annotated
 
 from flask import Response, abort
 from flask_openapi3.blueprint import APIBlueprint
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from facerec.api_keys import Scope
 from facerec.gallery.unknown_people import NoSuchUnknown
@@ -23,6 +23,8 @@ from facerec.web.results import json_error
 
 class UnknownPath(BaseModel):
     """An unknown person."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
     id: Annotated[str, Field(json_schema_extra={"format": "unknown-id"})]
     """As a result gave it; an id that was merged into another one stays good."""
@@ -107,13 +109,13 @@ def routes(services: ApiServices) -> APIBlueprint:
             abort(json_error(409, reason))
         return respond(ask(services, SearchUnknown(), collection), shown)
 
-    @api.get("/unknown/<id>", responses={200: UnknownSummary, **errors(404)})
+    @api.get("/unknown/<unknown:id>", responses={200: UnknownSummary, **errors(404)})
     @needs(Scope.ENROL)
     def get_unknown(path: UnknownPath, query: CollectionQuery) -> Response:
         """Show an unknown person."""
         return as_json(_summary(unknown.get(chosen_collection(query), path.id)))
 
-    @api.post("/unknown/<id>/promote", responses={200: Promoted, **errors(404)})
+    @api.post("/unknown/<unknown:id>/promote", responses={200: Promoted, **errors(404)})
     @needs(Scope.ENROL)
     def promote_unknown(path: UnknownPath, query: CollectionQuery, body: PromoteBody) -> Response:
         """Give the faces of an unknown person to a person, new or enrolled already. The id is gone then.
@@ -123,7 +125,7 @@ def routes(services: ApiServices) -> APIBlueprint:
         name, count = unknown.promote(chosen_collection(query), path.id, body.person)
         return as_json(Promoted(name=name, photos=count))
 
-    @api.delete("/unknown/<id>", responses={200: UnknownRemoved, **errors(404)})
+    @api.delete("/unknown/<unknown:id>", responses={200: UnknownRemoved, **errors(404)})
     @needs(Scope.ENROL)
     def remove_unknown(path: UnknownPath, query: CollectionQuery) -> Response:
         """Forget an unknown person. Who is seen again gets a new id."""
