@@ -30,6 +30,7 @@ from facerec.ports import (
     PersonRecords,
 )
 from facerec.text import counted
+from facerec.unknown_records import companion
 
 _T = TypeVar("_T")
 
@@ -79,6 +80,9 @@ class GalleryStep:
             for each in self.enrolled.rejection_entries(collection)
             if record.everyone or each.identity in names
         ]
+        if record.everyone:  # also those without a name; their records hold no face, and expire
+            unknown = companion(collection)
+            self.enrolled.remove(unknown, list(self.enrolled.owners(unknown)))
         counts = {
             "templates": self.enrolled.remove(collection, ids),
             "rejections": self.enrolled.remove_rejections(collection, rejections),

@@ -17,6 +17,7 @@ from facerec.operations import Verify
 from facerec.ports import ListedObject, MergeRecord
 from facerec.settings import Settings
 from facerec.stored_results import store_result
+from facerec.unknown_records import companion
 from tests.fakes.erasures import FakeErasures
 from tests.fakes.object_store import InMemoryObjectStore
 from tests.fakes.person_records import InMemoryPersonRecords
@@ -508,3 +509,12 @@ def test_result_of_after_the_removal_stays(world: World) -> None:
     assert record.complete
     again = world.recognised(ADA)
     assert str(again) in {key.split("/")[0] for key in world.stored()}
+
+
+def test_erasure_of_a_collection_takes_the_faces_of_its_unknown_people_along() -> None:
+    """They are stored apart from the people with names."""
+    world = World()
+    world.templates.add(make_template(9, "unknown-000000000001", companion("default")))
+    world.templates.add(make_template(9, "unknown-000000000001", companion("other")))
+    world.erasures.begin_collection("default", "operator")
+    assert world.templates.collections_with_unknown() == ["other"]
