@@ -87,7 +87,7 @@ def routes(services: ApiServices) -> APIBlueprint:
     def list_unknown(query: PageQuery) -> Response:
         """List the unknown people of the collection by id."""
         last = "" if query.cursor is None else after(query.cursor)
-        found = unknown.page(chosen_collection(query), after=last, limit=query.limit + 1)
+        found = unknown.page(chosen_collection(services, query), after=last, limit=query.limit + 1)
         page = [_summary(record) for record in found[: query.limit]]
         following = next_cursor(page[-1].unknown_id) if len(found) > query.limit else None
         return as_json(UnknownPage(unknown=page, next=following))
@@ -103,7 +103,7 @@ def routes(services: ApiServices) -> APIBlueprint:
 
         Each face that was has its id in `unknown`, with the first and the last sight. The search counts as no sight.
         """
-        collection = chosen_collection(query)
+        collection = chosen_collection(services, query)
         if not services.settings.unknown.kept(collection):
             reason = f"unknown people are not kept in collection {collection}: see FACEREC_UNKNOWN__COLLECTIONS"
             abort(json_error(409, reason))
@@ -113,7 +113,7 @@ def routes(services: ApiServices) -> APIBlueprint:
     @needs(Scope.ENROL)
     def get_unknown(path: UnknownPath, query: CollectionQuery) -> Response:
         """Show an unknown person."""
-        return as_json(_summary(unknown.get(chosen_collection(query), path.id)))
+        return as_json(_summary(unknown.get(chosen_collection(services, query), path.id)))
 
     @api.post("/unknown/<unknown:id>/promote", responses={200: Promoted, **errors(404)})
     @needs(Scope.ENROL)
@@ -122,14 +122,14 @@ def routes(services: ApiServices) -> APIBlueprint:
 
         The person has no photo of these faces: enrol one before the model is changed.
         """
-        name, count = unknown.promote(chosen_collection(query), path.id, body.person)
+        name, count = unknown.promote(chosen_collection(services, query), path.id, body.person)
         return as_json(Promoted(name=name, photos=count))
 
     @api.delete("/unknown/<unknown:id>", responses={200: UnknownRemoved, **errors(404)})
     @needs(Scope.ENROL)
     def remove_unknown(path: UnknownPath, query: CollectionQuery) -> Response:
         """Forget an unknown person. Who is seen again gets a new id."""
-        return as_json(UnknownRemoved(faces=unknown.remove(chosen_collection(query), path.id)))
+        return as_json(UnknownRemoved(faces=unknown.remove(chosen_collection(services, query), path.id)))
 
     return api
 
