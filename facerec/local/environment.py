@@ -7,7 +7,7 @@ from pathlib import Path
 
 from facerec.errors import ConfigurationError
 from facerec.processes.addresses import LOOPBACK
-from facerec.settings import Settings
+from facerec.settings import Settings, secret_variables
 from facerec.settings import variables as known_variables
 from facerec.settings.values import on_loopback
 
@@ -99,9 +99,8 @@ def system_variables(
 
     The environment's own FACEREC_* variables override the defaults here. `workers` and `app_tier` are as in `Options`.
     """
-    own = {name: value for name, value in environ.items() if name.startswith("FACEREC_") and name not in _OF_THIS_WEB}
-    for secret in ("FACEREC_FLOWER__PASSWORD", "FACEREC_CLIENT__KEY"):
-        own.pop(secret, None)  # the variables are kept in a file
+    left_out = _OF_THIS_WEB | secret_variables()  # the variables are kept in a file
+    own = {name: value for name, value in environ.items() if name.startswith("FACEREC_") and name not in left_out}
     # More than one worker, or instance of a function, for each core would be slower.
     at_once = str(max(2, len(os.sched_getaffinity(0))))
     defaults = {

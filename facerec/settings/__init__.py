@@ -263,7 +263,7 @@ def _problem(error: Any) -> str:
     if not location:
         return message
     variable = f"{ENV_PREFIX}{_DELIMITER.join(location).upper()}"
-    if variable in _secrets():  # the error's input has it as plain text
+    if variable in secret_variables():  # the error's input has it as plain text
         if error["type"] == "too_short":
             message = f"needs at least {error['ctx']['min_length']} characters"
         return f"{variable}: {message}"
@@ -271,5 +271,6 @@ def _problem(error: Any) -> str:
     return f"{variable}: {message}{got}"
 
 
-def _secrets() -> set[str]:
+def secret_variables() -> set[str]:
+    """Return the variables that hold a secret."""
     return {name for name, field in variables() if SecretStr in (field.annotation, *get_args(field.annotation))}

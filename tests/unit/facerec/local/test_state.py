@@ -260,6 +260,7 @@ def test_system_variables_hold_no_password_and_do_not_open_the_web_tier() -> Non
     """`facerec local env` gives them to other commands; our other variables are passed on."""
     opening = {"FACEREC_WEB__AUTH": "open", "FACEREC_WEB__RATE_LIMIT": ""}
     secret = opening | {"FACEREC_FLOWER__PASSWORD": "correct horse", "FACEREC_CLIENT__KEY": "key"}
+    secret["FACEREC_CALLBACKS__SECRET"] = "a secret of thirty-two characters"
     variables = variables_of(secret | {"FACEREC_REPLY_STYLE": "name", "PATH": "/bin"}, workers=1)
     assert not {*secret, "PATH"} & variables.keys()
     assert variables["FACEREC_REPLY_STYLE"] == "name"
