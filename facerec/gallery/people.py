@@ -348,6 +348,11 @@ def as_template_id(text: str) -> str | None:
     return digits if len(digits) == _ID_LENGTH and _ID_DIGITS.issuperset(digits) else None
 
 
+def shown_id(identifier: str) -> str:
+    """Return the id of a template or a merge as the APIs show it: a UUID with dashes, from either of its forms."""
+    return str(uuid.UUID(identifier))
+
+
 def _person(name: str, entries: Sequence[TemplateEntry]) -> Person:
     times = [entry.enrolled_at for entry in entries]
     return Person(

@@ -1,20 +1,50 @@
-"""The form of every error under `/api/`."""
+"""Responses that the APIs have in common: errors, an outage, an enrolled photo."""
 
-from flask import Response, jsonify
+from math import inf
 
+import structlog
+from flask import Blueprint, Response, jsonify
+
+from facerec.errors import ConfigurationError, FacerecError, QueueMissing, Refused, Transient
 from facerec.web.auth.access import UNDEFINED
 from facerec.web.replies import UNAVAILABLE_RETRY_SECONDS
+from model.header import CONTENT_TYPES, InvalidImage, read_header
+
+log = structlog.get_logger(__name__)
+
+OUTAGES = (Transient, ConfigurationError, Refused, QueueMissing)
+"""What a store or a queue raises that cannot be used right now, whatever the request."""
 
 
-def json_error(status: int, message: str, code: int = UNDEFINED) -> Response:
+def json_error(status: int, message: str, code: int = UNDEFINED, *, retry_after_seconds: int | None = None) -> Response:
     """Make a JSON error, with CompreFace's code if it has one."""
     response = jsonify(message=message, code=code)
     response.status_code = status
+    if retry_after_seconds is not None:
+        response.headers["Retry-After"] = str(retry_after_seconds)
     return response
 
 
 def json_unavailable(message: str) -> Response:
     """Make the JSON error of a store or queue that cannot be reached."""
-    response = json_error(503, message)
-    response.headers["Retry-After"] = str(UNAVAILABLE_RETRY_SECONDS)
-    return response
+    return json_error(503, message, retry_after_seconds=UNAVAILABLE_RETRY_SECONDS)
+
+
+def answer_outages(api: Blueprint, sentence: str) -> None:
+    """Answer outages in the routes of a blueprint with 503 and this sentence, and log their reasons."""
+
+    def unavailable(exc: FacerecError) -> Response:
+        log.warning("store_unreachable", reason=str(exc))
+        return json_unavailable(sentence)
+
+    for outage in OUTAGES:
+        api.register_error_handler(outage, unavailable)
+
+
+def photo_response(photo: bytes) -> Response:
+    """Make the response with an enrolled photo; imported files may be of a type that is not known."""
+    try:
+        content_type = CONTENT_TYPES[read_header(photo, max_megapixels=inf).format]
+    except InvalidImage:
+        content_type = "application/octet-stream"
+    return Response(photo, content_type=content_type)

@@ -1,15 +1,16 @@
 """The API of CompreFace, so that its clients work unchanged; docs/compreface.md has what differs."""
 
-from flask import Blueprint, Response
+from flask import Blueprint
 
-from facerec.errors import ConfigurationError, ObjectMissing, Refused, Transient
+from facerec.errors import ObjectMissing
 from facerec.gallery.names import InvalidName
 from facerec.gallery.people import NoSuchPerson
 from facerec.web.api.compreface import faces, photos, subjects
-from facerec.web.api.compreface.codes import OUT_OF_RANGE, ApiError, no_photo, no_subject, unavailable
+from facerec.web.api.compreface.codes import OUT_OF_RANGE, ApiError, no_photo, no_subject
 from facerec.web.api.services import ApiServices
 from facerec.web.auth.access import MISSING_HEADER
 from facerec.web.replies import Declined
+from facerec.web.results import answer_outages
 
 PATHS = ("/api/v1/recognition/", "/api/v1/detection/", "/api/v1/verification/")
 
@@ -25,15 +26,10 @@ def blueprint(services: ApiServices) -> Blueprint:
     api.register_error_handler(InvalidName, lambda exc: ApiError(400, str(exc), OUT_OF_RANGE).response())
     api.register_error_handler(NoSuchPerson, lambda exc: no_subject(exc.name).response())
     api.register_error_handler(ObjectMissing, lambda _: no_photo().response())
-    for outage in (Transient, ConfigurationError, Refused):
-        api.register_error_handler(outage, _unavailable)
+    answer_outages(api, "people cannot be read right now: try again in a few seconds")
     return api
 
 
 def status_of(path: str, status: int, code: int) -> int:
     """Return the status of a denial: CompreFace gives a missing key another one than HTTP has for it."""
     return 400 if code == MISSING_HEADER and path.startswith(PATHS) else status
-
-
-def _unavailable(_: Exception) -> Response:
-    return unavailable().response()

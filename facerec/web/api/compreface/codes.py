@@ -1,13 +1,10 @@
 """CompreFace's errors: a sentence and a code, with the status that CompreFace gives to the code."""
 
-from uuid import UUID
-
 from flask import Response
 
 from facerec.messages import Outcome, RecognitionResult, Refusal
 from facerec.web.asking import Answer
 from facerec.web.auth.access import UNDEFINED
-from facerec.web.replies import UNAVAILABLE_RETRY_SECONDS
 from facerec.web.results import json_error
 
 NO_IMAGE, BAD_EXTENSION, OUT_OF_RANGE, NO_FACE, TOO_MANY_FACES = 11, 21, 26, 28, 31
@@ -36,10 +33,7 @@ class ApiError(Exception):
 
     def response(self) -> Response:
         """Make the reply."""
-        response = json_error(self.status, self.message, self.code)
-        if self.retry_after_seconds is not None:
-            response.headers["Retry-After"] = str(self.retry_after_seconds)
-        return response
+        return json_error(self.status, self.message, self.code, retry_after_seconds=self.retry_after_seconds)
 
 
 def done(answer: Answer) -> RecognitionResult:
@@ -53,11 +47,6 @@ def done(answer: Answer) -> RecognitionResult:
         status, code = _REFUSALS.get(result.refusal, (400, UNDEFINED)) if result.refusal else (400, UNDEFINED)
         raise ApiError(status, result.detail or "this cannot be done", code)
     return result
-
-
-def image_id_of(template_id: str) -> str:
-    """Return the id of a face as CompreFace writes it."""
-    return str(UUID(template_id))
 
 
 def no_face() -> ApiError:
@@ -84,11 +73,4 @@ def no_photo() -> ApiError:
     """Say that the photo of a face was not kept."""
     return ApiError(
         404, "there is no photo of this face: it was imported without one, or the photo was deleted", NO_IMAGE
-    )
-
-
-def unavailable() -> ApiError:
-    """Say that a store cannot be reached."""
-    return ApiError(
-        503, "people cannot be read right now: try again in a few seconds", UNDEFINED, UNAVAILABLE_RETRY_SECONDS
     )

@@ -6,16 +6,16 @@ from itertools import islice
 from flask import Blueprint, Response, jsonify, request
 
 from facerec.api_keys import Scope
-from facerec.gallery.people import NoSuchPerson, People, as_template_id
+from facerec.gallery.people import NoSuchPerson, People, as_template_id, shown_id
 from facerec.ports import TemplateEntry
-from facerec.web.api.compreface.codes import ApiError, image_id_of, no_embedding, no_photo
+from facerec.web.api.compreface.codes import ApiError, no_embedding, no_photo
 from facerec.web.api.compreface.queries import page_query
-from facerec.web.api.compreface.subjects import remove_everybody, remove_faces, remove_person
+from facerec.web.api.compreface.subjects import remove_everybody, remove_person
 from facerec.web.api.services import ApiServices
-from facerec.web.auth.access import needs, presented_key
+from facerec.web.auth.access import client_name, needs, presented_key
 from facerec.web.auth.collections import own_collection
 from facerec.web.forms import read_json
-from model.header import CONTENT_TYPES, InvalidImage, read_header
+from facerec.web.results import photo_response
 
 
 def add_routes(api: Blueprint, services: ApiServices) -> None:
@@ -64,7 +64,7 @@ def add_routes(api: Blueprint, services: ApiServices) -> None:
         photo = people.photo(entry_of(people, image_id))
         if photo is None:
             raise no_photo()
-        return Response(photo, content_type=_content_type(photo))
+        return photo_response(photo)
 
 
 def entry_of(people: People, image_id: str) -> TemplateEntry:
@@ -99,16 +99,9 @@ def _remove(services: ApiServices, image_ids: list[str]) -> list[dict[str, str]]
     collection = own_collection(presented_key())
     known = {template_id for image_id in image_ids if (template_id := as_template_id(image_id))}
     entries = [entry for each in sorted(known) if (entry := services.people.entry(collection, each))]
-    remove_faces(services, [entry.template_id for entry in entries])
+    services.erase_faces(collection, [entry.template_id for entry in entries], client_name())
     return [_face(entry.template_id, entry.identity) for entry in entries]
 
 
-def _content_type(photo: bytes) -> str:
-    try:
-        return CONTENT_TYPES[read_header(photo, float("inf")).format]
-    except InvalidImage:  # an imported file
-        return "application/octet-stream"
-
-
 def _face(template_id: str, subject: str) -> dict[str, str]:
-    return {"image_id": image_id_of(template_id), "subject": subject}
+    return {"image_id": shown_id(template_id), "subject": subject}

@@ -3,24 +3,23 @@
 from collections.abc import Sequence
 from typing import NoReturn
 
-import structlog
-from flask import Blueprint, Response, g, jsonify, request
+from flask import Blueprint, Response, jsonify, request
 
 from facerec.api_keys import Scope
 from facerec.gallery.names import KnownNames, valid_identity
+from facerec.gallery.people import shown_id
 from facerec.messages import Enrolment, RecognitionResult
 from facerec.operations import Detect, Enrol, Operation, Recognise, Verify
-from facerec.web import replies
+from facerec.web import replies, uploads
 from facerec.web.api.compreface import codes
-from facerec.web.api.compreface.codes import ApiError, image_id_of
+from facerec.web.api.compreface.codes import ApiError
 from facerec.web.api.compreface.faces import entry_of
 from facerec.web.api.compreface.faces_json import face_json, similarity_json, subjects_json, versions, wanted
 from facerec.web.api.compreface.queries import flag, photo_query, share, subject_of
 from facerec.web.api.services import ApiServices
 from facerec.web.asking import Question
-from facerec.web.auth.access import client_name, needs, presented_key
+from facerec.web.auth.access import needs, presented_key
 from facerec.web.auth.collections import own_collection
-from facerec.web.auth.request_ids import new_request_id
 from facerec.web.forms import Photo, allow_body, decode_photo, read_json, read_photos
 
 ONE = ("file",)
@@ -91,14 +90,13 @@ def add_routes(api: Blueprint, services: ApiServices) -> None:
         enrolment = _ask(services, ONE, operation).enrolments[0]
         if enrolment.status not in {"enrolled", "duplicate"} or enrolment.template_id is None:
             _refuse(enrolment)
-        response = jsonify(image_id=image_id_of(enrolment.template_id), subject=enrolment.identity)
+        response = jsonify(image_id=shown_id(enrolment.template_id), subject=enrolment.identity)
         response.status_code = 201
         return response
 
 
 def _ask(services: ApiServices, fields: Sequence[str], operation: Operation | None = None) -> RecognitionResult:
     """Ask the workers about the photos in these fields; two photos are compared. Raises `ApiError`."""
-    request_id = g.request_id = new_request_id(presented_key())
     collection = own_collection(presented_key())
 
     def read() -> Question:
@@ -110,10 +108,7 @@ def _ask(services: ApiServices, fields: Sequence[str], operation: Operation | No
             collection=collection,
         )
 
-    with structlog.contextvars.bound_contextvars(request_id=str(request_id)):
-        answer = services.asker.ask(
-            request_id, client_name(), read, content_length=request.content_length or 0, close=request.close
-        )
+    _, answer = uploads.ask(services.asker, read)
     return codes.done(answer)
 
 

@@ -1,6 +1,5 @@
 """CompreFace's calls about subjects, which are our people: add, list, rename, remove."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from flask import Blueprint, Response, jsonify, request
@@ -13,9 +12,6 @@ from facerec.web.api.services import ApiServices
 from facerec.web.auth.access import client_name, needs, presented_key
 from facerec.web.auth.collections import own_collection
 from facerec.web.forms import read_json
-
-FACES_AT_ONCE = 100
-"""An erasure of so many faces removes their photos before the reply, so that the client may add them again."""
 
 
 class Removed(NamedTuple):
@@ -76,21 +72,11 @@ def remove_person(services: ApiServices, name: str) -> int:
     return 0 if begun is None else begun.record.place("templates").removed
 
 
-def remove_faces(services: ApiServices, template_ids: Sequence[str]) -> int:
-    """Erase those of the faces that the key's collection has; returns how many these were."""
-    collection, removed = own_collection(presented_key()), 0
-    for start in range(0, len(template_ids), FACES_AT_ONCE):
-        some = template_ids[start : start + FACES_AT_ONCE]
-        begun = services.erasures.begin_photos(collection, some, client_name())
-        removed += 0 if begun is None else begun.record.place("templates").removed
-    return removed
-
-
 def remove_everybody(services: ApiServices) -> Removed:
     """Erase all people of the key's collection; those that are added meanwhile stay."""
     collection = own_collection(presented_key())
     names = _names(services.persons, collection)
-    faces = remove_faces(services, list(services.people.owners(collection)))
+    faces = services.erase_faces(collection, list(services.people.owners(collection)), client_name())
     for name in services.persons.records.names(collection):
         remove_person(services, name)
     return Removed(len(names), faces)

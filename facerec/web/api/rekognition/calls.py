@@ -5,31 +5,30 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import structlog
-from flask import g, request
+from flask import request
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from facerec.api_keys import ApiKey, Scope
-from facerec.errors import ConfigurationError, ObjectMissing, Refused, Transient
+from facerec.errors import ConfigurationError, ObjectMissing, Refused
 from facerec.message_base import DEFAULT_COLLECTION
 from facerec.messages import RecognitionResult, ResultMatch
 from facerec.object_keys import base_name
 from facerec.ports import CollectionRecord
+from facerec.web import uploads
 from facerec.web.api.rekognition import shapes
 from facerec.web.api.rekognition.errors import INTERNAL, INVALID_PARAMETER, RekognitionError, check_outcome, of_reply
 from facerec.web.api.rekognition.requests import IMAGE_BYTES, Body, Image, S3Object, parse
 from facerec.web.api.services import ApiServices
 from facerec.web.asking import Question
-from facerec.web.auth.access import client_name, presented_key
+from facerec.web.auth.access import presented_key
 from facerec.web.auth.collections import may_use
-from facerec.web.auth.request_ids import new_request_id
 from facerec.web.forms import Photo, allow_body, decode_photo
 from facerec.web.replies import too_large
+from facerec.web.results import OUTAGES
 
 log = structlog.get_logger(__name__)
 
 Shape = TypeVar("Shape", bound=Body)
-_ERASED_AT_ONCE = 1_000
-"""An erasure is one item of a table, of at most 400 KB."""
 UNKNOWN_MODEL = "unknown"
 """The model of an empty collection before the first answer of a worker."""
 
@@ -61,17 +60,12 @@ class Calls:
             calls.append(self.body(shape))
             return question(calls[0])
 
-        request_id = g.request_id = new_request_id(presented_key())
-        with structlog.contextvars.bound_contextvars(request_id=str(request_id)):
-            answer = self.services.asker.ask(
-                request_id, client_name(), read, content_length=request.content_length or 0, close=request.close
-            )
-            if answer.result is None:
-                raise of_reply(answer.reply)
-            result = answer.result
-        check_outcome(result)
-        self._model_id = result.model_id or self._model_id
-        return calls[0], result
+        _, answer = uploads.ask(self.services.asker, read)
+        if answer.result is None:
+            raise of_reply(answer.reply)
+        check_outcome(answer.result)
+        self._model_id = answer.result.model_id or self._model_id
+        return calls[0], answer.result
 
     def photo(self, image: Image, name: str = "image") -> Photo:
         """Return an image of a call; raises `RekognitionError`, and `Declined` for one that is too large or none.
@@ -129,14 +123,6 @@ class Calls:
         """Whether there is a collection without a record."""
         return collection == DEFAULT_COLLECTION or self.services.people.count(collection) > 0
 
-    def erase(self, collection: str, template_ids: Sequence[str]) -> None:
-        """Remove faces with their photos, and begin to erase what is known of their people."""
-        for start in range(0, len(template_ids), _ERASED_AT_ONCE):
-            chunk = template_ids[start : start + _ERASED_AT_ONCE]
-            by = f"Rekognition API, {client_name()}"
-            # A client that starts again from nothing indexes the same images in the next second.
-            self.services.erasures.begin_photos(collection, chunk, by, photos_now=True)
-
     def face_matches(
         self, collection: str, rated: Sequence[tuple[float, ResultMatch]], most: int
     ) -> list[dict[str, Any]]:
@@ -159,7 +145,7 @@ def reaching() -> Iterator[None]:
     """Turn the errors of a store that cannot be reached into the API's."""
     try:
         yield
-    except (Transient, ConfigurationError, Refused) as exc:
+    except OUTAGES as exc:
         log.warning("store_unreachable", reason=str(exc))
         sentence = "the store cannot be reached right now: try again in a few seconds"
         raise RekognitionError(INTERNAL, sentence) from exc

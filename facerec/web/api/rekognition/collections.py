@@ -7,7 +7,7 @@ from facerec.ports import CollectionRecord
 from facerec.web.api.rekognition.calls import Calls, may_delete, reaching
 from facerec.web.api.rekognition.errors import RekognitionError
 from facerec.web.api.rekognition.requests import MAX_PAGE, OfCollection, Page, page_of, token_of
-from facerec.web.auth.access import presented_key
+from facerec.web.auth.access import client_name, presented_key
 from facerec.web.auth.collections import may_use, own_collection
 
 _ACCOUNT = "000000000000"
@@ -37,7 +37,8 @@ def delete_collection(calls: Calls) -> dict[str, Any]:
         message = "the operator made this collection: delete its faces, or ask the operator"
         raise RekognitionError("AccessDeniedException", message)
     with reaching():
-        calls.erase(collection, list(calls.services.people.owners(collection)))
+        own = list(calls.services.people.owners(collection))
+        calls.services.erase_faces(collection, own, f"Rekognition API, {client_name()}")
         # Last: an interrupted deletion can be repeated by its owner.
         calls.services.collections.remove(collection)
     return {"StatusCode": 200}

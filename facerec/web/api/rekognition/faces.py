@@ -3,6 +3,7 @@
 from itertools import islice
 from typing import Any
 
+from facerec.gallery.people import shown_id
 from facerec.messages import Enrolment, Face, RecognitionResult
 from facerec.operations import Enrol
 from facerec.web.api.rekognition import shapes
@@ -10,6 +11,7 @@ from facerec.web.api.rekognition.calls import Calls, reaching
 from facerec.web.api.rekognition.errors import INVALID_PARAMETER, RekognitionError
 from facerec.web.api.rekognition.requests import MAX_PAGE, DeleteFaces, IndexFaces, ListFaces, last_of, token_of
 from facerec.web.asking import Question
+from facerec.web.auth.access import client_name
 
 LOW_QUALITY = "LOW_FACE_QUALITY"
 """Of a reason without a name of its own."""
@@ -56,7 +58,7 @@ def index_faces(calls: Calls) -> dict[str, Any]:
     taken = {enrolment.face: enrolment for enrolment in result.enrolments if enrolment.face is not None}
     for enrolment in taken.values():
         if enrolment.status == OTHER_NAME:
-            message = f"{enrolment.detail}; its FaceId is {shapes.face_id(enrolment.template_id or '')}"
+            message = f"{enrolment.detail}; its FaceId is {shown_id(enrolment.template_id or '')}"
             raise RekognitionError(INVALID_PARAMETER, message)
     indexed = [each for each in taken.values() if each.status in ENROLLED]
     with reaching():
@@ -101,12 +103,12 @@ def delete_faces(calls: Calls) -> dict[str, Any]:
     calls.usable(call.collection_id)
     with reaching():
         known = calls.services.people.find(call.collection_id, call.face_ids)
-        calls.erase(call.collection_id, list(known))
+        calls.services.erase_faces(call.collection_id, list(known), f"Rekognition API, {client_name()}")
     wanted = list(dict.fromkeys(call.face_ids))
     return {
-        "DeletedFaces": [shapes.face_id(each) for each in wanted if each in known],
+        "DeletedFaces": [shown_id(each) for each in wanted if each in known],
         "UnsuccessfulFaceDeletions": [
-            {"FaceId": shapes.face_id(each), "Reasons": ["FACE_NOT_FOUND"]} for each in wanted if each not in known
+            {"FaceId": shown_id(each), "Reasons": ["FACE_NOT_FOUND"]} for each in wanted if each not in known
         ],
     }
 

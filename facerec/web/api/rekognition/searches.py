@@ -4,6 +4,7 @@ from typing import Any
 
 from flask import request
 
+from facerec.gallery.people import shown_id
 from facerec.operations import Detect, Recognise, SearchTemplate
 from facerec.web.api.rekognition import shapes
 from facerec.web.api.rekognition.calls import Calls
@@ -64,7 +65,7 @@ def search_faces(calls: Calls) -> dict[str, Any]:
     call, result = calls.ask(SearchFaces, question)
     rated = shapes.at_least(result.matches, call.face_match_threshold)
     return {
-        "SearchedFaceId": shapes.face_id(call.face_id),
+        "SearchedFaceId": shown_id(call.face_id),
         "FaceMatches": calls.face_matches(call.collection_id, rated, call.max_faces),
         "FaceModelVersion": result.model_id,
     }

@@ -3,8 +3,9 @@
 import math
 from collections.abc import Sequence
 from typing import Any
-from uuid import NAMESPACE_URL, UUID, uuid5
+from uuid import NAMESPACE_URL, uuid5
 
+from facerec.gallery.people import shown_id
 from facerec.messages import Face, RecognitionResult, ResultBox, ResultMatch
 from facerec.ports import TemplateEntry
 
@@ -23,11 +24,6 @@ def percent(similarity: float, threshold: float) -> float:
     return 100 - (100 - OUR_THRESHOLD) * left**_STEEPNESS
 
 
-def face_id(template_id: str) -> str:
-    """Return the id of a template as a face id: with dashes."""
-    return str(UUID(template_id))
-
-
 def image_id(entry: TemplateEntry) -> str:
     """Return the id of the image that a face comes from: the faces of one call have the time of the call."""
     return str(uuid5(NAMESPACE_URL, f"facerec/{entry.collection}/{entry.source}/{entry.enrolled_at.isoformat()}"))
@@ -36,7 +32,7 @@ def image_id(entry: TemplateEntry) -> str:
 def indexed_face(entry: TemplateEntry) -> dict[str, Any]:
     """Return a `Face`."""
     return {
-        "FaceId": face_id(entry.template_id),
+        "FaceId": shown_id(entry.template_id),
         "ImageId": image_id(entry),
         "ExternalImageId": external_image_id(entry.identity, entry.external_id),
         "Confidence": entry.probability * 100,

@@ -19,10 +19,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from werkzeug.routing import BaseConverter
 
 from facerec import __version__
-from facerec.errors import ConfigurationError, QueueMissing, Refused, Transient
 from facerec.message_base import problems
 from facerec.web.auth.access import UNDEFINED, needed_scopes
-from facerec.web.results import json_error, json_unavailable
+from facerec.web.results import answer_outages, json_error
 
 PREFIX = "/api/v1"
 
@@ -138,8 +137,7 @@ def described(name: str, import_name: str, about: str) -> APIBlueprint:
         abp_responses=errors(400, 401, 403, 421, 429, 500, 503),
         operation_id_callback=_operation_id,
     )
-    for unreachable in (Transient, ConfigurationError, Refused, QueueMissing):
-        api.register_error_handler(unreachable, lambda _: json_unavailable(_UNREACHABLE))
+    answer_outages(api, _UNREACHABLE)
     api.register_error_handler(RecursionError, lambda _: json_error(400, "the JSON is nested too deeply"))
     return api
 

@@ -13,15 +13,15 @@ from pydantic import BaseModel, Field, ValidationError
 
 from facerec.api_keys import ApiKey, Scope
 from facerec.callbacks import CallbackRefused, parse_target
-from facerec.errors import ConfigurationError, FacerecError, Refused, Transient
+from facerec.errors import Transient
 from facerec.gallery.names import InvalidName, valid_identity
 from facerec.job_records import OPEN_OWNER, CallbackState, Job, JobFile, JobOperation
 from facerec.jobs.report import CONTENT_TYPES, JobSummary, ReportFormat, report, summary_of
 from facerec.jobs.zip_files import BadZip
 from facerec.message_base import Ratio, problems
 from facerec.web.api.services import ApiServices
-from facerec.web.api.v1.description import Body, Query, as_json, described, errors
-from facerec.web.api.v1.photo_requests import CollectionQuery, chosen_collection
+from facerec.web.api.v1.description import PREFIX, Body, Query, as_json, described, errors
+from facerec.web.api.v1.photo_requests import JSON, CollectionQuery, chosen_collection
 from facerec.web.auth.access import client_name, needs, presented_key
 from facerec.web.auth.request_ids import may_read, new_request_id
 from facerec.web.jobs.intake import JobIntake, Taken, WrongBody
@@ -34,7 +34,6 @@ MAX_IDEMPOTENCY_KEY = 255
 _INTAKE_SECONDS = 30.0
 _CANCEL_ATTEMPTS = 10
 _ROWS_AT_ONCE = 100
-_JSON = "application/json"
 
 
 class JobQuery(CollectionQuery):
@@ -102,7 +101,7 @@ _BODY: dict[str, Any] = {
                 }
             },
             "application/zip": {"schema": {"type": "string", "format": "binary"}},
-            _JSON: {"schema": PrefixBody.model_json_schema()},
+            JSON: {"schema": PrefixBody.model_json_schema()},
         },
     }
 }
@@ -173,8 +172,6 @@ def routes(services: ApiServices) -> APIBlueprint:
     api.register_error_handler(WrongBody, lambda exc: json_error(exc.status, str(exc)))
     for wrong in (BadZip, CallbackRefused, InvalidName):
         api.register_error_handler(wrong, lambda exc: json_error(400, str(exc)))
-    for outage in (Transient, ConfigurationError, Refused):
-        api.register_error_handler(outage, _unavailable)
     return api
 
 
@@ -192,7 +189,7 @@ def _create(services: ApiServices, intake: JobIntake, query: JobQuery) -> Respon
     if idempotency_key and (earlier := services.jobs.created_with(owner, idempotency_key)) is not None:
         return as_json(summary_of(earlier, now), 202)
     job_id = new_request_id(key)
-    prefix = _prefix(services.settings.jobs.source_buckets) if request.mimetype == _JSON else None
+    prefix = _prefix(services.settings.jobs.source_buckets) if request.mimetype == JSON else None
     taken = Taken("prefix", 0) if prefix is not None else _take(intake, job_id, owner)
     job = Job(
         job_id=job_id,
@@ -214,12 +211,7 @@ def _create(services: ApiServices, intake: JobIntake, query: JobQuery) -> Respon
     created = services.jobs.create(job, idempotency_key)
     log.info("job_created", job_id=str(created.job_id), source=job.source, files=job.total, operation=job.operation)
     services.wake_jobs()
-    return as_json(summary_of(created, now), 202, {"Location": f"/api/v1/jobs/{created.job_id}"})
-
-
-def _unavailable(exc: FacerecError) -> Response:
-    log.warning("jobs_unavailable", reason=str(exc))
-    return json_unavailable("jobs cannot be kept right now: send the request again in a few seconds")
+    return as_json(summary_of(created, now), 202, {"Location": f"{PREFIX}/jobs/{created.job_id}"})
 
 
 def _owner(key: ApiKey | None) -> str:

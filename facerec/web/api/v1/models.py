@@ -6,13 +6,9 @@ from uuid import UUID
 from flask import Response
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from facerec.gallery.people import shown_id
 from facerec.messages import Face, RecognitionResult, ResultMatch
 from facerec.web.results import json_error
-
-
-def shown_id(template_id: str) -> str:
-    """Return a template's id as the APIs show it: a UUID with dashes, also for an id that has them already."""
-    return str(UUID(template_id))
 
 
 class Match(ResultMatch):

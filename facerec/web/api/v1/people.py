@@ -16,7 +16,6 @@ from facerec.ports import MergeRecord
 from facerec.web.api.services import ApiServices
 from facerec.web.api.v1.description import Body, as_json, described, errors
 from facerec.web.api.v1.erasures import ErasureBegun, erasure_begun
-from facerec.web.api.v1.models import shown_id
 from facerec.web.api.v1.pages import PageQuery, after, next_cursor
 from facerec.web.api.v1.photo_requests import CollectionQuery, chosen_collection
 from facerec.web.auth.access import client_name, needs
@@ -183,7 +182,7 @@ def _person(services: ApiServices, collection: str, name: str) -> PersonSummary:
 def _merge(record: MergeRecord) -> Response:
     return as_json(
         Merge(
-            merge_id=UUID(shown_id(record.merge_id)),
+            merge_id=UUID(record.merge_id),
             source=record.source,
             into=record.into,
             photos=len(record.template_ids),

@@ -4,22 +4,20 @@ from collections.abc import Callable, Sequence
 from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
-import structlog
-from flask import Response, abort, g, request
+from flask import Response, abort, request
 from pydantic import BaseModel, Field, ValidationError
 from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 
 from facerec.message_base import CollectionName, problems
 from facerec.messages import Outcome, RecognitionResult, Refusal
 from facerec.operations import Operation
-from facerec.web import replies
+from facerec.web import replies, uploads
 from facerec.web.api.services import ApiServices
 from facerec.web.api.v1.description import Body, Query, as_json
 from facerec.web.api.v1.models import Pending, Result
 from facerec.web.asking import Answer, Question
-from facerec.web.auth.access import client_name, presented_key
+from facerec.web.auth.access import presented_key
 from facerec.web.auth.collections import may_use_or_owns, own_collection
-from facerec.web.auth.request_ids import new_request_id
 from facerec.web.forms import Photo, allow_body, decode_photo, read_photos
 from facerec.web.replies import Declined, Reply, results_path
 from facerec.web.results import json_error
@@ -142,13 +140,8 @@ def ask(
         target = others[0] if others else None
         return Question(photo=first, target=target, operation=operation, collection=collection, threshold=threshold)
 
-    request_id = g.request_id = new_request_id(presented_key())
     allow_body(request, limit, photos=photos, base64=request.mimetype == JSON)
-    with structlog.contextvars.bound_contextvars(request_id=str(request_id)):
-        answer = services.asker.ask(
-            request_id, client_name(), question, content_length=request.content_length or 0, close=request.close
-        )
-    return request_id, answer
+    return uploads.ask(services.asker, question)
 
 
 def respond(
@@ -176,10 +169,7 @@ def respond(
 def _without_result(request_id: UUID, reply: Reply) -> Response:
     if reply.status == 504:  # noqa: PLR2004 - that of an upload; here the request goes on, and its address is known
         return as_json(Pending(request_id=request_id), 202, {"Location": results_path(request_id)})
-    response = json_error(reply.status, reply.text)
-    if reply.retry_after_seconds is not None:
-        response.headers["Retry-After"] = str(reply.retry_after_seconds)
-    return response
+    return json_error(reply.status, reply.text, retry_after_seconds=reply.retry_after_seconds)
 
 
 def refused_error(result: RecognitionResult) -> Response:

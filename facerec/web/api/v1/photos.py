@@ -1,7 +1,6 @@
 """Enrolled photos: list, add, show and remove."""
 
 from datetime import datetime
-from math import inf
 from operator import attrgetter
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -32,8 +31,8 @@ from facerec.web.api.v1.photo_requests import (
     respond,
 )
 from facerec.web.auth.access import UNDEFINED, client_name, needs
-from facerec.web.results import json_error
-from model.header import CONTENT_TYPES, read_header
+from facerec.web.results import json_error, photo_response
+from model.header import CONTENT_TYPES
 
 Status = Literal[
     "enrolled",
@@ -171,7 +170,7 @@ def routes(services: ApiServices) -> APIBlueprint:
             photo = None
         if photo is None:
             return json_error(404, f"the photo {path.id} is not kept: its face was imported without it")
-        return Response(photo, content_type=CONTENT_TYPES[read_header(photo, max_megapixels=inf).format])
+        return photo_response(photo)
 
     @api.delete("/photos/<id>", responses={202: ErasureBegun, **errors(404)})
     @needs(Scope.ENROL)

@@ -28,7 +28,6 @@ from facerec.web.auth.access import needs, presented_key
 from facerec.web.auth.collections import own_collection
 
 MAX_NEAREST = 1000
-
 """The nearest people that one request lists, for each face."""
 
 
