@@ -15,21 +15,20 @@ from facerec.commands.people_audit import audit
 from facerec.commands.people_erasure import (
     access_log,
     erasures,
-    operator,
     readers,
-    receipt,
-    receipt_key,
     report_removal,
     wait_option,
     work_off,
 )
 from facerec.commands.people_merge import merge, merges, rename, unmerge
 from facerec.commands.people_not import not_
+from facerec.commands.people_receipt import receipt, receipt_key
 from facerec.commands.people_unknown import unknown
 from facerec.commands.terminal import (
     collection_option,
     exact_names_option,
     json_option,
+    operator,
     print_columns,
     yes_option,
 )

@@ -1,20 +1,17 @@
-"""`facerec people erasures`, `receipt`, `receipt-key`, `readers`, `access-log`, and how a removal is worked off."""
+"""`facerec people erasures`, `readers`, `access-log`, and how a removal is worked off."""
 
-import getpass
-import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from facerec import bootstrap
-from facerec.commands.terminal import FILE, Duration, PictureFile, json_option, print_columns, progress_bar
-from facerec.echo import echo, echo_document, echo_json
+from facerec.commands.terminal import Duration, json_option, operator, print_columns, progress_bar
+from facerec.echo import echo, echo_json
 from facerec.erasure_records import ErasureRecord, PlaceState, ReaderKind
-from facerec.errors import ConfigurationError, FacerecError
+from facerec.errors import FacerecError
 from facerec.gallery.erasure import Begun, Erasures
 from facerec.gallery.receipts import content_of
 from facerec.settings import Settings
@@ -35,14 +32,6 @@ def wait_option(default: str) -> Callable[[Command], Command]:
         show_default=True,
         help="How long to wait for every place; 0s: do not wait. The web tier goes on without this command.",
     )
-
-
-def operator() -> str:
-    """Return who calls a command, as the ledger records it."""
-    try:
-        return f"operator {getpass.getuser()}"
-    except (KeyError, OSError):  # a user without a name, as in a container
-        return "operator"
 
 
 def work_off(erasures: Erasures, record: ErasureRecord, wait: timedelta, *, as_json: bool = False) -> ErasureRecord:
@@ -103,7 +92,7 @@ def erasures(erasure_id: str | None, wait: timedelta, *, complete: bool, finish:
     """  # noqa: D301 - \b is click's mark for a block that is not wrapped
     use_cases = bootstrap.erasures(Settings.load())
     if erasure_id is not None:
-        records = [_known(use_cases, erasure_id)]
+        records = [known_erasure(use_cases, erasure_id)]
     else:
         records = use_cases.open() + (use_cases.complete() if complete else [])
     if finish:
@@ -125,70 +114,6 @@ def erasures(erasure_id: str | None, wait: timedelta, *, complete: bool, finish:
         print_columns([("erasure", "collection", "begun (UTC)", "state"), *rows])
     else:
         echo("No removal owes anything; --all lists the complete ones.", err=True)
-
-
-@click.command("receipt")
-@click.argument("erasure_id", metavar="[ID]", required=False)
-@click.option("--out", type=PictureFile(), help="Write the receipt into this file.")
-@click.option("--verify", type=FILE, help="Verify the receipt in this file, offline, and show it.")
-@click.option("--key", type=FILE, help="With --verify: the public key that you trust, in PEM.  [default: your own]")
-@click.option("--name", help="With --verify: whether the receipt is about this name; needs --subject-key.")
-@click.option("--subject-key", help="The key that `facerec people remove` has shown.")
-@json_option
-def receipt(
-    erasure_id: str | None,
-    out: Path | None,
-    verify: Path | None,
-    key: Path | None,
-    name: str | None,
-    subject_key: str | None,
-    *,
-    as_json: bool,
-) -> None:
-    """Sign the receipt of the removal ID: what was removed where, who confirmed it, and what is still owed.
-
-    FACEREC_ERASURE__SIGNING_KEY names the key; `facerec people receipt-key` makes one.
-
-    \b
-    Examples:
-      facerec people receipt 3f6c0d5e9b1a4c7d8e2f0a1b2c3d4e5f --out receipt.json
-      facerec people receipt --verify receipt.json --key operator.pub.pem
-      facerec people receipt --verify receipt.json --name "Ada Lovelace" --subject-key 9c1d…
-    """  # noqa: D301 - \b is click's mark for a block that is not wrapped
-    settings = Settings.load()
-    if verify is not None:
-        _verify(settings, verify, key, name, subject_key, as_json=as_json)
-        return
-    if erasure_id is None:
-        raise click.UsageError("Give the ID of a removal, or --verify with a receipt.")
-    record = _known(bootstrap.erasures(settings), erasure_id)
-    if settings.erasure.signing_key is None:
-        raise ConfigurationError(
-            "FACEREC_ERASURE__SIGNING_KEY is not set: make a key with `facerec people receipt-key FILE`, and name it"
-        )
-    from facerec.gallery.receipt_signing import SigningKey
-
-    signed = SigningKey.load(settings.erasure.signing_key).sign(content_of(record, datetime.now(UTC)))
-    if out is None:
-        echo_json(signed)
-        return
-    try:
-        out.write_text(_document(signed))
-    except OSError as exc:
-        raise FacerecError(f"{out} cannot be written: {exc.strerror}") from exc
-    echo(f"{out}: the receipt of erasure {record.erasure_id}, {_state(record)}")
-
-
-@click.command("receipt-key")
-@click.argument("file", type=PictureFile())
-def receipt_key(file: Path) -> None:
-    """Make a key for receipts in FILE, for you alone to read, and print its public half."""
-    from facerec.gallery.receipt_signing import SigningKey
-
-    echo_document(SigningKey.create(file).public_pem)
-    echo(
-        f"Set FACEREC_ERASURE__SIGNING_KEY={file}, here and for the web tier; give the public key to others.", err=True
-    )
 
 
 @click.command("readers")
@@ -275,14 +200,16 @@ def access_log(since: timedelta, client: str | None, collection: str | None, *, 
         echo("No access in this time.", err=True)
 
 
-def _known(use_cases: Erasures, erasure_id: str) -> ErasureRecord:
+def known_erasure(use_cases: Erasures, erasure_id: str) -> ErasureRecord:
+    """Return the erasure with this id; raises `FacerecError` if there is none."""
     record = use_cases.get(erasure_id)
     if record is None:
         raise FacerecError(f"there is no erasure {erasure_id!r}; `facerec people erasures --all` lists them")
     return record
 
 
-def _state(record: ErasureRecord) -> str:
+def erasure_state(record: ErasureRecord) -> str:
+    """Return in words whether an erasure is complete."""
     return "complete" if record.complete else f"{counted(len(record.still_owed), 'place')} still owed"
 
 
@@ -290,13 +217,8 @@ def _json_object(record: ErasureRecord) -> dict[str, Any]:
     return content_of(record, datetime.now(UTC)) | {"complete": record.complete, "passes": record.passes}
 
 
-def _document(value: Mapping[str, Any]) -> str:
-
-    return json.dumps(value, indent=2) + "\n"
-
-
 def _print_places(record: ErasureRecord) -> None:
-    echo(f"Erasure {record.erasure_id} in collection {record.collection}, by {record.by}: {_state(record)}")
+    echo(f"Erasure {record.erasure_id} in collection {record.collection}, by {record.by}: {erasure_state(record)}")
     rows = [
         (
             place.name,
@@ -308,32 +230,3 @@ def _print_places(record: ErasureRecord) -> None:
         for place in record.places
     ]
     print_columns([("place", "state", "removed", "confirmed (UTC)", "detail"), *rows])
-
-
-def _verify(
-    settings: Settings, file: Path, key: Path | None, name: str | None, subject_key: str | None, *, as_json: bool
-) -> None:
-    if (name is None) != (subject_key is None):
-        raise click.UsageError("--name and --subject-key go together.")
-    from facerec.gallery.receipt_signing import verified
-
-    own = settings.erasure.signing_key
-    trusted = key or (own if own is not None and own.exists() else None)
-    found = verified(file.read_bytes(), None if trusted is None else trusted.read_bytes())
-    if name is not None and not found.is_about(name, subject_key or ""):
-        raise FacerecError("the signature is good, but the receipt is not about this name with this subject key")
-    content = found.content
-    if as_json:
-        echo_json({"key_id": found.key_id, "key_known": found.known_key, **content})
-        return
-    echo(f"The signature is good; key {found.key_id}.")
-    if not found.known_key:
-        echo("Compare this key with the operator's: no trusted key was given with --key.", err=True)
-    if name is not None:
-        echo(f"The receipt is about {name!r}.")
-    ended = content["completed_at"]
-    echo(f"Erasure {content['erasure_id']} in collection {content['collection']}, asked by {content['asked_by']}")
-    echo(f"begun {content['begun_at']}, " + (f"complete {ended}" if ended else "not complete"))
-    places = [*content["places"], *content["still_owed"]]
-    rows = [(each["place"], each["state"], each["removed"], each["confirmed_by"], each["detail"]) for each in places]
-    print_columns([("place", "state", "removed", "confirmed by", "detail"), *rows])

@@ -1,6 +1,5 @@
 """`facerec people rename`, `merge`, `merges` and `unmerge`: which templates are one person's."""
 
-import getpass
 from itertools import chain
 from typing import Any
 
@@ -13,6 +12,7 @@ from facerec.commands.terminal import (
     collection_option,
     exact_names_option,
     json_option,
+    operator,
     print_columns,
     yes_option,
 )
@@ -70,7 +70,7 @@ def merge(source: str, into: str, collection: str, *, exact_names: bool, yes: bo
     if not yes:
         count = len(gallery.people.template_ids(collection, source, exact=exact_names))
         confirm(f"Give {counted(count, 'template')} of {source!r} to {into!r}?")
-    record = gallery.people.merge(collection, source, into, by=_operator(), exact=exact_names)
+    record = gallery.people.merge(collection, source, into, by=operator(), exact=exact_names)
     _print(gallery, record, f"of {record.source!r} given to {record.into!r}", as_json=as_json)
 
 
@@ -137,11 +137,3 @@ def _json_object(record: MergeRecord) -> dict[str, Any]:
         "merged_at": record.merged_at.isoformat(),
         "by": record.by,
     }
-
-
-def _operator() -> str:
-    """Return the name of the user of this command, if the system knows it."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return ""

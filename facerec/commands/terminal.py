@@ -1,5 +1,6 @@
 """What commands share: options, and how they print. It needs only the core, for commands of every install use it."""
 
+import getpass
 import json
 import os
 import re
@@ -76,6 +77,14 @@ class PictureFile(click.Path):
         if not os.access(folder, os.W_OK):
             self.fail(f"the folder {str(folder)!r} is not writable", param, ctx)
         return path
+
+
+def operator() -> str:
+    """Return who calls a command, as records of what was done name it."""
+    try:
+        return f"operator {getpass.getuser()}"
+    except (KeyError, OSError):  # a user without a name, as in a container
+        return "operator"
 
 
 def print_columns(rows: Sequence[Sequence[object]]) -> None:

@@ -137,12 +137,19 @@ class Erasures:
         return record
 
     def work_due(self, stopping: Callable[[], bool] = lambda: False) -> None:
-        """Do one pass of every erasure whose next pass is due; raises `Transient`."""
+        """Do one pass of every erasure whose next pass is due; raises the last `FacerecError` of a pass."""
+        problem: FacerecError | None = None
         for record in self.ledger.open():
             if stopping():
                 return
             if record.next_pass_at <= self.now():
-                self.work(record.erasure_id)
+                try:
+                    self.work(record.erasure_id)
+                except FacerecError as exc:  # the other erasures do not wait for this one
+                    log.warning("erasure_pass_failed", erasure_id=record.erasure_id, reason=str(exc))
+                    problem = exc
+        if problem is not None:
+            raise problem
 
     def _begin(
         self,

@@ -46,7 +46,7 @@ def command(listener: int | None, response_queue: str | None) -> None:
 
 def _bind(settings: Settings) -> socket.socket:
     from facerec.errors import ConfigurationError
-    from facerec.web.process import bind
+    from facerec.web.server import bind
 
     try:
         return bind(settings.web.host, settings.web.port)
@@ -61,7 +61,7 @@ def _announce(settings: Settings, listener: socket.socket) -> None:
     import structlog
 
     from facerec.settings.values import on_loopback
-    from facerec.web.process import address_of
+    from facerec.web.server import address_of
 
     log = structlog.get_logger(__name__)
     log.info("web_starting", auth=settings.web.auth, rate_limit=settings.web.rate_limit or None)

@@ -2,16 +2,20 @@
 
 import threading
 
+import structlog
+
 from facerec.background import BackgroundThread, OutageLog
 from facerec.errors import FacerecError
 from facerec.gallery.erasure import Erasures
+
+log = structlog.get_logger(__name__)
 
 LOOK_SECONDS = 5.0
 """How often the ledger is read; an open erasure has a growing pause of its own."""
 
 
 class ErasureThread:
-    """Tries open erasures when they are due; the processes share the work by leases. Survives every outage."""
+    """Tries open erasures when they are due; the processes share the work by leases. Survives outages and faults."""
 
     def __init__(self, erasures: Erasures, *, look_seconds: float = LOOK_SECONDS) -> None:
         self._erasures = erasures
@@ -33,5 +37,7 @@ class ErasureThread:
                 self._erasures.work_due(stopping.is_set)
             except FacerecError as exc:
                 self._outage.failed(exc)
+            except Exception:  # without this thread no erasure of a killed process would go on
+                log.exception("erasures_fault")
             else:
                 self._outage.succeeded()

@@ -114,7 +114,7 @@ def damage(store: ApiKeys, key_id: str) -> None:
         store.damaged.add(key_id)
     elif isinstance(store, DynamoApiKeys):
         item = {"kind": {"S": "api-key"}, "item": {"S": key_id}, "record": {"S": '{"hash": "abc"}'}}
-        store._clients.dynamodb.put_item(TableName=store._table.name, Item=item)
+        store._table.put(item)
 
 
 def test_damaged_key_raises(store: ApiKeys) -> None:

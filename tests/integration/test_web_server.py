@@ -5,7 +5,7 @@ from contextlib import ExitStack
 import httpx
 import pytest
 
-from facerec.web.process import bind
+from facerec.web.server import bind
 from model.header import read_header
 from tests.fakes.web_tier import answers, picture, result_for, together
 from tests.support.served_web_tier import TLS, read_all, serve_web_tier

@@ -13,7 +13,7 @@ import httpx
 from facerec.ports import ApiKeys
 from facerec.settings import Settings
 from facerec.settings.tiers import WebSettings
-from facerec.web.process import WebServer, address_of, bind
+from facerec.web.server import WebServer, address_of, bind
 from tests.fakes.web_tier import FakeWebTier, picture, running
 
 TLS = ssl.create_default_context()

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
 
 from facerec.aws.clients import Clients
@@ -23,8 +24,18 @@ def readable(item: Any) -> Iterator[None]:
         raise Transient(f"the item of {key} cannot be read: {reason}; if it stays so, delete it") from exc
 
 
+def expiring(moment: datetime) -> Any:
+    """Return the attribute with which DynamoDB removes an item after this time."""
+    return {EXPIRES_AT: {"N": str(int(moment.timestamp()))}}
+
+
+def condition_failed(cancelled: Any) -> bool:
+    """Whether a transaction was cancelled by one of its conditions, and not by a conflict or a limit."""
+    return any(reason["Code"] == "ConditionalCheckFailed" for reason in cancelled.response["CancellationReasons"])
+
+
 class Table:
-    """Consistent reads of one table whose partition key is named `partition`; errors are botocore's."""
+    """Consistent reads and single writes of a table; `partition` names its partition key. Errors are botocore's."""
 
     def __init__(self, clients: Clients, name: str, partition: str = "kind") -> None:
         self.name = name
@@ -38,6 +49,23 @@ class Table:
     def item(self, key: Any) -> Any:
         """Return the item with this key, or None."""
         return self._clients.dynamodb.get_item(TableName=self.name, Key=key, ConsistentRead=True).get("Item")
+
+    def put(self, item: Any) -> None:
+        """Write an item, whatever is there."""
+        self._clients.dynamodb.put_item(TableName=self.name, Item=item)
+
+    def put_if(self, item: Any, condition: str, values: Any = None) -> bool:
+        """Write an item if the one that is there meets a condition; returns whether it did."""
+        options: Any = {} if values is None else {"ExpressionAttributeValues": values}
+        try:
+            self._clients.dynamodb.put_item(TableName=self.name, Item=item, ConditionExpression=condition, **options)
+        except self._clients.dynamodb.exceptions.ConditionalCheckFailedException:
+            return False
+        return True
+
+    def delete(self, key: Any) -> None:
+        """Delete an item, if it is there."""
+        self._clients.dynamodb.delete_item(TableName=self.name, Key=key)
 
     def items(
         self,

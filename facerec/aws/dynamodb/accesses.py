@@ -11,7 +11,7 @@ import structlog
 
 from facerec.access_records import AccessRecord
 from facerec.aws.clients import Clients, translated
-from facerec.aws.dynamodb import EXPIRES_AT, Table
+from facerec.aws.dynamodb import Table, expiring
 from facerec.errors import InvalidMessage
 
 log = structlog.get_logger(__name__)
@@ -28,7 +28,6 @@ class DynamoAccessRecords:
     def __init__(
         self, clients: Clients, table: str, *, days: int, now: Callable[[], datetime] = lambda: datetime.now(UTC)
     ) -> None:
-        self._clients = clients
         self._table = Table(clients, table)
         self._days = days
         self._now = now
@@ -36,13 +35,12 @@ class DynamoAccessRecords:
     def add(self, records: Sequence[AccessRecord]) -> None:
         """Write one item for each 500 records."""
         now = self._now()
-        expires = str(int((now + timedelta(days=self._days)).timestamp()))
+        expires = expiring(now + timedelta(days=self._days))
         with translated("write the access log"):
             for start in range(0, len(records), _AT_ONCE):
                 lines = "\n".join(record.to_json() for record in records[start : start + _AT_ONCE])
                 item = self._table.key(f"access#{now:%Y-%m-%d}", f"{now.isoformat()}#{secrets.token_hex(4)}")
-                item |= {"records": {"S": lines}, EXPIRES_AT: {"N": expires}}
-                self._clients.dynamodb.put_item(TableName=self._table.name, Item=item)
+                self._table.put(item | {"records": {"S": lines}} | expires)
 
     def since(self, moment: datetime) -> Iterator[AccessRecord]:
         """Read day by day; a batch that cannot be read is left out with a warning."""

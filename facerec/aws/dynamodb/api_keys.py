@@ -1,6 +1,6 @@
 """API keys in a DynamoDB table of their own, one item each."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -10,9 +10,6 @@ from facerec.aws.dynamodb import Table
 from facerec.errors import ApiKeyUnreadable, FacerecError
 from facerec.ports import ListedKeys
 
-if TYPE_CHECKING:
-    from mypy_boto3_dynamodb.type_defs import PutItemInputTypeDef
-
 _KIND = "api-key"
 _KEY: TypeAdapter[ApiKey] = TypeAdapter(ApiKey)
 
@@ -21,7 +18,6 @@ class DynamoApiKeys:
     """`ApiKeys` on DynamoDB. Keys never expire from the table: ended ones record who had which rights, and when."""
 
     def __init__(self, clients: Clients, table: str) -> None:
-        self._clients = clients
         self._table = Table(clients, table)
 
     def get(self, key_id: str) -> ApiKey | None:
@@ -45,20 +41,15 @@ class DynamoApiKeys:
 
     def put(self, key: ApiKey) -> None:
         """Write the item, on condition that it has the previous revision, or does not exist."""
-        put: PutItemInputTypeDef = {
-            "TableName": self._table.name,
-            "Item": self._table.key(_KIND, key.key_id)
-            | {"revision": {"N": str(key.revision)}, "record": {"S": _KEY.dump_json(key).decode()}},
-            "ConditionExpression": "attribute_not_exists(revision)",
-        }
-        if key.revision > 1:
-            put["ConditionExpression"] = "revision = :before"
-            put["ExpressionAttributeValues"] = {":before": {"N": str(key.revision - 1)}}
+        item = self._table.key(_KIND, key.key_id)
+        item |= {"revision": {"N": str(key.revision)}, "record": {"S": _KEY.dump_json(key).decode()}}
         with translated_for_one(f"write API key {key.key_id}"):
-            try:
-                self._clients.dynamodb.put_item(**put)
-            except self._clients.dynamodb.exceptions.ConditionalCheckFailedException as exc:
-                raise FacerecError(f"key {key.key_id} was changed by someone else just now: try again") from exc
+            if key.revision > 1:
+                written = self._table.put_if(item, "revision = :before", {":before": {"N": str(key.revision - 1)}})
+            else:
+                written = self._table.put_if(item, "attribute_not_exists(revision)")
+        if not written:
+            raise FacerecError(f"key {key.key_id} was changed by someone else just now: try again")
 
 
 def _parse(item: Any) -> ApiKey:

@@ -14,7 +14,6 @@ class DynamoCollections:
     """`Collections` on DynamoDB."""
 
     def __init__(self, clients: Clients, table: str) -> None:
-        self._clients = clients
         self._table = Table(clients, table)
 
     def create(self, record: CollectionRecord) -> bool:
@@ -23,13 +22,7 @@ class DynamoCollections:
         if record.owner is not None:
             item["owner"] = {"S": record.owner}
         with translated(f"create collection {record.collection!r}"):
-            try:
-                self._clients.dynamodb.put_item(
-                    TableName=self._table.name, Item=item, ConditionExpression="attribute_not_exists(kind)"
-                )
-            except self._clients.dynamodb.exceptions.ConditionalCheckFailedException:
-                return False
-        return True
+            return self._table.put_if(item, "attribute_not_exists(kind)")
 
     def get(self, collection: str) -> CollectionRecord | None:
         """Read the item consistently."""
@@ -40,7 +33,7 @@ class DynamoCollections:
     def remove(self, collection: str) -> None:
         """Delete the item."""
         with translated(f"remove collection {collection!r}"):
-            self._clients.dynamodb.delete_item(TableName=self._table.name, Key=self._key(collection))
+            self._table.delete(self._key(collection))
 
     def records(self) -> list[CollectionRecord]:
         """Read all items, in the order of their sort keys."""

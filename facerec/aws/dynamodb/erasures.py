@@ -6,20 +6,20 @@ The partition `erasure#open` holds the erasures that owe something, `erasure#com
 
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import structlog
 
 from facerec.aws.clients import Clients, translated
-from facerec.aws.dynamodb import EXPIRES_AT, Table
+from facerec.aws.dynamodb import Table, condition_failed, expiring
 from facerec.erasure_records import ErasureRecord, ReaderKind, ReaderReport
-from facerec.errors import InvalidMessage, LeaseLost
+from facerec.errors import InvalidMessage, LeaseLost, Transient
 
 log = structlog.get_logger(__name__)
 
 _OPEN, _COMPLETE, _READERS = "erasure#open", "erasure#complete", "gallery-reader"
-_PROCESS_KEPT_SECONDS = 7 * 86_400
+_PROCESS_KEPT = timedelta(days=7)
 
 
 class DynamoErasureLedger:
@@ -33,7 +33,7 @@ class DynamoErasureLedger:
     def add(self, record: ErasureRecord, owner: str, seconds: float) -> None:
         """Write a new item."""
         with translated(f"begin erasure {record.erasure_id}"):
-            self._clients.dynamodb.put_item(TableName=self._table.name, Item=self._item(record, owner, seconds))
+            self._table.put(self._item(record, owner, seconds))
 
     def get(self, erasure_id: str) -> ErasureRecord | None:
         """Read it where open erasures are, then where complete ones are: it moves in this direction alone."""
@@ -76,25 +76,28 @@ class DynamoErasureLedger:
     def save(self, record: ErasureRecord, owner: str, *, seconds: float = 0, release: bool = False) -> None:
         """Write the item on condition that the lease is still its owner's; a complete one is moved in a transaction."""
         item = self._item(record, "" if release else owner, 0 if release else seconds)
-        name, identifier = self._table.name, record.erasure_id
-        held: Any = {
-            "ConditionExpression": "leased_by = :owner",
-            "ExpressionAttributeValues": {":owner": {"S": owner}},
-        }
-        dynamodb = self._clients.dynamodb
+        name, identifier, dynamodb = self._table.name, record.erasure_id, self._clients.dynamodb
+        condition, values = "leased_by = :owner", {":owner": {"S": owner}}
         with translated(f"write erasure {identifier}"):
-            try:
-                if record.complete:
-                    delete: Any = {"TableName": name, "Key": self._table.key(_OPEN, identifier)} | held
-                    put: Any = {"TableName": name, "Item": item}
+            if record.complete:
+                delete: Any = {
+                    "TableName": name,
+                    "Key": self._table.key(_OPEN, identifier),
+                    "ConditionExpression": condition,
+                    "ExpressionAttributeValues": values,
+                }
+                put: Any = {"TableName": name, "Item": item}
+                try:
                     dynamodb.transact_write_items(TransactItems=[{"Delete": delete}, {"Put": put}])
-                else:
-                    dynamodb.put_item(TableName=name, Item=item, **held)
-            except (
-                dynamodb.exceptions.ConditionalCheckFailedException,
-                dynamodb.exceptions.TransactionCanceledException,
-            ) as exc:
-                raise LeaseLost(f"another process works on erasure {identifier}") from exc
+                    held = True
+                except dynamodb.exceptions.TransactionCanceledException as exc:
+                    if not condition_failed(exc):
+                        raise Transient(f"could not write erasure {identifier}: {exc}") from exc
+                    held = False
+            else:
+                held = self._table.put_if(item, condition, values)
+        if not held:
+            raise LeaseLost(f"another process works on erasure {identifier}")
 
     def _records(self, partition: str) -> list[ErasureRecord]:
         with translated("read the erasures"):
@@ -119,16 +122,15 @@ class DynamoGalleryReaders:
     """`GalleryReaders` on DynamoDB: one small write for each report."""
 
     def __init__(self, clients: Clients, table: str) -> None:
-        self._clients = clients
         self._table = Table(clients, table)
 
     def report(self, report: ReaderReport) -> None:
         """Write the reader's item."""
         item = self._table.key(_READERS, report.reader_id) | {"report": {"S": report.to_json()}}
         if report.kind is ReaderKind.PROCESS:
-            item[EXPIRES_AT] = {"N": str(int(report.reported_at.timestamp()) + _PROCESS_KEPT_SECONDS)}
+            item |= expiring(report.reported_at + _PROCESS_KEPT)
         with translated(f"report for gallery reader {report.reader_id}"):
-            self._clients.dynamodb.put_item(TableName=self._table.name, Item=item)
+            self._table.put(item)
 
     def reports(self) -> list[ReaderReport]:
         """Read all items."""
@@ -138,7 +140,7 @@ class DynamoGalleryReaders:
     def forget(self, reader_id: str) -> None:
         """Delete the item."""
         with translated(f"forget gallery reader {reader_id}"):
-            self._clients.dynamodb.delete_item(TableName=self._table.name, Key=self._table.key(_READERS, reader_id))
+            self._table.delete(self._table.key(_READERS, reader_id))
 
     def write_off(self, reader_id: str, by: str) -> bool:
         """Write the reader's report again with the operator's name."""

@@ -6,7 +6,7 @@ of its owner, in those of all jobs and of all unsettled ones, and by its idempot
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -14,7 +14,7 @@ from uuid import UUID
 import structlog
 
 from facerec.aws.clients import Clients, translated, translated_for_one
-from facerec.aws.dynamodb import EXPIRES_AT, Table
+from facerec.aws.dynamodb import Table, condition_failed, expiring
 from facerec.errors import InvalidMessage, Transient
 from facerec.job_records import Job, JobFile
 
@@ -39,7 +39,7 @@ class DynamoJobs:
 
     def create(self, job: Job, idempotency_key: str = "") -> Job:
         """Add the job in one transaction, unless its idempotency key is taken."""
-        expires = {EXPIRES_AT: _seconds(job.expires_at)}
+        expires = expiring(job.expires_at)
         made = _LATEST - round(job.created_at.timestamp() * 1_000_000)
         items = [
             self._record_item(job),
@@ -100,34 +100,28 @@ class DynamoJobs:
 
     def put(self, job: Job) -> bool:
         """Write the record on condition that it has the previous revision."""
-        put: Any = {
-            "TableName": self._table.name,
-            "Item": self._record_item(job),
-            "ConditionExpression": "revision = :before",
-            "ExpressionAttributeValues": {":before": {"N": str(job.revision - 1)}},
-        }
-        dynamodb = self._clients.dynamodb
+        item, condition = self._record_item(job), "revision = :before"
+        values: Any = {":before": {"N": str(job.revision - 1)}}
         with translated_for_one(f"write job {job.job_id}"):
+            if not job.settled:
+                return self._table.put_if(item, condition, values)
+            name = self._table.name
+            put: Any = {"TableName": name, "Item": item, "ConditionExpression": condition}
+            delete: Any = {"TableName": name, "Key": self._table.key(_UNSETTLED, str(job.job_id))}
+            dynamodb = self._clients.dynamodb
             try:
-                if job.settled:
-                    key = self._table.key(_UNSETTLED, str(job.job_id))
-                    delete: TransactWriteItemTypeDef = {"Delete": {"TableName": self._table.name, "Key": key}}
-                    dynamodb.transact_write_items(TransactItems=[{"Put": put}, delete])
-                else:
-                    dynamodb.put_item(**put)
-            except dynamodb.exceptions.ConditionalCheckFailedException:
-                return False
+                dynamodb.transact_write_items(
+                    TransactItems=[{"Put": put | {"ExpressionAttributeValues": values}}, {"Delete": delete}]
+                )
             except dynamodb.exceptions.TransactionCanceledException as exc:
-                if not any(
-                    reason["Code"] == "ConditionalCheckFailed" for reason in exc.response["CancellationReasons"]
-                ):
-                    raise Transient(f"could not write job {job.job_id}: {exc}") from exc
-                return False
+                if condition_failed(exc):
+                    return False
+                raise Transient(f"could not write job {job.job_id}: {exc}") from exc
         return True
 
     def add_files(self, job_id: UUID, files: Sequence[JobFile], expires_at: datetime) -> None:
         """Write the files, 25 at a time."""
-        expires = {EXPIRES_AT: _seconds(expires_at)}
+        expires = expiring(expires_at)
         puts: list[Any] = []
         for file in files:
             item = self._table.key(_partition(job_id), f"{_FILE}{file.index:08d}")
@@ -159,7 +153,7 @@ class DynamoJobs:
         return self._record_key(job.job_id) | {
             "revision": {"N": str(job.revision)},
             "record": {"S": job.to_json()},
-            EXPIRES_AT: _seconds(job.expires_at),
+            **expiring(job.expires_at),
         }
 
     def _record_key(self, job_id: UUID) -> Any:
@@ -171,10 +165,6 @@ class DynamoJobs:
 
 def _partition(job_id: UUID) -> str:
     return f"job#{job_id}"
-
-
-def _seconds(moment: datetime) -> Any:
-    return {"N": str(int(moment.astimezone(UTC).timestamp()))}
 
 
 def _parse(item: Any) -> Job | None:

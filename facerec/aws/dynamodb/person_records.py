@@ -23,13 +23,12 @@ class DynamoPersonRecords:
     """`PersonRecords` on DynamoDB: one item for each name and each merge."""
 
     def __init__(self, clients: Clients, table: str) -> None:
-        self._clients = clients
         self._table = Table(clients, table)
 
     def add_name(self, collection: str, name: str) -> None:
         """Write the item of the name."""
         with translated(f"keep the name {name!r}"):
-            self._clients.dynamodb.put_item(TableName=self._table.name, Item=self._name_key(collection, name))
+            self._table.put(self._name_key(collection, name))
 
     def names(self, collection: str) -> list[str]:
         """Read the kept names consistently; DynamoDB sorts them by their UTF-8 bytes, as Python sorts text."""
@@ -39,14 +38,14 @@ class DynamoPersonRecords:
     def remove_name(self, collection: str, name: str) -> None:
         """Delete the item of the name."""
         with translated(f"remove the name {name!r}"):
-            self._delete(self._name_key(collection, name))
+            self._table.delete(self._name_key(collection, name))
 
     def put_merge(self, record: MergeRecord) -> None:
         """Write the record."""
         key = self._table.key(_merges(record.collection), record.merge_id)
         item = key | {"record": {"S": _RECORD.dump_json(record).decode()}}
         with translated(f"record the merge of {record.source!r}"):
-            self._clients.dynamodb.put_item(TableName=self._table.name, Item=item)
+            self._table.put(item)
 
     def merges(self, collection: str) -> list[MergeRecord]:
         """Read the records consistently; one that cannot be read is left out with a warning."""
@@ -61,7 +60,7 @@ class DynamoPersonRecords:
     def remove_merge(self, collection: str, merge_id: str) -> None:
         """Delete the record."""
         with translated(f"remove the record of merge {merge_id}"):
-            self._delete(self._table.key(_merges(collection), merge_id))
+            self._table.delete(self._table.key(_merges(collection), merge_id))
 
     def forget(self, collection: str, name: str) -> int:
         """Delete the items one by one; a repeated call completes it."""
@@ -81,9 +80,6 @@ class DynamoPersonRecords:
         with translated(f"read the merges of collection {collection!r}"):
             items = list(self._table.items(_merges(collection)))
         return [(item["item"]["S"], _parsed(item)) for item in items]
-
-    def _delete(self, key: Any) -> None:
-        self._clients.dynamodb.delete_item(TableName=self._table.name, Key=key)
 
     def _name_key(self, collection: str, name: str) -> Any:
         return self._table.key(_names(collection), name)

@@ -93,13 +93,13 @@ class DynamoWorkerReports:
     def cancel_drain(self, instance_id: str) -> None:
         """Delete only the order."""
         with translated(f"cancel the drain of instance {instance_id}"):
-            self._clients.dynamodb.delete_item(TableName=self._table.name, Key=self._order_key(instance_id))
+            self._table.delete(self._order_key(instance_id))
 
     def forget(self, instance_id: str) -> None:
         """Delete both items."""
         with translated(f"forget instance {instance_id}"):
             for key in (self._order_key(instance_id), self._report_key(instance_id)):
-                self._clients.dynamodb.delete_item(TableName=self._table.name, Key=key)
+                self._table.delete(key)
 
     def _order_key(self, instance_id: str) -> Any:
         return self._table.key(DRAIN_ORDERS, instance_id)

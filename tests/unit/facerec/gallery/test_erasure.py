@@ -403,6 +403,15 @@ def test_process_that_lost_its_lease_stops(world: World) -> None:
         stolen.work(record.erasure_id)
 
 
+def test_due_erasure_that_fails_does_not_hold_up_the_others(world: World) -> None:
+    """Each has its pass."""
+    begun = {begin(world).erasure_id, begin(world, ALAN).erasure_id}
+    thief = _Thief(world)
+    with pytest.raises(LeaseLost):
+        replace(world.erasures, later=[thief]).work_due()
+    assert set(thief.seen) == begun
+
+
 class _Thief:
     """A step that takes longer than the lease."""
 
@@ -410,9 +419,11 @@ class _Thief:
 
     def __init__(self, world: World) -> None:
         self._world = world
+        self.seen: list[str] = []
 
     def run(self, record: ErasureRecord) -> Iterator[Place]:
         """Let another process take the lease."""
+        self.seen.append(record.erasure_id)
         self._world.at += timedelta(seconds=61)
         assert self._world.fakes.ledger.lease(record.erasure_id, "second", 60) is not None
         yield record.place("slow")

@@ -63,7 +63,7 @@ def test_start_gives_up_after_a_while() -> None:
 HOLD_UPLOADS = """
 import threading
 from pathlib import Path
-from facerec.web.process import return_large_blocks
+from facerec.web.server import return_large_blocks
 
 def megabytes():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 // 1_000_000
