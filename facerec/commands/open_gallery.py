@@ -48,7 +48,6 @@ class OpenGallery:
             enrolled=self.templates,
             records=bootstrap.person_records(self.settings),
             photos=self.photos,
-            gallery_bucket=self.settings.gallery_bucket,
         )
 
     def everyone(self) -> dict[str, list[Template]]:

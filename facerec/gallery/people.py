@@ -1,4 +1,4 @@
-"""The people of a collection: list, show, rename, merge, take a merge back, remove. Without numpy, for the web tier.
+"""The people of a collection: list, show, rename, merge, take a merge back. Without numpy, for the web tier.
 
 A person is a name (`names.same_person`) that templates carry; `PersonRecords.names` keeps people without templates. A
 rename or a merge gives the templates another name, 96 at a time, and writes its record first. So an interrupted one is
@@ -14,7 +14,6 @@ from operator import attrgetter
 
 from facerec.errors import FacerecError
 from facerec.gallery.names import KnownNames, same_person, valid_identity
-from facerec.gallery.removal import remove_templates
 from facerec.ports import EnrolledPeople, MergeRecord, ObjectStore, PersonRecords, TemplateEntry
 from facerec.text import counted
 
@@ -81,7 +80,6 @@ class People:
     enrolled: EnrolledPeople
     records: PersonRecords
     photos: ObjectStore
-    gallery_bucket: str
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     def persons(self, collection: str, *, after: str | None = None, limit: int | None = None) -> list[Person]:
@@ -209,23 +207,6 @@ class People:
     def photo(self, entry: TemplateEntry) -> bytes | None:
         """Return the enrolled photo of a template; `None` if it was imported without one. Raises `ObjectMissing`."""
         return None if entry.photo is None else self.photos.get(entry.photo.bucket, entry.photo.key)
-
-    def remove_photos(self, collection: str, template_ids: Sequence[str]) -> int:
-        """Remove templates with their photos and the published snapshots; returns how many there were."""
-        return remove_templates(self.enrolled, self.photos, self.gallery_bucket, collection, template_ids)
-
-    def remove(self, collection: str, name: str, *, exact: bool = False) -> int:
-        """Remove a person with its templates, photos, rejections and records; returns how many templates there were.
-
-        Raises `NoSuchPerson`.
-        """
-        owners = self.enrolled.owners(collection)
-        own = self._belongings(owners, collection, name, exact=exact)
-        if own.nothing:
-            raise self._missing(collection, name, owners)
-        self.enrolled.remove_rejections(collection, list(own.rejections))
-        self.records.forget(collection, name)
-        return self.remove_photos(collection, list(own.templates))
 
     def _belongings(self, owners: Mapping[str, str], collection: str, name: str, *, exact: bool) -> "_Belongings":
         return _Belongings(

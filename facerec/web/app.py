@@ -94,7 +94,7 @@ def create_app(
         on_access=on_access,
     )
     app.register_blueprint(uploads.blueprint(asker, settings.web.max_upload_bytes))
-    persons = People(enrolled=people, records=records, photos=store, gallery_bucket=settings.gallery_bucket)
+    persons = People(enrolled=people, records=records, photos=store)
     register_apis(
         app,
         ApiServices(

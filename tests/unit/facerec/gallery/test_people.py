@@ -104,9 +104,7 @@ class Gallery:
         self.templates = InterruptedTemplates(self.interruption)
         self.records = InterruptedRecords(self.interruption)
         self.photos = InMemoryObjectStore()
-        self.people = People(
-            enrolled=self.templates, records=self.records, photos=self.photos, gallery_bucket=BUCKET, now=self.now
-        )
+        self.people = People(enrolled=self.templates, records=self.records, photos=self.photos, now=self.now)
 
     def now(self) -> datetime:
         """Each call is a minute later."""
@@ -348,22 +346,18 @@ def test_merge_of_too_many_templates_is_refused_unchanged(gallery: Gallery, monk
     assert gallery.of("Ada") == {1, 2, 3}
 
 
-def test_photos_are_removed_with_their_templates(gallery: Gallery) -> None:
-    """And the published snapshots of the collection; other photos stay."""
-    for number in (1, 2):
-        place = make_template(number).photo
-        assert place is not None
-        gallery.photos.put(BUCKET, place.key, b"photo", "image/jpeg")
+def test_photo_of_a_template_is_read(gallery: Gallery) -> None:
+    """An imported template may have none."""
+    place = make_template(2).photo
+    assert place is not None
+    gallery.photos.put(BUCKET, place.key, b"photo", "image/jpeg")
     entry = gallery.people.person(COLLECTION, "Ada").entries[1]
     assert gallery.people.photo(entry) == b"photo"
     assert gallery.people.photo(replace(entry, photo=None)) is None
-    assert gallery.people.remove_photos(COLLECTION, [f"{1:032x}", f"{9:032x}"]) == 1
-    assert gallery.of("Ada") == {2, 3}
-    assert len(gallery.photos.keys(BUCKET)) == 1
 
 
 def test_rejections_go_with_the_person(gallery: Gallery) -> None:
-    """When it is renamed, merged, given back and removed; those of other people stay."""
+    """When it is renamed, merged and given back; those of other people stay."""
     for number, name in ((11, "Ada"), (12, "ADA"), (13, "Grace")):
         gallery.templates.reject(make_rejection(number, name))
     gallery.people.rename(COLLECTION, "Grace", "Grace Hopper")
@@ -372,18 +366,6 @@ def test_rejections_go_with_the_person(gallery: Gallery) -> None:
     assert gallery.rejected == ["Grace Hopper"] * 3
     gallery.people.unmerge(COLLECTION, "Ada")
     assert gallery.rejected == ["Ada", "ADA", "Grace Hopper"]
-    gallery.people.remove(COLLECTION, "ada")
-    assert gallery.rejected == ["Grace Hopper"]
-
-
-def test_removed_person_leaves_nothing(gallery: Gallery) -> None:
-    """No template, kept name or record of a merge; a person that does not exist is refused."""
-    gallery.records.add_name(COLLECTION, "ADA")
-    gallery.people.merge(COLLECTION, "Grace", "Ada")
-    assert gallery.people.remove(COLLECTION, "Ada") == 5
-    assert (gallery.names, gallery.records.names(COLLECTION), gallery.people.merges(COLLECTION)) == ({}, [], [])
-    with pytest.raises(NoSuchPerson):
-        gallery.people.remove(COLLECTION, "Ada")
 
 
 def test_template_id_is_read_in_both_forms() -> None:
