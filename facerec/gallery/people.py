@@ -117,6 +117,15 @@ class People:
         """Return the merges that can be taken back, oldest first."""
         return [record for record in self.records.merges(collection) if not record.rename]
 
+    def add(self, collection: str, name: str) -> str:
+        """Keep a person without templates; returns the cleaned name. Raises `InvalidName` and `PersonExists`."""
+        cleaned = valid_identity(name)
+        known = KnownNames([*self.enrolled.owners(collection).values(), *self.records.names(collection)])
+        if spellings := known.spellings(cleaned):
+            raise PersonExists(spellings[0], collection)
+        self.records.add_name(collection, cleaned)
+        return cleaned
+
     def rename(self, collection: str, old: str, new: str, *, exact: bool = False) -> int:
         """Give a person another name; returns how many templates got it.
 

@@ -5,8 +5,8 @@ from typing import NamedTuple
 from flask import Blueprint, Response, jsonify, request
 
 from facerec.api_keys import Scope
-from facerec.gallery.names import KnownNames, valid_identity
-from facerec.gallery.people import People
+from facerec.gallery.names import KnownNames
+from facerec.gallery.people import People, PersonExists
 from facerec.web.api.compreface.codes import OUT_OF_RANGE, SUBJECT_EXISTS, ApiError, no_subject
 from facerec.web.api.services import ApiServices
 from facerec.web.auth.access import client_name, needs, presented_key
@@ -33,10 +33,11 @@ def add_routes(api: Blueprint, services: ApiServices) -> None:
     @api.post("/recognition/subjects", strict_slashes=False)
     @needs(Scope.ENROL)
     def add_subject() -> Response:
-        collection, name = own_collection(presented_key()), valid_identity(_subject_in_body(max_upload_bytes))
-        if known := KnownNames(_names(people, collection)).spellings(name):
-            raise ApiError(400, f"Subject {known[0]} already exists", SUBJECT_EXISTS)
-        people.records.add_name(collection, name)
+        collection = own_collection(presented_key())
+        try:
+            name = people.add(collection, _subject_in_body(max_upload_bytes))
+        except PersonExists as exc:
+            raise ApiError(400, f"Subject {exc.name} already exists", SUBJECT_EXISTS) from exc
         response = jsonify(subject=name)
         response.status_code = 201
         return response

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from facerec.api_keys import Scope
 from facerec.errors import FacerecError
-from facerec.gallery.names import MAX_IDENTITY_LENGTH, InvalidName, KnownNames, valid_identity
+from facerec.gallery.names import MAX_IDENTITY_LENGTH, InvalidName
 from facerec.gallery.people import NoSuchMerge, NoSuchPerson, PersonExists
 from facerec.ports import MergeRecord
 from facerec.web.api.services import ApiServices
@@ -110,10 +110,7 @@ def routes(services: ApiServices) -> APIBlueprint:
     @needs(Scope.ENROL)
     def add_person(query: CollectionQuery, body: NameBody) -> Response:
         """Add a person without a photo. A photo for a new name adds its person, too."""
-        collection, name = chosen_collection(services, query), valid_identity(body.name)
-        if known := KnownNames(each.name for each in persons.persons(collection)).spellings(name):
-            return json_error(409, f"there is a person {known[0]!r} in collection {collection} already")
-        persons.records.add_name(collection, name)
+        name = persons.add(chosen_collection(services, query), body.name)
         return as_json(PersonSummary(name=name, photos=0, first_enrolled=None, last_enrolled=None), 201)
 
     @api.get("/people/<person:name>", responses={200: PersonSummary, **errors(404)}, **RULE)
