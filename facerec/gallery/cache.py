@@ -150,7 +150,9 @@ class GalleryCache:
         """Stop refreshing and wait for the thread; the loaded collections stay readable until the process ends."""
         self._thread.stop()
         if self._reporter is not None:
-            self._reporter.leave()
+            with self._lock:
+                versions = {name: known.version for name, known in self._loaded.items()}
+            self._reporter.leave(self._loader.clean_files(versions))
 
     def refresh(self) -> None:
         """Bring the loaded collections up to date.

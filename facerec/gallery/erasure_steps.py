@@ -178,6 +178,9 @@ class ReadersStep:
         for place in record.still_owed:
             if place.name.startswith(f"{ReaderKind.PROCESS} ") and place.name not in processes:
                 record = record.with_place(place.confirmed(now, "its machine", detail="it has ended"))
+            if place.name.startswith(f"{ReaderKind.DISK} ") and place.name not in reports:
+                detail = "its last process has ended and left no snapshot"
+                record = record.with_place(place.confirmed(now, "its machine", detail=detail))
         for name, report in reports.items():
             if report.kind is ReaderKind.DISK:
                 record = record.with_place(self._disk(record, record.place(name), report))

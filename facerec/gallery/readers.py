@@ -71,10 +71,13 @@ class ReaderReporter:
         self._changed = state != self._reported
         self._reported, self._reported_at = state, now
 
-    def leave(self) -> None:
-        """Report that the process ends; its folder stays."""
+    def leave(self, files: Mapping[str, int] | None) -> None:
+        """Report that the process ends; its folder stays, unless no snapshot and no other process is left of it."""
         try:
             self._readers.forget(self._process)
+            own = f"{self._disk}/"
+            if files == {} and not any(report.reader_id.startswith(own) for report in self._readers.reports()):
+                self._readers.forget(self._disk)
         except FacerecError as exc:
             log.warning("gallery_reader_not_forgotten", reader_id=self._process, reason=str(exc))
 

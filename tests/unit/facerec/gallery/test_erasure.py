@@ -234,6 +234,19 @@ def test_disk_is_owed_until_its_processes_have_confirmed_and_it_reports_again(wo
     assert world.pass_(record).complete
 
 
+def test_disk_that_its_last_process_has_left_clean_is_not_owed(world: World) -> None:
+    """A worker ends in order while an erasure waits for it."""
+    world.report("i-1:aa/1", ReaderKind.PROCESS, 0)
+    world.report("i-1:aa", ReaderKind.DISK, None)
+    record = world.pass_(begin(world))
+    assert owed(record) >= {"process i-1:aa/1", "disk i-1:aa"}
+    for reader_id in ("i-1:aa/1", "i-1:aa"):
+        world.fakes.readers.forget(reader_id)
+    record = world.pass_(world.pass_(record))
+    assert record.complete
+    assert "left no snapshot" in record.place("disk i-1:aa").detail
+
+
 def test_disk_of_a_stopped_machine_is_owed_until_it_is_written_off(world: World) -> None:
     """Its results are not: it recognises nobody."""
     world.report("i-1:aa", ReaderKind.DISK, 1)

@@ -188,10 +188,23 @@ def test_unreachable_table_does_not_end_the_refresh(world: World) -> None:
     assert len(world.readers.reports()) == 2
 
 
+def test_last_process_of_a_folder_without_snapshots_takes_it_along(world: World) -> None:
+    """A container that ended leaves nothing that an operator must write off."""
+    world.enrol(1)
+    other = world.make(_identity(1))
+    other.index("default")
+    world.cache.index("default")
+    world.cache.stop()
+    assert [report.kind for report in world.readers.reports()] == [ReaderKind.DISK, ReaderKind.PROCESS]
+    other.stop()
+    assert world.readers.reports() == []
+
+
 def test_process_that_ends_leaves_its_disk_alone(world: World) -> None:
     """In order, or killed: then another process of the machine notices."""
-    world.enrol(1)
+    world.enrol(1000)
     world.cache.index("default")
+    world.refresh()
     world.cache.stop()
     assert [report.kind for report in world.readers.reports()] == [ReaderKind.DISK]
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
