@@ -75,6 +75,10 @@ class GalleryStep:
         owners = self.enrolled.owners(collection)
         own = [identifier for identifier, owner in owners.items() if record.everyone or owner in names]
         ids = list(dict.fromkeys([*record.template_ids, *own]))
+        if not record.everyone and len(ids) > len(record.template_ids):
+            # Before they are removed: nothing else would lead to the photos of those enrolled since the beginning.
+            record = record.model_copy(update={"template_ids": tuple(ids)})
+            yield record
         rejections = [
             each.rejection_id
             for each in self.enrolled.rejection_entries(collection)
@@ -92,9 +96,8 @@ class GalleryStep:
         }
         # A version of a collection without any change is 0; there is nothing to wait for then.
         version = max(1, self.enrolled.version(collection))
-        # Of a whole collection the ids are not needed later, and could be more than an item of DynamoDB holds.
-        kept = () if record.everyone else tuple(ids)
-        record = record.model_copy(update={"template_ids": kept, "version": version})
+        # The ids of a whole collection are not kept: they could be more than an item of DynamoDB holds.
+        record = record.model_copy(update={"version": version})
         for name, removed in counts.items():
             record = record.with_place(record.place(name).confirmed(self.now(), "stores", removed=removed))
         yield record

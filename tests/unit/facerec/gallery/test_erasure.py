@@ -480,6 +480,22 @@ def many_photos() -> tuple[World, EnrolsMeanwhile, ErasureRecord]:
     return world, objects, record
 
 
+def test_photo_of_a_person_enrolled_before_the_removal_goes_although_the_pass_was_interrupted(world: World) -> None:
+    """The first pass could not begin; in the second the record could not be written after the removal."""
+    world.people.outage = Transient("the table cannot be reached")
+    with pytest.raises(Transient):
+        world.fakes.make("failing").begin_photos("default", [f"{3:032x}"], "me")
+    world.people.outage = None
+    (record,) = world.fakes.ledger.open()
+    world.enrol(8, ALAN)
+    world.people.outage = Transient("the table cannot be reached")
+    assert not world.pass_(record).version
+    world.people.outage = None
+    world.pass_(record)
+    assert set(world.templates.owners("default").values()) == {ADA}
+    assert [key for key in world.stored() if "photo" in key] == [f"default/{n:032x}/photo.jpg" for n in (1, 2)]
+
+
 def test_photo_enrolled_again_while_photos_are_deleted_stays() -> None:
     """Under another file name, too, of which the old object goes; each template has its photo."""
     world, objects, record = many_photos()
