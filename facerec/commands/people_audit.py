@@ -40,7 +40,7 @@ def audit(collection: str, threshold: float | None, *, as_json: bool) -> None:
     damaged      it cannot be used
     photo gone   its photo is not in the store
 
-    People who are alike, as twins are, are found again each time, until `facerec people not` has been told of it.
+    People who are alike, as twins are, are found again each time, until `facerec people not` has one of the photos.
 
     \b
     Exit status:

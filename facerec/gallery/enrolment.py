@@ -297,7 +297,7 @@ class Enroller:
             store_template(self.templates, self.photos, template, photo)
         except AlreadyEnrolled as exc:
             if not same_person(exc.identity, identity, exact=exact_name):
-                detail = f"{exc}: `facerec gallery remove` takes it from there"
+                detail = f"{exc}: `facerec people remove` takes it from there"
                 return report(EnrolmentStatus.OTHER_NAME, detail, template_id=identifier, enrolled_for=exc.identity)
             status, details = EnrolmentStatus.DUPLICATE, [str(exc)]
         else:
