@@ -13,6 +13,7 @@ from facerec.client.models import Erasure, Receipt, Recognition
 from facerec.client.people import People, Photos
 from facerec.client.photo_requests import Photo, earlier_result, file_of, recognised, segment
 from facerec.client.transport import Transport
+from facerec.client.unknown import Unknown
 
 _CONNECTIONS = 16
 """Kept open; more threads than these make connections for single requests."""
@@ -50,6 +51,7 @@ class Client:
         self.people = People(self._transport)
         self.photos = Photos(self._transport)
         self.jobs = Jobs(self._transport)
+        self.unknown = Unknown(self._transport)
 
     def __repr__(self) -> str:
         """Name the server, and no key."""

@@ -130,3 +130,35 @@ class PhotosPage(Message):
 
     photos: tuple[PhotoSummary, ...]
     next: str | None
+
+
+class UnknownSummary(Message):
+    """An unknown person."""
+
+    unknown_id: str
+    first_seen: datetime
+    last_seen: datetime
+    seen_count: int
+    faces: int
+    aliases: tuple[str, ...]
+    expires_at: datetime
+
+
+class UnknownPage(Message):
+    """A page of unknown people."""
+
+    unknown: tuple[UnknownSummary, ...]
+    next: str | None
+
+
+class Promoted(Message):
+    """The person that an unknown person has become, and how many templates it got."""
+
+    name: str
+    photos: int
+
+
+class UnknownRemoved(Message):
+    """How many faces of an unknown person were removed."""
+
+    faces: int

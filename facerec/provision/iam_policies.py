@@ -172,10 +172,8 @@ def operator(place: Place) -> list[Statement]:
         ),
         allow("EraseFromJobs", ["dynamodb:BatchWriteItem"], [place.table(settings.jobs_table)]),
         allow(
-            "LookAtDeadLetters",
-            actions(
-                "sqs", "ChangeMessageVisibility DeleteMessage GetQueueAttributes GetQueueUrl PurgeQueue ReceiveMessage"
-            ),
+            "PurgeDeadLetters",
+            ["sqs:PurgeQueue"],
             [place.queue(settings.dead_letter_queue), place.queue(settings.faces_dead_letter_queue)],
         ),
         allow(

@@ -36,6 +36,8 @@ from facerec.job_records import FileStatus, JobStatus
 from facerec.jobs.report import JobSummary
 from facerec.message_base import Message
 from facerec.messages import Outcome
+from facerec.settings import Settings
+from facerec.settings.tiers import UnknownSettings
 from facerec.web.api.v1.photo_requests import REFUSAL_STATUS
 from tests.fakes.api_keys import InMemoryApiKeys
 from tests.fakes.drawn_faces import DrawnFace, photo
@@ -226,6 +228,27 @@ def test_job_is_created_followed_and_read(client: Client, tmp_path: Path) -> Non
         client.jobs.create_from_prefix("a-bucket", "2026/")
 
 
+def test_unknown_person_is_searched_promoted_and_removed() -> None:
+    """Where the collection keeps unknown people."""
+    settings = Settings(unknown=UnknownSettings(collections=("default",)))
+    with running(FakeWebTier(settings, working=True)) as tier, Client(URL, pool=ApplicationPool(tier)) as client:
+        ids = []
+        for name in ("Ada", "Grace"):
+            seen = client.recognise(photo(name)).faces[0].unknown
+            assert seen is not None
+            ids.append(seen.unknown_id)
+        (found,) = client.unknown.search(photo("Ada", take=1)).faces
+        assert found.unknown is not None
+        assert found.unknown.unknown_id == ids[0]
+        assert sorted(each.unknown_id for each in client.unknown.list()) == sorted(ids)
+        assert client.unknown.show(ids[1]).faces == 1
+        assert client.unknown.promote(ids[0], "Ada Lovelace").name == "Ada Lovelace"
+        assert client.recognise(photo("Ada", take=2)).result == "Ada Lovelace"
+        assert client.unknown.remove(ids[1]).faces == 1
+        with pytest.raises(NotFound):
+            client.unknown.show(ids[1])
+
+
 def test_result_that_comes_late_is_waited_for() -> None:
     """The server says where it will be, and the client asks there."""
     time = Time()
@@ -373,6 +396,8 @@ CHANGES: dict[str, Callable[[Client], object]] = {
     "unmerge": lambda client: client.people.unmerge("a"),
     "remove": lambda client: client.people.remove("a"),
     "add": lambda client: client.people.add("a"),
+    "promote": lambda client: client.unknown.promote("unknown-1", "a"),
+    "forget": lambda client: client.unknown.remove("unknown-1"),
 }
 
 
@@ -442,6 +467,11 @@ METHODS = {
     "get_job": "jobs.status",
     "get_job_results": "jobs.results",
     "cancel_job": "jobs.cancel",
+    "list_unknown": "unknown.list",
+    "get_unknown": "unknown.show",
+    "search_unknown": "unknown.search",
+    "promote_unknown": "unknown.promote",
+    "remove_unknown": "unknown.remove",
 }
 
 
