@@ -70,9 +70,9 @@ class Fleet:
         self._clients.ec2.start_instances(InstanceIds=[instance_id])
 
     def lines(self, name: str) -> list[str]:
-        """The lines that the instance's workers have printed."""
+        """The lines that the instance's workers have printed, without one that is only begun."""
         log = self._log_dir / f"{name}.log"
-        return log.read_text().splitlines() if log.exists() else []
+        return log.read_text().split("\n")[:-1] if log.exists() else []
 
     def prints(self, name: str, *words: str, step_seconds: float = 0.0) -> bool:
         """Look until the instance's workers have printed lines that begin with these words."""

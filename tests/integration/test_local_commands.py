@@ -14,7 +14,7 @@ def test_provision_prints_the_state_of_each_resource(emulator: EmulatedAws) -> N
     first, second = run("provision", environ=environ), run("provision", "--json", environ=environ)
     assert (first.returncode, first.stderr) == (0, "")
     lines = first.stdout.splitlines()
-    assert [line.split()[0] for line in lines if "note:" not in line] == ["created"] * 13
+    assert [line.split()[0] for line in lines if "note:" not in line] == ["created"] * 15
     assert sum("is left out, because http://127.0.0.1:" in line for line in lines) == 4  # one for each bucket
     assert {json.loads(line)["state"] for line in second.stdout.splitlines()} == {"unchanged"}
     assert json.loads(second.stdout.splitlines()[4]) == {
