@@ -45,7 +45,9 @@ class Deployment:
         self.asked += 1
         if self.failing:
             raise Transient("the nucleus does not answer")
-        fields, self.fields = self.fields, None
+        fields = self.fields
+        if fields is not None:  # otherwise the test may be setting them at this very moment
+            self.fields = None
         return fields
 
 
