@@ -69,6 +69,11 @@ def faces_key(request_id: UUID, filename: str) -> str:
     return f"{input_key(request_id, filename)}.faces"
 
 
+def target_key(request_id: UUID, filename: str) -> str:
+    """`<request_id>/target/<name>`: the second photo of a comparison; never the key of a first one, of any name."""
+    return f"{request_id}/target/{safe_name(filename)}"
+
+
 def output_key(request_id: UUID, filename: str) -> str:
     """`<request_id>/<stem>.json`: the worker stores the result there."""
     return f"{request_id}/{copy_key(filename)}.json"

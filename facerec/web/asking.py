@@ -13,7 +13,7 @@ from facerec.access_records import LOGGED_OPERATIONS, AccessRecord
 from facerec.errors import ConfigurationError, QueueMissing, Refused, Transient
 from facerec.message_base import DEFAULT_COLLECTION, ObjectRef
 from facerec.messages import OPERATION_VERSION, VERSION, RecognitionRequest, RecognitionResult
-from facerec.object_keys import base_name, input_key, output_key, safe_name
+from facerec.object_keys import input_key, output_key, safe_name, target_key
 from facerec.operations import Compare, Operation, Recognise
 from facerec.ports import ObjectStore, TaskQueue
 from facerec.settings import Settings
@@ -217,7 +217,7 @@ class Asker:
         operation = question.operation
         photo = self._put(input_key(request_id, question.photo.filename), question.photo)
         if question.target is not None:
-            key = input_key(request_id, f"target-{base_name(question.target.filename)}")
+            key = target_key(request_id, question.target.filename)
             operation = Compare(target=self._put(key, question.target))
         if self._settings.key_style == "filename" and operation.kind == "recognise":
             content_type = CONTENT_TYPES[read_header(question.photo.body, self._settings.max_megapixels).format]

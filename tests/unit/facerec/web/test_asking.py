@@ -2,6 +2,8 @@
 
 from uuid import uuid4
 
+import pytest
+
 from facerec.aws.sqs.results import fitting
 from facerec.messages import UNKNOWN, Outcome, RecognitionRequest, RecognitionResult, ResultMatch
 from facerec.operations import Detect, Enrol, Operation, Recognise
@@ -20,7 +22,13 @@ REQUEST = {
 }
 
 
-def ask(tier: FakeWebTier, body: bytes, operation: Operation, target: bytes | None = None) -> Answer:
+def ask(
+    tier: FakeWebTier,
+    body: bytes,
+    operation: Operation,
+    target: bytes | None = None,
+    names: tuple[str, str] = ("a.jpg", "b.jpg"),
+) -> Answer:
     """Ask as an API does."""
     asker = Asker(
         settings=tier.settings,
@@ -30,8 +38,8 @@ def ask(tier: FakeWebTier, body: bytes, operation: Operation, target: bytes | No
         waiters=tier.waiters,
         admission=tier.admission,
     )
-    second = None if target is None else Photo("b.jpg", target)
-    question = Question(photo=Photo("a.jpg", body), target=second, operation=operation)
+    second = None if target is None else Photo(names[1], target)
+    question = Question(photo=Photo(names[0], body), target=second, operation=operation)
     return asker.ask(uuid4(), "client", lambda: question)
 
 
@@ -47,6 +55,16 @@ def test_enrolled_person_is_recognised_by_an_upload() -> None:
         again = ask(tier, photo(ADA), Recognise(nearest=1)).result
         assert again is not None
         assert again.outcome is Outcome.UNKNOWN, "what the web tier has removed is not found"
+
+
+@pytest.mark.parametrize("names", [("a.jpg", "a.jpg"), ("target-a.jpg", "a.jpg"), ("target", "a.jpg")])
+def test_second_photo_never_replaces_the_first(names: tuple[str, str]) -> None:
+    """Whatever the client calls them: a photo that is compared with itself is always the same person."""
+    with running(FakeWebTier(working=True)) as tier:
+        result = ask(tier, photo(ADA), Recognise(), target=photo("Grace Hopper"), names=names).result
+    assert result is not None
+    assert result.faces[0].similarity is not None
+    assert result.faces[0].similarity < 0.5
 
 
 def test_target_makes_a_comparison() -> None:
