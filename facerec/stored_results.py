@@ -31,12 +31,8 @@ def stored_result(store: ObjectStore, bucket: str, key: str) -> RecognitionResul
         return None
 
 
-def stored_result_json(store: ObjectStore, bucket: str, request_id: UUID) -> bytes | None:
-    """Return a result as it was stored, found by the request id alone; `None` if there is none."""
-    for key in store.keys(bucket, request_prefix(request_id)):
-        if key.endswith(".json"):
-            try:
-                return store.get(bucket, key)
-            except ObjectMissing:
-                return None  # it expired after it was listed
-    return None
+def result_of_request(store: ObjectStore, bucket: str, request_id: UUID) -> RecognitionResult | None:
+    """Return a stored result by the request id alone; `None` as `stored_result`."""
+    keys = (key for key in store.keys(bucket, request_prefix(request_id)) if key.endswith(".json"))
+    key = next(keys, None)
+    return None if key is None else stored_result(store, bucket, key)

@@ -14,8 +14,9 @@ import pytest
 
 from facerec import bootstrap
 from facerec.api_keys import Scope, issue, revoked
-from facerec.object_keys import output_key
+from facerec.messages import NO_FACE, Outcome, RecognitionResult
 from facerec.settings import Settings
+from facerec.stored_results import store_result
 from facerec.web.auth.request_ids import new_request_id
 from tests.support.emulated import EmulatedAws, environ_of
 from tests.support.processes import CHECKOUT, descendants, facerec, run
@@ -102,8 +103,10 @@ def test_keys_work_in_every_process_until_they_are_revoked(
     store.put(other)
     store.put(boss)
     request_id = new_request_id(asker)
-    results = bootstrap.object_store(fresh)
-    results.put(fresh.output_bucket, output_key(request_id, "a.jpg"), b"{}", "application/json")
+    result = RecognitionResult(
+        request_id=request_id, result=NO_FACE, filename="a.jpg", outcome=Outcome.NO_FACE, completed_at=datetime.now(UTC)
+    )
+    store_result(bootstrap.object_store(fresh), fresh.output_bucket, result)
     store.put(record)
     store.put(revoked(record, datetime.now(UTC)))
     with web(environ | {"FACEREC_WEB__PROCESSES": "2"}, tmp_path / "log") as command:

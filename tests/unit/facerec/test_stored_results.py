@@ -7,7 +7,7 @@ from structlog.testing import capture_logs
 
 from facerec.messages import Outcome, RecognitionResult
 from facerec.object_keys import output_key
-from facerec.stored_results import store_result, stored_result, stored_result_json
+from facerec.stored_results import result_of_request, store_result, stored_result
 from tests.fakes.object_store import InMemoryObjectStore
 
 REQUEST_ID = UUID(int=7)
@@ -22,11 +22,11 @@ RESULT = RecognitionResult(
 
 
 def test_stored_result_is_read_back() -> None:
-    """By its key, and as JSON by the request id alone."""
+    """By its key, and by the request id alone."""
     store = InMemoryObjectStore()
     store_result(store, "out", RESULT)
     assert stored_result(store, "out", KEY) == RESULT
-    assert stored_result_json(store, "out", REQUEST_ID) == RESULT.to_json().encode()
+    assert result_of_request(store, "out", REQUEST_ID) == RESULT
     assert store.keys("out") == [KEY]
 
 
@@ -34,7 +34,7 @@ def test_missing_result_is_none() -> None:
     """It is no error."""
     store = InMemoryObjectStore()
     assert stored_result(store, "out", KEY) is None
-    assert stored_result_json(store, "out", REQUEST_ID) is None
+    assert result_of_request(store, "out", REQUEST_ID) is None
 
 
 def test_unreadable_result_is_logged() -> None:
@@ -42,5 +42,5 @@ def test_unreadable_result_is_logged() -> None:
     store = InMemoryObjectStore()
     store.put("out", KEY, b'{"version": 99}', "application/json")
     with capture_logs() as logs:
-        assert stored_result(store, "out", KEY) is None
-    assert [(entry["event"], entry["key"]) for entry in logs] == [("stored_result_unreadable", KEY)]
+        assert stored_result(store, "out", KEY) is result_of_request(store, "out", REQUEST_ID) is None
+    assert [(entry["event"], entry["key"]) for entry in logs] == [("stored_result_unreadable", KEY)] * 2

@@ -11,10 +11,9 @@ from pydantic import BaseModel, Field, RootModel
 from facerec.api_keys import Scope
 from facerec.errors import ObjectMissing
 from facerec.gallery.names import valid_identity
-from facerec.messages import RecognitionResult
 from facerec.object_keys import input_key
 from facerec.operations import Reject
-from facerec.stored_results import stored_result_json
+from facerec.stored_results import result_of_request
 from facerec.web.api.services import ApiServices
 from facerec.web.api.v1.description import as_json, described, errors
 from facerec.web.api.v1.models import Pending
@@ -99,10 +98,9 @@ def _earlier_photo(services: ApiServices, written: str) -> Photo:
         request_id = UUID(written)
     except ValueError:
         raise unknown from None
-    stored = stored_result_json(store, settings.output_bucket, request_id)
-    if stored is None or not may_read(presented_key(), request_id):
+    result = result_of_request(store, settings.output_bucket, request_id)
+    if result is None or not may_read(presented_key(), request_id):
         raise unknown
-    result = RecognitionResult.parse(stored)
     if result.operation in {"compare", "search_template"}:
         reason = "the faces of this result are not those of the request's photo: send the photo instead"
         raise Declined(Reply(409, reason, "other_photo"))

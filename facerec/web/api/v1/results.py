@@ -8,9 +8,8 @@ from flask_openapi3.blueprint import APIBlueprint
 from pydantic import BaseModel, ConfigDict, Field
 
 from facerec.api_keys import Scope
-from facerec.messages import RecognitionResult
 from facerec.object_keys import request_prefix
-from facerec.stored_results import stored_result_json
+from facerec.stored_results import result_of_request
 from facerec.web.api.services import ApiServices
 from facerec.web.api.v1.description import as_json, described, errors
 from facerec.web.api.v1.models import Pending, Result
@@ -48,9 +47,9 @@ def routes(services: ApiServices) -> APIBlueprint:
         if not may_read(presented_key(), known):
             # The same reply, so that it confirms no id.
             return json_error(404, unknown)
-        stored = stored_result_json(store, settings.output_bucket, known)
-        if stored is not None:
-            return as_json(Result.of(RecognitionResult.parse(stored)))
+        result = result_of_request(store, settings.output_bucket, known)
+        if result is not None:
+            return as_json(Result.of(result))
         pending = store.keys(settings.input_bucket, request_prefix(known))
         return as_json(Pending(request_id=known), 202) if pending else json_error(404, unknown)
 

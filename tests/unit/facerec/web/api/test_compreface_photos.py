@@ -162,7 +162,7 @@ def test_verification_of_two_photos(tier: Tier) -> None:
     assert only["source_image_face"]["box"]["x_max"] == 60
     assert [(each["box"]["x_max"], each["similarity"]) for each in only["face_matches"]] == [(70, 0.0), (40, 0.5)]
     assert isinstance(tier.asked.operation, Compare)
-    assert tier.asked.operation.target.key.endswith("target-target_image.jpg")
+    assert tier.asked.operation.target.key.endswith("/target/target_image.jpg")
 
 
 def test_source_of_a_verification_has_one_face(tier: Tier) -> None:
