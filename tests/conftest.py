@@ -23,7 +23,7 @@ hypothesis.settings.register_profile("facerec", deadline=None)
 hypothesis.settings.load_profile("facerec")
 
 
-_TIERS = ("e2e", "integration", "contracts", "unit")
+_TIERS = ("e2e", "integration", "browser", "contracts", "unit")
 """The folders in the order of their tests: the slow ones start first, so that all processes end at about one time."""
 
 

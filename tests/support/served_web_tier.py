@@ -53,10 +53,18 @@ class ServedWebTier:
 
 @contextmanager
 def serve_web_tier(
-    answer: Callable[..., Any] | None = None, keys: ApiKeys | None = None, *, working: bool = False, **web: Any
+    answer: Callable[..., Any] | None = None,
+    keys: ApiKeys | None = None,
+    *,
+    settings: Settings | None = None,
+    working: bool = False,
+    **web: Any,
 ) -> Iterator[ServedWebTier]:
-    """A served web tier, stopped on leaving; `working` is as in `FakeWebTier`."""
-    tier = FakeWebTier(Settings(web=WebSettings(**web)), answer, keys=keys, working=working)
+    """A served web tier, stopped on leaving; `working` is as in `FakeWebTier`.
+
+    `web` are settings of the web tier, unless all `settings` are given.
+    """
+    tier = FakeWebTier(settings or Settings(web=WebSettings(**web)), answer, keys=keys, working=working)
     with running(tier), bind("127.0.0.1", 0) as listener:
         server = WebServer(tier.app, tier.settings.web, listener)
         thread = threading.Thread(

@@ -1,0 +1,153 @@
+"""Fixtures of the browser tests: Chromium, served sites, and pages that fail a test whose browser sees an error."""
+
+import re
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from facerec.api_keys import Scope, issue, revoked
+from facerec.settings import Settings
+from facerec.settings.tiers import UnknownSettings
+from tests.fakes.api_keys import InMemoryApiKeys
+from tests.support.browser import PHONE, WAIT_MS, Watch, chromium, find_chromium, save_picture, severe_findings, watched
+from tests.support.processes import CHECKOUT
+from tests.support.served_web_tier import ServedWebTier, serve_web_tier
+
+PICTURES = CHECKOUT / ".cache" / "browser"
+"""What the page of a failed test showed."""
+
+CheckAccessible = Callable[[Page], None]
+_watches = pytest.StashKey[list[tuple[Page, Watch]]]()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """One Chromium for the tests of a file; it ends with them, since its event loop is of no use to other tests."""
+    if find_chromium() is None:
+        pytest.skip("Chromium is not installed (apt-get install chromium)")
+    expect.set_options(timeout=WAIT_MS)
+    with chromium() as one:
+        yield one
+
+
+@contextmanager
+def serving(keys: InMemoryApiKeys | None = None) -> Iterator[ServedWebTier]:
+    """A whole web tier with drawn faces, which feeds jobs and keeps unknown people."""
+    settings = Settings(unknown=UnknownSettings(collections=("*",)))
+    with serve_web_tier(keys=keys, settings=settings, working=True) as web:
+        web.tier.feeder.start()
+        try:
+            yield web
+        finally:
+            web.tier.feeder.stop()
+
+
+@pytest.fixture
+def site() -> Iterator[ServedWebTier]:
+    """A site without API keys."""
+    with serving() as web:
+        yield web
+
+
+@dataclass(frozen=True)
+class SiteKeys:
+    """The API keys of a site: one of each scope."""
+
+    store: InMemoryApiKeys
+    texts: dict[Scope, str]
+    """What their owners present."""
+    ids: dict[Scope, str]
+
+    def revoke(self, scope: Scope) -> None:
+        """Revoke the key of this scope."""
+        key = self.store.get(self.ids[scope])
+        assert key is not None
+        self.store.put(revoked(key, datetime.now(UTC)))
+
+
+@pytest.fixture
+def keys() -> SiteKeys:
+    """The keys of `secured_site`."""
+    issued = {scope: issue(f"client with {scope}", [scope], now=datetime.now(UTC)) for scope in Scope}
+    return SiteKeys(
+        InMemoryApiKeys(*(key for key, _ in issued.values())),
+        {scope: token.reveal() for scope, (_, token) in issued.items()},
+        {scope: key.key_id for scope, (key, _) in issued.items()},
+    )
+
+
+@pytest.fixture
+def secured_site(keys: SiteKeys) -> Iterator[ServedWebTier]:
+    """A site that needs one of the `keys`."""
+    with serving(keys.store) as web:
+        yield web
+
+
+@pytest.fixture
+def page(request: pytest.FixtureRequest, browser: Browser) -> Iterator[Page]:
+    """A page of `site`, or of `secured_site` in a test that has it.
+
+    The test fails at its end if there was an error on the console or of a script, a violation of the content security
+    policy, a failed request, or a request to another host. `watch` can expect one.
+    """
+    with _watched_page(request, browser) as page:
+        yield page
+
+
+@pytest.fixture
+def phone(request: pytest.FixtureRequest, browser: Browser) -> Iterator[Page]:
+    """A `page` on a phone."""
+    with _watched_page(request, browser, **PHONE) as page:
+        yield page
+
+
+@contextmanager
+def _watched_page(request: pytest.FixtureRequest, browser: Browser, **options: Any) -> Iterator[Page]:
+    site: ServedWebTier = request.getfixturevalue("secured_site" if "secured_site" in request.fixturenames else "site")
+    with watched(browser, site.url, **options) as (page, watch):
+        request.node.stash.setdefault(_watches, []).append((page, watch))
+        yield page
+        if problems := watch.verdict():
+            path = save_picture(page, PICTURES, _file_name(request.node))
+            pytest.fail("\n".join(["the browser saw errors:", *problems, f"picture: {path}"]), pytrace=False)
+
+
+@pytest.fixture
+def watch(request: pytest.FixtureRequest, page: Page) -> Watch:
+    """What goes wrong on `page`: `watch.expect("status of 403")`."""
+    watches: list[tuple[Page, Watch]] = request.node.stash[_watches]
+    return next(watch for one, watch in watches if one is page)
+
+
+@pytest.fixture
+def check_accessible() -> CheckAccessible:
+    """Fails the test if axe-core has a serious or critical finding on what a page shows now."""
+
+    def check(page: Page) -> None:
+        if findings := severe_findings(page):
+            pytest.fail("\n".join([f"axe-core on {page.url}:", *findings]))
+
+    return check
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add the picture of a failed test and the lines of its browser's console to the report."""
+    report = yield
+    if report.when == "call" and report.failed:
+        watches: list[tuple[Page, Watch]] = item.stash.get(_watches, [])
+        for number, (page, watch) in enumerate(watches):
+            path = save_picture(page, PICTURES, f"{_file_name(item)}{f'-{number}' if number else ''}")
+            report.sections.append((f"Browser at {page.url}", "\n".join([f"picture: {path}", *watch.lines])))
+    return report
+
+
+def _file_name(item: pytest.Item) -> str:
+    return re.sub(r"[^\w-]+", "-", f"{item.path.stem}-{item.name}")
