@@ -269,6 +269,14 @@ class Changes:
     """Changed templates that cannot be read."""
 
 
+class ChangedIds(NamedTuple):
+    """Which templates the changes from one version of a collection to a later one have touched."""
+
+    version: int
+    template_ids: frozenset[str]
+    """Those that were added, given to another person or removed, also damaged ones."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MergeRecord:
     """A merge of two people of a collection: what `unmerge` needs to take it back."""
@@ -363,6 +371,9 @@ class EnrolledPeople(Protocol):
 
         After the store was lost and created again, it begins above the collection's earlier versions.
         """
+
+    def changed_ids(self, collection: str, since: int) -> ChangedIds | None:
+        """What has changed since an earlier `version`; `None` if these changes are no longer known."""
 
     def entries(self, collection: str, after: str = "", at_once: int | None = None) -> Iterator[TemplateEntry]:
         """The readable templates of the collection, of all models, by their ids, those after an id only.

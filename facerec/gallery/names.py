@@ -96,6 +96,12 @@ def identity_key(name: str, *, exact: bool = False) -> str:
     return " ".join(_IGNORED.sub("", folded).rstrip(". ").split())
 
 
+def search_key(text: str) -> str:
+    """Return the form in which names are searched and sorted: `identity_key` without accents. It takes any text."""
+    decomposed = unicodedata.normalize("NFKD", identity_key(text))
+    return "".join(c for c in decomposed if not unicodedata.combining(c))
+
+
 def same_person(one: str, other: str, *, exact: bool = False) -> bool:
     """Whether two names are one person."""
     return identity_key(one, exact=exact) == identity_key(other, exact=exact)

@@ -9,11 +9,13 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from itertools import groupby
 from operator import attrgetter
 
 from facerec.errors import FacerecError
-from facerec.gallery.names import KnownNames, same_person, valid_identity
+from facerec.gallery.names import KnownNames, same_person, search_key, valid_identity
+from facerec.gallery.people_index import PeopleIndex
 from facerec.ports import EnrolledPeople, MergeRecord, ObjectStore, PersonRecords, TemplateEntry
 from facerec.text import counted
 
@@ -56,6 +58,20 @@ class Person:
     first_enrolled: datetime | None
     last_enrolled: datetime | None
     models: tuple[str, ...]
+    portrait: TemplateEntry | None = None
+    """The template of the best quality that has a photo."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeoplePage:
+    """A page of the people of a collection."""
+
+    people: Sequence[Person]
+    found: int
+    """How many people the search has found, on all pages."""
+    persons: int
+    """Of the whole collection, as `photos`."""
+    photos: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,25 +98,38 @@ class People:
     photos: ObjectStore
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
+    @cached_property
+    def index(self) -> PeopleIndex:
+        """What this process has read of people already."""
+        return PeopleIndex(self.enrolled, self.records)
+
     def persons(self, collection: str, *, after: str | None = None, limit: int | None = None) -> list[Person]:
-        """Return the people by name, those after a name and at most `limit`; always reads the whole collection."""
-        everyone = persons_of(self.enrolled.entries(collection), self.records.names(collection))
-        return [person for person in everyone if after is None or person.name > after][:limit]
+        """Return the people by name, those after a name and at most `limit`."""
+        known = self.index.people(collection)
+        names = known.names if after is None else known.after(after)
+        return [_person(name, known.by_name.get(name, ())) for name in names[:limit]]
+
+    def page(self, collection: str, *, search: str = "", start: int = 0, limit: int) -> PeoplePage:
+        """Return the people by name whose name contains a text, from the place `start` on and at most `limit`."""
+        known = self.index.people(collection)
+        names = known.search(search)
+        return PeoplePage(
+            people=[_person(name, known.by_name.get(name, ())) for name in names[start : start + limit]],
+            found=len(names),
+            persons=len(known.names),
+            photos=len(known.entries),
+        )
 
     def person(self, collection: str, name: str, *, exact: bool = False) -> PersonTemplates:
         """Return a person with its readable templates; raises `NoSuchPerson`."""
-        entries = list(self.enrolled.entries(collection))
-        kept = self.records.names(collection)
-        known = KnownNames([*(entry.identity for entry in entries), *kept])
+        known = self.index.people(collection)
         spellings = known.spellings(name, exact=exact)
         if not spellings:
             raise NoSuchPerson(name, collection, known.closest(name))
-        own = [entry for entry in entries if entry.identity in spellings]
         # A kept name of another spelling than the templates' is not shown.
-        used = tuple(spelling for spelling in spellings if any(entry.identity == spelling for entry in own))
-        shown = used or tuple(spellings)
-        ordered = sorted(own, key=attrgetter("identity", "template_id"))
-        return PersonTemplates(name=shown[0], spellings=shown, entries=tuple(ordered))
+        shown = [spelling for spelling in spellings if spelling in known.by_name] or spellings
+        entries = [entry for spelling in shown for entry in known.by_name.get(spelling, ())]
+        return PersonTemplates(name=shown[0], spellings=tuple(shown), entries=tuple(entries))
 
     def template_ids(self, collection: str, name: str, *, exact: bool = False) -> dict[str, str]:
         """Return the spelling of a person's name in each template by its id, also of damaged ones.
@@ -300,14 +329,14 @@ class _Belongings:
 
 
 def persons_of(entries: Iterable[TemplateEntry], kept: Iterable[str]) -> list[Person]:
-    """Return the people of these templates and the kept names, by name."""
+    """Return the people of these templates and the kept names, by name without regard to case and accents."""
     ordered = sorted(entries, key=attrgetter("identity"))
     found = {name: list(own) for name, own in groupby(ordered, attrgetter("identity"))}
     known = KnownNames(found)
     for name in kept:
         if not known.spellings(name):
             found[name] = []
-    return [_person(name, found[name]) for name in sorted(found)]
+    return [_person(name, found[name]) for name in sorted(found, key=lambda name: (search_key(name), name))]
 
 
 def follow_replacements(
@@ -345,12 +374,14 @@ def shown_id(identifier: str) -> str:
 
 def _person(name: str, entries: Sequence[TemplateEntry]) -> Person:
     times = [entry.enrolled_at for entry in entries]
+    with_photo = [entry for entry in entries if entry.photo is not None]
     return Person(
         name=name,
         templates=len(entries),
         first_enrolled=min(times, default=None),
         last_enrolled=max(times, default=None),
         models=tuple(sorted({entry.model_id for entry in entries})),
+        portrait=max(with_photo, key=lambda entry: entry.quality or 0.0, default=None),
     )
 
 

@@ -445,6 +445,24 @@ def test_changes_lead_from_any_version_to_the_current_one(store: TemplateStore) 
     assert changes.added[0].embedding.dtype == np.float32
 
 
+def test_changed_ids_are_those_of_every_kind_of_change(store: TemplateStore) -> None:
+    """Added, given to another person, removed; a rejection and a threshold touch no template."""
+    templates = [make_template(number) for number in range(3)]
+    for template in templates:
+        store.add(template)
+    since = store.version("default")
+    store.set_threshold("default", MODEL, make_threshold())
+    store.reject(make_rejection(1))
+    changed = store.changed_ids("default", since)
+    assert changed == (store.version("default"), frozenset())
+    store.reassign("default", [templates[0].template_id], "Grace Hopper")
+    store.remove("default", [templates[1].template_id])
+    store.add(make_template(7))
+    touched = {templates[0].template_id, templates[1].template_id, make_template(7).template_id}
+    assert store.changed_ids("default", since) == (store.version("default"), frozenset(touched))
+    assert store.changed_ids("default", store.version("default")) == (store.version("default"), frozenset())
+
+
 def test_changes_since_the_current_version_are_empty(store: TemplateStore) -> None:
     """Changes since the current version are empty."""
     store.add(make_template(1))
@@ -456,8 +474,9 @@ def test_changes_since_the_current_version_are_empty(store: TemplateStore) -> No
 def test_changes_since_an_unknown_version_are_none(store: TemplateStore) -> None:
     """Also since one from before the table was recreated."""
     store.add(make_template(1))
-    assert store.changes("default", store.version("default") + 1) is None
-    assert store.changes("default", store.version("default") - 5) is None
+    for since in (store.version("default") + 1, store.version("default") - 5):
+        assert store.changes("default", since) is None
+        assert store.changed_ids("default", since) is None
 
 
 @pytest.mark.parametrize("kind", ["memory", "ministack", "moto"])
@@ -695,6 +714,7 @@ def test_damaged_change_record_counts_as_not_recorded(
         versions.append(store.version("default"))
     edit(table, f"change#{versions[1]:020d}", change)
     assert store.changes("default", versions[0]) is None
+    assert store.changed_ids("default", versions[0]) is None
     changes = store.changes("default", versions[1])
     assert changes is not None
     assert ids(iter(changes.added)) == [make_template(2).template_id]

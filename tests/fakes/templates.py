@@ -13,6 +13,7 @@ from facerec.errors import AlreadyEnrolled, FacerecError
 from facerec.gallery.damaged import may_replace
 from facerec.message_base import ObjectRef
 from facerec.ports import (
+    ChangedIds,
     Changes,
     CollectionThreshold,
     DamagedTemplate,
@@ -151,14 +152,20 @@ class InMemoryTemplateStore:
             self._check()
             return self._versions[collection]
 
+    def changed_ids(self, collection: str, since: int) -> ChangedIds | None:
+        """Return the ids that were touched since that version, as far back as `kept_changes`."""
+        with self._lock:
+            self._check()
+            return self._touched(collection, since)
+
     def changes(self, collection: str, since: int) -> Changes | None:
         """Return what has changed since that version, as far back as `kept_changes`."""
         with self._lock:
             self._check()
-            version, log = self._versions[collection], self._log[collection]
-            if since > version or not all(number in log for number in range(since + 1, version + 1)):
+            found = self._touched(collection, since)
+            if found is None:
                 return None
-            touched = set[str]().union(*(log[number] for number in range(since + 1, version + 1)))
+            version, touched = found
             stored = self._templates[collection]
             return Changes(
                 version, [stored[name] for name in sorted(touched & stored.keys())], sorted(touched - stored.keys())
@@ -272,6 +279,13 @@ class InMemoryTemplateStore:
             self._check()
             self._thresholds[collection, model_id] = threshold
             self._changed(collection, set())
+
+    def _touched(self, collection: str, since: int) -> ChangedIds | None:
+        version, log = self._versions[collection], self._log[collection]
+        following = range(since + 1, version + 1)
+        if since > version or not all(number in log for number in following):
+            return None
+        return ChangedIds(version, frozenset[str]().union(*(log[number] for number in following)))
 
     def _check(self) -> None:
         if self.outage is not None:

@@ -22,7 +22,7 @@ from facerec.aws.dynamodb.entry_items import (
     rejection_id_of,
     rejection_values,
 )
-from facerec.ports import RejectionEntry, TemplateEntry
+from facerec.ports import ChangedIds, RejectionEntry, TemplateEntry
 from facerec.unknown_records import companion_of
 
 log = structlog.get_logger(__name__)
@@ -70,6 +70,12 @@ class DynamoEnrolledPeople:
     def version(self, collection: str) -> int:
         """Return the number of the last change: one consistent read of a tiny item."""
         return self._changes.version(collection)
+
+    def changed_ids(self, collection: str, since: int) -> ChangedIds | None:
+        """Read the records of the changes after that version; None if some of them are not recorded."""
+        with translated(f"read the changes of collection {collection!r}"):
+            found = self._changes.touched(collection, since)
+        return None if found is None else ChangedIds(found[0], frozenset(found[1]))
 
     def entries(self, collection: str, after: str = "", at_once: int | None = None) -> Iterator[TemplateEntry]:
         """Yield the readable templates of the collection, read consistently, page by page."""
