@@ -7,6 +7,7 @@ person have a similarity near 0.9 if their `take` differs, and 1 otherwise; two 
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from io import BytesIO
 
@@ -21,6 +22,8 @@ from tests.fakes.templates import MODEL
 DIMENSION = 512
 _MARK = b"\n#faces:"
 _GAP = 10
+_LANDMARKS = ((0.33, 0.41), (0.67, 0.41), (0.5, 0.6), (0.39, 0.77), (0.61, 0.77))
+"""Eyes, nose and corners of the mouth, in shares of the box."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +42,23 @@ def photo(*faces: str | DrawnFace, take: int = 0, form: str = "JPEG", size: tupl
     """A photo of these people; `take` is that of faces given by their names."""
     buffer = BytesIO()
     Image.new("RGB", size, (90, 120, 30)).save(buffer, form)
-    drawn = [face if isinstance(face, DrawnFace) else DrawnFace(face, take=take) for face in faces]
-    return buffer.getvalue() + _MARK + json.dumps([asdict(face) for face in drawn]).encode()
+    return with_faces(
+        buffer.getvalue(), [face if isinstance(face, DrawnFace) else DrawnFace(face, take=take) for face in faces]
+    )
+
+
+def with_faces(picture: bytes, faces: Sequence[DrawnFace]) -> bytes:
+    """Write faces into a picture."""
+    return picture + _MARK + json.dumps([asdict(face) for face in faces]).encode()
+
+
+def boxes_of(faces: Sequence[DrawnFace]) -> list[Box]:
+    """Return where the faces of a photo are."""
+    boxes, x = [], float(_GAP)
+    for face in faces:
+        boxes.append(Box(x, _GAP, x + face.side, _GAP + face.side))
+        x += face.side + _GAP
+    return boxes
 
 
 def is_drawn(image: bytes) -> bool:
@@ -71,15 +89,13 @@ class DrawnFacesEngine:
         header = read_header(image)
         _, mark, written = image.rpartition(_MARK)
         drawn = [DrawnFace(**face) for face in json.loads(written)] if mark else []
-        faces, x = [], float(_GAP)
-        for face in drawn:
-            box = Box(x, _GAP, x + face.side, _GAP + face.side)
+        faces = []
+        for face, box in zip(drawn, boxes_of(drawn), strict=True):
             if box.x_max > header.width or box.y_max > header.height:
                 raise InvalidImage("the faces do not fit into the picture of this test")
-            landmarks = tuple((x + face.side * share, _GAP + face.side * share) for share in (0.3, 0.4, 0.5, 0.6, 0.7))
+            landmarks = tuple((box.x_min + face.side * x, box.y_min + face.side * y) for x, y in _LANDMARKS)
             quality = Quality(face.quality, ("blurred",) if face.quality < 0.85 else ())
             faces.append(EmbeddedFace(box, face.probability, landmarks, embedding(face.name, face.take), quality))
-            x = box.x_max + _GAP
         return ImageAnalysis(header.width, header.height, tuple(faces), {"detect": 1.0, "embed": 1.0})
 
 
