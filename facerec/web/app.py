@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import structlog
-from flask import Response, g, render_template, request
+from flask import Response, g, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, RequestEntityTooLarge
 from werkzeug.middleware.proxy_fix import ProxyFix
 
@@ -13,22 +13,18 @@ from facerec.gallery.people import People
 from facerec.gallery.unknown_people import Unknown
 from facerec.ports import Collections, EnrolledPeople, Jobs, ObjectStore, PersonRecords, TaskQueue, UnknownPeople
 from facerec.settings import Settings
-from facerec.text import megabytes, one_line
+from facerec.text import one_line
 from facerec.web import forms, metrics, replies, results, uploads
 from facerec.web.admission import Admission
 from facerec.web.api import ApiServices, compreface, register_apis, rekognition
 from facerec.web.api.v1.description import DescribedApp
 from facerec.web.asking import Asker
-from facerec.web.auth.access import UNDEFINED, AccessControl, Denial, install_access_control, needs
+from facerec.web.auth.access import UNDEFINED, AccessControl, Denial, install_access_control
 from facerec.web.inbox import Waiters
+from facerec.web.pages import layout, register_pages
 from facerec.web.readiness import Readiness, health_blueprint
 
 log = structlog.get_logger(__name__)
-
-PAGE_POLICY = (
-    "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
-)
-"""The content security policy of our pages, which load nothing."""
 
 HEADERS = {
     "Cache-Control": "no-store",
@@ -94,31 +90,23 @@ def create_app(
         on_access=on_access,
     )
     app.register_blueprint(uploads.blueprint(asker, settings.web.max_upload_bytes))
-    persons = People(enrolled=people, records=records, photos=store)
-    register_apis(
-        app,
-        ApiServices(
-            settings=settings,
-            store=store,
-            asker=asker,
-            people=people,
-            persons=persons,
-            erasures=erasures,
-            collections=collections,
-            access=access,
-            unknown=Unknown(enrolled=people, records=unknown, names=records),
-            jobs=jobs,
-            wake_jobs=wake_jobs,
-        ),
+    services = ApiServices(
+        settings=settings,
+        store=store,
+        asker=asker,
+        people=people,
+        persons=People(enrolled=people, records=records, photos=store),
+        erasures=erasures,
+        collections=collections,
+        access=access,
+        unknown=Unknown(enrolled=people, records=unknown, names=records),
+        jobs=jobs,
+        wake_jobs=wake_jobs,
     )
+    register_apis(app, services)
+    register_pages(app, services)
     app.register_blueprint(health_blueprint(readiness, open_to_all=access.open_to_all))
     app.register_blueprint(metrics.blueprint(measured))
-
-    @app.get("/", doc_ui=False)
-    @needs(None)
-    def upload_page() -> str:
-        limit = megabytes(settings.web.max_upload_bytes)
-        return render_template("upload.html", limit=limit, open_to_all=access.open_to_all)
 
     install_access_control(app, access, _denied)
     if proxies := settings.web.trusted_proxies:
@@ -160,10 +148,12 @@ def _fault(exc: Exception) -> Response:
 
 
 def _error(status: int, sentence: str, code: int = UNDEFINED) -> Response:
-    """Make an error response: JSON for the APIs, plain text elsewhere."""
+    """Make an error response: a page for people, JSON for the APIs, plain text elsewhere."""
     sentence = one_line(sentence)
     if rekognition.is_call(request.path):
         return rekognition.failed(status, sentence)
+    if layout.wants_page():
+        return layout.error_page(status, sentence)
     if request.path.startswith("/api/"):
         return results.json_error(compreface.status_of(request.path, status, code), sentence, code)
     return Response(sentence, status=status, content_type="text/plain; charset=utf-8")
@@ -171,7 +161,7 @@ def _error(status: int, sentence: str, code: int = UNDEFINED) -> Response:
 
 def _add_headers(response: Response) -> Response:
     if response.mimetype == "text/html":
-        response.headers.setdefault("Content-Security-Policy", PAGE_POLICY)
+        response.headers.setdefault("Content-Security-Policy", layout.POLICY)
     if request.is_secure:
         response.headers["Strict-Transport-Security"] = TRANSPORT_SECURITY
     for name, value in HEADERS.items():

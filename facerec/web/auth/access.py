@@ -8,7 +8,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
-from flask import Flask, Response, g, request
+from flask import Flask, Response, current_app, g, request
 
 from facerec.api_keys import ApiKey, Scope, Standing
 from facerec.errors import Transient
@@ -30,6 +30,7 @@ MISSING_HEADER, NO_SUCH_KEY, UNDEFINED = 20, 10, 0
 
 _NEEDED = "_facerec_scope"
 _SIGNED_FOR = "_facerec_signed_for"
+_PAGE = "_facerec_page"
 View = TypeVar("View", bound=Callable[..., Any])
 ErrorResponse = Callable[["Denial"], Response]
 
@@ -165,15 +166,18 @@ class AccessControl:
         return Standing.WRONG if key is None else claim.check(key, self._now())
 
 
-def needs(scope: Scope | None, *others: Scope, signed_for: str | None = None) -> Callable[[View], View]:
+def needs(
+    scope: Scope | None, *others: Scope, signed_for: str | None = None, page: bool = False
+) -> Callable[[View], View]:
     """Mark a view with the scopes of which a caller needs one; None opens it to all, without a limit.
 
-    With `signed_for` its requests may be signed as for this AWS service.
+    With `signed_for` its requests may be signed as for this AWS service. A `page` is for people: its errors are pages.
     """
 
     def mark(view: View) -> View:
         setattr(view, _NEEDED, None if scope is None else (scope, *others))
         setattr(view, _SIGNED_FOR, signed_for)
+        setattr(view, _PAGE, page)
         return view
 
     return mark
@@ -183,6 +187,16 @@ def needed_scopes(view: Callable[..., Any]) -> tuple[Scope, ...] | None:
     """Return the scopes of which a caller of the view needs one; a view without a mark needs `admin`."""
     scopes: tuple[Scope, ...] | None = getattr(view, _NEEDED, (Scope.ADMIN,))
     return scopes
+
+
+def is_page() -> bool:
+    """Whether the view of the request that is being answered is a page."""
+    return getattr(current_app.view_functions.get(request.endpoint or ""), _PAGE, False)
+
+
+def csrf_token() -> str:
+    """Return what an unsafe request of this page has to show; empty in open mode."""
+    return ""
 
 
 def install_access_control(app: Flask, access: AccessControl, error: ErrorResponse) -> None:

@@ -112,25 +112,6 @@ def test_wrong_method_of_the_api_is_json(client: FlaskClient) -> None:
     assert "GET" in response.json["message"]
 
 
-def test_page_has_the_form_and_loads_nothing(client: FlaskClient) -> None:
-    """Page has the form and loads nothing."""
-    response = client.get("/")
-    assert response.status_code == 200
-    assert response.mimetype == "text/html"
-    assert '<label for="inputFile">' in response.text
-    assert 'name="inputFile"' in response.text
-    assert "15 MB" in response.text
-    assert "src=" not in response.text
-    assert "default-src 'none'" in response.headers["Content-Security-Policy"]
-    assert response.headers["X-Content-Type-Options"] == "nosniff"
-
-
-def test_page_escapes_a_hostile_host_header(client: FlaskClient) -> None:
-    """The page shows its own address."""
-    response = client.get("/", headers={"Host": 'x"><script>alert(1)</script>'})
-    assert "<script>" not in response.text
-
-
 def test_results_are_found_whatever_the_file_name(tier: FakeWebTier) -> None:
     """Only the request id counts."""
     with running(tier):

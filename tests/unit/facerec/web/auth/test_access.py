@@ -105,8 +105,8 @@ def test_request_without_a_key_is_401(keyed: KeyedTier) -> None:
     assert keyed.tier.admission.waiting == 0
 
 
-@pytest.mark.parametrize("path", ["/", "/healthz", "/readyz"])
-def test_health_and_the_page_need_no_key(keyed: KeyedTier, path: str) -> None:
+@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+def test_health_needs_no_key(keyed: KeyedTier, path: str) -> None:
     """Also with a wrong key."""
     for headers in ({}, {"x-api-key": NOBODYS}):
         assert keyed.client.get(path, headers=headers).status_code == 200
@@ -127,14 +127,6 @@ def test_readiness_hides_its_reasons_when_keys_are_needed(keyed: KeyedTier) -> N
     assert [(line["check"], line["reason"]) for line in lines if line["event"] == "check_failed"] == [
         ("store", "cannot reach http://10.0.0.1/bucket")
     ]
-
-
-def test_page_says_how_to_use_a_key(keyed: KeyedTier) -> None:
-    """A form cannot send one."""
-    page = keyed.client.get("/").text
-    assert "<form" not in page
-    assert 'curl -H "x-api-key:' in page
-    assert "<form" in opened().get("/").text
 
 
 def test_wrong_expired_and_revoked_keys_are_401(keyed: KeyedTier) -> None:
@@ -230,7 +222,7 @@ def test_rate_limit_holds_for_each_key() -> None:
 
 
 def test_rate_limit_holds_for_each_address_in_open_mode() -> None:
-    """An IPv6 client has its whole network; the page and health have none."""
+    """An IPv6 client has its whole network; health has none."""
     client = opened(rate_limit="2/minute")
 
     def status(address: str, path: str = RESULT) -> int:
@@ -240,7 +232,6 @@ def test_rate_limit_holds_for_each_address_in_open_mode() -> None:
     assert status("203.0.113.8") == 404
     assert [status(f"2001:db8::{number}") for number in range(1, 4)] == [404, 404, 429]
     assert status("203.0.113.7", "/readyz") == 503  # the inbox is not read in this test
-    assert status("203.0.113.7", "/") == 200
 
 
 def test_wrong_keys_are_limited_and_cost_no_readings() -> None:

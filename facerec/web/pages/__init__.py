@@ -1,0 +1,15 @@
+"""The pages: recognise, people, jobs and fleet in a browser, over the same services as the APIs."""
+
+from facerec.web.api.services import ApiServices
+from facerec.web.api.v1.description import DescribedApp
+from facerec.web.pages import assets, fleet, jobs, layout, people, recognise, unknown
+
+__all__ = ["register_pages"]
+
+
+def register_pages(app: DescribedApp, services: ApiServices) -> None:
+    """Add the routes of every view and of the files that they load."""
+    layout.prepare(app, services)
+    app.register_blueprint(assets.blueprint())
+    for view in (recognise, people, unknown, jobs, fleet):
+        app.register_blueprint(view.blueprint(services))

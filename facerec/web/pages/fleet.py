@@ -1,0 +1,20 @@
+"""Queue, instances and decisions of the autoscaler."""
+
+from flask import Blueprint, Response
+
+from facerec.api_keys import Scope
+from facerec.web.api.services import ApiServices
+from facerec.web.auth.access import needs
+from facerec.web.pages.layout import page_collection, render, view_blueprint
+
+
+def blueprint(services: ApiServices) -> Blueprint:
+    """Make the routes of the view."""
+    web = view_blueprint("fleet", __name__, "/fleet")
+
+    @web.get("")
+    @needs(Scope.ADMIN, page=True)
+    def index() -> Response:
+        return render("fleet.html", collection=page_collection(services))
+
+    return web

@@ -1,0 +1,135 @@
+"""What all views share: their frame, their texts, the collection, and errors as pages."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from flask import Blueprint, Flask, Response, abort, g, render_template, request, url_for
+from jinja2 import StrictUndefined
+from pydantic import ValidationError
+
+from facerec.api_keys import Scope
+from facerec.errors import FacerecError
+from facerec.message_base import problems
+from facerec.web.api.services import ApiServices
+from facerec.web.api.v1.people import NAME_ERRORS
+from facerec.web.api.v1.photo_requests import CollectionQuery
+from facerec.web.auth.access import csrf_token, is_page, presented_key
+from facerec.web.auth.collections import may_use_or_owns, own_collection
+from facerec.web.pages.assets import asset
+from facerec.web.pages.texts import LANGUAGE, text
+from facerec.web.replies import UNAVAILABLE_RETRY_SECONDS
+from facerec.web.results import OUTAGES
+
+log = structlog.get_logger(__name__)
+
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; media-src blob:; "
+    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+"""The content security policy of the pages; `blob:` is a photo that was chosen, before it is sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A view of the navigation."""
+
+    name: str
+    """Of its texts; its blueprint is `page_<name>`, whose first page is `index`."""
+    scopes: tuple[Scope, ...]
+    """Of which a key needs one to see it."""
+
+
+VIEWS = (
+    View("recognise", (Scope.RECOGNISE,)),
+    View("people", (Scope.ENROL,)),
+    View("unknown", (Scope.ENROL,)),
+    View("jobs", (Scope.RECOGNISE, Scope.ENROL)),
+    View("fleet", (Scope.ADMIN,)),
+)
+
+
+def prepare(app: Flask, services: ApiServices) -> None:
+    """Give templates what they use, beside the values of their view."""
+    app.jinja_env.undefined = StrictUndefined
+    app.jinja_env.globals.update(t=text, asset=asset, link=link, csrf_token=csrf_token, language=LANGUAGE)
+    app.context_processor(lambda: {"views": partial(_visible, services)})
+
+
+def view_blueprint(name: str, import_name: str, url_prefix: str | None = None) -> Blueprint:
+    """Make the blueprint of a view; the errors of the services become pages."""
+    web = Blueprint(f"page_{name}", import_name, url_prefix=url_prefix, template_folder="templates")
+    for error, status in NAME_ERRORS.items():
+        web.register_error_handler(error, lambda exc, status=status: error_page(status, str(exc)))
+    for outage in OUTAGES:
+        web.register_error_handler(outage, _unavailable)
+    return web
+
+
+def render(template: str, status: int = 200, headers: Mapping[str, str] | None = None, **values: Any) -> Response:
+    """Make the response of a view: a page, or a fragment of one for htmx."""
+    page = render_template(template, **values)
+    return Response(page, status, headers, content_type="text/html; charset=utf-8")
+
+
+def link(endpoint: str, **values: Any) -> str:
+    """Return the address of a page route, in the collection that this page's address names."""
+    if named := request.args.get("collection"):
+        values.setdefault("collection", named)
+    return url_for(endpoint, **values)
+
+
+def page_collection(services: ApiServices) -> str:
+    """Return the collection of a page: its key's, or the one that the address names, if the key may use it."""
+    key = presented_key()
+    named = request.args.get("collection")
+    try:
+        collection = CollectionQuery(collection=named).collection if named else None
+    except ValidationError as exc:
+        abort(error_page(400, problems(exc)))
+    chosen = collection or own_collection(key)
+    if not may_use_or_owns(key, chosen, services.collections):
+        abort(error_page(403, f"this API key may not use the collection {chosen}"))
+    return chosen
+
+
+def wants_page() -> bool:
+    """Whether the request that is being answered comes from a person: errors are pages then."""
+    if request.url_rule is not None:
+        return is_page()
+    return request.method == "GET" and request.accept_mimetypes.best == "text/html"
+
+
+def is_fragment() -> bool:
+    """Whether htmx or a script of a page asks, which shows an error in its place."""
+    return "HX-Request" in request.headers
+
+
+def error_page(status: int, sentence: str, *, retry_after_seconds: int | None = None) -> Response:
+    """Make the error of a page; for a script of a page it is the sentence alone."""
+    headers = {} if retry_after_seconds is None else {"Retry-After": str(retry_after_seconds)}
+    if is_fragment():
+        return Response(sentence, status, headers, content_type="text/plain; charset=utf-8")
+    return render("error.html", status, headers, code=status, reason=HTTPStatus(status).phrase, sentence=sentence)
+
+
+def _unavailable(exc: FacerecError) -> Response:
+    log.warning("store_unreachable", reason=str(exc))
+    sentence = "a store that this needs cannot be reached right now: try again in a few seconds"
+    return error_page(503, sentence, retry_after_seconds=UNAVAILABLE_RETRY_SECONDS)
+
+
+def _visible(services: ApiServices) -> list[View]:
+    """Return the views that the key may use; none before it is known who asks."""
+    if "key" not in g:
+        return []
+    key = presented_key()
+    kept = bool(services.settings.unknown.collections)
+    return [
+        view
+        for view in VIEWS
+        if (key is None or any(map(key.allows, view.scopes))) and (view.name != "unknown" or kept)
+    ]

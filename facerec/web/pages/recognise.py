@@ -1,0 +1,20 @@
+"""Who is on a photo: upload, drop, paste or take one."""
+
+from flask import Blueprint, Response
+
+from facerec.api_keys import Scope
+from facerec.web.api.services import ApiServices
+from facerec.web.auth.access import needs
+from facerec.web.pages.layout import page_collection, render, view_blueprint
+
+
+def blueprint(services: ApiServices) -> Blueprint:
+    """Make the routes of the view."""
+    web = view_blueprint("recognise", __name__)
+
+    @web.get("/")
+    @needs(Scope.RECOGNISE, page=True)
+    def index() -> Response:
+        return render("recognise.html", collection=page_collection(services))
+
+    return web

@@ -1,0 +1,43 @@
+// What every view uses: requests with the CSRF token, messages, and times and numbers in the reader's format.
+"use strict";
+
+const facerec = {
+  /** Send a request of a page; resolves to the response, also of an error. */
+  fetch(url, options = {}) {
+    const token = document.querySelector("meta[name=csrf-token]").content;
+    return fetch(url, { ...options, headers: { "HX-Request": "true", "X-CSRF-Token": token, ...options.headers } });
+  },
+
+  /** Show a sentence for a while; screen readers read it aloud. */
+  say(sentence) {
+    const toast = document.getElementById("toast");
+    toast.textContent = sentence;
+    toast.hidden = false;
+    clearTimeout(facerec.silence);
+    facerec.silence = setTimeout(() => { toast.hidden = true; }, 8000);
+  },
+
+  /** Write the times and numbers below an element as its reader's locale and zone have them. */
+  localise(root) {
+    for (const time of root.querySelectorAll("time[datetime]:not([data-done])")) {
+      const moment = new Date(time.dateTime);
+      if (Number.isNaN(moment.valueOf())) continue;
+      time.textContent = moment.toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
+      time.title = moment.toLocaleString(undefined, { dateStyle: "full", timeStyle: "long" });
+      time.dataset.done = "";
+    }
+    for (const data of root.querySelectorAll("data[value]:not([data-done])")) {
+      const options = data.dataset.percent === undefined ? {} : { style: "percent", maximumFractionDigits: 0 };
+      data.textContent = Number(data.value).toLocaleString(undefined, options);
+      data.dataset.done = "";
+    }
+  },
+};
+
+document.addEventListener("htmx:configRequest", (event) => {
+  event.detail.headers["X-CSRF-Token"] = document.querySelector("meta[name=csrf-token]").content;
+});
+document.addEventListener("htmx:responseError", (event) => facerec.say(event.detail.xhr.responseText));
+document.addEventListener("htmx:sendError", () => facerec.say(document.body.dataset.failed));
+document.addEventListener("htmx:load", (event) => facerec.localise(event.detail.elt));
+document.addEventListener("DOMContentLoaded", () => facerec.localise(document));

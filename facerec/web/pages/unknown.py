@@ -1,0 +1,20 @@
+"""Unknown people, where their collection keeps them."""
+
+from flask import Blueprint, Response
+
+from facerec.api_keys import Scope
+from facerec.web.api.services import ApiServices
+from facerec.web.auth.access import needs
+from facerec.web.pages.layout import page_collection, render, view_blueprint
+
+
+def blueprint(services: ApiServices) -> Blueprint:
+    """Make the routes of the view."""
+    web = view_blueprint("unknown", __name__, "/unknown")
+
+    @web.get("")
+    @needs(Scope.ENROL, page=True)
+    def index() -> Response:
+        return render("unknown.html", collection=page_collection(services))
+
+    return web
