@@ -26,8 +26,8 @@ $(VENV)/.runtime: setup.cfg constraints.txt | $(BIN)/python
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.runtime
-	@echo "==> Installing the linters"
-	$(PIP) install --quiet --quiet --editable '.[dev]' --constraint constraints.txt
+	@echo "==> Installing the linters and Playwright"
+	$(PIP) install --quiet --quiet --editable '.[dev,browser]' --constraint constraints.txt
 	@touch $@
 
 $(VENV)/.lint: $(VENV)/.dev
@@ -73,11 +73,11 @@ test-sdks: | $(BIN)/python
 TEST_PROCESSES ?= 4
 PARALLEL := --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --durations 15
 
-# Tests run the shipped configuration of nginx (deploy/nginx), and the edge against an MQTT broker.
+# Tests run the shipped configuration of nginx (deploy/nginx), the edge against an MQTT broker, and the page in Chromium.
 test-servers:
-	@PATH="$$PATH:/usr/sbin"; for server in nginx mosquitto; do \
-	  command -v $$server >/dev/null && continue; \
-	  package=$$server; [ $$server != nginx ] || package=nginx-light; \
+	@PATH="$$PATH:/usr/sbin"; for program in nginx mosquitto chromium; do \
+	  command -v $$program >/dev/null && continue; \
+	  package=$$program; [ $$program != nginx ] || package=nginx-light; [ $$program != chromium ] || package="chromium fonts-dejavu-core"; \
 	  sudo=; [ "$$(id -u)" = 0 ] || sudo="sudo -n"; \
 	  echo "==> Installing $$package"; \
 	  { $$sudo apt-get -qq update && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends $$package >/dev/null; } \
