@@ -11,12 +11,11 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from facerec.api_keys import Scope, issue, revoked
-from facerec.settings import Settings
-from facerec.settings.tiers import UnknownSettings
 from tests.fakes.api_keys import InMemoryApiKeys
 from tests.support.browser import PHONE, WAIT_MS, Watch, chromium, find_chromium, save_picture, severe_findings, watched
 from tests.support.processes import CHECKOUT
-from tests.support.served_web_tier import ServedWebTier, serve_web_tier
+from tests.support.sample_site import serve_site
+from tests.support.served_web_tier import ServedWebTier
 
 PICTURES = CHECKOUT / ".cache" / "browser"
 """What the page of a failed test showed."""
@@ -35,22 +34,10 @@ def browser() -> Iterator[Browser]:
         yield one
 
 
-@contextmanager
-def serving(keys: InMemoryApiKeys | None = None) -> Iterator[ServedWebTier]:
-    """A whole web tier with drawn faces, which feeds jobs and keeps unknown people."""
-    settings = Settings(unknown=UnknownSettings(collections=("*",)))
-    with serve_web_tier(keys=keys, settings=settings, working=True) as web:
-        web.tier.feeder.start()
-        try:
-            yield web
-        finally:
-            web.tier.feeder.stop()
-
-
 @pytest.fixture
 def site() -> Iterator[ServedWebTier]:
     """A site without API keys."""
-    with serving() as web:
+    with serve_site() as web:
         yield web
 
 
@@ -84,7 +71,7 @@ def keys() -> SiteKeys:
 @pytest.fixture
 def secured_site(keys: SiteKeys) -> Iterator[ServedWebTier]:
     """A site that needs one of the `keys`."""
-    with serving(keys.store) as web:
+    with serve_site(keys.store) as web:
         yield web
 
 

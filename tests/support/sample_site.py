@@ -1,0 +1,78 @@
+"""A served web tier for browsers, and people, photos and jobs to fill it with."""
+
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from uuid import uuid4
+
+from facerec.client import Client
+from facerec.job_records import Job, JobStatus
+from facerec.ports import ApiKeys
+from facerec.settings import Settings
+from facerec.settings.tiers import UnknownSettings
+from tests.fakes.portraits import portrait
+from tests.support.served_web_tier import ServedWebTier, serve_web_tier
+
+PEOPLE = (
+    "Ada Lovelace", "Alan Turing", "Annie Easley", "Barbara Liskov", "Dorothy Vaughan", "Edsger Dijkstra",
+    "Evelyn Boyd Granville", "Frances Allen", "Grace Hopper", "Hedy Lamarr", "John Backus", "Karen Spärck Jones",
+    "Katherine Johnson", "Kathleen Booth", "Konrad Zuse", "Margaret Hamilton", "Mary Jackson", "Niklaus Wirth",
+    "Radia Perlman", "Steve Shirley", "Tony Hoare",
+)  # fmt: skip
+"""Whom `fill` enrols, with one to four photos each."""
+
+
+@contextmanager
+def serve_site(keys: ApiKeys | None = None) -> Iterator[ServedWebTier]:
+    """A whole web tier with drawn faces, which feeds jobs and keeps unknown people."""
+    settings = Settings(unknown=UnknownSettings(collections=("*",)))
+    with serve_web_tier(keys=keys, settings=settings, working=True) as web:
+        web.tier.feeder.start()
+        try:
+            yield web
+        finally:
+            web.tier.feeder.stop()
+
+
+def fill(web: ServedWebTier, folder: Path, key: str | None = None) -> None:
+    """Add people, two of whom look alike, unknown people, a job that has ended, and the record of one that runs.
+
+    `folder` is for the files of the job. `key` is an API key with every scope. The feeder is stopped: it would notice
+    that the running job has no files.
+    """
+    with Client(web.url, key) as client:
+        for number, name in enumerate(PEOPLE):
+            for take in range(1 + number * 7 % 4):
+                client.photos.add(name, portrait(name, take=take), filename=f"{name.split()[0].lower()}-{take}.jpg")
+        client.photos.add("Grace B. Hopper", portrait("Grace Hopper", take=7), filename="hopper.jpg")
+        for name in ("a visitor", "a courier", "a guest"):
+            for take in range(3):
+                client.recognise(portrait(name, take=take), filename=f"entrance-{take}.jpg")
+        with zipfile.ZipFile(folder / "photos.zip", "w") as archive:
+            for number, name in enumerate((*PEOPLE[:8], "a stranger", "another stranger")):
+                archive.writestr(f"day-1/{number:02}.jpg", portrait(name, take=5))
+            archive.writestr("day-1/landscape.jpg", portrait())
+            archive.writestr("day-1/notes.txt", "no picture")
+        job_id = client.jobs.create_from_zip(folder / "photos.zip").job_id
+        ended = web.tier.jobs.await_settled(job_id)
+    web.tier.feeder.stop()
+    web.tier.jobs.create(_running(ended))
+
+
+def _running(job: Job) -> Job:
+    """A job like this one, in the middle of its work."""
+    return job.model_copy(
+        update={
+            "job_id": uuid4(),
+            "status": JobStatus.RUNNING,
+            "created_at": job.created_at - timedelta(minutes=4),
+            "started_at": job.created_at - timedelta(minutes=3),
+            "ended_at": None,
+            "total": 1_200,
+            "sent": 840,
+            "counts": {"done": 765, "failed": 3, "skipped": 12},
+            "outcomes": {"match": 610, "unknown": 121, "no_face": 34},
+        }
+    )
