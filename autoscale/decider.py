@@ -9,8 +9,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import median
 
-from autoscale.observation import FleetByPhase, Instance, Observation, QueueDepth, Reading, Unreadable
+from autoscale.observation import FleetByPhase, Instance, Observation, Reading, Unreadable
 from autoscale.policy import Decision, Estimates, Hold, Policy, decide
+from facerec.fleet_records import QueueDepth
 from facerec.messages import WorkerReport
 
 _BOOTS = 15

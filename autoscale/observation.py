@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from facerec.fleet_records import QueueDepth
 from facerec.messages import WorkerReport, WorkerState
 
 
@@ -12,26 +13,6 @@ class Unreadable:
     """A reading that failed, and why; never the same as an empty one."""
 
     reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class QueueDepth:
-    """How many tasks the queues of the app tier hold; approximate, as SQS counts are."""
-
-    visible: int
-    """The backlog: waiting for a worker."""
-    in_flight: int
-    """Received and not deleted, also by workers that have died since."""
-    delayed: int = 0
-    """To be delivered later."""
-    oldest_age_seconds: float | None = None
-    dead_letters: int | None = None
-    """For people; no decision uses it."""
-
-    @property
-    def open(self) -> int:
-        """Tasks that need a worker now."""
-        return self.visible + self.in_flight
 
 
 class Power(StrEnum):

@@ -18,7 +18,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from autoscale.observation import FleetByPhase, Instance, Limits, Observation, Phase, Power, QueueDepth, Unreadable
+from autoscale.observation import FleetByPhase, Instance, Limits, Observation, Phase, Power, Unreadable
+from facerec.fleet_records import QueueDepth
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,10 @@ The adapters are in `autoscale.aws`; their in-memory twins in `tests/fakes` pass
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
-from autoscale.observation import Instance, QueueDepth
+from autoscale.observation import Instance
+from facerec.fleet_records import QueueDepth
 
 
 class Backlog(Protocol):
@@ -64,34 +64,3 @@ class Lease(Protocol):
 
     def release(self) -> None:
         """Free the lease at once; without effect if it is not held."""
-
-
-@dataclass(frozen=True, slots=True)
-class RoundRecord:
-    """One round of the reconciler for the history; counts of instances by phase."""
-
-    at: float
-    """Seconds since the epoch."""
-    visible: int
-    in_flight: int
-    needed: int
-    booting: int
-    serving: int
-    draining: int
-    stopped: int
-    arrivals_per_second: float
-    service_seconds: float
-    boot_seconds: float
-    reason: str
-    actions: str
-    """In words; empty without any."""
-
-
-class History(Protocol):
-    """What the fleet did, kept for days."""
-
-    def record(self, record: RoundRecord) -> None:
-        """Keep one record."""
-
-    def records(self, since: float) -> Sequence[RoundRecord]:
-        """Return every record since that moment, the oldest first."""

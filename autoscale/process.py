@@ -9,7 +9,6 @@ import structlog
 from autoscale.aws.backlog import SqsBacklog, TotalBacklog
 from autoscale.aws.ec2 import CapacityPools, Ec2
 from autoscale.aws.fleet import Ec2Fleet
-from autoscale.aws.history import DynamoHistory
 from autoscale.aws.launch_slots import LaunchSlots
 from autoscale.aws.lease import DynamoLease
 from autoscale.decider import Decider, Priors
@@ -21,7 +20,7 @@ from autoscale.reconciler import Reconciler
 from facerec.aws.clients import translated
 from facerec.aws.sqs.queue import check_queue
 from facerec.background import on_stop_signals
-from facerec.bootstrap import clients, worker_reports
+from facerec.bootstrap import clients, fleet_history, worker_reports
 from facerec.errors import ConfigurationError, Transient
 from facerec.observability.metrics import serve_metrics
 from facerec.ports import WorkerReports
@@ -100,7 +99,7 @@ def make_reconciler(
         backlog=make_backlog(settings),
         fleet=make_fleet(settings, lease, worker_reports(settings)),
         lease=lease,
-        history=make_history(settings),
+        history=fleet_history(settings),
         decider=Decider(
             make_policy(settings.autoscale, settings.app_tier),
             make_priors(settings.autoscale),
@@ -156,8 +155,3 @@ def make_fleet(settings: Settings, lease: DynamoLease, reports: WorkerReports) -
         CapacityPools(instances.types, instances.subnet_ids),
         spot=instances.purchase == "spot",
     )
-
-
-def make_history(settings: Settings) -> DynamoHistory:
-    """Make the history of what the fleet did."""
-    return DynamoHistory(clients(settings), settings.fleet_table)

@@ -6,11 +6,12 @@ from enum import StrEnum
 
 import structlog
 
-from autoscale.observation import Observation, Phase, QueueDepth, Unreadable
+from autoscale.observation import Observation, Phase, Unreadable
 from autoscale.policy import ActionKind, Decision, Estimates, Hold
-from autoscale.ports import History, RoundRecord
 from facerec.background import OutageLog
 from facerec.errors import FacerecError
+from facerec.fleet_records import QueueDepth, RoundRecord
+from facerec.ports import FleetHistory
 
 log = structlog.get_logger(__name__)
 
@@ -116,7 +117,7 @@ class ReconcileResult:
 class RoundLog:
     """Logs and records rounds that bring news, and others now and then; without a history, it only logs."""
 
-    def __init__(self, history: History | None) -> None:
+    def __init__(self, history: FleetHistory | None) -> None:
         self._history = history
         self._line: tuple[object, ...] = ()
         self._line_at = 0.0
@@ -158,7 +159,7 @@ class RoundLog:
             seconds=round(result.seconds, 3),
         )
 
-    def _write_history(self, history: History, record: RoundRecord) -> bool:
+    def _write_history(self, history: FleetHistory, record: RoundRecord) -> bool:
         busy = (record.visible, record.in_flight, record.needed, record.booting, record.serving, record.draining)
         counts = (*busy, record.stopped)
         due = record.at - self._recorded_at >= _RECORD_SECONDS and any(busy)

@@ -17,10 +17,11 @@ import structlog
 from autoscale.decider import Decider
 from autoscale.observation import FleetByPhase, Instance, Power, Reading, Unreadable
 from autoscale.policy import ActionKind, Decision, Hold
-from autoscale.ports import Backlog, Fleet, History, Lease
+from autoscale.ports import Backlog, Fleet, Lease
 from autoscale.reconcile_result import Action, Cause, ReconcileResult, RoundLog
 from facerec.background import backoff_seconds
 from facerec.errors import ConfigurationError, FacerecError, InsufficientCapacity, LeaseLost, Throttled
+from facerec.ports import FleetHistory
 
 log = structlog.get_logger(__name__)
 
@@ -96,7 +97,7 @@ class Reconciler:
         backlog: Backlog,
         fleet: Fleet,
         lease: Lease,
-        history: History,
+        history: FleetHistory,
         decider: Decider,
         dry_run: bool = False,
         watch: Callable[[ReconcileResult], None] = lambda _: None,

@@ -17,12 +17,13 @@ from statistics import median
 from time import process_time
 
 from autoscale.decider import Decider, Priors
-from autoscale.observation import QueueDepth, Reading
+from autoscale.observation import Reading
 from autoscale.policy import Policy
 from autoscale.simulator.fleet import SimulatedFleet
 from autoscale.simulator.run import simulate
 from autoscale.simulator.scenario import Environment, Load, LogNormal, Scenarios
 from autoscale.simulator.workers import Queue, Schedule
+from facerec.fleet_records import QueueDepth
 from tests.support.measurements.summaries import scale_failures
 
 MILLION_AN_HOUR = 1_000_000 / 3600

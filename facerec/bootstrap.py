@@ -7,8 +7,10 @@ imports its adapter, so a tier loads only the adapters that it uses.
 import os
 import secrets
 import socket
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from facerec.fleet_records import QueueDepth
 from facerec.ports import (
     AccessRecords,
     ApiKeys,
@@ -16,6 +18,7 @@ from facerec.ports import (
     DeviceResults,
     EnrolledPeople,
     FacesPublisher,
+    FleetHistory,
     GalleryReaders,
     Jobs,
     ObjectStore,
@@ -192,3 +195,19 @@ def worker_reports(settings: Settings) -> WorkerReports:
     from facerec.aws.dynamodb.worker_reports import DynamoWorkerReports
 
     return DynamoWorkerReports(clients(settings), settings.fleet_table)
+
+
+def fleet_history(settings: Settings) -> FleetHistory:
+    """What the autoscaler has recorded."""
+    from facerec.aws.dynamodb.fleet_history import DynamoFleetHistory
+
+    return DynamoFleetHistory(clients(settings), settings.fleet_table)
+
+
+def queue_depth(settings: Settings) -> Callable[[], QueueDepth]:
+    """How much waits in the queues that workers take from, read at each call."""
+    from facerec.aws.sqs.depth import read_depth, total
+    from facerec.aws.sqs.queue import SqsQueue
+
+    queues = [SqsQueue(clients(settings).sqs, name) for name in settings.worker_queues]
+    return lambda: total([read_depth(queue) for queue in queues])

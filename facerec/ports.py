@@ -15,6 +15,7 @@ from facerec.access_records import AccessRecord
 from facerec.api_keys import ApiKey
 from facerec.erasure_records import ErasureRecord, ReaderReport
 from facerec.errors import ApiKeyUnreadable
+from facerec.fleet_records import RoundRecord
 from facerec.job_records import Job, JobFile
 from facerec.message_base import ObjectRef
 from facerec.messages import FacesMessage, RecognitionRequest, RecognitionResult, WorkerRecord, WorkerReport
@@ -607,3 +608,16 @@ class PendingMessages(Protocol):
 
     def counts(self) -> dict[str, int]:
         """The number of messages by queue, waiting, delayed or being worked on, about as SQS counts them."""
+
+
+class FleetHistory(Protocol):
+    """What the fleet did, kept for a week."""
+
+    def record(self, record: RoundRecord) -> None:
+        """Keep one record."""
+
+    def records(self, since: float) -> Sequence[RoundRecord]:
+        """Return every record since that moment, the oldest first."""
+
+    def latest(self) -> RoundRecord | None:
+        """Return the newest record, if there is one."""

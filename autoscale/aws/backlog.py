@@ -3,41 +3,23 @@
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any
 
 from autoscale.aws import CachedReading
-from autoscale.observation import QueueDepth
 from autoscale.ports import Backlog
 from facerec.aws.clients import Clients, translated
+from facerec.aws.sqs.depth import read_depth, total
 from facerec.aws.sqs.queue import SqsQueue
-from facerec.errors import Transient
+from facerec.fleet_records import QueueDepth
 
-_VISIBLE: Final = "ApproximateNumberOfMessages"
-_IN_FLIGHT: Final = "ApproximateNumberOfMessagesNotVisible"
-_DELAYED: Final = "ApproximateNumberOfMessagesDelayed"
 _AGE_EVERY_SECONDS = 60.0
 """SQS gives CloudWatch one value a minute, and CloudWatch charges for each request."""
 _DEAD_LETTERS_EVERY_SECONDS = 15.0
 """As often as Prometheus usually asks."""
-_DIGITS = 12
-"""More digits are no count of messages, and such a number is none that floats can hold."""
 _AGE_WINDOW = timedelta(minutes=5)
 """CloudWatch gets its values minutes late; an older one says nothing about this moment."""
-
-
-def parse_depth(
-    attributes: Mapping[str, str], oldest_age_seconds: float | None = None, dead_letters: int | None = None
-) -> QueueDepth:
-    """Read SQS's answer; a missing or unusable count is `Transient`: it must never look like an empty queue."""
-
-    def count(name: str) -> int:
-        text = attributes.get(name)
-        if not isinstance(text, str) or not (text.isascii() and text.isdigit() and len(text) <= _DIGITS):
-            raise Transient(f"SQS answered without a usable {name} ({text!r}); retry later")
-        return int(text)
-
-    return QueueDepth(count(_VISIBLE), count(_IN_FLIGHT), count(_DELAYED), oldest_age_seconds, dead_letters)
 
 
 def parse_age(answer: Mapping[str, Any]) -> float | None:
@@ -46,19 +28,6 @@ def parse_age(answer: Mapping[str, Any]) -> float | None:
     latest = max(points, key=lambda point: point["Timestamp"], default=None)
     age = None if latest is None else float(latest["Maximum"])
     return age if age is not None and 0 <= age < math.inf else None
-
-
-def total(depths: Sequence[QueueDepth]) -> QueueDepth:
-    """Return the depth of all queues together: the oldest message is that of any, and unknown counts stay unknown."""
-    ages = [depth.oldest_age_seconds for depth in depths if depth.oldest_age_seconds is not None]
-    dead_letters = [depth.dead_letters for depth in depths if depth.dead_letters is not None]
-    return QueueDepth(
-        visible=sum(depth.visible for depth in depths),
-        in_flight=sum(depth.in_flight for depth in depths),
-        delayed=sum(depth.delayed for depth in depths),
-        oldest_age_seconds=max(ages, default=None),
-        dead_letters=sum(dead_letters) if len(dead_letters) == len(depths) else None,
-    )
 
 
 class SqsBacklog:
@@ -90,22 +59,13 @@ class SqsBacklog:
 
     def depth(self) -> QueueDepth:
         """Ask SQS for its counts, and now and then for the dead letters, and CloudWatch for the oldest one's age."""
-        return parse_depth(self._read_counts(self._queue), self._age.value(), self._dead_letters.value())
-
-    def _read_counts(self, queue: SqsQueue) -> Mapping[str, str]:
-        answer: Any = queue.call(
-            "read the depth of",
-            lambda url: self._clients.sqs.get_queue_attributes(
-                QueueUrl=url, AttributeNames=[_VISIBLE, _IN_FLIGHT, _DELAYED]
-            ),
-        )
-        counts: Mapping[str, str] = answer.get("Attributes", {})
-        return counts
+        depth = read_depth(self._queue)
+        return replace(depth, oldest_age_seconds=self._age.value(), dead_letters=self._dead_letters.value())
 
     def _read_dead_letters(self) -> int | None:
         if self._dead_letter_queue is None:
             return None
-        depth = parse_depth(self._read_counts(self._dead_letter_queue))
+        depth = read_depth(self._dead_letter_queue)
         return depth.open + depth.delayed  # also those that somebody has received to look at them
 
     def _read_age(self) -> float | None:

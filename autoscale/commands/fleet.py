@@ -14,12 +14,13 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from autoscale.observation import ACTIVE, Instance, Phase, QueueDepth, Unreadable
+from autoscale.observation import ACTIVE, Instance, Phase, Unreadable
 from autoscale.observation import phase as phase_of
-from autoscale.ports import RoundRecord
+from facerec.bootstrap import fleet_history
 from facerec.commands.terminal import Duration, PictureFile
 from facerec.echo import console, echo, echo_document, echo_json
 from facerec.errors import FacerecError, Transient
+from facerec.fleet_records import QueueDepth, RoundRecord
 from facerec.settings import Settings
 from facerec.settings.tiers import LogSettings
 from facerec.text import duration, one_line
@@ -99,7 +100,7 @@ def make_reader(settings: Settings) -> Callable[[], FleetStatus]:
 
     # This process never holds the lease, and only reads.
     fleet = process.make_fleet(settings, process.make_lease(settings), worker_reports(settings))
-    backlog, history = process.make_backlog(settings), process.make_history(settings)
+    backlog, history = process.make_backlog(settings), fleet_history(settings)
     limits = process.make_policy(settings.autoscale, settings.app_tier).limits
 
     def read() -> FleetStatus:
@@ -297,10 +298,8 @@ def history(since: timedelta, plot: Path | None, form: str) -> None:
       facerec fleet history --since 2h --plot fleet.png
       facerec fleet history --since 1d --format json
     """  # noqa: D301 - as above
-    from autoscale import process
-
     settings, now = Settings.load(), time.time()
-    records = process.make_history(settings).records(now - since.total_seconds())
+    records = fleet_history(settings).records(now - since.total_seconds())
     if plot is not None:
         if not records:
             raise FacerecError("there is nothing to plot: no autoscaler has recorded anything since then")

@@ -17,10 +17,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from autoscale.policy import Policy
-from autoscale.ports import RoundRecord
 from autoscale.reconcile_result import ranges
 from autoscale.simulator.run import Run, percentile
 from autoscale.simulator.scenario import Trace
+from facerec.fleet_records import RoundRecord
 
 # Distinct for colour-blind readers, too (Okabe and Ito), and by strokes.
 _BLUE, _ORANGE, _GREEN, _YELLOW, _PINK, _INK = "#0072B2", "#E69F00", "#009E73", "#F0E442", "#CC79A7", "#222222"
@@ -73,7 +73,7 @@ class Series:
         self.times: list[float] = []
         for record, following in zip(records, [*(r.at for r in records[1:]), until], strict=True):
             self._add(record.at, record)
-            if following - record.at > _SILENT_SECONDS and not _idle(record):
+            if following - record.at > _SILENT_SECONDS and not record.idle:
                 self._add(record.at + _SILENT_SECONDS, None)
         self._add(max(until, records[-1].at), self._records[-1])
 
@@ -181,11 +181,6 @@ def _lines(acted: Sequence[Episode]) -> list[str]:
     if len(acted) > _LISTED:
         lines.append(f"    … and {len(acted) - _LISTED} more: `facerec fleet history`")
     return lines or ["nothing was done in this time"]
-
-
-def _idle(record: RoundRecord) -> bool:
-    """Whether nothing follows that would be recorded."""
-    return not (record.visible or record.in_flight or record.booting or record.serving or record.draining)
 
 
 def _days(at: float) -> float:

@@ -7,8 +7,9 @@ from math import inf
 from random import Random
 from typing import Any
 
-from autoscale.observation import Instance, Power, QueueDepth
+from autoscale.observation import Instance, Power
 from autoscale.simulator.scenario import Environment
+from facerec.fleet_records import QueueDepth
 from facerec.messages import WorkerReport, WorkerState
 
 

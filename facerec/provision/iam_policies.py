@@ -7,6 +7,7 @@ keys are the operator's choice, and so are permissions on them.
 from collections.abc import Callable
 from typing import Any
 
+from facerec.fleet_records import HISTORY_PARTITIONS
 from facerec.messages import DRAIN_ORDERS, FLEET_TAG
 from facerec.object_keys import JOBS_PREFIX
 from facerec.provision import iam_autoscaler, iam_edge, iam_serverless
@@ -21,6 +22,7 @@ from facerec.provision.iam_statements import (
     find_snapshots,
     keep_people,
     partitions,
+    partitions_below,
     read_images,
     work_off_erasures,
 )
@@ -58,6 +60,12 @@ def web(place: Place) -> list[Statement]:
         ),
         allow("FindOrphanedQueues", ["sqs:ListQueues"], ["*"]),
         allow("CheckKeys", ["dynamodb:GetItem"], [place.table(settings.keys_table)]),
+        allow(
+            "ReadFleetHistory",
+            ["dynamodb:Query"],
+            [place.table(settings.fleet_table)],
+            partitions_below(HISTORY_PARTITIONS),
+        ),
         *keep_people(place),
         *read_images(place),
         allow("ListPhotos", ["s3:ListBucket"], [place.bucket(settings.gallery_bucket)]),

@@ -143,6 +143,11 @@ def partitions(key: str) -> dict[str, Any]:
     return {"ForAllValues:StringEquals": {"dynamodb:LeadingKeys": [key]}}
 
 
+def partitions_below(prefix: str) -> dict[str, Any]:
+    """Return the condition that a call to DynamoDB names only items whose partition key begins with `prefix`."""
+    return {"ForAllValues:StringLike": {"dynamodb:LeadingKeys": [f"{prefix}*"]}}
+
+
 def allow(
     sid: str, actions: Sequence[str], resources: Sequence[str], condition: dict[str, Any] | None = None
 ) -> Statement:

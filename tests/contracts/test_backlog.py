@@ -11,11 +11,12 @@ import pytest
 from structlog.testing import capture_logs
 
 from autoscale import process
-from autoscale.aws.backlog import SqsBacklog, TotalBacklog, parse_age, parse_depth, total
-from autoscale.observation import QueueDepth
+from autoscale.aws.backlog import SqsBacklog, TotalBacklog, parse_age
 from autoscale.ports import Backlog
 from facerec.aws.clients import Clients
+from facerec.aws.sqs.depth import parse_depth, total
 from facerec.errors import QueueMissing, Transient
+from facerec.fleet_records import QueueDepth
 from facerec.settings import Settings
 from facerec.settings.edge import EdgeSettings
 from facerec.settings.resources import AwsSettings

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from autoscale.aws.instances import LAG_SECONDS, UNSEEN_SECONDS
-from autoscale.observation import FleetByPhase, Observation, Power, QueueDepth
+from autoscale.observation import FleetByPhase, Observation, Power
 from autoscale.policy import Decision, Estimates, Policy, decide
 from facerec.aws.clients import Clients
 from facerec.errors import ConfigurationError, FacerecError, LeaseLost, Throttled, Transient
+from facerec.fleet_records import QueueDepth
 from tests.support.fleet_cloud import (
     LEASE_KEY,
     DocumentedLaunches,

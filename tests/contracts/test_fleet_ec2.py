@@ -10,10 +10,12 @@ import pytest
 
 from autoscale import process
 from autoscale.aws.ec2 import SKIP_SECONDS
-from autoscale.observation import Power, QueueDepth
+from autoscale.observation import Power
 from facerec.aws.clients import Clients
 from facerec.aws.dynamodb.worker_reports import DynamoWorkerReports
+from facerec.bootstrap import fleet_history
 from facerec.errors import ConfigurationError, InsufficientCapacity, LeaseLost
+from facerec.fleet_records import QueueDepth
 from facerec.settings import Settings
 from facerec.settings.resources import NameSettings
 from tests.fakes.fleet import a_record
@@ -334,8 +336,8 @@ def test_settings_make_every_port(emulator: EmulatedAws) -> None:
     assert lease.acquire_or_renew()
     assert process.make_fleet(settings, lease, InMemoryWorkerReports()).instances() == ()
     assert process.make_backlog(settings).depth() == QueueDepth(0, 0, 0, dead_letters=0)
-    process.make_history(settings).record(a_record(time.time()))
-    assert len(process.make_history(settings).records(time.time() - 60)) == 1
+    fleet_history(settings).record(a_record(time.time()))
+    assert len(fleet_history(settings).records(time.time() - 60)) == 1
     lease.release()
 
 

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from autoscale.aws.history import DynamoHistory
-from autoscale.ports import History
 from facerec.aws.clients import Clients
+from facerec.aws.dynamodb.fleet_history import DynamoFleetHistory
+from facerec.ports import FleetHistory
 from facerec.provision import provisioning
 from tests.fakes.fleet import InMemoryHistory, a_record
 
@@ -24,29 +24,29 @@ def table(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(params=["memory", "ministack", "moto"])
-def history(request: pytest.FixtureRequest) -> History:
+def history(request: pytest.FixtureRequest) -> FleetHistory:
     """An empty one of each kind."""
     if request.param == "memory":
         return InMemoryHistory()
     clients: Clients = request.getfixturevalue(f"{request.param}_clients")
     name = f"test-{uuid.uuid4().hex[:12]}"
     table = provisioning._table(clients, "FLEET_TABLE", name, ("kind", "item")).name
-    return DynamoHistory(clients, table, now=lambda: NOW)
+    return DynamoFleetHistory(clients, table, now=lambda: NOW)
 
 
-def test_record_is_read_as_it_was_written(history: History) -> None:
+def test_record_is_read_as_it_was_written(history: FleetHistory) -> None:
     """Every number to its last digit, text of any script, and an empty one."""
     record = a_record(NOW - 1 / 3, "3 open; 李 → 2 instances")
     history.record(record)
     assert list(history.records(NOW - 60)) == [record]
 
 
-def test_history_is_empty_at_first(history: History) -> None:
+def test_history_is_empty_at_first(history: FleetHistory) -> None:
     """That is no error."""
     assert list(history.records(0)) == []
 
 
-def test_records_are_sorted_and_begin_at_the_moment(history: History) -> None:
+def test_records_are_sorted_and_begin_at_the_moment(history: FleetHistory) -> None:
     """Across midnight; the moment itself is included."""
     times = [NOW - DAY, NOW - 6 * 3600, NOW - 5 * 3600, NOW - 4 * 3600, NOW - 9.5, NOW]
     for at in [times[index] for index in (3, 0, 5, 1, 4, 2)]:
@@ -56,9 +56,19 @@ def test_records_are_sorted_and_begin_at_the_moment(history: History) -> None:
     assert [record.at for record in history.records(NOW + 1)] == []
 
 
+def test_latest_record_may_be_days_old(history: FleetHistory) -> None:
+    """At zero instances none is written; an empty history has none."""
+    assert history.latest() is None
+    for at in (NOW - 5 * DAY, NOW - 4 * DAY, NOW - 4 * DAY - 60):
+        history.record(a_record(at))
+    assert history.latest() == a_record(NOW - 4 * DAY)
+    history.record(a_record(NOW))
+    assert history.latest() == a_record(NOW)
+
+
 def test_records_expire_after_a_week(ministack_clients: Clients, table: str) -> None:
     """By the table's TTL attribute; expired records are not returned before their deletion either."""
-    history = DynamoHistory(ministack_clients, table, now=lambda: NOW)
+    history = DynamoFleetHistory(ministack_clients, table, now=lambda: NOW)
     history.record(a_record(NOW - 8 * DAY))
     history.record(a_record(NOW))
     items = ministack_clients.dynamodb.scan(TableName=table)["Items"]
@@ -68,7 +78,7 @@ def test_records_expire_after_a_week(ministack_clients: Clients, table: str) -> 
 
 def test_day_of_several_pages_is_read_whole(ministack_clients: Clients, table: str) -> None:
     """DynamoDB answers with a megabyte at most."""
-    history = DynamoHistory(ministack_clients, table, now=lambda: NOW)
+    history = DynamoFleetHistory(ministack_clients, table, now=lambda: NOW)
     for second in range(30):
         history.record(a_record(NOW - 30 + second, reason="x" * 50_000))
     assert len(history.records(NOW - 60)) == 30
@@ -79,12 +89,15 @@ def test_day_of_several_pages_is_read_whole(ministack_clients: Clients, table: s
 )
 def test_damaged_record_is_left_out(ministack_clients: Clients, table: str, damage: Any) -> None:
     """The others are shown; a line in the log names it."""
-    history = DynamoHistory(ministack_clients, table, now=lambda: NOW)
+    history = DynamoFleetHistory(ministack_clients, table, now=lambda: NOW)
     for at in (NOW - 2, NOW - 1):
         history.record(a_record(at))
-    first = ministack_clients.dynamodb.scan(TableName=table)["Items"][0]
+    first, second = sorted(
+        ministack_clients.dynamodb.scan(TableName=table)["Items"], key=lambda item: item["item"]["S"]
+    )
     ministack_clients.dynamodb.put_item(TableName=table, Item=first | damage)
     ministack_clients.dynamodb.put_item(TableName=table, Item={"kind": first["kind"], "item": {"S": "~"}})
     with capture_logs() as logs:
         assert len(history.records(NOW - 60)) == 1
-    assert [line["event"] for line in logs] == ["record_unreadable"] * 2
+        assert history.latest() == a_record(float(second["at"]["N"]))
+    assert [line["event"] for line in logs] == ["record_unreadable"] * 3

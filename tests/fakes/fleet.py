@@ -3,9 +3,9 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from autoscale.observation import Instance, Power, QueueDepth
-from autoscale.ports import RoundRecord
+from autoscale.observation import Instance, Power
 from facerec.errors import FacerecError, InsufficientCapacity, LeaseLost
+from facerec.fleet_records import QueueDepth, RoundRecord
 from facerec.messages import WorkerReport
 from facerec.ports import WorkerReports
 
@@ -70,14 +70,22 @@ class InMemoryLease:
 
 @dataclass
 class InMemoryHistory:
-    """`History` in a list."""
+    """`FleetHistory` in a list; while `outage` is set it is raised."""
 
     kept: list[RoundRecord] = field(default_factory=list)
+    outage: FacerecError | None = None
 
     def record(self, record: RoundRecord) -> None:
         self.kept.append(record)
 
+    def latest(self) -> RoundRecord | None:
+        if self.outage is not None:
+            raise self.outage
+        return max(self.kept, key=lambda record: record.at, default=None)
+
     def records(self, since: float) -> Sequence[RoundRecord]:
+        if self.outage is not None:
+            raise self.outage
         return sorted((record for record in self.kept if record.at >= since), key=lambda record: record.at)
 
 

@@ -1,6 +1,7 @@
 """Each tier on an emulated AWS that lets it do what its policy allows, and nothing else."""
 
 import signal
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -13,6 +14,8 @@ from botocore.exceptions import ClientError
 from click.testing import CliRunner
 
 from facerec.aws.clients import Clients
+from facerec.aws.dynamodb import Table
+from facerec.aws.dynamodb.fleet_history import DynamoFleetHistory
 from facerec.aws.dynamodb.templates import DynamoTemplateStore
 from facerec.aws.dynamodb.worker_reports import DynamoWorkerReports
 from facerec.aws.object_store import S3ObjectStore
@@ -33,6 +36,7 @@ from facerec.settings.edge import EdgeSettings
 from facerec.settings.resources import AwsSettings, QueueSettings
 from tests.fakes import engine as fake
 from tests.fakes.drawn_faces import photo as drawn_photo
+from tests.fakes.fleet import a_record
 from tests.fakes.templates import make_template
 from tests.fakes.web_tier import picture
 from tests.fakes.worker_reports import READY
@@ -102,6 +106,7 @@ def test_web_and_worker_need_no_more_than_they_may(
         "ListPhotos",
         "KeepJobs",
         "UnpackJobs",
+        "ReadFleetHistory",
         *ERASURE,
     )  # an upload needs none of it
     unused = {entry for entry in web_gate.unused() if not entry.startswith(("TellFlower", *for_people))}
@@ -175,6 +180,21 @@ def test_worker_writes_only_its_own_report(fresh: Settings, guard: Guard) -> Non
         reports.order_drain("i-1", 1.0)
     items = Clients(fresh).dynamodb.scan(TableName=fresh.fleet_table)["Items"]
     assert [item["kind"]["S"] for item in items] == [own]
+
+
+def test_web_tier_reads_the_history_of_the_fleet_and_nothing_else_there(fresh: Settings, guard: Guard) -> None:
+    """It neither writes a record nor reads drain orders or the lease."""
+    clients = Clients(guarded(fresh, guard("web")))
+    record = a_record(time.time())
+    DynamoFleetHistory(Clients(fresh), fresh.fleet_table).record(record)
+    history = DynamoFleetHistory(clients, fresh.fleet_table)
+    assert list(history.records(record.at - 60)) == [record]
+    assert history.latest() == record
+    with pytest.raises(ConfigurationError, match="check the role"):
+        history.record(record)
+    for kind in ("drain", "lease", "number"):
+        with pytest.raises(ClientError, match="AccessDenied"):
+            list(Table(clients, fresh.fleet_table).items(kind))
 
 
 def test_provisioning_and_dead_letters_need_no_more(

@@ -7,11 +7,12 @@ from typing import Any
 from structlog.typing import EventDict
 
 from autoscale.decider import Decider, Priors
-from autoscale.observation import ACTIVE, Instance, Power, QueueDepth, phase
+from autoscale.observation import ACTIVE, Instance, Power, phase
 from autoscale.policy import Policy
 from autoscale.reconcile_result import ReconcileResult
 from autoscale.reconciler import Reconciler
 from facerec.errors import FacerecError
+from facerec.fleet_records import QueueDepth
 from facerec.messages import WorkerState
 from tests.fakes.fleet import InMemoryBacklog, InMemoryFleet, InMemoryHistory, InMemoryLease, LeaseItem, Machine
 from tests.fakes.worker_reports import READY, InMemoryWorkerReports

@@ -1,6 +1,6 @@
 """Decides like IAM whether our policies allow a call; a proxy enforces it before the emulated AWS.
 
-It knows as much of the language as our policies use: allows, exact names, `*`, variables, and four operators.
+It knows as much of the language as our policies use: allows, exact names, `*`, variables, and five operators.
 """
 
 import json
@@ -64,6 +64,12 @@ def _holds(operator: str, wanted: Mapping[str, Any], context: Context) -> bool:
             )
         case "ForAllValues:StringEquals":
             return all(set(context.get(key, [])) <= set(values) for key, values in wanted.items())
+        case "ForAllValues:StringLike":
+            return all(
+                any(_like(value, key) for value in values)
+                for name, values in wanted.items()
+                for key in context.get(name, [])
+            )
     raise NotImplementedError(operator)
 
 
@@ -199,11 +205,12 @@ def calls(method: str, path: str, headers: dict[str, str], body: bytes) -> list[
 
 
 def leading_keys(headers: dict[str, str], body: bytes) -> dict[str, str | list[str]]:
-    """The partition key of the one item that a call to DynamoDB names; those of several are not looked at."""
+    """The partition key of the item or query that a call to DynamoDB names; those of several are not looked at."""
     target = next((value for name, value in headers.items() if name.lower() == "x-amz-target"), "")
     if not target.startswith("DynamoDB"):
         return {}
-    kind = json.loads(body).get("Key", {}).get("kind")
+    content = json.loads(body)
+    kind = content.get("Key", {}).get("kind") or content.get("ExpressionAttributeValues", {}).get(":partition")
     return {} if kind is None else {"dynamodb:LeadingKeys": [kind["S"]]}
 
 

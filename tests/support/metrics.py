@@ -11,10 +11,11 @@ from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from autoscale.metrics import RoundMetrics
-from autoscale.observation import FleetByPhase, Observation, QueueDepth
+from autoscale.observation import FleetByPhase, Observation
 from autoscale.policy import Decision, Estimates, Policy
 from autoscale.reconcile_result import ReconcileResult
 from facerec.engine.supervisor import SupervisedEngine
+from facerec.fleet_records import QueueDepth
 from facerec.gallery.cache import GalleryCache
 from facerec.settings import Settings
 from facerec.settings.tiers import WorkerSettings

@@ -75,12 +75,14 @@ class Table:
         since: str = "",
         only: Sequence[str] = (),
         at_once: int | None = None,
+        *,
+        newest_first: bool = False,
     ) -> Iterator[Any]:
         """Yield a partition's items in the order of their sort keys, page by page, each page when it is needed.
 
         `prefix` selects the sort keys that begin with it, and `after` those after another one with this prefix, which
         ends in digits. `since` selects that sort key and all later ones. `only` are the attributes to transfer. A page
-        has `at_once` items, without it what DynamoDB sends at once, up to 1 MB.
+        has `at_once` items, without it what DynamoDB sends at once, up to 1 MB. `newest_first` reverses the order.
         """
         condition = "#partition = :partition"
         names, values = {"#partition": self._partition}, {":partition": partition}
@@ -101,6 +103,8 @@ class Table:
             options = {"ProjectionExpression": ", ".join(f"#only{number}" for number in range(len(only)))}
         if at_once is not None:
             options["PaginationConfig"] = {"PageSize": at_once}
+        if newest_first:
+            options["ScanIndexForward"] = False
         pages = self._clients.dynamodb.get_paginator("query").paginate(
             TableName=self.name,
             ConsistentRead=True,

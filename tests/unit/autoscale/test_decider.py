@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 
 from autoscale.decider import Arrivals, Boots, Decider, Priors, Throughput
-from autoscale.observation import FleetByPhase, Instance, Phase, Power, QueueDepth, Reading, Unreadable
+from autoscale.observation import FleetByPhase, Instance, Phase, Power, Reading, Unreadable
 from autoscale.policy import Decision, Hold, Policy
+from facerec.fleet_records import QueueDepth
 from facerec.messages import WorkerReport, WorkerState
 
 NOW = 1_000_000.0

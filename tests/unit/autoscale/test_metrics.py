@@ -4,9 +4,10 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from autoscale.metrics import RoundMetrics
-from autoscale.observation import FleetByPhase, Instance, Observation, Power, QueueDepth, Unreadable
+from autoscale.observation import FleetByPhase, Instance, Observation, Power, Unreadable
 from autoscale.policy import ActionKind, Decision, Estimates, Hold, Policy
 from autoscale.reconcile_result import Action, Cause, ReconcileResult
+from facerec.fleet_records import QueueDepth
 from facerec.observability.metrics import serve_metrics
 
 NOW = 1_000_000.0

@@ -7,19 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoscale.observation import (
-    ACTIVE,
-    FleetByPhase,
-    Instance,
-    Observation,
-    Phase,
-    Power,
-    QueueDepth,
-    Unreadable,
-    phase,
-)
+from autoscale.observation import ACTIVE, FleetByPhase, Instance, Observation, Phase, Power, Unreadable, phase
 from autoscale.policy import Decision, Estimates, Hold, Policy, decide
 from autoscale.process import make_policy
+from facerec.fleet_records import QueueDepth
 from facerec.messages import WorkerReport, WorkerState
 from facerec.settings.tiers import AutoscaleSettings
 

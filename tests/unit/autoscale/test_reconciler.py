@@ -9,11 +9,12 @@ from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
 from autoscale.decider import Decider
-from autoscale.observation import Instance, Phase, Power, QueueDepth, Reading
+from autoscale.observation import Instance, Phase, Power, Reading
 from autoscale.policy import ActionKind, Decision, Hold
 from autoscale.reconcile_result import Cause, ReconcileResult
 from autoscale.reconciler import LaunchBackoff, Reconciler
 from facerec.errors import ConfigurationError, FacerecError, InsufficientCapacity, LeaseLost, Throttled, Transient
+from facerec.fleet_records import QueueDepth
 from tests.fakes.fleet import InMemoryLease
 from tests.fakes.worker_reports import READY
 from tests.support.fleet_world import (

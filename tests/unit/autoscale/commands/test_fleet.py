@@ -12,20 +12,10 @@ from rich.console import Console, RenderableType
 from autoscale.commands.autoscale import describe_round
 from autoscale.commands.fleet import FleetStatus, history_table, status_table
 from autoscale.commands.plots import Episode, Series, episodes, plot_history
-from autoscale.observation import (
-    FleetByPhase,
-    Instance,
-    Limits,
-    Observation,
-    Phase,
-    Power,
-    QueueDepth,
-    Unreadable,
-    phase,
-)
+from autoscale.observation import FleetByPhase, Instance, Limits, Observation, Phase, Power, Unreadable, phase
 from autoscale.policy import ActionKind, Decision, Hold
-from autoscale.ports import RoundRecord
 from autoscale.reconcile_result import Action, ReconcileResult, ranges
+from facerec.fleet_records import QueueDepth, RoundRecord
 from facerec.messages import WorkerReport, WorkerState
 from facerec.text import is_text
 from tests.fakes.fleet import a_record

@@ -13,9 +13,9 @@ from botocore.compat import HTTPHeaders
 from botocore.config import Config
 
 from autoscale.aws.backlog import SqsBacklog
-from autoscale.aws.history import DynamoHistory
 from facerec.aws.clients import Clients, translated
 from facerec.aws.dynamodb.api_keys import DynamoApiKeys
+from facerec.aws.dynamodb.fleet_history import DynamoFleetHistory
 from facerec.aws.dynamodb.templates import DynamoTemplateStore
 from facerec.aws.object_store import S3ObjectStore
 from facerec.aws.sqs.dead_letter_queue import SqsDeadLetterReader
@@ -102,7 +102,7 @@ READINGS: dict[str, Callable[[Clients], object]] = {
     "collections": lambda clients: DynamoTemplateStore(clients, "table").collections(),
     "API key": lambda clients: DynamoApiKeys(clients, "table").get("id"),
     "API keys": lambda clients: DynamoApiKeys(clients, "table").keys(),
-    "history": lambda clients: DynamoHistory(clients, "table").records(0),
+    "history": lambda clients: DynamoFleetHistory(clients, "table").records(0),
     "instances": _instances,
     "provisioning": lambda clients: provision(clients, Settings()),
 }

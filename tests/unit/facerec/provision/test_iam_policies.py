@@ -113,11 +113,11 @@ CALLS: dict[str, dict[str, frozenset[str] | set[str]]] = {
         "facerec/flower/application.py": ALL,
     },
     "autoscaler": {
-        "facerec/aws/sqs/queue.py": {"get_queue_url"},
+        "facerec/aws/sqs/queue.py": {"get_queue_attributes", "get_queue_url"},
         "facerec/aws/dynamodb/__init__.py": {"get_item", "query", "batch_get_item"},
         "facerec/aws/dynamodb/worker_reports.py": ALL,
         "autoscale/aws/backlog.py": ALL,
-        "autoscale/aws/history.py": ALL,
+        "facerec/aws/dynamodb/fleet_history.py": ALL,
         "autoscale/aws/ec2.py": ALL,
         "autoscale/aws/launch_slots.py": ALL,
         "autoscale/aws/lease.py": ALL,

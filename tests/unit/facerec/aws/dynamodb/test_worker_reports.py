@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autoscale.decider import Decider, Priors
-from autoscale.observation import FleetByPhase, Instance, Phase, Power, QueueDepth, Reading
+from autoscale.observation import FleetByPhase, Instance, Phase, Power, Reading
 from autoscale.policy import Decision, Policy
 from facerec.aws.dynamodb.worker_reports import parse_report
 from facerec.errors import Transient
+from facerec.fleet_records import QueueDepth
 from facerec.messages import WorkerReport
 from tests.fakes.worker_reports import READY
 

@@ -2,24 +2,24 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import structlog
 
-from autoscale.ports import RoundRecord
 from facerec.aws.clients import Clients, translated
 from facerec.aws.dynamodb import EXPIRES_AT, Table, readable
 from facerec.errors import Transient
+from facerec.fleet_records import HISTORY_PARTITIONS, RoundRecord
 
 log = structlog.get_logger(__name__)
 
 KEPT = timedelta(days=7)
 
 
-class DynamoHistory:
-    """`History` in DynamoDB; `now` is in seconds since the epoch."""
+class DynamoFleetHistory:
+    """`FleetHistory` in DynamoDB; `now` is in seconds since the epoch."""
 
     def __init__(self, clients: Clients, table: str, *, now: Callable[[], float] = time.time) -> None:
         self._clients = clients
@@ -42,13 +42,30 @@ class DynamoHistory:
         found: list[RoundRecord] = []
         with translated("read the fleet's history"):
             while day <= _day(now):
-                for item in self._table.items(_partition(day), since=_sort_key(since)):
-                    try:
-                        found.append(_from_item(item))
-                    except Transient as exc:
-                        log.warning("record_unreadable", reason=str(exc))
+                found += _readable_records(self._table.items(_partition(day), since=_sort_key(since)))
                 day += timedelta(days=1)
         return found
+
+    def latest(self) -> RoundRecord | None:
+        """Read one record, day by day backwards until there is one."""
+        now = self._now()
+        oldest = _sort_key(now - KEPT.total_seconds())
+        day = _day(now)
+        with translated("read the fleet's history"):
+            while day >= _day(now - KEPT.total_seconds()):
+                items = self._table.items(_partition(day), since=oldest, at_once=1, newest_first=True)
+                if (record := next(_readable_records(items), None)) is not None:
+                    return record
+                day -= timedelta(days=1)
+        return None
+
+
+def _readable_records(items: Iterator[Any]) -> Iterator[RoundRecord]:
+    for item in items:
+        try:
+            yield _from_item(item)
+        except Transient as exc:
+            log.warning("record_unreadable", reason=str(exc))
 
 
 def _day(at: float) -> datetime:
@@ -56,7 +73,7 @@ def _day(at: float) -> datetime:
 
 
 def _partition(day: datetime) -> str:
-    return f"record#{day:%Y-%m-%d}"
+    return f"{HISTORY_PARTITIONS}{day:%Y-%m-%d}"
 
 
 def _sort_key(at: float) -> str:
