@@ -8,6 +8,7 @@ import os
 import secrets
 import socket
 from collections.abc import Callable
+from functools import cache
 from typing import TYPE_CHECKING
 
 from facerec.fleet_records import QueueDepth
@@ -209,5 +210,8 @@ def queue_depth(settings: Settings) -> Callable[[], QueueDepth]:
     from facerec.aws.sqs.depth import read_depth, total
     from facerec.aws.sqs.queue import SqsQueue
 
-    queues = [SqsQueue(clients(settings).sqs, name) for name in settings.worker_queues]
-    return lambda: total([read_depth(queue) for queue in queues])
+    @cache
+    def queues() -> list[SqsQueue]:
+        return [SqsQueue(clients(settings).sqs, name) for name in settings.worker_queues]
+
+    return lambda: total([read_depth(queue) for queue in queues()])

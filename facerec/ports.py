@@ -619,5 +619,5 @@ class FleetHistory(Protocol):
     def records(self, since: float) -> Sequence[RoundRecord]:
         """Return every record since that moment, the oldest first."""
 
-    def latest(self) -> RoundRecord | None:
-        """Return the newest record, if there is one."""
+    def latest(self, until: float) -> RoundRecord | None:
+        """Return the newest record that is not newer than that moment, if there is one."""

@@ -20,6 +20,7 @@ from facerec.web.api import ApiServices, compreface, register_apis, rekognition
 from facerec.web.api.v1.description import DescribedApp
 from facerec.web.asking import Asker
 from facerec.web.auth.access import UNDEFINED, AccessControl, Denial, install_access_control
+from facerec.web.fleet.watch import FleetWatch
 from facerec.web.inbox import Waiters
 from facerec.web.pages import layout, register_pages
 from facerec.web.readiness import Readiness, health_blueprint
@@ -64,6 +65,7 @@ def create_app(
     access: AccessControl,
     unknown: UnknownPeople,
     jobs: Jobs,
+    fleet: FleetWatch,
     wake_jobs: Callable[[], None] = lambda: None,
     on_access: Callable[[AccessRecord], None] = lambda _: None,
 ) -> DescribedApp:
@@ -102,6 +104,7 @@ def create_app(
         unknown=Unknown(enrolled=people, records=unknown, names=records),
         jobs=jobs,
         wake_jobs=wake_jobs,
+        fleet=fleet,
     )
     register_apis(app, services)
     register_pages(app, services)

@@ -4,7 +4,10 @@ Several web processes write their metrics to files in one directory (the client 
 shows the sums. The variable `PROMETHEUS_MULTIPROC_DIR` must name the directory before the library is first imported.
 """
 
+import math
 from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from time import perf_counter
 
@@ -24,11 +27,26 @@ DIRECTORY_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 NO_ROUTE = "(none)"
 """For unknown paths: clients can invent any number of them."""
 
+WAIT_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 180, 240)
+"""Of the histograms of requests and waits, in seconds."""
+
 _ENDED = "ended_cpu_seconds"
 _METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
-_REQUEST = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 180, 240)
+_RESULTS = frozenset(Outcome)
 _INTAKE = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _BYTES = (10_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000, 10_000_000, 15_000_000)
+
+
+@dataclass(frozen=True, slots=True)
+class UploadTotals:
+    """What all web processes of this machine have counted since they started."""
+
+    answers: int
+    """Uploads for which a worker's result came."""
+    waits: tuple[int, ...]
+    """Uploads by how long they waited for their result: up to each of `WAIT_BOUNDS`, and longer."""
+    waiting: int
+    """Uploads that wait at this moment."""
 
 
 class WebMetrics:
@@ -46,7 +64,7 @@ class WebMetrics:
             "facerec_web_request_seconds",
             "Time from a complete request to its reply",
             ["method", "route", "status"],
-            buckets=_REQUEST,
+            buckets=WAIT_BOUNDS,
             registry=registry,
         )
         self._uploads = Counter("facerec_web_uploads", "Uploads, by how they ended", ["outcome"], registry=registry)
@@ -60,7 +78,7 @@ class WebMetrics:
             registry=registry,
         )
         self._waits = Histogram(
-            "facerec_web_wait_seconds", "Wait of an upload for its result", buckets=_REQUEST, registry=registry
+            "facerec_web_wait_seconds", "Wait of an upload for its result", buckets=WAIT_BOUNDS, registry=registry
         )
         self._waiting = Gauge(
             "facerec_web_uploads_waiting",
@@ -132,6 +150,22 @@ class WebMetrics:
         self._awaited.inc(awaited)
         self._unexpected.inc(unexpected)
         self._inbox_heard.set(at)
+
+    def upload_totals(self) -> UploadTotals:
+        """Add up what the metrics of all processes say."""
+        answers = waiting = 0.0
+        up_to: dict[float, float] = {}
+        for family in self.shown.collect():
+            for sample in family.samples:
+                if sample.name == "facerec_web_uploads_total" and sample.labels["outcome"] in _RESULTS:
+                    answers += sample.value
+                elif sample.name == "facerec_web_wait_seconds_bucket":
+                    up_to[float(sample.labels["le"])] = sample.value
+                elif sample.name == "facerec_web_uploads_waiting":
+                    waiting = sample.value
+        reached = [up_to.get(bound, 0.0) for bound in (*WAIT_BOUNDS, math.inf)]
+        waits = tuple(int(more - fewer) for fewer, more in pairwise((0.0, *reached)))
+        return UploadTotals(int(answers), waits, int(waiting))
 
     def count_failure(self) -> None:
         """Count a failed read of the response queue."""

@@ -22,6 +22,8 @@ from facerec.web.app import create_app
 from facerec.web.auth.access import AccessControl
 from facerec.web.auth.key_cache import KeyCache
 from facerec.web.erasing import ErasureThread
+from facerec.web.fleet.traffic import Traffic
+from facerec.web.fleet.watch import FleetWatch
 from facerec.web.forms import FORM_OVERHEAD_BYTES
 from facerec.web.inbox import InboxThread, Waiters
 from facerec.web.jobs.feeder import JobFeeder
@@ -51,6 +53,7 @@ class WebProcess:
     ) -> None:
         metrics = WebMetrics(metrics_directory)
         metrics.places(settings.web.max_waiting)
+        self._traffic = Traffic(metrics.upload_totals)
         self._waiters = Waiters()
         self._admission = Admission(
             max_waiting=settings.web.max_waiting, wait_seconds=settings.web.wait_seconds, watch=metrics.waiting
@@ -99,6 +102,7 @@ class WebProcess:
             admission=self._admission,
             readiness=Readiness(checks),
             measured=metrics,
+            traffic=self._traffic,
             keys=keys,
             wake_jobs=self._jobs.wake,
             on_access=self._accesses.note,
@@ -113,7 +117,9 @@ class WebProcess:
         self._erasures.start()
         self._jobs.start()
         self._unknown.start()
+        self._traffic.start()
         self._server.run(refuse_new=self._admission.close, give_up=self._waiters.give_up)
+        self._traffic.stop()
         self._unknown.stop()
         self._jobs.stop()
         self._erasures.stop()
@@ -138,6 +144,7 @@ def make_app(
     admission: Admission,
     readiness: Readiness,
     measured: WebMetrics,
+    traffic: Traffic,
     keys: KeyCache | None,
     wake_jobs: Callable[[], None] = lambda: None,
     on_access: Callable[[AccessRecord], None] = lambda _: None,
@@ -159,6 +166,9 @@ def make_app(
         access=AccessControl(settings.web, keys),
         unknown=bootstrap.unknown_people(settings),
         jobs=bootstrap.jobs(settings),
+        fleet=FleetWatch(
+            read_depth=bootstrap.queue_depth(settings), history=bootstrap.fleet_history(settings), traffic=traffic
+        ),
         wake_jobs=wake_jobs,
         on_access=on_access,
     )
@@ -166,13 +176,15 @@ def make_app(
 
 def described_app(settings: Settings) -> DescribedApp:
     """Make an application for its OpenAPI document alone."""
+    measured = WebMetrics()
     return make_app(
         settings,
         reply_to=settings.response_queue,
         waiters=Waiters(),
         admission=Admission(max_waiting=1, wait_seconds=1),
         readiness=Readiness({}),
-        measured=WebMetrics(),
+        measured=measured,
+        traffic=Traffic(measured.upload_totals),
         keys=None,
     )
 

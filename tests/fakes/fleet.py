@@ -78,10 +78,10 @@ class InMemoryHistory:
     def record(self, record: RoundRecord) -> None:
         self.kept.append(record)
 
-    def latest(self) -> RoundRecord | None:
+    def latest(self, until: float) -> RoundRecord | None:
         if self.outage is not None:
             raise self.outage
-        return max(self.kept, key=lambda record: record.at, default=None)
+        return max((record for record in self.kept if record.at <= until), key=lambda record: record.at, default=None)
 
     def records(self, since: float) -> Sequence[RoundRecord]:
         if self.outage is not None:

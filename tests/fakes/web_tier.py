@@ -34,6 +34,8 @@ from facerec.web.api.v1.description import DescribedApp
 from facerec.web.app import create_app
 from facerec.web.auth.access import AccessControl
 from facerec.web.auth.key_cache import KeyCache
+from facerec.web.fleet.traffic import Traffic
+from facerec.web.fleet.watch import FleetWatch
 from facerec.web.inbox import InboxThread, Waiters
 from facerec.web.jobs.feeder import JobFeeder
 from facerec.web.metrics import WebMetrics
@@ -42,6 +44,7 @@ from tests.fakes.callbacks import FakeCallbackSender
 from tests.fakes.collections import InMemoryCollections
 from tests.fakes.drawn_faces import DIMENSION, DrawnFacesEngine
 from tests.fakes.erasures import FakeErasures
+from tests.fakes.fleet import InMemoryBacklog, InMemoryHistory
 from tests.fakes.jobs import InMemoryJobs
 from tests.fakes.object_store import InMemoryObjectStore
 from tests.fakes.person_records import InMemoryPersonRecords
@@ -104,6 +107,10 @@ class FakeWebTier:
         self.jobs = InMemoryJobs()
         self.callbacks = FakeCallbackSender()
         self.feeder = self.new_feeder()
+        self.backlog = InMemoryBacklog()
+        self.history = InMemoryHistory()
+        self.traffic = Traffic(self.metrics.upload_totals)
+        self.fleet = FleetWatch(read_depth=self.backlog.depth, history=self.history, traffic=self.traffic)
         self.app = self._app()
 
     def _app(self) -> DescribedApp:
@@ -125,6 +132,7 @@ class FakeWebTier:
             unknown=self.unknown,
             jobs=self.jobs,
             wake_jobs=self.feeder.wake,
+            fleet=self.fleet,
         )
 
     def new_feeder(

@@ -189,7 +189,7 @@ def test_web_tier_reads_the_history_of_the_fleet_and_nothing_else_there(fresh: S
     DynamoFleetHistory(Clients(fresh), fresh.fleet_table).record(record)
     history = DynamoFleetHistory(clients, fresh.fleet_table)
     assert list(history.records(record.at - 60)) == [record]
-    assert history.latest() == record
+    assert history.latest(record.at) == record
     with pytest.raises(ConfigurationError, match="check the role"):
         history.record(record)
     for kind in ("drain", "lease", "number"):

@@ -76,13 +76,15 @@ class Table:
         only: Sequence[str] = (),
         at_once: int | None = None,
         *,
+        until: str = "",
         newest_first: bool = False,
     ) -> Iterator[Any]:
         """Yield a partition's items in the order of their sort keys, page by page, each page when it is needed.
 
         `prefix` selects the sort keys that begin with it, and `after` those after another one with this prefix, which
-        ends in digits. `since` selects that sort key and all later ones. `only` are the attributes to transfer. A page
-        has `at_once` items, without it what DynamoDB sends at once, up to 1 MB. `newest_first` reverses the order.
+        ends in digits. `since` selects that sort key and all later ones, with `until` those up to it. `only` are the
+        attributes to transfer. A page has `at_once` items, without it what DynamoDB sends at once, up to 1 MB.
+        `newest_first` reverses the order.
         """
         condition = "#partition = :partition"
         names, values = {"#partition": self._partition}, {":partition": partition}
@@ -92,6 +94,9 @@ class Table:
         elif prefix:
             condition += " AND begins_with(#item, :prefix)"
             values[":prefix"] = prefix
+        elif until:
+            condition += " AND #item BETWEEN :since AND :until"
+            values |= {":since": since, ":until": until}
         elif since:
             condition += " AND #item >= :since"
             values[":since"] = since

@@ -46,14 +46,14 @@ class DynamoFleetHistory:
                 day += timedelta(days=1)
         return found
 
-    def latest(self) -> RoundRecord | None:
+    def latest(self, until: float) -> RoundRecord | None:
         """Read one record, day by day backwards until there is one."""
-        now = self._now()
-        oldest = _sort_key(now - KEPT.total_seconds())
-        day = _day(now)
+        oldest = self._now() - KEPT.total_seconds()
+        range_ = {"since": _sort_key(oldest), "until": _sort_key(until)}
+        day = _day(until)
         with translated("read the fleet's history"):
-            while day >= _day(now - KEPT.total_seconds()):
-                items = self._table.items(_partition(day), since=oldest, at_once=1, newest_first=True)
+            while day >= _day(oldest):
+                items = self._table.items(_partition(day), **range_, at_once=1, newest_first=True)
                 if (record := next(_readable_records(items), None)) is not None:
                     return record
                 day -= timedelta(days=1)

@@ -10,6 +10,7 @@ from facerec.ports import Collections, EnrolledPeople, Jobs, ObjectStore
 from facerec.settings import Settings
 from facerec.web.asking import Asker
 from facerec.web.auth.access import AccessControl
+from facerec.web.fleet.watch import FleetWatch
 
 _ERASED_AT_ONCE = 1_000
 """An erasure is one item of a table, of at most 400 KB."""
@@ -33,6 +34,7 @@ class ApiServices:
     jobs: Jobs
     wake_jobs: Callable[[], None]
     """Has this process look for jobs at once."""
+    fleet: FleetWatch
 
     def erase_faces(self, collection: str, template_ids: Sequence[str], by: str) -> int:
         """Erase faces with their photos, and people who have no other face; returns how many faces there were.

@@ -11,6 +11,8 @@ from facerec.settings import Settings
 from facerec.web.auth.access import AccessControl
 from facerec.web.admission import Admission
 from facerec.web.app import create_app
+from facerec.web.fleet.traffic import Traffic
+from facerec.web.fleet.watch import FleetWatch
 from facerec.web.inbox import Waiters
 from facerec.web.metrics import WebMetrics
 from facerec.web.readiness import Readiness
@@ -19,6 +21,7 @@ from tests.fakes.task_queue import InMemoryTaskQueue
 
 facerec.bootstrap.task_queue(Settings())
 assert model.header.read_header(b"RIFF\x1a\0\0\0WEBPVP8L\x0d\0\0\0\x2f\x1d\xc0\x04\0\0\0\0").width == 30
+measured = WebMetrics()
 create_app(
     settings=Settings(), store=InMemoryObjectStore(), queue=InMemoryTaskQueue(), reply_to="facerec-resp-queue",
     people=facerec.bootstrap.enrolled_people(Settings()), records=facerec.bootstrap.person_records(Settings()),
@@ -26,7 +29,11 @@ create_app(
     collections=facerec.bootstrap.collections(Settings()),
     waiters=Waiters(), admission=Admission(max_waiting=1, wait_seconds=1), readiness=Readiness({}),
     unknown=facerec.bootstrap.unknown_people(Settings()),
-    jobs=facerec.bootstrap.jobs(Settings()), measured=WebMetrics(), access=AccessControl(Settings().web, None),
+    jobs=facerec.bootstrap.jobs(Settings()), measured=measured, access=AccessControl(Settings().web, None),
+    fleet=FleetWatch(
+        read_depth=facerec.bootstrap.queue_depth(Settings()), history=facerec.bootstrap.fleet_history(Settings()),
+        traffic=Traffic(measured.upload_totals),
+    ),
 )
 heavy = {"numpy", "cv2", "PIL", "torch", "openvino", "onnx", "onnxruntime", "model.engines", "tasks", "facerec.engine"}
 print(*sorted(heavy & set(sys.modules)))
