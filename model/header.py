@@ -22,6 +22,7 @@ PNG_START = b"\x89PNG\r\n\x1a\n"
 JPEG_START = b"\xff\xd8"
 
 _ADVICE = f"send a {', '.join(SUPPORTED[:-1])} or {SUPPORTED[-1]} picture"
+NO_PICTURE = f"the file is not a picture that can be read: {_ADVICE}"
 DAMAGED = "the picture is cut off or damaged: send the complete file again"
 _UNUSUAL = "the picture is stored in a way that cannot be read: save it as an ordinary JPEG or PNG, and send that"
 _TOO_MANY_SEGMENTS = (
@@ -81,7 +82,7 @@ def read_header(data: bytes, max_megapixels: float = 50.0) -> ImageHeader:
     elif foreign := _foreign(data):
         raise InvalidImage(f"{foreign} files are not supported: {_ADVICE}")
     else:
-        raise InvalidImage(f"the file is not a picture that can be read: {_ADVICE}")
+        raise InvalidImage(NO_PICTURE)
     check_size(header.width, header.height, max_megapixels)
     return header
 
