@@ -20,7 +20,7 @@ from facerec.web.api.v1.photo_requests import CollectionQuery
 from facerec.web.auth.access import csrf_token, is_page, presented_key
 from facerec.web.auth.collections import may_use_or_owns, own_collection
 from facerec.web.pages.assets import asset
-from facerec.web.pages.texts import LANGUAGE, text
+from facerec.web.pages.texts import LANGUAGE, Number, markup, moment
 from facerec.web.replies import UNAVAILABLE_RETRY_SECONDS
 from facerec.web.results import OUTAGES
 
@@ -55,7 +55,8 @@ VIEWS = (
 def prepare(app: Flask, services: ApiServices) -> None:
     """Give templates what they use, beside the values of their view."""
     app.jinja_env.undefined = StrictUndefined
-    app.jinja_env.globals.update(t=text, asset=asset, link=link, csrf_token=csrf_token, language=LANGUAGE)
+    app.jinja_env.globals.update(t=markup, number=Number, moment=moment, language=LANGUAGE)
+    app.jinja_env.globals.update(asset=asset, link=link, csrf_token=csrf_token)
     app.context_processor(lambda: {"views": partial(_visible, services)})
 
 

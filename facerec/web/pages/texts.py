@@ -2,9 +2,12 @@
 
 import tomllib
 from collections.abc import Mapping
+from datetime import datetime
 from functools import cache
 from importlib.resources import files
 from typing import Any
+
+from markupsafe import Markup, escape
 
 LANGUAGE = "en"
 
@@ -20,8 +23,30 @@ def text(key: str, **values: object) -> str:
 
     Raises `KeyError` for a text or a value that is missing.
     """
+    return _form(key, values).format_map(values)
+
+
+def markup(key: str, **values: object) -> Markup:
+    """Return a text as part of a page, with its values escaped unless they are markup; as `text` otherwise."""
+    return Markup(escape(_form(key, values))).format_map(values)  # noqa: S704 - it is escaped
+
+
+class Number(int):
+    """A number that a page shows in its reader's format, also inside a text."""
+
+    def __html__(self) -> Markup:
+        """Return the element."""
+        return Markup('<data value="{0}">{0}</data>').format(int(self))
+
+
+def moment(time: datetime) -> Markup:
+    """Return a time that a page shows in its reader's format and zone, also inside a text."""
+    return Markup('<time datetime="{}">{}</time>').format(time.isoformat(), f"{time:%Y-%m-%d %H:%M} UTC")
+
+
+def _form(key: str, values: Mapping[str, object]) -> str:
     one, bar, other = catalogue()[key].partition(" | ")
-    return (other if bar and values["n"] != 1 else one).format_map(values)
+    return other if bar and values["n"] != 1 else one
 
 
 def _flat(section: Mapping[str, Any], prefix: str) -> list[tuple[str, str]]:

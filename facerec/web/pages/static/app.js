@@ -17,6 +17,11 @@ const facerec = {
     facerec.silence = setTimeout(() => { toast.hidden = true; }, 8000);
   },
 
+  /** The element of a form, with the role `alert`, that shows why what was sent is refused. */
+  errorPlace(element) {
+    return element.closest("form")?.querySelector("[role=alert]");
+  },
+
   /** Write the times and numbers below an element as its reader's locale and zone have them. */
   localise(root) {
     for (const time of root.querySelectorAll("time[datetime]:not([data-done])")) {
@@ -37,7 +42,15 @@ const facerec = {
 document.addEventListener("htmx:configRequest", (event) => {
   event.detail.headers["X-CSRF-Token"] = document.querySelector("meta[name=csrf-token]").content;
 });
-document.addEventListener("htmx:responseError", (event) => facerec.say(event.detail.xhr.responseText));
+document.addEventListener("htmx:beforeRequest", (event) => {
+  const place = facerec.errorPlace(event.target);
+  if (place) place.textContent = "";
+});
+document.addEventListener("htmx:responseError", (event) => {
+  const place = facerec.errorPlace(event.target);
+  if (place) place.textContent = event.detail.xhr.responseText;
+  else facerec.say(event.detail.xhr.responseText);
+});
 document.addEventListener("htmx:sendError", () => facerec.say(document.body.dataset.failed));
 document.addEventListener("htmx:load", (event) => facerec.localise(event.detail.elt));
 document.addEventListener("DOMContentLoaded", () => facerec.localise(document));

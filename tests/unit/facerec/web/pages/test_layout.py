@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,20 @@ def test_text_of_two_forms_follows_the_number(monkeypatch: pytest.MonkeyPatch) -
     """One photo, several photos."""
     monkeypatch.setattr(texts, "catalogue", lambda: {"people.photos": "{n} photo | {n} photos"})
     assert [texts.text("people.photos", n=n) for n in (0, 1, 2)] == ["0 photos", "1 photo", "2 photos"]
+
+
+def test_text_of_a_page_escapes_its_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numbers and times are elements, which the script formats for the reader."""
+    monkeypatch.setattr(
+        texts, "catalogue", lambda: {"people.photos": "{name} has {n} photo | {name}: {n} photos & {t}"}
+    )
+    time = texts.moment(datetime(2026, 12, 1, 4, 30, tzinfo=UTC))
+    shown = texts.markup("people.photos", name="<b>", n=texts.Number(1200), t=time)
+    assert shown == (
+        '&lt;b&gt;: <data value="1200">1200</data> photos &amp; '
+        '<time datetime="2026-12-01T04:30:00+00:00">2026-12-01 04:30 UTC</time>'
+    )
+    assert texts.markup("people.photos", name="<b>", n=texts.Number(1), t=0).startswith("&lt;b&gt; has <data")
 
 
 def test_vendored_files_are_those_of_the_list() -> None:
