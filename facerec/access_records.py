@@ -7,7 +7,7 @@ from pydantic import AwareDatetime, Field
 
 from facerec.message_base import CollectionName, Message
 
-LOGGED_OPERATIONS = frozenset({"recognise", "verify", "search_template", "enrol", "reject"})
+LOGGED_OPERATIONS = frozenset({"recognise", "verify", "search_template", "enrol", "check_enrolment", "reject"})
 """The operations that compare with the people of a collection, or change it."""
 
 

@@ -153,11 +153,15 @@ class Face(Message):
     """Of a face without a match, where unknown people are kept."""
 
 
+SUITABLE = "suitable"
+"""A face that can be enrolled."""
+
+
 class Enrolment(Message):
     """What became of one face, or of a photo without one, that was to be enrolled."""
 
     status: str
-    """One of `facerec.gallery.enrolment.EnrolmentStatus`."""
+    """One of `facerec.gallery.enrolment.EnrolmentStatus`, or of `CheckEnrolment` also `SUITABLE`."""
     detail: str
     """One sentence for people."""
     identity: str
@@ -193,6 +197,7 @@ class RecognitionResult(Message):
     matches: tuple[ResultMatch, ...] = ()
     """The nearest people of `SearchTemplate`."""
     enrolments: tuple[Enrolment, ...] = ()
+    """Of `CheckEnrolment` the first one is what `Enrol` would do by default; the others are the other faces."""
     refusal: Refusal | None = None
     width: Annotated[int, Field(ge=1)] | None = None
     """Of the upright picture, in pixels; of `Compare` the target."""

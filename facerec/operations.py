@@ -66,8 +66,10 @@ class Enrol(Message):
     kind: Literal["enrol"] = "enrol"
     identity: str | None = None
     """`None`: each face is a person of its own, named by the id of its template (Rekognition's IndexFaces)."""
-    faces: Literal["only", "dominant", "primary", "all"] = "dominant"
+    faces: Literal["only", "dominant", "primary", "all", "numbered"] = "dominant"
     """`only` refuses a photo with several faces; `all` takes each, of which one alone can be `identity`."""
+    number: Annotated[int, Field(ge=0)] = 0
+    """With `numbered`: the place of the face in `RecognitionResult.faces` of the same photo."""
     max_faces: Annotated[int, Field(ge=1)] | None = None
     """With `all`: so many, the largest first."""
     exact_name: bool = False
@@ -77,6 +79,12 @@ class Enrol(Message):
     """Faces with a lower detection probability are left out."""
     external_id: Annotated[str, Field(min_length=1, max_length=255)] | None = None
     """Rekognition's ExternalImageId, which is stored with each template."""
+
+
+class CheckEnrolment(Message):
+    """Say what `Enrol` would do with each face of the photo, whatever the name; nothing is stored."""
+
+    kind: Literal["check_enrolment"] = "check_enrolment"
 
 
 class Reject(Message):
@@ -104,7 +112,7 @@ class SearchUnknown(Message):
 
 
 Operation = Annotated[
-    Recognise | Detect | Compare | Verify | SearchTemplate | Enrol | Reject | Reembed | SearchUnknown,
+    Recognise | Detect | Compare | Verify | SearchTemplate | Enrol | CheckEnrolment | Reject | Reembed | SearchUnknown,
     Field(discriminator="kind"),
 ]
 OPERATIONS = (
@@ -114,6 +122,7 @@ OPERATIONS = (
     "verify",
     "search_template",
     "enrol",
+    "check_enrolment",
     "reject",
     "reembed",
     "search_unknown",

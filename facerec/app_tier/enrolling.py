@@ -7,6 +7,7 @@ from uuid import UUID
 
 from facerec.comparison import Threshold, result_match
 from facerec.gallery.enrolment import (
+    NO_EMBEDDING,
     Chosen,
     Enroller,
     EnrolmentReport,
@@ -14,12 +15,16 @@ from facerec.gallery.enrolment import (
     NotChosen,
     WhichFace,
     chosen_face,
+    quality_text,
+    shorter_side,
     template_id,
 )
 from facerec.gallery.look_alikes import look_alikes
-from facerec.messages import Enrolment, RecognitionRequest, ResultMatch
+from facerec.messages import SUITABLE, Enrolment, RecognitionRequest, ResultMatch
 from facerec.operations import Enrol
+from facerec.ports import TemplateEntry
 from model.faces import EmbeddedFace
+from model.index.norms import normalised
 from model.matching import GalleryIndex
 
 
@@ -63,6 +68,44 @@ class PhotoEnrolment:
         names = chain([identity], repeat(None))
         return tuple(
             self._enrol(request, operation, name, photo, each) for name, each in zip(names, taken, strict=False)
+        )
+
+    def check(self, request: RecognitionRequest, photo: bytes, faces: Sequence[EmbeddedFace]) -> tuple[Enrolment, ...]:
+        """Return what an enrolment would do: by default, then with each other face; may raise `Transient`."""
+        default = _taken(Enrol(), faces)
+        chosen = None if isinstance(default, NotChosen) else default[0]
+        first = [] if chosen is None else [chosen]
+        others = [
+            _ToEnrol(face, number, number)
+            for number, face in enumerate(faces)
+            if chosen is None or number != chosen.number
+        ]
+        own = [template_id(request.collection, self.enroller.model_id, photo, each.place) for each in first + others]
+        stored = self.enroller.templates.find(request.collection, own)
+        checked = [
+            self._checked(each, stored.get(identifier)) for each, identifier in zip(first + others, own, strict=True)
+        ]
+        if isinstance(default, NotChosen):
+            checked.insert(0, Enrolment(status=default.status, detail=default.detail, identity=""))
+        return tuple(checked)
+
+    def _checked(self, taken: _ToEnrol, stored: TemplateEntry | None) -> Enrolment:
+        face, shortcoming = taken.face, self.enroller.shortcoming(taken.face)
+        if not normalised(face.embedding[None]).all():
+            return Enrolment(status=EnrolmentStatus.INVALID_IMAGE, detail=NO_EMBEDDING, identity="", face=taken.number)
+        details = [f"face of {shorter_side(face):.0f} pixels", taken.note, quality_text(face.quality)]
+        status, detail = SUITABLE, ", ".join(filter(None, details))
+        if stored is not None:
+            status, detail = EnrolmentStatus.DUPLICATE, f"this photo is already enrolled for {stored.identity!r}"
+        elif shortcoming is not None:
+            status, detail = shortcoming.status, shortcoming.detail
+        return Enrolment(
+            status=status,
+            detail=detail,
+            identity="" if stored is None else stored.identity,
+            template_id=None if stored is None else stored.template_id,
+            face=taken.number,
+            look_alikes=self._look_alikes(face, ""),
         )
 
     def _enrol(
@@ -124,6 +167,10 @@ def _taken(operation: Enrol, faces: Sequence[EmbeddedFace]) -> list[_ToEnrol] | 
         largest_first = sorted(probable, key=lambda each: each[1].box.area, reverse=True)
         kept = {number for number, _ in largest_first[: operation.max_faces]}
         return [_ToEnrol(face, number, number) for number, face in probable if number in kept]
+    if operation.faces == "numbered":
+        numbered = [_ToEnrol(face, number, number) for number, face in probable if number == operation.number]
+        missing = f"the photo has {len(faces)} faces: there is no number {operation.number + 1}"
+        return numbered or NotChosen(EnrolmentStatus.NO_FACE, missing)
     which = WhichFace.PRIMARY if operation.faces == "all" else WhichFace(operation.faces)
     choice = chosen_face([face for _, face in probable], which)
     if isinstance(choice, NotChosen):

@@ -19,7 +19,18 @@ from facerec.gallery.names import InvalidName, same_person
 from facerec.gallery.rebuild import RebuildStatus
 from facerec.message_base import ObjectRef
 from facerec.messages import Outcome, RecognitionRequest, RecognitionResult, Refusal
-from facerec.operations import Compare, Detect, Enrol, Recognise, Reembed, Reject, SearchTemplate, SearchUnknown, Verify
+from facerec.operations import (
+    CheckEnrolment,
+    Compare,
+    Detect,
+    Enrol,
+    Recognise,
+    Reembed,
+    Reject,
+    SearchTemplate,
+    SearchUnknown,
+    Verify,
+)
 from facerec.ports import FaceEngine, Rejection, Template, TemplateStore
 from facerec.recognition import Recogniser, seen_in
 from facerec.text import counted
@@ -105,15 +116,17 @@ class AppTier(Recogniser):
                 return self._verify(request, operation, timer)
             case SearchTemplate() as operation:
                 return self._search_template(request, operation, timer)
-            case Enrol() | Reject() | Reembed() as operation:
+            case CheckEnrolment() | Enrol() | Reject() | Reembed() as operation:
                 return self._written(request, operation, timer)
             case Detect() | Recognise() | SearchUnknown():
                 return self._look(request, timer)
 
     def _written(
-        self, request: RecognitionRequest, operation: Enrol | Reject | Reembed, timer: StageTimer
+        self, request: RecognitionRequest, operation: CheckEnrolment | Enrol | Reject | Reembed, timer: StageTimer
     ) -> dict[str, Any]:
         match operation:
+            case CheckEnrolment():
+                return self._check_enrolment(request, timer)
             case Enrol():
                 return self._enrol(request, operation, timer)
             case Reject():
@@ -193,8 +206,25 @@ class AppTier(Recogniser):
         if identity is not None:
             identity = self.gallery.known_name(request.collection, identity, exact=operation.exact_name)
         photo, seen = self._photo(request.input, timer)
+        enrolment = self._enrolment(request)
+        with timer.stage("write"):
+            enrolments = enrolment.enrol(request, operation, identity, photo, seen.faces)
+            self._show(request.collection)
+        facts = _of_picture(seen) | {"enrolments": enrolments}
+        if all(EnrolmentStatus(each.status).failed for each in enrolments):
+            raise NotDone(Refusal.NOT_ENROLLED, enrolments[0].detail, facts)
+        return facts
+
+    def _check_enrolment(self, request: RecognitionRequest, timer: StageTimer) -> dict[str, Any]:
+        photo, seen = self._photo(request.input, timer)
+        enrolment = self._enrolment(request)
+        with timer.stage("match"):
+            enrolments = enrolment.check(request, photo, seen.faces)
+        return _of_picture(seen) | _of_threshold(enrolment.threshold) | {"enrolments": enrolments}
+
+    def _enrolment(self, request: RecognitionRequest) -> PhotoEnrolment:
         index = self.gallery.index(request.collection)
-        enrolment = PhotoEnrolment(
+        return PhotoEnrolment(
             Enroller(
                 analyse=self.engine.analyse,
                 templates=self.templates,
@@ -208,13 +238,6 @@ class AppTier(Recogniser):
             index,
             applying_threshold(request, index.identities, self.gallery, self.thresholds),
         )
-        with timer.stage("write"):
-            enrolments = enrolment.enrol(request, operation, identity, photo, seen.faces)
-            self._show(request.collection)
-        facts = _of_picture(seen) | {"enrolments": enrolments}
-        if all(EnrolmentStatus(each.status).failed for each in enrolments):
-            raise NotDone(Refusal.NOT_ENROLLED, enrolments[0].detail, facts)
-        return facts
 
     def _reject(self, request: RecognitionRequest, operation: Reject, timer: StageTimer) -> dict[str, Any]:
         collection = request.collection

@@ -31,7 +31,7 @@ DOMINANCE = 4  # a face with this many times the area of the next largest is the
 MAX_PHOTO_BYTES = 100_000_000  # far above a camera's photos; it bounds the memory
 MAX_FACES_OF_A_PHOTO = 4096
 """More than any model finds in one."""
-_NO_EMBEDDING = "the model computed no usable embedding for this face: take another photo"
+NO_EMBEDDING = "the model computed no usable embedding for this face: take another photo"
 
 
 class EnrolmentStatus(StrEnum):
@@ -166,7 +166,7 @@ def choose_face(analyse: "Analyse", photo: bytes, which: WhichFace, place: int =
         detail = f"{len(faces)} faces found, and it was enrolled as number {place + 1}: enrol it again"
         choice = NotChosen(EnrolmentStatus.NO_FACE, detail)
     if isinstance(choice, Chosen) and not normalised(choice.face.embedding[None]).all():
-        return NotChosen(EnrolmentStatus.INVALID_IMAGE, _NO_EMBEDDING)
+        return NotChosen(EnrolmentStatus.INVALID_IMAGE, NO_EMBEDDING)
     return choice
 
 
@@ -272,11 +272,11 @@ class Enroller:
         quality.
         """
         face = choice.face
-        shortcoming = self._shortcoming(face)
+        shortcoming = self.shortcoming(face)
         source = base_name(filename)
         report = partial(EnrolmentReport, source, identity, box=face.box, faces=choice.faces, quality=face.quality)
         if not normalised(face.embedding[None]).all():
-            return report(EnrolmentStatus.INVALID_IMAGE, _NO_EMBEDDING)
+            return report(EnrolmentStatus.INVALID_IMAGE, NO_EMBEDDING)
         if shortcoming is not None and not force:
             return report(shortcoming.status, f"{shortcoming.detail}: take a better photo")
         identifier = template_id(collection, self.model_id, photo, place)
@@ -306,7 +306,7 @@ class Enroller:
             details = [f"face of {shorter_side(face):.0f} pixels", choice.note, quality_text(face.quality), forced]
         return report(status, ", ".join(filter(None, details)), template_id=identifier)
 
-    def _shortcoming(self, face: "EmbeddedFace") -> "NotChosen | None":
+    def shortcoming(self, face: "EmbeddedFace") -> "NotChosen | None":
         """Return why a face is not to be enrolled unless it is forced, if there is a reason."""
         shorter = shorter_side(face)
         if shorter < self.min_face_pixels:

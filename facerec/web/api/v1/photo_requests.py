@@ -8,9 +8,12 @@ from flask import Response, abort, request
 from pydantic import BaseModel, Field, ValidationError
 from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 
+from facerec.errors import ObjectMissing
 from facerec.message_base import CollectionName, problems
 from facerec.messages import Outcome, RecognitionResult, Refusal
+from facerec.object_keys import input_key
 from facerec.operations import Operation
+from facerec.stored_results import result_of_request
 from facerec.web import replies, uploads
 from facerec.web.api.services import ApiServices
 from facerec.web.api.v1.description import Body, Query, as_json
@@ -18,6 +21,7 @@ from facerec.web.api.v1.models import Pending, Result
 from facerec.web.asking import Answer, Question
 from facerec.web.auth.access import presented_key
 from facerec.web.auth.collections import may_use_or_owns, own_collection
+from facerec.web.auth.request_ids import may_read
 from facerec.web.forms import Photo, allow_body, decode_photo, read_photos
 from facerec.web.replies import Declined, Reply, results_path
 from facerec.web.results import json_error
@@ -118,6 +122,27 @@ def parse_json(model: type[B], limit: int) -> B:
         raise Declined(Reply(400, "the body is incomplete: send it again", "unreadable_form")) from exc
     except ValidationError as exc:
         raise Declined(Reply(400, problems(exc), "unreadable_form")) from exc
+
+
+def earlier_photo(services: ApiServices, written: str) -> Photo:
+    """Return the photo of an earlier request whose result is there; raises `Declined`."""
+    settings, store = services.settings, services.store
+    unknown = Declined(Reply(404, f"there is no request {written}, or its result has expired", "no_request"))
+    try:
+        request_id = UUID(written)
+    except ValueError:
+        raise unknown from None
+    result = result_of_request(store, settings.output_bucket, request_id)
+    if result is None or not may_read(presented_key(), request_id):
+        raise unknown
+    if result.operation in {"compare", "search_template"}:
+        reason = "the faces of this result are not those of the request's photo: send the photo instead"
+        raise Declined(Reply(409, reason, "other_photo"))
+    try:
+        return Photo(result.filename, store.get(settings.input_bucket, input_key(request_id, result.filename)))
+    except ObjectMissing as exc:
+        reason = f"the photo of request {request_id} is no longer kept: send it instead"
+        raise Declined(Reply(404, reason, "photo_expired")) from exc
 
 
 def ask(

@@ -9,11 +9,8 @@ from flask_openapi3.blueprint import APIBlueprint
 from pydantic import BaseModel, Field, RootModel
 
 from facerec.api_keys import Scope
-from facerec.errors import ObjectMissing
 from facerec.gallery.names import valid_identity
-from facerec.object_keys import input_key
 from facerec.operations import Reject
-from facerec.stored_results import result_of_request
 from facerec.web.api.services import ApiServices
 from facerec.web.api.v1.description import as_json, described, errors
 from facerec.web.api.v1.models import Pending
@@ -25,15 +22,14 @@ from facerec.web.api.v1.photo_requests import (
     PhotoBody,
     ask,
     chosen_collection,
+    earlier_photo,
     parse_json,
     photo_body,
     read_photo,
     respond,
 )
-from facerec.web.auth.access import needs, presented_key
-from facerec.web.auth.request_ids import may_read
+from facerec.web.auth.access import needs
 from facerec.web.forms import Photo, decode_photo
-from facerec.web.replies import Declined, Reply
 
 MAX_FACES = 4096
 """Far more than a photo shows."""
@@ -86,26 +82,5 @@ def _rejected_photo(services: ApiServices, limit: int) -> list[Photo]:
         return read_photo(limit)
     body = parse_json(RootModel[PhotoBody | EarlierPhoto], limit).root
     if isinstance(body, EarlierPhoto):
-        return [_earlier_photo(services, body.request_id)]
+        return [earlier_photo(services, body.request_id)]
     return [decode_photo(body.photo, body.filename, limit)]
-
-
-def _earlier_photo(services: ApiServices, written: str) -> Photo:
-    """Return the photo of an earlier request whose result is there; raises `Declined`."""
-    settings, store = services.settings, services.store
-    unknown = Declined(Reply(404, f"there is no request {written}, or its result has expired", "no_request"))
-    try:
-        request_id = UUID(written)
-    except ValueError:
-        raise unknown from None
-    result = result_of_request(store, settings.output_bucket, request_id)
-    if result is None or not may_read(presented_key(), request_id):
-        raise unknown
-    if result.operation in {"compare", "search_template"}:
-        reason = "the faces of this result are not those of the request's photo: send the photo instead"
-        raise Declined(Reply(409, reason, "other_photo"))
-    try:
-        return Photo(result.filename, store.get(settings.input_bucket, input_key(request_id, result.filename)))
-    except ObjectMissing as exc:
-        reason = f"the photo of request {request_id} is no longer kept: send it instead"
-        raise Declined(Reply(404, reason, "photo_expired")) from exc

@@ -15,7 +15,17 @@ from facerec.gallery.cache import GalleryCache
 from facerec.message_base import ObjectRef
 from facerec.messages import Outcome, RecognitionRequest, RecognitionResult, Refusal
 from facerec.object_keys import input_key
-from facerec.operations import Compare, Detect, Enrol, Operation, Recognise, Reject, SearchTemplate, Verify
+from facerec.operations import (
+    CheckEnrolment,
+    Compare,
+    Detect,
+    Enrol,
+    Operation,
+    Recognise,
+    Reject,
+    SearchTemplate,
+    Verify,
+)
 from tests.fakes.drawn_faces import DIMENSION, DrawnFace, DrawnFacesEngine, embedding, photo
 from tests.fakes.object_store import InMemoryObjectStore
 from tests.fakes.results import InMemoryQueues, InMemoryResultPublisher
@@ -267,6 +277,9 @@ def test_known_spelling_of_a_name_is_kept(world: World) -> None:
         ([DrawnFace(ADA, side=30)], {"force": True}, ["enrolled"]),
         ([DrawnFace(ADA, quality=0.2)], {}, ["poor_quality"]),
         ([DrawnFace(ADA, quality=0.2)], {"force": True}, ["enrolled"]),
+        ([ADA, DrawnFace(GRACE, quality=0.2)], {"faces": "numbered", "number": 0}, ["enrolled"]),
+        ([ADA, DrawnFace(GRACE, quality=0.2)], {"faces": "numbered", "number": 1}, ["poor_quality"]),
+        ([ADA, GRACE], {"faces": "numbered", "number": 2}, ["no_face"]),
         ([ADA, GRACE, DrawnFace(MARY, quality=0.2)], {"faces": "all"}, ["enrolled", "enrolled", "poor_quality"]),
     ],
     ids=str,
@@ -306,6 +319,46 @@ def test_look_alikes_of_an_enrolment_are_named(world: World) -> None:
     (enrolment,) = world.enrol("Augusta King", photo(ADA, take=1)).enrolments
     assert [match.identity for match in enrolment.look_alikes] == [ADA]
     assert world.enrol(ADA, photo(ADA, take=2)).enrolments[0].look_alikes[0].identity == "Augusta King"
+
+
+@pytest.mark.parametrize(
+    ("faces", "expected"),
+    [
+        ([], [("no_face", None)]),
+        ([ADA], [("suitable", 0)]),
+        ([ADA, GRACE], [("several_faces", None), ("suitable", 0), ("suitable", 1)]),
+        ([DrawnFace(ADA, side=60), DrawnFace(GRACE, side=200)], [("suitable", 1), ("suitable", 0)]),
+        ([DrawnFace(ADA, side=30)], [("too_small", 0)]),
+        ([DrawnFace(ADA, quality=0.2)], [("poor_quality", 0)]),
+    ],
+    ids=str,
+)
+def test_check_says_what_an_enrolment_would_do(
+    world: World, faces: list[str | DrawnFace], expected: list[tuple[str, int | None]]
+) -> None:
+    """First by default, then with each other face; nothing is stored, and the default does the same."""
+    picture = photo(*faces)
+    result = world.ask(CheckEnrolment(), picture)
+    assert result.outcome is Outcome.DONE
+    assert [(each.status, each.face) for each in result.enrolments] == expected
+    assert (world.templates.count("staff"), world.store.keys("gallery")) == (0, [])
+    (done,) = world.enrol(ADA, picture).enrolments
+    assert (done.status.replace("enrolled", "suitable"), done.face) == expected[0]
+    assert done.detail.startswith(result.enrolments[0].detail)
+
+
+def test_check_names_look_alikes_and_the_owner_of_an_enrolled_photo(world: World) -> None:
+    """A face that was enrolled by its number is known again, too."""
+    world.enrolled(ADA)
+    (checked,) = world.ask(CheckEnrolment(), photo(ADA, take=1)).enrolments
+    assert (checked.status, [match.identity for match in checked.look_alikes]) == ("suitable", [ADA])
+    (checked,) = world.ask(CheckEnrolment(), photo(ADA)).enrolments
+    assert (checked.status, checked.identity) == ("duplicate", ADA)
+    group = photo(MARY, GRACE)
+    assert statuses(world.enrol(GRACE, group, faces="numbered", number=1)) == ["enrolled"]
+    assert world.ask(Recognise(), photo(GRACE, take=1)).result == GRACE
+    _, *others = world.ask(CheckEnrolment(), group).enrolments
+    assert [(each.status, each.identity) for each in others] == [("suitable", ""), ("duplicate", GRACE)]
 
 
 def test_rejection_is_stored_once(world: World) -> None:
