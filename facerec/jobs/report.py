@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Any, Literal
@@ -17,6 +18,8 @@ CONTENT_TYPES: dict[ReportFormat, str] = {
     "csv": "text/csv; charset=utf-8",
 }
 COLUMNS = tuple(JobFile.model_fields)
+_FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
+"""How a cell begins that a spreadsheet would run as a formula; with its apostrophes, so that one can be removed."""
 
 
 class JobSummary(BaseModel):
@@ -73,7 +76,10 @@ def results_url(job_id: UUID) -> str:
 
 
 def report(files: Iterable[JobFile], form: ReportFormat) -> Iterator[str]:
-    """Yield the text of the report, file by file; of CSV the first row has the names of the columns."""
+    """Yield the text of the report, file by file; of CSV the first row has the names of the columns.
+
+    File names come from strangers: an apostrophe goes before what would be a formula in a spreadsheet.
+    """
     if form == "jsonl":
         for file in files:
             yield file.model_dump_json(exclude_none=True) + "\n"
@@ -86,5 +92,9 @@ def report(files: Iterable[JobFile], form: ReportFormat) -> Iterator[str]:
 
 def _row(values: Iterable[object]) -> str:
     text = io.StringIO()
-    csv.writer(text).writerow(["" if value is None else value for value in values])
+    csv.writer(text).writerow(["" if value is None else _harmless(value) for value in values])
     return text.getvalue()
+
+
+def _harmless(value: object) -> object:
+    return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) else value

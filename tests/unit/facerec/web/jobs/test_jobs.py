@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
@@ -214,6 +215,19 @@ def test_report_has_both_forms(fed: Fed) -> None:
         (str(number), f"{number}.jpg", "done", "Ada") for number in range(3)
     ]
     assert tier.get(f"{path}?format=xml").status_code == 400
+
+
+def test_report_has_no_cell_that_a_spreadsheet_would_run(fed: Fed) -> None:
+    """An apostrophe goes before it; without that one it is the file's name again. JSON Lines have the bare name."""
+    tier = fed()
+    names = ["=HYPERLINK(1).jpg", "+1.jpg", "-1.jpg", "@SUM(1).jpg", "'=1.jpg", "'t Hooft.jpg", "plain.jpg"]
+    created = tier.create(*names)
+    tier.ended(created)
+    path = f"/api/v1/jobs/{job_id_of(created)}/results"
+    rows = [row["file"] for row in csv.DictReader(io.StringIO(tier.get(f"{path}?format=csv").text))]
+    assert rows == [*(f"'{name}" for name in names[:5]), "'t Hooft.jpg", "plain.jpg"]
+    assert [re.sub(r"^'(?='*[=+@\t\r\n-])", "", row) for row in rows] == names  # as docs/jobs.md says
+    assert [json.loads(line)["file"] for line in tier.get(path).text.splitlines()] == names
 
 
 def test_jobs_belong_to_their_key(fed: Fed) -> None:
