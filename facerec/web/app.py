@@ -22,6 +22,7 @@ from facerec.web.asking import Asker
 from facerec.web.auth.access import UNDEFINED, AccessControl, Denial, install_access_control
 from facerec.web.fleet.watch import FleetWatch
 from facerec.web.inbox import Waiters
+from facerec.web.jobs.calls import JobCalls
 from facerec.web.pages import layout, register_pages
 from facerec.web.readiness import Readiness, health_blueprint
 
@@ -102,8 +103,7 @@ def create_app(
         collections=collections,
         access=access,
         unknown=Unknown(enrolled=people, records=unknown, names=records),
-        jobs=jobs,
-        wake_jobs=wake_jobs,
+        jobs=JobCalls(settings=settings, store=store, jobs=jobs, wake=wake_jobs),
         fleet=fleet,
     )
     register_apis(app, services)

@@ -56,6 +56,22 @@ def test_nginx_passes_the_largest_upload_and_refuses_a_larger_one(web: Proxied) 
     assert refused.text == "the upload is too large: send one picture of at most 15 MB"
 
 
+@pytest.mark.parametrize("path", ["/jobs", "/api/v1/jobs"])
+@needs_nginx
+def test_nginx_passes_larger_bodies_of_jobs(web: Proxied, path: str) -> None:
+    """From the page and from the API; a refusal says how large a job may be."""
+    head = b"POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/zip\r\n" % path.encode()
+    for length, status, says in (
+        (300_000_000, b"413 ", b"files of at most 256 MB together"),
+        (16_000_000, b"100 ", b""),
+    ):
+        with web.connect() as connection:
+            connection.sendall(head + b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % length)
+            reply = connection.recv(10_000)
+        assert reply.startswith(b"HTTP/1.1 " + status)
+        assert says in reply
+
+
 @needs_nginx
 def test_nginx_limits_large_bodies_at_once(web: Proxied) -> None:
     """The fifth one from an address is refused at once; small uploads and other addresses are served."""

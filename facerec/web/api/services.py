@@ -1,16 +1,17 @@
 """What every API works on."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from facerec.gallery.erasure import Erasures
 from facerec.gallery.people import People
 from facerec.gallery.unknown_people import Unknown
-from facerec.ports import Collections, EnrolledPeople, Jobs, ObjectStore
+from facerec.ports import Collections, EnrolledPeople, ObjectStore
 from facerec.settings import Settings
 from facerec.web.asking import Asker
 from facerec.web.auth.access import AccessControl
 from facerec.web.fleet.watch import FleetWatch
+from facerec.web.jobs.calls import JobCalls
 
 _ERASED_AT_ONCE = 1_000
 """An erasure is one item of a table, of at most 400 KB."""
@@ -31,9 +32,7 @@ class ApiServices:
     collections: Collections
     access: AccessControl
     unknown: Unknown
-    jobs: Jobs
-    wake_jobs: Callable[[], None]
-    """Has this process look for jobs at once."""
+    jobs: JobCalls
     fleet: FleetWatch
 
     def erase_faces(self, collection: str, template_ids: Sequence[str], by: str) -> int:

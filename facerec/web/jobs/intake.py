@@ -37,12 +37,13 @@ INTAKES_AT_ONCE = 4
 ZIP_TYPES = frozenset({"application/zip", "application/x-zip-compressed"})
 
 
-class WrongBody(FacerecError):
-    """The body cannot be used; the text says what to send."""
+class JobRefused(FacerecError):
+    """A call about a job cannot be served; the text says why, or what to send."""
 
-    def __init__(self, sentence: str, status: int = 400) -> None:
+    def __init__(self, sentence: str, status: int = 400, *, retry_after_seconds: int | None = None) -> None:
         super().__init__(sentence)
         self.status = status
+        self.retry_after_seconds = retry_after_seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ class JobIntake:
         request.max_content_length = self.settings.jobs.max_bytes + FORM_OVERHEAD_BYTES
 
     def take(self, request: Request, job_id: UUID, owner: str) -> Taken:
-        """Read and store the files of a job; raises `WrongBody`, `BadZip` and the errors of the store."""
+        """Read and store the files of a job; raises `JobRefused`, `BadZip` and the errors of the store."""
         try:
             if request.mimetype in ZIP_TYPES:
                 with tempfile.TemporaryFile() as file:
@@ -77,24 +78,24 @@ class JobIntake:
                 return self._take_form(request, job_id, owner)
         except RequestEntityTooLarge as exc:
             most = megabytes(self.settings.jobs.max_bytes)
-            raise WrongBody(f"the body is larger than {most}: send several jobs, or an S3 prefix", 413) from exc
+            raise JobRefused(f"the body is larger than {most}: send several jobs, or an S3 prefix", 413) from exc
         except ClientDisconnected as exc:
-            raise WrongBody("the body is incomplete: send it again") from exc
-        raise WrongBody(
+            raise JobRefused("the body is incomplete: send it again") from exc
+        raise JobRefused(
             "send files as multipart/form-data, a zip as application/zip, or a bucket and prefix as JSON", 415
         )
 
     def _take_zip(self, file: BinaryIO, job_id: UUID) -> Taken:
         opened = open_zip(file, self.settings)
         if not opened.entries:
-            raise WrongBody("there are no files in the zip")
+            raise JobRefused("there are no files in the zip")
         self.store.upload(self.settings.input_bucket, zip_key(job_id), file, "application/zip")
         return Taken("zip", len(opened.entries))
 
     def _take_form(self, request: Request, job_id: UUID, owner: str) -> Taken:
         boundary = request.mimetype_params.get("boundary", "").encode("ascii", errors="ignore")
         if not boundary:
-            raise WrongBody("the form has no boundary: let your HTTP library write the Content-Type")
+            raise JobRefused("the form has no boundary: let your HTTP library write the Content-Type")
         with ExitStack() as stack:
             files = stack.enter_context(self._files(job_id, owner))
             zipped: IO[bytes] | None = None
@@ -103,17 +104,17 @@ class JobIntake:
                     files.add(part)
                     continue
                 if zipped is not None:
-                    raise WrongBody("send one zip in a job")
+                    raise JobRefused("send one zip in a job")
                 zipped = stack.enter_context(tempfile.TemporaryFile())
                 for chunk in part.chunks():
                     zipped.write(chunk)
             if zipped is not None:
                 if files.count:
-                    raise WrongBody("send either files or a zip in one job, not both")
+                    raise JobRefused("send either files or a zip in one job, not both")
                 return self._take_zip(zipped, job_id)  # type: ignore[arg-type] # a temporary file in binary mode
             entries = files.entries()
         if not entries:
-            raise WrongBody("there are no files in the form: send each as a part with a file name")
+            raise JobRefused("there are no files in the form: send each as a part with a file name")
         put_manifest(self.store, self.settings, job_id, Manifest(entries=tuple(entries)))
         return Taken("files", len(entries))
 
@@ -183,7 +184,7 @@ class _Part:
             yield event.data
             if not event.more_data:
                 return
-        raise WrongBody("the form is damaged or incomplete")
+        raise JobRefused("the form is damaged or incomplete")
 
 
 class _Parts:
@@ -198,17 +199,17 @@ class _Parts:
         count = 0
         while not isinstance(event := self.event(), Epilogue):
             if isinstance(event, Field):
-                raise WrongBody(
+                raise JobRefused(
                     f"the form has a field {one_line(event.name or '')!r}: options of a job belong into the query"
                 )
             if isinstance(event, File):
                 count += 1
                 if count > self._most:
-                    raise WrongBody(f"the form has more than {self._most} files, which is the most of one job", 413)
+                    raise JobRefused(f"the form has more than {self._most} files, which is the most of one job", 413)
                 yield _Part(event.name or "", event.filename, self)
 
     def event(self) -> object:
-        """Return the next event of the parser; raises `WrongBody`."""
+        """Return the next event of the parser; raises `JobRefused`."""
         while isinstance(event := self._parsed(self._decoder.next_event), NeedData):
             chunk = self._stream.read(CHUNK_BYTES) or None
             self._parsed(partial(self._decoder.receive_data, chunk))
@@ -219,9 +220,9 @@ class _Parts:
         try:
             return step()
         except RequestEntityTooLarge as exc:
-            raise WrongBody("the form has very long headers: send files with shorter names", 413) from exc
+            raise JobRefused("the form has very long headers: send files with shorter names", 413) from exc
         except ValueError as exc:
-            raise WrongBody("the form is damaged or incomplete") from exc
+            raise JobRefused("the form is damaged or incomplete") from exc
 
 
 def _is_zip(name: str, filename: str) -> bool:
