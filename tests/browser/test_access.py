@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page
 
-from facerec.web.pages.layout import VIEWS
 from tests.support.browser import severe_findings, watched
-from tests.support.sample_site import fill, serve_site
+from tests.support.page_routes import page_paths
+from tests.support.sample_site import fill, sample_arguments, serve_site
+from tests.support.served_web_tier import ServedWebTier
 
-PATHS = ["/" if view.name == "recognise" else f"/{view.name}" for view in VIEWS]
 MOST_STOPS = 400
 """More than any view has."""
 
@@ -60,21 +60,27 @@ _MOVING = """() => [...document.querySelectorAll("*")].filter((one) => {
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a site with people, unknown people and jobs."""
+def filled_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedWebTier]:
+    """A site with people, unknown people and jobs, which no test changes."""
     with serve_site() as site:
         fill(site, tmp_path_factory.mktemp("photos"))
-        yield site.url
+        yield site
+
+
+@pytest.fixture(scope="module")
+def paths(filled_site: ServedWebTier) -> list[str]:
+    """The addresses of all pages."""
+    return page_paths(filled_site, sample_arguments(filled_site))
 
 
 @pytest.fixture
-def open_page(browser: Browser, url: str) -> Iterator[Callable[..., Page]]:
+def open_page(browser: Browser, filled_site: ServedWebTier) -> Iterator[Callable[..., Page]]:
     """Opens pages of the site with options of the browser; an error in one of them fails the test."""
     problems: list[str] = []
     with ExitStack() as stack:
 
         def open_one(**options: Any) -> Page:
-            page, watch = stack.enter_context(watched(browser, url, **options))
+            page, watch = stack.enter_context(watched(browser, filled_site.url, **options))
             stack.callback(lambda: problems.extend(watch.verdict()))
             return page
 
@@ -83,33 +89,33 @@ def open_page(browser: Browser, url: str) -> Iterator[Callable[..., Page]]:
 
 
 @pytest.mark.parametrize("colours", ["light", "dark"])
-def test_view_has_no_barrier(open_page: Callable[..., Page], colours: str) -> None:
+def test_view_has_no_barrier(open_page: Callable[..., Page], paths: list[str], colours: str) -> None:
     """Contrast and everything else that axe-core finds, in each set of colours."""
     page = open_page(color_scheme=colours)
-    for path in PATHS:
+    for path in paths:
         page.goto(path)
         assert severe_findings(page) == [], path
 
 
-def test_view_has_a_language_a_title_and_headings_in_order(open_page: Callable[..., Page]) -> None:
-    """A screen reader's user finds their way by them."""
+def test_view_has_a_language_a_title_and_headings_in_order(open_page: Callable[..., Page], paths: list[str]) -> None:
+    """By them, users of a screen reader find the way; each page has another title."""
     page = open_page()
-    titles = set()
-    for path in PATHS:
+    titles = []
+    for path in paths:
         page.goto(path)
-        titles.add(page.title())
+        titles.append(page.title())
         assert page.locator("html").get_attribute("lang") == "en"
         levels = page.evaluate("[...document.querySelectorAll('h1,h2,h3,h4,h5,h6')].map((one) => +one.tagName[1])")
         assert levels.count(1) == 1, path
         assert all(lower <= upper + 1 for upper, lower in pairwise(levels)), (path, levels)
         assert page.locator("nav a[aria-current=page]").count() == 1, path
-    assert len(titles) == len(PATHS)
+    assert len(set(titles)) == len(paths), titles
 
 
-def test_view_is_used_with_the_tab_key(open_page: Callable[..., Page]) -> None:
+def test_view_is_used_with_the_tab_key(open_page: Callable[..., Page], paths: list[str]) -> None:
     """It reaches everything in the order of the document, and one sees where it is."""
     page = open_page(reduced_motion="reduce")
-    for path in PATHS:
+    for path in paths:
         page.goto(path)
         expected = page.evaluate(_STOPS)
         reached: list[str] = []
@@ -137,17 +143,21 @@ def test_first_stop_skips_the_navigation(open_page: Callable[..., Page]) -> None
 @pytest.mark.parametrize(
     ("width", "height", "scale"), [(320, 640, 1), (640, 400, 2)], ids=["320 pixels wide", "200 % zoom"]
 )
-def test_view_does_not_scroll_sideways(open_page: Callable[..., Page], width: int, height: int, scale: int) -> None:
+def test_view_does_not_scroll_sideways(
+    open_page: Callable[..., Page], paths: list[str], width: int, height: int, scale: int
+) -> None:
     """A browser that zooms shows a smaller window with larger pixels."""
     page = open_page(viewport={"width": width, "height": height}, device_scale_factor=scale)
-    for path in PATHS:
+    for path in paths:
         page.goto(path)
         assert page.evaluate(_TOO_WIDE) == [], path
 
 
-def test_view_does_not_move_for_readers_who_asked_for_less_motion(open_page: Callable[..., Page]) -> None:
+def test_view_does_not_move_for_readers_who_asked_for_less_motion(
+    open_page: Callable[..., Page], paths: list[str]
+) -> None:
     """No animation and no transition."""
     page = open_page(reduced_motion="reduce")
-    for path in PATHS:
+    for path in paths:
         page.goto(path)
         assert page.evaluate(_MOVING) == [], path

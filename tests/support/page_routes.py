@@ -1,12 +1,14 @@
 """The page routes of the application, found in its table of routes, so that tests forget none."""
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 
+import httpx
 from flask import Flask
-from werkzeug.routing import Rule
 
 from facerec.web.auth import access
+from tests.support.served_web_tier import ServedWebTier
 
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -25,19 +27,34 @@ class PageRoute:
         return self.methods - _SAFE
 
 
-def page_routes(app: Flask, samples: dict[str, str]) -> Iterator[PageRoute]:
-    """Find the routes of pages; `samples` has a value for each argument of an address.
-
-    Raises `KeyError` for an argument without a sample.
-    """
+def page_routes(app: Flask, arguments: Mapping[str, str]) -> list[PageRoute]:
+    """Find the routes of pages; `arguments` has a value for each argument of an address, or `KeyError` is raised."""
     adapter = app.url_map.bind("127.0.0.1")
+    routes = []
     for rule in app.url_map.iter_rules():
-        if is_page_rule(app, rule):
-            values = {name: samples[name] for name in rule.arguments}
-            path = adapter.build(rule.endpoint, values, append_unknown=False)
-            yield PageRoute(rule.endpoint, path, frozenset(rule.methods or ()))
+        if getattr(app.view_functions[rule.endpoint], access._PAGE, False):
+            values = {name: arguments[name] for name in rule.arguments}
+            methods = frozenset(rule.methods or ())
+            path = adapter.build(rule.endpoint, values, method=min(methods), append_unknown=False)
+            routes.append(PageRoute(rule.endpoint, path, methods))
+    return routes
 
 
-def is_page_rule(app: Flask, rule: Rule) -> bool:
-    """Whether the route is marked as a page's."""
-    return getattr(app.view_functions[rule.endpoint], access._PAGE, False)
+def page_answers(web: ServedWebTier, arguments: Mapping[str, str]) -> dict[str, httpx.Response]:
+    """Open every page route without a browser; returns the answers by path. Each must succeed."""
+    answers = {}
+    with httpx.Client(base_url=web.url, trust_env=False) as client:
+        for route in page_routes(web.tier.app, arguments):
+            if "GET" in route.methods:
+                answers[route.path] = client.get(route.path)
+                assert answers[route.path].status_code in {HTTPStatus.OK, HTTPStatus.SEE_OTHER}, route
+    return answers
+
+
+def page_paths(web: ServedWebTier, arguments: Mapping[str, str]) -> list[str]:
+    """Return the addresses that show a page: no photo, no file, no fragment of a page."""
+    return [
+        path
+        for path, answer in page_answers(web, arguments).items()
+        if answer.headers.get("Content-Type", "").startswith("text/html") and "<!doctype html>" in answer.text.lower()
+    ]

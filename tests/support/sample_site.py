@@ -61,6 +61,25 @@ def fill(web: ServedWebTier, folder: Path, key: str | None = None) -> None:
     web.tier.jobs.create(_running(ended))
 
 
+def sample_arguments(
+    web: ServedWebTier, person: str = "Ada Lovelace", *, filename: str = "probe.jpg", key: str | None = None
+) -> dict[str, str]:
+    """A value for each argument in the address of a page of a filled site; a result, a merge and an erasure are new."""
+    with Client(web.url, key) as client:
+        merged, erased = f"Also {person}", f"Formerly {person}"
+        for name in (merged, erased):
+            client.photos.add(name, portrait(name))
+        return {
+            "name": person,
+            "template_id": next(client.photos.list(person)).id.hex,
+            "request_id": str(client.recognise(portrait(person, take=9), filename=filename).request_id),
+            "unknown_id": next(client.unknown.list()).unknown_id,
+            "job_id": str(client.jobs.list()[0].job_id),
+            "merge_id": client.people.merge(merged, person).merge_id.hex,
+            "erasure_id": str(client.people.remove(erased).erasure_id),
+        }
+
+
 def _running(job: Job) -> Job:
     """A job like this one, in the middle of its work."""
     return job.model_copy(
