@@ -12,11 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, FilePayload, Page
 
 from facerec.echo import echo
+from facerec.web.pages.layout import VIEWS
+from tests.fakes.drawn_faces import DrawnFace
+from tests.fakes.portraits import portrait
 from tests.support.browser import PHONE, chromium, settle, watched
-from tests.support.sample_site import fill, serve_site
+from tests.support.page_routes import page_paths
+from tests.support.sample_site import fill, sample_arguments, serve_site
 
 DEVICES: dict[str, dict[str, Any]] = {"desktop": {}, "phone": PHONE, "dark": {"color_scheme": "dark"}}
 
@@ -37,9 +41,24 @@ class Scene:
 PAUSE_MS = 500
 """For what a view loads after it was shown."""
 
-VIEWS = {"recognise": "/", "people": "/people", "unknown": "/unknown", "jobs": "/jobs", "fleet": "/fleet"}
-EMPTY = [Scene(f"{name}-empty", path) for name, path in VIEWS.items()]
-FULL = [Scene(name, path) for name, path in VIEWS.items()]
+PROBES = {
+    "group.jpg": portrait("Ada Lovelace", "a stranger", "Grace Hopper", take=8),
+    "alan.jpg": portrait("Alan Turing", take=8),
+    "blurred.jpg": portrait(DrawnFace("Radia Perlman", side=240, quality=0.3, take=3)),
+    "valley.jpg": portrait(),
+    "notes.jpg": b"no picture",
+}
+
+
+def _recognise(page: Page) -> None:
+    files: list[FilePayload] = [
+        {"name": name, "mimeType": "image/jpeg", "buffer": body} for name, body in PROBES.items()
+    ]
+    page.locator("input[type=file]").first.set_input_files(files)
+    page.wait_for_timeout(2 * PAUSE_MS)
+
+
+ACTS = [Scene("recognised", "/", _recognise)]
 ERRORS = [Scene("error-not-found", "/nowhere"), Scene("error-collection", "/people?collection=No%20such")]
 
 
@@ -61,10 +80,14 @@ def main() -> None:
 def _scenes() -> Iterator[tuple[str, Scene]]:
     """Serve the sites one after the other, with their scenes."""
     with serve_site() as site:
-        yield from ((site.url, scene) for scene in EMPTY + ERRORS)
+        for view in VIEWS:
+            yield site.url, Scene(f"{view.name}-empty", "/" if view.name == "recognise" else f"/{view.name}")
+        yield from ((site.url, scene) for scene in ERRORS)
         with tempfile.TemporaryDirectory() as folder:
             fill(site, Path(folder))
-        yield from ((site.url, scene) for scene in FULL)
+        for endpoint, path in page_paths(site, sample_arguments(site)).items():
+            yield site.url, Scene(endpoint.removeprefix("page_").removesuffix(".index").replace(".", "-"), path)
+        yield from ((site.url, scene) for scene in ACTS)
 
 
 def _take(browser: Browser, url: str, scene: Scene, device: str, folder: Path) -> None:

@@ -70,7 +70,7 @@ def filled_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedWebT
 @pytest.fixture(scope="module")
 def paths(filled_site: ServedWebTier) -> list[str]:
     """The addresses of all pages."""
-    return page_paths(filled_site, sample_arguments(filled_site))
+    return list(page_paths(filled_site, sample_arguments(filled_site)).values())
 
 
 @pytest.fixture

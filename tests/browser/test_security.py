@@ -96,7 +96,7 @@ def test_markup_in_names_is_shown_as_text(site: ServedWebTier, page: Page, tmp_p
             client.recognise(photo(f"visitor {number}"), filename=f"{text}.jpg")
     fill(site, tmp_path)
     for name in MARKUP:
-        for path in page_paths(site, sample_arguments(site, name, filename=f"{name}.jpg")):
+        for path in page_paths(site, sample_arguments(site, name, filename=f"{name}.jpg")).values():
             page.goto(path)
             assert page.locator(INJECTED).count() == 0, (path, name)
             assert "49$" not in page.content(), (path, name)
@@ -166,7 +166,7 @@ def test_page_cannot_be_framed(site: ServedWebTier, hostile: Page, tmp_path: Pat
     """A reader who is made to click cannot click on us."""
     fill(site, tmp_path)
     paths = page_paths(site, sample_arguments(site))
-    for path in paths:
+    for path in paths.values():
         hostile.evaluate(_FRAME, f"{site.url}{path}")
     frames = hostile.main_frame.child_frames
     assert len(frames) == len(paths) > 0
@@ -177,8 +177,8 @@ def test_page_cannot_be_framed(site: ServedWebTier, hostile: Page, tmp_path: Pat
 def test_every_page_has_the_headers_that_browsers_obey(site: ServedWebTier, tmp_path: Path) -> None:
     """Also files and photos that pages show."""
     fill(site, tmp_path)
-    for path, answer in page_answers(site, sample_arguments(site)).items():
-        headers = answer.headers
+    for route, answer in page_answers(site, sample_arguments(site)):
+        path, headers = route.path, answer.headers
         policy = dict(part.strip().partition(" ")[::2] for part in headers["Content-Security-Policy"].split(";"))
         assert policy["default-src"] == policy["frame-ancestors"] == "'none'", path
         assert not re.search("unsafe|http|\\*", headers["Content-Security-Policy"]), path
@@ -205,8 +205,8 @@ def test_photo_is_never_a_page(site: ServedWebTier, page: Page, tmp_path: Path) 
         Image.new("RGB", (200, 200)).save(picture, "JPEG", comment=HTML)
         client.photos.add("Eve", with_faces(picture.getvalue() + HTML, [DrawnFace("Eve")]), filename="eve.html")
     files = {
-        path: answer.headers
-        for path, answer in page_answers(site, sample_arguments(site, "Eve")).items()
+        route.path: answer.headers
+        for route, answer in page_answers(site, sample_arguments(site, "Eve"))
         if not answer.headers["Content-Type"].startswith("text/html")
     }
     for path, headers in files.items():

@@ -40,21 +40,22 @@ def page_routes(app: Flask, arguments: Mapping[str, str]) -> list[PageRoute]:
     return routes
 
 
-def page_answers(web: ServedWebTier, arguments: Mapping[str, str]) -> dict[str, httpx.Response]:
-    """Open every page route without a browser; returns the answers by path. Each must succeed."""
-    answers = {}
+def page_answers(web: ServedWebTier, arguments: Mapping[str, str]) -> list[tuple[PageRoute, httpx.Response]]:
+    """Open every page route without a browser; each must succeed."""
+    answers = []
     with httpx.Client(base_url=web.url, trust_env=False) as client:
         for route in page_routes(web.tier.app, arguments):
             if "GET" in route.methods:
-                answers[route.path] = client.get(route.path)
-                assert answers[route.path].status_code in {HTTPStatus.OK, HTTPStatus.SEE_OTHER}, route
+                answer = client.get(route.path)
+                assert answer.status_code in {HTTPStatus.OK, HTTPStatus.SEE_OTHER}, (route, answer.text)
+                answers.append((route, answer))
     return answers
 
 
-def page_paths(web: ServedWebTier, arguments: Mapping[str, str]) -> list[str]:
-    """Return the addresses that show a page: no photo, no file, no fragment of a page."""
-    return [
-        path
-        for path, answer in page_answers(web, arguments).items()
+def page_paths(web: ServedWebTier, arguments: Mapping[str, str]) -> dict[str, str]:
+    """Return the addresses that show a page, by endpoint: no photo, no file, no fragment of a page."""
+    return {
+        route.endpoint: route.path
+        for route, answer in page_answers(web, arguments)
         if answer.headers.get("Content-Type", "").startswith("text/html") and "<!doctype html>" in answer.text.lower()
-    ]
+    }
